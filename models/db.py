@@ -1,0 +1,76 @@
+"""The hallway of the domain: the session, the declarative base, naming and column types every room shares."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, registry
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "%(table_name)s_%(column_0_N_name)s_unique",
+    "ck": "%(table_name)s_%(constraint_name)s",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fk",
+    "pk": "%(table_name)s_pk",
+}
+
+
+class UtcTimestamp(TypeDecorator[datetime]):
+    """A `timestamp` column without zone that holds UTC. Python sees aware datetimes only.
+
+    Raises ValueError for a naive datetime: a clock without a zone is a bug, not a default.
+    """
+
+    impl = TIMESTAMP(timezone=False)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a UTC column was given a datetime without a zone")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Declarative base of every table."""
+
+    registry = registry(
+        metadata=MetaData(naming_convention=NAMING),
+        type_annotation_map={str: Text, datetime: TIMESTAMP(timezone=True), Decimal: Numeric},
+    )
+
+
+BigInt = BigInteger
+
+db: SQLAlchemy = SQLAlchemy(
+    metadata=Base.metadata,
+    model_class=Base,
+    session_options={"autoflush": True, "expire_on_commit": False},
+)
+
+
+def now() -> datetime:
+    """The current moment, aware, UTC."""
+    return datetime.now(UTC)
+
+
+def engine_options(pool_size: int) -> dict[str, Any]:
+    """Options of an engine whose every connection speaks UTC and gives up on locks and slow statements.
+
+    `pool_size` is connections per process; overflow is nil, so that processes x pools is the whole demand
+    on PostgreSQL and can be checked at start.
+    """
+    return {
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": 20,
+        "pool_pre_ping": True,
+        "connect_args": {"options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000"},
+    }

@@ -1,0 +1,196 @@
+"""Every setting of Stoa: the only reader of the environment and of `.env`. Wrong values stop the start."""
+
+import secrets
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """A setting cannot be used. The message names it, says why, and how to mend it."""
+
+
+class Settings(BaseSettings):
+    """Settings by their environment name in lower case; `.env.example` documents each.
+
+    An empty value counts as absent. Secrets are `SecretStr`, so that no repr or log shows them.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True
+    )
+
+    port: int = Field(8000, ge=1, le=65535)
+    stoa_base_url: str = ""
+    stoa_secret_key: SecretStr = SecretStr("")
+    stoa_data_dir: Path = Path(".stoa")
+    database_url: str = ""
+    stoa_workers: int = Field(2, ge=1, le=64)
+    smtp_url: SecretStr | None = None
+    stoa_mail_from: str = ""
+    stoa_support_email: str = ""
+    stoa_admins: Annotated[frozenset[str], NoDecode] = frozenset()
+
+    github_client_id: str | None = None
+    github_client_secret: SecretStr | None = None
+    google_client_id: str | None = None
+    google_client_secret: SecretStr | None = None
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+
+    openrouter_api_key: SecretStr | None = None
+    openai_api_key: SecretStr | None = None
+    anthropic_api_key: SecretStr | None = None
+    gemini_api_key: SecretStr | None = None
+    openrouter_base_url: str = "https://openrouter.ai/api/v1"
+    openai_base_url: str = "https://api.openai.com/v1"
+    anthropic_base_url: str = "https://api.anthropic.com/v1"
+    gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta/openai"
+
+    stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
+    stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
+    stoa_prices_file: Path | None = None
+    ratelimit_storage_uri: str = "memory://"
+
+    @field_validator("stoa_admins", mode="before")
+    @classmethod
+    def _split_admins(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        admins = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+        for admin in admins:
+            if "@" not in admin:
+                raise ValueError(f"{admin!r} is not an e-mail address; separate addresses with commas")
+        return admins
+
+    @field_validator(
+        "stoa_base_url",
+        "openrouter_base_url",
+        "openai_base_url",
+        "anthropic_base_url",
+        "gemini_base_url",
+        "oidc_issuer",
+    )
+    @classmethod
+    def _web_url(cls, value: str | None) -> str | None:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError("give a whole address that starts with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_url(cls, value: str) -> str:
+        if not value:
+            return value
+        scheme = urlsplit(value).scheme
+        if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+            raise ValueError("Stoa needs PostgreSQL; give an address that starts with postgresql://")
+        return "postgresql+psycopg" + value[len(scheme) :]
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _smtp(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("smtp", "smtps"):
+            raise ValueError(
+                "give smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465"
+            )
+        return value
+
+    @field_validator("ratelimit_storage_uri")
+    @classmethod
+    def _limit_storage(cls, value: str) -> str:
+        if urlsplit(value).scheme not in (
+            "memory",
+            "redis",
+            "rediss",
+            "redis+unix",
+            "redis+sentinel",
+            "redis+cluster",
+        ):
+            raise ValueError("give memory:// or redis://host:6379/0")
+        return value
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Settings":
+        for name in ("github", "google"):
+            if bool(getattr(self, f"{name}_client_id")) != bool(getattr(self, f"{name}_client_secret")):
+                upper = name.upper()
+                raise ValueError(f"set both {upper}_CLIENT_ID and {upper}_CLIENT_SECRET, or neither")
+        oidc = [bool(self.oidc_issuer), bool(self.oidc_client_id), bool(self.oidc_client_secret)]
+        if any(oidc) and not all(oidc):
+            raise ValueError(
+                "set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET together, or none of them"
+            )
+        return self
+
+    @property
+    def base_url(self) -> str:
+        """The address people reach this server at, without a trailing slash."""
+        return self.stoa_base_url or f"http://localhost:{self.port}"
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the embedded database, the generated secret and uploads live; absolute."""
+        return self.stoa_data_dir if self.stoa_data_dir.is_absolute() else ROOT / self.stoa_data_dir
+
+    @property
+    def secret_key(self) -> str:
+        """The server's secret, text. Generated once and kept (mode 0600) in the data directory when not set."""
+        return self.stoa_secret_key.get_secret_value() or _kept_secret(self.data_dir)
+
+
+def _kept_secret(data_dir: Path) -> str:
+    path = data_dir / "secret_key"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "x", encoding="ascii", opener=_private) as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        pass
+    secret = path.read_text(encoding="ascii").strip()
+    if len(secret) < 32:
+        raise SettingsError(
+            f"{path} is damaged: delete it to have a new secret made (everybody signs in again)."
+        )
+    return secret
+
+
+def _private(path: str, flags: int) -> int:
+    import os
+
+    return os.open(path, flags, 0o600)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings. Raises SettingsError with one sentence per wrong setting."""
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(item) for item in error.errors())) from None
+    key = settings.stoa_secret_key.get_secret_value()
+    if key and len(key) < 32:
+        raise SettingsError("STOA_SECRET_KEY is too short: give at least 32 characters, or leave it out.")
+    return settings
+
+
+def _sentence(item: Any) -> str:
+    name = "_".join(str(part) for part in item["loc"]).upper() or "The settings"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}." if name != "The settings" else f"{message[0].upper()}{message[1:]}."
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()

