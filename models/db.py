@@ -50,7 +50,6 @@ class Base(DeclarativeBase):
 BigInt = BigInteger
 
 db: SQLAlchemy = SQLAlchemy(
-    metadata=Base.metadata,
     model_class=Base,
     session_options={"autoflush": True, "expire_on_commit": False},
 )
