@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator
+from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, registry
 
@@ -48,6 +48,11 @@ class Base(DeclarativeBase):
 
 
 BigInt = BigInteger
+
+# Server defaults, written as PostgreSQL prints them, so that `flask db check` compares equal texts.
+NEW_ID = text("(gen_random_uuid())::text")
+UTC_NOW = text("(now() AT TIME ZONE 'utc'::text)")
+NOW = text("now()")
 
 db: SQLAlchemy = SQLAlchemy(
     model_class=Base,

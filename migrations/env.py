@@ -1,0 +1,77 @@
+"""Runs the migrations on a connection of their own, one process at a time."""
+
+from typing import Any, Literal
+
+from alembic import context
+from flask import current_app
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+# Whoever migrates holds this advisory lock, so that several machines may start at once.
+MIGRATION_LOCK = 7_866_001
+
+
+def include_object(
+    obj: object, name: str | None, kind: str, reflected: bool, compare_to: object | None
+) -> bool:
+    """The job queue's objects are its library's, not the models'."""
+    return not (name or "").startswith(("procrastinate_", "idx_procrastinate_"))
+
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """As `include_object`, before anything is reflected."""
+    return kind != "table" or not (name or "").startswith("procrastinate_")
+
+
+def process_revision_directives(migration: Any, revision: Any, directives: list[Any]) -> None:
+    """An automatic revision that would change nothing is not written."""
+    options = context.config.cmd_opts
+    if (
+        options is not None
+        and getattr(options, "autogenerate", False)
+        and directives[0].upgrade_ops.is_empty()
+    ):
+        directives[:] = []
+
+
+def configuration() -> dict[str, Any]:
+    """Flask-Migrate's own options with ours."""
+    options: dict[str, Any] = dict(current_app.extensions["migrate"].configure_args)
+    options.setdefault("process_revision_directives", process_revision_directives)
+    options.update(
+        target_metadata=current_app.extensions["migrate"].db.metadata,
+        include_object=include_object,
+        include_name=include_name,
+        compare_server_default=True,
+    )
+    return options
+
+
+def run_offline() -> None:
+    """Write the SQL instead of running it."""
+    url = current_app.extensions["migrate"].db.engine.url
+    context.configure(url=url.render_as_string(hide_password=False), literal_binds=True, **configuration())
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run_online() -> None:
+    """Wait up to two minutes for another migration to end, then migrate without ever queueing on a table lock
+    for longer than five seconds: behind a waiting ALTER TABLE every reader of the table would wait as well."""
+    engine = create_engine(
+        current_app.extensions["migrate"].db.engine.url,
+        poolclass=NullPool,
+        connect_args={"options": "-c timezone=UTC -c lock_timeout=120000 -c statement_timeout=0"},
+    )
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+        connection.execute(text("SET lock_timeout = 5000"))
+        connection.commit()
+        context.configure(connection=connection, **configuration())
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+Mode = Literal["offline", "online"]
+mode: Mode = "offline" if context.is_offline_mode() else "online"
+run_offline() if mode == "offline" else run_online()

@@ -1,0 +1,16 @@
+"""Who somebody is and how they prove it: users, identities, sessions, devices, keys and sign-in links."""
+
+from models.accounts.sessions import SESSION_TYPES, Fingerprint, LoginLink, Session
+from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
+
+__all__ = [
+    "API_KEY_TYPES",
+    "SESSION_TYPES",
+    "EncryptedApiKey",
+    "Fingerprint",
+    "LoginLink",
+    "OAuthAccount",
+    "Session",
+    "User",
+    "VerificationToken",
+]

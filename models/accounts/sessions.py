@@ -1,0 +1,57 @@
+"""Sessions (browser, command line, personal access token), the devices they belong to, and sign-in links."""
+
+from datetime import datetime
+
+from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.db import NOW, UTC_NOW, Base, UtcTimestamp
+
+SESSION_TYPES = ("web", "pat", "cli")
+
+
+class Session(Base):
+    """A credential. The primary key holds the SHA-256 of the token, never the token (contract 1.1)."""
+
+    __tablename__ = "session"
+    __table_args__ = (
+        Index("idx_session_user", "userId", "type"),
+        Index("idx_session_fingerprint", "fingerprint_id"),
+    )
+
+    session_token: Mapped[str] = mapped_column("sessionToken", primary_key=True)
+    user_id: Mapped[str] = mapped_column("userId", ForeignKey("user.id", ondelete="CASCADE"))
+    expires: Mapped[datetime] = mapped_column(UtcTimestamp)
+    fingerprint_id: Mapped[str | None] = mapped_column(ForeignKey("fingerprint.id", ondelete="NO ACTION"))
+    type: Mapped[str] = mapped_column(
+        Enum(*SESSION_TYPES, name="session_type"), server_default=text("'web'::session_type")
+    )
+    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=UTC_NOW)
+    name: Mapped[str | None]
+    token_hint: Mapped[str]
+    cli_auth_hash: Mapped[str | None]
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+
+
+class Fingerprint(Base):
+    """A device that signs in from the command line (contract 1.4)."""
+
+    __tablename__ = "fingerprint"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    sig_hash: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=UTC_NOW)
+
+
+class LoginLink(Base):
+    """A magic link: single use, kept as the SHA-256 of its token."""
+
+    __tablename__ = "login_link"
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(index=True)
+    next: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    used_at: Mapped[datetime | None]
+    ip: Mapped[str | None]

@@ -1,0 +1,79 @@
+"""Users, the outside identities that sign them in, and the provider keys they bring."""
+
+from datetime import datetime
+
+from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.db import NEW_ID, UTC_NOW, Base, UtcTimestamp
+
+API_KEY_TYPES = ("anthropic", "gemini", "openai")
+
+
+class User(Base):
+    """A person. Holds the billing settings of their personal account."""
+
+    __tablename__ = "user"
+
+    id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
+    name: Mapped[str | None]
+    email: Mapped[str] = mapped_column(unique=True)
+    password: Mapped[str | None]
+    email_verified: Mapped[datetime | None] = mapped_column("emailVerified", UtcTimestamp)
+    image: Mapped[str | None]
+    stripe_customer_id: Mapped[str | None] = mapped_column(unique=True)
+    stripe_price_id: Mapped[str | None]
+    next_quota_reset: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp, server_default=text("((now() AT TIME ZONE 'utc'::text) + '1 mon'::interval)")
+    )
+    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=UTC_NOW)
+    referral_code: Mapped[str | None] = mapped_column(
+        unique=True, server_default=text("('ref-'::text || gen_random_uuid())")
+    )
+    referral_limit: Mapped[int] = mapped_column(server_default=text("5"))
+    discord_id: Mapped[str | None] = mapped_column(unique=True)
+    handle: Mapped[str | None] = mapped_column(unique=True)
+    auto_topup_enabled: Mapped[bool] = mapped_column(server_default=text("false"))
+    auto_topup_threshold: Mapped[int | None]
+    auto_topup_amount: Mapped[int | None]
+    banned: Mapped[bool] = mapped_column(server_default=text("false"))
+    fallback_to_a_la_carte: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class OAuthAccount(Base):
+    """An identity at an outside provider that signs a user in."""
+
+    __tablename__ = "account"
+    __table_args__ = (Index("idx_account_user", "userId"),)
+
+    user_id: Mapped[str] = mapped_column("userId", ForeignKey("user.id", ondelete="CASCADE"))
+    type: Mapped[str]
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    provider_account_id: Mapped[str] = mapped_column("providerAccountId", primary_key=True)
+    refresh_token: Mapped[str | None]
+    access_token: Mapped[str | None]
+    expires_at: Mapped[int | None]
+    token_type: Mapped[str | None]
+    scope: Mapped[str | None]
+    id_token: Mapped[str | None]
+    session_state: Mapped[str | None]
+
+
+class VerificationToken(Base):
+    """A token mailed to prove an address."""
+
+    __tablename__ = "verificationToken"
+
+    identifier: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[str] = mapped_column(primary_key=True)
+    expires: Mapped[datetime] = mapped_column(UtcTimestamp)
+
+
+class EncryptedApiKey(Base):
+    """A provider key a user brought, encrypted at rest."""
+
+    __tablename__ = "encrypted_api_keys"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    type: Mapped[str] = mapped_column(Enum(*API_KEY_TYPES, name="api_key_type"), primary_key=True)
+    api_key: Mapped[str]

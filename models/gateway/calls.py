@@ -1,0 +1,64 @@
+"""The record of every call through the gateway, failed ones included."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.db import Base, BigInt
+
+USAGE_SOURCES = ("provider", "counted", "estimated")
+
+
+class GatewayCall(Base):
+    """One call: who, through which door, to which provider, how it ended, and the figures it was billed by.
+
+    `cost` is dollars; `micro_credits` the exact charge, `credits` what the ledger took, `carry_credits` how many
+    of those came from fractions of earlier calls. `price` holds the prices used, dollars per million as strings.
+    """
+
+    __tablename__ = "gateway_call"
+    __table_args__ = (
+        CheckConstraint("(state = ANY (ARRAY['settled'::text, 'failed'::text]))", name="state_known"),
+        CheckConstraint(
+            "(usage_source = ANY (ARRAY['provider'::text, 'counted'::text, 'estimated'::text]))",
+            name="usage_source_known",
+        ),
+        Index("idx_gateway_call_run", "run_id", "started_at"),
+        Index("idx_gateway_call_message", "message_id"),
+        Index("idx_gateway_call_user", "user_id", "started_at"),
+    )
+
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    message_id: Mapped[str | None] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"))
+    account_id: Mapped[str]
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    run_id: Mapped[str | None]
+    key_id: Mapped[str | None]
+    door: Mapped[str]
+    provider: Mapped[str | None]
+    requested_model: Mapped[str]
+    model: Mapped[str | None]
+    state: Mapped[str]
+    http_status: Mapped[int | None]
+    error: Mapped[str | None]
+    usage_source: Mapped[str | None]
+    stream: Mapped[bool] = mapped_column(server_default=text("false"))
+    client_gone: Mapped[bool] = mapped_column(server_default=text("false"))
+    ttft_ms: Mapped[int | None]
+    latency_ms: Mapped[int]
+    price: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    uncached_input_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cache_write_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cache_read_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    output_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    reasoning_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cost: Mapped[Decimal] = mapped_column(Numeric, server_default=text("'0'::numeric"))
+    micro_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    carry_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime]

@@ -1,0 +1,107 @@
+"""Organisations: their members, invitations, repositories, features and billing settings."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Enum, ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.db import NEW_ID, NOW, Base
+
+ORG_ROLES = ("owner", "admin", "member")
+
+OrgRole = Enum(*ORG_ROLES, name="org_role", metadata=Base.metadata)
+
+
+class Org(Base):
+    """An organisation and the settings of its account. Credits and thresholds are in credits."""
+
+    __tablename__ = "org"
+    __table_args__ = (Index("idx_org_owner", "owner_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
+    name: Mapped[str]
+    slug: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str | None]
+    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    stripe_customer_id: Mapped[str | None] = mapped_column(unique=True)
+    stripe_subscription_id: Mapped[str | None]
+    current_period_start: Mapped[datetime | None]
+    current_period_end: Mapped[datetime | None]
+    auto_topup_enabled: Mapped[bool] = mapped_column(server_default=text("false"))
+    auto_topup_threshold: Mapped[int]
+    auto_topup_amount: Mapped[int]
+    credit_limit: Mapped[int | None]
+    billing_alerts: Mapped[bool] = mapped_column(server_default=text("true"))
+    usage_alerts: Mapped[bool] = mapped_column(server_default=text("true"))
+    weekly_reports: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
+
+
+class OrgMember(Base):
+    """A user's membership and role."""
+
+    __tablename__ = "org_member"
+    __table_args__ = (Index("idx_org_member_user", "user_id"),)
+
+    org_id: Mapped[str] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[str] = mapped_column(OrgRole)
+    joined_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class OrgRepo(Base):
+    """A repository whose use an organisation pays for."""
+
+    __tablename__ = "org_repo"
+    __table_args__ = (
+        Index("idx_org_repo_active", "org_id", "is_active"),
+        Index("idx_org_repo_unique", "org_id", "repo_url"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
+    org_id: Mapped[str] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
+    repo_url: Mapped[str]
+    repo_name: Mapped[str]
+    repo_owner: Mapped[str | None]
+    approved_by: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
+    approved_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+
+
+class OrgInvite(Base):
+    """An invitation to an organisation."""
+
+    __tablename__ = "org_invite"
+    __table_args__ = (
+        Index("idx_org_invite_token", "token"),
+        Index("idx_org_invite_email", "org_id", "email"),
+        Index("idx_org_invite_expires", "expires_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
+    org_id: Mapped[str] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
+    email: Mapped[str]
+    role: Mapped[str] = mapped_column(OrgRole)
+    token: Mapped[str] = mapped_column(unique=True)
+    invited_by: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    accepted_at: Mapped[datetime | None]
+    accepted_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
+
+
+class OrgFeature(Base):
+    """A feature switched on for an organisation, with its configuration."""
+
+    __tablename__ = "org_feature"
+    __table_args__ = (Index("idx_org_feature_active", "org_id", "is_active"),)
+
+    org_id: Mapped[str] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"), primary_key=True)
+    feature: Mapped[str] = mapped_column(primary_key=True)
+    config: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
