@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from views import errors, format, guards, htmx
+from views import errors, format, guards, htmx, look, pages
 
 
 def register(app: Flask) -> None:
@@ -11,3 +11,5 @@ def register(app: Flask) -> None:
     format.init_app(app)
     guards.init_app(app)
     errors.init_app(app)
+    look.init_app(app)
+    app.register_blueprint(pages.bp)

@@ -2,7 +2,18 @@
 
 from typing import Any, Literal, cast
 
-from flask import Flask, Response, flash, get_flashed_messages, make_response, redirect, render_template
+import flask_login
+from flask import (
+    Flask,
+    Response,
+    current_app,
+    flash,
+    g,
+    get_flashed_messages,
+    make_response,
+    redirect,
+    render_template,
+)
 from htmx_flask import request
 from jinja2 import StrictUndefined
 
@@ -14,6 +25,22 @@ def init_app(app: Flask) -> None:
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
+    app.context_processor(_person)
+
+
+def _person() -> dict[str, Any]:
+    """What the layouts know of who looks: `viewer` (None: nobody signed in) and `credit_chip`, credits to spend.
+
+    The chip asks `app.extensions["credit_chip"]`, a function of the viewer, when a room has put one there. Neither
+    is asked for fragments, which have no bar, nor while a bug is reported, when the database may be what broke.
+    """
+    viewer = None
+    if not g.get("bug") and hasattr(current_app, "login_manager"):
+        user: Any = flask_login.current_user
+        viewer = user if user.is_authenticated else None
+    ask = current_app.extensions.get("credit_chip")
+    chip = ask(viewer) if ask and viewer is not None and not wants_fragment() else None
+    return {"viewer": viewer, "credit_chip": chip}
 
 
 def wants_fragment() -> bool:

@@ -1,0 +1,67 @@
+"""A test-only door to every component: the real application with `/kit` beside its own pages, and no database."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+from flask import Flask, Response, abort, g, request, send_file
+from jinja2 import ChoiceLoader, FileSystemLoader
+
+from app import create_app
+from models.settings import load_settings
+from views.htmx import render, toast
+
+HERE = Path(__file__).parent
+NOW = datetime(2026, 11, 20, 14, 2, 7, tzinfo=UTC)
+NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
+ALICE = SimpleNamespace(
+    id="alice", name="Alice Marsh", email="alice@example.org", is_demo=False, is_authenticated=True
+)
+
+
+def kit_app(data_dir: Path) -> Flask:
+    """The application with the kit's routes; `?as=alice` or `?as=demo` looks at a page signed in."""
+    settings = load_settings(
+        _env_file=None,
+        stoa_data_dir=data_dir,
+        stoa_secret_key="k" * 40,
+        stoa_base_url="http://localhost:8000",
+    )
+    app = create_app(settings, database_url=NOBODY)
+    loader = app.jinja_env.loader
+    assert loader is not None
+    app.jinja_env.loader = ChoiceLoader([loader, FileSystemLoader(HERE / "templates")])
+
+    @app.context_processor
+    def signed_in() -> dict[str, object]:
+        who = request.args.get("as")
+        if who is None or g.get("bug"):
+            return {"viewer": None, "credit_chip": None}
+        viewer = SimpleNamespace(**{**vars(ALICE), "is_demo": who == "demo"})
+        return {"viewer": viewer, "credit_chip": 4770}
+
+    @app.get("/kit")
+    def kit() -> Response:
+        layout = f"layouts/{request.args.get('layout', 'public')}.html"
+        return render("kit/kit.html", layout=layout, when=NOW)
+
+    @app.get("/dialog")
+    def dialog() -> Response:
+        return render("kit/dialog.html", partial="kit/_dialog.html")
+
+    @app.get("/kit-toast")
+    def kit_toast() -> Response:
+        toast("Key revoked.")
+        return render("kit/kit.html", partial="kit/_dialog.html", layout="layouts/public.html", when=NOW)
+
+    @app.get("/kit-fault/<int:status>")
+    def fault(status: int) -> Response:
+        if status == 500:
+            raise RuntimeError("made to break")
+        abort(status)
+
+    @app.get("/kit.css")
+    def kit_css() -> Response:
+        return send_file(HERE / "kit.css")
+
+    return app
