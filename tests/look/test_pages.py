@@ -46,7 +46,7 @@ def test_files_named_by_their_content_are_kept_for_a_year(browser: FlaskClient) 
     addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
     assert len(addresses) >= 4
     for address in addresses:
-        answer = browser.get(address)
+        answer = browser.get(address, buffered=True)
         assert answer.status_code == 200
         assert "immutable" in answer.headers["Cache-Control"]
     plain = browser.get("/static/css/stoa.css")
