@@ -1,4 +1,4 @@
-"""Messages as billing facts, and the rollups that pages and charts read."""
+"""Messages as billing facts, the rollups beside them, and what pages, charts and exports read from both."""
 
 from models.usage.message import Message
 from models.usage.rollup import UsageRollup

@@ -1,0 +1,89 @@
+"""The calls behind the figures: the latest of them, one of them, and all of a period in batches for the export."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, tuple_
+
+from models.db import db
+from models.gateway import GatewayCall
+from models.usage.message import Message
+
+BATCH = 5000
+
+
+def recent_calls(user_id: str, limit: int) -> list[GatewayCall]:
+    """The person's latest calls on their own account, failed ones included, newest first; no bodies."""
+    query = (
+        select(GatewayCall)
+        .where(GatewayCall.user_id == user_id, GatewayCall.account_id == user_id)
+        .order_by(GatewayCall.started_at.desc(), GatewayCall.request_id.desc())
+        .limit(limit)
+    )
+    return list(db.session.scalars(query))
+
+
+def exported_calls(engine: Engine, user_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
+    """Every billed call that finished in `start <= t < end`, oldest first, without bodies.
+
+    Reads batches of 5,000 by (finished_at, id), each on a connection of its own that is given back before the
+    batch is handed out: memory stays constant, and a slow reader holds nothing of the database.
+    """
+    after: tuple[datetime, str] | None = None
+    while True:
+        with engine.connect() as connection:
+            rows = connection.execute(_batch(user_id, start, end, after)).all()
+        yield from rows
+        if len(rows) < BATCH:
+            return
+        after = (rows[-1].finished_at, rows[-1].id)
+
+
+def _batch(
+    user_id: str, start: datetime, end: datetime, after: tuple[datetime, str] | None
+) -> Select[*tuple[Any, ...]]:
+    query: Select[*tuple[Any, ...]] = (
+        select(
+            Message.id,
+            Message.finished_at,
+            Message.model,
+            Message.agent_id,
+            Message.client_id,
+            Message.input_tokens,
+            Message.cache_creation_input_tokens.label("cache_write_tokens"),
+            Message.cache_read_input_tokens.label("cache_read_tokens"),
+            Message.output_tokens,
+            Message.reasoning_tokens,
+            Message.cost,
+            Message.credits,
+            Message.byok,
+            Message.latency_ms,
+            GatewayCall.request_id,
+            GatewayCall.run_id,
+            GatewayCall.door,
+            GatewayCall.provider,
+            GatewayCall.usage_source,
+            GatewayCall.stream,
+            GatewayCall.client_gone,
+            GatewayCall.ttft_ms,
+        )
+        .outerjoin(GatewayCall, GatewayCall.message_id == Message.id)
+        .where(_own(user_id, start, end))
+        .order_by(Message.finished_at, Message.id)
+        .limit(BATCH)
+    )
+    if after is not None:
+        moment, message_id = after
+        seen = tuple_(literal(moment, Message.finished_at.type), literal(message_id))
+        query = query.where(tuple_(Message.finished_at, Message.id) > seen)
+    return query
+
+
+def _own(user_id: str, start: datetime, end: datetime) -> ColumnElement[bool]:
+    return and_(
+        Message.user_id == user_id,
+        Message.org_id.is_(None),
+        Message.finished_at >= start,
+        Message.finished_at < end,
+    )

@@ -1,0 +1,122 @@
+"""Calls as CSV: one line each, safe to open in a spreadsheet, and a last line with the totals."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Row
+
+COLUMNS = (
+    "finished_at",
+    "call",
+    "run",
+    "model",
+    "agent",
+    "provider",
+    "door",
+    "client",
+    "uncached_input_tokens",
+    "cache_write_tokens",
+    "cache_read_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "credits",
+    "byok",
+    "usage_source",
+    "latency_ms",
+    "first_token_ms",
+    "streamed",
+    "client_gone",
+    "message",
+)
+
+_SUMMED = (
+    "uncached_input_tokens",
+    "cache_write_tokens",
+    "cache_read_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "credits",
+)
+
+_RUNS_AS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+_LINES_AT_ONCE = 500
+
+
+def csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
+    """CSV text in pieces of up to 500 lines: the head, a line per call, and `Total` (contained in no sum but its own).
+
+    Times are ISO 8601 in UTC; cost is dollars, credits and tokens are whole. Text that a spreadsheet would run
+    as a formula gets an apostrophe in front.
+    """
+    totals: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
+    count = 0
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(COLUMNS)
+    for call in calls:
+        line = _line(call)
+        count += 1
+        for name in _SUMMED:
+            totals[name] += line[name]
+        writer.writerow(_cell(line[name]) for name in COLUMNS)
+        if count % _LINES_AT_ONCE == 0:
+            yield _taken(buffer)
+    total = {"finished_at": "Total", "call": f"{count} calls", **totals}
+    writer.writerow(_cell(total.get(name)) for name in COLUMNS)
+    yield _taken(buffer)
+
+
+def _line(call: Row[Any]) -> dict[str, Any]:
+    write = call.cache_write_tokens or 0
+    return {
+        "finished_at": call.finished_at,
+        "call": call.request_id,
+        "run": call.run_id,
+        "model": call.model,
+        "agent": call.agent_id,
+        "provider": call.provider,
+        "door": call.door,
+        "client": call.client_id,
+        "uncached_input_tokens": max(0, call.input_tokens - write - call.cache_read_tokens),
+        "cache_write_tokens": write,
+        "cache_read_tokens": call.cache_read_tokens,
+        "output_tokens": call.output_tokens,
+        "reasoning_tokens": call.reasoning_tokens or 0,
+        "cost_usd": call.cost,
+        "credits": 0 if call.byok else call.credits,
+        "byok": call.byok,
+        "usage_source": call.usage_source,
+        "latency_ms": call.latency_ms,
+        "first_token_ms": call.ttft_ms,
+        "streamed": call.stream,
+        "client_gone": call.client_gone,
+        "message": call.id,
+    }
+
+
+def _taken(buffer: io.StringIO) -> str:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        text = f"{value:f}"
+        return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
+    text = str(value)
+    return f"'{text}" if text.startswith(_RUNS_AS_FORMULA) and not isinstance(value, int) else text

@@ -1,0 +1,108 @@
+"""The statement of an account: every credit in and out, each with its cause and the balance after it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import func, select
+
+from models.billing import CreditEntry, CreditLedger
+from models.db import db
+from models.gateway import GatewayCall
+from models.usage.rollup import UsageRollup
+
+Show = Literal["all", "in"]
+
+PAGE = 50
+
+
+@dataclass(frozen=True)
+class Line:
+    """One entry of the journal. `amount` is credits, signed; `request_id` names the call that caused it, if one did."""
+
+    id: int
+    created_at: datetime
+    kind: str
+    amount: int
+    balance_after: int
+    cause: str
+    grant_type: str | None
+    description: str | None
+    request_id: str | None
+    run_id: str | None
+    model: str | None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Why the balance is what it is, in credits: what was added, what calls took, what ran out or was taken back."""
+
+    granted: int
+    spent: int
+    expired: int
+    revoked: int
+
+    @property
+    def balance(self) -> int:
+        return self.granted - self.spent - self.expired - self.revoked
+
+
+def statement(account_id: str, show: Show, before: int | None) -> tuple[list[Line], int | None]:
+    """A page of the journal, newest first, below entry `before`; and where the next page starts, or None.
+
+    `show` "in" leaves out what calls took.
+    """
+    query = (
+        select(
+            CreditEntry.id,
+            CreditEntry.created_at,
+            CreditEntry.kind,
+            CreditEntry.amount,
+            CreditEntry.balance_after,
+            CreditEntry.cause,
+            CreditLedger.type.label("grant_type"),
+            CreditLedger.description,
+            GatewayCall.request_id,
+            GatewayCall.run_id,
+            GatewayCall.model,
+        )
+        .outerjoin(CreditLedger, CreditLedger.operation_id == CreditEntry.operation_id)
+        .outerjoin(GatewayCall, GatewayCall.request_id == CreditEntry.cause)
+        .where(CreditEntry.account_id == account_id)
+        .order_by(CreditEntry.id.desc())
+        .limit(PAGE + 1)
+    )
+    if show == "in":
+        query = query.where(CreditEntry.kind != "debit")
+    if before is not None:
+        query = query.where(CreditEntry.id < before)
+    lines = [Line(*row) for row in db.session.execute(query)]
+    return lines[:PAGE], lines[PAGE - 1].id if len(lines) > PAGE else None
+
+
+def sheet(account_id: str) -> Sheet:
+    """What the account's balance is made of since its first day.
+
+    Grants and their ends come from the journal (few, by a partial index), what calls took from the rollups:
+    the two meet in the balance, and `flask billing prove` says so.
+    """
+    kinds = dict(
+        db.session.execute(
+            select(CreditEntry.kind, func.sum(CreditEntry.amount))
+            .where(CreditEntry.account_id == account_id, CreditEntry.kind != "debit")
+            .group_by(CreditEntry.kind)
+        )
+        .tuples()
+        .all()
+    )
+    spent = db.session.execute(
+        select(func.coalesce(func.sum(UsageRollup.credits), 0)).where(
+            UsageRollup.account_id == account_id, UsageRollup.grain == "day"
+        )
+    ).scalar_one()
+    return Sheet(
+        granted=int(kinds.get("grant", 0)),
+        spent=int(spent),
+        expired=-int(kinds.get("expiry", 0)),
+        revoked=-int(kinds.get("revocation", 0)),
+    )

@@ -1,0 +1,232 @@
+"""Figures from the rollups: right, bounded, in order, and never somebody else's."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from flask import Flask
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from models.db import db
+from models.usage.period import Period, between, preset
+from models.usage.series import By, Spending, credits_since, spending
+from tests.usage.facts import Call, billed, person
+
+NOW = datetime(2026, 11, 20, 14, 35, 7, tzinfo=UTC)
+
+
+@pytest.fixture
+def context(app: Flask) -> Iterator[None]:
+    with app.app_context():
+        yield
+
+
+def history(rng: random.Random, days: float, count: int, models: int = 12, agents: int = 5) -> list[Call]:
+    """Random calls of the last `days` days before NOW."""
+    return [
+        Call(
+            at=NOW - timedelta(seconds=rng.randrange(int(days * 86_400))),
+            model=f"lab/model-{rng.randrange(models)}",
+            agent=rng.choice(["", *(f"pub/agent-{n}@1.0.0" for n in range(agents))]),
+            credits=rng.randrange(30),
+            cost=Decimal(rng.randrange(10**6)) / 10**7,
+            uncached=rng.randrange(5000),
+            cache_write=rng.choice([0, rng.randrange(500)]),
+            cache_read=rng.choice([0, rng.randrange(9000)]),
+            output=rng.randrange(500, 1000),
+            reasoning=rng.randrange(500),
+            latency_ms=rng.randrange(1, 100_000),
+            ttft_ms=rng.choice([None, rng.randrange(900)]),
+        )
+        for _ in range(count)
+    ]
+
+
+def inside(calls: list[Call], period: Period) -> list[Call]:
+    return [call for call in calls if period.start <= call.at < period.end]
+
+
+@pytest.mark.parametrize("by", ["model", "agent"])
+@pytest.mark.parametrize(
+    "period",
+    [
+        preset("24h", NOW),
+        preset("7d", NOW),
+        preset("30d", NOW),
+        between(date(2026, 11, 19), date(2026, 11, 20)),
+        between(date(2026, 8, 5), date(2026, 11, 20)),
+        between(date(2025, 11, 20), date(2026, 11, 20)),
+    ],
+    ids=lambda period: f"{period.name}-{period.step}",
+)
+def test_every_figure_is_the_sum_of_its_calls(
+    session: Session, context: None, period: Period, by: By
+) -> None:
+    alice = person(session, "alice@example.org")
+    calls = history(random.Random(11), 400, 600) + history(random.Random(12), 2, 200)
+    billed(session, alice, calls)
+    session.commit()
+
+    seen = spending(alice, period, by, NOW)
+
+    mine = inside(calls, period)
+    assert seen.total.calls == len(mine)
+    assert seen.total.credits == sum(call.credits for call in mine)
+    assert seen.total.cost == sum((call.cost for call in mine), Decimal(0))
+    assert seen.total.tokens == sum(c.uncached + c.cache_write + c.cache_read + c.output for c in mine)
+    assert seen.total.reasoning_tokens == sum(call.reasoning for call in mine)
+    assert sum(seen.total.histogram) == len(mine)
+    assert sum(figures.credits for figures in seen.columns) == seen.total.credits
+    assert sum(one.total.calls for one in seen.series) == len(mine)
+    named = [one.key for one in seen.series if one.key is not None]
+    for index, start in enumerate(seen.starts):
+        end = seen.starts[index + 1] if index + 1 < len(seen.starts) else period.end
+        here = [call for call in mine if start <= call.at < end]
+        assert seen.columns[index].calls == len(here)
+        for one in seen.series:
+            part = [c for c in here if (_key(c, by) == one.key if one.key is not None else _key(c, by) not in named)]
+            assert one.columns[index].credits == sum(call.credits for call in part)
+            assert one.columns[index].latency_ms == sum(call.latency_ms for call in part)
+
+
+def _key(call: Call, by: By) -> str:
+    return call.model if by == "model" else call.agent
+
+
+def test_the_seven_that_cost_most_are_named_and_the_rest_is_other(session: Session, context: None) -> None:
+    alice = person(session, "alice@example.org")
+    billed(session, alice, [Call(at=NOW, model=f"m{n}", credits=n) for n in range(10)])
+    session.commit()
+
+    seen = spending(alice, preset("30d", NOW), "model", NOW)
+
+    assert [one.key for one in seen.series] == ["m9", "m8", "m7", "m6", "m5", "m4", "m3", None]
+    assert [one.slot for one in seen.series] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert seen.series[-1].total.credits == 0 + 1 + 2
+
+
+def test_equal_costs_are_ordered_by_calls_then_name(session: Session, context: None) -> None:
+    alice = person(session, "alice@example.org")
+    calls = [Call(at=NOW, model=name, credits=0) for name in ("b", "a", "c", "c")]
+    billed(session, alice, calls)
+    session.commit()
+    assert [one.key for one in spending(alice, preset("7d", NOW), "model", NOW).series] == ["c", "a", "b"]
+
+
+def test_a_series_keeps_its_colour_when_the_range_changes(session: Session, context: None) -> None:
+    alice = person(session, "alice@example.org")
+    old, today = NOW - timedelta(days=10), NOW
+    calls = [Call(at=old, model="a", credits=100), Call(at=old, model="b", credits=50)]
+    calls += [Call(at=today, model="b", credits=2), Call(at=today, model="c", credits=9)]
+    billed(session, alice, calls)
+    session.commit()
+
+    month = {one.key: one.slot for one in spending(alice, preset("30d", NOW), "model", NOW).series}
+    day = spending(alice, preset("24h", NOW), "model", NOW).series
+
+    assert month == {"a": 1, "b": 2, "c": 3}
+    assert [(one.key, one.slot) for one in day] == [("c", 3), ("b", 2)]
+
+
+def test_colours_are_never_used_twice(session: Session, context: None) -> None:
+    alice = person(session, "alice@example.org")
+    long_ago = NOW - timedelta(days=200)
+    calls = [Call(at=NOW, model=f"new-{n}", credits=9 - n) for n in range(9)]
+    calls += [Call(at=long_ago, model=f"old-{n}", credits=20) for n in range(5)]
+    calls += [Call(at=long_ago, model="new-1", credits=30)]
+    billed(session, alice, calls)
+    session.commit()
+    series = spending(alice, between(date(2026, 1, 1), date(2026, 11, 20)), "model", NOW).series
+    slots = [one.slot for one in series]
+    assert sorted(slots) == list(range(1, 9))
+    assert next(one.slot for one in series if one.key == "new-1") == 2
+
+
+def test_nothing_used_is_nothing(session: Session, context: None) -> None:
+    alice = person(session, "alice@example.org")
+    session.commit()
+    seen = spending(alice, preset("30d", NOW), "model", NOW)
+    assert seen.series == []
+    assert len(seen.columns) == 30
+    assert seen.total.credits == seen.total.calls == 0
+    assert seen.total.p50_ms is None
+
+
+def test_the_figures_are_the_accounts_own(session: Session, context: None) -> None:
+    alice, mallory = person(session, "alice@example.org"), person(session, "mallory@example.org")
+    billed(session, mallory, [Call(at=NOW, credits=77)])
+    session.commit()
+    assert spending(alice, preset("30d", NOW), "model", NOW).total.calls == 0
+    assert credits_since(alice, NOW - timedelta(days=3)) == 0
+
+
+@pytest.mark.parametrize("name", ["24h", "7d", "30d"])
+def test_a_call_at_midnight_utc_counts_on_the_day_that_begins(
+    session: Session, context: None, name: str
+) -> None:
+    alice = person(session, "alice@example.org")
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    before = midnight - timedelta(microseconds=1)
+    billed(session, alice, [Call(at=midnight, credits=3), Call(at=before, credits=4)])
+    session.commit()
+    seen = spending(alice, preset(name, NOW), "model", NOW)
+    at = seen.starts.index(midnight)
+    assert (seen.columns[at - 1].credits, seen.columns[at].credits) == (4, 3)
+
+
+def test_two_queries_and_few_rows_whatever_the_range(session: Session, context: None) -> None:
+    alice = person(session, "alice@example.org")
+    billed(session, alice, history(random.Random(5), 360, 2000, models=40, agents=20))
+    session.commit()
+    for period in (preset("24h", NOW), preset("30d", NOW), between(date(2025, 11, 20), date(2026, 11, 20))):
+        statements: list[str] = []
+        rows: list[int] = []
+
+        def count(conn: object, cursor: object, statement: str, *rest: object) -> None:
+            statements.append(statement)  # noqa: B023
+            rows.append(cursor.rowcount)  # type: ignore[attr-defined]  # noqa: B023
+
+        event.listen(db.engine, "after_cursor_execute", count)
+        spending(alice, period, "agent", NOW)
+        event.remove(db.engine, "after_cursor_execute", count)
+        assert len(statements) == 2
+        assert sum(rows) <= 7 + 62 * 8
+        assert not any("message" in statement.lower() for statement in statements)
+
+
+@pytest.mark.parametrize("ago", [0.01, 0.4, 3.3, 11.7, 24, 29.99, 30.5])
+def test_credits_since_a_moment_are_exact(session: Session, context: None, ago: float) -> None:
+    alice = person(session, "alice@example.org")
+    calls = history(random.Random(21), 32, 3000)
+    billed(session, alice, calls)
+    session.commit()
+    since = NOW - timedelta(days=ago)
+    assert credits_since(alice, since) == sum(call.credits for call in calls if call.at >= since)
+
+
+def test_credits_since_the_whole_hour_or_day(session: Session, context: None) -> None:
+    alice = person(session, "alice@example.org")
+    midnight = datetime(2026, 11, 18, tzinfo=UTC)
+    hour = midnight + timedelta(hours=7)
+    edge = timedelta(microseconds=1)
+    calls = [Call(at=at, credits=1) for at in (midnight - edge, midnight, hour - edge, hour, NOW)]
+    billed(session, alice, calls)
+    session.commit()
+    assert credits_since(alice, midnight) == 4
+    assert credits_since(alice, hour) == 2
+
+
+def test_means_and_quantiles_of_a_column(session: Session, context: None) -> None:
+    alice = person(session, "alice@example.org")
+    calls = [Call(at=NOW, latency_ms=ms, ttft_ms=100) for ms in (300, 320, 340, 3000)]
+    billed(session, alice, [*calls, Call(at=NOW, latency_ms=40, ttft_ms=None)])
+    session.commit()
+    figures: Spending = spending(alice, preset("24h", NOW), "model", NOW)
+    last = figures.columns[-1]
+    assert last.mean_ms == 800
+    assert last.mean_ttft_ms == 100
+    assert 200 <= (last.p50_ms or 0) <= 350
+    assert 2500 <= (last.p95_ms or 0) <= 4000
