@@ -87,7 +87,11 @@ def test_every_figure_is_the_sum_of_its_calls(
         here = [call for call in mine if start <= call.at < end]
         assert seen.columns[index].calls == len(here)
         for one in seen.series:
-            part = [c for c in here if (_key(c, by) == one.key if one.key is not None else _key(c, by) not in named)]
+            part = [
+                c
+                for c in here
+                if (_key(c, by) == one.key if one.key is not None else _key(c, by) not in named)
+            ]
             assert one.columns[index].credits == sum(call.credits for call in part)
             assert one.columns[index].latency_ms == sum(call.latency_ms for call in part)
 
