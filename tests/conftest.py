@@ -15,8 +15,11 @@ from sqlalchemy.orm import Session as OrmSession
 
 from app import create_app
 from models.db import engine_options
+from models.orgs import Org
 from models.postgres import embedded_url, release
 from models.settings import Settings, load_settings
+from tests import factories
+from tests.factories import Person
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +108,35 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
 def client(app: Flask) -> FlaskClient:
     """A browser without cookies. No application context is held, so that each request has its own session."""
     return app.test_client()
+
+
+@pytest.fixture
+def alice(app: Flask, session: OrmSession) -> Person:
+    """The owner: of her runs, her keys, and of the organisation `acme`."""
+    return factories.person(app, session, "alice")
+
+
+@pytest.fixture
+def bob(app: Flask, session: OrmSession) -> Person:
+    """A plain member of `acme`."""
+    return factories.person(app, session, "bob")
+
+
+@pytest.fixture
+def mallory(app: Flask, session: OrmSession) -> Person:
+    """A signed-in stranger."""
+    return factories.person(app, session, "mallory")
+
+
+@pytest.fixture
+def anonymous(app: Flask) -> Person:
+    """Nobody: no cookie, no token, no row."""
+    return Person("", None, app.test_client(), "", {})
+
+
+@pytest.fixture
+def acme(session: OrmSession, alice: Person, bob: Person) -> Org:
+    """The organisation that alice owns and bob is a member of."""
+    assert alice.user is not None
+    assert bob.user is not None
+    return factories.org(session, alice.user, members=(bob.user,))

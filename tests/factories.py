@@ -1,0 +1,224 @@
+"""Small makers of committed rows. Every default can be overridden by keyword; only what a test is about need be said."""
+
+import hashlib
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from models.accounts import Fingerprint, Session, User
+from models.billing import CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
+from models.db import Base
+from models.gateway import GatewayCall
+from models.orgs import Org, OrgMember
+from models.runs import AgentRun, AgentStep
+from models.store import AgentConfig, Publisher
+from models.usage import Message
+
+Row = TypeVar("Row", bound=Base)
+
+PRIORITIES = {"free": 20, "referral": 50, "admin": 60, "organization": 70, "purchase": 80}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id(prefix: str = "") -> str:
+    return f"{prefix}{uuid.uuid4()}"
+
+
+def save(session: OrmSession, row: Row) -> Row:
+    session.add(row)
+    session.commit()
+    return row
+
+
+def user(session: OrmSession, name: str = "alice", **kw: Any) -> User:
+    """`<name>@example.org`, verified. No credits: give some with `grant`."""
+    kw.setdefault("email", f"{name}@example.org")
+    kw.setdefault("email_verified", now())
+    return save(session, User(name=name, **kw))
+
+
+def org(
+    session: OrmSession, owner: User, name: str = "Acme", members: tuple[User, ...] = (), **kw: Any
+) -> Org:
+    """An organisation with its owner's membership and plain `members`."""
+    kw.setdefault("slug", name.lower().replace(" ", "-"))
+    kw.setdefault("auto_topup_threshold", 500)
+    kw.setdefault("auto_topup_amount", 2000)
+    made = Org(name=name, owner_id=owner.id, **kw)
+    session.add(made)
+    session.flush()
+    session.add(OrgMember(org_id=made.id, user_id=owner.id, role="owner"))
+    session.add_all(OrgMember(org_id=made.id, user_id=each.id, role="member") for each in members)
+    session.commit()
+    return made
+
+
+def fingerprint(session: OrmSession, id: str | None = None, **kw: Any) -> Fingerprint:
+    return save(session, Fingerprint(id=id or new_id("fp-"), **kw))
+
+
+def token(session: OrmSession, owner: User, type: str = "pat", **kw: Any) -> str:
+    """A session row of `type`; returns the raw token, which the row knows only as its SHA-256."""
+    raw = {"pat": "cb-pat-" + secrets.token_hex(32), "web": secrets.token_urlsafe(32)}.get(type) or new_id()
+    kw.setdefault("expires", now() + timedelta(days=30))
+    kw.setdefault("token_hint", f"{raw[:15]}...{raw[-8:]}" if type == "pat" else raw[-4:])
+    hashed = hashlib.sha256(raw.encode()).hexdigest()
+    save(session, Session(session_token=hashed, user_id=owner.id, type=type, **kw))
+    return raw
+
+
+@dataclass(frozen=True)
+class Person:
+    """One of the cast: who they are, a browser signed in as them, and the headers of their access token."""
+
+    id: str
+    user: User | None
+    browser: FlaskClient
+    token: str
+    headers: dict[str, str]
+
+
+def person(app: Flask, session: OrmSession, name: str) -> Person:
+    """A user with a web session in a browser of their own and a personal access token."""
+    made = user(session, name)
+    browser = app.test_client()
+    browser.set_cookie("next-auth.session-token", token(session, made, type="web"))
+    key = token(session, made)
+    return Person(made.id, made, browser, key, {"authorization": f"Bearer {key}"})
+
+
+def account(session: OrmSession, owner: User | Org, **kw: Any) -> CreditAccount:
+    """The credit account of a user or an organisation, made when it is missing."""
+    found = session.get(CreditAccount, owner.id)
+    if found is None:
+        key = "org_id" if isinstance(owner, Org) else "user_id"
+        found = save(session, CreditAccount(id=owner.id, **{key: owner.id}, **kw))
+    return found
+
+
+def grant(
+    session: OrmSession, owner: User, amount: int = 1000, type: str = "free", **kw: Any
+) -> CreditLedger:
+    """A grant as it stands, with the account and the journal entry that explain its balance.
+
+    `balance` below `amount` is a spent grant, below zero a debt; `org_id` makes it an organisation's.
+    """
+    kw.setdefault("operation_id", new_id(f"{type}-"))
+    kw.setdefault("balance", amount)
+    kw.setdefault("priority", PRIORITIES.get(type, 60))
+    organisation = session.get(Org, kw["org_id"]) if kw.get("org_id") else None
+    holder = account(session, organisation or owner)
+    same = CreditLedger.org_id == holder.org_id if organisation else CreditLedger.org_id.is_(None)
+    before = session.scalars(select(CreditLedger.balance).where(CreditLedger.user_id == owner.id, same)).all()
+    made = CreditLedger(user_id=owner.id, principal=amount, type=type, **kw)
+    session.add(made)
+    balance = sum(before)
+    for kind, change, left in (("grant", amount, amount), ("debit", made.balance - amount, made.balance)):
+        if kind == "debit" and change == 0:
+            continue
+        balance += change
+        session.add(
+            CreditEntry(
+                account_id=holder.id,
+                operation_id=made.operation_id,
+                kind=kind,
+                amount=change,
+                grant_balance_after=left,
+                balance_after=balance,
+                cause=made.operation_id,
+            )
+        )
+        session.flush()
+    session.commit()
+    return made
+
+
+def hold(session: OrmSession, owner: User, amount: int = 10, **kw: Any) -> CreditHold:
+    """A live hold of a minute on the user's personal account."""
+    kw.setdefault("request_id", new_id())
+    kw.setdefault("account_id", account(session, owner).id)
+    kw.setdefault("expires_at", now() + timedelta(minutes=1))
+    defaults = {"model": "stoa/demo", "door": "openai", "worker": "test"}
+    return save(session, CreditHold(user_id=owner.id, amount=amount, **(defaults | kw)))
+
+
+def referral(session: OrmSession, referrer: User, referred: User, credits: int = 500, **kw: Any) -> Referral:
+    return save(session, Referral(referrer_id=referrer.id, referred_id=referred.id, credits=credits, **kw))
+
+
+def run(session: OrmSession, owner: User, agent_id: str = "codebuff/base@0.0.1", **kw: Any) -> AgentRun:
+    """A running run. `parent=` another run puts this one under it."""
+    parent: AgentRun | None = kw.pop("parent", None)
+    if parent is not None:
+        kw.setdefault("ancestor_run_ids", [*(parent.ancestor_run_ids or []), parent.id])
+    return save(session, AgentRun(user_id=owner.id, agent_id=agent_id, **kw))
+
+
+def step(session: OrmSession, of: AgentRun, step_number: int = 1, **kw: Any) -> AgentStep:
+    return save(session, AgentStep(agent_run_id=of.id, step_number=step_number, **kw))
+
+
+def message(session: OrmSession, owner: User, credits: int = 5, **kw: Any) -> Message:
+    """A billed call. Only the fact itself: no debit and no rollup belong to it."""
+    defaults: dict[str, Any] = {
+        "id": new_id(),
+        "finished_at": now(),
+        "model": "stoa/demo",
+        "request": [{"role": "user", "content": "Hello"}],
+        "response": {"content": "Hello yourself"},
+        "input_tokens": 100,
+        "output_tokens": 50,
+        "cost": Decimal(credits) / 100,
+        "latency_ms": 900,
+    }
+    return save(session, Message(user_id=owner.id, credits=credits, **(defaults | kw)))
+
+
+def call(session: OrmSession, owner: User, **kw: Any) -> GatewayCall:
+    """The gateway's record of a settled call. `message=` ties it to its billing fact."""
+    billed: Message | None = kw.pop("message", None)
+    if billed is not None:
+        kw = {"message_id": billed.id, "cost": billed.cost, "credits": billed.credits} | kw
+    defaults: dict[str, Any] = {
+        "request_id": new_id(),
+        "account_id": owner.id,
+        "door": "openai",
+        "provider": "stoa",
+        "requested_model": "stoa/demo",
+        "model": "stoa/demo",
+        "state": "settled",
+        "http_status": 200,
+        "usage_source": "provider",
+        "latency_ms": 900,
+        "started_at": now() - timedelta(seconds=1),
+        "finished_at": now(),
+    }
+    return save(session, GatewayCall(user_id=owner.id, **(defaults | kw)))
+
+
+def publisher(session: OrmSession, owner: User | Org, id: str = "acme", **kw: Any) -> Publisher:
+    """A publisher that belongs to a user, or to an organisation (created by its owner)."""
+    if isinstance(owner, Org):
+        kw = {"org_id": owner.id, "created_by": owner.owner_id} | kw
+    else:
+        kw = {"user_id": owner.id, "created_by": owner.id} | kw
+    return save(session, Publisher(id=id, **({"name": id.title()} | kw)))
+
+
+def agent(
+    session: OrmSession, of: Publisher, id: str = "reviewer", version: str = "1.0.0", **kw: Any
+) -> AgentConfig:
+    """One published version of an agent."""
+    kw.setdefault("data", {"id": id, "displayName": id.title(), "model": "stoa/demo"})
+    return save(session, AgentConfig(publisher_id=of.id, id=id, version=version, **kw))
