@@ -60,6 +60,7 @@ def _batch(
             Message.byok,
             Message.latency_ms,
             GatewayCall.request_id,
+            GatewayCall.uncached_input_tokens,
             GatewayCall.run_id,
             GatewayCall.door,
             GatewayCall.provider,

@@ -50,7 +50,7 @@ _LINES_AT_ONCE = 500
 
 
 def csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
-    """CSV text in pieces of up to 500 lines: the head, a line per call, and `Total` (contained in no sum but its own).
+    """CSV text in pieces of up to 500 lines: the head, a line per call, and `Total` last.
 
     Times are ISO 8601 in UTC; cost is dollars, credits and tokens are whole. Text that a spreadsheet would run
     as a formula gets an apostrophe in front.
@@ -75,6 +75,9 @@ def csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
 
 def _line(call: Row[Any]) -> dict[str, Any]:
     write = call.cache_write_tokens or 0
+    uncached = call.uncached_input_tokens
+    if uncached is None:
+        uncached = max(0, call.input_tokens - write - call.cache_read_tokens)
     return {
         "finished_at": call.finished_at,
         "call": call.request_id,
@@ -84,7 +87,7 @@ def _line(call: Row[Any]) -> dict[str, Any]:
         "provider": call.provider,
         "door": call.door,
         "client": call.client_id,
-        "uncached_input_tokens": max(0, call.input_tokens - write - call.cache_read_tokens),
+        "uncached_input_tokens": uncached,
         "cache_write_tokens": write,
         "cache_read_tokens": call.cache_read_tokens,
         "output_tokens": call.output_tokens,

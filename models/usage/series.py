@@ -143,7 +143,7 @@ def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending
 
 
 def credits_since(user_id: str, since: datetime) -> int:
-    """Credits of the person's own calls that finished from `since` on, exact to the moment.
+    """Credits charged for the person's own calls that finished from `since` on, exact to the moment.
 
     Whole days and hours come from the rollups; only the broken first hour is counted from its messages.
     """
@@ -162,6 +162,7 @@ def credits_since(user_id: str, since: datetime) -> int:
         .where(
             Message.user_id == user_id,
             Message.org_id.is_(None),
+            ~Message.byok,
             Message.finished_at >= since,
             Message.finished_at < hour,
         )

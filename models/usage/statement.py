@@ -35,16 +35,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Why the balance is what it is, in credits: what was added, what calls took, what ran out or was taken back."""
+    """Why the balance is what it is, in credits: what was added, what calls and other charges
+    took, what ran out or was taken back."""
 
     granted: int
-    spent: int
+    calls: int
+    charges: int
     expired: int
     revoked: int
 
     @property
     def balance(self) -> int:
-        return self.granted - self.spent - self.expired - self.revoked
+        return self.granted - self.calls - self.charges - self.expired - self.revoked
 
 
 def statement(account_id: str, show: Show, before: int | None) -> tuple[list[Line], int | None]:
@@ -83,26 +85,30 @@ def statement(account_id: str, show: Show, before: int | None) -> tuple[list[Lin
 def sheet(account_id: str) -> Sheet:
     """What the account's balance is made of since its first day.
 
-    Grants and their ends come from the journal (few, by a partial index), what calls took from the rollups:
+    All but model calls comes from the journal (few rows, by partial indexes), what calls took from the rollups:
     the two meet in the balance, and `flask billing prove` says so.
     """
+    mine = CreditEntry.account_id == account_id
     kinds = dict(
         db.session.execute(
             select(CreditEntry.kind, func.sum(CreditEntry.amount))
-            .where(CreditEntry.account_id == account_id, CreditEntry.kind != "debit")
+            .where(mine, CreditEntry.kind != "debit")
             .group_by(CreditEntry.kind)
         )
         .tuples()
         .all()
     )
-    spent = db.session.execute(
-        select(func.coalesce(func.sum(UsageRollup.credits), 0)).where(
-            UsageRollup.account_id == account_id, UsageRollup.grain == "day"
-        )
-    ).scalar_one()
+    charges = select(func.coalesce(func.sum(CreditEntry.amount), 0)).where(
+        mine, CreditEntry.kind == "debit", CreditEntry.message_id.is_(None)
+    )
+    calls = select(func.coalesce(func.sum(UsageRollup.credits), 0)).where(
+        UsageRollup.account_id == account_id, UsageRollup.grain == "day"
+    )
+    charged, spent = db.session.execute(select(charges.scalar_subquery(), calls.scalar_subquery())).one()
     return Sheet(
         granted=int(kinds.get("grant", 0)),
-        spent=int(spent),
+        calls=int(spent),
+        charges=-int(charged),
         expired=-int(kinds.get("expiry", 0)),
         revoked=-int(kinds.get("revocation", 0)),
     )
