@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from views import errors, format, guards, htmx, look, pages
+from views import errors, format, guards, htmx, look, pages, profile
 
 
 def register(app: Flask) -> None:
@@ -13,3 +13,4 @@ def register(app: Flask) -> None:
     errors.init_app(app)
     look.init_app(app)
     app.register_blueprint(pages.bp)
+    app.register_blueprint(profile.bp)
