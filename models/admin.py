@@ -7,7 +7,7 @@ from sqlalchemy import Identity, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NEW_ID, NOW, Base, BigInt
+from models.db import NEW_ID, NOW, Base, BigInt, Database
 
 
 class AuditLog(Base):
@@ -29,6 +29,33 @@ class AuditLog(Base):
     after: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
     ip: Mapped[str | None]
     request_id: Mapped[str | None]
+
+
+def record(
+    session: Database,
+    action: str,
+    subject: str,
+    *,
+    actor: str,
+    actor_id: str | None = None,
+    before: Any = None,
+    after: Any = None,
+    ip: str | None = None,
+    request_id: str | None = None,
+) -> None:
+    """Write one line of the audit log in the transaction of what it tells; never a secret in it."""
+    session.add(
+        AuditLog(
+            actor_id=actor_id,
+            actor=actor,
+            action=action,
+            subject=subject,
+            before=before,
+            after=after,
+            ip=ip,
+            request_id=request_id,
+        )
+    )
 
 
 class GitEvalResults(Base):

@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, text
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, registry
+from sqlalchemy.orm import DeclarativeBase, Session, registry, scoped_session
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -48,6 +48,9 @@ class Base(DeclarativeBase):
 
 
 BigInt = BigInteger
+
+Database: TypeAlias = Session | scoped_session[Any]
+"""What a verb works in: a session of its caller's, or the application's `db.session`."""
 
 # Server defaults, written as PostgreSQL prints them, so that `flask db check` compares equal texts.
 NEW_ID = text("(gen_random_uuid())::text")

@@ -1,21 +1,90 @@
-"""Who may enter, and what every answer carries: identification, roles, origin checks, security headers."""
+"""Who may enter, and what every answer carries: identification, roles, origin checks, limits, security headers.
 
+Two ways to be known (contract 1.2): an API key in a header (`key_user`) and the browser's session cookie
+(`cookie_user`). A route takes the one its contract names. Cookie doors are guarded against other sites: forms by
+a token (Flask-WTF), and everything that changes something by the origin the browser tells.
+"""
+
+import ipaddress
 import uuid
-from typing import cast
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, cast
+from urllib.parse import urlencode, urlsplit
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, request, session
+from flask.typing import ResponseReturnValue
+from flask_limiter import Limiter
+from flask_login import LoginManager
+from flask_wtf import CSRFProtect
 
+from models.accounts import credentials
+from models.accounts.credentials import Credential
+from models.accounts.sessions import Session
+from models.accounts.users import User
+from models.admin import record
+from models.db import db, now
+from models.errors import Forbidden
 from models.settings import Settings
+from views.htmx import wants_fragment
+
+P = ParamSpec("P")
+View = Callable[P, ResponseReturnValue]
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; font-src 'self'; "
     "connect-src 'self'; form-action 'self' https:; frame-ancestors 'self'; base-uri 'none'; manifest-src 'self'"
 )
+COOKIE = "next-auth.session-token"
+SECURE_COOKIE = "__Secure-next-auth.session-token"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+JSON_DOORS = ("/api/", "/v1/")
+
+
+def caller_address() -> str:
+    """Who calls, for limits: the IPv4 address, or the /64 an IPv6 address lies in."""
+    address = request.remote_addr or "unknown"
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address
+
+
+login_manager = LoginManager()
+csrf = CSRFProtect()
+limiter = Limiter(
+    caller_address,
+    strategy="moving-window",
+    headers_enabled=True,
+    retry_after="delta-seconds",
+    # When Redis is away each process counts for itself: people still sign in, and are still limited.
+    in_memory_fallback_enabled=True,
+    swallow_errors=True,
+)
 
 
 def init_app(app: Flask) -> None:
-    """Give every request an id and every answer its security headers."""
+    """Give every request an id, recognise people, refuse other sites' requests, and secure every answer."""
+    uri = cast(Settings, app.extensions["settings"]).ratelimit_storage_uri
+    waits = {} if uri.startswith("memory") else {"socket_connect_timeout": 1, "socket_timeout": 1}
+    app.config.update(
+        RATELIMIT_STORAGE_URI=uri,
+        RATELIMIT_STORAGE_OPTIONS=waits,
+        SESSION_PROTECTION=None,
+        # Flask-Login would look for its own cookie before asking for ours.
+        REMEMBER_COOKIE_NAME="stoa-unused",
+        WTF_CSRF_CHECK_DEFAULT=False,
+        WTF_CSRF_TIME_LIMIT=None,
+        WTF_CSRF_SSL_STRICT=False,
+    )
     app.before_request(_identify_request)
+    app.before_request(_refuse_other_sites)
+    login_manager.init_app(app)
+    csrf.init_app(app)
+    limiter.init_app(app)
+    app.after_request(_keep_signed_in)
     app.after_request(_secure)
 
 
@@ -29,6 +98,259 @@ def request_id() -> str:
     return cast(str, g.request_id)
 
 
+# -- who it is -----------------------------------------------------------------------------------------------
+
+
+def api_key() -> str | None:
+    """The API key of the request (contract 1.2 A): `x-codebuff-api-key`, else `Authorization: Bearer …`."""
+    header = request.headers.get("x-codebuff-api-key")
+    if header:
+        return header
+    authorization = request.headers.get("Authorization", "")
+    if authorization.startswith("Bearer "):
+        return authorization.removeprefix("Bearer ") or None
+    return None
+
+
+def key_credential(token: str | None = None) -> Credential | None:
+    """Row and user of the request's API key (or of `token`, for bodies that carry one); None when unknown.
+
+    Expired keys are unknown. Banned users are not refused here (contract 1.7). Notes the use, at most every five
+    minutes, and commits that note.
+    """
+    token = token or api_key()
+    if not token:
+        return None
+    if cast(str | None, g.get("key_token")) != token:
+        found = credentials.find(db.session, token, now())
+        if found and credentials.touch(found.session, now()):
+            db.session.commit()
+        g.key_token, g.key_credential = token, found
+    return cast(Credential | None, g.key_credential)
+
+
+def key_user(token: str | None = None) -> User | None:
+    """The user of the request's API key (or of `token`); None without one or with an unknown one."""
+    found = key_credential(token)
+    return found.user if found else None
+
+
+def cookie_credential() -> Credential | None:
+    """Row and user of the browser's session cookie (contract 1.2 B); None when signed out.
+
+    Any type of session counts. A web session slides to 30 days from now once it is a day old; the new expiry is
+    committed and the cookie sent again.
+    """
+    if "cookie_credential" not in g:
+        g.cookie_credential = _read_cookie()
+    return cast(Credential | None, g.cookie_credential)
+
+
+def cookie_user() -> User | None:
+    """The user of the browser's session cookie; None when signed out."""
+    found = cookie_credential()
+    return found.user if found else None
+
+
+def cookie_or_key_user() -> User | None:
+    """The user of the cookie, else of the key (`cookie→key`)."""
+    return cookie_user() or key_user()
+
+
+def current_session() -> Session | None:
+    """The row of the browser's own session."""
+    found = cookie_credential()
+    return found.session if found else None
+
+
+@login_manager.request_loader  # type: ignore[untyped-decorator]
+def _load(_request: Any) -> User | None:
+    return cookie_user()
+
+
+def _read_cookie() -> Credential | None:
+    token = request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
+    if not token:
+        return None
+    moment = now()
+    found = credentials.find_browser(db.session, token, moment)
+    if found is None:
+        g.signed_out = True
+        db.session.commit()
+        return None
+    slid = credentials.slide(found.session, moment)
+    if credentials.touch(found.session, moment) or slid:
+        db.session.commit()
+    if slid:
+        g.signed_in = (token, found.session.expires)
+    return found
+
+
+# -- signing in and out of the browser -----------------------------------------------------------------------
+
+
+def sign_in_browser(user: User) -> Session:
+    """Open a web session for `user` and send its cookie with this answer. Flushes; the view commits.
+
+    What the browser held before, flow state and form tokens included, is dropped, so that nobody can plant it.
+    """
+    token, row = credentials.open_web(db.session, user, now())
+    session.clear()
+    g.signed_in = (token, row.expires)
+    g.cookie_credential = Credential(row, user)
+    g.pop("_login_user", None)
+    g.pop("csrf_token", None)
+    return row
+
+
+def sign_out_browser() -> None:
+    """Delete the browser's session row and its cookie. Flushes; the view commits."""
+    found = cookie_credential()
+    if found:
+        credentials.close(db.session, found.session)
+    session.clear()
+    g.pop("signed_in", None)
+    g.pop("_login_user", None)
+    g.pop("csrf_token", None)
+    g.cookie_credential = None
+    g.signed_out = True
+
+
+def _keep_signed_in(response: Response) -> Response:
+    secure = settings().base_url.startswith("https://")
+    name = SECURE_COOKIE if secure else COOKIE
+    signed_in = g.get("signed_in")
+    if signed_in:
+        token, expires = signed_in
+        response.set_cookie(
+            name, token, expires=expires, path="/", secure=secure, httponly=True, samesite="Lax"
+        )
+    elif g.get("signed_out"):
+        for each in (COOKIE, SECURE_COOKIE):
+            if each in request.cookies:
+                response.delete_cookie(
+                    each, path="/", secure=each == SECURE_COOKIE, httponly=True, samesite="Lax"
+                )
+    return response
+
+
+# -- who may enter -------------------------------------------------------------------------------------------
+
+
+def login_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+    """Only for the signed in. Others go to `/login` and come back; a fragment answers 401 with `HX-Redirect`."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+        return view(*args, **kwargs) if cookie_user() else to_login()
+
+    return guarded
+
+
+def to_login() -> Response:
+    """Send the visitor to sign in, and afterwards back to the page they look at."""
+    here = request.full_path.rstrip("?") if request.method == "GET" else _path_of(request.referrer)
+    if wants_fragment():
+        here = _path_of(request.headers.get("HX-Current-URL"))
+        response = make_response("", 401)
+        response.headers["HX-Redirect"] = _login_address(here)
+        response.headers["HX-Reswap"] = "none"
+        return response
+    return cast(Response, redirect(_login_address(here), 302 if request.method == "GET" else 303))
+
+
+def _login_address(here: str) -> str:
+    return f"/login?{urlencode({'next': here})}" if here else "/login"
+
+
+def _path_of(url: str | None) -> str:
+    if not url or not is_own_origin(url):
+        return ""
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}".rstrip("?")
+
+
+def is_admin(user: User | None) -> bool:
+    """Whether the user operates this server: a verified e-mail address that STOA_ADMINS names."""
+    return bool(user and user.email_verified is not None and user.email.lower() in settings().stoa_admins)
+
+
+def admin_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+    """Only for operators. JSON answers 403 to everybody else (contract 1.8); pages send the signed out to sign in."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+        if is_admin(cookie_user()):
+            return view(*args, **kwargs)
+        if request.path.startswith(JSON_DOORS):
+            return jsonify(error="Forbidden - not an admin"), 403
+        if cookie_user() is None:
+            return to_login()
+        raise Forbidden("This page is for the operators of this server.")
+
+    return guarded
+
+
+# -- other sites ---------------------------------------------------------------------------------------------
+
+
+def is_own_origin(url: str | None) -> bool:
+    """Whether an address or origin lies on this server, as configured or as the browser reached it."""
+    try:
+        parts = urlsplit(url or "")
+    except ValueError:
+        return False
+    own = (urlsplit(settings().base_url), urlsplit(request.host_url))
+    return bool(parts.netloc) and any(parts[:2] == site[:2] for site in own)
+
+
+def from_browser() -> bool:
+    """Whether a browser sent this: its fetch metadata, or the name every browser gives itself."""
+    return "Sec-Fetch-Site" in request.headers or "Mozilla/" in request.headers.get("User-Agent", "")
+
+
+def same_origin() -> bool:
+    """Whether no other site caused this request: `Sec-Fetch-Site`, else `Origin`; neither comes from no browser."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site:
+        return site in ("same-origin", "none")
+    origin = request.headers.get("Origin")
+    return not origin or is_own_origin(origin)
+
+
+def _refuse_other_sites() -> ResponseReturnValue | None:
+    """Changing something with a cookie needs our own page; a form needs its token besides."""
+    if request.method in SAFE or request.endpoint is None:
+        return None
+    json_door = request.path.startswith(JSON_DOORS)
+    has_cookie = COOKIE in request.cookies or SECURE_COOKIE in request.cookies
+    if (has_cookie or not json_door) and not same_origin():
+        if json_door:
+            return jsonify(error="Forbidden - not same origin"), 403
+        raise Forbidden("This came from another site. Open the page here and try again.")
+    if not json_door:
+        csrf.protect()
+    return None
+
+
+# -- what is written down ------------------------------------------------------------------------------------
+
+
+def audit(action: str, subject: str, *, user: User | None, before: Any = None, after: Any = None) -> None:
+    """A line in the audit log, in this request's transaction. Never give it a secret."""
+    record(
+        db.session,
+        action,
+        subject,
+        actor=user.email if user else "anonymous",
+        actor_id=user.id if user else None,
+        before=before,
+        after=after,
+        ip=request.remote_addr,
+        request_id=request_id(),
+    )
+
+
 def _identify_request() -> None:
     g.request_id = uuid.uuid4().hex
 
@@ -39,8 +361,12 @@ def _secure(response: Response) -> Response:
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
     headers.setdefault("X-Request-Id", g.get("request_id", ""))
+    if request.path.startswith("/api/auth/cli/"):
+        headers["Access-Control-Allow-Origin"] = "*"
+        headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+        headers["Access-Control-Allow-Headers"] = "Content-Type"
     if response.mimetype == "text/html":
         headers.setdefault("Content-Security-Policy", CSP)
-    if request.is_secure:
+    if request.is_secure or settings().base_url.startswith("https://"):
         headers["Strict-Transport-Security"] = "max-age=31536000"
     return response

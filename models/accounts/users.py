@@ -15,6 +15,15 @@ class User(Base):
 
     __tablename__ = "user"
 
+    # What Flask-Login asks of whoever is signed in; an anonymous visitor is its own class.
+    is_authenticated = True
+    is_active = True
+    is_anonymous = False
+
+    def get_id(self) -> str:
+        """The id, under the name Flask-Login knows."""
+        return self.id
+
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
     name: Mapped[str | None]
     email: Mapped[str] = mapped_column(unique=True)

@@ -1,0 +1,188 @@
+"""Credentials as rows of `session`: finding whose a token is, opening, listing and revoking them.
+
+Tokens are random or derived, at least 122 bits; the table holds their SHA-256, so an equality search by the
+primary key tells nothing about a token by its timing.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import delete, select, update
+
+from models.accounts.sessions import Fingerprint, Session
+from models.accounts.users import User
+from models.db import Database
+
+WEB_LIFETIME = timedelta(days=30)
+SLIDE_AFTER = timedelta(hours=24)
+TOUCH_EVERY = timedelta(minutes=5)
+CLI_EXPIRES = datetime(4707, 11, 28, 23, 59, 59, 999000, tzinfo=UTC)
+PAT_PREFIX = "cb-pat-"
+PAT_DAYS = 365
+NAME_LENGTH = 100
+
+
+class Credential(NamedTuple):
+    """A row of `session` and whose it is."""
+
+    session: Session
+    user: User
+
+
+def hash_token(token: str) -> str:
+    """What the table keeps of a token: lower-case hex SHA-256. Also the public id of the credential."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def find(database: Database, token: str, now: datetime) -> Credential | None:
+    """Whose an API key is, of whatever type (contract 1.2 A). An expired one is unknown (appendix B 1)."""
+    found = _find(database, token)
+    return found if found and found.session.expires > now else None
+
+
+def find_browser(database: Database, token: str, now: datetime) -> Credential | None:
+    """Whose a browser cookie is (contract 1.2 B). Any type of session; an expired row is deleted on sight."""
+    found = _find(database, token)
+    if found and found.session.expires <= now:
+        _delete(database, [found.session])
+        return None
+    return found
+
+
+def _find(database: Database, token: str) -> Credential | None:
+    row = database.execute(
+        select(Session, User)
+        .join(User, User.id == Session.user_id)
+        .where(Session.session_token == hash_token(token))
+    ).one_or_none()
+    return Credential(row[0], row[1]) if row else None
+
+
+def slide(session: Session, now: datetime) -> bool:
+    """Give a web session 30 days from now when it is more than a day old; whether it was given.
+
+    Only `web`: a command line never expires, and a personal token must end when its maker said.
+    """
+    if session.type != "web" or session.expires - WEB_LIFETIME + SLIDE_AFTER > now:
+        return False
+    session.expires = now + WEB_LIFETIME
+    return True
+
+
+def touch(session: Session, now: datetime) -> bool:
+    """Note that the credential was used, at most every five minutes; whether it was noted."""
+    if session.last_used_at is not None and session.last_used_at > now - TOUCH_EVERY:
+        return False
+    session.last_used_at = now
+    return True
+
+
+def open_web(database: Database, user: User, now: datetime) -> tuple[str, Session]:
+    """Open a browser session of 30 days. Answers the raw token, which is kept nowhere, and the row."""
+    token = secrets.token_hex(32)
+    row = Session(
+        session_token=hash_token(token),
+        user_id=user.id,
+        type="web",
+        expires=now + WEB_LIFETIME,
+        created_at=now,
+        token_hint=token[-4:],
+        last_used_at=now,
+    )
+    database.add(row)
+    database.flush()
+    return token, row
+
+
+def create_key(
+    database: Database, user: User, *, days: float = PAT_DAYS, name: str | None = None, now: datetime
+) -> tuple[str, Session]:
+    """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once."""
+    token = PAT_PREFIX + secrets.token_hex(32)
+    row = Session(
+        session_token=hash_token(token),
+        user_id=user.id,
+        type="pat",
+        expires=now + timedelta(days=days),
+        created_at=now,
+        name=name,
+        token_hint=f"{token[:15]}...{token[-8:]}",
+    )
+    database.add(row)
+    database.flush()
+    return token, row
+
+
+def keys(database: Database, user: User) -> Sequence[Session]:
+    """The user's personal access tokens, newest first, expired ones too."""
+    return database.scalars(
+        select(Session)
+        .where(Session.user_id == user.id, Session.type == "pat")
+        .order_by(Session.created_at.desc(), Session.session_token)
+    ).all()
+
+
+def sessions(database: Database, user: User) -> Sequence[tuple[Session, Fingerprint | None]]:
+    """The user's web and command line sessions with their devices, newest first, expired ones too."""
+    rows = database.execute(
+        select(Session, Fingerprint)
+        .outerjoin(Fingerprint, Fingerprint.id == Session.fingerprint_id)
+        .where(Session.user_id == user.id, Session.type != "pat")
+        .order_by(Session.created_at.desc(), Session.session_token)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def own(database: Database, user: User, identifier: str, types: Sequence[str]) -> Session | None:
+    """One of the user's credentials by its public id (the SHA-256)."""
+    return database.scalars(
+        select(Session).where(
+            Session.session_token == identifier, Session.user_id == user.id, Session.type.in_(types)
+        )
+    ).one_or_none()
+
+
+def revoke(database: Database, user: User, tokens: Iterable[str], types: Sequence[str]) -> list[Session]:
+    """Delete those of the user's credentials of `types` that `tokens` name, raw or by SHA-256; the deleted rows.
+
+    Devices of deleted command line sessions lose their signature. What is unknown or another's is passed over.
+    """
+    names = set(tokens)
+    names |= {hash_token(token) for token in names}
+    rows = database.scalars(
+        select(Session)
+        .where(Session.session_token.in_(names), Session.user_id == user.id, Session.type.in_(types))
+        .with_for_update()
+    ).all()
+    return _delete(database, rows)
+
+
+def revoke_all(database: Database, user: User, type_: str, *, but: str | None = None) -> list[Session]:
+    """Delete all of the user's credentials of one type, but the one with this SHA-256; the deleted rows."""
+    wanted = select(Session).where(Session.user_id == user.id, Session.type == type_)
+    if but is not None:
+        wanted = wanted.where(Session.session_token != but)
+    return _delete(database, database.scalars(wanted.with_for_update()).all())
+
+
+def close(database: Database, session: Session) -> None:
+    """Delete one credential (signing out), of whatever type."""
+    _delete(database, [session])
+
+
+def _delete(database: Database, rows: Sequence[Session]) -> list[Session]:
+    devices = {row.fingerprint_id for row in rows if row.fingerprint_id}
+    if rows:
+        database.execute(
+            delete(Session)
+            .where(Session.session_token.in_([row.session_token for row in rows]))
+            .execution_options(synchronize_session=False)
+        )
+        for row in rows:
+            database.expunge(row)
+    if devices:
+        database.execute(update(Fingerprint).where(Fingerprint.id.in_(devices)).values(sig_hash=None))
+    return list(rows)
