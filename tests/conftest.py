@@ -88,20 +88,26 @@ def session(engine: Engine) -> Iterator[OrmSession]:
 
 @pytest.fixture(autouse=True)
 def clean(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Empty the tables after each test that used the database."""
+    """Empty the tables after each test that used the database.
+
+    Only tables with rows are emptied, by DELETE with triggers and foreign keys asleep: many times faster than
+    a TRUNCATE of everything, and it waits for no reader.
+    """
     yield
     if "app" not in request.fixturenames and "session" not in request.fixturenames:
         return
     engine: Engine = request.getfixturevalue("engine")
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        tables = connection.execute(
+        probes = connection.execute(
             text(
-                "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables"
+                "SELECT string_agg(format('SELECT ''%1$I.%2$I'' WHERE EXISTS (SELECT FROM %1$I.%2$I)',"
+                " schemaname, tablename), ' UNION ALL ') FROM pg_tables"
                 " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
             )
-        ).scalar()
-        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+        ).scalar_one()
+        for table in connection.exec_driver_sql(probes).scalars().all():
+            connection.exec_driver_sql(f"DELETE FROM {table}")
 
 
 @pytest.fixture
