@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
     stoa_prices_file: Path | None = None
+    stoa_connect_timeout: float = Field(10, gt=0, le=600)
+    stoa_first_byte_timeout: float = Field(300, gt=0, le=3600)
+    stoa_idle_timeout: float = Field(120, gt=0, le=3600)
+    stoa_demo_delay_ms: int = Field(20, ge=0, le=10_000)
+    stoa_metrics_token: SecretStr | None = None
     ratelimit_storage_uri: str = "memory://"
 
     @field_validator("stoa_admins", mode="before")

@@ -1,0 +1,426 @@
+"""`stoa/demo`, a model that lives in this process: deterministic, offline, able to stream, to call tools and to count.
+
+It calls each offered tool that the prompt names, in the order of naming, one per turn, with arguments made from
+the tool's schema and the prompt; then it answers in text.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from models.gateway.tokens import count_messages
+from models.gateway.upstream import MAX_BODY, Answer, Request
+
+DEFAULT_WORDS = 70
+MOST_WORDS = 4_000
+MOST_DEPTH = 6
+READS = 20_000
+"""Characters of the prompt that decide what it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the model does next: text, or one tool call."""
+
+    text: str = ""
+    tool: str | None = None
+    arguments: str = ""
+
+
+class Demo:
+    """Answers requests as an upstream would. `delay` is the pause between two pieces of a stream, in seconds."""
+
+    def __init__(self, delay: float = 0.02) -> None:
+        self.delay = delay
+
+    def send(self, request: Request) -> Answer:
+        body = orjson.loads(request.body)
+        return DemoAnswer(body, self.delay)
+
+
+class DemoAnswer:
+    """One answer: whole, or in pieces."""
+
+    status = 200
+
+    def __init__(self, body: Mapping[str, Any], delay: float) -> None:
+        self._body = body
+        self._delay = delay
+        self.headers: Mapping[str, str] = {
+            "Content-Type": "text/event-stream" if body.get("stream") else "application/json"
+        }
+        digest = hashlib.sha256(orjson.dumps([body, time.time_ns()])).hexdigest()
+        self.id = f"chatcmpl-demo-{digest[:24]}"
+        self._n = int(body.get("n") or 1)
+        self._turn = turn(body)
+        self._pieces, self._reason = _cut(self._turn, body)
+
+    def read(self, limit: int = MAX_BODY) -> bytes:
+        choices = []
+        for index in range(self._n):
+            message: dict[str, Any] = {"role": "assistant", "content": "".join(self._pieces)}
+            if self._turn.tool:
+                message = {"role": "assistant", "content": None, "tool_calls": [self._call(index)]}
+            choices.append({"index": index, "message": message, "finish_reason": self._reason})
+        return orjson.dumps(self._shell("chat.completion", choices) | {"usage": self._usage()})
+
+    def blocks(self) -> Iterator[bytes]:
+        for index in range(self._n):
+            yield self._chunk(index, {"role": "assistant", "content": ""})
+            if self._turn.tool:
+                call = {"index": 0, **self._call(index)}
+                head = {**call, "function": {"name": self._turn.tool, "arguments": ""}}
+                yield self._chunk(index, {"tool_calls": [head]})
+            for piece in self._pieces:
+                if self._delay:
+                    time.sleep(self._delay)
+                delta: dict[str, Any] = {"content": piece}
+                if self._turn.tool:
+                    delta = {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+                yield self._chunk(index, delta)
+            yield self._chunk(index, {}, self._reason)
+        yield _event(self._shell("chat.completion.chunk", []) | {"usage": self._usage()})
+        yield b"data: [DONE]\n\n"
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "finish_reason": reason}
+        return _event(self._shell("chat.completion.chunk", [choice]))
+
+    def _shell(self, kind: str, choices: list[Any]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": int(time.time()),
+            "model": "stoa/demo",
+            "provider": "Stoa",
+            "choices": choices,
+        }
+
+    def _call(self, index: int) -> dict[str, Any]:
+        digest = hashlib.sha256(f"{self.id}{index}".encode()).hexdigest()[:16]
+        function = {"name": self._turn.tool, "arguments": self._turn.arguments}
+        return {"id": f"call_{digest}", "type": "function", "function": function}
+
+    def _usage(self) -> dict[str, Any]:
+        body = self._body
+        prompt = count_messages(body.get("messages") or [], body.get("tools"))
+        output = self._n * max(1, sum(1 for _ in self._pieces) + (6 if self._turn.tool else 0))
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": output,
+            "total_tokens": prompt + output,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+
+def _event(value: Mapping[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+def _cut(move: Turn, body: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The pieces of the turn (about a token each) and why it ended."""
+    if move.tool:
+        return _pieces(move.arguments), "tool_calls"
+    text, reason = move.text, "stop"
+    stops = body.get("stop")
+    for stop in [stops] if isinstance(stops, str) else stops if isinstance(stops, list) else []:
+        if isinstance(stop, str) and stop and stop in text:
+            text = text[: text.index(stop)]
+    pieces = _pieces(text)
+    limits = [body.get(key) for key in ("max_tokens", "max_completion_tokens")]
+    limit = min((int(value) for value in limits if isinstance(value, int | float)), default=None)
+    if limit is not None and len(pieces) > limit:
+        pieces, reason = pieces[:limit], "length"
+    return pieces, reason
+
+
+def _pieces(text: str) -> list[str]:
+    return re.findall(r"\s*[^\s\w]|\s*\w{1,7}|\s+", text)
+
+
+# -- what to do ----------------------------------------------------------------------------------------------
+
+
+def turn(body: Mapping[str, Any]) -> Turn:
+    """The next turn of the conversation in `body`."""
+    messages = [message for message in body.get("messages") or [] if isinstance(message, dict)]
+    current = _current(messages)
+    prompt = _prompt(current, messages)[:READS]
+    tools = _offered(body)
+    done = [name for message in current for name in _called(message)]
+    wanted = _wanted(body.get("tool_choice"), tools, prompt, done)
+    if wanted is not None:
+        arguments = _arguments(wanted, tools[wanted], prompt, messages)
+        return Turn(tool=wanted, arguments=orjson.dumps(arguments).decode())
+    schema = _answer_schema(body.get("response_format"))
+    if schema is not None:
+        return Turn(orjson.dumps(_value(schema, "", _Hints(prompt), schema)).decode())
+    results = [_text(message) for message in current if message.get("role") in ("tool", "function")]
+    return Turn(_essay(prompt, results, done))
+
+
+def _current(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages since the assistant last answered in plain text."""
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if message.get("role") == "assistant" and not message.get("tool_calls") and _text(message).strip():
+            return messages[index + 1 :]
+    return messages
+
+
+def _prompt(current: list[dict[str, Any]], messages: list[dict[str, Any]]) -> str:
+    for group in (current, messages):
+        texts = [_text(message) for message in group if message.get("role") == "user"]
+        marked = [
+            found for text in texts for found in re.findall(r"<user_message>(.*?)</user_message>", text, re.S)
+        ]
+        if marked:
+            return "\n".join(marked).strip()
+        if any(text.strip() for text in texts):
+            return "\n".join(texts).strip()
+    return ""
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _called(message: Mapping[str, Any]) -> list[str]:
+    calls = message.get("tool_calls") or []
+    functions = [call.get("function") for call in calls if isinstance(call, dict)]
+    return [str(function.get("name")) for function in functions if isinstance(function, dict)]
+
+
+def _offered(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    tools: dict[str, Mapping[str, Any]] = {}
+    for tool in body.get("tools") or []:
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            tools[function["name"]] = function
+    return tools
+
+
+def _wanted(choice: Any, tools: Mapping[str, Any], prompt: str, done: list[str]) -> str | None:
+    if not tools or choice == "none":
+        return None
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, dict) else choice.get("name")
+        if name in tools and name not in done:
+            return str(name)
+    places = [(found.start(), name) for name in tools if (found := _mention(name, prompt))]
+    for _, name in sorted(places):
+        if name not in done:
+            return name
+    return next(iter(tools)) if choice == "required" and not done else None
+
+
+def _mention(name: str, prompt: str) -> re.Match[str] | None:
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", prompt)
+
+
+def _answer_schema(form: Any) -> Mapping[str, Any] | None:
+    if not isinstance(form, dict):
+        return None
+    if form.get("type") == "json_object":
+        return {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    inner = form.get("json_schema")
+    schema = inner.get("schema") if isinstance(inner, dict) else None
+    return schema if form.get("type") == "json_schema" and isinstance(schema, dict) else None
+
+
+# -- arguments -----------------------------------------------------------------------------------------------
+
+
+class _Hints:
+    """What the prompt offers to fill arguments with."""
+
+    def __init__(self, prompt: str) -> None:
+        self.prompt = prompt
+        self.quoted = re.findall(r"[\"“`']([^\"”`'\n]{1,400})[\"”`'](?![a-z])", prompt)
+        self.urls = re.findall(r"https?://[^\s\"'<>)]+", prompt)
+        self.files = re.findall(
+            r"(?<![\w/])(?:[\w.-]+/)*[\w-]+\.[A-Za-z]\w{0,5}\b|(?<![\w/])(?:[\w.-]+/)+[\w.-]+", prompt
+        )
+        self.numbers = re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)", prompt)
+
+
+def _arguments(
+    name: str, function: Mapping[str, Any], prompt: str, messages: list[dict[str, Any]]
+) -> dict[str, Any]:
+    schema = function.get("parameters")
+    if name == "spawn_agents":
+        return {"agents": [_spawn(function, prompt, messages)]}
+    rest = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", " ", prompt)
+    value = _value(schema, name, _Hints(rest), schema) if isinstance(schema, dict) else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _spawn(function: Mapping[str, Any], prompt: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    told = "\n".join([str(function.get("description") or ""), *(_text(message) for message in messages)])
+    known = re.findall(r"^- ([a-z0-9][\w./@-]*):", told, re.M)
+    named = re.findall(r"\bagents? (?:named |called )?[`\"']?([a-z0-9][\w./@-]*\w)", prompt)
+    mentioned = [agent for agent in known if _mention(agent, prompt)]
+    others = [word for word in named if word not in ("to", "that", "which", "and", "for", "with")]
+    agent = next(iter([*mentioned, *others, *known]), "agent")
+    quoted = _Hints(prompt).quoted
+    task = next((text for text in quoted if text != agent), None)
+    if task is None:
+        _, _, after = prompt.partition(agent)
+        task = after.strip(" .:,`\"'\n") or prompt.replace("spawn_agents", "").strip()
+        task = re.sub(r"^(to|that|and have it|which should)\s+", "", task)
+    return {"agent_type": agent, "prompt": task[:2000]}
+
+
+def _value(schema: Any, name: str, hints: _Hints, root: Any, depth: int = 0) -> Any:
+    """A plausible value for a JSON schema."""
+    if not isinstance(schema, dict) or depth > MOST_DEPTH:
+        return None
+    if isinstance(schema.get("$ref"), str):
+        return _value(_resolve(schema["$ref"], root), name, hints, root, depth + 1)
+    for key in ("const", "default"):
+        if key in schema:
+            return schema[key]
+    choices = schema.get("enum")
+    if isinstance(choices, list) and choices:
+        return next(
+            (item for item in choices if isinstance(item, str) and item and item in hints.prompt), choices[0]
+        )
+    for key in ("anyOf", "oneOf", "allOf"):
+        options = schema.get(key)
+        if isinstance(options, list) and options:
+            real = [item for item in options if isinstance(item, dict) and item.get("type") != "null"]
+            return _value((real or options)[0], name, hints, root, depth + 1)
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((item for item in kind if item != "null"), "null")
+    if kind == "object" or (kind is None and isinstance(schema.get("properties"), dict)):
+        return _object(schema, hints, root, depth)
+    if kind == "array":
+        length = schema.get("minItems")
+        size = min(length, 20) if type(length) is int and length > 0 else 1
+        singular = name.removesuffix("s")
+        return [
+            _value(schema.get("items", {"type": "string"}), singular, hints, root, depth + 1)
+            for _ in range(size)
+        ]
+    if kind in ("integer", "number"):
+        return _number(schema, kind, hints)
+    if kind == "boolean":
+        return True
+    return None if kind == "null" else _string(schema, name, hints)
+
+
+def _object(schema: Mapping[str, Any], hints: _Hints, root: Any, depth: int) -> dict[str, Any]:
+    properties = schema.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    required = schema.get("required")
+    names = [name for name in properties if not isinstance(required, list) or name in required]
+    return {name: _value(properties[name], name, hints, root, depth + 1) for name in names}
+
+
+def _resolve(reference: str, root: Any) -> Any:
+    node = root
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _number(schema: Mapping[str, Any], kind: str, hints: _Hints) -> int | float:
+    figures = [float(text) for text in hints.numbers if len(text) < 16]
+    low, high = schema.get("minimum"), schema.get("maximum")
+    fitting = [
+        figure
+        for figure in figures
+        if (kind == "number" or figure.is_integer())
+        and (not isinstance(low, int | float) or figure >= low)
+        and (not isinstance(high, int | float) or figure <= high)
+    ]
+    figure = fitting[0] if fitting else float(low) if isinstance(low, int | float) else 1.0
+    return int(figure) if kind == "integer" or figure.is_integer() else figure
+
+
+def _string(schema: Mapping[str, Any], name: str, hints: _Hints) -> str:
+    lower = name.lower()
+    if schema.get("format") == "uri" or "url" in lower:
+        return hints.urls[0] if hints.urls else "https://example.com"
+    if any(word in lower for word in ("path", "file", "dir")):
+        return hints.files[0] if hints.files else hints.quoted[0] if hints.quoted else "README.md"
+    if hints.quoted:
+        return hints.quoted[0]
+    if found := re.search(rf"\b{re.escape(lower)}\b(?: is| of| to|:|=)?\s+([\w./@-]+)", hints.prompt, re.I):
+        return str(found[1])
+    if found := re.search(r"\b(?:in|for|of|about|at)\s+((?:[A-Z][\w-]*\s?)+)", hints.prompt):
+        return found[1].strip()
+    longest = schema.get("maxLength")
+    text = " ".join(hints.prompt.split()) or name or "text"
+    return text[: min(longest, 400) if type(longest) is int and longest > 0 else 400]
+
+
+# -- text ----------------------------------------------------------------------------------------------------
+
+_SENTENCES = (
+    "A stoa is a covered walk, open on one side, where people met to talk, trade and teach.",
+    "Columns carry the roof, the back wall carries notices, and the floor carries whoever comes.",
+    "What happens there is public, so what is said there can be checked by anyone who was present.",
+    "The same holds for this answer: every token of it is counted, priced and written to the ledger.",
+    "Nothing was asked of any other server; the model that speaks lives inside the one you started.",
+    "It is deterministic, which makes it a poor poet and a good witness in a test.",
+    "Give the server a provider's key, and the models you know stand behind the same address.",
+    "Until then this one streams, calls the tools you name, and reports what it used.",
+)
+
+
+def _essay(prompt: str, results: list[str], done: list[str]) -> str:
+    start = _opening(prompt, results, done)
+    wanted = _length(prompt)
+    words = start.split(" ")
+    seed = int(hashlib.sha256(prompt.encode()).hexdigest()[:8], 16)
+    index = 0
+    while len(words) < wanted:
+        words += _SENTENCES[(seed + index) % len(_SENTENCES)].split(" ")
+        index += 1
+        if index % 5 == 0 and len(words) < wanted:
+            words[-1] += "\n\n"
+    return " ".join(words).replace("\n\n ", "\n\n")
+
+
+def _opening(prompt: str, results: list[str], done: list[str]) -> str:
+    if results:
+        shown = " ".join(results[-1].split())[:400]
+        return f"{', '.join(dict.fromkeys(done)) or 'The tool'} answered: {shown or '(nothing)'}."
+    asked = " ".join(prompt.split())
+    if found := re.search(
+        r"\b(?:say|reply with|answer with|repeat)(?: only)?:?\s+[\"“'`]([^\"”'`]+)[\"”'`]", asked, re.I
+    ):
+        return found[1]
+    if not asked:
+        return "This is stoa/demo. Ask me something."
+    return f"This is stoa/demo, answering “{asked[:160]}{'…' if len(asked) > 160 else ''}”."
+
+
+def _length(prompt: str) -> int:
+    """How many words the prompt asks for."""
+    if re.search(r"\b(?:say|reply with|answer with|repeat)(?: only)?:?\s+[\"“'`]", prompt, re.I):
+        return 0
+    if found := re.search(r"\b(\d{1,5})[- ](word|sentence|paragraph|page)", prompt):
+        per = {"word": 1, "sentence": 16, "paragraph": 70, "page": 400}[found[2]]
+        return min(int(found[1]) * per, MOST_WORDS)
+    for word, words in (("page", 400), ("essay", 400), ("paragraph", 70), ("sentence", 16)):
+        if re.search(rf"\b(?:a|an|one) (?:\w+ )?{word}\b", prompt):
+            return words
+    return DEFAULT_WORDS if len(prompt.split()) > 5 else 24

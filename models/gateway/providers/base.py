@@ -1,0 +1,145 @@
+"""What every provider's adapter has in common: one small protocol, and the OpenAI-compatible way of speaking."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from models.gateway.upstream import Request, Upstream
+from models.gateway.wire import BadCall, Call, ChatMeter, Meter
+
+EXTENSIONS = frozenset(
+    {
+        "codebuff_metadata",
+        "transforms",
+        "provider",
+        "usage",
+        "reasoning",
+        "include_reasoning",
+        "models",
+        "route",
+        "plugins",
+        "cache_control",
+        "preset",
+        "top_a",
+        "min_p",
+        "repetition_penalty",
+    }
+)
+"""Keys of a chat body that only OpenRouter or the compatible API's own server understands."""
+
+_MESSAGE_EXTENSIONS = frozenset({"cache_control", "reasoning", "reasoning_content", "reasoning_details"})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a provider is, and the operator's key for it."""
+
+    base_url: str
+    key: str | None
+
+
+class Provider:
+    """A provider that speaks OpenAI's chat completions. Adapters override what differs.
+
+    `table` is its name in the shipped price table; `reports_cost` whether each answer says what it cost;
+    `native_n` whether it answers `n` choices itself.
+    """
+
+    name = ""
+    title = ""
+    table = ""
+    prefixes: tuple[str, ...] = ()
+    bare = re.compile(r"(?!)")
+    """Model names without a prefix that are this provider's."""
+    reports_cost = False
+    native_n = False
+
+    def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
+        self.endpoint = endpoint
+        self.upstream = upstream
+
+    @property
+    def ready(self) -> bool:
+        """Whether the operator gave a key."""
+        return bool(self.endpoint.key)
+
+    def upstream_model(self, model: str) -> str:
+        """The provider's own name for a model."""
+        prefix, _, rest = model.partition("/")
+        return rest if rest and prefix.lower() in self.prefixes else model
+
+    def public_model(self, model: str) -> str:
+        """The name under which a model of this provider is listed here."""
+        return f"{self.prefixes[0]}/{model}"
+
+    def meter(self, call: Call) -> Meter:
+        """A meter for one answer to `call`."""
+        return ChatMeter(call.n)
+
+    def prepare(self, call: Call, model: str, key: str | None = None) -> Request:
+        """The request for `call` with the provider's own name of the model; `key` replaces the operator's.
+
+        The body is always written anew, so that what was checked is what is sent. Raises BadCall when it
+        cannot be written.
+        """
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream" if call.stream else "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "stoa/0.1",
+            "Authorization": f"Bearer {key or self.endpoint.key or ''}",
+            **self.headers(),
+        }
+        return Request(
+            f"{self.endpoint.base_url}/chat/completions", headers, write(self.rewrite(call, model))
+        )
+
+    def headers(self) -> Mapping[str, str]:
+        """Headers of this provider alone."""
+        return {}
+
+    def rewrite(self, call: Call, model: str) -> dict[str, Any]:
+        """The body this provider is sent."""
+        body = {key: value for key, value in call.body.items() if key not in EXTENSIONS}
+        body["model"] = model
+        body["messages"] = plain_messages(body["messages"])
+        body["stream"] = call.stream
+        if call.stream:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        else:
+            body.pop("stream_options", None)
+        return body
+
+
+def write(body: Mapping[str, Any]) -> bytes:
+    """A body as JSON. Raises BadCall for what cannot be written."""
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise BadCall(f"The request cannot be passed on: {error}.") from None
+
+
+def plain_messages(messages: list[Any]) -> list[Any]:
+    """Messages without the keys that only OpenRouter understands; what needs no change is not copied."""
+    return [_plain(message) for message in messages]
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    if not _MESSAGE_EXTENSIONS.isdisjoint(message):
+        message = {key: value for key, value in message.items() if key not in _MESSAGE_EXTENSIONS}
+    content = message.get("content")
+    if isinstance(content, list) and any("cache_control" in part for part in content):
+        parts = [{key: value for key, value in part.items() if key != "cache_control"} for part in content]
+        message = {**message, "content": parts}
+    return message
+
+
+def effort_of(reasoning: Any) -> str | None:
+    """OpenRouter's `reasoning` object as OpenAI's `reasoning_effort`; None when it is absent or switched off."""
+    if not isinstance(reasoning, dict) or reasoning.get("enabled") is False:
+        return None
+    effort = reasoning.get("effort")
+    return effort if isinstance(effort, str) else "medium"

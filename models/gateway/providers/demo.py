@@ -1,0 +1,31 @@
+"""Stoa's own model: served whether or not any key is set."""
+
+from typing import Any
+
+from models.gateway.providers.base import Provider
+from models.gateway.wire import Call
+
+MODEL = "stoa/demo"
+
+
+class DemoProvider(Provider):
+    """Priced like a mid-range model, so that a page of text costs whole credits."""
+
+    name = "stoa"
+    title = "Stoa"
+    table = "stoa"
+    prefixes = ("stoa",)
+    native_n = True
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    def upstream_model(self, model: str) -> str:
+        return MODEL
+
+    def public_model(self, model: str) -> str:
+        return MODEL
+
+    def rewrite(self, call: Call, model: str) -> dict[str, Any]:
+        return {**call.body, "model": model, "stream": call.stream}

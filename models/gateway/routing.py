@@ -1,0 +1,179 @@
+"""Which provider serves a model, at what price; and the refusals when none does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
+
+from models.errors import DomainError
+from models.gateway.demo import Demo
+from models.gateway.pricing import Price, Prices, flat, shipped_price
+from models.gateway.providers.anthropic import Anthropic
+from models.gateway.providers.base import Endpoint, Provider
+from models.gateway.providers.demo import MODEL as DEMO
+from models.gateway.providers.demo import DemoProvider
+from models.gateway.providers.gemini import Gemini
+from models.gateway.providers.openai import OpenAI
+from models.gateway.providers.openrouter import OpenRouter
+from models.gateway.upstream import HttpUpstream, Patience
+from models.gateway.wire import Call, Usage
+from models.settings import Settings, SettingsError
+
+DEFAULT_OUTPUT = 8_192
+"""Tokens a call may well produce when the client gave no bound and the model none."""
+MOST_OUTPUT = 128_000
+"""Tokens no model exceeds in one answer; a larger `max_tokens` holds no more."""
+UNKNOWN_HOLD = Decimal("0.10")
+"""Dollars held for a call whose price only the provider knows."""
+MOST_COST = Decimal(1)
+"""Dollars by which a reported cost may lie above ten times the listed price before it is not believed."""
+
+FALLBACK = flat(3, 15, source="fallback")
+"""The price of a call whose provider reports costs and did not, for a model that no table lists."""
+
+
+class NoRoute(DomainError):
+    """No configured provider serves the model."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class NoPrice(DomainError):
+    """The model could be reached, but nobody knows what it costs; the operator sees it listed."""
+
+    status = 400
+    code = "model_price_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a call goes. `price` is None only where the provider reports the cost itself."""
+
+    provider: Provider
+    requested: str
+    model: str
+    price: Price | None
+    byok: str | None = None
+    """The caller's own key, which then pays."""
+
+    def worst_cost(self, call: Call, answers: int) -> Decimal:
+        """Dollars that the call can come to, `answers` being how many are made of one input."""
+        if self.price is None:
+            return UNKNOWN_HOLD * answers
+        output = min(call.max_output or DEFAULT_OUTPUT, MOST_OUTPUT)
+        inputs = 1 if self.provider.native_n else answers
+        return self.price.worst(call.input_tokens * inputs, output * answers)
+
+
+class Routes:
+    """The providers of a process, in the order in which they are asked."""
+
+    def __init__(self, settings: Settings, prices: Prices) -> None:
+        self.prices = prices
+        patience = Patience(
+            settings.stoa_connect_timeout, settings.stoa_first_byte_timeout, settings.stoa_idle_timeout
+        )
+
+        def endpoint(name: str) -> Endpoint:
+            key = getattr(settings, f"{name}_api_key")
+            return Endpoint(getattr(settings, f"{name}_base_url"), key.get_secret_value() if key else None)
+
+        def made(kind: type[Provider]) -> Provider:
+            return kind(endpoint(kind.name), HttpUpstream(kind.title, patience))
+
+        self.openrouter = OpenRouter(
+            endpoint("openrouter"), HttpUpstream("OpenRouter", patience), site=settings.base_url
+        )
+        self.demo = DemoProvider(Endpoint("", None), Demo(settings.stoa_demo_delay_ms / 1000))
+        self.direct = [made(OpenAI), made(Anthropic), made(Gemini)]
+        self.providers = {provider.name: provider for provider in (self.demo, *self.direct, self.openrouter)}
+        for name, override in prices.overrides.items():
+            if override.provider and override.provider not in self.providers:
+                known = ", ".join(self.providers)
+                raise SettingsError(f"STOA_PRICES_FILE: 'provider' of {name!r} must be one of {known}.")
+
+    def find(self, model: str, *, byok: str | None = None, direct_openai: bool = False) -> Route:
+        """The route of a model. `byok` is the caller's own OpenRouter key, which sends the call there; with
+        `direct_openai` OpenAI comes first all the same (contract 5.3). Raises NoRoute or NoPrice."""
+        provider, upstream = self._serves(model, byok, direct_openai)
+        if provider is None:
+            raise NoRoute(self._nobody(model))
+        name = upstream or provider.upstream_model(model)
+        price = self.price(provider, model, name)
+        if price is None and not provider.reports_cost:
+            raise NoPrice(
+                f"The model '{model}' has no price on this server, so it is not served. "
+                "The operator can give it one (STOA_PRICES_FILE)."
+            )
+        return Route(provider, model, name, price, byok if provider is self.openrouter else None)
+
+    def price(
+        self, provider: Provider, requested: str, upstream: str, answered: str | None = None
+    ) -> Price | None:
+        """The price of a model at a provider; None when it is missing."""
+        found = self.prices.find(provider.table, requested, upstream, answered)
+        return found or (flat(3, 15) if provider is self.demo else None)
+
+    def cost(self, route: Route, usage: Usage, answered: str | None) -> tuple[Decimal, dict[str, str]]:
+        """Dollars of a call and the figures they were made with: the provider's own where it reports them and
+        they can be believed, else tokens at the price of the model that answered."""
+        price = self.price(route.provider, route.requested, route.model, answered) or route.price
+        if route.provider.reports_cost and usage.cost is not None:
+            listed = price.cost(usage) if price else None
+            if listed is None or usage.cost <= 10 * listed + MOST_COST:
+                return usage.cost, {"source": "provider"}
+        price = price or FALLBACK
+        return price.cost(usage), price.snapshot(usage)
+
+    def models(self) -> Iterator[tuple[str, Provider]]:
+        """Every model that can be asked for by its listed name, with its provider; sorted, no name twice."""
+        yield DEMO, self.demo
+        listed: dict[str, Provider] = {}
+        now = datetime.now(UTC)
+        for provider in (self.openrouter, *self.direct):
+            table = find_provider_by_id(get_snapshot().providers, provider.table) if provider.ready else None
+            for model in table.models if table else ():
+                if not model.deprecated and shipped_price(provider.table, model.id, now):
+                    listed[provider.public_model(model.id)] = provider
+        for name in self.prices.overrides:
+            try:
+                listed[name] = self.find(name).provider
+            except DomainError:
+                continue
+        yield from sorted(listed.items())
+
+    def _serves(
+        self, model: str, byok: str | None, direct_openai: bool
+    ) -> tuple[Provider | None, str | None]:
+        if model.lower() == DEMO:
+            return self.demo, None
+        override = self.prices.overrides.get(model.lower())
+        if override and override.provider:
+            provider = self.providers[override.provider]
+            return (provider if provider.ready else None), override.upstream_model
+        if byok and not direct_openai:
+            return self.openrouter, None
+        prefix = model.partition("/")[0].lower() if "/" in model else None
+        for provider in self.direct:
+            fits = prefix in provider.prefixes if prefix else provider.bare.match(model)
+            if fits and provider.ready:
+                return provider, None
+        return (self.openrouter if self.openrouter.ready or byok else None), None
+
+    def _nobody(self, model: str) -> str:
+        keys = [provider for provider in (*self.direct, self.openrouter) if provider.ready]
+        if not keys:
+            return (
+                f"The model '{model}' is not served here: this server has no provider key yet. "
+                f"It serves '{DEMO}', which works without one."
+            )
+        titles = ", ".join(provider.title for provider in keys)
+        return f"The model '{model}' is not served here. Keys are set for: {titles}."
+
+
+def held_credits(cost: Decimal, margin: Decimal) -> int:
+    """Credits to hold for a cost in dollars, rounded up."""
+    return int(-(-(cost * 100 * (1 + margin)) // 1))

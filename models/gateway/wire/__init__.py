@@ -1,0 +1,6 @@
+"""The dialects requests and answers are written in; chat completions for now."""
+
+from models.gateway.wire.call import BadCall, Call, Failure, Meter, Usage
+from models.gateway.wire.chat import ChatMeter, failure_of, read_usage
+
+__all__ = ["BadCall", "Call", "ChatMeter", "Failure", "Meter", "Usage", "failure_of", "read_usage"]
