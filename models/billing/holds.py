@@ -6,14 +6,27 @@ are idempotent by request id, which is why they may be, and are, tried again aft
 connection or a restart of PostgreSQL.
 """
 
+import random
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+import orjson
+import psycopg
+import sqlalchemy.exc
+from psycopg.types.numeric import Int8
+from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 
+from models.billing.cleaning import clean_text, clipped_id, json_text, whole
+from models.billing.credits import credits_of, exact_cost
+from models.db import now as the_moment
 from models.errors import DomainError
+from models.usage.latency import EDGES_MS
 
 Outcome = Literal[
     "admitted",  # the hold is taken: call the upstream, then settle or fail
@@ -166,10 +179,37 @@ class LostHold:
     lost_at: datetime
 
 
+_ADMIT = """
+SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
+FROM gateway_admit(%s, %s, %s, %s, %s::bigint, %s, %s, %s, %s::int, %s::bigint, %s)
+"""
+_SETTLE = "SELECT * FROM gateway_settle(jsonb_populate_record(NULL::gateway_facts, %s::jsonb), %s)"
+_SETTLE_MANY = """
+SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, %s::jsonb)), %s)
+"""
+_FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, %s::jsonb), %s)"
+_EXTEND = "SELECT credit_hold_extend(%s::text[], %s::int, %s)"
+
+MAX_HOLD = 10**12
+MAX_BODY = 32 * 1024 * 1024
+"""The most of a request or an answer that is kept, in bytes of JSON. What is longer is billed and not kept."""
+
+
 def gateway_engine(url: str, pool_size: int) -> Engine:
     """An AUTOCOMMIT engine for the verbs below: `pool_size` connections per process, no overflow, no pre-ping
     (a dead connection is replaced and the statement, being idempotent, repeated)."""
-    raise NotImplementedError
+    return create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_reset_on_return=None,
+        connect_args={
+            "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000",
+            "connect_timeout": 5,
+        },
+    )
 
 
 def admit(
@@ -186,29 +226,69 @@ def admit(
     ttl_seconds: int = 60,
     free_credits: int = 0,
     now: datetime | None = None,
+    patience_seconds: float = 5.0,
 ) -> Admission:
     """Check a caller and hold `hold` credits for a call, in one round trip (contract 5.2, rows 3 to 8, in order).
 
     `token_hash` is the SHA-256 hex of the key. `hold` None checks without taking anything. A due quota cycle
-    runs first (`free_credits` per month). Admitted when the available credit covers the hold, or when no other
-    call of the account is in flight and anything is left. Under the account's lock; idempotent by request id.
-    Raises LedgerUnavailable.
+    runs first (`free_credits` for who never had a free grant). Admitted when the available credit covers the
+    hold, or when no other call of the account is in flight and anything is left. Under the account's lock;
+    idempotent by request id. Raises LedgerUnavailable.
     """
-    raise NotImplementedError
+    run_id = None if run_id is None else clean_text(run_id)
+    hold = None if hold is None else min(max(hold, 0), MAX_HOLD)
+    (row,) = _ask(
+        engine,
+        _ADMIT,
+        (
+            clean_text(token_hash),
+            request_id,
+            run_id,
+            require_run,
+            None if hold is None else Int8(hold),
+            door,
+            clipped_id(model),
+            worker,
+            Int8(ttl_seconds),
+            Int8(free_credits),
+            now or the_moment(),
+        ),
+        patience_seconds,
+    )
+    outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires = row
+    return Admission(
+        outcome=outcome,
+        request_id=request_id,
+        key_id=token_hash,
+        user_id=user_id,
+        account_id=account_id,
+        run_id=run_id,
+        agent_id=agent_id,
+        balance=balance or 0,
+        held=held or 0,
+        hold=hold or 0,
+        next_quota_reset=next_reset,
+        hold_expires_at=hold_expires,
+        door=door,
+    )
 
 
 def extend_hold(
     engine: Engine, request_id: str, *, ttl_seconds: int = 60, now: datetime | None = None
 ) -> bool:
-    """Let the hold live `ttl_seconds` from now; revives one the sweep took for lost. False: there is none."""
-    raise NotImplementedError
+    """Let the hold live `ttl_seconds` from now; revives one the sweep took for lost. False: there is none.
+    Raises LedgerUnavailable."""
+    return extend_holds(engine, [request_id], ttl_seconds=ttl_seconds, now=now) == 1
 
 
 def extend_holds(
-    engine: Engine, request_ids: list[str], *, ttl_seconds: int = 60, now: datetime | None = None
+    engine: Engine, request_ids: Sequence[str], *, ttl_seconds: int = 60, now: datetime | None = None
 ) -> int:
     """`extend_hold` for all calls in flight of a worker in one statement. Returns how many holds there were."""
-    raise NotImplementedError
+    if not request_ids:
+        return 0
+    ((count,),) = _ask(engine, _EXTEND, (list(request_ids), Int8(ttl_seconds), now or the_moment()), 5.0)
+    return int(count)
 
 
 def settle(
@@ -224,10 +304,28 @@ def settle(
 
     Never fails for want of credit (the rest is debt) nor for what the call contains. Idempotent by request id,
     also after the hold was swept; a message id the upstream used twice is kept apart as `<id>~<request id>`.
-    Keeps trying for `patience_seconds` while PostgreSQL is away, then raises LedgerUnavailable: nothing is
-    charged then, and the hold stays behind for the operator.
+    Keeps trying for `patience_seconds` while PostgreSQL is away, then raises LedgerUnavailable: whether it was
+    charged is then unknown, repeating is safe, and an uncharged call's hold stays behind for the operator.
     """
-    raise NotImplementedError
+    facts = _facts_of_settlement(admission, settlement)
+    (row,) = _ask(engine, _SETTLE, (facts, now or the_moment()), patience_seconds)
+    return _settled(row)
+
+
+def settle_many(
+    engine: Engine,
+    calls: Sequence[tuple[Admission, Settlement]],
+    *,
+    now: datetime | None = None,
+    patience_seconds: float = 30.0,
+) -> list[Settled]:
+    """`settle` for several calls in one statement and one commit, all or none, in the order given."""
+    if not calls:
+        return []
+    facts = "[" + ",".join(_facts_of_settlement(*call) for call in calls) + "]"
+    return [
+        _settled(row) for row in _ask(engine, _SETTLE_MANY, (facts, now or the_moment()), patience_seconds)
+    ]
 
 
 def fail(
@@ -240,4 +338,124 @@ def fail(
 ) -> None:
     """End a call that costs nothing: its row says failed, its hold is gone. Idempotent; never undoes a settled
     call. Raises LedgerUnavailable."""
-    raise NotImplementedError
+    facts = _identity(admission) | {
+        "provider": _clip(failure.provider, 200),
+        "requested_model": clipped_id(failure.requested_model),
+        "model": None if failure.model is None else clipped_id(failure.model),
+        "http_status": None if failure.http_status is None else whole(failure.http_status),
+        "error": _clip(failure.error, 2000),
+        "stream": failure.stream,
+        "client_gone": failure.client_gone,
+        "ttft_ms": None if failure.ttft_ms is None else whole(failure.ttft_ms),
+        "latency_ms": whole(failure.latency_ms),
+        "started_at": failure.started_at.isoformat(),
+    }
+    _ask(engine, _FAIL, (orjson.dumps(facts).decode(), now or the_moment()), patience_seconds)
+
+
+def _identity(admission: Admission) -> dict[str, Any]:
+    if admission.user_id is None:
+        raise ValueError("only an admitted call can be settled or failed")
+    return {
+        "request_id": admission.request_id,
+        "user_id": admission.user_id,
+        "org_id": admission.org_id,
+        "key_id": admission.key_id,
+        "run_id": None if admission.run_id is None else clipped_id(admission.run_id),
+        "agent_id": None if admission.agent_id is None else clipped_id(admission.agent_id),
+        "door": admission.door,
+    }
+
+
+def _facts_of_settlement(admission: Admission, call: Settlement) -> str:
+    cost = exact_cost(call.cost)
+    latency = whole(call.latency_ms)
+    facts = _identity(admission) | {
+        "message_id": clipped_id(call.message_id or admission.request_id),
+        "provider": _clip(call.provider, 200),
+        "requested_model": clipped_id(call.requested_model),
+        "model": clipped_id(call.model),
+        "usage_source": call.usage_source,
+        "uncached_input_tokens": whole(call.uncached_input_tokens),
+        "cache_write_tokens": whole(call.cache_write_tokens),
+        "cache_read_tokens": whole(call.cache_read_tokens),
+        "output_tokens": whole(call.output_tokens),
+        "reasoning_tokens": whole(call.reasoning_tokens),
+        "cost": str(cost),
+        "micro_credits": credits_of(cost, call.margin)[0],
+        "byok": call.byok,
+        "reasoning_text": _clip(call.reasoning_text, MAX_BODY),
+        "client_id": _clip(call.client_id, 1000),
+        "client_request_id": _clip(call.client_request_id or admission.run_id or admission.request_id, 1000),
+        "repo_url": _clip(call.repo_url, 2000),
+        "stream": call.stream,
+        "client_gone": call.client_gone,
+        "ttft_ms": None if call.ttft_ms is None else whole(call.ttft_ms),
+        "latency_ms": latency,
+        "latency_bucket": bisect_right(EDGES_MS, latency),
+        "http_status": None if call.http_status is None else whole(call.http_status),
+        "error": _clip(call.error, 2000),
+        "started_at": call.started_at.isoformat(),
+        "price": _body(call.price),
+        "request": _body(call.request),
+        "response": _body(call.response),
+    }
+    return orjson.dumps(facts).decode()
+
+
+def _body(value: Any) -> orjson.Fragment | None:
+    if value is None:
+        return None
+    text = json_text(value)
+    return orjson.Fragment(text) if len(text) <= MAX_BODY else None
+
+
+def _clip(text: str | None, length: int) -> str | None:
+    return None if text is None else clean_text(text)[:length]
+
+
+def _settled(row: tuple[Any, ...]) -> Settled:
+    request_id, message_id, credits, carry, micro, balance, from_purchased, debt, duplicate = row
+    return Settled(
+        request_id=request_id,
+        message_id=message_id,
+        credits=credits or 0,
+        carry_credits=carry or 0,
+        micro_credits=micro or 0,
+        balance=balance or 0,
+        from_purchased=from_purchased or 0,
+        debt=debt or 0,
+        duplicate=bool(duplicate),
+    )
+
+
+def _ask(engine: Engine, query: str, params: tuple[Any, ...], patience: float) -> list[tuple[Any, ...]]:
+    """Run one idempotent statement, again after whatever may pass: deadlock, time-out, a connection or server
+    that went away."""
+    deadline = time.monotonic() + patience
+    pause = 0.01
+    while True:
+        try:
+            return _ask_once(engine, query, params)
+        except (psycopg.OperationalError, psycopg.InterfaceError, sqlalchemy.exc.OperationalError) as error:
+            problem: Exception = error
+        except sqlalchemy.exc.TimeoutError as error:
+            problem = error
+        if time.monotonic() + pause > deadline:
+            raise LedgerUnavailable("The credit ledger is not reachable. Try again in a moment.") from problem
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        pause = min(pause * 2, 1.0)
+
+
+def _ask_once(engine: Engine, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    # Core's own execution costs as much as the round trip; the pool is all that is wanted of it
+    pooled = engine.raw_connection()
+    try:
+        connection: psycopg.Connection[tuple[Any, ...]] = pooled.driver_connection  # type: ignore[assignment]
+        return connection.execute(query, params, prepare=True).fetchall()
+    finally:
+        if pooled.driver_connection is None or pooled.driver_connection.closed:
+            pooled.invalidate()
+            engine.dispose()  # its siblings were cut off, too
+        else:
+            pooled.close()

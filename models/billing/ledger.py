@@ -41,6 +41,12 @@ class CreditLedger(Base):
         Index("idx_credit_ledger_user", "user_id", "type", "created_at"),
         # the sweep asks across all accounts which grants ran out with credits left
         Index("idx_credit_ledger_expiring", "expires_at", postgresql_where=text("(balance > 0)")),
+        # an account's grants that still count: what every admission and settlement reads
+        Index(
+            "idx_credit_ledger_spendable",
+            text("COALESCE(org_id, user_id)"),
+            postgresql_where=text("(balance <> 0)"),
+        ),
     )
 
     operation_id: Mapped[str] = mapped_column(primary_key=True)
@@ -118,6 +124,13 @@ class CreditEntry(Base):
         Index("idx_credit_entry_account", "account_id", "id"),
         Index("idx_credit_entry_operation", "operation_id"),
         Index("idx_credit_entry_message", "message_id", postgresql_where=text("(message_id IS NOT NULL)")),
+        # charges that are no model call, by their cause, once each
+        Index(
+            "idx_credit_entry_charge",
+            "account_id",
+            "cause",
+            postgresql_where=text("((kind = 'debit'::text) AND (message_id IS NULL))"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigInt, Identity(always=True), primary_key=True)

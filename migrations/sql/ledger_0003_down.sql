@@ -1,0 +1,16 @@
+DROP FUNCTION credit_sweep;
+DROP FUNCTION credit_hold_extend;
+DROP FUNCTION gateway_fail;
+DROP FUNCTION gateway_settle_many;
+DROP FUNCTION gateway_settle;
+DROP FUNCTION gateway_admit;
+DROP FUNCTION credit_quota;
+DROP FUNCTION credit_revoke;
+DROP FUNCTION credit_charge;
+DROP FUNCTION credit_take;
+DROP FUNCTION credit_grant;
+DROP FUNCTION credit_expire;
+DROP FUNCTION credit_account_lock;
+DROP TYPE gateway_facts;
+DROP INDEX idx_credit_entry_charge;
+DROP INDEX idx_credit_ledger_spendable;
