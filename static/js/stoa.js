@@ -127,7 +127,7 @@
     if (mark) {
       const inset = mark.dataset.line ? 0.5 : (1 - Number(mark.dataset.fill)) / 2;
       mark.setAttribute("x", `${(index + inset) * cell}%`);
-      mark.setAttribute("width", mark.dataset.line ? "0" : `${cell * Number(mark.dataset.fill)}%`);
+      mark.setAttribute("width", mark.dataset.line ? "0.01%" : `${cell * Number(mark.dataset.fill)}%`);
       mark.removeAttribute("hidden");
     }
     const tip = tooltip(row, plot);

@@ -16,6 +16,7 @@ PAGES = [
     "/kit-fault/404",
     "/kit-fault/500",
     "/dialog?as=alice",
+    "/kit-charts?as=alice",
 ]
 
 

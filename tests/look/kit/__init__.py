@@ -1,6 +1,5 @@
 """A test-only door to every component: the real application with `/kit` beside its own pages, and no database."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +8,10 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 
 from app import create_app
 from models.settings import load_settings
+from tests.look.kit.charts import NOW, drawings
 from views.htmx import render, toast
 
 HERE = Path(__file__).parent
-NOW = datetime(2026, 11, 20, 14, 2, 7, tzinfo=UTC)
 NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
 ALICE = SimpleNamespace(
     id="alice", name="Alice Marsh", email="alice@example.org", is_demo=False, is_authenticated=True
@@ -48,6 +47,10 @@ def kit_app(data_dir: Path) -> Flask:
     @app.get("/dialog")
     def dialog() -> Response:
         return render("kit/dialog.html", partial="kit/_dialog.html")
+
+    @app.get("/kit-charts")
+    def charts() -> Response:
+        return render("kit/charts.html", **drawings())
 
     @app.get("/kit-toast")
     def kit_toast() -> Response:
