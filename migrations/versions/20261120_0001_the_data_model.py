@@ -17,6 +17,11 @@ NOW = sa.text("now()")
 UTC_NOW = sa.text("(now() AT TIME ZONE 'utc'::text)")
 NEW_ID = sa.text("(gen_random_uuid())::text")
 TIMESTAMPTZ = sa.TIMESTAMP(timezone=True)
+DURATION = (
+    "CASE WHEN (completed_at IS NOT NULL)"
+    " THEN (GREATEST(LEAST((EXTRACT(epoch FROM (completed_at - created_at)) * (1000)::numeric),"
+    " (2147483647)::numeric), ('-2147483648'::integer)::numeric))::integer ELSE NULL::integer END"
+)
 ENUMS = {
     name: postgresql.ENUM(*values, name=name, create_type=False)
     for name, values in {
@@ -313,7 +318,7 @@ def upgrade() -> None:
             "duration_ms",
             sa.Integer(),
             sa.Computed(
-                "(GREATEST(LEAST((EXTRACT(epoch FROM (completed_at - created_at)) * (1000)::numeric), (2147483647)::numeric), ('-2147483648'::integer)::numeric))::integer",
+                DURATION,
                 persisted=True,
             ),
             nullable=True,
@@ -518,7 +523,7 @@ def upgrade() -> None:
             "duration_ms",
             sa.Integer(),
             sa.Computed(
-                "(GREATEST(LEAST((EXTRACT(epoch FROM (completed_at - created_at)) * (1000)::numeric), (2147483647)::numeric), ('-2147483648'::integer)::numeric))::integer",
+                DURATION,
                 persisted=True,
             ),
             nullable=True,

@@ -12,10 +12,12 @@ RUN_STATUSES = ("running", "completed", "failed", "cancelled")
 STEP_STATUSES = ("running", "completed", "skipped")
 
 _PUBLISHED = "(agent_id ~ '^[^/@]+/[^/@]+@[^/@]+$'::text)"
-# Clients may send any start time, so the difference is clamped to what an integer holds.
+# Clients may send any start time, so the difference is clamped to what an integer holds. LEAST and GREATEST pass
+# over nulls, hence the CASE: a running run has no duration.
 _DURATION = (
-    "(GREATEST(LEAST((EXTRACT(epoch FROM (completed_at - created_at)) * (1000)::numeric),"
-    " (2147483647)::numeric), ('-2147483648'::integer)::numeric))::integer"
+    "CASE WHEN (completed_at IS NOT NULL)"
+    " THEN (GREATEST(LEAST((EXTRACT(epoch FROM (completed_at - created_at)) * (1000)::numeric),"
+    " (2147483647)::numeric), ('-2147483648'::integer)::numeric))::integer ELSE NULL::integer END"
 )
 _COMPLETED = text("(status = 'completed'::agent_run_status)")
 
