@@ -531,6 +531,7 @@ ADDED_INDEXES = {
     "credit_ledger": {
         "idx_credit_ledger_user": "btree (user_id, type, created_at)",
         "idx_credit_ledger_expiring": "btree (expires_at) WHERE (balance > 0)",
+        "idx_credit_ledger_spendable": "btree (COALESCE(org_id, user_id)) WHERE (balance <> 0)",
     },
     "referral": {"idx_referral_referred": "btree (referred_id)"},
     "org": {"idx_org_owner": "btree (owner_id)"},
@@ -607,6 +608,9 @@ OWN = {
             "idx_credit_entry_account": "btree (account_id, id)",
             "idx_credit_entry_operation": "btree (operation_id)",
             "idx_credit_entry_message": "btree (message_id) WHERE (message_id IS NOT NULL)",
+            "idx_credit_entry_charge": (
+                "btree (account_id, cause) WHERE ((kind = 'debit'::text) AND (message_id IS NULL))"
+            ),
         },
     ),
     "usage_rollup": Table(
