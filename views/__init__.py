@@ -3,6 +3,7 @@
 from flask import Flask
 
 from views import errors, format, guards, htmx, look, pages, profile
+from views.api import runs as runs_api
 
 
 def register(app: Flask) -> None:
@@ -14,3 +15,4 @@ def register(app: Flask) -> None:
     look.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
+    app.register_blueprint(runs_api.bp)

@@ -23,6 +23,8 @@ Ending = Literal["completed", "failed", "cancelled"]
 StepStatus = Literal["running", "completed", "skipped"]
 
 MAX_ERROR_CHARS = 20_000
+LONGEST_LAG = timedelta(days=1)
+OLDEST_START = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def add_step(user_id: str, run_id: str, step: StepReport) -> str:
 
     Raises NotFound, Forbidden for somebody else's run, Conflict when the run has a step of this number.
     """
+    if "\x00" in run_id:
+        raise NotFound("Agent run not found")
     owner = db.session.scalar(select(AgentRun.user_id).where(AgentRun.id == run_id))
     if owner is None:
         raise NotFound("Agent run not found")
@@ -111,6 +115,19 @@ def add_step(user_id: str, run_id: str, step: StepReport) -> str:
     if not inserted:
         raise Conflict("The run already has a step with this number")
     return inserted[0]
+
+
+def credible_start(value: datetime) -> datetime:
+    """A client's start time, if its clock can be believed: at most a day ahead of ours, at most a year back.
+
+    Raises ValueError with the limit that was broken.
+    """
+    moment = now()
+    if value > moment + LONGEST_LAG:
+        raise ValueError("Too big: expected a start time that is not in the future")
+    if value < moment - OLDEST_START:
+        raise ValueError("Too small: expected a start time within the last year")
+    return value
 
 
 def _insert_steps(run_id: str, steps: Sequence[StepReport], ends: Sequence[datetime]) -> list[str]:
@@ -169,20 +186,3 @@ def _uuid(text: str) -> str | None:
 
 def _bounded(text: str) -> str:
     return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-LONGEST_LAG = timedelta(days=1)
-OLDEST_START = timedelta(days=366)
-
-
-def credible_start(value: datetime) -> datetime:
-    """A client's start time, if its clock can be believed: at most a day ahead of ours, at most a year back.
-
-    Raises ValueError with the limit that was broken.
-    """
-    moment = now()
-    if value > moment + LONGEST_LAG:
-        raise ValueError("Too big: expected a start time that is not in the future")
-    if value < moment - OLDEST_START:
-        raise ValueError("Too small: expected a start time within the last year")
-    return value
