@@ -3,6 +3,7 @@
 from flask import Flask
 
 from views import errors, format, guards, htmx, look, pages, profile
+from views.api import accounts as accounts_api
 from views.api import runs as runs_api
 
 
@@ -16,3 +17,4 @@ def register(app: Flask) -> None:
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(runs_api.bp)
+    app.register_blueprint(accounts_api.bp)
