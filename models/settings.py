@@ -137,6 +137,8 @@ class Settings(BaseSettings):
         scheme = parts.scheme
         if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
             raise ValueError("Stoa needs PostgreSQL; give an address that starts with postgresql://")
+        if len(parts.path) < 2:
+            raise ValueError("name the database: postgresql://user:password@host:5432/stoa")
         return "postgresql+psycopg" + value[len(scheme) :]
 
     @field_validator("smtp_url")

@@ -85,7 +85,7 @@ def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
 
 def test_a_data_directory_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="STOA_DATA_DIR: .* cannot be used"):
+    with pytest.raises(SettingsError, match=r"STOA_DATA_DIR: .* cannot be used"):
         _ = load(stoa_data_dir=tmp_path / "file", stoa_secret_key="").secret_key
 
 
