@@ -3,9 +3,7 @@
 from flask import Flask
 
 from views import errors, format, guards, htmx, look, pages, profile
-from views.api import accounts as accounts_api
-from views.api import runs as runs_api
-from views.cli import serve
+from views.api import openapi
 
 
 def register(app: Flask) -> None:
@@ -15,8 +13,6 @@ def register(app: Flask) -> None:
     guards.init_app(app)
     errors.init_app(app)
     look.init_app(app)
-    serve.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
-    app.register_blueprint(runs_api.bp)
-    app.register_blueprint(accounts_api.bp)
+    app.register_blueprint(openapi.bp)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from math import ceil
 
 from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 
@@ -177,4 +176,4 @@ class Routes:
 
 def held_credits(cost: Decimal, margin: Decimal) -> int:
     """Credits to hold for a cost in dollars, rounded up."""
-    return ceil(cost * 100 * (1 + margin))
+    return int(-(-(cost * 100 * (1 + margin)) // 1))
