@@ -1,13 +1,19 @@
 """Stoa's application factory: settings, extensions, doors, errors and commands, in that order."""
 
+import sys
+
+from click import ClickException
 from flask import Flask
 from flask_migrate import Migrate
 from htmx_flask import Htmx
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 import models  # noqa: F401  (completes the metadata)
 import views
 from models.db import db, engine_options
-from models.settings import Settings, get_settings
+from models.postgres import PostgresError, embedded_url
+from models.settings import PAGES_POOL, ROOT, Settings, SettingsError, get_settings
+from views import logs
 
 migrate = Migrate(compare_type=True, render_as_batch=False)
 
@@ -18,12 +24,13 @@ def create_app(settings: Settings | None = None, *, database_url: str | None = N
     `database_url` is for callers that started PostgreSQL themselves (the tests); otherwise it is `DATABASE_URL`
     or the embedded server's, which is started when nobody runs it yet.
     """
-    settings = settings or get_settings()
+    settings = settings or _settings()
+    logs.init_app(settings.secrets())
     app = Flask(__name__, template_folder="templates", static_folder="static")
     app.config.update(
-        SECRET_KEY=settings.secret_key,
+        SECRET_KEY=_secret_key(settings),
         SQLALCHEMY_DATABASE_URI=database_url or settings.database_url or _embedded_url(settings),
-        SQLALCHEMY_ENGINE_OPTIONS=engine_options(pool_size=8),
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(pool_size=PAGES_POOL),
         MAX_CONTENT_LENGTH=20 * 1024 * 1024,
         SESSION_COOKIE_NAME="stoa-flow",
         SESSION_COOKIE_HTTPONLY=True,
@@ -33,14 +40,36 @@ def create_app(settings: Settings | None = None, *, database_url: str | None = N
     app.extensions["settings"] = settings
     app.url_map.strict_slashes = True
     app.url_map.redirect_defaults = False
+    if settings.stoa_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=settings.stoa_proxies, x_proto=settings.stoa_proxies
+        )
     db.init_app(app)
-    migrate.init_app(app, db, directory="migrations")
+    migrate.init_app(app, db, directory=str(ROOT / "migrations"))
     Htmx(app)
     views.register(app)
     return app
 
 
-def _embedded_url(settings: Settings) -> str:
-    from models.postgres import embedded_url
+def _settings() -> Settings:
+    # What an operator got wrong is told in a sentence, without a traceback, by whatever command was called.
+    try:
+        return get_settings()
+    except SettingsError as error:
+        raise ClickException(str(error)) from None
 
-    return embedded_url(settings.data_dir)
+
+def _secret_key(settings: Settings) -> str:
+    try:
+        return settings.secret_key
+    except SettingsError as error:
+        raise ClickException(str(error)) from None
+
+
+def _embedded_url(settings: Settings) -> str:
+    if sys.argv[1:2] == ["serve"]:
+        logs.speak()
+    try:
+        return embedded_url(settings.data_dir, max_connections=settings.connections_needed)
+    except PostgresError as error:
+        raise ClickException(str(error)) from None

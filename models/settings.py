@@ -1,7 +1,12 @@
 """Every setting of Stoa: the only reader of the environment and of `.env`. Wrong values stop the start."""
 
+import ipaddress
+import os
 import secrets
+import tempfile
+from contextlib import suppress
 from decimal import Decimal
+from email.utils import parseaddr
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +16,12 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Connections to PostgreSQL per process: no pool overflows, so that their sum is the whole demand.
+PAGES_POOL = 8
+GATEWAY_POOL = 8
+JOBS_POOL = 8  # four jobs at once, their queue, and its listener
+SPARE_CONNECTIONS = 15  # commands of operators, migrations, and what PostgreSQL keeps for its superuser
 
 
 class SettingsError(Exception):
@@ -28,7 +39,9 @@ class Settings(BaseSettings):
     )
 
     port: int = Field(8000, ge=1, le=65535)
+    stoa_host: str = "localhost"
     stoa_base_url: str = ""
+    stoa_proxies: int = Field(0, ge=0, le=5)
     stoa_secret_key: SecretStr = SecretStr("")
     stoa_data_dir: Path = Path(".stoa")
     database_url: str = ""
@@ -91,22 +104,50 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError("give a whole address that starts with http:// or https://")
+        if not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("give an address with a host and without ? or #")
         return value.rstrip("/")
+
+    @field_validator("stoa_base_url")
+    @classmethod
+    def _whole_host(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.path or parts.username or parts.port == 0:
+            raise ValueError(
+                "Stoa has a host to itself; give https://stoa.example.org without path or user name"
+            )
+        return value
+
+    @field_validator("stoa_host")
+    @classmethod
+    def _bindable(cls, value: str) -> str:
+        if value != "localhost":
+            try:
+                ipaddress.ip_address(value)
+            except ValueError:
+                raise ValueError("give localhost, 0.0.0.0 (every network), :: or one IP address") from None
+        return value
 
     @field_validator("database_url")
     @classmethod
     def _postgres_url(cls, value: str) -> str:
         if not value:
             return value
-        scheme = urlsplit(value).scheme
+        parts = urlsplit(value)
+        scheme = parts.scheme
         if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
             raise ValueError("Stoa needs PostgreSQL; give an address that starts with postgresql://")
+        if len(parts.path) < 2:
+            raise ValueError("name the database: postgresql://user:password@host:5432/stoa")
         return "postgresql+psycopg" + value[len(scheme) :]
 
     @field_validator("smtp_url")
     @classmethod
     def _smtp(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in ("smtp", "smtps"):
+        parts = urlsplit(value.get_secret_value()) if value is not None else None
+        if parts is not None and (
+            parts.scheme not in ("smtp", "smtps") or not parts.hostname or parts.port == 0
+        ):
             raise ValueError(
                 "give smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465"
             )
@@ -125,6 +166,23 @@ class Settings(BaseSettings):
         ):
             raise ValueError("give memory:// or redis://host:6379/0")
         return value
+
+    @field_validator("stoa_mail_from", "stoa_support_email")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and "@" not in parseaddr(value)[1]:
+            raise ValueError("give an e-mail address, such as Stoa <stoa@example.org>")
+        return value
+
+    @field_validator("stoa_prices_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        path = value if value.is_absolute() else ROOT / value
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise ValueError(f"{path} is not a file that can be read")
+        return path
 
     @model_validator(mode="after")
     def _pairs(self) -> "Settings":
@@ -154,16 +212,49 @@ class Settings(BaseSettings):
         """The server's secret, text. Generated once and kept (mode 0600) in the data directory when not set."""
         return self.stoa_secret_key.get_secret_value() or _kept_secret(self.data_dir)
 
+    @property
+    def connections_needed(self) -> int:
+        """How many connections to PostgreSQL one machine may use at most, operators' commands included."""
+        return self.stoa_workers * (PAGES_POOL + GATEWAY_POOL) + JOBS_POOL + SPARE_CONNECTIONS
+
+    def secrets(self) -> list[str]:
+        """Every configured secret, so that the log can mask them."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        return [secret for secret in found if len(secret) >= 8]
+
+    def warnings(self) -> list[str]:
+        """What works but should not stay so, each as a sentence for the operator."""
+        found = []
+        public = not _is_local(urlsplit(self.base_url).hostname or "")
+        if public and self.base_url.startswith("http://"):
+            found.append(
+                f"STOA_BASE_URL: {self.base_url} is public and not encrypted; cookies and keys can be read on the "
+                "way. Put a proxy with TLS before Stoa and give its https:// address."
+            )
+        if public and self.smtp_url is None:
+            found.append("SMTP_URL is not set: sign-in links go to this console, not to people.")
+        return found
+
+
+def _is_local(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal", ".test"))
+    return address.is_loopback or address.is_private
+
 
 def _kept_secret(data_dir: Path) -> str:
     path = data_dir / "secret_key"
-    data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with open(path, "x", encoding="ascii", opener=_private) as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
-    secret = path.read_text(encoding="ascii").strip()
+        if not path.exists():
+            _keep_new_secret(path)
+        secret = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise SettingsError(f"STOA_DATA_DIR: {data_dir} cannot be used: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        secret = ""
     if len(secret) < 32:
         raise SettingsError(
             f"{path} is damaged: delete it to have a new secret made (everybody signs in again)."
@@ -171,10 +262,17 @@ def _kept_secret(data_dir: Path) -> str:
     return secret
 
 
-def _private(path: str, flags: int) -> int:
-    import os
-
-    return os.open(path, flags, 0o600)
+def _keep_new_secret(path: Path) -> None:
+    # Written whole beside its place, then linked: of two first starts one wins, and neither reads half a secret.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, made = tempfile.mkstemp(dir=path.parent, prefix=".secret_key-")
+    try:
+        with open(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        os.unlink(made)
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -183,6 +281,8 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(item) for item in error.errors())) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{ROOT / '.env'} cannot be read: {error}.") from None
     key = settings.stoa_secret_key.get_secret_value()
     if key and len(key) < 32:
         raise SettingsError("STOA_SECRET_KEY is too short: give at least 32 characters, or leave it out.")

@@ -93,10 +93,11 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     Only tables with rows are emptied, by DELETE with triggers and foreign keys asleep: many times faster than
     a TRUNCATE of everything, and it waits for no reader.
     """
+    used = "app" in request.fixturenames or "session" in request.fixturenames
+    engine: Engine | None = request.getfixturevalue("engine") if used else None
     yield
-    if "app" not in request.fixturenames and "session" not in request.fixturenames:
+    if engine is None:
         return
-    engine: Engine = request.getfixturevalue("engine")
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         probes = connection.execute(

@@ -3,7 +3,10 @@
 from flask import Flask
 
 from views import errors, format, guards, htmx, look, pages, profile
+from views.api import accounts as accounts_api
 from views.api import openapi
+from views.api import runs as runs_api
+from views.cli import serve
 
 
 def register(app: Flask) -> None:
@@ -13,6 +16,9 @@ def register(app: Flask) -> None:
     guards.init_app(app)
     errors.init_app(app)
     look.init_app(app)
+    serve.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
+    app.register_blueprint(runs_api.bp)
+    app.register_blueprint(accounts_api.bp)

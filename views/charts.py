@@ -460,6 +460,55 @@ def split_bar(parts: Sequence[Part]) -> Split:
     return Split(slices, f"Of {format.credits(total)}: {words}" if present else "No credits")
 
 
+# --- the colonnade
+
+
+@dataclass(frozen=True)
+class Shaft:
+    """A column of the front page's drawing, in the units of its box: the shaft, its capital, and what is used of it."""
+
+    x: float
+    width: float
+    cap_x: float
+    cap_width: float
+    used: float
+    now: bool
+
+
+@dataclass(frozen=True)
+class Colonnade:
+    """The whole drawing: a box, its columns, and where the drums meet."""
+
+    width: int
+    height: int
+    shafts: list[Shaft]
+    joints: list[float]
+
+    @property
+    def shaft_height(self) -> int:
+        """Between the capitals and the bases."""
+        return self.height - 50
+
+
+def colonnade(values: Sequence[int], *, width: int, height: int) -> Colonnade:
+    """One column for each value, the last one lit; the fullest is used to nine tenths. All bare when all are zero."""
+    cell = width / len(values)
+    reach = height - 50
+    most = max(max(values), 1) / 0.9
+    shafts = [
+        Shaft(
+            x=round(i * cell + cell * 0.24, 2),
+            width=round(cell * 0.52, 2),
+            cap_x=round(i * cell + cell * 0.13, 2),
+            cap_width=round(cell * 0.74, 2),
+            used=round(max(value, 0) / most * reach, 2),
+            now=i == len(values) - 1,
+        )
+        for i, value in enumerate(values)
+    ]
+    return Colonnade(width, height, shafts, [round(30 + reach * i / 6, 2) for i in range(1, 6)])
+
+
 # --- what happened when
 
 

@@ -1,12 +1,27 @@
 """The pages that belong to no room: the front, the addresses that moved (contract section 2.15), robots.txt."""
 
-from flask import Blueprint, Response, current_app, redirect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from xml.sax.saxutils import escape
+
+from flask import Blueprint, Response, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 
+from models.billing.credits import credits_of
+from models.db import now
+from models.gateway.pricing import flat
+from models.gateway.routing import held_credits
+from models.gateway.wire import Usage
+from models.usage.period import preset
+from models.usage.series import spending
+from views.charts import colonnade
 from views.guards import settings
 from views.htmx import render
 
 bp = Blueprint("pages", __name__)
+
+DEMO_ACCOUNT = "demo-user"
 
 MOVED = {
     "/usage": "/profile?tab=usage",
@@ -15,10 +30,70 @@ MOVED = {
 }
 
 
+CLIENTS = {"curl": "curl", "python": "openai, Python", "node": "openai, Node", "codebuff": "Codebuff SDK"}
+DAYS = 30
+DAYS_NARROW = 13
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call to `stoa/demo`, worked out with this server's margin by the code that charges real calls."""
+
+    input_tokens: int
+    output_tokens: int
+    most_tokens: int
+    cost: Decimal
+    before: int
+    held: int
+    charged: int
+
+
 @bp.get("/")
 def landing() -> Response:
     """What Stoa is, how to point a client at this server, and what to know before installing one."""
-    return render("landing.html")
+    return front(_demo_days())
+
+
+def front(days: Sequence[int] | None) -> Response:
+    """The front page; `days` is what the demo account spent on each of the last 30 days, None without one."""
+    client = request.args.get("client", "curl")
+    if client not in CLIENTS:
+        client = "curl"
+    values = list(days or [0] * DAYS)
+    return render(
+        "landing.html",
+        partial="_clients.html",
+        clients=CLIENTS,
+        client=client,
+        days=days,
+        wide=colonnade(values, width=1200, height=280),
+        narrow=colonnade(values[-DAYS_NARROW:], width=360, height=200),
+        example=_example(),
+        margin=settings().stoa_margin,
+        free=settings().stoa_free_credits,
+    )
+
+
+def _demo_days() -> list[int] | None:
+    today = now()
+    spent = spending(DEMO_ACCOUNT, preset("30d", today), "model", today)
+    return [column.credits for column in spent.columns] if spent.total.credits else None
+
+
+def _example() -> Example:
+    prompt, answer, most = 1_200, 800, 2_000
+    price = flat(3, 15)
+    cost = price.cost(Usage(uncached_input=prompt, output=answer))
+    margin = settings().stoa_margin
+    return Example(
+        input_tokens=prompt,
+        output_tokens=answer,
+        most_tokens=most,
+        cost=cost,
+        before=settings().stoa_free_credits or 500,
+        held=held_credits(price.worst(prompt, most), margin),
+        charged=credits_of(cost, margin)[1],
+    )
 
 
 @bp.get("/usage")
@@ -64,7 +139,7 @@ def robots() -> Response:
 @bp.get("/sitemap.xml")
 def sitemap() -> Response:
     """The public pages of this server."""
-    base = settings().base_url
+    base = escape(settings().base_url)
     urls = "".join(f"<url><loc>{base}{path}</loc></url>" for path in ("/", "/docs/api"))
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{urls}</urlset>\n'
     return Response(body, mimetype="application/xml")

@@ -1,5 +1,6 @@
 """Who somebody is and how they prove it: users, identities, sessions, devices, keys and sign-in links."""
 
+from models.accounts.credentials import forget_expired
 from models.accounts.sessions import SESSION_TYPES, Fingerprint, LoginLink, Session
 from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
 
@@ -13,4 +14,5 @@ __all__ = [
     "Session",
     "User",
     "VerificationToken",
+    "forget_expired",
 ]

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, select, update
 
-from models.accounts.sessions import Fingerprint, Session
+from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
 from models.db import Database
 
 WEB_LIFETIME = timedelta(days=30)
 SLIDE_AFTER = timedelta(hours=24)
+KEPT = timedelta(days=30)
 TOUCH_EVERY = timedelta(minutes=5)
 CLI_EXPIRES = datetime(4707, 11, 28, 23, 59, 59, 999000, tzinfo=UTC)
 PAT_PREFIX = "cb-pat-"
@@ -171,6 +172,12 @@ def revoke_all(database: Database, user: User, type_: str, *, but: str | None = 
 def close(database: Database, session: Session) -> None:
     """Delete one credential (signing out), of whatever type."""
     _delete(database, [session])
+
+
+def forget_expired(database: Database, now: datetime) -> None:
+    """Delete credentials that ended a month ago and links that ended a day ago. Idempotent; flushes."""
+    database.execute(delete(Session).where(Session.expires < now - KEPT))
+    database.execute(delete(LoginLink).where(LoginLink.expires_at < now - timedelta(days=1)))
 
 
 def _delete(database: Database, rows: Sequence[Session]) -> list[Session]:

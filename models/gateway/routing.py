@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from math import ceil
 
 from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 
@@ -176,4 +177,4 @@ class Routes:
 
 def held_credits(cost: Decimal, margin: Decimal) -> int:
     """Credits to hold for a cost in dollars, rounded up."""
-    return int(-(-(cost * 100 * (1 + margin)) // 1))
+    return ceil(cost * 100 * (1 + margin))

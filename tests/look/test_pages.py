@@ -77,3 +77,36 @@ def test_initials(name: str | None, letters: str) -> None:
 def test_tint_is_one_of_six_and_stays() -> None:
     assert {tint(f"id-{n}") for n in range(100)} == {1, 2, 3, 4, 5, 6}
     assert tint("alice") == tint("alice")
+
+
+def test_front_follows_an_example_call_whose_figures_add_up(browser: FlaskClient) -> None:
+    page = browser.get("/").text
+    rows = re.findall(r"<tr role=\"row\">(.*?)</tr>", page, re.DOTALL)
+    figures = [re.findall(r">([−+]?\d+)</td>", row) for row in rows[1:]]
+    before, (held, after_hold), (charged, _), (back, after) = figures[0][-1], *figures[1:4]
+    assert int(held.replace("−", "-")) == -4
+    assert int(charged) == 2
+    assert int(before) - 4 == int(after_hold)
+    assert int(after_hold) + int(back) == int(after) == int(before) - int(charged)
+
+
+def test_front_says_what_is_made_up(browser: FlaskClient) -> None:
+    assert "bare until something is spent" in browser.get("/").text
+    assert "Demo data: what the made-up account" in browser.get("/?demo=1").text
+
+
+@pytest.mark.parametrize(
+    ("client", "word"),
+    [("curl", "curl http"), ("python", "from openai"), ("node", "baseURL"), ("codebuff", "CodebuffClient")],
+)
+def test_front_points_each_client_at_this_server(browser: FlaskClient, client: str, word: str) -> None:
+    page = browser.get(f"/?client={client}")
+    assert word in page.text
+    assert "http://localhost:8000/" in page.text
+    fragment = browser.get(f"/?client={client}", headers={"HX-Request": "true"})
+    assert word in fragment.text
+    assert "<html" not in fragment.text
+
+
+def test_unknown_client_shows_the_first(browser: FlaskClient) -> None:
+    assert "curl http" in browser.get("/?client=%00nothing").text

@@ -8,7 +8,8 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 
 from app import create_app
 from models.settings import load_settings
-from tests.look.kit.charts import NOW, drawings
+from tests.look.kit.charts import NOW, drawings, wave
+from views import pages
 from views.htmx import render, toast
 
 HERE = Path(__file__).parent
@@ -38,6 +39,11 @@ def kit_app(data_dir: Path) -> Flask:
             return {"viewer": None, "credit_chip": None}
         viewer = SimpleNamespace(**{**vars(ALICE), "is_demo": who == "demo"})
         return {"viewer": viewer, "credit_chip": 4770}
+
+    def landing() -> Response:
+        return pages.front([wave(i, 40, 2) for i in range(30)] if "demo" in request.args else None)
+
+    app.view_functions["pages.landing"] = landing
 
     @app.get("/kit")
     def kit() -> Response:

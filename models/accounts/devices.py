@@ -1,0 +1,183 @@
+"""Signing in a command line: signed codes, the browser's consent, the token the command line then asks for.
+
+Contract sections 1.4 and 2.1, with appendix B 11: a session is bound to the hash of the code it was made for, so a
+device may sign in again without signing out. The token is derived, not stored: HMAC under the server's secret of
+code, user and the session's birth, so that `status` can repeat it while the table holds only its SHA-256.
+"""
+
+import hashlib
+import hmac
+import uuid
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import NamedTuple
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from models.accounts.credentials import CLI_EXPIRES, hash_token
+from models.accounts.sessions import Fingerprint, Session
+from models.accounts.users import User
+from models.db import Database
+
+CODE_LIFETIME = timedelta(hours=1)
+FINGERPRINT_LENGTH = 1000
+
+
+class Code(NamedTuple):
+    """A signed code. `expires_at` is the decimal text of epoch milliseconds, as it was hashed."""
+
+    fingerprint_id: str
+    expires_at: str
+    hash: str
+
+    @property
+    def text(self) -> str:
+        """The code as it stands in the login address."""
+        return f"{self.fingerprint_id}.{self.expires_at}.{self.hash}"
+
+
+class Outcome(Enum):
+    """What a code is worth to a signed-in user."""
+
+    INVALID = "invalid"
+    EXPIRED = "expired"
+    CONNECTED = "already connected"
+    TAKEN = "another user's device"
+    READY = "may be connected"
+    DONE = "connected"
+
+
+def code_hash(secret: str, fingerprint_id: str, expires_at: str) -> str:
+    """Lower-case hex SHA-256 of secret, fingerprint and expiry, one after the other (contract 1.4)."""
+    return hashlib.sha256(
+        f"{secret}{fingerprint_id}{expires_at}".encode("utf-8", "surrogateescape")
+    ).hexdigest()
+
+
+def issue_code(secret: str, fingerprint_id: str, now: datetime) -> Code:
+    """A code of one hour. Nothing is written."""
+    expires_at = str(_milliseconds(now + CODE_LIFETIME))
+    return Code(fingerprint_id, expires_at, code_hash(secret, fingerprint_id, expires_at))
+
+
+def read_code(text: str) -> Code | None:
+    """The parts of a code; None when it has not three. A fingerprint may hold dots (contract 1.4, fix)."""
+    parts = text.rsplit(".", 2)
+    return Code(*parts) if len(parts) == 3 else None
+
+
+def examine(database: Database, secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
+    """What this code would do for this user now. Writes nothing; checks in the order of contract 1.4."""
+    if code is None or not _is_signed(secret, code):
+        return Outcome.INVALID
+    until = _milliseconds(now)
+    if int(code.expires_at) < until:
+        return Outcome.EXPIRED
+    # The plain hash cannot tell "fp9" + "17…" from "fp" + "917…": no code of ours lives longer than an hour.
+    if int(code.expires_at) > until + CODE_LIFETIME // timedelta(milliseconds=1):
+        return Outcome.INVALID
+    mine = select(Session).where(Session.user_id == user.id, Session.cli_auth_hash == code.hash)
+    if database.scalars(mine.limit(1)).first() is not None:
+        return Outcome.CONNECTED
+    others = select(Session).where(
+        Session.fingerprint_id == code.fingerprint_id, Session.user_id != user.id, Session.expires > now
+    )
+    if database.scalars(others.limit(1)).first() is not None:
+        return Outcome.TAKEN
+    return Outcome.READY
+
+
+def connect(database: Database, secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
+    """Let the command line that asked for `code` in as `user`: DONE, or why not.
+
+    Locks the device's row, so that one code opened twice makes one session. Flushes.
+    """
+    outcome = examine(database, secret, code, user, now)
+    if outcome is not Outcome.READY or code is None:
+        return outcome
+    row = insert(Fingerprint).values(id=code.fingerprint_id, created_at=now).on_conflict_do_nothing()
+    database.execute(row)
+    database.execute(select(Fingerprint.id).where(Fingerprint.id == code.fingerprint_id).with_for_update())
+    outcome = examine(database, secret, code, user, now)
+    if outcome is not Outcome.READY:
+        return outcome
+    database.execute(
+        update(Fingerprint).where(Fingerprint.id == code.fingerprint_id).values(sig_hash=code.hash)
+    )
+    token = _token(secret, code, user.id, now)
+    database.add(
+        Session(
+            session_token=hash_token(token),
+            user_id=user.id,
+            type="cli",
+            expires=CLI_EXPIRES,
+            created_at=now,
+            fingerprint_id=code.fingerprint_id,
+            cli_auth_hash=code.hash,
+            token_hint=token[-4:],
+        )
+    )
+    database.flush()
+    return Outcome.DONE
+
+
+def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple[User, str] | None:
+    """User and raw token of the session that was made for this code; None as long as there is none.
+
+    None also for a wrong signature, an expired code, and a session made under another server secret.
+    """
+    if not _is_signed(secret, code) or int(code.expires_at) < _milliseconds(now):
+        return None
+    rows = database.execute(
+        select(Session, User)
+        .join(User, User.id == Session.user_id)
+        .where(
+            Session.type == "cli",
+            Session.fingerprint_id == code.fingerprint_id,
+            Session.cli_auth_hash == code.hash,
+            Session.expires > now,
+        )
+        .order_by(Session.created_at.desc())
+    )
+    for session, user in rows:
+        token = _token(secret, code, user.id, session.created_at)
+        if hmac.compare_digest(hash_token(token), session.session_token):
+            return user, token
+    return None
+
+
+def disconnect(database: Database, token: str, user_id: str, fingerprint_id: str) -> bool:
+    """Delete exactly the session of this token, user and device, and the device's signature; whether there was one."""
+    row = database.scalars(
+        select(Session)
+        .where(
+            Session.session_token == hash_token(token),
+            Session.user_id == user_id,
+            Session.fingerprint_id == fingerprint_id,
+        )
+        .with_for_update()
+    ).one_or_none()
+    if row is None:
+        return False
+    database.delete(row)
+    database.flush()
+    database.execute(update(Fingerprint).where(Fingerprint.id == fingerprint_id).values(sig_hash=None))
+    return True
+
+
+def _is_signed(secret: str, code: Code) -> bool:
+    if not (code.expires_at.isascii() and code.expires_at.isdigit() and len(code.expires_at) <= 15):
+        return False
+    expected = code_hash(secret, code.fingerprint_id, code.expires_at)
+    return hmac.compare_digest(expected.encode(), code.hash.encode("utf-8", "surrogateescape"))
+
+
+def _token(secret: str, code: Code, user_id: str, created_at: datetime) -> str:
+    message = "\0".join(("stoa cli token", code.text, user_id, created_at.isoformat(timespec="microseconds")))
+    digest = hmac.digest(secret.encode(), message.encode("utf-8", "surrogateescape"), "sha256")
+    return str(uuid.UUID(bytes=digest[:16], version=4))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

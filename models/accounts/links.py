@@ -1,0 +1,55 @@
+"""Magic links: mailed or printed, fifteen minutes, used once. The table keeps the SHA-256 of the token."""
+
+import secrets
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+
+from models.accounts.credentials import hash_token
+from models.accounts.sessions import LoginLink
+from models.db import Database
+
+LIFETIME = timedelta(minutes=15)
+
+
+def issue(
+    database: Database, email: str, *, next: str | None = None, now: datetime, ip: str | None = None
+) -> str:
+    """Make a link for a (clean) address. Answers its path on this server, with the raw token, which is kept nowhere.
+
+    `next` is the path to show after signing in; the caller has made sure it is ours. Flushes.
+    """
+    token = secrets.token_urlsafe(32)
+    database.add(
+        LoginLink(
+            token_hash=hash_token(token),
+            email=email,
+            next=next,
+            created_at=now,
+            expires_at=now + LIFETIME,
+            ip=ip,
+        )
+    )
+    database.flush()
+    return f"/login/link/{token}"
+
+
+def find(database: Database, token: str, now: datetime) -> LoginLink | None:
+    """The link, when it can still be used. Looking does not use it up."""
+    return database.scalars(
+        select(LoginLink).where(
+            LoginLink.token_hash == hash_token(token), LoginLink.used_at.is_(None), LoginLink.expires_at > now
+        )
+    ).one_or_none()
+
+
+def use(database: Database, token: str, now: datetime) -> LoginLink | None:
+    """Use the link up: of any number of tries at once, one gets it and the others None."""
+    return database.scalars(
+        update(LoginLink)
+        .where(
+            LoginLink.token_hash == hash_token(token), LoginLink.used_at.is_(None), LoginLink.expires_at > now
+        )
+        .values(used_at=now)
+        .returning(LoginLink)
+    ).one_or_none()

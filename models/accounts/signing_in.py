@@ -1,0 +1,153 @@
+"""Who signs in: an outside identity or a proven e-mail address becomes a user, the same one each time.
+
+A user is found by the outside identity (`account`), else by the *verified* e-mail address, else made. An address
+that nobody proved joins nothing and makes nobody: the door has it proved by a link first.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from models import billing
+from models.accounts.sessions import Session
+from models.accounts.users import OAuthAccount, User
+from models.db import Database
+from models.errors import Conflict, Invalid
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an outside provider says of somebody. `subject` is the provider's own unchanging id."""
+
+    provider: str
+    subject: str
+    email: str
+    verified: bool
+    name: str | None = None
+    image: str | None = None
+
+
+def clean_email(text: str) -> str:
+    """The address in the form addresses are kept and compared in. Raises Invalid with field `email`."""
+    try:
+        checked = validate_email(text.strip(), check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError:
+        sentence = "Enter an address like name@example.org."
+        raise Invalid(sentence, fields={"email": sentence}) from None
+    return checked.normalized.lower()
+
+
+def by_email(database: Database, email: str) -> User | None:
+    """The user with this (clean) address."""
+    return database.scalars(select(User).where(User.email == email)).one_or_none()
+
+
+def by_identity(database: Database, identity: Identity) -> User | None:
+    """The user this outside identity already signs in."""
+    return database.scalars(
+        select(User)
+        .join(OAuthAccount, OAuthAccount.user_id == User.id)
+        .where(
+            OAuthAccount.provider == identity.provider,
+            OAuthAccount.provider_account_id == identity.subject,
+        )
+    ).one_or_none()
+
+
+def sign_in_proven(
+    database: Database, email: str, now: datetime, *, free_credits: int, name: str | None = None
+) -> tuple[User, bool]:
+    """The user whose (clean) address was just proved, made when missing, and whether they are new.
+
+    A new user gets the signup grant of `free_credits`. Two first sign-ins at once make one user: the unique address decides. A row
+    that held the address without proof changes hands: identities and sessions from before are removed, since
+    whoever made them never showed the address to be theirs. Flushes.
+    """
+    user, new = _find_or_make(database, email, now, name=name, free_credits=free_credits)
+    if user.email_verified is None:
+        database.execute(delete(OAuthAccount).where(OAuthAccount.user_id == user.id))
+        database.execute(
+            delete(Session).where(Session.user_id == user.id).execution_options(synchronize_session=False)
+        )
+        user.email_verified = now
+        database.flush()
+    return user, new
+
+
+def sign_in_identity(
+    database: Database, identity: Identity, now: datetime, *, free_credits: int
+) -> tuple[User, bool] | None:
+    """The user of an outside identity, and whether they are new; None when its address must be proved first.
+
+    A known identity is its user, whatever its address says today. An unknown one joins the user with the same
+    address, or makes one, only if the provider verified the address. Flushes.
+    """
+    user = by_identity(database, identity)
+    if user is not None:
+        return user, False
+    if not identity.verified:
+        return None
+    user, new = sign_in_proven(
+        database, clean_email(identity.email), now, free_credits=free_credits, name=identity.name
+    )
+    attach(database, user, identity)
+    return user, new
+
+
+def attach(database: Database, user: User, identity: Identity) -> None:
+    """Let an outside identity sign in `user` from now on. The provider's tokens are not kept: nothing needs them."""
+    values = {
+        "user_id": user.id,
+        "type": "oauth" if identity.provider == "github" else "oidc",
+        "provider": identity.provider,
+        "provider_account_id": identity.subject,
+    }
+    database.execute(insert(OAuthAccount).values(values).on_conflict_do_nothing())
+    user.name = user.name or identity.name
+    user.image = user.image or identity.image
+    database.flush()
+
+
+def create(
+    database: Database, email: str, now: datetime, *, free_credits: int, name: str | None = None
+) -> User:
+    """Make a user for an operator, who vouches for the (clean) address. Raises Conflict when it is taken."""
+    user, new = _find_or_make(database, email, now, name=name, free_credits=free_credits)
+    if not new:
+        raise Conflict(f"{email} already has an account: {user.id}.")
+    user.email_verified = now
+    database.flush()
+    return user
+
+
+def ban(database: Database, user: User, banned: bool) -> bool:
+    """Refuse the user's model calls, or allow them again; whether that changed anything. Flushes."""
+    changed = user.banned != banned
+    user.banned = banned
+    database.flush()
+    return changed
+
+
+def _find_or_make(
+    database: Database, email: str, now: datetime, *, name: str | None, free_credits: int
+) -> tuple[User, bool]:
+    user = by_email(database, email)
+    if user is not None:
+        return user, False
+    made = database.scalars(
+        insert(User)
+        .values(email=email, name=name, email_verified=now, created_at=now)
+        .on_conflict_do_nothing(index_elements=[User.email])
+        .returning(User)
+    ).one_or_none()
+    if made is None:
+        # Somebody was faster: their transaction has ended, or the insert would still wait.
+        user = by_email(database, email)
+        if user is None:
+            raise Conflict("This address was just in use. Try again.")
+        return user, False
+    billing.signup_grant(database, made.id, free_credits, now)
+    return made, True

@@ -1,0 +1,148 @@
+"""The job queue (procrastinate on the same PostgreSQL): what waits, what recurs, and the worker that does both.
+
+A job is enqueued in the transaction of its cause, so it exists exactly when its cause was committed. It runs at
+least once: a worker that dies in the middle has its job started again, so every verb behind a job is idempotent
+or says what a repetition does.
+"""
+
+import asyncio
+import importlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import procrastinate
+from procrastinate import RetryDecision
+from procrastinate.jobs import Job
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from models.db import engine_options, now
+from models.settings import get_settings
+
+log = logging.getLogger("stoa.jobs")
+
+CONCURRENCY = 4
+STALLED_AFTER = 60.0  # seconds without a sign of life from the worker that held a job
+
+# Enqueuing borrows the caller's connection, so this connector never opens one; `work` replaces it.
+queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+
+_engine: Engine | None = None
+
+
+class Backoff(procrastinate.BaseRetryStrategy):
+    """Try again after each of the given waits (seconds), unless the error says that repeating cannot help."""
+
+    def __init__(self, *waits: int) -> None:
+        self.waits = waits
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """None once the waits are used up, or for an error with `permanent = True`."""
+        if getattr(exception, "permanent", False) or job.attempts >= len(self.waits):
+            log.error("job %s (%s) failed and is given up", job.task_name, job.id, exc_info=exception)
+            return None
+        wait = self.waits[job.attempts]
+        log.warning("job %s (%s) failed, again in %d s: %s", job.task_name, job.id, wait, exception)
+        return RetryDecision(retry_in={"seconds": wait})
+
+
+def enqueue(
+    session: Session,
+    task: procrastinate.tasks.Task[..., Any, ...],
+    *,
+    at: datetime | None = None,
+    **arguments: Any,
+) -> int:
+    """Put a job into the queue in the session's own transaction; returns the job's id.
+
+    Nothing runs unless the caller commits. `at` (aware) postpones it. Arguments are stored as JSON, readable by
+    whoever reads the database: pass ids, and seal what is secret.
+    """
+    connection = session.connection().connection.driver_connection
+    return task.configure(connection=connection, schedule_at=at).defer(**arguments)
+
+
+def work(database_url: str, *, wait: bool = True) -> None:
+    """Run jobs until SIGTERM or SIGINT (`wait=False`: until none is due). Raises when PostgreSQL is lost."""
+    global _engine
+    _engine = create_engine(database_url, **engine_options(pool_size=CONCURRENCY))
+    conninfo = _engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        asyncio.run(_work(conninfo, wait))
+    finally:
+        _engine.dispose()
+        _engine = None
+
+
+async def _work(conninfo: str, wait: bool) -> None:
+    # What a job's end means is logged by Backoff; the library would add the job's arguments to the line.
+    logging.getLogger("procrastinate.worker").addFilter(_not_an_outcome)
+    connector = procrastinate.PsycopgConnector(conninfo=conninfo, min_size=1, max_size=CONCURRENCY)
+    with queue.replace_connector(connector) as app:
+        async with app.open_async():
+            await app.run_worker_async(
+                wait=wait,
+                name="stoa",
+                concurrency=CONCURRENCY,
+                delete_jobs="successful",
+                listen_notify=wait,
+                install_signal_handlers=wait,
+                shutdown_graceful_timeout=15,
+                fetch_job_polling_interval=10,
+            )
+
+
+def _not_an_outcome(record: logging.LogRecord) -> bool:
+    return not str(getattr(record, "action", "")).startswith(("job_error", "job_aborted"))
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session of the worker's own for one job; commits at its end, rolls back on an error."""
+    if _engine is None:
+        raise RuntimeError("jobs run in the worker only")
+    with Session(_engine, expire_on_commit=False) as session:
+        yield session
+        session.commit()
+
+
+def _verb(module: str, name: str) -> Callable[..., Any]:
+    # Rooms import this module to enqueue, so it reaches them only when a job runs.
+    verb: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return verb
+
+
+@queue.task(name="mail.deliver", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
+def deliver_mail(sealed: str) -> None:
+    """Send one message; a repetition may send it twice."""
+    _verb("models.mail", "deliver_sealed")(get_settings(), sealed)
+
+
+@queue.periodic(cron="* * * * * */20")
+@queue.task(name="billing.sweep", queueing_lock="billing.sweep", lock="billing.sweep", retry=Backoff())
+def sweep_credit(timestamp: int) -> None:
+    """Expire holds of dead workers and grants whose time is over."""
+    with transaction() as session:
+        _verb("models.billing", "sweep")(session, now())
+
+
+@queue.periodic(cron="17 3 * * *")
+@queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
+def forget_expired(timestamp: int) -> None:
+    """Delete sessions, login links and CLI codes that ended."""
+    with transaction() as session:
+        _verb("models.accounts.credentials", "forget_expired")(session, now())
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="jobs.rescue", queueing_lock="jobs.rescue", retry=Backoff(), pass_context=True)
+async def rescue_stalled(context: procrastinate.JobContext, timestamp: int) -> None:
+    """Start the jobs of dead workers again."""
+    manager = context.app.job_manager
+    for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_AFTER):
+        log.warning("job %s (%s) lost its worker and starts again", job.task_name, job.id)
+        await manager.retry_job(job)

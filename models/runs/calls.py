@@ -1,0 +1,191 @@
+"""One model call of a run, opened: who, how long, its tokens and prices, its ledger entries, its messages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, cast, func, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONPATH
+
+from models.accounts import Session
+from models.billing import CreditEntry, CreditLedger
+from models.db import db
+from models.errors import NotFound
+from models.gateway import GatewayCall
+from models.runs.run import AgentRun
+from models.runs.transcript import Transcript, transcript
+from models.usage import Message
+
+MILLION = Decimal(1_000_000)
+MESSAGES_SHOWN = 60
+MOST_MESSAGES = 2_000
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One disjoint kind of token: how many, dollars per million (None: not known), dollars in all."""
+
+    name: str
+    tokens: int
+    price: Decimal | None
+    cost: Decimal | None
+
+
+@dataclass(frozen=True)
+class LedgerLine:
+    """A movement that settled the call. `grant_type` says which credits paid."""
+
+    at: datetime
+    kind: str
+    amount: int
+    grant_type: str | None
+    balance_after: int
+
+
+@dataclass(frozen=True)
+class CallDetail:
+    """All that the page of a call shows. `key_name` is the name its key goes by, never the key."""
+
+    call: GatewayCall
+    run: AgentRun
+    byok: bool
+    key_name: str | None
+    buckets: Sequence[Bucket]
+    request_price: Decimal | None
+    ledger: Sequence[LedgerLine]
+    transcript: Transcript
+    previous: str | None
+    next: str | None
+
+    @property
+    def priced(self) -> Decimal | None:
+        """What the kept prices come to, dollars; None when they are not all known."""
+        costs = [bucket.cost for bucket in self.buckets if bucket.tokens]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):
+            return None
+        return sum(known, self.request_price or Decimal(0))
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, each counted once."""
+        return sum(bucket.tokens for bucket in self.buckets)
+
+    @property
+    def tokens_per_second(self) -> Decimal | None:
+        """Output speed after the first token; None when it cannot be told."""
+        call = self.call
+        span = call.latency_ms - call.ttft_ms if call.ttft_ms is not None else 0
+        return Decimal(call.output_tokens * 1000) / span if span >= 100 and call.output_tokens else None
+
+
+def call_of(user_id: str, run: AgentRun, request_id: str, *, all_messages: bool = False) -> CallDetail:
+    """A call of the user's run. Raises NotFound, also for a call of another run or another person.
+
+    At most 60 messages are read unless `all_messages`, then at most 2,000: the last ones.
+    """
+    mine = (GatewayCall.user_id == user_id, GatewayCall.run_id == run.id)
+    call = db.session.scalar(select(GatewayCall).where(*mine, GatewayCall.request_id == request_id))
+    if call is None:
+        raise NotFound("There is no such call in this run")
+    byok, said = _said(user_id, call, MOST_MESSAGES if all_messages else MESSAGES_SHOWN)
+    return CallDetail(
+        call,
+        run,
+        byok,
+        _key_name(user_id, call),
+        _buckets(call),
+        _figure(call.price, "request"),
+        _ledger(call),
+        said,
+        *_neighbours(mine, call),
+    )
+
+
+def _said(user_id: str, call: GatewayCall, most: int) -> tuple[bool, Transcript]:
+    """Whether the caller's own provider key paid, and what was said: the last messages only, since a request
+    may be megabytes."""
+    length = case(
+        (func.jsonb_typeof(Message.request) == "array", func.jsonb_array_length(Message.request)), else_=1
+    )
+    last = func.jsonb_path_query_array(Message.request, cast(f"$[last - {most - 1} to last]", JSONPATH))
+    query = select(Message.byok, last, length, Message.response, Message.reasoning_text).where(
+        Message.user_id == user_id, Message.id == call.message_id
+    )
+    found = db.session.execute(query).one_or_none() if call.message_id else None
+    if found is None:
+        return False, Transcript(None, None)
+    byok, request, total, response, reasoning = found
+    return byok, transcript(request, total, response, reasoning)
+
+
+def _key_name(user_id: str, call: GatewayCall) -> str | None:
+    if call.key_id is None:
+        return None
+    key = db.session.scalar(
+        select(Session).where(Session.user_id == user_id, Session.session_token == call.key_id)
+    )
+    if key is None:
+        return "a key that was revoked"
+    kinds = {"web": "browser session", "cli": "command line", "pat": "API key"}
+    return key.name or f"{kinds[key.type]} {key.token_hint}"
+
+
+def _buckets(call: GatewayCall) -> list[Bucket]:
+    """Input by where it came from, then output; reasoning stands apart only where its price does."""
+    reasoning = min(call.reasoning_tokens, call.output_tokens)
+    apart = _figure(call.price, "reasoning") is not None
+    rows = [
+        ("Input", call.uncached_input_tokens, "input"),
+        ("Input, written to cache", call.cache_write_tokens, "cache_write"),
+        ("Input, read from cache", call.cache_read_tokens, "cache_read"),
+        ("Output", call.output_tokens - (reasoning if apart else 0), "output"),
+        *([("Reasoning", reasoning, "reasoning")] if apart else []),
+    ]
+    return [_bucket(name, tokens, _figure(call.price, key)) for name, tokens, key in rows]
+
+
+def _bucket(name: str, tokens: int, price: Decimal | None) -> Bucket:
+    return Bucket(name, tokens, price, None if price is None else price * tokens / MILLION)
+
+
+def _figure(price: Mapping[str, Any] | None, key: str) -> Decimal | None:
+    value = (price or {}).get(key)
+    if not isinstance(value, str | int):
+        return None
+    try:
+        figure = Decimal(value)
+    except InvalidOperation:
+        return None
+    return figure if figure.is_finite() else None
+
+
+def _ledger(call: GatewayCall) -> list[LedgerLine]:
+    """The entries of the call's debit, in the order they were written."""
+    if call.message_id is None:
+        return []
+    query = (
+        select(CreditEntry, CreditLedger.type)
+        .outerjoin(CreditLedger, CreditLedger.operation_id == CreditEntry.operation_id)
+        .where(CreditEntry.account_id == call.account_id, CreditEntry.message_id == call.message_id)
+        .order_by(CreditEntry.id)
+        .limit(50)
+    )
+    return [
+        LedgerLine(entry.created_at, entry.kind, entry.amount, grant_type, entry.balance_after)
+        for entry, grant_type in db.session.execute(query)
+    ]
+
+
+def _neighbours(mine: Sequence[ColumnElement[bool]], call: GatewayCall) -> tuple[str | None, str | None]:
+    """The calls of the run before and after this one."""
+    place = tuple_(GatewayCall.started_at, GatewayCall.request_id)
+    here = tuple_(call.started_at, call.request_id)
+    order = (GatewayCall.started_at, GatewayCall.request_id)
+    base = select(GatewayCall.request_id).where(*mine).limit(1)
+    before = base.where(place < here).order_by(*(column.desc() for column in order)).scalar_subquery()
+    after = base.where(place > here).order_by(*order).scalar_subquery()
+    row = db.session.execute(select(before, after)).one()
+    return row[0], row[1]

@@ -1,0 +1,190 @@
+"""Every migration goes up and down, on an empty and on a seeded database, and ends where the models are."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import flask_migrate
+import pytest
+from alembic.script import ScriptDirectory
+from flask import Flask
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.pool import NullPool
+
+from app import create_app
+from models.db import db
+from models.settings import Settings
+from tests import factories
+
+ROOT = Path(__file__).parents[2]
+REVISIONS = [
+    revision.revision
+    for revision in reversed(list(ScriptDirectory(str(ROOT / "migrations")).walk_revisions()))
+]
+
+
+@pytest.fixture
+def fresh(postgres_url: str) -> Iterator[URL]:
+    """A database nobody has migrated, on the tests' server."""
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with server.connect() as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS stoa_migrations WITH (FORCE)"))
+        connection.execute(text("CREATE DATABASE stoa_migrations"))
+    yield make_url(postgres_url).set(database="stoa_migrations")
+    with server.connect() as connection:
+        connection.execute(text("DROP DATABASE stoa_migrations WITH (FORCE)"))
+
+
+@pytest.fixture
+def migrated(fresh: URL, settings: Settings) -> Iterator[Flask]:
+    """The application on that database, inside its context, nothing migrated yet."""
+    app = create_app(settings, database_url=fresh.render_as_string(hide_password=False))
+    with app.app_context():
+        yield app
+        db.engine.dispose()
+
+
+@pytest.fixture
+def plain(fresh: URL) -> Engine:
+    return create_engine(fresh, poolclass=NullPool)
+
+
+def left(engine: Engine) -> set[str]:
+    """Names of everything of ours in the database: relations, types, functions, triggers."""
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+                " UNION SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace"
+                " UNION SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+                " UNION SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
+            )
+        )
+        return {name for (name,) in found if "alembic_version" not in name}
+
+
+def shape(engine: Engine) -> list[tuple[str, ...]]:
+    """Every column, index, constraint, function and trigger as PostgreSQL prints it."""
+    queries = (
+        "SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull::text,"
+        " coalesce(pg_get_expr(adbin, adrelid), '') FROM pg_attribute"
+        " JOIN pg_class ON pg_class.oid = attrelid AND relnamespace = 'public'::regnamespace"
+        " LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attnum > 0 AND NOT attisdropped",
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace",
+        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+    )
+    with engine.connect() as connection:
+        return sorted(tuple(row) for query in queries for row in connection.execute(text(query)))
+
+
+def seed(engine: Engine) -> None:
+    with OrmSession(engine) as session:
+        alice, bob = factories.user(session, "alice"), factories.user(session, "bob")
+        org = factories.org(session, alice, members=(bob,))
+        factories.token(session, alice)
+        factories.token(session, bob, type="cli", fingerprint_id=factories.fingerprint(session).id)
+        factories.grant(session, alice, 100, balance=-20)
+        factories.grant(session, alice, type="organization", org_id=org.id)
+        factories.hold(session, alice)
+        factories.referral(session, alice, bob)
+        run = factories.run(session, alice)
+        factories.run(session, alice, "researcher", parent=run, status="completed")
+        factories.step(session, run)
+        factories.call(session, alice, message=factories.message(session, alice), run_id=run.id)
+        factories.agent(session, factories.publisher(session, org))
+
+
+def rows(engine: Engine) -> dict[str, int]:
+    tables = (
+        '"user"',
+        "org",
+        "org_member",
+        "session",
+        "credit_ledger",
+        "credit_entry",
+        "credit_hold",
+        "agent_run",
+        "message",
+        "agent_config",
+    )
+    with engine.connect() as connection:
+        return {
+            table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() for table in tables
+        }
+
+
+def test_models_and_migrations_agree(migrated: Flask) -> None:
+    flask_migrate.upgrade()
+    flask_migrate.check()
+
+
+def test_every_step_goes_down_and_up_again_from_empty(migrated: Flask, plain: Engine) -> None:
+    shapes = []
+    for revision in REVISIONS:
+        flask_migrate.upgrade(revision=revision)
+        shapes.append(shape(plain))
+    for revision, before in zip(reversed(REVISIONS), reversed(shapes), strict=True):
+        assert shape(plain) == before, revision
+        flask_migrate.downgrade(revision="-1")
+    assert left(plain) == set()
+    flask_migrate.upgrade()
+    assert shape(plain) == shapes[-1]
+
+
+def test_every_step_goes_down_and_up_again_with_rows(migrated: Flask, plain: Engine) -> None:
+    flask_migrate.upgrade()
+    seed(plain)
+    before = rows(plain)
+    assert 0 not in before.values()
+    for revision in reversed(REVISIONS[:-1]):
+        flask_migrate.downgrade(revision=revision)
+        assert rows(plain) == before, revision
+    flask_migrate.upgrade()
+    assert rows(plain) == before
+    flask_migrate.downgrade(revision="base")
+    assert left(plain) == set()
+    flask_migrate.upgrade()
+    assert set(rows(plain).values()) == {0}
+
+
+def test_the_history_is_one_line_and_its_files_are_dated() -> None:
+    script = ScriptDirectory(str(ROOT / "migrations"))
+    assert len(script.get_heads()) == 1
+    for revision in script.walk_revisions():
+        name = Path(revision.path).name
+        assert re.fullmatch(rf"\d{{8}}_{revision.revision}_[a-z0-9_]+\.py", name), name
+
+
+def test_two_machines_may_migrate_at_the_same_time(fresh: URL, plain: Engine, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "DATABASE_URL": fresh.render_as_string(hide_password=False),
+        "STOA_DATA_DIR": str(tmp_path),
+        "PYTHONWARNINGS": "error",
+    }
+    command = [sys.executable, "-m", "flask", "db", "upgrade"]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        output, _ = process.communicate(timeout=100)
+        assert process.returncode == 0, output
+    assert "agent_run" in left(plain)
+
+
+def test_a_migration_does_not_queue_behind_a_reader(migrated: Flask, plain: Engine) -> None:
+    flask_migrate.upgrade()
+    with plain.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM agent_run"))
+        with pytest.raises(Exception, match="lock timeout"):
+            flask_migrate.downgrade(revision="base")
+    assert "agent_run" in left(plain)

@@ -1,0 +1,156 @@
+"""Lists of runs and their sums: whose they are, what they cost, where a page ends."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session as OrmSession
+
+from models.errors import Invalid, NotFound
+from models.runs import history
+from models.runs.history import RunFilter
+from tests import factories
+from tests.factories import Person, now
+
+
+@pytest.fixture
+def domain(app: Flask) -> Iterator[None]:
+    with app.app_context():
+        yield
+
+
+def test_a_list_holds_only_my_runs_newest_first(
+    domain: None, session: OrmSession, alice: Person, mallory: Person
+) -> None:
+    old = factories.run(session, alice.user, created_at=now() - timedelta(hours=2), status="completed")
+    new = factories.run(session, alice.user, created_at=now() - timedelta(hours=1), status="failed")
+    factories.run(session, mallory.user)
+    page = history.runs_of(alice.id, RunFilter())
+    assert [line.run.id for line in page.lines] == [new.id, old.id]
+    assert page.next is None
+
+
+def test_pages_meet_without_gap_or_repeat_even_when_runs_start_together(
+    domain: None, session: OrmSession, alice: Person
+) -> None:
+    together = now() - timedelta(minutes=5)
+    made = {factories.run(session, alice.user, created_at=together).id for _ in range(7)}
+    seen: list[str] = []
+    key: str | None = None
+    for _ in range(4):
+        page = history.runs_of(alice.id, RunFilter(), key, limit=2)
+        seen += [line.run.id for line in page.lines]
+        key = page.next
+    assert key is None
+    assert len(seen) == 7
+    assert set(seen) == made
+
+
+@pytest.mark.parametrize(
+    "key", ["x", "%%%", "YWJj", "MjAyNi0xMS0yMFQxMDowMDowMCBpZA", "AAAA", "é", "a" * 10_000]
+)
+def test_a_key_from_elsewhere_is_refused(domain: None, alice: Person, key: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        history.runs_of(alice.id, RunFilter(), key)
+    assert refused.value.status == 400
+
+
+def test_filters_by_agent_status_and_time(domain: None, session: OrmSession, alice: Person) -> None:
+    base = datetime(2026, 11, 1, tzinfo=UTC)
+    review = factories.run(session, alice.user, "acme/code-reviewer@2.4.1", status="failed", created_at=base)
+    local = factories.run(session, alice.user, "my_100%_agent", created_at=base + timedelta(days=2))
+
+    def found(chosen: RunFilter) -> list[str]:
+        return [line.run.id for line in history.runs_of(alice.id, chosen).lines]
+
+    assert found(RunFilter(agent="Reviewer")) == [review.id]
+    assert found(RunFilter(agent="100%_")) == [local.id]
+    assert found(RunFilter(agent="100x_")) == []
+    assert found(RunFilter(status="failed")) == [review.id]
+    assert found(RunFilter(since=base + timedelta(days=1))) == [local.id]
+    assert found(RunFilter(until=base + timedelta(days=1))) == [review.id]
+    assert found(RunFilter(agent="reviewer", status="completed")) == []
+
+
+def test_spawned_runs_are_listed_only_when_asked_for(
+    domain: None, session: OrmSession, alice: Person, mallory: Person
+) -> None:
+    top = factories.run(session, alice.user, created_at=now() - timedelta(minutes=3))
+    child = factories.run(session, alice.user, parent=top, created_at=now() - timedelta(minutes=2))
+    strangers = factories.run(session, mallory.user)
+    orphan = factories.run(session, alice.user, parent=strangers, created_at=now() - timedelta(minutes=1))
+    lost = factories.run(session, alice.user, ancestor_run_ids=["gone"], created_at=now())
+    plain = [line.run.id for line in history.runs_of(alice.id, RunFilter()).lines]
+    assert plain == [lost.id, orphan.id, top.id]
+    every = [line.run.id for line in history.runs_of(alice.id, RunFilter(spawned=True)).lines]
+    assert every == [lost.id, orphan.id, child.id, top.id]
+
+
+def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
+    domain: None, session: OrmSession, alice: Person, mallory: Person
+) -> None:
+    top = factories.run(session, alice.user)
+    child = factories.run(session, alice.user, parent=top, status="failed")
+    grandchild = factories.run(session, alice.user, parent=child)
+    claims = factories.run(session, mallory.user, parent=top)
+    factories.call(session, alice.user, run_id=top.id, credits=5, cost=Decimal("0.05"), output_tokens=7)
+    factories.call(session, alice.user, run_id=top.id, state="failed", error="boom")
+    factories.call(session, alice.user, run_id=child.id, credits=3, uncached_input_tokens=100)
+    factories.call(session, alice.user, run_id=grandchild.id, credits=2, cache_read_tokens=10)
+    factories.call(session, mallory.user, run_id=claims.id, credits=100)
+    factories.call(session, mallory.user, run_id=top.id, credits=100)
+    factories.step(session, top, 1)
+    sums = history.sums_of(alice.id, [top.id, child.id, claims.id])
+    assert sums[top.id].own.credits == 5
+    assert sums[top.id].own.cost == Decimal("0.05")
+    assert (sums[top.id].own.calls, sums[top.id].own.failed) == (2, 1)
+    assert sums[top.id].all.credits == 10
+    assert sums[top.id].all.tokens == 117
+    assert (sums[top.id].steps, sums[top.id].spawned, sums[top.id].spawned_failed) == (1, 2, 1)
+    assert sums[child.id].all.credits == 5
+    assert sums[claims.id] == history.RunSums()
+    assert history.sums_of(alice.id, []) == {}
+
+
+def test_a_strangers_run_is_not_found(
+    domain: None, session: OrmSession, alice: Person, mallory: Person
+) -> None:
+    run = factories.run(session, alice.user)
+    assert history.line_of(alice.id, run.id).run.id == run.id
+    for user_id, run_id in ((mallory.id, run.id), (alice.id, "nope"), (alice.id, "nul\x00"), (alice.id, "")):
+        with pytest.raises(NotFound):
+            history.line_of(user_id, run_id)
+
+
+def test_a_running_run_without_news_for_a_day_is_silent(
+    domain: None, session: OrmSession, alice: Person
+) -> None:
+    long_ago = now() - timedelta(days=3)
+    silent = factories.run(session, alice.user, created_at=long_ago)
+    factories.step(session, silent, 1, created_at=long_ago, completed_at=long_ago + timedelta(minutes=1))
+    called = factories.run(session, alice.user, created_at=long_ago)
+    factories.call(session, alice.user, run_id=called.id)
+    waiting = factories.run(session, alice.user, created_at=long_ago)
+    factories.run(session, alice.user, parent=waiting)
+    ended = factories.run(session, alice.user, created_at=long_ago, status="completed", completed_at=long_ago)
+    line = history.line_of(alice.id, silent.id)
+    assert line.state == "silent"
+    assert not line.live
+    assert line.last_news == long_ago + timedelta(minutes=1)
+    assert line.duration_ms == 60_000
+    assert history.line_of(alice.id, called.id).live
+    assert history.line_of(alice.id, waiting.id).live
+    assert history.line_of(alice.id, ended.id).state == "completed"
+
+
+def test_agents_are_suggested_by_how_often_they_ran(
+    domain: None, session: OrmSession, alice: Person, mallory: Person
+) -> None:
+    for agent in ("acme/rare@1.0.0", "often", "acme/rarer@2.0.0", "often", ""):
+        factories.run(session, alice.user, agent)
+    factories.run(session, mallory.user, "hers")
+    assert history.agents_of(alice.id) == ["often", "rare", "rarer"]
+    assert history.has_runs(alice.id)
+    assert not history.has_runs("nobody")

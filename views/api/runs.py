@@ -1,0 +1,176 @@
+"""The JSON door of runs: START and FINISH, and the steps between them (contract section 2.3)."""
+
+import logging
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from flask import Blueprint, jsonify
+from flask.typing import ResponseReturnValue
+from pydantic import AfterValidator, Field
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.accounts import User
+from models.db import db
+from models.errors import Conflict, DomainError, Forbidden, NotFound
+from models.runs import recording
+from models.runs.recording import Ending, StepReport, StepStatus
+from views.api import body
+from views.api.body import Amount, BadBody, BadJson, Body, Count, Instant, Missing
+from views.guards import api_key, key_user
+
+log = logging.getLogger("stoa.runs")
+bp = Blueprint("runs_api", __name__)
+
+TEST_USER = "test-user-id"
+
+# Generous for any agent, and small enough for an index entry, a page and a reader.
+Name = Annotated[str, Field(max_length=500)]
+RunId = Annotated[str, Field(max_length=200)]
+Credits = Annotated[Amount, Field(le=10**15)]
+StartTime = Annotated[Instant, AfterValidator(recording.credible_start)]
+
+
+class Start(Body):
+    """`action: "START"`."""
+
+    action: Literal["START"]
+    agentId: Name
+    ancestorRunIds: Missing[Annotated[list[RunId], Field(max_length=100)]] = None
+
+
+class Step(Body):
+    """A step as the steps route takes it."""
+
+    stepNumber: Count
+    credits: Missing[Credits] = None
+    childRunIds: Missing[Annotated[list[RunId], Field(max_length=1000)]] = None
+    messageId: Annotated[str, Field(max_length=500)] | None = None
+    status: Missing[StepStatus] = None
+    errorMessage: Missing[str] = None
+    startTime: Missing[StartTime] = None
+
+    def report(self, step_id: str | None = None) -> StepReport:
+        """The step in the domain's words."""
+        return StepReport(
+            number=self.stepNumber,
+            credits=self.credits or Decimal(0),
+            child_run_ids=self.childRunIds or (),
+            message_id=self.messageId,
+            status=self.status or "completed",
+            error_message=self.errorMessage,
+            started_at=self.startTime,
+            id=step_id,
+        )
+
+
+class FinishedStep(Step):
+    """A step that comes with the finish; its `id` is kept where it is a UUID and free."""
+
+    id: Missing[RunId] = None
+
+
+class Finish(Body):
+    """`action: "FINISH"`; newer clients send their steps with it."""
+
+    action: Literal["FINISH"]
+    runId: str
+    status: Ending
+    totalSteps: Count
+    directCredits: Credits
+    totalCredits: Credits
+    errorMessage: Missing[str] = None
+    steps: Missing[Annotated[list[FinishedStep], Field(max_length=1000)]] = None
+
+
+ACTIONS: dict[str, type[Body]] = {"START": Start, "FINISH": Finish}
+
+
+@bp.post("/api/v1/agent-runs")
+def agent_runs() -> ResponseReturnValue:
+    """Start or finish a run of the caller. A finish of anybody else's run, or of none, changes nothing: 200."""
+    user = _caller()
+    if not isinstance(user, User):
+        return user
+    try:
+        asked = body.parse_tagged("action", ACTIONS, body.read_json())
+    except (BadJson, BadBody) as error:
+        return _refused(error)
+    if isinstance(asked, Finish):
+        return _finish(user, asked)
+    assert isinstance(asked, Start)
+    return _start(user, asked)
+
+
+@bp.post("/api/v1/agent-runs/<run_id>/steps")
+def steps(run_id: str) -> ResponseReturnValue:
+    """Add a step to a run of the caller, running or not. A second step of one number is a failure: 500."""
+    user = _caller()
+    if not isinstance(user, User):
+        return user
+    try:
+        step = body.read(Step)
+    except (BadJson, BadBody) as error:
+        return _refused(error)
+    if user.id == TEST_USER:
+        return jsonify(stepId="test-step-id")
+    try:
+        step_id = recording.add_step(user.id, run_id, step.report())
+        db.session.commit()
+    except (NotFound, Forbidden) as error:
+        return _error(error.message, error.status)
+    except (Conflict, SQLAlchemyError) as error:
+        return _failed("Failed to add agent step", error)
+    return jsonify(stepId=step_id)
+
+
+def _start(user: User, asked: Start) -> ResponseReturnValue:
+    try:
+        run_id = recording.start(user.id, asked.agentId, asked.ancestorRunIds or [])
+        db.session.commit()
+    except SQLAlchemyError as error:
+        return _failed("Failed to create agent run", error)
+    return jsonify(runId=run_id)
+
+
+def _finish(user: User, asked: Finish) -> ResponseReturnValue:
+    if user.id == TEST_USER:
+        return jsonify(success=True)
+    try:
+        recording.finish(
+            user.id,
+            asked.runId,
+            status=asked.status,
+            total_steps=asked.totalSteps,
+            direct_credits=asked.directCredits,
+            total_credits=asked.totalCredits,
+            error_message=asked.errorMessage,
+            steps=[step.report(step.id) for step in asked.steps or ()],
+        )
+        db.session.commit()
+    except SQLAlchemyError as error:
+        return _failed("Failed to finish agent run", error)
+    return jsonify(success=True)
+
+
+def _caller() -> User | ResponseReturnValue:
+    """Who the key belongs to, or the refusal: 401 without a key, 404 for one that is unknown."""
+    if api_key() is None:
+        return _error("Missing or invalid Authorization header", 401)
+    return key_user() or _error("Invalid API key or user not found", 404)
+
+
+def _refused(error: BadJson | BadBody) -> ResponseReturnValue:
+    if isinstance(error, BadBody):
+        return jsonify(error="Invalid request body", details=error.tree), 400
+    return _error("Invalid JSON in request body", 400)
+
+
+def _error(message: str, status: int) -> ResponseReturnValue:
+    return jsonify(error=message), status
+
+
+def _failed(message: str, error: Exception) -> ResponseReturnValue:
+    db.session.rollback()
+    if not isinstance(error, DomainError):
+        log.error("%s: %s", message, error)
+    return _error(message, 500)

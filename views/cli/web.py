@@ -1,0 +1,76 @@
+"""gunicorn's configuration. Read as a file by the parent of the web workers, which must import nothing of Stoa:
+gevent patches each worker before the application, and psycopg with it, is loaded there."""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+from gunicorn.workers.ggevent import GeventWorker
+
+
+class Worker(GeventWorker):
+    """Closes connections that only wait for their next request as soon as it is told to stop, so that an idle
+    browser does not hold up the end for the whole keep-alive time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.idle: dict[Any, Any] = {}
+
+    @contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """Around the wait for a request; ends silently when its time, or the worker's, is over."""
+        greenlet = gevent.getcurrent()
+        with gevent.Timeout(self.cfg.keepalive, False) as timeout:
+            self.idle[greenlet] = timeout
+            try:
+                yield
+            finally:
+                del self.idle[greenlet]
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        gevent.spawn(self._dismiss_idle)
+        super().run()
+
+    def _dismiss_idle(self) -> None:
+        while self.alive:
+            gevent.sleep(0.25)
+        while True:
+            for greenlet, timeout in list(self.idle.items()):
+                greenlet.kill(timeout, block=False)
+            gevent.sleep(0.25)
+
+
+def post_fork(arbiter: Any, worker: Any) -> None:
+    """Let each worker hold as many sockets as the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Once the application is loaded, log as it does."""
+    from views import logs
+
+    logs.speak()
+    logs.adopt("gunicorn.error")
+
+
+wsgi_app = "app:create_app()"
+worker_class = Worker
+worker_connections = 2000
+backlog = 2048
+keepalive = 65  # seconds, longer than the minute after which most proxies and clients let go
+timeout = 60  # seconds a worker may be stuck without giving way
+graceful_timeout = 20  # seconds that calls in flight get to end when the server stops
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  (the heartbeat file)
+limit_request_line = 8190
+limit_request_fields = 100
+limit_request_field_size = 16380
+accesslog = None
+loglevel = "warning"
+control_socket_disable = True
+proc_name = "stoa"
