@@ -257,12 +257,10 @@ BEGIN
     UPDATE credit_ledger
     SET principal = 0, balance = 0, description = concat(v_grant.description, ' (Revoked: ', p_reason, ')')
     WHERE operation_id = p_operation;
-    IF credits > 0 THEN
-        SELECT coalesce(sum(l.balance), 0) INTO v_total FROM credit_ledger l
-        WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0;
-        INSERT INTO credit_entry (account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, created_at)
-        VALUES (v_account, p_operation, 'revocation', -credits, 0, v_total, 'revocation', p_now);
-    END IF;
+    SELECT coalesce(sum(l.balance), 0) INTO v_total FROM credit_ledger l
+    WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0;
+    INSERT INTO credit_entry (account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, created_at)
+    VALUES (v_account, p_operation, 'revocation', -credits, 0, v_total, 'revocation', p_now);
 END $$;
 
 
@@ -282,12 +280,16 @@ BEGIN
     renewed := false;
     free := 0;
     referral := 0;
-    PERFORM credit_account_lock(p_user, NULL);
-    SELECT u.next_quota_reset INTO v_reset FROM "user" u WHERE u.id = p_user;
-    IF v_reset > v_now THEN
-        next_reset := v_reset AT TIME ZONE 'UTC';
-        RETURN;
-    END IF;
+    FOR v_look IN 1..2 LOOP
+        IF v_look = 2 THEN
+            PERFORM credit_account_lock(p_user, NULL);
+        END IF;
+        SELECT u.next_quota_reset INTO v_reset FROM "user" u WHERE u.id = p_user;
+        IF v_reset > v_now THEN
+            next_reset := v_reset AT TIME ZONE 'UTC';
+            RETURN;
+        END IF;
+    END LOOP;
     IF v_reset IS NULL OR v_reset < v_now - interval '50 years' THEN
         v_reset := v_now;
     END IF;

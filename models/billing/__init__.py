@@ -1,5 +1,22 @@
 """Credits and what they cost: the ledger, holds, subscriptions, referrals and ad rewards."""
 
+from models.billing.balances import KINDS, Balance, GrantLine, balance, used_since
+from models.billing.credits import credits_of
+from models.billing.holds import (
+    Admission,
+    Failure,
+    LedgerUnavailable,
+    LostHold,
+    Settled,
+    Settlement,
+    admit,
+    extend_hold,
+    extend_holds,
+    fail,
+    gateway_engine,
+    settle,
+    settle_many,
+)
 from models.billing.ledger import (
     ENTRY_KINDS,
     GRANT_TYPES,
@@ -9,21 +26,75 @@ from models.billing.ledger import (
     CreditLedger,
     SyncFailure,
 )
+from models.billing.movements import (
+    PRIORITIES,
+    Account,
+    Charged,
+    Granted,
+    Swept,
+    charge,
+    compact_id,
+    dismiss_lost,
+    grant,
+    lost_holds,
+    revoke,
+    sweep,
+)
 from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
+from models.billing.proof import Check, Difference, Proof, prove
+from models.billing.quota import Quota, ensure_quota, signup_grant
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 
 __all__ = [
     "ENTRY_KINDS",
     "GRANT_TYPES",
+    "KINDS",
+    "PRIORITIES",
     "REFERRAL_STATUSES",
     "SUBSCRIPTION_STATUSES",
+    "Account",
     "AdImpression",
+    "Admission",
+    "Balance",
+    "Charged",
+    "Check",
     "CreditAccount",
     "CreditEntry",
     "CreditHold",
     "CreditLedger",
+    "Difference",
+    "Failure",
+    "GrantLine",
+    "Granted",
+    "LedgerUnavailable",
     "LimitOverride",
+    "LostHold",
+    "Proof",
+    "Quota",
     "Referral",
+    "Settled",
+    "Settlement",
     "Subscription",
+    "Swept",
     "SyncFailure",
+    "admit",
+    "balance",
+    "charge",
+    "compact_id",
+    "credits_of",
+    "dismiss_lost",
+    "ensure_quota",
+    "extend_hold",
+    "extend_holds",
+    "fail",
+    "gateway_engine",
+    "grant",
+    "lost_holds",
+    "prove",
+    "revoke",
+    "settle",
+    "settle_many",
+    "signup_grant",
+    "sweep",
+    "used_since",
 ]

@@ -1,0 +1,69 @@
+"""The monthly cycle of a person's free credits: the grant at sign-up and its renewal (contract 3.6)."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from models.accounts.users import User
+from models.billing.movements import Account, Granted, call, grant
+from models.db import now as the_moment
+from models.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Where a person stands in the cycle. `free` and `referral` are the credits granted just now."""
+
+    next_reset: datetime
+    renewed: bool
+    free: int
+    referral: int
+
+
+def ensure_quota(session: Session, user_id: str, free_credits: int, *, now: datetime | None = None) -> Quota:
+    """Renew the monthly credits if the reset date has passed: `free_credits` for who never had a free grant, else
+    as many as the last one, 2,000 at most; and the referral bonus. Both expire at the new reset date.
+
+    Takes no lock while nothing is due. Of many at once, one renews. Commit afterwards. Raises NotFound.
+    """
+    row = call(
+        session,
+        "SELECT * FROM credit_quota(:user, :free, :now)",
+        user=user_id,
+        free=free_credits,
+        now=now or the_moment(),
+    )
+    if row.renewed:
+        user = session.identity_map.get(session.identity_key(User, user_id))
+        if user is not None:
+            session.expire(user, ["next_quota_reset"])
+    return Quota(row.next_reset, row.renewed, row.free or 0, row.referral or 0)
+
+
+def signup_grant(
+    session: Session, user_id: str, free_credits: int, now: datetime | None = None
+) -> Granted | None:
+    """The free credits of a new account, until its first reset date. Once per user, however often it is called.
+
+    None when `free_credits` is 0: such a server gives nothing. Raises NotFound.
+    """
+    now = now or the_moment()
+    user = session.get(User, user_id)
+    if user is None:
+        raise NotFound("There is no such user.")
+    if free_credits <= 0:
+        return None
+    quota = ensure_quota(session, user_id, 0, now=now)
+    compact = hashlib.sha256(user_id.encode()).hexdigest()[:20]
+    return grant(
+        session,
+        Account(user_id=user_id),
+        free_credits,
+        "free",
+        operation_id=f"free-{user_id}-{compact}",
+        description="Free credits",
+        expires_at=quota.next_reset,
+        now=now,
+    )

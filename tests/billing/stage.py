@@ -1,0 +1,119 @@
+"""What the ledger's tests share: people with keys, calls of a wanted price, and a look at the books."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from models import billing
+from models.accounts import User
+from models.billing import Account, Admission, CreditLedger, Settled, Settlement
+from tests import factories
+
+NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MARGIN = Decimal("0.055")
+
+
+@dataclass(frozen=True)
+class Payer:
+    """A user with a key."""
+
+    id: str
+    key: str
+
+    @property
+    def account(self) -> Account:
+        return Account(user_id=self.id)
+
+
+def payer(session: Session, name: str = "alice", **columns: Any) -> Payer:
+    """A user whose quota cycle is not due, and the hash of their key."""
+    columns.setdefault("created_at", NOW - timedelta(days=40))
+    columns.setdefault("next_quota_reset", NOW + timedelta(days=10))
+    user: User = factories.user(session, name, **columns)
+    raw = factories.token(session, user, expires=NOW + timedelta(days=300))
+    return Payer(user.id, hashlib.sha256(raw.encode()).hexdigest())
+
+
+def give(session: Session, account: Account, amount: int, type: str = "purchase", **options: Any) -> str:
+    """A committed grant; its operation id."""
+    options.setdefault("operation_id", factories.new_id("op-"))
+    options.setdefault("now", NOW)
+    billing.grant(session, account, amount, type, **options)
+    session.commit()
+    return str(options["operation_id"])
+
+
+def cost_of(credits: int | float) -> Decimal:
+    """A provider cost that comes to so many credits at the usual margin."""
+    return Decimal(str(credits)) / 100 / (1 + MARGIN)
+
+
+def call(credits: int | float = 1, **facts: Any) -> Settlement:
+    """A finished call worth `credits`."""
+    defaults: dict[str, Any] = {
+        "provider": "openrouter",
+        "requested_model": "north/large",
+        "model": "north/large-4",
+        "usage_source": "provider",
+        "uncached_input_tokens": 1000,
+        "output_tokens": 200,
+        "cost": cost_of(credits),
+        "margin": MARGIN,
+        "latency_ms": 1200,
+        "started_at": NOW,
+        "response": "an answer",
+    }
+    return Settlement(**(defaults | facts))
+
+
+def admit(gate: Engine, who: Payer, hold: int | None = 10, **options: Any) -> Admission:
+    """Ask for admission with a fresh request id."""
+    options.setdefault("request_id", factories.new_id("req-"))
+    options.setdefault("now", NOW)
+    return billing.admit(gate, token_hash=who.key, hold=hold, **options)
+
+
+def spend(gate: Engine, who: Payer, credits: int | float, now: datetime = NOW, **facts: Any) -> Settled:
+    """A whole call: admitted with a hold of nothing and settled."""
+    admission = admit(gate, who, hold=0, now=now)
+    assert admission.outcome == "admitted", admission
+    return billing.settle(gate, admission, call(credits, **facts), now=now)
+
+
+def balances(session: Session, account: Account) -> list[int]:
+    """The account's grants in spending order."""
+    session.rollback()
+    owner = (
+        CreditLedger.org_id == account.org_id
+        if account.org_id
+        else (CreditLedger.user_id == account.user_id) & CreditLedger.org_id.is_(None)
+    )
+    order = (CreditLedger.priority, CreditLedger.expires_at.asc().nulls_last(), CreditLedger.created_at)
+    return list(session.scalars(select(CreditLedger.balance).where(owner).order_by(*order)))
+
+
+def entries(session: Session, account: Account) -> list[tuple[str, int, int, int]]:
+    """The journal: kind, amount, the grant's balance after, the account's balance after."""
+    session.rollback()
+    rows = session.execute(
+        text(
+            "SELECT kind, amount, grant_balance_after, balance_after FROM credit_entry"
+            " WHERE account_id = :account ORDER BY id"
+        ),
+        {"account": account.id},
+    )
+    return [tuple(row) for row in rows]
+
+
+def assert_proved(session: Session, now: datetime = NOW) -> None:
+    """The books are clean."""
+    session.rollback()
+    proof = billing.prove(session, now=now)
+    assert proof.clean, [check for check in proof.checks if check.count]
