@@ -1,0 +1,167 @@
+"""The kit, the front page and the error pages in Chromium: nothing for axe to find, and the script does its few things."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Page, expect
+
+from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+
+pytestmark = pytest.mark.browser
+
+JUDGED = [
+    "/?demo=1&client=codebuff",
+    "/kit?layout=console&as=demo",
+    "/kit?layout=gate",
+    "/kit-charts?as=alice",
+    "/kit-fault/404",
+    "/dialog?as=alice",
+]
+
+
+@pytest.fixture(scope="module")
+def base(kit: Flask) -> Iterator[str]:
+    with serving(kit) as address:
+        yield address
+
+
+@pytest.mark.parametrize("path", JUDGED)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing(open_page: OpenPage, base: str, path: str, width: int, scheme: str) -> None:
+    with open_page(base, width=width, scheme=scheme, expected=(404,)) as page:
+        page.goto(path)
+        judge(page)
+
+
+def test_tables_under_charts_are_readable_too(open_page: OpenPage, base: str) -> None:
+    for width in WIDTHS:
+        with open_page(base, width=width) as page:
+            page.goto("/kit-charts?as=alice")
+            page.evaluate(
+                "document.querySelectorAll('details.disclosure').forEach((each) => { each.open = true })"
+            )
+            judge(page)
+
+
+def test_everything_reads_without_script(open_page: OpenPage, base: str) -> None:
+    with open_page(base, script=False) as page:
+        page.goto("/?client=python#clients")
+        expect(page.get_by_text("from openai import OpenAI")).to_be_visible()
+        expect(page.locator(".copy").first).to_be_hidden()
+        page.get_by_role("link", name="Codebuff SDK").click()
+        expect(page.get_by_text("import { CodebuffClient }")).to_be_visible()
+        page.goto("/kit-charts?as=alice")
+        page.locator("#spent summary").click()
+        expect(page.locator("#spent-t tfoot")).to_contain_text("Total")
+        page.goto("/kit?as=alice")
+        page.get_by_role("link", name="Revoke").first.click()
+        expect(page.get_by_role("heading", name="Revoke the key “laptop”?")).to_be_visible()
+        expect(page.get_by_role("button", name="Revoke key")).to_be_visible()
+
+
+def test_the_rail_opens_on_a_phone_without_script(open_page: OpenPage, base: str) -> None:
+    with open_page(base, width=390, script=False) as page:
+        page.goto("/kit-charts?as=alice")
+        link = page.get_by_role("navigation", name="Your account").get_by_role("link", name="Runs")
+        expect(link).to_be_hidden()
+        page.get_by_role("button", name="Menu").click()
+        expect(link).to_be_visible()
+
+
+def test_the_pointer_shows_the_row_of_the_table(open_page: OpenPage, base: str) -> None:
+    with open_page(base) as page:
+        page.goto("/kit-charts?as=alice")
+        _point(page, "#spent", 0.5 / 30)
+        row = page.locator("#spent-t tbody tr").first
+        tip = page.locator(".tooltip")
+        expect(tip).to_contain_text(row.locator("th").text_content() or "-")
+        expect(tip).to_contain_text(row.locator("td").last.text_content() or "-")
+        expect(page.locator("#spent .col-mark")).to_be_visible()
+        _point(page, "#spent", 29.5 / 30)
+        expect(tip).to_have_count(1)
+        expect(tip).to_contain_text("Fri 20 Nov")
+        page.mouse.move(5, 5)
+        expect(tip).to_have_count(0)
+
+
+def _point(page: Page, chart: str, share: float) -> None:
+    columns = page.locator(f"{chart} .plot__cols")
+    columns.scroll_into_view_if_needed()
+    box = columns.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * share, box["y"] + 60)
+
+
+def test_a_menu_closes_on_escape_and_outside(open_page: OpenPage, base: str) -> None:
+    with open_page(base) as page:
+        page.goto("/kit-charts?as=alice")
+        account = page.locator("summary.avatar-button")
+        leave = page.get_by_role("button", name="Sign out")
+        account.click()
+        expect(leave).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(leave).to_be_hidden()
+        expect(account).to_be_focused()
+        account.click()
+        page.locator("h1").click()
+        expect(leave).to_be_hidden()
+
+
+def test_a_dialog_comes_by_htmx_and_goes_without_a_trace(open_page: OpenPage, base: str) -> None:
+    with open_page(base) as page:
+        page.goto("/kit?as=alice")
+        page.get_by_role("link", name="Revoke").first.click()
+        dialog = page.get_by_role("dialog", name="Revoke the key “laptop”?")
+        expect(dialog).to_be_visible()
+        expect(dialog.get_by_role("link", name="Keep")).to_be_focused()
+        judge(page)
+        dialog.get_by_role("link", name="Keep").click()
+        expect(page.locator("dialog")).to_have_count(0)
+        assert page.url.endswith("/kit?as=alice")
+        page.get_by_role("link", name="Revoke").first.click()
+        expect(dialog).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("dialog")).to_have_count(0)
+
+
+def test_copying_says_so(open_page: OpenPage, base: str) -> None:
+    with open_page(base) as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.goto("/")
+        page.get_by_role("button", name="Copy the address").click()
+        expect(page.locator(".copy.is-done")).to_have_text("Copy the addressCopied")
+        assert page.evaluate("navigator.clipboard.readText()") == "http://localhost:8000/v1"
+
+
+def test_a_client_is_chosen_in_place(open_page: OpenPage, base: str) -> None:
+    with open_page(base) as page:
+        page.goto("/")
+        page.get_by_role("link", name="openai, Python").click()
+        expect(page.get_by_text("from openai import OpenAI")).to_be_visible()
+        expect(page.get_by_role("link", name="openai, Python")).to_have_attribute("aria-current", "true")
+        expect(page.locator("#clients-code")).to_have_count(1)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_failed_fragment_is_a_toast_that_stays(open_page: OpenPage, base: str, status: int) -> None:
+    with open_page(base, expected=(status,)) as page:
+        page.goto("/kit")
+        page.evaluate(f"htmx.ajax('GET', '/kit-fault/{status}', {{target: '#dialog'}})")
+        toast = page.locator("#toasts [data-toast=bad]")
+        expect(toast).to_have_count(1)
+        expect(page.get_by_role("heading", name="Kit")).to_be_visible()
+        toast.get_by_role("button", name="Close").click()
+        expect(toast).to_have_count(0)
+
+
+def test_a_toast_leaves_by_itself(open_page: OpenPage, base: str) -> None:
+    with open_page(base) as page:
+        page.clock.install()
+        page.goto("/kit")
+        page.evaluate("htmx.ajax('GET', '/kit-toast', {target: '#dialog'})")
+        toast = page.locator("#toasts [data-toast=good]")
+        expect(toast).to_have_count(1)
+        page.clock.run_for(7000)
+        expect(toast).to_have_count(0)
