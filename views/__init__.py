@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from views import errors, format, guards, htmx, look, pages, profile
+from views import errors, format, guards, htmx, look, pages, profile, usage
 from views.api import accounts as accounts_api
 from views.api import openapi
 from views.api import runs as runs_api
@@ -22,3 +22,4 @@ def register(app: Flask) -> None:
     app.register_blueprint(openapi.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(accounts_api.bp)
+    app.register_blueprint(usage.bp)

@@ -45,6 +45,11 @@ class Holdings:
         return self.granted - self.spent
 
     @property
+    def uncovered(self) -> int:
+        """Held, but not by anything that is left."""
+        return self.held - sum(row.held for row in self.rows)
+
+    @property
     def left(self) -> int:
         """What a new call may use: the balance less what is held. Below nil when in debt or held beyond the balance."""
         return self.balance - self.held

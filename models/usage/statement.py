@@ -89,15 +89,12 @@ def sheet(account_id: str) -> Sheet:
     the two meet in the balance, and `flask billing prove` says so.
     """
     mine = CreditEntry.account_id == account_id
-    kinds = dict(
-        db.session.execute(
-            select(CreditEntry.kind, func.sum(CreditEntry.amount))
-            .where(mine, CreditEntry.kind != "debit")
-            .group_by(CreditEntry.kind)
-        )
-        .tuples()
-        .all()
+    rows = db.session.execute(
+        select(CreditEntry.kind, func.sum(CreditEntry.amount))
+        .where(mine, CreditEntry.kind != "debit")
+        .group_by(CreditEntry.kind)
     )
+    kinds = {kind: int(amount) for kind, amount in rows}
     charges = select(func.coalesce(func.sum(CreditEntry.amount), 0)).where(
         mine, CreditEntry.kind == "debit", CreditEntry.message_id.is_(None)
     )
@@ -106,9 +103,9 @@ def sheet(account_id: str) -> Sheet:
     )
     charged, spent = db.session.execute(select(charges.scalar_subquery(), calls.scalar_subquery())).one()
     return Sheet(
-        granted=int(kinds.get("grant", 0)),
+        granted=kinds.get("grant", 0),
         calls=int(spent),
         charges=-int(charged),
-        expired=-int(kinds.get("expiry", 0)),
-        revoked=-int(kinds.get("revocation", 0)),
+        expired=-kinds.get("expiry", 0),
+        revoked=-kinds.get("revocation", 0),
     )
