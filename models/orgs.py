@@ -7,7 +7,7 @@ from sqlalchemy import Enum, ForeignKey, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NEW_ID, NOW, Base
+from models.db import NEW_ID, NOW, Base, Database
 
 ORG_ROLES = ("owner", "admin", "member")
 
@@ -105,3 +105,8 @@ class OrgFeature(Base):
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
+
+
+def membership(database: Database, user_id: str, org_id: str) -> OrgMember | None:
+    """The person's membership of the organisation; None when they are no member or there is no such organisation."""
+    return database.get(OrgMember, (org_id, user_id))

@@ -6,6 +6,7 @@ from views import errors, format, guards, htmx, look, pages, profile, usage
 from views.api import accounts as accounts_api
 from views.api import openapi
 from views.api import runs as runs_api
+from views.api import usage as usage_api
 from views.cli import serve
 
 
@@ -23,3 +24,4 @@ def register(app: Flask) -> None:
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage.bp)
+    app.register_blueprint(usage_api.bp)

@@ -9,12 +9,12 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
 from models.accounts import User
+from models.billing import Account, balance, ensure_quota
 from models.db import db, now
 from models.errors import Invalid
 from models.gateway import GatewayCall
 from models.usage import period as periods
 from models.usage.calls import exported_calls, recent_calls
-from models.usage.cycle import cycle
 from models.usage.export import csv_of
 from models.usage.holdings import Holdings, holdings
 from models.usage.period import Period
@@ -22,7 +22,7 @@ from models.usage.series import By, Figures, Spending, spending
 from models.usage.statement import Line, Show, sheet, statement
 from views import format
 from views.charts import Chart, Part, Series, Split, line_chart, split_bar, stacked_chart
-from views.guards import cookie_user, login_required
+from views.guards import cookie_user, login_required, settings
 from views.htmx import render, wants_fragment
 from views.profile import tab
 
@@ -126,6 +126,8 @@ def ledger() -> ResponseReturnValue:
     """Every credit in and out, newest first, in keyset pages: `show` (all, in), `before` (an entry's id)."""
     person = _person()
     show = cast(Show, _one_of("show", ("all", "in")))
+    ensure_quota(db.session(), person.id, settings().stoa_free_credits)
+    db.session.commit()
     lines, more = statement(person.id, show, _entry_id(request.args.get("before")))
     context: dict[str, Any] = {
         "lines": lines,
@@ -196,8 +198,9 @@ def _account(person: User, moment: datetime) -> dict[str, Any]:
     """What the page says of the account as a whole."""
     has = holdings(person.id, moment)
     return {
+        "moment": moment,
         "has": has,
-        "cycle": cycle(person),
+        "cycle": balance(db.session(), Account(user_id=person.id), now=moment),
         "kinds": KINDS,
         "split": _split(has),
         "calls": recent_calls(person.id, RECENT),

@@ -11,7 +11,6 @@ from sqlalchemy.dialects.postgresql import array
 
 from models.db import db
 from models.usage.latency import BUCKETS, merged, quantile
-from models.usage.message import Message
 from models.usage.period import Period
 from models.usage.rollup import UsageRollup
 
@@ -140,35 +139,6 @@ def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending
     ]
     columns = [total(at) for at in zip(*rows.values(), strict=True)] if rows else [Figures()] * len(starts)
     return Spending(period, by, starts, series, columns, total(one.total for one in series))
-
-
-def credits_since(user_id: str, since: datetime) -> int:
-    """Credits charged for the person's own calls that finished from `since` on, exact to the moment.
-
-    Whole days and hours come from the rollups; only the broken first hour is counted from its messages.
-    """
-    hour = since.replace(minute=0, second=0, microsecond=0)
-    hour = hour if hour == since else hour + timedelta(hours=1)
-    day = hour.replace(hour=0)
-    day = day if day == hour else day + timedelta(days=1)
-    mine = UsageRollup.account_id == user_id
-    hours = and_(UsageRollup.grain == "hour", UsageRollup.bucket >= hour, UsageRollup.bucket < day)
-    days = and_(UsageRollup.grain == "day", UsageRollup.bucket >= day)
-    rolled = (
-        select(func.coalesce(func.sum(UsageRollup.credits), 0)).where(mine, hours | days).scalar_subquery()
-    )
-    first = (
-        select(func.coalesce(func.sum(Message.credits), 0))
-        .where(
-            Message.user_id == user_id,
-            Message.org_id.is_(None),
-            ~Message.byok,
-            Message.finished_at >= since,
-            Message.finished_at < hour,
-        )
-        .scalar_subquery()
-    )
-    return int(db.session.execute(select(rolled + first)).scalar_one())
 
 
 def _column(by: By) -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from models.db import db
 from models.usage.period import Period, between, preset
-from models.usage.series import By, Spending, credits_since, spending
+from models.usage.series import By, Spending, spending
 from tests.usage.facts import Call, billed, person
 
 NOW = datetime(2026, 11, 20, 14, 35, 7, tzinfo=UTC)
@@ -164,7 +164,6 @@ def test_the_figures_are_the_accounts_own(session: Session, context: None) -> No
     billed(session, mallory, [Call(at=NOW, credits=77)])
     session.commit()
     assert spending(alice, preset("30d", NOW), "model", NOW).total.calls == 0
-    assert credits_since(alice, NOW - timedelta(days=3)) == 0
 
 
 @pytest.mark.parametrize("name", ["24h", "7d", "30d"])
@@ -199,28 +198,6 @@ def test_two_queries_and_few_rows_whatever_the_range(session: Session, context: 
         assert len(statements) == 2
         assert sum(rows) <= 7 + 62 * 8
         assert not any("message" in statement.lower() for statement in statements)
-
-
-@pytest.mark.parametrize("ago", [0.01, 0.4, 3.3, 11.7, 24, 29.99, 30.5])
-def test_credits_since_a_moment_are_exact(session: Session, context: None, ago: float) -> None:
-    alice = person(session, "alice@example.org")
-    calls = history(random.Random(21), 32, 3000)
-    billed(session, alice, calls)
-    session.commit()
-    since = NOW - timedelta(days=ago)
-    assert credits_since(alice, since) == sum(call.credits for call in calls if call.at >= since)
-
-
-def test_credits_since_the_whole_hour_or_day(session: Session, context: None) -> None:
-    alice = person(session, "alice@example.org")
-    midnight = datetime(2026, 11, 18, tzinfo=UTC)
-    hour = midnight + timedelta(hours=7)
-    edge = timedelta(microseconds=1)
-    calls = [Call(at=at, credits=1) for at in (midnight - edge, midnight, hour - edge, hour, NOW)]
-    billed(session, alice, calls)
-    session.commit()
-    assert credits_since(alice, midnight) == 4
-    assert credits_since(alice, hour) == 2
 
 
 def test_means_and_quantiles_of_a_column(session: Session, context: None) -> None:
