@@ -17,12 +17,11 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 from flask_migrate import upgrade
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from models import postgres
 from models.billing import holds as billing_holds
-from models.db import db, now
+from models.db import db, now, server_setting
 from models.settings import ROOT, Settings
 from views import logs
 from views.cli.supervisor import Child, Record, Supervisor, die_with_make
@@ -116,7 +115,7 @@ def _reach(settings: Settings) -> None:
     began = time.monotonic()
     while True:
         try:
-            version = db.session.execute(text("SHOW server_version")).scalar_one()
+            version = server_setting("server_version")
             break
         except OperationalError as error:
             db.session.rollback()
@@ -139,7 +138,7 @@ def _where(settings: Settings) -> str:
 
 
 def _check_connections(settings: Settings) -> None:
-    allowed = int(db.session.execute(text("SHOW max_connections")).scalar_one())
+    allowed = int(server_setting("max_connections"))
     db.session.rollback()
     needed = settings.connections_needed
     if needed > allowed:

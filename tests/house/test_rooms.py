@@ -1,0 +1,353 @@
+"""The rules of the house that a machine can keep: what may import what, where SQL is written, what a template may say."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from sqlalchemy import DateTime
+
+import models
+from models.db import Base, UtcTimestamp
+
+ROOT = Path(__file__).parents[2]
+ROOMS = {
+    "accounts",
+    "billing",
+    "orgs",
+    "store",
+    "runs",
+    "gateway",
+    "usage",
+    "projects",
+    "assistants",
+    "conversations",
+    "insights",
+    "atlas",
+    "deployments",
+    "admin",
+}
+# What is no room, because every room uses it or because it spans rooms.
+MODEL_HALLWAY = {"db", "errors", "settings", "jobs", "mail", "postgres"}
+VIEW_HALLWAY = {
+    "api",
+    "cli",
+    "charts",
+    "errors",
+    "format",
+    "guards",
+    "htmx",
+    "logs",
+    "look",
+    "pages",
+    "profile",
+}
+API_HALLWAY = {"body", "docs", "openapi"}
+CLI_HALLWAY = {"db", "demo", "serve", "supervisor", "web", "jobs"}
+TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile"}
+TOP = (
+    "app.py pyproject.toml views models templates static migrations tests README.md LICENSE Makefile .ci .gitignore"
+    " .env.example requirements bench docs Dockerfile compose.yaml .dockerignore .gitattributes"
+)
+NO_ROOM_EVER = {
+    "services",
+    "repositories",
+    "utils",
+    "util",
+    "helpers",
+    "helper",
+    "common",
+    "managers",
+    "misc",
+}
+
+PYTHON = sorted(path for room in ("models", "views", "migrations") for path in (ROOT / room).rglob("*.py"))
+PYTHON.append(ROOT / "app.py")
+TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
+
+
+def short(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def offenders(paths: list[Path], find: Callable[[ast.Module, str], Iterator[tuple[int, str]]]) -> list[str]:
+    """`file:line what` for everything that `find` reports."""
+    return [
+        f"{short(path)}:{line} {what}"
+        for path in paths
+        for line, what in find(ast.parse(path.read_text()), short(path))
+    ]
+
+
+def python_in(*folders: str) -> list[Path]:
+    return [path for path in PYTHON if short(path).split("/")[0].removesuffix(".py") in folders]
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every module that is imported anywhere in the file, in functions and behind TYPE_CHECKING too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names)
+
+
+def rooms_of(folder: str) -> set[str]:
+    """The rooms and files directly in a folder, by their names."""
+    return {
+        path.stem
+        for path in (ROOT / folder).iterdir()
+        if (path.is_dir() or path.suffix == ".py") and not path.name.startswith(("_", "."))
+    }
+
+
+# --- the street -----------------------------------------------------------------------------------------------------
+
+
+def test_models_know_neither_flask_nor_views() -> None:
+    def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
+        for line, module in imported(tree):
+            top = module.split(".")[0]
+            web = top.startswith(("flask", "werkzeug", "jinja2", "htmx_flask"))
+            if (web and name != "models/db.py") or top in ("views", "app"):
+                yield line, f"imports {module}"
+
+    assert offenders(python_in("models"), find) == []
+
+
+def test_no_module_imports_relatively() -> None:
+    def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
+        yield from ((line, module) for line, module in imported(tree) if module.startswith("."))
+
+    assert offenders(PYTHON, find) == []
+
+
+def test_queries_are_written_in_models_only() -> None:
+    verbs = {"select", "insert", "update", "delete", "text"}
+
+    def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
+        for line, module in imported(tree):
+            parts = module.split(".")
+            if parts[0] == "sqlalchemy" and parts[-1] in verbs:
+                yield line, f"imports {module}"
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            owner = ast.unparse(node.func.value)
+            if owner in ("sa", "sqlalchemy", "db") and node.func.attr in verbs:
+                yield node.lineno, f"{owner}.{node.func.attr}(...)"
+            if owner.endswith("session") and node.func.attr in ("query", "execute", "scalar", "scalars"):
+                yield node.lineno, f"{owner}.{node.func.attr}(...)"
+
+    assert offenders(python_in("views", "app"), find) == []
+
+
+def test_the_domain_flushes_and_never_commits() -> None:
+    def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in ("commit", "rollback")
+                and name != "models/jobs.py"
+            ):
+                yield node.lineno, f"{ast.unparse(node)}"
+
+    assert offenders(python_in("models"), find) == []
+
+
+def test_only_settings_read_the_environment() -> None:
+    # These hand the environment on to a program they start.
+    passing_on = {"models/postgres.py", "views/cli/serve.py", "views/cli/supervisor.py"}
+
+    def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"):
+                yield node.lineno, ast.unparse(node)
+
+    paths = [path for path in PYTHON if short(path) not in passing_on | {"models/settings.py"}]
+    assert offenders(paths, find) == []
+
+
+def test_no_clock_without_a_zone() -> None:
+    def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
+        for node in ast.walk(tree):
+            found = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+            if found in ("utcnow", "utcfromtimestamp"):
+                yield getattr(node, "lineno", 0), str(found)
+
+    assert offenders([*PYTHON, *sorted((ROOT / "tests").rglob("*.py"))], find) == []
+
+
+# --- rooms ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "hallway"),
+    [
+        ("models", MODEL_HALLWAY),
+        ("views", VIEW_HALLWAY),
+        ("views/api", API_HALLWAY),
+        ("views/cli", CLI_HALLWAY),
+    ],
+)
+def test_what_stands_in_a_folder_is_a_room_or_the_hallway(folder: str, hallway: set[str]) -> None:
+    assert rooms_of(folder) <= ROOMS | hallway
+
+
+@pytest.mark.parametrize("folder", ["views", "views/api", "views/cli"])
+def test_every_room_with_a_door_has_its_domain(folder: str) -> None:
+    assert rooms_of(folder) & ROOMS <= rooms_of("models")
+
+
+def test_templates_live_in_the_folder_of_a_room() -> None:
+    folders = {path.name for path in (ROOT / "templates").iterdir() if path.is_dir()}
+    assert folders <= ROOMS | TEMPLATE_HALLWAY
+    assert folders & ROOMS <= rooms_of("views")
+
+
+def test_importing_models_imports_every_room() -> None:
+    assert set(models.__all__) == rooms_of("models") - MODEL_HALLWAY
+
+
+def test_no_room_is_named_after_nothing() -> None:
+    names = {part for path in [*PYTHON, *TEMPLATES] for part in Path(short(path)).with_suffix("").parts}
+    assert names & NO_ROOM_EVER == set()
+
+
+def test_nothing_else_stands_at_the_top() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    assert {line.split("/")[0] for line in listed.stdout.splitlines()} <= set(TOP.split())
+
+
+def test_every_module_says_what_lives_in_it() -> None:
+    spoken = [path for path in PYTHON if path.name != "__init__.py" or path.stat().st_size]
+    silent = [short(path) for path in spoken if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_relationships_never_load_silently() -> None:
+    loose = [
+        f"{mapper.class_.__name__}.{relation.key}"
+        for mapper in Base.registry.mappers
+        for relation in mapper.relationships
+        if relation.lazy not in ("raise_on_sql", "raise", "write_only", "noload")
+    ]
+    assert loose == []
+
+
+def test_every_moment_is_utc() -> None:
+    loose = [
+        str(column)
+        for table in Base.metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, DateTime) and not column.type.timezone
+    ]
+    assert loose == []
+    assert UtcTimestamp().process_result_value(None, None) is None  # type: ignore[arg-type]
+
+
+def test_every_reference_says_what_deleting_does() -> None:
+    silent = [
+        f"{table.name}.{key.parent.name}"
+        for table in Base.metadata.tables.values()
+        for key in table.foreign_keys
+        if key.ondelete is None
+    ]
+    assert silent == []
+
+
+# --- templates ------------------------------------------------------------------------------------------------------
+
+
+class Markup(HTMLParser):
+    """Collects what the content security policy, or the rules for htmx, would refuse."""
+
+    VOID_RULES = {"hx-on", "hx-vars", "style"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[int, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        line = self.getpos()[0]
+        names = dict(attrs)
+        if tag == "style" or (
+            tag == "script" and "src" not in names and names.get("type") != "application/json"
+        ):
+            self.found.append((line, f"inline <{tag}>"))
+        for name, value in attrs:
+            plain = name.removeprefix("data-")
+            if plain in self.VOID_RULES or plain.startswith("hx-on:") or re.fullmatch(r"on[a-z]+", name):
+                self.found.append((line, f"attribute {name}"))
+            if (value or "").strip().lower().startswith(("javascript:", "js:")):
+                self.found.append((line, f"{name}={value}"))
+
+
+def without_jinja(source: str) -> str:
+    """The markup alone; statements, expressions and comments leave their line breaks behind."""
+    return re.sub(
+        r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}",
+        lambda found: "x" + "\n" * found[0].count("\n"),
+        source,
+        flags=re.S,
+    )
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=short)
+def test_templates_carry_no_style_and_no_script(path: Path) -> None:
+    markup = Markup()
+    markup.feed(without_jinja(path.read_text()))
+    assert markup.found == []
+
+
+def test_the_markup_rules_see_what_they_look_for() -> None:
+    markup = Markup()
+    markup.feed(
+        without_jinja(
+            '<p style="color: red"><a onclick="go()" href=" JavaScript:go()"><script>go()</script>'
+            '<b hx-on:click="go()" hx-vals="js:{a: 1}"><style></style><script src="{{ asset("x") }}"></script>'
+        )
+    )
+    assert [what for _, what in markup.found] == [
+        "attribute style",
+        "attribute onclick",
+        "href= JavaScript:go()",
+        "inline <script>",
+        "attribute hx-on:click",
+        "hx-vals=js:{a: 1}",
+        "inline <style>",
+    ]
+
+
+def test_pages_extend_a_layout_and_fragments_do_not() -> None:
+    wrong = []
+    for path in TEMPLATES:
+        name, source = short(path), path.read_text()
+        extends = "{% extends" in source
+        folder = name.split("/")[1]
+        if folder in ("components", "emails"):
+            continue
+        page = not path.name.startswith("_") and name != "templates/layouts/base.html"
+        if page != extends:
+            wrong.append(f"{name} {'extends nothing' if page else 'is a fragment and extends a layout'}")
+    assert wrong == []
+
+
+def test_only_words_written_in_the_template_escape_escaping() -> None:
+    own = r"(?:'[^']*'|\b(?:drawings|shapes)\[name\])"
+    wrong = [
+        f"{short(path)}:{number}"
+        for path in TEMPLATES
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"\|\s*safe\b|autoescape\s+false|\sstyle=", re.sub(own + r"\s*\|\s*safe\b", "", line))
+    ]
+    assert wrong == []
