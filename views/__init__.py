@@ -2,8 +2,9 @@
 
 from flask import Flask
 
-from views import errors, format, guards, htmx, look, pages, profile, usage
+from views import errors, format, gateway, guards, health, htmx, look, pages, profile, usage
 from views.api import accounts as accounts_api
+from views.api import gateway as gateway_api
 from views.api import openapi
 from views.api import runs as runs_api
 from views.api import usage as usage_api
@@ -25,3 +26,6 @@ def register(app: Flask) -> None:
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage.bp)
     app.register_blueprint(usage_api.bp)
+    gateway.init_app(app)
+    app.register_blueprint(gateway_api.bp)
+    app.register_blueprint(health.bp)

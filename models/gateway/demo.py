@@ -359,9 +359,9 @@ def _string(schema: Mapping[str, Any], name: str, hints: _Hints) -> str:
     if schema.get("format") == "uri" or "url" in lower:
         return hints.urls[0] if hints.urls else "https://example.com"
     if any(word in lower for word in ("path", "file", "dir")):
-        return hints.files[0] if hints.files else hints.quoted[0] if hints.quoted else "README.md"
+        return str(hints.files[0]) if hints.files else hints.quoted[0] if hints.quoted else "README.md"
     if hints.quoted:
-        return hints.quoted[0]
+        return str(hints.quoted[0])
     if found := re.search(rf"\b{re.escape(lower)}\b(?: is| of| to|:|=)?\s+([\w./@-]+)", hints.prompt, re.I):
         return str(found[1])
     if found := re.search(r"\b(?:in|for|of|about|at)\s+((?:[A-Z][\w-]*\s?)+)", hints.prompt):
@@ -407,7 +407,7 @@ def _opening(prompt: str, results: list[str], done: list[str]) -> str:
     if found := re.search(
         r"\b(?:say|reply with|answer with|repeat)(?: only)?:?\s+[\"“'`]([^\"”'`]+)[\"”'`]", asked, re.I
     ):
-        return found[1]
+        return str(found[1])
     if not asked:
         return "This is stoa/demo. Ask me something."
     return f"This is stoa/demo, answering “{asked[:160]}{'…' if len(asked) > 160 else ''}”."

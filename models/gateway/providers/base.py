@@ -77,7 +77,7 @@ class Provider:
 
     def meter(self, call: Call) -> Meter:
         """A meter for one answer to `call`."""
-        return ChatMeter(call.n)
+        return ChatMeter(call.n if self.native_n else 1)
 
     def prepare(self, call: Call, model: str, key: str | None = None) -> Request:
         """The request for `call` with the provider's own name of the model; `key` replaces the operator's.

@@ -1,6 +1,16 @@
 """The dialects requests and answers are written in; chat completions for now."""
 
 from models.gateway.wire.call import BadCall, Call, Failure, Meter, Usage
-from models.gateway.wire.chat import ChatMeter, failure_of, read_usage
+from models.gateway.wire.chat import ChatMeter, failure_of, read_usage, usage_object
 
-__all__ = ["BadCall", "Call", "ChatMeter", "Failure", "Meter", "Usage", "failure_of", "read_usage"]
+__all__ = [
+    "BadCall",
+    "Call",
+    "ChatMeter",
+    "Failure",
+    "Meter",
+    "Usage",
+    "failure_of",
+    "read_usage",
+    "usage_object",
+]

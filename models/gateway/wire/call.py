@@ -90,7 +90,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error in the provider's words. `status` is None where only the body told."""
+    """An error in the provider's words. `plain`: it was no error object, only text."""
 
     message: str
     status: int | None = None
@@ -98,6 +98,7 @@ class Failure:
     type: Any = None
     param: Any = None
     metadata: Any = None
+    plain: bool = False
 
 
 class Meter(Protocol):

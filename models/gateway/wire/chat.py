@@ -149,6 +149,7 @@ class ChatMeter:
         self.started = False
         self.billed = False
         self._n = n
+        self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._usage: Mapping[str, Any] | None = None
         self._text = _Kept()
@@ -158,7 +159,7 @@ class ChatMeter:
     @property
     def finished(self) -> bool:
         """Every choice has said why it ended."""
-        return len(self._finished) >= self._n
+        return len(self._finished) >= self._n and self._finished >= self._seen
 
     def event(self, event: Mapping[str, Any]) -> None:
         self._head(event)
@@ -213,9 +214,11 @@ class ChatMeter:
 
     def _take(self, choice: Mapping[str, Any], piece: Any) -> bool:
         """Keep what a delta or a message holds; whether it held anything."""
+        index = choice.get("index")
+        index = index if type(index) is int else 0
+        self._seen.add(index)
         if isinstance(choice.get("finish_reason"), str):
-            index = choice.get("index")
-            self._finished.add(index if type(index) is int else 0)
+            self._finished.add(index)
         if not isinstance(piece, dict):
             return False
         content = False
@@ -284,6 +287,17 @@ def read_usage(usage: Mapping[str, Any]) -> Usage | None:
         reasoning=min(reasoning, output),
         cost=_cost(usage),
     )
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage as OpenAI's clients read it."""
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cache_read},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
 
 
 def _details(usage: Mapping[str, Any], key: str) -> Mapping[str, Any]:

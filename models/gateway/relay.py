@@ -1,0 +1,401 @@
+"""One call through the gateway: admit and hold, send, pass on what comes back, settle.
+
+`Gateway.open` makes one round trip to the ledger before the provider is reached and none is open while it talks;
+what it answers is whole (`Reply`) or still to come (`Stream`). Doors give shapes to what it raises.
+"""
+
+import http
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from sqlalchemy.engine import Engine
+
+from models.accounts.credentials import hash_token
+from models.billing import holds
+from models.billing.holds import Admission, LedgerUnavailable
+from models.db import now
+from models.errors import DomainError
+from models.gateway import metrics, tokens
+from models.gateway.pricing import Prices
+from models.gateway.routing import NoPrice, Route, Routes, held_credits
+from models.gateway.stream import Stream
+from models.gateway.ticket import HOLD_SECONDS, Facts, Keeper, Ticket, worker_name
+from models.gateway.upstream import Answer, Broken, Request, UpstreamError
+from models.gateway.wire import Call, Failure, Meter, Usage, failure_of, usage_object
+from models.settings import Settings
+
+log = logging.getLogger("stoa.gateway")
+
+KEPT_REQUEST = 256 << 10
+"""Bytes of a request's messages that are stored with the call."""
+MOST_PARALLEL = 32
+"""Answers made of one request by sending it several times."""
+
+
+class Refused(Exception):
+    """The ledger did not admit the call; `admission.outcome` says why."""
+
+    def __init__(self, admission: Admission) -> None:
+        super().__init__(admission.outcome)
+        self.admission = admission
+
+
+class RelayFailed(Exception):
+    """Something unforeseen happened after the call was admitted. Nothing is charged."""
+
+
+class UpstreamRefused(Exception):
+    """The provider answered with an error. Nothing is charged.
+
+    `status` is what the client is told. It differs from the provider's own when the operator's key or funds
+    are at fault, which no client could mend.
+    """
+
+    def __init__(self, status: int, failure: Failure, retry_after: str | None = None) -> None:
+        super().__init__(failure.message)
+        self.status = status
+        self.failure = failure
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a door wants. `call` is the request, or what is wrong with it: the ledger's checks come first.
+
+    `answers` is how many answers a client wants merged into one (contract 5.4), 1 for the ordinary case.
+    """
+
+    door: str
+    request_id: str
+    key: str = field(repr=False)
+    call: Call | DomainError
+    run_id: str | None = None
+    require_run: bool = False
+    answers: int = 1
+    client_id: str | None = None
+    byok: str | None = field(default=None, repr=False)
+    direct_openai: bool = False
+    show_cost: bool = False
+    """The client reads its cost from `usage.cost`."""
+    greeting: bool = False
+    """A stream begins with a comment line (contract 5.4)."""
+    size: int = 0
+    """Bytes of the request's body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer, as JSON."""
+
+    body: bytes
+
+
+class Gateway:
+    """The gateway of one process."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.engine = engine
+        self.margin = settings.stoa_margin
+        self.free_credits = settings.stoa_free_credits
+        self.routes = Routes(settings, Prices.load(settings.stoa_prices_file))
+        self.keeper = Keeper(engine)
+
+    def admit(self, ask: Ask, hold: int | None, model: str) -> Admission:
+        """Check the caller and take the hold (None: only check). Raises Refused."""
+        with metrics.OVERHEAD.labels("admit").time():
+            admission = holds.admit(
+                self.engine,
+                token_hash=hash_token(ask.key),
+                request_id=ask.request_id,
+                hold=hold,
+                run_id=ask.run_id,
+                require_run=ask.require_run,
+                door=ask.door,
+                model=model,
+                worker=worker_name(),
+                ttl_seconds=HOLD_SECONDS,
+                free_credits=self.free_credits,
+            )
+        if admission.outcome not in ("admitted", "checked"):
+            metrics.ERRORS.labels(ask.door, admission.outcome).inc()
+            raise Refused(admission)
+        return admission
+
+    def open(self, ask: Ask) -> "Reply | Stream":
+        """Make the call. Raises Refused, UpstreamRefused, UpstreamError, LedgerUnavailable, or the DomainError that
+        says what is wrong with the request; each only after the checks that the contract puts before it."""
+        started, started_at = time.monotonic(), now()
+        try:
+            call, route, request = self._plan(ask)
+        except DomainError as refusal:
+            self._refuse(ask, refusal, started, started_at)
+            raise
+        hold = held_credits(route.worst_cost(call, max(ask.answers, call.n)), self.margin)
+        admission = self.admit(ask, 0 if route.byok else hold, call.model)
+        facts = Facts(
+            door=ask.door,
+            requested_model=call.model,
+            stream=call.stream,
+            started_at=started_at,
+            started=started,
+            client_id=ask.client_id,
+            kept_request=kept_messages(call.body["messages"], ask.size),
+        )
+        ticket = Ticket(self.engine, self.keeper, admission, facts, route, self.margin)
+        try:
+            return (
+                self._stream(ask, call, ticket, request)
+                if call.stream
+                else self._whole(ask, call, ticket, request)
+            )
+        except UpstreamRefused as error:
+            ticket.fail("upstream_status", error.status)
+            raise
+        except UpstreamError as error:
+            ticket.fail(error.kind, None)
+            raise
+        except LedgerUnavailable:
+            raise
+        except Exception as error:
+            ticket.close()
+            raise RelayFailed from error
+        except BaseException:
+            ticket.close()
+            raise
+
+    def _plan(self, ask: Ask) -> tuple[Call, Route, Request]:
+        if isinstance(ask.call, DomainError):
+            raise ask.call
+        call = ask.call
+        route = self.routes.find(call.model, byok=ask.byok, direct_openai=ask.direct_openai)
+        if ask.answers > 1 and route.provider.native_n:
+            call = replace(call.with_body(n=ask.answers), n=ask.answers)
+        return call, route, route.provider.prepare(call, route.model, route.byok)
+
+    def _refuse(self, ask: Ask, refusal: DomainError, started: float, started_at: datetime) -> None:
+        """Let the ledger's own refusals come first; note the names of models that have no price."""
+        model = ask.call.model if isinstance(ask.call, Call) else ""
+        admission = self.admit(ask, None, model)
+        metrics.ERRORS.labels(ask.door, refusal.code).inc()
+        if isinstance(refusal, NoPrice):
+            failure = holds.Failure(
+                requested_model=model,
+                started_at=started_at,
+                latency_ms=int((time.monotonic() - started) * 1000),
+                error=refusal.code,
+                http_status=None,
+            )
+            holds.fail(self.engine, admission, failure)
+
+    def _stream(self, ask: Ask, call: Call, ticket: Ticket, request: Request) -> Stream:
+        answer = ticket.route.provider.upstream.send(request)
+        try:
+            kind = answer.headers.get("Content-Type") or "text/event-stream"
+            if answer.status != 200 or "json" in kind.lower():
+                raise _refusal(answer, ticket.route)
+            meter = ticket.route.provider.meter(call)
+            stream = Stream(self, ask, call, ticket, answer, meter)
+        except BaseException:
+            answer.close()
+            raise
+        stream.start()
+        return stream
+
+    def _whole(self, ask: Ask, call: Call, ticket: Ticket, request: Request) -> Reply:
+        route = ticket.route
+        copies = 1 if route.provider.native_n else ask.answers
+        gathered = _gather(route, call, request, copies)
+        meters = [meter for _, _, meter in gathered]
+        usage = _sum(meter.usage() or self.counted(call, meter, route.model) for meter in meters)
+        raw, first, meter = gathered[0]
+        cost, price = self.routes.cost(route, usage, meter.model)
+        texts = [text for _, body, _ in gathered for text in _contents(body)]
+        response = orjson.dumps(texts).decode() if ask.answers > 1 else meter.text
+        ticket.settle(
+            usage,
+            cost,
+            price,
+            model=meter.model,
+            message_id=meter.id,
+            response=response,
+            reasoning=meter.reasoning,
+        )
+        shown = self._finished(ask, first, usage, cost, response, meters)
+        return Reply(raw if shown is first else orjson.dumps(shown))
+
+    def _finished(
+        self, ask: Ask, body: dict[str, Any], usage: Usage, cost: Decimal, response: str, meters: list[Meter]
+    ) -> dict[str, Any]:
+        """The body for the client: the provider's, with merged choices and the cost where they are wanted."""
+        if ask.answers > 1:
+            message = {"content": response, "role": "assistant"}
+            body = {**body, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+            body["usage"] = usage_object(usage)
+        elif any(meter.usage() is None for meter in meters):
+            body = {**body, "usage": usage_object(usage)}
+        if ask.show_cost:
+            told = self.with_cost(body["usage"], usage, cost)
+            body = body if told is body["usage"] else {**body, "usage": told}
+        return body
+
+    def with_cost(self, shown: dict[str, Any], usage: Usage, cost: Decimal) -> dict[str, Any]:
+        """A `usage` object whose cost leads the compatible SDK to the credits that the ledger charged.
+
+        The SDK adds 5.5 % on its own; with another margin the cost shown differs from the cost paid.
+        """
+        told = cost * (1 + self.margin) / SDK_MARGIN
+        if usage.cost is not None and told == usage.cost and shown.get("cost") is not None:
+            return shown
+        details = shown.get("cost_details")
+        details = {**(details if isinstance(details, dict) else {}), "upstream_inference_cost": None}
+        return {**shown, "cost": float(told), "cost_details": details}
+
+    def counted(self, call: Call, meter: Meter, model: str) -> Usage:
+        """Usage by counting the request and what was delivered, for a provider that gave no credible figures."""
+        reasoning = tokens.count(meter.reasoning)
+        answered = meter.model or model
+        return Usage(
+            uncached_input=tokens.count_messages(call.body["messages"], call.body.get("tools")),
+            output=max(tokens.count(meter.delivered), reasoning),
+            reasoning=reasoning,
+            source="counted" if tokens.knows(answered) else "estimated",
+        )
+
+
+SDK_MARGIN = Decimal("1.055")
+
+Fetched = tuple[bytes, dict[str, Any], Meter]
+"""An answer as it came, read, and measured."""
+
+
+def _gather(route: Route, call: Call, request: Request, copies: int) -> list[Fetched]:
+    """The answers to `copies` sendings of a request, those that failed left out. Raises the first one's error when
+    all did."""
+    found: list[Fetched | BaseException | None] = [None] * copies
+
+    def fetch(index: int) -> None:
+        try:
+            found[index] = _fetch(route, call, request)
+        except BaseException as error:
+            found[index] = error
+
+    threads = [threading.Thread(target=fetch, args=(index,), daemon=True) for index in range(1, copies)]
+    for thread in threads:
+        thread.start()
+    fetch(0)
+    for thread in threads:
+        thread.join()
+    answers = [item for item in found if isinstance(item, tuple)]
+    if not answers:
+        assert isinstance(found[0], BaseException)
+        raise found[0]
+    return answers
+
+
+def _fetch(route: Route, call: Call, request: Request) -> Fetched:
+    answer = route.provider.upstream.send(request)
+    try:
+        if answer.status != 200:
+            raise _refusal(answer, route)
+        raw = answer.read()
+    finally:
+        answer.close()
+    body = _json(raw)
+    meter = route.provider.meter(call)
+    if isinstance(body, dict):
+        meter.body(body)
+        if meter.failure and not meter.started:
+            raise _told(meter.failure, meter.failure.status or 502, route, None)
+        if isinstance(body.get("choices"), list):
+            return raw, body, meter
+    raise Broken(f"{route.provider.title} sent an answer that cannot be read.")
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+
+
+ERROR_BODY = 256 << 10
+
+
+def _refusal(answer: Answer, route: Route) -> UpstreamRefused:
+    """What a provider's error says, for the client. An error inside a 200 counts as one."""
+    try:
+        raw = answer.read(ERROR_BODY)
+    except UpstreamError:
+        raw = b""
+    failure = failure_of(_json(raw))
+    status = answer.status
+    if not 400 <= status <= 599:
+        status = failure.status if failure and failure.status else 502
+    text = raw.decode("utf-8", "replace").strip()[:4000]
+    if failure is None:
+        message = (
+            f"{route.provider.title} answered in a form that cannot be passed on." if status == 502 else ""
+        )
+        failure = Failure(message or text or _status_text(status), code=status, plain=True)
+    return _told(failure, status, route, answer.headers.get("Retry-After"))
+
+
+def _told(failure: Failure, status: int, route: Route, retry_after: str | None) -> UpstreamRefused:
+    """The refusal a client is told. With the operator's own key a 401, 402 or 403 says nothing about the client's,
+    and may quote the key: it becomes a 502 in our words."""
+    flagged = isinstance(failure.metadata, dict) and "reasons" in failure.metadata
+    if status in (401, 402, 403, 407) and route.byok is None and not flagged:
+        log.error("%s refused this server's key or account with %d", route.provider.title, status)
+        words = "is out of funds" if status == 402 else "was refused"
+        failure = Failure(
+            f"This server's own account at {route.provider.title} {words}; your key is fine. Tell the operator.",
+            code="upstream_account",
+            type="upstream_error",
+        )
+        return UpstreamRefused(502, failure)
+    return UpstreamRefused(status, failure, retry_after)
+
+
+def _status_text(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return f"The provider answered {status}."
+
+
+def _contents(body: dict[str, Any]) -> list[str]:
+    messages = [choice.get("message") for choice in body["choices"] if isinstance(choice, dict)]
+    contents = [message.get("content") for message in messages if isinstance(message, dict)]
+    return [content if isinstance(content, str) else "" for content in contents]
+
+
+def _sum(usages: Iterable[Usage]) -> Usage:
+    first, *rest = usages
+    for usage in rest:
+        first += usage
+    return first
+
+
+def kept_messages(messages: list[Any], size: int) -> list[Any]:
+    """The messages that are stored with a call: the newest that fit, with a note about what was left out."""
+    if size and size <= KEPT_REQUEST:
+        return messages
+    kept: list[Any] = []
+    room = KEPT_REQUEST
+    for message in reversed(messages):
+        room -= len(orjson.dumps(message))
+        if room < 0:
+            break
+        kept.append(message)
+    if len(kept) == len(messages):
+        return messages
+    left = len(messages) - len(kept)
+    note = f"{left} earlier message{'s' if left > 1 else ''} not kept: a call keeps its newest {KEPT_REQUEST >> 10} KiB."
+    return [{"role": "note", "content": note}, *reversed(kept)]

@@ -1,0 +1,216 @@
+"""The paper of one admitted call: its hold is kept alive, and it is settled or failed exactly once."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.engine import Engine
+
+from models.billing import holds
+from models.billing.holds import Admission, LedgerUnavailable, Settled
+from models.gateway import metrics
+from models.gateway.routing import Route
+from models.gateway.wire import Usage
+
+log = logging.getLogger("stoa.gateway")
+
+HOLD_SECONDS = 60
+KEEP_SECONDS = 20
+
+
+class Keeper:
+    """Extends the holds of every call this process has in flight, in one statement now and then."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._live: dict[str, float] = {}
+        self._pid = 0
+
+    def add(self, request_id: str) -> None:
+        """Keep a call's hold alive from now on."""
+        with self._lock:
+            self._live[request_id] = time.monotonic()
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="stoa-holds", daemon=True).start()
+
+    def drop(self, request_id: str) -> None:
+        """The call is over."""
+        with self._lock:
+            self._live.pop(request_id, None)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(KEEP_SECONDS / 2)
+            with self._lock:
+                aged = time.monotonic() - KEEP_SECONDS / 2
+                due = [request_id for request_id, since in self._live.items() if since <= aged]
+            try:
+                if due:
+                    holds.extend_holds(self._engine, due, ttl_seconds=HOLD_SECONDS)
+            except Exception:
+                # the next round tries again; a hold that lapsed meanwhile is revived by it or by settling
+                log.exception("the holds of %d calls could not be extended", len(due))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a call's row needs beside usage and price."""
+
+    door: str
+    requested_model: str
+    stream: bool
+    started_at: datetime
+    started: float
+    """Monotonic seconds."""
+    client_id: str | None = None
+    kept_request: Any = field(default=None, repr=False)
+
+
+class Ticket:
+    """An admitted call. `settle` and `fail` may be called from any path; the first one counts."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        keeper: Keeper,
+        admission: Admission,
+        facts: Facts,
+        route: Route,
+        margin: Decimal,
+    ) -> None:
+        self.admission = admission
+        self.facts = facts
+        self.route = route
+        self.ttft_ms: int | None = None
+        self.settled: Settled | None = None
+        self.over = False
+        self._engine = engine
+        self._keeper = keeper
+        self._margin = margin
+        self._lock = threading.Lock()
+        keeper.add(admission.request_id)
+        metrics.IN_FLIGHT.inc()
+
+    def first_token(self) -> None:
+        """The first token has come."""
+        if self.ttft_ms is None:
+            self.ttft_ms = self._elapsed()
+            metrics.FIRST_BYTE.labels(self.route.provider.name).observe(self.ttft_ms / 1000)
+
+    def settle(
+        self,
+        usage: Usage,
+        cost: Decimal,
+        price: Mapping[str, str],
+        *,
+        model: str | None,
+        message_id: str | None,
+        response: str,
+        reasoning: str,
+        client_gone: bool = False,
+        error: str | None = None,
+    ) -> Settled | None:
+        """Charge the call and write its rows; durable when this returns. None when the call was over before.
+
+        Raises LedgerUnavailable when the ledger stays away; the hold is left for the operator to see.
+        """
+        if not self._claim():
+            return None
+        provider = self.route.provider.name
+        settlement = holds.Settlement(
+            provider=provider,
+            requested_model=self.facts.requested_model,
+            model=model or self.route.model,
+            usage_source=usage.source,  # type: ignore[arg-type]
+            uncached_input_tokens=usage.uncached_input,
+            cache_write_tokens=usage.cache_write,
+            cache_read_tokens=usage.cache_read,
+            output_tokens=usage.output,
+            reasoning_tokens=usage.reasoning,
+            cost=cost,
+            margin=self._margin,
+            latency_ms=self._elapsed(),
+            started_at=self.facts.started_at,
+            response=response,
+            reasoning_text=reasoning,
+            message_id=message_id,
+            price=dict(price),
+            byok=self.route.byok is not None,
+            request=self.facts.kept_request,
+            client_id=self.facts.client_id,
+            stream=self.facts.stream,
+            client_gone=client_gone,
+            ttft_ms=self.ttft_ms,
+            error=error,
+        )
+        try:
+            with metrics.OVERHEAD.labels("settle").time():
+                self.settled = holds.settle(self._engine, self.admission, settlement)
+        except LedgerUnavailable:
+            metrics.ERRORS.labels(self.facts.door, "ledger_unavailable").inc()
+            log.exception("call %s used its upstream and could not be settled", self.admission.request_id)
+            raise
+        finally:
+            self._leave("cut" if error else "settled")
+        for bucket in ("uncached_input", "cache_write", "cache_read", "output", "reasoning"):
+            metrics.TOKENS.labels(provider, bucket).inc(getattr(usage, bucket))
+        metrics.CREDITS.labels(provider).inc(0 if self.route.byok else self.settled.credits)
+        return self.settled
+
+    def fail(self, kind: str, status: int | None, *, client_gone: bool = False) -> None:
+        """End the call without a charge. Does nothing when it is over; never raises."""
+        if not self._claim():
+            return
+        failure = holds.Failure(
+            requested_model=self.facts.requested_model,
+            provider=self.route.provider.name,
+            model=self.route.model,
+            started_at=self.facts.started_at,
+            latency_ms=self._elapsed(),
+            error=kind,
+            http_status=status,
+            stream=self.facts.stream,
+            client_gone=client_gone,
+            ttft_ms=self.ttft_ms,
+        )
+        try:
+            with metrics.OVERHEAD.labels("fail").time():
+                holds.fail(self._engine, self.admission, failure)
+        except Exception:
+            log.exception("the failed call %s could not be written down", self.admission.request_id)
+        finally:
+            self._leave("failed")
+            metrics.ERRORS.labels(self.facts.door, kind).inc()
+
+    def close(self) -> None:
+        """The last line of every path: a call that is neither settled nor failed by now failed."""
+        self.fail("internal", None)
+
+    def _claim(self) -> bool:
+        with self._lock:
+            claimed, self.over = not self.over, True
+        return claimed
+
+    def _leave(self, outcome: str) -> None:
+        self._keeper.drop(self.admission.request_id)
+        metrics.IN_FLIGHT.dec()
+        provider, stream = self.route.provider.name, str(self.facts.stream).lower()
+        metrics.CALLS.labels(self.facts.door, provider, outcome).inc()
+        metrics.LATENCY.labels(provider, stream).observe(time.monotonic() - self.facts.started)
+
+    def _elapsed(self) -> int:
+        return int((time.monotonic() - self.facts.started) * 1000)
+
+
+def worker_name() -> str:
+    """This process, as holds name their worker."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,280 @@
+"""A provider on loopback that does what a script says: answers, streams, stalls, breaks, lies.
+
+`fake.will(behaviour, ...)` queues behaviours, one per request; the last one stays. A behaviour is a function that
+gets the `Exchange`. What was asked is in `fake.requests`.
+"""
+
+import json
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Asked:
+    """A request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.raw)
+
+
+@dataclass
+class Exchange:
+    """One request and the wire to answer it on."""
+
+    asked: Asked
+    wire: socket.socket
+
+    def send(self, data: bytes) -> None:
+        self.wire.sendall(data)
+
+    def head(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        lines = [
+            f"HTTP/1.1 {status} Scripted",
+            *(f"{name}: {value}" for name, value in (headers or {}).items()),
+        ]
+        self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+
+    def chunk(self, data: bytes) -> None:
+        self.send(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def cut(self) -> None:
+        """Reset the connection."""
+        self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        self.wire.close()
+
+
+Behaviour = Callable[[Exchange], Any]
+
+
+class FakeUpstream:
+    """The server. `url` is what a provider's `…_BASE_URL` is set to."""
+
+    def __init__(self) -> None:
+        self.requests: list[Asked] = []
+        self.connections = 0
+        self.closing = threading.Event()
+        self._queue: list[Behaviour] = []
+        self._last: Behaviour = answer()
+        self._lock = threading.Lock()
+        fake = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                fake.connections += 1
+                with suppress(OSError):
+                    fake._serve(self.request)
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            block_on_close = False
+            request_queue_size = 256
+            allow_reuse_address = True
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def will(self, *behaviours: Behaviour) -> None:
+        """Answer the next requests so; the last behaviour stays for all that follow."""
+        with self._lock:
+            self._queue = list(behaviours)
+            self._last = behaviours[-1]
+
+    def reset(self) -> None:
+        self.requests.clear()
+        self.connections = 0
+        self.will(answer())
+
+    def stop(self) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _serve(self, wire: socket.socket) -> None:
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader = wire.makefile("rb")
+        while line := reader.readline():
+            method, path, _ = line.decode("latin-1").split(" ", 2)
+            headers: dict[str, str] = {}
+            while (line := reader.readline()) not in (b"\r\n", b""):
+                name, _, value = line.decode("latin-1").partition(":")
+                headers[name.strip().lower()] = value.strip()
+            raw = reader.read(int(headers.get("content-length", 0)))
+            asked = Asked(method, path, headers, raw)
+            with self._lock:
+                self.requests.append(asked)
+                behaviour = self._queue.pop(0) if self._queue else self._last
+            if behaviour(Exchange(asked, wire)) is CLOSE:
+                return
+
+
+CLOSE = object()
+"""What a behaviour returns when the connection ends with it."""
+
+
+# -- figures -------------------------------------------------------------------------------------------------
+
+
+def usage(prompt: Any = 100, completion: Any = 20, **extra: Any) -> dict[str, Any]:
+    total = prompt + completion if isinstance(prompt, int) and isinstance(completion, int) else 0
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total, **extra}
+
+
+def completion(
+    text: str = "Hello there.",
+    use: Any = "default",
+    id: str = "chatcmpl-1",
+    model: str = "openai/gpt-5-mini",
+    **extra: Any,
+) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "id": id,
+        "object": "chat.completion",
+        "created": 1_750_000_000,
+        "model": model,
+        "provider": "OpenAI",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+    }
+    if use is not None:
+        body["usage"] = usage(cost=0.0123) if use == "default" else use
+    return {**body, **extra}
+
+
+def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **extra: Any) -> dict[str, Any]:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": reason}]
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_750_000_000}
+    return {**head, "model": "openai/gpt-5-mini", "provider": "OpenAI", "choices": choices, **extra}
+
+
+def chunks(text: str = "Hello there my friend.", use: Any = "default", **head: Any) -> list[Any]:
+    """The events of an ordinary stream, `[DONE]` last."""
+    words = text.split(" ")
+    events: list[Any] = [chunk({"role": "assistant", "content": ""}, **head)]
+    events += [chunk({"content": word if not i else f" {word}"}, **head) for i, word in enumerate(words)]
+    events.append(chunk({}, "stop", **head))
+    if use is not None:
+        events.append(chunk(None, usage=usage(cost=0.0123) if use == "default" else use, **head))
+    return [*events, "[DONE]"]
+
+
+def sse(event: Any) -> bytes:
+    if isinstance(event, bytes):
+        return event
+    return b"data: " + (event if isinstance(event, str) else json.dumps(event)).encode() + b"\n\n"
+
+
+# -- behaviours ----------------------------------------------------------------------------------------------
+
+
+def answer(
+    body: Any = None, status: int = 200, headers: dict[str, str] | None = None, delay: float = 0
+) -> Behaviour:
+    """A whole answer."""
+
+    def behave(exchange: Exchange) -> None:
+        time.sleep(delay)
+        if body is None and exchange.asked.raw and exchange.asked.body.get("stream"):
+            stream()(exchange)
+            return
+        value = completion() if body is None else body
+        raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+        exchange.head(
+            status, {"Content-Type": "application/json", "Content-Length": str(len(raw)), **(headers or {})}
+        )
+        exchange.send(raw)
+
+    return behave
+
+
+def stream(
+    events: Iterable[Any] | None = None, *, delay: float = 0, cut_after: int | None = None, whole: bool = True
+) -> Behaviour:
+    """Server-sent events, chunked. `cut_after` resets after so many events; `whole=False` ends without the last chunk."""
+
+    def behave(exchange: Exchange) -> Any:
+        exchange.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+        for index, event in enumerate(chunks() if events is None else events):
+            if index == cut_after:
+                exchange.cut()
+                return CLOSE
+            exchange.chunk(sse(event))
+            if delay:
+                time.sleep(delay)
+        if not whole:
+            return CLOSE
+        exchange.send(b"0\r\n\r\n")
+        return None
+
+    return behave
+
+
+def pausing(events: list[Any], gate: threading.Event, after: int) -> Behaviour:
+    """A stream that waits for `gate` after so many events."""
+
+    def walk() -> Iterator[Any]:
+        for index, event in enumerate(events):
+            if index == after:
+                gate.wait(20)
+            yield event
+
+    return stream(walk())
+
+
+def silent(seconds: float = 30) -> Behaviour:
+    """Accept, read, and say nothing."""
+
+    def behave(exchange: Exchange) -> Any:
+        time.sleep(seconds)
+        return CLOSE
+
+    return behave
+
+
+def hang_up(exchange: Exchange) -> Any:
+    """Close without an answer."""
+    return CLOSE
+
+
+def raw(data: bytes) -> Behaviour:
+    """Any bytes, then the end."""
+
+    def behave(exchange: Exchange) -> Any:
+        exchange.send(data)
+        return CLOSE
+
+    return behave
+
+
+def huge(megabytes: int) -> Behaviour:
+    """A whole answer of so many megabytes."""
+
+    def behave(exchange: Exchange) -> Any:
+        exchange.head(200, {"Content-Type": "application/json", "Content-Length": str(megabytes << 20)})
+        block = b" " * (1 << 20)
+        for _ in range(megabytes):
+            exchange.send(block)
+        return CLOSE
+
+    return behave
+
+
+@contextmanager
+def running() -> Iterator[FakeUpstream]:
+    """A started fake."""
+    fake = FakeUpstream()
+    try:
+        yield fake
+    finally:
+        fake.stop()

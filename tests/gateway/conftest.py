@@ -1,0 +1,152 @@
+"""The gateway's stage: the application with every provider's key, each provider a scripted server on loopback."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session as OrmSession
+
+from app import create_app
+from models.billing import CreditHold
+from models.db import db
+from models.gateway import GatewayCall
+from models.runs import AgentRun
+from models.settings import Settings, load_settings
+from models.usage import Message
+from tests import factories
+from tests.factories import Person
+from tests.fakes import upstream as fakes
+from tests.fakes.upstream import FakeUpstream
+
+MESSAGES = [{"role": "user", "content": "Say hello."}]
+
+
+@pytest.fixture(scope="session")
+def fake_server() -> Iterator[FakeUpstream]:
+    with fakes.running() as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake(fake_server: FakeUpstream) -> FakeUpstream:
+    """The upstream, fresh: it answers one ordinary completion to everything."""
+    fake_server.reset()
+    return fake_server
+
+
+@pytest.fixture(scope="session")
+def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    prices = tmp_path_factory.mktemp("prices") / "prices.toml"
+    prices.write_text(
+        '["openai/house-model"]\ninput = 2\noutput = "10.5"\n["openai/free-model"]\ninput = 0\noutput = 0\n'
+    )
+    return load_settings(
+        _env_file=None,
+        stoa_data_dir=tmp_path_factory.mktemp("data"),
+        stoa_secret_key="test-secret-test-secret-test-secret-test",
+        stoa_base_url="http://localhost:8000",
+        stoa_support_email="help@stoa.test",
+        stoa_prices_file=prices,
+        stoa_demo_delay_ms=0,
+        stoa_connect_timeout=1,
+        stoa_first_byte_timeout=1,
+        stoa_idle_timeout=1,
+        **{f"{name}_api_key": f"sk-operator-{name}" for name in PROVIDERS},
+        **{f"{name}_base_url": f"{fake_server.url}/{name}" for name in PROVIDERS},
+    )
+
+
+PROVIDERS = ("openrouter", "openai", "anthropic", "gemini")
+
+
+@pytest.fixture(scope="session")
+def gateway_app(app: Flask, postgres_url: str, gateway_settings: Settings) -> Iterator[Flask]:
+    """An application like the ordinary one, but with providers."""
+    made = create_app(gateway_settings, database_url=postgres_url)
+    made.config["TESTING"] = True
+    made.config["PROPAGATE_EXCEPTIONS"] = False
+    yield made
+    with made.app_context():
+        db.engine.dispose()
+    made.extensions["gateway"].engine.dispose()
+
+
+@pytest.fixture
+def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
+    """A client of the application with providers."""
+    return gateway_app.test_client()
+
+
+@pytest.fixture
+def rich(session: OrmSession, alice: Person) -> Person:
+    """Alice with a thousand credits."""
+    assert alice.user is not None
+    factories.grant(session, alice.user, 1000)
+    return alice
+
+
+@pytest.fixture
+def run(session: OrmSession, rich: Person) -> AgentRun:
+    """A running run of alice's."""
+    assert rich.user is not None
+    return factories.run(session, rich.user)
+
+
+@pytest.fixture
+def body(run: AgentRun) -> dict[str, Any]:
+    """A body as the SDK posts it."""
+    return {
+        "model": "openrouter-only/model",
+        "messages": MESSAGES,
+        "codebuff_metadata": {"run_id": run.id, "client_id": "client-7", "cost_mode": "normal"},
+    }
+
+
+@pytest.fixture
+def facts(session: OrmSession) -> "Facts":
+    """What the database knows."""
+    return Facts(session)
+
+
+class Facts:
+    def __init__(self, session: OrmSession) -> None:
+        self.session = session
+
+    def fresh(self) -> OrmSession:
+        self.session.rollback()
+        return self.session
+
+    def messages(self) -> list[Message]:
+        return list(self.fresh().scalars(select(Message).order_by(Message.finished_at)))
+
+    def calls(self) -> list[GatewayCall]:
+        return list(self.fresh().scalars(select(GatewayCall).order_by(GatewayCall.started_at)))
+
+    def holds(self) -> int:
+        return self.fresh().scalar(select(func.count()).select_from(CreditHold)) or 0
+
+    def call(self) -> GatewayCall:
+        """The only call, once it is over."""
+        wait(lambda: len(self.calls()) == 1)
+        wait(lambda: self.holds() == 0)
+        (call,) = self.calls()
+        return call
+
+
+def wait(true: Callable[[], Any], seconds: float = 10) -> None:
+    """Until `true()` is."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def events(data: bytes) -> list[Any]:
+    """The JSON events of a stream."""
+    lines = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: ")]
+    return [json.loads(line) for line in lines if line != b"[DONE]"]

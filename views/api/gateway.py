@@ -1,0 +1,192 @@
+"""The gateway as the compatible SDK knows it: chat completions (contract 5), token count (A.5), health (2.14)."""
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from models.billing.holds import Admission
+from models.db import now
+from models.errors import DomainError
+from models.gateway import tokens
+from models.gateway.relay import MOST_PARALLEL, Ask, Refused, RelayFailed, UpstreamRefused
+from models.gateway.upstream import UpstreamError
+from models.gateway.wire import BadCall, Call
+from models.gateway.wire import chat as chat_dialect
+from views import guards
+from views.api.body import BadJson, read_json
+from views.gateway import (
+    error_text,
+    gateway,
+    json_answer,
+    respond,
+    suspended,
+    too_little,
+    with_retry_after,
+)
+
+log = logging.getLogger("stoa.gateway")
+bp = Blueprint("gateway_api", __name__, url_prefix="/api")
+
+DIRECT = ("openai/gpt-5", "openai/gpt-5.1")
+"""Models whose several answers come from OpenAI itself (contract 5.3)."""
+
+
+@bp.post("/v1/chat/completions")
+def chat_completions() -> ResponseReturnValue:
+    """Contract section 5, in its order of checks."""
+    try:
+        body = read_json(allow_nul=True)
+    except BadJson:
+        return json_answer({"message": "Invalid JSON in request body"}, 400)
+    except RequestEntityTooLarge:
+        return refuse(413, "The request body is larger than 20 MB.", "request_too_large")
+    key = guards.api_key()
+    if not key:
+        return json_answer({"message": "Unauthorized"}, 401)
+    try:
+        return respond(gateway().open(_ask(key, body)))
+    except Refused as refused:
+        return _not_admitted(refused.admission)
+    except UpstreamRefused as error:
+        return _passed_on(error)
+    except UpstreamError as error:
+        return refuse(error.status, str(error), error.kind, "upstream_error")
+    except DomainError as error:
+        return refuse(error.status, error.message, error.code)
+    except RelayFailed:
+        log.exception("request %s: the relay failed", guards.request_id())
+        return json_answer({"error": "Failed to process request"}, 500)
+    except Exception:
+        log.exception("request %s failed", guards.request_id())
+        return json_answer({"error": "Internal server error"}, 500)
+
+
+def _ask(key: str, body: Any) -> Ask:
+    metadata = body.get("codebuff_metadata") if isinstance(body, dict) else None
+    metadata = metadata if isinstance(metadata, dict) else {}
+    run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
+    answers, call = 1, _call(body)
+    if isinstance(call, Call) and not call.stream:
+        answers, call = _answers(metadata.get("n"), call)
+    return Ask(
+        door="codebuff",
+        request_id=guards.request_id(),
+        key=key,
+        call=call,
+        run_id=run_id if isinstance(run_id, str) and run_id else None,
+        require_run=True,
+        answers=answers,
+        client_id=client_id if isinstance(client_id, str) else None,
+        byok=request.headers.get("x-openrouter-api-key") or None,
+        direct_openai=isinstance(call, Call)
+        and not call.stream
+        and call.model in DIRECT
+        and bool(metadata.get("n")),
+        show_cost=True,
+        greeting=True,
+        size=request.content_length or 0,
+    )
+
+
+def _call(body: Any) -> Call | DomainError:
+    try:
+        return chat_dialect.parse(body, len(request.get_data()), truthy_stream=True)
+    except BadCall as error:
+        return error
+
+
+def _answers(wanted: Any, call: Call) -> tuple[int, Call | DomainError]:
+    if not wanted:
+        return 1, call
+    if type(wanted) is not int or not 1 <= wanted <= MOST_PARALLEL:
+        return 1, BadCall(f"'codebuff_metadata.n' must be a whole number from 1 to {MOST_PARALLEL}.")
+    return wanted, call
+
+
+def refuse(status: int, message: str, code: str, kind: str = "invalid_request_error") -> Response:
+    """An error that every version of the SDK can show: the text both where old and new ones look for it."""
+    return json_answer(
+        {"error": {"message": message, "code": code, "type": kind}, "message": message}, status
+    )
+
+
+def _not_admitted(admission: Admission) -> Response:
+    run = admission.run_id
+    base_url = guards.settings().base_url
+    reset = when(admission.next_quota_reset, now())
+    rows = {
+        "unknown_key": (401, {"message": "Invalid Codebuff API key"}),
+        "banned": (403, {"error": "account_suspended", "message": suspended()}),
+        "out_of_credits": (
+            402,
+            {
+                "message": f"Out of credits. Please add credits at {base_url}/usage. Your free credits reset {reset}."
+            },
+        ),
+        "no_run": (400, {"message": "No runId found in request body"}),
+        "run_not_found": (400, {"message": f"runId Not Found: {run}"}),
+        "run_not_running": (400, {"message": f"runId Not Running: {run}"}),
+    }
+    if admission.outcome in rows:
+        status, body = rows[admission.outcome]
+        return json_answer(body, status)
+    return refuse(402, too_little(admission), "insufficient_credits", "insufficient_credits")
+
+
+def when(moment: datetime | None, current: datetime) -> str:
+    """How far off a moment is, in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
+    if moment is None or moment <= current:
+        return "soon"
+    minutes = int((moment - current).total_seconds() // 60)
+    for size, unit in ((1440, "day"), (60, "hour")):
+        if minutes >= size:
+            count = minutes // size
+            return f"in {count} {unit}{'s' if count > 1 else ''}"
+    count = max(minutes, 1)
+    return f"in {count} minute{'s' if count > 1 else ''}"
+
+
+def _passed_on(error: UpstreamRefused) -> Response:
+    """A provider's error in the form of contract 5.6."""
+    failure = error.failure
+    told: dict[str, Any] = {"message": error_text(error), "code": failure.code}
+    if not failure.plain:
+        told |= {"type": failure.type, "param": failure.param}
+        if failure.metadata is not None:
+            told["metadata"] = failure.metadata
+    return with_retry_after(json_answer({"error": told}, error.status), error)
+
+
+@bp.post("/v1/token-count")
+def token_count() -> ResponseReturnValue:
+    """Input tokens of a conversation, free of charge (A.5). Other vendors' vocabularies are finer: 30 % are added."""
+    try:
+        body = read_json(allow_nul=True)
+    except BadJson:
+        return json_answer({"error": "Invalid JSON in request body"}, 400)
+    except RequestEntityTooLarge:
+        return json_answer({"error": "The request body is larger than 20 MB."}, 413)
+    messages = body.get("messages") if isinstance(body, dict) else None
+    if not isinstance(messages, list):
+        tree = {"_errors": [], "messages": {"_errors": ["Invalid input: expected array"]}}
+        return json_answer({"error": "Invalid request body", "details": tree}, 400)
+    key = guards.api_key()
+    if not key:
+        return json_answer({"message": "Unauthorized"}, 401)
+    if guards.key_credential(key) is None:
+        return json_answer({"message": "Invalid Codebuff API key"}, 401)
+    model = body.get("model")
+    count = tokens.count_messages(messages, body.get("tools"), body.get("system"))
+    own = isinstance(model, str) and tokens.knows(model)
+    return json_answer({"inputTokens": count if own or model is None else count + count * 3 // 10})
+
+
+@bp.get("/healthz")
+def healthz() -> ResponseReturnValue:
+    """Alive. Says nothing about the database, which `/readyz` does."""
+    timestamp = now().strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return json_answer({"status": "ok", "cached_agents": 0, "timestamp": timestamp})

@@ -1,0 +1,246 @@
+"""`/v1/*`: the gateway as any OpenAI client knows it. Errors have OpenAI's shape; the model list also Anthropic's."""
+
+from typing import Any, cast
+
+import orjson
+from flask import Blueprint, Flask, Response, current_app, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from models.billing.holds import Admission, gateway_engine
+from models.errors import DomainError
+from models.gateway.relay import Ask, Gateway, Refused, RelayFailed, Reply, UpstreamRefused
+from models.gateway.stream import Stream
+from models.gateway.upstream import UpstreamError
+from models.gateway.wire import BadCall, Call
+from models.gateway.wire import chat as chat_dialect
+from views import errors, guards
+from views.api.body import BadJson, read_json
+
+bp = Blueprint("gateway", __name__, url_prefix="/v1")
+
+POOL = 8
+"""Connections to the ledger per process."""
+
+CREATED = 1_735_689_600
+"""When the listed models are said to have been made: no price table knows."""
+
+
+def init_app(app: Flask) -> None:
+    """Make the process's gateway. Raises SettingsError when the operator's price file cannot be used."""
+    settings = app.extensions["settings"]
+    engine = gateway_engine(app.config["SQLALCHEMY_DATABASE_URI"], POOL)
+    app.extensions["gateway"] = Gateway(settings, engine)
+    app.register_blueprint(bp)
+
+
+def gateway() -> Gateway:
+    """The gateway of this process."""
+    return cast(Gateway, current_app.extensions["gateway"])
+
+
+def any_key() -> str | None:
+    """The key in whichever header a client puts it."""
+    for header in ("x-codebuff-api-key", "x-api-key", "api-key"):
+        if value := request.headers.get(header):
+            return value
+    return guards.api_key()
+
+
+@bp.post("/chat/completions")
+def chat_completions() -> ResponseReturnValue:
+    """A chat completion, streamed or not. No run is needed; `x-stoa-run-id` ties the call to one."""
+    key = any_key()
+    if not key:
+        return refuse(401, "No API key was given. Send 'Authorization: Bearer <key>'.", "invalid_api_key")
+    call: Call | DomainError
+    try:
+        call = chat_dialect.parse(read_json(allow_nul=True), len(request.get_data()))
+    except RequestEntityTooLarge:
+        return refuse(413, "The request body is larger than 20 MB.", "request_too_large")
+    except BadJson as error:
+        call = BadCall(f"The request body is not JSON that can be used: {error}.")
+    except BadCall as error:
+        call = error
+    ask = Ask(
+        door="openai",
+        request_id=guards.request_id(),
+        key=key,
+        call=call,
+        run_id=request.headers.get("x-stoa-run-id") or None,
+        byok=request.headers.get("x-openrouter-api-key") or None,
+        size=request.content_length or 0,
+    )
+    try:
+        return respond(gateway().open(ask))
+    except Refused as refused:
+        return refuse(*_words(refused.admission))
+    except UpstreamRefused as error:
+        return _passed_on(error)
+    except UpstreamError as error:
+        return refuse(error.status, str(error), error.kind)
+    except RelayFailed:
+        errors.log.exception("request %s: the relay failed", guards.request_id())
+        return refuse(500, "The call failed on our side; nothing was charged.", "internal_error")
+    except DomainError as error:
+        return refuse(error.status, error.message, error.code, param=_param(error))
+
+
+@bp.get("/models")
+def models() -> ResponseReturnValue:
+    """Every model that can be asked for here."""
+    if (refusal := _stranger()) is not None:
+        return refusal
+    listed = gateway().routes.models()
+    if "anthropic-version" in request.headers:
+        data = [_anthropic_model(name) for name, _ in listed]
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
+        return json_answer({"data": data, "has_more": False, **ends})
+    return json_answer({"object": "list", "data": [_model(name, owner.name) for name, owner in listed]})
+
+
+@bp.get("/models/<path:name>")
+def model(name: str) -> ResponseReturnValue:
+    """One model, if it is served here."""
+    if (refusal := _stranger()) is not None:
+        return refusal
+    try:
+        route = gateway().routes.find(name)
+    except DomainError as error:
+        return refuse(404, error.message, "model_not_found", param="model")
+    if "anthropic-version" in request.headers:
+        return json_answer(_anthropic_model(name))
+    return json_answer(_model(name, route.provider.name))
+
+
+def _model(name: str, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": CREATED, "owned_by": owner}
+
+
+def _anthropic_model(name: str) -> dict[str, Any]:
+    return {"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"}
+
+
+def _stranger() -> Response | None:
+    key = any_key()
+    if key and guards.key_credential(key):
+        return None
+    message = "This API key is unknown or expired." if key else "No API key was given."
+    return refuse(401, message, "invalid_api_key")
+
+
+# -- answers -------------------------------------------------------------------------------------------------
+
+
+def respond(answer: Reply | Stream) -> Response:
+    """The answer of the gateway as HTTP (contract 5.4)."""
+    if isinstance(answer, Reply):
+        return Response(answer.body, content_type="application/json")
+    return Response(
+        answer,
+        direct_passthrough=True,
+        content_type="text/event-stream",
+        headers={
+            "Cache-Control": "no-cache",
+            "Connection": "keep-alive",
+            "Access-Control-Allow-Origin": "*",
+            "X-Accel-Buffering": "no",
+        },
+    )
+
+
+def json_answer(body: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(body), status, content_type="application/json")
+
+
+def refuse(status: int, message: str, code: Any, *, param: Any = None, kind: Any = None) -> Response:
+    """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
+    if "anthropic-version" in request.headers:
+        body: dict[str, Any] = {
+            "type": "error",
+            "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message},
+            "request_id": guards.request_id(),
+        }
+    else:
+        kind = kind or _OPENAI.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return json_answer(body, status)
+
+
+_OPENAI = {
+    401: "authentication_error",
+    402: "insufficient_credits",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+
+
+def _param(error: DomainError) -> str | None:
+    return error.param if isinstance(error, BadCall) else "model" if error.code.startswith("model_") else None
+
+
+def _passed_on(error: UpstreamRefused) -> Response:
+    failure = error.failure
+    response = refuse(error.status, error_text(error), failure.code, param=failure.param, kind=failure.type)
+    return with_retry_after(response, error)
+
+
+def with_retry_after(response: Response, error: UpstreamRefused) -> Response:
+    """The provider's `Retry-After`, if it sent one."""
+    if error.retry_after and error.retry_after.isprintable() and len(error.retry_after) < 100:
+        response.headers["Retry-After"] = error.retry_after
+    return response
+
+
+def error_text(error: UpstreamRefused) -> str:
+    """The provider's message with what lay behind it (contract 5.6)."""
+    failure = error.failure
+    metadata = failure.metadata if isinstance(failure.metadata, dict) else {}
+    raw = metadata.get("raw")
+    if raw is None:
+        return failure.message
+    text = raw if isinstance(raw, str) else orjson.dumps(raw).decode()
+    name = metadata.get("provider_name")
+    shown = text if len(text) <= 1000 else f"{text[:1000]}..."
+    return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {shown}]"
+
+
+def _words(admission: Admission) -> tuple[int, str, str]:
+    base_url = guards.settings().base_url
+    run = admission.run_id
+    words = {
+        "unknown_key": (401, "This API key is unknown or expired.", "invalid_api_key"),
+        "banned": (403, suspended(), "account_suspended"),
+        "out_of_credits": (402, f"Out of credits. Add credits at {base_url}/usage.", "insufficient_credits"),
+        "no_run": (400, "No run was named.", "run_not_found"),
+        "run_not_found": (400, f"There is no run '{run}' of yours (x-stoa-run-id).", "run_not_found"),
+        "run_not_running": (400, f"The run '{run}' is over (x-stoa-run-id).", "run_not_running"),
+        "insufficient": (402, too_little(admission), "insufficient_credits"),
+    }
+    return words[admission.outcome]
+
+
+def suspended() -> str:
+    """What a banned user is told (contract 5.2 row 4)."""
+    support = guards.settings().stoa_support_email or "the operator of this server"
+    return f"Your account has been suspended due to billing issues. Please contact {support} to resolve this."
+
+
+def too_little(admission: Admission) -> str:
+    """Why a hold was refused although something is left."""
+    left = max(admission.available, 0)
+    beside = f" beside the {admission.held} held by calls in flight" if admission.held else ""
+    return (
+        f"This call can cost up to {admission.hold} credits, and {left} are free{beside}. "
+        "Wait for the other calls, ask for fewer tokens (max_tokens), or add credits."
+    )
