@@ -1,8 +1,9 @@
 """Runs the migrations on a connection of their own, one process at a time."""
 
-from typing import Any, Literal
+from typing import Any
 
 from alembic import context
+from alembic.util import CommandError
 from flask import current_app
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
@@ -47,15 +48,7 @@ def configuration() -> dict[str, Any]:
     return options
 
 
-def run_offline() -> None:
-    """Write the SQL instead of running it."""
-    url = current_app.extensions["migrate"].db.engine.url
-    context.configure(url=url.render_as_string(hide_password=False), literal_binds=True, **configuration())
-    with context.begin_transaction():
-        context.run_migrations()
-
-
-def run_online() -> None:
+def migrate() -> None:
     """Wait up to two minutes for another migration to end, then migrate without ever queueing on a table lock
     for longer than five seconds: behind a waiting ALTER TABLE every reader of the table would wait as well."""
     engine = create_engine(
@@ -72,6 +65,6 @@ def run_online() -> None:
             context.run_migrations()
 
 
-Mode = Literal["offline", "online"]
-mode: Mode = "offline" if context.is_offline_mode() else "online"
-run_offline() if mode == "offline" else run_online()
+if context.is_offline_mode():
+    raise CommandError("These migrations look at the database they change; --sql cannot write them down.")
+migrate()

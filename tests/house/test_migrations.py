@@ -188,3 +188,9 @@ def test_a_migration_does_not_queue_behind_a_reader(migrated: Flask, plain: Engi
         with pytest.raises(Exception, match="lock timeout"):
             flask_migrate.downgrade(revision="base")
     assert "agent_run" in left(plain)
+
+
+def test_migrations_are_not_written_down_as_sql(migrated: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        flask_migrate.upgrade(sql=True)
+    assert "--sql cannot write them down" in caplog.text

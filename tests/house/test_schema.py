@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from procrastinate.schema import SchemaManager
-from sqlalchemy import text
+from sqlalchemy import Enum, text
 from sqlalchemy.engine import Connection, Engine
+
+from models.db import Base
 
 NEW_ID = "(gen_random_uuid())::text"
 UTC_NOW = "(now() AT TIME ZONE 'utc'::text)"
@@ -851,6 +853,16 @@ def test_enums_hold_these_values_in_this_order(app: Flask, engine: Engine) -> No
             )
         )
         assert {row.typname: row.labels for row in found} == ENUMS
+
+
+def test_the_models_know_the_same_values() -> None:
+    named = {
+        column.type.name: " ".join(column.type.enums)
+        for table in Base.metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, Enum)
+    }
+    assert named == ENUMS
 
 
 def test_no_extension_is_needed_beyond_plpgsql(app: Flask, engine: Engine) -> None:
