@@ -45,7 +45,8 @@ def _person() -> dict[str, Any]:
 
 def wants_fragment() -> bool:
     """Whether htmx asked for a piece of the page (not a boosted navigation, not a history restore)."""
-    return bool(request.htmx) and not request.htmx.boosted and not request.htmx.history_restore_request
+    htmx = cast(Any, request).htmx
+    return bool(htmx) and not htmx.boosted and not htmx.history_restore_request
 
 
 def render(page: str, *, partial: str | None = None, status: int = 200, **context: Any) -> Response:
