@@ -39,6 +39,7 @@ VIEW_HALLWAY = {
     "errors",
     "format",
     "guards",
+    "health",
     "htmx",
     "logs",
     "look",
