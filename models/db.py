@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, text
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Session, registry, scoped_session
 
 NAMING = {
@@ -81,12 +81,6 @@ def engine_options(pool_size: int) -> dict[str, Any]:
         "pool_pre_ping": True,
         "connect_args": {"options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000"},
     }
-
-
-def answers(engine: Engine) -> None:
-    """Ask the database for a sign of life on a connection of `engine`. Raises SQLAlchemyError when there is none."""
-    with engine.connect() as connection:
-        connection.execute(text("SELECT 1")).scalar_one()
 
 
 def server_setting(name: str) -> str:
