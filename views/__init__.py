@@ -2,7 +2,8 @@
 
 from flask import Flask
 
-from views import errors, format, gateway, guards, health, htmx, look, pages, profile, usage
+from views import accounts, errors, format, gateway, guards, health, htmx, look, pages, profile, usage
+from views.accounts import providers
 from views.api import accounts as accounts_api
 from views.api import gateway as gateway_api
 from views.api import openapi
@@ -19,10 +20,12 @@ def register(app: Flask) -> None:
     errors.init_app(app)
     look.init_app(app)
     serve.init_app(app)
+    providers.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
     app.register_blueprint(runs_api.bp)
+    app.register_blueprint(accounts.bp)
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage.bp)
     app.register_blueprint(usage_api.bp)

@@ -192,8 +192,11 @@ def _read_cookie() -> Credential | None:
 def sign_in_browser(user: User) -> Session:
     """Open a web session for `user` and send its cookie with this answer. Flushes; the view commits.
 
-    What the browser held before, flow state and form tokens included, is dropped, so that nobody can plant it.
+    What the browser held before is dropped, so that nobody can plant it: its web session, flow state, form tokens.
     """
+    before = cookie_credential()
+    if before and before.session.type == "web":
+        credentials.close(db.session, before.session)
     token, row = credentials.open_web(db.session, user, now())
     session.clear()
     g.signed_in = (token, row.expires)
@@ -359,7 +362,7 @@ def _secure(response: Response) -> Response:
     headers = response.headers
     headers["X-Frame-Options"] = "SAMEORIGIN"
     headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "strict-origin-when-cross-origin"
+    headers.setdefault("Referrer-Policy", "strict-origin-when-cross-origin")
     headers.setdefault("X-Request-Id", g.get("request_id", ""))
     if request.path.startswith("/api/auth/cli/"):
         headers["Access-Control-Allow-Origin"] = "*"

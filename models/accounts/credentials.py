@@ -139,6 +139,8 @@ def sessions(database: Database, user: User) -> Sequence[tuple[Session, Fingerpr
 
 def own(database: Database, user: User, identifier: str, types: Sequence[str]) -> Session | None:
     """One of the user's credentials by its public id (the SHA-256)."""
+    if not identifier.isalnum():
+        return None
     return database.scalars(
         select(Session).where(
             Session.session_token == identifier, Session.user_id == user.id, Session.type.in_(types)

@@ -67,16 +67,23 @@ def read_code(text: str) -> Code | None:
     return Code(*parts) if len(parts) == 3 else None
 
 
-def examine(database: Database, secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
-    """What this code would do for this user now. Writes nothing; checks in the order of contract 1.4."""
+def judge(secret: str, code: Code | None, now: datetime) -> Outcome:
+    """Whether the code itself is good: INVALID, EXPIRED or READY."""
     if code is None or not _is_signed(secret, code):
         return Outcome.INVALID
     until = _milliseconds(now)
     if int(code.expires_at) < until:
         return Outcome.EXPIRED
     # The plain hash cannot tell "fp9" + "17…" from "fp" + "917…": no code of ours lives longer than an hour.
-    if int(code.expires_at) > until + CODE_LIFETIME // timedelta(milliseconds=1):
-        return Outcome.INVALID
+    late = int(code.expires_at) > until + CODE_LIFETIME // timedelta(milliseconds=1)
+    return Outcome.INVALID if late else Outcome.READY
+
+
+def examine(database: Database, secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
+    """What this code would do for this user now. Writes nothing; checks in the order of contract 1.4."""
+    outcome = judge(secret, code, now)
+    if outcome is not Outcome.READY or code is None:
+        return outcome
     mine = select(Session).where(Session.user_id == user.id, Session.cli_auth_hash == code.hash)
     if database.scalars(mine.limit(1)).first() is not None:
         return Outcome.CONNECTED

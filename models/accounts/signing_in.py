@@ -6,10 +6,12 @@ that nobody proved joins nothing and makes nobody: the door has it proved by a l
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session as OrmSession
 
 from models import billing
 from models.accounts.sessions import Session
@@ -149,5 +151,5 @@ def _find_or_make(
         if user is None:
             raise Conflict("This address was just in use. Try again.")
         return user, False
-    billing.signup_grant(database, made.id, free_credits, now)
+    billing.signup_grant(cast(OrmSession, database), made.id, free_credits, now)
     return made, True

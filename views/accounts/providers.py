@@ -1,0 +1,304 @@
+"""Signing in through GitHub, Google or an OpenID Connect issuer (Authlib), and the NextAuth REST of contract 1.3."""
+
+import logging
+from typing import Any, cast
+from urllib.parse import urlencode, urlsplit
+
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.flask_client import OAuth
+from flask import Flask, Response, current_app, jsonify, redirect, request, session
+from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import generate_csrf, validate_csrf
+from joserfc.errors import JoseError
+from requests import RequestException
+from wtforms.validators import ValidationError
+
+from models.accounts.signing_in import Identity, clean_email, sign_in_identity
+from models.db import db, now
+from models.errors import Invalid, NotFound
+from models.settings import Settings
+from views.accounts.blueprint import bp
+from views.accounts.sign_in import asked_destination, destination, enter, keep_waiting, mail_link
+from views.accounts.ways import Provider, configured
+from views.format import iso
+from views.guards import (
+    audit,
+    cookie_credential,
+    cookie_user,
+    limiter,
+    same_origin,
+    settings,
+    sign_out_browser,
+)
+from views.htmx import see_other, toast
+
+log = logging.getLogger("stoa.accounts")
+
+TIMEOUT = 10  # seconds a provider may take for each answer
+PKCE = {"code_challenge_method": "S256", "default_timeout": TIMEOUT}
+
+
+def init_app(app: Flask) -> None:
+    """Register the providers the settings name."""
+    configuration = cast(Settings, app.extensions["settings"])
+    oauth = OAuth(app)
+    if configuration.github_client_id and configuration.github_client_secret:
+        oauth.register(
+            "github",
+            client_id=configuration.github_client_id,
+            client_secret=configuration.github_client_secret.get_secret_value(),
+            authorize_url="https://github.com/login/oauth/authorize",
+            access_token_url="https://github.com/login/oauth/access_token",  # noqa: S106
+            api_base_url="https://api.github.com/",
+            client_kwargs={"scope": "read:user user:email", **PKCE},
+        )
+    if configuration.google_client_id and configuration.google_client_secret:
+        oauth.register(
+            "google",
+            client_id=configuration.google_client_id,
+            client_secret=configuration.google_client_secret.get_secret_value(),
+            server_metadata_url="https://accounts.google.com/.well-known/openid-configuration",
+            client_kwargs={"scope": "openid email profile", **PKCE},
+        )
+    if configuration.oidc_issuer and configuration.oidc_client_id and configuration.oidc_client_secret:
+        oauth.register(
+            "oidc",
+            client_id=configuration.oidc_client_id,
+            client_secret=configuration.oidc_client_secret.get_secret_value(),
+            server_metadata_url=f"{configuration.oidc_issuer}/.well-known/openid-configuration",
+            client_kwargs={"scope": "openid email profile", **PKCE},
+        )
+
+
+def _client(provider: str) -> Any:
+    if provider not in {each.id for each in configured()}:
+        raise NotFound("This server has no such way to sign in.")
+    return current_app.extensions["authlib.integrations.flask_client"].create_client(provider)
+
+
+# -- the way out and back ------------------------------------------------------------------------------------
+
+
+@bp.get("/login/<any(github, google, oidc):provider>")
+@limiter.limit("30/minute")
+def start(provider: str) -> ResponseReturnValue:
+    """Go to the provider."""
+    try:
+        return redirect(_authorize_address(provider, asked_destination()), 302)
+    except (OAuthError, RequestException, RuntimeError, ValueError, KeyError) as error:
+        return _failed(provider, error)
+
+
+def _authorize_address(provider: str, where: str) -> str:
+    client = _client(provider)
+    # Ways begun and never ended would fill the cookie.
+    for key in [key for key in session if key.startswith("_state_")]:
+        session.pop(key)
+    way = client.create_authorization_url(f"{settings().base_url}/api/auth/callback/{provider}")
+    client.save_authorize_data(
+        redirect_uri=f"{settings().base_url}/api/auth/callback/{provider}", where=where, **way
+    )
+    return cast(str, way["url"])
+
+
+@bp.get("/api/auth/callback/<provider>")
+@limiter.limit("30/minute")
+def callback(provider: str) -> ResponseReturnValue:
+    """Come back from the provider: exchange the code, find or make the user, sign the browser in.
+
+    No database connection is held while the provider is asked.
+    """
+    client = _client(provider)
+    begun = client.framework.get_state_data(session, request.args.get("state")) or {}
+    where = destination(begun.get("where"))
+    try:
+        identity = _github(client) if provider == "github" else _openid(client, provider)
+        found = sign_in_identity(db.session, identity, now(), free_credits=settings().stoa_free_credits)
+    except (OAuthError, JoseError, RequestException, Invalid, RuntimeError, ValueError, KeyError) as error:
+        db.session.rollback()
+        return _failed(provider, error)
+    if found is None:
+        return _prove_address(identity, where)
+    user, new = found
+    return enter(user, new, provider, where)
+
+
+def _github(client: Any) -> Identity:
+    token = client.authorize_access_token()
+    person, addresses = client.get("user", token=token), client.get("user/emails", token=token)
+    person.raise_for_status()
+    addresses.raise_for_status()
+    facts = person.json()
+    primary = next(each for each in [*addresses.json(), {"primary": True}] if each.get("primary"))
+    return Identity(
+        provider="github",
+        subject=str(facts["id"]),
+        email=str(primary.get("email") or ""),
+        verified=primary.get("verified") is True,
+        name=_text(facts.get("name") or facts.get("login")),
+        image=_text(facts.get("avatar_url")),
+    )
+
+
+def _openid(client: Any, provider: str) -> Identity:
+    token = client.authorize_access_token()
+    claims = dict(token["userinfo"])
+    if "email" not in claims:
+        more = client.userinfo(token=token)
+        if more.get("sub") == claims["sub"]:
+            claims |= more
+    # A subject means something only to its issuer, and the operator may name another issuer one day.
+    subject = str(claims["sub"]) if provider == "google" else f"{claims['iss']}#{claims['sub']}"
+    return Identity(
+        provider=provider,
+        subject=subject,
+        email=str(claims.get("email") or ""),
+        verified=claims.get("email_verified") in (True, "true"),
+        name=_text(claims.get("name") or claims.get("preferred_username")),
+        image=_text(claims.get("picture")),
+    )
+
+
+def _text(value: Any) -> str | None:
+    """What a provider calls a text, fit to be kept."""
+    return value.replace("\0", "")[:1000].strip() or None if isinstance(value, str) else None
+
+
+def _prove_address(identity: Identity, where: str) -> ResponseReturnValue:
+    """Mail a link to an address the provider did not verify; whoever opens it here joins the identity."""
+    try:
+        keep_waiting(identity)
+    except Invalid as error:
+        return _failed(identity.provider, error)
+    email = session["waiting_identity"]["email"]
+    mail_link(email, where)
+    db.session.commit()
+    session["sent_to"] = email
+    toast("The provider did not say that this address is yours, so we mail it a link once.", "info")
+    return see_other(f"/login/sent?{urlencode({'next': where})}")
+
+
+def _failed(provider: str, error: Exception) -> ResponseReturnValue:
+    if isinstance(error, Invalid):
+        words = "The provider gave no e-mail address. Add one there, or sign in by e-mail."
+    elif isinstance(error, OAuthError) and error.error == "access_denied":
+        words = "Signing in was cancelled at the provider."
+    elif isinstance(error, OAuthError) and error.error == "mismatching_state":
+        words = "That way of signing in has ended. Start again from here."
+    else:
+        words = "The provider could not sign you in. Try again, or sign in by e-mail."
+    # Only the kind: a provider's words may repeat a code or a token.
+    log.warning(
+        "sign-in through %s failed: %s %s", provider, type(error).__name__, getattr(error, "error", "")
+    )
+    toast(words, "bad")
+    return see_other("/login")
+
+
+# -- NextAuth's REST -----------------------------------------------------------------------------------------
+
+
+@bp.get("/api/auth/providers")
+def providers() -> ResponseReturnValue:
+    """The ways to sign in, keyed by id."""
+    base = settings().base_url
+    ways = [*configured(), Provider("email", "Email", "mail", "email")]
+    return jsonify(
+        {
+            way.id: {
+                "id": way.id,
+                "name": way.name,
+                "type": way.type,
+                "signinUrl": f"{base}/api/auth/signin/{way.id}",
+                "callbackUrl": f"{base}/api/auth/callback/{way.id}",
+            }
+            for way in ways
+        }
+    )
+
+
+@bp.get("/api/auth/csrf")
+def csrf_token() -> ResponseReturnValue:
+    """A form token for the POSTs below; its secret half is the flow cookie."""
+    return _fresh(jsonify(csrfToken=generate_csrf()))
+
+
+@bp.get("/api/auth/session")
+def who() -> ResponseReturnValue:
+    """Who is signed in: `{}` when nobody is."""
+    found = cookie_credential()
+    if found is None:
+        return _fresh(jsonify({}))
+    user = found.user
+    names = ("name", "email", "image", "id", "stripe_customer_id", "stripe_price_id")
+    facts = {name: getattr(user, name) for name in names}
+    return _fresh(jsonify(user=facts, expires=iso(found.session.expires)))
+
+
+@bp.get("/api/auth/signin")
+@bp.get("/api/auth/signin/<provider>")
+def signin_page(provider: str | None = None) -> ResponseReturnValue:
+    """The page to sign in on."""
+    return redirect(f"/login?{urlencode({'next': asked_destination()})}", 302)
+
+
+@bp.post("/api/auth/signin/<provider>")
+@limiter.limit("30/minute")
+def signin(provider: str) -> ResponseReturnValue:
+    """Where to go to sign in, as JSON with `json=true`, else by redirect."""
+    if not _from_our_form():
+        return _go(f"{settings().base_url}/login")
+    if provider == "email":
+        return _signin_by_email()
+    try:
+        return _go(_authorize_address(provider, asked_destination()))
+    except (OAuthError, RequestException, RuntimeError, ValueError, KeyError) as error:
+        _failed(provider, error)
+        return _go(f"{settings().base_url}/login")
+
+
+def _signin_by_email() -> ResponseReturnValue:
+    try:
+        email = clean_email(request.form.get("email", ""))
+    except Invalid:
+        return _go(f"{settings().base_url}/login")
+    mail_link(email, asked_destination())
+    db.session.commit()
+    session["sent_to"] = email
+    return _go(f"{settings().base_url}/login/sent")
+
+
+@bp.post("/api/auth/signout")
+@limiter.limit("60/minute")
+def signout() -> ResponseReturnValue:
+    """End the browser's session: its row, its cookie, its flow state."""
+    where = destination(request.form.get("callbackUrl") or request.form.get("next"), "/")
+    if where.startswith("/onboard?"):
+        where = f"/login?{urlsplit(where).query}"
+    if not _from_our_form():
+        return _go(settings().base_url + where)
+    user = cookie_user()
+    sign_out_browser()
+    if user:
+        audit("user.signed_out", user.id, user=user)
+    db.session.commit()
+    return _go(settings().base_url + where)
+
+
+def _from_our_form() -> bool:
+    try:
+        validate_csrf(request.form.get("csrfToken") or request.form.get("csrf_token"))
+    except ValidationError:
+        return False
+    return same_origin()
+
+
+def _go(address: str) -> ResponseReturnValue:
+    if request.form.get("json") == "true":
+        return _fresh(jsonify(url=address))
+    return see_other(address)
+
+
+def _fresh(response: Response) -> Response:
+    response.headers["Cache-Control"] = "private, no-store"
+    return response

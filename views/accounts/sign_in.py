@@ -1,0 +1,206 @@
+"""Signing in by a mailed link, where to go afterwards, and what every way of signing in ends with."""
+
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+
+from flask import render_template, request, session
+from flask.typing import ResponseReturnValue
+from flask_limiter import RateLimitExceeded
+
+from models import mail
+from models.accounts import devices, links
+from models.accounts.credentials import hash_token
+from models.accounts.devices import Code, Outcome
+from models.accounts.sessions import LoginLink
+from models.accounts.signing_in import Identity, attach, clean_email, sign_in_proven
+from models.accounts.users import User
+from models.db import db, now
+from models.errors import Invalid
+from models.mail import Message
+from views.accounts.blueprint import bp
+from views.accounts.ways import configured
+from views.errors import answer
+from views.guards import audit, cookie_user, is_own_origin, limiter, settings, sign_in_browser
+from views.htmx import render, see_other, wants_fragment
+
+HOME = "/profile?tab=usage"
+
+
+def destination(target: str | None, default: str = HOME) -> str:
+    """Where to go after signing in, as a path of ours (contract 1.3).
+
+    An address with `auth_code` goes to `/onboard` with its whole query; another site's goes to `/`.
+    """
+    if not target:
+        return default
+    if "\\" in target or any(ord(char) < 33 for char in target):
+        return "/"
+    try:
+        parts = urlsplit(urljoin(f"{settings().base_url}/", target))
+    except ValueError:
+        return "/"
+    if not is_own_origin(f"{parts.scheme}://{parts.netloc}"):
+        return "/"
+    if "auth_code" in parse_qs(parts.query):
+        return f"/onboard?{parts.query}"
+    path = "/" + parts.path.lstrip("/")
+    return f"{path}?{parts.query}" if parts.query else path
+
+
+def asked_destination() -> str:
+    """Where this request wants to go after signing in: `/onboard` for a device's login, else `next`."""
+    if "auth_code" in request.args:
+        return f"/onboard?{request.query_string.decode('utf-8', 'replace')}"
+    return destination(request.values.get("next") or request.values.get("callbackUrl"))
+
+
+def device_of(path: str | None) -> Code | None:
+    """The code of the command line that waits at the end of this way, if one does."""
+    parts = urlsplit(path or "")
+    if parts.path != "/onboard":
+        return None
+    texts = parse_qs(parts.query).get("auth_code", [])
+    return devices.read_code(texts[0]) if texts else None
+
+
+@bp.get("/login")
+def login() -> ResponseReturnValue:
+    """Ways to sign in. With a device's code: what waits for it, and going on as whoever is signed in."""
+    where, user = asked_destination(), cookie_user()
+    code = device_of(where)
+    if "auth_code" in request.args:
+        outcome = devices.judge(settings().secret_key, code, now())
+        if outcome is not Outcome.READY or user:
+            if user:
+                outcome = devices.examine(db.session, settings().secret_key, code, user, now())
+            return render("accounts/device.html", outcome=outcome.name, code=code, where=where, user=user)
+    elif user:
+        return see_other(where)
+    return _login_page(where)
+
+
+@bp.post("/login")
+@limiter.limit("10/minute;60/hour")
+@limiter.limit("5/15 minutes", key_func=lambda: f"email:{hash_token(_given_email().lower())}")
+def send_link() -> ResponseReturnValue:
+    """Mail a link. The answer is the same whether the address has an account or not."""
+    where, given = destination(request.form.get("next")), _given_email()
+    try:
+        email = clean_email(given)
+    except Invalid as error:
+        return _login_page(where, email=given, error=error.message, status=422)
+    mail_link(email, where)
+    db.session.commit()
+    session["sent_to"] = email
+    return see_other(f"/login/sent?{urlencode({'next': where})}")
+
+
+@bp.errorhandler(RateLimitExceeded)
+def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
+    """The form again, with what to do; elsewhere the door's own answer."""
+    if request.endpoint != "accounts.send_link" or wants_fragment():
+        return answer(429, "Too many tries. Wait a minute, then try again.", "too_many_requests")
+    sentence = "Too many links were asked for. Use the one you have, or wait 15 minutes."
+    return _login_page(
+        destination(request.form.get("next")), email=_given_email(), error=sentence, status=429
+    )
+
+
+@bp.get("/login/sent")
+def link_sent() -> ResponseReturnValue:
+    """Look into your mailbox."""
+    where = destination(request.args.get("next"))
+    return render("accounts/link_sent.html", email=session.get("sent_to"), where=where)
+
+
+@bp.get("/login/link/<token>")
+@limiter.limit("60/minute")
+def link(token: str) -> ResponseReturnValue:
+    """A button, and nothing else: scanners that open every address in a mail must not use the link up."""
+    found = links.find(db.session, token, now())
+    if found is None:
+        return _dead_link()
+    response = render(
+        "accounts/confirm_link.html", email=found.email, token=token, code=device_of(found.next)
+    )
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.post("/login/link/<token>")
+@limiter.limit("60/minute")
+def use_link(token: str) -> ResponseReturnValue:
+    """Sign in with a link, once. An outside identity that waited for this address's proof is joined."""
+    found = links.use(db.session, token, now())
+    if found is None:
+        return _dead_link()
+    waiting = _waiting_identity(found)
+    name = waiting.name if waiting else None
+    free = settings().stoa_free_credits
+    user, new = sign_in_proven(db.session, found.email, now(), free_credits=free, name=name)
+    if waiting:
+        attach(db.session, user, waiting)
+    return enter(user, new, "link", found.next or HOME)
+
+
+def enter(user: User, new: bool, way: str, where: str) -> ResponseReturnValue:
+    """The end of every way of signing in: a session, a line in the audit log, the commit, the redirect."""
+    sign_in_browser(user)
+    if new:
+        audit("user.created", user.id, user=user, after={"by": way})
+    audit("user.signed_in", user.id, user=user, after={"by": way})
+    db.session.commit()
+    return see_other(where)
+
+
+def mail_link(email: str, where: str) -> None:
+    """Make a link for a clean address and enqueue its mail, both in this transaction."""
+    path = links.issue(db.session, email, next=where, now=now(), ip=request.remote_addr)
+    facts = {"address": settings().base_url + path, "host": urlsplit(settings().base_url).netloc}
+    code = device_of(where)
+    message = Message(
+        to=email,
+        subject=f"Sign in to Stoa on {facts['host']}",
+        text=render_template("emails/login_link.txt", **facts, code=code),
+        html=render_template("emails/login_link.html", **facts, code=code),
+    )
+    mail.send(db.session(), settings(), message)
+
+
+def keep_waiting(identity: Identity) -> None:
+    """Remember an outside identity in this browser until its address is proved by a link."""
+    session["waiting_identity"] = {
+        "provider": identity.provider,
+        "subject": identity.subject,
+        "email": clean_email(identity.email),
+        "name": identity.name,
+        "image": identity.image,
+    }
+
+
+def _waiting_identity(found: LoginLink) -> Identity | None:
+    kept = session.get("waiting_identity")
+    return Identity(**kept, verified=True) if kept and kept["email"] == found.email else None
+
+
+def _given_email() -> str:
+    return request.form.get("email", "")[:320]
+
+
+def _login_page(
+    where: str, *, email: str = "", error: str | None = None, status: int = 200
+) -> ResponseReturnValue:
+    return render(
+        "accounts/login.html",
+        partial="accounts/_login_form.html" if request.method == "POST" else None,
+        providers=configured(),
+        where=where,
+        code=device_of(where),
+        email=email,
+        error=error,
+        status=status,
+    )
+
+
+def _dead_link() -> ResponseReturnValue:
+    return render("accounts/dead_link.html", status=410)
