@@ -9,6 +9,7 @@ from views.api import gateway as gateway_api
 from views.api import openapi
 from views.api import runs as runs_api
 from views.api import usage as usage_api
+from views.cli import demo as demo_commands
 from views.cli import serve
 
 
@@ -24,6 +25,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
+    app.register_blueprint(demo_commands.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(accounts.bp)
     app.register_blueprint(accounts_api.bp)

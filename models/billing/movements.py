@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select, text
+from sqlalchemy import Row, delete, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models.accounts.users import User
 from models.billing.cleaning import clean_text
 from models.billing.holds import LostHold
-from models.billing.ledger import GRANT_TYPES, CreditAccount, CreditHold, CreditLedger
+from models.billing.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
 from models.db import now as the_moment
 from models.errors import Conflict, Invalid, NotFound
 
@@ -184,6 +184,19 @@ def sweep(session: Session, *, now: datetime | None = None, accounts: int = 200)
         accounts=accounts,
     )
     return Swept(row.holds, row.grants, row.credits)
+
+
+def erase_account(session: Session, account_id: str) -> int:
+    """Delete the journal of a whole account, just before its owner is deleted: the only way entries ever go.
+
+    The database lets a DELETE pass only while the transaction names the account. Returns how many entries went.
+    Takes the account's lock first. Flushes.
+    """
+    session.execute(select(CreditAccount.id).where(CreditAccount.id == account_id).with_for_update())
+    session.execute(text("SELECT set_config('stoa.erase_account', :id, true)"), {"id": account_id})
+    erased = session.execute(delete(CreditEntry).where(CreditEntry.account_id == account_id))
+    session.execute(text("SELECT set_config('stoa.erase_account', '', true)"))
+    return int(getattr(erased, "rowcount", 0))
 
 
 def lost_holds(session: Session, *, limit: int = 100) -> list[LostHold]:

@@ -63,7 +63,7 @@ def signup_grant(
         free_credits,
         "free",
         operation_id=f"free-{user_id}-{compact}",
-        description="Free credits",
+        description="Initial free credits",
         expires_at=quota.next_reset,
         now=now,
     )

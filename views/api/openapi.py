@@ -148,7 +148,7 @@ def op(
     }
     for code, (what, shape) in (errors or {}).items():
         responses[str(code)] = {"description": what, "content": {"application/json": {"schema": shape}}}
-    security = {
+    security: dict[str, list[dict[str, list[str]]]] = {
         "none": [],
         "key": [{"key": []}],
         "cookie": [{"cookie": []}],
