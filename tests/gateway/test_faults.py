@@ -1,0 +1,352 @@
+"""What providers do wrong: each fault with its status and words to the client, its charge, and no worker lost."""
+
+import json
+import socket
+import threading
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.factories import Person
+from tests.fakes import upstream as fakes
+from tests.fakes.upstream import FakeUpstream
+from tests.gateway.conftest import MESSAGES, Facts, events, wait
+
+PATH = "/v1/chat/completions"
+BODY: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": MESSAGES}
+STREAM = {**BODY, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def served_afterwards(web: FlaskClient, fake: FakeUpstream, person: Person) -> None:
+    fake.will(fakes.answer())
+    assert web.post(PATH, json=BODY, headers=person.headers).status_code == 200
+
+
+def head(*lines: str) -> bytes:
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+JSON_HEAD = head("HTTP/1.1 200 OK", "Content-Type: application/json", "Content-Length: 500")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "code"),
+    [
+        (fakes.hang_up, 502, "upstream_cut"),
+        (fakes.silent(3), 504, "upstream_timeout"),
+        (fakes.raw(b"\x00\x01 what is this\r\n\r\n"), 502, "upstream_cut"),
+        (fakes.raw(head("HTTP/1.1 200 OK", f"X-Big: {'a' * 70_000}")), 502, "upstream_cut"),
+        (fakes.raw(JSON_HEAD + b'{"choices": ['), 502, "upstream_cut"),
+        (fakes.answer(b"not json"), 502, "upstream_cut"),
+        (fakes.answer(b'{"choices": 3}'), 502, "upstream_cut"),
+        (fakes.answer(b"[]"), 502, "upstream_cut"),
+        (fakes.answer({}, 302, {"Location": "http://127.0.0.1:1/"}), 502, 502),
+        (fakes.answer({"error": {"message": "inside", "code": 429}}), 429, 429),
+        (fakes.answer({"error": {"message": "inside"}}), 502, None),
+        (fakes.answer({"error": "words"}), 502, None),
+        *[
+            (fakes.answer({"error": {"message": "m"}}, status), status, None)
+            for status in (400, 404, 429, 500, 503)
+        ],
+        (fakes.answer({"error": {"message": "m"}}, 401), 502, "upstream_account"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_whole_fault(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    behaviour: Any,
+    status: int,
+    code: Any,
+    streaming: bool,
+) -> None:
+    fake.will(behaviour)
+    answer = web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
+    assert answer.status_code == status, answer.text
+    error = answer.json["error"]
+    assert error["message"]
+    if not streaming:
+        assert error["code"] == code
+    call = facts.call()
+    assert (call.state, call.credits, call.cost) == ("failed", 0, 0)
+    assert facts.messages() == []
+    served_afterwards(web, fake, rich)
+
+
+def test_refused_connection(
+    web: FlaskClient, rich: Person, facts: Facts, gateway_app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    provider = gateway_app.extensions["gateway"].routes.providers["openai"]
+    monkeypatch.setattr(provider, "endpoint", type(provider.endpoint)(address, "k"))
+    answer = web.post(PATH, json=BODY, headers=rich.headers)
+    assert (answer.status_code, answer.json["error"]["code"]) == (502, "upstream_unreachable")
+    assert facts.call().credits == 0
+
+
+def test_hundred_megabytes(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
+    fake.will(fakes.huge(100))
+    answer = web.post(PATH, json=BODY, headers=rich.headers)
+    assert (answer.status_code, answer.json["error"]["code"]) == (502, "upstream_too_large")
+    assert facts.call().credits == 0
+
+
+def test_kept_connection_closed_meanwhile_is_tried_again(
+    web: FlaskClient, fake: FakeUpstream, rich: Person
+) -> None:
+    fake.will(fakes.answer(), fakes.hang_up, fakes.answer())
+    for _ in range(2):
+        assert web.post(PATH, json=BODY, headers=rich.headers).status_code == 200
+    assert len(fake.requests) == 3
+
+
+def test_connections_are_kept_alive(web: FlaskClient, fake: FakeUpstream, rich: Person) -> None:
+    for body in (BODY, STREAM, BODY, STREAM):
+        assert web.post(PATH, json=body, headers=rich.headers).data
+        time.sleep(0.05)
+    assert len(fake.requests) == 4
+    assert fake.connections <= 1
+
+
+# -- streams -------------------------------------------------------------------------------------------------
+
+
+def test_stream_cut_in_the_middle_is_counted_and_told(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    fake.will(fakes.stream(fakes.chunks("one two three four five"), cut_after=4))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers)
+    seen = events(answer.data)
+    assert seen[-1]["error"]["code"] == "upstream_cut"
+    assert b"[DONE]" not in answer.data
+    call = facts.call()
+    assert (call.state, call.usage_source, call.error) == ("settled", "counted", "upstream_cut")
+    assert (call.output_tokens, call.cost > 0) == (3, True)
+    assert facts.messages()[0].response == "one two three"
+
+
+@pytest.mark.parametrize("kind", ["cut", "silent", "ended"])
+def test_stream_that_breaks_before_any_text_costs_nothing(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, kind: str
+) -> None:
+    behaviours = {
+        "cut": fakes.stream(cut_after=1),
+        "silent": fakes.stream(fakes.chunks()[:1] + [b": x\n\n"] * 2, delay=1.6),
+        "ended": fakes.stream([]),
+    }
+    fake.will(behaviours[kind])
+    answer = web.post(PATH, json=STREAM, headers=rich.headers)
+    assert "error" in events(answer.data)[-1]
+    call = facts.call()
+    assert (call.state, call.credits) == ("failed", 0)
+
+
+def test_stream_that_falls_silent_is_counted(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    gate = threading.Event()
+    fake.will(fakes.pausing(fakes.chunks("one two three"), gate, 3))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers)
+    assert events(answer.data)[-1]["error"]["code"] == "upstream_timeout"
+    gate.set()
+    call = facts.call()
+    assert (call.usage_source, call.output_tokens) == ("counted", 2)
+
+
+def test_stream_without_usage_is_counted_and_the_client_told(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    fake.will(fakes.stream(fakes.chunks("one two three", use=None)))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers)
+    last = events(answer.data)[-1]
+    assert last["choices"] == []
+    assert last["usage"]["completion_tokens"] == 3
+    assert answer.data.endswith(b"data: [DONE]\n\n")
+    call = facts.call()
+    assert (call.usage_source, call.output_tokens, call.error) == ("counted", 3, None)
+
+
+def test_stream_cut_after_its_end_is_whole(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    script = fakes.chunks("one two three")
+    fake.will(fakes.stream(script, cut_after=len(script) - 2))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers)
+    assert events(answer.data)[-1]["usage"]["completion_tokens"] == 3
+    assert answer.data.endswith(b"data: [DONE]\n\n")
+    assert facts.call().error is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        fakes.usage(-5, 10),
+        fakes.usage(10, -5),
+        fakes.usage(10**15, 10),
+        fakes.usage("many", 10),
+        fakes.usage(True, 10),
+        fakes.usage(10, 10, prompt_tokens_details={"cached_tokens": 11}),
+        fakes.usage(10, 10, completion_tokens_details={"reasoning_tokens": -1}),
+        {"prompt_tokens": 10},
+        {},
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_usage_that_cannot_be_is_counted_instead(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, bad: Any, streaming: bool
+) -> None:
+    if streaming:
+        fake.will(fakes.stream(fakes.chunks("one two three", use=bad)))
+    else:
+        fake.will(fakes.answer(fakes.completion("one two three", bad)))
+    answer = web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
+    shown = events(answer.data)[-1]["usage"] if streaming else answer.json["usage"]
+    call = facts.call()
+    assert (call.usage_source, call.output_tokens) == ("counted", 3)
+    assert (shown["completion_tokens"], shown["prompt_tokens"]) == (3, call.uncached_input_tokens)
+    assert call.cost > 0
+
+
+def test_zero_usage_is_a_zero(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
+    fake.will(fakes.stream(fakes.chunks(use=fakes.usage(0, 0))))
+    web.post(PATH, json=STREAM, headers=rich.headers)
+    call = facts.call()
+    assert (call.usage_source, call.output_tokens, call.credits) == ("provider", 0, 0)
+
+
+@pytest.mark.parametrize("cost", [-1, 1e9, "NaN", "Infinity", True, [], 500])
+def test_cost_that_cannot_be_is_priced_instead(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, cost: Any
+) -> None:
+    fake.will(
+        fakes.answer(fakes.completion(use=fakes.usage(1000, 100, cost=cost), model="openai/gpt-4o-mini"))
+    )
+    body = {**BODY, "model": "openrouter/openai/gpt-4o-mini"}
+    assert web.post(PATH, json=body, headers=rich.headers).status_code == 200
+    call = facts.call()
+    assert call.provider == "openrouter"
+    assert call.cost == Decimal("0.00021")
+
+
+def test_growing_usage_on_every_chunk_is_billed_once_at_its_last(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    script: list[Any] = [
+        fakes.chunk({"content": str(index)}, "stop" if index == 3 else None, usage=fakes.usage(50, index * 5))
+        for index in range(1, 4)
+    ]
+    fake.will(fakes.stream([*script, "[DONE]"]))
+    web.post(PATH, json=STREAM, headers=rich.headers)
+    call = facts.call()
+    assert (call.output_tokens, call.usage_source) == (15, "provider")
+    assert len(facts.messages()) == 1
+
+
+def test_rubbish_between_good_lines_is_passed_by(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    script = fakes.chunks("one two")
+    rubbish = [
+        b"data: {not json}\n\n",
+        b"event: odd\nid: 7\nretry: 3\n\n",
+        b'data: {"choices":[{"index":0,"delta":{"content":"\xe4\xb8"},"finish_reason":null}]}\n\n',
+        b"data: [1,2]\n\ndata: null\n\n",
+        b'data: {"choices":{"a":1},"usage":null}\r\n\r\n',
+    ]
+    fake.will(fakes.stream([script[0], *rubbish, *script[1:]]))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers)
+    for line in rubbish:
+        assert line in answer.data
+    assert facts.call().usage_source == "provider"
+
+
+def test_events_torn_over_packets_are_whole(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    whole = b"".join(fakes.sse(event) for event in fakes.chunks("süß und schön"))
+    fake.will(fakes.stream([whole[start : start + 7] for start in range(0, len(whole), 7)]))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers)
+    assert answer.data == whole
+    assert facts.messages()[0].response == "süß und schön"
+
+
+def test_nul_in_text_is_passed_on_and_kept_as_it_can_be(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    fake.will(fakes.answer(fakes.completion("a\x00b")))
+    body = {**BODY, "messages": [{"role": "user", "content": "x\x00y"}]}
+    answer = web.post(PATH, json=body, headers=rich.headers)
+    assert answer.json["choices"][0]["message"]["content"] == "a\x00b"
+    assert fake.requests[0].body["messages"][0]["content"] == "x\x00y"
+    (message,) = facts.messages()
+    assert "\x00" not in json.dumps([message.response, message.request])
+
+
+# -- clients that leave --------------------------------------------------------------------------------------
+
+
+def test_client_that_leaves_is_billed_once_for_all_that_was_used(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    gate = threading.Event()
+    fake.will(fakes.pausing(fakes.chunks("one two three"), gate, 3))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers, buffered=False)
+    assert next(iter(answer.response))
+    answer.close()
+    gate.set()
+    call = facts.call()
+    assert (call.state, call.usage_source, call.client_gone) == ("settled", "provider", True)
+    assert (call.uncached_input_tokens, call.output_tokens) == (100, 20)
+    assert len(facts.messages()) == 1
+
+
+def test_client_that_leaves_before_it_reads_anything_is_billed(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    fake.will(fakes.stream(fakes.chunks("word " * 2000)))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers, buffered=False)
+    answer.close()
+    assert facts.call().state == "settled"
+
+
+def test_reading_on_for_a_client_that_left_is_bounded(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.gateway.stream.DRAIN_SECONDS", 0.2)
+    fake.will(fakes.stream(fakes.chunks("word " * 200), delay=0.05))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers, buffered=False)
+    assert next(iter(answer.response))
+    answer.close()
+    started = time.monotonic()
+    call = facts.call()
+    assert time.monotonic() - started < 3
+    assert (call.state, call.usage_source) == ("settled", "counted")
+    assert 0 < call.output_tokens < 150
+
+
+def test_long_streams_keep_their_hold(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.gateway.ticket.KEEP_SECONDS", 0.1)
+    gateway: Any = web.application.extensions["gateway"]
+    monkeypatch.setattr(gateway, "keeper", type(gateway.keeper)(gateway.engine))
+    seen: list[Any] = []
+    extend = __import__("models.billing.holds", fromlist=["x"]).extend_holds
+
+    def spy(engine: Any, ids: list[str], **kw: Any) -> int:
+        seen.append(extend(engine, ids, **kw))
+        return int(seen[-1])
+
+    monkeypatch.setattr("models.gateway.ticket.holds.extend_holds", spy)
+    fake.will(fakes.stream(delay=0.1))
+    assert web.post(PATH, json=STREAM, headers=rich.headers).data
+    wait(lambda: seen)
+    assert seen[0] == 1
+    assert facts.call().state == "settled"
