@@ -127,7 +127,7 @@ def deliver_mail(sealed: str) -> None:
 def sweep_credit(timestamp: int) -> None:
     """Expire holds of dead workers and grants whose time is over."""
     with transaction() as session:
-        _verb("models.billing", "sweep")(session, now())
+        _verb("models.billing", "sweep")(session, now=now())
 
 
 @queue.periodic(cron="17 3 * * *")
