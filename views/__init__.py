@@ -9,6 +9,7 @@ from views.api import gateway as gateway_api
 from views.api import openapi
 from views.api import runs as runs_api
 from views.api import usage as usage_api
+from views.cli import billing as billing_commands
 from views.cli import demo as demo_commands
 from views.cli import serve
 
@@ -22,6 +23,7 @@ def register(app: Flask) -> None:
     look.init_app(app)
     serve.init_app(app)
     providers.init_app(app)
+    billing_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)

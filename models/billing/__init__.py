@@ -27,6 +27,7 @@ from models.billing.ledger import (
     SyncFailure,
 )
 from models.billing.movements import (
+    MAX_GRANT,
     PRIORITIES,
     Account,
     Charged,
@@ -50,6 +51,7 @@ __all__ = [
     "ENTRY_KINDS",
     "GRANT_TYPES",
     "KINDS",
+    "MAX_GRANT",
     "PRIORITIES",
     "REFERRAL_STATUSES",
     "SUBSCRIPTION_STATUSES",

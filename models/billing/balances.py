@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, case, func, or_, select
-from sqlalchemy.orm import Session
 
 from models.accounts.users import User
 from models.billing.ledger import CreditEntry, CreditHold, CreditLedger
 from models.billing.movements import Account
+from models.db import Database
 from models.db import now as the_moment
 from models.usage.message import Message
 from models.usage.rollup import UsageRollup
@@ -60,7 +60,7 @@ class Balance:
         return self.net_balance - self.held
 
 
-def balance(session: Session, account: Account, *, now: datetime | None = None) -> Balance:
+def balance(session: Database, account: Account, *, now: datetime | None = None) -> Balance:
     """The balance of an account. Reads only: a person's due quota cycle is `ensure_quota`'s to run, before."""
     now = now or the_moment()
     active = and_(
@@ -122,7 +122,7 @@ def balance(session: Session, account: Account, *, now: datetime | None = None) 
     )
 
 
-def used_since(session: Session, account: Account, start: datetime) -> int:
+def used_since(session: Database, account: Account, start: datetime) -> int:
     """Credits charged to an account since `start`, to the call: whole days and hours from the rollups, the
     broken hour at the beginning from messages, and charges that were no model call."""
     hour = _ceiling(start, timedelta(hours=1))
@@ -161,7 +161,7 @@ def _grants_of(account: Account) -> ColumnElement[bool]:
     return and_(CreditLedger.user_id == account.user_id, CreditLedger.org_id.is_(None))
 
 
-def _cycle(session: Session, account: Account, now: datetime) -> tuple[datetime, datetime | None]:
+def _cycle(session: Database, account: Account, now: datetime) -> tuple[datetime, datetime | None]:
     """The start of the running cycle and, for a person, its end. An organisation's is the calendar month."""
     if account.org_id is not None:
         return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0), None

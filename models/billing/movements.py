@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import Row, delete, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from models.accounts.users import User
 from models.billing.cleaning import clean_text
 from models.billing.holds import LostHold
 from models.billing.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
+from models.db import Database
 from models.db import now as the_moment
 from models.errors import Conflict, Invalid, NotFound
 
@@ -93,7 +93,7 @@ def compact_id() -> str:
 
 
 def grant(
-    session: Session,
+    session: Database,
     account: Account,
     amount: int,
     type: str,
@@ -136,7 +136,7 @@ def grant(
     return Granted(operation_id, row.created, row.balance, row.debt_cleared)
 
 
-def revoke(session: Session, operation_id: str, reason: str, *, now: datetime | None = None) -> int:
+def revoke(session: Database, operation_id: str, reason: str, *, now: datetime | None = None) -> int:
     """Take a grant back: its principal and balance become zero. Returns the credits that were left of it.
 
     An unknown or already revoked operation is no error and gives 0. Raises Conflict when the grant is in debt
@@ -153,7 +153,7 @@ def revoke(session: Session, operation_id: str, reason: str, *, now: datetime | 
 
 
 def charge(
-    session: Session, account: Account, amount: int, *, cause: str, now: datetime | None = None
+    session: Database, account: Account, amount: int, *, cause: str, now: datetime | None = None
 ) -> Charged:
     """Take `amount` credits for something that is no model call, once per account and `cause` (contract 3.4,
     corrected). Never fails for want of credit: check `balance` before. Raises Invalid, NotFound."""
@@ -171,7 +171,7 @@ def charge(
     return Charged(row.charged, row.amount, row.total, row.from_purchased, row.debt)
 
 
-def sweep(session: Session, *, now: datetime | None = None, accounts: int = 200) -> Swept:
+def sweep(session: Database, *, now: datetime | None = None, accounts: int = 200) -> Swept:
     """Mark the holds whose time is over as lost and write off expired grants, of at most `accounts` accounts.
 
     Accounts in use are left out; they write off their own. Safe to run anywhere, any number at a time. Commit
@@ -186,7 +186,7 @@ def sweep(session: Session, *, now: datetime | None = None, accounts: int = 200)
     return Swept(row.holds, row.grants, row.credits)
 
 
-def erase_account(session: Session, account_id: str) -> int:
+def erase_account(session: Database, account_id: str) -> int:
     """Delete the journal of a whole account, just before its owner is deleted: the only way entries ever go.
 
     The database lets a DELETE pass only while the transaction names the account. Returns how many entries went.
@@ -199,7 +199,7 @@ def erase_account(session: Session, account_id: str) -> int:
     return int(getattr(erased, "rowcount", 0))
 
 
-def lost_holds(session: Session, *, limit: int = 100) -> list[LostHold]:
+def lost_holds(session: Database, *, limit: int = 100) -> list[LostHold]:
     """Calls that took a hold and never settled nor failed, newest first: the upstream may have been paid for them."""
     rows = session.execute(
         select(CreditHold, User.email)
@@ -211,7 +211,7 @@ def lost_holds(session: Session, *, limit: int = 100) -> list[LostHold]:
     return [_lost(hold, email) for hold, email in rows]
 
 
-def dismiss_lost(session: Session, request_id: str) -> LostHold:
+def dismiss_lost(session: Database, request_id: str) -> LostHold:
     """Take a lost call off the operator's list: nothing is charged for it. Raises NotFound."""
     found = session.get(CreditHold, request_id, with_for_update=True, populate_existing=True)
     if found is None or found.state != "lost":
@@ -239,7 +239,7 @@ def _lost(hold: CreditHold, email: str) -> LostHold:
     )
 
 
-def _owner(session: Session, account: Account) -> str:
+def _owner(session: Database, account: Account) -> str:
     from models.orgs import Org
 
     owner = session.scalars(select(Org.owner_id).where(Org.id == account.org_id)).one_or_none()
@@ -248,7 +248,7 @@ def _owner(session: Session, account: Account) -> str:
     return owner
 
 
-def call(session: Session, statement: str, **parameters: Any) -> Row[Any]:
+def call(session: Database, statement: str, **parameters: Any) -> Row[Any]:
     """Run one of the ledger's functions after what the session has pending, and forget what it changed."""
     session.flush()
     try:

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Session
 
+from models.db import Database
 from models.db import now as the_moment
 from models.usage.latency import EDGES_MS
 
@@ -192,7 +192,7 @@ _CHECKS = {
 }
 
 
-def prove(session: Session, *, now: datetime | None = None) -> Proof:
+def prove(session: Database, *, now: datetime | None = None) -> Proof:
     """Recompute the whole ledger from its entries and messages and say what differs.
 
     Reads what is committed, in one snapshot on a connection of its own, so that traffic may go on. Takes as

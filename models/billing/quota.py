@@ -4,10 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from models.accounts.users import User
 from models.billing.movements import Account, Granted, call, grant
+from models.db import Database
 from models.db import now as the_moment
 from models.errors import NotFound
 
@@ -22,7 +21,7 @@ class Quota:
     referral: int
 
 
-def ensure_quota(session: Session, user_id: str, free_credits: int, *, now: datetime | None = None) -> Quota:
+def ensure_quota(session: Database, user_id: str, free_credits: int, *, now: datetime | None = None) -> Quota:
     """Renew the monthly credits if the reset date has passed: `free_credits` for who never had a free grant, else
     as many as the last one, 2,000 at most; and the referral bonus. Both expire at the new reset date.
 
@@ -43,7 +42,7 @@ def ensure_quota(session: Session, user_id: str, free_credits: int, *, now: date
 
 
 def signup_grant(
-    session: Session, user_id: str, free_credits: int, now: datetime | None = None
+    session: Database, user_id: str, free_credits: int, now: datetime | None = None
 ) -> Granted | None:
     """The free credits of a new account, until its first reset date. Once per user, however often it is called.
 

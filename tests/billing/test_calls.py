@@ -1,0 +1,719 @@
+"""A call's way through the ledger: admission, hold, settlement, failure, sweep."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from models import billing
+from models.accounts import Session as Key
+from models.accounts import User
+from models.billing import Account, CreditAccount, CreditHold, Failure, Settled
+from models.gateway import GatewayCall
+from models.usage import Message, UsageRollup
+from tests import factories
+from tests.billing.stage import (
+    HOUR,
+    MARGIN,
+    NOW,
+    admit,
+    assert_proved,
+    balances,
+    call,
+    entries,
+    give,
+    payer,
+    spend,
+)
+
+MINUTE = timedelta(minutes=1)
+
+
+def failure(**facts: Any) -> Failure:
+    defaults: dict[str, Any] = {
+        "requested_model": "north/large",
+        "started_at": NOW,
+        "latency_ms": 40,
+        "error": "The provider answered 429.",
+        "http_status": 429,
+    }
+    return Failure(**(defaults | facts))
+
+
+def holds(session: Session) -> list[tuple[str, int]]:
+    session.rollback()
+    rows = session.execute(select(CreditHold.state, CreditHold.amount).order_by(CreditHold.created_at))
+    return [tuple(row) for row in rows]
+
+
+# -- admission ----------------------------------------------------------------------------------------------------
+
+
+def test_unknown_and_expired_keys_are_told_apart_from_nothing(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    assert admit(gate, replace(alice, key="0" * 64)).outcome == "unknown_key"
+    assert admit(gate, alice, now=NOW + timedelta(days=300)).outcome == "unknown_key"
+    assert admit(gate, replace(alice, key="\x00\ud800'; drop table message; --")).outcome == "unknown_key"
+    assert holds(session) == []
+
+
+def test_checks_come_in_the_order_of_the_contract(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    user = session.get_one(User, alice.id)
+    mallory = factories.user(session, "mallory")
+    running = factories.run(session, user)
+    over = factories.run(session, user, status="completed")
+    foreign = factories.run(session, mallory)
+    wrong = {"run_id": foreign.id, "require_run": True}
+
+    user.banned = True
+    session.commit()
+    assert admit(gate, alice, **wrong).outcome == "banned"
+    user.banned = False
+    session.commit()
+    assert admit(gate, alice, **wrong).outcome == "out_of_credits"
+    give(session, alice.account, 5)
+    assert admit(gate, alice, run_id=None, require_run=True).outcome == "no_run"
+    for missing in (foreign.id, "nowhere", "", "a\x00b", "\ud800"):
+        assert admit(gate, alice, run_id=missing, require_run=True).outcome == "run_not_found"
+        assert admit(gate, alice, run_id=missing).outcome == "run_not_found"
+    assert admit(gate, alice, run_id=over.id, require_run=True).outcome == "run_not_running"
+    admitted = admit(gate, alice, run_id=running.id, require_run=True)
+    assert admitted.outcome == "admitted"
+    assert admitted.agent_id == running.agent_id
+    assert admit(gate, alice, run_id=running.id, require_run=True).outcome == "insufficient"
+
+
+def test_a_check_takes_nothing(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    checked = admit(gate, alice, hold=None)
+    assert (checked.outcome, checked.balance, checked.user_id) == ("checked", 100, alice.id)
+    assert holds(session) == []
+
+
+def test_a_hold_is_covered_or_alone(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    first = admit(gate, alice, hold=70)
+    assert (first.outcome, first.balance, first.held, first.available) == ("admitted", 100, 0, 100)
+    second = admit(gate, alice, hold=31)
+    assert (second.outcome, second.held, second.available) == ("insufficient", 70, 30)
+    assert admit(gate, alice, hold=30).outcome == "admitted"
+    assert admit(gate, alice, hold=1).outcome == "insufficient"
+    assert holds(session) == [("live", 70), ("live", 30)]
+    assert billing.balance(session, alice.account, now=NOW).held == 100
+
+
+def test_a_lone_call_may_hold_more_than_there_is(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 1)
+    first = admit(gate, alice, hold=500)
+    assert first.outcome == "admitted"
+    assert admit(gate, alice, hold=0).outcome == "insufficient"
+    billing.settle(gate, first, call(3), now=NOW)
+    assert balances(session, alice.account) == [-2]
+    assert admit(gate, alice, hold=0).outcome == "out_of_credits"
+
+
+def test_admission_is_idempotent_by_request(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    first = admit(gate, alice, hold=80, request_id="req-1")
+    again = admit(gate, alice, hold=80, request_id="req-1")
+    assert again == first
+    assert holds(session) == [("live", 80)]
+
+
+def test_an_expired_hold_blocks_nobody_before_the_sweep_comes(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    admit(gate, alice, hold=100, ttl_seconds=60)
+    assert admit(gate, alice, hold=100, now=NOW + timedelta(seconds=59)).outcome == "insufficient"
+    assert admit(gate, alice, hold=100, now=NOW + MINUTE).outcome == "admitted"
+
+
+def test_using_a_key_is_noted_every_five_minutes_at_most(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    seen = []
+    for minutes in (0, 4, 6):
+        admit(gate, alice, hold=None, now=NOW + minutes * MINUTE)
+        session.rollback()
+        session.expire_all()
+        seen.append(session.get_one(Key, alice.key).last_used_at)
+    assert seen == [NOW, NOW, NOW + 6 * MINUTE]
+
+
+def test_a_due_quota_cycle_runs_before_the_check(session: Session, gate: Engine) -> None:
+    alice = payer(session, next_quota_reset=NOW - HOUR)
+    admitted = admit(gate, alice, hold=10, free_credits=500)
+    assert (admitted.outcome, admitted.balance) == ("admitted", 500)
+    assert admitted.next_quota_reset == (NOW - HOUR).replace(month=12)
+    assert_proved(session)
+
+
+# -- settlement ---------------------------------------------------------------------------------------------------
+
+
+def test_a_settled_call_writes_every_row(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    run = factories.run(session, session.get_one(User, alice.id))
+    admission = admit(gate, alice, run_id=run.id, door="codebuff", hold=20)
+    settled = billing.settle(
+        gate,
+        admission,
+        call(
+            5,
+            message_id="gen-1",
+            cache_read_tokens=300,
+            cache_write_tokens=30,
+            reasoning_tokens=50,
+            client_id="client-1",
+            reasoning_text="hm",
+            ttft_ms=250,
+            stream=True,
+            price={"input": "3", "output": "15"},
+            request=[{"role": "user", "content": "hello"}],
+        ),
+        now=NOW,
+    )
+    assert settled == Settled(
+        request_id=admission.request_id,
+        message_id="gen-1",
+        credits=5,
+        carry_credits=0,
+        micro_credits=5_000_000 - (settled.micro_credits < 5_000_000),
+        balance=95,
+        from_purchased=5,
+        debt=0,
+        duplicate=False,
+    )
+    message = session.get_one(Message, "gen-1")
+    assert (message.finished_at, message.client_id, message.client_request_id) == (NOW, "client-1", run.id)
+    assert (message.model, message.agent_id, message.user_id) == ("north/large-4", run.agent_id, alice.id)
+    assert (message.org_id, message.repo_url, message.byok) == (None, None, False)
+    assert (message.response, message.reasoning_text, message.latency_ms) == ("an answer", "hm", 1200)
+    assert message.last_message == {"role": "user", "content": "hello"}
+    assert (message.input_tokens, message.cache_read_input_tokens, message.output_tokens) == (1330, 300, 200)
+    assert (message.cache_creation_input_tokens, message.reasoning_tokens, message.credits) == (30, 50, 5)
+    row = session.get_one(GatewayCall, admission.request_id)
+    assert (row.state, row.message_id, row.door, row.key_id) == ("settled", "gen-1", "codebuff", alice.key)
+    assert (row.uncached_input_tokens, row.ttft_ms, row.price) == (1000, 250, {"input": "3", "output": "15"})
+    rollups = session.scalars(select(UsageRollup).order_by(UsageRollup.grain)).all()
+    assert [(r.grain, r.bucket) for r in rollups] == [
+        ("day", NOW.replace(hour=0, minute=0)),
+        ("hour", NOW.replace(minute=0)),
+    ]
+    for rollup in rollups:
+        assert (rollup.calls, rollup.credits, rollup.cost, rollup.agent_id) == (
+            1,
+            5,
+            message.cost,
+            run.agent_id,
+        )
+        assert (rollup.input_tokens, rollup.cache_read_tokens, rollup.cache_write_tokens) == (1000, 300, 30)
+        assert (rollup.latency_ms, rollup.ttft_ms, rollup.ttft_calls) == (1200, 250, 1)
+        assert rollup.latency_hist == [0] * 7 + [1] + [0] * 8
+    assert holds(session) == []
+    assert entries(session, alice.account)[-1] == ("debit", -5, 95, 95)
+    assert_proved(session)
+
+
+def test_rollups_add_up(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    for minutes, latency in ((0, 10), (1, 49), (2, 50), (40, 10**9)):
+        spend(gate, alice, 2, now=NOW + minutes * MINUTE, latency_ms=latency)
+    hours = session.scalars(
+        select(UsageRollup).where(UsageRollup.grain == "hour").order_by(UsageRollup.bucket)
+    ).all()
+    assert [(row.calls, row.credits) for row in hours] == [(3, 6), (1, 2)]
+    day = session.scalars(select(UsageRollup).where(UsageRollup.grain == "day")).one()
+    assert (day.calls, day.latency_ms) == (4, 10**9 + 109)
+    assert day.latency_hist == [2, 1] + [0] * 13 + [1]
+    assert_proved(session)
+
+
+def test_settling_twice_charges_once(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    admission = admit(gate, alice)
+    first = billing.settle(gate, admission, call(5), now=NOW)
+    second = billing.settle(gate, admission, call(50), now=NOW + MINUTE)
+    assert second.duplicate
+    assert (second.credits, second.message_id, second.balance) == (first.credits, first.message_id, 95)
+    assert balances(session, alice.account) == [95]
+    assert_proved(session)
+
+
+def test_calls_below_half_a_credit_add_up_and_the_one_that_fills_a_credit_pays(
+    session: Session, gate: Engine
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    charged = [spend(gate, alice, 0.4) for _ in range(6)]
+    assert [each.credits for each in charged] == [0, 0, 1, 0, 1, 0]
+    assert [each.carry_credits for each in charged] == [0, 0, 1, 0, 1, 0]
+    session.rollback()
+    assert session.get_one(CreditAccount, alice.id).carry_micro in range(399_990, 400_001)
+    assert session.scalars(select(Message.credits)).all().count(1) == 2
+    assert spend(gate, alice, 0.6).credits == 1
+    assert spend(gate, alice, 0).credits == 0
+    assert balances(session, alice.account) == [97]
+    assert_proved(session)
+
+
+def test_the_callers_own_key_is_not_charged(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    settled = spend(gate, alice, 40, byok=True)
+    assert (settled.credits, settled.balance) == (40, 100)
+    assert spend(gate, alice, 0.4, byok=True).credits == 0
+    message = session.get_one(Message, settled.message_id)
+    assert (message.credits, message.byok) == (40, True)
+    assert session.scalars(select(UsageRollup.credits)).all() == [0, 0]
+    assert session.get_one(CreditAccount, alice.id).carry_micro == 0
+    assert_proved(session)
+
+
+def test_a_message_id_used_twice_is_kept_apart(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    assert spend(gate, alice, 5, message_id="gen-1").message_id == "gen-1"
+    second = spend(gate, alice, 5, message_id="gen-1")
+    assert second.message_id == f"gen-1~{second.request_id}"
+    assert balances(session, alice.account) == [90]
+    assert_proved(session)
+
+
+def test_the_test_user_leaves_no_message(session: Session, gate: Engine) -> None:
+    tester = payer(session, "tester", id="test-user-id")
+    give(session, tester.account, 100)
+    settled = spend(gate, tester, 5)
+    assert (settled.message_id, settled.credits) == (None, 0)
+    assert session.scalars(select(Message.id)).all() == []
+    assert session.get_one(GatewayCall, settled.request_id).state == "settled"
+    assert balances(session, tester.account) == [100]
+    assert_proved(session)
+
+
+def test_no_content_can_stop_a_settlement(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 10**12)
+    deep: Any = "bottom"
+    for _ in range(3000):
+        deep = [deep]
+    nasty = "nul \x00 lone \ud83d half \udc00 pair \ud83d\ude00 \\u0000 end"
+    variants: list[dict[str, Any]] = [
+        {"response": nasty, "reasoning_text": nasty, "error": nasty, "client_id": nasty, "provider": nasty},
+        {"response": {nasty: [nasty, 10**40, float("nan"), float("inf"), {1: (2, 3)}]}},
+        {"request": deep, "response": deep},
+        {"response": None},
+        {"message_id": "x" * 100_000, "model": "m\x00" * 5000, "requested_model": "ü" * 5000},
+        {"message_id": "x" * 100_000},
+        {"message_id": "", "client_request_id": nasty * 1000, "repo_url": nasty},
+        {"message_id": nasty},
+        {
+            "uncached_input_tokens": 10**30,
+            "output_tokens": -5,
+            "cache_read_tokens": 2**31 - 1,
+            "cache_write_tokens": float("nan"),
+            "reasoning_tokens": float("inf"),
+            "latency_ms": -1,
+            "ttft_ms": 10**12,
+            "http_status": 10**12,
+        },
+        {"cost": Decimal("1e400")},
+        {"cost": Decimal("-1")},
+        {"cost": Decimal("NaN")},
+        {"cost": Decimal("0.00000000000000000000000001")},
+        {"price": {nasty: nasty}},
+        {"response": "y" * (33 * 1024 * 1024)},
+    ]
+    for variant in variants:
+        admission = admit(gate, alice, hold=0, model=nasty)
+        assert admission.outcome == "admitted"
+        assert not billing.settle(gate, admission, call(1, **variant), now=NOW).duplicate
+        billing.fail(
+            gate, admit(gate, alice, hold=0), failure(error=nasty, requested_model=nasty * 99), now=NOW
+        )
+    assert session.scalar(text("SELECT count(*) FROM message")) == len(variants)
+    kept = session.scalars(select(Message.reasoning_text).where(Message.client_id.is_not(None))).one()
+    assert kept == "nul  lone \ufffd half \ufffd pair \U0001f600 \\u0000 end"
+    assert_proved(session)
+
+
+def test_use_beyond_the_balance_is_debt(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 10, "free", expires_at=NOW + HOUR)
+    settled = spend(gate, alice, 25)
+    assert (settled.credits, settled.debt, settled.balance) == (25, 15, -15)
+    assert_proved(session)
+
+
+def test_settling_works_when_the_grants_expired_meanwhile(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 10, "free", operation_id="gone", expires_at=NOW + HOUR)
+    admission = admit(gate, alice)
+    settled = billing.settle(gate, admission, call(4), now=NOW + HOUR)
+    assert (settled.debt, settled.balance) == (4, -4)
+    assert entries(session, alice.account)[1:] == [("expiry", -10, 0, 0), ("debit", -4, -4, -4)]
+    assert_proved(session)
+
+
+def test_settling_for_somebody_deleted_meanwhile_writes_nothing(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 10)
+    admission = admit(gate, alice)
+    session.execute(text('DELETE FROM "user"'))
+    session.commit()
+    settled = billing.settle(gate, admission, call(4), now=NOW)
+    assert (settled.message_id, settled.credits) == (None, 0)
+    billing.fail(gate, admission, failure(), now=NOW)
+    assert session.scalar(text("SELECT count(*) FROM gateway_call")) == 0
+    assert_proved(session)
+
+
+def test_an_organisations_call_is_paid_by_it(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    org = factories.org(session, session.get_one(User, alice.id))
+    give(session, Account(org_id=org.id), 100, "organization")
+    give(session, alice.account, 5)
+    admission = replace(admit(gate, alice), org_id=org.id, account_id=org.id)
+    assert billing.settle(gate, admission, call(30), now=NOW).balance == 70
+    message = session.scalars(select(Message)).one()
+    assert (message.org_id, message.user_id) == (org.id, alice.id)
+    assert balances(session, alice.account) == [5]
+    assert billing.balance(session, Account(org_id=org.id), now=NOW).usage_this_cycle == 30
+    assert billing.balance(session, alice.account, now=NOW).usage_this_cycle == 0
+    assert_proved(session)
+
+
+def test_many_settle_in_one_commit(session: Session, gate: Engine) -> None:
+    people = [payer(session, name) for name in ("alice", "bob", "mallory")]
+    for person in people:
+        give(session, person.account, 100)
+    calls = [(admit(gate, person, hold=1), call(n)) for n in (1, 2, 3) for person in reversed(people)]
+    calls.append((calls[0][0], call(50)))
+    settled = billing.settle_many(gate, calls, now=NOW)
+    assert [each.request_id for each in settled] == [admission.request_id for admission, _ in calls]
+    assert [each.duplicate for each in settled] == [False] * 9 + [True]
+    assert [sum(balances(session, person.account)) for person in people] == [94, 94, 94]
+    assert billing.settle_many(gate, []) == []
+    assert_proved(session)
+
+
+# -- failure, extension, sweep ------------------------------------------------------------------------------------
+
+
+def test_a_failed_call_costs_nothing_and_is_told(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    admission = admit(gate, alice)
+    for _ in range(2):
+        billing.fail(gate, admission, failure(), now=NOW)
+    row = session.get_one(GatewayCall, admission.request_id)
+    assert (row.state, row.http_status, row.error, row.message_id) == (
+        "failed",
+        429,
+        "The provider answered 429.",
+        None,
+    )
+    assert holds(session) == []
+    assert balances(session, alice.account) == [100]
+    assert_proved(session)
+
+
+def test_a_settled_call_stays_settled_and_a_failed_one_may_settle_after_all(
+    session: Session, gate: Engine
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    first, second = admit(gate, alice), admit(gate, alice)
+    billing.settle(gate, first, call(5), now=NOW)
+    billing.fail(gate, first, failure(), now=NOW)
+    billing.fail(gate, second, failure(), now=NOW)
+    assert not billing.settle(gate, second, call(5), now=NOW).duplicate
+    assert session.scalars(select(GatewayCall.state)).all() == ["settled", "settled"]
+    assert balances(session, alice.account) == [90]
+    assert_proved(session)
+
+
+def test_a_dead_workers_holds_are_swept_and_stay_visible(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    dead = admit(gate, alice, hold=60, worker="w1", model="north/large", ttl_seconds=60)
+    assert billing.sweep(session, now=NOW + timedelta(seconds=59)).holds == 0
+    assert billing.sweep(session, now=NOW + MINUTE).holds == 1
+    session.commit()
+    assert holds(session) == [("lost", 60)]
+    (lost,) = billing.lost_holds(session)
+    assert (lost.request_id, lost.email, lost.worker, lost.amount) == (
+        dead.request_id,
+        "alice@example.org",
+        "w1",
+        60,
+    )
+    assert admit(gate, alice, hold=100, now=NOW + MINUTE).outcome == "admitted"
+    assert billing.prove(session, now=NOW + MINUTE).lost_holds == 1
+    assert_proved(session, NOW + MINUTE)
+
+
+def test_settling_after_the_sweep_charges_and_clears_the_list(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    slow = admit(gate, alice, ttl_seconds=60)
+    billing.sweep(session, now=NOW + HOUR)
+    session.commit()
+    assert billing.settle(gate, slow, call(7), now=NOW + HOUR).credits == 7
+    assert billing.lost_holds(session) == []
+    assert balances(session, alice.account) == [93]
+    assert_proved(session, NOW + HOUR)
+
+
+def test_a_long_stream_keeps_its_hold_and_revives_a_swept_one(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    first, second = admit(gate, alice, hold=10), admit(gate, alice, hold=20)
+    assert billing.extend_hold(gate, first.request_id, ttl_seconds=600, now=NOW)
+    assert billing.sweep(session, now=NOW + MINUTE).holds == 1
+    session.commit()
+    both = [first.request_id, second.request_id, "nothing"]
+    assert billing.extend_holds(gate, both, ttl_seconds=60, now=NOW + MINUTE) == 2
+    assert holds(session) == [("live", 10), ("live", 20)]
+    billing.settle(gate, first, call(1), now=NOW)
+    assert not billing.extend_hold(gate, first.request_id, now=NOW)
+    assert billing.extend_holds(gate, []) == 0
+
+
+def test_dismissing_a_lost_call(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    lost, live = admit(gate, alice, ttl_seconds=1), admit(gate, alice, ttl_seconds=600)
+    billing.sweep(session, now=NOW + MINUTE)
+    assert billing.dismiss_lost(session, lost.request_id).amount == 10
+    for wrong in (live.request_id, lost.request_id, "nothing"):
+        with pytest.raises(
+            billing.NotFound if hasattr(billing, "NotFound") else Exception, match="no lost call"
+        ):
+            billing.dismiss_lost(session, wrong)
+
+
+def test_a_lost_connection_is_replaced_and_nothing_happens_twice(
+    session: Session, gate: Engine, engine: Engine
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    for _ in range(3):
+        admission = admit(gate, alice)
+        _kill_all_but_the_tests_own(session)
+        assert admission.outcome == "admitted"
+        assert billing.settle(gate, admission, call(5), now=NOW).credits == 5
+        _kill_all_but_the_tests_own(session)
+    engine.dispose()
+    assert balances(session, alice.account) == [85]
+    assert_proved(session)
+
+
+def _kill_all_but_the_tests_own(session: Session) -> None:
+    session.execute(
+        text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    )
+    session.commit()
+
+
+def test_an_unreachable_ledger_says_so(session: Session) -> None:
+    nowhere = billing.gateway_engine("postgresql+psycopg://x@/x?host=/nonexistent", 1)
+    with pytest.raises(billing.LedgerUnavailable) as refused:
+        billing.admit(nowhere, token_hash="0", request_id="r", hold=1, patience_seconds=0.05)
+    assert refused.value.status == 503
+
+
+def test_only_admitted_calls_are_settled(gate: Engine, session: Session) -> None:
+    refused = admit(gate, replace(payer(session), key="0"))
+    with pytest.raises(ValueError, match="admitted"):
+        billing.settle(gate, refused, call(1))
+
+
+# -- races --------------------------------------------------------------------------------------------------------
+
+
+def together(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """Run `work` in `count` threads that start at once."""
+    start = threading.Barrier(count)
+
+    def run(index: int) -> Any:
+        start.wait()
+        return work(index)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+def test_fifty_threads_on_one_balance_overspend_by_no_more_than_one_calls_excess(
+    session: Session, gate: Engine
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 60, "free", expires_at=NOW + HOUR)
+    give(session, alice.account, 140, "purchase")
+
+    def one_call(index: int) -> int:
+        admission = admit(gate, alice, hold=12, patience_seconds=30)
+        if admission.outcome != "admitted":
+            assert admission.outcome in ("insufficient", "out_of_credits")
+            return 0
+        settled = billing.settle(gate, admission, call(12 - index % 5), now=NOW)
+        assert not settled.duplicate
+        return settled.credits
+
+    charged = together(50, one_call)
+    total = sum(balances(session, alice.account))
+    assert total == 200 - sum(charged)
+    assert total > -12
+    assert holds(session) == []
+    assert_proved(session)
+
+
+def test_fifty_threads_whose_holds_suffice_never_go_below_zero(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 95, "purchase")
+
+    def one_call(_: int) -> int:
+        admission = admit(gate, alice, hold=10, patience_seconds=30)
+        if admission.outcome != "admitted":
+            return 0
+        return billing.settle(gate, admission, call(10), now=NOW).credits
+
+    charged = together(50, one_call)
+    total = sum(balances(session, alice.account))
+    assert total == 95 - sum(charged)
+    # the last one may have been alone with 5 left
+    assert total in (5, -5)
+    assert_proved(session)
+
+
+def test_settling_twice_at_once_charges_once(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    admission = admit(gate, alice)
+    settled = together(8, lambda _: billing.settle(gate, admission, call(5), now=NOW))
+    assert sorted(each.duplicate for each in settled) == [False] + [True] * 7
+    assert balances(session, alice.account) == [95]
+    assert_proved(session)
+
+
+def test_settling_and_failing_at_once_ends_settled_or_charged_nothing(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 1000)
+    for _ in range(10):
+        admission = admit(gate, alice)
+        together(
+            2,
+            lambda index, admission=admission: (
+                billing.settle(gate, admission, call(5), now=NOW)
+                if index
+                else billing.fail(gate, admission, failure(), now=NOW)
+            ),
+        )
+    assert session.scalars(select(GatewayCall.state).distinct()).all() == ["settled"]
+    assert balances(session, alice.account) == [950]
+    assert_proved(session)
+
+
+def test_the_same_grant_at_once_is_granted_once(session: Session, engine: Engine) -> None:
+    account = payer(session).account
+
+    def one(_: int) -> bool:
+        with Session(engine) as own:
+            granted = billing.grant(own, account, 100, "purchase", operation_id="buy-1", now=NOW)
+            own.commit()
+            return granted.created
+
+    assert sorted(together(10, one)) == [False] * 9 + [True]
+    assert balances(session, account) == [100]
+    assert_proved(session)
+
+
+def test_the_quota_cycle_from_many_workers_at_once_runs_once(
+    session: Session, gate: Engine, engine: Engine
+) -> None:
+    alice = payer(session, next_quota_reset=NOW - HOUR)
+
+    def one(index: int) -> Any:
+        if index % 2:
+            return admit(gate, alice, hold=1, free_credits=500, patience_seconds=30).balance
+        with Session(engine) as own:
+            quota = billing.ensure_quota(own, alice.id, 500, now=NOW)
+            own.commit()
+            return quota.renewed or 500
+
+    together(12, one)
+    assert balances(session, alice.account) == [500]
+    assert_proved(session)
+
+
+def test_a_mixed_race_over_accounts_ends_without_deadlock_and_with_clean_books(
+    session: Session, gate: Engine, engine: Engine
+) -> None:
+    people = [payer(session, f"user{n}", next_quota_reset=NOW + 2 * MINUTE) for n in range(6)]
+    for person in people:
+        give(session, person.account, 40, "free", expires_at=NOW + MINUTE)
+        give(session, person.account, 100)
+    deadlocks = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    before = session.scalar(deadlocks)
+    session.rollback()
+
+    def work(index: int) -> int:
+        charged = 0
+        for turn in range(12):
+            moment = NOW + timedelta(seconds=20 * turn)
+            person = people[(index * 5 + turn) % len(people)]
+            if index % 6 == 0:
+                with Session(engine) as own:
+                    billing.grant(
+                        own, person.account, 5, "admin", operation_id=f"gift-{index}-{turn}", now=moment
+                    )
+                    own.commit()
+            elif index % 6 == 1:
+                with Session(engine) as own:
+                    billing.sweep(own, now=moment)
+                    own.commit()
+            elif index % 6 == 2:
+                batch = [(admit(gate, each, hold=3, now=moment), call(2)) for each in people[turn % 3 :]]
+                admitted = [pair for pair in batch if pair[0].outcome == "admitted"]
+                charged += sum(each.credits for each in billing.settle_many(gate, admitted, now=moment))
+            else:
+                admission = admit(gate, person, hold=5, now=moment, free_credits=50, patience_seconds=30)
+                if admission.outcome == "admitted" and turn % 5 == 4:
+                    billing.fail(gate, admission, failure(), now=moment)
+                elif admission.outcome == "admitted":
+                    charged += billing.settle(gate, admission, call(4), now=moment).credits
+        return charged
+
+    charged = sum(together(12, work))
+    assert charged == session.scalar(text("SELECT sum(credits) FROM message"))
+    assert holds(session) == []
+    assert session.scalar(deadlocks) == before
+    assert_proved(session, NOW + HOUR)
+
+
+def test_the_margin_is_part_of_the_price(session: Session, gate: Engine) -> None:
+    alice = payer(session)
+    give(session, alice.account, 1000)
+    admission = admit(gate, alice)
+    settled = billing.settle(gate, admission, call(cost=Decimal(1), margin=MARGIN), now=NOW)
+    assert (settled.credits, settled.micro_credits) == (106, 105_500_000)

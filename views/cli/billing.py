@@ -1,0 +1,217 @@
+"""`flask billing`: what an operator does with credits."""
+
+import getpass
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+
+from models import admin, billing
+from models.accounts import User
+from models.accounts.signing_in import by_email, clean_email
+from models.billing import GRANT_TYPES, Account
+from models.db import db
+from models.errors import DomainError, NotFound
+from models.settings import Settings
+
+commands = AppGroup("billing", help="Credits: grants, balances, and the proof of the books.")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PERSONAL_TYPES = [kind for kind in GRANT_TYPES if kind != "organization"]
+
+
+def init_app(app: Flask) -> None:
+    """Register the commands."""
+    app.cli.add_command(commands)
+
+
+def refusals(command: Command) -> Command:
+    """Say the domain's refusals in one sentence, exit code 1."""
+
+    @wraps(command)
+    def wrapper(*args: Any, **options: Any) -> Any:
+        try:
+            return command(*args, **options)
+        except DomainError as error:
+            db.session.rollback()
+            raise click.ClickException(error.message) from None
+
+    return wrapper  # type: ignore[return-value]
+
+
+class Moment(click.ParamType[datetime]):
+    """A date or a moment in ISO 8601; UTC when it names no zone."""
+
+    name = "iso"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The aware moment, or a usage error."""
+        try:
+            moment = datetime.fromisoformat(value)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no date: write 2027-01-31 or 2027-01-31T12:00:00Z.", param, ctx)
+
+
+@commands.command("grant")
+@click.argument("email")
+@click.argument("credits", type=click.IntRange(1, billing.MAX_GRANT))
+@click.option("--type", "kind", type=click.Choice(PERSONAL_TYPES), default="admin", show_default=True)
+@click.option("--expires", type=Moment(), help="When the credits end; never, by default.")
+@click.option("--reason", default="Granted by an operator", help="What the account's owner reads.")
+@refusals
+def grant_command(email: str, credits: int, kind: str, expires: datetime | None, reason: str) -> None:
+    """Give CREDITS to the account of EMAIL."""
+    user = _user(email)
+    granted = billing.grant(
+        db.session,
+        Account(user_id=user.id),
+        credits,
+        kind,
+        operation_id=f"{kind}-{user.id}-{billing.compact_id()}",
+        description=reason,
+        expires_at=expires,
+    )
+    admin.record(
+        db.session,
+        "billing.grant",
+        user.id,
+        actor=_operator(),
+        after={
+            "operation_id": granted.operation_id,
+            "credits": credits,
+            "type": kind,
+            "expires_at": expires.isoformat() if expires else None,
+        },
+    )
+    found = billing.balance(db.session, Account(user_id=user.id))
+    db.session.commit()
+    cleared = f" {granted.debt_cleared:,} of them cleared debt." if granted.debt_cleared else ""
+    click.echo(f"Granted {credits:,} credits to {user.email}.{cleared} Balance: {found.net_balance:,}.")
+    click.echo(granted.operation_id)
+
+
+@commands.command("revoke")
+@click.argument("operation_id")
+@click.option("--reason", required=True, help="Why; it is added to the grant's description.")
+@refusals
+def revoke_command(operation_id: str, reason: str) -> None:
+    """Take back what is left of a grant."""
+    credits = billing.revoke(db.session, operation_id, reason)
+    admin.record(
+        db.session,
+        "billing.revoke",
+        operation_id,
+        actor=_operator(),
+        before={"credits": credits},
+        after={"reason": reason},
+    )
+    db.session.commit()
+    click.echo(f"Revoked {credits:,} credits.")
+
+
+@commands.command("balance")
+@click.argument("email")
+@refusals
+def balance_command(email: str) -> None:
+    """Show what the account of EMAIL has, by grant."""
+    settings: Settings = current_app.extensions["settings"]
+    user = _user(email)
+    billing.ensure_quota(db.session, user.id, settings.stoa_free_credits)
+    found = billing.balance(db.session, Account(user_id=user.id))
+    db.session.commit()
+    click.echo(f"{user.email}  {user.id}")
+    for name, amount in (
+        ("remaining", found.total_remaining),
+        ("debt", found.total_debt),
+        ("held", found.held),
+        ("used this cycle", found.usage_this_cycle),
+    ):
+        click.echo(f"{name:<16}{amount:>14,}")
+    click.echo(f"{'next reset':<16}  {_date(found.next_quota_reset)}")
+    for line in found.grants:
+        until = f"until {_date(line.expires_at)}" if line.expires_at else "no expiry"
+        click.echo(
+            f"  {line.type:<14}{line.balance:>14,} of {line.principal:,}, {until}  {line.operation_id}"
+        )
+
+
+@commands.command("prove")
+def prove_command() -> None:
+    """Recompute the books from entries and messages; exit 1 if any figure differs."""
+    proof = billing.prove(db.session)
+    for check in proof.checks:
+        click.echo(f"{'ok   ' if not check.count else 'DRIFT'}  {check.name}")
+        for found in check.differences:
+            click.echo(f"         {found.subject}: expected {found.expected}, found {found.found}")
+        if check.count > len(check.differences):
+            click.echo(f"         and {check.count - len(check.differences):,} more")
+    click.echo(
+        f"{proof.accounts:,} accounts, {proof.entries:,} entries, {proof.messages:,} messages: "
+        + ("all figures agree." if proof.clean else f"{proof.differences:,} differ.")
+    )
+    if proof.lost_holds:
+        click.echo(f"{proof.lost_holds:,} lost calls wait for an operator: flask billing lost.")
+    if not proof.clean:
+        raise SystemExit(1)
+
+
+@commands.command("sweep")
+@refusals
+def sweep_command() -> None:
+    """Free the holds of calls that never ended and write off expired grants."""
+    holds = grants = credits = 0
+    while True:
+        swept = billing.sweep(db.session)
+        db.session.commit()
+        holds, grants, credits = holds + swept.holds, grants + swept.grants, credits + swept.credits
+        if not swept.grants:
+            break
+    click.echo(f"{holds:,} holds lost, {grants:,} grants expired with {credits:,} credits.")
+
+
+@commands.command("lost")
+@click.option("--dismiss", metavar="REQUEST_ID", help="Take one off the list; nothing is charged for it.")
+@refusals
+def lost_command(dismiss: str | None) -> None:
+    """List calls that were admitted and never settled: their upstream may have been paid."""
+    if dismiss:
+        lost = billing.dismiss_lost(db.session, dismiss)
+        before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
+        admin.record(db.session, "billing.dismiss_lost", dismiss, actor=_operator(), before=before)
+        db.session.commit()
+        click.echo(f"Dismissed {dismiss}.")
+        return
+    calls = billing.lost_holds(db.session)
+    for lost in calls:
+        click.echo(
+            f"{_date(lost.lost_at)}  {lost.request_id}  {lost.email}  {lost.model}"
+            f"  held {lost.amount:,}  run {lost.run_id or '-'}  worker {lost.worker}"
+        )
+    if not calls:
+        click.echo("No call was lost.")
+
+
+def _user(email: str) -> User:
+    user = None
+    with suppress(DomainError):
+        user = by_email(db.session, clean_email(email))
+    if user is None:
+        raise NotFound(f"Nobody has the address {email}.")
+    return user
+
+
+def _operator() -> str:
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):
+        return "cli"
+
+
+def _date(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if moment else "-"
