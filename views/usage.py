@@ -98,6 +98,8 @@ def page() -> ResponseReturnValue:
     context = _used(asked, period, moment)
     context["fields"] = {"range": None, "from": None, "to": None} | wrong
     if not wants_fragment():
+        ensure_quota(db.session(), person.id, settings().stoa_free_credits, now=moment)
+        db.session.commit()
         context |= _account(person, moment)
     return render("usage/usage.html", partial="usage/_spending.html", status=422 if wrong else 200, **context)
 

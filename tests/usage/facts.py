@@ -48,7 +48,10 @@ def person(session: Session, email: str, **columns: Any) -> str:
 
 
 def billed(session: Session, user_id: str, calls: Iterable[Call]) -> None:
-    """Write the calls' messages, gateway rows and rollups."""
+    """Write the calls' messages, gateway rows and rollups, and the account when there is none. Flushes."""
+    if session.get(CreditAccount, user_id) is None:
+        session.add(CreditAccount(id=user_id, user_id=user_id))
+        session.flush()
     cells: dict[tuple[str, datetime, str, str], list[Call]] = defaultdict(list)
     messages: list[Message] = []
     gateway: list[GatewayCall] = []

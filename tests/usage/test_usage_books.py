@@ -1,0 +1,235 @@
+"""One number: whatever happened, the page, the API, the export, the statement and the ledger say the same."""
+
+import csv
+import io
+import random
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from models.accounts.credentials import hash_token
+from models.billing import (
+    Account,
+    Admission,
+    CreditEntry,
+    Failure,
+    Settlement,
+    admit,
+    charge,
+    fail,
+    gateway_engine,
+    grant,
+    prove,
+    revoke,
+    settle,
+    sweep,
+)
+from models.usage import Message
+from tests.factories import Person
+
+MARGIN = Decimal("0.055")
+
+
+@pytest.fixture
+def gateway(postgres_url: str) -> Iterator[Engine]:
+    engine = gateway_engine(postgres_url, pool_size=2)
+    yield engine
+    engine.dispose()
+
+
+def play(
+    rng: random.Random, session: Session, gateway: Engine, person: Person, moments: list[datetime]
+) -> None:
+    """A random life of an account through the ledger's own verbs, in the order of `moments`."""
+    account = Account(user_id=person.id)
+    grants: list[str] = []
+    waiting: list[Admission] = []
+    for moment in moments:
+        what = rng.choices(
+            ["call", "failed", "grant", "charge", "revoke", "sweep", "wait"], [60, 5, 6, 3, 1, 3, 2]
+        )[0]
+        if what in ("call", "failed", "wait"):
+            admission = admit(
+                gateway,
+                token_hash=hash_token(person.token),
+                request_id=uuid.uuid4().hex,
+                hold=rng.randrange(1, 30),
+                model="m",
+                worker="test",
+                free_credits=500,
+                now=moment,
+            )
+            if admission.outcome != "admitted":
+                continue
+            if what == "call":
+                settle(gateway, admission, finished(rng, moment), now=moment)
+            elif what == "failed":
+                failure = Failure(requested_model="m", started_at=moment, latency_ms=3, error="refused")
+                fail(gateway, admission, failure, now=moment)
+            else:
+                waiting.append(admission)
+        elif what == "grant":
+            kind = rng.choice(["purchase", "admin", "referral"])
+            ends = rng.choice([None, moment + timedelta(days=rng.randrange(1, 20))])
+            operation = f"{kind}-{uuid.uuid4().hex}"
+            grant(
+                session,
+                account,
+                rng.randrange(1, 400),
+                kind,
+                operation_id=operation,
+                expires_at=ends,
+                now=moment,
+            )
+            grants.append(operation)
+            session.commit()
+        elif what == "charge":
+            charge(session, account, rng.randrange(1, 20), cause=uuid.uuid4().hex, now=moment)
+            session.commit()
+        elif what == "sweep":
+            sweep(session, now=moment)
+            session.commit()
+        elif grants:
+            try:
+                revoke(session, rng.choice(grants), "test", now=moment)
+                session.commit()
+            except Exception:
+                session.rollback()
+    for admission in waiting:
+        settle(gateway, admission, finished(rng, moments[-1]), now=moments[-1])
+
+
+def finished(rng: random.Random, moment: datetime) -> Settlement:
+    latency = rng.randrange(1, 90_000)
+    return Settlement(
+        provider="demo",
+        requested_model="m",
+        model=f"lab/model-{rng.randrange(10)}",
+        usage_source=rng.choice(["provider", "counted", "estimated"]),
+        uncached_input_tokens=rng.randrange(5000),
+        cache_write_tokens=rng.choice([0, 300]),
+        cache_read_tokens=rng.choice([0, 4000]),
+        output_tokens=rng.randrange(100, 900),
+        reasoning_tokens=rng.randrange(100),
+        cost=Decimal(rng.choice([0, 3, 900, 20_000, 400_000])) / 10**6 * rng.randrange(1, 5),
+        margin=MARGIN,
+        latency_ms=latency,
+        started_at=moment - timedelta(milliseconds=latency),
+        response="text",
+        byok=rng.random() < 0.1,
+        ttft_ms=rng.choice([None, 200]),
+        stream=True,
+    )
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", "").replace("−", "-"))
+
+
+def foot_of(page: str, label: str) -> dict[str, str]:
+    """The cells of the totals of the table called `label`, by their column."""
+    table = page[page.index(f'aria-label="{label}"') :]
+    foot = table[table.index("<tfoot") : table.index("</tfoot>")]
+    return dict(re.findall(r'data-label="([^"]+)">([^<]*)<', foot))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_page_api_export_statement_and_ledger_agree(
+    session: Session, gateway: Engine, alice: Person, seed: int
+) -> None:
+    rng = random.Random(seed)
+    now = datetime.now(UTC)
+    moments = sorted(now - timedelta(seconds=rng.randrange(1, 29 * 86_400)) for _ in range(150))
+    moments[-40:] = [now - timedelta(seconds=200 - 4 * n) for n in range(40)]
+    assert alice.user is not None
+    alice.user.created_at = now - timedelta(days=40)
+    alice.user.next_quota_reset = now - timedelta(days=35)
+    session.commit()
+    play(rng, session, gateway, alice, moments)
+    sweep(session)
+    session.commit()
+
+    api = alice.browser.get("/api/user/usage").json
+    key = alice.browser.post("/api/v1/usage", json={"fingerprintId": "x"}, headers=alice.headers).json
+    for by in ("model", "agent"):
+        page = alice.browser.get(f"/profile?tab=usage&by={by}").text
+        lines = list(csv.DictReader(io.StringIO(alice.browser.get("/profile/usage.csv").text)))
+        *calls, total = lines
+        messages = session.execute(
+            select(
+                func.count(), func.sum(Message.credits).filter(~Message.byok), func.sum(Message.cost)
+            ).where(Message.user_id == alice.id)
+        ).one()
+        debits = -session.scalars(
+            select(func.sum(CreditEntry.amount)).where(
+                CreditEntry.account_id == alice.id,
+                CreditEntry.kind == "debit",
+                CreditEntry.message_id.is_not(None),
+            )
+        ).one()
+
+        foot = foot_of(page, f"Used by {by}")
+        above = re.search(r'class="chart__total">([^<]+) <small>credits,', page)
+        assert above is not None
+        spent = number(above[1])
+        assert spent > 0
+        assert spent == number(foot["Credits"]) == int(total["credits"]) == messages[1] == debits
+        assert spent == sum(int(call["credits"]) for call in calls)
+        assert number(foot["Calls"]) == len(calls) == messages[0]
+        assert sum(Decimal(call["cost_usd"]) for call in calls) == Decimal(total["cost_usd"]) == messages[2]
+
+    balance = foot_of(page, "Balance by kind")
+    last = session.scalars(
+        select(CreditEntry.balance_after)
+        .where(CreditEntry.account_id == alice.id)
+        .order_by(CreditEntry.id.desc())
+        .limit(1)
+    ).one()
+    statement = alice.browser.get("/profile/statement").text
+    why = re.search(r"Why it is ([^<]+)<", statement)
+    assert why is not None
+    assert number(balance["To spend"]) == api["balance"]["netBalance"] == last == number(why[1])
+    assert number(balance["Granted"]) - number(balance["Spent"]) == last
+    assert key["remainingBalance"] == api["balance"]["totalRemaining"] == max(0, last)
+    assert key["usage"] == api["usageThisCycle"]
+    stats = [number(text) for text in re.findall(r"<dd>([^<]+) <small>credits", statement)]
+    others = re.findall(r"and ([\d,]+) (?:other charges|taken back)", statement)
+    assert sum(stats[:3]) - sum(number(text) for text in others) == stats[3] == last
+    proof = prove(session)
+    assert proof.clean, proof
+
+
+def test_every_entry_of_the_statement_leads_from_balance_to_balance(
+    session: Session, gateway: Engine, alice: Person
+) -> None:
+    rng = random.Random(99)
+    now = datetime.now(UTC)
+    assert alice.user is not None
+    alice.user.next_quota_reset = now - timedelta(days=3)
+    session.commit()
+    play(rng, session, gateway, alice, [now - timedelta(seconds=500 - n) for n in range(260)])
+
+    seen: list[tuple[int, int]] = []
+    link: str | None = "/profile/statement"
+    pages = 0
+    while link:
+        page = alice.browser.get(link).text
+        pages += 1
+        cells = re.findall(
+            r'data-label="Change">([+−]?[\d,]+)</td>\s*<td[^>]* data-label="Balance after">([^<]+)<', page
+        )
+        seen += [(number(change), number(after)) for change, after in cells]
+        more = re.search(r'class="btn" href="(/profile/statement\?[^"]+)"', page)
+        link = more[1].replace("&amp;", "&") if more else None
+
+    assert pages > 2
+    assert len(seen) == session.scalars(select(func.count()).select_from(CreditEntry)).one()
+    for (change, after), (_, before) in zip(seen, [*seen[1:], (0, 0)], strict=True):
+        assert before + change == after

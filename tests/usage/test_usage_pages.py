@@ -1,0 +1,376 @@
+"""The usage page and the statement: who may see them, what they show, how they are asked, what they cost."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from flask import Flask
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from models.accounts import User
+from models.billing import Account, charge
+from models.db import db
+from tests import factories
+from tests.factories import Person
+from tests.usage.facts import Call, billed
+
+HTMX = {"HX-Request": "true"}
+
+
+def today(hours: float = 0) -> datetime:
+    return datetime.now(UTC) - timedelta(hours=hours)
+
+
+@contextmanager
+def counted(app: Flask) -> Iterator[list[str]]:
+    """The statements that the application sends meanwhile."""
+    statements: list[str] = []
+
+    def note(conn: object, cursor: object, statement: str, *rest: object) -> None:
+        statements.append(statement)
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "after_cursor_execute", note)
+    yield statements
+    event.remove(engine, "after_cursor_execute", note)
+
+
+# -- who ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/profile", "/profile?tab=usage&range=7d", "/profile/statement", "/profile/usage.csv?range=24h"]
+)
+def test_nobody_is_sent_to_sign_in_and_back(anonymous: Person, path: str) -> None:
+    answer = anonymous.browser.get(path)
+    assert answer.status_code == 302
+    assert answer.location.startswith("/login?next=")
+    fragment = anonymous.browser.get(path, headers=HTMX)
+    assert fragment.status_code == 401
+    assert fragment.headers["HX-Redirect"].startswith("/login")
+
+
+def test_a_key_opens_no_page(alice: Person, anonymous: Person) -> None:
+    assert anonymous.browser.get("/profile", headers=alice.headers).status_code == 302
+
+
+def test_everybody_sees_only_their_own(session: Session, alice: Person, mallory: Person) -> None:
+    assert alice.user is not None
+    billed(session, alice.id, [Call(at=today(1), model="secret/model", credits=71)])
+    session.commit()
+    factories.grant(session, alice.user, 8123, "admin", description="For alice alone")
+    for path in ("/profile", "/profile/statement", "/profile/usage.csv"):
+        theirs = mallory.browser.get(path).text
+        assert "secret/model" not in theirs
+        assert "8,123" not in theirs
+        assert "For alice alone" not in theirs
+    assert "secret/model" in alice.browser.get("/profile").text
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete"])
+def test_pages_only_read(alice: Person, method: str) -> None:
+    for path in ("/profile", "/profile/statement", "/profile/usage.csv"):
+        assert getattr(alice.browser, method)(path).status_code in (400, 405)
+
+
+def test_an_unknown_tab_is_not_found(alice: Person) -> None:
+    assert alice.browser.get("/profile?tab=nothing").status_code == 404
+
+
+# -- what -----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_account_is_told_the_next_step(alice: Person) -> None:
+    page = alice.browser.get("/profile").text
+    assert "No call yet" in page
+    assert 'href="/profile?tab=api-keys"' in page
+    assert "http://localhost:8000/v1/chat/completions" in page
+    assert 'id="used"' not in page
+
+
+def test_who_used_nothing_lately_keeps_the_chart(session: Session, alice: Person) -> None:
+    billed(session, alice.id, [Call(at=today(24 * 90))])
+    session.commit()
+    page = alice.browser.get("/profile").text
+    assert "Nothing was used in this time" in page
+    assert "No call yet" not in page
+
+
+def test_balance_by_kind_in_spending_order(session: Session, alice: Person) -> None:
+    assert alice.user is not None
+    ends = today(-24 * 11)
+    factories.grant(session, alice.user, 6000, "purchase", balance=3850)
+    factories.grant(session, alice.user, 400, "admin", expires_at=today(-24 * 60))
+    factories.grant(session, alice.user, 500, "free", balance=312, expires_at=ends)
+    factories.grant(session, alice.user, 90, "admin", expires_at=today(1), balance=90)
+    for amount in (30, 11):
+        factories.hold(session, alice.user, amount)
+    factories.hold(session, alice.user, 999, state="lost")
+    factories.hold(session, alice.user, 999, expires_at=today(0.01))
+
+    page = alice.browser.get("/profile").text
+
+    table = page[page.index('aria-label="Balance by kind"') :]
+    kinds = re.findall(r'scope="row">.*?</svg>([^<]+)</span>', table[: table.index("<tfoot")])
+    assert kinds == ["Free, monthly", "Granted by the operator", "Purchased"]
+    cells = re.findall(r'data-label="(Granted|Spent|Held|To spend)">([^<]+)<', table)
+    assert [text for _, text in cells[:4]] == ["500", "188", "41", "271"]
+    assert [text for _, text in cells[4:8]] == ["400", "0", "0", "400"]
+    assert [text for _, text in cells[8:12]] == ["6,000", "2,150", "0", "3,850"]
+    assert [text for _, text in cells[12:16]] == ["6,900", "2,338", "41", "4,521"]
+    assert "4,521 <small>credits to spend" in page
+    assert "41 held" in page
+    assert "2 calls in progress" in page
+    assert f"{ends:%-d %b %Y}" in table
+
+
+def test_debt_is_said_plainly(session: Session, alice: Person) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 100, "purchase", balance=-40)
+    page = alice.browser.get("/profile").text
+    assert "You owe 40 credits" in page
+    assert "−40 <small>credits to spend" in page
+    foot = page[page.index("<tfoot") :]
+    assert re.findall(r'data-label="(?:Granted|Spent|To spend)">([^<]+)<', foot)[:3] == ["100", "140", "−40"]
+
+
+def test_holds_beyond_the_balance_are_shown(session: Session, alice: Person) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 10, "free")
+    factories.hold(session, alice.user, 35)
+    page = alice.browser.get("/profile").text
+    assert "Held beyond the balance" in page
+    assert "−25 <small>credits to spend" in page
+
+
+def test_this_cycle_and_its_end(session: Session, alice: Person) -> None:
+    ends = today(-24 * 10)
+    session.get_one(User, alice.id).next_quota_reset = ends
+    session.get_one(User, alice.id).created_at = today(24 * 100)
+    session.commit()
+    charge(session, Account(user_id=alice.id), 7, cause="x")
+    billed(session, alice.id, [Call(at=today(24), credits=30), Call(at=today(24 * 40), credits=500)])
+    session.commit()
+    page = alice.browser.get("/profile").text
+    assert "37 credits used" in page
+    assert f'The next cycle begins on <time datetime="{ends:%Y-%m-%d}' in page
+
+
+def test_the_latest_calls_lead_to_their_pages(session: Session, alice: Person, mallory: Person) -> None:
+    assert alice.user is not None
+    run = factories.run(session, alice.user)
+    tied = factories.call(session, alice.user, run_id=run.id, model="m/tied")
+    alone = factories.call(session, alice.user, model="m/alone")
+    failed = factories.call(
+        session, alice.user, state="failed", model=None, requested_model="m/broken", error="x"
+    )
+    session.commit()
+    page = alice.browser.get("/profile").text
+    assert f'href="/runs/{run.id}/calls/{tied.request_id}"' in page
+    assert f'href="/calls/{alone.request_id}"' in page
+    assert f'href="/calls/{failed.request_id}"' in page
+    assert "Failed" in page
+    assert "m/alone" not in mallory.browser.get("/profile").text
+
+
+def test_names_are_written_as_text(session: Session, alice: Person) -> None:
+    name = "<script>alert(1)</script>\"'&"
+    billed(session, alice.id, [Call(at=today(), model=name, agent=name)])
+    session.commit()
+    for by in ("model", "agent"):
+        page = alice.browser.get(f"/profile?by={by}").text
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_each_figure_has_its_chart(session: Session, alice: Person) -> None:
+    calls = [Call(at=today(n), latency_ms=900, cache_read=50, reasoning=20) for n in range(5)]
+    billed(session, alice.id, calls)
+    session.commit()
+    totals = {"credits": "25", "calls": "5", "tokens": "6,250", "latency": "875 ms"}
+    for show, total in totals.items():
+        for asked in ("24h", "7d", "30d"):
+            page = alice.browser.get(f"/profile?show={show}&range={asked}").text
+            assert f'class="chart__total">{total} <small>' in page, show
+            assert re.search(
+                rf'href="[^"]*range={asked}[^"]*"[^>]*aria-current="true"|aria-current="true"[^>]*range={asked}',
+                page,
+            )
+    tokens = alice.browser.get("/profile?show=tokens").text
+    for name in ("Input", "Cache read", "Output", "Reasoning"):
+        assert re.search(rf"</svg>(<span[^>]*>)?{name}<", tokens)
+
+
+# -- how it is asked ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("range=custom&from=2026-02-10&to=2026-02-01", "from 10 Feb 2026 on"),
+        ("range=custom&from=abc&to=2026-02-01", "year-month-day"),
+        ("range=custom&from=9999-12-31&to=9999-12-31", "up to today"),
+        ("range=custom", "Enter a day"),
+        ("range=custom&from=2020-01-01&to=2024-01-01", "at most 366 days"),
+        ("range=1y", "Choose 24h, 7d, 30d"),
+        ("range=%00", "Choose 24h, 7d, 30d"),
+    ],
+)
+def test_a_wrong_range_is_told_and_kept(session: Session, alice: Person, query: str, words: str) -> None:
+    billed(session, alice.id, [Call(at=today())])
+    session.commit()
+    for headers in ({}, HTMX):
+        answer = alice.browser.get(f"/profile?tab=usage&{query}", headers=headers)
+        assert answer.status_code == 422
+        assert words in answer.text
+        assert ("<html" in answer.text) is not bool(headers)
+    given = re.search(r"from=([^&]*)", query)
+    if given:
+        assert f'value="{given[1]}"' in answer.text
+        assert 'aria-invalid="true"' in answer.text
+    export = alice.browser.get(f"/profile/usage.csv?{query}")
+    assert export.status_code == 422
+    assert "text/html" in export.content_type
+
+
+def test_the_words_of_a_wrong_date_are_kept_as_text(alice: Person) -> None:
+    page = alice.browser.get("/profile?range=custom&from=%22%3E%3Cscript%3E&to=x").text
+    assert "<script>" not in page.replace('<script src="', "")
+    assert "&#34;&gt;&lt;script&gt;" in page
+
+
+def test_unknown_choices_fall_back(session: Session, alice: Person) -> None:
+    billed(session, alice.id, [Call(at=today())])
+    session.commit()
+    answer = alice.browser.get("/profile?by=cost&show=everything")
+    assert answer.status_code == 200
+    assert "By model" in answer.text
+
+
+def test_htmx_gets_the_fragment_alone(app: Flask, session: Session, alice: Person) -> None:
+    billed(session, alice.id, [Call(at=today())])
+    session.commit()
+    address = "/profile?tab=usage&range=7d&by=agent&show=calls"
+    fragment = alice.browser.get(address, headers=HTMX)
+    page = alice.browser.get(address)
+    assert fragment.text.strip().startswith('<div class="stack stack--wide" id="spending">')
+    assert "<html" not in fragment.text
+    assert "HX-Request" in fragment.headers["Vary"]
+    assert "HX-Request" in page.headers["Vary"]
+    for headers in ({"HX-Boosted": "true"}, {"HX-History-Restore-Request": "true"}):
+        assert "<html" in alice.browser.get(address, headers=HTMX | headers).text
+    assert 'hx-push-url="true"' in fragment.text
+    links = re.findall(r'<a id="[^"]+" href="([^"]+)"', fragment.text)
+    assert len(links) == 8
+    for link in links:
+        assert alice.browser.get(link.replace("&amp;", "&")).status_code == 200
+
+
+def test_two_dates_are_a_range(session: Session, alice: Person) -> None:
+    day = today().replace(hour=12)
+    days = [day - timedelta(days=n) for n in (1, 2, 3, 4)]
+    billed(session, alice.id, [Call(at=at, credits=10**n) for n, at in enumerate(days)])
+    session.commit()
+    first, last = days[2].date(), days[1].date()
+    page = alice.browser.get(f"/profile?range=custom&from={first}&to={last}")
+    assert page.status_code == 200
+    assert 'class="chart__total">110 <small>' in page.text
+    assert f'value="{first}"' in page.text
+    export = alice.browser.get(f"/profile/usage.csv?range=custom&from={first}&to={last}")
+    assert export.headers["Content-Disposition"] == f'attachment; filename="stoa-usage-{first}-to-{last}.csv"'
+    assert export.text.count("\r\n") == 4
+
+
+# -- what it costs --------------------------------------------------------------------------------------------
+
+
+def test_a_bounded_number_of_queries_that_never_scan_messages(
+    app: Flask, session: Session, alice: Person
+) -> None:
+    assert alice.user is not None
+    session.get_one(User, alice.id).next_quota_reset = today(-24)
+    session.commit()
+    alice.browser.get("/profile")
+    counts: dict[str, list[int]] = {}
+    for rounds in (1, 30):
+        for number in range(rounds):
+            factories.grant(session, alice.user, 100, "admin", expires_at=today(-24 - number))
+        billed(
+            session,
+            alice.id,
+            [Call(at=today(24 * 20 + n), model=f"m{rounds}-{n}", cost=Decimal(1)) for n in range(rounds * 5)],
+        )
+        session.commit()
+        for name, path, headers in (
+            ("page", "/profile?range=30d", {}),
+            ("fragment", "/profile?range=30d&by=agent", HTMX),
+            ("statement", "/profile/statement", {}),
+        ):
+            with counted(app) as statements:
+                assert alice.browser.get(path, headers=headers).status_code == 200
+            counts.setdefault(name, []).append(len(statements))
+            bodies = [
+                each for each in statements if re.search(r"message\.(request|response|reasoning_text)", each)
+            ]
+            assert not bodies
+    for name, (few, many) in counts.items():
+        assert few == many, name
+    assert counts["page"][0] <= 14
+    assert counts["fragment"][0] <= 5
+    assert counts["statement"][0] <= 8
+
+
+# -- the statement --------------------------------------------------------------------------------------------
+
+
+def test_the_statement_names_every_cause(session: Session, alice: Person) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 250, "admin", description="For a bug report")
+    charge(session, Account(user_id=alice.id), 9, cause="search-1")
+    session.commit()
+    page = alice.browser.get("/profile/statement").text
+    assert "For a bug report" in page
+    assert "+250" in page
+    assert "search-1" in page
+    assert "−9" in page
+    without = alice.browser.get("/profile/statement?show=in").text
+    assert "For a bug report" in without
+    assert "search-1" not in without
+
+
+@pytest.mark.parametrize("before", ["abc", "-1", "1e9", "9" * 30, "٣", "1;drop table"])
+def test_a_wrong_page_of_the_statement(alice: Person, before: str) -> None:
+    assert alice.browser.get("/profile/statement", query_string={"before": before}).status_code == 422
+
+
+def test_a_page_below_the_first_entry_is_empty(session: Session, alice: Person) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 250, "admin")
+    answer = alice.browser.get("/profile/statement?before=1")
+    assert answer.status_code == 200
+    assert "+250" not in answer.text
+
+
+def test_another_tenants_entry_is_no_way_in(session: Session, alice: Person, mallory: Person) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 251, "admin")
+    assert "+251" not in mallory.browser.get("/profile/statement?before=999999999").text
+
+
+def test_more_of_the_statement_comes_as_rows(session: Session, alice: Person) -> None:
+    for number in range(120):
+        charge(session, Account(user_id=alice.id), 1, cause=f"cause-{number}")
+    session.commit()
+    first = alice.browser.get("/profile/statement").text
+    more = re.search(r'hx-get="([^"]+)"', first)
+    assert more is not None
+    rows = alice.browser.get(more[1].replace("&amp;", "&"), headers=HTMX).text
+    assert "<html" not in rows
+    assert "<thead" not in rows
+    assert rows.count("cause-") == 50
+    assert not set(re.findall(r"cause-\d+", first)) & set(re.findall(r"cause-\d+", rows))
