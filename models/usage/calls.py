@@ -38,6 +38,7 @@ def exported_calls(engine: Engine, user_id: str, start: datetime, end: datetime)
         if len(rows) < BATCH:
             return
         after = (rows[-1].finished_at, rows[-1].id)
+        del rows  # or two batches would be in memory while the next is read
 
 
 def _batch(
