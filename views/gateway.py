@@ -14,13 +14,11 @@ from models.gateway.stream import Stream
 from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call
 from models.gateway.wire import chat as chat_dialect
+from models.settings import GATEWAY_POOL
 from views import errors, guards
 from views.api.body import BadJson, read_json
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
-
-POOL = 8
-"""Connections to the ledger per process."""
 
 CREATED = 1_735_689_600
 """When the listed models are said to have been made: no price table knows."""
@@ -29,7 +27,7 @@ CREATED = 1_735_689_600
 def init_app(app: Flask) -> None:
     """Make the process's gateway. Raises SettingsError when the operator's price file cannot be used."""
     settings = app.extensions["settings"]
-    engine = gateway_engine(app.config["SQLALCHEMY_DATABASE_URI"], POOL)
+    engine = gateway_engine(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
     app.extensions["gateway"] = Gateway(settings, engine)
     app.register_blueprint(bp)
 

@@ -3,6 +3,8 @@ gevent patches each worker before the application, and psycopg with it, is loade
 
 import os
 import resource
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +53,18 @@ def post_fork(arbiter: Any, worker: Any) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def child_exit(arbiter: Any, worker: Any) -> None:
+    """What the worker counted stays in the sums; what it had in flight is over."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(arbiter: Any) -> None:
+    """The figures end with the server."""
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
 def post_worker_init(worker: Any) -> None:
     """Once the application is loaded, log as it does."""
     from views import logs
@@ -67,6 +81,8 @@ keepalive = 65  # seconds, longer than the minute after which most proxies and c
 timeout = 60  # seconds a worker may be stuck without giving way
 graceful_timeout = 20  # seconds that calls in flight get to end when the server stops
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  (the heartbeat file)
+# Workers add their figures up in files; each must find the folder before it imports the client library.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="stoa-metrics-", dir=worker_tmp_dir)
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 16380

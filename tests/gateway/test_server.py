@@ -1,0 +1,239 @@
+"""The gateway behind the real server, gunicorn with gevent workers: the openai client, many streams, clients that leave."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import pytest
+from flask import Flask
+
+from models.settings import ROOT
+from tests.factories import Person
+from tests.fakes import upstream as fakes
+from tests.fakes.upstream import FakeUpstream
+from tests.gateway.conftest import Facts, wait
+
+WORKERS = 2
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "measure_column",
+        "description": "Measure a column",
+        "parameters": {
+            "type": "object",
+            "properties": {"column": {"type": "integer"}},
+            "required": ["column"],
+        },
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def server(
+    app: Flask, postgres_url: str, fake_server: FakeUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a started server whose providers are the scripted upstream."""
+    data = tmp_path_factory.mktemp("server")
+    listener = socket.create_server(("127.0.0.1", 0))
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("STOA_", "OPENAI_", "PROMETHEUS"))
+    } | {
+        "DATABASE_URL": postgres_url,
+        "STOA_DATA_DIR": str(data),
+        "STOA_SECRET_KEY": "test-secret-test-secret-test-secret-test",
+        "STOA_DEMO_DELAY_MS": "0",
+        "OPENAI_API_KEY": "sk-operator-openai",
+        "OPENAI_BASE_URL": f"{fake_server.url}/openai",
+    }
+    config = Path(ROOT, "views", "cli", "web.py")
+    command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--workers", str(WORKERS)]
+    log = open(data / "log", "wb")  # noqa: SIM115
+    process = subprocess.Popen(
+        [*command, "--bind", f"fd://{listener.fileno()}"],
+        cwd=ROOT,
+        env=environment,
+        pass_fds=[listener.fileno()],
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        wait(lambda: _ready(address), 30)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        listener.close()
+        log.close()
+    text = (data / "log").read_text()
+    assert "Traceback" not in text, text
+
+
+def _ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def ai(server: str, rich: Person, fake: FakeUpstream) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key=rich.token, max_retries=0) as client:
+        yield client
+
+
+def test_openai_client_lists_models(ai: openai.OpenAI) -> None:
+    assert "stoa/demo" in [model.id for model in ai.models.list()]
+    assert ai.models.retrieve("stoa/demo").owned_by == "stoa"
+
+
+def test_openai_client_completes(ai: openai.OpenAI, facts: Facts) -> None:
+    answer = ai.chat.completions.create(
+        model="stoa/demo", messages=[{"role": "user", "content": "Write a page about columns."}]
+    )
+    assert "columns" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    call = facts.call()
+    assert (call.output_tokens, call.message_id) == (answer.usage.completion_tokens, answer.id)
+    assert call.credits >= 1
+
+
+def test_openai_client_streams(ai: openai.OpenAI, facts: Facts) -> None:
+    chunks = list(
+        ai.chat.completions.create(
+            model="stoa/demo",
+            messages=[{"role": "user", "content": 'Say "hello there".'}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == "hello there"
+    assert chunks[-1].usage is not None
+    assert facts.call().output_tokens == chunks[-1].usage.completion_tokens
+
+
+def test_openai_clients_stream_helper(ai: openai.OpenAI) -> None:
+    with ai.chat.completions.stream(
+        model="stoa/demo", messages=[{"role": "user", "content": 'Say "hello there".'}]
+    ) as stream:
+        assert stream.get_final_completion().choices[0].message.content == "hello there"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_openai_client_calls_a_tool_and_hears_its_answer(ai: openai.OpenAI, streaming: bool) -> None:
+    messages: list[dict[str, object]] = [{"role": "user", "content": "Use measure_column on column 3."}]
+    options = {"model": "stoa/demo", "tools": [TOOL]}
+    if streaming:
+        with ai.chat.completions.stream(messages=messages, **options) as stream:  # type: ignore[call-arg]
+            choice = stream.get_final_completion().choices[0]
+    else:
+        choice = ai.chat.completions.create(messages=messages, **options).choices[0]  # type: ignore[call-overload]
+    assert choice.finish_reason == "tool_calls"
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, call.function.arguments) == ("measure_column", '{"column":3}')
+    messages += [
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": call.id, "type": "function", "function": call.function.to_dict()}],
+        },
+        {"role": "tool", "tool_call_id": call.id, "content": '{"height": 5.4}'},
+    ]
+    answer = ai.chat.completions.create(messages=messages, **options)  # type: ignore[call-overload]
+    assert "5.4" in answer.choices[0].message.content
+
+
+def test_openai_clients_errors(ai: openai.OpenAI, server: str) -> None:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key="wrong", max_retries=0) as stranger:
+        with pytest.raises(openai.AuthenticationError, match="unknown or expired"):
+            stranger.models.list()
+        with pytest.raises(openai.AuthenticationError):
+            stranger.chat.completions.create(model="stoa/demo", messages=[{"role": "user", "content": "x"}])
+    with pytest.raises(openai.NotFoundError, match="not served here"):
+        ai.chat.completions.create(model="mistral/x", messages=[{"role": "user", "content": "x"}])
+    with pytest.raises(openai.BadRequestError, match="'messages'"):
+        ai.chat.completions.create(model="stoa/demo", messages=[])
+
+
+def test_openai_client_sees_a_broken_stream(ai: openai.OpenAI, fake: FakeUpstream) -> None:
+    fake.will(fakes.stream(cut_after=4))
+    stream = ai.chat.completions.create(
+        model="openai/gpt-4o-mini", messages=[{"role": "user", "content": "x"}], stream=True
+    )
+    with pytest.raises(openai.APIError, match="ended the connection"):
+        list(stream)
+
+
+def test_client_that_leaves_is_billed_once(
+    server: str, ai: openai.OpenAI, fake: FakeUpstream, facts: Facts
+) -> None:
+    gate = threading.Event()
+    fake.will(fakes.pausing(fakes.chunks("word " * 60), gate, 5))
+    stream = ai.chat.completions.create(
+        model="openai/gpt-4o-mini", messages=[{"role": "user", "content": "x"}], stream=True
+    )
+    assert next(iter(stream))
+    stream.close()
+    time.sleep(0.1)
+    gate.set()
+    call = facts.call()
+    assert (call.state, call.usage_source, call.output_tokens) == ("settled", "provider", 20)
+    assert len(facts.messages()) == 1
+
+
+def test_many_streams_at_once_are_all_settled(ai: openai.OpenAI, fake: FakeUpstream, facts: Facts) -> None:
+    fake.will(fakes.stream(delay=0.05))
+    count = 60
+
+    def one(_: int) -> int:
+        return len(
+            list(
+                ai.chat.completions.create(
+                    model="openai/gpt-4o-mini",
+                    messages=[{"role": "user", "content": "x"}],
+                    stream=True,
+                    max_tokens=9,
+                )
+            )
+        )
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(count) as pool:
+        lengths = list(pool.map(one, range(count)))
+    assert set(lengths) == {6}
+    assert time.monotonic() - started < 10
+    wait(lambda: facts.holds() == 0)
+    calls = facts.calls()
+    assert len(calls) == count
+    assert {(call.state, call.usage_source, call.error) for call in calls} == {("settled", "provider", None)}
+
+
+def test_metrics_add_up_over_the_workers(server: str, ai: openai.OpenAI) -> None:
+    def figure() -> float:
+        with urllib.request.urlopen(f"{server}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        wanted = 'stoa_calls_total{door="openai",outcome="settled",provider="stoa"} '
+        return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
+
+    before = figure()
+    for _ in range(8):
+        ai.chat.completions.create(model="stoa/demo", messages=[{"role": "user", "content": 'Say "x".'}])
+    assert figure() == before + 8
