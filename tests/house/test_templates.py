@@ -89,3 +89,11 @@ def test_colours_are_named_in_the_tokens_only(file: Path) -> None:
     drawings = {"tokens.css", "avatar.css", "gate.css", "landing.css", "chart.css", "base.css"}
     assert file.name in drawings or "oklch(" not in text, name(file)
     assert "!important" not in text or file.name in {"base.css", "trace.css", "progress.css"}, name(file)
+
+
+@pytest.mark.parametrize("file", sorted((TEMPLATES / "layouts").glob("[!_]*.html")), ids=name)
+def test_layouts_hide_no_name_that_a_page_is_given(file: Path) -> None:
+    tree = Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
+    taken = [node for node in tree.body if isinstance(node, nodes.Assign | nodes.FromImport | nodes.Macro)]
+    if file.name != "base.html":
+        assert taken == []
