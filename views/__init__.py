@@ -11,6 +11,7 @@ from views.api import runs as runs_api
 from views.api import usage as usage_api
 from views.cli import billing as billing_commands
 from views.cli import demo as demo_commands
+from views.cli import gateway as gateway_commands
 from views.cli import serve
 
 
@@ -24,6 +25,7 @@ def register(app: Flask) -> None:
     serve.init_app(app)
     providers.init_app(app)
     billing_commands.init_app(app)
+    gateway_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)

@@ -1,14 +1,15 @@
 """The record of every call through the gateway, failed ones included."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import Base, BigInt
+from models.db import Base, BigInt, Database
 
 USAGE_SOURCES = ("provider", "counted", "estimated")
 
@@ -62,3 +63,28 @@ class GatewayCall(Base):
     carry_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedName:
+    """A model that was asked for and has no price."""
+
+    model: str
+    times: int
+    last: datetime
+
+
+def refused_names(database: Database, since: datetime) -> list[RefusedName]:
+    """The models refused for want of a price since then, the most wanted first."""
+    rows = database.execute(
+        select(GatewayCall.requested_model, func.count(), func.max(GatewayCall.started_at))
+        .where(
+            GatewayCall.state == "failed",
+            GatewayCall.error == "model_price_missing",
+            GatewayCall.started_at >= since,
+        )
+        .group_by(GatewayCall.requested_model)
+        .order_by(func.count().desc(), GatewayCall.requested_model)
+        .limit(100)
+    )
+    return [RefusedName(model, times, last) for model, times, last in rows]

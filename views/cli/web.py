@@ -62,7 +62,7 @@ def child_exit(arbiter: Any, worker: Any) -> None:
 
 def on_exit(arbiter: Any) -> None:
     """The figures end with the server."""
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    shutil.rmtree(figures, ignore_errors=True)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -82,7 +82,8 @@ timeout = 60  # seconds a worker may be stuck without giving way
 graceful_timeout = 20  # seconds that calls in flight get to end when the server stops
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  (the heartbeat file)
 # Workers add their figures up in files; each must find the folder before it imports the client library.
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="stoa-metrics-", dir=worker_tmp_dir)
+figures = tempfile.mkdtemp(prefix="stoa-metrics-", dir=worker_tmp_dir)
+raw_env = [f"PROMETHEUS_MULTIPROC_DIR={figures}"]
 limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 16380
