@@ -9,6 +9,7 @@ from views.api import gateway as gateway_api
 from views.api import openapi
 from views.api import runs as runs_api
 from views.api import usage as usage_api
+from views.cli import accounts as accounts_commands
 from views.cli import billing as billing_commands
 from views.cli import demo as demo_commands
 from views.cli import gateway as gateway_commands
@@ -23,6 +24,7 @@ def register(app: Flask) -> None:
     errors.init_app(app)
     look.init_app(app)
     serve.init_app(app)
+    accounts_commands.init_app(app)
     providers.init_app(app)
     billing_commands.init_app(app)
     gateway_commands.init_app(app)

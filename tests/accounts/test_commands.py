@@ -1,0 +1,144 @@
+"""`flask accounts …`: what is printed where, and what is in the database afterwards."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from models.accounts import LoginLink, Session, User
+from models.accounts.credentials import hash_token
+from models.admin import AuditLog
+from models.billing import CreditLedger
+from tests import factories
+from tests.accounts.browsing import token_of
+from views.cli import accounts as commands
+
+
+@pytest.fixture
+def flask(app: Flask):  # type: ignore[no-untyped-def]
+    """Run a command as the shell would."""
+    runner = app.test_cli_runner()
+
+    def run(*words: str) -> Result:
+        return runner.invoke(args=["accounts", *words])
+
+    return run
+
+
+def test_create_prints_only_the_id(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
+    result = flask("create", "Ada@Example.org", "--name", "Ada")
+    assert result.exit_code == 0
+    user = session.scalars(select(User)).one()
+    assert result.stdout == f"{user.id}\n"
+    assert (user.email, user.name) == ("ada@example.org", "Ada")
+    assert user.email_verified is not None
+    assert session.scalars(select(CreditLedger.principal)).all() == [500]
+    assert session.scalars(select(AuditLog.action)).all() == ["user.created"]
+
+
+def test_create_refuses_a_taken_address(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
+    factories.user(session, "alice")
+    result = flask("create", "ALICE@example.org")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "already has an account" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("create", "x"), ("token", "x"), ("link", "x"), ("ban", "x"), ("unban", "x")]
+)
+def test_no_address_no_work(flask, words: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
+    result = flask(*words)
+    assert result.exit_code == 1
+    assert "is no e-mail address" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["token", "ban", "unban"])
+def test_an_unknown_address_says_what_to_do(flask, command: str) -> None:  # type: ignore[no-untyped-def]
+    result = flask(command, "nobody@example.org")
+    assert result.exit_code == 1
+    assert "flask accounts create nobody@example.org" in result.stderr
+
+
+def test_token_prints_only_a_token_that_works(flask, session: OrmSession, client: FlaskClient) -> None:  # type: ignore[no-untyped-def]
+    user = factories.user(session, "alice")
+    result = flask("token", "alice@example.org", "--days", "7")
+    assert result.exit_code == 0
+    token = result.stdout.removesuffix("\n")
+    assert token.startswith("cb-pat-")
+    assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).json == {"id": user.id}
+    row = session.get_one(Session, hash_token(token))
+    assert timedelta(days=6, hours=23) < row.expires - factories.now() <= timedelta(days=7)
+    assert token not in str([(each.before, each.after) for each in session.scalars(select(AuditLog))])
+
+
+@pytest.mark.parametrize("days", ["0", "366", "x", "-1"])
+def test_token_refuses_impossible_days(flask, session: OrmSession, days: str) -> None:  # type: ignore[no-untyped-def]
+    factories.user(session, "alice")
+    assert flask("token", "alice@example.org", "--days", days).exit_code == 2
+
+
+def test_link_signs_in_once(flask, session: OrmSession, client: FlaskClient) -> None:  # type: ignore[no-untyped-def]
+    result = flask("link", "alice@example.org")
+    assert result.exit_code == 0
+    address = result.stdout.strip()
+    assert address.startswith("http://localhost:8000/login/link/")
+    assert len(session.scalars(select(LoginLink)).all()) == 1
+    path = address.removeprefix("http://localhost:8000")
+    assert client.post(path, data={"csrf_token": token_of(client.get(path))}).status_code == 303
+    assert client.get("/api/auth/session").json["user"]["email"] == "alice@example.org"  # type: ignore[index]
+
+
+def test_ban_and_unban(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
+    user = factories.user(session, "alice")
+    said = [flask(word, "alice@example.org").stdout for word in ("ban", "ban", "unban", "unban")]
+    assert said == [
+        "alice@example.org is banned now.\n",
+        "alice@example.org was banned already.\n",
+        "alice@example.org is not banned now.\n",
+        "alice@example.org was not banned already.\n",
+    ]
+    session.expire_all()
+    assert session.get_one(User, user.id).banned is False
+    assert session.scalars(select(AuditLog.action).order_by(AuditLog.id)).all() == [
+        "user.banned",
+        "user.unbanned",
+    ]
+
+
+def test_admin_is_written_into_the_configuration(  # type: ignore[no-untyped-def]
+    flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.delenv("STOA_ADMINS", raising=False)
+    (tmp_path / ".env").write_text("PORT=8001\n")
+    result = flask("create", "ada@example.org", "--admin")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1
+    assert "Restart" in result.stderr
+    assert (tmp_path / ".env").read_text() == "PORT=8001\nSTOA_ADMINS=ada@example.org,root@example.org\n"
+
+
+def test_admin_leaves_an_environment_alone(  # type: ignore[no-untyped-def]
+    flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.setenv("STOA_ADMINS", "root@example.org")
+    result = flask("create", "ada@example.org", "--admin")
+    assert result.exit_code == 0
+    assert "set it to ada@example.org,root@example.org there" in result.stderr
+    assert not (tmp_path / ".env").exists()
+
+
+def test_an_admin_already_named_needs_nothing(  # type: ignore[no-untyped-def]
+    flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    result = flask("create", "root@example.org", "--admin")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert not (tmp_path / ".env").exists()
