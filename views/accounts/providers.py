@@ -153,7 +153,7 @@ def _openid(client: Any, provider: str) -> Identity:
         provider=provider,
         subject=subject,
         email=str(claims.get("email") or ""),
-        verified=claims.get("email_verified") in (True, "true"),
+        verified=claims.get("email_verified") is True or claims.get("email_verified") == "true",
         name=_text(claims.get("name") or claims.get("preferred_username")),
         image=_text(claims.get("picture")),
     )

@@ -1,0 +1,454 @@
+"""Signing in through OpenID Connect and GitHub, against servers on loopback; NextAuth's REST of contract 1.3."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+from authlib.deprecate import AuthlibDeprecationWarning
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+from werkzeug.test import TestResponse
+
+from app import create_app
+from models import mail
+from models.accounts import OAuthAccount, Session, User
+from models.billing import CreditLedger
+from models.mail import Message
+from models.settings import load_settings
+from tests import factories
+from tests.accounts.browsing import token_of
+from tests.accounts.test_sign_in import open_link, path_in
+from tests.factories import Person
+from tests.fakes.github import FakeGitHub, fake_github
+
+with warnings.catch_warnings():
+    # The issuer is built on what Authlib will drop; ours is not.
+    warnings.simplefilter("ignore", AuthlibDeprecationWarning)
+    from oidc_provider_mock import run_server_in_thread
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::authlib.deprecate.AuthlibDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed:DeprecationWarning"),
+]
+
+BASE = "http://localhost:8000"
+COOKIE = "next-auth.session-token"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[str]:
+    """An OpenID Connect issuer on loopback that believes every subject."""
+    with run_server_in_thread() as server:
+        yield f"http://localhost:{server.server_port}"
+
+
+@pytest.fixture(scope="module")
+def github() -> Iterator[FakeGitHub]:
+    with fake_github() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def door(
+    app: Flask, issuer: str, github: FakeGitHub, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Flask]:
+    """Stoa with both providers configured, on the database of the other tests."""
+    settings = load_settings(
+        _env_file=None,
+        stoa_data_dir=tmp_path_factory.mktemp("data"),
+        stoa_secret_key="test-secret-test-secret-test-secret-test",
+        stoa_base_url=BASE,
+        github_client_id="gh",
+        github_client_secret="gh-secret",
+        oidc_issuer=issuer,
+        oidc_client_id="stoa",
+        oidc_client_secret="oidc-secret",
+    )
+    made = create_app(settings, database_url=postgres_url)
+    made.config["TESTING"] = True
+    made.config["PROPAGATE_EXCEPTIONS"] = False
+    client = made.extensions["authlib.integrations.flask_client"].create_client("github")
+    client.authorize_url = f"{github.url}/login/oauth/authorize"
+    client.access_token_url = f"{github.url}/login/oauth/access_token"
+    client.api_base_url = f"{github.url}/"
+    yield made
+    from models.db import db
+
+    with made.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def browser(door: Flask) -> FlaskClient:
+    return door.test_client()
+
+
+@pytest.fixture
+def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    sent: list[Message] = []
+    monkeypatch.setattr(mail, "send", lambda _session, _settings, message: sent.append(message))
+    return sent
+
+
+def at_provider(address: str, **form: str) -> str:
+    """Agree at the provider; the path it sends the browser back to."""
+    send = requests.post if form else requests.get
+    answer = send(address, data=form or None, allow_redirects=False, timeout=10)
+    assert answer.status_code == 302, answer.text
+    location = answer.headers["Location"]
+    assert location.startswith(f"{BASE}/api/auth/callback/")
+    return location.removeprefix(BASE)
+
+
+def through_oidc(browser: FlaskClient, issuer: str, sub: str, where: str = "", **claims: Any) -> TestResponse:
+    requests.put(f"{issuer}/users/{sub}", json=claims, timeout=10).raise_for_status()
+    start = browser.get(f"/login/oidc?next={where}")
+    assert start.status_code == 302
+    return browser.get(at_provider(start.headers["Location"], sub=sub))
+
+
+def through_github(browser: FlaskClient) -> TestResponse:
+    return browser.get(at_provider(browser.get("/login/github").headers["Location"]))
+
+
+def who(browser: FlaskClient) -> Any:
+    return (browser.get("/api/auth/session").json or {}).get("user", {})
+
+
+def users(session: OrmSession) -> list[User]:
+    session.expire_all()
+    return list(session.scalars(select(User)))
+
+
+# -- OpenID Connect ------------------------------------------------------------------------------------------
+
+
+def test_the_way_out_carries_state_nonce_and_pkce(browser: FlaskClient, issuer: str) -> None:
+    location = urlsplit(browser.get("/login/oidc").headers["Location"])
+    assert f"{location.scheme}://{location.netloc}" == issuer
+    query = parse_qs(location.query)
+    assert {"state", "nonce", "code_challenge"} <= set(query)
+    assert query["code_challenge_method"] == ["S256"]
+    assert query["redirect_uri"] == [f"{BASE}/api/auth/callback/oidc"]
+
+
+def test_the_page_offers_what_is_configured(browser: FlaskClient) -> None:
+    page = browser.get("/login?next=/runs").text
+    assert 'href="/login/oidc?next=%2Fruns"' in page or 'href="/login/oidc?next=/runs"' in page
+    assert "Continue with GitHub" in page
+    assert "Continue with Google" not in page
+    assert browser.get("/login/google").status_code == 404
+
+
+def test_a_verified_address_makes_a_user(browser: FlaskClient, issuer: str, session: OrmSession) -> None:
+    answer = through_oidc(
+        browser, issuer, "s1", "/runs", email="Ada@example.org", email_verified=True, name="Ada"
+    )
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == "/runs"
+    (user,) = users(session)
+    assert (user.email, user.name) == ("ada@example.org", "Ada")
+    assert user.email_verified is not None
+    account = session.scalars(select(OAuthAccount)).one()
+    assert (account.provider, account.provider_account_id) == ("oidc", f"{issuer}#s1")
+    assert (account.access_token, account.refresh_token, account.id_token) == (None, None, None)
+    assert session.scalars(select(CreditLedger.principal)).all() == [500]
+    assert who(browser)["id"] == user.id
+
+
+def test_the_same_subject_is_the_same_user_whatever_its_address(
+    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession
+) -> None:
+    through_oidc(browser, issuer, "s1", email="ada@example.org", email_verified=True)
+    again = door.test_client()
+    through_oidc(again, issuer, "s1", email="moved@example.org", email_verified=False)
+    assert len(users(session)) == 1
+    assert who(again)["id"] == who(browser)["id"]
+
+
+def test_a_verified_address_joins_the_user_who_has_it(
+    browser: FlaskClient, issuer: str, session: OrmSession, alice: Person
+) -> None:
+    through_oidc(browser, issuer, "s1", email="ALICE@example.org", email_verified=True)
+    assert who(browser)["id"] == alice.id
+    assert len(users(session)) == 1
+    assert session.scalars(select(CreditLedger)).all() == []
+
+
+@pytest.mark.parametrize("verified", [False, None, "yes", 1])
+def test_an_unverified_address_joins_nobody(
+    browser: FlaskClient,
+    issuer: str,
+    session: OrmSession,
+    alice: Person,
+    outbox: list[Message],
+    verified: Any,
+) -> None:
+    claims = {} if verified is None else {"email_verified": verified}
+    answer = through_oidc(browser, issuer, "mallory", email="alice@example.org", **claims)
+    assert answer.status_code == 303
+    assert urlsplit(answer.headers["Location"]).path == "/login/sent"
+    assert who(browser) == {}
+    assert session.scalars(select(OAuthAccount)).all() == []
+    assert [message.to for message in outbox] == ["alice@example.org"]
+
+
+def test_an_unverified_address_makes_nobody_until_it_is_proved(
+    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, outbox: list[Message]
+) -> None:
+    through_oidc(browser, issuer, "s1", "/runs", email="ada@example.org", name="Ada")
+    assert users(session) == []
+    answer = open_link(browser, path_in(outbox[0]))
+    assert answer.headers["Location"] == "/runs"
+    (user,) = users(session)
+    assert (user.email, user.name) == ("ada@example.org", "Ada")
+    again = door.test_client()
+    through_oidc(again, issuer, "s1", email="ada@example.org")
+    assert who(again)["id"] == user.id
+
+
+def test_a_link_opened_elsewhere_joins_no_identity(
+    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, alice: Person, outbox: list[Message]
+) -> None:
+    through_oidc(browser, issuer, "mallory", email="alice@example.org")
+    hers = door.test_client()
+    open_link(hers, path_in(outbox[0]))
+    assert who(hers)["id"] == alice.id
+    assert session.scalars(select(OAuthAccount)).all() == []
+
+
+def test_a_waiting_identity_joins_only_its_own_address(
+    browser: FlaskClient, issuer: str, session: OrmSession, outbox: list[Message]
+) -> None:
+    through_oidc(browser, issuer, "mallory", email="alice@example.org")
+    token = token_of(browser.get("/login"))
+    browser.post("/login", data={"csrf_token": token, "email": "mallory@example.org"})
+    open_link(browser, path_in(outbox[1]))
+    assert session.scalars(select(OAuthAccount)).all() == []
+
+
+def test_no_address_at_all(browser: FlaskClient, issuer: str, session: OrmSession) -> None:
+    answer = through_oidc(browser, issuer, "s1", name="Ada")
+    assert answer.headers["Location"] == "/login"
+    assert "gave no e-mail address" in browser.get("/login").text
+    assert users(session) == []
+
+
+def test_cancelled_at_the_provider(browser: FlaskClient) -> None:
+    state = parse_qs(urlsplit(browser.get("/login/oidc").headers["Location"]).query)["state"][0]
+    browser.get(f"/api/auth/callback/oidc?error=access_denied&state={state}")
+    assert "cancelled at the provider" in browser.get("/login").text
+
+
+@pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=y", "?state=%00&code=%ff", "?error=x%0a"])
+@pytest.mark.parametrize("provider", ["oidc", "github"])
+def test_a_callback_nobody_asked_for(
+    browser: FlaskClient, session: OrmSession, provider: str, query: str
+) -> None:
+    answer = browser.get(f"/api/auth/callback/{provider}{query}")
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == "/login"
+    assert users(session) == []
+
+
+def test_a_state_works_in_its_own_browser_only(
+    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession
+) -> None:
+    requests.put(f"{issuer}/users/s1", json={"email": "a@example.org", "email_verified": True}, timeout=10)
+    back = at_provider(browser.get("/login/oidc").headers["Location"], sub="s1")
+    assert door.test_client().get(back).headers["Location"] == "/login"
+    assert users(session) == []
+    assert browser.get(back).headers["Location"] == "/profile?tab=usage"
+    assert browser.get(back).headers["Location"] == "/login"
+
+
+def test_ways_never_ended_do_not_fill_the_cookie(browser: FlaskClient) -> None:
+    for _ in range(20):
+        browser.get("/login/oidc")
+    cookie = browser.get_cookie("stoa-flow")
+    assert cookie is not None
+    assert len(cookie.value) < 2000
+
+
+def test_the_device_login_survives_the_provider(browser: FlaskClient, issuer: str) -> None:
+    asked = browser.post("/api/auth/cli/code", json={"fingerprintId": "f"}).json or {}
+    query = urlsplit(asked["loginUrl"]).query
+    start = browser.get(f"/login/oidc?next=/login%3F{query.replace('=', '%3D')}")
+    requests.put(f"{issuer}/users/s1", json={"email": "a@example.org", "email_verified": True}, timeout=10)
+    answer = browser.get(at_provider(start.headers["Location"], sub="s1"))
+    assert answer.headers["Location"] == f"/onboard?{query}"
+
+
+# -- GitHub --------------------------------------------------------------------------------------------------
+
+
+def test_github_by_its_primary_verified_address(
+    browser: FlaskClient, github: FakeGitHub, session: OrmSession
+) -> None:
+    github.person = {
+        "id": 7,
+        "login": "octo",
+        "name": None,
+        "email": "shown@example.org",
+        "avatar_url": "https://x/y",
+    }
+    github.addresses = [
+        {"email": "other@example.org", "primary": False, "verified": True},
+        {"email": "Octo@example.org", "primary": True, "verified": True},
+    ]
+    assert through_github(browser).status_code == 303
+    (user,) = users(session)
+    assert (user.email, user.name, user.image) == ("octo@example.org", "octo", "https://x/y")
+    account = session.scalars(select(OAuthAccount)).one()
+    assert (account.provider, account.provider_account_id, account.type) == ("github", "7", "oauth")
+
+
+def test_github_and_oidc_with_one_verified_address_are_one_user(
+    browser: FlaskClient, door: Flask, github: FakeGitHub, issuer: str, session: OrmSession
+) -> None:
+    github.person = {"id": 7, "login": "octo"}
+    github.addresses = [{"email": "octo@example.org", "primary": True, "verified": True}]
+    through_github(browser)
+    other = door.test_client()
+    through_oidc(other, issuer, "s7", email="octo@example.org", email_verified=True)
+    assert len(users(session)) == 1
+    assert len(session.scalars(select(OAuthAccount)).all()) == 2
+
+
+def test_github_unverified_joins_nobody(
+    browser: FlaskClient, github: FakeGitHub, session: OrmSession, alice: Person, outbox: list[Message]
+) -> None:
+    github.person = {"id": 8, "login": "mallory"}
+    github.addresses = [{"email": "alice@example.org", "primary": True, "verified": False}]
+    assert urlsplit(through_github(browser).headers["Location"]).path == "/login/sent"
+    assert who(browser) == {}
+    assert session.scalars(select(OAuthAccount)).all() == []
+
+
+@pytest.mark.parametrize("addresses", [[], [{"email": "a@example.org", "primary": False, "verified": True}]])
+def test_github_without_a_primary_address(
+    browser: FlaskClient, github: FakeGitHub, session: OrmSession, addresses: list[dict[str, Any]]
+) -> None:
+    github.addresses = addresses
+    assert through_github(browser).headers["Location"] == "/login"
+    assert users(session) == []
+
+
+def test_github_down(browser: FlaskClient, github: FakeGitHub, session: OrmSession) -> None:
+    github.broken = True
+    try:
+        assert through_github(browser).headers["Location"] == "/login"
+    finally:
+        github.broken = False
+    assert "could not sign you in" in browser.get("/login").text
+
+
+# -- NextAuth's REST -----------------------------------------------------------------------------------------
+
+
+def test_the_providers(browser: FlaskClient, issuer: str) -> None:
+    ways = browser.get("/api/auth/providers").json or {}
+    assert set(ways) == {"oidc", "github", "email"}
+    assert ways["github"] == {
+        "id": "github",
+        "name": "GitHub",
+        "type": "oauth",
+        "signinUrl": f"{BASE}/api/auth/signin/github",
+        "callbackUrl": f"{BASE}/api/auth/callback/github",
+    }
+
+
+def test_nobodys_session_is_empty(browser: FlaskClient) -> None:
+    answer = browser.get("/api/auth/session")
+    assert answer.json == {}
+    assert "no-store" in answer.headers["Cache-Control"]
+
+
+def test_somebodys_session(alice: Person) -> None:
+    body = alice.browser.get("/api/auth/session").json or {}
+    assert set(body) == {"user", "expires"}
+    assert body["user"] == {
+        "name": "alice",
+        "email": "alice@example.org",
+        "image": None,
+        "id": alice.id,
+        "stripe_customer_id": None,
+        "stripe_price_id": None,
+    }
+    assert body["expires"].endswith("Z")
+
+
+def test_signing_in_by_its_rest(browser: FlaskClient, github: FakeGitHub, session: OrmSession) -> None:
+    github.person = {"id": 7, "login": "octo"}
+    github.addresses = [{"email": "octo@example.org", "primary": True, "verified": True}]
+    token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
+    form = {"csrfToken": token, "callbackUrl": f"{BASE}/runs", "json": "true"}
+    answer = browser.post("/api/auth/signin/github", data=form)
+    assert answer.status_code == 200
+    address = (answer.json or {})["url"]
+    assert address.startswith(f"{github.url}/login/oauth/authorize?")
+    back = browser.get(at_provider(address))
+    assert back.headers["Location"] == "/runs"
+    token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
+    form = {"csrfToken": token, "callbackUrl": f"{BASE}/", "json": "true"}
+    assert browser.post("/api/auth/signout", data=form).json == {"url": f"{BASE}/"}
+    assert who(browser) == {}
+    assert session.scalars(select(Session)).all() == []
+
+
+def test_signing_in_by_its_rest_with_an_address(browser: FlaskClient, outbox: list[Message]) -> None:
+    token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
+    form = {"csrfToken": token, "email": "Ada@example.org", "json": "true"}
+    assert browser.post("/api/auth/signin/email", data=form).json == {"url": f"{BASE}/login/sent"}
+    assert [message.to for message in outbox] == ["ada@example.org"]
+    bad = browser.post("/api/auth/signin/email", data={**form, "email": "x"})
+    assert bad.json == {"url": f"{BASE}/login"}
+
+
+@pytest.mark.parametrize("token", [None, "", "x"])
+def test_its_rest_needs_the_token(browser: FlaskClient, token: str | None) -> None:
+    form = {"json": "true"} if token is None else {"json": "true", "csrfToken": token}
+    assert browser.post("/api/auth/signin/github", data=form).json == {"url": f"{BASE}/login"}
+    assert browser.post("/api/auth/signin/github").status_code == 303
+
+
+def test_its_rest_refuses_other_sites(browser: FlaskClient) -> None:
+    token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
+    form = {"json": "true", "csrfToken": token}
+    answer = browser.post("/api/auth/signin/github", data=form, headers={"Sec-Fetch-Site": "cross-site"})
+    assert answer.json == {"url": f"{BASE}/login"}
+
+
+def test_an_unknown_provider(browser: FlaskClient) -> None:
+    token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
+    for path in ("signin", "callback"):
+        call = browser.post if path == "signin" else browser.get
+        assert call(f"/api/auth/{path}/google", data={"csrfToken": token}).status_code == 404
+
+
+def test_the_sign_in_page_of_its_rest(browser: FlaskClient) -> None:
+    answer = browser.get("/api/auth/signin", query_string={"callbackUrl": "/runs"})
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "/login?next=%2Fruns"
+
+
+def test_a_provider_that_is_away(door: Flask, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = door.extensions["authlib.integrations.flask_client"].create_client("oidc")
+    monkeypatch.setattr(client, "_server_metadata_url", "http://localhost:9/.well-known/openid-configuration")
+    monkeypatch.setattr(client, "server_metadata", {})
+    assert browser.get("/login/oidc").headers["Location"] == "/login"
+    assert "could not sign you in" in browser.get("/login").text
+
+
+def test_joining_through_a_provider_keeps_the_cast_apart(
+    browser: FlaskClient, issuer: str, session: OrmSession, alice: Person
+) -> None:
+    factories.user(session, "carol")
+    through_oidc(browser, issuer, "c", email="carol@example.org", email_verified=True)
+    assert who(browser)["email"] == "carol@example.org"
+    assert who(alice.browser)["id"] == alice.id
