@@ -42,6 +42,19 @@ BEGIN
 END $$;
 
 
+-- What an account has at a moment: grants that count, less debt. Volatile: called under the lock, it has to see all
+-- that the former holder committed.
+CREATE FUNCTION credit_net(p_account text, p_now timestamptz) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(sum(l.balance), 0) FROM credit_ledger l
+        WHERE coalesce(l.org_id, l.user_id) = p_account AND l.balance <> 0
+            AND (l.expires_at IS NULL OR l.expires_at > p_now OR l.balance < 0)
+    );
+END $$;
+
+
 -- Write off what has expired. Returns the credits lost and the number of grants.
 CREATE FUNCTION credit_expire(p_account text, p_now timestamptz, OUT credits bigint, OUT grants int)
 LANGUAGE plpgsql AS $$
@@ -98,9 +111,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM credit_expire(v_account, p_now);
-    SELECT coalesce(sum(l.balance), 0) INTO v_total FROM credit_ledger l
-    WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0;
-    v_total := v_total + p_amount;
+    v_total := credit_net(v_account, p_now) + p_amount;
     created := true;
     balance := p_amount;
     debt_cleared := 0;
@@ -187,7 +198,11 @@ BEGIN
     IF NOT FOUND THEN
         INSERT INTO credit_ledger
             (operation_id, user_id, org_id, principal, balance, type, description, priority, created_at)
-        SELECT 'debt-' || p_cause, coalesce(a.user_id, o.owner_id), a.org_id, 0, 0,
+        SELECT
+            -- two accounts may know a cause by one name
+            CASE WHEN EXISTS (SELECT FROM credit_ledger l WHERE l.operation_id = 'debt-' || p_cause)
+                THEN concat_ws('-', 'debt', p_account, p_cause) ELSE 'debt-' || p_cause END,
+            coalesce(a.user_id, o.owner_id), a.org_id, 0, 0,
             CASE WHEN a.org_id IS NULL THEN 'admin'::grant_type ELSE 'organization'::grant_type END,
             'Use beyond the balance', CASE WHEN a.org_id IS NULL THEN 60 ELSE 70 END, p_now
         FROM credit_account a LEFT JOIN org o ON o.id = a.org_id
@@ -222,8 +237,7 @@ BEGIN
     ELSE
         from_purchased := 0;
         debt := 0;
-        SELECT coalesce(sum(l.balance), 0) INTO total FROM credit_ledger l
-        WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0;
+        total := credit_net(v_account, p_now);
     END IF;
 END $$;
 
@@ -234,7 +248,6 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_grant credit_ledger;
     v_account text;
-    v_total bigint;
 BEGIN
     credits := 0;
     SELECT * INTO v_grant FROM credit_ledger l WHERE l.operation_id = p_operation;
@@ -257,10 +270,8 @@ BEGIN
     UPDATE credit_ledger
     SET principal = 0, balance = 0, description = concat(v_grant.description, ' (Revoked: ', p_reason, ')')
     WHERE operation_id = p_operation;
-    SELECT coalesce(sum(l.balance), 0) INTO v_total FROM credit_ledger l
-    WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0;
     INSERT INTO credit_entry (account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, created_at)
-    VALUES (v_account, p_operation, 'revocation', -credits, 0, v_total, 'revocation', p_now);
+    VALUES (v_account, p_operation, 'revocation', -credits, 0, credit_net(v_account, p_now), 'revocation', p_now);
 END $$;
 
 
@@ -411,7 +422,7 @@ CREATE TYPE gateway_facts AS (
 -- Settle a call: its hold becomes the debit, its entries, message, gateway_call and rollup rows. Once per request id.
 -- A call that rounds to no credit adds its micro-credits to the account's carry, and the one that completes a credit
 -- is charged it. The caller's own provider key (byok) is not charged. The reserved test user is neither charged nor
--- given a message. Of a user who was deleted meanwhile nothing is written: request_id is returned alone.
+-- given a message. Of a payer who was deleted meanwhile nothing is written: request_id is returned alone.
 CREATE FUNCTION gateway_settle(
     f gateway_facts, p_now timestamptz,
     OUT request_id text, OUT message_id text, OUT credits bigint, OUT carry_credits bigint, OUT micro_credits bigint,
@@ -433,7 +444,8 @@ BEGIN
     debt := 0;
     SELECT a.carry_micro INTO v_carry FROM credit_account a WHERE a.id = v_account FOR UPDATE;
     IF NOT FOUND THEN
-        PERFORM FROM "user" u WHERE u.id = f.user_id;
+        PERFORM FROM "user" u
+        WHERE u.id = f.user_id AND (f.org_id IS NULL OR EXISTS (SELECT FROM org o WHERE o.id = f.org_id));
         IF NOT FOUND THEN
             RETURN;
         END IF;
@@ -444,8 +456,7 @@ BEGIN
     INTO message_id, credits, carry_credits, micro_credits, duplicate
     FROM gateway_call c WHERE c.request_id = f.request_id AND c.state = 'settled';
     IF FOUND THEN
-        SELECT coalesce(sum(l.balance), 0) INTO balance FROM credit_ledger l
-        WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0;
+        balance := credit_net(v_account, p_now);
         RETURN;
     END IF;
     duplicate := false;
@@ -494,8 +505,7 @@ BEGIN
         SELECT t.total, t.from_purchased, t.debt INTO balance, from_purchased, debt
         FROM credit_take(v_account, v_charge, f.request_id, gateway_settle.message_id, p_now) t;
     ELSE
-        SELECT coalesce(sum(l.balance), 0) INTO balance FROM credit_ledger l
-        WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0;
+        balance := credit_net(v_account, p_now);
     END IF;
 
     INSERT INTO gateway_call AS c (

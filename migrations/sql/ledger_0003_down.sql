@@ -10,6 +10,7 @@ DROP FUNCTION credit_charge;
 DROP FUNCTION credit_take;
 DROP FUNCTION credit_grant;
 DROP FUNCTION credit_expire;
+DROP FUNCTION credit_net;
 DROP FUNCTION credit_account_lock;
 DROP TYPE gateway_facts;
 DROP INDEX idx_credit_entry_charge;

@@ -10,6 +10,7 @@ from models.billing.ledger import CreditEntry, CreditHold, CreditLedger
 from models.billing.movements import Account
 from models.db import Database
 from models.db import now as the_moment
+from models.errors import NotFound
 from models.usage.message import Message
 from models.usage.rollup import UsageRollup
 
@@ -61,7 +62,8 @@ class Balance:
 
 
 def balance(session: Database, account: Account, *, now: datetime | None = None) -> Balance:
-    """The balance of an account. Reads only: a person's due quota cycle is `ensure_quota`'s to run, before."""
+    """The balance of an account. Reads only: a person's due quota cycle is `ensure_quota`'s to run, before.
+    Raises NotFound for an unknown person."""
     now = now or the_moment()
     active = and_(
         _grants_of(account),
@@ -165,9 +167,12 @@ def _cycle(session: Database, account: Account, now: datetime) -> tuple[datetime
     """The start of the running cycle and, for a person, its end. An organisation's is the calendar month."""
     if account.org_id is not None:
         return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0), None
-    reset, created = session.execute(
+    row = session.execute(
         select(User.next_quota_reset, User.created_at).where(User.id == account.user_id)
-    ).one()
+    ).one_or_none()
+    if row is None:
+        raise NotFound("There is no such account.")
+    reset, created = row
     if reset is None:
         return created, None
     return max(created, _month_before(reset)), reset

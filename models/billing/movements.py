@@ -1,7 +1,8 @@
 """Everything that moves credits outside a model call: grants, revocations, other charges, and the sweep.
 
 All of it happens in the ledger's functions (`migrations/sql/ledger_0003.sql`), under the account's lock, which is
-held until the caller's transaction ends: move credits last, then commit.
+held until the caller's transaction ends: commit soon, and take a person's account before changing their `user` row
+in the same transaction, because that is the order of the quota cycle.
 """
 
 import uuid
@@ -13,8 +14,8 @@ from sqlalchemy import Row, delete, select, text
 from sqlalchemy.exc import DBAPIError
 
 from models.accounts.users import User
+from models.billing.calls import LostHold
 from models.billing.cleaning import clean_text
-from models.billing.holds import LostHold
 from models.billing.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
 from models.db import Database
 from models.db import now as the_moment

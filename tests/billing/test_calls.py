@@ -8,6 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.engine import Engine
@@ -385,6 +386,16 @@ def test_settling_for_somebody_deleted_meanwhile_writes_nothing(session: Session
     assert_proved(session)
 
 
+def test_settling_for_an_organisation_deleted_meanwhile_writes_nothing(
+    session: Session, gate: Engine
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 10)
+    gone = replace(admit(gate, alice), org_id="gone", account_id="gone")
+    assert billing.settle(gate, gone, call(4), now=NOW).message_id is None
+    assert balances(session, alice.account) == [10]
+
+
 def test_an_organisations_call_is_paid_by_it(session: Session, gate: Engine) -> None:
     alice = payer(session)
     org = factories.org(session, session.get_one(User, alice.id))
@@ -536,6 +547,31 @@ def _kill_all_but_the_tests_own(session: Session) -> None:
     session.commit()
 
 
+def test_a_worker_killed_amid_a_statement_poisons_no_connection(
+    session: Session, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    alice = payer(session)
+    give(session, alice.account, 100)
+    small = billing.gateway_engine(postgres_url, 1)
+    admission = admit(small, alice)
+    execute = psycopg.Connection.execute
+
+    def dying(connection: Any, query: Any, params: Any, **options: Any) -> Any:
+        connection.pgconn.send_query(b"SELECT pg_sleep(0.1)")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg.Connection, "execute", dying)
+        with pytest.raises(Killed):
+            billing.settle(small, admission, call(5), now=NOW)
+    assert psycopg.Connection.execute is execute
+    assert billing.settle(small, admission, call(5), now=NOW, patience_seconds=5).credits == 5
+    small.dispose()
+
+
 def test_an_unreachable_ledger_says_so(session: Session) -> None:
     nowhere = billing.gateway_engine("postgresql+psycopg://x@/x?host=/nonexistent", 1)
     with pytest.raises(billing.LedgerUnavailable) as refused:
@@ -679,6 +715,12 @@ def test_a_mixed_race_over_accounts_ends_without_deadlock_and_with_clean_books(
 
     def work(index: int) -> int:
         charged = 0
+        if index == 11:
+            for _ in range(3):
+                with Session(engine) as own:
+                    proof = billing.prove(own, now=NOW)
+                    assert proof.clean, [check for check in proof.checks if check.count]
+            return 0
         for turn in range(12):
             moment = NOW + timedelta(seconds=20 * turn)
             person = people[(index * 5 + turn) % len(people)]

@@ -156,6 +156,17 @@ def test_a_cause_is_charged_once(session: Session) -> None:
     assert balances(session, account) == [0, 95]
 
 
+def test_two_accounts_may_be_charged_for_one_cause(session: Session) -> None:
+    for name in ("alice", "bob"):
+        assert take(session, payer(session, name).account, 7, cause="search-1").debt == 7
+    assert_proved(session)
+
+
+def test_the_balance_of_nobody_is_not_found(session: Session) -> None:
+    with pytest.raises(NotFound):
+        billing.balance(session, Account(user_id="nobody"), now=NOW)
+
+
 def test_expired_credits_are_not_spent_and_their_end_is_told(session: Session) -> None:
     account = payer(session).account
     give(session, account, 50, "free", operation_id="old", expires_at=NOW + HOUR)
