@@ -1,28 +1,21 @@
 """The gateway behind the real server, gunicorn with gevent workers: the openai client, many streams, clients that leave."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import openai
 import pytest
 from flask import Flask
 
-from models.settings import ROOT
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import Facts, wait
+from tests.server import running
 
-WORKERS = 2
 TOOL = {
     "type": "function",
     "function": {
@@ -42,55 +35,13 @@ def server(
     app: Flask, postgres_url: str, fake_server: FakeUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The address of a started server whose providers are the scripted upstream."""
-    data = tmp_path_factory.mktemp("server")
-    listener = socket.create_server(("127.0.0.1", 0))
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("STOA_", "OPENAI_", "PROMETHEUS"))
-    } | {
-        "DATABASE_URL": postgres_url,
-        "STOA_DATA_DIR": str(data),
-        "STOA_SECRET_KEY": "test-secret-test-secret-test-secret-test",
-        "STOA_DEMO_DELAY_MS": "0",
-        "OPENAI_API_KEY": "sk-operator-openai",
-        "OPENAI_BASE_URL": f"{fake_server.url}/openai",
-    }
-    config = Path(ROOT, "views", "cli", "web.py")
-    command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--workers", str(WORKERS)]
-    log = open(data / "log", "wb")  # noqa: SIM115
-    process = subprocess.Popen(
-        [*command, "--bind", f"fd://{listener.fileno()}"],
-        cwd=ROOT,
-        env=environment,
-        pass_fds=[listener.fileno()],
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    try:
-        wait(lambda: _ready(address), 30)
+    with running(
+        postgres_url,
+        tmp_path_factory.mktemp("server"),
+        OPENAI_API_KEY="sk-operator-openai",
+        OPENAI_BASE_URL=f"{fake_server.url}/openai",
+    ) as address:
         yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        listener.close()
-        log.close()
-    text = (data / "log").read_text()
-    assert "Traceback" not in text, text
-
-
-def _ready(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 @pytest.fixture

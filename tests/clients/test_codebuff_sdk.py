@@ -1,0 +1,136 @@
+"""The unmodified @codebuff/sdk from npm runs agents against the started server; what it did is on the page and billed."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from models import billing
+from models.runs import AgentRun, AgentStep
+from models.usage import Message
+from tests import factories
+from tests.factories import Person
+from tests.server import running
+
+HERE = Path(__file__).parent / "codebuff"
+
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="Node.js is not installed"),
+]
+
+
+@pytest.fixture(scope="session")
+def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SDK and its driver, installed by the lock file into a folder of the tests."""
+    place = tmp_path_factory.mktemp("codebuff")
+    for name in ("package.json", "package-lock.json", "redirect.mjs", "drive.mjs"):
+        shutil.copy(HERE / name, place)
+    subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=place, check=True, timeout=150)
+    return place
+
+
+@pytest.fixture(scope="session")
+def address(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(postgres_url, tmp_path_factory.mktemp("clients-server")) as address:
+        yield address
+
+
+@pytest.fixture
+def rich(session: OrmSession, alice: Person) -> Person:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 1000)
+    return alice
+
+
+def drive(sdk: Path, address: str, person: Person, scene: str) -> dict[str, Any]:
+    done = subprocess.run(
+        ["node", "--import", "./redirect.mjs", "drive.mjs", scene],
+        cwd=sdk,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(sdk),  # no credentials of whoever runs the tests
+            "STOA_BASE_URL": address,
+            "CODEBUFF_API_KEY": str(person.token),
+        },
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    story: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    assert story["connected"] is True
+    return story
+
+
+def runs(session: OrmSession, person: Person) -> dict[str, AgentRun]:
+    session.expire_all()
+    rows = session.scalars(select(AgentRun).where(AgentRun.user_id == person.id)).all()
+    return {run.agent_id: run for run in rows}
+
+
+def check_books(session: OrmSession, person: Person, credits: int) -> None:
+    """What the SDK thinks it spent is what was charged, and the books prove."""
+    charged = session.scalars(select(Message.credits).where(Message.user_id == person.id)).all()
+    assert sum(charged) == credits
+    assert billing.prove(session).clean
+
+
+def finish(story: dict[str, Any]) -> int:
+    return int(next(event["totalCost"] for event in story["events"] if event["type"] == "finish"))
+
+
+def test_a_text_run_is_on_the_page_and_billed(
+    sdk: Path, address: str, session: OrmSession, rich: Person
+) -> None:
+    story = drive(sdk, address, rich, "text")
+    assert story["output"]["type"] == "lastMessage"
+    run = runs(session, rich)["scribe"]
+    assert (run.status, run.parent_run_id) == ("completed", None)
+    assert run.total_credits == finish(story) >= 1
+    steps = session.scalars(select(AgentStep).where(AgentStep.agent_run_id == run.id)).all()
+    messages = session.scalars(select(Message).where(Message.client_request_id == run.id)).all()
+    assert {step.message_id for step in steps if step.message_id} == {message.id for message in messages}
+    check_books(session, rich, finish(story))
+    page = rich.browser.get("/runs").get_data(as_text=True)
+    assert "scribe" in page
+    assert f"/runs/{run.id}" in page
+
+
+def test_a_tool_run_calls_the_tool_and_ends(
+    sdk: Path, address: str, session: OrmSession, rich: Person
+) -> None:
+    story = drive(sdk, address, rich, "tool")
+    assert [call["column"] for call in story["called"]] == [3]
+    assert "5.4" in json.dumps(story["output"])
+    run = runs(session, rich)["surveyor"]
+    assert run.status == "completed"
+    page = rich.browser.get(f"/runs/{run.id}").get_data(as_text=True)
+    assert "stoa/demo" in page
+    assert billing.prove(session).clean
+
+
+def test_a_run_spawns_an_agent_and_both_are_one_tree(
+    sdk: Path, address: str, session: OrmSession, rich: Person
+) -> None:
+    story = drive(sdk, address, rich, "spawn")
+    kinds = [event["type"] for event in story["events"]]
+    assert kinds.count("subagent_start") == kinds.count("subagent_finish") == 1
+    found = runs(session, rich)
+    parent, child = found["foreman"], found["mason"]
+    assert child.parent_run_id == child.root_run_id == parent.id
+    assert (parent.status, child.status) == ("completed", "completed")
+    assert parent.total_credits >= child.total_credits
+    page = rich.browser.get(f"/runs/{parent.id}").get_data(as_text=True)
+    assert "mason" in page
+    assert billing.prove(session).clean

@@ -1,0 +1,73 @@
+"""The real server, gunicorn with gevent workers, started on the database of the tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.settings import ROOT
+
+WORKERS = 2
+
+
+@contextmanager
+def running(postgres_url: str, data: Path, **environment: str) -> Iterator[str]:
+    """The address of a started server. `data` is its data directory and keeps its log; the `environment` adds settings.
+
+    A traceback in the log fails the test that closes the server.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("STOA_", "OPENAI_", "OPENROUTER_", "ANTHROPIC_", "GEMINI_", "PROMETHEUS"))
+    }
+    settings = {
+        "DATABASE_URL": postgres_url,
+        "STOA_DATA_DIR": str(data),
+        "STOA_SECRET_KEY": "test-secret-test-secret-test-secret-test",
+        "STOA_DEMO_DELAY_MS": "0",
+    }
+    config = Path(ROOT, "views", "cli", "web.py")
+    command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--workers", str(WORKERS)]
+    with socket.create_server(("127.0.0.1", 0)) as listener, open(data / "log", "wb") as log:
+        process = subprocess.Popen(
+            [*command, "--bind", f"fd://{listener.fileno()}"],
+            cwd=ROOT,
+            env=kept | settings | environment,
+            pass_fds=[listener.fileno()],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            _wait_until_ready(address, process)
+            yield address
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    text = (data / "log").read_text()
+    assert "Traceback" not in text, text
+
+
+def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended at once"
+        try:
+            with urllib.request.urlopen(f"{address}/readyz", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("the server was not ready within 30 seconds")
