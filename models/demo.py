@@ -133,6 +133,7 @@ def seed(session: Session, engine: Engine, settings: Settings, now: datetime | N
         User(
             id=USER_ID,
             email=EMAIL,
+            email_verified=began,
             name="Delia Marsh",
             created_at=began,
             next_quota_reset=began + timedelta(days=31),

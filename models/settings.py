@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values, set_key
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -287,6 +288,16 @@ def load_settings(**overrides: Any) -> Settings:
     if key and len(key) < 32:
         raise SettingsError("STOA_SECRET_KEY is too short: give at least 32 characters, or leave it out.")
     return settings
+
+
+def keep_setting(name: str, value: str) -> Path:
+    """Write a setting into `.env` for the next start; the file. Raises SettingsError where the environment sets it."""
+    path = ROOT / ".env"
+    # Flask puts .env into the environment: only what differs from the file was set outside.
+    if name in os.environ and os.environ[name] != dotenv_values(path).get(name):
+        raise SettingsError(f"The environment sets {name}, which wins over {path}.")
+    set_key(path, name, value, quote_mode="never")
+    return path
 
 
 def _sentence(item: Any) -> str:

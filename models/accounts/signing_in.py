@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from email_validator import EmailNotValidError, validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as OrmSession
@@ -18,6 +18,9 @@ from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
 from models.db import Database
 from models.errors import Conflict, Invalid
+
+# A private network may well live in `.local`, and the demo lives in `.invalid`.
+SPECIAL_USE_DOMAIN_NAMES.clear()
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
+import models.settings as settings_module
 from models.accounts import LoginLink, Session, User
 from models.accounts.credentials import hash_token
 from models.admin import AuditLog
 from models.billing import CreditLedger
 from tests import factories
 from tests.accounts.browsing import token_of
-from views.cli import accounts as commands
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_ban_and_unban(flask, session: OrmSession) -> None:  # type: ignore[no-u
 def test_admin_is_written_into_the_configuration(  # type: ignore[no-untyped-def]
     flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.setattr(settings_module, "ROOT", tmp_path)
     monkeypatch.delenv("STOA_ADMINS", raising=False)
     (tmp_path / ".env").write_text("PORT=8001\n")
     result = flask("create", "ada@example.org", "--admin")
@@ -127,18 +127,18 @@ def test_admin_is_written_into_the_configuration(  # type: ignore[no-untyped-def
 def test_admin_leaves_an_environment_alone(  # type: ignore[no-untyped-def]
     flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.setattr(settings_module, "ROOT", tmp_path)
     monkeypatch.setenv("STOA_ADMINS", "root@example.org")
     result = flask("create", "ada@example.org", "--admin")
     assert result.exit_code == 0
-    assert "set it to ada@example.org,root@example.org there" in result.stderr
+    assert "Set STOA_ADMINS=ada@example.org,root@example.org there" in result.stderr
     assert not (tmp_path / ".env").exists()
 
 
 def test_an_admin_already_named_needs_nothing(  # type: ignore[no-untyped-def]
     flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.setattr(settings_module, "ROOT", tmp_path)
     result = flask("create", "root@example.org", "--admin")
     assert (result.exit_code, result.stderr) == (0, "")
     assert not (tmp_path / ".env").exists()

@@ -215,6 +215,16 @@ def test_a_wrong_address_is_said_beside_the_field(
     assert outbox == []
 
 
+@pytest.mark.parametrize(
+    "email", ["a@localhost", "a@host.local", "demo@stoa.invalid", "a+b@x.test", "jörg@exämple.org"]
+)
+def test_addresses_of_private_networks_are_addresses(
+    client: FlaskClient, outbox: list[Message], email: str
+) -> None:
+    ask_link(client, email)
+    assert len(outbox) == 1
+
+
 def test_the_address_is_kept_in_the_form(client: FlaskClient) -> None:
     token = token_of(client.get("/login"))
     answer = client.post("/login", data={"csrf_token": token, "email": '"><script>'})

@@ -1,9 +1,6 @@
 """`flask accounts …`: make users and tokens, print sign-in links, ban. Standard output carries only the answer."""
 
-import os
-
 import click
-from dotenv import dotenv_values, set_key
 from flask import Flask
 from flask.cli import AppGroup
 
@@ -13,7 +10,7 @@ from models.accounts.users import User
 from models.admin import record
 from models.db import db, now
 from models.errors import DomainError
-from models.settings import ROOT
+from models.settings import SettingsError, keep_setting
 from views.format import iso
 from views.guards import settings
 
@@ -101,16 +98,12 @@ def _make_admin(address: str) -> None:
     if address in admins:
         return
     wanted = ",".join(sorted(admins | {address}))
-    # Flask has put .env into the environment: only what differs from it was set outside.
-    outside = os.environ.get("STOA_ADMINS")
-    if outside is not None and outside != dotenv_values(ROOT / ".env").get("STOA_ADMINS"):
-        click.echo(f"The environment sets STOA_ADMINS: set it to {wanted} there and restart.", err=True)
-        return
     try:
-        set_key(ROOT / ".env", "STOA_ADMINS", wanted, quote_mode="never")
-    except OSError as error:
-        raise click.ClickException(f"{error}. Set STOA_ADMINS={wanted} yourself and restart.") from None
-    click.echo(f"STOA_ADMINS={wanted} is in {ROOT / '.env'} now. Restart a running server.", err=True)
+        path = keep_setting("STOA_ADMINS", wanted)
+    except (SettingsError, OSError) as error:
+        click.echo(f"{error} Set STOA_ADMINS={wanted} there and restart.", err=True)
+    else:
+        click.echo(f"STOA_ADMINS={wanted} is in {path} now. Restart a running server.", err=True)
 
 
 def _user(email: str) -> User:
