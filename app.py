@@ -24,11 +24,18 @@ def create_app(settings: Settings | None = None, *, database_url: str | None = N
     `database_url` is for callers that started PostgreSQL themselves (the tests); otherwise it is `DATABASE_URL`
     or the embedded server's, which is started when nobody runs it yet.
     """
-    settings = settings or _settings()
+    try:
+        return _assemble(settings or get_settings(), database_url)
+    except (SettingsError, PostgresError) as error:
+        # What an operator can mend is told in a sentence, without a traceback, by whatever command was called.
+        raise ClickException(str(error)) from None
+
+
+def _assemble(settings: Settings, database_url: str | None) -> Flask:
     logs.init_app(settings.secrets())
     app = Flask(__name__, template_folder="templates", static_folder="static")
     app.config.update(
-        SECRET_KEY=_secret_key(settings),
+        SECRET_KEY=settings.secret_key,
         SQLALCHEMY_DATABASE_URI=database_url or settings.database_url or _embedded_url(settings),
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(pool_size=PAGES_POOL),
         MAX_CONTENT_LENGTH=20 * 1024 * 1024,
@@ -51,25 +58,7 @@ def create_app(settings: Settings | None = None, *, database_url: str | None = N
     return app
 
 
-def _settings() -> Settings:
-    # What an operator got wrong is told in a sentence, without a traceback, by whatever command was called.
-    try:
-        return get_settings()
-    except SettingsError as error:
-        raise ClickException(str(error)) from None
-
-
-def _secret_key(settings: Settings) -> str:
-    try:
-        return settings.secret_key
-    except SettingsError as error:
-        raise ClickException(str(error)) from None
-
-
 def _embedded_url(settings: Settings) -> str:
     if sys.argv[1:2] == ["serve"]:
         logs.speak()
-    try:
-        return embedded_url(settings.data_dir, max_connections=settings.connections_needed)
-    except PostgresError as error:
-        raise ClickException(str(error)) from None
+    return embedded_url(settings.data_dir, max_connections=settings.connections_needed)

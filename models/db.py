@@ -79,7 +79,10 @@ def engine_options(pool_size: int) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_timeout": 20,
         "pool_pre_ping": True,
-        "connect_args": {"options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000"},
+        "connect_args": {
+            "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000",
+            "connect_timeout": 10,
+        },
     }
 
 

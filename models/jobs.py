@@ -81,6 +81,9 @@ def work(database_url: str, *, wait: bool = True) -> None:
 async def _work(conninfo: str, wait: bool) -> None:
     # What a job's end means is logged by Backoff; the library would add the job's arguments to the line.
     logging.getLogger("procrastinate.worker").addFilter(_not_an_outcome)
+    # A lost database is told once, by the worker's end, not by each try to connect.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    logging.getLogger("procrastinate.utils").setLevel(logging.CRITICAL)
     connector = procrastinate.PsycopgConnector(conninfo=conninfo, min_size=1, max_size=CONCURRENCY)
     with queue.replace_connector(connector) as app:
         async with app.open_async():

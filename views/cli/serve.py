@@ -79,10 +79,14 @@ def _serve(settings: Settings, record: Record) -> None:
         supervisor = Supervisor(_children(settings, listeners), record, settings.base_url, say)
         supervisor.listen()
         _raise_file_limit()
-        say(f"Starting {settings.stoa_workers} web workers and the job worker")
-        supervisor.start()
+        web, jobs = supervisor.children
+        say(f"Starting {settings.stoa_workers} web workers")
+        supervisor.start(web)
         try:
             if _wait_until_ready(supervisor, listeners[0]):
+                # After the web workers, so that the three do not load the same code at once.
+                say("Starting the job worker")
+                supervisor.start(jobs)
                 _welcome(settings)
                 supervisor.watch(*_chores(settings))
         finally:

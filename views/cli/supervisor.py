@@ -150,7 +150,7 @@ class Record:
 
 
 class Supervisor:
-    """Starts children in order, watches them until a signal, stops them in the same order."""
+    """Starts children, watches them until a signal, stops them in their order."""
 
     def __init__(self, children: list[Child], record: Record, address: str, say: Say) -> None:
         self.children = children
@@ -172,10 +172,9 @@ class Supervisor:
                     with suppress(ProcessLookupError):
                         os.killpg(child.process.pid, signal.SIGKILL)
 
-    def start(self) -> None:
-        """Start every child."""
-        for child in self.children:
-            child.start()
+    def start(self, child: Child) -> None:
+        """Start one of the children for the first time."""
+        child.start()
         self.record.write("running", self.address, self.children)
 
     def watch(self, *chores: Callable[[], None]) -> None:
