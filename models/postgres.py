@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -55,10 +56,7 @@ def embedded_url(data_dir: Path, *, max_connections: int = 100) -> str:
     _join(data_dir)
     pgdata = data_dir / "postgres"
     with _exclusively(data_dir / "postgres.starting"):
-        if _postmaster(pgdata) is None:
-            _start(data_dir, pgdata, max_connections)
-        socket_dir = _ready_socket(pgdata)
-        _ensure_database(socket_dir)
+        socket_dir = _running(data_dir, pgdata, max_connections)
     return f"postgresql+psycopg://{SUPERUSER}@/{DATABASE}?host={quote(str(socket_dir))}"
 
 
@@ -100,6 +98,23 @@ def _exclusively(path: Path) -> Iterator[None]:
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _running(data_dir: Path, pgdata: Path, max_connections: int) -> Path:
+    """Bring the server up and let it have its database; returns the directory of its socket."""
+    for attempt in range(50):
+        if _postmaster(pgdata) is None:
+            _start(data_dir, pgdata, max_connections)
+        socket_dir = _ready_socket(pgdata)
+        try:
+            _ensure_database(socket_dir)
+        except psycopg.OperationalError as error:
+            # It was about to die when it was found alive, or it is recovering from the death of one of its own.
+            log.debug("try %d: %s", attempt, error)
+            time.sleep(0.2)
+        else:
+            return socket_dir
+    raise PostgresError(f"PostgreSQL runs but lets nobody in.\n{_last_words(pgdata)}")
 
 
 def _start(data_dir: Path, pgdata: Path, max_connections: int) -> None:
@@ -301,8 +316,10 @@ def _end_orphans(pgdata: Path) -> None:
 
 
 def _socket_dir(pgdata: Path, user: str | None) -> Path:
-    """The data directory, or a private one under the temporary directory when that path is too long for a socket."""
-    if len(os.fsencode(pgdata / SOCKET_NAME)) <= SOCKET_PATH_LIMIT:
+    """The data directory, or a private one under the temporary directory when that path is too long for a socket,
+    or has a character (the comma separates hosts) that clients read otherwise."""
+    plain = re.fullmatch(r"[\w./ -]+", str(pgdata), re.ASCII)
+    if plain and len(os.fsencode(pgdata / SOCKET_NAME)) <= SOCKET_PATH_LIMIT:
         return pgdata
     name = "stoa-" + hashlib.sha256(os.fsencode(pgdata)).hexdigest()[:16]
     base = Path(tempfile.gettempdir())

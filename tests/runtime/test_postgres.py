@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from models import postgres
 from models.settings import ROOT
+from tests.runtime.conftest import living
 
 USER = """
 import sys
@@ -54,24 +54,6 @@ class Other:
         self.process.communicate()
 
 
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "data"
-    for process in _server_processes(tmp_path):
-        process.kill()
-
-
-def _server_processes(under: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["name"]):
-        try:
-            if process.info["name"] == "postgres" and Path(process.cwd()).is_relative_to(under):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def _ask(url: str, statement: str) -> Any:
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         cursor = connection.execute(statement)  # type: ignore[call-overload]
@@ -99,7 +81,7 @@ def test_first_use_makes_a_durable_server_and_the_last_user_stops_it(data_dir: P
     assert postgres.embedded_url(data_dir) == url
     assert postgres.release(data_dir)
     assert not postgres.is_running(data_dir)
-    assert _server_processes(data_dir) == []
+    assert living(data_dir) == []
 
 
 def test_two_starting_at_once_share_one_server_and_it_lives_until_both_left(data_dir: Path) -> None:
@@ -124,7 +106,7 @@ def test_a_killed_user_does_not_keep_the_server_alive(data_dir: Path) -> None:
 def test_a_killed_server_recovers_what_was_committed(data_dir: Path) -> None:
     url = postgres.embedded_url(data_dir)
     _ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
-    processes = _server_processes(data_dir)
+    processes = living(data_dir)
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as busy:
         busy.execute("SET client_connection_check_interval = 0")
         os.kill(_postmaster(data_dir), signal.SIGKILL)
@@ -153,9 +135,9 @@ def test_an_initialisation_that_was_killed_half_way_is_begun_anew(data_dir: Path
     assert postgres.release(data_dir)
 
 
-def test_paths_with_spaces_quotes_and_great_length_work(tmp_path: Path) -> None:
+def test_paths_with_spaces_quotes_and_great_length_work(place: Path) -> None:
     for name in ('it\'s a "data" dir, mine', "long-" + "x" * 120):
-        data_dir = tmp_path / name
+        data_dir = place / name
         assert _ask(postgres.embedded_url(data_dir), "SELECT 1") == 1
         assert postgres.release(data_dir)
 

@@ -10,14 +10,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from models.settings import ROOT
+from tests.runtime.conftest import living
 from views.cli.supervisor import Child, Record, Supervisor
 
 
@@ -71,31 +70,10 @@ class Server:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "data"
-    for process in _processes(tmp_path):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-@pytest.fixture
 def port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _processes(data_dir: Path) -> list[psutil.Process]:
-    """Whatever runs for this data directory, however it came to be."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            mine = str(data_dir) in process.environ().get("STOA_DATA_DIR", "")
-            if mine or (process.name() == "postgres" and Path(process.cwd()).is_relative_to(data_dir)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def _status(port: int, path: str = "/readyz") -> int:
@@ -117,8 +95,8 @@ def test_it_starts_answers_refuses_a_second_and_leaves_nothing_behind(data_dir: 
     second.reader.join()
     assert server.stop() == 0
     assert server.lines[-1] == "Stoa stopped"
-    assert _processes(data_dir) == []
-    assert not any("Traceback" in line or "ERROR" in line for line in server.lines), server.lines
+    assert living(data_dir) == []
+    assert [line for line in server.lines if "Traceback" in line or "ERROR" in line] == []
 
 
 def test_it_recovers_from_kills_of_each_part(data_dir: Path, port: int) -> None:
@@ -138,7 +116,7 @@ def test_it_recovers_from_kills_of_each_part(data_dir: Path, port: int) -> None:
     first.reader.join()
     assert _status(port) < 500
     assert again.stop(signal.SIGTERM) == 0
-    assert _processes(data_dir) == []
+    assert living(data_dir) == []
 
 
 def test_a_port_in_use_is_told(data_dir: Path) -> None:
@@ -148,7 +126,7 @@ def test_a_port_in_use_is_told(data_dir: Path) -> None:
         server.wait_for(f"PORT: {port} is in use by another program")
         assert server.process.wait(20) == 1
         server.reader.join()
-    assert _processes(data_dir) == []
+    assert living(data_dir) == []
 
 
 def test_a_database_that_is_away_is_waited_for(data_dir: Path, port: int) -> None:
@@ -160,7 +138,7 @@ def test_a_database_that_is_away_is_waited_for(data_dir: Path, port: int) -> Non
 
 def _kill(data_dir: Path, words: str) -> None:
     """SIGKILL for the eldest process of ours whose command line has the words."""
-    mine = [process for process in _processes(data_dir) if words in " ".join(process.cmdline())]
+    mine = [process for process in living(data_dir) if words in " ".join(process.cmdline())]
     min(mine, key=lambda process: process.create_time()).kill()
 
 
