@@ -19,7 +19,11 @@ from models.orgs import Org
 from models.postgres import embedded_url, release
 from models.settings import Settings, load_settings
 from tests import factories
+from tests.chromium import chromium, open_page
 from tests.factories import Person
+
+# one browser for all rooms: Playwright starts only once in a process
+__all__ = ["chromium", "open_page"]
 
 
 @pytest.fixture(scope="session")

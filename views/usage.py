@@ -1,5 +1,6 @@
 """The pages of usage: what an account has and used, its statement, and the export."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -55,6 +56,8 @@ TOKENS = {
 
 RECENT = 10
 
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -65,6 +68,14 @@ class Asked:
     metric: str
     first: str
     last: str
+
+    @property
+    def date_kinds(self) -> tuple[str, str]:
+        """What fields keep the dates as they were given: a browser's date field would drop what is no date."""
+        first, last = (
+            "date" if not text or DATE.fullmatch(text) else "text" for text in (self.first, self.last)
+        )
+        return first, last
 
     def words(self, **changes: str) -> dict[str, str]:
         """The question as query words, but for `changes`; dates only where they are the range."""

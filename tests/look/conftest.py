@@ -4,10 +4,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.chromium import chromium, open_page
 from tests.look.kit import kit_app
-
-__all__ = ["browser", "chromium", "kit", "open_page"]
 
 
 @pytest.fixture(scope="session")

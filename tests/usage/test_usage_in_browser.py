@@ -1,0 +1,162 @@
+"""Usage in Chromium: nothing for axe to find, switching without leaving the page, and everything without script."""
+
+import random
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask import Flask
+from playwright.sync_api import expect
+from sqlalchemy.orm import Session
+
+from models.billing import Account, charge
+from tests import factories
+from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.factories import Person
+from tests.usage.facts import Call, billed
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def base(app: Flask, session: Session, alice: Person) -> Iterator[str]:
+    """The server, with alice's month: calls of nine models, grants of all kinds, holds."""
+    assert alice.user is not None
+    rng = random.Random(8)
+    now = datetime.now(UTC)
+    factories.grant(session, alice.user, 500, "free", balance=312, expires_at=now + timedelta(days=9))
+    factories.grant(session, alice.user, 6000, "purchase", balance=3850)
+    factories.hold(session, alice.user, 12)
+    billed(
+        session,
+        alice.id,
+        [
+            Call(
+                at=now - timedelta(seconds=rng.randrange(40 * 86_400)),
+                model=f"lab/model-{rng.randrange(9)}",
+                agent=rng.choice(["", "acme/reviewer@2.4.1"]),
+                credits=rng.randrange(40),
+                latency_ms=rng.randrange(100, 9000),
+                cache_read=4000,
+            )
+            for _ in range(400)
+        ],
+    )
+    for number in range(70):
+        charge(session, Account(user_id=alice.id), 1, cause=f"search-{number}")
+    session.commit()
+    with serving(app) as address:
+        yield address
+
+
+@pytest.fixture
+def cookie(session: Session, alice: Person) -> dict[str, str]:
+    assert alice.user is not None
+    return {
+        "name": "next-auth.session-token",
+        "value": factories.token(session, alice.user, type="web"),
+        "domain": "127.0.0.1",
+        "path": "/",
+    }
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing(
+    open_page: OpenPage, base: str, cookie: dict[str, str], width: int, scheme: str
+) -> None:
+    with open_page(base, width=width, scheme=scheme, expected=(422,)) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        for path in (
+            "/profile?tab=usage",
+            "/profile?tab=usage&range=24h&show=latency&by=agent",
+            "/profile?tab=usage&range=custom&from=2026-01-09&to=x",
+            "/profile/statement",
+        ):
+            page.goto(path)
+            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            judge(page)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing_for_a_new_account(
+    open_page: OpenPage, app: Flask, cookie: dict[str, str], width: int
+) -> None:
+    with serving(app) as base, open_page(base, width=width) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        for path in ("/profile", "/profile/statement"):
+            page.goto(path)
+            judge(page)
+
+
+def test_range_figure_and_group_change_without_leaving_the_page(
+    open_page: OpenPage, base: str, cookie: dict[str, str]
+) -> None:
+    with open_page(base, expected=(422,)) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        page.goto("/profile?tab=usage")
+        page.evaluate("window.stayed = true")
+        month = page.locator(".chart__total").inner_text()
+
+        page.get_by_role("link", name="7d").click()
+        expect(page.get_by_role("link", name="7d")).to_have_attribute("aria-current", "true")
+        expect(page).to_have_url(re.compile("range=7d"))
+        expect(page.locator(".chart__total")).not_to_have_text(month)
+        page.get_by_role("link", name="Tokens").click()
+        expect(page.locator(".legend").last).to_contain_text("Cache read")
+        page.get_by_label("Group by").select_option("agent")
+        expect(page.get_by_role("heading", name="By agent")).to_be_visible()
+        expect(page).to_have_url(re.compile("range=7d.*show=tokens.*by=agent"))
+
+        page.get_by_role("link", name="Dates").click()
+        page.get_by_label("First day").fill("2020-01-01")
+        page.get_by_role("button", name="Show these days").click()
+        expect(page.get_by_role("alert")).to_contain_text("at most 366 days")
+        expect(page.get_by_label("First day")).to_have_value("2020-01-01")
+        yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+        page.get_by_label("First day").fill(yesterday)
+        page.get_by_role("button", name="Show these days").click()
+        expect(page.get_by_role("alert")).to_have_count(0)
+        expect(page).to_have_url(re.compile(f"from={yesterday}"))
+        assert page.evaluate("window.stayed")
+
+        page.evaluate("history.go(-3)")
+        expect(page.get_by_role("heading", name="By agent")).to_be_visible()
+        expect(page.get_by_role("link", name="7d")).to_have_attribute("aria-current", "true")
+
+
+def test_everything_works_without_script(open_page: OpenPage, base: str, cookie: dict[str, str]) -> None:
+    with open_page(base, script=False, expected=(422,)) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        page.goto("/profile?tab=usage")
+        page.get_by_role("link", name="7d").click()
+        expect(page.get_by_role("heading", name="Balance")).to_be_visible()
+        page.get_by_label("Group by").select_option("agent")
+        page.get_by_role("button", name="Group").click()
+        expect(page.get_by_role("heading", name="By agent")).to_be_visible()
+        expect(page.get_by_role("link", name="7d")).to_have_attribute("aria-current", "true")
+        page.locator(".chart summary").click()
+        expect(page.locator("#used-t tfoot")).to_contain_text("Total")
+        page.get_by_role("link", name="Dates").click()
+        page.get_by_label("Last day").fill("2020-01-01")
+        page.get_by_role("button", name="Show these days").click()
+        expect(page.get_by_role("alert")).to_contain_text("or an earlier first day")
+        page.get_by_role("link", name="Statement").click()
+        rows = page.locator("tbody tr")
+        assert rows.count() == 51
+        page.get_by_role("link", name="Load more").click()
+        expect(page).to_have_url(re.compile("before="))
+
+
+def test_more_of_the_statement_and_the_export(open_page: OpenPage, base: str, cookie: dict[str, str]) -> None:
+    with open_page(base) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        page.goto("/profile/statement")
+        page.get_by_role("link", name="Load more").click()
+        expect(page.get_by_role("link", name="Load more")).to_have_count(0)
+        assert page.locator("tbody tr").count() == 74
+        page.goto("/profile?tab=usage")
+        with page.expect_download() as started:
+            page.get_by_role("link", name="Export CSV").click()
+        assert started.value.suggested_filename.startswith("stoa-usage-")
