@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import logging
+import secrets
 import smtplib
 import ssl
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from urllib.parse import unquote, urlsplit
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.orm import Session
 
 from models import jobs
@@ -26,6 +28,7 @@ from models.settings import Settings
 
 log = logging.getLogger("stoa.mail")
 
+SEAL = "mail1:"  # the version of the sealing, and part of what is sealed
 TIMEOUT = 20  # seconds for each answer of the mail server
 
 
@@ -56,15 +59,15 @@ def send(session: Session, settings: Settings, message: Message) -> None:
 
     Tried again for some hours while the mail server is away; may then arrive twice, never half.
     """
-    sealed = _seal(settings).encrypt(json.dumps(asdict(message)).encode())
-    jobs.enqueue(session, jobs.deliver_mail, sealed=sealed.decode())
+    sealed = _seal(settings, json.dumps(asdict(message)).encode())
+    jobs.enqueue(session, jobs.deliver_mail, sealed=sealed)
 
 
 def deliver_sealed(settings: Settings, sealed: str) -> None:
     """The job behind `send`. Raises MailError."""
     try:
-        opened = _seal(settings).decrypt(sealed.encode())
-    except InvalidToken:
+        opened = _open(settings, sealed)
+    except (InvalidTag, ValueError):
         raise MailError("a mail was sealed under another STOA_SECRET_KEY", permanent=True) from None
     deliver(settings, Message(**json.loads(opened)))
 
@@ -136,6 +139,15 @@ def _connected(url: str) -> Iterator[smtplib.SMTP]:
         yield server
 
 
-def _seal(settings: Settings) -> Fernet:
-    key = hashlib.blake2b(settings.secret_key.encode(), digest_size=32, person=b"stoa-mail").digest()
-    return Fernet(base64.urlsafe_b64encode(key))
+def _seal(settings: Settings, letter: bytes) -> str:
+    nonce = secrets.token_bytes(12)
+    return SEAL + base64.b64encode(nonce + _key(settings).encrypt(nonce, letter, SEAL.encode())).decode()
+
+
+def _open(settings: Settings, sealed: str) -> bytes:
+    raw = base64.b64decode(sealed.removeprefix(SEAL))
+    return _key(settings).decrypt(raw[:12], raw[12:], SEAL.encode())
+
+
+def _key(settings: Settings) -> AESGCM:
+    return AESGCM(hashlib.blake2b(settings.secret_key.encode(), digest_size=32, person=b"stoa-mail").digest())

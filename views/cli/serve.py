@@ -8,8 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -19,8 +17,8 @@ from flask.cli import with_appcontext
 from flask_migrate import upgrade
 from sqlalchemy.exc import OperationalError
 
-from models import postgres
-from models.billing import holds as billing_holds
+from models import billing, demo, postgres
+from models.accounts import links
 from models.db import db, now, server_setting
 from models.settings import ROOT, Settings
 from views import logs
@@ -154,17 +152,25 @@ def _check_connections(settings: Settings) -> None:
 
 
 def _seed_demo_once(settings: Settings) -> None:
+    """On the very first start. A start that was killed while it seeded is made good by the next."""
     mark = settings.data_dir / "demo_seeded"
-    if mark.exists() or find_spec("models.demo") is None:
+    begun = mark.exists() and mark.read_text() == "begun"
+    if mark.exists() and not begun:
         return
-    demo = import_module("models.demo")
-    if demo.is_first_start(db.session):
+    session = db.session()
+    if begun:
+        demo.remove(session)
+        session.commit()
+    if demo.is_first_start(session):
         say("Seeding the demo: a made-up user with a month of runs (flask demo remove deletes it)")
-        engine = billing_holds.gateway_engine(_url(), pool_size=1)
-        demo.seed(db.session, engine, settings)
-        engine.dispose()
-        db.session.commit()
-    mark.touch()
+        mark.write_text("begun")
+        engine = billing.gateway_engine(_url(), 1)
+        try:
+            demo.seed(session, engine, settings)
+            session.commit()
+        finally:
+            engine.dispose()
+    mark.write_text("done")
 
 
 def _listen(settings: Settings) -> list[socket.socket]:
@@ -265,27 +271,21 @@ def _keep_postgres(settings: Settings) -> None:
 def _welcome(settings: Settings) -> None:
     say("")
     say(f"Stoa is ready at {settings.base_url}")
-    if link := _sign_in_link(settings):
-        say(f"Sign in once with {link}")
+    for who, email in _operators(settings):
+        path = links.issue(db.session(), email, now=now())
+        say(f"Sign in once, within 15 minutes, {who}: {settings.base_url}{path}")
+    db.session.commit()
+    db.engine.dispose()
     say("Ctrl-C stops it.")
     say("")
 
 
-def _sign_in_link(settings: Settings) -> str | None:
-    """A fresh link for the operator: the first of STOA_ADMINS, else the demo user, else nobody."""
-    if find_spec("models.accounts.links") is None:
-        return None
-    links = import_module("models.accounts.links")
-    email = min(settings.stoa_admins, default=None)
-    if email is None and find_spec("models.demo") is not None:
-        demo = import_module("models.demo")
-        email = demo.EMAIL if demo.exists(db.session) else None
-    if email is None:
-        return None
-    path = links.issue(db.session, email, now=now())
-    db.session.commit()
-    db.engine.dispose()
-    return f"{settings.base_url}{path}"
+def _operators(settings: Settings) -> list[tuple[str, str]]:
+    """Whose sign-in link is of use to the person at this terminal."""
+    found = [(f"as {email}", email) for email in sorted(settings.stoa_admins)[:1]]
+    if demo.exists(db.session()):
+        found.append(("as the demo user", demo.EMAIL))
+    return found
 
 
 def _url() -> str:
