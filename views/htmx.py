@@ -6,7 +6,6 @@ import flask_login
 from flask import (
     Flask,
     Response,
-    current_app,
     flash,
     g,
     get_flashed_messages,
@@ -16,6 +15,11 @@ from flask import (
 )
 from htmx_flask import request
 from jinja2 import StrictUndefined
+
+from models import demo
+from models.accounts import User
+from models.db import now
+from models.usage.holdings import holdings
 
 Kind = Literal["good", "bad", "info"]
 
@@ -29,18 +33,19 @@ def init_app(app: Flask) -> None:
 
 
 def _person() -> dict[str, Any]:
-    """What the layouts know of who looks: `viewer` (None: nobody signed in) and `credit_chip`, credits to spend.
+    """What the layouts know of who looks: `viewer` (None: nobody), `credit_chip` (credits to spend), `sees_demo`.
 
-    The chip asks `app.extensions["credit_chip"]`, a function of the viewer, when a room has put one there. Neither
-    is asked for fragments, which have no bar, nor while a bug is reported, when the database may be what broke.
+    The chip is not asked for with fragments, which have no bar. Nobody is asked for while a bug is reported, since the
+    database may be what broke.
     """
-    viewer = None
-    if not g.get("bug") and hasattr(current_app, "login_manager"):
-        user: Any = flask_login.current_user
-        viewer = user if user.is_authenticated else None
-    ask = current_app.extensions.get("credit_chip")
-    chip = ask(viewer) if ask and viewer is not None and not wants_fragment() else None
-    return {"viewer": viewer, "credit_chip": chip}
+    user: Any = flask_login.current_user
+    viewer: User | None = user if not g.get("bug") and user.is_authenticated else None
+    chip = holdings(viewer.id, now()).left if viewer is not None and not wants_fragment() else None
+    return {
+        "viewer": viewer,
+        "credit_chip": chip,
+        "sees_demo": viewer is not None and viewer.id == demo.USER_ID,
+    }
 
 
 def wants_fragment() -> bool:

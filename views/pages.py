@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 from flask import Blueprint, Response, current_app, redirect, request
 from flask.typing import ResponseReturnValue
 
+from models import demo
 from models.billing.credits import credits_of
 from models.db import now
 from models.gateway.pricing import flat
@@ -20,8 +21,6 @@ from views.guards import settings
 from views.htmx import render
 
 bp = Blueprint("pages", __name__)
-
-DEMO_ACCOUNT = "demo-user"
 
 MOVED = {
     "/usage": "/profile?tab=usage",
@@ -76,7 +75,7 @@ def front(days: Sequence[int] | None) -> Response:
 
 def _demo_days() -> list[int] | None:
     today = now()
-    spent = spending(DEMO_ACCOUNT, preset("30d", today), "model", today)
+    spent = spending(demo.USER_ID, preset("30d", today), "model", today)
     return [column.credits for column in spent.columns] if spent.total.credits else None
 
 

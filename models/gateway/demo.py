@@ -200,9 +200,17 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _called(message: Mapping[str, Any]) -> list[str]:
-    calls = message.get("tool_calls") or []
-    functions = [call.get("function") for call in calls if isinstance(call, dict)]
-    return [str(function.get("name")) for function in functions if isinstance(function, dict)]
+    """The tools a message called, and the agents it spawned: the Codebuff SDK offers each agent as a tool too,
+    and writes a call of it down as one of `spawn_agents`."""
+    names: list[str] = []
+    for call in message.get("tool_calls") or []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            continue
+        names.append(str(function.get("name")))
+        if names[-1] == "spawn_agents":
+            names += re.findall(r'"agent_type"\s*:\s*"([^"]*)"', str(function.get("arguments")))
+    return names
 
 
 def _offered(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -376,12 +384,28 @@ def _string(schema: Mapping[str, Any], name: str, hints: _Hints) -> str:
 _SENTENCES = (
     "A stoa is a covered walk, open on one side, where people met to talk, trade and teach.",
     "Columns carry the roof, the back wall carries notices, and the floor carries whoever comes.",
+    "Greek towns put them along the edges of the market, so that there was shade in summer and shelter in the rain.",
     "What happens there is public, so what is said there can be checked by anyone who was present.",
+    "In Athens, Zeno of Citium taught in the painted one, and his pupils have been called Stoics ever since.",
     "The same holds for this answer: every token of it is counted, priced and written to the ledger.",
+    "The Stoa of Attalos had two floors and a row of shops behind its columns; it was a gift of the king of Pergamon.",
+    "It was built again in the nineteen-fifties from what had been found of it, and holds a museum today.",
     "Nothing was asked of any other server; the model that speaks lives inside the one you started.",
-    "It is deterministic, which makes it a poor poet and a good witness in a test.",
+    "A column is not one stone but several drums, dressed on the ground and set one upon the other.",
+    "The flutes were cut last, when the whole shaft stood, so that their edges ran true from foot to neck.",
+    "Between two columns there was room for a bench, a money changer's table, or an argument.",
+    "This model is deterministic, which makes it a poor poet and a good witness in a test.",
+    "Laws and accounts were cut in stone and set up where people passed, for the same reason that this server shows its own.",
+    "An account that only its keeper can read proves nothing; one on the wall is proved by every reader.",
+    "The longest stoas ran past a hundred metres, and a walk to the end and back was a measured pause.",
+    "Doric columns stood outside, where they took knocks, and the slimmer Ionic ones inside, where they took up less room.",
     "Give the server a provider's key, and the models you know stand behind the same address.",
-    "Until then this one streams, calls the tools you name, and reports what it used.",
+    "Philosophers walked there because walking kept them awake, and merchants because their customers did.",
+    "A roof without walls costs little, keeps the weather off, and leaves the way in open on all of one side.",
+    "That is a fair description of an open protocol, too.",
+    "Builders planned the distance between columns first; the rest of the building followed from it.",
+    "Until a key is set, this model streams, calls the tools you name, and reports what it used.",
+    "When the day ended the stalls were cleared, and the building was as empty, and as useful, as before.",
 )
 
 
@@ -402,7 +426,7 @@ def _essay(prompt: str, results: list[str], done: list[str]) -> str:
 def _opening(prompt: str, results: list[str], done: list[str]) -> str:
     if results:
         shown = " ".join(results[-1].split())[:400]
-        return f"{', '.join(dict.fromkeys(done)) or 'The tool'} answered: {shown or '(nothing)'}."
+        return f"{done[-1] if done else 'The tool'} answered: {shown or '(nothing)'}."
     asked = " ".join(prompt.split())
     if found := re.search(
         r"\b(?:say|reply with|answer with|repeat)(?: only)?:?\s+[\"“'`]([^\"”'`]+)[\"”'`]", asked, re.I

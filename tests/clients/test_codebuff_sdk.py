@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import billing
 from models.runs import AgentRun, AgentStep
+from models.settings import ROOT
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
@@ -33,8 +34,9 @@ pytestmark = [
 def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The SDK and its driver, installed by the lock file into a folder of the tests."""
     place = tmp_path_factory.mktemp("codebuff")
-    for name in ("package.json", "package-lock.json", "redirect.mjs", "drive.mjs"):
+    for name in ("package.json", "package-lock.json", "drive.mjs"):
         shutil.copy(HERE / name, place)
+    shutil.copy(ROOT / "static" / "clients" / "codebuff.mjs", place)  # the one that users download
     subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=place, check=True, timeout=150)
     return place
 
@@ -54,7 +56,7 @@ def rich(session: OrmSession, alice: Person) -> Person:
 
 def drive(sdk: Path, address: str, person: Person, scene: str) -> dict[str, Any]:
     done = subprocess.run(
-        ["node", "--import", "./redirect.mjs", "drive.mjs", scene],
+        ["node", "--import", "./codebuff.mjs", "drive.mjs", scene],
         cwd=sdk,
         env={
             "PATH": os.environ["PATH"],

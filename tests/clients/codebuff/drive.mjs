@@ -29,7 +29,7 @@ const measure = getCustomToolDefinition({
 })
 
 const scenes = {
-  text: { agent: agent('scribe'), prompt: 'Say in one paragraph what a stoa is.' },
+  text: { agent: agent('scribe'), prompt: 'Write a page about the stoa of Athens.' },
   tool: {
     agent: agent('surveyor', { toolNames: ['measure_column', 'end_turn'] }),
     tools: [measure],

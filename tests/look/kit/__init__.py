@@ -14,9 +14,7 @@ from views.htmx import render, toast
 
 HERE = Path(__file__).parent
 NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
-ALICE = SimpleNamespace(
-    id="alice", name="Alice Marsh", email="alice@example.org", is_demo=False, is_authenticated=True
-)
+ALICE = SimpleNamespace(id="alice", name="Alice Marsh", email="alice@example.org")
 
 
 def kit_app(data_dir: Path) -> Flask:
@@ -36,9 +34,8 @@ def kit_app(data_dir: Path) -> Flask:
     def signed_in() -> dict[str, object]:
         who = request.args.get("as")
         if who is None or g.get("bug"):
-            return {"viewer": None, "credit_chip": None}
-        viewer = SimpleNamespace(**{**vars(ALICE), "is_demo": who == "demo"})
-        return {"viewer": viewer, "credit_chip": 4770}
+            return {"viewer": None, "credit_chip": None, "sees_demo": False}
+        return {"viewer": ALICE, "credit_chip": 4770, "sees_demo": who == "demo"}
 
     def landing() -> Response:
         return pages.front([wave(i, 40, 2) for i in range(30)] if "demo" in request.args else None)

@@ -1,0 +1,39 @@
+"""The bar tells who looks and what they may spend, from the same figures as the usage page."""
+
+from flask import Flask
+from sqlalchemy.orm import Session as OrmSession
+
+from models import demo
+from tests import factories
+from tests.factories import Person
+
+
+def test_bar_shows_what_a_new_call_may_use(session: OrmSession, alice: Person) -> None:
+    assert alice.user
+    factories.grant(session, alice.user, 1500)
+    factories.hold(session, alice.user, 40)
+    session.commit()
+    page = alice.browser.get("/").text
+    assert "1,460<small" in page
+    assert "Open the console" in page
+    assert "flask demo remove" not in page
+
+
+def test_stranger_has_no_chip(anonymous: Person) -> None:
+    page = anonymous.browser.get("/").text
+    assert "credit-chip" not in page
+    assert "bare until something is spent" in page
+
+
+def test_demo_user_is_told_on_every_page(app: Flask, session: OrmSession) -> None:
+    made = factories.user(session, "demo", id=demo.USER_ID)
+    browser = app.test_client()
+    browser.set_cookie("next-auth.session-token", factories.token(session, made, type="web"))
+    session.commit()
+    assert "flask demo remove" in browser.get("/").text
+
+
+def test_signing_out_is_a_form_with_its_token(alice: Person) -> None:
+    page = alice.browser.get("/").text
+    form = page[page.index('action="/api/auth/signout"') :]
+    assert 'name="csrf_token"' in form[:200]
