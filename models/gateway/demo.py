@@ -157,7 +157,8 @@ def turn(body: Mapping[str, Any]) -> Turn:
     prompt = _prompt(current, messages)[:READS]
     tools = _offered(body)
     done = [name for message in current for name in _called(message)]
-    wanted = _wanted(body.get("tool_choice"), tools, prompt, done)
+    calls = sum(len(message.get("tool_calls") or []) for message in current)
+    wanted = _wanted(body.get("tool_choice"), tools, prompt, done, calls)
     if wanted is not None:
         arguments = _arguments(wanted, tools[wanted], prompt, messages)
         return Turn(tool=wanted, arguments=orjson.dumps(arguments).decode())
@@ -200,16 +201,13 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _called(message: Mapping[str, Any]) -> list[str]:
-    """The tools a message called, and the agents it spawned: the Codebuff SDK offers each agent as a tool too,
-    and writes a call of it down as one of `spawn_agents`."""
-    names: list[str] = []
+    """The tools a message calls, and the agents it spawns: those may be offered as tools of their own."""
+    names = []
     for call in message.get("tool_calls") or []:
         function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict):
-            continue
-        names.append(str(function.get("name")))
-        if names[-1] == "spawn_agents":
-            names += re.findall(r'"agent_type"\s*:\s*"([^"]*)"', str(function.get("arguments")))
+        if isinstance(function, dict):
+            names.append(str(function.get("name")))
+            names += re.findall(r'"agent_type":\s*"(?:[^"/]*/)?([^"@]+)', str(function.get("arguments")))
     return names
 
 
@@ -222,7 +220,7 @@ def _offered(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return tools
 
 
-def _wanted(choice: Any, tools: Mapping[str, Any], prompt: str, done: list[str]) -> str | None:
+def _wanted(choice: Any, tools: Mapping[str, Any], prompt: str, done: list[str], calls: int) -> str | None:
     if not tools or choice == "none":
         return None
     if isinstance(choice, dict):
@@ -232,7 +230,8 @@ def _wanted(choice: Any, tools: Mapping[str, Any], prompt: str, done: list[str])
             return str(name)
     places = [(found.start(), name) for name in tools if (found := _mention(name, prompt))]
     for _, name in sorted(places):
-        if name not in done:
+        # a client may rename what was called, so as many calls as names are enough
+        if name not in done and calls < len(places):
             return name
     return next(iter(tools)) if choice == "required" and not done else None
 
@@ -425,7 +424,7 @@ def _essay(prompt: str, results: list[str], done: list[str]) -> str:
 
 def _opening(prompt: str, results: list[str], done: list[str]) -> str:
     if results:
-        shown = " ".join(results[-1].split())[:400]
+        shown = " ".join(_gist(results[-1]).split())[:400]
         return f"{done[-1] if done else 'The tool'} answered: {shown or '(nothing)'}."
     asked = " ".join(prompt.split())
     if found := re.search(
@@ -435,6 +434,16 @@ def _opening(prompt: str, results: list[str], done: list[str]) -> str:
     if not asked:
         return "This is stoa/demo. Ask me something."
     return f"This is stoa/demo, answering “{asked[:160]}{'…' if len(asked) > 160 else ''}”."
+
+
+def _gist(result: str) -> str:
+    """A tool's result as it is, or the texts in it when it is JSON that carries some."""
+    found = re.findall(r'"text":\s*"((?:[^"\\]|\\.)*)"(?=[,}\s])', result[:READS])
+    told = [text for text in found if len(text) > 2]
+    try:
+        return str(orjson.loads(f'"{told[-1]}"')) if told else result
+    except orjson.JSONDecodeError:
+        return result
 
 
 def _length(prompt: str) -> int:

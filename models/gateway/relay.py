@@ -217,7 +217,7 @@ class Gateway:
         raw, first, meter = gathered[0]
         cost, price = self.routes.cost(route, usage, meter.model)
         texts = [text for _, body, _ in gathered for text in _contents(body)]
-        response = orjson.dumps(texts).decode() if ask.answers > 1 else meter.text
+        response = orjson.dumps(texts).decode() if ask.answers > 1 else meter.answer
         ticket.settle(
             usage,
             cost,
@@ -231,7 +231,7 @@ class Gateway:
         return Reply(raw if shown is first else orjson.dumps(shown))
 
     def _finished(
-        self, ask: Ask, body: dict[str, Any], usage: Usage, cost: Decimal, response: str, meters: list[Meter]
+        self, ask: Ask, body: dict[str, Any], usage: Usage, cost: Decimal, response: Any, meters: list[Meter]
     ) -> dict[str, Any]:
         """The body for the client: the provider's, with merged choices and the cost where they are wanted."""
         if ask.answers > 1:

@@ -216,7 +216,7 @@ class Stream:
             price,
             model=meter.model,
             message_id=meter.id,
-            response=meter.text,
+            response=meter.answer,
             reasoning=meter.reasoning,
             client_gone=self.gone,
             error=error,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy.engine import Engine
@@ -114,7 +115,7 @@ class Ticket:
         *,
         model: str | None,
         message_id: str | None,
-        response: str,
+        response: Any,
         reasoning: str,
         client_gone: bool = False,
         error: str | None = None,
@@ -211,6 +212,11 @@ class Ticket:
         return int((time.monotonic() - self.facts.started) * 1000)
 
 
+@lru_cache(maxsize=1)
+def _host() -> str:
+    return socket.gethostname()
+
+
 def worker_name() -> str:
     """This process, as holds name their worker."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{_host()}:{os.getpid()}"

@@ -1,6 +1,7 @@
 """Counting tokens of text when no provider did: a real vocabulary that ships inside the wheel, nothing fetched."""
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -27,9 +28,11 @@ def count(text: str) -> int:
         return 0
     tokenizer = _tokenizer()
     head = text[:COUNTED]
-    tokens = sum(
-        len(tokenizer.encode_ordinary(head[start : start + PIECE])) for start in range(0, len(head), PIECE)
-    )
+    tokens = 0
+    for start in range(0, len(head), PIECE):
+        tokens += len(tokenizer.encode_ordinary(head[start : start + PIECE]))
+        if len(head) > PIECE:
+            time.sleep(0)  # other calls of this process come first
     if tokenizer.cache_len > CACHE:
         tokenizer.clear_cache()
     return tokens if len(text) == len(head) else tokens * len(text) // len(head)
@@ -37,13 +40,11 @@ def count(text: str) -> int:
 
 def count_messages(messages: Iterable[Any], tools: Any = None, system: Any = None) -> int:
     """Input tokens of a conversation in chat or Codebuff form: texts, tool calls, and a few for each message."""
-    tokens = 3
-    for message in messages:
-        tokens += 4 + sum(count(text) for text in texts(message))
+    parts = [text for message in messages for text in ("\n\n", *texts(message))]
     for extra in (tools, system):
         if extra is not None:
-            tokens += sum(count(text) for text in texts(extra))
-    return tokens
+            parts += texts(extra)
+    return 3 + count("\n".join(parts))
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -103,6 +103,19 @@ def test_several_tools_are_called_in_turn_and_then_it_answers() -> None:
     assert "result 2" in move.text
 
 
+def test_an_agent_is_spawned_once_though_it_is_offered_as_a_tool_too() -> None:
+    tools = [*TOOLS, {"type": "function", "function": {"name": "mason", "parameters": {"type": "object"}}}]
+    body = {**ask("Use spawn_agents to have the agent mason cut stone."), "tools": tools}
+    move = turn(body)
+    assert move.tool == "spawn_agents"
+    call = {"id": "1", "type": "function", "function": {"name": move.tool, "arguments": move.arguments}}
+    body["messages"] += [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "cut"},
+    ]
+    assert turn(body).tool is None
+
+
 def test_a_new_prompt_is_a_new_turn() -> None:
     messages = [
         {"role": "user", "content": "read_files a.txt"},

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
+import requests
 from flask import Flask
 
 from tests.factories import Person
@@ -175,6 +176,18 @@ def test_many_streams_at_once_are_all_settled(ai: openai.OpenAI, fake: FakeUpstr
     calls = facts.calls()
     assert len(calls) == count
     assert {(call.state, call.usage_source, call.error) for call in calls} == {("settled", "provider", None)}
+
+
+def test_large_bodies_are_refused_however_they_are_sent(server: str, rich: Person) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"model":"stoa/demo","messages":[{"role":"user","content":"'
+        for _ in range(21):
+            yield b"x" * (1 << 20)
+        yield b'"}]}'
+
+    for data in (pieces(), b"".join(pieces())):
+        answer = requests.post(f"{server}/v1/chat/completions", data=data, headers=rich.headers, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
 def test_metrics_add_up_over_the_workers(server: str, ai: openai.OpenAI) -> None:

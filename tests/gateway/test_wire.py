@@ -157,6 +157,27 @@ def test_tool_calls_count_as_delivered() -> None:
     assert meter.delivered == 'hmread{"a":1}'
 
 
+def test_tool_calls_are_kept_whole() -> None:
+    meter = ChatMeter()
+    for delta in (
+        {"content": "Let me see."},
+        {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "read", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]},
+        {"tool_calls": [{"index": 1, "id": "b", "function": {"name": "stop", "arguments": "{}"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
+    ):
+        meter.event({"choices": [{"index": 0, "delta": delta}]})
+    calls = [("a", "read", '{"a":1}'), ("b", "stop", "{}")]
+    assert meter.answer == {
+        "role": "assistant",
+        "content": "Let me see.",
+        "tool_calls": [
+            {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for id, name, arguments in calls
+        ],
+    }
+
+
 def test_counting() -> None:
     assert tokens.count("") == 0
     assert tokens.count("hello world") == 2

@@ -16,6 +16,7 @@ import orjson
 from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 MAX_DEPTH = 200
 INT32_MAX = 2**31 - 1
@@ -118,6 +119,10 @@ def read_json(*, allow_nul: bool = False) -> Any:
     `allow_nul`, since PostgreSQL's text cannot hold them. Raises BadJson.
     """
     raw = request.get_data(cache=True)
+    limit = request.max_content_length
+    if request.content_length is None and limit is not None and len(raw) >= limit:
+        # a chunked body is cut off at the limit without a word
+        raise RequestEntityTooLarge
     value = _load(raw)
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _check_depth(value)

@@ -132,6 +132,10 @@ class Meter(Protocol):
         """The answer's text as far as it is kept (bounded)."""
 
     @property
+    def answer(self) -> Any:
+        """What is stored as the call's response: the text; with tool calls, the assistant's message."""
+
+    @property
     def reasoning(self) -> str:
         """The reasoning's text as far as it is kept (bounded)."""
 

@@ -155,6 +155,7 @@ class ChatMeter:
         self._text = _Kept()
         self._reasoning = _Kept()
         self._calls = _Kept()
+        self._tools: dict[tuple[int, int], dict[str, Any]] = {}
 
     @property
     def finished(self) -> bool:
@@ -197,6 +198,20 @@ class ChatMeter:
         return self._text.joined()
 
     @property
+    def answer(self) -> Any:
+        if not self._tools:
+            return self.text
+        calls = [
+            {
+                "id": slot.get("id"),
+                "type": "function",
+                "function": {key: "".join(slot.get(key, ())) for key in ("name", "arguments")},
+            }
+            for slot in self._tools.values()
+        ]
+        return {"role": "assistant", "content": self.text, "tool_calls": calls}
+
+    @property
     def reasoning(self) -> str:
         return self._reasoning.joined()
 
@@ -230,14 +245,26 @@ class ChatMeter:
             if isinstance(value, str) and value:
                 kept.add(value)
                 content = True
-        for call in _objects(piece.get("tool_calls")):
-            function = call.get("function")
-            if isinstance(function, dict):
-                for value in (function.get("name"), function.get("arguments")):
-                    if isinstance(value, str) and value:
-                        self._calls.add(value)
-                        content = True
+        for position, call in enumerate(_objects(piece.get("tool_calls"))):
+            content |= self._take_call(index, position, call)
         self.started |= content
+        return content
+
+    def _take_call(self, choice: int, position: int, call: Mapping[str, Any]) -> bool:
+        function = call.get("function")
+        if not isinstance(function, dict):
+            return False
+        named = call.get("index")
+        slot = self._tools.setdefault((choice, named if type(named) is int else position), {})
+        if isinstance(call.get("id"), str):
+            slot.setdefault("id", call["id"])
+        content = False
+        for key in ("name", "arguments"):
+            value = function.get(key)
+            if isinstance(value, str) and value:
+                content = True
+                if self._calls.add(value):
+                    slot.setdefault(key, []).append(value)
         return content
 
 
@@ -250,10 +277,13 @@ class _Kept:
         self.pieces: list[str] = []
         self.size = 0
 
-    def add(self, piece: str) -> None:
-        if self.size < KEPT_TEXT:
+    def add(self, piece: str) -> bool:
+        """Keep a piece, or what fits of it; whether anything did."""
+        room = self.size < KEPT_TEXT
+        if room:
             self.pieces.append(piece[: KEPT_TEXT - self.size])
             self.size += len(piece)
+        return room
 
     def joined(self) -> str:
         if len(self.pieces) > 1:
