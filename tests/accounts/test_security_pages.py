@@ -1,0 +1,379 @@
+"""The tabs `security` and `api-keys`, with and without htmx, as everybody of the cast."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from models.accounts import Fingerprint, Session, User
+from models.accounts.credentials import CLI_EXPIRES, hash_token
+from models.admin import AuditLog
+from models.settings import Settings
+from tests import factories
+from tests.accounts.browsing import token_of
+from tests.factories import Person
+from views import guards
+
+HTMX = {"HX-Request": "true"}
+SECURITY, KEYS = "/profile?tab=security", "/profile?tab=api-keys"
+
+
+def form(person: Person, **more: str) -> dict[str, str]:
+    page = person.browser.get(KEYS if person.user else "/login")
+    return {"csrf_token": token_of(page), **more}
+
+
+def held(session: OrmSession) -> set[str]:
+    session.expire_all()
+    return set(session.scalars(select(Session.session_token)))
+
+
+def device(session: OrmSession, owner: Person, id: str = "codecane-cli-1") -> str:
+    factories.fingerprint(session, id, sig_hash="abc")
+    user = session.get_one(User, owner.id)
+    return factories.token(session, user, type="cli", fingerprint_id=id, expires=CLI_EXPIRES)
+
+
+# -- what is shown -------------------------------------------------------------------------------------------
+
+
+def test_security_shows_browsers_and_command_lines(session: OrmSession, alice: Person, bob: Person) -> None:
+    cli = device(session, alice)
+    device(session, bob, "bobs-device")
+    user = session.get_one(User, alice.id)
+    ended = factories.token(session, user, type="web", expires=factories.now() - timedelta(seconds=5))
+    page = alice.browser.get(SECURITY)
+    assert page.status_code == 200
+    assert "This browser" in page.text
+    assert "codecane-cli-1" in page.text
+    assert "Never" in page.text
+    assert "bobs-device" not in page.text
+    assert cli not in page.text
+    assert hash_token(ended) not in page.text
+
+
+def test_security_without_a_command_line(alice: Person) -> None:
+    page = alice.browser.get(SECURITY).text
+    assert "No command line is signed in" in page
+    assert "Sign out all" not in page
+    assert "Sign out of the others" not in page
+
+
+def test_keys_are_masked(session: OrmSession, alice: Person, bob: Person) -> None:
+    page = alice.browser.get(KEYS)
+    assert alice.token[:15] in page.text
+    assert alice.token not in page.text
+    assert bob.token[:15] not in page.text
+    assert page.headers["Cache-Control"] == "no-store"
+
+
+def test_no_keys_says_the_next_step(session: OrmSession, client: FlaskClient) -> None:
+    user = factories.user(session, "carol")
+    client.set_cookie("next-auth.session-token", factories.token(session, user, type="web"))
+    assert "No keys yet" in client.get(KEYS).text
+
+
+def test_there_is_no_other_tab(alice: Person) -> None:
+    assert alice.browser.get("/profile?tab=nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", [SECURITY, KEYS, "/profile/sessions/web/revocation", "/profile/sessions/cli/revocation"]
+)
+def test_signed_out_pages_go_to_sign_in(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith("/login?next=")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/profile/keys",
+        "/profile/keys/{token}/revocation",
+        "/profile/sessions/{token}/revocation",
+        "/profile/sessions/web/revocation",
+        "/profile/sessions/cli/revocation",
+    ],
+)
+def test_nobody_changes_nothing(session: OrmSession, alice: Person, anonymous: Person, path: str) -> None:
+    before = held(session)
+    path = path.format(token=hash_token(alice.token))
+    data = form(anonymous, typed="confirm", days="30")
+    answer = anonymous.browser.post(path, data=data)
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == "/login"
+    fragment = anonymous.browser.post(path, data=data, headers=HTMX)
+    assert fragment.status_code == 401
+    assert fragment.headers["HX-Redirect"] == "/login"
+    assert held(session) == before
+
+
+def test_strangers_revoke_nothing_of_others(
+    session: OrmSession, alice: Person, bob: Person, mallory: Person
+) -> None:
+    cli = device(session, alice)
+    before = held(session)
+    for person in (bob, mallory):
+        data = form(person, typed="confirm")
+        for kind in ("keys", "sessions"):
+            for token in (alice.token, cli):
+                for name in (hash_token(token), token):
+                    path = f"/profile/{kind}/{name}/revocation"
+                    assert person.browser.get(path).status_code == 404
+                    assert person.browser.post(path, data=data).status_code == 404
+        person.browser.post("/profile/sessions/cli/revocation", data=data)
+        person.browser.post("/profile/sessions/web/revocation", data=data)
+    assert held(session) == before
+
+
+@pytest.mark.parametrize("name", ["%00", "x", "../x", "%ff", "x" * 5000])
+def test_names_that_name_nothing(alice: Person, name: str) -> None:
+    data = form(alice)
+    for kind in ("keys", "sessions"):
+        assert alice.browser.get(f"/profile/{kind}/{name}/revocation").status_code in (404, 405)
+        assert alice.browser.post(f"/profile/{kind}/{name}/revocation", data=data).status_code in (404, 405)
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_made_and_shown_once(session: OrmSession, alice: Person, client: FlaskClient) -> None:
+    answer = alice.browser.post("/profile/keys", data=form(alice, name=" laptop ", days="30"))
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == KEYS
+    cookie = alice.browser.get_cookie("stoa-flow")
+    assert cookie is not None
+    page = alice.browser.get(KEYS).text
+    found = re.search(r"cb-pat-[0-9a-f]{64}", page)
+    assert found
+    token = found[0]
+    assert token not in alice.browser.get(KEYS).text
+    assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).json == {"id": alice.id}
+    row = session.get_one(Session, hash_token(token))
+    assert row.name == "laptop"
+    assert timedelta(days=29, hours=23) < row.expires - factories.now() <= timedelta(days=30)
+    assert [each.action for each in session.scalars(select(AuditLog))] == ["token.created"]
+
+
+def test_the_waiting_key_is_not_readable_in_the_cookie(alice: Person) -> None:
+    import base64
+    import zlib
+
+    alice.browser.post("/profile/keys", data=form(alice, days="30"))
+    cookie = alice.browser.get_cookie("stoa-flow")
+    assert cookie is not None
+    packed = cookie.value.lstrip(".").split(".")[0]
+    raw = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
+    text = zlib.decompress(raw) if cookie.value.startswith(".") else raw
+    assert b"new_key" in text
+    assert b"cb-pat-" not in text
+
+
+def test_with_htmx_a_made_key_moves_the_page(alice: Person) -> None:
+    answer = alice.browser.post("/profile/keys", data=form(alice, days="30"), headers=HTMX)
+    assert answer.status_code == 204
+    assert answer.headers["HX-Redirect"] == KEYS
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("days", ""),
+        ("days", "0"),
+        ("days", "366"),
+        ("days", "-1"),
+        ("days", "1.5"),
+        ("days", "٣"),
+        ("days", "9" * 50),
+        ("name", "x" * 101),
+        ("name", "a\0b"),
+        ("name", "a\nb"),
+    ],
+)
+def test_a_wrong_field_keeps_the_input(session: OrmSession, alice: Person, field: str, value: str) -> None:
+    before = held(session)
+    data = form(alice, **{"name": "kept", "days": "30", field: value})
+    page = alice.browser.post("/profile/keys", data=data)
+    assert page.status_code == 422
+    assert "<html" in page.text
+    assert 'aria-invalid="true"' in page.text
+    assert f'aria-describedby="{field}-e {field}-h"' in page.text
+    fragment = alice.browser.post("/profile/keys", data=data, headers=HTMX)
+    assert fragment.status_code == 422
+    assert "<html" not in fragment.text
+    assert "Your keys" not in fragment.text
+    assert held(session) == before
+
+
+def test_making_keys_on_the_page_is_limited(alice: Person) -> None:
+    data = form(alice, days="30")
+    codes = [alice.browser.post("/profile/keys", data=data).status_code for _ in range(21)]
+    assert codes == [303] * 20 + [429]
+    assert int(alice.browser.post("/profile/keys", data=data).headers["Retry-After"]) > 0
+
+
+def test_a_key_is_revoked_after_a_question(session: OrmSession, alice: Person, client: FlaskClient) -> None:
+    path = f"/profile/keys/{hash_token(alice.token)}/revocation"
+    page = alice.browser.get(path)
+    assert "<html" in page.text
+    assert "<dialog" not in page.text
+    assert "cannot be undone" in page.text
+    dialog = alice.browser.get(path, headers=HTMX)
+    assert "<html" not in dialog.text
+    assert "<dialog" in dialog.text
+    assert client.get("/api/v1/me", headers=alice.headers).status_code == 200
+    answer = alice.browser.post(path, data={"csrf_token": token_of(page)})
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == KEYS
+    assert "Key revoked." in alice.browser.get(KEYS).text
+    assert client.get("/api/v1/me", headers=alice.headers).status_code == 401
+    assert alice.browser.get(path).status_code == 404
+
+
+# -- sessions ------------------------------------------------------------------------------------------------
+
+
+def test_one_session_is_ended_after_a_question(session: OrmSession, alice: Person) -> None:
+    cli = device(session, alice)
+    path = f"/profile/sessions/{hash_token(cli)}/revocation"
+    page = alice.browser.get(path)
+    assert "Sign out this command line?" in page.text
+    answer = alice.browser.post(path, data={"csrf_token": token_of(page)})
+    assert answer.headers["Location"] == SECURITY
+    assert hash_token(cli) not in held(session)
+    assert session.get_one(Fingerprint, "codecane-cli-1").sig_hash is None
+
+
+def test_a_key_is_no_session(session: OrmSession, alice: Person) -> None:
+    path = f"/profile/sessions/{hash_token(alice.token)}/revocation"
+    assert alice.browser.post(path, data=form(alice)).status_code == 404
+    assert hash_token(alice.token) in held(session)
+
+
+def test_all_other_browsers_are_signed_out(session: OrmSession, alice: Person, bob: Person) -> None:
+    user = session.get_one(User, alice.id)
+    other = factories.token(session, user, type="web")
+    cli = device(session, alice)
+    before = held(session)
+    page = alice.browser.get("/profile/sessions/web/revocation")
+    answer = alice.browser.post("/profile/sessions/web/revocation", data={"csrf_token": token_of(page)})
+    assert answer.headers["Location"] == SECURITY
+    assert held(session) == before - {hash_token(other)}
+    assert hash_token(cli) in held(session)
+    assert "Signed out of 1 other browser." in alice.browser.get(SECURITY).text
+
+
+@pytest.mark.parametrize("typed", ["", "yes", "confirmed", "\0"])
+def test_all_command_lines_need_the_typed_word(session: OrmSession, alice: Person, typed: str) -> None:
+    device(session, alice)
+    before = held(session)
+    data = form(alice, typed=typed)
+    page = alice.browser.post("/profile/sessions/cli/revocation", data=data)
+    assert page.status_code == 422
+    assert "Type the word confirm." in page.text
+    fragment = alice.browser.post("/profile/sessions/cli/revocation", data=data, headers=HTMX)
+    assert fragment.status_code == 422
+    assert "<dialog" in fragment.text
+    assert 'aria-invalid="true"' in fragment.text
+    assert held(session) == before
+
+
+def test_all_command_lines_are_signed_out(session: OrmSession, alice: Person, bob: Person) -> None:
+    mine = {hash_token(device(session, alice, f"d{number}")) for number in range(2)}
+    theirs = hash_token(device(session, bob, "bobs"))
+    before = held(session)
+    answer = alice.browser.post("/profile/sessions/cli/revocation", data=form(alice, typed=" Confirm "))
+    assert answer.status_code == 303
+    assert held(session) == before - mine
+    assert theirs in held(session)
+
+
+# -- guards --------------------------------------------------------------------------------------------------
+
+
+def test_operators_are_named_and_verified(app: Flask, session: OrmSession) -> None:
+    root = factories.user(session, "root")
+    alice = factories.user(session, "alice")
+    with app.test_request_context():
+        assert guards.is_admin(root)
+        assert not guards.is_admin(alice)
+        assert not guards.is_admin(None)
+        root.email_verified = None
+        assert not guards.is_admin(root)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/admin/x", 403), ("/admin", 302)])
+def test_the_door_of_operators(app: Flask, path: str, status: int) -> None:
+    @guards.admin_required
+    def view() -> str:
+        return "in"
+
+    with app.test_request_context(path):
+        guards._identify_request()
+        answer = app.make_response(view())
+        assert answer.status_code == status
+        if status == 403:
+            assert answer.json == {"error": "Forbidden - not an admin"}
+
+
+def test_an_operator_enters_and_a_user_does_not(app: Flask, session: OrmSession) -> None:
+    from models.errors import Forbidden
+
+    @guards.admin_required
+    def view() -> str:
+        return "in"
+
+    for name in ("root", "alice"):
+        token = factories.token(session, factories.user(session, name), type="web")
+        with app.test_request_context("/admin", headers={"Cookie": f"next-auth.session-token={token}"}):
+            if name == "root":
+                assert view() == "in"
+            else:
+                with pytest.raises(Forbidden):
+                    view()
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:nonsense", "::ffff:nonsense"),
+    ],
+)
+def test_limits_count_networks_not_single_ipv6_addresses(app: Flask, address: str, key: str) -> None:
+    with app.test_request_context(environ_base={"REMOTE_ADDR": address}):
+        assert guards.caller_address() == key
+
+
+def test_every_answer_is_secured(client: FlaskClient) -> None:
+    for path in ("/login", "/api/auth/session", "/nowhere"):
+        headers = client.get(path).headers
+        assert headers["X-Frame-Options"] == "SAMEORIGIN"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "Referrer-Policy" in headers
+        assert headers["X-Request-Id"]
+    assert "script-src 'self'" in client.get("/login").headers["Content-Security-Policy"]
+    assert "Access-Control-Allow-Origin" not in client.get("/login").headers
+
+
+def test_behind_https_the_cookie_is_secure(
+    app: Flask, settings: Settings, session: OrmSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secured = settings.model_copy(update={"stoa_base_url": "https://stoa.example.org"})
+    monkeypatch.setitem(app.extensions, "settings", secured)
+    user = factories.user(session, "carol")
+    token = factories.token(session, user, type="web", expires=factories.now() + timedelta(days=3))
+    client = app.test_client()
+    client.set_cookie("next-auth.session-token", token)
+    answer = client.get("/api/auth/session")
+    cookie = answer.headers["Set-Cookie"]
+    assert cookie.startswith(f"__Secure-next-auth.session-token={token};")
+    assert "Secure" in cookie
+    assert answer.headers["Strict-Transport-Security"].startswith("max-age=")
