@@ -17,6 +17,11 @@ CREATE INDEX idx_credit_ledger_spendable ON credit_ledger ((coalesce(org_id, use
 CREATE INDEX idx_credit_entry_charge ON credit_entry (account_id, cause) WHERE kind = 'debit' AND message_id IS NULL;
 
 
+-- Rows that are updated by every call without a change to an index: room for the new version on the same page.
+ALTER TABLE usage_rollup SET (fillfactor = 70);
+ALTER TABLE credit_account SET (fillfactor = 70);
+
+
 CREATE FUNCTION credit_account_lock(p_user text, p_org text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE

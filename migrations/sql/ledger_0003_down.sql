@@ -15,3 +15,5 @@ DROP FUNCTION credit_account_lock;
 DROP TYPE gateway_facts;
 DROP INDEX idx_credit_entry_charge;
 DROP INDEX idx_credit_ledger_spendable;
+ALTER TABLE usage_rollup RESET (fillfactor);
+ALTER TABLE credit_account RESET (fillfactor);

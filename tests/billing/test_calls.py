@@ -1,8 +1,10 @@
 """A call's way through the ledger: admission, hold, settlement, failure, sweep."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -12,6 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from models import billing
@@ -545,6 +548,53 @@ def _kill_all_but_the_tests_own(session: Session) -> None:
         )
     )
     session.commit()
+
+
+def until_settling_waits(engine: Engine, then: str = "1") -> None:
+    """Wait until a settlement waits for a lock; `then` is selected of it."""
+    waiting = text(
+        f"SELECT {then} FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND query LIKE '%gateway_settle%' AND datname = current_database()"
+    )
+    with engine.connect() as connection:
+        while not connection.execute(waiting).all():
+            connection.rollback()  # a transaction sees the activity of its beginning
+            time.sleep(0.01)
+
+
+def test_a_settlement_cut_off_while_it_waits_is_done_once(
+    session: Session, gate: Engine, engine: Engine
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    admission = admit(gate, alice)
+    session.execute(select(CreditAccount).where(CreditAccount.id == alice.id).with_for_update())
+    with ThreadPoolExecutor(1) as pool:
+        settling = pool.submit(billing.settle, gate, admission, call(5), now=NOW)
+        until_settling_waits(engine, then="pg_terminate_backend(pid)")
+        session.rollback()
+        assert not settling.result().duplicate
+    assert balances(session, alice.account) == [95]
+    assert_proved(session)
+
+
+def test_a_deadlock_with_somebody_elses_transaction_is_tried_again(
+    session: Session, gate: Engine, engine: Engine
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    admission = admit(gate, alice)
+    # the wrong order: the user's row first, then the account
+    session.execute(text("UPDATE \"user\" SET email = 'new@example.org' WHERE id = :id"), {"id": alice.id})
+    with ThreadPoolExecutor(1) as pool:
+        settling = pool.submit(billing.settle, gate, admission, call(5), now=NOW)
+        until_settling_waits(engine)
+        with suppress(OperationalError):
+            billing.grant(session, alice.account, 5, "admin", operation_id="gift", now=NOW)
+        session.rollback()
+        assert settling.result().credits == 5
+    assert balances(session, alice.account) == [95]
+    assert_proved(session)
 
 
 def test_a_worker_killed_amid_a_statement_poisons_no_connection(
