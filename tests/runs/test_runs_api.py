@@ -442,7 +442,7 @@ def test_a_step_is_recorded_as_sent(session: OrmSession, alice: Person) -> None:
     assert (step.credits, step.child_run_ids, step.message_id) == (Decimal("1.25"), ["c1"], "chatcmpl-1")
     assert step.created_at == begins
     assert step.duration_ms is not None
-    assert step.duration_ms >= 4999
+    assert step.duration_ms >= 4000
 
 
 def test_a_bare_step_gets_the_defaults(session: OrmSession, alice: Person) -> None:
