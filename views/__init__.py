@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from views import accounts, errors, format, gateway, guards, health, htmx, look, pages, profile, usage
+from views import accounts, errors, format, gateway, guards, health, htmx, look, pages, profile, runs, usage
 from views.accounts import providers
 from views.api import accounts as accounts_api
 from views.api import gateway as gateway_api
@@ -32,6 +32,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
     app.register_blueprint(demo_commands.bp)
+    app.register_blueprint(runs.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(accounts.bp)
     app.register_blueprint(accounts_api.bp)

@@ -31,6 +31,8 @@ class Bucket:
     tokens: int
     price: Decimal | None
     cost: Decimal | None
+    apart: bool = False
+    """Output without its reasoning, which has a price of its own."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,31 @@ class CallDetail:
     def tokens(self) -> int:
         """All tokens, each counted once."""
         return sum(bucket.tokens for bucket in self.buckets)
+
+    @property
+    def explanation(self) -> str:
+        """How the cost became the charge, in a sentence or two."""
+        call, words = self.call, []
+        if self.priced is None:
+            words.append("The provider reported the cost of this call.")
+        elif abs(self.priced - call.cost) >= Decimal("0.000001"):
+            words.append(f"The provider reported this cost; the prices come to ${self.priced:.6f}.")
+        exact = Decimal(call.micro_credits) / MILLION
+        if self.byok:
+            words.append("Your own provider key paid, so nothing was charged.")
+        elif call.carry_credits:
+            words.append(
+                "Fractions of earlier calls had added up to a whole credit, which this call completed."
+            )
+        elif call.credits == 0 and call.micro_credits:
+            words.append(
+                f"Less than half a credit ({exact:.6f}): kept on the account until fractions make one."
+            )
+        elif exact:
+            words.append(f"Exactly {exact:.4f} credits with the margin; whole credits are charged.")
+        elif call.cost == 0:
+            words.append("This model is free.")
+        return " ".join(words)
 
     @property
     def tokens_per_second(self) -> Decimal | None:
@@ -144,11 +171,11 @@ def _buckets(call: GatewayCall) -> list[Bucket]:
         ("Output", call.output_tokens - (reasoning if apart else 0), "output"),
         *([("Reasoning", reasoning, "reasoning")] if apart else []),
     ]
-    return [_bucket(name, tokens, _figure(call.price, key)) for name, tokens, key in rows]
+    return [_bucket(name, tokens, _figure(call.price, key), apart) for name, tokens, key in rows]
 
 
-def _bucket(name: str, tokens: int, price: Decimal | None) -> Bucket:
-    return Bucket(name, tokens, price, None if price is None else price * tokens / MILLION)
+def _bucket(name: str, tokens: int, price: Decimal | None, apart: bool) -> Bucket:
+    return Bucket(name, tokens, price, None if price is None else price * tokens / MILLION, apart)
 
 
 def _figure(price: Mapping[str, Any] | None, key: str) -> Decimal | None:

@@ -141,6 +141,14 @@ def line_of(user_id: str, run_id: str) -> RunLine:
     return RunLine(run, sums_of(user_id, [run.id])[run.id], now())
 
 
+def parent_of(user_id: str, run: AgentRun) -> AgentRun | None:
+    """The run that spawned `run`, when it is the user's, too."""
+    if run.parent_run_id is None:
+        return None
+    query = select(AgentRun).where(AgentRun.user_id == user_id, AgentRun.id == run.parent_run_id)
+    return db.session.scalar(query.where(AgentRun.id != run.id))
+
+
 def runs_of(user_id: str, chosen: RunFilter, after: str | None = None, limit: int = PAGE_SIZE) -> RunPage:
     """A page of the user's runs, newest first, after the key `after`. Three queries, whatever their number.
 

@@ -77,6 +77,10 @@ class Entry:
     request_id: str | None = None
     more: bool = False
 
+    def took_ms(self, seen_at: datetime) -> int:
+        """How long it took, or has been going on when it is looked at."""
+        return max(0, int(((self.ends or seen_at) - self.starts) / timedelta(milliseconds=1)))
+
 
 @dataclass(frozen=True)
 class Window:

@@ -1,0 +1,265 @@
+"""The pages of runs: the list, one run on its timeline, one model call opened. Only the viewer's own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Blueprint, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from models.accounts import User
+from models.db import now
+from models.errors import NotFound
+from models.runs import RUN_STATUSES, calls, history, trace
+from models.runs.history import RunFilter, RunLine
+from models.runs.trace import Branch, Entry, Window
+from views.charts import Span, Waterfall, waterfall
+from views.guards import cookie_user, login_required
+from views.htmx import render, wants_fragment
+
+bp = Blueprint("runs", __name__)
+
+WHEN = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
+STOP_POLLING = 286
+MAX_AGENT = 200
+
+
+@bp.app_template_filter("agent_name")
+def agent_name(run: Any) -> str:
+    """The agent's name without publisher and version; never empty."""
+    return trace.name_of(run)
+
+
+@bp.app_template_filter("run_size")
+def run_size(branch: Branch) -> int:
+    """How many runs are in a tree, its root included."""
+    return 1 + sum(run_size(child) for child in branch.children)
+
+
+@bp.get("/runs")
+@login_required
+def runs() -> ResponseReturnValue:
+    """My runs, newest first. With htmx the list alone, or with a key only what follows it."""
+    user = _viewer()
+    asked = Asked.of(request.args)
+    after = request.args.get("after") or None
+    page = None if asked.errors else history.runs_of(user.id, asked.chosen, after)
+    nothing_yet = page is not None and not (page.lines or after) and not history.has_runs(user.id)
+    context: dict[str, Any] = {
+        "asked": asked,
+        "page": page,
+        "after": after,
+        "nothing_yet": nothing_yet,
+        "next_href": page and page.next and asked.href(after=page.next),
+    }
+    if wants_fragment():
+        partial = "runs/_more.html" if after else "runs/_list.html"
+        response = render("runs/runs.html", partial=partial, status=422 if asked.errors else 200, **context)
+        if not after:
+            response.headers["HX-Push-Url"] = asked.href()
+        return response
+    return render(
+        "runs/runs.html",
+        partial="runs/_list.html",
+        status=422 if asked.errors else 200,
+        agents=history.agents_of(user.id),
+        **context,
+    )
+
+
+@bp.get("/runs/<run_id>")
+@login_required
+def run(run_id: str) -> ResponseReturnValue:
+    """One run: what it cost, and its steps, calls and spawned runs on one timeline, a window at a time."""
+    user = _viewer()
+    line = history.line_of(user.id, run_id)
+    place = {key: value for key in ("after", "before", "at") if (value := request.args.get(key))}
+    tail = place.get("at") == "end" or (line.live and not place)
+    found = trace.trace_of(user.id, line, after=place.get("after"), before=place.get("before"), tail=tail)
+    here = url_for("runs.run", run_id=run_id)
+    return render(
+        "runs/run.html",
+        partial="runs/_run.html",
+        line=line,
+        run=line.run,
+        parent=history.parent_of(user.id, line.run),
+        trace=found,
+        drawing=_drawing(found.window),
+        claim=_claim(line),
+        here=here,
+        poll_href=_with(here, **(place if place else {"at": "end"} if tail else {})),
+    )
+
+
+@bp.get("/runs/<run_id>/row")
+@login_required
+def row(run_id: str) -> ResponseReturnValue:
+    """The run as a row of the list, for a row that refreshes itself. One that is gone takes its row with it."""
+    user = _viewer()
+    if not wants_fragment():
+        return redirect(url_for("runs.run", run_id=run_id), 303)
+    try:
+        line = history.line_of(user.id, run_id)
+    except NotFound:
+        return "", STOP_POLLING
+    return render("runs/_row.html", partial="runs/_row.html", line=line)
+
+
+@bp.get("/runs/<run_id>/calls/<request_id>")
+@login_required
+def call(run_id: str, request_id: str) -> ResponseReturnValue:
+    """One model call: tokens, prices, ledger entries, times and messages. With htmx without the page around it."""
+    user = _viewer()
+    mine = history.run_of(user.id, run_id)
+    every = request.args.get("messages") == "all"
+    return render(
+        "runs/call.html",
+        partial="runs/_call.html",
+        run=mine,
+        detail=calls.call_of(user.id, mine, request_id, all_messages=every),
+        here=url_for("runs.call", run_id=run_id, request_id=request_id),
+        every=every,
+        fragment=wants_fragment(),
+    )
+
+
+def _viewer() -> User:
+    user = cookie_user()
+    assert user is not None
+    return user
+
+
+# -- the filter of the list ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the form of the list says: its values as they were entered, the filter they make, and what is wrong."""
+
+    values: Mapping[str, str]
+    chosen: RunFilter
+    errors: Mapping[str, str]
+
+    @classmethod
+    def of(cls, args: Mapping[str, str]) -> "Asked":
+        """Read a query string. Empty fields count as not given."""
+        values = {
+            key: args.get(key, "").replace("\x00", "").strip()
+            for key in ("agent", "status", "when", "from", "to", "spawned")
+        }
+        errors: dict[str, str] = {}
+        if len(values["agent"]) > MAX_AGENT:
+            errors["agent"] = f"Enter at most {MAX_AGENT} characters"
+        if values["status"] and values["status"] not in RUN_STATUSES:
+            errors["status"] = "Choose a state of the list"
+        since, until = _stretch(values, errors)
+        chosen = RunFilter(
+            agent=values["agent"],
+            status=values["status"] or None,
+            since=since,
+            until=until,
+            spawned=bool(values["spawned"]) or bool(values["agent"]),
+        )
+        return cls(values, chosen, errors)
+
+    def href(self, **changes: str) -> str:
+        """The address of this list with some fields changed; empty ones are left out."""
+        values = {**self.values, **changes}
+        if values["when"] != "custom":
+            values = {**values, "from": "", "to": ""}
+        return _with(url_for("runs.runs"), **values)
+
+    @property
+    def chips(self) -> list[tuple[str, str]]:
+        """The filters in use, in words, and the address without each."""
+        values, found = self.values, []
+        if values["agent"]:
+            found.append((f"Agent: {values['agent']}", self.href(agent="")))
+        if values["status"]:
+            found.append((values["status"].capitalize(), self.href(status="")))
+        if self.chosen.since or self.chosen.until:
+            words = {"24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
+            from_to = [
+                part
+                for part in (
+                    values["from"] and f"from {values['from']}",
+                    values["to"] and f"to {values['to']}",
+                )
+                if part
+            ]
+            text = words.get(values["when"]) or " ".join(from_to).capitalize()
+            found.append((text, self.href(when="")))
+        if values["spawned"]:
+            found.append(("Spawned runs too", self.href(spawned="")))
+        return found
+
+
+def _stretch(values: Mapping[str, str], errors: dict[str, str]) -> tuple[datetime | None, datetime | None]:
+    """The half-open stretch of time: one of the presets up to now, or UTC days, both counted."""
+    when = values["when"]
+    if when in WHEN:
+        return now() - WHEN[when], None
+    if when == "":
+        return None, None
+    if when != "custom":
+        errors["when"] = "Choose a time of the list"
+        return None, None
+    first, last = _day("from", values, errors), _day("to", values, errors)
+    if first and last and last < first:
+        errors["to"] = "Enter a day that is not before the first"
+    return first, last + timedelta(days=1) if last else None
+
+
+def _day(key: str, values: Mapping[str, str], errors: dict[str, str]) -> datetime | None:
+    if not values[key]:
+        return None
+    try:
+        day = date.fromisoformat(values[key])
+    except ValueError:
+        day = date.min
+    if not 2000 <= day.year <= 2999:
+        errors[key] = "Enter a day like 2026-11-20"
+        return None
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _with(path: str, **query: str) -> str:
+    query = {key: value for key, value in query.items() if value}
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the client reported at the end of its run, where that is not what was recorded and billed here."""
+
+    credits: str = ""
+    steps: str = ""
+
+
+def _claim(line: RunLine) -> Claim:
+    run, sums = line.run, line.sums
+    if run.status == "running":
+        return Claim()
+    own, every, steps = run.direct_credits or 0, run.total_credits or 0, run.total_steps or 0
+    counted = [f"{every:,.2f}".removesuffix(".00")] if every != sums.all.credits else []
+    if own != sums.own.credits and own != every:
+        counted.append(f"{own:,.2f} of them own".replace(".00 ", " "))
+    return Claim(", ".join(counted), f"{steps:,}" if steps != sums.steps else "")
+
+
+# -- the timeline --------------------------------------------------------------------------------------------
+
+
+def _drawing(window: Window) -> Waterfall:
+    """The window's rows on its own axis; what lies outside is cut at its edges."""
+    return waterfall([_span(entry, window) for entry in window.entries], now=window.ends)
+
+
+def _span(entry: Entry, window: Window) -> Span:
+    starts = min(max(entry.starts, window.starts), window.ends)
+    ends = None if entry.ends is None else min(max(entry.ends, starts), window.ends)
+    if entry.depth == 0 and window.later:
+        ends = window.ends
+    return Span(entry.kind, starts, ends, entry.state == "failed", entry.first_token)
