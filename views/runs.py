@@ -49,7 +49,7 @@ def runs() -> ResponseReturnValue:
     nothing_yet = page is not None and not (page.lines or after) and not history.has_runs(user.id)
     context: dict[str, Any] = {
         "asked": asked,
-        "page": page,
+        "listed": page,
         "after": after,
         "nothing_yet": nothing_yet,
         "next_href": page and page.next and asked.href(after=page.next),

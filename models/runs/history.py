@@ -11,7 +11,20 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, cast, func, literal, select, true, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    RowMapping,
+    Select,
+    Text,
+    and_,
+    cast,
+    func,
+    literal,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
@@ -260,11 +273,16 @@ def spent_columns() -> list[ColumnElement[Any]]:
     return [func.count().label("calls"), failed, *summed]
 
 
+def text_array(items: Sequence[ColumnElement[str] | InstrumentedAttribute[str]]) -> ColumnElement[Any]:
+    """A text[] of expressions; the driver would make it varchar[], which no operator compares with text[]."""
+    return cast(array(items), ARRAY(Text))
+
+
 def descends(
     member: type[AgentRun], user_id: str, run_id: str | InstrumentedAttribute[str]
 ) -> ColumnElement[bool]:
     """`member` is the user's and names `run_id` among its ancestors. Somebody else's claim is not seen."""
-    named = array([run_id if not isinstance(run_id, str) else literal(run_id)])
+    named = text_array([literal(run_id) if isinstance(run_id, str) else run_id])
     return and_(member.user_id == user_id, member.ancestor_run_ids.bool_op("@>")(named), member.id != run_id)
 
 

@@ -23,7 +23,6 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import aliased, defer
 
 from models.billing import CreditHold
@@ -40,9 +39,11 @@ from models.runs.history import (
     sealed,
     spent_columns,
     sums_of,
+    text_array,
 )
 from models.runs.run import AgentRun, AgentStep
 
+INT32_MAX = 2**31 - 1
 WINDOW = 200
 """Steps, calls and spawned runs of the run itself on one page."""
 FAMILY = 200
@@ -112,12 +113,14 @@ class ModelSum:
 
 @dataclass(frozen=True)
 class Trace:
-    """What the page of a run shows below its head. `unlisted` spawned runs are left out of the tree."""
+    """What the page of a run shows below its head. `unlisted` spawned runs are left out of the tree; `held` are
+    the credits set aside for calls in progress."""
 
     window: Window
     tree: Branch
     unlisted: int
     models: Sequence[ModelSum]
+    held: int
 
 
 def trace_of(
@@ -133,9 +136,14 @@ def trace_of(
     members = _members(user_id, [item.id for item in spine if item.kind == _RUN])
     known = {member.id: member for member in [*family, *members]}
     sums = sums_of(user_id, known) | {run.id: line.sums}
-    window = _WindowBuilder(user_id, line, spine, members, sums).build(earlier, later)
+    held = _held(user_id, [run.id, *known]) if line.live else []
+    window = _WindowBuilder(user_id, line, spine, members, sums, held).build(earlier, later)
     return Trace(
-        window, nest(run, family, sums), max(0, line.sums.spawned - len(family)), _models(user_id, line)
+        window,
+        nest(run, family, sums),
+        max(0, line.sums.spawned - len(family)),
+        _models(user_id, line),
+        sum(hold.amount for hold in held),
     )
 
 
@@ -270,7 +278,7 @@ def _place(key: str) -> tuple[datetime, int, int, str]:
     when, rest = opened(key)
     kind, _, rest = rest.partition(".")
     number, _, item_id = rest.partition(".")
-    if kind not in ("0", "1", "2") or not re.fullmatch(r"[0-9]{1,10}", number):
+    if kind not in ("0", "1", "2") or not re.fullmatch(r"[0-9]{1,10}", number) or int(number) > INT32_MAX:
         raise Invalid("This link into the trace is broken. Open the run again.", code="bad_key", status=400)
     return when, int(kind), int(number), item_id
 
@@ -287,7 +295,7 @@ def _members(user_id: str, run_ids: Sequence[str]) -> list[AgentRun]:
     """The spawned runs of a window, and those below them."""
     if not run_ids:
         return []
-    ids = array([literal(run_id) for run_id in run_ids])
+    ids = text_array([literal(run_id) for run_id in run_ids])
     among = or_(AgentRun.id.in_(run_ids), AgentRun.ancestor_run_ids.bool_op("&&")(ids))
     query = select(AgentRun).where(AgentRun.user_id == user_id, among)
     # the window's own come first, so that the bound cuts off what is nested, not what was asked for
@@ -369,6 +377,7 @@ class _WindowBuilder:
         spine: Sequence[_Item],
         members: Sequence[AgentRun],
         sums: dict[str, RunSums],
+        held: Sequence[CreditHold],
     ) -> None:
         self.line, self.spine, self.sums = line, spine, sums
         self.members = {member.id: member for member in members}
@@ -376,7 +385,7 @@ class _WindowBuilder:
         self.steps = _steps(spine, line.run.id)
         self.nested = _nested_calls(user_id, list(self.members))
         self.per_run = _calls_each(list(self.members)) if self.members else 0
-        self.held = _held(user_id, [line.run.id, *self.members]) if line.live else []
+        self.held = held
         self.begins = {item.id: item.at for item in spine if item.kind == _STEP}
 
     def build(self, earlier: str | None, later: str | None) -> Window:
