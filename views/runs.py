@@ -74,10 +74,15 @@ def runs() -> ResponseReturnValue:
 def run(run_id: str) -> ResponseReturnValue:
     """One run: what it cost, and its steps, calls and spawned runs on one timeline, a window at a time."""
     user = _viewer()
-    line = history.line_of(user.id, run_id)
     place = {key: value for key in ("after", "before", "at") if (value := request.args.get(key))}
-    tail = place.get("at") == "end" or (line.live and not place)
-    found = trace.trace_of(user.id, line, after=place.get("after"), before=place.get("before"), tail=tail)
+    found = trace.trace_of(
+        user.id,
+        run_id,
+        after=place.get("after"),
+        before=place.get("before"),
+        tail=place["at"] == "end" if place.get("at") else None if not place else False,
+    )
+    line = found.line
     here = url_for("runs.run", run_id=run_id)
     return render(
         "runs/run.html",
@@ -89,7 +94,7 @@ def run(run_id: str) -> ResponseReturnValue:
         drawing=_drawing(found.window),
         claim=_claim(line),
         here=here,
-        poll_href=_with(here, **(place if place else {"at": "end"} if tail else {})),
+        poll_href=_with(here, **(place or {"at": "end"})),
     )
 
 

@@ -114,7 +114,8 @@ def call_of(user_id: str, run: AgentRun, request_id: str, *, all_messages: bool 
     At most 60 messages are read unless `all_messages`, then at most 2,000: the last ones.
     """
     mine = (GatewayCall.user_id == user_id, GatewayCall.run_id == run.id)
-    call = db.session.scalar(select(GatewayCall).where(*mine, GatewayCall.request_id == request_id))
+    query = select(GatewayCall).where(*mine, GatewayCall.request_id == request_id)
+    call = None if "\x00" in request_id else db.session.scalar(query)
     if call is None:
         raise NotFound("There is no such call in this run")
     byok, said = _said(user_id, call, MOST_MESSAGES if all_messages else MESSAGES_SHOWN)

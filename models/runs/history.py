@@ -5,33 +5,17 @@ Ancestor ids are the client's claim. A run is part of another one only when both
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    RowMapping,
-    Select,
-    Text,
-    and_,
-    cast,
-    func,
-    literal,
-    select,
-    true,
-    tuple_,
-)
-from sqlalchemy.dialects.postgresql import array
-from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy.orm import aliased
 
-from models.db import BigInt, db, now
+from models.db import db, now
 from models.errors import Invalid, NotFound
-from models.gateway import GatewayCall
-from models.runs.run import AgentRun, AgentStep
+from models.runs.run import AgentRun
+from models.runs.sums import RunSums, sums_of
 
 PAGE_SIZE = 25
 QUIET_AFTER = timedelta(hours=24)
@@ -52,51 +36,6 @@ class RunFilter:
     def narrows(self) -> bool:
         """Whether it leaves anything out that a plain list shows."""
         return bool(self.agent or self.status or self.since or self.until)
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What model calls took. `credits` are what the ledger billed, `cost` dollars; the token buckets are disjoint
-    but for `reasoning_tokens`, which are part of the output."""
-
-    calls: int = 0
-    failed: int = 0
-    uncached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    cache_read_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    latency_ms: int = 0
-    cost: Decimal = Decimal(0)
-    credits: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """All tokens, each counted once."""
-        return (
-            self.uncached_input_tokens + self.cache_write_tokens + self.cache_read_tokens + self.output_tokens
-        )
-
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(**{name: getattr(self, name) + getattr(other, name) for name in SPENT})
-
-    def __sub__(self, other: "Spent") -> "Spent":
-        return Spent(**{name: getattr(self, name) - getattr(other, name) for name in SPENT})
-
-
-SPENT = tuple(part.name for part in fields(Spent))
-
-
-@dataclass(frozen=True)
-class RunSums:
-    """What a run did itself (`own`), what it and all it spawned did (`all`), and when it was last heard of."""
-
-    own: Spent = field(default_factory=Spent)
-    all: Spent = field(default_factory=Spent)
-    steps: int = 0
-    spawned: int = 0
-    spawned_failed: int = 0
-    last_news: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +81,8 @@ class RunPage:
 
 def run_of(user_id: str, run_id: str) -> AgentRun:
     """The user's run. Raises NotFound, also for somebody else's."""
-    run = db.session.scalar(select(AgentRun).where(AgentRun.user_id == user_id, AgentRun.id == _text(run_id)))
+    query = select(AgentRun).where(AgentRun.user_id == user_id, AgentRun.id == run_id)
+    run = None if "\x00" in run_id else db.session.scalar(query)
     if run is None:
         raise NotFound("There is no such run here")
     return run
@@ -163,7 +103,7 @@ def parent_of(user_id: str, run: AgentRun) -> AgentRun | None:
 
 
 def runs_of(user_id: str, chosen: RunFilter, after: str | None = None, limit: int = PAGE_SIZE) -> RunPage:
-    """A page of the user's runs, newest first, after the key `after`. Three queries, whatever their number.
+    """A page of the user's runs, newest first, after the key `after`. Four queries, whatever their number.
 
     Raises Invalid for a key that this function did not make.
     """
@@ -196,94 +136,6 @@ def agents_of(user_id: str, limit: int = 50) -> list[str]:
 def has_runs(user_id: str) -> bool:
     """Whether the user ever started a run."""
     return db.session.scalar(select(AgentRun.id).where(AgentRun.user_id == user_id).limit(1)) is not None
-
-
-def sums_of(user_id: str, run_ids: Iterable[str]) -> dict[str, RunSums]:
-    """The sums of the user's runs, in one query whatever their number. Ids of others get nil."""
-    ids = sorted(set(run_ids))
-    sums = {run_id: RunSums() for run_id in ids}
-    if ids:
-        for row in db.session.execute(_sums_query(user_id, ids)).mappings():
-            sums[row["top"]] = _added(sums[row["top"]], row)
-    return sums
-
-
-def _sums_query(user_id: str, ids: Sequence[str]) -> Select[Any]:
-    top, member = aliased(AgentRun), aliased(AgentRun)
-    columns = (member.id, member.status, member.created_at, member.completed_at)
-    itself = select(member.id.label("top"), *columns).where(member.user_id == user_id, member.id.in_(ids))
-    spawned = (
-        select(top.id.label("top"), *columns)
-        .join(member, descends(member, user_id, top.id))
-        .where(top.user_id == user_id, top.id.in_(ids))
-    )
-    family = itself.union_all(spawned).subquery("family")
-    calls = (
-        select(*spent_columns(), func.max(GatewayCall.finished_at).label("last"))
-        .where(GatewayCall.user_id == user_id, GatewayCall.run_id == family.c.id)
-        .lateral("calls")
-    )
-    steps = (
-        select(func.count().label("steps"), func.max(AgentStep.completed_at).label("last"))
-        .where(AgentStep.agent_run_id == family.c.id)
-        .lateral("steps")
-    )
-    own = family.c.id == family.c.top
-    last = func.greatest(family.c.created_at, family.c.completed_at, calls.c.last, steps.c.last)
-    return (
-        select(
-            family.c.top,
-            own.label("own"),
-            func.count().label("runs"),
-            func.count().filter(family.c.status == "failed").label("runs_failed"),
-            cast(func.sum(steps.c.steps), BigInt).label("steps"),
-            func.max(last).label("last_news"),
-            *(
-                func.sum(calls.c[name]).label(name)
-                if name == "cost"
-                else cast(func.sum(calls.c[name]), BigInt).label(name)
-                for name in SPENT
-            ),
-        )
-        .select_from(family)
-        .join(calls, true())
-        .join(steps, true())
-        .group_by(family.c.top, own)
-    )
-
-
-def _added(sums: RunSums, row: RowMapping) -> RunSums:
-    spent = Spent(**{name: row[name] for name in SPENT})
-    known = [moment for moment in (sums.last_news, row["last_news"]) if moment]
-    if row["own"]:
-        sums = replace(sums, own=spent, steps=row["steps"])
-    else:
-        sums = replace(sums, spawned=row["runs"], spawned_failed=row["runs_failed"])
-    return replace(sums, all=sums.all + spent, last_news=max(known, default=None))
-
-
-def spent_columns() -> list[ColumnElement[Any]]:
-    """The columns of `Spent`, summed over the calls of a query."""
-    summed = [
-        func.coalesce(func.sum(getattr(GatewayCall, name)), 0).label(name)
-        for name in SPENT
-        if name not in ("calls", "failed")
-    ]
-    failed = func.count().filter(GatewayCall.state == "failed").label("failed")
-    return [func.count().label("calls"), failed, *summed]
-
-
-def text_array(items: Sequence[ColumnElement[str] | InstrumentedAttribute[str]]) -> ColumnElement[Any]:
-    """A text[] of expressions; the driver would make it varchar[], which no operator compares with text[]."""
-    return cast(array(items), ARRAY(Text))
-
-
-def descends(
-    member: type[AgentRun], user_id: str, run_id: str | InstrumentedAttribute[str]
-) -> ColumnElement[bool]:
-    """`member` is the user's and names `run_id` among its ancestors. Somebody else's claim is not seen."""
-    named = text_array([literal(run_id) if isinstance(run_id, str) else run_id])
-    return and_(member.user_id == user_id, member.ancestor_run_ids.bool_op("@>")(named), member.id != run_id)
 
 
 def _conditions(user_id: str, chosen: RunFilter) -> list[ColumnElement[bool]]:
@@ -327,7 +179,3 @@ def _broken_link() -> Invalid:
 
 def _ms(span: timedelta) -> int:
     return int(span / timedelta(milliseconds=1))
-
-
-def _text(value: str) -> str:
-    return value.replace("\x00", "")

@@ -5,10 +5,10 @@ Steps come from the client, calls from the gateway, and nothing ties them but id
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import (
     ColumnElement,
@@ -26,22 +26,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased, defer
 
 from models.billing import CreditHold
-from models.db import db
+from models.db import db, now
 from models.errors import Invalid
 from models.gateway import GatewayCall
-from models.runs.history import (
-    SPENT,
-    RunLine,
-    RunSums,
-    Spent,
-    descends,
-    opened,
-    sealed,
-    spent_columns,
-    sums_of,
-    text_array,
-)
+from models.runs.history import RunLine, opened, run_of, sealed
 from models.runs.run import AgentRun, AgentStep
+from models.runs.sums import Kin, RunSums, Spent, added_up, kin_of, spent_columns, spent_of, text_array
 
 INT32_MAX = 2**31 - 1
 WINDOW = 200
@@ -113,9 +103,10 @@ class ModelSum:
 
 @dataclass(frozen=True)
 class Trace:
-    """What the page of a run shows below its head. `unlisted` spawned runs are left out of the tree; `held` are
+    """What the page of a run shows: its head (`line`), a window, the tree, models. `unlisted` spawned runs are left out of the tree; `held` are
     the credits set aside for calls in progress."""
 
+    line: RunLine
     window: Window
     tree: Branch
     unlisted: int
@@ -124,65 +115,80 @@ class Trace:
 
 
 def trace_of(
-    user_id: str, line: RunLine, *, after: str | None = None, before: str | None = None, tail: bool = False
+    user_id: str,
+    run_id: str,
+    *,
+    after: str | None = None,
+    before: str | None = None,
+    tail: bool | None = None,
 ) -> Trace:
-    """The trace of the user's run: the window after or before a key, the last one, or else the first.
+    """The trace of the user's run: the window after or before a key, the last one (`tail`), or else the first.
+    `tail` None: the last one while the run goes on.
 
-    A fixed number of queries, each bounded. Raises Invalid for a key that did not come from here.
+    A fixed number of queries. Raises NotFound, also for somebody else's run; Invalid for a key not made here.
     """
-    run = line.run
-    spine, earlier, later = _spine(user_id, run, after, before, tail)
-    family = _family(user_id, run.id)
-    members = _members(user_id, [item.id for item in spine if item.kind == _RUN])
-    known = {member.id: member for member in [*family, *members]}
-    sums = sums_of(user_id, known) | {run.id: line.sums}
-    held = _held(user_id, [run.id, *known]) if line.live else []
-    window = _WindowBuilder(user_id, line, spine, members, sums, held).build(earlier, later)
+    run = run_of(user_id, run_id)
+    kin = kin_of(user_id, [run.id])
+    sums = added_up(user_id, kin, [member.id for member in kin])
+    line = RunLine(run, sums[run.id], now())
+    parents = hang(run.id, kin)
+    direct = [member for member in kin if member.id in parents and parents[member.id] is None]
+    tail = line.live if tail is None else tail
+    spine, earlier, later = _spine(user_id, run, direct, after, before, tail)
+    listed = [member.id for member in kin if member.id in parents][:FAMILY]
+    shown = _shown(spine, kin, parents)
+    runs = _runs(user_id, {*listed, *shown})
+    held = _held(user_id, sums) if line.live else []
+    window = _WindowBuilder(user_id, line, spine, [runs[run_id] for run_id in shown], parents, sums, held)
     return Trace(
-        window,
-        nest(run, family, sums),
-        max(0, line.sums.spawned - len(family)),
-        _models(user_id, line),
+        line,
+        window.build(earlier, later),
+        nest(run, [runs[run_id] for run_id in listed], sums),
+        len(parents) - len(listed),
+        _models(user_id, line.sums.all, list(sums)),
         sum(hold.amount for hold in held),
     )
 
 
-def nest(run: AgentRun, family: Iterable[AgentRun], sums: dict[str, RunSums]) -> Branch:
-    """`run` with its descendants below their nearest ancestor that is here.
+class _HasAncestors(Protocol):
+    @property
+    def id(self) -> Any: ...
+    @property
+    def ancestor_run_ids(self) -> Any: ...
 
-    A run whose parents are missing, and one that claims a circle, hangs on `run` itself; each is there once.
+
+def hang(run_id: str, family: Iterable[_HasAncestors]) -> dict[str, str | None]:
+    """For each descendant of `run_id` the nearest ancestor that is in the family, None where it is `run_id`.
+
+    A run whose parents are missing, and one that claims a circle, hangs on `run_id` itself.
     """
-    branches = {member.id: Branch(member, sums.get(member.id, RunSums())) for member in family}
-    branches.pop(run.id, None)
-    root = Branch(run, sums.get(run.id, RunSums()))
-    parents = {
-        member_id: next(
-            (
-                ancestor
-                for ancestor in reversed(branch.run.ancestor_run_ids or [])
-                if ancestor in branches and ancestor != member_id
-            ),
-            None,
-        )
-        for member_id, branch in branches.items()
-    }
-    for member_id, branch in branches.items():
-        parent = parents[member_id]
-        if parent is None or _circles(member_id, parents):
+    ancestors = {member.id: member.ancestor_run_ids or () for member in family if member.id != run_id}
+    parents: dict[str, str | None] = {}
+    for member_id, above in ancestors.items():
+        near = (one for one in reversed(above) if one in ancestors and one != member_id)
+        parents[member_id] = next(near, None)
+    for member_id in parents:
+        if _circles(member_id, parents):
             parents[member_id] = None
-            root.children.append(branch)
-        else:
-            branches[parent].children.append(branch)
-    return root
+    return parents
 
 
-def _circles(member_id: str, parents: dict[str, str | None]) -> bool:
+def _circles(member_id: str, parents: Mapping[str, str | None]) -> bool:
     seen = {member_id}
     at = parents[member_id]
     while at is not None and at not in seen:
         seen.add(at)
         at = parents[at]
     return at is not None
+
+
+def nest(run: AgentRun, family: Iterable[AgentRun], sums: Mapping[str, RunSums]) -> Branch:
+    """`run` with its descendants below their nearest ancestor; each is there once."""
+    members = {member.id: Branch(member, sums.get(member.id, RunSums())) for member in family}
+    root = Branch(run, sums.get(run.id, RunSums()))
+    for member_id, parent in hang(run.id, [branch.run for branch in members.values()]).items():
+        (members[parent] if parent else root).children.append(members[member_id])
+    return root
 
 
 # -- the spine: what the run did itself, in order --------------------------------------------------------------
@@ -198,23 +204,31 @@ class _Item:
     id: str
 
     @property
+    def place(self) -> tuple[datetime, int, int, str]:
+        return self.at, self.kind, self.number, self.id
+
+    @property
     def key(self) -> str:
         return sealed(self.at, f"{self.kind}.{self.number}.{self.id}")
 
 
 def _spine(
-    user_id: str, run: AgentRun, after: str | None, before: str | None, tail: bool
+    user_id: str, run: AgentRun, direct: Sequence[Kin], after: str | None, before: str | None, tail: bool
 ) -> tuple[list[_Item], str | None, str | None]:
+    """A window of the run's own steps and calls and of the runs it spawned, in order, and its neighbours' keys."""
+    backwards = bool(before) or (tail and not after)
+    edge = _place(before or after or "") if before or after else None
+    spawned = [_Item(member.created_at, _RUN, 0, member.id) for member in direct]
+    if edge:
+        spawned = [item for item in spawned if (item.place < edge if before else item.place > edge)]
     items = _items(user_id, run).subquery("spine")
     place = (items.c.at, items.c.kind, items.c.number, items.c.id)
-    backwards = bool(before) or (tail and not after)
     query: Select[Any] = select(*place).limit(WINDOW + 1)
-    if before:
-        query = query.where(tuple_(*place) < tuple_(*_place(before)))
-    elif after:
-        query = query.where(tuple_(*place) > tuple_(*_place(after)))
+    if edge:
+        query = query.where(tuple_(*place) < tuple_(*edge) if before else tuple_(*place) > tuple_(*edge))
     query = query.order_by(*(column.desc() for column in place)) if backwards else query.order_by(*place)
-    found = [_Item(*row) for row in db.session.execute(query)]
+    recorded = [_Item(*row) for row in db.session.execute(query)]
+    found = sorted([*spawned, *recorded], key=lambda item: item.place, reverse=backwards)
     more = len(found) > WINDOW
     found = found[:WINDOW]
     if backwards:
@@ -227,50 +241,46 @@ def _spine(
 
 
 def _items(user_id: str, run: AgentRun) -> Any:
-    return union_all(
-        select(
-            _step_at(user_id, run).label("at"),
-            literal_column(str(_STEP)).label("kind"),
-            AgentStep.step_number.label("number"),
-            AgentStep.id.label("id"),
-        ).where(AgentStep.agent_run_id == run.id),
-        select(AgentRun.created_at, literal_column(str(_RUN)), literal_column("0"), AgentRun.id).where(
-            descends(AgentRun, user_id, run.id),
-            or_(AgentRun.parent_run_id == run.id, _parentless(user_id, run.id)),
-        ),
-        select(
-            GatewayCall.started_at, literal_column(str(_CALL)), literal_column("0"), GatewayCall.request_id
-        ).where(GatewayCall.user_id == user_id, GatewayCall.run_id == run.id),
-    )
-
-
-def _step_at(user_id: str, run: AgentRun) -> Any:
-    """When a step began: not after what it names as its own, not before its run, whatever its client's clock."""
-    spawned = aliased(AgentRun)
+    kinds: dict[int, ColumnElement[int]] = {
+        kind: literal_column(str(kind)).label("kind") for kind in (_STEP, _CALL)
+    }
+    mine = (GatewayCall.user_id == user_id, GatewayCall.run_id == run.id)
+    # What a step names as its own was not there before it: its client's clock may say otherwise. Materialized,
+    # since on young statistics the planner would run these once for each step.
     first_call = (
-        select(func.min(GatewayCall.started_at))
-        .where(
-            GatewayCall.user_id == user_id,
-            GatewayCall.run_id == run.id,
-            GatewayCall.message_id == AgentStep.message_id,
-        )
-        .scalar_subquery()
+        select(GatewayCall.message_id, func.min(GatewayCall.started_at).label("at"))
+        .where(*mine, GatewayCall.message_id.is_not(None))
+        .group_by(GatewayCall.message_id)
+        .cte("first_call")
+        .prefix_with("MATERIALIZED")
+    )
+    named = (
+        select(AgentStep.id, func.unnest(AgentStep.child_run_ids).label("child"))
+        .where(AgentStep.agent_run_id == run.id)
+        .subquery("named")
     )
     first_run = (
-        select(func.min(spawned.created_at))
-        .where(spawned.user_id == user_id, spawned.id == any_(AgentStep.child_run_ids))
-        .scalar_subquery()
+        select(named.c.id, func.min(AgentRun.created_at).label("at"))
+        .join(AgentRun, AgentRun.id == named.c.child)
+        .where(AgentRun.user_id == user_id)
+        .group_by(named.c.id)
+        .cte("first_run")
+        .prefix_with("MATERIALIZED")
     )
-    return func.greatest(func.least(AgentStep.created_at, first_call, first_run), literal(run.created_at))
-
-
-def _parentless(user_id: str, run_id: str) -> Any:
-    """None of the ancestors a spawned run names, but `run_id`, is one of the runs below `run_id`."""
-    between = aliased(AgentRun)
-    return ~(
-        select(between.id)
-        .where(between.id == any_(AgentRun.ancestor_run_ids), descends(between, user_id, run_id))
-        .exists()
+    begun = func.least(AgentStep.created_at, first_call.c.at, first_run.c.at)
+    return union_all(
+        select(
+            func.greatest(begun, literal(run.created_at)).label("at"),
+            kinds[_STEP],
+            AgentStep.step_number.label("number"),
+            AgentStep.id.label("id"),
+        )
+        .outerjoin(first_call, first_call.c.message_id == AgentStep.message_id)
+        .outerjoin(first_run, first_run.c.id == AgentStep.id)
+        .where(AgentStep.agent_run_id == run.id),
+        select(GatewayCall.started_at, kinds[_CALL], literal_column("0"), GatewayCall.request_id).where(
+            *mine
+        ),
     )
 
 
@@ -286,21 +296,23 @@ def _place(key: str) -> tuple[datetime, int, int, str]:
 # -- the rows ------------------------------------------------------------------------------------------------
 
 
-def _family(user_id: str, run_id: str) -> list[AgentRun]:
-    query = select(AgentRun).where(descends(AgentRun, user_id, run_id))
-    return list(db.session.scalars(query.order_by(AgentRun.created_at, AgentRun.id).limit(FAMILY)))
+def _shown(spine: Sequence[_Item], kin: Sequence[Kin], parents: Mapping[str, str | None]) -> list[str]:
+    """The spawned runs of a window, then the first of those below them."""
+    own = [item.id for item in spine if item.kind == _RUN]
+    inside = set(own)
+    below = []
+    for member in kin:
+        above = parents.get(member.id)
+        while above is not None and above not in inside:
+            above = parents[above]
+        if above is not None and member.id not in inside:
+            below.append(member.id)
+    return [*own, *below[:FAMILY]]
 
 
-def _members(user_id: str, run_ids: Sequence[str]) -> list[AgentRun]:
-    """The spawned runs of a window, and those below them."""
-    if not run_ids:
-        return []
-    ids = text_array([literal(run_id) for run_id in run_ids])
-    among = or_(AgentRun.id.in_(run_ids), AgentRun.ancestor_run_ids.bool_op("&&")(ids))
-    query = select(AgentRun).where(AgentRun.user_id == user_id, among)
-    # the window's own come first, so that the bound cuts off what is nested, not what was asked for
-    order = (AgentRun.id.in_(run_ids).desc(), AgentRun.created_at, AgentRun.id)
-    return list(db.session.scalars(query.order_by(*order).limit(len(run_ids) + FAMILY)))
+def _runs(user_id: str, run_ids: Iterable[str]) -> dict[str, AgentRun]:
+    query = select(AgentRun).where(AgentRun.user_id == user_id, AgentRun.id.in_(run_ids))
+    return {run.id: run for run in db.session.scalars(query)}
 
 
 def _calls(user_id: str, spine: Sequence[_Item]) -> dict[str, GatewayCall]:
@@ -353,10 +365,10 @@ def _steps(spine: Sequence[_Item], run_id: str) -> dict[str, AgentStep]:
     return {step.id: step for step in db.session.scalars(query)}
 
 
-def _held(user_id: str, run_ids: Sequence[str]) -> list[CreditHold]:
+def _held(user_id: str, run_ids: Iterable[str]) -> list[CreditHold]:
     """Calls still in flight: a hold stands for each until it is settled."""
     query = select(CreditHold).where(
-        CreditHold.user_id == user_id, CreditHold.state == "live", CreditHold.run_id.in_(run_ids)
+        CreditHold.user_id == user_id, CreditHold.state == "live", CreditHold.run_id.in_(list(run_ids))
     )
     return list(db.session.scalars(query.order_by(CreditHold.created_at).limit(WINDOW)))
 
@@ -376,10 +388,11 @@ class _WindowBuilder:
         line: RunLine,
         spine: Sequence[_Item],
         members: Sequence[AgentRun],
-        sums: dict[str, RunSums],
+        parents: Mapping[str, str | None],
+        sums: Mapping[str, RunSums],
         held: Sequence[CreditHold],
     ) -> None:
-        self.line, self.spine, self.sums = line, spine, sums
+        self.line, self.spine, self.parents, self.sums = line, spine, parents, sums
         self.members = {member.id: member for member in members}
         self.calls = _calls(user_id, spine)
         self.steps = _steps(spine, line.run.id)
@@ -466,13 +479,10 @@ class _WindowBuilder:
     def _below(self) -> dict[str, list[str]]:
         """The nested runs by the run they hang on, in order of their start."""
         below: dict[str, list[str]] = {}
-        spine = {item.id for item in self.spine if item.kind == _RUN}
         for member in sorted(self.members.values(), key=lambda member: (member.created_at, member.id)):
-            if member.id in spine:
-                continue
-            nearest = next((a for a in reversed(member.ancestor_run_ids or []) if a in self.members), None)
-            if nearest:
-                below.setdefault(nearest, []).append(member.id)
+            parent = self.parents[member.id]
+            if parent in self.members:
+                below.setdefault(str(parent), []).append(member.id)
         return below
 
     def _run(
@@ -557,26 +567,18 @@ def name_of(run: AgentRun) -> str:
     return (run.agent_name or run.agent_id).strip() or "unnamed agent"
 
 
-def _models(user_id: str, line: RunLine) -> list[ModelSum]:
-    """Tokens and cost by model, dearest first, the rest as one; the sum is the head's."""
-    members = select(AgentRun.id).where(descends(AgentRun, user_id, line.run.id))
+def _models(user_id: str, every: Spent, run_ids: Sequence[str]) -> list[ModelSum]:
+    """Tokens and cost by model, dearest first, the rest as one; the sum is `every`."""
     name = func.coalesce(GatewayCall.model, GatewayCall.requested_model)
-    columns = spent_columns()
     query = (
-        select(name.label("model"), *columns)
-        .where(
-            GatewayCall.user_id == user_id,
-            or_(GatewayCall.run_id == line.run.id, GatewayCall.run_id.in_(members)),
-        )
+        select(name.label("model"), *spent_columns())
+        .where(GatewayCall.user_id == user_id, GatewayCall.run_id == any_(text_array(run_ids)))
         .group_by(name)
         .order_by(func.sum(GatewayCall.micro_credits).desc(), name)
         .limit(MODELS)
     )
-    found = [
-        ModelSum(row["model"], Spent(**{part: row[part] for part in SPENT}))
-        for row in db.session.execute(query).mappings()
-    ]
-    rest = line.sums.all
+    found = [ModelSum(row["model"], spent_of(row)) for row in db.session.execute(query).mappings()]
+    rest = every
     for model in found:
         rest = rest - model.spent
     return [*found, ModelSum("", rest)] if rest.calls > 0 else found

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.errors import Invalid, NotFound
 from models.runs import history
 from models.runs.history import RunFilter
+from models.runs.sums import RunSums, sums_of
 from tests import factories
 from tests.factories import Person, now
 
@@ -102,7 +103,7 @@ def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
     factories.call(session, mallory.user, run_id=claims.id, credits=100)
     factories.call(session, mallory.user, run_id=top.id, credits=100)
     factories.step(session, top, 1)
-    sums = history.sums_of(alice.id, [top.id, child.id, claims.id])
+    sums = sums_of(alice.id, [top.id, child.id, claims.id])
     assert sums[top.id].own.credits == 5
     assert sums[top.id].own.cost == Decimal("0.05")
     assert (sums[top.id].own.calls, sums[top.id].own.failed) == (2, 1)
@@ -110,8 +111,8 @@ def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
     assert sums[top.id].all.tokens == 117
     assert (sums[top.id].steps, sums[top.id].spawned, sums[top.id].spawned_failed) == (1, 2, 1)
     assert sums[child.id].all.credits == 5
-    assert sums[claims.id] == history.RunSums()
-    assert history.sums_of(alice.id, []) == {}
+    assert sums[claims.id] == RunSums()
+    assert sums_of(alice.id, []) == {}
 
 
 def test_a_strangers_run_is_not_found(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.errors import Invalid
 from models.gateway import GatewayCall
 from models.runs import AgentRun, AgentStep, history, trace
-from models.runs.history import RunSums
+from models.runs.sums import RunSums
 from models.runs.trace import Branch, Trace, nest
 from tests import factories
 from tests.factories import Person, now
@@ -53,7 +53,7 @@ def a_step(session: OrmSession, run: AgentRun, number: int, start: float, end: f
 
 
 def traced(who: Person, run: AgentRun, **kw: Any) -> Trace:
-    return trace.trace_of(who.id, history.line_of(who.id, run.id), **kw)
+    return trace.trace_of(who.id, run.id, **kw)
 
 
 def shape(found: Trace) -> list[tuple[int, str]]:
@@ -324,7 +324,7 @@ def test_a_run_of_thousands_is_read_in_bounded_time(domain: None, session: OrmSe
     begun = time.perf_counter()
     found = traced(alice, run)
     took = time.perf_counter() - begun
-    print(f'{took:.3f} s')
+    print(f"{took:.3f} s")
     assert took < 5
     assert len(found.window.entries) <= 1 + trace.WINDOW + trace.FAMILY + trace.NESTED_CALLS
     assert found.unlisted == 800

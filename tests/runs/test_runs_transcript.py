@@ -8,7 +8,9 @@ import pytest
 from models.runs.transcript import MAX_CHARS, Part, Transcript, Turn, transcript
 
 
-def said(request: Any = None, response: Any = None, reasoning: str | None = None, total: int | None = None) -> Transcript:
+def said(
+    request: Any = None, response: Any = None, reasoning: str | None = None, total: int | None = None
+) -> Transcript:
     total = len(request) if total is None and isinstance(request, list) else total or 0
     return transcript(request, total, response, reasoning)
 

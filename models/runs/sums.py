@@ -1,0 +1,174 @@
+"""What runs did and cost, own and with all they spawned, added up from the calls that were settled for them.
+
+Ancestor ids are the client's claim. A run is part of another one only when both are the viewer's.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ARRAY, ColumnElement, Numeric, RowMapping, Text, any_, cast, func, or_, select
+
+from models.db import BigInt, db
+from models.gateway import GatewayCall
+from models.runs.run import AgentRun, AgentStep
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What model calls took. `credits` are what the ledger billed, `cost` dollars; the token buckets are disjoint
+    but for `reasoning_tokens`, which are part of the output."""
+
+    calls: int = 0
+    failed: int = 0
+    uncached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_read_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    latency_ms: int = 0
+    cost: Decimal = Decimal(0)
+    credits: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, each counted once."""
+        return (
+            self.uncached_input_tokens + self.cache_write_tokens + self.cache_read_tokens + self.output_tokens
+        )
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(**{name: getattr(self, name) + getattr(other, name) for name in SPENT})
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        return Spent(**{name: getattr(self, name) - getattr(other, name) for name in SPENT})
+
+
+SPENT = tuple(part.name for part in fields(Spent))
+
+
+@dataclass(frozen=True)
+class RunSums:
+    """What a run did itself (`own`), what it and all it spawned did (`all`), and when it was last heard of."""
+
+    own: Spent = field(default_factory=Spent)
+    all: Spent = field(default_factory=Spent)
+    steps: int = 0
+    spawned: int = 0
+    spawned_failed: int = 0
+    last_news: datetime | None = None
+
+
+def sums_of(user_id: str, run_ids: Iterable[str]) -> dict[str, RunSums]:
+    """The sums of the user's runs, in three queries whatever their number. Ids of others get nil."""
+    ids = set(run_ids)
+    return added_up(user_id, kin_of(user_id, ids), ids) if ids else {}
+
+
+@dataclass(frozen=True)
+class Kin:
+    """As much of a run as its place in a family and its part of the sums need."""
+
+    id: str
+    ancestor_run_ids: Sequence[str]
+    status: str
+    created_at: datetime
+    completed_at: datetime | None
+
+
+def kin_of(user_id: str, run_ids: Collection[str]) -> list[Kin]:
+    """The user's runs of these ids and all that name one of them among their ancestors, in order of their start.
+
+    Somebody else's claim is not seen.
+    """
+    spawned = AgentRun.ancestor_run_ids.bool_op("&&")(text_array(run_ids))
+    columns = (
+        AgentRun.id,
+        AgentRun.ancestor_run_ids,
+        AgentRun.status,
+        AgentRun.created_at,
+        AgentRun.completed_at,
+    )
+    query = select(*columns).where(AgentRun.user_id == user_id, or_(AgentRun.id.in_(run_ids), spawned))
+    return [
+        Kin(run_id, ancestors or (), status, created_at, completed_at)
+        for run_id, ancestors, status, created_at, completed_at in db.session.execute(
+            query.order_by(AgentRun.created_at, AgentRun.id)
+        )
+    ]
+
+
+def added_up(user_id: str, kin: Iterable[Kin], run_ids: Collection[str]) -> dict[str, RunSums]:
+    """The sums of `run_ids` over `kin`, which holds them and all they spawned."""
+    members = {member.id: member for member in kin}
+    spent, last_call = _spent_by_run(user_id, members)
+    steps = _steps_by_run(members)
+    sums = {run_id: RunSums() for run_id in run_ids}
+    for member in members.values():
+        count, last_step = steps.get(member.id, (0, None))
+        news = (member.created_at, member.completed_at, last_call.get(member.id), last_step)
+        own = RunSums(
+            own=spent.get(member.id, Spent()),
+            all=spent.get(member.id, Spent()),
+            steps=count,
+            last_news=max(moment for moment in news if moment),
+        )
+        for top in {member.id, *member.ancestor_run_ids}:
+            if top in sums:
+                sums[top] = _joined(sums[top], own, member, itself=top == member.id)
+    return sums
+
+
+def _joined(sums: RunSums, part: RunSums, member: Kin, *, itself: bool) -> RunSums:
+    return RunSums(
+        own=part.own if itself else sums.own,
+        all=sums.all + part.all,
+        steps=part.steps if itself else sums.steps,
+        spawned=sums.spawned + (not itself),
+        spawned_failed=sums.spawned_failed + (not itself and member.status == "failed"),
+        last_news=max((moment for moment in (sums.last_news, part.last_news) if moment), default=None),
+    )
+
+
+def _spent_by_run(
+    user_id: str, run_ids: Collection[str]
+) -> tuple[dict[str, Spent], dict[str, datetime | None]]:
+    query = (
+        select(GatewayCall.run_id, *spent_columns(), func.max(GatewayCall.finished_at).label("last"))
+        .where(GatewayCall.user_id == user_id, GatewayCall.run_id == any_(text_array(run_ids)))
+        .group_by(GatewayCall.run_id)
+    )
+    rows = db.session.execute(query).mappings().all()
+    return {row["run_id"]: spent_of(row) for row in rows}, {row["run_id"]: row["last"] for row in rows}
+
+
+def _steps_by_run(run_ids: Collection[str]) -> dict[str, tuple[int, datetime]]:
+    query = (
+        select(AgentStep.agent_run_id, func.count(), func.max(AgentStep.completed_at))
+        .where(AgentStep.agent_run_id == any_(text_array(run_ids)))
+        .group_by(AgentStep.agent_run_id)
+    )
+    return {run_id: (count, last) for run_id, count, last in db.session.execute(query)}
+
+
+def spent_of(row: RowMapping) -> Spent:
+    """The `Spent` of a row that `spent_columns` made."""
+    return Spent(**{name: row[name] for name in SPENT})
+
+
+def spent_columns() -> list[ColumnElement[Any]]:
+    """The columns of `Spent`, summed over the calls of a query."""
+    summed = [
+        cast(func.sum(getattr(GatewayCall, name)), Numeric if name == "cost" else BigInt).label(name)
+        for name in SPENT
+        if name not in ("calls", "failed")
+    ]
+    failed = func.count().filter(GatewayCall.state == "failed").label("failed")
+    return [func.count().label("calls"), failed, *summed]
+
+
+def text_array(items: Iterable[str]) -> ColumnElement[Any]:
+    """A text[] of values; the driver would make it varchar[], which no operator compares with text[]."""
+    return cast(list(items), ARRAY(Text))
