@@ -76,6 +76,11 @@ class CallDetail:
         return sum(bucket.tokens for bucket in self.buckets)
 
     @property
+    def charged(self) -> int:
+        """Credits the ledger took for the call."""
+        return 0 if self.byok else self.call.credits
+
+    @property
     def explanation(self) -> str:
         """How the cost became the charge, in a sentence or two."""
         call, words = self.call, []

@@ -9,11 +9,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Numeric, RowMapping, Text, any_, cast, func, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Numeric, RowMapping, Text, any_, case, cast, func, or_, select
 
 from models.db import BigInt, db
 from models.gateway import GatewayCall
 from models.runs.run import AgentRun, AgentStep
+from models.usage import Message
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _spent_by_run(
 ) -> tuple[dict[str, Spent], dict[str, datetime | None]]:
     query = (
         select(GatewayCall.run_id, *spent_columns(), func.max(GatewayCall.finished_at).label("last"))
+        .outerjoin(Message, Message.id == GatewayCall.message_id)
         .where(GatewayCall.user_id == user_id, GatewayCall.run_id == any_(text_array(run_ids)))
         .group_by(GatewayCall.run_id)
     )
@@ -159,14 +161,22 @@ def spent_of(row: RowMapping) -> Spent:
 
 
 def spent_columns() -> list[ColumnElement[Any]]:
-    """The columns of `Spent`, summed over the calls of a query."""
+    """The columns of `Spent`, summed over the calls of a query that outer-joins `Message`."""
     summed = [
-        cast(func.sum(getattr(GatewayCall, name)), Numeric if name == "cost" else BigInt).label(name)
+        cast(
+            func.sum(billed() if name == "credits" else getattr(GatewayCall, name)),
+            Numeric if name == "cost" else BigInt,
+        ).label(name)
         for name in SPENT
         if name not in ("calls", "failed")
     ]
     failed = func.count().filter(GatewayCall.state == "failed").label("failed")
     return [func.count().label("calls"), failed, *summed]
+
+
+def billed() -> ColumnElement[int]:
+    """What the ledger took for a call: nothing where the caller's own provider key paid. Outer-join `Message`."""
+    return case((Message.byok, 0), else_=GatewayCall.credits)
 
 
 def text_array(items: Iterable[str]) -> ColumnElement[Any]:

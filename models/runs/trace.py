@@ -31,7 +31,18 @@ from models.errors import Invalid
 from models.gateway import GatewayCall
 from models.runs.history import RunLine, opened, run_of, sealed
 from models.runs.run import AgentRun, AgentStep
-from models.runs.sums import Kin, RunSums, Spent, added_up, kin_of, spent_columns, spent_of, text_array
+from models.runs.sums import (
+    Kin,
+    RunSums,
+    Spent,
+    added_up,
+    billed,
+    kin_of,
+    spent_columns,
+    spent_of,
+    text_array,
+)
+from models.usage import Message
 
 INT32_MAX = 2**31 - 1
 WINDOW = 200
@@ -315,31 +326,50 @@ def _runs(user_id: str, run_ids: Iterable[str]) -> dict[str, AgentRun]:
     return {run.id: run for run in db.session.scalars(query)}
 
 
-def _calls(user_id: str, spine: Sequence[_Item]) -> dict[str, GatewayCall]:
+@dataclass(frozen=True)
+class _Called:
+    """A call and what the ledger took for it."""
+
+    call: GatewayCall
+    billed: int
+
+
+def _calls(user_id: str, spine: Sequence[_Item]) -> dict[str, _Called]:
     ids = [item.id for item in spine if item.kind == _CALL]
-    query = select(GatewayCall).where(GatewayCall.user_id == user_id, GatewayCall.request_id.in_(ids))
-    return {call.request_id: call for call in db.session.scalars(query.options(defer(GatewayCall.price)))}
+    query = (
+        select(GatewayCall, billed())
+        .outerjoin(Message, Message.id == GatewayCall.message_id)
+        .where(GatewayCall.user_id == user_id, GatewayCall.request_id.in_(ids))
+        .options(defer(GatewayCall.price))
+    )
+    return {call.request_id: _Called(call, credits) for call, credits in db.session.execute(query)}
 
 
-def _nested_calls(user_id: str, run_ids: Sequence[str]) -> dict[str, list[GatewayCall]]:
+def _nested_calls(user_id: str, run_ids: Sequence[str]) -> dict[str, list[_Called]]:
     """The first calls of each spawned run, one more than are shown."""
-    found: dict[str, list[GatewayCall]] = {run_id: [] for run_id in run_ids}
+    found: dict[str, list[_Called]] = {run_id: [] for run_id in run_ids}
     if not run_ids:
         return found
-    run = aliased(AgentRun)
+    run, early = aliased(AgentRun), aliased(GatewayCall)
     first = (
-        select(GatewayCall)
-        .where(GatewayCall.user_id == user_id, GatewayCall.run_id == run.id)
-        .order_by(GatewayCall.started_at, GatewayCall.request_id)
+        select(early.request_id)
+        .where(early.user_id == user_id, early.run_id == run.id)
+        .order_by(early.started_at, early.request_id)
         .limit(_calls_each(run_ids) + 1)
         .lateral()
     )
-    call = aliased(GatewayCall, first)
     query = (
-        select(call).select_from(run).join(first, true()).where(run.user_id == user_id, run.id.in_(run_ids))
+        select(GatewayCall, billed())
+        .select_from(run)
+        .join(first, true())
+        .join(GatewayCall, GatewayCall.request_id == first.c.request_id)
+        .outerjoin(Message, Message.id == GatewayCall.message_id)
+        .where(run.user_id == user_id, run.id.in_(run_ids))
+        .order_by(GatewayCall.started_at, GatewayCall.request_id)
+        .options(defer(GatewayCall.price))
     )
-    for one in db.session.scalars(query.order_by(call.started_at, call.request_id)):
-        found[str(one.run_id)].append(one)
+    for call, credits in db.session.execute(query):
+        found[str(call.run_id)].append(_Called(call, credits))
     return found
 
 
@@ -460,7 +490,11 @@ class _WindowBuilder:
         for step in self.steps.values():
             if item.kind == _RUN and item.id in (step.child_run_ids or ()):
                 return step
-            if item.kind == _CALL and step.message_id and step.message_id == self.calls[item.id].message_id:
+            if (
+                item.kind == _CALL
+                and step.message_id
+                and step.message_id == self.calls[item.id].call.message_id
+            ):
                 return step
         at_the_time = [
             step
@@ -526,7 +560,8 @@ def _run_entry(run: AgentRun, sums: RunSums, depth: int, state: str, line: RunLi
     )
 
 
-def _call_entry(call: GatewayCall, depth: int) -> Entry:
+def _call_entry(called: _Called, depth: int) -> Entry:
+    call = called.call
     failed = call.state == "failed"
     ends = call.started_at + timedelta(milliseconds=max(0, call.latency_ms))
     first = None
@@ -538,7 +573,7 @@ def _call_entry(call: GatewayCall, depth: int) -> Entry:
         call.model or call.requested_model,
         (call.error or "failed") if failed else "",
         "failed" if failed else "done",
-        0 if failed else call.credits,
+        0 if failed else called.billed,
         call.started_at,
         ends,
         first,
@@ -572,6 +607,7 @@ def _models(user_id: str, every: Spent, run_ids: Sequence[str]) -> list[ModelSum
     name = func.coalesce(GatewayCall.model, GatewayCall.requested_model)
     query = (
         select(name.label("model"), *spent_columns())
+        .outerjoin(Message, Message.id == GatewayCall.message_id)
         .where(GatewayCall.user_id == user_id, GatewayCall.run_id == any_(text_array(run_ids)))
         .group_by(name)
         .order_by(func.sum(GatewayCall.micro_credits).desc(), name)

@@ -115,6 +115,17 @@ def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
     assert sums_of(alice.id, []) == {}
 
 
+def test_calls_on_the_callers_own_provider_key_are_not_billed(
+    domain: None, session: OrmSession, alice: Person
+) -> None:
+    run = factories.run(session, alice.user)
+    for byok in (True, False):
+        message = factories.message(session, alice.user, 4, byok=byok)
+        factories.call(session, alice.user, message=message, run_id=run.id)
+    spent = sums_of(alice.id, [run.id])[run.id].own
+    assert (spent.calls, spent.credits, spent.cost) == (2, 4, Decimal("0.08"))
+
+
 def test_a_strangers_run_is_not_found(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:

@@ -292,12 +292,13 @@ def test_a_list_takes_the_same_queries_whatever_it_holds(
 
     run = ended(session, alice)
     billed(session, alice, run)
+    count()  # the first look of the day notes that the session is used
     few = count()
     for _ in range(20):
         run = ended(session, alice)
         billed(session, alice, run)
         ended(session, alice, parent=run)
-    assert count() == few <= 9
+    assert count() == few <= 8
 
 
 def test_a_run_takes_the_same_queries_whatever_it_holds(
@@ -315,7 +316,8 @@ def test_a_run_takes_the_same_queries_whatever_it_holds(
             child = ended(session, alice, parent=run)
             billed(session, alice, child)
             factories.step(session, run, number + 1)
-    assert count(big) == count(small) <= 16
+    count(big)
+    assert count(big) == count(small) <= 14
 
 
 # -- live ----------------------------------------------------------------------------------------------------
@@ -511,7 +513,7 @@ def test_a_failed_call_and_one_without_bodies_say_so(session: OrmSession, alice:
         ({"error": "stream cut"}, "The answer was cut short. stream cut"),
         ({"credits": 0, "micro_credits": 310_000}, "Less than half a credit (0.310000)"),
         ({"credits": 1, "carry_credits": 1, "micro_credits": 310_000}, "which this call completed"),
-        ({"byok": True, "credits": 0}, "Your own provider key paid, so nothing was charged."),
+        ({"byok": True, "credits": 9, "cost": Decimal("0.0081")}, "Charged 0 credits Your own provider key paid"),
         ({"cost": Decimal("0.0081"), "micro_credits": 854_550}, "Exactly 0.8546 credits with the margin"),
         ({"requested_model": "openrouter/auto"}, "Asked for openrouter/auto"),
         ({"price": {"input": "3", "output": "15", "reasoning": "60"}, "reasoning_tokens": 100}, "Reasoning 100 $60.00"),
@@ -521,7 +523,7 @@ def test_what_is_special_about_a_call_is_said(
     session: OrmSession, alice: Person, change: dict[str, Any], words: str
 ) -> None:
     run = ended(session, alice)
-    call = billed(session, alice, run, 1, **change)
+    call = billed(session, alice, run, **({"credits": 1} | change))
     assert words in text_of(get(alice, f"/runs/{run.id}/calls/{call.request_id}"))
 
 
