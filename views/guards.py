@@ -83,6 +83,7 @@ def init_app(app: Flask) -> None:
     app.before_request(_refuse_other_sites)
     login_manager.init_app(app)
     csrf.init_app(app)
+    app.after_request(_wait_only_when_told)  # before the limiter's own, since they run backwards
     limiter.init_app(app)
     app.after_request(_keep_signed_in)
     app.after_request(_secure)
@@ -356,6 +357,13 @@ def audit(action: str, subject: str, *, user: User | None, before: Any = None, a
 
 def _identify_request() -> None:
     g.request_id = uuid.uuid4().hex
+
+
+def _wait_only_when_told(response: Response) -> Response:
+    """The limiter says `Retry-After` on every answer of a limited route; only a refusal means it."""
+    if response.status_code < 400 or response.status_code in (400, 401, 403, 404):
+        response.headers.pop("Retry-After", None)
+    return response
 
 
 def _secure(response: Response) -> Response:

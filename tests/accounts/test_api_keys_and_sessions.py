@@ -486,3 +486,12 @@ def test_who_made_and_revoked_a_key_is_in_the_audit_log(session: OrmSession, ali
         ("token.revoked", alice.id, "alice@example.org"),
     ]
     assert token not in str([(row.before, row.after) for row in rows])
+
+
+def test_only_a_refusal_says_how_long_to_wait(alice: Person, anonymous: Person) -> None:
+    assert "Retry-After" not in alice.browser.get("/api/user/sessions").headers
+    served = alice.browser.delete("/api/sessions", json={})
+    refused = anonymous.browser.delete("/api/sessions", json={})
+    assert (served.status_code, refused.status_code) == (200, 401)
+    assert "Retry-After" not in served.headers
+    assert "Retry-After" not in refused.headers
