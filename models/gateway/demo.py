@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from models.gateway.tokens import count_messages
-from models.gateway.upstream import MAX_BODY, Answer, Request
+from models.gateway.upstream import MAX_BODY, Answer, Broken, Request
 
 DEFAULT_WORDS = 70
 MOST_WORDS = 4_000
@@ -51,6 +51,7 @@ class DemoAnswer:
     def __init__(self, body: Mapping[str, Any], delay: float) -> None:
         self._body = body
         self._delay = delay
+        self._aborted = False
         self.headers: Mapping[str, str] = {
             "Content-Type": "text/event-stream" if body.get("stream") else "application/json"
         }
@@ -79,6 +80,8 @@ class DemoAnswer:
             for piece in self._pieces:
                 if self._delay:
                     time.sleep(self._delay)
+                if self._aborted:
+                    raise Broken("stoa/demo was stopped.")
                 delta: dict[str, Any] = {"content": piece}
                 if self._turn.tool:
                     delta = {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
@@ -86,6 +89,9 @@ class DemoAnswer:
             yield self._chunk(index, {}, self._reason)
         yield _event(self._shell("chat.completion.chunk", []) | {"usage": self._usage()})
         yield b"data: [DONE]\n\n"
+
+    def abort(self) -> None:
+        self._aborted = True
 
     def close(self) -> None:
         """Nothing is kept open."""

@@ -106,6 +106,8 @@ class Gateway:
         self.free_credits = settings.stoa_free_credits
         self.routes = Routes(settings, Prices.load(settings.stoa_prices_file))
         self.keeper = Keeper(engine)
+        self.streams: set[Stream] = set()
+        """Streams whose provider is still read."""
 
     def admit(self, ask: Ask, hold: int | None, model: str) -> Admission:
         """Check the caller and take the hold (None: only check). Raises Refused."""
@@ -169,6 +171,14 @@ class Gateway:
         except BaseException:
             ticket.close()
             raise
+
+    def close(self, patience: float = 4.0) -> None:
+        """The process ends: stop every stream, and wait so many seconds until all are settled."""
+        for stream in list(self.streams):
+            stream.stop()
+        end = time.monotonic() + patience
+        while self.streams and time.monotonic() < end:
+            time.sleep(0.05)
 
     def _plan(self, ask: Ask) -> tuple[Call, Route, Request]:
         if isinstance(ask.call, DomainError):

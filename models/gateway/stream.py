@@ -33,6 +33,12 @@ STALL_SECONDS = 300.0
 """How long a client may take nothing before it counts as gone."""
 
 
+class Stopped(UpstreamError):
+    """The server was told to end while the answer was on its way."""
+
+    kind = "server_stopping"
+
+
 class Stream:
     """Iterate for the client's bytes; `close` when the client has what it wanted, or is gone."""
 
@@ -50,6 +56,7 @@ class Stream:
         self._greeting = ask.greeting
         self._ended = False
         self._gone_at = 0.0
+        self._stopping = False
         # the client's side of the format
         self._wants_usage = ask.show_cost or call.wants_usage
         self._told_usage = False
@@ -60,7 +67,13 @@ class Stream:
 
     def start(self) -> None:
         """Begin to read the provider."""
+        self._gateway.streams.add(self)
         threading.Thread(target=self._pump, name="stoa-pump", daemon=True).start()
+
+    def stop(self) -> None:
+        """End it here, because the server ends: what was delivered is billed, and the client told."""
+        self._stopping = True
+        self._answer.abort()
 
     # -- the client's side -----------------------------------------------------------------------------------
 
@@ -116,6 +129,7 @@ class Stream:
         finally:
             self._answer.close()
             self.ticket.close()
+            self._gateway.streams.discard(self)
             self._give(None)
 
     def _take(self, block: bytes) -> None:
@@ -237,6 +251,8 @@ class Stream:
 
     def _cut(self, error: UpstreamError) -> None:
         """The provider broke off: bill what was delivered, and say so to the client."""
+        if self._stopping:
+            error = Stopped("This server is stopping; the answer ends here. Ask again in a moment.")
         complete = self._meter.finished or self._meter.billed
         self._settle(None if complete else error.kind)
         if complete and not self._done:

@@ -3,7 +3,9 @@
 The relay knows only `Upstream` and `Answer`; what speaks HTTP below them may be exchanged.
 """
 
+import contextlib
 import http.client
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -76,6 +78,9 @@ class Answer(Protocol):
 
     def blocks(self) -> Iterator[bytes]:
         """The body as it arrives, whole lines only (with their ends), then what is left. Raises UpstreamError."""
+
+    def abort(self) -> None:
+        """End the connection now; whoever reads from it gets Broken. May be called while another thread reads."""
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else drop it. May be called twice."""
@@ -154,9 +159,9 @@ class _HttpAnswer:
         self._response = response
         self._idle = idle
         self._ended = False
-        sock = getattr(response.connection, "sock", None)
-        if sock is not None:
-            sock.settimeout(idle)
+        self._socket = _socket_of(response)
+        if self._socket is not None:
+            self._socket.settimeout(idle)
 
     def read(self, limit: int = MAX_BODY) -> bytes:
         pieces: list[bytes] = []
@@ -196,8 +201,22 @@ class _HttpAnswer:
         self._ended = not piece
         return piece or b""
 
+    def abort(self) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         if self._ended:
             self._response.release_conn()
         else:
             self._response.close()
+
+
+def _socket_of(response: BaseHTTPResponse) -> socket.socket | None:
+    """The socket an answer comes from. A connection that will not be kept has let go of it already."""
+    found = getattr(response.connection, "sock", None)
+    if found is None:
+        original = getattr(response, "_original_response", None)
+        found = getattr(getattr(getattr(original, "fp", None), "raw", None), "_sock", None)
+    return found

@@ -350,3 +350,22 @@ def test_long_streams_keep_their_hold(
     wait(lambda: seen)
     assert seen[0] == 1
     assert facts.call().state == "settled"
+
+
+def test_streams_are_settled_when_the_server_ends(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    gate = threading.Event()
+    fake.will(fakes.pausing(fakes.chunks("one two three four"), gate, 4))
+    answer = web.post(PATH, json=STREAM, headers=rich.headers, buffered=False)
+    blocks = iter(answer.response)
+    seen = b""
+    while b"three" not in seen:
+        seen += next(blocks)
+    gateway: Any = web.application.extensions["gateway"]
+    gateway.close()
+    assert gateway.streams == set()
+    assert events(b"".join(blocks))[-1]["error"]["code"] == "server_stopping"
+    gate.set()
+    call = facts.call()
+    assert (call.state, call.error, call.output_tokens) == ("settled", "server_stopping", 3)

@@ -5,6 +5,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import openai
 import pytest
@@ -201,3 +202,30 @@ def test_metrics_add_up_over_the_workers(server: str, ai: openai.OpenAI) -> None
     for _ in range(8):
         ai.chat.completions.create(model="stoa/demo", messages=[{"role": "user", "content": 'Say "x".'}])
     assert figure() == before + 8
+
+
+def test_server_that_ends_settles_what_it_reads_for_clients_that_left(
+    postgres_url: str,
+    rich: Person,
+    fake: FakeUpstream,
+    facts: Facts,
+    tmp_path: Path,
+) -> None:
+    gate = threading.Event()
+    fake.will(fakes.pausing(fakes.chunks("one two three four"), gate, 4))
+    settings = {
+        "OPENAI_API_KEY": "sk-operator-openai",
+        "OPENAI_BASE_URL": f"{fake.url}/openai",
+        "GUNICORN_CMD_ARGS": "--graceful-timeout 6",
+    }
+    body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    with running(postgres_url, tmp_path, **settings) as address:
+        url = f"{address}/v1/chat/completions"
+        with requests.post(url, json=body, headers=rich.headers, stream=True, timeout=10) as answer:
+            assert next(answer.iter_content(None))
+        time.sleep(0.3)
+        assert facts.holds() == 1
+    gate.set()
+    call = facts.call()
+    assert (call.state, call.usage_source, call.error) == ("settled", "counted", "server_stopping")
+    assert call.output_tokens == 3

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 class Worker(GeventWorker):
     """Closes connections that only wait for their next request as soon as it is told to stop, so that an idle
-    browser does not hold up the end for the whole keep-alive time."""
+    browser does not hold up the end for the whole keep-alive time. Streams that are still on their way shortly
+    before the end are stopped, told so, and billed for what was delivered."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -36,13 +38,17 @@ class Worker(GeventWorker):
         """Serve until told to stop."""
         gevent.spawn(self._dismiss_idle)
         super().run()
+        self.wsgi.extensions["gateway"].close()
 
     def _dismiss_idle(self) -> None:
         while self.alive:
             gevent.sleep(0.25)
+        last_call = time.monotonic() + self.cfg.graceful_timeout - 5
         while True:
             for greenlet, timeout in list(self.idle.items()):
                 greenlet.kill(timeout, block=False)
+            if time.monotonic() > last_call:
+                self.wsgi.extensions["gateway"].close()
             gevent.sleep(0.25)
 
 
