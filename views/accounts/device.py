@@ -24,7 +24,7 @@ def onboard() -> ResponseReturnValue:
     """
     user = cookie_user()
     if user is None:
-        return redirect(settings().base_url, 302)
+        return redirect("/", 302)
     text = request.args.get("auth_code")
     if not text:
         return render("accounts/welcome.html")
@@ -40,7 +40,7 @@ def onboard() -> ResponseReturnValue:
 def connect() -> ResponseReturnValue:
     """Let the command line in: the answer to the button."""
     if cookie_user() is None:
-        return redirect(settings().base_url, 303)
+        return redirect("/", 303)
     return _connect(_readable(request.form.get("auth_code", "")))
 
 

@@ -247,25 +247,25 @@ def signin_page(provider: str | None = None) -> ResponseReturnValue:
 def signin(provider: str) -> ResponseReturnValue:
     """Where to go to sign in, as JSON with `json=true`, else by redirect."""
     if not _from_our_form():
-        return _go(f"{settings().base_url}/login")
+        return _go("/login")
     if provider == "email":
         return _signin_by_email()
     try:
         return _go(_authorize_address(provider, asked_destination()))
     except (OAuthError, RequestException, RuntimeError, ValueError, KeyError) as error:
         _failed(provider, error)
-        return _go(f"{settings().base_url}/login")
+        return _go("/login")
 
 
 def _signin_by_email() -> ResponseReturnValue:
     try:
         email = clean_email(request.form.get("email", ""))
     except Invalid:
-        return _go(f"{settings().base_url}/login")
+        return _go("/login")
     mail_link(email, asked_destination())
     db.session.commit()
     session["sent_to"] = email
-    return _go(f"{settings().base_url}/login/sent")
+    return _go("/login/sent")
 
 
 @bp.post("/api/auth/signout")
@@ -276,13 +276,13 @@ def signout() -> ResponseReturnValue:
     if where.startswith("/onboard?"):
         where = f"/login?{urlsplit(where).query}"
     if not _from_our_form():
-        return _go(settings().base_url + where)
+        return _go(where)
     user = cookie_user()
     sign_out_browser()
     if user:
         audit("user.signed_out", user.id, user=user)
     db.session.commit()
-    return _go(settings().base_url + where)
+    return _go(where)
 
 
 def _from_our_form() -> bool:
@@ -294,8 +294,9 @@ def _from_our_form() -> bool:
 
 
 def _go(address: str) -> ResponseReturnValue:
+    """On to an address, which is a path when it is ours; NextAuth's client wants it whole."""
     if request.form.get("json") == "true":
-        return _fresh(jsonify(url=address))
+        return _fresh(jsonify(url=settings().base_url + address if address.startswith("/") else address))
     return see_other(address)
 
 

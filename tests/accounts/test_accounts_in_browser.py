@@ -1,0 +1,166 @@
+"""Signing in, keys and sessions in Chromium: nothing for axe to find, dialogs and errors in place, all without script."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Page, expect
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from models import mail
+from models.accounts import Session, User, devices, links
+from models.accounts.credentials import CLI_EXPIRES
+from models.mail import Message
+from models.settings import Settings
+from tests import factories
+from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.factories import Person
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def base(app: Flask) -> Iterator[str]:
+    with serving(app) as address:
+        yield address
+
+
+@pytest.fixture
+def cookie(session: OrmSession, alice: Person) -> dict[str, str]:
+    """Alice's browser session, beside a command line and a second key of hers."""
+    user = session.get_one(User, alice.id)
+    factories.fingerprint(session, "codecane-cli-8f3k2j1m")
+    factories.token(session, user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m", expires=CLI_EXPIRES)
+    factories.token(session, user, name="laptop")
+    value = factories.token(session, user, type="web")
+    return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
+
+
+@pytest.fixture
+def code(settings: Settings) -> str:
+    return devices.issue_code(settings.secret_key, "marsh-laptop", factories.now()).text
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing_at_the_gate(
+    open_page: OpenPage, base: str, session: OrmSession, code: str, width: int, scheme: str
+) -> None:
+    path = links.issue(session, "a@example.org", next=f"/onboard?auth_code={code}", now=factories.now())
+    session.commit()
+    with open_page(base, width=width, scheme=scheme, expected=(410, 422)) as page:
+        for address in ("/login", f"/login?auth_code={code}", path, "/login/link/none", "/login/sent"):
+            page.goto(address)
+            judge(page)
+        page.goto("/login")
+        page.get_by_label("E-mail").fill("nobody")
+        page.get_by_role("button", name="Send the link").click()
+        expect(page.locator("[aria-invalid]")).to_be_visible()
+        judge(page)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing_inside(
+    open_page: OpenPage, base: str, cookie: dict[str, str], code: str, width: int, scheme: str
+) -> None:
+    with open_page(base, width=width, scheme=scheme, expected=(422,)) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        for address in ("/onboard", f"/onboard?auth_code={code}", "/onboard?auth_code=x"):
+            page.goto(address)
+            judge(page)
+        page.goto("/profile?tab=security")
+        judge(page)
+        page.get_by_role("link", name="Sign out all").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        judge(page)
+        page.get_by_role("dialog").get_by_role("button", name="Sign out all").click()
+        expect(page.get_by_role("dialog").locator("[aria-invalid]")).to_be_visible()
+        judge(page)
+        page.goto("/profile?tab=api-keys")
+        judge(page)
+        page.get_by_label("Ends after").fill("999")
+        page.get_by_role("button", name="Make key").click()
+        expect(page.locator("[aria-invalid]")).to_be_visible()
+        judge(page)
+        page.get_by_label("Ends after").fill("30")
+        page.get_by_role("button", name="Make key").click()
+        expect(page.get_by_text("Copy your new key now.")).to_be_visible()
+        judge(page)
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_the_way_in_and_out(
+    open_page: OpenPage,
+    base: str,
+    session: OrmSession,
+    monkeypatch: pytest.MonkeyPatch,
+    script: bool,
+) -> None:
+    outbox: list[Message] = []
+    monkeypatch.setattr(mail, "send", lambda _session, _settings, message: outbox.append(message))
+    with open_page(base, script=script, expected=(422,)) as page:
+        page.goto("/profile?tab=api-keys")
+        expect(page).to_have_url(re.compile("/login"))
+        page.get_by_label("E-mail").fill("nobody")
+        page.get_by_role("button", name="Send the link").click()
+        expect(page.get_by_text("Enter an address like")).to_be_visible()
+        page.get_by_label("E-mail").fill("ada@example.org")
+        page.get_by_role("button", name="Send the link").click()
+        expect(page.get_by_text("ada@example.org")).to_be_visible()
+        found = re.search(r"/login/link/\S+", outbox[0].text)
+        assert found
+        page.goto(found[0])
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(re.compile(r"/profile\?tab=api-keys"))
+        _make_and_revoke(page, script)
+        page.get_by_text("Your account").first.click(force=True)
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
+    assert session.scalars(select(Session)).all() == []
+
+
+def _make_and_revoke(page: Page, script: bool) -> None:
+    page.get_by_label("Name").fill("laptop")
+    page.get_by_role("button", name="Make key").click()
+    expect(page.get_by_text("Copy your new key now.")).to_be_visible()
+    expect(page.locator(".command code")).to_have_text(re.compile(r"^cb-pat-[0-9a-f]{64}$"))
+    page.get_by_role("link", name="Revoke key laptop").click()
+    if script:
+        expect(page.get_by_role("dialog")).to_be_visible()
+    page.get_by_role("button", name="Revoke key").click()
+    expect(page.get_by_text("No keys yet")).to_be_visible()
+    expect(page.get_by_text("Key revoked.")).to_be_visible()
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_command_line_is_let_in_by_a_button(
+    open_page: OpenPage, base: str, session: OrmSession, cookie: dict[str, str], code: str, script: bool
+) -> None:
+    with open_page(base, script=script) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        page.goto(f"/login?auth_code={code}")
+        expect(page.get_by_text("marsh-laptop")).to_be_visible()
+        held = select(Session).where(Session.fingerprint_id == "marsh-laptop")
+        assert session.scalars(held).all() == []
+        page.get_by_role("button", name="Connect the command line").click()
+        expect(page.get_by_text("Login successful!")).to_be_visible()
+        session.expire_all()
+        assert len(session.scalars(held).all()) == 1
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_all_command_lines_are_signed_out_by_the_typed_word(
+    open_page: OpenPage, base: str, cookie: dict[str, str], script: bool
+) -> None:
+    with open_page(base, script=script, expected=(422,)) as page:
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        page.goto("/profile?tab=security")
+        page.get_by_role("link", name="Sign out all").click()
+        page.get_by_role("button", name="Sign out all").click()
+        expect(page.get_by_text("Type the word confirm.")).to_be_visible()
+        page.get_by_label("Type confirm to go on").fill("confirm")
+        page.get_by_role("button", name="Sign out all").click()
+        expect(page.get_by_text("No command line is signed in")).to_be_visible()
