@@ -16,7 +16,6 @@
 CREATE INDEX idx_credit_ledger_spendable ON credit_ledger ((coalesce(org_id, user_id))) WHERE balance <> 0;
 CREATE INDEX idx_credit_entry_charge ON credit_entry (account_id, cause) WHERE kind = 'debit' AND message_id IS NULL;
 
-
 -- Rows that are updated by every call without a change to an index: room for the new version on the same page.
 ALTER TABLE usage_rollup SET (fillfactor = 70);
 ALTER TABLE credit_account SET (fillfactor = 70);
@@ -72,7 +71,7 @@ BEGIN
     PERFORM FROM credit_account WHERE id = p_account FOR UPDATE;
     FOR v_grant IN
         SELECT l.operation_id, l.balance, l.expires_at FROM credit_ledger l
-        WHERE coalesce(l.org_id, l.user_id) = p_account AND l.balance <> 0 AND l.balance > 0 AND l.expires_at <= p_now
+        WHERE coalesce(l.org_id, l.user_id) = p_account AND l.balance > 0 AND l.expires_at <= p_now
         ORDER BY l.expires_at, l.operation_id
     LOOP
         IF v_total IS NULL THEN
@@ -125,7 +124,7 @@ BEGIN
     IF p_org IS NULL THEN
         FOR v_grant IN
             SELECT l.operation_id, l.balance FROM credit_ledger l
-            WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0 AND l.balance < 0
+            WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance < 0
             ORDER BY l.priority, l.expires_at NULLS LAST, l.created_at, l.operation_id
         LOOP
             v_part := least(balance, -v_grant.balance);
@@ -375,7 +374,8 @@ BEGIN
     WHERE coalesce(l.org_id, l.user_id) = gateway_admit.account_id AND l.balance <> 0
         AND (l.expires_at IS NULL OR l.expires_at > p_now OR l.balance < 0);
     SELECT coalesce(sum(h.amount), 0), count(*) INTO held, v_holds FROM credit_hold h
-    WHERE h.account_id = gateway_admit.account_id AND h.state = 'live' AND h.expires_at > p_now AND h.request_id <> p_request;
+    WHERE h.account_id = gateway_admit.account_id AND h.state = 'live' AND h.expires_at > p_now
+        AND h.request_id <> p_request;
     IF balance <= 0 THEN
         outcome := 'out_of_credits';
     ELSIF p_run IS NULL THEN
@@ -402,7 +402,8 @@ BEGIN
             INSERT INTO credit_hold
                 (request_id, account_id, user_id, run_id, model, door, amount, worker, state, created_at, expires_at)
             VALUES
-                (p_request, gateway_admit.account_id, gateway_admit.user_id, p_run, p_model, p_door, p_hold, p_worker, 'live', p_now, hold_expires)
+                (p_request, gateway_admit.account_id, gateway_admit.user_id, p_run, p_model, p_door, p_hold, p_worker,
+                 'live', p_now, hold_expires)
             ON CONFLICT (request_id) DO UPDATE SET state = 'live', lost_at = NULL, expires_at = excluded.expires_at;
         END IF;
     END IF;
