@@ -11,7 +11,7 @@ from typing import Any
 
 MAX_CHARS = 40_000
 MAX_PARTS = 50
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "note")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,214 @@
+"""The pages of runs in Chromium: nothing for axe to find, filters and calls without leaving the page, rows that follow
+their run, and everything without script."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Page, expect
+from sqlalchemy.orm import Session as OrmSession
+
+from models.runs import AgentRun
+from tests import factories
+from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.factories import Person, now
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def base(app: Flask) -> Iterator[str]:
+    with serving(app) as address:
+        yield address
+
+
+def signed_in(page: Page, session: OrmSession, who: Person) -> Page:
+    token = factories.token(session, who.user, type="web")
+    page.context.add_cookies(
+        [{"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}]
+    )
+    return page
+
+
+@pytest.fixture
+def run(session: OrmSession, alice: Person) -> AgentRun:
+    """A finished run with a spawned one, a failed call, and one whose messages were kept; thirty older runs."""
+    begun = now() - timedelta(minutes=10)
+    ended = {"status": "completed", "completed_at": begun + timedelta(seconds=40)}
+    run = factories.run(session, alice.user, "acme/reviewer@2.4.1", created_at=begun, **ended)
+    child = factories.run(session, alice.user, "acme/helper@1.0.0", parent=run, created_at=begun, **ended)
+    message = factories.message(
+        session,
+        alice.user,
+        7,
+        request=[
+            {"role": "system", "content": "Be brief. " * 300},
+            {
+                "role": "assistant",
+                "tool_calls": [{"function": {"name": "read", "arguments": '{"path":"a"}'}}],
+            },
+            {"role": "user", "content": "Why?"},
+        ],
+        response="Because of the " + "very " * 100 + "long word " + "x" * 400,
+        reasoning_text="Think.",
+    )
+    times = {"started_at": begun, "finished_at": begun + timedelta(seconds=5), "latency_ms": 5000}
+    factories.call(
+        session, alice.user, message=message, run_id=run.id, ttft_ms=900, price={"input": "3", "output": "15"},
+        request_id="opened", output_tokens=90, **times,
+    )  # fmt: skip
+    factories.call(
+        session, alice.user, run_id=child.id, state="failed", error="timed out after a long while", usage_source=None,
+        http_status=504, request_id="broken", **times,
+    )  # fmt: skip
+    factories.step(session, run, 1, created_at=begun, completed_at=begun + timedelta(seconds=20))
+    for number in range(30):
+        at = begun - timedelta(hours=number + 1)
+        factories.run(
+            session, alice.user, f"older-{number:02}", created_at=at, status="failed",
+            completed_at=at + timedelta(seconds=3), error_message="No luck " * 40,
+        )  # fmt: skip
+    return run
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person, run: AgentRun, width: int, scheme: str
+) -> None:
+    busy = factories.run(session, alice.user, "busy-agent-" + "with-a-long-name-" * 12)
+    factories.hold(session, alice.user, 40, run_id=busy.id)
+    factories.run(session, alice.user, "quiet", created_at=now() - timedelta(days=3))
+    with open_page(base, width=width, scheme=scheme, expected=(422,)) as page:
+        signed_in(page, session, alice)
+        for path in (
+            "/runs",
+            "/runs?agent=zzz",
+            "/runs?when=custom&from=2026-02-20&to=2026-02-01&spawned=1",
+            f"/runs/{run.id}",
+            f"/runs/{busy.id}",
+            f"/runs/{run.id}/calls/opened",
+        ):
+            page.goto(path)
+            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            judge(page)
+
+
+def test_axe_finds_nothing_before_the_first_run(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person
+) -> None:
+    with open_page(base) as page:
+        signed_in(page, session, alice).goto("/runs")
+        expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
+        judge(page)
+
+
+def test_the_list_narrows_and_grows_without_leaving_the_page(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person, run: AgentRun
+) -> None:
+    with open_page(base) as page:
+        signed_in(page, session, alice).goto("/runs")
+        page.evaluate("window.stayed = true")
+        rows = page.locator("#run-rows tr")
+        expect(rows).to_have_count(25)
+        page.get_by_role("link", name="Load more").click()
+        expect(rows).to_have_count(31)
+        expect(page.get_by_role("link", name="Load more")).to_have_count(0)
+        page.get_by_label("Agent", exact=True).press_sequentially("revi")
+        expect(rows).to_have_count(1)
+        expect(page).to_have_url(re.compile(r"/runs\?agent=revi$"))
+        page.get_by_label("State").select_option("failed")
+        expect(page.get_by_text("No run matches")).to_be_visible()
+        page.get_by_label("Agent", exact=True).fill("")
+        page.get_by_label("State").select_option("completed")
+        expect(rows).to_have_count(1)
+        expect(page.get_by_label("From")).to_be_hidden()
+        page.get_by_label("Started").select_option("custom")
+        page.get_by_label("From").fill((now() - timedelta(days=400)).date().isoformat())
+        expect(page).to_have_url(re.compile("status=completed&when=custom&from="))
+        assert page.evaluate("window.stayed") is True
+        page.go_back()
+        expect(rows).to_have_count(1)
+
+
+def test_a_call_opens_below_the_trace_and_takes_the_focus(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person, run: AgentRun
+) -> None:
+    with open_page(base) as page:
+        signed_in(page, session, alice).goto(f"/runs/{run.id}")
+        page.evaluate("window.stayed = true")
+        page.locator("#c-opened").click()
+        heading = page.get_by_role("heading", name="stoa/demo counted by the provider")
+        expect(heading).to_be_focused()
+        expect(page).to_have_url(re.compile(f"/runs/{run.id}/calls/opened$"))
+        expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
+        page.get_by_text("read {").click()
+        expect(page.get_by_role("button", name="Copy the tool call")).to_be_visible()
+        judge(page)
+        page.locator("#c-broken").click()
+        expect(page.get_by_text("The call failed with 504. Nothing was charged.")).to_be_visible()
+        assert page.evaluate("window.stayed") is True
+        page.reload()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("stoa/demo")
+        page.get_by_role("link", name="helper").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("helper")
+
+
+def test_a_running_run_follows_itself_to_its_end(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person
+) -> None:
+    busy = factories.run(session, alice.user, "busy")
+    factories.call(session, alice.user, run_id=busy.id, request_id="first")
+    with open_page(base) as page, open_page(base) as listing:
+        signed_in(page, session, alice).goto(f"/runs/{busy.id}")
+        signed_in(listing, session, alice).goto("/runs")
+        page.locator("#c-first").click()
+        expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
+        expect(listing.locator("#run-rows")).to_contain_text("Running")
+        message = factories.message(session, alice.user, 12)
+        factories.call(session, alice.user, message=message, run_id=busy.id, request_id="second")
+        expect(page.locator("#c-second")).to_be_visible(timeout=10_000)
+        expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
+        busy.status, busy.completed_at = "completed", now()
+        session.commit()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Completed", timeout=10_000)
+        expect(page.locator("#run")).not_to_have_attribute("hx-trigger", re.compile("every"))
+        expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
+        expect(listing.locator("#run-rows")).to_contain_text("Completed", timeout=10_000)
+        expect(listing.locator("#run-rows")).to_contain_text("12")
+        asked: list[str] = []
+        for each in (page, listing):
+            each.on("request", lambda request: asked.append(request.url))
+        page.wait_for_timeout(4500)
+        assert asked == []
+
+
+def test_everything_works_without_script(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person, run: AgentRun
+) -> None:
+    with open_page(base, script=False) as page:
+        signed_in(page, session, alice).goto("/runs")
+        page.get_by_role("link", name="Load more").click()
+        expect(page.get_by_role("link", name="older-29")).to_be_visible()
+        page.get_by_role("link", name="Back to the newest").click()
+        page.get_by_label("Agent", exact=True).fill("revi")
+        page.get_by_label("State").select_option("completed")
+        page.get_by_role("button", name="Show runs").click()
+        page.get_by_role("link", name="reviewer").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("reviewer")
+        page.locator("#c-opened").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("stoa/demo")
+        expect(page.get_by_text("Because of the")).to_be_visible()
+        page.get_by_role("link", name="reviewer").click()
+        page.locator("#r-" + str(_child(session, run))).click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("helper")
+        page.get_by_role("navigation", name="Path").get_by_role("link", name="Runs").click()
+        expect(page).to_have_url(re.compile("/runs$"))
+
+
+def _child(session: OrmSession, run: AgentRun) -> str:
+    from sqlalchemy import select
+
+    return session.scalars(select(AgentRun.id).where(AgentRun.parent_run_id == run.id)).one()
