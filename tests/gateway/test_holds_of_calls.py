@@ -1,0 +1,129 @@
+"""Calls and the ledger between them: what is held meanwhile, races on a balance, a ledger that is away."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session as OrmSession
+
+from models.billing import CreditHold, CreditLedger
+from models.billing.holds import LedgerUnavailable
+from tests import factories
+from tests.factories import Person
+from tests.fakes import upstream as fakes
+from tests.fakes.upstream import FakeUpstream
+from tests.gateway.conftest import MESSAGES, Facts, events, wait
+
+PATH = "/v1/chat/completions"
+BODY: dict[str, Any] = {"model": "openai/house-model", "messages": MESSAGES}
+STREAM = {**BODY, "stream": True}
+
+
+def balance(session: OrmSession, person: Person) -> int:
+    session.rollback()
+    wanted = select(func.coalesce(func.sum(CreditLedger.balance), 0)).where(CreditLedger.user_id == person.id)
+    return int(session.scalar(wanted) or 0)
+
+
+def test_the_worst_case_is_held_while_the_provider_talks_and_no_connection_is(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    gate = threading.Event()
+    fake.will(fakes.pausing(fakes.chunks(use=fakes.usage(100, 20)), gate, 2))
+    answer = web.post(PATH, json={**STREAM, "max_tokens": 100_000}, headers=rich.headers, buffered=False)
+    assert next(iter(answer.response))
+    (hold,) = session.scalars(select(CreditHold)).all()
+    # 100,000 tokens at 10.5 dollars a million and 5.5 % on top, and a little for the input
+    assert hold.amount == 111
+    assert hold.door == "openai"
+    pool: Any = web.application.extensions["gateway"].engine.pool
+    assert pool.checkedout() == 0
+    gate.set()
+    assert answer.data
+    assert facts.call().credits == 0
+    assert facts.holds() == 0
+
+
+def test_parallel_calls_overspend_by_no_more_than_one(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
+) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 40)
+    # each call holds 12 credits and costs 11
+    fake.will(fakes.answer(fakes.completion(use=fakes.usage(100, 9_910)), delay=0.05))
+    body = {**BODY, "max_tokens": 10_000}
+
+    def one(_: int) -> int:
+        client = web.application.test_client()
+        return client.post(PATH, json=body, headers=alice.headers).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(pool.map(one, range(36)))
+    assert set(statuses) <= {200, 402}
+    served = statuses.count(200)
+    assert 3 <= served <= 4
+    assert balance(session, alice) == 40 - 11 * served
+    assert [call.credits for call in facts.calls() if call.state == "settled"] == [11] * served
+    assert facts.holds() == 0
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answer_that_could_not_be_settled_does_not_reach_its_client_whole(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    monkeypatch: pytest.MonkeyPatch,
+    streaming: bool,
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
+
+    monkeypatch.setattr("models.gateway.ticket.holds.settle", away)
+    answer = web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
+    if streaming:
+        assert events(answer.data)[-1]["error"]["code"] == "ledger_unavailable"
+        assert b"[DONE]" not in answer.data
+        assert b'"usage"' not in answer.data
+    else:
+        assert (answer.status_code, answer.json["error"]["code"]) == (503, "ledger_unavailable")
+    # it reached its provider, so its hold stays for the operator to see
+    assert facts.holds() == 1
+    assert facts.calls() == []
+
+
+def test_ledger_that_is_away_refuses_before_the_provider_is_asked(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
+
+    monkeypatch.setattr("models.gateway.relay.holds.admit", away)
+    for path in (PATH, "/api/v1/chat/completions"):
+        answer = web.post(path, json=BODY, headers=rich.headers)
+        assert (answer.status_code, answer.json["error"]["code"]) == (503, "ledger_unavailable")
+    assert fake.requests == []
+
+
+def test_fault_of_ours_is_told_and_charged_to_nobody(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.gateway.relay._fetch", lambda *_: 1 / 0)
+    answer = web.post(PATH, json=BODY, headers=rich.headers)
+    assert (answer.status_code, answer.json["error"]["code"]) == (500, "internal_error")
+    wait(lambda: facts.holds() == 0)
+    assert (facts.call().state, facts.call().error) == ("failed", "internal")
+
+
+def test_small_calls_are_not_free(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    fake.will(fakes.answer(fakes.completion(use=fakes.usage(1000, 0))))
+    for _ in range(10):
+        assert web.post(PATH, json=BODY, headers=rich.headers).status_code == 200
+    # ten times 0.2 cents and 5.5 %
+    assert sum(call.credits for call in facts.calls()) == 2
+    assert balance(session, rich) == 998
