@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ SOCKET_PATH_LIMIT = 100  # bytes; the kernel's limit is 108 on Linux and 104 on 
 SOCKET_NAME = ".s.PGSQL.5432"
 
 _held: dict[Path, IO[str]] = {}
+_joining = threading.Lock()
 
 
 class PostgresError(Exception):
@@ -80,24 +82,29 @@ def release(data_dir: Path) -> bool:
 
 
 def _join(data_dir: Path) -> None:
-    if data_dir in _held:
-        return
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(data_dir / "postgres.lock", "a")  # noqa: SIM115  (kept open: it is the lock)
-    except OSError as error:
-        raise PostgresError(f"STOA_DATA_DIR: {data_dir} cannot be written: {error.strerror}.") from None
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    _held[data_dir] = lock
+    with _joining:
+        if data_dir in _held:
+            return
+        lock = _lock_file(data_dir / "postgres.lock")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        _held[data_dir] = lock
     owner = os.getpid()
     atexit.register(lambda: release(data_dir) if os.getpid() == owner else None)
 
 
 @contextmanager
 def _exclusively(path: Path) -> Iterator[None]:
-    with open(path, "a") as file:
+    with _lock_file(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a")
+    except OSError as error:
+        raise PostgresError(f"STOA_DATA_DIR: {path} cannot be written: {error.strerror}.") from None
 
 
 def _running(data_dir: Path, pgdata: Path, max_connections: int) -> Path:
@@ -252,7 +259,7 @@ def _stop(pgdata: Path) -> bool:
     postmaster = _postmaster(pgdata)
     if postmaster is None:
         return False
-    user = SYSTEM_USER if os.geteuid() == 0 else None
+    user = _owner(pgdata) if os.geteuid() == 0 else None
     try:
         _run(
             "pg_ctl",
@@ -291,6 +298,8 @@ def _pid_file(pgdata: Path) -> list[str]:
         return [line.strip() for line in (pgdata / "postmaster.pid").read_text().splitlines()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except PermissionError:
+        raise PostgresError(f"{pgdata} belongs to another user: run Stoa as that user, or as root.") from None
 
 
 def _serves(process: psutil.Process, pgdata: Path) -> bool:
@@ -340,14 +349,30 @@ def _system_user(data_dir: Path) -> str | None:
     """The user that runs the server: this one, or, since PostgreSQL refuses root, one made for it."""
     if os.geteuid() != 0:
         return None
+    owner = _owner(data_dir / "postgres")
+    if owner is not None:
+        return _reachable(data_dir, owner)
     if not _user_exists() and not _create_user():
         raise PostgresError(
             f"PostgreSQL does not run as root, and the user {SYSTEM_USER} cannot be created. "
             "Run Stoa as an ordinary user, or set DATABASE_URL."
         )
+    return _reachable(data_dir, SYSTEM_USER)
+
+
+def _reachable(data_dir: Path, user: str) -> str:
     _open_path(data_dir / "postgres")
     _open_programs()
-    return SYSTEM_USER
+    return user
+
+
+def _owner(pgdata: Path) -> str | None:
+    """Whose the cluster is already; it may have been made by an ordinary user before root came."""
+    try:
+        owner = pgdata.stat().st_uid
+        return pwd.getpwuid(owner).pw_name if owner else None
+    except (FileNotFoundError, KeyError):
+        return None
 
 
 def _user_exists() -> bool:

@@ -2,7 +2,21 @@
 
 from flask import Flask
 
-from views import accounts, errors, format, gateway, guards, health, htmx, look, pages, profile, runs, usage
+from views import (
+    accounts,
+    cli,
+    errors,
+    format,
+    gateway,
+    guards,
+    health,
+    htmx,
+    look,
+    pages,
+    profile,
+    runs,
+    usage,
+)
 from views.accounts import providers
 from views.api import accounts as accounts_api
 from views.api import gateway as gateway_api
@@ -23,6 +37,7 @@ def register(app: Flask) -> None:
     guards.init_app(app)
     errors.init_app(app)
     look.init_app(app)
+    cli.init_app(app)
     serve.init_app(app)
     accounts_commands.init_app(app)
     providers.init_app(app)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from models import postgres
 from models.settings import ROOT, Settings, SettingsError, load_settings
 
 EXAMPLE = (ROOT / ".env.example").read_text()
@@ -120,15 +121,44 @@ def test_every_line_of_the_example_is_accepted(tmp_path: Path) -> None:
     assert load_settings(_env_file=taken).stoa_admins == {"ada@example.org", "grace@example.org"}
 
 
-def test_any_command_tells_a_wrong_setting_without_a_traceback() -> None:
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("PORT", "eighty", "Error: PORT: Input should be a valid integer"),
+        ("STOA_DATA_DIR", "/dev/null/data", "Error: STOA_DATA_DIR: /dev/null/data"),
+        ("STOA_PRICES_FILE", "LICENSE", "Error: STOA_PRICES_FILE: "),
+        (
+            "DATABASE_URL",
+            "postgresql://a:hunter2hunter2@127.0.0.1:1/stoa",
+            "Error: The database cannot be used",
+        ),
+    ],
+)
+def test_any_command_tells_what_is_wrong_without_a_traceback(
+    setting: str, value: str, says: str, place: Path
+) -> None:
     done = subprocess.run(
-        [ROOT / ".venv/bin/flask", "routes"],
+        [ROOT / ".venv/bin/flask", "billing", "balance", "alice@example.org"],
         cwd=ROOT,
-        env=os.environ | {"PORT": "eighty"},
+        env=os.environ | {"STOA_DATA_DIR": str(place), setting: value},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: PORT: Input should be a valid integer")
+    assert done.stderr.startswith(says)
     assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_command_before_the_first_start_says_what_to_do(place: Path) -> None:
+    done = subprocess.run(
+        [ROOT / ".venv/bin/flask", "billing", "balance", "alice@example.org"],
+        cwd=ROOT,
+        env=os.environ | {"STOA_DATA_DIR": str(place), "DATABASE_URL": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.startswith("Error: The database has no tables yet")
+    assert not postgres.is_running(place)

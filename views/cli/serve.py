@@ -52,7 +52,13 @@ def serve() -> None:
     logs.speak()
     die_with_make()
     record = Record(settings.data_dir)
-    if not record.acquire(say):
+    try:
+        acquired = record.acquire(say)
+    except OSError as error:
+        raise click.ClickException(
+            f"STOA_DATA_DIR: {settings.data_dir} cannot be used: {error.strerror}."
+        ) from None
+    if not acquired:
         address = record.read().get("address", "an unknown address")
         raise click.ClickException(
             f"Stoa already runs from {settings.data_dir}, at {address}. Stop it first."

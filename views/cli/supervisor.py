@@ -85,7 +85,9 @@ class Record:
         self._lock: IO[str] | None = None
 
     def acquire(self, say: Say, patience: float = 1.5, stopping_patience: float = 60.0) -> bool:
-        """Take the lock. Waits longer for a holder that is about to stop. False: somebody else runs."""
+        """Take the lock. Waits longer for a holder that is about to stop. False: somebody else runs.
+        Raises OSError when the data directory cannot be written."""
+        self.lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(self.lock_path, "a")  # noqa: SIM115  (kept open: it is the lock)
         began = time.monotonic()
         told = False
