@@ -40,7 +40,10 @@ def _person() -> dict[str, Any]:
     """
     user: Any = flask_login.current_user
     viewer: User | None = user if not g.get("bug") and user.is_authenticated else None
-    chip = holdings(viewer.id, now()).left if viewer is not None and not wants_fragment() else None
+    chip = None
+    if viewer is not None and not wants_fragment():
+        # the page's own figure where it has one: two readings could differ by a call
+        chip = (g.get("holdings") or holdings(viewer.id, now())).left
     return {
         "viewer": viewer,
         "credit_chip": chip,

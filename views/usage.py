@@ -6,16 +6,17 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import User
-from models.billing import Account, balance, ensure_quota
+from models.billing import Account, cycle, ensure_quota, used_since
 from models.db import db, now
 from models.errors import Invalid
 from models.gateway import GatewayCall
+from models.runs.calls import call_of
 from models.usage import period as periods
-from models.usage.calls import exported_calls, recent_calls
+from models.usage.calls import call_with_id, exported_calls, recent_calls
 from models.usage.export import csv_of
 from models.usage.holdings import Holdings, holdings
 from models.usage.period import Period
@@ -154,6 +155,25 @@ def ledger() -> ResponseReturnValue:
     return render("usage/statement.html", partial="usage/_entries.html", **context)
 
 
+@bp.get("/calls/<request_id>")
+@login_required
+def call(request_id: str) -> ResponseReturnValue:
+    """One model call that belongs to no run, as the page of a run shows its calls; others are shown in their run."""
+    person = _person()
+    found = call_with_id(person.id, request_id)
+    if found.run_id:
+        return redirect(call_address(found))
+    every = request.args.get("messages") == "all"
+    return render(
+        "runs/call.html",
+        run=None,
+        detail=call_of(person.id, None, request_id, all_messages=every),
+        here=url_for("usage.call", request_id=request_id),
+        every=every,
+        fragment=False,
+    )
+
+
 def _person() -> User:
     person = cookie_user()
     assert person is not None, "the door is guarded by login_required"
@@ -209,11 +229,11 @@ def _used(asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
 
 def _account(person: User, moment: datetime) -> dict[str, Any]:
     """What the page says of the account as a whole."""
-    has = holdings(person.id, moment)
+    has = g.holdings = holdings(person.id, moment)
     return {
         "moment": moment,
         "has": has,
-        "cycle": balance(db.session(), Account(user_id=person.id), now=moment),
+        "cycle": _cycle(person, moment),
         "kinds": KINDS,
         "split": _split(has),
         "calls": recent_calls(person.id, RECENT),
@@ -221,9 +241,18 @@ def _account(person: User, moment: datetime) -> dict[str, Any]:
     }
 
 
+def _cycle(person: User, moment: datetime) -> dict[str, Any]:
+    """Since when the running cycle lasts, what was used in it, and when the next begins."""
+    account = Account(user_id=person.id)
+    began, ends = cycle(db.session(), account, moment)
+    return {"began": began, "used": used_since(db.session(), account, began), "ends": ends}
+
+
 def call_address(call: GatewayCall | Line) -> str:
     """Where a call is shown: in its run, or by itself."""
-    return f"/runs/{call.run_id}/calls/{call.request_id}" if call.run_id else f"/calls/{call.request_id}"
+    if call.run_id:
+        return url_for("runs.call", run_id=call.run_id, request_id=call.request_id)
+    return url_for("usage.call", request_id=call.request_id)
 
 
 def _headline(metric: str, total: Figures, span: str) -> dict[str, str]:

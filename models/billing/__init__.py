@@ -1,6 +1,6 @@
 """Credits and what they cost: the ledger, holds, subscriptions, referrals and ad rewards."""
 
-from models.billing.balances import KINDS, Balance, GrantLine, balance, used_since
+from models.billing.balances import KINDS, Balance, GrantLine, balance, cycle, used_since
 from models.billing.credits import credits_of
 from models.billing.holds import (
     Admission,
@@ -85,6 +85,7 @@ __all__ = [
     "charge",
     "compact_id",
     "credits_of",
+    "cycle",
     "dismiss_lost",
     "ensure_quota",
     "erase_account",

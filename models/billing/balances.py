@@ -109,7 +109,7 @@ def balance(session: Database, account: Account, *, now: datetime | None = None)
             CreditHold.account_id == account.id, CreditHold.state == "live", CreditHold.expires_at > now
         )
     )
-    start, reset = _cycle(session, account, now)
+    start, reset = cycle(session, account, now)
     return Balance(
         total_remaining=remaining - netted,
         total_debt=debt - netted,
@@ -163,7 +163,7 @@ def _grants_of(account: Account) -> ColumnElement[bool]:
     return and_(CreditLedger.user_id == account.user_id, CreditLedger.org_id.is_(None))
 
 
-def _cycle(session: Database, account: Account, now: datetime) -> tuple[datetime, datetime | None]:
+def cycle(session: Database, account: Account, now: datetime) -> tuple[datetime, datetime | None]:
     """The start of the running cycle and, for a person, its end. An organisation's is the calendar month."""
     if account.org_id is not None:
         return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0), None

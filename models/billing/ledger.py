@@ -124,6 +124,8 @@ class CreditEntry(Base):
         Index("idx_credit_entry_account", "account_id", "id"),
         Index("idx_credit_entry_operation", "operation_id"),
         Index("idx_credit_entry_message", "message_id", postgresql_where=text("(message_id IS NOT NULL)")),
+        # what is no charge: few rows among many, which the statement adds up and lists
+        Index("idx_credit_entry_other", "account_id", "id", postgresql_where=text("(kind <> 'debit'::text)")),
         # charges that are no model call, by their cause, once each
         Index(
             "idx_credit_entry_charge",

@@ -51,7 +51,7 @@ class CallDetail:
     """All that the page of a call shows. `key_name` is the name its key goes by, never the key."""
 
     call: GatewayCall
-    run: AgentRun
+    run: AgentRun | None
     byok: bool
     key_name: str | None
     buckets: Sequence[Bucket]
@@ -113,16 +113,18 @@ class CallDetail:
         return Decimal(call.output_tokens * 1000) / span if span >= 100 and call.output_tokens else None
 
 
-def call_of(user_id: str, run: AgentRun, request_id: str, *, all_messages: bool = False) -> CallDetail:
-    """A call of the user's run. Raises NotFound, also for a call of another run or another person.
+def call_of(user_id: str, run: AgentRun | None, request_id: str, *, all_messages: bool = False) -> CallDetail:
+    """A call of the user's run; without a run, one that belongs to none. Raises NotFound, also for a call of another
+    run or another person.
 
     At most 60 messages are read unless `all_messages`, then at most 2,000: the last ones.
     """
-    mine = (GatewayCall.user_id == user_id, GatewayCall.run_id == run.id)
+    of_run = GatewayCall.run_id.is_(None) if run is None else GatewayCall.run_id == run.id
+    mine = (GatewayCall.user_id == user_id, of_run)
     query = select(GatewayCall).where(*mine, GatewayCall.request_id == request_id)
     call = None if "\x00" in request_id else db.session.scalar(query)
     if call is None:
-        raise NotFound("There is no such call in this run")
+        raise NotFound("There is no such call here")
     byok, said = _said(user_id, call, MOST_MESSAGES if all_messages else MESSAGES_SHOWN)
     return CallDetail(
         call,

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, tuple_
 
 from models.db import db
+from models.errors import NotFound
 from models.gateway import GatewayCall
 from models.usage.message import Message
 
@@ -22,6 +23,15 @@ def recent_calls(user_id: str, limit: int) -> list[GatewayCall]:
         .limit(limit)
     )
     return list(db.session.scalars(query))
+
+
+def call_with_id(user_id: str, request_id: str) -> GatewayCall:
+    """One call of the person's. Raises NotFound, also for somebody else's."""
+    query = select(GatewayCall).where(GatewayCall.user_id == user_id, GatewayCall.request_id == request_id)
+    call = None if "\x00" in request_id else db.session.scalar(query)
+    if call is None:
+        raise NotFound("There is no such call")
+    return call
 
 
 def exported_calls(engine: Engine, user_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:

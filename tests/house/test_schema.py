@@ -610,6 +610,7 @@ OWN = {
             "idx_credit_entry_account": "btree (account_id, id)",
             "idx_credit_entry_operation": "btree (operation_id)",
             "idx_credit_entry_message": "btree (message_id) WHERE (message_id IS NOT NULL)",
+            "idx_credit_entry_other": "btree (account_id, id) WHERE (kind <> 'debit'::text)",
             "idx_credit_entry_charge": (
                 "btree (account_id, cause) WHERE ((kind = 'debit'::text) AND (message_id IS NULL))"
             ),
