@@ -7,6 +7,7 @@ books of the demo prove like any others.
 import hashlib
 import random
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -119,10 +120,18 @@ def is_first_start(session: Session) -> bool:
     return session.execute(select(User.id).limit(1)).first() is None
 
 
-def seed(session: Session, engine: Engine, settings: Settings, now: datetime | None = None) -> int:
+def seed(
+    session: Session,
+    engine: Engine,
+    settings: Settings,
+    *,
+    commit: Callable[[], None],
+    now: datetime | None = None,
+) -> int:
     """Make the demo user with a month of runs that end at `now`. Returns how many calls were settled; 0 if it is there.
 
-    Commits as it goes, because a settlement is a transaction of its own. `engine` is a `billing.gateway_engine`.
+    Calls `commit`, the door's, as it goes: a settlement is a transaction of its own and must find what it is about.
+    `engine` is a `billing.gateway_engine`.
     The same for the same day: drawn from a fixed seed.
     """
     if exists(session):
@@ -164,12 +173,12 @@ def seed(session: Session, engine: Engine, settings: Settings, now: datetime | N
             token_hint="cb-pat-…",  # noqa: S106  (a hint to show, of a key nobody has)
         )
     )
-    session.commit()
-    writer = _Writer(session, engine, settings, key, random.Random(20261120), now)  # noqa: S311 (a drawing, no secret)
+    commit()
+    writer = _Writer(session, engine, settings, commit, key, now)
     for day in range(DAYS + 1):
         writer.day((began + timedelta(days=day)).date().toordinal())
     session.execute(delete(Key).where(Key.session_token == key))
-    session.commit()
+    commit()
     return writer.calls
 
 
@@ -190,18 +199,17 @@ class _Writer:
         session: Session,
         engine: Engine,
         settings: Settings,
+        commit: Callable[[], None],
         key: str,
-        draw: random.Random,
         now: datetime,
     ) -> None:
-        self.session, self.engine, self.settings, self.key, self.draw, self.now = (
-            session,
-            engine,
-            settings,
-            key,
-            draw,
-            now,
-        )
+        self.session = session
+        self.engine = engine
+        self.settings = settings
+        self.keep = commit
+        self.key = key
+        self.draw = random.Random(20261120)  # noqa: S311 (a drawing, no secret)
+        self.now = now
         self.calls = 0
 
     def day(self, ordinal: int) -> None:
@@ -212,7 +220,7 @@ class _Writer:
         for start in starts:
             if start < self.now - timedelta(minutes=15):
                 self.run(self.draw.choice(ROOTS), start, [])
-                self.session.commit()
+                self.keep()
 
     def run(self, agent_id: str, start: datetime, ancestors: list[str]) -> tuple[str, datetime, int]:
         """One run and what it spawns. Returns its id, its end, and the credits of it and all below it."""
@@ -225,7 +233,7 @@ class _Writer:
             created_at=start,
         )
         self.session.add(run)
-        self.session.commit()
+        self.keep()
         clock, direct, total, steps = start, 0, 0, 0
         failed = not ancestors and self.draw.random() < 0.06
         for number in range(1, self.draw.randint(*part.calls) + 1):
@@ -260,7 +268,7 @@ class _Writer:
         run.completed_at = clock
         run.total_steps = steps
         run.direct_credits, run.total_credits = Decimal(direct), Decimal(direct + total)
-        self.session.commit()
+        self.keep()
         return run.id, clock, direct + total
 
     def call(self, part: Part, run_id: str, start: datetime) -> tuple[str, datetime, int]:

@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 def seeded(session: Session, postgres_url: str, settings: Settings) -> int:
     engine: Engine = billing.gateway_engine(postgres_url, 1)
     try:
-        return demo.seed(session, engine, settings, NOW)
+        return demo.seed(session, engine, settings, commit=session.commit, now=NOW)
     finally:
         engine.dispose()
 

@@ -151,14 +151,19 @@ def test_any_command_tells_what_is_wrong_without_a_traceback(
     assert "hunter2" not in done.stderr
 
 
-def test_a_command_before_the_first_start_says_what_to_do(place: Path) -> None:
-    done = subprocess.run(
-        [ROOT / ".venv/bin/flask", "billing", "balance", "alice@example.org"],
-        cwd=ROOT,
-        env=os.environ | {"STOA_DATA_DIR": str(place), "DATABASE_URL": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr.startswith("Error: The database has no tables yet")
+def test_a_command_before_the_first_start_finds_a_migrated_database(place: Path) -> None:
+    def flask(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [ROOT / ".venv/bin/flask", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"STOA_DATA_DIR": str(place), "DATABASE_URL": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    made = flask("accounts", "create", "alice@example.org")
+    assert made.returncode == 0, made.stderr
+    assert len(made.stdout.strip()) == 36
+    assert flask("billing", "prove").returncode == 0
     assert not postgres.is_running(place)

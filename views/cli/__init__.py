@@ -1,36 +1,42 @@
-"""The command line: operators' verbs, and the server itself."""
+"""`flask …`: one file per room that has commands, and what they share."""
 
-import sys
-from types import TracebackType
+from typing import Any
 
 import click
-from flask import Flask
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask.cli import AppGroup, ScriptInfo
+from flask_migrate import upgrade
+from sqlalchemy.exc import OperationalError
 
+from models.db import db
+from models.settings import ROOT
 from views.logs import redact
 
-
-def init_app(app: Flask) -> None:
-    """Let a command that fails for want of a database say so in a sentence."""
-    if click.get_current_context(silent=True) is not None:
-        sys.excepthook = _tell
+MIGRATIONS = str(ROOT / "migrations")
 
 
-def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    sentence = _sentence(error)
-    if sentence is None:
-        sys.__excepthook__(kind, error, trace)
-    else:
-        click.echo(f"Error: {sentence}", err=True)
+class Commands(AppGroup):
+    """A room's commands. They find the database migrated, also when no server ever ran here; where it cannot be
+    reached, or belongs to another release, they end with a sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command of the group."""
+        try:
+            with ctx.ensure_object(ScriptInfo).load_app().app_context():
+                _ready()
+            return super().invoke(ctx)
+        except OperationalError as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            raise click.ClickException(redact(f"The database cannot be used: {reason}.")) from None
 
 
-def _sentence(error: BaseException) -> str | None:
-    if isinstance(error, OperationalError):
-        return redact(f"The database cannot be used: {str(error.orig).strip().splitlines()[0]}.")
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    if isinstance(error, ProgrammingError) and state in ("42P01", "42703", "42883"):
-        return (
-            "The database has no tables yet, or those of another release. "
-            "Run make run once, or .venv/bin/flask db upgrade."
+def _ready() -> None:
+    with db.engine.connect() as connection:
+        found = set(MigrationContext.configure(connection).get_current_heads())
+    if not found:
+        upgrade(directory=MIGRATIONS)
+    elif found != set(ScriptDirectory(MIGRATIONS).get_heads()):
+        raise click.ClickException(
+            "The database is of another release. Bring it to this one with `.venv/bin/flask db upgrade` or `make run`."
         )
-    return None

@@ -2,7 +2,6 @@
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
 
 from models.accounts import credentials, links, signing_in
 from models.accounts.credentials import PAT_DAYS
@@ -11,10 +10,11 @@ from models.admin import record
 from models.db import db, now
 from models.errors import DomainError
 from models.settings import SettingsError, keep_setting
+from views.cli import Commands
 from views.format import iso
 from views.guards import settings
 
-cli = AppGroup("accounts", help="Users, access tokens, sign-in links.")
+cli = Commands("accounts", help="Users, access tokens, sign-in links.")
 
 
 def init_app(app: Flask) -> None:

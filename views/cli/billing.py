@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import click
 from flask import Flask, current_app
-from flask.cli import AppGroup
 
 from models import admin, billing
 from models.accounts import User
@@ -18,8 +17,9 @@ from models.billing import GRANT_TYPES, Account
 from models.db import db
 from models.errors import DomainError, NotFound
 from models.settings import Settings
+from views.cli import Commands
 
-commands = AppGroup("billing", help="Credits: grants, balances, and the proof of the books.")
+commands = Commands("billing", help="Credits: grants, balances, and the proof of the books.")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PERSONAL_TYPES = [kind for kind in GRANT_TYPES if kind != "organization"]

@@ -5,16 +5,16 @@ from decimal import Decimal
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
 
 from models.db import db, now
 from models.errors import DomainError
 from models.gateway.calls import refused_names
 from models.gateway.pricing import Price
 from models.gateway.routing import Route
+from views.cli import Commands
 from views.gateway import gateway
 
-commands = AppGroup("gateway", help="Models: where they are served and what they cost.")
+commands = Commands("gateway", help="Models: where they are served and what they cost.")
 
 
 def init_app(app: Flask) -> None:

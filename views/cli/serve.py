@@ -172,8 +172,7 @@ def _seed_demo_once(settings: Settings) -> None:
         mark.write_text("begun")
         engine = billing.gateway_engine(_url(), 1)
         try:
-            demo.seed(session, engine, settings)
-            session.commit()
+            demo.seed(session, engine, settings, commit=session.commit)
         finally:
             engine.dispose()
     mark.write_text("done")
