@@ -4,7 +4,6 @@ from flask import Flask
 
 from views import (
     accounts,
-    cli,
     errors,
     format,
     gateway,
