@@ -124,7 +124,7 @@ def key_credential(token: str | None = None) -> Credential | None:
         return None
     if cast(str | None, g.get("key_token")) != token:
         found = credentials.find(db.session, token, now())
-        if found and credentials.touch(found.session, now()):
+        if found and credentials.touch(db.session, found.session, now()):
             db.session.commit()
         g.key_token, g.key_credential = token, found
     return cast(Credential | None, g.key_credential)
@@ -179,8 +179,8 @@ def _read_cookie() -> Credential | None:
         g.signed_out = True
         db.session.commit()
         return None
-    slid = credentials.slide(found.session, moment)
-    if credentials.touch(found.session, moment) or slid:
+    slid = credentials.slide(db.session, found.session, moment)
+    if credentials.touch(db.session, found.session, moment) or slid:
         db.session.commit()
     if slid:
         g.signed_in = (token, found.session.expires)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.orm.attributes import set_committed_value
 
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
@@ -62,23 +63,35 @@ def _find(database: Database, token: str) -> Credential | None:
     return Credential(row[0], row[1]) if row else None
 
 
-def slide(session: Session, now: datetime) -> bool:
+def slide(database: Database, session: Session, now: datetime) -> bool:
     """Give a web session 30 days from now when it is more than a day old; whether it was given.
 
     Only `web`: a command line never expires, and a personal token must end when its maker said.
     """
     if session.type != "web" or session.expires - WEB_LIFETIME + SLIDE_AFTER > now:
         return False
-    session.expires = now + WEB_LIFETIME
+    _note(database, session, expires=now + WEB_LIFETIME)
     return True
 
 
-def touch(session: Session, now: datetime) -> bool:
+def touch(database: Database, session: Session, now: datetime) -> bool:
     """Note that the credential was used, at most every five minutes; whether it was noted."""
     if session.last_used_at is not None and session.last_used_at > now - TOUCH_EVERY:
         return False
-    session.last_used_at = now
+    _note(database, session, last_used_at=now)
     return True
+
+
+def _note(database: Database, session: Session, **values: datetime) -> None:
+    # Not through the unit of work: the row may be revoked in this very moment, which is no error.
+    database.execute(
+        update(Session)
+        .where(Session.session_token == session.session_token)
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )
+    for name, value in values.items():
+        set_committed_value(session, name, value)
 
 
 def open_web(database: Database, user: User, now: datetime) -> tuple[str, Session]:

@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.accounts import Fingerprint, Session, User
+from models.accounts import Fingerprint, Session, User, credentials
 from models.admin import AuditLog
+from models.db import db
 from tests import factories
 from tests.factories import Person
 
@@ -146,6 +148,18 @@ def test_the_use_of_a_key_is_noted_at_most_every_five_minutes(
     session.expire_all()
     assert row.last_used_at is not None
     assert row.last_used_at >= first
+
+
+def test_a_key_revoked_while_it_is_noted_is_no_error(app: Flask, session: OrmSession, alice: Person) -> None:
+    with app.app_context():
+        found = credentials.find(db.session, alice.token, factories.now())
+        assert found is not None
+        session.delete(session.get_one(Session, sha(alice.token)))
+        session.commit()
+        assert credentials.touch(db.session, found.session, factories.now())
+        db.session.commit()
+    session.expire_all()
+    assert session.get(Session, sha(alice.token)) is None
 
 
 def test_strange_bytes_in_a_key_are_an_unknown_key(client: FlaskClient) -> None:

@@ -367,6 +367,13 @@ def test_the_mail_leaves_with_the_transaction(app: Flask, session: OrmSession, c
     assert "login/link" not in jobs[0][1]
 
 
+def test_without_a_mail_server_the_page_says_where_the_link_is(client: FlaskClient) -> None:
+    ask_link(client, "a@example.org")
+    page = client.get("/login/sent").text
+    assert "a@example.org" in page
+    assert "console output" in page
+
+
 # -- signing out ---------------------------------------------------------------------------------------------
 
 

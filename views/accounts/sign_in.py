@@ -109,7 +109,12 @@ def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
 def link_sent() -> ResponseReturnValue:
     """Look into your mailbox."""
     where = destination(request.args.get("next"))
-    return render("accounts/link_sent.html", email=session.get("sent_to"), where=where)
+    return render(
+        "accounts/link_sent.html",
+        email=session.get("sent_to"),
+        where=where,
+        console=settings().smtp_url is None,
+    )
 
 
 @bp.get("/login/link/<token>")
