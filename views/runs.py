@@ -14,7 +14,7 @@ from models.db import now
 from models.errors import NotFound
 from models.runs import RUN_STATUSES, calls, history, trace
 from models.runs.history import RunFilter, RunLine
-from models.runs.trace import Branch, Entry, Window
+from models.runs.trace import Entry, Window
 from views.charts import Span, Waterfall, waterfall
 from views.guards import cookie_user, login_required
 from views.htmx import render, wants_fragment
@@ -30,12 +30,6 @@ MAX_AGENT = 200
 def agent_name(run: Any) -> str:
     """The agent's name without publisher and version; never empty."""
     return trace.name_of(run)
-
-
-@bp.app_template_filter("run_size")
-def run_size(branch: Branch) -> int:
-    """How many runs are in a tree, its root included."""
-    return 1 + sum(run_size(child) for child in branch.children)
 
 
 @bp.get("/runs")

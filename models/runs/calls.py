@@ -163,7 +163,7 @@ def _key_name(user_id: str, call: GatewayCall) -> str | None:
         select(Session).where(Session.user_id == user_id, Session.session_token == call.key_id)
     )
     if key is None:
-        return "a key that was revoked"
+        return "a key that is gone"
     kinds = {"web": "browser session", "cli": "command line", "pat": "API key"}
     return key.name or f"{kinds[key.type]} {key.token_hint}"
 

@@ -473,7 +473,11 @@ class _WindowBuilder:
 
     def _step(self, step: AgentStep, at: datetime) -> Entry:
         state: State = (
-            "skipped" if step.status == "skipped" else "open" if step.status == "running" else "done"
+            "skipped"
+            if step.status == "skipped"
+            else "open"
+            if step.status == "running" and self.line.live
+            else "done"
         )
         return Entry(
             "step",
@@ -483,7 +487,7 @@ class _WindowBuilder:
             "failed" if step.error_message else state,
             0,
             at,
-            None if state == "open" and self.line.live else max(step.completed_at, at),
+            None if state == "open" else max(step.completed_at, at),
         )
 
     def _step_of(self, item: _Item) -> AgentStep | None:

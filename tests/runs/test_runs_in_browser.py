@@ -96,6 +96,35 @@ def test_axe_finds_nothing(
             judge(page)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_words_widen_nothing(
+    open_page: OpenPage, base: str, session: OrmSession, alice: Person, width: int
+) -> None:
+    word = "x" * 300
+    run = factories.run(
+        session, alice.user, f"p{word[:100]}/{word}@{word[:60]}", status="failed", error_message=word
+    )
+    child = factories.run(session, alice.user, word, parent=run, completed_at=now())
+    asked = [
+        {"role": word, "name": word, "content": word},
+        {"role": "user", "content": [{"type": word, "text": word}]},
+    ]
+    message = factories.message(session, alice.user, request=asked, response=word)
+    factories.call(
+        session, alice.user, message=message, run_id=child.id, request_id="c", model=word, error=word, provider=word
+    )  # fmt: skip
+    factories.step(session, child, 1, error_message=word)
+    with open_page(base, width=width) as page:
+        signed_in(page, session, alice)
+        for path in ("/runs?spawned=1", f"/runs/{run.id}", f"/runs/{child.id}", f"/runs/{child.id}/calls/c"):
+            page.goto(path)
+            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert page.evaluate(wide) <= 0, path
+        page.goto("/runs")
+        cut = "[...document.querySelectorAll('.table-wrap')].some((each) => each.scrollWidth > each.clientWidth)"
+        assert not page.evaluate(cut)
+
+
 def test_axe_finds_nothing_before_the_first_run(
     open_page: OpenPage, base: str, session: OrmSession, alice: Person
 ) -> None:

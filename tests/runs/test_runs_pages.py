@@ -541,7 +541,7 @@ def test_the_key_of_a_call_goes_by_its_name_only(session: OrmSession, alice: Per
     assert "laptop" in page
     assert row.session_token not in page
     gone = billed(session, alice, run, key_id="0" * 64)
-    assert "a key that was revoked" in get(alice, f"/runs/{run.id}/calls/{gone.request_id}").text
+    assert "a key that is gone" in get(alice, f"/runs/{run.id}/calls/{gone.request_id}").text
 
 
 def test_many_messages_are_read_in_part(session: OrmSession, alice: Person) -> None:
