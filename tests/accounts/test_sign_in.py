@@ -275,6 +275,24 @@ def test_links_are_limited_for_each_address_and_each_caller(
     assert len(outbox) == 5 + others.count(303)
 
 
+def test_a_mailbox_is_spared_whichever_way_links_are_asked_for(
+    app: Flask, client: FlaskClient, outbox: list[Message]
+) -> None:
+    for number in range(8):
+        browser = app.test_client()
+        where = {"REMOTE_ADDR": f"192.0.2.{number}"}
+        if number % 2:
+            token = token_of(browser.get("/login"))
+            form = {"csrf_token": token, "email": "a@example.org"}
+            answer = browser.post("/login", data=form, environ_base=where)
+        else:
+            token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
+            form = {"csrfToken": token, "email": "A@Example.org", "json": "true"}
+            answer = browser.post("/api/auth/signin/email", data=form, environ_base=where)
+        assert (answer.status_code == 429) == (number >= 5)
+    assert len(outbox) == 5
+
+
 @pytest.mark.parametrize(
     ("target", "where"),
     [
