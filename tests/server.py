@@ -61,7 +61,7 @@ def running(postgres_url: str, data: Path, **environment: str) -> Iterator[str]:
 
 
 def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended at once"
         try:
@@ -70,4 +70,4 @@ def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
                     return
         except OSError:
             time.sleep(0.1)
-    raise AssertionError("the server was not ready within 30 seconds")
+    raise AssertionError("the server was not ready within 90 seconds")
