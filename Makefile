@@ -1,7 +1,7 @@
 # Stoa in two commands: `make run` and `make test`. Everything lives in .venv and in the data directory.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test format lint types requirements clean
+.PHONY: help run test bench format lint types requirements clean
 
 SHELL := /bin/sh
 VENV  := .venv
@@ -22,6 +22,10 @@ test: lint types ## Format, lint, types and all tests, warnings as errors (JOBS=
 	@chromium=$$(.ci/chromium $(BIN)) || exit 1; \
 	echo "Testing, in a browser at $$chromium"; \
 	STOA_CHROMIUM="$$chromium" exec $(BIN)/pytest -q -n $(JOBS) --dist loadfile
+
+bench: $(BIN)/python ## Measure speed and size beside other gateways (6 minutes; LONG=1 for longer). See docs/performance.md
+	@$(call install,base)
+	@LONG=$(LONG) exec $(BIN)/python -m bench
 
 lint: dev
 	@echo "Formatting and lint"

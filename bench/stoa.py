@@ -1,0 +1,195 @@
+"""The measured server: `flask serve` as shipped, on a fresh data directory with its embedded PostgreSQL, and its books."""
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from bench.load import Target, request
+from models import postgres
+from models.settings import ROOT
+
+MODEL = "openai/gpt-4o"
+CREDITS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stoa:
+    """A started server."""
+
+    port: int
+    process: psutil.Process
+    socket_dir: Path
+
+    def sql(self) -> psycopg.Connection[tuple[object, ...]]:
+        """A connection to its database."""
+        return psycopg.connect(
+            host=str(self.socket_dir), user=postgres.SUPERUSER, dbname=postgres.DATABASE, autocommit=True
+        )
+
+    def workers(self) -> list[psutil.Process]:
+        """The web workers: the children of gunicorn's parent."""
+        masters = [child for child in self.process.children() if "gunicorn" in " ".join(child.cmdline())]
+        return [worker for master in masters for worker in master.children()]
+
+    def memory(self) -> list[int]:
+        """Resident bytes of each worker."""
+        return [worker.memory_info().rss for worker in self.workers()]
+
+    def target(self, name: str, keys: list[str], *, stream: bool = False) -> Target:
+        """Calls as the owners of `keys`, in turn."""
+        requests = [request(MODEL, {"Authorization": f"Bearer {key}"}, stream=stream) for key in keys]
+        return Target(name, self.port, requests)
+
+
+@contextmanager
+def running(data: Path, upstream_port: int, environment: dict[str, str]) -> Iterator[Stoa]:
+    """Start on an empty `data`; everything in it is gone afterwards."""
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    (data / "demo_seeded").write_text("done")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(
+            ("STOA_", "OPENAI_", "OPENROUTER_", "ANTHROPIC_", "GEMINI_", "PROMETHEUS", "DATABASE")
+        )
+    }
+    settings = {
+        "STOA_DATA_DIR": str(data),
+        "STOA_HOST": "127.0.0.1",
+        "STOA_WORKERS": "2",
+        "PORT": str(port),
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream_port}/v1",
+        "OPENAI_API_KEY": "sk-bench",
+    }
+    log = open(data / "serve.log", "wb")  # noqa: SIM115  (closed below)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flask", "--app", "app:create_app", "serve"],
+        cwd=ROOT,
+        env=kept | settings | environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        _wait(process, port, data)
+        pid_file = (data / "postgres" / "postmaster.pid").read_text().splitlines()
+        yield Stoa(port, psutil.Process(process.pid), Path(pid_file[4]))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+        text = (data / "serve.log").read_text(errors="replace")
+        if "Traceback" in text:
+            kept_log = data.with_name("serve.log")
+            shutil.copy(data / "serve.log", kept_log)
+            print(f"The server logged errors: {kept_log}", file=sys.stderr)
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, data: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit("Stoa did not start:\n" + (data / "serve.log").read_text())
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+                if answer.status == 200 and "ready at" in (data / "serve.log").read_text():
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"Stoa was not ready within two minutes; see {data / 'serve.log'}")
+
+
+def open_accounts(stoa: Stoa, count: int, prefix: str = "bench") -> list[str]:
+    """Make `count` people, each with a key and credits; the keys."""
+    keys = [f"cb-pat-{prefix}-{number:06d}" for number in range(count)]
+    hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+    with stoa.sql() as connection:
+        connection.execute(
+            """
+            INSERT INTO "user" (id, email, next_quota_reset)
+            SELECT %(prefix)s || '-' || n, %(prefix)s || n || '@example.org', now() AT TIME ZONE 'UTC' + interval '20 days'
+            FROM generate_series(0, %(last)s) n
+            """,
+            {"prefix": prefix, "last": count - 1},
+        )
+        connection.execute(
+            """
+            INSERT INTO session ("sessionToken", "userId", expires, type, token_hint)
+            SELECT hash, %(prefix)s || '-' || (n - 1), now() AT TIME ZONE 'UTC' + interval '1 year', 'pat', 'bench'
+            FROM unnest(%(hashes)s::text[]) WITH ORDINALITY AS keys(hash, n)
+            """,
+            {"prefix": prefix, "hashes": hashes},
+        )
+        connection.execute(
+            """
+            SELECT credit_grant(%(prefix)s || '-grant-' || n, %(prefix)s || '-' || n, NULL, %(credits)s::bigint, 'purchase',
+                80, 'Bench', NULL, now())
+            FROM generate_series(0, %(last)s) n
+            """,
+            {"prefix": prefix, "last": count - 1, "credits": CREDITS},
+        )
+        connection.execute("VACUUM ANALYZE")
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the database says was done."""
+
+    settled: int
+    failed: int
+    messages: int
+    rollup_calls: int
+    holds: int
+
+    @classmethod
+    def read(cls, stoa: Stoa) -> "Books":
+        """Count."""
+        with stoa.sql() as connection:
+            row = connection.execute(
+                """
+                SELECT (SELECT count(*) FROM gateway_call WHERE state = 'settled'),
+                    (SELECT count(*) FROM gateway_call WHERE state = 'failed'),
+                    (SELECT count(*) FROM message),
+                    (SELECT coalesce(sum(calls), 0)::bigint FROM usage_rollup WHERE grain = 'day'),
+                    (SELECT count(*) FROM credit_hold)
+                """
+            ).fetchone()
+        assert row is not None
+        return cls(*row)  # type: ignore[arg-type]
+
+
+def prove(data: Path) -> str:
+    """What `flask billing prove` says of the books: its last line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "app:create_app", "billing", "prove"],
+        cwd=ROOT,
+        env=dict(os.environ, STOA_DATA_DIR=str(data)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    return f"{lines[-1] if lines else 'said nothing'} (code {done.returncode})"
