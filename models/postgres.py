@@ -110,9 +110,14 @@ def _lock_file(path: Path) -> IO[str]:
 def _running(data_dir: Path, pgdata: Path, max_connections: int) -> Path:
     """Bring the server up and let it have its database; returns the directory of its socket."""
     for attempt in range(50):
-        if _postmaster(pgdata) is None:
+        started_here = _postmaster(pgdata) is None
+        if started_here:
             _start(data_dir, pgdata, max_connections)
         socket_dir = _ready_socket(pgdata)
+        if socket_dir is None:
+            if started_here:
+                raise PostgresError(f"PostgreSQL did not start.\n{_last_words(pgdata)}")
+            continue  # it died since it was found alive
         try:
             _ensure_database(socket_dir)
         except psycopg.OperationalError as error:
@@ -224,8 +229,8 @@ def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: 
         shutil.chown(path, user)
 
 
-def _ready_socket(pgdata: Path) -> Path:
-    """Wait until the server lets connections in; return the directory of its socket."""
+def _ready_socket(pgdata: Path) -> Path | None:
+    """Wait until the server lets connections in; the directory of its socket, or None when it died instead."""
     began = time.monotonic()
     told = False
     while True:
@@ -234,9 +239,10 @@ def _ready_socket(pgdata: Path) -> Path:
         if running and len(status) >= 8 and status[7] == "ready" and status[4]:
             return Path(status[4])
         waited = time.monotonic() - began
-        # A server that refuses its settings or its files ends at once; pg_ctl may need a moment to fork it.
-        if not running and waited > 1.5:
-            raise PostgresError(f"PostgreSQL did not start.\n{_last_words(pgdata)}")
+        # A server that refuses its settings or its files ends at once. One that was only just started has no
+        # pid file yet, on a busy machine for quite some time.
+        if not running and waited > 1 and not _processes(pgdata):
+            return None
         if waited > READY_WITHIN:
             raise PostgresError(
                 f"PostgreSQL was not ready within {READY_WITHIN:.0f} seconds; see {pgdata}/log."
@@ -311,9 +317,18 @@ def _serves(process: psutil.Process, pgdata: Path) -> bool:
         return False
 
 
+def _processes(pgdata: Path) -> list[psutil.Process]:
+    """Every process of this server, one that is just starting (and has not changed its directory yet) included."""
+    return [
+        process
+        for process in psutil.process_iter()
+        if _serves(process, pgdata) or _serves(process, pgdata.parent)
+    ]
+
+
 def _end_orphans(pgdata: Path) -> None:
     """End backends that outlived a killed main process: a new server refuses to start beside them."""
-    orphans = [process for process in psutil.process_iter() if _serves(process, pgdata)]
+    orphans = _processes(pgdata)
     for process in orphans:
         with suppress(psutil.NoSuchProcess):
             process.terminate()

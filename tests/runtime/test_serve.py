@@ -14,9 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click import ClickException
 
-from models.settings import ROOT
+from models.settings import ROOT, load_settings
 from tests.runtime.conftest import living
+from views.cli.serve import _listen
 from views.cli.supervisor import Child, Record, Supervisor
 
 
@@ -44,7 +46,7 @@ class Server:
         with self.process.stdout as lines:
             self.lines.extend(line.rstrip("\n") for line in lines)
 
-    def wait_for(self, words: str, seconds: float = 40) -> str:
+    def wait_for(self, words: str, seconds: float = 150) -> str:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for line in list(self.lines):
@@ -60,7 +62,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(40)
+        code = self.process.wait(90)
         self.reader.join()
         return code
 
@@ -85,13 +87,14 @@ def _status(port: int, path: str = "/readyz") -> int:
             return error.code
 
 
+@pytest.mark.timeout(400)
 def test_it_starts_answers_refuses_a_second_and_leaves_nothing_behind(data_dir: Path, port: int) -> None:
     server = Server(data_dir, port)
     server.wait_for(f"Stoa is ready at http://localhost:{port}")
     assert _status(port) < 500
     second = Server(data_dir, port)
     second.wait_for(f"Stoa already runs from {data_dir}, at http://localhost:{port}")
-    assert second.process.wait(10) == 1
+    assert second.process.wait(60) == 1
     second.reader.join()
     assert server.stop() == 0
     assert server.lines[-1] == "Stoa stopped"
@@ -99,7 +102,10 @@ def test_it_starts_answers_refuses_a_second_and_leaves_nothing_behind(data_dir: 
     assert [line for line in server.lines if "Traceback" in line or "ERROR" in line] == []
 
 
+@pytest.mark.timeout(400)
 def test_it_recovers_from_kills_of_each_part(data_dir: Path, port: int) -> None:
+    data_dir.mkdir()
+    (data_dir / "demo_seeded").write_text("done")
     first = Server(data_dir, port)
     first.wait_for("Stoa is ready")
     _kill(data_dir, "gunicorn")
@@ -119,14 +125,20 @@ def test_it_recovers_from_kills_of_each_part(data_dir: Path, port: int) -> None:
     assert living(data_dir) == []
 
 
-def test_a_port_in_use_is_told(data_dir: Path) -> None:
+def test_a_port_in_use_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        server = Server(data_dir, port)
-        server.wait_for(f"PORT: {port} is in use by another program")
-        assert server.process.wait(20) == 1
-        server.reader.join()
-    assert living(data_dir) == []
+        with pytest.raises(ClickException, match=f"PORT: {port} is in use by another program"):
+            _listen(load_settings(_env_file=None, port=port))
+
+
+def test_localhost_is_listened_to_on_both_protocols(port: int) -> None:
+    listeners = _listen(load_settings(_env_file=None, port=port))
+    addresses = [listener.getsockname()[:2] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    assert addresses[0] == ("127.0.0.1", port)
+    assert addresses[1:] in ([], [("::1", port)])
 
 
 def test_a_database_that_is_away_is_waited_for(data_dir: Path, port: int) -> None:
@@ -143,7 +155,7 @@ def _kill(data_dir: Path, words: str) -> None:
 
 
 def _eventually_answers(port: int) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         try:
             if _status(port) < 500:
