@@ -9,7 +9,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from models.billing.holds import Admission, gateway_engine
 from models.errors import DomainError
-from models.gateway.relay import Ask, Gateway, Refused, RelayFailed, Reply, UpstreamRefused
+from models.gateway.refusals import UpstreamRefused
+from models.gateway.relay import Ask, Gateway, Refused, RelayFailed, Reply
 from models.gateway.stream import Stream
 from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call

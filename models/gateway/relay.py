@@ -4,7 +4,6 @@
 what it answers is whole (`Reply`) or still to come (`Stream`). Doors give shapes to what it raises.
 """
 
-import http
 import logging
 import threading
 import time
@@ -24,11 +23,12 @@ from models.db import now
 from models.errors import DomainError
 from models.gateway import metrics, tokens
 from models.gateway.pricing import Prices
+from models.gateway.refusals import UpstreamRefused, read_json, refusal, told
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
 from models.gateway.stream import Stream
 from models.gateway.ticket import HOLD_SECONDS, Facts, Keeper, Ticket, worker_name
-from models.gateway.upstream import Answer, Broken, Request, UpstreamError
-from models.gateway.wire import Call, Failure, Meter, Usage, failure_of, usage_object
+from models.gateway.upstream import Broken, Request, UpstreamError
+from models.gateway.wire import Call, Meter, Usage, usage_object
 from models.settings import Settings
 
 log = logging.getLogger("stoa.gateway")
@@ -49,20 +49,6 @@ class Refused(Exception):
 
 class RelayFailed(Exception):
     """Something unforeseen happened after the call was admitted. Nothing is charged."""
-
-
-class UpstreamRefused(Exception):
-    """The provider answered with an error. Nothing is charged.
-
-    `status` is what the client is told. It differs from the provider's own when the operator's key or funds
-    are at fault, which no client could mend.
-    """
-
-    def __init__(self, status: int, failure: Failure, retry_after: str | None = None) -> None:
-        super().__init__(failure.message)
-        self.status = status
-        self.failure = failure
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +195,7 @@ class Gateway:
         try:
             kind = answer.headers.get("Content-Type") or "text/event-stream"
             if answer.status != 200 or "json" in kind.lower():
-                raise _refusal(answer, ticket.route)
+                raise refusal(answer, ticket.route)
             meter = ticket.route.provider.meter(call)
             stream = Stream(self, ask, call, ticket, answer, meter)
         except BaseException:
@@ -313,71 +299,19 @@ def _fetch(route: Route, call: Call, request: Request) -> Fetched:
     answer = route.provider.upstream.send(request)
     try:
         if answer.status != 200:
-            raise _refusal(answer, route)
+            raise refusal(answer, route)
         raw = answer.read()
     finally:
         answer.close()
-    body = _json(raw)
+    body = read_json(raw)
     meter = route.provider.meter(call)
     if isinstance(body, dict):
         meter.body(body)
         if meter.failure and not meter.started:
-            raise _told(meter.failure, meter.failure.status or 502, route, None)
+            raise told(meter.failure, meter.failure.status or 502, route, None)
         if isinstance(body.get("choices"), list):
             return raw, body, meter
     raise Broken(f"{route.provider.title} sent an answer that cannot be read.")
-
-
-def _json(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-
-
-ERROR_BODY = 256 << 10
-
-
-def _refusal(answer: Answer, route: Route) -> UpstreamRefused:
-    """What a provider's error says, for the client. An error inside a 200 counts as one."""
-    try:
-        raw = answer.read(ERROR_BODY)
-    except UpstreamError:
-        raw = b""
-    failure = failure_of(_json(raw))
-    status = answer.status
-    if not 400 <= status <= 599:
-        status = failure.status if failure and failure.status else 502
-    text = raw.decode("utf-8", "replace").strip()[:4000]
-    if failure is None:
-        message = (
-            f"{route.provider.title} answered in a form that cannot be passed on." if status == 502 else ""
-        )
-        failure = Failure(message or text or _status_text(status), code=status, plain=True)
-    return _told(failure, status, route, answer.headers.get("Retry-After"))
-
-
-def _told(failure: Failure, status: int, route: Route, retry_after: str | None) -> UpstreamRefused:
-    """The refusal a client is told. With the operator's own key a 401, 402 or 403 says nothing about the client's,
-    and may quote the key: it becomes a 502 in our words."""
-    flagged = isinstance(failure.metadata, dict) and "reasons" in failure.metadata
-    if status in (401, 402, 403, 407) and route.byok is None and not flagged:
-        log.error("%s refused this server's key or account with %d", route.provider.title, status)
-        words = "is out of funds" if status == 402 else "was refused"
-        failure = Failure(
-            f"This server's own account at {route.provider.title} {words}; your key is fine. Tell the operator.",
-            code="upstream_account",
-            type="upstream_error",
-        )
-        return UpstreamRefused(502, failure)
-    return UpstreamRefused(status, failure, retry_after)
-
-
-def _status_text(status: int) -> str:
-    try:
-        return http.HTTPStatus(status).phrase
-    except ValueError:
-        return f"The provider answered {status}."
 
 
 def _contents(body: dict[str, Any]) -> list[str]:

@@ -170,6 +170,38 @@ def test_provider_refusal_in_plain_text(
     assert answer.headers["Retry-After"] == "7"
 
 
+def test_gateway_page_of_a_provider_is_passed_on_as_text(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any]
+) -> None:
+    fake.will(fakes.answer(b"<h1>Bad gateway</h1>", 502))
+    answer = web.post(PATH, json=body, headers=rich.headers)
+    assert (answer.status_code, answer.json) == (
+        502,
+        {"error": {"message": "<h1>Bad gateway</h1>", "code": 502}},
+    )
+    fake.will(fakes.answer(b"", 503))
+    assert web.post(PATH, json=body, headers=rich.headers).json["error"]["message"] == "Service Unavailable"
+
+
+@pytest.mark.parametrize("margin", ["0", "0.055", "0.2"])
+def test_sdk_shows_the_ledgers_credits_whatever_the_margin(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    body: dict[str, Any],
+    facts: Facts,
+    monkeypatch: pytest.MonkeyPatch,
+    margin: str,
+) -> None:
+    monkeypatch.setattr(web.application.extensions["gateway"], "margin", Decimal(margin))
+    fake.will(fakes.stream(fakes.chunks(use=fakes.usage(100, 20, cost=0.77))))
+    answer = web.post(PATH, json={**body, "stream": True}, headers=rich.headers)
+    shown = events(answer.data)[-1]["usage"]["cost"]
+    (message,) = facts.messages()
+    assert message.cost == Decimal("0.77")
+    assert message.credits == int(shown * 1.055 * 100 + 0.5) == int(77 * (1 + float(margin)) + 0.5)
+
+
 def test_when() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     spans = {

@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from models.gateway.demo import Demo, turn
+from models.gateway.demo import Demo
+from models.gateway.demo_turns import turn
 from models.gateway.upstream import Request
 
 TOOLS = [

@@ -12,7 +12,8 @@ from models.billing.holds import Admission
 from models.db import now
 from models.errors import DomainError
 from models.gateway import tokens
-from models.gateway.relay import MOST_PARALLEL, Ask, Refused, RelayFailed, UpstreamRefused
+from models.gateway.refusals import UpstreamRefused
+from models.gateway.relay import MOST_PARALLEL, Ask, Refused, RelayFailed
 from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call
 from models.gateway.wire import chat as chat_dialect
