@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -104,8 +105,9 @@ def _serve(settings: Settings, record: Record) -> None:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal."""
-    click.echo(line)
+    """Tell the person at the terminal, if there is one still: a closed pipe must not keep us from stopping in order."""
+    with suppress(OSError):
+        click.echo(line)
 
 
 def _prepare(settings: Settings) -> None:

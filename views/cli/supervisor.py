@@ -164,7 +164,8 @@ class Supervisor:
     def listen(self) -> None:
         """From now on Ctrl-C, SIGTERM and a closed terminal ask to stop; a second time asks to stop at once."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._ask)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+                signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: object) -> None:
         self.asked += 1
