@@ -126,7 +126,8 @@ def deliver_mail(sealed: str) -> None:
 
 
 @queue.periodic(cron="* * * * * */20")
-@queue.task(name="billing.sweep", queueing_lock="billing.sweep", lock="billing.sweep", retry=Backoff())
+# No lock: a sweep whose worker was killed would bar the next ones until it is rescued. Two at once do no harm.
+@queue.task(name="billing.sweep", queueing_lock="billing.sweep", retry=Backoff())
 def sweep_credit(timestamp: int) -> None:
     """Expire holds of dead workers and grants whose time is over."""
     with transaction() as session:

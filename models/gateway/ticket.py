@@ -22,7 +22,8 @@ from models.gateway.wire import Usage
 
 log = logging.getLogger("stoa.gateway")
 
-HOLD_SECONDS = 60
+HOLD_SECONDS = 35
+"""How long a hold outlives its worker's last word. With the sweep, every 20 seconds, a dead one's are gone in a minute."""
 KEEP_SECONDS = 20
 
 

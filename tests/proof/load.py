@@ -1,0 +1,146 @@
+"""Clients by the hundred in one process: calls whose every byte is seen, and which can leave at any of them."""
+
+import asyncio
+import contextlib
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.proof.upstream import Script
+
+CODEBUFF, OPENAI = "/api/v1/chat/completions", "/v1/chat/completions"
+
+
+@dataclass
+class Outcome:
+    """How a call ended for its client. `status` None: no head arrived; `whole`: it got all there was to get."""
+
+    script: Script
+    status: int | None = None
+    body: bytes = b""
+    whole: bool = False
+    left: bool = False
+    problem: str = ""
+    seconds: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """An answer that any client would take for whole."""
+        return self.status == 200 and self.whole
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def body_of(script: Script, *, model: str, stream: bool, **more: Any) -> bytes:
+    body = {"model": model, "messages": script.message(), "stream": stream, **more}
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+    return json.dumps(body).encode()
+
+
+async def call(
+    address: str,
+    key: str,
+    script: Script,
+    *,
+    model: str,
+    stream: bool = False,
+    leave_after: int | None = None,
+    patience: float = 90.0,
+    **more: Any,
+) -> Outcome:
+    """Make a call. `leave_after`: reset the connection after so many bytes of the answer; 0 once it is sent."""
+    outcome = Outcome(script)
+    raw = body_of(script, model=model, stream=stream, **more)
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(patience):
+            await fetch(
+                address, "POST", OPENAI, {"Authorization": f"Bearer {key}"}, raw, outcome, leave_after
+            )
+    except (OSError, EOFError, TimeoutError) as error:
+        outcome.problem = f"{type(error).__name__}: {error}"
+    outcome.seconds = time.monotonic() - began
+    if stream and outcome.status == 200:
+        outcome.whole = outcome.whole and outcome.body.endswith(b"data: [DONE]\n\n")
+    return outcome
+
+
+async def get(address: str, path: str, headers: dict[str, str], patience: float = 30.0) -> Outcome:
+    outcome = Outcome(Script(path))
+    try:
+        async with asyncio.timeout(patience):
+            await fetch(address, "GET", path, headers, b"", outcome, None)
+    except (OSError, EOFError, TimeoutError) as error:
+        outcome.problem = f"{type(error).__name__}: {error}"
+    return outcome
+
+
+async def fetch(
+    address: str,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    raw: bytes,
+    outcome: Outcome,
+    leave_after: int | None,
+) -> None:
+    parts = urlsplit(address)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += ["Content-Type: application/json", f"Content-Length: {len(raw)}"]
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + raw)
+        await writer.drain()
+        data = bytearray()
+        try:
+            while leave_after is None or len(data) < leave_after:
+                most = 65_536 if leave_after is None else min(65_536, leave_after - len(data))
+                piece = await reader.read(most)
+                if not piece:
+                    break
+                data += piece
+            else:
+                outcome.left = True
+                writer.transport.abort()
+        finally:
+            read(bytes(data), outcome)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def read(data: bytes, outcome: Outcome) -> None:
+    """What the bytes of an answer say."""
+    head, found, rest = data.partition(b"\r\n\r\n")
+    if not found:
+        return
+    first, *lines = head.decode("latin-1").split("\r\n")
+    outcome.status = int(first.split(" ")[1])
+    outcome.headers = {
+        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    if outcome.headers.get("transfer-encoding") == "chunked":
+        outcome.body, outcome.whole = dechunked(rest)
+    else:
+        outcome.body = rest
+        length = outcome.headers.get("content-length")
+        outcome.whole = length is not None and len(rest) == int(length)
+
+
+def dechunked(data: bytes) -> tuple[bytes, bool]:
+    pieces, at = [], 0
+    while (end := data.find(b"\r\n", at)) >= 0:
+        size = int(data[at:end], 16)
+        if not size:
+            return b"".join(pieces), True
+        pieces.append(data[end + 2 : end + 2 + size])
+        at = end + 2 + size + 2
+    return b"".join(pieces), False

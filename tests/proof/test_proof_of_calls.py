@@ -1,0 +1,62 @@
+"""The short form of the proofs that need nothing killed, on gunicorn and the tests' database."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from flask import Flask
+from sqlalchemy.engine import Engine
+
+from tests import server
+from tests.proof import upstream
+from tests.proof.aborts import aborts
+from tests.proof.faults import dead_ends, faults
+from tests.proof.race import race
+from tests.proof.soak import soak
+from tests.proof.stage import Stage, settings_for
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def started(app: Flask, engine: Engine, postgres_url: str) -> Iterator[tuple[Stage, list[psutil.Process]]]:
+    place = Path(tempfile.mkdtemp(prefix="stoa-proof-"))
+    mine = set(psutil.Process().children(recursive=True))
+    with (
+        upstream.running() as provider,
+        dead_ends() as more,
+        server.running(postgres_url, place, **settings_for(provider, place, **more)) as address,
+    ):
+        new = set(psutil.Process().children(recursive=True)) - mine
+        workers = [
+            process for process in new if process.parent() in new and "gunicorn" in str(process.cmdline())
+        ]
+        assert len(workers) == server.WORKERS
+        yield Stage(address, engine, provider), workers
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def stage(started: tuple[Stage, list[psutil.Process]], session: object) -> Stage:
+    return started[0]
+
+
+def test_a_race_overspends_by_less_than_a_call_and_charges_nothing_twice(stage: Stage) -> None:
+    race(stage, calls=60, covered=6, accounts=6, each=15)
+
+
+def test_streams_whose_clients_leave_are_all_billed(stage: Stage) -> None:
+    aborts(stage, streams=60, at_once=30)
+
+
+def test_faults_of_providers_lose_no_worker(
+    stage: Stage, started: tuple[Stage, list[psutil.Process]]
+) -> None:
+    faults(stage, started[1])
+
+
+def test_mixed_traffic_goes_without_error(stage: Stage, started: tuple[Stage, list[psutil.Process]]) -> None:
+    soak(stage, started[1], seconds=3, clients=6)

@@ -1,0 +1,22 @@
+"""The short form of the proof against crashes: one kill of each kind."""
+
+import pytest
+
+from models import jobs
+from models.gateway import ticket
+from tests.proof import upstream
+from tests.proof.crashes import SWEPT_EVERY, WITHIN, crashes
+from tests.proof.stage import serving
+
+
+@pytest.mark.timeout(400)
+def test_kills_lose_no_charge_and_leave_no_hold() -> None:
+    with upstream.running() as provider, serving(provider, workers=2) as (server, stage):
+        crashes(server, stage, kinds=("worker", "postgres", "everything"), clients=8, wait=False)
+
+
+def test_a_hold_ends_within_a_minute_of_its_workers_last_word() -> None:
+    assert ticket.HOLD_SECONDS + SWEPT_EVERY < WITHIN
+    assert ticket.HOLD_SECONDS > 1.5 * ticket.KEEP_SECONDS
+    # a sweep that was killed must not bar the next
+    assert jobs.sweep_credit.lock is None

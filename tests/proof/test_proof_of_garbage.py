@@ -1,0 +1,32 @@
+"""The short form of the proof against garbage."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy.engine import Engine
+
+from tests import server
+from tests.proof import upstream
+from tests.proof.garbage import garbage
+from tests.proof.stage import Stage, settings_for
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def stage(app: Flask, engine: Engine, session: object, postgres_url: str) -> Iterator[Stage]:
+    place = Path(tempfile.mkdtemp(prefix="stoa-proof-"))
+    with (
+        upstream.running() as provider,
+        server.running(postgres_url, place, **settings_for(provider, place)) as address,
+    ):
+        yield Stage(address, engine, provider)
+    shutil.rmtree(place)
+
+
+def test_garbage_gets_no_5xx_and_costs_nothing(stage: Stage) -> None:
+    garbage(stage, fuzzed=300, examples=1)

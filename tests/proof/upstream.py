@@ -1,0 +1,235 @@
+"""A provider in a process of its own, which does what each request tells it to.
+
+The last message of a request is a `Script` as JSON. What was asked, and which answers were written to their end, is
+told under `/seen`. It ends with its parent.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from models.settings import ROOT
+from tests.fakes.upstream import chunk, completion, sse, usage
+
+PROMPT, COMPLETION = 40, 60
+
+
+@dataclass
+class Script:
+    """One answer: how long, how slow, what it says of its use, and what is wrong with it.
+
+    `id` becomes the id of the answer, and so of its `message`. `use` replaces the whole usage object; None leaves
+    it out where `reports` is false.
+    """
+
+    id: str
+    words: int = 8
+    first: float = 0.0
+    """Seconds before the first byte."""
+    pace: float = 0.0
+    """Seconds between words."""
+    prompt: int = PROMPT
+    completion: int = COMPLETION
+    cost: float | None = None
+    """Dollars that the usage reports."""
+    reports: bool = True
+    use: dict[str, Any] | None = None
+    fault: str = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return " ".join(f"w{index}" for index in range(self.words))
+
+    def usage(self) -> dict[str, Any] | None:
+        if not self.reports:
+            return None
+        if self.use is not None:
+            return self.use
+        cost = {} if self.cost is None else {"cost": self.cost}
+        return usage(self.prompt, self.completion, **cost)
+
+    def message(self) -> list[dict[str, str]]:
+        return [{"role": "user", "content": json.dumps(asdict(self))}]
+
+
+class Upstream:
+    """A started provider process, seen from outside."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+
+    def seen(self) -> dict[str, dict[str, int]]:
+        """Of each script's id: how often it was asked, and how often its answer was written to the end."""
+        with urllib.request.urlopen(f"{self.url}/seen", timeout=20) as answer:
+            found: dict[str, dict[str, int]] = json.load(answer)
+        return found
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Upstream]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.proof.upstream"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        try:
+            yield Upstream(int(process.stdout.readline()))
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+# -- inside the process --------------------------------------------------------------------------------------
+
+
+class Provider:
+    def __init__(self) -> None:
+        self.log: dict[str, dict[str, int]] = {}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
+            while await self.answer(reader, writer):
+                pass
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        if head.startswith("GET /seen"):
+            writer.write(whole(json.dumps(self.log).encode()))
+            await writer.drain()
+            return True
+        lengths = [line[15:] for line in head.split("\r\n") if line.lower().startswith("content-length:")]
+        body = json.loads(await reader.readexactly(int(lengths[0])))
+        script = self.script(body)
+        log = self.log.setdefault(script.id, {"asked": 0, "ended": 0})
+        log["asked"] += 1
+        await asyncio.sleep(script.first)
+        keep = await self.play(script, bool(body.get("stream")), str(body["model"]), writer)
+        await writer.drain()
+        log["ended"] += keep
+        return keep
+
+    def script(self, body: dict[str, Any]) -> Script:
+        """What the request asks for; an ordinary answer when it asks for nothing."""
+        try:
+            return Script(**json.loads(body["messages"][-1]["content"]))
+        except (ValueError, TypeError, KeyError):
+            return Script(f"unscripted-{len(self.log)}")
+
+    async def play(self, script: Script, stream: bool, model: str, writer: asyncio.StreamWriter) -> bool:
+        """Write the answer. False: it was not ended as it should be, and the connection goes with it."""
+        fault = getattr(self, f"fault_{script.fault}", None)
+        if fault is not None:
+            await fault(script, writer)
+            return False
+        if script.status != 200:
+            error = {"error": {"message": f"the provider says {script.status}", "code": script.status}}
+            writer.write(whole(json.dumps(error).encode(), script.status, script.headers))
+            return True
+        if not stream:
+            await asyncio.sleep(script.pace * script.words)
+            body = json.dumps(completion(script.text, script.usage(), id=script.id, model=model)).encode()
+            if script.fault == "cut":
+                writer.write(whole(body)[:-20])
+                return False
+            writer.write(whole(b'{"choices": [{' if script.fault == "bad_json" else body))
+            return True
+        head = {"id": script.id, "model": model}
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        for index, event in enumerate(events(script, head)):
+            if script.fault == "cut" and index == 1 + script.words // 2:
+                await writer.drain()
+                writer.transport.abort()
+                return False
+            if writer.is_closing():
+                return False
+            piece = sse(event)
+            writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            if script.pace:
+                await writer.drain()
+                await asyncio.sleep(script.pace)
+        writer.write(b"0\r\n\r\n")
+        return True
+
+    async def fault_silent(self, script: Script, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async def fault_hang_up(self, script: Script, writer: asyncio.StreamWriter) -> None:
+        pass
+
+    async def fault_no_http(self, script: Script, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x00\x01 what is this\r\n\r\n")
+
+    async def fault_big_headers(self, script: Script, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Big: " + b"a" * (64 << 10) + b"\r\n\r\n")
+
+    async def fault_huge(self, script: Script, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 104857600\r\n\r\n"
+        )
+        block = b" " * (1 << 20)
+        for _ in range(100):
+            writer.write(block)
+            await writer.drain()
+
+
+def events(script: Script, head: dict[str, str]) -> Iterator[Any]:
+    yield chunk({"role": "assistant", "content": ""}, **head)
+    for index in range(script.words):
+        if script.fault == "bad_sse" and index == 1:
+            yield b"data: {no json at all\n\nnonsense\n\n"
+        if script.fault == "half_char" and index == 1:
+            yield b'data: {"choices":[{"index":0,"delta":{"content":"\xe4\xb8"},"finish_reason":null}]}\n\n'
+        if script.fault == "error_inside" and index == script.words // 2:
+            yield {**chunk(None, **head), "error": {"message": "the model fell over", "code": 502}}
+            return
+        yield chunk({"content": f"w{index}" if not index else f" w{index}"}, **head)
+    yield chunk({}, "stop", **head)
+    use = script.usage()
+    if use is not None:
+        yield chunk(None, usage=use, **head)
+    yield "[DONE]"
+
+
+def whole(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> bytes:
+    lines = [f"HTTP/1.1 {status} Scripted", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+async def main() -> None:
+    server = await asyncio.start_server(Provider().serve, "127.0.0.1", 0, backlog=2048, limit=64 << 20)
+    print(server.sockets[0].getsockname()[1], flush=True)
+
+    def end_with_parent() -> None:
+        sys.stdin.read()
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
