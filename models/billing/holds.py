@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 import psycopg
@@ -24,6 +25,7 @@ from sqlalchemy.engine import Engine
 from models.billing.calls import Admission, Failure, LedgerUnavailable, LostHold, Outcome, Settled, Settlement
 from models.billing.cleaning import clean_text, clipped_id, json_text, whole
 from models.billing.credits import credits_of, exact_cost
+from models.billing.turns import NoTurn, Turns
 from models.db import now as the_moment
 from models.usage.latency import EDGES_MS
 
@@ -299,17 +301,31 @@ def _ask(engine: Engine, query: str, params: tuple[Any, ...], patience: float) -
     that went away."""
     deadline = time.monotonic() + patience
     pause = 0.01
+    turns = _turns(engine)
     while True:
         try:
-            return _ask_once(engine, query, params)
+            with turns.turn(deadline - time.monotonic()):
+                return _ask_once(engine, query, params)
         except (psycopg.OperationalError, psycopg.InterfaceError, sqlalchemy.exc.OperationalError) as error:
             problem: Exception = error
-        except sqlalchemy.exc.TimeoutError as error:
+        except (sqlalchemy.exc.TimeoutError, NoTurn) as error:
             problem = error
         if time.monotonic() + pause > deadline:
             raise LedgerUnavailable("The credit ledger is not reachable. Try again in a moment.") from problem
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         pause = min(pause * 2, 1.0)
+
+
+_turns_of: WeakKeyDictionary[Engine, Turns] = WeakKeyDictionary()
+
+
+def _turns(engine: Engine) -> Turns:
+    turns = _turns_of.get(engine)
+    if turns is None:
+        pool: Any = engine.pool
+        # the pool alone lets newcomers pass those who wait; under load some would never get their turn
+        turns = _turns_of.setdefault(engine, Turns(pool.size()))
+    return turns
 
 
 def _ask_once(engine: Engine, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
