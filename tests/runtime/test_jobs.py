@@ -1,6 +1,7 @@
 """Jobs exist exactly when their cause was committed, run, come back after failures, and outlive dead workers."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +26,12 @@ def console(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Non
     DELIVERED.clear()
 
 
+def work(postgres_url: str) -> None:
+    """Work off what is due, in a thread of its own: the browser of other tests keeps an event loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(jobs.work, postgres_url, wait=False).result()
+
+
 def _waiting(session: Session) -> list[Any]:
     rows = session.execute(
         text(
@@ -47,7 +54,7 @@ def test_a_job_runs_after_the_commit_of_its_cause(
     session.rollback()
     assert [row.status for row in _waiting(session)] == ["todo"]
     session.rollback()
-    jobs.work(postgres_url, wait=False)
+    work(postgres_url)
     assert DELIVERED == ["committed"]
     assert _waiting(session) == []
 
@@ -69,7 +76,7 @@ def test_a_failed_mail_waits_for_its_next_try(
     monkeypatch.setattr(mail, "deliver", refuse)
     mail.send(session, settings, _mail("later"))
     session.commit()
-    jobs.work(postgres_url, wait=False)
+    work(postgres_url)
     assert [(row.status, row.attempts) for row in _waiting(session)] == [("todo", 1)]
     due = session.execute(
         text("SELECT scheduled_at FROM procrastinate_jobs WHERE task_name = 'mail.deliver'")
@@ -86,14 +93,14 @@ def test_a_mail_that_can_never_arrive_is_given_up(
     monkeypatch.setattr(mail, "deliver", refuse)
     mail.send(session, settings, _mail("never"))
     session.commit()
-    jobs.work(postgres_url, wait=False)
+    work(postgres_url)
     assert [row.status for row in _waiting(session)] == ["failed"]
 
 
 def test_a_job_can_be_postponed(app: Flask, session: Session, postgres_url: str) -> None:
     jobs.enqueue(session, jobs.deliver_mail, at=now() + timedelta(hours=1), sealed="x")
     session.commit()
-    jobs.work(postgres_url, wait=False)
+    work(postgres_url)
     assert [row.status for row in _waiting(session)] == ["todo"]
 
 
@@ -111,6 +118,6 @@ def test_the_jobs_of_a_dead_worker_start_again(
     )
     jobs.enqueue(session, jobs.rescue_stalled, timestamp=0)
     session.commit()
-    jobs.work(postgres_url, wait=False)
-    jobs.work(postgres_url, wait=False)
+    work(postgres_url)
+    work(postgres_url)
     assert DELIVERED == ["survived"]

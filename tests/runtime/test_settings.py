@@ -9,13 +9,14 @@ from typing import Any
 import psycopg
 import pytest
 from click import ClickException
+from flask import Flask
 from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
 from models import postgres
 from models.settings import ROOT, Settings, SettingsError, load_settings
-from views.cli import _sentence
+from views.cli import Commands
 
 EXAMPLE = (ROOT / ".env.example").read_text()
 
@@ -155,10 +156,17 @@ def test_what_shows_only_in_use_is_told_the_same_way(
     assert refusal.value.message.startswith(says)
 
 
-def test_a_lost_database_is_told_without_its_password() -> None:
-    cause = psycopg.OperationalError("cannot reach postgresql://a:hunter2hunter2@db/stoa\nmore")
-    sentence = _sentence(OperationalError("SELECT 1", {}, cause))
-    assert sentence == "The database cannot be used: cannot reach postgresql://a:***@db/stoa."
+def test_a_lost_database_is_told_without_its_password(app: Flask) -> None:
+    commands = Commands("lose")
+
+    @commands.command("it")
+    def lose() -> None:
+        cause = psycopg.OperationalError("cannot reach postgresql://a:hunter2hunter2@db/stoa\nmore")
+        raise OperationalError("SELECT 1", {}, cause)
+
+    done = app.test_cli_runner().invoke(commands, ["it"])
+    assert done.exit_code == 1
+    assert done.output == "Error: The database cannot be used: cannot reach postgresql://a:***@db/stoa.\n"
 
 
 def test_a_command_before_the_first_start_finds_a_migrated_database(place: Path) -> None:
