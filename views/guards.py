@@ -39,6 +39,7 @@ COOKIE = "next-auth.session-token"
 SECURE_COOKIE = "__Secure-next-auth.session-token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 JSON_DOORS = ("/api/", "/v1/")
+LOGOUT_ALL = "/api/user/sessions/logout-all"
 
 
 def caller_address() -> str:
@@ -330,7 +331,9 @@ def _refuse_other_sites() -> ResponseReturnValue | None:
     has_cookie = COOKIE in request.cookies or SECURE_COOKIE in request.cookies
     if (has_cookie or not json_door) and not same_origin():
         if json_door:
-            return jsonify(error="Forbidden - not same origin"), 403
+            # The contract words this one refusal itself (2.9).
+            ending = ", cannot logout all sessions" if request.path == LOGOUT_ALL else ""
+            return jsonify(error=f"Forbidden - not same origin{ending}"), 403
         raise Forbidden("This came from another site. Open the page here and try again.")
     if not json_door:
         csrf.protect()

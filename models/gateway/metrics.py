@@ -1,6 +1,7 @@
 """Figures for Prometheus: one set per process, added up over all gunicorn workers when they share a directory."""
 
 import contextlib
+from collections.abc import Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -11,7 +12,8 @@ from prometheus_client import (
     multiprocess,
     values,
 )
-from prometheus_client.registry import REGISTRY
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import REGISTRY, Collector
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -52,19 +54,32 @@ def exposition(engine: Engine) -> bytes:
     return generate_latest(registry) + _holds(engine)
 
 
+class _Ledger(Collector):
+    """What the database alone knows, read at the scrape: no gauge, which each worker would keep a copy of."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        found = {"live": (0, 0), "lost": (0, 0)}
+        up = False
+        with contextlib.suppress(SQLAlchemyError), self.engine.connect() as connection:
+            for state, holds, credits in connection.execute(
+                text("SELECT state, count(*), coalesce(sum(amount), 0) FROM credit_hold GROUP BY state")
+            ):
+                found[state] = (holds, int(credits))
+            up = True
+        count = GaugeMetricFamily("stoa_holds", "Holds by state", labels=["state"])
+        amount = GaugeMetricFamily("stoa_held_credits", "Credits in holds by state", labels=["state"])
+        for state, (holds, credits) in found.items():
+            count.add_metric([state], holds)
+            amount.add_metric([state], credits)
+        yield count
+        yield amount
+        yield GaugeMetricFamily("stoa_database_up", "Whether the database answered this scrape", value=up)
+
+
 def _holds(engine: Engine) -> bytes:
     registry = CollectorRegistry()
-    count = Gauge("stoa_holds", "Holds by state", ["state"], registry=registry)
-    amount = Gauge("stoa_held_credits", "Credits in holds by state", ["state"], registry=registry)
-    up = Gauge("stoa_database_up", "Whether the database answered this scrape", registry=registry)
-    for state in ("live", "lost"):
-        count.labels(state)
-        amount.labels(state)
-    with contextlib.suppress(SQLAlchemyError), engine.connect() as connection:
-        for state, holds, credits in connection.execute(
-            text("SELECT state, count(*), coalesce(sum(amount), 0) FROM credit_hold GROUP BY state")
-        ):
-            count.labels(state).set(holds)
-            amount.labels(state).set(float(credits))
-        up.set(1)
+    registry.register(_Ledger(engine))
     return generate_latest(registry)

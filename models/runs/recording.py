@@ -7,7 +7,7 @@ that were settled for it, never from the totals below.
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal
@@ -23,8 +23,6 @@ Ending = Literal["completed", "failed", "cancelled"]
 StepStatus = Literal["running", "completed", "skipped"]
 
 MAX_ERROR_CHARS = 20_000
-LONGEST_LAG = timedelta(days=1)
-OLDEST_START = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -115,19 +113,6 @@ def add_step(user_id: str, run_id: str, step: StepReport) -> str:
     if not inserted:
         raise Conflict("The run already has a step with this number")
     return inserted[0]
-
-
-def credible_start(value: datetime) -> datetime:
-    """A client's start time, if its clock can be believed: at most a day ahead of ours, at most a year back.
-
-    Raises ValueError with the limit that was broken.
-    """
-    moment = now()
-    if value > moment + LONGEST_LAG:
-        raise ValueError("Too big: expected a start time that is not in the future")
-    if value < moment - OLDEST_START:
-        raise ValueError("Too small: expected a start time within the last year")
-    return value
 
 
 def _insert_steps(run_id: str, steps: Sequence[StepReport], ends: Sequence[datetime]) -> list[str]:

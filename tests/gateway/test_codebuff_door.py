@@ -602,7 +602,28 @@ def test_token_count(web: FlaskClient, alice: Person) -> None:
 
 def test_token_count_refusals(web: FlaskClient) -> None:
     assert web.post("/api/v1/token-count", data="{").status_code == 400
-    assert web.post("/api/v1/token-count", json={"messages": 1}).status_code == 400
+    for body, details in (
+        ({}, {"messages": {"_errors": ["Invalid input: expected array, received undefined"]}}),
+        ({"messages": 1}, {"messages": {"_errors": ["Invalid input: expected array, received number"]}}),
+        (
+            {"messages": [1]},
+            {
+                "messages": {
+                    "_errors": [],
+                    "0": {"_errors": ["Invalid input: expected object, received number"]},
+                }
+            },
+        ),
+        (
+            {"messages": [], "model": 5},
+            {"model": {"_errors": ["Invalid input: expected string, received number"]}},
+        ),
+    ):
+        refused = web.post("/api/v1/token-count", json=body)
+        assert (refused.status_code, refused.json) == (
+            400,
+            {"error": "Invalid request body", "details": {"_errors": [], **details}},
+        )
     assert web.post("/api/v1/token-count", json={"messages": []}).status_code == 401
     wrong = web.post("/api/v1/token-count", json={"messages": []}, headers={"authorization": "Bearer x"})
     assert (wrong.status_code, wrong.json) == (401, {"message": "Invalid Codebuff API key"})

@@ -1,12 +1,15 @@
 """`flask gateway models`, `/readyz` and `/metrics`."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from prometheus_client import values
 from sqlalchemy.exc import OperationalError
 
+from models.gateway import metrics
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES
@@ -72,6 +75,20 @@ def test_metrics(web: FlaskClient, rich: Person, fake: FakeUpstream) -> None:
         "stoa_database_up 1.0",
     ):
         assert name in text, name
+
+
+def test_each_figure_is_told_once_however_many_workers(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]
+    engine = app.extensions["gateway"].engine
+    metrics.exposition(engine)
+    lines = metrics.exposition(engine).decode().splitlines()
+    assert [line for line in lines if line.startswith("# HELP stoa_holds ")] == [
+        "# HELP stoa_holds Holds by state"
+    ]
+    assert [line for line in lines if line.startswith("stoa_database_up")] == ["stoa_database_up 1.0"]
 
 
 def test_metrics_are_not_for_everybody(client: FlaskClient, app: Flask) -> None:

@@ -135,3 +135,24 @@ def test_any_key(web: FlaskClient, key: str) -> None:
             value = f"Bearer {key}" if name == "Authorization" else key
             answer = method(door, data=b'{"messages": []}', headers={name: value})
             assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": True}, "top_p"),
+        ({"presence_penalty": []}, "presence_penalty"),
+        ({"stop": 5}, "stop"),
+        ({"stop": ["x", 5]}, "stop"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0]"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named(
+    web: FlaskClient, rich: Person, facts: Facts, change: dict[str, Any], param: str
+) -> None:
+    body = copy.deepcopy(BASE) | {"model": "stoa/demo"} | change
+    answer = web.post("/v1/chat/completions", json=body, headers=rich.headers)
+    assert (answer.status_code, answer.json["error"]["param"]) == (400, param)
+    assert f"'{param}" in answer.json["error"]["message"]
+    assert facts.messages() == []

@@ -20,6 +20,7 @@ from models.db import db, now
 from views.api.body import BadBody, BadJson, Body, Missing, Number, parse, read, read_json
 from views.format import iso
 from views.guards import (
+    LOGOUT_ALL,
     api_key,
     audit,
     caller_address,
@@ -210,7 +211,7 @@ def _session(row: Session, device: Fingerprint | None, here: Session) -> dict[st
     }
 
 
-@bp.post("/api/user/sessions/logout-all")
+@bp.post(LOGOUT_ALL)
 @limiter.limit("30/minute", key_func=_person)
 def logout_all() -> ResponseReturnValue:
     """End the other web sessions. Only from our own pages: `Origin` or `Referer` must say so."""

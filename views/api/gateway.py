@@ -18,7 +18,7 @@ from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call
 from models.gateway.wire import chat as chat_dialect
 from views import guards
-from views.api.body import BadJson, read_json
+from views.api.body import BadBody, BadJson, Body, parse, read_json
 from views.gateway import (
     error_text,
     gateway,
@@ -162,6 +162,15 @@ def _passed_on(error: UpstreamRefused) -> Response:
     return with_retry_after(json_answer({"error": told}, error.status), error)
 
 
+class Conversation(Body):
+    """What is to be counted: messages in any dialect."""
+
+    messages: list[dict[str, Any]]
+    system: Any = None
+    tools: Any = None
+    model: str | None = None
+
+
 @bp.post("/v1/token-count")
 def token_count() -> ResponseReturnValue:
     """Input tokens of a conversation, free of charge (A.5). Other vendors' vocabularies are finer: 30 % are added."""
@@ -171,19 +180,18 @@ def token_count() -> ResponseReturnValue:
         return json_answer({"error": "Invalid JSON in request body"}, 400)
     except RequestEntityTooLarge:
         return json_answer({"error": "The request body is larger than 20 MB."}, 413)
-    messages = body.get("messages") if isinstance(body, dict) else None
-    if not isinstance(messages, list):
-        tree = {"_errors": [], "messages": {"_errors": ["Invalid input: expected array"]}}
-        return json_answer({"error": "Invalid request body", "details": tree}, 400)
+    try:
+        asked = parse(Conversation, body)
+    except BadBody as error:
+        return json_answer({"error": "Invalid request body", "details": error.tree}, 400)
     key = guards.api_key()
     if not key:
         return json_answer({"message": "Unauthorized"}, 401)
     if guards.key_credential(key) is None:
         return json_answer({"message": "Invalid Codebuff API key"}, 401)
-    model = body.get("model")
-    count = tokens.count_messages(messages, body.get("tools"), body.get("system"))
-    own = isinstance(model, str) and tokens.knows(model)
-    return json_answer({"inputTokens": count if own or model is None else count + count * 3 // 10})
+    count = tokens.count_messages(asked.messages, asked.tools, asked.system)
+    own = asked.model is None or tokens.knows(asked.model)
+    return json_answer({"inputTokens": count if own else count + count * 3 // 10})
 
 
 @bp.get("/healthz")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.accounts import User
@@ -27,7 +27,6 @@ TEST_USER = "test-user-id"
 Name = Annotated[str, Field(max_length=500)]
 RunId = Annotated[str, Field(max_length=200)]
 Credits = Annotated[Amount, Field(le=10**15)]
-StartTime = Annotated[Instant, AfterValidator(recording.credible_start)]
 
 
 class Start(Body):
@@ -47,7 +46,7 @@ class Step(Body):
     messageId: Annotated[str, Field(max_length=500)] | None = None
     status: Missing[StepStatus] = None
     errorMessage: Missing[str] = None
-    startTime: Missing[StartTime] = None
+    startTime: Missing[Instant] = None
 
     def report(self, step_id: str | None = None) -> StepReport:
         """The step in the domain's words."""

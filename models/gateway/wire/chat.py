@@ -1,12 +1,14 @@
 """The dialect of OpenAI's chat completions, with OpenRouter's extensions."""
 
 from collections.abc import Iterator, Mapping
+from types import UnionType
 from typing import Any
 
 from models.gateway.wire.call import BadCall, Call, Failure, Usage, dollar_figure, token_figure
 
 MAX_CHOICES = 128
 MAX_MODEL = 200
+NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 KEPT_TEXT = 1 << 20
 """Characters of an answer that are kept to be stored or counted."""
 
@@ -38,6 +40,13 @@ def parse(body: Any, size: int, *, truthy_stream: bool = False) -> Call:
         if not isinstance(item, dict):
             raise BadCall("'tools' must be a list of objects.", param="tools")
     _check(body, "stream_options", dict, "an object")
+    for key in NUMBERS:
+        if isinstance(body.get(key), bool):
+            raise BadCall(f"'{key}' must be a number.", param=key)
+        _check(body, key, int | float, "a number")
+    _check(body, "stop", str | list, "a string or a list of strings")
+    if not all(isinstance(item, str) for item in body.get("stop") or ()):
+        raise BadCall("'stop' must be a string or a list of strings.", param="stop")
     options = body.get("stream_options") or {}
     return Call(
         dialect="chat",
@@ -64,6 +73,8 @@ def _check_messages(messages: Any) -> None:
         if isinstance(content, list):
             if not all(isinstance(part, dict) for part in content):
                 raise BadCall(f"'{name}.content' must be a string or a list of objects.", param=name)
+            if not all(isinstance(part.get("text") or "", str) for part in content):
+                raise BadCall(f"A 'text' in '{name}.content' must be a string.", param=name)
         elif content is not None and not isinstance(content, str):
             raise BadCall(f"'{name}.content' must be a string or a list of objects.", param=name)
         calls = message.get("tool_calls")
@@ -73,7 +84,7 @@ def _check_messages(messages: Any) -> None:
             raise BadCall(f"'{name}.tool_calls' must be a list of objects.", param=name)
 
 
-def _check(body: Mapping[str, Any], key: str, kind: type, words: str) -> None:
+def _check(body: Mapping[str, Any], key: str, kind: type | UnionType, words: str) -> None:
     if body.get(key) is not None and not isinstance(body[key], kind):
         raise BadCall(f"'{key}' must be {words}.", param=key)
 
