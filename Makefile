@@ -1,7 +1,7 @@
 # Stoa in two commands: `make run` and `make test`. Everything lives in .venv and in the data directory.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove format lint types requirements clean
+.PHONY: help run test bench fill prove format lint types requirements clean
 
 SHELL := /bin/sh
 VENV  := .venv
@@ -26,6 +26,10 @@ test: lint types ## Format, lint, types and all tests, warnings as errors (JOBS=
 bench: $(BIN)/python ## Measure speed and size beside other gateways (6 minutes; LONG=1 for longer). See docs/performance.md
 	@$(call install,base)
 	@LONG=$(LONG) exec $(BIN)/python -m bench
+
+fill: $(BIN)/python ## Fill an empty database with a year of made-up calls (MESSAGES=1000000, STOA_DATA_DIR=a folder of its own)
+	@$(call install,base)
+	@exec $(BIN)/python -m bench.fill $(or $(MESSAGES),1000000)
 
 prove: dev ## Prove ledger and gateway at length: races, aborts, kills, faults, garbage, a soak (ONLY="race soak")
 	@exec $(BIN)/python -m tests.proof $(ONLY)

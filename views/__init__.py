@@ -27,6 +27,7 @@ from views.cli import billing as billing_commands
 from views.cli import demo as demo_commands
 from views.cli import gateway as gateway_commands
 from views.cli import serve
+from views.cli import usage as usage_commands
 
 
 def register(app: Flask) -> None:
@@ -41,6 +42,7 @@ def register(app: Flask) -> None:
     providers.init_app(app)
     billing_commands.init_app(app)
     gateway_commands.init_app(app)
+    usage_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)

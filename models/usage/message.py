@@ -10,11 +10,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db import Base, UtcTimestamp
 
+# As PostgreSQL prints it, for the index and for who wants to use the index.
+BODIES_KEPT = "((request IS NOT NULL) OR (reasoning_text <> ''::text) OR (response <> 'null'::jsonb))"
+
 
 class Message(Base):
     """One billed model call: what was sent, what came back, tokens, `cost` in dollars and whole `credits`.
 
-    `client_request_id` is the run's id; `input_tokens` are counted as the contract says (5.5).
+    `client_request_id` is the run's id; `input_tokens` are counted as the contract says (5.5). Of an old call the
+    bodies may be gone: `request`, `last_message` and `reasoning_text` null, `response` JSON null (`prune`).
     """
 
     __tablename__ = "message"
@@ -23,6 +27,8 @@ class Message(Base):
         Index("message_finished_at_user_id_idx", "finished_at", "user_id"),
         Index("message_org_id_idx", "org_id"),
         Index("message_org_id_finished_at_idx", "org_id", "finished_at"),
+        Index("idx_message_user_finished", "user_id", "finished_at"),
+        Index("idx_message_bodies", "finished_at", postgresql_where=text(BODIES_KEPT)),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -525,6 +525,13 @@ ADDED_COLUMNS = {
         """,
 }
 ADDED_INDEXES = {
+    "message": {
+        "idx_message_user_finished": "btree (user_id, finished_at)",
+        "idx_message_bodies": (
+            "btree (finished_at) WHERE ((request IS NOT NULL) OR (reasoning_text <> ''::text)"
+            " OR (response <> 'null'::jsonb))"
+        ),
+    },
     "account": {"idx_account_user": 'btree ("userId")'},
     "session": {
         "idx_session_user": 'btree ("userId", type)',

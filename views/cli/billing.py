@@ -81,7 +81,7 @@ def grant_command(email: str, credits: int, kind: str, expires: datetime | None,
         db.session,
         "billing.grant",
         user.id,
-        actor=_operator(),
+        actor=operator(),
         after={
             "operation_id": granted.operation_id,
             "credits": credits,
@@ -107,7 +107,7 @@ def revoke_command(operation_id: str, reason: str) -> None:
         db.session,
         "billing.revoke",
         operation_id,
-        actor=_operator(),
+        actor=operator(),
         before={"credits": credits},
         after={"reason": reason},
     )
@@ -183,7 +183,7 @@ def lost_command(dismiss: str | None) -> None:
     if dismiss:
         lost = billing.dismiss_lost(db.session, dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
-        admin.record(db.session, "billing.dismiss_lost", dismiss, actor=_operator(), before=before)
+        admin.record(db.session, "billing.dismiss_lost", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
@@ -206,7 +206,8 @@ def _user(email: str) -> User:
     return user
 
 
-def _operator() -> str:
+def operator() -> str:
+    """Who types the command, for the audit log."""
     try:
         return f"cli:{getpass.getuser()}"
     except (OSError, KeyError):

@@ -1,0 +1,186 @@
+"""`make fill MESSAGES=10000000`: a year of made-up accounts, runs, calls and ledger entries, whose books prove clean.
+
+Written by set-based statements, a month at a time, in one transaction: the indexes are dropped, the rows poured in with
+foreign keys asleep, the indexes built again. Whatever stops it leaves the database as it was.
+"""
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from models.usage.latency import BUCKETS, EDGES_MS
+
+CALLS_PER_RUN = 10
+ACCOUNTS = 500
+SHARE = 20
+"""Percent of all runs that are the first account's."""
+
+MONTHS = 12
+SQL = Path(__file__).parent / "fill.sql"
+TABLES = (
+    "credit_entry",
+    "credit_ledger",
+    "message",
+    "gateway_call",
+    "agent_run",
+    "agent_step",
+    "usage_rollup",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What was made, and how long it took."""
+
+    messages: int
+    runs: int
+    seconds: float
+
+
+class NotEmpty(Exception):
+    """The database holds something already. The message says what."""
+
+
+def user_id(number: int) -> str:
+    """The id of an account; 0 is the one with the large share."""
+    return f"fill-{number:05d}"
+
+
+def token(number: int) -> str:
+    """The raw token of an account's browser session and key, which is the same."""
+    return f"cb-pat-fill-{number:06d}"
+
+
+def fill(
+    connection: psycopg.Connection[tuple[object, ...]],
+    messages: int,
+    *,
+    accounts: int = ACCOUNTS,
+    say: Callable[[str], None] = lambda line: None,
+) -> Filled:
+    """Make `messages` billed calls and what belongs to them. `connection` is the superuser's, in autocommit.
+
+    A tenth as many runs, spread over twelve times thirty days that end now; one account of `accounts` has a fifth
+    of everything. Raises NotEmpty when any table of the database holds a row.
+    """
+    began = time.monotonic()
+    _refuse_others(connection)
+    runs = max(1, messages // CALLS_PER_RUN)
+    with connection.transaction():
+        for setting in ("session_replication_role = replica", "work_mem = '256MB'", "jit = off"):
+            connection.execute(f"SET LOCAL {setting}")
+        connection.execute("SET LOCAL maintenance_work_mem = '1GB'")
+        connection.execute("SET LOCAL synchronous_commit = off")
+        connection.execute("SET LOCAL statement_timeout = 0")
+        indexes = _drop_indexes(connection)
+        connection.execute(_functions())
+        connection.execute(
+            "SELECT fill_accounts(%s, %s::text[])",
+            (accounts, [hashlib.sha256(token(number).encode()).hexdigest() for number in range(accounts)]),
+        )
+        for month in range(MONTHS):
+            first, last = runs * month // MONTHS, runs * (month + 1) // MONTHS
+            connection.execute(
+                "SELECT fill_month(%s, %s, %s, %s, %s, %s, %s)",
+                (
+                    month,
+                    MONTHS,
+                    first,
+                    last,
+                    accounts,
+                    SHARE,
+                    messages - runs * CALLS_PER_RUN if month == MONTHS - 1 else 0,
+                ),
+            )
+            say(f"month {month + 1} of {MONTHS}: {time.monotonic() - began:,.0f} s")
+        for definition in indexes:
+            connection.execute(definition)
+            say(f"{definition.split(' ON ')[0].lower()}: {time.monotonic() - began:,.0f} s")
+        connection.execute("SELECT fill_forget()")
+    connection.execute("VACUUM ANALYZE")
+    connection.execute("CHECKPOINT")
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM agent_run)"
+    ).fetchone()
+    assert row is not None
+    return Filled(int(str(row[0])), int(str(row[1])), time.monotonic() - began)
+
+
+def _functions() -> str:
+    counts = (f"(count(*) FILTER (WHERE c.latency_bucket = {bucket}))::int" for bucket in range(BUCKETS))
+    text = SQL.read_text().replace("{edges}", f"ARRAY{list(EDGES_MS)}")
+    return text.replace("{histogram}", f"ARRAY[{', '.join(counts)}]")
+
+
+def _refuse_others(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    tables = connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+    ).fetchall()
+    for (table,) in tables:
+        found = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(str(table)))
+        row = connection.execute(found).fetchone()
+        if row and row[0]:
+            raise NotEmpty(f"There are rows in {table} already")
+
+
+def _drop_indexes(connection: psycopg.Connection[tuple[object, ...]]) -> list[str]:
+    """Drop the indexes that no constraint owns; how to make them again."""
+    rows = connection.execute(
+        """
+        SELECT i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
+        FROM pg_index i
+        WHERE i.indrelid = ANY (%s::regclass[]) AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid)
+        ORDER BY 1
+        """,
+        (list(TABLES),),
+    ).fetchall()
+    for name, _ in rows:
+        connection.execute(f"DROP INDEX {name}")
+    return [str(definition) for _, definition in rows]
+
+
+def main() -> None:
+    """Fill the database of STOA_DATA_DIR, or of DATABASE_URL."""
+    parser = argparse.ArgumentParser(prog="python -m bench.fill", description=__doc__)
+    parser.add_argument("messages", type=int)
+    parser.add_argument("--accounts", type=int, default=ACCOUNTS)
+    options = parser.parse_args()
+    if options.messages < 1 or not 1 <= options.accounts <= 100_000:
+        parser.error("at least one message, and 1 to 100000 accounts")
+    # only here: reading the settings and starting PostgreSQL is for the command, not for who imports `fill`
+    from flask_migrate import upgrade
+
+    from app import create_app
+
+    app = create_app()
+    with app.app_context():
+        upgrade()
+        url = app.config["SQLALCHEMY_DATABASE_URI"].replace("postgresql+psycopg://", "postgresql://", 1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        try:
+            made = fill(
+                connection,
+                options.messages,
+                accounts=options.accounts,
+                say=lambda line: print(line, file=sys.stderr),
+            )
+        except NotEmpty as refusal:
+            raise SystemExit(
+                f"{refusal}: only an empty database is filled. Name a folder of its own, such as\n"
+                f"  STOA_DATA_DIR=/tmp/stoa-full make fill MESSAGES={options.messages}"
+            ) from None
+    print(f"{made.messages:,} messages and {made.runs:,} runs in {made.seconds:,.0f} s.")
+    print(
+        f"The largest account is {user_id(0)}; its key, and the value of its session cookie, is {token(0)}."
+    )
+
+
+if __name__ == "__main__":
+    main()

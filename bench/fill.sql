@@ -1,0 +1,219 @@
+-- What `bench/fill.py` calls; dropped by it at the end. Everything made up comes from hashes, so that two fills of one
+-- size differ only in their times.
+
+CREATE UNLOGGED TABLE fill_account (
+    number int PRIMARY KEY, id text NOT NULL, carry bigint NOT NULL DEFAULT 0
+);
+
+CREATE UNLOGGED TABLE fill_call (
+    n bigint, run bigint, account int, run_id text, message_id text, request_id text, model text, agent_id text,
+    finished_at timestamptz, uncached int, cache_write int, cache_read int, output int, reasoning int,
+    latency_ms int, latency_bucket int, ttft_ms int, cost numeric, micro bigint, carried bigint, spent numeric
+);
+
+
+CREATE FUNCTION fill_dice(p_seed bigint, p_kind int) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN hashint8extended(p_seed, p_kind) & 1073741823;
+
+
+CREATE FUNCTION fill_model(p_number bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (ARRAY['anthropic/claude-sonnet-4.5', 'openai/gpt-5-mini', 'openai/gpt-5',
+    'google/gemini-2.5-flash', 'google/gemini-2.5-pro', 'deepseek/deepseek-chat', 'x-ai/grok-4', 'qwen/qwen3-coder',
+    'mistralai/mistral-large'])[1 + p_number % 9];
+
+
+CREATE FUNCTION fill_agent(p_number bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (ARRAY['stoa/code-reviewer@2.4.1', 'stoa/file-picker@1.3.0',
+    'stoa/test-writer@1.0.3', 'stoa/release-notes@0.9.2', 'acme/planner@1.0.0', 'base'])[1 + p_number % 6];
+
+
+CREATE FUNCTION fill_accounts(p_accounts int, p_tokens text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO fill_account (number, id) SELECT n, 'fill-' || lpad(n::text, 5, '0') FROM generate_series(0, p_accounts - 1) n;
+    INSERT INTO "user" (id, email, name, "emailVerified", created_at, next_quota_reset)
+    SELECT id, id || '@example.org', 'Account ' || number, now() - interval '400 days', now() - interval '400 days',
+        now() + interval '20 days'
+    FROM fill_account;
+    INSERT INTO credit_account (id, user_id, created_at) SELECT id, id, now() - interval '400 days' FROM fill_account;
+    INSERT INTO session ("sessionToken", "userId", expires, type, token_hint, name)
+    SELECT t.token, a.id, now() + interval '300 days', 'pat', 'fill', 'Filled'
+    FROM unnest(p_tokens) WITH ORDINALITY AS t (token, place) JOIN fill_account a ON a.number = t.place - 1;
+END $$;
+
+
+-- The runs p_first to p_last - 1 of a month, with their calls, and p_extra calls that belong to no run.
+CREATE FUNCTION fill_month(
+    p_month int, p_months int, p_first bigint, p_last bigint, p_accounts int, p_share int, p_extra int
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_midnight timestamptz := date_trunc('day', now(), 'UTC') + interval '1 day';
+    v_start timestamptz := v_midnight - (p_months - p_month) * interval '30 days';
+    -- calls of a run follow each other for half a minute, and stay in their month
+    v_length interval := least(v_start + interval '30 days', now()) - v_start - interval '90 seconds';
+    v_runs bigint := greatest(p_last - p_first, 1);
+    v_entry bigint;
+BEGIN
+    TRUNCATE fill_call;
+    INSERT INTO fill_call
+    WITH facts AS (
+        SELECT c.run * 10 + c.call AS n, c.run, c.call,
+            CASE WHEN fill_dice(c.run / 4, 1) % 100 < p_share THEN 0
+                ELSE (p_accounts * power((fill_dice(c.run / 4, 2) % 1000003)::float / 1000003, 2))::int % p_accounts END AS account,
+            v_start + v_length * ((c.run - p_first)::float / v_runs) + c.call * interval '2.7 seconds' AS finished_at,
+            fill_dice(c.run * 10 + c.call, 3) AS a, fill_dice(c.run * 10 + c.call, 4) AS b,
+            fill_dice(c.run * 10 + c.call, 5) AS c, fill_dice(c.run, 6) AS d
+        FROM (
+            SELECT run, call FROM generate_series(p_first, p_last - 1) run, generate_series(0, 9) call
+            UNION ALL
+            SELECT p_last, call FROM generate_series(0, p_extra - 1) call
+        ) c
+    ),
+    used AS (
+        SELECT *, 200 + (a % 9000)::int AS uncached, CASE WHEN b % 4 = 0 THEN (c % 4000)::int ELSE 0 END AS cache_write,
+            CASE WHEN b % 3 = 0 THEN (a % 20000)::int ELSE 0 END AS cache_read, 20 + (b % 1500)::int AS output,
+            30 + ((20 + b % 1500) * 8 + a % 700)::int AS latency,
+            -- a fifth of the calls costs less than half a credit
+            CASE WHEN c % 5 = 0 THEN 0.01 ELSE 1 END::numeric AS scale
+        FROM facts
+    ),
+    priced AS (
+        SELECT *, scale * (uncached * 3 + cache_write * 3.75 + cache_read * 0.3 + output * 15) / 1000000 AS cost FROM used
+    ),
+    billed AS (
+        SELECT *, greatest(trunc(cost * 105500000), 1)::bigint AS micro FROM priced
+    ),
+    carries AS (
+        SELECT b.*, f.carry, f.id AS user_id,
+            sum(CASE WHEN b.micro < 500000 THEN b.micro ELSE 0 END) OVER (PARTITION BY b.account ORDER BY b.n) AS fractions
+        FROM billed b JOIN fill_account f ON f.number = b.account
+    ),
+    charged AS (
+        SELECT *, CASE WHEN micro < 500000
+            THEN div(carry + fractions, 1000000) - div(carry + fractions - micro, 1000000) ELSE 0 END::bigint AS carried
+        FROM carries
+    )
+    SELECT n, run, account, CASE WHEN run = p_last OR n % 20 = 7 THEN NULL ELSE md5('run' || run)::uuid::text END,
+        'gen-' || md5('message' || n), md5('request' || n)::uuid::text,
+        fill_model(CASE WHEN call % 5 = 4 THEN d + 1 ELSE least(d % 9, d % 11, (d / 99) % 9) END),
+        CASE WHEN run = p_last OR n % 20 = 7 THEN NULL ELSE fill_agent(run % 4 + d % 3) END,
+        finished_at, uncached, cache_write, cache_read, output, CASE WHEN b % 5 = 0 THEN output / 2 ELSE 0 END,
+        latency, width_bucket(latency, {edges}), CASE WHEN c % 2 = 0 THEN 30 + (a % 700)::int END,
+        cost, micro, carried,
+        sum(carried + (micro + 500000) / 1000000) OVER (PARTITION BY account ORDER BY n)
+    FROM charged
+    ORDER BY n;
+    ANALYZE fill_call;
+
+    UPDATE fill_account a SET carry = (a.carry + f.fractions) % 1000000
+    FROM (SELECT account, sum(micro) AS fractions FROM fill_call WHERE micro < 500000 GROUP BY 1) f
+    WHERE f.account = a.number;
+    UPDATE credit_account c SET carry_micro = a.carry FROM fill_account a WHERE a.id = c.id AND a.carry <> c.carry_micro;
+
+    -- A grant at the beginning of each month covers the month to the credit, so that the next is the first to be
+    -- spent in the next; the last one leaves something.
+    v_entry := coalesce((SELECT max(id) FROM credit_entry), 0);
+    CREATE TEMP TABLE fill_grant ON COMMIT DROP AS
+    SELECT a.number, a.id AS account_id, format('fill-%s-%s', a.id, p_month) AS operation_id,
+        coalesce(s.spent, 0)::bigint + CASE WHEN p_month = p_months - 1 THEN 1000000000 ELSE 0 END AS amount,
+        coalesce(s.spent, 0)::bigint AS spent
+    FROM fill_account a LEFT JOIN (SELECT account, max(spent) AS spent FROM fill_call GROUP BY 1) s ON s.account = a.number;
+    DELETE FROM fill_grant WHERE amount = 0;
+    INSERT INTO credit_ledger (operation_id, user_id, principal, balance, type, description, priority, created_at)
+    SELECT operation_id, account_id, amount, amount - spent, 'purchase', 'Made up by make fill', 80, v_start FROM fill_grant;
+    INSERT INTO credit_entry (id, account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, created_at)
+        OVERRIDING SYSTEM VALUE
+    SELECT v_entry + number + 1, account_id, operation_id, 'grant', amount, amount, amount, operation_id, v_start
+    FROM fill_grant;
+    INSERT INTO credit_entry
+        (id, account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, message_id, created_at)
+        OVERRIDING SYSTEM VALUE
+    SELECT v_entry + p_accounts + 1 + c.n - p_first * 10, g.account_id, g.operation_id, 'debit',
+        -(c.carried + (c.micro + 500000) / 1000000), g.amount - c.spent, g.amount - c.spent, c.request_id, c.message_id,
+        c.finished_at
+    FROM fill_call c JOIN fill_grant g ON g.number = c.account
+    WHERE c.carried + (c.micro + 500000) / 1000000 > 0;
+    DROP TABLE fill_grant;
+
+    INSERT INTO message (
+        id, finished_at, client_request_id, model, agent_id, request, response, reasoning_text, input_tokens,
+        cache_creation_input_tokens, cache_read_input_tokens, reasoning_tokens, output_tokens, cost, credits, byok, latency_ms,
+        user_id
+    )
+    SELECT c.message_id, c.finished_at, c.run_id, c.model, c.agent_id,
+        jsonb_build_array(jsonb_build_object('role', 'user', 'content', CASE WHEN c.n % 200 = 0
+            THEN (SELECT string_agg(md5((c.n + i)::text), ' ') FROM generate_series(1, 250) i)
+            ELSE 'Why does ' || md5(c.n::text) || ' fail on the second try?' END)),
+        to_jsonb('Because ' || md5((c.n + 1)::text) || ' was kept from the first. Clear it before.'),
+        CASE WHEN c.reasoning > 0 THEN 'The first try left something.' END,
+        c.uncached + c.cache_write + c.cache_read, nullif(c.cache_write, 0), c.cache_read, nullif(c.reasoning, 0), c.output,
+        c.cost, c.carried + (c.micro + 500000) / 1000000, false, c.latency_ms, a.id
+    FROM fill_call c JOIN fill_account a ON a.number = c.account;
+
+    INSERT INTO gateway_call (
+        request_id, message_id, account_id, user_id, run_id, door, provider, requested_model, model, state, usage_source,
+        stream, ttft_ms, latency_ms, price, uncached_input_tokens, cache_write_tokens, cache_read_tokens, output_tokens,
+        reasoning_tokens, cost, micro_credits, credits, carry_credits, started_at, finished_at
+    )
+    SELECT c.request_id, c.message_id, a.id, a.id, c.run_id, CASE WHEN c.run_id IS NULL THEN 'openai' ELSE 'codebuff' END,
+        split_part(c.model, '/', 1), c.model, c.model, 'settled', CASE WHEN c.n % 50 = 0 THEN 'counted' ELSE 'provider' END,
+        c.ttft_ms IS NOT NULL, c.ttft_ms, c.latency_ms, '{"input": "3", "output": "15"}'::jsonb, c.uncached, c.cache_write,
+        c.cache_read, c.output, c.reasoning, c.cost, c.micro, c.carried + (c.micro + 500000) / 1000000, c.carried,
+        c.finished_at - c.latency_ms * interval '1 ms', c.finished_at
+    FROM fill_call c JOIN fill_account a ON a.number = c.account
+    UNION ALL
+    SELECT md5('failed' || c.n)::uuid::text, NULL, a.id, a.id, c.run_id, 'codebuff', split_part(c.model, '/', 1), c.model,
+        c.model, 'failed', NULL, false, NULL, 90, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, c.finished_at, c.finished_at
+    FROM fill_call c JOIN fill_account a ON a.number = c.account WHERE c.n % 50 = 3;
+
+    -- of four runs of an account the second is the first one's child
+    INSERT INTO agent_run (
+        id, user_id, agent_id, ancestor_run_ids, total_steps, direct_credits, total_credits, status, created_at, completed_at
+    )
+    SELECT md5('run' || c.run)::uuid::text, min(a.id), fill_agent(c.run % 4 + fill_dice(c.run, 6) % 3),
+        CASE WHEN c.run % 4 = 1 AND c.run > p_first THEN ARRAY[md5('run' || c.run - 1)::uuid::text] END,
+        3, sum(c.carried + (c.micro + 500000) / 1000000), sum(c.carried + (c.micro + 500000) / 1000000),
+        CASE WHEN c.run > p_last - 20 AND p_month = p_months - 1 THEN 'running'
+            WHEN c.run % 17 = 0 THEN 'failed' ELSE 'completed' END::agent_run_status,
+        min(c.finished_at) - interval '3 seconds',
+        CASE WHEN c.run > p_last - 20 AND p_month = p_months - 1 THEN NULL ELSE max(c.finished_at) + interval '1 second' END
+    FROM fill_call c JOIN fill_account a ON a.number = c.account
+    WHERE c.run < p_last
+    GROUP BY c.run;
+    INSERT INTO agent_step (id, agent_run_id, step_number, credits, message_id, status, created_at, completed_at)
+    SELECT md5('step' || c.n)::uuid::text, md5('run' || c.run)::uuid::text, 1 + (c.n % 10 - 2) / 3, 0, c.message_id, 'completed',
+        c.finished_at - interval '6 seconds', c.finished_at
+    FROM fill_call c WHERE c.n % 10 IN (2, 5, 8) AND c.run < p_last;
+
+    INSERT INTO usage_rollup (
+        account_id, grain, bucket, user_id, model, agent_id, calls, input_tokens, cache_write_tokens, cache_read_tokens,
+        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist
+    )
+    SELECT a.id, s.grain, s.bucket, a.id, s.model, s.agent_id, s.calls, s.input, s.cache_write, s.cache_read, s.output,
+        s.reasoning, s.cost, s.credits, s.latency_ms, s.ttft_ms, s.ttft_calls, s.hist
+    FROM (
+        SELECT c.account, g.grain, date_trunc(g.grain, c.finished_at, 'UTC') AS bucket, c.model, coalesce(c.agent_id, '') AS agent_id,
+            count(*) AS calls, sum(c.uncached) AS input, sum(c.cache_write) AS cache_write, sum(c.cache_read) AS cache_read,
+            sum(c.output) AS output, sum(c.reasoning) AS reasoning, sum(c.cost) AS cost,
+            sum(c.carried + (c.micro + 500000) / 1000000) AS credits, sum(c.latency_ms) AS latency_ms,
+            coalesce(sum(c.ttft_ms), 0) AS ttft_ms, count(c.ttft_ms) AS ttft_calls,
+            {histogram} AS hist
+        FROM fill_call c, (VALUES ('hour'), ('day')) AS g (grain)
+        GROUP BY 1, 2, 3, 4, 5
+    ) s JOIN fill_account a ON a.number = s.account;
+    PERFORM setval(pg_get_serial_sequence('credit_entry', 'id'), (SELECT max(id) FROM credit_entry));
+END $$;
+
+
+CREATE FUNCTION fill_forget() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    DROP TABLE fill_call, fill_account;
+    DROP FUNCTION fill_accounts(int, text[]);
+    DROP FUNCTION fill_month(int, int, bigint, bigint, int, int, int);
+    DROP FUNCTION fill_model(bigint);
+    DROP FUNCTION fill_agent(bigint);
+    DROP FUNCTION fill_dice(bigint, int);
+    DROP FUNCTION fill_forget();
+END $$;

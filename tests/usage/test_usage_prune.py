@@ -1,0 +1,221 @@
+"""`flask usage prune`: what was said in old calls goes, what they cost stays."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import select, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from models import billing
+from models.admin import AuditLog
+from models.usage import Message
+from models.usage.pruning import bodies_before, drop_bodies
+from tests.billing.conftest import gate
+from tests.billing.stage import Payer, assert_proved, call, give, payer, spend
+from tests.factories import Person
+
+__all__ = ["gate"]
+
+Run = Callable[..., tuple[int, str]]
+TODAY = datetime.now(UTC)
+OLD = TODAY - timedelta(days=100)
+SAID: dict[str, Any] = {
+    "request": [{"role": "user", "content": "Why?"}],
+    "response": "An answer",
+    "reasoning_text": "It is so.",
+}
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Type a command; its exit code and output."""
+    runner = app.test_cli_runner()
+
+    def type_it(*words: str) -> tuple[int, str]:
+        result = runner.invoke(args=["usage", "prune", *words])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return result.exit_code, result.output
+
+    return type_it
+
+
+def spender(session: Session, name: str = "alice") -> Payer:
+    """Somebody whose cycle is not due and who has enough."""
+    who = payer(
+        session, name, created_at=OLD - timedelta(days=9), next_quota_reset=TODAY + timedelta(days=10)
+    )
+    give(session, who.account, 100_000, now=OLD - timedelta(days=1))
+    return who
+
+
+def bodies(session: Session) -> list[tuple[Any, ...]]:
+    """What is kept of every call, oldest first."""
+    session.rollback()
+    query = select(Message.request, Message.last_message, Message.response, Message.reasoning_text)
+    return [tuple(row) for row in session.execute(query.order_by(Message.finished_at))]
+
+
+GONE = (None, None, None, None)
+KEPT = (SAID["request"], SAID["request"][0], "An answer", "It is so.")
+
+
+def test_old_bodies_go_and_the_books_stay(run: Run, gate: Engine, session: Session) -> None:
+    alice = spender(session)
+    spend(gate, alice, 3, now=OLD, **SAID)
+    spend(gate, alice, 0.2, now=OLD, **SAID)
+    spend(gate, alice, 5, now=TODAY - timedelta(days=89), **SAID)
+    facts = text("SELECT id, credits, cost, input_tokens, output_tokens, latency_ms FROM message ORDER BY id")
+    before = session.execute(facts).all()
+    code, output = run("--older-than", "90d")
+    assert (code, output.splitlines()[-1][:34]) == (0, "Dropped the messages of 2 calls th")
+    assert bodies(session) == [GONE, GONE, KEPT]
+    assert session.execute(facts).all() == before
+    assert_proved(session, now=TODAY)
+    log = session.scalars(select(AuditLog)).one()
+    assert (log.action, log.after["calls"]) == ("usage.prune", 2)
+
+
+def test_again_there_is_nothing_to_do(run: Run, gate: Engine, session: Session) -> None:
+    alice = spender(session)
+    spend(gate, alice, 3, now=OLD, **SAID)
+    assert run("--older-than", "12w")[0] == 0
+    versions = session.execute(text("SELECT xmin::text FROM message")).all()
+    code, output = run("--older-than", "12w")
+    assert (code, output[:21]) == (0, "0 calls that ended be")
+    session.rollback()
+    assert session.execute(text("SELECT xmin::text FROM message")).all() == versions
+
+
+def test_a_dry_run_counts_and_changes_nothing(run: Run, gate: Engine, session: Session) -> None:
+    alice = spender(session)
+    spend(gate, alice, 3, now=OLD, **SAID)
+    spend(gate, alice, 3, now=OLD, response="only an answer")
+    spend(gate, alice, 3, now=OLD, response=None)
+    code, output = run("--older-than", "90d", "--dry-run")
+    assert (code, output[:26]) == (0, "2 calls that ended before ")
+    assert output.rstrip().endswith("have messages to drop.")
+    assert bodies(session)[0] == KEPT
+    assert not session.scalars(select(AuditLog)).all()
+
+
+@pytest.mark.parametrize("age", ["", "90", "d", "-3d", "0d", "1h", "9e9d", "٣d", "12345d", "90 d"])
+def test_an_age_that_is_none_is_told(run: Run, age: str) -> None:
+    code, output = run("--older-than", age)
+    assert code == 2
+    assert "is no age: write days or weeks, such as 90d or 12w." in output
+
+
+def test_an_age_is_needed(run: Run) -> None:
+    code, output = run()
+    assert code == 2
+    assert "Missing option '--older-than'" in output
+
+
+def test_an_age_before_all_time_finds_nothing(run: Run) -> None:
+    code, output = run("--older-than", "9999w")
+    assert (code, output[:28]) == (0, "0 calls that ended before 18")
+
+
+def test_batches_follow_each_other_oldest_first(gate: Engine, session: Session) -> None:
+    alice = spender(session)
+    for day in range(5):
+        spend(gate, alice, 1, now=OLD + timedelta(days=day), **SAID)
+    first = drop_bodies(session, TODAY, most=2)
+    assert (first.calls, first.reached) == (2, OLD + timedelta(days=1))
+    session.commit()
+    assert bodies(session) == [GONE, GONE, KEPT, KEPT, KEPT]
+    # stopped here, another run goes on without being told where
+    assert drop_bodies(session, TODAY, most=2).reached == OLD + timedelta(days=3)
+    session.commit()
+    assert drop_bodies(session, TODAY, start=OLD + timedelta(days=3), most=2).calls == 1
+    session.commit()
+    assert drop_bodies(session, TODAY, start=OLD + timedelta(days=4), most=2).calls == 0
+    assert bodies_before(session, TODAY) == 0
+
+
+def test_calls_of_one_moment_are_all_found(gate: Engine, session: Session) -> None:
+    alice = spender(session)
+    for _ in range(5):
+        spend(gate, alice, 1, now=OLD, **SAID)
+    start = None
+    for expected in (2, 2, 1, 0):
+        batch = drop_bodies(session, TODAY, start=start, most=2)
+        session.commit()
+        start = batch.reached or start
+        assert batch.calls == expected
+
+
+def test_two_at_once_share_the_work_and_wait_for_nothing(
+    gate: Engine, engine: Engine, session: Session
+) -> None:
+    alice = spender(session)
+    for _ in range(6):
+        spend(gate, alice, 1, now=OLD, **SAID)
+    with Session(engine) as other:
+        assert drop_bodies(other, TODAY, most=4).calls == 4
+        session.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        assert drop_bodies(session, TODAY, most=4).calls == 2
+        session.commit()
+        other.commit()
+    assert bodies(session) == [GONE] * 6
+
+
+def test_calls_settle_while_bodies_go(gate: Engine, engine: Engine, session: Session) -> None:
+    alice = spender(session)
+    for _ in range(60):
+        spend(gate, alice, 1, now=OLD, **SAID)
+    failed: list[BaseException] = []
+
+    def settling() -> None:
+        try:
+            for _ in range(40):
+                spend(gate, alice, 1, now=datetime.now(UTC), **SAID)
+        except BaseException as error:
+            failed.append(error)
+
+    def dropping() -> None:
+        try:
+            with Session(engine) as own:
+                while drop_bodies(own, TODAY - timedelta(days=90), most=3).calls:
+                    own.commit()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for work in (settling, settling, dropping, dropping)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert bodies(session) == [GONE] * 60 + [KEPT] * 80
+    assert_proved(session, now=datetime.now(UTC))
+
+
+def test_a_batch_in_hand_stops_no_settling(gate: Engine, engine: Engine, session: Session) -> None:
+    alice = spender(session)
+    spend(gate, alice, 1, now=OLD, **SAID)
+    with Session(engine) as other:
+        assert drop_bodies(other, TODAY, most=4).calls == 1
+        spend(gate, alice, 1, now=TODAY)
+        other.rollback()
+    assert bodies(session)[0] == KEPT
+
+
+def test_the_page_of_the_call_says_so(run: Run, alice: Person, gate: Engine, session: Session) -> None:
+    assert alice.user is not None
+    who = Payer(alice.user.id, "")
+    give(session, who.account, 100, now=OLD - timedelta(days=1))
+    admission = billing.Admission("admitted", "req-old", "", user_id=who.id, account_id=who.id, door="openai")
+    billing.settle(gate, admission, call(3, **SAID), now=OLD)
+    page = alice.browser.get("/calls/req-old")
+    assert b"An answer" in page.data
+    assert run("--older-than", "90d")[0] == 0
+    page = alice.browser.get("/calls/req-old")
+    assert page.status_code == 200
+    assert b"The messages of this call were not kept." in page.data
+    assert b"An answer" not in page.data
