@@ -283,7 +283,7 @@ def test_two_dates_are_a_range(session: Session, alice: Person) -> None:
     assert f'value="{first}"' in page.text
     export = alice.browser.get(f"/profile/usage.csv?range=custom&from={first}&to={last}")
     assert export.headers["Content-Disposition"] == f'attachment; filename="stoa-usage-{first}-to-{last}.csv"'
-    assert export.text.count("\r\n") == 4
+    assert export.text.count("\r\n") == 3
 
 
 # -- what it costs --------------------------------------------------------------------------------------------
