@@ -5,7 +5,8 @@ from typing import Any
 
 from flask import Flask, Response, g, jsonify, make_response, render_template, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException, InternalServerError
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError
 
 from models.db import db
 from models.errors import DomainError
@@ -33,6 +34,7 @@ def init_app(app: Flask) -> None:
     """Register the handlers."""
     app.register_error_handler(DomainError, _domain)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(ParseException, _unreadable)
     app.register_error_handler(Exception, _bug)
 
 
@@ -51,6 +53,11 @@ def _http(error: HTTPException) -> ResponseReturnValue:
         if name in ("Allow", "Retry-After"):
             response.headers[name] = value
     return response
+
+
+def _unreadable(error: ParseException) -> ResponseReturnValue:
+    """A chunked body that breaks its own framing is noticed only when somebody reads it."""
+    return _http(BadRequest())
 
 
 def _bug(error: Exception) -> ResponseReturnValue:

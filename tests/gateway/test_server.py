@@ -1,5 +1,6 @@
 """The gateway behind the real server, gunicorn with gevent workers: the openai client, many streams, clients that leave."""
 
+import socket
 import threading
 import time
 import urllib.request
@@ -189,6 +190,15 @@ def test_large_bodies_are_refused_however_they_are_sent(server: str, rich: Perso
     for data in (pieces(), b"".join(pieces())):
         answer = requests.post(f"{server}/v1/chat/completions", data=data, headers=rich.headers, timeout=30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/agent-runs", "/login"])
+def test_a_chunked_body_that_breaks_its_framing_is_400(server: str, rich: Person, path: str) -> None:
+    port = int(server.rsplit(":", 1)[1])
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rich.token}\r\n"
+    with socket.create_connection(("localhost", port), timeout=10) as wire:
+        wire.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\nZZ\r\nabc\r\n\r\n".encode())
+        assert wire.recv(4096).startswith(b"HTTP/1.1 400 ")
 
 
 def test_metrics_add_up_over_the_workers(server: str, ai: openai.OpenAI) -> None:
