@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, g, redirect, request, url_for
+from flask import Blueprint, Response, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from jinja2.utils import LRUCache
+from markupsafe import Markup
 
 from models.accounts import User
 from models.billing import Account, cycle, ensure_quota, used_since
@@ -18,6 +20,7 @@ from models.runs.calls import call_of
 from models.usage import period as periods
 from models.usage.calls import call_with_id, exported_calls, recent_calls
 from models.usage.export import csv_of
+from models.usage.freshness import stamp
 from models.usage.holdings import Holdings, holdings
 from models.usage.period import Period
 from models.usage.series import By, Figures, Spending, spending
@@ -57,6 +60,8 @@ TOKENS = {
 
 RECENT = 10
 
+PAGES_KEPT = 64
+
 DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -90,6 +95,19 @@ class Asked:
         return f"/profile?{urlencode(self.words(**changes))}"
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The page under its head, its status, and the holdings that the bar tells, too."""
+
+    html: Markup
+    status: int
+    has: Holdings
+
+
+_kept: LRUCache = LRUCache(PAGES_KEPT)
+"""Drawn pages by all that they show: owner, question, state of the account, minute."""
+
+
 @tab("usage")
 @login_required
 def page() -> ResponseReturnValue:
@@ -97,23 +115,40 @@ def page() -> ResponseReturnValue:
 
     Query: `range` (24h, 7d, 30d, or custom with `from` and `to`), `by` (model, agent), `show` (credits, calls,
     tokens, latency). htmx gets the chart and its tables alone. Dates that cannot be used: 422, kept as they were
-    given, and 30 days are shown. A due quota cycle is run first (contract 3.6).
+    given, and 30 days are shown. A due quota cycle is run first (contract 3.6). What was drawn is sent again for a
+    minute at most, and only while one question finds that nothing has changed.
     """
-    person, moment = _person(), now()
-    asked = _asked()
+    person, moment, asked = _person(), now(), _asked()
+    if wants_fragment():
+        context = _shown(person, asked, moment)
+        return render("usage/usage.html", partial="usage/_spending.html", **context)
+    due, state = stamp(db.session(), person.id, moment, RECENT)
+    if due:
+        ensure_quota(db.session(), person.id, settings().stoa_free_credits, now=moment)
+        db.session.commit()
+        _, state = stamp(db.session(), person.id, moment, RECENT)
+    # times are told to the minute
+    key = (person.id, asked, state, moment.replace(second=0, microsecond=0))
+    kept = _kept.get(key)
+    if kept is None:
+        context = _shown(person, asked, moment) | _account(person, moment)
+        status = context.pop("status")
+        html = Markup(render_template("usage/_page.html", **context))  # noqa: S704 - a template escapes
+        kept = _kept[key] = Drawn(html, status, context["has"])
+    g.holdings = kept.has
+    return render("usage/usage.html", partial="usage/_spending.html", status=kept.status, drawn=kept.html)
+
+
+def _shown(person: User, asked: "Asked", moment: datetime) -> dict[str, Any]:
+    """The figures that were asked for, or with dates that cannot be used those of 30 days; and the answer's status."""
     wrong: dict[str, str] = {}
     try:
         period = periods.chosen(asked.range, asked.first, asked.last, moment)
     except Invalid as refusal:
         wrong = refusal.fields
         period = periods.preset(periods.DEFAULT, moment)
-    context = _used(asked, period, moment)
-    context["fields"] = {"range": None, "from": None, "to": None} | wrong
-    if not wants_fragment():
-        ensure_quota(db.session(), person.id, settings().stoa_free_credits, now=moment)
-        db.session.commit()
-        context |= _account(person, moment)
-    return render("usage/usage.html", partial="usage/_spending.html", status=422 if wrong else 200, **context)
+    fields = {"range": None, "from": None, "to": None} | wrong
+    return _used(person, asked, period, moment) | {"fields": fields, "status": 422 if wrong else 200}
 
 
 @bp.get("/profile/usage.csv")
@@ -209,9 +244,9 @@ def _file_name(period: Period) -> str:
     return f"stoa-usage-{period.first_day}-to-{period.last_day}{hours}.csv"
 
 
-def _used(asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
+def _used(person: User, asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
     """What the fragment shows: the chart, its headline, the table, the controls."""
-    used = spending(_person().id, period, asked.by, moment)
+    used = spending(person.id, period, asked.by, moment)
     where = urlencode({name: word for name, word in asked.words().items() if name in ("range", "from", "to")})
     return {
         "asked": asked,
@@ -229,7 +264,7 @@ def _used(asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
 
 def _account(person: User, moment: datetime) -> dict[str, Any]:
     """What the page says of the account as a whole."""
-    has = g.holdings = holdings(person.id, moment)
+    has = holdings(person.id, moment)
     return {
         "moment": moment,
         "has": has,

@@ -525,6 +525,7 @@ ADDED_COLUMNS = {
         """,
 }
 ADDED_INDEXES = {
+    "agent_run": {"idx_agent_run_user_state": "btree (user_id, status, created_at)"},
     "message": {
         "idx_message_user_finished": "btree (user_id, finished_at)",
         "idx_message_bodies": (

@@ -1,0 +1,103 @@
+"""What was drawn of the usage page is sent again only while nothing has changed."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask import Flask, template_rendered
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from models import billing
+from models.billing import Account, Admission, Failure
+from tests.billing.conftest import gate
+from tests.billing.stage import call, give
+from tests.factories import Person
+
+__all__ = ["gate"]
+
+URL = "/profile?tab=usage"
+
+
+@pytest.fixture
+def who(alice: Person, session: Session) -> str:
+    assert alice.user is not None
+    give(session, Account(user_id=alice.user.id), 1_000, now=datetime.now(UTC) - timedelta(days=1))
+    return alice.user.id
+
+
+def look(app: Flask, person: Person, url: str = URL) -> tuple[str, bool]:
+    """The page, and whether its body was drawn for it."""
+    drawn: list[str] = []
+
+    def note(_: Flask, template: object, **__: object) -> None:
+        drawn.append(str(getattr(template, "name", "")))
+
+    with template_rendered.connected_to(note, app):
+        page = person.browser.get(url)
+    assert page.status_code == 200
+    return page.text, "usage/_page.html" in drawn
+
+
+def settle(gate: Engine, user_id: str, request: str, **facts: object) -> None:
+    admission = Admission("admitted", request, "", user_id=user_id, account_id=user_id, door="openai")
+    billing.settle(gate, admission, call(7, **facts), now=datetime.now(UTC))
+
+
+def test_an_unchanged_page_is_drawn_once(app: Flask, gate: Engine, alice: Person, who: str) -> None:
+    settle(gate, who, "req-1")
+    first, _ = look(app, alice)
+    again = [look(app, alice) for _ in range(3)]
+    # a minute may end in between
+    assert sum(drawn for _, drawn in again) <= 1
+    assert "993" in first
+    assert "993" in again[-1][0]
+    assert look(app, alice, URL + "&show=calls")[1]
+
+
+def test_each_change_is_seen_at_once(
+    app: Flask, gate: Engine, session: Session, alice: Person, bob: Person, who: str
+) -> None:
+    settle(gate, who, "req-1")
+    look(app, alice)
+    settle(gate, who, "req-2", model="south/small")
+    page, drawn = look(app, alice)
+    assert drawn
+    assert "south/small" in page
+    settle(gate, who, "req-3", model="free/own-key", byok=True)
+    assert "free/own-key" in look(app, alice)[0]
+    give(session, Account(user_id=who), 5_000, now=datetime.now(UTC))
+    assert "5,986" in look(app, alice)[0]
+    failure = Failure(
+        requested_model="west/broken",
+        provider="openai",
+        model=None,
+        started_at=datetime.now(UTC),
+        latency_ms=5,
+        error="upstream",
+        http_status=502,
+    )
+    billing.fail(
+        gate, Admission("admitted", "req-4", "", user_id=who, account_id=who, door="openai"), failure
+    )
+    assert "west/broken" in look(app, alice)[0]
+    assert "west/broken" not in look(app, bob)[0]
+
+
+def test_holds_and_expiries_are_seen_as_they_come_and_go(
+    app: Flask, session: Session, alice: Person, who: str
+) -> None:
+    look(app, alice)
+    hold = (
+        "INSERT INTO credit_hold (request_id, account_id, user_id, model, door, amount, worker, expires_at)"
+        " VALUES ('req-h', :who, :who, 'm', 'openai', 321, 'w', now() + interval '1 hour')"
+    )
+    session.execute(text(hold), {"who": who})
+    session.commit()
+    assert "679" in look(app, alice)[0]
+    session.execute(text("UPDATE credit_hold SET expires_at = now()"))
+    session.commit()
+    assert "679" not in look(app, alice)[0]
+    session.execute(text("UPDATE credit_ledger SET expires_at = now() + interval '1 hour'"))
+    session.commit()
+    assert ">Never<" not in look(app, alice)[0]
