@@ -190,3 +190,9 @@ def test_counting() -> None:
         {"role": "user", "content": [{"image_url": {"url": "data:image/png;base64," + "A" * 9_000_000}}]}
     ]
     assert tokens.count_messages(picture) < 3000
+
+
+@pytest.mark.parametrize("start", ["x" * 600, "data:image/png;base64,"])
+def test_text_that_only_starts_like_a_picture_is_counted(start: str) -> None:
+    text = start + " and a column of marble" * 2000
+    assert tokens.count_messages([{"role": "user", "content": text}]) > 9000
