@@ -60,7 +60,7 @@ def texts(value: Any) -> Iterator[str]:
             waiting.extend(reversed(node))
 
 
-_BLOB = re.compile(r"(data:[\w.+/-]+;base64,[A-Za-z0-9+/=\s]*|[A-Za-z0-9+/]{512,}={0,2})\Z")
+_BLOB = re.compile(r"(data:[\w.+/-]+;base64,[A-Za-z0-9+/=\r\n]*|[A-Za-z0-9+/]{512,}={0,2})\Z")
 _PICTURE = " picture" * 1000
 
 
