@@ -26,7 +26,7 @@ from models.gateway.pricing import Prices
 from models.gateway.refusals import UpstreamRefused, read_json, refusal, told
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
 from models.gateway.stream import Stream
-from models.gateway.ticket import HOLD_SECONDS, Facts, Keeper, Ticket, worker_name
+from models.gateway.ticket import HOLD_SECONDS, Facts, Keeper, Ticket, Till, worker_name
 from models.gateway.upstream import Broken, Request, UpstreamError
 from models.gateway.wire import Call, Meter, Usage, usage_object
 from models.settings import Settings
@@ -92,6 +92,7 @@ class Gateway:
         self.free_credits = settings.stoa_free_credits
         self.routes = Routes(settings, Prices.load(settings.stoa_prices_file))
         self.keeper = Keeper(engine)
+        self.till = Till(engine)
         self.streams: set[Stream] = set()
         """Streams whose provider is still read."""
 
@@ -136,7 +137,7 @@ class Gateway:
             client_id=ask.client_id,
             kept_request=kept_messages(call.body["messages"], ask.size),
         )
-        ticket = Ticket(self.engine, self.keeper, admission, facts, route, self.margin)
+        ticket = Ticket(self.till, self.keeper, admission, facts, route, self.margin)
         try:
             return (
                 self._stream(ask, call, ticket, request)

@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy.engine import Engine
 
 from models.billing import holds
-from models.billing.holds import Admission, LedgerUnavailable, Settled
+from models.billing.holds import Admission, LedgerUnavailable, Settled, Settlement
+from models.billing.together import Together
 from models.gateway import metrics
 from models.gateway.routing import Route
 from models.gateway.wire import Usage
@@ -63,6 +64,20 @@ class Keeper:
                 log.exception("the holds of %d calls could not be extended", len(due))
 
 
+class Till:
+    """Where the calls of this process are settled: those that end at the same moment, together."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.settle = Together[tuple[Admission, Settlement], Settled](self._one, self._many)
+
+    def _one(self, call: tuple[Admission, Settlement]) -> Settled:
+        return holds.settle(self.engine, *call)
+
+    def _many(self, calls: list[tuple[Admission, Settlement]]) -> list[Settled]:
+        return holds.settle_many(self.engine, calls, patience_seconds=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a call's row needs beside usage and price."""
@@ -82,7 +97,7 @@ class Ticket:
 
     def __init__(
         self,
-        engine: Engine,
+        till: Till,
         keeper: Keeper,
         admission: Admission,
         facts: Facts,
@@ -95,7 +110,7 @@ class Ticket:
         self.ttft_ms: int | None = None
         self.settled: Settled | None = None
         self.over = False
-        self._engine = engine
+        self._till = till
         self._keeper = keeper
         self._margin = margin
         self._lock = threading.Lock()
@@ -156,7 +171,7 @@ class Ticket:
         )
         try:
             with metrics.OVERHEAD.labels("settle").time():
-                self.settled = holds.settle(self._engine, self.admission, settlement)
+                self.settled = self._till.settle((self.admission, settlement))
         except LedgerUnavailable:
             metrics.ERRORS.labels(self.facts.door, "ledger_unavailable").inc()
             log.exception("call %s used its upstream and could not be settled", self.admission.request_id)
@@ -186,7 +201,7 @@ class Ticket:
         )
         try:
             with metrics.OVERHEAD.labels("fail").time():
-                holds.fail(self._engine, self.admission, failure)
+                holds.fail(self._till.engine, self.admission, failure)
         except Exception:
             log.exception("the failed call %s could not be written down", self.admission.request_id)
         finally:

@@ -1,6 +1,7 @@
 """gunicorn's configuration. Read as a file by the parent of the web workers, which must import nothing of Stoa:
 gevent patches each worker before the application, and psycopg with it, is loaded there."""
 
+import gc
 import os
 import resource
 import shutil
@@ -77,6 +78,9 @@ def post_worker_init(worker: Any) -> None:
 
     logs.speak()
     logs.adopt("gunicorn.error")
+    # What is loaded stays: the collector need not walk through it while a call waits.
+    gc.collect()
+    gc.freeze()
 
 
 wsgi_app = "app:create_app()"
