@@ -72,6 +72,9 @@ def work(database_url: str, *, wait: bool = True) -> None:
     _engine = create_engine(database_url, **engine_options(pool_size=CONCURRENCY))
     conninfo = _engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
+        if wait:
+            # whatever killed the last worker may have killed calls, and the next sweep is up to twenty seconds off
+            sweep_credit(0)
         asyncio.run(_work(conninfo, wait))
     finally:
         _engine.dispose()

@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -73,7 +73,7 @@ class Watch:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.deaths: dict[str, float] = {}
+        self.deaths: dict[str, datetime] = {}
         self.longest = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -88,16 +88,18 @@ class Watch:
 
     def died(self, pids: list[int]) -> None:
         for pid in pids:
-            self.deaths[f"{socket.gethostname()}:{pid}"] = time.monotonic()
+            self.deaths[f"{socket.gethostname()}:{pid}"] = now()
 
     def _look(self) -> None:
         while not self._over.wait(0.5):
             with suppress(OperationalError):
-                for (worker,) in self.stage.rows(
-                    "SELECT DISTINCT worker FROM credit_hold WHERE state = 'live'"
+                for worker, created in self.stage.rows(
+                    "SELECT worker, min(created_at) FROM credit_hold WHERE state = 'live' GROUP BY worker"
                 ):
-                    if worker in self.deaths:
-                        self.longest = max(self.longest, time.monotonic() - self.deaths[worker])
+                    death = self.deaths.get(worker)
+                    # a hold that is younger is of a new worker with an old number
+                    if death is not None and created < death:
+                        self.longest = max(self.longest, (now() - death).total_seconds())
 
 
 KINDS = ("worker", "postgres", "server", "everything")

@@ -117,6 +117,9 @@ def _prepare(settings: Settings) -> None:
     say("Migrating the database")
     upgrade(directory=str(ROOT / "migrations"))
     _seed_demo_once(settings)
+    # Of a server that is killed again and again no job worker may live long enough to do it.
+    billing.sweep(db.session)
+    db.session.commit()
     # The supervisor holds no connection while it watches.
     db.engine.dispose()
 
