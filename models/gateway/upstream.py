@@ -117,19 +117,22 @@ class HttpUpstream:
         weakref.finalize(self, _close_all, self._idle)
 
     def send(self, request: Request) -> Answer:
-        started = time.monotonic()
-        try:
-            return self._send(request)
-        except Broken:
-            # A kept connection that the provider closed meanwhile fails at once; what took longer may have
-            # been read and paid, and is not sent twice.
-            if time.monotonic() - started > 1:
-                raise
-            return self._send(request)
-
-    def _send(self, request: Request) -> Answer:
         place, path = _split(request.url)
-        connection = self._kept(place) or self._connect(place)
+        kept = self._kept(place)
+        if kept is not None:
+            started = time.monotonic()
+            try:
+                return self._send(request, place, path, kept)
+            except Broken:
+                # A kept connection that the provider closed meanwhile fails at once; what took longer may have
+                # been read and paid, and is not sent twice.
+                if time.monotonic() - started > 1:
+                    raise
+        return self._send(request, place, path, self._connect(place))
+
+    def _send(
+        self, request: Request, place: "_Place", path: str, connection: http.client.HTTPConnection
+    ) -> Answer:
         sock = connection.sock
         try:
             sock.settimeout(self.patience.first_byte)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from models.gateway.upstream import Broken, HttpUpstream, Patience, Request
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -105,6 +106,15 @@ def test_kept_connection_closed_meanwhile_is_tried_again(
     for _ in range(2):
         assert web.post(PATH, json=BODY, headers=rich.headers).status_code == 200
     assert len(fake.requests) == 3
+
+
+def test_a_request_that_a_fresh_connection_took_is_not_sent_twice(fake_server: FakeUpstream) -> None:
+    fake_server.reset()
+    fake_server.will(fakes.hang_up, fakes.answer())
+    upstream = HttpUpstream("Provider", Patience(5, 5, 5))
+    with pytest.raises(Broken):
+        upstream.send(Request(f"{fake_server.url}/openai/chat/completions", {}, b"{}"))
+    assert len(fake_server.requests) == 1
 
 
 def test_connections_are_kept_alive(web: FlaskClient, fake: FakeUpstream, rich: Person) -> None:
