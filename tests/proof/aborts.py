@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from tests.proof.load import Outcome, call
+from tests.proof.load import Outcome, call, play
 from tests.proof.stage import Result, Stage
 from tests.proof.upstream import Script
 
@@ -15,7 +15,7 @@ STREAM_BYTES = 6_000
 def aborts(stage: Stage, *, streams: int = 60, at_once: int = 60) -> Result:
     """Every stream is settled on what the provider reported, or counted and marked so, whenever its client left."""
     people = stage.people(5, 1_000_000)
-    outcomes = asyncio.run(_streams(stage, [person.key for person in people], streams, at_once))
+    outcomes = play(_streams(stage, [person.key for person in people], streams, at_once))
     stage.quiet(120)
     seen = stage.upstream.seen()
     rows = stage.calls(people)

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from tests.fakes.upstream import usage
-from tests.proof.load import Outcome, call
+from tests.proof.load import Outcome, call, play
 from tests.proof.stage import Person, Result, Stage
 from tests.proof.upstream import COMPLETION, PROMPT, Script
 
@@ -107,10 +107,10 @@ def faults(stage: Stage, workers: list[psutil.Process], *, times: int = 1) -> Re
     created = {process.pid: process.create_time() for process in workers}
     before = sum(process.memory_info().rss for process in workers)
     for _ in range(times):
-        outcomes = asyncio.run(_all(stage, people))
+        outcomes = play(_all(stage, people))
         for fault, person, outcome in zip(FAULTS, people, outcomes, strict=True):
             _check(stage, fault, person, outcome)
-    ready = asyncio.run(call(stage.address, people[0].key, Script("after-faults"), model=MODEL))
+    ready = play(call(stage.address, people[0].key, Script("after-faults"), model=MODEL))
     assert ready.complete, f"no call is served afterwards: {ready.status} {ready.problem}"
     lost = [pid for pid, moment in created.items() if not _same(pid, moment)]
     assert not lost, f"workers died: {lost}"

@@ -4,11 +4,15 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tests.proof.upstream import Script
+
+Loaded = TypeVar("Loaded")
 
 CODEBUFF, OPENAI = "/api/v1/chat/completions", "/v1/chat/completions"
 
@@ -41,6 +45,13 @@ def body_of(script: Script, *, model: str, stream: bool, **more: Any) -> bytes:
     if stream:
         body["stream_options"] = {"include_usage": True}
     return json.dumps(body).encode()
+
+
+def play(load: Coroutine[Any, Any, Loaded]) -> Loaded:
+    """The outcome of a load, run to its end in a thread of its own: the browser of other tests keeps an event loop in
+    this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, load).result()
 
 
 async def call(

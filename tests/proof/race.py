@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from models import billing
 from models.db import now
-from tests.proof.load import Outcome, call
+from tests.proof.load import Outcome, call, play
 from tests.proof.stage import Person, Result, Stage
 from tests.proof.upstream import Script
 
@@ -134,7 +134,7 @@ def _together(stage: Stage, asks: list[tuple[Person, Script]]) -> list[Outcome]:
             )
         )
 
-    return asyncio.run(run())
+    return play(run())
 
 
 def _check(stage: Stage, people: list[Person], outcomes: list[Outcome]) -> int:

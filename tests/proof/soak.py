@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tests.proof.load import Outcome, call, get
+from tests.proof.load import Outcome, call, get, play
 from tests.proof.stage import Person, Result, Stage
 from tests.proof.upstream import Script
 
@@ -32,7 +32,7 @@ def soak(stage: Stage, workers: list[psutil.Process], *, seconds: float = 10.0, 
     people = stage.people(clients, 10_000_000)
     samples = Samples()
     created = {process.pid: process.create_time() for process in workers}
-    done, calls, errors, slowest = asyncio.run(_run(stage, people, workers, samples, seconds))
+    done, calls, errors, slowest = play(_run(stage, people, workers, samples, seconds))
     stage.prove()
     assert all(psutil.Process(pid).create_time() == moment for pid, moment in created.items()), (
         "a worker was replaced"
