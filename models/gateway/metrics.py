@@ -37,12 +37,15 @@ IN_FLIGHT = Gauge("stoa_calls_in_flight", "Calls being relayed", multiprocess_mo
 
 
 def database_answers(engine: Engine) -> bool:
-    """Whether the database answers a question now."""
-    try:
-        with engine.connect() as connection:
-            return bool(connection.execute(text("SELECT 1")).scalar_one() == 1)
-    except SQLAlchemyError:
-        return False
+    """Whether the database answers a question now. A kept connection that died meanwhile is no answer: it is
+    dropped, with its siblings, and a new one is asked."""
+    for _ in range(2):
+        try:
+            with engine.connect() as connection:
+                return bool(connection.execute(text("SELECT 1")).scalar_one() == 1)
+        except SQLAlchemyError:
+            continue
+    return False
 
 
 def exposition(engine: Engine) -> bytes:

@@ -7,6 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client import values
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from models.gateway import metrics
@@ -57,6 +58,16 @@ def test_readyz_asks_the_database(client: FlaskClient, monkeypatch: pytest.Monke
     monkeypatch.setattr(type(engine), "connect", away)
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json) == (503, {"status": "unavailable", "database": "unreachable"})
+
+
+def test_readyz_survives_a_connection_that_died(client: FlaskClient, engine: Engine) -> None:
+    assert client.get("/readyz").status_code == 200
+    own = client.application.extensions["gateway"].engine
+    with own.connect() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    assert client.get("/readyz").json == {"status": "ready", "database": "ok"}
 
 
 def test_metrics(web: FlaskClient, rich: Person, fake: FakeUpstream) -> None:
