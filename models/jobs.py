@@ -6,9 +6,8 @@ or says what a repetition does.
 """
 
 import asyncio
-import importlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -116,16 +115,15 @@ def transaction() -> Iterator[Session]:
         session.commit()
 
 
-def _verb(module: str, name: str) -> Callable[..., Any]:
-    # Rooms import this module to enqueue, so it reaches them only when a job runs.
-    verb: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return verb
+# Rooms import this module to enqueue, so its jobs import their verbs only when they run.
 
 
 @queue.task(name="mail.deliver", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
 def deliver_mail(sealed: str) -> None:
     """Send one message; a repetition may send it twice."""
-    _verb("models.mail", "deliver_sealed")(get_settings(), sealed)
+    from models.mail import deliver_sealed
+
+    deliver_sealed(get_settings(), sealed)
 
 
 @queue.periodic(cron="* * * * * */20")
@@ -133,16 +131,20 @@ def deliver_mail(sealed: str) -> None:
 @queue.task(name="billing.sweep", queueing_lock="billing.sweep", retry=Backoff())
 def sweep_credit(timestamp: int) -> None:
     """Expire holds of dead workers and grants whose time is over."""
+    from models.billing import sweep
+
     with transaction() as session:
-        _verb("models.billing", "sweep")(session, now=now())
+        sweep(session, now=now())
 
 
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:
     """Delete sessions, login links and CLI codes that ended."""
+    from models.accounts import credentials
+
     with transaction() as session:
-        _verb("models.accounts.credentials", "forget_expired")(session, now())
+        credentials.forget_expired(session, now())
 
 
 @queue.periodic(cron="* * * * *")

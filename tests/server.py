@@ -1,4 +1,4 @@
-"""The real server, gunicorn with gevent workers, started on the database of the tests."""
+"""The real server, gunicorn with gevent workers, started on the database of the tests; and what runs of a server."""
 
 import os
 import signal
@@ -8,8 +8,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from models.settings import ROOT
 
@@ -71,3 +73,15 @@ def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
         except OSError:
             time.sleep(0.1)
     raise AssertionError("the server was not ready within 90 seconds")
+
+
+def living(place: Path) -> list[psutil.Process]:
+    """Whatever runs for a data directory in that place: its PostgreSQL and every process that was told of it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            told = process.environ().get("STOA_DATA_DIR", "").startswith(str(place))
+            postgres = process.name() == "postgres" and Path(process.cwd()).is_relative_to(place)
+            if (told or postgres) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found

@@ -28,6 +28,7 @@ from models.db import engine_options
 from models.settings import ROOT
 from tests import factories
 from tests.proof.upstream import Upstream
+from tests.server import living
 
 T = TypeVar("T")
 
@@ -159,18 +160,6 @@ def settings_for(upstream: Upstream, place: Path, **more: str) -> dict[str, str]
         "STOA_FREE_CREDITS": "0",
         **more,
     }
-
-
-def living(place: Path) -> list[psutil.Process]:
-    """Whatever runs for a data directory in that place."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            told = process.environ().get("STOA_DATA_DIR", "").startswith(str(place))
-            postgres = process.name() == "postgres" and Path(process.cwd()).is_relative_to(place)
-            if (told or postgres) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 class Serve:

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.server import living
+
 
 @pytest.fixture
 def place() -> Iterator[Path]:
@@ -26,15 +28,3 @@ def place() -> Iterator[Path]:
 def data_dir(place: Path) -> Path:
     """A data directory that does not exist yet."""
     return place / "data"
-
-
-def living(place: Path) -> list[psutil.Process]:
-    """Whatever runs for a data directory in that place: its PostgreSQL and every process that was told of it."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            told = process.environ().get("STOA_DATA_DIR", "").startswith(str(place))
-            postgres = process.name() == "postgres" and Path(process.cwd()).is_relative_to(place)
-            if (told or postgres) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found

@@ -15,7 +15,7 @@ import pytest
 
 from models import postgres
 from models.settings import ROOT
-from tests.runtime.conftest import living
+from tests.server import living
 
 USER = """
 import sys

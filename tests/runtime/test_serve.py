@@ -17,7 +17,7 @@ import pytest
 from click import ClickException
 
 from models.settings import ROOT, load_settings
-from tests.runtime.conftest import living
+from tests.server import living
 from views.cli.serve import _listen
 from views.cli.supervisor import Child, Record, Supervisor
 
