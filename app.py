@@ -47,14 +47,14 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
     app.extensions["settings"] = settings
     app.url_map.strict_slashes = True
     app.url_map.redirect_defaults = False
-    if settings.stoa_proxies:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=settings.stoa_proxies, x_proto=settings.stoa_proxies
-        )
     db.init_app(app)
     migrate.init_app(app, db, directory=str(ROOT / "migrations"))
     Htmx(app)
     views.register(app)
+    if settings.stoa_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=settings.stoa_proxies, x_proto=settings.stoa_proxies
+        )
     return app
 
 

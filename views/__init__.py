@@ -10,6 +10,7 @@ from views import (
     guards,
     health,
     htmx,
+    lane,
     look,
     pages,
     profile,
@@ -55,4 +56,5 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     gateway.init_app(app)
     app.register_blueprint(gateway_api.bp)
+    lane.init_app(app)
     app.register_blueprint(health.bp)

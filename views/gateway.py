@@ -3,21 +3,25 @@
 from typing import Any, cast
 
 import orjson
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import RequestEntityTooLarge
+from gunicorn.http.errors import ParseException
+from werkzeug import Response
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from models.billing.holds import Admission, gateway_engine
 from models.errors import DomainError
 from models.gateway.refusals import UpstreamRefused
-from models.gateway.relay import Ask, Gateway, Refused, RelayFailed, Reply
+from models.gateway.relay import Ask, Gateway, Refused, Reply
 from models.gateway.stream import Stream
 from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call
 from models.gateway.wire import chat as chat_dialect
-from models.settings import GATEWAY_POOL
+from models.settings import GATEWAY_POOL, Settings
 from views import errors, guards
 from views.api.body import BadJson, read_json
+from views.lane import Visit, here, open_door
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
@@ -33,65 +37,75 @@ def init_app(app: Flask) -> None:
     app.register_blueprint(bp)
 
 
-def gateway() -> Gateway:
+def gateway(app: Flask) -> Gateway:
     """The gateway of this process."""
-    return cast(Gateway, current_app.extensions["gateway"])
+    return cast(Gateway, app.extensions["gateway"])
 
 
-def any_key() -> str | None:
+def any_key(headers: Headers) -> str | None:
     """The key in whichever header a client puts it."""
     for header in ("x-codebuff-api-key", "x-api-key", "api-key"):
-        if value := request.headers.get(header):
+        if value := headers.get(header):
             return value
-    return guards.api_key()
+    return guards.api_key(headers)
 
 
-@bp.post("/chat/completions")
-def chat_completions() -> ResponseReturnValue:
+@open_door(bp, "/chat/completions")
+def chat_completions(visit: Visit) -> Response:
     """A chat completion, streamed or not. No run is needed; `x-stoa-run-id` ties the call to one."""
-    key = any_key()
+    try:
+        return _chat(visit)
+    except Refused as refused:
+        return refuse(visit, *_words(refused.admission, visit.settings))
+    except UpstreamRefused as error:
+        return _passed_on(visit, error)
+    except UpstreamError as error:
+        return refuse(visit, error.status, str(error), error.kind)
+    except DomainError as error:
+        return refuse(visit, error.status, error.message, error.code, param=_param(error))
+    except RequestEntityTooLarge:
+        return refuse(visit, 413, "The request body is larger than 20 MB.", "request_too_large")
+    except (HTTPException, ParseException):
+        return refuse(visit, 400, "The request body cannot be read.", "bad_request")
+    except Exception:
+        errors.log.exception("request %s: POST %s failed", visit.id, visit.request.path)
+        return refuse(visit, 500, "The call failed on our side; nothing was charged.", "internal_error")
+
+
+def _chat(visit: Visit) -> Response:
+    request = visit.request
+    headers = request.headers
+    key = any_key(headers)
     if not key:
-        return refuse(401, "No API key was given. Send 'Authorization: Bearer <key>'.", "invalid_api_key")
+        no_key = "No API key was given. Send 'Authorization: Bearer <key>'."
+        return refuse(visit, 401, no_key, "invalid_api_key")
     call: Call | DomainError
     try:
-        call = chat_dialect.parse(read_json(allow_nul=True), len(request.get_data()))
-    except RequestEntityTooLarge:
-        return refuse(413, "The request body is larger than 20 MB.", "request_too_large")
+        call = chat_dialect.parse(read_json(request, allow_nul=True), len(request.get_data()))
     except BadJson as error:
         call = BadCall(f"The request body is not JSON that can be used: {error}.")
     except BadCall as error:
         call = error
     ask = Ask(
         door="openai",
-        request_id=guards.request_id(),
+        request_id=visit.id,
         key=key,
         call=call,
-        run_id=request.headers.get("x-stoa-run-id") or None,
-        byok=request.headers.get("x-openrouter-api-key") or None,
+        run_id=headers.get("x-stoa-run-id") or None,
+        byok=headers.get("x-openrouter-api-key") or None,
         size=request.content_length or 0,
     )
-    try:
-        return respond(gateway().open(ask))
-    except Refused as refused:
-        return refuse(*_words(refused.admission))
-    except UpstreamRefused as error:
-        return _passed_on(error)
-    except UpstreamError as error:
-        return refuse(error.status, str(error), error.kind)
-    except RelayFailed:
-        errors.log.exception("request %s: the relay failed", guards.request_id())
-        return refuse(500, "The call failed on our side; nothing was charged.", "internal_error")
-    except DomainError as error:
-        return refuse(error.status, error.message, error.code, param=_param(error))
+    return respond(gateway(visit.app).open(ask))
 
 
 @bp.get("/models")
 def models() -> ResponseReturnValue:
     """Every model that can be asked for here."""
-    if (refusal := _stranger()) is not None:
+    visit = here()
+    if (refusal := _stranger(visit)) is not None:
         return refusal
-    listed = gateway().routes.models()
-    if "anthropic-version" in request.headers:
+    listed = gateway(visit.app).routes.models()
+    if _anthropic(visit):
         data = [_anthropic_model(name) for name, _ in listed]
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
         return json_answer({"data": data, "has_more": False, **ends})
@@ -101,13 +115,14 @@ def models() -> ResponseReturnValue:
 @bp.get("/models/<path:name>")
 def model(name: str) -> ResponseReturnValue:
     """One model, if it is served here."""
-    if (refusal := _stranger()) is not None:
+    visit = here()
+    if (refusal := _stranger(visit)) is not None:
         return refusal
     try:
-        route = gateway().routes.find(name)
+        route = gateway(visit.app).routes.find(name)
     except DomainError as error:
-        return refuse(404, error.message, "model_not_found", param="model")
-    if "anthropic-version" in request.headers:
+        return refuse(visit, 404, error.message, "model_not_found", param="model")
+    if _anthropic(visit):
         return json_answer(_anthropic_model(name))
     return json_answer(_model(name, route.provider.name))
 
@@ -120,12 +135,16 @@ def _anthropic_model(name: str) -> dict[str, Any]:
     return {"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"}
 
 
-def _stranger() -> Response | None:
-    key = any_key()
+def _anthropic(visit: Visit) -> bool:
+    return "anthropic-version" in visit.request.headers
+
+
+def _stranger(visit: Visit) -> Response | None:
+    key = any_key(visit.request.headers)
     if key and guards.key_credential(key):
         return None
     message = "This API key is unknown or expired." if key else "No API key was given."
-    return refuse(401, message, "invalid_api_key")
+    return refuse(visit, 401, message, "invalid_api_key")
 
 
 # -- answers -------------------------------------------------------------------------------------------------
@@ -153,13 +172,15 @@ def json_answer(body: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(body), status, content_type="application/json")
 
 
-def refuse(status: int, message: str, code: Any, *, param: Any = None, kind: Any = None) -> Response:
+def refuse(
+    visit: Visit, status: int, message: str, code: Any, *, param: Any = None, kind: Any = None
+) -> Response:
     """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
-    if "anthropic-version" in request.headers:
+    if _anthropic(visit):
         body: dict[str, Any] = {
             "type": "error",
             "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message},
-            "request_id": guards.request_id(),
+            "request_id": visit.id,
         }
     else:
         kind = kind or _OPENAI.get(status, "api_error" if status >= 500 else "invalid_request_error")
@@ -188,9 +209,10 @@ def _param(error: DomainError) -> str | None:
     return error.param if isinstance(error, BadCall) else "model" if error.code.startswith("model_") else None
 
 
-def _passed_on(error: UpstreamRefused) -> Response:
+def _passed_on(visit: Visit, error: UpstreamRefused) -> Response:
     failure = error.failure
-    response = refuse(error.status, error_text(error), failure.code, param=failure.param, kind=failure.type)
+    text = error_text(error)
+    response = refuse(visit, error.status, text, failure.code, param=failure.param, kind=failure.type)
     return with_retry_after(response, error)
 
 
@@ -214,12 +236,12 @@ def error_text(error: UpstreamRefused) -> str:
     return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {shown}]"
 
 
-def _words(admission: Admission) -> tuple[int, str, str]:
-    base_url = guards.settings().base_url
+def _words(admission: Admission, settings: Settings) -> tuple[int, str, str]:
+    base_url = settings.base_url
     run = admission.run_id
     words = {
         "unknown_key": (401, "This API key is unknown or expired.", "invalid_api_key"),
-        "banned": (403, suspended(), "account_suspended"),
+        "banned": (403, suspended(settings), "account_suspended"),
         "out_of_credits": (402, f"Out of credits. Add credits at {base_url}/usage.", "insufficient_credits"),
         "no_run": (400, "No run was named.", "run_not_found"),
         "run_not_found": (400, f"There is no run '{run}' of yours (x-stoa-run-id).", "run_not_found"),
@@ -229,9 +251,9 @@ def _words(admission: Admission) -> tuple[int, str, str]:
     return words[admission.outcome]
 
 
-def suspended() -> str:
+def suspended(settings: Settings) -> str:
     """What a banned user is told (contract 5.2 row 4)."""
-    support = guards.settings().stoa_support_email or "the operator of this server"
+    support = settings.stoa_support_email or "the operator of this server"
     return f"Your account has been suspended due to billing issues. Please contact {support} to resolve this."
 
 

@@ -17,6 +17,7 @@ from flask.typing import ResponseReturnValue
 from flask_limiter import Limiter
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
+from werkzeug.datastructures import Headers
 
 from models.accounts import credentials
 from models.accounts.credentials import Credential
@@ -103,12 +104,13 @@ def request_id() -> str:
 # -- who it is -----------------------------------------------------------------------------------------------
 
 
-def api_key() -> str | None:
+def api_key(headers: Headers | None = None) -> str | None:
     """The API key of the request (contract 1.2 A): `x-codebuff-api-key`, else `Authorization: Bearer …`."""
-    header = request.headers.get("x-codebuff-api-key")
+    headers = request.headers if headers is None else headers
+    header = headers.get("x-codebuff-api-key")
     if header:
         return header
-    authorization = request.headers.get("Authorization", "")
+    authorization = headers.get("Authorization", "")
     if authorization.startswith("Bearer "):
         return authorization.removeprefix("Bearer ") or None
     return None
@@ -369,18 +371,24 @@ def _wait_only_when_told(response: Response) -> Response:
     return response
 
 
-def _secure(response: Response) -> Response:
-    headers = response.headers
+def frame(headers: Headers, request_id: str, *, https: bool) -> None:
+    """The headers that every answer carries."""
     headers["X-Frame-Options"] = "SAMEORIGIN"
     headers["X-Content-Type-Options"] = "nosniff"
     headers.setdefault("Referrer-Policy", "strict-origin-when-cross-origin")
-    headers.setdefault("X-Request-Id", g.get("request_id", ""))
+    headers.setdefault("X-Request-Id", request_id)
+    if https:
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+
+
+def _secure(response: Response) -> Response:
+    headers = response.headers
+    https = request.is_secure or settings().base_url.startswith("https://")
+    frame(headers, g.get("request_id", ""), https=https)
     if request.path.startswith("/api/auth/cli/"):
         headers["Access-Control-Allow-Origin"] = "*"
         headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
         headers["Access-Control-Allow-Headers"] = "Content-Type"
     if response.mimetype == "text/html":
         headers.setdefault("Content-Security-Policy", CSP)
-    if request.is_secure or settings().base_url.startswith("https://"):
-        headers["Strict-Transport-Security"] = "max-age=31536000"
     return response

@@ -3,7 +3,7 @@
 import hmac
 import ipaddress
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from models.gateway import metrics
@@ -16,7 +16,7 @@ bp = Blueprint("health", __name__)
 @bp.get("/readyz")
 def readyz() -> ResponseReturnValue:
     """Whether calls can be served: the database is asked, on the connections that admit calls."""
-    if not metrics.database_answers(gateway().engine):
+    if not metrics.database_answers(gateway(current_app).engine):
         return json_answer({"status": "unavailable", "database": "unreachable"}, 503)
     return json_answer({"status": "ready", "database": "ok"})
 
@@ -27,7 +27,8 @@ def figures() -> ResponseReturnValue:
     if not _may_read():
         return json_answer({"error": "Unauthorized"}, 401)
     return Response(
-        metrics.exposition(gateway().engine), content_type="text/plain; version=0.0.4; charset=utf-8"
+        metrics.exposition(gateway(current_app).engine),
+        content_type="text/plain; version=0.0.4; charset=utf-8",
     )
 
 

@@ -41,6 +41,7 @@ VIEW_HALLWAY = {
     "guards",
     "health",
     "htmx",
+    "lane",
     "logs",
     "look",
     "pages",

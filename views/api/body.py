@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar, cast
 
+import flask
 import orjson
-from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
+from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 MAX_DEPTH = 200
@@ -112,12 +113,13 @@ Instant = Annotated[datetime, BeforeValidator(_instant)]
 """An ISO 8601 moment that ends in `Z` (seconds may be left out); aware, UTC."""
 
 
-def read_json(*, allow_nul: bool = False) -> Any:
-    """The request's body as JSON, whatever its content type.
+def read_json(request: Request | None = None, *, allow_nul: bool = False) -> Any:
+    """The body of `request` (of Flask's, without one) as JSON, whatever its content type.
 
     Lone surrogates become U+FFFD, as any UTF-8 store would make them. NUL characters are refused unless
     `allow_nul`, since PostgreSQL's text cannot hold them. Raises BadJson.
     """
+    request = request or flask.request
     raw = request.get_data(cache=True)
     limit = request.max_content_length
     if request.content_length is None and limit is not None and len(raw) >= limit:

@@ -4,9 +4,11 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import RequestEntityTooLarge
+from gunicorn.http.errors import ParseException
+from werkzeug import Response
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from models.billing.holds import Admission
 from models.db import now
@@ -17,6 +19,7 @@ from models.gateway.relay import MOST_PARALLEL, Ask, Refused, RelayFailed
 from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call
 from models.gateway.wire import chat as chat_dialect
+from models.settings import Settings
 from views import guards
 from views.api.body import BadBody, BadJson, Body, parse, read_json
 from views.gateway import (
@@ -28,6 +31,7 @@ from views.gateway import (
     too_little,
     with_retry_after,
 )
+from views.lane import Visit, open_door
 
 log = logging.getLogger("stoa.gateway")
 bp = Blueprint("gateway_api", __name__, url_prefix="/api")
@@ -36,22 +40,23 @@ DIRECT = ("openai/gpt-5", "openai/gpt-5.1")
 """Models whose several answers come from OpenAI itself (contract 5.3)."""
 
 
-@bp.post("/v1/chat/completions")
-def chat_completions() -> ResponseReturnValue:
+@open_door(bp, "/v1/chat/completions")
+def chat_completions(visit: Visit) -> Response:
     """Contract section 5, in its order of checks."""
     try:
-        body = read_json(allow_nul=True)
+        body = read_json(visit.request, allow_nul=True)
+        key = guards.api_key(visit.request.headers)
+        if not key:
+            return json_answer({"message": "Unauthorized"}, 401)
+        return respond(gateway(visit.app).open(_ask(visit, key, body)))
     except BadJson:
         return json_answer({"message": "Invalid JSON in request body"}, 400)
     except RequestEntityTooLarge:
         return refuse(413, "The request body is larger than 20 MB.", "request_too_large")
-    key = guards.api_key()
-    if not key:
-        return json_answer({"message": "Unauthorized"}, 401)
-    try:
-        return respond(gateway().open(_ask(key, body)))
+    except (HTTPException, ParseException):
+        return json_answer({"message": "Invalid JSON in request body"}, 400)
     except Refused as refused:
-        return _not_admitted(refused.admission)
+        return _not_admitted(refused.admission, visit.settings)
     except UpstreamRefused as error:
         return _passed_on(error)
     except UpstreamError as error:
@@ -59,23 +64,24 @@ def chat_completions() -> ResponseReturnValue:
     except DomainError as error:
         return refuse(error.status, error.message, error.code)
     except RelayFailed:
-        log.exception("request %s: the relay failed", guards.request_id())
+        log.exception("request %s: the relay failed", visit.id)
         return json_answer({"error": "Failed to process request"}, 500)
     except Exception:
-        log.exception("request %s failed", guards.request_id())
+        log.exception("request %s failed", visit.id)
         return json_answer({"error": "Internal server error"}, 500)
 
 
-def _ask(key: str, body: Any) -> Ask:
+def _ask(visit: Visit, key: str, body: Any) -> Ask:
+    request = visit.request
     metadata = body.get("codebuff_metadata") if isinstance(body, dict) else None
     metadata = metadata if isinstance(metadata, dict) else {}
     run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
-    answers, call = 1, _call(body)
+    answers, call = 1, _call(body, len(request.get_data()))
     if isinstance(call, Call) and not call.stream:
         answers, call = _answers(metadata.get("n"), call)
     return Ask(
         door="codebuff",
-        request_id=guards.request_id(),
+        request_id=visit.id,
         key=key,
         call=call,
         run_id=run_id if isinstance(run_id, str) and run_id else None,
@@ -93,9 +99,9 @@ def _ask(key: str, body: Any) -> Ask:
     )
 
 
-def _call(body: Any) -> Call | DomainError:
+def _call(body: Any, size: int) -> Call | DomainError:
     try:
-        return chat_dialect.parse(body, len(request.get_data()), truthy_stream=True)
+        return chat_dialect.parse(body, size, truthy_stream=True)
     except BadCall as error:
         return error
 
@@ -115,13 +121,13 @@ def refuse(status: int, message: str, code: str, kind: str = "invalid_request_er
     )
 
 
-def _not_admitted(admission: Admission) -> Response:
+def _not_admitted(admission: Admission, settings: Settings) -> Response:
     run = admission.run_id
-    base_url = guards.settings().base_url
+    base_url = settings.base_url
     reset = when(admission.next_quota_reset, now())
     rows = {
         "unknown_key": (401, {"message": "Invalid Codebuff API key"}),
-        "banned": (403, {"error": "account_suspended", "message": suspended()}),
+        "banned": (403, {"error": "account_suspended", "message": suspended(settings)}),
         "out_of_credits": (
             402,
             {

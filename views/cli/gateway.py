@@ -4,7 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import click
-from flask import Flask
+from flask import Flask, current_app
 
 from models.db import db, now
 from models.errors import DomainError
@@ -31,7 +31,7 @@ def models_command(name: str | None, days: int) -> None:
     """List the models with route and price in dollars per million tokens (input / cached / cache write / output),
     then the names that were refused for want of a price. NAME: only those that contain it, or just that one.
     """
-    routes = gateway().routes
+    routes = gateway(current_app).routes
     shown = {model for model, _ in routes.models() if not name or name.lower() in model.lower()}
     if name and not shown:
         shown = {name}
