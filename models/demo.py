@@ -337,8 +337,7 @@ class _Writer:
         return end
 
     def _admit(self, part: Part, run_id: str, start: datetime, hold: int) -> billing.Admission:
-        admission = billing.admit(
-            self.engine,
+        claim = billing.Claim(
             token_hash=self.key,
             request_id=f"demo-{self._uuid().hex}",
             hold=hold,
@@ -346,10 +345,9 @@ class _Writer:
             require_run=True,
             door="codebuff",
             model=part.model,
-            worker="demo",
-            free_credits=self.settings.stoa_free_credits,
-            now=start,
         )
+        free = self.settings.stoa_free_credits
+        admission = billing.admit(self.engine, claim, worker="demo", free_credits=free, now=start)
         if admission.outcome != "admitted":
             raise RuntimeError(f"the demo ran out of its own credits: {admission.outcome}")
         return admission

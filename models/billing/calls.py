@@ -27,6 +27,20 @@ class LedgerUnavailable(DomainError):
     code = "ledger_unavailable"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a call asks of the ledger before it may go on. `hold` is credits; None checks without taking anything."""
+
+    token_hash: str
+    """SHA-256 hex of the key."""
+    request_id: str
+    hold: int | None
+    run_id: str | None = None
+    require_run: bool = False
+    door: str = "openai"
+    model: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """What `admit` decided and found out. Amounts are credits. Fields after `outcome` are None where unknown."""

@@ -10,6 +10,7 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +23,16 @@ from psycopg.types.numeric import Int8
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 
-from models.billing.calls import Admission, Failure, LedgerUnavailable, LostHold, Outcome, Settled, Settlement
+from models.billing.calls import (
+    Admission,
+    Claim,
+    Failure,
+    LedgerUnavailable,
+    LostHold,
+    Outcome,
+    Settled,
+    Settlement,
+)
 from models.billing.cleaning import clean_text, clipped_id, json_text, whole
 from models.billing.credits import credits_of, exact_cost
 from models.billing.turns import NoTurn, Turns
@@ -31,6 +41,7 @@ from models.usage.latency import EDGES_MS
 
 __all__ = [
     "Admission",
+    "Claim",
     "Failure",
     "LedgerUnavailable",
     "LostHold",
@@ -38,6 +49,7 @@ __all__ = [
     "Settled",
     "Settlement",
     "admit",
+    "admit_many",
     "extend_hold",
     "extend_holds",
     "fail",
@@ -49,6 +61,12 @@ __all__ = [
 _ADMIT = """
 SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
 FROM gateway_admit(%s, %s, %s, %s, %s::bigint, %s, %s, %s, %s::int, %s::bigint, %s)
+"""
+_ADMIT_MANY = """
+SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
+FROM gateway_admit_many(
+    ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, %s::jsonb)), %s, %s::int, %s::bigint, %s
+)
 """
 _SETTLE = "SELECT * FROM gateway_settle(jsonb_populate_record(NULL::gateway_facts, %s::jsonb), %s)"
 _SETTLE_MANY = """
@@ -81,62 +99,85 @@ def gateway_engine(url: str, pool_size: int) -> Engine:
 
 def admit(
     engine: Engine,
+    claim: Claim,
     *,
-    token_hash: str,
-    request_id: str,
-    hold: int | None,
-    run_id: str | None = None,
-    require_run: bool = False,
-    door: str = "openai",
-    model: str = "",
     worker: str = "",
     ttl_seconds: int = 60,
     free_credits: int = 0,
     now: datetime | None = None,
     patience_seconds: float = 5.0,
 ) -> Admission:
-    """Check a caller and hold `hold` credits for a call, in one round trip (contract 5.2, rows 3 to 8, in order).
+    """Check a caller and hold `claim.hold` credits for a call, in one round trip (contract 5.2, rows 3 to 8, in order).
 
-    `token_hash` is the SHA-256 hex of the key. `hold` None checks without taking anything. A due quota cycle
-    runs first (`free_credits` for who never had a free grant). Admitted when the available credit covers the
-    hold, or when no other call of the account is in flight and anything is left. Under the account's lock;
+    A due quota cycle runs first (`free_credits` for who never had a free grant). Admitted when the available credit
+    covers the hold, or when no other call of the account is in flight and anything is left. Under the account's lock;
     idempotent by request id. Raises LedgerUnavailable.
     """
-    run_id = None if run_id is None else clean_text(run_id)
-    hold = None if hold is None else min(max(hold, 0), MAX_HOLD)
-    (row,) = _ask(
-        engine,
-        _ADMIT,
-        (
-            clean_text(token_hash),
-            request_id,
-            run_id,
-            require_run,
-            None if hold is None else Int8(hold),
-            door,
-            clipped_id(model),
-            worker,
-            Int8(ttl_seconds),
-            Int8(free_credits),
-            now or the_moment(),
-        ),
-        patience_seconds,
+    claim = _clean(claim)
+    params = (
+        claim.token_hash,
+        claim.request_id,
+        claim.run_id,
+        claim.require_run,
+        None if claim.hold is None else Int8(claim.hold),
+        claim.door,
+        claim.model,
+        worker,
+        Int8(ttl_seconds),
+        Int8(free_credits),
+        now or the_moment(),
     )
+    (row,) = _ask(engine, _ADMIT, params, patience_seconds)
+    return _admission(claim, row)
+
+
+def admit_many(
+    engine: Engine,
+    claims: Sequence[Claim],
+    *,
+    worker: str = "",
+    ttl_seconds: int = 60,
+    free_credits: int = 0,
+    now: datetime | None = None,
+    patience_seconds: float = 5.0,
+) -> list[Admission]:
+    """`admit` for several calls in one statement and one commit, all or none, in the order given: a later one sees
+    the holds of those before it."""
+    if not claims:
+        return []
+    claims = [_clean(claim) for claim in claims]
+    asks = orjson.dumps(claims).decode()
+    params = (asks, worker, Int8(ttl_seconds), Int8(free_credits), now or the_moment())
+    rows = _ask(engine, _ADMIT_MANY, params, patience_seconds)
+    return [_admission(claim, row) for claim, row in zip(claims, rows, strict=True)]
+
+
+def _clean(claim: Claim) -> Claim:
+    return replace(
+        claim,
+        token_hash=clean_text(claim.token_hash),
+        run_id=None if claim.run_id is None else clean_text(claim.run_id),
+        model=clipped_id(claim.model),
+        hold=None if claim.hold is None else min(max(claim.hold, 0), MAX_HOLD),
+    )
+
+
+def _admission(claim: Claim, row: tuple[Any, ...]) -> Admission:
     outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires = row
     return Admission(
         outcome=outcome,
-        request_id=request_id,
-        key_id=token_hash,
+        request_id=claim.request_id,
+        key_id=claim.token_hash,
         user_id=user_id,
         account_id=account_id,
-        run_id=run_id,
+        run_id=claim.run_id,
         agent_id=agent_id,
         balance=balance or 0,
         held=held or 0,
-        hold=hold or 0,
+        hold=claim.hold or 0,
         next_quota_reset=next_reset,
         hold_expires_at=hold_expires,
-        door=door,
+        door=claim.door,
     )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 
 from models.accounts.credentials import hash_token
 from models.billing import holds
-from models.billing.holds import Admission, LedgerUnavailable
+from models.billing.holds import Admission, Claim, LedgerUnavailable
 from models.db import now
 from models.errors import DomainError
 from models.gateway import metrics, tokens
@@ -26,7 +26,7 @@ from models.gateway.pricing import Prices
 from models.gateway.refusals import UpstreamRefused, read_json, refusal, told
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
 from models.gateway.stream import Stream
-from models.gateway.ticket import HOLD_SECONDS, Facts, Keeper, Ticket, Till, worker_name
+from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.upstream import Broken, Request, UpstreamError
 from models.gateway.wire import Call, Meter, Usage, usage_object
 from models.settings import Settings
@@ -89,29 +89,26 @@ class Gateway:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.engine = engine
         self.margin = settings.stoa_margin
-        self.free_credits = settings.stoa_free_credits
         self.routes = Routes(settings, Prices.load(settings.stoa_prices_file))
         self.keeper = Keeper(engine)
+        self.gate = Gate(engine, settings.stoa_free_credits)
         self.till = Till(engine)
         self.streams: set[Stream] = set()
         """Streams whose provider is still read."""
 
     def admit(self, ask: Ask, hold: int | None, model: str) -> Admission:
         """Check the caller and take the hold (None: only check). Raises Refused."""
+        claim = Claim(
+            token_hash=hash_token(ask.key),
+            request_id=ask.request_id,
+            hold=hold,
+            run_id=ask.run_id,
+            require_run=ask.require_run,
+            door=ask.door,
+            model=model,
+        )
         with metrics.OVERHEAD.labels("admit").time():
-            admission = holds.admit(
-                self.engine,
-                token_hash=hash_token(ask.key),
-                request_id=ask.request_id,
-                hold=hold,
-                run_id=ask.run_id,
-                require_run=ask.require_run,
-                door=ask.door,
-                model=model,
-                worker=worker_name(),
-                ttl_seconds=HOLD_SECONDS,
-                free_credits=self.free_credits,
-            )
+            admission = self.gate.admit(claim)
         if admission.outcome not in ("admitted", "checked"):
             metrics.ERRORS.labels(ask.door, admission.outcome).inc()
             raise Refused(admission)

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.engine import Engine
 
 from models.billing import holds
-from models.billing.holds import Admission, LedgerUnavailable, Settled, Settlement
+from models.billing.holds import Admission, Claim, LedgerUnavailable, Settled, Settlement
 from models.billing.together import Together
 from models.gateway import metrics
 from models.gateway.routing import Route
@@ -62,6 +62,21 @@ class Keeper:
             except Exception:
                 # the next round tries again; a hold that lapsed meanwhile is revived by it or by settling
                 log.exception("the holds of %d calls could not be extended", len(due))
+
+
+class Gate:
+    """Where the calls of this process are admitted: those that come at the same moment, together."""
+
+    def __init__(self, engine: Engine, free_credits: int) -> None:
+        self.engine = engine
+        self.admit = Together[Claim, Admission](self._one, self._many)
+        self._terms: dict[str, Any] = {"ttl_seconds": HOLD_SECONDS, "free_credits": free_credits}
+
+    def _one(self, claim: Claim) -> Admission:
+        return holds.admit(self.engine, claim, worker=worker_name(), **self._terms)
+
+    def _many(self, claims: list[Claim]) -> list[Admission]:
+        return holds.admit_many(self.engine, claims, worker=worker_name(), patience_seconds=0, **self._terms)
 
 
 class Till:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from models import billing
 from models.accounts import User
-from models.billing import Account, Admission, CreditLedger, Settled, Settlement
+from models.billing import Account, Admission, Claim, CreditLedger, Settled, Settlement
 from tests import factories
 
 NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
@@ -78,9 +78,17 @@ def call(credits: int | float = 1, **facts: Any) -> Settlement:
 
 def admit(gate: Engine, who: Payer, hold: int | None = 10, **options: Any) -> Admission:
     """Ask for admission with a fresh request id."""
-    options.setdefault("request_id", factories.new_id("req-"))
     options.setdefault("now", NOW)
-    return billing.admit(gate, token_hash=who.key, hold=hold, **options)
+    return billing.admit(gate, claim(who, hold, options), **options)
+
+
+def claim(who: Payer, hold: int | None = 10, options: dict[str, Any] | None = None) -> Claim:
+    """What a call of `who` asks, with a fresh request id. Takes what belongs to it out of `options`."""
+    facts: dict[str, Any] = {"request_id": factories.new_id("req-")}
+    for name in ("request_id", "run_id", "require_run", "door", "model"):
+        if options and name in options:
+            facts[name] = options.pop(name)
+    return Claim(token_hash=who.key, hold=hold, **facts)
 
 
 def spend(gate: Engine, who: Payer, credits: int | float, now: datetime = NOW, **facts: Any) -> Settled:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from models import billing
 from models.accounts import Session as Key
 from models.accounts import User
-from models.billing import Account, CreditAccount, CreditHold, Failure, Settled
+from models.billing import Account, Claim, CreditAccount, CreditHold, Failure, Settled
 from models.gateway import GatewayCall
 from models.usage import Message, UsageRollup
 from tests import factories
@@ -32,6 +32,7 @@ from tests.billing.stage import (
     assert_proved,
     balances,
     call,
+    claim,
     entries,
     give,
     payer,
@@ -414,6 +415,61 @@ def test_an_organisations_call_is_paid_by_it(session: Session, gate: Engine) -> 
     assert_proved(session)
 
 
+def test_many_are_admitted_in_one_commit_each_on_its_own_merits(session: Session, gate: Engine) -> None:
+    alice, bob = payer(session, "alice"), payer(session, "bob")
+    give(session, alice.account, 100)
+    nobody = replace(bob, key="0" * 64)
+    claims = [
+        claim(alice, 60),
+        claim(nobody),
+        claim(alice, 60),
+        claim(bob),
+        claim(alice, 40, {"run_id": "none"}),
+        claim(alice, 40),
+    ]
+    admissions = billing.admit_many(gate, claims, now=NOW, worker="w1", ttl_seconds=60)
+    assert [each.outcome for each in admissions] == [
+        "admitted",
+        "unknown_key",
+        "insufficient",
+        "out_of_credits",
+        "run_not_found",
+        "admitted",
+    ]
+    assert [each.request_id for each in admissions] == [each.request_id for each in claims]
+    assert [(each.balance, each.held, each.hold) for each in admissions[::5]] == [(100, 0, 60), (100, 60, 40)]
+    assert admissions[0].hold_expires_at == NOW + timedelta(seconds=60)
+    again = billing.admit_many(gate, [claims[5], claims[0]], now=NOW)
+    assert [each.outcome for each in again] == ["admitted", "admitted"]
+    assert sorted(holds(session)) == [("live", 40), ("live", 60)]
+    assert billing.admit_many(gate, []) == []
+
+
+def test_groups_that_name_the_same_accounts_in_other_orders_do_not_wait_in_a_circle(
+    session: Session, gate: Engine
+) -> None:
+    people = [payer(session, f"person{number}") for number in range(6)]
+    for person in people:
+        give(session, person.account, 1_000_000)
+    outcomes: list[str] = []
+
+    def ask(order: int) -> None:
+        for _ in range(20):
+            claims = [claim(person, 1) for person in people[::order]]
+            # no second try: a deadlock would be an error
+            outcomes.extend(
+                each.outcome for each in billing.admit_many(gate, claims, now=NOW, patience_seconds=0)
+            )
+
+    threads = [threading.Thread(target=ask, args=(order,)) for order in (1, -1, 1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == ["admitted"] * 480
+    assert len(holds(session)) == 480
+
+
 def test_many_settle_in_one_commit(session: Session, gate: Engine) -> None:
     people = [payer(session, name) for name in ("alice", "bob", "mallory")]
     for person in people:
@@ -625,7 +681,7 @@ def test_a_worker_killed_amid_a_statement_poisons_no_connection(
 def test_an_unreachable_ledger_says_so(session: Session) -> None:
     nowhere = billing.gateway_engine("postgresql+psycopg://x@/x?host=/nonexistent", 1)
     with pytest.raises(billing.LedgerUnavailable) as refused:
-        billing.admit(nowhere, token_hash="0", request_id="r", hold=1, patience_seconds=0.05)
+        billing.admit(nowhere, Claim(token_hash="0", request_id="r", hold=1), patience_seconds=0.05)
     assert refused.value.status == 503
 
 

@@ -89,7 +89,7 @@ def test_balance_and_revoke(run: Any, session: Session) -> None:
 def test_prove_is_clean_and_names_what_was_tampered_with(run: Any, session: Session, gate: Engine) -> None:
     alice = payer(session, next_quota_reset=FUTURE)
     run("grant", "alice@example.org", "100")
-    admission = billing.admit(gate, token_hash=alice.key, request_id="req-1", hold=5)
+    admission = billing.admit(gate, billing.Claim(token_hash=alice.key, request_id="req-1", hold=5))
     billing.settle(gate, admission, call(5, message_id="gen-1"))
     code, output = run("prove")
     assert code == 0

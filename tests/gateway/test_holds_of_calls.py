@@ -101,7 +101,7 @@ def test_ledger_that_is_away_refuses_before_the_provider_is_asked(
     def away(*_: Any, **__: Any) -> None:
         raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
 
-    monkeypatch.setattr("models.gateway.relay.holds.admit", away)
+    monkeypatch.setattr("models.gateway.ticket.holds.admit", away)
     for path in (PATH, "/api/v1/chat/completions"):
         answer = web.post(path, json=BODY, headers=rich.headers)
         assert (answer.status_code, answer.json["error"]["code"]) == (503, "ledger_unavailable")

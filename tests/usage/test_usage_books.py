@@ -18,6 +18,7 @@ from models.accounts.credentials import hash_token
 from models.billing import (
     Account,
     Admission,
+    Claim,
     CreditEntry,
     Failure,
     Settlement,
@@ -58,10 +59,12 @@ def play(
         if what in ("call", "failed", "wait"):
             admission = admit(
                 gateway,
-                token_hash=hash_token(person.token),
-                request_id=uuid.uuid4().hex,
-                hold=rng.randrange(1, 30),
-                model="m",
+                Claim(
+                    token_hash=hash_token(person.token),
+                    request_id=uuid.uuid4().hex,
+                    hold=rng.randrange(1, 30),
+                    model="m",
+                ),
                 worker="test",
                 free_credits=500,
                 now=moment,
