@@ -117,7 +117,8 @@ def test_sweeping_and_the_list_of_lost_calls(run: Any, session: Session, gate: E
     assert run("lost") == (0, "No call was lost.\n")
     run("grant", "alice@example.org", "100")
     past = datetime.now(UTC) - timedelta(hours=1)
-    billing.admit(gate, token_hash=alice.key, request_id="req-1", hold=5, model="m", worker="w1", now=past)
+    claim = billing.Claim(token_hash=alice.key, request_id="req-1", hold=5, model="m")
+    billing.admit(gate, claim, worker="w1", now=past)
     assert "DRIFT  no hold outlives" in run("prove")[1]
     assert run("sweep") == (0, "1 holds lost, 0 grants expired with 0 credits.\n")
     assert "req-1  alice@example.org  m  held 5  run -  worker w1" in run("lost")[1]

@@ -193,14 +193,8 @@ class History(RuleBasedStateMachine):
         self.now += timedelta(seconds=1)
         self.requests += 1
         request = f"req-{self.requests}-{self.who.id}"
-        admission = billing.admit(
-            self.gate,
-            token_hash=self.who.key,
-            request_id=request,
-            hold=hold,
-            ttl_seconds=minutes * 60,
-            now=self.now,
-        )
+        claim = billing.Claim(token_hash=self.who.key, request_id=request, hold=hold)
+        admission = billing.admit(self.gate, claim, ttl_seconds=minutes * 60, now=self.now)
         until = self.now + timedelta(minutes=minutes)
         assert admission.balance == self.model.net(self.now)
         assert admission.outcome == self.model.admit(request, hold, until, self.now)
