@@ -139,6 +139,11 @@ def key_user(token: str | None = None) -> User | None:
     return found.user if found else None
 
 
+def cookie_token() -> str | None:
+    """The raw token in the browser's session cookie, whatever it is worth; None without one."""
+    return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
+
+
 def cookie_credential() -> Credential | None:
     """Row and user of the browser's session cookie (contract 1.2 B); None when signed out.
 
@@ -173,7 +178,7 @@ def _load(_request: Any) -> User | None:
 
 
 def _read_cookie() -> Credential | None:
-    token = request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
+    token = cookie_token()
     if not token:
         return None
     moment = now()

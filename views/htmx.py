@@ -63,12 +63,17 @@ def render(page: str, *, partial: str | None = None, status: int = 200, **contex
         body = render_template(partial, **context)
         if get_flashed_messages_waiting():
             body += render_template("components/_toasts_oob.html")
-        response = make_response(body, status)
     else:
-        response = make_response(render_template(page, **context), status)
-    if partial:
+        body = render_template(page, **context)
+    return answer(body, status, varies=partial is not None)
+
+
+def answer(body: str, status: int = 200, *, varies: bool = False) -> Response:
+    """A rendered page or piece of one. `varies`: the address answers htmx with something else."""
+    response = make_response(body, status)
+    if varies:
         response.vary.add("HX-Request")
-    response.headers.setdefault("Cache-Control", "no-store" if partial else "no-cache")
+    response.headers.setdefault("Cache-Control", "no-store" if varies else "no-cache")
     return response
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, g, redirect, render_template, request, url_for
+from flask import Blueprint, Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import generate_csrf
 from jinja2.utils import LRUCache
-from markupsafe import Markup
 
 from models.accounts import User
 from models.billing import Account, cycle, ensure_quota, used_since
@@ -20,15 +20,15 @@ from models.runs.calls import call_of
 from models.usage import period as periods
 from models.usage.calls import call_with_id, exported_calls, recent_calls
 from models.usage.export import csv_of
-from models.usage.freshness import stamp
+from models.usage.freshness import Stamp, stamp
 from models.usage.holdings import Holdings, holdings
 from models.usage.period import Period
 from models.usage.series import By, Figures, Spending, spending
 from models.usage.statement import Line, Show, sheet, statement
 from views import format
 from views.charts import Chart, Part, Series, Split, line_chart, split_bar, stacked_chart
-from views.guards import cookie_user, login_required, settings
-from views.htmx import render, wants_fragment
+from views.guards import cookie_token, cookie_user, login_required, settings
+from views.htmx import answer, get_flashed_messages_waiting, render, wants_fragment
 from views.profile import tab
 
 bp = Blueprint("usage", __name__)
@@ -97,19 +97,18 @@ class Asked:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The page under its head, its status, and the holdings that the bar tells, too."""
+    """A page as it was sent, and its status; `form_token` is what its forms carry."""
 
-    html: Markup
+    html: str
     status: int
-    has: Holdings
+    form_token: str
 
 
 _kept: LRUCache = LRUCache(PAGES_KEPT)
-"""Drawn pages by all that they show: owner, question, state of the account, minute."""
+"""Drawn pages by all that they show: question, state of person and account, minute."""
 
 
 @tab("usage")
-@login_required
 def page() -> ResponseReturnValue:
     """`/profile?tab=usage`: balance, charts and tables from rollups, and the latest calls (contract 6.3).
 
@@ -118,25 +117,45 @@ def page() -> ResponseReturnValue:
     given, and 30 days are shown. A due quota cycle is run first (contract 3.6). What was drawn is sent again for a
     minute at most, and only while one question finds that nothing has changed.
     """
-    person, moment, asked = _person(), now(), _asked()
     if wants_fragment():
-        context = _shown(person, asked, moment)
-        return render("usage/usage.html", partial="usage/_spending.html", **context)
-    due, state = stamp(db.session(), person.id, moment, RECENT)
-    if due:
+        return _part()
+    token, moment = cookie_token(), now()
+    state = stamp(db.engine, token, moment, RECENT) if token else None
+    if state is None or state.due or get_flashed_messages_waiting():
+        return _drawn(moment, None)
+    kept = _kept.get(_key(state, moment))
+    if kept is None:
+        return _drawn(moment, state)
+    return answer(kept.html.replace(kept.form_token, generate_csrf()), kept.status, varies=True)
+
+
+def _key(state: Stamp, moment: datetime) -> tuple[Any, ...]:
+    # times are told to the minute
+    return _asked(), state.value, moment.replace(second=0, microsecond=0)
+
+
+@login_required
+def _drawn(moment: datetime, state: Stamp | None) -> ResponseReturnValue:
+    """The whole page, which is kept when it is what `state` says."""
+    person, asked = _person(), _asked()
+    if state is None:
         ensure_quota(db.session(), person.id, settings().stoa_free_credits, now=moment)
         db.session.commit()
-        _, state = stamp(db.session(), person.id, moment, RECENT)
-    # times are told to the minute
-    key = (person.id, asked, state, moment.replace(second=0, microsecond=0))
-    kept = _kept.get(key)
-    if kept is None:
-        context = _shown(person, asked, moment) | _account(person, moment)
-        status = context.pop("status")
-        html = Markup(render_template("usage/_page.html", **context))  # noqa: S704 - a template escapes
-        kept = _kept[key] = Drawn(html, status, context["has"])
-    g.holdings = kept.has
-    return render("usage/usage.html", partial="usage/_spending.html", status=kept.status, drawn=kept.html)
+    context = _shown(person, asked, moment) | _account(person, moment)
+    g.holdings = context["has"]
+    response = render("usage/usage.html", partial="usage/_spending.html", **context)
+    if state is not None:
+        _kept[_key(state, moment)] = Drawn(
+            response.get_data(as_text=True), response.status_code, generate_csrf()
+        )
+    return response
+
+
+@login_required
+def _part() -> ResponseReturnValue:
+    """The chart and its tables alone."""
+    context = _shown(_person(), _asked(), now())
+    return render("usage/usage.html", partial="usage/_spending.html", **context)
 
 
 def _shown(person: User, asked: "Asked", moment: datetime) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
 from models.accounts.sessions import Fingerprint, LoginLink, Session
@@ -25,6 +25,13 @@ CLI_EXPIRES = datetime(4707, 11, 28, 23, 59, 59, 999000, tzinfo=UTC)
 PAT_PREFIX = "cb-pat-"
 PAT_DAYS = 365
 NAME_LENGTH = 100
+
+
+_OWNER = (
+    select(Session, User)
+    .join(User, User.id == Session.user_id)
+    .where(Session.session_token == bindparam("token"))
+)
 
 
 class Credential(NamedTuple):
@@ -55,11 +62,7 @@ def find_browser(database: Database, token: str, now: datetime) -> Credential | 
 
 
 def _find(database: Database, token: str) -> Credential | None:
-    row = database.execute(
-        select(Session, User)
-        .join(User, User.id == Session.user_id)
-        .where(Session.session_token == hash_token(token))
-    ).one_or_none()
+    row = database.execute(_OWNER, {"token": hash_token(token)}).one_or_none()
     return Credential(row[0], row[1]) if row else None
 
 

@@ -29,6 +29,7 @@ class AgentRun(Base):
     __table_args__ = (
         Index("idx_agent_run_user_id", "user_id", "created_at"),
         Index("idx_agent_run_user_state", "user_id", "status", "created_at"),
+        Index("idx_agent_run_user_agent", "user_id", "agent_id", "created_at"),
         Index("idx_agent_run_parent", "parent_run_id"),
         Index("idx_agent_run_root", "root_run_id"),
         Index("idx_agent_run_agent_id", "agent_id", "created_at"),

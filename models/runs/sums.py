@@ -92,7 +92,9 @@ def kin_of(user_id: str, run_ids: Collection[str]) -> list[Kin]:
         AgentRun.created_at,
         AgentRun.completed_at,
     )
-    query = select(*columns).where(AgentRun.user_id == user_id, or_(AgentRun.id.in_(run_ids), spawned))
+    query = select(*columns).where(
+        AgentRun.user_id == user_id, or_(AgentRun.id == any_(text_array(run_ids)), spawned)
+    )
     return [
         Kin(run_id, ancestors or (), status, created_at, completed_at)
         for run_id, ancestors, status, created_at, completed_at in db.session.execute(

@@ -1,35 +1,59 @@
 """Whether anything that a person's usage page shows has changed, in one cheap question."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
-from models.db import Database
+from models.accounts.credentials import SLIDE_AFTER, TOUCH_EVERY, WEB_LIFETIME, hash_token
 
 # Each settlement counts one up in a rollup of the day, each movement of credits is an entry; what only the passing of
 # time changes (holds and grants that end) is counted. Rollups of days before yesterday are over.
 _STAMP = text(
     """
-    SELECT u.next_quota_reset AT TIME ZONE 'UTC', u.created_at,
-        (SELECT sum(r.calls) FROM usage_rollup r WHERE r.account_id = :user AND r.grain = 'day' AND r.bucket >= :yesterday),
-        (SELECT max(e.id) FROM credit_entry e WHERE e.account_id = :user),
-        (SELECT count(*) FROM credit_ledger l WHERE l.user_id = :user AND l.expires_at > :now),
-        (SELECT array_agg(h.amount) FROM credit_hold h
-         WHERE h.account_id = :user AND h.state = 'live' AND h.expires_at > :now),
-        ARRAY(SELECT c.request_id || ' ' || c.state FROM gateway_call c WHERE c.user_id = :user AND c.account_id = :user
+    SELECT u.id, u.name, u.email, u.created_at, u.next_quota_reset AT TIME ZONE 'UTC' AS reset,
+        (SELECT sum(r.calls) FROM usage_rollup r WHERE r.account_id = u.id AND r.grain = 'day' AND r.bucket >= :yesterday),
+        (SELECT max(e.id) FROM credit_entry e WHERE e.account_id = u.id),
+        (SELECT count(*) FROM credit_ledger l WHERE l.user_id = u.id AND l.expires_at > :now),
+        ARRAY(SELECT h.amount FROM credit_hold h
+              WHERE h.account_id = u.id AND h.state = 'live' AND h.expires_at > :now ORDER BY h.request_id),
+        ARRAY(SELECT c.request_id || ' ' || c.state FROM gateway_call c WHERE c.user_id = u.id AND c.account_id = u.id
               ORDER BY c.started_at DESC, c.request_id DESC LIMIT :latest)
-    FROM "user" u WHERE u.id = :user
+    FROM session s JOIN "user" u ON u.id = s."userId"
+    WHERE s."sessionToken" = :token AND s.expires AT TIME ZONE 'UTC' > :now
+        AND s.last_used_at AT TIME ZONE 'UTC' > :touched
+        AND (s.type <> 'web' OR s.expires AT TIME ZONE 'UTC' > :slid)
     """
 )
 
 
-def stamp(session: Database, user_id: str, now: datetime, latest: int) -> tuple[bool, tuple[Any, ...]]:
-    """Whether the quota cycle is due, and a value that differs whenever the person's own balance, holds, figures of
-    any period or `latest` calls do. A statement that reads a few rows of each, however many there are."""
-    yesterday = (now - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    row = session.execute(
-        _STAMP, {"user": user_id, "now": now, "yesterday": yesterday, "latest": latest}
-    ).one()
-    due = row[0] is None or row[0] <= now
-    return due, tuple(tuple(value) if isinstance(value, list) else value for value in row)
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The state of what a person's page shows: `value` differs whenever the page does; `due` is the quota cycle."""
+
+    due: bool
+    value: tuple[Any, ...]
+
+
+def stamp(engine: Engine, token: str, now: datetime, latest: int) -> Stamp | None:
+    """The state of the page of whose browser session `token` (raw) is: who it is, and the person's own balance, holds,
+    figures of any period and `latest` calls.
+
+    None for a session that is unknown or ended, and for one that is to be noted as used or to be given more days:
+    signing in as usual sees to that. One statement outside a transaction that reads a few rows of each table.
+    """
+    words = {
+        "token": hash_token(token),
+        "now": now,
+        "touched": now - TOUCH_EVERY,
+        "slid": now + WEB_LIFETIME - SLIDE_AFTER,
+        "yesterday": (now - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0),
+        "latest": latest,
+    }
+    with engine.connect() as connection:
+        row = connection.execution_options(isolation_level="AUTOCOMMIT").execute(_STAMP, words).one_or_none()
+    if row is None:
+        return None
+    value = tuple(tuple(part) if isinstance(part, list) else part for part in row)
+    return Stamp(row.reset is None or row.reset <= now, value)

@@ -525,7 +525,10 @@ ADDED_COLUMNS = {
         """,
 }
 ADDED_INDEXES = {
-    "agent_run": {"idx_agent_run_user_state": "btree (user_id, status, created_at)"},
+    "agent_run": {
+        "idx_agent_run_user_state": "btree (user_id, status, created_at)",
+        "idx_agent_run_user_agent": "btree (user_id, agent_id, created_at)",
+    },
     "message": {
         "idx_message_user_finished": "btree (user_id, finished_at)",
         "idx_message_bodies": (

@@ -33,4 +33,6 @@ def test_a_filled_database_proves_clean_and_is_filled_once(
 
 
 def _indexes(connection: psycopg.Connection[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    return connection.execute("SELECT indexdef FROM pg_indexes ORDER BY indexname").fetchall()
+    return connection.execute(
+        "SELECT pg_get_indexdef(indexrelid), indisvalid, indisready, indisunique FROM pg_index ORDER BY 1"
+    ).fetchall()

@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from models import billing
 from models.billing import Account, Admission, Failure
+from tests.accounts.browsing import token_of
 from tests.billing.conftest import gate
 from tests.billing.stage import call, give
-from tests.factories import Person
+from tests.factories import Person, token
 
 __all__ = ["gate"]
 
@@ -27,7 +28,7 @@ def who(alice: Person, session: Session) -> str:
 
 
 def look(app: Flask, person: Person, url: str = URL) -> tuple[str, bool]:
-    """The page, and whether its body was drawn for it."""
+    """The page, and whether it was drawn for it."""
     drawn: list[str] = []
 
     def note(_: Flask, template: object, **__: object) -> None:
@@ -36,7 +37,7 @@ def look(app: Flask, person: Person, url: str = URL) -> tuple[str, bool]:
     with template_rendered.connected_to(note, app):
         page = person.browser.get(url)
     assert page.status_code == 200
-    return page.text, "usage/_page.html" in drawn
+    return page.text, "usage/usage.html" in drawn
 
 
 def settle(gate: Engine, user_id: str, request: str, **facts: object) -> None:
@@ -101,3 +102,37 @@ def test_holds_and_expiries_are_seen_as_they_come_and_go(
     session.execute(text("UPDATE credit_ledger SET expires_at = now() + interval '1 hour'"))
     session.commit()
     assert ">Never<" not in look(app, alice)[0]
+
+
+def test_what_was_drawn_is_anothers_browser_to_send_and_ends_with_the_session(
+    app: Flask, gate: Engine, session: Session, alice: Person, who: str
+) -> None:
+    settle(gate, who, "req-1")
+    assert alice.user is not None
+    other = app.test_client()
+    other.set_cookie("next-auth.session-token", token(session, alice.user, type="web"))
+    look(app, alice)
+    pages = [browser.get(URL) for browser in (alice.browser, other)]
+    assert len({token_of(page) for page in pages}) == 2
+    assert [page.headers["Vary"] for page in pages] == ["HX-Request, Cookie"] * 2
+    out = other.post("/api/auth/signout", data={"csrf_token": token_of(pages[1])})
+    assert out.status_code in (302, 303)
+    assert other.get(URL).status_code == 302
+    assert alice.browser.get(URL).status_code == 200
+
+
+def test_a_kept_page_still_notes_that_the_session_was_used(
+    app: Flask, gate: Engine, session: Session, alice: Person, who: str
+) -> None:
+    look(app, alice)
+    look(app, alice)
+    noted = text(
+        "SELECT count(*) FROM session WHERE \"userId\" = :who AND last_used_at > now() AT TIME ZONE 'UTC' - interval '1 minute'"
+    )
+    session.execute(
+        text("UPDATE session SET last_used_at = last_used_at - interval '1 hour' WHERE \"userId\" = :who"),
+        {"who": who},
+    )
+    session.commit()
+    look(app, alice)
+    assert session.execute(noted, {"who": who}).scalar_one() == 1
