@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import load, peers, settling, stoa
+from bench import growth, load, peers, settling, stoa
 from bench.load import Target, quantile
 
 CONNECTIONS = 64
@@ -48,11 +48,17 @@ class Plan:
     first_byte: float
     settling: float
     growth_calls: int
+    grown: int
+    looks: int
 
     @classmethod
     def of(cls, long: bool, scale: float) -> "Plan":
         """The default, the long one, or a fraction of either."""
-        plan = cls(3, 30, 60, 30, 30, 200_000) if long else cls(2, 10, 20, 12, 10, 30_000)
+        plan = (
+            cls(3, 30, 60, 30, 30, 200_000, growth.LONG, 200)
+            if long
+            else cls(2, 10, 20, 12, 10, 30_000, growth.SIZE, 100)
+        )
         return cls(
             plan.rounds if scale >= 1 else 1,
             plan.throughput * scale,
@@ -60,6 +66,8 @@ class Plan:
             plan.first_byte * scale,
             plan.settling * scale,
             int(plan.growth_calls * scale),
+            max(growth.SMALL, int(plan.grown * scale)),
+            max(10, int(plan.looks * scale)),
         )
 
 
@@ -102,6 +110,8 @@ class Bench:
                 if "settling" in self.parts:
                     self._books(server)
                     self._settling(server)
+            if "growth" in self.parts:
+                self._growth(upstream)
         print(_table(head, self.rows, self.notes))
 
     def _head(self) -> list[str]:
@@ -294,6 +304,18 @@ class Bench:
             f"flask billing prove: {stoa.prove(self.folder / 'data')}"
         )
 
+    def _growth(self, upstream: "_Upstream") -> None:
+        """Needs 3 kB of disk a message while it runs."""
+        sides = growth.measure(
+            self.folder,
+            upstream.port,
+            self.plan.grown,
+            rounds=self.plan.looks,
+            seconds=self.plan.settling,
+        )
+        self.rows += [Row(*line) for line in growth.lines(*sides)]
+        self.notes += growth.notes(*sides)
+
     def _settling(self, server: stoa.Stoa) -> None:
         stoa.open_accounts(server, ACCOUNTS, "plain")
         rates = settling.measure(server, prefix="plain", accounts=ACCOUNTS, seconds=self.plan.settling)
@@ -410,7 +432,7 @@ def _table(head: list[str], rows: list[Row], notes: list[str]) -> str:
     return "\n".join(["", *head, "", *lines, "", *(f"* {note}" for note in notes), ""])
 
 
-PARTS = ("throughput", "peers", "latency", "first", "streams", "memory", "settling")
+PARTS = ("throughput", "peers", "latency", "first", "streams", "memory", "settling", "growth")
 
 
 def main() -> None:

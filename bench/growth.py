@@ -1,12 +1,17 @@
-"""What a database that has grown costs: pages, the export, settling and the proof, on one filled to a size and on one of ten
-thousand messages, each time beside the health route of the same server in the same run."""
+"""What a database that has grown costs: two servers, one filled to a size and one with ten thousand messages, are asked for
+the same pages in turn, beside the health route; then export, settling, pruning and the proof, each on both."""
 
+import argparse
+import contextlib
 import http.client
+import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,84 +24,152 @@ from bench import fill, settling, stoa
 from bench.load import quantile
 from bench.stoa import Stoa
 from models import billing, postgres
+from models.settings import ROOT
 
 SMALL = 10_000
+SIZE, LONG = 200_000, 10_000_000
+"""What `make bench` fills, and what with LONG=1."""
+
 VIEWER = 0
 """The account with the large share."""
 
+HEALTH = "/api/healthz"
 PAGES = {
     "usage": "/profile?tab=usage",
-    "a year of usage, after a call each": "/profile?tab=usage&range=custom&from={year}&to={today}",
     "statement": "/profile/statement",
     "runs": "/runs",
     "runs that failed": "/runs?status=failed",
     "runs of an agent": "/runs?agent=planner",
-    "runs of none": "/runs?agent=nosuchagent",
+    "runs of no agent": "/runs?agent=nosuchagent",
     "run": "/runs/{run}",
+    "call": "/runs/{run}/calls/{call}",
 }
-COLD = "usage, after a call each"
+AFTER_A_CALL = {
+    "usage, a call since": "/profile?tab=usage",
+    "a year of usage, a call since": "/profile?tab=usage&range=custom&from={year}&to={today}",
+}
+"""Looked at when something is new each time; the others when nothing is."""
+
+EXPORT = "/profile/usage.csv?range=custom&from={year}&to={today}"
+WARM_UP = 10
+MB = 2**20
 
 
 @dataclass(slots=True)
 class Grown:
-    """What was measured at one size. Times are seconds; `health` and `pages` are (p50, p95)."""
+    """What was measured on one server. Times are seconds, rates per second."""
 
     messages: int
-    health: tuple[float, float] = (0.0, 0.0)
-    pages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    server: Stoa
+    folder: Path
+    pages: dict[str, list[float]] = field(default_factory=dict)
+    health: list[float] = field(default_factory=list)
+    first_byte: list[float] = field(default_factory=list)
+    """Of the export."""
+    lines: int = 0
     export: float = 0.0
     """Lines per second."""
+    growth: int = 0
+    """Resident bytes that the worker grew by at most while it sent the whole export, over what it had before."""
     settle: float = 0.0
-    """Settlements per second, in SQL."""
     prove: float = 0.0
+    """Messages per second."""
+    said: str = ""
+    pruned: float = 0.0
+    calm: list[float] = field(default_factory=list)
+    """Settling one call while nothing else goes on."""
+    meanwhile: list[float] = field(default_factory=list)
+    """Settling one call while `flask usage prune` works."""
 
 
 def measure(
-    folder: Path, upstream_port: int, messages: int, *, rounds: int = 200, seconds: float = 10
-) -> Grown:
-    """Start a server on an empty folder, fill it, and measure."""
-    with stoa.running(folder / f"grown-{messages}", upstream_port, {"STOA_DEMO": "0"}) as server:
-        with server.sql() as connection:
-            fill.fill(connection, messages, say=lambda line: print(line, file=sys.stderr))
-        grown = Grown(messages)
-        _pages(server, grown, rounds)
-        grown.export = _export(server)
-        began = time.monotonic()
-        said = stoa.prove(folder / f"grown-{messages}")
-        grown.prove = time.monotonic() - began
-        if "agree" not in said:
-            raise SystemExit(f"At {messages:,} messages: {said}")
-        stoa.open_accounts(server, 500, "grown")
-        grown.settle = settling.measure(server, prefix="grown", accounts=500, seconds=seconds).function
-    return grown
+    folder: Path,
+    upstream_port: int,
+    messages: int,
+    *,
+    rounds: int = 100,
+    seconds: float = 8,
+    filled: Path | None = None,
+) -> tuple[Grown, Grown]:
+    """Start the two servers, fill them, measure by turns: what the small one and what the large one showed.
+
+    `filled` is a data directory of that size to be used, and kept, instead of an empty one.
+    """
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for size, kept in ((SMALL, None), (messages, filled)):
+            data = kept or folder / f"grown-{size}"
+            server = stack.enter_context(
+                stoa.running(data, upstream_port, {"STOA_DEMO": "0"}, keep=kept is not None)
+            )
+            if kept is None:
+                with server.sql() as connection:
+                    fill.fill(connection, size, say=lambda line: print(line, file=sys.stderr))
+            sides.append(Grown(size, server, data))
+        _pages(sides, rounds)
+        for grown in sides:
+            _export(grown)
+        mark = f"grown{time.time():.0f}"
+        for grown in sides:
+            stoa.open_accounts(grown.server, 500, mark)
+            grown.settle = settling.settlements(grown.server, prefix=mark, accounts=500, seconds=seconds)
+        for grown in sides:
+            began = time.monotonic()
+            grown.said = stoa.prove(grown.folder)
+            grown.prove = grown.messages / (time.monotonic() - began)
+        for grown in sides:
+            _prune(grown, seconds)
+    return sides[0], sides[1]
 
 
-def _pages(server: Stoa, grown: Grown, rounds: int) -> None:
+# -- pages -----------------------------------------------------------------------------------------------------------
+
+
+def _pages(sides: Sequence[Grown], rounds: int) -> None:
+    mark = f"page-{time.time():.0f}"
+    with contextlib.ExitStack() as stack:
+        looks = []
+        for grown in sides:
+            engine = stack.enter_context(_ledger(grown.server))
+            looks.append(
+                (grown, engine, _addresses(grown.server), stack.enter_context(_browser(grown.server)))
+            )
+        for pages in (PAGES, AFTER_A_CALL):
+            for turn in range(rounds + WARM_UP):
+                for name, address in (("", HEALTH), *pages.items()):
+                    for grown, engine, words, get in looks:
+                        if name in AFTER_A_CALL:
+                            _settle(engine, f"{mark}-{turn}-{name}")
+                        taken = get(address.format(**words))
+                        if turn >= WARM_UP:
+                            (grown.pages.setdefault(name, []) if name else grown.health).append(taken)
+
+
+def _addresses(server: Stoa) -> dict[str, str]:
+    """What the addresses of the pages are filled in with; a run and a call some way down the list."""
     with server.sql() as connection:
         found = connection.execute(
-            "SELECT id FROM agent_run WHERE user_id = %s ORDER BY created_at DESC OFFSET 40 LIMIT 1",
+            "SELECT run_id, request_id FROM gateway_call WHERE user_id = %s AND run_id IS NOT NULL AND state = 'settled'"
+            " ORDER BY started_at DESC OFFSET 400 LIMIT 1",
             (fill.user_id(VIEWER),),
         ).fetchone()
-        run = found[0] if found else ""
-        today = time.strftime("%Y-%m-%d", time.gmtime())
-        year = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 360 * 86400))
-        engine = billing.gateway_engine(
-            f"postgresql+psycopg://{postgres.SUPERUSER}@/{postgres.DATABASE}?host={server.socket_dir}", 1
-        )
-        taken: dict[str, list[float]] = {name: [] for name in ("health", *PAGES, COLD)}
-        with _browser(server) as get:
-            for turn in range(rounds + 10):
-                for name, seen in taken.items():
-                    if name == COLD:
-                        _settle(engine, f"grown-{turn}")
-                    page = "/api/healthz" if name == "health" else PAGES.get(name, PAGES["usage"])
-                    seconds = get(page.format(run=run, today=today, year=year))
-                    if turn >= 10:
-                        seen.append(seconds)
-    engine.dispose()
-    times = {name: (quantile(seen, 0.5), quantile(seen, 0.95)) for name, seen in taken.items()}
-    grown.health = times.pop("health")
-    grown.pages = times
+    run, call = (str(name) for name in found) if found else ("", "")
+    return {"run": run, "call": call} | _days()
+
+
+def _days() -> dict[str, str]:
+    year, today = (time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86400)) for days in (360, 0))
+    return {"year": year, "today": today}
+
+
+@contextmanager
+def _ledger(server: Stoa) -> Iterator[Engine]:
+    url = f"postgresql+psycopg://{postgres.SUPERUSER}@/{postgres.DATABASE}?host={server.socket_dir}"
+    engine = billing.gateway_engine(url, 1)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _settle(engine: Engine, request: str) -> None:
@@ -119,14 +192,17 @@ def _settle(engine: Engine, request: str) -> None:
     billing.settle(engine, admission, done)
 
 
+def _cookie() -> dict[str, str]:
+    return {"Cookie": f"next-auth.session-token={fill.token(VIEWER)}"}
+
+
 @contextmanager
 def _browser(server: Stoa) -> Iterator[Callable[[str], float]]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    cookie = {"Cookie": f"next-auth.session-token={fill.token(VIEWER)}"}
 
     def get(path: str) -> float:
         began = time.perf_counter()
-        connection.request("GET", path, headers=cookie)
+        connection.request("GET", path, headers=_cookie())
         answer = connection.getresponse()
         answer.read()
         if answer.status != 200:
@@ -139,49 +215,157 @@ def _browser(server: Stoa) -> Iterator[Callable[[str], float]]:
         connection.close()
 
 
-def _export(server: Stoa) -> float:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
-    first = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 360 * 86400))
-    last = time.strftime("%Y-%m-%d", time.gmtime())
-    began, lines = time.perf_counter(), 0
-    connection.request(
-        "GET",
-        f"/profile/usage.csv?range=custom&from={first}&to={last}",
-        headers={"Cookie": f"next-auth.session-token={fill.token(VIEWER)}"},
-    )
-    answer = connection.getresponse()
-    while piece := answer.read(1 << 20):
-        lines += piece.count(b"\n")
-    connection.close()
-    return lines / (time.perf_counter() - began)
+# -- the export ------------------------------------------------------------------------------------------------------
 
 
-def lines(small: Grown, large: Grown) -> list[tuple[str, str, str, str, bool | None]]:
-    """The rows of the table: what, measured, ratio, target, whether it was met (None: there is none)."""
-    rows: list[tuple[str, str, str, str, bool | None]] = []
-    for name, (p50, p95) in large.pages.items():
-        ratio = p95 / large.health[1]
-        before = small.pages[name][1]
-        target = name == "usage"
-        rows.append(
-            (
-                f"page of {name}, {large.messages:,} messages, p95",
-                f"{p95 * 1000:.1f} ms (p50 {p50 * 1000:.1f}; {before * 1000:.1f} at {small.messages:,})",
-                f"{ratio:.1f}x health",
-                "under 4x" if target else "",
-                ratio < 4 if target else None,
-            )
+def _export(grown: Grown, tries: int = 5) -> None:
+    """A year of the viewer's calls: the first byte some times over, the whole once, with an eye on the workers' memory."""
+    for _ in range(tries):
+        connection, answer, began = _asked_for_export(grown.server)
+        answer.read(1)
+        grown.first_byte.append(time.perf_counter() - began)
+        connection.close()
+    time.sleep(0.5)
+    before = grown.server.memory()
+    connection, answer, began = _asked_for_export(grown.server)
+    while piece := answer.read(MB):
+        grown.lines += piece.count(b"\n")
+        grown.growth = max(
+            grown.growth, *(now - then for now, then in zip(grown.server.memory(), before, strict=True))
         )
-    for what, now, then, unit in (
-        ("export", large.export, small.export, "lines/s"),
-        ("settlements in SQL", large.settle, small.settle, "/s"),
-        ("messages proved", large.messages / large.prove, small.messages / small.prove, "/s"),
+    grown.export = grown.lines / (time.perf_counter() - began)
+    connection.close()
+
+
+def _asked_for_export(server: Stoa) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse, float]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
+    began = time.perf_counter()
+    connection.request("GET", EXPORT.format(**_days()), headers=_cookie())
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise SystemExit(f"The export answered {answer.status}")
+    return connection, answer, began
+
+
+# -- pruning ---------------------------------------------------------------------------------------------------------
+
+
+def _prune(grown: Grown, seconds: float) -> None:
+    """Calls settle one after the other, first alone, then while old bodies are dropped, which is stopped after a while."""
+    with _ledger(grown.server) as engine:
+        _settled(engine, grown.calm, time.monotonic() + seconds / 2)
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "flask",
+                "--app",
+                "app:create_app",
+                "usage",
+                "prune",
+                "--older-than",
+                "90d",
+            ],
+            cwd=ROOT,
+            env=dict(os.environ, STOA_DATA_DIR=str(grown.folder)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        told: list[tuple[float, int]] = []
+        reader = threading.Thread(target=_progress, args=(process, told), daemon=True)
+        reader.start()
+        try:
+            # it counts before it drops, and speaks every two seconds
+            while not told and process.poll() is None:
+                time.sleep(0.05)
+            if told:
+                _settled(engine, grown.meanwhile, time.monotonic() + seconds, process)
+        finally:
+            process.terminate()
+            process.wait()
+            reader.join(5)
+    if len(told) > 1:
+        grown.pruned = (told[-1][1] - told[0][1]) / (told[-1][0] - told[0][0])
+
+
+def _progress(process: "subprocess.Popen[str]", told: list[tuple[float, int]]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        found = re.match(r"([0-9,]+) of ", line)
+        if found:
+            told.append((time.monotonic(), int(found[1].replace(",", ""))))
+
+
+def _settled(
+    engine: Engine, seen: list[float], until: float, process: "subprocess.Popen[str] | None" = None
+) -> None:
+    while time.monotonic() < until and (process is None or process.poll() is None):
+        began = time.perf_counter()
+        _settle(engine, f"prune-{time.time_ns()}")
+        seen.append(time.perf_counter() - began)
+        time.sleep(0.005)
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+Line = tuple[str, str, str, str, bool | None]
+"""What, measured, ratio, target, whether it was met (None: there is none)."""
+
+
+def lines(small: Grown, large: Grown) -> list[Line]:
+    """The rows of the table. Ratios are to the small server in the same run, but for the usage page's own."""
+    health = quantile(large.health, 0.95)
+    rows: list[Line] = []
+    for name, seen in large.pages.items():
+        p95, before = quantile(seen, 0.95), quantile(small.pages[name], 0.95)
+        figure = f"p95 {p95 * 1000:.1f} ms, p50 {quantile(seen, 0.5) * 1000:.1f} (p95 {before * 1000:.1f} at {small.messages:,})"
+        rows.append((f"page: {name}, {large.messages:,} messages", figure, f"{p95 / before:.2f}x", "", None))
+        if name.startswith("usage"):
+            against = f"p95 {health * 1000:.1f} ms, p50 {quantile(large.health, 0.5) * 1000:.1f}"
+            met = p95 < 4 * health
+            rows.append(("  against the health route", against, f"{p95 / health:.1f}x", "under 4x", met))
+    first, then = quantile(large.first_byte, 0.5), quantile(small.first_byte, 0.5)
+    rows.append(
+        (
+            f"export of {large.lines:,} lines, first byte, p50",
+            f"{first * 1000:.0f} ms ({then * 1000:.0f} at {small.messages:,})",
+            f"{first / then:.2f}x",
+            "",
+            None,
+        )
+    )
+    for what, now, before, unit in (
+        ("  lines of the export", large.export, small.export, "/s"),
+        (f"settlements/s in SQL, {large.messages:,} messages", large.settle, small.settle, "/s"),
+        (f"messages proved, {large.messages:,} of them", large.prove, small.prove, "/s"),
     ):
         rows.append(
             (
-                f"{what}, {large.messages:,} messages",
-                f"{now:,.0f} {unit} ({then:,.0f} at {small.messages:,})",
-                f"{now / then:.2f}x",
+                what,
+                f"{now:,.0f}{unit} ({before:,.0f} at {small.messages:,})",
+                f"{now / before:.2f}x",
+                "",
+                None,
+            )
+        )
+    rows.insert(
+        -2,
+        (
+            "  memory of the worker that sends it",
+            f"{large.growth / MB:+.1f} MB ({small.growth / MB:+.1f} for {small.lines:,} lines)",
+            "",
+            "",
+            None,
+        ),
+    )
+    if large.meanwhile:
+        calm, meanwhile = quantile(large.calm, 0.95), quantile(large.meanwhile, 0.95)
+        rows.append(
+            (
+                f"settling a call while bodies are pruned ({large.pruned:,.0f} calls/s), p95",
+                f"{meanwhile * 1000:.1f} ms ({calm * 1000:.1f} before it)",
+                f"{meanwhile / calm:.2f}x",
                 "",
                 None,
             )
@@ -189,21 +373,35 @@ def lines(small: Grown, large: Grown) -> list[tuple[str, str, str, str, bool | N
     return rows
 
 
+def notes(small: Grown, large: Grown) -> list[str]:
+    """What stands under the table."""
+    return [f"flask billing prove at {grown.messages:,} messages: {grown.said}" for grown in (small, large)]
+
+
 def main() -> None:
     """`python -m bench.growth 500000`: fill two servers, measure, print."""
-    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    folder = Path(tempfile.gettempdir(), "stoa-bench")
+    parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
+    parser.add_argument("messages", type=int, nargs="?", default=LONG)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument(
+        "--filled", type=Path, help="a data directory that `make fill` made of that size; it is kept"
+    )
+    options = parser.parse_args()
+    folder = Path(os.environ.get("STOA_BENCH_DIR") or Path(tempfile.gettempdir(), "stoa-bench"))
     upstream = subprocess.Popen([sys.executable, "-m", "bench.upstream"], stdout=subprocess.PIPE, text=True)
     assert upstream.stdout is not None
     try:
         port = int(upstream.stdout.readline())
-        small, large = (measure(folder, port, size) for size in (SMALL, messages))
+        sides = measure(folder, port, options.messages, rounds=options.rounds, filled=options.filled)
     finally:
         upstream.kill()
         upstream.wait()
-    print(f"health: p50 {large.health[0] * 1000:.2f} ms, p95 {large.health[1] * 1000:.2f} ms")
-    for row in lines(small, large):
-        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, (50, 52, 12, 9, 5), strict=True)))
+    for row in lines(*sides):
+        met = {True: "met", False: "NOT MET", None: ""}[row[4]]
+        cells = zip((*row[:4], met), (66, 58, 7, 9, 7), strict=True)
+        print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+    for note in notes(*sides):
+        print(f"* {note}")
 
 
 if __name__ == "__main__":

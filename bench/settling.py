@@ -37,9 +37,14 @@ def measure(stoa: Stoa, *, prefix: str, accounts: int, seconds: float) -> Rates:
     """Run both, the plain rows before and after the function, so that a drift of the machine meets both."""
     part = seconds / 2
     rows = _pgbench(stoa, _rows_script(prefix, accounts), part, "a", prefix)
-    function = _pgbench(stoa, _function_script(prefix, accounts), seconds, "b", prefix)
+    function = settlements(stoa, prefix=prefix, accounts=accounts, seconds=seconds)
     rows += _pgbench(stoa, _rows_script(prefix, accounts), part, "c", prefix)
     return Rates(function, rows / 2)
+
+
+def settlements(stoa: Stoa, *, prefix: str, accounts: int, seconds: float) -> float:
+    """Run the ledger's function alone: what it settles per second."""
+    return _pgbench(stoa, _function_script(prefix, accounts), seconds, "b", prefix)
 
 
 def _ids(accounts: int) -> str:

@@ -55,10 +55,13 @@ class Stoa:
 
 
 @contextmanager
-def running(data: Path, upstream_port: int, environment: dict[str, str]) -> Iterator[Stoa]:
-    """Start on an empty `data`; everything in it is gone afterwards."""
-    shutil.rmtree(data, ignore_errors=True)
-    data.mkdir(parents=True)
+def running(
+    data: Path, upstream_port: int, environment: dict[str, str], *, keep: bool = False
+) -> Iterator[Stoa]:
+    """Start on an empty `data`; everything in it is gone afterwards. With `keep` on what is there, which stays."""
+    if not keep:
+        shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True, exist_ok=True)
     (data / "demo_seeded").write_text("done")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -103,7 +106,8 @@ def running(data: Path, upstream_port: int, environment: dict[str, str]) -> Iter
             kept_log = data.with_name("serve.log")
             shutil.copy(data / "serve.log", kept_log)
             print(f"The server logged errors: {kept_log}", file=sys.stderr)
-        shutil.rmtree(data, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(data, ignore_errors=True)
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, data: Path) -> None:
