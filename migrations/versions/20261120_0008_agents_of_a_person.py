@@ -1,14 +1,14 @@
 """An index that leads from one agent of a person to the next, so that a part of a name is looked for among the agents and
 not among the runs.
 
-Revision: 0007
-Revises: 0006
+Revision: 0008
+Revises: 0007
 """
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
