@@ -552,7 +552,131 @@ ADDED_INDEXES = {
     "publisher": {"idx_publisher_user": "btree (user_id)", "idx_publisher_org": "btree (org_id)"},
 }
 
+FIGURES = """
+        runs bigint! = 0
+        failed bigint! = 0
+        cancelled bigint! = 0
+        credits bigint! = 0
+        weekly_runs bigint! = 0
+        weekly_credits bigint! = 0
+        unique_users bigint! = 0
+        durations bigint[]! = array_fill(0, ARRAY[16])
+        last_used timestamptz
+        """
+
 OWN = {
+    "agent": Table(
+        f"""
+        publisher_id text!
+        id text!
+        name text!
+        description text
+        tags text[]! = '{{}}'::text[]
+        model text!
+        latest_version text
+        versions int! = 0
+        readme text
+        readme_updated_at timestamptz
+        deprecated_at timestamptz
+        deprecated_reason text
+        successor text
+        search tsvector! = ''::tsvector
+        created_at timestamptz! = now()
+        published_at timestamptz! = now()
+        {FIGURES}
+        """,
+        """
+        primary key (publisher_id, id)
+        publisher_id -> publisher no action
+        """,
+        {
+            "idx_agent_search": "gin (search)",
+            "idx_agent_tags": "gin (tags)",
+            "idx_agent_by_cost": "btree (weekly_credits DESC, publisher_id, id)",
+            "idx_agent_by_usage": "btree (runs DESC, publisher_id, id)",
+            "idx_agent_by_users": "btree (unique_users DESC, publisher_id, id)",
+            "idx_agent_by_age": "btree (published_at DESC, publisher_id, id)",
+            "idx_agent_by_name": "btree (lower(name), publisher_id, id)",
+        },
+    ),
+    "agent_version": Table(
+        f"""
+        publisher_id text!
+        agent_id text!
+        version text!
+        published_by text
+        credential text!
+        published_at timestamptz! = now()
+        yanked_at timestamptz
+        yanked_by text
+        yanked_reason text
+        {FIGURES}
+        """,
+        """
+        primary key (publisher_id, agent_id, version)
+        published_by -> user set null
+        yanked_by -> user set null
+        agent_id, publisher_id, version -> agent_config cascade
+        agent_id, publisher_id -> agent cascade
+        check agent_version_credential_known
+        check agent_version_yank_has_reason
+        """,
+        {"idx_agent_version_published": "btree (published_at)"},
+    ),
+    "agent_run_bill": Table(
+        """
+        run_id text!
+        publisher_id text!
+        agent_id text!
+        version text!
+        user_id text
+        status text!
+        credits bigint!
+        duration_ms bigint!
+        created_at timestamptz!
+        """,
+        """
+        primary key (run_id)
+        run_id -> agent_run cascade
+        """,
+        {
+            "idx_agent_run_bill_agent": "btree (publisher_id, agent_id, created_at)",
+            "idx_agent_run_bill_created": "btree (created_at)",
+        },
+    ),
+    "agent_day": Table(
+        """
+        publisher_id text!
+        agent_id text!
+        day date!
+        version text!
+        runs bigint! = 0
+        failed bigint! = 0
+        cancelled bigint! = 0
+        credits bigint! = 0
+        """,
+        "primary key (publisher_id, agent_id, day, version)",
+    ),
+    "agent_user": Table(
+        """
+        publisher_id text!
+        agent_id text!
+        version text!
+        user_id text!
+        runs bigint!
+        """,
+        "primary key (publisher_id, agent_id, version, user_id)",
+    ),
+    "store_window": Table(
+        """
+        id bool! = true
+        since timestamptz!
+        """,
+        """
+        primary key (id)
+        check store_window_single
+        """,
+    ),
     "credit_account": Table(
         """
         id text!

@@ -1,0 +1,23 @@
+"""The agent store: publishers, the agents they publish, their versions, and statistics of the runs of those."""
+
+from models.store.tables import (
+    Agent,
+    AgentConfig,
+    AgentDay,
+    AgentRunBill,
+    AgentUser,
+    AgentVersion,
+    Publisher,
+    StoreWindow,
+)
+
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "AgentDay",
+    "AgentRunBill",
+    "AgentUser",
+    "AgentVersion",
+    "Publisher",
+    "StoreWindow",
+]

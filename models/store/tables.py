@@ -1,0 +1,230 @@
+"""The tables of the store: publishers, the versions they published, and what is kept beside them.
+
+`publisher` and `agent_config` are the compatible data model's. Beside them stand one row per agent, which lists and
+searches read, one per version with its provenance, and the figures of both: `runs` are completed runs, `credits` what
+their calls were billed, `weekly_*` the part whose runs were created since `store_window.since`.
+"""
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.db import NOW, Base, BigInt
+
+ZERO = text("0")
+BUCKETS = 16
+"""Buckets of a histogram of durations: those of `usage_rollup.latency_hist`, with other edges (`statistics.py`)."""
+NO_DURATIONS = text("array_fill(0, ARRAY[16])")
+
+
+class Publisher(Base):
+    """Who publishes agents: a user or an organisation, exactly one of them."""
+
+    __tablename__ = "publisher"
+    __table_args__ = (
+        CheckConstraint(
+            "(((user_id IS NOT NULL) AND (org_id IS NULL)) OR ((user_id IS NULL) AND (org_id IS NOT NULL)))",
+            name="single_owner",
+        ),
+        Index("idx_publisher_user", "user_id"),
+        Index("idx_publisher_org", "org_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    email: Mapped[str | None]
+    verified: Mapped[bool] = mapped_column(server_default=text("false"))
+    bio: Mapped[str | None]
+    avatar_url: Mapped[str | None]
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
+    org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="NO ACTION"))
+    created_by: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
+
+
+class AgentConfig(Base):
+    """One published version of an agent. `major`, `minor`, `patch` come from `version` (contract C.1)."""
+
+    __tablename__ = "agent_config"
+    __table_args__ = (Index("idx_agent_config_publisher", "publisher_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    publisher_id: Mapped[str] = mapped_column(
+        ForeignKey("publisher.id", ondelete="NO ACTION"), primary_key=True
+    )
+    major: Mapped[int | None] = mapped_column(
+        Computed("(split_part(version, '.'::text, 1))::integer", persisted=True)
+    )
+    minor: Mapped[int | None] = mapped_column(
+        Computed("(split_part(version, '.'::text, 2))::integer", persisted=True)
+    )
+    patch: Mapped[int | None] = mapped_column(
+        Computed("(split_part(version, '.'::text, 3))::integer", persisted=True)
+    )
+    data: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
+
+
+class _Figures:
+    """What is counted of an agent, and of each version of it. `durations` counts completed runs by bucket."""
+
+    runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    failed: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    cancelled: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    credits: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    weekly_runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    weekly_credits: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    unique_users: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    durations: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default=NO_DURATIONS)
+    last_used: Mapped[datetime | None]
+
+
+class Agent(_Figures, Base):
+    """An agent as lists show it: what its latest version says of it, and what its publisher says beside.
+
+    `latest_version` is the highest that is not yanked, null when all are. `successor` is `publisher/agent`.
+    """
+
+    __tablename__ = "agent"
+    __table_args__ = (
+        Index("idx_agent_search", "search", postgresql_using="gin"),
+        Index("idx_agent_tags", "tags", postgresql_using="gin"),
+        Index("idx_agent_by_cost", text("weekly_credits DESC"), "publisher_id", "id"),
+        Index("idx_agent_by_usage", text("runs DESC"), "publisher_id", "id"),
+        Index("idx_agent_by_users", text("unique_users DESC"), "publisher_id", "id"),
+        Index("idx_agent_by_age", text("published_at DESC"), "publisher_id", "id"),
+        Index("idx_agent_by_name", text("lower(name)"), "publisher_id", "id"),
+    )
+
+    publisher_id: Mapped[str] = mapped_column(
+        ForeignKey("publisher.id", ondelete="NO ACTION"), primary_key=True
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    """`data.name`, else `data.displayName`, else the id."""
+    description: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    model: Mapped[str]
+    latest_version: Mapped[str | None]
+    versions: Mapped[int] = mapped_column(server_default=ZERO)
+    readme: Mapped[str | None]
+    readme_updated_at: Mapped[datetime | None]
+    deprecated_at: Mapped[datetime | None]
+    deprecated_reason: Mapped[str | None]
+    successor: Mapped[str | None]
+    search: Mapped[str] = mapped_column(TSVECTOR, server_default=text("''::tsvector"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    published_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    """When its newest version was published."""
+
+
+class AgentVersion(_Figures, Base):
+    """Provenance, withdrawal and figures of one version. `credential` is the type of session it was published with,
+    or `import`."""
+
+    __tablename__ = "agent_version"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["agent_id", "version", "publisher_id"],
+            ["agent_config.id", "agent_config.version", "agent_config.publisher_id"],
+            ondelete="CASCADE",
+            name="agent_version_config_fk",
+        ),
+        ForeignKeyConstraint(
+            ["publisher_id", "agent_id"],
+            ["agent.publisher_id", "agent.id"],
+            ondelete="CASCADE",
+            name="agent_version_agent_fk",
+        ),
+        CheckConstraint(
+            "(credential = ANY (ARRAY['web'::text, 'cli'::text, 'pat'::text, 'import'::text]))",
+            name="credential_known",
+        ),
+        CheckConstraint("((yanked_at IS NULL) = (yanked_reason IS NULL))", name="yank_has_reason"),
+        Index("idx_agent_version_published", "published_at"),
+    )
+
+    publisher_id: Mapped[str] = mapped_column(primary_key=True)
+    agent_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    published_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
+    credential: Mapped[str]
+    published_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    yanked_at: Mapped[datetime | None]
+    yanked_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
+    yanked_reason: Mapped[str | None]
+
+
+class AgentRunBill(Base):
+    """What a finished run of an agent of the store counts for, as its figures were last told. `credits` is the sum of
+    what its calls were billed; the client's own totals stay on `agent_run`."""
+
+    __tablename__ = "agent_run_bill"
+    __table_args__ = (
+        Index("idx_agent_run_bill_agent", "publisher_id", "agent_id", "created_at"),
+        Index("idx_agent_run_bill_created", "created_at"),
+    )
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("agent_run.id", ondelete="CASCADE"), primary_key=True)
+    publisher_id: Mapped[str]
+    agent_id: Mapped[str]
+    version: Mapped[str]
+    user_id: Mapped[str | None]
+    status: Mapped[str]
+    credits: Mapped[int] = mapped_column(BigInt)
+    duration_ms: Mapped[int] = mapped_column(BigInt)
+    created_at: Mapped[datetime]
+
+
+class AgentDay(Base):
+    """The runs of an agent created on one UTC day, by version."""
+
+    __tablename__ = "agent_day"
+
+    publisher_id: Mapped[str] = mapped_column(primary_key=True)
+    agent_id: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    failed: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    cancelled: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    credits: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+
+
+class AgentUser(Base):
+    """How many completed runs of an agent somebody has, by version and (`version` empty) altogether."""
+
+    __tablename__ = "agent_user"
+
+    publisher_id: Mapped[str] = mapped_column(primary_key=True)
+    agent_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    runs: Mapped[int] = mapped_column(BigInt)
+
+
+class StoreWindow(Base):
+    """The one row that says since when runs count for the week; it moves on as the clock does."""
+
+    __tablename__ = "store_window"
+    __table_args__ = (CheckConstraint("id", name="single"),)
+
+    id: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    since: Mapped[datetime]
