@@ -19,7 +19,7 @@ from models.db import Base
 from models.gateway import GatewayCall
 from models.orgs import Org, OrgMember
 from models.runs import AgentRun, AgentStep
-from models.store import AgentConfig, Publisher
+from models.store import Agent, AgentConfig, AgentVersion, Publisher, catalogue
 from models.usage import Message
 
 Row = TypeVar("Row", bound=Base)
@@ -216,9 +216,76 @@ def publisher(session: OrmSession, owner: User | Org, id: str = "acme", **kw: An
     return save(session, Publisher(id=id, **({"name": id.title()} | kw)))
 
 
-def agent(
+def agent_config(
     session: OrmSession, of: Publisher, id: str = "reviewer", version: str = "1.0.0", **kw: Any
 ) -> AgentConfig:
-    """One published version of an agent."""
-    kw.setdefault("data", {"id": id, "displayName": id.title(), "model": "stoa/demo"})
+    """One version of an agent in the compatible table alone, as other programs may have written it."""
+    kw.setdefault("data", definition(id, of.id, version))
     return save(session, AgentConfig(publisher_id=of.id, id=id, version=version, **kw))
+
+
+def definition(
+    id: str = "reviewer", publisher: str = "acme", version: str = "1.0.0", **kw: Any
+) -> dict[str, Any]:
+    """A definition as it is stored after publishing."""
+    stored: dict[str, Any] = {
+        "id": id,
+        "version": version,
+        "publisher": publisher,
+        "displayName": id.title(),
+        "model": "stoa/demo",
+        "systemPrompt": "",
+        "instructionsPrompt": "Read the change and say what is wrong.",
+        "stepPrompt": "",
+        "toolNames": [],
+        "spawnableAgents": [],
+        "mcpServers": {},
+        "outputMode": "last_message",
+        "includeMessageHistory": False,
+        "inheritParentSystemPrompt": False,
+    }
+    return stored | kw
+
+
+def agent(
+    session: OrmSession,
+    of: Publisher,
+    id: str = "reviewer",
+    version: str = "1.0.0",
+    data: dict[str, Any] | None = None,
+    **kw: Any,
+) -> Agent:
+    """A published agent with one version. `data` adds to its definition, `kw` sets columns of its own row, also
+    those that publishing fills (`name`, `latest_version` ...). More versions: `agent_version`."""
+    agent_version(session, of, id, version, data)
+    made = session.get_one(Agent, (of.id, id), populate_existing=True)
+    for name, value in kw.items():
+        setattr(made, name, value)
+    return save(session, made)
+
+
+def agent_version(
+    session: OrmSession,
+    of: Publisher,
+    id: str = "reviewer",
+    version: str = "1.0.0",
+    data: dict[str, Any] | None = None,
+    **kw: Any,
+) -> AgentVersion:
+    """One published version in its three tables, the agent's row in line with it. `yanked_reason=` withdraws it."""
+    session.add(
+        AgentConfig(
+            publisher_id=of.id, id=id, version=version, data=definition(id, of.id, version, **data or {})
+        )
+    )
+    if session.get(Agent, (of.id, id)) is None:
+        session.add(Agent(publisher_id=of.id, id=id, name=id, model="stoa/demo"))
+    session.flush()
+    if kw.get("yanked_reason"):
+        kw.setdefault("yanked_at", now())
+    kw = {"published_by": of.created_by, "credential": "pat"} | kw
+    made = save(session, AgentVersion(publisher_id=of.id, agent_id=id, version=version, **kw))
+    catalogue.refresh(session, of.id, [id])
+    session.commit()
+    session.get_one(Agent, (of.id, id), populate_existing=True)
+    return made

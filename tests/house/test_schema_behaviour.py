@@ -207,17 +207,17 @@ def test_a_derived_column_cannot_be_written(engine: Engine, session: OrmSession,
 
 def test_a_version_is_split_at_its_dots(session: OrmSession, owner: User) -> None:
     publisher = factories.publisher(session, owner)
-    made = factories.agent(session, publisher, version="10.20.3")
+    made = factories.agent_config(session, publisher, version="10.20.3")
     assert (made.major, made.minor, made.patch) == (10, 20, 3)
     with pytest.raises(DataError, match="invalid input syntax for type integer"):
-        factories.agent(session, publisher, version="latest")
+        factories.agent_config(session, publisher, version="latest")
 
 
 def test_a_version_is_published_once(session: OrmSession, owner: User) -> None:
     publisher = factories.publisher(session, owner)
-    session.expunge(factories.agent(session, publisher, version="1.0.0"))
+    session.expunge(factories.agent_config(session, publisher, version="1.0.0"))
     with pytest.raises(IntegrityError, match="agent_config_pk"):
-        factories.agent(session, publisher, version="1.0.0")
+        factories.agent_config(session, publisher, version="1.0.0")
 
 
 @pytest.mark.parametrize(
@@ -514,7 +514,7 @@ def test_an_organisation_with_a_publisher_cannot_be_deleted(session: OrmSession,
 
 def test_a_published_agent_keeps_its_publisher(session: OrmSession, owner: User) -> None:
     publisher = factories.publisher(session, owner)
-    factories.agent(session, publisher)
+    factories.agent_config(session, publisher)
     with pytest.raises(IntegrityError, match="agent_config_publisher_id_fk"):
         session.execute(delete(Publisher).where(Publisher.id == publisher.id))
 

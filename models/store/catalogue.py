@@ -1,0 +1,57 @@
+"""What lists and searches read of an agent: its row in `agent`, made anew from its versions and its publisher."""
+
+from collections.abc import Collection
+
+from sqlalchemy import text
+
+from models.db import Database
+
+_REFRESH = text(
+    """
+UPDATE agent SET
+    name = shown.name,
+    description = shown.description,
+    tags = shown.tags,
+    model = shown.model,
+    latest_version = shown.latest_version,
+    versions = shown.versions,
+    published_at = shown.published_at,
+    search = setweight(to_tsvector('simple', agent.id || ' ' || translate(agent.id, '-', ' ')), 'A')
+        || setweight(to_tsvector('simple', translate(shown.name, '/_', '  ')), 'A')
+        || setweight(to_tsvector('simple', publisher.id || ' ' || translate(publisher.id, '-', ' ')), 'B')
+        || setweight(to_tsvector('simple', translate(publisher.name, '/_', '  ')), 'B')
+        || setweight(to_tsvector('simple', translate(array_to_string(shown.tags, ' '), '/_', '  ')), 'B')
+        || setweight(to_tsvector('simple', translate(coalesce(shown.description, ''), '/_', '  ')), 'C')
+FROM publisher, (
+    SELECT DISTINCT ON (config.id)
+        config.id,
+        coalesce(nullif(config.data ->> 'name', ''), config.data ->> 'displayName', config.id) AS name,
+        config.data ->> 'description' AS description,
+        CASE WHEN jsonb_typeof(config.data -> 'tags') = 'array'
+            THEN ARRAY(SELECT jsonb_array_elements_text(config.data -> 'tags')) ELSE '{}' END AS tags,
+        coalesce(config.data ->> 'model', '') AS model,
+        CASE WHEN version.yanked_at IS NULL THEN config.version END AS latest_version,
+        count(*) OVER (PARTITION BY config.id) AS versions,
+        max(version.published_at) OVER (PARTITION BY config.id) AS published_at
+    FROM agent_config AS config
+    JOIN agent_version AS version
+        ON (version.publisher_id, version.agent_id, version.version)
+            = (config.publisher_id, config.id, config.version)
+    WHERE config.publisher_id = :publisher AND (:all OR config.id = ANY (:ids))
+    ORDER BY config.id, version.yanked_at IS NOT NULL, config.major DESC, config.minor DESC, config.patch DESC
+) AS shown
+WHERE publisher.id = :publisher AND agent.publisher_id = publisher.id AND agent.id = shown.id
+"""
+)
+
+
+def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | None = None) -> None:
+    """Bring the rows of these agents of a publisher (of all, without ids) in line with their versions.
+
+    Call it after versions were added, withdrawn or brought back, and after the publisher's name changed. What an
+    agent shows is its highest version that is not yanked; when all are, the highest of all, and `latest_version` is
+    null. In `search` slashes and underscores count as spaces: a query should translate them likewise.
+    """
+    database.flush()
+    ids = list(agent_ids or ())
+    database.execute(_REFRESH, {"publisher": publisher_id, "all": agent_ids is None, "ids": ids})
