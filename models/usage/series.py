@@ -4,14 +4,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, ColumnElement, Row, and_, case, cast, desc, func, null, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    desc,
+    func,
+    null,
+    select,
+)
 from sqlalchemy.dialects.postgresql import array
 
 from models.db import db
 from models.usage.latency import BUCKETS, merged, quantile
-from models.usage.period import Period
+from models.usage.period import Period, Step
 from models.usage.rollup import UsageRollup
 
 By = Literal["model", "agent"]
@@ -145,22 +162,40 @@ def _column(by: By) -> Any:
     return UsageRollup.model if by == "model" else UsageRollup.agent_id
 
 
-def _within(account_id: str, grain: str, start: datetime, end: datetime) -> ColumnElement[bool]:
+def _within(grain: str, start: str, end: str) -> ColumnElement[bool]:
+    """Rollups of `account` in a stretch of time; all four name values that are given when the statement is run."""
     return and_(
-        UsageRollup.account_id == account_id,
-        UsageRollup.grain == grain,
-        UsageRollup.bucket >= start,
-        UsageRollup.bucket < end,
+        UsageRollup.account_id == bindparam("account"),
+        UsageRollup.grain == bindparam(grain),
+        UsageRollup.bucket >= bindparam(start),
+        UsageRollup.bucket < bindparam(end),
     )
 
 
 def _top(account_id: str, period: Period, by: By, now: datetime) -> list[tuple[str, int | None]]:
     """The keys that cost most in the period, each with its rank over the last 30 days."""
+    words = {
+        "account": account_id,
+        "day": "day",
+        "ago": now - timedelta(days=30),
+        "now": now,
+        "grain": period.grain,
+        "start": period.start,
+        "end": period.end,
+    }
+    return [(row.key, row.rank) for row in db.session.execute(_top_query(by), words)]
+
+
+# Built once: putting a statement of so many sums together takes longer than running it.
+
+
+@cache
+def _top_query(by: By) -> Select[Any]:
     key = _column(by)
     order = (desc(func.sum(UsageRollup.credits)), desc(func.sum(UsageRollup.calls)), key)
     month = (
         select(key.label("key"), func.row_number().over(order_by=order).label("rank"))
-        .where(_within(account_id, "day", now - timedelta(days=30), now))
+        .where(_within("day", "ago", "now"))
         .group_by(key)
         .subquery()
     )
@@ -170,18 +205,17 @@ def _top(account_id: str, period: Period, by: By, now: datetime) -> list[tuple[s
             func.sum(UsageRollup.credits).label("credits"),
             func.sum(UsageRollup.calls).label("calls"),
         )
-        .where(_within(account_id, period.grain, period.start, period.end))
+        .where(_within("grain", "start", "end"))
         .group_by(key)
         .order_by(*order)
         .limit(NAMED)
         .subquery()
     )
-    query = (
+    return (
         select(chosen.c.key, month.c.rank)
         .outerjoin(month, month.c.key == chosen.c.key)
         .order_by(chosen.c.credits.desc(), chosen.c.calls.desc(), chosen.c.key)
     )
-    return [(row.key, row.rank) for row in db.session.execute(query)]
 
 
 def _slots(ranked: Sequence[tuple[str, int | None]]) -> dict[str, int]:
@@ -193,29 +227,41 @@ def _slots(ranked: Sequence[tuple[str, int | None]]) -> dict[str, int]:
 def _cells(
     account_id: str, period: Period, by: By, named: list[str]
 ) -> list[tuple[str | None, datetime, Figures]]:
+    words = {
+        "account": account_id,
+        "grain": period.grain,
+        "start": period.start,
+        "end": period.end,
+        "named": named,
+    }
+    rows = db.session.execute(_cells_query(by, period.step), words)
+    return [(key, start, Figures(*figures)) for key, start, *figures in rows]
+
+
+@cache
+def _cells_query(by: By, step: Step) -> Select[Any]:
+    """A row per named key (null: the rest) and column of the chart, its sums in the order of `Figures`."""
     key = _column(by)
-    name = case((key.in_(named), key), else_=null()).label("key")
-    start: ColumnElement[datetime] = _start(period).label("start")
+    named = any_(bindparam("named", type_=ARRAY(Text)))
+    name = case((key == named, key), else_=null()).label("key")
+    start: ColumnElement[datetime] = UsageRollup.bucket.expression
+    if step == "week":
+        start = func.greatest(func.date_trunc("week", start, "UTC"), bindparam("start"))
     sums = [cast(func.sum(getattr(UsageRollup, each)), BigInteger).label(each) for each in _SUMS]
-    histogram = array([func.sum(UsageRollup.latency_hist[index + 1]) for index in range(BUCKETS)])
-    query = (
-        select(name, start, *sums, func.sum(UsageRollup.cost).label("cost"), histogram.label("histogram"))
-        .where(_within(account_id, period.grain, period.start, period.end))
-        .group_by("key", "start")
+    histogram = array(
+        [
+            cast(func.coalesce(func.sum(UsageRollup.latency_hist[index + 1]), 0), Integer)
+            for index in range(BUCKETS)
+        ]
     )
-    return [(row.key, row.start, _figures(row)) for row in db.session.execute(query)]
-
-
-def _start(period: Period) -> ColumnElement[datetime]:
-    """Which column of the chart a rollup belongs to."""
-    if period.step != "week":
-        return UsageRollup.bucket.expression
-    return func.greatest(func.date_trunc("week", UsageRollup.bucket, "UTC"), period.start)
-
-
-def _figures(row: Row[Any]) -> Figures:
-    return Figures(
-        **{each: getattr(row, each) for each in _SUMS},
-        cost=row.cost,
-        histogram=[int(n or 0) for n in row.histogram],
+    return (
+        select(
+            name,
+            start.label("start"),
+            *sums,
+            func.sum(UsageRollup.cost).label("cost"),
+            histogram.label("histogram"),
+        )
+        .where(_within("grain", "start", "end"))
+        .group_by("key", "start")
     )
