@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, text, tuple_
 
 from models.db import db
 from models.errors import NotFound
@@ -12,6 +12,8 @@ from models.gateway import GatewayCall
 from models.usage.message import Message
 
 BATCH = 5000
+FIRST_BATCH = 250
+"""So that the export begins at once."""
 
 
 def recent_calls(user_id: str, limit: int) -> list[GatewayCall]:
@@ -37,16 +39,20 @@ def call_with_id(user_id: str, request_id: str) -> GatewayCall:
 def exported_calls(engine: Engine, user_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
     """Every billed call that finished in `start <= t < end`, oldest first, without bodies.
 
-    Reads batches of 5,000 by (finished_at, id), each on a connection of its own that is given back before the
+    Reads batches of 5,000 by (finished_at, id), the first a short one, each on a connection of its own that is given back before the
     batch is handed out: memory stays constant, and a slow reader holds nothing of the database.
     """
     after: tuple[datetime, str] | None = None
+    most = FIRST_BATCH
     while True:
         with engine.connect() as connection:
-            rows = connection.execute(_batch(user_id, start, end, after)).all()
+            # a batch is over before a second process has started to help
+            connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
+            rows = connection.execute(_batch(user_id, start, end, after).limit(most)).all()
         yield from rows
-        if len(rows) < BATCH:
+        if len(rows) < most:
             return
+        most = BATCH
         after = (rows[-1].finished_at, rows[-1].id)
         del rows  # or two batches would be in memory while the next is read
 
@@ -83,7 +89,6 @@ def _batch(
         .outerjoin(GatewayCall, GatewayCall.message_id == Message.id)
         .where(_own(user_id, start, end))
         .order_by(Message.finished_at, Message.id)
-        .limit(BATCH)
     )
     if after is not None:
         moment, message_id = after

@@ -123,6 +123,7 @@ def test_the_answer_is_a_file(session: Session, alice: Person) -> None:
 def test_every_call_once_over_many_batches(
     app: Flask, session: Session, alice: Person, mallory: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(calls, "FIRST_BATCH", 3)
     monkeypatch.setattr(calls, "BATCH", 7)
     same = NOW.replace(microsecond=0)
     mine = [Call(at=same, model=f"m{n}") for n in range(20)]
@@ -147,6 +148,7 @@ def test_every_call_once_over_many_batches(
 def test_a_slow_reader_holds_no_connection(
     app: Flask, session: Session, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(calls, "FIRST_BATCH", 5)
     monkeypatch.setattr(calls, "BATCH", 10)
     billed(session, alice.id, [Call(at=NOW, model=f"m{n}") for n in range(35)])
     session.commit()
