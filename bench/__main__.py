@@ -25,6 +25,8 @@ CONNECTIONS = 64
 ACCOUNTS = 1000
 STREAMS = 1000
 MB = 2**20
+GIVE_BACK_SECONDS = 30
+"""How often a worker returns free memory (views/cli/web.py, which must not be imported here)."""
 
 
 @dataclass(slots=True)
@@ -95,7 +97,8 @@ class Bench:
                 streaming = server.target("stoa", keys, stream=True)
                 load.closed(many, connections=8, seconds=1 if self.plan.rounds > 1 else 0.3, calls=100)
                 idle = server.memory()
-                load.closed(many, connections=CONNECTIONS, seconds=20, calls=1500)
+                mixed = Target("stoa", server.port, [*many.requests, *streaming.requests])
+                load.closed(mixed, connections=CONNECTIONS, seconds=20, calls=1500)
                 warm = server.memory()
                 if "throughput" in self.parts:
                     self._throughput(server, upstream, stack, many, hot)
@@ -103,10 +106,10 @@ class Bench:
                     self._latency(upstream, many)
                 if "first" in self.parts:
                     self._first_byte(upstream, streaming)
+                if "memory" in self.parts:
+                    self._memory(server, mixed, idle, warm)
                 if "streams" in self.parts:
                     self._streams(server, control, streaming)
-                if "memory" in self.parts:
-                    self._memory(server, many, idle, warm)
                 if "settling" in self.parts:
                     self._books(server)
                     self._settling(server)
@@ -247,7 +250,7 @@ class Bench:
         scale = min(1.0, self.plan.throughput / 10)
         streams = int(STREAMS * scale)
         control.set(chunks=int(40 * scale) or 4, interval=0.5)
-        before = stoa.Books.read(server)
+        before, memory = stoa.Books.read(server), server.memory()
         seen = load.held(streaming, streams=streams, ramp=8 * scale, patience=90)
         control.set(chunks=8, interval=0)
         time.sleep(1)
@@ -263,14 +266,19 @@ class Bench:
                 good and streams >= STREAMS,
             )
         )
+        if "memory" in self.parts:
+            at_once = server.memory()
+            time.sleep(GIVE_BACK_SECONDS + 1)
+            self.rows.append(
+                Row(
+                    "  memory per worker before, after, and half a minute later",
+                    ", ".join(_mb(each) for each in (memory, at_once, server.memory())) + " MB",
+                )
+            )
 
-    def _memory(self, server: stoa.Stoa, many: Target, idle: list[int], warm: list[int]) -> None:
-        before = stoa.Books.read(server).settled
-        while stoa.Books.read(server).settled < self.plan.growth_calls:
-            missing = self.plan.growth_calls - stoa.Books.read(server).settled
-            load.closed(many, connections=CONNECTIONS, seconds=30, calls=missing)
-        calls = stoa.Books.read(server).settled
-        assert calls >= before
+    def _memory(self, server: stoa.Stoa, mixed: Target, idle: list[int], warm: list[int]) -> None:
+        while (calls := stoa.Books.read(server).settled) < self.plan.growth_calls:
+            load.closed(mixed, connections=CONNECTIONS, seconds=30, calls=self.plan.growth_calls - calls)
         now = server.memory()
         worst = max(idle)
         growth = sum(now) / sum(warm) - 1
@@ -285,8 +293,8 @@ class Bench:
         )
         self.rows.append(
             Row(
-                f"memory growth over {calls:,} calls (after the first 1,600)",
-                f"{sum(warm) / len(warm) / MB:.0f} to {sum(now) / len(now) / MB:.0f} MB",
+                f"memory growth over {calls:,} calls, half of them streams (after the first 1,600)",
+                f"{_mb(warm)} to {_mb(now)} MB",
                 f"{growth * 100:+.1f} %",
                 "under 5 % over 200,000",
                 None
@@ -393,6 +401,10 @@ class _Cores:
     def used(self, seconds: float) -> dict[str, float]:
         after = self._read()
         return {name: (after[name] - before) / max(seconds, 0.001) for name, before in self._before.items()}
+
+
+def _mb(workers: list[int]) -> str:
+    return f"{sum(workers) / len(workers) / MB:.0f}"
 
 
 def _signal(process: psutil.Process, number: int) -> None:

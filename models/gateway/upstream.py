@@ -24,6 +24,8 @@ MAX_STREAM = 128 << 20
 """Bytes of a stream."""
 MAX_LINE = 8 << 20
 """Bytes of one line of a stream."""
+KEPT_SECONDS = 60.0
+"""How long an unused connection is kept: what a rush of calls opened is not held for ever after it."""
 
 
 class UpstreamError(Exception):
@@ -187,10 +189,11 @@ class HttpUpstream:
     def keep(self, place: "_Place", connection: http.client.HTTPConnection) -> None:
         """Take back a connection whose answer was read to its end."""
         idle = self._idle.setdefault(place, deque())
-        if len(idle) < self._most:
-            idle.append((connection, time.monotonic()))
-        else:
-            connection.close()
+        moment = time.monotonic()
+        idle.append((connection, moment))
+        with contextlib.suppress(IndexError):  # another thread was faster
+            while len(idle) > self._most or idle[0][1] < moment - KEPT_SECONDS:
+                idle.popleft()[0].close()
 
 
 class _Place(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from models.gateway import upstream as upstreams
 from models.gateway.upstream import Broken, HttpUpstream, Patience, Request
 from tests.factories import Person
 from tests.fakes import upstream as fakes
@@ -123,6 +124,27 @@ def test_connections_are_kept_alive(web: FlaskClient, fake: FakeUpstream, rich: 
         time.sleep(0.05)
     assert len(fake.requests) == 4
     assert fake.connections <= 1
+
+
+def test_connections_of_a_rush_are_let_go_some_time_after_it(
+    fake_server: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_server.reset()
+    fake_server.will(*[fakes.answer()] * 5)
+    upstream = HttpUpstream("Provider", Patience(5, 5, 5))
+    request = Request(f"{fake_server.url}/openai/chat/completions", {}, b"{}")
+
+    def call(at_once: int) -> int:
+        answers = [upstream.send(request) for _ in range(at_once)]
+        for answer in answers:
+            answer.read()
+            answer.close()
+        return sum(len(idle) for idle in upstream._idle.values())
+
+    assert call(4) == 4
+    monkeypatch.setattr(upstreams, "KEPT_SECONDS", 0.1)
+    time.sleep(0.2)
+    assert call(1) == 1
 
 
 # -- streams -------------------------------------------------------------------------------------------------
