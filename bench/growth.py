@@ -114,11 +114,11 @@ def measure(
             stoa.open_accounts(grown.server, 500, mark)
             grown.settle = settling.settlements(grown.server, prefix=mark, accounts=500, seconds=seconds)
         for grown in sides:
+            _prune(grown, seconds)
+        for grown in sides:
             began = time.monotonic()
             grown.said = stoa.prove(grown.folder)
             grown.prove = grown.messages / (time.monotonic() - began)
-        for grown in sides:
-            _prune(grown, seconds)
     return sides[0], sides[1]
 
 

@@ -230,6 +230,11 @@ def _check(connection: Connection, name: str, statement: str, now: datetime) -> 
 @contextmanager
 def _reading(connection: Connection) -> Iterator[None]:
     with connection.begin():
-        for setting in ("TRANSACTION READ ONLY", "LOCAL statement_timeout = 0", "LOCAL work_mem = '64MB'"):
+        for setting in (
+            "TRANSACTION READ ONLY",
+            "LOCAL statement_timeout = 0",
+            "LOCAL work_mem = '64MB'",
+            "LOCAL random_page_cost = 10",
+        ):
             connection.execute(text(f"SET {setting}"))
         yield
