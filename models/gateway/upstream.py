@@ -4,7 +4,6 @@ The relay knows only `Upstream` and `Answer`; what speaks HTTP below them may be
 """
 
 import contextlib
-import http.client
 import select
 import socket
 import ssl
@@ -17,6 +16,8 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
 READ = 65_536
 MAX_BODY = 32 << 20
 """Bytes of an answer that is not streamed."""
@@ -24,6 +25,8 @@ MAX_STREAM = 128 << 20
 """Bytes of a stream."""
 MAX_LINE = 8 << 20
 """Bytes of one line of a stream."""
+MAX_HEAD = 64 << 10
+"""Bytes before the body."""
 KEPT_SECONDS = 60.0
 """How long an unused connection is kept: what a rush of calls opened is not held for ever after it."""
 
@@ -107,7 +110,8 @@ class Patience:
 class HttpUpstream:
     """One provider's kept connections, for the life of the process. Environment proxies are ignored.
 
-    The standard library's client, because urllib3 above it costs two and a half times as much per call.
+    Sockets read by llhttp's parser: the standard library's client above them costs three times as much per call, most
+    of it for the parsing of headers.
     """
 
     def __init__(self, name: str, patience: Patience, *, connections: int = 512) -> None:
@@ -132,65 +136,68 @@ class HttpUpstream:
                     raise
         return self._send(request, place, path, self._connect(place))
 
-    def _send(
-        self, request: Request, place: "_Place", path: str, connection: http.client.HTTPConnection
-    ) -> Answer:
-        sock = connection.sock
+    def _send(self, request: Request, place: "_Place", path: str, sock: socket.socket) -> Answer:
         try:
             sock.settimeout(self.patience.first_byte)
-            connection.request("POST", path, request.body, request.headers)
-            response = connection.getresponse()
+            head = _head(place, path, request)
+            if len(request.body) < READ:
+                sock.sendall(head + request.body)
+            else:
+                sock.sendall(head)
+                sock.sendall(request.body)
+            answer = _HttpAnswer(self, place, sock)
             sock.settimeout(self.patience.idle)
         except TimeoutError as error:
-            connection.close()
+            sock.close()
             raise TooSlow(
                 f"{self.name} did not begin to answer within {self.patience.first_byte:g} seconds."
             ) from error
-        except (http.client.HTTPException, OSError) as error:
-            connection.close()
+        except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
+            sock.close()
             raise Broken(f"{self.name} ended the connection without an answer.") from error
         except BaseException:
-            connection.close()
+            sock.close()
             raise
-        return _HttpAnswer(self, place, connection, sock, response)
+        return answer
 
-    def _connect(self, place: "_Place") -> http.client.HTTPConnection:
-        if place.secure:
-            if self._tls is None:
-                self._tls = ssl.create_default_context()
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                place.host, place.port, timeout=self.patience.connect, context=self._tls
-            )
-        else:
-            connection = http.client.HTTPConnection(place.host, place.port, timeout=self.patience.connect)
+    def _connect(self, place: "_Place") -> socket.socket:
+        sock: socket.socket | None = None
         try:
-            connection.connect()
+            sock = socket.create_connection((place.host, place.port), timeout=self.patience.connect)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if place.secure:
+                if self._tls is None:
+                    self._tls = ssl.create_default_context()
+                    self._tls.set_alpn_protocols(["http/1.1"])
+                sock = self._tls.wrap_socket(sock, server_hostname=place.host)
         except (OSError, UnicodeError) as error:
-            connection.close()
+            if sock is not None:
+                sock.close()
             raise Unreachable(f"{self.name} cannot be reached right now.") from error
         except BaseException:
-            connection.close()
+            if sock is not None:
+                sock.close()
             raise
-        return connection
+        return sock
 
-    def _kept(self, place: "_Place") -> http.client.HTTPConnection | None:
+    def _kept(self, place: "_Place") -> socket.socket | None:
         idle = self._idle.get(place)
         while idle:
             try:
-                connection, since = idle.pop()
+                sock, since = idle.pop()
             except IndexError:  # another thread was faster
                 return None
             # Looking costs system calls; one that was in use a moment ago is all but surely alive.
-            if time.monotonic() - since < 1 or not _has_news(connection.sock):
-                return connection
-            connection.close()
+            if time.monotonic() - since < 1 or not _has_news(sock):
+                return sock
+            sock.close()
         return None
 
-    def keep(self, place: "_Place", connection: http.client.HTTPConnection) -> None:
+    def keep(self, place: "_Place", sock: socket.socket) -> None:
         """Take back a connection whose answer was read to its end."""
         idle = self._idle.setdefault(place, deque())
         moment = time.monotonic()
-        idle.append((connection, moment))
+        idle.append((sock, moment))
         with contextlib.suppress(IndexError):  # another thread was faster
             while len(idle) > self._most or idle[0][1] < moment - KEPT_SECONDS:
                 idle.popleft()[0].close()
@@ -199,23 +206,41 @@ class HttpUpstream:
 class _Place(NamedTuple):
     secure: bool
     host: str
-    port: int | None
+    port: int
+    name: str
+    """As the `Host` header says it."""
 
 
-_Kept = tuple[http.client.HTTPConnection, float]
+_Kept = tuple[socket.socket, float]
 
 
 @lru_cache(maxsize=256)
 def _split(url: str) -> tuple[_Place, str]:
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _Place(parts.scheme == "https", parts.hostname or "", parts.port), path
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    return _Place(secure, parts.hostname or "", port, parts.netloc.rpartition("@")[2]), path
+
+
+def _head(place: _Place, path: str, request: Request) -> bytes:
+    """The request line and headers. Raises ValueError for what would not stay in its line."""
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Host: {place.name}",
+        f"Content-Length: {len(request.body)}",
+        *(f"{name}: {value}" for name, value in request.headers.items()),
+    ]
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1 or "\0" in head:
+        raise ValueError("a header contains a line break")
+    return head.encode("latin-1") + b"\r\n\r\n"
 
 
 def _close_all(idle: dict[_Place, deque[_Kept]]) -> None:
     for kept in idle.values():
-        for connection, _ in kept:
-            connection.close()
+        for sock, _ in kept:
+            sock.close()
 
 
 def _has_news(sock: socket.socket) -> bool:
@@ -228,24 +253,84 @@ def _has_news(sock: socket.socket) -> bool:
         return True
 
 
+class _Headers(Mapping[str, str]):
+    """By name in any case; what came several times is joined by commas."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    def add(self, name: str, value: str) -> None:
+        before = self._values.get(name)
+        self._values[name] = value if before is None else f"{before}, {value}"
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
 class _HttpAnswer:
-    def __init__(
-        self,
-        upstream: HttpUpstream,
-        place: _Place,
-        connection: http.client.HTTPConnection,
-        sock: socket.socket,
-        response: http.client.HTTPResponse,
-    ) -> None:
+    def __init__(self, upstream: HttpUpstream, place: _Place, sock: socket.socket) -> None:
         self.name = upstream.name
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers  # type: ignore[assignment]
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self._found = _Headers()
         self._upstream = upstream
         self._place = place
-        self._connection: http.client.HTTPConnection | None = connection
-        self._socket = sock  # a connection that will not be kept has let go of it already
-        self._response = response
+        self._socket = sock
+        self._pieces: deque[bytes] = deque()
+        self._headed = False
         self._ended = False
+        self._closed = False
+        self._reusable = False
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._size = 0
+        while not self._headed:
+            received = sock.recv(READ)
+            if not received:
+                raise ConnectionError("the connection ended before the answer began")
+            self._feed(received)
+            if not self._headed and self._size + len(received) > MAX_HEAD:
+                raise ValueError("the head of the answer is too large")
+
+    # what the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value)
+        if self._size > MAX_HEAD:
+            raise ValueError("the head of the answer is too large")
+        self._found.add(name.decode("latin-1").lower(), value.decode("latin-1"))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self.status, self.headers, self._headed = status, self._found, True
+        elif status == 101:
+            raise ValueError("another protocol was not asked for")
+        self._found = _Headers()
+
+    def on_body(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        self._reusable = self._headed and self._parser.should_keep_alive()
+        self._ended = self._headed
+
+    def _feed(self, received: bytes) -> None:
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(received)
+        except (HttpParserError, HttpParserUpgrade):
+            # what comes after the end makes the connection useless, and leaves the answer whole
+            if not self._ended:
+                raise
+            self._reusable = False
 
     def read(self, limit: int = MAX_BODY) -> bytes:
         pieces: list[bytes] = []
@@ -276,19 +361,25 @@ class _HttpAnswer:
             yield rest
 
     def _read1(self) -> bytes:
-        response = self._response
-        try:
-            piece = response.read1(READ)
-        except TimeoutError as error:
-            raise TooSlow(f"{self.name} was silent for {self._upstream.patience.idle:g} seconds.") from error
-        except (http.client.HTTPException, OSError, ValueError) as error:
-            raise self._incomplete() from error
-        if not piece:
-            # the client library says nothing of a body that is shorter than announced
-            if response.length:
-                raise self._incomplete()
-            self._ended = True
-        return piece
+        while not self._pieces:
+            if self._ended:
+                return b""
+            try:
+                received = self._socket.recv(READ)
+                if received:
+                    self._feed(received)
+            except TimeoutError as error:
+                raise TooSlow(
+                    f"{self.name} was silent for {self._upstream.patience.idle:g} seconds."
+                ) from error
+            except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
+                raise self._incomplete() from error
+            if not received:
+                if "content-length" in self.headers or "transfer-encoding" in self.headers:
+                    raise self._incomplete()
+                # an answer of unknown length ends with its connection
+                self._ended = True
+        return self._pieces.popleft()
 
     def _incomplete(self) -> Broken:
         return Broken(f"{self.name} ended the connection before its answer was complete.")
@@ -298,11 +389,12 @@ class _HttpAnswer:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
+        if self._closed:
             return
-        self._response.close()
-        if self._ended and connection.sock is not None:
-            self._upstream.keep(self._place, connection)
+        self._closed = True
+        if self._ended and self._reusable:
+            self._upstream.keep(self._place, self._socket)
         else:
-            connection.close()
+            self._socket.close()
+        # the parser holds its answer, and the answer its parser
+        self._parser = None
