@@ -71,6 +71,9 @@ def now() -> datetime:
 def engine_options(pool_size: int) -> dict[str, Any]:
     """Options of an engine whose every connection speaks UTC and gives up on locks and slow statements.
 
+    No statement gets helping processes: a page reads so little that they start when it is nearly done, and while it is
+    drawn the cores are others'. What reads whole tables asks for them itself.
+
     `pool_size` is connections per process; overflow is nil, so that processes x pools is the whole demand
     on PostgreSQL and can be checked at start.
     """
@@ -80,7 +83,8 @@ def engine_options(pool_size: int) -> dict[str, Any]:
         "pool_timeout": 20,
         "pool_pre_ping": True,
         "connect_args": {
-            "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000",
+            "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000"
+            " -c max_parallel_workers_per_gather=0",
             "connect_timeout": 10,
         },
     }

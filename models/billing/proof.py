@@ -235,6 +235,7 @@ def _reading(connection: Connection) -> Iterator[None]:
             "LOCAL statement_timeout = 0",
             "LOCAL work_mem = '64MB'",
             "LOCAL random_page_cost = 10",
+            "LOCAL max_parallel_workers_per_gather = 2",
         ):
             connection.execute(text(f"SET {setting}"))
         yield

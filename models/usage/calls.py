@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, text, tuple_
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, tuple_
 
 from models.db import db
 from models.errors import NotFound
@@ -46,8 +46,6 @@ def exported_calls(engine: Engine, user_id: str, start: datetime, end: datetime)
     most = FIRST_BATCH
     while True:
         with engine.connect() as connection:
-            # a batch is over before a second process has started to help
-            connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
             rows = connection.execute(_batch(user_id, start, end, after).limit(most)).all()
         yield from rows
         if len(rows) < most:

@@ -60,6 +60,7 @@ def drop_bodies(
 def bodies_before(session: Database, before: datetime) -> int:
     """How many calls that finished before have a request, an answer or reasoning kept. Takes seconds for millions."""
     session.execute(text("SET LOCAL statement_timeout = 0"))
+    session.execute(text("SET LOCAL max_parallel_workers_per_gather = 2"))
     return int(session.execute(_COUNT, {"end": _utc(before)}).scalar_one())
 
 
