@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, func, text
+from sqlalchemy import Enum, ForeignKey, Index, Select, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -110,3 +110,10 @@ class OrgFeature(Base):
 def membership(database: Database, user_id: str, org_id: str) -> OrgMember | None:
     """The person's membership of the organisation; None when they are no member or there is no such organisation."""
     return database.get(OrgMember, (org_id, user_id))
+
+
+def administers(user_id: str) -> Select[str]:
+    """The ids of the organisations that the person owns or administers, as a statement to look among."""
+    return select(OrgMember.org_id).where(
+        OrgMember.user_id == user_id, OrgMember.role.in_(("owner", "admin"))
+    )

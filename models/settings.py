@@ -79,6 +79,12 @@ class Settings(BaseSettings):
     stoa_metrics_token: SecretStr | None = None
     ratelimit_storage_uri: str = "memory://"
 
+    stoa_files_url: str = ""
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+
     @field_validator("stoa_admins", mode="before")
     @classmethod
     def _split_admins(cls, value: Any) -> Any:
@@ -97,6 +103,7 @@ class Settings(BaseSettings):
         "anthropic_base_url",
         "gemini_base_url",
         "oidc_issuer",
+        "s3_endpoint",
     )
     @classmethod
     def _web_url(cls, value: str | None) -> str | None:
@@ -168,6 +175,14 @@ class Settings(BaseSettings):
             raise ValueError("give memory:// or redis://host:6379/0")
         return value
 
+    @field_validator("stoa_files_url")
+    @classmethod
+    def _bucket(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme != "s3" or not parts.netloc or parts.query or "@" in parts.netloc):
+            raise ValueError("give s3://bucket or s3://bucket/folder, or leave it out for the data directory")
+        return value
+
     @field_validator("stoa_mail_from", "stoa_support_email")
     @classmethod
     def _address(cls, value: str) -> str:
@@ -191,6 +206,8 @@ class Settings(BaseSettings):
             if bool(getattr(self, f"{name}_client_id")) != bool(getattr(self, f"{name}_client_secret")):
                 upper = name.upper()
                 raise ValueError(f"set both {upper}_CLIENT_ID and {upper}_CLIENT_SECRET, or neither")
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key):
+            raise ValueError("set both S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, or neither")
         oidc = [bool(self.oidc_issuer), bool(self.oidc_client_id), bool(self.oidc_client_secret)]
         if any(oidc) and not all(oidc):
             raise ValueError(

@@ -21,6 +21,7 @@ from views.accounts import providers
 from views.api import accounts as accounts_api
 from views.api import gateway as gateway_api
 from views.api import openapi
+from views.api import publishers as publishers_api
 from views.api import runs as runs_api
 from views.api import usage as usage_api
 from views.cli import accounts as accounts_commands
@@ -29,6 +30,7 @@ from views.cli import demo as demo_commands
 from views.cli import gateway as gateway_commands
 from views.cli import serve
 from views.cli import usage as usage_commands
+from views.store import avatars
 
 
 def register(app: Flask) -> None:
@@ -54,6 +56,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage.bp)
     app.register_blueprint(usage_api.bp)
+    app.register_blueprint(publishers_api.bp)
+    app.register_blueprint(avatars.bp)
     gateway.init_app(app)
     app.register_blueprint(gateway_api.bp)
     lane.init_app(app)

@@ -31,7 +31,7 @@ ROOMS = {
     "admin",
 }
 # What is no room, because every room uses it or because it spans rooms.
-MODEL_HALLWAY = {"db", "errors", "settings", "jobs", "mail", "postgres", "demo"}
+MODEL_HALLWAY = {"db", "errors", "settings", "jobs", "mail", "postgres", "demo", "files"}
 VIEW_HALLWAY = {
     "api",
     "cli",
@@ -47,7 +47,7 @@ VIEW_HALLWAY = {
     "pages",
     "profile",
 }
-API_HALLWAY = {"body", "docs", "openapi"}
+API_HALLWAY = {"body", "docs", "openapi", "publishers"}
 CLI_HALLWAY = {"db", "demo", "serve", "supervisor", "web", "jobs"}
 TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile"}
 TOP = (

@@ -105,14 +105,14 @@ def test_what_is_unwise_in_public_is_warned_of_and_works() -> None:
 
 
 def test_the_example_names_every_setting_and_no_other() -> None:
-    named = re.findall(r"^# ([A-Z_]+)=", EXAMPLE, re.MULTILINE)
+    named = re.findall(r"^# ([A-Z0-9_]+)=", EXAMPLE, re.MULTILINE)
     assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
 
 
 def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    shown = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
+    shown = dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", EXAMPLE, re.MULTILINE))
     for name, field in Settings.model_fields.items():
         default = field.default
         if default in (None, "", frozenset()) or isinstance(default, SecretStr):
@@ -121,7 +121,7 @@ def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_every_line_of_the_example_is_accepted(tmp_path: Path) -> None:
-    lines = re.findall(r"^# ([A-Z_]+=.*)$", EXAMPLE, re.MULTILINE)
+    lines = re.findall(r"^# ([A-Z0-9_]+=.*)$", EXAMPLE, re.MULTILINE)
     taken = tmp_path / ".env"
     taken.write_text("\n".join(line for line in lines if not line.startswith(("STOA_PRICES_FILE", "OIDC_"))))
     assert load_settings(_env_file=taken).stoa_admins == {"ada@example.org", "grace@example.org"}

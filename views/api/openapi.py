@@ -140,8 +140,10 @@ def op(
     ok: tuple[int, str, Schema | None] = (200, "Done", None),
     errors: dict[int, tuple[str, Schema]] | None = None,
     kind: str = "application/json",
+    body_kind: str = "application/json",
 ) -> tuple[str, str, dict[str, Any]]:
-    """One operation. `auth` is none, key, cookie or both; `errors` maps a status to its words and shape."""
+    """One operation. `auth` is none, key, cookie or both; `errors` maps a status to its words and shape; `kind` and
+    `body_kind` are the media types of answer and body."""
     status, words, schema = ok
     responses: dict[str, Any] = {
         str(status): {"description": words, **({"content": {kind: {"schema": schema}}} if schema else {})}
@@ -169,7 +171,7 @@ def op(
     if parameters:
         operation["parameters"] = parameters
     if body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        operation["requestBody"] = {"required": True, "content": {body_kind: {"schema": body}}}
     return method, path, operation
 
 
@@ -196,7 +198,7 @@ def query(name: str, description: str, *, required: bool = True) -> dict[str, An
 @cache
 def operations() -> tuple[tuple[str, str, dict[str, Any]], ...]:
     """Every operation: method, path, what OpenAPI says of it."""
-    return (*_gateway(), *_runs(), *_usage(), *_accounts(), *_sign_in(), *_server())
+    return (*_gateway(), *_runs(), *_usage(), *_accounts(), *_sign_in(), *_publishers(), *_server())
 
 
 def _gateway() -> tuple[Any, ...]:
@@ -582,6 +584,131 @@ def _sign_in() -> tuple[Any, ...]:
     )
 
 
+def _publishers() -> tuple[Any, ...]:
+    signed_out: dict[int, tuple[str, Schema]] = {401: ("Not signed in", ERROR)}
+    access: dict[int, tuple[str, Schema]] = {
+        **signed_out,
+        403: ("A plain member of its organisation", ERROR),
+        404: ("No such publisher, or somebody else's", ERROR),
+    }
+    said = {
+        "email": maybe(text("Shown on its page", maxLength=254)),
+        "bio": maybe(text("Plain text", maxLength=1000)),
+        "avatar_url": maybe(text("An https:// address, or what POST /api/upload/avatar answered")),
+    }
+    row = record(
+        "id name verified created_by created_at updated_at ownershipType",
+        id=text(),
+        name=text(),
+        **said,
+        verified=flag("Set by the operators of this server"),
+        user_id=maybe(text("Its owner; null when an organisation owns it")),
+        org_id=maybe(text()),
+        created_by=text(),
+        created_at=moment(),
+        updated_at=moment(),
+        ownershipType=text(enum=["user", "organization"]),
+    )
+    counted = {
+        **row,
+        "properties": {**row["properties"], "agentCount": whole("Agents"), "organizationName": text()},
+    }
+    publisher_id = {"name": "publisherId", "in": "path", "required": True, "schema": text()}
+    return (
+        op(
+            "get",
+            "/api/publishers",
+            "Publishers",
+            "The publishers I may change",
+            auth="cookie",
+            description="My own, and those of organisations that I own or administer.",
+            ok=(200, "The publishers", many(counted)),
+            errors=signed_out,
+        ),
+        op(
+            "post",
+            "/api/publishers",
+            "Publishers",
+            "Make a publisher",
+            auth="cookie",
+            description="An avatar_url that no page could show is kept as null.",
+            body=record(
+                "id name",
+                id=text("3 to 30 of a-z, 0-9 and hyphens, none at the ends"),
+                name=text("2 to 50 characters"),
+                **said,
+                org_id=text("The organisation that shall own it; else you do"),
+            ),
+            ok=(201, "The publisher", counted),
+            errors={
+                **signed_out,
+                400: ("An id or name against the rules, or an id that is taken", ERROR),
+                403: ("A plain member of the organisation", ERROR),
+                404: ("No such organisation, or not yours", ERROR),
+            },
+        ),
+        op(
+            "get",
+            "/api/publishers/validate",
+            "Publishers",
+            "Whether an id can be taken",
+            parameters=[query("id", "The id")],
+            ok=(200, "Whether, and if not, why", record("valid", valid=flag(), error=maybe(text()))),
+            errors={400: ("No id given", record("valid error", valid=flag(), error=text()))},
+        ),
+        op(
+            "patch",
+            "/api/publishers/{publisherId}",
+            "Publishers",
+            "Edit a publisher",
+            auth="cookie",
+            description="Keys that are left out stay as they are; null empties.",
+            parameters=[publisher_id],
+            body=record("", name=text("2 to 50 characters"), **said),
+            ok=(200, "The publisher", counted),
+            errors={**access, 400: ("A value that cannot be used; details by key", DETAILS)},
+        ),
+        op(
+            "post",
+            "/api/publishers/{publisherId}/organization",
+            "Publishers",
+            "Give a publisher to an organisation",
+            auth="cookie",
+            parameters=[publisher_id],
+            body=record("org_id", org_id=text("An organisation that you own or administer")),
+            ok=(200, "The publisher", row),
+            errors={**access, 400: ("No organisation named, or it belongs to one already", ERROR)},
+        ),
+        op(
+            "delete",
+            "/api/publishers/{publisherId}/organization",
+            "Publishers",
+            "Take a publisher out of its organisation",
+            auth="cookie",
+            description="It belongs to who created it again.",
+            parameters=[publisher_id],
+            ok=(200, "The publisher", row),
+            errors={**access, 400: ("It belongs to no organisation", ERROR)},
+        ),
+        op(
+            "post",
+            "/api/upload/avatar",
+            "Publishers",
+            "Upload an avatar",
+            auth="cookie",
+            description="Redrawn as a WebP of 512 x 512 pixels without metadata, and kept under its SHA-256.",
+            body=record("avatar", avatar=text("A still JPEG, PNG or WebP, at most 5 MB", format="binary")),
+            body_kind="multipart/form-data",
+            ok=(200, "Its address", record("avatar_url", avatar_url=text())),
+            errors={
+                **signed_out,
+                400: ("No file, another type, more than 5 MB, or no whole still picture", ERROR),
+                503: ("The store of files does not answer", ERROR),
+            },
+        ),
+    )
+
+
 def _server() -> tuple[Any, ...]:
     return (
         op(
@@ -661,7 +788,8 @@ def _auth(operation: dict[str, Any]) -> str:
 
 def _fields(operation: dict[str, Any]) -> list[dict[str, Any]]:
     """The body's keys, one row each: name, type in words, whether required, what it is."""
-    schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    content: dict[str, Any] = operation.get("requestBody", {}).get("content", {})
+    schema: Schema = next((each["schema"] for each in content.values()), {})
     rows = []
     for variant in schema.get("oneOf", [schema]):
         for name, item in variant.get("properties", {}).items():

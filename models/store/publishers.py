@@ -1,0 +1,334 @@
+"""Publishers: the rules for their ids and names, who may change one, and whose it is (contract 2.7, 3.9)."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from models.accounts import User
+from models.accounts.signing_in import clean_email
+from models.db import Database
+from models.errors import Forbidden, Invalid, NotFound
+from models.orgs import Org, administers, membership
+from models.store import catalogue
+from models.store.pictures import ADDRESS
+from models.store.tables import Agent, AgentConfig, Publisher
+
+TAKEN = "This publisher ID is already taken"
+BIO_LENGTH = 1000
+EMAIL_LENGTH = 254
+URL_LENGTH = 2000
+RESERVED = frozenset({"new"})
+"""Ids that an address of ours would hide; they count as taken."""
+PAGE = 50
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a publisher says of itself, cleaned."""
+
+    name: str
+    email: str | None = None
+    bio: str | None = None
+    avatar_url: str | None = None
+
+
+@dataclass(frozen=True)
+class Managed:
+    """A publisher that somebody may change; `agents` are its distinct agent ids."""
+
+    publisher: Publisher
+    agents: int
+    organisation: str | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a publisher has in the store: agents, versions, completed runs of all time and of the last week."""
+
+    agents: int
+    versions: int
+    runs: int
+    weekly_runs: int
+
+
+# -- the rules (3.9) -----------------------------------------------------------------------------------------
+
+
+def wrong_id(text: str) -> str | None:
+    """The first rule of contract 3.9 that the id breaks, in its words; None when it breaks none."""
+    if not re.fullmatch(r"[a-z0-9-]+", text):
+        return "Publisher ID must contain only lowercase letters, numbers, and hyphens"
+    if len(text) < 3:
+        return "Publisher ID must be at least 3 characters long"
+    if len(text) > 30:
+        return "Publisher ID must be no more than 30 characters long"
+    if text.startswith("-") or text.endswith("-"):
+        return "Publisher ID cannot start or end with a hyphen"
+    return None
+
+
+def wrong_name(name: str) -> str | None:
+    """The first rule of contract 3.9 that the cleaned name breaks, in its words; None when it breaks none."""
+    if not any(letter.isprintable() and not letter.isspace() for letter in name):
+        return "Publisher name is required"
+    if len(name) < 2:
+        return "Publisher name must be at least 2 characters long"
+    if len(name) > 50:
+        return "Publisher name must be no more than 50 characters long"
+    return None
+
+
+def id_problem(database: Database, text: str) -> str | None:
+    """Why nobody can take this id: the rule it breaks, or that it is taken. None when it is free."""
+    return wrong_id(text) or (TAKEN if text in RESERVED or find(database, text) else None)
+
+
+def profile(
+    name: str, email: str | None = None, bio: str | None = None, avatar_url: str | None = None
+) -> Profile:
+    """The texts as they are kept: plain, trimmed, blank ones None. Raises Invalid (422) with a sentence per field.
+
+    An avatar is an `https://` address or a picture kept here.
+    """
+    known = lenient_profile(name, email, bio, None)
+    problems: dict[str, str] = {}
+    if known.email:
+        try:
+            clean_email(known.email)
+        except Invalid as error:
+            problems |= error.fields
+    avatar = line(avatar_url)
+    if avatar and not usable_avatar(avatar):
+        problems["avatar_url"] = "Give an address that starts with https://, or upload a picture."
+    if problems:
+        raise Invalid(next(iter(problems.values())), fields=problems)
+    return Profile(known.name, known.email, known.bio, avatar)
+
+
+def lenient_profile(
+    name: str, email: str | None = None, bio: str | None = None, avatar_url: str | None = None
+) -> Profile:
+    """As `profile`, but as the contract's POST wants it: the format of e-mail and address is not judged. An avatar
+    that no page could show (`javascript:`, `data:`, `http:` …) becomes None. Raises Invalid (400)."""
+    shown = line(name) or ""
+    problem = wrong_name(shown)
+    if problem:
+        raise Invalid(problem, fields={"name": problem}, status=400)
+    mail, about, avatar = line(email), plain(bio), line(avatar_url)
+    for field, text, limit in (("email", mail, EMAIL_LENGTH), ("bio", about, BIO_LENGTH)):
+        if text and len(text) > limit:
+            words = f"Use at most {limit:,} characters."
+            raise Invalid(
+                f"The {'e-mail address' if field == 'email' else field} is too long. {words}",
+                fields={field: words},
+                status=400,
+            )
+    return Profile(shown, mail, about, avatar if avatar and usable_avatar(avatar) else None)
+
+
+def plain(text: str | None) -> str | None:
+    """Text without control characters and what turns its direction; line breaks stay. Blank text is None."""
+    unbroken = re.sub(r"\r\n?|[\u2028\u2029]", "\n", text or "").replace("\t", " ")
+    kept = "".join(each for each in unbroken if each == "\n" or _is_plain(each))
+    return unicodedata.normalize("NFC", kept).strip() or None
+
+
+def line(text: str | None) -> str | None:
+    """As `plain`, on one line."""
+    return re.sub(r"\s+", " ", plain(text) or "") or None
+
+
+def usable_avatar(address: str) -> bool:
+    """Whether a page may show this as a picture: one kept here, or an `https://` address without a password."""
+    if ADDRESS.fullmatch(address):
+        return True
+    if len(address) > URL_LENGTH or not address.isascii() or re.search(r"[\s\\\"'<>]", address):
+        return False
+    try:
+        parts = urlsplit(address)
+        return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        return False
+
+
+def _is_plain(letter: str) -> bool:
+    # joiners make letters of many scripts, and families of emoji
+    return letter in "\u200c\u200d" or not unicodedata.category(letter).startswith("C")
+
+
+# -- finding them --------------------------------------------------------------------------------------------
+
+
+def find(database: Database, publisher_id: str) -> Publisher | None:
+    """The publisher, for anybody."""
+    return None if wrong_id(publisher_id) else database.get(Publisher, publisher_id)
+
+
+def accessible(database: Database, user: User, publisher_id: str, *, lock: bool = False) -> Publisher:
+    """The publisher, for those who may change it: its personal owner, or an owner or admin of its organisation.
+
+    `lock` holds its row until the transaction ends. Raises Forbidden for plain members of that organisation and
+    NotFound for everybody else (contract 2.7).
+    """
+    wanted = select(Publisher).where(Publisher.id == publisher_id)
+    if lock:
+        wanted = wanted.with_for_update().execution_options(populate_existing=True)
+    found = None if wrong_id(publisher_id) else database.scalars(wanted).one_or_none()
+    if found is None:
+        raise NotFound("Publisher not found")
+    if found.org_id is None:
+        if found.user_id != user.id:
+            raise NotFound("Publisher not found")
+        return found
+    member = membership(database, user.id, found.org_id)
+    if member is None:
+        raise NotFound("Publisher not found")
+    if member.role not in ("owner", "admin"):
+        raise Forbidden("Insufficient permissions")
+    return found
+
+
+def managed(database: Database, user: User) -> list[Managed]:
+    """The publishers that the user owns or whose organisation they own or administer, oldest first."""
+    count = select(func.count(AgentConfig.id.distinct())).where(AgentConfig.publisher_id == Publisher.id)
+    rows = database.execute(
+        select(Publisher, count.scalar_subquery(), Org.name)
+        .outerjoin(Org, Org.id == Publisher.org_id)
+        .where((Publisher.user_id == user.id) | Publisher.org_id.in_(administers(user.id)))
+        .order_by(Publisher.created_at, Publisher.id)
+    )
+    return [Managed(*row) for row in rows]
+
+
+def count_agents(database: Database, publisher_id: str) -> int:
+    """How many distinct agent ids it has published."""
+    wanted = select(func.count(AgentConfig.id.distinct())).where(AgentConfig.publisher_id == publisher_id)
+    return database.execute(wanted).scalar_one()
+
+
+def figures(database: Database, publisher_id: str) -> Figures:
+    """What the publisher has in the store, in one statement."""
+    sums = [func.coalesce(func.sum(each), 0) for each in (Agent.versions, Agent.runs, Agent.weekly_runs)]
+    row = database.execute(select(func.count(), *sums).where(Agent.publisher_id == publisher_id)).one()
+    return Figures(*(int(each) for each in row))
+
+
+def agents(database: Database, publisher_id: str, after: str | None = None) -> tuple[list[Agent], str | None]:
+    """A page of the publisher's agents by id, and the id after which the next page begins (None: no more)."""
+    wanted = select(Agent).where(Agent.publisher_id == publisher_id).order_by(Agent.id).limit(PAGE + 1)
+    if after:
+        wanted = wanted.where(Agent.id > after)
+    rows = list(database.scalars(wanted))
+    return rows[:PAGE], rows[PAGE - 1].id if len(rows) > PAGE else None
+
+
+def organisations(database: Database, user: User) -> list[Org]:
+    """The organisations that the user owns or administers, by name: those whose publishers they manage."""
+    return list(
+        database.scalars(select(Org).where(Org.id.in_(administers(user.id))).order_by(Org.name, Org.id))
+    )
+
+
+# -- changing them -------------------------------------------------------------------------------------------
+
+
+def create(
+    database: Database, user: User, publisher_id: str, said: Profile, org_id: str | None = None
+) -> Publisher:
+    """Make a publisher of the user's own, or of an organisation that they own or administer. Flushes.
+
+    Raises, in the contract's order, Invalid (400) for the id, NotFound or Forbidden for the organisation, and Invalid
+    (400) when the id is taken, also by somebody who takes it at this moment.
+    """
+    problem = wrong_id(publisher_id)
+    if problem:
+        raise Invalid(problem, fields={"id": problem}, status=400)
+    if org_id:
+        member = membership(database, user.id, org_id)
+        if member is None:
+            raise NotFound("Organization not found")
+        if member.role not in ("owner", "admin"):
+            raise Forbidden("Insufficient permissions")
+    made = None
+    if publisher_id not in RESERVED:
+        made = database.scalars(
+            insert(Publisher)
+            .values(
+                id=publisher_id,
+                name=said.name,
+                email=said.email,
+                bio=said.bio,
+                avatar_url=said.avatar_url,
+                user_id=None if org_id else user.id,
+                org_id=org_id or None,
+                created_by=user.id,
+            )
+            .on_conflict_do_nothing(index_elements=[Publisher.id])
+            .returning(Publisher)
+        ).one_or_none()
+    if made is None:
+        raise Invalid(TAKEN, fields={"id": TAKEN}, status=400)
+    return made
+
+
+def edit(database: Database, publisher: Publisher, said: Profile) -> None:
+    """Let the publisher say this of itself; its agents are found by a new name at once. Flushes."""
+    renamed = publisher.name != said.name
+    publisher.name, publisher.email = said.name, said.email
+    publisher.bio, publisher.avatar_url = said.bio, said.avatar_url
+    database.flush()
+    if renamed:
+        catalogue.refresh(database, publisher.id)
+
+
+def link(database: Database, user: User, publisher_id: str, org_id: str) -> Publisher:
+    """Give a personal publisher to an organisation (contract 2.7). Locks its row, flushes.
+
+    Raises NotFound and Forbidden as `accessible` does, Forbidden when the user neither owns nor administers the
+    organisation, Invalid (400) when it already belongs to one.
+    """
+    publisher = accessible(database, user, publisher_id, lock=True)
+    member = membership(database, user.id, org_id)
+    if member is None or member.role not in ("owner", "admin"):
+        raise Forbidden("Insufficient permissions for target organization")
+    if publisher.org_id is not None:
+        raise Invalid("Publisher is already linked to an organization", status=400)
+    if publisher.user_id is None:
+        raise Invalid("Publisher must be user-owned to link to organization", status=400)
+    publisher.user_id, publisher.org_id = None, org_id
+    database.flush()
+    return publisher
+
+
+def unlink(database: Database, user: User, publisher_id: str) -> Publisher:
+    """Give an organisation's publisher back to who created it (contract 2.7). Locks its row, flushes.
+
+    Raises NotFound and Forbidden as `accessible` does, Invalid (400) when it belongs to no organisation.
+    """
+    publisher = accessible(database, user, publisher_id, lock=True)
+    if publisher.org_id is None:
+        raise Invalid("Publisher is not linked to an organization", status=400)
+    publisher.user_id, publisher.org_id = publisher.created_by, None
+    database.flush()
+    return publisher
+
+
+def verify(database: Database, publisher_id: str, verified: bool = True) -> bool:
+    """Give the publisher the verified mark, or take it; whether that changed anything. Flushes. Raises NotFound."""
+    publisher = find(database, publisher_id)
+    if publisher is None:
+        raise NotFound(f"There is no publisher {publisher_id}.")
+    changed = publisher.verified != verified
+    publisher.verified = verified
+    database.flush()
+    return changed
+
+
+def facts(publisher: Publisher) -> dict[str, str | bool | None]:
+    """What the audit log keeps of a publisher before and after a change."""
+    names = ("name", "email", "bio", "avatar_url", "verified", "user_id", "org_id")
+    return {name: getattr(publisher, name) for name in names}

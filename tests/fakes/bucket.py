@@ -1,0 +1,68 @@
+"""A bucket: just enough of S3 to keep and give objects by path, on loopback, so that the real client speaks to it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+class Bucket(ThreadingHTTPServer):
+    """`objects` by path; `broken` answers every request with 503; `asked` are the request lines."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Door)
+        self.objects: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.signed: list[str] = []
+        self.broken = False
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Door(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Bucket
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if not self._refused():
+            self.server.objects[self.path] = content
+            self._answer(200)
+
+    def do_GET(self) -> None:
+        if not self._refused():
+            found = self.server.objects.get(self.path)
+            self._answer(404 if found is None else 200, found or b"")
+
+    def _refused(self) -> bool:
+        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.signed.append(self.headers.get("Authorization", ""))
+        if self.server.broken:
+            self._answer(503)
+        return self.server.broken
+
+    def _answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("ETag", '"etag"')
+        self.send_header("Last-Modified", "Fri, 20 Nov 2026 12:00:00 GMT")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def bucket() -> Iterator[Bucket]:
+    server = Bucket()
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

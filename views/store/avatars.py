@@ -1,0 +1,31 @@
+"""`/uploads/avatars/…`: the pictures kept here, to be cached for good."""
+
+from flask import Blueprint, Response, request
+
+from models.errors import NotFound
+from models.files import files
+from models.store import pictures
+from views.guards import settings
+
+bp = Blueprint("avatars", __name__)
+
+YEAR = 365 * 86_400
+
+
+@bp.get("/uploads/avatars/<name>")
+def avatar(name: str) -> Response:
+    """A picture by its SHA-256. It never changes, so that browsers may keep it; nothing in it can run."""
+    if not pictures.ADDRESS.fullmatch(request.path):
+        raise NotFound("There is no such picture.")
+    if name.removesuffix(".webp") in request.if_none_match:
+        response = Response(status=304)
+    else:
+        picture = files(settings()).read(f"{pictures.FOLDER}/{name}")
+        if picture is None:
+            raise NotFound("There is no such picture.")
+        response = Response(picture, mimetype="image/webp")
+    response.set_etag(name.removesuffix(".webp"))
+    response.headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return response
