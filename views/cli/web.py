@@ -20,7 +20,7 @@ GIVE_BACK_SECONDS = 30
 
 def give_back() -> None:
     """Return free memory to the system. glibc by itself returns only the end of its heap, so that what 500 streams at
-    once needed would stay with the worker; 0.1 to 3 ms. Elsewhere nothing is done."""
+    once needed would stay with the worker; 0.1 to 6 ms. Elsewhere nothing is done."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
