@@ -118,6 +118,9 @@ def test_it_recovers_from_kills_of_each_part(data_dir: Path, port: int) -> None:
     _eventually_answers(port)
     first.kill()
     again = Server(data_dir, port)
+    again.wait_for("Starting 1 web workers")
+    os.kill(int((data_dir / "postgres/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    again.wait_for("PostgreSQL was killed; starting it again")
     again.wait_for("Stoa is ready")
     first.reader.join()
     assert _status(port) < 500

@@ -87,13 +87,17 @@ def _serve(settings: Settings, record: Record) -> None:
         web, jobs = supervisor.children
         say(f"Starting {settings.stoa_workers} web workers")
         supervisor.start(web)
+        chores = _chores(settings)
         try:
-            if _wait_until_ready(supervisor, listeners[0]):
+            if _wait_until_ready(supervisor, listeners[0], chores):
                 # After the web workers, so that the three do not load the same code at once.
                 say("Starting the job worker")
                 supervisor.start(jobs)
-                _welcome(settings)
-                supervisor.watch(*_chores(settings))
+                try:
+                    _welcome(settings)
+                except OperationalError:
+                    db.session.rollback()  # PostgreSQL was killed just now; `flask accounts link` gives a link later
+                supervisor.watch(*chores)
         finally:
             say("Stopping")
             for listener in listeners:
@@ -233,8 +237,11 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _wait_until_ready(supervisor: Supervisor, listener: socket.socket) -> bool:
-    """True once the web server answers; False when a signal asked to stop before that."""
+def _wait_until_ready(
+    supervisor: Supervisor, listener: socket.socket, chores: list[Callable[[], None]]
+) -> bool:
+    """True once the web server answers; False when a signal asked to stop before that. The chores are done meanwhile:
+    it cannot answer when PostgreSQL was killed."""
     began = time.monotonic()
     web = supervisor.children[0]
     while not supervisor.asked:
@@ -246,6 +253,8 @@ def _wait_until_ready(supervisor: Supervisor, listener: socket.socket) -> bool:
             return True
         if time.monotonic() - began > READY_WITHIN:
             raise click.ClickException(f"The web server gave no answer within {READY_WITHIN:.0f} seconds.")
+        for chore in chores:
+            chore()
         time.sleep(0.1)
     return False
 
