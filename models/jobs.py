@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import procrastinate
@@ -135,6 +135,19 @@ def sweep_credit(timestamp: int) -> None:
 
     with transaction() as session:
         sweep(session, now=now())
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="store.slide", queueing_lock="store.slide", retry=Backoff())
+def slide_store(timestamp: int) -> None:
+    """Let the week of the store's figures move on, in steps of a day when it has been long."""
+    from models.store import counting
+
+    moment = now()
+    since = None
+    while since is None or since < moment - timedelta(days=7):
+        with transaction() as session:
+            since = counting.slide(session, moment)
 
 
 @queue.periodic(cron="17 3 * * *")

@@ -29,6 +29,7 @@ from views.cli import billing as billing_commands
 from views.cli import demo as demo_commands
 from views.cli import gateway as gateway_commands
 from views.cli import serve
+from views.cli import store as store_commands
 from views.cli import usage as usage_commands
 from views.store import avatars
 
@@ -46,6 +47,7 @@ def register(app: Flask) -> None:
     billing_commands.init_app(app)
     gateway_commands.init_app(app)
     usage_commands.init_app(app)
+    store_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)

@@ -83,7 +83,11 @@ class AgentConfig(Base):
 
 
 class _Figures:
-    """What is counted of an agent, and of each version of it. `durations` counts completed runs by bucket."""
+    """What is counted of an agent, and of each version of it (`migrations/sql/store_0010.sql` keeps it).
+
+    Completed runs alone make `runs`, `credits`, `weekly_*`, `unique_users`, `durations` and `last_used`; what failed
+    and cancelled runs were billed counts in no figure. An agent's runs of versions that nobody published count for it.
+    """
 
     runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
     failed: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
@@ -174,7 +178,8 @@ class AgentVersion(_Figures, Base):
 
 class AgentRunBill(Base):
     """What a finished run of an agent of the store counts for, as its figures were last told. `credits` is the sum of
-    what its calls were billed; the client's own totals stay on `agent_run`."""
+    what its calls were billed; the client's own totals stay on `agent_run`. It goes with its run, by a trigger that
+    subtracts all runs of one deletion at once."""
 
     __tablename__ = "agent_run_bill"
     __table_args__ = (
@@ -182,7 +187,10 @@ class AgentRunBill(Base):
         Index("idx_agent_run_bill_created", "created_at"),
     )
 
-    run_id: Mapped[str] = mapped_column(ForeignKey("agent_run.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(
+        ForeignKey("agent_run.id", ondelete="NO ACTION", deferrable=True, initially="DEFERRED"),
+        primary_key=True,
+    )
     publisher_id: Mapped[str]
     agent_id: Mapped[str]
     version: Mapped[str]
@@ -194,7 +202,7 @@ class AgentRunBill(Base):
 
 
 class AgentDay(Base):
-    """The runs of an agent created on one UTC day, by version."""
+    """The runs of an agent created on one UTC day, by version. `credits` are those of completed runs."""
 
     __tablename__ = "agent_day"
 

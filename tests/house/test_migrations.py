@@ -61,7 +61,7 @@ def left(engine: Engine) -> set[str]:
             text(
                 "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
                 " UNION SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace"
-                " UNION SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+                " UNION SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prokind <> 'a'"
                 " UNION SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
             )
         )
@@ -78,7 +78,7 @@ def shape(engine: Engine) -> list[tuple[str, ...]]:
         "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
         "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE connamespace = 'public'::regnamespace",
-        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prokind <> 'a'",
         "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
     )
     with engine.connect() as connection:

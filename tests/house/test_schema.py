@@ -637,7 +637,7 @@ OWN = {
         """,
         """
         primary key (run_id)
-        run_id -> agent_run cascade
+        run_id -> agent_run no action
         """,
         {
             "idx_agent_run_bill_agent": "btree (publisher_id, agent_id, created_at)",
@@ -906,7 +906,7 @@ def read_table(connection: Connection, name: str) -> Table:
             " ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY (conkey)"
             "       ORDER BY attname) AS columns"
             " FROM pg_constraint LEFT JOIN pg_class target ON target.oid = confrelid"
-            " WHERE conrelid = CAST(:table AS regclass) AND contype <> 'n'"
+            " WHERE conrelid = CAST(:table AS regclass) AND contype NOT IN ('n', 't')"
         ),
         known,
     )

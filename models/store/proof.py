@@ -1,0 +1,197 @@
+"""The proof of the store: every figure that is kept, beside what a query over the runs and their calls gives."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from models.db import Database
+from models.store import counting
+from models.store.statistics import EDGES_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One row of figures that is not what the runs say. `subject` is a run, a version, a day or a user of the agent."""
+
+    publisher_id: str
+    agent_id: str
+    subject: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One kind of figures and all that differs in it."""
+
+    name: str
+    differences: list[Difference]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The result of `prove`. `runs` are those that count."""
+
+    checks: list[Check]
+    agents: int
+    versions: int
+    runs: int
+
+    @property
+    def differences(self) -> list[Difference]:
+        """All that differs."""
+        return [difference for check in self.checks for difference in check.differences]
+
+
+_WEEKLY = "status = 'completed' AND created_at >= (SELECT since FROM store_window)"
+_EDGES = ",".join(map(str, EDGES_MS))
+_HISTOGRAM = (
+    "ARRAY["
+    + ",".join(
+        f"count(*) FILTER (WHERE status = 'completed' AND bucket = {index})"
+        for index in range(len(EDGES_MS) + 1)
+    )
+    + "]"
+)
+_FIGURES = (
+    "runs",
+    "failed",
+    "cancelled",
+    "credits",
+    "weekly_runs",
+    "weekly_credits",
+    "unique_users",
+    "durations",
+    "last_used",
+)
+_SUMS = f"""
+    count(*) FILTER (WHERE status = 'completed') AS runs,
+    count(*) FILTER (WHERE status = 'failed') AS failed,
+    count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
+    coalesce(sum(credits) FILTER (WHERE status = 'completed'), 0)::bigint AS credits,
+    count(*) FILTER (WHERE {_WEEKLY}) AS weekly_runs,
+    coalesce(sum(credits) FILTER (WHERE {_WEEKLY}), 0)::bigint AS weekly_credits,
+    count(DISTINCT user_id) FILTER (WHERE status = 'completed') AS unique_users,
+    {_HISTOGRAM} AS durations,
+    max(created_at) FILTER (WHERE status = 'completed') AS last_used
+"""
+
+_RUNS = f"""
+    billed AS (
+        SELECT c.run_id, sum(c.credits)::bigint AS credits
+        FROM gateway_call c LEFT JOIN message m ON m.id = c.message_id
+        WHERE c.state = 'settled' AND c.run_id IS NOT NULL AND NOT coalesce(m.byok, false)
+        GROUP BY 1
+    ),
+    facts AS (
+        SELECT r.id AS run_id, r.publisher_id, r.agent_name AS agent_id, r.agent_version AS version, r.user_id,
+            r.status::text AS status, coalesce(b.credits, 0) AS credits,
+            greatest(coalesce(r.duration_ms, 0), 0)::bigint AS duration_ms, r.created_at
+        FROM agent_run r
+        JOIN agent a ON a.publisher_id = r.publisher_id AND a.id = r.agent_name
+        LEFT JOIN billed b ON b.run_id = r.id
+        WHERE r.status <> 'running' AND r.agent_id <> 'test-agent'
+    ),
+    runs AS (
+        SELECT *, width_bucket(duration_ms, ARRAY[{_EDGES}]::bigint[]) AS bucket FROM facts
+    )
+"""  # noqa: S608 - constants
+
+_NO_FIGURES = "ROW(0, 0, 0, 0, 0, 0, 0, array_fill(0::bigint, ARRAY[16]), NULL::timestamptz)"
+
+
+def _figures(table: str, keys: str, id: str, subject: str) -> str:
+    """Figures of `table` that are not the sums of its runs. Where nothing ran, nothing may be counted."""
+    counted = ", ".join(f"s.{figure}" for figure in _FIGURES)
+    kept = ", ".join(f"k.{figure}" for figure in _FIGURES)
+    same = " AND ".join(f"s.{key} = k.{key if key != 'agent_id' else id}" for key in keys.split(", "))
+    told = f"CASE WHEN s.publisher_id IS NULL THEN {_NO_FIGURES} ELSE ROW({counted}) END"
+    return f"""
+        WITH {_RUNS}, sums AS (SELECT {keys}, {_SUMS} FROM runs GROUP BY {keys})
+        SELECT k.publisher_id, k.{id}, {subject}, ({told})::text, ROW({kept})::text
+        FROM {table} k LEFT JOIN sums s ON {same}
+        WHERE ({told})::text <> ROW({kept})::text
+        ORDER BY 1, 2, 3
+    """  # noqa: S608 - constants
+
+
+def _rows(table: str, keys: str, measures: str, sums: str, subject: str, runs: str = "runs") -> str:
+    """Rows of `table` that are not those of a query, on either side."""
+    counted = ", ".join(f"s.{measure}" for measure in measures.split(", "))
+    kept = ", ".join(f"k.{measure}" for measure in measures.split(", "))
+    return f"""
+        WITH {_RUNS}, sums AS (SELECT {keys}, {sums} FROM {runs})
+        SELECT coalesce(s.publisher_id, k.publisher_id), coalesce(s.agent_id, k.agent_id), {subject},
+            CASE WHEN s.present THEN ROW({counted})::text ELSE 'none' END,
+            CASE WHEN k.present THEN ROW({kept})::text ELSE 'none' END
+        FROM sums s FULL JOIN (SELECT *, true AS present FROM {table}) k USING ({keys})
+        WHERE s.present IS NULL OR k.present IS NULL OR ROW({counted}) IS DISTINCT FROM ROW({kept})
+        ORDER BY 1, 2, 3
+    """  # noqa: S608 - constants
+
+
+_CHECKS = {
+    "a run counts for what it is and its calls were billed": _rows(
+        "agent_run_bill",
+        "run_id",
+        "publisher_id, agent_id, version, user_id, status, credits, duration_ms, created_at",
+        "publisher_id, agent_id, version, user_id, status, credits, duration_ms, created_at, true AS present",
+        "'run ' || run_id",
+    ),
+    "an agent's figures are those of its runs": _figures("agent", "publisher_id, agent_id", "id", "'agent'"),
+    "a version's figures are those of its runs": _figures(
+        "agent_version", "publisher_id, agent_id, version", "agent_id", "'version ' || k.version"
+    ),
+    "a day's figures are those of its runs": _rows(
+        "agent_day",
+        "publisher_id, agent_id, day, version",
+        "runs, failed, cancelled, credits",
+        "count(*) FILTER (WHERE status = 'completed') AS runs, count(*) FILTER (WHERE status = 'failed') AS failed,"
+        " count(*) FILTER (WHERE status = 'cancelled') AS cancelled,"
+        " coalesce(sum(credits) FILTER (WHERE status = 'completed'), 0)::bigint AS credits, true AS present",
+        "concat('day ', day, ' of ', version)",
+        "(SELECT *, (created_at AT TIME ZONE 'UTC')::date AS day FROM runs) AS dated GROUP BY 1, 2, 3, 4",
+    ),
+    "a user's runs are those that completed": _rows(
+        "agent_user",
+        "publisher_id, agent_id, version, user_id",
+        "runs",
+        "count(*) AS runs, true AS present",
+        "concat('user ', user_id, ' of ', coalesce(nullif(version, ''), 'all versions'))",
+        "(SELECT r.publisher_id, r.agent_id, v.version, r.user_id FROM runs r,"
+        " LATERAL (VALUES (r.version), ('')) AS v (version)"
+        " WHERE r.status = 'completed' AND r.user_id IS NOT NULL) AS used GROUP BY 1, 2, 3, 4",
+    ),
+}
+
+
+def prove(database: Database) -> Proof:
+    """Compare every figure with a query over the rows, all in one picture of the database.
+
+    On a connection of its own, REPEATABLE READ and read only: it sees what is committed, takes no lock, and traffic
+    goes on meanwhile. Takes as long as reading the runs of the store and all calls five times.
+    """
+    with database.get_bind().engine.connect() as connection, connection.begin():
+        for setting in (
+            "TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            "LOCAL statement_timeout = 0",
+            "LOCAL work_mem = '64MB'",
+        ):
+            connection.execute(text(f"SET {setting}"))
+        checks = [
+            Check(name, [Difference(*map(str, row)) for row in connection.execute(text(statement))])
+            for name, statement in _CHECKS.items()
+        ]
+        agents, versions, runs = connection.execute(
+            text(
+                "SELECT (SELECT count(*) FROM agent), (SELECT count(*) FROM agent_version),"
+                " (SELECT count(*) FROM agent_run_bill)"
+            )
+        ).one()
+    return Proof(checks, agents, versions, runs)
+
+
+def repair(database: Database, publisher_id: str, agent_id: str) -> None:
+    """Tell an agent's figures anew, however long it takes; commit after it."""
+    database.execute(text("SET LOCAL statement_timeout = 0"))
+    counting.recount(database, publisher_id, agent_id)

@@ -1,0 +1,3 @@
+from tests.billing.conftest import gate
+
+__all__ = ["gate"]

@@ -1,0 +1,346 @@
+"""Figures of agents: what each end of a run, each bill, each correction and each deletion does to them."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+from models import billing
+from models.accounts import User
+from models.runs import recording
+from models.store import AgentRunBill, Publisher, counting, statistics
+from tests import factories
+from tests.billing.stage import Payer, admit, call, give, payer
+from tests.factories import Person
+from tests.store.ledger import NOW, assert_proved, figures, finish, start, week_from
+
+
+@pytest.fixture
+def acme_publisher(session: Session) -> Publisher:
+    """`acme/reviewer@1.0.0` and `@1.1.0`, and a week that began six days before NOW."""
+    owner = factories.user(session, "owner")
+    made = factories.publisher(session, owner, "acme")
+    factories.agent(session, made, "reviewer", "1.0.0")
+    factories.agent_version(session, made, "reviewer", "1.1.0")
+    week_from(session, NOW - timedelta(days=6))
+    return made
+
+
+@pytest.fixture
+def rich(session: Session) -> Payer:
+    """Somebody with credit, and a key."""
+    who = payer(session, "rich")
+    give(session, who.account, 100_000)
+    return who
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_a_run_counts_when_it_ends_with_what_its_calls_were_billed(
+    session: Session, gate: Engine, rich: Payer
+) -> None:
+    run = start(session, rich.id)
+    spend(gate, rich, run, 7)
+    spend(gate, rich, run, 5)
+    assert figures(session).runs == 0
+    finish(session, run, seconds=3)
+    agent = figures(session)
+    assert (agent.runs, agent.credits, agent.weekly_runs, agent.weekly_credits) == (1, 12, 1, 12)
+    assert (agent.unique_users, agent.last_used, agent.failed) == (1, NOW, 0)
+    assert agent.durations[4] == sum(agent.durations) == 1
+    assert figures(session, "1.0.0").credits == 12
+    assert figures(session, "1.1.0").runs == 0
+    assert_proved(session)
+
+
+def spend(gate: Engine, who: Payer, run: str, credits: int, **facts: object) -> None:
+    """A whole call of a running run."""
+    admission = admit(gate, who, hold=0, run_id=run)
+    assert admission.outcome == "admitted", admission
+    billing.settle(gate, admission, call(credits, **facts), now=NOW)
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_what_the_client_claims_counts_nowhere(
+    app: Flask, session: Session, gate: Engine, rich: Payer
+) -> None:
+    run = start(session, rich.id, created_at=NOW)
+    spend(gate, rich, run, 4)
+    with app.app_context():
+        from models.db import db
+
+        assert recording.finish(
+            rich.id,
+            run,
+            status="completed",
+            total_steps=3,
+            direct_credits=Decimal(900),
+            total_credits=Decimal(1000),
+        )
+        db.session.commit()
+    assert figures(session).credits == 4
+    assert_proved(session)
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_the_api_counts_and_a_retry_changes_nothing(session: Session, alice: Person) -> None:
+    started = alice.browser.post(
+        "/api/v1/agent-runs",
+        json={"action": "START", "agentId": "acme/reviewer@1.1.0"},
+        headers=alice.headers,
+    )
+    asked = {
+        "action": "FINISH",
+        "runId": started.get_json()["runId"],
+        "status": "completed",
+        "totalSteps": 1,
+        "directCredits": 3,
+        "totalCredits": 3,
+        "steps": [{"stepNumber": 1}],
+    }
+    for _ in range(3):
+        assert alice.browser.post("/api/v1/agent-runs", json=asked, headers=alice.headers).status_code == 200
+    assert (figures(session).runs, figures(session, "1.1.0").runs) == (1, 1)
+    assert_proved(session)
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_a_settlement_after_the_finish_is_counted(session: Session, gate: Engine, rich: Payer) -> None:
+    run = start(session, rich.id)
+    late = admit(gate, rich, hold=5, run_id=run)
+    finish(session, run)
+    assert figures(session).credits == 0
+    billing.settle(gate, late, call(9), now=NOW)
+    assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").credits) == (1, 9, 9)
+    billing.settle(gate, late, call(9), now=NOW)
+    assert figures(session).credits == 9
+    assert_proved(session)
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_calls_paid_with_a_key_of_ones_own_and_failed_calls_cost_nothing(
+    session: Session, gate: Engine, rich: Payer
+) -> None:
+    run = start(session, rich.id)
+    spend(gate, rich, run, 50, byok=True)
+    failed = admit(gate, rich, hold=5, run_id=run)
+    billing.fail(
+        gate,
+        failed,
+        billing.Failure(requested_model="north/large", latency_ms=5, error="gone", started_at=NOW),
+        now=NOW,
+    )
+    finish(session, run)
+    late = start(session, rich.id)
+    own = admit(gate, rich, hold=5, run_id=late)
+    finish(session, late)
+    billing.settle(gate, own, call(50, byok=True), now=NOW)
+    assert (figures(session).runs, figures(session).credits) == (2, 0)
+    assert_proved(session)
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_corrections_move_a_run_to_and_fro(session: Session, gate: Engine, rich: Payer) -> None:
+    run = start(session, rich.id)
+    spend(gate, rich, run, 3)
+    for status, expected in (
+        ("completed", (1, 0, 0, 3, 1, NOW)),
+        ("failed", (0, 1, 0, 0, 0, None)),
+        ("cancelled", (0, 0, 1, 0, 0, None)),
+        ("completed", (1, 0, 0, 3, 1, NOW)),
+        ("running", (0, 0, 0, 0, 0, None)),
+        ("completed", (1, 0, 0, 3, 1, NOW)),
+    ):
+        finish(session, run, status)
+        for each in (figures(session), figures(session, "1.0.0")):
+            found = (each.runs, each.failed, each.cancelled, each.credits, each.unique_users, each.last_used)
+            assert found == expected, status
+        assert_proved(session)
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_what_is_not_a_run_of_a_published_agent_counts_nowhere(session: Session, rich: Payer) -> None:
+    for agent in ("test-agent", "reviewer", "acme/nobody@1.0.0", "other/reviewer@1.0.0"):
+        finish(session, start(session, rich.id, agent))
+    assert session.query(AgentRunBill).count() == 0
+    assert figures(session).runs == 0
+    finish(session, start(session, rich.id, "acme/reviewer@9.9.9"))
+    assert figures(session).runs == 1  # a version that nobody published counts for its agent
+    assert_proved(session)
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_deleting_a_run_or_its_user_subtracts(session: Session, rich: Payer, alice: Person) -> None:
+    for days, version in ((3, "1.0.0"), (2, "1.0.0"), (1, "1.1.0")):
+        finish(
+            session,
+            start(session, rich.id, f"acme/reviewer@{version}", created_at=NOW - timedelta(days=days)),
+        )
+    latest = start(session, alice.id, created_at=NOW)
+    finish(session, latest)
+    assert (figures(session).unique_users, figures(session).last_used) == (2, NOW)
+    session.execute(text("DELETE FROM agent_run WHERE id = :id"), {"id": latest})
+    session.commit()
+    agent = figures(session)
+    assert (agent.runs, agent.unique_users, agent.last_used) == (3, 1, NOW - timedelta(days=1))
+    assert figures(session, "1.0.0").last_used == NOW - timedelta(days=2)
+    assert_proved(session)
+    session.delete(session.get_one(User, rich.id))
+    session.commit()
+    agent = figures(session)
+    assert (agent.runs, agent.weekly_runs, agent.unique_users, agent.last_used) == (0, 0, 0, None)
+    assert_proved(session)
+
+
+def test_an_agent_that_enters_the_store_brings_its_runs(session: Session, gate: Engine, rich: Payer) -> None:
+    run = start(session, rich.id)
+    spend(gate, rich, run, 6)
+    finish(session, run)
+    made = factories.publisher(session, factories.user(session, "owner"), "acme")
+    factories.agent(session, made, "reviewer", "1.0.0")
+    assert figures(session).runs == 0
+    week_from(session, NOW - timedelta(days=6))
+    counting.enter(session, "acme", ["reviewer", "nobody"])
+    counting.recount(session, "acme", "reviewer")
+    session.commit()
+    assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").weekly_credits) == (
+        1,
+        6,
+        6,
+    )
+    assert_proved(session)
+
+
+def test_a_version_that_ran_before_it_was_published(
+    session: Session, rich: Payer, acme_publisher: Publisher
+) -> None:
+    finish(session, start(session, rich.id, "acme/reviewer@2.0.0"))
+    counting.enter(session, "acme", ["reviewer"])
+    factories.agent_version(session, acme_publisher, "reviewer", "2.0.0")
+    counting.recount(session, "acme", "reviewer")
+    session.commit()
+    assert (figures(session).runs, figures(session, "2.0.0").runs) == (1, 1)
+    assert_proved(session)
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_the_week_moves_on(session: Session, gate: Engine, rich: Payer) -> None:
+    ages = (timedelta(days=5), timedelta(days=2), timedelta(0))
+    for age, credits in zip(ages, (1, 2, 4), strict=True):
+        run = start(session, rich.id, created_at=NOW - age)
+        spend(gate, rich, run, credits)
+        finish(session, run)
+    assert (figures(session).weekly_runs, figures(session).weekly_credits) == (3, 7)
+    for later, weekly in (
+        (timedelta(0), 7),
+        (timedelta(days=3), 6),
+        (timedelta(days=30), 0),
+        (timedelta(0), 0),
+    ):
+        slide_to(session, later)
+        assert figures(session).weekly_credits == figures(session, "1.0.0").weekly_credits == weekly
+        assert_proved(session)
+    assert (figures(session).credits, figures(session).runs) == (7, 3)
+
+
+def slide_to(session: Session, later: timedelta) -> None:
+    """As the job does it: until the week begins where it should, never back."""
+    since = None
+    while since is None or since < NOW + later - timedelta(days=7):
+        since = counting.slide(session, NOW + later)
+        session.commit()
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
+    session.execute(text("DELETE FROM store_window"))
+    session.commit()
+    finish(session, start(session, rich.id))
+    assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
+    assert_proved(session)
+    session.execute(text("DELETE FROM store_window"))
+    session.commit()
+    counting.slide(session, factories.now())
+    session.commit()
+    assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_the_line_of_days_is_whole(session: Session, gate: Engine, rich: Payer) -> None:
+    for days, version, status in (
+        (40, "1.0.0", "completed"),
+        (29, "1.0.0", "completed"),
+        (1, "1.1.0", "failed"),
+    ):
+        run = start(session, rich.id, f"acme/reviewer@{version}", created_at=NOW - timedelta(days=days))
+        spend(gate, rich, run, 8)
+        finish(session, run, status)
+    line = statistics.days_of(session, "acme", "reviewer", now=NOW)
+    assert [day.day for day in line] == [(NOW - timedelta(days=n)).date() for n in range(29, -1, -1)]
+    assert (line[0].runs, line[0].credits, line[0].failed) == (1, 8, 0)
+    assert (line[-2].runs, line[-2].credits, line[-2].failed) == (0, 0, 1)
+    assert sum(day.runs + day.failed for day in line) == 2
+    one = statistics.days_of(session, "acme", "reviewer", "1.1.0", now=NOW)
+    assert sum(day.runs for day in one) == 0
+    assert sum(day.failed for day in one) == 1
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_adoption_is_the_share_of_the_week(session: Session, rich: Payer) -> None:
+    assert {each.share for each in statistics.adoption_of(session, "acme", "reviewer")} == {0.0}
+    for version in ("1.0.0", "1.1.0", "1.1.0", "1.1.0"):
+        finish(session, start(session, rich.id, f"acme/reviewer@{version}"))
+    found = statistics.adoption_of(session, "acme", "reviewer")
+    assert [(each.version, each.weekly_runs, each.share) for each in found] == [
+        ("1.1.0", 3, 0.75),
+        ("1.0.0", 1, 0.25),
+    ]
+
+
+def test_success_rate_and_median() -> None:
+    assert statistics.success_rate(0, 0) is None
+    assert statistics.success_rate(3, 1) == 0.75
+    assert statistics.median_duration_ms([0] * 16) is None
+    assert statistics.median_duration_ms([0, 0, 0, 2] + [0] * 12) == 1500
+    assert statistics.median_duration_ms([0] * 15 + [1]) == 7_200_000
+
+
+def test_the_database_and_the_pages_know_the_same_buckets(session: Session) -> None:
+    for edge in (0, *statistics.EDGES_MS):
+        at = session.execute(text("SELECT store_bucket(:ms)"), {"ms": edge}).scalar_one()
+        assert at == 1 + sum(edge >= each for each in statistics.EDGES_MS)
+    assert session.execute(text("SELECT store_bucket(2147483647)")).scalar_one() == 16
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_stricter_isolation_is_refused(engine: Engine, rich: Payer, session: Session) -> None:
+    run = start(session, rich.id)
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        connection.execute(text("UPDATE agent_run SET status = 'failed' WHERE id = :id"), {"id": run})
+        with pytest.raises(Exception, match="READ COMMITTED"):
+            connection.commit()
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_flask_store_prove_tells_and_mends(app: Flask, session: Session, rich: Payer) -> None:
+    finish(session, start(session, rich.id))
+    runner = app.test_cli_runner()
+    fine = runner.invoke(args=["store", "prove"])
+    assert (fine.exit_code, "all figures agree" in fine.output) == (0, True), fine.output
+    session.execute(text("UPDATE agent SET runs = 5, last_used = NULL"))
+    session.execute(text("UPDATE agent_day SET credits = 3"))
+    session.execute(text("DELETE FROM agent_user"))
+    session.execute(
+        text("UPDATE agent_version SET durations = array_fill(1::bigint, ARRAY[16]) WHERE version = '1.1.0'")
+    )
+    session.commit()
+    drift = runner.invoke(args=["store", "prove"])
+    assert drift.exit_code == 1
+    assert drift.output.count("expected") == 5, drift.output
+    assert "acme/reviewer, version 1.1.0: expected (0,0,0,0,0,0,0," in drift.output
+    mended = runner.invoke(args=["store", "prove", "--repair"])
+    assert (mended.exit_code, "Counted 1 agent anew." in mended.output) == (0, True), mended.output
+    assert_proved(session)
