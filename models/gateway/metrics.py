@@ -1,7 +1,10 @@
 """Figures for Prometheus: one set per process, added up over all gunicorn workers when they share a directory."""
 
 import contextlib
+import time
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -34,6 +37,26 @@ OVERHEAD = Histogram(
     "stoa_ledger_seconds", "Round trips to the ledger", ["verb"], buckets=(0.001, 0.002, *SECONDS[:10])
 )
 IN_FLIGHT = Gauge("stoa_calls_in_flight", "Calls being relayed", multiprocess_mode="livesum")
+
+
+Family = TypeVar("Family", Counter, Histogram)
+
+
+@lru_cache(maxsize=1024)
+def of(family: Family, *labels: str) -> Family:
+    """The figure of these labels, found once: looking it up costs more than adding to it. Labels are of our own
+    making (doors, providers, outcomes), hence few."""
+    return family.labels(*labels)
+
+
+@contextlib.contextmanager
+def timed(verb: str) -> Iterator[None]:
+    """Note how long a round trip to the ledger takes."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        of(OVERHEAD, verb).observe(time.perf_counter() - started)
 
 
 def database_answers(engine: Engine) -> bool:

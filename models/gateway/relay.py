@@ -107,10 +107,10 @@ class Gateway:
             door=ask.door,
             model=model,
         )
-        with metrics.OVERHEAD.labels("admit").time():
+        with metrics.timed("admit"):
             admission = self.gate.admit(claim)
         if admission.outcome not in ("admitted", "checked"):
-            metrics.ERRORS.labels(ask.door, admission.outcome).inc()
+            metrics.of(metrics.ERRORS, ask.door, admission.outcome).inc()
             raise Refused(admission)
         return admission
 
@@ -177,7 +177,7 @@ class Gateway:
         """Let the ledger's own refusals come first; note the names of models that have no price."""
         model = ask.call.model if isinstance(ask.call, Call) else ""
         admission = self.admit(ask, None, model)
-        metrics.ERRORS.labels(ask.door, refusal.code).inc()
+        metrics.of(metrics.ERRORS, ask.door, refusal.code).inc()
         if isinstance(refusal, NoPrice):
             failure = holds.Failure(
                 requested_model=model,

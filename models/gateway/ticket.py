@@ -136,7 +136,7 @@ class Ticket:
         """The first token has come."""
         if self.ttft_ms is None:
             self.ttft_ms = self._elapsed()
-            metrics.FIRST_BYTE.labels(self.route.provider.name).observe(self.ttft_ms / 1000)
+            metrics.of(metrics.FIRST_BYTE, self.route.provider.name).observe(self.ttft_ms / 1000)
 
     def settle(
         self,
@@ -185,17 +185,18 @@ class Ticket:
             error=error,
         )
         try:
-            with metrics.OVERHEAD.labels("settle").time():
+            with metrics.timed("settle"):
                 self.settled = self._till.settle((self.admission, settlement))
         except LedgerUnavailable:
-            metrics.ERRORS.labels(self.facts.door, "ledger_unavailable").inc()
+            metrics.of(metrics.ERRORS, self.facts.door, "ledger_unavailable").inc()
             log.exception("call %s used its upstream and could not be settled", self.admission.request_id)
             raise
         finally:
             self._leave("cut" if error else "settled")
         for bucket in ("uncached_input", "cache_write", "cache_read", "output", "reasoning"):
-            metrics.TOKENS.labels(provider, bucket).inc(getattr(usage, bucket))
-        metrics.CREDITS.labels(provider).inc(0 if self.route.byok else self.settled.credits)
+            if tokens := getattr(usage, bucket):
+                metrics.of(metrics.TOKENS, provider, bucket).inc(tokens)
+        metrics.of(metrics.CREDITS, provider).inc(0 if self.route.byok else self.settled.credits)
         return self.settled
 
     def fail(self, kind: str, status: int | None, *, client_gone: bool = False) -> None:
@@ -215,13 +216,13 @@ class Ticket:
             ttft_ms=self.ttft_ms,
         )
         try:
-            with metrics.OVERHEAD.labels("fail").time():
+            with metrics.timed("fail"):
                 holds.fail(self._till.engine, self.admission, failure)
         except Exception:
             log.exception("the failed call %s could not be written down", self.admission.request_id)
         finally:
             self._leave("failed")
-            metrics.ERRORS.labels(self.facts.door, kind).inc()
+            metrics.of(metrics.ERRORS, self.facts.door, kind).inc()
 
     def close(self) -> None:
         """The last line of every path: a call that is neither settled nor failed by now failed."""
@@ -236,8 +237,8 @@ class Ticket:
         self._keeper.drop(self.admission.request_id)
         metrics.IN_FLIGHT.dec()
         provider, stream = self.route.provider.name, str(self.facts.stream).lower()
-        metrics.CALLS.labels(self.facts.door, provider, outcome).inc()
-        metrics.LATENCY.labels(provider, stream).observe(time.monotonic() - self.facts.started)
+        metrics.of(metrics.CALLS, self.facts.door, provider, outcome).inc()
+        metrics.of(metrics.LATENCY, provider, stream).observe(time.monotonic() - self.facts.started)
 
     def _elapsed(self) -> int:
         return int((time.monotonic() - self.facts.started) * 1000)
