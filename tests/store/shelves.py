@@ -1,0 +1,84 @@
+"""An agent worth looking at: versions, days of runs, dependencies, a README. For the tests of its pages."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session as OrmSession
+
+from models.accounts import User
+from models.orgs import Org
+from models.store import Agent, AgentDay, AgentVersion
+from tests import factories
+from tests.factories import now
+
+README = """## What it needs
+
+- Read access to the repository. It **never** writes.
+- A model with 128k context; it asks for `stoa/demo` first.
+
+| Setting | Default |
+|---|---|
+| `focus` | everything |
+| `max_remarks` | 12 |
+
+```
+focus: security
+```
+
+### What it will not do
+
+It does not approve or merge. See [the guide](https://example.org/guide).
+"""
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
+
+
+def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **kw: Any) -> Agent:
+    """`<publisher>/code-reviewer` with three versions, two of them used, that spawns two agents."""
+    house = factories.publisher(session, owner, publisher, name="Harbor Tools", verified=True)
+    for id, spawns in (
+        ("advisories", []),
+        ("file-picker", []),
+        ("security-check", ["advisories", "file-picker"]),
+    ):
+        refs = [f"{publisher}/{each}@1.0.0" for each in spawns]
+        factories.agent(
+            session, house, id, data={"spawnableAgents": refs, "toolNames": ["spawn_agents"] if refs else []}
+        )
+    data = {
+        "displayName": "Code reviewer",
+        "name": "Code reviewer",
+        "description": "Reads a change, looks for bugs and risks, and writes a review with a line number for each remark.",
+        "tags": ["review", "security"],
+        "systemPrompt": "You review changes.\nBe brief: `one` line, ${no} more.",
+        "spawnerPrompt": "Reviews a change and says what is wrong with it.",
+        "toolNames": ["read_files", "spawn_agents", "end_turn"],
+        "spawnableAgents": [
+            f"{publisher}/file-picker@1.0.0",
+            f"{publisher}/security-check@1.0.0",
+            "quarry/gone@2.0.1",
+        ],
+        "inputSchema": {"prompt": {"type": "string", "description": "What to review"}},
+    } | kw.pop("data", {})
+    for version, days in (("1.9.0", 190), ("2.4.0", 18), ("2.4.1", 2)):
+        factories.agent_version(
+            session, house, "code-reviewer", version, data, published_at=now() - timedelta(days=days)
+        )
+    today = now().date()
+    for back in range(30):
+        for version, runs in (("2.4.0", 40 + back * 3), ("2.4.1", 90 - back if back < 3 else 0)):
+            if runs:
+                day = AgentDay(
+                    publisher_id=publisher, agent_id="code-reviewer", day=today - timedelta(days=back),
+                    version=version, runs=runs, credits=runs * 7,
+                )  # fmt: skip
+                session.add(day)
+    for version, runs in (("2.4.0", 2505), ("2.4.1", 267)):
+        row = session.get_one(AgentVersion, (publisher, "code-reviewer", version))
+        row.runs, row.weekly_runs, row.failed, row.credits = runs, runs // 4, runs // 60, runs * 7
+        row.unique_users, row.last_used = 318, now() - timedelta(hours=2)
+    agent = session.get_one(Agent, (publisher, "code-reviewer"))
+    figures = {"runs": 2772, "weekly_runs": 692, "failed": 45, "credits": 2772 * 7, "unique_users": 400}
+    for name, value in ({"readme": README} | figures | kw).items():
+        setattr(agent, name, value)
+    session.commit()
+    return agent

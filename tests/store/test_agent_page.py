@@ -1,0 +1,273 @@
+"""The page of an agent: who sees it, what it says, what it does with hostile words, and how much it asks the database."""
+
+import html
+import json
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+from flask import Flask
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session as OrmSession
+from werkzeug.test import TestResponse
+
+from models.db import db
+from models.store import Agent, AgentVersion
+from tests import factories
+from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.factories import Person
+from tests.store.shelves import HOSTILE, shelve
+
+PAGE = "/publishers/harbor/agents/code-reviewer/2.4.1"
+
+
+class Elements(HTMLParser):
+    """What a browser would run or fetch in a page, other than what the layout brings."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.dangerous: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            address = (value or "").lower()
+            bad = name.startswith("on") or name == "style"
+            if bad or (name in ("href", "src") and not address.startswith(("/", "#", "?", "http"))):
+                self.dangerous.append(f"{tag} {name}={value}")
+        ours = dict(attrs).get("src") or ""
+        if tag in ("img", "iframe", "object", "style") or (
+            tag == "script" and not ours.startswith("/static/")
+        ):
+            self.dangerous.append(tag)
+
+
+def words(answer: TestResponse) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
+
+
+@pytest.fixture
+def agent(session: OrmSession, alice: Person) -> Agent:
+    assert alice.user is not None
+    return shelve(session, alice.user)
+
+
+def test_everybody_sees_the_page(
+    agent: Agent, alice: Person, bob: Person, mallory: Person, anonymous: Person
+) -> None:
+    for who in (alice, bob, mallory, anonymous):
+        answer = who.browser.get(PAGE)
+        assert answer.status_code == 200
+        said = words(answer)
+        assert "Code reviewer 2.4.1" in said
+        assert "codebuff --agent harbor/code-reviewer@2.4.1" in said
+        assert "codebuff save-agent harbor/code-reviewer@2.4.1" in said
+        assert ("My runs of it" in said) == bool(who.user)
+
+
+@pytest.mark.parametrize("ending", ["", "/latest"])
+def test_without_a_version_it_leads_to_the_latest(agent: Agent, anonymous: Person, ending: str) -> None:
+    answer = anonymous.browser.get(f"/publishers/harbor/agents/code-reviewer{ending}")
+    assert (answer.status_code, answer.headers["Location"]) == (302, PAGE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/publishers/nobody/agents/code-reviewer",
+        "/publishers/harbor/agents/nothing",
+        "/publishers/harbor/agents/code-reviewer/9.9.9",
+        "/publishers/harbor/agents/code-reviewer/2.4.1%00",
+        "/publishers/harbor/agents/code-reviewer/9.9.9/definition.json",
+        "/publishers/h%00/agents/code-reviewer",
+        "/publishers/harbor/agents/..%2F..%2Fetc/1.0.0",
+        f"/publishers/harbor/agents/{'x' * 3000}",
+    ],
+)
+def test_what_is_not_there_is_404(agent: Agent, anonymous: Person, path: str) -> None:
+    assert anonymous.browser.get(path).status_code == 404
+
+
+def test_the_page_says_what_the_definition_says(agent: Agent, anonymous: Person) -> None:
+    said = words(anonymous.browser.get(PAGE))
+    assert "read_files , spawn_agents , end_turn" in said
+    assert "You review changes." in said
+    assert "What to review" in said
+    assert "quarry/gone@2.0.1 not here" in said
+    assert "security-check 1.0.0 advisories 1.0.0" in said
+    assert "90.5%" in said
+    assert "7.00" in said
+
+
+def test_the_typescript_is_the_definition(agent: Agent, anonymous: Person) -> None:
+    page = html.unescape(anonymous.browser.get(PAGE).text)
+    assert "systemPrompt: `You review changes.\nBe brief: \\`one\\` line, \\${no} more.`," in page
+    assert 'toolNames: ["read_files", "spawn_agents", "end_turn"],' in page
+
+
+def test_the_definition_is_a_file(agent: Agent, anonymous: Person) -> None:
+    answer = anonymous.browser.get(f"{PAGE}/definition.json")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="harbor-code-reviewer-2.4.1.json"'
+    assert json.loads(answer.text)["toolNames"] == ["read_files", "spawn_agents", "end_turn"]
+    again = anonymous.browser.get(
+        f"{PAGE}/definition.json", headers={"If-None-Match": answer.headers["ETag"]}
+    )
+    assert again.status_code == 304
+
+
+def test_hostile_words_stay_words(session: OrmSession, alice: Person, anonymous: Person) -> None:
+    assert alice.user is not None
+    prompt = f"{HOSTILE}\n`${{process.exit()}}`\n\u202eabc"
+    shelve(
+        session,
+        alice.user,
+        readme=f"{HOSTILE}\n\n[click](javascript:alert(1)) [data](data:text/html,x)\n\n<a onclick=alert(1)>x</a>",
+        data={
+            "name": HOSTILE,
+            "displayName": HOSTILE,
+            "description": HOSTILE,
+            "tags": [HOSTILE],
+            "systemPrompt": prompt,
+            "model": f"x'; rm -rf ~; echo '{HOSTILE}",
+            "toolNames": [HOSTILE],
+            "inputSchema": {"prompt": {"type": "string", "description": HOSTILE}},
+            "spawnerPrompt": HOSTILE,
+            "spawnableAgents": [HOSTILE, f"{HOSTILE}/a@1.0.0", "not a reference"],
+            HOSTILE: HOSTILE,
+        },
+    )
+    for address in (PAGE, f"{PAGE}?client=curl"):
+        page = anonymous.browser.get(address).text
+        assert Elements(page).dangerous == []
+        assert "49" not in re.findall(r"alert\(1\)&gt;(\d+)", page)
+        assert "\u202e" not in page.split("All of it as TypeScript")[1]
+    curl = html.unescape(re.findall(r"<code>(RUN=.*?)</code>", page, re.DOTALL)[0])
+    assert "'x'; rm" not in curl
+    assert "'\"'\"'; rm -rf" in curl
+
+
+def test_a_snippet_comes_alone_for_htmx(agent: Agent, anonymous: Person) -> None:
+    piece = anonymous.browser.get(f"{PAGE}?client=curl", headers={"HX-Request": "true"}).text
+    assert "x-stoa-run-id" in piece
+    assert "<html" not in piece
+    assert "@codebuff/sdk" in anonymous.browser.get(f"{PAGE}?client=nonsense").text
+
+
+def test_a_yanked_version_says_why_and_is_kept_from_crawlers(
+    session: OrmSession, agent: Agent, anonymous: Person
+) -> None:
+    row = session.get_one(AgentVersion, ("harbor", "code-reviewer", "2.4.1"))
+    row.yanked_at, row.yanked_reason = datetime(2026, 11, 19, tzinfo=UTC), "It <b>deleted</b> files."
+    agent.latest_version = "2.4.0"
+    session.commit()
+    answer = anonymous.browser.get(PAGE)
+    assert answer.status_code == 200
+    assert 'name="robots" content="noindex"' in answer.text
+    assert "It <b>deleted</b> files." in words(answer)
+    assert "It &lt;b&gt;deleted" in answer.text
+    found = anonymous.browser.get("/publishers/harbor/agents/code-reviewer")
+    assert found.headers["Location"].endswith("/2.4.0")
+    agent.latest_version = None
+    session.commit()
+    found = anonymous.browser.get("/publishers/harbor/agents/code-reviewer")
+    assert found.headers["Location"].endswith("/2.4.1")
+    assert "noindex" not in anonymous.browser.get(PAGE.replace("2.4.1", "2.4.0")).text
+
+
+def test_a_deprecated_agent_leads_to_its_successor(
+    session: OrmSession, agent: Agent, anonymous: Person
+) -> None:
+    agent.deprecated_at, agent.deprecated_reason = datetime(2026, 11, 19, tzinfo=UTC), "Renamed."
+    agent.successor = "harbor/security-check"
+    session.commit()
+    page = anonymous.browser.get(PAGE)
+    assert "This agent is deprecated. Renamed." in words(page)
+    assert 'href="/publishers/harbor/agents/security-check"' in page.text
+
+
+def test_crawlers_and_previews_are_told(agent: Agent, anonymous: Person) -> None:
+    page = anonymous.browser.get(PAGE.replace("2.4.1", "1.9.0")).text
+    assert "<title>Code reviewer by Harbor Tools · Stoa</title>" in page
+    assert f'<link rel="canonical" href="http://localhost:8000{PAGE}">' in page
+    assert 'property="og:title" content="Code reviewer by Harbor Tools"' in page
+    assert '<meta name="description" content="Reads a change' in page
+
+
+def test_an_agent_that_was_never_used_and_says_nothing(
+    session: OrmSession, alice: Person, anonymous: Person
+) -> None:
+    assert alice.user is not None
+    factories.agent(session, factories.publisher(session, alice.user), "quiet")
+    answer = anonymous.browser.get("/publishers/acme/agents/quiet/1.0.0")
+    assert answer.status_code == 200
+    assert "It works alone" in words(answer)
+    assert "No completed run in these 30 days" in words(answer)
+
+
+@pytest.mark.parametrize("spawned", ["text", 7, {"a": 1}, [1, None, {"x": 2}], ["a/b@c"] * 500])
+def test_odd_definitions_are_still_shown(
+    session: OrmSession, alice: Person, anonymous: Person, spawned: object
+) -> None:
+    assert alice.user is not None
+    data = {"spawnableAgents": spawned, "toolNames": 3, "systemPrompt": None, "inputSchema": [1]}
+    factories.agent(session, factories.publisher(session, alice.user), "odd", data=data)
+    assert anonymous.browser.get("/publishers/acme/agents/odd/1.0.0").status_code == 200
+
+
+def test_circles_and_crowds_end(session: OrmSession, alice: Person, anonymous: Person) -> None:
+    assert alice.user is not None
+    house = factories.publisher(session, alice.user)
+    names = [f"a{n}" for n in range(12)]
+    everyone = [f"acme/{name}@1.0.0" for name in names]
+    for name in names:
+        factories.agent(session, house, name, data={"spawnableAgents": everyone})
+    answer = anonymous.browser.get("/publishers/acme/agents/a0/1.0.0")
+    assert answer.status_code == 200
+    assert "spawns itself" in words(answer)
+    assert len(answer.text) < 200_000
+
+
+def test_four_statements_make_the_page(agent: Agent, anonymous: Person, app: Flask) -> None:
+    anonymous.browser.get(PAGE)
+    asked: list[str] = []
+    with app.app_context():
+        engine: Engine = db.engine
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        asked.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        anonymous.browser.get(PAGE)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert len(asked) <= 4, asked
+    assert not [each for each in asked if re.search(r"\bagent_(run|step)\b", each)]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_page_in_a_browser(
+    agent: Agent, app: Flask, open_page: OpenPage, width: int, scheme: str
+) -> None:
+    with serving(app) as base, open_page(base, width=width, scheme=scheme) as page:
+        page.goto(PAGE)
+        judge(page)
+        page.get_by_role("link", name="curl", exact=True).focus()
+        page.keyboard.press("Enter")
+        page.get_by_text("x-stoa-run-id").wait_for()
+        page.locator("summary", has_text="System prompt").focus()
+        page.keyboard.press("Enter")
+        page.get_by_text("You review changes.").first.wait_for(state="visible")
+        judge(page)
+
+
+def test_the_page_without_scripts(agent: Agent, app: Flask, open_page: OpenPage) -> None:
+    with serving(app) as base, open_page(base, script=False) as page:
+        page.goto(PAGE)
+        page.get_by_role("link", name="curl", exact=True).click()
+        assert page.get_by_text("x-stoa-run-id").is_visible()
+        page.locator("summary", has_text="System prompt").click()
+        assert page.get_by_text("You review changes.").first.is_visible()

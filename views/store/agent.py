@@ -1,0 +1,162 @@
+"""The page of an agent: one version, what it does, who uses it, what it spawns, and the lines that run it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from models.db import db, now
+from models.store import showing
+from models.store.markdown import render as markdown
+from models.store.showing import Sheet
+from models.store.tables import Agent
+from views.charts import Chart, Series, stacked_chart
+from views.guards import settings
+from views.htmx import render, wants_fragment
+from views.store import snippets, tree
+from views.store.typescript import module_of
+
+bp = Blueprint("agent", __name__)
+
+AGENT = "/publishers/<publisher_id>/agents/<agent_id>"
+TREE_ROOM = 60
+MAX_CODE = 40_000
+"""Characters of a definition or prompt that the page shows; the download has all of them."""
+
+PROMPTS = {
+    "systemPrompt": "System prompt",
+    "instructionsPrompt": "Instructions",
+    "stepPrompt": "Prompt of each step",
+}
+OUTPUTS = {
+    "last_message": "its last message",
+    "all_messages": "all its messages",
+    "structured_output": "structured output",
+}
+
+
+@bp.get(AGENT)
+@bp.get(f"{AGENT}/latest")
+def newest(publisher_id: str, agent_id: str) -> ResponseReturnValue:
+    """On to the latest version (contract 6.1), or to the highest where all are yanked. 302, since it changes."""
+    _, agent = showing.find(db.session, publisher_id, agent_id)
+    return redirect(address(agent, showing.newest_version(db.session, agent)))
+
+
+@bp.get(f"{AGENT}/<version>")
+def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
+    """One version of an agent, for anybody; yanked ones too, kept from crawlers. `?client=` chooses the snippet, which
+    htmx gets alone."""
+    sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
+    client = request.args.get("client", "sdk")
+    context: dict[str, Any] = {"sheet": sheet, "use": Use.of(sheet, client)}
+    if wants_fragment():
+        return render("store/_use.html", partial="store/_use.html", **context)
+    return render("store/agent.html", **context, **_whole(sheet))
+
+
+@bp.get(f"{AGENT}/<version>/definition.json")
+def definition(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
+    """The definition as it was published, as a file."""
+    sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
+    response = Response(orjson.dumps(sheet.data, option=orjson.OPT_INDENT_2), mimetype="application/json")
+    name = f"{publisher_id}-{agent_id}-{version}.json"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["Cache-Control"] = "public, max-age=300"
+    response.set_etag(sheet.full_id)
+    return response.make_conditional(request)
+
+
+def address(agent: Agent, version: str) -> str:
+    """The page of a version."""
+    return url_for("agent.page", publisher_id=agent.publisher_id, agent_id=agent.id, version=version)
+
+
+@dataclass(frozen=True)
+class Use:
+    """The lines to copy: for the command line, and for the client that was chosen."""
+
+    client: str
+    run: str
+    keep: str
+    program: str
+    start: str
+
+    @classmethod
+    def of(cls, sheet: Sheet, client: str) -> "Use":
+        """For one of `snippets.CLIENTS`; the first for any other word."""
+        base = settings().base_url
+        client = client if client in snippets.CLIENTS else next(iter(snippets.CLIENTS))
+        sdk = client == "sdk"
+        return cls(
+            client=client,
+            run=snippets.command_line(sheet),
+            keep=snippets.keep_line(sheet),
+            program=snippets.typescript(sheet) if sdk else snippets.curl(sheet, base),
+            start=snippets.typescript_start(base) if sdk else "",
+        )
+
+    @property
+    def clients(self) -> dict[str, str]:
+        """Every client by its key, as people call it."""
+        return snippets.CLIENTS
+
+
+def _whole(sheet: Sheet) -> dict[str, Any]:
+    """Everything below the head of the page: four statements at most, none of which reads runs."""
+    agent, moment = sheet.agent, now()
+    tree_of = showing.tree_of(db.session, sheet, TREE_ROOM)
+    nodes = list(tree.every(tree_of))
+    code = module_of(sheet.data)
+    return {
+        "base": settings().base_url,
+        "readme": markdown,
+        "versions": showing.versions_of(db.session, agent),
+        "chart": _chart(showing.days_of(db.session, agent, moment.date()), moment),
+        "tree": tree_of,
+        "spawned": len({node.full_id for node in nodes}) - 1,
+        "drawing": tree.drawing(tree_of),
+        "prompts": _prompts(sheet.data),
+        "tools": _names(sheet.data, "toolNames"),
+        "outputs": OUTPUTS.get(str(sheet.data.get("outputMode")), "its last message"),
+        "schemas": _schemas(sheet.data),
+        "code": code[:MAX_CODE],
+        "code_cut": max(0, len(code) - MAX_CODE),
+    }
+
+
+def _chart(days: Mapping[str, Mapping[date, int]], moment: datetime) -> Chart:
+    """A column a day, stacked by version."""
+    span = [moment.date() - timedelta(days=back) for back in reversed(range(showing.DAYS))]
+    series = [Series(version, [runs.get(day, 0) for day in span]) for version, runs in days.items()]
+    starts = [datetime.combine(day, time(), UTC) for day in span]
+    return stacked_chart(starts, series, unit="calls", now=moment, height=210)
+
+
+def _prompts(data: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Name and text of each prompt that is not empty, and how many characters of it are left out."""
+    found = []
+    for key, name in PROMPTS.items():
+        text = str(data.get(key) or "")
+        if text.strip():
+            found.append((name, text[:MAX_CODE], max(0, len(text) - MAX_CODE)))
+    return found
+
+
+def _schemas(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    named = {"Input schema": data.get("inputSchema"), "Output schema": data.get("outputSchema")}
+    return [
+        (name, json.dumps(schema, indent=2, ensure_ascii=False)[:MAX_CODE])
+        for name, schema in named.items()
+        if schema
+    ]
+
+
+def _names(data: Mapping[str, Any], key: str) -> list[str]:
+    names = data.get(key)
+    return [str(name) for name in names] if isinstance(names, list) else []
