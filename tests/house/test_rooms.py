@@ -31,7 +31,7 @@ ROOMS = {
     "admin",
 }
 # What is no room, because every room uses it or because it spans rooms.
-MODEL_HALLWAY = {"db", "errors", "settings", "jobs", "mail", "postgres", "demo", "files"}
+MODEL_HALLWAY = {"db", "errors", "settings", "jobs", "mail", "postgres", "demo", "files", "shapes"}
 VIEW_HALLWAY = {
     "api",
     "cli",
