@@ -24,6 +24,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 INT32_MAX = 2**31 - 1
+MAX_ISSUES = 100
+"""How many problems are told of one body; nobody reads more."""
 BRANCH = "branch of a union: "
 """What the tag of a discriminated union must begin with, so that it is not taken for a key of the input."""
 
@@ -192,6 +194,8 @@ def _filled(value: Any, gaps: list[list[str | int]]) -> Any:
 def _issues(error: ValidationError, value: Any) -> list[dict[str, Any]]:
     issues: list[dict[str, Any]] = []
     for detail in error.errors(include_url=False):
+        if len(issues) == MAX_ISSUES:
+            break
         path, reached = _path(detail, value)
         issue = _translate(detail, path) if reached else _union(path)
         if issue not in issues:

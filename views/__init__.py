@@ -23,6 +23,7 @@ from views.api import gateway as gateway_api
 from views.api import openapi
 from views.api import publishers as publishers_api
 from views.api import runs as runs_api
+from views.api import store as store_api
 from views.api import usage as usage_api
 from views.cli import accounts as accounts_commands
 from views.cli import billing as billing_commands
@@ -54,6 +55,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(openapi.bp)
     app.register_blueprint(runs.bp)
     app.register_blueprint(runs_api.bp)
+    app.register_blueprint(store_api.bp)
     app.register_blueprint(accounts.bp)
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage.bp)

@@ -18,6 +18,7 @@ ID_CHARS = 200
 STEPS_FORM = 'handleSteps must be a generator function: "function* (params) { ... }". Found: '
 
 _ID = re.compile(r"[a-z0-9-]+")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -46,20 +47,16 @@ def _prose(value: str) -> str:
     return value
 
 
-def _storable(value: str) -> str:
-    if "\x00" in value:
-        raise issue("Must not contain NUL characters", code="custom")
-    return value
-
-
 AgentId = Annotated[
     str, AfterValidator(_agent_id), Field(max_length=ID_CHARS, json_schema_extra={"pattern": "^[a-z0-9-]+$"})
 ]
 Line = Annotated[str, AfterValidator(_printable), Field(max_length=200)]
 Prose = Annotated[str, AfterValidator(_prose), Field(max_length=10_000)]
-Text = Annotated[str, AfterValidator(_storable)]
+Text = str
+"""Long text. No NUL reaches it: `excess` is asked first."""
 Reference = Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=500)]
 Lines = Annotated[list[Line], Field(max_length=1000)]
+Texts = Annotated[dict[str, Text], Field(max_length=200)]
 
 
 class Shape(Body):
@@ -99,8 +96,8 @@ class RemoteServer(Shape):
 
     type: Literal["http", "sse"] = "http"
     url: Text
-    params: dict[str, Text] = {}
-    headers: dict[str, Text] = {}
+    params: Texts = {}
+    headers: Texts = {}
 
 
 class LocalServer(Shape):
@@ -110,8 +107,8 @@ class LocalServer(Shape):
 
     type: Literal["stdio"]
     command: Text
-    args: list[Text] = []
-    env: dict[str, Text] = {}
+    args: Annotated[list[Text], Field(max_length=500)] = []
+    env: Texts = {}
 
 
 def _server_kind(value: Any) -> str:
@@ -204,7 +201,9 @@ class Definition(Shape):
     spawnableAgents: Annotated[list[Reference], Field(max_length=MAX_SPAWNABLE)] = Field(
         [], description="Agents it may call: publisher/agent@version, or the id of one of yours."
     )
-    mcpServers: dict[str, Server] = Field({}, description="MCP servers whose tools it may use, by name.")
+    mcpServers: Annotated[dict[str, Server], Field(max_length=100)] = Field(
+        {}, description="MCP servers whose tools it may use, by name."
+    )
     inputSchema: Missing[InputSchema] = Field(None, description="What it takes: a prompt, params, or both.")
     outputMode: Literal["last_message", "all_messages", "structured_output"] = Field(
         "last_message", description="What its caller receives."
@@ -290,11 +289,13 @@ def excess(raw: Any) -> str | None:
     if _nesting(raw) > MAX_NESTING:
         return f"The definition is nested more than {MAX_NESTING} levels deep. Make its schemas flatter."
     try:
-        size = len(orjson.dumps(raw))
+        written = orjson.dumps(raw)
     except TypeError as error:
         return f"The definition cannot be written as JSON: {error}."
-    if size > MAX_BYTES:
-        return f"The definition has {size} bytes; at most {MAX_BYTES} are taken. Shorten its prompts."
+    if len(written) > MAX_BYTES:
+        return f"The definition has {len(written)} bytes; at most {MAX_BYTES} are taken. Shorten its prompts."
+    if _NUL.search(written):
+        return "The definition contains a NUL character. Remove it."
     return None
 
 
@@ -319,6 +320,14 @@ def json_schema() -> dict[str, Any]:
     schema = Definition.model_json_schema()
     _tidy(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Agent definition"}
+
+
+@cache
+def components() -> dict[str, Any]:
+    """The same as schemas of an OpenAPI document, by name; the definition itself is `AgentDefinition`."""
+    schema = Definition.model_json_schema(ref_template="#/components/schemas/{model}")
+    _tidy(schema)
+    return {**schema.pop("$defs"), "AgentDefinition": schema}
 
 
 def _tidy(node: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from models.store.definition import components
 from views.guards import settings
 from views.htmx import render
 
@@ -198,7 +199,16 @@ def query(name: str, description: str, *, required: bool = True) -> dict[str, An
 @cache
 def operations() -> tuple[tuple[str, str, dict[str, Any]], ...]:
     """Every operation: method, path, what OpenAPI says of it."""
-    return (*_gateway(), *_runs(), *_usage(), *_accounts(), *_sign_in(), *_publishers(), *_server())
+    return (
+        *_gateway(),
+        *_runs(),
+        *_usage(),
+        *_accounts(),
+        *_sign_in(),
+        *_publishers(),
+        *_publishing(),
+        *_server(),
+    )
 
 
 def _gateway() -> tuple[Any, ...]:
@@ -709,6 +719,167 @@ def _publishers() -> tuple[Any, ...]:
     )
 
 
+def _publishing() -> tuple[Any, ...]:
+    definitions = many({"$ref": "#/components/schemas/AgentDefinition"}, maxItems=500)
+    local = many(text(), description="Agents the caller keeps locally; they count as known")
+    problem = record("filePath message", filePath=text("The agent's id"), message=text())
+    names = {
+        "publisher": text("The publisher's id"),
+        "agent": text("The agent's id"),
+        "version": text("Such as 1.0.0"),
+    }
+    parts = {
+        name: {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in names.items()
+    }
+    whole_place, agent_place = list(parts.values()), [parts["publisher"], parts["agent"]]
+    reason = text("Why, in a sentence", minLength=1, maxLength=500)
+    version = record(
+        "publisherId id version",
+        publisherId=text(),
+        id=text(),
+        version=text(),
+        yankedAt=maybe(moment()),
+        yankedReason=maybe(text()),
+    )
+    agent = record(
+        "publisherId id",
+        publisherId=text(),
+        id=text(),
+        deprecatedAt=maybe(moment()),
+        deprecatedReason=maybe(text()),
+        successor=maybe(text()),
+    )
+    refusal = record(
+        "error",
+        error=text(),
+        details=text("What exactly"),
+        hint=text("What helps"),
+        validationErrors=many({"type": "object"}),
+    )
+    withdrawing: dict[int, tuple[str, Schema]] = {
+        400: ("The body cannot be used", ERROR),
+        401: ("Not signed in", ERROR),
+        403: ("A plain member of the publisher's organisation", ERROR),
+        404: ("No such publisher of yours, no such agent or version", ERROR),
+    }
+    too_many = {429: ("Too many requests", ERROR)}
+    return (
+        op(
+            "post",
+            "/api/agents/validate",
+            "Store",
+            "Check agent definitions",
+            description="Nothing is published. 200 also when definitions are wrong: validationErrors says what.",
+            body=record("agentDefinitions", agentDefinitions=definitions, allLocalAgentIds=local),
+            ok=(
+                200,
+                "What is wrong with them",
+                record(
+                    "success configs validationErrors errorCount",
+                    success=flag(),
+                    configs=many(text("The id of a definition that is right")),
+                    validationErrors=many(problem),
+                    errorCount=whole(),
+                ),
+            ),
+            errors={400: ("agentDefinitions is no list", ERROR), **too_many},
+        ),
+        op(
+            "post",
+            "/api/agents/publish",
+            "Store",
+            "Publish agents",
+            auth="both",
+            description="All become new versions, or none does. A version must be greater than the latest; without one"
+            " it is the next patch version. Versions never change.",
+            body=record(
+                "data",
+                data={**definitions, "minItems": 1},
+                allLocalAgentIds=local,
+                authToken=text("A key, where no header can carry it"),
+            ),
+            ok=(
+                201,
+                "Published",
+                record(
+                    "success publisherId agents",
+                    success=flag(),
+                    publisherId=text(),
+                    agents=many(
+                        record("id version displayName", id=text(), version=text(), displayName=text())
+                    ),
+                ),
+            ),
+            errors={
+                400: ("Body, definition, version or a named agent cannot be used", refusal),
+                401: ("Not signed in", ERROR),
+                403: ("No such publisher of yours", refusal),
+                409: ("Somebody else published this version at this moment", refusal),
+                **too_many,
+            },
+        ),
+        op(
+            "post",
+            "/api/agents/{publisher}/{agent}/{version}/yank",
+            "Store",
+            "Withdraw a version",
+            auth="both",
+            description="`latest` passes over it; by its exact version it can still be fetched.",
+            parameters=whole_place,
+            body=record("reason", reason=reason),
+            ok=(200, "Withdrawn", version),
+            errors={**withdrawing, **too_many},
+        ),
+        op(
+            "delete",
+            "/api/agents/{publisher}/{agent}/{version}/yank",
+            "Store",
+            "Bring a version back",
+            auth="both",
+            parameters=whole_place,
+            ok=(200, "As it was", version),
+            errors={**withdrawing, **too_many},
+        ),
+        op(
+            "post",
+            "/api/agents/{publisher}/{agent}/deprecation",
+            "Store",
+            "Deprecate an agent",
+            auth="both",
+            parameters=agent_place,
+            body=record("reason", reason=reason, successor=text("publisher/agent to use instead")),
+            ok=(200, "Deprecated", agent),
+            errors={**withdrawing, **too_many},
+        ),
+        op(
+            "delete",
+            "/api/agents/{publisher}/{agent}/deprecation",
+            "Store",
+            "Take a deprecation back",
+            auth="both",
+            parameters=agent_place,
+            ok=(200, "As it was", agent),
+            errors={**withdrawing, **too_many},
+        ),
+        op(
+            "get",
+            "/api/docs/agent-definition",
+            "Store",
+            "What a definition is, in TypeScript",
+            ok=(200, "A type file", text()),
+            kind="text/plain",
+        ),
+        op(
+            "get",
+            "/api/docs/agent-definition.json",
+            "Store",
+            "What a definition is, as JSON Schema",
+            ok=(200, "JSON Schema 2020-12", {"type": "object"}),
+        ),
+    )
+
+
 def _server() -> tuple[Any, ...]:
     return (
         op(
@@ -739,6 +910,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": settings().base_url}],
         "components": {
+            "schemas": components(),
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -746,7 +918,7 @@ def document() -> dict[str, Any]:
                     "description": "A personal key (cb-pat-…) or the command line's token",
                 },
                 "cookie": {"type": "apiKey", "in": "cookie", "name": "next-auth.session-token"},
-            }
+            },
         },
         "paths": paths,
     }
@@ -806,6 +978,8 @@ def _fields(operation: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _type(schema: Schema) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
     if "const" in schema:
         return f'"{schema["const"]}"'
     if "enum" in schema:

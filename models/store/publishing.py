@@ -1,0 +1,205 @@
+"""Publishing versions of agents, all of a request or none (contract 2.6, 3.11). Withdrawing them: `withdrawing.py`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import array, insert
+
+from models.accounts.users import User
+from models.db import Database, now
+from models.errors import Forbidden, Invalid, NotFound
+from models.orgs import membership
+from models.store import catalogue, spawning, versions
+from models.store.definition import Definition
+from models.store.spawning import Place, Unresolved
+from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
+from models.store.versions import NONE, BadVersion, Version
+
+HINT = (
+    "To fix this, also publish the referenced agent (include it in the same request's data array, or publish it first"
+    " for the same publisher)."
+)
+
+
+class Refused(Invalid):
+    """A publication that cannot be: `message` is the contract's `error`, `details` says what exactly."""
+
+    status = 400
+    code = "refused"
+
+    def __init__(self, error: str, details: str, *, hint: str | None = None, status: int = 400) -> None:
+        super().__init__(error, status=status)
+        self.details = details
+        self.hint = hint
+
+
+def publish(
+    database: Database,
+    definitions: Sequence[Definition],
+    *,
+    by: User | None,
+    credential: str,
+    arrived: datetime,
+) -> list[Place]:
+    """Publish checked definitions of one publisher as new versions; answers them in their order. Flushes.
+
+    `by` is whose right is checked and who is noted; None is the operator, who may publish for anybody. `credential` is
+    the type of session it was done with, or `import`. `arrived` is when the request came: a version that somebody
+    else published since then is a conflict, one from before is not greater than the latest.
+
+    Holds the publisher's row, so that publications of one publisher follow one another. Raises Refused with the
+    statuses and words of contract 2.6, rows 4 to 9; then nothing may be committed.
+    """
+    publisher_id = _one_publisher(definitions)
+    _open(database, by, publisher_id)
+    moment = now()
+    publishing = _next_versions(database, publisher_id, definitions, arrived)
+    try:
+        called = spawning.resolve_all(
+            database, publisher_id, publishing, [each.spawnableAgents for each in definitions]
+        )
+    except Unresolved as error:
+        raise Refused("Invalid spawnable agent", str(error), hint=HINT) from None
+    rows = [
+        {
+            "id": each.id,
+            "version": publishing[each.id],
+            "publisher_id": publisher_id,
+            "data": each.stored() | {"version": publishing[each.id], "spawnableAgents": names},
+            "created_at": moment,
+            "updated_at": moment,
+        }
+        for each, names in zip(definitions, called, strict=True)
+    ]
+    written = set(
+        database.scalars(insert(AgentConfig).values(rows).on_conflict_do_nothing().returning(AgentConfig.id))
+    )
+    for each in definitions:
+        if each.id not in written:
+            raise _exists(publisher_id, each.id, publishing[each.id])
+    _enter(database, publisher_id, definitions, moment)
+    database.execute(
+        insert(AgentVersion).values(
+            [
+                {
+                    "publisher_id": publisher_id,
+                    "agent_id": each.id,
+                    "version": publishing[each.id],
+                    "published_by": by.id if by else None,
+                    "credential": credential,
+                    "published_at": moment,
+                }
+                for each in definitions
+            ]
+        )
+    )
+    catalogue.refresh(database, publisher_id, [each.id for each in definitions])
+    return [Place(publisher_id, each.id, publishing[each.id]) for each in definitions]
+
+
+def _enter(
+    database: Database, publisher_id: str, definitions: Sequence[Definition], moment: datetime
+) -> None:
+    database.execute(
+        insert(Agent)
+        .values(
+            [
+                {
+                    "publisher_id": publisher_id,
+                    "id": each.id,
+                    "name": each.id,
+                    "model": each.model,
+                    "created_at": moment,
+                }
+                for each in definitions
+            ]
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def _one_publisher(definitions: Sequence[Definition]) -> str:
+    lacking = [each.id for each in definitions if not each.publisher]
+    if lacking:
+        raise Refused(
+            "Publisher field required",
+            f'All agents must have the "publisher" field set. Missing for agents: {", ".join(lacking)}',
+        )
+    named = list(dict.fromkeys(each.publisher for each in definitions if each.publisher))
+    if len(named) > 1:
+        raise Refused(
+            "Multiple publishers not allowed",
+            f"All agents in a single request must use the same publisher. Found: {', '.join(named)}",
+        )
+    return named[0]
+
+
+def _open(database: Database, by: User | None, publisher_id: str) -> None:
+    try:
+        manage(database, by, publisher_id)
+    except (NotFound, Forbidden):
+        raise Refused(
+            "Publisher not found or not accessible",
+            f"Publisher '{publisher_id}' not found or you don't have permission to publish to it",
+            status=403,
+        ) from None
+
+
+def manage(database: Database, by: User | None, publisher_id: str) -> Publisher:
+    """The publisher with its row held, for those who may change it; for the operator (`by` None) any.
+
+    Raises Forbidden for plain members of the organisation it belongs to, NotFound for everybody else.
+    """
+    found = database.scalars(
+        select(Publisher).where(Publisher.id == publisher_id).with_for_update(key_share=True)
+    ).one_or_none()
+    if found is None:
+        raise NotFound("Publisher not found")
+    if by is None or found.user_id == by.id:
+        return found
+    member = membership(database, by.id, found.org_id) if found.org_id else None
+    if member is None:
+        raise NotFound("Publisher not found")
+    if member.role not in ("owner", "admin"):
+        raise Forbidden("Insufficient permissions")
+    return found
+
+
+def _next_versions(
+    database: Database, publisher_id: str, definitions: Sequence[Definition], arrived: datetime
+) -> dict[str, str]:
+    """The version each definition becomes, by its id."""
+    numbers = func.max(array([AgentConfig.major, AgentConfig.minor, AgentConfig.patch]))
+    highest = database.execute(
+        select(AgentConfig.id, numbers)
+        .where(
+            AgentConfig.publisher_id == publisher_id, AgentConfig.id.in_([each.id for each in definitions])
+        )
+        .group_by(AgentConfig.id)
+    )
+    latest = {row[0]: Version(*row[1]) for row in highest}
+    found = {}
+    for each in definitions:
+        try:
+            found[each.id] = versions.following(latest.get(each.id, NONE), each.version)
+        except BadVersion as error:
+            if each.version and _published_since(database, publisher_id, each.id, each.version, arrived):
+                raise _exists(publisher_id, each.id, each.version) from None
+            raise Refused("Version determination failed", f"Failed for agent '{each.id}': {error}") from None
+    return found
+
+
+def _published_since(
+    database: Database, publisher_id: str, agent_id: str, version: str, arrived: datetime
+) -> bool:
+    row = database.get(AgentVersion, (publisher_id, agent_id, version))
+    return row is not None and row.published_at >= arrived
+
+
+def _exists(publisher_id: str, agent_id: str, version: str) -> Refused:
+    return Refused(
+        "Version already exists",
+        f"Agent '{agent_id}' version '{version}' already exists for publisher '{publisher_id}'",
+        status=409,
+    )

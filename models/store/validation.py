@@ -1,0 +1,92 @@
+"""Checking definitions that somebody sent, and saying what is wrong with each (contract 2.6, 3.11 (a), 3.12)."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.db import Database
+from models.shapes import BadBody, parse
+from models.store import spawning
+from models.store.definition import Definition, conflicts, excess, steps_problem
+
+LOST = "Schema validation failed: "
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with one definition (`file_path` is its id) or with an agent it names."""
+
+    file_path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The definitions that are right, in their order, and what is wrong with the others."""
+
+    definitions: list[Definition]
+    problems: list[Problem]
+
+
+def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str] = ()) -> Checked:
+    """Check definitions, each under a key that stands for it where it has no id.
+
+    What is too large is refused unseen. Then agents that are named but do not exist are the only problems told; only
+    when there are none is each definition looked at. Reads only: nothing is written, nothing is run.
+    """
+    large = [(key, raw, words) for key, raw in sent.items() if (words := excess(raw))]
+    if large:
+        return Checked([], [_problem(key, raw, words) for key, raw, words in large])
+    unknown = spawning.unknown(database, list(sent.values()), local_ids)
+    if unknown:
+        return Checked([], [Problem(reference, words) for reference, words in unknown.items()])
+    good: list[Definition] = []
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    for key, raw in sent.items():
+        made = _definition(raw)
+        if isinstance(made, str):
+            problems.append(_problem(key, raw, made))
+        elif made.id in seen:
+            problems.append(_problem(key, raw, "Duplicate agent ID"))
+        else:
+            seen.add(made.id)
+            good.append(made)
+    return Checked(good, problems)
+
+
+def _definition(raw: Any) -> Definition | str:
+    try:
+        made = parse(Definition, _prepared(raw))
+    except BadBody as error:
+        return LOST + _pretty(error.issues)
+    found = conflicts(made)
+    return LOST + _pretty(found) if found else steps_problem(made) or made
+
+
+def _prepared(raw: Any) -> Any:
+    """Older spellings in the present one: `subagents`, and null for what the store's own fields lack."""
+    if not isinstance(raw, dict):
+        return raw
+    whole = {
+        key: value
+        for key, value in raw.items()
+        if value is not None or key not in ("name", "description", "tags")
+    }
+    if "subagents" in whole:
+        whole.setdefault("spawnableAgents", whole["subagents"])
+    return whole
+
+
+def _pretty(issues: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(issues, indent=2, ensure_ascii=False)
+
+
+def _problem(key: str, raw: Any, words: str) -> Problem:
+    named = raw if isinstance(raw, dict) else {}
+    agent, name = (
+        value[:200] if isinstance(value, str) else "" for value in (named.get("id"), named.get("displayName"))
+    )
+    where = f'Agent "{agent}"' + (f" ({name})" if name else "") if agent else f"Agent in {key}"
+    return Problem(agent or key, f"{where}: {words}")

@@ -1,0 +1,52 @@
+"""Version numbers of agents (contract 3.11): their form, their order, and which one comes next."""
+
+import re
+from typing import NamedTuple
+
+PART_MAX = 2**31 - 1
+"""A part is kept as a PostgreSQL `integer`."""
+
+_FORM = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)")
+
+
+class BadVersion(ValueError):
+    """The version cannot be published. The text is the reason in the contract's words."""
+
+
+class Version(NamedTuple):
+    """A version as numbers; ordered by them, never as text."""
+
+    major: int
+    minor: int
+    patch: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+
+NONE = Version(0, 0, 0)
+
+
+def parse(text: str) -> Version:
+    """`text` as three numbers. Raises BadVersion for any other form, and for numbers too large to be kept."""
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise BadVersion(f"Invalid version format: {text}. Must be in semver format (e.g., 1.0.0)")
+    # Compared by length first: Python refuses to convert thousands of digits.
+    if any(len(part) > 10 or int(part) > PART_MAX for part in found.groups()):
+        raise BadVersion(f"Invalid version format: {text}. Each number may be at most {PART_MAX}")
+    return Version(*(int(part) for part in found.groups()))
+
+
+def following(latest: Version, asked: str | None) -> str:
+    """The version to publish after `latest` (`NONE` for a first one): `asked`, or the next patch without one.
+
+    Raises BadVersion when `asked` has another form or is not greater.
+    """
+    if asked is None:
+        if latest.patch == PART_MAX:
+            raise BadVersion(f"The latest version ({latest}) has no next patch. Say which version this is")
+        return str(latest._replace(patch=latest.patch + 1))
+    if parse(asked) <= latest:
+        raise BadVersion(f"Provided version {asked} must be greater than the latest version ({latest})")
+    return asked

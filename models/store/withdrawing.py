@@ -1,0 +1,126 @@
+"""Taking back what was published without taking it away: yanking versions, deprecating agents.
+
+A yanked version stays there for who names it exactly; only `latest` passes over it. A deprecated agent stays there for
+everybody, and says which agent to use instead.
+"""
+
+import unicodedata
+from datetime import datetime
+
+from models.accounts.users import User
+from models.db import Database
+from models.errors import Invalid, NotFound
+from models.store import catalogue
+from models.store.publishing import manage
+from models.store.tables import Agent, AgentVersion
+
+REASON_LENGTH = 500
+
+
+def yank(
+    database: Database,
+    by: User | None,
+    publisher_id: str,
+    agent_id: str,
+    version: str,
+    reason: str,
+    now: datetime,
+) -> AgentVersion:
+    """Withdraw a version; a second time changes the reason. Holds the publisher's row. Flushes.
+
+    Raises NotFound and Forbidden as `manage` does (`by` None: the operator), NotFound for the version, and Invalid
+    for a reason that is empty, has control characters or more than 500 characters.
+    """
+    found = _version(database, by, publisher_id, agent_id, version)
+    found.yanked_reason = _reason(reason)
+    found.yanked_at = found.yanked_at or now
+    found.yanked_by = by.id if by else None
+    catalogue.refresh(database, publisher_id, [agent_id])
+    return found
+
+
+def unyank(
+    database: Database, by: User | None, publisher_id: str, agent_id: str, version: str
+) -> AgentVersion:
+    """Bring a version back; nothing happens to one that was not withdrawn. Raises as `yank` does. Flushes."""
+    found = _version(database, by, publisher_id, agent_id, version)
+    found.yanked_at = found.yanked_by = found.yanked_reason = None
+    catalogue.refresh(database, publisher_id, [agent_id])
+    return found
+
+
+def deprecate(
+    database: Database,
+    by: User | None,
+    publisher_id: str,
+    agent_id: str,
+    reason: str,
+    successor: str | None,
+    now: datetime,
+) -> Agent:
+    """Say that an agent should not be used any more, why, and which one should (`publisher/agent`). Flushes.
+
+    Holds the publisher's row. Raises as `yank` does, and Invalid for a successor that is not in the store, is the agent
+    itself or is deprecated too.
+    """
+    found = _agent(database, by, publisher_id, agent_id)
+    found.successor = _successor(database, found, successor) if successor else None
+    found.deprecated_reason = _reason(reason)
+    found.deprecated_at = found.deprecated_at or now
+    database.flush()
+    return found
+
+
+def undeprecate(database: Database, by: User | None, publisher_id: str, agent_id: str) -> Agent:
+    """Take that back. Nothing happens to an agent that is not deprecated. Raises as `yank` does. Flushes."""
+    found = _agent(database, by, publisher_id, agent_id)
+    found.deprecated_at = found.deprecated_reason = found.successor = None
+    database.flush()
+    return found
+
+
+def _version(
+    database: Database, by: User | None, publisher_id: str, agent_id: str, version: str
+) -> AgentVersion:
+    _agent(database, by, publisher_id, agent_id)
+    found = None if "\x00" in version else database.get(AgentVersion, (publisher_id, agent_id, version))
+    if found is None:
+        raise NotFound("Version not found")
+    return found
+
+
+def _agent(database: Database, by: User | None, publisher_id: str, agent_id: str) -> Agent:
+    if "\x00" in publisher_id + agent_id:
+        raise NotFound("Agent not found")
+    manage(database, by, publisher_id)
+    found = database.get(Agent, (publisher_id, agent_id), populate_existing=True)
+    if found is None:
+        raise NotFound("Agent not found")
+    return found
+
+
+def _reason(text: str) -> str:
+    reason = text.strip()
+    if not reason:
+        problem = "Say why, in a sentence."
+    elif len(reason) > REASON_LENGTH:
+        problem = f"Use at most {REASON_LENGTH} characters."
+    elif any(unicodedata.category(letter) == "Cc" and letter not in "\r\n\t" for letter in reason):
+        problem = "Use no control characters."
+    else:
+        return reason
+    raise Invalid(f"The reason cannot be kept. {problem}", fields={"reason": problem}, status=400)
+
+
+def _successor(database: Database, agent: Agent, named: str) -> str:
+    publisher_id, _, agent_id = named.strip().partition("/")
+    found = None if "\x00" in named else database.get(Agent, (publisher_id, agent_id))
+    if found is None:
+        problem = "There is no such agent. Write it as publisher/agent."
+    elif found is agent:
+        problem = "An agent cannot follow itself."
+    elif found.deprecated_at is not None:
+        problem = "That agent is deprecated too."
+    else:
+        return f"{publisher_id}/{agent_id}"
+    raise Invalid(f"The successor cannot be kept. {problem}", fields={"successor": problem}, status=400)
