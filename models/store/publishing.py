@@ -9,8 +9,7 @@ from sqlalchemy.dialects.postgresql import array, insert
 from models.accounts.users import User
 from models.db import Database, now
 from models.errors import Forbidden, Invalid, NotFound
-from models.orgs import membership
-from models.store import catalogue, spawning, versions
+from models.store import catalogue, publishers, spawning, versions
 from models.store.definition import Definition
 from models.store.spawning import Place, Unresolved
 from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
@@ -149,20 +148,13 @@ def _open(database: Database, by: User | None, publisher_id: str) -> None:
 def manage(database: Database, by: User | None, publisher_id: str) -> Publisher:
     """The publisher with its row held, for those who may change it; for the operator (`by` None) any.
 
-    Raises Forbidden for plain members of the organisation it belongs to, NotFound for everybody else.
+    Raises as `publishers.accessible` does.
     """
-    found = database.scalars(
-        select(Publisher).where(Publisher.id == publisher_id).with_for_update(key_share=True)
-    ).one_or_none()
+    if by is not None:
+        return publishers.accessible(database, by, publisher_id, lock=True)
+    found = database.get(Publisher, publisher_id, with_for_update=True)
     if found is None:
         raise NotFound("Publisher not found")
-    if by is None or found.user_id == by.id:
-        return found
-    member = membership(database, by.id, found.org_id) if found.org_id else None
-    if member is None:
-        raise NotFound("Publisher not found")
-    if member.role not in ("owner", "admin"):
-        raise Forbidden("Insufficient permissions")
     return found
 
 
