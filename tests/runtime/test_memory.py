@@ -1,8 +1,10 @@
 """A worker does not keep what a rush of calls needed once it is over."""
 
 import ctypes
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +39,30 @@ shutil.rmtree(web.figures)
 def test_a_worker_returns_free_memory_below_what_is_in_use() -> None:
     done = subprocess.run([sys.executable, "-c", RUSH], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 50, "of the 62 MB that were free, less than 50 were returned"
+
+
+FOLDERS = """
+import os
+import shutil
+import sys
+from pathlib import Path
+from pathlib import Path
+
+from views.cli import web
+
+shutil.rmtree(web.figures)
+parent = Path(sys.argv[1])
+for name in ("stoa-metrics-999999999-old", f"stoa-metrics-{os.getppid()}-mine", "stoa-metrics-odd"):
+    (parent / name).mkdir()
+web.new_figures(sys.argv[1])
+print(*sorted(folder.name.split("-")[2] for folder in parent.iterdir()))
+"""
+
+
+def test_figures_of_killed_servers_are_cleared_away(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", FOLDERS, str(tmp_path)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    left = done.stdout.split()
+    assert len(left) == 3
+    assert "999999999" not in left
+    assert str(os.getpid()) in left

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -70,6 +71,25 @@ class Worker(GeventWorker):
             gevent.sleep(0.25)
 
 
+def new_figures(parent: str) -> str:
+    """A folder for this server's figures, named by its process. Those of servers that were killed are removed."""
+    for old in Path(parent).glob("stoa-metrics-*"):
+        number = old.name.split("-")[2]
+        if number.isdigit() and not _lives(int(number)):
+            shutil.rmtree(old, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"stoa-metrics-{os.getpid()}-", dir=parent)
+
+
+def _lives(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def post_fork(arbiter: Any, worker: Any) -> None:
     """Let each worker hold as many sockets as the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -110,7 +130,7 @@ timeout = 60  # seconds a worker may be stuck without giving way
 graceful_timeout = 20  # seconds that calls in flight get to end when the server stops
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  (the heartbeat file)
 # Workers add their figures up in files; each must find the folder before it imports the client library.
-figures = tempfile.mkdtemp(prefix="stoa-metrics-", dir=worker_tmp_dir)
+figures = new_figures(worker_tmp_dir or tempfile.gettempdir())
 raw_env = [f"PROMETHEUS_MULTIPROC_DIR={figures}"]
 limit_request_line = 8190
 limit_request_fields = 100
