@@ -19,6 +19,7 @@ from views import (
 )
 from views.accounts import providers
 from views.api import accounts as accounts_api
+from views.api import agents as agents_api
 from views.api import gateway as gateway_api
 from views.api import openapi
 from views.api import publishers as publishers_api
@@ -63,6 +64,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)
+    app.register_blueprint(agents_api.bp)
     gateway.init_app(app)
     app.register_blueprint(gateway_api.bp)
     lane.init_app(app)

@@ -1,4 +1,4 @@
-"""The fast lane: the chat doors, which answer on their own what Flask's hooks would do for a page.
+"""The fast lane: the chat doors and the list of agents, which answer on their own what Flask's hooks would do for a page.
 
 A door in the lane is a function from a `Visit` to a response. It reads no cookie, so there is nothing to keep signed
 in and no other site to refuse; it has no limit of Flask-Limiter's; it opens no session of the database. What is left
@@ -47,22 +47,23 @@ def here() -> Visit:
     return Visit(flask.request, guards.request_id(), flask.current_app._get_current_object())  # type: ignore[attr-defined]
 
 
-def open_door(blueprint: Blueprint, address: str) -> Callable[[Door], Door]:
-    """Give a POST door its address below the blueprint's; `init_app` puts it into the lane."""
+def open_door(blueprint: Blueprint, *addresses: str, method: str = "POST") -> Callable[[Door], Door]:
+    """Give a door its addresses below the blueprint's; `init_app` puts it into the lane."""
 
     def register(door: Door) -> Door:
         def view() -> Any:
             return door(here())
 
         view.__doc__, view.__module__ = door.__doc__, door.__module__
-        blueprint.add_url_rule(address, door.__name__, view, methods=["POST"])
-        _doors[f"{blueprint.url_prefix}{address}"] = door
+        for address in addresses:
+            blueprint.add_url_rule(address, door.__name__, view, methods=[method])
+            _doors[method, f"{blueprint.url_prefix or ''}{address}"] = door
         return door
 
     return register
 
 
-_doors: dict[str, Door] = {}
+_doors: dict[tuple[str, str], Door] = {}
 
 
 def init_app(app: Flask) -> None:
@@ -78,8 +79,8 @@ class _Lane:
         self._https = https
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        door = _doors.get(environ["PATH_INFO"])
-        if door is None or environ["REQUEST_METHOD"] != "POST":
+        door = _doors.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        if door is None:
             return self._flask(environ, start_response)
         visit = Visit(_Request(environ, populate_request=False), uuid.uuid4().hex, self._app)
         response = door(visit)

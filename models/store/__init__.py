@@ -8,6 +8,7 @@ from models.store.tables import (
     AgentUser,
     AgentVersion,
     Publisher,
+    StoreStamp,
     StoreWindow,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "AgentUser",
     "AgentVersion",
     "Publisher",
+    "StoreStamp",
     "StoreWindow",
 ]

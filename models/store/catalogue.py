@@ -17,11 +17,11 @@ UPDATE agent SET
     versions = shown.versions,
     published_at = shown.published_at,
     search = setweight(to_tsvector('simple', agent.id || ' ' || translate(agent.id, '-', ' ')), 'A')
-        || setweight(to_tsvector('simple', translate(shown.name, '/_', '  ')), 'A')
+        || setweight(to_tsvector('simple', translate(shown.name, '-/_', '   ')), 'A')
         || setweight(to_tsvector('simple', publisher.id || ' ' || translate(publisher.id, '-', ' ')), 'B')
-        || setweight(to_tsvector('simple', translate(publisher.name, '/_', '  ')), 'B')
-        || setweight(to_tsvector('simple', translate(array_to_string(shown.tags, ' '), '/_', '  ')), 'B')
-        || setweight(to_tsvector('simple', translate(coalesce(shown.description, ''), '/_', '  ')), 'C')
+        || setweight(to_tsvector('simple', translate(publisher.name, '-/_', '   ')), 'B')
+        || setweight(to_tsvector('simple', translate(array_to_string(shown.tags, ' '), '-/_', '   ')), 'B')
+        || setweight(to_tsvector('simple', translate(coalesce(shown.description, ''), '-/_', '   ')), 'C')
 FROM publisher, (
     SELECT DISTINCT ON (config.id)
         config.id,
@@ -50,7 +50,7 @@ def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | 
 
     Call it after versions were added, withdrawn or brought back, and after the publisher's name changed. What an
     agent shows is its highest version that is not yanked; when all are, the highest of all, and `latest_version` is
-    null. In `search` slashes and underscores count as spaces: a query should translate them likewise.
+    null. In `search` hyphens, slashes and underscores count as spaces, as in `listing.words_of`.
     """
     database.flush()
     ids = list(agent_ids or ())

@@ -115,6 +115,8 @@ class Agent(_Figures, Base):
         Index("idx_agent_by_users", text("unique_users DESC"), "publisher_id", "id"),
         Index("idx_agent_by_age", text("published_at DESC"), "publisher_id", "id"),
         Index("idx_agent_by_name", text("lower(name)"), "publisher_id", "id"),
+        Index("idx_agent_id", "id"),
+        Index("idx_agent_vendor", text("split_part(model, '/'::text, 1)")),
     )
 
     publisher_id: Mapped[str] = mapped_column(
@@ -236,3 +238,14 @@ class StoreWindow(Base):
 
     id: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     since: Mapped[datetime]
+
+
+class StoreStamp(Base):
+    """The one row that every transaction moves on that changes what the store shows, its figures aside: `stamp` is
+    the number of the last one. Figures move the sequence `store_figures` on. Triggers keep both."""
+
+    __tablename__ = "store_stamp"
+    __table_args__ = (CheckConstraint("id", name="single"),)
+
+    id: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    stamp: Mapped[int] = mapped_column(BigInt)

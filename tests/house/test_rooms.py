@@ -47,7 +47,7 @@ VIEW_HALLWAY = {
     "pages",
     "profile",
 }
-API_HALLWAY = {"body", "docs", "openapi", "publishers"}
+API_HALLWAY = {"agents", "body", "docs", "openapi", "publishers"}
 CLI_HALLWAY = {"db", "demo", "serve", "supervisor", "web", "jobs"}
 TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile"}
 TOP = (

@@ -597,6 +597,8 @@ OWN = {
             "idx_agent_by_users": "btree (unique_users DESC, publisher_id, id)",
             "idx_agent_by_age": "btree (published_at DESC, publisher_id, id)",
             "idx_agent_by_name": "btree (lower(name), publisher_id, id)",
+            "idx_agent_id": "btree (id)",
+            "idx_agent_vendor": "btree (split_part(model, '/'::text, 1))",
         },
     ),
     "agent_version": Table(
@@ -666,6 +668,16 @@ OWN = {
         runs bigint!
         """,
         "primary key (publisher_id, agent_id, version, user_id)",
+    ),
+    "store_stamp": Table(
+        """
+        id bool! = true
+        stamp bigint!
+        """,
+        """
+        primary key (id)
+        check store_stamp_single
+        """,
     ),
     "store_window": Table(
         """

@@ -201,6 +201,7 @@ def operations() -> tuple[tuple[str, str, dict[str, Any]], ...]:
     """Every operation: method, path, what OpenAPI says of it."""
     return (
         *_gateway(),
+        *_store(),
         *_runs(),
         *_usage(),
         *_accounts(),
@@ -300,6 +301,134 @@ def _gateway() -> tuple[Any, ...]:
             },
         ),
     )
+
+
+def _store() -> tuple[Any, ...]:
+    figures = {
+        "usage_count": whole("Completed runs"),
+        "weekly_runs": whole("Those started in the last seven days"),
+        "weekly_spent": number("Dollars"),
+        "total_spent": number("Dollars"),
+        "avg_cost_per_invocation": number("Dollars"),
+        "unique_users": whole(),
+        "last_used": moment("Absent where it never ran"),
+    }
+    listed = record(
+        "id name publisher version created_at tags version_stats " + " ".join(list(figures)[:-1]),
+        id=text(),
+        name=text("As defined, else the id"),
+        description=text("Absent where there is none"),
+        publisher=record(
+            "id name verified avatar_url",
+            id=text(),
+            name=text(),
+            verified=flag(),
+            avatar_url=maybe(text()),
+        ),
+        version=text("The latest that is not yanked"),
+        created_at=moment("Of that version"),
+        **figures,
+        version_stats={
+            "type": "object",
+            "description": "By version, of those that ran: weekly_runs, weekly_dollars, total_dollars,"
+            " total_invocations, avg_cost_per_run, unique_users, last_used",
+        },
+        tags=many(text()),
+    )
+    node = record(
+        "fullId agentId publisher version displayName spawnerPrompt isAvailable children isCyclic",
+        fullId=text("publisher/agent@version"),
+        agentId=text(),
+        publisher=text(),
+        version=text(),
+        displayName=text(),
+        spawnerPrompt=maybe(text()),
+        isAvailable=flag("False where it is not published, or stands above itself"),
+        children=many({"type": "object"}, description="Nodes like this one"),
+        isCyclic=flag(),
+    )
+    place = [
+        {"name": name, "in": "path", "required": True, "schema": text(words)}
+        for name, words in (
+            ("publisherId", ""),
+            ("agentId", ""),
+            ("version", "As 1.0.0, or latest: the highest that is not yanked"),
+        )
+    ]
+    missing: dict[int, tuple[str, Schema]] = {404: ("No such publisher, or no such agent of it", ERROR)}
+    kept = "Kept as it is sent: what is published shows at once, figures within seconds. Cache-Control lets clients"
+    found = []
+    for door in ("/api/agents", "/api/v1/agents"):
+        found += [
+            op(
+                "get",
+                door,
+                "Store",
+                "List the agents",
+                description=kept
+                + " and proxies keep it for minutes; revalidate with the ETag to have it fresh."
+                " Most spent in seven days first.",
+                ok=(200, "The agents", many(listed)),
+            ),
+            op(
+                "get",
+                f"{door}/metrics",
+                "Store",
+                "The agents' figures",
+                description="By publisher/agent, of those that ran. Kept as the list is.",
+                ok=(
+                    200,
+                    "The figures",
+                    {
+                        "type": "object",
+                        "additionalProperties": record(" ".join(list(figures)[:-1]), **figures),
+                    },
+                ),
+            ),
+            op(
+                "get",
+                f"{door}/{{publisherId}}/{{agentId}}/{{version}}",
+                "Store",
+                "Read an agent's definition",
+                parameters=place,
+                ok=(
+                    200,
+                    "The version",
+                    record(
+                        "id version publisherId data createdAt updatedAt",
+                        id=text(),
+                        version=text(),
+                        publisherId=text(),
+                        data={"type": "object", "description": "The definition"},
+                        createdAt=moment(),
+                        updatedAt=moment(),
+                    ),
+                ),
+                errors=missing,
+            ),
+            op(
+                "get",
+                f"{door}/{{publisherId}}/{{agentId}}/{{version}}/dependencies",
+                "Store",
+                "What an agent may spawn",
+                description="To five levels. A tree of more than 2,000 agents is cut, and says truncated.",
+                parameters=place,
+                ok=(
+                    200,
+                    "The tree",
+                    record(
+                        "root totalAgents maxDepth hasCycles",
+                        root=node,
+                        totalAgents=whole("Distinct ones"),
+                        maxDepth=whole("The root is 0"),
+                        hasCycles=flag(),
+                        truncated=flag("Only where agents were left out"),
+                    ),
+                ),
+                errors={**missing, 500: ("A definition names an agent that cannot be followed", ERROR)},
+            ),
+        ]
+    return tuple(found)
 
 
 def _runs() -> tuple[Any, ...]:

@@ -1,0 +1,505 @@
+"""What the store's readers are told in JSON: the list, its metrics, one version, its dependencies."""
+
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session as OrmSession
+
+from models.store import Agent, AgentConfig, AgentVersion, Publisher, dependencies, freshness
+from tests import factories
+from tests.factories import Person, now
+
+LISTED = [
+    "id",
+    "name",
+    "description",
+    "publisher",
+    "version",
+    "created_at",
+    "usage_count",
+    "weekly_runs",
+    "weekly_spent",
+    "total_spent",
+    "avg_cost_per_invocation",
+    "unique_users",
+    "last_used",
+    "version_stats",
+    "tags",
+]
+
+
+@pytest.fixture
+def acme(session: OrmSession, alice: Person) -> Publisher:
+    return factories.publisher(session, alice.user, "acme", name="Acme", verified=True)
+
+
+@pytest.fixture
+def tools(session: OrmSession, bob: Person) -> Publisher:
+    return factories.publisher(session, bob.user, "tools", avatar_url="https://example.org/a.png")
+
+
+def listed(client: FlaskClient) -> list[dict[str, Any]]:
+    answer = client.get("/api/agents")
+    assert answer.status_code == 200
+    found: list[dict[str, Any]] = answer.get_json()
+    return found
+
+
+# -- the list ------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_is_told_in_the_words_of_the_contract(
+    client: FlaskClient, session: OrmSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freshness, "stamp", lambda engine: 1 / 0)
+    answer = client.get("/api/agents")
+    assert (answer.status_code, answer.get_json()) == (500, {"error": "Internal server error"})
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+
+
+def test_an_empty_store_is_an_empty_list(client: FlaskClient, session: OrmSession) -> None:
+    assert listed(client) == []
+    assert client.get("/api/agents/metrics").get_json() == {}
+
+
+def test_an_agent_is_told_in_the_words_and_order_of_the_contract(
+    client: FlaskClient, session: OrmSession, acme: Publisher, tools: Publisher
+) -> None:
+    used = datetime(2026, 11, 19, 10, 11, 12, 345678, UTC)
+    factories.agent(
+        session, acme, "reviewer", "1.2.0", {"name": "Code “reviewer”", "description": "Reads\n\\a change", "tags": ["code", 'a"b']},
+        runs=4, weekly_runs=2, credits=250, weekly_credits=110, unique_users=3, last_used=used,
+    )  # fmt: skip
+    row = session.get_one(AgentVersion, ("acme", "reviewer", "1.2.0"))
+    row.runs, row.weekly_runs, row.credits, row.weekly_credits, row.unique_users = 3, 2, 100, 110, 2
+    row.last_used = used
+    session.commit()
+    factories.agent(session, tools, "quiet")
+    first, second = listed(client)
+    assert list(first) == LISTED
+    assert first == {
+        "id": "reviewer",
+        "name": "Code “reviewer”",
+        "description": "Reads\n\\a change",
+        "publisher": {"id": "acme", "name": "Acme", "verified": True, "avatar_url": None},
+        "version": "1.2.0",
+        "created_at": first["created_at"],
+        "usage_count": 4,
+        "weekly_runs": 2,
+        "weekly_spent": 1.1,
+        "total_spent": 2.5,
+        "avg_cost_per_invocation": 0.625,
+        "unique_users": 3,
+        "last_used": "2026-11-19T10:11:12.345Z",
+        "version_stats": {
+            "1.2.0": {
+                "weekly_runs": 2,
+                "weekly_dollars": 1.1,
+                "total_dollars": 1.0,
+                "total_invocations": 3,
+                "avg_cost_per_run": pytest.approx(1 / 3),
+                "unique_users": 2,
+                "last_used": "2026-11-19T10:11:12.345Z",
+            }
+        },
+        "tags": ["code", 'a"b'],
+    }
+    assert list(second) == [key for key in LISTED if key not in ("description", "last_used")]
+    assert second["publisher"]["avatar_url"] == "https://example.org/a.png"
+    assert (second["name"], second["tags"], second["version_stats"]) == ("quiet", [], {})
+    assert second["avg_cost_per_invocation"] == second["weekly_spent"] == 0
+    made = session.get_one(AgentConfig, ("reviewer", "1.2.0", "acme")).created_at
+    assert first["created_at"] == made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_the_most_spent_on_in_a_week_comes_first(
+    client: FlaskClient, session: OrmSession, acme: Publisher
+) -> None:
+    for name, credits in (("little", 1), ("most", 300), ("none", 0), ("some", 20)):
+        factories.agent(session, acme, name, weekly_credits=credits, runs=1)
+    assert [each["id"] for each in listed(client)] == ["most", "some", "little", "none"]
+
+
+def test_ids_of_one_publisher_with_one_name_show_the_newest(
+    client: FlaskClient, session: OrmSession, acme: Publisher, tools: Publisher
+) -> None:
+    for publisher, agent_id, age in ((acme, "old", 9), (acme, "new", 1), (tools, "other", 5)):
+        factories.agent(session, publisher, agent_id, data={"name": "Twin"})
+        config = session.get_one(AgentConfig, (agent_id, "1.0.0", publisher.id))
+        config.created_at = now() - timedelta(days=age)
+        session.commit()
+    assert {each["id"] for each in listed(client)} == {"new", "other"}
+
+
+def test_a_yanked_version_steps_back_and_a_fully_yanked_agent_leaves(
+    client: FlaskClient, session: OrmSession, acme: Publisher
+) -> None:
+    factories.agent_version(session, acme, "half", "1.0.0")
+    factories.agent_version(session, acme, "half", "1.1.0", yanked_reason="broken")
+    factories.agent_version(session, acme, "gone", "1.0.0", yanked_reason="broken")
+    assert [(each["id"], each["version"]) for each in listed(client)] == [("half", "1.0.0")]
+
+
+def test_metrics_are_of_agents_that_ran(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    factories.agent(
+        session, acme, "busy", runs=2, weekly_runs=1, credits=30, weekly_credits=10, unique_users=1
+    )
+    factories.agent(session, acme, "idle")
+    answer = client.get("/api/agents/metrics")
+    assert answer.get_json() == {
+        "acme/busy": {
+            "usage_count": 2,
+            "weekly_runs": 1,
+            "weekly_spent": 0.1,
+            "total_spent": 0.3,
+            "avg_cost_per_invocation": 0.15,
+            "unique_users": 1,
+        }
+    }
+    assert answer.headers["Cache-Control"].startswith("public, max-age=300")
+
+
+def test_headers_and_entity_tag(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    factories.agent(session, acme)
+    answer = client.get("/api/agents")
+    assert answer.headers["Cache-Control"] == (
+        "public, max-age=300, s-maxage=600, stale-while-revalidate=3600"
+    )
+    assert answer.headers["Vary"] == "Accept-Encoding"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+    again = client.get("/api/agents", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert again.headers["Cache-Control"] == answer.headers["Cache-Control"]
+    factories.agent(session, acme, "second")
+    changed = client.get("/api/agents", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (changed.status_code, len(changed.get_json())) == (200, 2)
+    assert client.get("/api/v1/agents").data == changed.data
+
+
+def test_who_takes_gzip_gets_it(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    for number in range(5):
+        factories.agent(session, acme, f"agent-{number}")
+    plain = client.get("/api/agents")
+    packed = client.get("/api/agents", headers={"Accept-Encoding": "gzip, br"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.data) == plain.data
+    assert packed.headers["ETag"] == plain.headers["ETag"]
+    refused = client.get("/api/agents", headers={"Accept-Encoding": "gzip;q=0"})
+    assert "Content-Encoding" not in refused.headers
+
+
+def test_whatever_is_published_shows_at_once(
+    client: FlaskClient, session: OrmSession, acme: Publisher
+) -> None:
+    factories.agent_version(session, acme, "reviewer", "1.0.0")
+    assert [each["version"] for each in listed(client)] == ["1.0.0"]
+    factories.agent_version(session, acme, "reviewer", "1.1.0")
+    assert [each["version"] for each in listed(client)] == ["1.1.0"]
+    acme.name = "Acme & Sons"
+    session.commit()
+    assert listed(client)[0]["publisher"]["name"] == "Acme & Sons"
+    session.rollback()
+    acme.verified = False
+    session.commit()
+    assert listed(client)[0]["publisher"]["verified"] is False
+    session.get_one(Agent, ("acme", "reviewer")).latest_version = None
+    session.commit()
+    assert listed(client) == []
+
+
+def test_between_changes_one_statement_is_asked(
+    client: FlaskClient, session: OrmSession, acme: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.db import db
+
+    factories.agent(session, acme)
+    listed(client)
+    asked: list[str] = []
+    with client.application.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", lambda *words: asked.append(words[2]))
+    listed(client)
+    assert len(asked) == 1
+    assert "store_stamp" in asked[0]
+
+
+def test_figures_are_fresh_within_seconds(
+    client: FlaskClient, session: OrmSession, alice: Person, acme: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factories.agent(session, acme)
+    assert listed(client)[0]["usage_count"] == 0
+
+    def a_run(commit: bool = True) -> None:
+        run = factories.run(session, alice.user, "acme/reviewer@1.0.0")
+        session.execute(
+            text(
+                "INSERT INTO agent_run_bill (run_id, publisher_id, agent_id, version, status, credits, duration_ms, created_at)"
+                " VALUES (:run, 'acme', 'reviewer', '1.0.0', 'completed', 5, 1000, now())"
+            ),
+            {"run": run.id},
+        )
+        session.execute(text("UPDATE agent SET runs = (SELECT count(*) FROM agent_run_bill)"))
+        if commit:
+            session.commit()
+
+    a_run()
+    clock = freshness.time.monotonic()
+    monkeypatch.setattr(freshness.time, "monotonic", lambda: clock)
+    clock += 6
+    assert listed(client)[0]["usage_count"] == 1
+    a_run()
+    assert listed(client)[0]["usage_count"] == 1, "figures alone do not make the list anew at once"
+    clock += 6
+    assert listed(client)[0]["usage_count"] == 2
+    a_run(commit=False)
+    clock += 6
+    assert listed(client)[0]["usage_count"] == 2
+    session.commit()
+    assert listed(client)[0]["usage_count"] == 2
+    clock += 6
+    assert listed(client)[0]["usage_count"] == 3, "runs are announced before they are committed"
+    session.execute(text("UPDATE agent SET runs = 9"))
+    session.commit()
+    clock += 60
+    assert listed(client)[0]["usage_count"] == 3, "nothing was announced, so nothing is made anew"
+
+
+def test_figures_do_not_touch_what_is_published(session: OrmSession, engine: Engine, acme: Publisher) -> None:
+    factories.agent(session, acme)
+    before = freshness.stamp(engine).published
+    session.execute(text("UPDATE agent SET runs = runs + 1, last_used = now(), weekly_credits = 3"))
+    session.execute(text("UPDATE agent_version SET runs = runs + 1"))
+    session.commit()
+    assert freshness.stamp(engine).published == before
+    session.execute(text("UPDATE agent SET deprecated_at = now()"))
+    session.commit()
+    assert freshness.stamp(engine).published > before
+
+
+# -- one version ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["/api/agents", "/api/v1/agents"])
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_version_is_told_as_it_was_published(
+    client: FlaskClient, session: OrmSession, acme: Publisher, door: str
+) -> None:
+    factories.agent(session, acme, "reviewer", "1.0.0", {"spawnerPrompt": "Ask “me”"})
+    answer = client.get(f"{door}/acme/reviewer/1.0.0", headers={"Authorization": "Bearer whatever"})
+    assert answer.status_code == 200
+    body = answer.get_json()
+    assert list(body) == ["id", "version", "publisherId", "data", "createdAt", "updatedAt"]
+    config = session.get_one(AgentConfig, ("reviewer", "1.0.0", "acme"))
+    assert body == {
+        "id": "reviewer",
+        "version": "1.0.0",
+        "publisherId": "acme",
+        "data": config.data,
+        "createdAt": config.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "updatedAt": config.updated_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+    again = client.get(f"{door}/acme/reviewer/1.0.0", headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status_code == 304
+    assert answer.headers["Cache-Control"] == "no-cache"
+
+
+def test_latest_is_the_highest_number_that_is_not_yanked(
+    client: FlaskClient, session: OrmSession, acme: Publisher, door: str
+) -> None:
+    for version in ("0.9.0", "0.10.0", "0.2.11"):
+        factories.agent_version(session, acme, "reviewer", version)
+    factories.agent_version(session, acme, "reviewer", "1.0.0", yanked_reason="broken")
+    assert client.get(f"{door}/acme/reviewer/latest").get_json()["version"] == "0.10.0"
+    assert client.get(f"{door}/acme/reviewer/1.0.0").get_json()["version"] == "1.0.0"
+
+
+def test_versions_that_other_programs_wrote_are_read_too(
+    client: FlaskClient, session: OrmSession, acme: Publisher
+) -> None:
+    factories.agent_config(session, acme, "foreign", "2.0.0")
+    assert client.get("/api/agents/acme/foreign/latest").get_json()["version"] == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("nobody/reviewer/1.0.0", 404, "Publisher not found"),
+        ("acme/nothing/1.0.0", 404, "Agent not found"),
+        ("acme/reviewer/9.9.9", 404, "Agent not found"),
+        ("tools/reviewer/1.0.0", 404, "Agent not found"),
+        ("acme/gone/latest", 404, "Agent not found"),
+        ("acme/reviewer/%00", 404, "Agent not found"),
+        ("%00/reviewer/1.0.0", 404, "Publisher not found"),
+        ("acme/%27%20OR%201=1/1.0.0", 404, "Agent not found"),
+        ("%20/reviewer/1.0.0", 400, "Missing required parameters"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["", "/dependencies"])
+def test_what_is_not_there(
+    client: FlaskClient, session: OrmSession, acme: Publisher, tools: Publisher, door: str, path: str, status: int,
+    words: str, ending: str,
+) -> None:  # fmt: skip
+    factories.agent(session, acme)
+    factories.agent_version(session, acme, "gone", "1.0.0", yanked_reason="broken")
+    answer = client.get(f"{door}/{path}{ending}")
+    assert (answer.status_code, answer.get_json()) == (status, {"error": words})
+
+
+@pytest.mark.parametrize("who", ["alice", "bob", "mallory", "anonymous"])
+def test_anybody_may_read(
+    request: pytest.FixtureRequest, session: OrmSession, acme: Publisher, who: str
+) -> None:
+    factories.agent(session, acme)
+    person: Person = request.getfixturevalue(who)
+    for path in ("", "/metrics", "/acme/reviewer/latest", "/acme/reviewer/1.0.0/dependencies"):
+        assert person.browser.get(f"/api/agents{path}", headers=person.headers).status_code == 200
+        assert person.browser.post(f"/api/agents{path}").status_code in (405, 404)
+
+
+# -- dependencies --------------------------------------------------------------------------------------------
+
+
+def spawning(session: OrmSession, of: Publisher, id: str, *names: str, **data: Any) -> None:
+    factories.agent(session, of, id, data={"spawnableAgents": list(names), **data})
+
+
+def tree(client: FlaskClient, path: str = "acme/root/1.0.0") -> dict[str, Any]:
+    answer = client.get(f"/api/agents/{path}/dependencies")
+    assert answer.status_code == 200, answer.data
+    found: dict[str, Any] = answer.get_json()
+    return found
+
+
+def test_the_tree_names_what_an_agent_may_spawn(
+    client: FlaskClient, session: OrmSession, acme: Publisher, tools: Publisher
+) -> None:
+    spawning(session, acme, "root", "tools/leaf@1.0.0", "acme/lost@3.0.0", displayName="Root")
+    spawning(session, tools, "leaf", displayName="", name="Leaf", spawnerPrompt="Spawn me")
+    assert tree(client) == {
+        "root": {
+            "fullId": "acme/root@1.0.0",
+            "agentId": "root",
+            "publisher": "acme",
+            "version": "1.0.0",
+            "displayName": "Root",
+            "spawnerPrompt": None,
+            "isAvailable": True,
+            "children": [
+                {
+                    "fullId": "tools/leaf@1.0.0",
+                    "agentId": "leaf",
+                    "publisher": "tools",
+                    "version": "1.0.0",
+                    "displayName": "Leaf",
+                    "spawnerPrompt": "Spawn me",
+                    "isAvailable": True,
+                    "children": [],
+                    "isCyclic": False,
+                },
+                {
+                    "fullId": "acme/lost@3.0.0",
+                    "agentId": "lost",
+                    "publisher": "acme",
+                    "version": "3.0.0",
+                    "displayName": "lost",
+                    "spawnerPrompt": None,
+                    "isAvailable": False,
+                    "children": [],
+                    "isCyclic": False,
+                },
+            ],
+            "isCyclic": False,
+        },
+        "totalAgents": 3,
+        "maxDepth": 1,
+        "hasCycles": False,
+    }
+
+
+def test_a_lone_agent_is_a_tree_of_one(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    spawning(session, acme, "root")
+    found = tree(client, "acme/root/latest")
+    assert (found["totalAgents"], found["maxDepth"], found["hasCycles"]) == (1, 0, False)
+
+
+def test_a_branch_that_returns_ends_there(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    spawning(session, acme, "root", "acme/other@1.0.0", "acme/root@1.0.0")
+    spawning(session, acme, "other", "acme/root@1.0.0")
+    found = tree(client)
+    other, own = found["root"]["children"]
+    assert own["isCyclic"] is True
+    assert own["isAvailable"] is False
+    assert other["isCyclic"] is False
+    assert other["children"][0]["isCyclic"] is True
+    assert other["children"][0]["children"] == []
+    assert (found["totalAgents"], found["maxDepth"], found["hasCycles"]) == (2, 2, True)
+
+
+def test_an_agent_on_two_branches_is_no_cycle(
+    client: FlaskClient, session: OrmSession, acme: Publisher
+) -> None:
+    spawning(session, acme, "root", "acme/a@1.0.0", "acme/b@1.0.0")
+    spawning(session, acme, "a", "acme/leaf@1.0.0")
+    spawning(session, acme, "b", "acme/leaf@1.0.0")
+    spawning(session, acme, "leaf")
+    found = tree(client)
+    assert [child["children"][0]["isAvailable"] for child in found["root"]["children"]] == [True, True]
+    assert (found["totalAgents"], found["maxDepth"], found["hasCycles"]) == (4, 2, False)
+
+
+def test_the_tree_ends_at_the_fifth_level(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    for number in range(8):
+        spawning(session, acme, f"n{number}", f"acme/n{number + 1}@1.0.0")
+    found = tree(client, "acme/n0/1.0.0")
+    assert (found["totalAgents"], found["maxDepth"]) == (6, 5)
+    node = found["root"]
+    for _ in range(5):
+        (node,) = node["children"]
+    assert (node["agentId"], node["isAvailable"], node["children"]) == ("n5", True, [])
+
+
+@pytest.mark.parametrize(
+    "name", ["leaf", "acme/leaf", "acme/leaf@", "@1", "a/b/c@1", "", "acme/leaf@1.0.0\n"]
+)
+def test_a_name_that_cannot_be_followed_is_an_error(
+    client: FlaskClient, session: OrmSession, acme: Publisher, name: str
+) -> None:
+    spawning(session, acme, "root", name)
+    answer = client.get("/api/agents/acme/root/1.0.0/dependencies")
+    assert (answer.status_code, answer.get_json()) == (500, {"error": "Internal server error"})
+
+
+def test_each_level_takes_one_statement(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    from models.db import db
+
+    spawning(session, acme, "root", *(f"acme/n{number}@1.0.0" for number in range(30)))
+    for number in range(30):
+        spawning(session, acme, f"n{number}", "acme/leaf@1.0.0")
+    spawning(session, acme, "leaf")
+    with client.application.app_context():
+        engine = db.engine
+    asked: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *words: asked.append(words[2]))
+    tree(client)
+    assert len(asked) == 4  # the version, and the root, its children, their children
+
+
+def test_a_tree_that_multiplies_is_cut(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    names = [f"acme/n{number}@1.0.0" for number in range(60)]
+    spawning(session, acme, "root", *names)
+    for number in range(60):
+        spawning(session, acme, f"n{number}", *names)
+    found = tree(client)
+    assert found["truncated"] is True
+    assert json.dumps(found).count('"fullId"') == dependencies.MOST_NODES
+    assert found["totalAgents"] == 61
