@@ -54,6 +54,9 @@ FROM agent_run r
 WHERE r.status <> 'running' AND r.publisher_id IS NOT NULL AND r.agent_id <> 'test-agent';
 
 
+-- An agent that enters the store is counted by its runs: the completed ones have their index, these the others.
+CREATE INDEX idx_agent_run_unsuccessful ON agent_run (publisher_id, agent_name) WHERE status IN ('failed', 'cancelled');
+
 -- Of a run that is deleted the figures are subtracted, of all that one statement deletes at once. The reference waits
 -- for the end of the transaction, so that the rows go with the runs and not one by one before them.
 ALTER TABLE agent_run_bill
@@ -314,8 +317,17 @@ BEGIN
                 WHERE f.run_id = b.run_id AND f.publisher_id = p_publisher AND f.agent_id = p_agent
             );
         INSERT INTO agent_run_bill AS b
-        SELECT f.* FROM finished_agent_run f LEFT JOIN agent_run_bill k ON k.run_id = f.run_id
-        WHERE f.publisher_id = p_publisher AND f.agent_id = p_agent AND (k.*) IS DISTINCT FROM (f.*)
+        SELECT f.*
+        FROM (
+            SELECT r.id FROM agent_run r
+            WHERE r.publisher_id = p_publisher AND r.agent_name = p_agent AND r.status = 'completed'
+            UNION ALL
+            SELECT r.id FROM agent_run r
+            WHERE r.publisher_id = p_publisher AND r.agent_name = p_agent AND r.status IN ('failed', 'cancelled')
+        ) r
+        JOIN finished_agent_run f ON f.run_id = r.id
+        LEFT JOIN agent_run_bill k ON k.run_id = f.run_id
+        WHERE (k.*) IS DISTINCT FROM (f.*)
         ON CONFLICT (run_id) DO UPDATE SET
             publisher_id = excluded.publisher_id, agent_id = excluded.agent_id, version = excluded.version,
             user_id = excluded.user_id, status = excluded.status, credits = excluded.credits,

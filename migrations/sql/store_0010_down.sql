@@ -14,6 +14,7 @@ ALTER TABLE agent_run_bill RESET (fillfactor);
 ALTER TABLE agent_version RESET (fillfactor);
 ALTER TABLE agent_day RESET (fillfactor);
 ALTER TABLE agent_user RESET (fillfactor);
+DROP INDEX idx_agent_run_unsuccessful;
 DROP VIEW finished_agent_run;
 DROP FUNCTION store_sum;
 DROP AGGREGATE store_histogram (int, bigint);

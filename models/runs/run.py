@@ -20,6 +20,7 @@ _DURATION = (
     " (2147483647)::numeric), ('-2147483648'::integer)::numeric))::integer ELSE NULL::integer END"
 )
 _COMPLETED = text("(status = 'completed'::agent_run_status)")
+_UNSUCCESSFUL = text("(status = ANY (ARRAY['failed'::agent_run_status, 'cancelled'::agent_run_status]))")
 
 
 class AgentRun(Base):
@@ -60,6 +61,7 @@ class AgentRun(Base):
             postgresql_where=_COMPLETED,
         ),
         Index("idx_agent_run_completed_user", "user_id", postgresql_where=_COMPLETED),
+        Index("idx_agent_run_unsuccessful", "publisher_id", "agent_name", postgresql_where=_UNSUCCESSFUL),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)

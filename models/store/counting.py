@@ -4,7 +4,7 @@ Finishes and settlements need no verb: triggers count them in their own transact
 where the locks and their order are told).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import ARRAY, Text, bindparam, text
@@ -13,6 +13,25 @@ from models.db import Database
 
 _ENTER = text("SELECT store_enter(:publisher, :agents)").bindparams(bindparam("agents", type_=ARRAY(Text)))
 _RECOUNT = text("SELECT store_recount(:publisher, :agent)")
+_RAN_BEFORE = text(
+    """
+    SELECT u.id FROM unnest(:agents, :versions) AS u (id, version)
+    WHERE EXISTS (
+        SELECT FROM agent_day d WHERE d.publisher_id = :publisher AND d.agent_id = u.id AND d.version = u.version
+    ) OR NOT EXISTS (
+        SELECT FROM agent_run_bill b WHERE b.publisher_id = :publisher AND b.agent_id = u.id
+    ) AND (
+        EXISTS (
+            SELECT FROM agent_run r
+            WHERE r.publisher_id = :publisher AND r.agent_name = u.id AND r.status = 'completed'
+        ) OR EXISTS (
+            SELECT FROM agent_run r
+            WHERE r.publisher_id = :publisher AND r.agent_name = u.id AND r.status IN ('failed', 'cancelled')
+        )
+    )
+    ORDER BY u.id
+    """
+).bindparams(bindparam("agents", type_=ARRAY(Text)), bindparam("versions", type_=ARRAY(Text)))
 _SLIDE = text("SELECT store_slide(:now)")
 
 
@@ -25,11 +44,21 @@ def enter(database: Database, publisher_id: str, agent_ids: Collection[str]) -> 
     database.execute(_ENTER, {"publisher": publisher_id, "agents": list(agent_ids)})
 
 
+def entered(database: Database, publisher_id: str, versions: Mapping[str, str]) -> None:
+    """Count what ran before it was published: `versions` are the new version of each agent, written just now.
+
+    After `enter`, in the same transaction. An agent or a version that nobody ran costs an index look-up.
+    """
+    database.flush()
+    asked = {"publisher": publisher_id, "agents": list(versions), "versions": list(versions.values())}
+    for agent_id in database.execute(_RAN_BEFORE, asked).scalars().all():
+        recount(database, publisher_id, agent_id)
+
+
 def recount(database: Database, publisher_id: str, agent_id: str) -> None:
     """Tell an agent's figures, and those of its versions, anew from its runs and what their calls were billed.
 
-    For an agent or a version that is new (it may have run before) and to mend what differs. Takes as long as reading
-    the agent's runs; holds its figures meanwhile. Of an agent that is not in the store it removes what was counted.
+    Takes as long as reading the agent's runs, and holds its figures meanwhile. Of an agent that is not in the store it removes what was counted.
     """
     database.execute(_RECOUNT, {"publisher": publisher_id, "agent": agent_id})
 

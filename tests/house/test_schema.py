@@ -528,6 +528,10 @@ ADDED_INDEXES = {
     "agent_run": {
         "idx_agent_run_user_state": "btree (user_id, status, created_at)",
         "idx_agent_run_user_agent": "btree (user_id, agent_id, created_at)",
+        "idx_agent_run_unsuccessful": (
+            "btree (publisher_id, agent_name)"
+            " WHERE (status = ANY (ARRAY['failed'::agent_run_status, 'cancelled'::agent_run_status]))"
+        ),
     },
     "message": {
         "idx_message_user_finished": "btree (user_id, finished_at)",

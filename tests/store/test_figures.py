@@ -200,11 +200,10 @@ def test_an_agent_that_enters_the_store_brings_its_runs(session: Session, gate: 
     spend(gate, rich, run, 6)
     finish(session, run)
     made = factories.publisher(session, factories.user(session, "owner"), "acme")
-    factories.agent(session, made, "reviewer", "1.0.0")
-    assert figures(session).runs == 0
     week_from(session, NOW - timedelta(days=6))
     counting.enter(session, "acme", ["reviewer", "nobody"])
-    counting.recount(session, "acme", "reviewer")
+    factories.agent(session, made, "reviewer", "1.0.0")
+    counting.entered(session, "acme", {"reviewer": "1.0.0"})
     session.commit()
     assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").weekly_credits) == (
         1,
@@ -220,7 +219,7 @@ def test_a_version_that_ran_before_it_was_published(
     finish(session, start(session, rich.id, "acme/reviewer@2.0.0"))
     counting.enter(session, "acme", ["reviewer"])
     factories.agent_version(session, acme_publisher, "reviewer", "2.0.0")
-    counting.recount(session, "acme", "reviewer")
+    counting.entered(session, "acme", {"reviewer": "2.0.0"})
     session.commit()
     assert (figures(session).runs, figures(session, "2.0.0").runs) == (1, 1)
     assert_proved(session)

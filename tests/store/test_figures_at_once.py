@@ -1,0 +1,177 @@
+"""Figures under many hands: finishes, settlements, corrections, deletions and the week at the same moment."""
+
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from models import billing
+from models.store import Agent, AgentVersion, Publisher, catalogue, counting
+from tests import factories
+from tests.billing.stage import Payer, admit, call, give, payer
+from tests.store.ledger import NOW, assert_proved, figures, finish, in_one_go, start, week_from
+
+
+@pytest.fixture
+def stocked(session: Session) -> Publisher:
+    """`acme` with `reviewer` and `tester`."""
+    made = factories.publisher(session, factories.user(session, "owner"), "acme")
+    for agent in ("reviewer", "tester"):
+        factories.agent(session, made, agent, "1.0.0")
+    week_from(session, NOW - timedelta(days=6))
+    return made
+
+
+def payers(session: Session, count: int) -> list[Payer]:
+    people = [payer(session, f"payer{n}") for n in range(count)]
+    for who in people:
+        give(session, who.account, 100_000)
+    return people
+
+
+def at_once(jobs: Sequence[Callable[[], Any]], workers: int = 12) -> None:
+    """Run all, many at a time; the first error is raised."""
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()
+
+
+@pytest.mark.usefixtures("stocked")
+def test_many_hands_on_two_agents(session: Session, engine: Engine, gate: Engine) -> None:
+    chance = random.Random(4)
+    people = payers(session, 6)
+    jobs: list[Callable[[], Any]] = []
+    expected = {"reviewer": [0, 0], "tester": [0, 0]}
+    late: list[tuple[Any, Any]] = []
+    for n in range(90):
+        who, agent = chance.choice(people), chance.choice(("reviewer", "tester"))
+        age = timedelta(hours=chance.randrange(0, 200))
+        run = start(session, who.id, f"acme/{agent}@1.0.0", created_at=NOW - age)
+        calls = [admit(gate, who, hold=1, run_id=run) for _ in range(2)]
+        late += [(calls[0], call(2))]
+        jobs += [lambda a=calls[1]: billing.settle(gate, a, call(3), now=NOW)]
+        if n % 9 == 0:
+            jobs += [lambda id=run: in_one_go(engine, "DELETE FROM agent_run WHERE id = :id", id=id)]
+            continue
+        ending = "failed" if n % 5 == 0 else "completed"
+        jobs += [lambda id=run, end=ending: ended(engine, id, end)] * 2
+        expected[agent][0] += ending == "completed"
+        expected[agent][1] += 5 * (ending == "completed")
+    chance.shuffle(late)
+    for n in range(0, len(late), 5):
+        batch = late[n : n + 5]
+        jobs += [lambda b=batch: billing.settle_many(gate, b, now=NOW)] * 2
+    jobs += [lambda hours=n: slid(engine, hours) for n in range(0, 60, 6)]
+    chance.shuffle(jobs)
+    at_once(jobs)
+    for agent, (runs, credits) in expected.items():
+        assert (figures(session, agent=agent).runs, figures(session, agent=agent).credits) == (runs, credits)
+    assert_proved(session)
+
+
+def ended(engine: Engine, run: str, status: str) -> None:
+    with Session(engine) as own:
+        finish(own, run, status)
+
+
+def slid(engine: Engine, hours: int) -> None:
+    with Session(engine) as own:
+        counting.slide(own, NOW + timedelta(hours=hours))
+        own.commit()
+
+
+@pytest.mark.usefixtures("stocked")
+def test_a_settlement_beside_the_finish_is_never_missed(
+    session: Session, engine: Engine, gate: Engine
+) -> None:
+    (who,) = payers(session, 1)
+    for _ in range(30):
+        run = start(session, who.id)
+        open_call = admit(gate, who, hold=1, run_id=run)
+        together = Barrier(2)
+
+        def settle(open_call: Any = open_call, together: Barrier = together) -> None:
+            together.wait()
+            billing.settle(gate, open_call, call(1), now=NOW)
+
+        def end(run: str = run, together: Barrier = together) -> None:
+            together.wait()
+            ended(engine, run, "completed")
+
+        at_once([settle, end], 2)
+    assert (figures(session).runs, figures(session).credits) == (30, 30)
+    assert_proved(session)
+
+
+def test_runs_that_end_while_their_agent_enters_the_store(
+    session: Session, engine: Engine, stocked: Publisher
+) -> None:
+    (who,) = payers(session, 1)
+    for n in range(10):
+        runs = [start(session, who.id, f"acme/new{n}@1.0.0") for _ in range(4)]
+
+        def publish(id: str = f"new{n}") -> None:
+            with Session(engine) as own:
+                counting.enter(own, "acme", [id, "reviewer"])
+                own.execute(
+                    text(
+                        "INSERT INTO agent_config (publisher_id, id, version, data) VALUES ('acme', :id, '1.0.0', '{}')"
+                    ),
+                    {"id": id},
+                )
+                own.add(Agent(publisher_id="acme", id=id, name=id, model=""))
+                own.flush()
+                own.add(AgentVersion(publisher_id="acme", agent_id=id, version="1.0.0", credential="cli"))
+                catalogue.refresh(own, "acme", [id, "reviewer"])
+                counting.entered(own, "acme", {id: "1.0.0", "reviewer": "1.0.0"})
+                own.commit()
+
+        at_once([publish, *(lambda id=run: ended(engine, id, "completed") for run in runs)], 5)
+        assert (figures(session, agent=f"new{n}").runs, figures(session, "1.0.0", f"new{n}").runs) == (4, 4)
+    assert_proved(session)
+
+
+@pytest.mark.usefixtures("stocked")
+def test_a_finish_that_is_killed_counts_nothing_and_stops_nobody(session: Session, engine: Engine) -> None:
+    (who,) = payers(session, 1)
+    run = start(session, who.id)
+    doomed = engine.connect()
+    doomed.execute(text("UPDATE agent_run SET status = 'completed' WHERE id = :id"), {"id": run})
+    doomed.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
+    assert doomed.execute(text("SELECT runs FROM agent WHERE id = 'reviewer'")).scalar_one() == 1
+    process = doomed.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    in_one_go(engine, "SELECT pg_terminate_backend(:id, 5000)", id=process)
+    with pytest.raises(OperationalError):
+        doomed.commit()
+    doomed.invalidate()
+    doomed.close()
+    assert figures(session).runs == 0
+    assert_proved(session)
+    finish(session, run)
+    assert figures(session).runs == 1
+    assert_proved(session)
+
+
+@pytest.mark.usefixtures("stocked")
+def test_the_proof_sees_one_picture_while_runs_end(session: Session, engine: Engine, gate: Engine) -> None:
+    people = payers(session, 3)
+    runs = [(who, start(session, who.id)) for who in people for _ in range(15)]
+    calls = [admit(gate, who, hold=1, run_id=run) for who, run in runs]
+    jobs: list[Callable[[], Any]] = [lambda id=run: ended(engine, id, "completed") for _, run in runs]
+    jobs += [lambda a=each: billing.settle(gate, a, call(1), now=NOW) for each in calls]
+    random.Random(1).shuffle(jobs)
+
+    def proved() -> None:
+        with Session(engine) as own:
+            assert_proved(own)
+
+    at_once([*jobs[:30], proved, *jobs[30:60], proved, *jobs[60:], proved], 8)
+    assert_proved(session)
