@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
@@ -86,7 +87,7 @@ def run(run_id: str) -> ResponseReturnValue:
         parent=history.parent_of(user.id, line.run),
         trace=found,
         drawing=_drawing(found.window),
-        claim=_claim(line),
+        claims=_claims(line),
         here=here,
         poll_href=_with(here, **(place or {"at": "end"})),
     )
@@ -231,21 +232,42 @@ def _with(path: str, **query: str) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the client reported at the end of its run, where that is not what was recorded and billed here."""
+    """One figure of an ended run: what was billed or recorded here, and what its client reported."""
 
-    credits: str = ""
-    steps: str = ""
+    name: str
+    here: Decimal
+    client: Decimal
+
+    @property
+    def differs(self) -> bool:
+        """The client is wrong."""
+        return self.here != self.client
+
+    @property
+    def difference(self) -> str:
+        """By how much the client's figure is off: `8.50 less`."""
+        return f"{plain(abs(self.client - self.here))} {'more' if self.client > self.here else 'less'}"
 
 
-def _claim(line: RunLine) -> Claim:
+def _claims(line: RunLine) -> dict[str, Claim]:
+    """By `credits`, `own` and `steps`; nothing while the run goes on, because its client reports at the end."""
     run, sums = line.run, line.sums
     if run.status == "running":
-        return Claim()
-    own, every, steps = run.direct_credits or 0, run.total_credits or 0, run.total_steps or 0
-    counted = [f"{every:,.2f}".removesuffix(".00")] if every != sums.all.credits else []
-    if own != sums.own.credits and own != every:
-        counted.append(f"{own:,.2f} of them own".replace(".00 ", " "))
-    return Claim(", ".join(counted), f"{steps:,}" if steps != sums.steps else "")
+        return {}
+    return {
+        key: Claim(name, Decimal(here), Decimal(client or 0))
+        for key, name, here, client in (
+            ("credits", "Credits, with all it spawned", sums.all.credits, run.total_credits),
+            ("own", "Credits of its own calls", sums.own.credits, run.direct_credits),
+            ("steps", "Steps", sums.steps, run.total_steps),
+        )
+    }
+
+
+@bp.app_template_filter()
+def plain(value: Decimal) -> str:
+    """A client's figure as it is, with two decimals at most: `1,204`, `3.50`."""
+    return f"{value:,.2f}".removesuffix(".00")
 
 
 # -- the timeline --------------------------------------------------------------------------------------------

@@ -381,9 +381,16 @@ def test_a_run_shows_what_the_ledger_billed_and_what_the_client_claims(
     assert "Tokens 6,600" in words
     assert "Steps 1 2 model calls; client counted 4" in words
     assert "Spawned 1 run" in words
+    assert "Credits, with all it spawned 12 3.50 8.50 less" in words
+    assert "Credits of its own calls 10 3.50 6.50 less" in words
+    assert "Steps 1 4 3 more" in words
     agreed = ended(session, alice, total_credits=Decimal(5), direct_credits=Decimal(5), total_steps=0)
     billed(session, alice, agreed, 5)
-    assert "client counted" not in text_of(get(alice, f"/runs/{agreed.id}"))
+    words = text_of(get(alice, f"/runs/{agreed.id}"))
+    assert "client counted" not in words
+    assert "Credits, with all it spawned 5 5 the same" in words
+    going_on = factories.run(session, alice.user)
+    assert "Billed and claimed" not in text_of(get(alice, f"/runs/{going_on.id}"))
 
 
 def test_a_failed_run_says_why(session: OrmSession, alice: Person) -> None:
