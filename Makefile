@@ -23,7 +23,7 @@ test: lint types ## Format, lint, types and all tests, warnings as errors (JOBS=
 	echo "Testing, in a browser at $$chromium"; \
 	STOA_CHROMIUM="$$chromium" exec $(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
-bench: $(BIN)/python ## Measure speed and size beside other gateways (6 minutes; LONG=1 for longer). See docs/performance.md
+bench: $(BIN)/python ## Measure speed and size beside other gateways (9 minutes; LONG=1 for an hour, 30 GB of disk). See docs/performance.md
 	@$(call install,base)
 	@LONG=$(LONG) exec $(BIN)/python -m bench
 

@@ -8,12 +8,12 @@ from sqlalchemy import Engine, text
 
 from models.accounts.credentials import SLIDE_AFTER, TOUCH_EVERY, WEB_LIFETIME, hash_token
 
-# Each settlement counts one up in a rollup of the day, each movement of credits is an entry; what only the passing of
-# time changes (holds and grants that end) is counted. Rollups of days before yesterday are over.
+# Each settlement counts one up in a rollup of the hour, each movement of credits is an entry; what only the passing of
+# time changes (holds and grants that end) is counted. Rollups of hours before the last are over.
 _STAMP = text(
     """
     SELECT u.id, u.name, u.email, u.created_at, u.next_quota_reset AT TIME ZONE 'UTC' AS reset,
-        (SELECT sum(r.calls) FROM usage_rollup r WHERE r.account_id = u.id AND r.grain = 'day' AND r.bucket >= :yesterday),
+        (SELECT sum(r.calls) FROM usage_rollup r WHERE r.account_id = u.id AND r.grain = 'hour' AND r.bucket >= :last_hour),
         (SELECT max(e.id) FROM credit_entry e WHERE e.account_id = u.id),
         (SELECT count(*) FROM credit_ledger l WHERE l.user_id = u.id AND l.expires_at > :now),
         ARRAY(SELECT h.amount FROM credit_hold h
@@ -48,7 +48,7 @@ def stamp(engine: Engine, token: str, now: datetime, latest: int) -> Stamp | Non
         "now": now,
         "touched": now - TOUCH_EVERY,
         "slid": now + WEB_LIFETIME - SLIDE_AFTER,
-        "yesterday": (now - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0),
+        "last_hour": (now - timedelta(hours=1)).replace(minute=0, second=0, microsecond=0),
         "latest": latest,
     }
     with engine.connect() as connection:
