@@ -16,8 +16,8 @@ _STAMP = text(
         (SELECT sum(r.calls) FROM usage_rollup r WHERE r.account_id = u.id AND r.grain = 'hour' AND r.bucket >= :last_hour),
         (SELECT max(e.id) FROM credit_entry e WHERE e.account_id = u.id),
         (SELECT count(*) FROM credit_ledger l WHERE l.user_id = u.id AND l.expires_at > :now),
-        ARRAY(SELECT h.amount FROM credit_hold h
-              WHERE h.account_id = u.id AND h.state = 'live' AND h.expires_at > :now ORDER BY h.request_id),
+        (SELECT array_agg(h.amount ORDER BY h.amount) FROM credit_hold h
+         WHERE h.account_id = u.id AND h.state = 'live' AND h.expires_at > :now),
         ARRAY(SELECT c.request_id || ' ' || c.state FROM gateway_call c WHERE c.user_id = u.id AND c.account_id = u.id
               ORDER BY c.started_at DESC, c.request_id DESC LIMIT :latest)
     FROM session s JOIN "user" u ON u.id = s."userId"
