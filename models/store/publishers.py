@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import defer
 
 from models.accounts import User
 from models.accounts.signing_in import clean_email
@@ -220,8 +221,10 @@ def figures(database: Database, publisher_id: str) -> Figures:
 def agents(database: Database, publisher_id: str, after: str | None = None) -> tuple[list[Agent], str | None]:
     """A page of the publisher's agents by id, and the id after which the next page begins (None: no more)."""
     wanted = select(Agent).where(Agent.publisher_id == publisher_id).order_by(Agent.id).limit(PAGE + 1)
-    if after:
-        wanted = wanted.where(Agent.id > after)
+    wanted = wanted.options(defer(Agent.readme), defer(Agent.search), defer(Agent.durations))
+    start = line(after)
+    if start:
+        wanted = wanted.where(Agent.id > start)
     rows = list(database.scalars(wanted))
     return rows[:PAGE], rows[PAGE - 1].id if len(rows) > PAGE else None
 
@@ -231,6 +234,19 @@ def organisations(database: Database, user: User) -> list[Org]:
     return list(
         database.scalars(select(Org).where(Org.id.in_(administers(user.id))).order_by(Org.name, Org.id))
     )
+
+
+def creator(database: Database, publisher: Publisher) -> User:
+    """Who created it, and gets it back when it leaves its organisation."""
+    return database.get_one(User, publisher.created_by)
+
+
+def owner(database: Database, publisher: Publisher) -> str:
+    """The name of the user or organisation that owns it."""
+    if publisher.org_id is not None:
+        return database.get_one(Org, publisher.org_id).name
+    found = database.get_one(User, publisher.user_id)
+    return found.name or found.email
 
 
 # -- changing them -------------------------------------------------------------------------------------------

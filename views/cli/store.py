@@ -3,16 +3,43 @@
 import click
 from flask import Flask
 
+from models.admin import record
 from models.db import db
-from models.store import proof
+from models.errors import DomainError
+from models.store import proof, publishers
 from views.cli import Commands
+from views.cli.billing import operator
 
-commands = Commands("store", help="The agent store: the proof of its figures.")
+commands = Commands("store", help="The agent store: verified publishers, the proof of its figures.")
 
 
 def init_app(app: Flask) -> None:
     """Register the commands."""
     app.cli.add_command(commands)
+
+
+@commands.command("verify")
+@click.argument("publisher")
+@click.option("--remove", is_flag=True, help="Take the mark away again.")
+def verify_command(publisher: str, remove: bool) -> None:
+    """Give PUBLISHER the verified mark: you know who is behind it."""
+    name = publisher.removeprefix("@")
+    try:
+        changed = publishers.verify(db.session, name, not remove)
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    if changed:
+        record(
+            db.session,
+            "publisher.unverified" if remove else "publisher.verified",
+            name,
+            actor=operator(),
+            before={"verified": remove},
+            after={"verified": not remove},
+        )
+        db.session.commit()
+    state = "not verified" if remove else "verified"
+    click.echo(f"@{name} is {state}{' now' if changed else ' already'}.")
 
 
 @commands.command("prove")
