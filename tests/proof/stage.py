@@ -210,7 +210,7 @@ class Serve:
                 start_new_session=True,
             )
 
-    def wait_until_ready(self, seconds: float = 90.0) -> float:
+    def wait_until_ready(self, seconds: float = 180.0) -> float:
         """How long it took until the server answered with its database."""
         began = time.monotonic()
         while time.monotonic() - began < seconds:
