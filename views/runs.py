@@ -11,11 +11,12 @@ from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import User
-from models.db import now
+from models.db import db, now
 from models.errors import NotFound
-from models.runs import RUN_STATUSES, calls, history, trace
+from models.runs import RUN_STATUSES, AgentRun, calls, history, trace
 from models.runs.history import RunFilter, RunLine
 from models.runs.trace import Entry, Window
+from models.store.showing import is_published
 from views.charts import Span, Waterfall, waterfall
 from views.guards import cookie_user, login_required
 from views.htmx import render, wants_fragment
@@ -85,6 +86,7 @@ def run(run_id: str) -> ResponseReturnValue:
         line=line,
         run=line.run,
         parent=history.parent_of(user.id, line.run),
+        in_store=_store_page(line.run),
         trace=found,
         drawing=_drawing(found.window),
         claims=_claims(line),
@@ -123,6 +125,14 @@ def call(run_id: str, request_id: str) -> ResponseReturnValue:
         every=every,
         fragment=wants_fragment(),
     )
+
+
+def _store_page(run: AgentRun) -> str | None:
+    """The page of the version that ran, when it is published here."""
+    publisher, agent, version = run.publisher_id, run.agent_name, run.agent_version
+    if not (publisher and agent and version and is_published(db.session, publisher, agent, version)):
+        return None
+    return url_for("agent.page", publisher_id=publisher, agent_id=agent, version=version)
 
 
 def _viewer() -> User:

@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, Integer, Row, cast, func, select, text
 from models.accounts import User
 from models.db import Database
 from models.errors import NotFound
+from models.orgs import membership
 from models.store.tables import Agent, AgentConfig, AgentDay, AgentVersion, Publisher
 
 DAYS = 30
@@ -19,7 +20,7 @@ PAGE_SIZE = 25
 MAX_DEPTH = 5
 """Levels of the dependency tree below its root (contract 2.6)."""
 
-_BY_NUMBER = cast(func.string_to_array(AgentVersion.version, "."), ARRAY(Integer)).desc()
+_NUMBERS = cast(func.string_to_array(AgentVersion.version, "."), ARRAY(Integer))
 UNKNOWN = "There is no such agent here"
 
 # Each agent that can be reached once for each level it is on; the first hundred of what an agent may spawn.
@@ -140,7 +141,7 @@ def newest_version(database: Database, agent: Agent) -> str:
     """The version that the agent's own address shows: the latest, or the highest when all are yanked."""
     if agent.latest_version:
         return agent.latest_version
-    query = select(AgentVersion.version).where(*_of(agent)).order_by(_BY_NUMBER).limit(1)
+    query = select(AgentVersion.version).where(*_of(agent)).order_by(_NUMBERS.desc()).limit(1)
     version = database.scalar(query)
     if version is None:
         raise NotFound(UNKNOWN)
@@ -148,20 +149,39 @@ def newest_version(database: Database, agent: Agent) -> str:
 
 
 def versions_of(
-    database: Database, agent: Agent, *, offset: int = 0, limit: int = SHOWN_VERSIONS
+    database: Database, agent: Agent, *, below: str | None = None, limit: int = SHOWN_VERSIONS
 ) -> list[VersionLine]:
-    """The agent's versions, highest first. One statement."""
+    """The agent's versions, highest first, those below the version `below`. One statement."""
     yanker = User.__table__.alias()
     query = (
         select(AgentVersion, User.name, yanker.c.name)
         .outerjoin(User, User.id == AgentVersion.published_by)
         .outerjoin(yanker, yanker.c.id == AgentVersion.yanked_by)
         .where(*_of(agent))
-        .order_by(_BY_NUMBER)
-        .offset(offset)
+        .order_by(_NUMBERS.desc())
         .limit(limit)
     )
+    if below is not None:
+        query = query.where(cast(func.string_to_array(below, "."), ARRAY(Integer)) > _NUMBERS)
     return [VersionLine(*row) for row in database.execute(query)]
+
+
+def may_change(database: Database, user: User, publisher: Publisher) -> bool:
+    """Whether the person may publish for the publisher (contract 2.7). One statement for an organisation's, else none."""
+    if publisher.org_id is None:
+        return publisher.user_id == user.id
+    member = membership(database, user.id, publisher.org_id)
+    return member is not None and member.role in ("owner", "admin")
+
+
+def is_published(database: Database, publisher_id: str, agent_id: str, version: str) -> bool:
+    """Whether there is such a version, yanked or not."""
+    key = (
+        AgentVersion.publisher_id == publisher_id,
+        AgentVersion.agent_id == agent_id,
+        AgentVersion.version == version,
+    )
+    return database.scalar(select(AgentVersion.version).where(*key)) is not None
 
 
 def days_of(database: Database, agent: Agent, today: date) -> dict[str, dict[date, int]]:

@@ -4,12 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session as OrmSession
+from werkzeug.test import TestResponse
 
 from models.accounts import User
 from models.orgs import Org
 from models.store import Agent, AgentDay, AgentVersion
 from tests import factories
-from tests.factories import now
+from tests.factories import Person, now
 
 README = """## What it needs
 
@@ -30,6 +31,12 @@ focus: security
 It does not approve or merge. See [the guide](https://example.org/guide).
 """
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
+
+
+def post(who: Person, path: str, **data: str) -> TestResponse:
+    """Send a form as a page of ours would: with its token."""
+    token = (who.browser.get("/api/auth/csrf").json or {})["csrfToken"]
+    return who.browser.post(path, data={"csrf_token": token} | data)
 
 
 def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **kw: Any) -> Agent:
@@ -60,8 +67,17 @@ def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **
         "inputSchema": {"prompt": {"type": "string", "description": "What to review"}},
     } | kw.pop("data", {})
     for version, days in (("1.9.0", 190), ("2.4.0", 18), ("2.4.1", 2)):
+        older = {
+            "systemPrompt": "You review changes.\nSay everything.\n",
+            "toolNames": ["read_files", "find_files"],
+        }
         factories.agent_version(
-            session, house, "code-reviewer", version, data, published_at=now() - timedelta(days=days)
+            session,
+            house,
+            "code-reviewer",
+            version,
+            data | (older | {"spawnableAgents": []} if version == "1.9.0" else {}),
+            published_at=now() - timedelta(days=days),
         )
     today = now().date()
     for back in range(30):
@@ -75,6 +91,7 @@ def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **
     for version, runs in (("2.4.0", 2505), ("2.4.1", 267)):
         row = session.get_one(AgentVersion, (publisher, "code-reviewer", version))
         row.runs, row.weekly_runs, row.failed, row.credits = runs, runs // 4, runs // 60, runs * 7
+        row.durations = [0, 0, 0, 20, runs - 30, 10] + [0] * 10
         row.unique_users, row.last_used = 318, now() - timedelta(hours=2)
     agent = session.get_one(Agent, (publisher, "code-reviewer"))
     figures = {"runs": 2772, "weekly_runs": 692, "failed": 45, "credits": 2772 * 7, "unique_users": 400}

@@ -11,14 +11,14 @@ from flask import Blueprint, Response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.db import db, now
-from models.store import showing
+from models.store import showing, statistics
 from models.store.markdown import render as markdown
 from models.store.showing import Sheet
 from models.store.tables import Agent
 from views.charts import Chart, Series, stacked_chart
-from views.guards import settings
+from views.guards import cookie_user, limiter, settings
 from views.htmx import render, wants_fragment
-from views.store import snippets, tree
+from views.store import previews, snippets, tree
 from views.store.typescript import module_of
 
 bp = Blueprint("agent", __name__)
@@ -41,7 +41,7 @@ OUTPUTS = {
 
 
 @bp.get(AGENT)
-@bp.get(f"{AGENT}/latest")
+@bp.get(f"{AGENT}/latest", endpoint="latest")
 def newest(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     """On to the latest version (contract 6.1), or to the highest where all are yanked. 302, since it changes."""
     _, agent = showing.find(db.session, publisher_id, agent_id)
@@ -72,9 +72,29 @@ def definition(publisher_id: str, agent_id: str, version: str) -> ResponseReturn
     return response.make_conditional(request)
 
 
+@bp.get(f"{AGENT}/<version>/card.png")
+@limiter.limit("120/minute")
+def card(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
+    """The picture that other sites show beside a link to the page."""
+    sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
+    shown = _card(sheet)
+    db.session.rollback()
+    return previews.answer(previews.card(*shown, fallback=agent_id), previews.digest(*shown))
+
+
+def _card(sheet: Sheet) -> tuple[str, str, str, str]:
+    over = sheet.publisher.name + (", verified publisher" if sheet.publisher.verified else "")
+    return over, sheet.agent.name, sheet.agent.description or "", sheet.full_id
+
+
 def address(agent: Agent, version: str) -> str:
     """The page of a version."""
     return url_for("agent.page", publisher_id=agent.publisher_id, agent_id=agent.id, version=version)
+
+
+def newest_address(agent: Agent) -> str:
+    """The address that leads to the agent's latest version."""
+    return url_for("agent.newest", publisher_id=agent.publisher_id, agent_id=agent.id)
 
 
 @dataclass(frozen=True)
@@ -109,13 +129,16 @@ class Use:
 
 def _whole(sheet: Sheet) -> dict[str, Any]:
     """Everything below the head of the page: four statements at most, none of which reads runs."""
-    agent, moment = sheet.agent, now()
+    agent, moment, user = sheet.agent, now(), cookie_user()
     tree_of = showing.tree_of(db.session, sheet, TREE_ROOM)
     nodes = list(tree.every(tree_of))
     code = module_of(sheet.data)
     return {
         "base": settings().base_url,
+        "card_digest": previews.digest(*_card(sheet)),
+        "median_ms": statistics.median_duration_ms(sheet.version.durations),
         "readme": markdown,
+        "may_edit": user is not None and showing.may_change(db.session, user, sheet.publisher),
         "versions": showing.versions_of(db.session, agent),
         "chart": _chart(showing.days_of(db.session, agent, moment.date()), moment),
         "tree": tree_of,
