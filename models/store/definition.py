@@ -6,13 +6,23 @@ from functools import cache
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from models.shapes import BRANCH, AsSent, Body, Missing, issue
 
 MAX_BYTES = 1_000_000
 MAX_NESTING = 64
 MAX_SPAWNABLE = 500
+MAX_KEYS = 100
 ID_CHARS = 200
 
 STEPS_FORM = 'handleSteps must be a generator function: "function* (params) { ... }". Found: '
@@ -47,16 +57,39 @@ def _prose(value: str) -> str:
     return value
 
 
+def _few(value: Any) -> Any:
+    # before its values are looked at: there may be a hundred thousand, each with a problem
+    if isinstance(value, dict) and len(value) > MAX_KEYS:
+        raise issue(f"Too big: expected object to have <={MAX_KEYS} keys", code="too_big", maximum=MAX_KEYS)
+    return value
+
+
+def _texts(value: dict[str, Any]) -> dict[str, Any]:
+    for key, each in value.items():
+        if not isinstance(each, str):
+            raise issue(
+                f'Invalid input: expected string at "{key[:50]}"', code="invalid_type", expected="string"
+            )
+    return value
+
+
 AgentId = Annotated[
-    str, AfterValidator(_agent_id), Field(max_length=ID_CHARS, json_schema_extra={"pattern": "^[a-z0-9-]+$"})
+    str,
+    Field(max_length=ID_CHARS, json_schema_extra={"pattern": "^[a-z0-9-]+$"}),
+    AfterValidator(_agent_id),
 ]
-Line = Annotated[str, AfterValidator(_printable), Field(max_length=200)]
-Prose = Annotated[str, AfterValidator(_prose), Field(max_length=10_000)]
+Line = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+Prose = Annotated[str, Field(max_length=10_000), AfterValidator(_prose)]
 Text = str
 """Long text. No NUL reaches it: `excess` is asked first."""
-Reference = Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=500)]
-Lines = Annotated[list[Line], Field(max_length=1000)]
-Texts = Annotated[dict[str, Text], Field(max_length=200)]
+Reference = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
+Lines = Annotated[list[Line], Field(max_length=1000, fail_fast=True)]
+Texts = Annotated[
+    dict[str, Any],
+    BeforeValidator(_few),
+    AfterValidator(_texts),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_KEYS}),
+]
 
 
 class Shape(Body):
@@ -89,10 +122,25 @@ class InputSchema(Shape):
     params: Missing[ObjectSchema] = None
 
 
-class RemoteServer(Shape):
-    """An MCP server that is reached over HTTP."""
+class Server(Shape):
+    """An MCP server. It has no other keys than these."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_other_keys(cls, value: Any) -> Any:
+        # `extra="forbid"` would tell each key, and there may be a hundred thousand
+        others = [key for key in value if key not in cls.model_fields][:10] if isinstance(value, dict) else []
+        if others:
+            named = ", ".join(f'"{key[:50]}"' for key in others)
+            words = f"Unrecognized key{'s' if len(others) > 1 else ''}: {named}"
+            raise issue(words, code="unrecognized_keys", keys=others)
+        return value
+
+
+class RemoteServer(Server):
+    """An MCP server that is reached over HTTP."""
 
     type: Literal["http", "sse"] = "http"
     url: Text
@@ -100,14 +148,12 @@ class RemoteServer(Shape):
     headers: Texts = {}
 
 
-class LocalServer(Shape):
+class LocalServer(Server):
     """An MCP server that the client starts."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["stdio"]
     command: Text
-    args: Annotated[list[Text], Field(max_length=500)] = []
+    args: Annotated[list[Text], Field(max_length=500, fail_fast=True)] = []
     env: Texts = {}
 
 
@@ -116,7 +162,7 @@ def _server_kind(value: Any) -> str:
     return BRANCH + ("local" if kind == "stdio" else "remote")
 
 
-Server = Annotated[
+AnyServer = Annotated[
     Annotated[RemoteServer, Tag(BRANCH + "remote")] | Annotated[LocalServer, Tag(BRANCH + "local")],
     Discriminator(_server_kind),
 ]
@@ -170,7 +216,10 @@ class ProviderOptions(Shape):
     only: Missing[Lines] = None
     ignore: Missing[Lines] = None
     quantizations: Missing[
-        list[Literal["int4", "int8", "fp4", "fp6", "fp8", "fp16", "bf16", "fp32", "unknown"]]
+        Annotated[
+            list[Literal["int4", "int8", "fp4", "fp6", "fp8", "fp16", "bf16", "fp32", "unknown"]],
+            Field(max_length=20, fail_fast=True),
+        ]
     ] = None
     sort: Missing[Literal["price", "throughput", "latency"]] = None
     max_price: Missing[MaxPrice] = None
@@ -190,7 +239,7 @@ class Definition(Shape):
     description: Missing[Prose] = Field(
         None, description="What it does, in a sentence or two, for the store."
     )
-    tags: Missing[Annotated[list[Line], Field(max_length=50)]] = Field(
+    tags: Missing[Annotated[list[Line], Field(max_length=50, fail_fast=True)]] = Field(
         None, description="Words it is filed under in the store."
     )
     spawnerPrompt: Missing[Prose] = Field(None, description="Tells other agents when to call this one.")
@@ -198,12 +247,12 @@ class Definition(Shape):
     instructionsPrompt: Text = Field("", description="Follows each message of the user.")
     stepPrompt: Text = Field("", description="Follows each step.")
     toolNames: Lines = Field([], description="The tools it may use.")
-    spawnableAgents: Annotated[list[Reference], Field(max_length=MAX_SPAWNABLE)] = Field(
+    spawnableAgents: Annotated[list[Reference], Field(max_length=MAX_SPAWNABLE, fail_fast=True)] = Field(
         [], description="Agents it may call: publisher/agent@version, or the id of one of yours."
     )
-    mcpServers: Annotated[dict[str, Server], Field(max_length=100)] = Field(
-        {}, description="MCP servers whose tools it may use, by name."
-    )
+    mcpServers: Annotated[
+        dict[str, AnyServer], BeforeValidator(_few), Field(json_schema_extra={"maxProperties": MAX_KEYS})
+    ] = Field({}, description="MCP servers whose tools it may use, by name.")
     inputSchema: Missing[InputSchema] = Field(None, description="What it takes: a prompt, params, or both.")
     outputMode: Literal["last_message", "all_messages", "structured_output"] = Field(
         "last_message", description="What its caller receives."

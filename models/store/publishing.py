@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import array, insert
 from models.accounts.users import User
 from models.db import Database, now
 from models.errors import Forbidden, Invalid, NotFound
-from models.store import catalogue, publishers, spawning, versions
+from models.store import catalogue, counting, publishers, spawning, versions
 from models.store.definition import Definition
 from models.store.spawning import Place, Unresolved
 from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
@@ -50,8 +50,11 @@ def publish(
     Holds the publisher's row, so that publications of one publisher follow one another. Raises Refused with the
     statuses and words of contract 2.6, rows 4 to 9; then nothing may be committed.
     """
+    if not definitions:
+        return []
     publisher_id = _one_publisher(definitions)
     _open(database, by, publisher_id)
+    counting.enter(database, publisher_id, [each.id for each in definitions])
     moment = now()
     publishing = _next_versions(database, publisher_id, definitions, arrived)
     try:
@@ -94,28 +97,25 @@ def publish(
         )
     )
     catalogue.refresh(database, publisher_id, [each.id for each in definitions])
+    counting.entered(database, publisher_id, publishing)
     return [Place(publisher_id, each.id, publishing[each.id]) for each in definitions]
 
 
 def _enter(
     database: Database, publisher_id: str, definitions: Sequence[Definition], moment: datetime
 ) -> None:
-    database.execute(
-        insert(Agent)
-        .values(
-            [
-                {
-                    "publisher_id": publisher_id,
-                    "id": each.id,
-                    "name": each.id,
-                    "model": each.model,
-                    "created_at": moment,
-                }
-                for each in definitions
-            ]
-        )
-        .on_conflict_do_nothing()
-    )
+    """Make the rows of agents that are new to the store."""
+    rows = [
+        {
+            "publisher_id": publisher_id,
+            "id": each.id,
+            "name": each.id,
+            "model": each.model,
+            "created_at": moment,
+        }
+        for each in definitions
+    ]
+    database.execute(insert(Agent).values(rows).on_conflict_do_nothing())
 
 
 def _one_publisher(definitions: Sequence[Definition]) -> str:

@@ -60,6 +60,14 @@ def place(reference: str) -> Place | None:
     return Place(found[1], found[2], found[3]) if found else None
 
 
+def is_version_of(full: str, reference: str, publisher: str) -> bool:
+    """Whether the full reference is what `reference`, in a definition of this publisher, may have been resolved to."""
+    exact = place(full)
+    return full == reference or (
+        exact is not None and (exact.publisher, exact.agent) == _agent(reference, publisher)
+    )
+
+
 def references(raw: Any) -> list[str]:
     """The agents a definition that was not checked yet names; the old key `subagents` where there is no new one."""
     if not isinstance(raw, dict):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from models.db import Database
@@ -11,6 +12,8 @@ from models.store import spawning
 from models.store.definition import Definition, conflicts, excess, steps_problem
 
 LOST = "Schema validation failed: "
+MAX_TOLD = 500
+"""How many unknown agents are told; there can be a quarter of a million."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
         return Checked([], [_problem(key, raw, words) for key, raw, words in large])
     unknown = spawning.unknown(database, list(sent.values()), local_ids)
     if unknown:
-        return Checked([], [Problem(reference, words) for reference, words in unknown.items()])
+        told = islice(unknown.items(), MAX_TOLD)
+        return Checked([], [Problem(reference, words) for reference, words in told])
     good: list[Definition] = []
     problems: list[Problem] = []
     seen: set[str] = set()

@@ -48,7 +48,7 @@ VIEW_HALLWAY = {
     "profile",
 }
 API_HALLWAY = {"agents", "body", "docs", "openapi", "publishers"}
-CLI_HALLWAY = {"db", "demo", "serve", "supervisor", "web", "jobs"}
+CLI_HALLWAY = {"definitions", "db", "demo", "serve", "supervisor", "web", "jobs"}
 TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile"}
 TOP = (
     "app.py pyproject.toml views models templates static migrations tests README.md LICENSE Makefile .ci .gitignore"

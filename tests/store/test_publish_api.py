@@ -157,6 +157,20 @@ def test_agents_of_a_request_may_call_each_other_in_a_circle(
     assert "subagents" not in kept["four"]
 
 
+def test_runs_from_before_count_at_once(mine: Publisher, alice: Person, session: OrmSession) -> None:
+    assert alice.user
+    for version in ("0.0.1", "0.0.2", "0.0.2"):
+        made = factories.run(session, alice.user, f"acme/reviewer@{version}", status="completed")
+        made.completed_at = made.created_at
+    session.commit()
+    publish(alice, definition())
+    agent = session.get_one(Agent, ("acme", "reviewer"))
+    assert agent.runs == 3
+    publish(alice, definition())
+    version = session.get_one(AgentVersion, ("acme", "reviewer", "0.0.2"))
+    assert version.runs == 2
+
+
 # -- 1: the body ---------------------------------------------------------------------------------------------
 
 

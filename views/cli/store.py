@@ -1,16 +1,21 @@
 """`flask store`: what an operator does with the store."""
 
+from pathlib import Path
+
 import click
 from flask import Flask
 
 from models.admin import record
 from models.db import db
 from models.errors import DomainError
-from models.store import proof, publishers
+from models.store import importing, proof, publishers
 from views.cli import Commands
 from views.cli.billing import operator
+from views.cli.definitions import read_definitions
 
-commands = Commands("store", help="The agent store: verified publishers, the proof of its figures.")
+commands = Commands(
+    "store", help="The agent store: definitions in, verified publishers, the proof of its figures."
+)
 
 
 def init_app(app: Flask) -> None:
@@ -57,6 +62,42 @@ def prove_command(repair: bool) -> None:
         found = proof.prove(db.session)
         _tell(found)
     if found.differences:
+        raise SystemExit(1)
+
+
+@commands.command("import")
+@click.argument("place", metavar="FOLDER_OR_FILE", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--publisher", required=True, metavar="P", help="The publisher to publish under, whatever the files say."
+)
+def import_command(place: Path, publisher: str) -> None:
+    """Publish every agent definition in JSON and YAML files, and say what became of each.
+
+    Safe to repeat: a definition that says what is published already publishes nothing. Exit 1 if any was refused.
+    """
+    found, unread = read_definitions(place)
+    try:
+        outcomes = [*importing.bring(db.session, publisher.removeprefix("@"), found), *unread]
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    for each in outcomes:
+        if each.word == "published":
+            record(
+                db.session,
+                "agent.published",
+                each.about,
+                actor=operator(),
+                after={"credential": "import"},
+            )
+    db.session.commit()
+    for each in sorted(outcomes, key=lambda each: each.source):
+        click.echo(f"{each.word:<9}  {each.source}: {each.about}")
+    counts = [
+        f"{sum(each.word == word for each in outcomes):,} {word}"
+        for word in ("published", "unchanged", "refused")
+    ]
+    click.echo(f"{', '.join(counts)}.")
+    if any(each.word == "refused" for each in outcomes):
         raise SystemExit(1)
 
 

@@ -1,0 +1,168 @@
+"""Version rules, resolution of names, and what two definitions differ in, as properties."""
+
+import difflib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.store import comparing, spawning, versions
+from models.store.comparing import compare, lines
+from models.store.spawning import Place, Unresolved
+from models.store.versions import NONE, PART_MAX, BadVersion, Version
+
+PART = st.integers(0, PART_MAX)
+VERSION = st.builds(Version, PART, PART, PART)
+
+
+@given(VERSION, VERSION)
+def test_a_version_follows_exactly_the_smaller_ones(latest: Version, asked: Version) -> None:
+    if asked > latest:
+        assert versions.following(latest, str(asked)) == str(asked)
+    else:
+        with pytest.raises(BadVersion) as caught:
+            versions.following(latest, str(asked))
+        assert str(caught.value) == (
+            f"Provided version {asked} must be greater than the latest version ({latest})"
+        )
+
+
+@given(VERSION)
+def test_the_next_patch_follows(latest: Version) -> None:
+    if latest.patch == PART_MAX:
+        with pytest.raises(BadVersion):
+            versions.following(latest, None)
+    else:
+        after = versions.parse(versions.following(latest, None))
+        assert after > latest
+        assert after == (latest.major, latest.minor, latest.patch + 1)
+
+
+@given(VERSION)
+def test_versions_are_read_as_they_are_written(version: Version) -> None:
+    assert versions.parse(str(version)) == version
+
+
+@given(st.text(alphabet="0123456789.v-+ \n٣²", max_size=20) | st.text(max_size=20))
+def test_nothing_else_is_a_version(text: str) -> None:
+    parts = text.split(".")
+    right = len(parts) == 3 and all(part.isascii() and part.isdigit() for part in parts)
+    if right and all(len(part) <= 10 and int(part) <= PART_MAX for part in parts):
+        assert versions.parse(text) == tuple(int(part) for part in parts)
+    else:
+        with pytest.raises(BadVersion, match="Invalid version format: "):
+            versions.parse(text)
+
+
+def test_the_first_is_the_first_patch() -> None:
+    assert versions.following(NONE, None) == "0.0.1"
+    with pytest.raises(BadVersion, match="greater than the latest version"):
+        versions.following(NONE, "0.0.0")
+    with pytest.raises(BadVersion):
+        versions.parse("9" * 10_000 + ".0.0")
+
+
+# -- names ---------------------------------------------------------------------------------------------------
+
+NAME = st.sampled_from(["a", "b", "c"])
+PUBLISHER = st.sampled_from(["acme", "other"])
+NUMBER = st.sampled_from(["1.0.0", "2.0.0"])
+PLACES = st.builds(Place, PUBLISHER, NAME, NUMBER)
+
+
+@given(
+    st.dictionaries(NAME, NUMBER),
+    st.sets(PLACES),
+    st.dictionaries(st.tuples(PUBLISHER, NAME), NUMBER),
+    st.one_of(
+        NAME, st.builds("{}/{}".format, PUBLISHER, NAME), PLACES.map(str), st.text("a/@.1", max_size=6)
+    ),
+)
+def test_a_name_becomes_a_version_that_is_there(
+    publishing: dict[str, str],
+    there: set[Place],
+    latest: dict[tuple[str, str], str],
+    reference: str,
+) -> None:
+    try:
+        full = spawning.resolve(reference, "acme", publishing, there, latest)
+    except Unresolved:
+        exact = spawning.place(reference)
+        if exact:
+            assert exact.publisher == "acme"
+            assert exact not in there
+            assert publishing.get(exact.agent) != exact.version
+        return
+    place = spawning.place(full)
+    assert place is not None
+    assert spawning.is_version_of(full, reference, "acme")
+    own = place.publisher == "acme"
+    if spawning.place(reference):
+        assert full == reference
+        assert not own or place in there or publishing[place.agent] == place.version
+    elif own and place.agent in publishing:
+        assert place.version == publishing[place.agent]
+    else:
+        assert place.version == latest[place.publisher, place.agent]
+    assert spawning.resolve(full, "acme", publishing, there | {place}, latest) == full
+
+
+# -- differences ---------------------------------------------------------------------------------------------
+
+TEXTS = st.lists(st.sampled_from(["one", "two", "", "three"]), max_size=12).map("\n".join)
+
+
+@given(TEXTS, TEXTS)
+def test_the_lines_tell_how_to_get_from_one_to_the_other(before: str, after: str) -> None:
+    told = lines(before, after)
+    old, new = before.splitlines(), after.splitlines()
+    for line in told:
+        assert line.before is None or old[line.before - 1] == line.text
+        assert line.after is None or new[line.after - 1] == line.text
+    gone = {line.before for line in told if line.kind == "gone"}
+    come = {line.after for line in told if line.kind == "come"}
+    assert [text for at, text in enumerate(old, 1) if at not in gone] == [
+        text for at, text in enumerate(new, 1) if at not in come
+    ]
+    assert bool(gone or come) == (old != new)
+
+
+def test_changes_are_told_field_by_field() -> None:
+    before = {"id": "a", "version": "1", "systemPrompt": "One.\nTwo.", "toolNames": ["x", "y"], "tags": ["t"]}
+    after = {
+        "id": "a",
+        "version": "2",
+        "systemPrompt": "One.\nThree.",
+        "toolNames": ["y", "z"],
+        "tags": ["t"],
+        "reasoningOptions": {"effort": "low"},
+    }
+    found = compare(before, after)
+    assert [each.name for each in found] == ["systemPrompt", "toolNames", "reasoningOptions"]
+    assert [(line.kind, line.text) for line in found[0].lines] == [
+        ("same", "One."),
+        ("gone", "Two."),
+        ("come", "Three."),
+    ]
+    assert (found[1].removed, found[1].added) == (["x"], ["z"])
+    assert [line.text for line in found[2].lines] == ["{", '  "effort": "low"', "}"]
+    assert compare(before, {**before, "version": "3"}) == []
+
+
+def test_unchanged_lines_are_left_out() -> None:
+    text = "\n".join(str(n) for n in range(100))
+    told = lines(text, text.replace("50", "fifty"))
+    assert [line.kind for line in told] == ["skip", *["same"] * 3, "gone", "come", *["same"] * 3, "skip"]
+    wanted = [
+        each[1:] for each in difflib.unified_diff(text.split("\n"), text.replace("50", "fifty").split("\n"))
+    ]
+    assert [line.text for line in told if line.kind != "skip"] == wanted[3:]
+
+
+def test_long_texts_are_compared_in_little_time() -> None:
+    many = comparing.MAX_LINES + 1
+    told = lines("\n".join(f"a{n % 7}" for n in range(many)), "\n".join(f"b{n % 5}" for n in range(many)))
+    assert (sum(line.kind == "gone" for line in told), sum(line.kind == "come" for line in told)) == (
+        many,
+        many,
+    )
