@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
-from gevent import get_hub, monkey
+from gevent import monkey
+from gevent.threadpool import ThreadPool
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
@@ -82,5 +83,11 @@ def apart(work: Callable[[], T]) -> T:
     """The result of blocking work, done in a real thread, so that the worker's other requests go on meanwhile."""
     if not monkey.is_module_patched("socket"):
         return work()
-    result: T = get_hub().threadpool.apply(work)
+    result: T = _threads().apply(work)
     return result
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPool:
+    # not the hub's own: a bucket that hangs would then stop the looking up of providers' names, too
+    return ThreadPool(8)

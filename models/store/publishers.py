@@ -172,7 +172,7 @@ def find(database: Database, publisher_id: str) -> Publisher | None:
 def accessible(database: Database, user: User, publisher_id: str, *, lock: bool = False) -> Publisher:
     """The publisher, for those who may change it: its personal owner, or an owner or admin of its organisation.
 
-    `lock` holds its row until the transaction ends. Raises Forbidden for plain members of that organisation and
+    `lock` holds its row until the transaction ends; it is taken before any row of its agents. Raises Forbidden for plain members of that organisation and
     NotFound for everybody else (contract 2.7).
     """
     wanted = select(Publisher).where(Publisher.id == publisher_id)

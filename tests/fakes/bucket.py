@@ -3,20 +3,21 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 
 class Bucket(ThreadingHTTPServer):
-    """`objects` by path; `broken` answers every request with 503; `asked` are the request lines."""
+    """`objects` by path; `broken` answers every request with 503; while `open` is not set, requests wait."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Door)
         self.objects: dict[str, bytes] = {}
-        self.asked: list[str] = []
         self.signed: list[str] = []
         self.broken = False
+        self.open = Event()
+        self.open.set()
 
     @property
     def address(self) -> str:
@@ -39,7 +40,7 @@ class _Door(BaseHTTPRequestHandler):
             self._answer(404 if found is None else 200, found or b"")
 
     def _refused(self) -> bool:
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.open.wait(30)
         self.server.signed.append(self.headers.get("Authorization", ""))
         if self.server.broken:
             self._answer(503)

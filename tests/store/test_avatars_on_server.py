@@ -1,0 +1,82 @@
+"""Avatars on the real server: while a bucket takes its time, the same workers answer everybody else."""
+
+import http.client
+import io
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flask import Flask
+from PIL import Image
+from sqlalchemy.orm import Session as OrmSession
+
+from models.accounts import User
+from tests import factories
+from tests.factories import Person
+from tests.fakes.bucket import bucket
+from tests.server import running
+
+UPLOADS = 6
+
+
+def ask(address: str, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=40)
+    try:
+        connection.request(method, path, body=body or None, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def form(colour: int) -> bytes:
+    picture = io.BytesIO()
+    Image.new("RGB", (900, 700), (colour, 0, 0)).save(picture, "PNG")
+    head = b'--b\r\nContent-Disposition: form-data; name="avatar"; filename="a"\r\nContent-Type: image/png\r\n\r\n'
+    return head + picture.getvalue() + b"\r\n--b--\r\n"
+
+
+def test_a_slow_bucket_stops_nobody_else(
+    app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
+) -> None:
+    cookie = (
+        f"next-auth.session-token={factories.token(session, session.get_one(User, alice.id), type='web')}"
+    )
+    with bucket() as store:
+        files = {
+            "STOA_FILES_URL": "s3://stoa",
+            "S3_ENDPOINT": store.address,
+            "S3_ACCESS_KEY_ID": "AKIAEXAMPLE",
+            "S3_SECRET_ACCESS_KEY": "secret-of-the-bucket",
+        }
+        with running(postgres_url, tmp_path, **files) as address:
+            store.open.clear()
+            answers: list[tuple[int, bytes]] = []
+
+            def upload(number: int) -> None:
+                kind = "multipart/form-data; boundary=b"
+                body = form(number * 40)
+                answers.append(
+                    ask(
+                        address,
+                        "POST",
+                        "/api/upload/avatar",
+                        body,
+                        **{"Content-Type": kind, "Cookie": cookie},
+                    )
+                )
+
+            threads = [threading.Thread(target=upload, args=(number,)) for number in range(UPLOADS)]
+            for thread in threads:
+                thread.start()
+            for _ in range(20):
+                assert ask(address, "GET", "/api/healthz")[0] == 200
+                assert ask(address, "GET", "/readyz")[0] == 200
+            assert answers == [], "the bucket has not answered yet"
+            store.open.set()
+            for thread in threads:
+                thread.join()
+            assert [status for status, _ in answers] == [200] * UPLOADS, answers
+            assert len(store.objects) == UPLOADS
+            path = next(iter(store.objects)).removeprefix("/stoa")
+            assert ask(address, "GET", path) == (200, store.objects[f"/stoa{path}"])
