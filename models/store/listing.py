@@ -1,0 +1,352 @@
+"""The store's list: which agents, in which order, a batch at a time; and what there is to choose from.
+
+Texts are put together from parts written here; what people enter is always a parameter.
+"""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Row, TextClause, text
+
+from models.db import Database
+from models.errors import Invalid
+
+BATCH = 24
+MOST_SHOWN = 240
+DAYS = 30
+MOST_WORDS = 10
+LONGEST_WORD = 60
+OFFERED = 8
+"""How many tags, publishers and vendors are offered to choose from, the most frequent ones."""
+
+# A name that is what was searched for stands before all that only mentions it.
+_RANK = """(ts_rank('{0.05, 0.2, 0.5, 1.0}', agent.search, query.words)
+    + CASE WHEN agent.id = :phrase OR lower(agent.name) = :phrase THEN 10 ELSE 0 END)::float8"""
+
+
+SORTS = {
+    "cost": ("agent.weekly_credits", True),
+    "usage": ("agent.runs", True),
+    "unique_users": ("agent.unique_users", True),
+    "newest": ("agent.published_at", True),
+    "name": ("lower(agent.name)", False),
+    "relevance": (_RANK, True),
+}
+"""What each order goes by, and whether the largest comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which agents to list. Within `tags`, `publishers` and `vendors` one of them is enough."""
+
+    search: str = ""
+    tags: tuple[str, ...] = ()
+    publishers: tuple[str, ...] = ()
+    vendors: tuple[str, ...] = ()
+    verified: bool = False
+    deprecated: bool = False
+    sort: str = "cost"
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it leaves anything out that the plain list shows."""
+        return bool(words_of(self.search) or self.tags or self.publishers or self.vendors or self.verified)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An agent in the list. Credits are whole; `line` counts completed runs of each of the last 30 UTC days."""
+
+    publisher_id: str
+    id: str
+    name: str
+    description: str | None
+    tags: Sequence[str]
+    model: str
+    latest_version: str
+    published_at: datetime
+    runs: int
+    weekly_runs: int
+    credits: int
+    weekly_credits: int
+    unique_users: int
+    last_used: datetime | None
+    deprecated_at: datetime | None
+    successor: str | None
+    publisher_name: str
+    verified: bool
+    avatar_url: str | None
+    line: tuple[int, ...]
+
+    @property
+    def full_id(self) -> str:
+        """`publisher/agent@version`, of the latest version."""
+        return f"{self.publisher_id}/{self.id}@{self.latest_version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Cards in their order; `next` is the key of those that follow, None where none do."""
+
+    cards: Sequence[Card]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What can be chosen from, each with the number of agents that have it; deprecated agents are counted apart."""
+
+    agents: int
+    verified: int
+    deprecated: int
+    tags: Sequence[tuple[str, int]]
+    publishers: Sequence[tuple[str, int]]
+    vendors: Sequence[tuple[str, int]]
+
+
+def words_of(search: str) -> list[str]:
+    """The words of what somebody typed. Punctuation parts words, as it does in `agent.search`; a point does not."""
+    marks = "\"'\\!&|<>()*:,;?/_-@#%$^~`+={}[]\x00"
+    plain = search.translate(dict.fromkeys(map(ord, marks), " ")).split()
+    return [word[:LONGEST_WORD] for word in plain if any(letter.isalnum() for letter in word)][:MOST_WORDS]
+
+
+def batch(
+    database: Database, wanted: Wanted, today: date, *, after: str | None = None, size: int = BATCH
+) -> Batch:
+    """Agents that have a version to run, in order, those after the key `after`. One statement.
+
+    Raises Invalid (400) for a key that this function did not make.
+    """
+    words = words_of(wanted.search)
+    sort = wanted.sort if words or wanted.sort != "relevance" else "cost"
+    column, falls = SORTS[sort]
+    conditions, parameters = _conditions(wanted, words)
+    if after:
+        sign = "<" if falls else ">"
+        conditions.append(
+            f"{column} {sign}= :value AND ({column} {sign} :value"
+            " OR (agent.publisher_id, agent.id) > (:after_publisher, :after_id))"
+        )
+        value, publisher_id, agent_id = _opened(after, sort)
+        parameters |= {"value": value, "after_publisher": publisher_id, "after_id": agent_id}
+    way = "DESC" if falls else "ASC"
+    page = (
+        f"SELECT agent.publisher_id, agent.id, {column} AS key FROM agent"  # noqa: S608
+        f" {_WORDS if words else ''} {_PUBLISHER if wanted.verified else ''}"
+        f" WHERE {' AND '.join(conditions)} ORDER BY {column} {way}, agent.publisher_id, agent.id LIMIT :size"
+    )
+    rows = database.execute(
+        _cards(page, f"page.key {way}"), _days(today) | parameters | {"size": size + 1}
+    ).all()
+    shown = rows[:size]
+    return Batch([_card(row) for row in shown], _sealed(sort, shown[-1]) if len(rows) > size else None)
+
+
+def choice(database: Database, names: Sequence[str], today: date) -> list[Card]:
+    """The agents of an editor's list, in its order: `publisher/agent`, or an id alone, which means that of a verified
+    publisher, so that nobody puts themselves into the list by taking a name. One statement; none for an empty list."""
+    if not names:
+        return []
+    page = (
+        "SELECT agent.publisher_id, agent.id, least(array_position(CAST(:names AS text[]), agent.id),"  # noqa: S608
+        " array_position(CAST(:names AS text[]), agent.publisher_id || '/' || agent.id)) AS key"
+        f" FROM agent {_PUBLISHER} WHERE agent.id = ANY (:ids) AND {_LISTED} AND agent.deprecated_at IS NULL"
+        " AND (agent.publisher_id || '/' || agent.id = ANY (:names)"
+        " OR (agent.id = ANY (:names) AND publisher.verified)) LIMIT :size"
+    )
+    ids = [name.rpartition("/")[2] for name in names]
+    parameters = {"names": list(names), "ids": ids, "size": BATCH}
+    return [_card(row) for row in database.execute(_cards(page, "page.key"), _days(today) | parameters)]
+
+
+def offer(database: Database) -> Offer:
+    """What the whole store has to choose from. One statement that reads every agent: keep what it says."""
+    found = database.execute(_OFFER, {"most": OFFERED}).all()
+    by: dict[str, list[tuple[str, int]]] = {}
+    for kind, name, count in found:
+        by.setdefault(kind, []).append((name, count))
+    totals = dict(by.get("total", ()))
+    return Offer(
+        agents=totals.get("agents", 0),
+        verified=totals.get("verified", 0),
+        deprecated=totals.get("deprecated", 0),
+        tags=by.get("tag", ()),
+        publishers=by.get("publisher", ()),
+        vendors=by.get("vendor", ()),
+    )
+
+
+def publishes(database: Database, user_id: str) -> bool:
+    """Whether somebody has a publisher to manage: their own, or one of an organisation they own or administer."""
+    return bool(database.execute(_PUBLISHES, {"user": user_id}).scalar_one())
+
+
+def newest(database: Database, publisher_id: str | None = None, limit: int = 50) -> Sequence[Row[Any]]:
+    """The newest versions that are not yanked, of one publisher or of all. One statement."""
+    own = "AND version.publisher_id = :publisher" if publisher_id else ""
+    statement = text(_NEWEST.format(own=own))
+    return database.execute(statement, {"publisher": publisher_id, "limit": limit}).all()
+
+
+def places(database: Database, first: int, size: int) -> Sequence[Row[Any]]:
+    """Public pages of the store for crawlers, `size` from number `first` on (from 0): agents that can be run and the
+    publishers that have one, by name; `id` is null for a publisher. One statement."""
+    return database.execute(_PLACES, {"first": first, "size": size}).all()
+
+
+def count_places(database: Database) -> int:
+    """How many `places` there are. One statement."""
+    return int(database.execute(_COUNT_PLACES).scalar_one())
+
+
+# -- statements ----------------------------------------------------------------------------------------------
+
+_LISTED = "agent.latest_version IS NOT NULL"
+_WORDS = "CROSS JOIN to_tsquery('simple', :words) AS query (words)"
+_PUBLISHER = "JOIN publisher ON publisher.id = agent.publisher_id"
+
+_CARD = """
+    SELECT agent.publisher_id, agent.id, agent.name, left(agent.description, 400) AS description, agent.tags,
+        agent.model, agent.latest_version, agent.published_at, agent.runs, agent.weekly_runs, agent.credits,
+        agent.weekly_credits, agent.unique_users, agent.last_used, agent.deprecated_at, agent.successor,
+        publisher.name AS publisher_name, publisher.verified, publisher.avatar_url, days.days, days.counts, page.key
+    FROM ({page}) AS page
+    JOIN agent USING (publisher_id, id)
+    JOIN publisher ON publisher.id = agent.publisher_id
+    LEFT JOIN LATERAL (
+        SELECT array_agg(CAST(:today AS date) - day.day) AS days, array_agg(day.runs) AS counts FROM agent_day AS day
+        WHERE (day.publisher_id, day.agent_id) = (agent.publisher_id, agent.id)
+            AND day.day > :before AND day.day <= :today
+    ) AS days ON true
+    ORDER BY {order}, agent.publisher_id, agent.id
+"""
+
+_OFFER = text(
+    """
+    WITH listed AS MATERIALIZED (
+        SELECT agent.publisher_id, agent.tags, split_part(agent.model, '/', 1) AS vendor, publisher.verified,
+            agent.deprecated_at IS NOT NULL AS deprecated
+        FROM agent JOIN publisher ON publisher.id = agent.publisher_id
+        WHERE agent.latest_version IS NOT NULL
+    ), shown AS (SELECT * FROM listed WHERE NOT deprecated)
+    SELECT 'total' AS kind, 'agents' AS name, count(*) AS number FROM shown
+    UNION ALL SELECT 'total', 'verified', count(*) FROM shown WHERE verified
+    UNION ALL SELECT 'total', 'deprecated', count(*) FROM listed WHERE deprecated
+    UNION ALL (SELECT 'tag', tag, count(*) FROM shown, unnest(tags) AS tag WHERE tag <> ''
+        GROUP BY tag ORDER BY 3 DESC, 2 LIMIT :most)
+    UNION ALL (SELECT 'publisher', publisher_id, count(*) FROM shown GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT :most)
+    UNION ALL (SELECT 'vendor', vendor, count(*) FROM shown WHERE vendor <> ''
+        GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT :most)
+    """
+)
+
+_PUBLISHES = text(
+    """
+    SELECT EXISTS (SELECT FROM publisher WHERE user_id = :user) OR EXISTS (
+        SELECT FROM publisher JOIN org_member AS member ON member.org_id = publisher.org_id
+        WHERE member.user_id = :user AND member.role IN ('owner', 'admin')
+    )
+    """
+)
+
+_NEWEST = """
+    SELECT version.publisher_id, version.agent_id, version.version, version.published_at, agent.name,
+        agent.description, publisher.name AS publisher_name
+    FROM agent_version AS version
+    JOIN agent ON (agent.publisher_id, agent.id) = (version.publisher_id, version.agent_id)
+    JOIN publisher ON publisher.id = version.publisher_id
+    WHERE version.yanked_at IS NULL {own}
+    ORDER BY version.published_at DESC, version.publisher_id, version.agent_id, version.version
+    LIMIT :limit
+"""
+
+_PLACES = text(
+    """
+    SELECT publisher_id, id, published_at FROM (
+        SELECT publisher_id, id, published_at FROM agent WHERE latest_version IS NOT NULL
+        UNION ALL
+        SELECT publisher_id, NULL, max(published_at) FROM agent WHERE latest_version IS NOT NULL GROUP BY publisher_id
+    ) AS place
+    ORDER BY publisher_id, id NULLS FIRST OFFSET :first LIMIT :size
+    """
+)
+
+_COUNT_PLACES = text(
+    "SELECT count(*) + count(DISTINCT publisher_id) FROM agent WHERE latest_version IS NOT NULL"
+)
+
+
+@lru_cache(maxsize=64)
+def _cards(page: str, order: str) -> TextClause:
+    return text(_CARD.format(page=page, order=order))
+
+
+def _days(today: date) -> dict[str, Any]:
+    return {"today": today, "before": today - timedelta(days=DAYS)}
+
+
+def _conditions(wanted: Wanted, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    conditions, parameters = [_LISTED], dict[str, Any]()
+    if not wanted.deprecated:
+        conditions.append("agent.deprecated_at IS NULL")
+    if words:
+        conditions.append("agent.search @@ query.words")
+        parameters["words"] = " & ".join(f"'{word}'" for word in words) + ":*"
+        parameters["phrase"] = wanted.search.strip().lower()
+    if wanted.tags:
+        conditions.append("agent.tags && CAST(:tags AS text[])")
+        parameters["tags"] = list(wanted.tags)
+    if wanted.publishers:
+        conditions.append("agent.publisher_id = ANY (:publishers)")
+        parameters["publishers"] = list(wanted.publishers)
+    if wanted.vendors:
+        conditions.append("split_part(agent.model, '/', 1) = ANY (:vendors)")
+        parameters["vendors"] = list(wanted.vendors)
+    if wanted.verified:
+        conditions.append("publisher.verified")
+    return conditions, parameters
+
+
+def _card(row: Row[Any]) -> Card:
+    line = [0] * DAYS
+    for ago, count in zip(row.days or (), row.counts or (), strict=True):
+        line[DAYS - 1 - ago] += count
+    return Card(*row[:-3], tuple(line))
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+
+def _sealed(sort: str, row: Row[Any]) -> str:
+    key = row.key.isoformat() if isinstance(row.key, datetime) else row.key
+    words = json.dumps([sort, key, row.publisher_id, row.id], separators=(",", ":"))
+    return base64.urlsafe_b64encode(words.encode()).decode().rstrip("=")
+
+
+def _opened(key: str, sort: str) -> tuple[Any, str, str]:
+    try:
+        words = json.loads(base64.urlsafe_b64decode(key + "=" * (-len(key) % 4)))
+        kind, value, publisher_id, agent_id = words
+        if sort == "newest":
+            value = datetime.fromisoformat(value)
+        wanted = {"newest": datetime, "name": str, "relevance": float}.get(sort, int)
+    except (ValueError, TypeError):
+        raise _broken() from None
+    whole = (
+        kind == sort and type(value) is wanted and isinstance(publisher_id, str) and isinstance(agent_id, str)
+    )
+    if not whole or "\x00" in f"{value}{publisher_id}{agent_id}" or (wanted is int and abs(value) >= 2**63):
+        raise _broken()
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise _broken()
+    return value, publisher_id, agent_id
+
+
+def _broken() -> Invalid:
+    return Invalid("This link into the list is broken. Open the store again.", code="bad_key", status=400)

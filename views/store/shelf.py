@@ -1,0 +1,215 @@
+"""The store's page: search, filters, orders and batches of cards, for anybody."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, render_template, request
+from flask.typing import ResponseReturnValue
+from jinja2.utils import LRUCache
+from markupsafe import Markup
+from werkzeug.datastructures import MultiDict
+
+from models.db import db, now
+from models.store import freshness, listing
+from models.store.freshness import Kept, Stamp
+from models.store.listing import BATCH, MOST_SHOWN, Card, Offer, Wanted, words_of
+from views.guards import cookie_user, settings
+from views.htmx import answer, wants_fragment
+
+bp = Blueprint("store", __name__)
+
+SORTS = {
+    "cost": "Weekly usage",
+    "usage": "Total runs",
+    "unique_users": "Unique users",
+    "newest": "Newest",
+    "name": "Name",
+}
+BEST = "Best match"
+
+PAGES_KEPT = 256
+KEPT_SECONDS = 60
+"""How long a drawn list is sent again at most: times are told in words."""
+
+MOST_CHOSEN = 20
+LONGEST = 100
+BY_ITSELF = 96
+"""Up to so many cards the next ones come when the reader is there; then a click asks for them."""
+
+_pages: LRUCache = LRUCache(PAGES_KEPT)
+_offer: Kept[Offer] = Kept()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the address asks for; `shown` is how many cards a whole page shows, `after` the key of a batch."""
+
+    wanted: Wanted
+    sort: str
+    after: str
+    shown: int
+
+    @classmethod
+    def of(cls, args: "MultiDict[str, str]") -> "Asked":
+        """Read a query string. What is unknown or too long counts as not given."""
+        search = args.get("search", args.get("q", "")).replace("\x00", "").strip()[:200]
+        searches = bool(words_of(search))
+        sort = args.get("sort", "")
+        sort = sort if sort in SORTS and (searches or sort != "cost") else ""
+        wanted = Wanted(
+            search=search,
+            tags=_chosen(args, "tag"),
+            publishers=_chosen(args, "publisher"),
+            vendors=_chosen(args, "vendor"),
+            verified=bool(args.get("verified")),
+            deprecated=bool(args.get("deprecated")),
+            sort=sort or ("relevance" if searches else "cost"),
+        )
+        shown = args.get("shown", "")
+        count = int(shown) if shown.isascii() and shown.isdigit() and len(shown) < 6 else BATCH
+        return cls(wanted, sort, args.get("after", ""), min(max(count, BATCH), MOST_SHOWN) // BATCH * BATCH)
+
+    def href(self, **changes: object) -> str:
+        """The address of the list with some of it changed; `after` and `shown` only where they are among the changes."""
+        wanted = replace(self.wanted, **{k: v for k, v in changes.items() if hasattr(self.wanted, k) and k != "sort"})  # type: ignore[arg-type]
+        pairs = [
+            ("search", wanted.search),
+            *(("tag", each) for each in wanted.tags),
+            *(("publisher", each) for each in wanted.publishers),
+            *(("vendor", each) for each in wanted.vendors),
+            ("verified", "1" if wanted.verified else ""),
+            ("deprecated", "1" if wanted.deprecated else ""),
+            ("sort", str(changes.get("sort", self.sort))),
+            ("after", str(changes.get("after", ""))),
+            ("shown", str(changes.get("shown", ""))),
+        ]
+        query = urlencode([(name, value) for name, value in pairs if value])
+        return f"/store?{query}" if query else "/store"
+
+    @property
+    def here(self) -> str:
+        """The address of what is shown from the first card on."""
+        return self.href(shown=self.shown if self.shown > BATCH else "")
+
+    @property
+    def chips(self) -> list[tuple[str, str]]:
+        """The filters in use, in words, and the address without each."""
+        wanted, found = self.wanted, []
+        if wanted.search:
+            found.append((f"“{wanted.search}”", self.href(search="")))
+        for name, words in (("tags", "Tag"), ("publishers", "Publisher"), ("vendors", "Model by")):
+            values: tuple[str, ...] = getattr(wanted, name)
+            for value in values:
+                left = tuple(each for each in values if each != value)
+                found.append((f"{words}: {value}", self.href(**{name: left})))
+        if wanted.verified:
+            found.append(("Verified only", self.href(verified=False)))
+        if wanted.deprecated:
+            found.append(("Deprecated too", self.href(deprecated=False)))
+        return found
+
+    @property
+    def sorts(self) -> list[tuple[str, str]]:
+        """The orders to choose from; the first is what the list has by itself."""
+        if words_of(self.wanted.search):
+            return [("", BEST), *SORTS.items()]
+        return [("" if key == "cost" else key, words) for key, words in SORTS.items()]
+
+
+@bp.get("/store")
+def shelf() -> ResponseReturnValue:
+    """The store (contract 4.3). htmx gets the results alone, or with a key only what follows it.
+
+    What everybody sees is drawn once and sent again while nothing changed, for a minute at most.
+    """
+    asked = Asked.of(request.args)
+    state = freshness.stamp(db.engine)
+    if wants_fragment():
+        return _fragment(asked, state)
+    user = cookie_user()
+    body = _drawn("store/_shelf.html", asked, state)
+    page = render_template(
+        "store/store.html",
+        body=body,
+        asked=asked,
+        agents=_kept_offer(state).agents,
+        base=settings().base_url,
+        publishes=user is not None and listing.publishes(db.session, user.id),
+    )
+    response = answer(page, varies=True)
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+def _fragment(asked: Asked, state: Stamp) -> Response:
+    if not asked.after:
+        response = answer(_drawn("store/_results.html", asked, state), varies=True)
+        # what is typed replaces the address, so that one step back leaves the search
+        typed = request.headers.get("HX-Trigger-Name") == "search"
+        response.headers["HX-Replace-Url" if typed else "HX-Push-Url"] = asked.here
+        return response
+    response = answer(_drawn("store/_more.html", asked, state), varies=True)
+    response.headers["HX-Replace-Url"] = asked.here
+    return response
+
+
+def _drawn(template: str, asked: Asked, state: Stamp) -> Markup:
+    """A piece of the page that is the same for everybody, drawn or as it was kept. Raises Invalid for a broken key."""
+    key = (template, asked)
+    kept: Kept[Markup] | None = _pages.get(key)
+    if kept is None:
+        kept = _pages.setdefault(key, Kept(KEPT_SECONDS))
+    return kept.get(state, lambda: _draw(template, asked, state))
+
+
+def _draw(template: str, asked: Asked, state: Stamp) -> Markup:
+    today = now().astimezone(UTC).date()
+    more = template == "store/_more.html"
+    size = BATCH if asked.after else asked.shown
+    found = listing.batch(db.session, asked.wanted, today, after=asked.after or None, size=size)
+    first = not (asked.after or asked.wanted.narrows or asked.wanted.deprecated or asked.sort)
+    chosen: Sequence[Card] = ()
+    if first and not more:
+        chosen = listing.choice(db.session, settings().stoa_editors_choice, today)
+    shown = asked.shown if more else size
+    following = shown + BATCH
+    context: Mapping[str, object] = {
+        "asked": asked,
+        "batch": found,
+        "chosen": chosen,
+        "offer": _kept_offer(state),
+        "next_href": found.next and asked.href(after=found.next),
+        "next_part": found.next and asked.href(after=found.next, shown=min(following, MOST_SHOWN)),
+        "by_itself": following <= BY_ITSELF,
+        "batch_size": BATCH,
+    }
+    return Markup(render_template(template, **context))  # noqa: S704  (our own template, which escapes)
+
+
+def _kept_offer(state: Stamp) -> Offer:
+    # figures do not change what there is to choose from
+    published = Stamp(state.published, 0, True)
+    return _offer.get(published, lambda: listing.offer(db.session))
+
+
+def _chosen(args: "MultiDict[str, str]", name: str) -> tuple[str, ...]:
+    values = (value.replace("\x00", "").strip() for value in args.getlist(name))
+    return tuple(dict.fromkeys(value for value in values if 0 < len(value) <= LONGEST))[:MOST_CHOSEN]
+
+
+@bp.app_template_filter("spark")
+def spark(line: Sequence[int]) -> dict[str, str]:
+    """Thirty days as the columns of a spark line, one path for each colour: `track`, `day`, `now` (the last day)."""
+    most = max(max(line), 1)
+    paths: dict[str, list[str]] = {"track": [], "day": [], "now": []}
+    for place, count in enumerate(line):
+        x = place * 4
+        height = round(28 * count / most) or (1 if count else 0)
+        if height < 28:
+            paths["track"].append(f"M{x} 0h3v{28 - height}h-3z")
+        if height:
+            kind = "now" if place == len(line) - 1 else "day"
+            paths[kind].append(f"M{x} {28 - height}h3v{height}h-3z")
+    return {kind: "".join(parts) for kind, parts in paths.items()}
