@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import secrets
 import tempfile
 from contextlib import suppress
@@ -77,6 +78,14 @@ class Settings(BaseSettings):
     stoa_idle_timeout: float = Field(120, gt=0, le=3600)
     stoa_demo_delay_ms: int = Field(20, ge=0, le=10_000)
     stoa_metrics_token: SecretStr | None = None
+    stoa_editors_choice: Annotated[tuple[str, ...], NoDecode] = (
+        "base2",
+        "base2-lite",
+        "base2-max",
+        "base2-plan",
+        "deep-code-reviewer",
+        "landing-page-generator",
+    )
     ratelimit_storage_uri: str = "memory://"
 
     stoa_files_url: str = ""
@@ -95,6 +104,19 @@ class Settings(BaseSettings):
             if "@" not in admin:
                 raise ValueError(f"{admin!r} is not an e-mail address; separate addresses with commas")
         return admins
+
+    @field_validator("stoa_editors_choice", mode="before")
+    @classmethod
+    def _split_choice(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        for name in names:
+            if not re.fullmatch(r"([a-z0-9-]+/)?[a-z0-9-]+", name):
+                raise ValueError(
+                    f"{name!r} is not an agent: give publisher/agent, or an agent id, separated by commas"
+                )
+        return () if names == ("none",) else names
 
     @field_validator(
         "stoa_base_url",

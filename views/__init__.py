@@ -33,7 +33,7 @@ from views.cli import gateway as gateway_commands
 from views.cli import serve
 from views.cli import store as store_commands
 from views.cli import usage as usage_commands
-from views.store import agent, avatars, publishers, readme, versions
+from views.store import agent, avatars, feeds, publishers, readme, shelf, versions
 
 
 def register(app: Flask) -> None:
@@ -68,6 +68,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(publishers.bp)
     app.register_blueprint(readme.bp)
     app.register_blueprint(versions.bp)
+    app.register_blueprint(shelf.bp)
+    app.register_blueprint(feeds.bp)
     gateway.init_app(app)
     app.register_blueprint(gateway_api.bp)
     lane.init_app(app)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from xml.sax.saxutils import escape
 
 from flask import Blueprint, Response, current_app, redirect, request
 from flask.typing import ResponseReturnValue
@@ -129,16 +128,9 @@ def robots() -> Response:
         "Disallow: /profile",
         "Disallow: /runs",
         "Disallow: /login",
+        "Disallow: /publishers/new",
+        "Disallow: /store?",
         f"Sitemap: {settings().base_url}/sitemap.xml",
         "",
     ]
     return Response("\n".join(lines), mimetype="text/plain")
-
-
-@bp.get("/sitemap.xml")
-def sitemap() -> Response:
-    """The public pages of this server."""
-    base = escape(settings().base_url)
-    urls = "".join(f"<url><loc>{base}{path}</loc></url>" for path in ("/", "/docs/api"))
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{urls}</urlset>\n'
-    return Response(body, mimetype="application/xml")

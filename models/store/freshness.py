@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
-from sqlalchemy import Engine, text
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Engine
 
 T = TypeVar("T")
 
@@ -15,7 +17,7 @@ FIGURES_EVERY = 5.0
 SHARE = 20
 """What takes a second to make is kept at least so many seconds, when only figures moved."""
 
-_STAMP = text("SELECT coalesce((SELECT stamp FROM store_stamp), 0), (SELECT last_value FROM store_figures)")
+_STAMP = "SELECT coalesce((SELECT stamp FROM store_stamp), 0), (SELECT last_value FROM store_figures)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +40,29 @@ _seen = _Seen()
 
 
 def stamp(engine: Engine) -> Stamp:
-    """The state of the store now. One statement outside a transaction that reads two rows."""
-    with engine.connect() as connection:
-        found = connection.execution_options(isolation_level="AUTOCOMMIT").execute(_STAMP)
-        published, figures = found.one()
+    """The state of the store now. One statement that reads two rows, and nothing besides: `engine` is one without
+    transactions and without pings (`gateway_engine`). A kept connection that died is replaced once."""
+    try:
+        published, figures = _ask(engine)
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        published, figures = _ask(engine)
     moment = time.monotonic()
     if figures != _seen.figures:
         _seen.figures, _seen.since = figures, moment
     # the count runs ahead of the commits it counts
     return Stamp(published, figures, moment - _seen.since >= FIGURES_EVERY)
+
+
+def _ask(engine: Engine) -> tuple[int, int]:
+    # Core's own execution costs as much as the round trip
+    pooled = engine.raw_connection()
+    connection: psycopg.Connection[tuple[int, int]] = pooled.driver_connection  # type: ignore[assignment]
+    try:
+        return connection.execute(_STAMP, prepare=True).fetchall()[0]
+    finally:
+        if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
+            pooled.invalidate()
+        pooled.close()
 
 
 class Kept(Generic[T]):

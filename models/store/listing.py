@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,9 @@ MOST_SHOWN = 240
 DAYS = 30
 MOST_WORDS = 10
 LONGEST_WORD = 60
+RANKED = 400
+"""How many matches of a search are ranked by how well they fit, at most."""
+
 OFFERED = 8
 """How many tags, publishers and vendors are offered to choose from, the most frequent ones."""
 
@@ -84,6 +88,16 @@ class Card:
     line: tuple[int, ...]
 
     @property
+    def weekly_dollars(self) -> Decimal:
+        """What runs of seven days were billed, in dollars."""
+        return Decimal(self.weekly_credits) / 100
+
+    @property
+    def dollars_a_run(self) -> Decimal | None:
+        """What a completed run was billed on average, in dollars; None without one."""
+        return Decimal(self.credits) / 100 / self.runs if self.runs else None
+
+    @property
     def full_id(self) -> str:
         """`publisher/agent@version`, of the latest version."""
         return f"{self.publisher_id}/{self.id}@{self.latest_version}"
@@ -127,6 +141,12 @@ def batch(
     sort = wanted.sort if words or wanted.sort != "relevance" else "cost"
     column, falls = SORTS[sort]
     conditions, parameters = _conditions(wanted, words)
+    joined = f"{_WORDS if words else ''} {_PUBLISHER if wanted.verified else ''}"
+    source = f"agent {joined}"
+    if sort == "relevance":
+        matches = " AND ".join(conditions)
+        source = _CANDIDATES.format(joined=joined, conditions=matches, most=RANKED) + f" {_WORDS}"
+        conditions = ["true"]
     if after:
         sign = "<" if falls else ">"
         conditions.append(
@@ -137,8 +157,7 @@ def batch(
         parameters |= {"value": value, "after_publisher": publisher_id, "after_id": agent_id}
     way = "DESC" if falls else "ASC"
     page = (
-        f"SELECT agent.publisher_id, agent.id, {column} AS key FROM agent"  # noqa: S608
-        f" {_WORDS if words else ''} {_PUBLISHER if wanted.verified else ''}"
+        f"SELECT agent.publisher_id, agent.id, {column} AS key FROM {source}"  # noqa: S608
         f" WHERE {' AND '.join(conditions)} ORDER BY {column} {way}, agent.publisher_id, agent.id LIMIT :size"
     )
     rows = database.execute(
@@ -210,6 +229,15 @@ def count_places(database: Database) -> int:
 _LISTED = "agent.latest_version IS NOT NULL"
 _WORDS = "CROSS JOIN to_tsquery('simple', :words) AS query (words)"
 _PUBLISHER = "JOIN publisher ON publisher.id = agent.publisher_id"
+
+# Ranking reads each match: of very many, those that are used most are ranked, and whatever bears the very name.
+_CANDIDATES = """(
+    (SELECT agent.* FROM agent {joined} WHERE {conditions} ORDER BY agent.weekly_credits DESC, agent.publisher_id, agent.id
+        LIMIT {most})
+    UNION
+    (SELECT agent.* FROM agent {joined} WHERE (agent.id = :phrase OR lower(agent.name) = :phrase) AND {conditions}
+        LIMIT {most})
+) AS agent"""
 
 _CARD = """
     SELECT agent.publisher_id, agent.id, agent.name, left(agent.description, 400) AS description, agent.tags,
@@ -317,7 +345,8 @@ def _card(row: Row[Any]) -> Card:
     line = [0] * DAYS
     for ago, count in zip(row.days or (), row.counts or (), strict=True):
         line[DAYS - 1 - ago] += count
-    return Card(*row[:-3], tuple(line))
+    values: list[Any] = [*row[:-3], tuple(line)]
+    return Card(*values)
 
 
 # -- keys ----------------------------------------------------------------------------------------------------

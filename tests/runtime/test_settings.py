@@ -117,7 +117,8 @@ def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
         default = field.default
         if default in (None, "", frozenset()) or isinstance(default, SecretStr):
             continue  # an example, or nothing, is shown
-        assert shown[name.upper()] == str(default)
+        words = ",".join(default) if isinstance(default, tuple) else str(default)
+        assert shown[name.upper()] == words
 
 
 def test_every_line_of_the_example_is_accepted(tmp_path: Path) -> None:
@@ -185,3 +186,13 @@ def test_a_command_before_the_first_start_finds_a_migrated_database(place: Path)
     assert len(made.stdout.strip()) == 36
     assert flask("billing", "prove").returncode == 0
     assert not postgres.is_running(place)
+
+
+def test_the_editors_choice_names_agents() -> None:
+    assert load(stoa_editors_choice="acme/reviewer, base2,,base2").stoa_editors_choice == (
+        "acme/reviewer",
+        "base2",
+    )
+    assert load(stoa_editors_choice="none").stoa_editors_choice == ()
+    with pytest.raises(SettingsError, match="is not an agent"):
+        load(stoa_editors_choice="acme/Reviewer@1")

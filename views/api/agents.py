@@ -18,7 +18,7 @@ from models.store import dependencies, document, freshness, reading
 from models.store.dependencies import BadReference, Node, Tree
 from models.store.freshness import Kept
 from views.format import iso
-from views.gateway import json_answer
+from views.gateway import gateway, json_answer
 from views.lane import Visit, open_door
 
 log = logging.getLogger("stoa.store")
@@ -132,7 +132,7 @@ def _own(body: bytes) -> Response:
 def _kept(visit: Visit, kept: Kept[Document], write: Callable[[Database], str]) -> werkzeug.Response:
     try:
         with visit.app.app_context():
-            found = kept.get(freshness.stamp(db.engine), lambda: _document(write(db.session)))
+            found = kept.get(freshness.stamp(gateway(visit.app).engine), lambda: _document(write(db.session)))
     except Exception:
         log.exception("request %s: GET %s failed", visit.id, visit.request.path)
         return json_answer({"error": "Internal server error"}, 500)

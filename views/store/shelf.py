@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
-from urllib.parse import urlencode
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, current_app, render_template, request
 from flask.typing import ResponseReturnValue
 from jinja2.utils import LRUCache
 from markupsafe import Markup
@@ -15,6 +16,7 @@ from models.db import db, now
 from models.store import freshness, listing
 from models.store.freshness import Kept, Stamp
 from models.store.listing import BATCH, MOST_SHOWN, Card, Offer, Wanted, words_of
+from views.gateway import gateway
 from views.guards import cookie_user, settings
 from views.htmx import answer, wants_fragment
 
@@ -30,6 +32,7 @@ SORTS = {
 BEST = "Best match"
 
 PAGES_KEPT = 256
+CARDS_KEPT = 2_000
 KEPT_SECONDS = 60
 """How long a drawn list is sent again at most: times are told in words."""
 
@@ -38,7 +41,10 @@ LONGEST = 100
 BY_ITSELF = 96
 """Up to so many cards the next ones come when the reader is there; then a click asks for them."""
 
+FIELDS = {"search", "tags", "publishers", "vendors", "verified", "deprecated"}
+
 _pages: LRUCache = LRUCache(PAGES_KEPT)
+_cards: LRUCache = LRUCache(CARDS_KEPT)
 _offer: Kept[Offer] = Kept()
 
 
@@ -71,9 +77,10 @@ class Asked:
         count = int(shown) if shown.isascii() and shown.isdigit() and len(shown) < 6 else BATCH
         return cls(wanted, sort, args.get("after", ""), min(max(count, BATCH), MOST_SHOWN) // BATCH * BATCH)
 
-    def href(self, **changes: object) -> str:
+    def href(self, **changes: Any) -> str:
         """The address of the list with some of it changed; `after` and `shown` only where they are among the changes."""
-        wanted = replace(self.wanted, **{k: v for k, v in changes.items() if hasattr(self.wanted, k) and k != "sort"})  # type: ignore[arg-type]
+        fields = {name: value for name, value in changes.items() if name in FIELDS}
+        wanted = replace(self.wanted, **fields)
         pairs = [
             ("search", wanted.search),
             *(("tag", each) for each in wanted.tags),
@@ -125,7 +132,7 @@ def shelf() -> ResponseReturnValue:
     What everybody sees is drawn once and sent again while nothing changed, for a minute at most.
     """
     asked = Asked.of(request.args)
-    state = freshness.stamp(db.engine)
+    state = freshness.stamp(gateway(current_app).engine)
     if wants_fragment():
         return _fragment(asked, state)
     user = cookie_user()
@@ -146,13 +153,21 @@ def shelf() -> ResponseReturnValue:
 def _fragment(asked: Asked, state: Stamp) -> Response:
     if not asked.after:
         response = answer(_drawn("store/_results.html", asked, state), varies=True)
-        # what is typed replaces the address, so that one step back leaves the search
-        typed = request.headers.get("HX-Trigger-Name") == "search"
-        response.headers["HX-Replace-Url" if typed else "HX-Push-Url"] = asked.here
+        response.headers["HX-Replace-Url" if _only_typed(asked) else "HX-Push-Url"] = asked.here
         return response
     response = answer(_drawn("store/_more.html", asked, state), varies=True)
     response.headers["HX-Replace-Url"] = asked.here
     return response
+
+
+def _only_typed(asked: Asked) -> bool:
+    """Whether only the words searched for are others than before: they replace the address, so that one step back
+    leaves the search instead of taking a letter from it."""
+    query = urlsplit(request.headers.get("HX-Current-URL", "")).query
+    before = Asked.of(MultiDict(parse_qsl(query)))
+    return replace(before.wanted, search="", sort="") == replace(asked.wanted, search="", sort="") and (
+        before.sort == asked.sort
+    )
 
 
 def _drawn(template: str, asked: Asked, state: Stamp) -> Markup:
@@ -178,7 +193,8 @@ def _draw(template: str, asked: Asked, state: Stamp) -> Markup:
     context: Mapping[str, object] = {
         "asked": asked,
         "batch": found,
-        "chosen": chosen,
+        "cards": [_card(each) for each in found.cards],
+        "chosen": [_card(each) for each in chosen],
         "offer": _kept_offer(state),
         "next_href": found.next and asked.href(after=found.next),
         "next_part": found.next and asked.href(after=found.next, shown=min(following, MOST_SHOWN)),
@@ -186,6 +202,18 @@ def _draw(template: str, asked: Asked, state: Stamp) -> Markup:
         "batch_size": BATCH,
     }
     return Markup(render_template(template, **context))  # noqa: S704  (our own template, which escapes)
+
+
+def _card(card: Card) -> Markup:
+    """A card, drawn or as it was kept: the same ones are found in many ways."""
+    minute = now().replace(second=0, microsecond=0)
+    kept = _cards.get((card.publisher_id, card.id))
+    if kept is not None and kept[0] == minute and kept[1] == card:
+        return cast(Markup, kept[2])
+    template: Any = current_app.jinja_env.get_template("store/_card.html")
+    drawn = cast(Markup, template.module.card(card))
+    _cards[card.publisher_id, card.id] = (minute, card, drawn)
+    return drawn
 
 
 def _kept_offer(state: Stamp) -> Offer:
