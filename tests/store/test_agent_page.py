@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.db import db
-from models.store import Agent, AgentVersion
+from models.store import Agent, AgentVersion, Publisher
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
@@ -229,8 +229,8 @@ def test_circles_and_crowds_end(session: OrmSession, alice: Person, anonymous: P
     assert len(answer.text) < 200_000
 
 
-def test_four_statements_make_the_page(agent: Agent, anonymous: Person, app: Flask) -> None:
-    anonymous.browser.get(PAGE)
+def asked_by(app: Flask, who: Person, path: str) -> list[str]:
+    """The statements that one visit makes."""
     asked: list[str] = []
     with app.app_context():
         engine: Engine = db.engine
@@ -240,11 +240,37 @@ def test_four_statements_make_the_page(agent: Agent, anonymous: Person, app: Fla
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        anonymous.browser.get(PAGE)
+        assert who.browser.get(path).status_code == 200
     finally:
         event.remove(engine, "before_cursor_execute", note)
-    assert len(asked) <= 4, asked
-    assert not [each for each in asked if re.search(r"\bagent_(run|step)\b", each)]
+    return asked
+
+
+def test_five_statements_make_the_page_and_one_shows_it_again(
+    agent: Agent, anonymous: Person, app: Flask
+) -> None:
+    first = asked_by(app, anonymous, PAGE)
+    assert len(first) <= 5, first
+    assert not [each for each in first if re.search(r"\bagent_(run|step)\b", each)]
+    assert len(asked_by(app, anonymous, PAGE)) == 1
+
+
+def test_what_is_kept_shows_every_change_at_once(
+    session: OrmSession, agent: Agent, alice: Person, anonymous: Person
+) -> None:
+    assert "Code reviewer" in words(anonymous.browser.get(PAGE))
+    agent.readme = "# Brand new"
+    session.commit()
+    assert "Brand new" in words(anonymous.browser.get(PAGE))
+    house = session.get_one(Publisher, "harbor")
+    factories.agent_version(session, house, "code-reviewer", "2.5.0")
+    assert "There is a newer version." in words(anonymous.browser.get(PAGE))
+    house.name = "Other Tools"
+    session.commit()
+    assert "by Other Tools" in words(anonymous.browser.get(PAGE))
+    assert "Edit README" not in anonymous.browser.get(PAGE).text
+    assert "Edit README" in alice.browser.get(PAGE).text
+    assert "Edit README" not in anonymous.browser.get(PAGE).text
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -7,11 +7,14 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, redirect, request, url_for
+from flask import Blueprint, Response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from jinja2.utils import LRUCache
+from markupsafe import Markup
 
 from models.db import db, now
-from models.store import showing, statistics
+from models.store import freshness, publishers, showing, statistics
+from models.store.freshness import Kept
 from models.store.markdown import render as markdown
 from models.store.showing import Sheet
 from models.store.tables import Agent
@@ -25,6 +28,8 @@ bp = Blueprint("agent", __name__)
 
 AGENT = "/publishers/<publisher_id>/agents/<agent_id>"
 TREE_ROOM = 60
+PAGES_KEPT = 128
+KEPT_SECONDS = 60
 MAX_CODE = 40_000
 """Characters of a definition or prompt that the page shows; the download has all of them."""
 
@@ -51,13 +56,32 @@ def newest(publisher_id: str, agent_id: str) -> ResponseReturnValue:
 @bp.get(f"{AGENT}/<version>")
 def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     """One version of an agent, for anybody; yanked ones too, kept from crawlers. `?client=` chooses the snippet, which
-    htmx gets alone."""
-    sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
-    client = request.args.get("client", "sdk")
-    context: dict[str, Any] = {"sheet": sheet, "use": Use.of(sheet, client)}
+    htmx gets alone.
+
+    What everybody sees is drawn once and sent again while nothing changed, for a minute at most, since times are told in
+    words.
+    """
+    client = request.args.get("client", "")
+    client = client if client in snippets.CLIENTS else next(iter(snippets.CLIENTS))
     if wants_fragment():
-        return render("store/_use.html", partial="store/_use.html", **context)
-    return render("store/agent.html", **context, **_whole(sheet))
+        sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
+        return render("store/_use.html", partial="store/_use.html", use=Use.of(sheet, client))
+    key = (publisher_id, agent_id, version, client)
+    kept = _pages.get(key) or Kept[Drawn](KEPT_SECONDS)
+    drawn = kept.get(freshness.stamp(db.engine), lambda: _draw(*key))
+    _pages[key] = kept
+    user = cookie_user()
+    publisher = publishers.find(db.session, publisher_id) if user else None
+    response = render(
+        "store/agent.html",
+        drawn=drawn,
+        publisher_id=publisher_id,
+        agent_id=agent_id,
+        version=version,
+        may_edit=bool(user and publisher and showing.may_change(db.session, user, publisher)),
+    )
+    response.vary.add("HX-Request")
+    return response
 
 
 @bp.get(f"{AGENT}/<version>/definition.json")
@@ -98,6 +122,20 @@ def newest_address(agent: Agent) -> str:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """The parts of a page that are the same for everybody."""
+
+    title: str
+    meta: Markup
+    head: Markup
+    body: Markup
+
+
+_pages: LRUCache = LRUCache(PAGES_KEPT)
+"""Drawn pages by their address; those of addresses that lead nowhere are not among them."""
+
+
+@dataclass(frozen=True)
 class Use:
     """The lines to copy: for the command line, and for the client that was chosen."""
 
@@ -109,9 +147,8 @@ class Use:
 
     @classmethod
     def of(cls, sheet: Sheet, client: str) -> "Use":
-        """For one of `snippets.CLIENTS`; the first for any other word."""
+        """For one of `snippets.CLIENTS`."""
         base = settings().base_url
-        client = client if client in snippets.CLIENTS else next(iter(snippets.CLIENTS))
         sdk = client == "sdk"
         return cls(
             client=client,
@@ -127,9 +164,19 @@ class Use:
         return snippets.CLIENTS
 
 
+def _draw(publisher_id: str, agent_id: str, version: str, client: str) -> Drawn:
+    """The page as it is now: four statements at most, none of which reads runs. Raises NotFound."""
+    sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
+    context = {"sheet": sheet, "use": Use.of(sheet, client), **_whole(sheet)}
+    parts = (
+        Markup(render_template(f"store/_agent_{part}.html", **context))  # noqa: S704 - our own templates, which escape
+        for part in ("meta", "head", "body")
+    )
+    return Drawn(f"{sheet.agent.name} by {sheet.publisher.name}", *parts)
+
+
 def _whole(sheet: Sheet) -> dict[str, Any]:
-    """Everything below the head of the page: four statements at most, none of which reads runs."""
-    agent, moment, user = sheet.agent, now(), cookie_user()
+    agent, moment = sheet.agent, now()
     tree_of = showing.tree_of(db.session, sheet, TREE_ROOM)
     nodes = list(tree.every(tree_of))
     code = module_of(sheet.data)
@@ -138,7 +185,6 @@ def _whole(sheet: Sheet) -> dict[str, Any]:
         "card_digest": previews.digest(*_card(sheet)),
         "median_ms": statistics.median_duration_ms(sheet.version.durations),
         "readme": markdown,
-        "may_edit": user is not None and showing.may_change(db.session, user, sheet.publisher),
         "versions": showing.versions_of(db.session, agent),
         "chart": _chart(showing.days_of(db.session, agent, moment.date()), moment),
         "tree": tree_of,
