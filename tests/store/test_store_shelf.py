@@ -296,6 +296,25 @@ def test_what_search_engines_are_told(client: FlaskClient, session: OrmSession, 
     assert "noindex" in client.get("/store?tag=x").text
 
 
+def test_the_preview_picture_is_there(client: FlaskClient) -> None:
+    answer = client.get("/store/preview.png")
+    assert (answer.status_code, answer.mimetype) == (200, "image/png")
+    assert answer.data.startswith(b"\x89PNG")
+    assert (
+        client.get("/store/preview.png", headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+    )
+
+
+def test_nobody_is_sent_somebody_elses_page(
+    client: FlaskClient, alice: Person, session: OrmSession, harbor: Publisher
+) -> None:
+    factories.agent(session, harbor)
+    assert "alice" not in client.get("/store").text
+    assert "alice" in alice.browser.get("/store").text
+    assert "alice" not in client.get("/store").text
+    assert "Sign in" in client.get("/store").text
+
+
 # -- sitemap and feeds ---------------------------------------------------------------------------------------
 
 SITEMAP = "{http://www.sitemaps.org/schemas/sitemap/0.9}"

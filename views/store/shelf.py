@@ -12,13 +12,15 @@ from jinja2.utils import LRUCache
 from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
+from models.accounts import User
 from models.db import db, now
 from models.store import freshness, listing
 from models.store.freshness import Kept, Stamp
 from models.store.listing import BATCH, MOST_SHOWN, Card, Offer, Wanted, words_of
 from views.gateway import gateway
 from views.guards import cookie_user, settings
-from views.htmx import answer, wants_fragment
+from views.htmx import answer, get_flashed_messages_waiting, wants_fragment
+from views.store import previews
 
 bp = Blueprint("store", __name__)
 
@@ -31,6 +33,7 @@ SORTS = {
 }
 BEST = "Best match"
 
+PAGE = "store/store.html"
 PAGES_KEPT = 256
 CARDS_KEPT = 2_000
 KEPT_SECONDS = 60
@@ -136,18 +139,39 @@ def shelf() -> ResponseReturnValue:
     if wants_fragment():
         return _fragment(asked, state)
     user = cookie_user()
-    body = _drawn("store/_shelf.html", asked, state)
+    if user is None and not get_flashed_messages_waiting():
+        page = _drawn(PAGE, asked, state)
+    else:
+        page = _page(asked, state, user)
+    response = answer(page, varies=True)
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+@bp.get("/store/preview.png")
+def picture() -> Response:
+    """The store's preview picture, for links to it on other sites."""
+    site = urlsplit(settings().base_url).netloc
+    shown = (
+        "Stoa",
+        "Agent store",
+        "Agents you can run with one copied line, with figures from billed runs.",
+        site,
+    )
+    return previews.answer(previews.card(*shown), previews.digest(*shown))
+
+
+def _page(asked: Asked, state: Stamp, user: User | None) -> Markup:
+    """The whole page: what everybody sees, in the frame of who looks."""
     page = render_template(
-        "store/store.html",
-        body=body,
+        PAGE,
+        body=_drawn("store/_shelf.html", asked, state),
         asked=asked,
         agents=_kept_offer(state).agents,
         base=settings().base_url,
         publishes=user is not None and listing.publishes(db.session, user.id),
     )
-    response = answer(page, varies=True)
-    response.headers["Cache-Control"] = "no-cache"
-    return response
+    return Markup(page)  # noqa: S704  (our own template, which escapes)
 
 
 def _fragment(asked: Asked, state: Stamp) -> Response:
@@ -180,6 +204,8 @@ def _drawn(template: str, asked: Asked, state: Stamp) -> Markup:
 
 
 def _draw(template: str, asked: Asked, state: Stamp) -> Markup:
+    if template == PAGE:
+        return _page(asked, state, None)
     today = now().astimezone(UTC).date()
     more = template == "store/_more.html"
     size = BATCH if asked.after else asked.shown
