@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import growth, load, peers, settling, stoa
+from bench import growth, load, peers, settling, stoa, store
 from bench.load import Target, quantile
 
 CONNECTIONS = 64
@@ -52,14 +52,16 @@ class Plan:
     growth_calls: int
     grown: int
     looks: int
+    agents: int
+    agent_runs: int
 
     @classmethod
     def of(cls, long: bool, scale: float) -> "Plan":
         """The default, the long one, or a fraction of either."""
         plan = (
-            cls(3, 30, 60, 30, 30, 200_000, growth.LONG, 200)
+            cls(3, 30, 60, 30, 30, 200_000, growth.LONG, 200, store.AGENTS, store.LONG)
             if long
-            else cls(2, 10, 20, 12, 10, 30_000, growth.SIZE, 100)
+            else cls(2, 10, 20, 12, 10, 30_000, growth.SIZE, 100, store.AGENTS, store.RUNS)
         )
         return cls(
             plan.rounds if scale >= 1 else 1,
@@ -70,6 +72,8 @@ class Plan:
             int(plan.growth_calls * scale),
             max(growth.SMALL, int(plan.grown * scale)),
             max(10, int(plan.looks * scale)),
+            max(100, int(plan.agents * scale)),
+            max(1000, int(plan.agent_runs * scale)),
         )
 
 
@@ -115,6 +119,8 @@ class Bench:
                     self._settling(server)
             if "growth" in self.parts:
                 self._growth(upstream)
+            if "store" in self.parts:
+                self._store(upstream)
         print(_table(head, self.rows, self.notes))
 
     def _head(self) -> list[str]:
@@ -324,6 +330,13 @@ class Bench:
         self.rows += [Row(*line) for line in growth.lines(*sides)]
         self.notes += growth.notes(*sides)
 
+    def _store(self, upstream: "_Upstream") -> None:
+        shop = store.measure(
+            self.folder, upstream.port, self.plan.agents, self.plan.agent_runs, rounds=self.plan.looks
+        )
+        self.rows += [Row(*line) for line in store.lines(shop)]
+        self.notes += store.notes(shop)
+
     def _settling(self, server: stoa.Stoa) -> None:
         stoa.open_accounts(server, ACCOUNTS, "plain")
         rates = settling.measure(server, prefix="plain", accounts=ACCOUNTS, seconds=self.plan.settling)
@@ -444,7 +457,7 @@ def _table(head: list[str], rows: list[Row], notes: list[str]) -> str:
     return "\n".join(["", *head, "", *lines, "", *(f"* {note}" for note in notes), ""])
 
 
-PARTS = ("throughput", "peers", "latency", "first", "streams", "memory", "settling", "growth")
+PARTS = ("throughput", "peers", "latency", "first", "streams", "memory", "settling", "growth", "store")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def fill(
         connection.execute("SET LOCAL max_parallel_maintenance_workers = 4")
         connection.execute("SET LOCAL synchronous_commit = off")
         connection.execute("SET LOCAL statement_timeout = 0")
-        _put_indexes_to_sleep(connection)
+        let_indexes_sleep(connection, TABLES)
         connection.execute(_functions())
         connection.execute(
             "SELECT fill_accounts(%s, %s::text[])",
@@ -103,7 +103,7 @@ def fill(
             )
             say(f"month {month + 1} of {MONTHS}: {time.monotonic() - began:,.0f} s")
         for table in TABLES:
-            connection.execute(sql.SQL("REINDEX TABLE {}").format(sql.Identifier(table)))
+            wake_indexes(connection, (table,))
             say(f"indexes of {table}: {time.monotonic() - began:,.0f} s")
         connection.execute("SELECT fill_forget()")
     connection.execute("VACUUM ANALYZE")
@@ -129,12 +129,18 @@ def _refuse_others(connection: psycopg.Connection[tuple[object, ...]]) -> None:
             raise NotEmpty(f"There are rows in {table} already")
 
 
-def _put_indexes_to_sleep(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Let no index follow the rows until REINDEX wakes it. Keys in no order would be put in page by page, from the disk."""
+def let_indexes_sleep(connection: psycopg.Connection[tuple[object, ...]], tables: Collection[str]) -> None:
+    """Let no index follow the rows until they are waked. Keys in no order would be put in page by page, from the disk."""
     connection.execute(
         "UPDATE pg_index SET indisready = false, indisvalid = false WHERE indrelid = ANY (%s::regclass[])",
-        (list(TABLES),),
+        (list(tables),),
     )
+
+
+def wake_indexes(connection: psycopg.Connection[tuple[object, ...]], tables: Collection[str]) -> None:
+    """Build the indexes of these tables anew."""
+    for table in tables:
+        connection.execute(sql.SQL("REINDEX TABLE {}").format(sql.Identifier(table)))
 
 
 def main() -> None:
