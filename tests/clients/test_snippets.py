@@ -1,0 +1,106 @@
+"""The lines that an agent's page offers to copy are run as they stand, and the page counts the runs."""
+
+import html
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from models.runs import AgentRun
+from models.store import AgentVersion
+from models.usage import Message
+from tests import factories
+from tests.clients.test_codebuff_sdk import sdk
+from tests.factories import Person
+from tests.server import running
+
+__all__ = ["sdk"]
+
+PAGE = "/publishers/acme/agents/greeter/1.0.0"
+BASE = "http://localhost:8000"
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def address(app: Flask, postgres_url: str, tmp_path: Path) -> Iterator[str]:
+    with running(postgres_url, tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def greeter(session: OrmSession, alice: Person) -> Person:
+    """alice, rich, with a published agent whose prompts need quoting."""
+    assert alice.user is not None
+    factories.grant(session, alice.user, 1000)
+    house = factories.publisher(session, alice.user)
+    data = {"systemPrompt": 'It\'s "you" who greets. `date` $(date) \\ done.', "spawnerPrompt": "Greets."}
+    factories.agent(session, house, "greeter", data=data)
+    return alice
+
+
+def snippet(who: Person, client: str, address: str) -> str:
+    """What the page's copy button would take."""
+    page = who.browser.get(f"{PAGE}?client={client}", headers={"HX-Request": "true"}).text
+    return html.unescape(re.findall(r"<pre[^>]*><code>(.*?)</code>", page, re.DOTALL)[0]).replace(
+        BASE, address
+    )
+
+
+def finished(session: OrmSession, who: Person) -> AgentRun:
+    """The one run there is, counted by its version."""
+    session.expire_all()
+    run = session.scalars(select(AgentRun).where(AgentRun.user_id == who.id)).one()
+    version = session.get_one(AgentVersion, ("acme", "greeter", "1.0.0"))
+    assert (run.agent_id, run.status) == ("acme/greeter@1.0.0", "completed")
+    assert (version.runs, version.unique_users) == (1, 1)
+    billed = session.scalars(select(Message.credits).where(Message.client_request_id == run.id)).all()
+    assert len(billed) == 1
+    assert version.credits == sum(billed)
+    return run
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_the_lines_for_curl(session: OrmSession, greeter: Person, address: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-e", "-c", snippet(greeter, "curl", address)],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "STOA_KEY": greeter.token},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"choices"' in done.stdout
+    run = finished(session, greeter)
+    assert run.id in greeter.browser.get("/runs?agent=acme/greeter@").text
+
+
+@pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="Node.js is not installed")
+def test_the_program_for_the_sdk(session: OrmSession, greeter: Person, address: str, sdk: Path) -> None:
+    (sdk / "app.mjs").write_text(snippet(greeter, "sdk", address))
+    done = subprocess.run(
+        ["node", "--import", "./codebuff.mjs", "app.mjs"],
+        cwd=sdk,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(sdk),
+            "STOA_BASE_URL": address,
+            "CODEBUFF_API_KEY": greeter.token,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lastMessage" in done.stdout, done.stdout
+    finished(session, greeter)
