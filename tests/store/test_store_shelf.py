@@ -472,12 +472,16 @@ def test_more_is_loaded_and_still_there_when_coming_back(
         page.goto("/store?publisher=quarry")
         expect(page.locator("#agents .agent-card")).to_have_count(24)
         page.get_by_role("link", name="Load more").click()
-        expect(page.locator("#agents .agent-card")).to_have_count(48)
-        expect(page).to_have_url(re.compile(r"shown=48"))
-        page.locator("#agents .agent-card a").nth(40).click()
+        expect(page.locator("#agents .agent-card").nth(47)).to_be_visible()
+        page.locator("#agents .agent-card").nth(47).scroll_into_view_if_needed()
+        page.mouse.wheel(0, 100_000)
+        expect(page.locator("#agents .agent-card")).to_have_count(62)
+        expect(page).to_have_url(re.compile(r"shown=72"))
+        expect(page.get_by_role("link", name="Load more")).to_have_count(0)
+        page.locator("#agents .agent-card a").nth(60).click()
         expect(page).to_have_url(re.compile(r"/agents/"))
         page.go_back()
-        expect(page.locator("#agents .agent-card")).to_have_count(48)
+        expect(page.locator("#agents .agent-card")).to_have_count(62)
 
 
 @pytest.mark.browser
