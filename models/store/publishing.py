@@ -40,12 +40,14 @@ def publish(
     by: User | None,
     credential: str,
     arrived: datetime,
+    moment: datetime | None = None,
 ) -> list[Place]:
     """Publish checked definitions of one publisher as new versions; answers them in their order. Flushes.
 
     `by` is whose right is checked and who is noted; None is the operator, who may publish for anybody. `credential` is
     the type of session it was done with, or `import`. `arrived` is when the request came: a version that somebody
-    else published since then is a conflict, one from before is not greater than the latest.
+    else published since then is a conflict, one from before is not greater than the latest. `moment` is when the
+    versions are said to be published; now without.
 
     Holds the publisher's row, so that publications of one publisher follow one another. Raises Refused with the
     statuses and words of contract 2.6, rows 4 to 9; then nothing may be committed.
@@ -55,7 +57,7 @@ def publish(
     publisher_id = _one_publisher(definitions)
     _open(database, by, publisher_id)
     counting.enter(database, publisher_id, [each.id for each in definitions])
-    moment = now()
+    moment = moment or now()
     publishing = _next_versions(database, publisher_id, definitions, arrived)
     try:
         called = spawning.resolve_all(

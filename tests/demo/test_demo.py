@@ -6,13 +6,20 @@ from flask import Flask
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from models import billing, demo
+from models import billing, demo, store
 from models.accounts import User
 from models.billing import CreditEntry
+from models.demo import people
+from models.demo.agents import houses
 from models.gateway import GatewayCall
+from models.orgs import Org
 from models.runs import AgentRun
 from models.settings import Settings
+from models.store import Agent, AgentConfig, AgentVersion, Publisher, proof, publishers, spawning
+from models.store.definition import Definition, conflicts
+from models.store.markdown import fault
 from models.usage import Message, UsageRollup
+from tests import factories
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -29,12 +36,14 @@ def count(session: Session, table: type) -> int:
     return session.execute(select(func.count()).select_from(table)).scalar_one()
 
 
-def test_the_demo_fills_a_month_and_its_books_prove(
+def test_the_demo_fills_a_month_and_a_store_and_its_books_prove(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
     assert demo.is_first_start(session)
     calls = seeded(session, postgres_url, settings)
-    assert calls > 80
+    assert calls > 1000
+    own = session.scalars(select(Message.id).where(Message.user_id == demo.USER_ID)).all()
+    assert 80 < len(own) < 600
     assert not demo.is_first_start(session)
     assert count(session, Message) == calls
     first, last = session.execute(select(func.min(Message.finished_at), func.max(Message.finished_at))).one()
@@ -52,24 +61,24 @@ def test_the_demo_fills_a_month_and_its_books_prove(
     run = session.execute(select(AgentRun).order_by(AgentRun.total_credits.desc()).limit(1)).scalar_one()
     assert run.total_credits >= run.direct_credits > 0
 
+    look_at_the_store(session)
+    look_at_what_versions_spawn(session)
 
-def test_a_second_seeding_does_nothing(
+
+def test_the_demo_is_made_once_and_removed_without_a_trace(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
     calls = seeded(session, postgres_url, settings)
     assert seeded(session, postgres_url, settings) == 0
     assert count(session, Message) == calls
-
-
-def test_removing_the_demo_leaves_nothing_of_it(
-    app: Flask, session: Session, postgres_url: str, settings: Settings
-) -> None:
-    seeded(session, postgres_url, settings)
     assert demo.remove(session)
     session.commit()
-    for table in (User, Message, AgentRun, CreditEntry, UsageRollup, GatewayCall):
+    made = (User, Message, AgentRun, CreditEntry, UsageRollup, GatewayCall, Org, Publisher, Agent)
+    counted = (store.AgentConfig, store.AgentVersion, store.AgentRunBill, store.AgentDay, store.AgentUser)
+    for table in (*made, *counted):
         assert count(session, table) == 0, table
     assert billing.prove(session).clean
+    assert proof.prove(session).differences == []
     assert not demo.remove(session)
 
 
@@ -80,3 +89,91 @@ def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
     assert "gone" in runner.invoke(args=["demo", "remove"]).output
     assert "no demo" in runner.invoke(args=["demo", "remove"]).output
     assert count(session, User) == 0
+
+
+def look_at_the_store(session: Session) -> None:
+    assert proof.prove(session).differences == []
+    assert count(session, Publisher) == 6
+    assert 25 <= count(session, Agent) <= 30
+    assert session.scalars(select(Publisher.id).where(Publisher.verified)).all()
+    assert session.scalars(select(Publisher).where(Publisher.org_id.is_not(None))).all()
+    delia = session.get_one(User, demo.USER_ID)
+    assert [each.publisher.id for each in publishers.managed(session, delia)] == ["quarry", "delia"]
+    agents = session.scalars(select(Agent).order_by(Agent.runs.desc())).all()
+    assert agents[0].runs > 100
+    assert agents[0].weekly_runs > 10
+    assert all(agent.runs and agent.credits is not None and agent.unique_users for agent in agents)
+    assert all(agent.versions > 1 for agent in agents[:20])
+    assert session.scalars(select(Agent.successor).where(Agent.deprecated_at.is_not(None))).all() == [
+        "ferry/release-notes"
+    ]
+    assert session.scalars(select(AgentVersion.version).where(AgentVersion.yanked_at.is_not(None))).all() == [
+        "3.0.1"
+    ]
+    oldest, newest = session.execute(
+        select(func.min(AgentVersion.published_at), func.max(AgentVersion.published_at))
+    ).one()
+    assert oldest < NOW - timedelta(days=120)
+    assert NOW - timedelta(days=3) < newest <= NOW
+
+
+def look_at_what_versions_spawn(session: Session) -> None:
+    """Each is pinned to a version that was there before."""
+    configs = session.scalars(select(AgentConfig)).all()
+    called = {place for config in configs for place in config.data["spawnableAgents"]}
+    places = [place for each in called if (place := spawning.place(each))]
+    assert len(places) == len(called) > 10
+    assert spawning.published(session, places) == set(places)
+    versions = {
+        (row.publisher_id, row.agent_id, row.version): row.published_at
+        for row in session.scalars(select(AgentVersion))
+    }
+    for config in configs:
+        for each in config.data["spawnableAgents"]:
+            place = spawning.place(each)
+            assert place
+            assert versions[tuple(place)] < versions[config.publisher_id, config.id, config.version]
+
+
+def test_what_the_shelf_says_is_sound() -> None:
+    models = set()
+    for house in houses():
+        assert publishers.wrong_id(house.id) is None
+        assert house.owner in people.NAMES
+        assert house.organisation is None or house.organisation in people.ORGANISATIONS
+        for agent in house.agents:
+            assert agent.readme is None or fault(agent.readme) is None
+            days = [release.days for release in agent.releases]
+            assert days == sorted(days, reverse=True)
+            for release in agent.releases:
+                definition = Definition.model_validate(dict(release.definition))
+                assert conflicts(definition) == []
+                models.add(definition.model)
+    assert len({model.split("/")[0] for model in models}) > 3
+
+
+def test_removing_the_demo_leaves_others_what_is_theirs(
+    app: Flask, session: Session, postgres_url: str, settings: Settings
+) -> None:
+    seeded(session, postgres_url, settings)
+    alice = factories.user(session)
+    house = factories.publisher(session, alice)
+    factories.agent(session, house, data={"spawnableAgents": ["harbor/file-picker@1.3.0"]})
+    lent = factories.publisher(
+        session, session.get_one(Org, "demo-quarry"), "lent-by-alice", created_by=alice.id
+    )
+    team = factories.org(session, alice)
+    kept = factories.publisher(session, team, "made-by-delia", created_by=demo.USER_ID)
+    run = factories.run(session, alice, "harbor/code-reviewer@2.4.1")
+    run.status, run.completed_at = "completed", NOW
+    session.commit()
+    assert demo.remove(session)
+    session.commit()
+    session.expire_all()
+    assert set(session.scalars(select(Publisher.id))) == {"acme", "lent-by-alice", "made-by-delia"}
+    assert (lent.user_id, lent.org_id) == (alice.id, None)
+    assert (kept.created_by, kept.org_id) == (alice.id, team.id)
+    assert session.scalars(select(AgentRun.id)).all() == [run.id]
+    assert count(session, Agent) == 1
+    assert proof.prove(session).differences == []
+    assert billing.prove(session).clean

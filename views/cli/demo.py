@@ -1,4 +1,4 @@
-"""`flask demo`: make and remove the demo user with a month of made-up runs."""
+"""`flask demo`: make and remove the made-up people, their agents and a month of their runs."""
 
 import click
 from flask import Flask, current_app
@@ -8,7 +8,7 @@ from models.db import db
 from views.cli import Commands
 from views.guards import settings
 
-commands = Commands("demo", help="The made-up user whose runs fill the pages of a new server.")
+commands = Commands("demo", help="The made-up people whose agents and runs fill the pages of a new server.")
 
 
 def init_app(app: Flask) -> None:
@@ -18,7 +18,7 @@ def init_app(app: Flask) -> None:
 
 @commands.command("seed")
 def seed() -> None:
-    """Make the demo user with a month of runs that end today."""
+    """Make the demo user, a store of agents, and a month of runs that end today."""
     engine = billing.gateway_engine(current_app.config["SQLALCHEMY_DATABASE_URI"], 1)
     try:
         calls = demo.seed(db.session(), engine, settings(), commit=db.session.commit)
@@ -29,7 +29,7 @@ def seed() -> None:
 
 @commands.command("remove")
 def remove() -> None:
-    """Delete the demo user and everything that is theirs."""
+    """Delete the demo user, the other made-up people, and everything that is theirs, agents included."""
     removed = demo.remove(db.session())
     db.session.commit()
     click.echo("The demo is gone." if removed else "There is no demo.")

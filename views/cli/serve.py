@@ -177,7 +177,9 @@ def _seed_demo_once(settings: Settings) -> None:
         demo.remove(session)
         session.commit()
     if demo.is_first_start(session):
-        say("Seeding the demo: a made-up user with a month of runs (flask demo remove deletes it)")
+        say(
+            "Seeding the demo: made-up people, their agents and a month of runs (flask demo remove deletes it)"
+        )
         mark.write_text("begun")
         engine = billing.gateway_engine(_url(), 1)
         try:
