@@ -1,6 +1,6 @@
 """Publishing versions of agents, all of a request or none (contract 2.6, 3.11). Withdrawing them: `withdrawing.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -55,10 +55,12 @@ def publish(
     if not definitions:
         return []
     publisher_id = _one_publisher(definitions)
+    asked = [Place(publisher_id, each.id, each.version) for each in definitions if each.version]
+    there = spawning.published(database, asked)  # before waiting for whoever publishes now
     _open(database, by, publisher_id)
     counting.enter(database, publisher_id, [each.id for each in definitions])
     moment = moment or now()
-    publishing = _next_versions(database, publisher_id, definitions, arrived)
+    publishing = _next_versions(database, publisher_id, definitions, there, arrived)
     try:
         called = spawning.resolve_all(
             database, publisher_id, publishing, [each.spawnableAgents for each in definitions]
@@ -161,7 +163,11 @@ def manage(database: Database, by: User | None, publisher_id: str) -> Publisher:
 
 
 def _next_versions(
-    database: Database, publisher_id: str, definitions: Sequence[Definition], arrived: datetime
+    database: Database,
+    publisher_id: str,
+    definitions: Sequence[Definition],
+    there: Collection[Place],
+    arrived: datetime,
 ) -> dict[str, str]:
     """The version each definition becomes, by its id."""
     numbers = func.max(array([AgentConfig.major, AgentConfig.minor, AgentConfig.patch]))
@@ -178,17 +184,12 @@ def _next_versions(
         try:
             found[each.id] = versions.following(latest.get(each.id, NONE), each.version)
         except BadVersion as error:
-            if each.version and _published_since(database, publisher_id, each.id, each.version, arrived):
-                raise _exists(publisher_id, each.id, each.version) from None
+            place = Place(publisher_id, each.id, each.version or "")
+            row = database.get(AgentVersion, place)
+            if row and (place not in there or row.published_at >= arrived):
+                raise _exists(*place) from None
             raise Refused("Version determination failed", f"Failed for agent '{each.id}': {error}") from None
     return found
-
-
-def _published_since(
-    database: Database, publisher_id: str, agent_id: str, version: str, arrived: datetime
-) -> bool:
-    row = database.get(AgentVersion, (publisher_id, agent_id, version))
-    return row is not None and row.published_at >= arrived
 
 
 def _exists(publisher_id: str, agent_id: str, version: str) -> Refused:
