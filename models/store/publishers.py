@@ -110,6 +110,14 @@ def profile(
     return Profile(known.name, known.email, known.bio, avatar)
 
 
+def mail_to(publisher: Publisher) -> str | None:
+    """The publisher's e-mail address where it is one that mail can be sent to, which `lenient_profile` does not ask."""
+    try:
+        return clean_email(publisher.email or "")
+    except Invalid:
+        return None
+
+
 def lenient_profile(
     name: str, email: str | None = None, bio: str | None = None, avatar_url: str | None = None
 ) -> Profile:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from markupsafe import escape
 from PIL import Image
 from sqlalchemy import event, select
 from sqlalchemy.engine import Engine
@@ -279,7 +280,7 @@ def test_it_is_given_to_an_organisation_and_taken_out(
 
 def test_the_public_page_says_who_it_is(anonymous: Person, harbor: Publisher, session: OrmSession) -> None:
     harbor.bio = "We read <changes>.\n\nAlways."
-    harbor.email = 'a"b@harbor.example'
+    harbor.email = "a&b@harbor.example"
     harbor.avatar_url = f"/uploads/avatars/{'1' * 64}.webp"
     session.commit()
     factories.agent(session, harbor, "reviewer", runs=1234, weekly_runs=5)
@@ -293,13 +294,26 @@ def test_the_public_page_says_who_it_is(anonymous: Person, harbor: Publisher, se
     assert 'property="og:title" content="Harbor Works (@harbor)"' in text
     assert f'property="og:image" content="http://localhost:8000/uploads/avatars/{"1" * 64}.webp"' in text
     assert "We read &lt;changes&gt;." in text
-    assert "mailto:a%22b%40harbor.example" in text
+    assert "mailto:a%26b%40harbor.example" in text
+    assert 'type="application/atom+xml" title="New versions by Harbor Works"' in text
+    assert text.count('href="/publishers/harbor/feed.atom"') == 2, "for programs and for people"
     assert "/publishers/harbor/agents/reviewer" in text
     assert ">1.2.0<" in text
     assert ">2.0.0<" not in text, "a yanked version is not the latest"
     assert "1,234" in text
     assert "Verified" not in text
     assert "/edit" not in text
+
+
+@pytest.mark.parametrize("words", ["ask at the harbour", 'a"b@harbor.example', "a@b?bcc=c@d.example"])
+def test_what_is_no_address_is_no_link(
+    anonymous: Person, harbor: Publisher, session: OrmSession, words: str
+) -> None:
+    harbor.email = words
+    session.commit()
+    text = anonymous.browser.get("/publishers/harbor").text
+    assert "mailto:" not in text
+    assert str(escape(words)) in text
 
 
 def test_only_who_may_change_it_sees_the_way_to(alice: Person, mallory: Person, harbor: Publisher) -> None:

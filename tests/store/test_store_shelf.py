@@ -286,6 +286,19 @@ def test_a_spark_counts_the_last_thirty_days(
     assert card.line == (6, *[0] * 28, 3)
 
 
+def test_a_single_choice_is_not_offered_but_can_be_taken_back(
+    client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher
+) -> None:
+    factories.agent(session, harbor, "one", tags=["review"])
+    factories.agent(session, harbor, "two", tags=["review", "safety"])
+    page = client.get("/store").text
+    assert "<legend>Tag</legend>" in page
+    assert "<legend>Publisher</legend>" not in page
+    assert "<legend>Publisher</legend>" in client.get("/store?publisher=harbor").text
+    factories.agent(session, quarry, "three")
+    assert "<legend>Publisher</legend>" in client.get("/store").text
+
+
 def test_what_search_engines_are_told(client: FlaskClient, session: OrmSession, harbor: Publisher) -> None:
     factories.agent(session, harbor)
     page = client.get("/store").text

@@ -244,6 +244,7 @@ def page(publisher_id: str) -> ResponseReturnValue:
         publisher=publisher,
         agents=agents,
         after=after,
+        mail_to=publishers.mail_to(publisher),
         figures=publishers.figures(db.session, publisher.id) if not wants_fragment() else None,
         mine=_may_change(publisher),
     )
