@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import subprocess
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models import billing
 from models.runs import AgentRun, AgentStep
 from models.settings import ROOT
+from models.store import proof
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
@@ -136,3 +139,57 @@ def test_a_run_spawns_an_agent_and_both_are_one_tree(
     page = rich.browser.get(f"/runs/{parent.id}").get_data(as_text=True)
     assert "mason" in page
     assert billing.prove(session).clean
+
+
+def ask(address: str, person: Person | None = None, body: dict[str, Any] | None = None) -> str:
+    headers = {"content-type": "application/json", **(person.headers if person else {})}
+    sent = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(address, sent, headers), timeout=30) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def listed(address: str) -> dict[str, Any]:
+    """The agent `acme/herald` in the store's list."""
+    found: dict[str, Any] = next(
+        each for each in json.loads(ask(f"{address}/api/agents")) if each["id"] == "herald"
+    )
+    return found
+
+
+def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its_figures(
+    sdk: Path, address: str, session: OrmSession, rich: Person
+) -> None:
+    assert rich.user is not None
+    factories.publisher(session, rich.user, "acme", name="Acme")
+    herald = {
+        "id": "herald",
+        "publisher": "acme",
+        "displayName": "Herald",
+        "description": "Announces what happens on the agora.",
+        "model": "stoa/demo",
+        "instructionsPrompt": "Announce it in a paragraph.",
+    }
+    told = json.loads(ask(f"{address}/api/agents/publish", rich, {"data": [herald]}))
+    assert told["success"] is True
+    assert "acme/agents/herald" in ask(f"{address}/store?search=agora")
+    assert listed(address)["usage_count"] == 0
+
+    full_id = f"acme/herald@{told['agents'][0]['version']}"
+    story = drive(sdk, address, rich, full_id)
+    assert story["output"]["type"] == "lastMessage"
+    run = runs(session, rich)[full_id]
+    assert (run.status, run.publisher_id, run.agent_name) == ("completed", "acme", "herald")
+    check_books(session, rich, finish(story))
+    assert proof.prove(session).differences == []
+
+    for _ in range(60):  # a worker keeps the list for some seconds when only figures moved
+        figures = listed(address)
+        if figures["usage_count"]:
+            break
+        time.sleep(0.5)
+    assert (figures["usage_count"], figures["weekly_runs"], figures["unique_users"]) == (1, 1, 1)
+    assert figures["total_spent"] == finish(story) / 100 > 0
+    page = ask(f"{address}/publishers/acme/agents/herald/{full_id.partition('@')[2]}")
+    assert "1 in 7 days" in page
+    assert full_id in rich.browser.get(f"/runs/{run.id}").get_data(as_text=True)

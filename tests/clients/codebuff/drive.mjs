@@ -1,4 +1,4 @@
-// One run of the real SDK. argv[2]: text | tool | spawn. Prints one JSON line: the output, the events, the tool's calls.
+// One run of the real SDK. argv[2]: text | tool | spawn, or publisher/agent@version in the store. Prints one JSON line: the output, the events, the tool's calls.
 
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -42,14 +42,15 @@ const scenes = {
   },
 }
 
-const scene = scenes[process.argv[2] ?? 'text']
+const wanted = process.argv[2] ?? 'text'
+const scene = scenes[wanted] ?? { agent: wanted, prompt: 'Write a page about the market square of Athens.' }
 const events = []
 const client = new CodebuffClient({ apiKey: process.env.CODEBUFF_API_KEY, cwd: mkdtempSync(join(tmpdir(), 'sdk-')) })
 const connected = await client.checkConnection()
 const state = await client.run({
-  agent: scene.agent.id,
+  agent: scene.agent.id ?? scene.agent,
   prompt: scene.prompt,
-  agentDefinitions: [scene.agent, ...(scene.others ?? [])],
+  agentDefinitions: scene.agent.id ? [scene.agent, ...(scene.others ?? [])] : [],
   customToolDefinitions: scene.tools ?? [],
   handleEvent: (event) => events.push(event),
 })
