@@ -1,0 +1,64 @@
+"""What README and docs say is there is there: commands, routes, links, and the requests that README shows."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session as OrmSession
+
+from models.settings import ROOT
+from tests import factories
+from tests.factories import Person
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_between_documents_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("/"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_that_are_named_are_there(app: Flask, page: Path) -> None:
+    for group, command in re.findall(r"[`/ ]flask ([a-z]+) ([a-z]+)[^\n|]*`", page.read_text()):
+        found = app.cli.commands.get(group)
+        assert isinstance(found, click.Group), group
+        assert command in found.commands, f"{group} {command}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "store.md"], ids=name)
+def test_store_routes_that_are_named_are_there(app: Flask, page: Path) -> None:
+    adapter = app.url_map.bind("localhost")
+    text = page.read_text()
+    paths = set(
+        re.findall(r"(?<![\w.])/(?:store|publishers|api/(?:v1/)?(?:agents|publishers))[\w/.-]*", text)
+    )
+    assert paths
+    for path in paths:
+        assert adapter.allowed_methods(path.rstrip(".")), path
+
+
+def test_the_request_of_readme_publishes_an_agent_that_search_finds(
+    client: FlaskClient, session: OrmSession, alice: Person
+) -> None:
+    assert alice.user
+    factories.publisher(session, alice.user, "acme")
+    readme = (ROOT / "README.md").read_text()
+    asked = re.findall(
+        r"curl http://localhost:8000(/api/\S+) -H \"Authorization: Bearer \$STOA_KEY\" -d '([^']+)'", readme
+    )
+    ((path, body),) = asked
+    kind = "application/x-www-form-urlencoded"  # what curl says of -d
+    answer = client.post(path, data=body, headers=alice.headers, content_type=kind)
+    assert answer.status_code == 201, answer.get_json()
+    (search,) = re.findall(r'curl "http://localhost:8000(/store\?[^"]+)"', readme)
+    assert "/publishers/acme/agents/herald" in client.get(search).get_data(as_text=True)
