@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from jinja2.utils import LRUCache
 from markupsafe import Markup
@@ -19,6 +19,7 @@ from models.store.markdown import render as markdown
 from models.store.showing import Sheet
 from models.store.tables import Agent
 from views.charts import Chart, Series, stacked_chart
+from views.gateway import gateway
 from views.guards import cookie_user, limiter, settings
 from views.htmx import render, wants_fragment
 from views.store import previews, snippets, tree
@@ -68,7 +69,7 @@ def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
         return render("store/_use.html", partial="store/_use.html", use=Use.of(sheet, client))
     key = (publisher_id, agent_id, version, client)
     kept = _pages.get(key) or Kept[Drawn](KEPT_SECONDS)
-    drawn = kept.get(freshness.stamp(db.engine), lambda: _draw(*key))
+    drawn = kept.get(freshness.stamp(gateway(current_app).engine), lambda: _draw(*key))
     _pages[key] = kept
     user = cookie_user()
     publisher = publishers.find(db.session, publisher_id) if user else None
