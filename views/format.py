@@ -21,7 +21,7 @@ def credits(value: int | Decimal | None) -> str:
     """Whole credits with a comma for thousands: `4,770`, `−40`."""
     if value is None:
         return NONE
-    whole = int(Decimal(value).quantize(Decimal(1), ROUND_HALF_UP))
+    whole = value if isinstance(value, int) else int(Decimal(value).quantize(Decimal(1), ROUND_HALF_UP))
     return f"{MINUS if whole < 0 else ''}{abs(whole):,}"
 
 

@@ -22,8 +22,11 @@ MOST_SHOWN = 240
 DAYS = 30
 MOST_WORDS = 10
 LONGEST_WORD = 60
+CROWD = 1_500
+"""Of so many matches of a search each is ranked by how well it fits."""
+
 RANKED = 400
-"""How many matches of a search are ranked by how well they fit, at most."""
+"""Of more, so many are ranked."""
 
 OFFERED = 8
 """How many tags, publishers and vendors are offered to choose from, the most frequent ones."""
@@ -39,7 +42,7 @@ SORTS = {
     "unique_users": ("agent.unique_users", True),
     "newest": ("agent.published_at", True),
     "name": ("lower(agent.name)", False),
-    "relevance": (_RANK, True),
+    "relevance": ("agent.rank", True),
 }
 """What each order goes by, and whether the largest comes first."""
 
@@ -145,7 +148,9 @@ def batch(
     source = f"agent {joined}"
     if sort == "relevance":
         matches = " AND ".join(conditions)
-        source = _CANDIDATES.format(joined=joined, conditions=matches, most=RANKED) + f" {_WORDS}"
+        # written so that no index finds it: the order comes from one
+        each = matches.replace(_MATCHES, f"({_MATCHES}) IS TRUE")
+        source = _CANDIDATES.format(joined=joined, matches=matches, each=each, rank=_RANK, words=_WORDS)
         conditions = ["true"]
     if after:
         sign = "<" if falls else ">"
@@ -227,17 +232,26 @@ def count_places(database: Database) -> int:
 # -- statements ----------------------------------------------------------------------------------------------
 
 _LISTED = "agent.latest_version IS NOT NULL"
+_MATCHES = "agent.search @@ query.words"
 _WORDS = "CROSS JOIN to_tsquery('simple', :words) AS query (words)"
 _PUBLISHER = "JOIN publisher ON publisher.id = agent.publisher_id"
 
-# Ranking reads each match: of very many, those that are used most are ranked, and whatever bears the very name.
-_CANDIDATES = """(
-    (SELECT agent.* FROM agent {joined} WHERE {conditions} ORDER BY agent.weekly_credits DESC, agent.publisher_id, agent.id
-        LIMIT {most})
-    UNION
-    (SELECT agent.* FROM agent {joined} WHERE (agent.id = :phrase OR lower(agent.name) = :phrase) AND {conditions}
-        LIMIT {most})
-) AS agent"""
+# One plan for rare words and common ones alike, since a prepared statement has only one: the index of words brings a few,
+# and where it had more, those that are used most are ranked, and whatever bears the very name.
+_CANDIDATES = f"""(
+    WITH matching AS MATERIALIZED (
+        SELECT agent.publisher_id, agent.id, agent.name, agent.search FROM agent {{joined}}
+        WHERE {{matches}} LIMIT {CROWD + 1}
+    ), crowd AS MATERIALIZED (SELECT count(*) > {CROWD} AS large FROM matching)
+    SELECT agent.publisher_id, agent.id, {{rank}} AS rank FROM matching AS agent {{words}}
+    WHERE NOT (SELECT large FROM crowd)
+    UNION (SELECT agent.publisher_id, agent.id, {{rank}} FROM agent {{joined}}
+        WHERE (SELECT large FROM crowd) AND {{each}}
+        ORDER BY agent.weekly_credits DESC, agent.publisher_id, agent.id LIMIT {RANKED})
+    UNION (SELECT agent.publisher_id, agent.id, {{rank}} FROM agent {{joined}}
+        WHERE (SELECT large FROM crowd) AND (agent.id = :phrase OR lower(agent.name) = :phrase) AND {{each}}
+        LIMIT {RANKED})
+) AS agent"""  # noqa: S608
 
 _CARD = """
     SELECT agent.publisher_id, agent.id, agent.name, left(agent.description, 400) AS description, agent.tags,
@@ -324,7 +338,7 @@ def _conditions(wanted: Wanted, words: Sequence[str]) -> tuple[list[str], dict[s
     if not wanted.deprecated:
         conditions.append("agent.deprecated_at IS NULL")
     if words:
-        conditions.append("agent.search @@ query.words")
+        conditions.append(_MATCHES)
         parameters["words"] = " & ".join(f"'{word}'" for word in words) + ":*"
         parameters["phrase"] = wanted.search.strip().lower()
     if wanted.tags:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, Integer, Row, cast, func, select, text
+from sqlalchemy import ARRAY, Executable, Integer, Row, bindparam, cast, func, select, text
 
 from models.accounts import User
 from models.db import Database
 from models.errors import NotFound
 from models.orgs import membership
-from models.store.tables import Agent, AgentConfig, AgentDay, AgentVersion, Publisher
+from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
 
 DAYS = 30
 SHOWN_VERSIONS = 6
@@ -49,6 +49,45 @@ _REACHED = text(
     """
 )
 MAX_REACHED = 300
+
+# Put together once: that takes as long as asking.
+_AGENT = (
+    select(Publisher, Agent)
+    .join(Agent, Agent.publisher_id == Publisher.id)
+    .where(Publisher.id == bindparam("publisher"), Agent.id == bindparam("agent"))
+)
+_VERSION = (AgentVersion.publisher_id == bindparam("publisher")) & (
+    AgentVersion.agent_id == bindparam("agent")
+)
+_SHEET = (
+    select(Publisher, Agent, AgentVersion, AgentConfig.data, User.name)
+    .select_from(AgentVersion)
+    .join(Agent, (Agent.publisher_id == AgentVersion.publisher_id) & (Agent.id == AgentVersion.agent_id))
+    .join(Publisher, Publisher.id == AgentVersion.publisher_id)
+    .join(
+        AgentConfig,
+        (AgentConfig.publisher_id == AgentVersion.publisher_id)
+        & (AgentConfig.id == AgentVersion.agent_id)
+        & (AgentConfig.version == AgentVersion.version),
+    )
+    .outerjoin(User, User.id == AgentVersion.published_by)
+    .where(_VERSION, AgentVersion.version == bindparam("version"))
+)
+_YANKER = User.__table__.alias()
+_VERSIONS = (
+    select(AgentVersion, User.name, _YANKER.c.name)
+    .outerjoin(User, User.id == AgentVersion.published_by)
+    .outerjoin(_YANKER, _YANKER.c.id == AgentVersion.yanked_by)
+    .where(_VERSION)
+    .order_by(_NUMBERS.desc())
+    .limit(bindparam("limit"))
+)
+_DAYS = text(
+    """
+    SELECT version, day, runs FROM agent_day
+    WHERE publisher_id = :publisher AND agent_id = :agent AND day > :before AND day <= :today AND runs > 0
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -107,34 +146,13 @@ class Node:
 
 def find(database: Database, publisher_id: str, agent_id: str) -> tuple[Publisher, Agent]:
     """A publisher and its agent. One statement. Raises NotFound."""
-    query = select(Publisher, Agent).join(Agent, Agent.publisher_id == Publisher.id)
-    row = _one(
-        database, query, (publisher_id, agent_id), (Publisher.id == publisher_id, Agent.id == agent_id)
-    )
+    row = _one(database, _AGENT, {"publisher": publisher_id, "agent": agent_id})
     return row[0], row[1]
 
 
 def sheet_of(database: Database, publisher_id: str, agent_id: str, version: str) -> Sheet:
     """One version, yanked or not. One statement. Raises NotFound."""
-    query = (
-        select(Publisher, Agent, AgentVersion, AgentConfig.data, User.name)
-        .select_from(AgentVersion)
-        .join(Agent, (Agent.publisher_id == AgentVersion.publisher_id) & (Agent.id == AgentVersion.agent_id))
-        .join(Publisher, Publisher.id == AgentVersion.publisher_id)
-        .join(
-            AgentConfig,
-            (AgentConfig.publisher_id == AgentVersion.publisher_id)
-            & (AgentConfig.id == AgentVersion.agent_id)
-            & (AgentConfig.version == AgentVersion.version),
-        )
-        .outerjoin(User, User.id == AgentVersion.published_by)
-    )
-    wanted = (
-        AgentVersion.publisher_id == publisher_id,
-        AgentVersion.agent_id == agent_id,
-        AgentVersion.version == version,
-    )
-    return Sheet(*_one(database, query, (publisher_id, agent_id, version), wanted))
+    return Sheet(*_one(database, _SHEET, {"publisher": publisher_id, "agent": agent_id, "version": version}))
 
 
 def newest_version(database: Database, agent: Agent) -> str:
@@ -152,18 +170,11 @@ def versions_of(
     database: Database, agent: Agent, *, below: str | None = None, limit: int = SHOWN_VERSIONS
 ) -> list[VersionLine]:
     """The agent's versions, highest first, those below the version `below`. One statement."""
-    yanker = User.__table__.alias()
-    query = (
-        select(AgentVersion, User.name, yanker.c.name)
-        .outerjoin(User, User.id == AgentVersion.published_by)
-        .outerjoin(yanker, yanker.c.id == AgentVersion.yanked_by)
-        .where(*_of(agent))
-        .order_by(_NUMBERS.desc())
-        .limit(limit)
-    )
+    words = {"publisher": agent.publisher_id, "agent": agent.id, "limit": limit}
+    query = _VERSIONS
     if below is not None:
         query = query.where(cast(func.string_to_array(below, "."), ARRAY(Integer)) > _NUMBERS)
-    return [VersionLine(*row) for row in database.execute(query)]
+    return [VersionLine(*row) for row in database.execute(query, words)]
 
 
 def may_change(database: Database, user: User, publisher: Publisher) -> bool:
@@ -186,15 +197,10 @@ def is_published(database: Database, publisher_id: str, agent_id: str, version: 
 
 def days_of(database: Database, agent: Agent, today: date) -> dict[str, dict[date, int]]:
     """Completed runs by version and UTC day, for the thirty days that end with `today`. One statement."""
-    query = select(AgentDay.version, AgentDay.day, AgentDay.runs).where(
-        AgentDay.publisher_id == agent.publisher_id,
-        AgentDay.agent_id == agent.id,
-        AgentDay.day > today - timedelta(days=DAYS),
-        AgentDay.day <= today,
-        AgentDay.runs > 0,
-    )
+    words = {"publisher": agent.publisher_id, "agent": agent.id}
+    span = {"before": today - timedelta(days=DAYS), "today": today}
     found: dict[str, dict[date, int]] = {}
-    for version, day, runs in database.execute(query):
+    for version, day, runs in database.execute(_DAYS, words | span):
         found.setdefault(version, {})[day] = runs
     return found
 
@@ -238,10 +244,10 @@ def _of(agent: Agent) -> tuple[Any, ...]:
     return AgentVersion.publisher_id == agent.publisher_id, AgentVersion.agent_id == agent.id
 
 
-def _one(database: Database, query: Any, words: Sequence[str], conditions: Sequence[Any]) -> tuple[Any, ...]:
+def _one(database: Database, query: Executable, words: Mapping[str, str]) -> tuple[Any, ...]:
     row = None
-    if not any("\x00" in word for word in words):
-        row = database.execute(query.where(*conditions)).first()
+    if not any("\x00" in word for word in words.values()):
+        row = database.execute(query, words).first()
     if row is None:
         raise NotFound(UNKNOWN)
     return tuple(row)

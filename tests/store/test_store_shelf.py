@@ -23,7 +23,7 @@ from models.store.listing import words_of
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person, now
-from views.store import feeds
+from views.store import feeds, shelf
 
 
 @pytest.fixture
@@ -82,6 +82,22 @@ def test_orders(
 ) -> None:
     stocked(session, harbor, quarry)
     assert shown(client, f"?sort={sort}") == order
+
+
+def test_of_a_crowd_the_most_used_are_ranked_and_who_bears_the_name(
+    client: FlaskClient, session: OrmSession, harbor: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for id, credits in (("note", 1), ("note-a", 9), ("note-b", 30), ("note-c", 20), ("other", 99)):
+        factories.agent(session, harbor, id, weekly_credits=credits)
+    everybody = shown(client, "?search=note")
+    assert everybody[0] == "note"
+    assert set(everybody) == {"note", "note-a", "note-b", "note-c"}
+    small = listing._CANDIDATES.replace(f"LIMIT {listing.CROWD + 1}", "LIMIT 4")
+    small = small.replace(f"> {listing.CROWD}", "> 3").replace(f"LIMIT {listing.RANKED}", "LIMIT 2")
+    monkeypatch.setattr(listing, "_CANDIDATES", small)
+    shelf._pages.clear()
+    assert shown(client, "?search=note")[0] == "note"
+    assert set(shown(client, "?search=note")) == {"note", "note-b", "note-c"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from jinja2.utils import LRUCache
 from markupsafe import Markup
 
-from models.db import db, now
+from models.db import db, now, only_reads
 from models.store import freshness, publishers, showing, statistics
 from models.store.freshness import Kept
 from models.store.markdown import render as markdown
@@ -21,7 +21,7 @@ from models.store.tables import Agent
 from views.charts import Chart, Series, stacked_chart
 from views.gateway import gateway
 from views.guards import cookie_user, limiter, settings
-from views.htmx import render, wants_fragment
+from views.htmx import answer, get_flashed_messages_waiting, render, wants_fragment
 from views.store import previews, snippets, tree
 from views.store.typescript import module_of
 
@@ -31,6 +31,7 @@ AGENT = "/publishers/<publisher_id>/agents/<agent_id>"
 TREE_ROOM = 60
 PAGES_KEPT = 128
 KEPT_SECONDS = 60
+PARTED = "<!-- part -->"
 MAX_CODE = 40_000
 """Characters of a definition or prompt that the page shows; the download has all of them."""
 
@@ -72,17 +73,20 @@ def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     drawn = kept.get(freshness.stamp(gateway(current_app).engine), lambda: _draw(*key))
     _pages[key] = kept
     user = cookie_user()
-    publisher = publishers.find(db.session, publisher_id) if user else None
-    response = render(
-        "store/agent.html",
-        drawn=drawn,
-        publisher_id=publisher_id,
-        agent_id=agent_id,
-        version=version,
-        may_edit=bool(user and publisher and showing.may_change(db.session, user, publisher)),
-    )
+    if user or get_flashed_messages_waiting():
+        publisher = publishers.find(db.session, publisher_id) if user else None
+        may_edit = bool(user and publisher and showing.may_change(db.session, user, publisher))
+        whole = _framed(drawn, publisher_id, agent_id, version, may_edit)
+    else:
+        whole = drawn.whole = drawn.whole or _framed(drawn, publisher_id, agent_id, version, False)
+    response = answer(whole)
     response.vary.add("HX-Request")
     return response
+
+
+def _framed(drawn: "Drawn", publisher_id: str, agent_id: str, version: str, may_edit: bool) -> str:
+    names = {"publisher_id": publisher_id, "agent_id": agent_id, "version": version}
+    return render_template("store/agent.html", drawn=drawn, may_edit=may_edit, **names)
 
 
 @bp.get(f"{AGENT}/<version>/definition.json")
@@ -122,14 +126,15 @@ def newest_address(agent: Agent) -> str:
     return url_for("agent.newest", publisher_id=agent.publisher_id, agent_id=agent.id)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Drawn:
-    """The parts of a page that are the same for everybody."""
+    """The parts of a page that are the same for everybody; `whole` is the page of who is not signed in, once drawn."""
 
     title: str
     meta: Markup
     head: Markup
     body: Markup
+    whole: str = ""
 
 
 _pages: LRUCache = LRUCache(PAGES_KEPT)
@@ -167,12 +172,11 @@ class Use:
 
 def _draw(publisher_id: str, agent_id: str, version: str, client: str) -> Drawn:
     """The page as it is now: four statements at most, none of which reads runs. Raises NotFound."""
+    only_reads()
     sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
     context = {"sheet": sheet, "use": Use.of(sheet, client), **_whole(sheet)}
-    parts = (
-        Markup(render_template(f"store/_agent_{part}.html", **context))  # noqa: S704 - our own templates, which escape
-        for part in ("meta", "head", "body")
-    )
+    drawn = render_template("store/_agent_parts.html", **context)
+    parts = map(Markup, drawn.split(PARTED))  # our own templates, which escape
     return Drawn(f"{sheet.agent.name} by {sheet.publisher.name}", *parts)
 
 

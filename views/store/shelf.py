@@ -13,7 +13,7 @@ from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
 from models.accounts import User
-from models.db import db, now
+from models.db import db, now, only_reads
 from models.store import freshness, listing
 from models.store.freshness import Kept, Stamp
 from models.store.listing import BATCH, MOST_SHOWN, Card, Offer, Wanted, words_of
@@ -49,6 +49,10 @@ FIELDS = {"search", "tags", "publishers", "vendors", "verified", "deprecated"}
 _pages: LRUCache = LRUCache(PAGES_KEPT)
 _cards: LRUCache = LRUCache(CARDS_KEPT)
 _offer: Kept[Offer] = Kept()
+_frames: dict[bool, Kept[tuple[str, ...]]] = {True: Kept(), False: Kept()}
+
+HERE = Markup("<!-- list -->")
+"""Where the list stands in a frame that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,11 @@ class Asked:
         ]
         query = urlencode([(name, value) for name, value in pairs if value])
         return f"/store?{query}" if query else "/store"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the store as it opens: the first cards of all in their own order."""
+        return not (self.after or self.wanted.narrows or self.wanted.deprecated or self.sort)
 
     @property
     def here(self) -> str:
@@ -163,15 +172,29 @@ def picture() -> Response:
 
 def _page(asked: Asked, state: Stamp, user: User | None) -> Markup:
     """The whole page: what everybody sees, in the frame of who looks."""
-    page = render_template(
+    body = _drawn("store/_shelf.html", asked, state)
+    return Markup(_framed(asked.plain, state, user, body))  # noqa: S704  (our own template, which escapes)
+
+
+def _framed(plain: bool, state: Stamp, user: User | None, body: Markup) -> str:
+    return render_template(
         PAGE,
-        body=_drawn("store/_shelf.html", asked, state),
-        asked=asked,
+        body=body,
+        plain=plain,
         agents=_kept_offer(state).agents,
         base=settings().base_url,
         publishes=user is not None and listing.publishes(db.session, user.id),
     )
-    return Markup(page)  # noqa: S704  (our own template, which escapes)
+
+
+def _strangers_page(asked: Asked, state: Stamp) -> Markup:
+    """The page of who is not signed in; its frame is the same around every list."""
+    body = _drawn("store/_shelf.html", asked, state)
+    before, after = _frames[asked.plain].get(
+        Stamp(state.published, 0, True),
+        lambda: tuple(_framed(asked.plain, state, None, HERE).split(HERE)),
+    )
+    return Markup("".join((before, body, after)))  # noqa: S704  (our own template, which escapes)
 
 
 def _fragment(asked: Asked, state: Stamp) -> Response:
@@ -205,14 +228,14 @@ def _drawn(template: str, asked: Asked, state: Stamp) -> Markup:
 
 def _draw(template: str, asked: Asked, state: Stamp) -> Markup:
     if template == PAGE:
-        return _page(asked, state, None)
+        return _strangers_page(asked, state)
+    only_reads()
     today = now().astimezone(UTC).date()
     more = template == "store/_more.html"
     size = BATCH if asked.after else asked.shown
     found = listing.batch(db.session, asked.wanted, today, after=asked.after or None, size=size)
-    first = not (asked.after or asked.wanted.narrows or asked.wanted.deprecated or asked.sort)
     chosen: Sequence[Card] = ()
-    if first and not more:
+    if asked.plain and not more:
         chosen = listing.choice(db.session, settings().stoa_editors_choice, today)
     shown = asked.shown if more else size
     following = shown + BATCH
@@ -222,12 +245,27 @@ def _draw(template: str, asked: Asked, state: Stamp) -> Markup:
         "cards": [_card(each) for each in found.cards],
         "chosen": [_card(each) for each in chosen],
         "offer": _kept_offer(state),
+        "filters": _filters(asked.wanted, state) if template == "store/_shelf.html" else None,
         "next_href": found.next and asked.href(after=found.next),
         "next_part": found.next and asked.href(after=found.next, shown=min(following, MOST_SHOWN)),
         "by_itself": following <= BY_ITSELF,
         "batch_size": BATCH,
     }
     return Markup(render_template(template, **context))  # noqa: S704  (our own template, which escapes)
+
+
+def _filters(wanted: Wanted, state: Stamp) -> Markup:
+    """What there is to choose from and what is chosen, whatever is searched for."""
+    chosen = replace(wanted, search="", sort="")
+    kept: Kept[Markup] | None = _pages.get(chosen)
+    if kept is None:
+        kept = _pages.setdefault(chosen, Kept())
+    offered = _kept_offer(state)
+    template = "store/_filters.html"
+    return kept.get(
+        Stamp(state.published, 0, True),
+        lambda: Markup(render_template(template, wanted=chosen, offer=offered)),  # noqa: S704
+    )
 
 
 def _card(card: Card) -> Markup:
