@@ -17,6 +17,7 @@ from models.db import db, now, only_reads
 from models.store import freshness, listing
 from models.store.freshness import Kept, Stamp
 from models.store.listing import BATCH, MOST_SHOWN, Card, Offer, Wanted, words_of
+from views.format import ago
 from views.gateway import gateway
 from views.guards import cookie_user, settings
 from views.htmx import answer, get_flashed_messages_waiting, wants_fragment
@@ -269,14 +270,14 @@ def _filters(wanted: Wanted, state: Stamp) -> Markup:
 
 
 def _card(card: Card) -> Markup:
-    """A card, drawn or as it was kept: the same ones are found in many ways."""
-    minute = now().replace(second=0, microsecond=0)
+    """A card, drawn or as it was kept: the same ones are found in many ways. It is drawn anew when its words change."""
+    words = (ago(card.last_used), ago(card.published_at))
     kept = _cards.get((card.publisher_id, card.id))
-    if kept is not None and kept[0] == minute and kept[1] == card:
+    if kept is not None and kept[0] == words and kept[1] == card:
         return cast(Markup, kept[2])
     template: Any = current_app.jinja_env.get_template("store/_card.html")
-    drawn = cast(Markup, template.module.card(card))
-    _cards[card.publisher_id, card.id] = (minute, card, drawn)
+    drawn = cast(Markup, template.module.card(card, *words))
+    _cards[card.publisher_id, card.id] = (words, card, drawn)
     return drawn
 
 
