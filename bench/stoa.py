@@ -69,7 +69,16 @@ def running(
         name: value
         for name, value in os.environ.items()
         if not name.startswith(
-            ("STOA_", "OPENAI_", "OPENROUTER_", "ANTHROPIC_", "GEMINI_", "PROMETHEUS", "DATABASE")
+            (
+                "STOA_",
+                "OPENAI_",
+                "OPENROUTER_",
+                "ANTHROPIC_",
+                "GEMINI_",
+                "PROMETHEUS",
+                "DATABASE",
+                "PYTHONDONT",
+            )
         )
     }
     settings = {

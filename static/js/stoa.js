@@ -31,6 +31,10 @@
     }, 2000);
   }
 
+  // The store's search asks while one types. Its change, told when the field is left, would ask the same again and
+  // replace what is being clicked.
+  listen("change", (event) => hit(event, "#search") && event.stopPropagation(), true);
+
   // For readers only: the toast region is a live region.
   function say(text) {
     const note = document.createElement("span");

@@ -480,6 +480,7 @@ def test_an_agent_is_found_by_typing_and_its_line_copied(
         expect(page).to_have_url(re.compile(r"/store\?search=explai$"))
         card = page.locator(".agent-card")
         card.get_by_role("button", name="Copy the command").click()
+        expect(card.locator(".copy.is-done")).to_be_visible()
         assert (
             page.evaluate("navigator.clipboard.readText()") == "codebuff --agent quarry/sql-explainer@1.0.0"
         )
