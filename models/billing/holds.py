@@ -18,7 +18,6 @@ from weakref import WeakKeyDictionary
 import orjson
 import psycopg
 import sqlalchemy.exc
-from psycopg.pq import TransactionStatus
 from psycopg.types.numeric import Int8
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
@@ -36,6 +35,7 @@ from models.billing.calls import (
 from models.billing.cleaning import clean_text, clipped_id, json_text, whole
 from models.billing.credits import credits_of, exact_cost
 from models.billing.turns import NoTurn, Turns
+from models.db import ask
 from models.db import now as the_moment
 from models.usage.latency import EDGES_MS
 
@@ -346,7 +346,7 @@ def _ask(engine: Engine, query: str, params: tuple[Any, ...], patience: float) -
     while True:
         try:
             with turns.turn(deadline - time.monotonic()):
-                return _ask_once(engine, query, params)
+                return ask(engine, query, params)
         except (psycopg.OperationalError, psycopg.InterfaceError, sqlalchemy.exc.OperationalError) as error:
             problem: Exception = error
         except (sqlalchemy.exc.TimeoutError, NoTurn) as error:
@@ -367,19 +367,3 @@ def _turns(engine: Engine) -> Turns:
         # the pool alone lets newcomers pass those who wait; under load some would never get their turn
         turns = _turns_of.setdefault(engine, Turns(pool.size()))
     return turns
-
-
-def _ask_once(engine: Engine, query: str, params: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    # Core's own execution costs as much as the round trip; the pool is all that is wanted of it
-    pooled = engine.raw_connection()
-    connection: psycopg.Connection[tuple[Any, ...]] = pooled.driver_connection  # type: ignore[assignment]
-    try:
-        return connection.execute(query, params, prepare=True).fetchall()
-    finally:
-        if connection.closed:
-            pooled.invalidate()
-            engine.dispose()  # its siblings were cut off, too
-        elif connection.info.transaction_status != TransactionStatus.IDLE:
-            pooled.invalidate()  # the caller was killed amid the statement
-        else:
-            pooled.close()

@@ -7,8 +7,9 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 import psycopg
-from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine
+
+from models.db import ask
 
 T = TypeVar("T")
 
@@ -43,26 +44,14 @@ def stamp(engine: Engine) -> Stamp:
     """The state of the store now. One statement that reads two rows, and nothing besides: `engine` is one without
     transactions and without pings (`gateway_engine`). A kept connection that died is replaced once."""
     try:
-        published, figures = _ask(engine)
+        ((published, figures),) = ask(engine, _STAMP)
     except (psycopg.OperationalError, psycopg.InterfaceError):
-        published, figures = _ask(engine)
+        ((published, figures),) = ask(engine, _STAMP)
     moment = time.monotonic()
     if figures != _seen.figures:
         _seen.figures, _seen.since = figures, moment
     # the count runs ahead of the commits it counts
     return Stamp(published, figures, moment - _seen.since >= FIGURES_EVERY)
-
-
-def _ask(engine: Engine) -> tuple[int, int]:
-    # Core's own execution costs as much as the round trip
-    pooled = engine.raw_connection()
-    connection: psycopg.Connection[tuple[int, int]] = pooled.driver_connection  # type: ignore[assignment]
-    try:
-        return connection.execute(_STAMP, prepare=True).fetchall()[0]
-    finally:
-        if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
-            pooled.invalidate()
-        pooled.close()
 
 
 class Kept(Generic[T]):
