@@ -12,7 +12,7 @@ from sqlalchemy.orm import defer
 from models.accounts import User
 from models.accounts.signing_in import clean_email
 from models.db import Database
-from models.errors import Forbidden, Invalid, NotFound
+from models.errors import DomainError, Forbidden, Invalid, NotFound
 from models.orgs import Org, administers, membership
 from models.store import catalogue
 from models.store.pictures import ADDRESS
@@ -189,16 +189,25 @@ def accessible(database: Database, user: User, publisher_id: str, *, lock: bool 
     found = None if wrong_id(publisher_id) else database.scalars(wanted).one_or_none()
     if found is None:
         raise NotFound("Publisher not found")
-    if found.org_id is None:
-        if found.user_id != user.id:
-            raise NotFound("Publisher not found")
-        return found
-    member = membership(database, user.id, found.org_id)
-    if member is None:
-        raise NotFound("Publisher not found")
-    if member.role not in ("owner", "admin"):
-        raise Forbidden("Insufficient permissions")
+    refusal = _refusal(database, user, found)
+    if refusal:
+        raise refusal
     return found
+
+
+def may_change(database: Database, user: User | None, publisher: Publisher) -> bool:
+    """Whether the person may publish for the publisher and change it: `accessible` for a row that is at hand. One
+    statement for an organisation's publisher, else none."""
+    return user is not None and _refusal(database, user, publisher) is None
+
+
+def _refusal(database: Database, user: User, publisher: Publisher) -> DomainError | None:
+    if publisher.org_id is None:
+        return None if publisher.user_id == user.id else NotFound("Publisher not found")
+    member = membership(database, user.id, publisher.org_id)
+    if member is None:
+        return NotFound("Publisher not found")
+    return None if member.role in ("owner", "admin") else Forbidden("Insufficient permissions")
 
 
 def managed(database: Database, user: User) -> list[Managed]:

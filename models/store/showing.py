@@ -10,7 +10,6 @@ from sqlalchemy import ARRAY, Executable, Integer, Row, bindparam, cast, func, s
 from models.accounts import User
 from models.db import Database
 from models.errors import NotFound
-from models.orgs import membership
 from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
 
 DAYS = 30
@@ -175,14 +174,6 @@ def versions_of(
     if below is not None:
         query = query.where(cast(func.string_to_array(below, "."), ARRAY(Integer)) > _NUMBERS)
     return [VersionLine(*row) for row in database.execute(query, words)]
-
-
-def may_change(database: Database, user: User, publisher: Publisher) -> bool:
-    """Whether the person may publish for the publisher (contract 2.7). One statement for an organisation's, else none."""
-    if publisher.org_id is None:
-        return publisher.user_id == user.id
-    member = membership(database, user.id, publisher.org_id)
-    return member is not None and member.role in ("owner", "admin")
 
 
 def is_published(database: Database, publisher_id: str, agent_id: str, version: str) -> bool:

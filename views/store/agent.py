@@ -75,7 +75,7 @@ def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     user = cookie_user()
     if user or get_flashed_messages_waiting():
         publisher = publishers.find(db.session, publisher_id) if user else None
-        may_edit = bool(user and publisher and showing.may_change(db.session, user, publisher))
+        may_edit = publisher is not None and publishers.may_change(db.session, user, publisher)
         whole = _framed(drawn, publisher_id, agent_id, version, may_edit)
     else:
         whole = drawn.whole = drawn.whole or _framed(drawn, publisher_id, agent_id, version, False)

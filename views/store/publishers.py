@@ -10,7 +10,7 @@ from werkzeug.datastructures import FileStorage, MultiDict
 
 from models.accounts import User
 from models.db import db
-from models.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
+from models.errors import Conflict, DomainError, Invalid, NotFound
 from models.files import files
 from models.store import Publisher, pictures, publishers
 from models.store.publishers import Profile
@@ -246,16 +246,8 @@ def page(publisher_id: str) -> ResponseReturnValue:
         after=after,
         mail_to=publishers.mail_to(publisher),
         figures=publishers.figures(db.session, publisher.id) if not wants_fragment() else None,
-        mine=_may_change(publisher),
+        mine=publishers.may_change(db.session, cookie_user(), publisher),
     )
-
-
-def _may_change(publisher: Publisher) -> bool:
-    user = cookie_user()
-    try:
-        return bool(user and publishers.accessible(db.session, user, publisher.id))
-    except (NotFound, Forbidden):
-        return False
 
 
 # -- what several of them need -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from jinja2.utils import LRUCache
 from models.accounts import User
 from models.db import db, now
 from models.errors import Invalid, NotFound
-from models.store import readme, showing, withdrawing
+from models.store import publishers, readme, showing, withdrawing
 from models.store.comparing import Change, compare
 from models.store.showing import UNKNOWN, Sheet
 from models.store.tables import Agent, AgentVersion
@@ -47,7 +47,7 @@ def versions(publisher_id: str, agent_id: str) -> ResponseReturnValue:
         older={line.version.version: lines[n + 1].version.version for n, line in enumerate(lines[:-1])},
         below=below,
         next=shown[-1].version.version if len(lines) > len(shown) else None,
-        may_edit=user is not None and showing.may_change(db.session, user, publisher),
+        may_edit=publishers.may_change(db.session, user, publisher),
     )
 
 
