@@ -13,7 +13,7 @@ import views
 from models.db import db, engine_options
 from models.postgres import PostgresError, embedded_url
 from models.settings import PAGES_POOL, ROOT, Settings, SettingsError, get_settings
-from views import logs
+from views import lane, logs
 
 migrate = Migrate(compare_type=True, render_as_batch=False)
 
@@ -38,7 +38,7 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
         SECRET_KEY=settings.secret_key,
         SQLALCHEMY_DATABASE_URI=database_url or settings.database_url or _embedded_url(settings),
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(pool_size=PAGES_POOL),
-        MAX_CONTENT_LENGTH=20 * 1024 * 1024,
+        MAX_CONTENT_LENGTH=lane.MOST_BYTES,
         SESSION_COOKIE_NAME="stoa-flow",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",

@@ -194,10 +194,10 @@ class Books:
         return cls(*row)  # type: ignore[arg-type]
 
 
-def prove(data: Path) -> str:
-    """What `flask billing prove` says of the books: its last line."""
+def prove(data: Path, room: str = "billing") -> str:
+    """What `flask billing prove` (or `store prove`) says: its last line."""
     done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "app:create_app", "billing", "prove"],
+        [sys.executable, "-m", "flask", "--app", "app:create_app", room, "prove"],
         cwd=ROOT,
         env=dict(os.environ, STOA_DATA_DIR=str(data)),
         capture_output=True,

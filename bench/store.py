@@ -5,8 +5,6 @@ import hashlib
 import http.client
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +22,6 @@ from bench.growth import HEALTH, WARM_UP, Line
 from bench.load import quantile
 from bench.stoa import Stoa
 from models import postgres
-from models.settings import ROOT
 from models.store import catalogue
 
 AGENTS = 10_000
@@ -86,7 +83,9 @@ def measure(
         shop.agents, shop.versions, shop.runs = (int(str(count)) for count in row)
         _look(server, shop, rounds)
         _publish(server, shop)
-        shop.said = prove(data)
+        began = time.monotonic()
+        said = stoa.prove(data, "store")
+        shop.said = f"{said[:-1]}, {time.monotonic() - began:.0f} s)"
     return shop
 
 
@@ -236,23 +235,6 @@ def _publish(server: Stoa, shop: Shop, times: int = 5) -> None:
         connection_.close()
         if answer.status != 201:
             raise SystemExit(f"Publishing answered {answer.status}: {said[:500].decode()}")
-
-
-def prove(data: Path) -> str:
-    """What `flask store prove` says: its last line, and how long it took."""
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "app:create_app", "store", "prove"],
-        cwd=ROOT,
-        env=dict(os.environ, STOA_DATA_DIR=str(data)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    told = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    return (
-        f"{told[-1] if told else 'said nothing'} (code {done.returncode}, {time.monotonic() - began:.0f} s)"
-    )
 
 
 # -- the table -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The fast lane: the chat doors and the list of agents, which answer on their own what Flask's hooks would do for a page.
 
 A door in the lane is a function from a `Visit` to a response. It reads no cookie, so there is nothing to keep signed
-in and no other site to refuse; it has no limit of Flask-Limiter's; it opens no session of the database. What is left
+in and no other site to refuse; it has no limit of Flask-Limiter's. What is left
 of a request's frame, a third of what a call costs a worker, is its id and the headers every answer carries. The door is
 an ordinary route besides: Flask knows its address and answers its other methods.
 """
@@ -19,6 +19,7 @@ from models.settings import Settings
 from views import guards
 
 MOST_BYTES = 20 * 1024 * 1024
+"""Of a request's body, here and everywhere else."""
 
 
 @dataclass(frozen=True, slots=True)
