@@ -1,30 +1,51 @@
 """What an agent may spawn, what those may spawn, and so on: a tree by the rules of contract 2.6."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import text
 
 from models.db import Database
-from models.store.reading import version_of
 
 DEEPEST = 5
 MOST_NODES = 2_000
 """A tree is cut at so many agents: what each spawns can multiply with every level."""
 
+MOST_OUTLINED = 300
+"""Of which as many are looked at for an outline."""
+
 REFERENCE = re.compile(r"([^/@\s]+)/([^/@\s]+)@([^/@\s]+)")
 
-_NAMED = text(
+# Those asked for, and what can be reached from them as far as it is not too much: mostly that is the whole tree.
+_REACHED = text(
     """
-    SELECT config.publisher_id, config.id, config.version,
+    WITH RECURSIVE reached (full_id, depth) AS (
+        SELECT asked, 0 FROM unnest(CAST(:asked AS text[])) AS asked
+        UNION
+        SELECT child.ref, reached.depth + 1
+        FROM reached
+        JOIN agent_config AS config ON config.publisher_id = split_part(reached.full_id, '/', 1)
+            AND config.id = split_part(split_part(reached.full_id, '/', 2), '@', 1)
+            AND config.version = split_part(reached.full_id, '@', 2)
+        CROSS JOIN LATERAL jsonb_array_elements_text(
+            CASE jsonb_typeof(config.data -> 'spawnableAgents')
+                WHEN 'array' THEN config.data -> 'spawnableAgents' ELSE '[]' END
+        ) WITH ORDINALITY AS child (ref, number)
+        WHERE reached.depth < :depth AND child.number <= 100
+    ), found AS (
+        SELECT unnest(CAST(:asked AS text[])) AS full_id
+        UNION SELECT full_id FROM (SELECT full_id FROM reached LIMIT 300) AS first
+    )
+    SELECT found.full_id, config.id,
         coalesce(nullif(config.data ->> 'displayName', ''), nullif(config.data ->> 'name', ''), config.id) AS name,
         config.data ->> 'spawnerPrompt' AS prompt,
         config.data -> 'spawnableAgents' AS spawnable
-    FROM unnest(CAST(:publishers AS text[]), CAST(:ids AS text[]), CAST(:versions AS text[]))
-        AS asked (publisher_id, id, version)
-    JOIN agent_config AS config USING (publisher_id, id, version)
+    FROM found
+    LEFT JOIN agent_config AS config ON config.publisher_id = split_part(found.full_id, '/', 1)
+        AND config.id = split_part(split_part(found.full_id, '/', 2), '@', 1)
+        AND config.version = split_part(found.full_id, '@', 2)
     """
 )
 
@@ -36,21 +57,37 @@ class BadReference(Exception):
 @dataclass(slots=True)
 class Node:
     """An agent in the tree. `available` is false for one that is not published, and where a branch returns to an
-    agent above it (`cyclic`)."""
+    agent above it (`cyclic`). `spawns` is how many agents it names, `left_out` how many of them the tree leaves out;
+    in an outline the children of one that is `repeated` stand where it came first."""
 
-    publisher: str
-    agent_id: str
-    version: str
+    full_id: str
     name: str
     prompt: str | None = None
     available: bool = True
     cyclic: bool = False
+    spawns: int = 0
     children: list["Node"] = field(default_factory=list)
+    left_out: int = 0
+    repeated: bool = False
 
     @property
-    def full_id(self) -> str:
-        """`publisher/agent@version`."""
-        return f"{self.publisher}/{self.agent_id}@{self.version}"
+    def publisher(self) -> str:
+        return self.full_id.partition("/")[0]
+
+    @property
+    def agent(self) -> str:
+        return self.full_id.partition("/")[2].partition("@")[0] or self.full_id
+
+    @property
+    def version(self) -> str:
+        return self.full_id.rpartition("@")[2] if "@" in self.full_id else ""
+
+    @property
+    def state(self) -> str:
+        """`open` (its children follow), `missing`, `cyclic` or `above` (its children stand where it came first)."""
+        if not self.available:
+            return "cyclic" if self.cyclic else "missing"
+        return "above" if self.repeated else "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +109,36 @@ class _Facts:
     spawnable: Sequence[Any]
 
 
-Place = tuple[Node, frozenset[str]]
+_Known = dict[str, _Facts | None]
+_Spot = tuple[Node, frozenset[str]]
 """A node whose children are still to be found, and the ids on its way from the root, its own among them."""
 
 
-def tree_of(database: Database, publisher_id: str, agent_id: str, version: str) -> Tree:
-    """The tree below a published version: at most five levels and `MOST_NODES` agents, one statement for each level.
+def tree_of(database: Database, full_id: str, *, most: int = MOST_NODES, strict: bool = True) -> Tree:
+    """The tree below a published version: at most five levels and `most` agents. One statement; one more for a level that
+    it left something of.
 
-    Raises NotFound as `version_of` does, and BadReference for a definition that cannot be followed.
+    Raises BadReference for a definition that cannot be followed; without `strict` what cannot be is not available.
     """
-    found = version_of(database, publisher_id, agent_id, version)
-    root = Node(found.publisher_id, found.id, found.version, found.id)
-    known = _facts(database, [root.full_id])
-    _fill(root, known)
-    level: list[Place] = [(root, frozenset({root.full_id}))]
-    seen, depth, cyclic, cut, left = {root.full_id}, 0, False, False, MOST_NODES - 1
-    for _ in range(DEEPEST):
-        wanted = [(place, list(_references(known[place[0].full_id]))) for place in level]
-        below: list[Place] = []
+    known = _facts(database, [full_id], DEEPEST)
+    root = _node(full_id, frozenset(), known)
+    level: list[_Spot] = [(root, frozenset({full_id}))]
+    seen, depth, cyclic, cut, left = {full_id}, 0, False, False, most - 1
+    for above_it in range(DEEPEST):
+        wanted = [(spot, _references(known[spot[0].full_id], strict)) for spot in level]
+        below: list[_Spot] = []
         missing = dict.fromkeys(each for _, names in wanted for each in names if each not in known)
-        known |= _facts(database, list(missing)[: left + 1])
+        known |= _facts(database, list(missing)[:left], DEEPEST - above_it - 1)
         for (node, above), names in wanted:
             cut = cut or len(names) > left
             for each in names[:left]:
-                child = _child(each, above, known)
+                child = _node(each, above, known)
                 node.children.append(child)
                 seen.add(each)
                 cyclic = cyclic or child.cyclic
                 if child.available:
                     below.append((child, above | {each}))
+            node.left_out = len(names) - len(node.children)
             left = max(0, left - len(names))
         depth += any(names for _, names in wanted)
         level = below
@@ -109,45 +147,56 @@ def tree_of(database: Database, publisher_id: str, agent_id: str, version: str) 
     return Tree(root, len(seen), depth, cyclic, cut)
 
 
-def _child(full_id: str, above: frozenset[str], known: dict[str, _Facts]) -> Node:
-    publisher, agent_id, version = _parts(full_id)
-    child = Node(publisher, agent_id, version, agent_id)
-    if full_id in above:
-        child.available, child.cyclic = False, True
-    elif full_id in known:
-        _fill(child, known)
-    else:
-        child.available = False
-    return child
+def outline_of(database: Database, full_id: str, most: int) -> Node:
+    """The tree as people read it: each agent is opened once, where it comes first, and `most` stand below the root.
+    Statements as in `tree_of`."""
+    root = tree_of(database, full_id, most=MOST_OUTLINED, strict=False).root
+    _thin_out(root, most, set())
+    return root
 
 
-def _fill(node: Node, known: dict[str, _Facts]) -> None:
-    facts = known[node.full_id]
-    node.name, node.prompt = facts.name, facts.prompt
+def _node(full_id: str, above: frozenset[str], known: _Known) -> Node:
+    facts = known.get(full_id) if REFERENCE.fullmatch(full_id) else None
+    node = Node(full_id, full_id, available=False, cyclic=full_id in above)
+    node.name = node.agent
+    if facts and not node.cyclic:
+        node.name, node.prompt, node.available = facts.name, facts.prompt, True
+        node.spawns = len(facts.spawnable)
+    return node
 
 
-def _references(facts: _Facts) -> Iterator[str]:
-    for each in facts.spawnable:
-        if not isinstance(each, str) or not REFERENCE.fullmatch(each) or "\x00" in each:
+def _references(facts: _Facts | None, strict: bool) -> list[str]:
+    names = facts.spawnable if facts else ()
+    for each in names:
+        if strict and not (isinstance(each, str) and REFERENCE.fullmatch(each)):
             raise BadReference(repr(each)[:200])
-        yield each
+    return [str(each) for each in names]
 
 
-def _parts(full_id: str) -> tuple[str, str, str]:
-    found = REFERENCE.fullmatch(full_id)
-    assert found is not None
-    return found[1], found[2], found[3]
+def _thin_out(node: Node, room: int, opened: set[str]) -> int:
+    """What is left of the room."""
+    if not node.available:
+        return room
+    if node.spawns and node.full_id in opened:
+        node.repeated, node.children, node.left_out = True, [], 0
+        return room
+    opened.add(node.full_id)
+    node.left_out += len(node.children[room:])
+    node.children = node.children[:room]
+    room -= len(node.children)
+    for child in node.children:
+        room = _thin_out(child, room, opened)
+    return room
 
 
-def _facts(database: Database, full_ids: Iterable[str]) -> dict[str, _Facts]:
-    names = [_parts(each) for each in full_ids]
-    if not names:
+def _facts(database: Database, full_ids: Iterable[str], levels: int) -> _Known:
+    asked = list(full_ids)
+    if not asked:
         return {}
-    publishers, ids, versions = (list(column) for column in zip(*names, strict=True))
-    rows = database.execute(_NAMED, {"publishers": publishers, "ids": ids, "versions": versions})
+    rows = database.execute(_REACHED, {"asked": asked, "depth": levels}).all()
     return {
-        f"{row.publisher_id}/{row.id}@{row.version}": _Facts(
-            row.name, row.prompt, row.spawnable if isinstance(row.spawnable, list) else []
-        )
+        row.full_id: _Facts(row.name, row.prompt, row.spawnable if isinstance(row.spawnable, list) else [])
+        if row.id is not None
+        else None
         for row in rows
     }

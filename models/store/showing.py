@@ -1,11 +1,11 @@
-"""One version of an agent as its page shows it: what it is, its versions, thirty days of runs, and what it may spawn."""
+"""One version of an agent as its page shows it: what it is, its versions, and thirty days of runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, Executable, Integer, Row, bindparam, cast, func, select, text
+from sqlalchemy import ARRAY, Executable, Integer, bindparam, cast, func, select, text
 
 from models.accounts import User
 from models.db import Database
@@ -16,38 +16,8 @@ DAYS = 30
 SHOWN_VERSIONS = 6
 PAGE_SIZE = 25
 
-MAX_DEPTH = 5
-"""Levels of the dependency tree below its root (contract 2.6)."""
-
 _NUMBERS = cast(func.string_to_array(AgentVersion.version, "."), ARRAY(Integer))
 UNKNOWN = "There is no such agent here"
-
-# Each agent that can be reached once for each level it is on; the first hundred of what an agent may spawn.
-_REACHED = text(
-    """
-    WITH RECURSIVE reached (full_id, depth) AS (
-        SELECT CAST(:root AS text), 0
-        UNION
-        SELECT child.ref, reached.depth + 1
-        FROM reached
-        JOIN agent_config c ON c.publisher_id = split_part(reached.full_id, '/', 1)
-            AND c.id = split_part(split_part(reached.full_id, '/', 2), '@', 1)
-            AND c.version = split_part(reached.full_id, '@', 2)
-        CROSS JOIN LATERAL jsonb_array_elements_text(
-            CASE jsonb_typeof(c.data -> 'spawnableAgents') WHEN 'array' THEN c.data -> 'spawnableAgents' ELSE '[]' END
-        ) WITH ORDINALITY AS child (ref, number)
-        WHERE reached.depth < :depth AND child.number <= 100
-    ), found AS (SELECT DISTINCT full_id FROM (SELECT full_id FROM reached LIMIT :most) AS first)
-    SELECT found.full_id,
-        coalesce(c.data ->> 'displayName', c.data ->> 'name', c.id) AS name,
-        CASE jsonb_typeof(c.data -> 'spawnableAgents') WHEN 'array' THEN c.data -> 'spawnableAgents' ELSE '[]' END AS refs
-    FROM found
-    LEFT JOIN agent_config c ON c.publisher_id = split_part(found.full_id, '/', 1)
-        AND c.id = split_part(split_part(found.full_id, '/', 2), '@', 1)
-        AND c.version = split_part(found.full_id, '@', 2)
-    """
-)
-MAX_REACHED = 300
 
 # Put together once: that takes as long as asking.
 _AGENT = (
@@ -119,30 +89,6 @@ class VersionLine:
     yanked_by: str | None = None
 
 
-@dataclass(frozen=True)
-class Node:
-    """An agent in the dependency tree. `state`: `open` (its children follow), `missing` (not here), `cyclic` (it is on
-    the path that leads to it) or `above` (its children stand where it came first)."""
-
-    full_id: str
-    name: str
-    state: str
-    children: "Sequence[Node]" = ()
-    left_out: int = 0
-
-    @property
-    def publisher(self) -> str:
-        return self.full_id.partition("/")[0]
-
-    @property
-    def agent(self) -> str:
-        return self.full_id.partition("/")[2].partition("@")[0] or self.full_id
-
-    @property
-    def version(self) -> str:
-        return self.full_id.rpartition("@")[2] if "@" in self.full_id else ""
-
-
 def find(database: Database, publisher_id: str, agent_id: str) -> tuple[Publisher, Agent]:
     """A publisher and its agent. One statement. Raises NotFound."""
     row = _one(database, _AGENT, {"publisher": publisher_id, "agent": agent_id})
@@ -194,41 +140,6 @@ def days_of(database: Database, agent: Agent, today: date) -> dict[str, dict[dat
     for version, day, runs in database.execute(_DAYS, words | span):
         found.setdefault(version, {})[day] = runs
     return found
-
-
-def tree_of(database: Database, sheet: Sheet, most: int) -> Node:
-    """What the version may spawn, and what that may, five levels deep (contract 2.6). One statement, or none.
-
-    No more than `most` agents stand in the tree; each is opened once, where it comes first. `left_out` of a node counts
-    the children that were not taken in.
-    """
-    if not sheet.data.get("spawnableAgents"):
-        return Node(sheet.full_id, sheet.agent.name, "open")
-    words = {"root": sheet.full_id, "depth": MAX_DEPTH, "most": MAX_REACHED}
-    known = {row.full_id: row for row in database.execute(_REACHED, words)}
-    return _Planting(known, most).node(sheet.full_id, ())
-
-
-class _Planting:
-    def __init__(self, known: Mapping[str, Row[Any]], most: int) -> None:
-        self.known = known
-        self.room = most
-        self.opened: set[str] = set()
-
-    def node(self, full_id: str, path: tuple[str, ...]) -> Node:
-        row = self.known.get(full_id)
-        if full_id in path:
-            return Node(full_id, row.name if row else full_id, "cyclic")
-        if row is None or row.name is None:
-            return Node(full_id, full_id, "missing")
-        if full_id in self.opened and row.refs:
-            return Node(full_id, row.name, "above")
-        self.opened.add(full_id)
-        refs = row.refs if len(path) < MAX_DEPTH else []
-        taken = [str(ref) for ref in refs[: max(0, self.room)]]
-        self.room -= len(taken)
-        children = [self.node(ref, (*path, full_id)) for ref in taken]
-        return Node(full_id, row.name, "open", children, len(refs) - len(taken))
 
 
 def _of(agent: Agent) -> tuple[Any, ...]:

@@ -478,19 +478,38 @@ def test_a_name_that_cannot_be_followed_is_an_error(
     assert (answer.status_code, answer.get_json()) == (500, {"error": "Internal server error"})
 
 
-def test_each_level_takes_one_statement(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+def statements(client: FlaskClient) -> int:
+    """How many the tree of `acme/root` takes."""
     from models.db import db
 
-    spawning(session, acme, "root", *(f"acme/n{number}@1.0.0" for number in range(30)))
-    for number in range(30):
-        spawning(session, acme, f"n{number}", "acme/leaf@1.0.0")
-    spawning(session, acme, "leaf")
     with client.application.app_context():
         engine = db.engine
     asked: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *words: asked.append(words[2]))
     tree(client)
-    assert len(asked) == 4  # the version, and the root, its children, their children
+    return len(asked)
+
+
+def test_a_usual_tree_takes_one_statement(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+    spawning(session, acme, "root", *(f"acme/n{number}@1.0.0" for number in range(30)))
+    for number in range(30):
+        spawning(session, acme, f"n{number}", "acme/leaf@1.0.0", "acme/lost@1.0.0")
+    spawning(session, acme, "leaf")
+    assert statements(client) == 2  # the version, and all below it
+
+
+def test_a_level_of_a_crowd_takes_one_statement_more(
+    client: FlaskClient, session: OrmSession, acme: Publisher
+) -> None:
+    names = [f"acme/n{number}@1.0.0" for number in range(130)]
+    spawning(session, acme, "root", *names)
+    for name in (100, 129):
+        spawning(session, acme, f"n{name}", "acme/leaf@1.0.0")
+    spawning(session, acme, "leaf")
+    found = tree(client)["root"]["children"]
+    assert [child["fullId"] for child in found] == names
+    assert [len(child["children"]) for child in found if child["isAvailable"]] == [1, 1]
+    assert statements(client) == 3
 
 
 def test_a_tree_that_multiplies_is_cut(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:

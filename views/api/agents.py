@@ -81,7 +81,9 @@ def spawned(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
     if not (publisher_id.strip() and agent_id.strip() and version.strip()):
         return jsonify(error="Missing required parameters"), 400
     try:
-        tree = dependencies.tree_of(db.session, publisher_id, agent_id, version)
+        found = reading.version_of(db.session, publisher_id, agent_id, version)
+        whole = f"{found.publisher_id}/{found.id}@{found.version}"
+        tree = dependencies.tree_of(db.session, whole)
     except NotFound as missing:
         return _missing(missing)
     except BadReference:
@@ -106,7 +108,7 @@ def _tree(tree: Tree) -> dict[str, object]:
 def _node(node: Node) -> dict[str, object]:
     return {
         "fullId": node.full_id,
-        "agentId": node.agent_id,
+        "agentId": node.agent,
         "publisher": node.publisher,
         "version": node.version,
         "displayName": node.name,

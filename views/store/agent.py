@@ -13,7 +13,8 @@ from jinja2.utils import LRUCache
 from markupsafe import Markup
 
 from models.db import db, now, only_reads
-from models.store import freshness, publishers, showing, statistics
+from models.store import dependencies, freshness, publishers, showing, statistics
+from models.store.dependencies import Node
 from models.store.freshness import Kept
 from models.store.markdown import render as markdown
 from models.store.showing import Sheet
@@ -182,8 +183,10 @@ def _draw(publisher_id: str, agent_id: str, version: str, client: str) -> Drawn:
 
 def _whole(sheet: Sheet) -> dict[str, Any]:
     agent, moment = sheet.agent, now()
-    tree_of = showing.tree_of(db.session, sheet, TREE_ROOM)
-    nodes = list(tree.every(tree_of))
+    root = Node(sheet.full_id, agent.name)
+    if sheet.data.get("spawnableAgents"):
+        root = dependencies.outline_of(db.session, sheet.full_id, TREE_ROOM)
+    spawned = {node.full_id for node in tree.every(root)} - {sheet.full_id}
     code = module_of(sheet.data)
     return {
         "base": settings().base_url,
@@ -192,9 +195,9 @@ def _whole(sheet: Sheet) -> dict[str, Any]:
         "readme": markdown,
         "versions": showing.versions_of(db.session, agent),
         "chart": _chart(showing.days_of(db.session, agent, moment.date()), moment),
-        "tree": tree_of,
-        "spawned": len({node.full_id for node in nodes}) - 1,
-        "drawing": tree.drawing(tree_of),
+        "tree": root,
+        "spawned": len(spawned),
+        "drawing": tree.drawing(root),
         "prompts": _prompts(sheet.data),
         "tools": _names(sheet.data, "toolNames"),
         "outputs": OUTPUTS.get(str(sheet.data.get("outputMode")), "its last message"),

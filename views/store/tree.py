@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from models.store.showing import Node
+from models.store.dependencies import Node
 
 BOX_WIDTH, BOX_HEIGHT = 176, 40
 STEP_X, STEP_Y = 208, 50
