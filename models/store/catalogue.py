@@ -25,6 +25,12 @@ UPDATE agent SET
         || setweight(to_tsvector('simple', translate(publisher.name, '-/_', '   ')), 'B')
         || setweight(to_tsvector('simple', translate(array_to_string(shown.tags, ' '), '-/_', '   ')), 'B')
         || setweight(to_tsvector('simple', translate(coalesce(shown.description, ''), '-/_', '   ')), 'C')
+        || array_to_tsvector(ARRAY(
+            SELECT '@' || substring(named.ref FROM '^[^/@]+/[^/@]+') FROM jsonb_array_elements_text(
+                CASE jsonb_typeof(shown.spawnable) WHEN 'array' THEN shown.spawnable ELSE '[]' END
+            ) WITH ORDINALITY AS named (ref, number)
+            WHERE named.number <= 200 AND octet_length(named.ref) <= 500 AND named.ref ~ '^[^/@]+/[^/@]+@'
+        ))
 FROM publisher, (
     SELECT DISTINCT ON (config.id)
         config.id,
@@ -33,6 +39,7 @@ FROM publisher, (
         CASE WHEN jsonb_typeof(config.data -> 'tags') = 'array'
             THEN ARRAY(SELECT jsonb_array_elements_text(config.data -> 'tags')) ELSE '{}' END AS tags,
         coalesce(config.data ->> 'model', '') AS model,
+        config.data -> 'spawnableAgents' AS spawnable,
         CASE WHEN version.yanked_at IS NULL THEN config.version END AS latest_version,
         count(*) OVER (PARTITION BY config.id) AS versions,
         max(version.published_at) OVER (PARTITION BY config.id) AS published_at
@@ -53,7 +60,8 @@ def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | 
 
     Call it after versions were added, withdrawn or brought back, and after the publisher's name changed. What an
     agent shows is its highest version that is not yanked; when all are, the highest of all, and `latest_version` is
-    null. In `search` hyphens, slashes and underscores count as spaces, as in `listing.words_of`.
+    null. In `search` hyphens, slashes and underscores count as spaces, as in `listing.words_of`; beside the words stands
+    `@publisher/agent` for each of the first two hundred agents it may spawn, which no search for words can find.
     """
     database.flush()
     ids = list(agent_ids or ())

@@ -1,4 +1,4 @@
-"""What an agent may spawn, what those may spawn, and so on: a tree by the rules of contract 2.6."""
+"""What an agent may spawn, what those may spawn, and so on: a tree by the rules of contract 2.6. And who may spawn it."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import text
 
 from models.db import Database
+from models.store.spawning import Place
 
 DEEPEST = 5
 MOST_NODES = 2_000
@@ -46,6 +47,14 @@ _REACHED = text(
     LEFT JOIN agent_config AS config ON config.publisher_id = split_part(found.full_id, '/', 1)
         AND config.id = split_part(split_part(found.full_id, '/', 2), '@', 1)
         AND config.version = split_part(found.full_id, '@', 2)
+    """
+)
+
+_DEPENDENTS = text(
+    """
+    SELECT publisher_id, id, latest_version, count(*) OVER () AS number FROM agent
+    WHERE search @@ CAST(:named AS tsquery) AND latest_version IS NOT NULL AND (publisher_id, id) <> (:publisher, :agent)
+    ORDER BY weekly_runs DESC, publisher_id, id LIMIT :most
     """
 )
 
@@ -103,6 +112,14 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
+class Dependents:
+    """How many agents there are in all, and those that are used most, with their latest versions."""
+
+    number: int
+    shown: Sequence[Place]
+
+
+@dataclass(frozen=True, slots=True)
 class _Facts:
     name: str
     prompt: str | None
@@ -153,6 +170,18 @@ def outline_of(database: Database, full_id: str, most: int) -> Node:
     root = tree_of(database, full_id, most=MOST_OUTLINED, strict=False).root
     _thin_out(root, most, set())
     return root
+
+
+def dependents_of(database: Database, publisher_id: str, agent_id: str, most: int) -> Dependents:
+    """The other agents whose latest version may spawn any version of this one, `most` of them by name. One statement.
+
+    It asks what `catalogue.refresh` keeps: the first two hundred that an agent may spawn.
+    """
+    whole = f"{publisher_id}/{agent_id}".replace("\\", "\\\\").replace("'", "''")
+    words = {"named": f"'@{whole}'", "publisher": publisher_id, "agent": agent_id, "most": most}
+    rows = database.execute(_DEPENDENTS, words).all()
+    shown = [Place(row.publisher_id, row.id, row.latest_version) for row in rows]
+    return Dependents(rows[0].number if rows else 0, shown)
 
 
 def _node(full_id: str, above: frozenset[str], known: _Known) -> Node:

@@ -30,6 +30,7 @@ bp = Blueprint("agent", __name__)
 
 AGENT = "/publishers/<publisher_id>/agents/<agent_id>"
 TREE_ROOM = 60
+DEPENDENTS = 8
 PAGES_KEPT = 128
 KEPT_SECONDS = 60
 PARTED = "<!-- part -->"
@@ -172,7 +173,7 @@ class Use:
 
 
 def _draw(publisher_id: str, agent_id: str, version: str, client: str) -> Drawn:
-    """The page as it is now: four statements at most, none of which reads runs. Raises NotFound."""
+    """The page as it is now: five statements at most, none of which reads runs. Raises NotFound."""
     only_reads()
     sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
     context = {"sheet": sheet, "use": Use.of(sheet, client), **_whole(sheet)}
@@ -198,6 +199,7 @@ def _whole(sheet: Sheet) -> dict[str, Any]:
         "tree": root,
         "spawned": len(spawned),
         "drawing": tree.drawing(root),
+        "dependents": dependencies.dependents_of(db.session, agent.publisher_id, agent.id, DEPENDENTS),
         "prompts": _prompts(sheet.data),
         "tools": _names(sheet.data, "toolNames"),
         "outputs": OUTPUTS.get(str(sheet.data.get("outputMode")), "its last message"),

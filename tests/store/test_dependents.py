@@ -1,0 +1,122 @@
+"""Which agents spawn an agent: what the page of the spawned one shows of it."""
+
+import html
+import re
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy.orm import Session as OrmSession
+
+from models.store import Publisher, catalogue, dependencies
+from models.store.spawning import Place
+from tests import factories
+from tests.factories import Person
+
+PAGE = "/publishers/acme/agents/picker/1.0.0"
+
+
+@pytest.fixture
+def acme(session: OrmSession, alice: Person) -> Publisher:
+    assert alice.user is not None
+    made = factories.publisher(session, alice.user)
+    factories.agent(session, made, "picker")
+    return made
+
+
+def spawning(session: OrmSession, of: Publisher, id: str, *names: str, version: str = "1.0.0") -> None:
+    factories.agent_version(session, of, id, version, {"spawnableAgents": list(names)})
+
+
+def dependents(session: OrmSession, agent: str = "picker", most: int = 8) -> dependencies.Dependents:
+    session.rollback()
+    return dependencies.dependents_of(session, "acme", agent, most)
+
+
+def test_those_that_spawn_any_version_count(session: OrmSession, acme: Publisher, bob: Person) -> None:
+    assert bob.user is not None
+    other = factories.publisher(session, bob.user, "other")
+    spawning(session, acme, "reviewer", "acme/picker@1.0.0", "acme/picker@0.9.0")
+    spawning(session, other, "mine", "acme/picker@0.9.0", version="2.1.0")
+    spawning(session, other, "picker", "other/mine@2.1.0")
+    spawning(session, acme, "pick", "acme/picker-two@1.0.0")
+    found = dependents(session)
+    assert found.number == 2
+    assert found.shown == [Place("acme", "reviewer", "1.0.0"), Place("other", "mine", "2.1.0")]
+
+
+def test_the_latest_version_decides(session: OrmSession, acme: Publisher) -> None:
+    spawning(session, acme, "reviewer", "acme/picker@1.0.0")
+    assert dependents(session).number == 1
+    spawning(session, acme, "reviewer", version="1.1.0")
+    assert dependents(session).number == 0
+    spawning(session, acme, "reviewer", "acme/picker@1.0.0", version="1.2.0")
+    assert [str(each) for each in dependents(session).shown] == ["acme/reviewer@1.2.0"]
+
+
+def test_an_agent_with_nothing_to_run_and_the_agent_itself_do_not_count(
+    session: OrmSession, acme: Publisher
+) -> None:
+    spawning(session, acme, "picker", "acme/picker@1.0.0", version="1.1.0")
+    factories.agent_version(
+        session, acme, "gone", data={"spawnableAgents": ["acme/picker@1.0.0"]}, yanked_reason="Leaks."
+    )
+    assert dependents(session).number == 0
+
+
+def test_the_most_used_are_named_and_all_are_counted(session: OrmSession, acme: Publisher) -> None:
+    for number in range(5):
+        data = {"spawnableAgents": ["acme/picker@1.0.0"]}
+        factories.agent(session, acme, f"n{number}", data=data, weekly_runs=number)
+    found = dependents(session, most=2)
+    assert found.number == 5
+    assert [each.agent for each in found.shown] == ["n4", "n3"]
+
+
+@pytest.mark.parametrize("spawned", ["text", 7, {"a": 1}, [1, None, {"x": 2}, "", "@", "a/b", "a/b@c/d@e"]])
+def test_odd_definitions_are_kept_in_line(session: OrmSession, acme: Publisher, spawned: object) -> None:
+    factories.agent(session, acme, "odd", data={"spawnableAgents": spawned})
+    assert dependents(session).number == 0
+
+
+def test_crowds_and_long_names_fit_into_the_row(session: OrmSession, acme: Publisher) -> None:
+    names = [f"acme/{'x' * 3_000}@1.0.0", "acme/picker@1.0.0"]
+    names += [f"acme/{number}{'y' * 200}@1.0.0" for number in range(10_000)]
+    spawning(session, acme, "crowd", *names)
+    assert dependents(session).number == 1
+
+
+@pytest.mark.parametrize("name", ["it's", "back\\slash", "'", "a:*", "x & y | !z", "<->"])
+def test_no_name_breaks_the_question(session: OrmSession, acme: Publisher, name: str) -> None:
+    spawning(session, acme, "reviewer", f"acme/{name}@1.0.0")
+    assert dependents(session, name).number == 1
+    assert dependents(session).number == 0
+
+
+@pytest.mark.parametrize("search", ["@acme/picker", "acme/picker", "@", "@acme"])
+def test_a_search_does_not_find_an_agent_by_what_it_spawns(
+    session: OrmSession, acme: Publisher, anonymous: Person, search: str
+) -> None:
+    other = factories.publisher(session, factories.user(session, "carol"), "other", name="Other")
+    spawning(session, other, "reviewer", "acme/picker@1.0.0")
+    page = anonymous.browser.get("/store", query_string={"search": search}).text
+    assert ("other/reviewer" in page) == (search == "@")
+
+
+def test_the_page_names_them_at_once(session: OrmSession, acme: Publisher, anonymous: Person) -> None:
+    assert "Used by" not in anonymous.browser.get(PAGE).text
+    for number in range(9):
+        spawning(session, acme, f"n{number}", "acme/picker@1.0.0")
+    page = anonymous.browser.get(PAGE).text
+    card = re.sub(r"<[^>]+>", " ", page.split('id="used-by"')[1].split("</section>")[0])
+    said = " ".join(html.unescape(card).split())
+    assert "9 agents acme/n0 1.0.0" in said
+    assert said.endswith("and 1 more")
+    assert 'href="/publishers/acme/agents/n0"' in page
+
+
+def test_a_rename_of_the_publisher_keeps_them(session: OrmSession, acme: Publisher) -> None:
+    spawning(session, acme, "reviewer", "acme/picker@1.0.0")
+    acme.name, acme.updated_at = "Other", datetime(2026, 1, 1, tzinfo=UTC)
+    catalogue.refresh(session, "acme")
+    session.commit()
+    assert dependents(session).number == 1
