@@ -13,7 +13,7 @@ NONE = "\N{EN DASH}"
 
 def init_app(app: Flask) -> None:
     """Register the filters under their own names."""
-    for function in (credits, usd, tokens, duration_ms, date, clock, moment, iso, ago, percent):
+    for function in (credits, usd, price, tokens, duration_ms, date, clock, moment, iso, ago, percent):
         app.jinja_env.filters[function.__name__] = function
 
 
@@ -38,6 +38,18 @@ def usd(value: Decimal | None) -> str:
     digits = 4 if amount >= Decimal("0.001") else 6
     text = f"{amount:.{digits}f}"
     return f"{sign}${text}" if Decimal(text) else f"{sign}<$0.000001"
+
+
+def price(value: Decimal | float | None) -> str:
+    """Dollars of the store: cents, and below ten cents the two figures that count: `$3.69`, `$0.74`, `$0.0096`."""
+    if value is None:
+        return NONE
+    amount = Decimal(value)
+    if not amount:
+        return "$0"
+    text = f"{amount:,.{max(2, 1 - amount.adjusted())}f}"
+    cents, more = text[: text.index(".") + 3], text[text.index(".") + 3 :]
+    return f"${cents}{more.rstrip('0')}"
 
 
 def tokens(value: int | None) -> str:
