@@ -4,11 +4,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-import psycopg
 from flask_sqlalchemy import SQLAlchemy
-from psycopg.pq import TransactionStatus
 from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, text
-from sqlalchemy.engine import Dialect, Engine
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Session, registry, scoped_session
 
 NAMING = {
@@ -98,24 +96,6 @@ def engine_options(pool_size: int) -> dict[str, Any]:
             "connect_timeout": 10,
         },
     }
-
-
-def ask(engine: Engine, query: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The rows of one statement, prepared, in psycopg's own terms, on a connection of an AUTOCOMMIT engine. Nothing is
-    tried again: raises what psycopg raises, and leaves no dead connection in the pool."""
-    # Core's own execution costs as much as the round trip; the pool is all that is wanted of it
-    pooled = engine.raw_connection()
-    connection: psycopg.Connection[tuple[Any, ...]] = pooled.driver_connection  # type: ignore[assignment]
-    try:
-        return connection.execute(query, params, prepare=True).fetchall()
-    finally:
-        if connection.closed:
-            pooled.invalidate()
-            engine.dispose()  # its siblings were cut off, too
-        elif connection.info.transaction_status != TransactionStatus.IDLE:
-            pooled.invalidate()  # the caller was killed amid the statement
-        else:
-            pooled.close()
 
 
 def server_setting(name: str) -> str:

@@ -18,7 +18,6 @@ from weakref import WeakKeyDictionary
 import orjson
 import psycopg
 import sqlalchemy.exc
-from psycopg.types.numeric import Int8
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 
@@ -35,8 +34,8 @@ from models.billing.calls import (
 from models.billing.cleaning import clean_text, clipped_id, json_text, whole
 from models.billing.credits import credits_of, exact_cost
 from models.billing.turns import NoTurn, Turns
-from models.db import ask
 from models.db import now as the_moment
+from models.statements import Parameter, ask
 from models.usage.latency import EDGES_MS
 
 __all__ = [
@@ -60,20 +59,20 @@ __all__ = [
 
 _ADMIT = """
 SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
-FROM gateway_admit(%s, %s, %s, %s, %s::bigint, %s, %s, %s, %s::int, %s::bigint, %s)
+FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 _ADMIT_MANY = """
 SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
 FROM gateway_admit_many(
-    ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, %s::jsonb)), %s, %s::int, %s::bigint, %s
+    ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, $1::jsonb)), $2, $3, $4, $5
 )
 """
-_SETTLE = "SELECT * FROM gateway_settle(jsonb_populate_record(NULL::gateway_facts, %s::jsonb), %s)"
+_SETTLE = "SELECT * FROM gateway_settle(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
 _SETTLE_MANY = """
-SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, %s::jsonb)), %s)
+SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, $1::jsonb)), $2)
 """
-_FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, %s::jsonb), %s)"
-_EXTEND = "SELECT credit_hold_extend(%s::text[], %s::int, %s)"
+_FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
+_EXTEND = "SELECT credit_hold_extend(ARRAY(SELECT jsonb_array_elements_text($1::jsonb)), $2, $3)"
 
 MAX_HOLD = 10**12
 MAX_BODY = 32 * 1024 * 1024
@@ -119,12 +118,12 @@ def admit(
         claim.request_id,
         claim.run_id,
         claim.require_run,
-        None if claim.hold is None else Int8(claim.hold),
+        claim.hold,
         claim.door,
         claim.model,
         worker,
-        Int8(ttl_seconds),
-        Int8(free_credits),
+        ttl_seconds,
+        free_credits,
         now or the_moment(),
     )
     (row,) = _ask(engine, _ADMIT, params, patience_seconds)
@@ -147,7 +146,7 @@ def admit_many(
         return []
     claims = [_clean(claim) for claim in claims]
     asks = orjson.dumps(claims).decode()
-    params = (asks, worker, Int8(ttl_seconds), Int8(free_credits), now or the_moment())
+    params = (asks, worker, ttl_seconds, free_credits, now or the_moment())
     rows = _ask(engine, _ADMIT_MANY, params, patience_seconds)
     return [_admission(claim, row) for claim, row in zip(claims, rows, strict=True)]
 
@@ -195,7 +194,9 @@ def extend_holds(
     """`extend_hold` for all calls in flight of a worker in one statement. Returns how many holds there were."""
     if not request_ids:
         return 0
-    ((count,),) = _ask(engine, _EXTEND, (list(request_ids), Int8(ttl_seconds), now or the_moment()), 5.0)
+    ((count,),) = _ask(
+        engine, _EXTEND, (orjson.dumps(list(request_ids)).decode(), ttl_seconds, now or the_moment()), 5.0
+    )
     return int(count)
 
 
@@ -337,7 +338,7 @@ def _settled(row: tuple[Any, ...]) -> Settled:
     )
 
 
-def _ask(engine: Engine, query: str, params: tuple[Any, ...], patience: float) -> list[tuple[Any, ...]]:
+def _ask(engine: Engine, query: str, params: tuple[Parameter, ...], patience: float) -> list[tuple[Any, ...]]:
     """Run one idempotent statement, again after whatever may pass: deadlock, time-out, a connection or server
     that went away."""
     deadline = time.monotonic() + patience

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import psycopg
 from sqlalchemy import Engine
 
-from models.db import ask
+from models.statements import ask
 
 T = TypeVar("T")
 

@@ -10,14 +10,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models import billing
+from models import billing, statements
 from models.accounts import Session as Key
 from models.accounts import User
 from models.billing import Account, Claim, CreditAccount, CreditHold, Failure, Settled
@@ -663,17 +662,14 @@ def test_a_worker_killed_amid_a_statement_poisons_no_connection(
     give(session, alice.account, 100)
     small = billing.gateway_engine(postgres_url, 1)
     admission = admit(small, alice)
-    execute = psycopg.Connection.execute
 
-    def dying(connection: Any, query: Any, params: Any, **options: Any) -> Any:
-        connection.pgconn.send_query(b"SELECT pg_sleep(0.1)")
+    def dying(socket: int, writing: bool) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(psycopg.Connection, "execute", dying)
+        patch.setattr(statements, "_block", dying)
         with pytest.raises(Killed):
             billing.settle(small, admission, call(5), now=NOW)
-    assert psycopg.Connection.execute is execute
     assert billing.settle(small, admission, call(5), now=NOW, patience_seconds=5).credits == 5
     small.dispose()
 

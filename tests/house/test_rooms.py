@@ -31,7 +31,18 @@ ROOMS = {
     "admin",
 }
 # What is no room, because every room uses it or because it spans rooms.
-MODEL_HALLWAY = {"db", "errors", "settings", "jobs", "mail", "postgres", "demo", "files", "shapes"}
+MODEL_HALLWAY = {
+    "db",
+    "errors",
+    "settings",
+    "jobs",
+    "mail",
+    "postgres",
+    "demo",
+    "files",
+    "shapes",
+    "statements",
+}
 VIEW_HALLWAY = {
     "api",
     "cli",
