@@ -1,7 +1,7 @@
 """Files kept outside the database: in the data directory, or in a bucket of an S3-compatible store."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
@@ -48,6 +48,23 @@ class Files:
             return None
         except (BaseError, OSError) as error:
             raise FilesUnavailable("Files cannot be read right now. Try again in a minute.") from error
+
+    def names(self, folder: str) -> dict[str, datetime]:
+        """The files of a folder by name, and when each was kept last. Raises FilesUnavailable."""
+        try:
+            found = apart(lambda: [each for batch in self._store.list(f"{folder}/") for each in batch])
+        except (BaseError, OSError) as error:
+            raise FilesUnavailable("Files cannot be read right now. Try again in a minute.") from error
+        return {each["path"].removeprefix(f"{folder}/"): each["last_modified"] for each in found}
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if there is one. Raises FilesUnavailable."""
+        try:
+            apart(lambda: self._store.delete(path))
+        except FileNotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise FilesUnavailable("Files cannot be removed right now. Try again in a minute.") from error
 
 
 @lru_cache(maxsize=4)

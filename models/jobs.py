@@ -7,7 +7,7 @@ or says what a repetition does.
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -158,6 +158,20 @@ def forget_expired(timestamp: int) -> None:
 
     with transaction() as session:
         credentials.forget_expired(session, now())
+
+
+@queue.periodic(cron="47 3 * * *")
+@queue.task(name="store.forget_pictures", queueing_lock="store.forget_pictures", retry=Backoff(60, 600))
+def forget_pictures(timestamp: int) -> None:
+    """Remove uploaded pictures that nobody uses."""
+    from models.files import files
+    from models.store import pictures, publishers
+
+    def used(addresses: Collection[str]) -> set[str]:
+        with transaction() as session:
+            return publishers.shown_pictures(session, addresses)
+
+    pictures.forget_unused(files(get_settings()), used, now())
 
 
 @queue.periodic(cron="* * * * *")

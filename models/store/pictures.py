@@ -4,7 +4,8 @@ import hashlib
 import io
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from PIL import Image, ImageOps
@@ -18,6 +19,12 @@ SIDE = 512
 MOST_BYTES = 5 * 1024 * 1024
 MOST_PIXELS = 24_000_000
 FOLDER = "uploads/avatars"
+ASIDE = "uploads/aside/avatars"
+"""Where pictures wait that nobody uses, before they are removed."""
+
+GRACE = timedelta(days=1)
+"""How long a picture may stand unused, and then wait aside."""
+
 ADDRESS = re.compile(r"/uploads/avatars/[0-9a-f]{64}\.webp")
 """The addresses of the pictures kept here."""
 
@@ -43,6 +50,56 @@ def keep(files: Files, raw: bytes) -> str:
     name = f"{hashlib.sha256(picture).hexdigest()}.webp"
     files.keep(f"{FOLDER}/{name}", picture)
     return f"/{FOLDER}/{name}"
+
+
+def read(files: Files, name: str) -> bytes | None:
+    """A picture by its name, also one put aside; None when there is none. Raises FilesUnavailable."""
+    return files.read(f"{FOLDER}/{name}") or files.read(f"{ASIDE}/{name}")
+
+
+def forget_unused(files: Files, used: Callable[[Collection[str]], set[str]], moment: datetime) -> None:
+    """Put pictures aside that were kept a day ago and nobody uses; remove those that were put aside a day ago. `used`
+    tells which of some addresses publishers show. Idempotent; raises FilesUnavailable.
+
+    Files and database share no lock, so a picture may be chosen while it is put aside, by an upload of the same one or by
+    its address. It is shown from there meanwhile, and the next time brought back. One that is chosen while it is removed
+    is written again.
+    """
+    before = moment - GRACE
+    kept, waiting = _names(files, FOLDER), _names(files, ASIDE)
+    for name in _unused([name for name, since in kept.items() if since < before], used):
+        _move(files, name, FOLDER, ASIDE)
+    unused = _unused(waiting, used)
+    for name, since in waiting.items():
+        if name not in unused:
+            _move(files, name, ASIDE, FOLDER)
+        elif since < before:
+            _remove(files, name, used)
+
+
+def _names(files: Files, folder: str) -> dict[str, datetime]:
+    return {
+        name: since for name, since in files.names(folder).items() if ADDRESS.fullmatch(f"/{FOLDER}/{name}")
+    }
+
+
+def _unused(names: Collection[str], used: Callable[[Collection[str]], set[str]]) -> set[str]:
+    shown = used([f"/{FOLDER}/{name}" for name in names]) if names else set()
+    return {name for name in names if f"/{FOLDER}/{name}" not in shown}
+
+
+def _move(files: Files, name: str, source: str, target: str) -> None:
+    picture = files.read(f"{source}/{name}")
+    if picture is not None:
+        files.keep(f"{target}/{name}", picture)
+        files.remove(f"{source}/{name}")
+
+
+def _remove(files: Files, name: str, used: Callable[[Collection[str]], set[str]]) -> None:
+    picture = files.read(f"{ASIDE}/{name}")
+    files.remove(f"{ASIDE}/{name}")
+    if picture is not None and not _unused([name], used):
+        files.keep(f"{FOLDER}/{name}", picture)
 
 
 def portrait(raw: bytes) -> bytes:

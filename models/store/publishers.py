@@ -2,10 +2,11 @@
 
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Text, any_, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import defer
 
@@ -244,6 +245,13 @@ def agents(database: Database, publisher_id: str, after: str | None = None) -> t
         wanted = wanted.where(Agent.id > start)
     rows = list(database.scalars(wanted))
     return rows[:PAGE], rows[PAGE - 1].id if len(rows) > PAGE else None
+
+
+def shown_pictures(database: Database, addresses: Collection[str]) -> set[str]:
+    """Those of the addresses that are a publisher's avatar. One statement."""
+    asked = cast(list(addresses), ARRAY(Text))
+    wanted = select(Publisher.avatar_url).where(Publisher.avatar_url == any_(asked))
+    return {address for address in database.scalars(wanted) if address}
 
 
 def organisations(database: Database, user: User) -> list[Org]:

@@ -1,13 +1,15 @@
 """A bucket: just enough of S3 to keep and give objects by path, on loopback, so that the real client speaks to it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
+from urllib.parse import parse_qs, urlsplit
 
 
 class Bucket(ThreadingHTTPServer):
-    """`objects` by path; `broken` answers every request with 503; while `open` is not set, requests wait."""
+    """`objects` by path, all kept at one moment; `broken` answers every request with 503; while `open` is not set, requests wait."""
 
     daemon_threads = True
 
@@ -35,9 +37,33 @@ class _Door(BaseHTTPRequestHandler):
             self._answer(200)
 
     def do_GET(self) -> None:
-        if not self._refused():
+        address = urlsplit(self.path)
+        if not self._refused() and "list-type=2" in address.query:
+            self._list(address.path, parse_qs(address.query).get("prefix", [""])[0])
+        elif not self.server.broken:
             found = self.server.objects.get(self.path)
             self._answer(404 if found is None else 200, found or b"")
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        if not self._refused():
+            keys = re.findall("<Key>(.*?)</Key>", asked)
+            for key in keys:
+                self.server.objects.pop(f"{urlsplit(self.path).path}/{key}", None)
+            gone = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+            self._answer(200, f"<DeleteResult>{gone}</DeleteResult>".encode())
+
+    def _list(self, bucket: str, prefix: str) -> None:
+        keys = [path.removeprefix(f"{bucket}/") for path in self.server.objects]
+        found = "".join(
+            f"<Contents><Key>{key}</Key><LastModified>2026-11-20T12:00:00.000Z</LastModified><Size>1</Size>"
+            "<ETag>e</ETag></Contents>"
+            for key in keys
+            if key.startswith(prefix)
+        )
+        self._answer(
+            200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>".encode()
+        )
 
     def _refused(self) -> bool:
         self.server.open.wait(30)

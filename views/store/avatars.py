@@ -20,7 +20,7 @@ def avatar(name: str) -> Response:
     if name.removesuffix(".webp") in request.if_none_match:
         response = Response(status=304)
     else:
-        picture = files(settings()).read(f"{pictures.FOLDER}/{name}")
+        picture = pictures.read(files(settings()), name)
         if picture is None:
             raise NotFound("There is no such picture.")
         response = Response(picture, mimetype="image/webp")

@@ -94,8 +94,8 @@ def create() -> ResponseReturnValue:
     """Make the publisher of the whole form; what needs a change is shown again, all of it."""
     draft = Draft.read(request.form)
     errors = _owner_errors(draft) | _identity_errors(draft)
-    address, refused = _uploaded(request.files.get("avatar"))
-    draft = replace(draft, avatar_url=address or draft.avatar_url)
+    address, refused = _uploaded(request.files.get("avatar"), draft.avatar_url)
+    draft = replace(draft, avatar_url=address or "")
     said, wrong = _checked(draft.name, draft.email, draft.bio, draft.avatar_url)
     errors = {**wrong, **errors, **refused}
     if said is not None and not errors:
@@ -281,12 +281,17 @@ def _summary(errors: dict[str, str]) -> list[tuple[str, str, str]]:
     return [(field, label, errors[field]) for field, label in LABELS.items() if field in errors]
 
 
-def _uploaded(file: FileStorage | None) -> tuple[str | None, dict[str, str]]:
-    """The address of the picture that came with the form, and what is wrong with it. Ends the transaction."""
-    if file is None or not file.filename:
+def _uploaded(file: FileStorage | None, earlier: str = "") -> tuple[str | None, dict[str, str]]:
+    """The address of the picture that came with the form, else of the one of an earlier try if it is still here, and what
+    is wrong with it. Ends the transaction."""
+    if not earlier and (file is None or not file.filename):
         return None, {}
     db.session.commit()  # gives the connection back while the picture is decoded and kept
     try:
-        return pictures.keep(files(settings()), file.stream.read(pictures.MOST_BYTES + 1)), {}
+        if file is not None and file.filename:
+            return pictures.keep(files(settings()), file.stream.read(pictures.MOST_BYTES + 1)), {}
+        if pictures.read(files(settings()), earlier.rpartition("/")[2]) is None:
+            return None, {"avatar": "The picture was not kept so long. Choose it again."}
     except DomainError as error:
-        return None, {"avatar": error.message}
+        return earlier or None, {"avatar": error.message}
+    return earlier, {}
