@@ -100,8 +100,20 @@ def apart(work: Callable[[], T]) -> T:
     """The result of blocking work, done in a real thread, so that the worker's other requests go on meanwhile."""
     if not monkey.is_module_patched("socket"):
         return work()
-    result: T = _threads().apply(work)
-    return result
+    failed: list[Exception] = []
+
+    def done() -> T | None:
+        # an error that ends a thread's work is printed with its whole trace, a refused picture's too
+        try:
+            return work()
+        except Exception as error:
+            failed.append(error)
+            return None
+
+    result = _threads().apply(done)
+    if failed:
+        raise failed[0]
+    return cast(T, result)
 
 
 @lru_cache(maxsize=1)

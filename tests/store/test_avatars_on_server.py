@@ -11,6 +11,7 @@ from PIL import Image
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import User
+from models.store import pictures
 from tests import factories
 from tests.factories import Person
 from tests.fakes.bucket import bucket
@@ -34,6 +35,22 @@ def form(colour: int) -> bytes:
     Image.new("RGB", (900, 700), (colour, 0, 0)).save(picture, "PNG")
     head = b'--b\r\nContent-Disposition: form-data; name="avatar"; filename="a"\r\nContent-Type: image/png\r\n\r\n'
     return head + picture.getvalue() + b"\r\n--b--\r\n"
+
+
+def test_a_refused_picture_leaves_no_trace_in_the_log(
+    app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
+) -> None:
+    token = factories.token(session, session.get_one(User, alice.id), type="web")
+    headers = {
+        "Content-Type": "multipart/form-data; boundary=b",
+        "Cookie": f"next-auth.session-token={token}",
+    }
+    with running(postgres_url, tmp_path) as address:  # which looks through the log when it ends
+        status, said = ask(
+            address, "POST", "/api/upload/avatar", form(9).replace(b"IHDR", b"RHID"), **headers
+        )
+    assert status == 400
+    assert pictures.UNREADABLE in said.decode()
 
 
 def test_a_slow_bucket_stops_nobody_else(
