@@ -141,6 +141,19 @@ def test_what_is_refused_stops_only_those_that_need_it(
     assert session.scalars(select(AgentConfig.id)).all() == ["good"]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(bring: Bring, mine: Publisher, tmp_path: Path) -> None:
+    for name in ("a.json", "b.yaml"):
+        (tmp_path / name).write_text(json.dumps(definition(name[0])), encoding="utf-8-sig")
+    assert bring(tmp_path).output.splitlines()[-1] == "2 published, 0 unchanged, 0 refused."
+
+
+def test_nothing_in_a_file_steers_the_terminal(bring: Bring, mine: Publisher, tmp_path: Path) -> None:
+    write(tmp_path, "\x1b[31m\u202enosj.json", definition("one", displayName="\x1b[2J"))
+    said = bring(tmp_path).output
+    assert "one" in said
+    assert not set(said) & {"\x1b", "\u202e"}
+
+
 def test_hostile_yaml_is_refused_quickly(bring: Bring, mine: Publisher, tmp_path: Path) -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)

@@ -12,6 +12,7 @@ from models.store.importing import Found, Outcome
 
 MAX_BYTES = 5_000_000
 PASSED_OVER = frozenset({".git", "node_modules", ".venv", "__pycache__"})
+BOM = b"\xef\xbb\xbf"
 SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 
 
@@ -72,7 +73,7 @@ def _values(path: Path) -> list[Any]:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise _Unreadable(f"The file has more than {MAX_BYTES} bytes.")
-        documents = [orjson.loads(raw)] if path.suffix.lower() == ".json" else _yaml(raw)
+        documents = [orjson.loads(raw.removeprefix(BOM))] if path.suffix.lower() == ".json" else _yaml(raw)
     except OSError as error:
         raise _Unreadable(f"The file cannot be read: {error.strerror}.") from None
     except orjson.JSONDecodeError as error:

@@ -91,7 +91,7 @@ def import_command(place: Path, publisher: str) -> None:
             )
     db.session.commit()
     for each in sorted(outcomes, key=lambda each: each.source):
-        click.echo(f"{each.word:<9}  {each.source}: {each.about}")
+        click.echo(_plain(f"{each.word:<9}  {each.source}: {each.about}"))
     counts = [
         f"{sum(each.word == word for each in outcomes):,} {word}"
         for word in ("published", "unchanged", "refused")
@@ -99,6 +99,11 @@ def import_command(place: Path, publisher: str) -> None:
     click.echo(f"{', '.join(counts)}.")
     if any(each.word == "refused" for each in outcomes):
         raise SystemExit(1)
+
+
+def _plain(text: str) -> str:
+    """Without what would steer a terminal: files and definitions are somebody else's."""
+    return "".join(each if each == "\n" or each.isprintable() else "\ufffd" for each in text)
 
 
 def _tell(found: proof.Proof) -> None:
