@@ -286,6 +286,31 @@ def test_there_must_be_a_list(client: FlaskClient, body: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("raw", [b"", b"{", b"NaN", b"\xff"])
+def test_what_is_no_json_is_what_the_contract_says(client: FlaskClient, raw: bytes) -> None:
+    answer = client.post(PATH, data=raw)
+    assert (answer.status_code, answer.get_json()) == (500, {"error": "Internal server error"})
+
+
+@pytest.mark.parametrize("levels", [250, 5000])
+def test_json_that_is_too_deep_is_the_callers_fault(client: FlaskClient, levels: int) -> None:
+    answer = client.post(PATH, data=b'{"agentDefinitions":' + b"[" * levels + b"]" * levels + b"}")
+    assert (answer.status_code, answer.get_json()) == (400, {"error": "Invalid JSON in request body"})
+
+
+@pytest.mark.parametrize("local", [None, 5, "my-own", {"my-own": 1}, [5, None, ["my-own"]]])
+def test_a_list_of_local_agents_that_is_none_names_none(client: FlaskClient, local: Any) -> None:
+    assert validate(client, PLAIN, allLocalAgentIds=local)["configs"] == ["reviewer"]
+    calling = PLAIN | {"toolNames": ["spawn_agents"], "spawnableAgents": ["my-own"]}
+    assert validate(client, calling, allLocalAgentIds=local)["errorCount"] == 1
+    assert validate(client, calling, allLocalAgentIds=[5, "my-own"])["errorCount"] == 0
+
+
+def test_a_nul_is_a_problem_of_its_definition(client: FlaskClient) -> None:
+    body = validate(client, PLAIN | {"systemPrompt": "\0"}, PLAIN | {"id": "other"})
+    assert [each["filePath"] for each in body["validationErrors"]] == ["reviewer"]
+
+
 def test_the_old_name_of_the_list_works(client: FlaskClient) -> None:
     answer = client.post(PATH, data=json.dumps({"agentConfigs": [PLAIN]}), content_type="text/plain")
     assert answer.get_json()["configs"] == ["reviewer"]

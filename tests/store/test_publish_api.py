@@ -196,10 +196,28 @@ def test_a_body_of_another_shape_is_refused(anonymous: Person, body: Any, words:
     assert said["validationErrors"][0]["message"] in words
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b'{"data": ["\\u0000"]}', b"[" * 300 + b"]" * 300])
+@pytest.mark.parametrize("raw", [b"", b"{", b"[" * 300 + b"]" * 300, b"[" * 3000 + b"]" * 3000])
 def test_what_is_no_json_is_refused(anonymous: Person, raw: bytes) -> None:
     answer = anonymous.browser.post(PATH, data=raw)
-    assert (answer.status_code, answer.get_json()) == (400, {"error": "Invalid JSON in request body"})
+    assert (answer.status_code, answer.get_json()) == (
+        400,
+        {
+            "error": "Invalid request body",
+            "details": "Invalid JSON in request body",
+            "validationErrors": [],
+        },
+    )
+
+
+def test_a_nul_is_told_of_the_definition_that_has_it(anonymous: Person) -> None:
+    status, body = publish(anonymous, {"id": "reviewer", "displayName": "R\0", "model": "m"})
+    assert (status, body["error"]) == (400, "Agent config validation failed")
+    assert body["validationErrors"] == [
+        {
+            "filePath": "reviewer",
+            "message": 'Agent "reviewer" (R\0): The definition contains a NUL character. Remove it.',
+        }
+    ]
 
 
 # -- 2 and 3: definitions before the caller ------------------------------------------------------------------

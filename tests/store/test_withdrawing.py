@@ -111,6 +111,11 @@ def test_a_reason_is_needed(session: OrmSession, alice: Person, body: Any, words
     assert session.get_one(AgentVersion, ("acme", "reviewer", "1.0.0")).yanked_at is None
 
 
+def test_no_successor_may_be_said(alice: Person) -> None:
+    status, body = call(alice, "POST", DEPRECATION, {"reason": "Old.", "successor": None})
+    assert (status, body["deprecatedReason"], body["successor"]) == (200, "Old.", None)
+
+
 @pytest.mark.parametrize(
     ("successor", "words"),
     [

@@ -1,7 +1,7 @@
 """Reading JSON bodies at every door: whatever the content type, and nothing that could not be kept.
 
 `read` answers the body as one of the shapes of `models.shapes`, or raises `BadBody`. Text that is not JSON raises
-`BadJson`. Each route chooses its own status and key for both.
+`BadJson`, or its child `TooDeep`. Each route chooses its own status and key for both.
 """
 
 import re
@@ -37,6 +37,7 @@ __all__ = [
     "Int32",
     "Missing",
     "Number",
+    "TooDeep",
     "parse",
     "parse_tagged",
     "read",
@@ -48,6 +49,10 @@ MAX_DEPTH = 200
 
 class BadJson(Exception):
     """The body is not JSON that can be kept: syntax, depth, infinite numbers, NUL characters."""
+
+
+class TooDeep(BadJson):
+    """It is nested deeper than anything that is kept; beyond a thousand levels it is not looked at further."""
 
 
 def read_json(request: Request | None = None, *, allow_nul: bool = False) -> Any:
@@ -84,12 +89,16 @@ def _load(raw: bytes) -> Any:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if b"\\ud" not in raw and b"\\uD" not in raw:
-            raise BadJson(str(error)) from None
+            raise _bad(error) from None
         try:
             value = orjson.loads(_ESCAPES.sub(_whole_surrogates, raw))
         except orjson.JSONDecodeError as second:
-            raise BadJson(str(second)) from None
+            raise _bad(second) from None
     return value
+
+
+def _bad(error: orjson.JSONDecodeError) -> BadJson:
+    return (TooDeep if "depth limit" in error.msg else BadJson)(str(error))
 
 
 _ESCAPES = re.compile(
@@ -113,7 +122,7 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise BadJson(f"the body is nested more than {MAX_DEPTH} deep")
+    raise TooDeep(f"the body is nested more than {MAX_DEPTH} deep")
 
 
 def _texts(value: Any) -> Iterator[str]:

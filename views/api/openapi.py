@@ -770,7 +770,7 @@ def _publishers() -> tuple[Any, ...]:
             "Publishers",
             "Make a publisher",
             auth="cookie",
-            description="An avatar_url that no page could show is kept as null.",
+            description="An avatar_url is kept as it comes; pages show it when it is an https:// address, or a picture kept here.",
             body=record(
                 "id name",
                 id=text("3 to 30 of a-z, 0-9 and hyphens, none at the ends"),
@@ -912,7 +912,11 @@ def _publishing() -> tuple[Any, ...]:
                     errorCount=whole(),
                 ),
             ),
-            errors={400: ("agentDefinitions is no list", ERROR), **too_many},
+            errors={
+                400: ("agentDefinitions is no list", ERROR),
+                500: ("The body is no JSON", ERROR),
+                **too_many,
+            },
         ),
         op(
             "post",
@@ -977,7 +981,7 @@ def _publishing() -> tuple[Any, ...]:
             "Deprecate an agent",
             auth="both",
             parameters=agent_place,
-            body=record("reason", reason=reason, successor=text("publisher/agent to use instead")),
+            body=record("reason", reason=reason, successor=maybe(text("publisher/agent to use instead"))),
             ok=(200, "Deprecated", agent),
             errors={**withdrawing, **too_many},
         ),

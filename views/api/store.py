@@ -17,7 +17,7 @@ from models.store.definition import json_schema
 from models.store.publishing import Refused
 from models.store.spawning import Place
 from models.store.validation import Problem
-from views.api.body import BadBody, BadJson, Body, Missing, parse, read, read_json
+from views.api.body import BadBody, BadJson, Body, Missing, TooDeep, parse, read, read_json
 from views.format import iso
 from views.guards import audit, cookie_credential, cookie_or_key_user, key_credential, limiter
 
@@ -39,7 +39,6 @@ class PublishBody(Body):
 
 class ValidateBody(Body):
     agentDefinitions: Annotated[list[Any], Field(max_length=MAX_AGENTS)]
-    allLocalAgentIds: Missing[LocalIds] = None
 
 
 @bp.post("/api/agents/validate")
@@ -47,18 +46,23 @@ class ValidateBody(Body):
 def validate() -> ResponseReturnValue:
     """What is wrong with definitions, each by its id. 200 also when something is (appendix B 6)."""
     try:
-        sent = read_json()
-    except BadJson:
+        sent = read_json(allow_nul=True)
+    except TooDeep:
         return jsonify(error=NO_JSON), 400
+    except BadJson:
+        # the contract's answer to what is no JSON
+        return jsonify(error="Internal server error"), 500
     key = _list_key(sent)
     if key is None:
         return jsonify(error=NO_LIST), 400
     try:
-        body = parse(ValidateBody, {**sent, "agentDefinitions": sent[key]})
+        body = parse(ValidateBody, {"agentDefinitions": sent[key]})
     except BadBody as error:
         return jsonify(error=f"Invalid request: {_words(error)}"), 400
     by_id = {_name(each, f"{key}[{at}]"): each for at, each in enumerate(body.agentDefinitions)}
-    found = validation.check(db.session, by_id, body.allLocalAgentIds or ())
+    local = sent.get("allLocalAgentIds")
+    own = [each for each in local if isinstance(each, str)] if isinstance(local, list) else []
+    found = validation.check(db.session, by_id, own)
     return jsonify(
         success=True,
         configs=[each.id for each in found.definitions],
@@ -86,9 +90,9 @@ def publish() -> ResponseReturnValue:
     """Publish the definitions as new versions, all or none. They are checked before the caller is (appendix B 5)."""
     arrived = now()
     try:
-        body = read(PublishBody)
+        body = parse(PublishBody, read_json(allow_nul=True))
     except BadJson:
-        return jsonify(error=NO_JSON), 400
+        return jsonify(error="Invalid request body", details=NO_JSON, validationErrors=[]), 400
     except BadBody as error:
         return jsonify(
             error="Invalid request body", details=_words(error), validationErrors=error.issues
@@ -155,7 +159,7 @@ class YankBody(Body):
 
 class DeprecateBody(Body):
     reason: str
-    successor: Missing[str] = None
+    successor: str | None = None
 
 
 @bp.post("/api/agents/<publisher>/<agent>/<version>/yank")
