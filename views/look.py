@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Flask, Response, current_app, request, url_for
 
 from models.settings import ROOT
+from models.store import publishers
 from views.guards import settings
 
 bp = Blueprint("look", __name__)
@@ -22,9 +23,9 @@ YEAR = 365 * 86_400
 
 
 def init_app(app: Flask) -> None:
-    """Give templates `asset`, `site` and the filters `tint` and `initials`; serve the joined stylesheet."""
+    """Give templates `asset`, `site` and the filters `tint`, `initials` and `picture`; serve the joined stylesheet."""
     app.jinja_env.globals.update(asset=asset, site=site)
-    app.jinja_env.filters.update(tint=tint, initials=initials)
+    app.jinja_env.filters.update(tint=tint, initials=initials, picture=picture)
     app.register_blueprint(bp)
     app.after_request(_cache_named_versions)
 
@@ -55,6 +56,11 @@ def initials(name: str | None) -> str:
         return "?"
     letters: str = words[0][0] + words[-1][0] if len(words) > 1 else words[0][:2]
     return letters.lower()
+
+
+def picture(address: str | None) -> str | None:
+    """The address of an avatar that a page may show. Others are kept, too: the compatible API judges none."""
+    return address if address and publishers.usable_avatar(address) else None
 
 
 @bp.get(f"/static/{STYLESHEET}")

@@ -90,25 +90,34 @@ def id_problem(database: Database, text: str) -> str | None:
 
 
 def profile(
-    name: str, email: str | None = None, bio: str | None = None, avatar_url: str | None = None
+    name: str,
+    email: str | None = None,
+    bio: str | None = None,
+    avatar_url: str | None = None,
+    *,
+    standing: Publisher | None = None,
 ) -> Profile:
     """The texts as they are kept: plain, trimmed, blank ones None. Raises Invalid (422) with a sentence per field.
 
-    An avatar is an `https://` address or a picture kept here.
+    An avatar is an `https://` address or a picture kept here. The e-mail address and avatar that `standing` has
+    already may stay, whatever they are: `lenient_profile` let them in.
     """
-    known = lenient_profile(name, email, bio, None)
+    said = lenient_profile(name, email, bio, avatar_url)
     problems: dict[str, str] = {}
-    if known.email:
+    if said.email and not (standing and said.email == standing.email):
         try:
-            clean_email(known.email)
+            clean_email(said.email)
         except Invalid as error:
             problems |= error.fields
-    avatar = line(avatar_url)
-    if avatar and not usable_avatar(avatar):
+    if (
+        said.avatar_url
+        and not (standing and said.avatar_url == standing.avatar_url)
+        and not usable_avatar(said.avatar_url)
+    ):
         problems["avatar_url"] = "Give an address that starts with https://, or upload a picture."
     if problems:
         raise Invalid(next(iter(problems.values())), fields=problems)
-    return Profile(known.name, known.email, known.bio, avatar)
+    return said
 
 
 def mail_to(publisher: Publisher) -> str | None:
@@ -122,22 +131,22 @@ def mail_to(publisher: Publisher) -> str | None:
 def lenient_profile(
     name: str, email: str | None = None, bio: str | None = None, avatar_url: str | None = None
 ) -> Profile:
-    """As `profile`, but as the contract's POST wants it: the format of e-mail and address is not judged. An avatar
-    that no page could show (`javascript:`, `data:`, `http:` …) becomes None. Raises Invalid (400)."""
+    """As `profile`, but as the contract's POST wants it: the format of e-mail and address is not judged. Pages ask
+    `mail_to` and `usable_avatar` before they use one. Raises Invalid (400)."""
     shown = line(name) or ""
     problem = wrong_name(shown)
     if problem:
         raise Invalid(problem, fields={"name": problem}, status=400)
     mail, about, avatar = line(email), plain(bio), line(avatar_url)
-    for field, text, limit in (("email", mail, EMAIL_LENGTH), ("bio", about, BIO_LENGTH)):
+    for field, called, text, limit in (
+        ("email", "e-mail address", mail, EMAIL_LENGTH),
+        ("bio", "bio", about, BIO_LENGTH),
+        ("avatar_url", "avatar's address", avatar, URL_LENGTH),
+    ):
         if text and len(text) > limit:
             words = f"Use at most {limit:,} characters."
-            raise Invalid(
-                f"The {'e-mail address' if field == 'email' else field} is too long. {words}",
-                fields={field: words},
-                status=400,
-            )
-    return Profile(shown, mail, about, avatar if avatar and usable_avatar(avatar) else None)
+            raise Invalid(f"The {called} is too long. {words}", fields={field: words}, status=400)
+    return Profile(shown, mail, about, avatar)
 
 
 def plain(text: str | None) -> str | None:

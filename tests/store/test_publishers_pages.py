@@ -256,6 +256,18 @@ def test_a_picture_that_no_page_can_show_does_not_stop_an_edit(
     assert session.get_one(Publisher, "harbor", populate_existing=True).avatar_url is None
 
 
+def test_an_address_that_was_let_in_does_not_stop_an_edit(
+    alice: Person, harbor: Publisher, session: OrmSession
+) -> None:
+    harbor.email = "not an address"
+    session.commit()
+    assert (
+        send(alice, "/publishers/harbor/edit", name="Harbor", email="not an address", bio="New").status_code
+        == 303
+    )
+    assert session.get_one(Publisher, "harbor", populate_existing=True).bio == "New"
+
+
 def test_it_is_given_to_an_organisation_and_taken_out(
     alice: Person, bob: Person, acme: Org, harbor: Publisher, session: OrmSession
 ) -> None:

@@ -116,7 +116,7 @@ def edit(user: User, publisher_id: str) -> ResponseReturnValue:
     before = publishers.facts(publisher)
     texts = {key: value[key] if key in value else getattr(publisher, key) for key in TEXTS}
     try:
-        said = publishers.profile(**{**texts, "name": texts["name"] or ""})
+        said = publishers.profile(**{**texts, "name": texts["name"] or ""}, standing=publisher)
     except Invalid as error:
         return jsonify(error=error.message, details=error.fields), 400
     publishers.edit(db.session, publisher, said)

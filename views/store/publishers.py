@@ -158,7 +158,7 @@ def save(publisher_id: str) -> ResponseReturnValue:
     publisher = publishers.accessible(db.session, _user(), publisher_id, lock=True)
     kept = None if "no_avatar" in request.form else publisher.avatar_url
     name, email, bio = (request.form.get(field, "") for field in ("name", "email", "bio"))
-    said, wrong = _checked(name, email, bio, address or kept)
+    said, wrong = _checked(name, email, bio, address or kept, publisher)
     if said is None or errors:
         db.session.rollback()
         return _edit_page(publisher, said=Profile(name, email, bio, kept), errors={**wrong, **errors})
@@ -267,12 +267,13 @@ def _said(publisher: Publisher) -> Profile:
 
 
 def _checked(
-    name: str, email: str, bio: str, avatar_url: str | None
+    name: str, email: str, bio: str, avatar_url: str | None, standing: Publisher | None = None
 ) -> tuple[Profile | None, dict[str, str]]:
-    """What the fields say, or what is wrong with each. A picture that no page can show is left out."""
+    """What the fields say, or what is wrong with each. A picture that no page can show is left out; the e-mail
+    address that `standing` has already may stay."""
     shown = avatar_url if publishers.usable_avatar(avatar_url or "") else None
     try:
-        return publishers.profile(name, email, bio, shown), {}
+        return publishers.profile(name, email, bio, shown, standing=standing), {}
     except Invalid as error:
         return None, error.fields
 
