@@ -212,6 +212,12 @@ def test_what_is_no_json(alice: Person, anonymous: Person) -> None:
     assert said(anonymous.browser.post("/api/publishers", data="{")) == (401, {"error": "Unauthorized"})
 
 
+def test_what_is_refused_uses_up_no_limit(alice: Person) -> None:
+    for _ in range(130):
+        assert said(make(alice, id="no")) == (400, {"error": SHORT})
+    assert make(alice).status_code == 201
+
+
 def test_an_empty_question_about_an_id(anonymous: Person) -> None:
     wrong = (400, {"valid": False, "error": "Publisher ID is required"})
     assert said(anonymous.browser.get("/api/publishers/validate")) == wrong

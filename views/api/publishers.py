@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 
@@ -23,6 +23,11 @@ P = ParamSpec("P")
 TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp")
 TEXTS = ("name", "email", "bio", "avatar_url")
 COLUMNS = ("id", "name", "email", "verified", "bio", "avatar_url", "user_id", "org_id", "created_by")
+
+
+def made(answer: Response) -> bool:
+    """Whether the request made something: what was refused does not use up a limit."""
+    return answer.status_code == 201
 
 
 def caller() -> str:
@@ -66,7 +71,8 @@ def list_publishers(user: User) -> ResponseReturnValue:
 
 
 @bp.post("/api/publishers")
-@limiter.limit("30/minute;200/day", key_func=caller)
+@limiter.limit("120/minute;1000/day", key_func=caller, deduct_when=made)
+@limiter.limit("600/minute", key_func=caller)
 @signed_in
 def create(user: User) -> ResponseReturnValue:
     """Make a publisher. The order of the checks is the contract's."""
@@ -86,7 +92,7 @@ def create(user: User) -> ResponseReturnValue:
 
 
 @bp.get("/api/publishers/validate")
-@limiter.limit("120/minute")
+@limiter.limit("600/minute")
 def validate() -> ResponseReturnValue:
     """Whether an id can be taken, and if not, why."""
     wanted = request.args.get("id", "")
@@ -169,7 +175,7 @@ def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
 
 
 @bp.post("/api/upload/avatar")
-@limiter.limit("20/minute;100/day", key_func=caller)
+@limiter.limit("60/minute;500/day", key_func=caller)
 @signed_in
 def upload_avatar(user: User) -> ResponseReturnValue:
     """Keep an avatar, redrawn; its address on this server."""
