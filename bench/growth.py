@@ -18,12 +18,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from sqlalchemy.engine import Engine
-
 from bench import fill, settling, stoa
 from bench.load import quantile
 from bench.stoa import Stoa
 from models import billing, postgres
+from models.pool import Pool
 from models.settings import ROOT
 
 SMALL = 10_000
@@ -130,16 +129,14 @@ def _pages(sides: Sequence[Grown], rounds: int) -> None:
     with contextlib.ExitStack() as stack:
         looks = []
         for grown in sides:
-            engine = stack.enter_context(_ledger(grown.server))
-            looks.append(
-                (grown, engine, _addresses(grown.server), stack.enter_context(_browser(grown.server)))
-            )
+            pool = stack.enter_context(_ledger(grown.server))
+            looks.append((grown, pool, _addresses(grown.server), stack.enter_context(_browser(grown.server))))
         for pages in (PAGES, AFTER_A_CALL):
             for turn in range(rounds + WARM_UP):
                 for name, address in (("", HEALTH), *pages.items()):
-                    for grown, engine, words, get in looks:
+                    for grown, pool, words, get in looks:
                         if name in AFTER_A_CALL:
-                            _settle(engine, f"{mark}-{turn}-{name}")
+                            _settle(pool, f"{mark}-{turn}-{name}")
                         taken = get(address.format(**words))
                         if turn >= WARM_UP:
                             (grown.pages.setdefault(name, []) if name else grown.health).append(taken)
@@ -163,16 +160,16 @@ def _days() -> dict[str, str]:
 
 
 @contextmanager
-def _ledger(server: Stoa) -> Iterator[Engine]:
+def _ledger(server: Stoa) -> Iterator[Pool]:
     url = f"postgresql+psycopg://{postgres.SUPERUSER}@/{postgres.DATABASE}?host={server.socket_dir}"
-    engine = billing.gateway_engine(url, 1)
+    pool = Pool(url, 1)
     try:
-        yield engine
+        yield pool
     finally:
-        engine.dispose()
+        pool.close()
 
 
-def _settle(engine: Engine, request: str) -> None:
+def _settle(pool: Pool, request: str) -> None:
     """A call of the viewer's, as a worker settles it."""
     user = fill.user_id(VIEWER)
     admission = billing.Admission("admitted", request, "", user_id=user, account_id=user, door="openai")
@@ -189,7 +186,7 @@ def _settle(engine: Engine, request: str) -> None:
         started_at=datetime.now(UTC),
         response="an answer",
     )
-    billing.settle(engine, admission, done)
+    billing.settle(pool, admission, done)
 
 
 def _cookie() -> dict[str, str]:
@@ -252,8 +249,8 @@ def _asked_for_export(server: Stoa) -> tuple[http.client.HTTPConnection, http.cl
 
 def _prune(grown: Grown, seconds: float) -> None:
     """Calls settle one after the other, first alone, then while old bodies are dropped, which is stopped after a while."""
-    with _ledger(grown.server) as engine:
-        _settled(engine, grown.calm, time.monotonic() + seconds / 2)
+    with _ledger(grown.server) as pool:
+        _settled(pool, grown.calm, time.monotonic() + seconds / 2)
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -280,7 +277,7 @@ def _prune(grown: Grown, seconds: float) -> None:
             while not told and process.poll() is None:
                 time.sleep(0.05)
             if told:
-                _settled(engine, grown.meanwhile, time.monotonic() + seconds, process)
+                _settled(pool, grown.meanwhile, time.monotonic() + seconds, process)
         finally:
             process.terminate()
             process.wait()
@@ -298,11 +295,11 @@ def _progress(process: "subprocess.Popen[str]", told: list[tuple[float, int]]) -
 
 
 def _settled(
-    engine: Engine, seen: list[float], until: float, process: "subprocess.Popen[str] | None" = None
+    pool: Pool, seen: list[float], until: float, process: "subprocess.Popen[str] | None" = None
 ) -> None:
     while time.monotonic() < until and (process is None or process.poll() is None):
         began = time.perf_counter()
-        _settle(engine, f"prune-{time.time_ns()}")
+        _settle(pool, f"prune-{time.time_ns()}")
         seen.append(time.perf_counter() - began)
         time.sleep(0.005)
 

@@ -73,7 +73,7 @@ def app(postgres_url: str, settings: Settings) -> Iterator[Flask]:
     yield app
     with app.app_context():
         db.engine.dispose()
-    app.extensions["gateway"].engine.dispose()
+    app.extensions["gateway"].pool.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from werkzeug import Response
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from models.billing.holds import Admission, gateway_engine
+from models.billing.holds import Admission
 from models.errors import DomainError
 from models.gateway.refusals import UpstreamRefused
 from models.gateway.relay import Ask, Gateway, Refused, Reply
@@ -18,6 +18,7 @@ from models.gateway.stream import Stream
 from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call
 from models.gateway.wire import chat as chat_dialect
+from models.pool import Pool
 from models.settings import GATEWAY_POOL, Settings
 from views import errors, guards
 from views.api.body import BadJson, read_json
@@ -32,8 +33,8 @@ CREATED = 1_735_689_600
 def init_app(app: Flask) -> None:
     """Make the process's gateway. Raises SettingsError when the operator's price file cannot be used."""
     settings = app.extensions["settings"]
-    engine = gateway_engine(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
-    app.extensions["gateway"] = Gateway(settings, engine)
+    pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
+    app.extensions["gateway"] = Gateway(settings, pool)
     app.register_blueprint(bp)
 
 

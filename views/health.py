@@ -16,7 +16,7 @@ bp = Blueprint("health", __name__)
 @bp.get("/readyz")
 def readyz() -> ResponseReturnValue:
     """Whether calls can be served: the database is asked, on the connections that admit calls."""
-    if not metrics.database_answers(gateway(current_app).engine):
+    if not metrics.database_answers(gateway(current_app).pool):
         return json_answer({"status": "unavailable", "database": "unreachable"}, 503)
     return json_answer({"status": "ready", "database": "ok"})
 
@@ -27,7 +27,7 @@ def figures() -> ResponseReturnValue:
     if not _may_read():
         return json_answer({"error": "Unauthorized"}, 401)
     return Response(
-        metrics.exposition(gateway(current_app).engine),
+        metrics.exposition(gateway(current_app).pool),
         content_type="text/plain; version=0.0.4; charset=utf-8",
     )
 

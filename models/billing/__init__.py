@@ -15,7 +15,6 @@ from models.billing.holds import (
     extend_hold,
     extend_holds,
     fail,
-    gateway_engine,
     settle,
     settle_many,
 )
@@ -96,7 +95,6 @@ __all__ = [
     "extend_hold",
     "extend_holds",
     "fail",
-    "gateway_engine",
     "grant",
     "lost_holds",
     "prove",

@@ -1,8 +1,7 @@
 """The gateway's way into the ledger: admit and hold, extend, settle or fail a call, one round trip each.
 
-The verbs take an engine of their own kind (`gateway_engine`: AUTOCOMMIT, small pool) and not a session: each checks a
-connection out for one statement and gives it back, so nothing is held while the upstream talks. All of them
-are idempotent by request id, which is why they may be, and are, tried again after a deadlock, a lost
+The verbs take a pool and not a session: each has a connection for one statement and gives it back, so nothing is held
+while the upstream talks. All of them are idempotent by request id, which is why they may be, and are, tried again after a deadlock, a lost
 connection or a restart of PostgreSQL.
 """
 
@@ -13,13 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import orjson
 import psycopg
-import sqlalchemy.exc
-from sqlalchemy import create_engine
-from sqlalchemy.engine import Engine
 
 from models.billing.calls import (
     Admission,
@@ -33,9 +28,8 @@ from models.billing.calls import (
 )
 from models.billing.cleaning import clean_text, clipped_id, json_text, whole
 from models.billing.credits import credits_of, exact_cost
-from models.billing.turns import NoTurn, Turns
 from models.db import now as the_moment
-from models.statements import Parameter, ask
+from models.pool import Parameter, Pool
 from models.usage.latency import EDGES_MS
 
 __all__ = [
@@ -52,7 +46,6 @@ __all__ = [
     "extend_hold",
     "extend_holds",
     "fail",
-    "gateway_engine",
     "settle",
     "settle_many",
 ]
@@ -79,25 +72,8 @@ MAX_BODY = 32 * 1024 * 1024
 """The most of a request or an answer that is kept, in bytes of JSON. What is longer is billed and not kept."""
 
 
-def gateway_engine(url: str, pool_size: int) -> Engine:
-    """An AUTOCOMMIT engine for the verbs below: `pool_size` connections per process, no overflow, no pre-ping
-    (a dead connection is replaced and the statement, being idempotent, repeated)."""
-    return create_engine(
-        url,
-        isolation_level="AUTOCOMMIT",
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=5,
-        pool_reset_on_return=None,
-        connect_args={
-            "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000",
-            "connect_timeout": 5,
-        },
-    )
-
-
 def admit(
-    engine: Engine,
+    pool: Pool,
     claim: Claim,
     *,
     worker: str = "",
@@ -126,12 +102,12 @@ def admit(
         free_credits,
         now or the_moment(),
     )
-    (row,) = _ask(engine, _ADMIT, params, patience_seconds)
+    (row,) = _ask(pool, _ADMIT, params, patience_seconds)
     return _admission(claim, row)
 
 
 def admit_many(
-    engine: Engine,
+    pool: Pool,
     claims: Sequence[Claim],
     *,
     worker: str = "",
@@ -147,7 +123,7 @@ def admit_many(
     claims = [_clean(claim) for claim in claims]
     asks = orjson.dumps(claims).decode()
     params = (asks, worker, ttl_seconds, free_credits, now or the_moment())
-    rows = _ask(engine, _ADMIT_MANY, params, patience_seconds)
+    rows = _ask(pool, _ADMIT_MANY, params, patience_seconds)
     return [_admission(claim, row) for claim, row in zip(claims, rows, strict=True)]
 
 
@@ -180,28 +156,26 @@ def _admission(claim: Claim, row: tuple[Any, ...]) -> Admission:
     )
 
 
-def extend_hold(
-    engine: Engine, request_id: str, *, ttl_seconds: int = 60, now: datetime | None = None
-) -> bool:
+def extend_hold(pool: Pool, request_id: str, *, ttl_seconds: int = 60, now: datetime | None = None) -> bool:
     """Let the hold live `ttl_seconds` from now; revives one the sweep took for lost. False: there is none.
     Raises LedgerUnavailable."""
-    return extend_holds(engine, [request_id], ttl_seconds=ttl_seconds, now=now) == 1
+    return extend_holds(pool, [request_id], ttl_seconds=ttl_seconds, now=now) == 1
 
 
 def extend_holds(
-    engine: Engine, request_ids: Sequence[str], *, ttl_seconds: int = 60, now: datetime | None = None
+    pool: Pool, request_ids: Sequence[str], *, ttl_seconds: int = 60, now: datetime | None = None
 ) -> int:
     """`extend_hold` for all calls in flight of a worker in one statement. Returns how many holds there were."""
     if not request_ids:
         return 0
     ((count,),) = _ask(
-        engine, _EXTEND, (orjson.dumps(list(request_ids)).decode(), ttl_seconds, now or the_moment()), 5.0
+        pool, _EXTEND, (orjson.dumps(list(request_ids)).decode(), ttl_seconds, now or the_moment()), 5.0
     )
     return int(count)
 
 
 def settle(
-    engine: Engine,
+    pool: Pool,
     admission: Admission,
     settlement: Settlement,
     *,
@@ -217,12 +191,12 @@ def settle(
     charged is then unknown, repeating is safe, and an uncharged call's hold stays behind for the operator.
     """
     facts = _facts_of_settlement(admission, settlement)
-    (row,) = _ask(engine, _SETTLE, (facts, now or the_moment()), patience_seconds)
+    (row,) = _ask(pool, _SETTLE, (facts, now or the_moment()), patience_seconds)
     return _settled(row)
 
 
 def settle_many(
-    engine: Engine,
+    pool: Pool,
     calls: Sequence[tuple[Admission, Settlement]],
     *,
     now: datetime | None = None,
@@ -232,13 +206,11 @@ def settle_many(
     if not calls:
         return []
     facts = "[" + ",".join(_facts_of_settlement(*call) for call in calls) + "]"
-    return [
-        _settled(row) for row in _ask(engine, _SETTLE_MANY, (facts, now or the_moment()), patience_seconds)
-    ]
+    return [_settled(row) for row in _ask(pool, _SETTLE_MANY, (facts, now or the_moment()), patience_seconds)]
 
 
 def fail(
-    engine: Engine,
+    pool: Pool,
     admission: Admission,
     failure: Failure,
     *,
@@ -259,7 +231,7 @@ def fail(
         "latency_ms": whole(failure.latency_ms),
         "started_at": failure.started_at.isoformat(),
     }
-    _ask(engine, _FAIL, (orjson.dumps(facts).decode(), now or the_moment()), patience_seconds)
+    _ask(pool, _FAIL, (orjson.dumps(facts).decode(), now or the_moment()), patience_seconds)
 
 
 def _identity(admission: Admission) -> dict[str, Any]:
@@ -338,33 +310,17 @@ def _settled(row: tuple[Any, ...]) -> Settled:
     )
 
 
-def _ask(engine: Engine, query: str, params: tuple[Parameter, ...], patience: float) -> list[tuple[Any, ...]]:
+def _ask(pool: Pool, query: str, params: tuple[Parameter, ...], patience: float) -> list[tuple[Any, ...]]:
     """Run one idempotent statement, again after whatever may pass: deadlock, time-out, a connection or server
     that went away."""
     deadline = time.monotonic() + patience
     pause = 0.01
-    turns = _turns(engine)
     while True:
         try:
-            with turns.turn(deadline - time.monotonic()):
-                return ask(engine, query, params)
-        except (psycopg.OperationalError, psycopg.InterfaceError, sqlalchemy.exc.OperationalError) as error:
-            problem: Exception = error
-        except (sqlalchemy.exc.TimeoutError, NoTurn) as error:
+            return pool.ask(query, params, patience=deadline - time.monotonic())
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             problem = error
         if time.monotonic() + pause > deadline:
             raise LedgerUnavailable("The credit ledger is not reachable. Try again in a moment.") from problem
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         pause = min(pause * 2, 1.0)
-
-
-_turns_of: WeakKeyDictionary[Engine, Turns] = WeakKeyDictionary()
-
-
-def _turns(engine: Engine) -> Turns:
-    turns = _turns_of.get(engine)
-    if turns is None:
-        pool: Any = engine.pool
-        # the pool alone lets newcomers pass those who wait; under load some would never get their turn
-        turns = _turns_of.setdefault(engine, Turns(pool.size()))
-    return turns

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from sqlalchemy import delete, select
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models import billing
@@ -22,6 +21,7 @@ from models.demo import people, store
 from models.demo.agents import by_name
 from models.demo.people import EMAIL, USER_ID
 from models.demo.runs import Planner, Player, Run
+from models.pool import Pool
 from models.settings import Settings
 
 __all__ = ["DAYS", "EMAIL", "USER_ID", "exists", "is_first_start", "remove", "seed"]
@@ -48,7 +48,7 @@ def is_first_start(session: Session) -> bool:
 
 def seed(
     session: Session,
-    engine: Engine,
+    pool: Pool,
     settings: Settings,
     *,
     commit: Callable[[], None],
@@ -57,8 +57,8 @@ def seed(
     """Make the people, a month of their runs that ends at `now`, and the agents that were run.
 
     Returns how many calls were settled; 0 if the demo is there. Calls `commit`, the door's, as it goes: a settlement
-    is a transaction of its own and must find what it is about. `engine` is a `billing.gateway_engine`. The same for the
-    same day: drawn from a fixed seed. Raises what publishing raises when somebody has the id of a made-up publisher.
+    is a transaction of its own and must find what it is about. The same for the same
+    day: drawn from a fixed seed. Raises what publishing raises when somebody has the id of a made-up publisher.
     """
     if exists(session):
         return 0
@@ -68,7 +68,7 @@ def seed(
     _people(session, settings, keys, began, now)
     # runs first: what ran before it was in the store is counted at once when it enters
     commit()
-    player = Player(session, engine, settings, commit, keys)
+    player = Player(session, pool, settings, commit, keys)
     for run in _own_runs(began, now):
         player.play([run], together=False)
     for _, runs in groupby(_others_runs(began, now), key=_span):

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import insert, update
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models import billing
 from models.demo.agents import MadeUp, by_name
+from models.pool import Pool
 from models.runs import AgentRun, AgentStep
 from models.settings import Settings
 
@@ -160,13 +160,13 @@ class Player:
     def __init__(
         self,
         session: Session,
-        engine: Engine,
+        pool: Pool,
         settings: Settings,
         commit: Callable[[], None],
         keys: dict[str, str],
     ) -> None:
         self.session = session
-        self.engine = engine
+        self.pool = pool
         self.settings = settings
         self.keep = commit
         self.keys = keys
@@ -210,7 +210,7 @@ class Player:
             (admission, self._settlement(run, call))
             for admission, (run, call) in zip(admissions, pairs, strict=True)
         ]
-        settled = billing.settle_many(self.engine, facts, now=max(call.end for _, call in pairs))
+        settled = billing.settle_many(self.pool, facts, now=max(call.end for _, call in pairs))
         for (_, call), bill in zip(pairs, settled, strict=True):
             call.credits = bill.credits
         self.calls += len(settled)
@@ -229,7 +229,7 @@ class Player:
             for run, call in pairs
         ]
         admissions = billing.admit_many(
-            self.engine,
+            self.pool,
             claims,
             worker="demo",
             free_credits=self.settings.stoa_free_credits,
@@ -274,7 +274,7 @@ class Player:
     def _fail(self, run: Run, call: Call) -> None:
         (admission,) = self._admit([(run, call)])
         billing.fail(
-            self.engine,
+            self.pool,
             admission,
             billing.Failure(
                 requested_model=run.model,

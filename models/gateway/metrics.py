@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TypeVar
 
+import psycopg
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -17,9 +18,8 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
-from sqlalchemy import text
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
+
+from models.pool import Pool
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -59,41 +59,40 @@ def timed(verb: str) -> Iterator[None]:
         of(OVERHEAD, verb).observe(time.perf_counter() - started)
 
 
-def database_answers(engine: Engine) -> bool:
+def database_answers(pool: Pool) -> bool:
     """Whether the database answers a question now. A kept connection that died meanwhile is no answer: it is
     dropped, with its siblings, and a new one is asked."""
     for _ in range(2):
         try:
-            with engine.connect() as connection:
-                return bool(connection.execute(text("SELECT 1")).scalar_one() == 1)
-        except SQLAlchemyError:
+            return pool.ask("SELECT 1") == [(1,)]
+        except psycopg.Error:
             continue
     return False
 
 
-def exposition(engine: Engine) -> bytes:
+def exposition(pool: Pool) -> bytes:
     """The figures in Prometheus' text format, with the ledger's live and lost holds read from the database."""
     registry = REGISTRY
     if values.ValueClass is not values.MutexValue:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry) + _holds(engine)
+    return generate_latest(registry) + _holds(pool)
 
 
 class _Ledger(Collector):
     """What the database alone knows, read at the scrape: no gauge, which each worker would keep a copy of."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
 
     def collect(self) -> Iterator[Metric]:
         found = {"live": (0, 0), "lost": (0, 0)}
         up = False
-        with contextlib.suppress(SQLAlchemyError), self.engine.connect() as connection:
-            for state, holds, credits in connection.execute(
-                text("SELECT state, count(*), coalesce(sum(amount), 0) FROM credit_hold GROUP BY state")
+        with contextlib.suppress(psycopg.Error):
+            for state, holds, credits in self.pool.ask(
+                "SELECT state, count(*), coalesce(sum(amount), 0)::bigint FROM credit_hold GROUP BY state"
             ):
-                found[state] = (holds, int(credits))
+                found[state] = (holds, credits)
             up = True
         count = GaugeMetricFamily("stoa_holds", "Holds by state", labels=["state"])
         amount = GaugeMetricFamily("stoa_held_credits", "Credits in holds by state", labels=["state"])
@@ -105,7 +104,7 @@ class _Ledger(Collector):
         yield GaugeMetricFamily("stoa_database_up", "Whether the database answered this scrape", value=up)
 
 
-def _holds(engine: Engine) -> bytes:
+def _holds(pool: Pool) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Ledger(engine))
+    registry.register(_Ledger(pool))
     return generate_latest(registry)

@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy.engine import Engine
 
 from models.accounts.credentials import hash_token
 from models.billing import holds
@@ -29,6 +28,7 @@ from models.gateway.stream import Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.upstream import Broken, Request, UpstreamError
 from models.gateway.wire import Call, Meter, Usage, usage_object
+from models.pool import Pool
 from models.settings import Settings
 
 log = logging.getLogger("stoa.gateway")
@@ -86,13 +86,13 @@ class Reply:
 class Gateway:
     """The gateway of one process."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, settings: Settings, pool: Pool) -> None:
+        self.pool = pool
         self.margin = settings.stoa_margin
         self.routes = Routes(settings, Prices.load(settings.stoa_prices_file))
-        self.keeper = Keeper(engine)
-        self.gate = Gate(engine, settings.stoa_free_credits)
-        self.till = Till(engine)
+        self.keeper = Keeper(pool)
+        self.gate = Gate(pool, settings.stoa_free_credits)
+        self.till = Till(pool)
         self.streams: set[Stream] = set()
         """Streams whose provider is still read."""
 
@@ -186,7 +186,7 @@ class Gateway:
                 error=refusal.code,
                 http_status=None,
             )
-            holds.fail(self.engine, admission, failure)
+            holds.fail(self.pool, admission, failure)
 
     def _stream(self, ask: Ask, call: Call, ticket: Ticket, request: Request) -> Stream:
         answer = ticket.route.provider.upstream.send(request)

@@ -12,14 +12,13 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy.engine import Engine
-
 from models.billing import holds
 from models.billing.holds import Admission, Claim, LedgerUnavailable, Settled, Settlement
 from models.billing.together import Together
 from models.gateway import metrics
 from models.gateway.routing import Route
 from models.gateway.wire import Usage
+from models.pool import Pool
 
 log = logging.getLogger("stoa.gateway")
 
@@ -31,8 +30,8 @@ KEEP_SECONDS = 20
 class Keeper:
     """Extends the holds of every call this process has in flight, in one statement now and then."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
         self._lock = threading.Lock()
         self._live: dict[str, float] = {}
         self._pid = 0
@@ -58,7 +57,7 @@ class Keeper:
                 due = [request_id for request_id, since in self._live.items() if since <= aged]
             try:
                 if due:
-                    holds.extend_holds(self._engine, due, ttl_seconds=HOLD_SECONDS)
+                    holds.extend_holds(self._pool, due, ttl_seconds=HOLD_SECONDS)
             except Exception:
                 # the next round tries again; a hold that lapsed meanwhile is revived by it or by settling
                 log.exception("the holds of %d calls could not be extended", len(due))
@@ -67,30 +66,30 @@ class Keeper:
 class Gate:
     """Where the calls of this process are admitted: those that come at the same moment, together."""
 
-    def __init__(self, engine: Engine, free_credits: int) -> None:
-        self.engine = engine
+    def __init__(self, pool: Pool, free_credits: int) -> None:
+        self.pool = pool
         self.admit = Together[Claim, Admission](self._one, self._many)
         self._terms: dict[str, Any] = {"ttl_seconds": HOLD_SECONDS, "free_credits": free_credits}
 
     def _one(self, claim: Claim) -> Admission:
-        return holds.admit(self.engine, claim, worker=worker_name(), **self._terms)
+        return holds.admit(self.pool, claim, worker=worker_name(), **self._terms)
 
     def _many(self, claims: list[Claim]) -> list[Admission]:
-        return holds.admit_many(self.engine, claims, worker=worker_name(), patience_seconds=0, **self._terms)
+        return holds.admit_many(self.pool, claims, worker=worker_name(), patience_seconds=0, **self._terms)
 
 
 class Till:
     """Where the calls of this process are settled: those that end at the same moment, together."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
         self.settle = Together[tuple[Admission, Settlement], Settled](self._one, self._many)
 
     def _one(self, call: tuple[Admission, Settlement]) -> Settled:
-        return holds.settle(self.engine, *call)
+        return holds.settle(self.pool, *call)
 
     def _many(self, calls: list[tuple[Admission, Settlement]]) -> list[Settled]:
-        return holds.settle_many(self.engine, calls, patience_seconds=0)
+        return holds.settle_many(self.pool, calls, patience_seconds=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +216,7 @@ class Ticket:
         )
         try:
             with metrics.timed("fail"):
-                holds.fail(self._till.engine, self.admission, failure)
+                holds.fail(self._till.pool, self.admission, failure)
         except Exception:
             log.exception("the failed call %s could not be written down", self.admission.request_id)
         finally:

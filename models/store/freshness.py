@@ -7,9 +7,8 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 import psycopg
-from sqlalchemy import Engine
 
-from models.statements import ask
+from models.pool import Pool
 
 T = TypeVar("T")
 
@@ -40,13 +39,13 @@ class _Seen:
 _seen = _Seen()
 
 
-def stamp(engine: Engine) -> Stamp:
-    """The state of the store now. One statement that reads two rows, and nothing besides: `engine` is one without
-    transactions and without pings (`gateway_engine`). A kept connection that died is replaced once."""
+def stamp(pool: Pool) -> Stamp:
+    """The state of the store now. One statement that reads two rows, and nothing besides. A kept connection that died is
+    replaced once."""
     try:
-        ((published, figures),) = ask(engine, _STAMP)
+        ((published, figures),) = pool.ask(_STAMP)
     except (psycopg.OperationalError, psycopg.InterfaceError):
-        ((published, figures),) = ask(engine, _STAMP)
+        ((published, figures),) = pool.ask(_STAMP)
     moment = time.monotonic()
     if figures != _seen.figures:
         _seen.figures, _seen.since = figures, moment

@@ -2,14 +2,13 @@ from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from sqlalchemy.engine import Engine
 
-from models import billing
+from models.pool import Pool
 
 
 @pytest.fixture
-def gate(app: Flask, postgres_url: str) -> Iterator[Engine]:
+def gate(app: Flask, postgres_url: str) -> Iterator[Pool]:
     """The gateway's engine, as a worker has it."""
-    engine = billing.gateway_engine(postgres_url, 8)
-    yield engine
-    engine.dispose()
+    made = Pool(postgres_url, 8)
+    yield made
+    made.close()

@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import select, text
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models import billing
 from models.accounts import User
 from models.billing import Account, Admission, Claim, CreditLedger, Settled, Settlement
+from models.pool import Pool
 from tests import factories
 
 NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
@@ -76,7 +76,7 @@ def call(credits: int | float = 1, **facts: Any) -> Settlement:
     return Settlement(**(defaults | facts))
 
 
-def admit(gate: Engine, who: Payer, hold: int | None = 10, **options: Any) -> Admission:
+def admit(gate: Pool, who: Payer, hold: int | None = 10, **options: Any) -> Admission:
     """Ask for admission with a fresh request id."""
     options.setdefault("now", NOW)
     return billing.admit(gate, claim(who, hold, options), **options)
@@ -91,7 +91,7 @@ def claim(who: Payer, hold: int | None = 10, options: dict[str, Any] | None = No
     return Claim(token_hash=who.key, hold=hold, **facts)
 
 
-def spend(gate: Engine, who: Payer, credits: int | float, now: datetime = NOW, **facts: Any) -> Settled:
+def spend(gate: Pool, who: Payer, credits: int | float, now: datetime = NOW, **facts: Any) -> Settled:
     """A whole call: admitted with a hold of nothing and settled."""
     admission = admit(gate, who, hold=0, now=now)
     assert admission.outcome == "admitted", admission

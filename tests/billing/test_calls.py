@@ -16,11 +16,13 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models import billing, statements
+from models import billing
+from models import pool as pools
 from models.accounts import Session as Key
 from models.accounts import User
 from models.billing import Account, Claim, CreditAccount, CreditHold, Failure, Settled
 from models.gateway import GatewayCall
+from models.pool import Pool
 from models.usage import Message, UsageRollup
 from tests import factories
 from tests.billing.stage import (
@@ -61,7 +63,7 @@ def holds(session: Session) -> list[tuple[str, int]]:
 # -- admission ----------------------------------------------------------------------------------------------------
 
 
-def test_unknown_and_expired_keys_are_told_apart_from_nothing(session: Session, gate: Engine) -> None:
+def test_unknown_and_expired_keys_are_told_apart_from_nothing(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     assert admit(gate, replace(alice, key="0" * 64)).outcome == "unknown_key"
@@ -70,7 +72,7 @@ def test_unknown_and_expired_keys_are_told_apart_from_nothing(session: Session, 
     assert holds(session) == []
 
 
-def test_checks_come_in_the_order_of_the_contract(session: Session, gate: Engine) -> None:
+def test_checks_come_in_the_order_of_the_contract(session: Session, gate: Pool) -> None:
     alice = payer(session)
     user = session.get_one(User, alice.id)
     mallory = factories.user(session, "mallory")
@@ -97,7 +99,7 @@ def test_checks_come_in_the_order_of_the_contract(session: Session, gate: Engine
     assert admit(gate, alice, run_id=running.id, require_run=True).outcome == "insufficient"
 
 
-def test_a_check_takes_nothing(session: Session, gate: Engine) -> None:
+def test_a_check_takes_nothing(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     checked = admit(gate, alice, hold=None)
@@ -105,7 +107,7 @@ def test_a_check_takes_nothing(session: Session, gate: Engine) -> None:
     assert holds(session) == []
 
 
-def test_a_hold_is_covered_or_alone(session: Session, gate: Engine) -> None:
+def test_a_hold_is_covered_or_alone(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     first = admit(gate, alice, hold=70)
@@ -118,7 +120,7 @@ def test_a_hold_is_covered_or_alone(session: Session, gate: Engine) -> None:
     assert billing.balance(session, alice.account, now=NOW).held == 100
 
 
-def test_a_lone_call_may_hold_more_than_there_is(session: Session, gate: Engine) -> None:
+def test_a_lone_call_may_hold_more_than_there_is(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 1)
     first = admit(gate, alice, hold=500)
@@ -129,7 +131,7 @@ def test_a_lone_call_may_hold_more_than_there_is(session: Session, gate: Engine)
     assert admit(gate, alice, hold=0).outcome == "out_of_credits"
 
 
-def test_admission_is_idempotent_by_request(session: Session, gate: Engine) -> None:
+def test_admission_is_idempotent_by_request(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     first = admit(gate, alice, hold=80, request_id="req-1")
@@ -138,7 +140,7 @@ def test_admission_is_idempotent_by_request(session: Session, gate: Engine) -> N
     assert holds(session) == [("live", 80)]
 
 
-def test_an_expired_hold_blocks_nobody_before_the_sweep_comes(session: Session, gate: Engine) -> None:
+def test_an_expired_hold_blocks_nobody_before_the_sweep_comes(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     admit(gate, alice, hold=100, ttl_seconds=60)
@@ -146,7 +148,7 @@ def test_an_expired_hold_blocks_nobody_before_the_sweep_comes(session: Session, 
     assert admit(gate, alice, hold=100, now=NOW + MINUTE).outcome == "admitted"
 
 
-def test_using_a_key_is_noted_every_five_minutes_at_most(session: Session, gate: Engine) -> None:
+def test_using_a_key_is_noted_every_five_minutes_at_most(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     seen = []
@@ -158,7 +160,7 @@ def test_using_a_key_is_noted_every_five_minutes_at_most(session: Session, gate:
     assert seen == [NOW, NOW, NOW + 6 * MINUTE]
 
 
-def test_a_due_quota_cycle_runs_before_the_check(session: Session, gate: Engine) -> None:
+def test_a_due_quota_cycle_runs_before_the_check(session: Session, gate: Pool) -> None:
     alice = payer(session, next_quota_reset=NOW - HOUR)
     admitted = admit(gate, alice, hold=10, free_credits=500)
     assert (admitted.outcome, admitted.balance) == ("admitted", 500)
@@ -169,7 +171,7 @@ def test_a_due_quota_cycle_runs_before_the_check(session: Session, gate: Engine)
 # -- settlement ---------------------------------------------------------------------------------------------------
 
 
-def test_a_settled_call_writes_every_row(session: Session, gate: Engine) -> None:
+def test_a_settled_call_writes_every_row(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     run = factories.run(session, session.get_one(User, alice.id))
@@ -234,7 +236,7 @@ def test_a_settled_call_writes_every_row(session: Session, gate: Engine) -> None
     assert_proved(session)
 
 
-def test_rollups_add_up(session: Session, gate: Engine) -> None:
+def test_rollups_add_up(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     for minutes, latency in ((0, 10), (1, 49), (2, 50), (40, 10**9)):
@@ -249,7 +251,7 @@ def test_rollups_add_up(session: Session, gate: Engine) -> None:
     assert_proved(session)
 
 
-def test_settling_twice_charges_once(session: Session, gate: Engine) -> None:
+def test_settling_twice_charges_once(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     admission = admit(gate, alice)
@@ -262,7 +264,7 @@ def test_settling_twice_charges_once(session: Session, gate: Engine) -> None:
 
 
 def test_calls_below_half_a_credit_add_up_and_the_one_that_fills_a_credit_pays(
-    session: Session, gate: Engine
+    session: Session, gate: Pool
 ) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
@@ -278,7 +280,7 @@ def test_calls_below_half_a_credit_add_up_and_the_one_that_fills_a_credit_pays(
     assert_proved(session)
 
 
-def test_the_callers_own_key_is_not_charged(session: Session, gate: Engine) -> None:
+def test_the_callers_own_key_is_not_charged(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     settled = spend(gate, alice, 40, byok=True)
@@ -291,7 +293,7 @@ def test_the_callers_own_key_is_not_charged(session: Session, gate: Engine) -> N
     assert_proved(session)
 
 
-def test_a_message_id_used_twice_is_kept_apart(session: Session, gate: Engine) -> None:
+def test_a_message_id_used_twice_is_kept_apart(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     assert spend(gate, alice, 5, message_id="gen-1").message_id == "gen-1"
@@ -301,7 +303,7 @@ def test_a_message_id_used_twice_is_kept_apart(session: Session, gate: Engine) -
     assert_proved(session)
 
 
-def test_the_test_user_leaves_no_message(session: Session, gate: Engine) -> None:
+def test_the_test_user_leaves_no_message(session: Session, gate: Pool) -> None:
     tester = payer(session, "tester", id="test-user-id")
     give(session, tester.account, 100)
     settled = spend(gate, tester, 5)
@@ -312,7 +314,7 @@ def test_the_test_user_leaves_no_message(session: Session, gate: Engine) -> None
     assert_proved(session)
 
 
-def test_no_content_can_stop_a_settlement(session: Session, gate: Engine) -> None:
+def test_no_content_can_stop_a_settlement(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 10**12)
     deep: Any = "bottom"
@@ -358,7 +360,7 @@ def test_no_content_can_stop_a_settlement(session: Session, gate: Engine) -> Non
     assert_proved(session)
 
 
-def test_use_beyond_the_balance_is_debt(session: Session, gate: Engine) -> None:
+def test_use_beyond_the_balance_is_debt(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 10, "free", expires_at=NOW + HOUR)
     settled = spend(gate, alice, 25)
@@ -366,7 +368,7 @@ def test_use_beyond_the_balance_is_debt(session: Session, gate: Engine) -> None:
     assert_proved(session)
 
 
-def test_settling_works_when_the_grants_expired_meanwhile(session: Session, gate: Engine) -> None:
+def test_settling_works_when_the_grants_expired_meanwhile(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 10, "free", operation_id="gone", expires_at=NOW + HOUR)
     admission = admit(gate, alice)
@@ -376,7 +378,7 @@ def test_settling_works_when_the_grants_expired_meanwhile(session: Session, gate
     assert_proved(session)
 
 
-def test_settling_for_somebody_deleted_meanwhile_writes_nothing(session: Session, gate: Engine) -> None:
+def test_settling_for_somebody_deleted_meanwhile_writes_nothing(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 10)
     admission = admit(gate, alice)
@@ -389,9 +391,7 @@ def test_settling_for_somebody_deleted_meanwhile_writes_nothing(session: Session
     assert_proved(session)
 
 
-def test_settling_for_an_organisation_deleted_meanwhile_writes_nothing(
-    session: Session, gate: Engine
-) -> None:
+def test_settling_for_an_organisation_deleted_meanwhile_writes_nothing(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 10)
     gone = replace(admit(gate, alice), org_id="gone", account_id="gone")
@@ -399,7 +399,7 @@ def test_settling_for_an_organisation_deleted_meanwhile_writes_nothing(
     assert balances(session, alice.account) == [10]
 
 
-def test_an_organisations_call_is_paid_by_it(session: Session, gate: Engine) -> None:
+def test_an_organisations_call_is_paid_by_it(session: Session, gate: Pool) -> None:
     alice = payer(session)
     org = factories.org(session, session.get_one(User, alice.id))
     give(session, Account(org_id=org.id), 100, "organization")
@@ -414,7 +414,7 @@ def test_an_organisations_call_is_paid_by_it(session: Session, gate: Engine) -> 
     assert_proved(session)
 
 
-def test_many_are_admitted_in_one_commit_each_on_its_own_merits(session: Session, gate: Engine) -> None:
+def test_many_are_admitted_in_one_commit_each_on_its_own_merits(session: Session, gate: Pool) -> None:
     alice, bob = payer(session, "alice"), payer(session, "bob")
     give(session, alice.account, 100)
     nobody = replace(bob, key="0" * 64)
@@ -445,7 +445,7 @@ def test_many_are_admitted_in_one_commit_each_on_its_own_merits(session: Session
 
 
 def test_groups_that_name_the_same_accounts_in_other_orders_do_not_wait_in_a_circle(
-    session: Session, gate: Engine
+    session: Session, gate: Pool
 ) -> None:
     people = [payer(session, f"person{number}") for number in range(6)]
     for person in people:
@@ -469,7 +469,7 @@ def test_groups_that_name_the_same_accounts_in_other_orders_do_not_wait_in_a_cir
     assert len(holds(session)) == 480
 
 
-def test_many_settle_in_one_commit(session: Session, gate: Engine) -> None:
+def test_many_settle_in_one_commit(session: Session, gate: Pool) -> None:
     people = [payer(session, name) for name in ("alice", "bob", "mallory")]
     for person in people:
         give(session, person.account, 100)
@@ -486,7 +486,7 @@ def test_many_settle_in_one_commit(session: Session, gate: Engine) -> None:
 # -- failure, extension, sweep ------------------------------------------------------------------------------------
 
 
-def test_a_failed_call_costs_nothing_and_is_told(session: Session, gate: Engine) -> None:
+def test_a_failed_call_costs_nothing_and_is_told(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     admission = admit(gate, alice)
@@ -505,7 +505,7 @@ def test_a_failed_call_costs_nothing_and_is_told(session: Session, gate: Engine)
 
 
 def test_a_settled_call_stays_settled_and_a_failed_one_may_settle_after_all(
-    session: Session, gate: Engine
+    session: Session, gate: Pool
 ) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
@@ -519,7 +519,7 @@ def test_a_settled_call_stays_settled_and_a_failed_one_may_settle_after_all(
     assert_proved(session)
 
 
-def test_a_dead_workers_holds_are_swept_and_stay_visible(session: Session, gate: Engine) -> None:
+def test_a_dead_workers_holds_are_swept_and_stay_visible(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     dead = admit(gate, alice, hold=60, worker="w1", model="north/large", ttl_seconds=60)
@@ -539,7 +539,7 @@ def test_a_dead_workers_holds_are_swept_and_stay_visible(session: Session, gate:
     assert_proved(session, NOW + MINUTE)
 
 
-def test_settling_after_the_sweep_charges_and_clears_the_list(session: Session, gate: Engine) -> None:
+def test_settling_after_the_sweep_charges_and_clears_the_list(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     slow = admit(gate, alice, ttl_seconds=60)
@@ -551,7 +551,7 @@ def test_settling_after_the_sweep_charges_and_clears_the_list(session: Session, 
     assert_proved(session, NOW + HOUR)
 
 
-def test_a_long_stream_keeps_its_hold_and_revives_a_swept_one(session: Session, gate: Engine) -> None:
+def test_a_long_stream_keeps_its_hold_and_revives_a_swept_one(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     first, second = admit(gate, alice, hold=10), admit(gate, alice, hold=20)
@@ -566,7 +566,7 @@ def test_a_long_stream_keeps_its_hold_and_revives_a_swept_one(session: Session, 
     assert billing.extend_holds(gate, []) == 0
 
 
-def test_dismissing_a_lost_call(session: Session, gate: Engine) -> None:
+def test_dismissing_a_lost_call(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     lost, live = admit(gate, alice, ttl_seconds=1), admit(gate, alice, ttl_seconds=600)
@@ -580,7 +580,7 @@ def test_dismissing_a_lost_call(session: Session, gate: Engine) -> None:
 
 
 def test_a_lost_connection_is_replaced_and_nothing_happens_twice(
-    session: Session, gate: Engine, engine: Engine
+    session: Session, gate: Pool, engine: Engine
 ) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
@@ -618,7 +618,7 @@ def until_settling_waits(engine: Engine, then: str = "1") -> None:
 
 
 def test_a_settlement_cut_off_while_it_waits_is_done_once(
-    session: Session, gate: Engine, engine: Engine
+    session: Session, gate: Pool, engine: Engine
 ) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
@@ -634,7 +634,7 @@ def test_a_settlement_cut_off_while_it_waits_is_done_once(
 
 
 def test_a_deadlock_with_somebody_elses_transaction_is_tried_again(
-    session: Session, gate: Engine, engine: Engine
+    session: Session, gate: Pool, engine: Engine
 ) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
@@ -660,28 +660,28 @@ def test_a_worker_killed_amid_a_statement_poisons_no_connection(
 
     alice = payer(session)
     give(session, alice.account, 100)
-    small = billing.gateway_engine(postgres_url, 1)
+    small = Pool(postgres_url, 1)
     admission = admit(small, alice)
 
     def dying(socket: int, writing: bool) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(statements, "_block", dying)
+        patch.setattr(pools, "_block", dying)
         with pytest.raises(Killed):
             billing.settle(small, admission, call(5), now=NOW)
     assert billing.settle(small, admission, call(5), now=NOW, patience_seconds=5).credits == 5
-    small.dispose()
+    small.close()
 
 
 def test_an_unreachable_ledger_says_so(session: Session) -> None:
-    nowhere = billing.gateway_engine("postgresql+psycopg://x@/x?host=/nonexistent", 1)
+    nowhere = Pool("postgresql+psycopg://x@/x?host=/nonexistent", 1)
     with pytest.raises(billing.LedgerUnavailable) as refused:
         billing.admit(nowhere, Claim(token_hash="0", request_id="r", hold=1), patience_seconds=0.05)
     assert refused.value.status == 503
 
 
-def test_only_admitted_calls_are_settled(gate: Engine, session: Session) -> None:
+def test_only_admitted_calls_are_settled(gate: Pool, session: Session) -> None:
     refused = admit(gate, replace(payer(session), key="0"))
     with pytest.raises(ValueError, match="admitted"):
         billing.settle(gate, refused, call(1))
@@ -703,7 +703,7 @@ def together(count: int, work: Callable[[int], Any]) -> list[Any]:
 
 
 def test_fifty_threads_on_one_balance_overspend_by_no_more_than_one_calls_excess(
-    session: Session, gate: Engine
+    session: Session, gate: Pool
 ) -> None:
     alice = payer(session)
     give(session, alice.account, 60, "free", expires_at=NOW + HOUR)
@@ -726,7 +726,7 @@ def test_fifty_threads_on_one_balance_overspend_by_no_more_than_one_calls_excess
     assert_proved(session)
 
 
-def test_fifty_threads_whose_holds_suffice_never_go_below_zero(session: Session, gate: Engine) -> None:
+def test_fifty_threads_whose_holds_suffice_never_go_below_zero(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 95, "purchase")
 
@@ -744,7 +744,7 @@ def test_fifty_threads_whose_holds_suffice_never_go_below_zero(session: Session,
     assert_proved(session)
 
 
-def test_settling_twice_at_once_charges_once(session: Session, gate: Engine) -> None:
+def test_settling_twice_at_once_charges_once(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     admission = admit(gate, alice)
@@ -754,7 +754,7 @@ def test_settling_twice_at_once_charges_once(session: Session, gate: Engine) -> 
     assert_proved(session)
 
 
-def test_settling_and_failing_at_once_ends_settled_or_charged_nothing(session: Session, gate: Engine) -> None:
+def test_settling_and_failing_at_once_ends_settled_or_charged_nothing(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 1000)
     for _ in range(10):
@@ -787,7 +787,7 @@ def test_the_same_grant_at_once_is_granted_once(session: Session, engine: Engine
 
 
 def test_the_quota_cycle_from_many_workers_at_once_runs_once(
-    session: Session, gate: Engine, engine: Engine
+    session: Session, gate: Pool, engine: Engine
 ) -> None:
     alice = payer(session, next_quota_reset=NOW - HOUR)
 
@@ -805,7 +805,7 @@ def test_the_quota_cycle_from_many_workers_at_once_runs_once(
 
 
 def test_a_mixed_race_over_accounts_ends_without_deadlock_and_with_clean_books(
-    session: Session, gate: Engine, engine: Engine
+    session: Session, gate: Pool, engine: Engine
 ) -> None:
     people = [payer(session, f"user{n}", next_quota_reset=NOW + 2 * MINUTE) for n in range(6)]
     for person in people:
@@ -855,7 +855,7 @@ def test_a_mixed_race_over_accounts_ends_without_deadlock_and_with_clean_books(
     assert_proved(session, NOW + HOUR)
 
 
-def test_the_margin_is_part_of_the_price(session: Session, gate: Engine) -> None:
+def test_the_margin_is_part_of_the_price(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 1000)
     admission = admit(gate, alice)

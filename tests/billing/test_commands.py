@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import select, text
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models import billing
 from models.admin import AuditLog
 from models.billing import CreditLedger
+from models.pool import Pool
 from tests.billing.stage import call, payer
 
 FUTURE = datetime.now(UTC) + timedelta(days=10)
@@ -86,7 +86,7 @@ def test_balance_and_revoke(run: Any, session: Session) -> None:
     assert "0" in run("balance", "alice@example.org")[1]
 
 
-def test_prove_is_clean_and_names_what_was_tampered_with(run: Any, session: Session, gate: Engine) -> None:
+def test_prove_is_clean_and_names_what_was_tampered_with(run: Any, session: Session, gate: Pool) -> None:
     alice = payer(session, next_quota_reset=FUTURE)
     run("grant", "alice@example.org", "100")
     admission = billing.admit(gate, billing.Claim(token_hash=alice.key, request_id="req-1", hold=5))
@@ -112,7 +112,7 @@ def test_prove_is_clean_and_names_what_was_tampered_with(run: Any, session: Sess
             assert words in output
 
 
-def test_sweeping_and_the_list_of_lost_calls(run: Any, session: Session, gate: Engine) -> None:
+def test_sweeping_and_the_list_of_lost_calls(run: Any, session: Session, gate: Pool) -> None:
     alice = payer(session, next_quota_reset=FUTURE)
     assert run("lost") == (0, "No call was lost.\n")
     run("grant", "alice@example.org", "100")

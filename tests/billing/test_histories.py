@@ -18,12 +18,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy import select
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models import billing
 from models.billing import PRIORITIES, Account, Admission, CreditAccount, CreditLedger, Failure
 from models.errors import Conflict
+from models.pool import Pool
 from tests import factories
 from tests.billing.stage import NOW, assert_proved, call, payer
 
@@ -121,7 +121,7 @@ class History(RuleBasedStateMachine):
     admissions: Bundle[Admission] = Bundle("admissions")
     settled: Bundle[Admission] = Bundle("settled")
 
-    def __init__(self, session: Session, gate: Engine) -> None:
+    def __init__(self, session: Session, gate: Pool) -> None:
         super().__init__()
         self.session = session
         self.gate = gate
@@ -262,7 +262,7 @@ class History(RuleBasedStateMachine):
         self.session.commit()
 
 
-def test_any_history_ends_as_the_rules_say(session: Session, gate: Engine) -> None:
+def test_any_history_ends_as_the_rules_say(session: Session, gate: Pool) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: History(session, gate),
         settings=settings(

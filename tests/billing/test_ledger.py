@@ -13,6 +13,7 @@ from models import billing
 from models.accounts import User
 from models.billing import Account, CreditLedger
 from models.errors import Conflict, Invalid, NotFound
+from models.pool import Pool
 from tests import factories
 from tests.billing.stage import HOUR, NOW, admit, assert_proved, balances, entries, give, payer, spend
 
@@ -177,7 +178,7 @@ def test_expired_credits_are_not_spent_and_their_end_is_told(session: Session) -
     assert_proved(session)
 
 
-def test_expired_credits_do_not_count(session: Session, gate: Engine) -> None:
+def test_expired_credits_do_not_count(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 50, "free", expires_at=NOW + HOUR)
     assert admit(gate, alice, now=NOW + HOUR).outcome == "out_of_credits"
@@ -267,7 +268,7 @@ def test_unknown_accounts_are_not_found(session: Session, account: Account, type
         billing.grant(session, account, 5, type, operation_id="x", now=NOW)
 
 
-def test_an_organisations_credits_are_not_the_buyers(session: Session, gate: Engine) -> None:
+def test_an_organisations_credits_are_not_the_buyers(session: Session, gate: Pool) -> None:
     alice = payer(session, "alice")
     org = factories.org(session, session.get_one(User, alice.id))
     give(session, Account(org_id=org.id), 1000, "organization", operation_id="org-1")
@@ -331,7 +332,7 @@ def test_balance_of_nothing_is_zeros(session: Session) -> None:
     assert found.usage_this_cycle == 0
 
 
-def test_usage_of_the_cycle_is_exact_at_its_edge(session: Session, gate: Engine) -> None:
+def test_usage_of_the_cycle_is_exact_at_its_edge(session: Session, gate: Pool) -> None:
     alice = payer(session, next_quota_reset=NOW + timedelta(days=10))
     start = billing.balance(session, alice.account, now=NOW).cycle_start
     give(session, alice.account, 10_000, now=start - HOUR)

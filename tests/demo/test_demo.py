@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from flask import Flask
-from sqlalchemy import Engine, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models import billing, demo, store
@@ -13,6 +13,7 @@ from models.demo import people
 from models.demo.agents import houses
 from models.gateway import GatewayCall
 from models.orgs import Org
+from models.pool import Pool
 from models.runs import AgentRun
 from models.settings import Settings
 from models.store import Agent, AgentConfig, AgentVersion, Publisher, proof, publishers, spawning
@@ -25,11 +26,11 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
 def seeded(session: Session, postgres_url: str, settings: Settings) -> int:
-    engine: Engine = billing.gateway_engine(postgres_url, 1)
+    made = Pool(postgres_url, 1)
     try:
-        return demo.seed(session, engine, settings, commit=session.commit, now=NOW)
+        return demo.seed(session, made, settings, commit=session.commit, now=NOW)
     finally:
-        engine.dispose()
+        made.close()
 
 
 def count(session: Session, table: type) -> int:

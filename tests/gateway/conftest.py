@@ -73,7 +73,7 @@ def gateway_app(app: Flask, postgres_url: str, gateway_settings: Settings) -> It
     yield made
     with made.app_context():
         db.engine.dispose()
-    made.extensions["gateway"].engine.dispose()
+    made.extensions["gateway"].pool.close()
 
 
 @pytest.fixture

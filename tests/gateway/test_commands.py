@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client import values
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
 
 from models.gateway import metrics
 from tests.factories import Person
@@ -50,21 +50,20 @@ def test_refused_names_are_listed(gateway_app: Flask, web: FlaskClient, rich: Pe
 
 def test_readyz_asks_the_database(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/readyz").json == {"status": "ready", "database": "ok"}
-    engine = client.application.extensions["gateway"].engine
+    pool = client.application.extensions["gateway"].pool
 
     def away(*_: Any, **__: Any) -> None:
-        raise OperationalError("x", {}, Exception())
+        raise psycopg.OperationalError
 
-    monkeypatch.setattr(type(engine), "connect", away)
+    monkeypatch.setattr(pool, "ask", away)
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json) == (503, {"status": "unavailable", "database": "unreachable"})
 
 
 def test_readyz_survives_a_connection_that_died(client: FlaskClient, engine: Engine) -> None:
     assert client.get("/readyz").status_code == 200
-    own = client.application.extensions["gateway"].engine
-    with own.connect() as connection:
-        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    own = client.application.extensions["gateway"].pool
+    ((pid,),) = own.ask("SELECT pg_backend_pid()")
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
     assert client.get("/readyz").json == {"status": "ready", "database": "ok"}
@@ -93,9 +92,9 @@ def test_each_figure_is_told_once_however_many_workers(
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]
-    engine = app.extensions["gateway"].engine
-    metrics.exposition(engine)
-    lines = metrics.exposition(engine).decode().splitlines()
+    pool = app.extensions["gateway"].pool
+    metrics.exposition(pool)
+    lines = metrics.exposition(pool).decode().splitlines()
     assert [line for line in lines if line.startswith("# HELP stoa_holds ")] == [
         "# HELP stoa_holds Holds by state"
     ]

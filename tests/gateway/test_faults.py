@@ -368,12 +368,12 @@ def test_long_streams_keep_their_hold(
 ) -> None:
     monkeypatch.setattr("models.gateway.ticket.KEEP_SECONDS", 0.1)
     gateway: Any = web.application.extensions["gateway"]
-    monkeypatch.setattr(gateway, "keeper", type(gateway.keeper)(gateway.engine))
+    monkeypatch.setattr(gateway, "keeper", type(gateway.keeper)(gateway.pool))
     seen: list[Any] = []
     extend = __import__("models.billing.holds", fromlist=["x"]).extend_holds
 
-    def spy(engine: Any, ids: list[str], **kw: Any) -> int:
-        seen.append(extend(engine, ids, **kw))
+    def spy(pool: Any, ids: list[str], **kw: Any) -> int:
+        seen.append(extend(pool, ids, **kw))
         return int(seen[-1])
 
     monkeypatch.setattr("models.gateway.ticket.holds.extend_holds", spy)

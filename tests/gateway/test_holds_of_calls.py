@@ -39,8 +39,7 @@ def test_the_worst_case_is_held_while_the_provider_talks_and_no_connection_is(
     # 100,000 tokens at 10.5 dollars a million and 5.5 % on top, and a little for the input
     assert hold.amount == 111
     assert hold.door == "openai"
-    pool: Any = web.application.extensions["gateway"].engine.pool
-    assert pool.checkedout() == 0
+    assert not web.application.extensions["gateway"].pool.in_use
     gate.set()
     assert answer.data
     assert facts.call().credits == 0

@@ -41,7 +41,7 @@ MODEL_HALLWAY = {
     "demo",
     "files",
     "shapes",
-    "statements",
+    "pool",
 }
 VIEW_HALLWAY = {
     "api",

@@ -35,7 +35,7 @@ def brisk(app: Flask, settings: Settings, postgres_url: str) -> Iterator[Flask]:
     yield made
     with made.app_context():
         db.engine.dispose()
-    made.extensions["gateway"].engine.dispose()
+    made.extensions["gateway"].pool.close()
 
 
 def test_a_run_that_spawns_another_shows_every_call_billed_to_the_credit(

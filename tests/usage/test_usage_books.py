@@ -25,13 +25,13 @@ from models.billing import (
     admit,
     charge,
     fail,
-    gateway_engine,
     grant,
     prove,
     revoke,
     settle,
     sweep,
 )
+from models.pool import Pool
 from models.usage import Message
 from tests.factories import Person
 
@@ -39,10 +39,10 @@ MARGIN = Decimal("0.055")
 
 
 @pytest.fixture
-def gateway(postgres_url: str) -> Iterator[Engine]:
-    engine = gateway_engine(postgres_url, pool_size=2)
-    yield engine
-    engine.dispose()
+def gateway(postgres_url: str) -> Iterator[Pool]:
+    made = Pool(postgres_url, 2)
+    yield made
+    made.close()
 
 
 def play(

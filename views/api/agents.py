@@ -134,7 +134,7 @@ def _own(body: bytes) -> Response:
 def _kept(visit: Visit, kept: Kept[Document], write: Callable[[Database], str]) -> werkzeug.Response:
     try:
         with visit.app.app_context():
-            found = kept.get(freshness.stamp(gateway(visit.app).engine), lambda: _document(write(db.session)))
+            found = kept.get(freshness.stamp(gateway(visit.app).pool), lambda: _document(write(db.session)))
     except Exception:
         log.exception("request %s: GET %s failed", visit.id, visit.request.path)
         return json_answer({"error": "Internal server error"}, 500)

@@ -3,8 +3,9 @@
 import click
 from flask import Flask, current_app
 
-from models import billing, demo
+from models import demo
 from models.db import db
+from models.pool import Pool
 from views.cli import Commands
 from views.guards import settings
 
@@ -19,11 +20,11 @@ def init_app(app: Flask) -> None:
 @commands.command("seed")
 def seed() -> None:
     """Make the demo user, a store of agents, and a month of runs that end today."""
-    engine = billing.gateway_engine(current_app.config["SQLALCHEMY_DATABASE_URI"], 1)
+    pool = Pool(current_app.config["SQLALCHEMY_DATABASE_URI"], 1)
     try:
-        calls = demo.seed(db.session(), engine, settings(), commit=db.session.commit)
+        calls = demo.seed(db.session(), pool, settings(), commit=db.session.commit)
     finally:
-        engine.dispose()
+        pool.close()
     click.echo(f"{calls} demo calls were settled." if calls else "The demo is there already.")
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from models import billing, demo, postgres
 from models.accounts import links
 from models.db import db, now, server_setting
+from models.pool import Pool
 from models.settings import ROOT, Settings
 from views import logs
 from views.cli.supervisor import Child, Record, Supervisor, die_with_make
@@ -181,11 +182,11 @@ def _seed_demo_once(settings: Settings) -> None:
             "Seeding the demo: made-up people, their agents and a month of runs (flask demo remove deletes it)"
         )
         mark.write_text("begun")
-        engine = billing.gateway_engine(_url(), 1)
+        pool = Pool(_url(), 1)
         try:
-            demo.seed(session, engine, settings, commit=session.commit)
+            demo.seed(session, pool, settings, commit=session.commit)
         finally:
-            engine.dispose()
+            pool.close()
     mark.write_text("done")
 
 

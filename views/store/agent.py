@@ -72,7 +72,7 @@ def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
         return render("store/_use.html", partial="store/_use.html", use=Use.of(sheet, client))
     key = (publisher_id, agent_id, version, client)
     kept = _pages.get(key) or Kept[Drawn](KEPT_SECONDS)
-    drawn = kept.get(freshness.stamp(gateway(current_app).engine), lambda: _draw(*key))
+    drawn = kept.get(freshness.stamp(gateway(current_app).pool), lambda: _draw(*key))
     _pages[key] = kept
     user = cookie_user()
     if user or get_flashed_messages_waiting():

@@ -145,7 +145,7 @@ def shelf() -> ResponseReturnValue:
     What everybody sees is drawn once and sent again while nothing changed, for a minute at most.
     """
     asked = Asked.of(request.args)
-    state = freshness.stamp(gateway(current_app).engine)
+    state = freshness.stamp(gateway(current_app).pool)
     if wants_fragment():
         return _fragment(asked, state)
     user = cookie_user()

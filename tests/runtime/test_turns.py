@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from models.billing.turns import NoTurn, Turns
+from models.pool import NoTurn, Turns
 
 
 def waiting(turns: Turns) -> int:
