@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from math import ceil, floor, log10
 from typing import Literal
 
@@ -23,8 +24,8 @@ TOP = 10
 FOOT = 24
 
 FORMATS: dict[Unit, Callable[[Number | None], str]] = {
-    "credits": lambda value: format.credits(None if value is None else Decimal(value)),
-    "calls": lambda value: format.credits(None if value is None else Decimal(value)),
+    "credits": lambda value: format.credits(Decimal(value) if isinstance(value, float) else value),
+    "calls": lambda value: format.credits(Decimal(value) if isinstance(value, float) else value),
     "tokens": lambda value: format.tokens(None if value is None else int(value)),
     "ms": lambda value: format.duration_ms(None if value is None else float(value)),
     "usd": lambda value: format.usd(None if value is None else Decimal(value)),
@@ -156,21 +157,25 @@ def stacked_chart(
     """
     grain = grain or _grain(buckets)
     shown = _ranked(series, len(buckets), palette)
-    sums = [sum((values[i] for _, _, values in shown), Decimal(0)) for i in range(len(buckets))]
+    sums = [sum(column) for column in zip(*(values for _, _, values in shown), strict=True)] or [0] * len(
+        buckets
+    )
     base = height - FOOT
-    top, steps = _scale(max(sums, default=Decimal(0)), whole=unit != "usd")
+    top, steps = _scale(Decimal(max(sums, default=0)), whole=unit != "usd")
     write = FORMATS[unit]
     fill = _fill(len(buckets))
+    year = now.astimezone(UTC).year
     columns = []
     for i, bucket in enumerate(buckets):
         x, width = _track(i, len(buckets), fill)
-        name, long_name = _names(bucket, grain, now)
+        current = _holds(bucket, grain, now)
+        name, long_name = _names(bucket, grain, current, year)
         values = [series_values[i] for _, _, series_values in shown]
         columns.append(
             Column(
                 x=x,
                 width=width,
-                now=_holds(bucket, grain, now),
+                now=current,
                 name=name,
                 long_name=long_name,
                 segments=_stack(
@@ -189,8 +194,8 @@ def stacked_chart(
         columns=columns,
         ticks=_ticks(top, steps, base, unit),
         labels=_labels(columns, grain),
-        legend=[Key(colour, name, write(sum(values, Decimal(0)))) for colour, name, values in shown],
-        total=write(sum(sums, Decimal(0))),
+        legend=[Key(colour, name, write(sum(values))) for colour, name, values in shown],
+        total=write(sum(sums)),
         empty=not any(sums),
         fill=fill,
     )
@@ -216,15 +221,17 @@ def line_chart(
     measured = [Decimal(value) for one in series for value in one.values if value is not None]
     top, steps = _scale(max(measured, default=Decimal(0)), whole=unit not in ("usd",))
     write = FORMATS[unit]
+    year = now.astimezone(UTC).year
     columns = []
     for i, bucket in enumerate(buckets):
         x, width = _track(i, len(buckets), _fill(len(buckets)))
-        name, long_name = _names(bucket, grain, now)
+        current = _holds(bucket, grain, now)
+        name, long_name = _names(bucket, grain, current, year)
         columns.append(
             Column(
                 x=x,
                 width=width,
-                now=_holds(bucket, grain, now),
+                now=current,
                 name=name,
                 long_name=long_name,
                 segments=[],
@@ -259,13 +266,14 @@ def palette(names: Sequence[str]) -> dict[str, int]:
 
 def _ranked(
     series: Sequence[Series], count: int, colours: Mapping[str, int] | None
-) -> list[tuple[int, str, list[Decimal]]]:
+) -> list[tuple[int, str, list[int | Decimal]]]:
     """(colour, name, values) in stack order; what finds no colour of its own is summed up as Other."""
     clean = []
     for one in series:
         if len(one.values) != count:
             raise ValueError(f"series {one.name!r} has {len(one.values)} values for {count} buckets")
-        values = [max(Decimal(value or 0), Decimal(0)) for value in one.values]
+        # whole numbers stay what they are: their arithmetic is much faster
+        values = [max(Decimal(value) if isinstance(value, float) else value or 0, 0) for value in one.values]
         if any(values):
             clean.append((one.name, values))
     clean.sort(key=lambda item: (-sum(item[1]), item[0]))
@@ -278,11 +286,11 @@ def _ranked(
     shown = sorted((given[name], name, values) for name, values in clean if name in given)
     rest = [values for name, values in clean if name not in given]
     if rest:
-        shown.append((OTHER, "Other", [sum(column, Decimal(0)) for column in zip(*rest, strict=True)]))
+        shown.append((OTHER, "Other", [sum(column) for column in zip(*rest, strict=True)]))
     return shown
 
 
-def _stack(parts: Sequence[tuple[int, Decimal]], top: Decimal, base: int) -> list[Segment]:
+def _stack(parts: Sequence[tuple[int, int | Decimal]], top: Decimal, base: int) -> list[Segment]:
     segments = []
     y = float(base)
     for colour, value in parts:
@@ -373,21 +381,31 @@ def _grain(buckets: Sequence[datetime]) -> Grain:
     return "day" if distance < timedelta(days=7) else "week"
 
 
+_SIZES: dict[Grain, timedelta] = {
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(days=7),
+}
+
+
 def _holds(bucket: datetime, grain: Grain, now: datetime) -> bool:
-    size = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}[grain]
-    return bucket <= now < bucket + size
+    return bucket <= now < bucket + _SIZES[grain]
 
 
-def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[str, str]:
-    """The word under the column and the one in the table and the tooltip, both UTC."""
+@lru_cache(maxsize=1024)
+def _names(bucket: datetime, grain: Grain, holds_now: bool, year: int) -> tuple[str, str]:
+    """The word under the column and the one in the table and the tooltip, both UTC; `year` is the current one.
+
+    Kept, since charts of one day are about the same periods.
+    """
     start = bucket.astimezone(UTC)
     if grain == "hour":
         name = f"{start:%-d %b}" if start.hour == 0 else f"{start:%H:%M}"
-        return ("Now" if _holds(bucket, grain, now) else name), f"{start:%a %-d %b, %H:%M}"
-    long_name = f"{start:%a %-d %b}" if start.year == now.astimezone(UTC).year else f"{start:%-d %b %Y}"
+        return ("Now" if holds_now else name), f"{start:%a %-d %b, %H:%M}"
+    long_name = f"{start:%a %-d %b}" if start.year == year else f"{start:%-d %b %Y}"
     if grain == "week":
         return f"{start:%-d %b}", f"Week of {start:%-d %b %Y}"
-    return ("Today" if _holds(bucket, grain, now) else f"{start:%-d %b}"), long_name
+    return ("Today" if holds_now else f"{start:%-d %b}"), long_name
 
 
 def _labels(columns: Sequence[Column], grain: Grain) -> list[Label]:
