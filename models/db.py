@@ -68,14 +68,6 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def only_reads() -> None:
-    """Let each statement of `db.session` stand alone until it is closed, where it has not begun a transaction: for pages
-    that only read, since beginning and ending one would be two round trips more. Nothing may be written after it."""
-    session = db.session()
-    if not session.in_transaction():
-        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-
-
 def engine_options(pool_size: int) -> dict[str, Any]:
     """Options of an engine whose every connection speaks UTC and gives up on locks and slow statements.
 

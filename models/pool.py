@@ -24,6 +24,9 @@ from sqlalchemy.dialects.postgresql.psycopg import dialect
 
 Parameter = str | int | bool | datetime | None
 
+MOST_NAMED = 100
+"""Statements that a connection keeps prepared: each takes memory of the server's."""
+
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
@@ -94,7 +97,8 @@ class Pool:
     def __init__(self, url: str, size: int) -> None:
         address: dict[str, Any] = dialect().create_connect_args(make_url(url))[1]  # type: ignore[no-untyped-call]
         self._options = address | {
-            "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000",
+            "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000"
+            " -c max_parallel_workers_per_gather=0",
             "connect_timeout": 5,
         }
         self._turns = Turns(size)
@@ -135,13 +139,14 @@ class Pool:
 class _Line:
     """A connection, and the statements it knows."""
 
-    __slots__ = ("_connection", "_names", "_pg", "_reader")
+    __slots__ = ("_connection", "_made", "_names", "_pg", "_reader")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self._pg = connection.pgconn
         self._reader = Transformer(connection)
         self._names: dict[str, bytes] = {}
+        self._made = 0
 
     @property
     def lost(self) -> bool:
@@ -158,7 +163,11 @@ class _Line:
         values = [_sent(value) for value in params]
         name = self._names.get(query)
         if name is None:
-            name = b"stoa_%d" % len(self._names)
+            if len(self._names) == MOST_NAMED:
+                self._pg.send_query(b"DEALLOCATE " + self._names.pop(next(iter(self._names))))
+                self._answer()
+            name = b"stoa_%d" % self._made
+            self._made += 1
             self._pg.send_prepare(name, query.encode())
             self._answer()
             self._names[query] = name

@@ -19,11 +19,13 @@ MOST_OUTLINED = 300
 
 REFERENCE = re.compile(r"([^/@\s]+)/([^/@\s]+)@([^/@\s]+)")
 
-# Those asked for, and what can be reached from them as far as it is not too much: mostly that is the whole tree.
-_REACHED = text(
-    """
+
+def reached(asked: str, depth: str) -> str:
+    """SQL for the rows that `facts_of` reads: agents asked for (a text[]), and what can be reached from them in so many
+    levels as far as it is not too much. Mostly that is the whole tree."""
+    return f"""
     WITH RECURSIVE reached (full_id, depth) AS (
-        SELECT asked, 0 FROM unnest(CAST(:asked AS text[])) AS asked
+        SELECT asked, 0 FROM unnest({asked}) AS asked
         UNION
         SELECT child.ref, reached.depth + 1
         FROM reached
@@ -34,9 +36,9 @@ _REACHED = text(
             CASE jsonb_typeof(config.data -> 'spawnableAgents')
                 WHEN 'array' THEN config.data -> 'spawnableAgents' ELSE '[]' END
         ) WITH ORDINALITY AS child (ref, number)
-        WHERE reached.depth < :depth AND child.number <= 100
+        WHERE reached.depth < {depth} AND child.number <= 100
     ), found AS (
-        SELECT unnest(CAST(:asked AS text[])) AS full_id
+        SELECT unnest({asked}) AS full_id
         UNION SELECT full_id FROM (SELECT full_id FROM reached LIMIT 300) AS first
     )
     SELECT found.full_id, config.id,
@@ -47,16 +49,21 @@ _REACHED = text(
     LEFT JOIN agent_config AS config ON config.publisher_id = split_part(found.full_id, '/', 1)
         AND config.id = split_part(split_part(found.full_id, '/', 2), '@', 1)
         AND config.version = split_part(found.full_id, '@', 2)
-    """
-)
+    """  # noqa: S608
 
-_DEPENDENTS = text(
-    """
+
+def spawning(named: str, publisher: str, agent: str, most: str) -> str:
+    """SQL for the rows that `Dependents.of` reads. The agent is `named` as `name_of` does."""
+    return f"""
     SELECT publisher_id, id, latest_version, count(*) OVER () AS number FROM agent
-    WHERE search @@ CAST(:named AS tsquery) AND latest_version IS NOT NULL AND (publisher_id, id) <> (:publisher, :agent)
-    ORDER BY weekly_runs DESC, publisher_id, id LIMIT :most
-    """
-)
+    WHERE search @@ CAST({named} AS tsquery) AND latest_version IS NOT NULL
+        AND (publisher_id, id) <> ({publisher}, {agent})
+    ORDER BY weekly_runs DESC, publisher_id, id LIMIT {most}
+    """  # noqa: S608
+
+
+_REACHED = text(reached("CAST(:asked AS text[])", ":depth"))
+_DEPENDENTS = text(spawning(":named", ":publisher", ":agent", ":most"))
 
 
 class BadReference(Exception):
@@ -118,6 +125,11 @@ class Dependents:
     number: int
     shown: Sequence[Place]
 
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Any]]) -> "Dependents":
+        """From the rows of `spawning`."""
+        return cls(rows[0][3] if rows else 0, [Place(*row[:3]) for row in rows])
+
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
@@ -126,18 +138,26 @@ class _Facts:
     spawnable: Sequence[Any]
 
 
-_Known = dict[str, _Facts | None]
+Known = dict[str, _Facts | None]
+"""Agents by their full ids; None for those that are not here."""
 _Spot = tuple[Node, frozenset[str]]
 """A node whose children are still to be found, and the ids on its way from the root, its own among them."""
 
 
-def tree_of(database: Database, full_id: str, *, most: int = MOST_NODES, strict: bool = True) -> Tree:
-    """The tree below a published version: at most five levels and `most` agents. One statement; one more for a level that
-    it left something of.
+def tree_of(
+    database: Database,
+    full_id: str,
+    *,
+    most: int = MOST_NODES,
+    strict: bool = True,
+    facts: Known | None = None,
+) -> Tree:
+    """The tree below a published version: at most five levels and `most` agents. One statement, unless its `facts` are
+    at hand; one more for a level that it left something of.
 
     Raises BadReference for a definition that cannot be followed; without `strict` what cannot be is not available.
     """
-    known = _facts(database, [full_id], DEEPEST)
+    known = _facts(database, [full_id], DEEPEST) if facts is None else facts
     root = _node(full_id, frozenset(), known)
     level: list[_Spot] = [(root, frozenset({full_id}))]
     seen, depth, cyclic, cut, left = {full_id}, 0, False, False, most - 1
@@ -164,10 +184,10 @@ def tree_of(database: Database, full_id: str, *, most: int = MOST_NODES, strict:
     return Tree(root, len(seen), depth, cyclic, cut)
 
 
-def outline_of(database: Database, full_id: str, most: int) -> Node:
+def outline_of(database: Database, full_id: str, most: int, facts: Known) -> Node:
     """The tree as people read it: each agent is opened once, where it comes first, and `most` stand below the root.
     Statements as in `tree_of`."""
-    root = tree_of(database, full_id, most=MOST_OUTLINED, strict=False).root
+    root = tree_of(database, full_id, most=MOST_OUTLINED, strict=False, facts=facts).root
     _thin_out(root, most, set())
     return root
 
@@ -177,14 +197,28 @@ def dependents_of(database: Database, publisher_id: str, agent_id: str, most: in
 
     It asks what `catalogue.refresh` keeps: the first two hundred that an agent may spawn.
     """
+    named = name_of(publisher_id, agent_id)
+    words = {"named": named, "publisher": publisher_id, "agent": agent_id, "most": most}
+    return Dependents.of(database.execute(_DEPENDENTS, words).all())
+
+
+def name_of(publisher_id: str, agent_id: str) -> str:
+    """What every row of an agent that spawns this one has in its words."""
     whole = f"{publisher_id}/{agent_id}".replace("\\", "\\\\").replace("'", "''")
-    words = {"named": f"'@{whole}'", "publisher": publisher_id, "agent": agent_id, "most": most}
-    rows = database.execute(_DEPENDENTS, words).all()
-    shown = [Place(row.publisher_id, row.id, row.latest_version) for row in rows]
-    return Dependents(rows[0].number if rows else 0, shown)
+    return f"'@{whole}'"
 
 
-def _node(full_id: str, above: frozenset[str], known: _Known) -> Node:
+def facts_of(rows: Iterable[Sequence[Any]]) -> Known:
+    """From the rows of `reached`."""
+    return {
+        full_id: _Facts(name, prompt, spawnable if isinstance(spawnable, list) else [])
+        if id is not None
+        else None
+        for full_id, id, name, prompt, spawnable in rows
+    }
+
+
+def _node(full_id: str, above: frozenset[str], known: Known) -> Node:
     facts = known.get(full_id) if REFERENCE.fullmatch(full_id) else None
     node = Node(full_id, full_id, available=False, cyclic=full_id in above)
     node.name = node.agent
@@ -218,14 +252,8 @@ def _thin_out(node: Node, room: int, opened: set[str]) -> int:
     return room
 
 
-def _facts(database: Database, full_ids: Iterable[str], levels: int) -> _Known:
+def _facts(database: Database, full_ids: Iterable[str], levels: int) -> Known:
     asked = list(full_ids)
     if not asked:
         return {}
-    rows = database.execute(_REACHED, {"asked": asked, "depth": levels}).all()
-    return {
-        row.full_id: _Facts(row.name, row.prompt, row.spawnable if isinstance(row.spawnable, list) else [])
-        if row.id is not None
-        else None
-        for row in rows
-    }
+    return facts_of(database.execute(_REACHED, {"asked": asked, "depth": levels}))

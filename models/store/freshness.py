@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
-import psycopg
-
 from models.pool import Pool
+from models.store.asking import read_at_once
 
 T = TypeVar("T")
 
@@ -40,12 +39,8 @@ _seen = _Seen()
 
 
 def stamp(pool: Pool) -> Stamp:
-    """The state of the store now. One statement that reads two rows, and nothing besides. A kept connection that died is
-    replaced once."""
-    try:
-        ((published, figures),) = pool.ask(_STAMP)
-    except (psycopg.OperationalError, psycopg.InterfaceError):
-        ((published, figures),) = pool.ask(_STAMP)
+    """The state of the store now. One statement that reads two rows, and nothing besides."""
+    ((published, figures),) = read_at_once(pool, _STAMP)
     moment = time.monotonic()
     if figures != _seen.figures:
         _seen.figures, _seen.since = figures, moment

@@ -5,17 +5,20 @@ Texts are put together from parts written here; what people enter is always a pa
 
 import base64
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import Row, text
 
 from models.db import Database
 from models.errors import Invalid
+from models.pool import Parameter, Pool
+from models.store.asking import read
 
 BATCH = 24
 MOST_SHOWN = 240
@@ -133,9 +136,7 @@ def words_of(search: str) -> list[str]:
     return [word[:LONGEST_WORD] for word in plain if any(letter.isalnum() for letter in word)][:MOST_WORDS]
 
 
-def batch(
-    database: Database, wanted: Wanted, today: date, *, after: str | None = None, size: int = BATCH
-) -> Batch:
+def batch(pool: Pool, wanted: Wanted, today: date, *, after: str | None = None, size: int = BATCH) -> Batch:
     """Agents that have a version to run, in order, those after the key `after`. One statement.
 
     Raises Invalid (400) for a key that this function did not make.
@@ -159,20 +160,20 @@ def batch(
             " OR (agent.publisher_id, agent.id) > (:after_publisher, :after_id))"
         )
         value, publisher_id, agent_id = _opened(after, sort)
+        if isinstance(value, float):
+            value = repr(value)
         parameters |= {"value": value, "after_publisher": publisher_id, "after_id": agent_id}
     way = "DESC" if falls else "ASC"
     page = (
         f"SELECT agent.publisher_id, agent.id, {column} AS key FROM {source}"  # noqa: S608
         f" WHERE {' AND '.join(conditions)} ORDER BY {column} {way}, agent.publisher_id, agent.id LIMIT :size"
     )
-    rows = database.execute(
-        _cards(page, f"page.key {way}"), _days(today) | parameters | {"size": size + 1}
-    ).all()
+    rows = _cards(pool, page, f"page.key {way}", today, parameters | {"size": size + 1})
     shown = rows[:size]
     return Batch([_card(row) for row in shown], _sealed(sort, shown[-1]) if len(rows) > size else None)
 
 
-def choice(database: Database, names: Sequence[str], today: date) -> list[Card]:
+def choice(pool: Pool, names: Sequence[str], today: date) -> list[Card]:
     """The agents of an editor's list, in its order: `publisher/agent`, or an id alone, which means that of a verified
     publisher, so that nobody puts themselves into the list by taking a name. One statement; none for an empty list."""
     if not names:
@@ -180,13 +181,13 @@ def choice(database: Database, names: Sequence[str], today: date) -> list[Card]:
     page = (
         "SELECT agent.publisher_id, agent.id, least(array_position(CAST(:names AS text[]), agent.id),"  # noqa: S608
         " array_position(CAST(:names AS text[]), agent.publisher_id || '/' || agent.id)) AS key"
-        f" FROM agent {_PUBLISHER} WHERE agent.id = ANY (:ids) AND {_LISTED} AND agent.deprecated_at IS NULL"
-        " AND (agent.publisher_id || '/' || agent.id = ANY (:names)"
-        " OR (agent.id = ANY (:names) AND publisher.verified)) LIMIT :size"
+        f" FROM agent {_PUBLISHER} WHERE agent.id = ANY (CAST(:ids AS text[])) AND {_LISTED} AND agent.deprecated_at IS NULL"
+        " AND (agent.publisher_id || '/' || agent.id = ANY (CAST(:names AS text[]))"
+        " OR (agent.id = ANY (CAST(:names AS text[])) AND publisher.verified)) LIMIT :size"
     )
     ids = [name.rpartition("/")[2] for name in names]
-    parameters = {"names": list(names), "ids": ids, "size": BATCH}
-    return [_card(row) for row in database.execute(_cards(page, "page.key"), _days(today) | parameters)]
+    parameters: dict[str, Parameter] = {"names": _array(names), "ids": _array(ids), "size": BATCH}
+    return [_card(row) for row in _cards(pool, page, "page.key", today, parameters)]
 
 
 def offer(database: Database) -> Offer:
@@ -324,17 +325,36 @@ _COUNT_PLACES = text(
 )
 
 
-@lru_cache(maxsize=64)
-def _cards(page: str, order: str) -> TextClause:
-    return text(_CARD.format(page=page, order=order))
+def _cards(
+    pool: Pool, page: str, order: str, today: date, parameters: Mapping[str, Parameter]
+) -> list[tuple[Any, ...]]:
+    query, names = _numbered(page, order)
+    before = today - timedelta(days=DAYS)
+    given = {**parameters, "today": today.isoformat(), "before": before.isoformat()}
+    return read(pool, query, [given[name] for name in names])
 
 
-def _days(today: date) -> dict[str, Any]:
-    return {"today": today, "before": today - timedelta(days=DAYS)}
+@lru_cache(maxsize=256)
+def _numbered(page: str, order: str) -> tuple[str, Sequence[str]]:
+    """The statement with `$1` for its first parameter, and the names of all in this order."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        if found[1] not in names:
+            names.append(found[1])
+        return f"${names.index(found[1]) + 1}"
+
+    return re.sub(r"(?<!:):([a-z_]+)", number, _CARD.format(page=page, order=order)), names
 
 
-def _conditions(wanted: Wanted, words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    conditions, parameters = [_LISTED], dict[str, Any]()
+def _array(words: Iterable[str]) -> str:
+    """As PostgreSQL writes a text[]."""
+    quoted = (word.replace("\\", "\\\\").replace('"', '\\"') for word in words)
+    return "{" + ",".join(f'"{word}"' for word in quoted) + "}"
+
+
+def _conditions(wanted: Wanted, words: Sequence[str]) -> tuple[list[str], dict[str, Parameter]]:
+    conditions, parameters = [_LISTED], dict[str, Parameter]()
     if not wanted.deprecated:
         conditions.append("agent.deprecated_at IS NULL")
     if words:
@@ -343,21 +363,22 @@ def _conditions(wanted: Wanted, words: Sequence[str]) -> tuple[list[str], dict[s
         parameters["phrase"] = wanted.search.strip().lower()
     if wanted.tags:
         conditions.append("agent.tags && CAST(:tags AS text[])")
-        parameters["tags"] = list(wanted.tags)
+        parameters["tags"] = _array(wanted.tags)
     if wanted.publishers:
-        conditions.append("agent.publisher_id = ANY (:publishers)")
-        parameters["publishers"] = list(wanted.publishers)
+        conditions.append("agent.publisher_id = ANY (CAST(:publishers AS text[]))")
+        parameters["publishers"] = _array(wanted.publishers)
     if wanted.vendors:
-        conditions.append("split_part(agent.model, '/', 1) = ANY (:vendors)")
-        parameters["vendors"] = list(wanted.vendors)
+        conditions.append("split_part(agent.model, '/', 1) = ANY (CAST(:vendors AS text[]))")
+        parameters["vendors"] = _array(wanted.vendors)
     if wanted.verified:
         conditions.append("publisher.verified")
     return conditions, parameters
 
 
-def _card(row: Row[Any]) -> Card:
+def _card(row: tuple[Any, ...]) -> Card:
+    days, counts, _ = row[-3:]
     line = [0] * DAYS
-    for ago, count in zip(row.days or (), row.counts or (), strict=True):
+    for ago, count in zip(days or (), counts or (), strict=True):
         line[DAYS - 1 - ago] += count
     values: list[Any] = [*row[:-3], tuple(line)]
     return Card(*values)
@@ -366,9 +387,11 @@ def _card(row: Row[Any]) -> Card:
 # -- keys ----------------------------------------------------------------------------------------------------
 
 
-def _sealed(sort: str, row: Row[Any]) -> str:
-    key = row.key.isoformat() if isinstance(row.key, datetime) else row.key
-    words = json.dumps([sort, key, row.publisher_id, row.id], separators=(",", ":"))
+def _sealed(sort: str, row: tuple[Any, ...]) -> str:
+    publisher_id, id, *_, key = row
+    if isinstance(key, datetime):
+        key = key.isoformat()
+    words = json.dumps([sort, key, publisher_id, id], separators=(",", ":"))
     return base64.urlsafe_b64encode(words.encode()).decode().rstrip("=")
 
 

@@ -1,19 +1,23 @@
-"""One version of an agent as its page shows it: what it is, its versions, and thirty days of runs."""
+"""One version of an agent as its page shows it: what it is, its versions, thirty days of runs, and who spawns whom."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Any
+from datetime import date, datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Executable, Integer, bindparam, cast, func, select, text
 
-from models.accounts import User
 from models.db import Database
 from models.errors import NotFound
-from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
+from models.pool import Pool
+from models.store import dependencies
+from models.store.asking import read
+from models.store.dependencies import Dependents, Known
+from models.store.tables import Agent, AgentVersion, Publisher
 
 DAYS = 30
 SHOWN_VERSIONS = 6
+SHOWN_DEPENDENTS = 8
 PAGE_SIZE = 25
 
 _NUMBERS = cast(func.string_to_array(AgentVersion.version, "."), ARRAY(Integer))
@@ -25,49 +29,125 @@ _AGENT = (
     .join(Agent, Agent.publisher_id == Publisher.id)
     .where(Publisher.id == bindparam("publisher"), Agent.id == bindparam("agent"))
 )
-_VERSION = (AgentVersion.publisher_id == bindparam("publisher")) & (
-    AgentVersion.agent_id == bindparam("agent")
+
+
+class PublisherRow(NamedTuple):
+    """What a page of an agent says of its publisher: columns of `Publisher`."""
+
+    id: str
+    name: str
+    verified: bool
+    avatar_url: str | None
+
+
+class AgentRow(NamedTuple):
+    """What it says of the agent: columns of `Agent`."""
+
+    publisher_id: str
+    id: str
+    name: str
+    description: str | None
+    tags: Sequence[str]
+    latest_version: str | None
+    versions: int
+    weekly_runs: int
+    readme: str | None
+    deprecated_at: datetime | None
+    deprecated_reason: str | None
+    successor: str | None
+
+
+class VersionRow(NamedTuple):
+    """What it says of a version: columns of `AgentVersion`."""
+
+    publisher_id: str
+    agent_id: str
+    version: str
+    credential: str
+    published_at: datetime
+    yanked_at: datetime | None
+    yanked_reason: str | None
+    runs: int
+    failed: int
+    credits: int
+    weekly_runs: int
+    unique_users: int
+    durations: Sequence[int]
+    last_used: datetime | None
+
+
+def _columns(row: type[tuple[Any, ...]], table: str) -> str:
+    return ", ".join(f"{table}.{name}" for name in row._fields)  # type: ignore[attr-defined]
+
+
+_SHEET = f"""
+    SELECT {_columns(PublisherRow, "publisher")}, {_columns(AgentRow, "agent")}, {_columns(VersionRow, "version")},
+        config.data, author.name
+"""
+_OF_SHEET = """
+    FROM agent_version AS version
+    JOIN agent ON (agent.publisher_id, agent.id) = (version.publisher_id, version.agent_id)
+    JOIN publisher ON publisher.id = version.publisher_id
+    JOIN agent_config AS config ON (config.publisher_id, config.id, config.version)
+        = (version.publisher_id, version.agent_id, version.version)
+    LEFT JOIN "user" AS author ON author.id = version.published_by
+"""
+_ONE = text(
+    f"{_SHEET}{_OF_SHEET} WHERE (version.publisher_id, version.agent_id, version.version)"
+    " = (:publisher, :agent, :version)"
 )
-_SHEET = (
-    select(Publisher, Agent, AgentVersion, AgentConfig.data, User.name)
-    .select_from(AgentVersion)
-    .join(Agent, (Agent.publisher_id == AgentVersion.publisher_id) & (Agent.id == AgentVersion.agent_id))
-    .join(Publisher, Publisher.id == AgentVersion.publisher_id)
-    .join(
-        AgentConfig,
-        (AgentConfig.publisher_id == AgentVersion.publisher_id)
-        & (AgentConfig.id == AgentVersion.agent_id)
-        & (AgentConfig.version == AgentVersion.version),
-    )
-    .outerjoin(User, User.id == AgentVersion.published_by)
-    .where(_VERSION, AgentVersion.version == bindparam("version"))
-)
-_YANKER = User.__table__.alias()
-_VERSIONS = (
-    select(AgentVersion, User.name, _YANKER.c.name)
-    .outerjoin(User, User.id == AgentVersion.published_by)
-    .outerjoin(_YANKER, _YANKER.c.id == AgentVersion.yanked_by)
-    .where(_VERSION)
-    .order_by(_NUMBERS.desc())
-    .limit(bindparam("limit"))
-)
-_DAYS = text(
-    """
-    SELECT version, day, runs FROM agent_day
-    WHERE publisher_id = :publisher AND agent_id = :agent AND day > :before AND day <= :today AND runs > 0
-    """
-)
+
+
+def _versions(publisher: str, agent: str, limit: str, below: str = "true") -> str:
+    return f"""
+    SELECT author.name AS by, yanker.name AS yanked_by, {_columns(VersionRow, "version")}
+    FROM agent_version AS version
+    LEFT JOIN "user" AS author ON author.id = version.published_by
+    LEFT JOIN "user" AS yanker ON yanker.id = version.yanked_by
+    WHERE version.publisher_id = {publisher} AND version.agent_id = {agent} AND {below}
+    ORDER BY CAST(string_to_array(version.version, '.') AS int[]) DESC LIMIT {limit}
+    """  # noqa: S608
+
+
+_VERSIONS = text(_versions(":publisher", ":agent", ":limit"))
+_BELOW = "CAST(string_to_array(:below, '.') AS int[]) > CAST(string_to_array(version.version, '.') AS int[])"
+_OLDER = text(_versions(":publisher", ":agent", ":limit", _BELOW))
+
+# Everything of a page at once: what was five statements cost a worker most of the page's time.
+_PAGE = f"""{_SHEET},
+    (SELECT json_agg(each) FROM ({_versions("$1", "$2", str(SHOWN_VERSIONS))}) AS each),
+    (SELECT json_agg(json_build_array(version, day, runs)) FROM agent_day
+        WHERE publisher_id = $1 AND agent_id = $2 AND day > $5::date - {DAYS} AND day <= $5::date AND runs > 0),
+    (SELECT json_agg(json_build_array(publisher_id, id, latest_version, number))
+        FROM ({dependencies.spawning("$4", "$1", "$2", str(SHOWN_DEPENDENTS))}) AS each),
+    CASE WHEN config.data -> 'spawnableAgents' <> '[]' THEN (
+        SELECT json_agg(json_build_array(full_id, id, name, prompt, spawnable))
+        FROM ({dependencies.reached("ARRAY[$1 || '/' || $2 || '@' || $3]", str(dependencies.DEEPEST))}) AS each
+    ) END
+{_OF_SHEET} WHERE (version.publisher_id, version.agent_id, version.version) = ($1, $2, $3)
+"""  # noqa: S608
 
 
 @dataclass(frozen=True)
 class Sheet:
     """A version of an agent with its agent and publisher. `data` is its definition, `by` the name of who published it."""
 
-    publisher: Publisher
-    agent: Agent
-    version: AgentVersion
+    publisher: PublisherRow
+    agent: AgentRow
+    version: VersionRow
     data: Mapping[str, Any]
     by: str | None
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> "Sheet":
+        """From a row of the columns above."""
+        end_of_agent = len(PublisherRow._fields) + len(AgentRow._fields)
+        return cls(
+            PublisherRow(*row[: len(PublisherRow._fields)]),
+            AgentRow(*row[len(PublisherRow._fields) : end_of_agent]),
+            VersionRow(*row[end_of_agent:-2]),
+            *row[-2:],
+        )
 
     @property
     def full_id(self) -> str:
@@ -84,9 +164,21 @@ class Sheet:
 class VersionLine:
     """A version in a list, and the names of who published and who withdrew it."""
 
-    version: AgentVersion
+    version: VersionRow
     by: str | None
     yanked_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A sheet with what its page says besides: the highest versions, completed runs by version and UTC day, who may
+    spawn the agent, and what is known of those it may spawn."""
+
+    sheet: Sheet
+    versions: Sequence[VersionLine]
+    days: Mapping[str, Mapping[date, int]]
+    dependents: Dependents
+    known: Known
 
 
 def find(database: Database, publisher_id: str, agent_id: str) -> tuple[Publisher, Agent]:
@@ -97,7 +189,29 @@ def find(database: Database, publisher_id: str, agent_id: str) -> tuple[Publishe
 
 def sheet_of(database: Database, publisher_id: str, agent_id: str, version: str) -> Sheet:
     """One version, yanked or not. One statement. Raises NotFound."""
-    return Sheet(*_one(database, _SHEET, {"publisher": publisher_id, "agent": agent_id, "version": version}))
+    return Sheet.of(_one(database, _ONE, {"publisher": publisher_id, "agent": agent_id, "version": version}))
+
+
+def page_of(pool: Pool, publisher_id: str, agent_id: str, version: str, today: date) -> Page:
+    """One version, yanked or not, with its six highest siblings and the thirty days that end with `today`. One statement
+    that reads no runs. Raises NotFound."""
+    names = (publisher_id, agent_id, version)
+    if any("\x00" in name for name in names):
+        raise NotFound(UNKNOWN)
+    rows = read(pool, _PAGE, (*names, dependencies.name_of(publisher_id, agent_id), today.isoformat()))
+    if not rows:
+        raise NotFound(UNKNOWN)
+    *sheet, versions, counted, dependents, reached = rows[0]
+    days: dict[str, dict[date, int]] = {}
+    for number, day, runs in counted or ():
+        days.setdefault(number, {})[date.fromisoformat(day)] = runs
+    return Page(
+        Sheet.of(sheet),
+        [_line(each) for each in versions],
+        days,
+        Dependents.of(dependents or ()),
+        dependencies.facts_of(reached or ()),
+    )
 
 
 def newest_version(database: Database, agent: Agent) -> str:
@@ -116,10 +230,11 @@ def versions_of(
 ) -> list[VersionLine]:
     """The agent's versions, highest first, those below the version `below`. One statement."""
     words = {"publisher": agent.publisher_id, "agent": agent.id, "limit": limit}
-    query = _VERSIONS
-    if below is not None:
-        query = query.where(cast(func.string_to_array(below, "."), ARRAY(Integer)) > _NUMBERS)
-    return [VersionLine(*row) for row in database.execute(query, words)]
+    if below is None:
+        rows = database.execute(_VERSIONS, words)
+    else:
+        rows = database.execute(_OLDER, words | {"below": below})
+    return [VersionLine(VersionRow(*row[2:]), row.by, row.yanked_by) for row in rows]
 
 
 def is_published(database: Database, publisher_id: str, agent_id: str, version: str) -> bool:
@@ -130,16 +245,6 @@ def is_published(database: Database, publisher_id: str, agent_id: str, version: 
         AgentVersion.version == version,
     )
     return database.scalar(select(AgentVersion.version).where(*key)) is not None
-
-
-def days_of(database: Database, agent: Agent, today: date) -> dict[str, dict[date, int]]:
-    """Completed runs by version and UTC day, for the thirty days that end with `today`. One statement."""
-    words = {"publisher": agent.publisher_id, "agent": agent.id}
-    span = {"before": today - timedelta(days=DAYS), "today": today}
-    found: dict[str, dict[date, int]] = {}
-    for version, day, runs in database.execute(_DAYS, words | span):
-        found.setdefault(version, {})[day] = runs
-    return found
 
 
 def _of(agent: Agent) -> tuple[Any, ...]:
@@ -153,3 +258,11 @@ def _one(database: Database, query: Executable, words: Mapping[str, str]) -> tup
     if row is None:
         raise NotFound(UNKNOWN)
     return tuple(row)
+
+
+def _line(told: dict[str, Any]) -> VersionLine:
+    by, yanked_by = told.pop("by"), told.pop("yanked_by")
+    for name in ("published_at", "yanked_at", "last_used"):
+        if told[name] is not None:
+            told[name] = datetime.fromisoformat(told[name])
+    return VersionLine(VersionRow(**told), by, yanked_by)

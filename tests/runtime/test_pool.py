@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from models.pool import Parameter, Pool
+from models.pool import MOST_NAMED, Parameter, Pool
 from models.settings import ROOT
 
 MOMENT = datetime(2026, 11, 20, 16, 0, 0, 123456, tzinfo=UTC)
@@ -55,6 +55,13 @@ def test_a_query_is_prepared_once_per_connection(pool: Pool) -> None:
         assert pool.ask("SELECT $1::int + 1", (number,)) == [(number + 1,)]
     prepared = pool.ask("SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%$1::int + 1'")
     assert prepared == [("SELECT $1::int + 1",)]
+
+
+def test_a_connection_keeps_only_so_many_prepared(pool: Pool) -> None:
+    for number in [*range(MOST_NAMED + 5), 0, 1]:
+        assert pool.ask(f"SELECT {number}") == [(number,)]
+    ((kept,),) = pool.ask("SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'stoa%'")
+    assert kept == MOST_NAMED
 
 
 def test_megabytes_go_both_ways(pool: Pool) -> None:

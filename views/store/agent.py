@@ -1,5 +1,6 @@
 """The page of an agent: one version, what it does, who uses it, what it spawns, and the lines that run it."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +11,15 @@ import orjson
 from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from jinja2.utils import LRUCache
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from models.db import db, now, only_reads
+from models.db import db, now
+from models.pool import Pool
 from models.store import dependencies, freshness, publishers, showing, statistics
 from models.store.dependencies import Node
-from models.store.freshness import Kept
+from models.store.freshness import Kept, Stamp
 from models.store.markdown import render as markdown
-from models.store.showing import Sheet
+from models.store.showing import AgentRow, Page, Sheet
 from models.store.tables import Agent
 from views.charts import Chart, Series, stacked_chart
 from views.gateway import gateway
@@ -30,10 +32,12 @@ bp = Blueprint("agent", __name__)
 
 AGENT = "/publishers/<publisher_id>/agents/<agent_id>"
 TREE_ROOM = 60
-DEPENDENTS = 8
 PAGES_KEPT = 128
 KEPT_SECONDS = 60
+PAGE = "store/agent.html"
 PARTED = "<!-- part -->"
+HERE = Markup("<!-- here -->")
+"""Where the parts stand in the frame that is kept."""
 MAX_CODE = 40_000
 """Characters of a definition or prompt that the page shows; the download has all of them."""
 
@@ -72,23 +76,31 @@ def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
         return render("store/_use.html", partial="store/_use.html", use=Use.of(sheet, client))
     key = (publisher_id, agent_id, version, client)
     kept = _pages.get(key) or Kept[Drawn](KEPT_SECONDS)
-    drawn = kept.get(freshness.stamp(gateway(current_app).pool), lambda: _draw(*key))
+    pool = gateway(current_app).pool
+    state = freshness.stamp(pool)
+    drawn = kept.get(state, lambda: _draw(pool, *key))
     _pages[key] = kept
     user = cookie_user()
     if user or get_flashed_messages_waiting():
         publisher = publishers.find(db.session, publisher_id) if user else None
         may_edit = publisher is not None and publishers.may_change(db.session, user, publisher)
-        whole = _framed(drawn, publisher_id, agent_id, version, may_edit)
+        names = {"publisher_id": publisher_id, "agent_id": agent_id}
+        whole = render_template(PAGE, drawn=drawn, may_edit=may_edit, **names)
     else:
-        whole = drawn.whole = drawn.whole or _framed(drawn, publisher_id, agent_id, version, False)
+        whole = drawn.whole = drawn.whole or _strangers_page(drawn, state)
     response = answer(whole)
     response.vary.add("HX-Request")
     return response
 
 
-def _framed(drawn: "Drawn", publisher_id: str, agent_id: str, version: str, may_edit: bool) -> str:
-    names = {"publisher_id": publisher_id, "agent_id": agent_id, "version": version}
-    return render_template("store/agent.html", drawn=drawn, may_edit=may_edit, **names)
+def _strangers_page(drawn: "Drawn", state: Stamp) -> str:
+    """The page of who is not signed in; what stands around and between the parts is the same for every agent."""
+    around = _frame.get(
+        Stamp(state.published, 0, True),
+        lambda: render_template(PAGE, drawn=Drawn(*[HERE] * 6), may_edit=False).split(HERE),
+    )
+    parts = (drawn.title, drawn.meta, drawn.path, drawn.head, drawn.download, drawn.body, "")
+    return "".join(itertools.chain.from_iterable(zip(around, parts, strict=True)))
 
 
 @bp.get(f"{AGENT}/<version>/definition.json")
@@ -123,7 +135,7 @@ def address(agent: Agent, version: str) -> str:
     return url_for("agent.page", publisher_id=agent.publisher_id, agent_id=agent.id, version=version)
 
 
-def newest_address(agent: Agent) -> str:
+def newest_address(agent: Agent | AgentRow) -> str:
     """The address that leads to the agent's latest version."""
     return url_for("agent.newest", publisher_id=agent.publisher_id, agent_id=agent.id)
 
@@ -132,15 +144,19 @@ def newest_address(agent: Agent) -> str:
 class Drawn:
     """The parts of a page that are the same for everybody; `whole` is the page of who is not signed in, once drawn."""
 
-    title: str
+    title: Markup
     meta: Markup
+    path: Markup
     head: Markup
+    download: Markup
     body: Markup
     whole: str = ""
 
 
 _pages: LRUCache = LRUCache(PAGES_KEPT)
 """Drawn pages by their address; those of addresses that lead nowhere are not among them."""
+
+_frame: Kept[list[str]] = Kept()
 
 
 @dataclass(frozen=True)
@@ -172,21 +188,29 @@ class Use:
         return snippets.CLIENTS
 
 
-def _draw(publisher_id: str, agent_id: str, version: str, client: str) -> Drawn:
-    """The page as it is now: five statements at most, none of which reads runs. Raises NotFound."""
-    only_reads()
-    sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
-    context = {"sheet": sheet, "use": Use.of(sheet, client), **_whole(sheet)}
+def _draw(pool: Pool, publisher_id: str, agent_id: str, version: str, client: str) -> Drawn:
+    """The page as it is now. Raises NotFound."""
+    moment = now()
+    found = showing.page_of(pool, publisher_id, agent_id, version, moment.date())
+    sheet = found.sheet
+    of_agent = newest_address(sheet.agent)
+    context = {
+        "of_agent": of_agent,
+        "here": f"{of_agent}/{version}",
+        "sheet": sheet,
+        "use": Use.of(sheet, client),
+        **_whole(found, moment),
+    }
     drawn = render_template("store/_agent_parts.html", **context)
     parts = map(Markup, drawn.split(PARTED))  # our own templates, which escape
-    return Drawn(f"{sheet.agent.name} by {sheet.publisher.name}", *parts)
+    return Drawn(escape(f"{sheet.agent.name} by {sheet.publisher.name}"), *parts)
 
 
-def _whole(sheet: Sheet) -> dict[str, Any]:
-    agent, moment = sheet.agent, now()
-    root = Node(sheet.full_id, agent.name)
-    if sheet.data.get("spawnableAgents"):
-        root = dependencies.outline_of(db.session, sheet.full_id, TREE_ROOM)
+def _whole(found: Page, moment: datetime) -> dict[str, Any]:
+    sheet = found.sheet
+    root = Node(sheet.full_id, sheet.agent.name)
+    if found.known:
+        root = dependencies.outline_of(db.session, sheet.full_id, TREE_ROOM, found.known)
     spawned = {node.full_id for node in tree.every(root)} - {sheet.full_id}
     code = module_of(sheet.data)
     return {
@@ -194,12 +218,12 @@ def _whole(sheet: Sheet) -> dict[str, Any]:
         "card_digest": previews.digest(*_card(sheet)),
         "median_ms": statistics.median_duration_ms(sheet.version.durations),
         "readme": markdown,
-        "versions": showing.versions_of(db.session, agent),
-        "chart": _chart(showing.days_of(db.session, agent, moment.date()), moment),
+        "versions": found.versions,
+        "chart": _chart(found.days, moment),
         "tree": root,
         "spawned": len(spawned),
         "drawing": tree.drawing(root),
-        "dependents": dependencies.dependents_of(db.session, agent.publisher_id, agent.id, DEPENDENTS),
+        "dependents": found.dependents,
         "prompts": _prompts(sheet.data),
         "tools": _names(sheet.data, "toolNames"),
         "outputs": OUTPUTS.get(str(sheet.data.get("outputMode")), "its last message"),

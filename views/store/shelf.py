@@ -13,7 +13,7 @@ from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
 from models.accounts import User
-from models.db import db, now, only_reads
+from models.db import db, now
 from models.store import freshness, listing
 from models.store.freshness import Kept, Stamp
 from models.store.listing import BATCH, MOST_SHOWN, Card, Offer, Wanted, words_of
@@ -230,14 +230,14 @@ def _drawn(template: str, asked: Asked, state: Stamp) -> Markup:
 def _draw(template: str, asked: Asked, state: Stamp) -> Markup:
     if template == PAGE:
         return _strangers_page(asked, state)
-    only_reads()
+    pool = gateway(current_app).pool
     today = now().astimezone(UTC).date()
     more = template == "store/_more.html"
     size = BATCH if asked.after else asked.shown
-    found = listing.batch(db.session, asked.wanted, today, after=asked.after or None, size=size)
+    found = listing.batch(pool, asked.wanted, today, after=asked.after or None, size=size)
     chosen: Sequence[Card] = ()
     if asked.plain and not more:
-        chosen = listing.choice(db.session, settings().stoa_editors_choice, today)
+        chosen = listing.choice(pool, settings().stoa_editors_choice, today)
     shown = asked.shown if more else size
     following = shown + BATCH
     context: Mapping[str, object] = {
