@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event, text
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 
 from models.store import Agent, AgentConfig, AgentVersion, Publisher, dependencies, freshness
@@ -270,16 +270,17 @@ def test_figures_are_fresh_within_seconds(
     assert listed(client)[0]["usage_count"] == 3, "nothing was announced, so nothing is made anew"
 
 
-def test_figures_do_not_touch_what_is_published(session: OrmSession, engine: Engine, acme: Publisher) -> None:
+def test_figures_do_not_touch_what_is_published(session: OrmSession, app: Flask, acme: Publisher) -> None:
     factories.agent(session, acme)
-    before = freshness.stamp(engine).published
+    pool = app.extensions["gateway"].pool
+    before = freshness.stamp(pool).published
     session.execute(text("UPDATE agent SET runs = runs + 1, last_used = now(), weekly_credits = 3"))
     session.execute(text("UPDATE agent_version SET runs = runs + 1"))
     session.commit()
-    assert freshness.stamp(engine).published == before
+    assert freshness.stamp(pool).published == before
     session.execute(text("UPDATE agent SET deprecated_at = now()"))
     session.commit()
-    assert freshness.stamp(engine).published > before
+    assert freshness.stamp(pool).published > before
 
 
 # -- one version ---------------------------------------------------------------------------------------------
