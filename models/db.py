@@ -69,7 +69,7 @@ def now() -> datetime:
 
 
 def engine_options(pool_size: int) -> dict[str, Any]:
-    """Options of an engine whose every connection speaks UTC and gives up on locks and slow statements.
+    """Options of the sessions' engine, whose every connection speaks UTC and gives up on locks and slow statements.
 
     No statement gets helping processes: a page reads so little that they start when it is nearly done, and while it is
     drawn the cores are others'. What reads whole tables asks for them itself.
