@@ -343,7 +343,7 @@ def excess(raw: Any) -> str | None:
         return f"The definition cannot be written as JSON: {error}."
     if len(written) > MAX_BYTES:
         return f"The definition has {len(written)} bytes; at most {MAX_BYTES} are taken. Shorten its prompts."
-    if _NUL.search(written):
+    if b"\\u0000" in written and _NUL.search(written):
         return "The definition contains a NUL character. Remove it."
     return None
 

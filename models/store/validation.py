@@ -14,6 +14,9 @@ from models.store.definition import Definition, conflicts, excess, steps_problem
 LOST = "Schema validation failed: "
 MAX_TOLD = 500
 """How many unknown agents are told; there can be a quarter of a million."""
+MAX_WORDS = 500_000
+"""How many characters are told of definitions; five hundred could have a hundred problems each."""
+UNTOLD = LOST + "The definitions above have too many problems to tell these, too. Mend those first."
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,12 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     good: list[Definition] = []
     problems: list[Problem] = []
     seen: set[str] = set()
+    length = 0
     for key, raw in sent.items():
         made = _definition(raw)
         if isinstance(made, str):
-            problems.append(_problem(key, raw, made))
+            length += len(made)
+            problems.append(_problem(key, raw, made if length <= MAX_WORDS else UNTOLD))
         elif made.id in seen:
             problems.append(_problem(key, raw, "Duplicate agent ID"))
         else:

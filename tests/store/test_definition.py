@@ -387,6 +387,16 @@ def test_too_much_is_refused_shortly(client: FlaskClient, fields: dict[str, Any]
     assert len(answer.data) < 100_000
 
 
+def test_five_hundred_wrong_definitions_are_told_shortly(client: FlaskClient) -> None:
+    wrong = [{"id": f"a{at}", "mcpServers": {str(n): 5 for n in range(100)}} for at in range(500)]
+    answer = client.post("/api/agents/publish", json={"data": wrong})
+    told = answer.get_json()["validationErrors"]
+    assert [each["filePath"] for each in told] == [each["id"] for each in wrong]
+    assert "expected object, received number" in told[0]["message"]
+    assert "Mend those first." in told[-1]["message"]
+    assert len(answer.data) < 2_000_000
+
+
 def test_too_many_agents_are_refused(client: FlaskClient) -> None:
     answer = client.post(PATH, json={"agentDefinitions": [PLAIN] * 501})
     assert answer.status_code == 400

@@ -24,11 +24,12 @@ from views.guards import audit, cookie_credential, cookie_or_key_user, key_crede
 bp = Blueprint("store_api", __name__)
 
 MAX_AGENTS = 500
+MAX_LOCAL = 10_000
 LIMIT = "600/minute"
 NO_LIST = "Invalid request: agentDefinitions must be an array of AgentDefinition objects"
 NO_JSON = "Invalid JSON in request body"
 
-LocalIds = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=10_000)]
+LocalIds = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=MAX_LOCAL)]
 
 
 class PublishBody(Body):
@@ -61,7 +62,7 @@ def validate() -> ResponseReturnValue:
         return jsonify(error=f"Invalid request: {_words(error)}"), 400
     by_id = {_name(each, f"{key}[{at}]"): each for at, each in enumerate(body.agentDefinitions)}
     local = sent.get("allLocalAgentIds")
-    own = [each for each in local if isinstance(each, str)] if isinstance(local, list) else []
+    own = [each for each in local[:MAX_LOCAL] if isinstance(each, str)] if isinstance(local, list) else []
     found = validation.check(db.session, by_id, own)
     return jsonify(
         success=True,
