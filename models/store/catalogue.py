@@ -9,6 +9,11 @@ from models.db import Database
 _TAKE = text(
     "SELECT FROM agent WHERE publisher_id = :publisher AND (:all OR id = ANY (:ids)) ORDER BY id FOR NO KEY UPDATE"
 )
+_SEEN = (
+    r"[^\s\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800"
+    r"\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0]"
+)
+"""Finds a character that can be seen: a name or tag that has none would be a link to nothing."""
 _REFRESH = text(
     """
 UPDATE agent SET
@@ -34,10 +39,13 @@ UPDATE agent SET
 FROM publisher, (
     SELECT DISTINCT ON (config.id)
         config.id,
-        coalesce(nullif(config.data ->> 'name', ''), config.data ->> 'displayName', config.id) AS name,
+        CASE WHEN config.data ->> 'name' ~ :seen THEN config.data ->> 'name'
+            WHEN config.data ->> 'displayName' ~ :seen THEN config.data ->> 'displayName'
+            ELSE config.id END AS name,
         config.data ->> 'description' AS description,
         CASE WHEN jsonb_typeof(config.data -> 'tags') = 'array'
-            THEN ARRAY(SELECT jsonb_array_elements_text(config.data -> 'tags')) ELSE '{}' END AS tags,
+            THEN ARRAY(SELECT tag FROM jsonb_array_elements_text(config.data -> 'tags') AS tag WHERE tag ~ :seen)
+            ELSE '{}' END AS tags,
         coalesce(config.data ->> 'model', '') AS model,
         config.data -> 'spawnableAgents' AS spawnable,
         CASE WHEN version.yanked_at IS NULL THEN config.version END AS latest_version,
@@ -65,7 +73,7 @@ def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | 
     """
     database.flush()
     ids = list(agent_ids or ())
-    which = {"publisher": publisher_id, "all": agent_ids is None, "ids": ids}
+    which = {"publisher": publisher_id, "all": agent_ids is None, "ids": ids, "seen": _SEEN}
     # in the order of whoever counts runs of several agents (store_0010.sql)
     database.execute(_TAKE, which)
     database.execute(_REFRESH, which)

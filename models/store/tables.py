@@ -124,7 +124,7 @@ class Agent(_Figures, Base):
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
-    """`data.name`, else `data.displayName`, else the id."""
+    """`data.name`, else `data.displayName`, else the id: the first in which something can be seen."""
     description: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     model: Mapped[str]

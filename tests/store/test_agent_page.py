@@ -206,6 +206,24 @@ def test_an_agent_that_was_never_used_and_says_nothing(
     assert "No completed run in these 30 days" in words(answer)
 
 
+@pytest.mark.parametrize("nothing", ["", "  ", "\u200b", "\u3164\u2800", "\u00ad\ufe0f"])
+def test_a_name_in_which_nothing_can_be_seen_is_none(
+    session: OrmSession, alice: Person, anonymous: Person, nothing: str
+) -> None:
+    assert alice.user
+    acme = factories.publisher(session, alice.user)
+    unnamed = factories.agent(
+        session, acme, "unnamed", data={"name": nothing, "displayName": nothing, "tags": [nothing, "b", "a"]}
+    )
+    assert (unnamed.name, unnamed.tags) == ("unnamed", ["b", "a"])
+    assert "<h1>unnamed " in anonymous.browser.get("/publishers/acme/agents/unnamed/1.0.0").text
+    for name in ("👩‍🚀", "Ж", "a\u200b", "。"):
+        named = factories.agent(
+            session, acme, f"agent-{ord(name[0])}", data={"name": nothing, "displayName": name}
+        )
+        assert named.name == name
+
+
 @pytest.mark.parametrize("spawned", ["text", 7, {"a": 1}, [1, None, {"x": 2}], ["a/b@c"] * 500])
 def test_odd_definitions_are_still_shown(
     session: OrmSession, alice: Person, anonymous: Person, spawned: object
