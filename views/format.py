@@ -9,6 +9,7 @@ from models.db import now
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def init_app(app: Flask) -> None:
@@ -79,12 +80,18 @@ def duration_ms(value: int | float | None) -> str:
 
 def date(value: datetime | None) -> str:
     """`20 Nov 2026`."""
-    return NONE if value is None else f"{value.astimezone(UTC):%-d %b %Y}"
+    if value is None:
+        return NONE
+    day = value.astimezone(UTC)
+    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
 def clock(value: datetime | None) -> str:
     """`14:02:07 UTC`."""
-    return NONE if value is None else f"{value.astimezone(UTC):%H:%M:%S} UTC"
+    if value is None:
+        return NONE
+    time = value.astimezone(UTC)
+    return f"{time.hour:02}:{time.minute:02}:{time.second:02} UTC"
 
 
 def moment(value: datetime | None) -> str:

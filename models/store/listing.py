@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, text
 
@@ -68,8 +68,7 @@ class Wanted:
         return bool(words_of(self.search) or self.tags or self.publishers or self.vendors or self.verified)
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """An agent in the list. Credits are whole; `line` counts completed runs of each of the last 30 UTC days."""
 
     publisher_id: str

@@ -16,7 +16,7 @@ from models.accounts import User
 from models.db import db, now
 from models.store import freshness, listing
 from models.store.freshness import Kept, Stamp
-from models.store.listing import BATCH, MOST_SHOWN, Card, Offer, Wanted, words_of
+from models.store.listing import BATCH, DAYS, MOST_SHOWN, Card, Offer, Wanted, words_of
 from views.format import ago
 from views.gateway import gateway
 from views.guards import cookie_user, settings
@@ -292,17 +292,19 @@ def _chosen(args: "MultiDict[str, str]", name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value for value in values if 0 < len(value) <= LONGEST))[:MOST_CHOSEN]
 
 
+_TALL = 28
+# What stands over and in each of the thirty columns, by its height: a list has hundreds of them.
+_TRACKS = [
+    [f"M{4 * n} 0h3v{_TALL - h}h-3z" if h < _TALL else "" for h in range(_TALL + 1)] for n in range(DAYS)
+]
+_COLUMNS = [[f"M{4 * n} {_TALL - h}h3v{h}h-3z" if h else "" for h in range(_TALL + 1)] for n in range(DAYS)]
+
+
 @bp.app_template_filter("spark")
 def spark(line: Sequence[int]) -> dict[str, str]:
     """Thirty days as the columns of a spark line, one path for each colour: `track`, `day`, `now` (the last day)."""
-    most = max(max(line), 1)
-    paths: dict[str, list[str]] = {"track": [], "day": [], "now": []}
-    for place, count in enumerate(line):
-        x = place * 4
-        height = round(28 * count / most) or (1 if count else 0)
-        if height < 28:
-            paths["track"].append(f"M{x} 0h3v{28 - height}h-3z")
-        if height:
-            kind = "now" if place == len(line) - 1 else "day"
-            paths[kind].append(f"M{x} {28 - height}h3v{height}h-3z")
-    return {kind: "".join(parts) for kind, parts in paths.items()}
+    most = max(line) or 1
+    heights = [round(_TALL * count / most) or 1 if count else 0 for count in line]
+    columns = [of_day[height] for of_day, height in zip(_COLUMNS, heights, strict=True)]
+    tracks = [of_day[height] for of_day, height in zip(_TRACKS, heights, strict=True)]
+    return {"track": "".join(tracks), "day": "".join(columns[:-1]), "now": columns[-1]}
