@@ -136,7 +136,8 @@ def words_of(search: str) -> list[str]:
 
 
 def batch(pool: Pool, wanted: Wanted, today: date, *, after: str | None = None, size: int = BATCH) -> Batch:
-    """Agents that have a version to run, in order, those after the key `after`. One statement.
+    """Agents that have a version to run, in order, those after the key `after`. One statement, which has its size
+    written out: PostgreSQL would plan it anew each time for a number that it does not know.
 
     Raises Invalid (400) for a key that this function did not make.
     """
@@ -165,9 +166,9 @@ def batch(pool: Pool, wanted: Wanted, today: date, *, after: str | None = None, 
     way = "DESC" if falls else "ASC"
     page = (
         f"SELECT agent.publisher_id, agent.id, {column} AS key FROM {source}"  # noqa: S608
-        f" WHERE {' AND '.join(conditions)} ORDER BY {column} {way}, agent.publisher_id, agent.id LIMIT :size"
+        f" WHERE {' AND '.join(conditions)} ORDER BY {column} {way}, agent.publisher_id, agent.id LIMIT {size + 1:d}"
     )
-    rows = _cards(pool, page, f"page.key {way}", today, parameters | {"size": size + 1})
+    rows = _cards(pool, page, f"page.key {way}", today, parameters)
     shown = rows[:size]
     return Batch([_card(row) for row in shown], _sealed(sort, shown[-1]) if len(rows) > size else None)
 
