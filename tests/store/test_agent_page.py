@@ -117,6 +117,17 @@ def test_the_definition_is_a_file(agent: Agent, anonymous: Person) -> None:
     assert again.status_code == 304
 
 
+def test_great_numbers_are_shown_and_sent(session: OrmSession, alice: Person, anonymous: Person) -> None:
+    assert alice.user
+    numbers = [1e300, 2**64, 2**53 + 1, 0.1]
+    acme = factories.publisher(session, alice.user)
+    factories.agent(session, acme, "great", data={"inputSchema": {"numbers": numbers}})
+    page = "/publishers/acme/agents/great/1.0.0"
+    assert anonymous.browser.get(page).status_code == 200
+    told = anonymous.browser.get(f"{page}/definition.json")
+    assert json.loads(told.text, parse_int=float)["inputSchema"]["numbers"] == [float(n) for n in numbers]
+
+
 def test_hostile_words_stay_words(session: OrmSession, alice: Person, anonymous: Person) -> None:
     assert alice.user is not None
     prompt = f"{HOSTILE}\n`${{process.exit()}}`\n\u202eabc"

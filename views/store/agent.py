@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from jinja2.utils import LRUCache
@@ -107,7 +106,9 @@ def _strangers_page(drawn: "Drawn", state: Stamp) -> str:
 def definition(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     """The definition as it was published, as a file."""
     sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
-    response = Response(orjson.dumps(sheet.data, option=orjson.OPT_INDENT_2), mimetype="application/json")
+    # PostgreSQL writes 1e300 as an integer of 301 digits, which orjson does not
+    text = json.dumps(sheet.data, indent=2, ensure_ascii=False)
+    response = Response(text, mimetype="application/json")
     name = f"{publisher_id}-{agent_id}-{version}.json"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     response.headers["Cache-Control"] = "public, max-age=300"
