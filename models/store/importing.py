@@ -1,9 +1,11 @@
 """Publishing a folder of definitions: what is new or changed becomes a version, what is not stays, each with a word."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import orjson
 from sqlalchemy import select
 
 from models.db import Database, now
@@ -112,6 +114,8 @@ def _standing(made: Definition, there: Mapping[Version, AgentConfig]) -> str | N
 
 
 def _is_same(made: Definition, data: Mapping[str, Any]) -> bool:
+    # a number beyond 64 bits comes back as an integer, and was a float when it was read from the file
+    data = orjson.loads(json.dumps(data))
     mine = made.stored()
     calls, called = made.spawnableAgents, data.get("spawnableAgents") or []
     keys = (mine.keys() | data.keys()) - {"version", "publisher", "spawnableAgents"}

@@ -108,6 +108,13 @@ def test_what_changed_becomes_a_version(
     assert "must be greater than the latest version (1.0.1)" in bring(tmp_path).output
 
 
+def test_great_numbers_change_nothing(bring: Bring, mine: Publisher, tmp_path: Path) -> None:
+    numbers = [1e23, 1.5e300, 2**53 + 1, 2**64, 0.1, -0.0, 1e-9, 5e-324]
+    write(tmp_path, "great.json", definition("great", inputSchema={"numbers": numbers}))
+    assert bring(tmp_path).output.splitlines()[0] == "published  great.json: acme/great@0.0.1"
+    assert bring(tmp_path).output.splitlines()[0] == "unchanged  great.json: acme/great@0.0.1"
+
+
 def test_what_is_refused_stops_only_those_that_need_it(
     bring: Bring, mine: Publisher, session: OrmSession, tmp_path: Path
 ) -> None:
