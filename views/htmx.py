@@ -1,5 +1,6 @@
 """One view, page or fragment: rendering, toasts and redirects that work with and without htmx."""
 
+from collections.abc import MutableMapping
 from typing import Any, Literal, cast
 
 import flask_login
@@ -12,6 +13,7 @@ from flask import (
     make_response,
     redirect,
     render_template,
+    templating,
 )
 from htmx_flask import request
 from jinja2 import StrictUndefined
@@ -24,8 +26,16 @@ from models.usage.holdings import holdings
 Kind = Literal["good", "bad", "info"]
 
 
+class _Environment(templating.Environment):
+    """Templates that have no globals of their own: that they have them is compared at each import of each."""
+
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
+        return super().make_globals(d) if d else self.globals
+
+
 def init_app(app: Flask) -> None:
     """Strict templates, and `Vary: HX-Request` on what renders both ways."""
+    app.jinja_environment = _Environment
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
