@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, text
 
 from models.accounts.users import User
-from models.billing.ledger import CreditEntry, CreditHold, CreditLedger
+from models.billing.ledger import CreditHold, CreditLedger
 from models.billing.movements import Account
 from models.db import Database
 from models.db import now as the_moment
 from models.errors import NotFound
-from models.usage.message import Message
-from models.usage.rollup import UsageRollup
 
 KINDS = ("free", "referral", "purchase", "admin", "organization")
 """The grant types that every breakdown names, also when there is nothing of them (contract 3.3)."""
@@ -129,32 +127,26 @@ def used_since(session: Database, account: Account, start: datetime) -> int:
     broken hour at the beginning from messages, and charges that were no model call."""
     hour = _ceiling(start, timedelta(hours=1))
     day = _ceiling(hour, timedelta(days=1))
-    of_account = UsageRollup.account_id == account.id
-    message_of = (
-        Message.org_id == account.org_id
-        if account.org_id is not None
-        else and_(Message.user_id == account.user_id, Message.org_id.is_(None))
-    )
-    parts = (
-        select(func.sum(UsageRollup.credits)).where(
-            of_account, UsageRollup.grain == "day", UsageRollup.bucket >= day
-        ),
-        select(func.sum(UsageRollup.credits)).where(
-            of_account, UsageRollup.grain == "hour", UsageRollup.bucket >= hour, UsageRollup.bucket < day
-        ),
-        select(func.sum(Message.credits)).where(
-            message_of, Message.byok.is_(False), Message.finished_at >= start, Message.finished_at < hour
-        ),
-        select(-func.sum(CreditEntry.amount)).where(
-            CreditEntry.account_id == account.id,
-            CreditEntry.kind == "debit",
-            CreditEntry.message_id.is_(None),
-            CreditEntry.created_at >= start,
-        ),
-    )
-    return sum(
-        int(part or 0) for part in session.execute(select(*(p.scalar_subquery() for p in parts))).one()
-    )
+    words = {"account": account.id, "start": start, "hour": hour, "day": day}
+    return int(session.execute(_USED if account.org_id is None else _USED_BY_ORG, words).scalar_one())
+
+
+_USED_TEXT = """
+SELECT coalesce((
+    SELECT sum(credits) FROM usage_rollup WHERE account_id = :account AND grain = 'day' AND bucket >= :day
+), 0) + coalesce((
+    SELECT sum(credits) FROM usage_rollup
+    WHERE account_id = :account AND grain = 'hour' AND bucket >= :hour AND bucket < :day
+), 0) + coalesce((
+    SELECT sum(credits) FROM message
+    WHERE user_id = :account AND org_id IS NULL AND byok IS false AND finished_at >= :start AND finished_at < :hour
+), 0) - coalesce((
+    SELECT sum(amount) FROM credit_entry
+    WHERE account_id = :account AND kind = 'debit' AND message_id IS NULL AND created_at >= :start
+), 0)
+"""
+_USED = text(_USED_TEXT)
+_USED_BY_ORG = text(_USED_TEXT.replace("user_id = :account AND org_id IS NULL", "org_id = :account"))
 
 
 def _grants_of(account: Account) -> ColumnElement[bool]:
@@ -167,12 +159,10 @@ def cycle(session: Database, account: Account, now: datetime) -> tuple[datetime,
     """The start of the running cycle and, for a person, its end. An organisation's is the calendar month."""
     if account.org_id is not None:
         return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0), None
-    row = session.execute(
-        select(User.next_quota_reset, User.created_at).where(User.id == account.user_id)
-    ).one_or_none()
-    if row is None:
+    person = session.get(User, account.user_id)
+    if person is None:
         raise NotFound("There is no such account.")
-    reset, created = row
+    reset, created = person.next_quota_reset, person.created_at
     if reset is None:
         return created, None
     return max(created, _month_before(reset)), reset

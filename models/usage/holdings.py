@@ -3,10 +3,27 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import text
 
-from models.billing import CreditHold, CreditLedger
 from models.db import db
+
+_HOLDINGS = text(
+    """
+    SELECT held.credits, held.calls, grants.*
+    FROM (
+        SELECT coalesce(sum(amount), 0)::bigint AS credits, count(*) AS calls FROM credit_hold
+        WHERE account_id = :user AND state = 'live' AND expires_at > :now
+    ) AS held
+    LEFT JOIN (
+        SELECT type, expires_at, sum(principal)::bigint AS granted, sum(greatest(balance, 0))::bigint AS left,
+            sum(greatest(-balance, 0))::bigint AS debt, min(priority) AS priority, min(created_at) AS created_at
+        FROM credit_ledger
+        WHERE user_id = :user AND org_id IS NULL AND (expires_at IS NULL OR expires_at > :now OR balance < 0)
+        GROUP BY type, expires_at
+    ) AS grants ON true
+    ORDER BY grants.priority, grants.expires_at NULLS LAST, grants.created_at
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -60,37 +77,16 @@ def holdings(user_id: str, now: datetime) -> Holdings:
 
     Held credits are shown where they would be spent: from the top of the spending order down.
     """
-    held, calls = db.session.execute(
-        select(func.coalesce(func.sum(CreditHold.amount), 0), func.count()).where(
-            CreditHold.account_id == user_id, CreditHold.state == "live", CreditHold.expires_at > now
-        )
-    ).one()
-    grants = db.session.execute(
-        select(
-            CreditLedger.type,
-            CreditLedger.expires_at,
-            func.sum(CreditLedger.principal).label("granted"),
-            func.sum(func.greatest(CreditLedger.balance, 0)).label("left"),
-            func.sum(func.greatest(-CreditLedger.balance, 0)).label("debt"),
-        )
-        .where(
-            CreditLedger.user_id == user_id,
-            CreditLedger.org_id.is_(None),
-            or_(CreditLedger.expires_at.is_(None), CreditLedger.expires_at > now, CreditLedger.balance < 0),
-        )
-        .group_by(CreditLedger.type, CreditLedger.expires_at)
-        .order_by(
-            func.min(CreditLedger.priority),
-            CreditLedger.expires_at.asc().nulls_last(),
-            func.min(CreditLedger.created_at),
-        )
-    ).all()
+    lines = db.session.execute(_HOLDINGS, {"user": user_id, "now": now}).all()
+    held, calls = lines[0][:2]
     rows: list[Holding] = []
-    unplaced = int(held)
-    for grant in grants:
-        granted, left = int(grant.granted), int(grant.left)
+    unplaced, debt = held, 0
+    for _, _, kind, expires_at, granted, left, owed, *_ in lines:
+        if kind is None:  # no grant at all
+            break
         part = min(unplaced, left)
         unplaced -= part
+        debt += owed
         if granted or left:
-            rows.append(Holding(grant.type, grant.expires_at, granted, granted - left, part, left - part))
-    return Holdings(rows, sum(int(grant.debt) for grant in grants), int(held), int(calls))
+            rows.append(Holding(kind, expires_at, granted, granted - left, part, left - part))
+    return Holdings(rows, debt, held, calls)

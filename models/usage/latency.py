@@ -20,11 +20,7 @@ _BOUNDS = [(low, high) for low, high in pairwise((0, *EDGES_MS))]
 
 def merged(histograms: Iterable[Sequence[int]]) -> list[int]:
     """The sum of histograms, bucket by bucket."""
-    total = [0] * BUCKETS
-    for histogram in histograms:
-        for index, count in enumerate(histogram):
-            total[index] += count
-    return total
+    return list(map(sum, zip(*histograms, strict=True))) or [0] * BUCKETS
 
 
 def quantile(histogram: Sequence[int], share: float) -> float | None:

@@ -1,35 +1,17 @@
 """What an account used, on what and when: figures for charts and tables, answered by the rollups alone."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    ColumnElement,
-    Integer,
-    Select,
-    Text,
-    and_,
-    any_,
-    bindparam,
-    case,
-    cast,
-    desc,
-    func,
-    null,
-    select,
-)
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy import TextClause, text
 
 from models.db import db
 from models.usage.latency import BUCKETS, merged, quantile
 from models.usage.period import Period, Step
-from models.usage.rollup import UsageRollup
 
 By = Literal["model", "agent"]
 
@@ -38,22 +20,8 @@ NAMED = 7
 
 OTHER_SLOT = 8
 
-_SUMS = (
-    "calls",
-    "input_tokens",
-    "cache_write_tokens",
-    "cache_read_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "credits",
-    "latency_ms",
-    "ttft_ms",
-    "ttft_calls",
-)
 
-
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """Sums over some calls. Credits are whole, cost is dollars, spans are ms.
 
     Tokens stand in disjoint buckets: `input_tokens` is what no cache served, `reasoning_tokens` is within
@@ -71,7 +39,7 @@ class Figures:
     ttft_ms: int = 0
     ttft_calls: int = 0
     cost: Decimal = Decimal(0)
-    histogram: Sequence[int] = field(default_factory=lambda: [0] * BUCKETS)
+    histogram: Sequence[int] = (0,) * BUCKETS
 
     @property
     def prompt_tokens(self) -> int:
@@ -105,14 +73,15 @@ class Figures:
         return quantile(self.histogram, 0.95)
 
 
-def total(parts: Iterable[Figures]) -> Figures:
+NOTHING = Figures()
+
+
+def total(parts: Sequence[Figures]) -> Figures:
     """The sum of figures, the histograms bucket by bucket."""
-    parts = list(parts)
-    return Figures(
-        **{name: sum(getattr(part, name) for part in parts) for name in _SUMS},
-        cost=sum((part.cost for part in parts), Decimal(0)),
-        histogram=merged(part.histogram for part in parts),
-    )
+    if not parts:
+        return NOTHING
+    *sums, histograms = zip(*parts, strict=True)
+    return Figures._make((*map(sum, sums), merged(histograms)))
 
 
 @dataclass(frozen=True)
@@ -145,77 +114,36 @@ def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending
     """
     named = _slots(_top(account_id, period, by, now))
     starts = period.columns()
-    cells = _cells(account_id, period, by, list(named)) if named else []
     place = {start: index for index, start in enumerate(starts)}
-    rows: dict[str | None, list[Figures]] = {key: [Figures()] * len(starts) for key in named}
-    for key, start, figures in cells:
-        rows.setdefault(key, [Figures()] * len(starts))[place[start]] = figures
+    rows: dict[str | None, dict[int, Figures]] = {key: {} for key in named}
+    stacks: list[list[Figures]] = [[] for _ in starts]
+    for key, start, figures in _cells(account_id, period, by, list(named)) if named else ():
+        rows.setdefault(key, {})[place[start]] = figures
+        stacks[place[start]].append(figures)
     series = [
-        Series(key, OTHER_SLOT if key is None else named[key], columns, total(columns))
-        for key, columns in rows.items()
+        Series(
+            key,
+            OTHER_SLOT if key is None else named[key],
+            [row.get(index, NOTHING) for index in range(len(starts))],
+            total(list(row.values())),
+        )
+        for key, row in rows.items()
     ]
-    columns = [total(at) for at in zip(*rows.values(), strict=True)] if rows else [Figures()] * len(starts)
-    return Spending(period, by, starts, series, columns, total(one.total for one in series))
-
-
-def _column(by: By) -> Any:
-    return UsageRollup.model if by == "model" else UsageRollup.agent_id
-
-
-def _within(grain: str, start: str, end: str) -> ColumnElement[bool]:
-    """Rollups of `account` in a stretch of time; all four name values that are given when the statement is run."""
-    return and_(
-        UsageRollup.account_id == bindparam("account"),
-        UsageRollup.grain == bindparam(grain),
-        UsageRollup.bucket >= bindparam(start),
-        UsageRollup.bucket < bindparam(end),
-    )
+    columns = [total(stack) for stack in stacks]
+    return Spending(period, by, starts, series, columns, total([one.total for one in series]))
 
 
 def _top(account_id: str, period: Period, by: By, now: datetime) -> list[tuple[str, int | None]]:
     """The keys that cost most in the period, each with its rank over the last 30 days."""
     words = {
         "account": account_id,
-        "day": "day",
         "ago": now - timedelta(days=30),
         "now": now,
         "grain": period.grain,
         "start": period.start,
         "end": period.end,
     }
-    return [(row.key, row.rank) for row in db.session.execute(_top_query(by), words)]
-
-
-# Built once: putting a statement of so many sums together takes longer than running it.
-
-
-@cache
-def _top_query(by: By) -> Select[Any]:
-    key = _column(by)
-    order = (desc(func.sum(UsageRollup.credits)), desc(func.sum(UsageRollup.calls)), key)
-    month = (
-        select(key.label("key"), func.row_number().over(order_by=order).label("rank"))
-        .where(_within("day", "ago", "now"))
-        .group_by(key)
-        .subquery()
-    )
-    chosen = (
-        select(
-            key.label("key"),
-            func.sum(UsageRollup.credits).label("credits"),
-            func.sum(UsageRollup.calls).label("calls"),
-        )
-        .where(_within("grain", "start", "end"))
-        .group_by(key)
-        .order_by(*order)
-        .limit(NAMED)
-        .subquery()
-    )
-    return (
-        select(chosen.c.key, month.c.rank)
-        .outerjoin(month, month.c.key == chosen.c.key)
-        .order_by(chosen.c.credits.desc(), chosen.c.calls.desc(), chosen.c.key)
-    )
+    return [(key, rank) for key, rank in db.session.execute(_top_query(by), words)]
 
 
 def _slots(ranked: Sequence[tuple[str, int | None]]) -> dict[str, int]:
@@ -235,33 +163,55 @@ def _cells(
         "named": named,
     }
     rows = db.session.execute(_cells_query(by, period.step), words)
-    return [(key, start, Figures(*figures)) for key, start, *figures in rows]
+    return [
+        (key, start, Figures._make((*figures[:-BUCKETS], figures[-BUCKETS:])))
+        for key, start, *figures in rows
+    ]
+
+
+# Written out, since what SQLAlchemy does with statements of so many sums takes longer than PostgreSQL takes for them.
+
+_KEYS: dict[By, str] = {"model": "model", "agent": "agent_id"}
+_STARTS: dict[Step, str] = {
+    "hour": "bucket",
+    "day": "bucket",
+    "week": "greatest(date_trunc('week', bucket, 'UTC'), :start)",
+}
 
 
 @cache
-def _cells_query(by: By, step: Step) -> Select[Any]:
-    """A row per named key (null: the rest) and column of the chart, its sums in the order of `Figures`."""
-    key = _column(by)
-    named = any_(bindparam("named", type_=ARRAY(Text)))
-    name = case((key == named, key), else_=null()).label("key")
-    start: ColumnElement[datetime] = UsageRollup.bucket.expression
-    if step == "week":
-        start = func.greatest(func.date_trunc("week", start, "UTC"), bindparam("start"))
-    sums = [cast(func.sum(getattr(UsageRollup, each)), BigInteger).label(each) for each in _SUMS]
-    histogram = array(
-        [
-            cast(func.coalesce(func.sum(UsageRollup.latency_hist[index + 1]), 0), Integer)
-            for index in range(BUCKETS)
-        ]
+def _top_query(by: By) -> TextClause:
+    key = _KEYS[by]
+    return text(
+        f"""
+        SELECT chosen.key, month.rank
+        FROM (
+            SELECT {key} AS key, sum(credits) AS credits, sum(calls) AS calls FROM usage_rollup
+            WHERE account_id = :account AND grain = :grain AND bucket >= :start AND bucket < :end
+            GROUP BY {key} ORDER BY 2 DESC, 3 DESC, 1 LIMIT {NAMED}
+        ) AS chosen
+        LEFT JOIN (
+            SELECT {key} AS key, row_number() OVER (ORDER BY sum(credits) DESC, sum(calls) DESC, {key}) AS rank
+            FROM usage_rollup
+            WHERE account_id = :account AND grain = 'day' AND bucket >= :ago AND bucket < :now
+            GROUP BY {key}
+        ) AS month ON month.key = chosen.key
+        ORDER BY chosen.credits DESC, chosen.calls DESC, chosen.key
+        """  # noqa: S608
     )
-    return (
-        select(
-            name,
-            start.label("start"),
-            *sums,
-            func.sum(UsageRollup.cost).label("cost"),
-            histogram.label("histogram"),
-        )
-        .where(_within("grain", "start", "end"))
-        .group_by("key", "start")
+
+
+@cache
+def _cells_query(by: By, step: Step) -> TextClause:
+    """A row per named key (null: the rest) and column of the chart, its sums in the order of `Figures`."""
+    key = _KEYS[by]
+    sums = ", ".join(f"sum({name})::bigint" for name in Figures._fields[:-2])
+    buckets = ", ".join(f"coalesce(sum(latency_hist[{number}]), 0)::int" for number in range(1, BUCKETS + 1))
+    return text(
+        f"""
+        SELECT CASE WHEN {key} = ANY (CAST(:named AS text[])) THEN {key} END, {_STARTS[step]}, {sums}, sum(cost), {buckets}
+        FROM usage_rollup
+        WHERE account_id = :account AND grain = :grain AND bucket >= :start AND bucket < :end
+        GROUP BY 1, 2
+        """  # noqa: S608
     )
