@@ -4,6 +4,8 @@ from flask import Flask
 
 from views import (
     accounts,
+    components,
+    drawings,
     errors,
     format,
     gateway,
@@ -40,6 +42,8 @@ def register(app: Flask) -> None:
     """Mount every door on the application."""
     htmx.init_app(app)
     format.init_app(app)
+    components.init_app(app)
+    drawings.init_app(app)
     guards.init_app(app)
     errors.init_app(app)
     look.init_app(app)

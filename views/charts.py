@@ -4,13 +4,12 @@ Widths and x are percents of whatever room the page has, heights and y are pixel
 text never stretches. Templates: `components/chart.html` and `components/trace.html`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from math import ceil, floor, log10
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from views import format
 
@@ -18,14 +17,17 @@ Number = int | float | Decimal
 Unit = Literal["credits", "calls", "tokens", "ms", "usd"]
 Grain = Literal["hour", "day", "week"]
 
+SIZES = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
 MAX_SERIES = 7
 OTHER = 8
 TOP = 10
 FOOT = 24
 
 FORMATS: dict[Unit, Callable[[Number | None], str]] = {
-    "credits": lambda value: format.credits(Decimal(value) if isinstance(value, float) else value),
-    "calls": lambda value: format.credits(Decimal(value) if isinstance(value, float) else value),
+    "credits": format.credits,
+    "calls": format.credits,
     "tokens": lambda value: format.tokens(None if value is None else int(value)),
     "ms": lambda value: format.duration_ms(None if value is None else float(value)),
     "usd": lambda value: format.usd(None if value is None else Decimal(value)),
@@ -46,8 +48,7 @@ class Series:
 # --- what comes out
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A rectangle of one series in one column: colour 1 to 8, y and height in pixels."""
 
     colour: int
@@ -55,8 +56,7 @@ class Segment:
     height: float
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One period: x and width of its track in percent, its names, its segments, and its row of the table."""
 
     x: float
@@ -157,33 +157,29 @@ def stacked_chart(
     """
     grain = grain or _grain(buckets)
     shown = _ranked(series, len(buckets), palette)
-    sums = [sum(column) for column in zip(*(values for _, _, values in shown), strict=True)] or [0] * len(
-        buckets
-    )
+    stacks = list(zip(*(values for _, _, values in shown), strict=True)) or [()] * len(buckets)
+    sums = [sum(stack) for stack in stacks]
     base = height - FOOT
     top, steps = _scale(Decimal(max(sums, default=0)), whole=unit != "usd")
+    pixels = (base - TOP) / float(top)
     write = FORMATS[unit]
     fill = _fill(len(buckets))
-    year = now.astimezone(UTC).year
+    colours = [colour for colour, _, _ in shown]
     columns = []
-    for i, bucket in enumerate(buckets):
+    for i, (bucket, stack, total) in enumerate(zip(buckets, stacks, sums, strict=True)):
         x, width = _track(i, len(buckets), fill)
-        current = _holds(bucket, grain, now)
-        name, long_name = _names(bucket, grain, current, year)
-        values = [series_values[i] for _, _, series_values in shown]
+        lit, name, long_name = _names(bucket, grain, now)
         columns.append(
             Column(
                 x=x,
                 width=width,
-                now=current,
+                now=lit,
                 name=name,
                 long_name=long_name,
-                segments=_stack(
-                    [(colour, v) for (colour, _, _), v in zip(shown, values, strict=True)], top, base
-                ),
-                cells=[write(value) for value in values],
-                zeros=[value == 0 for value in values],
-                total=write(sums[i]),
+                segments=_stack(zip(colours, stack, strict=True), pixels, base) if total else [],
+                cells=[write(value) for value in stack],
+                zeros=[not value for value in stack],
+                total=write(total),
             )
         )
     return Chart(
@@ -221,17 +217,15 @@ def line_chart(
     measured = [Decimal(value) for one in series for value in one.values if value is not None]
     top, steps = _scale(max(measured, default=Decimal(0)), whole=unit not in ("usd",))
     write = FORMATS[unit]
-    year = now.astimezone(UTC).year
     columns = []
     for i, bucket in enumerate(buckets):
         x, width = _track(i, len(buckets), _fill(len(buckets)))
-        current = _holds(bucket, grain, now)
-        name, long_name = _names(bucket, grain, current, year)
+        lit, name, long_name = _names(bucket, grain, now)
         columns.append(
             Column(
                 x=x,
                 width=width,
-                now=current,
+                now=lit,
                 name=name,
                 long_name=long_name,
                 segments=[],
@@ -266,14 +260,13 @@ def palette(names: Sequence[str]) -> dict[str, int]:
 
 def _ranked(
     series: Sequence[Series], count: int, colours: Mapping[str, int] | None
-) -> list[tuple[int, str, list[int | Decimal]]]:
+) -> list[tuple[int, str, list[Number]]]:
     """(colour, name, values) in stack order; what finds no colour of its own is summed up as Other."""
     clean = []
     for one in series:
         if len(one.values) != count:
             raise ValueError(f"series {one.name!r} has {len(one.values)} values for {count} buckets")
-        # whole numbers stay what they are: their arithmetic is much faster
-        values = [max(Decimal(value) if isinstance(value, float) else value or 0, 0) for value in one.values]
+        values: list[Number] = [value if value and value > 0 else 0 for value in one.values]
         if any(values):
             clean.append((one.name, values))
     clean.sort(key=lambda item: (-sum(item[1]), item[0]))
@@ -290,12 +283,13 @@ def _ranked(
     return shown
 
 
-def _stack(parts: Sequence[tuple[int, int | Decimal]], top: Decimal, base: int) -> list[Segment]:
+def _stack(parts: Iterable[tuple[int, Number]], pixels: float, base: int) -> list[Segment]:
+    """Rectangles of `pixels` for each of what is counted, from the base up."""
     segments = []
     y = float(base)
     for colour, value in parts:
-        height = float(value / top) * (base - TOP)
-        if height > 0:
+        if value:
+            height = float(value) * pixels
             segments.append(Segment(colour, round(y - height, 2), round(height, 2)))
             y -= height
     # What was used must be seen: a column of less than two pixels is drawn two high, in its biggest colour.
@@ -381,31 +375,22 @@ def _grain(buckets: Sequence[datetime]) -> Grain:
     return "day" if distance < timedelta(days=7) else "week"
 
 
-_SIZES: dict[Grain, timedelta] = {
-    "hour": timedelta(hours=1),
-    "day": timedelta(days=1),
-    "week": timedelta(days=7),
-}
-
-
-def _holds(bucket: datetime, grain: Grain, now: datetime) -> bool:
-    return bucket <= now < bucket + _SIZES[grain]
-
-
-@lru_cache(maxsize=1024)
-def _names(bucket: datetime, grain: Grain, holds_now: bool, year: int) -> tuple[str, str]:
-    """The word under the column and the one in the table and the tooltip, both UTC; `year` is the current one.
-
-    Kept, since charts of one day are about the same periods.
-    """
+def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[bool, str, str]:
+    """Whether `now` lies in it, the word under the column, and the one in the table and the tooltip, both UTC."""
     start = bucket.astimezone(UTC)
+    lit = start <= now < start + SIZES[grain]
+    day = f"{start.day} {format.MONTHS[start.month - 1]}"
     if grain == "hour":
-        name = f"{start:%-d %b}" if start.hour == 0 else f"{start:%H:%M}"
-        return ("Now" if holds_now else name), f"{start:%a %-d %b, %H:%M}"
-    long_name = f"{start:%a %-d %b}" if start.year == year else f"{start:%-d %b %Y}"
+        clock = f"{start.hour:02}:{start.minute:02}"
+        return lit, "Now" if lit else clock if start.hour else day, f"{DAYS[start.weekday()]} {day}, {clock}"
     if grain == "week":
-        return f"{start:%-d %b}", f"Week of {start:%-d %b %Y}"
-    return ("Today" if holds_now else f"{start:%-d %b}"), long_name
+        return lit, day, f"Week of {day} {start.year}"
+    this_year = start.year == now.astimezone(UTC).year
+    return (
+        lit,
+        "Today" if lit else day,
+        f"{DAYS[start.weekday()]} {day}" if this_year else f"{day} {start.year}",
+    )
 
 
 def _labels(columns: Sequence[Column], grain: Grain) -> list[Label]:

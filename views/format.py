@@ -18,7 +18,7 @@ def init_app(app: Flask) -> None:
         app.jinja_env.filters[function.__name__] = function
 
 
-def credits(value: int | Decimal | None) -> str:
+def credits(value: int | float | Decimal | None) -> str:
     """Whole credits with a comma for thousands: `4,770`, `−40`."""
     if value is None:
         return NONE

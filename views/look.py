@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Response, current_app, request, url_for
+from flask import Blueprint, Flask, Response, current_app, request
 
 from models.settings import ROOT
 from models.store import publishers
@@ -35,7 +35,7 @@ def asset(filename: str) -> str:
     if current_app.debug:
         _joined.cache_clear()
         _digest.cache_clear()
-    return str(url_for("static", filename=filename, v=_digest(filename)))
+    return f"/static/{filename}?v={_digest(filename)}"
 
 
 def site() -> dict[str, str]:

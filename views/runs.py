@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -32,6 +32,21 @@ MAX_AGENT = 200
 def agent_name(run: Any) -> str:
     """The agent's name without publisher and version; never empty."""
     return trace.name_of(run)
+
+
+# Written out, since `url_for` takes longer than the row that is drawn around it.
+
+
+@bp.app_template_global()
+def run_address(run_id: str) -> str:
+    """Where a run is shown."""
+    return f"/runs/{quote(run_id, safe='')}"
+
+
+@bp.app_template_global()
+def call_address(run_id: str | None, request_id: str) -> str:
+    """Where a model call is shown: in its run, or by itself."""
+    return f"{run_address(run_id) if run_id else ''}/calls/{quote(request_id, safe='')}"
 
 
 @bp.get("/runs")
@@ -79,7 +94,7 @@ def run(run_id: str) -> ResponseReturnValue:
         tail=place["at"] == "end" if place.get("at") else None if not place else False,
     )
     line = found.line
-    here = url_for("runs.run", run_id=run_id)
+    here = run_address(run_id)
     return render(
         "runs/run.html",
         partial="runs/_run.html",
@@ -101,7 +116,7 @@ def row(run_id: str) -> ResponseReturnValue:
     """The run as a row of the list, for a row that refreshes itself. One that is gone takes its row with it."""
     user = _viewer()
     if not wants_fragment():
-        return redirect(url_for("runs.run", run_id=run_id), 303)
+        return redirect(run_address(run_id), 303)
     try:
         line = history.line_of(user.id, run_id)
     except NotFound:
@@ -121,7 +136,7 @@ def call(run_id: str, request_id: str) -> ResponseReturnValue:
         partial="runs/_call.html",
         run=mine,
         detail=calls.call_of(user.id, mine, request_id, all_messages=every),
-        here=url_for("runs.call", run_id=run_id, request_id=request_id),
+        here=call_address(run_id, request_id),
         every=every,
         fragment=wants_fragment(),
     )
@@ -179,7 +194,7 @@ class Asked:
         values = {**self.values, **changes}
         if values["when"] != "custom":
             values = {**values, "from": "", "to": ""}
-        return _with(url_for("runs.runs"), **values)
+        return _with("/runs", **values)
 
     @property
     def chips(self) -> list[tuple[str, str]]:

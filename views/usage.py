@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, g, redirect, request, url_for
+from flask import Blueprint, Response, g, redirect, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import generate_csrf
 from jinja2.utils import LRUCache
@@ -15,7 +15,6 @@ from models.accounts import User
 from models.billing import Account, cycle, ensure_quota, used_since
 from models.db import db, now
 from models.errors import Invalid
-from models.gateway import GatewayCall
 from models.runs.calls import call_of
 from models.usage import period as periods
 from models.usage.calls import call_with_id, exported_calls, recent_calls
@@ -24,12 +23,13 @@ from models.usage.freshness import Stamp, stamp
 from models.usage.holdings import Holdings, holdings
 from models.usage.period import Period
 from models.usage.series import By, Figures, Spending, spending
-from models.usage.statement import Line, Show, sheet, statement
+from models.usage.statement import Show, sheet, statement
 from views import format
 from views.charts import Chart, Part, Series, Split, line_chart, split_bar, stacked_chart
 from views.guards import cookie_token, cookie_user, login_required, settings
 from views.htmx import answer, get_flashed_messages_waiting, render, wants_fragment
 from views.profile import tab
+from views.runs import call_address
 
 bp = Blueprint("usage", __name__)
 
@@ -201,7 +201,6 @@ def ledger() -> ResponseReturnValue:
         "lines": lines,
         "kinds": KINDS,
         "show": show,
-        "call_address": call_address,
     }
     context["more"] = f"/profile/statement?{urlencode({'show': show, 'before': more})}" if more else None
     if not wants_fragment():
@@ -216,13 +215,13 @@ def call(request_id: str) -> ResponseReturnValue:
     person = _person()
     found = call_with_id(person.id, request_id)
     if found.run_id:
-        return redirect(call_address(found))
+        return redirect(call_address(found.run_id, request_id))
     every = request.args.get("messages") == "all"
     return render(
         "runs/call.html",
         run=None,
         detail=call_of(person.id, None, request_id, all_messages=every),
-        here=url_for("usage.call", request_id=request_id),
+        here=call_address(None, request_id),
         every=every,
         fragment=False,
     )
@@ -291,7 +290,6 @@ def _account(person: User, moment: datetime) -> dict[str, Any]:
         "kinds": KINDS,
         "split": _split(has),
         "calls": recent_calls(person.id, RECENT),
-        "call_address": call_address,
     }
 
 
@@ -300,13 +298,6 @@ def _cycle(person: User, moment: datetime) -> dict[str, Any]:
     account = Account(user_id=person.id)
     began, ends = cycle(db.session(), account, moment)
     return {"began": began, "used": used_since(db.session(), account, began), "ends": ends}
-
-
-def call_address(call: GatewayCall | Line) -> str:
-    """Where a call is shown: in its run, or by itself."""
-    if call.run_id:
-        return url_for("runs.call", run_id=call.run_id, request_id=call.request_id)
-    return url_for("usage.call", request_id=call.request_id)
 
 
 def _headline(metric: str, total: Figures, span: str) -> dict[str, str]:

@@ -47,6 +47,8 @@ VIEW_HALLWAY = {
     "api",
     "cli",
     "charts",
+    "components",
+    "drawings",
     "errors",
     "format",
     "guards",

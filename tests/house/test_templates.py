@@ -65,11 +65,7 @@ def test_only_what_is_written_in_the_template_goes_unescaped(file: Path) -> None
     tree = Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
     for found in tree.find_all(nodes.Filter):
         if found.name == "safe":
-            kept = isinstance(found.node, nodes.Const) or (
-                isinstance(found.node, nodes.Getitem)
-                and isinstance(found.node.node, nodes.Name)
-                and found.node.node.name in ("drawings", "shapes")
-            )
+            kept = isinstance(found.node, nodes.Const)
             assert kept, f"{file.name}:{found.lineno}: |safe on what is not a constant"
     assert not list(tree.find_all(nodes.EvalContextModifier)), "autoescape stays on"
 

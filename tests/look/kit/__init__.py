@@ -10,6 +10,7 @@ from app import create_app
 from models.settings import load_settings
 from tests.look.kit.charts import NOW, drawings, wave
 from views import pages
+from views.components import ICONS
 from views.htmx import render, toast
 
 HERE = Path(__file__).parent
@@ -45,7 +46,7 @@ def kit_app(data_dir: Path) -> Flask:
     @app.get("/kit")
     def kit() -> Response:
         layout = f"layouts/{request.args.get('layout', 'public')}.html"
-        return render("kit/kit.html", layout=layout, when=NOW)
+        return render("kit/kit.html", layout=layout, when=NOW, icons=ICONS)
 
     @app.get("/dialog")
     def dialog() -> Response:
