@@ -15,6 +15,7 @@ from models.billing.holds import (
     extend_hold,
     extend_holds,
     fail,
+    grow_hold,
     settle,
     settle_many,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "extend_holds",
     "fail",
     "grant",
+    "grow_hold",
     "lost_holds",
     "prove",
     "revoke",

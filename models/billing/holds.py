@@ -1,4 +1,4 @@
-"""The gateway's way into the ledger: admit and hold, extend, settle or fail a call, one round trip each.
+"""The gateway's way into the ledger: admit and hold, extend, grow, settle or fail a call, one round trip each.
 
 The verbs take a pool and not a session: each has a connection for one statement and gives it back, so nothing is held
 while the upstream talks. All of them are idempotent by request id, which is why they may be, and are, tried again after a deadlock, a lost
@@ -46,6 +46,7 @@ __all__ = [
     "extend_hold",
     "extend_holds",
     "fail",
+    "grow_hold",
     "settle",
     "settle_many",
 ]
@@ -65,6 +66,7 @@ _SETTLE_MANY = """
 SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_facts, $1::jsonb)), $2)
 """
 _FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
+_GROW = "SELECT credit_hold_grow($1, $2, $3, $4)"
 _EXTEND = "SELECT credit_hold_extend(ARRAY(SELECT jsonb_array_elements_text($1::jsonb)), $2, $3)"
 
 MAX_HOLD = 10**12
@@ -172,6 +174,25 @@ def extend_holds(
         pool, _EXTEND, (orjson.dumps(list(request_ids)).decode(), ttl_seconds, now or the_moment()), 5.0
     )
     return int(count)
+
+
+def grow_hold(
+    pool: Pool,
+    request_id: str,
+    *,
+    needed: int,
+    wanted: int,
+    now: datetime | None = None,
+    patience_seconds: float = 5.0,
+) -> int | None:
+    """Let a call in flight hold `wanted` credits, or as many as are free beside the account's other holds. Returns what
+    it holds then; None, and nothing is changed, when that would be less than `needed`, or it holds nothing any more.
+
+    Never less than before. Under the account's lock; repeating it is safe. Raises LedgerUnavailable.
+    """
+    params = (request_id, min(needed, MAX_HOLD), min(wanted, MAX_HOLD), now or the_moment())
+    ((amount,),) = _ask(pool, _GROW, params, patience_seconds)
+    return None if amount is None else int(amount)
 
 
 def settle(

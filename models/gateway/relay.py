@@ -24,7 +24,7 @@ from models.gateway import metrics, tokens
 from models.gateway.pricing import Prices
 from models.gateway.refusals import UpstreamRefused, read_json, refusal, told
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
-from models.gateway.stream import Stream
+from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.upstream import Broken, Request, UpstreamError
 from models.gateway.wire import Call, Meter, Usage, usage_object
@@ -238,6 +238,20 @@ class Gateway:
             told = self.with_cost(body["usage"], usage, cost)
             body = body if told is body["usage"] else {**body, "usage": told}
         return body
+
+    def cover(self, ticket: Ticket, call: Call, output_tokens: int) -> int:
+        """Let an answer in flight go on: hold credits for twice the output it has by now, or for as much as there are
+        credits. Returns the tokens covered. Raises OutOfCredits when not even those that are there are."""
+        needed, wanted = (
+            held_credits(ticket.route.cost_up_to(call, tokens, call.n), self.margin)
+            for tokens in (output_tokens, 2 * output_tokens)
+        )
+        held = ticket.grow(needed, wanted)
+        if held is None:
+            raise OutOfCredits("Your credits ran out while this answer was written, so it ends here.")
+        if held >= wanted:
+            return 2 * output_tokens
+        return output_tokens + output_tokens * (held - needed) // (wanted - needed)
 
     def with_cost(self, shown: dict[str, Any], usage: Usage, cost: Decimal) -> dict[str, Any]:
         """A `usage` object whose cost leads the compatible SDK to the credits that the ledger charged.

@@ -61,12 +61,20 @@ class Route:
     """The caller's own key, which then pays."""
 
     def worst_cost(self, call: Call, answers: int) -> Decimal:
-        """Dollars that the call can come to, `answers` being how many are made of one input."""
+        """Dollars that the call can well come to, `answers` being how many are made of one input."""
         if self.price is None:
             return UNKNOWN_HOLD * answers
-        output = min(call.max_output or DEFAULT_OUTPUT, MOST_OUTPUT)
+        return self.cost_up_to(call, self.expected_output(call, answers), answers)
+
+    def expected_output(self, call: Call, answers: int) -> int:
+        """Tokens of output that `worst_cost` is for."""
+        bound = call.max_output if self.price else None
+        return min(bound or DEFAULT_OUTPUT, MOST_OUTPUT) * answers
+
+    def cost_up_to(self, call: Call, output_tokens: int, answers: int) -> Decimal:
+        """Dollars of the call with so much output, at the most."""
         inputs = 1 if self.provider.native_n else answers
-        return self.price.worst(call.input_tokens * inputs, output * answers)
+        return (self.price or FALLBACK).worst(call.input_tokens * inputs, output_tokens)
 
 
 class Routes:

@@ -16,6 +16,7 @@ import orjson
 
 from models.billing.holds import LedgerUnavailable
 from models.db import now
+from models.gateway import tokens
 from models.gateway.ticket import Ticket
 from models.gateway.upstream import Answer, Broken, UpstreamError
 from models.gateway.wire import Call, Meter, Usage, usage_object
@@ -29,6 +30,8 @@ HEARTBEAT_SECONDS = 30.0
 QUEUED_BLOCKS = 256
 DRAIN_SECONDS = 300.0
 """How long a provider is read on for a client that has gone."""
+LOOK = 2_048
+"""Characters that an answer grows by at least before its tokens are counted again."""
 STALL_SECONDS = 300.0
 """How long a client may take nothing before it counts as gone."""
 
@@ -37,6 +40,13 @@ class Stopped(UpstreamError):
     """The server was told to end while the answer was on its way."""
 
     kind = "server_stopping"
+
+
+class OutOfCredits(UpstreamError):
+    """The answer became longer than there are credits for."""
+
+    status = 402
+    kind = type = "insufficient_credits"
 
 
 class Stream:
@@ -64,6 +74,9 @@ class Stream:
         self._skip_blank = False
         self._usage: Usage | None = None
         self._cost = Decimal(0)
+        # tokens of output that the hold covers, and the size at which they are counted next: hardly a character is more
+        # than a token
+        self._covered = self._look_at = ticket.route.expected_output(call, call.n)
 
     def start(self) -> None:
         """Begin to read the provider."""
@@ -143,6 +156,15 @@ class Stream:
             elif kept is not None:
                 out.append(kept)
         self._flush(out)
+        if self._meter.size > self._look_at and not self.ticket.over and not self.ticket.route.byok:
+            self._look()
+
+    def _look(self) -> None:
+        """Count what was delivered, and let the hold grow when it is more than that covers."""
+        delivered = tokens.count(self._meter.delivered)
+        if delivered > self._covered:
+            self._covered = self._gateway.cover(self.ticket, self._call, delivered)
+        self._look_at = self._meter.size + max(self._covered - delivered, LOOK)
 
     def _line(self, line: bytes, out: list[bytes]) -> bytes | None:
         """Meter a line; what the client gets of it. `out` is sent first where that must not wait for the ledger."""
@@ -258,10 +280,10 @@ class Stream:
         if complete and not self._done:
             self._flush([b"\n", self._usage_event(), b"data: [DONE]\n\n"])
         elif not self._meter.failure and not self._done:
-            self._tell(str(error), error.kind)
+            self._tell(str(error), error.kind, error.type)
 
-    def _tell(self, message: str, code: str) -> None:
-        error = {"message": message, "type": "upstream_error", "code": code, "param": None}
+    def _tell(self, message: str, code: str, kind: str = UpstreamError.type) -> None:
+        error = {"message": message, "type": kind, "code": code, "param": None}
         self._flush([b"\ndata: " + orjson.dumps({"error": error}) + b"\n\n"])
 
     def _flush(self, out: list[bytes]) -> None:

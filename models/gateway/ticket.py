@@ -137,6 +137,15 @@ class Ticket:
             self.ttft_ms = self._elapsed()
             metrics.of(metrics.FIRST_BYTE, self.route.provider.name).observe(self.ttft_ms / 1000)
 
+    def grow(self, needed: int, wanted: int) -> int | None:
+        """Hold more credits for the call: how many it holds then, or None when `needed` of them are not free. While the
+        ledger is away the call goes on as if they were: nobody else is admitted meanwhile."""
+        try:
+            return holds.grow_hold(self._till.pool, self.admission.request_id, needed=needed, wanted=wanted)
+        except LedgerUnavailable:
+            log.warning("the hold of call %s could not grow", self.admission.request_id)
+            return wanted
+
     def settle(
         self,
         usage: Usage,

@@ -36,6 +36,8 @@ class UpstreamError(Exception):
 
     status = 502
     kind = "upstream_error"
+    type = "upstream_error"
+    """What clients read as `error.type`."""
 
 
 class Unreachable(UpstreamError):

@@ -566,6 +566,63 @@ def test_a_long_stream_keeps_its_hold_and_revives_a_swept_one(session: Session, 
     assert billing.extend_holds(gate, []) == 0
 
 
+@pytest.mark.parametrize(
+    ("others", "needed", "wanted", "grown"),
+    [
+        (0, 20, 40, 40),
+        (0, 100, 200, 100),
+        (0, 99, 200, 100),
+        (0, 101, 200, None),
+        (60, 30, 80, 40),
+        (60, 41, 80, None),
+        (0, 5, 8, 10),
+    ],
+    ids=[
+        "free",
+        "all there is",
+        "less than wanted",
+        "more than there is",
+        "beside others",
+        "taken by others",
+        "never less",
+    ],
+)
+def test_a_hold_grows_by_what_is_free(
+    session: Session, gate: Pool, others: int, needed: int, wanted: int, grown: int | None
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    mine = admit(gate, alice, hold=10)
+    admit(gate, alice, hold=others)
+    for _ in range(2):
+        assert billing.grow_hold(gate, mine.request_id, needed=needed, wanted=wanted, now=NOW) == grown
+    assert sorted(holds(session)) == sorted([("live", others), ("live", grown or 10)])
+
+
+def test_what_holds_nothing_does_not_grow(session: Session, gate: Pool) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    over = admit(gate, alice, hold=10)
+    billing.settle(gate, over, call(1), now=NOW)
+    assert billing.grow_hold(gate, over.request_id, needed=0, wanted=10, now=NOW) is None
+    assert billing.grow_hold(gate, "nothing", needed=0, wanted=10, now=NOW) is None
+
+
+def test_holds_that_grow_at_once_share_what_there_is(session: Session, gate: Pool) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    calls = [admit(gate, alice, hold=5) for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        grown = list(
+            threads.map(
+                lambda each: billing.grow_hold(gate, each.request_id, needed=25, wanted=25, now=NOW), calls
+            )
+        )
+    # three take 20 more each of the 60 that are free
+    assert sorted(grown, key=str) == [25] * 3 + [None] * 5
+    assert sum(amount for _, amount in holds(session)) == 100
+
+
 def test_dismissing_a_lost_call(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)

@@ -232,6 +232,19 @@ class History(RuleBasedStateMachine):
             assert billing.extend_hold(self.gate, request, ttl_seconds=minutes * 60, now=self.now)
             self.model.holds[request] = (self.model.holds[request][0], until)
 
+    @rule(admission=admissions, needed=st.integers(0, 300), more=st.integers(0, 300))
+    def grow(self, admission: Admission, needed: int, more: int) -> None:
+        if admission.outcome == "admitted":
+            request = admission.request_id
+            amount, until = self.model.holds[request]
+            others = sum(
+                hold for name, (hold, end) in self.model.holds.items() if name != request and end > self.now
+            )
+            could = max(amount, min(needed + more, self.model.net(self.now) - others))
+            grown = billing.grow_hold(self.gate, request, needed=needed, wanted=needed + more, now=self.now)
+            assert grown == (could if could >= needed else None)
+            self.model.holds[request] = (grown or amount, until)
+
     @rule()
     def sweep(self) -> None:
         self.now += timedelta(seconds=1)

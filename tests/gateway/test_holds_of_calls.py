@@ -46,6 +46,66 @@ def test_the_worst_case_is_held_while_the_provider_talks_and_no_connection_is(
     assert facts.holds() == 0
 
 
+def a_long_answer(words: int, use: Any) -> list[Any]:
+    """A stream of so many words, a few hundred in each event."""
+    text = "yes " * 500
+    body = [fakes.chunk({"content": text}) for _ in range(words // 500)]
+    end = [fakes.chunk({}, "stop"), fakes.chunk(None, usage=use), "[DONE]"]
+    return [fakes.chunk({"role": "assistant", "content": ""}), *body, *end]
+
+
+def test_the_hold_of_an_answer_that_grows_too_long_grows_with_it(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    gate = threading.Event()
+    answer = a_long_answer(20_000, fakes.usage(100, 20_000))
+    fake.will(fakes.pausing(answer, gate, len(answer) - 3))
+    reply = web.post(PATH, json={**STREAM, "max_tokens": 1000}, headers=rich.headers, buffered=False)
+    seen: list[bytes] = []
+    reading = threading.Thread(target=lambda: seen.extend(reply.response))
+    reading.start()
+    # 20,000 words are so many tokens at least: 21 cents and 5.5 %
+    wait(lambda: session.scalar(select(CreditHold.amount)) >= 23 or session.rollback())
+    gate.set()
+    reading.join(20)
+    assert b"[DONE]" in b"".join(seen)
+    assert (facts.call().credits, facts.call().error) == (22, None)
+    assert facts.holds() == 0
+
+
+def test_an_answer_ends_where_the_credits_end(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
+) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 10)
+    fake.will(fakes.stream(a_long_answer(50_000, fakes.usage(100, 50_000)), delay=0.01))
+    reply = web.post(PATH, json={**STREAM, "max_tokens": 1000}, headers=alice.headers)
+    error = events(reply.data)[-1]["error"]
+    assert (error["type"], error["code"]) == ("insufficient_credits", "insufficient_credits")
+    assert "credits ran out" in error["message"]
+    assert b"[DONE]" not in reply.data
+    call = facts.call()
+    assert (call.state, call.error, call.usage_source) == ("settled", "insufficient_credits", "counted")
+    # what was delivered is paid, to the last event that the credits covered or the one after it
+    words = reply.data.count(b"yes ")
+    assert words <= call.output_tokens <= words + 5
+    assert -2 <= balance(session, alice) <= 0
+    assert facts.holds() == 0
+
+
+def test_an_answer_goes_on_while_the_ledger_is_away(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
+
+    monkeypatch.setattr("models.gateway.ticket.holds.grow_hold", away)
+    fake.will(fakes.stream(a_long_answer(10_000, fakes.usage(100, 10_000))))
+    reply = web.post(PATH, json={**STREAM, "max_tokens": 1000}, headers=rich.headers)
+    assert b"[DONE]" in reply.data
+    assert facts.call().credits == 11
+
+
 def test_parallel_calls_overspend_by_no_more_than_one(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
 ) -> None:

@@ -140,6 +140,10 @@ class Meter(Protocol):
         """The reasoning's text as far as it is kept (bounded)."""
 
     @property
+    def size(self) -> int:
+        """Characters of `delivered`."""
+
+    @property
     def delivered(self) -> str:
         """All that was generated and seen, to be counted when the provider is silent: text, reasoning, tool calls."""
 

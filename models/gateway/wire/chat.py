@@ -227,6 +227,10 @@ class ChatMeter:
         return self._reasoning.joined()
 
     @property
+    def size(self) -> int:
+        return self._reasoning.size + self._text.size + self._calls.size
+
+    @property
     def delivered(self) -> str:
         return self._reasoning.joined() + self._text.joined() + self._calls.joined()
 
