@@ -35,6 +35,9 @@
   // replace what is being clicked.
   listen("change", (event) => hit(event, "#search") && event.stopPropagation(), true);
 
+  // On a phone the filters are a sheet over the agents; whoever asks for those wants to see them.
+  listen("submit", (event) => hit(event, "#find") && document.querySelector("#filters:popover-open")?.hidePopover());
+
   // For readers only: the toast region is a live region.
   function say(text) {
     const note = document.createElement("span");
