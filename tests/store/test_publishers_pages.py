@@ -1,5 +1,6 @@
 """Pages of publishers as a browser without script meets them, and `flask store verify`."""
 
+import html
 import io
 import re
 from typing import Any
@@ -288,6 +289,24 @@ def test_it_is_given_to_an_organisation_and_taken_out(
 
 
 # -- for anybody ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_picture_a_drawn_one_stands_for_it(
+    anonymous: Person, harbor: Publisher, session: OrmSession
+) -> None:
+    def shown() -> str:
+        page = anonymous.browser.get("/publishers/harbor").text
+        return html.unescape(
+            re.findall(r'property="og:image" content="http://localhost:8000([^"]+)"', page)[0]
+        )
+
+    first = shown()
+    answer = anonymous.browser.get(first)
+    assert Image.open(io.BytesIO(answer.data)).size == (1200, 630)
+    harbor.bio = "We dock."
+    session.commit()
+    assert shown() != first, "a new picture has a new address"
+    assert anonymous.browser.get("/publishers/nobody/card.png").status_code == 404
 
 
 def test_the_public_page_says_who_it_is(anonymous: Person, harbor: Publisher, session: OrmSession) -> None:

@@ -16,6 +16,7 @@ from models.store import Publisher, pictures, publishers
 from models.store.publishers import Profile
 from views.guards import audit, caller_address, cookie_user, limiter, login_required, settings
 from views.htmx import render, see_other, toast, wants_fragment
+from views.store import previews
 
 bp = Blueprint("publishers", __name__)
 
@@ -247,7 +248,25 @@ def page(publisher_id: str) -> ResponseReturnValue:
         mail_to=publishers.mail_to(publisher),
         figures=publishers.figures(db.session, publisher.id) if not wants_fragment() else None,
         mine=publishers.may_change(db.session, cookie_user(), publisher),
+        card_digest=previews.digest(*_card(publisher)),
     )
+
+
+@bp.get("/publishers/<publisher_id>/card.png")
+@limiter.limit("120/minute")
+def card(publisher_id: str) -> ResponseReturnValue:
+    """The picture that other sites show beside a link to a publisher who has none."""
+    publisher = publishers.find(db.session, publisher_id)
+    if publisher is None:
+        raise NotFound("There is no such publisher.")
+    shown = _card(publisher)
+    db.session.rollback()
+    return previews.answer(previews.card(*shown, fallback=f"@{publisher_id}"), previews.digest(*shown))
+
+
+def _card(publisher: Publisher) -> tuple[str, str, str, str]:
+    over = "Verified publisher" if publisher.verified else "Publisher"
+    return over, publisher.name, publisher.bio or "", f"@{publisher.id}"
 
 
 # -- what several of them need -------------------------------------------------------------------------------
