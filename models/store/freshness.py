@@ -16,7 +16,8 @@ FIGURES_EVERY = 5.0
 SHARE = 20
 """What takes a second to make is kept at least so many seconds, when only figures moved."""
 
-_STAMP = "SELECT coalesce((SELECT stamp FROM store_stamp), 0), (SELECT last_value FROM store_figures)"
+STAMP = "coalesce((SELECT stamp FROM store_stamp), 0), (SELECT last_value FROM store_figures)"
+"""Two columns of a statement, from which `seen` makes the state that it showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,11 @@ _seen = _Seen()
 
 def stamp(pool: Pool) -> Stamp:
     """The state of the store now. One statement that reads two rows, and nothing besides."""
-    ((published, figures),) = read_at_once(pool, _STAMP)
+    return seen(*read_at_once(pool, f"SELECT {STAMP}")[0])
+
+
+def seen(published: int, figures: int) -> Stamp:
+    """The state of the store that a statement showed."""
     moment = time.monotonic()
     if figures != _seen.figures:
         _seen.figures, _seen.since = figures, moment
@@ -90,6 +95,11 @@ class Kept(Generic[T]):
             return made
         finally:
             self._lock.release()
+
+    def put(self, value: T, stamp: Stamp, took: float) -> None:
+        """Keep what was made in so many seconds by a statement that told its own stamp."""
+        with self._lock:
+            self._value, self._stamp, self._made_at, self._took = value, stamp, time.monotonic(), took
 
     def _shows(self, now: Stamp) -> bool:
         age = time.monotonic() - self._made_at

@@ -10,9 +10,10 @@ from sqlalchemy import ARRAY, Executable, Integer, bindparam, cast, func, select
 from models.db import Database
 from models.errors import NotFound
 from models.pool import Pool
-from models.store import dependencies
+from models.store import dependencies, freshness
 from models.store.asking import read
 from models.store.dependencies import Dependents, Known
+from models.store.freshness import Stamp
 from models.store.tables import Agent, AgentVersion, Publisher
 
 DAYS = 30
@@ -115,6 +116,7 @@ _OLDER = text(_versions(":publisher", ":agent", ":limit", _BELOW))
 
 # Everything of a page at once: what was five statements cost a worker most of the page's time.
 _PAGE = f"""{_SHEET},
+    {freshness.STAMP},
     (SELECT json_agg(each) FROM ({_versions("$1", "$2", str(SHOWN_VERSIONS))}) AS each),
     (SELECT json_agg(json_build_array(version, day, runs)) FROM agent_day
         WHERE publisher_id = $1 AND agent_id = $2 AND day > $5::date - {DAYS} AND day <= $5::date AND runs > 0),
@@ -171,10 +173,11 @@ class VersionLine:
 
 @dataclass(frozen=True)
 class Page:
-    """A sheet with what its page says besides: the highest versions, completed runs by version and UTC day, who may
+    """A sheet with what its page says besides, and the state of the store that all of it shows: the highest versions, completed runs by version and UTC day, who may
     spawn the agent, and what is known of those it may spawn."""
 
     sheet: Sheet
+    stamp: Stamp
     versions: Sequence[VersionLine]
     days: Mapping[str, Mapping[date, int]]
     dependents: Dependents
@@ -201,12 +204,13 @@ def page_of(pool: Pool, publisher_id: str, agent_id: str, version: str, today: d
     rows = read(pool, _PAGE, (*names, dependencies.name_of(publisher_id, agent_id), today.isoformat()))
     if not rows:
         raise NotFound(UNKNOWN)
-    *sheet, versions, counted, dependents, reached = rows[0]
+    *sheet, published, figures, versions, counted, dependents, reached = rows[0]
     days: dict[str, dict[date, int]] = {}
     for number, day, runs in counted or ():
         days.setdefault(number, {})[date.fromisoformat(day)] = runs
     return Page(
         Sheet.of(sheet),
+        freshness.seen(published, figures),
         [_line(each) for each in versions],
         days,
         Dependents.of(dependents or ()),

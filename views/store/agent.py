@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from time import monotonic
 from typing import Any
 
 from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
@@ -73,12 +74,7 @@ def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     if wants_fragment():
         sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
         return render("store/_use.html", partial="store/_use.html", use=Use.of(sheet, client))
-    key = (publisher_id, agent_id, version, client)
-    kept = _pages.get(key) or Kept[Drawn](KEPT_SECONDS)
-    pool = gateway(current_app).pool
-    state = freshness.stamp(pool)
-    drawn = kept.get(state, lambda: _draw(pool, *key))
-    _pages[key] = kept
+    drawn, state = _drawn(publisher_id, agent_id, version, client)
     user = cookie_user()
     if user or get_flashed_messages_waiting():
         publisher = publishers.find(db.session, publisher_id) if user else None
@@ -90,6 +86,21 @@ def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     response = answer(whole)
     response.vary.add("HX-Request")
     return response
+
+
+def _drawn(*key: str) -> tuple["Drawn", Stamp]:
+    """The parts of the page, and the state of the store in which they are shown. A page that was never drawn tells its
+    own state, since to ask for that first would be a round trip more."""
+    pool = gateway(current_app).pool
+    kept: Kept[Drawn] | None = _pages.get(key)
+    if kept is not None:
+        state = freshness.stamp(pool)
+        return kept.get(state, lambda: _draw(pool, *key)[0]), state
+    began = monotonic()
+    drawn, state = _draw(pool, *key)
+    _pages[key] = kept = Kept(KEPT_SECONDS)
+    kept.put(drawn, state, monotonic() - began)
+    return drawn, state
 
 
 def _strangers_page(drawn: "Drawn", state: Stamp) -> str:
@@ -189,7 +200,7 @@ class Use:
         return snippets.CLIENTS
 
 
-def _draw(pool: Pool, publisher_id: str, agent_id: str, version: str, client: str) -> Drawn:
+def _draw(pool: Pool, publisher_id: str, agent_id: str, version: str, client: str) -> tuple[Drawn, Stamp]:
     """The page as it is now. Raises NotFound."""
     moment = now()
     found = showing.page_of(pool, publisher_id, agent_id, version, moment.date())
@@ -204,7 +215,7 @@ def _draw(pool: Pool, publisher_id: str, agent_id: str, version: str, client: st
     }
     drawn = render_template("store/_agent_parts.html", **context)
     parts = map(Markup, drawn.split(PARTED))  # our own templates, which escape
-    return Drawn(escape(f"{sheet.agent.name} by {sheet.publisher.name}"), *parts)
+    return Drawn(escape(f"{sheet.agent.name} by {sheet.publisher.name}"), *parts), found.stamp
 
 
 def _whole(found: Page, moment: datetime) -> dict[str, Any]:
