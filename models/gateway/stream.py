@@ -30,7 +30,7 @@ HEARTBEAT_SECONDS = 30.0
 QUEUED_BLOCKS = 256
 DRAIN_SECONDS = 300.0
 """How long a provider is read on for a client that has gone."""
-LOOK = 2_048
+LOOK = 512
 """Characters that an answer grows by at least before its tokens are counted again."""
 STALL_SECONDS = 300.0
 """How long a client may take nothing before it counts as gone."""

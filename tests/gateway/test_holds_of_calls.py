@@ -93,6 +93,29 @@ def test_an_answer_ends_where_the_credits_end(
     assert facts.holds() == 0
 
 
+def test_parallel_answers_that_grow_too_long_share_the_credits(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
+) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 40)
+    # each wants 53 credits
+    fake.will(fakes.stream(a_long_answer(50_000, fakes.usage(100, 50_000)), delay=0.005))
+
+    def one(_: int) -> bytes:
+        client = web.application.test_client()
+        return client.post(PATH, json={**STREAM, "max_tokens": 1000}, headers=alice.headers).data
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(one, range(6)))
+    assert all(b"[DONE]" not in answer for answer in answers)
+    calls = facts.calls()
+    assert {(call.state, call.error) for call in calls} == {("settled", "insufficient_credits")}
+    # an event is half a credit; each answer may go one beyond what it holds
+    assert -6 <= balance(session, alice) <= 3
+    assert balance(session, alice) == 40 - sum(call.credits for call in calls)
+    assert facts.holds() == 0
+
+
 def test_an_answer_goes_on_while_the_ledger_is_away(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
