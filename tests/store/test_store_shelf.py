@@ -529,6 +529,23 @@ def test_more_is_loaded_and_still_there_when_coming_back(
 
 
 @pytest.mark.browser
+def test_on_a_phone_the_filters_are_a_sheet_that_its_button_closes(
+    open_page: OpenPage, base: str, session: OrmSession, harbor: Publisher, quarry: Publisher
+) -> None:
+    shelves(session, harbor, quarry)
+    with open_page(base, width=390) as page:
+        page.goto("/store")
+        page.get_by_role("button", name="Filters", exact=True).click()
+        page.get_by_label("quarry").check()
+        show = page.get_by_role("button", name="Show agents")
+        expect(show).to_be_in_viewport()
+        judge(page)
+        show.click()
+        expect(show).to_be_hidden()
+        expect(page).to_have_url(re.compile("publisher=quarry"))
+
+
+@pytest.mark.browser
 def test_without_script_the_form_and_the_links_do_it(
     open_page: OpenPage, base: str, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
