@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from models.pool import Parameter, Pool, Turns
+from models.pool import NoTurn, Parameter, Pool, Turns
 
 AT_ONCE = 3
 """Of the gateway's connections in each process, so that however many pages are drawn, calls find the others."""
@@ -25,5 +25,7 @@ def read_at_once(pool: Pool, query: str, params: Sequence[Parameter] = ()) -> li
     """`read` without waiting, for what takes no time. A kept connection that died is replaced once."""
     try:
         return pool.ask(query, params)
+    except (NoTurn, psycopg.errors.QueryCanceled):
+        raise
     except (psycopg.OperationalError, psycopg.InterfaceError):
         return pool.ask(query, params)
