@@ -17,6 +17,7 @@ from models.store import Agent, AgentConfig, AgentVersion, Publisher
 from models.store.publishing import HINT
 from tests import factories
 from tests.factories import Person
+from views.guards import limiter
 
 PATH = "/api/agents/publish"
 
@@ -207,6 +208,34 @@ def test_what_is_no_json_is_refused(anonymous: Person, raw: bytes) -> None:
             "validationErrors": [],
         },
     )
+
+
+@pytest.fixture
+def uncounted(app: Flask) -> Iterator[None]:
+    """Limits count whoever calls anew."""
+    with app.app_context():
+        limiter.reset()
+    yield
+    with app.app_context():
+        limiter.reset()
+
+
+@pytest.mark.parametrize("path", [PATH, "/api/agents/validate"])
+def test_what_is_too_large_or_too_often_is_told_in_a_word(
+    uncounted: None, anonymous: Person, path: str
+) -> None:
+    answer = anonymous.browser.post(path, data=b" " * 20_971_521)
+    assert (answer.status_code, answer.get_json()) == (
+        413,
+        {"error": "The request is too large. Send at most 20 MB."},
+    )
+    answers = [anonymous.browser.post(path, json=[]) for _ in range(601)]
+    assert answers[0].status_code == 400
+    assert (answers[-1].status_code, answers[-1].get_json()) == (
+        429,
+        {"error": "Too many requests. Wait a minute, then try again."},
+    )
+    assert int(answers[-1].headers["Retry-After"]) > 0
 
 
 def test_a_nul_is_told_of_the_definition_that_has_it(anonymous: Person) -> None:

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify, render_template
 from flask.typing import ResponseReturnValue
+from flask_limiter import RateLimitExceeded
 from pydantic import Field
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from models.accounts.credentials import Credential
 from models.accounts.users import User
@@ -40,6 +42,16 @@ class PublishBody(Body):
 
 class ValidateBody(Body):
     agentDefinitions: Annotated[list[Any], Field(max_length=MAX_AGENTS)]
+
+
+@bp.errorhandler(RateLimitExceeded)
+def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
+    return jsonify(error="Too many requests. Wait a minute, then try again."), 429
+
+
+@bp.errorhandler(RequestEntityTooLarge)
+def _too_large(error: RequestEntityTooLarge) -> ResponseReturnValue:
+    return jsonify(error="The request is too large. Send at most 20 MB."), 413
 
 
 @bp.post("/api/agents/validate")
