@@ -28,6 +28,7 @@ GRACE = timedelta(days=1)
 ADDRESS = re.compile(r"/uploads/avatars/[0-9a-f]{64}\.webp")
 """The addresses of the pictures kept here."""
 
+TOO_LARGE = "File too large. Maximum size is 5MB."
 UNREADABLE = "This file is not a whole JPEG, PNG or WebP picture. Export it again, then upload that."
 TOO_MANY_PIXELS = (
     f"The picture has too many pixels. Use one of at most {MOST_PIXELS // 1_000_000} megapixels."
@@ -44,7 +45,7 @@ def keep(files: Files, raw: bytes) -> str:
     Call it outside a transaction: it decodes, and may speak with a bucket.
     """
     if len(raw) > MOST_BYTES:
-        raise _refusal("File too large. Maximum size is 5MB.")
+        raise _refusal(TOO_LARGE)
     with _one_at_a_time:  # decoding takes a hundred megabytes at worst
         picture = apart(lambda: portrait(raw))
     name = f"{hashlib.sha256(picture).hexdigest()}.webp"

@@ -219,6 +219,7 @@ def test_the_contracts_refusals_in_their_order(alice: Person, anonymous: Person)
     assert said(upload(alice, picture(), kind="image/svg+xml")) == type_
     assert said(upload(alice, large, kind="application/pdf")) == type_, "the type comes before the size"
     assert said(upload(alice, large)) == size
+    assert said(upload(alice, large * 5)) == size, "also beyond the largest body that is read"
     assert said(upload(alice, large[:-1])) == (400, {"error": UNREADABLE})
     assert said(upload(alice, SVG)) == (400, {"error": UNREADABLE}), "the declared type is not believed"
     assert upload(alice, picture("JPEG"), kind="image/jpg").status_code == 200

@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from models.accounts import User
 from models.db import db
@@ -179,7 +180,10 @@ def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
 @signed_in
 def upload_avatar(user: User) -> ResponseReturnValue:
     """Keep an avatar, redrawn; its address on this server."""
-    file = request.files.get("avatar")
+    try:
+        file = request.files.get("avatar")
+    except RequestEntityTooLarge:
+        return jsonify(error=pictures.TOO_LARGE), 400
     if file is None or not file.filename:
         return jsonify(error="No file provided"), 400
     if file.mimetype not in TYPES:
