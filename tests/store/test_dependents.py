@@ -130,7 +130,7 @@ def test_a_rename_of_the_publisher_keeps_them(session: OrmSession, acme: Publish
 def test_agents_of_before_are_found_after_the_upgrade(session: OrmSession, acme: Publisher) -> None:
     spawning(session, acme, "reviewer", "acme/picker@1.0.0", "acme/o'hara@1.0.0")
     spawning(session, acme, "plain")
-    kept = dict(session.execute(text("SELECT id, search::text FROM agent")).tuples().all())
+    kept = dict(session.execute(text("SELECT id, search::text FROM agent")).all())
     step = ScriptDirectory(str(Path(__file__).parents[2] / "migrations")).get_revision("0013").module
     with Operations.context(MigrationContext.configure(session.connection())):
         step.downgrade()
@@ -141,4 +141,4 @@ def test_agents_of_before_are_found_after_the_upgrade(session: OrmSession, acme:
         step.upgrade()
         session.commit()
     assert dependents(session).number == 1
-    assert dict(session.execute(text("SELECT id, search::text FROM agent")).tuples().all()) == kept
+    assert dict(session.execute(text("SELECT id, search::text FROM agent")).all()) == kept
