@@ -53,7 +53,8 @@ def reached(asked: str, depth: str) -> str:
 
 
 def spawning(named: str, publisher: str, agent: str, most: str) -> str:
-    """SQL for the rows that `Dependents.of` reads. The agent is `named` as `name_of` does."""
+    """SQL for the rows that `Dependents.of` reads: the other agents whose latest version may spawn any version of this
+    one, which is `named` as `name_of` does. It asks what `catalogue.refresh` keeps."""
     return f"""
     SELECT publisher_id, id, latest_version, count(*) OVER () AS number FROM agent
     WHERE search @@ CAST({named} AS tsquery) AND latest_version IS NOT NULL
@@ -63,7 +64,6 @@ def spawning(named: str, publisher: str, agent: str, most: str) -> str:
 
 
 _REACHED = text(reached("CAST(:asked AS text[])", ":depth"))
-_DEPENDENTS = text(spawning(":named", ":publisher", ":agent", ":most"))
 
 
 class BadReference(Exception):
@@ -190,16 +190,6 @@ def outline_of(database: Database, full_id: str, most: int, facts: Known) -> Nod
     root = tree_of(database, full_id, most=MOST_OUTLINED, strict=False, facts=facts).root
     _thin_out(root, most, set())
     return root
-
-
-def dependents_of(database: Database, publisher_id: str, agent_id: str, most: int) -> Dependents:
-    """The other agents whose latest version may spawn any version of this one, `most` of them by name. One statement.
-
-    It asks what `catalogue.refresh` keeps: the first two hundred that an agent may spawn.
-    """
-    named = name_of(publisher_id, agent_id)
-    words = {"named": named, "publisher": publisher_id, "agent": agent_id, "most": most}
-    return Dependents.of(database.execute(_DEPENDENTS, words).all())
 
 
 def name_of(publisher_id: str, agent_id: str) -> str:

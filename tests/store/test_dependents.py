@@ -34,7 +34,9 @@ def spawning(session: OrmSession, of: Publisher, id: str, *names: str, version: 
 
 def dependents(session: OrmSession, agent: str = "picker", most: int = 8) -> dependencies.Dependents:
     session.rollback()
-    return dependencies.dependents_of(session, "acme", agent, most)
+    words = {"named": dependencies.name_of("acme", agent), "publisher": "acme", "agent": agent, "most": most}
+    query = text(dependencies.spawning(":named", ":publisher", ":agent", ":most"))
+    return dependencies.Dependents.of(session.execute(query, words).all())
 
 
 def test_those_that_spawn_any_version_count(session: OrmSession, acme: Publisher, bob: Person) -> None:
