@@ -11,6 +11,11 @@ from markupsafe import Markup, escape
 from views import format
 
 Body = Callable[[], str]
+Attrs = Mapping[str, object]
+ButtonKind = Literal["primary", "quiet", "danger", "danger-solid"]
+Size = Literal["sm", "lg"]
+
+NONE: Attrs = {}
 
 ICONS = {
     "search": '<circle cx="7" cy="7" r="4.5"/><path d="m10.5 10.5 3.5 3.5"/>',
@@ -74,7 +79,8 @@ _FORMS = {"ago": format.ago, "date": format.date, "clock": format.clock, "moment
 
 def init_app(app: Flask) -> None:
     """Give the components to templates under their own names."""
-    for function in (icon, badge, run_state, kind, time, swatch, table, column, row, row_head, cell, numbers):
+    drawn = (icon, badge, run_state, kind, time, swatch, button, link_button, icon_button)
+    for function in (*drawn, table, column, row, row_head, cell, numbers):
         app.jinja_env.globals[function.__name__] = function
 
 
@@ -134,6 +140,73 @@ _SWATCHES = {
 }
 
 
+# -- buttons, and links that look like them; one primary per view
+
+_BUSY = (
+    '<svg class="btn__busy" viewBox="0 0 14 12" aria-hidden="true"><rect x="0" width="3" height="12"/>'
+    '<rect x="5.5" width="3" height="12"/><rect x="11" width="3" height="12"/></svg>'
+)
+
+
+def button(
+    label: str,
+    kind: ButtonKind | None = None,
+    size: Size | None = None,
+    icon_name: str | None = None,
+    type: Literal["submit", "button"] = "submit",
+    block: bool = False,
+    disabled: bool = False,
+    attrs: Attrs = NONE,
+) -> Markup:
+    """A button; one that submits shows that it is busy."""
+    off = " disabled" if disabled else ""
+    busy = _BUSY if type == "submit" else ""
+    drawn = _ICONS[icon_name] if icon_name else ""
+    css = _button_css(kind, size, block)
+    return Markup(
+        f'<button class="{css}" type="{type}"{off}{_written(attrs)}>{busy}{drawn}{escape(label)}</button>'
+    )
+
+
+def link_button(
+    label: str,
+    href: str,
+    kind: ButtonKind | None = None,
+    size: Size | None = None,
+    icon_name: str | None = None,
+    block: bool = False,
+    attrs: Attrs = NONE,
+) -> Markup:
+    """A link that looks like a button."""
+    drawn = _ICONS[icon_name] if icon_name else ""
+    css = _button_css(kind, size, block)
+    return Markup(f'<a class="{css}" href="{escape(href)}"{_written(attrs)}>{drawn}{escape(label)}</a>')
+
+
+def icon_button(
+    label: str,
+    icon_name: str,
+    kind: ButtonKind | None = None,
+    size: Size | None = None,
+    type: Literal["submit", "button"] = "button",
+    attrs: Attrs = NONE,
+) -> Markup:
+    """A button with its label for readers only."""
+    css = _button_css(kind, size, False)
+    return Markup(
+        f'<button class="{css} btn--icon" type="{type}" aria-label="{escape(label)}"{_written(attrs)}>'
+        f"{_ICONS[icon_name]}</button>"
+    )
+
+
+def _button_css(kind: ButtonKind | None, size: Size | None, block: bool) -> str:
+    return f"btn{f' btn--{kind}' if kind else ''}{f' btn--{size}' if size else ''}{' btn--block' if block else ''}"
+
+
+def _written(attrs: Attrs) -> str:
+    return "".join(f' {name}="{escape(value)}"' for name, value in attrs.items())
+
+
 # -- tables that fold into titled lines under 44rem; roles are written out, because folding changes `display`
 
 
@@ -180,11 +253,10 @@ def column(
     return Markup(f'<th role="columnheader" scope="col"{css}{order}>{said}</th>')
 
 
-def row(id: str | None = None, attrs: Mapping[str, object] | None = None, *, caller: Body) -> Markup:
+def row(id: str | None = None, attrs: Attrs = NONE, *, caller: Body) -> Markup:
     """A row; its cells are the body."""
     place = f' id="{escape(id)}"' if id else ""
-    more = "".join(f' {name}="{escape(value)}"' for name, value in attrs.items()) if attrs else ""
-    return Markup(f'<tr role="row"{place}{more}>{caller()}</tr>')
+    return Markup(f'<tr role="row"{place}{_written(attrs)}>{caller()}</tr>')
 
 
 def row_head(content: object = None, *, caller: Body | None = None) -> Markup:
