@@ -161,7 +161,6 @@ def stacked_chart(
     sums = [sum(stack) for stack in stacks]
     base = height - FOOT
     top, steps = _scale(Decimal(max(sums, default=0)), whole=unit != "usd")
-    pixels = (base - TOP) / float(top)
     write = FORMATS[unit]
     fill = _fill(len(buckets))
     colours = [colour for colour, _, _ in shown]
@@ -176,7 +175,7 @@ def stacked_chart(
                 now=lit,
                 name=name,
                 long_name=long_name,
-                segments=_stack(zip(colours, stack, strict=True), pixels, base) if total else [],
+                segments=_stack(zip(colours, stack, strict=True), float(top), base) if total else [],
                 cells=[write(value) for value in stack],
                 zeros=[not value for value in stack],
                 total=write(total),
@@ -283,13 +282,12 @@ def _ranked(
     return shown
 
 
-def _stack(parts: Iterable[tuple[int, Number]], pixels: float, base: int) -> list[Segment]:
-    """Rectangles of `pixels` for each of what is counted, from the base up."""
+def _stack(parts: Iterable[tuple[int, Number]], top: float, base: int) -> list[Segment]:
     segments = []
     y = float(base)
     for colour, value in parts:
         if value:
-            height = float(value) * pixels
+            height = float(value) / top * (base - TOP)
             segments.append(Segment(colour, round(y - height, 2), round(height, 2)))
             y -= height
     # What was used must be seen: a column of less than two pixels is drawn two high, in its biggest colour.

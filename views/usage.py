@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, g, redirect, request
+from flask import Blueprint, Response, current_app, g, redirect, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import generate_csrf
 from jinja2.utils import LRUCache
@@ -26,6 +26,7 @@ from models.usage.series import By, Figures, Spending, spending
 from models.usage.statement import Show, sheet, statement
 from views import format
 from views.charts import Chart, Part, Series, Split, line_chart, split_bar, stacked_chart
+from views.gateway import gateway
 from views.guards import cookie_token, cookie_user, login_required, settings
 from views.htmx import answer, get_flashed_messages_waiting, render, wants_fragment
 from views.profile import tab
@@ -120,7 +121,7 @@ def page() -> ResponseReturnValue:
     if wants_fragment():
         return _part()
     token, moment = cookie_token(), now()
-    state = stamp(db.engine, token, moment, RECENT) if token else None
+    state = stamp(gateway(current_app).pool, token, moment, RECENT) if token else None
     if state is None or state.due or get_flashed_messages_waiting():
         return _drawn(moment, None)
     kept = _kept.get(_key(state, moment))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
+from models.asking import read_at_once
 from models.pool import Pool
-from models.store.asking import read_at_once
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row, text
 
+from models.asking import read
 from models.db import Database
 from models.errors import Invalid
 from models.pool import Parameter, Pool
-from models.store.asking import read
 
 BATCH = 24
 MOST_SHOWN = 240

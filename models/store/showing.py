@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Executable, Integer, bindparam, cast, func, select, text
 
+from models.asking import read
 from models.db import Database
 from models.errors import NotFound
 from models.pool import Pool
 from models.store import dependencies, freshness
-from models.store.asking import read
 from models.store.dependencies import Dependents, Known
 from models.store.freshness import Stamp
 from models.store.tables import Agent, AgentVersion, Publisher

@@ -42,6 +42,7 @@ MODEL_HALLWAY = {
     "files",
     "shapes",
     "pool",
+    "asking",
 }
 VIEW_HALLWAY = {
     "api",

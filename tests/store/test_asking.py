@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from models import asking
 from models.pool import Pool
-from models.store import asking
 
 
 @pytest.fixture

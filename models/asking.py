@@ -1,4 +1,4 @@
-"""What the store asks PostgreSQL for its pages, past SQLAlchemy and on the gateway's connections."""
+"""What pages ask PostgreSQL past SQLAlchemy, on the gateway's connections."""
 
 from collections.abc import Sequence
 from typing import Any
