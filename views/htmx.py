@@ -7,6 +7,7 @@ import flask_login
 from flask import (
     Flask,
     Response,
+    current_app,
     flash,
     g,
     get_flashed_messages,
@@ -21,6 +22,7 @@ from jinja2 import StrictUndefined
 from models import demo
 from models.accounts import User
 from models.db import now
+from models.pool import Pool
 from models.usage.holdings import holdings
 
 Kind = Literal["good", "bad", "info"]
@@ -53,12 +55,17 @@ def _person() -> dict[str, Any]:
     chip = None
     if viewer is not None and not wants_fragment():
         # the page's own figure where it has one: two readings could differ by a call
-        chip = (g.get("holdings") or holdings(viewer.id, now())).left
+        chip = (g.get("holdings") or holdings(pages_pool(), viewer.id, now())).left
     return {
         "viewer": viewer,
         "credit_chip": chip,
         "sees_demo": viewer is not None and viewer.id == demo.USER_ID,
     }
+
+
+def pages_pool() -> Pool:
+    """The connections on which pages read what they often read: some of the gateway's."""
+    return cast(Pool, current_app.extensions["gateway"].pool)
 
 
 def wants_fragment() -> bool:

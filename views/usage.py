@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, current_app, g, redirect, request
+from flask import Blueprint, Response, g, redirect, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import generate_csrf
 from jinja2.utils import LRUCache
@@ -26,9 +26,8 @@ from models.usage.series import By, Figures, Spending, spending
 from models.usage.statement import Show, sheet, statement
 from views import format
 from views.charts import Chart, Part, Series, Split, line_chart, split_bar, stacked_chart
-from views.gateway import gateway
 from views.guards import cookie_token, cookie_user, login_required, settings
-from views.htmx import answer, get_flashed_messages_waiting, render, wants_fragment
+from views.htmx import answer, get_flashed_messages_waiting, pages_pool, render, wants_fragment
 from views.profile import tab
 from views.runs import call_address
 
@@ -121,7 +120,7 @@ def page() -> ResponseReturnValue:
     if wants_fragment():
         return _part()
     token, moment = cookie_token(), now()
-    state = stamp(gateway(current_app).pool, token, moment, RECENT) if token else None
+    state = stamp(pages_pool(), token, moment, RECENT) if token else None
     if state is None or state.due or get_flashed_messages_waiting():
         return _drawn(moment, None)
     kept = _kept.get(_key(state, moment))
@@ -265,7 +264,7 @@ def _file_name(period: Period) -> str:
 
 def _used(person: User, asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
     """What the fragment shows: the chart, its headline, the table, the controls."""
-    used = spending(person.id, period, asked.by, moment)
+    used = spending(pages_pool(), person.id, period, asked.by, moment)
     where = urlencode({name: word for name, word in asked.words().items() if name in ("range", "from", "to")})
     return {
         "asked": asked,
@@ -283,14 +282,14 @@ def _used(person: User, asked: Asked, period: Period, moment: datetime) -> dict[
 
 def _account(person: User, moment: datetime) -> dict[str, Any]:
     """What the page says of the account as a whole."""
-    has = holdings(person.id, moment)
+    has = holdings(pages_pool(), person.id, moment)
     return {
         "moment": moment,
         "has": has,
         "cycle": _cycle(person, moment),
         "kinds": KINDS,
         "split": _split(has),
-        "calls": recent_calls(person.id, RECENT),
+        "calls": recent_calls(pages_pool(), person.id, RECENT),
     }
 
 

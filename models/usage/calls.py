@@ -1,14 +1,17 @@
 """The calls behind the figures: the latest of them, one of them, and all of a period in batches for the export."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, and_, bindparam, literal, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, tuple_
 
+from models.asking import read
 from models.db import db
 from models.errors import NotFound
 from models.gateway import GatewayCall
+from models.pool import Pool
 from models.usage.message import Message
 
 BATCH = 5000
@@ -16,31 +19,32 @@ FIRST_BATCH = 250
 """So that the export begins at once."""
 
 
-_RECENT = (
-    select(
-        GatewayCall.request_id,
-        GatewayCall.run_id,
-        GatewayCall.state,
-        GatewayCall.requested_model,
-        GatewayCall.model,
-        GatewayCall.started_at,
-        (
-            GatewayCall.uncached_input_tokens + GatewayCall.cache_write_tokens + GatewayCall.cache_read_tokens
-        ).label("input_tokens"),
-        GatewayCall.output_tokens,
-        GatewayCall.latency_ms,
-        GatewayCall.cost,
-        GatewayCall.credits,
-    )
-    .where(GatewayCall.user_id == bindparam("user"), GatewayCall.account_id == bindparam("user"))
-    .order_by(GatewayCall.started_at.desc(), GatewayCall.request_id.desc())
-    .limit(bindparam("most"))
-)
+class RecentCall(NamedTuple):
+    """What a list shows of a call. `input_tokens` are all that were read, from a cache or not; cost is dollars."""
+
+    request_id: str
+    run_id: str | None
+    state: str
+    requested_model: str
+    model: str | None
+    started_at: datetime
+    input_tokens: int
+    output_tokens: int
+    latency_ms: int
+    cost: Decimal
+    credits: int
 
 
-def recent_calls(user_id: str, limit: int) -> Sequence[Row[*tuple[Any, ...]]]:
-    """The person's latest calls on their own account, failed ones included, newest first; what a list shows of each."""
-    return db.session.execute(_RECENT, {"user": user_id, "most": limit}).all()
+_RECENT = """
+SELECT request_id, run_id, state, requested_model, model, started_at,
+    uncached_input_tokens + cache_write_tokens + cache_read_tokens, output_tokens, latency_ms, cost, credits
+FROM gateway_call WHERE user_id = $1 AND account_id = $1 ORDER BY started_at DESC, request_id DESC LIMIT $2
+"""
+
+
+def recent_calls(pool: Pool, user_id: str, limit: int) -> list[RecentCall]:
+    """The person's latest calls on their own account, failed ones included, newest first."""
+    return [RecentCall._make(row) for row in read(pool, _RECENT, (user_id, limit))]
 
 
 def call_with_id(user_id: str, request_id: str) -> GatewayCall:

@@ -3,27 +3,24 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import text
+from models.asking import read
+from models.pool import Pool
 
-from models.db import db
-
-_HOLDINGS = text(
-    """
-    SELECT held.credits, held.calls, grants.*
-    FROM (
-        SELECT coalesce(sum(amount), 0)::bigint AS credits, count(*) AS calls FROM credit_hold
-        WHERE account_id = :user AND state = 'live' AND expires_at > :now
-    ) AS held
-    LEFT JOIN (
-        SELECT type, expires_at, sum(principal)::bigint AS granted, sum(greatest(balance, 0))::bigint AS left,
-            sum(greatest(-balance, 0))::bigint AS debt, min(priority) AS priority, min(created_at) AS created_at
-        FROM credit_ledger
-        WHERE user_id = :user AND org_id IS NULL AND (expires_at IS NULL OR expires_at > :now OR balance < 0)
-        GROUP BY type, expires_at
-    ) AS grants ON true
-    ORDER BY grants.priority, grants.expires_at NULLS LAST, grants.created_at
-    """
-)
+_HOLDINGS = """
+SELECT held.credits, held.calls, grants.*
+FROM (
+    SELECT coalesce(sum(amount), 0)::bigint AS credits, count(*) AS calls FROM credit_hold
+    WHERE account_id = $1 AND state = 'live' AND expires_at > $2
+) AS held
+LEFT JOIN (
+    SELECT type, expires_at, sum(principal)::bigint AS granted, sum(greatest(balance, 0))::bigint AS left,
+        sum(greatest(-balance, 0))::bigint AS debt, min(priority) AS priority, min(created_at) AS created_at
+    FROM credit_ledger
+    WHERE user_id = $1 AND org_id IS NULL AND (expires_at IS NULL OR expires_at > $2 OR balance < 0)
+    GROUP BY type, expires_at
+) AS grants ON true
+ORDER BY grants.priority, grants.expires_at NULLS LAST, grants.created_at
+"""
 
 
 @dataclass(frozen=True)
@@ -72,12 +69,12 @@ class Holdings:
         return self.balance - self.held
 
 
-def holdings(user_id: str, now: datetime) -> Holdings:
+def holdings(pool: Pool, user_id: str, now: datetime) -> Holdings:
     """The person's own grants that count at `now` (contract 3.3), and what calls in progress hold of them.
 
     Held credits are shown where they would be spent: from the top of the spending order down.
     """
-    lines = db.session.execute(_HOLDINGS, {"user": user_id, "now": now}).all()
+    lines = read(pool, _HOLDINGS, (user_id, now))
     held, calls = lines[0][:2]
     rows: list[Holding] = []
     unplaced, debt = held, 0

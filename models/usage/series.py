@@ -1,15 +1,14 @@
 """What an account used, on what and when: figures for charts and tables, answered by the rollups alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Literal, NamedTuple
 
-from sqlalchemy import TextClause, text
-
-from models.db import db
+from models.asking import read
+from models.pool import Pool
 from models.usage.latency import BUCKETS, merged, quantile
 from models.usage.period import Period, Step
 
@@ -106,18 +105,21 @@ class Spending:
     total: Figures
 
 
-def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending:
+def spending(pool: Pool, account_id: str, period: Period, by: By, now: datetime) -> Spending:
     """What the account used in `period`, by model or agent: the seven that cost most, and the rest as Other.
 
-    Two queries whatever the period; at most 62 columns x 8 series come back. A series keeps its colour
+    One statement whatever the period; at most 62 columns x 8 series come back. A series keeps its colour
     while the period changes, as colours go by rank over the last 30 days.
     """
-    named = _slots(_top(account_id, period, by, now))
+    words = (account_id, period.grain, period.start, period.end, now - timedelta(days=30), now)
+    cells = read(pool, _cells(by, period.step), words)
+    named = _slots({key: rank for rank, key, *_ in cells if key is not None})
     starts = period.columns()
     place = {start: index for index, start in enumerate(starts)}
-    rows: dict[str | None, dict[int, Figures]] = {key: {} for key in named}
+    rows: dict[str | None, dict[int, Figures]] = {}
     stacks: list[list[Figures]] = [[] for _ in starts]
-    for key, start, figures in _cells(account_id, period, by, list(named)) if named else ():
+    for _, key, _, start, *sums in cells:
+        figures = Figures._make((*sums[:-BUCKETS], sums[-BUCKETS:]))
         rows.setdefault(key, {})[place[start]] = figures
         stacks[place[start]].append(figures)
     series = [
@@ -133,85 +135,44 @@ def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending
     return Spending(period, by, starts, series, columns, total([one.total for one in series]))
 
 
-def _top(account_id: str, period: Period, by: By, now: datetime) -> list[tuple[str, int | None]]:
-    """The keys that cost most in the period, each with its rank over the last 30 days."""
-    words = {
-        "account": account_id,
-        "ago": now - timedelta(days=30),
-        "now": now,
-        "grain": period.grain,
-        "start": period.start,
-        "end": period.end,
-    }
-    return [(key, rank) for key, rank in db.session.execute(_top_query(by), words)]
-
-
-def _slots(ranked: Sequence[tuple[str, int | None]]) -> dict[str, int]:
-    kept = {key: rank for key, rank in ranked if rank is not None and rank <= NAMED}
+def _slots(ranks: Mapping[str, int | None]) -> dict[str, int]:
+    kept = {key: rank for key, rank in ranks.items() if rank is not None and rank <= NAMED}
     free = [slot for slot in range(1, NAMED + 1) if slot not in kept.values()]
-    return {key: kept.get(key) or free.pop(0) for key, _ in ranked}
+    return {key: kept.get(key) or free.pop(0) for key in ranks}
 
-
-def _cells(
-    account_id: str, period: Period, by: By, named: list[str]
-) -> list[tuple[str | None, datetime, Figures]]:
-    words = {
-        "account": account_id,
-        "grain": period.grain,
-        "start": period.start,
-        "end": period.end,
-        "named": named,
-    }
-    rows = db.session.execute(_cells_query(by, period.step), words)
-    return [
-        (key, start, Figures._make((*figures[:-BUCKETS], figures[-BUCKETS:])))
-        for key, start, *figures in rows
-    ]
-
-
-# Written out, since what SQLAlchemy does with statements of so many sums takes longer than PostgreSQL takes for them.
 
 _KEYS: dict[By, str] = {"model": "model", "agent": "agent_id"}
 _STARTS: dict[Step, str] = {
     "hour": "bucket",
     "day": "bucket",
-    "week": "greatest(date_trunc('week', bucket, 'UTC'), :start)",
+    "week": "greatest(date_trunc('week', bucket, 'UTC'), $3)",
 }
 
 
 @cache
-def _top_query(by: By) -> TextClause:
-    key = _KEYS[by]
-    return text(
-        f"""
-        SELECT chosen.key, month.rank
-        FROM (
-            SELECT {key} AS key, sum(credits) AS credits, sum(calls) AS calls FROM usage_rollup
-            WHERE account_id = :account AND grain = :grain AND bucket >= :start AND bucket < :end
-            GROUP BY {key} ORDER BY 2 DESC, 3 DESC, 1 LIMIT {NAMED}
-        ) AS chosen
-        LEFT JOIN (
-            SELECT {key} AS key, row_number() OVER (ORDER BY sum(credits) DESC, sum(calls) DESC, {key}) AS rank
-            FROM usage_rollup
-            WHERE account_id = :account AND grain = 'day' AND bucket >= :ago AND bucket < :now
-            GROUP BY {key}
-        ) AS month ON month.key = chosen.key
-        ORDER BY chosen.credits DESC, chosen.calls DESC, chosen.key
-        """  # noqa: S608
-    )
-
-
-@cache
-def _cells_query(by: By, step: Step) -> TextClause:
-    """A row per named key (null: the rest) and column of the chart, its sums in the order of `Figures`."""
+def _cells(by: By, step: Step) -> str:
+    """A row for each of the keys that cost most (then null: the rest) and column of the chart: the key's rank
+    over the last 30 days, the key, its place, the column, and sums in the order of `Figures`. Of account $1 by grain $2 from $3 to $4; the 30 days
+    last from $5 to $6."""
     key = _KEYS[by]
     sums = ", ".join(f"sum({name})::bigint" for name in Figures._fields[:-2])
     buckets = ", ".join(f"coalesce(sum(latency_hist[{number}]), 0)::int" for number in range(1, BUCKETS + 1))
-    return text(
-        f"""
-        SELECT CASE WHEN {key} = ANY (CAST(:named AS text[])) THEN {key} END, {_STARTS[step]}, {sums}, sum(cost), {buckets}
-        FROM usage_rollup
-        WHERE account_id = :account AND grain = :grain AND bucket >= :start AND bucket < :end
-        GROUP BY 1, 2
+    return f"""
+        WITH chosen AS (
+            SELECT {key} AS key, row_number() OVER (ORDER BY sum(credits) DESC, sum(calls) DESC, {key}) AS place
+            FROM usage_rollup
+            WHERE account_id = $1 AND grain = $2 AND bucket >= $3 AND bucket < $4
+            GROUP BY 1 ORDER BY 2 LIMIT {NAMED}
+        ), month AS (
+            SELECT {key} AS key, row_number() OVER (ORDER BY sum(credits) DESC, sum(calls) DESC, {key}) AS rank
+            FROM usage_rollup
+            WHERE account_id = $1 AND grain = 'day' AND bucket >= $5 AND bucket < $6
+            GROUP BY 1
+        ), cells AS (
+            SELECT chosen.key, chosen.place, {_STARTS[step]} AS start, {sums}, sum(cost), {buckets}
+            FROM usage_rollup LEFT JOIN chosen ON chosen.key = {key}
+            WHERE account_id = $1 AND grain = $2 AND bucket >= $3 AND bucket < $4
+            GROUP BY 1, 2, 3
+        )
+        SELECT month.rank, cells.* FROM cells LEFT JOIN month ON month.key = cells.key ORDER BY cells.place
         """  # noqa: S608
-    )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from flask import Flask
@@ -18,6 +19,7 @@ from werkzeug.test import TestResponse
 from models.billing import CreditEntry
 from models.db import db
 from models.gateway import GatewayCall
+from models.pool import Pool
 from models.runs import AgentRun
 from tests import factories
 from tests.factories import Person, now
@@ -75,9 +77,11 @@ def billed(session: OrmSession, who: Person, run: AgentRun, credits: int = 7, **
 
 @pytest.fixture
 def queries(app: Flask) -> Iterator[Any]:
-    """Counts the statements of the application's engine."""
+    """Counts the statements of the application."""
     with app.app_context():
         engine: Engine = db.engine
+    pool: Pool = app.extensions["gateway"].pool
+    ask = pool.ask
 
     @contextmanager
     def counting() -> Iterator[list[str]]:
@@ -86,9 +90,14 @@ def queries(app: Flask) -> Iterator[Any]:
         def note(_c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
             seen.append(statement)
 
+        def asked(query: str, *rest: Any, **options: Any) -> list[tuple[Any, ...]]:
+            seen.append(query)
+            return ask(query, *rest, **options)
+
         event.listen(engine, "before_cursor_execute", note)
         try:
-            yield seen
+            with patch.object(pool, "ask", asked):
+                yield seen
         finally:
             event.remove(engine, "before_cursor_execute", note)
 

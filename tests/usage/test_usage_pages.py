@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from flask import Flask
@@ -14,6 +16,7 @@ from sqlalchemy.orm import Session
 from models.accounts import User
 from models.billing import Account, charge
 from models.db import db
+from models.pool import Pool
 from tests import factories
 from tests.factories import Person
 from tests.usage.facts import Call, billed
@@ -35,8 +38,16 @@ def counted(app: Flask) -> Iterator[list[str]]:
 
     with app.app_context():
         engine = db.engine
+    pool: Pool = app.extensions["gateway"].pool
+    ask = pool.ask
+
+    def asked(query: str, *rest: Any, **options: Any) -> list[tuple[Any, ...]]:
+        statements.append(query)
+        return ask(query, *rest, **options)
+
     event.listen(engine, "after_cursor_execute", note)
-    yield statements
+    with patch.object(pool, "ask", asked):
+        yield statements
     event.remove(engine, "after_cursor_execute", note)
 
 
