@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, any_, func, select, text, tuple_
+from sqlalchemy import ColumnElement, any_, select, text, tuple_
 from sqlalchemy.orm import aliased
 
 from models.db import db, now
@@ -31,6 +31,16 @@ _AGENTS_NAMED = text(
         FROM mine WHERE mine.agent_id IS NOT NULL
     )
     SELECT agent_id FROM mine WHERE strpos(lower(agent_id), lower(:part)) > 0
+    """
+)
+
+
+_AGENTS_USED = text(
+    """
+    SELECT agent_name FROM (
+        SELECT agent_name FROM agent_run WHERE user_id = :user ORDER BY created_at DESC LIMIT 1000
+    ) AS latest
+    WHERE agent_name <> '' GROUP BY agent_name ORDER BY count(*) DESC, agent_name LIMIT :most
     """
 )
 
@@ -135,16 +145,7 @@ def runs_of(user_id: str, chosen: RunFilter, after: str | None = None, limit: in
 
 def agents_of(user_id: str, limit: int = 50) -> list[str]:
     """The names of the agents of the user's latest runs, most used first, for suggestions."""
-    latest = (
-        select(AgentRun.agent_name)
-        .where(AgentRun.user_id == user_id)
-        .order_by(AgentRun.created_at.desc())
-        .limit(1000)
-        .subquery()
-    )
-    name = latest.c.agent_name
-    ranked = select(name).where(name != "").group_by(name).order_by(func.count().desc(), name).limit(limit)
-    return [str(found) for found in db.session.scalars(ranked)]
+    return [str(name) for name in db.session.scalars(_AGENTS_USED, {"user": user_id, "most": limit})]
 
 
 def has_runs(user_id: str) -> bool:

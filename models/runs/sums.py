@@ -7,9 +7,24 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Numeric, RowMapping, Text, any_, case, cast, func, or_, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Numeric,
+    RowMapping,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+)
 
 from models.db import BigInt, db
 from models.gateway import GatewayCall
@@ -49,6 +64,8 @@ class Spent:
 
 SPENT = tuple(part.name for part in fields(Spent))
 
+_IDS = cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Text))
+
 
 @dataclass(frozen=True)
 class RunSums:
@@ -84,7 +101,18 @@ def kin_of(user_id: str, run_ids: Collection[str]) -> list[Kin]:
 
     Somebody else's claim is not seen.
     """
-    spawned = AgentRun.ancestor_run_ids.bool_op("&&")(text_array(run_ids))
+    found = db.session.execute(_kin(), {"user": user_id, "ids": list(run_ids)})
+    return [
+        Kin(run_id, ancestors or (), status, created_at, completed_at)
+        for run_id, ancestors, status, created_at, completed_at in found
+    ]
+
+
+# Put together once: that takes longer than asking.
+
+
+@cache
+def _kin() -> Select[*tuple[Any, ...]]:
     columns = (
         AgentRun.id,
         AgentRun.ancestor_run_ids,
@@ -92,15 +120,27 @@ def kin_of(user_id: str, run_ids: Collection[str]) -> list[Kin]:
         AgentRun.created_at,
         AgentRun.completed_at,
     )
+    spawned = AgentRun.ancestor_run_ids.bool_op("&&")(_IDS)
     query = select(*columns).where(
-        AgentRun.user_id == user_id, or_(AgentRun.id == any_(text_array(run_ids)), spawned)
+        AgentRun.user_id == bindparam("user"), or_(AgentRun.id == any_(_IDS), spawned)
     )
-    return [
-        Kin(run_id, ancestors or (), status, created_at, completed_at)
-        for run_id, ancestors, status, created_at, completed_at in db.session.execute(
-            query.order_by(AgentRun.created_at, AgentRun.id)
-        )
-    ]
+    return query.order_by(AgentRun.created_at, AgentRun.id)
+
+
+@cache
+def _spent() -> Select[*tuple[Any, ...]]:
+    query = select(GatewayCall.run_id, *spent_columns(), func.max(GatewayCall.finished_at).label("last"))
+    return (
+        query.outerjoin(Message, Message.id == GatewayCall.message_id)
+        .where(GatewayCall.user_id == bindparam("user"), GatewayCall.run_id == any_(_IDS))
+        .group_by(GatewayCall.run_id)
+    )
+
+
+@cache
+def _steps() -> Select[*tuple[Any, ...]]:
+    query = select(AgentStep.agent_run_id, func.count(), func.max(AgentStep.completed_at))
+    return query.where(AgentStep.agent_run_id == any_(_IDS)).group_by(AgentStep.agent_run_id)
 
 
 def added_up(user_id: str, kin: Iterable[Kin], run_ids: Collection[str]) -> dict[str, RunSums]:
@@ -138,23 +178,14 @@ def _joined(sums: RunSums, part: RunSums, member: Kin, *, itself: bool) -> RunSu
 def _spent_by_run(
     user_id: str, run_ids: Collection[str]
 ) -> tuple[dict[str, Spent], dict[str, datetime | None]]:
-    query = (
-        select(GatewayCall.run_id, *spent_columns(), func.max(GatewayCall.finished_at).label("last"))
-        .outerjoin(Message, Message.id == GatewayCall.message_id)
-        .where(GatewayCall.user_id == user_id, GatewayCall.run_id == any_(text_array(run_ids)))
-        .group_by(GatewayCall.run_id)
-    )
-    rows = db.session.execute(query).mappings().all()
+    words = {"user": user_id, "ids": list(run_ids)}
+    rows = db.session.execute(_spent(), words).mappings().all()
     return {row["run_id"]: spent_of(row) for row in rows}, {row["run_id"]: row["last"] for row in rows}
 
 
 def _steps_by_run(run_ids: Collection[str]) -> dict[str, tuple[int, datetime]]:
-    query = (
-        select(AgentStep.agent_run_id, func.count(), func.max(AgentStep.completed_at))
-        .where(AgentStep.agent_run_id == any_(text_array(run_ids)))
-        .group_by(AgentStep.agent_run_id)
-    )
-    return {run_id: (count, last) for run_id, count, last in db.session.execute(query)}
+    rows = db.session.execute(_steps(), {"ids": list(run_ids)})
+    return {run_id: (count, last) for run_id, count, last in rows}
 
 
 def spent_of(row: RowMapping) -> Spent:
