@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from models import billing
 from models.accounts import User
+from models.pool import Pool
 from models.runs import recording
 from models.store import AgentRunBill, Publisher, counting, statistics
 from tests import factories
@@ -40,7 +41,7 @@ def rich(session: Session) -> Payer:
 
 @pytest.mark.usefixtures("acme_publisher")
 def test_a_run_counts_when_it_ends_with_what_its_calls_were_billed(
-    session: Session, gate: Engine, rich: Payer
+    session: Session, gate: Pool, rich: Payer
 ) -> None:
     run = start(session, rich.id)
     spend(gate, rich, run, 7)
@@ -56,7 +57,7 @@ def test_a_run_counts_when_it_ends_with_what_its_calls_were_billed(
     assert_proved(session)
 
 
-def spend(gate: Engine, who: Payer, run: str, credits: int, **facts: object) -> None:
+def spend(gate: Pool, who: Payer, run: str, credits: int, **facts: object) -> None:
     """A whole call of a running run."""
     admission = admit(gate, who, hold=0, run_id=run)
     assert admission.outcome == "admitted", admission
@@ -64,9 +65,7 @@ def spend(gate: Engine, who: Payer, run: str, credits: int, **facts: object) -> 
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_what_the_client_claims_counts_nowhere(
-    app: Flask, session: Session, gate: Engine, rich: Payer
-) -> None:
+def test_what_the_client_claims_counts_nowhere(app: Flask, session: Session, gate: Pool, rich: Payer) -> None:
     run = start(session, rich.id, created_at=NOW)
     spend(gate, rich, run, 4)
     with app.app_context():
@@ -108,7 +107,7 @@ def test_the_api_counts_and_a_retry_changes_nothing(session: Session, alice: Per
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_a_settlement_after_the_finish_is_counted(session: Session, gate: Engine, rich: Payer) -> None:
+def test_a_settlement_after_the_finish_is_counted(session: Session, gate: Pool, rich: Payer) -> None:
     run = start(session, rich.id)
     late = admit(gate, rich, hold=5, run_id=run)
     finish(session, run)
@@ -122,7 +121,7 @@ def test_a_settlement_after_the_finish_is_counted(session: Session, gate: Engine
 
 @pytest.mark.usefixtures("acme_publisher")
 def test_calls_paid_with_a_key_of_ones_own_and_failed_calls_cost_nothing(
-    session: Session, gate: Engine, rich: Payer
+    session: Session, gate: Pool, rich: Payer
 ) -> None:
     run = start(session, rich.id)
     spend(gate, rich, run, 50, byok=True)
@@ -143,7 +142,7 @@ def test_calls_paid_with_a_key_of_ones_own_and_failed_calls_cost_nothing(
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_corrections_move_a_run_to_and_fro(session: Session, gate: Engine, rich: Payer) -> None:
+def test_corrections_move_a_run_to_and_fro(session: Session, gate: Pool, rich: Payer) -> None:
     run = start(session, rich.id)
     spend(gate, rich, run, 3)
     for status, expected in (
@@ -195,7 +194,7 @@ def test_deleting_a_run_or_its_user_subtracts(session: Session, rich: Payer, ali
     assert_proved(session)
 
 
-def test_an_agent_that_enters_the_store_brings_its_runs(session: Session, gate: Engine, rich: Payer) -> None:
+def test_an_agent_that_enters_the_store_brings_its_runs(session: Session, gate: Pool, rich: Payer) -> None:
     run = start(session, rich.id)
     spend(gate, rich, run, 6)
     finish(session, run)
@@ -226,7 +225,7 @@ def test_a_version_that_ran_before_it_was_published(
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_the_week_moves_on(session: Session, gate: Engine, rich: Payer) -> None:
+def test_the_week_moves_on(session: Session, gate: Pool, rich: Payer) -> None:
     ages = (timedelta(days=5), timedelta(days=2), timedelta(0))
     for age, credits in zip(ages, (1, 2, 4), strict=True):
         run = start(session, rich.id, created_at=NOW - age)
@@ -268,7 +267,7 @@ def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_the_line_of_days_is_whole(session: Session, gate: Engine, rich: Payer) -> None:
+def test_the_line_of_days_is_whole(session: Session, gate: Pool, rich: Payer) -> None:
     for days, version, status in (
         (40, "1.0.0", "completed"),
         (29, "1.0.0", "completed"),

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from models import billing
+from models.pool import Pool
 from models.store import Agent, AgentVersion, Publisher, catalogue, counting
 from tests import factories
 from tests.billing.stage import Payer, admit, call, give, payer
@@ -45,7 +46,7 @@ def at_once(jobs: Sequence[Callable[[], Any]], workers: int = 12) -> None:
 
 
 @pytest.mark.usefixtures("stocked")
-def test_many_hands_on_two_agents(session: Session, engine: Engine, gate: Engine) -> None:
+def test_many_hands_on_two_agents(session: Session, engine: Engine, gate: Pool) -> None:
     chance = random.Random(4)
     people = payers(session, 6)
     jobs: list[Callable[[], Any]] = []
@@ -89,9 +90,7 @@ def slid(engine: Engine, hours: int) -> None:
 
 
 @pytest.mark.usefixtures("stocked")
-def test_a_settlement_beside_the_finish_is_never_missed(
-    session: Session, engine: Engine, gate: Engine
-) -> None:
+def test_a_settlement_beside_the_finish_is_never_missed(session: Session, engine: Engine, gate: Pool) -> None:
     (who,) = payers(session, 1)
     for _ in range(30):
         run = start(session, who.id)
@@ -161,7 +160,7 @@ def test_a_finish_that_is_killed_counts_nothing_and_stops_nobody(session: Sessio
 
 
 @pytest.mark.usefixtures("stocked")
-def test_the_proof_sees_one_picture_while_runs_end(session: Session, engine: Engine, gate: Engine) -> None:
+def test_the_proof_sees_one_picture_while_runs_end(session: Session, engine: Engine, gate: Pool) -> None:
     people = payers(session, 3)
     runs = [(who, start(session, who.id)) for who in people for _ in range(15)]
     calls = [admit(gate, who, hold=1, run_id=run) for who, run in runs]

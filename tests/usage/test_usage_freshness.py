@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from flask import Flask, template_rendered
 from sqlalchemy import text
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models import billing
 from models.billing import Account, Admission, Failure
+from models.pool import Pool
 from tests.accounts.browsing import token_of
 from tests.billing.conftest import gate
 from tests.billing.stage import call, give
@@ -40,12 +40,12 @@ def look(app: Flask, person: Person, url: str = URL) -> tuple[str, bool]:
     return page.text, "usage/usage.html" in drawn
 
 
-def settle(gate: Engine, user_id: str, request: str, **facts: object) -> None:
+def settle(gate: Pool, user_id: str, request: str, **facts: object) -> None:
     admission = Admission("admitted", request, "", user_id=user_id, account_id=user_id, door="openai")
     billing.settle(gate, admission, call(7, **facts), now=datetime.now(UTC))
 
 
-def test_an_unchanged_page_is_drawn_once(app: Flask, gate: Engine, alice: Person, who: str) -> None:
+def test_an_unchanged_page_is_drawn_once(app: Flask, gate: Pool, alice: Person, who: str) -> None:
     settle(gate, who, "req-1")
     first, _ = look(app, alice)
     again = [look(app, alice) for _ in range(3)]
@@ -57,7 +57,7 @@ def test_an_unchanged_page_is_drawn_once(app: Flask, gate: Engine, alice: Person
 
 
 def test_each_change_is_seen_at_once(
-    app: Flask, gate: Engine, session: Session, alice: Person, bob: Person, who: str
+    app: Flask, gate: Pool, session: Session, alice: Person, bob: Person, who: str
 ) -> None:
     settle(gate, who, "req-1")
     look(app, alice)
@@ -105,7 +105,7 @@ def test_holds_and_expiries_are_seen_as_they_come_and_go(
 
 
 def test_what_was_drawn_is_anothers_browser_to_send_and_ends_with_the_session(
-    app: Flask, gate: Engine, session: Session, alice: Person, who: str
+    app: Flask, gate: Pool, session: Session, alice: Person, who: str
 ) -> None:
     settle(gate, who, "req-1")
     assert alice.user is not None
@@ -122,7 +122,7 @@ def test_what_was_drawn_is_anothers_browser_to_send_and_ends_with_the_session(
 
 
 def test_a_kept_page_still_notes_that_the_session_was_used(
-    app: Flask, gate: Engine, session: Session, alice: Person, who: str
+    app: Flask, gate: Pool, session: Session, alice: Person, who: str
 ) -> None:
     look(app, alice)
     look(app, alice)

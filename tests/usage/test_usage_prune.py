@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from models import billing
 from models.admin import AuditLog
+from models.pool import Pool
 from models.usage import Message
 from models.usage.pruning import bodies_before, drop_bodies
 from tests.billing.conftest import gate
@@ -64,7 +65,7 @@ GONE = (None, None, None, None)
 KEPT = (SAID["request"], SAID["request"][0], "An answer", "It is so.")
 
 
-def test_old_bodies_go_and_the_books_stay(run: Run, gate: Engine, session: Session) -> None:
+def test_old_bodies_go_and_the_books_stay(run: Run, gate: Pool, session: Session) -> None:
     alice = spender(session)
     spend(gate, alice, 3, now=OLD, **SAID)
     spend(gate, alice, 0.2, now=OLD, **SAID)
@@ -80,7 +81,7 @@ def test_old_bodies_go_and_the_books_stay(run: Run, gate: Engine, session: Sessi
     assert (log.action, log.after["calls"]) == ("usage.prune", 2)
 
 
-def test_again_there_is_nothing_to_do(run: Run, gate: Engine, session: Session) -> None:
+def test_again_there_is_nothing_to_do(run: Run, gate: Pool, session: Session) -> None:
     alice = spender(session)
     spend(gate, alice, 3, now=OLD, **SAID)
     assert run("--older-than", "12w")[0] == 0
@@ -91,7 +92,7 @@ def test_again_there_is_nothing_to_do(run: Run, gate: Engine, session: Session) 
     assert session.execute(text("SELECT xmin::text FROM message")).all() == versions
 
 
-def test_a_dry_run_counts_and_changes_nothing(run: Run, gate: Engine, session: Session) -> None:
+def test_a_dry_run_counts_and_changes_nothing(run: Run, gate: Pool, session: Session) -> None:
     alice = spender(session)
     spend(gate, alice, 3, now=OLD, **SAID)
     spend(gate, alice, 3, now=OLD, response="only an answer")
@@ -121,7 +122,7 @@ def test_an_age_before_all_time_finds_nothing(run: Run) -> None:
     assert (code, output[:28]) == (0, "0 calls that ended before 18")
 
 
-def test_batches_follow_each_other_oldest_first(gate: Engine, session: Session) -> None:
+def test_batches_follow_each_other_oldest_first(gate: Pool, session: Session) -> None:
     alice = spender(session)
     for day in range(5):
         spend(gate, alice, 1, now=OLD + timedelta(days=day), **SAID)
@@ -138,7 +139,7 @@ def test_batches_follow_each_other_oldest_first(gate: Engine, session: Session) 
     assert bodies_before(session, TODAY) == 0
 
 
-def test_calls_of_one_moment_are_all_found(gate: Engine, session: Session) -> None:
+def test_calls_of_one_moment_are_all_found(gate: Pool, session: Session) -> None:
     alice = spender(session)
     for _ in range(5):
         spend(gate, alice, 1, now=OLD, **SAID)
@@ -151,7 +152,7 @@ def test_calls_of_one_moment_are_all_found(gate: Engine, session: Session) -> No
 
 
 def test_two_at_once_share_the_work_and_wait_for_nothing(
-    gate: Engine, engine: Engine, session: Session
+    gate: Pool, engine: Engine, session: Session
 ) -> None:
     alice = spender(session)
     for _ in range(6):
@@ -165,7 +166,7 @@ def test_two_at_once_share_the_work_and_wait_for_nothing(
     assert bodies(session) == [GONE] * 6
 
 
-def test_calls_settle_while_bodies_go(gate: Engine, engine: Engine, session: Session) -> None:
+def test_calls_settle_while_bodies_go(gate: Pool, engine: Engine, session: Session) -> None:
     alice = spender(session)
     for _ in range(60):
         spend(gate, alice, 1, now=OLD, **SAID)
@@ -196,7 +197,7 @@ def test_calls_settle_while_bodies_go(gate: Engine, engine: Engine, session: Ses
     assert_proved(session, now=datetime.now(UTC))
 
 
-def test_a_batch_in_hand_stops_no_settling(gate: Engine, engine: Engine, session: Session) -> None:
+def test_a_batch_in_hand_stops_no_settling(gate: Pool, engine: Engine, session: Session) -> None:
     alice = spender(session)
     spend(gate, alice, 1, now=OLD, **SAID)
     with Session(engine) as other:
@@ -206,7 +207,7 @@ def test_a_batch_in_hand_stops_no_settling(gate: Engine, engine: Engine, session
     assert bodies(session)[0] == KEPT
 
 
-def test_the_page_of_the_call_says_so(run: Run, alice: Person, gate: Engine, session: Session) -> None:
+def test_the_page_of_the_call_says_so(run: Run, alice: Person, gate: Pool, session: Session) -> None:
     assert alice.user is not None
     who = Payer(alice.user.id, "")
     give(session, who.account, 100, now=OLD - timedelta(days=1))
