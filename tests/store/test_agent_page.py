@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 from flask import Flask
+from playwright.sync_api import expect
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
@@ -324,6 +325,6 @@ def test_the_page_without_scripts(agent: Agent, app: Flask, open_page: OpenPage)
     with serving(app) as base, open_page(base, script=False) as page:
         page.goto(PAGE)
         page.get_by_role("link", name="curl", exact=True).click()
-        assert page.get_by_text("x-stoa-run-id").is_visible()
+        expect(page.get_by_text("x-stoa-run-id")).to_be_visible()
         page.locator("summary", has_text="System prompt").click()
-        assert page.get_by_text("You review changes.").first.is_visible()
+        expect(page.get_by_text("You review changes.").first).to_be_visible()

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from flask import Flask
+from playwright.sync_api import expect
 from sqlalchemy.orm import Session as OrmSession
 
 from models.admin import AuditLog
@@ -136,7 +137,7 @@ def test_writing_in_a_browser(
             judge(page)
         page.get_by_role("button", name="Save").press("Enter")
         page.wait_for_url("**/2.4.1")
-        assert page.get_by_role("heading", name="Fresh").is_visible()
+        expect(page.get_by_role("heading", name="Fresh")).to_be_visible()
 
 
 def test_the_link_to_it_is_for_those_who_may(

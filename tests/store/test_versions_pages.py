@@ -7,6 +7,7 @@ import re
 import pytest
 from flask import Flask
 from PIL import Image
+from playwright.sync_api import expect
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
@@ -246,7 +247,7 @@ def test_withdrawing_without_scripts(agent: Agent, app: Flask, alice: Person, op
         page.get_by_role("link", name="Yank 2.4.0").click()
         page.get_by_label("Reason").fill("It deleted files.")
         page.get_by_role("button", name="Yank 2.4.0").click()
-        assert page.get_by_role("button", name="Bring back 2.4.0").is_visible()
+        expect(page.get_by_role("button", name="Bring back 2.4.0")).to_be_visible()
         page.get_by_label("From", exact=True).select_option("1.9.0")
         page.get_by_role("button", name="Compare").click()
-        assert page.url.endswith("/diff/1.9.0/2.4.1")
+        page.wait_for_url("**/diff/1.9.0/2.4.1")
