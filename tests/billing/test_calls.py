@@ -469,6 +469,32 @@ def test_groups_that_name_the_same_accounts_in_other_orders_do_not_wait_in_a_cir
     assert len(holds(session)) == 480
 
 
+def test_calls_are_found_by_index_however_few_there_are(
+    session: Session, gate: Pool, postgres_url: str
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    settle_some = [admit(gate, alice, hold=1) for _ in range(3)]
+    fresh = Pool(postgres_url, 1)
+
+    def read_whole() -> list[tuple[Any, ...]]:
+        fresh.ask("SELECT pg_stat_force_next_flush()")
+        return fresh.ask(
+            "SELECT relname, seq_scan FROM pg_stat_user_tables"
+            " WHERE relname IN ('gateway_call', 'credit_hold', 'credit_account', 'message', 'session') ORDER BY 1"
+        )
+
+    before = read_whole()
+    one, *rest = settle_some
+    billing.settle(fresh, one, call(1), now=NOW)
+    billing.settle_many(fresh, [(each, call(1)) for each in rest], now=NOW)
+    more = billing.admit_many(fresh, [claim(alice, 1), claim(alice, 1)], now=NOW)
+    assert {each.outcome for each in (admit(fresh, alice), *more)} == {"admitted"}
+    assert len(before) == 5
+    assert read_whole() == before
+    fresh.close()
+
+
 def test_many_settle_in_one_commit(session: Session, gate: Pool) -> None:
     people = [payer(session, name) for name in ("alice", "bob", "mallory")]
     for person in people:
