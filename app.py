@@ -59,6 +59,8 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
 
 
 def _embedded_url(settings: Settings) -> str:
+    if "--help" in sys.argv:
+        return "postgresql+psycopg://"  # nothing is asked of it, and a look at the commands starts no server
     if sys.argv[1:2] == ["serve"]:
         logs.speak()
     return embedded_url(settings.data_dir, max_connections=settings.connections_needed)

@@ -31,7 +31,10 @@ QUEUED_BLOCKS = 256
 DRAIN_SECONDS = 300.0
 """How long a provider is read on for a client that has gone."""
 LOOK = 512
-"""Characters that an answer grows by at least before its tokens are counted again."""
+"""Bytes that an answer grows by at least before its tokens are counted again."""
+BOUNDED, UNBOUNDED, DENSE = 6, 3, 2
+"""Bytes of text to a token: more than there are, since a bound that the client gave is the provider's to keep, and counting
+takes time and 40 MB; as there are in program text; as few as there are in any but odd text."""
 STALL_SECONDS = 300.0
 """How long a client may take nothing before it counts as gone."""
 
@@ -74,9 +77,9 @@ class Stream:
         self._skip_blank = False
         self._usage: Usage | None = None
         self._cost = Decimal(0)
-        # tokens of output that the hold covers, and the size at which they are counted next: hardly a character is more
-        # than a token
-        self._covered = self._look_at = ticket.route.expected_output(call, call.n)
+        # tokens of output that the hold covers, and the size at which they are counted next
+        self._covered = ticket.route.expected_output(call, call.n)
+        self._look_at = self._covered * (BOUNDED if call.max_output else UNBOUNDED)
 
     def start(self) -> None:
         """Begin to read the provider."""
@@ -164,7 +167,7 @@ class Stream:
         delivered = tokens.count(self._meter.delivered)
         if delivered > self._covered:
             self._covered = self._gateway.cover(self.ticket, self._call, delivered)
-        self._look_at = self._meter.size + max(self._covered - delivered, LOOK)
+        self._look_at = self._meter.size + max((self._covered - delivered) * DENSE, LOOK)
 
     def _line(self, line: bytes, out: list[bytes]) -> bytes | None:
         """Meter a line; what the client gets of it. `out` is sent first where that must not wait for the ledger."""

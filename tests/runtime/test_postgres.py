@@ -171,3 +171,18 @@ def _gone(process: psutil.Process) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+@pytest.mark.parametrize("words", [[], ["serve"], ["store", "import"]])
+def test_a_look_at_the_commands_starts_no_server(tmp_path: Path, words: list[str]) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "flask", *words, "--help"],
+        cwd=ROOT,
+        env=os.environ | {"STOA_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("Usage:")
+    assert not (tmp_path / "data" / "postgres").exists()

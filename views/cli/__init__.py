@@ -21,7 +21,9 @@ class Commands(AppGroup):
     reached, or belongs to another release, they end with a sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command of the group."""
+        """Run a command of the group, or say what it does."""
+        if "--help" in ctx.args:
+            return super().invoke(ctx)
         try:
             with ctx.ensure_object(ScriptInfo).load_app().app_context():
                 _ready()

@@ -141,7 +141,7 @@ class Meter(Protocol):
 
     @property
     def size(self) -> int:
-        """Characters of `delivered`."""
+        """Bytes of `delivered`."""
 
     @property
     def delivered(self) -> str:

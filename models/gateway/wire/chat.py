@@ -228,7 +228,7 @@ class ChatMeter:
 
     @property
     def size(self) -> int:
-        return self._reasoning.size + self._text.size + self._calls.size
+        return self._reasoning.bytes + self._text.bytes + self._calls.bytes
 
     @property
     def delivered(self) -> str:
@@ -286,11 +286,12 @@ class ChatMeter:
 class _Kept:
     """Pieces of text, up to KEPT_TEXT characters."""
 
-    __slots__ = ("pieces", "size")
+    __slots__ = ("bytes", "pieces", "size")
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
         self.size = 0
+        self.bytes = 0
 
     def add(self, piece: str) -> bool:
         """Keep a piece, or what fits of it; whether anything did."""
@@ -298,6 +299,7 @@ class _Kept:
         if room:
             self.pieces.append(piece[: KEPT_TEXT - self.size])
             self.size += len(piece)
+            self.bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
         return room
 
     def joined(self) -> str:
