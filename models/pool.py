@@ -22,7 +22,7 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import make_url
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 
-Parameter = str | int | bool | datetime | None
+Parameter = str | int | bool | datetime | list[str] | None
 
 MOST_NAMED = 100
 """Statements that a connection keeps prepared: each takes memory of the server's."""
@@ -211,6 +211,9 @@ def _sent(value: Parameter) -> bytes | None:
         return text
     if isinstance(value, datetime):
         return value.isoformat().encode()
+    if isinstance(value, list):
+        quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in value)
+        return _sent("{" + ",".join(f'"{item}"' for item in quoted) + "}")
     return b"%d" % value if not isinstance(value, bool) else b"t" if value else b"f"
 
 

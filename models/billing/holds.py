@@ -1,8 +1,8 @@
 """The gateway's way into the ledger: admit and hold, extend, grow, settle or fail a call, one round trip each.
 
 The verbs take a pool and not a session: each has a connection for one statement and gives it back, so nothing is held
-while the upstream talks. All of them are idempotent by request id, which is why they may be, and are, tried again after a deadlock, a lost
-connection or a restart of PostgreSQL.
+while the upstream talks. All of them are idempotent by request id, which is why they may be, and are, tried again after
+a deadlock, a lost connection or a restart of PostgreSQL.
 """
 
 import random
@@ -67,7 +67,7 @@ SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::ga
 """
 _FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
 _GROW = "SELECT credit_hold_grow($1, $2, $3, $4)"
-_EXTEND = "SELECT credit_hold_extend(ARRAY(SELECT jsonb_array_elements_text($1::jsonb)), $2, $3)"
+_EXTEND = "SELECT credit_hold_extend($1, $2, $3)"
 
 MAX_HOLD = 10**12
 MAX_BODY = 32 * 1024 * 1024
@@ -170,9 +170,7 @@ def extend_holds(
     """`extend_hold` for all calls in flight of a worker in one statement. Returns how many holds there were."""
     if not request_ids:
         return 0
-    ((count,),) = _ask(
-        pool, _EXTEND, (orjson.dumps(list(request_ids)).decode(), ttl_seconds, now or the_moment()), 5.0
-    )
+    ((count,),) = _ask(pool, _EXTEND, (list(request_ids), ttl_seconds, now or the_moment()), 5.0)
     return int(count)
 
 

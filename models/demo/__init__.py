@@ -57,8 +57,8 @@ def seed(
     """Make the people, a month of their runs that ends at `now`, and the agents that were run.
 
     Returns how many calls were settled; 0 if the demo is there. Calls `commit`, the door's, as it goes: a settlement
-    is a transaction of its own and must find what it is about. The same for the same
-    day: drawn from a fixed seed. Raises what publishing raises when somebody has the id of a made-up publisher.
+    is a transaction of its own and must find what it is about. The same for the same day: drawn
+    from a fixed seed. Raises what publishing raises when somebody has the id of a made-up publisher.
     """
     if exists(session):
         return 0

@@ -6,7 +6,7 @@ Texts are put together from parts written here; what people enter is always a pa
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -186,7 +186,7 @@ def choice(pool: Pool, names: Sequence[str], today: date) -> list[Card]:
         " OR (agent.id = ANY (CAST(:names AS text[])) AND publisher.verified)) LIMIT :size"
     )
     ids = [name.rpartition("/")[2] for name in names]
-    parameters: dict[str, Parameter] = {"names": _array(names), "ids": _array(ids), "size": BATCH}
+    parameters: dict[str, Parameter] = {"names": list(names), "ids": ids, "size": BATCH}
     return [_card(row) for row in _cards(pool, page, "page.key", today, parameters)]
 
 
@@ -347,12 +347,6 @@ def _numbered(page: str, order: str) -> tuple[str, Sequence[str]]:
     return re.sub(r"(?<!:):([a-z_]+)", number, _CARD.format(page=page, order=order)), names
 
 
-def _array(words: Iterable[str]) -> str:
-    """As PostgreSQL writes a text[]."""
-    quoted = (word.replace("\\", "\\\\").replace('"', '\\"') for word in words)
-    return "{" + ",".join(f'"{word}"' for word in quoted) + "}"
-
-
 def _conditions(wanted: Wanted, words: Sequence[str]) -> tuple[list[str], dict[str, Parameter]]:
     conditions, parameters = [_LISTED], dict[str, Parameter]()
     if not wanted.deprecated:
@@ -363,13 +357,13 @@ def _conditions(wanted: Wanted, words: Sequence[str]) -> tuple[list[str], dict[s
         parameters["phrase"] = wanted.search.strip().lower()
     if wanted.tags:
         conditions.append("agent.tags && CAST(:tags AS text[])")
-        parameters["tags"] = _array(wanted.tags)
+        parameters["tags"] = list(wanted.tags)
     if wanted.publishers:
         conditions.append("agent.publisher_id = ANY (CAST(:publishers AS text[]))")
-        parameters["publishers"] = _array(wanted.publishers)
+        parameters["publishers"] = list(wanted.publishers)
     if wanted.vendors:
         conditions.append("split_part(agent.model, '/', 1) = ANY (CAST(:vendors AS text[]))")
-        parameters["vendors"] = _array(wanted.vendors)
+        parameters["vendors"] = list(wanted.vendors)
     if wanted.verified:
         conditions.append("publisher.verified")
     return conditions, parameters

@@ -37,6 +37,8 @@ def pool(postgres_url: str) -> Iterator[Pool]:
         ("boolean", False),
         ("boolean", None),
         ("timestamptz", MOMENT),
+        ("text[]", []),
+        ("text[]", ["plain", "", "NULL", "a,b", '"', "\\", "{}", " häßlich 🙂 "]),
     ],
 )
 def test_a_value_comes_back_as_it_was_sent(pool: Pool, kind: str, value: Parameter) -> None:
