@@ -11,6 +11,7 @@ from collections.abc import Callable
 from models.settings import ROOT
 from tests.proof import upstream
 from tests.proof.aborts import aborts
+from tests.proof.clients import clients
 from tests.proof.crashes import crashes
 from tests.proof.faults import dead_ends, faults
 from tests.proof.garbage import garbage
@@ -29,6 +30,7 @@ LONG: dict[str, Proof] = {
     "faults": lambda server, stage: faults(stage, server.web_workers(), times=3),
     "garbage": lambda server, stage: garbage(stage, fuzzed=10_000, examples=25, seconds=120),
     "soak": lambda server, stage: soak(stage, server.web_workers(), seconds=600, clients=24),
+    "clients": lambda server, stage: clients(stage),
 }
 
 SHORT: dict[str, Proof] = {
@@ -50,6 +52,8 @@ def main() -> int:
     if unknown:
         arguments.error(f"there is no proof {', '.join(sorted(unknown))}")
     proofs = SHORT if asked.short else LONG
+    if asked.short and "clients" in asked.proofs:
+        arguments.error("the proof clients has no short form: it installs the clients")
     results = []
     for name in asked.proofs or proofs:
         say(f"{name} ...")
