@@ -12,8 +12,11 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from models.billing.holds import Admission
 from models.errors import DomainError
+from models.gateway.names import CHAT
+from models.gateway.pricing import MILLION, Price
 from models.gateway.refusals import UpstreamRefused
 from models.gateway.relay import Ask, Gateway, Refused, Reply
+from models.gateway.routing import Route
 from models.gateway.stream import Stream
 from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call
@@ -107,15 +110,15 @@ def models() -> ResponseReturnValue:
         return refusal
     listed = gateway(visit.app).routes.models()
     if _anthropic(visit):
-        data = [_anthropic_model(name) for name, _ in listed]
+        data = [_anthropic_model(route) for route in listed]
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
         return json_answer({"data": data, "has_more": False, **ends})
-    return json_answer({"object": "list", "data": [_model(name, owner.name) for name, owner in listed]})
+    return json_answer({"object": "list", "data": [_model(route) for route in listed]})
 
 
 @bp.get("/models/<path:name>")
 def model(name: str) -> ResponseReturnValue:
-    """One model, if it is served here."""
+    """One model, if it can be called here for chat completions."""
     visit = here()
     if (refusal := _stranger(visit)) is not None:
         return refusal
@@ -123,16 +126,38 @@ def model(name: str) -> ResponseReturnValue:
         route = gateway(visit.app).routes.find(name)
     except DomainError as error:
         return refuse(visit, 404, error.message, "model_not_found", param="model")
-    if _anthropic(visit):
-        return json_answer(_anthropic_model(name))
-    return json_answer(_model(name, route.provider.name))
+    return json_answer(_anthropic_model(route) if _anthropic(visit) else _model(route))
 
 
-def _model(name: str, owner: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": CREATED, "owned_by": owner}
+def _model(route: Route) -> dict[str, Any]:
+    return {
+        "id": route.requested,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": route.provider.name,
+        "type": CHAT,
+        "context_window": route.context_window,
+        "pricing": _pricing(route.price),
+    }
 
 
-def _anthropic_model(name: str) -> dict[str, Any]:
+def _pricing(price: Price | None) -> dict[str, str] | None:
+    """Dollars per token as OpenRouter writes them, for a call of ordinary length; None where only it knows."""
+    if price is None:
+        return None
+    tier = price.tiers[0]
+    figures = {
+        "prompt": tier.input / MILLION,
+        "completion": tier.output / MILLION,
+        "input_cache_read": tier.cache_read / MILLION,
+        "input_cache_write": tier.cache_write / MILLION,
+        "request": price.request,
+    }
+    return {name: f"{figure.normalize():f}" for name, figure in figures.items()}
+
+
+def _anthropic_model(route: Route) -> dict[str, Any]:
+    name = route.requested
     return {"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"}
 
 
