@@ -7,7 +7,6 @@ from flask import Blueprint, Flask
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
 from werkzeug import Response
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from models.billing.holds import Admission
@@ -31,6 +30,7 @@ bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
 CREATED = 1_735_689_600
 """When the listed models are said to have been made: no price table knows."""
+NO_KEY = "No API key was given. Send 'Authorization: Bearer <key>'."
 
 
 def init_app(app: Flask) -> None:
@@ -44,14 +44,6 @@ def init_app(app: Flask) -> None:
 def gateway(app: Flask) -> Gateway:
     """The gateway of this process."""
     return cast(Gateway, app.extensions["gateway"])
-
-
-def any_key(headers: Headers) -> str | None:
-    """The key in whichever header a client puts it."""
-    for header in ("x-codebuff-api-key", "x-api-key", "api-key"):
-        if value := headers.get(header):
-            return value
-    return guards.api_key(headers)
 
 
 @open_door(bp, "/chat/completions")
@@ -79,10 +71,9 @@ def chat_completions(visit: Visit) -> Response:
 def _chat(visit: Visit) -> Response:
     request = visit.request
     headers = request.headers
-    key = any_key(headers)
+    key = guards.api_key(headers)
     if not key:
-        no_key = "No API key was given. Send 'Authorization: Bearer <key>'."
-        return refuse(visit, 401, no_key, "invalid_api_key")
+        return refuse(visit, 401, NO_KEY, "invalid_api_key")
     call: Call | DomainError
     try:
         call = chat_dialect.parse(read_json(request, allow_nul=True), len(request.get_data()))
@@ -166,10 +157,10 @@ def _anthropic(visit: Visit) -> bool:
 
 
 def _stranger(visit: Visit) -> Response | None:
-    key = any_key(visit.request.headers)
+    key = guards.api_key(visit.request.headers)
     if key and guards.key_credential(key):
         return None
-    message = "This API key is unknown or expired." if key else "No API key was given."
+    message = "This API key is unknown or expired." if key else NO_KEY
     return refuse(visit, 401, message, "invalid_api_key")
 
 
@@ -187,7 +178,6 @@ def respond(answer: Reply | Stream) -> Response:
         headers={
             "Cache-Control": "no-cache",
             "Connection": "keep-alive",
-            "Access-Control-Allow-Origin": "*",
             "X-Accel-Buffering": "no",
         },
     )
@@ -202,33 +192,9 @@ def refuse(
     visit: Visit, status: int, message: str, code: Any, *, param: Any = None, kind: Any = None
 ) -> Response:
     """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
-    if _anthropic(visit):
-        body: dict[str, Any] = {
-            "type": "error",
-            "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message},
-            "request_id": visit.id,
-        }
-    else:
-        kind = kind or _OPENAI.get(status, "api_error" if status >= 500 else "invalid_request_error")
-        body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    headers = visit.request.headers
+    body = errors.model_error(headers, visit.id, status, message, code, param=param, kind=kind)
     return json_answer(body, status)
-
-
-_OPENAI = {
-    401: "authentication_error",
-    402: "insufficient_credits",
-    403: "permission_error",
-    429: "rate_limit_error",
-}
-_ANTHROPIC = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-}
 
 
 def _param(error: DomainError) -> str | None:
