@@ -6,8 +6,10 @@ Nothing is redirected: clients repeat a POST as a GET, or not at all.
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any, cast
 
 from flask import Flask, current_app, request
+from htmx_flask.requests import HtmxAwareRequest
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter, Rule
 
@@ -24,8 +26,17 @@ class NoAddress(NotFound):
     """There is no such address, although Flask would redirect it or find it all the same."""
 
 
+class Request(HtmxAwareRequest):
+    """The request, which knows its path as it was called: `path` has lost doubled slashes at its beginning."""
+
+    def __init__(self, environ: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(environ, *args, **kwargs)  # type: ignore[no-untyped-call]
+        self.called: str = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
+
+
 def init_app(app: Flask) -> None:
     """Refuse doubled and trailing slashes in the API's addresses."""
+    app.request_class = Request
     app.before_request(_refuse_crooked)
 
 
@@ -55,7 +66,7 @@ def leads_to_a_model(app: Flask, path: str) -> bool:
 def not_found() -> str:
     """What to say of an address that was called and is none: what was meant, and what there is."""
     app, base_url = current_app, guards.settings().base_url
-    path = request.environ["PATH_INFO"]
+    path = _called()
     words = _words(path)
     parts = [f"There is no address {_shown(path)} here."]
     if meant := _meant(app, words):
@@ -83,8 +94,12 @@ def method_not_allowed(error: MethodNotAllowed) -> str:
     return f"There is no {shown} here. {how} and the header 'Authorization: Bearer <key>'."
 
 
+def _called() -> str:
+    return cast(Request, request).called
+
+
 def _refuse_crooked() -> None:
-    path = request.environ["PATH_INFO"]
+    path = _called()
     if ("//" in path or path.endswith("/")) and is_api(path):
         raise NoAddress
 

@@ -47,30 +47,29 @@ class Cors:
             return self._app(environ, start_response)
         if preflight:
             return self._preflight(environ)(environ, start_response)
-        added = self.headers(environ)
+        added = self.headers(environ.get("HTTP_ORIGIN", ""))
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             return start_response(status, [*headers, *added], exc_info)
 
         return self._app(environ, start)
 
-    def headers(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
-        """What lets the page that called read the answer."""
-        allowed = self._allowed(environ)
+    def headers(self, origin: str) -> list[tuple[str, str]]:
+        """What lets a page of the origin read the answer."""
+        allowed = self._allowed(origin)
         return [*allowed, ("Access-Control-Expose-Headers", EXPOSED)] if allowed else []
 
-    def _allowed(self, environ: dict[str, Any]) -> list[tuple[str, str]]:
+    def _allowed(self, origin: str) -> list[tuple[str, str]]:
         if ANY in self._origins:
             return [("Access-Control-Allow-Origin", ANY)]
         if not self._origins:
             return []
-        origin = environ.get("HTTP_ORIGIN", "")
         allowed = [("Access-Control-Allow-Origin", origin)] if origin.lower() in self._origins else []
         return [*allowed, ("Vary", "Origin")]
 
     def _preflight(self, environ: dict[str, Any]) -> Response:
         wanted = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
-        headers = Headers(self._allowed(environ))
+        headers = Headers(self._allowed(environ["HTTP_ORIGIN"]))
         if "Access-Control-Allow-Origin" in headers:
             headers["Access-Control-Allow-Methods"] = METHODS
             headers["Access-Control-Allow-Headers"] = wanted if _NAMES.fullmatch(wanted) else HEADERS

@@ -72,9 +72,8 @@ def _no_route(error: HTTPException) -> Response | None:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
     response = answer(404, addresses.not_found(), "unknown_url", routing=True)
-    path = request.environ["PATH_INFO"]
-    if not addresses.PREFIX.match(path) and addresses.leads_to_a_model(current_app, path):
-        response.headers.extend(current_app.extensions["cors"].headers(request.environ))
+    if not addresses.PREFIX.match(request.path) and addresses.leads_to_a_model(current_app, request.path):
+        response.headers.extend(current_app.extensions["cors"].headers(request.headers.get("Origin", "")))
     return response
 
 

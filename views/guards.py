@@ -109,28 +109,27 @@ def request_id() -> str:
 
 KEY_HEADERS = ("x-codebuff-api-key", "x-api-key", "api-key", "x-goog-api-key")
 """Headers that hold nothing but a key, in the order in which they are looked at; `Authorization` is the last."""
-OUR_KEY = re.compile(r"cb-pat-[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""What a personal token or a command line's looks like."""
+OUR_KEY = re.compile(r"(cb-pat-)?[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]{43}", re.ASCII)
+"""What a personal token, a browser's or a command line's looks like."""
 
 
 def api_key(headers: Headers | None = None) -> str | None:
-    """The API key of the request, the same at every door: in one of `KEY_HEADERS`, else in `Authorization`.
+    """The API key of the request, the same at every door: in one of `KEY_HEADERS`, else `Authorization: Bearer …`.
 
-    There its scheme is `Bearer` in any case and spacing, and may be written twice, as happens to who pastes it into a
-    field for the key; it may be missing before what looks like a key of ours. Anything else counts as no key.
+    Before what looks like a key of ours the scheme may be written in any case and spacing, twice, as happens to who
+    pastes it into a field for the key, or not at all. Anything else counts as no key (contract 1.2 A).
     """
     headers = request.headers if headers is None else headers
     for name in KEY_HEADERS:
         if key := headers.get(name, "").strip():
             return key
-    words = headers.get("Authorization", "").split()
-    scheme = False
+    authorization = headers.get("Authorization", "")
+    words = authorization.split()
     while words and words[0].lower() == "bearer":
-        scheme = True
         del words[0]
-    if len(words) == 1 and (scheme or OUR_KEY.fullmatch(words[0])):
+    if len(words) == 1 and OUR_KEY.fullmatch(words[0]):
         return words[0]
-    return None
+    return authorization[7:].strip() or None if authorization.startswith("Bearer ") else None
 
 
 def key_credential(token: str | None = None) -> Credential | None:

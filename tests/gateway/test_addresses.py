@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import create_environ, run_wsgi_app
 
+from tests import factories
 from tests.factories import Person
 
 BASE = "http://localhost:8000"
@@ -269,6 +271,8 @@ def test_key_however_it_is_written(
         {"Authorization": "Basic dXNlcjpwYXNz"},
         {"Authorization": "Digest x"},
         {"Authorization": "secret"},
+        {"Authorization": "bearer secret"},
+        {"Authorization": "BEARER  secret"},
         {"Authorization": "Bearer \xe9\xe8\xff"},
         {"Authorization": "Bearer " + "x" * 8000},
         {"Authorization": "Bearer a\x00b"},
@@ -289,6 +293,13 @@ def test_without_a_known_key_it_is_401(app: Flask, method: str, path: str, heade
     body, status, _ = run_wsgi_app(app.wsgi_app, environ)
     assert status.startswith("401")
     assert json.loads(b"".join(body))
+
+
+@pytest.mark.parametrize("type", ["pat", "cli", "web"])
+def test_every_kind_of_key_is_known_however_it_is_written(app: Flask, session: OrmSession, type: str) -> None:
+    token = factories.token(session, factories.user(session, "carol"), type=type)
+    for value in (f"Bearer {token}", f"bearer   {token}", token):
+        assert call(app, "GET", "/v1/models", Authorization=value).status == 200
 
 
 def test_a_header_of_its_own_wins_and_an_empty_one_does_not_count(app: Flask, alice: Person) -> None:

@@ -28,7 +28,7 @@ def test_bad_json_comes_before_the_key(web: FlaskClient) -> None:
     assert (answer.status_code, answer.json) == (400, {"message": "Invalid JSON in request body"})
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Basic x"}, {"authorization": "bearer"}])
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Basic x"}, {"authorization": "bearer x"}])
 def test_no_key(web: FlaskClient, headers: dict[str, str]) -> None:
     answer = web.post(PATH, json={}, headers=headers)
     assert (answer.status_code, answer.json) == (401, {"message": "Unauthorized"})

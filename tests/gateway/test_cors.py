@@ -182,7 +182,8 @@ def test_none(app: Flask, postgres_url: str, settings: Settings) -> None:
     made = create_app(settings.model_copy(update={"stoa_cors_origins": ()}), database_url=postgres_url)
     client = made.test_client()
     preflight = client.options("/v1/chat/completions", headers=PREFLIGHT)
-    assert (preflight.status_code, preflight.headers["Allow"]) == (200, "POST, OPTIONS")
+    assert preflight.status_code == 200
+    assert set(preflight.headers["Allow"].split(", ")) == {"POST", "OPTIONS"}
     for answer in (
         preflight,
         client.get("/v1/models", headers=ORIGIN),
