@@ -317,6 +317,8 @@ def test_cookies_count_for_nothing(app: Flask, alice: Person) -> None:
     for method, path in DOORS:
         answer = call(app, method, path, Cookie=cookie)
         assert answer.status == (400 if path == "/api/v1/token-count" else 401)
+    for path in ("/api/v1/agent-runs", "/api/v1/agent-runs/x/steps", "/api/v1/usage"):
+        assert call(app, "POST", path, Cookie=cookie).status in (400, 401)
     both = call(
         app, "POST", "/api/v1/token-count", Cookie=cookie, Origin="https://evil.example", **alice.headers
     )
