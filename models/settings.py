@@ -86,6 +86,7 @@ class Settings(BaseSettings):
         "deep-code-reviewer",
         "landing-page-generator",
     )
+    stoa_cors_origins: Annotated[tuple[str, ...], NoDecode] = ("*",)
     ratelimit_storage_uri: str = "memory://"
 
     stoa_files_url: str = ""
@@ -117,6 +118,24 @@ class Settings(BaseSettings):
                     f"{name!r} is not an agent: give publisher/agent, or an agent id, separated by commas"
                 )
         return () if names == ("none",) else names
+
+    @field_validator("stoa_cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(
+            dict.fromkeys(part.strip().lower().rstrip("/") for part in value.split(",") if part.strip())
+        )
+        if origins in ((), ("none",)):
+            return ()
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin: give * for any, none, or origins such as "
+                    "https://app.example.org, separated by commas"
+                )
+        return origins
 
     @field_validator(
         "stoa_base_url",

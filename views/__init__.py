@@ -4,7 +4,9 @@ from flask import Flask
 
 from views import (
     accounts,
+    addresses,
     components,
+    cors,
     drawings,
     errors,
     format,
@@ -45,6 +47,7 @@ def register(app: Flask) -> None:
     components.init_app(app)
     drawings.init_app(app)
     guards.init_app(app)
+    addresses.init_app(app)
     errors.init_app(app)
     look.init_app(app)
     serve.init_app(app)
@@ -77,4 +80,5 @@ def register(app: Flask) -> None:
     gateway.init_app(app)
     app.register_blueprint(gateway_api.bp)
     lane.init_app(app)
+    cors.init_app(app)
     app.register_blueprint(health.bp)

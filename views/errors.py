@@ -3,13 +3,15 @@
 import logging
 from typing import Any
 
-from flask import Flask, Response, g, jsonify, make_response, render_template, request
+from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, MethodNotAllowed
 
 from models.db import db
 from models.errors import DomainError
+from views import addresses, guards
 from views.guards import request_id
 from views.htmx import wants_fragment
 
@@ -46,12 +48,32 @@ def _domain(error: DomainError) -> ResponseReturnValue:
 def _http(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None:
         return error.response
+    if isinstance(error, addresses.NoAddress) or error is request.routing_exception:
+        response = _no_route(error)
+        if response is not None:
+            return response
     status = error.code or 500
     headline, next_step = WORDS.get(status, (error.name, error.description or ""))
+    if status == 404 and addresses.family(request.path):
+        next_step = "It does not exist, or it is not yours."
     response = answer(status, f"{headline}. {next_step}", error.name.lower().replace(" ", "_"))
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):
             response.headers[name] = value
+    return response
+
+
+def _no_route(error: HTTPException) -> Response | None:
+    """The answer of an address or a method that the API has not; None where a page is what was looked for."""
+    if not addresses.is_api(request.path) and guards.api_key() is None:
+        return None
+    if isinstance(error, MethodNotAllowed):
+        response = answer(405, addresses.method_not_allowed(error), "method_not_allowed", routing=True)
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return response
+    response = answer(404, addresses.not_found(), "unknown_url", routing=True)
+    if not addresses.PREFIX.match(request.path) and addresses.leads_to_a_model(current_app, request.path):
+        response.headers.extend(current_app.extensions["cors"].headers(request.headers.get("Origin", "")))
     return response
 
 
@@ -67,17 +89,19 @@ def _bug(error: Exception) -> ResponseReturnValue:
     return _http(InternalServerError())
 
 
-def answer(status: int, message: str, code: str) -> Response:
-    """The error in the vocabulary of the door: `/v1` OpenAI's, `/api` ours, else a page or a toast."""
-    if request.path.startswith("/v1/"):
-        return _json(
-            status, {"error": {"message": message, "type": _openai_type(status), "param": None, "code": code}}
-        )
-    if request.path.startswith("/api/") and status != 404:
-        body: dict[str, Any] = {
-            "error": {"code": code, "message": message, "details": None},
-            "request_id": request_id(),
-        }
+def answer(status: int, message: str, code: str, *, routing: bool = False) -> Response:
+    """The error in the vocabulary of the door: `/v1` OpenAI's or Anthropic's, `/api` ours, else a page or a toast.
+
+    With `routing` a program called what is no route of the API, wherever it looked for one.
+    """
+    family = addresses.family(request.path)
+    if family == "v1" or (routing and family != "api"):
+        body = model_error(request.headers, request_id(), status, message, code)
+        if family == "api/v1":
+            body["message"] = message  # where older versions of the Codebuff SDK look for it
+        return _json(status, body)
+    if routing or (family and not _for_people(status)):
+        body = {"error": {"code": code, "message": message, "details": None}, "request_id": request_id()}
         return _json(status, body)
     if wants_fragment():
         response = make_response(
@@ -94,15 +118,54 @@ def answer(status: int, message: str, code: str) -> Response:
     return make_response(page, status)
 
 
+def _for_people(status: int) -> bool:
+    """Whether a browser stands before the error: it is led through `/api/auth` itself."""
+    html = "text/html" in request.headers.get("Accept", "")
+    return status == 404 and html and request.path.startswith("/api/auth/")
+
+
 def _json(status: int, body: dict[str, Any]) -> Response:
     response = jsonify(body)
     response.status_code = status
     return response
 
 
-def _openai_type(status: int) -> str:
-    if status == 401:
-        return "authentication_error"
-    if status == 429:
-        return "rate_limit_error"
-    return "server_error" if status >= 500 else "invalid_request_error"
+def model_error(
+    headers: Headers,
+    request_id: str,
+    status: int,
+    message: str,
+    code: Any,
+    *,
+    param: Any = None,
+    kind: Any = None,
+) -> dict[str, Any]:
+    """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
+    if "anthropic-version" in headers:
+        return {
+            "type": "error",
+            "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message},
+            "request_id": request_id,
+        }
+    kind = kind or _OPENAI.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+_OPENAI = {
+    401: "authentication_error",
+    402: "insufficient_credits",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}

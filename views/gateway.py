@@ -7,13 +7,15 @@ from flask import Blueprint, Flask
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
 from werkzeug import Response
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from models.billing.holds import Admission
 from models.errors import DomainError
+from models.gateway.names import CHAT
+from models.gateway.pricing import MILLION, Price
 from models.gateway.refusals import UpstreamRefused
 from models.gateway.relay import Ask, Gateway, Refused, Reply
+from models.gateway.routing import Route
 from models.gateway.stream import Stream
 from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall, Call
@@ -28,6 +30,7 @@ bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
 CREATED = 1_735_689_600
 """When the listed models are said to have been made: no price table knows."""
+NO_KEY = "No API key was given. Send 'Authorization: Bearer <key>'."
 
 
 def init_app(app: Flask) -> None:
@@ -41,14 +44,6 @@ def init_app(app: Flask) -> None:
 def gateway(app: Flask) -> Gateway:
     """The gateway of this process."""
     return cast(Gateway, app.extensions["gateway"])
-
-
-def any_key(headers: Headers) -> str | None:
-    """The key in whichever header a client puts it."""
-    for header in ("x-codebuff-api-key", "x-api-key", "api-key"):
-        if value := headers.get(header):
-            return value
-    return guards.api_key(headers)
 
 
 @open_door(bp, "/chat/completions")
@@ -76,10 +71,9 @@ def chat_completions(visit: Visit) -> Response:
 def _chat(visit: Visit) -> Response:
     request = visit.request
     headers = request.headers
-    key = any_key(headers)
+    key = guards.api_key(headers)
     if not key:
-        no_key = "No API key was given. Send 'Authorization: Bearer <key>'."
-        return refuse(visit, 401, no_key, "invalid_api_key")
+        return refuse(visit, 401, NO_KEY, "invalid_api_key")
     call: Call | DomainError
     try:
         call = chat_dialect.parse(read_json(request, allow_nul=True), len(request.get_data()))
@@ -107,15 +101,15 @@ def models() -> ResponseReturnValue:
         return refusal
     listed = gateway(visit.app).routes.models()
     if _anthropic(visit):
-        data = [_anthropic_model(name) for name, _ in listed]
+        data = [_anthropic_model(route) for route in listed]
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
         return json_answer({"data": data, "has_more": False, **ends})
-    return json_answer({"object": "list", "data": [_model(name, owner.name) for name, owner in listed]})
+    return json_answer({"object": "list", "data": [_model(route) for route in listed]})
 
 
 @bp.get("/models/<path:name>")
 def model(name: str) -> ResponseReturnValue:
-    """One model, if it is served here."""
+    """One model, if it can be called here for chat completions."""
     visit = here()
     if (refusal := _stranger(visit)) is not None:
         return refusal
@@ -123,16 +117,38 @@ def model(name: str) -> ResponseReturnValue:
         route = gateway(visit.app).routes.find(name)
     except DomainError as error:
         return refuse(visit, 404, error.message, "model_not_found", param="model")
-    if _anthropic(visit):
-        return json_answer(_anthropic_model(name))
-    return json_answer(_model(name, route.provider.name))
+    return json_answer(_anthropic_model(route) if _anthropic(visit) else _model(route))
 
 
-def _model(name: str, owner: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": CREATED, "owned_by": owner}
+def _model(route: Route) -> dict[str, Any]:
+    return {
+        "id": route.requested,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": route.provider.name,
+        "type": CHAT,
+        "context_window": route.context_window,
+        "pricing": _pricing(route.price),
+    }
 
 
-def _anthropic_model(name: str) -> dict[str, Any]:
+def _pricing(price: Price | None) -> dict[str, str] | None:
+    """Dollars per token as OpenRouter writes them, for a call of ordinary length; None where only it knows."""
+    if price is None:
+        return None
+    tier = price.tiers[0]
+    figures = {
+        "prompt": tier.input / MILLION,
+        "completion": tier.output / MILLION,
+        "input_cache_read": tier.cache_read / MILLION,
+        "input_cache_write": tier.cache_write / MILLION,
+        "request": price.request,
+    }
+    return {name: f"{figure.normalize():f}" for name, figure in figures.items()}
+
+
+def _anthropic_model(route: Route) -> dict[str, Any]:
+    name = route.requested
     return {"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"}
 
 
@@ -141,10 +157,10 @@ def _anthropic(visit: Visit) -> bool:
 
 
 def _stranger(visit: Visit) -> Response | None:
-    key = any_key(visit.request.headers)
+    key = guards.api_key(visit.request.headers)
     if key and guards.key_credential(key):
         return None
-    message = "This API key is unknown or expired." if key else "No API key was given."
+    message = "This API key is unknown or expired." if key else NO_KEY
     return refuse(visit, 401, message, "invalid_api_key")
 
 
@@ -162,7 +178,6 @@ def respond(answer: Reply | Stream) -> Response:
         headers={
             "Cache-Control": "no-cache",
             "Connection": "keep-alive",
-            "Access-Control-Allow-Origin": "*",
             "X-Accel-Buffering": "no",
         },
     )
@@ -177,33 +192,9 @@ def refuse(
     visit: Visit, status: int, message: str, code: Any, *, param: Any = None, kind: Any = None
 ) -> Response:
     """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
-    if _anthropic(visit):
-        body: dict[str, Any] = {
-            "type": "error",
-            "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message},
-            "request_id": visit.id,
-        }
-    else:
-        kind = kind or _OPENAI.get(status, "api_error" if status >= 500 else "invalid_request_error")
-        body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    headers = visit.request.headers
+    body = errors.model_error(headers, visit.id, status, message, code, param=param, kind=kind)
     return json_answer(body, status)
-
-
-_OPENAI = {
-    401: "authentication_error",
-    402: "insufficient_credits",
-    403: "permission_error",
-    429: "rate_limit_error",
-}
-_ANTHROPIC = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-}
 
 
 def _param(error: DomainError) -> str | None:

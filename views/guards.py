@@ -6,6 +6,7 @@ a token (Flask-WTF), and everything that changes something by the origin the bro
 """
 
 import ipaddress
+import re
 import uuid
 from collections.abc import Callable
 from functools import wraps
@@ -40,6 +41,8 @@ COOKIE = "next-auth.session-token"
 SECURE_COOKIE = "__Secure-next-auth.session-token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 JSON_DOORS = ("/api/", "/v1/")
+KEY_DOORS = ("/api/v1/", "/v1/")
+"""Where a cookie counts for nothing, so that other sites may call."""
 LOGOUT_ALL = "/api/user/sessions/logout-all"
 
 
@@ -104,16 +107,29 @@ def request_id() -> str:
 # -- who it is -----------------------------------------------------------------------------------------------
 
 
+KEY_HEADERS = ("x-codebuff-api-key", "x-api-key", "api-key", "x-goog-api-key")
+"""Headers that hold nothing but a key, in the order in which they are looked at; `Authorization` is the last."""
+OUR_KEY = re.compile(r"(cb-pat-)?[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]{43}", re.ASCII)
+"""What a personal token, a browser's or a command line's looks like."""
+
+
 def api_key(headers: Headers | None = None) -> str | None:
-    """The API key of the request (contract 1.2 A): `x-codebuff-api-key`, else `Authorization: Bearer …`."""
+    """The API key of the request, the same at every door: in one of `KEY_HEADERS`, else `Authorization: Bearer …`.
+
+    Before what looks like a key of ours the scheme may be written in any case and spacing, twice, as happens to who
+    pastes it into a field for the key, or not at all. Anything else counts as no key (contract 1.2 A).
+    """
     headers = request.headers if headers is None else headers
-    header = headers.get("x-codebuff-api-key")
-    if header:
-        return header
+    for name in KEY_HEADERS:
+        if key := headers.get(name, "").strip():
+            return key
     authorization = headers.get("Authorization", "")
-    if authorization.startswith("Bearer "):
-        return authorization.removeprefix("Bearer ") or None
-    return None
+    words = authorization.split()
+    while words and words[0].lower() == "bearer":
+        del words[0]
+    if len(words) == 1 and OUR_KEY.fullmatch(words[0]):
+        return words[0]
+    return authorization[7:].strip() or None if authorization.startswith("Bearer ") else None
 
 
 def key_credential(token: str | None = None) -> Credential | None:
@@ -332,7 +348,7 @@ def same_origin() -> bool:
 
 def _refuse_other_sites() -> ResponseReturnValue | None:
     """Changing something with a cookie needs our own page; a form needs its token besides."""
-    if request.method in SAFE or request.endpoint is None:
+    if request.method in SAFE or request.endpoint is None or request.path.startswith(KEY_DOORS):
         return None
     json_door = request.path.startswith(JSON_DOORS)
     has_cookie = COOKIE in request.cookies or SECURE_COOKIE in request.cookies

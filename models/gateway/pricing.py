@@ -7,15 +7,15 @@ the cost of each call itself.
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
 
+from models.gateway import names
 from models.gateway.wire import Usage
 from models.settings import SettingsError
 
@@ -25,6 +25,14 @@ MOST = Decimal(10_000)
 
 FRESH_SECONDS = 60
 """How long a looked-up price is kept; some prices change with the hour."""
+
+VARIANTS = "openrouter"
+"""The table whose names have variants."""
+FREE = ":free"
+CHEAPER = ("batch", "floor", "free")
+"""Variants that OpenRouter never charges more for than for their base."""
+WEB_SEARCH = Decimal("0.05")
+"""Dollars. More than OpenRouter takes for the searches of one call (`:online`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,8 @@ class Override:
     price: Price | None
     provider: str | None = None
     upstream_model: str | None = None
+    name: str = ""
+    """The model as the operator spelt it."""
 
 
 class Prices:
@@ -131,6 +141,9 @@ class Prices:
         the provider's own, `answered` the model that the provider says it was: it wins within a table, since a
         fallback is priced as what answered.
         """
+        base, variant = names.split_variant(upstream)
+        if variant and answered and (row := names.row(table, base)) and row is names.row(table, answered):
+            answered = None  # the answer names the base, and the variant is what is paid for
         for name in (requested, answered, upstream):
             override = self.overrides.get(name.lower()) if name else None
             if override and override.price:
@@ -147,7 +160,7 @@ class Prices:
             return kept[1]
         if len(self._kept) > 4096:
             self._kept.clear()
-        price = shipped_price(table, name, now)
+        price = shipped_price(table, name, now) or (variant_price(name, now) if table == VARIANTS else None)
         self._kept[table, name] = (now.timestamp(), price)
         return price
 
@@ -160,13 +173,12 @@ def flat(input: Decimal | int | str, output: Decimal | int | str, *, source: str
 
 def shipped_price(table: str, name: str, at: datetime) -> Price | None:
     """A model's price in `genai-prices` as it was when this release was made; None when it is not listed there."""
-    try:
-        _, model = get_snapshot().find_provider_model(name, None, table, None)
-    except LookupError:
+    model = names.row(table, name)
+    if model is None:
         return None
     listed = {key: value for key, value in model.get_prices(at).__dict__.items() if value is not None}
     if "input_mtok" not in listed and "output_mtok" not in listed:
-        return None
+        return flat(0, 0, source=f"genai-prices:{table}/{model.id}") if model.id.endswith(FREE) else None
     starts = {0} | {
         tier.start for value in listed.values() if isinstance(value, TieredPrices) for tier in value.tiers
     }
@@ -177,6 +189,27 @@ def shipped_price(table: str, name: str, at: datetime) -> Price | None:
     if not all(figure.is_finite() and 0 <= figure <= MOST for figure in figures):
         return None
     return Price(f"genai-prices:{table}/{model.id}", tiers, request)
+
+
+def variant_price(name: str, at: datetime) -> Price | None:
+    """The price of an OpenRouter variant that has no row of its own; None when its base has none either.
+
+    A variant that OpenRouter may send to a dearer host, or that searches the web, is priced at twice the base and a
+    search: the cost that OpenRouter reports is what is charged, and this what is held until then.
+    """
+    base, variant = names.split_variant(name)
+    price = shipped_price(VARIANTS, base, at) if variant else None
+    if price is None or variant in CHEAPER:
+        return price
+    tiers = tuple(_twice(tier) for tier in price.tiers)
+    return replace(price, source=f"{price.source} twice", tiers=tiers, request=price.request * 2 + WEB_SEARCH)
+
+
+def _twice(tier: Tier) -> Tier:
+    figures: dict[str, Any] = {
+        key: each * 2 for key, each in asdict(tier).items() if isinstance(each, Decimal)
+    }
+    return replace(tier, **figures)
 
 
 def _tier(listed: Mapping[str, Any], start: int) -> Tier:
@@ -228,7 +261,10 @@ def read_overrides(path: Path) -> dict[str, Override]:
         raise SettingsError(f"STOA_PRICES_FILE: {path} is neither TOML nor JSON ({error}).") from None
     if not isinstance(table, dict):
         raise SettingsError(f"STOA_PRICES_FILE: {path} must hold one table per model.")
-    return {str(name).lower(): _override(name, entry) for name, entry in table.items()}
+    return {
+        str(name).strip().lower(): replace(_override(name, entry), name=str(name).strip())
+        for name, entry in table.items()
+    }
 
 
 def _override(name: str, entry: Any) -> Override:

@@ -1,25 +1,26 @@
 """Which provider serves a model, at what price; and the refusals when none does."""
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from math import ceil
 
-from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
-
 from models.errors import DomainError
+from models.gateway import names
 from models.gateway.demo import Demo
-from models.gateway.pricing import Price, Prices, flat, shipped_price
+from models.gateway.pricing import Price, Prices, flat
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.base import Endpoint, Provider
 from models.gateway.providers.demo import MODEL as DEMO
 from models.gateway.providers.demo import DemoProvider
-from models.gateway.providers.gemini import Gemini
+from models.gateway.providers.gemini import RESOURCE, Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.upstream import HttpUpstream, Patience
 from models.gateway.wire import Call, Usage
+from models.gateway.wire.chat import MAX_MODEL
 from models.settings import Settings, SettingsError
 
 DEFAULT_OUTPUT = 8_192
@@ -31,6 +32,9 @@ UNKNOWN_HOLD = Decimal("0.10")
 MOST_COST = Decimal(1)
 """Dollars by which a reported cost may lie above ten times the listed price before it is not believed."""
 
+MOST_KEPT = 4096
+"""Routes that are kept for a minute, since some prices change with the hour."""
+
 FALLBACK = flat(3, 15, source="fallback")
 """The price of a call whose provider reports costs and did not, for a model that no table lists."""
 
@@ -40,6 +44,13 @@ class NoRoute(DomainError):
 
     status = 404
     code = "model_not_found"
+
+
+class NotChat(DomainError):
+    """The model is known, and does something else than chat."""
+
+    status = 400
+    code = "model_not_chat"
 
 
 class NoPrice(DomainError):
@@ -59,6 +70,12 @@ class Route:
     price: Price | None
     byok: str | None = None
     """The caller's own key, which then pays."""
+
+    @property
+    def context_window(self) -> int | None:
+        """Tokens that the model reads at most; None when the price table does not say."""
+        row = names.row(self.provider.table, names.split_variant(self.model)[0])
+        return row.context_window if row else None
 
     def worst_cost(self, call: Call, answers: int) -> Decimal:
         """Dollars that the call can well come to, `answers` being how many are made of one input."""
@@ -82,6 +99,8 @@ class Routes:
 
     def __init__(self, settings: Settings, prices: Prices) -> None:
         self.prices = prices
+        self._minute, self._found = 0, dict[str, Route]()
+        self._listed: tuple[int, tuple[Route, ...]] = (0, ())
         patience = Patience(
             settings.stoa_connect_timeout, settings.stoa_first_byte_timeout, settings.stoa_idle_timeout
         )
@@ -105,19 +124,53 @@ class Routes:
                 raise SettingsError(f"STOA_PRICES_FILE: 'provider' of {name!r} must be one of {known}.")
 
     def find(self, model: str, *, byok: str | None = None, direct_openai: bool = False) -> Route:
-        """The route of a model. `byok` is the caller's own OpenRouter key, which sends the call there; with
-        `direct_openai` OpenAI comes first all the same (contract 5.3). Raises NoRoute or NoPrice."""
-        provider, upstream = self._serves(model, byok, direct_openai)
-        if provider is None:
-            raise NoRoute(self._nobody(model))
-        name = upstream or provider.upstream_model(model)
-        price = self.price(provider, model, name)
+        """The route of a model's name, written in any case. `byok` is the caller's own OpenRouter key, which sends the
+        call there; with `direct_openai` OpenAI comes first all the same (contract 5.3).
+
+        Raises NoRoute, NotChat or NoPrice.
+        """
+        if byok or direct_openai:
+            return self._find(model, byok, direct_openai)
+        minute = int(time.time() // 60)
+        if self._minute != minute or len(self._found) > MOST_KEPT:
+            self._minute, self._found = minute, {}
+        route = self._found.get(model)
+        if route is None:
+            route = self._found[model] = self._find(model, None, False)
+        return route
+
+    def _find(self, model: str, byok: str | None, direct_openai: bool) -> Route:
+        name = model.strip()
+        if name.lower().startswith(RESOURCE):
+            name = name[len(RESOURCE) :]
+        if not name or len(name) > MAX_MODEL or not name.isprintable():
+            raise NoRoute("That is not the name of a model.")
+        override = self.prices.overrides.get(name.lower())
+        if override and override.provider:
+            provider = self.providers[override.provider]
+            if not provider.ready:
+                raise NoRoute(self._nobody(name))
+            upstream = override.upstream_model or provider.upstream_model(override.name or name)
+            return self._route(provider, name, upstream)
+        found = self._serves(name, byok, direct_openai)
+        upstream = found.upstream_model(name) if found else name
+        if (kind := names.kind_of(upstream)) != names.CHAT:
+            raise NotChat(
+                f"The model '{name}' {names.KINDS[kind]}; it cannot be called for chat completions. "
+                "GET /v1/models lists the models that can."
+            )
+        if found is None:
+            raise NoRoute(self._nobody(name))
+        return self._route(found, name, upstream, byok if found is self.openrouter else None)
+
+    def _route(self, provider: Provider, name: str, upstream: str, byok: str | None = None) -> Route:
+        price = self.price(provider, name, upstream)
         if price is None and not provider.reports_cost:
             raise NoPrice(
-                f"The model '{model}' has no price on this server, so it is not served. "
+                f"The model '{name}' has no price on this server, so it is not served. "
                 "The operator can give it one (STOA_PRICES_FILE)."
             )
-        return Route(provider, model, name, price, byok if provider is self.openrouter else None)
+        return Route(provider, name, upstream, price, byok)
 
     def price(
         self, provider: Provider, requested: str, upstream: str, answered: str | None = None
@@ -137,40 +190,56 @@ class Routes:
         price = price or FALLBACK
         return price.cost(usage), price.snapshot(usage)
 
-    def models(self) -> Iterator[tuple[str, Provider]]:
-        """Every model that can be asked for by its listed name, with its provider; sorted, no name twice."""
-        yield DEMO, self.demo
-        listed: dict[str, Provider] = {}
-        now = datetime.now(UTC)
-        for provider in (self.openrouter, *self.direct):
-            table = find_provider_by_id(get_snapshot().providers, provider.table) if provider.ready else None
-            for model in table.models if table else ():
-                if not model.deprecated and shipped_price(provider.table, model.id, now):
-                    listed[provider.public_model(model.id)] = provider
-        for name in self.prices.overrides:
-            try:
-                listed[name] = self.find(name).provider
-            except DomainError:
-                continue
-        yield from sorted(listed.items())
+    def models(self) -> tuple[Route, ...]:
+        """The route of every model that can be asked for by its listed name, at a known price: sorted, no name twice.
 
-    def _serves(
-        self, model: str, byok: str | None, direct_openai: bool
-    ) -> tuple[Provider | None, str | None]:
-        if model.lower() == DEMO:
-            return self.demo, None
-        override = self.prices.overrides.get(model.lower())
-        if override and override.provider:
-            provider = self.providers[override.provider]
-            return (provider if provider.ready else None), override.upstream_model
+        Kept for a minute, as routes are.
+        """
+        minute = int(time.time() // 60)
+        if self._listed[0] != minute:
+            self._listed = minute, tuple(self._list())
+        return self._listed[1]
+
+    def _list(self) -> Iterator[Route]:
+        found = {DEMO: DEMO}
+        for provider in (*self.direct, self.openrouter):
+            for name in names.callable_names(provider.table) if provider.ready else ():
+                public = provider.public_model(name)
+                if provider.lists(public):
+                    found[public] = public
+        for folded, override in self.prices.overrides.items():
+            found[folded] = override.name or folded
+        for folded, name in sorted(found.items(), key=lambda item: (item[0] != DEMO, item[0])):
+            with suppress(DomainError):
+                route = self.find(name)
+                if route.price is not None or folded in self.prices.overrides:
+                    yield route
+
+    def _serves(self, name: str, byok: str | None, direct_openai: bool) -> Provider | None:
+        if name.lower() == DEMO:
+            return self.demo
+        openrouter = self.openrouter if self.openrouter.ready or byok else None
         if byok and not direct_openai:
-            return self.openrouter, None
-        prefix = model.partition("/")[0].lower() if "/" in model else None
-        for provider in self.direct:
-            fits = prefix in provider.prefixes if prefix else provider.bare.match(model)
-            if fits and provider.ready:
-                return provider, None
-        return (self.openrouter if self.openrouter.ready or byok else None), None
+            return openrouter
+        variant = names.split_variant(name)[1]
+        direct = (provider for provider in self.direct if provider.ready and provider.claims(name))
+        found = None if variant else next(direct, None)
+        if found is None or openrouter is None:
+            return found or openrouter
+        return openrouter if self._alone(openrouter, found, name) else found
+
+    def _alone(self, openrouter: Provider, direct: Provider, name: str) -> bool:
+        """Whether OpenRouter has a model of this very name, and the provider that the name points to has not: it may
+        have one whose names begin alike, or one that does something else."""
+        if name.lower() in self.prices.overrides:
+            return False
+        theirs = direct.upstream_model(name)
+        direct_has = (
+            names.listed(direct.table, theirs)
+            and names.kind_of(theirs) == names.CHAT
+            and self.price(direct, name, theirs) is not None
+        )
+        return not direct_has and names.has_row(openrouter.table, openrouter.upstream_model(name))
 
     def _nobody(self, model: str) -> str:
         keys = [provider for provider in (*self.direct, self.openrouter) if provider.ready]
@@ -178,6 +247,12 @@ class Routes:
             return (
                 f"The model '{model}' is not served here: this server has no provider key yet. "
                 f"It serves '{DEMO}', which works without one."
+            )
+        base, variant = names.split_variant(model)
+        if variant:
+            return (
+                f"The model '{model}' is not served here: ':{variant}' is a variant that OpenRouter serves, and this "
+                f"server has no key for OpenRouter. Without it the name is '{base}'."
             )
         titles = ", ".join(provider.title for provider in keys)
         return f"The model '{model}' is not served here. Keys are set for: {titles}."

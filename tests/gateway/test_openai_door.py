@@ -259,10 +259,22 @@ def test_models_need_a_key(client: FlaskClient, path: str) -> None:
 
 def test_models_without_providers(client: FlaskClient, alice: Person) -> None:
     answer = client.get("/v1/models", headers=alice.headers)
-    assert answer.json == {
-        "object": "list",
-        "data": [{"id": "stoa/demo", "object": "model", "created": 1735689600, "owned_by": "stoa"}],
+    demo = {
+        "id": "stoa/demo",
+        "object": "model",
+        "created": 1735689600,
+        "owned_by": "stoa",
+        "type": "chat",
+        "context_window": None,
+        "pricing": {
+            "prompt": "0.000003",
+            "completion": "0.000015",
+            "input_cache_read": "0.000003",
+            "input_cache_write": "0.000003",
+            "request": "0",
+        },
     }
+    assert answer.json == {"object": "list", "data": [demo]}
 
 
 def test_models_with_providers(web: FlaskClient, alice: Person) -> None:

@@ -201,6 +201,51 @@ def test_a_chunked_body_that_breaks_its_framing_is_400(server: str, rich: Person
         assert wire.recv(4096).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/chat/completions",
+        "//v1/chat/completions",
+        "/v1//chat/completions",
+        "/v1/chat/completions/",
+        "/v1/v1/chat/completions",
+        "/v1/chat%2Fcompletions/",
+        "/V1/chat/completions?stream=1",
+        "http://localhost//v1/chat/completions",
+    ],
+)
+def test_mistyped_addresses_name_the_right_one_and_are_not_redirected(
+    server: str, rich: Person, path: str
+) -> None:
+    # A socket, since clients would tidy the address.
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as line:
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: https://app.example.org\r\n"
+        key = f"Authorization: bearer   {rich.token}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        line.sendall((head + key).encode())
+        answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
+    assert answer.startswith("HTTP/1.1 404")
+    assert "content-type: application/json" in answer.lower()
+    assert "access-control-allow-origin: *" in answer.lower()
+    assert "/v1/chat/completions." in answer
+
+
+def test_a_page_of_another_origin_calls_the_started_server(server: str, rich: Person) -> None:
+    origin = {"Origin": "https://app.example.org"}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    address = f"{server}/v1/chat/completions"
+    preflight = requests.options(address, headers=origin | asked, timeout=10)
+    assert (preflight.status_code, preflight.content) == (204, b"")
+    assert preflight.headers["Access-Control-Allow-Headers"] == "authorization"
+    body = {"model": " Stoa/Demo ", "messages": [{"role": "user", "content": "Hi."}], "stream": True}
+    key = {"Authorization": f"BEARER {rich.token}"}
+    for headers, status in ((origin | key, 200), (origin, 401)):
+        answer = requests.post(address, json=body, headers=headers, timeout=10)
+        assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (status, "*")
+    head = requests.head(f"{server}/v1/models", headers=key, timeout=10)
+    assert (head.status_code, head.content) == (200, b"")
+
+
 def test_metrics_add_up_over_the_workers(server: str, ai: openai.OpenAI) -> None:
     def figure() -> float:
         with urllib.request.urlopen(f"{server}/metrics", timeout=5) as answer:

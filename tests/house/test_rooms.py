@@ -45,10 +45,12 @@ MODEL_HALLWAY = {
     "asking",
 }
 VIEW_HALLWAY = {
+    "addresses",
     "api",
     "cli",
     "charts",
     "components",
+    "cors",
     "drawings",
     "errors",
     "format",

@@ -91,7 +91,7 @@ def _ask(visit: Visit, key: str, body: Any) -> Ask:
         byok=request.headers.get("x-openrouter-api-key") or None,
         direct_openai=isinstance(call, Call)
         and not call.stream
-        and call.model in DIRECT
+        and call.model.lower() in DIRECT
         and bool(metadata.get("n")),
         show_cost=True,
         greeting=True,

@@ -124,7 +124,23 @@ STEP = record(
     errorMessage=text(),
     startTime=moment("Ends in Z"),
 )
-MODEL = record("id object created owned_by", id=text(), object=text(), created=whole(), owned_by=text())
+PRICING = record(
+    prompt=text("Input"),
+    completion=text("Output"),
+    input_cache_read=text(),
+    input_cache_write=text(),
+    request=text("Of a call, beside its tokens"),
+)
+MODEL = record(
+    "id object created owned_by type",
+    id=text("What a call names"),
+    object=text(),
+    created=whole(),
+    owned_by=text("The provider it leads to"),
+    type=text(enum=["chat"]),
+    context_window=maybe(whole("Tokens")),
+    pricing=maybe({**PRICING, "description": "Dollars per token; null where only the provider knows"}),
+)
 RUN_ID = {"name": "runId", "in": "path", "required": True, "schema": text("The run, as START answered it")}
 
 
@@ -178,7 +194,7 @@ def op(
 
 NO_KEY = {401: ("No key, or one that is unknown, expired or revoked", OPENAI_ERROR)}
 CHAT_ERRORS: dict[int, tuple[str, Schema]] = {
-    400: ("The body cannot be used, or the model has no price here", OPENAI_ERROR),
+    400: ("The body cannot be used, or the model has no price here, or cannot chat", OPENAI_ERROR),
     401: ("No key, or one that is unknown, expired or revoked", OPENAI_ERROR),
     402: ("Not enough credits for this call beside those in flight", OPENAI_ERROR),
     403: ("The account is suspended", OPENAI_ERROR),
@@ -235,7 +251,8 @@ def _gateway() -> tuple[Any, ...]:
             "Complete a chat",
             auth="key",
             description="Any OpenAI client. The balance is checked and held before the call leaves; the call is billed"
-            " before the chunk with its usage reaches you. With stream the answer is text/event-stream.",
+            " before the chunk with its usage reaches you. With stream the answer is text/event-stream. Pages of other"
+            " origins may call every address below /v1 and /api/v1, as the operator allows.",
             body=CHAT,
             parameters=[header],
             ok=(200, "The completion, or its stream", COMPLETION),
@@ -249,7 +266,7 @@ def _gateway() -> tuple[Any, ...]:
             auth="key",
             ok=(
                 200,
-                "The models this server can bill",
+                "The models that can be called for chat completions here",
                 record("object data", object=text(), data=many(MODEL)),
             ),
             errors=NO_KEY,

@@ -32,7 +32,8 @@ def models_command(name: str | None, days: int) -> None:
     then the names that were refused for want of a price. NAME: only those that contain it, or just that one.
     """
     routes = gateway(current_app).routes
-    shown = {model for model, _ in routes.models() if not name or name.lower() in model.lower()}
+    listed = (route.requested for route in routes.models())
+    shown = {model for model in listed if not name or name.strip().lower() in model.lower()}
     if name and not shown:
         shown = {name}
     width = max((len(model) for model in shown), default=0)

@@ -6,6 +6,12 @@ from typing import Any
 from models.gateway.providers.base import Provider
 from models.gateway.wire import Call
 
+_WHOLE = (
+    (re.compile(r"claude-(opus|sonnet)-4"), "-0"),
+    (re.compile(r"claude-3-(5-haiku|5-sonnet|7-sonnet|opus)"), "-latest"),
+)
+"""Names that OpenRouter cuts short, and how they end here."""
+
 
 class Anthropic(Provider):
     """Names its models with dashes where OpenRouter writes dots (`claude-sonnet-4.5`)."""
@@ -17,7 +23,8 @@ class Anthropic(Provider):
     bare = re.compile(r"claude-")
 
     def upstream_model(self, model: str) -> str:
-        return re.sub(r"(?<=\d)\.(?=\d)", "-", super().upstream_model(model))
+        name = self.spelt(re.sub(r"(?<=\d)\.(?=\d)", "-", super().upstream_model(model)))
+        return name + next((ending for short, ending in _WHOLE if short.fullmatch(name)), "")
 
     def rewrite(self, call: Call, model: str) -> dict[str, Any]:
         body = super().rewrite(call, model)

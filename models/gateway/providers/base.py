@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from models.gateway import names
 from models.gateway.upstream import Request, Upstream
 from models.gateway.wire import BadCall, Call, ChatMeter, Meter
 
@@ -66,14 +67,29 @@ class Provider:
         """Whether the operator gave a key."""
         return bool(self.endpoint.key)
 
+    def claims(self, model: str) -> bool:
+        """Whether a name, by its prefix or without one by its look, is one of this provider's."""
+        prefix, slash, _ = model.lower().partition("/")
+        return prefix in self.prefixes if slash else bool(self.bare.match(prefix))
+
     def upstream_model(self, model: str) -> str:
         """The provider's own name for a model."""
         prefix, _, rest = model.partition("/")
-        return rest if rest and prefix.lower() in self.prefixes else model
+        return self.spelt(rest if rest and prefix.lower() in self.prefixes else model)
+
+    def spelt(self, name: str) -> str:
+        """A name in lower case if the price table knows it; any other, and a fine-tuned model's, as it was written."""
+        folded = name.lower()
+        known = names.row(self.table, folded) or names.row(self.table, names.split_variant(folded)[0])
+        return folded if known and not folded.startswith(names.FINE_TUNED) else name
 
     def public_model(self, model: str) -> str:
         """The name under which a model of this provider is listed here."""
         return f"{self.prefixes[0]}/{model}"
+
+    def lists(self, public: str) -> bool:
+        """Whether a model of the price table is shown under its public name."""
+        return self.claims(public)
 
     def meter(self, call: Call) -> Meter:
         """A meter for one answer to `call`."""

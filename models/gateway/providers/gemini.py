@@ -9,6 +9,8 @@ from models.gateway.providers.base import Provider, effort_of
 from models.gateway.wire import Call, ChatMeter, Meter, Usage
 from models.gateway.wire.call import token_figure
 
+RESOURCE = "models/"
+"""Google's own API writes this before the names of its models."""
 _UNKNOWN = ("store", "metadata", "prompt_cache_key", "safety_identifier", "logit_bias")
 
 
@@ -19,8 +21,16 @@ class Gemini(Provider):
     title = "Gemini"
     table = "google"
     prefixes = ("google", "gemini")
-    bare = re.compile(r"gemini-")
+    bare = re.compile(r"gemini-|gemma-|learnlm-")
     native_n = True
+
+    def claims(self, model: str) -> bool:
+        # The price table also has Claude, which Google serves elsewhere.
+        return super().claims(model) and "claude" not in model.lower()
+
+    def upstream_model(self, model: str) -> str:
+        name = super().upstream_model(model)
+        return self.spelt(name[len(RESOURCE) :]) if name.lower().startswith(RESOURCE) else name
 
     def meter(self, call: Call) -> Meter:
         return _GeminiMeter(call.n)

@@ -6,6 +6,8 @@ from typing import Any
 from models.gateway.providers.base import Provider, effort_of
 from models.gateway.wire import Call
 
+_LATEST = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
+"""What OpenRouter calls by these names, OpenAI knows with `-latest`."""
 _REASONS = re.compile(r"o\d|gpt-5|gpt-[6-9]|codex")
 
 
@@ -16,8 +18,12 @@ class OpenAI(Provider):
     title = "OpenAI"
     table = "openai"
     prefixes = ("openai",)
-    bare = re.compile(r"gpt-|o\d|chatgpt-|codex-")
+    bare = re.compile(r"gpt-|o\d|chatgpt-|codex-|ft:")
     native_n = True
+
+    def upstream_model(self, model: str) -> str:
+        name = super().upstream_model(model)
+        return f"{name}-latest" if _LATEST.fullmatch(name) else name
 
     def rewrite(self, call: Call, model: str) -> dict[str, Any]:
         body = super().rewrite(call, model)

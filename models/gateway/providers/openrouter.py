@@ -1,17 +1,19 @@
 """OpenRouter: any model, its extensions passed on, the cost of each call reported by itself."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from models.gateway import names
+from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.base import Endpoint, Provider
+from models.gateway.providers.gemini import Gemini
+from models.gateway.providers.openai import OpenAI
 from models.gateway.upstream import Upstream
 from models.gateway.wire import Call
 
-OWNERS = (
-    (("gpt-", "o1", "o3", "o4", "chatgpt-"), "openai"),
-    (("claude-",), "anthropic"),
-    (("gemini-", "gemma-"), "google"),
-)
+OWNERS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
+"""Whose a model without an owner in its name is."""
 
 
 class OpenRouter(Provider):
@@ -28,15 +30,28 @@ class OpenRouter(Provider):
         self.site = site
 
     def upstream_model(self, model: str) -> str:
-        if model.startswith("openrouter/") and model.count("/") > 1:
-            return model.removeprefix("openrouter/")
-        if "/" in model:
-            return model
-        owner = next((owner for starts, owner in OWNERS if model.startswith(starts)), None)
-        return f"{owner}/{model}" if owner else model
+        folded = model.lower()
+        if folded.startswith("openrouter/") and folded.count("/") > 1:
+            model = model.partition("/")[2]
+        elif folded.startswith("gemini/"):
+            model = f"google/{model.partition('/')[2]}"
+        elif "/" not in model:
+            owner = next((owner for bare, owner in OWNERS if bare.match(folded)), None)
+            model = f"{owner}/{model}" if owner else model
+        return self._dotted(self.spelt(model))
+
+    def _dotted(self, model: str) -> str:
+        """Versions are written with a dot here, and with a dash at Anthropic (`claude-sonnet-4-5`)."""
+        dotted = re.sub(r"(?<=-\d)-(?=\d(?!\d))", ".", model.lower())
+        base, known = (names.split_variant(name)[0] for name in (dotted, model))
+        return dotted if names.has_row(self.table, base) and not names.has_row(self.table, known) else model
 
     def public_model(self, model: str) -> str:
         return model
+
+    def lists(self, public: str) -> bool:
+        # Names without an owner are what answers call themselves; OpenRouter takes none of them.
+        return "/" in public
 
     def headers(self) -> Mapping[str, str]:
         return {"HTTP-Referer": self.site, "X-Title": "Stoa"} if self.site else {"X-Title": "Stoa"}
