@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import mail
 from models.accounts import Session, User, devices, links
-from models.accounts.credentials import CLI_EXPIRES
 from models.mail import Message
 from models.settings import Settings
 from tests import factories
@@ -32,7 +31,7 @@ def cookie(session: OrmSession, alice: Person) -> dict[str, str]:
     """Alice's browser session, beside a command line and a second key of hers."""
     user = session.get_one(User, alice.id)
     factories.fingerprint(session, "codecane-cli-8f3k2j1m")
-    factories.token(session, user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m", expires=CLI_EXPIRES)
+    factories.token(session, user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m")
     factories.token(session, user, name="laptop")
     value = factories.token(session, user, type="web")
     return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
