@@ -19,6 +19,7 @@ from views.logs import Line, redact
         ("AIza" + "x" * 35, "AIza***"),
         ("postgresql://stoa:hunter2@db/stoa", "postgresql://stoa:***@db/stoa"),
         ("ghp_0123456789abcdef", "ghp_***"),
+        ("http://localhost:8000/login/link/a_b-C9?x=1", "http://localhost:8000/login/link/***?x=1"),
         ("the bearer of a risk-averse idea", "the bearer of a risk-averse idea"),
     ],
 )
@@ -45,7 +46,8 @@ def test_an_error_is_one_line_with_the_request_id(app: Flask) -> None:
         g.request_id = "abc123"
         line = Line().format(_record(logging.ERROR, "it\nbroke %s", "here", failed=True))
     assert "\n" not in line
-    assert " ERROR stoa.test request=abc123 it broke here | ValueError: first second sk-***" in line
+    assert " ERROR stoa.test request=abc123 it broke here | ValueError at " in line
+    assert "second" not in line
     assert "test_logs.py" in line
 
 
