@@ -87,7 +87,7 @@ def speak() -> None:
     if "gevent" in sys.modules:
         from gevent.hub import Hub
 
-        Hub.print_exception = lambda _hub, _context, *error: _uncaught(*error)
+        Hub.print_exception = lambda _hub, _context, *error: _uncaught(*error)  # type: ignore[method-assign]
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, place: TracebackType | None) -> None:
