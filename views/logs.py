@@ -29,15 +29,16 @@ SPEAKING = (MailError, PostgresError, SettingsError, PoolTimeout)
 SERVER_STATES = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX001", "XX002")
 """Of PostgreSQL's error codes, those that tell of the server and the connection and quote no data."""
 
-_SHAPES = (
+SHAPES = re.compile(
     r"(?P<key>\b(?:cb-pat|sk|rk|pk|whsec|gh[opsu]|github_pat)[-_])[A-Za-z0-9_\-]{8,}"
     r"|(?P<google>\bAIza)[A-Za-z0-9_\-]{20,}"
     r"|(?P<bearer>\bBearer\s+)[^\s\"',;]{8,}"
-    r"|(?P<url>://[^\s:/@]*:)[^\s/@]+(?=@)"
-    r"|(?P<link>/login/link/)[\w\-]+"
+    r"|(?P<url>://[^\s:/@]*:)[^\s/@]+(?=@)",
+    re.IGNORECASE,
 )
-SHAPES = re.compile(_SHAPES, re.IGNORECASE)
-MAIL = re.compile(r"[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)*\.[a-z]{2,}\b", re.IGNORECASE)
+PERSONAL = re.compile(
+    r"(?P<link>/login/link/)[\w\-]+|[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)*\.[a-z]{2,}\b", re.IGNORECASE
+)
 
 
 class Line(logging.Formatter):
@@ -53,14 +54,14 @@ class Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = _message(record)
         if record.levelno > logging.INFO:
-            # What is told at INFO is for whoever sits there: mails on the console keep their addresses.
-            message = MAIL.sub("***@***", message)
             where = f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%SZ} {record.levelname} {record.name}"
             if has_request_context() and g.get("request_id"):
                 where += f" request={g.request_id}"
             message = f"{where} {_one_line(message)}"
             if record.exc_info and record.exc_info[1]:
                 message += f" | {_exception(record.exc_info[1])}"
+            # What is told at INFO is for whoever sits there: mails on the console keep addresses and links.
+            message = PERSONAL.sub(lambda match: f"{match['link'] or ''}***", message)
         return redact(message, self.secrets)
 
 
