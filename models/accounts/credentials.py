@@ -117,16 +117,22 @@ def open_web(database: Database, user: User, now: datetime) -> tuple[str, Sessio
     return token, row
 
 
-def lock_browser(database: Database, session: Session) -> str:
-    """Lock a browser session that makes, approves or ends other credentials; its public id.
+def lock_browser(database: Database, session: Session, *, to_end: bool = False) -> str:
+    """Lock a browser session that makes, approves or (`to_end`) ends other credentials; its public id.
 
-    Raises Forbidden for a key or a command line session, also when it came in the browser's cookie, and for a session
-    that was ended meanwhile. So no credential makes another one, and none is made beside its parent's revocation.
+    To end some, all of the user's browser sessions are locked, in one order: what they make meanwhile waits, and of two
+    that end each other one is first. Raises Forbidden for a key or a command line session, also when it came in the
+    browser's cookie, and for a session that was ended meanwhile. So no credential makes another one, and none is made
+    beside its parent's revocation.
     """
     if session.type != "web":
         raise Forbidden("Sign in with a browser to do this. A key or a command line session cannot.")
-    held = select(Session.session_token).where(Session.session_token == session.session_token)
-    if database.scalars(held.with_for_update(read=True)).one_or_none() is None:
+    locked = select(Session.session_token).order_by(Session.session_token)
+    if to_end:
+        locked = locked.where(Session.user_id == session.user_id, Session.type == "web").with_for_update()
+    else:
+        locked = locked.where(Session.session_token == session.session_token).with_for_update(read=True)
+    if session.session_token not in database.scalars(locked).all():
         raise Forbidden("This browser was signed out just now. Sign in again.")
     return session.session_token
 
@@ -219,11 +225,11 @@ def revoke_others(database: Database, user: User, here: Session, *, keep_keys: b
 
     Raises Forbidden (`lock_browser`).
     """
-    but = lock_browser(database, here)
+    but = lock_browser(database, here, to_end=True)
     others = select(Session).where(
         Session.user_id == user.id, Session.type == "web", Session.session_token != but
     )
-    rows = database.scalars(others.with_for_update()).all()
+    rows = database.scalars(others).all()
     kinds = ("cli",) if keep_keys else ("cli", "pat")
     made = select(Session).where(
         Session.user_id == user.id,

@@ -258,6 +258,39 @@ def test_a_key_made_at_the_moment_of_its_browsers_end_does_not_outlive_it(
     assert not any(works(client, token) for token in tokens if token)
 
 
+@pytest.mark.parametrize("way", ["everywhere", "each other", "itself"])
+def test_browsers_that_end_each_other_at_once(
+    app: Flask, session: OrmSession, alice: Person, elsewhere: FlaskClient, way: str
+) -> None:
+    cookies = [browser.get_cookie(NAMES[0]) for browser in (alice.browser, elsewhere)]
+    gate, codes = threading.Barrier(6), []
+
+    def go(number: int) -> None:
+        mine, others = cookies[number % 2], cookies[(number + (way == "each other")) % 2]
+        assert mine is not None
+        assert others is not None
+        browser = app.test_client()
+        browser.set_cookie(NAMES[0], mine.value)
+        gate.wait()
+        if way == "everywhere":
+            answer = browser.post(
+                "/api/user/sessions/logout-all", headers={"Origin": "http://localhost:8000"}
+            )
+        else:
+            answer = browser.delete("/api/sessions", json={"sessionIds": [others.value]})
+        codes.append(answer.status_code)
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(codes) <= {200, 401, 403}
+    assert 200 in codes
+    left = {hash_token(cookie.value) for cookie in cookies if cookie} & held(session)
+    assert len(left) == (0 if way == "itself" else 1)
+
+
 # -- a command line's year -------------------------------------------------------------------------------------
 
 

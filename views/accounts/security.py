@@ -62,7 +62,7 @@ def ask_session_end(identifier: str) -> ResponseReturnValue:
 @login_required
 def end_session(identifier: str) -> ResponseReturnValue:
     """End one of the user's sessions."""
-    credentials.lock_browser(db.session, _here())
+    credentials.lock_browser(db.session, _here(), to_end=True)
     row = _own(identifier, ("web", "cli"))
     gone = credentials.revoke(db.session, _user(), [row.session_token], (row.type,))
     audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
@@ -105,7 +105,7 @@ def end_cli() -> ResponseReturnValue:
     typed = request.form.get("typed", "")
     if typed.strip().lower() != TYPED:
         return _cli_dialog(typed=typed, error=f"Type the word {TYPED}.", status=422)
-    credentials.lock_browser(db.session, _here())
+    credentials.lock_browser(db.session, _here(), to_end=True)
     gone = credentials.revoke_all(db.session, _user(), "cli")
     audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
@@ -175,7 +175,7 @@ def ask_key_end(identifier: str) -> ResponseReturnValue:
 @login_required
 def revoke_key(identifier: str) -> ResponseReturnValue:
     """Revoke one of the user's access tokens."""
-    credentials.lock_browser(db.session, _here())
+    credentials.lock_browser(db.session, _here(), to_end=True)
     row = _own(identifier, ("pat",))
     credentials.revoke(db.session, _user(), [row.session_token], ("pat",))
     audit("token.revoked", _user().id, user=_user(), before={"id": row.session_token[:12], "name": row.name})

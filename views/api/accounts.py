@@ -253,7 +253,7 @@ def revoke() -> ResponseReturnValue:
         body = parse(RevokeBody, value)
     except BadBody:
         return jsonify(error="Invalid request body"), 400
-    credentials.lock_browser(db.session, here)
+    credentials.lock_browser(db.session, here, to_end=True)
     rows = [
         *credentials.revoke(db.session, user, body.sessionIds or (), ("web", "cli")),
         *credentials.revoke(db.session, user, body.tokenIds or (), ("pat",)),
