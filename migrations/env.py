@@ -54,6 +54,7 @@ def migrate() -> None:
     engine = create_engine(
         current_app.extensions["migrate"].db.engine.url,
         poolclass=NullPool,
+        hide_parameters=True,
         connect_args={"options": "-c timezone=UTC -c lock_timeout=120000 -c statement_timeout=0"},
     )
     with engine.connect() as connection:

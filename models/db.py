@@ -69,7 +69,8 @@ def now() -> datetime:
 
 
 def engine_options(pool_size: int) -> dict[str, Any]:
-    """Options of the sessions' engine, whose every connection speaks UTC and gives up on locks and slow statements.
+    """Options of the sessions' engine, whose every connection speaks UTC and gives up on locks and slow statements, and
+    whose errors name no parameters.
 
     No statement gets helping processes: a page reads so little that they start when it is nearly done, and while it is
     drawn the cores are others'. What reads whole tables asks for them itself.
@@ -82,6 +83,7 @@ def engine_options(pool_size: int) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_timeout": 20,
         "pool_pre_ping": True,
+        "hide_parameters": True,
         "connect_args": {
             "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=30000"
             " -c max_parallel_workers_per_gather=0",

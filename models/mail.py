@@ -89,9 +89,13 @@ def deliver(settings: Settings, message: Message) -> None:
             if isinstance(error.smtp_error, bytes)
             else error.smtp_error
         )
+        if isinstance(error, smtplib.SMTPDataError):
+            words = ""  # it may quote the mail
         # A wrong password is the operator's to mend, and the mail is still wanted then.
         permanent = error.smtp_code >= 500 and not isinstance(error, smtplib.SMTPAuthenticationError)
-        raise MailError(f"the mail server said {error.smtp_code} {words}", permanent=permanent) from None
+        raise MailError(
+            f"the mail server said {error.smtp_code} {words}".strip(), permanent=permanent
+        ) from None
     except (smtplib.SMTPException, OSError) as error:
         raise MailError(f"the mail server failed: {error}", permanent=False) from None
 

@@ -210,7 +210,13 @@ def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: 
         "jit": "off",
         "timezone": "UTC",
         "log_timezone": "UTC",
-        "log_min_messages": "warning",
+        # The server's own words only. What a statement failed on is users' text, as are its literals and parameters;
+        # the application logs the failure without them.
+        "log_min_messages": "log",
+        "log_min_error_statement": "panic",
+        "log_error_verbosity": "terse",
+        "log_parameter_max_length": "0",
+        "log_parameter_max_length_on_error": "0",
         "log_checkpoints": "off",
         "log_line_prefix": "%m [%p] ",
         # Everything after the start: one file per weekday, so that a year of errors does not fill the disk.

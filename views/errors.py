@@ -85,7 +85,8 @@ def _unreadable(error: ParseException) -> ResponseReturnValue:
 def _bug(error: Exception) -> ResponseReturnValue:
     db.session.rollback()
     g.bug = True
-    log.exception("request %s: %s %s failed", request_id(), request.method, request.path)
+    # The route, not the address: that may hold a sign-in link or whatever somebody typed.
+    log.exception("request %s: %s %s failed", request_id(), request.method, request.url_rule)
     return _http(InternalServerError())
 
 

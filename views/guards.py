@@ -7,6 +7,7 @@ a token (Flask-WTF), and everything that changes something by the origin the bro
 
 import ipaddress
 import re
+import secrets
 import uuid
 from collections.abc import Callable
 from functools import wraps
@@ -39,6 +40,9 @@ CSP = (
 )
 COOKIE = "next-auth.session-token"
 SECURE_COOKIE = "__Secure-next-auth.session-token"
+# On https browsers get and give this one alone: no neighbour under the same domain can plant or replace it.
+HOST_COOKIE = "__Host-next-auth.session-token"
+COOKIES = (HOST_COOKIE, SECURE_COOKIE, COOKIE)
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 JSON_DOORS = ("/api/", "/v1/")
 KEY_DOORS = ("/api/v1/", "/v1/")
@@ -156,14 +160,21 @@ def key_user(token: str | None = None) -> User | None:
 
 
 def cookie_token() -> str | None:
-    """The raw token in the browser's session cookie, whatever it is worth; None without one."""
-    return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
+    """The raw token in the browser's session cookie, whatever it is worth; None without one.
+
+    On https the contract's names count from programs only, which choose their cookies themselves.
+    """
+    if not _https():
+        return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
+    names = (HOST_COOKIE,) if from_browser() or HOST_COOKIE in request.cookies else (SECURE_COOKIE, COOKIE)
+    return next(filter(None, map(request.cookies.get, names)), None)
 
 
 def cookie_credential() -> Credential | None:
     """Row and user of the browser's session cookie (contract 1.2 B); None when signed out.
 
-    Any type of session counts. A web session slides to 30 days from now once it is a day old; the new expiry is
+    Any type of session counts; what makes or ends credentials asks for a browser's besides
+    (`credentials.lock_browser`). A web session slides to 30 days from now once it is a day old; the new expiry is
     committed and the cookie sent again.
     """
     if "cookie_credential" not in g:
@@ -223,7 +234,7 @@ def sign_in_browser(user: User) -> Session:
     if before and before.session.type == "web":
         credentials.close(db.session, before.session)
     token, row = credentials.open_web(db.session, user, now())
-    session.clear()
+    _forget_flow()
     g.signed_in = (token, row.expires)
     g.cookie_credential = Credential(row, user)
     g.pop("_login_user", None)
@@ -236,7 +247,7 @@ def sign_out_browser() -> None:
     found = cookie_credential()
     if found:
         credentials.close(db.session, found.session)
-    session.clear()
+    _forget_flow()
     g.pop("signed_in", None)
     g.pop("_login_user", None)
     g.pop("csrf_token", None)
@@ -244,9 +255,21 @@ def sign_out_browser() -> None:
     g.signed_out = True
 
 
+def browser_nonce() -> str:
+    """What tells this browser from others until it is closed, whoever signs in: random, kept in the flow cookie."""
+    return cast(str, session.setdefault("browser", secrets.token_urlsafe(16)))
+
+
+def _forget_flow() -> None:
+    nonce = session.get("browser")
+    session.clear()
+    if nonce:
+        session["browser"] = nonce
+
+
 def _keep_signed_in(response: Response) -> Response:
-    secure = settings().base_url.startswith("https://")
-    name = SECURE_COOKIE if secure else COOKIE
+    secure = _https()
+    name = HOST_COOKIE if secure else COOKIE
     signed_in = g.get("signed_in")
     if signed_in:
         token, expires = signed_in
@@ -254,12 +277,14 @@ def _keep_signed_in(response: Response) -> Response:
             name, token, expires=expires, path="/", secure=secure, httponly=True, samesite="Lax"
         )
     elif g.get("signed_out"):
-        for each in (COOKIE, SECURE_COOKIE):
+        for each in COOKIES:
             if each in request.cookies:
-                response.delete_cookie(
-                    each, path="/", secure=each == SECURE_COOKIE, httponly=True, samesite="Lax"
-                )
+                response.delete_cookie(each, path="/", secure=each != COOKIE, httponly=True, samesite="Lax")
     return response
+
+
+def _https() -> bool:
+    return settings().base_url.startswith("https://")
 
 
 # -- who may enter -------------------------------------------------------------------------------------------
@@ -351,7 +376,7 @@ def _refuse_other_sites() -> ResponseReturnValue | None:
     if request.method in SAFE or request.endpoint is None or request.path.startswith(KEY_DOORS):
         return None
     json_door = request.path.startswith(JSON_DOORS)
-    has_cookie = COOKIE in request.cookies or SECURE_COOKIE in request.cookies
+    has_cookie = any(each in request.cookies for each in COOKIES)
     if (has_cookie or not json_door) and not same_origin():
         if json_door:
             # The contract words this one refusal itself (2.9).
@@ -404,7 +429,7 @@ def frame(headers: Headers, request_id: str, *, https: bool) -> None:
 
 def _secure(response: Response) -> Response:
     headers = response.headers
-    https = request.is_secure or settings().base_url.startswith("https://")
+    https = request.is_secure or _https()
     frame(headers, g.get("request_id", ""), https=https)
     if request.path.startswith("/api/auth/cli/"):
         headers["Access-Control-Allow-Origin"] = "*"

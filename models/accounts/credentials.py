@@ -6,8 +6,9 @@ primary key tells nothing about a token by its timing.
 
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, delete, select, update
@@ -16,12 +17,13 @@ from sqlalchemy.orm.attributes import set_committed_value
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
 from models.db import Database
+from models.errors import Forbidden
 
 WEB_LIFETIME = timedelta(days=30)
+CLI_LIFETIME = timedelta(days=365)
 SLIDE_AFTER = timedelta(hours=24)
 KEPT = timedelta(days=30)
 TOUCH_EVERY = timedelta(minutes=5)
-CLI_EXPIRES = datetime(4707, 11, 28, 23, 59, 59, 999000, tzinfo=UTC)
 PAT_PREFIX = "cb-pat-"
 PAT_DAYS = 365
 NAME_LENGTH = 100
@@ -69,7 +71,8 @@ def _find(database: Database, token: str) -> Credential | None:
 def slide(database: Database, session: Session, now: datetime) -> bool:
     """Give a web session 30 days from now when it is more than a day old; whether it was given.
 
-    Only `web`: a command line never expires, and a personal token must end when its maker said.
+    Only `web`: a command line's year begins anew in the database with every noted use (trigger `session_slide`),
+    and a personal token must end when its maker said.
     """
     if session.type != "web" or session.expires - WEB_LIFETIME + SLIDE_AFTER > now:
         return False
@@ -114,10 +117,40 @@ def open_web(database: Database, user: User, now: datetime) -> tuple[str, Sessio
     return token, row
 
 
+def lock_browser(database: Database, session: Session, *, to_end: bool = False) -> str:
+    """Lock a browser session that makes, approves or (`to_end`) ends other credentials; its public id.
+
+    To end some, all of the user's browser sessions are locked, in one order: what they make meanwhile waits, and of two
+    that end each other one is first. Raises Forbidden for a key or a command line session, also when it came in the
+    browser's cookie, and for a session that was ended meanwhile. So no credential makes another one, and none is made
+    beside its parent's revocation.
+    """
+    if session.type != "web":
+        raise Forbidden("Sign in with a browser to do this. A key or a command line session cannot.")
+    locked = select(Session.session_token).order_by(Session.session_token)
+    if to_end:
+        locked = locked.where(Session.user_id == session.user_id, Session.type == "web").with_for_update()
+    else:
+        locked = locked.where(Session.session_token == session.session_token).with_for_update(read=True)
+    if session.session_token not in database.scalars(locked).all():
+        raise Forbidden("This browser was signed out just now. Sign in again.")
+    return session.session_token
+
+
 def create_key(
-    database: Database, user: User, *, days: float = PAT_DAYS, name: str | None = None, now: datetime
+    database: Database,
+    user: User,
+    *,
+    by: Session | None,
+    days: float = PAT_DAYS,
+    name: str | None = None,
+    now: datetime,
 ) -> tuple[str, Session]:
-    """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once."""
+    """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once.
+
+    `by` is the browser session that asks for it, None for the operator. Raises Forbidden (`lock_browser`).
+    """
+    parent = lock_browser(database, by) if by else None
     token = PAT_PREFIX + secrets.token_hex(32)
     row = Session(
         session_token=hash_token(token),
@@ -127,6 +160,7 @@ def create_key(
         created_at=now,
         name=name,
         token_hint=f"{token[:15]}...{token[-8:]}",
+        parent=parent,
     )
     database.add(row)
     database.flush()
@@ -167,7 +201,8 @@ def own(database: Database, user: User, identifier: str, types: Sequence[str]) -
 def revoke(database: Database, user: User, tokens: Iterable[str], types: Sequence[str]) -> list[Session]:
     """Delete those of the user's credentials of `types` that `tokens` name, raw or by SHA-256; the deleted rows.
 
-    Devices of deleted command line sessions lose their signature. What is unknown or another's is passed over.
+    With a web session goes what it made: its keys and command line sessions. Devices of deleted command line sessions
+    lose their signature. What is unknown or another's is passed over.
     """
     names = set(tokens)
     names |= {hash_token(token) for token in names}
@@ -176,15 +211,44 @@ def revoke(database: Database, user: User, tokens: Iterable[str], types: Sequenc
         .where(Session.session_token.in_(names), Session.user_id == user.id, Session.type.in_(types))
         .with_for_update()
     ).all()
-    return _delete(database, rows)
+    parents = [row.session_token for row in rows if row.type == "web"]
+    # A statement of its own: it sees what was made by a parent until the lock on that parent was had.
+    made = select(Session).where(
+        Session.user_id == user.id, Session.parent.in_(parents), Session.session_token.not_in(names)
+    )
+    return _delete(database, [*rows, *database.scalars(made.with_for_update())])
 
 
-def revoke_all(database: Database, user: User, type_: str, *, but: str | None = None) -> list[Session]:
-    """Delete all of the user's credentials of one type, but the one with this SHA-256; the deleted rows."""
-    wanted = select(Session).where(Session.user_id == user.id, Session.type == type_)
-    if but is not None:
-        wanted = wanted.where(Session.session_token != but)
-    return _delete(database, database.scalars(wanted.with_for_update()).all())
+def revoke_others(database: Database, user: User, here: Session, *, keep_keys: bool = False) -> list[Session]:
+    """Sign out everywhere else: delete the user's other web sessions, and the command line sessions and (but for
+    `keep_keys`) keys that any browser session other than `here` made, ended ones too; the deleted rows.
+
+    Raises Forbidden (`lock_browser`).
+    """
+    but = lock_browser(database, here, to_end=True)
+    others = select(Session).where(
+        Session.user_id == user.id, Session.type == "web", Session.session_token != but
+    )
+    rows = database.scalars(others).all()
+    kinds = ("cli",) if keep_keys else ("cli", "pat")
+    made = select(Session).where(
+        Session.user_id == user.id,
+        Session.type.in_(kinds),
+        Session.parent.is_not(None),
+        Session.parent != but,
+    )
+    return _delete(database, [*rows, *database.scalars(made.with_for_update())])
+
+
+def revoke_all(database: Database, user: User, type_: str) -> list[Session]:
+    """Delete all of the user's credentials of one type; the deleted rows."""
+    rows = select(Session).where(Session.user_id == user.id, Session.type == type_)
+    return _delete(database, database.scalars(rows.with_for_update()).all())
+
+
+def count_types(rows: Iterable[Session]) -> dict[str, int]:
+    """How many of each type, for the audit log and for whoever ended them."""
+    return dict(Counter(row.type for row in rows))
 
 
 def close(database: Database, session: Session) -> None:

@@ -2,7 +2,7 @@
 
 Contract sections 1.4 and 2.1, with appendix B 11: a session is bound to the hash of the code it was made for, so a
 device may sign in again without signing out. The token is derived, not stored: HMAC under the server's secret of
-code, user and the session's birth, so that `status` can repeat it while the table holds only its SHA-256.
+code, user and the session's birth, so that `status` can give it later, once, while the table holds only its SHA-256.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from models.accounts.credentials import CLI_EXPIRES, hash_token
+from models.accounts.credentials import CLI_LIFETIME, Credential, hash_token, lock_browser
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
 from models.db import Database
@@ -95,11 +95,13 @@ def examine(database: Database, secret: str, code: Code | None, user: User, now:
     return Outcome.READY
 
 
-def connect(database: Database, secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
-    """Let the command line that asked for `code` in as `user`: DONE, or why not.
+def connect(database: Database, secret: str, code: Code | None, by: Credential, now: datetime) -> Outcome:
+    """Let the command line that asked for `code` in as the user of the browser session `by`: DONE, or why not.
 
-    Locks the device's row, so that one code opened twice makes one session. Flushes.
+    Locks that session and the device's row, in this order, so that one code opened twice makes one session. Raises
+    Forbidden for a credential that is no browser session. Flushes.
     """
+    user, parent = by.user, lock_browser(database, by.session)
     outcome = examine(database, secret, code, user, now)
     if outcome is not Outcome.READY or code is None:
         return outcome
@@ -118,8 +120,9 @@ def connect(database: Database, secret: str, code: Code | None, user: User, now:
             session_token=hash_token(token),
             user_id=user.id,
             type="cli",
-            expires=CLI_EXPIRES,
+            expires=now + CLI_LIFETIME,
             created_at=now,
+            parent=parent,
             fingerprint_id=code.fingerprint_id,
             cli_auth_hash=code.hash,
             token_hint=token[-4:],
@@ -132,7 +135,8 @@ def connect(database: Database, secret: str, code: Code | None, user: User, now:
 def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple[User, str] | None:
     """User and raw token of the session that was made for this code; None as long as there is none.
 
-    None also for a wrong signature, an expired code, and a session made under another server secret.
+    A session is collected once: of any number of tries at the same moment, one gets the token and the others None.
+    None also for a wrong signature, an expired code, and a session made under another server secret. Flushes.
     """
     if not _is_signed(secret, code) or int(code.expires_at) < _milliseconds(now):
         return None
@@ -143,15 +147,26 @@ def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple
             Session.type == "cli",
             Session.fingerprint_id == code.fingerprint_id,
             Session.cli_auth_hash == code.hash,
+            Session.cli_collected_at.is_(None),
             Session.expires > now,
         )
         .order_by(Session.created_at.desc())
     )
     for session, user in rows:
         token = _token(secret, code, user.id, session.created_at)
-        if hmac.compare_digest(hash_token(token), session.session_token):
+        if hmac.compare_digest(hash_token(token), session.session_token) and _collect(database, session, now):
             return user, token
     return None
+
+
+def _collect(database: Database, session: Session, now: datetime) -> bool:
+    taken = (
+        update(Session)
+        .where(Session.session_token == session.session_token, Session.cli_collected_at.is_(None))
+        .values(cli_collected_at=now)
+        .returning(Session.session_token)
+    )
+    return database.scalars(taken).one_or_none() is not None
 
 
 def disconnect(database: Database, token: str, user_id: str, fingerprint_id: str) -> bool:

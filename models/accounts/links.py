@@ -1,22 +1,33 @@
 """Magic links: mailed or printed, fifteen minutes, used once. The table keeps the SHA-256 of the token."""
 
 import secrets
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
 
 from models.accounts.credentials import hash_token
 from models.accounts.sessions import LoginLink
+from models.accounts.signing_in import Identity
 from models.db import Database
 
 LIFETIME = timedelta(minutes=15)
 
 
 def issue(
-    database: Database, email: str, *, next: str | None = None, now: datetime, ip: str | None = None
+    database: Database,
+    email: str,
+    *,
+    identity: Identity | None = None,
+    browser: str | None = None,
+    next: str | None = None,
+    now: datetime,
+    ip: str | None = None,
 ) -> str:
     """Make a link for a (clean) address. Answers its path on this server, with the raw token, which is kept nowhere.
 
+    With `identity` the link joins exactly this outside identity to the address's account; no other link does, and no
+    other browser than the one whose nonce is `browser`.
     `next` is the path to show after signing in; the caller has made sure it is ours. Flushes.
     """
     token = secrets.token_urlsafe(32)
@@ -28,10 +39,22 @@ def issue(
             created_at=now,
             expires_at=now + LIFETIME,
             ip=ip,
+            identity=asdict(identity) if identity else None,
+            browser=hash_token(browser) if browser else None,
         )
     )
     database.flush()
     return f"/login/link/{token}"
+
+
+def identity_of(link: LoginLink) -> Identity | None:
+    """The outside identity that waits at the end of this link, if one does."""
+    return Identity(**link.identity) if link.identity else None
+
+
+def begun_in(link: LoginLink, browser: str | None) -> bool:
+    """Whether the browser with this nonce began what the link ends."""
+    return browser is not None and link.browser == hash_token(browser)
 
 
 def find(database: Database, token: str, now: datetime) -> LoginLink | None:

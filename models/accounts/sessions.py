@@ -1,8 +1,10 @@
 """Sessions (browser, command line, personal access token), the devices they belong to, and sign-in links."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db import NOW, UTC_NOW, Base, UtcTimestamp
@@ -31,6 +33,9 @@ class Session(Base):
     token_hint: Mapped[str]
     cli_auth_hash: Mapped[str | None]
     last_used_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+    # The browser session that made this credential. No foreign key: what a browser let in is still known when it is gone.
+    parent: Mapped[str | None]
+    cli_collected_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
 
 
 class Fingerprint(Base):
@@ -44,7 +49,11 @@ class Fingerprint(Base):
 
 
 class LoginLink(Base):
-    """A magic link: single use, kept as the SHA-256 of its token."""
+    """A magic link: single use, kept as the SHA-256 of its token.
+
+    With an `identity` it joins that outside identity (the fields of `signing_in.Identity`) to the account of `email`, in
+    the browser that began it, known by the SHA-256 of its nonce.
+    """
 
     __tablename__ = "login_link"
 
@@ -55,3 +64,5 @@ class LoginLink(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
     ip: Mapped[str | None]
+    identity: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    browser: Mapped[str | None]

@@ -1,9 +1,11 @@
 """Who signs in: an outside identity or a proven e-mail address becomes a user, the same one each time.
 
 A user is found by the outside identity (`account`), else by the *verified* e-mail address, else made. An address
-that nobody proved joins nothing and makes nobody: the door has it proved by a link first.
+that nobody proved joins nothing and makes nobody: only the link mailed to it for exactly this identity does
+(`join_identity`).
 """
 
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
@@ -17,22 +19,55 @@ from models import billing
 from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
 from models.db import Database
-from models.errors import Conflict, Invalid
+from models.errors import Conflict, Forbidden, Invalid
 
 # A private network may well live in `.local`, and the demo lives in `.invalid`.
 SPECIAL_USE_DOMAIN_NAMES.clear()
 
 
+SUBJECT_LENGTH = (
+    600  # an OpenID subject has at most 255 characters, and its issuer's address stands before it
+)
+TEXT_LENGTH = 1000
+
+
 @dataclass(frozen=True)
 class Identity:
-    """What an outside provider says of somebody. `subject` is the provider's own unchanging id."""
+    """What an outside provider says of somebody. `subject` is the provider's own unchanging id, `login` the name
+    they are called by there.
+
+    Raises Invalid, with status 400, for what cannot be kept or shown: text that is none, is too long, or holds
+    control characters, and a subject that says nothing.
+    """
 
     provider: str
     subject: str
     email: str
     verified: bool
     name: str | None = None
+    login: str | None = None
     image: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("user id", self.subject, SUBJECT_LENGTH)
+        _check_text("e-mail address", self.email, TEXT_LENGTH)
+        for what, text in (("name", self.name), ("user name", self.login), ("picture", self.image)):
+            _check_text(what, "" if text is None else text, TEXT_LENGTH)
+        if not self.subject.strip():
+            raise _unusable("user id", "is missing")
+
+
+def _check_text(what: str, text: object, length: int) -> None:
+    if not isinstance(text, str):
+        raise _unusable(what, "is not text")
+    if len(text) > length:
+        raise _unusable(what, f"has more than {length} characters")
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+        raise _unusable(what, "contains control characters")
+
+
+def _unusable(what: str, reason: str) -> Invalid:
+    return Invalid(f"The provider sent a {what} that {reason}.".replace("a e-", "an e-"), status=400)
 
 
 def clean_email(text: str) -> str:
@@ -102,8 +137,26 @@ def sign_in_identity(
     return user, new
 
 
+def join_identity(
+    database: Database, email: str, identity: Identity, now: datetime, *, free_credits: int
+) -> tuple[User, bool]:
+    """Join an outside identity to the user of the (clean) address that its own link just proved; the user, made when
+    missing, and whether they are new.
+
+    Raises Conflict when the identity signs in somebody else already, Forbidden when the account is banned. Flushes.
+    """
+    user, new = sign_in_proven(database, email, now, free_credits=free_credits, name=identity.name)
+    if user.banned:
+        raise Forbidden("This account is suspended. Ask the operator of this server.")
+    attach(database, user, identity)
+    return user, new
+
+
 def attach(database: Database, user: User, identity: Identity) -> None:
-    """Let an outside identity sign in `user` from now on. The provider's tokens are not kept: nothing needs them."""
+    """Let an outside identity sign in `user` from now on. The provider's tokens are not kept: nothing needs them.
+
+    Idempotent. Raises Conflict when it signs in somebody else already, also when they were faster by a moment.
+    """
     values = {
         "user_id": user.id,
         "type": "oauth" if identity.provider == "github" else "oidc",
@@ -111,6 +164,9 @@ def attach(database: Database, user: User, identity: Identity) -> None:
         "provider_account_id": identity.subject,
     }
     database.execute(insert(OAuthAccount).values(values).on_conflict_do_nothing())
+    owner = by_identity(database, identity)
+    if owner is None or owner.id != user.id:
+        raise Conflict("This outside identity already signs in another account. Nothing was changed.")
     user.name = user.name or identity.name
     user.image = user.image or identity.image
     database.flush()

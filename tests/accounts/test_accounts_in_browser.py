@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import mail
 from models.accounts import Session, User, devices, links
-from models.accounts.credentials import CLI_EXPIRES
+from models.accounts.signing_in import Identity
 from models.mail import Message
 from models.settings import Settings
 from tests import factories
@@ -32,7 +32,7 @@ def cookie(session: OrmSession, alice: Person) -> dict[str, str]:
     """Alice's browser session, beside a command line and a second key of hers."""
     user = session.get_one(User, alice.id)
     factories.fingerprint(session, "codecane-cli-8f3k2j1m")
-    factories.token(session, user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m", expires=CLI_EXPIRES)
+    factories.token(session, user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m")
     factories.token(session, user, name="laptop")
     value = factories.token(session, user, type="web")
     return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
@@ -63,6 +63,48 @@ def test_axe_finds_nothing_at_the_gate(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing_where_an_identity_is_joined(
+    open_page: OpenPage,
+    app: Flask,
+    base: str,
+    session: OrmSession,
+    alice: Person,
+    cookie: dict[str, str],
+    width: int,
+    scheme: str,
+) -> None:
+    assert alice.user is not None
+    identity = Identity(
+        "github", "1234567", "alice@example.org", verified=False, name="Mal Lory", login="mal-lory"
+    )
+    mine = links.issue(session, alice.user.email, identity=identity, browser="nonce", now=factories.now())
+    other = links.issue(session, "bob@example.org", identity=identity, browser="nonce", now=factories.now())
+    session.commit()
+    client = app.test_client()
+    with client.session_transaction() as flow:
+        flow["browser"] = "nonce"
+    kept = client.get_cookie("stoa-flow")
+    assert kept is not None
+    begun = {"name": "stoa-flow", "value": kept.value, "domain": "127.0.0.1", "path": "/"}
+    with open_page(base, width=width, scheme=scheme, expected=(409,)) as page:
+        page.goto(mine)
+        expect(page.get_by_text("is not connected here")).to_be_visible()
+        judge(page)
+        page.context.add_cookies([begun])  # type: ignore[list-item]
+        page.goto(mine)
+        expect(page.get_by_role("button", name="Connect and sign in")).to_be_visible()
+        judge(page)
+        page.context.add_cookies([cookie])  # type: ignore[list-item]
+        page.goto(other)
+        expect(page.get_by_role("heading", name="Another account is signed in")).to_be_visible()
+        judge(page)
+        page.goto(mine)
+        page.get_by_role("button", name="Connect and sign in").click()
+        expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing_inside(
     open_page: OpenPage, base: str, cookie: dict[str, str], code: str, width: int, scheme: str
 ) -> None:
@@ -73,6 +115,10 @@ def test_axe_finds_nothing_inside(
             judge(page)
         page.goto("/profile?tab=security")
         judge(page)
+        page.get_by_role("link", name="Sign out everywhere else").click()
+        expect(page.get_by_role("dialog").get_by_label("Keep API keys")).to_be_visible()
+        judge(page)
+        page.goto("/profile?tab=security")
         page.get_by_role("link", name="Sign out all").click()
         expect(page.get_by_role("dialog")).to_be_visible()
         judge(page)

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User, devices
-from models.accounts.credentials import CLI_EXPIRES, hash_token
+from models.accounts.credentials import CLI_LIFETIME, hash_token
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
@@ -204,12 +204,56 @@ def test_from_code_to_call(client: FlaskClient, alice: Person, session: OrmSessi
     assert uuid.UUID(token).version == 4
     assert str(uuid.UUID(token)) == token
     assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).json == {"id": alice.id}
-    assert (status(client, asked).json or {})["user"]["authToken"] == token
+    again = status(client, asked)
+    assert (again.status_code, again.json) == (401, WAITING)
 
     row = session.get_one(Session, hash_token(token))
-    assert (row.type, row.fingerprint_id, row.expires) == ("cli", asked["fingerprintId"], CLI_EXPIRES)
+    assert (row.type, row.fingerprint_id) == ("cli", asked["fingerprintId"])
+    assert abs(row.expires - factories.now() - CLI_LIFETIME) < timedelta(minutes=1)
+    web = session.scalars(select(Session).where(Session.user_id == alice.id, Session.type == "web")).one()
+    assert row.parent == web.session_token
     assert row.token_hint == token[-4:]
     assert session.get_one(Fingerprint, asked["fingerprintId"]).sig_hash == asked["fingerprintHash"]
+
+
+def test_of_many_polls_at_once_one_gets_the_token(app: Flask, client: FlaskClient, alice: Person) -> None:
+    asked = ask(client)
+    onboard(alice, asked)
+    gate, answers = threading.Barrier(6), []
+
+    def poll() -> None:
+        gate.wait()
+        answers.append(status(app.test_client(), asked))
+
+    threads = [threading.Thread(target=poll) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answer.status_code for answer in answers) == [200] + [401] * 5
+    assert [answer.json for answer in answers if answer.status_code == 401] == [WAITING] * 5
+
+
+def test_a_look_without_a_body_leaves_the_token(client: FlaskClient, alice: Person) -> None:
+    asked = ask(client)
+    onboard(alice, asked)
+    names = ("fingerprintId", "fingerprintHash", "expiresAt")
+    query = {name: asked[name] for name in names}
+    assert client.head("/api/auth/cli/status", query_string=query).status_code == 401
+    assert client.options("/api/auth/cli/status", query_string=query).status_code == 200
+    assert status(client, asked).status_code == 200
+    assert status(client, asked).status_code == 401
+
+
+def test_an_answered_code_stays_used(client: FlaskClient, alice: Person, session: OrmSession) -> None:
+    """Neither opening its address again nor waiting gives a second token."""
+    asked = ask(client)
+    onboard(alice, asked)
+    token = (status(client, asked).json or {})["user"]["authToken"]
+    assert "already connected" in onboard(alice, asked)
+    assert status(client, asked).status_code == 401
+    assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert len(session.scalars(select(Session).where(Session.type == "cli")).all()) == 1
 
 
 def test_a_user_without_a_name_has_name_null(client: FlaskClient, app: Flask, session: OrmSession) -> None:

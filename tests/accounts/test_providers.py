@@ -1,7 +1,9 @@
 """Signing in through OpenID Connect and GitHub, against servers on loopback; NextAuth's REST of contract 1.3."""
 
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,13 +12,14 @@ import requests
 from authlib.deprecate import AuthlibDeprecationWarning
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from app import create_app
 from models import mail
-from models.accounts import OAuthAccount, Session, User
+from models.accounts import LoginLink, OAuthAccount, Session, User
+from models.admin import AuditLog
 from models.billing import CreditLedger
 from models.mail import Message
 from models.settings import load_settings
@@ -81,6 +84,7 @@ def door(
 
     with made.app_context():
         db.engine.dispose()
+    made.extensions["gateway"].pool.close()
 
 
 @pytest.fixture
@@ -222,14 +226,360 @@ def test_a_link_opened_elsewhere_joins_no_identity(
     assert session.scalars(select(OAuthAccount)).all() == []
 
 
-def test_a_waiting_identity_joins_only_its_own_address(
-    browser: FlaskClient, issuer: str, session: OrmSession, outbox: list[Message]
-) -> None:
-    through_oidc(browser, issuer, "mallory", email="alice@example.org")
+def by_mail(browser: FlaskClient, outbox: list[Message], email: str = "alice@example.org") -> str:
+    """Ask for an ordinary link; its path."""
     token = token_of(browser.get("/login"))
-    browser.post("/login", data={"csrf_token": token, "email": "mallory@example.org"})
-    open_link(browser, path_in(outbox[1]))
-    assert session.scalars(select(OAuthAccount)).all() == []
+    assert browser.post("/login", data={"csrf_token": token, "email": email}).status_code == 303
+    return path_in(outbox[-1])
+
+
+def joined(session: OrmSession) -> set[tuple[str, str]]:
+    """Which subject signs in whom."""
+    session.expire_all()
+    rows = session.execute(
+        select(OAuthAccount.provider_account_id, User.email).join(User, User.id == OAuthAccount.user_id)
+    )
+    return {(subject.partition("#")[2] or subject, email) for subject, email in rows}
+
+
+@dataclass
+class Scene:
+    """Somebody began signing in as `mallory` at the issuer, with alice's unverified address."""
+
+    door: Flask
+    issuer: str
+    began: FlaskClient
+    outbox: list[Message]
+    session: OrmSession
+    link: str
+
+    def other(self) -> FlaskClient:
+        return self.door.test_client()
+
+
+@pytest.fixture
+def scene(
+    door: Flask,
+    browser: FlaskClient,
+    issuer: str,
+    session: OrmSession,
+    alice: Person,
+    bob: Person,
+    outbox: list[Message],
+) -> Scene:
+    through_oidc(browser, issuer, "mallory", "/runs", email="alice@example.org", name="Mal Lory")
+    return Scene(door, issuer, browser, outbox, session, path_in(outbox[-1]))
+
+
+def looked_at(scene: Scene) -> FlaskClient:
+    for _ in range(3):
+        assert scene.began.get(scene.link).status_code == 200
+        scene.began.head(scene.link)
+    return scene.began
+
+
+def posted_without_a_form_token(scene: Scene) -> FlaskClient:
+    assert scene.began.post(scene.link).status_code == 400
+    return scene.began
+
+
+def signed_in_there_by_another_link(scene: Scene) -> FlaskClient:
+    open_link(scene.began, by_mail(scene.began, scene.outbox))
+    return scene.began
+
+
+def signed_in_there_through_the_provider(scene: Scene) -> FlaskClient:
+    through_oidc(scene.began, scene.issuer, "alice-too", email="alice@example.org", email_verified=True)
+    scene.session.execute(delete(OAuthAccount).where(OAuthAccount.provider_account_id.like("%alice-too")))
+    scene.session.commit()
+    return scene.began
+
+
+def somebody_else_signed_in_there(scene: Scene) -> FlaskClient:
+    open_link(scene.began, by_mail(scene.began, scene.outbox, "bob@example.org"))
+    page = scene.began.get(scene.link)
+    assert page.status_code == 409
+    assert "bob@example.org" in page.text
+    assert "alice@example.org" in page.text
+    form = {"csrf_token": token_of(page)}
+    assert scene.began.post(scene.link, data=form).status_code == 409
+    return scene.began
+
+
+def opened_in_another_browser(scene: Scene) -> FlaskClient:
+    other = scene.other()
+    page = other.get(scene.link)
+    assert "is not connected here" in page.text
+    assert "Mal Lory" in page.text
+    open_link(other, scene.link)
+    assert who(other)["email"] == "alice@example.org"
+    assert scene.began.get(scene.link).status_code == 410
+    return scene.began
+
+
+def opened_in_another_browser_of_somebody_else(scene: Scene) -> FlaskClient:
+    other = scene.other()
+    open_link(other, by_mail(other, scene.outbox, "bob@example.org"))
+    assert other.get(scene.link).status_code == 409
+    assert (
+        other.post(scene.link, data={"csrf_token": token_of(other.get("/profile?tab=security"))}).status_code
+        == 409
+    )
+    return other
+
+
+def too_late(scene: Scene) -> FlaskClient:
+    scene.session.execute(update(LoginLink).values(expires_at=factories.now()))
+    scene.session.commit()
+    assert scene.began.get(scene.link).status_code == 410
+    form = {"csrf_token": token_of(scene.began.get("/login"))}
+    assert scene.began.post(scene.link, data=form).status_code == 410
+    return scene.began
+
+
+def banned(scene: Scene) -> FlaskClient:
+    scene.session.execute(update(User).where(User.email == "alice@example.org").values(banned=True))
+    scene.session.commit()
+    form = {"csrf_token": token_of(scene.began.get("/login"))}
+    assert scene.began.post(scene.link, data=form).status_code == 403
+    assert who(scene.began) == {}
+    return scene.began
+
+
+def another_link_of_another_identity(scene: Scene) -> FlaskClient:
+    through_oidc(scene.began, scene.issuer, "alice-too", email="alice@example.org")
+    open_link(scene.began, path_in(scene.outbox[-1]))
+    assert joined(scene.session) == {("alice-too", "alice@example.org")}
+    scene.session.execute(delete(OAuthAccount))
+    scene.session.commit()
+    return scene.began
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        looked_at,
+        posted_without_a_form_token,
+        signed_in_there_by_another_link,
+        signed_in_there_through_the_provider,
+        somebody_else_signed_in_there,
+        opened_in_another_browser,
+        opened_in_another_browser_of_somebody_else,
+        too_late,
+        banned,
+        another_link_of_another_identity,
+    ],
+)
+def test_nothing_but_its_own_link_joins_an_unverified_identity(
+    scene: Scene, happens: Callable[[Scene], FlaskClient]
+) -> None:
+    browser = happens(scene)
+    browser.get("/profile?tab=usage")
+    assert joined(scene.session) == set()
+    attacker = scene.other()
+    through_oidc(attacker, scene.issuer, "mallory", email="alice@example.org")
+    assert who(attacker) == {}
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        looked_at,
+        signed_in_there_by_another_link,
+        signed_in_there_through_the_provider,
+        posted_without_a_form_token,
+        another_link_of_another_identity,
+    ],
+)
+def test_its_link_names_it_asks_and_joins_it_once(
+    scene: Scene, before: Callable[[Scene], FlaskClient]
+) -> None:
+    browser = before(scene)
+    page = browser.get(scene.link).text
+    for shown in ("Mal Lory", "mallory", "alice@example.org", "Connect and sign in"):
+        assert shown in page
+    answer = open_link(browser, scene.link)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/runs")
+    assert joined(scene.session) == {("mallory", "alice@example.org")}
+    assert who(browser)["email"] == "alice@example.org"
+    rows = scene.session.scalars(select(AuditLog).where(AuditLog.action == "identity.joined")).all()
+    assert {row.actor for row in rows} == {"alice@example.org"}
+    scene.session.execute(delete(OAuthAccount))
+    scene.session.commit()
+    assert browser.get(scene.link).status_code == 410
+    form = {"csrf_token": token_of(browser.get("/profile?tab=security"))}
+    assert browser.post(scene.link, data=form).status_code == 410
+    assert joined(scene.session) == set()
+
+
+def test_an_identity_that_signs_in_somebody_else_meanwhile_stays_theirs(scene: Scene) -> None:
+    other = scene.other()
+    through_oidc(other, scene.issuer, "mallory", email="bob@example.org", email_verified=True)
+    form = {"csrf_token": token_of(scene.began.get(scene.link))}
+    answer = scene.began.post(scene.link, data=form)
+    assert answer.status_code == 409
+    assert "already signs in another account" in answer.text
+    assert joined(scene.session) == {("mallory", "bob@example.org")}
+    assert who(scene.began) == {}
+
+
+def test_of_many_windows_one_uses_the_link(scene: Scene) -> None:
+    form = {"csrf_token": token_of(scene.began.get(scene.link))}
+    flow = scene.began.get_cookie("stoa-flow")
+    assert flow is not None
+    gate, codes = threading.Barrier(4), []
+
+    def go() -> None:
+        window = scene.other()
+        window.set_cookie("stoa-flow", flow.value)
+        gate.wait()
+        codes.append(window.post(scene.link, data=form).status_code)
+
+    threads = [threading.Thread(target=go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [303, 410, 410, 410]
+    assert joined(scene.session) == {("mallory", "alice@example.org")}
+
+
+def test_two_links_of_one_identity_to_two_accounts_join_one(scene: Scene) -> None:
+    """The provider's address changed in between: each link joins its own address, and the second finds it taken."""
+    second = scene.other()
+    through_oidc(second, scene.issuer, "mallory", email="bob@example.org")
+    links = [(scene.began, scene.link), (second, path_in(scene.outbox[-1]))]
+    gate, codes = threading.Barrier(2), []
+    forms = [{"csrf_token": token_of(browser.get(link))} for browser, link in links]
+
+    def go(number: int) -> None:
+        gate.wait()
+        browser, link = links[number]
+        codes.append(browser.post(link, data=forms[number]).status_code)
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [303, 409]
+    assert len(joined(scene.session)) == 1
+
+
+def test_an_unverified_github_identity_waits_for_its_link(
+    browser: FlaskClient, github: FakeGitHub, session: OrmSession, alice: Person, outbox: list[Message]
+) -> None:
+    github.person = {"id": 8, "login": "mal-lory", "name": "\u202eecilA"}
+    github.addresses = [{"email": "alice@example.org", "primary": True, "verified": False}]
+    through_github(browser)
+    assert outbox[-1].subject == "Connect GitHub to Stoa on localhost:8000?"
+    page = browser.get(path_in(outbox[-1])).text
+    for shown in ("GitHub", "mal-lory", "<bdi", "8</bdi>"):
+        assert shown in page
+    open_link(browser, path_in(outbox[-1]))
+    assert joined(session) == {("8", "alice@example.org")}
+
+
+# -- what a provider may send --------------------------------------------------------------------------------
+
+UNFIT = ["\0", "a\0b", "a\nb", "\x1b[31m", "\x7f", "a\x85b", "x" * 1001]
+
+
+@pytest.fixture
+def claims(door: Flask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the issuer says next."""
+    said: dict[str, Any] = {
+        "iss": "https://issuer.example",
+        "sub": "s1",
+        "email": "ada@example.org",
+        "email_verified": True,
+    }
+    client = door.extensions["authlib.integrations.flask_client"].create_client("oidc")
+    monkeypatch.setattr(client, "authorize_access_token", lambda: {"userinfo": said})
+    return said
+
+
+@pytest.mark.parametrize("verified", [True, False])
+@pytest.mark.parametrize("key", ["sub", "email", "name", "preferred_username"])
+@pytest.mark.parametrize("value", [*UNFIT, "\ud800", 7, True, ["s"], {"a": 1}])
+def test_an_openid_claim_that_cannot_be_kept_is_a_400_page(
+    browser: FlaskClient,
+    session: OrmSession,
+    outbox: list[Message],
+    claims: dict[str, Any],
+    key: str,
+    value: Any,
+    verified: bool,
+) -> None:
+    claims.update({"email_verified": verified, key: value})
+    answer = browser.get("/api/auth/callback/oidc?code=x&state=y")
+    assert answer.status_code == 400
+    assert answer.mimetype == "text/html"
+    assert "cannot sign you in" in answer.text
+    assert users(session) == []
+    assert outbox == []
+
+
+@pytest.mark.parametrize("sub", ["", " ", None, 0, False])
+def test_an_empty_openid_subject_is_nobody(
+    browser: FlaskClient, session: OrmSession, claims: dict[str, Any], sub: Any
+) -> None:
+    claims["sub"] = sub
+    assert browser.get("/api/auth/callback/oidc?code=x&state=y").status_code == 400
+    assert users(session) == []
+
+
+@pytest.mark.parametrize("picture", [*UNFIT, "\ud800", 7, None, ["s"]])
+def test_a_bad_picture_keeps_nobody_out(
+    browser: FlaskClient, session: OrmSession, claims: dict[str, Any], picture: Any
+) -> None:
+    claims["picture"] = picture
+    assert browser.get("/api/auth/callback/oidc?code=x&state=y").status_code == 303
+    (user,) = users(session)
+    assert user.image is None
+
+
+@pytest.mark.parametrize(
+    "claim", [{"name": None}, {"name": "", "preferred_username": "ada"}, {"name": " Ada "}, {}]
+)
+def test_a_name_may_be_missing(
+    browser: FlaskClient, session: OrmSession, claims: dict[str, Any], claim: dict[str, Any]
+) -> None:
+    claims.update(claim)
+    assert browser.get("/api/auth/callback/oidc?code=x&state=y").status_code == 303
+    assert users(session)[0].name in (None, "ada", "Ada")
+
+
+@pytest.mark.parametrize("said", [[], None, "x", {}, {"sub": "s"}])
+def test_an_issuer_that_says_nothing_signs_nobody_in(
+    browser: FlaskClient, door: Flask, session: OrmSession, monkeypatch: pytest.MonkeyPatch, said: Any
+) -> None:
+    client = door.extensions["authlib.integrations.flask_client"].create_client("oidc")
+    monkeypatch.setattr(client, "authorize_access_token", lambda: {"userinfo": said})
+    monkeypatch.setattr(client, "userinfo", lambda token: {})
+    assert browser.get("/api/auth/callback/oidc?code=x&state=y").headers["Location"] == "/login"
+    assert users(session) == []
+
+
+@pytest.mark.parametrize("key", ["id", "login", "name", "email"])
+@pytest.mark.parametrize("value", [*UNFIT, True, ["s"], {"a": 1}, 1.5])
+def test_a_github_answer_that_cannot_be_kept_is_a_400_page(
+    browser: FlaskClient, github: FakeGitHub, session: OrmSession, key: str, value: Any
+) -> None:
+    github.person = {"id": 9, "login": "octo", "name": "Octo"}
+    github.addresses = [{"email": "octo@example.org", "primary": True, "verified": True}]
+    (github.addresses[0] if key == "email" else github.person)[key] = value
+    assert through_github(browser).status_code == 400
+    assert users(session) == []
+
+
+@pytest.mark.parametrize("addresses", [{"message": "no"}, ["x"], None, "x", [None]])
+def test_github_addresses_of_another_shape(
+    browser: FlaskClient, github: FakeGitHub, session: OrmSession, addresses: Any
+) -> None:
+    github.addresses = addresses
+    assert through_github(browser).headers["Location"] == "/login"
+    assert users(session) == []
 
 
 def test_no_address_at_all(browser: FlaskClient, issuer: str, session: OrmSession) -> None:

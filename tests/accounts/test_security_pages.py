@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User
-from models.accounts.credentials import CLI_EXPIRES, hash_token
+from models.accounts.credentials import hash_token
 from models.admin import AuditLog
 from models.settings import Settings
 from tests import factories
@@ -35,7 +35,7 @@ def held(session: OrmSession) -> set[str]:
 def device(session: OrmSession, owner: Person, id: str = "codecane-cli-1") -> str:
     factories.fingerprint(session, id, sig_hash="abc")
     user = session.get_one(User, owner.id)
-    return factories.token(session, user, type="cli", fingerprint_id=id, expires=CLI_EXPIRES)
+    return factories.token(session, user, type="cli", fingerprint_id=id)
 
 
 # -- what is shown -------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_all_other_browsers_are_signed_out(session: OrmSession, alice: Person, b
     assert answer.headers["Location"] == SECURITY
     assert held(session) == before - {hash_token(other)}
     assert hash_token(cli) in held(session)
-    assert "Signed out of 1 other browser." in alice.browser.get(SECURITY).text
+    assert "Signed out everywhere else: 1 browser." in alice.browser.get(SECURITY).text
 
 
 @pytest.mark.parametrize("typed", ["", "yes", "confirmed", "\0"])
@@ -374,6 +374,6 @@ def test_behind_https_the_cookie_is_secure(
     client.set_cookie("next-auth.session-token", token)
     answer = client.get("/api/auth/session")
     cookie = answer.headers["Set-Cookie"]
-    assert cookie.startswith(f"__Secure-next-auth.session-token={token};")
+    assert cookie.startswith(f"__Host-next-auth.session-token={token};")
     assert "Secure" in cookie
     assert answer.headers["Strict-Transport-Security"].startswith("max-age=")

@@ -522,6 +522,8 @@ ADDED_COLUMNS = {
         token_hint text!
         cli_auth_hash text
         last_used_at timestamp
+        parent text
+        cli_collected_at timestamp
         """,
 }
 ADDED_INDEXES = {
@@ -850,6 +852,8 @@ OWN = {
         expires_at timestamptz!
         used_at timestamptz
         ip text
+        identity jsonb
+        browser text
         """,
         "primary key (token_hash)",
         {

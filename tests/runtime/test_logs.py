@@ -45,8 +45,16 @@ def test_an_error_is_one_line_with_the_request_id(app: Flask) -> None:
         g.request_id = "abc123"
         line = Line().format(_record(logging.ERROR, "it\nbroke %s", "here", failed=True))
     assert "\n" not in line
-    assert " ERROR stoa.test request=abc123 it broke here | ValueError: first second sk-***" in line
+    assert " ERROR stoa.test request=abc123 it broke here | ValueError at " in line
+    assert "second" not in line
     assert "test_logs.py" in line
+
+
+def test_addresses_and_links_are_masked_but_in_a_mail_on_the_console() -> None:
+    said = "Mail to ada.l@mail.example.org: http://localhost:8000/login/link/a_b-C9?x=1 of acme/agent@1.0.0"
+    assert Line().format(_record(logging.INFO, said)) == said
+    masked = "Mail to ***: http://localhost:8000/login/link/***?x=1 of acme/agent@1.0.0"
+    assert Line().format(_record(logging.WARNING, said)).endswith(masked)
 
 
 def test_what_is_told_is_bare() -> None:

@@ -1,7 +1,5 @@
 """Letting a command line in: `/onboard` (contract 1.4)."""
 
-from typing import Any
-
 from flask import redirect, request
 from flask.typing import ResponseReturnValue
 
@@ -9,7 +7,7 @@ from models.accounts import devices
 from models.accounts.devices import Outcome
 from models.db import db, now
 from views.accounts.blueprint import bp
-from views.guards import audit, cookie_user, from_browser, limiter, settings
+from views.guards import audit, cookie_credential, cookie_user, from_browser, limiter, settings
 from views.htmx import render
 
 
@@ -45,8 +43,10 @@ def connect() -> ResponseReturnValue:
 
 
 def _connect(code: devices.Code | None) -> ResponseReturnValue:
-    user: Any = cookie_user()
-    outcome = devices.connect(db.session, settings().secret_key, code, user, now())
+    by = cookie_credential()
+    assert by is not None, "both ways here were guarded"
+    user = by.user
+    outcome = devices.connect(db.session, settings().secret_key, code, by, now())
     if outcome is Outcome.DONE and code:
         audit("device.connected", user.id, user=user, after={"fingerprint": code.fingerprint_id})
     db.session.commit()

@@ -13,13 +13,13 @@ from joserfc.errors import JoseError
 from requests import RequestException
 from wtforms.validators import ValidationError
 
-from models.accounts.signing_in import Identity, clean_email, sign_in_identity
+from models.accounts.signing_in import TEXT_LENGTH, Identity, clean_email, sign_in_identity
 from models.db import db, now
 from models.errors import Invalid, NotFound
 from models.settings import Settings
 from views.accounts.blueprint import bp
-from views.accounts.sign_in import asked_destination, destination, enter, keep_waiting, mail_link
-from views.accounts.ways import Provider, configured
+from views.accounts.sign_in import asked_destination, destination, enter, mail_identity_link, mail_link
+from views.accounts.ways import Provider, configured, name_of
 from views.format import iso
 from views.guards import (
     audit,
@@ -30,11 +30,44 @@ from views.guards import (
     settings,
     sign_out_browser,
 )
-from views.htmx import see_other, toast
+from views.htmx import render, see_other, toast
 
 log = logging.getLogger("stoa.accounts")
 
 TIMEOUT = 10  # seconds a provider may take for each answer
+# What a provider, or what it sends, can fail with: it speaks for itself, and not always as its documents do.
+FAILURES = (
+    OAuthError,
+    JoseError,
+    RequestException,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+# The codes of RFC 6749 and OpenID Connect. Others are whatever somebody wrote into the address.
+OAUTH_ERRORS = frozenset(
+    {
+        "access_denied",
+        "account_selection_required",
+        "bad_verification_code",
+        "consent_required",
+        "interaction_required",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "login_required",
+        "mismatching_state",
+        "missing_token",
+        "server_error",
+        "temporarily_unavailable",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "unsupported_response_type",
+    }
+)
 PKCE = {"code_challenge_method": "S256", "default_timeout": TIMEOUT}
 
 
@@ -85,7 +118,7 @@ def start(provider: str) -> ResponseReturnValue:
     """Go to the provider."""
     try:
         return redirect(_authorize_address(provider, asked_destination()), 302)
-    except (OAuthError, RequestException, RuntimeError, ValueError, KeyError) as error:
+    except FAILURES as error:
         return _failed(provider, error)
 
 
@@ -114,7 +147,7 @@ def callback(provider: str) -> ResponseReturnValue:
     try:
         identity = _github(client) if provider == "github" else _openid(client, provider)
         found = sign_in_identity(db.session, identity, now(), free_credits=settings().stoa_free_credits)
-    except (OAuthError, JoseError, RequestException, Invalid, RuntimeError, ValueError, KeyError) as error:
+    except (*FAILURES, Invalid) as error:
         db.session.rollback()
         return _failed(provider, error)
     if found is None:
@@ -132,11 +165,12 @@ def _github(client: Any) -> Identity:
     primary = next(each for each in [*addresses.json(), {"primary": True}] if each.get("primary"))
     return Identity(
         provider="github",
-        subject=str(facts["id"]),
-        email=str(primary.get("email") or ""),
+        subject=str(facts["id"]) if type(facts["id"]) is int else facts["id"],
+        email=primary.get("email") or "",
         verified=primary.get("verified") is True,
-        name=_text(facts.get("name") or facts.get("login")),
-        image=_text(facts.get("avatar_url")),
+        name=_name(facts.get("name")) or _name(facts.get("login")),
+        login=_name(facts.get("login")),
+        image=_picture(facts.get("avatar_url")),
     )
 
 
@@ -147,31 +181,39 @@ def _openid(client: Any, provider: str) -> Identity:
         more = client.userinfo(token=token)
         if more.get("sub") == claims["sub"]:
             claims |= more
-    # A subject means something only to its issuer, and the operator may name another issuer one day.
-    subject = str(claims["sub"]) if provider == "google" else f"{claims['iss']}#{claims['sub']}"
+    subject = claims["sub"]
+    if provider == "oidc" and isinstance(subject, str) and subject.strip():
+        # A subject means something only to its issuer, and the operator may name another issuer one day.
+        subject = f"{claims['iss']}#{subject}"
     return Identity(
         provider=provider,
         subject=subject,
-        email=str(claims.get("email") or ""),
+        email=claims.get("email") or "",
         verified=claims.get("email_verified") is True or claims.get("email_verified") == "true",
-        name=_text(claims.get("name") or claims.get("preferred_username")),
-        image=_text(claims.get("picture")),
+        name=_name(claims.get("name")) or _name(claims.get("preferred_username")),
+        login=_name(claims.get("preferred_username")),
+        image=_picture(claims.get("picture")),
     )
 
 
-def _text(value: Any) -> str | None:
-    """What a provider calls a text, fit to be kept."""
-    return value.replace("\0", "")[:1000].strip() or None if isinstance(value, str) else None
+def _name(value: Any) -> Any:
+    """A name without space around it, None for an empty one; what is no text at all is left to be refused."""
+    return value.strip() or None if isinstance(value, str) else value
+
+
+def _picture(value: Any) -> str | None:
+    """The address of a picture. Nobody is kept out for a bad one."""
+    fit = isinstance(value, str) and len(value) <= TEXT_LENGTH and value.isprintable()
+    return value.strip() or None if fit else None
 
 
 def _prove_address(identity: Identity, where: str) -> ResponseReturnValue:
-    """Mail a link to an address the provider did not verify; whoever opens it here joins the identity."""
+    """Mail a link to an address the provider did not verify. The browser keeps nothing of the identity: only the link,
+    opened in this browser, joins it."""
     try:
-        keep_waiting(identity)
+        email = mail_identity_link(identity, where)
     except Invalid as error:
         return _failed(identity.provider, error)
-    email = session["waiting_identity"]["email"]
-    mail_link(email, where)
     db.session.commit()
     session["sent_to"] = email
     toast("The provider did not say that this address is yours, so we mail it a link once.", "info")
@@ -179,6 +221,10 @@ def _prove_address(identity: Identity, where: str) -> ResponseReturnValue:
 
 
 def _failed(provider: str, error: Exception) -> ResponseReturnValue:
+    if isinstance(error, Invalid) and error.status == 400:
+        return render(
+            "accounts/unusable_identity.html", provider=name_of(provider), reason=error.message, status=400
+        )
     if isinstance(error, Invalid):
         words = "The provider gave no e-mail address. Add one there, or sign in by e-mail."
     elif isinstance(error, OAuthError) and error.error == "access_denied":
@@ -188,8 +234,12 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
     else:
         words = "The provider could not sign you in. Try again, or sign in by e-mail."
     # Only the kind: a provider's words may repeat a code or a token.
+    code = getattr(error, "error", "")
     log.warning(
-        "sign-in through %s failed: %s %s", provider, type(error).__name__, getattr(error, "error", "")
+        "sign-in through %s failed: %s %s",
+        provider,
+        type(error).__name__,
+        code if code in OAUTH_ERRORS else "",
     )
     toast(words, "bad")
     return see_other("/login")
@@ -252,7 +302,7 @@ def signin(provider: str) -> ResponseReturnValue:
         return _signin_by_email()
     try:
         return _go(_authorize_address(provider, asked_destination()))
-    except (OAuthError, RequestException, RuntimeError, ValueError, KeyError) as error:
+    except FAILURES as error:
         _failed(provider, error)
         return _go("/login")
 

@@ -22,10 +22,15 @@ from views.profile import tab
 SECURITY = "/profile?tab=security"
 KEYS = "/profile?tab=api-keys"
 TYPED = "confirm"
+TYPES = {"web": "browser", "cli": "command line", "pat": "API key"}
 
 
 def _user() -> User:
     return cast(User, cookie_user())
+
+
+def _here() -> Session:
+    return cast(Session, current_session())
 
 
 # -- sessions ------------------------------------------------------------------------------------------------
@@ -57,11 +62,12 @@ def ask_session_end(identifier: str) -> ResponseReturnValue:
 @login_required
 def end_session(identifier: str) -> ResponseReturnValue:
     """End one of the user's sessions."""
+    credentials.lock_browser(db.session, _here(), to_end=True)
     row = _own(identifier, ("web", "cli"))
-    credentials.revoke(db.session, _user(), [row.session_token], (row.type,))
-    audit("session.revoked", _user().id, user=_user(), before={"type": row.type})
+    gone = credentials.revoke(db.session, _user(), [row.session_token], (row.type,))
+    audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
-    toast("Signed out there." if row.type == "web" else "Command line signed out.")
+    toast(f"Signed out: {_counted(gone)}.")
     return see_other(SECURITY)
 
 
@@ -75,12 +81,13 @@ def ask_web_end() -> ResponseReturnValue:
 @bp.post("/profile/sessions/web/revocation")
 @login_required
 def end_web() -> ResponseReturnValue:
-    """End all of the user's web sessions but this one."""
-    here = cast(Session, current_session())
-    gone = credentials.revoke_all(db.session, _user(), "web", but=here.session_token)
-    audit("session.revoked", _user().id, user=_user(), before={"type": "web", "count": len(gone)})
+    """End all of the user's web sessions but this one, the command lines they let in, and unless told otherwise their
+    keys."""
+    keep_keys = "keep_keys" in request.form
+    gone = credentials.revoke_others(db.session, _user(), _here(), keep_keys=keep_keys)
+    audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
-    toast(f"Signed out of {len(gone)} other browser{'' if len(gone) == 1 else 's'}.")
+    toast(f"Signed out everywhere else: {_counted(gone)}.")
     return see_other(SECURITY)
 
 
@@ -98,11 +105,23 @@ def end_cli() -> ResponseReturnValue:
     typed = request.form.get("typed", "")
     if typed.strip().lower() != TYPED:
         return _cli_dialog(typed=typed, error=f"Type the word {TYPED}.", status=422)
+    credentials.lock_browser(db.session, _here(), to_end=True)
     gone = credentials.revoke_all(db.session, _user(), "cli")
-    audit("session.revoked", _user().id, user=_user(), before={"type": "cli", "count": len(gone)})
+    audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
-    toast(f"{len(gone)} command line{'' if len(gone) == 1 else 's'} signed out.")
+    toast(f"Signed out: {_counted(gone)}.")
     return see_other(SECURITY)
+
+
+def _counted(rows: list[Session]) -> str:
+    """“1 browser, 2 command lines”."""
+    counts = credentials.count_types(rows)
+    texts = [
+        f"{counts[kind]} {name}{'' if counts[kind] == 1 else 's'}"
+        for kind, name in TYPES.items()
+        if kind in counts
+    ]
+    return ", ".join(texts) or "nothing else was signed in"
 
 
 def _cli_dialog(typed: str = "", error: str | None = None, status: int = 200) -> ResponseReturnValue:
@@ -135,7 +154,9 @@ def create_key() -> ResponseReturnValue:
     errors = _key_errors(name, days)
     if errors:
         return _keys_page(name=name, days=days, errors=errors, status=422)
-    token, row = credentials.create_key(db.session, _user(), days=int(days), name=name or None, now=now())
+    token, row = credentials.create_key(
+        db.session, _user(), by=_here(), days=int(days), name=name or None, now=now()
+    )
     audit("token.created", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
     session["new_key"] = _seal().encrypt(token.encode()).decode()
@@ -154,6 +175,7 @@ def ask_key_end(identifier: str) -> ResponseReturnValue:
 @login_required
 def revoke_key(identifier: str) -> ResponseReturnValue:
     """Revoke one of the user's access tokens."""
+    credentials.lock_browser(db.session, _here(), to_end=True)
     row = _own(identifier, ("pat",))
     credentials.revoke(db.session, _user(), [row.session_token], ("pat",))
     audit("token.revoked", _user().id, user=_user(), before={"id": row.session_token[:12], "name": row.name})

@@ -11,16 +11,24 @@ from models.accounts import devices, links
 from models.accounts.credentials import hash_token
 from models.accounts.devices import Code, Outcome
 from models.accounts.sessions import LoginLink
-from models.accounts.signing_in import Identity, attach, clean_email, sign_in_proven
+from models.accounts.signing_in import Identity, by_email, clean_email, join_identity, sign_in_proven
 from models.accounts.users import User
 from models.db import db, now
 from models.errors import Invalid
 from models.mail import Message
 from views.accounts.blueprint import bp
-from views.accounts.ways import configured
+from views.accounts.ways import configured, name_of
 from views.errors import answer
-from views.guards import audit, cookie_user, is_own_origin, limiter, settings, sign_in_browser
-from views.htmx import render, see_other, wants_fragment
+from views.guards import (
+    audit,
+    browser_nonce,
+    cookie_user,
+    is_own_origin,
+    limiter,
+    settings,
+    sign_in_browser,
+)
+from views.htmx import render, see_other, toast, wants_fragment
 
 HOME = "/profile?tab=usage"
 
@@ -123,8 +131,18 @@ def link(token: str) -> ResponseReturnValue:
     found = links.find(db.session, token, now())
     if found is None:
         return _dead_link()
+    if (refused := _refuse_somebody_else(found)) is not None:
+        return refused
+    identity = links.identity_of(found)
+    here = identity is not None and links.begun_in(found, session.get("browser"))
     response = render(
-        "accounts/confirm_link.html", email=found.email, token=token, code=device_of(found.next)
+        "accounts/confirm_identity.html" if here else "accounts/confirm_link.html",
+        email=found.email,
+        token=token,
+        code=device_of(found.next),
+        identity=identity,
+        provider=name_of(identity.provider) if identity else None,
+        new=by_email(db.session, found.email) is None,
     )
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cache-Control"] = "no-store"
@@ -134,17 +152,39 @@ def link(token: str) -> ResponseReturnValue:
 @bp.post("/login/link/<token>")
 @limiter.limit("60/minute")
 def use_link(token: str) -> ResponseReturnValue:
-    """Sign in with a link, once. An outside identity that waited for this address's proof is joined."""
+    """Sign in with a link, once. One that was mailed for an outside identity joins it, in the browser where that began;
+    no other way of signing in does."""
     found = links.use(db.session, token, now())
     if found is None:
         return _dead_link()
-    waiting = _waiting_identity(found)
-    name = waiting.name if waiting else None
-    free = settings().stoa_free_credits
-    user, new = sign_in_proven(db.session, found.email, now(), free_credits=free, name=name)
-    if waiting:
-        attach(db.session, user, waiting)
+    if (refused := _refuse_somebody_else(found)) is not None:
+        db.session.rollback()
+        return refused
+    identity, free = links.identity_of(found), settings().stoa_free_credits
+    if identity is None or not links.begun_in(found, session.get("browser")):
+        user, new = sign_in_proven(db.session, found.email, now(), free_credits=free)
+        signed_in = enter(user, new, "link", found.next or HOME)
+        if identity:
+            toast(f"{name_of(identity.provider)} was not connected: that is done where it was begun.", "info")
+        return signed_in
+    user, new = join_identity(db.session, found.email, identity, now(), free_credits=free)
+    facts = {"provider": identity.provider, "subject": identity.subject}
+    audit("identity.joined", user.id, user=user, after=facts)
     return enter(user, new, "link", found.next or HOME)
+
+
+def _refuse_somebody_else(found: LoginLink) -> ResponseReturnValue | None:
+    """A link for an outside identity joins nothing in the browser of somebody else, and is not used up there."""
+    identity, user = links.identity_of(found), cookie_user()
+    if identity is None or user is None or user.email == found.email:
+        return None
+    return render(
+        "accounts/other_account.html",
+        email=found.email,
+        user=user,
+        provider=name_of(identity.provider),
+        status=409,
+    )
 
 
 def enter(user: User, new: bool, way: str, where: str) -> ResponseReturnValue:
@@ -162,39 +202,56 @@ def mail_link(email: str, where: str) -> None:
 
     Raises RateLimitExceeded for more than five in a quarter of an hour, whatever way they were asked for.
     """
+    _mail("login_link", f"Sign in to Stoa on {_host()}", email, where)
+
+
+def mail_identity_link(identity: Identity, where: str) -> str:
+    """Mail an address that its provider did not verify a link that joins exactly this identity; the clean address.
+
+    Raises Invalid for no address, else as `mail_link`.
+    """
+    email = clean_email(identity.email)
+    subject = f"Connect {name_of(identity.provider)} to Stoa on {_host()}?"
+    _mail("identity_link", subject, email, where, identity)
+    return email
+
+
+def _mail(template: str, subject: str, email: str, where: str, identity: Identity | None = None) -> None:
     g.mailed_to = email
     _count_mail()
-    path = links.issue(db.session, email, next=where, now=now(), ip=request.remote_addr)
-    facts = {"address": settings().base_url + path, "host": urlsplit(settings().base_url).netloc}
-    code = device_of(where)
+    path = links.issue(
+        db.session,
+        email,
+        identity=identity,
+        browser=browser_nonce() if identity else None,
+        next=where,
+        now=now(),
+        ip=request.remote_addr,
+    )
+    facts = {
+        "address": settings().base_url + path,
+        "host": _host(),
+        "code": device_of(where),
+        "email": email,
+        "identity": identity,
+        "provider": name_of(identity.provider) if identity else None,
+    }
     message = Message(
         to=email,
-        subject=f"Sign in to Stoa on {facts['host']}",
-        text=render_template("emails/login_link.txt", **facts, code=code),
-        html=render_template("emails/login_link.html", **facts, code=code),
+        subject=subject,
+        text=render_template(f"emails/{template}.txt", **facts),
+        html=render_template(f"emails/{template}.html", **facts),
     )
     mail.send(db.session(), settings(), message)
+
+
+def _host() -> str:
+    return urlsplit(settings().base_url).netloc
 
 
 @limiter.shared_limit("5/15 minutes", scope="mailed link", key_func=lambda: hash_token(g.mailed_to))
 def _count_mail() -> None:
     """Nobody's mailbox is filled from here."""
-
-
-def keep_waiting(identity: Identity) -> None:
-    """Remember an outside identity in this browser until its address is proved by a link."""
-    session["waiting_identity"] = {
-        "provider": identity.provider,
-        "subject": identity.subject,
-        "email": clean_email(identity.email),
-        "name": identity.name,
-        "image": identity.image,
-    }
-
-
-def _waiting_identity(found: LoginLink) -> Identity | None:
-    kept = session.get("waiting_identity")
-    return Identity(**kept, verified=True) if kept and kept["email"] == found.email else None
 
 
 def _given_email() -> str:

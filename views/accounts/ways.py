@@ -15,6 +15,11 @@ class Provider(NamedTuple):
     type: str
 
 
+def name_of(provider: str) -> str:
+    """The name on the provider's button; its id when it is configured no longer."""
+    return next((each.name for each in configured() if each.id == provider), provider)
+
+
 def configured() -> list[Provider]:
     """The providers that can be used, in the order of their buttons."""
     s = settings()

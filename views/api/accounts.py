@@ -17,6 +17,7 @@ from models.accounts.devices import FINGERPRINT_LENGTH, Code
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
 from models.db import db, now
+from models.errors import Forbidden
 from views.api.body import BadBody, BadJson, Body, Missing, Number, parse, read, read_json
 from views.format import iso
 from views.guards import (
@@ -72,6 +73,13 @@ def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
     return jsonify(error="Too many requests. Wait a minute, then try again."), 429
 
 
+@bp.errorhandler(Forbidden)
+def _forbidden(error: Forbidden) -> ResponseReturnValue:
+    """A key or a command line session in the cookie reads, and makes and ends no credentials."""
+    db.session.rollback()
+    return jsonify(error=error.message), error.status
+
+
 # -- the command line signs in (2.1) -------------------------------------------------------------------------
 
 
@@ -98,17 +106,19 @@ def cli_code() -> ResponseReturnValue:
 @bp.get("/api/auth/cli/status")
 @limiter.limit("300/minute")
 def cli_status() -> ResponseReturnValue:
-    """The user and the token of a command line that was let in; 401 as long as it was not."""
+    """The user and the token of a command line that was let in, once; 401 before that and after."""
     given = [request.args.get(name) for name in ("fingerprintId", "fingerprintHash", "expiresAt")]
     if not all(given):
         return jsonify(error="Invalid query parameters"), 400
     fingerprint_id, fingerprint_hash, expires_at = (str(each) for each in given)
     found = None
-    if "\0" not in fingerprint_id + fingerprint_hash:
+    # HEAD would use the token up and not show it.
+    if request.method == "GET" and "\0" not in fingerprint_id + fingerprint_hash:
         code = Code(fingerprint_id, expires_at, fingerprint_hash)
         found = devices.collect(db.session, settings().secret_key, code, now())
     if found is None:
         return jsonify(error="Authentication failed"), 401
+    db.session.commit()
     user, token = found
     answer = jsonify(
         user={
@@ -214,14 +224,15 @@ def _session(row: Session, device: Fingerprint | None, here: Session) -> dict[st
 @bp.post(LOGOUT_ALL)
 @limiter.limit("30/minute", key_func=_person)
 def logout_all() -> ResponseReturnValue:
-    """End the other web sessions. Only from our own pages: `Origin` or `Referer` must say so."""
+    """End the other web sessions, and the command line sessions and keys they made. Only from our own pages: `Origin`
+    or `Referer` must say so."""
     user, here = cookie_user(), current_session()
     if user is None or here is None:
         return jsonify(error="Unauthorized"), 401
     if not is_own_origin(request.headers.get("Origin") or request.headers.get("Referer")):
         return jsonify(error="Forbidden - not same origin, cannot logout all sessions"), 403
-    gone = credentials.revoke_all(db.session, user, "web", but=here.session_token)
-    audit("session.revoked", user.id, user=user, before={"type": "web", "count": len(gone)})
+    gone = credentials.revoke_others(db.session, user, here)
+    audit("session.revoked", user.id, user=user, before=credentials.count_types(gone))
     db.session.commit()
     return jsonify(ok=True)
 
@@ -229,9 +240,10 @@ def logout_all() -> ResponseReturnValue:
 @bp.delete("/api/sessions")
 @limiter.limit("60/minute", key_func=_person)
 def revoke() -> ResponseReturnValue:
-    """Revoke the caller's sessions and tokens that the body names, raw, by SHA-256 or by listed id (the same)."""
-    user = cookie_user()
-    if user is None:
+    """Revoke the caller's sessions and tokens that the body names, raw, by SHA-256 or by listed id (the same), and what
+    the revoked web sessions made."""
+    user, here = cookie_user(), current_session()
+    if user is None or here is None:
         return Response("Unauthorized", 401, mimetype="text/plain")
     try:
         value = read_json()
@@ -241,14 +253,18 @@ def revoke() -> ResponseReturnValue:
         body = parse(RevokeBody, value)
     except BadBody:
         return jsonify(error="Invalid request body"), 400
-    ended = credentials.revoke(db.session, user, body.sessionIds or (), ("web", "cli"))
-    revoked = credentials.revoke(db.session, user, body.tokenIds or (), ("pat",))
-    for row in (*ended, *revoked):
+    credentials.lock_browser(db.session, here, to_end=True)
+    rows = [
+        *credentials.revoke(db.session, user, body.sessionIds or (), ("web", "cli")),
+        *credentials.revoke(db.session, user, body.tokenIds or (), ("pat",)),
+    ]
+    for row in rows:
         audit(
             f"{'token' if row.type == 'pat' else 'session'}.revoked", user.id, user=user, before=_trace(row)
         )
     db.session.commit()
-    return jsonify(revokedSessions=len(ended), revokedTokens=len(revoked))
+    tokens = sum(row.type == "pat" for row in rows)
+    return jsonify(revokedSessions=len(rows) - tokens, revokedTokens=tokens)
 
 
 @bp.get("/api/api-keys")
@@ -277,15 +293,15 @@ def list_keys() -> ResponseReturnValue:
 @limiter.limit("20/minute;200/hour", key_func=_person)
 def create_key() -> ResponseReturnValue:
     """Make a personal access token of 1 to 365 days; the only answer that ever shows it."""
-    user = cookie_user()
-    if user is None:
+    user, here = cookie_user(), current_session()
+    if user is None or here is None:
         return jsonify(error="Unauthorized"), 401
     try:
         body = read(KeyBody)
     except (BadJson, BadBody):
         return jsonify(error="Invalid request body"), 400
     days = float(body.expiresInDays)
-    token, row = credentials.create_key(db.session, user, days=days, name=body.name, now=now())
+    token, row = credentials.create_key(db.session, user, by=here, days=days, name=body.name, now=now())
     audit("token.created", user.id, user=user, after=_trace(row))
     db.session.commit()
     answer = jsonify(token=token, expires=iso(row.expires), message="API Key created successfully")

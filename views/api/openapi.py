@@ -615,10 +615,11 @@ def _accounts() -> tuple[Any, ...]:
             "post",
             "/api/user/sessions/logout-all",
             "Accounts",
-            "Sign my other browsers out",
+            "Sign out everywhere else",
             auth="cookie",
+            description="Ends my other browser sessions, and the command line sessions and keys they made.",
             ok=(200, "They are signed out", record("ok", ok=flag())),
-            errors={**signed_out, 403: ("Called from another site", ERROR)},
+            errors={**signed_out, 403: ("Called from another site, or with a key in the cookie", ERROR)},
         ),
         op(
             "delete",
@@ -626,6 +627,7 @@ def _accounts() -> tuple[Any, ...]:
             "Accounts",
             "Revoke sessions and keys",
             auth="cookie",
+            description="With a browser session end the command line sessions and keys it made.",
             body=record(sessionIds=many(text()), tokenIds=many(text())),
             ok=(
                 200,
@@ -655,7 +657,11 @@ def _accounts() -> tuple[Any, ...]:
                 "The key",
                 record("token expires message", token=text(), expires=moment(), message=text()),
             ),
-            errors={**signed_out, 400: ("The body cannot be used", ERROR)},
+            errors={
+                **signed_out,
+                400: ("The body cannot be used", ERROR),
+                403: ("Called with a key in the cookie", ERROR),
+            },
         ),
     )
 
@@ -692,6 +698,7 @@ def _sign_in() -> tuple[Any, ...]:
             "/api/auth/cli/status",
             "Sign-in",
             "Ask whether the command line is signed in",
+            description="The token is in the first 200 and never again.",
             parameters=[
                 query("fingerprintId", "As sent"),
                 query("fingerprintHash", "As answered"),

@@ -51,7 +51,7 @@ def create(email: str, name: str | None, admin: bool) -> None:
 def token(email: str, days: int, name: str) -> None:
     """Make a personal access token and print it. It is kept nowhere and shown this once."""
     user = _user(email)
-    made, row = credentials.create_key(db.session, user, days=days, name=name[:100], now=now())
+    made, row = credentials.create_key(db.session, user, by=None, days=days, name=name[:100], now=now())
     _record("token.created", user, after={"id": row.session_token[:12], "expires": iso(row.expires)})
     db.session.commit()
     click.echo(made)
