@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from models.accounts import bans
 from models.accounts.credentials import CLI_EXPIRES, hash_token
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
@@ -98,8 +99,9 @@ def examine(database: Database, secret: str, code: Code | None, user: User, now:
 def connect(database: Database, secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
     """Let the command line that asked for `code` in as `user`: DONE, or why not.
 
-    Locks the device's row, so that one code opened twice makes one session. Flushes.
+    Locks the device's row, so that one code opened twice makes one session. Flushes. Raises AccountSuspended.
     """
+    bans.refuse(user)
     outcome = examine(database, secret, code, user, now)
     if outcome is not Outcome.READY or code is None:
         return outcome
@@ -132,7 +134,8 @@ def connect(database: Database, secret: str, code: Code | None, user: User, now:
 def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple[User, str] | None:
     """User and raw token of the session that was made for this code; None as long as there is none.
 
-    None also for a wrong signature, an expired code, and a session made under another server secret.
+    None also for a wrong signature, an expired code, and a session made under another server secret. Raises
+    AccountSuspended for a banned user.
     """
     if not _is_signed(secret, code) or int(code.expires_at) < _milliseconds(now):
         return None
@@ -150,6 +153,7 @@ def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple
     for session, user in rows:
         token = _token(secret, code, user.id, session.created_at)
         if hmac.compare_digest(hash_token(token), session.session_token):
+            bans.refuse(user, session)
             return user, token
     return None
 

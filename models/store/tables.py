@@ -178,6 +178,38 @@ class AgentVersion(_Figures, Base):
     yanked_reason: Mapped[str | None]
 
 
+class Takedown(Base):
+    """A publisher, one of its agents (`agent_id`), or one version of that, that operators took out of the store. The
+    reason is public; `actor` is not. What it covers stays in its tables, its figures too."""
+
+    __tablename__ = "takedown"
+    __table_args__ = (
+        CheckConstraint("((version = ''::text) OR (agent_id <> ''::text))", name="version_has_agent"),
+    )
+
+    publisher_id: Mapped[str] = mapped_column(
+        ForeignKey("publisher.id", ondelete="CASCADE"), primary_key=True
+    )
+    agent_id: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    version: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    reason: Mapped[str]
+    actor: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class RemotePicture(Base):
+    """An avatar's address on another server, and the picture kept here that was drawn from it (null: none yet). A row
+    is made when the first try begins; `problem` says how the last one failed."""
+
+    __tablename__ = "remote_picture"
+
+    address: Mapped[str] = mapped_column(primary_key=True)
+    picture: Mapped[str | None]
+    problem: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(server_default=text("1"))
+    tried_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class AgentRunBill(Base):
     """What a finished run of an agent of the store counts for, as its figures were last told. `credits` is the sum of
     what its calls were billed; the client's own totals stay on `agent_run`. It goes with its run, by a trigger that
