@@ -19,6 +19,7 @@ from models.asking import read
 from models.db import Database
 from models.errors import Invalid
 from models.pool import Parameter, Pool
+from models.store.takedowns import covers
 
 BATCH = 24
 MOST_SHOWN = 240
@@ -213,7 +214,7 @@ def publishes(database: Database, user_id: str) -> bool:
 
 
 def newest(database: Database, publisher_id: str | None = None, limit: int = 50) -> Sequence[Row[Any]]:
-    """The newest versions that are not yanked, of one publisher or of all. One statement."""
+    """The newest versions that are neither yanked nor taken down, of one publisher or of all. One statement."""
     own = "AND version.publisher_id = :publisher" if publisher_id else ""
     statement = text(_NEWEST.format(own=own))
     return database.execute(statement, {"publisher": publisher_id, "limit": limit}).all()
@@ -298,16 +299,17 @@ _PUBLISHES = text(
     """
 )
 
-_NEWEST = """
+_NEWEST = f"""
     SELECT version.publisher_id, version.agent_id, version.version, version.published_at, agent.name,
         agent.description, publisher.name AS publisher_name
     FROM agent_version AS version
     JOIN agent ON (agent.publisher_id, agent.id) = (version.publisher_id, version.agent_id)
     JOIN publisher ON publisher.id = version.publisher_id
-    WHERE version.yanked_at IS NULL {own}
+    WHERE version.yanked_at IS NULL AND NOT {covers("version.publisher_id", "version.agent_id", "version.version")}
+        {{own}}
     ORDER BY version.published_at DESC, version.publisher_id, version.agent_id, version.version
     LIMIT :limit
-"""
+"""  # noqa: S608
 
 _PLACES = text(
     """
