@@ -34,7 +34,7 @@ P = ParamSpec("P")
 View = Callable[P, ResponseReturnValue]
 
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; font-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self' https:; frame-ancestors 'self'; base-uri 'none'; manifest-src 'self'"
 )
 COOKIE = "next-auth.session-token"

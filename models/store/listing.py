@@ -19,6 +19,7 @@ from models.asking import read
 from models.db import Database
 from models.errors import Invalid
 from models.pool import Parameter, Pool
+from models.store.tables import PICTURE
 from models.store.takedowns import covers
 
 BATCH = 24
@@ -90,7 +91,7 @@ class Card(NamedTuple):
     successor: str | None
     publisher_name: str
     verified: bool
-    avatar_url: str | None
+    picture: str | None
     line: tuple[int, ...]
 
     @property
@@ -255,12 +256,12 @@ _CANDIDATES = f"""(
         LIMIT {RANKED})
 ) AS agent"""  # noqa: S608
 
-_CARD = """
+_CARD = f"""
     SELECT agent.publisher_id, agent.id, agent.name, left(agent.description, 400) AS description, agent.tags,
         agent.model, agent.latest_version, agent.published_at, agent.runs, agent.weekly_runs, agent.credits,
         agent.weekly_credits, agent.unique_users, agent.last_used, agent.deprecated_at, agent.successor,
-        publisher.name AS publisher_name, publisher.verified, publisher.avatar_url, days.days, days.counts, page.key
-    FROM ({page}) AS page
+        publisher.name AS publisher_name, publisher.verified, {PICTURE} AS picture, days.days, days.counts, page.key
+    FROM ({{page}}) AS page
     JOIN agent USING (publisher_id, id)
     JOIN publisher ON publisher.id = agent.publisher_id
     LEFT JOIN LATERAL (
@@ -268,8 +269,8 @@ _CARD = """
         WHERE (day.publisher_id, day.agent_id) = (agent.publisher_id, agent.id)
             AND day.day > :before AND day.day <= :today
     ) AS days ON true
-    ORDER BY {order}, agent.publisher_id, agent.id
-"""
+    ORDER BY {{order}}, agent.publisher_id, agent.id
+"""  # noqa: S608
 
 _OFFER = text(
     """

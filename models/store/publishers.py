@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sqlalchemy import ARRAY, Boolean, Text, any_, cast, func, literal_column, select
+from sqlalchemy import ARRAY, Boolean, Text, any_, cast, func, literal_column, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import defer
 
@@ -17,7 +17,7 @@ from models.errors import DomainError, Forbidden, Invalid, NotFound
 from models.orgs import Org, administers, membership
 from models.store import catalogue, takedowns
 from models.store.pictures import ADDRESS
-from models.store.tables import Agent, AgentConfig, Publisher
+from models.store.tables import Agent, AgentConfig, Publisher, RemotePicture
 from models.store.takedowns import covers
 
 TAKEN = "This publisher ID is already taken"
@@ -164,7 +164,7 @@ def line(text: str | None) -> str | None:
 
 
 def usable_avatar(address: str) -> bool:
-    """Whether a page may show this as a picture: one kept here, or an `https://` address without a password."""
+    """Whether this may name a picture: one kept here, or an `https://` address without a password."""
     if ADDRESS.fullmatch(address):
         return True
     if len(address) > URL_LENGTH or not address.isascii() or re.search(r"[\s\\\"'<>]", address):
@@ -269,9 +269,12 @@ def agents(database: Database, publisher_id: str, after: str | None = None) -> t
 
 
 def shown_pictures(database: Database, addresses: Collection[str]) -> set[str]:
-    """Those of the addresses that are a publisher's avatar. One statement."""
+    """Those of the addresses that are a publisher's avatar, or what was fetched for one. One statement."""
     asked = cast(list(addresses), ARRAY(Text))
-    wanted = select(Publisher.avatar_url).where(Publisher.avatar_url == any_(asked))
+    wanted = union(
+        select(Publisher.avatar_url).where(Publisher.avatar_url == any_(asked)),
+        select(RemotePicture.picture).where(RemotePicture.picture == any_(asked)),
+    )
     return {address for address in database.scalars(wanted) if address}
 
 

@@ -14,7 +14,7 @@ from models.pool import Pool
 from models.store import dependencies, freshness, takedowns
 from models.store.dependencies import Dependents, Known
 from models.store.freshness import Stamp
-from models.store.tables import Agent, AgentVersion, Publisher
+from models.store.tables import PICTURE, Agent, AgentVersion, Publisher
 from models.store.takedowns import covers
 
 DAYS = 30
@@ -35,12 +35,12 @@ _AGENT = (
 
 
 class PublisherRow(NamedTuple):
-    """What a page of an agent says of its publisher: columns of `Publisher`."""
+    """What a page of an agent says of its publisher: attributes of `Publisher`."""
 
     id: str
     name: str
     verified: bool
-    avatar_url: str | None
+    picture: str | None
 
 
 class AgentRow(NamedTuple):
@@ -84,7 +84,7 @@ def _columns(row: type[tuple[Any, ...]], table: str) -> str:
 
 
 _SHEET = f"""
-    SELECT {_columns(PublisherRow, "publisher")}, {_columns(AgentRow, "agent")}, {_columns(VersionRow, "version")},
+    SELECT publisher.id, publisher.name, publisher.verified, {PICTURE} AS picture, {_columns(AgentRow, "agent")}, {_columns(VersionRow, "version")},
         config.data, author.name
 """
 _OF_SHEET = """

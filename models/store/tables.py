@@ -18,12 +18,19 @@ from sqlalchemy import (
     Index,
     Text,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from models.db import NOW, Base, BigInt
+
+PICTURE = (
+    "coalesce((SELECT remote.picture FROM remote_picture AS remote WHERE remote.address = publisher.avatar_url),"
+    " publisher.avatar_url)"
+)
+"""SQL for what a page shows as a publisher's avatar, where it lies here."""
 
 ZERO = text("0")
 BUCKETS = 16
@@ -55,6 +62,8 @@ class Publisher(Base):
     created_by: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
+    picture: Mapped[str | None] = column_property(literal_column(PICTURE, Text))
+    """The avatar as pages show it: `avatar_url`, or what was fetched from there."""
 
 
 class AgentConfig(Base):

@@ -1,7 +1,6 @@
 """Takedowns: what an operator took out of the store is in no list, tells why on its pages, cannot be loaded, run or
 published to, keeps its figures, and comes back."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -43,18 +42,21 @@ REASON = "It sends what it reads to a stranger."
 
 
 @pytest.fixture(autouse=True)
-def shelf(session: OrmSession, alice: Person, bob: Person) -> Iterator[None]:
+def shelf(session: OrmSession, alice: Person, bob: Person) -> None:
     """`acme/reviewer` in two versions and `acme/helper`; the reviewer spawns `other/planner`, which spawns it."""
-    assert alice.user is not None and bob.user is not None
+    assert alice.user is not None
+    assert bob.user is not None
     acme = factories.publisher(session, alice.user)
     other = factories.publisher(session, bob.user, "other")
     factories.agent_version(session, acme, version="1.0.0")
     factories.agent_version(
-        session, acme, version="2.0.0", data={"spawnableAgents": ["other/planner@1.0.0"], "tags": ["only-here"]}
+        session,
+        acme,
+        version="2.0.0",
+        data={"spawnableAgents": ["other/planner@1.0.0"], "tags": ["only-here"]},
     )
     factories.agent(session, acme, "helper")
     factories.agent(session, other, "planner", data={"spawnableAgents": ["acme/reviewer@2.0.0"]})
-    yield
 
 
 @pytest.fixture
@@ -126,7 +128,9 @@ def test_its_definition_is_found_no_more(store: Any, client: FlaskClient, name: 
     for each in (path, f"{path}/dependencies", path.replace("/api/", "/api/v1/")):
         answer = client.get(each)
         assert answer.status_code == 404
-        assert answer.get_json()["error"].startswith(f"Agent not found. {name} was taken down by the operator")
+        assert answer.get_json()["error"].startswith(
+            f"Agent not found. {name} was taken down by the operator"
+        )
         assert REASON in answer.get_json()["error"]
     latest = client.get("/api/agents/acme/reviewer/latest")
     assert latest.status_code == (200 if "@" in name else 404)
@@ -135,7 +139,9 @@ def test_its_definition_is_found_no_more(store: Any, client: FlaskClient, name: 
     assert client.get("/api/agents/acme/reviewer/latest").get_json()["version"] == "2.0.0"
 
 
-def test_latest_passes_over_a_version_taken_down(store: Any, session: OrmSession, client: FlaskClient) -> None:
+def test_latest_passes_over_a_version_taken_down(
+    store: Any, session: OrmSession, client: FlaskClient
+) -> None:
     store("takedown", "acme/reviewer@2.0.0", "--reason", REASON)
     assert (agent(session).latest_version, agent(session).tags) == ("1.0.0", [])
     assert client.get("/api/agents/acme/reviewer/latest").get_json()["version"] == "1.0.0"
