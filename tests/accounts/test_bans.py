@@ -297,9 +297,10 @@ def test_a_ban_holds_at_once_and_is_lifted(app: Flask, session: OrmSession, alic
     assert again.stdout == "alice@example.org was banned already.\n"
     other = run(args=["accounts", "ban", "alice@example.org", "--reason", "Fraud."])
     assert other.stdout == "alice@example.org was banned already; the reason is changed.\n"
-    made = run(args=["accounts", "token", "alice@example.org"])
-    assert made.exit_code == 1
-    assert "flask accounts unban alice@example.org" in made.output
+    for command in ("token", "link"):
+        made = run(args=["accounts", command, "alice@example.org"])
+        assert made.exit_code == 1
+        assert "flask accounts unban alice@example.org" in made.output
     assert run(args=["accounts", "unban", "alice@example.org"]).exit_code == 0
     assert alice.browser.get("/api/auth/session").json == {}, "the browser of before must sign in again"
     assert app.test_client().get("/api/v1/me", headers=alice.headers).status_code == 200

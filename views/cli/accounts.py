@@ -56,9 +56,7 @@ def token(email: str, days: int, name: str) -> None:
     try:
         made, row = credentials.create_key(db.session, user, days=days, name=name[:100], now=now())
     except AccountSuspended:
-        raise click.ClickException(
-            f"{user.email} is banned. Lift that first: flask accounts unban {user.email}"
-        ) from None
+        raise click.ClickException(_is_banned(user)) from None
     _record("token.created", user, after={"id": row.session_token[:12], "expires": iso(row.expires)})
     db.session.commit()
     click.echo(made)
@@ -69,6 +67,9 @@ def token(email: str, days: int, name: str) -> None:
 def link(email: str) -> None:
     """Print a sign-in link: one use, fifteen minutes. An address without an account gets one by using it."""
     address = _clean(email)
+    user = signing_in.by_email(db.session, address)
+    if user is not None and user.banned:
+        raise click.ClickException(_is_banned(user))
     path = links.issue(db.session, address, now=now())
     db.session.commit()
     click.echo(settings().base_url + path)
@@ -123,6 +124,10 @@ def unban(email: str) -> None:
     record(db.session, "user.unbanned", user.id, actor=operator(), before=before, after=_ban_of(user))
     db.session.commit()
     click.echo(f"{user.email} is not banned now. Browsers must sign in again.")
+
+
+def _is_banned(user: User) -> str:
+    return f"{user.email} is banned. Lift that first: flask accounts unban {user.email}"
 
 
 def _ban_of(user: User) -> dict[str, object]:
