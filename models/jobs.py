@@ -163,15 +163,29 @@ def forget_expired(timestamp: int) -> None:
 @queue.periodic(cron="47 3 * * *")
 @queue.task(name="store.forget_pictures", queueing_lock="store.forget_pictures", retry=Backoff(60, 600))
 def forget_pictures(timestamp: int) -> None:
-    """Remove uploaded pictures that nobody uses."""
+    """Remove pictures that nobody uses."""
     from models.files import files
-    from models.store import pictures, publishers
+    from models.store import pictures, publishers, remote_pictures
+
+    with transaction() as session:
+        remote_pictures.forget_unused(session, now())
 
     def used(addresses: Collection[str]) -> set[str]:
         with transaction() as session:
             return publishers.shown_pictures(session, addresses)
 
     pictures.forget_unused(files(get_settings()), used, now())
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="store.fetch_pictures", queueing_lock="store.fetch_pictures", retry=Backoff())
+def fetch_pictures(timestamp: int) -> None:
+    """Fetch avatars that lie on other servers."""
+    from models.files import files
+    from models.store import remote_pictures
+
+    if get_settings().stoa_remote_avatars:
+        remote_pictures.fetch_due(transaction, files(get_settings()), now())
 
 
 @queue.periodic(cron="* * * * *")

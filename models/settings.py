@@ -90,6 +90,7 @@ class Settings(BaseSettings):
     ratelimit_storage_uri: str = "memory://"
 
     stoa_files_url: str = ""
+    stoa_remote_avatars: bool = True
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
     s3_access_key_id: str | None = None

@@ -9,10 +9,11 @@ from gunicorn.http.errors import ParseException
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, MethodNotAllowed
 
+from models.accounts.bans import AccountSuspended
 from models.db import db
 from models.errors import DomainError
 from views import addresses, guards
-from views.guards import request_id
+from views.guards import cookie_token, request_id, settings
 from views.htmx import wants_fragment
 
 log = logging.getLogger("stoa.errors")
@@ -35,6 +36,7 @@ WORDS = {
 def init_app(app: Flask) -> None:
     """Register the handlers."""
     app.register_error_handler(DomainError, _domain)
+    app.register_error_handler(AccountSuspended, suspended)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ParseException, _unreadable)
     app.register_error_handler(Exception, _bug)
@@ -43,6 +45,23 @@ def init_app(app: Flask) -> None:
 def _domain(error: DomainError) -> ResponseReturnValue:
     db.session.rollback()
     return answer(error.status, error.message, error.code)
+
+
+def suspended(error: AccountSuspended) -> ResponseReturnValue:
+    """What a banned person is told at every door: that they are, why, and whom to write to. On `/api` in the form in
+    which model calls say it (contract 5.2 row 4)."""
+    db.session.rollback()
+    support = settings().stoa_support_email
+    message = f"{error.message} Please contact {support or 'the operator of this server'} to resolve this."
+    if request.path.startswith("/api/") and not request.path.startswith("/api/auth/callback/"):
+        return _json(error.status, {"error": error.code, "message": message})
+    if request.path.startswith("/v1/") or wants_fragment():
+        return answer(error.status, message, error.code)
+    signed_in = cookie_token() is not None
+    page = render_template(
+        "accounts/suspended.html", reason=error.reason, support=support, signed_in=signed_in
+    )
+    return make_response(page, error.status)
 
 
 def _http(error: HTTPException) -> ResponseReturnValue:

@@ -22,6 +22,7 @@ from flask_wtf import CSRFProtect
 from werkzeug.datastructures import Headers
 
 from models.accounts import credentials
+from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import Credential
 from models.accounts.sessions import Session
 from models.accounts.users import User
@@ -35,7 +36,7 @@ P = ParamSpec("P")
 View = Callable[P, ResponseReturnValue]
 
 CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; font-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self' https:; frame-ancestors 'self'; base-uri 'none'; manifest-src 'self'"
 )
 COOKIE = "next-auth.session-token"
@@ -48,6 +49,27 @@ JSON_DOORS = ("/api/", "/v1/")
 KEY_DOORS = ("/api/v1/", "/v1/")
 """Where a cookie counts for nothing, so that other sites may call."""
 LOGOUT_ALL = "/api/user/sessions/logout-all"
+
+OPEN_TO_SUSPENDED = frozenset(
+    {
+        # public pages and files, where nobody has to be known
+        *("static", "look.stylesheet", "avatars.avatar"),
+        *("pages.landing", "pages.usage", "pages.api_keys", "pages.docs", "pages.favicon", "pages.robots"),
+        *("docs.page", "docs.openapi", "store.shelf", "store.picture", "publishers.page", "publishers.card"),
+        *("agent.newest", "agent.latest", "agent.page", "agent.definition", "agent.card"),
+        *("versions.versions", "versions.choose", "versions.difference"),
+        *("feeds.everything", "feeds.of_publisher", "feeds.sitemap", "feeds.part"),
+        *("agents_api.agents", "agents_api.metrics", "agents_api.version", "agents_api.spawned"),
+        *("store_api.definition_types", "store_api.definition_schema"),
+        *("gateway_api.healthz", "health.readyz", "health.figures"),
+        # the way out, and the way in for another account; a banned one is refused at its end
+        *("accounts.signout", "accounts_api.cli_logout"),
+        *("accounts.login", "accounts.send_link", "accounts.link_sent", "accounts.link", "accounts.use_link"),
+        *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token", "accounts.who"),
+        *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),
+    }
+)
+"""Endpoints where a credential of a banned account counts as none. Everywhere else it is refused."""
 
 
 def caller_address() -> str:
@@ -89,6 +111,7 @@ def init_app(app: Flask) -> None:
         WTF_CSRF_SSL_STRICT=False,
     )
     app.before_request(_identify_request)
+    app.before_request(_refuse_suspended)  # before limits, which ask who calls and must not fail
     app.before_request(_refuse_other_sites)
     login_manager.init_app(app)
     csrf.init_app(app)
@@ -139,14 +162,19 @@ def api_key(headers: Headers | None = None) -> str | None:
 def key_credential(token: str | None = None) -> Credential | None:
     """Row and user of the request's API key (or of `token`, for bodies that carry one); None when unknown.
 
-    Expired keys are unknown. Banned users are not refused here (contract 1.7). Notes the use, at most every five
-    minutes, and commits that note.
+    Expired keys are unknown. Raises AccountSuspended for a banned user's, except where `OPEN_TO_SUSPENDED` says so.
+    Notes the use, at most every five minutes, and commits that note.
     """
     token = token or api_key()
     if not token:
         return None
     if cast(str | None, g.get("key_token")) != token:
-        found = credentials.find(db.session, token, now())
+        try:
+            found = credentials.find(db.session, token, now())
+        except AccountSuspended as suspended:
+            g.key_token, g.key_credential = token, None
+            _unless_open(suspended)
+            return None
         if found and credentials.touch(db.session, found.session, now()):
             db.session.commit()
         g.key_token, g.key_credential = token, found
@@ -175,9 +203,10 @@ def cookie_credential() -> Credential | None:
 
     Any type of session counts; what makes or ends credentials asks for a browser's besides
     (`credentials.lock_browser`). A web session slides to 30 days from now once it is a day old; the new expiry is
-    committed and the cookie sent again.
+    committed and the cookie sent again. A banned user counts as `key_credential` tells.
     """
     if "cookie_credential" not in g:
+        g.cookie_credential = None  # for the page that tells a suspension
         g.cookie_credential = _read_cookie()
     return cast(Credential | None, g.cookie_credential)
 
@@ -209,7 +238,12 @@ def _read_cookie() -> Credential | None:
     if not token:
         return None
     moment = now()
-    found = credentials.find_browser(db.session, token, moment)
+    try:
+        found = credentials.find_browser(db.session, token, moment)
+    except AccountSuspended as suspended:
+        g.suspended_browser = suspended.session
+        _unless_open(suspended)
+        return None
     if found is None:
         g.signed_out = True
         db.session.commit()
@@ -220,6 +254,18 @@ def _read_cookie() -> Credential | None:
     if slid:
         g.signed_in = (token, found.session.expires)
     return found
+
+
+def _unless_open(suspended: AccountSuspended) -> None:
+    if request.endpoint is not None and request.endpoint not in OPEN_TO_SUSPENDED:
+        raise suspended
+
+
+def _refuse_suspended() -> None:
+    """Nothing is done, or shown, for a banned account."""
+    if request.endpoint is not None and request.endpoint not in OPEN_TO_SUSPENDED:
+        cookie_credential()
+        key_credential()
 
 
 # -- signing in and out of the browser -----------------------------------------------------------------------
@@ -245,8 +291,9 @@ def sign_in_browser(user: User) -> Session:
 def sign_out_browser() -> None:
     """Delete the browser's session row and its cookie. Flushes; the view commits."""
     found = cookie_credential()
-    if found:
-        credentials.close(db.session, found.session)
+    row = found.session if found else cast(Session | None, g.get("suspended_browser"))
+    if row:
+        credentials.close(db.session, row)
     _forget_flow()
     g.pop("signed_in", None)
     g.pop("_login_user", None)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Flask, Response, current_app, request
 
 from models.settings import ROOT
-from models.store import publishers
+from models.store import pictures
 from views.guards import settings
 
 bp = Blueprint("look", __name__)
@@ -59,8 +59,8 @@ def initials(name: str | None) -> str:
 
 
 def picture(address: str | None) -> str | None:
-    """The address of an avatar that a page may show. Others are kept, too: the compatible API judges none."""
-    return address if address and publishers.usable_avatar(address) else None
+    """The address of an avatar that a page may show: one that lies here. Another server would learn who reads the page."""
+    return address if address and pictures.ADDRESS.fullmatch(address) else None
 
 
 @bp.get(f"/static/{STYLESHEET}")

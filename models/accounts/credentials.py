@@ -14,6 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
+from models.accounts import bans
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
 from models.db import Database
@@ -49,17 +50,29 @@ def hash_token(token: str) -> str:
 
 
 def find(database: Database, token: str, now: datetime) -> Credential | None:
-    """Whose an API key is, of whatever type (contract 1.2 A). An expired one is unknown (appendix B 1)."""
+    """Whose an API key is, of whatever type (contract 1.2 A). An expired one is unknown (appendix B 1).
+
+    Raises AccountSuspended when its owner is banned.
+    """
     found = _find(database, token)
-    return found if found and found.session.expires > now else None
+    return _unless_banned(found) if found and found.session.expires > now else None
 
 
 def find_browser(database: Database, token: str, now: datetime) -> Credential | None:
-    """Whose a browser cookie is (contract 1.2 B). Any type of session; an expired row is deleted on sight."""
+    """Whose a browser cookie is (contract 1.2 B). Any type of session; an expired row is deleted on sight.
+
+    Raises AccountSuspended when its owner is banned.
+    """
     found = _find(database, token)
     if found and found.session.expires <= now:
         _delete(database, [found.session])
         return None
+    return _unless_banned(found)
+
+
+def _unless_banned(found: Credential | None) -> Credential | None:
+    if found:
+        bans.refuse(found.user, found.session)
     return found
 
 
@@ -101,7 +114,11 @@ def _note(database: Database, session: Session, **values: datetime) -> None:
 
 
 def open_web(database: Database, user: User, now: datetime) -> tuple[str, Session]:
-    """Open a browser session of 30 days. Answers the raw token, which is kept nowhere, and the row."""
+    """Open a browser session of 30 days. Answers the raw token, which is kept nowhere, and the row.
+
+    Raises AccountSuspended for a banned user.
+    """
+    bans.refuse(user)
     token = secrets.token_hex(32)
     row = Session(
         session_token=hash_token(token),
@@ -148,8 +165,10 @@ def create_key(
 ) -> tuple[str, Session]:
     """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once.
 
-    `by` is the browser session that asks for it, None for the operator. Raises Forbidden (`lock_browser`).
+    `by` is the browser session that asks for it, None for the operator. Raises Forbidden (`lock_browser`), and
+    AccountSuspended for a banned user.
     """
+    bans.refuse(user)
     parent = lock_browser(database, by) if by else None
     token = PAT_PREFIX + secrets.token_hex(32)
     row = Session(

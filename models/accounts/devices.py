@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from models.accounts import bans
 from models.accounts.credentials import CLI_LIFETIME, Credential, hash_token, lock_browser
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
@@ -99,8 +100,9 @@ def connect(database: Database, secret: str, code: Code | None, by: Credential, 
     """Let the command line that asked for `code` in as the user of the browser session `by`: DONE, or why not.
 
     Locks that session and the device's row, in this order, so that one code opened twice makes one session. Raises
-    Forbidden for a credential that is no browser session. Flushes.
+    Forbidden for a credential that is no browser session, and AccountSuspended. Flushes.
     """
+    bans.refuse(by.user, by.session)
     user, parent = by.user, lock_browser(database, by.session)
     outcome = examine(database, secret, code, user, now)
     if outcome is not Outcome.READY or code is None:
@@ -136,7 +138,8 @@ def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple
     """User and raw token of the session that was made for this code; None as long as there is none.
 
     A session is collected once: of any number of tries at the same moment, one gets the token and the others None.
-    None also for a wrong signature, an expired code, and a session made under another server secret. Flushes.
+    None also for a wrong signature, an expired code, and a session made under another server secret. Flushes. Raises
+    AccountSuspended for a banned user.
     """
     if not _is_signed(secret, code) or int(code.expires_at) < _milliseconds(now):
         return None
@@ -154,7 +157,10 @@ def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple
     )
     for session, user in rows:
         token = _token(secret, code, user.id, session.created_at)
-        if hmac.compare_digest(hash_token(token), session.session_token) and _collect(database, session, now):
+        if not hmac.compare_digest(hash_token(token), session.session_token):
+            continue
+        bans.refuse(user, session)
+        if _collect(database, session, now):
             return user, token
     return None
 

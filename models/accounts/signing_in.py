@@ -184,14 +184,6 @@ def create(
     return user
 
 
-def ban(database: Database, user: User, banned: bool) -> bool:
-    """Refuse the user's model calls, or allow them again; whether that changed anything. Flushes."""
-    changed = user.banned != banned
-    user.banned = banned
-    database.flush()
-    return changed
-
-
 def _find_or_make(
     database: Database, email: str, now: datetime, *, name: str | None, free_credits: int
 ) -> tuple[User, bool]:

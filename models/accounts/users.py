@@ -46,6 +46,8 @@ class User(Base):
     auto_topup_threshold: Mapped[int | None]
     auto_topup_amount: Mapped[int | None]
     banned: Mapped[bool] = mapped_column(server_default=text("false"))
+    banned_reason: Mapped[str | None]
+    """What the operator tells the banned person."""
     fallback_to_a_la_carte: Mapped[bool] = mapped_column(server_default=text("false"))
 
 

@@ -8,8 +8,10 @@ from models.store.tables import (
     AgentUser,
     AgentVersion,
     Publisher,
+    RemotePicture,
     StoreStamp,
     StoreWindow,
+    Takedown,
 )
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "AgentUser",
     "AgentVersion",
     "Publisher",
+    "RemotePicture",
     "StoreStamp",
     "StoreWindow",
+    "Takedown",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from sqlalchemy import text
 
 from models.db import Database
+from models.store.takedowns import covers
 
 _TAKE = text(
     "SELECT FROM agent WHERE publisher_id = :publisher AND (:all OR id = ANY (:ids)) ORDER BY id FOR NO KEY UPDATE"
@@ -14,8 +15,11 @@ _SEEN = (
     r"\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0]"
 )
 """Finds a character that can be seen: a name or tag that has none would be a link to nothing."""
+_PASSED_OVER = (
+    f"(version.yanked_at IS NOT NULL OR {covers('config.publisher_id', 'config.id', 'config.version')})"
+)
 _REFRESH = text(
-    """
+    f"""
 UPDATE agent SET
     name = shown.name,
     description = shown.description,
@@ -45,10 +49,10 @@ FROM publisher, (
         config.data ->> 'description' AS description,
         CASE WHEN jsonb_typeof(config.data -> 'tags') = 'array'
             THEN ARRAY(SELECT tag FROM jsonb_array_elements_text(config.data -> 'tags') AS tag WHERE tag ~ :seen)
-            ELSE '{}' END AS tags,
+            ELSE '{{}}' END AS tags,
         coalesce(config.data ->> 'model', '') AS model,
         config.data -> 'spawnableAgents' AS spawnable,
-        CASE WHEN version.yanked_at IS NULL THEN config.version END AS latest_version,
+        CASE WHEN NOT {_PASSED_OVER} THEN config.version END AS latest_version,
         count(*) OVER (PARTITION BY config.id) AS versions,
         max(version.published_at) OVER (PARTITION BY config.id) AS published_at
     FROM agent_config AS config
@@ -56,19 +60,19 @@ FROM publisher, (
         ON (version.publisher_id, version.agent_id, version.version)
             = (config.publisher_id, config.id, config.version)
     WHERE config.publisher_id = :publisher AND (:all OR config.id = ANY (:ids))
-    ORDER BY config.id, version.yanked_at IS NOT NULL, config.major DESC, config.minor DESC, config.patch DESC
+    ORDER BY config.id, {_PASSED_OVER}, config.major DESC, config.minor DESC, config.patch DESC
 ) AS shown
 WHERE publisher.id = :publisher AND agent.publisher_id = publisher.id AND agent.id = shown.id
-"""
+"""  # noqa: S608
 )
 
 
 def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | None = None) -> None:
     """Bring the rows of these agents of a publisher (of all, without ids) in line with their versions.
 
-    Call it after versions were added, withdrawn or brought back, and after the publisher's name changed. What an
-    agent shows is its highest version that is not yanked; when all are, the highest of all, and `latest_version` is
-    null. In `search` hyphens, slashes and underscores count as spaces, as in `listing.words_of`; beside the words stands
+    Call it after versions were added, withdrawn, taken down or brought back, and after the publisher's name changed. What an
+    agent shows is its highest version that is neither yanked nor taken down; when all are, the highest of all, and
+    `latest_version` is null, which keeps it out of every list. In `search` hyphens, slashes and underscores count as spaces, as in `listing.words_of`; beside the words stands
     `@publisher/agent` for each of the first two hundred agents it may spawn, which no search for words can find.
     """
     database.flush()

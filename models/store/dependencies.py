@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from models.db import Database
 from models.store.spawning import Place
+from models.store.takedowns import covers
 
 DEEPEST = 5
 MOST_NODES = 2_000
@@ -22,7 +23,8 @@ REFERENCE = re.compile(r"([^/@\s]+)/([^/@\s]+)@([^/@\s]+)")
 
 def reached(asked: str, depth: str) -> str:
     """SQL for the rows that `facts_of` reads: agents asked for (a text[]), and what can be reached from them in so many
-    levels as far as it is not too much. Mostly that is the whole tree."""
+    levels as far as it is not too much. Mostly that is the whole tree. What is taken down says so and is not followed."""
+    taken_down = covers("config.publisher_id", "config.id", "config.version")
     return f"""
     WITH RECURSIVE reached (full_id, depth) AS (
         SELECT asked, 0 FROM unnest({asked}) AS asked
@@ -32,6 +34,7 @@ def reached(asked: str, depth: str) -> str:
         JOIN agent_config AS config ON config.publisher_id = split_part(reached.full_id, '/', 1)
             AND config.id = split_part(split_part(reached.full_id, '/', 2), '@', 1)
             AND config.version = split_part(reached.full_id, '@', 2)
+            AND NOT {taken_down}
         CROSS JOIN LATERAL jsonb_array_elements_text(
             CASE jsonb_typeof(config.data -> 'spawnableAgents')
                 WHEN 'array' THEN config.data -> 'spawnableAgents' ELSE '[]' END
@@ -44,7 +47,8 @@ def reached(asked: str, depth: str) -> str:
     SELECT found.full_id, config.id,
         coalesce(nullif(config.data ->> 'displayName', ''), nullif(config.data ->> 'name', ''), config.id) AS name,
         config.data ->> 'spawnerPrompt' AS prompt,
-        config.data -> 'spawnableAgents' AS spawnable
+        config.data -> 'spawnableAgents' AS spawnable,
+        {taken_down} AS taken_down
     FROM found
     LEFT JOIN agent_config AS config ON config.publisher_id = split_part(found.full_id, '/', 1)
         AND config.id = split_part(split_part(found.full_id, '/', 2), '@', 1)
@@ -72,7 +76,7 @@ class BadReference(Exception):
 
 @dataclass(slots=True)
 class Node:
-    """An agent in the tree. `available` is false for one that is not published, and where a branch returns to an
+    """An agent in the tree. `available` is false for one that is not published or `taken_down`, and where a branch returns to an
     agent above it (`cyclic`). `spawns` is how many agents it names, `left_out` how many of them the tree leaves out;
     in an outline the children of one that is `repeated` stand where it came first."""
 
@@ -85,6 +89,7 @@ class Node:
     children: list["Node"] = field(default_factory=list)
     left_out: int = 0
     repeated: bool = False
+    taken_down: bool = False
 
     @property
     def publisher(self) -> str:
@@ -100,7 +105,10 @@ class Node:
 
     @property
     def state(self) -> str:
-        """`open` (its children follow), `missing`, `cyclic` or `above` (its children stand where it came first)."""
+        """`open` (its children follow), `missing`, `down` (taken down), `cyclic` or `above` (its children stand where it
+        came first)."""
+        if self.taken_down:
+            return "down"
         if not self.available:
             return "cyclic" if self.cyclic else "missing"
         return "above" if self.repeated else "open"
@@ -136,6 +144,7 @@ class _Facts:
     name: str
     prompt: str | None
     spawnable: Sequence[Any]
+    taken_down: bool
 
 
 Known = dict[str, _Facts | None]
@@ -201,10 +210,10 @@ def name_of(publisher_id: str, agent_id: str) -> str:
 def facts_of(rows: Iterable[Sequence[Any]]) -> Known:
     """From the rows of `reached`."""
     return {
-        full_id: _Facts(name, prompt, spawnable if isinstance(spawnable, list) else [])
+        full_id: _Facts(name, prompt, spawnable if isinstance(spawnable, list) else [], taken_down)
         if id is not None
         else None
-        for full_id, id, name, prompt, spawnable in rows
+        for full_id, id, name, prompt, spawnable, taken_down in rows
     }
 
 
@@ -212,7 +221,9 @@ def _node(full_id: str, above: frozenset[str], known: Known) -> Node:
     facts = known.get(full_id) if REFERENCE.fullmatch(full_id) else None
     node = Node(full_id, full_id, available=False, cyclic=full_id in above)
     node.name = node.agent
-    if facts and not node.cyclic:
+    if facts and facts.taken_down:
+        node.taken_down = True
+    elif facts and not node.cyclic:
         node.name, node.prompt, node.available = facts.name, facts.prompt, True
         node.spawns = len(facts.spawnable)
     return node

@@ -19,6 +19,8 @@ from models.asking import read
 from models.db import Database
 from models.errors import Invalid
 from models.pool import Parameter, Pool
+from models.store.tables import PICTURE
+from models.store.takedowns import covers
 
 BATCH = 24
 MOST_SHOWN = 240
@@ -89,7 +91,7 @@ class Card(NamedTuple):
     successor: str | None
     publisher_name: str
     verified: bool
-    avatar_url: str | None
+    picture: str | None
     line: tuple[int, ...]
 
     @property
@@ -213,7 +215,7 @@ def publishes(database: Database, user_id: str) -> bool:
 
 
 def newest(database: Database, publisher_id: str | None = None, limit: int = 50) -> Sequence[Row[Any]]:
-    """The newest versions that are not yanked, of one publisher or of all. One statement."""
+    """The newest versions that are neither yanked nor taken down, of one publisher or of all. One statement."""
     own = "AND version.publisher_id = :publisher" if publisher_id else ""
     statement = text(_NEWEST.format(own=own))
     return database.execute(statement, {"publisher": publisher_id, "limit": limit}).all()
@@ -254,12 +256,12 @@ _CANDIDATES = f"""(
         LIMIT {RANKED})
 ) AS agent"""  # noqa: S608
 
-_CARD = """
+_CARD = f"""
     SELECT agent.publisher_id, agent.id, agent.name, left(agent.description, 400) AS description, agent.tags,
         agent.model, agent.latest_version, agent.published_at, agent.runs, agent.weekly_runs, agent.credits,
         agent.weekly_credits, agent.unique_users, agent.last_used, agent.deprecated_at, agent.successor,
-        publisher.name AS publisher_name, publisher.verified, publisher.avatar_url, days.days, days.counts, page.key
-    FROM ({page}) AS page
+        publisher.name AS publisher_name, publisher.verified, {PICTURE} AS picture, days.days, days.counts, page.key
+    FROM ({{page}}) AS page
     JOIN agent USING (publisher_id, id)
     JOIN publisher ON publisher.id = agent.publisher_id
     LEFT JOIN LATERAL (
@@ -267,8 +269,8 @@ _CARD = """
         WHERE (day.publisher_id, day.agent_id) = (agent.publisher_id, agent.id)
             AND day.day > :before AND day.day <= :today
     ) AS days ON true
-    ORDER BY {order}, agent.publisher_id, agent.id
-"""
+    ORDER BY {{order}}, agent.publisher_id, agent.id
+"""  # noqa: S608
 
 _OFFER = text(
     """
@@ -298,16 +300,17 @@ _PUBLISHES = text(
     """
 )
 
-_NEWEST = """
+_NEWEST = f"""
     SELECT version.publisher_id, version.agent_id, version.version, version.published_at, agent.name,
         agent.description, publisher.name AS publisher_name
     FROM agent_version AS version
     JOIN agent ON (agent.publisher_id, agent.id) = (version.publisher_id, version.agent_id)
     JOIN publisher ON publisher.id = version.publisher_id
-    WHERE version.yanked_at IS NULL {own}
+    WHERE version.yanked_at IS NULL AND NOT {covers("version.publisher_id", "version.agent_id", "version.version")}
+        {{own}}
     ORDER BY version.published_at DESC, version.publisher_id, version.agent_id, version.version
     LIMIT :limit
-"""
+"""  # noqa: S608
 
 _PLACES = text(
     """

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sqlalchemy import ARRAY, Text, any_, cast, func, select
+from sqlalchemy import ARRAY, Boolean, Text, any_, cast, func, literal_column, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import defer
 
@@ -15,9 +15,10 @@ from models.accounts.signing_in import clean_email
 from models.db import Database
 from models.errors import DomainError, Forbidden, Invalid, NotFound
 from models.orgs import Org, administers, membership
-from models.store import catalogue
+from models.store import catalogue, takedowns
 from models.store.pictures import ADDRESS
-from models.store.tables import Agent, AgentConfig, Publisher
+from models.store.tables import Agent, AgentConfig, Publisher, RemotePicture
+from models.store.takedowns import covers
 
 TAKEN = "This publisher ID is already taken"
 BIO_LENGTH = 1000
@@ -26,6 +27,7 @@ URL_LENGTH = 2000
 RESERVED = frozenset({"new"})
 """Ids that an address of ours would hide; they count as taken."""
 PAGE = 50
+_UP = literal_column(f"NOT {covers('agent.publisher_id', 'agent.id')}", Boolean)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def line(text: str | None) -> str | None:
 
 
 def usable_avatar(address: str) -> bool:
-    """Whether a page may show this as a picture: one kept here, or an `https://` address without a password."""
+    """Whether this may name a picture: one kept here, or an `https://` address without a password."""
     if ADDRESS.fullmatch(address):
         return True
     if len(address) > URL_LENGTH or not address.isascii() or re.search(r"[\s\\\"'<>]", address):
@@ -185,6 +187,15 @@ def _is_plain(letter: str) -> bool:
 def find(database: Database, publisher_id: str) -> Publisher | None:
     """The publisher, for anybody."""
     return None if wrong_id(publisher_id) else database.get(Publisher, publisher_id)
+
+
+def shown(database: Database, publisher_id: str) -> Publisher:
+    """The publisher, for its public pages. Raises NotFound, or TakenDown."""
+    publisher = find(database, publisher_id)
+    if publisher is None:
+        raise NotFound("There is no such publisher here")
+    takedowns.refuse(database, publisher.id)
+    return publisher
 
 
 def accessible(database: Database, user: User, publisher_id: str, *, lock: bool = False) -> Publisher:
@@ -239,15 +250,16 @@ def count_agents(database: Database, publisher_id: str) -> int:
 
 
 def figures(database: Database, publisher_id: str) -> Figures:
-    """What the publisher has in the store, in one statement."""
+    """What the publisher has in the store, in one statement. What is taken down does not count."""
     sums = [func.coalesce(func.sum(each), 0) for each in (Agent.versions, Agent.runs, Agent.weekly_runs)]
-    row = database.execute(select(func.count(), *sums).where(Agent.publisher_id == publisher_id)).one()
+    row = database.execute(select(func.count(), *sums).where(Agent.publisher_id == publisher_id, _UP)).one()
     return Figures(*(int(each) for each in row))
 
 
 def agents(database: Database, publisher_id: str, after: str | None = None) -> tuple[list[Agent], str | None]:
-    """A page of the publisher's agents by id, and the id after which the next page begins (None: no more)."""
-    wanted = select(Agent).where(Agent.publisher_id == publisher_id).order_by(Agent.id).limit(PAGE + 1)
+    """A page of the publisher's agents that are not taken down by id, and the id after which the next page begins (None:
+    no more)."""
+    wanted = select(Agent).where(Agent.publisher_id == publisher_id, _UP).order_by(Agent.id).limit(PAGE + 1)
     wanted = wanted.options(defer(Agent.readme), defer(Agent.search), defer(Agent.durations))
     start = line(after)
     if start:
@@ -257,9 +269,12 @@ def agents(database: Database, publisher_id: str, after: str | None = None) -> t
 
 
 def shown_pictures(database: Database, addresses: Collection[str]) -> set[str]:
-    """Those of the addresses that are a publisher's avatar. One statement."""
+    """Those of the addresses that are a publisher's avatar, or what was fetched for one. One statement."""
     asked = cast(list(addresses), ARRAY(Text))
-    wanted = select(Publisher.avatar_url).where(Publisher.avatar_url == any_(asked))
+    wanted = union(
+        select(Publisher.avatar_url).where(Publisher.avatar_url == any_(asked)),
+        select(RemotePicture.picture).where(RemotePicture.picture == any_(asked)),
+    )
     return {address for address in database.scalars(wanted) if address}
 
 

@@ -9,10 +9,11 @@ from sqlalchemy.dialects.postgresql import array, insert
 from models.accounts.users import User
 from models.db import Database, now
 from models.errors import Forbidden, Invalid, NotFound
-from models.store import catalogue, counting, publishers, spawning, versions
+from models.store import catalogue, counting, publishers, spawning, takedowns, versions
 from models.store.definition import Definition
 from models.store.spawning import Place, Unresolved
 from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
+from models.store.takedowns import TakenDown
 from models.store.versions import NONE, BadVersion, Version
 
 HINT = (
@@ -50,7 +51,7 @@ def publish(
     versions are said to be published; now without.
 
     Holds the publisher's row, so that publications of one publisher follow one another. Raises Refused with the
-    statuses and words of contract 2.6, rows 4 to 9; then nothing may be committed.
+    statuses and words of contract 2.6, rows 4 to 9, and with 403 for what is taken down; then nothing may be committed.
     """
     if not definitions:
         return []
@@ -58,6 +59,7 @@ def publish(
     asked = [Place(publisher_id, each.id, each.version) for each in definitions if each.version]
     there = spawning.published(database, asked)  # before waiting for whoever publishes now
     _open(database, by, publisher_id)
+    _refuse_taken_down(database, publisher_id, [each.id for each in definitions])
     counting.enter(database, publisher_id, [each.id for each in definitions])
     moment = moment or now()
     publishing = _next_versions(database, publisher_id, definitions, there, arrived)
@@ -145,6 +147,17 @@ def _open(database: Database, by: User | None, publisher_id: str) -> None:
         raise Refused(
             "Publisher not found or not accessible",
             f"Publisher '{publisher_id}' not found or you don't have permission to publish to it",
+            status=403,
+        ) from None
+
+
+def _refuse_taken_down(database: Database, publisher_id: str, agent_ids: Collection[str]) -> None:
+    try:
+        takedowns.refuse_any(database, publisher_id, agent_ids)
+    except TakenDown as down:
+        raise Refused(
+            f"{down.name} is taken down",
+            f"{down.message} Nothing can be published there until it is restored.",
             status=403,
         ) from None
 

@@ -11,10 +11,11 @@ from models.asking import read
 from models.db import Database
 from models.errors import NotFound
 from models.pool import Pool
-from models.store import dependencies, freshness
+from models.store import dependencies, freshness, takedowns
 from models.store.dependencies import Dependents, Known
 from models.store.freshness import Stamp
-from models.store.tables import Agent, AgentVersion, Publisher
+from models.store.tables import PICTURE, Agent, AgentVersion, Publisher
+from models.store.takedowns import covers
 
 DAYS = 30
 SHOWN_VERSIONS = 6
@@ -29,16 +30,17 @@ _AGENT = (
     select(Publisher, Agent)
     .join(Agent, Agent.publisher_id == Publisher.id)
     .where(Publisher.id == bindparam("publisher"), Agent.id == bindparam("agent"))
+    .where(text(f"NOT {covers('agent.publisher_id', 'agent.id')}"))
 )
 
 
 class PublisherRow(NamedTuple):
-    """What a page of an agent says of its publisher: columns of `Publisher`."""
+    """What a page of an agent says of its publisher: attributes of `Publisher`."""
 
     id: str
     name: str
     verified: bool
-    avatar_url: str | None
+    picture: str | None
 
 
 class AgentRow(NamedTuple):
@@ -82,7 +84,7 @@ def _columns(row: type[tuple[Any, ...]], table: str) -> str:
 
 
 _SHEET = f"""
-    SELECT {_columns(PublisherRow, "publisher")}, {_columns(AgentRow, "agent")}, {_columns(VersionRow, "version")},
+    SELECT publisher.id, publisher.name, publisher.verified, {PICTURE} AS picture, {_columns(AgentRow, "agent")}, {_columns(VersionRow, "version")},
         config.data, author.name
 """
 _OF_SHEET = """
@@ -93,18 +95,21 @@ _OF_SHEET = """
         = (version.publisher_id, version.agent_id, version.version)
     LEFT JOIN "user" AS author ON author.id = version.published_by
 """
+_UP = f"NOT {covers('version.publisher_id', 'version.agent_id', 'version.version')}"
 _ONE = text(
     f"{_SHEET}{_OF_SHEET} WHERE (version.publisher_id, version.agent_id, version.version)"
-    " = (:publisher, :agent, :version)"
+    f" = (:publisher, :agent, :version) AND {_UP}"
 )
 
 
 def _versions(publisher: str, agent: str, limit: str, below: str = "true") -> str:
     return f"""
-    SELECT author.name AS by, yanker.name AS yanked_by, {_columns(VersionRow, "version")}
+    SELECT author.name AS by, yanker.name AS yanked_by, down.reason AS down, {_columns(VersionRow, "version")}
     FROM agent_version AS version
     LEFT JOIN "user" AS author ON author.id = version.published_by
     LEFT JOIN "user" AS yanker ON yanker.id = version.yanked_by
+    LEFT JOIN takedown AS down ON (down.publisher_id, down.agent_id, down.version)
+        = (version.publisher_id, version.agent_id, version.version)
     WHERE version.publisher_id = {publisher} AND version.agent_id = {agent} AND {below}
     ORDER BY CAST(string_to_array(version.version, '.') AS int[]) DESC LIMIT {limit}
     """  # noqa: S608
@@ -123,10 +128,10 @@ _PAGE = f"""{_SHEET},
     (SELECT json_agg(json_build_array(publisher_id, id, latest_version, number))
         FROM ({dependencies.spawning("$4", "$1", "$2", str(SHOWN_DEPENDENTS))}) AS each),
     CASE WHEN config.data -> 'spawnableAgents' <> '[]' THEN (
-        SELECT json_agg(json_build_array(full_id, id, name, prompt, spawnable))
+        SELECT json_agg(json_build_array(full_id, id, name, prompt, spawnable, taken_down))
         FROM ({dependencies.reached("ARRAY[$1 || '/' || $2 || '@' || $3]", str(dependencies.DEEPEST))}) AS each
     ) END
-{_OF_SHEET} WHERE (version.publisher_id, version.agent_id, version.version) = ($1, $2, $3)
+{_OF_SHEET} WHERE (version.publisher_id, version.agent_id, version.version) = ($1, $2, $3) AND {_UP}
 """  # noqa: S608
 
 
@@ -164,11 +169,12 @@ class Sheet:
 
 @dataclass(frozen=True)
 class VersionLine:
-    """A version in a list, and the names of who published and who withdrew it."""
+    """A version in a list, the names of who published and who withdrew it, and why it was taken down."""
 
     version: VersionRow
     by: str | None
     yanked_by: str | None = None
+    down: str | None = None
 
 
 @dataclass(frozen=True)
@@ -185,24 +191,25 @@ class Page:
 
 
 def find(database: Database, publisher_id: str, agent_id: str) -> tuple[Publisher, Agent]:
-    """A publisher and its agent. One statement. Raises NotFound."""
+    """A publisher and its agent. One statement. Raises NotFound, or TakenDown."""
     row = _one(database, _AGENT, {"publisher": publisher_id, "agent": agent_id})
     return row[0], row[1]
 
 
 def sheet_of(database: Database, publisher_id: str, agent_id: str, version: str) -> Sheet:
-    """One version, yanked or not. One statement. Raises NotFound."""
+    """One version, yanked or not. One statement. Raises NotFound, or TakenDown."""
     return Sheet.of(_one(database, _ONE, {"publisher": publisher_id, "agent": agent_id, "version": version}))
 
 
 def page_of(pool: Pool, publisher_id: str, agent_id: str, version: str, today: date) -> Page:
     """One version, yanked or not, with its six highest siblings and the thirty days that end with `today`. One statement
-    that reads no runs. Raises NotFound."""
+    that reads no runs. Raises NotFound, or TakenDown."""
     names = (publisher_id, agent_id, version)
     if any("\x00" in name for name in names):
         raise NotFound(UNKNOWN)
     rows = read(pool, _PAGE, (*names, dependencies.name_of(publisher_id, agent_id), today.isoformat()))
     if not rows:
+        takedowns.refuse_at_once(pool, *names)
         raise NotFound(UNKNOWN)
     *sheet, published, figures, versions, counted, dependents, reached = rows[0]
     days: dict[str, dict[date, int]] = {}
@@ -238,7 +245,7 @@ def versions_of(
         rows = database.execute(_VERSIONS, words)
     else:
         rows = database.execute(_OLDER, words | {"below": below})
-    return [VersionLine(VersionRow(*row[2:]), row.by, row.yanked_by) for row in rows]
+    return [VersionLine(VersionRow(*row[3:]), row.by, row.yanked_by, row.down) for row in rows]
 
 
 def is_published(database: Database, publisher_id: str, agent_id: str, version: str) -> bool:
@@ -260,13 +267,14 @@ def _one(database: Database, query: Executable, words: Mapping[str, str]) -> tup
     if not any("\x00" in word for word in words.values()):
         row = database.execute(query, words).first()
     if row is None:
+        takedowns.refuse(database, words["publisher"], words["agent"], words.get("version", ""))
         raise NotFound(UNKNOWN)
     return tuple(row)
 
 
 def _line(told: dict[str, Any]) -> VersionLine:
-    by, yanked_by = told.pop("by"), told.pop("yanked_by")
+    by, yanked_by, down = told.pop("by"), told.pop("yanked_by"), told.pop("down")
     for name in ("published_at", "yanked_at", "last_used"):
         if told[name] is not None:
             told[name] = datetime.fromisoformat(told[name])
-    return VersionLine(VersionRow(**told), by, yanked_by)
+    return VersionLine(VersionRow(**told), by, yanked_by, down)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 
 from models.db import Database
+from models.store.takedowns import covers
 
 BUILT_IN = frozenset(
     (
@@ -31,6 +32,7 @@ BUILT_IN = frozenset(
 )
 """Agents that clients bring along (contract 3.11)."""
 
+_TAKEN_DOWN = covers("config.publisher_id", "config.id", "config.version")
 _FULL = re.compile(r"([^/@]+)/([^/@]+)@([^/@]+)")
 _OPEN = re.compile(r"(?:([^/@]+)/)?([^/@]+)")
 
@@ -166,15 +168,16 @@ def resolve_all(
 
 
 def published(database: Database, places: Collection[Place]) -> set[Place]:
-    """Those of the versions that are published, yanked ones too."""
+    """Those of the versions that are published and not taken down, yanked ones too."""
     if not places:
         return set()
     rows = database.execute(
         text(
-            "SELECT config.publisher_id, config.id, config.version FROM agent_config AS config"
+            "SELECT config.publisher_id, config.id, config.version FROM agent_config AS config"  # noqa: S608
             " JOIN unnest(CAST(:publishers AS text[]), CAST(:agents AS text[]), CAST(:versions AS text[])) AS asked (publisher, agent, version)"
             " ON (config.id, config.version, config.publisher_id)"
             " = (asked.agent, asked.version, asked.publisher)"
+            f" WHERE NOT {_TAKEN_DOWN}"
         ),
         {
             "publishers": [each.publisher for each in places],
@@ -186,18 +189,19 @@ def published(database: Database, places: Collection[Place]) -> set[Place]:
 
 
 def latest(database: Database, agents: Collection[Agent]) -> dict[Agent, str]:
-    """The highest version of each of the agents that has one; of those that are not yanked."""
+    """The highest version of each of the agents that has one; of those that are neither yanked nor taken down."""
     if not agents:
         return {}
     rows = database.execute(
         text(
-            "SELECT DISTINCT ON (config.publisher_id, config.id) config.publisher_id, config.id, config.version"
+            "SELECT DISTINCT ON (config.publisher_id, config.id) config.publisher_id, config.id, config.version"  # noqa: S608
             " FROM agent_config AS config"
             " JOIN unnest(CAST(:publishers AS text[]), CAST(:agents AS text[])) AS asked (publisher, agent)"
             " ON (config.id, config.publisher_id) = (asked.agent, asked.publisher)"
             " LEFT JOIN agent_version AS version ON (version.publisher_id, version.agent_id, version.version)"
             " = (config.publisher_id, config.id, config.version)"
             " WHERE version.yanked_at IS NULL"
+            f" AND NOT {_TAKEN_DOWN}"
             " ORDER BY config.publisher_id, config.id, config.major DESC, config.minor DESC, config.patch DESC"
         ),
         {

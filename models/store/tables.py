@@ -18,12 +18,19 @@ from sqlalchemy import (
     Index,
     Text,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from models.db import NOW, Base, BigInt
+
+PICTURE = (
+    "coalesce((SELECT remote.picture FROM remote_picture AS remote WHERE remote.address = publisher.avatar_url),"
+    " publisher.avatar_url)"
+)
+"""SQL for what a page shows as a publisher's avatar, where it lies here."""
 
 ZERO = text("0")
 BUCKETS = 16
@@ -55,6 +62,8 @@ class Publisher(Base):
     created_by: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
+    picture: Mapped[str | None] = column_property(literal_column(PICTURE, Text))
+    """The avatar as pages show it: `avatar_url`, or what was fetched from there."""
 
 
 class AgentConfig(Base):
@@ -176,6 +185,38 @@ class AgentVersion(_Figures, Base):
     yanked_at: Mapped[datetime | None]
     yanked_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"))
     yanked_reason: Mapped[str | None]
+
+
+class Takedown(Base):
+    """A publisher, one of its agents (`agent_id`), or one version of that, that operators took out of the store. The
+    reason is public; `actor` is not. What it covers stays in its tables, its figures too."""
+
+    __tablename__ = "takedown"
+    __table_args__ = (
+        CheckConstraint("((version = ''::text) OR (agent_id <> ''::text))", name="version_has_agent"),
+    )
+
+    publisher_id: Mapped[str] = mapped_column(
+        ForeignKey("publisher.id", ondelete="CASCADE"), primary_key=True
+    )
+    agent_id: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    version: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    reason: Mapped[str]
+    actor: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class RemotePicture(Base):
+    """An avatar's address on another server, and the picture kept here that was drawn from it (null: none yet). A row
+    is made when the first try begins; `problem` says how the last one failed."""
+
+    __tablename__ = "remote_picture"
+
+    address: Mapped[str] = mapped_column(primary_key=True)
+    picture: Mapped[str | None]
+    problem: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(server_default=text("1"))
+    tried_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class AgentRunBill(Base):

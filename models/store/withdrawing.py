@@ -1,7 +1,7 @@
-"""Taking back what was published without taking it away: yanking versions, deprecating agents.
+"""Taking back what was published without taking it away: yanking versions, deprecating agents, and takedowns.
 
 A yanked version stays there for who names it exactly; only `latest` passes over it. A deprecated agent stays there for
-everybody, and says which agent to use instead.
+everybody, and says which agent to use instead. What an operator took down is shown to nobody, and nothing of it is lost.
 """
 
 import unicodedata
@@ -10,9 +10,10 @@ from datetime import datetime
 from models.accounts.users import User
 from models.db import Database
 from models.errors import Invalid, NotFound
-from models.store import catalogue
+from models.store import catalogue, takedowns
 from models.store.publishing import manage
-from models.store.tables import Agent, AgentVersion
+from models.store.tables import Agent, AgentVersion, Takedown
+from models.store.takedowns import Name
 
 REASON_LENGTH = 500
 
@@ -79,6 +80,59 @@ def undeprecate(database: Database, by: User | None, publisher_id: str, agent_id
     return found
 
 
+def take_down(database: Database, name: Name, reason: str, actor: str, now: datetime) -> bool:
+    """Take a publisher, an agent or a version out of the store, or change the reason; whether that changed anything.
+
+    It leaves the lists at the commit; its pages tell the reason and nothing else, its definitions are found no more, runs of
+    it cannot be started and nothing can be published in its place. Figures stay as they are. Idempotent. Holds the
+    publisher's row; flushes. Raises NotFound for what is not in the store, Invalid as `yank` does.
+    """
+    reason = _reason(reason)
+    found = _takedown(database, name)
+    if found is not None and found.reason == reason:
+        return False
+    if found is not None:
+        found.reason = reason
+        database.flush()
+        return True
+    database.add(
+        Takedown(
+            publisher_id=name.publisher_id,
+            agent_id=name.agent_id,
+            version=name.version,
+            reason=reason,
+            actor=actor,
+            at=now,
+        )
+    )
+    _relist(database, name)
+    return True
+
+
+def restore(database: Database, name: Name) -> bool:
+    """Take a takedown back; whether there was one. What it belongs to may still be taken down. Raises as `take_down`."""
+    found = _takedown(database, name)
+    if found is None:
+        return False
+    database.delete(found)
+    _relist(database, name)
+    return True
+
+
+def _takedown(database: Database, name: Name) -> Takedown | None:
+    manage(database, None, name.publisher_id)
+    if name.agent_id and database.get(Agent, (name.publisher_id, name.agent_id)) is None:
+        raise NotFound(f"@{name.publisher_id} has no agent {name.agent_id}.")
+    place = (name.publisher_id, name.agent_id, name.version)
+    if name.version and database.get(AgentVersion, place) is None:
+        raise NotFound(f"{name.publisher_id}/{name.agent_id} has no version {name.version}.")
+    return database.get(Takedown, place, populate_existing=True)
+
+
+def _relist(database: Database, name: Name) -> None:
+    catalogue.refresh(database, name.publisher_id, [name.agent_id] if name.agent_id else None)
+
+
 def _version(
     database: Database, by: User | None, publisher_id: str, agent_id: str, version: str
 ) -> AgentVersion:
@@ -115,7 +169,7 @@ def _reason(text: str) -> str:
 def _successor(database: Database, agent: Agent, named: str) -> str:
     publisher_id, _, agent_id = named.strip().partition("/")
     found = None if "\x00" in named else database.get(Agent, (publisher_id, agent_id))
-    if found is None:
+    if found is None or takedowns.stands(database, publisher_id, agent_id):
         problem = "There is no such agent. Write it as publisher/agent."
     elif found is agent:
         problem = "An agent cannot follow itself."

@@ -124,13 +124,6 @@ def test_the_stored_form_of_a_token_is_no_key(alice: Person, client: FlaskClient
     assert client.get("/api/v1/me", headers=headers).status_code == 401
 
 
-def test_a_banned_user_may_still_ask_who_they_are(session: OrmSession, client: FlaskClient) -> None:
-    user = factories.user(session, "carol", banned=True)
-    key = factories.token(session, user)
-    answer = client.get("/api/v1/me?fields=banned", headers={"Authorization": f"Bearer {key}"})
-    assert answer.json == {"banned": True}
-
-
 def test_the_use_of_a_key_is_noted_at_most_every_five_minutes(
     session: OrmSession, alice: Person, client: FlaskClient
 ) -> None:

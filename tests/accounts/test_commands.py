@@ -94,23 +94,6 @@ def test_link_signs_in_once(flask, session: OrmSession, client: FlaskClient) -> 
     assert client.get("/api/auth/session").json["user"]["email"] == "alice@example.org"  # type: ignore[index]
 
 
-def test_ban_and_unban(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
-    user = factories.user(session, "alice")
-    said = [flask(word, "alice@example.org").stdout for word in ("ban", "ban", "unban", "unban")]
-    assert said == [
-        "alice@example.org is banned now.\n",
-        "alice@example.org was banned already.\n",
-        "alice@example.org is not banned now.\n",
-        "alice@example.org was not banned already.\n",
-    ]
-    session.expire_all()
-    assert session.get_one(User, user.id).banned is False
-    assert session.scalars(select(AuditLog.action).order_by(AuditLog.id)).all() == [
-        "user.banned",
-        "user.unbanned",
-    ]
-
-
 def test_admin_is_written_into_the_configuration(  # type: ignore[no-untyped-def]
     flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -802,3 +802,26 @@ def test_joining_through_a_provider_keeps_the_cast_apart(
     through_oidc(browser, issuer, "c", email="carol@example.org", email_verified=True)
     assert who(browser)["email"] == "carol@example.org"
     assert who(alice.browser)["id"] == alice.id
+
+
+# -- banned accounts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_banned_account_is_not_signed_in(
+    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, alice: Person, known: bool
+) -> None:
+    claims = {"email": "alice@example.org", "email_verified": True}
+    if known:
+        through_oidc(door.test_client(), issuer, "s1", **claims)
+    before = len(session.scalars(select(Session)).all())
+    user = session.get_one(User, alice.id)
+    user.banned, user.banned_reason = True, "Sent spam."
+    session.commit()
+    answer = through_oidc(browser, issuer, "s1", **claims)
+    assert answer.status_code == 403
+    assert "Sent spam." in answer.text
+    assert who(browser) == {}
+    session.expire_all()
+    assert len(session.scalars(select(Session)).all()) == before
+    assert len(session.scalars(select(OAuthAccount)).all()) == known

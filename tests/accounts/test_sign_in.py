@@ -369,12 +369,6 @@ def test_an_address_held_without_proof_changes_hands(
     assert session.get_one(User, squatter.id).email_verified is not None
 
 
-def test_a_banned_user_may_sign_in(session: OrmSession, client: FlaskClient, outbox: list[Message]) -> None:
-    factories.user(session, "carol", banned=True)
-    ask_link(client, "carol@example.org")
-    assert open_link(client, path_in(outbox[0])).status_code == 303
-
-
 def test_the_mail_leaves_with_the_transaction(app: Flask, session: OrmSession, client: FlaskClient) -> None:
     ask_link(client, "a@example.org")
     with app.app_context():

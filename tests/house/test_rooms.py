@@ -43,6 +43,7 @@ MODEL_HALLWAY = {
     "shapes",
     "pool",
     "asking",
+    "outgoing",
 }
 VIEW_HALLWAY = {
     "addresses",

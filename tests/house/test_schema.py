@@ -516,6 +516,7 @@ SEEDS = {
 
 # What we added to tables of the documents: columns and indexes.
 ADDED_COLUMNS = {
+    "user": "banned_reason text",
     "session": f"""
         created_at timestamp! = {UTC_NOW}
         name text
@@ -630,6 +631,31 @@ OWN = {
         check agent_version_yank_has_reason
         """,
         {"idx_agent_version_published": "btree (published_at)"},
+    ),
+    "takedown": Table(
+        """
+        publisher_id text!
+        agent_id text! = ''::text
+        version text! = ''::text
+        reason text!
+        actor text!
+        at timestamptz! = now()
+        """,
+        """
+        primary key (publisher_id, agent_id, version)
+        publisher_id -> publisher cascade
+        check takedown_version_has_agent
+        """,
+    ),
+    "remote_picture": Table(
+        """
+        address text!
+        picture text
+        problem text
+        tries int! = 1
+        tried_at timestamptz! = now()
+        """,
+        "primary key (address)",
     ),
     "agent_run_bill": Table(
         """

@@ -110,12 +110,6 @@ def test_any_kind_of_session_is_a_key(
     assert answer.status_code == 200
 
 
-def test_a_banned_user_may_still_record_runs(session: OrmSession, alice: Person) -> None:
-    alice.user.banned = True
-    session.commit()
-    assert start(alice)
-
-
 def test_the_acting_user_header_changes_nobody(session: OrmSession, alice: Person, mallory: Person) -> None:
     answer = mallory.browser.post(
         RUNS,

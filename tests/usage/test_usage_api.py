@@ -174,12 +174,6 @@ def test_what_an_organisation_bought_is_not_the_buyers(
     assert answer.json["remainingBalance"] == 10
 
 
-def test_a_banned_user_may_still_ask(session: Session, alice: Person, anonymous: Person) -> None:
-    session.get_one(User, alice.id).banned = True
-    session.commit()
-    assert ask(anonymous, {"fingerprintId": "cli-usage"}, **alice.headers).status_code == 200
-
-
 @pytest.mark.parametrize("method", ["get", "put", "delete", "patch"])
 def test_other_methods_are_not_allowed(anonymous: Person, method: str) -> None:
     assert getattr(anonymous.browser, method)("/api/v1/usage").status_code == 405

@@ -161,6 +161,8 @@ def op(
 ) -> tuple[str, str, dict[str, Any]]:
     """One operation. `auth` is none, key, cookie or both; `errors` maps a status to its words and shape; `kind` and
     `body_kind` are the media types of answer and body."""
+    if auth != "none":
+        errors = _or_suspended(path, errors or {})
     status, words, schema = ok
     responses: dict[str, Any] = {
         str(status): {"description": words, **({"content": {kind: {"schema": schema}}} if schema else {})}
@@ -190,6 +192,15 @@ def op(
     if body:
         operation["requestBody"] = {"required": True, "content": {body_kind: {"schema": body}}}
     return method, path, operation
+
+
+def _or_suspended(path: str, errors: dict[int, tuple[str, Schema]]) -> dict[int, tuple[str, Schema]]:
+    """Every operation that takes a credential refuses that of a banned account."""
+    words, shape = errors.get(403, ("", None))
+    told = OPENAI_ERROR if path.startswith("/v1/") else MESSAGE
+    if shape is None or shape is told:
+        return {**errors, 403: ("The account is suspended", told)}
+    return {**errors, 403: (f"{words}; or the account is suspended", {"anyOf": [shape, told]})}
 
 
 NO_KEY = {401: ("No key, or one that is unknown, expired or revoked", OPENAI_ERROR)}
@@ -484,7 +495,7 @@ def _runs() -> tuple[Any, ...]:
                 "START answers runId, FINISH success",
                 {"anyOf": [record("runId", runId=text()), record("success", success=flag())]},
             ),
-            errors=errors,
+            errors={**errors, 403: ("The agent was taken down", ERROR)},
         ),
         op(
             "post",

@@ -10,10 +10,12 @@ from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from models.accounts import User
+from models.accounts.bans import AccountSuspended
 from models.db import db
 from models.errors import DomainError, Invalid
 from models.files import files
 from models.store import Publisher, pictures, publishers
+from views import errors
 from views.api.body import BadJson, read_json
 from views.format import iso
 from views.guards import audit, caller_address, cookie_user, limiter, settings
@@ -50,6 +52,9 @@ def signed_in(
         return view(user, *args, **kwargs)
 
     return guarded
+
+
+bp.register_error_handler(AccountSuspended, errors.suspended)
 
 
 @bp.errorhandler(DomainError)

@@ -14,6 +14,8 @@ from models.db import db
 from models.errors import Conflict, DomainError, Forbidden, NotFound
 from models.runs import recording
 from models.runs.recording import Ending, StepReport, StepStatus
+from models.store import takedowns
+from models.store.takedowns import TakenDown
 from views.api import body
 from views.api.body import Amount, BadBody, BadJson, Body, Count, Instant, Missing
 from views.guards import api_key, key_user
@@ -124,10 +126,13 @@ def steps(run_id: str) -> ResponseReturnValue:
 
 def _start(user: User, asked: Start) -> ResponseReturnValue:
     try:
+        takedowns.refuse_run(db.session, asked.agentId)
         run_id = recording.start(user.id, asked.agentId, asked.ancestorRunIds or [])
         db.session.commit()
     except SQLAlchemyError as error:
         return _failed("Failed to create agent run", error)
+    except TakenDown as error:
+        return _error(error.message, 403)
     return jsonify(runId=run_id)
 
 

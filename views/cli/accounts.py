@@ -3,7 +3,8 @@
 import click
 from flask import Flask
 
-from models.accounts import credentials, links, signing_in
+from models.accounts import bans, credentials, links, signing_in
+from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import PAT_DAYS
 from models.accounts.users import User
 from models.admin import record
@@ -11,6 +12,7 @@ from models.db import db, now
 from models.errors import DomainError
 from models.settings import SettingsError, keep_setting
 from views.cli import Commands
+from views.cli.billing import operator
 from views.format import iso
 from views.guards import settings
 
@@ -51,7 +53,10 @@ def create(email: str, name: str | None, admin: bool) -> None:
 def token(email: str, days: int, name: str) -> None:
     """Make a personal access token and print it. It is kept nowhere and shown this once."""
     user = _user(email)
-    made, row = credentials.create_key(db.session, user, by=None, days=days, name=name[:100], now=now())
+    try:
+        made, row = credentials.create_key(db.session, user, by=None, days=days, name=name[:100], now=now())
+    except AccountSuspended:
+        raise click.ClickException(_is_banned(user)) from None
     _record("token.created", user, after={"id": row.session_token[:12], "expires": iso(row.expires)})
     db.session.commit()
     click.echo(made)
@@ -62,6 +67,9 @@ def token(email: str, days: int, name: str) -> None:
 def link(email: str) -> None:
     """Print a sign-in link: one use, fifteen minutes. An address without an account gets one by using it."""
     address = _clean(email)
+    user = signing_in.by_email(db.session, address)
+    if user is not None and user.banned:
+        raise click.ClickException(_is_banned(user))
     path = links.issue(db.session, address, now=now())
     db.session.commit()
     click.echo(settings().base_url + path)
@@ -69,27 +77,61 @@ def link(email: str) -> None:
 
 @cli.command()
 @click.argument("email")
-def ban(email: str) -> None:
-    """Refuse the user's model calls."""
-    _ban(email, True)
+@click.option("--reason", help="What the banned person is told.")
+def ban(email: str, reason: str | None) -> None:
+    """Suspend the account: nobody signs in to it, and its browsers, command lines and keys are refused at once.
+
+    Again with another --reason changes what is told. Calls in flight end and are billed. What it published stays in the
+    store: see `flask store takedown`.
+    """
+    user = _user(email)
+    before = _ban_of(user)
+    try:
+        changed = bans.ban(db.session, user, reason, now())
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    if not changed:
+        click.echo(f"{user.email} was banned already.")
+        return
+    counts = bans.credentials_of(db.session, user, now())
+    record(
+        db.session,
+        "user.banned",
+        user.id,
+        actor=operator(),
+        before=before,
+        after=_ban_of(user) | {"refused": counts},
+    )
+    db.session.commit()
+    if before["banned"]:
+        click.echo(f"{user.email} was banned already; the reason is changed.")
+        return
+    click.echo(
+        f"{user.email} is banned now. Refused from now on: {counts['web']} browsers, {counts['cli']} command lines,"
+        f" {counts['pat']} access tokens."
+    )
 
 
 @cli.command()
 @click.argument("email")
 def unban(email: str) -> None:
-    """Allow the user's model calls again."""
-    _ban(email, False)
-
-
-def _ban(email: str, banned: bool) -> None:
+    """Lift the ban. Access tokens and command lines work again; browsers must sign in again."""
     user = _user(email)
-    word = "banned" if banned else "not banned"
-    if not signing_in.ban(db.session, user, banned):
-        click.echo(f"{user.email} was {word} already.")
+    before = _ban_of(user)
+    if not bans.unban(db.session, user):
+        click.echo(f"{user.email} was not banned already.")
         return
-    _record("user.banned" if banned else "user.unbanned", user)
+    record(db.session, "user.unbanned", user.id, actor=operator(), before=before, after=_ban_of(user))
     db.session.commit()
-    click.echo(f"{user.email} is {word} now.")
+    click.echo(f"{user.email} is not banned now. Browsers must sign in again.")
+
+
+def _is_banned(user: User) -> str:
+    return f"{user.email} is banned. Lift that first: flask accounts unban {user.email}"
+
+
+def _ban_of(user: User) -> dict[str, object]:
+    return {"banned": user.banned, "reason": user.banned_reason}
 
 
 def _make_admin(address: str) -> None:

@@ -6,15 +6,16 @@ import click
 from flask import Flask
 
 from models.admin import record
-from models.db import db
+from models.db import db, now
 from models.errors import DomainError
-from models.store import importing, proof, publishers
+from models.store import importing, proof, publishers, takedowns, withdrawing
+from models.store.takedowns import Name, TakenDown
 from views.cli import Commands
 from views.cli.billing import operator
 from views.cli.definitions import read_definitions
 
 commands = Commands(
-    "store", help="The agent store: definitions in, verified publishers, the proof of its figures."
+    "store", help="The agent store: definitions in, verified publishers, takedowns, the proof of its figures."
 )
 
 
@@ -45,6 +46,54 @@ def verify_command(publisher: str, remove: bool) -> None:
         db.session.commit()
     state = "not verified" if remove else "verified"
     click.echo(f"@{name} is {state}{' now' if changed else ' already'}.")
+
+
+@commands.command("takedown")
+@click.argument("name", metavar="PUBLISHER|AGENT")
+@click.option("--reason", required=True, help="Why, in a sentence. Everybody can read it.")
+def takedown_command(name: str, reason: str) -> None:
+    """Take a publisher, an agent (`publisher/agent`) or a version (`publisher/agent@1.0.0`) out of the store.
+
+    It leaves every list at once; its pages show the reason, it cannot be loaded, run or published to. Figures are kept.
+    Again with another --reason changes what is said. `flask store restore` brings it back.
+    """
+    place = _name(name)
+    try:
+        changed = withdrawing.take_down(db.session, place, reason, operator(), now())
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    if changed:
+        record(db.session, "store.taken_down", str(place), actor=operator(), after={"reason": reason.strip()})
+        db.session.commit()
+    click.echo(f"{place} is taken down{' now' if changed else ' already'}.")
+
+
+@commands.command("restore")
+@click.argument("name", metavar="PUBLISHER|AGENT")
+def restore_command(name: str) -> None:
+    """Take a takedown of the same name back."""
+    place = _name(name)
+    try:
+        changed = withdrawing.restore(db.session, place)
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    if changed:
+        record(db.session, "store.restored", str(place), actor=operator())
+        db.session.commit()
+    click.echo(f"{place} is {'not taken down now' if changed else 'not taken down itself'}.")
+    try:
+        takedowns.refuse(db.session, place.publisher_id, place.agent_id, place.version)
+    except TakenDown as down:
+        click.echo(f"It is still not shown, since {down.name} is taken down.")
+
+
+def _name(text: str) -> Name:
+    name = Name.parse(text)
+    if name is None:
+        raise click.ClickException(
+            f"{text!r} is no name. Write publisher, publisher/agent or publisher/agent@1.0.0."
+        )
+    return name
 
 
 @commands.command("prove")

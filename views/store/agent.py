@@ -21,7 +21,9 @@ from models.store.freshness import Kept, Stamp
 from models.store.markdown import render as markdown
 from models.store.showing import AgentRow, Page, Sheet
 from models.store.tables import Agent
+from models.store.takedowns import TakenDown
 from views.charts import Chart, Series, stacked_chart
+from views.errors import answer as error_answer
 from views.gateway import gateway
 from views.guards import cookie_user, limiter, settings
 from views.htmx import answer, get_flashed_messages_waiting, render, wants_fragment
@@ -51,6 +53,15 @@ OUTPUTS = {
     "all_messages": "all its messages",
     "structured_output": "structured output",
 }
+
+
+@bp.app_errorhandler(TakenDown)
+def _taken_down(down: TakenDown) -> ResponseReturnValue:
+    """The public note in place of what was taken down."""
+    db.session.rollback()
+    if wants_fragment() or request.path.startswith("/api/"):
+        return error_answer(down.status, down.message, down.code)
+    return render("store/taken_down.html", down=down, status=down.status)
 
 
 @bp.get(AGENT)
@@ -234,6 +245,7 @@ def _whole(found: Page, moment: datetime) -> dict[str, Any]:
         "chart": _chart(found.days, moment),
         "tree": root,
         "spawned": len(spawned),
+        "taken_down": sorted({node.full_id for node in tree.every(root) if node.taken_down}),
         "drawing": tree.drawing(root),
         "dependents": found.dependents,
         "prompts": _prompts(sheet.data),

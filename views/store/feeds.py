@@ -76,9 +76,7 @@ def everything() -> ResponseReturnValue:
 @bp.get("/publishers/<publisher_id>/feed.atom")
 def of_publisher(publisher_id: str) -> ResponseReturnValue:
     """The newest versions of a publisher's agents. Raises NotFound."""
-    publisher = None if "\x00" in publisher_id else publishers.find(db.session, publisher_id)
-    if publisher is None:
-        raise NotFound("There is no such publisher here")
+    publisher = publishers.shown(db.session, publisher_id)
     page = f"/publishers/{publisher_id}"
     title = f"New versions by {publisher.name}"
     return _feed(f"{page}/feed.atom", page, title, listing.newest(db.session, publisher_id))

@@ -10,7 +10,7 @@ from werkzeug.datastructures import FileStorage, MultiDict
 
 from models.accounts import User
 from models.db import db
-from models.errors import Conflict, DomainError, Invalid, NotFound
+from models.errors import Conflict, DomainError, Invalid
 from models.files import files
 from models.store import Publisher, pictures, publishers
 from models.store.publishers import Profile
@@ -235,9 +235,7 @@ def transfer(publisher_id: str) -> ResponseReturnValue:
 @bp.get("/publishers/<publisher_id>")
 def page(publisher_id: str) -> ResponseReturnValue:
     """The publisher, its figures and its agents; `?after=` an agent's id goes on with the list."""
-    publisher = publishers.find(db.session, publisher_id)
-    if publisher is None:
-        raise NotFound("There is no such publisher.")
+    publisher = publishers.shown(db.session, publisher_id)
     agents, after = publishers.agents(db.session, publisher.id, request.args.get("after"))
     return render(
         "store/publisher.html",
@@ -256,9 +254,7 @@ def page(publisher_id: str) -> ResponseReturnValue:
 @limiter.limit("120/minute")
 def card(publisher_id: str) -> ResponseReturnValue:
     """The picture that other sites show beside a link to a publisher who has none."""
-    publisher = publishers.find(db.session, publisher_id)
-    if publisher is None:
-        raise NotFound("There is no such publisher.")
+    publisher = publishers.shown(db.session, publisher_id)
     shown = _card(publisher)
     db.session.rollback()
     return previews.answer(previews.card(*shown, fallback=f"@{publisher_id}"), previews.digest(*shown))

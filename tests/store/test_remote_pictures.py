@@ -1,0 +1,262 @@
+"""Avatars of other servers: fetched once, drawn anew, served from here; and until then, or when they do not come, not shown."""
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from sqlalchemy import select, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session as OrmSession
+
+from models import jobs
+from models.files import Files, files
+from models.outgoing import Guard, is_public
+from models.settings import Settings
+from models.store import Publisher, RemotePicture, pictures, publishers, remote_pictures
+from tests import factories
+from tests.factories import Person, now
+from tests.fakes.pictures import HOST, Pictures, pictures_server
+
+PAGES = ("/store", "/publishers/acme", "/publishers/acme/agents/reviewer/1.0.0")
+Transaction = Callable[[], AbstractContextManager[OrmSession]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pictures]:
+    with pictures_server(tmp_path_factory.mktemp("tls")) as made:
+        yield made
+
+
+@pytest.fixture
+def kept(settings: Settings) -> Files:
+    return files(settings)
+
+
+@pytest.fixture
+def transaction(engine: Engine) -> Transaction:
+    @contextmanager
+    def begin() -> Iterator[OrmSession]:
+        with OrmSession(engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    return begin
+
+
+@pytest.fixture
+def guard(server: Pictures) -> Guard:
+    return Guard(
+        lambda host, port: ["127.0.0.1"] if host == HOST else ["10.0.0.1"],
+        lambda address: address == "127.0.0.1" or is_public(address),
+        server.context,
+    )
+
+
+def drawn(color: str = "red", format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20), color).save(buffer, format)
+    return buffer.getvalue()
+
+
+def publish(session: OrmSession, alice: Person, avatar_url: str | None, id: str = "acme") -> Publisher:
+    assert alice.user is not None
+    made = factories.publisher(session, alice.user, id, avatar_url=avatar_url)
+    factories.agent(session, made)
+    return made
+
+
+def images(client: FlaskClient, path: str) -> set[str]:
+    page = client.get(path)
+    assert page.status_code == 200
+    return set(re.findall(r'<img[^>]+src="([^"]+)"', page.text))
+
+
+def test_it_is_fetched_once_and_shown_from_here(
+    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession,
+    alice: Person, client: FlaskClient,
+) -> None:  # fmt: skip
+    address = server.serve("/me.png", drawn())
+    publish(session, alice, address)
+    publish(session, alice, address, "again")
+    for path in PAGES:
+        assert images(client, path) == set(), path
+    server.asked.clear()
+    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 1
+    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 0
+    assert [path for path, _ in server.asked] == ["/me.png"]
+    row = session.scalars(select(RemotePicture)).one()
+    assert (row.tries, row.problem) == (1, None)
+    assert pictures.ADDRESS.fullmatch(row.picture or "")
+    for path in (*PAGES, "/publishers/again"):
+        assert images(client, path) == {row.picture}, path
+    assert client.get(row.picture or "").mimetype == "image/webp"
+    for path in ("/publishers", "/publishers/acme/edit"):
+        assert images(alice.browser, path) == {row.picture}, path
+    assert f'og:image" content="http://localhost:8000{row.picture}"' in client.get("/publishers/acme").text
+    # the compatible API answers what the publisher said
+    assert client.get("/api/agents").get_json()[0]["publisher"]["avatar_url"] == address
+    mine = alice.browser.get("/api/publishers").get_json()
+    assert [each["avatar_url"] for each in mine] == [address, address]
+
+
+def test_another_address_is_another_picture(
+    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession,
+    alice: Person, client: FlaskClient,
+) -> None:  # fmt: skip
+    publish(session, alice, server.serve("/a.png", drawn("red")))
+    remote_pictures.fetch_due(transaction, kept, now(), guard=guard)
+    (first,) = images(client, "/publishers/acme")
+    changed = alice.browser.patch(
+        "/api/publishers/acme", json={"avatar_url": server.serve("/b.png", drawn("blue"))}
+    )
+    assert changed.status_code == 200
+    for path in PAGES:
+        assert images(client, path) == set(), "what was fetched from another address is not shown"
+    remote_pictures.fetch_due(transaction, kept, now(), guard=guard)
+    (second,) = images(client, "/publishers/acme")
+    assert second != first
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"<svg onload=alert(1)>", "not a whole JPEG, PNG or WebP"),
+        (b"", "not a whole JPEG, PNG or WebP"),
+        (b"x" * (pictures.MOST_BYTES + 1), "larger than"),
+    ],
+)
+def test_what_is_no_picture_is_not_shown(
+    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession,
+    alice: Person, client: FlaskClient, body: bytes, says: str,
+) -> None:  # fmt: skip
+    publish(session, alice, server.serve("/fake.png", body, Content_Type="image/png"))
+    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 1
+    row = session.scalars(select(RemotePicture)).one()
+    assert row.picture is None
+    assert says in (row.problem or "")
+    assert images(client, "/publishers/acme") == set()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://inside.example/a.png",
+        "https://169.254.169.254/latest",
+        "https://x y/",
+        "https://u:p@pictures.example/",
+    ],
+)
+def test_what_may_not_be_asked_is_given_up_after_three_tries(
+    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str
+) -> None:  # fmt: skip
+    publish(session, alice, address)
+    moment = now()
+    hours = [0, 0.9, 1.1, 20, 25.5, 26, 1000]
+    tried = [
+        remote_pictures.fetch_due(transaction, kept, moment + timedelta(hours=hour), guard=guard)
+        for hour in hours
+    ]
+    assert tried == [1, 0, 1, 0, 1, 0, 0]
+    row = session.scalars(select(RemotePicture)).one()
+    assert row.tries == 3
+    assert (row.problem or "").startswith("Not fetched: ")
+
+
+@pytest.mark.parametrize(
+    "address", [None, "/uploads/avatars/x.webp", "http://pictures.example/a.png", "not one", ""]
+)
+def test_only_https_addresses_are_asked(
+    guard: Guard, kept: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str | None
+) -> None:  # fmt: skip
+    publish(session, alice, address)
+    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 0
+
+
+def test_one_that_does_not_come_keeps_nobody_else_waiting(
+    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
+) -> None:  # fmt: skip
+    for number in range(3):
+        publish(session, alice, f"https://inside.example/{number}.png", f"bad-{number}")
+    publish(session, alice, server.serve("/good.png", drawn()), "good")
+    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 4
+    assert (
+        len(session.scalars(select(RemotePicture.picture).where(RemotePicture.picture.is_not(None))).all())
+        == 1
+    )
+
+
+def test_an_address_is_claimed_by_one_worker(
+    server: Pictures, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
+) -> None:  # fmt: skip
+    address = server.serve("/claimed.png", drawn())
+    publish(session, alice, address)
+    beside: list[int] = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        beside.append(remote_pictures.fetch_due(transaction, kept, now()))
+        return ["127.0.0.1"]
+
+    watched = Guard(resolve, lambda _: True, server.context)
+    assert remote_pictures.fetch_due(transaction, kept, now(), guard=watched) == 1
+    assert beside == [0]
+
+
+def test_the_night_forgets_what_no_publisher_shows(
+    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
+) -> None:  # fmt: skip
+    harbor = publish(session, alice, server.serve("/night.png", drawn("green")))
+    remote_pictures.fetch_due(transaction, kept, now(), guard=guard)
+    picture = session.scalars(select(RemotePicture.picture)).one()
+    assert publishers.shown_pictures(session, [picture or ""]) == {picture}
+    later = now() + timedelta(days=2)
+    remote_pictures.forget_unused(session, later)
+    assert session.scalars(select(RemotePicture.picture)).all() == [picture]
+    harbor.avatar_url = None
+    session.flush()
+    remote_pictures.forget_unused(session, now())
+    assert session.scalars(select(RemotePicture.picture)).all() == [picture]
+    remote_pictures.forget_unused(session, later)
+    assert session.scalars(select(RemotePicture.picture)).all() == []
+    assert publishers.shown_pictures(session, [picture or ""]) == set()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_setting_switches_it_off(
+    settings: Settings, session: OrmSession, alice: Person, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(remote_pictures, "fetch_due", lambda *words: asked.append(words))
+    own = settings.model_copy(update={"stoa_remote_avatars": wanted})
+    monkeypatch.setattr(jobs, "get_settings", lambda: own)
+    jobs.fetch_pictures(0)
+    assert len(asked) == wanted
+
+
+def test_no_page_lets_a_browser_ask_another_server(
+    app: Flask, client: FlaskClient, session: OrmSession
+) -> None:
+    for path in ("/", "/store", "/login", "/docs/api", "/no-such-page"):
+        policy = client.get(path).headers["Content-Security-Policy"]
+        (sources,) = re.findall(r"img-src ([^;]+)", policy)
+        assert sources == "'self' data:", path
+
+
+def test_a_picture_that_came_shows_at_once(session: OrmSession, alice: Person, client: FlaskClient) -> None:
+    """The stamp of the store moves with it, so that no worker goes on showing letters."""
+    publish(session, alice, "https://pictures.example/a.png")
+    assert images(client, "/store") == set()
+    picture = f"/uploads/avatars/{'a' * 64}.webp"
+    session.execute(
+        text(
+            "INSERT INTO remote_picture (address, picture) VALUES ('https://pictures.example/a.png', :picture)"
+        ),
+        {"picture": picture},
+    )
+    session.commit()
+    assert images(client, "/store") == {picture}

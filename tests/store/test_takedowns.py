@@ -1,0 +1,308 @@
+"""Takedowns: what an operator took out of the store is in no list, tells why on its pages, cannot be loaded, run or
+published to, keeps its figures, and comes back."""
+
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session as OrmSession
+
+from models.admin import AuditLog
+from models.store import Agent, Takedown
+from models.usage import Message
+from tests import factories
+from tests.factories import Person
+from tests.store import ledger
+
+LISTS = (
+    "/api/agents",
+    "/api/v1/agents",
+    "/api/agents/metrics",
+    "/store",
+    "/store?search=reviewer",
+    "/store?publisher=acme",
+    "/store?sort=newest",
+    "/store/feed.atom",
+    "/sitemap.xml",
+    "/publishers/other/agents/planner/1.0.0",
+)
+AGENT_PAGES = (
+    "/publishers/acme/agents/reviewer/1.0.0",
+    "/publishers/acme/agents/reviewer/2.0.0",
+    "/publishers/acme/agents/reviewer/2.0.0/definition.json",
+    "/publishers/acme/agents/reviewer/2.0.0/card.png",
+    "/publishers/acme/agents/reviewer/diff/1.0.0/2.0.0",
+)
+OF_AGENT = ("/publishers/acme/agents/reviewer", "/publishers/acme/agents/reviewer/versions")
+OF_PUBLISHER = ("/publishers/acme", "/publishers/acme/card.png", "/publishers/acme/feed.atom")
+REASON = "It sends what it reads to a stranger."
+
+
+@pytest.fixture(autouse=True)
+def shelf(session: OrmSession, alice: Person, bob: Person) -> None:
+    """`acme/reviewer` in two versions and `acme/helper`; the reviewer spawns `other/planner`, which spawns it."""
+    assert alice.user is not None
+    assert bob.user is not None
+    acme = factories.publisher(session, alice.user)
+    other = factories.publisher(session, bob.user, "other")
+    factories.agent_version(session, acme, version="1.0.0")
+    factories.agent_version(
+        session,
+        acme,
+        version="2.0.0",
+        data={"spawnableAgents": ["other/planner@1.0.0"], "tags": ["only-here"]},
+    )
+    factories.agent(session, acme, "helper")
+    factories.agent(session, other, "planner", data={"spawnableAgents": ["acme/reviewer@2.0.0"]})
+
+
+@pytest.fixture
+def store(app: Flask) -> Any:
+    """Run `flask store …`."""
+
+    def run(*words: str) -> Result:
+        return app.test_cli_runner().invoke(args=["store", *words])
+
+    return run
+
+
+def agent(session: OrmSession, id: str = "reviewer") -> Agent:
+    session.rollback()
+    return session.get_one(Agent, ("acme", id), populate_existing=True)
+
+
+def listed(client: FlaskClient) -> list[str]:
+    """The lists that show the reviewer."""
+    found = []
+    for path in LISTS:
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        links = ("acme/reviewer", "acme/agents/reviewer", '"id":"reviewer"')
+        if any(each in answer.text.replace('"id": "', '"id":"') for each in links):
+            found.append(path)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "gone", "stays"),
+    [
+        ("acme", (*AGENT_PAGES, *OF_AGENT, *OF_PUBLISHER), ()),
+        ("@acme", (*AGENT_PAGES, *OF_AGENT, *OF_PUBLISHER), ()),
+        ("acme/reviewer", (*AGENT_PAGES, *OF_AGENT), OF_PUBLISHER),
+    ],
+)
+def test_it_leaves_every_list_and_its_pages_say_why(
+    store: Any, session: OrmSession, client: FlaskClient, name: str, gone: Any, stays: Any
+) -> None:
+    before = listed(client)
+    assert set(before) >= set(LISTS) - {"/api/agents/metrics"}
+    for path in (*gone, *stays):
+        assert client.get(path).status_code in (200, 302), path
+    result = store("takedown", name, "--reason", REASON)
+    assert (result.exit_code, result.output) == (0, f"{name.removeprefix('@')} is taken down now.\n")
+    # planner's page still names what it spawns, and says that it was taken down
+    assert listed(client) == ["/publishers/other/agents/planner/1.0.0"]
+    for path in gone:
+        answer = client.get(path)
+        assert answer.status_code == 410, path
+        assert REASON in answer.text, path
+        assert name.removeprefix("@") in answer.text, path
+    for path in stays:
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        assert b"/agents/reviewer" not in answer.data, path
+    assert store("restore", name).output == f"{name.removeprefix('@')} is not taken down now.\n"
+    assert listed(client) == before
+    for path in (*gone, *stays):
+        assert client.get(path).status_code in (200, 302), path
+
+
+@pytest.mark.parametrize("name", ["acme", "acme/reviewer", "acme/reviewer@2.0.0"])
+def test_its_definition_is_found_no_more(store: Any, client: FlaskClient, name: str) -> None:
+    path = "/api/agents/acme/reviewer/2.0.0"
+    assert client.get(path).status_code == 200
+    store("takedown", name, "--reason", REASON)
+    for each in (path, f"{path}/dependencies", path.replace("/api/", "/api/v1/")):
+        answer = client.get(each)
+        assert answer.status_code == 404
+        assert answer.get_json()["error"].startswith(
+            f"Agent not found. {name} was taken down by the operator"
+        )
+        assert REASON in answer.get_json()["error"]
+    latest = client.get("/api/agents/acme/reviewer/latest")
+    assert latest.status_code == (200 if "@" in name else 404)
+    store("restore", name)
+    assert client.get(path).status_code == 200
+    assert client.get("/api/agents/acme/reviewer/latest").get_json()["version"] == "2.0.0"
+
+
+def test_latest_passes_over_a_version_taken_down(
+    store: Any, session: OrmSession, client: FlaskClient
+) -> None:
+    store("takedown", "acme/reviewer@2.0.0", "--reason", REASON)
+    assert (agent(session).latest_version, agent(session).tags) == ("1.0.0", [])
+    assert client.get("/api/agents/acme/reviewer/latest").get_json()["version"] == "1.0.0"
+    assert client.get("/publishers/acme/agents/reviewer/1.0.0").status_code == 200
+    assert client.get("/publishers/acme/agents/reviewer/2.0.0").status_code == 410
+    versions = client.get("/publishers/acme/agents/reviewer/versions").text
+    assert f"Taken down by the operator: {REASON}" in versions
+    assert "2.0.0" not in client.get("/publishers/acme/feed.atom").text
+    store("takedown", "acme/reviewer@1.0.0", "--reason", REASON)
+    assert agent(session).latest_version is None
+    assert "/agents/reviewer" not in client.get("/store").text
+
+
+def test_whoever_spawns_it_is_told(store: Any, client: FlaskClient) -> None:
+    path = "/publishers/other/agents/planner/1.0.0"
+    assert "taken down" not in client.get(path).text
+    store("takedown", "acme", "--reason", REASON)
+    page = client.get(path).text
+    assert "What it spawns was taken down." in page
+    assert "/publishers/acme/agents/reviewer/2.0.0" in page
+    tree = client.get("/api/agents/other/planner/1.0.0/dependencies").get_json()
+    (child,) = tree["root"]["children"]
+    assert (child["fullId"], child["isAvailable"], child["children"]) == ("acme/reviewer@2.0.0", False, [])
+    store("restore", "acme")
+    assert "taken down" not in client.get(path).text
+
+
+@pytest.mark.parametrize(
+    ("down", "run", "status"),
+    [
+        ("acme", "acme/reviewer@1.0.0", 403),
+        ("acme", "acme/anything@9.9.9", 403),
+        ("acme", "acme/reviewer", 403),
+        ("acme/reviewer", "acme/reviewer@1.0.0", 403),
+        ("acme/reviewer", "acme/reviewer", 403),
+        ("acme/reviewer", "acme/helper@1.0.0", 200),
+        ("acme/reviewer@2.0.0", "acme/reviewer@2.0.0", 403),
+        ("acme/reviewer@2.0.0", "acme/reviewer@1.0.0", 200),
+        ("acme/reviewer", "reviewer", 200),
+        ("acme/reviewer", "other/planner@1.0.0", 200),
+    ],
+)
+def test_no_run_of_it_starts(
+    store: Any, client: FlaskClient, alice: Person, down: str, run: str, status: int
+) -> None:
+    store("takedown", down, "--reason", REASON)
+    answer = client.post(
+        "/api/v1/agent-runs", json={"action": "START", "agentId": run}, headers=alice.headers
+    )
+    assert answer.status_code == status
+    if status == 403:
+        assert REASON in answer.get_json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("down", "published", "status"),
+    [
+        ("acme", "reviewer", 403),
+        ("acme", "brand-new", 403),
+        ("acme/reviewer", "reviewer", 403),
+        ("acme/reviewer", "brand-new", 201),
+        ("acme/reviewer@2.0.0", "reviewer", 201),
+    ],
+)
+def test_nothing_is_published_there(
+    store: Any, session: OrmSession, alice: Person, down: str, published: str, status: int
+) -> None:
+    store("takedown", down, "--reason", REASON)
+    body = {"data": [factories.definition(published, version="3.0.0")]}
+    answer = alice.browser.post("/api/agents/publish", json=body)
+    assert answer.status_code == status, answer.text
+    if status == 403:
+        assert answer.get_json()["error"] == f"{down} is taken down"
+        assert REASON in answer.get_json()["details"]
+        store("restore", down)
+        assert alice.browser.post("/api/agents/publish", json=body).status_code == 201
+
+
+@pytest.mark.parametrize("reference", ["acme/reviewer@2.0.0", "acme/reviewer"])
+def test_nobody_publishes_what_spawns_it(store: Any, bob: Person, reference: str) -> None:
+    store("takedown", "acme/reviewer", "--reason", REASON)
+    body = {"data": [factories.definition("caller", "other", spawnableAgents=[reference])]}
+    answer = bob.browser.post("/api/agents/publish", json=body)
+    assert answer.status_code == 400
+
+
+def test_figures_are_kept_and_prove(store: Any, session: OrmSession, alice: Person) -> None:
+    started = ledger.start(session, alice.id)
+    over = ledger.start(session, alice.id)
+    ledger.finish(session, over)
+    before = (agent(session).runs, agent(session).credits, agent(session).unique_users)
+    assert before[0] == 1
+    store("takedown", "acme", "--reason", REASON)
+    assert (agent(session).runs, agent(session).credits, agent(session).unique_users) == before
+    ledger.finish(session, started)  # it ran when the takedown came
+    assert agent(session).runs == 2
+    ledger.assert_proved(session)
+    store("restore", "acme")
+    ledger.assert_proved(session)
+    assert session.scalars(select(Message)).all() == []
+
+
+def test_a_publisher_down_keeps_its_agents_down(store: Any, session: OrmSession) -> None:
+    store("takedown", "acme/reviewer", "--reason", REASON)
+    store("takedown", "acme", "--reason", "Spam.")
+    result = store("restore", "acme/reviewer")
+    assert "It is still not shown, since acme is taken down." in result.output
+    assert agent(session).latest_version is None
+    store("takedown", "acme/reviewer", "--reason", REASON)
+    store("restore", "acme")
+    assert agent(session).latest_version is None
+    assert agent(session, "helper").latest_version == "1.0.0"
+
+
+def test_both_can_be_repeated_and_are_written_down(store: Any, session: OrmSession) -> None:
+    said = [
+        store("takedown", "acme", "--reason", "Spam.").output,
+        store("takedown", "acme", "--reason", " Spam. ").output,
+        store("takedown", "acme", "--reason", "Malware.").output,
+    ]
+    assert said == ["acme is taken down now.\n", "acme is taken down already.\n", "acme is taken down now.\n"]
+    assert session.scalars(select(Takedown.reason)).all() == ["Malware."]
+    said = [store("restore", "acme").output for _ in range(2)]
+    assert said == ["acme is not taken down now.\n", "acme is not taken down itself.\n"]
+    session.expire_all()
+    rows = session.scalars(select(AuditLog).order_by(AuditLog.id)).all()
+    assert [(row.action, row.subject, row.after) for row in rows] == [
+        ("store.taken_down", "acme", {"reason": "Spam."}),
+        ("store.taken_down", "acme", {"reason": "Malware."}),
+        ("store.restored", "acme", None),
+    ]
+    assert all(row.actor.startswith("cli") for row in rows)
+
+
+@pytest.mark.parametrize("command", [["takedown", "--reason", REASON], ["restore"]])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nobody", "Publisher not found"),
+        ("nobody/reviewer", "Publisher not found"),
+        ("acme/nothing", "@acme has no agent nothing."),
+        ("acme/reviewer@9.0.0", "acme/reviewer has no version 9.0.0."),
+        ("acme/reviewer@", "is no name"),
+        ("acme/", "is no name"),
+        ("a/b/c", "is no name"),
+        ("", "is no name"),
+    ],
+)
+def test_an_unknown_name_is_an_error(store: Any, command: list[str], name: str, says: str) -> None:
+    result = store(*command, name)
+    assert result.exit_code == 1
+    assert says in result.output
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "x" * 501, "a\x07b"])
+def test_a_reason_is_needed(store: Any, session: OrmSession, reason: str) -> None:
+    assert store("takedown", "acme", "--reason", reason).exit_code == 1
+    assert store("takedown", "acme").exit_code == 2
+    assert session.scalars(select(Takedown)).all() == []
+
+
+def test_a_reason_is_shown_as_text(store: Any, client: FlaskClient) -> None:
+    store("takedown", "acme/reviewer", "--reason", "<script>alert(1)</script>")
+    assert "<script>alert(1)" not in client.get("/publishers/acme/agents/reviewer").text

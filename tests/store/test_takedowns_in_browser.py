@@ -1,0 +1,60 @@
+"""The notes of takedowns and bans in Chromium: nothing for axe to find, at both widths and in both schemes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session as OrmSession
+
+from models.accounts import User
+from tests import factories
+from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.factories import Person
+from tests.store.shelves import shelve
+
+pytestmark = pytest.mark.browser
+
+REASON = "It sends the files that it reads to a server of its author, without saying so."
+
+
+@pytest.fixture
+def base(app: Flask) -> Iterator[str]:
+    with serving(app) as address:
+        yield address
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing(
+    app: Flask, session: OrmSession, open_page: OpenPage, base: str, alice: Person, width: int, scheme: str
+) -> None:
+    owner = session.get_one(User, alice.id)
+    shelve(session, owner)
+    other = factories.publisher(session, owner, "other", name="Other Works")
+    factories.agent(session, other, "planner", data={"spawnableAgents": ["harbor/code-reviewer@2.4.1"]})
+    cookie: Any = {
+        "name": "next-auth.session-token",
+        "value": factories.token(session, owner, type="web"),
+        "domain": "127.0.0.1",
+        "path": "/",
+    }
+    run = app.test_cli_runner().invoke
+    with open_page(base, width=width, scheme=scheme, expected=(403, 410)) as page:
+        page.context.add_cookies([cookie])
+        run(args=["store", "takedown", "harbor/code-reviewer@2.4.1", "--reason", REASON])
+        for address in (
+            "/publishers/harbor/agents/code-reviewer/2.4.1",
+            "/publishers/harbor/agents/code-reviewer/versions",
+            "/publishers/other/agents/planner/1.0.0",
+        ):
+            page.goto(address)
+            judge(page)
+        run(args=["store", "takedown", "harbor", "--reason", "x" * 500])
+        page.goto("/publishers/harbor")
+        judge(page)
+        run(args=["accounts", "ban", "alice@example.org", "--reason", "y" * 500])
+        page.goto("/profile")
+        judge(page)
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url(f"{base}/")
