@@ -13,11 +13,13 @@ from flask_limiter import RateLimitExceeded
 from pydantic import Field
 
 from models.accounts import credentials, devices
+from models.accounts.bans import AccountSuspended
 from models.accounts.devices import FINGERPRINT_LENGTH, Code
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
 from models.db import db, now
 from models.errors import Forbidden
+from views import errors
 from views.api.body import BadBody, BadJson, Body, Missing, Number, parse, read, read_json
 from views.format import iso
 from views.guards import (
@@ -71,6 +73,9 @@ def _person() -> str:
 @bp.errorhandler(RateLimitExceeded)
 def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
     return jsonify(error="Too many requests. Wait a minute, then try again."), 429
+
+
+bp.register_error_handler(AccountSuspended, errors.suspended)
 
 
 @bp.errorhandler(Forbidden)
