@@ -251,6 +251,34 @@ def test_usage_that_cannot_be_is_counted_instead(
     assert call.raw_usage == bad or not bad
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_reported_cost_is_charged_though_its_tokens_cannot_be(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, streaming: bool
+) -> None:
+    use = fakes.usage(10**15, 10, cost=0.5)
+    whole = fakes.completion("one two three", use)
+    fake.will(
+        fakes.stream(fakes.chunks("one two three", use=use)) if streaming else fakes.answer(whole),
+    )
+    asked = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
+    assert web.post(PATH, json=asked, headers=rich.headers).status_code == 200
+    call = facts.call()
+    assert (call.cost, call.credits, call.usage_source) == (Decimal("0.5"), 53, "counted")
+    assert call.flags == ["usage_unusable"]
+
+
+def test_absurd_tokens_are_charged_and_flagged(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    fake.will(fakes.answer(fakes.completion(use=fakes.usage(60_000_000, 10), model="house-model")))
+    assert (
+        web.post(PATH, json={**BODY, "model": "openai/house-model"}, headers=rich.headers).status_code == 200
+    )
+    call = facts.call()
+    assert (call.uncached_input_tokens, call.credits) == (60_000_000, 12_660)
+    assert call.flags == ["tokens_absurd"]
+
+
 def test_zero_usage_is_a_zero(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
     fake.will(fakes.stream(fakes.chunks(use=fakes.usage(0, 0))))
     web.post(PATH, json=STREAM, headers=rich.headers)
