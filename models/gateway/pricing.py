@@ -18,7 +18,7 @@ from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
 
 from models.gateway.wire import Usage
-from models.gateway.wire.usage import MEDIA, UNITS, WITHIN
+from models.gateway.wire.usage import MEDIA, UNITS
 from models.settings import SettingsError
 
 MILLION = Decimal(1_000_000)
@@ -163,12 +163,13 @@ class Price:
 
     def flags(self, usage: Usage) -> list[str]:
         """What the table has no price for, though the call used it."""
+        if not usage.parts:
+            return []
         own = self.tier(usage.input).own
-        used = usage.buckets()
         flags = []
-        if any(name in used and name not in own and name.startswith(MEDIA) for name in WITHIN):
+        if any(name not in own and name.endswith(("_input", "_output")) for name in usage.parts):
             flags.append("media_priced_as_text")
-        if any(name in used and name not in self.units for name in UNITS):
+        if any(name in UNITS and name not in self.units for name in usage.parts):
             flags.append("unit_without_price")
         return flags
 

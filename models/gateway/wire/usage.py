@@ -6,7 +6,7 @@ open, the arithmetic with `total_tokens` decides, and without it the reading tha
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +40,8 @@ WITHIN = MappingProxyType(
 """Buckets that lie within another one's total, and may have prices of their own."""
 
 MEDIA = ("audio", "image", "video")
+
+_MEDIA_TOKENS = tuple((medium, f"{medium}_tokens") for medium in MEDIA)
 
 UNITS = ("web_searches", "file_searches")
 """What is charged by the piece."""
@@ -169,23 +171,29 @@ def _read(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Usage | None:
     reasoning = max(reasoning, beside)
     if reasoning > output:
         output += reasoning
-    made = {medium: _count(outside, f"{medium}_tokens") or 0 for medium in MEDIA}
+    made = {
+        f"{medium}_output": _count(outside, name) or 0 for medium, name in _MEDIA_TOKENS if name in outside
+    }
     output = max(output, sum(made.values()) + reasoning)
 
-    prompt, read, parts = _media(inside, prompt, read, write)
-    parts |= {f"{medium}_output": count for medium, count in made.items()}
-    parts |= _lasting(usage, inside, write)
+    parts = made
+    if any(name in inside for _, name in _MEDIA_TOKENS):
+        prompt, read, heard = _media(inside, prompt, read, write)
+        parts |= heard
+    if write:
+        parts |= _lasting(usage, inside, write)
     parts |= _units(usage)
-    read_all = Usage(
+    tokens = prompt + output
+    return Usage(
         uncached_input=prompt - read - write,
         cache_write=write,
         cache_read=read,
         output=output,
         reasoning=reasoning,
         parts={name: count for name, count in parts.items() if count} or NOTHING,
+        flags=("tokens_absurd",) if tokens > ABSURD_TOKENS else (),
         raw=raw,
     )
-    return replace(read_all, flags=("tokens_absurd",)) if read_all.tokens > ABSURD_TOKENS else read_all
 
 
 def at_least(usage: Mapping[str, Any]) -> tuple[int, int]:
@@ -276,7 +284,9 @@ def _by_lifetime(usage: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[st
     """Tokens written to a cache by how long they stay there, where a provider tells."""
     found: dict[str, int] = {}
     for name in ("cache_creation", "cache_write_tokens_details", "cache_write_details"):
-        details = _details(usage, name) or _details(inside, name)
+        details = usage.get(name) or inside.get(name)
+        if not isinstance(details, dict):
+            continue
         for key in details:
             if match := _LIFETIME.search(key):
                 found[match[1]] = _count(details, key) or 0
@@ -285,25 +295,30 @@ def _by_lifetime(usage: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[st
 
 def _lasting(usage: Mapping[str, Any], inside: Mapping[str, Any], write: int) -> dict[str, int]:
     parts: dict[str, int] = {}
+    lifetimes = _by_lifetime(usage, inside)
     for lifetime in ("12h", "1h", "30m"):
-        parts[f"cache_write_{lifetime}"] = kept = min(_by_lifetime(usage, inside).get(lifetime, 0), write)
+        parts[f"cache_write_{lifetime}"] = kept = min(lifetimes.get(lifetime, 0), write)
         write -= kept
     return parts
 
 
 def _units(usage: Mapping[str, Any]) -> dict[str, int]:
-    places = (
-        usage,
-        *(_details(usage, name) for name in ("server_tool_use", "tool_usage", "server_tool_use_details")),
-    )
+    """What was charged by the piece: the most that any place in the object tells."""
+    found: dict[str, int] = {}
+    for place in (usage, *(usage.get(name) for name in _PLACES_OF_UNITS)):
+        if isinstance(place, dict):
+            for name, unit in _UNIT_NAMES:
+                if name in place:
+                    found[unit] = max(found.get(unit, 0), token_figure(place[name]) or 0)
+    return found
 
-    def most(*names: str) -> int:
-        return max((token_figure(place.get(name)) or 0 for place in places for name in names), default=0)
 
-    return {
-        "web_searches": most("web_search_requests", "num_search_queries"),
-        "file_searches": most("file_search_requests"),
-    }
+_PLACES_OF_UNITS = ("server_tool_use", "tool_usage", "server_tool_use_details")
+_UNIT_NAMES = (
+    ("web_search_requests", "web_searches"),
+    ("num_search_queries", "web_searches"),
+    ("file_search_requests", "file_searches"),
+)
 
 
 def _count(found: Mapping[str, Any], *names: str) -> int | None:
