@@ -169,8 +169,9 @@ def _stranger(visit: Visit) -> Response | None:
 
 def respond(answer: Reply | Stream) -> Response:
     """The answer of the gateway as HTTP (contract 5.4)."""
+    dropped = {"X-Stoa-Dropped": ", ".join(answer.dropped)} if answer.dropped else {}
     if isinstance(answer, Reply):
-        return Response(answer.body, content_type="application/json")
+        return Response(answer.body, content_type="application/json", headers=dropped)
     return Response(
         answer,
         direct_passthrough=True,
@@ -179,6 +180,7 @@ def respond(answer: Reply | Stream) -> Response:
             "Cache-Control": "no-cache",
             "Connection": "keep-alive",
             "X-Accel-Buffering": "no",
+            **dropped,
         },
     )
 
@@ -253,6 +255,11 @@ def too_little(admission: Admission) -> str:
     """Why a hold was refused although something is left."""
     left = max(admission.available, 0)
     beside = f" beside the {admission.held} held by calls in flight" if admission.held else ""
+    if left < admission.minimum:
+        return (
+            f"What this call sends costs about {admission.minimum} credits, and {left} are free{beside}. "
+            "Send less, wait for the other calls, or add credits."
+        )
     return (
         f"This call can cost up to {admission.hold} credits, and {left} are free{beside}. "
         "Wait for the other calls, ask for fewer tokens (max_tokens), or add credits."

@@ -1,6 +1,7 @@
 """A model call as the ledger sees it: what was admitted, what it came to, and how it ended."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -16,7 +17,7 @@ Outcome = Literal[
     "no_run",  # `require_run` and no run id: 400 (row 6)
     "run_not_found",  # no such run of this user: 400 (row 7)
     "run_not_running",  # 400 (row 8)
-    "insufficient",  # something is left, but not enough for this hold beside the calls in flight: 402
+    "insufficient",  # something is left, but not enough for the input, or for this hold beside the calls in flight: 402
 ]
 
 
@@ -35,6 +36,8 @@ class Claim:
     """SHA-256 hex of the key."""
     request_id: str
     hold: int | None
+    minimum: int = 0
+    """Credits that must be free even for a call that is alone: what its input costs."""
     run_id: str | None = None
     require_run: bool = False
     door: str = "openai"
@@ -63,6 +66,8 @@ class Admission:
     """Live holds of the account's other calls."""
     hold: int = 0
     """What was asked to be held, and is when admitted."""
+    minimum: int = 0
+    """What was asked to be free at least."""
     next_quota_reset: datetime | None = None
     hold_expires_at: datetime | None = None
     door: str = ""
@@ -100,6 +105,12 @@ class Settlement:
     """The upstream's completion id; None or empty: the request id is taken."""
     price: dict[str, Any] | None = None
     """The prices used, dollars per million tokens as strings."""
+    parts: dict[str, int] = field(default_factory=dict)
+    """Tokens within the totals that have a price of their own, and units charged by the piece, by bucket."""
+    raw_usage: Any = None
+    """The provider's own usage object."""
+    flags: Sequence[str] = ()
+    """What an operator should see of the bill."""
     byok: bool = False
     """The caller's own provider key paid: credits are computed and nothing is charged (contract 3.15)."""
     request: Any = None

@@ -53,7 +53,7 @@ __all__ = [
 
 _ADMIT = """
 SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
-FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """
 _ADMIT_MANY = """
 SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
@@ -73,6 +73,9 @@ MAX_HOLD = 10**12
 MAX_BODY = 32 * 1024 * 1024
 """The most of a request or an answer that is kept, in bytes of JSON. What is longer is billed and not kept."""
 
+MAX_USAGE = 16 * 1024
+"""The most of a provider's usage object that is kept, in bytes of JSON."""
+
 
 def admit(
     pool: Pool,
@@ -87,7 +90,7 @@ def admit(
     """Check a caller and hold `claim.hold` credits for a call, in one round trip (contract 5.2, rows 3 to 8, in order).
 
     A due quota cycle runs first (`free_credits` for who never had a free grant). Admitted when the available credit
-    covers the hold, or when no other call of the account is in flight and anything is left. Under the account's lock;
+    covers the hold, or when no other call of the account is in flight and at least `claim.minimum` is left. Under the account's lock;
     idempotent by request id. Raises LedgerUnavailable.
     """
     claim = _clean(claim)
@@ -103,6 +106,7 @@ def admit(
         ttl_seconds,
         free_credits,
         now or the_moment(),
+        claim.minimum,
     )
     (row,) = _ask(pool, _ADMIT, params, patience_seconds)
     return _admission(claim, row)
@@ -136,6 +140,7 @@ def _clean(claim: Claim) -> Claim:
         run_id=None if claim.run_id is None else clean_text(claim.run_id),
         model=clipped_id(claim.model),
         hold=None if claim.hold is None else min(max(claim.hold, 0), MAX_HOLD),
+        minimum=min(max(claim.minimum, 0), MAX_HOLD),
     )
 
 
@@ -152,6 +157,7 @@ def _admission(claim: Claim, row: tuple[Any, ...]) -> Admission:
         balance=balance or 0,
         held=held or 0,
         hold=claim.hold or 0,
+        minimum=claim.minimum,
         next_quota_reset=next_reset,
         hold_expires_at=hold_expires,
         door=claim.door,
@@ -297,17 +303,20 @@ def _facts_of_settlement(admission: Admission, call: Settlement) -> str:
         "error": _clip(call.error, 2000),
         "started_at": call.started_at.isoformat(),
         "price": _body(call.price),
+        "parts": _body(call.parts or None),
+        "raw_usage": _body(call.raw_usage, MAX_USAGE),
+        "flags": [_clip(flag, 100) for flag in call.flags] or None,
         "request": _body(call.request),
         "response": _body(call.response),
     }
     return orjson.dumps(facts).decode()
 
 
-def _body(value: Any) -> orjson.Fragment | None:
+def _body(value: Any, most: int = MAX_BODY) -> orjson.Fragment | None:
     if value is None:
         return None
     text = json_text(value)
-    return orjson.Fragment(text) if len(text) <= MAX_BODY else None
+    return orjson.Fragment(text) if len(text) <= most else None
 
 
 def _clip(text: str | None, length: int) -> str | None:

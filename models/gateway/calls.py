@@ -5,8 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, func, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, Text, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db import Base, BigInt, Database
@@ -18,7 +18,9 @@ class GatewayCall(Base):
     """One call: who, through which door, to which provider, how it ended, and the figures it was billed by.
 
     `cost` is dollars; `micro_credits` the exact charge, `credits` what the ledger took, `carry_credits` how many
-    of those came from fractions of earlier calls. `price` holds the prices used, dollars per million as strings.
+    of those came from fractions of earlier calls. `price` holds the prices used, dollars per million as strings;
+    `parts` the tokens within the totals that have prices of their own, and units charged by the piece, by bucket.
+    `raw_usage` is what the provider reported, as it came; `flags` name what an operator should see of the bill.
     """
 
     __tablename__ = "gateway_call"
@@ -31,6 +33,7 @@ class GatewayCall(Base):
         Index("idx_gateway_call_run", "run_id", "started_at"),
         Index("idx_gateway_call_message", "message_id"),
         Index("idx_gateway_call_user", "user_id", "started_at"),
+        Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
     )
 
     request_id: Mapped[str] = mapped_column(primary_key=True)
@@ -52,6 +55,9 @@ class GatewayCall(Base):
     ttft_ms: Mapped[int | None]
     latency_ms: Mapped[int]
     price: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    parts: Mapped[dict[str, int] | None] = mapped_column(JSONB(none_as_null=True))
+    raw_usage: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
+    flags: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     uncached_input_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     cache_write_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     cache_read_tokens: Mapped[int] = mapped_column(server_default=text("0"))
@@ -88,3 +94,14 @@ def refused_names(database: Database, since: datetime) -> list[RefusedName]:
         .limit(100)
     )
     return [RefusedName(model, times, last) for model, times, last in rows]
+
+
+def flagged_calls(database: Database, since: datetime, limit: int = 200) -> list[GatewayCall]:
+    """The calls since then whose bill an operator should see, the latest first."""
+    query = (
+        select(GatewayCall)
+        .where(GatewayCall.flags.is_not(None), GatewayCall.finished_at >= since)
+        .order_by(GatewayCall.finished_at.desc())
+        .limit(limit)
+    )
+    return list(database.scalars(query))

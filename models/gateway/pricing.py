@@ -7,21 +7,26 @@ the cost of each call itself.
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from genai_prices.types import TieredPrices
 
 from models.gateway import names
 from models.gateway.wire import Usage
+from models.gateway.wire.usage import MEDIA, UNITS
 from models.settings import SettingsError
 
 MILLION = Decimal(1_000_000)
 MOST = Decimal(10_000)
 """Dollars per million tokens. A dearer price is a mistake."""
+
+DEAREST_PIECE = {"web_searches": Decimal("0.035"), "file_searches": Decimal("0.0025")}
+"""Dollars for one search at whoever takes most."""
 
 FRESH_SECONDS = 60
 """How long a looked-up price is kept; some prices change with the hour."""
@@ -37,31 +42,71 @@ WEB_SEARCH = Decimal("0.05")
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Dollars per million tokens, from `above` input tokens on (for all tokens of the call)."""
+    """Dollars per million tokens of each bucket, from `above` input tokens on (for all tokens of the call). `own` names
+    the buckets whose price was said; that of the others follows from those."""
 
     above: int
-    input: Decimal
-    cache_write: Decimal
-    cache_read: Decimal
-    output: Decimal
-    reasoning: Decimal
+    figures: Mapping[str, Decimal]
+    own: frozenset[str]
+
+    @property
+    def input(self) -> Decimal:
+        """Of text that comes from no cache."""
+        return self.figures["input"]
+
+    @property
+    def cache_write(self) -> Decimal:
+        """Of what is written to a cache."""
+        return self.figures["cache_write"]
+
+    @property
+    def cache_read(self) -> Decimal:
+        """Of what is read from a cache."""
+        return self.figures["cache_read"]
+
+    @property
+    def output(self) -> Decimal:
+        """Of text that is written."""
+        return self.figures["output"]
+
+
+def tier_of(above: int, said: Mapping[str, Decimal]) -> Tier:
+    """A tier with the prices that were said, and for every other bucket the dearest that it could have: a cache that
+    has no price is input at full price, media are priced as text, and a cached medium as an uncached one."""
+    put = said.get("input", Decimal(0))
+    figures = {"input": put, "cache_write": put, "cache_read": put, "output": Decimal(0), **said}
+    write = figures["cache_write"]
+    # where writing costs more than reading anew, a longer life costs twice the input (Anthropic)
+    lasting = max(write, 2 * put) if write > put else write
+    figures.setdefault("cache_write_30m", write)
+    figures.setdefault("cache_write_1h", lasting)
+    figures.setdefault("cache_write_12h", max(lasting, figures["cache_write_1h"]))
+    for medium in MEDIA:
+        cached = figures[f"{medium}_input"] if f"{medium}_input" in said else figures["cache_read"]
+        figures.setdefault(f"{medium}_input", put)
+        figures.setdefault(f"cached_{medium}", cached)
+        figures.setdefault(f"{medium}_output", figures["output"])
+    figures.setdefault("reasoning", figures["output"])
+    return Tier(above, figures, frozenset(said))
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Prices of one model. `tiers` go up by `above`, the first from 0; `request` is dollars per call."""
+    """Prices of one model. `tiers` go up by `above`, the first from 0; `request` is dollars per call, `units` dollars
+    for each of what is charged by the piece."""
 
     source: str
     tiers: tuple[Tier, ...]
     request: Decimal = Decimal(0)
+    units: Mapping[str, Decimal] = field(default_factory=dict)
+    longest: int | None = None
+    """Tokens that input and output together cannot exceed, where that is known."""
 
     @property
     def zero(self) -> bool:
         """Explicitly free."""
-        return not self.request and all(
-            not (tier.input or tier.cache_write or tier.cache_read or tier.output or tier.reasoning)
-            for tier in self.tiers
-        )
+        figures = (figure for tier in self.tiers for figure in tier.figures.values())
+        return not self.request and not any(self.units.values()) and not any(figures)
 
     def tier(self, input_tokens: int) -> Tier:
         """The tier that a call with so many input tokens pays, for all its tokens."""
@@ -69,46 +114,72 @@ class Price:
 
     def cost(self, usage: Usage) -> Decimal:
         """Dollars of a call, exactly."""
-        tier = self.tier(usage.input)
-        reasoning = min(usage.reasoning, usage.output)
-        return (
-            self.request
-            + (
-                tier.input * usage.uncached_input
-                + tier.cache_write * usage.cache_write
-                + tier.cache_read * usage.cache_read
-                + tier.output * (usage.output - reasoning)
-                + tier.reasoning * reasoning
-            )
-            / MILLION
-        )
+        figures = self.tier(usage.input).figures
+        tokens = pieces = Decimal(0)
+        for bucket, count in usage.buckets().items():
+            if bucket in UNITS:
+                pieces += self.piece(bucket) * count
+            else:
+                tokens += figures[bucket] * count
+        return self.request + pieces + tokens / MILLION
 
-    def worst(self, input_tokens: int, output_tokens: int) -> Decimal:
-        """Dollars of a call when nothing comes from a cache and every figure is as high as it can be."""
-        tier = self.tier(input_tokens)
-        return (
-            self.request
-            + (
-                max(tier.input, tier.cache_write) * input_tokens
-                + max(tier.output, tier.reasoning) * output_tokens
-            )
-            / MILLION
-        )
+    def piece(self, unit: str) -> Decimal:
+        """Dollars for one of what is charged by the piece: at the dearest that is listed anywhere, when nobody said."""
+        free = not any(tier.input or tier.output for tier in self.tiers)
+        return self.units.get(unit, Decimal(0) if free else DEAREST_PIECE[unit])
+
+    def worst(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        media: Mapping[str, int] = MappingProxyType({}),
+        written: str = "cache_write",
+        spoken: bool = False,
+    ) -> Decimal:
+        """Dollars of a call when nothing comes from a cache and every figure is as high as it can be.
+
+        `media` is input beside the text, by bucket; `written` the bucket of what may be written to a cache; `spoken`
+        whether the answer may be audio.
+        """
+        figures = self.tier(input_tokens + sum(media.values())).figures
+        put = max(figures["input"], figures[written])
+        out = max(figures["output"], figures["reasoning"], figures["image_output"])
+        if spoken:
+            out = max(out, figures["audio_output"])
+        more = sum(max(put, figures[bucket]) * count for bucket, count in media.items())
+        return self.request + (put * input_tokens + more + out * output_tokens) / MILLION
+
+    def input_cost(self, input_tokens: int) -> Decimal:
+        """Dollars of the input alone, as text that comes from no cache and goes to none."""
+        return self.request + self.tier(input_tokens).input * input_tokens / MILLION
 
     def snapshot(self, usage: Usage) -> dict[str, str]:
-        """The figures that priced a call, dollars per million tokens as text, to be kept with it."""
+        """The figures that priced a call, dollars per million tokens as text, to be kept with it; of `request` and
+        units, dollars for each."""
         tier = self.tier(usage.input)
-        figures = {
-            "input": tier.input,
-            "cache_write": tier.cache_write,
-            "cache_read": tier.cache_read,
-            "output": tier.output,
-        }
-        if tier.reasoning != tier.output:
-            figures["reasoning"] = tier.reasoning
+        used = usage.buckets()
+        shown = ["input", "cache_write", "cache_read", "output"]
+        shown += [name for name in used if name not in shown and name in tier.figures and name != "reasoning"]
+        if tier.figures["reasoning"] != tier.output:
+            shown.append("reasoning")
+        figures = {name: tier.figures[name] for name in shown}
+        figures |= {name: self.piece(name) for name in used if name in UNITS}
         if self.request:
             figures["request"] = self.request
         return {"source": self.source, **{name: f"{value:f}" for name, value in figures.items()}}
+
+    def flags(self, usage: Usage) -> list[str]:
+        """What the table has no price for, though the call used it."""
+        if not usage.parts:
+            return []
+        own = self.tier(usage.input).own
+        flags = []
+        if any(name not in own and name.endswith(("_input", "_output")) for name in usage.parts):
+            flags.append("media_priced_as_text")
+        if any(name in UNITS and name not in self.units for name in usage.parts):
+            flags.append("unit_without_price")
+        return flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +238,7 @@ class Prices:
 
 def flat(input: Decimal | int | str, output: Decimal | int | str, *, source: str = "stoa") -> Price:
     """One price for all input and one for all output, dollars per million tokens."""
-    put, out = Decimal(input), Decimal(output)
-    return Price(source, (Tier(0, put, put, put, out, out),))
+    return Price(source, (tier_of(0, {"input": Decimal(input), "output": Decimal(output)}),))
 
 
 def shipped_price(table: str, name: str, at: datetime) -> Price | None:
@@ -177,18 +247,45 @@ def shipped_price(table: str, name: str, at: datetime) -> Price | None:
     if model is None:
         return None
     listed = {key: value for key, value in model.get_prices(at).__dict__.items() if value is not None}
+    if not _NOT_OF_CHATS.isdisjoint(listed):
+        return None
     if "input_mtok" not in listed and "output_mtok" not in listed:
         return flat(0, 0, source=f"genai-prices:{table}/{model.id}") if model.id.endswith(FREE) else None
     starts = {0} | {
         tier.start for value in listed.values() if isinstance(value, TieredPrices) for tier in value.tiers
     }
     tiers = tuple(_tier(listed, start) for start in sorted(starts))
-    per_thousand = listed.get("requests_kcount", Decimal(0))
-    request = (per_thousand.base if isinstance(per_thousand, TieredPrices) else per_thousand) / 1000
-    figures = [request, *(figure for tier in tiers for figure in _figures(tier))]
+    units = {name: _base(listed[key]) / 1000 for key, name in _UNITS.items() if key in listed}
+    request = units.pop("request", Decimal(0))
+    figures = [request, *units.values(), *(figure for tier in tiers for figure in tier.figures.values())]
     if not all(figure.is_finite() and 0 <= figure <= MOST for figure in figures):
         return None
-    return Price(f"genai-prices:{table}/{model.id}", tiers, request)
+    return Price(f"genai-prices:{table}/{model.id}", tiers, request, units, model.context_window)
+
+
+_BUCKETS = {
+    "input_mtok": "input",
+    "cache_write_mtok": "cache_write",
+    "cache_write_1h_mtok": "cache_write_1h",
+    "cache_read_mtok": "cache_read",
+    "input_audio_mtok": "audio_input",
+    "input_image_mtok": "image_input",
+    "input_video_mtok": "video_input",
+    "cache_audio_read_mtok": "cached_audio",
+    "cache_image_read_mtok": "cached_image",
+    "output_mtok": "output",
+    "output_reasoning_mtok": "reasoning",
+    "output_audio_mtok": "audio_output",
+    "output_image_mtok": "image_output",
+    "output_video_mtok": "video_output",
+}
+_UNITS = {
+    "requests_kcount": "request",
+    "web_searches_kcount": "web_searches",
+    "storage_searches_kcount": "file_searches",
+}
+_NOT_OF_CHATS = {"audio_hours", "input_audio_hours", "input_mchars", "input_text_messages_kcount"}
+"""Prices of what no chat completion reports: who has them is not priced here."""
 
 
 def variant_price(name: str, at: datetime) -> Price | None:
@@ -206,41 +303,44 @@ def variant_price(name: str, at: datetime) -> Price | None:
 
 
 def _twice(tier: Tier) -> Tier:
-    figures: dict[str, Any] = {
-        key: each * 2 for key, each in asdict(tier).items() if isinstance(each, Decimal)
-    }
-    return replace(tier, **figures)
+    return replace(tier, figures={bucket: figure * 2 for bucket, figure in tier.figures.items()})
 
 
 def _tier(listed: Mapping[str, Any], start: int) -> Tier:
-    def figure(key: str) -> Decimal | None:
+    said: dict[str, Decimal] = {}
+    for key, bucket in _BUCKETS.items():
         value = listed.get(key)
         if isinstance(value, TieredPrices):
             reached = [tier.price for tier in value.tiers if tier.start <= start]
-            return reached[-1] if start and reached else value.base
-        return value
-
-    put, out = figure("input_mtok") or Decimal(0), figure("output_mtok") or Decimal(0)
-    write, read, thought = (
-        figure(key) for key in ("cache_write_mtok", "cache_read_mtok", "output_reasoning_mtok")
-    )
-    return Tier(
-        start,
-        put,
-        put if write is None else write,
-        put if read is None else read,
-        out,
-        out if thought is None else thought,
-    )
+            value = reached[-1] if start and reached else value.base
+        if value is not None:
+            said[bucket] = value
+    return tier_of(start, said)
 
 
-def _figures(tier: Tier) -> tuple[Decimal, ...]:
-    return tier.input, tier.cache_write, tier.cache_read, tier.output, tier.reasoning
+def _base(value: Any) -> Decimal:
+    return value.base if isinstance(value, TieredPrices) else value
 
 
 # -- the operator's file -------------------------------------------------------------------------------------
 
-_KEYS = {"input", "cached_input", "cache_write", "output", "provider", "upstream_model"}
+_FIGURES = {
+    "input": "input",
+    "cached_input": "cache_read",
+    "cache_write": "cache_write",
+    "cache_write_1h": "cache_write_1h",
+    "audio_input": "audio_input",
+    "cached_audio": "cached_audio",
+    "image_input": "image_input",
+    "cached_image": "cached_image",
+    "output": "output",
+    "reasoning": "reasoning",
+    "audio_output": "audio_output",
+    "image_output": "image_output",
+}
+_PIECES = {"request": "request", "web_search": "web_searches", "file_search": "file_searches"}
+"""Dollars for each, not for a million."""
+_KEYS = {*_FIGURES, *_PIECES, "provider", "upstream_model"}
 
 
 def read_overrides(path: Path) -> dict[str, Override]:
@@ -279,10 +379,11 @@ def _override(name: str, entry: Any) -> Override:
         if key in entry and not (isinstance(entry[key], str) and entry[key]):
             raise wrong(key, "must be a name")
     figures: dict[str, Decimal] = {}
-    for key in ("input", "cached_input", "cache_write", "output"):
+    for key in (*_FIGURES, *_PIECES):
         if key not in entry:
             continue
         value = entry[key]
+        unit = "dollars" if key in _PIECES else "dollars per million tokens"
         try:
             if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
                 raise ValueError
@@ -290,19 +391,15 @@ def _override(name: str, entry: Any) -> Override:
             if not figures[key].is_finite():
                 raise ValueError
         except (ValueError, ArithmeticError):
-            raise wrong(key, "must be a number of dollars per million tokens") from None
+            raise wrong(key, f"must be a number of {unit}") from None
         if not 0 <= figures[key] <= MOST:
-            raise wrong(key, f"must be from 0 to {MOST} dollars per million tokens")
+            raise wrong(key, f"must be from 0 to {MOST} {unit}")
     price = None
     if figures:
         for key in ("input", "output"):
             if key not in figures:
                 raise wrong(key, "is missing: give both, or neither")
-        base = flat(figures["input"], figures["output"], source="operator")
-        tier = replace(
-            base.tiers[0],
-            cache_read=figures.get("cached_input", figures["input"]),
-            cache_write=figures.get("cache_write", figures["input"]),
-        )
-        price = replace(base, tiers=(tier,))
+        tier = tier_of(0, {bucket: figures[key] for key, bucket in _FIGURES.items() if key in figures})
+        units = {name: figures[key] for key, name in _PIECES.items() if key in figures}
+        price = Price("operator", (tier,), units.pop("request", Decimal(0)), units)
     return Override(price, entry.get("provider"), entry.get("upstream_model"))

@@ -7,7 +7,7 @@ what it answers is whole (`Reply`) or still to come (`Stream`). Doors give shape
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -28,6 +28,7 @@ from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.upstream import Broken, Request, UpstreamError
 from models.gateway.wire import Call, Meter, Usage, usage_object
+from models.gateway.wire.usage import at_least
 from models.pool import Pool
 from models.settings import Settings
 
@@ -76,11 +77,12 @@ class Ask:
     """Bytes of the request's body."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
-    """A whole answer, as JSON."""
+    """A whole answer, as JSON. `dropped` are the keys that the provider was not sent."""
 
     body: bytes
+    dropped: tuple[str, ...] = ()
 
 
 class Gateway:
@@ -96,12 +98,13 @@ class Gateway:
         self.streams: set[Stream] = set()
         """Streams whose provider is still read."""
 
-    def admit(self, ask: Ask, hold: int | None, model: str) -> Admission:
-        """Check the caller and take the hold (None: only check). Raises Refused."""
+    def admit(self, ask: Ask, hold: int | None, model: str, minimum: int = 0) -> Admission:
+        """Check the caller and take the hold (None: only check), when `minimum` at least is free. Raises Refused."""
         claim = Claim(
             token_hash=hash_token(ask.key),
             request_id=ask.request_id,
             hold=hold,
+            minimum=minimum,
             run_id=ask.run_id,
             require_run=ask.require_run,
             door=ask.door,
@@ -123,8 +126,12 @@ class Gateway:
         except DomainError as refusal:
             self._refuse(ask, refusal, started, started_at)
             raise
-        hold = held_credits(route.worst_cost(call, max(ask.answers, call.n)), self.margin)
-        admission = self.admit(ask, 0 if route.byok else hold, call.model)
+        hold = minimum = 0
+        if route.byok is None:
+            answers = ask.answers * call.n if ask.answers > 1 and not route.provider.native_n else call.n
+            hold = held_credits(route.worst_cost(call, answers), self.margin)
+            minimum = min(held_credits(route.input_cost(call, answers), self.margin), hold)
+        admission = self.admit(ask, hold, call.model, minimum)
         facts = Facts(
             door=ask.door,
             requested_model=call.model,
@@ -136,11 +143,13 @@ class Gateway:
         )
         ticket = Ticket(self.till, self.keeper, admission, facts, route, self.margin)
         try:
-            return (
+            answer = (
                 self._stream(ask, call, ticket, request)
                 if call.stream
                 else self._whole(ask, call, ticket, request)
             )
+            answer.dropped = route.dropped
+            return answer
         except UpstreamRefused as error:
             ticket.fail("upstream_status", error.status)
             raise
@@ -171,7 +180,7 @@ class Gateway:
         route = self.routes.find(call.model, byok=ask.byok, direct_openai=ask.direct_openai)
         if ask.answers > 1 and route.provider.native_n:
             call = replace(call.with_body(n=ask.answers), n=ask.answers)
-        return call, route, route.provider.prepare(call, route.model, route.byok)
+        return call, *self.routes.prepare(route, call)
 
     def _refuse(self, ask: Ask, refusal: DomainError, started: float, started_at: datetime) -> None:
         """Let the ledger's own refusals come first; note the names of models that have no price."""
@@ -259,7 +268,7 @@ class Gateway:
         The SDK adds 5.5 % on its own; with another margin the cost shown differs from the cost paid.
         """
         told = cost * (1 + self.margin) / SDK_MARGIN
-        if usage.cost is not None and told == usage.cost and shown.get("cost") is not None:
+        if told == _as_the_sdk_adds(shown):
             return shown
         details = shown.get("cost_details")
         details = {**(details if isinstance(details, dict) else {}), "upstream_inference_cost": None}
@@ -269,11 +278,18 @@ class Gateway:
         """Usage by counting the request and what was delivered, for a provider that gave no credible figures."""
         reasoning = tokens.count(meter.reasoning)
         answered = meter.model or model
+        raw = meter.raw_usage
+        told_input, told_output = at_least(raw or {})
         return Usage(
-            uncached_input=tokens.count_messages(call.body["messages"], call.body.get("tools")),
-            output=max(tokens.count(meter.delivered), reasoning),
+            uncached_input=max(
+                tokens.count_messages(call.body["messages"], call.body.get("tools")), told_input
+            ),
+            output=max(tokens.count(meter.delivered), reasoning, told_output),
             reasoning=reasoning,
             source="counted" if tokens.knows(answered) else "estimated",
+            cost=meter.cost,
+            flags=("usage_unusable",) if raw and meter.usage() is None else (),
+            raw=raw,
         )
 
 
@@ -324,6 +340,16 @@ def _fetch(route: Route, call: Call, request: Request) -> Fetched:
         if isinstance(body.get("choices"), list):
             return raw, body, meter
     raise Broken(f"{route.provider.title} sent an answer that cannot be read.")
+
+
+def _as_the_sdk_adds(shown: Mapping[str, Any]) -> Decimal | None:
+    """The dollars that the compatible SDK reads out of a `usage` object; None where it would not find numbers."""
+    details = shown.get("cost_details")
+    extra = details.get("upstream_inference_cost") if isinstance(details, dict) else None
+    cost, more = shown.get("cost"), 0 if extra is None else extra
+    if type(cost) not in (int, float) or type(more) not in (int, float):
+        return None
+    return Decimal(repr(cost)) + Decimal(repr(more))
 
 
 def _contents(body: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import ceil
 
@@ -18,25 +18,26 @@ from models.gateway.providers.demo import DemoProvider
 from models.gateway.providers.gemini import RESOURCE, Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
-from models.gateway.upstream import HttpUpstream, Patience
+from models.gateway.terms import KEYS, Reading, Terms, terms_of
+from models.gateway.upstream import HttpUpstream, Patience, Request
 from models.gateway.wire import Call, Usage
 from models.gateway.wire.chat import MAX_MODEL
 from models.settings import Settings, SettingsError
 
 DEFAULT_OUTPUT = 8_192
-"""Tokens a call may well produce when the client gave no bound and the model none."""
-MOST_OUTPUT = 128_000
+"""Tokens of output that a stream without a bound is begun with; its hold grows as it does."""
+MOST_OUTPUT = 1_048_576
 """Tokens no model exceeds in one answer; a larger `max_tokens` holds no more."""
-UNKNOWN_HOLD = Decimal("0.10")
-"""Dollars held for a call whose price only the provider knows."""
-MOST_COST = Decimal(1)
-"""Dollars by which a reported cost may lie above ten times the listed price before it is not believed."""
+FAR_ABOVE, FAR_DOLLARS = 10, 1
+"""A reported cost above so many times the listed price and so many dollars is charged, and flagged."""
 
 MOST_KEPT = 4096
 """Routes that are kept for a minute, since some prices change with the hour."""
 
 FALLBACK = flat(3, 15, source="fallback")
 """The price of a call whose provider reports costs and did not, for a model that no table lists."""
+UNLISTED = flat(30, 180, source="unlisted")
+"""What is held for a model that no table lists: all listed ones but one are cheaper."""
 
 
 class NoRoute(DomainError):
@@ -70,6 +71,10 @@ class Route:
     price: Price | None
     byok: str | None = None
     """The caller's own key, which then pays."""
+    terms: Terms = field(default_factory=Terms)
+    """What the request asks for beyond text."""
+    dropped: tuple[str, ...] = ()
+    """Keys of the request that the provider is not sent, because it would refuse them."""
 
     @property
     def context_window(self) -> int | None:
@@ -79,19 +84,37 @@ class Route:
 
     def worst_cost(self, call: Call, answers: int) -> Decimal:
         """Dollars that the call can well come to, `answers` being how many are made of one input."""
-        if self.price is None:
-            return UNKNOWN_HOLD * answers
         return self.cost_up_to(call, self.expected_output(call, answers), answers)
 
     def expected_output(self, call: Call, answers: int) -> int:
-        """Tokens of output that `worst_cost` is for."""
-        bound = call.max_output if self.price else None
-        return min(bound or DEFAULT_OUTPUT, MOST_OUTPUT) * answers
+        """Tokens of output that `worst_cost` is for. A stream is looked at as it grows; a whole answer without a bound
+        may be as long as the model can make it."""
+        longest = min(self.provider.longest, (self.price and self.price.longest) or self.provider.longest)
+        bound = call.max_output or (min(DEFAULT_OUTPUT, longest) if call.stream else longest)
+        return (min(bound, MOST_OUTPUT) + self.terms.output) * answers
 
     def cost_up_to(self, call: Call, output_tokens: int, answers: int) -> Decimal:
         """Dollars of the call with so much output, at the most."""
         inputs = 1 if self.provider.native_n else answers
-        return (self.price or FALLBACK).worst(call.input_tokens * inputs, output_tokens)
+        terms = self.terms
+        media = {bucket: count * inputs for bucket, count in terms.media.items()}
+        worst = max(
+            price.worst(
+                call.input_tokens * inputs,
+                output_tokens,
+                media=media,
+                written=terms.written,
+                spoken=terms.spoken,
+            )
+            for price in (self.price or UNLISTED, *terms.prices)
+        )
+        return worst * terms.factor + terms.dollars * answers
+
+    def input_cost(self, call: Call, answers: int) -> Decimal:
+        """Dollars of the call's input alone."""
+        inputs = 1 if self.provider.native_n else answers
+        tokens = call.input_tokens + sum(self.terms.media.values())
+        return (self.price or FALLBACK).input_cost(tokens * inputs)
 
 
 class Routes:
@@ -179,16 +202,39 @@ class Routes:
         found = self.prices.find(provider.table, requested, upstream, answered)
         return found or (flat(3, 15) if provider is self.demo else None)
 
+    def prepare(self, route: Route, call: Call) -> tuple[Route, Request]:
+        """The request that is sent, and the route with what it asks for. Raises BadCall for what cannot be sent, and for
+        a key whose price nobody knows."""
+        provider = route.provider
+        body, dropped = provider.rewrite(call, route.model)
+        terms = Terms()
+        if route.byok is None:
+            reading = Reading(
+                call,
+                route.price,
+                lambda name: self.price(provider, name, provider.upstream_model(name)),
+                reports_cost=provider.reports_cost,
+                apart=provider.media_apart,
+            )
+            terms = terms_of(KEYS[provider.name], body, reading)
+        return replace(route, terms=terms, dropped=tuple(dropped)), provider.request(call, body, route.byok)
+
     def cost(self, route: Route, usage: Usage, answered: str | None) -> tuple[Decimal, dict[str, str]]:
-        """Dollars of a call and the figures they were made with: the provider's own where it reports them and
-        they can be believed, else tokens at the price of the model that answered."""
+        """Dollars of a call and the figures they were made with: the provider's own where it reports them, else tokens
+        at the price of the model that answered. `flags` among the figures names what an operator should see."""
         price = self.price(route.provider, route.requested, route.model, answered) or route.price
+        listed = price.cost(usage) if price else None
         if route.provider.reports_cost and usage.cost is not None:
-            listed = price.cost(usage) if price else None
-            if listed is None or usage.cost <= 10 * listed + MOST_COST:
-                return usage.cost, {"source": "provider"}
-        price = price or FALLBACK
-        return price.cost(usage), price.snapshot(usage)
+            figures = (
+                {"source": "provider"} if listed is None else {"source": "provider", "listed": f"{listed:f}"}
+            )
+            known = UNLISTED.cost(usage) if listed is None else listed
+            far = usage.cost > FAR_ABOVE * known + FAR_DOLLARS
+            return usage.cost, _flagged(figures, [*usage.flags, *(["cost_far_above_list"] if far else [])])
+        flags = [*usage.flags]
+        if price is None:
+            price, flags = FALLBACK, [*flags, "price_guessed"]
+        return price.cost(usage), _flagged(price.snapshot(usage), [*flags, *price.flags(usage)])
 
     def models(self) -> tuple[Route, ...]:
         """The route of every model that can be asked for by its listed name, at a known price: sorted, no name twice.
@@ -256,6 +302,10 @@ class Routes:
             )
         titles = ", ".join(provider.title for provider in keys)
         return f"The model '{model}' is not served here. Keys are set for: {titles}."
+
+
+def _flagged(figures: dict[str, str], flags: list[str]) -> dict[str, str]:
+    return {**figures, "flags": " ".join(flags)} if flags else figures
 
 
 def held_credits(cost: Decimal, margin: Decimal) -> int:

@@ -60,6 +60,7 @@ class Stream:
     ) -> None:
         self.ticket = ticket
         self.gone = False
+        self.dropped: tuple[str, ...] = ()
         self._gateway = gateway
         self._ask = ask
         self._call = call

@@ -14,6 +14,7 @@ from models.billing import CreditEntry, CreditLedger
 from models.db import db
 from models.errors import NotFound
 from models.gateway import GatewayCall
+from models.gateway.wire.usage import UNITS, WITHIN
 from models.runs.run import AgentRun
 from models.runs.transcript import Transcript, transcript
 from models.usage import Message
@@ -33,6 +34,8 @@ class Bucket:
     cost: Decimal | None
     apart: bool = False
     """Output without its reasoning, which has a price of its own."""
+    piece: bool = False
+    """Charged by the piece: `tokens` counts pieces, `price` is dollars for one."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class CallDetail:
     @property
     def tokens(self) -> int:
         """All tokens, each counted once."""
-        return sum(bucket.tokens for bucket in self.buckets)
+        return sum(bucket.tokens for bucket in self.buckets if not bucket.piece)
 
     @property
     def charged(self) -> int:
@@ -169,21 +172,54 @@ def _key_name(user_id: str, call: GatewayCall) -> str | None:
 
 
 def _buckets(call: GatewayCall) -> list[Bucket]:
-    """Input by where it came from, then output; reasoning stands apart only where its price does."""
+    """Input by where it came from, then output; what has a price of its own stands apart."""
     reasoning = min(call.reasoning_tokens, call.output_tokens)
     apart = _figure(call.price, "reasoning") is not None
+    left = {
+        "input": call.uncached_input_tokens,
+        "cache_write": call.cache_write_tokens,
+        "cache_read": call.cache_read_tokens,
+        "output": call.output_tokens - (reasoning if apart else 0),
+    }
+    others = {name: count for name, count in (call.parts or {}).items() if name in _PARTS}
+    for name, count in others.items():
+        if name in WITHIN:
+            left[WITHIN[name]] -= count
     rows = [
-        ("Input", call.uncached_input_tokens, "input"),
-        ("Input, written to cache", call.cache_write_tokens, "cache_write"),
-        ("Input, read from cache", call.cache_read_tokens, "cache_read"),
-        ("Output", call.output_tokens - (reasoning if apart else 0), "output"),
+        ("Input", left["input"], "input"),
+        ("Input, written to cache", left["cache_write"], "cache_write"),
+        ("Input, read from cache", left["cache_read"], "cache_read"),
+        ("Output", left["output"], "output"),
         *([("Reasoning", reasoning, "reasoning")] if apart else []),
+        *((_PARTS[name], count, name) for name, count in others.items()),
     ]
-    return [_bucket(name, tokens, _figure(call.price, key), apart) for name, tokens, key in rows]
+    return [
+        Bucket(name, count, price, None if price is None else price * count / _per(key), apart, key in UNITS)
+        for name, count, key in rows
+        for price in [_figure(call.price, key)]
+    ]
 
 
-def _bucket(name: str, tokens: int, price: Decimal | None, apart: bool) -> Bucket:
-    return Bucket(name, tokens, price, None if price is None else price * tokens / MILLION, apart)
+_PARTS = {
+    "cache_write_30m": "Input, written to cache for 30 minutes",
+    "cache_write_1h": "Input, written to cache for an hour",
+    "cache_write_12h": "Input, written to cache for 12 hours",
+    "audio_input": "Audio input",
+    "image_input": "Image input",
+    "video_input": "Video input",
+    "cached_audio": "Audio input, read from cache",
+    "cached_image": "Image input, read from cache",
+    "cached_video": "Video input, read from cache",
+    "audio_output": "Audio output",
+    "image_output": "Image output",
+    "video_output": "Video output",
+    "web_searches": "Web searches",
+    "file_searches": "File searches",
+}
+
+
+def _per(bucket: str) -> Decimal:
+    return Decimal(1) if bucket in UNITS else MILLION
 
 
 def _figure(price: Mapping[str, Any] | None, key: str) -> Decimal | None:

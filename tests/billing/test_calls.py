@@ -132,6 +132,46 @@ def test_a_lone_call_may_hold_more_than_there_is(session: Session, gate: Pool) -
     assert admit(gate, alice, hold=0).outcome == "out_of_credits"
 
 
+@pytest.mark.parametrize(
+    ("minimum", "held", "outcome"),
+    [
+        (0, 0, "admitted"),
+        (100, 0, "admitted"),
+        (101, 0, "insufficient"),
+        (40, 60, "admitted"),
+        (41, 60, "insufficient"),
+        (10**18, 0, "insufficient"),
+        (-5, 0, "admitted"),
+    ],
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_what_a_call_sends_must_be_covered_even_when_it_is_alone(
+    session: Session, gate: Pool, minimum: int, held: int, outcome: str, many: bool
+) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    if held:
+        assert admit(gate, alice, hold=held).outcome == "admitted"
+    asked = replace(claim(alice, 40 if held else 500), minimum=minimum)
+    got = billing.admit_many(gate, [asked], now=NOW)[0] if many else billing.admit(gate, asked, now=NOW)
+    assert (got.outcome, got.minimum) == (outcome, min(max(minimum, 0), 10**12))
+    assert len(holds(session)) == (held > 0) + (outcome == "admitted")
+
+
+def test_what_the_provider_said_is_kept_with_the_call(session: Session, gate: Pool) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    raw = {"prompt_tokens": 1000, "note": "\x00\ud800", "huge": 10**30}
+    spend(gate, alice, 2, parts={"audio_input": 800}, raw_usage=raw, flags=["cost_far_above_list"])
+    spend(gate, alice, 1, raw_usage={"x": "y" * 20_000}, parts={})
+    first, second = session.scalars(select(GatewayCall).order_by(GatewayCall.credits.desc()))
+    assert (first.parts, first.flags) == ({"audio_input": 800}, ["cost_far_above_list"])
+    assert first.raw_usage["prompt_tokens"] == 1000
+    # too large to be kept, and billed all the same
+    assert (second.parts, second.flags, second.raw_usage, second.credits) == (None, None, None, 1)
+    assert_proved(session)
+
+
 def test_admission_is_idempotent_by_request(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)

@@ -202,6 +202,59 @@ def test_sdk_shows_the_ledgers_credits_whatever_the_margin(
     assert message.credits == int(shown * 1.055 * 100 + 0.5) == int(77 * (1 + float(margin)) + 0.5)
 
 
+BYOK = {"is_byok": True}
+NOT_BYOK = {"is_byok": False}
+
+
+@pytest.mark.parametrize(
+    ("said", "billed"),
+    [
+        ({**NOT_BYOK, "cost": 0.02, "cost_details": {"upstream_inference_cost": 0.02}}, "0.02"),
+        ({**NOT_BYOK, "cost": 0, "cost_details": {"upstream_inference_cost": 0.02}}, "0"),
+        ({"cost": 0.02, "cost_details": {"upstream_inference_cost": 0.02}}, "0.02"),
+        ({"cost": 0.02, "cost_details": {"upstream_inference_cost": None}}, "0.02"),
+        ({"cost": 0.02, "cost_details": None}, "0.02"),
+        ({"cost": 0.02, "cost_details": {"upstream_inference_cost": 0}}, "0.02"),
+        ({"cost": "0.02", "cost_details": {"upstream_inference_cost": "0.02"}}, "0.02"),
+        ({"is_byok": None, "cost": 0.02, "cost_details": {"upstream_inference_cost": "x"}}, "0.02"),
+        ({**BYOK, "cost": 0.001, "cost_details": {"upstream_inference_cost": 0.02}}, "0.021"),
+        ({**BYOK, "cost": 0, "cost_details": {"upstream_inference_cost": 0.02}}, "0.02"),
+        ({**BYOK, "cost_details": {"upstream_inference_cost": 0.02}}, "0.02"),
+        ({**BYOK, "cost": "0.001", "cost_details": {"upstream_inference_cost": "0.02"}}, "0.021"),
+        ({**BYOK, "cost": None, "cost_details": {"upstream_inference_cost": 0.02}}, "0.02"),
+        # what the operator's key paid is not told: the list is
+        ({**BYOK, "cost": 0.001}, "0.00027"),
+        ({**BYOK, "cost": 0.001, "cost_details": {"upstream_inference_cost": "?"}}, "0.00027"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_sdk_is_shown_what_was_billed_whatever_openrouter_adds(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    body: dict[str, Any],
+    facts: Facts,
+    said: dict[str, Any],
+    billed: str,
+    streaming: bool,
+) -> None:
+    use = fakes.usage(1000, 200, **said)
+    fake.will(
+        fakes.stream(fakes.chunks(use=use, model="openai/gpt-5-mini-x"))
+        if streaming
+        else fakes.answer(fakes.completion(use=use, model="openai/gpt-5-mini-x"))
+    )
+    asked = {**body, "model": "openrouter/openai/gpt-4o-mini", "stream": streaming}
+    answer = web.post(PATH, json=asked, headers=rich.headers)
+    shown = (events(answer.data)[-1] if streaming else answer.json)["usage"]
+    call = facts.call()
+    assert call.cost == Decimal(billed)
+    assert call.raw_usage == use
+    # the SDK's formula, contract 5.5
+    extra = (shown.get("cost_details") or {}).get("upstream_inference_cost") or 0
+    assert abs(Decimal(str(shown["cost"])) + Decimal(str(extra)) - call.cost) < Decimal("1e-12")
+
+
 def test_when() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     spans = {
@@ -314,6 +367,7 @@ def test_answer_is_passed_on_byte_for_byte_and_billed(
         prompt_tokens_details={"cached_tokens": 20},
         completion_tokens_details={"reasoning_tokens": 10},
         cost=0.02,
+        is_byok=True,
         cost_details={"upstream_inference_cost": 0.03},
     )
     whole = fakes.completion(use=use)

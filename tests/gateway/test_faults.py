@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from models import billing
 from models.gateway import upstream as upstreams
 from models.gateway.upstream import Broken, HttpUpstream, Patience, Request
 from tests.factories import Person
@@ -217,22 +218,23 @@ def test_stream_cut_after_its_end_is_whole(
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "output"),
     [
-        fakes.usage(-5, 10),
-        fakes.usage(10, -5),
-        fakes.usage(10**15, 10),
-        fakes.usage("many", 10),
-        fakes.usage(True, 10),
-        fakes.usage(10, 10, prompt_tokens_details={"cached_tokens": 11}),
-        fakes.usage(10, 10, completion_tokens_details={"reasoning_tokens": -1}),
-        {"prompt_tokens": 10},
-        {},
+        (fakes.usage(-5, 10), 10),
+        (fakes.usage(10, -5), 3),
+        (fakes.usage(10**15, 10), 10),
+        (fakes.usage("many", 10), 10),
+        (fakes.usage(True, 10), 10),
+        (fakes.usage(10, 2, prompt_tokens_details={"cached_tokens": 11}), 3),
+        (fakes.usage(10, 10, completion_tokens_details={"reasoning_tokens": -1}), 10),
+        ({"prompt_tokens": 10}, 3),
+        ({"prompt_tokens": None, "completion_tokens": 5000}, 5000),
+        ({}, 3),
     ],
 )
 @pytest.mark.parametrize("streaming", [False, True])
 def test_usage_that_cannot_be_is_counted_instead(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, bad: Any, streaming: bool
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, bad: Any, output: int, streaming: bool
 ) -> None:
     if streaming:
         fake.will(fakes.stream(fakes.chunks("one two three", use=bad)))
@@ -241,9 +243,40 @@ def test_usage_that_cannot_be_is_counted_instead(
     answer = web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
     shown = events(answer.data)[-1]["usage"] if streaming else answer.json["usage"]
     call = facts.call()
-    assert (call.usage_source, call.output_tokens) == ("counted", 3)
-    assert (shown["completion_tokens"], shown["prompt_tokens"]) == (3, call.uncached_input_tokens)
+    # what was counted, or what the provider told of it all the same: never the smaller
+    assert (call.usage_source, call.output_tokens) == ("counted", output)
+    assert (shown["completion_tokens"], shown["prompt_tokens"]) == (output, call.uncached_input_tokens)
     assert call.cost > 0
+    assert call.flags == (["usage_unusable"] if bad else None)
+    assert call.raw_usage == bad or not bad
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_reported_cost_is_charged_though_its_tokens_cannot_be(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, streaming: bool
+) -> None:
+    use = fakes.usage(10**15, 10, cost=0.5)
+    whole = fakes.completion("one two three", use)
+    fake.will(
+        fakes.stream(fakes.chunks("one two three", use=use)) if streaming else fakes.answer(whole),
+    )
+    asked = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
+    assert web.post(PATH, json=asked, headers=rich.headers).status_code == 200
+    call = facts.call()
+    assert (call.cost, call.credits, call.usage_source) == (Decimal("0.5"), 53, "counted")
+    assert call.flags == ["usage_unusable"]
+
+
+def test_absurd_tokens_are_charged_and_flagged(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    fake.will(fakes.answer(fakes.completion(use=fakes.usage(60_000_000, 10), model="house-model")))
+    assert (
+        web.post(PATH, json={**BODY, "model": "openai/house-model"}, headers=rich.headers).status_code == 200
+    )
+    call = facts.call()
+    assert (call.uncached_input_tokens, call.credits) == (60_000_000, 12_660)
+    assert call.flags == ["tokens_absurd"]
 
 
 def test_zero_usage_is_a_zero(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
@@ -253,7 +286,7 @@ def test_zero_usage_is_a_zero(web: FlaskClient, fake: FakeUpstream, rich: Person
     assert (call.usage_source, call.output_tokens, call.credits) == ("provider", 0, 0)
 
 
-@pytest.mark.parametrize("cost", [-1, 1e9, "NaN", "Infinity", True, [], 500])
+@pytest.mark.parametrize("cost", [-1, 1e9, "NaN", "Infinity", True, []])
 def test_cost_that_cannot_be_is_priced_instead(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, cost: Any
 ) -> None:
@@ -265,6 +298,40 @@ def test_cost_that_cannot_be_is_priced_instead(
     call = facts.call()
     assert call.provider == "openrouter"
     assert call.cost == Decimal("0.00021")
+    assert call.flags == ["cost_unusable"]
+
+
+@pytest.mark.parametrize(
+    ("cost", "credits", "flagged"),
+    [(1, 106, False), (1.01, 107, True), (9, 950, True), (500, 52_750, True), (20_000, 2_110_000, True)],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_reported_cost_is_charged_however_absurd(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    cost: float,
+    credits: int,
+    flagged: bool,
+    streaming: bool,
+) -> None:
+    use = fakes.usage(1000, 100, cost=cost)
+    fake.will(
+        fakes.stream(fakes.chunks(use=use, model="openai/gpt-4o-mini"))
+        if streaming
+        else fakes.answer(fakes.completion(use=use, model="openai/gpt-4o-mini"))
+    )
+    asked = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
+    assert web.post(PATH, json=asked, headers=rich.headers).status_code == 200
+    call = facts.call()
+    assert (call.cost, call.credits) == (Decimal(str(cost)), credits)
+    assert call.flags == (["cost_far_above_list"] if flagged else None)
+    assert call.price == {"source": "provider", "listed": "0.00021"}
+    listed = web.application.test_cli_runner().invoke(args=["billing", "flagged"]).output
+    assert (call.request_id in listed) is flagged
+    # the books hold it
+    assert billing.prove(facts.fresh()).clean
 
 
 def test_growing_usage_on_every_chunk_is_billed_once_at_its_last(

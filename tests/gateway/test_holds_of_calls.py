@@ -152,6 +152,136 @@ def test_parallel_calls_overspend_by_no_more_than_one(
     assert facts.holds() == 0
 
 
+# what each costs at the fake: more than a token of output, which is all that a careless look at the request finds
+SURPRISES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    (
+        "both bounds",
+        {"max_tokens": 1, "max_completion_tokens": 117_000},
+        {"use": fakes.usage(10, 117_000), "model": "house-model"},
+    ),
+    ("no bound", {}, {"use": fakes.usage(10, 117_000), "model": "house-model"}),
+    (
+        "a dear fallback",
+        {"model": "openrouter/openai/gpt-4o-mini", "max_tokens": 8_000, "models": ["openai/gpt-5-pro"]},
+        {"use": fakes.usage(10, 8_000, cost=0.96), "model": "openai/gpt-5-pro"},
+    ),
+    (
+        "a model nobody lists",
+        {"model": "openrouter-only/model", "max_tokens": 6_000},
+        {"use": fakes.usage(10, 6_000, cost=1), "model": "openrouter-only/model"},
+    ),
+    (
+        "a plugin",
+        {
+            "model": "openrouter/openai/gpt-4o-mini",
+            "max_tokens": 10,
+            "plugins": [{"id": "web", "max_results": 100}],
+        },
+        {"use": fakes.usage(10, 10, cost=0.4), "model": "openai/gpt-4o-mini"},
+    ),
+    (
+        "a prediction",
+        {"max_tokens": 10, "prediction": {"type": "content", "content": "x" * 300_000}},
+        {"use": fakes.usage(10, 99_000), "model": "house-model"},
+    ),
+    (
+        "many choices",
+        {"max_tokens": 10_000, "n": 11},
+        {"use": fakes.usage(10, 110_000), "model": "house-model"},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("keys", "answer"),
+    [(keys, answer) for _, keys, answer in SURPRISES],
+    ids=[name for name, *_ in SURPRISES],
+)
+def test_parallel_calls_leave_no_debt_whatever_makes_them_dear(
+    web: FlaskClient,
+    session: OrmSession,
+    fake: FakeUpstream,
+    alice: Person,
+    facts: Facts,
+    keys: dict[str, Any],
+    answer: dict[str, Any],
+) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 300)
+    fake.will(fakes.answer(fakes.completion(**answer), delay=0.2))
+
+    def one(_: int) -> int:
+        client = web.application.test_client()
+        return client.post(PATH, json={**BODY, **keys}, headers=alice.headers).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(one, range(48)))
+    assert set(statuses) <= {200, 402}
+    served = [call for call in facts.calls() if call.state == "settled"]
+    assert len(served) == statuses.count(200) >= 1
+    assert balance(session, alice) == 300 - sum(call.credits for call in served)
+    # the last one may exceed what is left, as ever
+    assert balance(session, alice) > -max(call.credits for call in served)
+    assert facts.holds() == 0
+
+
+def test_answers_times_choices_are_held(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, rich: Person, body: dict[str, Any]
+) -> None:
+    held: list[int] = []
+
+    def look(exchange: fakes.Exchange) -> None:
+        if not held:
+            session.rollback()
+            held.extend(session.scalars(select(CreditHold.amount)))
+        fakes.answer()(exchange)
+
+    fake.will(look)
+    body["model"] = "openrouter/openai/gpt-4o-mini"
+    body["codebuff_metadata"]["n"] = 3
+    asked = {**body, "n": 4, "max_tokens": 100_000}
+    assert web.post("/api/v1/chat/completions", json=asked, headers=rich.headers).status_code == 200
+    # twelve times 100,000 tokens at 0.6 dollars a million, and 5.5 %
+    assert held[0] >= 76
+
+
+@pytest.mark.parametrize(
+    ("credits", "kilobytes", "status"),
+    # a kilobyte is held as 342 tokens at 2 dollars a million and 5.5 %: 0.072 credits
+    [(10, 100, 200), (10, 200, 402), (1, 1, 200), (1, 20, 402), (100, 1000, 200)],
+)
+@pytest.mark.parametrize("path", [PATH, "/api/v1/chat/completions"])
+def test_call_whose_input_costs_more_than_there_is_is_not_sent(
+    web: FlaskClient,
+    session: OrmSession,
+    fake: FakeUpstream,
+    alice: Person,
+    facts: Facts,
+    credits: int,
+    kilobytes: int,
+    status: int,
+    path: str,
+) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, credits)
+    run = factories.run(session, alice.user)
+    asked = {
+        "model": "openai/house-model",
+        "messages": [{"role": "user", "content": "x" * 1024 * kilobytes}],
+        "max_tokens": 100_000,
+        "codebuff_metadata": {"run_id": run.id},
+    }
+    answer = web.post(path, json=asked, headers=alice.headers)
+    assert answer.status_code == status
+    assert len(fake.requests) == (status == 200)
+    if status == 402:
+        message = answer.json["error"]["message"]
+        assert f"{credits} are free" in message
+        assert "Send less" in message
+        assert facts.calls() == []
+    assert facts.holds() == 0
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_answer_that_could_not_be_settled_does_not_reach_its_client_whole(
     web: FlaskClient,

@@ -120,39 +120,6 @@ def test_usage_chunk_only_for_who_asked(
     assert [call.output_tokens for call in facts.calls()] == [20, 20]
 
 
-def test_what_openai_is_sent(web: FlaskClient, fake: FakeUpstream, rich: Person) -> None:
-    marked = {"type": "ephemeral"}
-    body = {
-        "model": "openai/gpt-4o-mini",
-        "messages": [
-            {"role": "system", "content": "s", "cache_control": marked},
-            {"role": "user", "content": [{"type": "text", "text": "t", "cache_control": marked}]},
-            {"role": "assistant", "content": "a", "reasoning": "r", "reasoning_details": []},
-        ],
-        "transforms": ["middle-out"],
-        "provider": {"order": []},
-        "usage": {"include": True},
-        "codebuff_metadata": {},
-        "service_tier": "priority",
-        "max_tokens": 5,
-        "temperature": 0.5,
-        "stop": ["x"],
-    }
-    web.post(PATH, json=body, headers=rich.headers)
-    assert fake.requests[0].body == {
-        "model": "gpt-4o-mini",
-        "messages": [
-            {"role": "system", "content": "s"},
-            {"role": "user", "content": [{"type": "text", "text": "t"}]},
-            {"role": "assistant", "content": "a"},
-        ],
-        "max_tokens": 5,
-        "temperature": 0.5,
-        "stop": ["x"],
-        "stream": False,
-    }
-
-
 @pytest.mark.parametrize(
     ("model", "path", "sent"),
     [

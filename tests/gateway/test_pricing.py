@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.gateway.pricing import Price, Prices, Tier, flat, read_overrides, shipped_price
+from models.gateway.pricing import Price, Prices, flat, read_overrides, shipped_price, tier_of
 from models.gateway.routing import held_credits
 from models.gateway.wire import Usage
 from models.settings import SettingsError
@@ -38,7 +38,7 @@ def test_tiers_price_the_whole_call() -> None:
 
 
 def test_reasoning_has_its_own_price_within_output() -> None:
-    tier = Tier(0, Decimal(1), Decimal(1), Decimal(1), Decimal(10), Decimal(2))
+    tier = tier_of(0, {"input": Decimal(1), "output": Decimal(10), "reasoning": Decimal(2)})
     price = Price("x", (tier,), Decimal("0.01"))
     usage = Usage(output=1_000_000, reasoning=500_000)
     assert price.cost(usage) == Decimal("0.01") + 5 + 1

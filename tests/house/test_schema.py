@@ -844,6 +844,9 @@ OWN = {
         ttft_ms int
         latency_ms int!
         price jsonb
+        parts jsonb
+        raw_usage jsonb
+        flags text[]
         uncached_input_tokens int! = 0
         cache_write_tokens int! = 0
         cache_read_tokens int! = 0
@@ -867,6 +870,7 @@ OWN = {
             "idx_gateway_call_run": "btree (run_id, started_at)",
             "idx_gateway_call_message": "btree (message_id)",
             "idx_gateway_call_user": "btree (user_id, started_at)",
+            "idx_gateway_call_flagged": "btree (finished_at) WHERE (flags IS NOT NULL)",
         },
     ),
     "login_link": Table(

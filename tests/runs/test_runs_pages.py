@@ -500,6 +500,35 @@ def test_a_call_opens_with_tokens_prices_ledger_times_and_messages(
     assert "autofocus" not in page.text.split("<main")[1]
 
 
+def test_what_is_no_text_stands_apart_with_its_price(session: OrmSession, alice: Person) -> None:
+    run = ended(session, alice)
+    call = billed(
+        session,
+        alice,
+        run,
+        price={
+            "source": "genai-prices:openai/gpt-audio",
+            "input": "2.5",
+            "cache_read": "2.5",
+            "output": "10",
+            "audio_input": "32",
+            "audio_output": "64",
+            "web_searches": "0.01",
+        },
+        parts={"audio_input": 800, "audio_output": 100, "web_searches": 2},
+    )
+    words = text_of(get(alice, f"/runs/{run.id}/calls/{call.request_id}"))
+    for part in (
+        "Input 200 $2.50 $0.0005",
+        "Output 200 $10.00 $0.0020",
+        "Audio input 800 $32.00 $0.0256",
+        "Audio output 100 $64.00 $0.0064",
+        "Web searches 2 $0.0100 each $0.0200",
+        "Cost 3,300 $0.0700",
+    ):
+        assert part in words, part
+
+
 def test_a_failed_call_and_one_without_bodies_say_so(session: OrmSession, alice: Person) -> None:
     run = ended(session, alice)
     failed = factories.call(

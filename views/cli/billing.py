@@ -3,7 +3,7 @@
 import getpass
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -14,8 +14,9 @@ from models import admin, billing
 from models.accounts import User
 from models.accounts.signing_in import by_email, clean_email
 from models.billing import GRANT_TYPES, Account
-from models.db import db
+from models.db import db, now
 from models.errors import DomainError, NotFound
+from models.gateway.calls import flagged_calls
 from models.settings import Settings
 from views.cli import Commands
 
@@ -195,6 +196,22 @@ def lost_command(dismiss: str | None) -> None:
         )
     if not calls:
         click.echo("No call was lost.")
+
+
+@commands.command("flagged")
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True)
+def flagged_command(days: int) -> None:
+    """List calls whose bill looks odd: they were charged, and somebody should see why."""
+    calls = flagged_calls(db.session, now() - timedelta(days=days))
+    for call in calls:
+        listed = (call.price or {}).get("listed")
+        click.echo(
+            f"{_date(call.finished_at)}  {call.request_id}  {', '.join(call.flags or ())}  {call.provider}"
+            f"  {call.model}  ${call.cost.normalize():f}{f', listed ${listed}' if listed else ''}"
+            f"  {call.credits:,} credits  {call.user_id}"
+        )
+    if not calls:
+        click.echo(f"No call of the last {days} days is flagged.")
 
 
 def _user(email: str) -> User:

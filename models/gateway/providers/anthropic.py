@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from models.gateway.providers.base import Provider
+from models.gateway.providers.base import OPENROUTERS, Provider
 from models.gateway.wire import Call
 
 _WHOLE = (
@@ -26,11 +26,17 @@ class Anthropic(Provider):
         name = self.spelt(re.sub(r"(?<=\d)\.(?=\d)", "-", super().upstream_model(model)))
         return name + next((ending for short, ending in _WHOLE if short.fullmatch(name)), "")
 
-    def rewrite(self, call: Call, model: str) -> dict[str, Any]:
-        body = super().rewrite(call, model)
-        body.pop("n", None)
+    @property
+    def refuses(self) -> frozenset[str]:
+        return OPENROUTERS
+
+    def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        body, dropped = super().rewrite(call, model)
+        if body.pop("n", None) not in (None, 1):
+            dropped.append("n")
         reasoning = call.body.get("reasoning")
         budget = reasoning.get("max_tokens") if isinstance(reasoning, dict) else None
         if type(budget) is int and "thinking" not in body:
             body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-        return body
+            dropped.remove("reasoning")
+        return body, dropped

@@ -1,19 +1,22 @@
 """What every provider's adapter has in common: one small protocol, and the OpenAI-compatible way of speaking."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from models.gateway import names
 from models.gateway.upstream import Request, Upstream
-from models.gateway.wire import BadCall, Call, ChatMeter, Meter
+from models.gateway.wire import BadCall, Call, ChatMeter, Meter, Usage, read_usage
 
-EXTENSIONS = frozenset(
+OURS = frozenset({"codebuff_metadata"})
+"""Keys that only the compatible API's own server understands; no provider is sent them."""
+
+OPENROUTERS = frozenset(
     {
-        "codebuff_metadata",
         "transforms",
         "provider",
         "usage",
@@ -25,13 +28,14 @@ EXTENSIONS = frozenset(
         "cache_control",
         "preset",
         "top_a",
+        "top_k",
         "min_p",
         "repetition_penalty",
     }
 )
-"""Keys of a chat body that only OpenRouter or the compatible API's own server understands."""
+"""Keys of OpenRouter's and of open models' servers, which OpenAI, Anthropic and Google refuse."""
 
-_MESSAGE_EXTENSIONS = frozenset({"cache_control", "reasoning", "reasoning_content", "reasoning_details"})
+_OF_MESSAGES = frozenset({"cache_control", "reasoning", "reasoning_content", "reasoning_details"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class Provider:
     """A provider that speaks OpenAI's chat completions. Adapters override what differs.
 
     `table` is its name in the shipped price table; `reports_cost` whether each answer says what it cost;
-    `native_n` whether it answers `n` choices itself.
+    `native_n` whether it answers `n` choices itself; `refuses` the keys that it is known to refuse, which it is not
+    sent; `media_apart` whether its media always cost more than text; `longest` tokens no answer of its exceeds.
     """
 
     name = ""
@@ -57,6 +62,8 @@ class Provider:
     """Model names without a prefix that are this provider's."""
     reports_cost = False
     native_n = False
+    media_apart = False
+    longest = 128_000
 
     def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
         self.endpoint = endpoint
@@ -91,12 +98,25 @@ class Provider:
         """Whether a model of the price table is shown under its public name."""
         return self.claims(public)
 
-    def meter(self, call: Call) -> Meter:
-        """A meter for one answer to `call`."""
-        return ChatMeter(call.n if self.native_n else 1)
+    @property
+    def refuses(self) -> frozenset[str]:
+        """Keys of a body that are left out."""
+        return frozenset()
 
-    def prepare(self, call: Call, model: str, key: str | None = None) -> Request:
-        """The request for `call` with the provider's own name of the model; `key` replaces the operator's.
+    def meter(self, call: Call) -> Meter:
+        """A meter for one answer to `call`, which reads the usage by this provider's rules."""
+        return _Meter(call.n if self.native_n else 1, self)
+
+    def read_usage(self, raw: Mapping[str, Any]) -> Usage | None:
+        """A `usage` object of this provider's; None when it cannot be."""
+        return read_usage(raw)
+
+    def read_cost(self, raw: Mapping[str, Any]) -> Decimal | None:
+        """The dollars that a `usage` object says the call cost, if this provider reports them."""
+        return None
+
+    def request(self, call: Call, body: Mapping[str, Any], key: str | None = None) -> Request:
+        """The request that sends `body`; `key` replaces the operator's.
 
         The body is always written anew, so that what was checked is what is sent. Raises BadCall when it
         cannot be written.
@@ -109,25 +129,46 @@ class Provider:
             "Authorization": f"Bearer {key or self.endpoint.key or ''}",
             **self.headers(),
         }
-        return Request(
-            f"{self.endpoint.base_url}/chat/completions", headers, write(self.rewrite(call, model))
-        )
+        return Request(f"{self.endpoint.base_url}/chat/completions", headers, write(body))
 
     def headers(self) -> Mapping[str, str]:
         """Headers of this provider alone."""
         return {}
 
-    def rewrite(self, call: Call, model: str) -> dict[str, Any]:
-        """The body this provider is sent."""
-        body = {key: value for key, value in call.body.items() if key not in EXTENSIONS}
+    def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        """The body this provider is sent, and the names of what was left out of it because it would refuse that."""
+        refuses = self.refuses
+        body: dict[str, Any] = {}
+        dropped: list[str] = []
+        for key, value in call.body.items():
+            if key in OURS:
+                continue
+            if key not in refuses:
+                body[key] = value
+            elif value is not None:
+                dropped.append(key)
+        if refuses:
+            body["messages"] = _plain_messages(body["messages"], dropped)
         body["model"] = model
-        body["messages"] = plain_messages(body["messages"])
         body["stream"] = call.stream
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         else:
             body.pop("stream_options", None)
-        return body
+        return body, dropped
+
+
+class _Meter(ChatMeter):
+    def __init__(self, n: int, provider: Provider) -> None:
+        super().__init__(n)
+        self._provider = provider
+
+    def read_usage(self, usage: Mapping[str, Any]) -> Usage | None:
+        return self._provider.read_usage(usage)
+
+    @property
+    def cost(self) -> Decimal | None:
+        return self._provider.read_cost(self.raw_usage) if self.raw_usage and self.billed else None
 
 
 def write(body: Mapping[str, Any]) -> bytes:
@@ -138,19 +179,25 @@ def write(body: Mapping[str, Any]) -> bytes:
         raise BadCall(f"The request cannot be passed on: {error}.") from None
 
 
-def plain_messages(messages: list[Any]) -> list[Any]:
-    """Messages without the keys that only OpenRouter understands; what needs no change is not copied."""
-    return [_plain(message) for message in messages]
+def _plain_messages(messages: list[Any], dropped: list[str]) -> list[Any]:
+    """Messages without the keys that are refused; what needs no change is not copied."""
+    return [_plain(message, dropped) for message in messages]
 
 
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    if not _MESSAGE_EXTENSIONS.isdisjoint(message):
-        message = {key: value for key, value in message.items() if key not in _MESSAGE_EXTENSIONS}
+def _plain(message: dict[str, Any], dropped: list[str]) -> dict[str, Any]:
+    if not _OF_MESSAGES.isdisjoint(message):
+        _note(dropped, (key for key in message if key in _OF_MESSAGES))
+        message = {key: value for key, value in message.items() if key not in _OF_MESSAGES}
     content = message.get("content")
     if isinstance(content, list) and any("cache_control" in part for part in content):
+        _note(dropped, ["cache_control"])
         parts = [{key: value for key, value in part.items() if key != "cache_control"} for part in content]
         message = {**message, "content": parts}
     return message
+
+
+def _note(dropped: list[str], names: Iterable[str]) -> None:
+    dropped.extend(name for name in names if name not in dropped)
 
 
 def effort_of(reasoning: Any) -> str | None:

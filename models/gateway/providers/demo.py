@@ -16,6 +16,7 @@ class DemoProvider(Provider):
     table = "stoa"
     prefixes = ("stoa",)
     native_n = True
+    longest = 8_192
 
     @property
     def ready(self) -> bool:
@@ -27,5 +28,5 @@ class DemoProvider(Provider):
     def public_model(self, model: str) -> str:
         return MODEL
 
-    def rewrite(self, call: Call, model: str) -> dict[str, Any]:
-        return {**call.body, "model": model, "stream": call.stream}
+    def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        return {**call.body, "model": model, "stream": call.stream}, []

@@ -2,17 +2,21 @@
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
-from models.gateway.providers.base import Provider, effort_of
+from models.gateway.providers.base import OPENROUTERS, Provider, effort_of
 from models.gateway.wire import Call
 
 _LATEST = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
 """What OpenRouter calls by these names, OpenAI knows with `-latest`."""
+HOST = "api.openai.com"
 _REASONS = re.compile(r"o\d|gpt-5|gpt-[6-9]|codex")
+_OF_OPENROUTER = ("usage", "provider", "transforms")
 
 
 class OpenAI(Provider):
-    """Reasoning models take `max_completion_tokens` and `reasoning_effort`, and no `stop`."""
+    """Its reasoning models take `max_completion_tokens` and `reasoning_effort`, and no `stop`, wherever they are served.
+    Any other server than OpenAI's own is sent all that the client sent."""
 
     name = "openai"
     title = "OpenAI"
@@ -25,16 +29,31 @@ class OpenAI(Provider):
         name = super().upstream_model(model)
         return f"{name}-latest" if _LATEST.fullmatch(name) else name
 
-    def rewrite(self, call: Call, model: str) -> dict[str, Any]:
-        body = super().rewrite(call, model)
-        # other tiers have other prices than the listed ones
-        body.pop("service_tier", None)
+    @property
+    def genuine(self) -> bool:
+        """Whether it is OpenAI itself."""
+        return urlsplit(self.endpoint.base_url).hostname == HOST
+
+    @property
+    def media_apart(self) -> bool:  # type: ignore[override]
+        """OpenAI's audio always costs more than its text; what others charge is in the operator's file."""
+        return self.genuine
+
+    @property
+    def refuses(self) -> frozenset[str]:
+        return OPENROUTERS if self.genuine else frozenset()
+
+    def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
+        body, dropped = super().rewrite(call, model)
         if _REASONS.match(model):
-            body.pop("stop", None)
+            dropped += [key for key in ("stop", *_OF_OPENROUTER) if body.pop(key, None) is not None]
             limit = body.pop("max_tokens", None)
             if limit is not None:
                 body.setdefault("max_completion_tokens", limit)
+            body.pop("reasoning", None)
             effort = effort_of(call.body.get("reasoning"))
             if effort:
                 body.setdefault("reasoning_effort", effort)
-        return body
+            # it was translated
+            dropped = [key for key in dropped if key != "reasoning"]
+        return body, dropped

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from models.gateway import names
 from models.gateway.providers.anthropic import Anthropic
-from models.gateway.providers.base import Endpoint, Provider
+from models.gateway.providers.base import OURS, Endpoint, Provider
 from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.upstream import Upstream
-from models.gateway.wire import Call
+from models.gateway.wire import Call, Usage
+from models.gateway.wire.usage import dollar_figure
 
 OWNERS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
 """Whose a model without an owner in its name is."""
@@ -56,12 +59,35 @@ class OpenRouter(Provider):
     def headers(self) -> Mapping[str, str]:
         return {"HTTP-Referer": self.site, "X-Title": "Stoa"} if self.site else {"X-Title": "Stoa"}
 
-    def rewrite(self, call: Call, model: str) -> dict[str, Any]:
+    def read_usage(self, raw: Mapping[str, Any]) -> Usage | None:
+        read = super().read_usage(raw)
+        if read is None:
+            return None
+        cost = self.read_cost(raw)
+        reported = raw.get("cost") is not None or _of_a_key(raw)
+        flags = (*read.flags, "cost_unusable") if cost is None and reported else read.flags
+        return replace(read, cost=cost, flags=flags)
+
+    def read_cost(self, raw: Mapping[str, Any]) -> Decimal | None:
+        """`cost` is the bill. Where a key of the operator's at another provider paid (`is_byok`), it is OpenRouter's fee
+        alone, and what the provider took comes on top."""
+        cost = dollar_figure(raw.get("cost"))
+        if not _of_a_key(raw):
+            return cost
+        details = raw.get("cost_details")
+        paid = dollar_figure(details.get("upstream_inference_cost") if isinstance(details, dict) else None)
+        return None if paid is None else paid + (cost or 0)
+
+    def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         usage = call.body.get("usage")
-        body = {key: value for key, value in call.body.items() if key != "codebuff_metadata"}
+        body = {key: value for key, value in call.body.items() if key not in OURS}
         body["model"] = model
         body["stream"] = call.stream
         body["usage"] = {**(usage if isinstance(usage, dict) else {}), "include": True}
         if not call.stream:
             body.pop("stream_options", None)
-        return body
+        return body, []
+
+
+def _of_a_key(raw: Mapping[str, Any]) -> bool:
+    return raw.get("is_byok") in (True, "true", "True")

@@ -2,16 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Protocol
 
 from models.errors import DomainError
-
-MAX_TOKENS = 50_000_000
-"""No call uses more; a larger figure is a fault of whoever reports it."""
-
-MAX_COST = Decimal(10_000)
-"""Dollars. No call costs more; a larger figure is not believed."""
+from models.gateway.wire.usage import Usage
 
 
 class BadCall(DomainError):
@@ -23,46 +18,6 @@ class BadCall(DomainError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one call in disjoint buckets; `reasoning` alone lies within `output`.
-
-    `source` says who measured: the `provider`, a real tokenizer over the text (`counted`), or an
-    `estimated` figure. `cost` is the dollars the provider reported, if it did.
-    """
-
-    uncached_input: int = 0
-    cache_write: int = 0
-    cache_read: int = 0
-    output: int = 0
-    reasoning: int = 0
-    source: str = "provider"
-    cost: Decimal | None = None
-
-    @property
-    def input(self) -> int:
-        """All input tokens, cached or not."""
-        return self.uncached_input + self.cache_write + self.cache_read
-
-    @property
-    def tokens(self) -> int:
-        """Input and output together."""
-        return self.input + self.output
-
-    def __add__(self, other: "Usage") -> "Usage":
-        worst = max(self.source, other.source, key=("provider", "counted", "estimated").index)
-        cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        return Usage(
-            self.uncached_input + other.uncached_input,
-            self.cache_write + other.cache_write,
-            self.cache_read + other.cache_read,
-            self.output + other.output,
-            self.reasoning + other.reasoning,
-            worst,
-            cost,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +83,14 @@ class Meter(Protocol):
         """The provider's own figures; None when it gave none that can be believed."""
 
     @property
+    def raw_usage(self) -> Mapping[str, Any] | None:
+        """The provider's own `usage` object as it came."""
+
+    @property
+    def cost(self) -> Decimal | None:
+        """Dollars that the provider says the whole call cost, whatever its tokens look like."""
+
+    @property
     def text(self) -> str:
         """The answer's text as far as it is kept (bounded)."""
 
@@ -146,21 +109,3 @@ class Meter(Protocol):
     @property
     def delivered(self) -> str:
         """All that was generated and seen, to be counted when the provider is silent: text, reasoning, tool calls."""
-
-
-def token_figure(value: Any) -> int | None:
-    """A count of tokens: a whole number from 0 to MAX_TOKENS, else None. Floats like 12.0 count, booleans do not."""
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
-
-
-def dollar_figure(value: Any) -> Decimal | None:
-    """Dollars a provider reported: finite, from 0 to MAX_COST, else None. Strings of digits count."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return None
-    try:
-        amount = Decimal(repr(value) if isinstance(value, float) else value)
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and 0 <= amount <= MAX_COST else None

@@ -1,10 +1,12 @@
 """The dialect of OpenAI's chat completions, with OpenRouter's extensions."""
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from types import UnionType
 from typing import Any
 
-from models.gateway.wire.call import BadCall, Call, Failure, Usage, dollar_figure, token_figure
+from models.gateway.wire.call import BadCall, Call, Failure
+from models.gateway.wire.usage import Usage, read_usage
 
 MAX_CHOICES = 128
 MAX_MODEL = 200
@@ -53,7 +55,7 @@ def parse(body: Any, size: int, *, truthy_stream: bool = False) -> Call:
         model=model.strip(),
         stream=bool(stream),
         n=_whole(body, "n", MAX_CHOICES) or 1,
-        max_output=_smallest(
+        max_output=_largest(
             _whole(body, "max_completion_tokens", 1 << 31), _whole(body, "max_tokens", 1 << 31)
         ),
         input_tokens=_input_tokens(body, size),
@@ -100,8 +102,8 @@ def _whole(body: Mapping[str, Any], key: str, most: int) -> int | None:
     return value
 
 
-def _smallest(*values: int | None) -> int | None:
-    return min((value for value in values if value is not None), default=None)
+def _largest(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _input_tokens(body: Mapping[str, Any], size: int) -> int:
@@ -199,6 +201,14 @@ class ChatMeter:
 
     def usage(self) -> Usage | None:
         return None if self._usage is None else self.read_usage(self._usage)
+
+    @property
+    def raw_usage(self) -> Mapping[str, Any] | None:
+        return self._usage
+
+    @property
+    def cost(self) -> Decimal | None:
+        return None
 
     def read_usage(self, usage: Mapping[str, Any]) -> Usage | None:
         """A `usage` object in this provider's sense."""
@@ -310,52 +320,3 @@ class _Kept:
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
-
-
-def read_usage(usage: Mapping[str, Any]) -> Usage | None:
-    """A `usage` object as disjoint buckets. None when a figure is missing, negative, absurd or contradicts another.
-
-    Presence decides, not truth: a reported zero is a zero. A cost that cannot be believed is dropped alone.
-    """
-    prompt, output = token_figure(usage.get("prompt_tokens")), token_figure(usage.get("completion_tokens"))
-    if prompt is None or output is None:
-        return None
-    inside, outside = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
-    cached = token_figure(inside.get("cached_tokens") or 0)
-    written = token_figure(inside.get("cache_write_tokens") or 0)
-    reasoning = token_figure(outside.get("reasoning_tokens") or 0)
-    if cached is None or written is None or reasoning is None or cached + written > prompt:
-        return None
-    return Usage(
-        uncached_input=prompt - cached - written,
-        cache_write=written,
-        cache_read=cached,
-        output=output,
-        reasoning=min(reasoning, output),
-        cost=_cost(usage),
-    )
-
-
-def usage_object(usage: Usage) -> dict[str, Any]:
-    """Usage as OpenAI's clients read it."""
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cache_read},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
-    }
-
-
-def _details(usage: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    details = usage.get(key)
-    return details if isinstance(details, dict) else {}
-
-
-def _cost(usage: Mapping[str, Any]) -> Any:
-    if usage.get("cost") is None:
-        return None
-    cost = dollar_figure(usage["cost"])
-    extra = _details(usage, "cost_details").get("upstream_inference_cost")
-    added = dollar_figure(0 if extra is None else extra)
-    return None if cost is None or added is None else cost + added

@@ -1,0 +1,247 @@
+DROP FUNCTION gateway_admit_many;
+DROP FUNCTION gateway_admit;
+
+CREATE OR REPLACE FUNCTION gateway_settle(
+    f gateway_facts, p_now timestamptz,
+    OUT request_id text, OUT message_id text, OUT credits bigint, OUT carry_credits bigint, OUT micro_credits bigint,
+    OUT balance bigint, OUT from_purchased bigint, OUT debt bigint, OUT duplicate boolean
+)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_account text := coalesce(f.org_id, f.user_id);
+    v_agent text := coalesce(f.agent_id, '');
+    v_carry int;
+    v_charge bigint := 0;
+    v_hist int[] := array_fill(0, ARRAY[16]);
+    v_ttft bigint := coalesce(f.ttft_ms, 0);
+    v_ttft_calls int := (f.ttft_ms IS NOT NULL)::int;
+BEGIN
+    request_id := f.request_id;
+    from_purchased := 0;
+    debt := 0;
+    SELECT a.carry_micro INTO v_carry FROM credit_account a WHERE a.id = v_account FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM FROM "user" u
+        WHERE u.id = f.user_id AND (f.org_id IS NULL OR EXISTS (SELECT FROM org o WHERE o.id = f.org_id));
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        PERFORM credit_account_lock(f.user_id, f.org_id);
+        SELECT a.carry_micro INTO v_carry FROM credit_account a WHERE a.id = v_account;
+    END IF;
+    SELECT c.message_id, c.credits, c.carry_credits, c.micro_credits, true
+    INTO message_id, credits, carry_credits, micro_credits, duplicate
+    FROM gateway_call c WHERE c.request_id = f.request_id AND c.state = 'settled';
+    IF FOUND THEN
+        balance := credit_net(v_account, p_now);
+        RETURN;
+    END IF;
+    duplicate := false;
+    micro_credits := f.micro_credits;
+    credits := (f.micro_credits + 500000) / 1000000;
+    carry_credits := 0;
+    DELETE FROM credit_hold h WHERE h.request_id = f.request_id;
+
+    IF f.user_id = 'test-user-id' THEN
+        credits := 0;
+    ELSE
+        IF NOT f.byok THEN
+            IF credits = 0 AND f.micro_credits > 0 THEN
+                v_carry := v_carry + f.micro_credits;
+                IF v_carry >= 1000000 THEN
+                    v_carry := v_carry - 1000000;
+                    carry_credits := 1;
+                    credits := 1;
+                END IF;
+                UPDATE credit_account SET carry_micro = v_carry WHERE id = v_account;
+            END IF;
+            v_charge := credits;
+        END IF;
+        message_id := f.message_id;
+        LOOP
+            INSERT INTO message (
+                id, finished_at, client_id, client_request_id, model, agent_id, request, reasoning_text, response,
+                input_tokens, cache_creation_input_tokens, cache_read_input_tokens, reasoning_tokens, output_tokens,
+                cost, credits, byok, latency_ms, user_id, org_id, repo_url
+            )
+            VALUES (
+                gateway_settle.message_id, p_now AT TIME ZONE 'UTC', f.client_id, f.client_request_id, f.model,
+                f.agent_id, f.request, f.reasoning_text, coalesce(f.response, 'null'),
+                least(f.uncached_input_tokens::bigint + f.cache_write_tokens + f.cache_read_tokens, 2147483647),
+                nullif(f.cache_write_tokens, 0), f.cache_read_tokens, nullif(f.reasoning_tokens, 0), f.output_tokens,
+                f.cost, gateway_settle.credits, f.byok, f.latency_ms, f.user_id, f.org_id, f.repo_url
+            )
+            ON CONFLICT DO NOTHING;
+            EXIT WHEN FOUND;
+            -- the upstream gave two calls one id
+            message_id := gateway_settle.message_id || '~' || f.request_id;
+        END LOOP;
+    END IF;
+
+    IF v_charge > 0 THEN
+        SELECT t.total, t.from_purchased, t.debt INTO balance, from_purchased, debt
+        FROM credit_take(v_account, v_charge, f.request_id, gateway_settle.message_id, p_now) t;
+    ELSE
+        balance := credit_net(v_account, p_now);
+    END IF;
+
+    INSERT INTO gateway_call AS c (
+        request_id, message_id, account_id, user_id, run_id, key_id, door, provider, requested_model, model, state,
+        http_status, error, usage_source, stream, client_gone, ttft_ms, latency_ms, price, uncached_input_tokens,
+        cache_write_tokens, cache_read_tokens, output_tokens, reasoning_tokens, cost, micro_credits, credits,
+        carry_credits, started_at, finished_at
+    )
+    VALUES (
+        f.request_id, gateway_settle.message_id, v_account, f.user_id, f.run_id, f.key_id, f.door, f.provider,
+        f.requested_model, f.model, 'settled', f.http_status, f.error, f.usage_source, f.stream, f.client_gone,
+        f.ttft_ms, f.latency_ms, f.price, f.uncached_input_tokens, f.cache_write_tokens, f.cache_read_tokens,
+        f.output_tokens, f.reasoning_tokens, f.cost, f.micro_credits, gateway_settle.credits,
+        gateway_settle.carry_credits, f.started_at, p_now
+    )
+    -- only a call that was first told failed
+    ON CONFLICT (request_id) DO UPDATE SET
+        message_id = excluded.message_id, provider = excluded.provider, model = excluded.model, state = 'settled',
+        http_status = excluded.http_status, error = excluded.error, usage_source = excluded.usage_source,
+        client_gone = excluded.client_gone, ttft_ms = excluded.ttft_ms, latency_ms = excluded.latency_ms,
+        price = excluded.price, uncached_input_tokens = excluded.uncached_input_tokens,
+        cache_write_tokens = excluded.cache_write_tokens, cache_read_tokens = excluded.cache_read_tokens,
+        output_tokens = excluded.output_tokens, reasoning_tokens = excluded.reasoning_tokens, cost = excluded.cost,
+        micro_credits = excluded.micro_credits, credits = excluded.credits, carry_credits = excluded.carry_credits,
+        finished_at = excluded.finished_at;
+
+    IF message_id IS NULL THEN
+        RETURN;
+    END IF;
+    v_hist[f.latency_bucket + 1] := 1;
+    INSERT INTO usage_rollup AS r (
+        account_id, grain, bucket, user_id, model, agent_id, calls, input_tokens, cache_write_tokens,
+        cache_read_tokens, output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist
+    )
+    VALUES
+        (v_account, 'hour', date_trunc('hour', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
+         f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist),
+        (v_account, 'day', date_trunc('day', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
+         f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist)
+    ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id) DO UPDATE SET
+        calls = r.calls + 1,
+        input_tokens = r.input_tokens + excluded.input_tokens,
+        cache_write_tokens = r.cache_write_tokens + excluded.cache_write_tokens,
+        cache_read_tokens = r.cache_read_tokens + excluded.cache_read_tokens,
+        output_tokens = r.output_tokens + excluded.output_tokens,
+        reasoning_tokens = r.reasoning_tokens + excluded.reasoning_tokens,
+        cost = r.cost + excluded.cost,
+        credits = r.credits + excluded.credits,
+        latency_ms = r.latency_ms + excluded.latency_ms,
+        ttft_ms = r.ttft_ms + excluded.ttft_ms,
+        ttft_calls = r.ttft_calls + excluded.ttft_calls,
+        latency_hist[f.latency_bucket + 1] = r.latency_hist[f.latency_bucket + 1] + 1;
+END $$;
+
+
+CREATE FUNCTION gateway_admit(
+    p_token_hash text, p_request text, p_run text, p_require_run boolean, p_hold bigint, p_door text, p_model text,
+    p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz,
+    OUT outcome text, OUT user_id text, OUT account_id text, OUT agent_id text, OUT balance bigint, OUT held bigint,
+    OUT next_reset timestamptz, OUT hold_expires timestamptz
+)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_caller record;
+    v_status agent_run_status;
+    v_holds bigint;
+BEGIN
+    SELECT s."userId", s.last_used_at, u.banned, u.next_quota_reset INTO v_caller
+    FROM session s JOIN "user" u ON u.id = s."userId"
+    WHERE s."sessionToken" = p_token_hash AND s.expires > p_now AT TIME ZONE 'UTC';
+    IF NOT FOUND THEN
+        outcome := 'unknown_key';
+        RETURN;
+    END IF;
+    user_id := v_caller."userId";
+    account_id := user_id;
+    next_reset := v_caller.next_quota_reset AT TIME ZONE 'UTC';
+    IF v_caller.banned THEN
+        outcome := 'banned';
+        RETURN;
+    END IF;
+    IF next_reset IS NULL OR next_reset <= p_now THEN
+        SELECT q.next_reset INTO next_reset FROM credit_quota(gateway_admit.user_id, p_free, p_now) q;
+    END IF;
+    IF p_hold IS NOT NULL THEN
+        PERFORM credit_account_lock(gateway_admit.user_id, NULL);
+    END IF;
+    SELECT coalesce(sum(l.balance), 0) INTO balance FROM credit_ledger l
+    WHERE coalesce(l.org_id, l.user_id) = gateway_admit.account_id AND l.balance <> 0
+        AND (l.expires_at IS NULL OR l.expires_at > p_now OR l.balance < 0);
+    SELECT coalesce(sum(h.amount), 0), count(*) INTO held, v_holds FROM credit_hold h
+    WHERE h.account_id = gateway_admit.account_id AND h.state = 'live' AND h.expires_at > p_now
+        AND h.request_id <> p_request;
+    IF balance <= 0 THEN
+        outcome := 'out_of_credits';
+    ELSIF p_run IS NULL THEN
+        IF p_require_run THEN
+            outcome := 'no_run';
+        END IF;
+    ELSE
+        SELECT r.agent_id, r.status INTO agent_id, v_status FROM agent_run r
+        WHERE r.id = p_run AND r.user_id = gateway_admit.user_id;
+        IF NOT FOUND THEN
+            outcome := 'run_not_found';
+        ELSIF v_status <> 'running' THEN
+            outcome := 'run_not_running';
+        END IF;
+    END IF;
+    IF outcome IS NULL THEN
+        IF p_hold IS NULL THEN
+            outcome := 'checked';
+        ELSIF balance - held < p_hold AND v_holds > 0 THEN
+            outcome := 'insufficient';
+        ELSE
+            outcome := 'admitted';
+            hold_expires := p_now + make_interval(secs => p_ttl_seconds);
+            INSERT INTO credit_hold
+                (request_id, account_id, user_id, run_id, model, door, amount, worker, state, created_at, expires_at)
+            VALUES
+                (p_request, gateway_admit.account_id, gateway_admit.user_id, p_run, p_model, p_door, p_hold, p_worker,
+                 'live', p_now, hold_expires)
+            ON CONFLICT (request_id) DO UPDATE SET state = 'live', lost_at = NULL, expires_at = excluded.expires_at;
+        END IF;
+    END IF;
+    IF v_caller.last_used_at IS NULL OR v_caller.last_used_at < (p_now - interval '5 minutes') AT TIME ZONE 'UTC' THEN
+        UPDATE session SET last_used_at = p_now AT TIME ZONE 'UTC' WHERE "sessionToken" = p_token_hash;
+    END IF;
+END $$;
+
+
+CREATE FUNCTION gateway_admit_many(
+    p_asks gateway_ask[], p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz
+)
+RETURNS TABLE (
+    outcome text, user_id text, account_id text, agent_id text, balance bigint, held bigint,
+    next_reset timestamptz, hold_expires timestamptz
+)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    ask gateway_ask;
+BEGIN
+    PERFORM FROM credit_account a
+    WHERE a.id IN (
+        SELECT s."userId" FROM session s WHERE s."sessionToken" IN (SELECT u.token_hash FROM unnest(p_asks) u)
+    )
+    ORDER BY a.id FOR UPDATE;
+    FOREACH ask IN ARRAY p_asks LOOP
+        RETURN QUERY SELECT * FROM gateway_admit(
+            ask.token_hash, ask.request_id, ask.run_id, ask.require_run, ask.hold, ask.door, ask.model,
+            p_worker, p_ttl_seconds, p_free, p_now
+        );
+    END LOOP;
+END $$;
+
+ALTER TYPE gateway_ask DROP ATTRIBUTE minimum;
+ALTER TYPE gateway_facts DROP ATTRIBUTE parts, DROP ATTRIBUTE raw_usage, DROP ATTRIBUTE flags;
+ALTER TABLE gateway_call DROP COLUMN parts, DROP COLUMN raw_usage, DROP COLUMN flags;

@@ -1,0 +1,468 @@
+"""What each key of a request does to the price of the call, before it is sent.
+
+`KEYS` has one table for each provider: what a key that we know does there. `free` keys cannot change the price, `bounds`
+are part of the call itself; the others are read into `Terms`, which the hold is made of, or refused by name. A key that
+is in no table is passed on: providers take keys that are not written down, and refuse what they do not know.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from models.gateway import names
+from models.gateway.pricing import Price
+from models.gateway.wire import BadCall, Call
+from models.gateway.wire.usage import token_figure
+
+WINDOW = 1_048_576
+"""Tokens that the input of a model can have, where the price table does not say."""
+
+REMOTE_IMAGE = 5_000
+"""Tokens of a picture that only its address is known of; no model reads more of one."""
+
+REMOTE_PAGES = Decimal(2)
+"""Dollars for reading a document behind an address: a thousand pages by OpenRouter's dearest engine."""
+PAGE_BYTES, PAGE = 2_000, Decimal("0.002")
+"""A page has more bytes than that, and costs so many dollars."""
+
+CHARACTERS_PER_SOUND = 40
+"""Of base64 for a token of sound: speech at 8 kbit/s has so few."""
+HEARD = 20_000
+"""Tokens of an earlier spoken answer that a request names by its id."""
+
+SEARCH = Decimal("0.05")
+"""Dollars of a web search beside its results, at the dearest engine."""
+RESULT, RESULT_TOKENS = Decimal("0.004"), 2_000
+"""Dollars of a result, and tokens that it puts into the prompt."""
+SEARCHES = 10
+"""Searches of a model that may search by itself, each with the whole conversation again."""
+
+PICTURE = Decimal("0.30")
+"""Dollars of a picture that is made."""
+
+TIERS = {"priority": Decimal("2.5")}
+"""How much dearer a service tier is, at a provider that reports what it charged."""
+ORDINARY_TIERS = ("auto", "default", "standard", "standard_only", "on_demand", "flex")
+
+CHOSEN_ROUTE = Decimal(2)
+"""How much dearer OpenRouter's other endpoints are than the listed one, when the client chooses among them."""
+
+
+@dataclass(slots=True)
+class Terms:
+    """What a request asks for beside plain text, as far as it changes what the call can cost.
+
+    `media` is input beside the text, by bucket; `output` tokens beyond the bound; `dollars` what is charged by the
+    piece; `factor` multiplies all tokens; `prices` are those of other models that may answer instead.
+    """
+
+    media: dict[str, int] = field(default_factory=dict)
+    output: int = 0
+    dollars: Decimal = Decimal(0)
+    factor: Decimal = Decimal(1)
+    written: str = "cache_write"
+    spoken: bool = False
+    prices: list[Price] = field(default_factory=list)
+
+
+class Reading:
+    """One request while its keys are read."""
+
+    def __init__(
+        self,
+        call: Call,
+        price: Price | None,
+        price_of: Callable[[str], Price | None],
+        *,
+        reports_cost: bool,
+        apart: bool,
+    ) -> None:
+        self.terms = Terms()
+        self.call = call
+        self.price = price
+        self.price_of = price_of
+        self.reports_cost = reports_cost
+        self.apart = apart
+        """Media always have prices of their own here."""
+        self.window = (price.longest if price else None) or WINDOW
+
+    def add(self, bucket: str, tokens: int) -> None:
+        """More tokens of input, though never more than the model can read."""
+        media = self.terms.media
+        room = self.window - sum(media.values())
+        media[bucket] = media.get(bucket, 0) + max(min(tokens, room), 0)
+
+    def refuse(self, key: str, why: str) -> BadCall:
+        """The refusal of a key, in a sentence."""
+        return BadCall(f"'{key}' is not served here: {why}", param=key)
+
+    def needs(self, bucket: str, key: str) -> None:
+        """Refuse a medium that costs more than text when nobody said how much. Raises BadCall."""
+        if self.apart and self.price and bucket not in self.price.tiers[0].own:
+            raise self.refuse(
+                key,
+                f"the model '{self.call.model}' has no price for it on this server. "
+                f"The operator can give one ('{bucket}' in STOA_PRICES_FILE).",
+            )
+
+    def search(self, results: int, times: int = 1) -> None:
+        """Searches of the web, with their results in the prompt."""
+        self.terms.dollars += times * (SEARCH + RESULT * results)
+        self.add("input", times * results * RESULT_TOKENS)
+
+
+Reader = Callable[[str, Any, Reading], None]
+
+
+def terms_of(table: Mapping[str, Reader], body: Mapping[str, Any], reading: Reading) -> Terms:
+    """Read the body that is sent. Raises BadCall for a key whose price nobody knows."""
+    for key, value in body.items():
+        if value is not None and (read := table.get(key)) is not None:
+            read(key, value, reading)
+    _searched(reading.call.model, reading)
+    return reading.terms
+
+
+def _searched(model: str, reading: Reading) -> None:
+    """What a variant of a model adds to the prompt; all else that it costs lies in its price."""
+    if "online" in names.split_variant(model)[1].split(":"):
+        reading.search(5)
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+
+def free(key: str, value: Any, reading: Reading) -> None:
+    """Cannot change the price."""
+
+
+def bounds(key: str, value: Any, reading: Reading) -> None:
+    """Is read into the call itself: how many answers, and how long."""
+
+
+def _messages(key: str, messages: Any, reading: Reading) -> None:
+    for index, message in enumerate(messages):
+        if "cache_control" in message:
+            _cache_control(key, message["cache_control"], reading)
+        if isinstance(message.get("audio"), dict):
+            reading.needs("audio_input", f"messages[{index}].audio")
+            reading.add("audio_input", HEARD)
+        content = message.get("content")
+        if isinstance(content, list):
+            for part in content:
+                _part(f"messages[{index}].content", part, reading)
+
+
+def _part(key: str, part: Mapping[str, Any], reading: Reading) -> None:
+    for name, value in part.items():
+        if name == "cache_control":
+            _cache_control(key, value, reading)
+        elif name in _MEDIA and value is not None:
+            _MEDIA[name](f"{key}.{name}", value, reading)
+
+
+def _image(key: str, value: Any, reading: Reading) -> None:
+    texts = _texts(value)
+    if any(_remote(text) for text in texts):
+        reading.add("image_input", REMOTE_IMAGE)
+    elif reading.price and "image_input" in reading.price.tiers[0].own:
+        reading.add("image_input", max(1_600, sum(map(len, texts)) // 400))
+
+
+def _sound(key: str, value: Any, reading: Reading) -> None:
+    reading.needs("audio_input", key)
+    _stretch("audio_input", value, reading, CHARACTERS_PER_SOUND)
+
+
+def _film(key: str, value: Any, reading: Reading) -> None:
+    _stretch("video_input", value, reading, CHARACTERS_PER_SOUND)
+
+
+def _file(key: str, value: Any, reading: Reading) -> None:
+    if isinstance(value, dict) and value.get("file_id"):
+        raise reading.refuse(
+            f"{key}.file_id", "it would name a file of the server's own account. Send the data."
+        )
+    _stretch("input", value, reading, 1)
+    if reading.reports_cost:
+        texts = _texts(value)
+        pages = max(sum(map(len, texts)) // PAGE_BYTES, 5)
+        reading.terms.dollars += REMOTE_PAGES if any(map(_remote, texts)) else PAGE * pages
+
+
+def _stretch(bucket: str, value: Any, reading: Reading, characters: int) -> None:
+    """Sound, film or text of unknown length: as much as the data can hold, or what the model can read at all."""
+    texts = _texts(value)
+    size = reading.window if any(map(_remote, texts)) else sum(map(len, texts)) // characters
+    reading.add(bucket, size)
+
+
+_MEDIA: Mapping[str, Reader] = {
+    "image_url": _image,
+    "input_image": _image,
+    "image": _image,
+    "input_audio": _sound,
+    "audio_url": _sound,
+    "audio": _sound,
+    "video_url": _film,
+    "input_video": _film,
+    "video": _film,
+    "file": _file,
+    "file_url": _file,
+    "file_data": _file,
+    "input_file": _file,
+    "document": _file,
+}
+
+
+def _texts(value: Any) -> list[str]:
+    found = value.values() if isinstance(value, dict) else [value]
+    return [text for text in found if isinstance(text, str)]
+
+
+def _remote(text: str) -> bool:
+    return "://" in text[:40] and not text.startswith("data:")
+
+
+def _cache_control(key: str, value: Any, reading: Reading) -> None:
+    if isinstance(value, dict) and value.get("ttl") not in (None, "5m"):
+        reading.terms.written = "cache_write_1h"
+
+
+def _cache_options(key: str, value: Any, reading: Reading) -> None:
+    reading.terms.written = "cache_write_12h"
+
+
+def _prediction(key: str, value: Any, reading: Reading) -> None:
+    """What was predicted and not written is billed as output (OpenAI)."""
+    content = value.get("content") if isinstance(value, dict) else value
+    parts = content if isinstance(content, list) else [content]
+    texts = [text for part in parts for text in _texts(part)]
+    reading.terms.output += sum(len(text.encode("utf-8", "replace")) for text in texts) // 3 + 1
+
+
+def _modalities(key: str, value: Any, reading: Reading) -> None:
+    wanted = value if isinstance(value, list) else [value]
+    if "audio" in wanted:
+        _voice(key, value, reading)
+    if "image" in wanted:
+        reading.needs("image_output", key)
+        reading.terms.dollars += PICTURE if reading.reports_cost else 0
+
+
+def _voice(key: str, value: Any, reading: Reading) -> None:
+    reading.needs("audio_output", key)
+    reading.terms.spoken = True
+
+
+def _thinking(key: str, value: Any, reading: Reading) -> None:
+    """Thoughts with a budget of their own, which some providers do not count into the bound."""
+    if isinstance(value, dict):
+        named = (
+            value.get(name) for name in ("max_tokens", "budget_tokens", "thinking_budget", "thinkingBudget")
+        )
+        value = max((token_figure(each) or 0 for each in named), default=0)
+    reading.terms.output += min(token_figure(value) or 0, WINDOW)
+
+
+def _extra_body(key: str, value: Any, reading: Reading) -> None:
+    google = value.get("google") if isinstance(value, dict) else None
+    if isinstance(google, dict):
+        _thinking(key, google.get("thinking_config") or google.get("thinkingConfig"), reading)
+
+
+def _tier(key: str, value: Any, reading: Reading) -> None:
+    if value in ORDINARY_TIERS:
+        return
+    if not (reading.reports_cost and isinstance(value, str) and value in TIERS):
+        known = ", ".join((*ORDINARY_TIERS, *(TIERS if reading.reports_cost else ())))
+        raise reading.refuse(key, f"the price of {value!r} is not known. Known are {known}.")
+    reading.terms.factor *= TIERS[value]
+
+
+def _tools(key: str, tools: Any, reading: Reading) -> None:
+    for index, tool in enumerate(tools):
+        kind = tool.get("type") or ("function" if "function" in tool or "name" in tool else None)
+        if kind in ("function", "custom"):
+            if "cache_control" in tool:
+                _cache_control(key, tool["cache_control"], reading)
+        elif isinstance(kind, str) and kind in _SERVED_TOOLS and reading.reports_cost:
+            _SERVED_TOOLS[kind](reading)
+        else:
+            words = f"the provider charges for {kind!r} by the piece, at a price that is not known."
+            raise reading.refuse(f"tools[{index}].type", words)
+
+
+def _searching_tool(reading: Reading) -> None:
+    reading.search(5, SEARCHES)
+    reading.terms.factor *= 3
+
+
+_SERVED_TOOLS: Mapping[Any, Callable[[Reading], None]] = {
+    "openrouter:datetime": lambda reading: None,
+    "openrouter:web_search": _searching_tool,
+    "openrouter:web_fetch": _searching_tool,
+}
+
+
+def _web_search(key: str, value: Any, reading: Reading) -> None:
+    if reading.reports_cost:
+        reading.search(10)
+    elif not (reading.price and reading.price.request):
+        words = "the provider charges for each search and does not say how many it made."
+        raise reading.refuse(
+            key, f"{words} The operator can price each call ('request' in STOA_PRICES_FILE)."
+        )
+
+
+def _plugins(key: str, value: Any, reading: Reading) -> None:
+    plugins = value if isinstance(value, list) else [value]
+    for index, plugin in enumerate(plugins):
+        name = plugin.get("id") if isinstance(plugin, dict) else plugin
+        if isinstance(plugin, dict) and plugin.get("enabled") is False:
+            continue
+        if not reading.reports_cost or name not in _PLUGINS:
+            raise reading.refuse(f"{key}[{index}]", f"what {name!r} costs is not known.")
+        if name in ("web", "web-fetch"):
+            most = plugin.get("max_results", 5) if isinstance(plugin, dict) else 5
+            if type(most) is not int or not 0 <= most <= 100:
+                raise BadCall(f"'{key}[{index}].max_results' must be from 0 to 100.", param=key)
+            reading.search(most)
+
+
+_PLUGINS = (
+    "web",
+    "web-fetch",
+    "file-parser",
+    "response-healing",
+    "context-compression",
+    "moderation",
+    "auto-router",
+)
+
+
+def _models(key: str, value: Any, reading: Reading) -> None:
+    for name in value if isinstance(value, list) else [value]:
+        price = reading.price_of(name) if isinstance(name, str) else None
+        if price is None:
+            raise reading.refuse(key, f"the model {name!r} has no price on this server.")
+        reading.terms.prices.append(price)
+        _searched(name, reading)
+
+
+def _provider(key: str, value: Any, reading: Reading) -> None:
+    """OpenRouter's choice among endpoints of one model."""
+    if isinstance(value, dict) and any(value.get(name) for name in ("order", "only", "sort")):
+        reading.terms.factor *= CHOSEN_ROUTE
+
+
+def _unless(*ordinary: Any) -> Reader:
+    """A key that is refused unless it says what is so anyway."""
+
+    def read(key: str, value: Any, reading: Reading) -> None:
+        if value not in ordinary:
+            raise reading.refuse(key, "it changes the price, and by how much is not known.")
+
+    return read
+
+
+def _search_parameters(key: str, value: Any, reading: Reading) -> None:
+    if not (isinstance(value, dict) and value.get("mode") == "off"):
+        raise reading.refuse(key, "the provider charges for each source that it reads.")
+
+
+CHAT: Mapping[str, Reader] = {
+    **dict.fromkeys(
+        (
+            "model",
+            "stream",
+            "stream_options",
+            "temperature",
+            "top_p",
+            "top_k",
+            "top_a",
+            "min_p",
+            "frequency_penalty",
+            "presence_penalty",
+            "repetition_penalty",
+            "seed",
+            "stop",
+            "logit_bias",
+            "logprobs",
+            "top_logprobs",
+            "user",
+            "metadata",
+            "store",
+            "safety_identifier",
+            "moderation",
+            "parallel_tool_calls",
+            "tool_choice",
+            "functions",
+            "function_call",
+            "response_format",
+            "verbosity",
+            "reasoning_effort",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "codebuff_metadata",
+        ),
+        free,
+    ),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "n"), bounds),
+    "messages": _messages,
+    "tools": _tools,
+    "prediction": _prediction,
+    "modalities": _modalities,
+    "audio": _voice,
+    "service_tier": _tier,
+    "web_search_options": _web_search,
+    "prompt_cache_options": _cache_options,
+    "cache_control": _cache_control,
+    "reasoning": _thinking,
+    "thinking": _thinking,
+    "thinking_budget": _thinking,
+    "extra_body": _extra_body,
+    "models": _models,
+    "fallbacks": _models,
+    "plugins": _plugins,
+    "preset": _unless(),
+    "speed": _unless("standard"),
+    "inference_geo": _unless("global"),
+    "best_of": _unless(1),
+    "enable_search": _unless(False),
+    "search_parameters": _search_parameters,
+    "mcp_servers": _unless([]),
+    "container": _unless(),
+}
+"""Keys of OpenAI's chat completions, and of those who took them over."""
+
+OPENROUTER: Mapping[str, Reader] = {
+    **CHAT,
+    **dict.fromkeys(
+        (
+            "transforms",
+            "route",
+            "usage",
+            "include_reasoning",
+            "session_id",
+            "trace",
+            "debug",
+            "image_config",
+            "stop_server_tools_when",
+        ),
+        free,
+    ),
+    "provider": _provider,
+}
+
+DEMO: Mapping[str, Reader] = dict.fromkeys(CHAT, free)
+"""The model of this process reads text alone, and has one price."""
+
+KEYS: Mapping[str, Mapping[str, Reader]] = {
+    "openai": CHAT,
+    "anthropic": CHAT,
+    "gemini": CHAT,
+    "openrouter": OPENROUTER,
+    "stoa": DEMO,
+}

@@ -1,0 +1,384 @@
+"""What a call used, in one normal form: disjoint buckets of tokens, read from whatever shape a provider reports.
+
+The names that vendors give one thing differ, and so does what a total contains. Where the figures leave both readings
+open, the arithmetic with `total_tokens` decides, and without it the reading that costs more.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Any
+
+MAX_TOKENS = 2_147_483_647
+"""The largest count that a row holds; a larger one is no count."""
+
+ABSURD_TOKENS = 50_000_000
+"""No call is known to use more: what is reported is charged all the same, and flagged."""
+
+MAX_COST = Decimal(10_000_000)
+"""Dollars. The largest cost that the ledger holds; a larger one is no cost."""
+
+WITHIN = MappingProxyType(
+    {
+        "cache_write_30m": "cache_write",
+        "cache_write_1h": "cache_write",
+        "cache_write_12h": "cache_write",
+        "audio_input": "input",
+        "image_input": "input",
+        "video_input": "input",
+        "cached_audio": "cache_read",
+        "cached_image": "cache_read",
+        "cached_video": "cache_read",
+        "reasoning": "output",
+        "audio_output": "output",
+        "image_output": "output",
+        "video_output": "output",
+    }
+)
+"""Buckets that lie within another one's total, and may have prices of their own."""
+
+MEDIA = ("audio", "image", "video")
+
+_MEDIA_TOKENS = tuple((medium, f"{medium}_tokens") for medium in MEDIA)
+
+UNITS = ("web_searches", "file_searches")
+"""What is charged by the piece."""
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call used.
+
+    The totals are those a row shows: `uncached_input`, `cache_write` and `cache_read` make the input, `reasoning` lies
+    within `output`. `parts` tells what lies within the totals and has a price of its own (`WITHIN`), and the units
+    charged by the piece (`UNITS`). `source` says who measured: the `provider`, a real tokenizer over the text
+    (`counted`), or an `estimated` figure. `cost` is the dollars the provider reported, if it did. `flags` name what an
+    operator should see, `raw` is the provider's own object.
+    """
+
+    uncached_input: int = 0
+    cache_write: int = 0
+    cache_read: int = 0
+    output: int = 0
+    reasoning: int = 0
+    source: str = "provider"
+    cost: Decimal | None = None
+    parts: Mapping[str, int] = field(default_factory=lambda: NOTHING)
+    flags: tuple[str, ...] = ()
+    raw: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def input(self) -> int:
+        """All input tokens, cached or not."""
+        return self.uncached_input + self.cache_write + self.cache_read
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together."""
+        return self.input + self.output
+
+    def buckets(self) -> dict[str, int]:
+        """The disjoint buckets that are not empty."""
+        found = {
+            "input": self.uncached_input,
+            "cache_write": self.cache_write,
+            "cache_read": self.cache_read,
+            "output": self.output - self.reasoning,
+            "reasoning": self.reasoning,
+        }
+        for name, count in self.parts.items():
+            found[name] = count
+            if name in WITHIN:
+                found[WITHIN[name]] -= count
+        return {name: count for name, count in found.items() if count}
+
+    def __add__(self, other: "Usage") -> "Usage":
+        worst = max(self.source, other.source, key=("provider", "counted", "estimated").index)
+        cost = None if self.cost is None or other.cost is None else self.cost + other.cost
+        names = {**self.parts, **other.parts}
+        return Usage(
+            self.uncached_input + other.uncached_input,
+            self.cache_write + other.cache_write,
+            self.cache_read + other.cache_read,
+            self.output + other.output,
+            self.reasoning + other.reasoning,
+            worst,
+            cost,
+            {name: self.parts.get(name, 0) + other.parts.get(name, 0) for name in names},
+            (*self.flags, *(flag for flag in other.flags if flag not in self.flags)),
+            [*_listed(self.raw), *_listed(other.raw)],
+        )
+
+
+def _listed(raw: Any) -> list[Any]:
+    return raw if isinstance(raw, list) else [raw]
+
+
+def token_figure(value: Any) -> int | None:
+    """A count of tokens: a whole number from 0 to MAX_TOKENS, else None. Floats like 12.0 and strings of digits count,
+    booleans do not."""
+    if (type(value) is float and value.is_integer()) or (
+        isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10
+    ):
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
+
+
+def dollar_figure(value: Any) -> Decimal | None:
+    """Dollars a provider reported: finite, from 0 to MAX_COST, else None. Strings of digits count."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    try:
+        amount = Decimal(repr(value) if isinstance(value, float) else value)
+    except (InvalidOperation, ValueError):
+        return None
+    return amount if amount.is_finite() and 0 <= amount <= MAX_COST else None
+
+
+class _Unusable(Exception):
+    """A figure is no count, or contradicts another."""
+
+
+def read_usage(usage: Mapping[str, Any]) -> Usage | None:
+    """A `usage` object of any vendor, without its cost. None when a figure is missing, negative or contradicts another.
+
+    Presence decides, not truth: a reported zero is a zero.
+    """
+    try:
+        return _read(_as_openai(usage), usage)
+    except _Unusable:
+        return None
+
+
+def _read(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Usage | None:
+    inside = _details(usage, "prompt_tokens_details", "input_tokens_details")
+    outside = _details(usage, "completion_tokens_details", "output_tokens_details")
+    prompt, output, total = _sides(usage)
+    if prompt is None or output is None:
+        return None
+    reasoning = max(
+        _count(outside, "reasoning_tokens", "thinking_tokens") or 0, _count(usage, "reasoning_tokens") or 0
+    )
+    prompt, read, write = _cached(usage, inside, prompt, output, reasoning, total)
+
+    # reasoning beside the output, as xAI and Gemini count: the total has room for it, or the output has not
+    beside = max(total - prompt - output, 0) if total is not None else 0
+    output += beside
+    reasoning = max(reasoning, beside)
+    if reasoning > output:
+        output += reasoning
+    made = {
+        f"{medium}_output": _count(outside, name) or 0 for medium, name in _MEDIA_TOKENS if name in outside
+    }
+    output = max(output, sum(made.values()) + reasoning)
+
+    parts = made
+    if any(name in inside for _, name in _MEDIA_TOKENS):
+        prompt, read, heard = _media(inside, prompt, read, write)
+        parts |= heard
+    if write:
+        parts |= _lasting(usage, inside, write)
+    parts |= _units(usage)
+    tokens = prompt + output
+    return Usage(
+        uncached_input=prompt - read - write,
+        cache_write=write,
+        cache_read=read,
+        output=output,
+        reasoning=reasoning,
+        parts={name: count for name, count in parts.items() if count} or NOTHING,
+        flags=("tokens_absurd",) if tokens > ABSURD_TOKENS else (),
+        raw=raw,
+    )
+
+
+def at_least(usage: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens of input and output that a `usage` object which cannot be used as a whole tells all the same."""
+    prompt = token_figure(usage.get("prompt_tokens", usage.get("input_tokens")))
+    output = token_figure(usage.get("completion_tokens", usage.get("output_tokens")))
+    return prompt or 0, output or 0
+
+
+def _sides(usage: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
+    """Input, output and total as they are called; a side that is missing is what the total leaves for it."""
+    total = token_figure(usage.get("total_tokens"))
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    output = _count(usage, "completion_tokens", "output_tokens")
+    missed, hit = _count(usage, "prompt_cache_miss_tokens"), _count(usage, "prompt_cache_hit_tokens")
+    if missed is not None:
+        prompt = max(prompt or 0, missed + (hit or 0))
+    if total is not None and prompt is not None and output is None and total > prompt:
+        output = total - prompt
+    elif total is not None and output is not None and prompt is None and total > output:
+        prompt = total - output
+    return prompt, output, total
+
+
+def _cached(
+    usage: Mapping[str, Any],
+    inside: Mapping[str, Any],
+    prompt: int,
+    output: int,
+    reasoning: int,
+    total: int | None,
+) -> tuple[int, int, int]:
+    """All input, what was read from a cache and what was written to one.
+
+    Anthropic's names tell what lies beside the input, all others what lies within; gateways pass on both kinds of
+    names with either meaning.
+    """
+    read = max(
+        _count(inside, "cached_tokens", "cache_read_tokens") or 0,
+        _count(usage, "prompt_cache_hit_tokens") or 0,
+        _count(usage, "cached_tokens", "num_cached_tokens") or 0,
+    )
+    write = _count(inside, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens") or 0
+    read_beside = _count(usage, "cache_read_input_tokens") or 0
+    write_beside = max(
+        _count(usage, "cache_creation_input_tokens") or 0, sum(_by_lifetime(usage, inside).values())
+    )
+    without = {prompt + output, prompt + output + reasoning}
+    if read_beside or write_beside > write:
+        twice = read_beside == read and write_beside == write
+        read, write = max(read, read_beside), max(write, write_beside)
+        added = read + write
+        within = added <= prompt and (twice or ("prompt_tokens" in usage and total in without))
+        if not within or total in {each + added for each in without}:
+            prompt += added
+    elif read + write > prompt and total in {each + read + write for each in without}:
+        prompt += read + write
+    if read + write > prompt:
+        raise _Unusable
+    return prompt, read, write
+
+
+def _media(inside: Mapping[str, Any], prompt: int, read: int, write: int) -> tuple[int, int, dict[str, int]]:
+    """Input and cache reads, with the parts of them that are no text. Cached tokens count as text unless that cannot
+    be, since a cached text saves less than a cached sound."""
+    cached = _details(inside, "cached_tokens_details")
+    parts: dict[str, int] = {}
+    for medium in MEDIA:
+        count = _count(inside, f"{medium}_tokens") or 0
+        parts[f"cached_{medium}"] = kept = min(_count(cached, f"{medium}_tokens") or 0, count)
+        parts[f"{medium}_input"] = count - kept
+    kept = sum(parts[f"cached_{medium}"] for medium in MEDIA)
+    read = max(read, kept)
+    free = read - kept
+    over = sum(parts[f"{medium}_input"] for medium in MEDIA) + read + write - prompt
+    for medium in MEDIA:
+        moved = max(min(over, free, parts[f"{medium}_input"]), 0)
+        parts[f"{medium}_input"] -= moved
+        parts[f"cached_{medium}"] += moved
+        over, free = over - moved, free - moved
+    return prompt + max(over, 0), read, parts
+
+
+_LIFETIME = re.compile(r"(?:^|_)(5m|30m|1h|12h)(?:_|$)")
+
+
+def _by_lifetime(usage: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens written to a cache by how long they stay there, where a provider tells."""
+    found: dict[str, int] = {}
+    for name in ("cache_creation", "cache_write_tokens_details", "cache_write_details"):
+        details = usage.get(name) or inside.get(name)
+        if not isinstance(details, dict):
+            continue
+        for key in details:
+            if match := _LIFETIME.search(key):
+                found[match[1]] = _count(details, key) or 0
+    return found
+
+
+def _lasting(usage: Mapping[str, Any], inside: Mapping[str, Any], write: int) -> dict[str, int]:
+    parts: dict[str, int] = {}
+    lifetimes = _by_lifetime(usage, inside)
+    for lifetime in ("12h", "1h", "30m"):
+        parts[f"cache_write_{lifetime}"] = kept = min(lifetimes.get(lifetime, 0), write)
+        write -= kept
+    return parts
+
+
+def _units(usage: Mapping[str, Any]) -> dict[str, int]:
+    """What was charged by the piece: the most that any place in the object tells."""
+    found: dict[str, int] = {}
+    for place in (usage, *(usage.get(name) for name in _PLACES_OF_UNITS)):
+        if isinstance(place, dict):
+            for name, unit in _UNIT_NAMES:
+                if name in place:
+                    found[unit] = max(found.get(unit, 0), token_figure(place[name]) or 0)
+    return found
+
+
+_PLACES_OF_UNITS = ("server_tool_use", "tool_usage", "server_tool_use_details")
+_UNIT_NAMES = (
+    ("web_search_requests", "web_searches"),
+    ("num_search_queries", "web_searches"),
+    ("file_search_requests", "file_searches"),
+)
+
+
+def _count(found: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these figures that is there. Raises _Unusable when it is no count."""
+    for name in names:
+        value = found.get(name)
+        if value is None:
+            continue
+        count = token_figure(value)
+        if count is None:
+            raise _Unusable
+        return count
+    return None
+
+
+def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    for name in names:
+        details = usage.get(name)
+        if isinstance(details, dict):
+            return details
+    return NOTHING
+
+
+def _as_openai(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Gemini's own names as OpenAI's: its thoughts lie beside the answer, the prompts of its tools beside the prompt."""
+    if "promptTokenCount" not in usage and "candidatesTokenCount" not in usage:
+        return usage
+    put, tools = _count(usage, "promptTokenCount"), _count(usage, "toolUsePromptTokenCount") or 0
+    thoughts = _count(usage, "thoughtsTokenCount") or 0
+    answer = _count(usage, "candidatesTokenCount", "responseTokenCount")
+    if answer is None and thoughts:
+        answer = 0
+    return {
+        "prompt_tokens": None if put is None else put + tools,
+        "completion_tokens": None if answer is None else answer + thoughts,
+        "total_tokens": usage.get("totalTokenCount"),
+        "prompt_tokens_details": {
+            "cached_tokens": usage.get("cachedContentTokenCount"),
+            "cached_tokens_details": dict(_modalities(usage.get("cacheTokensDetails"))),
+            **dict(_modalities(usage.get("promptTokensDetails"))),
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": thoughts,
+            **dict(_modalities(usage.get("candidatesTokensDetails"))),
+        },
+    }
+
+
+def _modalities(listed: Any) -> Iterator[tuple[str, int]]:
+    for each in listed if isinstance(listed, list) else ():
+        if isinstance(each, dict) and isinstance(each.get("modality"), str):
+            yield f"{each['modality'].lower()}_tokens", _count(each, "tokenCount") or 0
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage as OpenAI's clients read it."""
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cache_read},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }

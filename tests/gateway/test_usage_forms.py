@@ -1,0 +1,375 @@
+"""What vendors report, in their words, and the disjoint buckets and dollars it comes to."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from models.gateway.pricing import MILLION, Price, Prices, flat, shipped_price, tier_of
+from models.gateway.providers.anthropic import Anthropic
+from models.gateway.providers.base import Endpoint, Provider
+from models.gateway.providers.gemini import Gemini
+from models.gateway.providers.openai import OpenAI
+from models.gateway.providers.openrouter import OpenRouter
+from models.gateway.routing import Route, Routes
+from models.gateway.upstream import HttpUpstream, Patience
+from models.gateway.wire import Usage, read_usage
+from models.settings import Settings
+from tests.gateway.test_pricing import NOW
+
+UPSTREAM = HttpUpstream("Nobody", Patience(1, 1, 1))
+
+
+def made(kind: type[Provider], base_url: str = "http://somewhere/v1") -> Provider:
+    return kind(Endpoint(base_url, "sk-test"), UPSTREAM)
+
+
+PROVIDERS = {kind.name: made(kind) for kind in (OpenAI, Anthropic, Gemini, OpenRouter)}
+
+
+def openai(prompt: Any, completion: Any, total: Any = "sum", **more: Any) -> dict[str, Any]:
+    use = {"prompt_tokens": prompt, "completion_tokens": completion, **more}
+    if total == "sum":
+        use["total_tokens"] = prompt + completion
+    elif total is not None:
+        use["total_tokens"] = total
+    return use
+
+
+def put(**details: Any) -> dict[str, Any]:
+    return {"prompt_tokens_details": details}
+
+
+def out(**details: Any) -> dict[str, Any]:
+    return {"completion_tokens_details": details}
+
+
+FORMS: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
+    # -- reasoning: inside the completion, or beside it
+    ("openai", "inside", openai(10, 305, **out(reasoning_tokens=300)), {"input": 10, "output": 5, "reasoning": 300}),
+    ("openai", "xai", openai(10, 5, 315, **out(reasoning_tokens=300)), {"input": 10, "output": 5, "reasoning": 300}),
+    (
+        "openai",
+        "xai, fewer thoughts than words",
+        openai(10, 50, 80, **out(reasoning_tokens=20)),
+        {"input": 10, "output": 50, "reasoning": 20},
+    ),
+    (
+        "openai",
+        "more thoughts than words, no total",
+        openai(10, 5, None, **out(reasoning_tokens=300)),
+        {"input": 10, "output": 5, "reasoning": 300},
+    ),
+    (
+        "openai",
+        "more thoughts than words, a total without them",
+        openai(10, 5, 15, **out(reasoning_tokens=300)),
+        {"input": 10, "output": 5, "reasoning": 300},
+    ),
+    ("openai", "top level", openai(10, 5, 315, reasoning_tokens=300), {"input": 10, "output": 5, "reasoning": 300}),
+    ("openai", "zero total", openai(10, 5, 0), {"input": 10, "output": 5}),
+    ("openai", "bad total", openai(10, 5, "many"), {"input": 10, "output": 5}),
+    ("openai", "null details", openai(10, 5, **{**put(cached_tokens=None), **out(reasoning_tokens=None)}),
+     {"input": 10, "output": 5}),
+    ("openai", "details that are none", openai(10, 5, prompt_tokens_details=None, completion_tokens_details=[]),
+     {"input": 10, "output": 5}),
+    ("gemini", "compatible", openai(10, 5, 115), {"input": 10, "output": 5, "reasoning": 100}),
+    (
+        "gemini",
+        "its own names",
+        {
+            "promptTokenCount": 100,
+            "toolUsePromptTokenCount": 7,
+            "cachedContentTokenCount": 40,
+            "candidatesTokenCount": 20,
+            "thoughtsTokenCount": 30,
+            "totalTokenCount": 157,
+        },
+        {"input": 67, "cache_read": 40, "output": 20, "reasoning": 30},
+    ),
+    (
+        "gemini",
+        "modalities",
+        {
+            "promptTokenCount": 1000,
+            "candidatesTokenCount": 1300,
+            "totalTokenCount": 2300,
+            "promptTokensDetails": [
+                {"modality": "TEXT", "tokenCount": 200},
+                {"modality": "AUDIO", "tokenCount": 500},
+                {"modality": "IMAGE", "tokenCount": 258},
+                {"modality": "VIDEO", "tokenCount": 42},
+            ],
+            "cachedContentTokenCount": 100,
+            "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 100}],
+            "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}],
+        },
+        {
+            "input": 200,
+            "audio_input": 400,
+            "cached_audio": 100,
+            "image_input": 258,
+            "video_input": 42,
+            "image_output": 1290,
+            "output": 10,
+        },
+    ),
+    ("gemini", "nothing but thoughts", {"promptTokenCount": 5, "thoughtsTokenCount": 9, "totalTokenCount": 14},
+     {"input": 5, "reasoning": 9}),
+    ("gemini", "no answer but thoughts", {"promptTokenCount": 5, "candidatesTokenCount": 0, "thoughtsTokenCount": 9},
+     {"input": 5, "reasoning": 9}),
+    # -- cached input, by its many names
+    ("openai", "openai", openai(100, 5, **put(cached_tokens=60)), {"input": 40, "cache_read": 60, "output": 5}),
+    ("openai", "written", openai(100, 5, **put(cached_tokens=60, cache_write_tokens=30)),
+     {"input": 10, "cache_read": 60, "cache_write": 30, "output": 5}),
+    ("openai", "deepseek", openai(100, 5, prompt_cache_hit_tokens=60, prompt_cache_miss_tokens=40),
+     {"input": 40, "cache_read": 60, "output": 5}),
+    ("openai", "deepseek without a sum", {"prompt_cache_hit_tokens": 60, "prompt_cache_miss_tokens": 40,
+                                          "completion_tokens": 5}, {"input": 40, "cache_read": 60, "output": 5}),
+    ("openai", "moonshot", openai(100, 5, cached_tokens=60), {"input": 40, "cache_read": 60, "output": 5}),
+    ("openai", "mistral", openai(100, 5, num_cached_tokens=60), {"input": 40, "cache_read": 60, "output": 5}),
+    (
+        "openai",
+        "responses",
+        {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150, "input_tokens_details": {"cached_tokens": 60},
+         "output_tokens_details": {"reasoning_tokens": 20}},
+        {"input": 40, "cache_read": 60, "output": 30, "reasoning": 20},
+    ),
+    (
+        "anthropic",
+        "its own names",
+        {
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "cache_read_input_tokens": 100,
+            "cache_creation_input_tokens": 50,
+            "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30},
+        },
+        {"input": 10, "cache_read": 100, "cache_write": 20, "cache_write_1h": 30, "output": 5},
+    ),
+    (
+        "anthropic",
+        "lifetimes alone",
+        {"input_tokens": 10, "output_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 30}},
+        {"input": 10, "cache_write_1h": 30, "output": 5},
+    ),
+    (
+        "openai",
+        "a gateway that says everything twice, within",
+        openai(
+            160, 5, 165, cache_read_input_tokens=100, cache_creation_input_tokens=50,
+            **put(cached_tokens=100, cache_creation_tokens=50),
+        ),
+        {"input": 10, "cache_read": 100, "cache_write": 50, "output": 5},
+    ),
+    (
+        "openai",
+        "a gateway with Anthropic's names, within by the total",
+        openai(160, 5, 165, cache_read_input_tokens=100, cache_creation_input_tokens=50),
+        {"input": 10, "cache_read": 100, "cache_write": 50, "output": 5},
+    ),
+    (
+        "openai",
+        "a gateway with Anthropic's names, beside by the total",
+        openai(160, 5, 315, cache_read_input_tokens=100, cache_creation_input_tokens=50),
+        {"input": 160, "cache_read": 100, "cache_write": 50, "output": 5},
+    ),
+    (
+        "openai",
+        "a gateway with Anthropic's names, in doubt",
+        openai(160, 5, None, cache_read_input_tokens=100),
+        {"input": 160, "cache_read": 100, "output": 5},
+    ),
+    (
+        "openai",
+        "cached beside, by the total",
+        openai(10, 5, 115, **put(cached_tokens=100)),
+        {"input": 10, "cache_read": 100, "output": 5},
+    ),
+    ("openrouter", "openrouter", openai(100, 5, **put(cached_tokens=60, cache_write_tokens=20, audio_tokens=0)),
+     {"input": 20, "cache_read": 60, "cache_write": 20, "output": 5}),
+    # -- sound and pictures
+    (
+        "openai",
+        "spoken",
+        openai(1000, 500, **put(audio_tokens=800, cached_tokens=0), **out(audio_tokens=400)),
+        {"input": 200, "audio_input": 800, "output": 100, "audio_output": 400},
+    ),
+    (
+        "openai",
+        "cached speech",
+        openai(1000, 10, **put(audio_tokens=800, cached_tokens=500, cached_tokens_details={"audio_tokens": 450})),
+        {"input": 150, "cache_read": 50, "audio_input": 350, "cached_audio": 450, "output": 10},
+    ),
+    (
+        "openai",
+        "cached, and speech must be among it",
+        openai(1000, 10, **put(audio_tokens=800, cached_tokens=500)),
+        {"cache_read": 200, "audio_input": 500, "cached_audio": 300, "output": 10},
+    ),
+    (
+        "openai",
+        "pictures both ways",
+        openai(500, 1100, **put(image_tokens=400), **out(image_tokens=1056)),
+        {"input": 100, "image_input": 400, "output": 44, "image_output": 1056},
+    ),
+    (
+        "openai",
+        "sound beside the sums",
+        openai(10, 5, None, **put(audio_tokens=800), **out(audio_tokens=400)),
+        {"audio_input": 800, "audio_output": 400},
+    ),
+    # -- by the piece
+    ("anthropic", "searches", {"input_tokens": 10, "output_tokens": 5, "server_tool_use": {"web_search_requests": 3}},
+     {"input": 10, "output": 5, "web_searches": 3}),
+    ("openai", "perplexity", openai(10, 5, num_search_queries=2), {"input": 10, "output": 5, "web_searches": 2}),
+    # -- figures as clients read them
+    ("openai", "floats", openai(10.0, 5.0, 15.0), {"input": 10, "output": 5}),
+    ("openai", "strings", {"prompt_tokens": "10", "completion_tokens": "5"}, {"input": 10, "output": 5}),
+    ("openai", "a side missing", {"prompt_tokens": 10, "total_tokens": 315}, {"input": 10, "output": 305}),
+    ("openai", "the other side missing", {"completion_tokens": 5, "total_tokens": 15}, {"input": 10, "output": 5}),
+    ("openai", "zeros", openai(0, 0), {}),
+    # -- no usage
+    ("openai", "empty", {}, None),
+    ("openai", "one side", {"prompt_tokens": 10}, None),
+    ("openai", "one side and nothing left for the other", {"prompt_tokens": 10, "total_tokens": 10}, None),
+    ("openai", "negative", openai(-5, 10), None),
+    ("openai", "boolean", {"prompt_tokens": True, "completion_tokens": 1}, None),
+    ("openai", "more than a row holds", openai(2**31, 1), None),
+    ("openai", "more cached than read", openai(10, 10, **put(cached_tokens=11)), None),
+    ("openai", "negative thoughts", openai(10, 10, **out(reasoning_tokens=-1)), None),
+    ("openai", "negative sound", openai(10, 10, **put(audio_tokens=-1)), None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("provider", "raw", "buckets"),
+    [(provider, raw, buckets) for provider, _, raw, buckets in FORMS],
+    ids=[f"{provider}: {name}" for provider, name, _, _ in FORMS],
+)
+def test_usage_becomes_disjoint_buckets(
+    provider: str, raw: dict[str, Any], buckets: dict[str, int] | None
+) -> None:
+    read = PROVIDERS[provider].read_usage(raw)
+    if buckets is None:
+        assert read is None
+        return
+    assert read is not None
+    assert read.buckets() == buckets
+    pieces = sum(count for name, count in buckets.items() if name.endswith("searches"))
+    assert sum(buckets.values()) - pieces == read.tokens
+    assert read.raw is raw
+    assert min(read.uncached_input, read.cache_write, read.cache_read, read.output, read.reasoning) >= 0
+
+
+def test_absurd_figures_are_charged_and_flagged() -> None:
+    read = read_usage(openai(60_000_000, 5))
+    assert read is not None
+    assert (read.uncached_input, read.flags) == (60_000_000, ("tokens_absurd",))
+
+
+def test_sums_keep_every_bucket() -> None:
+    one = read_usage(openai(1000, 500, **put(audio_tokens=800), **out(audio_tokens=400)))
+    other = read_usage(openai(10, 5, **out(reasoning_tokens=3)))
+    assert one
+    assert other
+    both = one + other
+    assert both.buckets() == {
+        "input": 210,
+        "audio_input": 800,
+        "output": 102,
+        "audio_output": 400,
+        "reasoning": 3,
+    }
+    assert both.raw == [one.raw, other.raw]
+    assert (both + one).raw == [one.raw, other.raw, one.raw]
+
+
+@pytest.mark.parametrize(
+    ("table", "model", "raw", "dollars"),
+    [
+        # text 2.5 and 10, sound 32 and 64
+        (
+            "openai",
+            "gpt-audio",
+            openai(1000, 500, **put(audio_tokens=800), **out(audio_tokens=400)),
+            200 * Decimal("2.5") + 800 * 32 + 100 * 10 + 400 * 64,
+        ),
+        # a cached sound without a price of its own is no cheaper
+        (
+            "openai",
+            "gpt-audio",
+            openai(
+                1000, 0, **put(audio_tokens=1000, cached_tokens=600, cached_tokens_details={"audio_tokens": 600})
+            ),
+            1000 * Decimal(32),
+        ),
+        # text 0.3 and 2.5, sound 1, cached sound 0.1, searches 35 a thousand
+        (
+            "google",
+            "gemini-2.5-flash",
+            openai(
+                1000, 100, **put(audio_tokens=500, cached_tokens=100, cached_tokens_details={"audio_tokens": 100})
+            ),
+            500 * Decimal("0.3") + 400 * 1 + 100 * Decimal("0.1") + 100 * Decimal("2.5"),
+        ),
+        (
+            "google",
+            "gemini-2.5-flash",
+            openai(0, 0, server_tool_use={"web_search_requests": 2}),
+            2 * Decimal("0.035") * MILLION,
+        ),
+        # a picture made at 30, text at 2.5
+        (
+            "google",
+            "gemini-2.5-flash-image",
+            openai(100, 1300, **out(image_tokens=1290)),
+            100 * Decimal("0.3") + 1290 * 30 + 10 * Decimal("2.5"),
+        ),
+        # five minutes at 3.75, an hour at 6
+        (
+            "anthropic",
+            "claude-3-7-sonnet-latest",
+            {
+                "input_tokens": 0,
+                "output_tokens": 0,
+                "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 100},
+            },
+            10 * Decimal("3.75") + 100 * 6,
+        ),
+    ],
+)  # fmt: skip
+def test_each_bucket_has_its_own_price(table: str, model: str, raw: dict[str, Any], dollars: Decimal) -> None:
+    price, usage = shipped_price(table, model, NOW), read_usage(raw)
+    assert price
+    assert usage
+    assert price.cost(usage) == dollars / MILLION
+    assert price.flags(usage) == []
+    kept = price.snapshot(usage)
+    assert all(bucket in kept for bucket in usage.buckets() if bucket != "reasoning")
+
+
+def test_what_the_table_has_no_price_for_is_flagged() -> None:
+    price = Price("x", (tier_of(0, {"input": Decimal(2), "output": Decimal(10)}),))
+    usage = read_usage(openai(100, 50, num_search_queries=1, **put(audio_tokens=100), **out(image_tokens=50)))
+    assert usage
+    assert price.cost(usage) == (100 * Decimal(2) + 50 * 10) / MILLION + Decimal("0.035")
+    assert price.snapshot(usage)["web_searches"] == "0.035"
+    assert flat(0, 0).cost(usage) == 0
+    assert price.flags(usage) == ["media_priced_as_text", "unit_without_price"]
+
+
+def test_prices_that_were_not_said_are_the_dearest_they_could_be() -> None:
+    figures = tier_of(0, {"input": Decimal(4), "cache_write": Decimal(5), "audio_input": Decimal(30),
+                          "cache_read": Decimal(1), "output": Decimal(8)}).figures  # fmt: skip
+    assert figures["cache_write_1h"] == figures["cache_write_12h"] == 8
+    assert (figures["cached_audio"], figures["cached_image"]) == (30, 1)
+    assert figures["image_output"] == figures["reasoning"] == 8
+
+
+@pytest.mark.parametrize("answered", ["x-unlisted", None])
+def test_a_price_that_was_guessed_is_flagged(settings: Settings, answered: str | None) -> None:
+    routes = Routes(settings, Prices())
+    route = Route(routes.openrouter, "x/unlisted", "x/unlisted", None)
+    cost, price = routes.cost(route, Usage(uncached_input=1_000_000), answered)
+    assert (cost, price["flags"]) == (3, "price_guessed")
