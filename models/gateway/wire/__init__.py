@@ -1,7 +1,8 @@
 """The dialects requests and answers are written in; chat completions for now."""
 
 from models.gateway.wire.call import BadCall, Call, Failure, Meter, Usage
-from models.gateway.wire.chat import ChatMeter, failure_of, read_usage, usage_object
+from models.gateway.wire.chat import ChatMeter, read_usage, usage_object
+from models.gateway.wire.failures import failure_in, failure_of
 
 __all__ = [
     "BadCall",
@@ -10,6 +11,7 @@ __all__ = [
     "Failure",
     "Meter",
     "Usage",
+    "failure_in",
     "failure_of",
     "read_usage",
     "usage_object",
