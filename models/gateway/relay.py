@@ -373,15 +373,13 @@ def _at_least(reported: Usage, counted: Usage) -> Usage:
     """What a provider reported of an answer that went on, raised to what was counted of it."""
     more_input = max(counted.input - reported.input, 0)
     more_output = max(counted.output - reported.output, 0)
-    if not more_input and not more_output:
-        return reported
     return replace(
         reported,
         uncached_input=reported.uncached_input + more_input,
         output=reported.output + more_output,
         reasoning=max(reported.reasoning, counted.reasoning),
         source=counted.source,
-        cost=None,
+        cost=None if more_input or more_output else reported.cost,
     )
 
 
