@@ -79,14 +79,28 @@ def failure_in(raw: bytes, *, refused: bool = True) -> Failure | None:
     try:
         body = read(raw).value
     except NotJson:
-        body = None
+        body = _cut_off(raw)
     failure = failure_of(body, refused=refused)
     if not refused or (failure is not None and (failure.message != SILENT or failure.code is not None)):
         return failure
+    if isinstance(body, dict) and "error" in body:
+        return None
     text = readable(raw.decode("utf-8", "replace"))[:MOST_PLAIN]
     return Failure(text, plain=True) if text and text not in ("{}", "[]", "null", '""') else None
 
 
+def _cut_off(raw: bytes) -> Any:
+    """What the beginning of a JSON object says that is too long, or was not sent to its end."""
+    text = raw.decode("utf-8", "replace").lstrip("\ufeff \r\n\t")
+    found = _BEGUN.search(text) if text[:1] in ("{", "[") else None
+    if found is None:
+        return None
+    return {"message": read(f'"{found["text"]}"'.encode()).value}
+
+
+_BEGUN = re.compile(
+    r'"(?:message|msg|detail|error)"\s*:\s*"(?P<text>(?:[^"\\]|\\["\\/bfnrt]|\\u[\da-fA-F]{4}){0,2000})'
+)
 SILENT = "The provider reported an error."
 
 
@@ -105,7 +119,7 @@ def _looks_like_one(body: Mapping[str, Any]) -> bool:
 
 def _failure(body: Mapping[str, Any], error: Any) -> Failure:
     inner = error if isinstance(error, dict) else body
-    places = (inner, body) if inner is not body else (body,)
+    places = _places(body)
     message = next(_sentences(error), None) or next(_sentences(body), None) or SILENT
     code = next((code for place in places if (code := _code(place)) is not None), None)
     if isinstance(error, str):
@@ -129,6 +143,20 @@ def _failure(body: Mapping[str, Any], error: Any) -> Failure:
         plain=not usual,
         details=_details(body, error),
     )
+
+
+def _places(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where a code may stand, the innermost object first."""
+    places = [body]
+    while len(places) < _LEVELS:
+        inside = (places[0].get(key) for key in ("error", "errors", "detail"))
+        found = next((value for value in inside if isinstance(value, dict | list) and value), None)
+        if isinstance(found, list):
+            found = found[0]
+        if not isinstance(found, dict):
+            break
+        places.insert(0, found)
+    return places
 
 
 def _code(place: Mapping[str, Any]) -> str | int | None:

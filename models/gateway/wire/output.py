@@ -161,9 +161,9 @@ class Output:
 
     @property
     def size(self) -> int:
-        """Bytes of text, other than text as if it were text of so many tokens."""
+        """Bytes of what was generated; what is no text counts as long text of as many tokens."""
         beside = self.audio_tokens + self.picture_tokens + self.sealed_tokens
-        return self.text.bytes + self.reasoning.bytes + self.calls.bytes + 4 * beside
+        return self.text.bytes + self.reasoning.bytes + self.calls.bytes + 6 * beside
 
     @property
     def audio_tokens(self) -> int:
