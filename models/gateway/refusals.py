@@ -36,7 +36,8 @@ class UpstreamRefused(Exception):
 def refusal(answer: Answer, route: Route, begun: bytes = b"") -> UpstreamRefused:
     """What a provider's error says, for the client. An error inside a 200 counts as one. `begun` is what was read of
     the body before."""
-    raw = without_keys(_unpacked(begun + _body(answer, ERROR_BODY - len(begun))), route)
+    raw = unpacked(begun + _body(answer, ERROR_BODY - len(begun)), ERROR_BODY)
+    raw = without_keys(raw, route)
     status = answer.status
     failure: Failure | None
     if 400 <= status <= 599:
@@ -104,12 +105,12 @@ def _body(answer: Answer, limit: int) -> bytes:
     return b"".join(pieces)[: max(limit, 0)]
 
 
-def _unpacked(raw: bytes) -> bytes:
-    """Some servers pack what nobody asked them to pack."""
+def unpacked(raw: bytes, limit: int) -> bytes:
+    """A body without gzip around it, so many bytes at most: some servers pack what nobody asked them to pack."""
     if not raw.startswith(b"\x1f\x8b"):
         return raw
     try:
-        return zlib.decompressobj(47).decompress(raw, ERROR_BODY)
+        return zlib.decompressobj(47).decompress(raw, limit)
     except zlib.error:
         return raw
 

@@ -224,6 +224,14 @@ class Stream:
             # more came, so it was not the last one
             self._held = None
             out.append(self._interim(*held))
+        if "choices" not in chunk:
+            if event.name == b"ping" or chunk.get("type") == "ping":
+                out.append(self._harmless(sse.comment(data)))
+                return
+            if reported:
+                # clients read the list without looking
+                chunk["choices"] = []
+                text = sse.frame(lenient_json.write(chunk), event.name)
         if reported or isinstance(chunk.get("usage"), dict):
             if meter.finished or not chunk.get("choices"):
                 self._held = (chunk, text)

@@ -1,5 +1,6 @@
 """JSON that clients can read is read, metered and passed on, in answers and in streams alike."""
 
+import gzip
 import json
 from typing import Any
 
@@ -74,6 +75,8 @@ ODD = {
     "invalid utf-8": (b"Hello there.", b"Hello \xff there."),
     "surrogate in bytes": (b"Hello there.", b"Hello \xed\xa0\xbd there."),
     "raw tab": (b"Hello there.", b"Hello\tthere."),
+    "odd id": (b'"chatcmpl-1"', b'"chat\\u0000\\ud83d"'),
+    "odd model": (b'gpt-5-mini"', b'gpt-5-mini\\u0000\\udead"'),
     "nan": (b'"index": 0', b'"index": 0, "logprob": NaN'),
     "huge number": (b'"index": 0', b'"index": 0, "seed": ' + b"9" * 40),
     "digits without end": (b'"index": 0', b'"index": 0, "seed": ' + b"9" * 6000),
@@ -122,3 +125,13 @@ def test_odd_chunks_are_passed_on_and_counted(
     call = facts.call()
     assert (call.state, call.usage_source) == ("settled", "counted")
     assert call.output_tokens >= 60
+
+
+def test_an_answer_that_is_packed_unasked_is_read(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    packed = gzip.compress(json.dumps(fakes.completion(use=fakes.usage(100, 20))).encode())
+    fake.will(fakes.answer(packed, headers={"Content-Encoding": "gzip"}))
+    answer = web.post("/v1/chat/completions", json=BODY, headers=rich.headers)
+    assert answer.json["choices"][0]["message"]["content"] == "Hello there."
+    assert facts.call().output_tokens == 20

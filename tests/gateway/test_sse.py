@@ -165,7 +165,7 @@ def read_by_openai(answer: bytes) -> list[Any]:
     assert [event.data for event in events].count("[DONE]") == 1
     assert events[-1].data == "[DONE]"
     chunks = [event.json() for event in events[:-1]]
-    assert all(isinstance(chunk, dict) for chunk in chunks)
+    assert all(isinstance(chunk["choices"], list) for chunk in chunks)
     return chunks
 
 
@@ -192,6 +192,8 @@ UNENDED = SCRIPT[:-1]
         pytest.param([b"event: message\nid: 4\n" + fakes.sse(event) for event in SCRIPT], id="fields"),
         pytest.param([*SCRIPT[:2], b"data: ping\n\ndata: \n\ndata: 1\n\n", *SCRIPT[2:]], id="no json"),
         pytest.param([*SCRIPT, b"data: {}\n\n", "[DONE]"], id="more after done"),
+        pytest.param([b'event: ping\ndata: {"type": "ping"}\n\n', *SCRIPT], id="pings"),
+        pytest.param([*SCRIPT[:-2], {"usage": SCRIPT[-2]["usage"]}, "[DONE]"], id="usage without choices"),
         pytest.param(
             [
                 b"".join(

@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 
 from models.gateway import tokens
 from models.gateway.wire import ChatMeter
-from models.gateway.wire.output import AUDIO_TOKENS_PER_SECOND, KEPT_TEXT, PICTURE_TOKENS
+from models.gateway.wire.output import AUDIO_TOKENS_PER_SECOND, KEPT_TEXT, MOST_CALLS, PICTURE_TOKENS
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -215,6 +215,12 @@ def test_tool_calls_do_not_melt_into_one(deltas: list[Any], expected: list[Any])
 def test_calls_of_a_whole_answer_are_each_their_own() -> None:
     calls = [piece("f", "{}", index=0), piece("f", "{}", index=0), piece("f", {"a": 1})]
     assert len(metered({"tool_calls": calls}, whole=True).answer["tool_calls"]) == 3
+
+
+def test_calls_without_end_do_not_fill_the_memory() -> None:
+    meter = metered(*({"tool_calls": [piece("f", "{}", id=str(number))]} for number in range(3000)))
+    assert len(meter.answer["tool_calls"]) == MOST_CALLS
+    assert meter.output.calls.bytes == 3000 * 3
 
 
 def test_function_and_custom_calls_are_kept() -> None:

@@ -173,7 +173,10 @@ class ChatMeter:
         reports = bool(event.get("usage")) or "x_groq" in event
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                generated |= self._take(choice, choice.get("delta"))
+                piece = choice.get("delta")
+                if piece is None and not self.started:
+                    piece = choice.get("message")
+                generated |= self._take(choice, piece)
                 reports |= "usage" in choice
         if reports and self._report(event, generated):
             self.billed = self.finished or (self.started and not choices)
@@ -223,7 +226,7 @@ class ChatMeter:
     def _take(self, choice: Mapping[str, Any], piece: Any, *, whole: bool = False) -> bool:
         """Keep what a delta or a message holds; whether it held anything."""
         index = choice.get("index")
-        if type(index) is not int:
+        if type(index) is not int or not 0 <= index < MAX_CHOICES:
             index = 0
         self._seen.add(index)
         generated = isinstance(piece, dict) and self.output.take(index, piece, whole=whole)

@@ -23,6 +23,9 @@ _PACKED = ("T2dnUw", "ZkxhQ", "SUQz", "GkXf", "//u", "//s", "//N", "//I", "//E",
 _MP4 = "Z0eX"
 """How Ogg, FLAC, MP3, WebM and AAC begin, in base64; and what stands near the beginning of MP4."""
 
+MOST_CALLS = 1000
+"""Tool calls of an answer that are told apart; the text of more is counted."""
+
 SEALED_CHARACTERS = 4
 """Of encrypted reasoning to a token."""
 
@@ -283,10 +286,13 @@ class Output:
                 slot = None
         if slot is None:
             slot = {"id": id or None, "name": [], "arguments": []}
+            if len(self._slots) >= MOST_CALLS:
+                return slot
             self._slots.append(slot)
         if id:
             slot["id"] = slot["id"] or id
-            self._open[choice, "id", id] = slot
+            if len(self._open) < 4 * MOST_CALLS:
+                self._open[choice, "id", id] = slot
         if index is not None:
             self._open[choice, "index", index] = slot
         self._open[choice, "at", position] = slot
