@@ -182,12 +182,21 @@ class Stream:
             else:
                 self._event(event.data, event, out)
         self._flush(out)
-        if self._meter.output.size > self._look_at and not self.ticket.over and not self.ticket.route.byok:
+        if self._may_exceed() and not self.ticket.over and not self.ticket.route.byok:
             self._look()
 
+    def _may_exceed(self) -> bool:
+        """Whether the answer may be longer than its hold covers, and goes on."""
+        meter = self._meter
+        if meter.output.size > self._look_at:
+            return True
+        return meter.reported is not None and meter.reported.output > self._covered and not meter.finished
+
     def _look(self) -> None:
-        """Count what was delivered, and let the hold grow when it is more than that covers."""
+        """Count what was delivered, and let the hold grow when it, or what was reported of it, is more than that covers."""
         delivered, _ = tokens.count_output(self._meter.output)
+        if self._meter.reported is not None:
+            delivered = max(delivered, self._meter.reported.output)
         if delivered > self._covered:
             self._covered = self._gateway.cover(self.ticket, self._call, delivered)
         self._look_at = self._meter.output.size + max((self._covered - delivered) * DENSE, LOOK)

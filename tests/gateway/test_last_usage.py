@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session as OrmSession
 
 from models.gateway.wire import ChatMeter
+from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -185,6 +187,27 @@ def test_text_with_usage_does_not_wait(
     assert facts.calls() == []
     gate.set()
     assert facts.call().output_tokens == 3
+
+
+def test_the_hold_grows_with_the_usage_that_is_reported_on_the_way(
+    web: FlaskClient, fake: FakeUpstream, alice: Person, session: OrmSession, facts: Facts
+) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 10)
+    # 5 credits for so many tokens nobody sees, and 53
+    script = [
+        text("a", use(100, 5_000)),
+        text("b", use(100, 50_000)),
+        text("c", use(100, 50_001)),
+        stop(),
+        "[DONE]",
+    ]
+    fake.will(fakes.stream(script, delay=0.02))
+    request = {**STREAM, "model": "openai/house-model", "max_tokens": 100}
+    answer = web.post(PATH, json=request, headers=alice.headers)
+    assert events(answer.data)[-1]["error"]["code"] == "insufficient_credits"
+    call = facts.call()
+    assert (call.error, call.output_tokens) == ("insufficient_credits", 50_000)
 
 
 @pytest.mark.parametrize("ending", ["done", "body"])
