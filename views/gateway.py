@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-import orjson
 from flask import Blueprint, Flask
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
@@ -11,6 +10,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from models.billing.holds import Admission
 from models.errors import DomainError
+from models.gateway.lenient_json import write
 from models.gateway.names import CHAT
 from models.gateway.pricing import MILLION, Price
 from models.gateway.refusals import UpstreamRefused
@@ -187,15 +187,24 @@ def respond(answer: Reply | Stream) -> Response:
 
 def json_answer(body: Any, status: int = 200) -> Response:
     """A JSON answer."""
-    return Response(orjson.dumps(body), status, content_type="application/json")
+    return Response(write(body), status, content_type="application/json")
 
 
 def refuse(
-    visit: Visit, status: int, message: str, code: Any, *, param: Any = None, kind: Any = None
+    visit: Visit,
+    status: int,
+    message: str,
+    code: Any,
+    *,
+    param: Any = None,
+    kind: Any = None,
+    details: Any = None,
 ) -> Response:
     """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
     headers = visit.request.headers
     body = errors.model_error(headers, visit.id, status, message, code, param=param, kind=kind)
+    if details is not None:
+        body["error"]["details"] = details
     return json_answer(body, status)
 
 
@@ -206,7 +215,15 @@ def _param(error: DomainError) -> str | None:
 def _passed_on(visit: Visit, error: UpstreamRefused) -> Response:
     failure = error.failure
     text = error_text(error)
-    response = refuse(visit, error.status, text, failure.code, param=failure.param, kind=failure.type)
+    response = refuse(
+        visit,
+        error.status,
+        text,
+        failure.code,
+        param=failure.param,
+        kind=failure.type,
+        details=failure.details,
+    )
     return with_retry_after(response, error)
 
 
@@ -224,7 +241,7 @@ def error_text(error: UpstreamRefused) -> str:
     raw = metadata.get("raw")
     if raw is None:
         return failure.message
-    text = raw if isinstance(raw, str) else orjson.dumps(raw).decode()
+    text = raw if isinstance(raw, str) else write(raw).decode()
     name = metadata.get("provider_name")
     shown = text if len(text) <= 1000 else f"{text[:1000]}..."
     return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {shown}]"

@@ -2,18 +2,21 @@
 
 import http
 import logging
+import re
+import zlib
+from dataclasses import replace
 from typing import Any
-
-import orjson
 
 from models.gateway.routing import Route
 from models.gateway.upstream import Answer, UpstreamError
-from models.gateway.wire import Failure, failure_of
+from models.gateway.wire import Failure, failure_in
 
 log = logging.getLogger("stoa.gateway")
 
 ERROR_BODY = 256 << 10
 """Bytes that are read of an error."""
+KEY_START = 8
+"""Characters of a key that give it away: providers quote keys with stars in their middle."""
 
 
 class UpstreamRefused(Exception):
@@ -30,21 +33,23 @@ class UpstreamRefused(Exception):
         self.retry_after = retry_after
 
 
-def refusal(answer: Answer, route: Route) -> UpstreamRefused:
-    """What a provider's error says, for the client. An error inside a 200 counts as one."""
-    try:
-        raw = answer.read(ERROR_BODY)
-    except UpstreamError:
-        raw = b""
-    failure = failure_of(read_json(raw))
+def refusal(answer: Answer, route: Route, begun: bytes = b"") -> UpstreamRefused:
+    """What a provider's error says, for the client. An error inside a 200 counts as one. `begun` is what was read of
+    the body before."""
+    raw = unpacked(begun + _body(answer, ERROR_BODY - len(begun)), ERROR_BODY)
+    raw = without_keys(raw, route)
     status = answer.status
+    failure: Failure | None
     if 400 <= status <= 599:
-        text = raw.decode("utf-8", "replace").strip()[:4000] or _status_text(status)
+        failure = failure_in(raw) or Failure(_status_text(status), plain=True)
+        if failure.plain and failure.code is None:
+            failure = replace(failure, code=status)
     else:
+        failure = failure_in(raw, refused=False)
         status = failure.status if failure and failure.status else 502
-        text = f"{route.provider.title} answered in a form that cannot be passed on."
-    if failure is None:
-        failure = Failure(text, code=status, plain=True)
+        if failure is None:
+            text = f"{route.provider.title} answered in a form that cannot be passed on."
+            failure = Failure(text, code=status, plain=True)
     return told(failure, status, route, answer.headers.get("Retry-After"))
 
 
@@ -64,16 +69,54 @@ def told(failure: Failure, status: int, route: Route, retry_after: str | None) -
     return UpstreamRefused(status, failure, retry_after)
 
 
+def error_object(failure: Failure) -> dict[str, Any]:
+    """A failure as OpenAI's clients read it."""
+    error = {
+        "message": failure.message,
+        "type": failure.type or "upstream_error",
+        "param": failure.param,
+        "code": failure.code,
+    }
+    beside = {"metadata": failure.metadata, "details": failure.details}
+    return error | {key: value for key, value in beside.items() if value is not None}
+
+
+def without_keys(raw: bytes, route: Route) -> bytes:
+    """What a provider said, without the key it was called with, should it quote it whole or with its middle hidden."""
+    for key in (route.byok, route.provider.endpoint.key):
+        if key and len(key) > KEY_START:
+            raw = raw.replace(key.encode(), b"[key]")
+            raw = re.sub(re.escape(key[:KEY_START].encode()) + rb"[\w.*\-\xe2\x80\xa6]*", b"[key]", raw)
+    return raw
+
+
+def _body(answer: Answer, limit: int) -> bytes:
+    """The beginning of a body; of one that breaks off what came until then."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        for piece in answer.blocks():
+            pieces.append(piece)
+            size += len(piece)
+            if size >= limit:
+                break
+    except UpstreamError:
+        pass
+    return b"".join(pieces)[: max(limit, 0)]
+
+
+def unpacked(raw: bytes, limit: int) -> bytes:
+    """A body without gzip around it, so many bytes at most: some servers pack what nobody asked them to pack."""
+    if not raw.startswith(b"\x1f\x8b"):
+        return raw
+    try:
+        return zlib.decompressobj(47).decompress(raw, limit)
+    except zlib.error:
+        return raw
+
+
 def _status_text(status: int) -> str:
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:
         return f"The provider answered {status}."
-
-
-def read_json(raw: bytes) -> Any:
-    """JSON, or None when it is none."""
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None

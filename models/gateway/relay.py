@@ -20,14 +20,16 @@ from models.billing import holds
 from models.billing.holds import Admission, Claim, LedgerUnavailable
 from models.db import now
 from models.errors import DomainError
-from models.gateway import metrics, tokens
+from models.gateway import metrics, sse, tokens
+from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.pricing import Prices
-from models.gateway.refusals import UpstreamRefused, read_json, refusal, told
+from models.gateway.refusals import UpstreamRefused, refusal, told, unpacked, without_keys
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
 from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
-from models.gateway.upstream import Broken, Request, UpstreamError
-from models.gateway.wire import Call, Meter, Usage, usage_object
+from models.gateway.upstream import MAX_BODY, Answer, Broken, Empty, Request, UpstreamError
+from models.gateway.wire import Call, Meter, Usage, failure_of, usage_object
+from models.gateway.wire.output import parts_of
 from models.gateway.wire.usage import at_least
 from models.pool import Pool
 from models.settings import Settings
@@ -200,11 +202,11 @@ class Gateway:
     def _stream(self, ask: Ask, call: Call, ticket: Ticket, request: Request) -> Stream:
         answer = ticket.route.provider.upstream.send(request)
         try:
-            kind = answer.headers.get("Content-Type") or "text/event-stream"
-            if answer.status != 200 or "json" in kind.lower():
-                raise refusal(answer, ticket.route)
+            begun = _opening(answer)
+            if not _succeeded(answer) or (begun and not sse.looks_like_it(begun)):
+                raise refusal(answer, ticket.route, begun)
             meter = ticket.route.provider.meter(call)
-            stream = Stream(self, ask, call, ticket, answer, meter)
+            stream = Stream(self, ask, call, ticket, answer, meter, begun)
         except BaseException:
             answer.close()
             raise
@@ -216,11 +218,15 @@ class Gateway:
         copies = 1 if route.provider.native_n else ask.answers
         gathered = _gather(route, call, request, copies)
         meters = [meter for _, _, meter in gathered]
-        usage = _sum(meter.usage() or self.counted(call, meter, route.model) for meter in meters)
         raw, first, meter = gathered[0]
+        if all(meter.empty for meter in meters):
+            # a choice that ended without a word, from a provider that reports nothing: passed on, and not billed
+            ticket.fail(Empty.kind, None)
+            return Reply(raw)
+        usage = _sum(meter.usage() or self.counted(call, meter, route.model) for meter in meters)
         cost, price = self.routes.cost(route, usage, meter.model)
         texts = [text for _, body, _ in gathered for text in _contents(body)]
-        response = orjson.dumps(texts).decode() if ask.answers > 1 else meter.answer
+        response = write(texts).decode() if ask.answers > 1 else meter.answer
         ticket.settle(
             usage,
             cost,
@@ -231,7 +237,7 @@ class Gateway:
             reasoning=meter.reasoning,
         )
         shown = self._finished(ask, first, usage, cost, response, meters)
-        return Reply(raw if shown is first else orjson.dumps(shown))
+        return Reply(raw if shown is first else write(shown))
 
     def _finished(
         self, ask: Ask, body: dict[str, Any], usage: Usage, cost: Decimal, response: Any, meters: list[Meter]
@@ -243,6 +249,9 @@ class Gateway:
             body["usage"] = usage_object(usage)
         elif any(meter.usage() is None for meter in meters):
             body = {**body, "usage": usage_object(usage)}
+        elif body.get("usage") is not meters[0].raw_usage:
+            # a choice's, or told in parts: it is put where clients look for it
+            body = {**body, "usage": meters[0].raw_usage}
         if ask.show_cost:
             told = self.with_cost(body["usage"], usage, cost)
             body = body if told is body["usage"] else {**body, "usage": told}
@@ -275,28 +284,32 @@ class Gateway:
         return {**shown, "cost": float(told), "cost_details": details}
 
     def counted(self, call: Call, meter: Meter, model: str) -> Usage:
-        """Usage by counting the request and what was delivered, for a provider that gave no credible figures."""
-        reasoning = tokens.count(meter.reasoning)
-        answered = meter.model or model
+        """Usage by counting the request and what was delivered, for a provider that gave no credible figures, or none
+        for all of its answer: then it is no less than any figure it gave."""
+        source = "counted" if tokens.knows(meter.model or model) else "estimated"
+        if meter.empty:
+            return Usage(source=source)
         raw = meter.raw_usage
         told_input, told_output = at_least(raw or {})
-        return Usage(
+        output, reasoning = tokens.count_output(meter.output)
+        counted = Usage(
             uncached_input=max(
                 tokens.count_messages(call.body["messages"], call.body.get("tools")), told_input
             ),
-            output=max(tokens.count(meter.delivered), reasoning, told_output),
+            output=max(output, told_output),
             reasoning=reasoning,
-            source="counted" if tokens.knows(answered) else "estimated",
+            source=source,
             cost=meter.cost,
-            flags=("usage_unusable",) if raw and meter.usage() is None else (),
+            flags=("usage_unusable",) if raw and not (meter.usage() or meter.reported) else (),
             raw=raw,
         )
+        return counted if meter.reported is None else _at_least(meter.reported, counted)
 
 
 SDK_MARGIN = Decimal("1.055")
 
 Fetched = tuple[bytes, dict[str, Any], Meter]
-"""An answer as it came, read, and measured."""
+"""An answer as JSON that every client reads, its value, and its measures."""
 
 
 def _gather(route: Route, call: Call, request: Request, copies: int) -> list[Fetched]:
@@ -326,20 +339,64 @@ def _gather(route: Route, call: Call, request: Request, copies: int) -> list[Fet
 def _fetch(route: Route, call: Call, request: Request) -> Fetched:
     answer = route.provider.upstream.send(request)
     try:
-        if answer.status != 200:
+        if not _succeeded(answer):
             raise refusal(answer, route)
-        raw = answer.read()
+        raw = unpacked(answer.read(), MAX_BODY)
     finally:
         answer.close()
-    body = read_json(raw)
+    title = route.provider.title
+    if not raw.strip():
+        raise Empty(f"{title} sent an empty answer. Nothing was charged; try again.")
+    try:
+        body, raw = read(raw)
+    except NotJson as error:
+        raise Broken(f"{title} sent an answer that cannot be read.") from error
     meter = route.provider.meter(call)
     if isinstance(body, dict):
         meter.body(body)
-        if meter.failure and not meter.started:
-            raise told(meter.failure, meter.failure.status or 502, route, None)
-        if isinstance(body.get("choices"), list):
-            return raw, body, meter
-    raise Broken(f"{route.provider.title} sent an answer that cannot be read.")
+    failure = meter.failure or (None if meter.started else failure_of(body))
+    if failure and not meter.started:
+        if (said := without_keys(raw, route)) != raw:
+            failure = failure_of(read(said).value) or failure
+        raise told(failure, failure.status or 502, route, None)
+    choices = body.get("choices") if isinstance(body, dict) else 0
+    if not isinstance(body, dict) or not (choices is None or isinstance(choices, list)):
+        raise Broken(f"{title} sent an answer that cannot be read.")
+    if not choices and meter.empty:
+        raise Empty(
+            f"{title} sent an answer without content and without usage. Nothing was charged; try again."
+        )
+    return raw, body, meter
+
+
+def _succeeded(answer: Answer) -> bool:
+    return 200 <= answer.status < 300
+
+
+def _opening(answer: Answer) -> bytes:
+    """The first bytes of what is announced as no event stream, and may be one all the same."""
+    kind = (answer.headers.get("Content-Type") or "").lower()
+    begun = b""
+    if "json" in kind or "html" in kind:
+        for piece in answer.blocks():
+            begun += piece
+            if len(begun.strip()) > 10:
+                break
+    return begun
+
+
+def _at_least(reported: Usage, counted: Usage) -> Usage:
+    """What a provider reported of an answer that went on, raised to what was counted of it."""
+    more_input = max(counted.input - reported.input, 0)
+    more_output = max(counted.output - reported.output, 0)
+    return replace(
+        reported,
+        uncached_input=reported.uncached_input + more_input,
+        output=reported.output + more_output,
+        reasoning=max(reported.reasoning, counted.reasoning),
+        source=counted.source,
+        cost=None if more_input or more_output else reported.cost,
+    )
 
 
 def _as_the_sdk_adds(shown: Mapping[str, Any]) -> Decimal | None:
@@ -353,9 +410,9 @@ def _as_the_sdk_adds(shown: Mapping[str, Any]) -> Decimal | None:
 
 
 def _contents(body: dict[str, Any]) -> list[str]:
-    messages = [choice.get("message") for choice in body["choices"] if isinstance(choice, dict)]
+    messages = [choice.get("message") for choice in body.get("choices") or () if isinstance(choice, dict)]
     contents = [message.get("content") for message in messages if isinstance(message, dict)]
-    return [content if isinstance(content, str) else "" for content in contents]
+    return ["".join(text for kind, text in parts_of(content) if kind == "text") for content in contents]
 
 
 def _sum(usages: Iterable[Usage]) -> Usage:

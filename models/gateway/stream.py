@@ -1,9 +1,10 @@
 """A stream on its way: a pump owns the provider's connection and feeds a bounded queue, the client's side takes from it.
 
-The pump alone settles, before the line that carries the usage leaves, whether or not anybody still listens.
+The pump alone settles, at the end of the answer and before its last chunk leaves, whether or not anybody still listens.
 """
 
 import contextlib
+import itertools
 import logging
 import queue
 import threading
@@ -16,10 +17,11 @@ import orjson
 
 from models.billing.holds import LedgerUnavailable
 from models.db import now
-from models.gateway import tokens
+from models.gateway import lenient_json, refusals, sse, tokens
+from models.gateway.sse import Event
 from models.gateway.ticket import Ticket
-from models.gateway.upstream import Answer, Broken, UpstreamError
-from models.gateway.wire import Call, Meter, Usage, usage_object
+from models.gateway.upstream import Answer, Broken, Empty, UpstreamError
+from models.gateway.wire import Call, Failure, Meter, Usage, failure_in, failure_of, usage_object
 
 if TYPE_CHECKING:
     from models.gateway.relay import Ask, Gateway
@@ -56,7 +58,14 @@ class Stream:
     """Iterate for the client's bytes; `close` when the client has what it wanted, or is gone."""
 
     def __init__(
-        self, gateway: "Gateway", ask: "Ask", call: Call, ticket: Ticket, answer: Answer, meter: Meter
+        self,
+        gateway: "Gateway",
+        ask: "Ask",
+        call: Call,
+        ticket: Ticket,
+        answer: Answer,
+        meter: Meter,
+        begun: bytes = b"",
     ) -> None:
         self.ticket = ticket
         self.gone = False
@@ -65,6 +74,8 @@ class Stream:
         self._ask = ask
         self._call = call
         self._answer = answer
+        self._pieces = itertools.chain([begun] if begun else [], answer.blocks())
+        self._parser = sse.Parser(ticket.route.provider.title)
         self._meter = meter
         self._queue: queue.Queue[bytes | None] = queue.Queue(QUEUED_BLOCKS)
         self._greeting = ask.greeting
@@ -73,9 +84,11 @@ class Stream:
         self._stopping = False
         # the client's side of the format
         self._wants_usage = ask.show_cost or call.wants_usage
-        self._told_usage = False
+        self._told_usage: Any = None
+        self._told_failure: Failure | None = None
         self._done = False
-        self._skip_blank = False
+        # the chunk that is the last one with usage unless more comes: it waits for the bill
+        self._held: tuple[dict[str, Any], bytes] | None = None
         self._usage: Usage | None = None
         self._cost = Decimal(0)
         # tokens of output that the hold covers, and the size at which they are counted next
@@ -128,8 +141,8 @@ class Stream:
     def _pump(self) -> None:
         try:
             try:
-                for block in self._answer.blocks():
-                    self._take(block)
+                for events in self._events():
+                    self._take(events)
                     if self.gone and time.monotonic() - self._gone_at > DRAIN_SECONDS:
                         break
                 self._finish()
@@ -149,83 +162,178 @@ class Stream:
             self._gateway.streams.discard(self)
             self._give(None)
 
-    def _take(self, block: bytes) -> None:
+    def _events(self) -> Iterator[list[Event]]:
+        """What the provider sends, as it comes; the last event too, when its end is missing."""
+        try:
+            for piece in self._pieces:
+                if events := self._parser.feed(piece):
+                    yield events
+        except UpstreamError:
+            yield self._parser.end()
+            raise
+        yield self._parser.end()
+
+    def _take(self, events: list[Event]) -> None:
         out: list[bytes] = []
-        for line in block.splitlines(keepends=True) if b"\r" in block else _lines(block):
-            kept = self._line(line, out)
-            if not line.endswith(b"\n"):
-                self._told_usage = (
-                    False  # a last line that is not ended is metered and dropped (contract 5.4)
-                )
-            elif kept is not None:
-                out.append(kept)
+        for event in events:
+            if self._done:
+                break
+            if event.data is None:
+                out.append(self._harmless(event.text))
+            else:
+                self._event(event.data, event, out)
         self._flush(out)
-        if self._meter.size > self._look_at and not self.ticket.over and not self.ticket.route.byok:
+        if self._may_exceed() and not self.ticket.over and not self.ticket.route.byok:
             self._look()
 
+    def _may_exceed(self) -> bool:
+        """Whether the answer may be longer than its hold covers, and goes on."""
+        meter = self._meter
+        if meter.output.size > self._look_at:
+            return True
+        return meter.reported is not None and meter.reported.output > self._covered and not meter.finished
+
     def _look(self) -> None:
-        """Count what was delivered, and let the hold grow when it is more than that covers."""
-        delivered = tokens.count(self._meter.delivered)
+        """Count what was delivered, and let the hold grow when it, or what was reported of it, is more than that covers."""
+        delivered, _ = tokens.count_output(self._meter.output)
+        if self._meter.reported is not None:
+            delivered = max(delivered, self._meter.reported.output)
         if delivered > self._covered:
             self._covered = self._gateway.cover(self.ticket, self._call, delivered)
-        self._look_at = self._meter.size + max((self._covered - delivered) * DENSE, LOOK)
+        self._look_at = self._meter.output.size + max((self._covered - delivered) * DENSE, LOOK)
 
-    def _line(self, line: bytes, out: list[bytes]) -> bytes | None:
-        """Meter a line; what the client gets of it. `out` is sent first where that must not wait for the ledger."""
-        bare = line.strip()
-        if not bare:
-            skip, self._skip_blank = self._skip_blank, False
-            return None if skip else line
-        self._skip_blank = False
-        if not bare.startswith(b"data:"):
-            return line
-        payload = bare[5:].strip()
-        if payload == b"[DONE]":
-            self._flush(out)
-            self._settle()
-            if not self._told_usage:
-                self._flush([self._usage_event()])
-            self._done = True
-            return line
-        event = _event(payload)
-        if event is None:
-            return line
-        self._meter.event(event)
-        if self._meter.started and self.ticket.ttft_ms is None:
+    def _event(self, data: bytes, event: Event, out: list[bytes]) -> None:
+        """Meter an event, and pass it on. `out` is sent first where that must not wait for the ledger."""
+        text = event.text
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            if sse.is_done(data):
+                self._flush(out)
+                self._end()
+                return
+            try:
+                chunk, read = lenient_json.read(data)
+            except lenient_json.NotJson:
+                # no client could read it either: it would raise, and the rest of the answer were lost
+                out.append(self._harmless(sse.comment(data)))
+                return
+            text = sse.frame(read, event.name)
+        if not isinstance(chunk, dict):
+            self._odd(data, chunk, event, out)
+            return
+        meter = self._meter
+        reported = meter.event(chunk, is_error=event.name == b"error")
+        if meter.failure is not self._told_failure and meter.failure is not None:
+            out.append(self._failure(meter.failure, chunk, text))
+            return
+        if meter.started and self.ticket.ttft_ms is None:
             self.ticket.first_token()
-        if not isinstance(event.get("usage"), dict):
-            return line
-        if self._meter.billed and not self.ticket.over:
-            self._flush(out)
-            self._settle()
-        return self._usage_line(event, line)
+        held = self._held
+        if held is not None and held[0].get("choices"):
+            # more came, so it was not the last one
+            self._held = None
+            out.append(self._interim(*held))
+        if "choices" not in chunk:
+            if event.name == b"ping" or chunk.get("type") == "ping":
+                out.append(self._harmless(sse.comment(data)))
+                return
+            if reported:
+                # clients read the list without looking
+                chunk["choices"] = []
+                text = sse.frame(lenient_json.write(chunk), event.name)
+        if reported or isinstance(chunk.get("usage"), dict):
+            if meter.finished or not chunk.get("choices"):
+                self._held = (chunk, text)
+                return
+            text = self._interim(chunk, text)
+        out.append(text)
 
-    def _usage_line(self, event: dict[str, Any], line: bytes) -> bytes | None:
-        """The chunk with the usage as the client may see it: left out when it did not ask, with our figures where
-        the provider's are missing or were not believed."""
-        if not self._wants_usage:
-            if event.get("choices"):
-                return line
-            self._skip_blank = True
-            return None
-        if self._usage is None:
-            return line
-        self._told_usage = True
-        shown = event["usage"] if self._usage.source == "provider" else usage_object(self._usage)
-        if self._ask.show_cost:
-            shown = self._gateway.with_cost(shown, self._usage, self._cost)
-        if shown is event["usage"]:
-            return line
-        return b"data: " + orjson.dumps({**event, "usage": shown}) + b"\n"
+    def _odd(self, data: bytes, value: Any, event: Event, out: list[bytes]) -> None:
+        """JSON that is no object: the end in quotes, an error in a list, or nothing that a client could use."""
+        if sse.is_done(data):
+            self._flush(out)
+            self._end()
+            return
+        failure = failure_of(value, refused=event.name == b"error")
+        if failure is None:
+            out.append(self._harmless(sse.comment(data)))
+        else:
+            self._meter.failure = failure
+            out.append(self._failure(failure, {}, event.text))
+
+    def _harmless(self, text: bytes) -> bytes:
+        return refusals.without_keys(text, self.ticket.route)
+
+    def _failure(self, failure: Failure, chunk: dict[str, Any], text: bytes) -> bytes:
+        """An error inside the stream: as it came where it has the form that clients know, else in that form."""
+        self._told_failure = failure
+        route = self.ticket.route
+        said = refusals.without_keys(text, route)
+        if said != text:
+            found = failure_in(said.split(b"data: ", 1)[-1])
+            failure = failure if found is None else found
+        told = refusals.told(failure, failure.status or 502, route, None).failure
+        error = chunk.get("error")
+        usual = isinstance(error, dict) and error.get("message") == told.message and told is failure
+        return said if usual else sse.frame(lenient_json.write({"error": refusals.error_object(told)}))
+
+    def _interim(self, chunk: dict[str, Any], text: bytes) -> bytes:
+        """A chunk with a usage that is not the bill: with it for who asked, else without."""
+        if not isinstance(chunk.get("usage"), dict):
+            return text
+        if self._wants_usage:
+            self._told_usage = chunk["usage"]
+            return text
+        return self._without_usage(chunk)
+
+    def _without_usage(self, chunk: dict[str, Any]) -> bytes:
+        if not chunk.get("choices"):
+            return b""
+        return sse.frame(lenient_json.write({key: value for key, value in chunk.items() if key != "usage"}))
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """The answer is complete: settle, then pass on its last chunk and the end."""
+        self._settle()
+        meter = self._meter
+        if meter.empty and not meter.finished and meter.failure is None:
+            self._tell_empty()
+        else:
+            self._flush([*self._last_words(), sse.DONE])
+        self._done = True
+
+    def _last_words(self) -> list[bytes]:
+        """The chunk that waited, and the usage that was billed for who wants to know it."""
+        held, self._held = self._held, None
+        words = [] if held is None else [self._final(*held)]
+        return [*words, self._usage_event()]
+
+    def _final(self, chunk: dict[str, Any], text: bytes) -> bytes:
+        """The last chunk with usage, with the usage that was billed."""
+        if not isinstance(chunk.get("usage"), dict):
+            return text
+        if not self._wants_usage or self._usage is None:
+            return self._without_usage(chunk)
+        shown = self._told_usage = self._shown(self._usage)
+        if shown is chunk["usage"]:
+            return text
+        return sse.frame(lenient_json.write({**chunk, "usage": shown}))
+
+    def _shown(self, usage: Usage) -> Any:
+        """The usage as the client reads it: the provider's own, unless that is not what was billed."""
+        shown: Any = self._meter.raw_usage if usage.source == "provider" else usage_object(usage)
+        return self._gateway.with_cost(shown, usage, self._cost) if self._ask.show_cost else shown
 
     def _usage_event(self) -> bytes:
-        """A chunk of our own with the usage, for a provider that sent none."""
-        if not self._wants_usage or self._usage is None or self._told_usage:
+        """A chunk of our own with the usage, where no other told it."""
+        if not self._wants_usage or self._usage is None:
             return b""
-        self._told_usage = True
-        shown = usage_object(self._usage)
-        if self._ask.show_cost:
-            shown = self._gateway.with_cost(shown, self._usage, self._cost)
+        shown = self._shown(self._usage)
+        if shown == self._told_usage:
+            return b""
+        self._told_usage = shown
         event = {
             "id": self._meter.id or self.ticket.admission.request_id,
             "object": "chat.completion.chunk",
@@ -234,19 +342,21 @@ class Stream:
             "choices": [],
             "usage": shown,
         }
-        return b"data: " + orjson.dumps(event) + b"\n\n"
+        return sse.frame(lenient_json.write(event))
 
-    def _settle(self, error: str | None = None) -> None:
-        """Charge what was used, once. What produced nothing and reported nothing costs nothing."""
+    def _settle(self, error: str | None = None, *, complete: bool = True) -> None:
+        """Charge what was used, once: the last usage that was reported for a complete answer, else what was delivered,
+        and no less than was reported on the way. What produced nothing and reported nothing costs nothing."""
         if self.ticket.over:
             return
         meter, route = self._meter, self.ticket.route
-        error = error or ("upstream_error" if meter.failure else None)
-        usage = meter.usage()
-        if usage is None and not meter.started and not meter.finished:
-            self.ticket.fail(error or "upstream_error", None, client_gone=self.gone)
+        if meter.failure and not error:
+            error, complete = "upstream_error", meter.finished or meter.billed
+        if meter.empty:
+            self.ticket.fail(error or Empty.kind, None, client_gone=self.gone)
             return
-        if usage is None or (error and not meter.billed):
+        usage = meter.usage() if complete else None
+        if usage is None:
             usage = self._gateway.counted(self._call, meter, route.model)
         self._usage = usage
         self._cost, price = self._gateway.routes.cost(route, usage, meter.model)
@@ -266,29 +376,44 @@ class Stream:
         """The provider has nothing more to say, or is not listened to any longer."""
         if self._done:
             return
-        if self.gone or self._meter.finished or self._meter.billed:
+        meter = self._meter
+        if meter.empty and meter.failure is None and (failure := failure_in(self._parser.stray)):
+            # a body that is no event stream at all: a web page, an error in JSON
+            meter.failure = failure
+            self._flush([self._failure(failure, {}, self._parser.stray)])
+        complete = meter.finished or meter.billed
+        if complete:
+            self._end()
+        elif meter.failure or self.gone:
+            self._settle(complete=False)
+        elif meter.empty:
             self._settle()
-            self._flush([self._usage_event(), b"data: [DONE]\n\n"])
-        elif self._meter.failure:
-            self._settle()
+            self._tell_empty()
         else:
             title = self.ticket.route.provider.title
             self._cut(Broken(f"{title} ended the connection before its answer was complete."))
 
     def _cut(self, error: UpstreamError) -> None:
         """The provider broke off: bill what was delivered, and say so to the client."""
+        if self._done:
+            return
         if self._stopping:
             error = Stopped("This server is stopping; the answer ends here. Ask again in a moment.")
-        complete = self._meter.finished or self._meter.billed
-        self._settle(None if complete else error.kind)
-        if complete and not self._done:
-            self._flush([b"\n", self._usage_event(), b"data: [DONE]\n\n"])
-        elif not self._meter.failure and not self._done:
+        if self._meter.finished or self._meter.billed:
+            self._end()
+            return
+        self._settle(error.kind, complete=False)
+        if not self._meter.failure:
+            self._flush(self._last_words())
             self._tell(str(error), error.kind, error.type)
+
+    def _tell_empty(self) -> None:
+        title = self.ticket.route.provider.title
+        self._tell(f"{title} sent an empty answer. Nothing was charged; try again.", Empty.kind)
 
     def _tell(self, message: str, code: str, kind: str = UpstreamError.type) -> None:
         error = {"message": message, "type": kind, "code": code, "param": None}
-        self._flush([b"\ndata: " + orjson.dumps({"error": error}) + b"\n\n"])
+        self._flush([sse.frame(orjson.dumps({"error": error}))])
 
     def _flush(self, out: list[bytes]) -> None:
         block = b"".join(out)
@@ -310,25 +435,6 @@ class Stream:
     def _leave(self) -> None:
         self._gone_at = time.monotonic()
         self.gone = True
-
-
-def _lines(block: bytes) -> Iterator[bytes]:
-    start = 0
-    while start < len(block):
-        end = block.find(b"\n", start) + 1 or len(block)
-        yield block[start:end]
-        start = end
-
-
-def _event(payload: bytes) -> dict[str, Any] | None:
-    try:
-        event = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        try:
-            event = orjson.loads(payload.decode("utf-8", "replace"))
-        except orjson.JSONDecodeError:
-            return None
-    return event if isinstance(event, dict) else None
 
 
 def _iso() -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from models.gateway.wire.output import Output
+
 PIECE = 32_768
 """Characters given to the tokenizer at a time, so that no other call waits long for the interpreter."""
 
@@ -36,6 +38,11 @@ def count(text: str) -> int:
     if tokenizer.cache_len > CACHE:
         tokenizer.clear_cache()
     return tokens if len(text) == len(head) else tokens * len(text) // len(head)
+
+
+def count_output(output: Output) -> tuple[int, int]:
+    """Tokens of everything that was generated, and how many of them were reasoning."""
+    return output.tokens(count)
 
 
 def count_messages(messages: Iterable[Any], tools: Any = None, system: Any = None) -> int:

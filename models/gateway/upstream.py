@@ -23,8 +23,6 @@ MAX_BODY = 32 << 20
 """Bytes of an answer that is not streamed."""
 MAX_STREAM = 128 << 20
 """Bytes of a stream."""
-MAX_LINE = 8 << 20
-"""Bytes of one line of a stream."""
 MAX_HEAD = 64 << 10
 """Bytes before the body."""
 KEPT_SECONDS = 60.0
@@ -65,6 +63,12 @@ class TooLarge(UpstreamError):
     kind = "upstream_too_large"
 
 
+class Empty(UpstreamError):
+    """A success that holds nothing: no answer and no usage."""
+
+    kind = "upstream_empty"
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is sent to a provider. Headers carry a secret and are never shown."""
@@ -84,7 +88,7 @@ class Answer(Protocol):
         """The whole body. Raises UpstreamError."""
 
     def blocks(self) -> Iterator[bytes]:
-        """The body as it arrives, whole lines only (with their ends), then what is left. Raises UpstreamError."""
+        """The body in pieces, as it arrives. Raises UpstreamError."""
 
     def abort(self) -> None:
         """End the connection now; whoever reads from it gets Broken. May be called while another thread reads."""
@@ -345,22 +349,12 @@ class _HttpAnswer:
         return b"".join(pieces)
 
     def blocks(self) -> Iterator[bytes]:
-        rest = b""
         size = 0
         while piece := self._read1():
             size += len(piece)
             if size > MAX_STREAM:
                 raise TooLarge(f"{self.name} sent more than {MAX_STREAM >> 20} MB.")
-            cut = piece.rfind(b"\n") + 1
-            if not cut:
-                rest += piece
-                if len(rest) > MAX_LINE:
-                    raise TooLarge(f"{self.name} sent a line of more than {MAX_LINE >> 20} MB.")
-                continue
-            yield rest + piece[:cut]
-            rest = piece[cut:]
-        if rest:
-            yield rest
+            yield piece
 
     def _read1(self) -> bytes:
         while not self._pieces:

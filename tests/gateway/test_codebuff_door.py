@@ -170,14 +170,14 @@ def test_provider_refusal_in_plain_text(
     assert answer.headers["Retry-After"] == "7"
 
 
-def test_gateway_page_of_a_provider_is_passed_on_as_text(
+def test_gateway_page_of_a_provider_is_passed_on_as_what_it_says(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any]
 ) -> None:
     fake.will(fakes.answer(b"<h1>Bad gateway</h1>", 502))
     answer = web.post(PATH, json=body, headers=rich.headers)
     assert (answer.status_code, answer.json) == (
         502,
-        {"error": {"message": "<h1>Bad gateway</h1>", "code": 502}},
+        {"error": {"message": "The provider answered with a web page: Bad gateway", "code": 502}},
     )
     fake.will(fakes.answer(b"", 503))
     assert web.post(PATH, json=body, headers=rich.headers).json["error"]["message"] == "Service Unavailable"

@@ -352,17 +352,19 @@ def test_rubbish_between_good_lines_is_passed_by(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     script = fakes.chunks("one two")
-    rubbish = [
-        b"data: {not json}\n\n",
-        b"event: odd\nid: 7\nretry: 3\n\n",
-        b'data: {"choices":[{"index":0,"delta":{"content":"\xe4\xb8"},"finish_reason":null}]}\n\n',
-        b"data: [1,2]\n\ndata: null\n\n",
-        b'data: {"choices":{"a":1},"usage":null}\r\n\r\n',
-    ]
+    half = b'data: {"choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":null}]}\n\n'
+    rubbish = {
+        b"data: {not json}\n\n": b": {not json}\n\n",
+        b"nonsense\n\n": b": nonsense\n\n",
+        b"event: odd\nid: 7\nretry: 3\n\n": b"",
+        half % b"\xe4\xb8": half % "\ufffd".encode(),
+        b"data: [1,2]\n\ndata: null\n\n": b": [1,2]\n\n: null\n\n",
+        b'data: {"choices":{"a":1},"usage":null}\r\n\r\n': b'data: {"choices":{"a":1},"usage":null}\n\n',
+    }
     fake.will(fakes.stream([script[0], *rubbish, *script[1:]]))
     answer = web.post(PATH, json=STREAM, headers=rich.headers)
-    for line in rubbish:
-        assert line in answer.data
+    good = [fakes.sse(event) for event in script]
+    assert answer.data == b"".join([good[0], *rubbish.values(), *good[1:]])
     assert facts.call().usage_source == "provider"
 
 

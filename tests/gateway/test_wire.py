@@ -114,7 +114,7 @@ def test_the_meter_survives_any_events(stream: list[dict[str, Any]]) -> None:
         meter.event(event)
         meter.body(event)
     meter.usage()
-    assert isinstance(meter.delivered, str)
+    assert isinstance(meter.output.delivered, str)
     assert meter.finished in (True, False)
 
 
@@ -152,7 +152,7 @@ def test_tool_calls_count_as_delivered() -> None:
     call = {"index": 0, "function": {"name": "read", "arguments": '{"a":1}'}}
     meter.event({"choices": [{"delta": {"reasoning": "hm", "tool_calls": [call]}}]})
     assert meter.started
-    assert meter.delivered == 'hmread{"a":1}'
+    assert meter.output.delivered == 'hmread{"a":1}'
 
 
 def test_tool_calls_are_kept_whole() -> None:

@@ -66,7 +66,13 @@ FAULTS = [
     Fault("invalid JSON", 502, script={"fault": "bad_json"}, words=b"cannot be read"),
     Fault("invalid SSE", 200, "provider", {"fault": "bad_sse"}, True, words=b"nonsense", tokens=REPORTED),
     Fault(
-        "half a character", 200, "provider", {"fault": "half_char"}, True, words=b"\xe4\xb8", tokens=REPORTED
+        "half a character",
+        200,
+        "provider",
+        {"fault": "half_char"},
+        True,
+        words=b"\xef\xbf\xbd",
+        tokens=REPORTED,
     ),
     Fault("error inside a 200", 200, "counted", {"fault": "error_inside"}, True, words=b"fell over"),
     Fault("no usage", 200, "counted", {"reports": False}),

@@ -165,6 +165,8 @@ def _passed_on(error: UpstreamRefused) -> Response:
         told |= {"type": failure.type, "param": failure.param}
         if failure.metadata is not None:
             told["metadata"] = failure.metadata
+    if failure.details is not None:
+        told["details"] = failure.details
     return with_retry_after(json_answer({"error": told}, error.status), error)
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from models.errors import DomainError
+from models.gateway.wire.output import Output
 from models.gateway.wire.usage import Usage
 
 
@@ -45,7 +46,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error in the provider's words. `plain`: it was no error object, only text."""
+    """An error in the provider's words. `plain`: it was no error object of the usual form. `details` is what else the
+    provider said, as JSON."""
 
     message: str
     status: int | None = None
@@ -54,6 +56,7 @@ class Failure:
     param: Any = None
     metadata: Any = None
     plain: bool = False
+    details: Any = None
 
 
 class Meter(Protocol):
@@ -64,35 +67,38 @@ class Meter(Protocol):
     provider: str | None
     failure: Failure | None
     created: int | None
+    output: Output
+    """All that was generated and seen, to be stored, and counted when the provider is silent."""
     started: bool
     """Something was generated."""
     billed: bool
-    """The final usage has been seen."""
+    """A usage has been seen that ends the answer: nothing was generated after it."""
+    raw_usage: Mapping[str, Any] | None
+    """The last usage that the provider reported, as it came; what is only a placeholder does not count."""
+    reported: Usage | None
+    """The last reported usage that can be believed: a lower bound, while more may come."""
 
     @property
     def finished(self) -> bool:
         """Every choice said why it ended."""
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        """Take one event of a stream."""
+    @property
+    def empty(self) -> bool:
+        """Nothing was generated, and no use reported."""
+
+    def event(self, event: Mapping[str, Any], *, is_error: bool = False) -> bool:
+        """Take one event of a stream, which its name may call an error; whether it reported usage."""
 
     def body(self, body: Mapping[str, Any]) -> None:
         """Take a whole answer."""
 
     def usage(self) -> Usage | None:
-        """The provider's own figures; None when it gave none that can be believed."""
-
-    @property
-    def raw_usage(self) -> Mapping[str, Any] | None:
-        """The provider's own `usage` object as it came."""
+        """The provider's own figures for the whole answer: its last ones. None when it gave none, none that can be
+        believed, or more was generated after them."""
 
     @property
     def cost(self) -> Decimal | None:
         """Dollars that the provider says the whole call cost, whatever its tokens look like."""
-
-    @property
-    def text(self) -> str:
-        """The answer's text as far as it is kept (bounded)."""
 
     @property
     def answer(self) -> Any:
@@ -101,11 +107,3 @@ class Meter(Protocol):
     @property
     def reasoning(self) -> str:
         """The reasoning's text as far as it is kept (bounded)."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of `delivered`."""
-
-    @property
-    def delivered(self) -> str:
-        """All that was generated and seen, to be counted when the provider is silent: text, reasoning, tool calls."""

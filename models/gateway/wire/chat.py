@@ -6,14 +6,13 @@ from types import UnionType
 from typing import Any
 
 from models.gateway.wire.call import BadCall, Call, Failure
-from models.gateway.wire.usage import Usage, read_usage
+from models.gateway.wire.failures import failure_of
+from models.gateway.wire.output import Output
+from models.gateway.wire.usage import Usage, dollar_figure, read_usage
 
 MAX_CHOICES = 128
 MAX_MODEL = 200
 NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-KEPT_TEXT = 1 << 20
-"""Characters of an answer that are kept to be stored or counted."""
-
 BYTES_PER_TOKEN = 3
 """Cautious: English prose and code have about four, Chinese three."""
 
@@ -130,26 +129,6 @@ def _blob(part: Mapping[str, Any]) -> int | None:
     return None
 
 
-def failure_of(body: Any) -> Failure | None:
-    """The error a chunk or an answer carries instead of content, else None."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if error is None or error is False or error == "":
-        return None
-    if not isinstance(error, dict):
-        return Failure(str(error)[:2000])
-    message = error.get("message")
-    code = error.get("code")
-    status = code if type(code) is int and 400 <= code <= 599 else None
-    return Failure(
-        message if isinstance(message, str) and message else "The provider reported an error.",
-        status,
-        code,
-        error.get("type"),
-        error.get("param"),
-        error.get("metadata"),
-    )
-
-
 class ChatMeter:
     """Measures chat completions; see `Meter`."""
 
@@ -161,50 +140,62 @@ class ChatMeter:
         self.failure: Failure | None = None
         self.started = False
         self.billed = False
+        self.raw_usage: Mapping[str, Any] | None = None
+        self.reported: Usage | None = None
+        self.output = Output()
         self._n = n
         self._seen: set[int] = set()
         self._finished: set[int] = set()
-        self._usage: Mapping[str, Any] | None = None
-        self._text = _Kept()
-        self._reasoning = _Kept()
-        self._calls = _Kept()
-        self._tools: dict[tuple[int, int], dict[str, Any]] = {}
+        self._headed = False
+        self._blank = True
+        self._stale = False
 
     @property
     def finished(self) -> bool:
         """Every choice has said why it ended."""
         return len(self._finished) >= self._n and self._finished >= self._seen
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        self._head(event)
-        if (failure := failure_of(event)) is not None:
-            self.failure = failure
-            return
-        content = False
-        for choice in _objects(event.get("choices")):
-            content |= self._take(choice, choice.get("delta"))
-        usage = event.get("usage")
-        if isinstance(usage, dict):
-            self._usage = usage
-            # some providers repeat a growing usage on every chunk: only the last one is the bill
-            self.billed = not content or self.finished
+    @property
+    def empty(self) -> bool:
+        """Nothing was generated, and no use reported: a zero says nothing where no choice ended."""
+        reported = self.raw_usage is not None and (not self._blank or self.finished)
+        return not self.started and not reported
+
+    def event(self, event: Mapping[str, Any], *, is_error: bool = False) -> bool:
+        if not self._headed:
+            self._head(event)
+        choices = event.get("choices")
+        if is_error or not choices or event.get("error"):
+            failure = failure_of(event, refused=is_error)
+            if failure is not None:
+                self.failure = failure
+                # an error alone is not billed; after something else, what it reports is a lower bound
+                return self.started and self._report(event, False)
+        generated = False
+        reports = bool(event.get("usage")) or "x_groq" in event
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                piece = choice.get("delta")
+                if piece is None and not self.started:
+                    piece = choice.get("message")
+                generated |= self._take(choice, piece)
+                reports |= "usage" in choice
+        if reports and self._report(event, generated):
+            self.billed = self.finished or (self.started and not choices)
+            return True
+        if generated and self.raw_usage is not None:
+            self._outdate()
+        return False
 
     def body(self, body: Mapping[str, Any]) -> None:
         self._head(body)
         self.failure = failure_of(body)
         for choice in _objects(body.get("choices")):
-            self._take(choice, choice.get("message"))
-        usage = body.get("usage")
-        if isinstance(usage, dict):
-            self._usage = usage
-            self.billed = True
+            self._take(choice, choice.get("message"), whole=True)
+        self.billed = self._report(body, False)
 
     def usage(self) -> Usage | None:
-        return None if self._usage is None else self.read_usage(self._usage)
-
-    @property
-    def raw_usage(self) -> Mapping[str, Any] | None:
-        return self._usage
+        return None if self.raw_usage is None or self._stale else self.read_usage(self.raw_usage)
 
     @property
     def cost(self) -> Decimal | None:
@@ -216,107 +207,102 @@ class ChatMeter:
 
     @property
     def text(self) -> str:
-        return self._text.joined()
+        """The answer's text as far as it is kept."""
+        return self.output.text.joined()
 
     @property
     def answer(self) -> Any:
-        if not self._tools:
-            return self.text
-        calls = [
-            {
-                "id": slot.get("id"),
-                "type": "function",
-                "function": {key: "".join(slot.get(key, ())) for key in ("name", "arguments")},
-            }
-            for slot in self._tools.values()
-        ]
-        return {"role": "assistant", "content": self.text, "tool_calls": calls}
+        calls = self.output.tool_calls()
+        return {"role": "assistant", "content": self.text, "tool_calls": calls} if calls else self.text
 
     @property
     def reasoning(self) -> str:
-        return self._reasoning.joined()
-
-    @property
-    def size(self) -> int:
-        return self._reasoning.bytes + self._text.bytes + self._calls.bytes
-
-    @property
-    def delivered(self) -> str:
-        return self._reasoning.joined() + self._text.joined() + self._calls.joined()
+        return self.output.reasoning.joined()
 
     def _head(self, event: Mapping[str, Any]) -> None:
         for key in ("id", "model", "provider"):
-            value = event.get(key)
-            if isinstance(value, str) and value and getattr(self, key) is None:
-                setattr(self, key, value[:MAX_MODEL])
+            if getattr(self, key) is None:
+                value = event.get(key)
+                if isinstance(value, str) and value:
+                    setattr(self, key, value[:MAX_MODEL])
         if self.created is None and type(event.get("created")) is int:
             self.created = event["created"]
+        self._headed = None not in (self.id, self.model, self.created)
 
-    def _take(self, choice: Mapping[str, Any], piece: Any) -> bool:
+    def _take(self, choice: Mapping[str, Any], piece: Any, *, whole: bool = False) -> bool:
         """Keep what a delta or a message holds; whether it held anything."""
         index = choice.get("index")
-        index = index if type(index) is int else 0
+        if type(index) is not int or not 0 <= index < MAX_CHOICES:
+            index = 0
         self._seen.add(index)
-        if isinstance(choice.get("finish_reason"), str):
+        generated = isinstance(piece, dict) and self.output.take(index, piece, whole=whole)
+        if "text" in choice:
+            generated |= self.output.take(index, {"text": choice["text"]})
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and reason != "error":
             self._finished.add(index)
-        if not isinstance(piece, dict):
+            # as much as was allowed was generated, though none of it may be shown
+            self.started |= reason == "length"
+        if "error" in choice and isinstance(choice["error"], dict):
+            self.failure = failure_of(choice)
+        if generated:
+            self.started = True
+        return generated
+
+    def _report(self, event: Mapping[str, Any], generated: bool) -> bool:
+        """Take the usage that an event reports; whether it does. The last one counts, except that a placeholder is
+        none: an empty object, and zeros before the end or after other figures."""
+        usage = _usage_in(event)
+        if usage is None:
             return False
-        content = False
-        for kept, value in (
-            (self._text, piece.get("content")),
-            (self._text, piece.get("refusal")),
-            (self._reasoning, piece.get("reasoning") or piece.get("reasoning_content")),
-        ):
-            if isinstance(value, str) and value:
-                kept.add(value)
-                content = True
-        for position, call in enumerate(_objects(piece.get("tool_calls"))):
-            content |= self._take_call(index, position, call)
-        self.started |= content
-        return content
-
-    def _take_call(self, choice: int, position: int, call: Mapping[str, Any]) -> bool:
-        function = call.get("function")
-        if not isinstance(function, dict):
+        figures = list(_figures(usage))
+        blank = not any(figures)
+        early = generated and not self.finished
+        if not figures or (blank and (early or (self.raw_usage is not None and not self._blank))):
             return False
-        named = call.get("index")
-        slot = self._tools.setdefault((choice, named if type(named) is int else position), {})
-        if isinstance(call.get("id"), str):
-            slot.setdefault("id", call["id"])
-        content = False
-        for key in ("name", "arguments"):
-            value = function.get(key)
-            if isinstance(value, str) and value:
-                content = True
-                if self._calls.add(value):
-                    slot.setdefault(key, []).append(value)
-        return content
+        read = self.read_usage(usage)
+        if read is None and self.raw_usage is not None:
+            # in parts: the input in one chunk, the output in another
+            both = {**self.raw_usage, **{key: value for key, value in usage.items() if value is not None}}
+            both.pop("total_tokens", None)
+            read = self.read_usage(both)
+            usage = usage if read is None else both
+        if read is not None and not blank:
+            self.reported = read
+        self.raw_usage, self._blank, self._stale = usage, blank, False
+        return True
 
-
-class _Kept:
-    """Pieces of text, up to KEPT_TEXT characters."""
-
-    __slots__ = ("bytes", "pieces", "size")
-
-    def __init__(self) -> None:
-        self.pieces: list[str] = []
-        self.size = 0
-        self.bytes = 0
-
-    def add(self, piece: str) -> bool:
-        """Keep a piece, or what fits of it; whether anything did."""
-        room = self.size < KEPT_TEXT
-        if room:
-            self.pieces.append(piece[: KEPT_TEXT - self.size])
-            self.size += len(piece)
-            self.bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
-        return room
-
-    def joined(self) -> str:
-        if len(self.pieces) > 1:
-            self.pieces = ["".join(self.pieces)]
-        return self.pieces[0] if self.pieces else ""
+    def _outdate(self) -> None:
+        """More was generated than the last usage knows of."""
+        self.billed = False
+        if self._blank:
+            self.raw_usage = None
+        else:
+            self._stale = True
 
 
 def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+
+
+def _usage_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The usage object of a chunk or an answer: its own, a choice's (Moonshot) or that in `x_groq`."""
+    found = None
+    for place in (event, event.get("x_groq"), *_objects(event.get("choices"))):
+        usage = place.get("usage") if isinstance(place, dict) else None
+        if isinstance(usage, dict) and usage:
+            if any(_figures(usage)):
+                return usage
+            found = found or usage
+    return found
+
+
+def _figures(usage: Mapping[str, Any], level: int = 0) -> Iterator[Any]:
+    """The figures of a usage object, those of its details too, with false ones for zeros."""
+    for value in usage.values():
+        if isinstance(value, dict) and level < 4:
+            yield from _figures(value, level + 1)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield value
+        elif isinstance(value, str) and (figure := dollar_figure(value)) is not None:
+            yield figure

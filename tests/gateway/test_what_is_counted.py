@@ -1,0 +1,268 @@
+"""Everything that is generated counts where the provider does not say what was used."""
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from models.gateway import tokens
+from models.gateway.wire import ChatMeter
+from models.gateway.wire.output import AUDIO_TOKENS_PER_SECOND, KEPT_TEXT, MOST_CALLS, PICTURE_TOKENS
+from tests.factories import Person
+from tests.fakes import upstream as fakes
+from tests.fakes.upstream import FakeUpstream
+from tests.gateway.conftest import MESSAGES, Facts
+
+STREAM: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": MESSAGES, "stream": True}
+WORDS = "some words that count " * 10
+COUNT = tokens.count(WORDS)
+PCM_SECOND = "A" * 64_000
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100}}
+
+
+def metered(*deltas: Any, whole: bool = False) -> ChatMeter:
+    meter = ChatMeter()
+    for delta in deltas:
+        if whole:
+            meter.body({"choices": [{"index": 0, "message": delta}]})
+        else:
+            meter.event({"choices": [{"index": 0, "delta": delta}]})
+    return meter
+
+
+TEXT = {
+    "content": {"content": WORDS},
+    "text parts": {"content": [{"type": "text", "text": WORDS}]},
+    "output_text parts": {"content": [{"type": "output_text", "text": WORDS, "annotations": []}]},
+    "one part": {"content": {"type": "text", "text": WORDS}},
+    "strings": {"content": [WORDS]},
+    "text objects": {"content": [{"type": "text", "text": {"value": WORDS, "annotations": []}}]},
+    "refusal": {"refusal": WORDS},
+    "refusal part": {"content": [{"type": "refusal", "refusal": WORDS}]},
+    "an unknown part": {"content": [{"type": "poem", "verses": WORDS}]},
+    "transcript": {"audio": {"id": "a", "transcript": WORDS}},
+    "function_call": {"function_call": {"name": "f", "arguments": WORDS}},
+    "tool call": {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": WORDS}}]},
+    "tool call without index": {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": WORDS}}]},
+    "tool call by itself": {"tool_calls": {"id": "a", "function": {"name": "f", "arguments": WORDS}}},
+    "tool call, flat": {"tool_calls": [{"id": "a", "name": "f", "arguments": WORDS}]},
+    "arguments as object": {"tool_calls": [{"function": {"name": "f", "arguments": {"a": WORDS}}}]},
+    "custom tool": {"tool_calls": [{"type": "custom", "custom": {"name": "f", "input": WORDS}}]},
+    "hosted tool": {"tool_calls": [{"type": "code_interpreter", "code_interpreter": {"input": WORDS}}]},
+}
+REASONING = {
+    "reasoning": {"reasoning": WORDS},
+    "reasoning_content": {"reasoning_content": WORDS},
+    "both": {"reasoning": WORDS, "reasoning_content": WORDS},
+    "thinking": {"thinking": WORDS},
+    "object": {"reasoning": {"content": WORDS}},
+    "details, text": {"reasoning_details": [{"type": "reasoning.text", "text": WORDS, "signature": "s"}]},
+    "details, summary": {"reasoning_details": [{"type": "reasoning.summary", "summary": WORDS}]},
+    "details twice": {
+        "reasoning": WORDS,
+        "reasoning_details": [{"type": "reasoning.text", "text": WORDS, "index": 0}],
+    },
+    "thinking blocks": {"thinking_blocks": [{"type": "thinking", "thinking": WORDS, "signature": "s"}]},
+    "thinking parts": {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": WORDS}]}]},
+}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("piece", [*TEXT.values(), *REASONING.values()], ids=[*TEXT, *REASONING])
+def test_text_in_every_form_counts_once(piece: Any, whole: bool) -> None:
+    meter = metered(piece, whole=whole)
+    output, reasoning = tokens.count_output(meter.output)
+    assert COUNT <= output <= COUNT + 12
+    assert meter.started
+    assert meter.output.size >= len(WORDS)
+    if piece in REASONING.values():
+        assert COUNT <= reasoning <= COUNT + 1
+        assert meter.reasoning == WORDS
+    else:
+        assert reasoning == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("piece", "least"),
+    [
+        ({"content": [PICTURE]}, PICTURE_TOKENS),
+        ({"content": [PICTURE, {"type": "text", "text": "x"}, PICTURE]}, 2 * PICTURE_TOKENS),
+        ({"images": [{**PICTURE, "index": 0}]}, PICTURE_TOKENS),
+        ({"images": [PICTURE, PICTURE]}, 2 * PICTURE_TOKENS),
+        ({"content": [{"type": "image", "source": {"type": "base64", "data": "AAAA"}}]}, PICTURE_TOKENS),
+        ({"content": [{"type": "image", "data": "AAAA"}]}, PICTURE_TOKENS),
+        ({"content": [{"inline_data": {"mime_type": "image/png", "data": "AAAA"}}]}, PICTURE_TOKENS),
+        ({"content": [{"type": "video_url", "video_url": {"url": "https://x"}}]}, PICTURE_TOKENS),
+        ({"content": [{"type": "file", "file": {"file_data": "AAAA"}}]}, PICTURE_TOKENS),
+        ({"audio": {"id": "a", "data": PCM_SECOND * 3}}, 3 * AUDIO_TOKENS_PER_SECOND),
+        ({"audio": {"data": "SUQz" + "A" * 53_330}}, 10 * AUDIO_TOKENS_PER_SECOND),
+        ({"content": [{"type": "audio", "data": PCM_SECOND}]}, AUDIO_TOKENS_PER_SECOND),
+        (
+            {"content": [{"type": "output_audio", "output_audio": {"data": PCM_SECOND}}]},
+            AUDIO_TOKENS_PER_SECOND,
+        ),
+        (
+            {"content": [{"inlineData": {"mimeType": "audio/L16", "data": PCM_SECOND}}]},
+            AUDIO_TOKENS_PER_SECOND,
+        ),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "A" * 400}]}, 100),
+        ({"reasoning": "x", "reasoning_details": [{"type": "reasoning.encrypted", "data": "A" * 400}]}, 100),
+        ({"thinking_blocks": [{"type": "redacted_thinking", "data": "A" * 400}]}, 100),
+    ],
+)
+def test_what_is_no_text_counts_by_a_cautious_rate(piece: Any, least: int, whole: bool) -> None:
+    meter = metered(piece, whole=whole)
+    output, _ = tokens.count_output(meter.output)
+    assert least <= output <= least + 3
+    assert meter.started
+    assert meter.output.size >= output
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {},
+        {"role": "assistant"},
+        {"role": "assistant", "content": "", "refusal": None, "tool_calls": None, "reasoning": ""},
+        {"content": [], "tool_calls": [], "reasoning_details": [], "images": []},
+        {"content": [{"type": "text", "text": ""}]},
+        {"annotations": [{"type": "url_citation", "url_citation": {"url": "https://x"}}]},
+        {"content": 0, "tool_calls": "x", "function_call": []},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "", "signature": "s" * 500}]},
+    ],
+)
+def test_what_is_nothing_counts_nothing(piece: Any) -> None:
+    meter = metered(piece)
+    assert not meter.started
+    assert tokens.count_output(meter.output) == (0, 0)
+
+
+def test_text_of_a_legacy_completion_counts() -> None:
+    for choice in ({"index": 0, "text": WORDS}, {"index": 0, "text": WORDS, "delta": {}}):
+        meter = ChatMeter()
+        meter.event({"choices": [choice]})
+        assert tokens.count_output(meter.output) == (COUNT, 0)
+
+
+def test_halves_of_a_character_are_joined_and_count() -> None:
+    meter = metered({"content": "a \ud83d"}, {"content": "\ude00 b \ud83d c"})
+    assert meter.text == "a \U0001f600 b \ufffd c"
+    assert tokens.count_output(meter.output)[0] == tokens.count("a \U0001f600 b \ufffd c")
+    call = {"index": 0, "function": {"name": "f", "arguments": '{"a":"\ud83d'}}
+    rest = {"index": 0, "function": {"arguments": '\ude00"}'}}
+    meter = metered({"tool_calls": [call]}, {"tool_calls": [rest]})
+    assert meter.answer["tool_calls"][0]["function"]["arguments"] == '{"a":"\U0001f600"}'
+
+
+def test_text_beyond_what_is_kept_counts_too() -> None:
+    meter = metered(*[{"content": "word " * (KEPT_TEXT // 5)}] * 3)
+    assert len(meter.text) == KEPT_TEXT
+    kept = tokens.count(meter.text)
+    assert tokens.count_output(meter.output)[0] == pytest.approx(3 * kept, rel=0.001)
+
+
+# -- tool calls ----------------------------------------------------------------------------------------------
+
+
+def piece(name: str | None = None, arguments: Any = None, **more: Any) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {**more, "function": {key: value for key, value in function.items() if value is not None}}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "expected"),
+    [
+        ([[piece("f", "{}", id="a"), piece("g", "{}", id="b")]], [("a", "f", "{}"), ("b", "g", "{}")]),
+        ([[piece("f", "{}", id="a")], [piece("g", "{}", id="b")]], [("a", "f", "{}"), ("b", "g", "{}")]),
+        ([[piece("f", "{}")], [piece("g", "{}")]], [(None, "f", "{}"), (None, "g", "{}")]),
+        ([[piece("f", "{}")], [piece("f", "{}")]], [(None, "f", "{}"), (None, "f", "{}")]),
+        (
+            [[piece("f", "", id="a")], [piece(None, '{"a":')], [piece(None, "1}")], [piece("g", "{}", id="b")]],
+            [("a", "f", '{"a":1}'), ("b", "g", "{}")],
+        ),
+        (
+            [[piece("f", '{"a":', id="a")], [piece(None, "1}", id="a")], [piece("f", "{}", id="b")]],
+            [("a", "f", '{"a":1}'), ("b", "f", "{}")],
+        ),
+        (
+            [[piece("f", "", id="a", index=0)], [piece("g", "", id="b", index=1)],
+             [piece(None, "{}", index=0), piece(None, "[]", index=1)]],
+            [("a", "f", "{}"), ("b", "g", "[]")],
+        ),
+        (
+            [[piece("f", "{}", id="a", index=0)], [piece("g", "{}", id="b", index=0)]],
+            [("a", "f", "{}"), ("b", "g", "{}")],
+        ),
+        (
+            [[piece("get_", "", id="a", index=0)], [piece("weather", "{}", index=0)]],
+            [("a", "get_weather", "{}")],
+        ),
+        ([[piece("f", {"a": 1}, id="a")]], [("a", "f", '{"a":1}')]),
+        ([[piece("f", "{}", id="", index=0)], [piece(None, "", id="", index=0)]], [(None, "f", "{}")]),
+        ([[piece("f", '{"a"', id="a", index=None)], [piece(None, ":1}", id=None, index=None)]], [("a", "f", '{"a":1}')]),
+    ],
+)  # fmt: skip
+def test_tool_calls_do_not_melt_into_one(deltas: list[Any], expected: list[Any]) -> None:
+    meter = metered(*({"tool_calls": calls} for calls in deltas))
+    found = [
+        (call["id"], call["function"]["name"], call["function"]["arguments"])
+        for call in meter.answer["tool_calls"]
+    ]
+    assert found == expected
+
+
+def test_calls_of_a_whole_answer_are_each_their_own() -> None:
+    calls = [piece("f", "{}", index=0), piece("f", "{}", index=0), piece("f", {"a": 1})]
+    assert len(metered({"tool_calls": calls}, whole=True).answer["tool_calls"]) == 3
+
+
+def test_calls_without_end_do_not_fill_the_memory() -> None:
+    meter = metered(*({"tool_calls": [piece("f", "{}", id=str(number))]} for number in range(3000)))
+    assert len(meter.answer["tool_calls"]) == MOST_CALLS
+    assert meter.output.calls.bytes == 3000 * 3
+
+
+def test_function_and_custom_calls_are_kept() -> None:
+    meter = metered(
+        {"function_call": {"name": "f", "arguments": ""}},
+        {"function_call": {"arguments": '{"a":1}'}},
+        {"tool_calls": [{"index": 0, "id": "c", "type": "custom", "custom": {"name": "g", "input": "x"}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "yz"}}]},
+    )
+    assert meter.answer["tool_calls"] == [
+        {"id": None, "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+        {"id": "c", "type": "custom", "custom": {"name": "g", "input": "xyz"}},
+    ]
+
+
+# -- through the gateway -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("piece", [TEXT["function_call"], TEXT["text parts"], {"images": [PICTURE]}])
+def test_it_is_billed_when_the_provider_reports_nothing(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, piece: Any, streaming: bool
+) -> None:
+    whole = fakes.completion("", None)
+    whole["choices"][0]["message"] = {"role": "assistant", **piece}
+    fake.will(
+        fakes.stream([fakes.chunk(piece), fakes.chunk({}, "stop"), "[DONE]"])
+        if streaming
+        else fakes.answer(whole)
+    )
+    answer = web.post("/v1/chat/completions", json={**STREAM, "stream": streaming}, headers=rich.headers)
+    assert answer.status_code == 200
+    assert answer.data
+    call = facts.call()
+    assert (call.state, call.usage_source) == ("settled", "counted")
+    assert call.output_tokens >= COUNT
+    assert call.cost > 0
+
+
+def test_pictures_of_a_stream_that_breaks_are_billed(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
+) -> None:
+    fake.will(fakes.stream([fakes.chunk({"images": [PICTURE]}), "never sent"], cut_after=1, delay=0.02))
+    assert b"upstream_cut" in web.post("/v1/chat/completions", json=STREAM, headers=rich.headers).data
+    assert facts.call().output_tokens == PICTURE_TOKENS
