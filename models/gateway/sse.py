@@ -14,7 +14,7 @@ MAX_EVENT = 32 << 20
 LINE_COST = 64
 """Bytes that a line takes beside its own."""
 MAX_STRAY = 64 << 10
-"""Bytes that are kept of lines that belong to no event."""
+"""Bytes of lines that belong to no event, that are kept and passed on as comments."""
 
 DONE = b"data: [DONE]\n\n"
 _BOM = b"\xef\xbb\xbf"
@@ -178,10 +178,10 @@ class Parser:
             events.append(Event(None, _utf8(line) + b"\n\n"))
         elif field == b"event":
             self._name = _utf8(value)
-        elif field not in (b"id", b"retry"):
-            if self._stray_size < MAX_STRAY:
-                self._stray.append(line[:MAX_STRAY])
-                self._stray_size += len(line) + 1
+        elif field not in (b"id", b"retry") and self._stray_size < MAX_STRAY:
+            line = line[:MAX_STRAY]
+            self._stray.append(line)
+            self._stray_size += len(line) + LINE_COST
             events.append(Event(None, comment(line)))
 
     def _dispatch(self, events: list[Event]) -> None:
