@@ -15,6 +15,7 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from models.accounts import LoginLink, Session, User, devices, links
+from models.accounts.credentials import Credential
 from models.admin import AuditLog
 from models.mail import Message
 from tests import factories
@@ -252,7 +253,8 @@ def test_a_command_line_gets_no_token(app: Flask, session: OrmSession, carol: Pe
     code = devices.issue_code(secret, "fp-carol", now)
     user = session.get_one(User, carol.id)
     user.banned = False
-    assert devices.connect(session, secret, code, user, now) is devices.Outcome.DONE
+    browser = session.scalars(select(Session).where(Session.user_id == user.id, Session.type == "web")).one()
+    assert devices.connect(session, secret, code, Credential(browser, user), now) is devices.Outcome.DONE
     user.banned = True
     session.commit()
     query = {"fingerprintId": "fp-carol", "fingerprintHash": code.hash, "expiresAt": code.expires_at}

@@ -22,7 +22,8 @@ from models.store.markdown import fault
 from models.usage import Message, UsageRollup
 from tests import factories
 
-NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+NOW = (datetime.now(UTC) - timedelta(days=1)).replace(hour=12, minute=0, second=0, microsecond=0)
+"""Noon of yesterday: what the store counts as its week is reckoned by the clock of the database."""
 
 
 def seeded(session: Session, postgres_url: str, settings: Settings) -> int:
