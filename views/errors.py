@@ -10,6 +10,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError
 
 from models.db import db
 from models.errors import DomainError
+from views.api.body import TooLarge
 from views.guards import request_id
 from views.htmx import wants_fragment
 
@@ -48,9 +49,11 @@ def _http(error: HTTPException) -> ResponseReturnValue:
         return error.response
     status = error.code or 500
     headline, next_step = WORDS.get(status, (error.name, error.description or ""))
+    if isinstance(error, TooLarge):
+        next_step = error.description or next_step
     response = answer(status, f"{headline}. {next_step}", error.name.lower().replace(" ", "_"))
     for name, value in error.get_headers():
-        if name in ("Allow", "Retry-After"):
+        if name in ("Allow", "Retry-After", "Accept-Encoding"):
             response.headers[name] = value
     return response
 
