@@ -22,9 +22,6 @@ from views.store.agent import AGENT
 bp = Blueprint("versions", __name__)
 
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}", re.ASCII)
-MAX_LINES = 2_000
-"""Lines of a comparison that a page shows."""
-
 _compared: LRUCache = LRUCache(32)
 """Comparisons by what was compared: versions never change."""
 
@@ -132,7 +129,7 @@ def difference(publisher_id: str, agent_id: str, before: str, after: str) -> Res
     """What changed from one version to another, field by field, prompts line by line."""
     old = showing.sheet_of(db.session, publisher_id, agent_id, before)
     new = showing.sheet_of(db.session, publisher_id, agent_id, after)
-    return render("store/diff.html", old=old, new=new, changes=_changes(old, new), most=MAX_LINES)
+    return render("store/diff.html", old=old, new=new, changes=_changes(old, new))
 
 
 def _changes(old: Sheet, new: Sheet) -> list[Change]:
