@@ -20,9 +20,9 @@ MAX_LENGTH = 50_000
 """Characters. Longer documents are refused where they are written and cut where they are shown."""
 
 MAX_NESTING = 20
-MAX_BRACKETS, MAX_MARKS, MAX_CELLS = 2_000, 5_000, 15_000
-"""Of a document: `[`; of `*`, `_`, `~`, `|` and `` ` `` together; lines times the columns of its widest table. Far more
-than people write; beyond them parsing would take seconds."""
+MAX_BRACKETS, MAX_MARKS, MAX_CELLS, MAX_LINES = 2_000, 5_000, 15_000, 2_000
+"""Of a document: `[`; of `*`, `_`, `~`, `|`, `\\` and `` ` `` together; lines times the columns of its widest table; lines.
+Far more than people write; beyond them parsing would hold up everybody else."""
 SAFE_LINK = re.compile(r"(?:https?://|mailto:)[^\s]+", re.IGNORECASE)
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What has no place in a document: control characters, and those that turn the direction of reading."""
@@ -98,9 +98,13 @@ def fault(text: str) -> str | None:
         )
     if text.count("[") > MAX_BRACKETS:
         return f"This has more than {MAX_BRACKETS:,} brackets or links. Leave some out."
-    if sum(map(text.count, "*_~|`")) > MAX_MARKS:
-        return f"This has more than {MAX_MARKS:,} marks like * _ ~ | `. Leave some out."
+    if sum(map(text.count, "*_~|`\\")) > MAX_MARKS:
+        return f"This has more than {MAX_MARKS:,} marks like * _ ~ | \\ `. Leave some out."
     lines = text.splitlines()
+    if len(lines) > MAX_LINES:
+        return (
+            f"This has {len(lines):,} lines; at most {MAX_LINES:,} fit. Move details to a page of your own."
+        )
     if len(lines) * max((line.count("|") for line in lines), default=0) > MAX_CELLS:
         return "A table is too wide for a document of so many lines. Make it narrower, or split it."
     return None

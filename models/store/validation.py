@@ -1,22 +1,27 @@
 """Checking definitions that somebody sent, and saying what is wrong with each (contract 2.6, 3.11 (a), 3.12)."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from models.db import Database
 from models.shapes import BadBody, parse
 from models.store import spawning
-from models.store.definition import Definition, conflicts, excess, steps_problem
+from models.store.definition import Definition, conflicts, excess, steps_problem, values_problem
 
 LOST = "Schema validation failed: "
 MAX_TOLD = 500
 """How many unknown agents are told; there can be a quarter of a million."""
 MAX_WORDS = 500_000
 """How many characters are told of definitions; five hundred could have a hundred problems each."""
+MAX_REFERENCES = 20_000
+"""How many different agents the definitions of one request may name together."""
 UNTOLD = LOST + "The definitions above have too many problems to tell these, too. Mend those first."
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,13 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     What is too large is refused unseen. Then agents that are named but do not exist are the only problems told; only
     when there are none is each definition looked at. Reads only: nothing is written, nothing is run.
     """
-    large = [(key, raw, words) for key, raw in sent.items() if (words := excess(raw))]
+    large = [(key, raw, words) for key, raw in _by_turns(sent.items()) if (words := excess(raw))]
     if large:
         return Checked([], [_problem(key, raw, words) for key, raw, words in large])
+    named = {each for raw in sent.values() for each in spawning.references(raw)}
+    if len(named) > MAX_REFERENCES:
+        words = f"The definitions name {len(named)} agents; at most {MAX_REFERENCES} are taken at once. Send fewer."
+        return Checked([], [Problem("spawnableAgents", words)])
     unknown = spawning.unknown(database, list(sent.values()), local_ids)
     if unknown:
         told = islice(unknown.items(), MAX_TOLD)
@@ -52,7 +61,7 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     problems: list[Problem] = []
     seen: set[str] = set()
     length = 0
-    for key, raw in sent.items():
+    for key, raw in _by_turns(sent.items()):
         made = _definition(raw)
         if isinstance(made, str):
             length += len(made)
@@ -65,13 +74,20 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     return Checked(good, problems)
 
 
+def _by_turns(all_of: Iterable[T]) -> Iterator[T]:
+    """One after the other, with room for other requests of this process between them."""
+    for each in all_of:
+        yield each
+        time.sleep(0)
+
+
 def _definition(raw: Any) -> Definition | str:
     try:
         made = parse(Definition, _prepared(raw))
     except BadBody as error:
         return LOST + _pretty(error.issues)
     found = conflicts(made)
-    return LOST + _pretty(found) if found else steps_problem(made) or made
+    return LOST + _pretty(found) if found else steps_problem(made) or values_problem(made) or made
 
 
 def _prepared(raw: Any) -> Any:

@@ -296,7 +296,7 @@ def test_nothing_large_of_a_stranger_is_parsed_anywhere(
         ("/api/v1/chat/completions", 401, "Invalid Codebuff API key"),
         ("/api/v1/token-count", 413, "64 KiB"),
         ("/api/v1/agent-runs", 404, "Invalid API key"),
-        ("/api/agents/publish", 413, "64 KiB"),
+        ("/api/agents/publish", 413, "1 MB"),
         ("/api/agents/validate", 413, "1 MB"),
         ("/api/v1/usage", 413, "64 KiB"),
         ("/api/auth/cli/code", 413, "64 KiB"),

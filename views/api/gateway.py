@@ -2,11 +2,12 @@
 
 import logging
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
+from pydantic import Field
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
@@ -189,7 +190,7 @@ def _passed_on(error: UpstreamRefused) -> Response:
 class Conversation(Body):
     """What is to be counted: messages in any dialect."""
 
-    messages: list[dict[str, Any]]
+    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)]
     system: Any = None
     tools: Any = None
     model: str | None = None

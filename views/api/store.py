@@ -31,7 +31,7 @@ LIMIT = "600/minute"
 NO_LIST = "Invalid request: agentDefinitions must be an array of AgentDefinition objects"
 NO_JSON = "Invalid JSON in request body"
 
-LocalIds = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=MAX_LOCAL)]
+LocalIds = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=MAX_LOCAL, fail_fast=True)]
 
 
 class PublishBody(Body):
