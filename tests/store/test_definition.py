@@ -378,7 +378,7 @@ def deep(levels: int) -> Any:
         ({"toolNames": [5] * 50_000}, "Schema validation failed"),
         (
             {"inputSchema": {"params": {"type": "object", "examples": [1] * 30_000}}},
-            "The definition has 30006 values; at most 20000 are taken.",
+            "The definition has 30016 values; at most 20000 are taken.",
         ),
     ],
 )
@@ -404,10 +404,14 @@ def test_five_hundred_wrong_definitions_are_told_shortly(client: FlaskClient) ->
 
 
 def test_too_many_references_are_refused_together(client: FlaskClient, alice: Person) -> None:
-    many = [PLAIN | {"id": f"a{at}", "spawnableAgents": [f"b{at}-{n}" for n in range(300)]} for at in range(70)]
+    many = [
+        PLAIN | {"id": f"a{at}", "spawnableAgents": [f"b{at}-{n}" for n in range(300)]} for at in range(70)
+    ]
     answer = client.post(PATH, json={"agentDefinitions": many}, headers=alice.headers)
     [problem] = answer.get_json()["validationErrors"]
-    assert problem["message"].startswith("The definitions name 21000 agents; at most 20000 are taken at once.")
+    assert problem["message"].startswith(
+        "The definitions name 21000 agents; at most 20000 are taken at once."
+    )
 
 
 def test_too_many_agents_are_refused(client: FlaskClient) -> None:
