@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from models.fairness import heavy
 from models.gateway.demo_turns import Turn, turn
 from models.gateway.tokens import count_messages
 from models.gateway.upstream import MAX_BODY, Answer, Broken, Request
@@ -28,8 +29,8 @@ class Demo:
         self.delay = delay
 
     def send(self, request: Request) -> Answer:
-        body = orjson.loads(request.body)
-        return DemoAnswer(body, self.delay)
+        with heavy(len(request.body)):
+            return DemoAnswer(orjson.loads(request.body), self.delay)
 
 
 class DemoAnswer:

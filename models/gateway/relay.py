@@ -20,6 +20,7 @@ from models.billing import holds
 from models.billing.holds import Admission, Claim, LedgerUnavailable
 from models.db import now
 from models.errors import DomainError
+from models.fairness import heavy
 from models.gateway import metrics, tokens
 from models.gateway.pricing import Prices
 from models.gateway.refusals import UpstreamRefused, read_json, refusal, told
@@ -201,7 +202,8 @@ class Gateway:
         route = self.routes.find(call.model, byok=ask.byok, direct_openai=ask.direct_openai)
         if ask.answers > 1 and route.provider.native_n:
             call = replace(call.with_body(n=ask.answers), n=ask.answers)
-        return call, route, route.provider.prepare(call, route.model, route.byok)
+        with heavy(ask.size):
+            return call, route, route.provider.prepare(call, route.model, route.byok)
 
     def _refuse(self, ask: Ask, refusal: DomainError, started: float, started_at: datetime) -> None:
         """Let the ledger's own refusals come first; note the names of models that have no price."""

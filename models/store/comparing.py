@@ -1,12 +1,12 @@
 """What changed from one definition to another, field by field, long texts line by line."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+from models.fairness import Slices
 from models.store.definition import Definition
 
 UNTOLD = frozenset({"id", "version", "publisher"})
@@ -51,6 +51,7 @@ class Budget:
 
     work: int = MOST_WORK
     lines: int = MOST_LINES
+    slices: Slices = field(default_factory=Slices)
 
 
 class Block(NamedTuple):
@@ -170,7 +171,7 @@ def _matched(old: list[int], new: list[int], budget: Budget) -> list[tuple[int, 
                 return []
             if at >= len(old) and at - diagonal >= len(new):
                 return _way_back(trace, at, diagonal)
-        time.sleep(0)  # other requests of this process come first
+        budget.slices.pause()
     raise AssertionError("both texts can be deleted and written anew")
 
 

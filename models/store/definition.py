@@ -353,11 +353,6 @@ def excess(raw: Any) -> str | None:
         return f"The definition cannot be written as JSON: {error}."
     if len(written) > MAX_BYTES:
         return f"The definition has {len(written)} bytes; at most {MAX_BYTES} are taken. Shorten its prompts."
-    values = _values(raw)
-    if values > MAX_VALUES:
-        return (
-            f"The definition has {values} values; at most {MAX_VALUES} are taken. Make its schemas smaller."
-        )
     if b"\\u0000" in written and _NUL.search(written):
         return "The definition contains a NUL character. Remove it."
     return None

@@ -16,8 +16,13 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
+from models.fairness import heavy
+
 MAX_LENGTH = 50_000
 """Characters. Longer documents are refused where they are written and cut where they are shown."""
+
+LONG = 5_000
+"""Characters from which on documents are drawn one after the other."""
 
 MAX_NESTING = 20
 MAX_BRACKETS, MAX_MARKS, MAX_CELLS, MAX_LINES = 2_000, 5_000, 15_000, 2_000
@@ -110,12 +115,17 @@ def fault(text: str) -> str | None:
     return None
 
 
-@lru_cache(maxsize=64)
 def render(text: str) -> Markup:
     """Safe HTML of a document. Never raises: one that has a fault is shown as it was written, cut to `MAX_LENGTH`.
 
     Headings start at `h2`; pictures become links; links lead to http, https or mailto, and are not vouched for.
     """
+    with heavy(len(text), LONG):
+        return _rendered(text)
+
+
+@lru_cache(maxsize=64)
+def _rendered(text: str) -> Markup:
     text = cleaned(text)
     if fault(text):
         return Markup('<pre tabindex="0"><code>{}</code></pre>').format(text[:MAX_LENGTH])

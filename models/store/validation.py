@@ -1,13 +1,13 @@
 """Checking definitions that somebody sent, and saying what is wrong with each (contract 2.6, 3.11 (a), 3.12)."""
 
 import json
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from models.db import Database
+from models.fairness import in_slices
 from models.shapes import BadBody, parse
 from models.store import spawning
 from models.store.definition import Definition, conflicts, excess, steps_problem, values_problem
@@ -20,8 +20,6 @@ MAX_WORDS = 500_000
 MAX_REFERENCES = 20_000
 """How many different agents the definitions of one request may name together."""
 UNTOLD = LOST + "The definitions above have too many problems to tell these, too. Mend those first."
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     What is too large is refused unseen. Then agents that are named but do not exist are the only problems told; only
     when there are none is each definition looked at. Reads only: nothing is written, nothing is run.
     """
-    large = [(key, raw, words) for key, raw in _by_turns(sent.items()) if (words := excess(raw))]
+    large = [(key, raw, words) for key, raw in in_slices(sent.items()) if (words := excess(raw))]
     if large:
         return Checked([], [_problem(key, raw, words) for key, raw, words in large])
     named = {each for raw in sent.values() for each in spawning.references(raw)}
@@ -61,7 +59,7 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     problems: list[Problem] = []
     seen: set[str] = set()
     length = 0
-    for key, raw in _by_turns(sent.items()):
+    for key, raw in in_slices(sent.items()):
         made = _definition(raw)
         if isinstance(made, str):
             length += len(made)
@@ -72,13 +70,6 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
             seen.add(made.id)
             good.append(made)
     return Checked(good, problems)
-
-
-def _by_turns(all_of: Iterable[T]) -> Iterator[T]:
-    """One after the other, with room for other requests of this process between them."""
-    for each in all_of:
-        yield each
-        time.sleep(0)
 
 
 def _definition(raw: Any) -> Definition | str:

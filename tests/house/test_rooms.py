@@ -34,6 +34,7 @@ ROOMS = {
 MODEL_HALLWAY = {
     "db",
     "errors",
+    "fairness",
     "settings",
     "jobs",
     "mail",

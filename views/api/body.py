@@ -8,8 +8,6 @@ before it is parsed, by its bytes once they are unpacked and by the values in it
 """
 
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +16,7 @@ import orjson
 from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from models.fairness import Slices, heavy
 from models.shapes import (
     Amount,
     BadBody,
@@ -63,10 +62,6 @@ SMALL = 64 << 10
 OPEN: dict[str, int] = {"store_api.validate": 1 << 20, "store_api.publish": 1 << 20}
 """Bytes that endpoints take of strangers where `SMALL` is too little: definitions are checked for anybody, and older
 clients carry their token in the body."""
-HEAVY = 1 << 20
-"""Bytes from which on bodies are parsed one after the other, with room for others between them."""
-
-_one_at_a_time = threading.Lock()
 
 
 class BadJson(Exception):
@@ -123,10 +118,7 @@ def read_sized(
     """As `read_json`, with how many bytes the JSON has. `knock` is called once before more than `SMALL` is read or
     unpacked; what it raises ends the reading."""
     raw = _received(request, knock)
-    if len(raw) < HEAVY:
-        return _parsed(raw, allow_nul), len(raw)
-    with _one_at_a_time:
-        time.sleep(0)
+    with heavy(len(raw)):
         return _parsed(raw, allow_nul), len(raw)
 
 
@@ -145,7 +137,7 @@ def _received(request: Request, knock: Callable[[], None] | None) -> bytes:
         knock()
         knock = None
     whole: list[bytes] = []
-    size = 0
+    size, slices = 0, Slices()
     try:
         for piece in unpacked(_pieces(request), named):
             size += len(piece)
@@ -154,8 +146,7 @@ def _received(request: Request, knock: Callable[[], None] | None) -> bytes:
                 knock = None
             if size > limit:
                 raise TooLarge.than(limit)
-            if size // HEAVY > (size - len(piece)) // HEAVY:
-                time.sleep(0)  # other requests of this process come first
+            slices.pause()
             whole.append(piece)
     except BadCoding as error:
         raise Unusable(str(error)) from None
@@ -231,12 +222,12 @@ def _without_lone_surrogates(raw: bytes) -> bytes:
         return raw
     raw = raw.replace(b"\\\\", _BACKSLASH)
     done: list[bytes] = []
-    start = 0
+    start, slices = 0, Slices()
     while start < len(raw):
         end = _cut(raw, start + PIECE)
         done.append(_LONE.sub(rb"\\ufffd", raw[start:end]))
         start = end
-        time.sleep(0)  # other requests of this process come first
+        slices.pause()
     return b"".join(done).replace(_BACKSLASH, b"\\\\")
 
 

@@ -11,6 +11,7 @@ from jinja2.utils import LRUCache
 from models.accounts import User
 from models.db import db, now
 from models.errors import Invalid, NotFound
+from models.fairness import heavy
 from models.store import publishers, readme, showing, withdrawing
 from models.store.comparing import Change, compare
 from models.store.showing import UNKNOWN, Sheet
@@ -136,7 +137,10 @@ def _changes(old: Sheet, new: Sheet) -> list[Change]:
     key = (old.full_id, new.full_id, old.version.published_at, new.version.published_at)
     found: list[Change] | None = _compared.get(key)
     if found is None:
-        found = _compared[key] = compare(old.data, new.data)
+        db.session.expunge_all()
+        db.session.rollback()  # gives the connection back while it waits and works
+        with heavy(1, least=0):
+            found = _compared[key] = _compared.get(key) or compare(old.data, new.data)
     return found
 
 
