@@ -6,7 +6,7 @@ tools, makes so many values of a schema, and matches with patterns whose work gr
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -140,7 +140,7 @@ def _mention(name: str, prompt: str) -> int | None:
     return next(_alone(name, prompt), None)
 
 
-def _alone(name: str, text: str) -> Iterable[int]:
+def _alone(name: str, text: str) -> Iterator[int]:
     """Where the name stands alone."""
     if not name or len(name) > MOST_NAME:
         return
@@ -297,7 +297,8 @@ def _weighed(value: Any, hints: _Hints) -> Any:
 def _array(schema: Mapping[str, Any], name: str, hints: _Hints, root: Any, depth: int) -> list[Any]:
     length = schema.get("minItems")
     size = min(length, 20) if type(length) is int and length > 0 else 1
-    items, singular, made = schema.get("items", {"type": "string"}), name.removesuffix("s"), []
+    items, singular = schema.get("items", {"type": "string"}), name.removesuffix("s")
+    made: list[Any] = []
     while len(made) < size and hints.spend(0):
         made.append(_value(items, singular, hints, root, depth + 1))
     return made
