@@ -31,7 +31,7 @@ fill: $(BIN)/python ## Fill an empty database with a year of made-up calls (MESS
 	@$(call install,base)
 	@exec $(BIN)/python -m bench.fill $(or $(MESSAGES),1000000)
 
-prove: dev ## Prove ledger and gateway at length: races, aborts, kills, faults, garbage, a soak, real clients (ONLY="race soak")
+prove: dev ## Prove ledger and gateway at length: races, aborts, kills, faults, garbage, hostile input, a soak, real clients (ONLY="race soak")
 	@exec $(BIN)/python -m tests.proof $(ONLY)
 
 lint: dev

@@ -30,6 +30,7 @@ from views.api import publishers as publishers_api
 from views.api import runs as runs_api
 from views.api import store as store_api
 from views.api import usage as usage_api
+from views.api.body import keep_strangers_small
 from views.cli import accounts as accounts_commands
 from views.cli import billing as billing_commands
 from views.cli import demo as demo_commands
@@ -46,7 +47,7 @@ def register(app: Flask) -> None:
     format.init_app(app)
     components.init_app(app)
     drawings.init_app(app)
-    guards.init_app(app)
+    guards.init_app(app, keep_strangers_small)
     addresses.init_app(app)
     errors.init_app(app)
     look.init_app(app)

@@ -13,6 +13,7 @@ from models.accounts.bans import AccountSuspended
 from models.db import db
 from models.errors import DomainError
 from views import addresses, guards
+from views.api.body import TooLarge
 from views.guards import cookie_token, request_id, settings
 from views.htmx import wants_fragment
 
@@ -75,9 +76,11 @@ def _http(error: HTTPException) -> ResponseReturnValue:
     headline, next_step = WORDS.get(status, (error.name, error.description or ""))
     if status == 404 and addresses.family(request.path):
         next_step = "It does not exist, or it is not yours."
+    if isinstance(error, TooLarge):
+        next_step = error.description or next_step
     response = answer(status, f"{headline}. {next_step}", error.name.lower().replace(" ", "_"))
     for name, value in error.get_headers():
-        if name in ("Allow", "Retry-After"):
+        if name in ("Allow", "Retry-After", "Accept-Encoding"):
             response.headers[name] = value
     return response
 

@@ -6,7 +6,7 @@ from flask import Blueprint, Flask
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
 from werkzeug import Response
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from models.billing.holds import Admission
 from models.errors import DomainError
@@ -23,7 +23,8 @@ from models.gateway.wire import chat as chat_dialect
 from models.pool import Pool
 from models.settings import GATEWAY_POOL, Settings
 from views import errors, guards
-from views.api.body import BadJson, read_json
+from views.api.body import BadJson, TooLarge, read_sized
+from views.api.content_encoding import UnknownCoding
 from views.lane import Visit, here, open_door
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
@@ -59,8 +60,12 @@ def chat_completions(visit: Visit) -> Response:
         return refuse(visit, error.status, str(error), error.kind)
     except DomainError as error:
         return refuse(visit, error.status, error.message, error.code, param=_param(error))
-    except RequestEntityTooLarge:
-        return refuse(visit, 413, "The request body is larger than 20 MB.", "request_too_large")
+    except TooLarge as error:
+        return refuse(visit, 413, str(error.description), "request_too_large")
+    except UnknownCoding as error:
+        response = refuse(visit, 415, str(error.description), "unsupported_content_encoding")
+        response.headers["Accept-Encoding"] = error.accept
+        return response
     except (HTTPException, ParseException):
         return refuse(visit, 400, "The request body cannot be read.", "bad_request")
     except Exception:
@@ -75,8 +80,10 @@ def _chat(visit: Visit) -> Response:
     if not key:
         return refuse(visit, 401, NO_KEY, "invalid_api_key")
     call: Call | DomainError
+    size = 0
     try:
-        call = chat_dialect.parse(read_json(request, allow_nul=True), len(request.get_data()))
+        body, size = read_sized(request, allow_nul=True, knock=lambda: knock(visit, key, "openai"))
+        call = chat_dialect.parse(body, size)
     except BadJson as error:
         call = BadCall(f"The request body is not JSON that can be used: {error}.")
     except BadCall as error:
@@ -88,9 +95,14 @@ def _chat(visit: Visit) -> Response:
         call=call,
         run_id=headers.get("x-stoa-run-id") or None,
         byok=headers.get("x-openrouter-api-key") or None,
-        size=request.content_length or 0,
+        size=size,
     )
     return respond(gateway(visit.app).open(ask))
+
+
+def knock(visit: Visit, key: str, door: str) -> None:
+    """Before a large body is read: the ledger must know whose it is. Raises Refused, LedgerUnavailable."""
+    gateway(visit.app).recognise(key, visit.id, door)
 
 
 @bp.get("/models")

@@ -96,8 +96,11 @@ limiter = Limiter(
 )
 
 
-def init_app(app: Flask) -> None:
-    """Give every request an id, recognise people, refuse other sites' requests, and secure every answer."""
+def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
+    """Give every request an id, recognise people, refuse other sites' requests, and secure every answer.
+
+    `before_reading` is called for each request, before anything reads its body.
+    """
     uri = cast(Settings, app.extensions["settings"]).ratelimit_storage_uri
     waits = {} if uri.startswith("memory") else {"socket_connect_timeout": 1, "socket_timeout": 1}
     app.config.update(
@@ -112,6 +115,7 @@ def init_app(app: Flask) -> None:
     )
     app.before_request(_identify_request)
     app.before_request(_refuse_suspended)  # before limits, which ask who calls and must not fail
+    app.before_request(before_reading)
     app.before_request(_refuse_other_sites)
     login_manager.init_app(app)
     csrf.init_app(app)

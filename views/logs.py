@@ -37,8 +37,9 @@ SHAPES = re.compile(
     re.IGNORECASE,
 )
 PERSONAL = re.compile(
-    r"(?P<link>/login/link/)[\w\-]+|[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)*\.[a-z]{2,}\b", re.IGNORECASE
+    r"(?P<link>/login/link/)[\w\-]+|[\w.+\-]{1,64}@[\w\-.]{1,255}\.[a-z]{2,}\b", re.IGNORECASE
 )
+"""Sign-in links, and what looks like an address of e-mail: of a longer one than there are, the end."""
 
 
 class Line(logging.Formatter):

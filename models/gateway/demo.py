@@ -12,9 +12,14 @@ from typing import Any
 
 import orjson
 
+from models.fairness import heavy
 from models.gateway.demo_turns import Turn, turn
 from models.gateway.tokens import count_messages
 from models.gateway.upstream import MAX_BODY, Answer, Broken, Request
+
+AT_ONCE = 32
+"""Pieces of a stream without a pause."""
+MOST_STOPS = 16
 
 
 class Demo:
@@ -24,8 +29,8 @@ class Demo:
         self.delay = delay
 
     def send(self, request: Request) -> Answer:
-        body = orjson.loads(request.body)
-        return DemoAnswer(body, self.delay)
+        with heavy(len(request.body)):
+            return DemoAnswer(orjson.loads(request.body), self.delay)
 
 
 class DemoAnswer:
@@ -62,9 +67,9 @@ class DemoAnswer:
                 call = {"index": 0, **self._call(index)}
                 head = {**call, "function": {"name": self._turn.tool, "arguments": ""}}
                 yield self._chunk(index, {"tool_calls": [head]})
-            for piece in self._pieces:
-                if self._delay:
-                    time.sleep(self._delay)
+            for number, piece in enumerate(self._pieces):
+                if self._delay or number % AT_ONCE == 0:
+                    time.sleep(self._delay)  # without a delay it still gives way to other calls
                 if self._aborted:
                     raise Broken("stoa/demo was stopped.")
                 delta: dict[str, Any] = {"content": piece}
@@ -123,7 +128,7 @@ def _cut(move: Turn, body: Mapping[str, Any]) -> tuple[list[str], str]:
         return _pieces(move.arguments), "tool_calls"
     text, reason = move.text, "stop"
     stops = body.get("stop")
-    for stop in [stops] if isinstance(stops, str) else stops if isinstance(stops, list) else []:
+    for stop in [stops] if isinstance(stops, str) else stops[:MOST_STOPS] if isinstance(stops, list) else []:
         if isinstance(stop, str) and stop and stop in text:
             text = text[: text.index(stop)]
     pieces = _pieces(text)

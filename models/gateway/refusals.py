@@ -81,12 +81,17 @@ def error_object(failure: Failure) -> dict[str, Any]:
     return error | {key: value for key, value in beside.items() if value is not None}
 
 
+_HIDDEN = re.compile(rb"\A[\w.*\-\xe2\x80\xa6]*")
+"""The rest of a quoted key: as it is, or with stars or dots in its place."""
+
+
 def without_keys(raw: bytes, route: Route) -> bytes:
     """What a provider said, without the key it was called with, should it quote it whole or with its middle hidden."""
     for key in (route.byok, route.provider.endpoint.key):
         if key and len(key) > KEY_START:
             raw = raw.replace(key.encode(), b"[key]")
-            raw = re.sub(re.escape(key[:KEY_START].encode()) + rb"[\w.*\-\xe2\x80\xa6]*", b"[key]", raw)
+            before, *behind = raw.split(key[:KEY_START].encode())
+            raw = b"[key]".join([before, *(_HIDDEN.sub(b"", each, count=1) for each in behind)])
     return raw
 
 

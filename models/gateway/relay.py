@@ -20,6 +20,7 @@ from models.billing import holds
 from models.billing.holds import Admission, Claim, LedgerUnavailable
 from models.db import now
 from models.errors import DomainError
+from models.fairness import heavy
 from models.gateway import metrics, sse, tokens
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.pricing import Prices
@@ -40,6 +41,8 @@ KEPT_REQUEST = 256 << 10
 """Bytes of a request's messages that are stored with the call."""
 MOST_PARALLEL = 32
 """Answers made of one request by sending it several times."""
+RECOGNISED = 30.0
+MOST_RECOGNISED = 10_000
 
 
 class Refused(Exception):
@@ -97,6 +100,7 @@ class Gateway:
         self.keeper = Keeper(pool)
         self.gate = Gate(pool, settings.stoa_free_credits)
         self.till = Till(pool)
+        self._recognised: dict[str, float] = {}
         self.streams: set[Stream] = set()
         """Streams whose provider is still read."""
 
@@ -112,12 +116,39 @@ class Gateway:
             door=ask.door,
             model=model,
         )
+        return self._ask_ledger(claim)
+
+    def _ask_ledger(self, claim: Claim) -> Admission:
         with metrics.timed("admit"):
             admission = self.gate.admit(claim)
         if admission.outcome not in ("admitted", "checked"):
-            metrics.of(metrics.ERRORS, ask.door, admission.outcome).inc()
+            metrics.of(metrics.ERRORS, claim.door, admission.outcome).inc()
             raise Refused(admission)
         return admission
+
+    def recognise(self, key: str, request_id: str, door: str) -> None:
+        """Whose a key is, before a large request is read. Raises Refused as `admit` does, LedgerUnavailable.
+
+        Who was recognised stays so for `RECOGNISED` seconds: nothing is served for it, `admit` asks anew.
+        """
+        token_hash = hash_token(key)
+        moment = time.monotonic()
+        if self._recognised.get(token_hash, 0.0) > moment:
+            return
+        self._ask_ledger(
+            Claim(
+                token_hash=token_hash,
+                request_id=request_id,
+                hold=None,
+                run_id=None,
+                require_run=False,
+                door=door,
+                model="",
+            )
+        )
+        if len(self._recognised) >= MOST_RECOGNISED:
+            self._recognised.clear()
+        self._recognised[token_hash] = moment + RECOGNISED
 
     def open(self, ask: Ask) -> "Reply | Stream":
         """Make the call. Raises Refused, UpstreamRefused, UpstreamError, LedgerUnavailable, or the DomainError that
@@ -182,7 +213,8 @@ class Gateway:
         route = self.routes.find(call.model, byok=ask.byok, direct_openai=ask.direct_openai)
         if ask.answers > 1 and route.provider.native_n:
             call = replace(call.with_body(n=ask.answers), n=ask.answers)
-        return call, *self.routes.prepare(route, call)
+        with heavy(ask.size):
+            return call, *self.routes.prepare(route, call)
 
     def _refuse(self, ask: Ask, refusal: DomainError, started: float, started_at: datetime) -> None:
         """Let the ledger's own refusals come first; note the names of models that have no price."""

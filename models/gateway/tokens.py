@@ -1,11 +1,11 @@
 """Counting tokens of text when no provider did: a real vocabulary that ships inside the wheel, nothing fetched."""
 
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from models.fairness import Slices
 from models.gateway.wire.output import Output
 
 PIECE = 32_768
@@ -30,11 +30,10 @@ def count(text: str) -> int:
         return 0
     tokenizer = _tokenizer()
     head = text[:COUNTED]
-    tokens = 0
+    tokens, slices = 0, Slices()
     for start in range(0, len(head), PIECE):
         tokens += len(tokenizer.encode_ordinary(head[start : start + PIECE]))
-        if len(head) > PIECE:
-            time.sleep(0)  # other calls of this process come first
+        slices.pause()
     if tokenizer.cache_len > CACHE:
         tokenizer.clear_cache()
     return tokens if len(text) == len(head) else tokens * len(text) // len(head)
@@ -60,14 +59,24 @@ def texts(value: Any) -> Iterator[str]:
     while waiting:
         node = waiting.pop()
         if isinstance(node, str):
-            yield _PICTURE if len(node) > 512 and _BLOB.match(node) else node
+            yield _PICTURE if _is_media(node) else node
         elif isinstance(node, Mapping):
             waiting.extend(reversed(list(node.values())))
         elif isinstance(node, list):
             waiting.extend(reversed(node))
 
 
-_BLOB = re.compile(r"(data:[\w.+/-]+;base64,[A-Za-z0-9+/=\r\n]*|[A-Za-z0-9+/]{512,}={0,2})\Z")
+def _is_media(text: str) -> bool:
+    """Whether a text is nothing but base64, a data URL or bare, and longer than any word."""
+    if len(text) <= 512 or not _MEDIA.match(text):
+        return False
+    start = text.index(",") + 1 if text.startswith("data:") else 0
+    rest = text[start:].rstrip("=\r\n")
+    return not rest.encode("utf-8", "surrogatepass").translate(None, _BASE64 + (b"\r\n" if start else b""))
+
+
+_MEDIA = re.compile(r"data:[\w.+/-]{1,200};base64,|[A-Za-z0-9+/]{512}")
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _PICTURE = " picture" * 1000
 
 

@@ -21,6 +21,8 @@ from models.shapes import BRANCH, AsSent, Body, Missing, issue
 
 MAX_BYTES = 1_000_000
 MAX_NESTING = 64
+MAX_VALUES = 20_000
+"""Of one definition: keys and entries of lists, each of which pages, comparisons and files write on a line of its own."""
 MAX_SPAWNABLE = 500
 MAX_KEYS = 100
 ID_CHARS = 200
@@ -328,6 +330,14 @@ def steps_problem(definition: Definition) -> str | None:
     return f"{STEPS_FORM}{source.strip()[:50]}..."
 
 
+def values_problem(definition: Definition) -> str | None:
+    """What is wrong with a definition of too many values."""
+    values = _values(definition.stored())
+    if values <= MAX_VALUES:
+        return None
+    return f"The definition has {values} values; at most {MAX_VALUES} are taken. Make its schemas smaller."
+
+
 def excess(raw: Any) -> str | None:
     """Why a definition is not even looked at: too large, too deep, too many agents to call, not JSON."""
     if isinstance(raw, dict):
@@ -346,6 +356,16 @@ def excess(raw: Any) -> str | None:
     if b"\\u0000" in written and _NUL.search(written):
         return "The definition contains a NUL character. Remove it."
     return None
+
+
+def _values(value: Any) -> int:
+    count, waiting = 0, [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict | list):
+            count += len(node)
+            waiting.extend(node.values() if isinstance(node, dict) else node)
+    return count
 
 
 def _nesting(value: Any) -> int:

@@ -16,13 +16,18 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
+from models.fairness import heavy
+
 MAX_LENGTH = 50_000
 """Characters. Longer documents are refused where they are written and cut where they are shown."""
 
+LONG = 5_000
+"""Characters from which on documents are drawn one after the other."""
+
 MAX_NESTING = 20
-MAX_BRACKETS, MAX_MARKS, MAX_CELLS = 2_000, 5_000, 15_000
-"""Of a document: `[`; of `*`, `_`, `~`, `|` and `` ` `` together; lines times the columns of its widest table. Far more
-than people write; beyond them parsing would take seconds."""
+MAX_BRACKETS, MAX_MARKS, MAX_CELLS, MAX_LINES = 2_000, 5_000, 15_000, 2_000
+"""Of a document: `[`; of `*`, `_`, `~`, `|`, `\\` and `` ` `` together; lines times the columns of its widest table; lines.
+Far more than people write; beyond them parsing would hold up everybody else."""
 SAFE_LINK = re.compile(r"(?:https?://|mailto:)[^\s]+", re.IGNORECASE)
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What has no place in a document: control characters, and those that turn the direction of reading."""
@@ -98,20 +103,29 @@ def fault(text: str) -> str | None:
         )
     if text.count("[") > MAX_BRACKETS:
         return f"This has more than {MAX_BRACKETS:,} brackets or links. Leave some out."
-    if sum(map(text.count, "*_~|`")) > MAX_MARKS:
-        return f"This has more than {MAX_MARKS:,} marks like * _ ~ | `. Leave some out."
+    if sum(map(text.count, "*_~|`\\")) > MAX_MARKS:
+        return f"This has more than {MAX_MARKS:,} marks like * _ ~ | \\ `. Leave some out."
     lines = text.splitlines()
+    if len(lines) > MAX_LINES:
+        return (
+            f"This has {len(lines):,} lines; at most {MAX_LINES:,} fit. Move details to a page of your own."
+        )
     if len(lines) * max((line.count("|") for line in lines), default=0) > MAX_CELLS:
         return "A table is too wide for a document of so many lines. Make it narrower, or split it."
     return None
 
 
-@lru_cache(maxsize=64)
 def render(text: str) -> Markup:
     """Safe HTML of a document. Never raises: one that has a fault is shown as it was written, cut to `MAX_LENGTH`.
 
     Headings start at `h2`; pictures become links; links lead to http, https or mailto, and are not vouched for.
     """
+    with heavy(len(text), LONG):
+        return _rendered(text)
+
+
+@lru_cache(maxsize=64)
+def _rendered(text: str) -> Markup:
     text = cleaned(text)
     if fault(text):
         return Markup('<pre tabindex="0"><code>{}</code></pre>').format(text[:MAX_LENGTH])

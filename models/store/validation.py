@@ -7,15 +7,18 @@ from itertools import islice
 from typing import Any
 
 from models.db import Database
+from models.fairness import in_slices
 from models.shapes import BadBody, parse
 from models.store import spawning
-from models.store.definition import Definition, conflicts, excess, steps_problem
+from models.store.definition import Definition, conflicts, excess, steps_problem, values_problem
 
 LOST = "Schema validation failed: "
 MAX_TOLD = 500
 """How many unknown agents are told; there can be a quarter of a million."""
 MAX_WORDS = 500_000
 """How many characters are told of definitions; five hundred could have a hundred problems each."""
+MAX_REFERENCES = 20_000
+"""How many different agents the definitions of one request may name together."""
 UNTOLD = LOST + "The definitions above have too many problems to tell these, too. Mend those first."
 
 
@@ -41,9 +44,13 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     What is too large is refused unseen. Then agents that are named but do not exist are the only problems told; only
     when there are none is each definition looked at. Reads only: nothing is written, nothing is run.
     """
-    large = [(key, raw, words) for key, raw in sent.items() if (words := excess(raw))]
+    large = [(key, raw, words) for key, raw in in_slices(sent.items()) if (words := excess(raw))]
     if large:
         return Checked([], [_problem(key, raw, words) for key, raw, words in large])
+    named = {each for raw in sent.values() for each in spawning.references(raw)}
+    if len(named) > MAX_REFERENCES:
+        words = f"The definitions name {len(named)} agents; at most {MAX_REFERENCES} are taken at once. Send fewer."
+        return Checked([], [Problem("spawnableAgents", words)])
     unknown = spawning.unknown(database, list(sent.values()), local_ids)
     if unknown:
         told = islice(unknown.items(), MAX_TOLD)
@@ -52,7 +59,7 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     problems: list[Problem] = []
     seen: set[str] = set()
     length = 0
-    for key, raw in sent.items():
+    for key, raw in in_slices(sent.items()):
         made = _definition(raw)
         if isinstance(made, str):
             length += len(made)
@@ -71,7 +78,7 @@ def _definition(raw: Any) -> Definition | str:
     except BadBody as error:
         return LOST + _pretty(error.issues)
     found = conflicts(made)
-    return LOST + _pretty(found) if found else steps_problem(made) or made
+    return LOST + _pretty(found) if found else steps_problem(made) or values_problem(made) or made
 
 
 def _prepared(raw: Any) -> Any:

@@ -34,6 +34,7 @@ ROOMS = {
 MODEL_HALLWAY = {
     "db",
     "errors",
+    "fairness",
     "settings",
     "jobs",
     "mail",
@@ -64,7 +65,7 @@ VIEW_HALLWAY = {
     "pages",
     "profile",
 }
-API_HALLWAY = {"agents", "body", "docs", "openapi", "publishers"}
+API_HALLWAY = {"agents", "body", "content_encoding", "docs", "openapi", "publishers"}
 CLI_HALLWAY = {"definitions", "db", "demo", "serve", "supervisor", "web", "jobs"}
 TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile"}
 TOP = (

@@ -15,6 +15,7 @@ from tests.proof.clients import clients
 from tests.proof.crashes import crashes
 from tests.proof.faults import dead_ends, faults
 from tests.proof.garbage import garbage
+from tests.proof.hostile import TIMEOUTS, hostile
 from tests.proof.race import race
 from tests.proof.soak import soak
 from tests.proof.stage import Result, Serve, Stage, serving
@@ -29,6 +30,7 @@ LONG: dict[str, Proof] = {
     "crashes": lambda server, stage: crashes(server, stage, rounds=10),
     "faults": lambda server, stage: faults(stage, server.web_workers(), times=3),
     "garbage": lambda server, stage: garbage(stage, fuzzed=10_000, examples=25, seconds=120),
+    "hostile": lambda server, stage: hostile(stage, server.web_workers(), times=20, slow=4100, floods=2000),
     "soak": lambda server, stage: soak(stage, server.web_workers(), seconds=600, clients=24),
     "clients": lambda server, stage: clients(stage),
 }
@@ -39,6 +41,7 @@ SHORT: dict[str, Proof] = {
     "crashes": lambda server, stage: crashes(server, stage, clients=8, wait=False),
     "faults": lambda server, stage: faults(stage, server.web_workers()),
     "garbage": lambda server, stage: garbage(stage),
+    "hostile": lambda server, stage: hostile(stage, server.web_workers(), times=2, slow=200, floods=60),
     "soak": lambda server, stage: soak(stage, server.web_workers(), seconds=10),
 }
 
@@ -70,7 +73,10 @@ def run(name: str, proof: Proof) -> Result:
         with (
             upstream.running() as provider,
             dead_ends() as more,
-            serving(provider, workers=WORKERS, **(more if name == "faults" else {})) as (server, stage),
+            serving(provider, workers=WORKERS, **{"faults": more, "hostile": TIMEOUTS}.get(name, {})) as (
+                server,
+                stage,
+            ),
         ):
             try:
                 result = proof(server, stage)

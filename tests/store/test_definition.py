@@ -376,10 +376,16 @@ def deep(levels: int) -> Any:
         ({"mcpServers": {str(n): 5 for n in range(5000)}}, "Schema validation failed"),
         ({"mcpServers": {"a": {str(n): 5 for n in range(50_000)}}}, "Schema validation failed"),
         ({"toolNames": [5] * 50_000}, "Schema validation failed"),
+        (
+            {"inputSchema": {"params": {"type": "object", "examples": [1] * 30_000}}},
+            "The definition has 30016 values; at most 20000 are taken.",
+        ),
     ],
 )
-def test_too_much_is_refused_shortly(client: FlaskClient, fields: dict[str, Any], words: str) -> None:
-    answer = client.post("/api/agents/publish", json={"data": [PLAIN | fields]})
+def test_too_much_is_refused_shortly(
+    client: FlaskClient, alice: Person, fields: dict[str, Any], words: str
+) -> None:
+    answer = client.post("/api/agents/publish", json={"data": [PLAIN | fields]}, headers=alice.headers)
     assert answer.status_code == 400
     said = answer.get_json()
     assert said["error"] == "Agent config validation failed"
@@ -395,6 +401,17 @@ def test_five_hundred_wrong_definitions_are_told_shortly(client: FlaskClient) ->
     assert "expected object, received number" in told[0]["message"]
     assert "Mend those first." in told[-1]["message"]
     assert len(answer.data) < 2_000_000
+
+
+def test_too_many_references_are_refused_together(client: FlaskClient, alice: Person) -> None:
+    many = [
+        PLAIN | {"id": f"a{at}", "spawnableAgents": [f"b{at}-{n}" for n in range(300)]} for at in range(70)
+    ]
+    answer = client.post(PATH, json={"agentDefinitions": many}, headers=alice.headers)
+    [problem] = answer.get_json()["validationErrors"]
+    assert problem["message"].startswith(
+        "The definitions name 21000 agents; at most 20000 are taken at once."
+    )
 
 
 def test_too_many_agents_are_refused(client: FlaskClient) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.store.markdown import MAX_LENGTH, fault, render
+from models.store.markdown import MAX_LENGTH, _rendered, fault, render
 
 ALLOWED = re.compile(
     r"</?(?:h[2-6]|p|br|hr|ul|ol|li|blockquote|pre|code|strong|em|s|table|thead|tbody|tr|t[hd])"
@@ -106,7 +106,7 @@ def test_pictures_become_links_that_tell_nobody_who_reads() -> None:
     ],
 )
 def test_no_document_takes_long(piece: str) -> None:
-    render.cache_clear()
+    _rendered.cache_clear()
     for text in (piece * (MAX_LENGTH // len(piece)), "a|b\n-|-\n" + piece * 2_000, piece * 1_900):
         began = time.process_time()
         html = render(text)

@@ -222,12 +222,12 @@ def uncounted(app: Flask) -> Iterator[None]:
 
 @pytest.mark.parametrize("path", [PATH, "/api/agents/validate"])
 def test_what_is_too_large_or_too_often_is_told_in_a_word(
-    uncounted: None, anonymous: Person, path: str
+    uncounted: None, anonymous: Person, alice: Person, path: str
 ) -> None:
-    answer = anonymous.browser.post(path, data=b" " * 20_971_521)
+    answer = anonymous.browser.post(path, data=b" " * 20_971_521, headers=alice.headers)
     assert (answer.status_code, answer.get_json()) == (
         413,
-        {"error": "The request is too large. Send at most 20 MB."},
+        {"error": "The request body is larger than 20 MB. Send less at once."},
     )
     answers = [anonymous.browser.post(path, json=[]) for _ in range(601)]
     assert answers[0].status_code == 400

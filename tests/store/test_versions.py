@@ -1,6 +1,7 @@
 """Version rules, resolution of names, and what two definitions differ in, as properties."""
 
 import difflib
+import time
 
 import pytest
 from hypothesis import given
@@ -114,7 +115,7 @@ TEXTS = st.lists(st.sampled_from(["one", "two", "", "three"]), max_size=12).map(
 
 @given(TEXTS, TEXTS)
 def test_the_lines_tell_how_to_get_from_one_to_the_other(before: str, after: str) -> None:
-    told = lines(before, after)
+    told = list(lines(before, after))
     old, new = before.splitlines(), after.splitlines()
     for line in told:
         assert line.before is None or old[line.before - 1] == line.text
@@ -151,7 +152,7 @@ def test_changes_are_told_field_by_field() -> None:
 
 def test_unchanged_lines_are_left_out() -> None:
     text = "\n".join(str(n) for n in range(100))
-    told = lines(text, text.replace("50", "fifty"))
+    told = list(lines(text, text.replace("50", "fifty")))
     assert [line.kind for line in told] == ["skip", *["same"] * 3, "gone", "come", *["same"] * 3, "skip"]
     wanted = [
         each[1:] for each in difflib.unified_diff(text.split("\n"), text.replace("50", "fifty").split("\n"))
@@ -159,10 +160,68 @@ def test_unchanged_lines_are_left_out() -> None:
     assert [line.text for line in told if line.kind != "skip"] == wanted[3:]
 
 
-def test_long_texts_are_compared_in_little_time() -> None:
-    many = comparing.MAX_LINES + 1
-    told = lines("\n".join(f"a{n % 7}" for n in range(many)), "\n".join(f"b{n % 5}" for n in range(many)))
-    assert (sum(line.kind == "gone" for line in told), sum(line.kind == "come" for line in told)) == (
-        many,
-        many,
+@given(st.text("ab\n"), st.text("ab\n"))
+def test_no_line_is_told_as_changed_that_need_not_be(before: str, after: str) -> None:
+    """As many lines stay as in a longest common subsequence."""
+    old, new = before.splitlines(), after.splitlines()
+    best = [[0] * (len(new) + 1) for _ in range(len(old) + 1)]
+    for i, first in enumerate(old):
+        for j, second in enumerate(new):
+            best[i + 1][j + 1] = best[i][j] + 1 if first == second else max(best[i][j + 1], best[i + 1][j])
+    gone = sum(line.kind == "gone" for line in lines(before, after))
+    assert len(old) - gone == best[len(old)][len(new)]
+
+
+def _numbered(count: int, *mods: int) -> str:
+    return "\n".join("-".join(str(n * n % mod) for mod in mods) for n in range(count))
+
+
+MANY = 100_000
+NASTY = {
+    "nothing in common": (
+        "\n".join(f"a{n % 7}" for n in range(MANY)),
+        "\n".join(f"b{n % 5}" for n in range(MANY)),
+    ),
+    "few different lines": (_numbered(MANY, 7), _numbered(MANY, 11)),
+    "each forty times": (_numbered(MANY, 2_503), _numbered(MANY, 2_477)),
+    "turned round": (_numbered(MANY, 99_991), "\n".join(reversed(_numbered(MANY, 99_991).split("\n")))),
+    "empty lines": ("\n" * 900_000, "a" + "\n" * 900_000 + "b"),
+    "one line many times": ("a\nx\n" + "x\n" * MANY + "b\na", "b\nx\n" + "x\n" * MANY + "a\nb"),
+    "twice as many": ("x\ny\n" * MANY, "y\nx\nx\n" * MANY),
+    "one long line": ("a" * 900_000, "b" * 900_000),
+    "two by turns": ("a\nb\n" * MANY, "b\nb\na\n" * MANY),
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_long_texts_are_compared_in_little_time(name: str) -> None:
+    before, after = NASTY[name]
+    fields = (
+        "systemPrompt",
+        "instructionsPrompt",
+        "stepPrompt",
+        "spawnerPrompt",
+        "handleSteps",
+        "description",
     )
+    began = time.process_time()
+    parts = [{field: text[at::6] for at, field in enumerate(fields)} for text in (before, after)]
+    for old, new in (({"systemPrompt": before}, {"systemPrompt": after}), parts):
+        changes = compare(old, new)
+        assert changes
+        assert sum(len(change.lines) for change in changes) <= comparing.MOST_LINES
+    assert time.process_time() - began < 1.5
+
+
+def test_long_lists_and_schemas_are_compared_in_little_time() -> None:
+    began = time.process_time()
+    many = [f"tool{n}" for n in range(100_000)]
+    [change] = compare({"toolNames": many}, {"toolNames": [f"{name}x" for name in many]})
+    assert (len(change.removed), len(change.added)) == (100_000, 100_000)
+    old, new = (
+        {"type": "object", "properties": {f"{key}{n}": {"type": "string"} for n in range(9_000)}}
+        for key in "ab"
+    )
+    [change] = compare({"inputSchema": old}, {"inputSchema": new})
+    assert change.cut
+    assert time.process_time() - began < 1.5

@@ -60,9 +60,12 @@ class KeyBody(Body):
     expiresInDays: Annotated[Number, Field(ge=1, le=365)] = Decimal(credentials.PAT_DAYS)
 
 
+Ids = Annotated[list[str], Field(max_length=10_000, fail_fast=True)]
+
+
 class RevokeBody(Body):
-    sessionIds: Missing[list[str]] = None
-    tokenIds: Missing[list[str]] = None
+    sessionIds: Missing[Ids] = None
+    tokenIds: Missing[Ids] = None
 
 
 def _person() -> str:

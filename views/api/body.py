@@ -1,11 +1,14 @@
 """Reading JSON bodies at every door: whatever the content type, and nothing that could not be kept.
 
 `read` answers the body as one of the shapes of `models.shapes`, or raises `BadBody`. Text that is not JSON raises
-`BadJson`, or its child `TooDeep`. Each route chooses its own status and key for both.
+`BadJson`, or its child `Unusable`. Each route chooses its own status and key for both.
+
+Who somebody is comes before what they sent: of a stranger no more than `SMALL` is read. What a body may cost is bounded
+before it is parsed, by its bytes once they are unpacked and by the values in it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flask
@@ -13,6 +16,7 @@ import orjson
 from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from models.fairness import Slices, heavy
 from models.shapes import (
     Amount,
     BadBody,
@@ -26,6 +30,9 @@ from models.shapes import (
     parse,
     parse_tagged,
 )
+from views import guards
+from views.api.content_encoding import PIECE, BadCoding, UnknownCoding, codings, unpacked
+from views.lane import MOST_BYTES
 
 __all__ = [
     "Amount",
@@ -37,36 +44,132 @@ __all__ = [
     "Int32",
     "Missing",
     "Number",
-    "TooDeep",
+    "TooLarge",
+    "Unusable",
+    "keep_strangers_small",
     "parse",
     "parse_tagged",
     "read",
     "read_json",
+    "read_sized",
 ]
 
 MAX_DEPTH = 200
+MOST_VALUES = 200_000
+"""Of one body. Each costs up to a microsecond wherever all are looked at."""
+SMALL = 64 << 10
+"""Bytes that are read of somebody who is not known yet."""
+OPEN: dict[str, int] = {"store_api.validate": 1 << 20, "store_api.publish": 1 << 20}
+"""Bytes that endpoints take of strangers where `SMALL` is too little: definitions are checked for anybody, and older
+clients carry their token in the body."""
 
 
 class BadJson(Exception):
     """The body is not JSON that can be kept: syntax, depth, infinite numbers, NUL characters."""
 
 
-class TooDeep(BadJson):
-    """It is nested deeper than anything that is kept; beyond a thousand levels it is not looked at further."""
+class Unusable(BadJson):
+    """It may be JSON, and is nested deeper than anything that is kept, or not packed as its `Content-Encoding` says."""
+
+
+class TooLarge(RequestEntityTooLarge):
+    """More bytes or values than are taken of this caller; the description says how many."""
+
+    @classmethod
+    def than(cls, limit: int) -> "TooLarge":
+        """For a body of more than `limit` bytes."""
+        if limit >= 1 << 20:
+            return cls(f"The request body is larger than {limit >> 20} MB. Send less at once.")
+        return cls(
+            f"The request body is larger than the {limit >> 10} KiB that are taken without a valid API key or sign-in."
+        )
+
+
+def keep_strangers_small() -> None:
+    """At every route: let no more be read of a large body than `SMALL` or what the route takes of strangers, unless
+    somebody is known and not banned. Raises UnknownCoding."""
+    request = flask.request
+    packed = request.headers.get("Content-Encoding")
+    chunked = "Transfer-Encoding" in request.headers
+    if request.method in guards.SAFE or not (packed or chunked or (request.content_length or 0) > SMALL):
+        return
+    if packed and codings(packed) and request.mimetype in _FORMS:
+        raise UnknownCoding("Forms are not unpacked.")
+    user = guards.cookie_or_key_user()
+    if user is None or user.banned:
+        request.max_content_length = OPEN.get(request.endpoint or "", SMALL)
+
+
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 def read_json(request: Request | None = None, *, allow_nul: bool = False) -> Any:
     """The body of `request` (of Flask's, without one) as JSON, whatever its content type.
 
     Lone surrogates become U+FFFD, as any UTF-8 store would make them. NUL characters are refused unless
-    `allow_nul`, since PostgreSQL's text cannot hold them. Raises BadJson.
+    `allow_nul`, since PostgreSQL's text cannot hold them. Raises BadJson, TooLarge, UnknownCoding.
     """
-    request = request or flask.request
-    raw = request.get_data(cache=True)
-    limit = request.max_content_length
-    if request.content_length is None and limit is not None and len(raw) >= limit:
-        # a chunked body is cut off at the limit without a word
-        raise RequestEntityTooLarge
+    return read_sized(request or flask.request, allow_nul=allow_nul)[0]
+
+
+def read_sized(
+    request: Request, *, allow_nul: bool = False, knock: Callable[[], None] | None = None
+) -> tuple[Any, int]:
+    """As `read_json`, with how many bytes the JSON has. `knock` is called once before more than `SMALL` is read or
+    unpacked; what it raises ends the reading."""
+    raw = _received(request, knock)
+    with heavy(len(raw)):
+        return _parsed(raw, allow_nul), len(raw)
+
+
+def read(model: type[M]) -> M:
+    """The request's body as `model`. Raises BadJson or BadBody."""
+    return parse(model, read_json())
+
+
+# -- bytes ---------------------------------------------------------------------------------------------------
+
+
+def _received(request: Request, knock: Callable[[], None] | None) -> bytes:
+    limit = request.max_content_length or MOST_BYTES
+    named = codings(request.headers.get("Content-Encoding", ""))
+    if (request.content_length or 0) > SMALL and knock:
+        knock()
+        knock = None
+    whole: list[bytes] = []
+    size, slices = 0, Slices()
+    try:
+        for piece in unpacked(_pieces(request), named):
+            size += len(piece)
+            if size > SMALL and knock:
+                knock()
+                knock = None
+            if size > limit:
+                raise TooLarge.than(limit)
+            slices.pause()
+            whole.append(piece)
+    except BadCoding as error:
+        raise Unusable(str(error)) from None
+    except TooLarge:
+        raise
+    except RequestEntityTooLarge:
+        raise TooLarge.than(limit) from None
+    return whole[0] if len(whole) == 1 else b"".join(whole)
+
+
+def _pieces(request: Request) -> Iterator[bytes]:
+    stream = request.stream
+    while piece := stream.read(PIECE):
+        yield piece
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------
+
+
+def _parsed(raw: bytes, allow_nul: bool) -> Any:
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if len(raw) > MOST_VALUES:
+        _check_values(raw)
     value = _load(raw)
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _check_depth(value)
@@ -75,40 +178,65 @@ def read_json(request: Request | None = None, *, allow_nul: bool = False) -> Any
     return value
 
 
-def read(model: type[M]) -> M:
-    """The request's body as `model`. Raises BadJson or BadBody."""
-    return parse(model, read_json())
+def _check_values(raw: bytes) -> None:
+    """Count what separates and opens values; only of a body with more of that, without what stands in texts."""
+    if _marks(raw) <= MOST_VALUES:
+        return
+    bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # a key and a text have four
+    if bare.count(b'"') > 4 * MOST_VALUES or _marks(b"".join(bare.split(b'"')[::2])) > MOST_VALUES:
+        raise TooLarge(f"The request body has more than {MOST_VALUES:,} values. Send fewer of them.")
 
 
-# -- JSON ----------------------------------------------------------------------------------------------------
+def _marks(raw: bytes) -> int:
+    return len(raw) - len(raw.translate(None, b",[{"))
 
 
 def _load(raw: bytes) -> Any:
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if b"\\ud" not in raw and b"\\uD" not in raw:
             raise _bad(error) from None
-        try:
-            value = orjson.loads(_ESCAPES.sub(_whole_surrogates, raw))
-        except orjson.JSONDecodeError as second:
-            raise _bad(second) from None
-    return value
+    try:
+        return orjson.loads(_without_lone_surrogates(raw))
+    except orjson.JSONDecodeError as error:
+        raise _bad(error) from None
 
 
 def _bad(error: orjson.JSONDecodeError) -> BadJson:
-    return (TooDeep if "depth limit" in error.msg else BadJson)(str(error))
+    return (Unusable if "depth limit" in error.msg else BadJson)(str(error))
 
 
-_ESCAPES = re.compile(
-    rb"\\(?:u(d[89ab][0-9a-f]{2})(\\ud[c-f][0-9a-f]{2})?|u(d[c-f][0-9a-f]{2})|.)", re.IGNORECASE | re.DOTALL
+_BACKSLASH = b"\x01\x01"
+"""Stands for an escaped backslash meanwhile. In JSON there is no such character."""
+_LONE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
+_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]")
 
 
-def _whole_surrogates(match: re.Match[bytes]) -> bytes:
-    lone = (match[1] and not match[2]) or match[3]
-    return b"\\ufffd" if lone else match[0]
+def _without_lone_surrogates(raw: bytes) -> bytes:
+    if b"\x01" in raw:
+        return raw
+    raw = raw.replace(b"\\\\", _BACKSLASH)
+    done: list[bytes] = []
+    start, slices = 0, Slices()
+    while start < len(raw):
+        end = _cut(raw, start + PIECE)
+        done.append(_LONE.sub(rb"\\ufffd", raw[start:end]))
+        start = end
+        slices.pause()
+    return b"".join(done).replace(_BACKSLASH, b"\\\\")
+
+
+def _cut(raw: bytes, at: int) -> int:
+    """`at`, or a little further on, where neither an escape nor a pair of surrogates is cut in two."""
+    escape = raw.rfind(b"\\u", max(at - 5, 0), at + 1)
+    if escape >= 0:
+        at = max(at, escape + 6)
+    return at + 6 if _PAIR.match(raw, max(at - 6, 0)) else at
 
 
 def _check_depth(value: Any) -> None:
@@ -122,7 +250,7 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise TooDeep(f"the body is nested more than {MAX_DEPTH} deep")
+    raise Unusable(f"the body is nested more than {MAX_DEPTH} deep")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 import logging
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
+from pydantic import Field
 from werkzeug import Response
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from models.billing.holds import Admission
 from models.db import now
@@ -21,11 +22,13 @@ from models.gateway.wire import BadCall, Call
 from models.gateway.wire import chat as chat_dialect
 from models.settings import Settings
 from views import guards
-from views.api.body import BadBody, BadJson, Body, parse, read_json
+from views.api.body import BadBody, BadJson, Body, TooLarge, parse, read_json, read_sized
+from views.api.content_encoding import UnknownCoding
 from views.gateway import (
     error_text,
     gateway,
     json_answer,
+    knock,
     respond,
     suspended,
     too_little,
@@ -43,16 +46,22 @@ DIRECT = ("openai/gpt-5", "openai/gpt-5.1")
 @open_door(bp, "/v1/chat/completions")
 def chat_completions(visit: Visit) -> Response:
     """Contract section 5, in its order of checks."""
+    key = guards.api_key(visit.request.headers)
     try:
-        body = read_json(visit.request, allow_nul=True)
-        key = guards.api_key(visit.request.headers)
+        body, size = read_sized(visit.request, allow_nul=True, knock=lambda: _knock(visit, key))
         if not key:
-            return json_answer({"message": "Unauthorized"}, 401)
-        return respond(gateway(visit.app).open(_ask(visit, key, body)))
+            raise NoKey
+        return respond(gateway(visit.app).open(_ask(visit, key, body, size)))
+    except NoKey:
+        return json_answer({"message": "Unauthorized"}, 401)
     except BadJson:
         return json_answer({"message": "Invalid JSON in request body"}, 400)
-    except RequestEntityTooLarge:
-        return refuse(413, "The request body is larger than 20 MB.", "request_too_large")
+    except TooLarge as error:
+        return refuse(413, str(error.description), "request_too_large")
+    except UnknownCoding as error:
+        response = refuse(415, str(error.description), "unsupported_content_encoding")
+        response.headers["Accept-Encoding"] = error.accept
+        return response
     except (HTTPException, ParseException):
         return json_answer({"message": "Invalid JSON in request body"}, 400)
     except Refused as refused:
@@ -71,12 +80,22 @@ def chat_completions(visit: Visit) -> Response:
         return json_answer({"error": "Internal server error"}, 500)
 
 
-def _ask(visit: Visit, key: str, body: Any) -> Ask:
+class NoKey(Exception):
+    """The request carries no API key."""
+
+
+def _knock(visit: Visit, key: str | None) -> None:
+    if not key:
+        raise NoKey
+    knock(visit, key, "codebuff")
+
+
+def _ask(visit: Visit, key: str, body: Any, size: int) -> Ask:
     request = visit.request
     metadata = body.get("codebuff_metadata") if isinstance(body, dict) else None
     metadata = metadata if isinstance(metadata, dict) else {}
     run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
-    answers, call = 1, _call(body, len(request.get_data()))
+    answers, call = 1, _call(body, size)
     if isinstance(call, Call) and not call.stream:
         answers, call = _answers(metadata.get("n"), call)
     return Ask(
@@ -95,7 +114,7 @@ def _ask(visit: Visit, key: str, body: Any) -> Ask:
         and bool(metadata.get("n")),
         show_cost=True,
         greeting=True,
-        size=request.content_length or 0,
+        size=size,
     )
 
 
@@ -173,7 +192,7 @@ def _passed_on(error: UpstreamRefused) -> Response:
 class Conversation(Body):
     """What is to be counted: messages in any dialect."""
 
-    messages: list[dict[str, Any]]
+    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)]
     system: Any = None
     tools: Any = None
     model: str | None = None
@@ -186,8 +205,8 @@ def token_count() -> ResponseReturnValue:
         body = read_json(allow_nul=True)
     except BadJson:
         return json_answer({"error": "Invalid JSON in request body"}, 400)
-    except RequestEntityTooLarge:
-        return json_answer({"error": "The request body is larger than 20 MB."}, 413)
+    except TooLarge as error:
+        return json_answer({"error": error.description}, 413)
     try:
         asked = parse(Conversation, body)
     except BadBody as error:

@@ -44,7 +44,7 @@ class Step(Body):
 
     stepNumber: Count
     credits: Missing[Credits] = None
-    childRunIds: Missing[Annotated[list[RunId], Field(max_length=1000)]] = None
+    childRunIds: Missing[Annotated[list[RunId], Field(max_length=1000, fail_fast=True)]] = None
     messageId: Annotated[str, Field(max_length=500)] | None = None
     status: Missing[StepStatus] = None
     errorMessage: Missing[str] = None

@@ -19,7 +19,7 @@ from models.store.definition import json_schema
 from models.store.publishing import Refused
 from models.store.spawning import Place
 from models.store.validation import Problem
-from views.api.body import BadBody, BadJson, Body, Missing, TooDeep, parse, read, read_json
+from views.api.body import BadBody, BadJson, Body, Missing, Unusable, parse, read, read_json
 from views.format import iso
 from views.guards import audit, cookie_credential, cookie_or_key_user, key_credential, limiter
 
@@ -31,7 +31,7 @@ LIMIT = "600/minute"
 NO_LIST = "Invalid request: agentDefinitions must be an array of AgentDefinition objects"
 NO_JSON = "Invalid JSON in request body"
 
-LocalIds = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=MAX_LOCAL)]
+LocalIds = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=MAX_LOCAL, fail_fast=True)]
 
 
 class PublishBody(Body):
@@ -51,7 +51,7 @@ def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
 
 @bp.errorhandler(RequestEntityTooLarge)
 def _too_large(error: RequestEntityTooLarge) -> ResponseReturnValue:
-    return jsonify(error="The request is too large. Send at most 20 MB."), 413
+    return jsonify(error=error.description), 413
 
 
 @bp.post("/api/agents/validate")
@@ -60,7 +60,7 @@ def validate() -> ResponseReturnValue:
     """What is wrong with definitions, each by its id. 200 also when something is (appendix B 6)."""
     try:
         sent = read_json(allow_nul=True)
-    except TooDeep:
+    except Unusable:
         return jsonify(error=NO_JSON), 400
     except BadJson:
         # the contract's answer to what is no JSON

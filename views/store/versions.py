@@ -11,6 +11,7 @@ from jinja2.utils import LRUCache
 from models.accounts import User
 from models.db import db, now
 from models.errors import Invalid, NotFound
+from models.fairness import heavy
 from models.store import publishers, readme, showing, withdrawing
 from models.store.comparing import Change, compare
 from models.store.showing import UNKNOWN, Sheet
@@ -22,9 +23,6 @@ from views.store.agent import AGENT
 bp = Blueprint("versions", __name__)
 
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}", re.ASCII)
-MAX_LINES = 2_000
-"""Lines of a comparison that a page shows."""
-
 _compared: LRUCache = LRUCache(32)
 """Comparisons by what was compared: versions never change."""
 
@@ -132,14 +130,17 @@ def difference(publisher_id: str, agent_id: str, before: str, after: str) -> Res
     """What changed from one version to another, field by field, prompts line by line."""
     old = showing.sheet_of(db.session, publisher_id, agent_id, before)
     new = showing.sheet_of(db.session, publisher_id, agent_id, after)
-    return render("store/diff.html", old=old, new=new, changes=_changes(old, new), most=MAX_LINES)
+    return render("store/diff.html", old=old, new=new, changes=_changes(old, new))
 
 
 def _changes(old: Sheet, new: Sheet) -> list[Change]:
     key = (old.full_id, new.full_id, old.version.published_at, new.version.published_at)
     found: list[Change] | None = _compared.get(key)
     if found is None:
-        found = _compared[key] = compare(old.data, new.data)
+        db.session.expunge_all()
+        db.session.rollback()  # gives the connection back while it waits and works
+        with heavy(1, least=0):
+            found = _compared[key] = _compared.get(key) or compare(old.data, new.data)
     return found
 
 
