@@ -74,6 +74,6 @@ def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | 
     database.flush()
     ids = list(agent_ids or ())
     which = {"publisher": publisher_id, "all": agent_ids is None, "ids": ids, "seen": _SEEN}
-    # in the order of whoever counts runs of several agents (store_0010.sql)
+    # in the order of whoever counts runs of several agents (store_0018.sql)
     database.execute(_TAKE, which)
     database.execute(_REFRESH, which)

@@ -566,6 +566,7 @@ FIGURES = """
         unique_users bigint! = 0
         durations bigint[]! = array_fill(0, ARRAY[16])
         last_used timestamptz
+        own_runs bigint! = 0
         """
 
 OWN = {
@@ -640,6 +641,7 @@ OWN = {
         credits bigint!
         duration_ms bigint!
         created_at timestamptz!
+        own bool! = false
         """,
         """
         primary key (run_id)
@@ -660,6 +662,7 @@ OWN = {
         failed bigint! = 0
         cancelled bigint! = 0
         credits bigint! = 0
+        own_runs bigint! = 0
         """,
         "primary key (publisher_id, agent_id, day, version)",
     ),

@@ -17,7 +17,7 @@ from models.store import AgentRunBill, Publisher, counting, statistics
 from tests import factories
 from tests.billing.stage import Payer, admit, call, give, payer
 from tests.factories import Person
-from tests.store.ledger import NOW, assert_proved, figures, finish, start, week_from
+from tests.store.ledger import NOW, assert_proved, figures, finish, settle, start, week_from
 
 
 @pytest.fixture
@@ -100,6 +100,7 @@ def test_the_api_counts_and_a_retry_changes_nothing(session: Session, alice: Per
         "totalCredits": 3,
         "steps": [{"stepNumber": 1}],
     }
+    settle(session, alice.id, asked["runId"])
     for _ in range(3):
         assert alice.browser.post("/api/v1/agent-runs", json=asked, headers=alice.headers).status_code == 200
     assert (figures(session).runs, figures(session, "1.1.0").runs) == (1, 1)
