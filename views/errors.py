@@ -10,6 +10,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError
 
 from models.db import db
 from models.errors import DomainError
+from views.api.refusals import waiting
 from views.guards import request_id
 from views.htmx import wants_fragment
 
@@ -40,7 +41,9 @@ def init_app(app: Flask) -> None:
 
 def _domain(error: DomainError) -> ResponseReturnValue:
     db.session.rollback()
-    return answer(error.status, error.message, error.code)
+    response = answer(error.status, error.message, error.code)
+    response.headers.update(waiting(error))
+    return response
 
 
 def _http(error: HTTPException) -> ResponseReturnValue:

@@ -29,7 +29,7 @@ UPDATE agent SET
         || setweight(to_tsvector('simple', publisher.id || ' ' || translate(publisher.id, '-', ' ')), 'B')
         || setweight(to_tsvector('simple', translate(publisher.name, '-/_', '   ')), 'B')
         || setweight(to_tsvector('simple', translate(array_to_string(shown.tags, ' '), '-/_', '   ')), 'B')
-        || setweight(to_tsvector('simple', translate(coalesce(shown.description, ''), '-/_', '   ')), 'C')
+        || setweight(to_tsvector('simple', translate(left(coalesce(shown.description, ''), 2000), '-/_', '   ')), 'C')
         || array_to_tsvector(ARRAY(
             SELECT '@' || substring(named.ref FROM '^[^/@]+/[^/@]+') FROM jsonb_array_elements_text(
                 CASE jsonb_typeof(shown.spawnable) WHEN 'array' THEN shown.spawnable ELSE '[]' END
@@ -37,7 +37,7 @@ UPDATE agent SET
             WHERE named.number <= 200 AND octet_length(named.ref) <= 500 AND named.ref ~ '^[^/@]+/[^/@]+@'
         ))
 FROM publisher, (
-    SELECT DISTINCT ON (config.id)
+    SELECT
         config.id,
         CASE WHEN config.data ->> 'name' ~ :seen THEN config.data ->> 'name'
             WHEN config.data ->> 'displayName' ~ :seen THEN config.data ->> 'displayName'
@@ -48,15 +48,26 @@ FROM publisher, (
             ELSE '{}' END AS tags,
         coalesce(config.data ->> 'model', '') AS model,
         config.data -> 'spawnableAgents' AS spawnable,
-        CASE WHEN version.yanked_at IS NULL THEN config.version END AS latest_version,
-        count(*) OVER (PARTITION BY config.id) AS versions,
-        max(version.published_at) OVER (PARTITION BY config.id) AS published_at
-    FROM agent_config AS config
-    JOIN agent_version AS version
-        ON (version.publisher_id, version.agent_id, version.version)
-            = (config.publisher_id, config.id, config.version)
-    WHERE config.publisher_id = :publisher AND (:all OR config.id = ANY (:ids))
-    ORDER BY config.id, version.yanked_at IS NOT NULL, config.major DESC, config.minor DESC, config.patch DESC
+        chosen.latest_version,
+        chosen.versions,
+        chosen.published_at
+    FROM (
+        -- without their definitions: an agent may have thousands of versions
+        SELECT DISTINCT ON (config.id)
+            config.id,
+            config.version,
+            CASE WHEN version.yanked_at IS NULL THEN config.version END AS latest_version,
+            count(*) OVER (PARTITION BY config.id) AS versions,
+            max(version.published_at) OVER (PARTITION BY config.id) AS published_at
+        FROM agent_config AS config
+        JOIN agent_version AS version
+            ON (version.publisher_id, version.agent_id, version.version)
+                = (config.publisher_id, config.id, config.version)
+        WHERE config.publisher_id = :publisher AND (:all OR config.id = ANY (:ids))
+        ORDER BY config.id, version.yanked_at IS NOT NULL, config.major DESC, config.minor DESC, config.patch DESC
+    ) AS chosen
+    JOIN agent_config AS config
+        ON (config.id, config.version, config.publisher_id) = (chosen.id, chosen.version, :publisher)
 ) AS shown
 WHERE publisher.id = :publisher AND agent.publisher_id = publisher.id AND agent.id = shown.id
 """
@@ -68,7 +79,7 @@ def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | 
 
     Call it after versions were added, withdrawn or brought back, and after the publisher's name changed. What an
     agent shows is its highest version that is not yanked; when all are, the highest of all, and `latest_version` is
-    null. In `search` hyphens, slashes and underscores count as spaces, as in `listing.words_of`; beside the words stands
+    null. In `search` are the first 2,000 characters of the description; hyphens, slashes and underscores count as spaces, as in `listing.words_of`; beside the words stands
     `@publisher/agent` for each of the first two hundred agents it may spawn, which no search for words can find.
     """
     database.flush()

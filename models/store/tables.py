@@ -42,6 +42,7 @@ class Publisher(Base):
         ),
         Index("idx_publisher_user", "user_id"),
         Index("idx_publisher_org", "org_id"),
+        Index("idx_publisher_created_by", "created_by"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -138,6 +139,8 @@ class Agent(_Figures, Base):
     deprecated_at: Mapped[datetime | None]
     deprecated_reason: Mapped[str | None]
     successor: Mapped[str | None]
+    bytes: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    """Of the definitions of all its versions."""
     search: Mapped[str] = mapped_column(TSVECTOR, server_default=text("''::tsvector"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     published_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -1,6 +1,7 @@
 """Checking definitions that somebody sent, and saying what is wrong with each (contract 2.6, 3.11 (a), 3.12)."""
 
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -39,9 +40,14 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     """Check definitions, each under a key that stands for it where it has no id.
 
     What is too large is refused unseen. Then agents that are named but do not exist are the only problems told; only
-    when there are none is each definition looked at. Reads only: nothing is written, nothing is run.
+    when there are none is each definition looked at. Reads only: nothing is written, nothing is run. Between two
+    definitions the worker's other requests have their turn.
     """
-    large = [(key, raw, words) for key, raw in sent.items() if (words := excess(raw))]
+    large = []
+    for key, raw in sent.items():
+        time.sleep(0)
+        if words := excess(raw):
+            large.append((key, raw, words))
     if large:
         return Checked([], [_problem(key, raw, words) for key, raw, words in large])
     unknown = spawning.unknown(database, list(sent.values()), local_ids)
@@ -53,6 +59,7 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     seen: set[str] = set()
     length = 0
     for key, raw in sent.items():
+        time.sleep(0)
         made = _definition(raw)
         if isinstance(made, str):
             length += len(made)

@@ -553,7 +553,11 @@ ADDED_INDEXES = {
     "referral": {"idx_referral_referred": "btree (referred_id)"},
     "org": {"idx_org_owner": "btree (owner_id)"},
     "org_member": {"idx_org_member_user": "btree (user_id)"},
-    "publisher": {"idx_publisher_user": "btree (user_id)", "idx_publisher_org": "btree (org_id)"},
+    "publisher": {
+        "idx_publisher_user": "btree (user_id)",
+        "idx_publisher_org": "btree (org_id)",
+        "idx_publisher_created_by": "btree (created_by)",
+    },
 }
 
 FIGURES = """
@@ -588,6 +592,7 @@ OWN = {
         search tsvector! = ''::tsvector
         created_at timestamptz! = now()
         published_at timestamptz! = now()
+        bytes bigint! = 0
         {FIGURES}
         """,
         """
@@ -651,6 +656,29 @@ OWN = {
             "idx_agent_run_bill_agent": "btree (publisher_id, agent_id, created_at)",
             "idx_agent_run_bill_created": "btree (created_at)",
         },
+    ),
+    "agent_run_volume": Table(
+        """
+        run_id text!
+        steps bigint!
+        bytes bigint!
+        """,
+        """
+        primary key (run_id)
+        run_id -> agent_run cascade
+        """,
+    ),
+    "write_quota": Table(
+        """
+        user_id text!
+        name text!
+        used bigint!
+        until timestamptz!
+        """,
+        """
+        primary key (user_id, name)
+        user_id -> user cascade
+        """,
     ),
     "agent_day": Table(
         """

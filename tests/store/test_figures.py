@@ -13,6 +13,7 @@ from models import billing
 from models.accounts import User
 from models.pool import Pool
 from models.runs import recording
+from models.settings import Settings
 from models.store import AgentRunBill, Publisher, counting, statistics
 from tests import factories
 from tests.billing.stage import Payer, admit, call, give, payer
@@ -65,7 +66,9 @@ def spend(gate: Pool, who: Payer, run: str, credits: int, **facts: object) -> No
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_what_the_client_claims_counts_nowhere(app: Flask, session: Session, gate: Pool, rich: Payer) -> None:
+def test_what_the_client_claims_counts_nowhere(
+    app: Flask, session: Session, gate: Pool, rich: Payer, settings: Settings
+) -> None:
     run = start(session, rich.id, created_at=NOW)
     spend(gate, rich, run, 4)
     with app.app_context():
@@ -78,6 +81,7 @@ def test_what_the_client_claims_counts_nowhere(app: Flask, session: Session, gat
             total_steps=3,
             direct_credits=Decimal(900),
             total_credits=Decimal(1000),
+            settings=settings,
         )
         db.session.commit()
     assert figures(session).credits == 4

@@ -373,8 +373,7 @@ def test_trees_of_two_agents_end_and_settle_in_any_order(
         for _ in range(chance.randrange(1, 5)):
             agent = chance.choice(("acme/reviewer@1.0.0", "acme/tester@1.0.0", "base"))
             chain.append(start(session, who.id, agent, called=False, ancestor_run_ids=list(chain)))
-        for run in chain:
-            jobs.append(lambda run=run: ended(engine, run))
+        jobs += [lambda run=run: ended(engine, run) for run in chain]
         late += [(admit(gate, who, hold=0, run_id=chain[-1]), call(1)) for _ in range(2)]
     chance.shuffle(late)
     jobs += [lambda batch=late[n : n + 4]: billing.settle_many(gate, batch, now=NOW) for n in range(0, 60, 4)]
