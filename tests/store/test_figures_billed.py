@@ -232,6 +232,31 @@ def test_an_agent_that_enters_the_store_counts_by_the_same_rule(
     assert_proved(session)
 
 
+def test_a_version_that_ran_before_it_was_published_is_told_from_its_own_runs(
+    session: Session, gate: Pool, rich: Payer, owner: User, acme: Publisher
+) -> None:
+    for days, version, ending, who in (
+        (40, "2.0.0", "completed", rich.id),
+        (3, "2.0.0", "completed", rich.id),
+        (3, "2.0.0", "failed", rich.id),
+        (2, "2.0.0", "cancelled", rich.id),
+        (1, "2.0.0", "completed", owner.id),
+        (1, "1.0.0", "completed", rich.id),
+    ):
+        run = start(session, who, f"acme/reviewer@{version}", created_at=NOW - timedelta(days=days))
+        if who == rich.id:
+            billing.settle(gate, admit(gate, rich, hold=0, run_id=run), call(2), now=NOW)
+        finish(session, run, ending)
+    counting.enter(session, "acme", ["reviewer"])
+    factories.agent_version(session, acme, "reviewer", "2.0.0")
+    counting.entered(session, "acme", {"reviewer": "2.0.0"})
+    session.commit()
+    new = figures(session, "2.0.0")
+    assert (new.runs, new.failed, new.cancelled, new.own_runs, new.credits) == (2, 1, 1, 1, 4)
+    assert (new.weekly_runs, new.weekly_credits, new.unique_users) == (1, 2, 1)
+    assert_proved(session)
+
+
 # -- the publisher's own runs --------------------------------------------------------------------------------
 
 
