@@ -61,7 +61,7 @@ VIEW_HALLWAY = {
     "pages",
     "profile",
 }
-API_HALLWAY = {"agents", "body", "docs", "openapi", "publishers"}
+API_HALLWAY = {"agents", "body", "docs", "openapi", "publishers", "refusals"}
 CLI_HALLWAY = {"definitions", "db", "demo", "serve", "supervisor", "web", "jobs"}
 TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile"}
 TOP = (
