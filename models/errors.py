@@ -2,14 +2,20 @@
 
 
 class DomainError(Exception):
-    """A refusal. `message` is for the user, `code` for programs, `status` for HTTP."""
+    """A refusal. `message` is for the user, `code` for programs, `status` for HTTP. `details` say what caused it and how
+    to mend it, where the message is one that the compatible contract gives."""
 
     status = 400
     code = "bad_request"
+    retry_after: int | None = None
+    """Seconds after which it may go, where waiting helps."""
 
-    def __init__(self, message: str, *, code: str | None = None, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, status: int | None = None, details: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.details = details
         self.code = code or type(self).code
         self.status = status or type(self).status
 

@@ -89,6 +89,22 @@ class Settings(BaseSettings):
     stoa_cors_origins: Annotated[tuple[str, ...], NoDecode] = ("*",)
     ratelimit_storage_uri: str = "memory://"
 
+    stoa_runs_per_minute: int = Field(600, ge=1, le=10**9)
+    stoa_runs_per_day: int = Field(20_000, ge=1, le=10**9)
+    stoa_open_runs: int = Field(2_000, ge=1, le=10**6)
+    stoa_steps_per_minute: int = Field(6_000, ge=1, le=10**9)
+    stoa_steps_per_run: int = Field(10_000, ge=1, le=10**9)
+    stoa_step_bytes: int = Field(100_000, ge=1_000, le=10**7)
+    stoa_run_bytes: int = Field(10_000_000, ge=1_000, le=10**12)
+    stoa_run_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
+    stoa_publishers_per_account: int = Field(100, ge=1, le=10**6)
+    stoa_agents_per_publisher: int = Field(1_000, ge=1, le=10**6)
+    stoa_publisher_bytes: int = Field(200_000_000, ge=1_000, le=10**12)
+    stoa_versions_per_day: int = Field(5_000, ge=1, le=10**9)
+    stoa_publish_bytes_per_day: int = Field(200_000_000, ge=1_000, le=10**12)
+    stoa_store_changes_per_day: int = Field(2_000, ge=1, le=10**9)
+    stoa_listed_agents: int = Field(100, ge=1, le=10_000)
+
     stoa_files_url: str = ""
     stoa_remote_avatars: bool = True
     s3_endpoint: str | None = None

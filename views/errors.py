@@ -14,6 +14,7 @@ from models.db import db
 from models.errors import DomainError
 from views import addresses, guards
 from views.api.body import TooLarge
+from views.api.refusals import waiting
 from views.guards import cookie_token, request_id, settings
 from views.htmx import wants_fragment
 
@@ -45,7 +46,9 @@ def init_app(app: Flask) -> None:
 
 def _domain(error: DomainError) -> ResponseReturnValue:
     db.session.rollback()
-    return answer(error.status, error.message, error.code)
+    response = answer(error.status, error.message, error.code)
+    response.headers.update(waiting(error))
+    return response
 
 
 def suspended(error: AccountSuspended) -> ResponseReturnValue:

@@ -463,7 +463,7 @@ def _identify_request() -> None:
 
 def _wait_only_when_told(response: Response) -> Response:
     """The limiter says `Retry-After` on every answer of a limited route; only a refusal means it."""
-    if response.status_code < 400 or response.status_code in (400, 401, 403, 404):
+    if response.status_code not in (429, 503):
         response.headers.pop("Retry-After", None)
     return response
 

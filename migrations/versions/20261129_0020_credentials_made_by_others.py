@@ -1,7 +1,7 @@
 """Credentials know what made them, a command line ends after a year without use, and a link may carry an identity.
 
 Revision: 0020
-Revises: 0015
+Revises: 0019
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0020"
-down_revision = "0015"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 

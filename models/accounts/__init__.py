@@ -1,6 +1,7 @@
 """Who somebody is and how they prove it: users, identities, sessions, devices, keys and sign-in links."""
 
 from models.accounts.credentials import forget_expired
+from models.accounts.quotas import WriteQuota
 from models.accounts.sessions import SESSION_TYPES, Fingerprint, LoginLink, Session
 from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
 
@@ -14,5 +15,6 @@ __all__ = [
     "Session",
     "User",
     "VerificationToken",
+    "WriteQuota",
     "forget_expired",
 ]

@@ -1,5 +1,5 @@
 """Agent runs and their steps."""
 
-from models.runs.run import RUN_STATUSES, STEP_STATUSES, AgentRun, AgentStep
+from models.runs.run import RUN_STATUSES, STEP_STATUSES, AgentRun, AgentRunVolume, AgentStep
 
-__all__ = ["RUN_STATUSES", "STEP_STATUSES", "AgentRun", "AgentStep"]
+__all__ = ["RUN_STATUSES", "STEP_STATUSES", "AgentRun", "AgentRunVolume", "AgentStep"]

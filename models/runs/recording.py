@@ -1,28 +1,33 @@
 """Recording runs as clients report them: start, steps, finish (contract section 2.3).
 
 What a client reports is its own word. Nothing here moves credits: what a run was billed is read from the calls
-that were settled for it, never from the totals below.
+that were settled for it, never from the totals below. What an account may record is limited (`models/accounts/quotas.py`).
 """
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal
 
-from sqlalchemy import and_, case, select, update
+from sqlalchemy import and_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from models.accounts import quotas
+from models.accounts.quotas import DAY, MINUTE, Quota, QuotaExceeded
 from models.db import db, now
 from models.errors import Conflict, Forbidden, NotFound
-from models.runs.run import AgentRun, AgentStep
+from models.runs.run import AgentRun, AgentRunVolume, AgentStep
+from models.settings import Settings
 
 Ending = Literal["completed", "failed", "cancelled"]
 StepStatus = Literal["running", "completed", "skipped"]
 
 MAX_ERROR_CHARS = 20_000
+ROW_BYTES = 200
+"""What a row is counted for beside the text in it."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +44,52 @@ class StepReport:
     id: str | None = None
 
 
-def start(user_id: str, agent_id: str, ancestor_run_ids: Sequence[str]) -> str:
+def start(user_id: str, agent_id: str, ancestor_run_ids: Sequence[str], settings: Settings) -> str:
     """A new running run of the user; answers its id, which is always made here.
 
     `ancestor_run_ids` (root first) is the client's claim and is kept as it is; whoever reads it must not
-    take it for access.
+    take it for access. Raises QuotaExceeded when the account starts too many, or finishes too few.
     """
+    moment = now()
+    quotas.take(
+        db.session,
+        user_id,
+        (Quota("runs a minute", "runs", settings.stoa_runs_per_minute, MINUTE, "STOA_RUNS_PER_MINUTE"), 1),
+        (Quota("runs a day", "runs", settings.stoa_runs_per_day, DAY, "STOA_RUNS_PER_DAY"), 1),
+        _bytes_a_day(_size(agent_id, *ancestor_run_ids), settings),
+        moment=moment,
+    )
+    _refuse_too_many_open(user_id, moment, settings)
     run = AgentRun(
         id=str(uuid.uuid4()),
         user_id=user_id,
         agent_id=agent_id,
         ancestor_run_ids=list(ancestor_run_ids),
         status="running",
-        created_at=now(),
+        created_at=moment,
     )
     db.session.add(run)
     db.session.flush()
     return run.id
+
+
+def _refuse_too_many_open(user_id: str, moment: datetime, settings: Settings) -> None:
+    """Under the lock of the account's quotas. Runs that began a day ago or more are taken for forgotten."""
+    begun = select(AgentRun.id).where(
+        AgentRun.user_id == user_id,
+        AgentRun.status == "running",
+        AgentRun.created_at > moment - timedelta(days=1),
+    )
+    most = settings.stoa_open_runs
+    running = db.session.scalar(select(func.count()).select_from(begun.limit(most).subquery())) or 0
+    if running >= most:
+        raise quotas.full(
+            running,
+            "This account has started runs in the last 24 hours that it did not finish",
+            most,
+            "Send FINISH for those that ended",
+            "STOA_OPEN_RUNS",
+        )
 
 
 def finish(
@@ -66,10 +100,12 @@ def finish(
     total_steps: int,
     direct_credits: Decimal,
     total_credits: Decimal,
+    settings: Settings,
     error_message: str | None = None,
     steps: Sequence[StepReport] = (),
 ) -> bool:
     """End the user's run and record the steps that came with it, together. False when the user has no such run.
+    Raises QuotaExceeded as `add_step` does.
 
     Repeatable: a second finish counts as a correction of the first, and one with the same status leaves the
     time of the end alone, so that a retry does not lengthen the run. Steps recorded before are left as they are.
@@ -91,32 +127,43 @@ def finish(
     found = db.session.scalar(mine.values(values).returning(AgentRun.id))
     if found is None:
         return False
-    if steps:
-        _insert_steps(run_id, _free_ids(run_id, steps), _ends(steps, moment))
+    added = _insert_steps(run_id, _free_ids(run_id, steps), _ends(steps, moment), settings) if steps else []
+    _count(user_id, run_id, added, settings, more=_size(error_message or ""))
     return True
 
 
-def add_step(user_id: str, run_id: str, step: StepReport) -> str:
+def add_step(user_id: str, run_id: str, step: StepReport, settings: Settings) -> str:
     """Record one step of the user's run, finished or not; answers its new id.
 
-    Raises NotFound, Forbidden for somebody else's run, Conflict when the run has a step of this number.
+    Raises NotFound, Forbidden for somebody else's run, Conflict when the run has a step of this number, QuotaExceeded
+    when the step is too large (413), the run full (409), or the account has recorded too much (429).
     """
-    if "\x00" in run_id:
-        raise NotFound("Agent run not found")
-    owner = db.session.scalar(select(AgentRun.user_id).where(AgentRun.id == run_id))
-    if owner is None:
-        raise NotFound("Agent run not found")
+    found = None
+    if "\x00" not in run_id:
+        found = db.session.execute(select(AgentRun.user_id).where(AgentRun.id == run_id)).one_or_none()
+    if found is None:
+        raise NotFound(
+            "Agent run not found",
+            details=f"There is no run {run_id[:100]!r}. START one, and use the runId that it answers.",
+        )
+    (owner,) = found
     if owner != user_id:
         raise Forbidden("Unauthorized to add steps to this run")
     step = replace(step, id=None)
-    inserted = _insert_steps(run_id, [step], [now()])
+    inserted = _insert_steps(run_id, [step], [now()], settings)
     if not inserted:
-        raise Conflict("The run already has a step with this number")
-    return inserted[0]
+        raise Conflict(
+            f"The run already has a step number {step.number}. Give each step of a run a number of its own."
+        )
+    _count(user_id, run_id, inserted, settings)
+    return str(inserted[0]["id"])
 
 
-def _insert_steps(run_id: str, steps: Sequence[StepReport], ends: Sequence[datetime]) -> list[str]:
-    rows = [
+def _insert_steps(
+    run_id: str, steps: Sequence[StepReport], ends: Sequence[datetime], settings: Settings
+) -> list[dict[str, Any]]:
+    """The rows that were added; a step whose number the run has already adds none."""
+    rows: list[dict[str, Any]] = [
         {
             "id": step.id or str(uuid.uuid4()),
             "agent_run_id": run_id,
@@ -132,8 +179,68 @@ def _insert_steps(run_id: str, steps: Sequence[StepReport], ends: Sequence[datet
         }
         for step, end in zip(steps, ends, strict=True)
     ]
+    for row in rows:
+        if _step_size(row) > settings.stoa_step_bytes:
+            raise QuotaExceeded(
+                f"Step {row['step_number']} has {_step_size(row):,} bytes; a step may have"
+                f" {settings.stoa_step_bytes:,}. Shorten its errorMessage or childRunIds, or ask the operator of this"
+                " server to raise STOA_STEP_BYTES.",
+                status=413,
+            )
     added = insert(AgentStep).on_conflict_do_nothing().returning(AgentStep.id)
-    return list(db.session.scalars(added, rows))
+    ids = set(db.session.scalars(added, rows))
+    return [row for row in rows if row["id"] in ids]
+
+
+def _count(
+    user_id: str, run_id: str, added: Sequence[dict[str, Any]], settings: Settings, more: int = 0
+) -> None:
+    """Count steps that were added, and `more` bytes beside. Raises QuotaExceeded, and then nothing may be committed."""
+    size = sum(_step_size(row) for row in added)
+    if added:
+        _refuse_too_long(run_id, len(added), size, settings)
+    steps = Quota(
+        "steps a minute",
+        "steps and finishes",
+        settings.stoa_steps_per_minute,
+        MINUTE,
+        "STOA_STEPS_PER_MINUTE",
+    )
+    quotas.take(db.session, user_id, (steps, len(added) + (more > 0)), _bytes_a_day(size + more, settings))
+
+
+def _refuse_too_long(run_id: str, steps: int, size: int, settings: Settings) -> None:
+    row = insert(AgentRunVolume).values(run_id=run_id, steps=steps, bytes=size)
+    row = row.on_conflict_do_update(
+        index_elements=[AgentRunVolume.run_id],
+        set_={
+            "steps": AgentRunVolume.steps + row.excluded.steps,
+            "bytes": AgentRunVolume.bytes + row.excluded.bytes,
+        },
+    )
+    has = db.session.execute(row.returning(AgentRunVolume.steps, AgentRunVolume.bytes)).one()
+    mend = "Finish it and start another"
+    if has.steps > settings.stoa_steps_per_run:
+        raise quotas.full(
+            has.steps - steps, "Steps of this run", settings.stoa_steps_per_run, mend, "STOA_STEPS_PER_RUN"
+        )
+    if has.bytes > settings.stoa_run_bytes:
+        raise quotas.full(
+            has.bytes - size, "Bytes of this run's steps", settings.stoa_run_bytes, mend, "STOA_RUN_BYTES"
+        )
+
+
+def _bytes_a_day(size: int, settings: Settings) -> tuple[Quota, int]:
+    most = settings.stoa_run_bytes_per_day
+    return Quota("bytes of runs a day", "bytes of runs and steps", most, DAY, "STOA_RUN_BYTES_PER_DAY"), size
+
+
+def _step_size(row: dict[str, Any]) -> int:
+    return _size(row["message_id"] or "", row["error_message"] or "", *row["child_run_ids"])
+
+
+def _size(*texts: str) -> int:
+    return ROW_BYTES + sum(len(each.encode()) + 1 for each in texts)
 
 
 def _free_ids(run_id: str, steps: Sequence[StepReport]) -> list[StepReport]:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from sqlalchemy import ARRAY, Computed, Enum, ForeignKey, Index, Numeric, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NEW_ID, NOW, Base
+from models.db import NEW_ID, NOW, Base, BigInt
 
 RUN_STATUSES = ("running", "completed", "failed", "cancelled")
 STEP_STATUSES = ("running", "completed", "skipped")
@@ -135,3 +135,13 @@ class AgentStep(Base):
     error_message: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     completed_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class AgentRunVolume(Base):
+    """How many steps of a run were recorded and their bytes, so that a limit costs no look at the steps."""
+
+    __tablename__ = "agent_run_volume"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("agent_run.id", ondelete="CASCADE"), primary_key=True)
+    steps: Mapped[int] = mapped_column(BigInt)
+    bytes: Mapped[int] = mapped_column(BigInt)

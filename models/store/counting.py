@@ -1,6 +1,6 @@
 """The figures of agents: entering the store, counting anew, and the week that moves on.
 
-Finishes and settlements need no verb: triggers count them in their own transaction (`migrations/sql/store_0010.sql`,
+Finishes and settlements need no verb: triggers count them in their own transaction (`migrations/sql/store_0018.sql`,
 where the locks and their order are told).
 """
 
@@ -15,10 +15,13 @@ _ENTER = text("SELECT store_enter(:publisher, :agents)").bindparams(bindparam("a
 _RECOUNT = text("SELECT store_recount(:publisher, :agent)")
 _RAN_BEFORE = text(
     """
-    SELECT u.id FROM unnest(:agents, :versions) AS u (id, version)
+    SELECT u.id, true AS counted FROM unnest(:agents, :versions) AS u (id, version)
     WHERE EXISTS (
         SELECT FROM agent_day d WHERE d.publisher_id = :publisher AND d.agent_id = u.id AND d.version = u.version
-    ) OR NOT EXISTS (
+    )
+    UNION ALL
+    SELECT u.id, false FROM unnest(:agents) AS u (id)
+    WHERE NOT EXISTS (
         SELECT FROM agent_run_bill b WHERE b.publisher_id = :publisher AND b.agent_id = u.id
     ) AND (
         EXISTS (
@@ -29,9 +32,10 @@ _RAN_BEFORE = text(
             WHERE r.publisher_id = :publisher AND r.agent_name = u.id AND r.status IN ('failed', 'cancelled')
         )
     )
-    ORDER BY u.id
+    ORDER BY id
     """
 ).bindparams(bindparam("agents", type_=ARRAY(Text)), bindparam("versions", type_=ARRAY(Text)))
+_TELL_VERSION = text("SELECT store_tell_version(:publisher, :agent, :version)")
 _SLIDE = text("SELECT store_slide(:now)")
 
 
@@ -47,12 +51,17 @@ def enter(database: Database, publisher_id: str, agent_ids: Collection[str]) -> 
 def entered(database: Database, publisher_id: str, versions: Mapping[str, str]) -> None:
     """Count what ran before it was published: `versions` are the new version of each agent, written just now.
 
-    After `enter`, in the same transaction. An agent or a version that nobody ran costs an index look-up.
+    After `enter`, in the same transaction. An agent or a version that nobody ran costs an index look-up. Of an agent that
+    is counted already only the new version is told.
     """
     database.flush()
     asked = {"publisher": publisher_id, "agents": list(versions), "versions": list(versions.values())}
-    for agent_id in database.execute(_RAN_BEFORE, asked).scalars().all():
-        recount(database, publisher_id, agent_id)
+    for agent_id, counted in database.execute(_RAN_BEFORE, asked).all():
+        if counted:
+            place = {"publisher": publisher_id, "agent": agent_id, "version": versions[agent_id]}
+            database.execute(_TELL_VERSION, place)
+        else:
+            recount(database, publisher_id, agent_id)
 
 
 def recount(database: Database, publisher_id: str, agent_id: str) -> None:

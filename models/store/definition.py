@@ -1,7 +1,6 @@
 """The shape of an agent definition (contract 3.12): its fields, their limits, the rules between them, its JSON Schema."""
 
 import re
-import unicodedata
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -31,7 +30,9 @@ STEPS_FORM = 'handleSteps must be a generator function: "function* (params) { ..
 
 _ID = re.compile(r"[a-z0-9-]+")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Format characters such as the joiners of emoji are no control characters.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_NO_PROSE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def _agent_id(value: str) -> str:
@@ -47,14 +48,13 @@ def _agent_id(value: str) -> str:
 
 
 def _printable(value: str) -> str:
-    # Format characters such as the joiners of emoji are no control characters.
-    if any(unicodedata.category(char) == "Cc" or char in _DIRECTION_MARKS for char in value):
+    if _UNPRINTABLE.search(value):
         raise issue("Must be one line without control characters", code="custom")
     return value
 
 
 def _prose(value: str) -> str:
-    if any(unicodedata.category(char) == "Cc" and char not in "\t\n\r" for char in value):
+    if _NO_PROSE.search(value):
         raise issue("Must not contain control characters", code="custom")
     return value
 

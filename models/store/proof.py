@@ -43,12 +43,12 @@ class Proof:
         return [difference for check in self.checks for difference in check.differences]
 
 
-_WEEKLY = "status = 'completed' AND created_at >= (SELECT since FROM store_window)"
+_WEEKLY = "kind = 'completed' AND created_at >= (SELECT since FROM store_window)"
 _EDGES = ",".join(map(str, EDGES_MS))
 _HISTOGRAM = (
     "ARRAY["
     + ",".join(
-        f"count(*) FILTER (WHERE status = 'completed' AND bucket = {index})"
+        f"count(*) FILTER (WHERE kind = 'completed' AND bucket = {index})"
         for index in range(len(EDGES_MS) + 1)
     )
     + "]"
@@ -63,41 +63,61 @@ _FIGURES = (
     "unique_users",
     "durations",
     "last_used",
+    "own_runs",
 )
 _SUMS = f"""
-    count(*) FILTER (WHERE status = 'completed') AS runs,
-    count(*) FILTER (WHERE status = 'failed') AS failed,
-    count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
-    coalesce(sum(credits) FILTER (WHERE status = 'completed'), 0)::bigint AS credits,
+    count(*) FILTER (WHERE kind = 'completed') AS runs,
+    count(*) FILTER (WHERE kind = 'failed') AS failed,
+    count(*) FILTER (WHERE kind = 'cancelled') AS cancelled,
+    coalesce(sum(credits) FILTER (WHERE kind = 'completed'), 0)::bigint AS credits,
     count(*) FILTER (WHERE {_WEEKLY}) AS weekly_runs,
     coalesce(sum(credits) FILTER (WHERE {_WEEKLY}), 0)::bigint AS weekly_credits,
-    count(DISTINCT user_id) FILTER (WHERE status = 'completed') AS unique_users,
+    count(DISTINCT user_id) FILTER (WHERE kind = 'completed') AS unique_users,
     {_HISTOGRAM} AS durations,
-    max(created_at) FILTER (WHERE status = 'completed') AS last_used
+    max(created_at) FILTER (WHERE kind = 'completed') AS last_used,
+    count(*) FILTER (WHERE kind = 'own') AS own_runs
 """
 
 _RUNS = f"""
     billed AS (
-        SELECT c.run_id, sum(c.credits)::bigint AS credits
+        SELECT c.run_id, coalesce(sum(c.credits) FILTER (WHERE NOT coalesce(m.byok, false)), 0)::bigint AS credits
         FROM gateway_call c LEFT JOIN message m ON m.id = c.message_id
-        WHERE c.state = 'settled' AND c.run_id IS NOT NULL AND NOT coalesce(m.byok, false)
+        WHERE c.state = 'settled' AND c.run_id IS NOT NULL
         GROUP BY 1
+    ),
+    counted AS (
+        SELECT b.run_id FROM billed b
+        UNION
+        SELECT r.id
+        FROM billed b JOIN agent_run below ON below.id = b.run_id, unnest(below.ancestor_run_ids) AS above (id)
+        JOIN agent_run r USING (id)
+        WHERE r.user_id = below.user_id
+    ),
+    people AS (
+        SELECT p.id AS publisher_id, p.user_id FROM publisher p WHERE p.user_id IS NOT NULL
+        UNION
+        SELECT p.id, m.user_id FROM publisher p JOIN org_member m USING (org_id)
     ),
     facts AS (
         SELECT r.id AS run_id, r.publisher_id, r.agent_name AS agent_id, r.agent_version AS version, r.user_id,
             r.status::text AS status, coalesce(b.credits, 0) AS credits,
-            greatest(coalesce(r.duration_ms, 0), 0)::bigint AS duration_ms, r.created_at
-        FROM agent_run r
+            greatest(coalesce(r.duration_ms, 0), 0)::bigint AS duration_ms, r.created_at,
+            p.user_id IS NOT NULL AS own
+        FROM counted c
+        JOIN agent_run r ON r.id = c.run_id
         JOIN agent a ON a.publisher_id = r.publisher_id AND a.id = r.agent_name
         LEFT JOIN billed b ON b.run_id = r.id
+        LEFT JOIN people p ON p.publisher_id = r.publisher_id AND p.user_id = r.user_id
         WHERE r.status <> 'running' AND r.agent_id <> 'test-agent'
     ),
     runs AS (
-        SELECT *, width_bucket(duration_ms, ARRAY[{_EDGES}]::bigint[]) AS bucket FROM facts
+        SELECT *, width_bucket(duration_ms, ARRAY[{_EDGES}]::bigint[]) AS bucket,
+            CASE WHEN own THEN 'own' ELSE status END AS kind
+        FROM facts
     )
 """  # noqa: S608 - constants
 
-_NO_FIGURES = "ROW(0, 0, 0, 0, 0, 0, 0, array_fill(0::bigint, ARRAY[16]), NULL::timestamptz)"
+_NO_FIGURES = "ROW(0, 0, 0, 0, 0, 0, 0, array_fill(0::bigint, ARRAY[16]), NULL::timestamptz, 0)"
 
 
 def _figures(table: str, keys: str, id: str, subject: str) -> str:
@@ -131,11 +151,11 @@ def _rows(table: str, keys: str, measures: str, sums: str, subject: str, runs: s
 
 
 _CHECKS = {
-    "a run counts for what it is and its calls were billed": _rows(
+    "a run counts when it has a settled call, for what it is and its calls were billed": _rows(
         "agent_run_bill",
         "run_id",
-        "publisher_id, agent_id, version, user_id, status, credits, duration_ms, created_at",
-        "publisher_id, agent_id, version, user_id, status, credits, duration_ms, created_at, true AS present",
+        "publisher_id, agent_id, version, user_id, status, credits, duration_ms, created_at, own",
+        "publisher_id, agent_id, version, user_id, status, credits, duration_ms, created_at, own, true AS present",
         "'run ' || run_id",
     ),
     "an agent's figures are those of its runs": _figures("agent", "publisher_id, agent_id", "id", "'agent'"),
@@ -145,10 +165,11 @@ _CHECKS = {
     "a day's figures are those of its runs": _rows(
         "agent_day",
         "publisher_id, agent_id, day, version",
-        "runs, failed, cancelled, credits",
-        "count(*) FILTER (WHERE status = 'completed') AS runs, count(*) FILTER (WHERE status = 'failed') AS failed,"
-        " count(*) FILTER (WHERE status = 'cancelled') AS cancelled,"
-        " coalesce(sum(credits) FILTER (WHERE status = 'completed'), 0)::bigint AS credits, true AS present",
+        "runs, failed, cancelled, credits, own_runs",
+        "count(*) FILTER (WHERE kind = 'completed') AS runs, count(*) FILTER (WHERE kind = 'failed') AS failed,"
+        " count(*) FILTER (WHERE kind = 'cancelled') AS cancelled,"
+        " coalesce(sum(credits) FILTER (WHERE kind = 'completed'), 0)::bigint AS credits,"
+        " count(*) FILTER (WHERE kind = 'own') AS own_runs, true AS present",
         "concat('day ', day, ' of ', version)",
         "(SELECT *, (created_at AT TIME ZONE 'UTC')::date AS day FROM runs) AS dated GROUP BY 1, 2, 3, 4",
     ),
@@ -160,7 +181,7 @@ _CHECKS = {
         "concat('user ', user_id, ' of ', coalesce(nullif(version, ''), 'all versions'))",
         "(SELECT r.publisher_id, r.agent_id, v.version, r.user_id FROM runs r,"
         " LATERAL (VALUES (r.version), ('')) AS v (version)"
-        " WHERE r.status = 'completed' AND r.user_id IS NOT NULL) AS used GROUP BY 1, 2, 3, 4",
+        " WHERE r.kind = 'completed' AND r.user_id IS NOT NULL) AS used GROUP BY 1, 2, 3, 4",
     ),
 }
 

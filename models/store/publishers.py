@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, Boolean, Text, any_, cast, func, literal_column, s
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import defer
 
-from models.accounts import User
+from models.accounts import User, quotas
 from models.accounts.signing_in import clean_email
 from models.db import Database
 from models.errors import DomainError, Forbidden, Invalid, NotFound
@@ -209,7 +209,7 @@ def accessible(database: Database, user: User, publisher_id: str, *, lock: bool 
         wanted = wanted.with_for_update().execution_options(populate_existing=True)
     found = None if wrong_id(publisher_id) else database.scalars(wanted).one_or_none()
     if found is None:
-        raise NotFound("Publisher not found")
+        raise _not_yours()
     refusal = _refusal(database, user, found)
     if refusal:
         raise refusal
@@ -224,11 +224,18 @@ def may_change(database: Database, user: User | None, publisher: Publisher) -> b
 
 def _refusal(database: Database, user: User, publisher: Publisher) -> DomainError | None:
     if publisher.org_id is None:
-        return None if publisher.user_id == user.id else NotFound("Publisher not found")
+        return None if publisher.user_id == user.id else _not_yours()
     member = membership(database, user.id, publisher.org_id)
     if member is None:
-        return NotFound("Publisher not found")
+        return _not_yours()
     return None if member.role in ("owner", "admin") else Forbidden("Insufficient permissions")
+
+
+def _not_yours() -> NotFound:
+    return NotFound(
+        "Publisher not found",
+        details="You have no publisher of this id. GET /api/publishers lists yours; /publishers/new makes one.",
+    )
 
 
 def managed(database: Database, user: User) -> list[Managed]:
@@ -302,11 +309,18 @@ def owner(database: Database, publisher: Publisher) -> str:
 
 
 def create(
-    database: Database, user: User, publisher_id: str, said: Profile, org_id: str | None = None
+    database: Database,
+    user: User,
+    publisher_id: str,
+    said: Profile,
+    org_id: str | None = None,
+    *,
+    most: int | None = None,
 ) -> Publisher:
     """Make a publisher of the user's own, or of an organisation that they own or administer. Flushes.
 
-    Raises, in the contract's order, Invalid (400) for the id, NotFound or Forbidden for the organisation, and Invalid
+    `most`: how many a user may have created; exact under the lock of their quotas (`publishing.count_change`), and
+    without it there is no limit. Raises QuotaExceeded (409) for it, and in the contract's order, Invalid (400) for the id, NotFound or Forbidden for the organisation, and Invalid
     (400) when the id is taken, also by somebody who takes it at this moment.
     """
     problem = wrong_id(publisher_id)
@@ -315,9 +329,19 @@ def create(
     if org_id:
         member = membership(database, user.id, org_id)
         if member is None:
-            raise NotFound("Organization not found")
+            raise NotFound(
+                "Organization not found",
+                details="You are in no organization of this id. Leave org_id out to have the publisher yourself.",
+            )
         if member.role not in ("owner", "admin"):
             raise Forbidden("Insufficient permissions")
+    if most is not None:
+        has = database.scalar(select(func.count()).where(Publisher.created_by == user.id)) or 0
+        if has >= most:
+            mend = "Publish under one that is there"
+            raise quotas.full(
+                has, "Publishers that this account created", most, mend, "STOA_PUBLISHERS_PER_ACCOUNT"
+            )
     made = None
     if publisher_id not in RESERVED:
         made = database.scalars(

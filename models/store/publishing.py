@@ -1,14 +1,20 @@
 """Publishing versions of agents, all of a request or none (contract 2.6, 3.11). Withdrawing them: `withdrawing.py`."""
 
+import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
+import orjson
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import array, insert
 
+from models.accounts import quotas
+from models.accounts.quotas import DAY, Quota, QuotaExceeded
 from models.accounts.users import User
 from models.db import Database, now
 from models.errors import Forbidden, Invalid, NotFound
+from models.settings import Settings
 from models.store import catalogue, counting, publishers, spawning, takedowns, versions
 from models.store.definition import Definition
 from models.store.spawning import Place, Unresolved
@@ -16,6 +22,8 @@ from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
 from models.store.takedowns import TakenDown
 from models.store.versions import NONE, BadVersion, Version
 
+AT_ONCE = 50
+"""How many definitions are written in one statement."""
 HINT = (
     "To fix this, also publish the referenced agent (include it in the same request's data array, or publish it first"
     " for the same publisher)."
@@ -28,10 +36,19 @@ class Refused(Invalid):
     status = 400
     code = "refused"
 
-    def __init__(self, error: str, details: str, *, hint: str | None = None, status: int = 400) -> None:
+    def __init__(
+        self,
+        error: str,
+        details: str,
+        *,
+        hint: str | None = None,
+        status: int = 400,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(error, status=status)
         self.details = details
         self.hint = hint
+        self.retry_after = retry_after
 
 
 def publish(
@@ -42,16 +59,19 @@ def publish(
     credential: str,
     arrived: datetime,
     moment: datetime | None = None,
+    limits: Settings | None = None,
 ) -> list[Place]:
     """Publish checked definitions of one publisher as new versions; answers them in their order. Flushes.
 
     `by` is whose right is checked and who is noted; None is the operator, who may publish for anybody. `credential` is
     the type of session it was done with, or `import`. `arrived` is when the request came: a version that somebody
     else published since then is a conflict, one from before is not greater than the latest. `moment` is when the
-    versions are said to be published; now without.
+    versions are said to be published; now without. `limits` say how much `by` may publish; without, as the operator,
+    there are none.
 
     Holds the publisher's row, so that publications of one publisher follow one another. Raises Refused with the
-    statuses and words of contract 2.6, rows 4 to 9, and with 403 for what is taken down; then nothing may be committed.
+    statuses and words of contract 2.6, rows 4 to 9, with 403 for what is taken down, and with 429, 409 or 413 for a limit;
+    then nothing may be committed.
     """
     if not definitions:
         return []
@@ -60,6 +80,10 @@ def publish(
     there = spawning.published(database, asked)  # before waiting for whoever publishes now
     _open(database, by, publisher_id)
     _refuse_taken_down(database, publisher_id, [each.id for each in definitions])
+    data = [_stored(each) for each in definitions]
+    sizes = {each.id: len(orjson.dumps(kept)) for each, kept in zip(definitions, data, strict=True)}
+    if by and limits:
+        _refuse_too_much(database, by, publisher_id, sizes, limits)
     counting.enter(database, publisher_id, [each.id for each in definitions])
     moment = moment or now()
     publishing = _next_versions(database, publisher_id, definitions, there, arrived)
@@ -74,54 +98,106 @@ def publish(
             "id": each.id,
             "version": publishing[each.id],
             "publisher_id": publisher_id,
-            "data": each.stored() | {"version": publishing[each.id], "spawnableAgents": names},
+            "data": kept | {"version": publishing[each.id], "spawnableAgents": names},
             "created_at": moment,
             "updated_at": moment,
         }
-        for each, names in zip(definitions, called, strict=True)
+        for each, kept, names in zip(definitions, data, called, strict=True)
     ]
-    written = set(
-        database.scalars(insert(AgentConfig).values(rows).on_conflict_do_nothing().returning(AgentConfig.id))
-    )
+    written: set[str] = set()
+    added = insert(AgentConfig).on_conflict_do_nothing().returning(AgentConfig.id)
+    for first in range(0, len(rows), AT_ONCE):
+        written |= set(database.scalars(added, rows[first : first + AT_ONCE]))
     for each in definitions:
         if each.id not in written:
             raise _exists(publisher_id, each.id, publishing[each.id])
-    _enter(database, publisher_id, definitions, moment)
+    _enter(database, publisher_id, definitions, sizes, moment)
     database.execute(
-        insert(AgentVersion).values(
-            [
-                {
-                    "publisher_id": publisher_id,
-                    "agent_id": each.id,
-                    "version": publishing[each.id],
-                    "published_by": by.id if by else None,
-                    "credential": credential,
-                    "published_at": moment,
-                }
-                for each in definitions
-            ]
-        )
+        insert(AgentVersion),
+        [
+            {
+                "publisher_id": publisher_id,
+                "agent_id": each.id,
+                "version": publishing[each.id],
+                "published_by": by.id if by else None,
+                "credential": credential,
+                "published_at": moment,
+            }
+            for each in definitions
+        ],
     )
     catalogue.refresh(database, publisher_id, [each.id for each in definitions])
     counting.entered(database, publisher_id, publishing)
     return [Place(publisher_id, each.id, publishing[each.id]) for each in definitions]
 
 
-def _enter(
-    database: Database, publisher_id: str, definitions: Sequence[Definition], moment: datetime
+def _stored(definition: Definition) -> dict[str, Any]:
+    time.sleep(0)  # the worker's other requests have their turn
+    return definition.stored()
+
+
+def _refuse_too_much(
+    database: Database, by: User, publisher_id: str, sizes: dict[str, int], limits: Settings
 ) -> None:
-    """Make the rows of agents that are new to the store."""
+    """Under the lock of the publisher's row, and before any lock of figures."""
+    versions = Quota("versions a day", "versions", limits.stoa_versions_per_day, DAY, "STOA_VERSIONS_PER_DAY")
+    size = Quota(
+        "published bytes a day",
+        "bytes of definitions",
+        limits.stoa_publish_bytes_per_day,
+        DAY,
+        "STOA_PUBLISH_BYTES_PER_DAY",
+    )
+    try:
+        quotas.take(database, by.id, (versions, len(sizes)), (size, sum(sizes.values())))
+        agents, kept, known = database.execute(
+            select(
+                func.count(),
+                func.coalesce(func.sum(Agent.bytes), 0),
+                func.count().filter(Agent.id.in_(list(sizes))),
+            ).where(Agent.publisher_id == publisher_id)
+        ).one()
+        most = limits.stoa_agents_per_publisher
+        if agents + len(sizes) - known > max(most, agents):
+            mend = f"{len(sizes) - known:,} more are too many. Publish new versions of those that are there"
+            raise quotas.full(agents, f"Agents of @{publisher_id}", most, mend, "STOA_AGENTS_PER_PUBLISHER")
+        most = limits.stoa_publisher_bytes
+        if kept + sum(sizes.values()) > most:
+            mend = f"{sum(sizes.values()):,} more are too many. Shorten the definitions"
+            things = f"Bytes of all definitions of @{publisher_id}"
+            raise quotas.full(int(kept), things, most, mend, "STOA_PUBLISHER_BYTES", 413)
+    except QuotaExceeded as error:
+        raise Refused(
+            "Publishing limit reached", error.message, status=error.status, retry_after=error.retry_after
+        ) from None
+
+
+def _enter(
+    database: Database,
+    publisher_id: str,
+    definitions: Sequence[Definition],
+    sizes: dict[str, int],
+    moment: datetime,
+) -> None:
+    """Make the rows of agents that are new to the store, and add the size of what is published to all."""
     rows = [
         {
             "publisher_id": publisher_id,
             "id": each.id,
             "name": each.id,
             "model": each.model,
+            "bytes": sizes[each.id],
             "created_at": moment,
         }
         for each in definitions
     ]
-    database.execute(insert(Agent).values(rows).on_conflict_do_nothing())
+    row = insert(Agent)
+    database.execute(
+        row.on_conflict_do_update(
+            index_elements=[Agent.publisher_id, Agent.id], set_={"bytes": Agent.bytes + row.excluded.bytes}
+        ),
+        rows,
+    )
 
 
 def _one_publisher(definitions: Sequence[Definition]) -> str:
@@ -160,6 +236,18 @@ def _refuse_taken_down(database: Database, publisher_id: str, agent_ids: Collect
             f"{down.message} Nothing can be published there until it is restored.",
             status=403,
         ) from None
+
+
+def count_change(database: Database, by: User, limits: Settings) -> None:
+    """Count a change of the store that is no publication, or raise QuotaExceeded (429). Before anything is locked."""
+    changes = Quota(
+        "store changes a day",
+        "changes of agents and publishers",
+        limits.stoa_store_changes_per_day,
+        DAY,
+        "STOA_STORE_CHANGES_PER_DAY",
+    )
+    quotas.take(database, by.id, (changes, 1))
 
 
 def manage(database: Database, by: User | None, publisher_id: str) -> Publisher:
@@ -209,5 +297,6 @@ def _exists(publisher_id: str, agent_id: str, version: str) -> Refused:
     return Refused(
         "Version already exists",
         f"Agent '{agent_id}' version '{version}' already exists for publisher '{publisher_id}'",
+        hint="A version never changes. Publish a greater one, or leave version out to take the next.",
         status=409,
     )

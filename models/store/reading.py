@@ -1,5 +1,6 @@
 """Finding what was published: one version of an agent by its name, or its latest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -53,16 +54,36 @@ def version_of(database: Database, publisher_id: str, agent_id: str, version: st
     Yanked versions are found by their number, taken down ones not. Raises NotFound in the contract's words, "Publisher not
     found" or "Agent not found", and why if it was taken down.
     """
-    if "\x00" in publisher_id + agent_id + version:
-        raise NotFound("Agent not found" if "\x00" not in publisher_id else "Publisher not found")
     names = {"publisher": publisher_id, "agent": agent_id, "version": version}
+    if "\x00" in publisher_id + agent_id + version:
+        raise _missing(names, publisher="\x00" not in publisher_id)
     row = database.execute(_VERSION, names).one_or_none()
     if row is None:
-        raise NotFound("Publisher not found")
+        raise _missing(names, publisher=False)
     if row.version is None:
         try:
             takedowns.refuse(database, publisher_id, agent_id, version)
         except TakenDown as down:
             raise NotFound(f"Agent not found. {down.message}") from None
-        raise NotFound("Agent not found")
+        raise _missing(names, publisher=True)
     return Version(row.id, row.version, row.publisher_id, row.data, row.created_at, row.updated_at)
+
+
+def no_publisher(publisher_id: str) -> NotFound:
+    """The error for a name that no publisher has."""
+    return NotFound(
+        "Publisher not found",
+        details=f"There is no publisher {publisher_id[:100]!r}. GET /api/agents names those that have an agent to run.",
+    )
+
+
+def _missing(names: Mapping[str, str], *, publisher: bool) -> NotFound:
+    if not publisher:
+        return no_publisher(names["publisher"])
+    whose, agent, version = (name[:100] for name in names.values())
+    lacks = "one with a version to run" if version == LATEST else f"one with a version {version!r}"
+    return NotFound(
+        "Agent not found",
+        details=f"The publisher {whose!r} has no agent {agent!r}, or not {lacks}."
+        f" GET /api/publishers/{whose}/agents lists its agents with their latest versions.",
+    )

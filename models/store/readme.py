@@ -43,7 +43,9 @@ def write(database: Database, by: User, publisher_id: str, agent_id: str, text: 
     agent = open_agent(database, by, publisher_id, agent_id, lock=True)
     kept = checked(text)
     if seen != edition(agent):
-        raise Conflict("Somebody else changed this README since you opened it.")
+        raise Conflict(
+            "Somebody else changed this README since you opened it. Put your changes into theirs, and save again."
+        )
     if kept != (agent.readme or ""):
         agent.readme, agent.readme_updated_at = kept or None, now()
         database.flush()

@@ -77,15 +77,21 @@ class VersionRow(NamedTuple):
     unique_users: int
     durations: Sequence[int]
     last_used: datetime | None
+    own_runs: int
 
 
 def _columns(row: type[tuple[Any, ...]], table: str) -> str:
     return ", ".join(f"{table}.{name}" for name in row._fields)  # type: ignore[attr-defined]
 
 
+def _person(table: str) -> str:
+    """How the store names somebody: by their name, else by what stands before the @ of their address and no more."""
+    return f"coalesce(nullif(btrim({table}.name), ''), split_part({table}.email, '@', 1))"
+
+
 _SHEET = f"""
     SELECT publisher.id, publisher.name, publisher.verified, {PICTURE} AS picture, {_columns(AgentRow, "agent")}, {_columns(VersionRow, "version")},
-        config.data, author.name
+        config.data, {_person("author")}
 """
 _OF_SHEET = """
     FROM agent_version AS version
@@ -104,7 +110,8 @@ _ONE = text(
 
 def _versions(publisher: str, agent: str, limit: str, below: str = "true") -> str:
     return f"""
-    SELECT author.name AS by, yanker.name AS yanked_by, down.reason AS down, {_columns(VersionRow, "version")}
+    SELECT {_person("author")} AS by, {_person("yanker")} AS yanked_by, down.reason AS down,
+        {_columns(VersionRow, "version")}
     FROM agent_version AS version
     LEFT JOIN "user" AS author ON author.id = version.published_by
     LEFT JOIN "user" AS yanker ON yanker.id = version.yanked_by
@@ -137,7 +144,7 @@ _PAGE = f"""{_SHEET},
 
 @dataclass(frozen=True)
 class Sheet:
-    """A version of an agent with its agent and publisher. `data` is its definition, `by` the name of who published it."""
+    """A version of an agent with its agent and publisher. `data` is its definition, `by` the name of who published it; None when that was the operator, or somebody who left."""
 
     publisher: PublisherRow
     agent: AgentRow

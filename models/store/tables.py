@@ -49,6 +49,7 @@ class Publisher(Base):
         ),
         Index("idx_publisher_user", "user_id"),
         Index("idx_publisher_org", "org_id"),
+        Index("idx_publisher_created_by", "created_by"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -92,10 +93,12 @@ class AgentConfig(Base):
 
 
 class _Figures:
-    """What is counted of an agent, and of each version of it (`migrations/sql/store_0010.sql` keeps it).
+    """What is counted of an agent, and of each version of it (`migrations/sql/store_0018.sql` keeps it).
 
-    Completed runs alone make `runs`, `credits`, `weekly_*`, `unique_users`, `durations` and `last_used`; what failed
-    and cancelled runs were billed counts in no figure. An agent's runs of versions that nobody published count for it.
+    A run counts when it has a settled call, its own or of a run below it. Completed runs alone make `runs`, `credits`,
+    `weekly_*`, `unique_users`, `durations` and `last_used`; what failed and cancelled runs were billed counts in no
+    figure. `own_runs` are those of the publisher's own people, however they ended; they count nowhere else. An agent's
+    runs of versions that nobody published count for it.
     """
 
     runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
@@ -107,6 +110,7 @@ class _Figures:
     unique_users: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
     durations: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default=NO_DURATIONS)
     last_used: Mapped[datetime | None]
+    own_runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
 
 
 class Agent(_Figures, Base):
@@ -144,6 +148,8 @@ class Agent(_Figures, Base):
     deprecated_at: Mapped[datetime | None]
     deprecated_reason: Mapped[str | None]
     successor: Mapped[str | None]
+    bytes: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    """Of the definitions of all its versions."""
     search: Mapped[str] = mapped_column(TSVECTOR, server_default=text("''::tsvector"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     published_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -221,8 +227,8 @@ class RemotePicture(Base):
 
 class AgentRunBill(Base):
     """What a finished run of an agent of the store counts for, as its figures were last told. `credits` is the sum of
-    what its calls were billed; the client's own totals stay on `agent_run`. It goes with its run, by a trigger that
-    subtracts all runs of one deletion at once."""
+    what its calls were billed; the client's own totals stay on `agent_run`. `own`: of the publisher's own people. It goes
+    with its run, by a trigger that subtracts all runs of one deletion at once."""
 
     __tablename__ = "agent_run_bill"
     __table_args__ = (
@@ -242,10 +248,12 @@ class AgentRunBill(Base):
     credits: Mapped[int] = mapped_column(BigInt)
     duration_ms: Mapped[int] = mapped_column(BigInt)
     created_at: Mapped[datetime]
+    own: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class AgentDay(Base):
-    """The runs of an agent created on one UTC day, by version. `credits` are those of completed runs."""
+    """The runs of an agent created on one UTC day, by version. `credits` are those of completed runs; `own_runs` are its
+    publisher's, which are in no other column."""
 
     __tablename__ = "agent_day"
 
@@ -257,6 +265,7 @@ class AgentDay(Base):
     failed: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
     cancelled: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
     credits: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
+    own_runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
 
 
 class AgentUser(Base):

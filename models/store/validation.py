@@ -42,7 +42,8 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     """Check definitions, each under a key that stands for it where it has no id.
 
     What is too large is refused unseen. Then agents that are named but do not exist are the only problems told; only
-    when there are none is each definition looked at. Reads only: nothing is written, nothing is run.
+    when there are none is each definition looked at. Reads only: nothing is written, nothing is run. Between two
+    definitions the worker's other requests have their turn.
     """
     large = [(key, raw, words) for key, raw in in_slices(sent.items()) if (words := excess(raw))]
     if large:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 PART_MAX = 2**31 - 1
 """A part is kept as a PostgreSQL `integer`."""
 
-_FORM = re.compile(r"([0-9]+)\.([0-9]+)\.([0-9]+)")
+_PART = "(0|[1-9][0-9]*)"
+_FORM = re.compile(rf"{_PART}\.{_PART}\.{_PART}")
 
 
 class BadVersion(ValueError):
@@ -28,13 +29,15 @@ NONE = Version(0, 0, 0)
 
 
 def parse(text: str) -> Version:
-    """`text` as three numbers. Raises BadVersion for any other form, and for numbers too large to be kept."""
+    """`text` as three numbers. Raises BadVersion for any other form, leading zeros among them, since 1.01.0 and 1.1.0
+    would be one number and two names; and for numbers too large to be kept."""
     found = _FORM.fullmatch(text)
+    wrong = f"Invalid version format: {text}. Must be in semver format (e.g., 1.0.0)"
     if found is None:
-        raise BadVersion(f"Invalid version format: {text}. Must be in semver format (e.g., 1.0.0)")
+        raise BadVersion(wrong)
     # Compared by length first: Python refuses to convert thousands of digits.
     if any(len(part) > 10 or int(part) > PART_MAX for part in found.groups()):
-        raise BadVersion(f"Invalid version format: {text}. Each number may be at most {PART_MAX}")
+        raise BadVersion(f"{wrong}, and each number may be at most {PART_MAX}")
     return Version(*(int(part) for part in found.groups()))
 
 

@@ -139,17 +139,25 @@ def _version(
     _agent(database, by, publisher_id, agent_id)
     found = None if "\x00" in version else database.get(AgentVersion, (publisher_id, agent_id, version))
     if found is None:
-        raise NotFound("Version not found")
+        raise NotFound(
+            "Version not found",
+            details=f"{publisher_id}/{agent_id} has no version {version[:100]!r}."
+            f" /publishers/{publisher_id}/agents/{agent_id}/versions lists those that it has.",
+        )
     return found
 
 
 def _agent(database: Database, by: User | None, publisher_id: str, agent_id: str) -> Agent:
+    nothing = NotFound(
+        "Agent not found",
+        details=f"{publisher_id[:100]!r} has no agent {agent_id[:100]!r}. /publishers/{publisher_id[:100]} lists its agents.",
+    )
     if "\x00" in publisher_id + agent_id:
-        raise NotFound("Agent not found")
+        raise nothing
     manage(database, by, publisher_id)
     found = database.get(Agent, (publisher_id, agent_id), populate_existing=True)
     if found is None:
-        raise NotFound("Agent not found")
+        raise nothing
     return found
 
 

@@ -556,7 +556,11 @@ ADDED_INDEXES = {
     "referral": {"idx_referral_referred": "btree (referred_id)"},
     "org": {"idx_org_owner": "btree (owner_id)"},
     "org_member": {"idx_org_member_user": "btree (user_id)"},
-    "publisher": {"idx_publisher_user": "btree (user_id)", "idx_publisher_org": "btree (org_id)"},
+    "publisher": {
+        "idx_publisher_user": "btree (user_id)",
+        "idx_publisher_org": "btree (org_id)",
+        "idx_publisher_created_by": "btree (created_by)",
+    },
 }
 
 FIGURES = """
@@ -569,6 +573,7 @@ FIGURES = """
         unique_users bigint! = 0
         durations bigint[]! = array_fill(0, ARRAY[16])
         last_used timestamptz
+        own_runs bigint! = 0
         """
 
 OWN = {
@@ -590,6 +595,7 @@ OWN = {
         search tsvector! = ''::tsvector
         created_at timestamptz! = now()
         published_at timestamptz! = now()
+        bytes bigint! = 0
         {FIGURES}
         """,
         """
@@ -668,6 +674,7 @@ OWN = {
         credits bigint!
         duration_ms bigint!
         created_at timestamptz!
+        own bool! = false
         """,
         """
         primary key (run_id)
@@ -677,6 +684,29 @@ OWN = {
             "idx_agent_run_bill_agent": "btree (publisher_id, agent_id, created_at)",
             "idx_agent_run_bill_created": "btree (created_at)",
         },
+    ),
+    "agent_run_volume": Table(
+        """
+        run_id text!
+        steps bigint!
+        bytes bigint!
+        """,
+        """
+        primary key (run_id)
+        run_id -> agent_run cascade
+        """,
+    ),
+    "write_quota": Table(
+        """
+        user_id text!
+        name text!
+        used bigint!
+        until timestamptz!
+        """,
+        """
+        primary key (user_id, name)
+        user_id -> user cascade
+        """,
     ),
     "agent_day": Table(
         """
@@ -688,6 +718,7 @@ OWN = {
         failed bigint! = 0
         cancelled bigint! = 0
         credits bigint! = 0
+        own_runs bigint! = 0
         """,
         "primary key (publisher_id, agent_id, day, version)",
     ),

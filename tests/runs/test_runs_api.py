@@ -519,7 +519,8 @@ def test_seconds_of_a_start_time_may_be_left_out(session: OrmSession, alice: Per
 @pytest.mark.parametrize("run_id", ["nope", "%00", "%FF", "x" * 5000])
 def test_a_step_of_an_unknown_run_is_404(alice: Person, run_id: str) -> None:
     answer = post(alice, f"{RUNS}/{run_id}/steps", {"stepNumber": 1})
-    assert (answer.status_code, answer.json) == (404, {"error": "Agent run not found"})
+    assert (answer.status_code, answer.json["error"]) == (404, "Agent run not found")
+    assert "START one" in answer.json["details"]
 
 
 def test_a_step_of_somebody_elses_run_is_403(
@@ -538,7 +539,8 @@ def test_a_second_step_of_one_number_is_500_and_changes_nothing(session: OrmSess
     run_id = start(alice)
     post(alice, f"{RUNS}/{run_id}/steps", {"stepNumber": 1, "credits": 1})
     answer = post(alice, f"{RUNS}/{run_id}/steps", {"stepNumber": 1, "credits": 2})
-    assert (answer.status_code, answer.json) == (500, {"error": "Failed to add agent step"})
+    assert (answer.status_code, answer.json["error"]) == (500, "Failed to add agent step")
+    assert answer.json["details"].startswith("The run already has a step number 1.")
     [step] = steps_of(session, run_id)
     assert step.credits == Decimal(1)
 

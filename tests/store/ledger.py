@@ -13,8 +13,15 @@ from models.store import Agent, AgentVersion, proof
 NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
 
 
-def start(session: Session, user_id: str | None, agent: str = "acme/reviewer@1.0.0", **columns: Any) -> str:
-    """A running run, committed; its id."""
+def start(
+    session: Session,
+    user_id: str | None,
+    agent: str = "acme/reviewer@1.0.0",
+    *,
+    called: bool = True,
+    **columns: Any,
+) -> str:
+    """A running run, committed; its id. It has a call that cost nothing, so that it counts, unless not `called`."""
     columns = {
         "id": str(uuid.uuid4()),
         "user_id": user_id,
@@ -25,8 +32,30 @@ def start(session: Session, user_id: str | None, agent: str = "acme/reviewer@1.0
     names = ", ".join(columns)
     values = ", ".join(f":{name}" for name in columns)
     session.execute(text(f"INSERT INTO agent_run ({names}) VALUES ({values})"), columns)
+    if called and user_id:
+        settle(session, user_id, str(columns["id"]))
     session.commit()
     return str(columns["id"])
+
+
+def settle(session: Session, user_id: str, run_id: str, credits: int = 0, state: str = "settled") -> None:
+    """A call of a run as the gateway leaves it behind, committed."""
+    session.execute(
+        text(
+            "INSERT INTO gateway_call (request_id, account_id, user_id, run_id, door, requested_model, model, state,"
+            " latency_ms, credits, started_at, finished_at) VALUES (:id, :user, :user, :run, 'codebuff', 'stoa/demo',"
+            " 'stoa/demo', :state, 5, :credits, :at, :at)"
+        ),
+        {
+            "id": str(uuid.uuid4()),
+            "user": user_id,
+            "run": run_id,
+            "state": state,
+            "credits": credits,
+            "at": NOW,
+        },
+    )
+    session.commit()
 
 
 def finish(session: Session, run_id: str, status: str = "completed", seconds: float = 3) -> None:

@@ -13,11 +13,12 @@ from models import billing
 from models.accounts import User
 from models.pool import Pool
 from models.runs import recording
+from models.settings import Settings
 from models.store import AgentRunBill, Publisher, counting, statistics
 from tests import factories
 from tests.billing.stage import Payer, admit, call, give, payer
 from tests.factories import Person
-from tests.store.ledger import NOW, assert_proved, figures, finish, start, week_from
+from tests.store.ledger import NOW, assert_proved, figures, finish, settle, start, week_from
 
 
 @pytest.fixture
@@ -65,7 +66,9 @@ def spend(gate: Pool, who: Payer, run: str, credits: int, **facts: object) -> No
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_what_the_client_claims_counts_nowhere(app: Flask, session: Session, gate: Pool, rich: Payer) -> None:
+def test_what_the_client_claims_counts_nowhere(
+    app: Flask, session: Session, gate: Pool, rich: Payer, settings: Settings
+) -> None:
     run = start(session, rich.id, created_at=NOW)
     spend(gate, rich, run, 4)
     with app.app_context():
@@ -78,6 +81,7 @@ def test_what_the_client_claims_counts_nowhere(app: Flask, session: Session, gat
             total_steps=3,
             direct_credits=Decimal(900),
             total_credits=Decimal(1000),
+            settings=settings,
         )
         db.session.commit()
     assert figures(session).credits == 4
@@ -100,6 +104,7 @@ def test_the_api_counts_and_a_retry_changes_nothing(session: Session, alice: Per
         "totalCredits": 3,
         "steps": [{"stepNumber": 1}],
     }
+    settle(session, alice.id, asked["runId"])
     for _ in range(3):
         assert alice.browser.post("/api/v1/agent-runs", json=asked, headers=alice.headers).status_code == 200
     assert (figures(session).runs, figures(session, "1.1.0").runs) == (1, 1)

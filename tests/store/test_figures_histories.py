@@ -46,7 +46,9 @@ class History(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         owner = factories.user(self.session, factories.new_id("owner-"))
-        self.publisher = factories.publisher(self.session, owner, factories.new_id("p-"))
+        org = factories.org(self.session, owner, factories.new_id("Org "))
+        self.org_id = org.id
+        self.publisher = factories.publisher(self.session, org, factories.new_id("p-"))
         week_from(self.session, NOW - timedelta(days=7))
 
     def person(self, number: int) -> Payer:
@@ -69,14 +71,53 @@ class History(RuleBasedStateMachine):
     @rule(
         target=runs,
         number=st.integers(0, 2),
-        agent=st.sampled_from(AGENTS),
+        agent=st.sampled_from([*AGENTS, "unpublished"]),
         version=st.sampled_from(VERSIONS),
         hours=st.integers(0, 24 * 12),
     )
     def run_starts(self, number: int, agent: str, version: str, hours: int) -> tuple[Payer, str]:
         who = self.person(number)
         name = f"{self.publisher.id}/{agent}@{version}"
-        return who, start(self.session, who.id, name, created_at=NOW - timedelta(hours=hours))
+        return who, start(self.session, who.id, name, called=False, created_at=NOW - timedelta(hours=hours))
+
+    @rule(
+        target=runs,
+        above=runs,
+        agent=st.sampled_from([*AGENTS, "unpublished"]),
+        stranger=st.sampled_from([False, False, False, True]),
+    )
+    def run_is_spawned(self, above: tuple[Payer, str], agent: str, stranger: bool) -> tuple[Payer, str]:
+        who = self.person(0) if stranger else above[0]
+        ancestors = self.session.scalar(
+            text("SELECT ancestor_run_ids FROM agent_run WHERE id = :id"), {"id": above[1]}
+        )
+        if who.id not in [each.id for each in self.people.values()]:
+            who = self.person(1)
+        name = f"{self.publisher.id}/{agent}@{VERSIONS[0]}"
+        chain = [*(ancestors or []), above[1]]
+        return who, start(self.session, who.id, name, called=False, ancestor_run_ids=chain)
+
+    @rule(number=st.integers(0, 2))
+    def person_joins_or_leaves_the_publisher(self, number: int) -> None:
+        who = self.person(number)
+        gone = self.session.execute(
+            text("DELETE FROM org_member WHERE user_id = :user RETURNING user_id"), {"user": who.id}
+        ).all()
+        if not gone:
+            self.session.execute(
+                text("INSERT INTO org_member (org_id, user_id, role) VALUES (:org, :user, 'member')"),
+                {"org": self.org_id, "user": who.id},
+            )
+        self.session.commit()
+
+    @rule(number=st.sampled_from([None, None, 0, 1, 2]))
+    def publisher_changes_hands(self, number: int | None) -> None:
+        owner = None if number is None else self.person(number).id
+        self.session.execute(
+            text("UPDATE publisher SET user_id = :user, org_id = :org WHERE id = :id"),
+            {"id": self.publisher.id, "user": owner, "org": None if owner else self.org_id},
+        )
+        self.session.commit()
 
     @rule(target=calls, run=runs)
     def call_begins(self, run: tuple[Payer, str]) -> Any:
@@ -104,6 +145,10 @@ class History(RuleBasedStateMachine):
     def person_leaves(self, number: int) -> None:
         if number in self.people:
             self.session.execute(
+                text("UPDATE publisher SET user_id = NULL, org_id = :org WHERE user_id = :id"),
+                {"org": self.org_id, "id": self.people[number].id},
+            )
+            self.session.execute(
                 text('DELETE FROM "user" WHERE id = :id'), {"id": self.people.pop(number).id}
             )
             self.session.commit()
@@ -122,7 +167,9 @@ class History(RuleBasedStateMachine):
     def figures_are_what_the_rows_say(self) -> None:
         assert_proved(self.session)
         for agent in self.session.query(Agent).populate_existing():
-            assert min(agent.runs, agent.weekly_runs, agent.unique_users, *agent.durations) >= 0
+            assert (
+                min(agent.runs, agent.weekly_runs, agent.unique_users, agent.own_runs, *agent.durations) >= 0
+            )
 
     def teardown(self) -> None:
         # the next history puts the week back, which may be done only where nothing is counted

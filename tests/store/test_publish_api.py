@@ -158,11 +158,14 @@ def test_agents_of_a_request_may_call_each_other_in_a_circle(
     assert "subagents" not in kept["four"]
 
 
-def test_runs_from_before_count_at_once(mine: Publisher, alice: Person, session: OrmSession) -> None:
-    assert alice.user
+def test_runs_from_before_count_at_once(
+    mine: Publisher, alice: Person, bob: Person, session: OrmSession
+) -> None:
     for version in ("0.0.1", "0.0.2", "0.0.2"):
         made = factories.run(session, alice.user, f"acme/reviewer@{version}", status="completed")
         made.completed_at = made.created_at
+        made.user_id = bob.id
+        factories.call(session, bob.user, run_id=made.id)
     session.commit()
     publish(alice, definition())
     agent = session.get_one(Agent, ("acme", "reviewer"))
@@ -372,7 +375,7 @@ def test_owners_and_admins_of_an_organisation_publish(
         ("２.0.0", "Invalid version format: ２.0.0. Must be in semver format (e.g., 1.0.0)"),
         (
             "2.0.2147483648",
-            "Invalid version format: 2.0.2147483648. Each number may be at most 2147483647",
+            "Invalid version format: 2.0.2147483648. Must be in semver format (e.g., 1.0.0), and each number may be at most 2147483647",
         ),
         ("1.0.0", "Provided version 1.0.0 must be greater than the latest version (1.0.0)"),
         ("0.9.9", "Provided version 0.9.9 must be greater than the latest version (1.0.0)"),
@@ -433,6 +436,7 @@ def test_twenty_publish_one_version_at_once(
             assert body == {
                 "error": "Version already exists",
                 "details": "Agent 'reviewer' version '1.0.0' already exists for publisher 'acme'",
+                "hint": "A version never changes. Publish a greater one, or leave version out to take the next.",
             }
         elif status == 400:  # came after the winner had finished
             assert body["error"] == "Version determination failed"

@@ -17,8 +17,10 @@ from models.errors import NotFound
 from models.store import dependencies, document, freshness, reading
 from models.store.dependencies import BadReference, Node, Tree
 from models.store.freshness import Kept
+from views.api.refusals import refusal
 from views.format import iso
 from views.gateway import gateway, json_answer
+from views.guards import settings
 from views.lane import Visit, open_door
 
 log = logging.getLogger("stoa.store")
@@ -45,7 +47,7 @@ _metrics: Kept[Document] = Kept()
 
 @open_door(bp, "/api/agents", "/api/v1/agents", method="GET")
 def agents(visit: Visit) -> werkzeug.Response:
-    """Every agent with its figures (contract 4.1), kept as it is sent.
+    """The agents with their figures (contract 4.1), kept as they are sent; of a publisher the most used ones.
 
     What is published or withdrawn shows at once; figures at most some seconds later. The contract's `Cache-Control`
     lets a client or a proxy keep the answer for minutes: who must not, revalidates with the entity tag.
@@ -55,8 +57,18 @@ def agents(visit: Visit) -> werkzeug.Response:
 
 @open_door(bp, "/api/agents/metrics", "/api/v1/agents/metrics", method="GET")
 def metrics(visit: Visit) -> werkzeug.Response:
-    """The figures of every agent that ran, by `publisher/agent`; kept as the list is."""
+    """The figures of the agents that ran, by `publisher/agent`; kept as the list is."""
     return _kept(visit, _metrics, document.metrics)
+
+
+@bp.get("/api/publishers/<publisher_id>/agents")
+@bp.get("/api/v1/publishers/<publisher_id>/agents")
+def of_publisher(publisher_id: str) -> ResponseReturnValue:
+    """All agents of a publisher, a page at a time, those that the list leaves out too. `?after=` is the last id."""
+    try:
+        return _own(document.agents_of(db.session, publisher_id, request.args.get("after", "")).encode())
+    except NotFound as missing:
+        return refusal(missing)
 
 
 @bp.get("/api/agents/<publisher_id>/<agent_id>/<version>")
@@ -68,7 +80,7 @@ def version(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
     try:
         found = reading.version_of(db.session, publisher_id, agent_id, version)
     except NotFound as missing:
-        return _missing(missing)
+        return refusal(missing)
     head = json.dumps({"id": found.id, "version": found.version, "publisherId": found.publisher_id})
     times = json.dumps({"createdAt": iso(found.created_at), "updatedAt": iso(found.updated_at)})
     return _own(f'{head[:-1]}, "data": {found.data}, {times[1:]}'.encode())
@@ -85,14 +97,10 @@ def spawned(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
         whole = f"{found.publisher_id}/{found.id}@{found.version}"
         tree = dependencies.tree_of(db.session, whole)
     except NotFound as missing:
-        return _missing(missing)
+        return refusal(missing)
     except BadReference:
         return jsonify(error="Internal server error"), 500
     return _own(json.dumps(_tree(tree)).encode())
-
-
-def _missing(missing: NotFound) -> ResponseReturnValue:
-    return jsonify(error=missing.message), 404
 
 
 def _tree(tree: Tree) -> dict[str, object]:
@@ -131,10 +139,13 @@ def _own(body: bytes) -> Response:
     return response
 
 
-def _kept(visit: Visit, kept: Kept[Document], write: Callable[[Database], str]) -> werkzeug.Response:
+def _kept(visit: Visit, kept: Kept[Document], write: Callable[[Database, int], str]) -> werkzeug.Response:
     try:
         with visit.app.app_context():
-            found = kept.get(freshness.stamp(gateway(visit.app).pool), lambda: _document(write(db.session)))
+            most = settings().stoa_listed_agents
+            found = kept.get(
+                freshness.stamp(gateway(visit.app).pool), lambda: _document(write(db.session, most))
+            )
     except Exception:
         log.exception("request %s: GET %s failed", visit.id, visit.request.path)
         return json_answer({"error": "Internal server error"}, 500)

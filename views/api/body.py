@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 MAX_DEPTH = 200
-MOST_VALUES = 200_000
+MOST_VALUES = 500_000
 """Of one body. Each costs up to a microsecond wherever all are looked at."""
 SMALL = 64 << 10
 """Bytes that are read of somebody who is not known yet."""

@@ -57,7 +57,11 @@ def record(required: str = "", **properties: Schema) -> Schema:
     return schema
 
 
-ERROR = record("error", error=text("What is wrong"))
+ERROR = record(
+    "error",
+    error=text("What is wrong"),
+    details=text("Where the error is one of a few words: the cause, and what to do"),
+)
 MESSAGE = record("message", message=text("What is wrong, for the user"))
 DETAILS = record("error", error=text(), details={"type": "object", "description": "Problems by key, nested"})
 OPENAI_ERROR = record(
@@ -333,7 +337,7 @@ def _gateway() -> tuple[Any, ...]:
 
 def _store() -> tuple[Any, ...]:
     figures = {
-        "usage_count": whole("Completed runs"),
+        "usage_count": whole("Completed runs that have a settled call, without the publisher's own"),
         "weekly_runs": whole("Those started in the last seven days"),
         "weekly_spent": number("Dollars"),
         "total_spent": number("Dollars"),
@@ -395,7 +399,8 @@ def _store() -> tuple[Any, ...]:
                 "List the agents",
                 description=kept
                 + " and proxies keep it for minutes; revalidate with the ETag to have it fresh."
-                " Most spent in seven days first.",
+                " Most spent in seven days first; of one publisher the hundred most used, unless the operator says"
+                " otherwise. The route of a publisher's agents has all of them.",
                 ok=(200, "The agents", many(listed)),
             ),
             op(
@@ -455,6 +460,32 @@ def _store() -> tuple[Any, ...]:
                 ),
                 errors={**missing, 500: ("A definition names an agent that cannot be followed", ERROR)},
             ),
+            op(
+                "get",
+                f"{door.replace('agents', 'publishers')}/{{publisherId}}/agents",
+                "Store",
+                "List a publisher's agents",
+                description="All that have a version to run, a hundred at a time, by id.",
+                parameters=[
+                    place[0],
+                    {
+                        "name": "after",
+                        "in": "query",
+                        "required": False,
+                        "schema": text("`next` of the page before"),
+                    },
+                ],
+                ok=(
+                    200,
+                    "A page",
+                    record(
+                        "agents next",
+                        agents=many(listed),
+                        next=maybe(text("The id to go on after; null where none follow")),
+                    ),
+                ),
+                errors={404: ("No such publisher", ERROR)},
+            ),
         ]
     return tuple(found)
 
@@ -481,6 +512,9 @@ def _runs() -> tuple[Any, ...]:
         400: ("Not JSON, or of the wrong shape", DETAILS),
         401: ("No key", ERROR),
         404: ("Unknown key", ERROR),
+        409: ("Too many runs are not finished, or the run has all the steps it may have", ERROR),
+        413: ("The request, or a step, is too large", ERROR),
+        429: ("The account records too much; Retry-After says how long", ERROR),
     }
     return (
         op(
@@ -983,8 +1017,12 @@ def _publishing() -> tuple[Any, ...]:
                 400: ("Body, definition, version or a named agent cannot be used", refusal),
                 401: ("Not signed in", ERROR),
                 403: ("No such publisher of yours", refusal),
-                409: ("Somebody else published this version at this moment", refusal),
-                **too_many,
+                409: (
+                    "Somebody else published this version at this moment, or the publisher is full",
+                    refusal,
+                ),
+                413: ("The request is too large, or the publisher has all the bytes it may have", refusal),
+                429: ("Too many requests, or too much published today; Retry-After says how long", refusal),
             },
         ),
         op(

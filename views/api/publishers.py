@@ -17,8 +17,10 @@ from models.files import files
 from models.store import Publisher, pictures, publishers
 from views import errors
 from views.api.body import BadJson, read_json
+from views.api.refusals import refusal
 from views.format import iso
 from views.guards import audit, caller_address, cookie_user, limiter, settings
+from views.store.limits import count_change
 
 bp = Blueprint("publishers_api", __name__)
 
@@ -60,7 +62,7 @@ bp.register_error_handler(AccountSuspended, errors.suspended)
 @bp.errorhandler(DomainError)
 def _refused(error: DomainError) -> ResponseReturnValue:
     db.session.rollback()
-    return jsonify(error=error.message), error.status
+    return refusal(error)
 
 
 @bp.errorhandler(RateLimitExceeded)
@@ -91,7 +93,15 @@ def create(user: User) -> ResponseReturnValue:
     if problem:
         raise Invalid(problem, status=400)
     said = publishers.lenient_profile(body["name"] or "", body["email"], body["bio"], body["avatar_url"])
-    made = publishers.create(db.session, user, body["id"] or "", said, publishers.line(body["org_id"]))
+    count_change(user)
+    made = publishers.create(
+        db.session,
+        user,
+        body["id"] or "",
+        said,
+        publishers.line(body["org_id"]),
+        most=settings().stoa_publishers_per_account,
+    )
     audit("publisher.created", made.id, user=user, after=publishers.facts(made))
     db.session.commit()
     return jsonify(_row(made, 0)), 201
@@ -113,6 +123,7 @@ def validate() -> ResponseReturnValue:
 @signed_in
 def edit(user: User, publisher_id: str) -> ResponseReturnValue:
     """Change name, e-mail, bio or avatar; keys that are left out stay, null empties."""
+    count_change(user)
     publisher = publishers.accessible(db.session, user, publisher_id, lock=True)
     try:
         value = read_json(allow_nul=True)
@@ -150,6 +161,7 @@ def link(user: User, publisher_id: str) -> ResponseReturnValue:
         org_id = None
     if not publishers.line(org_id):
         return jsonify(error="Organization ID is required"), 400
+    count_change(user)
     publisher = publishers.link(db.session, user, publisher_id, str(publishers.line(org_id)))
     audit(
         "publisher.linked",
@@ -167,6 +179,7 @@ def link(user: User, publisher_id: str) -> ResponseReturnValue:
 @signed_in
 def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
     """Take a publisher out of its organisation: it is again of who created it."""
+    count_change(user)
     before = publishers.accessible(db.session, user, publisher_id, lock=True).org_id
     publisher = publishers.unlink(db.session, user, publisher_id)
     audit(

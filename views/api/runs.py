@@ -4,12 +4,14 @@ import logging
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from flask import Blueprint, jsonify
+from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from models.accounts import User
+from models.accounts.quotas import QuotaExceeded
 from models.db import db
 from models.errors import Conflict, DomainError, Forbidden, NotFound
 from models.runs import recording
@@ -18,12 +20,16 @@ from models.store import takedowns
 from models.store.takedowns import TakenDown
 from views.api import body
 from views.api.body import Amount, BadBody, BadJson, Body, Count, Instant, Missing
-from views.guards import api_key, key_user
+from views.api.refusals import refusal
+from views.guards import api_key, key_user, settings
 
 log = logging.getLogger("stoa.runs")
 bp = Blueprint("runs_api", __name__)
 
 TEST_USER = "test-user-id"
+MOST_BYTES = 5_000_000
+MOST_STEP_BYTES = 1_000_000
+"""Of a request; what a step may have is a setting."""
 
 # Generous for any agent, and small enough for an index entry, a page and a reader.
 Name = Annotated[str, Field(max_length=500)]
@@ -92,6 +98,7 @@ def agent_runs() -> ResponseReturnValue:
     user = _caller()
     if not isinstance(user, User):
         return user
+    request.max_content_length = MOST_BYTES
     try:
         asked = body.parse_tagged("action", ACTIONS, body.read_json())
     except (BadJson, BadBody) as error:
@@ -108,6 +115,7 @@ def steps(run_id: str) -> ResponseReturnValue:
     user = _caller()
     if not isinstance(user, User):
         return user
+    request.max_content_length = MOST_STEP_BYTES
     try:
         step = body.read(Step)
     except (BadJson, BadBody) as error:
@@ -115,10 +123,11 @@ def steps(run_id: str) -> ResponseReturnValue:
     if user.id == TEST_USER:
         return jsonify(stepId="test-step-id")
     try:
-        step_id = recording.add_step(user.id, run_id, step.report())
+        step_id = recording.add_step(user.id, run_id, step.report(), settings())
         db.session.commit()
-    except (NotFound, Forbidden) as error:
-        return _error(error.message, error.status)
+    except (NotFound, Forbidden, QuotaExceeded) as error:
+        db.session.rollback()
+        return refusal(error)
     except (Conflict, SQLAlchemyError) as error:
         return _failed("Failed to add agent step", error)
     return jsonify(stepId=step_id)
@@ -127,8 +136,11 @@ def steps(run_id: str) -> ResponseReturnValue:
 def _start(user: User, asked: Start) -> ResponseReturnValue:
     try:
         takedowns.refuse_run(db.session, asked.agentId)
-        run_id = recording.start(user.id, asked.agentId, asked.ancestorRunIds or [])
+        run_id = recording.start(user.id, asked.agentId, asked.ancestorRunIds or [], settings())
         db.session.commit()
+    except QuotaExceeded as error:
+        db.session.rollback()
+        return refusal(error)
     except SQLAlchemyError as error:
         return _failed("Failed to create agent run", error)
     except TakenDown as error:
@@ -147,10 +159,14 @@ def _finish(user: User, asked: Finish) -> ResponseReturnValue:
             total_steps=asked.totalSteps,
             direct_credits=asked.directCredits,
             total_credits=asked.totalCredits,
+            settings=settings(),
             error_message=asked.errorMessage,
             steps=[step.report(step.id) for step in asked.steps or ()],
         )
         db.session.commit()
+    except QuotaExceeded as error:
+        db.session.rollback()
+        return refusal(error)
     except SQLAlchemyError as error:
         return _failed("Failed to finish agent run", error)
     return jsonify(success=True)
@@ -169,12 +185,23 @@ def _refused(error: BadJson | BadBody) -> ResponseReturnValue:
     return _error("Invalid JSON in request body", 400)
 
 
-def _error(message: str, status: int) -> ResponseReturnValue:
-    return jsonify(error=message), status
+def _error(message: str, status: int, details: str | None = None) -> ResponseReturnValue:
+    """`message` is the contract's; `details` says beside it what caused it and how to mend it."""
+    return jsonify(error=message, **({"details": details} if details else {})), status
 
 
 def _failed(message: str, error: Exception) -> ResponseReturnValue:
     db.session.rollback()
-    if not isinstance(error, DomainError):
-        log.error("%s: %s", message, error)
+    if isinstance(error, DomainError):
+        return _error(message, 500, error.message)
+    log.error("%s: %s", message, error)
     return _error(message, 500)
+
+
+@bp.errorhandler(RequestEntityTooLarge)
+def _too_large(error: RequestEntityTooLarge) -> ResponseReturnValue:
+    most = request.max_content_length or MOST_BYTES
+    return _error(
+        f"The request is larger than {most:,} bytes. Send the steps of a run in several requests, or shorten them.",
+        413,
+    )

@@ -20,8 +20,17 @@ from models.store.publishing import Refused
 from models.store.spawning import Place
 from models.store.validation import Problem
 from views.api.body import BadBody, BadJson, Body, Missing, Unusable, parse, read, read_json
+from views.api.refusals import refusal, waiting
 from views.format import iso
-from views.guards import audit, cookie_credential, cookie_or_key_user, key_credential, limiter
+from views.guards import (
+    audit,
+    cookie_credential,
+    cookie_or_key_user,
+    key_credential,
+    limiter,
+    settings,
+)
+from views.store.limits import count_change
 
 bp = Blueprint("store_api", __name__)
 
@@ -130,7 +139,7 @@ def publish() -> ResponseReturnValue:
     except Refused as error:
         db.session.rollback()
         more = {"hint": error.hint} if error.hint else {}
-        return jsonify(error=error.message, details=error.details, **more), error.status
+        return jsonify(error=error.message, details=error.details, **more), error.status, waiting(error)
     names = [each.displayName for each in found.definitions]
     return jsonify(
         success=True,
@@ -145,7 +154,12 @@ def publish() -> ResponseReturnValue:
 def _publish(found: validation.Checked, caller: Credential, arrived: datetime) -> list[Place]:
     kind = caller.session.type
     places = publishing.publish(
-        db.session, found.definitions, by=caller.user, credential=kind, arrived=arrived
+        db.session,
+        found.definitions,
+        by=caller.user,
+        credential=kind,
+        arrived=arrived,
+        limits=settings(),
     )
     for place in places:
         audit("agent.published", str(place), user=caller.user, after={"credential": kind})
@@ -244,6 +258,7 @@ def _changed(change: Callable[[User], ResponseReturnValue]) -> ResponseReturnVal
     if user is None:
         return jsonify(error="Unauthorized"), 401
     try:
+        count_change(user)
         answer = change(user)
     except BadJson:
         return jsonify(error=NO_JSON), 400
@@ -251,7 +266,7 @@ def _changed(change: Callable[[User], ResponseReturnValue]) -> ResponseReturnVal
         return jsonify(error="Invalid request body", details=error.tree), 400
     except DomainError as error:
         db.session.rollback()
-        return jsonify(error=error.message), error.status
+        return refusal(error)
     db.session.commit()
     return answer
 

@@ -17,6 +17,7 @@ from models.store.publishers import Profile
 from views.guards import audit, caller_address, cookie_user, limiter, login_required, settings
 from views.htmx import render, see_other, toast, wants_fragment
 from views.store import previews
+from views.store.limits import count_change
 
 bp = Blueprint("publishers", __name__)
 
@@ -101,7 +102,15 @@ def create() -> ResponseReturnValue:
     errors = {**wrong, **errors, **refused}
     if said is not None and not errors:
         try:
-            made = publishers.create(db.session, _user(), draft.publisher, said, draft.org or None)
+            count_change(_user())
+            made = publishers.create(
+                db.session,
+                _user(),
+                draft.publisher,
+                said,
+                draft.org or None,
+                most=settings().stoa_publishers_per_account,
+            )
         except Invalid as error:  # somebody took the id a moment ago
             db.session.rollback()
             return _form(draft, PROFILE, {"publisher": error.message})
@@ -156,6 +165,7 @@ def save(publisher_id: str) -> ResponseReturnValue:
     """Save what the publisher says of itself; a new picture replaces the old one."""
     publishers.accessible(db.session, _user(), publisher_id)
     address, errors = _uploaded(request.files.get("avatar"))
+    count_change(_user())
     publisher = publishers.accessible(db.session, _user(), publisher_id, lock=True)
     kept = None if "no_avatar" in request.form else publisher.avatar_url
     name, email, bio = (request.form.get(field, "") for field in ("name", "email", "bio"))
@@ -195,7 +205,7 @@ def ask_release(publisher_id: str) -> ResponseReturnValue:
     """Take it out of the organisation? As a dialog, or as a page without script."""
     publisher = publishers.accessible(db.session, _user(), publisher_id)
     if publisher.org_id is None:
-        raise Conflict("This publisher belongs to no organisation.")
+        raise Conflict("This publisher belongs to no organisation, so there is none to take it out of.")
     return render(
         "store/publisher_release.html",
         partial="store/_publisher_release.html",
@@ -211,6 +221,7 @@ def ask_release(publisher_id: str) -> ResponseReturnValue:
 def transfer(publisher_id: str) -> ResponseReturnValue:
     """Give it to the organisation that the form names, or, without one, back to who created it."""
     user, org_id = _user(), publishers.line(request.form.get("org"))
+    count_change(user)
     before = publishers.facts(publishers.accessible(db.session, user, publisher_id, lock=True))
     if org_id:
         publisher = publishers.link(db.session, user, publisher_id, org_id)

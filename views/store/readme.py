@@ -12,6 +12,7 @@ from models.store.tables import Agent
 from views.guards import audit, cookie_user, limiter, login_required
 from views.htmx import render, see_other, toast
 from views.store.agent import AGENT, newest_address
+from views.store.limits import count_change
 
 bp = Blueprint("readme", __name__)
 
@@ -41,6 +42,7 @@ def save(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     try:
         if request.form.get("do") == "preview":
             return _form(agent, text, seen, preview=readme.checked(text))
+        count_change(user)
         readme.write(db.session, user, publisher_id, agent_id, text, seen)
     except Invalid as refusal:
         return _form(agent, text, seen, error=refusal.message)

@@ -19,6 +19,7 @@ from models.store.tables import Agent, AgentVersion
 from views.guards import audit, cookie_user, limiter, login_required
 from views.htmx import render, see_other, toast
 from views.store.agent import AGENT
+from views.store.limits import count_change
 
 bp = Blueprint("versions", __name__)
 
@@ -63,6 +64,7 @@ def yank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     """Withdraw it, or change why it was. `latest` never means it from now on; its exact name still finds it."""
     row = _version(publisher_id, agent_id, version)
     reason = request.form.get("reason", "")
+    count_change(_user())
     try:
         withdrawing.yank(db.session, _user(), publisher_id, agent_id, version, reason, now())
     except Invalid as refusal:
@@ -76,6 +78,7 @@ def yank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
 @login_required
 def unyank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     """Bring a withdrawn version back."""
+    count_change(_user())
     row = withdrawing.unyank(db.session, _user(), publisher_id, agent_id, version)
     _noted("store.unyank", row, None)
     toast(f"Version {version} is back")
@@ -98,6 +101,7 @@ def deprecate(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     successor = request.form.get("successor", "").strip()
     agent = readme.open_agent(db.session, user, publisher_id, agent_id)
     undo = request.form.get("do") == "undo"
+    count_change(user)
     try:
         if undo:
             withdrawing.undeprecate(db.session, user, publisher_id, agent_id)

@@ -1,0 +1,10 @@
+DROP TRIGGER store_owner_changed ON publisher;
+DROP TRIGGER store_member_changed ON org_member;
+DROP TRIGGER store_call_billed ON gateway_call;
+DROP FUNCTION store_follow_owner, store_follow_member, store_own_anew, store_settling, store_tell_version;
+DROP VIEW finished_agent_run;
+DROP FUNCTION store_is_own, store_kind;
+ALTER TABLE agent_run_bill DROP COLUMN own;
+ALTER TABLE agent_day DROP COLUMN own_runs;
+ALTER TABLE agent_version DROP COLUMN own_runs;
+ALTER TABLE agent DROP COLUMN own_runs;

@@ -1,0 +1,122 @@
+"""How much one account may write in a minute or a day: counted by the transaction that writes, exact however many do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ForeignKey, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.db import Base, BigInt, Database, now
+from models.errors import DomainError
+
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+
+
+class WriteQuota(Base):
+    """What an account has written of one kind in the window that ends at `until`. Windows begin with a write."""
+
+    __tablename__ = "write_quota"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    used: Mapped[int] = mapped_column(BigInt)
+    until: Mapped[datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So much of one kind in one window. `things` is what people call it, `setting` what an operator raises."""
+
+    name: str
+    things: str
+    limit: int
+    window: timedelta
+    setting: str
+
+
+class QuotaExceeded(DomainError):
+    """More than the account, or the thing it writes to, may have."""
+
+    status = 429
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, *, status: int = 429, retry_after: int | None = None) -> None:
+        super().__init__(message, status=status)
+        self.retry_after = retry_after
+
+
+_TAKE = text(
+    """
+    INSERT INTO write_quota AS quota (user_id, name, used, until)
+    SELECT :user, asked.name, asked.amount, CAST(:now AS timestamptz) + make_interval(secs => asked.seconds)
+    FROM unnest(CAST(:names AS text[]), CAST(:amounts AS bigint[]), CAST(:windows AS int[])) AS asked (name, amount, seconds)
+    ORDER BY asked.name
+    ON CONFLICT (user_id, name) DO UPDATE SET
+        used = CASE WHEN quota.until <= :now THEN excluded.used ELSE quota.used + excluded.used END,
+        until = CASE WHEN quota.until <= :now THEN excluded.until ELSE quota.until END
+    RETURNING name, used, until
+    """
+)
+
+
+def take(
+    database: Database, user_id: str, *amounts: tuple[Quota, int], moment: datetime | None = None
+) -> None:
+    """Count these amounts for the account, or raise QuotaExceeded: 429 when a new window will do, 413 when not even
+    an empty one would. One statement; whoever raises must not commit, and then nothing was counted.
+
+    Holds the account's rows of these quotas, in the order of their names, until the transaction ends. They are taken
+    before any lock of figures (`migrations/sql/store_0018.sql`).
+    """
+    moment = moment or now()
+    asked = {quota.name: (quota, amount) for quota, amount in amounts if amount}
+    for quota, amount in asked.values():
+        if amount > quota.limit:
+            raise QuotaExceeded(
+                f"This is {amount:,} {quota.things} at once; an account may have {quota.limit:,} {_window(quota)}."
+                f" Send it in parts, or ask the operator of this server to raise {quota.setting}.",
+                status=413,
+            )
+    if not asked:
+        return
+    rows = database.execute(
+        _TAKE,
+        {
+            "user": user_id,
+            "now": moment,
+            "names": list(asked),
+            "amounts": [amount for _, amount in asked.values()],
+            "windows": [int(quota.window.total_seconds()) for quota, _ in asked.values()],
+        },
+    ).all()
+    for name, used, until in rows:
+        quota, amount = asked[name]
+        if used > quota.limit:
+            wait = max(1, -int((moment - until).total_seconds() // 1))
+            raise QuotaExceeded(
+                f"This account may have {quota.limit:,} {quota.things} {_window(quota)} and has had"
+                f" {used - amount:,}. Try again in {_words(wait)}, or ask the operator of this server to raise"
+                f" {quota.setting}.",
+                retry_after=wait,
+            )
+
+
+def full(has: int, things: str, limit: int, mend: str, setting: str, status: int = 409) -> QuotaExceeded:
+    """The refusal of what would be more than `limit` altogether: it says what there `has` been, and how to mend it."""
+    return QuotaExceeded(
+        f"{things}: {has:,} of {limit:,}. {mend}, or ask the operator of this server to raise {setting}.",
+        status=status,
+    )
+
+
+def _window(quota: Quota) -> str:
+    return "a minute" if quota.window == MINUTE else "a day"
+
+
+def _words(seconds: int) -> str:
+    parts: Sequence[tuple[int, str]] = ((3600, "hour"), (60, "minute"), (1, "second"))
+    size, name = next(part for part in parts if seconds >= part[0])
+    number = -(-seconds // size)
+    return f"{number} {name}{'s' if number != 1 else ''}"

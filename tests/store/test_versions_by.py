@@ -1,0 +1,51 @@
+"""Who published or withdrew a version, as its pages name them."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from tests import factories
+from tests.factories import Person, now
+
+
+@pytest.mark.parametrize(
+    ("name", "email", "shown"),
+    [
+        ("Ada", "ada@example.org", "Ada"),
+        (None, "grace.hopper@secret.example.org", "grace.hopper"),
+        ("", "grace@secret.example.org", "grace"),
+        ("   ", "grace+stoa@secret.example.org", "grace+stoa"),
+    ],
+)
+@pytest.mark.parametrize("credential", ["web", "cli", "pat"])
+def test_a_publisher_without_a_name_is_the_first_part_of_their_address(
+    session: Session, alice: Person, name: str | None, email: str, shown: str, credential: str
+) -> None:
+    author = factories.user(session, "author", email=email)
+    author.name = name
+    session.commit()
+    house = factories.publisher(session, author, "acme")
+    factories.agent(session, house, "reviewer", "1.0.0")
+    of = {"published_by": author.id, "credential": credential}
+    factories.agent_version(session, house, "reviewer", "1.1.0", **of)
+    yanked = {"yanked_by": author.id, "yanked_reason": "It was wrong.", "yanked_at": now()}
+    factories.agent_version(session, house, "reviewer", "1.2.0", **of, **yanked)
+    for path in ("versions", "1.1.0"):
+        page = alice.browser.get(f"/publishers/acme/agents/reviewer/{path}").get_data(as_text=True)
+        assert shown in page
+        assert "secret.example.org" not in page
+    page = alice.browser.get("/publishers/acme/agents/reviewer/versions").get_data(as_text=True)
+    assert f"<span>{shown}, " in page
+    assert f" by {shown}: It was wrong." in page
+
+
+@pytest.mark.parametrize(
+    ("credential", "shown"), [("import", "the operator, by an import"), ("pat", "somebody who left, with")]
+)
+def test_only_who_left_has_left(session: Session, alice: Person, credential: str, shown: str) -> None:
+    house = factories.publisher(session, alice.user, "acme")
+    kw: dict[str, Any] = {"published_by": None, "credential": credential}
+    factories.agent(session, house, "reviewer", "1.0.0")
+    factories.agent_version(session, house, "reviewer", "1.1.0", **kw)
+    assert shown in alice.browser.get("/publishers/acme/agents/reviewer/versions").get_data(as_text=True)
