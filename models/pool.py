@@ -121,6 +121,10 @@ class Pool:
                 line = _Line(psycopg.connect(**self._options, autocommit=True))
             try:
                 return line.ask(query, params)
+            except psycopg.errors.ReadOnlySqlTransaction:
+                # another server writes by now, or this one will on a new connection
+                line.close()
+                raise
             finally:
                 if line.idle():
                     self._free.append(line)

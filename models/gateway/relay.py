@@ -24,6 +24,7 @@ from models.gateway import metrics, tokens
 from models.gateway.pricing import Prices
 from models.gateway.refusals import UpstreamRefused, read_json, refusal, told
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
+from models.gateway.spool import Spool
 from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.upstream import Broken, Request, UpstreamError
@@ -92,12 +93,15 @@ class Gateway:
         self.routes = Routes(settings, Prices.load(settings.stoa_prices_file))
         self.keeper = Keeper(pool)
         self.gate = Gate(pool, settings.stoa_free_credits)
-        self.till = Till(pool)
+        self.spool = Spool(pool, settings.data_dir / "unsettled")
+        self.till = Till(pool, self.spool)
         self.streams: set[Stream] = set()
         """Streams whose provider is still read."""
 
     def admit(self, ask: Ask, hold: int | None, model: str) -> Admission:
-        """Check the caller and take the hold (None: only check). Raises Refused."""
+        """Check the caller and take the hold (None: only check). Raises Refused, or LedgerUnavailable while calls wait to
+        be settled."""
+        self.spool.check()
         claim = Claim(
             token_hash=hash_token(ask.key),
             request_id=ask.request_id,
@@ -135,6 +139,12 @@ class Gateway:
             kept_request=kept_messages(call.body["messages"], ask.size),
         )
         ticket = Ticket(self.till, self.keeper, admission, facts, route, self.margin)
+        try:
+            # once more: the ledger may have taken its time to admit
+            self.spool.check(admission.account_id)
+        except LedgerUnavailable as error:
+            ticket.fail(error.code, None)
+            raise
         try:
             return (
                 self._stream(ask, call, ticket, request)
