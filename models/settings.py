@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     stoa_data_dir: Path = Path(".stoa")
     database_url: str = ""
     stoa_workers: int = Field(2, ge=1, le=64)
+    stoa_header_timeout: float = Field(10, gt=0, le=600)
+    stoa_body_timeout: float = Field(20, gt=0, le=600)
+    stoa_connections_per_address: int = Field(1000, ge=0)
     smtp_url: SecretStr | None = None
     stoa_mail_from: str = ""
     stoa_support_email: str = ""
@@ -251,6 +254,11 @@ class Settings(BaseSettings):
     def secret_key(self) -> str:
         """The server's secret, text. Generated once and kept (mode 0600) in the data directory when not set."""
         return self.stoa_secret_key.get_secret_value() or _kept_secret(self.data_dir)
+
+    @property
+    def connections_per_address(self) -> int | None:
+        """How many connections one address may have to a web worker; None without a bound, as behind a proxy."""
+        return None if self.stoa_proxies else self.stoa_connections_per_address or None
 
     @property
     def connections_needed(self) -> int:
