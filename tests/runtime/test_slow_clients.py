@@ -127,6 +127,18 @@ def test_a_connection_may_rest_between_two_requests(server: str) -> None:
         assert rest(wire).startswith(b"HTTP/1.1 408 ")
 
 
+def test_requests_with_bodies_follow_one_another(server: str) -> None:
+    sized = POST + b"Content-Length: 2\r\n\r\n{}"
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    large = POST + b"Content-Length: 600000\r\n\r\n" + b" " * 600_000
+    unread = b"GET /api/healthz " + HEAD + b"Content-Length: 2\r\n\r\n{}"
+    with connect(server) as wire:
+        for request in (sized, chunked, large, unread, sized, chunked + sized):
+            wire.sendall(request)
+            time.sleep(0.3)
+            assert wire.recv(65536).count(b"HTTP/1.1 ") == request.count(b"HTTP/1.1")
+
+
 KINDS = {
     "says nothing": b"",
     "half a head": b"GET /login " + HEAD,

@@ -4,6 +4,7 @@ gevent patches each worker before the application, and psycopg with it, is loade
 import ctypes
 import errno
 import gc
+import io
 import ipaddress
 import os
 import resource
@@ -297,6 +298,8 @@ class Worker(GeventWorker):
                 super().handle_request(listener_name, req, sock, addr)
             finally:
                 self.received -= file.seek(0, os.SEEK_END)
+                # gunicorn looks there for what nobody read, before the next request
+                req.body = Received(io.BytesIO(), failed=req.body.failed)
 
     def _receive(self, body: Any, length: int | None, file: IO[bytes], sock: Any) -> "Received | Unreadable":
         size = 0
