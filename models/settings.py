@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         "deep-code-reviewer",
         "landing-page-generator",
     )
-    ratelimit_storage_uri: str = "memory://"
+    ratelimit_storage_uri: str = "machine://"
 
     stoa_files_url: str = ""
     s3_endpoint: str | None = None
@@ -190,6 +190,7 @@ class Settings(BaseSettings):
     @classmethod
     def _limit_storage(cls, value: str) -> str:
         if urlsplit(value).scheme not in (
+            "machine",
             "memory",
             "redis",
             "rediss",
@@ -197,7 +198,7 @@ class Settings(BaseSettings):
             "redis+sentinel",
             "redis+cluster",
         ):
-            raise ValueError("give memory:// or redis://host:6379/0")
+            raise ValueError("give machine://, memory:// or redis://host:6379/0")
         return value
 
     @field_validator("stoa_files_url")
