@@ -60,6 +60,7 @@ VIEW_HALLWAY = {
     "look",
     "pages",
     "profile",
+    "rate_limits",
 }
 API_HALLWAY = {"agents", "body", "docs", "openapi", "publishers"}
 CLI_HALLWAY = {"definitions", "db", "demo", "serve", "supervisor", "web", "jobs"}
