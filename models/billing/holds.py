@@ -393,7 +393,8 @@ def _ask(
         except psycopg.Error as error:
             problem = error
         tries += 1
-        given_up = not _may_pass(problem) or time.monotonic() + pause > deadline
+        stale = tries == 1 and problem.sqlstate in _STALE
+        given_up = not (stale or _may_pass(problem)) or time.monotonic() + pause > deadline
         if on_trouble is not None and (given_up or tries > 1):
             on_trouble()
             on_trouble = None
@@ -405,6 +406,10 @@ def _ask(
             raise LedgerUnavailable(message, sqlstate=problem.sqlstate) from problem
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         pause = min(pause * 2, 1.0)
+
+
+_STALE = ("25006", "0A000", "XX000")
+"""What a connection hears that knows the database from before a failover, a migration or a restore; a new one does not."""
 
 
 def _may_pass(problem: psycopg.Error) -> bool:
