@@ -9,6 +9,7 @@ import ipaddress
 import os
 import resource
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -62,7 +63,7 @@ class Patience:
     """Connections of one address; None where all come from a proxy."""
 
 
-class Connection(gevent.socket.socket):  # type: ignore[misc]
+class Connection(gevent.socket.socket):  # type: ignore[name-defined]
     """A client's connection. Nobody is waited for longer than his time: a head or a body that comes too slowly is
     answered with 408 where nothing else was, and the connection ends; so does one whose answer is not taken."""
 
@@ -97,7 +98,7 @@ class Connection(gevent.socket.socket):  # type: ignore[misc]
         """Let the client make room for others."""
         self._evicted, self.waits = True, False
         with suppress(OSError):
-            self._sock.shutdown(gevent.socket.SHUT_RD if self._phase != "answer" else gevent.socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RD if self._phase != "answer" else socket.SHUT_RDWR)
 
     def recv(self, *args: Any) -> Any:
         """What has come; nothing, as at the end of the connection, when it came too slowly."""
@@ -130,7 +131,8 @@ class Connection(gevent.socket.socket):  # type: ignore[misc]
 
     def _wait(self, watcher: Any, timeout_exc: Any = None) -> None:
         now = time.monotonic()
-        self.timeout = max(self._until(watcher is self._write_event, now) - now, 0.001)
+        left = self._until(watcher is self._write_event, now) - now
+        self.timeout: float | None = max(left, 0.001)
         self.waits = not (self._evicted or self._streams)
         try:
             super()._wait(watcher)
@@ -154,7 +156,7 @@ class Connection(gevent.socket.socket):  # type: ignore[misc]
                     _answer("408 Request Timeout", "The request came too slowly.", "request_timeout")
                 )
         with suppress(OSError):
-            self._sock.shutdown(gevent.socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)
 
 
 def _answer(status: str, message: str, code: str) -> bytes:
