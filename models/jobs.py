@@ -7,16 +7,19 @@ or says what a repetition does.
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 import procrastinate
+import psycopg
 from procrastinate import RetryDecision
 from procrastinate.jobs import Job
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models.db import engine_options, now
@@ -25,6 +28,8 @@ from models.settings import get_settings
 log = logging.getLogger("stoa.jobs")
 
 CONCURRENCY = 4
+FIRST_PAUSE, LONGEST_PAUSE = 1, 16
+"""Seconds until the worker begins anew without its database."""
 STALLED_AFTER = 60.0  # seconds without a sign of life from the worker that held a job
 
 # Enqueuing borrows the caller's connection, so this connector never opens one; `work` replaces it.
@@ -66,15 +71,32 @@ def enqueue(
 
 
 def work(database_url: str, *, wait: bool = True) -> None:
-    """Run jobs until SIGTERM or SIGINT (`wait=False`: until none is due). Raises when PostgreSQL is lost."""
+    """Run jobs until SIGTERM or SIGINT, and begin anew whenever the database goes away or is restored from a backup
+    (`wait=False`: until none is due; raises when PostgreSQL is lost)."""
     global _engine
     _engine = create_engine(database_url, **engine_options(pool_size=CONCURRENCY))
     conninfo = _engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    pause = FIRST_PAUSE
     try:
-        if wait:
-            # whatever killed the last worker may have killed calls, and the next sweep is up to twenty seconds off
-            sweep_credit(0)
-        asyncio.run(_work(conninfo, wait))
+        while True:
+            began = time.monotonic()
+            try:
+                if wait:
+                    # whatever killed the last worker may have killed calls, and the next sweep is up to twenty seconds off
+                    sweep_credit(0)
+                asyncio.run(_work(conninfo, wait))
+                return
+            except (procrastinate.exceptions.ConnectorException, psycopg.Error, DBAPIError) as error:
+                if not wait:
+                    raise
+                pause = (
+                    FIRST_PAUSE if time.monotonic() - began > LONGEST_PAUSE else min(2 * pause, LONGEST_PAUSE)
+                )
+                # its text may quote what is in a row
+                told = type(error.__cause__ or error).__name__
+            log.warning("the job worker lost its database (%s), and begins anew in %d s", told, pause)
+            _engine.dispose()
+            time.sleep(pause)
     finally:
         _engine.dispose()
         _engine = None

@@ -27,6 +27,13 @@ Parameter = str | int | bool | datetime | list[str] | None
 MOST_NAMED = 100
 """Statements that a connection keeps prepared: each takes memory of the server's."""
 
+_OF_THE_CONNECTION = (
+    psycopg.errors.ReadOnlySqlTransaction,  # another server writes by now
+    psycopg.errors.FeatureNotSupported,  # a plan of before a migration or a restore
+    psycopg.errors.InternalError_,  # the same for functions
+)
+"""What a new connection may not hear: this one is not used again, nor are its siblings."""
+
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
@@ -121,6 +128,9 @@ class Pool:
                 line = _Line(psycopg.connect(**self._options, autocommit=True))
             try:
                 return line.ask(query, params)
+            except _OF_THE_CONNECTION:
+                line.close()
+                raise
             finally:
                 if line.idle():
                     self._free.append(line)

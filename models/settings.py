@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     stoa_data_dir: Path = Path(".stoa")
     database_url: str = ""
     stoa_workers: int = Field(2, ge=1, le=64)
+    stoa_header_timeout: float = Field(10, gt=0, le=600)
+    stoa_body_timeout: float = Field(20, gt=0, le=600)
+    stoa_connections_per_address: int = Field(1000, ge=0)
     smtp_url: SecretStr | None = None
     stoa_mail_from: str = ""
     stoa_support_email: str = ""
@@ -87,7 +90,7 @@ class Settings(BaseSettings):
         "landing-page-generator",
     )
     stoa_cors_origins: Annotated[tuple[str, ...], NoDecode] = ("*",)
-    ratelimit_storage_uri: str = "memory://"
+    ratelimit_storage_uri: str = "machine://"
 
     stoa_runs_per_minute: int = Field(600, ge=1, le=10**9)
     stoa_runs_per_day: int = Field(20_000, ge=1, le=10**9)
@@ -223,6 +226,7 @@ class Settings(BaseSettings):
     @classmethod
     def _limit_storage(cls, value: str) -> str:
         if urlsplit(value).scheme not in (
+            "machine",
             "memory",
             "redis",
             "rediss",
@@ -230,7 +234,7 @@ class Settings(BaseSettings):
             "redis+sentinel",
             "redis+cluster",
         ):
-            raise ValueError("give memory:// or redis://host:6379/0")
+            raise ValueError("give machine://, memory:// or redis://host:6379/0")
         return value
 
     @field_validator("stoa_files_url")
@@ -287,6 +291,11 @@ class Settings(BaseSettings):
     def secret_key(self) -> str:
         """The server's secret, text. Generated once and kept (mode 0600) in the data directory when not set."""
         return self.stoa_secret_key.get_secret_value() or _kept_secret(self.data_dir)
+
+    @property
+    def connections_per_address(self) -> int | None:
+        """How many connections one address may have to a web worker; None without a bound, as behind a proxy."""
+        return None if self.stoa_proxies else self.stoa_connections_per_address or None
 
     @property
     def connections_needed(self) -> int:

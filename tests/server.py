@@ -16,10 +16,11 @@ import psutil
 from models.settings import ROOT
 
 WORKERS = 2
+CONFIG = Path(ROOT, "views", "cli", "web.py")
 
 
 @contextmanager
-def running(postgres_url: str, data: Path, **environment: str) -> Iterator[str]:
+def running(postgres_url: str, data: Path, *, config: Path = CONFIG, **environment: str) -> Iterator[str]:
     """The address of a started server. `data` is its data directory and keeps its log; the `environment` adds settings.
 
     A traceback in the log fails the test that closes the server.
@@ -35,9 +36,8 @@ def running(postgres_url: str, data: Path, **environment: str) -> Iterator[str]:
         "STOA_SECRET_KEY": "test-secret-test-secret-test-secret-test",
         "STOA_DEMO_DELAY_MS": "0",
     }
-    config = Path(ROOT, "views", "cli", "web.py")
     command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--workers", str(WORKERS)]
-    with socket.create_server(("127.0.0.1", 0)) as listener, open(data / "log", "wb") as log:
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, open(data / "log", "wb") as log:
         process = subprocess.Popen(
             [*command, "--bind", f"fd://{listener.fileno()}"],
             cwd=ROOT,

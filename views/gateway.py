@@ -8,7 +8,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
-from models.billing.holds import Admission
+from models.billing.holds import Admission, LedgerUnavailable
 from models.errors import DomainError
 from models.gateway.lenient_json import write
 from models.gateway.names import CHAT
@@ -59,7 +59,7 @@ def chat_completions(visit: Visit) -> Response:
     except UpstreamError as error:
         return refuse(visit, error.status, str(error), error.kind)
     except DomainError as error:
-        return refuse(visit, error.status, error.message, error.code, param=_param(error))
+        return asked_later(refuse(visit, error.status, error.message, error.code, param=_param(error)), error)
     except TooLarge as error:
         return refuse(visit, 413, str(error.description), "request_too_large")
     except UnknownCoding as error:
@@ -243,6 +243,13 @@ def with_retry_after(response: Response, error: UpstreamRefused) -> Response:
     """The provider's `Retry-After`, if it sent one."""
     if error.retry_after and error.retry_after.isprintable() and len(error.retry_after) < 100:
         response.headers["Retry-After"] = error.retry_after
+    return response
+
+
+def asked_later(response: Response, error: DomainError) -> Response:
+    """`Retry-After`, where the ledger is away."""
+    if isinstance(error, LedgerUnavailable):
+        response.headers["Retry-After"] = str(error.retry_after)
     return response
 
 

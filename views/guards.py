@@ -31,6 +31,7 @@ from models.db import db, now
 from models.errors import Forbidden
 from models.settings import Settings
 from views.htmx import wants_fragment
+from views.rate_limits import MachineStorage
 
 P = ParamSpec("P")
 View = Callable[P, ResponseReturnValue]
@@ -90,7 +91,7 @@ limiter = Limiter(
     strategy="moving-window",
     headers_enabled=True,
     retry_after="delta-seconds",
-    # When Redis is away each process counts for itself: people still sign in, and are still limited.
+    # When Redis, or the disk, is away each process counts for itself: people still sign in, and are still limited.
     in_memory_fallback_enabled=True,
     swallow_errors=True,
 )
@@ -101,11 +102,16 @@ def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
 
     `before_reading` is called for each request, before anything reads its body.
     """
-    uri = cast(Settings, app.extensions["settings"]).ratelimit_storage_uri
-    waits = {} if uri.startswith("memory") else {"socket_connect_timeout": 1, "socket_timeout": 1}
+    settings = cast(Settings, app.extensions["settings"])
+    uri = settings.ratelimit_storage_uri
+    options: dict[str, Any] = {}
+    if uri.startswith(MachineStorage.STORAGE_SCHEME[0]):
+        options = {"path": str(settings.data_dir / "rate_limits.db")}
+    elif not uri.startswith("memory"):
+        options = {"socket_connect_timeout": 1, "socket_timeout": 1}
     app.config.update(
         RATELIMIT_STORAGE_URI=uri,
-        RATELIMIT_STORAGE_OPTIONS=waits,
+        RATELIMIT_STORAGE_OPTIONS=options,
         SESSION_PROTECTION=None,
         # Flask-Login would look for its own cookie before asking for ours.
         REMEMBER_COOKIE_NAME="stoa-unused",

@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
@@ -15,21 +16,31 @@ bp = Blueprint("health", __name__)
 
 @bp.get("/readyz")
 def readyz() -> ResponseReturnValue:
-    """Whether calls can be served: the database is asked, on the connections that admit calls."""
-    if not metrics.database_answers(gateway(current_app).pool):
+    """Whether calls can be served: the database is asked, on the connections that admit calls, and whether calls wait
+    to be settled."""
+    served = gateway(current_app)
+    if not metrics.database_answers(served.pool):
         return json_answer({"status": "unavailable", "database": "unreachable"}, 503)
+    if served.spool.closed():
+        told = "calls could not be settled; none is admitted until they are (flask billing unsettled)"
+        return json_answer({"status": "unavailable", "database": "ok", "ledger": told}, 503)
     return json_answer({"status": "ready", "database": "ok"})
 
 
 @bp.get("/metrics")
 def figures() -> ResponseReturnValue:
-    """Prometheus' text format. For who has the operator's token; without one, for this machine and its own network."""
+    """Prometheus' text format. For who has the operator's token; without one, for this machine itself."""
     if not _may_read():
         return json_answer({"error": "Unauthorized"}, 401)
+    served = gateway(current_app)
     return Response(
-        metrics.exposition(gateway(current_app).pool),
+        metrics.exposition(served.pool, served.spool.count()),
         content_type="text/plain; version=0.0.4; charset=utf-8",
     )
+
+
+PASSED_ON = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip")
+"""Headers of proxies: whoever asks through one may be anybody, though the proxy be on this machine."""
 
 
 def _may_read() -> bool:
@@ -37,10 +48,18 @@ def _may_read() -> bool:
     if token is not None:
         given = (guards.api_key() or "").encode("utf-8", "replace")
         return hmac.compare_digest(given, token.get_secret_value().encode())
-    if "X-Forwarded-For" in request.headers or "Forwarded" in request.headers:
+    if any(header in request.headers for header in PASSED_ON):
         return False
+    # a page that led its own name here (DNS rebinding) asks from this machine, too
+    return _is_loopback(request.remote_addr or "") and _is_loopback(urlsplit(request.host_url).hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
     try:
-        address = ipaddress.ip_address(request.remote_addr or "")
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return request.remote_addr is None
-    return address.is_loopback or address.is_private
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -22,10 +22,19 @@ Outcome = Literal[
 
 
 class LedgerUnavailable(DomainError):
-    """The ledger could not be reached, or did not get its turn, within the time given."""
+    """The ledger could not be reached, did not get its turn within the time given, or refused to write.
+
+    `sqlstate` is what PostgreSQL said; None when it said nothing.
+    """
 
     status = 503
     code = "ledger_unavailable"
+    retry_after = 5
+    """Seconds after which asking again may help, for `Retry-After`."""
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,15 @@
 
 The verbs take a pool and not a session: each has a connection for one statement and gives it back, so nothing is held
 while the upstream talks. All of them are idempotent by request id, which is why they may be, and are, tried again after
-a deadlock, a lost connection or a restart of PostgreSQL.
+a deadlock, a lost connection or a restart of PostgreSQL. What else PostgreSQL answers, a full disk or a lock that is held
+too long, is told at once: the same statement a moment later would hear the same.
 """
 
+import logging
 import random
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -46,10 +48,16 @@ __all__ = [
     "extend_hold",
     "extend_holds",
     "fail",
+    "fail_facts",
     "grow_hold",
     "settle",
+    "settle_facts",
     "settle_many",
+    "settlement_facts",
+    "without_text",
 ]
+
+log = logging.getLogger("stoa.billing")
 
 _ADMIT = """
 SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
@@ -206,6 +214,7 @@ def settle(
     *,
     now: datetime | None = None,
     patience_seconds: float = 30.0,
+    on_trouble: Callable[[str], None] | None = None,
 ) -> Settled:
     """Replace the call's hold by its real price, in one round trip and one transaction: debit and entries,
     `message`, `gateway_call`, rollups of hour and day (contract 5.5; 3.4 corrected).
@@ -214,10 +223,32 @@ def settle(
     also after the hold was swept; a message id the upstream used twice is kept apart as `<id>~<request id>`.
     Keeps trying for `patience_seconds` while PostgreSQL is away, then raises LedgerUnavailable: whether it was
     charged is then unknown, repeating is safe, and an uncharged call's hold stays behind for the operator.
+    What PostgreSQL refuses to store of the call's texts is left out. `on_trouble` is called at most once, with the facts
+    for `settle_facts`, as soon as it does not go smoothly.
     """
-    facts = _facts_of_settlement(admission, settlement)
-    (row,) = _ask(pool, _SETTLE, (facts, now or the_moment()), patience_seconds)
+    facts = settlement_facts(admission, settlement)
+    told = None if on_trouble is None else lambda: on_trouble(facts)
+    moment = now or the_moment()
+    try:
+        (row,) = _ask(pool, _SETTLE, (facts, moment), patience_seconds, told)
+    except LedgerUnavailable as error:
+        if error.sqlstate is None or error.sqlstate[:2] not in _CONTENTS:
+            raise
+        (row,) = _ask(pool, _SETTLE, (without_text(facts), moment), patience_seconds)
     return _settled(row)
+
+
+def settle_facts(pool: Pool, facts: str) -> Settled:
+    """`settle` with facts that were kept from an earlier try, once. Raises LedgerUnavailable."""
+    (row,) = _ask(pool, _SETTLE, (facts, the_moment()), 0.0)
+    return _settled(row)
+
+
+def without_text(facts: str) -> str:
+    """The facts of a call without what was said in it."""
+    return orjson.dumps(
+        orjson.loads(facts) | {"request": None, "response": None, "reasoning_text": None}
+    ).decode()
 
 
 def settle_many(
@@ -230,7 +261,7 @@ def settle_many(
     """`settle` for several calls in one statement and one commit, all or none, in the order given."""
     if not calls:
         return []
-    facts = "[" + ",".join(_facts_of_settlement(*call) for call in calls) + "]"
+    facts = "[" + ",".join(settlement_facts(*call) for call in calls) + "]"
     return [_settled(row) for row in _ask(pool, _SETTLE_MANY, (facts, now or the_moment()), patience_seconds)]
 
 
@@ -241,9 +272,10 @@ def fail(
     *,
     now: datetime | None = None,
     patience_seconds: float = 10.0,
+    on_trouble: Callable[[str], None] | None = None,
 ) -> None:
     """End a call that costs nothing: its row says failed, its hold is gone. Idempotent; never undoes a settled
-    call. Raises LedgerUnavailable."""
+    call. `on_trouble` as for `settle`. Raises LedgerUnavailable."""
     facts = _identity(admission) | {
         "provider": _clip(failure.provider, 200),
         "requested_model": clipped_id(failure.requested_model),
@@ -256,7 +288,14 @@ def fail(
         "latency_ms": whole(failure.latency_ms),
         "started_at": failure.started_at.isoformat(),
     }
-    _ask(pool, _FAIL, (orjson.dumps(facts).decode(), now or the_moment()), patience_seconds)
+    kept = orjson.dumps(facts).decode()
+    told = None if on_trouble is None else lambda: on_trouble(kept)
+    _ask(pool, _FAIL, (kept, now or the_moment()), patience_seconds, told)
+
+
+def fail_facts(pool: Pool, facts: str) -> None:
+    """`fail` with facts that were kept from an earlier try, once. Raises LedgerUnavailable."""
+    _ask(pool, _FAIL, (facts, the_moment()), 0.0)
 
 
 def _identity(admission: Admission) -> dict[str, Any]:
@@ -273,7 +312,8 @@ def _identity(admission: Admission) -> dict[str, Any]:
     }
 
 
-def _facts_of_settlement(admission: Admission, call: Settlement) -> str:
+def settlement_facts(admission: Admission, call: Settlement) -> str:
+    """What `settle_facts` takes, as JSON: the call cleaned and clamped. Raises ValueError for one not admitted."""
     cost = exact_cost(call.cost)
     latency = whole(call.latency_ms)
     facts = _identity(admission) | {
@@ -338,17 +378,52 @@ def _settled(row: tuple[Any, ...]) -> Settled:
     )
 
 
-def _ask(pool: Pool, query: str, params: tuple[Parameter, ...], patience: float) -> list[tuple[Any, ...]]:
-    """Run one idempotent statement, again after whatever may pass: deadlock, time-out, a connection or server
-    that went away."""
+_CONTENTS = ("22", "23", "54", "P0")
+"""Classes of SQLSTATE that may be about what a call contains: wrong data, constraints, limits, words of a trigger."""
+
+
+def _ask(
+    pool: Pool,
+    query: str,
+    params: tuple[Parameter, ...],
+    patience: float,
+    on_trouble: Callable[[], None] | None = None,
+) -> list[tuple[Any, ...]]:
+    """Run one idempotent statement, again after whatever may pass: deadlock, a connection or server that went away.
+
+    `on_trouble` is called once, when the first repetition did not help or none can. Raises LedgerUnavailable.
+    """
     deadline = time.monotonic() + patience
     pause = 0.01
+    tries = 0
     while True:
         try:
             return pool.ask(query, params, patience=deadline - time.monotonic())
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except psycopg.Error as error:
             problem = error
-        if time.monotonic() + pause > deadline:
-            raise LedgerUnavailable("The credit ledger is not reachable. Try again in a moment.") from problem
+        tries += 1
+        stale = tries == 1 and problem.sqlstate in _STALE
+        given_up = not (stale or _may_pass(problem)) or time.monotonic() + pause > deadline
+        if on_trouble is not None and (given_up or tries > 1):
+            on_trouble()
+            on_trouble = None
+        if given_up:
+            if problem.sqlstate is not None:
+                # its message may quote what a user wrote
+                log.error("the ledger refused: SQLSTATE %s, %s", problem.sqlstate, type(problem).__name__)
+            message = "The credit ledger is not reachable. Try again in a moment."
+            raise LedgerUnavailable(message, sqlstate=problem.sqlstate) from problem
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         pause = min(pause * 2, 1.0)
+
+
+_STALE = ("25006", "0A000", "XX000")
+"""What a connection hears that knows the database from before a failover, a migration or a restore; a new one does not."""
+
+
+def _may_pass(problem: psycopg.Error) -> bool:
+    """Whether the same statement may well succeed in a second."""
+    if not isinstance(problem, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    state = problem.sqlstate
+    return state is None or state[:2] in ("08", "40") or state in ("53300", "57P01", "57P02", "57P03")

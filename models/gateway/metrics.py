@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
@@ -70,20 +70,22 @@ def database_answers(pool: Pool) -> bool:
     return False
 
 
-def exposition(pool: Pool) -> bytes:
-    """The figures in Prometheus' text format, with the ledger's live and lost holds read from the database."""
+def exposition(pool: Pool, unsettled: Mapping[str, int]) -> bytes:
+    """The figures in Prometheus' text format, with the ledger's live and lost holds read from the database, and how many
+    calls are not settled, by state."""
     registry = REGISTRY
     if values.ValueClass is not values.MutexValue:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry) + _holds(pool)
+    return generate_latest(registry) + _read_now(_Ledger(pool, unsettled))
 
 
 class _Ledger(Collector):
-    """What the database alone knows, read at the scrape: no gauge, which each worker would keep a copy of."""
+    """What the database and the spool alone know, read at the scrape: no gauge, which each worker would keep a copy of."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, unsettled: Mapping[str, int]) -> None:
         self.pool = pool
+        self.unsettled = unsettled
 
     def collect(self) -> Iterator[Metric]:
         found = {"live": (0, 0), "lost": (0, 0)}
@@ -101,10 +103,14 @@ class _Ledger(Collector):
             amount.add_metric([state], credits)
         yield count
         yield amount
+        calls = GaugeMetricFamily("stoa_unsettled_calls", "Calls in the spool by state", labels=["state"])
+        for state, number in self.unsettled.items():
+            calls.add_metric([state], number)
+        yield calls
         yield GaugeMetricFamily("stoa_database_up", "Whether the database answered this scrape", value=up)
 
 
-def _holds(pool: Pool) -> bytes:
+def _read_now(ledger: _Ledger) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Ledger(pool))
+    registry.register(ledger)
     return generate_latest(registry)

@@ -26,6 +26,7 @@ from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.pricing import Prices
 from models.gateway.refusals import UpstreamRefused, refusal, told, unpacked, without_keys
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
+from models.gateway.spool import Spool
 from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.upstream import MAX_BODY, Answer, Broken, Empty, Request, UpstreamError
@@ -99,13 +100,16 @@ class Gateway:
         self.routes = Routes(settings, Prices.load(settings.stoa_prices_file))
         self.keeper = Keeper(pool)
         self.gate = Gate(pool, settings.stoa_free_credits)
-        self.till = Till(pool)
+        self.spool = Spool(pool, settings.data_dir / "unsettled")
+        self.till = Till(pool, self.spool)
         self._recognised: dict[str, float] = {}
         self.streams: set[Stream] = set()
         """Streams whose provider is still read."""
 
     def admit(self, ask: Ask, hold: int | None, model: str, minimum: int = 0) -> Admission:
-        """Check the caller and take the hold (None: only check), when `minimum` at least is free. Raises Refused."""
+        """Check the caller and take the hold (None: only check), when `minimum` at least is free. Raises Refused, or
+        LedgerUnavailable while calls wait to be settled."""
+        self.spool.check()
         claim = Claim(
             token_hash=hash_token(ask.key),
             request_id=ask.request_id,
@@ -135,6 +139,7 @@ class Gateway:
         moment = time.monotonic()
         if self._recognised.get(token_hash, 0.0) > moment:
             return
+        self.spool.check()
         self._ask_ledger(
             Claim(
                 token_hash=token_hash,
@@ -175,6 +180,12 @@ class Gateway:
             kept_request=kept_messages(call.body["messages"], ask.size),
         )
         ticket = Ticket(self.till, self.keeper, admission, facts, route, self.margin)
+        try:
+            # once more: the ledger may have taken its time to admit
+            self.spool.check(admission.account_id)
+        except LedgerUnavailable as error:
+            ticket.fail(error.code, None)
+            raise
         try:
             answer = (
                 self._stream(ask, call, ticket, request)

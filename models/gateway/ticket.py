@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from models.billing import holds
-from models.billing.holds import Admission, Claim, LedgerUnavailable, Settled, Settlement
+from models.billing.holds import Admission, Claim, Failure, LedgerUnavailable, Settled, Settlement
 from models.billing.together import Together
 from models.gateway import metrics
 from models.gateway.routing import Route
+from models.gateway.spool import Spool
+from models.gateway.upstream import UpstreamError
 from models.gateway.wire import Usage
 from models.pool import Pool
 
@@ -25,6 +27,13 @@ log = logging.getLogger("stoa.gateway")
 HOLD_SECONDS = 35
 """How long a hold outlives its worker's last word. With the sweep, every 20 seconds, a dead one's are gone in a minute."""
 KEEP_SECONDS = 20
+
+
+class HoldNotGrown(UpstreamError):
+    """An answer became longer than may be delivered while the ledger is away."""
+
+    status = 503
+    kind = type = "ledger_unavailable"
 
 
 class Keeper:
@@ -79,17 +88,29 @@ class Gate:
 
 
 class Till:
-    """Where the calls of this process are settled: those that end at the same moment, together."""
+    """Where the calls of this process are settled: those that end at the same moment, together. What the ledger does not
+    take at once is kept in the spool from the first trouble on, so that a worker killed meanwhile loses nothing."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, spool: Spool) -> None:
         self.pool = pool
+        self.spool = spool
         self.settle = Together[tuple[Admission, Settlement], Settled](self._one, self._many)
 
     def _one(self, call: tuple[Admission, Settlement]) -> Settled:
-        return holds.settle(self.pool, *call)
+        settled = holds.settle(self.pool, *call, on_trouble=partial(self.spool.keep, "settle"))
+        self.spool.settled(settled.request_id)
+        return settled
 
     def _many(self, calls: list[tuple[Admission, Settlement]]) -> list[Settled]:
-        return holds.settle_many(self.pool, calls, patience_seconds=0)
+        together = holds.settle_many(self.pool, calls, patience_seconds=0)
+        for settled in together:
+            self.spool.settled(settled.request_id)
+        return together
+
+    def fail(self, admission: Admission, failure: Failure) -> None:
+        """Write down a call that costs nothing. Raises LedgerUnavailable."""
+        holds.fail(self.pool, admission, failure, on_trouble=partial(self.spool.keep, "fail"))
+        self.spool.settled(admission.request_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +149,7 @@ class Ticket:
         self._keeper = keeper
         self._margin = margin
         self._lock = threading.Lock()
+        self._held = admission.hold
         keeper.add(admission.request_id)
         metrics.IN_FLIGHT.inc()
 
@@ -139,12 +161,18 @@ class Ticket:
 
     def grow(self, needed: int, wanted: int) -> int | None:
         """Hold more credits for the call: how many it holds then, or None when `needed` of them are not free. While the
-        ledger is away the call goes on as if they were: nobody else is admitted meanwhile."""
+        ledger is away it may go on to twice of what it held last. Raises HoldNotGrown beyond that."""
         try:
-            return holds.grow_hold(self._till.pool, self.admission.request_id, needed=needed, wanted=wanted)
+            grown = holds.grow_hold(self._till.pool, self.admission.request_id, needed=needed, wanted=wanted)
         except LedgerUnavailable:
             log.warning("the hold of call %s could not grow", self.admission.request_id)
-            return wanted
+            if needed > 2 * self._held:
+                raise HoldNotGrown(
+                    "The credit ledger cannot be reached, so this answer ends here. Ask again in a moment."
+                ) from None
+            return min(wanted, 2 * self._held)
+        self._held = grown or self._held
+        return grown
 
     def settle(
         self,
@@ -161,7 +189,7 @@ class Ticket:
     ) -> Settled | None:
         """Charge the call and write its rows; durable when this returns. None when the call was over before.
 
-        Raises LedgerUnavailable when the ledger stays away; the hold is left for the operator to see.
+        Raises LedgerUnavailable when the ledger does not take it; it is settled from the spool as soon as it does.
         """
         if not self._claim():
             return None
@@ -195,15 +223,21 @@ class Ticket:
             ttft_ms=self.ttft_ms,
             error=error,
         )
+        outcome = "unsettled"
         try:
             with metrics.timed("settle"):
                 self.settled = self._till.settle((self.admission, settlement))
+            outcome = "cut" if error else "settled"
         except LedgerUnavailable:
             metrics.of(metrics.ERRORS, self.facts.door, "ledger_unavailable").inc()
-            log.exception("call %s used its upstream and could not be settled", self.admission.request_id)
+            raise
+        except BaseException:
+            log.exception("call %s used its provider and could not be settled", self.admission.request_id)
             raise
         finally:
-            self._leave("cut" if error else "settled")
+            if self.settled is None:
+                self._till.spool.keep("settle", holds.settlement_facts(self.admission, settlement))
+            self._leave(outcome)
         for bucket in ("uncached_input", "cache_write", "cache_read", "output", "reasoning"):
             if tokens := getattr(usage, bucket):
                 metrics.of(metrics.TOKENS, provider, bucket).inc(tokens)
@@ -228,7 +262,7 @@ class Ticket:
         )
         try:
             with metrics.timed("fail"):
-                holds.fail(self._till.pool, self.admission, failure)
+                self._till.fail(self.admission, failure)
         except Exception:
             log.exception("the failed call %s could not be written down", self.admission.request_id)
         finally:

@@ -1,5 +1,6 @@
 """`flask gateway models`, `/readyz` and `/metrics`."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client import values
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from app import create_app
 from models.gateway import metrics
+from models.settings import Settings
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES
@@ -93,15 +97,80 @@ def test_each_figure_is_told_once_however_many_workers(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]
     pool = app.extensions["gateway"].pool
-    metrics.exposition(pool)
-    lines = metrics.exposition(pool).decode().splitlines()
+    metrics.exposition(pool, {})
+    lines = metrics.exposition(pool, {}).decode().splitlines()
     assert [line for line in lines if line.startswith("# HELP stoa_holds ")] == [
         "# HELP stoa_holds Holds by state"
     ]
     assert [line for line in lines if line.startswith("stoa_database_up")] == ["stoa_database_up 1.0"]
 
 
-def test_metrics_are_not_for_everybody(client: FlaskClient, app: Flask) -> None:
-    assert client.get("/metrics", headers={"X-Forwarded-For": "1.2.3.4"}).status_code == 401
-    assert client.get("/metrics", environ_base={"REMOTE_ADDR": "8.8.8.8"}).status_code == 401
-    assert client.get("/metrics", environ_base={"REMOTE_ADDR": "10.0.0.7"}).status_code == 200
+@pytest.mark.parametrize(
+    ("address", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("127.8.8.8", {}, 200),
+        ("::1", {"Host": "[::1]:8000"}, 200),
+        ("::ffff:127.0.0.1", {}, 200),
+        ("127.0.0.1", {"Host": "127.0.0.1:8000"}, 200),
+        # private is not this machine
+        *((address, {}, 401) for address in ("10.0.0.7", "192.168.1.2", "172.17.0.1", "fe80::1", "fd00::1")),
+        *(
+            (address, {}, 401)
+            for address in ("8.8.8.8", "::ffff:10.0.0.7", "0.0.0.0", "", "unix:", "2001:db8::1")
+        ),
+        # a proxy on this machine is not who asks
+        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, 401),
+        ("127.0.0.1", {"x-forwarded-for": ""}, 401),
+        ("127.0.0.1", {"Forwarded": "for=127.0.0.1"}, 401),
+        ("127.0.0.1", {"X-Real-IP": "127.0.0.1"}, 401),
+        ("127.0.0.1", {"Via": "1.1 proxy"}, 401),
+        ("127.0.0.1", {"X-Forwarded-Host": "localhost"}, 401),
+        # nor is a page of somebody else's in a browser here
+        ("127.0.0.1", {"Host": "rebound.example.org"}, 401),
+        ("127.0.0.1", {"Host": "localhost.example.org"}, 401),
+        # no token is set, so none helps
+        ("10.0.0.7", {"Authorization": "Bearer "}, 401),
+        ("10.0.0.7", {"Authorization": "Bearer x"}, 401),
+    ],
+)
+def test_metrics_are_for_this_machine(
+    client: FlaskClient, address: str, headers: dict[str, str], status: int
+) -> None:
+    answer = client.get("/metrics", headers=headers, environ_base={"REMOTE_ADDR": address})
+    assert answer.status_code == status
+
+
+@pytest.fixture
+def made(postgres_url: str, gateway_settings: Settings, app: Flask) -> Iterator[Callable[..., FlaskClient]]:
+    """A client of an application with other settings."""
+    pools = []
+
+    def make(**changed: Any) -> FlaskClient:
+        flask = create_app(gateway_settings.model_copy(update=changed), database_url=postgres_url)
+        pools.append(flask.extensions["gateway"].pool)
+        return flask.test_client()
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def test_metrics_behind_proxies_are_for_who_asks_on_this_machine(made: Callable[..., FlaskClient]) -> None:
+    client = made(stoa_proxies=1)
+    for told in ("127.0.0.1", "127.0.0.1, 10.0.0.7", "10.0.0.7"):
+        assert client.get("/metrics", headers={"X-Forwarded-For": told}).status_code == 401
+    assert client.get("/metrics").status_code == 200
+
+
+def test_metrics_are_for_who_has_the_token(made: Callable[..., FlaskClient]) -> None:
+    client = made(stoa_metrics_token=SecretStr("metrics-token-metrics-token"))
+    for given, status in (("metrics-token-metrics-token", 200), ("wrong", 401), ("", 401), ("häßlich", 401)):
+        for address in ("127.0.0.1", "8.8.8.8"):
+            answer = client.get(
+                "/metrics",
+                headers={"Authorization": f"Bearer {given}"},
+                environ_base={"REMOTE_ADDR": address},
+            )
+            assert answer.status_code == status
+    assert client.get("/metrics").status_code == 401

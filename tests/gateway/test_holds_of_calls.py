@@ -116,17 +116,34 @@ def test_parallel_answers_that_grow_too_long_share_the_credits(
     assert facts.holds() == 0
 
 
-def test_an_answer_goes_on_while_the_ledger_is_away(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    # 5,000 tokens are six credits, and twelve are delivered at most
+    [(4_000, True), (9_000, True), (30_000, False)],
+)
+def test_an_answer_goes_on_to_twice_of_its_hold_while_the_ledger_is_away(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    monkeypatch: pytest.MonkeyPatch,
+    words: int,
+    ends: bool,
 ) -> None:
     def away(*_: Any, **__: Any) -> None:
         raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
 
     monkeypatch.setattr("models.gateway.ticket.holds.grow_hold", away)
-    fake.will(fakes.stream(a_long_answer(10_000, fakes.usage(100, 10_000))))
-    reply = web.post(PATH, json={**STREAM, "max_tokens": 1000}, headers=rich.headers)
-    assert b"[DONE]" in reply.data
-    assert facts.call().credits == 11
+    fake.will(fakes.stream(a_long_answer(words, fakes.usage(100, words)), delay=0.002))
+    reply = web.post(PATH, json={**STREAM, "max_tokens": 5000}, headers=rich.headers)
+    assert (b"[DONE]" in reply.data) is ends
+    call = facts.call()
+    if ends:
+        assert (call.error, call.output_tokens) == (None, words)
+    else:
+        assert events(reply.data)[-1]["error"]["code"] == "ledger_unavailable"
+        assert (call.state, call.error, call.usage_source) == ("settled", "ledger_unavailable", "counted")
+        assert reply.data.count(b"yes ") <= call.output_tokens <= 13_000
 
 
 def test_parallel_calls_overspend_by_no_more_than_one(
@@ -295,6 +312,7 @@ def test_answer_that_could_not_be_settled_does_not_reach_its_client_whole(
         raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
 
     monkeypatch.setattr("models.gateway.ticket.holds.settle", away)
+    monkeypatch.setattr("models.gateway.spool.FIRST_PAUSE", 0.01)
     answer = web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
     if streaming:
         assert events(answer.data)[-1]["error"]["code"] == "ledger_unavailable"
@@ -302,9 +320,9 @@ def test_answer_that_could_not_be_settled_does_not_reach_its_client_whole(
         assert b'"usage"' not in answer.data
     else:
         assert (answer.status_code, answer.json["error"]["code"]) == (503, "ledger_unavailable")
-    # it reached its provider, so its hold stays for the operator to see
-    assert facts.holds() == 1
-    assert facts.calls() == []
+    monkeypatch.undo()
+    assert facts.call().state == "settled"
+    wait(lambda: not web.application.extensions["gateway"].spool.closed())
 
 
 def test_ledger_that_is_away_refuses_before_the_provider_is_asked(

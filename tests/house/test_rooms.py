@@ -64,6 +64,7 @@ VIEW_HALLWAY = {
     "look",
     "pages",
     "profile",
+    "rate_limits",
 }
 API_HALLWAY = {"agents", "body", "content_encoding", "docs", "openapi", "publishers", "refusals"}
 CLI_HALLWAY = {"definitions", "db", "demo", "serve", "supervisor", "web", "jobs"}

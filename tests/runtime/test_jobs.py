@@ -5,9 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import procrastinate
+import psycopg
 import pytest
 from flask import Flask
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models import jobs, mail
@@ -121,3 +124,37 @@ def test_the_jobs_of_a_dead_worker_start_again(
     work(postgres_url)
     work(postgres_url)
     assert DELIVERED == ["survived"]
+
+
+def test_the_worker_begins_anew_when_its_tables_were_restored(
+    app: Flask,
+    session: Session,
+    settings: Settings,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A restore drops what the worker has registered; whatever it hears then, it registers again and works on."""
+    monkeypatch.setattr(jobs, "FIRST_PAUSE", 0)
+    monkeypatch.setattr(jobs, "LONGEST_PAUSE", 0)
+    errors = [
+        psycopg.errors.UndefinedTable('relation "procrastinate_workers" does not exist: secret'),
+        procrastinate.exceptions.ConnectorException("Database error."),
+        DBAPIError("SELECT secret", {}, Exception("gone")),
+        psycopg.OperationalError("the server went away"),
+    ]
+    ran = jobs._work
+
+    async def once_more(conninfo: str, wait: bool) -> None:
+        if errors:
+            raise errors.pop()
+        await ran(conninfo, False)
+
+    monkeypatch.setattr(jobs, "_work", once_more)
+    mail.send(session, settings, _mail("survived the restore"))
+    session.commit()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(jobs.work, postgres_url).result()
+    assert DELIVERED == ["survived the restore"]
+    assert caplog.text.count("begins anew") == 4
+    assert "secret" not in caplog.text

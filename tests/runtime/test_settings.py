@@ -49,7 +49,11 @@ def load(**values: Any) -> Settings:
         ("stoa_margin", "a lot", "STOA_MARGIN: Input should be a valid decimal"),
         ("stoa_free_credits", "1.5", "STOA_FREE_CREDITS: Input should be a valid integer"),
         ("stoa_prices_file", "/nowhere/prices.json", "STOA_PRICES_FILE: /nowhere/prices.json is not a file"),
-        ("ratelimit_storage_uri", "mongodb://x", "RATELIMIT_STORAGE_URI: give memory:// or redis://"),
+        (
+            "ratelimit_storage_uri",
+            "mongodb://x",
+            "RATELIMIT_STORAGE_URI: give machine://, memory:// or redis://",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_reason(setting: str, value: object, says: str) -> None:

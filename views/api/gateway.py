@@ -25,6 +25,7 @@ from views import guards
 from views.api.body import BadBody, BadJson, Body, TooLarge, parse, read_json, read_sized
 from views.api.content_encoding import UnknownCoding
 from views.gateway import (
+    asked_later,
     error_text,
     gateway,
     json_answer,
@@ -71,7 +72,7 @@ def chat_completions(visit: Visit) -> Response:
     except UpstreamError as error:
         return refuse(error.status, str(error), error.kind, "upstream_error")
     except DomainError as error:
-        return refuse(error.status, error.message, error.code)
+        return asked_later(refuse(error.status, error.message, error.code), error)
     except RelayFailed:
         log.exception("request %s: the relay failed", visit.id)
         return json_answer({"error": "Failed to process request"}, 500)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from flask import Flask, current_app
@@ -15,8 +15,10 @@ from models.accounts import User
 from models.accounts.signing_in import by_email, clean_email
 from models.billing import GRANT_TYPES, Account
 from models.db import db, now
-from models.errors import DomainError, NotFound
+from models.errors import Conflict, DomainError, NotFound
 from models.gateway.calls import flagged_calls
+from models.gateway.relay import Gateway
+from models.gateway.spool import TOKENS, Spool, Unsettled
 from models.settings import Settings
 from views.cli import Commands
 
@@ -181,6 +183,9 @@ def sweep_command() -> None:
 @refusals
 def lost_command(dismiss: str | None) -> None:
     """List calls that were admitted and never settled: their upstream may have been paid."""
+    known = {call.request_id for call in _spool().calls()}
+    if dismiss in known:
+        raise Conflict("What this call used is known: flask billing unsettled.")
     if dismiss:
         lost = billing.dismiss_lost(db.session, dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
@@ -193,6 +198,7 @@ def lost_command(dismiss: str | None) -> None:
         click.echo(
             f"{_date(lost.lost_at)}  {lost.request_id}  {lost.email}  {lost.model}"
             f"  held {lost.amount:,}  run {lost.run_id or '-'}  worker {lost.worker}"
+            + ("  known: flask billing unsettled" if lost.request_id in known else "")
         )
     if not calls:
         click.echo("No call was lost.")
@@ -212,6 +218,49 @@ def flagged_command(days: int) -> None:
         )
     if not calls:
         click.echo(f"No call of the last {days} days is flagged.")
+
+
+@commands.command("unsettled")
+@click.option("--settle", is_flag=True, help="Tell the ledger now, and list what it still refuses.")
+@click.option(
+    "--dismiss", metavar="REQUEST_ID", help="Forget one that is set aside; nothing is charged for it."
+)
+@refusals
+def unsettled_command(settle: bool, dismiss: str | None) -> None:
+    """List calls whose use is known and which the ledger of this machine has not taken yet, with what they used.
+
+    While one waits, no call is admitted. Those set aside keep out their own account alone.
+    """
+    spool = _spool()
+    if dismiss:
+        forgotten = spool.dismiss(dismiss)
+        if forgotten is None:
+            raise NotFound("No call with this id is set aside.")
+        before = {name: value for name, value in _used(forgotten).items() if value is not None}
+        admin.record(db.session, "billing.dismiss_unsettled", dismiss, actor=operator(), before=before)
+        db.session.commit()
+        click.echo(f"Dismissed {dismiss}.")
+        return
+    if settle:
+        taken = spool.settle_all()
+        click.echo("A worker is settling them just now." if taken is None else f"{taken:,} settled.")
+    calls = spool.calls()
+    for call in calls:
+        used = "  ".join(f"{name} {value}" for name, value in _used(call).items() if value is not None)
+        state = "damaged" if call.facts is None else "set aside" if call.aside else "waiting"
+        click.echo(f"{_date(call.since)}  {call.request_id}  {state}  {used}")
+    if not calls:
+        click.echo("Every call is settled.")
+
+
+def _used(call: Unsettled) -> dict[str, Any]:
+    facts = call.facts or {}
+    names = ("user_id", "org_id", "run_id", "provider", "model", "error", *TOKENS)
+    return {name: facts.get(name) for name in names} | {"cost": f"${call.cost:.6f}" if facts else None}
+
+
+def _spool() -> Spool:
+    return cast(Gateway, current_app.extensions["gateway"]).spool
 
 
 def _user(email: str) -> User:

@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import json
 import resource
 import socket
 import sys
@@ -268,8 +269,9 @@ def _answers(listener: socket.socket) -> bool:
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/readyz", headers={"Connection": "close"})
-        return connection.getresponse().status < 500
-    except (OSError, http.client.HTTPException):
+        # calls that wait to be settled keep calls out, and nobody else
+        return bool(json.loads(connection.getresponse().read()).get("database") == "ok")
+    except (OSError, ValueError, http.client.HTTPException):
         return False
     finally:
         connection.close()

@@ -2,21 +2,43 @@
 gevent patches each worker before the application, and psycopg with it, is loaded there."""
 
 import ctypes
+import errno
 import gc
+import io
+import ipaddress
 import os
 import resource
 import shutil
+import socket
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import gevent
+import gevent.socket
+from gunicorn.http.body import LengthReader
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
 GIVE_BACK_SECONDS = 30
+SLOWEST = 4096
+"""Bytes a second that a body must come with, and an answer be taken with, after their first seconds."""
+TAKEN_WITHIN = 60.0
+"""Seconds in which a client must take something of an answer, and the first seconds of the answer."""
+STREAM_TAKEN_WITHIN = 300.0
+"""The same for a stream: after so long its client counts as gone (models/gateway/stream.py)."""
+LARGEST_BODY = 20 << 20
+"""Bytes of a body that the application would read (views/lane.py); it refuses larger ones unread."""
+IN_MEMORY = 256 << 10
+"""Bytes of a body that wait in memory for its rest; more waits in a file."""
+MOST_RECEIVED = 512 << 20
+"""Bytes of bodies that one worker keeps meanwhile."""
+SPARE_FILES = 200
+"""Descriptors a worker needs beside its clients' connections: providers, PostgreSQL, files."""
 
 
 def give_back() -> None:
@@ -27,28 +49,289 @@ def give_back() -> None:
         trim(0)
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long a worker waits for its clients, in seconds, and how many it bears."""
+
+    header: float
+    """From the first byte of a request, or from the connection, to the end of its head."""
+    body: float
+    """Without a byte of a body; and before `SLOWEST` counts."""
+    connections: int
+    """From here on those who keep a worker waiting longest make room."""
+    per_address: int | None
+    """Connections of one address; None where all come from a proxy."""
+
+
+class Connection(gevent.socket.socket):  # type: ignore[name-defined]
+    """A client's connection. Nobody is waited for longer than his time: a head or a body that comes too slowly is
+    answered with 408 where nothing else was, and the connection ends; so does one whose answer is not taken."""
+
+    def __init__(self, client: Any, patience: Patience, address: str) -> None:
+        super().__init__(client.family, client.type, client.proto, client.detach())
+        self.address = address
+        self.waits = False
+        """Whether this worker waits for the client now, and not the client for it."""
+        self.since = time.monotonic()
+        """Since when what is waited for has been due."""
+        self._patience = patience
+        self._phase = "idle"
+        self._limit = self.since + patience.header
+        self._received = self._sent = 0
+        self._streams = False
+        self._evicted = False
+
+    def expect_request(self, seconds: float) -> None:
+        """A request may come, or none, for so long. The first one of a connection has less."""
+        self.since = time.monotonic()
+        if self._received:
+            self._limit = self.since + seconds
+        self._phase = "idle"
+
+    def expect_body(self) -> None:
+        """The head of a request is complete."""
+        self._phase = "body"
+        self.since = time.monotonic()
+        self._received, self._sent = 1, 0
+
+    def evict(self) -> None:
+        """Let the client make room for others."""
+        self._evicted, self.waits = True, False
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD if self._phase != "answer" else socket.SHUT_RDWR)
+
+    def recv(self, *args: Any) -> Any:
+        """What has come; nothing, as at the end of the connection, when it came too slowly."""
+        try:
+            data = super().recv(*args)
+        except TimeoutError:
+            data = b""
+            self._evicted = True
+        if not data and self._evicted:
+            self._refuse()
+        elif data and self._phase == "idle":
+            self._phase = "head"
+            self.since = time.monotonic()
+            self._limit = self.since + self._patience.header
+        self._received += len(data)
+        return data
+
+    def send(self, data: Any, *args: Any, **options: Any) -> int:
+        """Send some of an answer. Raises BrokenPipeError when the client takes it too slowly."""
+        if self._phase != "answer" and not bytes(data[:10]).startswith(b"HTTP/1.1 1"):
+            self._phase = "answer"
+            self.since = time.monotonic()
+            self._streams = b"text/event-stream" in bytes(data[:2048])
+        try:
+            sent: int = super().send(data, *args, **options)
+        except TimeoutError:
+            raise BrokenPipeError(errno.EPIPE, "the answer was not taken") from None
+        self._sent += sent
+        return sent
+
+    def _wait(self, watcher: Any, timeout_exc: Any = None) -> None:
+        now = time.monotonic()
+        left = self._until(watcher is self._write_event, now) - now
+        self.timeout: float | None = max(left, 0.001)
+        self.waits = not (self._evicted or self._streams)
+        try:
+            super()._wait(watcher)
+        finally:
+            self.timeout = None
+            self.waits = False
+
+    def _until(self, writing: bool, now: float) -> float:
+        if writing:
+            if self._streams:
+                return now + STREAM_TAKEN_WITHIN
+            return min(now, self.since + self._sent / SLOWEST) + TAKEN_WITHIN
+        if self._phase in ("idle", "head"):
+            return self._limit
+        return min(now, self.since + self._received / SLOWEST) + self._patience.body
+
+    def _refuse(self) -> None:
+        if self._phase in ("head", "body"):
+            with suppress(OSError):
+                self._sock.send(
+                    _answer("408 Request Timeout", "The request came too slowly.", "request_timeout")
+                )
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+
+def _answer(status: str, message: str, code: str) -> bytes:
+    body = (
+        f'{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":"{code}"}},'
+        f'"message":"{message}"}}'
+    )
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"Retry-After: 5\r\nConnection: close\r\n\r\n{body}"
+    ).encode()
+
+
+class Crowd:
+    """The connections of a worker. Where there are too many, of all or of one address, those make room that have kept it
+    waiting longest: a new client finds a place while anybody dawdles."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._all: set[Connection] = set()
+        self._of: dict[str, set[Connection]] = {}
+
+    def enter(self, connection: Connection) -> bool:
+        """Whether the connection may stay."""
+        if len(self._all) >= self._patience.connections:
+            _make_room(self._all)
+        peers = self._of.setdefault(connection.address, set())
+        most = self._patience.per_address
+        if most is not None and len(peers) >= most and not _make_room(peers):
+            return False
+        self._all.add(connection)
+        peers.add(connection)
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        """The connection has ended."""
+        self._all.discard(connection)
+        peers = self._of.get(connection.address, set())
+        peers.discard(connection)
+        if not peers:
+            self._of.pop(connection.address, None)
+
+
+def _network(addr: Any) -> str:
+    """Whose connection it is: an IPv4 address, or the /64 of an IPv6 address."""
+    if not isinstance(addr, tuple):
+        return ""
+    address = ipaddress.ip_address(addr[0].partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+def _make_room(among: Collection[Connection]) -> bool:
+    # some at once: looking through all for each newcomer would be work that an attacker chooses
+    waiting = sorted((each for each in among if each.waits), key=lambda each: each.since)
+    for connection in waiting[: max(1, len(among) // 20)]:
+        connection.evict()
+    return bool(waiting)
+
+
+class Received:
+    """A body that has come, for `wsgi.input`. `failed` tells gunicorn that the connection ends with this request."""
+
+    def __init__(self, file: IO[bytes], *, failed: bool) -> None:
+        self.failed = failed
+        self.read, self.readline, self.readlines = file.read, file.readline, file.readlines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+
+class Unreadable:
+    """A body that broke its own framing: whoever reads it is told so, and words the answer."""
+
+    failed = True
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def read(self, *size: Any) -> Any:
+        """Raises the error."""
+        raise self._error
+
+    readline = readlines = __iter__ = read
+
+
 class Worker(GeventWorker):
-    """Closes connections that only wait for their next request as soon as it is told to stop, so that an idle
+    """Waits for no client longer than its time, and calls the application only with the whole request, so that a slow
+    client holds nothing of it.
+
+    Closes connections that only wait for their next request as soon as it is told to stop, so that an idle
     browser does not hold up the end for the whole keep-alive time. Streams that are still on their way shortly
     before the end are stopped, told so, and billed for what was delivered."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.idle: dict[Any, Any] = {}
+        self.received = 0
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection to its end."""
+        connection = Connection(client, self.patience, _network(addr))
+        if not self.crowd.enter(connection):
+            with suppress(OSError), connection:
+                message = "Too many connections from your address are open."
+                connection._sock.send(_answer("429 Too Many Requests", message, "too_many_connections"))
+            return
+        gevent.getcurrent().connection = connection
+        try:
+            super().handle(listener, connection, addr)
+        finally:
+            self.crowd.leave(connection)
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """Around the wait for a request; ends silently when its time, or the worker's, is over."""
+        """Around the wait for a request; ends silently when the worker's time is over."""
         greenlet = gevent.getcurrent()
-        with gevent.Timeout(self.cfg.keepalive, False) as timeout:
+        greenlet.connection.expect_request(self.cfg.keepalive)
+        with gevent.Timeout(None, False) as timeout:
             self.idle[greenlet] = timeout
             try:
                 yield
             finally:
                 del self.idle[greenlet]
+        greenlet.connection.expect_body()
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Receive the request's body, and let the application answer."""
+        reader = req.body.reader
+        length = reader.length if isinstance(reader, LengthReader) else None
+        if length == 0 or (length or 0) > LARGEST_BODY:
+            super().handle_request(listener_name, req, sock, addr)
+            return
+        if req._expected_100_continue:
+            sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            req._expected_100_continue = False
+        with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
+            try:
+                req.body = self._receive(req.body, length, file, sock)
+                super().handle_request(listener_name, req, sock, addr)
+            finally:
+                self.received -= file.seek(0, os.SEEK_END)
+                # gunicorn looks there for what nobody read, before the next request
+                req.body = Received(io.BytesIO(), failed=req.body.failed)
+
+    def _receive(self, body: Any, length: int | None, file: IO[bytes], sock: Any) -> "Received | Unreadable":
+        size = 0
+        try:
+            while size <= LARGEST_BODY and (piece := body.read(IN_MEMORY)):
+                size += file.write(piece)
+                self.received += len(piece)
+                if self.received > MOST_RECEIVED:
+                    sock.sendall(
+                        _answer("503 Service Unavailable", "Too much is being received.", "overloaded")
+                    )
+                    raise StopIteration
+        except ParseException as error:
+            return Unreadable(error)
+        if length is not None and size < length:
+            raise StopIteration  # the client is gone, or was too slow
+        file.seek(0)
+        return Received(file, failed=size > LARGEST_BODY)
 
     def run(self) -> None:
         """Serve until told to stop."""
+        settings = self.wsgi.extensions["settings"]
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
+        self.patience = Patience(
+            header=settings.stoa_header_timeout,
+            body=settings.stoa_body_timeout,
+            connections=min(self.worker_connections, max(files, SPARE_FILES)) * 9 // 10,
+            per_address=settings.connections_per_address,
+        )
+        self.crowd = Crowd(self.patience)
         gevent.spawn(self._dismiss_idle)
         gevent.spawn(self._keep_small)
         super().run()

@@ -1,0 +1,516 @@
+"""A call that the ledger does not take: no other is admitted until it is settled, once; whatever the ledger's trouble."""
+
+import errno
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psycopg
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session as OrmSession
+
+from models import billing
+from models.gateway import spool as spools
+from models.gateway.relay import Gateway
+from models.gateway.spool import Spool
+from tests import factories
+from tests.factories import Person
+from tests.fakes import upstream as fakes
+from tests.fakes.upstream import FakeUpstream
+from tests.gateway.conftest import MESSAGES, Facts, events, wait
+
+DOORS = ("/v1/chat/completions", "/api/v1/chat/completions")
+BODY: dict[str, Any] = {"model": "openai/house-model", "messages": MESSAGES}
+STREAM = {**BODY, "stream": True}
+USE = fakes.usage(100_000, 100_000)
+CREDITS = 132
+"""Of a call with that use: $0.20 and $1.05, and 5.5 %."""
+
+
+@pytest.fixture
+def gateway(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """The gateway, impatient. No trouble of a test outlives it."""
+    monkeypatch.setattr(spools, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(spools, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(spools, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(spools, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setitem(billing.holds.settle.__kwdefaults__, "patience_seconds", 0.3)
+    monkeypatch.setitem(billing.holds.fail.__kwdefaults__, "patience_seconds", 0.3)
+    made: Gateway = web.application.extensions["gateway"]
+    yield made
+    wait(lambda: made.spool.calls() == [] and not made.spool.closed())
+
+
+@pytest.fixture
+def spool(gateway: Gateway) -> Spool:
+    return gateway.spool
+
+
+Fault = Callable[[Engine, Gateway, Person], AbstractContextManager[None]]
+
+
+def refusing(sqlstate: str, table: str = "gateway_call", only: str = "true") -> Fault:
+    """PostgreSQL answers every call that ends with an error."""
+
+    @contextmanager
+    def fault(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "CREATE FUNCTION out_of_order() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                    f" IF {only.format(user=person.id)} THEN"
+                    f" RAISE EXCEPTION 'the disk is full of secrets' USING ERRCODE = '{sqlstate}'; END IF;"
+                    " RETURN NEW; END $$"
+                )
+            )
+            connection.execute(
+                text(
+                    f"CREATE TRIGGER out_of_order BEFORE INSERT ON {table}"
+                    " FOR EACH ROW EXECUTE FUNCTION out_of_order()"
+                )
+            )
+        try:
+            yield
+        finally:
+            with engine.begin() as connection:
+                connection.execute(text(f"DROP TRIGGER out_of_order ON {table}"))
+                connection.execute(text("DROP FUNCTION out_of_order()"))
+
+    return fault
+
+
+@contextmanager
+def locked(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
+    """Somebody holds the account's row."""
+    options, gateway.pool._options = gateway.pool._options, dict(gateway.pool._options)
+    gateway.pool._options["options"] += " -c lock_timeout=300"
+    gateway.pool.close()
+    with engine.connect() as connection:
+        connection.execute(text("SELECT FROM credit_account WHERE id = :id FOR UPDATE"), {"id": person.id})
+        try:
+            yield
+        finally:
+            connection.rollback()
+            gateway.pool._options = options
+            gateway.pool.close()
+
+
+@contextmanager
+def table_locked(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
+    """Somebody rewrites the table of messages."""
+    options, gateway.pool._options = gateway.pool._options, dict(gateway.pool._options)
+    gateway.pool._options["options"] += " -c statement_timeout=300"
+    gateway.pool.close()
+    with engine.connect() as connection:
+        connection.execute(text("LOCK TABLE message"))
+        try:
+            yield
+        finally:
+            connection.rollback()
+            gateway.pool._options = options
+            gateway.pool.close()
+
+
+@contextmanager
+def refused(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
+    """Nobody listens where PostgreSQL was."""
+    options, gateway.pool._options = gateway.pool._options, dict(gateway.pool._options)
+    gateway.pool._options["host"] = "/nonexistent"
+    gateway.pool.close()
+    try:
+        yield
+    finally:
+        gateway.pool._options = options
+
+
+@contextmanager
+def read_only(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
+    """PostgreSQL is a standby now."""
+    options, gateway.pool._options = gateway.pool._options, dict(gateway.pool._options)
+    gateway.pool._options["options"] += " -c default_transaction_read_only=on"
+    gateway.pool.close()
+    try:
+        yield
+    finally:
+        gateway.pool._options = options
+        gateway.pool.close()
+
+
+FAULTS: dict[str, Fault] = {
+    **{
+        state: refusing(state)
+        for state in (
+            *("53100", "53200", "53400", "58030", "57P03", "57014", "55P03", "25006", "40001", "40P01"),
+            *("XX000", "XX001", "P0001", "22003", "22021", "23514", "23505", "42883", "54000", "0A000"),
+        )
+    },
+    "message": refusing("53100", "message"),
+    "entry": refusing("53100", "credit_entry"),
+    "locked": locked,
+    "table locked": table_locked,
+    "refused": refused,
+    "read-only": read_only,
+}
+
+
+def ending_in(trouble: threading.Event, begun: threading.Event, body: Any) -> fakes.Behaviour:
+    """A provider that ends its answer once there is trouble."""
+
+    def behaviour(exchange: fakes.Exchange) -> None:
+        begun.set()
+        trouble.wait(20)
+        body(exchange)
+
+    return behaviour
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_call_is_admitted_until_the_last_is_settled(
+    web: FlaskClient,
+    engine: Engine,
+    session: OrmSession,
+    fake: FakeUpstream,
+    rich: Person,
+    bob: Person,
+    run: Any,
+    facts: Facts,
+    gateway: Gateway,
+    fault: str,
+    streaming: bool,
+) -> None:
+    assert bob.user is not None
+    factories.grant(session, bob.user, 1000)
+    trouble, begun = threading.Event(), threading.Event()
+    whole = fakes.stream(fakes.chunks(use=USE)) if streaming else fakes.answer(fakes.completion(use=USE))
+    fake.will(ending_in(trouble, begun, whole), fakes.answer())
+    answers: list[Any] = []
+
+    def one() -> None:
+        answers.append(
+            web.application.test_client().post(
+                DOORS[0], json=STREAM if streaming else BODY, headers=rich.headers
+            )
+        )
+        answers[0].data  # noqa: B018
+
+    calling = threading.Thread(target=one)
+    calling.start()
+    assert begun.wait(10)
+    with FAULTS[fault](engine, gateway, rich):
+        trouble.set()
+        calling.join(20)
+        (answer,) = answers
+        if streaming:
+            assert events(answer.data)[-1]["error"]["code"] == "ledger_unavailable"
+            assert b"[DONE]" not in answer.data
+        else:
+            assert (answer.status_code, answer.json["error"]["code"]) == (503, "ledger_unavailable")
+        for person in (rich, bob):
+            for door in DOORS:
+                body = {**BODY, "codebuff_metadata": {"run_id": run.id}}
+                later = web.post(door, json=body, headers=person.headers)
+                assert (later.status_code, later.json["error"]["code"]) == (503, "ledger_unavailable")
+                assert int(later.headers["Retry-After"]) > 0
+                assert "message" in later.json["error"]
+        assert len(fake.requests) == 1
+        assert web.get("/readyz").status_code == 503
+    wait(lambda: not gateway.spool.closed())
+    call = facts.call()
+    assert (call.state, call.credits, call.output_tokens) == ("settled", CREDITS, 100_000)
+    (message,) = facts.messages()
+    assert message.response
+    assert billing.prove(facts.fresh()).clean
+    assert web.get("/readyz").status_code == 200
+    assert web.post(DOORS[0], json=BODY, headers=bob.headers).status_code == 200
+    assert len(fake.requests) == 2
+
+
+def test_a_failed_call_that_cannot_be_written_down_keeps_others_out_too(
+    web: FlaskClient, engine: Engine, fake: FakeUpstream, rich: Person, facts: Facts, gateway: Gateway
+) -> None:
+    fake.will(fakes.answer({"error": {"message": "m"}}, 500))
+    with refusing("53100")(engine, gateway, rich):
+        assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 500
+        assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
+        assert len(fake.requests) == 1
+    wait(lambda: not gateway.spool.closed())
+    assert (facts.call().state, facts.call().error) == ("failed", "upstream_status")
+
+
+def fail_once(web: FlaskClient, engine: Engine, gateway: Gateway, fake: FakeUpstream, person: Person) -> None:
+    fake.will(fakes.answer(fakes.completion(use=USE)))
+    with refusing("53100")(engine, gateway, person):
+        assert web.post(DOORS[0], json=BODY, headers=person.headers).status_code == 503
+
+
+def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
+    web: FlaskClient,
+    engine: Engine,
+    session: OrmSession,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    gateway: Gateway,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = gateway.spool.settle_all
+    monkeypatch.setattr(gateway.spool, "settle_all", lambda: 0)
+    fail_once(web, engine, gateway, fake, rich)
+    session.execute(text("UPDATE credit_hold SET expires_at = now() - interval '1 minute'"))
+    billing.sweep(session)
+    session.commit()
+    (path,) = gateway.spool.folder.glob("*.json")
+    record = path.read_bytes()
+    others = [Spool(gateway.pool, gateway.spool.folder) for _ in range(4)]
+    assert all(other.closed() for other in others)
+    threads = [threading.Thread(target=other.settle_all) for other in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    path.write_bytes(record)
+    assert told() == 1
+    assert told() == 0
+    assert (facts.call().state, facts.call().credits) == ("settled", CREDITS)
+    assert facts.holds() == 0
+    assert billing.prove(facts.fresh()).clean
+
+
+def test_what_is_kept_is_for_the_servers_own_eyes(
+    web: FlaskClient, engine: Engine, fake: FakeUpstream, rich: Person, gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(gateway.spool, "settle_all", lambda: 0)
+    fail_once(web, engine, gateway, fake, rich)
+    (path,) = gateway.spool.folder.glob("*.json")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    kept = orjson.loads(path.read_bytes())["facts"]
+    assert kept["request"] == MESSAGES
+    assert "Say hello" not in caplog.text
+    assert "secrets" not in caplog.text
+    assert "53100" in caplog.text
+    assert "output_tokens 100000" in caplog.text
+    monkeypatch.undo()
+    gateway.spool.settle_all()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_full_disk_loses_nothing(
+    web: FlaskClient,
+    engine: Engine,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
+) -> None:
+    written: list[bytes] = []
+    write = spools._write
+
+    def no_room(path: Path, record: bytes) -> None:
+        reserve = (path.parent / "reserve").exists()
+        if full or reserve:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(record)
+        write(path, record)
+
+    monkeypatch.setattr(spools, "_write", no_room)
+    gateway.spool._looked = float("-inf")
+    fake.will(fakes.answer(fakes.completion(use=USE)))
+    with refusing("53100")(engine, gateway, rich):
+        for _ in range(3):
+            assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
+        assert web.get("/readyz").status_code == 503
+        assert len(fake.requests) == 1
+        assert bool(written) is not full
+        assert b"Say hello" not in b"".join(written)
+    wait(lambda: not gateway.spool.closed())
+    assert (facts.call().state, facts.call().credits) == ("settled", CREDITS)
+    assert billing.prove(facts.fresh()).clean
+
+
+def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
+    web: FlaskClient,
+    engine: Engine,
+    session: OrmSession,
+    fake: FakeUpstream,
+    rich: Person,
+    bob: Person,
+    facts: Facts,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert bob.user is not None
+    factories.grant(session, bob.user, 1000)
+    monkeypatch.setattr(spools, "ALONE_SECONDS", 0.5)
+    monkeypatch.setattr(spools, "ASIDE_PAUSE", 0.2)
+    with refusing("23514", only="NEW.user_id = '{user}'")(engine, gateway, rich):
+        assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
+        wait(lambda: [call.aside for call in gateway.spool.calls()] == [True])
+        asked = len(fake.requests)
+        assert web.get("/readyz").status_code == 200
+        assert web.post(DOORS[0], json=BODY, headers=bob.headers).status_code == 200
+        assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
+        assert len(fake.requests) == asked + 1
+        (call,) = [call for call in gateway.spool.calls() if call.kind == "settle"]
+        assert call.facts is not None
+        assert call.facts["output_tokens"] == 20
+    wait(lambda: gateway.spool.calls() == [])
+    wait(lambda: facts.holds() == 0)
+    assert {(call.user_id, call.state) for call in facts.calls()} >= {
+        (rich.id, "settled"),
+        (bob.id, "settled"),
+    }
+    assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
+    assert billing.prove(facts.fresh()).clean
+
+
+def test_texts_that_cannot_be_stored_are_left_out_and_charged(
+    web: FlaskClient, engine: Engine, fake: FakeUpstream, rich: Person, facts: Facts, gateway: Gateway
+) -> None:
+    fake.will(fakes.answer(fakes.completion(use=USE)))
+    with refusing("22P05", "message", only="NEW.request IS NOT NULL")(engine, gateway, rich):
+        assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
+    assert (facts.call().credits, facts.messages()[0].request) == (CREDITS, None)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"kind": "settle"}',
+        b'{"kind":"settle","facts":[]}',
+        b'{"kind":"settle","facts":{}}',
+        b'{"kind":"x","facts":{"request_id":"damaged"}}',
+    ],
+)
+def test_a_damaged_file_stops_nobody(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, gateway: Gateway, record: bytes
+) -> None:
+    gateway.spool.closed()
+    path = gateway.spool.folder / "damaged.json"
+    path.write_bytes(record)
+    assert gateway.spool.settle_all() == 0
+    assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
+    (call,) = gateway.spool.calls()
+    assert (call.request_id, call.facts, call.aside) == ("damaged", None, True)
+    assert gateway.spool.dismiss("damaged") == call
+    assert gateway.spool.dismiss("damaged") is None
+
+
+def test_calls_of_a_user_who_was_deleted_meanwhile_are_forgotten(
+    web: FlaskClient,
+    engine: Engine,
+    session: OrmSession,
+    fake: FakeUpstream,
+    rich: Person,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gateway.spool, "settle_all", lambda: 0)
+    fail_once(web, engine, gateway, fake, rich)
+    session.execute(text("SET LOCAL session_replication_role = replica"))
+    for table in ("session", "credit_hold", "credit_ledger", "credit_entry", "credit_account", '"user"'):
+        session.execute(text(f"DELETE FROM {table}"))
+    session.commit()
+    monkeypatch.undo()
+    assert gateway.spool.settle_all() in (1, None)
+    wait(lambda: gateway.spool.calls() == [])
+
+
+def test_an_unsettled_call_is_counted_as_such(
+    web: FlaskClient, engine: Engine, fake: FakeUpstream, rich: Person, gateway: Gateway
+) -> None:
+    def figure(line: str) -> float:
+        found = [each for each in web.get("/metrics").text.splitlines() if each.startswith(line + " ")]
+        return float(found[0].rpartition(" ")[2]) if found else 0
+
+    settled = 'stoa_calls_total{door="openai",outcome="settled",provider="openai"}'
+    unsettled = settled.replace("settled", "unsettled", 1)
+    before = figure(settled), figure(unsettled)
+    fake.will(fakes.answer(fakes.completion(use=USE)))
+    with refusing("53100")(engine, gateway, rich):
+        assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
+        assert (figure(settled), figure(unsettled)) == (before[0], before[1] + 1)
+        assert figure('stoa_unsettled_calls{state="waiting"}') == 1
+    wait(lambda: not gateway.spool.closed())
+    assert figure('stoa_unsettled_calls{state="waiting"}') == 0
+
+
+def test_a_restart_of_postgresql_is_waited_for(
+    web: FlaskClient,
+    engine: Engine,
+    fake: FakeUpstream,
+    rich: Person,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spools, "WAIT_SECONDS", 5.0)
+    fail_once(web, engine, gateway, fake, rich)
+    began = time.monotonic()
+    assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
+    assert time.monotonic() - began < 4
+
+
+def test_the_operator_sees_what_was_used_and_settles_it(
+    web: FlaskClient,
+    engine: Engine,
+    session: OrmSession,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = gateway.spool.settle_all
+    monkeypatch.setattr(gateway.spool, "settle_all", lambda: 0)
+    fail_once(web, engine, gateway, fake, rich)
+    session.execute(text("UPDATE credit_hold SET state = 'lost', lost_at = now()"))
+    session.commit()
+    flask = web.application.test_cli_runner()
+    (call,) = gateway.spool.calls()
+    assert (
+        f"{call.request_id}  waiting  user_id {rich.id}" in flask.invoke(args=["billing", "unsettled"]).output
+    )
+    assert "output_tokens 100000" in flask.invoke(args=["billing", "unsettled"]).output
+    assert "cost $1.250000" in flask.invoke(args=["billing", "unsettled"]).output
+    assert "known: flask billing unsettled" in flask.invoke(args=["billing", "lost"]).output
+    for command in ("lost", "unsettled"):
+        assert flask.invoke(args=["billing", command, "--dismiss", call.request_id]).exit_code == 1
+    monkeypatch.setattr(gateway.spool, "settle_all", told)
+    assert "1 settled." in flask.invoke(args=["billing", "unsettled", "--settle"]).output
+    assert "Every call is settled." in flask.invoke(args=["billing", "unsettled"]).output
+    assert facts.call().credits == CREDITS
+
+
+def test_the_operator_dismisses_what_is_set_aside(
+    web: FlaskClient, session: OrmSession, gateway: Gateway
+) -> None:
+    gateway.spool.closed()
+    (gateway.spool.folder / "damaged.json").write_bytes(b"{")
+    gateway.spool.settle_all()
+    flask = web.application.test_cli_runner()
+    assert "damaged  damaged" in flask.invoke(args=["billing", "unsettled"]).output
+    assert "Dismissed damaged." in flask.invoke(args=["billing", "unsettled", "--dismiss", "damaged"]).output
+    assert session.scalar(text("SELECT count(*) FROM audit_log WHERE action = 'billing.dismiss_unsettled'"))
+
+
+def test_what_psycopg_cannot_send_is_no_answer_of_the_ledger(gateway: Gateway) -> None:
+    with pytest.raises(billing.LedgerUnavailable) as refused:
+        billing.holds.settle_facts(gateway.pool, "\x00")
+    assert isinstance(refused.value.__cause__, psycopg.DataError)
