@@ -130,7 +130,10 @@ def _meant(app: Flask, words: list[str]) -> str | None:
     same_end = [
         address for address in fixed if address.startswith("/v1/") and address.endswith(f"/{words[-1]}")
     ]
-    alike = difflib.get_close_matches(called, fixed, 1, _ALIKE)
+    # the last word must be alike, too: what stands before it is much of any address
+    ends = difflib.get_close_matches(words[-1], {each.rpartition("/")[2] for each in fixed}, 3)
+    ending = [each for each in fixed if each.rpartition("/")[2] in ends]
+    alike = difflib.get_close_matches(called, ending, 1, _ALIKE)
     return next(iter((*longer, *same_end, *alike)), None)
 
 

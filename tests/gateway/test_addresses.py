@@ -104,6 +104,7 @@ UNKNOWN = [
     "/v1",
     "/v1/",
     "/v1/nothing",
+    "/v1/nope",
     "/v1/embeddings",
     "/v1/foo/bar",
     "/v1/chat/completions/abc",
