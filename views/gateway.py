@@ -56,7 +56,7 @@ def chat_completions(visit: Visit) -> Response:
     except UpstreamRefused as error:
         return _passed_on(visit, error)
     except UpstreamError as error:
-        return refuse(visit, error.status, str(error), error.kind)
+        return with_dropped(refuse(visit, error.status, str(error), error.kind), error.dropped)
     except DomainError as error:
         return refuse(visit, error.status, error.message, error.code, param=_param(error))
     except RequestEntityTooLarge:
@@ -76,7 +76,8 @@ def _chat(visit: Visit) -> Response:
         return refuse(visit, 401, NO_KEY, "invalid_api_key")
     call: Call | DomainError
     try:
-        call = chat_dialect.parse(read_json(request, allow_nul=True), len(request.get_data()))
+        body = read_json(request, allow_nul=True)
+        call = chat_dialect.parse(body, chat_dialect.size_of(request.get_data()))
     except BadJson as error:
         call = BadCall(f"The request body is not JSON that can be used: {error}.")
     except BadCall as error:
@@ -169,20 +170,22 @@ def _stranger(visit: Visit) -> Response | None:
 
 def respond(answer: Reply | Stream) -> Response:
     """The answer of the gateway as HTTP (contract 5.4)."""
-    dropped = {"X-Stoa-Dropped": ", ".join(answer.dropped)} if answer.dropped else {}
     if isinstance(answer, Reply):
-        return Response(answer.body, content_type="application/json", headers=dropped)
-    return Response(
+        return with_dropped(Response(answer.body, content_type="application/json"), answer.dropped)
+    response = Response(
         answer,
         direct_passthrough=True,
         content_type="text/event-stream",
-        headers={
-            "Cache-Control": "no-cache",
-            "Connection": "keep-alive",
-            "X-Accel-Buffering": "no",
-            **dropped,
-        },
+        headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
     )
+    return with_dropped(response, answer.dropped)
+
+
+def with_dropped(response: Response, dropped: tuple[str, ...]) -> Response:
+    """Name what of the request the provider was not sent."""
+    if dropped:
+        response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
+    return response
 
 
 def json_answer(body: Any, status: int = 200) -> Response:
@@ -228,7 +231,8 @@ def _passed_on(visit: Visit, error: UpstreamRefused) -> Response:
 
 
 def with_retry_after(response: Response, error: UpstreamRefused) -> Response:
-    """The provider's `Retry-After`, if it sent one."""
+    """The provider's `Retry-After`, if it sent one, and what it was not sent."""
+    with_dropped(response, error.dropped)
     if error.retry_after and error.retry_after.isprintable() and len(error.retry_after) < 100:
         response.headers["Retry-After"] = error.retry_after
     return response

@@ -29,6 +29,7 @@ from views.gateway import (
     respond,
     suspended,
     too_little,
+    with_dropped,
     with_retry_after,
 )
 from views.lane import Visit, open_door
@@ -60,7 +61,7 @@ def chat_completions(visit: Visit) -> Response:
     except UpstreamRefused as error:
         return _passed_on(error)
     except UpstreamError as error:
-        return refuse(error.status, str(error), error.kind, "upstream_error")
+        return with_dropped(refuse(error.status, str(error), error.kind, "upstream_error"), error.dropped)
     except DomainError as error:
         return refuse(error.status, error.message, error.code)
     except RelayFailed:
@@ -76,7 +77,7 @@ def _ask(visit: Visit, key: str, body: Any) -> Ask:
     metadata = body.get("codebuff_metadata") if isinstance(body, dict) else None
     metadata = metadata if isinstance(metadata, dict) else {}
     run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
-    answers, call = 1, _call(body, len(request.get_data()))
+    answers, call = 1, _call(body, chat_dialect.size_of(request.get_data()))
     if isinstance(call, Call) and not call.stream:
         answers, call = _answers(metadata.get("n"), call)
     return Ask(
