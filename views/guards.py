@@ -152,8 +152,8 @@ def api_key(headers: Headers | None = None) -> str | None:
         if key := headers.get(name, "").strip():
             return _key_of_ours(key) or key
     authorization = headers.get("Authorization", "")
-    if key := _key_of_ours(authorization):
-        return key
+    if ours := _key_of_ours(authorization):
+        return ours
     return authorization[7:].strip() or None if authorization.startswith("Bearer ") else None
 
 

@@ -171,7 +171,7 @@ class Routes:
         return route
 
     def _find(self, model: str, byok: str | None, direct_openai: bool) -> Route:
-        name = model.strip()
+        name = model.strip().rstrip(": ")
         if name.lower().startswith(RESOURCE):
             name = name[len(RESOURCE) :]
         if not name or len(name) > MAX_MODEL or not name.isprintable():
