@@ -285,6 +285,8 @@ class Gateway:
             held_credits(ticket.route.cost_up_to(call, tokens, call.n), self.margin)
             for tokens in (output_tokens, 2 * output_tokens)
         )
+        if not wanted:
+            return 2 * output_tokens
         held = ticket.grow(needed, wanted)
         if held is None:
             raise OutOfCredits("Your credits ran out while this answer was written, so it ends here.")

@@ -308,6 +308,13 @@ def test_a_bound_by_another_name_takes_nothing_away(web: FlaskClient) -> None:
     assert held(max_output_tokens=1, max_tokens=10_000) == held(max_tokens=10_000)
 
 
+def test_a_free_answer_may_be_long(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
+    fake.will(fakes.stream(a_long_answer(40_000, fakes.usage(100, 40_000))))
+    asked = {**STREAM, "model": "openai/free-model"}
+    assert b"[DONE]" in web.post(PATH, json=asked, headers=rich.headers).data
+    assert (facts.call().state, facts.call().credits, facts.call().error) == ("settled", 0, None)
+
+
 def test_what_costs_nothing_waits_for_no_hold(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
 ) -> None:
