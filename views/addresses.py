@@ -17,6 +17,8 @@ from views import guards
 
 PREFIX = re.compile(r"/*(?:api/+)?v1(?:/|$)", re.IGNORECASE)
 """The addresses of the model routes, and of whatever else stands beside them."""
+_PARAMETERS = re.compile(r"[;?].*", re.DOTALL)
+"""What belongs behind an address, written into it."""
 _LONGEST = 300
 _MOST_WORDS = 12
 _ALIKE = 0.75
@@ -108,7 +110,7 @@ def _refuse_crooked() -> None:
 
 
 def _words(path: str) -> list[str]:
-    words = (word.strip() for word in path[:_LONGEST].lower().split("/"))
+    words = (_PARAMETERS.sub("", word).strip() for word in path[:_LONGEST].lower().split("/"))
     return [word for word in words if word][:_MOST_WORDS]
 
 
