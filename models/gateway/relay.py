@@ -24,12 +24,12 @@ from models.fairness import heavy
 from models.gateway import metrics, sse, tokens
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.pricing import Prices
-from models.gateway.refusals import UpstreamRefused, refusal, told, unpacked, without_keys
+from models.gateway.refusals import UpstreamRefused, refusal, told, without_keys
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
 from models.gateway.spool import Spool
 from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
-from models.gateway.upstream import MAX_BODY, Answer, Broken, Empty, Request, UpstreamError
+from models.gateway.upstream import Answer, Broken, Empty, Request, UpstreamError
 from models.gateway.wire import Call, Meter, Usage, failure_of, usage_object
 from models.gateway.wire.output import parts_of
 from models.gateway.wire.usage import at_least
@@ -384,7 +384,7 @@ def _fetch(route: Route, call: Call, request: Request) -> Fetched:
     try:
         if not _succeeded(answer):
             raise refusal(answer, route)
-        raw = unpacked(answer.read(), MAX_BODY)
+        raw = answer.read()
     finally:
         answer.close()
     title = route.provider.title
