@@ -7,7 +7,8 @@ what it answers is whole (`Reply`) or still to come (`Stream`). Doors give shape
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -20,7 +21,7 @@ from models.billing import holds
 from models.billing.holds import Admission, Claim, LedgerUnavailable
 from models.db import now
 from models.errors import DomainError
-from models.fairness import heavy
+from models.fairness import heavy, in_slices
 from models.gateway import metrics, sse, tokens
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.pricing import Prices
@@ -29,8 +30,9 @@ from models.gateway.routing import NoPrice, Route, Routes, held_credits
 from models.gateway.spool import Spool
 from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
-from models.gateway.upstream import Answer, Broken, Empty, Request, UpstreamError
+from models.gateway.upstream import MAX_BODY, MAX_STREAM, READ, Answer, Broken, Empty, Request, UpstreamError
 from models.gateway.wire import Call, Meter, Usage, failure_of, usage_object
+from models.gateway.wire.assembly import Assembly
 from models.gateway.wire.output import parts_of
 from models.gateway.wire.usage import at_least
 from models.pool import Pool
@@ -42,6 +44,8 @@ KEPT_REQUEST = 256 << 10
 """Bytes of a request's messages that are stored with the call."""
 MOST_PARALLEL = 32
 """Answers made of one request by sending it several times."""
+JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
+"""How a `Content-Type` tells of a stream of JSON."""
 RECOGNISED = 30.0
 MOST_RECOGNISED = 10_000
 
@@ -246,8 +250,13 @@ class Gateway:
         answer = ticket.route.provider.upstream.send(request)
         try:
             begun = _opening(answer)
-            if not _succeeded(answer) or (begun and not sse.looks_like_it(begun)):
+            if not _succeeded(answer):
                 raise refusal(answer, ticket.route, begun)
+            if begun and not sse.looks_like_it(begun):
+                if "json" not in _kind(answer):
+                    raise refusal(answer, ticket.route, begun)
+                begun += answer.read()
+                _read(begun, ticket.route, call, answer)
             meter = ticket.route.provider.meter(call)
             stream = Stream(self, ask, call, ticket, answer, meter, begun)
         except BaseException:
@@ -384,43 +393,84 @@ def _fetch(route: Route, call: Call, request: Request) -> Fetched:
     try:
         if not _succeeded(answer):
             raise refusal(answer, route)
-        raw = answer.read()
+        return _read(
+            answer.read(MAX_STREAM if "event-stream" in _kind(answer) else MAX_BODY), route, call, answer
+        )
     finally:
         answer.close()
+
+
+def _read(raw: bytes, route: Route, call: Call, answer: Answer) -> Fetched:
+    """The answer that a body is, whole or in events. Raises what a client is told instead of one."""
     title = route.provider.title
     if not raw.strip():
         raise Empty(f"{title} sent an empty answer. Nothing was charged; try again.")
-    try:
-        body, raw = read(raw)
-    except NotJson as error:
-        raise Broken(f"{title} sent an answer that cannot be read.") from error
     meter = route.provider.meter(call)
+    body: Any = None
+    with suppress(NotJson):
+        body, raw = read(raw)
     if isinstance(body, dict):
         meter.body(body)
+        if meter.amended:
+            body["object"] = "chat.completion"
+            raw = write(body)
+    elif failure_of(body) is None and (assembled := _assembled(raw, title, meter)) is not None:
+        body, raw = assembled, write(assembled)
     failure = meter.failure or (None if meter.started else failure_of(body))
     if failure and not meter.started:
         if (said := without_keys(raw, route)) != raw:
             failure = failure_of(read(said).value) or failure
-        raise told(failure, failure.status or 502, route, None)
+        raise told(failure, failure.status or 502, route, answer.headers.get("Retry-After"))
     choices = body.get("choices") if isinstance(body, dict) else 0
     if not isinstance(body, dict) or not (choices is None or isinstance(choices, list)):
         raise Broken(f"{title} sent an answer that cannot be read.")
-    if not choices and meter.empty:
+    if meter.empty and not meter.ended:
         raise Empty(
             f"{title} sent an answer without content and without usage. Nothing was charged; try again."
         )
     return raw, body, meter
 
 
+def _assembled(raw: bytes, title: str, meter: Meter) -> dict[str, Any] | None:
+    """The whole answer that the events of a body make; None when it holds none. Raises Broken when it was cut off."""
+    parser, assembly = sse.Parser(title), Assembly()
+    done = found = False
+    for event in in_slices(_events(parser, raw)):
+        chunk = None
+        with suppress(NotJson):
+            chunk = read(event.data or b"").value
+        if done := event.data is not None and sse.is_done(event.data):
+            break
+        if isinstance(chunk, dict):
+            meter.event(chunk, is_error=event.name == b"error")
+            assembly.add(chunk)
+            found = True
+    if not found:
+        return None
+    if not (done or meter.ended or meter.billed or meter.failure):
+        raise Broken(f"{title} ended the connection before its answer was complete.")
+    return assembly.body(meter.output, meter.raw_usage)
+
+
+def _events(parser: sse.Parser, raw: bytes) -> Iterator[sse.Event]:
+    for start in range(0, len(raw), READ):
+        yield from parser.feed(raw[start : start + READ])
+    yield from parser.end()
+
+
 def _succeeded(answer: Answer) -> bool:
     return 200 <= answer.status < 300
 
 
+def _kind(answer: Answer) -> str:
+    return (answer.headers.get("Content-Type") or "").lower()
+
+
 def _opening(answer: Answer) -> bytes:
     """The first bytes of what is announced as no event stream, and may be one all the same."""
-    kind = (answer.headers.get("Content-Type") or "").lower()
+    kind = _kind(answer)
     begun = b""
-    if "json" in kind or "html" in kind:
+    if ("json" in kind and not any(word in kind for word in JSON_LINES)) or "html" in kind:
         for piece in answer.blocks():
             begun += piece
             if len(begun.strip()) > 10:

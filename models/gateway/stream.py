@@ -234,14 +234,17 @@ class Stream:
             # more came, so it was not the last one
             self._held = None
             out.append(self._interim(*held))
-        if "choices" not in chunk:
+        if not isinstance(chunk.get("choices"), list):
             if event.name == b"ping" or chunk.get("type") == "ping":
                 out.append(self._harmless(sse.comment(data)))
                 return
-            if reported:
-                # clients read the list without looking
-                chunk["choices"] = []
-                text = sse.frame(lenient_json.write(chunk), event.name)
+            # clients read the list without looking
+            chunk["choices"] = []
+            meter.amended = True
+        if meter.amended:
+            meter.amended = False
+            chunk["object"] = "chat.completion.chunk"
+            text = sse.frame(lenient_json.write(chunk), event.name)
         if reported or isinstance(chunk.get("usage"), dict):
             if meter.finished or not chunk.get("choices"):
                 self._held = (chunk, text)
@@ -381,8 +384,7 @@ class Stream:
             # a body that is no event stream at all: a web page, an error in JSON
             meter.failure = failure
             self._flush([self._failure(failure, {}, self._parser.stray)])
-        complete = meter.finished or meter.billed
-        if complete:
+        if meter.finished or meter.billed or meter.ended:
             self._end()
         elif meter.failure or self.gone:
             self._settle(complete=False)

@@ -359,7 +359,7 @@ def test_rubbish_between_good_lines_is_passed_by(
         b"event: odd\nid: 7\nretry: 3\n\n": b"",
         half % b"\xe4\xb8": half % "\ufffd".encode(),
         b"data: [1,2]\n\ndata: null\n\n": b": [1,2]\n\n: null\n\n",
-        b'data: {"choices":{"a":1},"usage":null}\r\n\r\n': b'data: {"choices":{"a":1},"usage":null}\n\n',
+        b'data: {"choices":{"a":1},"usage":null}\r\n\r\n': b'data: {"choices":[],"usage":null,"object":"chat.completion.chunk"}\n\n',
     }
     fake.will(fakes.stream([script[0], *rubbish, *script[1:]]))
     answer = web.post(PATH, json=STREAM, headers=rich.headers)

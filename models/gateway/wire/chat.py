@@ -140,6 +140,7 @@ class ChatMeter:
         self.failure: Failure | None = None
         self.started = False
         self.billed = False
+        self.amended = False
         self.raw_usage: Mapping[str, Any] | None = None
         self.reported: Usage | None = None
         self.output = Output()
@@ -154,6 +155,11 @@ class ChatMeter:
     def finished(self) -> bool:
         """Every choice has said why it ended."""
         return len(self._finished) >= self._n and self._finished >= self._seen
+
+    @property
+    def ended(self) -> bool:
+        """Every choice that began has said why it ended: fewer, it may be, than were asked for."""
+        return bool(self._finished) and self._finished >= self._seen
 
     @property
     def empty(self) -> bool:
@@ -172,12 +178,14 @@ class ChatMeter:
                 # an error alone is not billed; after something else, what it reports is a lower bound
                 return self.started and self._report(event, False)
         generated = False
+        started = self.started
         reports = bool(event.get("usage")) or "x_groq" in event
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 piece = choice.get("delta")
-                if piece is None and not self.started:
-                    piece = choice.get("message")
+                if piece is None:
+                    piece = choice["delta"] = _delta_of(choice, started)
+                    self.amended = True
                 generated |= self._take(choice, piece)
                 reports |= "usage" in choice
         if reports and self._report(event, generated):
@@ -191,6 +199,12 @@ class ChatMeter:
         self._head(body)
         self.failure = failure_of(body)
         for choice in _objects(body.get("choices")):
+            if choice.get("message") is None and ("delta" in choice or "text" in choice):
+                choice["message"] = {
+                    "role": "assistant",
+                    **(choice.pop("delta", None) or _delta_of(choice, False)),
+                }
+                self.amended = True
             self._take(choice, choice.get("message"), whole=True)
         self.billed = self._report(body, False)
 
@@ -239,7 +253,7 @@ class ChatMeter:
         if "text" in choice:
             generated |= self.output.take(index, {"text": choice["text"]})
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason != "error":
+        if isinstance(reason, str) and reason not in _NO_END:
             self._finished.add(index)
             # as much as was allowed was generated, though none of it may be shown
             self.started |= reason == "length"
@@ -281,7 +295,23 @@ class ChatMeter:
             self._stale = True
 
 
-def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
+_NO_END = ("", "error", "null")
+"""What some providers write as `finish_reason` before there is one."""
+
+
+def _delta_of(choice: dict[str, Any], started: bool) -> dict[str, Any]:
+    """The delta of a choice that has none: its message, unless that repeats what came in pieces, or its text."""
+    message, text = choice.pop("message", None), choice.pop("text", None)
+    if isinstance(message, dict) and not started:
+        calls = message.get("tool_calls")
+        if isinstance(calls, list):
+            found = [call for call in calls if isinstance(call, dict)]
+            message = {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(found)]}
+        return message
+    return {"content": text} if text else {}
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 

@@ -26,6 +26,9 @@ _MP4 = "Z0eX"
 MOST_CALLS = 1000
 """Tool calls of an answer that are told apart; the text of more is counted."""
 
+FUNCTION_CALL = -1
+"""The place of a `function_call` among tool calls."""
+
 SEALED_CHARACTERS = 4
 """Of encrypted reasoning to a token."""
 
@@ -207,7 +210,7 @@ class Output:
                 reasons = True
             elif key == "function_call":
                 if isinstance(value, dict):
-                    found |= self._call(choice, -1, {"function": value}, whole)
+                    found |= self._call(choice, FUNCTION_CALL, {"function": value}, whole)
             elif key in ("refusal", "text"):
                 found |= self._add(parts_of(value))
             elif key == "audio":
@@ -285,7 +288,7 @@ class Output:
             if slot is not None and name and _is_another(slot, id, name, index):
                 slot = None
         if slot is None:
-            slot = {"id": id or None, "name": [], "arguments": []}
+            slot = {"id": id or None, "name": [], "arguments": [], "place": (choice, position)}
             if len(self._slots) >= MOST_CALLS:
                 return slot
             self._slots.append(slot)
@@ -298,10 +301,13 @@ class Output:
         self._open[choice, "at", position] = slot
         return slot
 
-    def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls, whole, as an assistant's message has them."""
+    def tool_calls(self, choice: int | None = None) -> list[dict[str, Any]]:
+        """The tool calls, whole, as an assistant's message has them: those of one choice, or of all and the function
+        calls of old."""
         calls = []
         for slot in self._slots:
+            if choice is not None and (slot["place"][0] != choice or slot["place"][1] == FUNCTION_CALL):
+                continue
             name, arguments = (whole_text("".join(slot[key])) for key in ("name", "arguments"))
             if slot.get("custom"):
                 detail = {"type": "custom", "custom": {"name": name, "input": arguments}}
