@@ -31,7 +31,7 @@ from models.gateway.spool import Spool
 from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.upstream import MAX_BODY, MAX_STREAM, READ, Answer, Broken, Empty, Request, UpstreamError
-from models.gateway.wire import Call, Meter, Usage, failure_of, usage_object
+from models.gateway.wire import Call, Meter, Usage, failure_of, told_usage, usage_object
 from models.gateway.wire.assembly import Assembly
 from models.gateway.wire.output import parts_of
 from models.gateway.wire.usage import at_least
@@ -299,11 +299,9 @@ class Gateway:
             message = {"content": response, "role": "assistant"}
             body = {**body, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
             body["usage"] = usage_object(usage)
-        elif any(meter.usage() is None for meter in meters):
-            body = {**body, "usage": usage_object(usage)}
-        elif body.get("usage") is not meters[0].raw_usage:
-            # a choice's, or told in parts: it is put where clients look for it
-            body = {**body, "usage": meters[0].raw_usage}
+        elif (shown := told_usage(usage)) is not body.get("usage"):
+            # counted, a choice's, told in parts or in other names: it is put where clients look for it
+            body = {**body, "usage": shown}
         if ask.show_cost:
             told = self.with_cost(body["usage"], usage, cost)
             body = body if told is body["usage"] else {**body, "usage": told}
@@ -343,15 +341,16 @@ class Gateway:
             return Usage(source=source)
         raw = meter.raw_usage
         told_input, told_output = at_least(raw or {})
+        input, media = tokens.count_input(call.body["messages"], call.body.get("tools"))
         output, reasoning = tokens.count_output(meter.output)
+        made = {"audio_output": meter.output.audio_tokens, "image_output": meter.output.picture_tokens}
         counted = Usage(
-            uncached_input=max(
-                tokens.count_messages(call.body["messages"], call.body.get("tools")), told_input
-            ),
-            output=max(output, told_output),
+            uncached_input=max(input, told_input),
+            output=max(output, told_output, reasoning + sum(made.values())),
             reasoning=reasoning,
             source=source,
             cost=meter.cost,
+            parts=media | {name: count for name, count in made.items() if count},
             flags=("usage_unusable",) if raw and not (meter.usage() or meter.reported) else (),
             raw=raw,
         )
@@ -482,11 +481,20 @@ def _at_least(reported: Usage, counted: Usage) -> Usage:
     """What a provider reported of an answer that went on, raised to what was counted of it."""
     more_input = max(counted.input - reported.input, 0)
     more_output = max(counted.output - reported.output, 0)
+    parts = dict(reported.parts)
+    for name, count in counted.parts.items():
+        if (more_input and name.endswith("_input")) or (more_output and name.endswith("_output")):
+            parts[name] = max(count, parts.get(name, 0))
+    put, made = (
+        sum(count for name, count in parts.items() if name.endswith(end)) for end in ("_input", "_output")
+    )
+    output = max(reported.output + more_output, reported.reasoning + made)
     return replace(
         reported,
-        uncached_input=reported.uncached_input + more_input,
-        output=reported.output + more_output,
-        reasoning=max(reported.reasoning, counted.reasoning),
+        uncached_input=max(reported.uncached_input + more_input, put),
+        output=output,
+        reasoning=min(max(reported.reasoning, counted.reasoning), output - made),
+        parts=parts,
         source=counted.source,
         cost=None if more_input or more_output else reported.cost,
     )

@@ -21,7 +21,7 @@ from models.gateway import lenient_json, refusals, sse, tokens
 from models.gateway.sse import Event
 from models.gateway.ticket import Ticket
 from models.gateway.upstream import Answer, Broken, Empty, UpstreamError
-from models.gateway.wire import Call, Failure, Meter, Usage, failure_in, failure_of, usage_object
+from models.gateway.wire import Call, Failure, Meter, Usage, failure_in, failure_of, told_usage
 
 if TYPE_CHECKING:
     from models.gateway.relay import Ask, Gateway
@@ -245,7 +245,11 @@ class Stream:
             meter.amended = False
             chunk["object"] = "chat.completion.chunk"
             text = sse.frame(lenient_json.write(chunk), event.name)
-        if reported or isinstance(chunk.get("usage"), dict):
+        usage = chunk.get("usage")
+        if usage is not None and not isinstance(usage, dict):
+            chunk["usage"] = dict(meter.raw_usage or {}) if reported else None
+            text = sse.frame(lenient_json.write(chunk), event.name)
+        if reported or isinstance(usage, dict):
             if meter.finished or not chunk.get("choices"):
                 self._held = (chunk, text)
                 return
@@ -326,7 +330,7 @@ class Stream:
 
     def _shown(self, usage: Usage) -> Any:
         """The usage as the client reads it: the provider's own, unless that is not what was billed."""
-        shown: Any = self._meter.raw_usage if usage.source == "provider" else usage_object(usage)
+        shown: Any = told_usage(usage)
         return self._gateway.with_cost(shown, usage, self._cost) if self._ask.show_cost else shown
 
     def _usage_event(self) -> bytes:

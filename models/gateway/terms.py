@@ -13,7 +13,7 @@ from typing import Any
 from models.gateway import names
 from models.gateway.pricing import Price
 from models.gateway.wire import BadCall, Call
-from models.gateway.wire.usage import token_figure
+from models.gateway.wire.figures import token_figure
 
 WINDOW = 1_048_576
 """Tokens that the input of a model can have, where the price table does not say."""

@@ -1,5 +1,6 @@
 """Everything that is generated counts where the provider does not say what was used."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -266,3 +267,73 @@ def test_pictures_of_a_stream_that_breaks_are_billed(
     fake.will(fakes.stream([fakes.chunk({"images": [PICTURE]}), "never sent"], cut_after=1, delay=0.02))
     assert b"upstream_cut" in web.post("/v1/chat/completions", json=STREAM, headers=rich.headers).data
     assert facts.call().output_tokens == PICTURE_TOKENS
+
+
+SPOKEN = {"audio": {"id": "a", "data": PCM_SECOND * 10}}
+HEARD = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "What is this?"},
+            {"type": "input_audio", "input_audio": {"data": PCM_SECOND * 20, "format": "wav"}},
+        ],
+    }
+]
+SEEN = [{"role": "user", "content": [
+    {"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["whole", "streamed", "cut", "reported before", "reported in part"])
+@pytest.mark.parametrize(
+    ("model", "messages", "piece", "parts", "dollars"),
+    [
+        # a million tokens of text 2.5 and 10, of sound 32 and 64, of pictures nothing of their own
+        ("openai/gpt-audio", MESSAGES, SPOKEN, {"audio_output": 321}, 321 * 64),
+        ("openai/gpt-audio", HEARD, SPOKEN, {"audio_input": 641, "audio_output": 321}, 641 * 32 + 321 * 64),
+        ("openai/gpt-audio", HEARD, {"content": "x"}, {"audio_input": 641}, 641 * 32),
+        # pictures 30
+        ("google/gemini-2.5-flash-image", MESSAGES, {"images": [PICTURE]}, {"image_output": PICTURE_TOKENS},
+         PICTURE_TOKENS * 30),
+        ("openai/gpt-4o-mini", SEEN, {"content": "x"}, {"image_input": 1600}, 1600 * Decimal("0.15")),
+    ],
+)  # fmt: skip
+def test_counted_media_have_the_price_of_media(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    model: str,
+    messages: Any,
+    piece: Any,
+    parts: dict[str, int],
+    dollars: Decimal,
+    ending: str,
+) -> None:
+    model_of = {"model": model.partition("/")[2]}
+    first, last = fakes.chunk(piece, **model_of), fakes.chunk({}, "stop", **model_of)
+    whole = fakes.completion("", None, **model_of)
+    whole["choices"][0]["message"] = {"role": "assistant", **piece}
+    few = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    behaviours = {
+        "whole": fakes.answer(whole),
+        "streamed": fakes.stream([first, last, "[DONE]"]),
+        "cut": fakes.stream([first, "never sent"], cut_after=1, delay=0.02),
+        "reported before": fakes.stream([fakes.chunk({}, usage=few, **model_of), first, last, "[DONE]"]),
+        "reported in part": fakes.stream([first, last, {**fakes.chunk(None, **model_of), "usage": {"completion_tokens": 3}}]),
+    }  # fmt: skip
+    fake.will(behaviours[ending])
+    body = {"model": model, "messages": messages, "stream": ending != "whole", "max_tokens": 10}
+    assert web.post("/v1/chat/completions", json=body, headers=rich.headers).status_code == 200
+    call = facts.call()
+    assert {name: count for name, count in call.parts.items() if count} == parts
+    assert call.cost >= Decimal(dollars) / 1_000_000
+    assert call.cost <= Decimal(dollars) / 1_000_000 + Decimal("0.01")
+
+
+def test_media_of_a_request_are_told_apart_from_its_text() -> None:
+    text, nothing = tokens.count_input(MESSAGES)
+    assert (text, nothing) == (tokens.count_messages(MESSAGES), {})
+    total, media = tokens.count_input([*HEARD, *SEEN, *MESSAGES])
+    assert media == {"audio_input": 641, "image_input": 1600}
+    assert total - 2241 < 40
+    assert tokens.count_input([{"role": "user", "content": None}, {"role": "user"}])[1] == {}

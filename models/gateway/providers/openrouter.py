@@ -13,7 +13,7 @@ from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.upstream import Upstream
 from models.gateway.wire import Call, Usage
-from models.gateway.wire.usage import dollar_figure
+from models.gateway.wire.figures import dollar_figure
 
 OWNERS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
 """Whose a model without an owner in its name is."""

@@ -53,7 +53,8 @@ class Assembly:
                 if isinstance(value, dict):
                     pieces = {name: piece for name, piece in value.items() if name != "tool_calls"}
                     _merge(into["message"], pieces)
-            elif key != "index":
+            elif key not in ("index", "message", "usage"):
+                # a message beside the deltas says the same once more
                 _merge(into, {key: value})
 
 

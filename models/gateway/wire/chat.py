@@ -8,7 +8,8 @@ from typing import Any
 from models.gateway.wire.call import BadCall, Call, Failure
 from models.gateway.wire.failures import failure_of
 from models.gateway.wire.output import Output
-from models.gateway.wire.usage import Usage, dollar_figure, read_usage
+from models.gateway.wire.usage import Usage, read_usage
+from models.gateway.wire.vendor_usage import ELSEWHERE, figures, usage_in
 
 MAX_CHOICES = 128
 MAX_MODEL = 200
@@ -179,7 +180,7 @@ class ChatMeter:
                 return self.started and self._report(event, False)
         generated = False
         started = self.started
-        reports = bool(event.get("usage")) or "x_groq" in event
+        reports = bool(event.get("usage")) or not ELSEWHERE.isdisjoint(event)
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 piece = choice.get("delta")
@@ -200,10 +201,9 @@ class ChatMeter:
         self.failure = failure_of(body)
         for choice in _objects(body.get("choices")):
             if choice.get("message") is None and ("delta" in choice or "text" in choice):
-                choice["message"] = {
-                    "role": "assistant",
-                    **(choice.pop("delta", None) or _delta_of(choice, False)),
-                }
+                delta = choice.pop("delta", None)
+                said = delta if isinstance(delta, dict) else _delta_of(choice, False)
+                choice["message"] = {"role": "assistant", **said}
                 self.amended = True
             self._take(choice, choice.get("message"), whole=True)
         self.billed = self._report(body, False)
@@ -266,13 +266,13 @@ class ChatMeter:
     def _report(self, event: Mapping[str, Any], generated: bool) -> bool:
         """Take the usage that an event reports; whether it does. The last one counts, except that a placeholder is
         none: an empty object, and zeros before the end or after other figures."""
-        usage = _usage_in(event)
+        usage = usage_in(event)
         if usage is None:
             return False
-        figures = list(_figures(usage))
-        blank = not any(figures)
+        told = list(figures(usage))
+        blank = not any(told)
         early = generated and not self.finished
-        if not figures or (blank and (early or (self.raw_usage is not None and not self._blank))):
+        if not told or (blank and (early or (self.raw_usage is not None and not self._blank))):
             return False
         read = self.read_usage(usage)
         if read is None and self.raw_usage is not None:
@@ -313,26 +313,3 @@ def _delta_of(choice: dict[str, Any], started: bool) -> dict[str, Any]:
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
-
-
-def _usage_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The usage object of a chunk or an answer: its own, a choice's (Moonshot) or that in `x_groq`."""
-    found = None
-    for place in (event, event.get("x_groq"), *_objects(event.get("choices"))):
-        usage = place.get("usage") if isinstance(place, dict) else None
-        if isinstance(usage, dict) and usage:
-            if any(_figures(usage)):
-                return usage
-            found = found or usage
-    return found
-
-
-def _figures(usage: Mapping[str, Any], level: int = 0) -> Iterator[Any]:
-    """The figures of a usage object, those of its details too, with false ones for zeros."""
-    for value in usage.values():
-        if isinstance(value, dict) and level < 4:
-            yield from _figures(value, level + 1)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield value
-        elif isinstance(value, str) and (figure := dollar_figure(value)) is not None:
-            yield figure
