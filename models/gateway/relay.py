@@ -275,8 +275,13 @@ class Gateway:
             # a choice that ended without a word, from a provider that reports nothing: passed on, and not billed
             ticket.fail(Empty.kind, None)
             return Reply(raw)
-        usage = _sum(meter.usage() or self.counted(call, meter, route.model) for meter in meters)
-        cost, price = self.routes.cost(route, usage, meter.model)
+        usages = [meter.usage() or self.counted(call, meter, route.model) for meter in meters]
+        usage = _sum(usages)
+        # each is a request of its own, with its own price tier, price of a request, and reported cost
+        costs = [
+            self.routes.cost(route, each, meter.model) for each, meter in zip(usages, meters, strict=True)
+        ]
+        cost, price = sum((dollars for dollars, _ in costs), Decimal(0)), _priced(costs)
         texts = [text for _, body, _ in gathered for text in _contents(body)]
         response = write(texts).decode() if ask.answers > 1 else meter.answer
         ticket.settle(
@@ -477,6 +482,13 @@ def _opening(answer: Answer) -> bytes:
     return begun
 
 
+def _priced(costs: list[tuple[Decimal, dict[str, str]]]) -> dict[str, str]:
+    """The figures that priced several requests: those of the first, with what was odd about any."""
+    figures = dict(costs[0][1])
+    flags = dict.fromkeys(flag for _, price in costs for flag in price.get("flags", "").split())
+    return figures | ({"flags": " ".join(flags)} if flags else {})
+
+
 def _at_least(reported: Usage, counted: Usage) -> Usage:
     """What a provider reported of an answer that went on, raised to what was counted of it."""
     more_input = max(counted.input - reported.input, 0)
@@ -497,6 +509,7 @@ def _at_least(reported: Usage, counted: Usage) -> Usage:
         parts=parts,
         source=counted.source,
         cost=None if more_input or more_output else reported.cost,
+        least_cost=reported.cost or Decimal(0),
     )
 
 

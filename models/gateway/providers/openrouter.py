@@ -74,8 +74,7 @@ class OpenRouter(Provider):
         cost = dollar_figure(raw.get("cost"))
         if not _of_a_key(raw):
             return cost
-        details = raw.get("cost_details")
-        paid = dollar_figure(details.get("upstream_inference_cost") if isinstance(details, dict) else None)
+        paid = _paid(raw.get("cost_details"))
         return None if paid is None else paid + (cost or 0)
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
@@ -87,6 +86,19 @@ class OpenRouter(Provider):
         if not call.stream:
             body.pop("stream_options", None)
         return body, []
+
+
+def _paid(details: Any) -> Decimal | None:
+    """What the provider behind OpenRouter took: in one figure, or its two sides."""
+    if not isinstance(details, dict):
+        return None
+    paid = dollar_figure(details.get("upstream_inference_cost"))
+    sides = [
+        dollar_figure(details.get(f"upstream_inference_{side}_cost")) for side in ("prompt", "completions")
+    ]
+    if paid is None and None not in sides:
+        paid = sum((side for side in sides if side is not None), Decimal(0))
+    return paid
 
 
 def _of_a_key(raw: Mapping[str, Any]) -> bool:

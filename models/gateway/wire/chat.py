@@ -1,6 +1,7 @@
 """The dialect of OpenAI's chat completions, with OpenRouter's extensions."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from types import UnionType
 from typing import Any
@@ -151,6 +152,7 @@ class ChatMeter:
         self._headed = False
         self._blank = True
         self._stale = False
+        self._dearest = Decimal(0)
 
     @property
     def finished(self) -> bool:
@@ -184,7 +186,7 @@ class ChatMeter:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 piece = choice.get("delta")
-                if piece is None:
+                if type(piece) is not dict:
                     piece = choice["delta"] = _delta_of(choice, started)
                     self.amended = True
                 generated |= self._take(choice, piece)
@@ -200,16 +202,18 @@ class ChatMeter:
         self._head(body)
         self.failure = failure_of(body)
         for choice in _objects(body.get("choices")):
-            if choice.get("message") is None and ("delta" in choice or "text" in choice):
-                delta = choice.pop("delta", None)
-                said = delta if isinstance(delta, dict) else _delta_of(choice, False)
-                choice["message"] = {"role": "assistant", **said}
+            if not isinstance(choice.get("message"), dict) and not _WHOLE.isdisjoint(choice):
+                choice["message"] = {"role": "assistant", **_message_of(choice)}
                 self.amended = True
             self._take(choice, choice.get("message"), whole=True)
         self.billed = self._report(body, False)
 
     def usage(self) -> Usage | None:
-        return None if self.raw_usage is None or self._stale else self.read_usage(self.raw_usage)
+        usage = None if self.raw_usage is None or self._stale else self.read_usage(self.raw_usage)
+        if usage is not None and not usage.cost and self._dearest:
+            # a cost told before, and none or nothing in the last word
+            usage = replace(usage, least_cost=self._dearest)
+        return usage
 
     @property
     def cost(self) -> Decimal | None:
@@ -283,6 +287,7 @@ class ChatMeter:
             usage = usage if read is None else both
         if read is not None and not blank:
             self.reported = read
+            self._dearest = max(self._dearest, read.cost or 0)
         self.raw_usage, self._blank, self._stale = usage, blank, False
         return True
 
@@ -299,16 +304,27 @@ _NO_END = ("", "error", "null")
 """What some providers write as `finish_reason` before there is one."""
 
 
+_WHOLE = frozenset({"message", "delta", "text"})
+
+
+def _message_of(choice: dict[str, Any]) -> dict[str, Any]:
+    """The message of a choice that says it elsewhere, or as a mere text. What it said is taken out of the choice."""
+    said = [choice.pop(key, None) for key in ("message", "delta", "text")]
+    message = next((each for each in said if isinstance(each, dict) and each), None)
+    text = next((each for each in said if isinstance(each, str) and each), None)
+    return message or ({"content": text} if text else {})
+
+
 def _delta_of(choice: dict[str, Any], started: bool) -> dict[str, Any]:
     """The delta of a choice that has none: its message, unless that repeats what came in pieces, or its text."""
-    message, text = choice.pop("message", None), choice.pop("text", None)
-    if isinstance(message, dict) and not started:
-        calls = message.get("tool_calls")
-        if isinstance(calls, list):
-            found = [call for call in calls if isinstance(call, dict)]
-            message = {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(found)]}
-        return message
-    return {"content": text} if text else {}
+    if started:
+        choice.pop("message", None)
+    message = _message_of(choice)
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        found = [call for call in calls if isinstance(call, dict)]
+        message = {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(found)]}
+    return message
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

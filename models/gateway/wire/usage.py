@@ -53,8 +53,8 @@ class Usage:
     The totals are those a row shows: `uncached_input`, `cache_write` and `cache_read` make the input, `reasoning` lies
     within `output`. `parts` tells what lies within the totals and has a price of its own (`WITHIN`), and the units
     charged by the piece (`UNITS`). `source` says who measured: the `provider`, a real tokenizer over the text
-    (`counted`), or an `estimated` figure. `cost` is the dollars the provider reported, if it did. `flags` name what an
-    operator should see, `raw` is the provider's own object.
+    (`counted`), or an `estimated` figure. `cost` is the dollars the provider reported, if it did, and `least_cost` those it
+    reported before the answer went on. `flags` name what an operator should see, `raw` is the provider's own object.
     """
 
     uncached_input: int = 0
@@ -67,6 +67,7 @@ class Usage:
     parts: Mapping[str, int] = field(default_factory=lambda: NOTHING)
     flags: tuple[str, ...] = ()
     raw: Any = field(default=None, repr=False, compare=False)
+    least_cost: Decimal = Decimal(0)
 
     @property
     def input(self) -> int:
@@ -108,6 +109,7 @@ class Usage:
             {name: self.parts.get(name, 0) + other.parts.get(name, 0) for name in names},
             (*self.flags, *(flag for flag in other.flags if flag not in self.flags)),
             [*_listed(self.raw), *_listed(other.raw)],
+            self.least_cost + other.least_cost,
         )
 
 
