@@ -215,6 +215,11 @@ class Stream:
             try:
                 chunk, read = lenient_json.read(data)
             except lenient_json.NotJson:
+                if pieces := lenient_json.split(data):
+                    for piece in pieces:
+                        if not self._done:
+                            self._event(piece, Event(piece, sse.frame(piece, event.name), event.name), out)
+                    return
                 # no client could read it either: it would raise, and the rest of the answer were lost
                 out.append(self._harmless(sse.comment(data)))
                 return

@@ -203,6 +203,15 @@ UNENDED = SCRIPT[:-1]
         pytest.param([*UNENDED[:-1], fakes.sse(UNENDED[-1])[:-2]], id="last event without an end"),
         pytest.param([*UNENDED[:-1], fakes.sse(UNENDED[-1])[:-1]], id="last event ended once"),
         pytest.param([*UNENDED[:-1], fakes.sse(UNENDED[-1])[:-1], b"data: [DONE]\n\n"], id="glued to done"),
+        pytest.param([b"".join(fakes.sse(event)[:-2] for event in SCRIPT)], id="glued without any end"),
+        pytest.param(
+            [b"data: " + b" ".join(orjson.dumps(event) for event in SCRIPT[:3]) + b"\n\n", *SCRIPT[3:]],
+            id="several objects in an event",
+        ),
+        pytest.param(
+            [b"data: " + b"".join(orjson.dumps(event) for event in UNENDED) + b"[DONE]\n\n"],
+            id="all in an event",
+        ),
         pytest.param([b"\xef\xbb\xbf", *SCRIPT], id="bom"),
         pytest.param([b": ping\n", *SCRIPT[:2], b": ping\n\n:\n\n", *SCRIPT[2:]], id="comments"),
         pytest.param([b"event: message\nid: 4\n" + fakes.sse(event) for event in SCRIPT], id="fields"),

@@ -241,3 +241,89 @@ def told(body: dict[str, Any]) -> dict[str, Any]:
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None
     return answer.usage.to_dict()
+
+
+# -- what OpenRouter says it cost ----------------------------------------------------------------------------
+
+LISTED = Decimal("0.0000125")
+"""Of gpt-5-mini, which answers: 10 tokens in at 0.25 and 5 out at 2 a million."""
+
+
+def priced(**more: Any) -> dict[str, Any]:
+    return fakes.chunk(None, usage={"prompt_tokens": 10, "completion_tokens": 5, **more})
+
+
+def of_key(cost: Any, details: Any, byok: Any = True) -> dict[str, Any]:
+    return priced(cost=cost, is_byok=byok, cost_details=details)
+
+
+SAID, END = fakes.chunk({"content": TEXT}), fakes.chunk({}, "stop")
+COSTS: dict[str, tuple[list[Any], Decimal]] = {
+    "a number": ([priced(cost=0.02)], Decimal("0.02")),
+    "a text": ([priced(cost="0.02")], Decimal("0.02")),
+    "an exponent": ([priced(cost="2e-2")], Decimal("0.02")),
+    "tiny": ([priced(cost=1e-9)], Decimal("1e-9")),
+    "far above the list": ([priced(cost=9)], Decimal(9)),
+    "nothing": ([priced(cost=0)], Decimal(0)),
+    "a sign": ([priced(cost="$0.02")], LISTED),
+    "not a number": ([b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"cost":NaN}}\n\n'], LISTED),
+    "less than nothing": ([priced(cost=-1)], LISTED),
+    "an object": ([priced(cost={"total_cost": 0.5})], LISTED),
+    "a truth": ([priced(cost=True)], LISTED),
+    "null": ([priced(cost=None)], LISTED),
+    "under another name": ([priced(total_cost=0.3)], LISTED),
+    "no tokens beside": ([fakes.chunk(None, usage={"cost": 0.5})], Decimal("0.5")),
+    "zero tokens beside": ([fakes.chunk(None, usage=use(0, 0, cost=0.5))], Decimal("0.5")),
+    "in two chunks": ([priced(), fakes.chunk(None, usage={"cost": 0.1})], Decimal("0.1")),
+    "twice": ([priced(cost=0.1), priced(cost=0.2)], Decimal("0.2")),
+    "twice, the last one less": ([priced(cost=0.2), priced(cost=0.1)], Decimal("0.1")),
+    "and then nothing": ([priced(cost=0.1), priced(cost=0)], Decimal("0.1")),
+    "and then none": ([priced(cost=0.1), priced()], Decimal("0.1")),
+    "on the way": ([{**SAID, "usage": priced(cost=0.5)["usage"]}, SAID], Decimal("0.5")),
+    "of a key": ([of_key(0.01, {"upstream_inference_cost": 0.2})], Decimal("0.21")),
+    "of a key, texts": ([of_key("0", {"upstream_inference_cost": "0.2"}, "true")], Decimal("0.2")),
+    "of a key, in two sides": ([of_key(0, {"upstream_inference_prompt_cost": 0.1,
+        "upstream_inference_completions_cost": 0.05})], Decimal("0.15")),
+    "of a key, not told": ([of_key(0, None)], LISTED),
+    "of no key": ([of_key(0.02, {"upstream_inference_cost": 0.02}, False)], Decimal("0.02")),
+    "of no key, texts": ([of_key(0.02, {"upstream_inference_cost": 0.02}, "false")], Decimal("0.02")),
+    "of nobody's key": ([priced(cost=0.02, cost_details={"upstream_inference_cost": 0.02})], Decimal("0.02")),
+    "details alone": ([priced(cost_details={"upstream_inference_cost": 0.3})], LISTED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize(("script", "dollars"), COSTS.values(), ids=COSTS.keys())
+def test_the_reported_cost_is_billed_and_the_sdk_reads_it(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    body: dict[str, Any],
+    facts: Facts,
+    script: list[Any],
+    dollars: Decimal,
+    streaming: bool,
+) -> None:
+    fake.will(fakes.stream([SAID, *script, END, DONE]))
+    answer = web.post(DOORS["codebuff"], json={**body, "stream": streaming}, headers=rich.headers)
+    assert answer.status_code == 200
+    call = facts.call()
+    assert call.cost == pytest.approx(dollars, rel=Decimal("1e-9"))
+    events = [event.json() for event in SSEDecoder().iter_bytes(iter([answer.data])) if event.data != DONE]
+    usage = (
+        [event["usage"] for event in events if event.get("usage")][-1] if streaming else answer.json["usage"]
+    )
+    details = usage.get("cost_details") or {}
+    assert usage["cost"] + (details.get("upstream_inference_cost") or 0) == pytest.approx(float(dollars))
+
+
+def test_each_of_several_requests_is_priced_by_what_it_said(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any], facts: Facts
+) -> None:
+    told, silent = (fakes.answer(fakes.completion(TEXT, use(10, 5, **more))) for more in ({"cost": 9}, {}))
+    fake.will(told, silent, silent)
+    metadata = {**body["codebuff_metadata"], "n": 3}
+    answer = web.post(DOORS["codebuff"], json={**body, "codebuff_metadata": metadata}, headers=rich.headers)
+    assert facts.call().cost == 9 + 2 * LISTED
+    assert facts.call().flags == ["cost_far_above_list"]
+    assert answer.json["usage"]["cost"] == pytest.approx(float(9 + 2 * LISTED))

@@ -287,7 +287,7 @@ class ChatMeter:
             usage = usage if read is None else both
         if read is not None and not blank:
             self.reported = read
-            self._dearest = max(self._dearest, read.cost or 0)
+            self._dearest = max(self._dearest, read.cost or self._dearest)
         self.raw_usage, self._blank, self._stale = usage, blank, False
         return True
 
