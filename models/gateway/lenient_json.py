@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any, NamedTuple
 
 import orjson
@@ -32,6 +33,28 @@ def read(raw: bytes) -> Json:
         return Json(orjson.loads(raw), raw)
     except orjson.JSONDecodeError:
         return _read_leniently(raw)
+
+
+def split(raw: bytes) -> list[bytes]:
+    """JSON objects that stand one after the other, some with `data:` between them, each by itself; what follows the last
+    one is the last piece. Empty where the text does not begin with two of them, or one and something else."""
+    text = raw.decode("utf-8", "replace")
+    pieces: list[bytes] = []
+    at = 0
+    while text.startswith("{", at):
+        try:
+            _, end = _STRICT.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            break
+        pieces.append(text[at:end].encode("utf-8", "replace"))
+        at = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
+    rest = text[at:].strip()
+    if pieces and rest:
+        pieces.append(rest.encode("utf-8", "replace"))
+    return pieces
+
+
+_BETWEEN = re.compile(r"\s*(?:data:)?\s*")
 
 
 def _read_leniently(raw: bytes) -> Json:

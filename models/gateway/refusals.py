@@ -3,7 +3,6 @@
 import http
 import logging
 import re
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -38,8 +37,7 @@ class UpstreamRefused(Exception):
 def refusal(answer: Answer, route: Route, begun: bytes = b"") -> UpstreamRefused:
     """What a provider's error says, for the client. An error inside a 200 counts as one. `begun` is what was read of
     the body before."""
-    raw = unpacked(begun + _body(answer, ERROR_BODY - len(begun)), ERROR_BODY)
-    raw = without_keys(raw, route)
+    raw = without_keys(begun + _body(answer, ERROR_BODY - len(begun)), route)
     status = answer.status
     failure: Failure | None
     if 400 <= status <= 599:
@@ -110,16 +108,6 @@ def _body(answer: Answer, limit: int) -> bytes:
     except UpstreamError:
         pass
     return b"".join(pieces)[: max(limit, 0)]
-
-
-def unpacked(raw: bytes, limit: int) -> bytes:
-    """A body without gzip around it, so many bytes at most: some servers pack what nobody asked them to pack."""
-    if not raw.startswith(b"\x1f\x8b"):
-        return raw
-    try:
-        return zlib.decompressobj(47).decompress(raw, limit)
-    except zlib.error:
-        return raw
 
 
 def _status_text(status: int) -> str:

@@ -7,7 +7,8 @@ what it answers is whole (`Reply`) or still to come (`Stream`). Doors give shape
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -20,17 +21,18 @@ from models.billing import holds
 from models.billing.holds import Admission, Claim, LedgerUnavailable
 from models.db import now
 from models.errors import DomainError
-from models.fairness import heavy
+from models.fairness import heavy, in_slices
 from models.gateway import metrics, sse, tokens
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.pricing import Prices
-from models.gateway.refusals import UpstreamRefused, refusal, told, unpacked, without_keys
+from models.gateway.refusals import UpstreamRefused, refusal, told, without_keys
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
 from models.gateway.spool import Spool
 from models.gateway.stream import OutOfCredits, Stream
 from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
-from models.gateway.upstream import MAX_BODY, Answer, Broken, Empty, Request, UpstreamError
-from models.gateway.wire import Call, Meter, Usage, failure_of, usage_object
+from models.gateway.upstream import MAX_BODY, MAX_STREAM, READ, Answer, Broken, Empty, Request, UpstreamError
+from models.gateway.wire import Call, Meter, Usage, failure_of, told_usage, usage_object
+from models.gateway.wire.assembly import Assembly
 from models.gateway.wire.output import parts_of
 from models.gateway.wire.usage import at_least
 from models.pool import Pool
@@ -42,6 +44,8 @@ KEPT_REQUEST = 256 << 10
 """Bytes of a request's messages that are stored with the call."""
 MOST_PARALLEL = 32
 """Answers made of one request by sending it several times."""
+JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
+"""How a `Content-Type` tells of a stream of JSON."""
 RECOGNISED = 30.0
 MOST_RECOGNISED = 10_000
 
@@ -267,8 +271,13 @@ class Gateway:
         answer = ticket.route.provider.upstream.send(request)
         try:
             begun = _opening(answer)
-            if not _succeeded(answer) or (begun and not sse.looks_like_it(begun)):
+            if not _succeeded(answer):
                 raise refusal(answer, ticket.route, begun)
+            if begun and not sse.looks_like_it(begun):
+                if "json" not in _kind(answer):
+                    raise refusal(answer, ticket.route, begun)
+                begun += answer.read()
+                _read(begun, ticket.route, call, answer)
             meter = ticket.route.provider.meter(call)
             stream = Stream(self, ask, call, ticket, answer, meter, begun)
         except BaseException:
@@ -287,8 +296,13 @@ class Gateway:
             # a choice that ended without a word, from a provider that reports nothing: passed on, and not billed
             ticket.fail(Empty.kind, None)
             return Reply(raw)
-        usage = _sum(meter.usage() or self.counted(call, meter, route.model) for meter in meters)
-        cost, price = self.routes.cost(route, usage, meter.model)
+        usages = [meter.usage() or self.counted(call, meter, route.model) for meter in meters]
+        usage = _sum(usages)
+        # each is a request of its own, with its own price tier, price of a request, and reported cost
+        costs = [
+            self.routes.cost(route, each, meter.model) for each, meter in zip(usages, meters, strict=True)
+        ]
+        cost, price = sum((dollars for dollars, _ in costs), Decimal(0)), _priced(costs)
         texts = [text for _, body, _ in gathered for text in _contents(body)]
         response = write(texts).decode() if ask.answers > 1 else meter.answer
         ticket.settle(
@@ -311,11 +325,9 @@ class Gateway:
             message = {"content": response, "role": "assistant"}
             body = {**body, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
             body["usage"] = usage_object(usage)
-        elif any(meter.usage() is None for meter in meters):
-            body = {**body, "usage": usage_object(usage)}
-        elif body.get("usage") is not meters[0].raw_usage:
-            # a choice's, or told in parts: it is put where clients look for it
-            body = {**body, "usage": meters[0].raw_usage}
+        elif (shown := told_usage(usage)) is not body.get("usage"):
+            # counted, a choice's, told in parts or in other names: it is put where clients look for it
+            body = {**body, "usage": shown}
         if ask.show_cost:
             told = self.with_cost(body["usage"], usage, cost)
             body = body if told is body["usage"] else {**body, "usage": told}
@@ -357,15 +369,16 @@ class Gateway:
             return Usage(source=source)
         raw = meter.raw_usage
         told_input, told_output = at_least(raw or {})
+        input, media = tokens.count_input(call.body["messages"], call.body.get("tools"))
         output, reasoning = tokens.count_output(meter.output)
+        made = {"audio_output": meter.output.audio_tokens, "image_output": meter.output.picture_tokens}
         counted = Usage(
-            uncached_input=max(
-                tokens.count_messages(call.body["messages"], call.body.get("tools")), told_input
-            ),
-            output=max(output, told_output),
+            uncached_input=max(input, told_input),
+            output=max(output, told_output, reasoning + sum(made.values())),
             reasoning=reasoning,
             source=source,
             cost=meter.cost,
+            parts=media | {name: count for name, count in made.items() if count},
             flags=("usage_unusable",) if raw and not (meter.usage() or meter.reported) else (),
             raw=raw,
         )
@@ -407,43 +420,84 @@ def _fetch(route: Route, call: Call, request: Request) -> Fetched:
     try:
         if not _succeeded(answer):
             raise refusal(answer, route)
-        raw = unpacked(answer.read(), MAX_BODY)
+        return _read(
+            answer.read(MAX_STREAM if "event-stream" in _kind(answer) else MAX_BODY), route, call, answer
+        )
     finally:
         answer.close()
+
+
+def _read(raw: bytes, route: Route, call: Call, answer: Answer) -> Fetched:
+    """The answer that a body is, whole or in events. Raises what a client is told instead of one."""
     title = route.provider.title
     if not raw.strip():
         raise Empty(f"{title} sent an empty answer. Nothing was charged; try again.")
-    try:
-        body, raw = read(raw)
-    except NotJson as error:
-        raise Broken(f"{title} sent an answer that cannot be read.") from error
     meter = route.provider.meter(call)
+    body: Any = None
+    with suppress(NotJson):
+        body, raw = read(raw)
     if isinstance(body, dict):
         meter.body(body)
+        if meter.amended:
+            body["object"] = "chat.completion"
+            raw = write(body)
+    elif failure_of(body) is None and (assembled := _assembled(raw, title, meter)) is not None:
+        body, raw = assembled, write(assembled)
     failure = meter.failure or (None if meter.started else failure_of(body))
     if failure and not meter.started:
         if (said := without_keys(raw, route)) != raw:
             failure = failure_of(read(said).value) or failure
-        raise told(failure, failure.status or 502, route, None)
+        raise told(failure, failure.status or 502, route, answer.headers.get("Retry-After"))
     choices = body.get("choices") if isinstance(body, dict) else 0
     if not isinstance(body, dict) or not (choices is None or isinstance(choices, list)):
         raise Broken(f"{title} sent an answer that cannot be read.")
-    if not choices and meter.empty:
+    if meter.empty and not meter.ended:
         raise Empty(
             f"{title} sent an answer without content and without usage. Nothing was charged; try again."
         )
     return raw, body, meter
 
 
+def _assembled(raw: bytes, title: str, meter: Meter) -> dict[str, Any] | None:
+    """The whole answer that the events of a body make; None when it holds none. Raises Broken when it was cut off."""
+    parser, assembly = sse.Parser(title), Assembly()
+    done = found = False
+    for event in in_slices(_events(parser, raw)):
+        chunk = None
+        with suppress(NotJson):
+            chunk = read(event.data or b"").value
+        if done := event.data is not None and sse.is_done(event.data):
+            break
+        if isinstance(chunk, dict):
+            meter.event(chunk, is_error=event.name == b"error")
+            assembly.add(chunk)
+            found = True
+    if not found:
+        return None
+    if not (done or meter.ended or meter.billed or meter.failure):
+        raise Broken(f"{title} ended the connection before its answer was complete.")
+    return assembly.body(meter.output, meter.raw_usage)
+
+
+def _events(parser: sse.Parser, raw: bytes) -> Iterator[sse.Event]:
+    for start in range(0, len(raw), READ):
+        yield from parser.feed(raw[start : start + READ])
+    yield from parser.end()
+
+
 def _succeeded(answer: Answer) -> bool:
     return 200 <= answer.status < 300
 
 
+def _kind(answer: Answer) -> str:
+    return (answer.headers.get("Content-Type") or "").lower()
+
+
 def _opening(answer: Answer) -> bytes:
     """The first bytes of what is announced as no event stream, and may be one all the same."""
-    kind = (answer.headers.get("Content-Type") or "").lower()
+    kind = _kind(answer)
     begun = b""
-    if "json" in kind or "html" in kind:
+    if ("json" in kind and not any(word in kind for word in JSON_LINES)) or "html" in kind:
         for piece in answer.blocks():
             begun += piece
             if len(begun.strip()) > 10:
@@ -451,17 +505,34 @@ def _opening(answer: Answer) -> bytes:
     return begun
 
 
+def _priced(costs: list[tuple[Decimal, dict[str, str]]]) -> dict[str, str]:
+    """The figures that priced several requests: those of the first, with what was odd about any."""
+    figures = dict(costs[0][1])
+    flags = dict.fromkeys(flag for _, price in costs for flag in price.get("flags", "").split())
+    return figures | ({"flags": " ".join(flags)} if flags else {})
+
+
 def _at_least(reported: Usage, counted: Usage) -> Usage:
     """What a provider reported of an answer that went on, raised to what was counted of it."""
     more_input = max(counted.input - reported.input, 0)
     more_output = max(counted.output - reported.output, 0)
+    parts = dict(reported.parts)
+    for name, count in counted.parts.items():
+        if (more_input and name.endswith("_input")) or (more_output and name.endswith("_output")):
+            parts[name] = max(count, parts.get(name, 0))
+    put, made = (
+        sum(count for name, count in parts.items() if name.endswith(end)) for end in ("_input", "_output")
+    )
+    output = max(reported.output + more_output, reported.reasoning + made)
     return replace(
         reported,
-        uncached_input=reported.uncached_input + more_input,
-        output=reported.output + more_output,
-        reasoning=max(reported.reasoning, counted.reasoning),
+        uncached_input=max(reported.uncached_input + more_input, put),
+        output=output,
+        reasoning=min(max(reported.reasoning, counted.reasoning), output - made),
+        parts=parts,
         source=counted.source,
         cost=None if more_input or more_output else reported.cost,
+        least_cost=reported.cost or Decimal(0),
     )
 
 

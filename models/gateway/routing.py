@@ -237,12 +237,14 @@ class Routes:
                 {"source": "provider"} if listed is None else {"source": "provider", "listed": f"{listed:f}"}
             )
             known = UNLISTED.cost(usage) if listed is None else listed
-            far = usage.cost > FAR_ABOVE * known + FAR_DOLLARS
-            return usage.cost, _flagged(figures, [*usage.flags, *(["cost_far_above_list"] if far else [])])
+            cost = max(usage.cost, usage.least_cost)
+            far = cost > FAR_ABOVE * known + FAR_DOLLARS
+            return cost, _flagged(figures, [*usage.flags, *(["cost_far_above_list"] if far else [])])
         flags = [*usage.flags]
         if price is None:
             price, flags = FALLBACK, [*flags, "price_guessed"]
-        return price.cost(usage), _flagged(price.snapshot(usage), [*flags, *price.flags(usage)])
+        cost = max(price.cost(usage), usage.least_cost)
+        return cost, _flagged(price.snapshot(usage), [*flags, *price.flags(usage)])
 
     def models(self) -> tuple[Route, ...]:
         """The route of every model that can be asked for by its listed name, at a known price: sorted, no name twice.

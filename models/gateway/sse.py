@@ -1,7 +1,8 @@
 """Server-sent events, read by the WHATWG standard and written so that every client reads them.
 
-Beyond the standard, two things that providers do: the last event needs no blank line after it, and `data:` lines that
-are a whole JSON value each are an event each, though no blank line parts them.
+Beyond the standard, three things that providers do: the last event needs no blank line after it; `data:` lines that
+are a whole JSON value each are an event each, though no blank line parts them; and JSON without any `data:` is an event
+too, whether it is one answer, a list of them, or one on each line.
 """
 
 from typing import NamedTuple
@@ -18,6 +19,8 @@ MAX_STRAY = 64 << 10
 
 DONE = b"data: [DONE]\n\n"
 _BOM = b"\xef\xbb\xbf"
+_JSON = (b"{", b"[")
+_WHITE = b" \t\r\n"
 
 
 class Event(NamedTuple):
@@ -60,6 +63,8 @@ class Parser:
         self._provider = provider
         self._begun = False
         self._after_cr = False
+        # whether the body may be JSON, going by its first letter; whether it is, over several lines
+        self._maybe_json = self._json = False
         # the beginning of a line, in the pieces in which it came
         self._line: list[bytes] = []
         self._line_size = 0
@@ -80,6 +85,10 @@ class Parser:
         """Take what came; the events that are complete by now. Raises TooLarge."""
         if not self._begun:
             piece = self._begin(piece)
+        if self._json:
+            if piece:
+                self._keep(piece)
+            return []
         if self._after_cr and piece:
             self._after_cr = False
             if piece[0] == 10:
@@ -113,18 +122,49 @@ class Parser:
         """There is no more. What was left without its blank line is an event all the same."""
         events: list[Event] = []
         if self._line:
-            self._take(self._joined(b""), events)
+            last = self._joined(b"")
+            if self._json or (self._maybe_json and not self._begun):
+                self._whole(last, events)
+            elif self._begun or not last.isspace():
+                self._take(last, events)
         self._dispatch(events)
         return events
 
     def _begin(self, piece: bytes) -> bytes:
+        """The beginning of the body, read to the end of its first line where that may be JSON."""
+        if self._maybe_json and b"\n" not in piece and b"\r" not in piece:
+            self._keep(piece)
+            return b""
         piece = self._joined(piece)
         if len(piece) < len(_BOM) and _BOM.startswith(piece):
             if piece:
                 self._keep(piece)
             return b""
+        piece = piece.removeprefix(_BOM)
+        found = piece.lstrip(_WHITE)
+        if found[:1] in _JSON:
+            piece = found
+            self._maybe_json = True
+        if not found or (self._maybe_json and b"\n" not in piece and b"\r" not in piece):
+            self._keep(piece)
+            return b""
+        self._json = self._maybe_json and not _is_whole(piece.splitlines()[0])
         self._begun = True
-        return piece.removeprefix(_BOM)
+        return piece
+
+    def _whole(self, body: bytes, events: list[Event]) -> None:
+        """A body that is JSON over several lines, or a list: the events that it would have been as a stream."""
+        try:
+            value = lenient_json.read(body).value
+        except lenient_json.NotJson:
+            value = None
+        found = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
+        if not found:
+            for line in body.splitlines():
+                self._take(line, events)
+        for each in found:
+            data = lenient_json.write(each)
+            events.append(Event(data, frame(data)))
 
     def _complete(self, piece: bytes, events: list[Event]) -> bytes:
         """Read on to the end of the event that was begun; what comes after it."""
@@ -178,6 +218,9 @@ class Parser:
             events.append(Event(None, _utf8(line) + b"\n\n"))
         elif field == b"event":
             self._name = _utf8(value)
+        elif line[:1] == b"{" and _is_whole(line):
+            self._dispatch(events)
+            events.append(Event(line, frame(line)))
         elif field not in (b"id", b"retry") and self._stray_size < MAX_STRAY:
             line = line[:MAX_STRAY]
             self._stray.append(line)

@@ -21,7 +21,7 @@ from models.gateway import lenient_json, refusals, sse, tokens
 from models.gateway.sse import Event
 from models.gateway.ticket import Ticket
 from models.gateway.upstream import Answer, Broken, Empty, UpstreamError
-from models.gateway.wire import Call, Failure, Meter, Usage, failure_in, failure_of, usage_object
+from models.gateway.wire import Call, Failure, Meter, Usage, failure_in, failure_of, told_usage
 
 if TYPE_CHECKING:
     from models.gateway.relay import Ask, Gateway
@@ -215,6 +215,11 @@ class Stream:
             try:
                 chunk, read = lenient_json.read(data)
             except lenient_json.NotJson:
+                if pieces := lenient_json.split(data):
+                    for piece in pieces:
+                        if not self._done:
+                            self._event(piece, Event(piece, sse.frame(piece, event.name), event.name), out)
+                    return
                 # no client could read it either: it would raise, and the rest of the answer were lost
                 out.append(self._harmless(sse.comment(data)))
                 return
@@ -234,15 +239,22 @@ class Stream:
             # more came, so it was not the last one
             self._held = None
             out.append(self._interim(*held))
-        if "choices" not in chunk:
+        if not isinstance(chunk.get("choices"), list):
             if event.name == b"ping" or chunk.get("type") == "ping":
                 out.append(self._harmless(sse.comment(data)))
                 return
-            if reported:
-                # clients read the list without looking
-                chunk["choices"] = []
-                text = sse.frame(lenient_json.write(chunk), event.name)
-        if reported or isinstance(chunk.get("usage"), dict):
+            # clients read the list without looking
+            chunk["choices"] = []
+            meter.amended = True
+        if meter.amended:
+            meter.amended = False
+            chunk["object"] = "chat.completion.chunk"
+            text = sse.frame(lenient_json.write(chunk), event.name)
+        usage = chunk.get("usage")
+        if usage is not None and not isinstance(usage, dict):
+            chunk["usage"] = dict(meter.raw_usage or {}) if reported else None
+            text = sse.frame(lenient_json.write(chunk), event.name)
+        if reported or isinstance(usage, dict):
             if meter.finished or not chunk.get("choices"):
                 self._held = (chunk, text)
                 return
@@ -323,7 +335,7 @@ class Stream:
 
     def _shown(self, usage: Usage) -> Any:
         """The usage as the client reads it: the provider's own, unless that is not what was billed."""
-        shown: Any = self._meter.raw_usage if usage.source == "provider" else usage_object(usage)
+        shown: Any = told_usage(usage)
         return self._gateway.with_cost(shown, usage, self._cost) if self._ask.show_cost else shown
 
     def _usage_event(self) -> bytes:
@@ -381,8 +393,7 @@ class Stream:
             # a body that is no event stream at all: a web page, an error in JSON
             meter.failure = failure
             self._flush([self._failure(failure, {}, self._parser.stray)])
-        complete = meter.finished or meter.billed
-        if complete:
+        if meter.finished or meter.billed or meter.ended:
             self._end()
         elif meter.failure or self.gone:
             self._settle(complete=False)

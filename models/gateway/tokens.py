@@ -6,13 +6,16 @@ from functools import lru_cache
 from typing import Any
 
 from models.fairness import Slices
-from models.gateway.wire.output import Output
+from models.gateway.wire.output import Output, parts_of
 
 PIECE = 32_768
 """Characters given to the tokenizer at a time, so that no other call waits long for the interpreter."""
 
 COUNTED = 1 << 20
 """Characters that are truly counted; the rest is reckoned at the same rate."""
+
+PICTURE_READ = 1_600
+"""Tokens of a picture, or another medium that is not sound, in a request."""
 
 CACHE = 50_000
 
@@ -51,6 +54,29 @@ def count_messages(messages: Iterable[Any], tools: Any = None, system: Any = Non
         if extra is not None:
             parts += texts(extra)
     return 3 + count("\n".join(parts))
+
+
+def count_input(messages: Iterable[Any], tools: Any = None) -> tuple[int, dict[str, int]]:
+    """Input tokens of a request, and how many of them are sound and pictures, by cautious rates."""
+    media, plain = Output(), []
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            seen: list[Any] = []
+            read: list[Any] = []
+            for part in content:
+                (seen if _is_medium(part) else read).append(part)
+            if seen:
+                media.take(0, {"content": seen}, whole=True)
+                message = {**message, "content": read}
+        plain.append(message)
+    found = {"audio_input": media.audio_tokens, "image_input": media.pictures * PICTURE_READ}
+    text = count_messages(plain, tools) + count(media.text.joined())
+    return text + sum(found.values()), {name: tokens for name, tokens in found.items() if tokens}
+
+
+def _is_medium(part: Any) -> bool:
+    return any(kind in ("audio", "picture") for kind, _ in parts_of(part))
 
 
 def texts(value: Any) -> Iterator[str]:

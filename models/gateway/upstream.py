@@ -4,19 +4,22 @@ The relay knows only `Upstream` and `Answer`; what speaks HTTP below them may be
 """
 
 import contextlib
+import itertools
 import select
 import socket
 import ssl
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from models.decompression import ALIASES, DECODERS, MOST_CODINGS, BadCoding, unpacked
 
 READ = 65_536
 MAX_BODY = 32 << 20
@@ -25,6 +28,8 @@ MAX_STREAM = 128 << 20
 """Bytes of a stream."""
 MAX_HEAD = 64 << 10
 """Bytes before the body."""
+GZIP = b"\x1f\x8b"
+"""How gzip begins, and neither JSON nor text."""
 KEPT_SECONDS = 60.0
 """How long an unused connection is kept: what a rush of calls opened is not held for ever after it."""
 
@@ -297,6 +302,7 @@ class _HttpAnswer:
         self._reusable = False
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._size = 0
+        self._body: Iterator[bytes] = self._plain()
         while not self._headed:
             received = sock.recv(READ)
             if not received:
@@ -343,7 +349,7 @@ class _HttpAnswer:
     def read(self, limit: int = MAX_BODY) -> bytes:
         pieces: list[bytes] = []
         size = 0
-        while piece := self._read1():
+        for piece in self._body:
             size += len(piece)
             if size > limit:
                 raise TooLarge(f"{self.name} sent more than {limit >> 20} MB.")
@@ -352,11 +358,32 @@ class _HttpAnswer:
 
     def blocks(self) -> Iterator[bytes]:
         size = 0
-        while piece := self._read1():
+        for piece in self._body:
             size += len(piece)
             if size > MAX_STREAM:
                 raise TooLarge(f"{self.name} sent more than {MAX_STREAM >> 20} MB.")
             yield piece
+
+    def _plain(self) -> Iterator[bytes]:
+        """The body as it was before it was packed: some servers pack what was asked to stay plain, and do not say it."""
+        pieces = iter(self._read1, b"")
+        if coding := self.headers.get("content-encoding"):
+            named = [ALIASES.get(name, name) for each in coding.split(",") if (name := each.strip().lower())]
+            known = [name for name in named if name in DECODERS][:MOST_CODINGS]
+            pieces = self._unpacked(pieces, known)
+        for piece in pieces:
+            if piece.startswith(GZIP):
+                pieces = self._unpacked(itertools.chain([piece], pieces), ["gzip"])
+            else:
+                yield piece
+            break
+        yield from pieces
+
+    def _unpacked(self, pieces: Iterable[bytes], named: list[str]) -> Iterator[bytes]:
+        try:
+            yield from unpacked(pieces, named, lenient=True)
+        except BadCoding as error:
+            raise Broken(f"{self.name} sent an answer that cannot be unpacked.") from error
 
     def _read1(self) -> bytes:
         while not self._pieces:
@@ -396,3 +423,4 @@ class _HttpAnswer:
             self._socket.close()
         # the parser holds its answer, and the answer its parser
         self._parser = None
+        self._body = iter(())

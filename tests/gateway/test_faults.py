@@ -226,8 +226,9 @@ def test_stream_cut_after_its_end_is_whole(
         (fakes.usage("many", 10), 10),
         (fakes.usage(True, 10), 10),
         (fakes.usage(10, 2, prompt_tokens_details={"cached_tokens": 11}), 3),
-        (fakes.usage(10, 10, completion_tokens_details={"reasoning_tokens": -1}), 10),
+        (fakes.usage(10, 10, prompt_tokens_details={"audio_tokens": -1}), 10),
         ({"prompt_tokens": 10}, 3),
+        ({"total_tokens": 500}, 500),
         ({"prompt_tokens": None, "completion_tokens": 5000}, 5000),
         ({}, 3),
     ],
@@ -249,6 +250,27 @@ def test_usage_that_cannot_be_is_counted_instead(
     assert call.cost > 0
     assert call.flags == (["usage_unusable"] if bad else None)
     assert call.raw_usage == bad or not bad
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"completion_tokens_details": {"reasoning_tokens": -1}},
+        {"prompt_tokens_details": {"cached_tokens": "some"}},
+        {"prompt_cache_hit_tokens": -40},
+        {"cache_read_input_tokens": 10**15},
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_discount_that_cannot_be_is_none_and_the_sums_stay(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, detail: Any, streaming: bool
+) -> None:
+    use = fakes.usage(100, 20, **detail)
+    fake.will(fakes.stream(fakes.chunks(use=use)) if streaming else fakes.answer(fakes.completion(use=use)))
+    web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
+    call = facts.call()
+    assert (call.usage_source, call.uncached_input_tokens, call.output_tokens) == ("provider", 100, 20)
+    assert (call.cache_read_tokens, call.reasoning_tokens, call.flags) == (0, 0, ["usage_unusable"])
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -359,7 +381,7 @@ def test_rubbish_between_good_lines_is_passed_by(
         b"event: odd\nid: 7\nretry: 3\n\n": b"",
         half % b"\xe4\xb8": half % "\ufffd".encode(),
         b"data: [1,2]\n\ndata: null\n\n": b": [1,2]\n\n: null\n\n",
-        b'data: {"choices":{"a":1},"usage":null}\r\n\r\n': b'data: {"choices":{"a":1},"usage":null}\n\n',
+        b'data: {"choices":{"a":1},"usage":null}\r\n\r\n': b'data: {"choices":[],"usage":null,"object":"chat.completion.chunk"}\n\n',
     }
     fake.will(fakes.stream([script[0], *rubbish, *script[1:]]))
     answer = web.post(PATH, json=STREAM, headers=rich.headers)

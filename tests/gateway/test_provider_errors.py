@@ -64,6 +64,17 @@ SHAPES: dict[str, tuple[Any, str, Any]] = {
     "huge": (b'The words. {"x":"' + b"y" * (1 << 20), "The words.", STATUS),
     "huge json": (b'{"error":{"message":"The words.","x":"' + b"y" * (1 << 20) + b'"}}', "The words.", STATUS),
     "huge message": (b'{"message":"The words. ' + b"\\u00e4" * (1 << 20) + b'"}', "The words.", STATUS),
+    "fault": ({"fault": {"faultstring": "The words.", "detail": {"errorcode": "policies.ratelimit"}}}, "The words.", STATUS),
+    "errmsg": ({"errcode": 40001, "errmsg": "The words."}, "The words.", 40001),
+    "err_msg": ({"err_no": 4, "err_msg": "The words."}, "The words.", 4),
+    "mistral": ({"object": "error", "message": {"detail": [{"loc": ["body", "messages"], "msg": "The words."}]},
+                 "type": "invalid_request_error", "code": None}, "messages: The words.", STATUS),
+    "bifrost": ({"is_bifrost_error": False, "status_code": 400, "error": {"message": "The words.", "code": "x"}}, "The words.", "x"),
+    "problem": ({"type": "https://x/e", "title": "Bad", "detail": "The words."}, "The words.", STATUS),
+    "huggingface": ({"error": ["The words.", "More."], "warnings": ["x"]}, "The words.; More.", STATUS),
+    "cloudflare's gateway": ({"success": False, "result": [], "error": [{"code": 2009, "message": "The words."}]}, "The words.", 2009),
+    "a flag and a sentence": ({"error": True, "message": "The words."}, "The words.", STATUS),
+    "graphql": ({"errors": [{"message": "The words.", "extensions": {"code": "X"}}], "data": None}, "The words.", STATUS),
     "unknown json": ({"oops": True}, '{"oops": true}', STATUS),
 }  # fmt: skip
 WORDLESS = {
@@ -111,6 +122,20 @@ def test_errors_of_any_form(
     assert sentence in answer.json["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "code"),
+    [(1002, 429, 1002), (1039, 429, 1039), (2013, 400, 2013), (1004, 502, "upstream_account"),
+     (1008, 502, "upstream_account"), (1000, 502, 1000)],
+)  # fmt: skip
+@pytest.mark.parametrize("streaming", [False, True])
+def test_minimax_tells_its_errors_inside_a_200(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, number: int, status: int, code: Any, streaming: bool
+) -> None:
+    fake.will(fakes.answer({"base_resp": {"status_code": number, "status_msg": "words"}, "choices": None}))
+    answer = web.post("/v1/chat/completions", json={**BODY, "stream": streaming}, headers=rich.headers)
+    assert (answer.status_code, answer.json["error"]["code"]) == (status, code)
+
+
 @pytest.mark.parametrize("sent", WORDLESS.values(), ids=WORDLESS.keys())
 @pytest.mark.parametrize(
     ("status", "words"), [(500, "Internal Server Error"), (530, "The provider answered 530.")]
@@ -156,7 +181,7 @@ INSIDE = {
     "errors": ({"errors": [{"message": "m"}]}, 502),
     "without a status": ({"error": {"message": "m", "code": "odd"}}, 502),
     "small number": ({"error": {"message": "m", "code": 17}}, 502),
-    "minimax": ({"base_resp": {"status_code": 1002, "status_msg": "m"}, "choices": None}, 502),
+    "minimax": ({"base_resp": {"status_code": 1002, "status_msg": "m"}, "choices": None}, 429),
     "in the choice": ({"choices": [{"index": 0, "error": {"message": "m", "code": 429}}]}, 429),
 }
 

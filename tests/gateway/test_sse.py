@@ -64,6 +64,19 @@ def data(*pieces: bytes) -> list[bytes]:
         (b"data\n\ndata:\n\ndata: \n\n", []),
         (b"data {}\nDATA: {}\n data: {}\n\n", []),
         (b"", []),
+        # no stream, but JSON: whole, on lines, in a list
+        (b'{"a":1}', [b'{"a":1}']),
+        (b'{"a":1}\n', [b'{"a":1}']),
+        (b'\xef\xbb\xbf \r\n\n{"a":1}\r\n\r\n', [b'{"a":1}']),
+        (b'{"a":1}\n{"b":1}\n', [b'{"a":1}', b'{"b":1}']),
+        (b'{"a":1}\ndata: {"b":1}\n\ndata: [DONE]\n\n', [b'{"a":1}', b'{"b":1}', b"[DONE]"]),
+        (b': ping\n{"a":1}\n\n', [b'{"a":1}']),
+        (b'{\n  "a": {\r\n\n"b": [1]}\n}\n', [b'{"a":{"b":[1]}}']),
+        (b'[{"a":1},\n{"b":1}]', [b'{"a":1}', b'{"b":1}']),
+        (b'[{"a":1}, 7, {"b":1}]', [b'{"a":1}', b'{"b":1}']),
+        (b'{"a":\n', []),
+        (b'{"a"\n\ndata: {"b":1}\n\n', [b'{"b":1}']),
+        (b" \n \n", []),
     ],
 )
 def test_events_by_the_standard_and_as_providers_write_them(stream: bytes, expected: list[bytes]) -> None:
@@ -104,6 +117,9 @@ pieces = st.sampled_from(
         b"stray",
         b"\xef\xbb\xbf",
         b" ",
+        b'{"d":1}',
+        b'[{"e":1}]',
+        b'{"f":',
     ]
 )
 ends = st.sampled_from([b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r", b"\n\r", b""])
@@ -187,6 +203,15 @@ UNENDED = SCRIPT[:-1]
         pytest.param([*UNENDED[:-1], fakes.sse(UNENDED[-1])[:-2]], id="last event without an end"),
         pytest.param([*UNENDED[:-1], fakes.sse(UNENDED[-1])[:-1]], id="last event ended once"),
         pytest.param([*UNENDED[:-1], fakes.sse(UNENDED[-1])[:-1], b"data: [DONE]\n\n"], id="glued to done"),
+        pytest.param([b"".join(fakes.sse(event)[:-2] for event in SCRIPT)], id="glued without any end"),
+        pytest.param(
+            [b"data: " + b" ".join(orjson.dumps(event) for event in SCRIPT[:3]) + b"\n\n", *SCRIPT[3:]],
+            id="several objects in an event",
+        ),
+        pytest.param(
+            [b"data: " + b"".join(orjson.dumps(event) for event in UNENDED) + b"[DONE]\n\n"],
+            id="all in an event",
+        ),
         pytest.param([b"\xef\xbb\xbf", *SCRIPT], id="bom"),
         pytest.param([b": ping\n", *SCRIPT[:2], b": ping\n\n:\n\n", *SCRIPT[2:]], id="comments"),
         pytest.param([b"event: message\nid: 4\n" + fakes.sse(event) for event in SCRIPT], id="fields"),

@@ -1,5 +1,6 @@
 """Everything that is generated counts where the provider does not say what was used."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -48,6 +49,16 @@ TEXT = {
     "tool call, flat": {"tool_calls": [{"id": "a", "name": "f", "arguments": WORDS}]},
     "arguments as object": {"tool_calls": [{"function": {"name": "f", "arguments": {"a": WORDS}}}]},
     "custom tool": {"tool_calls": [{"type": "custom", "custom": {"name": "f", "input": WORDS}}]},
+    "function_call as text": {"function_call": WORDS},
+    "tool call with parameters": {"tool_calls": [{"function": {"name": "f", "parameters": {"a": WORDS}}}]},
+    "one tool call": {"tool_call": {"id": "a", "function": {"name": "f", "arguments": WORDS}}},
+    "tool_use part": {"content": [{"type": "tool_use", "id": "a", "name": "f", "input": {"a": WORDS}}]},
+    "message part": {"content": [{"type": "message", "content": [{"type": "output_text", "text": WORDS}]}]},
+    "code part": {"content": [{"type": "code", "code": WORDS}]},
+    "json part": {"content": [{"type": "json", "json": {"a": WORDS}}]},
+    "text elsewhere": {"output_text": WORDS},
+    "an answer elsewhere": {"answer": WORDS, "content": ""},
+    "twice": {"content": WORDS, "parsed": {"a": WORDS}},
     "hosted tool": {"tool_calls": [{"type": "code_interpreter", "code_interpreter": {"input": WORDS}}]},
 }
 REASONING = {
@@ -58,6 +69,12 @@ REASONING = {
     "object": {"reasoning": {"content": WORDS}},
     "details, text": {"reasoning_details": [{"type": "reasoning.text", "text": WORDS, "signature": "s"}]},
     "details, summary": {"reasoning_details": [{"type": "reasoning.summary", "summary": WORDS}]},
+    "a summary": {"reasoning_summary": WORDS},
+    "thinking_content": {"thinking_content": WORDS},
+    "a thought": {"thought": {"text": WORDS}},
+    "reasoning parts": {"reasoning_content": [{"type": "text", "text": WORDS}]},
+    "details, one object": {"reasoning_details": {"text": WORDS}},
+    "thinking with a signature": {"thinking": {"content": WORDS, "signature": "s" * 400}},
     "details twice": {
         "reasoning": WORDS,
         "reasoning_details": [{"type": "reasoning.text", "text": WORDS, "index": 0}],
@@ -106,6 +123,12 @@ def test_text_in_every_form_counts_once(piece: Any, whole: bool) -> None:
             {"content": [{"inlineData": {"mimeType": "audio/L16", "data": PCM_SECOND}}]},
             AUDIO_TOKENS_PER_SECOND,
         ),
+        ({"audio": [{"data": PCM_SECOND}]}, AUDIO_TOKENS_PER_SECOND),
+        ({"audio_content": PCM_SECOND}, AUDIO_TOKENS_PER_SECOND),
+        ({"image": "data:image/png;base64,AAAA"}, PICTURE_TOKENS),
+        ({"video": {"url": "https://x"}}, PICTURE_TOKENS),
+        ({"content": [{"type": "image", "image": "iVBOR"}]}, PICTURE_TOKENS),
+        ({"reasoning": {"encrypted_content": "A" * 400}}, 100),
         ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "A" * 400}]}, 100),
         ({"reasoning": "x", "reasoning_details": [{"type": "reasoning.encrypted", "data": "A" * 400}]}, 100),
         ({"thinking_blocks": [{"type": "redacted_thinking", "data": "A" * 400}]}, 100),
@@ -130,6 +153,13 @@ def test_what_is_no_text_counts_by_a_cautious_rate(piece: Any, least: int, whole
         {"annotations": [{"type": "url_citation", "url_citation": {"url": "https://x"}}]},
         {"content": 0, "tool_calls": "x", "function_call": []},
         {"reasoning_details": [{"type": "reasoning.text", "text": "", "signature": "s" * 500}]},
+        {"thought_signature": "s" * 500, "extra_content": {"google": {"thought_signature": "s" * 500}}},
+        {"content_filter_results": {"hate": {"severity": "safe"}}, "tool_call_id": "call_1", "token_id": 5},
+        {
+            "search_results": [{"text": "x"}],
+            "citations": ["https://x"],
+            "provider_specific_fields": {"a": "b"},
+        },
     ],
 )
 def test_what_is_nothing_counts_nothing(piece: Any) -> None:
@@ -266,3 +296,73 @@ def test_pictures_of_a_stream_that_breaks_are_billed(
     fake.will(fakes.stream([fakes.chunk({"images": [PICTURE]}), "never sent"], cut_after=1, delay=0.02))
     assert b"upstream_cut" in web.post("/v1/chat/completions", json=STREAM, headers=rich.headers).data
     assert facts.call().output_tokens == PICTURE_TOKENS
+
+
+SPOKEN = {"audio": {"id": "a", "data": PCM_SECOND * 10}}
+HEARD = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "What is this?"},
+            {"type": "input_audio", "input_audio": {"data": PCM_SECOND * 20, "format": "wav"}},
+        ],
+    }
+]
+SEEN = [{"role": "user", "content": [
+    {"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["whole", "streamed", "cut", "reported before", "reported in part"])
+@pytest.mark.parametrize(
+    ("model", "messages", "piece", "parts", "dollars"),
+    [
+        # a million tokens of text 2.5 and 10, of sound 32 and 64, of pictures nothing of their own
+        ("openai/gpt-audio", MESSAGES, SPOKEN, {"audio_output": 321}, 321 * 64),
+        ("openai/gpt-audio", HEARD, SPOKEN, {"audio_input": 641, "audio_output": 321}, 641 * 32 + 321 * 64),
+        ("openai/gpt-audio", HEARD, {"content": "x"}, {"audio_input": 641}, 641 * 32),
+        # pictures 30
+        ("google/gemini-2.5-flash-image", MESSAGES, {"images": [PICTURE]}, {"image_output": PICTURE_TOKENS},
+         PICTURE_TOKENS * 30),
+        ("openai/gpt-4o-mini", SEEN, {"content": "x"}, {"image_input": 1600}, 1600 * Decimal("0.15")),
+    ],
+)  # fmt: skip
+def test_counted_media_have_the_price_of_media(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    model: str,
+    messages: Any,
+    piece: Any,
+    parts: dict[str, int],
+    dollars: Decimal,
+    ending: str,
+) -> None:
+    model_of = {"model": model.partition("/")[2]}
+    first, last = fakes.chunk(piece, **model_of), fakes.chunk({}, "stop", **model_of)
+    whole = fakes.completion("", None, **model_of)
+    whole["choices"][0]["message"] = {"role": "assistant", **piece}
+    few = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    behaviours = {
+        "whole": fakes.answer(whole),
+        "streamed": fakes.stream([first, last, "[DONE]"]),
+        "cut": fakes.stream([first, "never sent"], cut_after=1, delay=0.02),
+        "reported before": fakes.stream([fakes.chunk({}, usage=few, **model_of), first, last, "[DONE]"]),
+        "reported in part": fakes.stream([first, last, {**fakes.chunk(None, **model_of), "usage": {"completion_tokens": 3}}]),
+    }  # fmt: skip
+    fake.will(behaviours[ending])
+    body = {"model": model, "messages": messages, "stream": ending != "whole", "max_tokens": 10}
+    assert web.post("/v1/chat/completions", json=body, headers=rich.headers).status_code == 200
+    call = facts.call()
+    assert {name: count for name, count in call.parts.items() if count} == parts
+    assert call.cost >= Decimal(dollars) / 1_000_000
+    assert call.cost <= Decimal(dollars) / 1_000_000 + Decimal("0.01")
+
+
+def test_media_of_a_request_are_told_apart_from_its_text() -> None:
+    text, nothing = tokens.count_input(MESSAGES)
+    assert (text, nothing) == (tokens.count_messages(MESSAGES), {})
+    total, media = tokens.count_input([*HEARD, *SEEN, *MESSAGES])
+    assert media == {"audio_input": 641, "image_input": 1600}
+    assert total - 2241 < 40
+    assert tokens.count_input([{"role": "user", "content": None}, {"role": "user"}])[1] == {}

@@ -33,6 +33,7 @@ ROOMS = {
 # What is no room, because every room uses it or because it spans rooms.
 MODEL_HALLWAY = {
     "db",
+    "decompression",
     "errors",
     "fairness",
     "settings",

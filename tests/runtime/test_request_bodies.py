@@ -22,12 +22,13 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
+from models.decompression import MOST_MEMBERS, BadCoding, unpacked
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
 from views.api import body as bodies
 from views.api.body import MOST_VALUES, SMALL, BadJson, TooLarge, Unusable, read_json
-from views.api.content_encoding import MOST_MEMBERS, BadCoding, UnknownCoding, codings, unpacked
+from views.api.content_encoding import UnknownCoding, codings
 from views.guards import limiter
 
 SAID = {"messages": [{"role": "user", "content": "Say hello. " * 200}], "model": "stoa/demo"}

@@ -16,6 +16,7 @@ import orjson
 from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from models.decompression import PIECE, BadCoding, unpacked
 from models.fairness import Slices, heavy
 from models.shapes import (
     Amount,
@@ -31,7 +32,7 @@ from models.shapes import (
     parse_tagged,
 )
 from views import guards
-from views.api.content_encoding import PIECE, BadCoding, UnknownCoding, codings, unpacked
+from views.api.content_encoding import UnknownCoding, codings
 from views.lane import MOST_BYTES
 
 __all__ = [

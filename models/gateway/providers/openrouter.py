@@ -13,7 +13,7 @@ from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.upstream import Upstream
 from models.gateway.wire import Call, Usage
-from models.gateway.wire.usage import dollar_figure
+from models.gateway.wire.figures import dollar_figure
 
 OWNERS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
 """Whose a model without an owner in its name is."""
@@ -74,8 +74,7 @@ class OpenRouter(Provider):
         cost = dollar_figure(raw.get("cost"))
         if not _of_a_key(raw):
             return cost
-        details = raw.get("cost_details")
-        paid = dollar_figure(details.get("upstream_inference_cost") if isinstance(details, dict) else None)
+        paid = _paid(raw.get("cost_details"))
         return None if paid is None else paid + (cost or 0)
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
@@ -87,6 +86,19 @@ class OpenRouter(Provider):
         if not call.stream and body.pop("stream_options", None) is not None:
             return body, ["stream_options"]
         return body, []
+
+
+def _paid(details: Any) -> Decimal | None:
+    """What the provider behind OpenRouter took: in one figure, or its two sides."""
+    if not isinstance(details, dict):
+        return None
+    paid = dollar_figure(details.get("upstream_inference_cost"))
+    sides = [
+        dollar_figure(details.get(f"upstream_inference_{side}_cost")) for side in ("prompt", "completions")
+    ]
+    if paid is None and None not in sides:
+        paid = sum((side for side in sides if side is not None), Decimal(0))
+    return paid
 
 
 def _of_a_key(raw: Mapping[str, Any]) -> bool:

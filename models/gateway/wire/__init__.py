@@ -3,7 +3,7 @@
 from models.gateway.wire.call import BadCall, Call, Failure, Meter
 from models.gateway.wire.chat import ChatMeter
 from models.gateway.wire.failures import failure_in, failure_of
-from models.gateway.wire.usage import Usage, read_usage, usage_object
+from models.gateway.wire.usage import Usage, read_usage, told_usage, usage_object
 
 __all__ = [
     "BadCall",
@@ -15,5 +15,6 @@ __all__ = [
     "failure_in",
     "failure_of",
     "read_usage",
+    "told_usage",
     "usage_object",
 ]

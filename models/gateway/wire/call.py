@@ -74,6 +74,8 @@ class Meter(Protocol):
     """Something was generated."""
     billed: bool
     """A usage has been seen that ends the answer: nothing was generated after it."""
+    amended: bool
+    """The event or answer that was taken last had a form that clients do not read, and was given theirs."""
     raw_usage: Mapping[str, Any] | None
     """The last usage that the provider reported, as it came; what is only a placeholder does not count."""
     reported: Usage | None
@@ -82,6 +84,10 @@ class Meter(Protocol):
     @property
     def finished(self) -> bool:
         """Every choice said why it ended."""
+
+    @property
+    def ended(self) -> bool:
+        """Every choice that began said why it ended: fewer, it may be, than were asked for."""
 
     @property
     def empty(self) -> bool:

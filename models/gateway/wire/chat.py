@@ -1,6 +1,7 @@
 """The dialect of OpenAI's chat completions, with OpenRouter's extensions."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from types import UnionType
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 from models.gateway.wire.call import BadCall, Call, Failure
 from models.gateway.wire.failures import failure_of
 from models.gateway.wire.output import Output
-from models.gateway.wire.usage import Usage, dollar_figure, read_usage
+from models.gateway.wire.usage import Usage, read_usage
+from models.gateway.wire.vendor_usage import ELSEWHERE, figures, usage_in
 
 MAX_CHOICES = 128
 MAX_MODEL = 200
@@ -169,6 +171,7 @@ class ChatMeter:
         self.failure: Failure | None = None
         self.started = False
         self.billed = False
+        self.amended = False
         self.raw_usage: Mapping[str, Any] | None = None
         self.reported: Usage | None = None
         self.output = Output()
@@ -178,11 +181,17 @@ class ChatMeter:
         self._headed = False
         self._blank = True
         self._stale = False
+        self._dearest = Decimal(0)
 
     @property
     def finished(self) -> bool:
         """Every choice has said why it ended."""
         return len(self._finished) >= self._n and self._finished >= self._seen
+
+    @property
+    def ended(self) -> bool:
+        """Every choice that began has said why it ended: fewer, it may be, than were asked for."""
+        return bool(self._finished) and self._finished >= self._seen
 
     @property
     def empty(self) -> bool:
@@ -201,12 +210,14 @@ class ChatMeter:
                 # an error alone is not billed; after something else, what it reports is a lower bound
                 return self.started and self._report(event, False)
         generated = False
-        reports = bool(event.get("usage")) or "x_groq" in event
+        started = self.started
+        reports = bool(event.get("usage")) or not ELSEWHERE.isdisjoint(event)
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 piece = choice.get("delta")
-                if piece is None and not self.started:
-                    piece = choice.get("message")
+                if type(piece) is not dict:
+                    piece = choice["delta"] = _delta_of(choice, started)
+                    self.amended = True
                 generated |= self._take(choice, piece)
                 reports |= "usage" in choice
         if reports and self._report(event, generated):
@@ -220,11 +231,18 @@ class ChatMeter:
         self._head(body)
         self.failure = failure_of(body)
         for choice in _objects(body.get("choices")):
+            if not isinstance(choice.get("message"), dict) and not _WHOLE.isdisjoint(choice):
+                choice["message"] = {"role": "assistant", **_message_of(choice)}
+                self.amended = True
             self._take(choice, choice.get("message"), whole=True)
         self.billed = self._report(body, False)
 
     def usage(self) -> Usage | None:
-        return None if self.raw_usage is None or self._stale else self.read_usage(self.raw_usage)
+        usage = None if self.raw_usage is None or self._stale else self.read_usage(self.raw_usage)
+        if usage is not None and not usage.cost and self._dearest:
+            # a cost told before, and none or nothing in the last word
+            usage = replace(usage, least_cost=self._dearest)
+        return usage
 
     @property
     def cost(self) -> Decimal | None:
@@ -268,7 +286,7 @@ class ChatMeter:
         if "text" in choice:
             generated |= self.output.take(index, {"text": choice["text"]})
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason != "error":
+        if isinstance(reason, str) and reason not in _NO_END:
             self._finished.add(index)
             # as much as was allowed was generated, though none of it may be shown
             self.started |= reason == "length"
@@ -281,13 +299,13 @@ class ChatMeter:
     def _report(self, event: Mapping[str, Any], generated: bool) -> bool:
         """Take the usage that an event reports; whether it does. The last one counts, except that a placeholder is
         none: an empty object, and zeros before the end or after other figures."""
-        usage = _usage_in(event)
+        usage = usage_in(event)
         if usage is None:
             return False
-        figures = list(_figures(usage))
-        blank = not any(figures)
+        told = list(figures(usage))
+        blank = not any(told)
         early = generated and not self.finished
-        if not figures or (blank and (early or (self.raw_usage is not None and not self._blank))):
+        if not told or (blank and (early or (self.raw_usage is not None and not self._blank))):
             return False
         read = self.read_usage(usage)
         if read is None and self.raw_usage is not None:
@@ -298,6 +316,7 @@ class ChatMeter:
             usage = usage if read is None else both
         if read is not None and not blank:
             self.reported = read
+            self._dearest = max(self._dearest, read.cost or self._dearest)
         self.raw_usage, self._blank, self._stale = usage, blank, False
         return True
 
@@ -310,28 +329,32 @@ class ChatMeter:
             self._stale = True
 
 
-def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
+_NO_END = ("", "error", "null")
+"""What some providers write as `finish_reason` before there is one."""
+
+
+_WHOLE = frozenset({"message", "delta", "text"})
+
+
+def _message_of(choice: dict[str, Any]) -> dict[str, Any]:
+    """The message of a choice that says it elsewhere, or as a mere text. What it said is taken out of the choice."""
+    said = [choice.pop(key, None) for key in ("message", "delta", "text")]
+    message = next((each for each in said if isinstance(each, dict) and each), None)
+    text = next((each for each in said if isinstance(each, str) and each), None)
+    return message or ({"content": text} if text else {})
+
+
+def _delta_of(choice: dict[str, Any], started: bool) -> dict[str, Any]:
+    """The delta of a choice that has none: its message, unless that repeats what came in pieces, or its text."""
+    if started:
+        choice.pop("message", None)
+    message = _message_of(choice)
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        found = [call for call in calls if isinstance(call, dict)]
+        message = {**message, "tool_calls": [{**call, "index": at} for at, call in enumerate(found)]}
+    return message
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
-
-
-def _usage_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The usage object of a chunk or an answer: its own, a choice's (Moonshot) or that in `x_groq`."""
-    found = None
-    for place in (event, event.get("x_groq"), *_objects(event.get("choices"))):
-        usage = place.get("usage") if isinstance(place, dict) else None
-        if isinstance(usage, dict) and usage:
-            if any(_figures(usage)):
-                return usage
-            found = found or usage
-    return found
-
-
-def _figures(usage: Mapping[str, Any], level: int = 0) -> Iterator[Any]:
-    """The figures of a usage object, those of its details too, with false ones for zeros."""
-    for value in usage.values():
-        if isinstance(value, dict) and level < 4:
-            yield from _figures(value, level + 1)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield value
-        elif isinstance(value, str) and (figure := dollar_figure(value)) is not None:
-            yield figure

@@ -18,15 +18,32 @@ MOST_DETAILS = 8000
 _LEVELS = 6
 
 _MESSAGES = ("message", "error_message", "errorMessage", "error_msg", "errorMsg", "msg", "detail", "details")
-_MORE_MESSAGES = ("error_description", "description", "status_msg", "reason", "title", "text", "Message")
+_MORE_MESSAGES = (
+    "errmsg",
+    "err_msg",
+    "faultstring",
+    "error_text",
+    "error_description",
+    "description",
+    "status_msg",
+    "reason",
+    "title",
+    "text",
+    "Message",
+)
 _NESTED = ("error", "errors", "err", "base_resp", "fault", "cause", "data", "response", "body")
-_CODES = ("code", "error_code", "errorCode", "status_code", "statusCode", "http_code", "status")
+_CODES = (
+    *("code", "error_code", "errorCode", "errcode", "err_code", "err_no"),
+    *("status_code", "statusCode", "http_code", "status"),
+)
 _NO_CODES = ("error", "fail", "failed", "failure")
 _TOLD = frozenset({"message", "code", "type", "param", "metadata"})
 _ENVELOPE = frozenset(
     {"id", "object", "created", "model", "provider", "choices", "usage", "system_fingerprint"}
 )
 
+_STATUS_OF_MINIMAX = {1002: 429, 1004: 401, 1008: 402, 1026: 400, 1027: 400, 1039: 429, 2013: 400, 2049: 401}
+"""What the codes in a `base_resp` mean, which comes with a 200."""
 _STATUS_OF_CODE = {
     "invalid_request_error": 400,
     "context_length_exceeded": 400,
@@ -134,6 +151,7 @@ def _failure(body: Mapping[str, Any], error: Any) -> Failure:
     return Failure(
         message[:MOST_WORDS],
         next((status for place in places if (status := _status(place))), None)
+        or (_STATUS_OF_MINIMAX.get(code) if "base_resp" in body and isinstance(code, int) else None)
         or _STATUS_OF_CODE.get(str(code).lower())
         or _STATUS_OF_CODE.get(str(kind).lower()),
         code,

@@ -1,6 +1,7 @@
 """What a model generated, in whatever form a provider sends it: kept to be stored, and measured to be billed when the
 provider does not say what was used."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -26,12 +27,36 @@ _MP4 = "Z0eX"
 MOST_CALLS = 1000
 """Tool calls of an answer that are told apart; the text of more is counted."""
 
+_ARGUMENTS = ("arguments", "input", "parameters", "args")
+FUNCTION_CALL = -1
+"""The place of a `function_call` among tool calls."""
+
 SEALED_CHARACTERS = 4
 """Of encrypted reasoning to a token."""
 
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thought", "thoughts")
 _REASONING_PARTS = ("reasoning_details", "thinking_blocks")
 _ANY_REASONING = frozenset(_REASONING + _REASONING_PARTS)
+_LIKE_REASONING = re.compile(r"reason|think|thought(?!_sign)(?!Sign)")
+_LIKE_TEXT = re.compile(r"text|content|output|answer|call|code")
+_BESIDE = re.compile(
+    r"filter|_id$|_type$|status|context|logprob|specific|annotation|citation|result|signature|extra"
+)
+"""How names that nobody knows yet tell what they are of, and that they are of nothing that was generated."""
+_PICTURES = frozenset(
+    {
+        "images",
+        "image",
+        "videos",
+        "video",
+        "image_url",
+        "image_urls",
+        "video_url",
+        "inline_data",
+        "inlineData",
+    }
+    | {"image_results", "video_result", "files", "file", "media"}
+)
 _TEXT = frozenset(
     {"text", "output_text", "content", "refusal", "transcript", "summary", "thinking", "reasoning", "parts"}
     | {"summary_text", "reasoning_content", "reasoning_text", "value"}
@@ -104,7 +129,8 @@ def _audio(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield "audio", value
     elif isinstance(value, list):
-        yield from (("audio", item) for item in value if isinstance(item, str))
+        for item in value:
+            yield from _audio(item)
     elif isinstance(value, dict):
         if isinstance(value.get("data"), str) and value["data"]:
             yield "audio", value["data"]
@@ -206,16 +232,24 @@ class Output:
             elif key in _ANY_REASONING:
                 reasons = True
             elif key == "function_call":
-                if isinstance(value, dict):
-                    found |= self._call(choice, -1, {"function": value}, whole)
+                call = {"arguments": value} if isinstance(value, str) else value
+                if isinstance(call, dict):
+                    found |= self._call(choice, FUNCTION_CALL, {"function": call}, whole)
             elif key in ("refusal", "text"):
                 found |= self._add(parts_of(value))
             elif key == "audio":
                 found |= self._add(_audio(value))
-            elif key in ("images", "image", "videos", "video"):
+            elif _LIKE_REASONING.search(key):
+                reasons = True
+            elif key in _PICTURES:
                 items = value if isinstance(value, list) else [value]
                 self.pictures += len(items)
                 found = True
+            elif type(value) in (str, list, dict) and not _BESIDE.search(key):
+                if "audio" in key:
+                    found |= self._add(_audio(value))
+                elif _LIKE_TEXT.search(key):
+                    found |= self._add(parts_of(value))
         if reasons:
             found |= self._reason(piece)
         return found
@@ -223,7 +257,8 @@ class Output:
     def _reason(self, piece: Mapping[str, Any]) -> bool:
         """The same reasoning often stands under several names: it counts once."""
         found = False
-        for key in _REASONING:
+        others = (key for key in piece if key not in _ANY_REASONING and _LIKE_REASONING.search(key))
+        for key in (*_REASONING, *others):
             if piece.get(key) and self._add(parts_of(piece[key], "reasoning")):
                 found = True
                 break
@@ -257,7 +292,7 @@ class Output:
         places = (call.get("function"), call.get("custom"), call.get(kind), call)
         detail = next((place for place in places if isinstance(place, dict)), call)
         name = _text(detail.get("name"))
-        wanted = detail.get("arguments") if detail.get("arguments") is not None else detail.get("input")
+        wanted = next((detail[key] for key in _ARGUMENTS if detail.get(key) is not None), None)
         arguments = wanted if isinstance(wanted, str) else write(wanted).decode() if wanted else ""
         slot = self._slot(choice, position, call, name, whole)
         if isinstance(call.get("custom"), dict):
@@ -285,7 +320,7 @@ class Output:
             if slot is not None and name and _is_another(slot, id, name, index):
                 slot = None
         if slot is None:
-            slot = {"id": id or None, "name": [], "arguments": []}
+            slot = {"id": id or None, "name": [], "arguments": [], "place": (choice, position)}
             if len(self._slots) >= MOST_CALLS:
                 return slot
             self._slots.append(slot)
@@ -298,10 +333,13 @@ class Output:
         self._open[choice, "at", position] = slot
         return slot
 
-    def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls, whole, as an assistant's message has them."""
+    def tool_calls(self, choice: int | None = None) -> list[dict[str, Any]]:
+        """The tool calls, whole, as an assistant's message has them: those of one choice, or of all and the function
+        calls of old."""
         calls = []
         for slot in self._slots:
+            if choice is not None and (slot["place"][0] != choice or slot["place"][1] == FUNCTION_CALL):
+                continue
             name, arguments = (whole_text("".join(slot[key])) for key in ("name", "arguments"))
             if slot.get("custom"):
                 detail = {"type": "custom", "custom": {"name": name, "input": arguments}}

@@ -5,20 +5,17 @@ open, the arithmetic with `total_tokens` decides, and without it the reading tha
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
-MAX_TOKENS = 2_147_483_647
-"""The largest count that a row holds; a larger one is no count."""
+from models.gateway.wire.figures import token_figure
+from models.gateway.wire.vendor_usage import in_openais_names
 
 ABSURD_TOKENS = 50_000_000
 """No call is known to use more: what is reported is charged all the same, and flagged."""
-
-MAX_COST = Decimal(10_000_000)
-"""Dollars. The largest cost that the ledger holds; a larger one is no cost."""
 
 WITHIN = MappingProxyType(
     {
@@ -56,8 +53,8 @@ class Usage:
     The totals are those a row shows: `uncached_input`, `cache_write` and `cache_read` make the input, `reasoning` lies
     within `output`. `parts` tells what lies within the totals and has a price of its own (`WITHIN`), and the units
     charged by the piece (`UNITS`). `source` says who measured: the `provider`, a real tokenizer over the text
-    (`counted`), or an `estimated` figure. `cost` is the dollars the provider reported, if it did. `flags` name what an
-    operator should see, `raw` is the provider's own object.
+    (`counted`), or an `estimated` figure. `cost` is the dollars the provider reported, if it did, and `least_cost` those it
+    reported before the answer went on. `flags` name what an operator should see, `raw` is the provider's own object.
     """
 
     uncached_input: int = 0
@@ -70,6 +67,7 @@ class Usage:
     parts: Mapping[str, int] = field(default_factory=lambda: NOTHING)
     flags: tuple[str, ...] = ()
     raw: Any = field(default=None, repr=False, compare=False)
+    least_cost: Decimal = Decimal(0)
 
     @property
     def input(self) -> int:
@@ -111,6 +109,7 @@ class Usage:
             {name: self.parts.get(name, 0) + other.parts.get(name, 0) for name in names},
             (*self.flags, *(flag for flag in other.flags if flag not in self.flags)),
             [*_listed(self.raw), *_listed(other.raw)],
+            self.least_cost + other.least_cost,
         )
 
 
@@ -118,44 +117,45 @@ def _listed(raw: Any) -> list[Any]:
     return raw if isinstance(raw, list) else [raw]
 
 
-def token_figure(value: Any) -> int | None:
-    """A count of tokens: a whole number from 0 to MAX_TOKENS, else None. Floats like 12.0 and strings of digits count,
-    booleans do not."""
-    if (type(value) is float and value.is_integer()) or (
-        isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10
-    ):
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
-
-
-def dollar_figure(value: Any) -> Decimal | None:
-    """Dollars a provider reported: finite, from 0 to MAX_COST, else None. Strings of digits count."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return None
-    try:
-        amount = Decimal(repr(value) if isinstance(value, float) else value)
-    except (InvalidOperation, ValueError):
-        return None
-    return amount if amount.is_finite() and 0 <= amount <= MAX_COST else None
-
-
 class _Unusable(Exception):
     """A figure is no count, or contradicts another."""
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage | None:
-    """A `usage` object of any vendor, without its cost. None when a figure is missing, negative or contradicts another.
+    """A `usage` object of any vendor, without its cost. None when a figure is missing, negative or contradicts another;
+    what is none among the details, sound and pictures aside, is left out and flagged.
 
     Presence decides, not truth: a reported zero is a zero.
     """
+    named = in_openais_names(usage)
     try:
-        return _read(_as_openai(usage), usage)
+        return _read(named, usage)
+    except _Unusable:
+        pass
+    try:
+        read = _read(_without_odd_details(named), usage)
     except _Unusable:
         return None
+    return read and replace(read, flags=(*read.flags, "usage_unusable"))
+
+
+def _without_odd_details(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """A usage object without the figures that are none and that leave the dearer reading when they are missing."""
+    return {
+        key: _without_odd_details(value) if isinstance(value, dict) else value
+        for key, value in usage.items()
+        if isinstance(value, dict) or key not in _DISCOUNTS or token_figure(value) is not None
+    }
+
+
+_DISCOUNTS = frozenset(
+    {"reasoning_tokens", "thinking_tokens", "cached_tokens", "cache_read_tokens", "num_cached_tokens"}
+    | {"prompt_cache_hit_tokens", "cache_read_input_tokens"}
+)
 
 
 def _read(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Usage | None:
-    inside = _details(usage, "prompt_tokens_details", "input_tokens_details")
+    inside = _inside(usage)
     outside = _details(usage, "completion_tokens_details", "output_tokens_details")
     prompt, output, total = _sides(usage)
     if prompt is None or output is None:
@@ -165,18 +165,26 @@ def _read(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Usage | None:
     )
     prompt, read, write = _cached(usage, inside, prompt, output, reasoning, total)
 
-    # reasoning beside the output, as xAI and Gemini count: the total has room for it, or the output has not
+    # beside the output, as xAI and Gemini count reasoning: the total has room for it, or the output has not
     beside = max(total - prompt - output, 0) if total is not None else 0
-    output += beside
-    reasoning = max(reasoning, beside)
+    cited = _count(usage, "citation_tokens")
+    listened = beside if beside > reasoning and _seconds(usage) else 0
+    if cited is not None:
+        # Perplexity: what it read and what it thought lie beside, also of the total
+        prompt += cited
+        output += reasoning
+    else:
+        output += beside - listened
+        reasoning = max(reasoning, beside - listened)
     if reasoning > output:
         output += reasoning
+    prompt += listened
     made = {
         f"{medium}_output": _count(outside, name) or 0 for medium, name in _MEDIA_TOKENS if name in outside
     }
     output = max(output, sum(made.values()) + reasoning)
 
-    parts = made
+    parts = made | {"audio_input": listened}
     if any(name in inside for _, name in _MEDIA_TOKENS):
         prompt, read, heard = _media(inside, prompt, read, write)
         parts |= heard
@@ -196,18 +204,35 @@ def _read(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Usage | None:
     )
 
 
+_PROMPT = ("prompt_tokens", "input_tokens")
+_OUTPUT = ("completion_tokens", "output_tokens")
+
+
+def _inside(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _details(usage, "prompt_tokens_details", "input_tokens_details")
+
+
+def _seconds(usage: Mapping[str, Any]) -> int:
+    """Of sound that was heard and whose tokens only the total has (Mistral)."""
+    return token_figure(usage.get("prompt_audio_seconds")) or 0
+
+
 def at_least(usage: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens of input and output that a `usage` object which cannot be used as a whole tells all the same."""
-    prompt = token_figure(usage.get("prompt_tokens", usage.get("input_tokens")))
-    output = token_figure(usage.get("completion_tokens", usage.get("output_tokens")))
-    return prompt or 0, output or 0
+    named = in_openais_names(usage)
+    prompt, output, total, cached = (
+        max(token_figure(place.get(name)) or 0 for place in (named, _inside(named)) for name in names)
+        for names in (_PROMPT, _OUTPUT, ("total_tokens",), ("cached_tokens", "cache_read_input_tokens"))
+    )
+    if not any(named.get(name) is not None for name in (*_PROMPT, *_OUTPUT)):
+        output = total
+    return max(prompt, cached), output
 
 
 def _sides(usage: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
     """Input, output and total as they are called; a side that is missing is what the total leaves for it."""
     total = token_figure(usage.get("total_tokens"))
-    prompt = _count(usage, "prompt_tokens", "input_tokens")
-    output = _count(usage, "completion_tokens", "output_tokens")
+    prompt, output = _most(usage, *_PROMPT), _most(usage, *_OUTPUT)
     missed, hit = _count(usage, "prompt_cache_miss_tokens"), _count(usage, "prompt_cache_hit_tokens")
     if missed is not None:
         prompt = max(prompt or 0, missed + (hit or 0))
@@ -303,22 +328,44 @@ def _lasting(usage: Mapping[str, Any], inside: Mapping[str, Any], write: int) ->
 
 
 def _units(usage: Mapping[str, Any]) -> dict[str, int]:
-    """What was charged by the piece: the most that any place in the object tells."""
+    """What was charged by the piece: whatever counts searches. Of places that tell the same the largest counts."""
     found: dict[str, int] = {}
-    for place in (usage, *(usage.get(name) for name in _PLACES_OF_UNITS)):
-        if isinstance(place, dict):
-            for name, unit in _UNIT_NAMES:
-                if name in place:
-                    found[unit] = max(found.get(unit, 0), token_figure(place[name]) or 0)
+    for key, value in usage.items():
+        if isinstance(value, dict):
+            if not key.endswith("_details") or "tool" in key:
+                for unit, count in _units_in(key, value).items():
+                    found[unit] = max(found.get(unit, 0), count)
+        elif "search" in key or "sources" in key:
+            unit = _unit(key)
+            found[unit] = max(found.get(unit, 0), token_figure(value) or 0)
+    found.pop("", None)
     return found
 
 
-_PLACES_OF_UNITS = ("server_tool_use", "tool_usage", "server_tool_use_details")
-_UNIT_NAMES = (
-    ("web_search_requests", "web_searches"),
-    ("num_search_queries", "web_searches"),
-    ("file_search_requests", "file_searches"),
-)
+def _units_in(path: str, place: Mapping[str, Any], level: int = 0) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for key, value in place.items():
+        name = f"{path}.{key}"
+        if isinstance(value, dict):
+            inner = _units_in(name, value, level + 1) if level < 3 else {}
+        else:
+            inner = {_unit(name): token_figure(value) or 0}
+        for unit, count in inner.items():
+            found[unit] = found.get(unit, 0) + count
+    found.pop("", None)
+    return found
+
+
+def _unit(name: str) -> str:
+    """What a figure of this name counts; nothing when it counts no searches."""
+    if not _SEARCHES.search(name) or _NO_SEARCHES.search(name):
+        return ""
+    return "file_searches" if _OF_FILES.search(name) else "web_searches"
+
+
+_SEARCHES = re.compile(r"search|sources_used")
+_NO_SEARCHES = re.compile(r"token|size|time|latency|_ms\b|second|cost|price|fee|result|byte|char|context")
+_OF_FILES = re.compile(r"file|document|collection|storage")
 
 
 def _count(found: Mapping[str, Any], *names: str) -> int | None:
@@ -334,6 +381,12 @@ def _count(found: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
+def _most(found: Mapping[str, Any], *names: str) -> int | None:
+    """The largest of these figures. Raises _Unusable when one is no count."""
+    counts = [count for name in names if (count := _count(found, name)) is not None]
+    return max(counts, default=None)
+
+
 def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     for name in names:
         details = usage.get(name)
@@ -342,43 +395,41 @@ def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     return NOTHING
 
 
-def _as_openai(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Gemini's own names as OpenAI's: its thoughts lie beside the answer, the prompts of its tools beside the prompt."""
-    if "promptTokenCount" not in usage and "candidatesTokenCount" not in usage:
-        return usage
-    put, tools = _count(usage, "promptTokenCount"), _count(usage, "toolUsePromptTokenCount") or 0
-    thoughts = _count(usage, "thoughtsTokenCount") or 0
-    answer = _count(usage, "candidatesTokenCount", "responseTokenCount")
-    if answer is None and thoughts:
-        answer = 0
-    return {
-        "prompt_tokens": None if put is None else put + tools,
-        "completion_tokens": None if answer is None else answer + thoughts,
-        "total_tokens": usage.get("totalTokenCount"),
-        "prompt_tokens_details": {
-            "cached_tokens": usage.get("cachedContentTokenCount"),
-            "cached_tokens_details": dict(_modalities(usage.get("cacheTokensDetails"))),
-            **dict(_modalities(usage.get("promptTokensDetails"))),
-        },
-        "completion_tokens_details": {
-            "reasoning_tokens": thoughts,
-            **dict(_modalities(usage.get("candidatesTokensDetails"))),
-        },
-    }
-
-
-def _modalities(listed: Any) -> Iterator[tuple[str, int]]:
-    for each in listed if isinstance(listed, list) else ():
-        if isinstance(each, dict) and isinstance(each.get("modality"), str):
-            yield f"{each['modality'].lower()}_tokens", _count(each, "tokenCount") or 0
-
-
 def usage_object(usage: Usage) -> dict[str, Any]:
     """Usage as OpenAI's clients read it."""
+    parts = usage.parts
+    heard = parts.get("audio_input", 0) + parts.get("cached_audio", 0)
+    spoken = parts.get("audio_output", 0)
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cache_read},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            **({"audio_tokens": heard} if heard else {}),
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            **({"audio_tokens": spoken} if spoken else {}),
+        },
     }
+
+
+def told_usage(usage: Usage) -> Mapping[str, Any]:
+    """The usage as a client is told it: the provider's own object when that was billed, with OpenAI's names for what it
+    calls otherwise."""
+    raw = usage.raw
+    if usage.source != "provider" or not isinstance(raw, dict):
+        return usage_object(usage)
+    if all(type(raw.get(name)) is int and raw[name] for name in _SUMS):
+        return raw
+    shown = usage_object(usage)
+    missing = {
+        name: shown[name]
+        for name in _SUMS
+        if type(raw.get(name)) is not int or (raw[name] == 0 and shown[name] > 0)
+    }
+    return {**raw, **missing} if missing else raw
+
+
+_SUMS = ("prompt_tokens", "completion_tokens", "total_tokens")
