@@ -20,6 +20,12 @@ class Commands(AppGroup):
     """A room's commands. They find the database migrated, also when no server ever ran here; where it cannot be
     reached, or belongs to another release, they end with a sentence."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words after the group's name. What is no text cannot be kept, looked up or printed."""
+        if any("\x00" in each or not _is_text(each) for each in args):
+            raise click.UsageError("Arguments must be text in UTF-8, without NUL.", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command of the group, or say what it does."""
         if "--help" in ctx.args:
@@ -31,6 +37,11 @@ class Commands(AppGroup):
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0]
             raise click.ClickException(redact(f"The database cannot be used: {reason}.")) from None
+
+
+def _is_text(word: str) -> bool:
+    # bytes that are no UTF-8 come as halves of surrogate pairs
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _ready() -> None:
