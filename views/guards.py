@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, cast
 from urllib.parse import urlencode, urlsplit
 
 from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, request, session
-from flask.sessions import SecureCookieSessionInterface
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_limiter import Limiter
 from flask_login import LoginManager
@@ -344,13 +344,23 @@ def _keep_signed_in(response: Response) -> Response:
 
 
 class _FlowCookie(SecureCookieSessionInterface):
-    """Flask's session: what a browser has begun and not ended. Named and guarded as the cookie that signs it in."""
+    """Flask's session: what a browser has begun and not ended. Named and guarded as the cookie that signs it in.
+
+    It is written last of all, so here is also seen to it that no proxy keeps for others what was meant for one.
+    """
 
     def get_cookie_name(self, app: Flask) -> str:
         return f"__Host-{FLOW_COOKIE}" if _https() else FLOW_COOKIE
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return _https()
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        super().save_session(app, session, response)
+        known = g.get("cookie_credential") or g.get("key_credential")
+        caching = response.cache_control
+        if (known or "Set-Cookie" in response.headers) and not caching.no_store:
+            caching.public, caching.s_maxage, caching.private = False, None, True
 
 
 def _https() -> bool:

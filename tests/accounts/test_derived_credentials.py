@@ -18,6 +18,7 @@ from models.errors import Forbidden
 from models.settings import Settings
 from tests import factories
 from tests.accounts.browsing import token_of
+from tests.accounts.test_bans import ask, rules
 from tests.factories import Person
 
 SECRET = "test-secret-test-secret-test-secret-test"
@@ -434,3 +435,30 @@ def test_signing_in_and_out_on_https_uses_host_cookies_alone(
     with made.app_context():
         db.engine.dispose()
     made.extensions["gateway"].pool.close()
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+def test_no_proxy_keeps_for_others_what_was_meant_for_one(
+    app: Flask, session: OrmSession, alice: Person, signed_in: bool
+) -> None:
+    assert alice.user is not None
+    factories.agent(session, factories.publisher(session, alice.user))
+    browser, with_cookie = alice.browser if signed_in else app.test_client(), 0
+    for rule, method in rules(app):
+        if rule.endpoint == "accounts.signout":
+            continue
+        # about to slide, so that the cookie is sent again
+        soon = (
+            update(Session).where(Session.type == "web").values(expires=factories.now() + timedelta(days=5))
+        )
+        session.execute(soon)
+        session.commit()
+        answer = ask(browser, rule, method)
+        if "Set-Cookie" in answer.headers:
+            with_cookie += 1
+            kept = answer.headers.get("Cache-Control", "")
+            assert "private" in kept or "no-store" in kept, (method, rule.rule, kept)
+            assert "public" not in kept, (method, rule.rule, kept)
+            assert "s-maxage" not in kept, (method, rule.rule, kept)
+        answer.close()
+    assert with_cookie >= (50 if signed_in else 1)
