@@ -144,12 +144,18 @@ class Settings(BaseSettings):
     def _split_origins(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
+        written = (part.strip().lower().rstrip("/") for part in value.split(",") if part.strip())
+        # browsers leave the ordinary port out
         origins = tuple(
-            dict.fromkeys(part.strip().lower().rstrip("/") for part in value.split(",") if part.strip())
+            dict.fromkeys(
+                re.sub(r"(?<=^https:)(//.+):443$|(?<=^http:)(//.+):80$", r"\1\2", part) for part in written
+            )
         )
         if origins in ((), ("none",)):
             return ()
         for origin in origins:
+            if not origin.isascii():
+                raise ValueError(f"{origin!r} must be written as browsers send it (https://xn--…)")
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
                 raise ValueError(
                     f"{origin!r} is not an origin: give * for any, none, or origins such as "

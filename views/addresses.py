@@ -17,6 +17,8 @@ from views import guards
 
 PREFIX = re.compile(r"/*(?:api/+)?v1(?:/|$)", re.IGNORECASE)
 """The addresses of the model routes, and of whatever else stands beside them."""
+_PARAMETERS = re.compile(r"[;?].*", re.DOTALL)
+"""What belongs behind an address, written into it."""
 _LONGEST = 300
 _MOST_WORDS = 12
 _ALIKE = 0.75
@@ -108,7 +110,7 @@ def _refuse_crooked() -> None:
 
 
 def _words(path: str) -> list[str]:
-    words = (word.strip() for word in path[:_LONGEST].lower().split("/"))
+    words = (_PARAMETERS.sub("", word).strip() for word in path[:_LONGEST].lower().split("/"))
     return [word for word in words if word][:_MOST_WORDS]
 
 
@@ -130,7 +132,10 @@ def _meant(app: Flask, words: list[str]) -> str | None:
     same_end = [
         address for address in fixed if address.startswith("/v1/") and address.endswith(f"/{words[-1]}")
     ]
-    alike = difflib.get_close_matches(called, fixed, 1, _ALIKE)
+    # the last word must be alike, too: what stands before it is much of any address
+    ends = difflib.get_close_matches(words[-1], {each.rpartition("/")[2] for each in fixed}, 3)
+    ending = [each for each in fixed if each.rpartition("/")[2] in ends]
+    alike = difflib.get_close_matches(called, ending, 1, _ALIKE)
     return next(iter((*longer, *same_end, *alike)), None)
 
 

@@ -20,7 +20,7 @@ ANY = "*"
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 HEADERS = "Authorization, Content-Type, X-Api-Key"
 """Allowed where a preflight names none. `*` would not cover `Authorization`."""
-EXPOSED = "*, X-Request-Id, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
+EXPOSED = "*, X-Request-Id, X-Stoa-Dropped, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
 """`*` is every header, since no request brings cookies; the names are for browsers that do not know it."""
 MAX_AGE = "86400"
 _NAMES = re.compile(r"[\w!#$%&'*+.^`|~, \t-]{1,4096}", re.ASCII)

@@ -23,7 +23,7 @@ from models.gateway.wire import chat as chat_dialect
 from models.pool import Pool
 from models.settings import GATEWAY_POOL, Settings
 from views import errors, guards
-from views.api.body import BadJson, TooLarge, read_sized
+from views.api.body import BadJson, TooLarge, read_with_bytes
 from views.api.content_encoding import UnknownCoding
 from views.lane import Visit, here, open_door
 
@@ -57,7 +57,7 @@ def chat_completions(visit: Visit) -> Response:
     except UpstreamRefused as error:
         return _passed_on(visit, error)
     except UpstreamError as error:
-        return refuse(visit, error.status, str(error), error.kind)
+        return with_dropped(refuse(visit, error.status, str(error), error.kind), error.dropped)
     except DomainError as error:
         return asked_later(refuse(visit, error.status, error.message, error.code, param=_param(error)), error)
     except TooLarge as error:
@@ -80,10 +80,10 @@ def _chat(visit: Visit) -> Response:
     if not key:
         return refuse(visit, 401, NO_KEY, "invalid_api_key")
     call: Call | DomainError
-    size = 0
+    raw = b""
     try:
-        body, size = read_sized(request, allow_nul=True, knock=lambda: knock(visit, key, "openai"))
-        call = chat_dialect.parse(body, size)
+        body, raw = read_with_bytes(request, allow_nul=True, knock=lambda: knock(visit, key, "openai"))
+        call = chat_dialect.parse(body, chat_dialect.size_of(raw))
     except BadJson as error:
         call = BadCall(f"The request body is not JSON that can be used: {error}.")
     except BadCall as error:
@@ -95,7 +95,7 @@ def _chat(visit: Visit) -> Response:
         call=call,
         run_id=headers.get("x-stoa-run-id") or None,
         byok=headers.get("x-openrouter-api-key") or None,
-        size=size,
+        size=len(raw),
     )
     return respond(gateway(visit.app).open(ask))
 
@@ -181,20 +181,22 @@ def _stranger(visit: Visit) -> Response | None:
 
 def respond(answer: Reply | Stream) -> Response:
     """The answer of the gateway as HTTP (contract 5.4)."""
-    dropped = {"X-Stoa-Dropped": ", ".join(answer.dropped)} if answer.dropped else {}
     if isinstance(answer, Reply):
-        return Response(answer.body, content_type="application/json", headers=dropped)
-    return Response(
+        return with_dropped(Response(answer.body, content_type="application/json"), answer.dropped)
+    response = Response(
         answer,
         direct_passthrough=True,
         content_type="text/event-stream",
-        headers={
-            "Cache-Control": "no-cache",
-            "Connection": "keep-alive",
-            "X-Accel-Buffering": "no",
-            **dropped,
-        },
+        headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
     )
+    return with_dropped(response, answer.dropped)
+
+
+def with_dropped(response: Response, dropped: tuple[str, ...]) -> Response:
+    """Name what of the request the provider was not sent."""
+    if dropped:
+        response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
+    return response
 
 
 def json_answer(body: Any, status: int = 200) -> Response:
@@ -240,7 +242,8 @@ def _passed_on(visit: Visit, error: UpstreamRefused) -> Response:
 
 
 def with_retry_after(response: Response, error: UpstreamRefused) -> Response:
-    """The provider's `Retry-After`, if it sent one."""
+    """The provider's `Retry-After`, if it sent one, and what it was not sent."""
+    with_dropped(response, error.dropped)
     if error.retry_after and error.retry_after.isprintable() and len(error.retry_after) < 100:
         response.headers["Retry-After"] = error.retry_after
     return response

@@ -157,19 +157,23 @@ def api_key(headers: Headers | None = None) -> str | None:
     """The API key of the request, the same at every door: in one of `KEY_HEADERS`, else `Authorization: Bearer …`.
 
     Before what looks like a key of ours the scheme may be written in any case and spacing, twice, as happens to who
-    pastes it into a field for the key, or not at all. Anything else counts as no key (contract 1.2 A).
+    pastes it into a field for the key, or not at all, and the whole header may come twice. Anything else counts as no
+    key (contract 1.2 A).
     """
     headers = request.headers if headers is None else headers
     for name in KEY_HEADERS:
         if key := headers.get(name, "").strip():
-            return key
+            return _key_of_ours(key) or key
     authorization = headers.get("Authorization", "")
-    words = authorization.split()
-    while words and words[0].lower() == "bearer":
-        del words[0]
-    if len(words) == 1 and OUR_KEY.fullmatch(words[0]):
-        return words[0]
+    if ours := _key_of_ours(authorization):
+        return ours
     return authorization[7:].strip() or None if authorization.startswith("Bearer ") else None
+
+
+def _key_of_ours(value: str) -> str | None:
+    words = {word for word in value.replace(",", " ").split() if word.lower() != "bearer"}
+    key = words.pop() if len(words) == 1 else ""
+    return key if OUR_KEY.fullmatch(key) else None
 
 
 def key_credential(token: str | None = None) -> Credential | None:

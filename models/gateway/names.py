@@ -66,6 +66,32 @@ def kind_of(name: str) -> str:
     return (found and found.lastgroup) or CHAT
 
 
+# How long answers of models can be that do not change any more. Who is not here may write 128,000 tokens.
+_LONGEST = (
+    (re.compile(r"gpt-3\.5|gpt-4-(?:turbo|vision|\d{4}-preview)|claude-3-(?:opus|sonnet|haiku)"), 4_096),
+    (
+        re.compile(
+            r"gpt-4(?:-0\d{3})?$|claude-3[.-]5-|gemini-(?:flash-|pro-)?1\.5|gemini-2\.0-flash(?!-thinking)"
+        ),
+        8_192,
+    ),
+    (re.compile(r"gpt-4o(?!-64k)|chatgpt-4o|gpt-4\.5|gpt-audio|gpt-5(?:\.\d)?-chat"), 16_384),
+    (re.compile(r"gpt-4\.1|o1-preview|claude-opus-4(?:-[01]|\.1)?(?:-20\d{6}|@\d+)?$"), 32_768),
+    (re.compile(r"claude-(?:sonnet-4(?:[.-][05])?|(?:haiku|opus)-4[.-]5)(?:-20\d{6}|@\d+)?$"), 64_000),
+    (re.compile(r"gemini-2\.5-|o1-mini"), 65_536),
+    (re.compile(r"o[134](?:-|$)"), 100_000),
+    (re.compile(r"gpt-5-pro"), 272_000),
+)
+
+
+@lru_cache(4096)
+def longest_answer(name: str) -> int | None:
+    """Tokens that no answer of the model exceeds; None when that is not known, as for OpenRouter's variants."""
+    base, variant = split_variant(name.lower())
+    own = base.rpartition("/")[2]
+    return None if variant else next((most for pattern, most in _LONGEST if pattern.match(own)), None)
+
+
 def row(table: str, name: str) -> ModelInfo | None:
     """The row of the shipped table that a provider's name for a model belongs to; None when it knows none."""
     folded = name.lower()

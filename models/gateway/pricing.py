@@ -5,6 +5,7 @@ the cost of each call itself.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -101,6 +102,8 @@ class Price:
     units: Mapping[str, Decimal] = field(default_factory=dict)
     longest: int | None = None
     """Tokens that input and output together cannot exceed, where that is known."""
+    most_output: int | None = None
+    """Tokens that no answer exceeds, where that is known."""
 
     @property
     def zero(self) -> bool:
@@ -257,11 +260,23 @@ def shipped_price(table: str, name: str, at: datetime) -> Price | None:
     tiers = tuple(_tier(listed, start) for start in sorted(starts))
     units = {name: _base(listed[key]) / 1000 for key, name in _UNITS.items() if key in listed}
     request = units.pop("request", Decimal(0))
+    if not request and _SEARCHES.search(name.lower()):
+        request = DEAREST_PIECE["web_searches"]
     figures = [request, *units.values(), *(figure for tier in tiers for figure in tier.figures.values())]
     if not all(figure.is_finite() and 0 <= figure <= MOST for figure in figures):
         return None
-    return Price(f"genai-prices:{table}/{model.id}", tiers, request, units, model.context_window)
+    return Price(
+        f"genai-prices:{table}/{model.id}",
+        tiers,
+        request,
+        units,
+        model.context_window,
+        names.longest_answer(name),
+    )
 
+
+_SEARCHES = re.compile(r"-search-(?:preview|api)(?:-|$)")
+"""OpenAI's models that search the web with each call, which is charged beside the tokens and not reported."""
 
 _BUCKETS = {
     "input_mtok": "input",
@@ -340,7 +355,7 @@ _FIGURES = {
 }
 _PIECES = {"request": "request", "web_search": "web_searches", "file_search": "file_searches"}
 """Dollars for each, not for a million."""
-_KEYS = {*_FIGURES, *_PIECES, "provider", "upstream_model"}
+_KEYS = {*_FIGURES, *_PIECES, "max_output", "provider", "upstream_model"}
 
 
 def read_overrides(path: Path) -> dict[str, Override]:
@@ -378,6 +393,9 @@ def _override(name: str, entry: Any) -> Override:
     for key in ("provider", "upstream_model"):
         if key in entry and not (isinstance(entry[key], str) and entry[key]):
             raise wrong(key, "must be a name")
+    longest = entry.get("max_output")
+    if longest is not None and not (type(longest) is int and longest > 0):
+        raise wrong("max_output", "must be a whole number of tokens")
     figures: dict[str, Decimal] = {}
     for key in (*_FIGURES, *_PIECES):
         if key not in entry:
@@ -401,5 +419,9 @@ def _override(name: str, entry: Any) -> Override:
                 raise wrong(key, "is missing: give both, or neither")
         tier = tier_of(0, {bucket: figures[key] for key, bucket in _FIGURES.items() if key in figures})
         units = {name: figures[key] for key, name in _PIECES.items() if key in figures}
-        price = Price("operator", (tier,), units.pop("request", Decimal(0)), units)
+        request = units.pop("request", Decimal(0))
+        longest = longest or names.longest_answer(entry.get("upstream_model") or name)
+        price = Price("operator", (tier,), request, units, most_output=longest)
+    elif longest is not None:
+        raise wrong("max_output", "belongs to a price: give 'input' and 'output', too")
     return Override(price, entry.get("provider"), entry.get("upstream_model"))

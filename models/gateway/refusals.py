@@ -23,8 +23,10 @@ class UpstreamRefused(Exception):
     """The provider answered with an error. Nothing is charged.
 
     `status` is what the client is told. It differs from the provider's own when the operator's key or funds
-    are at fault, which no client could mend.
+    are at fault, which no client could mend. `dropped` are the keys of the request that it was not sent.
     """
+
+    dropped: tuple[str, ...] = ()
 
     def __init__(self, status: int, failure: Failure, retry_after: str | None = None) -> None:
         super().__init__(failure.message)

@@ -164,12 +164,13 @@ class Gateway:
         except DomainError as refusal:
             self._refuse(ask, refusal, started, started_at)
             raise
-        hold = minimum = 0
+        hold = minimum = answers = 0
         if route.byok is None:
             answers = ask.answers * call.n if ask.answers > 1 and not route.provider.native_n else call.n
             hold = held_credits(route.worst_cost(call, answers), self.margin)
-            minimum = min(held_credits(route.input_cost(call, answers), self.margin), hold)
-        admission = self.admit(ask, hold, call.model, minimum)
+            minimum = min(held_credits(route.input_cost(call.input_tokens, answers), self.margin), hold)
+        # what costs nothing waits for nobody's holds
+        admission = self.admit(ask, hold or None, call.model, minimum)
         facts = Facts(
             door=ask.door,
             requested_model=call.model,
@@ -187,6 +188,8 @@ class Gateway:
             ticket.fail(error.code, None)
             raise
         try:
+            if hold > max(admission.available, 0):
+                self._recount(call, route, answers, admission)
             answer = (
                 self._stream(ask, call, ticket, request)
                 if call.stream
@@ -194,10 +197,15 @@ class Gateway:
             )
             answer.dropped = route.dropped
             return answer
+        except Refused:
+            ticket.fail("insufficient_credits", None)
+            raise
         except UpstreamRefused as error:
+            error.dropped = route.dropped
             ticket.fail("upstream_status", error.status)
             raise
         except UpstreamError as error:
+            error.dropped = route.dropped
             ticket.fail(error.kind, None)
             raise
         except LedgerUnavailable:
@@ -226,6 +234,19 @@ class Gateway:
             call = replace(call.with_body(n=ask.answers), n=ask.answers)
         with heavy(ask.size):
             return call, *self.routes.prepare(route, call)
+
+    def _recount(self, call: Call, route: Route, answers: int, admission: Admission) -> None:
+        """Refuse a call that was let in because it is alone, when its text is so odd that its input alone costs more than
+        is free. Text is counted only here, where it can decide something. Raises Refused."""
+
+        def cost(text_tokens: int) -> int:
+            return held_credits(route.input_cost(text_tokens, answers), self.margin)
+
+        if cost(max(call.input_tokens, call.text_bytes)) <= admission.available:
+            return
+        counted = cost(tokens.count_messages(call.body["messages"], call.body.get("tools")))
+        if counted > admission.available:
+            raise Refused(replace(admission, outcome="insufficient", minimum=counted))
 
     def _refuse(self, ask: Ask, refusal: DomainError, started: float, started_at: datetime) -> None:
         """Let the ledger's own refusals come first; note the names of models that have no price."""
@@ -307,6 +328,8 @@ class Gateway:
             held_credits(ticket.route.cost_up_to(call, tokens, call.n), self.margin)
             for tokens in (output_tokens, 2 * output_tokens)
         )
+        if not wanted:
+            return 2 * output_tokens
         held = ticket.grow(needed, wanted)
         if held is None:
             raise OutOfCredits("Your credits ran out while this answer was written, so it ends here.")

@@ -21,7 +21,7 @@ from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.terms import KEYS, Reading, Terms, terms_of
 from models.gateway.upstream import HttpUpstream, Patience, Request
 from models.gateway.wire import Call, Usage
-from models.gateway.wire.chat import MAX_MODEL
+from models.gateway.wire.chat import BYTES_PER_TOKEN, MAX_MODEL
 from models.settings import Settings, SettingsError
 
 DEFAULT_OUTPUT = 8_192
@@ -83,24 +83,33 @@ class Route:
         return row.context_window if row else None
 
     def worst_cost(self, call: Call, answers: int) -> Decimal:
-        """Dollars that the call can well come to, `answers` being how many are made of one input."""
+        """Dollars that the call can come to, `answers` being how many are made of one input."""
         return self.cost_up_to(call, self.expected_output(call, answers), answers)
 
     def expected_output(self, call: Call, answers: int) -> int:
         """Tokens of output that `worst_cost` is for. A stream is looked at as it grows; a whole answer without a bound
         may be as long as the model can make it."""
-        longest = min(self.provider.longest, (self.price and self.price.longest) or self.provider.longest)
-        bound = call.max_output or (min(DEFAULT_OUTPUT, longest) if call.stream else longest)
+        if call.max_output:
+            bound = max(call.max_output, self.terms.bound)
+        else:
+            longest = max(self._longest(price) for price in (self.price or UNLISTED, *self.terms.prices))
+            bound = min(DEFAULT_OUTPUT, longest) if call.stream else longest
         return (min(bound, MOST_OUTPUT) + self.terms.output) * answers
 
+    def _longest(self, price: Price) -> int:
+        """Tokens that no answer at this price exceeds."""
+        most = price.most_output or self.provider.longest
+        return min(most, price.longest or most)
+
     def cost_up_to(self, call: Call, output_tokens: int, answers: int) -> Decimal:
-        """Dollars of the call with so much output, at the most."""
+        """Dollars of the call with so much output, at the most: its text as odd as can be, a token for each byte, but
+        no more of them than the model reads."""
         inputs = 1 if self.provider.native_n else answers
         terms = self.terms
         media = {bucket: count * inputs for bucket, count in terms.media.items()}
         worst = max(
             price.worst(
-                call.input_tokens * inputs,
+                _most_tokens(call.text_bytes, price.longest) * inputs,
                 output_tokens,
                 media=media,
                 written=terms.written,
@@ -110,11 +119,10 @@ class Route:
         )
         return worst * terms.factor + terms.dollars * answers
 
-    def input_cost(self, call: Call, answers: int) -> Decimal:
-        """Dollars of the call's input alone."""
+    def input_cost(self, text_tokens: int, answers: int) -> Decimal:
+        """Dollars of the call's input alone, as far as that is likely."""
         inputs = 1 if self.provider.native_n else answers
-        tokens = call.input_tokens + sum(self.terms.media.values())
-        return (self.price or FALLBACK).input_cost(tokens * inputs)
+        return (self.price or FALLBACK).input_cost((text_tokens + self.terms.likely) * inputs)
 
 
 class Routes:
@@ -163,7 +171,7 @@ class Routes:
         return route
 
     def _find(self, model: str, byok: str | None, direct_openai: bool) -> Route:
-        name = model.strip()
+        name = model.strip().rstrip(": ")
         if name.lower().startswith(RESOURCE):
             name = name[len(RESOURCE) :]
         if not name or len(name) > MAX_MODEL or not name.isprintable():
@@ -302,6 +310,11 @@ class Routes:
             )
         titles = ", ".join(provider.title for provider in keys)
         return f"The model '{model}' is not served here. Keys are set for: {titles}."
+
+
+def _most_tokens(text_bytes: int, window: int | None) -> int:
+    """Of a text: one for each byte, but no more than the model reads, unless there are more by any reckoning."""
+    return text_bytes if window is None else min(text_bytes, max(window, text_bytes // BYTES_PER_TOKEN))
 
 
 def _flagged(figures: dict[str, str], flags: list[str]) -> dict[str, str]:

@@ -5,21 +5,27 @@ are part of the call itself; the others are read into `Terms`, which the hold is
 is in no table is passed on: providers take keys that are not written down, and refuse what they do not know.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import ceil
 from typing import Any
 
 from models.gateway import names
 from models.gateway.pricing import Price
 from models.gateway.wire import BadCall, Call
-from models.gateway.wire.usage import token_figure
+from models.gateway.wire.chat import MEDIA_KEYS, strings
 
 WINDOW = 1_048_576
 """Tokens that the input of a model can have, where the price table does not say."""
 
-REMOTE_IMAGE = 5_000
-"""Tokens of a picture that only its address is known of; no model reads more of one."""
+PICTURE_READ = 5_000
+"""Tokens of a picture at the most: a plain one of any size may be encoded in a few bytes."""
+PICTURES_READ = (("gpt-4o-mini", 48_200),)
+"""Models that count more for one."""
+UNSCALED = 12_000
+"""Tokens of a picture that is to be read in its own size (`detail`)."""
 
 REMOTE_PAGES = Decimal(2)
 """Dollars for reading a document behind an address: a thousand pages by OpenRouter's dearest engine."""
@@ -28,6 +34,10 @@ PAGE_BYTES, PAGE = 2_000, Decimal("0.002")
 
 CHARACTERS_PER_SOUND = 40
 """Of base64 for a token of sound: speech at 8 kbit/s has so few."""
+STEADY_SOUNDS = ("wav", "mp3", "pcm16")
+"""Formats that never have fewer. An hour of silence has few bytes in others, as has an hour of a black screen."""
+CHARACTERS_PER_PAGE_TOKEN, CHARACTERS_PER_WORD_TOKEN = 10, 4
+"""Of an encoded document, and of one that is plain text, in ordinary cases."""
 HEARD = 20_000
 """Tokens of an earlier spoken answer that a request names by its id."""
 
@@ -53,11 +63,14 @@ CHOSEN_ROUTE = Decimal(2)
 class Terms:
     """What a request asks for beside plain text, as far as it changes what the call can cost.
 
-    `media` is input beside the text, by bucket; `output` tokens beyond the bound; `dollars` what is charged by the
-    piece; `factor` multiplies all tokens; `prices` are those of other models that may answer instead.
+    `media` is input beside the text, by bucket, and `likely` what of it an ordinary call has beyond `Call.input_tokens`;
+    `bound` is a bound of the output by another name, `output` tokens beyond the bound; `dollars` what is charged by the piece; `factor` multiplies all tokens; `prices`
+    are those of other models that may answer instead.
     """
 
     media: dict[str, int] = field(default_factory=dict)
+    likely: int = 0
+    bound: int = 0
     output: int = 0
     dollars: Decimal = Decimal(0)
     factor: Decimal = Decimal(1)
@@ -87,11 +100,12 @@ class Reading:
         """Media always have prices of their own here."""
         self.window = (price.longest if price else None) or WINDOW
 
-    def add(self, bucket: str, tokens: int) -> None:
-        """More tokens of input, though never more than the model can read."""
+    def add(self, bucket: str, tokens: int, likely: int | None = None) -> None:
+        """More tokens of input, though never more than the model can read; `likely` is what of them is likely."""
         media = self.terms.media
-        room = self.window - sum(media.values())
-        media[bucket] = media.get(bucket, 0) + max(min(tokens, room), 0)
+        room = max(self.window - sum(media.values()), 0)
+        media[bucket] = media.get(bucket, 0) + min(tokens, room)
+        self.terms.likely += min(tokens if likely is None else likely, room)
 
     def refuse(self, key: str, why: str) -> BadCall:
         """The refusal of a key, in a sentence."""
@@ -120,14 +134,25 @@ def terms_of(table: Mapping[str, Reader], body: Mapping[str, Any], reading: Read
     for key, value in body.items():
         if value is not None and (read := table.get(key)) is not None:
             read(key, value, reading)
-    _searched(reading.call.model, reading)
+    _named("model", reading.call.model, reading)
     return reading.terms
 
 
-def _searched(model: str, reading: Reading) -> None:
-    """What a variant of a model adds to the prompt; all else that it costs lies in its price."""
-    if "online" in names.split_variant(model)[1].split(":"):
+_SEARCHES = re.compile(r"sonar|search-(?:preview|api)|deep-research")
+"""Models that search the web whether or not they are told to."""
+
+
+def _named(key: str, model: str, reading: Reading) -> None:
+    """What the name of a model adds; all else that it costs lies in its price."""
+    base, variant = names.split_variant(model.lower())
+    if "@preset/" in base:
+        raise _preset(key, model, reading)
+    if "online" in variant.split(":"):
         reading.search(5)
+    if "deep-research" in base:
+        _searching_tool(reading)
+    elif reading.reports_cost and _SEARCHES.search(base):
+        reading.search(0)
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
@@ -156,27 +181,99 @@ def _messages(key: str, messages: Any, reading: Reading) -> None:
 
 def _part(key: str, part: Mapping[str, Any], reading: Reading) -> None:
     for name, value in part.items():
+        if name in _WORDS or value is None:
+            continue
         if name == "cache_control":
             _cache_control(key, value, reading)
-        elif name in _MEDIA and value is not None:
-            _MEDIA[name](f"{key}.{name}", value, reading)
+        elif name == "content" and isinstance(value, list):
+            for inner in value:
+                if isinstance(inner, dict):
+                    _part(f"{key}.content", inner, reading)
+        elif name in MEDIA_KEYS:
+            _medium(f"{key}.{name}", name, value, part.get("type"), reading)
+        elif any(map(_remote, strings(value))):
+            # nobody knows what a server makes of it
+            _stretch("input", value, reading, 1)
 
 
-def _image(key: str, value: Any, reading: Reading) -> None:
-    texts = _texts(value)
-    if any(_remote(text) for text in texts):
-        reading.add("image_input", REMOTE_IMAGE)
-    elif reading.price and "image_input" in reading.price.tiers[0].own:
-        reading.add("image_input", max(1_600, sum(map(len, texts)) // 400))
+_WORDS = frozenset(
+    (
+        *(
+            "type",
+            "text",
+            "refusal",
+            "id",
+            "name",
+            "tool_use_id",
+            "tool_call_id",
+            "is_error",
+            "title",
+            "context",
+        ),
+        *(
+            "thinking",
+            "reasoning",
+            "signature",
+            "summary",
+            "input",
+            "annotations",
+            "citations",
+            "extra_content",
+        ),
+    )
+)
+"""Keys of content parts that hold text alone, or nothing that is read; there an address is only its letters."""
+
+
+def _medium(key: str, name: str, value: Any, kind: Any, reading: Reading) -> None:
+    """A picture, sound, film or file: what its key and the data say, and the dearer where they differ."""
+    found = {_BY_KEY.get(name) or _BY_KEY.get(kind if isinstance(kind, str) else "")}
+    for text in strings(value):
+        match = _BY_DATA.match(text[:500])
+        found.add(match and match.lastgroup)
+    found.discard(None)
+    if len(found) > 1:
+        found.discard("picture")
+    for each in sorted(filter(None, found)) or ["file"]:
+        _KINDS[each](key, value, reading)
+
+
+_BY_KEY = {
+    **dict.fromkeys(("image_url", "input_image", "image"), "picture"),
+    **dict.fromkeys(("input_audio", "audio_url", "audio"), "sound"),
+    **dict.fromkeys(("video_url", "input_video", "video"), "film"),
+    **dict.fromkeys(("file", "file_url", "file_data", "fileData", "input_file", "document"), "file"),
+}
+_BY_DATA = re.compile(
+    r"""
+      (?P<picture>(?:data:)?image/)
+    | (?P<sound>(?:data:)?audio/|\w+://[^?\#]*\.(?:mp3|wav|ogg|oga|opus|flac|m4a|aac|aiff)(?:[?\#]|$))
+    | (?P<film>(?:data:)?video/|\w+://(?:(?:www\.|m\.)?youtube\.com/|youtu\.be/)
+        |\w+://[^?\#]*\.(?:mp4|m4v|mov|mkv|webm|avi|mpe?g)(?:[?\#]|$))
+    | (?P<file>(?:data:)?(?:application|text)/
+        |\w+://[^?\#]*\.(?:pdf|txt|md|csv|html?|docx?|xlsx?|pptx?)(?:[?\#]|$))
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""What a MIME type, encoded data or an address says of a medium."""
+
+
+def _picture(key: str, value: Any, reading: Reading) -> None:
+    model = reading.call.model.lower()
+    most = next((tokens for name, tokens in PICTURES_READ if name in model), PICTURE_READ)
+    if isinstance(value, dict) and value.get("detail") == "original":
+        most = max(most, UNSCALED)
+    reading.add("image_input", most, 0)
 
 
 def _sound(key: str, value: Any, reading: Reading) -> None:
     reading.needs("audio_input", key)
-    _stretch("audio_input", value, reading, CHARACTERS_PER_SOUND)
+    steady = isinstance(value, dict) and value.get("format") in STEADY_SOUNDS
+    _stretch("audio_input", value, reading, CHARACTERS_PER_SOUND if steady else 0, CHARACTERS_PER_SOUND)
 
 
 def _film(key: str, value: Any, reading: Reading) -> None:
-    _stretch("video_input", value, reading, CHARACTERS_PER_SOUND)
+    _stretch("video_input", value, reading, 0, CHARACTERS_PER_SOUND)
 
 
 def _file(key: str, value: Any, reading: Reading) -> None:
@@ -184,41 +281,26 @@ def _file(key: str, value: Any, reading: Reading) -> None:
         raise reading.refuse(
             f"{key}.file_id", "it would name a file of the server's own account. Send the data."
         )
-    _stretch("input", value, reading, 1)
+    texts = list(strings(value))
+    plain = any(" " in text[:1000] for text in texts)
+    _stretch("input", value, reading, 1, CHARACTERS_PER_WORD_TOKEN if plain else CHARACTERS_PER_PAGE_TOKEN)
     if reading.reports_cost:
-        texts = _texts(value)
         pages = max(sum(map(len, texts)) // PAGE_BYTES, 5)
         reading.terms.dollars += REMOTE_PAGES if any(map(_remote, texts)) else PAGE * pages
 
 
-def _stretch(bucket: str, value: Any, reading: Reading, characters: int) -> None:
-    """Sound, film or text of unknown length: as much as the data can hold, or what the model can read at all."""
-    texts = _texts(value)
-    size = reading.window if any(map(_remote, texts)) else sum(map(len, texts)) // characters
-    reading.add(bucket, size)
+def _stretch(bucket: str, value: Any, reading: Reading, fewest: int, ordinary: int = 0) -> None:
+    """Sound, film or text of unknown length: as much as the data can hold at the `fewest` characters for a token, or
+    what the model can read at all."""
+    texts = list(strings(value))
+    size = sum(map(len, texts))
+    if any(map(_remote, texts)):
+        reading.add(bucket, reading.window)
+    else:
+        reading.add(bucket, size // fewest if fewest else reading.window, size // (ordinary or fewest))
 
 
-_MEDIA: Mapping[str, Reader] = {
-    "image_url": _image,
-    "input_image": _image,
-    "image": _image,
-    "input_audio": _sound,
-    "audio_url": _sound,
-    "audio": _sound,
-    "video_url": _film,
-    "input_video": _film,
-    "video": _film,
-    "file": _file,
-    "file_url": _file,
-    "file_data": _file,
-    "input_file": _file,
-    "document": _file,
-}
-
-
-def _texts(value: Any) -> list[str]:
-    found = value.values() if isinstance(value, dict) else [value]
-    return [text for text in found if isinstance(text, str)]
+_KINDS: Mapping[str, Reader] = {"picture": _picture, "sound": _sound, "film": _film, "file": _file}
 
 
 def _remote(text: str) -> bool:
@@ -238,8 +320,8 @@ def _prediction(key: str, value: Any, reading: Reading) -> None:
     """What was predicted and not written is billed as output (OpenAI)."""
     content = value.get("content") if isinstance(value, dict) else value
     parts = content if isinstance(content, list) else [content]
-    texts = [text for part in parts for text in _texts(part)]
-    reading.terms.output += sum(len(text.encode("utf-8", "replace")) for text in texts) // 3 + 1
+    texts = [text for part in parts for text in strings(part)]
+    reading.terms.output += sum(len(text.encode("utf-8", "replace")) for text in texts) + 1
 
 
 def _modalities(key: str, value: Any, reading: Reading) -> None:
@@ -262,14 +344,34 @@ def _thinking(key: str, value: Any, reading: Reading) -> None:
         named = (
             value.get(name) for name in ("max_tokens", "budget_tokens", "thinking_budget", "thinkingBudget")
         )
-        value = max((token_figure(each) or 0 for each in named), default=0)
-    reading.terms.output += min(token_figure(value) or 0, WINDOW)
+        value = max(map(_bound, named))
+    reading.terms.output += _bound(value)
 
 
-def _extra_body(key: str, value: Any, reading: Reading) -> None:
-    google = value.get("google") if isinstance(value, dict) else None
-    if isinstance(google, dict):
-        _thinking(key, google.get("thinking_config") or google.get("thinkingConfig"), reading)
+def _longer(key: str, value: Any, reading: Reading) -> None:
+    """A bound by another name: whoever knows it may write as much, and who does not is bound by nothing."""
+    reading.terms.bound = max(reading.terms.bound, _bound(value))
+
+
+def _bound(value: Any) -> int:
+    """Tokens that a bound allows, however large it is; 0 where it is none."""
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else 0
+    if type(value) not in (int, float) or not value > 0:
+        return 0
+    return WINDOW if value >= WINDOW else ceil(value)
+
+
+def _nested(key: str, value: Any, reading: Reading) -> None:
+    """Keys that some servers take out of an object as if they stood beside it."""
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if inner is None:
+            continue
+        if name in ("model", "messages") or (name == "n" and inner != 1):
+            raise reading.refuse(f"{key}.{name}", "give it outside of that object.")
+        read = _longer if name in ("max_tokens", "max_completion_tokens") else CHAT.get(name)
+        if read is not None:
+            read(f"{key}.{name}", inner, reading)
 
 
 def _tier(key: str, value: Any, reading: Reading) -> None:
@@ -284,14 +386,21 @@ def _tier(key: str, value: Any, reading: Reading) -> None:
 def _tools(key: str, tools: Any, reading: Reading) -> None:
     for index, tool in enumerate(tools):
         kind = tool.get("type") or ("function" if "function" in tool or "name" in tool else None)
-        if kind in ("function", "custom"):
+        hosted = next(filter(_HOSTED.search, tool), None)
+        if kind in ("function", "custom") and hosted is None:
             if "cache_control" in tool:
                 _cache_control(key, tool["cache_control"], reading)
         elif isinstance(kind, str) and kind in _SERVED_TOOLS and reading.reports_cost:
             _SERVED_TOOLS[kind](reading)
         else:
-            words = f"the provider charges for {kind!r} by the piece, at a price that is not known."
+            words = f"the provider charges for {hosted or kind!r} by the piece, at a price that is not known."
             raise reading.refuse(f"tools[{index}].type", words)
+
+
+_HOSTED = re.compile(
+    r"search|code_?(?:execution|interpreter)|retrieval|url_?context|maps|computer", re.IGNORECASE
+)
+"""Keys of tools that run at the provider, for servers that look for those and not at the type."""
 
 
 def _searching_tool(reading: Reading) -> None:
@@ -348,13 +457,22 @@ def _models(key: str, value: Any, reading: Reading) -> None:
         if price is None:
             raise reading.refuse(key, f"the model {name!r} has no price on this server.")
         reading.terms.prices.append(price)
-        _searched(name, reading)
+        _named(key, name, reading)
 
 
 def _provider(key: str, value: Any, reading: Reading) -> None:
-    """OpenRouter's choice among endpoints of one model."""
-    if isinstance(value, dict) and any(value.get(name) for name in ("order", "only", "sort")):
+    """OpenRouter's choice among endpoints of one model. Whatever leaves some out may leave out the cheap ones."""
+    chosen = value.items() if isinstance(value, dict) else ()
+    if any(wish and (name, wish) not in _CHEAP_ROUTES and name not in _ANY_ROUTE for name, wish in chosen):
         reading.terms.factor *= CHOSEN_ROUTE
+
+
+_ANY_ROUTE = ("allow_fallbacks", "max_price")
+_CHEAP_ROUTES = (("sort", "price"), ("data_collection", "allow"))
+
+
+def _preset(key: str, value: Any, reading: Reading) -> BadCall:
+    return reading.refuse(key, f"what the preset {value!r} adds to the price is not known.")
 
 
 def _unless(*ordinary: Any) -> Reader:
@@ -370,6 +488,13 @@ def _unless(*ordinary: Any) -> Reader:
 def _search_parameters(key: str, value: Any, reading: Reading) -> None:
     if not (isinstance(value, dict) and value.get("mode") == "off"):
         raise reading.refuse(key, "the provider charges for each source that it reads.")
+
+
+def _kept_there(key: str, value: Any, reading: Reading) -> None:
+    if value:
+        raise reading.refuse(
+            key, "it would add to the input what is kept at the provider. Send all of the messages."
+        )
 
 
 CHAT: Mapping[str, Reader] = {
@@ -422,15 +547,36 @@ CHAT: Mapping[str, Reader] = {
     "reasoning": _thinking,
     "thinking": _thinking,
     "thinking_budget": _thinking,
-    "extra_body": _extra_body,
+    **dict.fromkeys(("thinking_config", "thinkingConfig", "thinkingBudget"), _thinking),
+    **dict.fromkeys(
+        ("extra_body", "google", "generation_config", "generationConfig", "options", "optional_params"),
+        _nested,
+    ),
+    **dict.fromkeys(
+        (
+            *("max_output_tokens", "maxOutputTokens", "max_new_tokens", "max_tokens_to_sample", "max_length"),
+            *("max_gen_len", "num_predict", "n_predict"),
+        ),
+        _longer,
+    ),
     "models": _models,
     "fallbacks": _models,
     "plugins": _plugins,
     "preset": _unless(),
     "speed": _unless("standard"),
     "inference_geo": _unless("global"),
-    "best_of": _unless(1),
-    "enable_search": _unless(False),
+    **dict.fromkeys(
+        (
+            *("best_of", "candidate_count", "candidateCount", "num_return_sequences", "num_completions"),
+            *("num_generations", "num_beams"),
+        ),
+        _unless(1),
+    ),
+    **dict.fromkeys(
+        ("enable_search", "enable_web_search", "web_search", "enable_code_interpreter", "use_beam_search"),
+        _unless(False),
+    ),
+    **dict.fromkeys(("previous_response_id", "conversation", "cached_content", "cachedContent"), _kept_there),
     "search_parameters": _search_parameters,
     "mcp_servers": _unless([]),
     "container": _unless(),

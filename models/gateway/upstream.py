@@ -36,6 +36,8 @@ class UpstreamError(Exception):
     kind = "upstream_error"
     type = "upstream_error"
     """What clients read as `error.type`."""
+    dropped: tuple[str, ...] = ()
+    """Keys of the request that it was not sent."""
 
 
 class Unreachable(UpstreamError):

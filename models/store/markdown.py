@@ -77,12 +77,29 @@ def _under_the_page(state: Any) -> None:
             token.tag = f"h{min(len(above) + 1, 6)}"
 
 
+def _no_links_to_nowhere(state: Any) -> None:
+    """`[words]()` are words: the parser does not ask `validateLink` of an empty address."""
+    for token in state.tokens:
+        opened: list[bool] = []
+        kept = []
+        for child in token.children or ():
+            if child.type == "link_open":
+                opened.append(bool(child.attrGet("href")))
+            if child.type not in ("link_open", "link_close") or opened[-1]:
+                kept.append(child)
+            if child.type == "link_close":
+                opened.pop()
+        if token.children:
+            token.children = kept
+
+
 def _parser() -> MarkdownIt:
     parser = MarkdownIt(
         "commonmark", {"html": False, "maxNesting": MAX_NESTING}, renderer_cls=_Renderer
     ).enable(["table", "strikethrough"])
     parser.validateLink = _links_outside  # type: ignore[method-assign]
     parser.core.ruler.push("under_the_page", _under_the_page)
+    parser.core.ruler.push("no_links_to_nowhere", _no_links_to_nowhere)
     return parser
 
 

@@ -70,6 +70,13 @@ MISTYPED = [
     ("/v1//models", f"GET {BASE}/v1/models"),
     ("/v1/v1/models", f"GET {BASE}/v1/models"),
     ("/v1/model", f"GET {BASE}/v1/models"),
+    ("/v1/./chat/completions", CHAT),
+    ("/v1/chat/../chat/completions", CHAT),
+    ("/v1/chat/completions;charset=utf-8", CHAT),
+    ("/v1/chat/completions?api-version=1", CHAT),
+    ("/v1/v1/chat/completions?x;y", CHAT),
+    ("/v1/chat/completions\r\nX-Evil: 1", CHAT),
+    ("/v1/../v1/models", f"GET {BASE}/v1/models"),
     ("/V1/models", f"GET {BASE}/v1/models"),
     ("/api/v1/models", f"GET {BASE}/v1/models"),
     ("/openai/v1/models", f"GET {BASE}/v1/models"),
@@ -104,6 +111,7 @@ UNKNOWN = [
     "/v1",
     "/v1/",
     "/v1/nothing",
+    "/v1/nope",
     "/v1/embeddings",
     "/v1/foo/bar",
     "/v1/chat/completions/abc",
@@ -244,10 +252,17 @@ DOORS = [
         ("Authorization", "Bearer Bearer {}"),
         ("Authorization", "{}"),
         ("Authorization", " {} "),
+        ("Authorization", "Bearer {0},Bearer {0}"),
+        ("Authorization", "Bearer {0}, bearer {0}"),
+        ("Authorization", "bearer bearer bearer {}"),
+        ("Authorization", "Bearer\xa0{}"),
         ("x-api-key", "{}"),
         ("X-API-Key", " {} "),
         ("api-key", "{}"),
         ("x-goog-api-key", "{}"),
+        ("x-api-key", "Bearer {}"),
+        ("x-api-key", "{0},{0}"),
+        ("x-goog-api-key", "bearer  {}"),
         ("x-codebuff-api-key", "{}"),
     ],
 )
@@ -278,6 +293,13 @@ def test_key_however_it_is_written(
         {"Authorization": "Bearer a\x00b"},
         {"Authorization": "Bearer cb-pat-" + "0" * 64},
         {"Authorization": "cb-pat-" + "0" * 64},
+        {"Authorization": "Bearer cb-pat-" + "0" * 64 + ",Bearer cb-pat-" + "1" * 64},
+        {"Authorization": "Bearer,"},
+        {"Authorization": ",,,"},
+        {"Authorization": "Bearer bearer BEARER"},
+        {"Authorization": "Token cb-pat-" + "0" * 64},
+        {"x-api-key": "Bearer"},
+        {"x-api-key": ","},
         {"x-api-key": ""},
         {"x-api-key": "\xe9"},
         {"x-api-key": "x" * 8000},
@@ -300,6 +322,13 @@ def test_every_kind_of_key_is_known_however_it_is_written(app: Flask, session: O
     token = factories.token(session, factories.user(session, "carol"), type=type)
     for value in (f"Bearer {token}", f"bearer   {token}", token):
         assert call(app, "GET", "/v1/models", Authorization=value).status == 200
+
+
+def test_two_keys_in_one_header_are_none(app: Flask, session: OrmSession, alice: Person) -> None:
+    other = factories.token(session, factories.user(session, "carol"), type="pat")
+    for header, value in (("Authorization", "Bearer {},Bearer {}"), ("x-api-key", "{},{}")):
+        answer = call(app, "GET", "/v1/models", **{header: value.format(alice.token, other)})
+        assert (answer.status, answer.json["error"]["code"]) == (401, "invalid_api_key")
 
 
 def test_a_header_of_its_own_wins_and_an_empty_one_does_not_count(app: Flask, alice: Person) -> None:

@@ -204,6 +204,12 @@ def test_none(app: Flask, postgres_url: str, settings: Settings) -> None:
             ("https://app.example.org", "http://localhost:3000"),
         ),
         ("chrome-extension://abcdefgh", ("chrome-extension://abcdefgh",)),
+        ("moz-extension://0a-1,http://[::1]:3000", ("moz-extension://0a-1", "http://[::1]:3000")),
+        ("https://a.example:443, http://a.example:80/", ("https://a.example", "http://a.example")),
+        ("http://a.example:443,https://a.example:80", ("http://a.example:443", "https://a.example:80")),
+        ("https://a.example,,https://A.example/ ,", ("https://a.example",)),
+        ("*,https://a.example", ("*", "https://a.example")),
+        (" None ", ()),
     ],
 )
 def test_setting(value: str, origins: tuple[str, ...]) -> None:
@@ -212,7 +218,30 @@ def test_setting(value: str, origins: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["example.org", "https://a.example/path", "https://*.example.org", "https://", "null"]
+    "value",
+    [
+        *(
+            "example.org",
+            "https://a.example/path",
+            "https://*.example.org",
+            "https://",
+            "null",
+            "localhost:3000",
+        ),
+        *(
+            "https://a.example https://b.example",
+            "https://a.example;https://b.example",
+            '["https://a.example"]',
+        ),
+        *(
+            "'*'",
+            "all",
+            "none,https://a.example",
+            "https://bücher.example",
+            "chrome-extension://*",
+            "file://",
+        ),
+    ],
 )
 def test_wrong_settings_stop_the_start(value: str) -> None:
     with pytest.raises(SettingsError, match="STOA_CORS_ORIGINS"):

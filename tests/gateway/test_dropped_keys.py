@@ -13,6 +13,7 @@ from models.gateway.upstream import HttpUpstream, Patience
 from models.gateway.wire.chat import parse
 from models.settings import Settings
 from tests.factories import Person
+from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.test_price_keys import PRICE
 
@@ -161,3 +162,142 @@ def test_anthropic(settings: Settings) -> None:
 def test_what_is_null_is_not_missed(settings: Settings) -> None:
     _, dropped = sent(settings, "https://api.openai.com/v1", 0, model="gpt-4o", min_p=None, usage=None)
     assert dropped == {"cache_control", "reasoning_content", "reasoning_details"}
+
+
+# -- to the letter -------------------------------------------------------------------------------------------
+
+ANY = [
+    "openai/house-model",
+    "gpt-4o-mini",
+    "claude-sonnet-4.5",
+    "gemini-2.5-flash",
+    "openrouter/openai/gpt-4o-mini",
+]
+TOOL_CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "f", "arguments": '{"b": 1, "a": 1.0}'},
+    "extra_content": {"google": {"thought_signature": "c2ln"}},
+}
+LETTERS: list[tuple[str, str]] = [
+    ('"seed": 9007199254740993', '"seed":9007199254740993'),
+    ('"seed": 18446744073709551615', '"seed":18446744073709551615'),
+    ('"seed": -9223372036854775808', '"seed":-9223372036854775808'),
+    ('"temperature": 1.0', '"temperature":1.0'),
+    ('"temperature": 1', '"temperature":1,'),
+    ('"top_p": 0.1', '"top_p":0.1'),
+    ('"user": null', '"user":null'),
+    ('"unknown": {"b": [null, {"a": ""}], "": 0}', '"unknown":{"b":[null,{"a":""}],"":0}'),
+    ('"zz": 1, "aa": 2', '"zz":1,"aa":2'),
+    ('"max_tokens": 1, "max_tokens": 5', '"max_tokens":5'),
+    ('"\\u0075ser": "\\u00e9\\ud83d\\ude00\\u0000"', '"user":"é😀\\u0000"'),
+    ('"user": "\\ud800"', '"user":"\ufffd"'),
+    ('"a\\r\\nX-Evil: 1": "\\r\\nX-Evil: 1"', '"a\\r\\nX-Evil: 1":"\\r\\nX-Evil: 1"'),
+    ('"\u65e5": "\u672c"', '"\u65e5":"\u672c"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ANY)
+@pytest.mark.parametrize(("said", "heard"), LETTERS)
+def test_what_is_said_is_heard(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, model: str, said: str, heard: str
+) -> None:
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "x"}}], {said}}}'
+    answer = web.post("/v1/chat/completions", data=body.encode(), headers=rich.headers)
+    assert answer.status_code == 200
+    assert heard in fake.requests[0].raw.decode()
+    assert "X-Evil" not in answer.headers
+    assert "X-Stoa-Dropped" not in answer.headers
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity", "01", "0x1", "1."])
+def test_what_is_no_number_is_refused(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, number: str
+) -> None:
+    body = f'{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "x"}}], "seed": {number}}}'
+    answer = web.post("/v1/chat/completions", data=body, headers=rich.headers)
+    assert (answer.status_code, fake.requests) == (400, [])
+    assert "not JSON" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("model", ANY)
+def test_what_is_nested_is_sent_with_it(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, model: str
+) -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "x", "unknown": {"a": None}}], "unknown": 1},
+        {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL], "refusal": None, "annotations": []},
+        {"role": "tool", "tool_call_id": "call_1", "content": "4", "unknown": [1.0]},
+    ]
+    schema = {"type": "object", "x-order": [2, 1], "properties": {"b": {}, "a": {"default": None}}}
+    tools = [
+        {"type": "function", "function": {"name": "f", "parameters": schema, "strict": None}, "unknown": 1}
+    ]
+    body = {"model": model, "messages": messages, "tools": tools}
+    answer = web.post("/v1/chat/completions", data=orjson.dumps(body), headers=rich.headers)
+    assert answer.status_code == 200
+    sent = fake.requests[0].raw
+    assert orjson.dumps(messages) in sent
+    assert orjson.dumps(tools) in sent
+    assert "X-Stoa-Dropped" not in answer.headers
+
+
+@pytest.mark.parametrize("door", ["/v1/chat/completions", "/api/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("behaviour", "status"),
+    [
+        (fakes.answer({"error": {"message": "Bad."}}, 400), 400),
+        (fakes.answer({"error": {"message": "Slow down."}}, 429, {"Retry-After": "7"}), 429),
+        (fakes.answer({"error": {"message": "Who?"}}, 401), 502),
+        (fakes.answer(b"", 500), 500),
+        (fakes.hang_up, 502),
+        (fakes.answer(b"<html>"), 502),
+    ],
+)
+def test_errors_say_what_was_left_out_too(
+    web: FlaskClient,
+    fake: FakeUpstream,
+    body: dict[str, Any],
+    rich: Person,
+    door: str,
+    behaviour: Any,
+    status: int,
+) -> None:
+    fake.will(behaviour)
+    asked = {**body, "model": "gemini-2.5-flash", "min_p": 0.1, "top_k": 5}
+    answer = web.post(door, json=asked, headers={**rich.headers, "Origin": "https://app.example"})
+    assert answer.status_code == status
+    assert answer.headers["X-Stoa-Dropped"] == "min_p, top_k"
+    assert "X-Stoa-Dropped" in answer.headers["Access-Control-Expose-Headers"].split(", ")
+
+
+@pytest.mark.parametrize("model", ["openai/house-model", "gemini-2.5-flash", "openrouter/openai/gpt-4o-mini"])
+def test_options_of_a_stream_that_is_none_are_named(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, model: str
+) -> None:
+    body = {"model": model, "messages": HISTORY[:1], "stream_options": {"include_usage": True}}
+    answer = web.post("/v1/chat/completions", json=body, headers=rich.headers)
+    assert answer.headers["X-Stoa-Dropped"] == "stream_options"
+    assert "stream_options" not in fake.requests[0].body
+    body["stream_options"] = None
+    answer = web.post("/v1/chat/completions", json=body, headers=rich.headers)
+    assert "X-Stoa-Dropped" not in answer.headers
+
+
+def test_marks_and_thoughts_that_are_null_are_left_out_unnamed(settings: Settings) -> None:
+    history = [
+        {"role": "assistant", "content": "4", "reasoning_content": None, "reasoning": None, "name": None},
+        {"role": "user", "content": [{"type": "text", "text": "x", "cache_control": None}]},
+    ]
+    tools = [{"type": "function", "function": {"name": "f"}, "cache_control": {"type": "ephemeral"}}]
+    body, dropped = sent(
+        settings, "https://api.openai.com/v1", 0, model="gpt-4o", **{"messages": history, "tools": None}
+    )
+    assert dropped == set()
+    assert body["messages"] == [
+        {"role": "assistant", "content": "4", "name": None},
+        {"role": "user", "content": [{"type": "text", "text": "x"}]},
+    ]
+    body, dropped = sent(settings, "https://api.openai.com/v1", 0, model="gpt-4o", tools=tools)
+    assert body["tools"] == [{"type": "function", "function": {"name": "f"}}]
+    assert "cache_control" in dropped

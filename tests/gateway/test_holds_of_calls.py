@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import orjson
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import func, select
@@ -11,6 +12,8 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.billing import CreditHold, CreditLedger
 from models.billing.holds import LedgerUnavailable
+from models.gateway.routing import held_credits
+from models.gateway.wire.chat import parse
 from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes
@@ -198,8 +201,50 @@ SURPRISES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ),
     (
         "a prediction",
-        {"max_tokens": 10, "prediction": {"type": "content", "content": "x" * 300_000}},
-        {"use": fakes.usage(10, 99_000), "model": "house-model"},
+        {"max_tokens": 10, "prediction": {"type": "content", "content": "x" * 120_000}},
+        {"use": fakes.usage(10, 119_000), "model": "house-model"},
+    ),
+    (
+        "odd text",
+        {"max_tokens": 10, "messages": [{"role": "user", "content": "\U0002a6d0" * 150_000}]},
+        {"use": fakes.usage(600_000, 10), "model": "house-model"},
+    ),
+    (
+        "plain pictures",
+        {
+            "max_tokens": 10,
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+                    * 100,
+                }
+            ],
+        },
+        {"use": fakes.usage(480_000, 10), "model": "house-model"},
+    ),
+    (
+        "a film in a picture's place",
+        {
+            "max_tokens": 10,
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "data:video/mp4;base64,AAAA"}}],
+                }
+            ],
+        },
+        {"use": fakes.usage(1_000_000, 10), "model": "house-model"},
+    ),
+    (
+        "a bound by another name",
+        {"max_tokens": 10, "extra_body": {"max_output_tokens": 110_000}},
+        {"use": fakes.usage(10, 110_000), "model": "house-model"},
+    ),
+    (
+        "a model that thinks longer than any",
+        {"model": "openrouter/openai/gpt-5-pro"},
+        {"use": fakes.usage(10, 272_000, cost=32.6), "model": "openai/gpt-5-pro"},
     ),
     (
         "many choices",
@@ -240,6 +285,74 @@ def test_parallel_calls_leave_no_debt_whatever_makes_them_dear(
     # the last one may exceed what is left, as ever
     assert balance(session, alice) > -max(call.credits for call in served)
     assert facts.holds() == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "at_once"),
+    [
+        ("gpt-4o", 20),
+        ("gpt-4o-mini", 250),
+        ("gpt-4.1", 15),
+        ("gpt-5-mini", 17),
+        ("claude-sonnet-4.5", 4),
+        ("claude-haiku-4.5", 14),
+        ("gemini-2.5-flash", 25),
+        ("gemini-2.5-pro", 7),
+        ("openrouter/openai/gpt-4o", 20),
+        ("z-ai/glm-4.6", 10),
+        ("stoa/demo", 30),
+    ],
+)
+def test_short_questions_without_a_bound_fit_side_by_side(web: FlaskClient, model: str, at_once: int) -> None:
+    """Of 500 credits, as a new account has."""
+    gateway = web.application.extensions["gateway"]
+    body = {"model": model, "messages": MESSAGES}
+    call = parse(body, len(orjson.dumps(body)))
+    route, _ = gateway.routes.prepare(gateway.routes.find(model), call)
+    assert at_once * held_credits(route.worst_cost(call, 1), gateway.margin) <= 500
+
+
+def test_a_bound_by_another_name_takes_nothing_away(web: FlaskClient) -> None:
+    gateway = web.application.extensions["gateway"]
+
+    def held(**keys: int) -> int:
+        body = {**BODY, **keys}
+        call = parse(body, 100)
+        route, _ = gateway.routes.prepare(gateway.routes.find(call.model), call)
+        return held_credits(route.worst_cost(call, 1), gateway.margin)
+
+    assert held(max_output_tokens=1) == held()
+    assert held(max_output_tokens=1, max_tokens=10_000) == held(max_tokens=10_000)
+
+
+def test_a_free_answer_may_be_long(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
+    fake.will(fakes.stream(a_long_answer(40_000, fakes.usage(100, 40_000))))
+    asked = {**STREAM, "model": "openai/free-model"}
+    assert b"[DONE]" in web.post(PATH, json=asked, headers=rich.headers).data
+    assert (facts.call().state, facts.call().credits, facts.call().error) == ("settled", 0, None)
+
+
+def test_what_costs_nothing_waits_for_no_hold(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
+) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 100)
+    gate = threading.Event()
+    fake.will(fakes.pausing(fakes.chunks(use=fakes.usage(100, 20)), gate, 2), fakes.answer())
+    long = {**STREAM, "max_tokens": 1_000_000}
+    first = web.post(PATH, json=long, headers=alice.headers, buffered=False)
+    assert next(iter(first.response))
+    for beside, status in (
+        ({**BODY, "max_tokens": 1}, 402),
+        ({**BODY, "model": "openai/free-model"}, 200),
+        ({**BODY, "model": "openai/gpt-5"}, 200),
+    ):
+        own = {"x-openrouter-api-key": "sk-or-mine"} if beside["model"] == "openai/gpt-5" else {}
+        assert web.post(PATH, json=beside, headers={**alice.headers, **own}).status_code == status
+    gate.set()
+    assert first.data
+    wait(lambda: facts.holds() == 0)
+    assert sorted(call.state for call in facts.calls()) == ["settled"] * 3
 
 
 def test_answers_times_choices_are_held(
@@ -297,6 +410,29 @@ def test_call_whose_input_costs_more_than_there_is_is_not_sent(
         assert "Send less" in message
         assert facts.calls() == []
     assert facts.holds() == 0
+
+
+@pytest.mark.parametrize("path", [PATH, "/api/v1/chat/completions"])
+def test_odd_text_is_counted_before_it_is_sent(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts, path: str
+) -> None:
+    assert alice.user is not None
+    factories.grant(session, alice.user, 10)
+    run = factories.run(session, alice.user)
+    # 100,000 bytes each: of one they are so many tokens, which cost 21 credits, of the other a quarter
+    for text, status in (("\U0002a6d0" * 25_000, 402), ("yes " * 25_000, 200)):
+        asked = {
+            "model": "openai/house-model",
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": 100_000,
+            "codebuff_metadata": {"run_id": run.id},
+        }
+        answer = web.post(path, data=orjson.dumps(asked), headers=alice.headers)
+        assert answer.status_code == status
+        if status == 402:
+            assert "What this call sends costs about 22 credits" in answer.json["error"]["message"]
+            assert fake.requests == []
+            assert (facts.call().state, facts.call().error) == ("failed", "insufficient_credits")
 
 
 @pytest.mark.parametrize("streaming", [False, True])

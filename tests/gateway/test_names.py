@@ -16,11 +16,13 @@ from models.errors import DomainError
 from models.gateway import names
 from models.gateway.pricing import Override, Prices, flat, shipped_price
 from models.gateway.routing import NoPrice, NoRoute, NotChat, Route, Routes
+from models.gateway.wire import Usage
 from models.settings import load_settings
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, PROVIDERS, Facts
+from views.gateway import _model
 
 PATH = "/v1/chat/completions"
 COMBINATIONS = list(
@@ -64,6 +66,17 @@ def test_only_models_that_chat_are_listed(keys: tuple[str, ...]) -> None:
     for route in routes(*keys).models():
         assert not any(word in route.requested for word in others), route.requested
         assert not route.requested.endswith("-")
+
+
+@pytest.mark.parametrize("keys", COMBINATIONS, ids="+".join)
+def test_the_price_shown_is_the_price_charged(keys: tuple[str, ...]) -> None:
+    served = routes(*keys)
+    usage = Usage(uncached_input=1000, output=100)
+    for route in served.models():
+        shown = {name: Decimal(figure) for name, figure in _model(route)["pricing"].items()}
+        expected = shown["prompt"] * 1000 + shown["completion"] * 100 + shown["request"]
+        for answered in (None, route.model):
+            assert served.cost(route, usage, answered)[0] == expected, route.requested
 
 
 def test_no_provider_is_said_to_serve_what_another_makes() -> None:
@@ -119,6 +132,15 @@ ALL, DIRECT = PROVIDERS, ("openai", "anthropic", "gemini")
         (ALL, "gpt-5", "openai", "gpt-5"),
         (ALL, "GPT-5", "openai", "gpt-5"),
         (ALL, "  OpenAI/GPT-5 ", "openai", "gpt-5"),
+        (ALL, "gpt-5:", "openai", "gpt-5"),
+        (ALL, "anthropic/claude-sonnet-4.5 : ", "anthropic", "claude-sonnet-4-5"),
+        (ALL, "openai/gpt-5:free:online", "openrouter", "openai/gpt-5:free:online"),
+        (ALL, "gpt-5:ONLINE:Free ", "openrouter", "openai/gpt-5:online:free"),
+        (ALL, "claude-3-7-sonnet:Thinking", "openrouter", "anthropic/claude-3.7-sonnet:thinking"),
+        (ALL, "openrouter/auto:online", "openrouter", "openrouter/auto:online"),
+        (ALL, "~anthropic/claude-sonnet-latest", "openrouter", "~anthropic/claude-sonnet-latest"),
+        (("openrouter", "anthropic"), "openai/gpt-5", "openrouter", "openai/gpt-5"),
+        (("openrouter", "openai"), "claude-haiku-4-5", "openrouter", "anthropic/claude-haiku-4.5"),
         (ALL, "gpt-5-2025-08-07", "openai", "gpt-5-2025-08-07"),
         (ALL, "openai/gpt-5-2025-08-07", "openai", "gpt-5-2025-08-07"),
         (ALL, "openai/gpt-5-chat", "openai", "gpt-5-chat-latest"),

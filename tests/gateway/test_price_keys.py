@@ -149,6 +149,28 @@ FREE: list[dict[str, Any]] = [
     {"enable_search": False},
     {"search_parameters": {"mode": "off"}},
     {"no_such_key": {"a": 1}},
+    {"provider": {"allow_fallbacks": True}},
+    {"provider": {"sort": "price"}},
+    {"provider": {"max_price": {"prompt": 1}}},
+    {"provider": {"order": [], "data_collection": "allow"}},
+    {"extra_body": {"min_p": 0.1, "n": 1}},
+    {"web_search": False},
+    {"previous_response_id": ""},
+    {"max_output_tokens": 10},
+    {"max_output_tokens": -1},
+    {"max_output_tokens": "many"},
+    {"thinking": {"type": "adaptive"}},
+    {"thinking": {"type": "enabled", "budget_tokens": -1}},
+    {"thinking": True},
+    {"reasoning": {"max_tokens": None, "effort": "high"}},
+    {"prediction": None, "speed": None, "service_tier": None, "web_search_options": None, "plugins": None},
+    {
+        "tools": [
+            {"type": "function", "function": {"name": "web_search", "strict": True}, "cache_control": {}}
+        ]
+    },
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "https://x.example/a.mp4"}]}]},
+    {"messages": [{"role": "user", "content": "data:video/mp4;base64,AAAA"}]},
     {"min_p": 0.1, "top_k": 5, "repetition_penalty": 1.1},
 ]
 
@@ -185,9 +207,45 @@ DEARER: list[tuple[str, dict[str, Any], Decimal]] = [
     ("openrouter", {"tools": [{"type": "openrouter:web_search"}]}, Decimal("0.7")),
     ("openrouter", {"service_tier": "priority"}, Decimal("1.5") * 1000 * OUT),
     ("openrouter", {"provider": {"order": ["Fast"]}}, 1000 * OUT),
+    *[
+        ("openrouter", {"provider": {**each, "allow_fallbacks": True}}, 1000 * OUT)
+        for each in (
+            {"only": ["a"]}, {"ignore": ["a"]}, {"sort": "throughput"}, {"zdr": True}, {"quantizations": ["fp16"]},
+            {"data_collection": "deny"}, {"require_parameters": True}, {"preferred_min_throughput": 50},
+        )
+    ],
+    # bounds by other names, and within objects that servers take apart
+    *[
+        (name, {"max_tokens": 10, **longer}, 49_000 * OUT - 1000 * OUT)
+        for name in ("openai", "gemini", "anthropic", "openrouter")
+        for longer in (
+            {"max_output_tokens": 50_000}, {"max_output_tokens": "50000"}, {"max_new_tokens": 50_000.0},
+            {"extra_body": {"max_tokens": 50_000}}, {"extra_body": {"max_completion_tokens": 1e30}},
+            {"generationConfig": {"maxOutputTokens": 50_000}}, {"options": {"num_predict": 50_000}},
+            {"extra_body": {"extra_body": {"max_length": 50_000}}},
+        )
+    ],
+    ("gemini", {"google": {"thinking_config": {"thinking_budget": 9_000}}}, 9_000 * OUT),
+    ("gemini", {"extra_body": {"extra_body": {"google": {"thinking_config": {"thinking_budget": 9_000}}}}}, 9_000 * OUT),
+    ("openrouter", {"extra_body": {"service_tier": "priority"}}, Decimal("1.5") * 1000 * OUT),
+    ("anthropic", {"thinking": {"type": "enabled", "budget_tokens": "32000"}}, 32_000 * OUT),
+    ("openrouter", {"reasoning": {"max_tokens": 10**12}}, 1_000_000 * OUT),
+    ("openrouter", {"reasoning": {"max_tokens": 1e300}}, 1_000_000 * OUT),
+    # models that search by themselves
+    ("openrouter", {"model": "perplexity/sonar-pro"}, Decimal("0.05")),
+    ("openrouter", {"model": "openai/o3-deep-research"}, Decimal("0.7")),
+    # a schema is input like any text
+    ("openai", {"tools": [{"type": "function", "function": {"name": "f", "description": "x" * 90_000}}]}, 90_000 * IN),
+    ("openai", {"functions": [{"name": "f", "description": "x" * 90_000}]}, 90_000 * IN),
+    ("gemini", {"response_format": {"type": "json_schema", "json_schema": {"d": "x" * 90_000}}}, 90_000 * IN),
+    ("anthropic", {"no_such_key": {"x" * 90_000: 1}}, 90_000 * IN),
+    # odd text has a token for each byte, but no more of them than the model reads
+    ("openai", {"messages": [{"role": "user", "content": "\U0002a6d0" * 20_000}]}, 80_000 * IN),
+    ("openai", {"messages": [{"role": "user", "content": "x" * 1_000_000}]}, 399_000 * IN),
     ("openrouter", {"modalities": ["image", "text"]}, Decimal("0.3")),
-    ("openai", {"prediction": {"type": "content", "content": "x" * 30_000}}, 10_000 * OUT),
-    ("openai", {"prediction": {"type": "content", "content": [{"type": "text", "text": "x" * 30_000}]}}, 10_000 * OUT),
+    ("openai", {"prediction": {"type": "content", "content": "x" * 30_000}}, 30_000 * OUT),
+    ("openai", {"prediction": {"type": "content", "content": [{"type": "text", "text": "x" * 30_000}]}}, 30_000 * OUT),
+    ("openai", {"prediction": "x" * 30_000}, 30_000 * OUT),
     ("anthropic", {"thinking": {"type": "enabled", "budget_tokens": 32_000}}, 32_000 * OUT),
     ("openrouter", {"reasoning": {"max_tokens": 32_000}}, 32_000 * OUT),
     ("openai", {"thinking_budget": 32_000}, 32_000 * OUT),
@@ -195,6 +253,31 @@ DEARER: list[tuple[str, dict[str, Any], Decimal]] = [
     # media by their address: as much as a picture can have, or as the model can read
     ("openai", content(type="image_url", image_url={"url": "https://x.example/a.png"}), 5_000 * IN),
     ("openai", content(type="image_url", image_url="https://x.example/a.png"), 5_000 * IN),
+    # a plain picture, film or silence of any size may be encoded in a few bytes
+    ("openai", content(type="image_url", image_url={"url": "data:image/png;base64,AAAA", "detail": "auto"}), 5_000 * IN),
+    ("openai", content(type="image_url", image_url={"url": "data:image/png;base64,AAAA", "detail": "original"}), 12_000 * IN),
+    ("openai", {"model": "gpt-4o-mini", **content(type="image_url", image_url="https://x.example/a.png")}, 48_000 * IN),
+    ("openai", content(type="image", image="data:image/png;base64," + "A" * 9_000), 5_000 * IN),
+    ("anthropic", content(type="image", source={"type": "url", "url": "https://x.example/a.png"}), 5_000 * IN),
+    ("anthropic", content(type="image", source={"type": "base64", "media_type": "image/png", "data": "A"}), 5_000 * IN),
+    ("anthropic", content(type="document", source={"type": "url", "url": "https://x.example/a"}), 400_000 * IN),
+    ("anthropic", content(type="document", source={"type": "text", "data": "x" * 50_000}), 50_000 * IN),
+    ("anthropic", content(type="tool_result", content=[{"type": "image", "source": {"url": "https://x.example/"}}]), 5_000 * IN),
+    ("gemini", content(type="video_url", video_url={"url": "data:video/mp4;base64,AAAA"}), 400_000 * IN),
+    ("gemini", content(type="image_url", image_url={"url": "data:video/mp4;base64,AAAA"}), 400_000 * IN),
+    ("gemini", content(type="image_url", image_url={"url": "DATA:Audio/ogg;base64,AAAA"}), 400_000 * IN),
+    ("gemini", content(type="image_url", image_url={"url": "data:application/pdf;base64," + "A" * 9_000}), 9_000 * IN),
+    ("gemini", content(type="image_url", image_url={"url": "https://youtu.be/abc"}), 400_000 * IN),
+    ("gemini", content(type="image_url", image_url={"url": "https://x.example/a.MP4?x=1"}), 400_000 * IN),
+    ("gemini", content(type="image_url", image_url={"url": "https://x.example/a.pdf"}), 400_000 * IN),
+    ("gemini", content(type="inline_data", inline_data={"mime_type": "video/mp4", "data": "A"}), 400_000 * IN),
+    ("gemini", content(fileData={"mimeType": "image/png", "fileUri": "gs://bucket/a"}), 400_000 * IN),
+    ("openai", content(type="file", file={"filename": "image/x.png", "file_data": "data:image/png;base64," + "A" * 9_000}),
+     9_000 * IN),
+    ("openai", content(type="video", video=["https://x.example/1.jpg", "https://x.example/2.jpg"]), 400_000 * IN),
+    ("openai", content(type="whatever", thing={"deep": ["https://x.example/"]}), 400_000 * IN),
+    ("gemini", content(type="input_audio", input_audio={"data": "A" * 400, "format": "flac"}), 400_000 * IN),
+    ("gemini", content(type="input_audio", input_audio={"data": "A" * 400}), 400_000 * IN),
     ("gemini", content(type="video_url", video_url={"url": "https://x.example/a.mp4"}), 400_000 * IN),
     ("gemini", content(type="input_audio", input_audio={"url": "https://x.example/a.mp3"}), 400_000 * IN),
     ("gemini", content(type="file", file={"file_data": "gs://bucket/a.pdf"}), 400_000 * IN),
@@ -282,6 +365,49 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("anthropic", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
     ("anthropic", {"mcp_servers": [{"url": "https://x.example"}]}, "mcp_servers"),
     ("gemini", {"tools": [{"google_search": {}}]}, "tools[0].type"),
+    ("gemini", {"tools": [{"type": "function", "function": {"name": "f"}, "googleSearch": {}}]}, "tools[0].type"),
+    ("gemini", {"tools": [{"function": {"name": "f"}, "code_execution": {}}]}, "tools[0].type"),
+    ("gemini", {"tools": [{"name": "f", "urlContext": {}}]}, "tools[0].type"),
+    *[
+        (name, {"tools": [{"type": kind}]}, "tools[0].type")
+        for name in ("openai", "anthropic", "gemini", "openrouter")
+        for kind in (
+            "web_search_preview", "image_generation", "mcp", "computer_use_preview", "shell", "live_search", "x_search",
+            "code_execution_20250825", "web_fetch_20250910", "memory_20250818", "builtin_function", "tool_search", "",
+        )
+    ],
+    *[
+        (name, keys, param)
+        for name in ("openai", "anthropic", "gemini", "openrouter")
+        for keys, param in (
+            ({"extra_body": {"n": 5}}, "extra_body.n"),
+            ({"extra_body": {"model": "gpt-5-pro"}}, "extra_body.model"),
+            ({"extra_body": {"messages": []}}, "extra_body.messages"),
+            ({"extra_body": {"speed": "fast"}}, "extra_body.speed"),
+            ({"extra_body": {"service_tier": "ultrafast"}}, "extra_body.service_tier"),
+            ({"extra_body": {"search_parameters": {"mode": "on"}}}, "extra_body.search_parameters"),
+            ({"extra_body": {"google": {"cached_content": "cachedContents/1"}}}, "extra_body.google.cached_content"),
+            ({"extra_body": {"tools": [{"google_search": {}}]}}, "tools[0].type"),
+            ({"generationConfig": {"candidateCount": 4}}, "generationConfig.candidateCount"),
+            ({"candidate_count": 4}, "candidate_count"),
+            ({"num_return_sequences": 4}, "num_return_sequences"),
+            ({"web_search": True}, "web_search"),
+            ({"web_search": {"enable": True}}, "web_search"),
+            ({"enable_search": 1.5}, "enable_search"),
+            ({"enable_search": "true"}, "enable_search"),
+            ({"enable_code_interpreter": True}, "enable_code_interpreter"),
+            ({"previous_response_id": "resp_1"}, "previous_response_id"),
+            ({"conversation": {"id": "conv_1"}}, "conversation"),
+            ({"service_tier": "scale"}, "service_tier"),
+            ({"service_tier": "fast"}, "service_tier"),
+            ({"service_tier": ""}, "service_tier"),
+            ({"service_tier": {}}, "service_tier"),
+            ({"model": "@preset/mine"}, "model"),
+            ({"model": "openai/gpt-5@preset/mine"}, "model"),
+        )
+    ],
+    ("openrouter", {"models": ["openai/gpt-5@preset/mine"]}, "models"),
+    ("openai", {"extra_body": {"web_search_options": {}}}, "extra_body.web_search_options"),
     ("genuine", {"modalities": ["text", "audio"]}, "modalities"),
     ("genuine", {"audio": {"voice": "alloy"}}, "audio"),
     ("genuine", content(type="input_audio", input_audio={"data": "AA"}), "messages[0].content.input_audio"),
@@ -318,7 +444,8 @@ def test_media_never_exceed_what_the_model_can_read(routes: Routes) -> None:
     film = {"type": "video_url", "video_url": {"url": "https://x.example/a.mp4"}}
     many = {"messages": [{"role": "user", "content": [film] * 50}]}
     held = hold(routes, routes.providers["gemini"], **many) - hold(routes, routes.providers["gemini"])
-    assert held < 401_500 * IN
+    # and the letters of the request
+    assert held < 405_000 * IN
     assert WINDOW > 400_000
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.gateway.names import longest_answer
 from models.gateway.pricing import Price, Prices, flat, read_overrides, shipped_price, tier_of
 from models.gateway.routing import held_credits
 from models.gateway.wire import Usage
@@ -76,6 +77,10 @@ def test_explicit_zero_is_a_price() -> None:
         ('[m]\ninput = "a"\noutput = 1', "'input' of 'm' must be a number"),
         ("[m]\nprice = 1", "'price' of 'm' is not one of"),
         ("[m]\nprovider = 3", "'provider' of 'm' must be a name"),
+        ("[m]\ninput = 1\noutput = 1\nmax_output = 0", "'max_output' of 'm' must be a whole number"),
+        ("[m]\ninput = 1\noutput = 1\nmax_output = 1.5", "'max_output' of 'm' must be a whole number"),
+        ("[m]\ninput = 1\noutput = 1\nmax_output = true", "'max_output' of 'm' must be a whole number"),
+        ("[m]\nprovider = 'openai'\nmax_output = 9", "'max_output' of 'm' belongs to a price"),
     ],
 )
 def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, text: str, words: str) -> None:
@@ -84,6 +89,70 @@ def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, text: str, words:
     with pytest.raises(SettingsError, match=r"STOA_PRICES_FILE") as caught:
         read_overrides(file)
     assert words in str(caught.value)
+
+
+def test_the_operator_says_how_long_answers_are(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text(
+        """
+        [a]
+        input = 1
+        output = 1
+        max_output = 9000
+        [gpt-4o]
+        input = 1
+        output = 1
+        ["house/fast"]
+        upstream_model = "gpt-4.1"
+        input = 1
+        output = 1
+        [b]
+        input = 1
+        output = 1
+        """
+    )
+    prices = read_overrides(file)
+    most = {name: override.price.most_output for name, override in prices.items() if override.price}
+    assert most == {"a": 9000, "gpt-4o": 16_384, "house/fast": 32_768, "b": None}
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "searches"),
+    [
+        ("openai", "gpt-4o-search-preview", True),
+        ("openai", "gpt-4o-search-preview-2025-03-11", True),
+        ("openai", "gpt-4o-mini-search-preview", True),
+        ("openai", "gpt-5-search-api", True),
+        ("openrouter", "openai/gpt-4o-mini-search-preview", True),
+        ("openai", "gpt-4o", False),
+        ("openrouter", "relace/relace-search", False),
+        ("openrouter", "perplexity/sonar", False),
+    ],
+)
+def test_models_that_search_with_each_call_cost_that_search(table: str, name: str, searches: bool) -> None:
+    price = shipped_price(table, name, NOW)
+    assert price is not None
+    assert price.request == (Decimal("0.035") if searches else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("gpt-4o", 16_384), ("openai/GPT-4o-mini", 16_384), ("gpt-4o-2024-11-20", 16_384), ("gpt-4o:extended", None),
+        ("gpt-4o-64k-output-alpha", None), ("ft:gpt-4o:x", None), ("chatgpt-4o-latest", 16_384), ("gpt-4", 8_192),
+        ("gpt-4-0613", 8_192), ("gpt-4-32k", None), ("gpt-4-turbo-2024-04-09", 4_096), ("gpt-4.1-nano", 32_768),
+        ("o1", 100_000), ("o1-mini", 65_536), ("o1-preview", 32_768), ("o3-pro", 100_000), ("o4-mini", 100_000),
+        ("gpt-5", None), ("gpt-5.1-chat", 16_384), ("gpt-5-pro", 272_000), ("gpt-5.6-sol", None),
+        ("claude-3-haiku-20240307", 4_096), ("anthropic/claude-3.5-sonnet", 8_192), ("claude-3-7-sonnet-latest", None),
+        ("claude-opus-4-20250514", 32_768), ("claude-opus-4.1", 32_768), ("claude-opus-4-5", 64_000),
+        ("claude-opus-4-6", None), ("claude-sonnet-4-5-20250929", 64_000), ("claude-sonnet-4-6", None),
+        ("claude-sonnet-4.5", 64_000), ("anthropic/claude-sonnet-4.5:thinking", None), ("claude-opus-5-5", None),
+        ("gemini-1.5-pro-002", 8_192), ("gemini-2.0-flash-lite", 8_192), ("gemini-2.0-flash-thinking-exp", None),
+        ("google/gemini-2.5-pro", 65_536), ("gemini-3-pro-preview", None), ("z-ai/glm-4.6", None), ("mygpt-4o", None),
+    ],
+)  # fmt: skip
+def test_how_long_answers_can_be(name: str, most: int | None) -> None:
+    assert longest_answer(name) == most
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

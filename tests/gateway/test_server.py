@@ -230,6 +230,66 @@ def test_mistyped_addresses_name_the_right_one_and_are_not_redirected(
     assert "/v1/chat/completions." in answer
 
 
+CHAT = b'{"model": "stoa/demo", "messages": [{"role": "user", "content": "hi"}]}'
+STREAMED = CHAT[:-1] + b', "stream": true}'
+CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(CHAT), CHAT)
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: YQ==\r\n"
+)
+ONE_MODEL = "GET /v1/models/stoa/demo HTTP/1.1"
+LINES: list[tuple[str, str, bytes, int, str]] = [
+    ("POST /v1%2Fchat/completions HTTP/1.1", "", CHAT, 200, "chat.completion"),
+    ("POST /v1/chat%2fcompletions?api-version=1&x=%2F HTTP/1.1", "", CHAT, 200, "chat.completion"),
+    ("POST http://elsewhere.example/v1/chat/completions HTTP/1.1", "", CHAT, 200, "chat.completion"),
+    ("GET https://elsewhere.example/v1/models/stoa/demo HTTP/1.1", "", b"", 200, "stoa/demo"),
+    ("POST /v1/chat/completions HTTP/1.0", "", CHAT, 200, "chat.completion"),
+    ("POST /v1/chat/completions HTTP/1.0", "Connection: keep-alive\r\n", STREAMED, 200, "data: [DONE]"),
+    ("POST /v1/chat/completions HTTP/1.1", "Expect: 100-continue\r\n", CHAT, 100, "chat.completion"),
+    ("POST /v1/chat/completions HTTP/1.1", "Transfer-Encoding: chunked\r\n", CHUNKED, 200, "chat.completion"),
+    ("POST /v1/chat/completions HTTP/1.1", "", b"", 400, "not JSON"),
+    ("POST /v1/./chat/completions HTTP/1.1", "", CHAT, 404, "POST http"),
+    ("GET /v1/%2e%2e/v1/models HTTP/1.1", "", b"", 404, "/v1/models."),
+    ("GET /v1/%ff%fe HTTP/1.1", "", b"", 404, "unknown_url"),
+    ("GET /v1/%00 HTTP/1.1", "", b"", 404, "unknown_url"),
+    ("GET /v1/%0d%0aX-Evil:%201 HTTP/1.1", "", b"", 404, "unknown_url"),
+    (f"GET /v1/{'x' * 5000} HTTP/1.1", "", b"", 404, "unknown_url"),
+    ("GET /v1/responses HTTP/1.1", UPGRADE, b"", 404, "POST /v1/chat/completions"),
+    ("GET /v1/chat/completions HTTP/1.1", UPGRADE, b"", 405, "method_not_allowed"),
+    ("PROPFIND /v1/chat/completions HTTP/1.1", "", b"", 405, "method_not_allowed"),
+    ("BREW /v1/nothing HTTP/1.1", "", b"", 404, "unknown_url"),
+    (ONE_MODEL, "Authorization: Bearer {0}\r\n", b"", 200, "stoa/demo"),
+    (ONE_MODEL, "Authorization: Bearer other\r\n", b"", 401, "invalid_api_key"),
+    (ONE_MODEL, "X-Api-Key: {0}\r\nX-Api-Key: {0}\r\n", b"", 200, "stoa/demo"),
+    (ONE_MODEL, "X-Api-Key: Bearer {0}\r\n", b"", 200, "stoa/demo"),
+    (ONE_MODEL, "X_Api_Key: other\r\n", b"", 200, "stoa/demo"),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "body", "status", "words"),
+    LINES,
+    ids=[f"{line[:50]} {headers[:30]!r}" for line, headers, *_ in LINES],
+)
+def test_what_stands_on_the_line(
+    server: str, rich: Person, line: str, headers: str, body: bytes, status: int, words: str
+) -> None:
+    host, _, port = server.removeprefix("http://").partition(":")
+    if body and not headers.startswith("Transfer"):
+        headers += f"Content-Length: {len(body)}\r\n"
+    if "Connection" not in headers:
+        headers += "Connection: close\r\n"
+    head = f"{line}\r\nHost: x\r\nAuthorization: Bearer {{0}}\r\n{headers}\r\n".format(rich.token)
+    with socket.create_connection((host, int(port)), 10) as wire:
+        wire.sendall(head.encode() + body)
+        if "Upgrade" in headers:
+            wire.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: wire.recv(65536), b"")).decode()
+    assert int(answer.split(" ", 2)[1]) == status
+    assert words in answer
+    assert "\r\nX-Evil" not in answer
+    assert "<html" not in answer
+
+
 def test_a_page_of_another_origin_calls_the_started_server(server: str, rich: Person) -> None:
     origin = {"Origin": "https://app.example.org"}
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}

@@ -1,5 +1,6 @@
 """Reading a call's size and an answer's usage."""
 
+import json
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.gateway import tokens
 from models.gateway.wire import BadCall, ChatMeter, Usage, failure_of, read_usage
-from models.gateway.wire.chat import parse
+from models.gateway.wire.chat import parse, size_of
 
 MESSAGES = [{"role": "user", "content": "x" * 3000}]
 
@@ -19,6 +20,30 @@ def test_input_is_guessed_from_the_size_of_its_text() -> None:
     call = parse(body, len(orjson.dumps(body)))
     assert 1000 <= call.input_tokens <= 1050
     assert call.input_tokens >= tokens.count_messages(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (b"abc", 3),
+        (b"\\u4e2d\\u6587", 6),
+        (b"\\ud83d\\ude00", 6),
+        # a backslash and a letter
+        (b"\\\\u" * 10, 30),
+        (b"\\\\u\\u4e2d", 6),
+        (b'\\n\\"', 4),
+        (b"x" * 5000 + b"\\u4e2d", 5003),
+    ],
+)
+def test_escaped_characters_are_as_long_as_they_are(text: bytes, size: int) -> None:
+    assert size_of(text) == size
+
+
+def test_no_body_is_taken_for_shorter_than_its_text() -> None:
+    texts = ["\\u", "\\\\u" * 9, "\u4e2d\\u", "\x00\\", '"\\u4e2d', "\U0001f600\\\\"]
+    for text in texts:
+        for raw in (json.dumps(text).encode(), json.dumps(text, ensure_ascii=False).encode()):
+            assert size_of(raw) >= len(text.encode())
 
 
 def test_a_picture_is_not_counted_by_its_base64() -> None:

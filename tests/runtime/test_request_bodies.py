@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import random
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -187,7 +188,7 @@ def test_bombs_end_at_the_limit(
     headers = {**payer.headers, "Content-Encoding": header}
     answer = client.post(path, data=bomb(header, 64 << 20), headers=headers)
     assert answer.status_code == 413
-    assert "larger than 20 MB" in answer.get_data(as_text=True)
+    assert re.search("larger than (20 MB|5,000,000 bytes)", answer.get_data(as_text=True))
     strange = client.post(path, data=bomb(header, 2 << 20), headers={"Content-Encoding": header})
     assert strange.status_code in (401, 413)
 
@@ -360,7 +361,7 @@ def load(raw: bytes) -> Any:
         b"[" + b'"\\\\",' * 1_000_000 + b"1]",
         b"[" + b'"\\",[[[",' * 500_000 + b"1]",
         b"[[],1" * 600_000,
-        b'["' * 1_000_000,
+        b'["' * 2_000_000,
     ],
     ids=range(8),
 )

@@ -27,6 +27,8 @@ def leftovers(html: str) -> str:
     [
         "<script>alert(1)</script>",
         "<img src=x onerror=alert(1)>",
+        "[x]()",
+        "[*x* ![y]()]( <> 'title')",
         "[x](javascript:alert(1))",
         "[x](JaVa\tScRiPt:alert(1))",
         "[x](&#106;avascript:alert(1))",

@@ -398,12 +398,12 @@ REFUSALS: list[tuple[str, str, Any, int, str]] = [
     ("DELETE", "/api/publishers/nobody/organization", None, 404, "GET /api/publishers lists yours"),
     ("POST", "/api/publishers", {"id": "new-one", "name": "New", "org_id": "x"}, 404, "Leave org_id out"),
     ("POST", "/api/v1/agent-runs/none/steps", {"stepNumber": 1}, 404, "START one"),
-    ("POST", "/api/agents/publish", "x" * 21_000_000, 413, "at most 20 MB"),
-    ("POST", "/api/agents/validate", "x" * 21_000_000, 413, "at most 20 MB"),
-    ("POST", "/api/agents/acme/reviewer/1.0.0/yank", "x" * 21_000_000, 413, "at most 20 MB"),
+    ("POST", "/api/agents/publish", "x" * 21_000_000, 413, "larger than 20 MB"),
+    ("POST", "/api/agents/validate", "x" * 21_000_000, 413, "larger than 20 MB"),
+    ("POST", "/api/agents/acme/reviewer/1.0.0/yank", "x" * 21_000_000, 413, "larger than 20 MB"),
     ("POST", "/api/v1/agent-runs", "x" * 6_000_000, 413, "in several requests"),
     ("POST", "/api/v1/agent-runs/none/steps", "x" * 2_000_000, 413, "shorten them"),
-    ("PATCH", "/api/publishers/acme", "x" * 21_000_000, 413, "at most 20 MB"),
+    ("PATCH", "/api/publishers/acme", "x" * 21_000_000, 413, "larger than 20 MB"),
 ]
 
 

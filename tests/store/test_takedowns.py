@@ -299,9 +299,9 @@ def test_nobody_publishes_what_spawns_it(store: Any, bob: Person, reference: str
     assert answer.status_code == 400
 
 
-def test_figures_are_kept_and_prove(store: Any, session: OrmSession, bob: Person) -> None:
-    started = ledger.start(session, bob.id)
-    over = ledger.start(session, bob.id)
+def test_figures_are_kept_and_prove(store: Any, session: OrmSession, mallory: Person) -> None:
+    started = ledger.start(session, mallory.id)
+    over = ledger.start(session, mallory.id)
     ledger.finish(session, over)
     before = (agent(session).runs, agent(session).credits, agent(session).unique_users)
     assert before[0] == 1

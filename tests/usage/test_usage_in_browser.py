@@ -110,10 +110,15 @@ def test_range_figure_and_group_change_without_leaving_the_page(
         expect(page).to_have_url(re.compile("range=7d.*show=tokens.*by=agent"))
 
         page.get_by_role("link", name="Dates").click()
+        expect(page.get_by_label("First day")).to_be_visible()
+        expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(0)
         page.get_by_label("First day").fill("2020-01-01")
         page.get_by_role("button", name="Show these days").click()
         expect(page.get_by_role("alert")).to_contain_text("at most 366 days")
         expect(page.get_by_label("First day")).to_have_value("2020-01-01")
+        expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(
+            0
+        )  # until then it is a plain form
         yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
         page.get_by_label("First day").fill(yesterday)
         page.get_by_role("button", name="Show these days").click()

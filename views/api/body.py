@@ -51,7 +51,7 @@ __all__ = [
     "parse_tagged",
     "read",
     "read_json",
-    "read_sized",
+    "read_with_bytes",
 ]
 
 MAX_DEPTH = 200
@@ -109,17 +109,17 @@ def read_json(request: Request | None = None, *, allow_nul: bool = False) -> Any
     Lone surrogates become U+FFFD, as any UTF-8 store would make them. NUL characters are refused unless
     `allow_nul`, since PostgreSQL's text cannot hold them. Raises BadJson, TooLarge, UnknownCoding.
     """
-    return read_sized(request or flask.request, allow_nul=allow_nul)[0]
+    return read_with_bytes(request or flask.request, allow_nul=allow_nul)[0]
 
 
-def read_sized(
+def read_with_bytes(
     request: Request, *, allow_nul: bool = False, knock: Callable[[], None] | None = None
-) -> tuple[Any, int]:
-    """As `read_json`, with how many bytes the JSON has. `knock` is called once before more than `SMALL` is read or
+) -> tuple[Any, bytes]:
+    """As `read_json`, with the JSON's own bytes. `knock` is called once before more than `SMALL` is read or
     unpacked; what it raises ends the reading."""
     raw = _received(request, knock)
     with heavy(len(raw)):
-        return _parsed(raw, allow_nul), len(raw)
+        return _parsed(raw, allow_nul), raw
 
 
 def read(model: type[M]) -> M:

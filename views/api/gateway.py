@@ -22,7 +22,7 @@ from models.gateway.wire import BadCall, Call
 from models.gateway.wire import chat as chat_dialect
 from models.settings import Settings
 from views import guards
-from views.api.body import BadBody, BadJson, Body, TooLarge, parse, read_json, read_sized
+from views.api.body import BadBody, BadJson, Body, TooLarge, parse, read_json, read_with_bytes
 from views.api.content_encoding import UnknownCoding
 from views.gateway import (
     asked_later,
@@ -33,6 +33,7 @@ from views.gateway import (
     respond,
     suspended,
     too_little,
+    with_dropped,
     with_retry_after,
 )
 from views.lane import Visit, open_door
@@ -49,10 +50,10 @@ def chat_completions(visit: Visit) -> Response:
     """Contract section 5, in its order of checks."""
     key = guards.api_key(visit.request.headers)
     try:
-        body, size = read_sized(visit.request, allow_nul=True, knock=lambda: _knock(visit, key))
+        body, raw = read_with_bytes(visit.request, allow_nul=True, knock=lambda: _knock(visit, key))
         if not key:
             raise NoKey
-        return respond(gateway(visit.app).open(_ask(visit, key, body, size)))
+        return respond(gateway(visit.app).open(_ask(visit, key, body, raw)))
     except NoKey:
         return json_answer({"message": "Unauthorized"}, 401)
     except BadJson:
@@ -70,7 +71,7 @@ def chat_completions(visit: Visit) -> Response:
     except UpstreamRefused as error:
         return _passed_on(error)
     except UpstreamError as error:
-        return refuse(error.status, str(error), error.kind, "upstream_error")
+        return with_dropped(refuse(error.status, str(error), error.kind, "upstream_error"), error.dropped)
     except DomainError as error:
         return asked_later(refuse(error.status, error.message, error.code), error)
     except RelayFailed:
@@ -91,12 +92,12 @@ def _knock(visit: Visit, key: str | None) -> None:
     knock(visit, key, "codebuff")
 
 
-def _ask(visit: Visit, key: str, body: Any, size: int) -> Ask:
+def _ask(visit: Visit, key: str, body: Any, raw: bytes) -> Ask:
     request = visit.request
     metadata = body.get("codebuff_metadata") if isinstance(body, dict) else None
     metadata = metadata if isinstance(metadata, dict) else {}
     run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
-    answers, call = 1, _call(body, size)
+    answers, call = 1, _call(body, chat_dialect.size_of(raw))
     if isinstance(call, Call) and not call.stream:
         answers, call = _answers(metadata.get("n"), call)
     return Ask(
@@ -115,7 +116,7 @@ def _ask(visit: Visit, key: str, body: Any, size: int) -> Ask:
         and bool(metadata.get("n")),
         show_cost=True,
         greeting=True,
-        size=size,
+        size=len(raw),
     )
 
 

@@ -253,20 +253,22 @@ def _wait_until_ready(
             raise click.ClickException(
                 f"The web server did not start (code {code}); its reason stands above."
             )
-        if _answers(listener):
-            return True
-        if time.monotonic() - began > READY_WITHIN:
-            raise click.ClickException(f"The web server gave no answer within {READY_WITHIN:.0f} seconds.")
+        # the chores first and often: a web server that comes up without PostgreSQL would start it in silence
         for chore in chores:
             chore()
+        elapsed = time.monotonic() - began
+        if _answers(listener, min(0.3 + elapsed / 10, 2.0)):
+            return True
+        if elapsed > READY_WITHIN:
+            raise click.ClickException(f"The web server gave no answer within {READY_WITHIN:.0f} seconds.")
         time.sleep(0.1)
     return False
 
 
-def _answers(listener: socket.socket) -> bool:
+def _answers(listener: socket.socket, seconds: float) -> bool:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
         connection.request("GET", "/readyz", headers={"Connection": "close"})
         # calls that wait to be settled keep calls out, and nobody else

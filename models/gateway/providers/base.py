@@ -1,7 +1,7 @@
 """What every provider's adapter has in common: one small protocol, and the OpenAI-compatible way of speaking."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -148,13 +148,15 @@ class Provider:
             elif value is not None:
                 dropped.append(key)
         if refuses:
-            body["messages"] = _plain_messages(body["messages"], dropped)
+            body["messages"] = [_plain(message, dropped) for message in body["messages"]]
+            if any("cache_control" in tool for tool in body.get("tools") or ()):
+                body["tools"] = [_without(tool, "cache_control", dropped) for tool in body["tools"]]
         body["model"] = model
         body["stream"] = call.stream
         if call.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        else:
-            body.pop("stream_options", None)
+        elif body.pop("stream_options", None) is not None:
+            dropped.append("stream_options")
         return body, dropped
 
 
@@ -179,25 +181,20 @@ def write(body: Mapping[str, Any]) -> bytes:
         raise BadCall(f"The request cannot be passed on: {error}.") from None
 
 
-def _plain_messages(messages: list[Any], dropped: list[str]) -> list[Any]:
-    """Messages without the keys that are refused; what needs no change is not copied."""
-    return [_plain(message, dropped) for message in messages]
-
-
 def _plain(message: dict[str, Any], dropped: list[str]) -> dict[str, Any]:
-    if not _OF_MESSAGES.isdisjoint(message):
-        _note(dropped, (key for key in message if key in _OF_MESSAGES))
-        message = {key: value for key, value in message.items() if key not in _OF_MESSAGES}
+    """A message without the keys that are refused; what needs no change is not copied."""
+    for name in _OF_MESSAGES.intersection(message):
+        message = _without(message, name, dropped)
     content = message.get("content")
     if isinstance(content, list) and any("cache_control" in part for part in content):
-        _note(dropped, ["cache_control"])
-        parts = [{key: value for key, value in part.items() if key != "cache_control"} for part in content]
-        message = {**message, "content": parts}
+        message = {**message, "content": [_without(part, "cache_control", dropped) for part in content]}
     return message
 
 
-def _note(dropped: list[str], names: Iterable[str]) -> None:
-    dropped.extend(name for name in names if name not in dropped)
+def _without(value: dict[str, Any], name: str, dropped: list[str]) -> dict[str, Any]:
+    if value.get(name) is not None and name not in dropped:
+        dropped.append(name)
+    return {key: inner for key, inner in value.items() if key != name}
 
 
 def effort_of(reasoning: Any) -> str | None:

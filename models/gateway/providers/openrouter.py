@@ -84,8 +84,8 @@ class OpenRouter(Provider):
         body["model"] = model
         body["stream"] = call.stream
         body["usage"] = {**(usage if isinstance(usage, dict) else {}), "include": True}
-        if not call.stream:
-            body.pop("stream_options", None)
+        if not call.stream and body.pop("stream_options", None) is not None:
+            return body, ["stream_options"]
         return body, []
 
 

@@ -26,8 +26,8 @@ class Call:
     """A request, read and checked.
 
     `max_output` is the client's bound per choice (None: the model's own), `input_tokens` a cautious guess from
-    the size of the text, `body` the JSON object as it was sent, `wants_usage` whether a stream's client
-    asked for the usage chunk.
+    the size of the text, `text_bytes` what is no medium, and so the most tokens that the text can have. `body` is the
+    JSON object as it was sent, `wants_usage` whether a stream's client asked for the usage chunk.
     """
 
     dialect: str
@@ -36,6 +36,7 @@ class Call:
     n: int
     max_output: int | None
     input_tokens: int
+    text_bytes: int
     body: dict[str, Any] = field(repr=False)
     wants_usage: bool = False
 
