@@ -6,6 +6,7 @@ import logging
 import smtplib
 import subprocess
 import sys
+import threading
 import time
 import uuid
 import warnings
@@ -402,9 +403,10 @@ def test_a_task_nobody_awaited(written: list[str]) -> None:
         await asyncio.sleep(0)
         del task
 
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(main())
-    loop.close()
+    # in a thread of its own, since a browser of other tests may run a loop in this one
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    thread.join()
     assert written
     assert not [line for line in written if MARK in line]
 
