@@ -33,17 +33,14 @@ def create_app(settings: Settings | None = None, *, database_url: str | None = N
 
 def _assemble(settings: Settings, database_url: str | None) -> Flask:
     logs.init_app(settings.secrets())
-    https = settings.base_url.startswith("https://")
     app = Flask(__name__, template_folder="templates", static_folder="static")
     app.config.update(
         SECRET_KEY=settings.secret_key,
         SQLALCHEMY_DATABASE_URI=database_url or settings.database_url or _embedded_url(settings),
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(pool_size=PAGES_POOL),
         MAX_CONTENT_LENGTH=lane.MOST_BYTES,
-        SESSION_COOKIE_NAME="__Host-stoa-flow" if https else "stoa-flow",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_COOKIE_SECURE=https,
     )
     app.extensions["settings"] = settings
     app.url_map.strict_slashes = True

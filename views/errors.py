@@ -24,8 +24,9 @@ WORDS = {
     400: ("This request cannot be read", "Check the address or the form, and send it again."),
     401: ("Sign in to see this", "Your session has ended or was revoked."),
     403: ("You may not do this", "Ask an owner of the organisation, or the operator of this server."),
-    404: ("There is nothing here", "The page was moved, or it belongs to another account."),
+    404: ("There is nothing here", "Check the address. What belongs to another account is not shown."),
     405: ("This address does not take that", "Follow a link instead."),
+    409: ("This cannot be done now", "Something changed meanwhile. Load the page again."),
     413: ("That is too large", "Send at most 20 MB."),
     429: ("Too many tries", "Wait a minute, then try again."),
     500: (
@@ -46,7 +47,7 @@ def init_app(app: Flask) -> None:
 
 def _domain(error: DomainError) -> ResponseReturnValue:
     db.session.rollback()
-    response = answer(error.status, error.message, error.code)
+    response = answer(error.status, error.message, error.code, details=error.details)
     response.headers.update(waiting(error))
     return response
 
@@ -115,10 +116,12 @@ def _bug(error: Exception) -> ResponseReturnValue:
     return _http(InternalServerError())
 
 
-def answer(status: int, message: str, code: str, *, routing: bool = False) -> Response:
+def answer(
+    status: int, message: str, code: str, *, routing: bool = False, details: str | None = None
+) -> Response:
     """The error in the vocabulary of the door: `/v1` OpenAI's or Anthropic's, `/api` ours, else a page or a toast.
 
-    With `routing` a program called what is no route of the API, wherever it looked for one.
+    With `routing` a program called what is no route of the API, wherever it looked for one. `details` are for programs.
     """
     family = addresses.family(request.path)
     if family == "v1" or (routing and family != "api"):
@@ -127,7 +130,7 @@ def answer(status: int, message: str, code: str, *, routing: bool = False) -> Re
             body["message"] = message  # where older versions of the Codebuff SDK look for it
         return _json(status, body)
     if routing or (family and not _for_people(status)):
-        body = {"error": {"code": code, "message": message, "details": None}, "request_id": request_id()}
+        body = {"error": {"code": code, "message": message, "details": details}, "request_id": request_id()}
         return _json(status, body)
     if wants_fragment():
         response = make_response(
@@ -138,9 +141,10 @@ def answer(status: int, message: str, code: str, *, routing: bool = False) -> Re
             response.headers["HX-Redirect"] = "/login"
         return response
     headline, next_step = WORDS.get(status, (message, ""))
-    page = render_template(
-        "errors/error.html", status=status, headline=headline, next_step=next_step, message=message
-    )
+    if message not in (headline, f"{headline}. {next_step}"):
+        # A 404 of the domain names what was looked for; what to do is the same for all.
+        next_step = f"{message.removesuffix('.')}. {next_step if status == 404 else ''}".rstrip()
+    page = render_template("errors/error.html", status=status, headline=headline, next_step=next_step)
     return make_response(page, status)
 
 

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, cast
 from urllib.parse import urlencode, urlsplit
 
 from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, request, session
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_limiter import Limiter
 from flask_login import LoginManager
@@ -45,6 +46,7 @@ SECURE_COOKIE = "__Secure-next-auth.session-token"
 # On https browsers get and give this one alone: no neighbour under the same domain can plant or replace it.
 HOST_COOKIE = "__Host-next-auth.session-token"
 COOKIES = (HOST_COOKIE, SECURE_COOKIE, COOKIE)
+FLOW_COOKIE = "stoa-flow"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 JSON_DOORS = ("/api/", "/v1/")
 KEY_DOORS = ("/api/v1/", "/v1/")
@@ -109,6 +111,7 @@ def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
         options = {"path": str(settings.data_dir / "rate_limits.db")}
     elif not uri.startswith("memory"):
         options = {"socket_connect_timeout": 1, "socket_timeout": 1}
+    app.session_interface = _FlowCookie()
     app.config.update(
         RATELIMIT_STORAGE_URI=uri,
         RATELIMIT_STORAGE_OPTIONS=options,
@@ -344,8 +347,29 @@ def _keep_signed_in(response: Response) -> Response:
     return response
 
 
+class _FlowCookie(SecureCookieSessionInterface):
+    """Flask's session: what a browser has begun and not ended. Named and guarded as the cookie that signs it in.
+
+    It is written last of all, so here is also seen to it that no proxy keeps for others what was meant for one.
+    """
+
+    def get_cookie_name(self, app: Flask) -> str:
+        return f"__Host-{FLOW_COOKIE}" if _https() else FLOW_COOKIE
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return _https()
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        super().save_session(app, session, response)
+        known = g.get("cookie_credential") or g.get("key_credential")
+        caching = response.cache_control
+        if (known or "Set-Cookie" in response.headers) and not caching.no_store:
+            caching.public, caching.s_maxage, caching.private = False, None, True
+
+
 def _https() -> bool:
-    return settings().base_url.startswith("https://")
+    """Whether browsers come by https: as configured, or as a trusted proxy says of this request."""
+    return request.is_secure or settings().base_url.startswith("https://")
 
 
 # -- who may enter -------------------------------------------------------------------------------------------
@@ -490,8 +514,7 @@ def frame(headers: Headers, request_id: str, *, https: bool) -> None:
 
 def _secure(response: Response) -> Response:
     headers = response.headers
-    https = request.is_secure or _https()
-    frame(headers, g.get("request_id", ""), https=https)
+    frame(headers, g.get("request_id", ""), https=_https())
     if request.path.startswith("/api/auth/cli/"):
         headers["Access-Control-Allow-Origin"] = "*"
         headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"

@@ -23,9 +23,10 @@ def upgrade() -> None:
     op.add_column("session", sa.Column("cli_collected_at", sa.TIMESTAMP(), nullable=True))
     op.add_column("login_link", sa.Column("identity", postgresql.JSONB(), nullable=True))
     op.add_column("login_link", sa.Column("browser", sa.Text(), nullable=True))
-    # Codes live an hour and were asked for until their first answer: none is left to give.
+    # Codes live an hour and were asked for until their first answer: none is left to give. A browser let each command line
+    # in; which one is not known, so whichever signs out everywhere else ends them.
     op.execute(
-        "UPDATE session SET cli_collected_at = now() AT TIME ZONE 'UTC',"
+        "UPDATE session SET cli_collected_at = now() AT TIME ZONE 'UTC', parent = 'unknown',"
         " expires = least(expires, now() AT TIME ZONE 'UTC' + interval '365 days') WHERE type = 'cli'"
     )
     script = (SQL / "accounts_0020.sql").read_text()

@@ -16,10 +16,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session as OrmSession
 
 from models import billing
+from models.accounts import bans
 from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
 from models.db import Database
-from models.errors import Conflict, Forbidden, Invalid
+from models.errors import Conflict, Invalid
 
 # A private network may well live in `.local`, and the demo lives in `.invalid`.
 SPECIAL_USE_DOMAIN_NAMES.clear()
@@ -123,12 +124,13 @@ def sign_in_identity(
     """The user of an outside identity, and whether they are new; None when its address must be proved first.
 
     A known identity is its user, whatever its address says today. An unknown one joins the user with the same
-    address, or makes one, only if the provider verified the address. Flushes.
+    address, or makes one, only if the provider verified the address and all of it is ASCII. Flushes.
     """
     user = by_identity(database, identity)
     if user is not None:
         return user, False
-    if not identity.verified:
+    # Other letters are made alike here (the Kelvin sign is a K) and may be another's address at the provider.
+    if not (identity.verified and identity.email.isascii()):
         return None
     user, new = sign_in_proven(
         database, clean_email(identity.email), now, free_credits=free_credits, name=identity.name
@@ -143,11 +145,10 @@ def join_identity(
     """Join an outside identity to the user of the (clean) address that its own link just proved; the user, made when
     missing, and whether they are new.
 
-    Raises Conflict when the identity signs in somebody else already, Forbidden when the account is banned. Flushes.
+    Raises Conflict when the identity signs in somebody else already, AccountSuspended for a banned user. Flushes.
     """
     user, new = sign_in_proven(database, email, now, free_credits=free_credits, name=identity.name)
-    if user.banned:
-        raise Forbidden("This account is suspended. Ask the operator of this server.")
+    bans.refuse(user)
     attach(database, user, identity)
     return user, new
 

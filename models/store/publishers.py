@@ -17,7 +17,7 @@ from models.errors import DomainError, Forbidden, Invalid, NotFound
 from models.orgs import Org, administers, membership
 from models.store import catalogue, takedowns
 from models.store.pictures import ADDRESS
-from models.store.tables import Agent, AgentConfig, Publisher, RemotePicture
+from models.store.tables import Agent, AgentConfig, Publisher, RemotePicture, Takedown
 from models.store.takedowns import covers
 
 TAKEN = "This publisher ID is already taken"
@@ -28,6 +28,7 @@ RESERVED = frozenset({"new"})
 """Ids that an address of ours would hide; they count as taken."""
 PAGE = 50
 _UP = literal_column(f"NOT {covers('agent.publisher_id', 'agent.id')}", Boolean)
+_DOWN = literal_column(covers("publisher.id", "''"), Boolean)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Managed:
     publisher: Publisher
     agents: int
     organisation: str | None
+    taken_down: bool
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def managed(database: Database, user: User) -> list[Managed]:
     """The publishers that the user owns or whose organisation they own or administer, oldest first."""
     count = select(func.count(AgentConfig.id.distinct())).where(AgentConfig.publisher_id == Publisher.id)
     rows = database.execute(
-        select(Publisher, count.scalar_subquery(), Org.name)
+        select(Publisher, count.scalar_subquery(), Org.name, _DOWN)
         .outerjoin(Org, Org.id == Publisher.org_id)
         .where((Publisher.user_id == user.id) | Publisher.org_id.in_(administers(user.id)))
         .order_by(Publisher.created_at, Publisher.id)
@@ -283,6 +285,17 @@ def shown_pictures(database: Database, addresses: Collection[str]) -> set[str]:
         select(RemotePicture.picture).where(RemotePicture.picture == any_(asked)),
     )
     return {address for address in database.scalars(wanted) if address}
+
+
+def hides(database: Database, picture: str) -> bool:
+    """Whether the picture at this address is an avatar of publishers that were taken down, and of no other. One statement."""
+    down = (
+        select(Takedown).join(Publisher, Publisher.id == Takedown.publisher_id).where(Takedown.agent_id == "")
+    )
+    others = select(Publisher.id).where(Publisher.picture == picture, ~_DOWN)
+    # Few are taken down; only if one shows this picture are the others looked through.
+    wanted = down.where(Publisher.picture == picture).exists() & ~others.exists()
+    return database.scalars(select(wanted)).one()
 
 
 def organisations(database: Database, user: User) -> list[Org]:

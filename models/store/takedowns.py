@@ -75,25 +75,24 @@ _WIDEST = text(_widest(":publisher", ":agent", ":version"))
 _WIDEST_AT_ONCE = _widest("$1", "$2", "$3")
 
 
-def refuse(database: Database, publisher_id: str, agent_id: str = "", version: str = "") -> None:
-    """Raise TakenDown if it is, itself or with what it belongs to; for the widest. One statement."""
+def standing(
+    database: Database, publisher_id: str, agent_id: str = "", version: str = ""
+) -> TakenDown | None:
+    """What is said of it if it is taken down, itself or with what it belongs to; the widest. One statement."""
     names = {"publisher": publisher_id, "agent": agent_id, "version": version}
-    if not any("\x00" in name for name in names.values()):
-        _raise(database.execute(_WIDEST, names).all())
+    if any("\x00" in name for name in names.values()):
+        return None
+    return _first(database.execute(_WIDEST, names).all())
 
 
-def stands(database: Database, publisher_id: str, agent_id: str) -> bool:
-    """Whether an agent is taken down, itself or with its publisher. One statement."""
-    try:
-        refuse(database, publisher_id, agent_id)
-    except TakenDown:
-        return True
-    return False
+def refuse(database: Database, publisher_id: str, agent_id: str = "", version: str = "") -> None:
+    """Raise what is `standing`, if something is."""
+    _raise(standing(database, publisher_id, agent_id, version))
 
 
 def refuse_at_once(pool: Pool, publisher_id: str, agent_id: str, version: str) -> None:
     """As `refuse`, for pages that hold no session."""
-    _raise(read(pool, _WIDEST_AT_ONCE, (publisher_id, agent_id, version)))
+    _raise(_first(read(pool, _WIDEST_AT_ONCE, (publisher_id, agent_id, version))))
 
 
 def refuse_run(database: Database, agent: str) -> None:
@@ -108,9 +107,15 @@ def refuse_any(database: Database, publisher_id: str, agent_ids: Collection[str]
     wanted = select(Takedown.publisher_id, Takedown.agent_id, Takedown.version, Takedown.reason, Takedown.at)
     wanted = wanted.where(Takedown.publisher_id == publisher_id, Takedown.version == "")
     wanted = wanted.where(Takedown.agent_id.in_(["", *agent_ids])).order_by(Takedown.agent_id)
-    _raise(database.execute(wanted).all())
+    _raise(_first(database.execute(wanted).all()))
 
 
-def _raise(rows: Sequence[Sequence[Any]]) -> None:
+def _first(rows: Sequence[Sequence[Any]]) -> TakenDown | None:
     for publisher_id, agent_id, version, reason, at in rows:
-        raise TakenDown(Name(publisher_id, agent_id, version), reason, at)
+        return TakenDown(Name(publisher_id, agent_id, version), reason, at)
+    return None
+
+
+def _raise(down: TakenDown | None) -> None:
+    if down is not None:
+        raise down

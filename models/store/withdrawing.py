@@ -177,7 +177,7 @@ def _reason(text: str) -> str:
 def _successor(database: Database, agent: Agent, named: str) -> str:
     publisher_id, _, agent_id = named.strip().partition("/")
     found = None if "\x00" in named else database.get(Agent, (publisher_id, agent_id))
-    if found is None or takedowns.stands(database, publisher_id, agent_id):
+    if found is None or takedowns.standing(database, publisher_id, agent_id):
         problem = "There is no such agent. Write it as publisher/agent."
     elif found is agent:
         problem = "An agent cannot follow itself."

@@ -41,6 +41,27 @@ def test_create_prints_only_the_id(flask, session: OrmSession) -> None:  # type:
     assert session.scalars(select(AuditLog.action)).all() == ["user.created"]
 
 
+@pytest.mark.parametrize("wrong", ["\ud800", "a\udcffb", "\udcc3@example.org", "a\0b"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("create", "ada@example.org", "--name"),
+        ("token", "alice@example.org", "--name"),
+        ("ban", "alice@example.org", "--reason"),
+        ("link",),
+        ("unban",),
+    ],
+)
+def test_what_is_no_text_is_refused_in_a_sentence(  # type: ignore[no-untyped-def]
+    flask, session: OrmSession, words: tuple[str, ...], wrong: str
+) -> None:
+    factories.user(session, "alice")
+    result = flask(*words, wrong)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Arguments must be text in UTF-8, without NUL." in result.stderr
+    assert session.scalars(select(AuditLog)).all() == []
+
+
 def test_create_refuses_a_taken_address(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
     factories.user(session, "alice")
     result = flask("create", "ALICE@example.org")

@@ -18,6 +18,7 @@ from models.errors import Forbidden
 from models.settings import Settings
 from tests import factories
 from tests.accounts.browsing import token_of
+from tests.accounts.test_bans import ask, rules
 from tests.factories import Person
 
 SECRET = "test-secret-test-secret-test-secret-test"
@@ -357,10 +358,9 @@ def secured(app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> 
     return app
 
 
-def who(browser: FlaskClient, headers: dict[str, str]) -> str | None:
-    found: str | None = (
-        (browser.get("/api/auth/session", headers=headers).json or {}).get("user", {}).get("email")
-    )
+def who(browser: FlaskClient, headers: dict[str, str], base: str = "http://localhost") -> str | None:
+    answer = browser.get("/api/auth/session", headers=headers, base_url=base)
+    found: str | None = (answer.json or {}).get("user", {}).get("email")
     return found
 
 
@@ -394,27 +394,38 @@ def test_on_https_the_contracts_names_count_from_programs_only(
     assert answer.status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("changed", "scheme", "forwarded"),
+    [
+        ({"stoa_base_url": "https://stoa.example.org"}, "https", {}),
+        ({"stoa_base_url": "https://stoa.example.org"}, "http", {}),
+        ({"stoa_proxies": 1}, "http", {"X-Forwarded-Proto": "https"}),
+    ],
+)
 def test_signing_in_and_out_on_https_uses_host_cookies_alone(
-    postgres_url: str, settings: Settings, session: OrmSession, alice: Person
+    postgres_url: str,
+    settings: Settings,
+    session: OrmSession,
+    alice: Person,
+    changed: dict[str, Any],
+    scheme: str,
+    forwarded: dict[str, str],
 ) -> None:
     from app import create_app
     from models.accounts import links
     from models.db import db
 
-    there = settings.model_copy(update={"stoa_base_url": "https://stoa.example.org"})
-    made = create_app(there, database_url=postgres_url)
+    made = create_app(settings.model_copy(update=changed), database_url=postgres_url)
     path = links.issue(session, "alice@example.org", now=factories.now())
     session.commit()
     browser = made.test_client()
     browser.set_cookie(NAMES[1], "left over")
-    page = browser.get(path, base_url="https://stoa.example.org", headers=CHROME)
-    answer = browser.post(
-        path,
-        data={"csrf_token": token_of(page)},
-        base_url="https://stoa.example.org",
-        headers={**CHROME, "Referer": f"https://stoa.example.org{path}"},
-    )
+    where: dict[str, Any] = {"base_url": f"{scheme}://stoa.example.org", "headers": {**CHROME, **forwarded}}
+    page = browser.get(path, **where)
+    where["headers"]["Referer"] = f"https://stoa.example.org{path}"
+    answer = browser.post(path, data={"csrf_token": token_of(page)}, **where)
     assert answer.status_code == 303
+    assert who(browser, where["headers"], where["base_url"]) == "alice@example.org"
     sent = [*page.headers.getlist("Set-Cookie"), *answer.headers.getlist("Set-Cookie")]
     assert {each.partition("=")[0] for each in sent} == {HOST, "__Host-stoa-flow"}
     for each in sent:
@@ -424,3 +435,30 @@ def test_signing_in_and_out_on_https_uses_host_cookies_alone(
     with made.app_context():
         db.engine.dispose()
     made.extensions["gateway"].pool.close()
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+def test_no_proxy_keeps_for_others_what_was_meant_for_one(
+    app: Flask, session: OrmSession, alice: Person, signed_in: bool
+) -> None:
+    assert alice.user is not None
+    factories.agent(session, factories.publisher(session, alice.user))
+    browser, with_cookie = alice.browser if signed_in else app.test_client(), 0
+    for rule, method in rules(app):
+        if rule.endpoint == "accounts.signout":
+            continue
+        # about to slide, so that the cookie is sent again
+        soon = (
+            update(Session).where(Session.type == "web").values(expires=factories.now() + timedelta(days=5))
+        )
+        session.execute(soon)
+        session.commit()
+        answer = ask(browser, rule, method)
+        if "Set-Cookie" in answer.headers:
+            with_cookie += 1
+            kept = answer.headers.get("Cache-Control", "")
+            assert "private" in kept or "no-store" in kept, (method, rule.rule, kept)
+            assert "public" not in kept, (method, rule.rule, kept)
+            assert "s-maxage" not in kept, (method, rule.rule, kept)
+        answer.close()
+    assert with_cookie >= (50 if signed_in else 1)

@@ -520,6 +520,38 @@ def test_an_openid_claim_that_cannot_be_kept_is_a_400_page(
     assert outbox == []
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(
+            {"email_verified": value}
+            for value in ("false", "True", "1", 1, 0, None, [], [True], {"a": 1}, "")
+        ),
+        *(
+            {"email": email, "email_verified": True}
+            for email in ("ali\uff43e@example.org", "alice@\uff45xample.org", "al\u0131ce@example.org")
+        ),
+        {"email": "\u212aate@example.org", "email_verified": True},
+        {"email": "kate@xn--example-.org\u3002", "email_verified": True},
+    ],
+)
+def test_what_verifies_no_address_of_ours_joins_nobody(
+    browser: FlaskClient,
+    session: OrmSession,
+    claims: dict[str, Any],
+    alice: Person,
+    outbox: list[Message],
+    said: dict[str, Any],
+) -> None:
+    kate = factories.user(session, "kate")
+    claims.update({"email": "alice@example.org"} | said)
+    answer = browser.get("/api/auth/callback/oidc?code=x&state=y")
+    assert answer.headers["Location"].partition("?")[0] in ("/login/sent", "/login")
+    assert who(browser) == {}
+    assert {user.id for user in users(session)} == {alice.id, kate.id}
+    assert joined(session) == set()
+
+
 @pytest.mark.parametrize("sub", ["", " ", None, 0, False])
 def test_an_empty_openid_subject_is_nobody(
     browser: FlaskClient, session: OrmSession, claims: dict[str, Any], sub: Any

@@ -6,8 +6,10 @@ import logging
 import smtplib
 import subprocess
 import sys
+import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +25,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models import jobs, mail, pool
-from models.accounts import OAuthAccount, User
+from models.accounts import OAuthAccount, User, signing_in
 from models.db import db
 from models.settings import Settings
 from tests import factories
@@ -302,6 +304,23 @@ def _chained() -> None:
         raise RuntimeError(MARK) from error
 
 
+def _while_another() -> None:
+    try:
+        raise KeyError(MARK)
+    except KeyError:
+        raise RuntimeError(MARK)  # noqa: B904
+
+
+def _group() -> None:
+    raise ExceptionGroup(MARK, [ValueError(MARK), ExceptionGroup(MARK, [OSError(MARK)])])
+
+
+def _noted() -> None:
+    error = ValueError(MARK)
+    error.add_note(MARK)
+    raise error
+
+
 FAILURES: dict[str, Callable[[], object]] = {
     "a key": lambda: {}[MARK],
     "a number": lambda: int(MARK),
@@ -311,10 +330,29 @@ FAILURES: dict[str, Callable[[], object]] = {
     "json": lambda: json.loads(f"{{{MARK}"),
     "an attribute": lambda: getattr(object(), MARK),
     "a cause": _chained,
+    "a context": _while_another,
+    "a group": _group,
+    "a note": _noted,
+    "a warning": lambda: warnings.warn(MARK, UserWarning, stacklevel=1),
+    "a system's error with a name": lambda: Path(f"/{MARK}").read_text(),
+    "a command": lambda: subprocess.run(["false", MARK], check=True),
     "an address": lambda: requests.get(f"http://{MARK}.invalid/{MARK}", timeout=0.2),
     "a scheme": lambda: requests.get(f"{MARK}://x", timeout=0.2),
     "a mail address": lambda: smtplib.SMTP("localhost", 1),
 }
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_command_that_fails(
+    app: Flask, written: list[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(signing_in, "create", lambda *_args, **_named: FAILURES[name]())
+    result = app.test_cli_runner().invoke(args=["accounts", "create", "ada@example.org", "--name", MARK])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert MARK not in result.output
+    assert "flask accounts failed" in written[0]
+    assert not [line for line in written if MARK in line]
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -365,9 +403,10 @@ def test_a_task_nobody_awaited(written: list[str]) -> None:
         await asyncio.sleep(0)
         del task
 
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(main())
-    loop.close()
+    # in a thread of its own, since a browser of other tests may run a loop in this one
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    thread.join()
     assert written
     assert not [line for line in written if MARK in line]
 

@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_used_stops_no_request(app: Flask, postgres_url: s
         statuses = [ask(address) for _ in range(70)]
     assert statuses[:30] == [200] * 30
     assert 30 <= statuses.count(200) <= 60
-    assert statuses[-1] == 429
+    assert set(statuses) == {200, 429}
 
 
 def test_the_workers_of_a_server_count_together(app: Flask, postgres_url: str, tmp_path: Path) -> None:

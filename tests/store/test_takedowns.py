@@ -1,17 +1,20 @@
 """Takedowns: what an operator took out of the store is in no list, tells why on its pages, cannot be loaded, run or
 published to, keeps its figures, and comes back."""
 
+import io
+import re
 from typing import Any
 
 import pytest
 from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient
+from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.admin import AuditLog
-from models.store import Agent, Takedown
+from models.store import Agent, Publisher, Takedown
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
@@ -118,6 +121,74 @@ def test_it_leaves_every_list_and_its_pages_say_why(
     assert listed(client) == before
     for path in (*gone, *stays):
         assert client.get(path).status_code in (200, 302), path
+
+
+@pytest.mark.parametrize("headers", [{}, {"HX-Request": "true"}])
+@pytest.mark.parametrize("path", [*AGENT_PAGES, *OF_AGENT, *OF_PUBLISHER])
+def test_a_copy_kept_from_before_is_good_no_more(
+    store: Any, client: FlaskClient, path: str, headers: dict[str, str]
+) -> None:
+    before = client.get(path, headers=headers)
+    kept = {
+        "If-None-Match": before.headers.get("ETag", "*"),
+        "If-Modified-Since": before.headers.get("Last-Modified", "Fri, 01 Jan 2100 00:00:00 GMT"),
+    }
+    store("takedown", "acme", "--reason", REASON)
+    assert client.get(path, headers=headers | kept).status_code == 410
+
+
+def test_its_avatar_is_shown_no_more(
+    store: Any, session: OrmSession, client: FlaskClient, alice: Person
+) -> None:
+    image = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(image, "PNG")
+    upload = {"avatar": (io.BytesIO(image.getvalue()), "a.png")}
+    picture = alice.browser.post("/api/upload/avatar", data=upload).get_json()["avatar_url"]
+    told = {"If-None-Match": f'"{picture.rpartition("/")[2].removesuffix(".webp")}"'}
+
+    def statuses() -> list[int]:
+        return [client.get(picture).status_code, client.get(picture, headers=told).status_code]
+
+    assert alice.browser.patch("/api/publishers/acme", json={"avatar_url": picture}).status_code == 200
+    store("takedown", "acme/reviewer", "--reason", REASON)
+    assert statuses() == [200, 304]
+    store("takedown", "acme", "--reason", REASON)
+    assert statuses() == [404, 404]
+    session.get_one(Publisher, "other").avatar_url = picture
+    session.commit()
+    assert statuses() == [200, 304]
+    store("takedown", "other", "--reason", REASON)
+    assert statuses() == [404, 404]
+    store("restore", "acme")
+    assert statuses() == [200, 304]
+
+
+def test_its_owner_is_told(store: Any, alice: Person, bob: Person) -> None:
+    store("takedown", "acme", "--reason", REASON)
+    assert "taken down" in alice.browser.get("/publishers").text
+    assert "taken down" not in bob.browser.get("/publishers").text
+    assert REASON in alice.browser.get("/publishers/acme/edit").text
+    store("restore", "acme")
+    assert "taken down" not in alice.browser.get("/publishers").text
+    assert REASON not in alice.browser.get("/publishers/acme/edit").text
+
+
+@pytest.mark.parametrize(
+    ("down", "compared"),
+    [("3.0.0", ["1.0.0/2.0.0"]), ("2.0.0", ["1.0.0/3.0.0"]), ("1.0.0", ["2.0.0/3.0.0"])],
+)
+def test_nothing_is_compared_with_it(
+    store: Any, session: OrmSession, client: FlaskClient, down: str, compared: list[str]
+) -> None:
+    acme = session.get_one(Publisher, "acme")
+    factories.agent_version(session, acme, version="3.0.0")
+    store("takedown", f"acme/reviewer@{down}", "--reason", REASON)
+    page = client.get("/publishers/acme/agents/reviewer/versions").text
+    assert re.findall(r"/diff/([\d./]+)", page) == compared
+    assert f'<option value="{down}"' not in page
+    assert len(re.findall("<option", page)) == 4
+    for each in compared:
+        assert client.get(f"/publishers/acme/agents/reviewer/diff/{each}").status_code == 200
 
 
 @pytest.mark.parametrize("name", ["acme", "acme/reviewer", "acme/reviewer@2.0.0"])
@@ -303,6 +374,15 @@ def test_a_reason_is_needed(store: Any, session: OrmSession, reason: str) -> Non
     assert session.scalars(select(Takedown)).all() == []
 
 
-def test_a_reason_is_shown_as_text(store: Any, client: FlaskClient) -> None:
-    store("takedown", "acme/reviewer", "--reason", "<script>alert(1)</script>")
-    assert "<script>alert(1)" not in client.get("/publishers/acme/agents/reviewer").text
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("<script>alert(1)</script>", "<bdi>&lt;script&gt;alert(1)&lt;/script&gt;</bdi>"),
+        ("First line.\n\nSecond line.", "<bdi>First line.\n\nSecond line.</bdi>"),
+        ("\u202eturned", "<bdi>\u202eturned</bdi>"),
+        ("\u0628\u0631\u064a\u062f", "<bdi>\u0628\u0631\u064a\u062f</bdi>"),
+    ],
+)
+def test_a_reason_is_shown_as_text(store: Any, client: FlaskClient, reason: str, shown: str) -> None:
+    store("takedown", "acme/reviewer", "--reason", reason)
+    assert shown in client.get("/publishers/acme/agents/reviewer").text

@@ -1,5 +1,6 @@
 """`flask …`: one file per room that has commands, and what they share."""
 
+import logging
 from typing import Any
 
 import click
@@ -13,12 +14,21 @@ from models.db import db
 from models.settings import ROOT
 from views.logs import redact
 
+log = logging.getLogger("stoa.commands")
+
 MIGRATIONS = str(ROOT / "migrations")
 
 
 class Commands(AppGroup):
     """A room's commands. They find the database migrated, also when no server ever ran here; where it cannot be
-    reached, or belongs to another release, they end with a sentence."""
+    reached, or belongs to another release, they end with a sentence. What fails unexpectedly goes through the log, which
+    repeats nobody's text."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words after the group's name. What is no text cannot be kept, looked up or printed."""
+        if any("\x00" in each or not _is_text(each) for each in args):
+            raise click.UsageError("Arguments must be text in UTF-8, without NUL.", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command of the group, or say what it does."""
@@ -31,6 +41,16 @@ class Commands(AppGroup):
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0]
             raise click.ClickException(redact(f"The database cannot be used: {reason}.")) from None
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception:
+            log.exception("flask %s failed", ctx.info_name)
+            raise click.exceptions.Exit(1) from None
+
+
+def _is_text(word: str) -> bool:
+    # bytes that are no UTF-8 come as halves of surrogate pairs
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _ready() -> None:

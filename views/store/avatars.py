@@ -2,9 +2,10 @@
 
 from flask import Blueprint, Response, request
 
+from models.db import db
 from models.errors import NotFound
 from models.files import files
-from models.store import pictures
+from models.store import pictures, publishers
 from views.guards import settings
 
 bp = Blueprint("avatars", __name__)
@@ -15,8 +16,9 @@ YEAR = 365 * 86_400
 @bp.get("/uploads/avatars/<name>")
 def avatar(name: str) -> Response:
     """A picture by its SHA-256. It never changes, so that browsers may keep it; nothing in it can run."""
-    if not pictures.ADDRESS.fullmatch(request.path):
+    if not pictures.ADDRESS.fullmatch(request.path) or publishers.hides(db.session, request.path):
         raise NotFound("There is no such picture.")
+    db.session.rollback()  # what follows may wait for a bucket
     if name.removesuffix(".webp") in request.if_none_match:
         response = Response(status=304)
     else:

@@ -12,7 +12,7 @@ from models.accounts import User
 from models.db import db
 from models.errors import Conflict, DomainError, Invalid
 from models.files import files
-from models.store import Publisher, pictures, publishers
+from models.store import Publisher, pictures, publishers, takedowns
 from models.store.publishers import Profile
 from views.guards import audit, caller_address, cookie_user, limiter, login_required, settings
 from views.htmx import render, see_other, toast, wants_fragment
@@ -194,6 +194,7 @@ def _edit_page(
         errors=errors or {},
         summary=_summary(errors or {}),
         owner=publishers.owner(db.session, publisher),
+        down=takedowns.standing(db.session, publisher.id),
         choices=[(org.id, org.name) for org in publishers.organisations(db.session, _user())],
         status=422 if errors else 200,
     )
@@ -211,6 +212,7 @@ def ask_release(publisher_id: str) -> ResponseReturnValue:
         partial="store/_publisher_release.html",
         publisher=publisher,
         owner=publishers.owner(db.session, publisher),
+        down=takedowns.standing(db.session, publisher.id),
         creator=publishers.creator(db.session, publisher),
     )
 

@@ -2,6 +2,7 @@
 and what changed from one to another."""
 
 import re
+from itertools import pairwise
 from typing import Any
 
 from flask import Blueprint, redirect, request, url_for
@@ -35,7 +36,7 @@ def versions(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     below = request.args.get("below", "")
     below = below if VERSION.fullmatch(below) else ""
     lines = showing.versions_of(db.session, agent, below=below or None, limit=showing.PAGE_SIZE + 1)
-    shown = lines[: showing.PAGE_SIZE]
+    shown, up = lines[: showing.PAGE_SIZE], [line for line in lines if not line.down]
     user = cookie_user()
     return render(
         "store/versions.html",
@@ -43,7 +44,7 @@ def versions(publisher_id: str, agent_id: str) -> ResponseReturnValue:
         publisher=publisher,
         agent=agent,
         versions=shown,
-        older={line.version.version: lines[n + 1].version.version for n, line in enumerate(lines[:-1])},
+        older={after.version.version: before.version.version for after, before in pairwise(up)},
         below=below,
         next=shown[-1].version.version if len(lines) > len(shown) else None,
         may_edit=publishers.may_change(db.session, user, publisher),
