@@ -158,9 +158,11 @@ def listed(address: str) -> dict[str, Any]:
 
 
 def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its_figures(
-    sdk: Path, address: str, session: OrmSession, rich: Person
+    sdk: Path, address: str, session: OrmSession, rich: Person, mallory: Person
 ) -> None:
     assert rich.user is not None
+    assert mallory.user is not None
+    factories.grant(session, mallory.user, 1000)
     factories.publisher(session, rich.user, "acme", name="Acme")
     herald = {
         "id": "herald",
@@ -176,11 +178,11 @@ def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its
     assert listed(address)["usage_count"] == 0
 
     full_id = f"acme/herald@{told['agents'][0]['version']}"
-    story = drive(sdk, address, rich, full_id)
+    story = drive(sdk, address, mallory, full_id)
     assert story["output"]["type"] == "lastMessage"
-    run = runs(session, rich)[full_id]
+    run = runs(session, mallory)[full_id]
     assert (run.status, run.publisher_id, run.agent_name) == ("completed", "acme", "herald")
-    check_books(session, rich, finish(story))
+    check_books(session, mallory, finish(story))
     assert proof.prove(session).differences == []
 
     for _ in range(60):  # a worker keeps the list for some seconds when only figures moved

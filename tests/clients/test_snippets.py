@@ -36,11 +36,12 @@ def address(app: Flask, postgres_url: str, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def greeter(session: OrmSession, alice: Person) -> Person:
-    """alice, rich, with a published agent whose prompts need quoting."""
+def greeter(session: OrmSession, alice: Person, bob: Person) -> Person:
+    """alice, rich, who uses an agent of bob's whose prompts need quoting."""
     assert alice.user is not None
+    assert bob.user is not None
     factories.grant(session, alice.user, 1000)
-    house = factories.publisher(session, alice.user)
+    house = factories.publisher(session, bob.user)
     data = {"systemPrompt": 'It\'s "you" who greets. `date` $(date) \\ done.', "spawnerPrompt": "Greets."}
     factories.agent(session, house, "greeter", data=data)
     return alice
