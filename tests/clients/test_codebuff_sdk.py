@@ -194,4 +194,4 @@ def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its
     assert figures["total_spent"] == finish(story) / 100 > 0
     page = ask(f"{address}/publishers/acme/agents/herald/{full_id.partition('@')[2]}")
     assert "1 in 7 days" in page
-    assert full_id in rich.browser.get(f"/runs/{run.id}").get_data(as_text=True)
+    assert full_id in mallory.browser.get(f"/runs/{run.id}").get_data(as_text=True)
