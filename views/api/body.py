@@ -134,7 +134,10 @@ def read(model: type[M]) -> M:
 def _received(request: Request, knock: Callable[[], None] | None) -> bytes:
     limit = request.max_content_length or MOST_BYTES
     named = codings(request.headers.get("Content-Encoding", ""))
-    if (request.content_length or 0) > SMALL and knock:
+    length = request.content_length
+    if length is not None and length <= SMALL and not named:
+        return request.stream.read()
+    if (length or 0) > SMALL and knock:
         knock()
         knock = None
     whole: list[bytes] = []

@@ -33,6 +33,8 @@ STREAM_TAKEN_WITHIN = 300.0
 """The same for a stream: after so long its client counts as gone (models/gateway/stream.py)."""
 LARGEST_BODY = 20 << 20
 """Bytes of a body that the application would read (views/lane.py); it refuses larger ones unread."""
+SMALL = 16 << 10
+"""Bytes of a body that is not counted while it comes: 32 MB if all connections send so much."""
 IN_MEMORY = 256 << 10
 """Bytes of a body that wait in memory for its rest; more waits in a file."""
 MOST_RECEIVED = 512 << 20
@@ -118,10 +120,12 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
 
     def send(self, data: Any, *args: Any, **options: Any) -> int:
         """Send some of an answer. Raises BrokenPipeError when the client takes it too slowly."""
-        if self._phase != "answer" and not bytes(data[:10]).startswith(b"HTTP/1.1 1"):
-            self._phase = "answer"
-            self.since = time.monotonic()
-            self._streams = b"text/event-stream" in bytes(data[:2048])
+        if self._phase != "answer":
+            head = bytes(data[:2048])
+            if not head.startswith(b"HTTP/1.1 1"):
+                self._phase = "answer"
+                self.since = time.monotonic()
+                self._streams = b"text/event-stream" in head
         try:
             sent: int = super().send(data, *args, **options)
         except TimeoutError:
@@ -218,6 +222,12 @@ def _make_room(among: Collection[Connection]) -> bool:
     return bool(waiting)
 
 
+class Small(io.BytesIO):
+    """A small body that has come, for `wsgi.input`."""
+
+    failed = False
+
+
 class Received:
     """A body that has come, for `wsgi.input`. `failed` tells gunicorn that the connection ends with this request."""
 
@@ -294,6 +304,14 @@ class Worker(GeventWorker):
         if req._expected_100_continue:
             sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             req._expected_100_continue = False
+        if length is not None and length <= SMALL:
+            whole = req.body.read(length)
+            if len(whole) < length:
+                raise StopIteration  # the client is gone, or was too slow
+            req.body = Small(whole)
+            super().handle_request(listener_name, req, sock, addr)
+            req.body.seek(length)
+            return
         with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
             try:
                 req.body = self._receive(req.body, length, file, sock)

@@ -1,6 +1,7 @@
 """OpenAI itself, or any server that speaks as it does (`OPENAI_BASE_URL`)."""
 
 import re
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ class OpenAI(Provider):
         name = super().upstream_model(model)
         return f"{name}-latest" if _LATEST.fullmatch(name) else name
 
-    @property
+    @cached_property
     def genuine(self) -> bool:
         """Whether it is OpenAI itself."""
         return urlsplit(self.endpoint.base_url).hostname == HOST

@@ -181,6 +181,7 @@ class ChatMeter:
         self._headed = False
         self._blank = True
         self._stale = False
+        self._read: Usage | None = None
         self._dearest = Decimal(0)
 
     @property
@@ -238,7 +239,7 @@ class ChatMeter:
         self.billed = self._report(body, False)
 
     def usage(self) -> Usage | None:
-        usage = None if self.raw_usage is None or self._stale else self.read_usage(self.raw_usage)
+        usage = None if self.raw_usage is None or self._stale else self._read
         if usage is not None and not usage.cost and self._dearest:
             # a cost told before, and none or nothing in the last word
             usage = replace(usage, least_cost=self._dearest)
@@ -317,7 +318,7 @@ class ChatMeter:
         if read is not None and not blank:
             self.reported = read
             self._dearest = max(self._dearest, read.cost or self._dearest)
-        self.raw_usage, self._blank, self._stale = usage, blank, False
+        self.raw_usage, self._read, self._blank, self._stale = usage, read, blank, False
         return True
 
     def _outdate(self) -> None:
