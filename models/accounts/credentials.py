@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
-from models.accounts import bans
+from models.accounts import bans, quotas
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
 from models.db import Database
@@ -161,14 +161,24 @@ def create_key(
     by: Session | None,
     days: float = PAT_DAYS,
     name: str | None = None,
+    most: int | None = None,
     now: datetime,
 ) -> tuple[str, Session]:
     """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once.
 
-    `by` is the browser session that asks for it, None for the operator. Raises Forbidden (`lock_browser`), and
-    AccountSuspended for a banned user.
+    `by` is the browser session that asks for it, None for the operator. `most` is how many tokens the user may have,
+    expired ones that are still listed too; they are counted under an advisory lock, the first lock of all. Raises
+    Forbidden (`lock_browser`), QuotaExceeded, and AccountSuspended for a banned user.
     """
     bans.refuse(user)
+    if most is not None:
+        database.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"keys of {user.id}", 0))))
+        mine = select(func.count()).where(Session.user_id == user.id, Session.type == "pat")
+        has = database.scalar(mine) or 0
+        if has >= most:
+            raise quotas.full(
+                has, "API keys of this account", most, "Revoke one that is not used", "STOA_KEYS_PER_ACCOUNT"
+            )
     parent = lock_browser(database, by) if by else None
     token = PAT_PREFIX + secrets.token_hex(32)
     row = Session(

@@ -14,6 +14,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.accounts.sessions import Session
 from models.db import db
 from models.settings import Settings
 from models.store import Agent, AgentConfig, Publisher, catalogue
@@ -105,6 +106,21 @@ def test_publishers_of_an_account(alice: Person, bob: Person, limit: Any) -> Non
     page = send(alice, "/publishers/new", publisher="p-9-x", name="Pub")
     assert page.status_code == 409
     assert bob.browser.post("/api/publishers", json={"id": "bobs", "name": "Bobs"}).status_code == 201
+
+
+def test_keys_of_an_account(session: OrmSession, alice: Person, bob: Person, limit: Any) -> None:
+    mine = select(func.count()).where(Session.user_id == alice.id, Session.type == "pat")
+    has = session.scalar(mine)
+    session.rollback()
+    limit(stoa_keys_per_account=int(has or 0) + 2)
+    answers = [alice.browser.post("/api/api-keys", json={"name": f"key {n}"}) for n in range(3)]
+    assert [each.status_code for each in answers] == [201, 201, 409]
+    said = told(answers[2], 409, "STOA_KEYS_PER_ACCOUNT")
+    assert "Revoke one that is not used" in said
+    page = send(alice, "/profile/keys", name="one more", days="30")
+    assert page.status_code == 409
+    assert "Revoke one that is not used" in page.text
+    assert bob.browser.post("/api/api-keys", json={"name": "mine"}).status_code == 201
 
 
 def test_parallel_publishers_share_one_limit(
