@@ -154,6 +154,21 @@ def lock_browser(database: Database, session: Session, *, to_end: bool = False) 
     return session.session_token
 
 
+def check_room(database: Database, user: User, type_: str, most: int, mend: str, setting: str) -> None:
+    """Raise QuotaExceeded (409) when the user has `most` credentials of this type, expired ones that are still kept too.
+
+    Takes an advisory lock until the transaction ends, before any other lock: of any number that are made at the same
+    moment no more find room than there is.
+    """
+    name = f"{type_} credentials of {user.id}"
+    database.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+    mine = select(func.count()).where(Session.user_id == user.id, Session.type == type_)
+    has = database.scalar(mine) or 0
+    if has >= most:
+        things = "API keys" if type_ == "pat" else "Command line sessions"
+        raise quotas.full(has, f"{things} of this account", most, mend, setting)
+
+
 def create_key(
     database: Database,
     user: User,
@@ -167,18 +182,12 @@ def create_key(
     """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once.
 
     `by` is the browser session that asks for it, None for the operator. `most` is how many tokens the user may have,
-    expired ones that are still listed too; they are counted under an advisory lock, the first lock of all. Raises
+    expired ones that are still listed too; `check_room` counts them. Raises
     Forbidden (`lock_browser`), QuotaExceeded, and AccountSuspended for a banned user.
     """
     bans.refuse(user)
     if most is not None:
-        database.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"keys of {user.id}", 0))))
-        mine = select(func.count()).where(Session.user_id == user.id, Session.type == "pat")
-        has = database.scalar(mine) or 0
-        if has >= most:
-            raise quotas.full(
-                has, "API keys of this account", most, "Revoke one that is not used", "STOA_KEYS_PER_ACCOUNT"
-            )
+        check_room(database, user, "pat", most, "Revoke an API key that is not used", "STOA_KEYS_PER_ACCOUNT")
     parent = lock_browser(database, by) if by else None
     token = PAT_PREFIX + secrets.token_hex(32)
     row = Session(

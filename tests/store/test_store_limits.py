@@ -116,11 +116,28 @@ def test_keys_of_an_account(session: OrmSession, alice: Person, bob: Person, lim
     answers = [alice.browser.post("/api/api-keys", json={"name": f"key {n}"}) for n in range(3)]
     assert [each.status_code for each in answers] == [201, 201, 409]
     said = told(answers[2], 409, "STOA_KEYS_PER_ACCOUNT")
-    assert "Revoke one that is not used" in said
+    assert "Revoke an API key that is not used" in said
     page = send(alice, "/profile/keys", name="one more", days="30")
     assert page.status_code == 409
-    assert "Revoke one that is not used" in page.text
+    assert "Revoke an API key that is not used" in page.text
     assert bob.browser.post("/api/api-keys", json={"name": "mine"}).status_code == 201
+
+
+def test_command_line_sessions_of_an_account(session: OrmSession, alice: Person, limit: Any) -> None:
+    mine = select(func.count()).where(Session.user_id == alice.id, Session.type == "cli")
+    has = int(session.scalar(mine) or 0)
+    session.rollback()
+    limit(stoa_cli_sessions_per_account=has + 2)
+    answers = []
+    for number in range(3):
+        asked = alice.browser.post(
+            "/api/auth/cli/code", json={"fingerprintId": f"device-{number}"}
+        ).get_json()
+        code = f"{asked['fingerprintId']}.{asked['expiresAt']}.{asked['fingerprintHash']}"
+        answers.append(alice.browser.get("/onboard", query_string={"auth_code": code}))
+    assert [each.status_code for each in answers] == [200, 200, 409]
+    assert "Sign a command line out that is not used" in answers[2].text
+    assert session.scalar(mine) == has + 2
 
 
 def test_parallel_publishers_share_one_limit(
