@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
-from models.accounts import bans
+from models.accounts import bans, quotas
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
 from models.db import Database
@@ -154,6 +154,21 @@ def lock_browser(database: Database, session: Session, *, to_end: bool = False) 
     return session.session_token
 
 
+def check_room(database: Database, user: User, type_: str, most: int, mend: str, setting: str) -> None:
+    """Raise QuotaExceeded (409) when the user has `most` credentials of this type, expired ones that are still kept too.
+
+    Takes an advisory lock until the transaction ends, before any other lock: of any number that are made at the same
+    moment no more find room than there is.
+    """
+    name = f"{type_} credentials of {user.id}"
+    database.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+    mine = select(func.count()).where(Session.user_id == user.id, Session.type == type_)
+    has = database.scalar(mine) or 0
+    if has >= most:
+        things = "API keys" if type_ == "pat" else "Command line sessions"
+        raise quotas.full(has, f"{things} of this account", most, mend, setting)
+
+
 def create_key(
     database: Database,
     user: User,
@@ -161,14 +176,18 @@ def create_key(
     by: Session | None,
     days: float = PAT_DAYS,
     name: str | None = None,
+    most: int | None = None,
     now: datetime,
 ) -> tuple[str, Session]:
     """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once.
 
-    `by` is the browser session that asks for it, None for the operator. Raises Forbidden (`lock_browser`), and
-    AccountSuspended for a banned user.
+    `by` is the browser session that asks for it, None for the operator. `most` is how many tokens the user may have,
+    expired ones that are still listed too; `check_room` counts them. Raises
+    Forbidden (`lock_browser`), QuotaExceeded, and AccountSuspended for a banned user.
     """
     bans.refuse(user)
+    if most is not None:
+        check_room(database, user, "pat", most, "Revoke an API key that is not used", "STOA_KEYS_PER_ACCOUNT")
     parent = lock_browser(database, by) if by else None
     token = PAT_PREFIX + secrets.token_hex(32)
     row = Session(

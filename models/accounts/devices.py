@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts import bans
-from models.accounts.credentials import CLI_LIFETIME, Credential, hash_token, lock_browser
+from models.accounts.credentials import CLI_LIFETIME, Credential, check_room, hash_token, lock_browser
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
 from models.db import Database
@@ -96,13 +96,25 @@ def examine(database: Database, secret: str, code: Code | None, user: User, now:
     return Outcome.READY
 
 
-def connect(database: Database, secret: str, code: Code | None, by: Credential, now: datetime) -> Outcome:
+def connect(
+    database: Database,
+    secret: str,
+    code: Code | None,
+    by: Credential,
+    now: datetime,
+    *,
+    most: int | None = None,
+) -> Outcome:
     """Let the command line that asked for `code` in as the user of the browser session `by`: DONE, or why not.
 
     Locks that session and the device's row, in this order, so that one code opened twice makes one session. Raises
-    Forbidden for a credential that is no browser session, and AccountSuspended. Flushes.
+    Forbidden for a credential that is no browser session, AccountSuspended, and QuotaExceeded for a user with `most`
+    command line sessions (`check_room`). Flushes.
     """
     bans.refuse(by.user, by.session)
+    if most is not None:
+        mend = "Sign a command line out that is not used"
+        check_room(database, by.user, "cli", most, mend, "STOA_CLI_SESSIONS_PER_ACCOUNT")
     user, parent = by.user, lock_browser(database, by.session)
     outcome = examine(database, secret, code, user, now)
     if outcome is not Outcome.READY or code is None:

@@ -115,7 +115,9 @@ class Spool:
             return
         self._waiting = bool(waiting)
         if aside != self._barred.keys():
-            self._barred = {name: self._barred.get(name) or self._account(name) for name in aside}
+            self._barred = {
+                name: self._barred.get(name) or self._account(self._aside / name) for name in aside
+            }
         if self._waiting and not was:
             self._closed_since = moment
         if self._waiting or self._barred:
@@ -140,8 +142,8 @@ class Spool:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._aside.mkdir(mode=0o700, exist_ok=True)
 
-    def _account(self, name: str) -> str:
-        facts = self._read(self._aside / name).facts or {}
+    def _account(self, path: Path) -> str:
+        facts = self._read(path).facts or {}
         return str(facts.get("org_id") or facts.get("user_id") or "")
 
     # -- what could not be settled -------------------------------------------------------------------------------
@@ -218,17 +220,21 @@ class Spool:
             if not mine:
                 return None
             taken = self._tell_unwritten()
-            refused: list[Path] = []
+            refused: dict[str, list[Path]] = {}
             for path in self._paths(self.folder):
                 try:
-                    taken += self._tell(path)
+                    if (account := self._account(path)) in refused:
+                        refused[account].append(path)
+                    else:
+                        taken += self._tell(path)
                 except LedgerUnavailable as error:
                     if _whole(error) or len(refused) == 2:
                         break
-                    refused.append(path)
+                    refused[account] = [path]
             else:
-                taken += sum(self._tell_again(path) for path in self._paths(self._aside))
-            self._set_aside(refused, taken)
+                taken += self._tell_aside()
+            for paths in refused.values():
+                self._set_aside(paths, taken)
         self._looked = min(self._looked, 0.0)
         return taken
 
@@ -259,15 +265,29 @@ class Spool:
     def _tell(self, path: Path, *, whole: bool = True) -> int:
         call = self._read(path)
         if call.facts is None:
-            if path.exists():
-                log.error("%s is damaged, and set aside", path)
-                path.replace(self._aside / path.name)
+            with suppress(FileNotFoundError):
+                self._set_damaged_aside(path)
             return 0
         facts = orjson.dumps(call.facts).decode()
         self._tell_facts(call.kind, facts if whole else holds.without_text(facts))
         self.discard(call.request_id)
         log.warning("call %s is written down at last", call.request_id)
         return 1
+
+    def _set_damaged_aside(self, path: Path) -> None:
+        """Let a file without a call keep nobody out. One that cannot be read may be whole, and has its time to become
+        readable: a process may be out of file descriptors. Raises FileNotFoundError."""
+        try:
+            if _call(path.stem, path.read_bytes()) is not None:
+                return
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            log.error("%s cannot be read: %s", path, error)
+            if _age(path) <= ALONE_SECONDS:
+                return
+        log.error("%s is damaged, and set aside", path)
+        path.replace(self._aside / path.name)
 
     def _tell_facts(self, kind: Kind | None, facts: str) -> None:
         if kind == "fail":
@@ -282,23 +302,28 @@ class Spool:
             metrics.of(metrics.TOKENS, told["provider"], name.removesuffix("_tokens")).inc(told[name])
         metrics.of(metrics.CREDITS, told["provider"]).inc(0 if told["byok"] else settled.credits)
 
-    def _tell_again(self, path: Path) -> int:
-        try:
-            return self._tell(path) if self._read(path).facts is not None else 0
-        except LedgerUnavailable:
-            return 0
+    def _tell_aside(self) -> int:
+        """Tell what was set aside again, until a call comes that keeps everybody out: that one goes first."""
+        taken = 0
+        for path in self._paths(self._aside):
+            if _names(self.folder):
+                break
+            with suppress(LedgerUnavailable):
+                taken += self._tell(path) if self._read(path).facts is not None else 0
+        return taken
 
     def _set_aside(self, refused: list[Path], taken: int) -> None:
-        """Let those that the ledger refuses keep nobody else out, where it takes others, or has refused for long. Before
-        that it is told without the call's texts."""
-        for path in refused:
-            with suppress(FileNotFoundError):
-                written = path.stat().st_mtime
-                others = taken > 0 or self._settled_at > written
-                if time.time() - written > (FIRST_PAUSE if others else ALONE_SECONDS):
-                    try:
-                        self._tell(path, whole=False)
-                    except LedgerUnavailable:
+        """Let an account of whose calls the ledger refuses the first keep nobody else out, where it takes others, or has
+        refused for long. Before that the first is told without its texts; the others of the account go with it, since
+        each alone would keep everybody out as long."""
+        first = refused[0]
+        with suppress(FileNotFoundError):
+            others = taken > 0 or self._settled_at > first.stat().st_mtime
+            if _age(first) > (FIRST_PAUSE if others else ALONE_SECONDS):
+                try:
+                    self._tell(first, whole=False)
+                except LedgerUnavailable:
+                    for path in refused:
                         path.replace(self._aside / path.name)
                         log.error("call %s is refused, and set aside: flask billing unsettled", path.stem)
 
@@ -310,13 +335,11 @@ class Spool:
         return [path for _, path in sorted(found)]
 
     def _read(self, path: Path) -> Unsettled:
-        kind, facts = None, None
-        since = datetime.fromtimestamp(0, UTC)
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        since, found = datetime.fromtimestamp(0, UTC), None
+        with suppress(OSError):
             since = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            kept = orjson.loads(path.read_bytes())
-            if kept["facts"]["request_id"] == path.stem and kept["kind"] in ("settle", "fail"):
-                kind, facts = kept["kind"], kept["facts"]
+            found = _call(path.stem, path.read_bytes())
+        kind, facts = found or (None, None)
         return Unsettled(path.stem, kind, since, path.parent == self._aside, facts)
 
     @contextmanager
@@ -372,6 +395,23 @@ TOKENS = (
 
 def _names(folder: Path) -> set[str]:
     return {name for name in os.listdir(folder) if name.endswith(".json")} if folder.exists() else set()
+
+
+def _call(request_id: str, record: bytes) -> tuple[Kind, dict[str, Any]] | None:
+    """What a file holds; None where that is no call."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        kept = orjson.loads(record)
+        kind, facts = kept["kind"], kept["facts"]
+        if facts["request_id"] == request_id and kind in ("settle", "fail"):
+            Decimal(facts["cost"] if facts.get("cost") is not None else 0)
+            return kind, facts
+    return None
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; of one from the future, since the clock was put back, how far off it is. Raises
+    FileNotFoundError."""
+    return abs(time.time() - path.stat().st_mtime)
 
 
 def _whole(error: LedgerUnavailable) -> bool:

@@ -378,6 +378,88 @@ def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
     assert billing.prove(facts.fresh()).clean
 
 
+def ending(user_id: str, request_id: str) -> str:
+    """The facts of a failed call."""
+    return orjson.dumps({"request_id": request_id, "user_id": user_id}).decode()
+
+
+class Refusing:
+    """A ledger that refuses the calls of one account, and takes the others."""
+
+    def __init__(self, user_id: str) -> None:
+        self.user_id = user_id
+        self.told: list[str] = []
+
+    def __call__(self, pool: Any, facts: str) -> None:
+        told = orjson.loads(facts)
+        self.told.append(told["request_id"])
+        if told["user_id"] == self.user_id:
+            raise billing.LedgerUnavailable("refused", sqlstate="23514")
+
+
+@pytest.fixture
+def alone(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
+    """A spool that nobody tells but the test."""
+    monkeypatch.setattr(Spool, "_work", lambda self: None)
+    return Spool(gateway.pool, tmp_path / "spool")
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_an_account_with_many_refused_calls_keeps_the_others_out_no_longer_than_one(
+    alone: Spool, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    ledger = Refusing("poison")
+    monkeypatch.setattr(billing.holds, "fail_facts", ledger)
+    for number in range(20):
+        alone.keep("fail", ending("poison", f"poison-{number:02}"))
+    alone.keep("fail", ending("healthy", "healthy"))
+    for number, path in enumerate(sorted(alone.folder.glob("poison*.json"))):
+        os.utime(path, (time.time() + seconds + number,) * 2)
+    alone.settle_all()
+    assert [call.aside for call in alone.calls()] == [True] * 20
+    assert not alone.closed("healthy")
+    assert alone.closed("poison")
+    assert len(ledger.told) < 5
+    ledger.user_id = "nobody"
+    assert alone.settle_all() == 20
+    assert not alone.closed("poison")
+
+
+def test_a_call_that_waits_goes_before_those_set_aside(alone: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone.closed()
+    for number in range(5):
+        name = f"poison-{number}"
+        record = spools._record("fail", ending("poison", name))
+        (alone.folder / "aside" / f"{name}.json").write_bytes(record)
+    told: list[str] = []
+
+    def refuse(pool: Any, facts: str) -> None:
+        told.append(orjson.loads(facts)["request_id"])
+        alone.keep("fail", ending("healthy", "healthy"))
+        raise billing.LedgerUnavailable("refused", sqlstate="57014")
+
+    monkeypatch.setattr(billing.holds, "fail_facts", refuse)
+    alone.settle_all()
+    assert len(told) == 1
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_not_damaged(
+    alone: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(billing.holds, "fail_facts", Refusing("nobody"))
+    alone.keep("fail", ending("somebody", "whole"))
+    with monkeypatch.context() as patch:
+
+        def exhausted(path: Path) -> bytes:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        patch.setattr(Path, "read_bytes", exhausted)
+        assert alone.settle_all() == 0
+        assert alone.closed("anybody")
+    assert alone.settle_all() == 1
+    assert not alone.closed("somebody")
+
+
 def test_texts_that_cannot_be_stored_are_left_out_and_charged(
     web: FlaskClient, engine: Engine, fake: FakeUpstream, rich: Person, facts: Facts, gateway: Gateway
 ) -> None:
@@ -397,6 +479,8 @@ def test_texts_that_cannot_be_stored_are_left_out_and_charged(
         b'{"kind":"settle","facts":[]}',
         b'{"kind":"settle","facts":{}}',
         b'{"kind":"x","facts":{"request_id":"damaged"}}',
+        b'{"kind":"settle","facts":{"request_id":"damaged","cost":"much"}}',
+        b'{"kind":"settle","facts":{"request_id":"damaged","cost":{}}}',
     ],
 )
 def test_a_damaged_file_stops_nobody(

@@ -14,6 +14,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.accounts.sessions import Session
 from models.db import db
 from models.settings import Settings
 from models.store import Agent, AgentConfig, Publisher, catalogue
@@ -105,6 +106,38 @@ def test_publishers_of_an_account(alice: Person, bob: Person, limit: Any) -> Non
     page = send(alice, "/publishers/new", publisher="p-9-x", name="Pub")
     assert page.status_code == 409
     assert bob.browser.post("/api/publishers", json={"id": "bobs", "name": "Bobs"}).status_code == 201
+
+
+def test_keys_of_an_account(session: OrmSession, alice: Person, bob: Person, limit: Any) -> None:
+    mine = select(func.count()).where(Session.user_id == alice.id, Session.type == "pat")
+    has = session.scalar(mine)
+    session.rollback()
+    limit(stoa_keys_per_account=int(has or 0) + 2)
+    answers = [alice.browser.post("/api/api-keys", json={"name": f"key {n}"}) for n in range(3)]
+    assert [each.status_code for each in answers] == [201, 201, 409]
+    said = told(answers[2], 409, "STOA_KEYS_PER_ACCOUNT")
+    assert "Revoke an API key that is not used" in said
+    page = send(alice, "/profile/keys", name="one more", days="30")
+    assert page.status_code == 409
+    assert "Revoke an API key that is not used" in page.text
+    assert bob.browser.post("/api/api-keys", json={"name": "mine"}).status_code == 201
+
+
+def test_command_line_sessions_of_an_account(session: OrmSession, alice: Person, limit: Any) -> None:
+    mine = select(func.count()).where(Session.user_id == alice.id, Session.type == "cli")
+    has = int(session.scalar(mine) or 0)
+    session.rollback()
+    limit(stoa_cli_sessions_per_account=has + 2)
+    answers = []
+    for number in range(3):
+        asked = alice.browser.post(
+            "/api/auth/cli/code", json={"fingerprintId": f"device-{number}"}
+        ).get_json()
+        code = f"{asked['fingerprintId']}.{asked['expiresAt']}.{asked['fingerprintHash']}"
+        answers.append(alice.browser.get("/onboard", query_string={"auth_code": code}))
+    assert [each.status_code for each in answers] == [200, 200, 409]
+    assert "Sign a command line out that is not used" in answers[2].text
+    assert session.scalar(mine) == has + 2
 
 
 def test_parallel_publishers_share_one_limit(

@@ -46,7 +46,8 @@ def _connect(code: devices.Code | None) -> ResponseReturnValue:
     by = cookie_credential()
     assert by is not None, "both ways here were guarded"
     user = by.user
-    outcome = devices.connect(db.session, settings().secret_key, code, by, now())
+    most = settings().stoa_cli_sessions_per_account
+    outcome = devices.connect(db.session, settings().secret_key, code, by, now(), most=most)
     if outcome is Outcome.DONE and code:
         audit("device.connected", user.id, user=user, after={"fingerprint": code.fingerprint_id})
     db.session.commit()

@@ -155,7 +155,13 @@ def create_key() -> ResponseReturnValue:
     if errors:
         return _keys_page(name=name, days=days, errors=errors, status=422)
     token, row = credentials.create_key(
-        db.session, _user(), by=_here(), days=int(days), name=name or None, now=now()
+        db.session,
+        _user(),
+        by=_here(),
+        days=int(days),
+        name=name or None,
+        most=settings().stoa_keys_per_account,
+        now=now(),
     )
     audit("token.created", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
     db.session.commit()

@@ -309,7 +309,10 @@ def create_key() -> ResponseReturnValue:
     except (BadJson, BadBody):
         return jsonify(error="Invalid request body"), 400
     days = float(body.expiresInDays)
-    token, row = credentials.create_key(db.session, user, by=here, days=days, name=body.name, now=now())
+    most = settings().stoa_keys_per_account
+    token, row = credentials.create_key(
+        db.session, user, by=here, days=days, name=body.name, most=most, now=now()
+    )
     audit("token.created", user.id, user=user, after=_trace(row))
     db.session.commit()
     answer = jsonify(token=token, expires=iso(row.expires), message="API Key created successfully")
