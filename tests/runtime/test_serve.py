@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -153,7 +154,11 @@ def test_a_database_that_is_away_is_waited_for(data_dir: Path, port: int) -> Non
 
 def _kill(data_dir: Path, words: str) -> None:
     """SIGKILL for the eldest process of ours whose command line has the words."""
-    mine = [process for process in living(data_dir) if words in " ".join(process.cmdline())]
+    mine = []
+    for process in living(data_dir):
+        with suppress(psutil.NoSuchProcess):
+            if words in " ".join(process.cmdline()):
+                mine.append(process)
     min(mine, key=lambda process: process.create_time()).kill()
 
 
