@@ -2,10 +2,10 @@
 gevent patches each worker before the application, and psycopg with it, is loaded there."""
 
 import ctypes
-import errno
 import gc
 import io
 import ipaddress
+import math
 import os
 import resource
 import shutil
@@ -25,6 +25,8 @@ from gunicorn.http.errors import ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
 GIVE_BACK_SECONDS = 30
+LOOK_SECONDS = 0.25
+"""How often clients are looked for that are waited for beyond their time."""
 SLOWEST = 4096
 """Bytes a second that a body must come with, and an answer be taken with, after their first seconds."""
 TAKEN_WITHIN = 60.0
@@ -76,11 +78,13 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
         """Whether this worker waits for the client now, and not the client for it."""
         self.since = time.monotonic()
         """Since when what is waited for has been due."""
+        self.deadline = math.inf
+        """Until when the client is waited for now."""
         self._patience = patience
         self._phase = "idle"
         self._limit = self.since + patience.header
         self._received = self._sent = 0
-        self._streams = False
+        self._streams = self._writes = False
         self._evicted = False
 
     def expect_request(self, seconds: float) -> None:
@@ -100,18 +104,16 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
         """Let the client make room for others."""
         self._evicted, self.waits = True, False
         with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RD if self._phase != "answer" else socket.SHUT_RDWR)
+            both = self._writes or self._phase == "answer"
+            self._sock.shutdown(socket.SHUT_RDWR if both else socket.SHUT_RD)
 
     def recv(self, *args: Any) -> Any:
         """What has come; nothing, as at the end of the connection, when it came too slowly."""
-        try:
-            data = super().recv(*args)
-        except TimeoutError:
-            data = b""
-            self._evicted = True
-        if not data and self._evicted:
-            self._refuse()
-        elif data and self._phase == "idle":
+        data = super().recv(*args)
+        if not data:
+            if self._evicted:
+                self._refuse()
+        elif self._phase == "idle":
             self._phase = "head"
             self.since = time.monotonic()
             self._limit = self.since + self._patience.header
@@ -126,22 +128,19 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
                 self._phase = "answer"
                 self.since = time.monotonic()
                 self._streams = b"text/event-stream" in head
-        try:
-            sent: int = super().send(data, *args, **options)
-        except TimeoutError:
-            raise BrokenPipeError(errno.EPIPE, "the answer was not taken") from None
+        sent: int = super().send(data, *args, **options)
         self._sent += sent
         return sent
 
     def _wait(self, watcher: Any, timeout_exc: Any = None) -> None:
-        now = time.monotonic()
-        left = self._until(watcher is self._write_event, now) - now
-        self.timeout: float | None = max(left, 0.001)
+        # No timer of its own: one for each wait costs a call more than all else here. `Crowd.dismiss_late` looks.
+        self._writes = watcher is self._write_event
+        self.deadline = self._until(self._writes, time.monotonic())
         self.waits = not (self._evicted or self._streams)
         try:
             super()._wait(watcher)
         finally:
-            self.timeout = None
+            self.deadline = math.inf
             self.waits = False
 
     def _until(self, writing: bool, now: float) -> float:
@@ -194,6 +193,12 @@ class Crowd:
         self._all.add(connection)
         peers.add(connection)
         return True
+
+    def dismiss_late(self) -> None:
+        """End what is waited for beyond its time. Called several times a second."""
+        now = time.monotonic()
+        for connection in [each for each in self._all if each.deadline < now]:
+            connection.evict()
 
     def leave(self, connection: Connection) -> None:
         """The connection has ended."""
@@ -352,8 +357,14 @@ class Worker(GeventWorker):
         self.crowd = Crowd(self.patience)
         gevent.spawn(self._dismiss_idle)
         gevent.spawn(self._keep_small)
+        gevent.spawn(self._dismiss_late)
         super().run()
         self.wsgi.extensions["gateway"].close()
+
+    def _dismiss_late(self) -> None:
+        while True:
+            gevent.sleep(LOOK_SECONDS)
+            self.crowd.dismiss_late()
 
     def _keep_small(self) -> None:
         while self.alive:
