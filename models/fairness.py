@@ -7,7 +7,7 @@ length is not enough, since whoever only gives way is called again before that.
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,13 +21,17 @@ HEAVY = 1 << 20
 _one_at_a_time = threading.Lock()
 
 
-@contextmanager
-def heavy(size: int, least: int = HEAVY) -> Iterator[None]:
+_LIGHT = nullcontext()
+
+
+def heavy(size: int, least: int = HEAVY) -> AbstractContextManager[None]:
     """Around work on so much that cannot pause: of `least` and more one is done at a time, and others have their turn
     before it. Ask nothing of a network inside, and do not nest it."""
-    if size < least:
-        yield
-        return
+    return _LIGHT if size < least else _alone()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
     with _one_at_a_time:
         time.sleep(PAUSE)
         yield

@@ -36,10 +36,8 @@ class Cors:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        preflight = (
-            environ["REQUEST_METHOD"] == "OPTIONS"
-            and "HTTP_ORIGIN" in environ
-            and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+        preflight = environ["REQUEST_METHOD"] == "OPTIONS" and (
+            "HTTP_ORIGIN" in environ and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
         )
         if not self._origins or not (
             addresses.PREFIX.match(path) or (preflight and addresses.leads_to_a_model(self._flask, path))
