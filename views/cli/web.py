@@ -86,6 +86,7 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
         self._received = self._sent = 0
         self._streams = self._writes = False
         self._evicted = False
+        self._head = b""
 
     def expect_request(self, seconds: float) -> None:
         """A request may come, or none, for so long. The first one of a connection has less."""
@@ -119,6 +120,30 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
             self._limit = self.since + self._patience.header
         self._received += len(data)
         return data
+
+    def sendall(self, data: Any, *args: Any) -> None:
+        """Send all of it. The head of an answer of known length waits for the body, so that both go in one piece."""
+        head, self._head = self._head, b""
+        if head:
+            if len(data) <= SMALL:
+                data = head + data
+            else:
+                super().sendall(head, *args)
+        elif self._phase != "answer" and data[-4:] == b"\r\n\r\n" and b"\r\nContent-Length: " in data:
+            self._head = data
+            return
+        super().sendall(data, *args)
+
+    def sendfile(self, *args: Any, **options: Any) -> Any:
+        """Send a file, after the head of its answer."""
+        self.flush()
+        return super().sendfile(*args, **options)
+
+    def flush(self) -> None:
+        """Send a head that no body followed."""
+        head, self._head = self._head, b""
+        if head:
+            super().sendall(head)
 
     def send(self, data: Any, *args: Any, **options: Any) -> int:
         """Send some of an answer. Raises BrokenPipeError when the client takes it too slowly."""
@@ -300,7 +325,14 @@ class Worker(GeventWorker):
         greenlet.connection.expect_body()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """Receive the request's body, and let the application answer."""
+        """Receive the request's body, let the application answer, and see that all of the answer leaves."""
+        try:
+            self._handle_request(listener_name, req, sock, addr)
+        finally:
+            with suppress(OSError):  # the client may be gone
+                sock.flush()
+
+    def _handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         reader = req.body.reader
         length = reader.length if isinstance(reader, LengthReader) else None
         if length == 0 or (length or 0) > LARGEST_BODY:
