@@ -113,7 +113,6 @@ class Gateway:
     def admit(self, ask: Ask, hold: int | None, model: str, minimum: int = 0) -> Admission:
         """Check the caller and take the hold (None: only check), when `minimum` at least is free. Raises Refused, or
         LedgerUnavailable while calls wait to be settled."""
-        self.spool.check()
         claim = Claim(
             token_hash=hash_token(ask.key),
             request_id=ask.request_id,
@@ -127,6 +126,7 @@ class Gateway:
         return self._ask_ledger(claim)
 
     def _ask_ledger(self, claim: Claim) -> Admission:
+        self.spool.check()
         with metrics.timed("admit"):
             admission = self.gate.admit(claim)
         if admission.outcome not in ("admitted", "checked"):
@@ -143,7 +143,6 @@ class Gateway:
         moment = time.monotonic()
         if self._recognised.get(token_hash, 0.0) > moment:
             return
-        self.spool.check()
         self._ask_ledger(
             Claim(
                 token_hash=token_hash,
