@@ -58,13 +58,14 @@ class Turns:
     @contextmanager
     def turn(self, seconds: float) -> Iterator[None]:
         """Wait for a turn, at most so long. Raises NoTurn."""
-        self._enter(seconds)
+        self.enter(seconds)
         try:
             yield
         finally:
-            self._leave()
+            self.leave()
 
-    def _enter(self, seconds: float) -> None:
+    def enter(self, seconds: float) -> None:
+        """Wait for a turn, at most so long; `leave` ends it. Raises NoTurn."""
         with self._guard:
             if self._free:
                 self._free -= 1
@@ -87,9 +88,10 @@ class Turns:
                 self._waiting.remove(called)
                 return
         # the turn came in the same moment, and goes on to the next
-        self._leave()
+        self.leave()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """The turn is over: it goes to whoever has waited longest."""
         with self._guard:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -121,7 +123,8 @@ class Pool:
     ) -> list[tuple[Any, ...]]:
         """The rows of one statement with parameters `$1`, `$2`, ... Waits at most `patience` seconds for a connection.
         Raises NoTurn and whatever psycopg raises."""
-        with self._turns.turn(patience):
+        self._turns.enter(patience)
+        try:
             try:
                 line = self._free.pop()
             except IndexError:
@@ -138,6 +141,8 @@ class Pool:
                     line.close()
                     if line.lost:
                         self.close()  # its siblings were cut off, too
+        finally:
+            self._turns.leave()
 
     def close(self) -> None:
         """Close what is not in use. The pool may be used again."""

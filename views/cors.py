@@ -77,7 +77,7 @@ class Cors:
         headers.add("Vary", "Access-Control-Request-Headers, Access-Control-Request-Private-Network")
         response = Response(status=204, headers=headers)
         del response.headers["Content-Type"]
-        guards.frame(response.headers, uuid.uuid4().hex, https=environ["wsgi.url_scheme"] == "https")
+        response.headers.extend(guards.frame(uuid.uuid4().hex, https=environ["wsgi.url_scheme"] == "https"))
         return response
 
 

@@ -75,8 +75,8 @@ def chat_completions(visit: Visit) -> Response:
 
 def _chat(visit: Visit) -> Response:
     request = visit.request
-    headers = request.headers
-    key = guards.api_key(headers)
+    environ = request.environ
+    key = guards.api_key(environ)
     if not key:
         return refuse(visit, 401, NO_KEY, "invalid_api_key")
     call: Call | DomainError
@@ -93,8 +93,8 @@ def _chat(visit: Visit) -> Response:
         request_id=visit.id,
         key=key,
         call=call,
-        run_id=headers.get("x-stoa-run-id") or None,
-        byok=headers.get("x-openrouter-api-key") or None,
+        run_id=environ.get("HTTP_X_STOA_RUN_ID") or None,
+        byok=environ.get("HTTP_X_OPENROUTER_API_KEY") or None,
         size=len(raw),
     )
     return respond(gateway(visit.app).open(ask))
@@ -169,7 +169,7 @@ def _anthropic(visit: Visit) -> bool:
 
 
 def _stranger(visit: Visit) -> Response | None:
-    key = guards.api_key(visit.request.headers)
+    key = guards.api_key(visit.request.environ)
     if key and guards.key_credential(key):
         return None
     message = "This API key is unknown or expired." if key else NO_KEY

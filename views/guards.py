@@ -9,7 +9,7 @@ import ipaddress
 import re
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, cast
 from urllib.parse import urlencode, urlsplit
@@ -20,7 +20,6 @@ from flask.typing import ResponseReturnValue
 from flask_limiter import Limiter
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
-from werkzeug.datastructures import Headers
 
 from models.accounts import credentials
 from models.accounts.bans import AccountSuspended
@@ -149,22 +148,23 @@ def request_id() -> str:
 
 KEY_HEADERS = ("x-codebuff-api-key", "x-api-key", "api-key", "x-goog-api-key")
 """Headers that hold nothing but a key, in the order in which they are looked at; `Authorization` is the last."""
+_KEY_FIELDS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in KEY_HEADERS)
 OUR_KEY = re.compile(r"(cb-pat-)?[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]{43}", re.ASCII)
 """What a personal token, a browser's or a command line's looks like."""
 
 
-def api_key(headers: Headers | None = None) -> str | None:
-    """The API key of the request, the same at every door: in one of `KEY_HEADERS`, else `Authorization: Bearer …`.
+def api_key(environ: Mapping[str, Any] | None = None) -> str | None:
+    """The API key of the request (of Flask's, without one), the same at every door: in one of `KEY_HEADERS`, else `Authorization: Bearer …`.
 
     Before what looks like a key of ours the scheme may be written in any case and spacing, twice, as happens to who
     pastes it into a field for the key, or not at all, and the whole header may come twice. Anything else counts as no
     key (contract 1.2 A).
     """
-    headers = request.headers if headers is None else headers
-    for name in KEY_HEADERS:
-        if key := headers.get(name, "").strip():
+    environ = request.environ if environ is None else environ
+    for name in _KEY_FIELDS:
+        if key := environ.get(name, "").strip():
             return _key_of_ours(key) or key
-    authorization = headers.get("Authorization", "")
+    authorization = environ.get("HTTP_AUTHORIZATION", "")
     if ours := _key_of_ours(authorization):
         return ours
     return authorization[7:].strip() or None if authorization.startswith("Bearer ") else None
@@ -502,20 +502,23 @@ def _wait_only_when_told(response: Response) -> Response:
     return response
 
 
-def frame(headers: Headers, request_id: str, *, https: bool) -> None:
-    """The headers that every answer carries."""
-    # no view sets these two itself; to look for them first would take as long as all else here
-    headers.add("X-Frame-Options", "SAMEORIGIN")
-    headers.add("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Referrer-Policy", "strict-origin-when-cross-origin")
-    headers.setdefault("X-Request-Id", request_id)
-    if https:
-        headers["Strict-Transport-Security"] = "max-age=31536000"
+def frame(request_id: str, *, https: bool) -> list[tuple[str, str]]:
+    """The headers that every answer carries. No view sets them, but for `Referrer-Policy` of some pages."""
+    return [("X-Request-Id", request_id), *(_FRAME_HTTPS if https else _FRAME)]
+
+
+_FRAME = (
+    ("X-Frame-Options", "SAMEORIGIN"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "strict-origin-when-cross-origin"),
+)
+_FRAME_HTTPS = (*_FRAME, ("Strict-Transport-Security", "max-age=31536000"))
 
 
 def _secure(response: Response) -> Response:
     headers = response.headers
-    frame(headers, g.get("request_id", ""), https=_https())
+    for name, value in frame(g.get("request_id", ""), https=_https()):
+        headers.setdefault(name, value)
     if request.path.startswith("/api/auth/cli/"):
         headers["Access-Control-Allow-Origin"] = "*"
         headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"

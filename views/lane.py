@@ -84,7 +84,9 @@ class _Lane:
         if door is None:
             return self._flask(environ, start_response)
         visit = Visit(_Request(environ, populate_request=False), uuid.uuid4().hex, self._app)
-        response = door(visit)
-        https = self._https or environ["wsgi.url_scheme"] == "https"
-        guards.frame(response.headers, visit.id, https=https)
-        return response(environ, start_response)
+        added = guards.frame(visit.id, https=self._https or environ["wsgi.url_scheme"] == "https")
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            return start_response(status, headers + added, exc_info)
+
+        return door(visit)(environ, start)

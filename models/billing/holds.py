@@ -11,7 +11,6 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -142,12 +141,15 @@ def admit_many(
 
 
 def _clean(claim: Claim) -> Claim:
-    return replace(
-        claim,
+    # not `replace`, which takes five times as long
+    return Claim(
         token_hash=clean_text(claim.token_hash),
-        run_id=None if claim.run_id is None else clean_text(claim.run_id),
-        model=clipped_id(claim.model),
+        request_id=claim.request_id,
         hold=None if claim.hold is None else min(max(claim.hold, 0), MAX_HOLD),
+        run_id=None if claim.run_id is None else clean_text(claim.run_id),
+        require_run=claim.require_run,
+        door=claim.door,
+        model=clipped_id(claim.model),
         minimum=min(max(claim.minimum, 0), MAX_HOLD),
     )
 

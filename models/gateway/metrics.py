@@ -49,14 +49,19 @@ def of(family: Family, *labels: str) -> Family:
     return family.labels(*labels)
 
 
-@contextlib.contextmanager
-def timed(verb: str) -> Iterator[None]:
+class timed:
     """Note how long a round trip to the ledger takes."""
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        of(OVERHEAD, verb).observe(time.perf_counter() - started)
+
+    __slots__ = ("_started", "_verb")
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        of(OVERHEAD, self._verb).observe(time.perf_counter() - self._started)
 
 
 def database_answers(pool: Pool) -> bool:

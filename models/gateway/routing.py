@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from math import ceil
 
@@ -225,12 +225,17 @@ class Routes:
                 apart=provider.media_apart,
             )
             terms = terms_of(KEYS[provider.name], body, reading)
-        return replace(route, terms=terms, dropped=tuple(dropped)), provider.request(call, body, route.byok)
+        prepared = Route(
+            provider, route.requested, route.model, route.price, route.byok, terms, tuple(dropped)
+        )
+        return prepared, provider.request(call, body, route.byok)
 
     def cost(self, route: Route, usage: Usage, answered: str | None) -> tuple[Decimal, dict[str, str]]:
         """Dollars of a call and the figures they were made with: the provider's own where it reports them, else tokens
         at the price of the model that answered. `flags` among the figures names what an operator should see."""
-        price = self.price(route.provider, route.requested, route.model, answered) or route.price
+        price = route.price
+        if answered not in (None, route.model) or price is None:
+            price = self.price(route.provider, route.requested, route.model, answered) or price
         listed = price.cost(usage) if price else None
         if route.provider.reports_cost and usage.cost is not None:
             figures = (
@@ -241,9 +246,10 @@ class Routes:
             far = cost > FAR_ABOVE * known + FAR_DOLLARS
             return cost, _flagged(figures, [*usage.flags, *(["cost_far_above_list"] if far else [])])
         flags = [*usage.flags]
-        if price is None:
+        if price is None or listed is None:
             price, flags = FALLBACK, [*flags, "price_guessed"]
-        cost = max(price.cost(usage), usage.least_cost)
+            listed = price.cost(usage)
+        cost = max(listed, usage.least_cost)
         return cost, _flagged(price.snapshot(usage), [*flags, *price.flags(usage)])
 
     def models(self) -> tuple[Route, ...]:

@@ -4,6 +4,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.gateway.pricing import MILLION, Price, Prices, flat, shipped_price, tier_of
 from models.gateway.providers.anthropic import Anthropic
@@ -14,6 +16,7 @@ from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.routing import Route, Routes
 from models.gateway.upstream import HttpUpstream, Patience
 from models.gateway.wire import Usage, read_usage
+from models.gateway.wire import usage as usages
 from models.settings import Settings
 from tests.gateway.test_pricing import NOW
 
@@ -470,3 +473,32 @@ def test_a_price_that_was_guessed_is_flagged(settings: Settings, answered: str |
     route = Route(routes.openrouter, "x/unlisted", "x/unlisted", None)
     cost, price = routes.cost(route, Usage(uncached_input=1_000_000), answered)
     assert (cost, price["flags"]) == (3, "price_guessed")
+
+
+_few = st.integers(0, 3)
+
+
+@given(
+    usage=st.fixed_dictionaries(
+        {},
+        optional={
+            "prompt_tokens": _few | st.none() | st.just(30_000_000),
+            "completion_tokens": _few | st.none() | st.just(2.0) | st.just(30_000_000),
+            "total_tokens": st.integers(0, 8) | st.none() | st.just("3") | st.just(60_000_000),
+            "prompt_tokens_details": st.none()
+            | st.dictionaries(
+                st.sampled_from(["cached_tokens", "audio_tokens", "image_tokens"]), _few | st.none()
+            ),
+            "completion_tokens_details": st.none()
+            | st.dictionaries(
+                st.sampled_from(["reasoning_tokens", "audio_tokens", "rejected_prediction_tokens"]),
+                _few | st.none() | st.just(True),
+            ),
+            "reasoning_tokens": _few,
+        },
+    )
+)
+def test_the_short_way_reads_what_the_long_one_does(usage: dict[str, Any]) -> None:
+    plain = usages._plain(usage)
+    if plain is not None:
+        assert plain == usages._read(usage, usage)

@@ -133,7 +133,7 @@ def read(model: type[M]) -> M:
 
 def _received(request: Request, knock: Callable[[], None] | None) -> bytes:
     limit = request.max_content_length or MOST_BYTES
-    named = codings(request.headers.get("Content-Encoding", ""))
+    named = codings(request.environ.get("HTTP_CONTENT_ENCODING", ""))
     length = request.content_length
     if length is not None and length <= SMALL and not named:
         return request.stream.read()

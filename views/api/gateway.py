@@ -48,7 +48,7 @@ DIRECT = ("openai/gpt-5", "openai/gpt-5.1")
 @open_door(bp, "/v1/chat/completions")
 def chat_completions(visit: Visit) -> Response:
     """Contract section 5, in its order of checks."""
-    key = guards.api_key(visit.request.headers)
+    key = guards.api_key(visit.request.environ)
     try:
         body, raw = read_with_bytes(visit.request, allow_nul=True, knock=lambda: _knock(visit, key))
         if not key:

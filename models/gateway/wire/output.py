@@ -191,8 +191,10 @@ class Output:
     @property
     def size(self) -> int:
         """Bytes of what was generated; what is no text counts as long text of as many tokens."""
-        beside = self.audio_tokens + self.picture_tokens + self.sealed_tokens
-        return self.text.bytes + self.reasoning.bytes + self.calls.bytes + 6 * beside
+        size = self.text.bytes + self.reasoning.bytes + self.calls.bytes
+        if self._audio or self.pictures or self._sealed:
+            size += 6 * (self.audio_tokens + self.picture_tokens + self.sealed_tokens)
+        return size
 
     @property
     def audio_tokens(self) -> int:
