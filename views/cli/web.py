@@ -132,6 +132,16 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
         elif self._phase != "answer" and data[-4:] == b"\r\n\r\n" and b"\r\nContent-Length: " in data:
             self._head = data
             return
+        elif self._phase == "answer" and len(data) <= SMALL:
+            # a piece of a stream mostly leaves at once, and gevent's own loop costs as much as making it
+            try:
+                sent = self._sock.send(data, *args)
+            except BlockingIOError:
+                sent = 0
+            self._sent += sent
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]
         super().sendall(data, *args)
 
     def sendfile(self, *args: Any, **options: Any) -> Any:
