@@ -41,9 +41,10 @@ def _ask_all(ask: Together[int, int], ledger: Ledger, count: int) -> dict[int, i
             found[item] = error
 
     threads = [threading.Thread(target=run, args=(item,)) for item in range(count)]
-    for thread in threads:
+    for number, thread in enumerate(threads):
         thread.start()
-        time.sleep(0.002)
+        while len(ledger.alone) + len(ask._waiting) <= number:
+            time.sleep(0.001)
     ledger.open.set()
     for thread in threads:
         thread.join(60)
