@@ -2,15 +2,14 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from flask import Flask
 from playwright.sync_api import Browser, Page, sync_playwright
-from werkzeug.serving import make_server
+
+from tests.server import serving as serving
 
 WIDTHS = (390, 1440)
 SCHEMES = ("light", "dark")
@@ -77,15 +76,3 @@ def judge(page: Page) -> None:
         pytest.fail(f"axe: {each['id']} ({each['impact']}) at {[node['target'] for node in each['nodes']]}")
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0, f"the page is {wide} px wider than its window"
-
-
-@contextmanager
-def serving(app: Flask) -> Iterator[str]:
-    """The application on loopback, on threads of its own; gives its address."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()

@@ -1,27 +1,37 @@
-"""The real server, gunicorn with gevent workers, started on the database of the tests; and what runs of a server."""
+"""The servers of the tests: the real one, gunicorn with gevent workers, on the database of the tests, and what runs of
+it; and threads of this process that serve any application."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+from werkzeug.serving import make_server
 
 from models.settings import ROOT
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 WORKERS = 2
 CONFIG = Path(ROOT, "views", "cli", "web.py")
 
 
 @contextmanager
-def running(postgres_url: str, data: Path, *, config: Path = CONFIG, **environment: str) -> Iterator[str]:
+def running(
+    postgres_url: str, data: Path, *, config: Path = CONFIG, workers: int = WORKERS, **environment: str
+) -> Iterator[str]:
     """The address of a started server. `data` is its data directory and keeps its log; the `environment` adds settings.
+    GUNICORN_CMD_ARGS may be among them, but what is on the command line, as the number of workers, goes before it.
 
     A traceback in the log fails the test that closes the server.
     """
@@ -36,7 +46,7 @@ def running(postgres_url: str, data: Path, *, config: Path = CONFIG, **environme
         "STOA_SECRET_KEY": "test-secret-test-secret-test-secret-test",
         "STOA_DEMO_DELAY_MS": "0",
     }
-    command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--workers", str(WORKERS)]
+    command = [sys.executable, "-m", "gunicorn", "--config", str(config), "--workers", str(workers)]
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, open(data / "log", "wb") as log:
         process = subprocess.Popen(
             [*command, "--bind", f"fd://{listener.fileno()}"],
@@ -85,3 +95,33 @@ def living(place: Path) -> list[psutil.Process]:
             if (told or postgres) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+@contextmanager
+def serving(app: "WSGIApplication", host: str = "127.0.0.1") -> Iterator[str]:
+    """The application on loopback, on threads of this process; gives its address."""
+    server = make_server(host, 0, _closed(app), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://{host}:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _closed(app: "WSGIApplication") -> "WSGIApplication":
+    """Where a browser has gone, werkzeug's last look at the connection fails, and it does not close what the application
+    returned, an open file perhaps. What is returned here closes it when it is let go of."""
+
+    def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterator[bytes]:
+        answer = app(environ, start_response)
+        try:
+            for piece in answer:  # noqa: UP028 - `yield from` would close the answer, and then again
+                yield piece
+        finally:
+            if hasattr(answer, "close"):
+                answer.close()
+
+    return call

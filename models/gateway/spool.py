@@ -69,6 +69,7 @@ class Spool:
         self._pool = pool
         self._aside = folder / "aside"
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._kept: set[str] = set()
         self._unwritten: dict[str, bytes] = {}
         self._barred: dict[str, str] = {}
@@ -106,14 +107,15 @@ class Spool:
         first, self._looked = self._looked < 0, moment
         if first:
             self._prepare()
-        was = self._waiting
         try:
-            waiting, aside = _names(self.folder), _names(self._aside)
+            with self._looking:  # else an old look could deny a call that was written down since
+                was = self._waiting
+                waiting, aside = _names(self.folder), _names(self._aside)
+                self._waiting = bool(waiting)
         except OSError as error:
             # as after the last look: a worker out of file descriptors knows nothing new
             log.error("%s cannot be read: %s", self.folder, error)
             return
-        self._waiting = bool(waiting)
         if aside != self._barred.keys():
             self._barred = {
                 name: self._barred.get(name) or self._account(self._aside / name) for name in aside
@@ -198,7 +200,8 @@ class Spool:
         except OSError:
             (self.folder / "reserve").unlink(missing_ok=True)
             apart(lambda: _write(path, _record(kind, holds.without_text(facts))))
-        self._waiting = True
+        with self._looking:
+            self._waiting = True
         with self._lock:
             self._unwritten.pop(request_id, None)
 
@@ -363,10 +366,10 @@ class Spool:
     def _run(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            self._woken.clear()
             time.sleep(FIRST_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             if pause > FIRST_PAUSE:
                 self._woken.wait(pause)
+            self._woken.clear()  # before the round: what is kept from here on wakes the next one
             taken: int | None = 0
             try:
                 taken = self.settle_all()

@@ -19,7 +19,7 @@ class Ledger:
 
     def one(self, item: int) -> int:
         self.alone.append(item)
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         if item in self.bad:
             raise ValueError(item)
         return item * 2
@@ -41,12 +41,13 @@ def _ask_all(ask: Together[int, int], ledger: Ledger, count: int) -> dict[int, i
             found[item] = error
 
     threads = [threading.Thread(target=run, args=(item,)) for item in range(count)]
-    for thread in threads:
+    for number, thread in enumerate(threads):
         thread.start()
-        time.sleep(0.002)
+        while len(ledger.alone) + len(ask._waiting) <= number:
+            time.sleep(0.001)
     ledger.open.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     return found
 
@@ -111,31 +112,32 @@ def test_one_that_is_killed_while_it_waits_leaves_the_others_their_turn() -> Non
     finally:
         threading.Event = real  # type: ignore[misc]
     ledger.open.set()
-    first.join(10)
+    first.join(60)
     assert ask(3) == 6
     assert ledger.alone == [1, 3]
 
 
 def test_nobody_waits_long_behind_a_statement_that_hangs() -> None:
-    hanging = threading.Event()
+    begun, hanging = threading.Event(), threading.Event()
 
     def one(item: int) -> int:
         if item == 0:
-            assert hanging.wait(10)
+            begun.set()
+            assert hanging.wait(60)
         return item * 2
 
     ask = Together(one, lambda items: [item * 2 for item in items], patience=0.05)
     stuck = threading.Thread(target=ask, args=(0,))
     stuck.start()
-    time.sleep(0.02)
+    assert begun.wait(60)
     found: list[int] = []
     others = [threading.Thread(target=lambda item=item: found.append(ask(item))) for item in (1, 2, 3)]
     for thread in others:
         thread.start()
     for thread in others:
-        thread.join(5)
+        thread.join(50)
     assert sorted(found) == [2, 4, 6]
     assert stuck.is_alive()
     hanging.set()
-    stuck.join(5)
+    stuck.join(60)
     assert ask(4) == 8

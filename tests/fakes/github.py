@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import secrets
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from flask import Flask, jsonify, redirect, request
-from werkzeug.serving import make_server
+
+from tests.server import serving
 
 
 @dataclass
@@ -60,13 +60,5 @@ def _app(fake: FakeGitHub) -> Flask:
 def fake_github() -> Iterator[FakeGitHub]:
     """The server, as long as the context lasts."""
     fake = FakeGitHub()
-    server = make_server("localhost", 0, _app(fake), threaded=True)
-    fake.url = f"http://localhost:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(_app(fake), "localhost") as fake.url:
         yield fake
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -226,7 +226,7 @@ def pausing(events: list[Any], gate: threading.Event, after: int) -> Behaviour:
     def walk() -> Iterator[Any]:
         for index, event in enumerate(events):
             if index == after:
-                gate.wait(20)
+                gate.wait(60)
             yield event
 
     return stream(walk())

@@ -15,6 +15,7 @@ from app import create_app
 from models.billing import CreditHold
 from models.db import db
 from models.gateway import GatewayCall
+from models.gateway.upstream import HttpUpstream, Patience
 from models.runs import AgentRun
 from models.settings import Settings, load_settings
 from models.usage import Message
@@ -53,9 +54,10 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
         stoa_support_email="help@stoa.test",
         stoa_prices_file=prices,
         stoa_demo_delay_ms=0,
-        stoa_connect_timeout=1,
-        stoa_first_byte_timeout=1,
-        stoa_idle_timeout=1,
+        # what a busy machine never needs; a test of what happens then takes `impatient`
+        stoa_connect_timeout=30,
+        stoa_first_byte_timeout=30,
+        stoa_idle_timeout=30,
         **{f"{name}_api_key": f"sk-operator-{name}" for name in PROVIDERS},
         **{f"{name}_base_url": f"{fake_server.url}/{name}" for name in PROVIDERS},
     )
@@ -80,6 +82,14 @@ def gateway_app(app: Flask, postgres_url: str, gateway_settings: Settings) -> It
 def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
     """A client of the application with providers."""
     return gateway_app.test_client()
+
+
+@pytest.fixture
+def impatient(gateway_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every provider has half a second for each of its bytes."""
+    for provider in gateway_app.extensions["gateway"].routes.providers.values():
+        if isinstance(provider.upstream, HttpUpstream):
+            monkeypatch.setattr(provider.upstream, "patience", Patience(0.5, 0.5, 0.5))
 
 
 @pytest.fixture
@@ -138,7 +148,7 @@ class Facts:
         return call
 
 
-def wait(true: Callable[[], Any], seconds: float = 10) -> None:
+def wait(true: Callable[[], Any], seconds: float = 60) -> None:
     """Until `true()` is."""
     end = time.monotonic() + seconds
     while not true():

@@ -1,6 +1,7 @@
 """`POST /api/v1/chat/completions`: contract section 5, row by row."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -633,10 +634,16 @@ def test_a_stream_has_heartbeats(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.gateway.stream.HEARTBEAT_SECONDS", 0.05)
-    fake.will(fakes.stream(delay=0.1))
-    answer = web.post(PATH, json={**body, "stream": True}, headers=rich.headers)
-    beats = [line for line in answer.data.split(b"\n") if line.startswith(b": heartbeat 20")]
-    assert len(beats) >= 3
+    gate = threading.Event()
+    fake.will(fakes.pausing(fakes.chunks(), gate, 2))
+    answer = web.post(PATH, json={**body, "stream": True}, headers=rich.headers, buffered=False)
+    seen = b""
+    for block in answer.response:
+        seen += block
+        if seen.count(b"\n: heartbeat 20") == 3:
+            gate.set()
+    assert gate.is_set()
+    assert b"[DONE]" in seen
 
 
 # -- A.5, 2.14 -----------------------------------------------------------------------------------------------

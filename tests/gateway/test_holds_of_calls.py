@@ -70,7 +70,7 @@ def test_the_hold_of_an_answer_that_grows_too_long_grows_with_it(
     # 20,000 words are so many tokens at least: 21 cents and 5.5 %
     wait(lambda: session.scalar(select(CreditHold.amount)) >= 23 or session.rollback())
     gate.set()
-    reading.join(20)
+    reading.join(60)
     assert b"[DONE]" in b"".join(seen)
     assert (facts.call().credits, facts.call().error) == (22, None)
     assert facts.holds() == 0

@@ -107,10 +107,10 @@ def test_operators_names_are_listed_as_they_were_written() -> None:
 def test_list_is_fast_once_it_is_made() -> None:
     served = routes(*PROVIDERS)
     assert len(served.models()) > 500
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(100):
         served.models()
-    assert time.perf_counter() - began < 0.1
+    assert time.thread_time() - began < 0.1
 
 
 def test_what_is_kept_of_names_is_bounded() -> None:
@@ -352,10 +352,10 @@ def test_list_tells_price_and_window(web: FlaskClient, alice: Person) -> None:
 
 def test_list_takes_a_worker_some_milliseconds(web: FlaskClient, alice: Person) -> None:
     listed(web, alice)
-    began = time.process_time()
+    began = time.thread_time()
     for _ in range(10):
         listed(web, alice)
-    assert time.process_time() - began < 2
+    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize("stream", [False, True])

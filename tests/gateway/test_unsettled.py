@@ -167,7 +167,7 @@ def ending_in(trouble: threading.Event, begun: threading.Event, body: Any) -> fa
 
     def behaviour(exchange: fakes.Exchange) -> None:
         begun.set()
-        trouble.wait(20)
+        trouble.wait(60)
         body(exchange)
 
     return behaviour
@@ -205,10 +205,10 @@ def test_no_call_is_admitted_until_the_last_is_settled(
 
     calling = threading.Thread(target=one)
     calling.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     with FAULTS[fault](engine, gateway, rich):
         trouble.set()
-        calling.join(20)
+        calling.join(60)
         (answer,) = answers
         if streaming:
             assert events(answer.data)[-1]["error"]["code"] == "ledger_unavailable"
@@ -267,6 +267,8 @@ def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
     told = gateway.spool.settle_all
     monkeypatch.setattr(gateway.spool, "settle_all", lambda: 0)
     fail_once(web, engine, gateway, fake, rich)
+    # those of the test tell it, and no thread behind one of them
+    monkeypatch.setattr(Spool, "_work", lambda self: None)
     session.execute(text("UPDATE credit_hold SET expires_at = now() - interval '1 minute'"))
     billing.sweep(session)
     session.commit()
@@ -489,7 +491,7 @@ def test_a_damaged_file_stops_nobody(
     gateway.spool.closed()
     path = gateway.spool.folder / "damaged.json"
     path.write_bytes(record)
-    assert gateway.spool.settle_all() in (0, None)  # None: the thread behind is about it
+    wait(lambda: gateway.spool.settle_all() == 0)  # None: the thread behind is about it
     assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
     (call,) = gateway.spool.calls()
     assert (call.request_id, call.facts, call.aside) == ("damaged", None, True)
@@ -512,8 +514,9 @@ def test_calls_of_a_user_who_was_deleted_meanwhile_are_forgotten(
     for table in ("session", "credit_hold", "credit_ledger", "credit_entry", "credit_account", '"user"'):
         session.execute(text(f"DELETE FROM {table}"))
     session.commit()
+    assert len(gateway.spool.calls()) == 1
     monkeypatch.undo()
-    assert gateway.spool.settle_all() in (1, None)
+    gateway.spool.settle_all()  # or the thread behind, which is as free to do it now
     wait(lambda: gateway.spool.calls() == [])
 
 
@@ -544,11 +547,11 @@ def test_a_restart_of_postgresql_is_waited_for(
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(spools, "WAIT_SECONDS", 5.0)
+    monkeypatch.setattr(spools, "WAIT_SECONDS", 60.0)
     fail_once(web, engine, gateway, fake, rich)
     began = time.monotonic()
     assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 50
 
 
 def test_the_operator_sees_what_was_used_and_settles_it(
@@ -589,7 +592,7 @@ def test_the_operator_dismisses_what_is_set_aside(
 ) -> None:
     gateway.spool.closed()
     (gateway.spool.folder / "damaged.json").write_bytes(b"{")
-    gateway.spool.settle_all()
+    wait(lambda: gateway.spool.settle_all() == 0)
     flask = web.application.test_cli_runner()
     assert "damaged  damaged" in flask.invoke(args=["billing", "unsettled"]).output
     assert "Dismissed damaged." in flask.invoke(args=["billing", "unsettled", "--dismiss", "damaged"]).output

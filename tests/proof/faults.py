@@ -16,7 +16,7 @@ from tests.proof.stage import Person, Result, Stage
 from tests.proof.upstream import COMPLETION, PROMPT, Script
 
 MODEL = "proof/faulty"
-PATIENCE = {"STOA_CONNECT_TIMEOUT": "2", "STOA_FIRST_BYTE_TIMEOUT": "4", "STOA_IDLE_TIMEOUT": "4"}
+PATIENCE = {"STOA_CONNECT_TIMEOUT": "4", "STOA_FIRST_BYTE_TIMEOUT": "6", "STOA_IDLE_TIMEOUT": "6"}
 
 
 @dataclass
@@ -48,7 +48,7 @@ FAULTS = [
     Fault("connection refused", 502, model="anthropic/claude-sonnet-4", words=b"cannot be reached"),
     Fault("black hole", 502, model="google/gemini-2.5-flash", words=b"cannot be reached"),
     Fault("silent", 504, script={"fault": "silent"}, words=b"did not begin to answer"),
-    Fault("slow first byte", 200, "provider", {"first": 2.0}, tokens=REPORTED),
+    Fault("slow first byte", 200, "provider", {"first": 1.0}, tokens=REPORTED),
     Fault("slow stream", 200, "provider", {"pace": 0.5}, True, tokens=REPORTED),
     *[
         Fault(f"status {status}", status, script={"status": status}, words=b"the provider says")

@@ -36,19 +36,20 @@ def sliced():
     for _ in in_slices(range(20)): work(0.002)
 
 gevent.spawn(serve); asking = gevent.spawn(ask)
+start = time.monotonic()
 gevent.joinall([gevent.spawn(whole) for _ in range(40)])
 gevent.joinall([gevent.spawn(sliced) for _ in range(15)])
-print(len(waits), max(waits))
+print(len(waits), max(waits), time.monotonic() - start)
 """
 
 
 def test_others_are_served_between_forty_heavy_pieces_of_work() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", GEVENT], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", GEVENT], cwd=ROOT, capture_output=True, text=True, check=True, timeout=100
     )
-    asked, worst = done.stdout.split()
+    asked, worst, whole = done.stdout.split()
     assert int(asked) > 40
-    assert float(worst) < 0.5  # all of it takes more than a second
+    assert float(worst) < float(whole) / 3  # one piece takes a fortieth of it
 
 
 def test_one_heavy_piece_is_done_at_a_time_and_light_ones_whenever() -> None:

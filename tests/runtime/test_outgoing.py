@@ -94,7 +94,7 @@ def test_nothing_private_is_connected_to_however_it_is_written(
 
     monkeypatch.setattr(socket, "create_connection", never)
     with pytest.raises(FetchFailed, match=r"not on the public internet|has no address|this is no address"):
-        fetch(f"https://{host}:{server.port}/a.png", most_bytes=10, seconds=5)
+        fetch(f"https://{host}:{server.port}/a.png", most_bytes=10, seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,9 @@ def test_nothing_private_is_connected_to_however_it_is_written(
 def test_no_redirect_leads_inside(server: Pictures, host: str, status: int) -> None:
     address = server.redirect("/away", f"https://{host}:{server.port}/secret", status)
     with pytest.raises(FetchFailed, match="not on the public internet"):
-        fetch(address, most_bytes=100, seconds=5, guard=guard(server, inside_example=["8.8.8.8", "10.1.2.3"]))
+        fetch(
+            address, most_bytes=100, seconds=60, guard=guard(server, inside_example=["8.8.8.8", "10.1.2.3"])
+        )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_no_redirect_leads_inside(server: Pictures, host: str, status: int) -> N
 )
 def test_no_redirect_leads_to_another_scheme(server: Pictures, to: str) -> None:
     with pytest.raises(FetchFailed, match="only https"):
-        fetch(server.redirect("/other", to), most_bytes=100, seconds=5, guard=guard(server))
+        fetch(server.redirect("/other", to), most_bytes=100, seconds=60, guard=guard(server))
 
 
 def test_a_name_is_resolved_once_and_what_was_judged_is_asked(server: Pictures) -> None:
@@ -131,7 +133,7 @@ def test_a_name_is_resolved_once_and_what_was_judged_is_asked(server: Pictures) 
 
     address = server.serve("/ok", b"picture")
     whole = Guard(resolve, lambda each: each == "127.0.0.1", server.context)
-    assert fetch(address, most_bytes=100, seconds=5, guard=whole) == b"picture"
+    assert fetch(address, most_bytes=100, seconds=60, guard=whole) == b"picture"
     assert asked == [HOST]
     assert server.asked[-1] == ("/ok", f"{HOST}:{server.port}")
 
@@ -139,23 +141,23 @@ def test_a_name_is_resolved_once_and_what_was_judged_is_asked(server: Pictures) 
 def test_a_name_with_one_private_address_is_refused(server: Pictures) -> None:
     mixed = Guard(lambda *_: ["8.8.8.8", "127.0.0.1"], is_public, server.context)
     with pytest.raises(FetchFailed, match=r"is 127\.0\.0\.1, which is not"):
-        fetch(server.url("/ok"), most_bytes=100, seconds=5, guard=mixed)
+        fetch(server.url("/ok"), most_bytes=100, seconds=60, guard=mixed)
 
 
 def test_redirects_are_followed_and_end(server: Pictures) -> None:
     server.serve("/end?x=1", b"found")
     server.redirect("/one", "/two")
     server.redirect("/two", server.url("/end?x=1"))
-    assert fetch(server.url("/one"), most_bytes=5, seconds=5, guard=guard(server)) == b"found"
+    assert fetch(server.url("/one"), most_bytes=5, seconds=60, guard=guard(server)) == b"found"
     with pytest.raises(FetchFailed, match="more than 3 times"):
-        fetch(server.redirect("/round", "/round"), most_bytes=5, seconds=5, guard=guard(server))
+        fetch(server.redirect("/round", "/round"), most_bytes=5, seconds=60, guard=guard(server))
 
 
 def test_the_certificate_must_be_of_the_host(server: Pictures) -> None:
     server.serve("/ok", b"picture")
     address = server.url("/ok", "other.example")
     with pytest.raises(FetchFailed, match="the connection failed"):
-        fetch(address, most_bytes=100, seconds=5, guard=guard(server, other_example=["127.0.0.1"]))
+        fetch(address, most_bytes=100, seconds=60, guard=guard(server, other_example=["127.0.0.1"]))
 
 
 @pytest.mark.parametrize("size", [11, 100_000])
@@ -170,7 +172,7 @@ def test_no_more_is_read_than_wanted(server: Pictures, size: int, told: bool) ->
 
     server.answers["/large"] = answer
     with pytest.raises(FetchFailed, match="larger than 10 bytes"):
-        fetch(server.url("/large"), most_bytes=10, seconds=5, guard=guard(server))
+        fetch(server.url("/large"), most_bytes=10, seconds=60, guard=guard(server))
 
 
 def dripping_body(handler: BaseHTTPRequestHandler) -> None:
@@ -186,19 +188,19 @@ def dripping_head(handler: BaseHTTPRequestHandler) -> None:
 
 
 def drip(handler: BaseHTTPRequestHandler, byte: bytes) -> None:
-    for _ in range(100):
+    for _ in range(200):
         handler.wfile.write(byte)
         handler.wfile.flush()
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("answer", [dripping_body, dripping_head, lambda handler: time.sleep(3)])
+@pytest.mark.parametrize("answer", [dripping_body, dripping_head, lambda handler: time.sleep(20)])
 def test_a_slow_server_is_left_in_time(server: Pictures, answer: object) -> None:
     server.answers["/slow"] = answer  # type: ignore[assignment]
     began = time.monotonic()
     with pytest.raises(FetchFailed, match="takes too long"):
         fetch(server.url("/slow"), most_bytes=10_000, seconds=0.5, guard=guard(server))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # the answer takes twenty seconds
 
 
 def test_a_server_that_never_shakes_hands_is_left_in_time(server: Pictures) -> None:
@@ -207,14 +209,14 @@ def test_a_server_that_never_shakes_hands_is_left_in_time(server: Pictures) -> N
         began = time.monotonic()
         with pytest.raises(FetchFailed, match="takes too long"):
             fetch(address, most_bytes=10, seconds=0.5, guard=guard(server))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 401, 404, 500])
 def test_only_a_whole_answer_counts(server: Pictures, status: int) -> None:
     address = server.serve("/state", b"" if status in (204, 304) else b"words", status)
     with pytest.raises(FetchFailed, match=f"it answers {status}"):
-        fetch(address, most_bytes=100, seconds=5, guard=guard(server))
+        fetch(address, most_bytes=100, seconds=60, guard=guard(server))
 
 
 @pytest.mark.parametrize(
@@ -237,4 +239,4 @@ def test_only_a_whole_answer_counts(server: Pictures, status: int) -> None:
 )
 def test_what_is_no_https_address_is_refused(server: Pictures, address: str) -> None:
     with pytest.raises(FetchFailed, match=r"no address|only https"):
-        fetch(address, most_bytes=100, seconds=5, guard=guard(server))
+        fetch(address, most_bytes=100, seconds=60, guard=guard(server))

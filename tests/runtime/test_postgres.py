@@ -46,7 +46,7 @@ class Other:
 
     def leave(self) -> bool:
         """Whether it was the one that stopped the server."""
-        stopped, _ = self.process.communicate("\n", timeout=30)
+        stopped, _ = self.process.communicate("\n", timeout=100)
         return stopped.strip() == "True"
 
     def kill(self) -> None:

@@ -20,12 +20,12 @@ def pool(postgres_url: str) -> Iterator[Pool]:
 
 def test_however_many_pages_are_drawn_a_call_finds_a_connection(pool: Pool) -> None:
     with ThreadPoolExecutor(2 * asking.AT_ONCE) as pages:
-        drawn = [pages.submit(asking.read, pool, "SELECT pg_sleep(0.5)") for _ in range(2 * asking.AT_ONCE)]
-        until = time.monotonic() + 10
+        drawn = [pages.submit(asking.read, pool, "SELECT pg_sleep(1)") for _ in range(2 * asking.AT_ONCE)]
+        until = time.monotonic() + 60
         while pool.in_use < asking.AT_ONCE and time.monotonic() < until:
             time.sleep(0.01)
         assert pool.in_use == asking.AT_ONCE
-        assert pool.ask("SELECT 1", patience=0.1) == [(1,)]
+        assert pool.ask("SELECT 1", patience=0.5) == [(1,)]
         assert [len(each.result()) for each in drawn] == [1] * len(drawn)
 
 
@@ -42,5 +42,5 @@ def test_a_statement_that_took_too_long_is_not_repeated(pool: Pool) -> None:
     began = time.monotonic()
     pool.ask("SET statement_timeout = 200")
     with pytest.raises(psycopg.errors.QueryCanceled):
-        asking.read(pool, "SELECT pg_sleep(5)")
-    assert time.monotonic() - began < 4
+        asking.read(pool, "SELECT pg_sleep(30)")
+    assert time.monotonic() - began < 20

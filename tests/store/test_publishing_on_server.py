@@ -68,11 +68,13 @@ def test_the_largest_publication_stops_nobody_else(
 
     with running(postgres_url, tmp_path) as address, ThreadPoolExecutor(4) as pool:
         looking = [pool.submit(look, address) for _ in range(2)]
+        began = time.monotonic()
         statuses = [pool.submit(publish, address, name) for name in publishers]
         try:
             assert [each.result() for each in statuses] == [201, 201]
+            took = time.monotonic() - began
         finally:
             done.set()
         for each in looking:
             each.result()
-    assert max(waits) < 1, sorted(waits)[-10:]
+    assert max(waits) < took / 3, sorted(waits)[-10:]
