@@ -46,6 +46,9 @@ def gateway(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gatew
     monkeypatch.setitem(billing.holds.settle.__kwdefaults__, "patience_seconds", 0.3)
     monkeypatch.setitem(billing.holds.fail.__kwdefaults__, "patience_seconds", 0.3)
     made: Gateway = web.application.extensions["gateway"]
+    # nor does a thread of an earlier test tell, or write down, what this one keeps
+    made.spool._woken.set()
+    wait(lambda: made.spool._pid == 0)
     yield made
     wait(lambda: made.spool.calls() == [] and not made.spool.closed())
 
