@@ -16,10 +16,9 @@ from alembic.script import ScriptDirectory
 
 HERE = Path(__file__).parent
 
-# Statements begin at the left margin with CREATE, and nothing inside one does.
+# A statement begins at the left margin and ends before the next one, or before the comment of the next one.
 CREATE = re.compile(
-    r"^CREATE (?:OR REPLACE )?(?:CONSTRAINT )?(?P<kind>FUNCTION|AGGREGATE|VIEW|TRIGGER) (?P<name>\w+)"
-    r"(?:(?=.*?\sON (?P<table>\w+)))?.*?(?=^CREATE |^--|\Z)",
+    r"^CREATE (?:OR REPLACE )?(?:CONSTRAINT )?(FUNCTION|AGGREGATE|VIEW|TRIGGER) (\w+).*?(?=^CREATE |^--|\Z)",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -30,13 +29,18 @@ class Statement:
 
     kind: str
     name: str
-    table: str | None
     text: str
 
     @property
     def head(self) -> str:
         """What CREATE OR REPLACE cannot change: of a function its signature, of anything else all of it."""
         return self.text.partition("LANGUAGE")[0] if self.kind == "FUNCTION" else self.text
+
+    @property
+    def table(self) -> str:
+        """The table of a trigger; nothing for the others."""
+        found = re.search(r"\sON (\S+)", self.text) if self.kind == "TRIGGER" else None
+        return found[1] if found else ""
 
     @property
     def drop(self) -> str:
@@ -78,10 +82,7 @@ def text_at(name: str, revision: str) -> str:
 
 def statements(text: str) -> list[Statement]:
     """What a file makes, in its order."""
-    return [
-        Statement(found["kind"], found["name"], found["table"], found[0].rstrip())
-        for found in CREATE.finditer(text)
-    ]
+    return [Statement(found[1], found[2], found[0].rstrip()) for found in CREATE.finditer(text)]
 
 
 def run_script(sql: str) -> None:
