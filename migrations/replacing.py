@@ -91,6 +91,8 @@ def run_script(sql: str) -> None:
 
 
 def _bring(former: str, wanted: str) -> None:
+    if not former and not wanted:
+        raise LookupError("There is no such function, neither before this migration nor after it.")
     old, new = statements(former), statements(wanted)
     remaining = {statement.head for statement in new}
     for statement in reversed(old):

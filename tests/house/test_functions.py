@@ -220,3 +220,8 @@ def test_a_trigger_is_left_alone_where_its_function_alone_is_replaced(
         )
         replace_function("b/noted", "3")
         assert trigger() != first
+
+
+def test_a_name_that_nobody_knows_is_refused(connection: Connection, house: Path) -> None:
+    with pytest.raises(LookupError):
+        replace_function("a/boddy", "2")
