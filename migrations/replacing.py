@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 # Statements begin at the left margin with CREATE, and nothing inside one does.
 CREATE = re.compile(
     r"^CREATE (?:OR REPLACE )?(?:CONSTRAINT )?(?P<kind>FUNCTION|AGGREGATE|VIEW|TRIGGER) (?P<name>\w+)"
-    r"(?:(?=.*?\sON (?P<table>\w+)))?.*?(?=^CREATE |^--|\Z)",
+    r'(?:(?=.*?\sON (?P<table>"\w+"|\w+)))?.*?(?=^CREATE |^--|\Z)',
     re.MULTILINE | re.DOTALL,
 )
 
