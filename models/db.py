@@ -56,6 +56,8 @@ Database: TypeAlias = Session | scoped_session[Any]
 NEW_ID = text("(gen_random_uuid())::text")
 UTC_NOW = text("(now() AT TIME ZONE 'utc'::text)")
 NOW = text("now()")
+ACCOUNT = "COALESCE(org_id, user_id)"
+"""The account of a row that names a person and, where one pays, an organisation: in indexes."""
 
 db: SQLAlchemy = SQLAlchemy(
     model_class=Base,

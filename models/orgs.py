@@ -107,6 +107,11 @@ class OrgFeature(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
 
 
+def by_slug(database: Database, slug: str) -> Org | None:
+    """The organisation of this slug."""
+    return database.scalars(select(Org).where(Org.slug == slug)).one_or_none()
+
+
 def membership(database: Database, user_id: str, org_id: str) -> OrgMember | None:
     """The person's membership of the organisation; None when they are no member or there is no such organisation."""
     return database.get(OrgMember, (org_id, user_id))

@@ -117,6 +117,15 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
             connection.exec_driver_sql(f"DELETE FROM {table}")
 
 
+@pytest.fixture(params=["a person's account", "an organisation's account"])
+def kind(request: pytest.FixtureRequest, session: OrmSession) -> Iterator[None]:
+    """The test runs twice: everybody's keys, calls and runs are of their own account; then of the account of an
+    organisation that they are a member of."""
+    factories.ORGANISATIONS = {} if request.param == "an organisation's account" else None
+    yield
+    factories.ORGANISATIONS = None
+
+
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A browser without cookies. No application context is held, so that each request has its own session."""

@@ -27,6 +27,7 @@ from models.accounts.credentials import Credential
 from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.admin import record
+from models.billing import Account
 from models.db import db, now
 from models.errors import Forbidden
 from models.settings import Settings
@@ -204,6 +205,12 @@ def key_user(token: str | None = None) -> User | None:
     return found.user if found else None
 
 
+def key_account(token: str | None = None) -> Account | None:
+    """The account that the request's API key (or `token`) acts for and is charged to; None for an unknown key."""
+    found = key_credential(token)
+    return Account.of(found.session) if found else None
+
+
 def cookie_token() -> str | None:
     """The raw token in the browser's session cookie, whatever it is worth; None without one.
 
@@ -232,6 +239,17 @@ def cookie_user() -> User | None:
     """The user of the browser's session cookie; None when signed out."""
     found = cookie_credential()
     return found.user if found else None
+
+
+def current_account() -> Account:
+    """The account that the signed-in browser acts for: all that its pages show is asked by this one. A browser's is the
+    person's own; a key of an organisation in the cookie acts for that.
+
+    Only for views that know that somebody is signed in.
+    """
+    found = cookie_credential()
+    assert found is not None, "nobody is signed in"
+    return Account.of(found.session)
 
 
 def cookie_or_key_user() -> User | None:

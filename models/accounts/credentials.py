@@ -178,8 +178,11 @@ def create_key(
     name: str | None = None,
     most: int | None = None,
     now: datetime,
+    org_id: str | None = None,
 ) -> tuple[str, Session]:
     """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once.
+
+    It acts for the organisation `org_id`, of which the user must be a member, or (None) for the user's own account.
 
     `by` is the browser session that asks for it, None for the operator. `most` is how many tokens the user may have,
     expired ones that are still listed too; `check_room` counts them. Raises
@@ -199,6 +202,7 @@ def create_key(
         name=name,
         token_hint=f"{token[:15]}...{token[-8:]}",
         parent=parent,
+        org_id=org_id,
     )
     database.add(row)
     database.flush()

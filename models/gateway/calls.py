@@ -32,14 +32,16 @@ class GatewayCall(Base):
         ),
         Index("idx_gateway_call_run", "run_id", "started_at"),
         Index("idx_gateway_call_message", "message_id"),
-        Index("idx_gateway_call_user", "user_id", "started_at"),
+        Index("idx_gateway_call_account", "account_id", "started_at"),
+        # a person whom an organisation's books name stays (trigger `credit_keep_people`)
+        Index("idx_gateway_call_member", "user_id", postgresql_where=text("(user_id <> account_id)")),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
     )
 
     request_id: Mapped[str] = mapped_column(primary_key=True)
     message_id: Mapped[str | None] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"))
-    account_id: Mapped[str]
-    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    account_id: Mapped[str] = mapped_column(ForeignKey("credit_account.id", ondelete="CASCADE"))
+    user_id: Mapped[str]
     run_id: Mapped[str | None]
     key_id: Mapped[str | None]
     door: Mapped[str]

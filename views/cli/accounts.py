@@ -10,6 +10,7 @@ from models.accounts.users import User
 from models.admin import record
 from models.db import db, now
 from models.errors import DomainError
+from models.orgs import by_slug, membership
 from models.settings import SettingsError, keep_setting
 from views.cli import Commands
 from views.cli.billing import operator
@@ -50,11 +51,23 @@ def create(email: str, name: str | None, admin: bool) -> None:
     "--days", type=click.IntRange(1, 365), default=PAT_DAYS, show_default=True, help="When it ends."
 )
 @click.option("--name", default="flask accounts token", show_default=True, help="What the list of keys says.")
-def token(email: str, days: int, name: str) -> None:
+@click.option("--org", metavar="SLUG", help="Let it act for this organisation, which pays for its calls.")
+def token(email: str, days: int, name: str, org: str | None) -> None:
     """Make a personal access token and print it. It is kept nowhere and shown this once."""
     user = _user(email)
+    payer = by_slug(db.session, org) if org else None
+    if org and (payer is None or membership(db.session, user.id, payer.id) is None):
+        raise click.ClickException(f"{user.email} is no member of an organisation {org}.")
     try:
-        made, row = credentials.create_key(db.session, user, by=None, days=days, name=name[:100], now=now())
+        made, row = credentials.create_key(
+            db.session,
+            user,
+            by=None,
+            days=days,
+            name=name[:100],
+            now=now(),
+            org_id=payer.id if payer else None,
+        )
     except AccountSuspended:
         raise click.ClickException(_is_banned(user)) from None
     _record("token.created", user, after={"id": row.session_token[:12], "expires": iso(row.expires)})

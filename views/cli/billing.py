@@ -11,7 +11,6 @@ import click
 from flask import Flask, current_app
 
 from models import admin, billing
-from models.accounts import User
 from models.accounts.signing_in import by_email, clean_email
 from models.billing import GRANT_TYPES, Account
 from models.db import db, now
@@ -19,6 +18,7 @@ from models.errors import Conflict, DomainError, NotFound
 from models.gateway.calls import flagged_calls
 from models.gateway.relay import Gateway
 from models.gateway.spool import TOKENS, Spool, Unsettled
+from models.orgs import by_slug
 from models.settings import Settings
 from views.cli import Commands
 
@@ -62,28 +62,36 @@ class Moment(click.ParamType[datetime]):
 
 
 @commands.command("grant")
-@click.argument("email")
+@click.argument("name")
 @click.argument("credits", type=click.IntRange(1, billing.MAX_GRANT))
-@click.option("--type", "kind", type=click.Choice(PERSONAL_TYPES), default="admin", show_default=True)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(PERSONAL_TYPES),
+    default="admin",
+    show_default=True,
+    help="Of a person's credits.",
+)
 @click.option("--expires", type=Moment(), help="When the credits end; never, by default.")
 @click.option("--reason", default="Granted by an operator", help="What the account's owner reads.")
 @refusals
-def grant_command(email: str, credits: int, kind: str, expires: datetime | None, reason: str) -> None:
-    """Give CREDITS to the account of EMAIL."""
-    user = _user(email)
+def grant_command(name: str, credits: int, kind: str, expires: datetime | None, reason: str) -> None:
+    """Give CREDITS to the account of NAME: an e-mail address, or an organisation's slug."""
+    account, name = _account(name)
+    kind = "organization" if account.org_id else kind
     granted = billing.grant(
         db.session,
-        Account(user_id=user.id),
+        account,
         credits,
         kind,
-        operation_id=f"{kind}-{user.id}-{billing.compact_id()}",
+        operation_id=f"{kind}-{account.id}-{billing.compact_id()}",
         description=reason,
         expires_at=expires,
     )
     admin.record(
         db.session,
         "billing.grant",
-        user.id,
+        account.id,
         actor=operator(),
         after={
             "operation_id": granted.operation_id,
@@ -92,10 +100,10 @@ def grant_command(email: str, credits: int, kind: str, expires: datetime | None,
             "expires_at": expires.isoformat() if expires else None,
         },
     )
-    found = billing.balance(db.session, Account(user_id=user.id))
+    found = billing.balance(db.session, account)
     db.session.commit()
     cleared = f" {granted.debt_cleared:,} of them cleared debt." if granted.debt_cleared else ""
-    click.echo(f"Granted {credits:,} credits to {user.email}.{cleared} Balance: {found.net_balance:,}.")
+    click.echo(f"Granted {credits:,} credits to {name}.{cleared} Balance: {found.net_balance:,}.")
     click.echo(granted.operation_id)
 
 
@@ -119,16 +127,16 @@ def revoke_command(operation_id: str, reason: str) -> None:
 
 
 @commands.command("balance")
-@click.argument("email")
+@click.argument("name")
 @refusals
-def balance_command(email: str) -> None:
-    """Show what the account of EMAIL has, by grant."""
+def balance_command(name: str) -> None:
+    """Show what the account of NAME has, by grant: an e-mail address, or an organisation's slug."""
     settings: Settings = current_app.extensions["settings"]
-    user = _user(email)
-    billing.ensure_quota(db.session, user.id, settings.stoa_free_credits)
-    found = billing.balance(db.session, Account(user_id=user.id))
+    account, name = _account(name)
+    billing.ensure_quota(db.session, account, settings.stoa_free_credits)
+    found = billing.balance(db.session, account)
     db.session.commit()
-    click.echo(f"{user.email}  {user.id}")
+    click.echo(f"{name}  {account.id}")
     for name, amount in (
         ("remaining", found.total_remaining),
         ("debt", found.total_debt),
@@ -263,13 +271,19 @@ def _spool() -> Spool:
     return cast(Gateway, current_app.extensions["gateway"]).spool
 
 
-def _user(email: str) -> User:
+def _account(name: str) -> tuple[Account, str]:
+    """The account of an e-mail address or an organisation's slug, and its name. Raises NotFound."""
+    org = by_slug(db.session, name)
+    if org is not None:
+        return Account(org_id=org.id), org.slug
     user = None
     with suppress(DomainError):
-        user = by_email(db.session, clean_email(email))
+        user = by_email(db.session, clean_email(name))
     if user is None:
-        raise NotFound(f"Nobody has the address {email}.")
-    return user
+        raise NotFound(
+            f"Nobody has the address {name}." if "@" in name else f"There is no organisation {name}."
+        )
+    return Account(user_id=user.id), user.email
 
 
 def operator() -> str:
