@@ -81,7 +81,6 @@ def grant_command(email: str, credits: int, kind: str, expires: datetime | None,
         expires_at=expires,
     )
     admin.record(
-        db.session,
         "billing.grant",
         user.id,
         actor=operator(),
@@ -107,7 +106,6 @@ def revoke_command(operation_id: str, reason: str) -> None:
     """Take back what is left of a grant."""
     credits = billing.revoke(db.session, operation_id, reason)
     admin.record(
-        db.session,
         "billing.revoke",
         operation_id,
         actor=operator(),
@@ -189,7 +187,7 @@ def lost_command(dismiss: str | None) -> None:
     if dismiss:
         lost = billing.dismiss_lost(db.session, dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
-        admin.record(db.session, "billing.dismiss_lost", dismiss, actor=operator(), before=before)
+        admin.record("billing.dismiss_lost", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
@@ -237,7 +235,7 @@ def unsettled_command(settle: bool, dismiss: str | None) -> None:
         if forgotten is None:
             raise NotFound("No call with this id is set aside.")
         before = {name: value for name, value in _used(forgotten).items() if value is not None}
-        admin.record(db.session, "billing.dismiss_unsettled", dismiss, actor=operator(), before=before)
+        admin.record("billing.dismiss_unsettled", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
@@ -266,7 +264,7 @@ def _spool() -> Spool:
 def _user(email: str) -> User:
     user = None
     with suppress(DomainError):
-        user = by_email(db.session, clean_email(email))
+        user = by_email(clean_email(email))
     if user is None:
         raise NotFound(f"Nobody has the address {email}.")
     return user

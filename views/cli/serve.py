@@ -44,7 +44,7 @@ def work() -> None:
     from models import jobs
 
     logs.speak()
-    jobs.work(_url())
+    jobs.work(current_app.app_context)
 
 
 @click.command("serve")
@@ -298,7 +298,7 @@ def _welcome(settings: Settings) -> None:
     say("")
     say(f"Stoa is ready at {settings.base_url}")
     for who, email in _operators(settings):
-        path = links.issue(db.session(), email, now=now())
+        path = links.issue(email, now=now())
         say(f"Sign in once, within 15 minutes, {who}: {settings.base_url}{path}")
     db.session.commit()
     db.engine.dispose()
