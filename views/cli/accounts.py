@@ -31,10 +31,7 @@ def init_app(app: Flask) -> None:
 def create(email: str, name: str | None, admin: bool) -> None:
     """Make a user and print the id. You vouch for the address: it counts as verified."""
     address = _clean(email)
-    try:
-        user = signing_in.create(address, now(), free_credits=settings().stoa_free_credits, name=name)
-    except DomainError as error:
-        raise click.ClickException(error.message) from None
+    user = signing_in.create(address, now(), free_credits=settings().stoa_free_credits, name=name)
     _record("user.created", user, after={"by": "command"})
     db.session.commit()
     click.echo(user.id)
@@ -84,11 +81,7 @@ def ban(email: str, reason: str | None) -> None:
     """
     user = _user(email)
     before = _ban_of(user)
-    try:
-        changed = bans.ban(user, reason, now())
-    except DomainError as error:
-        raise click.ClickException(error.message) from None
-    if not changed:
+    if not bans.ban(user, reason, now()):
         click.echo(f"{user.email} was banned already.")
         return
     counts = bans.credentials_of(user, now())
