@@ -21,7 +21,7 @@ from procrastinate.jobs import Job
 from procrastinate.middleware import SyncTaskMiddleware
 from sqlalchemy.exc import DBAPIError
 
-from models.db import Database, db, now
+from models.db import db, now
 from models.settings import get_settings
 
 log = logging.getLogger("stoa.jobs")
@@ -133,14 +133,14 @@ def _not_an_outcome(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def transaction() -> Iterator[Database]:
+def transaction() -> Iterator[Any]:
     """One transaction of a job that takes several; commits at its end."""
     yield db.session
     db.session.commit()
 
 
-# A job calls its verb and does not commit: whoever runs it does. Rooms import this module to enqueue, so its jobs
-# import their verbs only when they run.
+# A job calls its verb and does not commit: the worker does. Rooms import this module to enqueue, so its jobs import
+# their verbs only when they run.
 
 
 @queue.task(name="mail.deliver", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
