@@ -71,7 +71,7 @@ def usage() -> ResponseReturnValue:
         return jsonify(message=UNKNOWN_TOKEN), 401
     account = key_account(token)
     assert account is not None
-    if account.user_id and body.orgId and membership(db.session, user.id, body.orgId):
+    if account.user_id and body.orgId and membership(user.id, body.orgId):
         account = Account(org_id=body.orgId)
     has = _renewed_balance(account)
     return jsonify(_of_person(user, has) if account.user_id else _of_organisation(has))
