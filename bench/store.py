@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
+from flask import Flask
 
 from bench import stoa
 from bench.fill import let_indexes_sleep, wake_indexes
@@ -22,6 +21,7 @@ from bench.growth import HEALTH, WARM_UP, Line
 from bench.load import quantile
 from bench.stoa import Stoa
 from models import postgres
+from models.db import db
 from models.store import catalogue
 
 AGENTS = 10_000
@@ -120,14 +120,16 @@ def fill(server: Stoa, agents: int, runs: int) -> None:
 
 
 def _catalogue(server: Stoa, publishers: int) -> None:
-    engine = create_engine(
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = (
         f"postgresql+psycopg://{postgres.SUPERUSER}@/{postgres.DATABASE}?host={server.socket_dir}"
     )
-    with Session(engine) as session:
+    db.init_app(app)
+    with app.app_context():
         for number in range(publishers):
-            catalogue.refresh(session, f"publisher-{number}")
-        session.commit()
-    engine.dispose()
+            catalogue.refresh(f"publisher-{number}")
+        db.session.commit()
+        db.engine.dispose()
 
 
 def _count(connection: psycopg.Connection[tuple[object, ...]], together: int = 500) -> None:

@@ -133,9 +133,9 @@ def _not_an_outcome(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def transaction() -> Iterator[Any]:
+def transaction() -> Iterator[None]:
     """One transaction of a job that takes several; commits at its end."""
-    yield db.session
+    yield
     db.session.commit()
 
 
