@@ -5,7 +5,6 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.store import Publisher, catalogue, dependencies
