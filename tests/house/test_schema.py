@@ -741,6 +741,14 @@ OWN = {
         """,
         "primary key (publisher_id, agent_id, version, user_id)",
     ),
+    "store_facet": Table(
+        """
+        kind text!
+        name text!
+        agents bigint!
+        """,
+        "primary key (kind, name)",
+    ),
     "store_stamp": Table(
         """
         id bool! = true
