@@ -158,6 +158,16 @@ def address(agent: Agent, version: str) -> str:
     return url_for("agent.page", publisher_id=agent.publisher_id, agent_id=agent.id, version=version)
 
 
+@bp.app_template_global()
+def agent_address(full_id: str) -> str:
+    """The page of `publisher/agent@version`, or of the latest version of `publisher/agent`."""
+    name, _, version = full_id.partition("@")
+    publisher_id, _, agent_id = name.partition("/")
+    if version:
+        return url_for("agent.page", publisher_id=publisher_id, agent_id=agent_id, version=version)
+    return url_for("agent.newest", publisher_id=publisher_id, agent_id=agent_id)
+
+
 def newest_address(agent: Agent | AgentRow) -> str:
     """The address that leads to the agent's latest version."""
     return url_for("agent.newest", publisher_id=agent.publisher_id, agent_id=agent.id)
