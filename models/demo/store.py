@@ -33,7 +33,6 @@ def fill(database: Database, now: datetime) -> int:
     for moment, release, agent in releases:
         definition = Definition.model_validate(dict(release.definition))
         publishing.publish(
-            database,
             [definition],
             by=owners[agent.publisher],
             credential=("cli", "pat", "web")[len(agent.id) % 3],
@@ -68,9 +67,9 @@ def _publisher(database: Database, house: House, now: datetime) -> User:
             database.add(OrgMember(org_id=org_id, user_id=person, role=role, joined_at=began))
         database.flush()
     said = publishers.profile(house.name, house.email, f"{house.bio} {MARK}")
-    made = publishers.create(database, owner, house.id, said, org_id)
+    made = publishers.create(owner, house.id, said, org_id)
     made.created_at = began
-    publishers.verify(database, house.id, house.verified)
+    publishers.verify(house.id, house.verified)
     return owner
 
 
@@ -81,13 +80,13 @@ def _finish(database: Database, owner: User, publisher_id: str, agent_id: str, n
     for release in made_up.releases:
         if release.yanked:
             moment = published_at(release, now) + timedelta(hours=20)
-            withdrawing.yank(database, owner, publisher_id, agent_id, release.version, release.yanked, moment)
+            withdrawing.yank(owner, publisher_id, agent_id, release.version, release.yanked, moment)
     if made_up.deprecated:
         gone = made_up.deprecated
         moment = now - timedelta(days=gone.days)
-        withdrawing.deprecate(database, owner, publisher_id, agent_id, gone.reason, gone.successor, moment)
+        withdrawing.deprecate(owner, publisher_id, agent_id, gone.reason, gone.successor, moment)
     if made_up.readme:
-        agent = readme.write(database, owner, publisher_id, agent_id, made_up.readme.strip(), seen="")
+        agent = readme.write(owner, publisher_id, agent_id, made_up.readme.strip(), seen="")
         agent.readme_updated_at = published_at(made_up.releases[-1], now)
         database.flush()
 
@@ -113,10 +112,10 @@ def clear(database: Database) -> None:
     gone = select(Publisher.id).where(Publisher.user_id.in_(people.IDS) | Publisher.org_id.in_(orgs))
     for publisher_id in sorted(database.scalars(gone)):
         agents = sorted(database.scalars(select(Agent.id).where(Agent.publisher_id == publisher_id)))
-        counting.enter(database, publisher_id, agents)
+        counting.enter(publisher_id, agents)
         database.execute(delete(AgentConfig).where(AgentConfig.publisher_id == publisher_id))
         database.execute(delete(Agent).where(Agent.publisher_id == publisher_id))
         for agent_id in agents:
-            counting.recount(database, publisher_id, agent_id)
+            counting.recount(publisher_id, agent_id)
         database.execute(delete(Publisher).where(Publisher.id == publisher_id))
     database.execute(delete(Org).where(Org.id.in_(orgs)))

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from sqlalchemy import func, select
 
-from models.db import BigInt, Database
+from models.db import BigInt, db
 from models.store.tables import AgentDay, AgentVersion
 
 EDGES_MS = (
@@ -59,7 +59,6 @@ class Adoption:
 
 
 def days_of(
-    database: Database,
     publisher_id: str,
     agent_id: str,
     version: str | None = None,
@@ -83,7 +82,7 @@ def days_of(
     )
     if version is not None:
         query = query.where(AgentDay.version == version)
-    found = {day: Day(day, *counted) for day, *counted in database.execute(query)}
+    found = {day: Day(day, *counted) for day, *counted in db.session.execute(query)}
     return [found.get(day) or Day(day) for day in (first + timedelta(days=n) for n in range(days))]
 
 
@@ -111,9 +110,9 @@ def median_duration_ms(durations: Sequence[int]) -> float | None:
     return float(EDGES_MS[-1])
 
 
-def adoption_of(database: Database, publisher_id: str, agent_id: str) -> list[Adoption]:
+def adoption_of(publisher_id: str, agent_id: str) -> list[Adoption]:
     """How much each published version is used, the most used first, then the newest."""
-    rows = database.execute(
+    rows = db.session.execute(
         select(AgentVersion.version, AgentVersion.runs, AgentVersion.weekly_runs, AgentVersion.unique_users)
         .where(AgentVersion.publisher_id == publisher_id, AgentVersion.agent_id == agent_id)
         .order_by(AgentVersion.weekly_runs.desc(), AgentVersion.runs.desc(), AgentVersion.published_at.desc())

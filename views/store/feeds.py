@@ -8,7 +8,6 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.db import db
 from models.errors import NotFound
 from models.store import listing, publishers
 from views.guards import settings
@@ -24,7 +23,7 @@ PAGES = ("pages.landing", "store.shelf", "docs.page")
 @bp.get("/sitemap.xml")
 def sitemap() -> Response:
     """The public pages of this server; where they are too many for one file, the list of the files."""
-    count = len(PAGES) + listing.count_places(db.session)
+    count = len(PAGES) + listing.count_places()
     if count <= MOST_ADDRESSES:
         return _sitemap(0)
     files = range(1, -(-count // MOST_ADDRESSES) + 1)
@@ -42,7 +41,7 @@ def part(number: int) -> Response:
 def _sitemap(first: int) -> Response:
     own = PAGES[first:] if first < len(PAGES) else ()
     skipped = max(0, first - len(PAGES))
-    rows = listing.places(db.session, skipped, MOST_ADDRESSES - len(own))
+    rows = listing.places(skipped, MOST_ADDRESSES - len(own))
     if first and not rows:
         raise NotFound("There is no such sitemap")
     # once, since `url_for` takes longer than the rest of a line
@@ -59,15 +58,15 @@ def _sitemap(first: int) -> Response:
 @bp.get("/store/feed.atom")
 def everything() -> ResponseReturnValue:
     """The newest versions of all agents."""
-    return _feed(url_for("store.shelf"), "New versions in the agent store", listing.newest(db.session))
+    return _feed(url_for("store.shelf"), "New versions in the agent store", listing.newest())
 
 
 @bp.get("/publishers/<publisher_id>/feed.atom")
 def of_publisher(publisher_id: str) -> ResponseReturnValue:
     """The newest versions of a publisher's agents. Raises NotFound."""
-    publisher = publishers.shown(db.session, publisher_id)
+    publisher = publishers.shown(publisher_id)
     page = url_for("publishers.page", publisher_id=publisher_id)
-    return _feed(page, f"New versions by {publisher.name}", listing.newest(db.session, publisher_id))
+    return _feed(page, f"New versions by {publisher.name}", listing.newest(publisher_id))
 
 
 def _feed(page: str, title: str, rows: Sequence[Any]) -> Response:
