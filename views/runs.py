@@ -34,7 +34,7 @@ def agent_name(run: Any) -> str:
 
 
 @bp.app_template_global()
-def call_address(run_id: str | None, request_id: str, **query: str) -> str:
+def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
     """Where a model call is shown: in its run, or by itself."""
     if run_id:
         return url_for("runs.call", run_id=run_id, request_id=request_id, **query)
@@ -77,7 +77,9 @@ def runs() -> ResponseReturnValue:
 def run(run_id: str) -> ResponseReturnValue:
     """One run: what it cost, and its steps, calls and spawned runs on one timeline, a window at a time."""
     user = _viewer()
-    place = {key: value for key in ("after", "before", "at") if (value := request.args.get(key))}
+    place: dict[str, Any] = {
+        key: value for key in ("after", "before", "at") if (value := request.args.get(key))
+    }
     found = trace.trace_of(
         user.id,
         run_id,
@@ -180,7 +182,7 @@ class Asked:
 
     def href(self, **changes: str) -> str:
         """The address of this list with some fields changed; empty ones are left out."""
-        values = {**self.values, **changes}
+        values: dict[str, Any] = {**self.values, **changes}
         if values["when"] != "custom":
             values = {**values, "from": "", "to": ""}
         return url_for("runs.runs", **{key: value for key, value in values.items() if value})

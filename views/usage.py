@@ -82,7 +82,7 @@ class Asked:
         )
         return first, last
 
-    def words(self, **changes: str) -> dict[str, str]:
+    def words(self, **changes: str) -> dict[str, Any]:
         """The question as query words, but for `changes`; dates only where they are the range."""
         words = {"tab": "usage", "range": self.range, "by": self.by, "show": self.metric} | changes
         if words["range"] == "custom":
