@@ -187,12 +187,12 @@ def key_credential(token: str | None = None) -> Credential | None:
         return None
     if cast(str | None, g.get("key_token")) != token:
         try:
-            found = credentials.find(db.session, token, now())
+            found = credentials.find(token, now())
         except AccountSuspended as suspended:
             g.key_token, g.key_credential = token, None
             _unless_open(suspended)
             return None
-        if found and credentials.touch(db.session, found.session, now()):
+        if found and credentials.touch(found.session, now()):
             db.session.commit()
         g.key_token, g.key_credential = token, found
     return cast(Credential | None, g.key_credential)
@@ -256,7 +256,7 @@ def _read_cookie() -> Credential | None:
         return None
     moment = now()
     try:
-        found = credentials.find_browser(db.session, token, moment)
+        found = credentials.find_browser(token, moment)
     except AccountSuspended as suspended:
         g.suspended_browser = suspended.session
         _unless_open(suspended)
@@ -265,8 +265,8 @@ def _read_cookie() -> Credential | None:
         g.signed_out = True
         db.session.commit()
         return None
-    slid = credentials.slide(db.session, found.session, moment)
-    if credentials.touch(db.session, found.session, moment) or slid:
+    slid = credentials.slide(found.session, moment)
+    if credentials.touch(found.session, moment) or slid:
         db.session.commit()
     if slid:
         g.signed_in = (token, found.session.expires)
@@ -295,8 +295,8 @@ def sign_in_browser(user: User) -> Session:
     """
     before = cookie_credential()
     if before and before.session.type == "web":
-        credentials.close(db.session, before.session)
-    token, row = credentials.open_web(db.session, user, now())
+        credentials.close(before.session)
+    token, row = credentials.open_web(user, now())
     _forget_flow()
     g.signed_in = (token, row.expires)
     g.cookie_credential = Credential(row, user)
@@ -310,7 +310,7 @@ def sign_out_browser() -> None:
     found = cookie_credential()
     row = found.session if found else cast(Session | None, g.get("suspended_browser"))
     if row:
-        credentials.close(db.session, row)
+        credentials.close(row)
     _forget_flow()
     g.pop("signed_in", None)
     g.pop("_login_user", None)
@@ -479,7 +479,6 @@ def _refuse_other_sites() -> ResponseReturnValue | None:
 def audit(action: str, subject: str, *, user: User | None, before: Any = None, after: Any = None) -> None:
     """A line in the audit log, in this request's transaction. Never give it a secret."""
     record(
-        db.session,
         action,
         subject,
         actor=user.email if user else "anonymous",

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, Text, func, 
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import Base, BigInt, Database
+from models.db import Base, BigInt, db
 
 USAGE_SOURCES = ("provider", "counted", "estimated")
 
@@ -80,9 +80,9 @@ class RefusedName:
     last: datetime
 
 
-def refused_names(database: Database, since: datetime) -> list[RefusedName]:
+def refused_names(since: datetime) -> list[RefusedName]:
     """The models refused for want of a price since then, the most wanted first."""
-    rows = database.execute(
+    rows = db.session.execute(
         select(GatewayCall.requested_model, func.count(), func.max(GatewayCall.started_at))
         .where(
             GatewayCall.state == "failed",
@@ -96,7 +96,7 @@ def refused_names(database: Database, since: datetime) -> list[RefusedName]:
     return [RefusedName(model, times, last) for model, times, last in rows]
 
 
-def flagged_calls(database: Database, since: datetime, limit: int = 200) -> list[GatewayCall]:
+def flagged_calls(since: datetime, limit: int = 200) -> list[GatewayCall]:
     """The calls since then whose bill an operator should see, the latest first."""
     query = (
         select(GatewayCall)
@@ -104,4 +104,4 @@ def flagged_calls(database: Database, since: datetime, limit: int = 200) -> list
         .order_by(GatewayCall.finished_at.desc())
         .limit(limit)
     )
-    return list(database.scalars(query))
+    return list(db.session.scalars(query))

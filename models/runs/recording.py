@@ -52,7 +52,6 @@ def start(user_id: str, agent_id: str, ancestor_run_ids: Sequence[str], settings
     """
     moment = now()
     quotas.take(
-        db.session,
         user_id,
         (Quota("runs a minute", "runs", settings.stoa_runs_per_minute, MINUTE, "STOA_RUNS_PER_MINUTE"), 1),
         (Quota("runs a day", "runs", settings.stoa_runs_per_day, DAY, "STOA_RUNS_PER_DAY"), 1),
@@ -206,7 +205,7 @@ def _count(
         MINUTE,
         "STOA_STEPS_PER_MINUTE",
     )
-    quotas.take(db.session, user_id, (steps, len(added) + (more > 0)), _bytes_a_day(size + more, settings))
+    quotas.take(user_id, (steps, len(added) + (more > 0)), _bytes_a_day(size + more, settings))
 
 
 def _refuse_too_long(run_id: str, steps: int, size: int, settings: Settings) -> None:

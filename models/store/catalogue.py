@@ -93,7 +93,7 @@ def refresh(publisher_id: str, agent_ids: Collection[str] | None = None) -> None
     db.session.flush()
     ids = list(agent_ids or ())
     which = {"publisher": publisher_id, "all": agent_ids is None, "ids": ids, "seen": _SEEN}
-    # in the order of whoever counts runs of several agents (store_0018.sql)
+    # in the order of whoever counts runs of several agents (migrations/functions/store)
     db.session.execute(_TAKE, which)
     db.session.execute(_REFRESH, which)
 

@@ -15,7 +15,7 @@ MOST_TEXT = 200_000
 MOST_VERSIONS = 50
 """Versions of an agent that the list has the figures of, the most used ones."""
 PAGE = 100
-AT_ONCE = 500
+AT_ONCE = 200
 """Agents that are read in one go."""
 
 Told = tuple[Row[Any], Sequence[Row[Any]]]

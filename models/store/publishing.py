@@ -146,7 +146,7 @@ def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits:
         "STOA_PUBLISH_BYTES_PER_DAY",
     )
     try:
-        quotas.take(db.session, by.id, (versions, len(sizes)), (size, sum(sizes.values())))
+        quotas.take(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
         agents, kept, known = db.session.execute(
             select(
                 func.count(),
@@ -243,7 +243,7 @@ def count_change(by: User, limits: Settings) -> None:
         DAY,
         "STOA_STORE_CHANGES_PER_DAY",
     )
-    quotas.take(db.session, by.id, (changes, 1))
+    quotas.take(by.id, (changes, 1))
 
 
 def manage(by: User | None, publisher_id: str) -> Publisher:

@@ -45,7 +45,7 @@ _FORGET = text(
 
 
 def fetch_due(
-    transaction: Callable[[], AbstractContextManager[object]],
+    transaction: Callable[[], AbstractContextManager[None]],
     files: Files,
     now: datetime,
     *,

@@ -68,7 +68,7 @@ def usage() -> ResponseReturnValue:
     user = key_user(token)
     if user is None:
         return jsonify(message=UNKNOWN_TOKEN), 401
-    if body.orgId and membership(db.session, user.id, body.orgId):
+    if body.orgId and membership(user.id, body.orgId):
         return jsonify(_of_organisation(balance(db.session(), Account(org_id=body.orgId))))
     return jsonify(_of_person(user, _renewed_balance(user)))
 
