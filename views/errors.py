@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
+from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
 from werkzeug.datastructures import Headers
@@ -138,7 +138,7 @@ def answer(
         )
         response.headers["HX-Reswap"] = "none"
         if status == 401:
-            response.headers["HX-Redirect"] = "/login"
+            response.headers["HX-Redirect"] = url_for("accounts.login")
         return response
     headline, next_step = WORDS.get(status, (message, ""))
     if message not in (headline, f"{headline}. {next_step}"):
