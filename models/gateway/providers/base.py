@@ -74,6 +74,11 @@ class Provider:
         """Whether the operator gave a key."""
         return bool(self.endpoint.key)
 
+    @property
+    def genuine(self) -> bool:
+        """Whether it is the vendor itself, whose models others serve as well, and no other server that speaks as it does."""
+        return True
+
     def claims(self, model: str) -> bool:
         """Whether a name, by its prefix or without one by its look, is one of this provider's."""
         prefix, slash, _ = model.lower().partition("/")
