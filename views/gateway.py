@@ -25,7 +25,7 @@ from models.settings import GATEWAY_POOL
 from views import errors, guards
 from views.api.body import BadJson, TooLarge, read_with_bytes
 from views.api.content_encoding import UnknownCoding
-from views.lane import Visit, here, open_door
+from views.lane import Answer, Visit, here, open_door
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
@@ -161,9 +161,9 @@ def _read(visit: Visit, dialect: Dialect) -> CallRequest:
 def _answered(answer: Reply | Stream) -> Response:
     """The answer of the gateway as HTTP (contract 5.4)."""
     if isinstance(answer, Reply):
-        response = Response(answer.body, content_type=answer.content_type)
+        response = Answer(answer.body, content_type=answer.content_type)
     else:
-        response = Response(
+        response = Answer(
             answer,
             direct_passthrough=True,
             content_type="text/event-stream",

@@ -68,7 +68,7 @@ def take(
     an empty one would. One statement; whoever raises must not commit, and then nothing was counted.
 
     Holds the account's rows of these quotas, in the order of their names, until the transaction ends. They are taken
-    before any lock of figures (`migrations/sql/store_0018.sql`).
+    before any lock of figures (`migrations/functions/store`).
     """
     moment = moment or now()
     asked = {quota.name: (quota, amount) for quota, amount in amounts if amount}

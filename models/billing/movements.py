@@ -1,6 +1,6 @@
 """Everything that moves credits outside a model call: grants, revocations, other charges, and the sweep.
 
-All of it happens in the ledger's functions (`migrations/sql/ledger_0003.sql`), under the account's lock, which is
+All of it happens in the ledger's functions (`migrations/functions/ledger`), under the account's lock, which is
 held until the caller's transaction ends: commit soon, and take a person's account before changing their `user` row
 in the same transaction, because that is the order of the quota cycle.
 """
