@@ -10,7 +10,8 @@ from werkzeug.exceptions import HTTPException
 
 from models.errors import DomainError
 from models.gateway import names
-from models.gateway.dialects import CHAT, CallRequest, Context, Dialect, NoKey, Received, Reply, Unreadable
+from models.gateway.dialects import CHAT
+from models.gateway.dialects.base import CallRequest, Context, Dialect, NoKey, Received, Reply, Unreadable
 from models.gateway.dialects.errors import model_error
 from models.gateway.lenient_json import write
 from models.gateway.pricing import MILLION, Price

@@ -21,7 +21,7 @@ from models.errors import DomainError
 from models.fairness import heavy
 from models.gateway import metrics, sse
 from models.gateway.bill import Biller
-from models.gateway.dialects import CallRequest, Dialect, Reply, WholeAnswer
+from models.gateway.dialects.base import CallRequest, Dialect, Reply, WholeAnswer
 from models.gateway.pricing import Prices
 from models.gateway.refusals import Refused, RelayFailed, UpstreamRefused, refusal
 from models.gateway.routing import NoPrice, Route, Routes, held_credits

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from models.billing.holds import LedgerUnavailable
 from models.gateway import tokens
 from models.gateway.bill import Bill, Biller
-from models.gateway.dialects import CallRequest
+from models.gateway.dialects.base import CallRequest
 from models.gateway.ticket import Ticket
 from models.gateway.upstream import Answer, Broken, Empty, UpstreamError
 from models.gateway.wire import Call

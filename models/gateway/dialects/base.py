@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from models.db import now
 from models.errors import DomainError
 from models.gateway.bill import Bill
 from models.gateway.dialects.errors import RequestHeaders
@@ -179,17 +180,17 @@ class Dialect(ABC):
 
     # streams
 
-    @abstractmethod
     def translator(self, request: CallRequest, call: Call, route: Route) -> StreamTranslator:
-        """The translator of one stream."""
+        """The translator of one stream. A dialect whose calls are never streamed has none."""
+        raise NotImplementedError(f"{self.door} does not stream")
 
     def greeting(self) -> bytes:
         """What a stream begins with, before its provider has said anything."""
         return b""
 
-    @abstractmethod
     def heartbeat(self) -> bytes:
         """What is sent while the provider is silent, so that no proxy takes the stream for dead."""
+        return f": heartbeat {iso_now()}\n\n".encode()
 
     # errors
 
@@ -215,3 +216,8 @@ def newest(messages: list[Any], size: int) -> list[Any]:
     left = len(messages) - len(kept)
     note = f"{left} earlier message{'s' if left > 1 else ''} not kept: a call keeps its newest {KEPT_REQUEST >> 10} KiB."
     return [{"role": "note", "content": note}, *reversed(kept)]
+
+
+def iso_now() -> str:
+    """The moment in UTC, with milliseconds, as JavaScript writes it."""
+    return now().strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

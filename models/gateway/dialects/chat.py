@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Any
 
 from models.billing.holds import Admission
-from models.db import now
 from models.errors import DomainError
 from models.fairness import in_slices
 from models.gateway import sse, tokens
@@ -110,9 +109,6 @@ class Chat(Dialect):
     def translator(self, request: CallRequest, call: Call, route: Route) -> ChatStream:
         return ChatStream(request.request_id, call, route, self.shown_usage, wants_usage=call.wants_usage)
 
-    def heartbeat(self) -> bytes:
-        return f": heartbeat {iso_now()}\n\n".encode()
-
     # -- errors ----------------------------------------------------------------------------------------------
 
     def error(self, error: Exception, context: Context) -> ErrorAnswer:
@@ -192,8 +188,3 @@ def _refused(admission: Admission, settings: Settings) -> tuple[int, str, str]:
         "insufficient": (402, too_little(admission), "insufficient_credits"),
     }
     return words[admission.outcome]
-
-
-def iso_now() -> str:
-    """The moment in UTC, with milliseconds, as JavaScript writes it."""
-    return now().strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

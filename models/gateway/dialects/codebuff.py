@@ -19,8 +19,9 @@ from models.gateway.dialects.base import (
     Reply,
     Unreadable,
     WholeAnswer,
+    iso_now,
 )
-from models.gateway.dialects.chat import Chat, iso_now, parsed
+from models.gateway.dialects.chat import Chat, parsed
 from models.gateway.dialects.chat_stream import ChatStream
 from models.gateway.dialects.errors import suspended, too_little, upstream_words
 from models.gateway.lenient_json import write
