@@ -29,7 +29,7 @@ NOW = (datetime.now(UTC) - timedelta(days=1)).replace(hour=12, minute=0, second=
 def seeded(session: Session, postgres_url: str, settings: Settings) -> int:
     made = Pool(postgres_url, 1)
     try:
-        return demo.seed(session, made, settings, commit=session.commit, now=NOW)
+        return demo.seed(made, settings, commit=session.commit, now=NOW)
     finally:
         made.close()
 
@@ -41,12 +41,12 @@ def count(session: Session, table: type) -> int:
 def test_the_demo_fills_a_month_and_a_store_and_its_books_prove(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
-    assert demo.is_first_start(session)
+    assert demo.is_first_start()
     calls = seeded(session, postgres_url, settings)
     assert calls > 1000
     own = session.scalars(select(Message.id).where(Message.user_id == demo.USER_ID)).all()
     assert 80 < len(own) < 600
-    assert not demo.is_first_start(session)
+    assert not demo.is_first_start()
     assert count(session, Message) == calls
     first, last = session.execute(select(func.min(Message.finished_at), func.max(Message.finished_at))).one()
     assert first < NOW - timedelta(days=26)
@@ -73,15 +73,15 @@ def test_the_demo_is_made_once_and_removed_without_a_trace(
     calls = seeded(session, postgres_url, settings)
     assert seeded(session, postgres_url, settings) == 0
     assert count(session, Message) == calls
-    assert demo.remove(session)
+    assert demo.remove()
     session.commit()
     made = (User, Message, AgentRun, CreditEntry, UsageRollup, GatewayCall, Org, Publisher, Agent)
     counted = (store.AgentConfig, store.AgentVersion, store.AgentRunBill, store.AgentDay, store.AgentUser)
     for table in (*made, *counted):
         assert count(session, table) == 0, table
     assert billing.prove(session).clean
-    assert proof.prove(session).differences == []
-    assert not demo.remove(session)
+    assert proof.prove().differences == []
+    assert not demo.remove()
 
 
 def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
@@ -94,13 +94,13 @@ def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
 
 
 def look_at_the_store(session: Session) -> None:
-    assert proof.prove(session).differences == []
+    assert proof.prove().differences == []
     assert count(session, Publisher) == 6
     assert 25 <= count(session, Agent) <= 30
     assert session.scalars(select(Publisher.id).where(Publisher.verified)).all()
     assert session.scalars(select(Publisher).where(Publisher.org_id.is_not(None))).all()
     delia = session.get_one(User, demo.USER_ID)
-    assert [each.publisher.id for each in publishers.managed(session, delia)] == ["quarry", "delia"]
+    assert [each.publisher.id for each in publishers.managed(delia)] == ["quarry", "delia"]
     agents = session.scalars(select(Agent).order_by(Agent.runs.desc())).all()
     assert agents[0].runs > 100
     assert agents[0].weekly_runs > 10
@@ -125,7 +125,7 @@ def look_at_what_versions_spawn(session: Session) -> None:
     called = {place for config in configs for place in config.data["spawnableAgents"]}
     places = [place for each in called if (place := spawning.place(each))]
     assert len(places) == len(called) > 10
-    assert spawning.published(session, places) == set(places)
+    assert spawning.published(places) == set(places)
     versions = {
         (row.publisher_id, row.agent_id, row.version): row.published_at
         for row in session.scalars(select(AgentVersion))
@@ -169,7 +169,7 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     run = factories.run(session, alice, "harbor/code-reviewer@2.4.1")
     run.status, run.completed_at = "completed", NOW
     session.commit()
-    assert demo.remove(session)
+    assert demo.remove()
     session.commit()
     session.expire_all()
     assert set(session.scalars(select(Publisher.id))) == {"acme", "lent-by-alice", "made-by-delia"}
@@ -177,5 +177,5 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     assert (kept.created_by, kept.org_id) == (alice.id, team.id)
     assert session.scalars(select(AgentRun.id)).all() == [run.id]
     assert count(session, Agent) == 1
-    assert proof.prove(session).differences == []
+    assert proof.prove().differences == []
     assert billing.prove(session).clean

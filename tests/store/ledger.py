@@ -92,7 +92,7 @@ def figures(session: Session, version: str | None = None, agent: str = "reviewer
 def assert_proved(session: Session) -> None:
     """Every figure is what the rows say."""
     session.rollback()
-    assert proof.prove(session).differences == []
+    assert proof.prove().differences == []
 
 
 def in_one_go(engine: Engine, statement: str, **parameters: Any) -> None:

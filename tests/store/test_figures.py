@@ -205,9 +205,9 @@ def test_an_agent_that_enters_the_store_brings_its_runs(session: Session, gate: 
     finish(session, run)
     made = factories.publisher(session, factories.user(session, "owner"), "acme")
     week_from(session, NOW - timedelta(days=6))
-    counting.enter(session, "acme", ["reviewer", "nobody"])
+    counting.enter("acme", ["reviewer", "nobody"])
     factories.agent(session, made, "reviewer", "1.0.0")
-    counting.entered(session, "acme", {"reviewer": "1.0.0"})
+    counting.entered("acme", {"reviewer": "1.0.0"})
     session.commit()
     assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").weekly_credits) == (
         1,
@@ -221,9 +221,9 @@ def test_a_version_that_ran_before_it_was_published(
     session: Session, rich: Payer, acme_publisher: Publisher
 ) -> None:
     finish(session, start(session, rich.id, "acme/reviewer@2.0.0"))
-    counting.enter(session, "acme", ["reviewer"])
+    counting.enter("acme", ["reviewer"])
     factories.agent_version(session, acme_publisher, "reviewer", "2.0.0")
-    counting.entered(session, "acme", {"reviewer": "2.0.0"})
+    counting.entered("acme", {"reviewer": "2.0.0"})
     session.commit()
     assert (figures(session).runs, figures(session, "2.0.0").runs) == (1, 1)
     assert_proved(session)
@@ -253,7 +253,7 @@ def slide_to(session: Session, later: timedelta) -> None:
     """As the job does it: until the week begins where it should, never back."""
     since = None
     while since is None or since < NOW + later - timedelta(days=7):
-        since = counting.slide(session, NOW + later)
+        since = counting.slide(NOW + later)
         session.commit()
 
 
@@ -266,46 +266,12 @@ def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
     assert_proved(session)
     session.execute(text("DELETE FROM store_window"))
     session.commit()
-    counting.slide(session, factories.now())
+    counting.slide(factories.now())
     session.commit()
     assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
 
 
-@pytest.mark.usefixtures("acme_publisher")
-def test_the_line_of_days_is_whole(session: Session, gate: Pool, rich: Payer) -> None:
-    for days, version, status in (
-        (40, "1.0.0", "completed"),
-        (29, "1.0.0", "completed"),
-        (1, "1.1.0", "failed"),
-    ):
-        run = start(session, rich.id, f"acme/reviewer@{version}", created_at=NOW - timedelta(days=days))
-        spend(gate, rich, run, 8)
-        finish(session, run, status)
-    line = statistics.days_of(session, "acme", "reviewer", now=NOW)
-    assert [day.day for day in line] == [(NOW - timedelta(days=n)).date() for n in range(29, -1, -1)]
-    assert (line[0].runs, line[0].credits, line[0].failed) == (1, 8, 0)
-    assert (line[-2].runs, line[-2].credits, line[-2].failed) == (0, 0, 1)
-    assert sum(day.runs + day.failed for day in line) == 2
-    one = statistics.days_of(session, "acme", "reviewer", "1.1.0", now=NOW)
-    assert sum(day.runs for day in one) == 0
-    assert sum(day.failed for day in one) == 1
-
-
-@pytest.mark.usefixtures("acme_publisher")
-def test_adoption_is_the_share_of_the_week(session: Session, rich: Payer) -> None:
-    assert {each.share for each in statistics.adoption_of(session, "acme", "reviewer")} == {0.0}
-    for version in ("1.0.0", "1.1.0", "1.1.0", "1.1.0"):
-        finish(session, start(session, rich.id, f"acme/reviewer@{version}"))
-    found = statistics.adoption_of(session, "acme", "reviewer")
-    assert [(each.version, each.weekly_runs, each.share) for each in found] == [
-        ("1.1.0", 3, 0.75),
-        ("1.0.0", 1, 0.25),
-    ]
-
-
-def test_success_rate_and_median() -> None:
-    assert statistics.success_rate(0, 0) is None
-    assert statistics.success_rate(3, 1) == 0.75
+def test_the_median_duration() -> None:
     assert statistics.median_duration_ms([0] * 16) is None
     assert statistics.median_duration_ms([0, 0, 0, 2] + [0] * 12) == 1500
     assert statistics.median_duration_ms([0] * 15 + [1]) == 7_200_000

@@ -12,7 +12,7 @@ from PIL import Image
 from sqlalchemy.orm import Session as OrmSession
 
 from models import jobs
-from models.db import db, now
+from models.db import now
 from models.files import Files, FilesUnavailable, files
 from models.settings import Settings, load_settings
 from models.store import Publisher, pictures, publishers
@@ -180,8 +180,6 @@ def test_the_job_asks_the_publishers(
         os.utime(settings.data_dir / "files" / pictures.FOLDER / name, (long_ago, long_ago))
     factories.publisher(session, alice.user, avatar_url=address(mine))
     monkeypatch.setattr(jobs, "get_settings", lambda: settings)
-    with app.app_context():
-        monkeypatch.setattr(jobs, "_engine", db.engine)
     jobs.forget_pictures(0)
     assert [where(store, name) for name in (mine, nobodys, fresh)] == ["kept", "aside", "kept"]
     assert alice.browser.get(address(nobodys)).status_code == 200
@@ -191,8 +189,8 @@ def test_publishers_say_which_pictures_they_show(session: OrmSession, alice: Per
     assert alice.user is not None
     factories.publisher(session, alice.user, avatar_url=address("a"))
     factories.publisher(session, alice.user, "bare")
-    assert publishers.shown_pictures(session, [address("a"), address("b")]) == {address("a")}
-    assert publishers.shown_pictures(session, []) == set()
+    assert publishers.shown_pictures([address("a"), address("b")]) == {address("a")}
+    assert publishers.shown_pictures([]) == set()
 
 
 def test_a_form_left_open_says_that_its_picture_is_gone(

@@ -31,12 +31,11 @@ def verify_command(publisher: str, remove: bool) -> None:
     """Give PUBLISHER the verified mark: you know who is behind it."""
     name = publisher.removeprefix("@")
     try:
-        changed = publishers.verify(db.session, name, not remove)
+        changed = publishers.verify(name, not remove)
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if changed:
         record(
-            db.session,
             "publisher.unverified" if remove else "publisher.verified",
             name,
             actor=operator(),
@@ -59,11 +58,11 @@ def takedown_command(name: str, reason: str) -> None:
     """
     place = _name(name)
     try:
-        changed = withdrawing.take_down(db.session, place, reason, operator(), now())
+        changed = withdrawing.take_down(place, reason, operator(), now())
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if changed:
-        record(db.session, "store.taken_down", str(place), actor=operator(), after={"reason": reason.strip()})
+        record("store.taken_down", str(place), actor=operator(), after={"reason": reason.strip()})
         db.session.commit()
     click.echo(f"{place} is taken down{' now' if changed else ' already'}.")
 
@@ -74,15 +73,15 @@ def restore_command(name: str) -> None:
     """Take a takedown of the same name back."""
     place = _name(name)
     try:
-        changed = withdrawing.restore(db.session, place)
+        changed = withdrawing.restore(place)
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if changed:
-        record(db.session, "store.restored", str(place), actor=operator())
+        record("store.restored", str(place), actor=operator())
         db.session.commit()
     click.echo(f"{place} is {'not taken down now' if changed else 'not taken down itself'}.")
     try:
-        takedowns.refuse(db.session, place.publisher_id, place.agent_id, place.version)
+        takedowns.refuse(place.publisher_id, place.agent_id, place.version)
     except TakenDown as down:
         click.echo(f"It is still not shown, since {down.name} is taken down.")
 
@@ -100,15 +99,15 @@ def _name(text: str) -> Name:
 @click.option("--repair", is_flag=True, help="Count the agents that differ anew, then prove again.")
 def prove_command(repair: bool) -> None:
     """Recompute every figure from the runs and their calls; exit 1 if any differs."""
-    found = proof.prove(db.session)
+    found = proof.prove()
     _tell(found)
     if repair and found.differences:
         agents = sorted({(each.publisher_id, each.agent_id) for each in found.differences})
         for agent in agents:
-            proof.repair(db.session, *agent)
+            proof.repair(*agent)
             db.session.commit()
         click.echo(f"Counted {len(agents):,} {'agent' if len(agents) == 1 else 'agents'} anew.")
-        found = proof.prove(db.session)
+        found = proof.prove()
         _tell(found)
     if found.differences:
         raise SystemExit(1)
@@ -126,13 +125,12 @@ def import_command(place: Path, publisher: str) -> None:
     """
     found, unread = read_definitions(place)
     try:
-        outcomes = [*importing.bring(db.session, publisher.removeprefix("@"), found), *unread]
+        outcomes = [*importing.bring(publisher.removeprefix("@"), found), *unread]
     except DomainError as error:
         raise click.ClickException(error.message) from None
     for each in outcomes:
         if each.word == "published":
             record(
-                db.session,
                 "agent.published",
                 each.about,
                 actor=operator(),

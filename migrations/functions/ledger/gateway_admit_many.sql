@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION gateway_admit_many(
     p_asks gateway_ask[], p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz
 )
 RETURNS TABLE (
-    outcome text, user_id text, account_id text, agent_id text, balance bigint, held bigint,
+    outcome text, user_id text, org_id text, agent_id text, balance bigint, held bigint,
     next_reset timestamptz, hold_expires timestamptz
 )
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -13,7 +13,8 @@ DECLARE
 BEGIN
     PERFORM FROM credit_account a
     WHERE a.id IN (
-        SELECT s."userId" FROM session s WHERE s."sessionToken" IN (SELECT u.token_hash FROM unnest(p_asks) u)
+        SELECT coalesce(s.org_id, s."userId") FROM session s
+        WHERE s."sessionToken" IN (SELECT u.token_hash FROM unnest(p_asks) u)
     )
     ORDER BY a.id FOR UPDATE;
     FOREACH ask IN ARRAY p_asks LOOP
