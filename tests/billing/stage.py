@@ -53,7 +53,7 @@ def give(session: Session, account: Account, amount: int, type: str = "purchase"
     """A committed grant; its operation id."""
     options.setdefault("operation_id", factories.new_id("op-"))
     options.setdefault("now", NOW)
-    billing.grant(session, account, amount, grant_type(account, type), **options)
+    billing.grant(account, amount, grant_type(account, type), **options)
     session.commit()
     return str(options["operation_id"])
 
@@ -136,5 +136,5 @@ def entries(session: Session, account: Account) -> list[tuple[str, int, int, int
 def assert_proved(session: Session, now: datetime = NOW) -> None:
     """The books are clean."""
     session.rollback()
-    proof = billing.prove(session, now=now)
+    proof = billing.prove(now=now)
     assert proof.clean, [check for check in proof.checks if check.count]

@@ -88,7 +88,7 @@ def check_books(session: OrmSession, person: Person, credits: int) -> None:
     """What the SDK thinks it spent is what was charged, and the books prove."""
     charged = session.scalars(select(Message.credits).where(Message.user_id == person.id)).all()
     assert sum(charged) == credits
-    assert billing.prove(session).clean
+    assert billing.prove().clean
 
 
 def finish(story: dict[str, Any]) -> int:
@@ -122,7 +122,7 @@ def test_a_tool_run_calls_the_tool_and_ends(
     assert run.status == "completed"
     page = rich.browser.get(f"/runs/{run.id}").get_data(as_text=True)
     assert "stoa/demo" in page
-    assert billing.prove(session).clean
+    assert billing.prove().clean
 
 
 def test_a_run_spawns_an_agent_and_both_are_one_tree(
@@ -138,7 +138,7 @@ def test_a_run_spawns_an_agent_and_both_are_one_tree(
     assert parent.total_credits >= child.total_credits
     page = rich.browser.get(f"/runs/{parent.id}").get_data(as_text=True)
     assert "mason" in page
-    assert billing.prove(session).clean
+    assert billing.prove().clean
 
 
 def ask(address: str, person: Person | None = None, body: dict[str, Any] | None = None) -> str:

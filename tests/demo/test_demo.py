@@ -54,7 +54,7 @@ def test_the_demo_fills_a_month_and_a_store_and_its_books_prove(
     assert session.execute(select(AgentRun.id).where(AgentRun.parent_run_id.is_not(None))).first()
     assert not session.execute(select(AgentRun.id).where(AgentRun.status == "running")).first()
     assert session.execute(select(GatewayCall.error).where(GatewayCall.state == "failed")).first()
-    proof = billing.prove(session)
+    proof = billing.prove()
     assert proof.clean, proof
     spent = session.execute(
         select(func.sum(UsageRollup.credits)).where(UsageRollup.grain == "day")
@@ -79,7 +79,7 @@ def test_the_demo_is_made_once_and_removed_without_a_trace(
     counted = (store.AgentConfig, store.AgentVersion, store.AgentRunBill, store.AgentDay, store.AgentUser)
     for table in (*made, *counted):
         assert count(session, table) == 0, table
-    assert billing.prove(session).clean
+    assert billing.prove().clean
     assert proof.prove().differences == []
     assert not demo.remove()
 
@@ -178,4 +178,4 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     assert session.scalars(select(AgentRun.id)).all() == [run.id]
     assert count(session, Agent) == 1
     assert proof.prove().differences == []
-    assert billing.prove(session).clean
+    assert billing.prove().clean

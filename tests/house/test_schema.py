@@ -560,7 +560,7 @@ ADDED_INDEXES = {
     "credit_ledger": {
         "idx_credit_ledger_user": "btree (user_id, type, created_at)",
         "idx_credit_ledger_expiring": "btree (expires_at) WHERE (balance > 0)",
-        "idx_credit_ledger_spendable": "btree (COALESCE(org_id, user_id)) WHERE (balance <> 0)",
+        "idx_credit_ledger_account": "btree (COALESCE(org_id, user_id), ((balance <> 0)))",
     },
     "referral": {"idx_referral_referred": "btree (referred_id)"},
     "org": {"idx_org_owner": "btree (owner_id)"},

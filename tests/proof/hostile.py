@@ -62,7 +62,7 @@ def hostile(
 ) -> Result:
     """Each attack `times` at once; `slow` connections that never send what they announced; `floods` steps written by an
     account that is banned and by one that is not. The question of health waits no longer than `most_wait` seconds."""
-    with Session(stage.engine) as session:
+    with stage.session() as session:
         attacks = _attacks(stage, session)
     calls, asked, told = play(_run(stage, workers, attacks, times, slow, floods))
     stage.prove()
@@ -287,7 +287,7 @@ async def _slowly(address: str, count: int) -> None:
 
 async def _flood(stage: Stage, count: int) -> None:
     """Of a banned account nothing is written, of another no more than its quota."""
-    with Session(stage.engine) as session:
+    with stage.session() as session:
         runs = []
         for banned in (True, False):
             user = factories.user(session, factories.new_id("flood-"))

@@ -121,7 +121,7 @@ def test_the_whole_personal_answer(session: Session, alice: Person, anonymous: P
     session.commit()
     factories.grant(session, alice.user, 500, "free", balance=500, expires_at=reset)
     factories.grant(session, alice.user, 300, "purchase", balance=300)
-    charge(session, Account(user_id=alice.id), 120, cause="test")
+    charge(Account(user_id=alice.id), 120, cause="test")
     session.commit()
     answer = ask(anonymous, {"fingerprintId": "cli-usage", "extra": 1}, **alice.headers)
     assert answer.status_code == 200

@@ -44,7 +44,7 @@ def base(app: Flask, session: Session, alice: Person) -> Iterator[str]:
         ],
     )
     for number in range(70):
-        charge(session, Account(user_id=alice.id), 1, cause=f"search-{number}")
+        charge(Account(user_id=alice.id), 1, cause=f"search-{number}")
     session.commit()
     with serving(app) as address:
         yield address

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 from flask import Flask
@@ -16,7 +14,6 @@ from sqlalchemy.orm import Session
 from models.accounts import User
 from models.billing import charge
 from models.db import db
-from models.pool import Pool
 from tests import factories
 from tests.factories import Person, own_account_only
 from tests.usage.facts import Call, billed
@@ -40,16 +37,8 @@ def counted(app: Flask) -> Iterator[list[str]]:
 
     with app.app_context():
         engine = db.engine
-    pool: Pool = app.extensions["gateway"].pool
-    ask = pool.ask
-
-    def asked(query: str, *rest: Any, **options: Any) -> list[tuple[Any, ...]]:
-        statements.append(query)
-        return ask(query, *rest, **options)
-
     event.listen(engine, "after_cursor_execute", note)
-    with patch.object(pool, "ask", asked):
-        yield statements
+    yield statements
     event.remove(engine, "after_cursor_execute", note)
 
 
@@ -167,7 +156,7 @@ def test_this_cycle_and_its_end(session: Session, alice: Person) -> None:
     session.get_one(User, alice.id).next_quota_reset = ends
     session.get_one(User, alice.id).created_at = today(24 * 100)
     session.commit()
-    charge(session, alice.account, 7, cause="x")
+    charge(alice.account, 7, cause="x")
     billed(session, alice.id, [Call(at=today(24), credits=30), Call(at=today(24 * 40), credits=500)])
     session.commit()
     page = alice.browser.get("/profile").text
@@ -345,7 +334,7 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
 def test_the_statement_names_every_cause(session: Session, alice: Person) -> None:
     assert alice.user is not None
     factories.grant(session, alice.user, 250, "admin", description="For a bug report")
-    charge(session, alice.account, 9, cause="search-1")
+    charge(alice.account, 9, cause="search-1")
     session.commit()
     page = alice.browser.get("/profile/statement").text
     assert "For a bug report" in page
@@ -378,7 +367,7 @@ def test_another_tenants_entry_is_no_way_in(session: Session, alice: Person, mal
 
 def test_more_of_the_statement_comes_as_rows(session: Session, alice: Person) -> None:
     for number in range(120):
-        charge(session, alice.account, 1, cause=f"cause-{number}")
+        charge(alice.account, 1, cause=f"cause-{number}")
     session.commit()
     first = alice.browser.get("/profile/statement").text
     more = re.search(r'hx-get="([^"]+)"', first)
