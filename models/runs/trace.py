@@ -364,7 +364,7 @@ def _nested_calls(account_id: str, run_ids: Sequence[str]) -> dict[str, list[_Ca
         .join(first, true())
         .join(GatewayCall, GatewayCall.request_id == first.c.request_id)
         .outerjoin(Message, Message.id == GatewayCall.message_id)
-        # of the account outside: within, the planner may walk through all its calls for each run
+        # the account is checked out here: inside, the planner may read all its calls for each run
         .where(run.account_id == account_id, run.id.in_(run_ids), GatewayCall.account_id == account_id)
         .order_by(GatewayCall.started_at, GatewayCall.request_id)
         .options(defer(GatewayCall.price))
