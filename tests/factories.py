@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User
-from models.billing import CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
+from models.billing import PRIORITIES, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
 from models.db import Base
 from models.gateway import GatewayCall
 from models.orgs import Org, OrgMember
@@ -23,8 +23,6 @@ from models.store import Agent, AgentConfig, AgentVersion, Publisher, catalogue
 from models.usage import Message
 
 Row = TypeVar("Row", bound=Base)
-
-PRIORITIES = {"free": 20, "referral": 50, "admin": 60, "organization": 70, "purchase": 80}
 
 
 def now() -> datetime:
@@ -116,7 +114,7 @@ def grant(
     """
     kw.setdefault("operation_id", new_id(f"{type}-"))
     kw.setdefault("balance", amount)
-    kw.setdefault("priority", PRIORITIES.get(type, 60))
+    kw.setdefault("priority", PRIORITIES[type])
     organisation = session.get(Org, kw["org_id"]) if kw.get("org_id") else None
     holder = account(session, organisation or owner)
     same = CreditLedger.org_id == holder.org_id if organisation else CreditLedger.org_id.is_(None)

@@ -271,41 +271,7 @@ def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
     assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
 
 
-@pytest.mark.usefixtures("acme_publisher")
-def test_the_line_of_days_is_whole(session: Session, gate: Pool, rich: Payer) -> None:
-    for days, version, status in (
-        (40, "1.0.0", "completed"),
-        (29, "1.0.0", "completed"),
-        (1, "1.1.0", "failed"),
-    ):
-        run = start(session, rich.id, f"acme/reviewer@{version}", created_at=NOW - timedelta(days=days))
-        spend(gate, rich, run, 8)
-        finish(session, run, status)
-    line = statistics.days_of(session, "acme", "reviewer", now=NOW)
-    assert [day.day for day in line] == [(NOW - timedelta(days=n)).date() for n in range(29, -1, -1)]
-    assert (line[0].runs, line[0].credits, line[0].failed) == (1, 8, 0)
-    assert (line[-2].runs, line[-2].credits, line[-2].failed) == (0, 0, 1)
-    assert sum(day.runs + day.failed for day in line) == 2
-    one = statistics.days_of(session, "acme", "reviewer", "1.1.0", now=NOW)
-    assert sum(day.runs for day in one) == 0
-    assert sum(day.failed for day in one) == 1
-
-
-@pytest.mark.usefixtures("acme_publisher")
-def test_adoption_is_the_share_of_the_week(session: Session, rich: Payer) -> None:
-    assert {each.share for each in statistics.adoption_of(session, "acme", "reviewer")} == {0.0}
-    for version in ("1.0.0", "1.1.0", "1.1.0", "1.1.0"):
-        finish(session, start(session, rich.id, f"acme/reviewer@{version}"))
-    found = statistics.adoption_of(session, "acme", "reviewer")
-    assert [(each.version, each.weekly_runs, each.share) for each in found] == [
-        ("1.1.0", 3, 0.75),
-        ("1.0.0", 1, 0.25),
-    ]
-
-
-def test_success_rate_and_median() -> None:
-    assert statistics.success_rate(0, 0) is None
-    assert statistics.success_rate(3, 1) == 0.75
+def test_the_median_duration() -> None:
     assert statistics.median_duration_ms([0] * 16) is None
     assert statistics.median_duration_ms([0, 0, 0, 2] + [0] * 12) == 1500
     assert statistics.median_duration_ms([0] * 15 + [1]) == 7_200_000
