@@ -172,7 +172,7 @@ def _ledger(server: Stoa) -> Iterator[Pool]:
 def _settle(pool: Pool, request: str) -> None:
     """A call of the viewer's, as a worker settles it."""
     user = fill.user_id(VIEWER)
-    admission = billing.Admission("admitted", request, "", user_id=user, account_id=user, door="openai")
+    admission = billing.Admission("admitted", request, "", user_id=user, door="openai")
     done = billing.Settlement(
         provider="openai",
         requested_model="openai/gpt-5",

@@ -26,6 +26,7 @@ BEGIN
     SELECT 'shop-' || n, 'shop-' || n || '@example.org', 'Shopper ' || n, now(), now() - interval '400 days',
         now() + interval '20 days'
     FROM generate_series(0, p_users - 1) n;
+    INSERT INTO credit_account (id, user_id) SELECT 'shop-' || n, 'shop-' || n FROM generate_series(0, p_users - 1) n;
     INSERT INTO session ("sessionToken", "userId", expires, type, token_hint, name)
     SELECT t.token, 'shop-' || t.place - 1, now() + interval '300 days', 'pat', 'shop', 'Filled'
     FROM unnest(p_tokens) WITH ORDINALITY AS t (token, place);

@@ -1,15 +1,19 @@
-"""Runs the migrations on a connection of their own, one process at a time."""
+"""Runs the migrations on a connection of their own, one process at a time, each in its own transaction."""
 
+import time
 from typing import Any
 
 from alembic import context
+from alembic.migration import MigrationContext
 from alembic.util import CommandError
 from flask import current_app
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Connection
 from sqlalchemy.pool import NullPool
 
 # Whoever migrates holds this advisory lock, so that several machines may start at once.
 MIGRATION_LOCK = 7_866_001
+LOCK_WITHIN = 120  # seconds
 
 
 def include_object(
@@ -44,6 +48,7 @@ def configuration() -> dict[str, Any]:
         include_object=include_object,
         include_name=include_name,
         compare_server_default=True,
+        transaction_per_migration=True,
     )
     return options
 
@@ -55,15 +60,38 @@ def migrate() -> None:
         current_app.extensions["migrate"].db.engine.url,
         poolclass=NullPool,
         hide_parameters=True,
-        connect_args={"options": "-c timezone=UTC -c lock_timeout=120000 -c statement_timeout=0"},
+        connect_args={"options": "-c timezone=UTC -c lock_timeout=5000 -c statement_timeout=0"},
     )
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
-        connection.execute(text("SET lock_timeout = 5000"))
-        connection.commit()
+        lock(connection)
+        refuse_older(connection)
         context.configure(connection=connection, **configuration())
         with context.begin_transaction():
             context.run_migrations()
+
+
+def lock(connection: Connection) -> None:
+    """Ask again and again, each time in a transaction of its own: one that waited would be in the way of an index that
+    the other machine builds concurrently."""
+    deadline = time.monotonic() + LOCK_WITHIN
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
+        connection.commit()
+        if time.monotonic() > deadline:
+            raise CommandError(f"Another migration has not ended within {LOCK_WITHIN} seconds.")
+        time.sleep(0.2)
+    connection.commit()
+
+
+def refuse_older(connection: Connection) -> None:
+    """The steps of before release 0.1 are no longer there to be made."""
+    first = context.script.get_base()
+    for revision in MigrationContext.configure(connection).get_current_heads():
+        if first and revision < first:
+            raise CommandError(
+                f"This database is at revision {revision}, from before release 0.1. Upgrade it with the version before"
+                " 0.1 first; docs/operating.md says how."
+            )
+    connection.commit()
 
 
 if context.is_offline_mode():

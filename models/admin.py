@@ -7,7 +7,7 @@ from sqlalchemy import Identity, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NEW_ID, NOW, Base, BigInt, Database
+from models.db import NEW_ID, NOW, Base, BigInt, db
 
 
 class AuditLog(Base):
@@ -32,7 +32,6 @@ class AuditLog(Base):
 
 
 def record(
-    session: Database,
     action: str,
     subject: str,
     *,
@@ -44,7 +43,7 @@ def record(
     request_id: str | None = None,
 ) -> None:
     """Write one line of the audit log in the transaction of what it tells; never a secret in it."""
-    session.add(
+    db.session.add(
         AuditLog(
             actor_id=actor_id,
             actor=actor,

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, text
+from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, func, select, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Session, registry, scoped_session
 
@@ -56,11 +56,15 @@ Database: TypeAlias = Session | scoped_session[Any]
 NEW_ID = text("(gen_random_uuid())::text")
 UTC_NOW = text("(now() AT TIME ZONE 'utc'::text)")
 NOW = text("now()")
+ACCOUNT = "COALESCE(org_id, user_id)"
+"""The account of a row that names a person and, where one pays, an organisation: in indexes."""
 
 db: SQLAlchemy = SQLAlchemy(
     model_class=Base,
     session_options={"autoflush": True, "expire_on_commit": False},
 )
+"""The one way to the database. `db.session` is the session of the running application context (a request's, a job's, a
+command's, a test's), and is removed with it. Domain code uses it without being given it, flushes, and never commits."""
 
 
 def now() -> datetime:
@@ -94,5 +98,4 @@ def engine_options(pool_size: int) -> dict[str, Any]:
 
 def server_setting(name: str) -> str:
     """What the database server says of one of its settings, such as `max_connections`."""
-    value: str = db.session.execute(text("SELECT current_setting(:name)"), {"name": name}).scalar_one()
-    return value
+    return db.session.execute(select(func.current_setting(name, type_=Text))).scalar_one()

@@ -1,28 +1,27 @@
 """The job queue (procrastinate on the same PostgreSQL): what waits, what recurs, and the worker that does both.
 
-A job is enqueued in the transaction of its cause, so it exists exactly when its cause was committed. It runs at
-least once: a worker that dies in the middle has its job started again, so every verb behind a job is idempotent
+A job is enqueued in the transaction of its cause, so it exists exactly when its cause was committed. It runs in an
+application context of its own, and so with a `db.session` of its own. It runs at least once: a worker that dies in the middle has its job started again, so every verb behind a job is idempotent
 or says what a repetition does.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import procrastinate
 import psycopg
 from procrastinate import RetryDecision
 from procrastinate.jobs import Job
-from sqlalchemy import create_engine
-from sqlalchemy.engine import Engine
+from procrastinate.middleware import SyncTaskMiddleware
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
-from models.db import engine_options, now
+from models.db import db, now
 from models.settings import get_settings
 
 log = logging.getLogger("stoa.jobs")
@@ -35,7 +34,7 @@ STALLED_AFTER = 60.0  # seconds without a sign of life from the worker that held
 # Enqueuing borrows the caller's connection, so this connector never opens one; `work` replaces it.
 queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
-_engine: Engine | None = None
+Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
 class Backoff(procrastinate.BaseRetryStrategy):
@@ -55,27 +54,33 @@ class Backoff(procrastinate.BaseRetryStrategy):
 
 
 def enqueue(
-    session: Session,
-    task: procrastinate.tasks.Task[..., Any, ...],
-    *,
-    at: datetime | None = None,
-    **arguments: Any,
+    task: procrastinate.tasks.Task[..., Any, ...], *, at: datetime | None = None, **arguments: Any
 ) -> int:
-    """Put a job into the queue in the session's own transaction; returns the job's id.
+    """Put a job into the queue in the running transaction; returns the job's id.
 
     Nothing runs unless the caller commits. `at` (aware) postpones it. Arguments are stored as JSON, readable by
     whoever reads the database: pass ids, and seal what is secret.
     """
-    connection = session.connection().connection.driver_connection
+    connection = db.session.connection().connection.driver_connection
     return task.configure(connection=connection, schedule_at=at).defer(**arguments)
 
 
-def work(database_url: str, *, wait: bool = True) -> None:
+def work(context: Context, *, wait: bool = True) -> None:
     """Run jobs until SIGTERM or SIGINT, and begin anew whenever the database goes away or is restored from a backup
-    (`wait=False`: until none is due; raises when PostgreSQL is lost)."""
-    global _engine
-    _engine = create_engine(database_url, **engine_options(pool_size=CONCURRENCY))
-    conninfo = _engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    (`wait=False`: until none is due; raises when PostgreSQL is lost).
+
+    Each runs in an application context of its own, which `context` makes, and is committed at its end.
+    """
+
+    def run(job: Callable[[], Any], *_: Any) -> Any:
+        with context():
+            result = job()
+            db.session.commit()
+            return result
+
+    with context():
+        engine = db.engine
+    conninfo = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     pause = FIRST_PAUSE
     try:
         while True:
@@ -83,8 +88,8 @@ def work(database_url: str, *, wait: bool = True) -> None:
             try:
                 if wait:
                     # whatever killed the last worker may have killed calls, and the next sweep is up to twenty seconds off
-                    sweep_credit(0)
-                asyncio.run(_work(conninfo, wait))
+                    run(partial(sweep_credit, 0))
+                asyncio.run(_work(conninfo, run, wait))
                 return
             except (procrastinate.exceptions.ConnectorException, psycopg.Error, DBAPIError) as error:
                 if not wait:
@@ -95,14 +100,13 @@ def work(database_url: str, *, wait: bool = True) -> None:
                 # its text may quote what is in a row
                 told = type(error.__cause__ or error).__name__
             log.warning("the job worker lost its database (%s), and begins anew in %d s", told, pause)
-            _engine.dispose()
+            engine.dispose()
             time.sleep(pause)
     finally:
-        _engine.dispose()
-        _engine = None
+        engine.dispose()
 
 
-async def _work(conninfo: str, wait: bool) -> None:
+async def _work(conninfo: str, run: SyncTaskMiddleware, wait: bool) -> None:
     # What a job's end means is logged by Backoff; the library would add the job's arguments to the line.
     logging.getLogger("procrastinate.worker").addFilter(_not_an_outcome)
     # A lost database is told once, by the worker's end, not by each try to connect.
@@ -120,6 +124,7 @@ async def _work(conninfo: str, wait: bool) -> None:
                 install_signal_handlers=wait,
                 shutdown_graceful_timeout=15,
                 fetch_job_polling_interval=10,
+                task_middleware=[run],
             )
 
 
@@ -128,16 +133,14 @@ def _not_an_outcome(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def transaction() -> Iterator[Session]:
-    """A session of the worker's own for one job; commits at its end, rolls back on an error."""
-    if _engine is None:
-        raise RuntimeError("jobs run in the worker only")
-    with Session(_engine, expire_on_commit=False) as session:
-        yield session
-        session.commit()
+def transaction() -> Iterator[Any]:
+    """One transaction of a job that takes several; commits at its end."""
+    yield db.session
+    db.session.commit()
 
 
-# Rooms import this module to enqueue, so its jobs import their verbs only when they run.
+# A job calls its verb and does not commit: the worker does. Rooms import this module to enqueue, so its jobs import
+# their verbs only when they run.
 
 
 @queue.task(name="mail.deliver", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
@@ -155,8 +158,7 @@ def sweep_credit(timestamp: int) -> None:
     """Expire holds of dead workers and grants whose time is over."""
     from models.billing import sweep
 
-    with transaction() as session:
-        sweep(session, now=now())
+    sweep(db.session, now=now())
 
 
 @queue.periodic(cron="* * * * *")
@@ -178,8 +180,7 @@ def forget_expired(timestamp: int) -> None:
     """Delete sessions, login links and CLI codes that ended."""
     from models.accounts import credentials
 
-    with transaction() as session:
-        credentials.forget_expired(session, now())
+    credentials.forget_expired(now())
 
 
 @queue.periodic(cron="47 3 * * *")

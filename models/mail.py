@@ -20,7 +20,6 @@ from urllib.parse import unquote, urlsplit
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy.orm import Session
 
 from models import jobs
 from models.errors import Invalid
@@ -54,13 +53,13 @@ class MailError(Exception):
         self.permanent = permanent
 
 
-def send(session: Session, settings: Settings, message: Message) -> None:
-    """Enqueue the message in the session's transaction: it is sent if and only if that commits.
+def send(settings: Settings, message: Message) -> None:
+    """Enqueue the message in the running transaction: it is sent if and only if that commits.
 
     Tried again for some hours while the mail server is away; may then arrive twice, never half.
     """
     sealed = _seal(settings, json.dumps(asdict(message)).encode())
-    jobs.enqueue(session, jobs.deliver_mail, sealed=sealed)
+    jobs.enqueue(jobs.deliver_mail, sealed=sealed)
 
 
 def deliver_sealed(settings: Settings, sealed: str) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Enum, ForeignKey, Index, Select, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NEW_ID, NOW, Base, Database
+from models.db import NEW_ID, NOW, Base, db
 
 ORG_ROLES = ("owner", "admin", "member")
 
@@ -107,9 +107,14 @@ class OrgFeature(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
 
 
-def membership(database: Database, user_id: str, org_id: str) -> OrgMember | None:
+def by_slug(slug: str) -> Org | None:
+    """The organisation of this slug."""
+    return db.session.scalars(select(Org).where(Org.slug == slug)).one_or_none()
+
+
+def membership(user_id: str, org_id: str) -> OrgMember | None:
     """The person's membership of the organisation; None when they are no member or there is no such organisation."""
-    return database.get(OrgMember, (org_id, user_id))
+    return db.session.get(OrgMember, (org_id, user_id))
 
 
 def administers(user_id: str) -> Select[str]:

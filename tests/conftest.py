@@ -1,21 +1,31 @@
-"""The stage of every test: an embedded PostgreSQL migrated by Alembic, an application, a client, the cast."""
+"""The stage of every test: an embedded PostgreSQL migrated by Alembic, an application, a client, the cast.
+
+A test that asks for `session` (or for one of the cast) runs in an application context: it calls verbs, which use
+`db.session`, and inspects what they did through `session`, which is the same one. A thread needs a context of its own:
+
+    with app.app_context():
+        bans.ban(db.session.get_one(User, id), None, now())
+        db.session.commit()
+"""
 
 import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextvars import Context
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
+from flask.testing import FlaskClient, FlaskCliRunner
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 
 from app import create_app
-from models.db import engine_options
+from models.db import db, engine_options
 from models.orgs import Org
 from models.postgres import embedded_url, release
 from models.settings import Settings, load_settings
@@ -71,8 +81,6 @@ def app(postgres_url: str, settings: Settings) -> Iterator[Flask]:
     """The application on a database that Alembic brought from empty to head."""
     from flask_migrate import upgrade
 
-    from models.db import db
-
     app = create_app(settings, database_url=postgres_url)
     app.config["TESTING"] = True
     app.config["PROPAGATE_EXCEPTIONS"] = False
@@ -92,12 +100,36 @@ def engine(app: Flask, postgres_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+class Client(FlaskClient):
+    """Sends each request outside the test's application context: it has a session of its own, as on a server, and a
+    view that forgets to commit fails its test."""
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        return Context().run(super().open, *args, **kwargs)
+
+
+class CliRunner(FlaskCliRunner):
+    """Runs each command outside the test's application context, for the same reason."""
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        return Context().run(super().invoke, *args, **kwargs)
+
+
+Flask.test_client_class = Client
+Flask.test_cli_runner_class = CliRunner
+
+
 @pytest.fixture
-def session(engine: Engine) -> Iterator[OrmSession]:
-    """A session to arrange and inspect with. Nothing the application does passes through it, so a view that
-    forgets to commit is seen. Commit what you arrange; it is all removed after the test."""
-    with OrmSession(engine, expire_on_commit=True) as session:
-        yield session
+def session(app: Flask, engine: Engine) -> Iterator[OrmSession]:
+    """`db.session` of the test's own application context, to arrange and inspect with, and the one that verbs use when
+    the test calls them. Requests and commands have others. Commit what you arrange; it is all removed after the test.
+
+    It forgets with every commit what it has loaded, so that it sees what requests changed, and has the test's own
+    connections, so that who counts the application's does not count these.
+    """
+    with app.app_context():
+        db.session.registry.set(OrmSession(engine, expire_on_commit=True))  # type: ignore[arg-type]
+        yield db.session()
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +155,15 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
         ).scalar_one()
         for table in connection.exec_driver_sql(probes).scalars().all():
             connection.exec_driver_sql(f"DELETE FROM {table}")
+
+
+@pytest.fixture(params=["a person's account", "an organisation's account"])
+def kind(request: pytest.FixtureRequest, session: OrmSession) -> Iterator[None]:
+    """The test runs twice: everybody's keys, calls and runs are of their own account; then of the account of an
+    organisation that they are a member of."""
+    factories.ORGANISATIONS = {} if request.param == "an organisation's account" else None
+    yield
+    factories.ORGANISATIONS = None
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User
-from models.billing import PRIORITIES, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
+from models.billing import PRIORITIES, Account, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
 from models.db import Base
 from models.gateway import GatewayCall
 from models.orgs import Org, OrgMember
@@ -23,6 +24,19 @@ from models.store import Agent, AgentConfig, AgentVersion, Publisher, catalogue
 from models.usage import Message
 
 Row = TypeVar("Row", bound=Base)
+
+
+ORGANISATIONS: dict[str, str] | None = None
+"""While a test runs for organisations' accounts (fixture `kind`): the one that each person's keys, calls and runs are of."""
+
+own_account_only = pytest.mark.parametrize("kind", ["a person's account"], indirect=True)
+"""For tests of what an organisation's account does not have: monthly credits, kinds of grants, debts that are cleared."""
+an_organisations_only = pytest.mark.parametrize("kind", ["an organisation's account"], indirect=True)
+
+
+def org_of(user_id: str) -> str | None:
+    """The organisation whose account a person acts for in this test."""
+    return (ORGANISATIONS or {}).get(user_id)
 
 
 def now() -> datetime:
@@ -43,7 +57,11 @@ def user(session: OrmSession, name: str = "alice", **kw: Any) -> User:
     """`<name>@example.org`, verified. No credits: give some with `grant`."""
     kw.setdefault("email", f"{name}@example.org")
     kw.setdefault("email_verified", now())
-    return save(session, User(name=name, **kw))
+    made = save(session, User(name=name, **kw))
+    if ORGANISATIONS is not None:
+        owner = save(session, User(name="owner", email=f"owner-{new_id()}@example.org"))
+        ORGANISATIONS[made.id] = org(session, owner, new_id("org-"), members=(made,)).id
+    return made
 
 
 def org(
@@ -67,9 +85,11 @@ def fingerprint(session: OrmSession, id: str | None = None, **kw: Any) -> Finger
 
 
 def token(session: OrmSession, owner: User, type: str = "pat", **kw: Any) -> str:
-    """A session row of `type`; returns the raw token, which the row knows only as its SHA-256."""
+    """A session row of `type`; returns the raw token, which the row knows only as its SHA-256. With `org_id` it acts for
+    that organisation, of which the owner is a member."""
     raw = {"pat": "cb-pat-" + secrets.token_hex(32), "web": secrets.token_urlsafe(32)}.get(type) or new_id()
     kw.setdefault("expires", now() + timedelta(days=30))
+    kw.setdefault("org_id", org_of(owner.id))
     kw.setdefault("token_hint", f"{raw[:15]}...{raw[-8:]}" if type == "pat" else raw[-4:])
     hashed = hashlib.sha256(raw.encode()).hexdigest()
     save(session, Session(session_token=hashed, user_id=owner.id, type=type, **kw))
@@ -86,13 +106,25 @@ class Person:
     token: str
     headers: dict[str, str]
 
+    @property
+    def account(self) -> Account:
+        """The account that the browser and the token act for."""
+        org_id = org_of(self.id)
+        return Account(org_id=org_id) if org_id else Account(user_id=self.id)
+
+    @property
+    def account_id(self) -> str:
+        return self.account.id
+
 
 def person(app: Flask, session: OrmSession, name: str) -> Person:
-    """A user with a web session in a browser of their own and a personal access token."""
+    """A user with a web session in a browser of their own and a personal access token. An organisation's account is seen
+    with a key in the browser's cookie."""
     made = user(session, name)
     browser = app.test_client()
-    browser.set_cookie("next-auth.session-token", token(session, made, type="web"))
     key = token(session, made)
+    web = key if org_of(made.id) else token(session, made, type="web")
+    browser.set_cookie("next-auth.session-token", web)
     return Person(made.id, made, browser, key, {"authorization": f"Bearer {key}"})
 
 
@@ -105,6 +137,11 @@ def account(session: OrmSession, owner: User | Org, **kw: Any) -> CreditAccount:
     return found
 
 
+def payer(session: OrmSession, owner: User, org_id: str | None) -> CreditAccount:
+    """The account of the organisation where there is one, else of the person."""
+    return account(session, session.get_one(Org, org_id) if org_id else owner)
+
+
 def grant(
     session: OrmSession, owner: User, amount: int = 1000, type: str = "free", **kw: Any
 ) -> CreditLedger:
@@ -115,7 +152,8 @@ def grant(
     kw.setdefault("operation_id", new_id(f"{type}-"))
     kw.setdefault("balance", amount)
     kw.setdefault("priority", PRIORITIES[type])
-    organisation = session.get(Org, kw["org_id"]) if kw.get("org_id") else None
+    kw.setdefault("org_id", org_of(owner.id))
+    organisation = session.get(Org, kw["org_id"]) if kw["org_id"] else None
     holder = account(session, organisation or owner)
     same = CreditLedger.org_id == holder.org_id if organisation else CreditLedger.org_id.is_(None)
     before = session.scalars(select(CreditLedger.balance).where(CreditLedger.user_id == owner.id, same)).all()
@@ -143,9 +181,9 @@ def grant(
 
 
 def hold(session: OrmSession, owner: User, amount: int = 10, **kw: Any) -> CreditHold:
-    """A live hold of a minute on the user's personal account."""
+    """A live hold of a minute on the user's account."""
     kw.setdefault("request_id", new_id())
-    kw.setdefault("account_id", account(session, owner).id)
+    kw.setdefault("account_id", payer(session, owner, org_of(owner.id)).id)
     kw.setdefault("expires_at", now() + timedelta(minutes=1))
     defaults = {"model": "stoa/demo", "door": "openai", "worker": "test"}
     return save(session, CreditHold(user_id=owner.id, amount=amount, **(defaults | kw)))
@@ -160,6 +198,7 @@ def run(session: OrmSession, owner: User, agent_id: str = "codebuff/base@0.0.1",
     parent: AgentRun | None = kw.pop("parent", None)
     if parent is not None:
         kw.setdefault("ancestor_run_ids", [*(parent.ancestor_run_ids or []), parent.id])
+    kw.setdefault("org_id", org_of(owner.id))
     return save(session, AgentRun(user_id=owner.id, agent_id=agent_id, **kw))
 
 
@@ -179,18 +218,21 @@ def message(session: OrmSession, owner: User, credits: int = 5, **kw: Any) -> Me
         "output_tokens": 50,
         "cost": Decimal(credits) / 100,
         "latency_ms": 900,
+        "org_id": org_of(owner.id),
     }
     return save(session, Message(user_id=owner.id, credits=credits, **(defaults | kw)))
 
 
 def call(session: OrmSession, owner: User, **kw: Any) -> GatewayCall:
-    """The gateway's record of a settled call. `message=` ties it to its billing fact."""
+    """The gateway's record of a settled call. `message=` ties it to its billing fact, `org_id=` to an organisation's
+    account instead of the owner's."""
+    org_id = kw.pop("org_id", org_of(owner.id))
     billed: Message | None = kw.pop("message", None)
     if billed is not None:
         kw = {"message_id": billed.id, "cost": billed.cost, "credits": billed.credits} | kw
     defaults: dict[str, Any] = {
         "request_id": new_id(),
-        "account_id": owner.id,
+        "account_id": payer(session, owner, org_id).id,
         "door": "openai",
         "provider": "stoa",
         "requested_model": "stoa/demo",

@@ -25,7 +25,7 @@ from models.settings import GATEWAY_POOL, Settings
 from views import errors, guards
 from views.api.body import BadJson, TooLarge, read_with_bytes
 from views.api.content_encoding import UnknownCoding
-from views.lane import Visit, here, open_door
+from views.lane import Answer, Visit, here, open_door
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
@@ -182,8 +182,8 @@ def _stranger(visit: Visit) -> Response | None:
 def respond(answer: Reply | Stream) -> Response:
     """The answer of the gateway as HTTP (contract 5.4)."""
     if isinstance(answer, Reply):
-        return with_dropped(Response(answer.body, content_type="application/json"), answer.dropped)
-    response = Response(
+        return with_dropped(Answer(answer.body, content_type="application/json"), answer.dropped)
+    response = Answer(
         answer,
         direct_passthrough=True,
         content_type="text/event-stream",

@@ -27,6 +27,7 @@ from models.accounts.credentials import Credential
 from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.admin import record
+from models.billing import Account
 from models.db import db, now
 from models.errors import Forbidden
 from models.settings import Settings
@@ -186,12 +187,12 @@ def key_credential(token: str | None = None) -> Credential | None:
         return None
     if cast(str | None, g.get("key_token")) != token:
         try:
-            found = credentials.find(db.session, token, now())
+            found = credentials.find(token, now())
         except AccountSuspended as suspended:
             g.key_token, g.key_credential = token, None
             _unless_open(suspended)
             return None
-        if found and credentials.touch(db.session, found.session, now()):
+        if found and credentials.touch(found.session, now()):
             db.session.commit()
         g.key_token, g.key_credential = token, found
     return cast(Credential | None, g.key_credential)
@@ -201,6 +202,12 @@ def key_user(token: str | None = None) -> User | None:
     """The user of the request's API key (or of `token`); None without one or with an unknown one."""
     found = key_credential(token)
     return found.user if found else None
+
+
+def key_account(token: str | None = None) -> Account | None:
+    """The account that the request's API key (or `token`) acts for and is charged to; None for an unknown key."""
+    found = key_credential(token)
+    return Account.of(found.session) if found else None
 
 
 def cookie_token() -> str | None:
@@ -233,6 +240,17 @@ def cookie_user() -> User | None:
     return found.user if found else None
 
 
+def current_account() -> Account:
+    """The account that the signed-in browser acts for: all that its pages show is asked by this one. A browser's is the
+    person's own; a key of an organisation in the cookie acts for that.
+
+    Only for views that know that somebody is signed in.
+    """
+    found = cookie_credential()
+    assert found is not None, "nobody is signed in"
+    return Account.of(found.session)
+
+
 def cookie_or_key_user() -> User | None:
     """The user of the cookie, else of the key (`cookie→key`)."""
     return cookie_user() or key_user()
@@ -255,7 +273,7 @@ def _read_cookie() -> Credential | None:
         return None
     moment = now()
     try:
-        found = credentials.find_browser(db.session, token, moment)
+        found = credentials.find_browser(token, moment)
     except AccountSuspended as suspended:
         g.suspended_browser = suspended.session
         _unless_open(suspended)
@@ -264,8 +282,8 @@ def _read_cookie() -> Credential | None:
         g.signed_out = True
         db.session.commit()
         return None
-    slid = credentials.slide(db.session, found.session, moment)
-    if credentials.touch(db.session, found.session, moment) or slid:
+    slid = credentials.slide(found.session, moment)
+    if credentials.touch(found.session, moment) or slid:
         db.session.commit()
     if slid:
         g.signed_in = (token, found.session.expires)
@@ -294,8 +312,8 @@ def sign_in_browser(user: User) -> Session:
     """
     before = cookie_credential()
     if before and before.session.type == "web":
-        credentials.close(db.session, before.session)
-    token, row = credentials.open_web(db.session, user, now())
+        credentials.close(before.session)
+    token, row = credentials.open_web(user, now())
     _forget_flow()
     g.signed_in = (token, row.expires)
     g.cookie_credential = Credential(row, user)
@@ -309,7 +327,7 @@ def sign_out_browser() -> None:
     found = cookie_credential()
     row = found.session if found else cast(Session | None, g.get("suspended_browser"))
     if row:
-        credentials.close(db.session, row)
+        credentials.close(row)
     _forget_flow()
     g.pop("signed_in", None)
     g.pop("_login_user", None)
@@ -478,7 +496,6 @@ def _refuse_other_sites() -> ResponseReturnValue | None:
 def audit(action: str, subject: str, *, user: User | None, before: Any = None, after: Any = None) -> None:
     """A line in the audit log, in this request's transaction. Never give it a secret."""
     record(
-        db.session,
         action,
         subject,
         actor=user.email if user else "anonymous",

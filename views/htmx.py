@@ -54,8 +54,10 @@ def _person() -> dict[str, Any]:
     viewer: User | None = user if not g.get("bug") and user.is_authenticated else None
     chip = None
     if viewer is not None and not wants_fragment():
+        from views.guards import current_account  # which imports this module
+
         # the page's own figure where it has one: two readings could differ by a call
-        chip = (g.get("holdings") or holdings(pages_pool(), viewer.id, now())).left
+        chip = (g.get("holdings") or holdings(pages_pool(), current_account().id, now())).left
     return {
         "viewer": viewer,
         "credit_chip": chip,

@@ -6,7 +6,7 @@ of a request's frame, a third of what a call costs a worker, is its id and the h
 an ordinary route besides: Flask knows its address and answers its other methods.
 """
 
-import uuid
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +14,7 @@ from typing import Any, cast
 import flask
 from flask import Blueprint, Flask
 from werkzeug import Request, Response
+from werkzeug.datastructures import Headers
 
 from models.settings import Settings
 from views import guards
@@ -37,6 +38,16 @@ class Visit:
 
 
 Door = Callable[[Visit], Response]
+
+
+class Answer(Response):
+    """What a model's door answers: always with a body, never a redirect, so that its headers need no correction."""
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        """The headers themselves, with the length of a body that is known."""
+        if self.is_sequence:
+            self.headers["Content-Length"] = str(sum(map(len, self.response)))
+        return self.headers
 
 
 class _Request(Request):
@@ -83,7 +94,7 @@ class _Lane:
         door = _doors.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         if door is None:
             return self._flask(environ, start_response)
-        visit = Visit(_Request(environ, populate_request=False), uuid.uuid4().hex, self._app)
+        visit = Visit(_Request(environ, populate_request=False), os.urandom(16).hex(), self._app)
         added = guards.frame(visit.id, https=self._https or environ["wsgi.url_scheme"] == "https")
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The pages of runs: the list, one run on its timeline, one model call opened. Only the viewer's own."""
+"""The pages of runs: the list, one run on its timeline, one model call opened. Only those of the viewer's account."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from urllib.parse import quote, urlencode
 from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.accounts import User
 from models.db import db, now
 from models.errors import NotFound
 from models.runs import RUN_STATUSES, AgentRun, calls, history, trace
@@ -18,7 +17,7 @@ from models.runs.history import RunFilter, RunLine
 from models.runs.trace import Entry, Window
 from models.store.showing import is_published
 from views.charts import Span, Waterfall, waterfall
-from views.guards import cookie_user, login_required
+from views.guards import current_account, login_required
 from views.htmx import render, wants_fragment
 
 bp = Blueprint("runs", __name__)
@@ -52,12 +51,12 @@ def call_address(run_id: str | None, request_id: str) -> str:
 @bp.get("/runs")
 @login_required
 def runs() -> ResponseReturnValue:
-    """My runs, newest first. With htmx the list alone, or with a key only what follows it."""
-    user = _viewer()
+    """The account's runs, newest first. With htmx the list alone, or with a key only what follows it."""
+    account_id = current_account().id
     asked = Asked.of(request.args)
     after = request.args.get("after") or None
-    page = None if asked.errors else history.runs_of(user.id, asked.chosen, after)
-    nothing_yet = page is not None and not (page.lines or after) and not history.has_runs(user.id)
+    page = None if asked.errors else history.runs_of(account_id, asked.chosen, after)
+    nothing_yet = page is not None and not (page.lines or after) and not history.has_runs(account_id)
     context: dict[str, Any] = {
         "asked": asked,
         "listed": page,
@@ -75,7 +74,7 @@ def runs() -> ResponseReturnValue:
         "runs/runs.html",
         partial="runs/_list.html",
         status=422 if asked.errors else 200,
-        agents=history.agents_of(user.id),
+        agents=history.agents_of(account_id),
         **context,
     )
 
@@ -84,10 +83,10 @@ def runs() -> ResponseReturnValue:
 @login_required
 def run(run_id: str) -> ResponseReturnValue:
     """One run: what it cost, and its steps, calls and spawned runs on one timeline, a window at a time."""
-    user = _viewer()
+    account_id = current_account().id
     place = {key: value for key in ("after", "before", "at") if (value := request.args.get(key))}
     found = trace.trace_of(
-        user.id,
+        account_id,
         run_id,
         after=place.get("after"),
         before=place.get("before"),
@@ -100,7 +99,7 @@ def run(run_id: str) -> ResponseReturnValue:
         partial="runs/_run.html",
         line=line,
         run=line.run,
-        parent=history.parent_of(user.id, line.run),
+        parent=history.parent_of(account_id, line.run),
         in_store=_store_page(line.run),
         trace=found,
         drawing=_drawing(found.window),
@@ -114,11 +113,11 @@ def run(run_id: str) -> ResponseReturnValue:
 @login_required
 def row(run_id: str) -> ResponseReturnValue:
     """The run as a row of the list, for a row that refreshes itself. One that is gone takes its row with it."""
-    user = _viewer()
+    account_id = current_account().id
     if not wants_fragment():
         return redirect(run_address(run_id), 303)
     try:
-        line = history.line_of(user.id, run_id)
+        line = history.line_of(account_id, run_id)
     except NotFound:
         return "", STOP_POLLING
     return render("runs/_row.html", partial="runs/_row.html", line=line)
@@ -128,14 +127,14 @@ def row(run_id: str) -> ResponseReturnValue:
 @login_required
 def call(run_id: str, request_id: str) -> ResponseReturnValue:
     """One model call: tokens, prices, ledger entries, times and messages. With htmx without the page around it."""
-    user = _viewer()
-    mine = history.run_of(user.id, run_id)
+    account_id = current_account().id
+    mine = history.run_of(account_id, run_id)
     every = request.args.get("messages") == "all"
     return render(
         "runs/call.html",
         partial="runs/_call.html",
         run=mine,
-        detail=calls.call_of(user.id, mine, request_id, all_messages=every),
+        detail=calls.call_of(account_id, mine, request_id, all_messages=every),
         here=call_address(run_id, request_id),
         every=every,
         fragment=wants_fragment(),
@@ -148,12 +147,6 @@ def _store_page(run: AgentRun) -> str | None:
     if not (publisher and agent and version and is_published(db.session, publisher, agent, version)):
         return None
     return url_for("agent.page", publisher_id=publisher, agent_id=agent, version=version)
-
-
-def _viewer() -> User:
-    user = cookie_user()
-    assert user is not None
-    return user
 
 
 # -- the filter of the list ----------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import generate_csrf
 from jinja2.utils import LRUCache
 
-from models.accounts import User
 from models.billing import Account, cycle, ensure_quota, used_since
 from models.db import db, now
 from models.errors import Invalid
@@ -26,7 +25,7 @@ from models.usage.series import By, Figures, Spending, spending
 from models.usage.statement import Show, sheet, statement
 from views import format
 from views.charts import Chart, Part, Series, Split, line_chart, split_bar, stacked_chart
-from views.guards import cookie_token, cookie_user, login_required, settings
+from views.guards import cookie_token, current_account, login_required, settings
 from views.htmx import answer, get_flashed_messages_waiting, pages_pool, render, wants_fragment
 from views.profile import tab
 from views.runs import call_address
@@ -137,11 +136,11 @@ def _key(state: Stamp, moment: datetime) -> tuple[Any, ...]:
 @login_required
 def _drawn(moment: datetime, state: Stamp | None) -> ResponseReturnValue:
     """The whole page, which is kept when it is what `state` says."""
-    person, asked = _person(), _asked()
+    account, asked = current_account(), _asked()
     if state is None:
-        ensure_quota(db.session(), person.id, settings().stoa_free_credits, now=moment)
+        ensure_quota(db.session(), account, settings().stoa_free_credits, now=moment)
         db.session.commit()
-    context = _shown(person, asked, moment) | _account(person, moment)
+    context = _shown(account, asked, moment) | _account(account, moment)
     g.holdings = context["has"]
     response = render("usage/usage.html", partial="usage/_spending.html", **context)
     if state is not None:
@@ -154,11 +153,11 @@ def _drawn(moment: datetime, state: Stamp | None) -> ResponseReturnValue:
 @login_required
 def _part() -> ResponseReturnValue:
     """The chart and its tables alone."""
-    context = _shown(_person(), _asked(), now())
+    context = _shown(current_account(), _asked(), now())
     return render("usage/usage.html", partial="usage/_spending.html", **context)
 
 
-def _shown(person: User, asked: "Asked", moment: datetime) -> dict[str, Any]:
+def _shown(account: Account, asked: "Asked", moment: datetime) -> dict[str, Any]:
     """The figures that were asked for, or with dates that cannot be used those of 30 days; and the answer's status."""
     wrong: dict[str, str] = {}
     try:
@@ -167,7 +166,7 @@ def _shown(person: User, asked: "Asked", moment: datetime) -> dict[str, Any]:
         wrong = refusal.fields
         period = periods.preset(periods.DEFAULT, moment)
     fields = {"range": None, "from": None, "to": None} | wrong
-    return _used(person, asked, period, moment) | {"fields": fields, "status": 422 if wrong else 200}
+    return _used(account, asked, period, moment) | {"fields": fields, "status": 422 if wrong else 200}
 
 
 @bp.get("/profile/usage.csv")
@@ -177,10 +176,10 @@ def export() -> ResponseReturnValue:
 
     Raises Invalid (422).
     """
-    person, moment = _person(), now()
+    account, moment = current_account(), now()
     asked = _asked()
     period = periods.chosen(asked.range, asked.first, asked.last, moment)
-    calls = exported_calls(db.engine, person.id, period.start, min(period.end, moment))
+    calls = exported_calls(db.engine, account.id, period.start, min(period.end, moment))
     db.session.commit()
     response = Response(csv_of(calls), mimetype="text/csv")
     response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(period)}"'
@@ -192,11 +191,11 @@ def export() -> ResponseReturnValue:
 @login_required
 def ledger() -> ResponseReturnValue:
     """Every credit in and out, newest first, in keyset pages: `show` (all, in), `before` (an entry's id)."""
-    person = _person()
+    account = current_account()
     show = cast(Show, _one_of("show", ("all", "in")))
-    ensure_quota(db.session(), person.id, settings().stoa_free_credits)
+    ensure_quota(db.session(), account, settings().stoa_free_credits)
     db.session.commit()
-    lines, more = statement(person.id, show, _entry_id(request.args.get("before")))
+    lines, more = statement(account.id, show, _entry_id(request.args.get("before")))
     context: dict[str, Any] = {
         "lines": lines,
         "kinds": KINDS,
@@ -204,7 +203,7 @@ def ledger() -> ResponseReturnValue:
     }
     context["more"] = f"/profile/statement?{urlencode({'show': show, 'before': more})}" if more else None
     if not wants_fragment():
-        context["sheet"] = sheet(person.id)
+        context["sheet"] = sheet(account.id)
     return render("usage/statement.html", partial="usage/_entries.html", **context)
 
 
@@ -212,25 +211,19 @@ def ledger() -> ResponseReturnValue:
 @login_required
 def call(request_id: str) -> ResponseReturnValue:
     """One model call that belongs to no run, as the page of a run shows its calls; others are shown in their run."""
-    person = _person()
-    found = call_with_id(person.id, request_id)
+    account_id = current_account().id
+    found = call_with_id(account_id, request_id)
     if found.run_id:
         return redirect(call_address(found.run_id, request_id))
     every = request.args.get("messages") == "all"
     return render(
         "runs/call.html",
         run=None,
-        detail=call_of(person.id, None, request_id, all_messages=every),
+        detail=call_of(account_id, None, request_id, all_messages=every),
         here=call_address(None, request_id),
         every=every,
         fragment=False,
     )
-
-
-def _person() -> User:
-    person = cookie_user()
-    assert person is not None, "the door is guarded by login_required"
-    return person
 
 
 def _asked() -> Asked:
@@ -262,9 +255,9 @@ def _file_name(period: Period) -> str:
     return f"stoa-usage-{period.first_day}-to-{period.last_day}{hours}.csv"
 
 
-def _used(person: User, asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
+def _used(account: Account, asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
     """What the fragment shows: the chart, its headline, the table, the controls."""
-    used = spending(pages_pool(), person.id, period, asked.by, moment)
+    used = spending(pages_pool(), account.id, period, asked.by, moment)
     where = urlencode({name: word for name, word in asked.words().items() if name in ("range", "from", "to")})
     return {
         "asked": asked,
@@ -280,22 +273,21 @@ def _used(person: User, asked: Asked, period: Period, moment: datetime) -> dict[
     }
 
 
-def _account(person: User, moment: datetime) -> dict[str, Any]:
+def _account(account: Account, moment: datetime) -> dict[str, Any]:
     """What the page says of the account as a whole."""
-    has = holdings(pages_pool(), person.id, moment)
+    has = holdings(pages_pool(), account.id, moment)
     return {
         "moment": moment,
         "has": has,
-        "cycle": _cycle(person, moment),
+        "cycle": _cycle(account, moment),
         "kinds": KINDS,
         "split": _split(has),
-        "calls": recent_calls(pages_pool(), person.id, RECENT),
+        "calls": recent_calls(pages_pool(), account.id, RECENT),
     }
 
 
-def _cycle(person: User, moment: datetime) -> dict[str, Any]:
+def _cycle(account: Account, moment: datetime) -> dict[str, Any]:
     """Since when the running cycle lasts, what was used in it, and when the next begins."""
-    account = Account(user_id=person.id)
     began, ends = cycle(db.session(), account, moment)
     return {"began": began, "used": used_since(db.session(), account, began), "ends": ends}
 

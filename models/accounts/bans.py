@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, update
 
 from models.accounts.sessions import LoginLink, Session
 from models.accounts.users import User
-from models.db import Database
+from models.db import db
 from models.errors import Forbidden, Invalid
 
 REASON_LENGTH = 500
@@ -37,7 +37,7 @@ def refuse(user: User, session: Session | None = None) -> None:
         raise AccountSuspended(user, session)
 
 
-def ban(database: Database, user: User, reason: str | None, now: datetime) -> bool:
+def ban(user: User, reason: str | None, now: datetime) -> bool:
     """Ban the account, or change the reason; whether that changed anything. Idempotent; flushes.
 
     From the commit on none of its credentials is worth anything at any door, and links mailed to it are used up. Calls
@@ -48,37 +48,37 @@ def ban(database: Database, user: User, reason: str | None, now: datetime) -> bo
     if user.banned and reason in (None, user.banned_reason):
         return False
     user.banned, user.banned_reason = True, reason
-    database.execute(
+    db.session.execute(
         update(LoginLink)
         .where(LoginLink.email == user.email, LoginLink.used_at.is_(None))
         .values(used_at=now)
     )
-    database.flush()
+    db.session.flush()
     return True
 
 
-def unban(database: Database, user: User) -> bool:
+def unban(user: User) -> bool:
     """Lift the ban; whether there was one. Browsers must sign in again; keys and command lines work again. Flushes."""
     if not user.banned:
         return False
     user.banned, user.banned_reason = False, None
-    database.execute(
+    db.session.execute(
         delete(Session)
         .where(Session.user_id == user.id, Session.type == "web")
         .execution_options(synchronize_session=False)
     )
-    database.flush()
+    db.session.flush()
     return True
 
 
-def credentials_of(database: Database, user: User, now: datetime) -> dict[str, int]:
+def credentials_of(user: User, now: datetime) -> dict[str, int]:
     """How many live credentials the user has, by type (`web`, `cli`, `pat`)."""
-    rows = database.execute(
-        select(Session.type, func.count())
+    rows = db.session.execute(
+        select(Session.type, func.count().label("live"))
         .where(Session.user_id == user.id, Session.expires > now)
         .group_by(Session.type)
     )
-    return {"web": 0, "cli": 0, "pat": 0} | {row[0]: row[1] for row in rows}
+    return {"web": 0, "cli": 0, "pat": 0} | {row.type: row.live for row in rows}
 
 
 def _line(reason: str | None) -> str | None:

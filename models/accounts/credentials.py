@@ -17,7 +17,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from models.accounts import bans, quotas
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
-from models.db import Database
+from models.db import db
 from models.errors import Forbidden
 
 WEB_LIFETIME = timedelta(days=30)
@@ -49,23 +49,23 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def find(database: Database, token: str, now: datetime) -> Credential | None:
+def find(token: str, now: datetime) -> Credential | None:
     """Whose an API key is, of whatever type (contract 1.2 A). An expired one is unknown (appendix B 1).
 
     Raises AccountSuspended when its owner is banned.
     """
-    found = _find(database, token)
+    found = _find(token)
     return _unless_banned(found) if found and found.session.expires > now else None
 
 
-def find_browser(database: Database, token: str, now: datetime) -> Credential | None:
+def find_browser(token: str, now: datetime) -> Credential | None:
     """Whose a browser cookie is (contract 1.2 B). Any type of session; an expired row is deleted on sight.
 
     Raises AccountSuspended when its owner is banned.
     """
-    found = _find(database, token)
+    found = _find(token)
     if found and found.session.expires <= now:
-        _delete(database, [found.session])
+        _delete([found.session])
         return None
     return _unless_banned(found)
 
@@ -76,12 +76,12 @@ def _unless_banned(found: Credential | None) -> Credential | None:
     return found
 
 
-def _find(database: Database, token: str) -> Credential | None:
-    row = database.execute(_OWNER, {"token": hash_token(token)}).one_or_none()
-    return Credential(row[0], row[1]) if row else None
+def _find(token: str) -> Credential | None:
+    row = db.session.execute(_OWNER, {"token": hash_token(token)}).one_or_none()
+    return Credential(*row) if row else None
 
 
-def slide(database: Database, session: Session, now: datetime) -> bool:
+def slide(session: Session, now: datetime) -> bool:
     """Give a web session 30 days from now when it is more than a day old; whether it was given.
 
     Only `web`: a command line's year begins anew in the database with every noted use (trigger `session_slide`),
@@ -89,21 +89,21 @@ def slide(database: Database, session: Session, now: datetime) -> bool:
     """
     if session.type != "web" or session.expires - WEB_LIFETIME + SLIDE_AFTER > now:
         return False
-    _note(database, session, expires=now + WEB_LIFETIME)
+    _note(session, expires=now + WEB_LIFETIME)
     return True
 
 
-def touch(database: Database, session: Session, now: datetime) -> bool:
+def touch(session: Session, now: datetime) -> bool:
     """Note that the credential was used, at most every five minutes; whether it was noted."""
     if session.last_used_at is not None and session.last_used_at > now - TOUCH_EVERY:
         return False
-    _note(database, session, last_used_at=now)
+    _note(session, last_used_at=now)
     return True
 
 
-def _note(database: Database, session: Session, **values: datetime) -> None:
+def _note(session: Session, **values: datetime) -> None:
     # Not through the unit of work: the row may be revoked in this very moment, which is no error.
-    database.execute(
+    db.session.execute(
         update(Session)
         .where(Session.session_token == session.session_token)
         .values(values)
@@ -113,7 +113,7 @@ def _note(database: Database, session: Session, **values: datetime) -> None:
         set_committed_value(session, name, value)
 
 
-def open_web(database: Database, user: User, now: datetime) -> tuple[str, Session]:
+def open_web(user: User, now: datetime) -> tuple[str, Session]:
     """Open a browser session of 30 days. Answers the raw token, which is kept nowhere, and the row.
 
     Raises AccountSuspended for a banned user.
@@ -129,12 +129,12 @@ def open_web(database: Database, user: User, now: datetime) -> tuple[str, Sessio
         token_hint=token[-4:],
         last_used_at=now,
     )
-    database.add(row)
-    database.flush()
+    db.session.add(row)
+    db.session.flush()
     return token, row
 
 
-def lock_browser(database: Database, session: Session, *, to_end: bool = False) -> str:
+def lock_browser(session: Session, *, to_end: bool = False) -> str:
     """Lock a browser session that makes, approves or (`to_end`) ends other credentials; its public id.
 
     To end some, all of the user's browser sessions are locked, in one order: what they make meanwhile waits, and of two
@@ -149,28 +149,27 @@ def lock_browser(database: Database, session: Session, *, to_end: bool = False) 
         locked = locked.where(Session.user_id == session.user_id, Session.type == "web").with_for_update()
     else:
         locked = locked.where(Session.session_token == session.session_token).with_for_update(read=True)
-    if session.session_token not in database.scalars(locked).all():
+    if session.session_token not in db.session.scalars(locked).all():
         raise Forbidden("This browser was signed out just now. Sign in again.")
     return session.session_token
 
 
-def check_room(database: Database, user: User, type_: str, most: int, mend: str, setting: str) -> None:
+def check_room(user: User, type_: str, most: int, mend: str, setting: str) -> None:
     """Raise QuotaExceeded (409) when the user has `most` credentials of this type, expired ones that are still kept too.
 
     Takes an advisory lock until the transaction ends, before any other lock: of any number that are made at the same
     moment no more find room than there is.
     """
     name = f"{type_} credentials of {user.id}"
-    database.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+    db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
     mine = select(func.count()).where(Session.user_id == user.id, Session.type == type_)
-    has = database.scalar(mine) or 0
+    has = db.session.scalar(mine) or 0
     if has >= most:
         things = "API keys" if type_ == "pat" else "Command line sessions"
         raise quotas.full(has, f"{things} of this account", most, mend, setting)
 
 
 def create_key(
-    database: Database,
     user: User,
     *,
     by: Session | None,
@@ -178,8 +177,11 @@ def create_key(
     name: str | None = None,
     most: int | None = None,
     now: datetime,
+    org_id: str | None = None,
 ) -> tuple[str, Session]:
     """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once.
+
+    It acts for the organisation `org_id`, of which the user must be a member, or (None) for the user's own account.
 
     `by` is the browser session that asks for it, None for the operator. `most` is how many tokens the user may have,
     expired ones that are still listed too; `check_room` counts them. Raises
@@ -187,8 +189,8 @@ def create_key(
     """
     bans.refuse(user)
     if most is not None:
-        check_room(database, user, "pat", most, "Revoke an API key that is not used", "STOA_KEYS_PER_ACCOUNT")
-    parent = lock_browser(database, by) if by else None
+        check_room(user, "pat", most, "Revoke an API key that is not used", "STOA_KEYS_PER_ACCOUNT")
+    parent = lock_browser(by) if by else None
     token = PAT_PREFIX + secrets.token_hex(32)
     row = Session(
         session_token=hash_token(token),
@@ -199,44 +201,45 @@ def create_key(
         name=name,
         token_hint=f"{token[:15]}...{token[-8:]}",
         parent=parent,
+        org_id=org_id,
     )
-    database.add(row)
-    database.flush()
+    db.session.add(row)
+    db.session.flush()
     return token, row
 
 
-def keys(database: Database, user: User) -> Sequence[Session]:
+def keys(user: User) -> Sequence[Session]:
     """The user's personal access tokens, newest first, expired ones too."""
-    return database.scalars(
+    return db.session.scalars(
         select(Session)
         .where(Session.user_id == user.id, Session.type == "pat")
         .order_by(Session.created_at.desc(), Session.session_token)
     ).all()
 
 
-def sessions(database: Database, user: User) -> Sequence[tuple[Session, Fingerprint | None]]:
+def sessions(user: User) -> Sequence[tuple[Session, Fingerprint | None]]:
     """The user's web and command line sessions with their devices, newest first, expired ones too."""
-    rows = database.execute(
+    rows = db.session.execute(
         select(Session, Fingerprint)
         .outerjoin(Fingerprint, Fingerprint.id == Session.fingerprint_id)
         .where(Session.user_id == user.id, Session.type != "pat")
         .order_by(Session.created_at.desc(), Session.session_token)
     )
-    return [(row[0], row[1]) for row in rows]
+    return [(session, device) for session, device in rows]
 
 
-def own(database: Database, user: User, identifier: str, types: Sequence[str]) -> Session | None:
+def own(user: User, identifier: str, types: Sequence[str]) -> Session | None:
     """One of the user's credentials by its public id (the SHA-256)."""
     if not identifier.isalnum():
         return None
-    return database.scalars(
+    return db.session.scalars(
         select(Session).where(
             Session.session_token == identifier, Session.user_id == user.id, Session.type.in_(types)
         )
     ).one_or_none()
 
 
-def revoke(database: Database, user: User, tokens: Iterable[str], types: Sequence[str]) -> list[Session]:
+def revoke(user: User, tokens: Iterable[str], types: Sequence[str]) -> list[Session]:
     """Delete those of the user's credentials of `types` that `tokens` name, raw or by SHA-256; the deleted rows.
 
     With a web session goes what it made: its keys and command line sessions. Devices of deleted command line sessions
@@ -244,7 +247,7 @@ def revoke(database: Database, user: User, tokens: Iterable[str], types: Sequenc
     """
     names = set(tokens)
     names |= {hash_token(token) for token in names}
-    rows = database.scalars(
+    rows = db.session.scalars(
         select(Session)
         .where(Session.session_token.in_(names), Session.user_id == user.id, Session.type.in_(types))
         .with_for_update()
@@ -254,20 +257,20 @@ def revoke(database: Database, user: User, tokens: Iterable[str], types: Sequenc
     made = select(Session).where(
         Session.user_id == user.id, Session.parent.in_(parents), Session.session_token.not_in(names)
     )
-    return _delete(database, [*rows, *database.scalars(made.with_for_update())])
+    return _delete([*rows, *db.session.scalars(made.with_for_update())])
 
 
-def revoke_others(database: Database, user: User, here: Session, *, keep_keys: bool = False) -> list[Session]:
+def revoke_others(user: User, here: Session, *, keep_keys: bool = False) -> list[Session]:
     """Sign out everywhere else: delete the user's other web sessions, and the command line sessions and (but for
     `keep_keys`) keys that any browser session other than `here` made, ended ones too; the deleted rows.
 
     Raises Forbidden (`lock_browser`).
     """
-    but = lock_browser(database, here, to_end=True)
+    but = lock_browser(here, to_end=True)
     others = select(Session).where(
         Session.user_id == user.id, Session.type == "web", Session.session_token != but
     )
-    rows = database.scalars(others).all()
+    rows = db.session.scalars(others).all()
     kinds = ("cli",) if keep_keys else ("cli", "pat")
     made = select(Session).where(
         Session.user_id == user.id,
@@ -275,13 +278,13 @@ def revoke_others(database: Database, user: User, here: Session, *, keep_keys: b
         Session.parent.is_not(None),
         Session.parent != but,
     )
-    return _delete(database, [*rows, *database.scalars(made.with_for_update())])
+    return _delete([*rows, *db.session.scalars(made.with_for_update())])
 
 
-def revoke_all(database: Database, user: User, type_: str) -> list[Session]:
+def revoke_all(user: User, type_: str) -> list[Session]:
     """Delete all of the user's credentials of one type; the deleted rows."""
     rows = select(Session).where(Session.user_id == user.id, Session.type == type_)
-    return _delete(database, database.scalars(rows.with_for_update()).all())
+    return _delete(db.session.scalars(rows.with_for_update()).all())
 
 
 def count_types(rows: Iterable[Session]) -> dict[str, int]:
@@ -289,27 +292,27 @@ def count_types(rows: Iterable[Session]) -> dict[str, int]:
     return dict(Counter(row.type for row in rows))
 
 
-def close(database: Database, session: Session) -> None:
+def close(session: Session) -> None:
     """Delete one credential (signing out), of whatever type."""
-    _delete(database, [session])
+    _delete([session])
 
 
-def forget_expired(database: Database, now: datetime) -> None:
+def forget_expired(now: datetime) -> None:
     """Delete credentials that ended a month ago and links that ended a day ago. Idempotent; flushes."""
-    database.execute(delete(Session).where(Session.expires < now - KEPT))
-    database.execute(delete(LoginLink).where(LoginLink.expires_at < now - timedelta(days=1)))
+    db.session.execute(delete(Session).where(Session.expires < now - KEPT))
+    db.session.execute(delete(LoginLink).where(LoginLink.expires_at < now - timedelta(days=1)))
 
 
-def _delete(database: Database, rows: Sequence[Session]) -> list[Session]:
+def _delete(rows: Sequence[Session]) -> list[Session]:
     devices = {row.fingerprint_id for row in rows if row.fingerprint_id}
     if rows:
-        database.execute(
+        db.session.execute(
             delete(Session)
             .where(Session.session_token.in_([row.session_token for row in rows]))
             .execution_options(synchronize_session=False)
         )
         for row in rows:
-            database.expunge(row)
+            db.session.expunge(row)
     if devices:
-        database.execute(update(Fingerprint).where(Fingerprint.id.in_(devices)).values(sig_hash=None))
+        db.session.execute(update(Fingerprint).where(Fingerprint.id.in_(devices)).values(sig_hash=None))
     return list(rows)

@@ -19,7 +19,7 @@ from models.accounts import bans
 from models.accounts.credentials import CLI_LIFETIME, Credential, check_room, hash_token, lock_browser
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
-from models.db import Database
+from models.db import db
 
 CODE_LIFETIME = timedelta(hours=1)
 FINGERPRINT_LENGTH = 1000
@@ -80,24 +80,23 @@ def judge(secret: str, code: Code | None, now: datetime) -> Outcome:
     return Outcome.INVALID if late else Outcome.READY
 
 
-def examine(database: Database, secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
+def examine(secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
     """What this code would do for this user now. Writes nothing; checks in the order of contract 1.4."""
     outcome = judge(secret, code, now)
     if outcome is not Outcome.READY or code is None:
         return outcome
     mine = select(Session).where(Session.user_id == user.id, Session.cli_auth_hash == code.hash)
-    if database.scalars(mine.limit(1)).first() is not None:
+    if db.session.scalars(mine.limit(1)).first() is not None:
         return Outcome.CONNECTED
     others = select(Session).where(
         Session.fingerprint_id == code.fingerprint_id, Session.user_id != user.id, Session.expires > now
     )
-    if database.scalars(others.limit(1)).first() is not None:
+    if db.session.scalars(others.limit(1)).first() is not None:
         return Outcome.TAKEN
     return Outcome.READY
 
 
 def connect(
-    database: Database,
     secret: str,
     code: Code | None,
     by: Credential,
@@ -114,22 +113,22 @@ def connect(
     bans.refuse(by.user, by.session)
     if most is not None:
         mend = "Sign a command line out that is not used"
-        check_room(database, by.user, "cli", most, mend, "STOA_CLI_SESSIONS_PER_ACCOUNT")
-    user, parent = by.user, lock_browser(database, by.session)
-    outcome = examine(database, secret, code, user, now)
+        check_room(by.user, "cli", most, mend, "STOA_CLI_SESSIONS_PER_ACCOUNT")
+    user, parent = by.user, lock_browser(by.session)
+    outcome = examine(secret, code, user, now)
     if outcome is not Outcome.READY or code is None:
         return outcome
     row = insert(Fingerprint).values(id=code.fingerprint_id, created_at=now).on_conflict_do_nothing()
-    database.execute(row)
-    database.execute(select(Fingerprint.id).where(Fingerprint.id == code.fingerprint_id).with_for_update())
-    outcome = examine(database, secret, code, user, now)
+    db.session.execute(row)
+    db.session.execute(select(Fingerprint.id).where(Fingerprint.id == code.fingerprint_id).with_for_update())
+    outcome = examine(secret, code, user, now)
     if outcome is not Outcome.READY:
         return outcome
-    database.execute(
+    db.session.execute(
         update(Fingerprint).where(Fingerprint.id == code.fingerprint_id).values(sig_hash=code.hash)
     )
     token = _token(secret, code, user.id, now)
-    database.add(
+    db.session.add(
         Session(
             session_token=hash_token(token),
             user_id=user.id,
@@ -142,11 +141,11 @@ def connect(
             token_hint=token[-4:],
         )
     )
-    database.flush()
+    db.session.flush()
     return Outcome.DONE
 
 
-def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple[User, str] | None:
+def collect(secret: str, code: Code, now: datetime) -> tuple[User, str] | None:
     """User and raw token of the session that was made for this code; None as long as there is none.
 
     A session is collected once: of any number of tries at the same moment, one gets the token and the others None.
@@ -155,7 +154,7 @@ def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple
     """
     if not _is_signed(secret, code) or int(code.expires_at) < _milliseconds(now):
         return None
-    rows = database.execute(
+    rows = db.session.execute(
         select(Session, User)
         .join(User, User.id == Session.user_id)
         .where(
@@ -172,24 +171,24 @@ def collect(database: Database, secret: str, code: Code, now: datetime) -> tuple
         if not hmac.compare_digest(hash_token(token), session.session_token):
             continue
         bans.refuse(user, session)
-        if _collect(database, session, now):
+        if _collect(session, now):
             return user, token
     return None
 
 
-def _collect(database: Database, session: Session, now: datetime) -> bool:
+def _collect(session: Session, now: datetime) -> bool:
     taken = (
         update(Session)
         .where(Session.session_token == session.session_token, Session.cli_collected_at.is_(None))
         .values(cli_collected_at=now)
         .returning(Session.session_token)
     )
-    return database.scalars(taken).one_or_none() is not None
+    return db.session.scalars(taken).one_or_none() is not None
 
 
-def disconnect(database: Database, token: str, user_id: str, fingerprint_id: str) -> bool:
+def disconnect(token: str, user_id: str, fingerprint_id: str) -> bool:
     """Delete exactly the session of this token, user and device, and the device's signature; whether there was one."""
-    row = database.scalars(
+    row = db.session.scalars(
         select(Session)
         .where(
             Session.session_token == hash_token(token),
@@ -200,9 +199,9 @@ def disconnect(database: Database, token: str, user_id: str, fingerprint_id: str
     ).one_or_none()
     if row is None:
         return False
-    database.delete(row)
-    database.flush()
-    database.execute(update(Fingerprint).where(Fingerprint.id == fingerprint_id).values(sig_hash=None))
+    db.session.delete(row)
+    db.session.flush()
+    db.session.execute(update(Fingerprint).where(Fingerprint.id == fingerprint_id).values(sig_hash=None))
     return True
 
 

@@ -9,13 +9,12 @@ from sqlalchemy import select, update
 from models.accounts.credentials import hash_token
 from models.accounts.sessions import LoginLink
 from models.accounts.signing_in import Identity
-from models.db import Database
+from models.db import db
 
 LIFETIME = timedelta(minutes=15)
 
 
 def issue(
-    database: Database,
     email: str,
     *,
     identity: Identity | None = None,
@@ -31,7 +30,7 @@ def issue(
     `next` is the path to show after signing in; the caller has made sure it is ours. Flushes.
     """
     token = secrets.token_urlsafe(32)
-    database.add(
+    db.session.add(
         LoginLink(
             token_hash=hash_token(token),
             email=email,
@@ -43,7 +42,7 @@ def issue(
             browser=hash_token(browser) if browser else None,
         )
     )
-    database.flush()
+    db.session.flush()
     return f"/login/link/{token}"
 
 
@@ -57,18 +56,18 @@ def begun_in(link: LoginLink, browser: str | None) -> bool:
     return browser is not None and link.browser == hash_token(browser)
 
 
-def find(database: Database, token: str, now: datetime) -> LoginLink | None:
+def find(token: str, now: datetime) -> LoginLink | None:
     """The link, when it can still be used. Looking does not use it up."""
-    return database.scalars(
+    return db.session.scalars(
         select(LoginLink).where(
             LoginLink.token_hash == hash_token(token), LoginLink.used_at.is_(None), LoginLink.expires_at > now
         )
     ).one_or_none()
 
 
-def use(database: Database, token: str, now: datetime) -> LoginLink | None:
+def use(token: str, now: datetime) -> LoginLink | None:
     """Use the link up: of any number of tries at once, one gets it and the others None."""
-    return database.scalars(
+    return db.session.scalars(
         update(LoginLink)
         .where(
             LoginLink.token_hash == hash_token(token), LoginLink.used_at.is_(None), LoginLink.expires_at > now

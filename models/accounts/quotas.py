@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ForeignKey, text
+from sqlalchemy import ForeignKey, case
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import Base, BigInt, Database, now
+from models.db import Base, BigInt, db, now
 from models.errors import DomainError
 
 MINUTE = timedelta(minutes=1)
@@ -47,28 +48,12 @@ class QuotaExceeded(DomainError):
         self.retry_after = retry_after
 
 
-_TAKE = text(
-    """
-    INSERT INTO write_quota AS quota (user_id, name, used, until)
-    SELECT :user, asked.name, asked.amount, CAST(:now AS timestamptz) + make_interval(secs => asked.seconds)
-    FROM unnest(CAST(:names AS text[]), CAST(:amounts AS bigint[]), CAST(:windows AS int[])) AS asked (name, amount, seconds)
-    ORDER BY asked.name
-    ON CONFLICT (user_id, name) DO UPDATE SET
-        used = CASE WHEN quota.until <= :now THEN excluded.used ELSE quota.used + excluded.used END,
-        until = CASE WHEN quota.until <= :now THEN excluded.until ELSE quota.until END
-    RETURNING name, used, until
-    """
-)
-
-
-def take(
-    database: Database, user_id: str, *amounts: tuple[Quota, int], moment: datetime | None = None
-) -> None:
+def take(user_id: str, *amounts: tuple[Quota, int], moment: datetime | None = None) -> None:
     """Count these amounts for the account, or raise QuotaExceeded: 429 when a new window will do, 413 when not even
     an empty one would. One statement; whoever raises must not commit, and then nothing was counted.
 
     Holds the account's rows of these quotas, in the order of their names, until the transaction ends. They are taken
-    before any lock of figures (`migrations/sql/store_0018.sql`).
+    before any lock of figures (`migrations/functions/store`).
     """
     moment = moment or now()
     asked = {quota.name: (quota, amount) for quota, amount in amounts if amount}
@@ -81,17 +66,22 @@ def take(
             )
     if not asked:
         return
-    rows = database.execute(
-        _TAKE,
-        {
-            "user": user_id,
-            "now": moment,
-            "names": list(asked),
-            "amounts": [amount for _, amount in asked.values()],
-            "windows": [int(quota.window.total_seconds()) for quota, _ in asked.values()],
+    counted = insert(WriteQuota).values(
+        [
+            {"user_id": user_id, "name": name, "used": amount, "until": moment + quota.window}
+            for name, (quota, amount) in sorted(asked.items())
+        ]
+    )
+    over = WriteQuota.until <= moment
+    counted = counted.on_conflict_do_update(
+        index_elements=[WriteQuota.user_id, WriteQuota.name],
+        set_={
+            "used": case((over, counted.excluded.used), else_=WriteQuota.used + counted.excluded.used),
+            "until": case((over, counted.excluded.until), else_=WriteQuota.until),
         },
-    ).all()
-    for name, used, until in rows:
+    )
+    rows = db.session.execute(counted.returning(WriteQuota.name, WriteQuota.used, WriteQuota.until))
+    for name, used, until in rows.all():
         quota, amount = asked[name]
         if used > quota.limit:
             wait = max(1, -int((moment - until).total_seconds() // 1))

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy import Enum, ForeignKey, ForeignKeyConstraint, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -13,12 +13,22 @@ SESSION_TYPES = ("web", "pat", "cli")
 
 
 class Session(Base):
-    """A credential. The primary key holds the SHA-256 of the token, never the token (contract 1.1)."""
+    """A credential. The primary key holds the SHA-256 of the token, never the token (contract 1.1).
+
+    `org_id` is the organisation whose account it acts for and is charged to; null: the person's own. It ends with the
+    person's membership, and a former member's key is unknown.
+    """
 
     __tablename__ = "session"
     __table_args__ = (
         Index("idx_session_user", "userId", "type"),
         Index("idx_session_fingerprint", "fingerprint_id"),
+        ForeignKeyConstraint(
+            ["org_id", "userId"],
+            ["org_member.org_id", "org_member.user_id"],
+            ondelete="CASCADE",
+            name="session_member_fk",
+        ),
     )
 
     session_token: Mapped[str] = mapped_column("sessionToken", primary_key=True)
@@ -36,6 +46,7 @@ class Session(Base):
     # The browser session that made this credential. No foreign key: what a browser let in is still known when it is gone.
     parent: Mapped[str | None]
     cli_collected_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
+    org_id: Mapped[str | None]
 
 
 class Fingerprint(Base):

@@ -8,18 +8,16 @@ that nobody proved joins nothing and makes nobody: only the link mailed to it fo
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session as OrmSession
 
 from models import billing
 from models.accounts import bans
 from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
-from models.db import Database
+from models.db import db
 from models.errors import Conflict, Invalid
 
 # A private network may well live in `.local`, and the demo lives in `.invalid`.
@@ -81,14 +79,14 @@ def clean_email(text: str) -> str:
     return checked.normalized.lower()
 
 
-def by_email(database: Database, email: str) -> User | None:
+def by_email(email: str) -> User | None:
     """The user with this (clean) address."""
-    return database.scalars(select(User).where(User.email == email)).one_or_none()
+    return db.session.scalars(select(User).where(User.email == email)).one_or_none()
 
 
-def by_identity(database: Database, identity: Identity) -> User | None:
+def by_identity(identity: Identity) -> User | None:
     """The user this outside identity already signs in."""
-    return database.scalars(
+    return db.session.scalars(
         select(User)
         .join(OAuthAccount, OAuthAccount.user_id == User.id)
         .where(
@@ -99,7 +97,7 @@ def by_identity(database: Database, identity: Identity) -> User | None:
 
 
 def sign_in_proven(
-    database: Database, email: str, now: datetime, *, free_credits: int, name: str | None = None
+    email: str, now: datetime, *, free_credits: int, name: str | None = None
 ) -> tuple[User, bool]:
     """The user whose (clean) address was just proved, made when missing, and whether they are new.
 
@@ -107,53 +105,49 @@ def sign_in_proven(
     that held the address without proof changes hands: identities and sessions from before are removed, since
     whoever made them never showed the address to be theirs. Flushes.
     """
-    user, new = _find_or_make(database, email, now, name=name, free_credits=free_credits)
+    user, new = _find_or_make(email, now, name=name, free_credits=free_credits)
     if user.email_verified is None:
-        database.execute(delete(OAuthAccount).where(OAuthAccount.user_id == user.id))
-        database.execute(
+        db.session.execute(delete(OAuthAccount).where(OAuthAccount.user_id == user.id))
+        db.session.execute(
             delete(Session).where(Session.user_id == user.id).execution_options(synchronize_session=False)
         )
         user.email_verified = now
-        database.flush()
+        db.session.flush()
     return user, new
 
 
-def sign_in_identity(
-    database: Database, identity: Identity, now: datetime, *, free_credits: int
-) -> tuple[User, bool] | None:
+def sign_in_identity(identity: Identity, now: datetime, *, free_credits: int) -> tuple[User, bool] | None:
     """The user of an outside identity, and whether they are new; None when its address must be proved first.
 
     A known identity is its user, whatever its address says today. An unknown one joins the user with the same
     address, or makes one, only if the provider verified the address and all of it is ASCII. Flushes.
     """
-    user = by_identity(database, identity)
+    user = by_identity(identity)
     if user is not None:
         return user, False
     # Other letters are made alike here (the Kelvin sign is a K) and may be another's address at the provider.
     if not (identity.verified and identity.email.isascii()):
         return None
     user, new = sign_in_proven(
-        database, clean_email(identity.email), now, free_credits=free_credits, name=identity.name
+        clean_email(identity.email), now, free_credits=free_credits, name=identity.name
     )
-    attach(database, user, identity)
+    attach(user, identity)
     return user, new
 
 
-def join_identity(
-    database: Database, email: str, identity: Identity, now: datetime, *, free_credits: int
-) -> tuple[User, bool]:
+def join_identity(email: str, identity: Identity, now: datetime, *, free_credits: int) -> tuple[User, bool]:
     """Join an outside identity to the user of the (clean) address that its own link just proved; the user, made when
     missing, and whether they are new.
 
     Raises Conflict when the identity signs in somebody else already, AccountSuspended for a banned user. Flushes.
     """
-    user, new = sign_in_proven(database, email, now, free_credits=free_credits, name=identity.name)
+    user, new = sign_in_proven(email, now, free_credits=free_credits, name=identity.name)
     bans.refuse(user)
-    attach(database, user, identity)
+    attach(user, identity)
     return user, new
 
 
-def attach(database: Database, user: User, identity: Identity) -> None:
+def attach(user: User, identity: Identity) -> None:
     """Let an outside identity sign in `user` from now on. The provider's tokens are not kept: nothing needs them.
 
     Idempotent. Raises Conflict when it signs in somebody else already, also when they were faster by a moment.
@@ -164,34 +158,30 @@ def attach(database: Database, user: User, identity: Identity) -> None:
         "provider": identity.provider,
         "provider_account_id": identity.subject,
     }
-    database.execute(insert(OAuthAccount).values(values).on_conflict_do_nothing())
-    owner = by_identity(database, identity)
+    db.session.execute(insert(OAuthAccount).values(values).on_conflict_do_nothing())
+    owner = by_identity(identity)
     if owner is None or owner.id != user.id:
         raise Conflict("This outside identity already signs in another account. Nothing was changed.")
     user.name = user.name or identity.name
     user.image = user.image or identity.image
-    database.flush()
+    db.session.flush()
 
 
-def create(
-    database: Database, email: str, now: datetime, *, free_credits: int, name: str | None = None
-) -> User:
+def create(email: str, now: datetime, *, free_credits: int, name: str | None = None) -> User:
     """Make a user for an operator, who vouches for the (clean) address. Raises Conflict when it is taken."""
-    user, new = _find_or_make(database, email, now, name=name, free_credits=free_credits)
+    user, new = _find_or_make(email, now, name=name, free_credits=free_credits)
     if not new:
         raise Conflict(f"{email} already has an account: {user.id}.")
     user.email_verified = now
-    database.flush()
+    db.session.flush()
     return user
 
 
-def _find_or_make(
-    database: Database, email: str, now: datetime, *, name: str | None, free_credits: int
-) -> tuple[User, bool]:
-    user = by_email(database, email)
+def _find_or_make(email: str, now: datetime, *, name: str | None, free_credits: int) -> tuple[User, bool]:
+    user = by_email(email)
     if user is not None:
         return user, False
-    made = database.scalars(
+    made = db.session.scalars(
         insert(User)
         .values(email=email, name=name, email_verified=now, created_at=now)
         .on_conflict_do_nothing(index_elements=[User.email])
@@ -199,9 +189,9 @@ def _find_or_make(
     ).one_or_none()
     if made is None:
         # Somebody was faster: their transaction has ended, or the insert would still wait.
-        user = by_email(database, email)
+        user = by_email(email)
         if user is None:
             raise Conflict("This address was just in use. Try again.")
         return user, False
-    billing.signup_grant(cast(OrmSession, database), made.id, free_credits, now)
+    billing.signup_grant(db.session, made.id, free_credits, now)
     return made, True

@@ -128,10 +128,11 @@ def used_since(session: Database, account: Account, start: datetime) -> int:
     hour = _ceiling(start, timedelta(hours=1))
     day = _ceiling(hour, timedelta(days=1))
     words = {"account": account.id, "start": start, "hour": hour, "day": day}
-    return int(session.execute(_USED if account.org_id is None else _USED_BY_ORG, words).scalar_one())
+    return int(session.execute(_USED, words).scalar_one())
 
 
-_USED_TEXT = """
+_USED = text(
+    """
 SELECT coalesce((
     SELECT sum(credits) FROM usage_rollup WHERE account_id = :account AND grain = 'day' AND bucket >= :day
 ), 0) + coalesce((
@@ -139,14 +140,13 @@ SELECT coalesce((
     WHERE account_id = :account AND grain = 'hour' AND bucket >= :hour AND bucket < :day
 ), 0) + coalesce((
     SELECT sum(credits) FROM message
-    WHERE user_id = :account AND org_id IS NULL AND byok IS false AND finished_at >= :start AND finished_at < :hour
+    WHERE coalesce(org_id, user_id) = :account AND byok IS false AND finished_at >= :start AND finished_at < :hour
 ), 0) - coalesce((
     SELECT sum(amount) FROM credit_entry
     WHERE account_id = :account AND kind = 'debit' AND message_id IS NULL AND created_at >= :start
 ), 0)
 """
-_USED = text(_USED_TEXT)
-_USED_BY_ORG = text(_USED_TEXT.replace("user_id = :account AND org_id IS NULL", "org_id = :account"))
+)
 
 
 def _grants_of(account: Account) -> ColumnElement[bool]:

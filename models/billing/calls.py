@@ -11,11 +11,11 @@ from models.errors import DomainError
 Outcome = Literal[
     "admitted",  # the hold is taken: call the upstream, then settle or fail
     "checked",  # `hold` was None: every check passed, nothing was taken
-    "unknown_key",  # no such key, or expired: 401 (contract 5.2 row 3)
+    "unknown_key",  # no such key, or expired, or its owner left the organisation that pays: 401 (contract 5.2 row 3)
     "banned",  # 403 (row 4)
     "out_of_credits",  # nothing left, after the quota cycle: 402 (row 5)
     "no_run",  # `require_run` and no run id: 400 (row 6)
-    "run_not_found",  # no such run of this user: 400 (row 7)
+    "run_not_found",  # no such run of this user on this account: 400 (row 7)
     "run_not_running",  # 400 (row 8)
     "insufficient",  # something is left, but not enough for the input, or for this hold beside the calls in flight: 402
 ]
@@ -62,9 +62,8 @@ class Admission:
     key_id: str
     """SHA-256 of the key used (`session.sessionToken`)."""
     user_id: str | None = None
-    account_id: str | None = None
-    """The account that pays: today the user's own."""
     org_id: str | None = None
+    """The organisation whose account pays; None: the person's own."""
     run_id: str | None = None
     """The run that was asked for; it exists and is the caller's only if the outcome says admitted or checked."""
     agent_id: str | None = None
@@ -80,6 +79,11 @@ class Admission:
     next_quota_reset: datetime | None = None
     hold_expires_at: datetime | None = None
     door: str = ""
+
+    @property
+    def account_id(self) -> str | None:
+        """The account that pays."""
+        return self.org_id or self.user_id
 
     @property
     def available(self) -> int:

@@ -58,11 +58,11 @@ __all__ = [
 log = logging.getLogger("stoa.billing")
 
 _ADMIT = """
-SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
+SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires
 FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """
 _ADMIT_MANY = """
-SELECT outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires
+SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires
 FROM gateway_admit_many(
     ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, $1::jsonb)), $2, $3, $4, $5
 )
@@ -95,7 +95,7 @@ def admit(
 ) -> Admission:
     """Check a caller and hold `claim.hold` credits for a call, in one round trip (contract 5.2, rows 3 to 8, in order).
 
-    A due quota cycle runs first (`free_credits` for who never had a free grant). Admitted when the available credit
+    The key says which account pays. A person's due quota cycle runs first (`free_credits` for who never had a free grant). Admitted when the available credit
     covers the hold, or when no other call of the account is in flight and at least `claim.minimum` is left. Under the account's lock;
     idempotent by request id. Raises LedgerUnavailable.
     """
@@ -154,13 +154,13 @@ def _clean(claim: Claim) -> Claim:
 
 
 def _admission(claim: Claim, row: tuple[Any, ...]) -> Admission:
-    outcome, user_id, account_id, agent_id, balance, held, next_reset, hold_expires = row
+    outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires = row
     return Admission(
         outcome=outcome,
         request_id=claim.request_id,
         key_id=claim.token_hash,
         user_id=user_id,
-        account_id=account_id,
+        org_id=org_id,
         run_id=claim.run_id,
         agent_id=agent_id,
         balance=balance or 0,

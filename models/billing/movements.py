@@ -1,6 +1,6 @@
 """Everything that moves credits outside a model call: grants, revocations, other charges, and the sweep.
 
-All of it happens in the ledger's functions (`migrations/sql/ledger_0003.sql`), under the account's lock, which is
+All of it happens in the ledger's functions (`migrations/functions/ledger`), under the account's lock, which is
 held until the caller's transaction ends: commit soon, and take a person's account before changing their `user` row
 in the same transaction, because that is the order of the quota cycle.
 """
@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Row, delete, select, text
 from sqlalchemy.exc import DBAPIError
 
+from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.billing.calls import LostHold
 from models.billing.cleaning import clean_text
@@ -38,7 +39,7 @@ MAX_GRANT = 10**12
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whose credits: exactly one of a user's own account and an organisation's."""
+    """The tenant, whose are credits, calls and runs: exactly one of a user's own account and an organisation's."""
 
     user_id: str | None = None
     org_id: str | None = None
@@ -47,9 +48,14 @@ class Account:
         if (self.user_id is None) == (self.org_id is None):
             raise ValueError("an account is a user's or an organisation's")
 
+    @classmethod
+    def of(cls, key: Session) -> "Account":
+        """The account that a credential acts for."""
+        return cls(org_id=key.org_id) if key.org_id else cls(user_id=key.user_id)
+
     @property
     def id(self) -> str:
-        """The id of the `credit_account` row."""
+        """The id of the `credit_account` row, and of everything of the account's."""
         return self.org_id or self.user_id or ""
 
 
@@ -188,7 +194,9 @@ def sweep(session: Database, *, now: datetime | None = None, accounts: int = 200
 
 
 def erase_account(session: Database, account_id: str) -> int:
-    """Delete the journal of a whole account, just before its owner is deleted: the only way entries ever go.
+    """Delete the journal of a whole account, just before its owner (a person, an organisation) is deleted: the only way
+    entries ever go. Everything else of the account goes with its owner. A person whom an organisation's books name is not
+    deleted before it: the database refuses.
 
     The database lets a DELETE pass only while the transaction names the account. Returns how many entries went.
     Takes the account's lock first. Flushes.

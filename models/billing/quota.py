@@ -21,21 +21,26 @@ class Quota:
     referral: int
 
 
-def ensure_quota(session: Database, user_id: str, free_credits: int, *, now: datetime | None = None) -> Quota:
-    """Renew the monthly credits if the reset date has passed: `free_credits` for who never had a free grant, else
-    as many as the last one, 2,000 at most; and the referral bonus. Both expire at the new reset date.
+def ensure_quota(
+    session: Database, account: Account, free_credits: int, *, now: datetime | None = None
+) -> Quota | None:
+    """Renew a person's monthly credits if the reset date has passed: `free_credits` for who never had a free grant, else
+    as many as the last one, 2,000 at most; and the referral bonus. Both expire at the new reset date. An organisation
+    has no such credits: None.
 
     Takes no lock while nothing is due. Of many at once, one renews. Commit afterwards. Raises NotFound.
     """
+    if account.user_id is None:
+        return None
     row = call(
         session,
         "SELECT * FROM credit_quota(:user, :free, :now)",
-        user=user_id,
+        user=account.user_id,
         free=free_credits,
         now=now or the_moment(),
     )
     if row.renewed:
-        user = session.identity_map.get(session.identity_key(User, user_id))
+        user = session.identity_map.get(session.identity_key(User, account.user_id))
         if user is not None:
             session.expire(user, ["next_quota_reset"])
     return Quota(row.next_reset, row.renewed, row.free or 0, row.referral or 0)
@@ -54,11 +59,13 @@ def signup_grant(
         raise NotFound("There is no such user.")
     if free_credits <= 0:
         return None
-    quota = ensure_quota(session, user_id, 0, now=now)
+    account = Account(user_id=user_id)
+    quota = ensure_quota(session, account, 0, now=now)
+    assert quota is not None
     compact = hashlib.sha256(user_id.encode()).hexdigest()[:20]
     return grant(
         session,
-        Account(user_id=user_id),
+        account,
         free_credits,
         "free",
         operation_id=f"free-{user_id}-{compact}",

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
 
 from models import billing
 from models.accounts import Session as Key
 from models.accounts import User
+from models.db import db
 from models.db import now as utc_now
 from models.demo import people, store
 from models.demo.agents import by_name
@@ -36,18 +36,17 @@ OWN = (
 """What the demo user runs."""
 
 
-def exists(session: Session) -> bool:
+def exists() -> bool:
     """Whether the demo user is there."""
-    return session.get(User, USER_ID) is not None
+    return db.session.get(User, USER_ID) is not None
 
 
-def is_first_start(session: Session) -> bool:
+def is_first_start() -> bool:
     """Whether this server has no user at all yet."""
-    return session.execute(select(User.id).limit(1)).first() is None
+    return db.session.execute(select(User.id).limit(1)).first() is None
 
 
 def seed(
-    session: Session,
     pool: Pool,
     settings: Settings,
     *,
@@ -60,42 +59,40 @@ def seed(
     is a transaction of its own and must find what it is about. The same for the same day: drawn
     from a fixed seed. Raises what publishing raises when somebody has the id of a made-up publisher.
     """
-    if exists(session):
+    if exists():
         return 0
     now = now or utc_now()
     began = (now - timedelta(days=DAYS)).replace(hour=8, minute=0, second=0, microsecond=0)
     keys = {user_id: hashlib.sha256(uuid.uuid4().bytes).hexdigest() for user_id in people.IDS}
-    _people(session, settings, keys, began, now)
+    _people(settings, keys, began, now)
     # runs first: what ran before it was in the store is counted at once when it enters
     commit()
-    player = Player(session, pool, settings, commit, keys)
+    player = Player(pool, settings, commit, keys)
     for run in _own_runs(began, now):
         player.play([run], together=False)
     for _, runs in groupby(_others_runs(began, now), key=_span):
         player.play(list(runs), together=True)
-    store.fill(session, now)
-    session.execute(delete(Key).where(Key.session_token.in_(keys.values())))
+    store.fill(now)
+    db.session.execute(delete(Key).where(Key.session_token.in_(keys.values())))
     commit()
     return player.calls
 
 
-def remove(session: Session) -> bool:
+def remove() -> bool:
     """Delete the made-up people and all that is theirs, ledger entries and agents included. False if there are none.
     Flushes."""
-    if not exists(session):
+    if not exists():
         return False
-    store.clear(session)
+    store.clear()
     for user_id in people.IDS:
-        billing.erase_account(session, user_id)
-    session.execute(delete(User).where(User.id.in_(people.IDS)))
+        billing.erase_account(db.session, user_id)
+    db.session.execute(delete(User).where(User.id.in_(people.IDS)))
     return True
 
 
-def _people(
-    session: Session, settings: Settings, keys: dict[str, str], began: datetime, now: datetime
-) -> None:
+def _people(settings: Settings, keys: dict[str, str], began: datetime, now: datetime) -> None:
     for key, name in people.NAMES.items():
-        session.add(
+        db.session.add(
             User(
                 id=people.id_of(key),
                 email=people.email_of(key),
@@ -105,12 +102,12 @@ def _people(
                 next_quota_reset=began + timedelta(days=DAYS + 1),
             )
         )
-    session.flush()
+    db.session.flush()
     for key in people.NAMES:
         user_id = people.id_of(key)
-        billing.signup_grant(session, user_id, settings.stoa_free_credits, now=began)
+        billing.signup_grant(db.session, user_id, settings.stoa_free_credits, now=began)
         billing.grant(
-            session,
+            db.session,
             billing.Account(user_id=user_id),
             3_000 if user_id == USER_ID else 20_000,
             "admin",
@@ -119,7 +116,7 @@ def _people(
             now=began + timedelta(minutes=5),
         )
         # A key nobody knows: the settlements name the key that was used.
-        session.add(
+        db.session.add(
             Key(
                 session_token=keys[user_id],
                 user_id=user_id,

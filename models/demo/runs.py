@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import insert, update
-from sqlalchemy.orm import Session
 
 from models import billing
+from models.db import db
 from models.demo.agents import MadeUp, by_name
 from models.pool import Pool
 from models.runs import AgentRun, AgentStep
@@ -159,13 +159,11 @@ class Player:
 
     def __init__(
         self,
-        session: Session,
         pool: Pool,
         settings: Settings,
         commit: Callable[[], None],
         keys: dict[str, str],
     ) -> None:
-        self.session = session
         self.pool = pool
         self.settings = settings
         self.keep = commit
@@ -178,7 +176,7 @@ class Player:
         runs = [run for root in roots for run in root.all()]
         if not runs:
             return
-        self.session.execute(
+        db.session.execute(
             insert(AgentRun),
             [
                 {
@@ -289,7 +287,7 @@ class Player:
         )
 
     def _end(self, runs: Sequence[Run]) -> None:
-        self.session.execute(
+        db.session.execute(
             insert(AgentStep),
             [
                 {
@@ -306,7 +304,7 @@ class Player:
                 for number, step in enumerate(run.steps, 1)
             ],
         )
-        self.session.execute(
+        db.session.execute(
             update(AgentRun),
             [
                 {

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select, update
 
 from models.accounts import User
-from models.db import Database
+from models.db import db
 from models.demo import people
 from models.demo.agents import House, houses, published_at
 from models.orgs import Org, OrgMember
@@ -15,14 +15,14 @@ from models.store.definition import Definition
 MARK = "Made up for the demo."
 
 
-def fill(database: Database, now: datetime) -> int:
+def fill(now: datetime) -> int:
     """Publish every version at its own past moment, in that order, so that each pins what it could call then.
 
     Returns how many. Flushes. The people must be there.
     """
     owners = {}
     for house in houses():
-        owners[house.id] = _publisher(database, house, now)
+        owners[house.id] = _publisher(house, now)
     releases = [
         (published_at(release, now), release, agent)
         for house in houses()
@@ -33,7 +33,7 @@ def fill(database: Database, now: datetime) -> int:
     for moment, release, agent in releases:
         definition = Definition.model_validate(dict(release.definition))
         publishing.publish(
-            database,
+            db.session,
             [definition],
             by=owners[agent.publisher],
             credential=("cli", "pat", "web")[len(agent.id) % 3],
@@ -42,17 +42,17 @@ def fill(database: Database, now: datetime) -> int:
         )
     for house in houses():
         for agent in house.agents:
-            _finish(database, owners[house.id], house.id, agent.id, now)
+            _finish(owners[house.id], house.id, agent.id, now)
     return len(releases)
 
 
-def _publisher(database: Database, house: House, now: datetime) -> User:
-    owner = database.get_one(User, people.id_of(house.owner))
+def _publisher(house: House, now: datetime) -> User:
+    owner = db.session.get_one(User, people.id_of(house.owner))
     began = now - timedelta(days=max(agent.releases[0].days for agent in house.agents) + 3)
     org_id = None
     if house.organisation:
         org_id = people.ORGANISATIONS[house.organisation]
-        database.add(
+        db.session.add(
             Org(
                 id=org_id,
                 name=house.organisation,
@@ -63,36 +63,38 @@ def _publisher(database: Database, house: House, now: datetime) -> User:
                 created_at=began,
             )
         )
-        database.flush()
+        db.session.flush()
         for person, role in ((owner.id, "owner"), (people.USER_ID, "admin")):
-            database.add(OrgMember(org_id=org_id, user_id=person, role=role, joined_at=began))
-        database.flush()
+            db.session.add(OrgMember(org_id=org_id, user_id=person, role=role, joined_at=began))
+        db.session.flush()
     said = publishers.profile(house.name, house.email, f"{house.bio} {MARK}")
-    made = publishers.create(database, owner, house.id, said, org_id)
+    made = publishers.create(db.session, owner, house.id, said, org_id)
     made.created_at = began
-    publishers.verify(database, house.id, house.verified)
+    publishers.verify(db.session, house.id, house.verified)
     return owner
 
 
-def _finish(database: Database, owner: User, publisher_id: str, agent_id: str, now: datetime) -> None:
+def _finish(owner: User, publisher_id: str, agent_id: str, now: datetime) -> None:
     made_up = next(
         each for house in houses() if house.id == publisher_id for each in house.agents if each.id == agent_id
     )
     for release in made_up.releases:
         if release.yanked:
             moment = published_at(release, now) + timedelta(hours=20)
-            withdrawing.yank(database, owner, publisher_id, agent_id, release.version, release.yanked, moment)
+            withdrawing.yank(
+                db.session, owner, publisher_id, agent_id, release.version, release.yanked, moment
+            )
     if made_up.deprecated:
         gone = made_up.deprecated
         moment = now - timedelta(days=gone.days)
-        withdrawing.deprecate(database, owner, publisher_id, agent_id, gone.reason, gone.successor, moment)
+        withdrawing.deprecate(db.session, owner, publisher_id, agent_id, gone.reason, gone.successor, moment)
     if made_up.readme:
-        agent = readme.write(database, owner, publisher_id, agent_id, made_up.readme.strip(), seen="")
+        agent = readme.write(db.session, owner, publisher_id, agent_id, made_up.readme.strip(), seen="")
         agent.readme_updated_at = published_at(made_up.releases[-1], now)
-        database.flush()
+        db.session.flush()
 
 
-def clear(database: Database) -> None:
+def clear() -> None:
     """Take out every publisher of the made-up people and organisations with all it published, and the organisations.
 
     What others made in a made-up organisation becomes theirs; what made-up people made in others' organisations stays
@@ -100,23 +102,23 @@ def clear(database: Database) -> None:
     """
     orgs = list(people.ORGANISATIONS.values())
     made_up = Publisher.created_by.in_(people.IDS)
-    database.execute(
+    db.session.execute(
         update(Publisher)
         .where(Publisher.org_id.in_(orgs), ~made_up)
         .values(user_id=Publisher.created_by, org_id=None)
     )
-    database.execute(
+    db.session.execute(
         update(Publisher)
         .where(Publisher.org_id.is_not(None), Publisher.org_id.not_in(orgs), made_up)
         .values(created_by=select(Org.owner_id).where(Org.id == Publisher.org_id).scalar_subquery())
     )
     gone = select(Publisher.id).where(Publisher.user_id.in_(people.IDS) | Publisher.org_id.in_(orgs))
-    for publisher_id in sorted(database.scalars(gone)):
-        agents = sorted(database.scalars(select(Agent.id).where(Agent.publisher_id == publisher_id)))
-        counting.enter(database, publisher_id, agents)
-        database.execute(delete(AgentConfig).where(AgentConfig.publisher_id == publisher_id))
-        database.execute(delete(Agent).where(Agent.publisher_id == publisher_id))
+    for publisher_id in sorted(db.session.scalars(gone)):
+        agents = sorted(db.session.scalars(select(Agent.id).where(Agent.publisher_id == publisher_id)))
+        counting.enter(db.session, publisher_id, agents)
+        db.session.execute(delete(AgentConfig).where(AgentConfig.publisher_id == publisher_id))
+        db.session.execute(delete(Agent).where(Agent.publisher_id == publisher_id))
         for agent_id in agents:
-            counting.recount(database, publisher_id, agent_id)
-        database.execute(delete(Publisher).where(Publisher.id == publisher_id))
-    database.execute(delete(Org).where(Org.id.in_(orgs)))
+            counting.recount(db.session, publisher_id, agent_id)
+        db.session.execute(delete(Publisher).where(Publisher.id == publisher_id))
+    db.session.execute(delete(Org).where(Org.id.in_(orgs)))

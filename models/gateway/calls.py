@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, Text, func, 
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import Base, BigInt, Database
+from models.db import Base, BigInt, db
 
 USAGE_SOURCES = ("provider", "counted", "estimated")
 
@@ -32,14 +32,16 @@ class GatewayCall(Base):
         ),
         Index("idx_gateway_call_run", "run_id", "started_at"),
         Index("idx_gateway_call_message", "message_id"),
-        Index("idx_gateway_call_user", "user_id", "started_at"),
+        Index("idx_gateway_call_account", "account_id", "started_at"),
+        # a person whom an organisation's books name stays (trigger `credit_keep_people`)
+        Index("idx_gateway_call_member", "user_id", postgresql_where=text("(user_id <> account_id)")),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
     )
 
     request_id: Mapped[str] = mapped_column(primary_key=True)
     message_id: Mapped[str | None] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"))
-    account_id: Mapped[str]
-    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    account_id: Mapped[str] = mapped_column(ForeignKey("credit_account.id", ondelete="CASCADE"))
+    user_id: Mapped[str]
     run_id: Mapped[str | None]
     key_id: Mapped[str | None]
     door: Mapped[str]
@@ -80,9 +82,9 @@ class RefusedName:
     last: datetime
 
 
-def refused_names(database: Database, since: datetime) -> list[RefusedName]:
+def refused_names(since: datetime) -> list[RefusedName]:
     """The models refused for want of a price since then, the most wanted first."""
-    rows = database.execute(
+    rows = db.session.execute(
         select(GatewayCall.requested_model, func.count(), func.max(GatewayCall.started_at))
         .where(
             GatewayCall.state == "failed",
@@ -96,7 +98,7 @@ def refused_names(database: Database, since: datetime) -> list[RefusedName]:
     return [RefusedName(model, times, last) for model, times, last in rows]
 
 
-def flagged_calls(database: Database, since: datetime, limit: int = 200) -> list[GatewayCall]:
+def flagged_calls(since: datetime, limit: int = 200) -> list[GatewayCall]:
     """The calls since then whose bill an operator should see, the latest first."""
     query = (
         select(GatewayCall)
@@ -104,4 +106,4 @@ def flagged_calls(database: Database, since: datetime, limit: int = 200) -> list
         .order_by(GatewayCall.finished_at.desc())
         .limit(limit)
     )
-    return list(database.scalars(query))
+    return list(db.session.scalars(query))

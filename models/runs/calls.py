@@ -116,24 +116,26 @@ class CallDetail:
         return Decimal(call.output_tokens * 1000) / span if span >= 100 and call.output_tokens else None
 
 
-def call_of(user_id: str, run: AgentRun | None, request_id: str, *, all_messages: bool = False) -> CallDetail:
-    """A call of the user's run; without a run, one that belongs to none. Raises NotFound, also for a call of another
-    run or another person.
+def call_of(
+    account_id: str, run: AgentRun | None, request_id: str, *, all_messages: bool = False
+) -> CallDetail:
+    """A call of the account's run; without a run, one that belongs to none. Raises NotFound, also for a call of another
+    run or another account.
 
     At most 60 messages are read unless `all_messages`, then at most 2,000: the last ones.
     """
     of_run = GatewayCall.run_id.is_(None) if run is None else GatewayCall.run_id == run.id
-    mine = (GatewayCall.user_id == user_id, of_run)
+    mine = (GatewayCall.account_id == account_id, of_run)
     query = select(GatewayCall).where(*mine, GatewayCall.request_id == request_id)
     call = None if "\x00" in request_id else db.session.scalar(query)
     if call is None:
         raise NotFound("There is no such call here")
-    byok, said = _said(user_id, call, MOST_MESSAGES if all_messages else MESSAGES_SHOWN)
+    byok, said = _said(account_id, call, MOST_MESSAGES if all_messages else MESSAGES_SHOWN)
     return CallDetail(
         call,
         run,
         byok,
-        _key_name(user_id, call),
+        _key_name(call),
         _buckets(call),
         _figure(call.price, "request"),
         _ledger(call),
@@ -142,7 +144,7 @@ def call_of(user_id: str, run: AgentRun | None, request_id: str, *, all_messages
     )
 
 
-def _said(user_id: str, call: GatewayCall, most: int) -> tuple[bool, Transcript]:
+def _said(account_id: str, call: GatewayCall, most: int) -> tuple[bool, Transcript]:
     """Whether the caller's own provider key paid, and what was said: the last messages only, since a request
     may be megabytes."""
     length = case(
@@ -150,7 +152,7 @@ def _said(user_id: str, call: GatewayCall, most: int) -> tuple[bool, Transcript]
     )
     last = func.jsonb_path_query_array(Message.request, cast(f"$[last - {most - 1} to last]", JSONPATH))
     query = select(Message.byok, last, length, Message.response, Message.reasoning_text).where(
-        Message.user_id == user_id, Message.id == call.message_id
+        Message.account_id == account_id, Message.id == call.message_id
     )
     found = db.session.execute(query).one_or_none() if call.message_id else None
     if found is None:
@@ -159,12 +161,10 @@ def _said(user_id: str, call: GatewayCall, most: int) -> tuple[bool, Transcript]
     return byok, transcript(request, total, response, reasoning)
 
 
-def _key_name(user_id: str, call: GatewayCall) -> str | None:
+def _key_name(call: GatewayCall) -> str | None:
     if call.key_id is None:
         return None
-    key = db.session.scalar(
-        select(Session).where(Session.user_id == user_id, Session.session_token == call.key_id)
-    )
+    key = db.session.get(Session, call.key_id)
     if key is None:
         return "a key that is gone"
     kinds = {"web": "browser session", "cli": "command line", "pat": "API key"}

@@ -1,6 +1,6 @@
-"""The runs of a person, newest first, with what each cost: everything here starts from the viewer's id.
+"""The runs of an account, newest first, with what each cost: everything here starts from the account that is looked at.
 
-Ancestor ids are the client's claim. A run is part of another one only when both are the viewer's.
+Ancestor ids are the client's claim. A run is part of another one only when both are the account's.
 """
 
 import base64
@@ -21,13 +21,13 @@ PAGE_SIZE = 25
 QUIET_AFTER = timedelta(hours=24)
 """A run still called running is shown as silent when nothing was heard of it for so long."""
 
-# From one agent to the next by the index, however many runs each has: a person has few agents and may have a million runs.
+# From one agent to the next by the index, however many runs each has: an account has few agents and may have a million runs.
 _AGENTS_NAMED = text(
     """
     WITH RECURSIVE mine AS (
-        SELECT min(agent_id) AS agent_id FROM agent_run WHERE user_id = :user
+        SELECT min(agent_id) AS agent_id FROM agent_run WHERE coalesce(org_id, user_id) = :account
         UNION ALL
-        SELECT (SELECT min(r.agent_id) FROM agent_run r WHERE r.user_id = :user AND r.agent_id > mine.agent_id)
+        SELECT (SELECT min(r.agent_id) FROM agent_run r WHERE coalesce(r.org_id, r.user_id) = :account AND r.agent_id > mine.agent_id)
         FROM mine WHERE mine.agent_id IS NOT NULL
     )
     SELECT agent_id FROM mine WHERE strpos(lower(agent_id), lower(:part)) > 0
@@ -38,7 +38,7 @@ _AGENTS_NAMED = text(
 _AGENTS_USED = text(
     """
     SELECT agent_name FROM (
-        SELECT agent_name FROM agent_run WHERE user_id = :user ORDER BY created_at DESC LIMIT 1000
+        SELECT agent_name FROM agent_run WHERE coalesce(org_id, user_id) = :account ORDER BY created_at DESC LIMIT 1000
     ) AS latest
     WHERE agent_name <> '' GROUP BY agent_name ORDER BY count(*) DESC, agent_name LIMIT :most
     """
@@ -47,7 +47,7 @@ _AGENTS_USED = text(
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs to list. Without `spawned` only those that no other run of the viewer spawned."""
+    """Which runs to list. Without `spawned` only those that no other run of the account spawned."""
 
     agent: str = ""
     status: str | None = None
@@ -102,66 +102,68 @@ class RunPage:
     next: str | None
 
 
-def run_of(user_id: str, run_id: str) -> AgentRun:
-    """The user's run. Raises NotFound, also for somebody else's."""
-    query = select(AgentRun).where(AgentRun.user_id == user_id, AgentRun.id == run_id)
+def run_of(account_id: str, run_id: str) -> AgentRun:
+    """The account's run. Raises NotFound, also for somebody else's."""
+    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run_id)
     run = None if "\x00" in run_id else db.session.scalar(query)
     if run is None:
         raise NotFound("There is no such run here")
     return run
 
 
-def line_of(user_id: str, run_id: str) -> RunLine:
-    """The user's run with its sums. Raises NotFound."""
-    run = run_of(user_id, run_id)
-    return RunLine(run, sums_of(user_id, [run.id])[run.id], now())
+def line_of(account_id: str, run_id: str) -> RunLine:
+    """The account's run with its sums. Raises NotFound."""
+    run = run_of(account_id, run_id)
+    return RunLine(run, sums_of(account_id, [run.id])[run.id], now())
 
 
-def parent_of(user_id: str, run: AgentRun) -> AgentRun | None:
-    """The run that spawned `run`, when it is the user's, too."""
+def parent_of(account_id: str, run: AgentRun) -> AgentRun | None:
+    """The run that spawned `run`, when it is the account's, too."""
     if run.parent_run_id is None:
         return None
-    query = select(AgentRun).where(AgentRun.user_id == user_id, AgentRun.id == run.parent_run_id)
+    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run.parent_run_id)
     return db.session.scalar(query.where(AgentRun.id != run.id))
 
 
-def runs_of(user_id: str, chosen: RunFilter, after: str | None = None, limit: int = PAGE_SIZE) -> RunPage:
-    """A page of the user's runs, newest first, after the key `after`. Four queries, whatever their number;
+def runs_of(account_id: str, chosen: RunFilter, after: str | None = None, limit: int = PAGE_SIZE) -> RunPage:
+    """A page of the account's runs, newest first, after the key `after`. Four queries, whatever their number;
     one more for a part of an agent's name.
 
     Raises Invalid for a key that this function did not make.
     """
-    query = select(AgentRun).where(AgentRun.user_id == user_id, *_conditions(user_id, chosen))
+    query = select(AgentRun).where(AgentRun.account_id == account_id, *_conditions(account_id, chosen))
     if after:
         query = query.where(tuple_(AgentRun.created_at, AgentRun.id) < tuple_(*opened(after)))
     query = query.order_by(AgentRun.created_at.desc(), AgentRun.id.desc()).limit(limit + 1)
     runs = db.session.scalars(query).all()
     shown = runs[:limit]
-    sums = sums_of(user_id, [run.id for run in shown])
+    sums = sums_of(account_id, [run.id for run in shown])
     moment = now()
     lines = [RunLine(run, sums[run.id], moment) for run in shown]
     return RunPage(lines, sealed(shown[-1].created_at, shown[-1].id) if len(runs) > limit else None)
 
 
-def agents_of(user_id: str, limit: int = 50) -> list[str]:
-    """The names of the agents of the user's latest runs, most used first, for suggestions."""
-    return [str(name) for name in db.session.scalars(_AGENTS_USED, {"user": user_id, "most": limit})]
+def agents_of(account_id: str, limit: int = 50) -> list[str]:
+    """The names of the agents of the account's latest runs, most used first, for suggestions."""
+    return [str(name) for name in db.session.scalars(_AGENTS_USED, {"account": account_id, "most": limit})]
 
 
-def has_runs(user_id: str) -> bool:
-    """Whether the user ever started a run."""
-    return db.session.scalar(select(AgentRun.id).where(AgentRun.user_id == user_id).limit(1)) is not None
+def has_runs(account_id: str) -> bool:
+    """Whether the account ever started a run."""
+    return (
+        db.session.scalar(select(AgentRun.id).where(AgentRun.account_id == account_id).limit(1)) is not None
+    )
 
 
-def _agents_named(user_id: str, part: str) -> list[str]:
-    """The agents of the user's runs whose id has `part` in it, in whatever case."""
-    return list(db.session.scalars(_AGENTS_NAMED, {"user": user_id, "part": part}))
+def _agents_named(account_id: str, part: str) -> list[str]:
+    """The agents of the account's runs whose id has `part` in it, in whatever case."""
+    return list(db.session.scalars(_AGENTS_NAMED, {"account": account_id, "part": part}))
 
 
-def _conditions(user_id: str, chosen: RunFilter) -> list[ColumnElement[bool]]:
+def _conditions(account_id: str, chosen: RunFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if chosen.agent:
-        conditions.append(AgentRun.agent_id == any_(text_array(_agents_named(user_id, chosen.agent))))
+        conditions.append(AgentRun.agent_id == any_(text_array(_agents_named(account_id, chosen.agent))))
     if chosen.status:
         conditions.append(AgentRun.status == chosen.status)
     if chosen.since:
@@ -171,7 +173,9 @@ def _conditions(user_id: str, chosen: RunFilter) -> list[ColumnElement[bool]]:
     if not chosen.spawned:
         parent = aliased(AgentRun)
         conditions.append(
-            ~select(parent.id).where(parent.id == AgentRun.parent_run_id, parent.user_id == user_id).exists()
+            ~select(parent.id)
+            .where(parent.id == AgentRun.parent_run_id, parent.account_id == account_id)
+            .exists()
         )
     return conditions
 

@@ -44,15 +44,21 @@ class StepReport:
     id: str | None = None
 
 
-def start(user_id: str, agent_id: str, ancestor_run_ids: Sequence[str], settings: Settings) -> str:
-    """A new running run of the user; answers its id, which is always made here.
+def start(
+    user_id: str,
+    agent_id: str,
+    ancestor_run_ids: Sequence[str],
+    settings: Settings,
+    org_id: str | None = None,
+) -> str:
+    """A new running run of the user, on the account of the organisation `org_id` or (None) their own; answers its id, which
+    is always made here.
 
     `ancestor_run_ids` (root first) is the client's claim and is kept as it is; whoever reads it must not
-    take it for access. Raises QuotaExceeded when the account starts too many, or finishes too few.
+    take it for access. Raises QuotaExceeded when the user starts too many, or finishes too few.
     """
     moment = now()
     quotas.take(
-        db.session,
         user_id,
         (Quota("runs a minute", "runs", settings.stoa_runs_per_minute, MINUTE, "STOA_RUNS_PER_MINUTE"), 1),
         (Quota("runs a day", "runs", settings.stoa_runs_per_day, DAY, "STOA_RUNS_PER_DAY"), 1),
@@ -63,6 +69,7 @@ def start(user_id: str, agent_id: str, ancestor_run_ids: Sequence[str], settings
     run = AgentRun(
         id=str(uuid.uuid4()),
         user_id=user_id,
+        org_id=org_id,
         agent_id=agent_id,
         ancestor_run_ids=list(ancestor_run_ids),
         status="running",
@@ -101,10 +108,11 @@ def finish(
     direct_credits: Decimal,
     total_credits: Decimal,
     settings: Settings,
+    org_id: str | None = None,
     error_message: str | None = None,
     steps: Sequence[StepReport] = (),
 ) -> bool:
-    """End the user's run and record the steps that came with it, together. False when the user has no such run.
+    """End the user's run on this account and record the steps that came with it, together. False when there is none.
     Raises QuotaExceeded as `add_step` does.
 
     Repeatable: a second finish counts as a correction of the first, and one with the same status leaves the
@@ -123,7 +131,9 @@ def finish(
     }
     if error_message is not None:
         values["error_message"] = _bounded(error_message)
-    mine = update(AgentRun).where(AgentRun.id == run_id, AgentRun.user_id == user_id)
+    mine = update(AgentRun).where(
+        AgentRun.id == run_id, AgentRun.user_id == user_id, AgentRun.org_id.is_not_distinct_from(org_id)
+    )
     found = db.session.scalar(mine.values(values).returning(AgentRun.id))
     if found is None:
         return False
@@ -132,22 +142,24 @@ def finish(
     return True
 
 
-def add_step(user_id: str, run_id: str, step: StepReport, settings: Settings) -> str:
-    """Record one step of the user's run, finished or not; answers its new id.
+def add_step(
+    user_id: str, run_id: str, step: StepReport, settings: Settings, org_id: str | None = None
+) -> str:
+    """Record one step of the user's run on this account, finished or not; answers its new id.
 
-    Raises NotFound, Forbidden for somebody else's run, Conflict when the run has a step of this number, QuotaExceeded
+    Raises NotFound, Forbidden for somebody else's run or one of another account, Conflict when the run has a step of this number, QuotaExceeded
     when the step is too large (413), the run full (409), or the account has recorded too much (429).
     """
     found = None
     if "\x00" not in run_id:
-        found = db.session.execute(select(AgentRun.user_id).where(AgentRun.id == run_id)).one_or_none()
+        owner = select(AgentRun.user_id, AgentRun.org_id).where(AgentRun.id == run_id)
+        found = db.session.execute(owner).one_or_none()
     if found is None:
         raise NotFound(
             "Agent run not found",
             details=f"There is no run {run_id[:100]!r}. START one, and use the runId that it answers.",
         )
-    (owner,) = found
-    if owner != user_id:
+    if tuple(found) != (user_id, org_id):
         raise Forbidden("Unauthorized to add steps to this run")
     step = replace(step, id=None)
     inserted = _insert_steps(run_id, [step], [now()], settings)
@@ -206,7 +218,7 @@ def _count(
         MINUTE,
         "STOA_STEPS_PER_MINUTE",
     )
-    quotas.take(db.session, user_id, (steps, len(added) + (more > 0)), _bytes_a_day(size + more, settings))
+    quotas.take(user_id, (steps, len(added) + (more > 0)), _bytes_a_day(size + more, settings))
 
 
 def _refuse_too_long(run_id: str, steps: int, size: int, settings: Settings) -> None:

@@ -3,10 +3,10 @@
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ARRAY, Computed, Enum, ForeignKey, Index, Numeric, Text, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ARRAY, Computed, Enum, ForeignKey, Index, Numeric, Text, func, text
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
-from models.db import NEW_ID, NOW, Base, BigInt
+from models.db import ACCOUNT, NEW_ID, NOW, Base, BigInt
 
 RUN_STATUSES = ("running", "completed", "failed", "cancelled")
 STEP_STATUSES = ("running", "completed", "skipped")
@@ -24,13 +24,16 @@ _UNSUCCESSFUL = text("(status = ANY (ARRAY['failed'::agent_run_status, 'cancelle
 
 
 class AgentRun(Base):
-    """One execution of an agent. Credits are in credits; `ancestor_run_ids` runs from root to parent."""
+    """One execution of an agent. Credits are in credits; `ancestor_run_ids` runs from root to parent. `org_id`: the
+    organisation whose key started it; null when it is the person's own."""
 
     __tablename__ = "agent_run"
     __table_args__ = (
         Index("idx_agent_run_user_id", "user_id", "created_at"),
-        Index("idx_agent_run_user_state", "user_id", "status", "created_at"),
-        Index("idx_agent_run_user_agent", "user_id", "agent_id", "created_at"),
+        Index("idx_agent_run_account", text(ACCOUNT), "created_at"),
+        Index("idx_agent_run_account_state", text(ACCOUNT), "status", "created_at"),
+        Index("idx_agent_run_account_agent", text(ACCOUNT), "agent_id", "created_at"),
+        Index("idx_agent_run_org", "org_id", postgresql_where=text("(org_id IS NOT NULL)")),
         Index("idx_agent_run_parent", "parent_run_id"),
         Index("idx_agent_run_root", "root_run_id"),
         Index("idx_agent_run_agent_id", "agent_id", "created_at"),
@@ -106,6 +109,9 @@ class AgentRun(Base):
     error_message: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     completed_at: Mapped[datetime | None]
+    org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
+    account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)
+    """Whose run it is: the account that its calls are charged to."""
 
 
 class AgentStep(Base):

@@ -1,6 +1,6 @@
 """What runs did and cost, own and with all they spawned, added up from the calls that were settled for them.
 
-Ancestor ids are the client's claim. A run is part of another one only when both are the viewer's.
+Ancestor ids are the client's claim. A run is part of another one only when both are the account's.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -79,10 +79,10 @@ class RunSums:
     last_news: datetime | None = None
 
 
-def sums_of(user_id: str, run_ids: Iterable[str]) -> dict[str, RunSums]:
-    """The sums of the user's runs, in three queries whatever their number. Ids of others get nil."""
+def sums_of(account_id: str, run_ids: Iterable[str]) -> dict[str, RunSums]:
+    """The sums of the account's runs, in three queries whatever their number. Ids of others get nil."""
     ids = set(run_ids)
-    return added_up(user_id, kin_of(user_id, ids), ids) if ids else {}
+    return added_up(account_id, kin_of(account_id, ids), ids) if ids else {}
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ class Kin:
     completed_at: datetime | None
 
 
-def kin_of(user_id: str, run_ids: Collection[str]) -> list[Kin]:
-    """The user's runs of these ids and all that name one of them among their ancestors, in order of their start.
+def kin_of(account_id: str, run_ids: Collection[str]) -> list[Kin]:
+    """The account's runs of these ids and all that name one of them among their ancestors, in order of their start.
 
     Somebody else's claim is not seen.
     """
-    found = db.session.execute(_kin(), {"user": user_id, "ids": list(run_ids)})
+    found = db.session.execute(_kin(), {"account": account_id, "ids": list(run_ids)})
     return [
         Kin(run_id, ancestors or (), status, created_at, completed_at)
         for run_id, ancestors, status, created_at, completed_at in found
@@ -122,7 +122,7 @@ def _kin() -> Select[*tuple[Any, ...]]:
     )
     spawned = AgentRun.ancestor_run_ids.bool_op("&&")(_IDS)
     query = select(*columns).where(
-        AgentRun.user_id == bindparam("user"), or_(AgentRun.id == any_(_IDS), spawned)
+        AgentRun.account_id == bindparam("account"), or_(AgentRun.id == any_(_IDS), spawned)
     )
     return query.order_by(AgentRun.created_at, AgentRun.id)
 
@@ -132,7 +132,7 @@ def _spent() -> Select[*tuple[Any, ...]]:
     query = select(GatewayCall.run_id, *spent_columns(), func.max(GatewayCall.finished_at).label("last"))
     return (
         query.outerjoin(Message, Message.id == GatewayCall.message_id)
-        .where(GatewayCall.user_id == bindparam("user"), GatewayCall.run_id == any_(_IDS))
+        .where(GatewayCall.account_id == bindparam("account"), GatewayCall.run_id == any_(_IDS))
         .group_by(GatewayCall.run_id)
     )
 
@@ -143,10 +143,10 @@ def _steps() -> Select[*tuple[Any, ...]]:
     return query.where(AgentStep.agent_run_id == any_(_IDS)).group_by(AgentStep.agent_run_id)
 
 
-def added_up(user_id: str, kin: Iterable[Kin], run_ids: Collection[str]) -> dict[str, RunSums]:
+def added_up(account_id: str, kin: Iterable[Kin], run_ids: Collection[str]) -> dict[str, RunSums]:
     """The sums of `run_ids` over `kin`, which holds them and all they spawned."""
     members = {member.id: member for member in kin}
-    spent, last_call = _spent_by_run(user_id, members)
+    spent, last_call = _spent_by_run(account_id, members)
     steps = _steps_by_run(members)
     sums = {run_id: RunSums() for run_id in run_ids}
     for member in members.values():
@@ -176,9 +176,9 @@ def _joined(sums: RunSums, part: RunSums, member: Kin, *, itself: bool) -> RunSu
 
 
 def _spent_by_run(
-    user_id: str, run_ids: Collection[str]
+    account_id: str, run_ids: Collection[str]
 ) -> tuple[dict[str, Spent], dict[str, datetime | None]]:
-    words = {"user": user_id, "ids": list(run_ids)}
+    words = {"account": account_id, "ids": list(run_ids)}
     rows = db.session.execute(_spent(), words).mappings().all()
     return {row["run_id"]: spent_of(row) for row in rows}, {row["run_id"]: row["last"] for row in rows}
 

@@ -126,37 +126,37 @@ class Trace:
 
 
 def trace_of(
-    user_id: str,
+    account_id: str,
     run_id: str,
     *,
     after: str | None = None,
     before: str | None = None,
     tail: bool | None = None,
 ) -> Trace:
-    """The trace of the user's run: the window after or before a key, the last one (`tail`), or else the first.
+    """The trace of the account's run: the window after or before a key, the last one (`tail`), or else the first.
     `tail` None: the last one while the run goes on.
 
     A fixed number of queries. Raises NotFound, also for somebody else's run; Invalid for a key not made here.
     """
-    run = run_of(user_id, run_id)
-    kin = kin_of(user_id, [run.id])
-    sums = added_up(user_id, kin, [member.id for member in kin])
+    run = run_of(account_id, run_id)
+    kin = kin_of(account_id, [run.id])
+    sums = added_up(account_id, kin, [member.id for member in kin])
     line = RunLine(run, sums[run.id], now())
     parents = hang(run.id, kin)
     direct = [member for member in kin if member.id in parents and parents[member.id] is None]
     tail = line.live if tail is None else tail
-    spine, earlier, later = _spine(user_id, run, direct, after, before, tail)
+    spine, earlier, later = _spine(account_id, run, direct, after, before, tail)
     listed = [member.id for member in kin if member.id in parents][:FAMILY]
     shown = _shown(spine, kin, parents)
-    runs = _runs(user_id, {*listed, *shown})
-    held = _held(user_id, sums) if line.live else []
-    window = _WindowBuilder(user_id, line, spine, [runs[run_id] for run_id in shown], parents, sums, held)
+    runs = _runs(account_id, {*listed, *shown})
+    held = _held(account_id, sums) if line.live else []
+    window = _WindowBuilder(account_id, line, spine, [runs[run_id] for run_id in shown], parents, sums, held)
     return Trace(
         line,
         window.build(earlier, later),
         nest(run, [runs[run_id] for run_id in listed], sums),
         len(parents) - len(listed),
-        _models(user_id, line.sums.all, list(sums)),
+        _models(account_id, line.sums.all, list(sums)),
         sum(hold.amount for hold in held),
     )
 
@@ -224,7 +224,7 @@ class _Item:
 
 
 def _spine(
-    user_id: str, run: AgentRun, direct: Sequence[Kin], after: str | None, before: str | None, tail: bool
+    account_id: str, run: AgentRun, direct: Sequence[Kin], after: str | None, before: str | None, tail: bool
 ) -> tuple[list[_Item], str | None, str | None]:
     """A window of the run's own steps and calls and of the runs it spawned, in order, and its neighbours' keys."""
     backwards = bool(before) or (tail and not after)
@@ -232,7 +232,7 @@ def _spine(
     spawned = [_Item(member.created_at, _RUN, 0, member.id) for member in direct]
     if edge:
         spawned = [item for item in spawned if (item.place < edge if before else item.place > edge)]
-    items = _items(user_id, run).subquery("spine")
+    items = _items(account_id, run).subquery("spine")
     place = (items.c.at, items.c.kind, items.c.number, items.c.id)
     query: Select[Any] = select(*place).limit(WINDOW + 1)
     if edge:
@@ -251,11 +251,11 @@ def _spine(
     return found, found[0].key if has_earlier else None, found[-1].key if has_later else None
 
 
-def _items(user_id: str, run: AgentRun) -> Any:
+def _items(account_id: str, run: AgentRun) -> Any:
     kinds: dict[int, ColumnElement[int]] = {
         kind: literal_column(str(kind)).label("kind") for kind in (_STEP, _CALL)
     }
-    mine = (GatewayCall.user_id == user_id, GatewayCall.run_id == run.id)
+    mine = (GatewayCall.account_id == account_id, GatewayCall.run_id == run.id)
     # What a step names as its own was not there before it: its client's clock may say otherwise. Materialized,
     # since on young statistics the planner would run these once for each step.
     first_call = (
@@ -273,7 +273,7 @@ def _items(user_id: str, run: AgentRun) -> Any:
     first_run = (
         select(named.c.id, func.min(AgentRun.created_at).label("at"))
         .join(AgentRun, AgentRun.id == named.c.child)
-        .where(AgentRun.user_id == user_id)
+        .where(AgentRun.account_id == account_id)
         .group_by(named.c.id)
         .cte("first_run")
         .prefix_with("MATERIALIZED")
@@ -321,8 +321,8 @@ def _shown(spine: Sequence[_Item], kin: Sequence[Kin], parents: Mapping[str, str
     return [*own, *below[:FAMILY]]
 
 
-def _runs(user_id: str, run_ids: Iterable[str]) -> dict[str, AgentRun]:
-    query = select(AgentRun).where(AgentRun.user_id == user_id, AgentRun.id.in_(run_ids))
+def _runs(account_id: str, run_ids: Iterable[str]) -> dict[str, AgentRun]:
+    query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id.in_(run_ids))
     return {run.id: run for run in db.session.scalars(query)}
 
 
@@ -334,18 +334,18 @@ class _Called:
     billed: int
 
 
-def _calls(user_id: str, spine: Sequence[_Item]) -> dict[str, _Called]:
+def _calls(account_id: str, spine: Sequence[_Item]) -> dict[str, _Called]:
     ids = [item.id for item in spine if item.kind == _CALL]
     query = (
         select(GatewayCall, billed())
         .outerjoin(Message, Message.id == GatewayCall.message_id)
-        .where(GatewayCall.user_id == user_id, GatewayCall.request_id.in_(ids))
+        .where(GatewayCall.account_id == account_id, GatewayCall.request_id.in_(ids))
         .options(defer(GatewayCall.price))
     )
     return {call.request_id: _Called(call, credits) for call, credits in db.session.execute(query)}
 
 
-def _nested_calls(user_id: str, run_ids: Sequence[str]) -> dict[str, list[_Called]]:
+def _nested_calls(account_id: str, run_ids: Sequence[str]) -> dict[str, list[_Called]]:
     """The first calls of each spawned run, one more than are shown."""
     found: dict[str, list[_Called]] = {run_id: [] for run_id in run_ids}
     if not run_ids:
@@ -353,7 +353,7 @@ def _nested_calls(user_id: str, run_ids: Sequence[str]) -> dict[str, list[_Calle
     run, early = aliased(AgentRun), aliased(GatewayCall)
     first = (
         select(early.request_id)
-        .where(early.user_id == user_id, early.run_id == run.id)
+        .where(early.account_id == account_id, early.run_id == run.id)
         .order_by(early.started_at, early.request_id)
         .limit(_calls_each(run_ids) + 1)
         .lateral()
@@ -364,7 +364,7 @@ def _nested_calls(user_id: str, run_ids: Sequence[str]) -> dict[str, list[_Calle
         .join(first, true())
         .join(GatewayCall, GatewayCall.request_id == first.c.request_id)
         .outerjoin(Message, Message.id == GatewayCall.message_id)
-        .where(run.user_id == user_id, run.id.in_(run_ids))
+        .where(run.account_id == account_id, run.id.in_(run_ids))
         .order_by(GatewayCall.started_at, GatewayCall.request_id)
         .options(defer(GatewayCall.price))
     )
@@ -395,10 +395,10 @@ def _steps(spine: Sequence[_Item], run_id: str) -> dict[str, AgentStep]:
     return {step.id: step for step in db.session.scalars(query)}
 
 
-def _held(user_id: str, run_ids: Iterable[str]) -> list[CreditHold]:
+def _held(account_id: str, run_ids: Iterable[str]) -> list[CreditHold]:
     """Calls still in flight: a hold stands for each until it is settled."""
     query = select(CreditHold).where(
-        CreditHold.user_id == user_id, CreditHold.state == "live", CreditHold.run_id.in_(list(run_ids))
+        CreditHold.account_id == account_id, CreditHold.state == "live", CreditHold.run_id.in_(list(run_ids))
     )
     return list(db.session.scalars(query.order_by(CreditHold.created_at).limit(WINDOW)))
 
@@ -414,7 +414,7 @@ class _WindowBuilder:
 
     def __init__(
         self,
-        user_id: str,
+        account_id: str,
         line: RunLine,
         spine: Sequence[_Item],
         members: Sequence[AgentRun],
@@ -424,9 +424,9 @@ class _WindowBuilder:
     ) -> None:
         self.line, self.spine, self.parents, self.sums = line, spine, parents, sums
         self.members = {member.id: member for member in members}
-        self.calls = _calls(user_id, spine)
+        self.calls = _calls(account_id, spine)
         self.steps = _steps(spine, line.run.id)
-        self.nested = _nested_calls(user_id, list(self.members))
+        self.nested = _nested_calls(account_id, list(self.members))
         self.per_run = _calls_each(list(self.members)) if self.members else 0
         self.held = held
         self.begins = {item.id: item.at for item in spine if item.kind == _STEP}
@@ -606,13 +606,13 @@ def name_of(run: AgentRun) -> str:
     return (run.agent_name or run.agent_id).strip() or "unnamed agent"
 
 
-def _models(user_id: str, every: Spent, run_ids: Sequence[str]) -> list[ModelSum]:
+def _models(account_id: str, every: Spent, run_ids: Sequence[str]) -> list[ModelSum]:
     """Tokens and cost by model, dearest first, the rest as one; the sum is `every`."""
     name = func.coalesce(GatewayCall.model, GatewayCall.requested_model)
     query = (
         select(name.label("model"), *spent_columns())
         .outerjoin(Message, Message.id == GatewayCall.message_id)
-        .where(GatewayCall.user_id == user_id, GatewayCall.run_id == any_(text_array(run_ids)))
+        .where(GatewayCall.account_id == account_id, GatewayCall.run_id == any_(text_array(run_ids)))
         .group_by(name)
         .order_by(func.sum(GatewayCall.micro_credits).desc(), name)
         .limit(MODELS)

@@ -93,6 +93,6 @@ def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | 
     database.flush()
     ids = list(agent_ids or ())
     which = {"publisher": publisher_id, "all": agent_ids is None, "ids": ids, "seen": _SEEN}
-    # in the order of whoever counts runs of several agents (store_0018.sql)
+    # in the order of whoever counts runs of several agents (migrations/functions/store)
     database.execute(_TAKE, which)
     database.execute(_REFRESH, which)

@@ -1,6 +1,6 @@
 """The figures of agents: entering the store, counting anew, and the week that moves on.
 
-Finishes and settlements need no verb: triggers count them in their own transaction (`migrations/sql/store_0018.sql`,
+Finishes and settlements need no verb: triggers count them in their own transaction (`migrations/functions/store`,
 where the locks and their order are told).
 """
 

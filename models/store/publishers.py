@@ -227,7 +227,7 @@ def may_change(database: Database, user: User | None, publisher: Publisher) -> b
 def _refusal(database: Database, user: User, publisher: Publisher) -> DomainError | None:
     if publisher.org_id is None:
         return None if publisher.user_id == user.id else _not_yours()
-    member = membership(database, user.id, publisher.org_id)
+    member = membership(user.id, publisher.org_id)
     if member is None:
         return _not_yours()
     return None if member.role in ("owner", "admin") else Forbidden("Insufficient permissions")
@@ -340,7 +340,7 @@ def create(
     if problem:
         raise Invalid(problem, fields={"id": problem}, status=400)
     if org_id:
-        member = membership(database, user.id, org_id)
+        member = membership(user.id, org_id)
         if member is None:
             raise NotFound(
                 "Organization not found",
@@ -394,7 +394,7 @@ def link(database: Database, user: User, publisher_id: str, org_id: str) -> Publ
     organisation, Invalid (400) when it already belongs to one.
     """
     publisher = accessible(database, user, publisher_id, lock=True)
-    member = membership(database, user.id, org_id)
+    member = membership(user.id, org_id)
     if member is None or member.role not in ("owner", "admin"):
         raise Forbidden("Insufficient permissions for target organization")
     if publisher.org_id is not None:

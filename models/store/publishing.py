@@ -149,7 +149,7 @@ def _refuse_too_much(
         "STOA_PUBLISH_BYTES_PER_DAY",
     )
     try:
-        quotas.take(database, by.id, (versions, len(sizes)), (size, sum(sizes.values())))
+        quotas.take(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
         agents, kept, known = database.execute(
             select(
                 func.count(),
@@ -247,7 +247,7 @@ def count_change(database: Database, by: User, limits: Settings) -> None:
         DAY,
         "STOA_STORE_CHANGES_PER_DAY",
     )
-    quotas.take(database, by.id, (changes, 1))
+    quotas.take(by.id, (changes, 1))
 
 
 def manage(database: Database, by: User | None, publisher_id: str) -> Publisher:

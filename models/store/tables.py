@@ -93,7 +93,7 @@ class AgentConfig(Base):
 
 
 class _Figures:
-    """What is counted of an agent, and of each version of it (`migrations/sql/store_0018.sql` keeps it).
+    """What is counted of an agent, and of each version of it (`migrations/functions/store` keeps it).
 
     A run counts when it has a settled call, its own or of a run below it. Completed runs alone make `runs`, `credits`,
     `weekly_*`, `unique_users`, `durations` and `last_used`; what failed and cancelled runs were billed counts in no

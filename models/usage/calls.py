@@ -38,26 +38,28 @@ class RecentCall(NamedTuple):
 _RECENT = """
 SELECT request_id, run_id, state, requested_model, model, started_at,
     uncached_input_tokens + cache_write_tokens + cache_read_tokens, output_tokens, latency_ms, cost, credits
-FROM gateway_call WHERE user_id = $1 AND account_id = $1 ORDER BY started_at DESC, request_id DESC LIMIT $2
+FROM gateway_call WHERE account_id = $1 ORDER BY started_at DESC, request_id DESC LIMIT $2
 """
 
 
-def recent_calls(pool: Pool, user_id: str, limit: int) -> list[RecentCall]:
-    """The person's latest calls on their own account, failed ones included, newest first."""
-    return [RecentCall._make(row) for row in read(pool, _RECENT, (user_id, limit))]
+def recent_calls(pool: Pool, account_id: str, limit: int) -> list[RecentCall]:
+    """The account's latest calls, failed ones included, newest first."""
+    return [RecentCall._make(row) for row in read(pool, _RECENT, (account_id, limit))]
 
 
-def call_with_id(user_id: str, request_id: str) -> GatewayCall:
-    """One call of the person's. Raises NotFound, also for somebody else's."""
-    query = select(GatewayCall).where(GatewayCall.user_id == user_id, GatewayCall.request_id == request_id)
+def call_with_id(account_id: str, request_id: str) -> GatewayCall:
+    """One call of the account's. Raises NotFound, also for another account's."""
+    query = select(GatewayCall).where(
+        GatewayCall.account_id == account_id, GatewayCall.request_id == request_id
+    )
     call = None if "\x00" in request_id else db.session.scalar(query)
     if call is None:
         raise NotFound("There is no such call")
     return call
 
 
-def exported_calls(engine: Engine, user_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
-    """Every billed call that finished in `start <= t < end`, oldest first, without bodies.
+def exported_calls(engine: Engine, account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
+    """Every billed call of the account that finished in `start <= t < end`, oldest first, without bodies.
 
     Reads batches of 5,000 by (finished_at, id), the first a short one, each on a connection of its own that is given back before the
     batch is handed out: memory stays constant, and a slow reader holds nothing of the database.
@@ -66,7 +68,7 @@ def exported_calls(engine: Engine, user_id: str, start: datetime, end: datetime)
     most = FIRST_BATCH
     while True:
         with engine.connect() as connection:
-            rows = connection.execute(_batch(user_id, start, end, after).limit(most)).all()
+            rows = connection.execute(_batch(account_id, start, end, after).limit(most)).all()
         yield from rows
         if len(rows) < most:
             return
@@ -76,7 +78,7 @@ def exported_calls(engine: Engine, user_id: str, start: datetime, end: datetime)
 
 
 def _batch(
-    user_id: str, start: datetime, end: datetime, after: tuple[datetime, str] | None
+    account_id: str, start: datetime, end: datetime, after: tuple[datetime, str] | None
 ) -> Select[*tuple[Any, ...]]:
     query: Select[*tuple[Any, ...]] = (
         select(
@@ -105,7 +107,7 @@ def _batch(
             GatewayCall.ttft_ms,
         )
         .outerjoin(GatewayCall, GatewayCall.message_id == Message.id)
-        .where(_own(user_id, start, end))
+        .where(_own(account_id, start, end))
         .order_by(Message.finished_at, Message.id)
     )
     if after is not None:
@@ -115,10 +117,9 @@ def _batch(
     return query
 
 
-def _own(user_id: str, start: datetime, end: datetime) -> ColumnElement[bool]:
+def _own(account_id: str, start: datetime, end: datetime) -> ColumnElement[bool]:
     return and_(
-        Message.user_id == user_id,
-        Message.org_id.is_(None),
+        Message.account_id == account_id,
         Message.finished_at >= start,
         Message.finished_at < end,
     )

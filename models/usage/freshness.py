@@ -17,10 +17,10 @@ SELECT u.id, u.name, u.email, u.created_at, u.next_quota_reset AT TIME ZONE 'UTC
     (SELECT count(*) FROM credit_ledger l WHERE l.user_id = u.id AND l.expires_at > $2),
     (SELECT array_agg(h.amount ORDER BY h.amount) FROM credit_hold h
      WHERE h.account_id = u.id AND h.state = 'live' AND h.expires_at > $2),
-    ARRAY(SELECT c.request_id || ' ' || c.state FROM gateway_call c WHERE c.user_id = u.id AND c.account_id = u.id
+    ARRAY(SELECT c.request_id || ' ' || c.state FROM gateway_call c WHERE c.account_id = u.id
           ORDER BY c.started_at DESC, c.request_id DESC LIMIT $6)
 FROM session s JOIN "user" u ON u.id = s."userId"
-WHERE s."sessionToken" = $1 AND s.expires AT TIME ZONE 'UTC' > $2
+WHERE s."sessionToken" = $1 AND s.org_id IS NULL AND s.expires AT TIME ZONE 'UTC' > $2
     AND s.last_used_at AT TIME ZONE 'UTC' > $3
     AND (s.type <> 'web' OR s.expires AT TIME ZONE 'UTC' > $4)
 """
@@ -38,7 +38,7 @@ def stamp(pool: Pool, token: str, now: datetime, latest: int) -> Stamp | None:
     """The state of the page of whose browser session `token` (raw) is: who it is, and the person's own balance, holds,
     figures of any period and `latest` calls.
 
-    None for a session that is unknown or ended, and for one that is to be noted as used or to be given more days:
+    None for a session that is unknown or ended or acts for an organisation, and for one that is to be noted as used or to be given more days:
     signing in as usual sees to that. One statement outside a transaction that reads a few rows of each table.
     """
     words = (

@@ -16,7 +16,7 @@ LEFT JOIN (
     SELECT type, expires_at, sum(principal)::bigint AS granted, sum(greatest(balance, 0))::bigint AS left,
         sum(greatest(-balance, 0))::bigint AS debt, min(priority) AS priority, min(created_at) AS created_at
     FROM credit_ledger
-    WHERE user_id = $1 AND org_id IS NULL AND (expires_at IS NULL OR expires_at > $2 OR balance < 0)
+    WHERE (org_id = $1 OR user_id = $1 AND org_id IS NULL) AND (expires_at IS NULL OR expires_at > $2 OR balance < 0)
     GROUP BY type, expires_at
 ) AS grants ON true
 ORDER BY grants.priority, grants.expires_at NULLS LAST, grants.created_at
@@ -69,12 +69,12 @@ class Holdings:
         return self.balance - self.held
 
 
-def holdings(pool: Pool, user_id: str, now: datetime) -> Holdings:
-    """The person's own grants that count at `now` (contract 3.3), and what calls in progress hold of them.
+def holdings(pool: Pool, account_id: str, now: datetime) -> Holdings:
+    """The account's grants that count at `now` (contract 3.3), and what calls in progress hold of them.
 
     Held credits are shown where they would be spent: from the top of the spending order down.
     """
-    lines = read(pool, _HOLDINGS, (user_id, now))
+    lines = read(pool, _HOLDINGS, (account_id, now))
     held, calls = lines[0][:2]
     rows: list[Holding] = []
     unplaced, debt = held, 0

@@ -4,11 +4,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Computed, ForeignKey, Index, Numeric, text
+from sqlalchemy import Computed, ForeignKey, Index, Numeric, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
-from models.db import Base, UtcTimestamp
+from models.db import ACCOUNT, Base, UtcTimestamp
 
 # As PostgreSQL prints it, for the index and for who wants to use the index.
 BODIES_KEPT = "((request IS NOT NULL) OR (reasoning_text <> ''::text) OR (response <> 'null'::jsonb))"
@@ -27,7 +27,7 @@ class Message(Base):
         Index("message_finished_at_user_id_idx", "finished_at", "user_id"),
         Index("message_org_id_idx", "org_id"),
         Index("message_org_id_finished_at_idx", "org_id", "finished_at"),
-        Index("idx_message_user_finished", "user_id", "finished_at"),
+        Index("idx_message_account_finished", text(ACCOUNT), "finished_at"),
         Index("idx_message_bodies", "finished_at", postgresql_where=text(BODIES_KEPT)),
     )
 
@@ -55,3 +55,5 @@ class Message(Base):
     user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
     org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
     repo_url: Mapped[str | None]
+    account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)
+    """The account that was charged: the organisation's where there is one, else the person's."""

@@ -48,7 +48,7 @@ def code(settings: Settings) -> str:
 def test_axe_finds_nothing_at_the_gate(
     open_page: OpenPage, base: str, session: OrmSession, code: str, width: int, scheme: str
 ) -> None:
-    path = links.issue(session, "a@example.org", next=f"/onboard?auth_code={code}", now=factories.now())
+    path = links.issue("a@example.org", next=f"/onboard?auth_code={code}", now=factories.now())
     session.commit()
     with open_page(base, width=width, scheme=scheme, expected=(410, 422)) as page:
         for address in ("/login", f"/login?auth_code={code}", path, "/login/link/none", "/login/sent"):
@@ -77,8 +77,8 @@ def test_axe_finds_nothing_where_an_identity_is_joined(
     identity = Identity(
         "github", "1234567", "alice@example.org", verified=False, name="Mal Lory", login="mal-lory"
     )
-    mine = links.issue(session, alice.user.email, identity=identity, browser="nonce", now=factories.now())
-    other = links.issue(session, "bob@example.org", identity=identity, browser="nonce", now=factories.now())
+    mine = links.issue(alice.user.email, identity=identity, browser="nonce", now=factories.now())
+    other = links.issue("bob@example.org", identity=identity, browser="nonce", now=factories.now())
     session.commit()
     client = app.test_client()
     with client.session_transaction() as flow:
@@ -146,7 +146,7 @@ def test_the_way_in_and_out(
     script: bool,
 ) -> None:
     outbox: list[Message] = []
-    monkeypatch.setattr(mail, "send", lambda _session, _settings, message: outbox.append(message))
+    monkeypatch.setattr(mail, "send", lambda _settings, message: outbox.append(message))
     with open_page(base, script=script, expected=(422,)) as page:
         page.goto("/profile?tab=api-keys")
         expect(page).to_have_url(re.compile("/login"))

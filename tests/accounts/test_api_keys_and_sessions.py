@@ -144,11 +144,11 @@ def test_the_use_of_a_key_is_noted_at_most_every_five_minutes(
 
 def test_a_key_revoked_while_it_is_noted_is_no_error(app: Flask, session: OrmSession, alice: Person) -> None:
     with app.app_context():
-        found = credentials.find(db.session, alice.token, factories.now())
+        found = credentials.find(alice.token, factories.now())
         assert found is not None
         session.delete(session.get_one(Session, sha(alice.token)))
         session.commit()
-        assert credentials.touch(db.session, found.session, factories.now())
+        assert credentials.touch(found.session, factories.now())
         db.session.commit()
     session.expire_all()
     assert session.get(Session, sha(alice.token)) is None

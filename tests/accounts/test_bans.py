@@ -254,7 +254,7 @@ def test_a_command_line_gets_no_token(app: Flask, session: OrmSession, carol: Pe
     user = session.get_one(User, carol.id)
     user.banned = False
     browser = session.scalars(select(Session).where(Session.user_id == user.id, Session.type == "web")).one()
-    assert devices.connect(session, secret, code, Credential(browser, user), now) is devices.Outcome.DONE
+    assert devices.connect(secret, code, Credential(browser, user), now) is devices.Outcome.DONE
     user.banned = True
     session.commit()
     query = {"fingerprintId": "fp-carol", "fingerprintHash": code.hash, "expiresAt": code.expires_at}
@@ -284,9 +284,8 @@ def test_a_banned_browser_signs_out(session: OrmSession, carol: Person) -> None:
 
 def test_a_ban_holds_at_once_and_is_lifted(app: Flask, session: OrmSession, alice: Person) -> None:
     run = app.test_cli_runner().invoke
-    with app.app_context():
-        links.issue(session, "alice@example.org", now=factories.now())
-        session.commit()
+    links.issue("alice@example.org", now=factories.now())
+    session.commit()
     assert alice.browser.get("/profile").status_code == 200
     banned = run(args=["accounts", "ban", "alice@example.org", "--reason", " Too many\nrefunds. "])
     assert (

@@ -98,6 +98,17 @@ def test_token_prints_only_a_token_that_works(flask, session: OrmSession, client
     assert token not in str([(each.before, each.after) for each in session.scalars(select(AuditLog))])
 
 
+def test_token_of_an_organisation_is_for_its_members(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
+    alice, mallory = factories.user(session, "alice"), factories.user(session, "mallory")
+    org = factories.org(session, alice)
+    token = flask("token", "alice@example.org", "--org", "acme").stdout.strip()
+    assert session.get_one(Session, hash_token(token)).org_id == org.id
+    for email, slug in ((mallory.email, "acme"), (alice.email, "nowhere")):
+        refused = flask("token", email, "--org", slug)
+        assert refused.exit_code == 1
+        assert f"{email} is no member of an organisation {slug}." in refused.output
+
+
 @pytest.mark.parametrize("days", ["0", "366", "x", "-1"])
 def test_token_refuses_impossible_days(flask, session: OrmSession, days: str) -> None:  # type: ignore[no-untyped-def]
     factories.user(session, "alice")

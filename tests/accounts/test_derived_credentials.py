@@ -129,12 +129,12 @@ def test_the_verbs_themselves_refuse(app: Flask, session: OrmSession, alice: Per
     user = session.get_one(User, alice.id)
     row = session.get_one(Session, hash_token(factories.token(session, user, type=kind)))
     with pytest.raises(Forbidden):
-        credentials.create_key(session, user, by=row, now=factories.now())
+        credentials.create_key(user, by=row, now=factories.now())
     with pytest.raises(Forbidden):
-        credentials.revoke_others(session, user, row)
+        credentials.revoke_others(user, row)
     waiting, by = devices.read_code(code()), credentials.Credential(row, user)
     with pytest.raises(Forbidden):
-        devices.connect(session, SECRET, waiting, by, factories.now())
+        devices.connect(SECRET, waiting, by, factories.now())
 
 
 def test_a_key_in_the_cookie_lives_no_longer(app: Flask, session: OrmSession, alice: Person) -> None:
@@ -416,7 +416,7 @@ def test_signing_in_and_out_on_https_uses_host_cookies_alone(
     from models.db import db
 
     made = create_app(settings.model_copy(update=changed), database_url=postgres_url)
-    path = links.issue(session, "alice@example.org", now=factories.now())
+    path = links.issue("alice@example.org", now=factories.now())
     session.commit()
     browser = made.test_client()
     browser.set_cookie(NAMES[1], "left over")

@@ -95,7 +95,7 @@ def browser(door: Flask) -> FlaskClient:
 @pytest.fixture
 def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     sent: list[Message] = []
-    monkeypatch.setattr(mail, "send", lambda _session, _settings, message: sent.append(message))
+    monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
     return sent
 
 

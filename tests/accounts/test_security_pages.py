@@ -330,7 +330,8 @@ def test_an_operator_enters_and_a_user_does_not(app: Flask, session: OrmSession)
 
     for name in ("root", "alice"):
         token = factories.token(session, factories.user(session, name), type="web")
-        with app.test_request_context("/admin", headers={"Cookie": f"next-auth.session-token={token}"}):
+        cookie = {"Cookie": f"next-auth.session-token={token}"}
+        with app.app_context(), app.test_request_context("/admin", headers=cookie):
             if name == "root":
                 assert view() == "in"
             else:

@@ -28,7 +28,7 @@ COOKIE = "next-auth.session-token"
 def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     """What was mailed."""
     sent: list[Message] = []
-    monkeypatch.setattr(mail, "send", lambda _session, _settings, message: sent.append(message))
+    monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
     return sent
 
 

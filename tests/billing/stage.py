@@ -22,14 +22,11 @@ MARGIN = Decimal("0.055")
 
 @dataclass(frozen=True)
 class Payer:
-    """A user with a key."""
+    """A user with a key, and the account that it is charged to."""
 
     id: str
     key: str
-
-    @property
-    def account(self) -> Account:
-        return Account(user_id=self.id)
+    account: Account
 
 
 def payer(session: Session, name: str = "alice", **columns: Any) -> Payer:
@@ -40,17 +37,30 @@ def payer(session: Session, name: str = "alice", **columns: Any) -> Payer:
     if columns["next_quota_reset"] is None:  # an insert would take the default
         user.next_quota_reset = None
         session.commit()
-    raw = factories.token(session, user, expires=NOW + timedelta(days=300))
-    return Payer(user.id, hashlib.sha256(raw.encode()).hexdigest())
+    org = factories.org_of(user.id)
+    account = Account(org_id=org) if org else Account(user_id=user.id)
+    return Payer(user.id, key_of(session, user, org), account)
+
+
+def key_of(session: Session, who: User | Payer, org_id: str | None = None) -> str:
+    """The hash of another key: charged to their own account, or to the organisation's."""
+    user = session.get_one(User, who.id)
+    raw = factories.token(session, user, expires=NOW + timedelta(days=300), org_id=org_id)
+    return hashlib.sha256(raw.encode()).hexdigest()
 
 
 def give(session: Session, account: Account, amount: int, type: str = "purchase", **options: Any) -> str:
     """A committed grant; its operation id."""
     options.setdefault("operation_id", factories.new_id("op-"))
     options.setdefault("now", NOW)
-    billing.grant(session, account, amount, type, **options)
+    billing.grant(session, account, amount, grant_type(account, type), **options)
     session.commit()
     return str(options["operation_id"])
+
+
+def grant_type(account: Account, type: str) -> str:
+    """The type of a grant: an organisation's account takes but one."""
+    return "organization" if account.org_id else type
 
 
 def cost_of(credits: int | float) -> Decimal:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from models import billing
@@ -37,9 +37,14 @@ from tests.billing.stage import (
     claim,
     entries,
     give,
+    grant_type,
+    key_of,
     payer,
     spend,
 )
+from tests.factories import an_organisations_only, own_account_only
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 MINUTE = timedelta(minutes=1)
 
@@ -77,9 +82,11 @@ def test_checks_come_in_the_order_of_the_contract(session: Session, gate: Pool) 
     alice = payer(session)
     user = session.get_one(User, alice.id)
     mallory = factories.user(session, "mallory")
-    running = factories.run(session, user)
-    over = factories.run(session, user, status="completed")
-    foreign = factories.run(session, mallory)
+    org_id = alice.account.org_id
+    running = factories.run(session, user, org_id=org_id)
+    over = factories.run(session, user, org_id=org_id, status="completed")
+    foreign = factories.run(session, mallory, org_id=org_id)
+    other = factories.run(session, user, org_id=None if org_id else factories.org(session, user).id)
     wrong = {"run_id": foreign.id, "require_run": True}
 
     user.banned = True
@@ -90,7 +97,7 @@ def test_checks_come_in_the_order_of_the_contract(session: Session, gate: Pool) 
     assert admit(gate, alice, **wrong).outcome == "out_of_credits"
     give(session, alice.account, 5)
     assert admit(gate, alice, run_id=None, require_run=True).outcome == "no_run"
-    for missing in (foreign.id, "nowhere", "", "a\x00b", "\ud800"):
+    for missing in (foreign.id, other.id, "nowhere", "", "a\x00b", "\ud800"):
         assert admit(gate, alice, run_id=missing, require_run=True).outcome == "run_not_found"
         assert admit(gate, alice, run_id=missing).outcome == "run_not_found"
     assert admit(gate, alice, run_id=over.id, require_run=True).outcome == "run_not_running"
@@ -201,6 +208,7 @@ def test_using_a_key_is_noted_every_five_minutes_at_most(session: Session, gate:
     assert seen == [NOW, NOW, NOW + 6 * MINUTE]
 
 
+@own_account_only
 def test_a_due_quota_cycle_runs_before_the_check(session: Session, gate: Pool) -> None:
     alice = payer(session, next_quota_reset=NOW - HOUR)
     admitted = admit(gate, alice, hold=10, free_credits=500)
@@ -215,8 +223,10 @@ def test_a_due_quota_cycle_runs_before_the_check(session: Session, gate: Pool) -
 def test_a_settled_call_writes_every_row(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
-    run = factories.run(session, session.get_one(User, alice.id))
+    org_id = alice.account.org_id
+    run = factories.run(session, session.get_one(User, alice.id), org_id=org_id)
     admission = admit(gate, alice, run_id=run.id, door="codebuff", hold=20)
+    assert session.get_one(CreditHold, admission.request_id).account_id == alice.account.id
     settled = billing.settle(
         gate,
         admission,
@@ -242,20 +252,21 @@ def test_a_settled_call_writes_every_row(session: Session, gate: Pool) -> None:
         carry_credits=0,
         micro_credits=5_000_000 - (settled.micro_credits < 5_000_000),
         balance=95,
-        from_purchased=5,
+        from_purchased=0 if org_id else 5,
         debt=0,
         duplicate=False,
     )
     message = session.get_one(Message, "gen-1")
     assert (message.finished_at, message.client_id, message.client_request_id) == (NOW, "client-1", run.id)
     assert (message.model, message.agent_id, message.user_id) == ("north/large-4", run.agent_id, alice.id)
-    assert (message.org_id, message.repo_url, message.byok) == (None, None, False)
+    assert (message.org_id, message.repo_url, message.byok) == (org_id, None, False)
     assert (message.response, message.reasoning_text, message.latency_ms) == ("an answer", "hm", 1200)
     assert message.last_message == {"role": "user", "content": "hello"}
     assert (message.input_tokens, message.cache_read_input_tokens, message.output_tokens) == (1330, 300, 200)
     assert (message.cache_creation_input_tokens, message.reasoning_tokens, message.credits) == (30, 50, 5)
     row = session.get_one(GatewayCall, admission.request_id)
     assert (row.state, row.message_id, row.door, row.key_id) == ("settled", "gen-1", "codebuff", alice.key)
+    assert (row.account_id, row.user_id) == (alice.account.id, alice.id)
     assert (row.uncached_input_tokens, row.ttft_ms, row.price) == (1000, 250, {"input": "3", "output": "15"})
     rollups = session.scalars(select(UsageRollup).order_by(UsageRollup.grain)).all()
     assert [(r.grain, r.bucket) for r in rollups] == [
@@ -263,6 +274,7 @@ def test_a_settled_call_writes_every_row(session: Session, gate: Pool) -> None:
         ("hour", NOW.replace(minute=0)),
     ]
     for rollup in rollups:
+        assert (rollup.account_id, rollup.user_id) == (alice.account.id, alice.id)
         assert (rollup.calls, rollup.credits, rollup.cost, rollup.agent_id) == (
             1,
             5,
@@ -313,7 +325,7 @@ def test_calls_below_half_a_credit_add_up_and_the_one_that_fills_a_credit_pays(
     assert [each.credits for each in charged] == [0, 0, 1, 0, 1, 0]
     assert [each.carry_credits for each in charged] == [0, 0, 1, 0, 1, 0]
     session.rollback()
-    assert session.get_one(CreditAccount, alice.id).carry_micro in range(399_990, 400_001)
+    assert session.get_one(CreditAccount, alice.account.id).carry_micro in range(399_990, 400_001)
     assert session.scalars(select(Message.credits)).all().count(1) == 2
     assert spend(gate, alice, 0.6).credits == 1
     assert spend(gate, alice, 0).credits == 0
@@ -330,7 +342,7 @@ def test_the_callers_own_key_is_not_charged(session: Session, gate: Pool) -> Non
     message = session.get_one(Message, settled.message_id)
     assert (message.credits, message.byok) == (40, True)
     assert session.scalars(select(UsageRollup.credits)).all() == [0, 0]
-    assert session.get_one(CreditAccount, alice.id).carry_micro == 0
+    assert session.get_one(CreditAccount, alice.account.id).carry_micro == 0
     assert_proved(session)
 
 
@@ -419,6 +431,7 @@ def test_settling_works_when_the_grants_expired_meanwhile(session: Session, gate
     assert_proved(session)
 
 
+@own_account_only
 def test_settling_for_somebody_deleted_meanwhile_writes_nothing(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 10)
@@ -432,27 +445,93 @@ def test_settling_for_somebody_deleted_meanwhile_writes_nothing(session: Session
     assert_proved(session)
 
 
+@an_organisations_only
 def test_settling_for_an_organisation_deleted_meanwhile_writes_nothing(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 10)
-    gone = replace(admit(gate, alice), org_id="gone", account_id="gone")
-    assert billing.settle(gate, gone, call(4), now=NOW).message_id is None
-    assert balances(session, alice.account) == [10]
-
-
-def test_an_organisations_call_is_paid_by_it(session: Session, gate: Pool) -> None:
-    alice = payer(session)
-    org = factories.org(session, session.get_one(User, alice.id))
-    give(session, Account(org_id=org.id), 100, "organization")
-    give(session, alice.account, 5)
-    admission = replace(admit(gate, alice), org_id=org.id, account_id=org.id)
-    assert billing.settle(gate, admission, call(30), now=NOW).balance == 70
-    message = session.scalars(select(Message)).one()
-    assert (message.org_id, message.user_id) == (org.id, alice.id)
-    assert balances(session, alice.account) == [5]
-    assert billing.balance(session, Account(org_id=org.id), now=NOW).usage_this_cycle == 30
-    assert billing.balance(session, alice.account, now=NOW).usage_this_cycle == 0
+    spend(gate, alice, 3)
+    admission = admit(gate, alice)
+    billing.erase_account(session, alice.account.id)
+    session.execute(text("DELETE FROM org"))
+    session.commit()
+    assert billing.settle(gate, admission, call(4), now=NOW).message_id is None
+    billing.fail(gate, admission, failure(), now=NOW)
+    for table in ("gateway_call", "message", "credit_hold", "credit_entry", "usage_rollup"):
+        assert session.scalar(text(f"SELECT count(*) FROM {table}")) == 0, table
+    assert admit(gate, alice).outcome == "unknown_key"
     assert_proved(session)
+
+
+@an_organisations_only
+def test_a_key_is_charged_to_the_account_that_it_names_and_to_no_other(session: Session, gate: Pool) -> None:
+    alice = payer(session)
+    own = replace(alice, key=key_of(session, alice), account=Account(user_id=alice.id))
+    give(session, alice.account, 100)
+    give(session, own.account, 5)
+    spend(gate, alice, 30)
+    spend(gate, own, 2)
+    assert balances(session, alice.account) == [70]
+    assert balances(session, own.account) == [3]
+    assert billing.balance(session, alice.account, now=NOW).usage_this_cycle == 30
+    assert billing.balance(session, own.account, now=NOW).usage_this_cycle == 2
+    assert admit(gate, own, hold=3).outcome == "admitted"
+    assert admit(gate, alice, hold=70).outcome == "admitted"
+    assert [each.outcome for each in billing.admit_many(gate, [claim(own, 1), claim(alice, 1)], now=NOW)] == [
+        "insufficient",
+        "insufficient",
+    ]
+    assert_proved(session)
+
+
+@an_organisations_only
+def test_an_organisation_has_no_monthly_credits_of_the_person(session: Session, gate: Pool) -> None:
+    alice = payer(session, next_quota_reset=NOW - HOUR)
+    refused = admit(gate, alice, hold=1, free_credits=500)
+    assert (refused.outcome, refused.next_quota_reset) == ("out_of_credits", None)
+    assert billing.ensure_quota(session, alice.account, 500, now=NOW) is None
+    assert session.scalar(text("SELECT count(*) FROM credit_ledger")) == 0
+
+
+@an_organisations_only
+def test_a_former_members_key_is_unknown(session: Session, gate: Pool) -> None:
+    alice = payer(session)
+    give(session, alice.account, 100)
+    in_flight = admit(gate, alice, hold=10)
+    session.execute(text("DELETE FROM org_member WHERE user_id = :id"), {"id": alice.id})
+    session.commit()
+    assert admit(gate, alice).outcome == "unknown_key"
+    assert billing.admit_many(gate, [claim(alice)], now=NOW)[0].outcome == "unknown_key"
+    # what was admitted before is paid by who admitted it
+    assert billing.settle(gate, in_flight, call(4), now=NOW).balance == 96
+    assert_proved(session)
+
+
+@an_organisations_only
+def test_nobody_has_a_key_of_an_organisation_that_they_are_no_member_of(session: Session) -> None:
+    org = factories.org(session, factories.user(session, "bob"))
+    with pytest.raises(IntegrityError, match="session_member_fk"):
+        factories.token(session, factories.user(session, "mallory"), org_id=org.id)
+
+
+@an_organisations_only
+@pytest.mark.parametrize("named", ["a call", "a failed call", "a call in flight", "a purchase"])
+def test_whom_an_organisations_books_name_is_not_deleted(session: Session, gate: Pool, named: str) -> None:
+    alice = payer(session)
+    if named == "a purchase":
+        give(session, alice.account, 100, buyer_id=alice.id)
+    else:
+        give(session, alice.account, 100)
+        admission = admit(gate, alice)
+        if named == "a call":
+            billing.settle(gate, admission, call(5), now=NOW)
+        elif named == "a failed call":
+            billing.fail(gate, admission, failure(), now=NOW)
+    leave = text('DELETE FROM "user" WHERE id = :id')
+    with pytest.raises(DBAPIError, match="name this person"):
+        session.execute(leave, {"id": alice.id})
+    assert_proved(session)
+    session.execute(text("DELETE FROM org"))
+    session.execute(leave, {"id": alice.id})
 
 
 def test_many_are_admitted_in_one_commit_each_on_its_own_merits(session: Session, gate: Pool) -> None:
@@ -756,7 +835,7 @@ def test_a_settlement_cut_off_while_it_waits_is_done_once(
     alice = payer(session)
     give(session, alice.account, 100)
     admission = admit(gate, alice)
-    session.execute(select(CreditAccount).where(CreditAccount.id == alice.id).with_for_update())
+    session.execute(select(CreditAccount).where(CreditAccount.id == alice.account.id).with_for_update())
     with ThreadPoolExecutor(1) as pool:
         settling = pool.submit(billing.settle, gate, admission, call(5), now=NOW)
         until_settling_waits(engine, then="pg_terminate_backend(pid)")
@@ -778,7 +857,8 @@ def test_a_deadlock_with_somebody_elses_transaction_is_tried_again(
         settling = pool.submit(billing.settle, gate, admission, call(5), now=NOW)
         until_settling_waits(engine)
         with suppress(OperationalError):
-            billing.grant(session, alice.account, 5, "admin", operation_id="gift", now=NOW)
+            type = grant_type(alice.account, "admin")
+            billing.grant(session, alice.account, 5, type, operation_id="gift", now=NOW)
         session.rollback()
         assert settling.result().credits == 5
     assert balances(session, alice.account) == [95]
@@ -910,7 +990,8 @@ def test_the_same_grant_at_once_is_granted_once(session: Session, engine: Engine
 
     def one(_: int) -> bool:
         with Session(engine) as own:
-            granted = billing.grant(own, account, 100, "purchase", operation_id="buy-1", now=NOW)
+            type = grant_type(account, "purchase")
+            granted = billing.grant(own, account, 100, type, operation_id="buy-1", now=NOW)
             own.commit()
             return granted.created
 
@@ -919,6 +1000,7 @@ def test_the_same_grant_at_once_is_granted_once(session: Session, engine: Engine
     assert_proved(session)
 
 
+@own_account_only
 def test_the_quota_cycle_from_many_workers_at_once_runs_once(
     session: Session, gate: Pool, engine: Engine
 ) -> None:
@@ -928,9 +1010,9 @@ def test_the_quota_cycle_from_many_workers_at_once_runs_once(
         if index % 2:
             return admit(gate, alice, hold=1, free_credits=500, patience_seconds=30).balance
         with Session(engine) as own:
-            quota = billing.ensure_quota(own, alice.id, 500, now=NOW)
+            quota = billing.ensure_quota(own, alice.account, 500, now=NOW)
             own.commit()
-            return quota.renewed or 500
+            return quota is None or quota.renewed or 500
 
     together(12, one)
     assert balances(session, alice.account) == [500]
@@ -961,8 +1043,9 @@ def test_a_mixed_race_over_accounts_ends_without_deadlock_and_with_clean_books(
             person = people[(index * 5 + turn) % len(people)]
             if index % 6 == 0:
                 with Session(engine) as own:
+                    type = grant_type(person.account, "admin")
                     billing.grant(
-                        own, person.account, 5, "admin", operation_id=f"gift-{index}-{turn}", now=moment
+                        own, person.account, 5, type, operation_id=f"gift-{index}-{turn}", now=moment
                     )
                     own.commit()
             elif index % 6 == 1:

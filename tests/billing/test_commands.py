@@ -12,6 +12,7 @@ from models import billing
 from models.admin import AuditLog
 from models.billing import CreditLedger
 from models.pool import Pool
+from tests import factories
 from tests.billing.stage import call, payer
 
 FUTURE = datetime.now(UTC) + timedelta(days=10)
@@ -41,6 +42,18 @@ def test_granting_is_told_and_audited(run: Any, session: Session) -> None:
     assert (log.action, log.subject, log.after["credits"]) == ("billing.grant", alice.id, 250)
 
 
+def test_an_organisation_is_named_by_its_slug(run: Any, session: Session) -> None:
+    org = factories.org(session, factories.user(session, "alice"))
+    code, output = run("grant", "acme", "250")
+    assert (code, output.splitlines()[0]) == (0, "Granted 250 credits to acme. Balance: 250.")
+    row = session.scalars(select(CreditLedger)).one()
+    assert (row.type, row.org_id, row.principal) == ("organization", org.id, 250)
+    code, output = run("balance", "acme")
+    assert code == 0
+    assert output.startswith(f"acme  {org.id}\n")
+    assert run("prove")[0] == 0
+
+
 def test_granting_with_type_and_expiry(run: Any, session: Session) -> None:
     payer(session, next_quota_reset=FUTURE)
     assert run("grant", "alice@example.org", "5", "--type", "purchase", "--expires", "2099-01-31")[0] == 0
@@ -52,7 +65,8 @@ def test_granting_with_type_and_expiry(run: Any, session: Session) -> None:
     ("words", "code", "sentence"),
     [
         (("grant", "nobody@example.org", "5"), 1, "Nobody has the address nobody@example.org."),
-        (("grant", "not an address", "5"), 1, "Nobody has the address not an address."),
+        (("grant", "not an address", "5"), 1, "There is no organisation not an address."),
+        (("balance", "nowhere"), 1, "There is no organisation nowhere."),
         (("balance", "nobody@example.org"), 1, "Nobody has the address"),
         (("grant", "alice@example.org", "5", "--expires", "2001-01-01"), 1, "would expire in the past"),
         (("grant", "alice@example.org", "5", "--expires", "tomorrow"), 2, "is no date"),

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models import billing
@@ -25,7 +25,7 @@ from models.billing import PRIORITIES, Account, Admission, CreditAccount, Credit
 from models.errors import Conflict
 from models.pool import Pool
 from tests import factories
-from tests.billing.stage import NOW, assert_proved, call, payer
+from tests.billing.stage import NOW, assert_proved, call, grant_type, payer
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Grant:
 class Model:
     """The ledger as the rules tell it, in as few words as possible."""
 
+    account: Account
     grants: dict[str, Grant] = field(default_factory=dict)
     holds: dict[str, tuple[int, datetime]] = field(default_factory=dict)
     carry: int = 0
@@ -68,7 +69,7 @@ class Model:
         if operation in self.grants:
             return
         self.expire(now)
-        for other in self.in_order(now):
+        for other in self.in_order(now) if grant.type != "organization" else ():
             cleared = min(grant.balance, max(0, -other.balance))
             other.balance += cleared
             grant.balance -= cleared
@@ -84,7 +85,8 @@ class Model:
         if not amount:
             return
         if not grants:
-            grants = [Grant(60, None, now, 0, 0, "admin")]
+            type = grant_type(self.account, "admin")
+            grants = [Grant(PRIORITIES[type], None, now, 0, 0, type)]
             self.grants[f"debt-{cause}"] = grants[0]
         grants[-1].balance -= amount
 
@@ -126,13 +128,13 @@ class History(RuleBasedStateMachine):
         self.session = session
         self.gate = gate
         self.now = NOW
-        self.model = Model()
         self.requests = 0
 
     @initialize()
     def begin(self) -> None:
         self.who = payer(self.session, factories.new_id("user-"), next_quota_reset=NOW + timedelta(days=3000))
-        self.account = Account(user_id=self.who.id)
+        self.account = self.who.account
+        self.model = Model(self.account)
 
     def operation(self, name: str) -> str:
         return f"{name}-{self.who.id}"
@@ -151,6 +153,7 @@ class History(RuleBasedStateMachine):
         self.now += timedelta(seconds=1)
         expires = None if minutes is None else self.now + timedelta(minutes=minutes)
         operation = self.operation(name)
+        type = grant_type(self.account, type)
         granted = billing.grant(
             self.session, self.account, amount, type, operation_id=operation, expires_at=expires, now=self.now
         )
@@ -255,9 +258,10 @@ class History(RuleBasedStateMachine):
     @invariant()
     def the_ledger_is_as_the_model_says(self) -> None:
         self.session.rollback()
+        account = func.coalesce(CreditLedger.org_id, CreditLedger.user_id)
         rows = self.session.execute(
             select(CreditLedger.operation_id, CreditLedger.principal, CreditLedger.balance).where(
-                CreditLedger.user_id == self.who.id
+                account == self.account.id
             )
         )
         found = {operation: (principal, balance) for operation, principal, balance in rows}
@@ -265,7 +269,9 @@ class History(RuleBasedStateMachine):
         balance = billing.balance(self.session, self.account, now=self.now)
         assert balance.net_balance == self.model.net(self.now)
         assert balance.held == sum(hold for hold, until in self.model.holds.values() if until > self.now)
-        carry = self.session.scalar(select(CreditAccount.carry_micro).where(CreditAccount.id == self.who.id))
+        carry = self.session.scalar(
+            select(CreditAccount.carry_micro).where(CreditAccount.id == self.account.id)
+        )
         assert (carry or 0) == self.model.carry
         self.session.rollback()
 
@@ -275,6 +281,7 @@ class History(RuleBasedStateMachine):
         self.session.commit()
 
 
+@pytest.mark.usefixtures("kind")
 def test_any_history_ends_as_the_rules_say(session: Session, gate: Pool) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: History(session, gate),

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from models import billing
 from models.accounts import User
-from models.billing import CreditLedger
+from models.billing import Account, CreditLedger
 from models.errors import NotFound
 from tests import factories
 from tests.billing.stage import HOUR, NOW, assert_proved, balances, give, payer
@@ -30,8 +30,9 @@ def test_a_server_without_free_credits_gives_none(session: Session) -> None:
     alice = payer(session)
     assert billing.signup_grant(session, alice.id, 0, NOW) is None
     later = NOW + timedelta(days=11)
-    quota = billing.ensure_quota(session, alice.id, 0, now=later)
+    quota = billing.ensure_quota(session, alice.account, 0, now=later)
     session.commit()
+    assert quota
     assert (quota.renewed, quota.free) == (True, 0)
     assert quota.next_reset > later
     assert balances(session, alice.account) == []
@@ -41,12 +42,12 @@ def test_unknown_users_are_not_found(session: Session) -> None:
     with pytest.raises(NotFound):
         billing.signup_grant(session, "nobody", 500, NOW)
     with pytest.raises(NotFound):
-        billing.ensure_quota(session, "nobody", 500, now=NOW)
+        billing.ensure_quota(session, Account(user_id="nobody"), 500, now=NOW)
 
 
 def test_nothing_happens_before_the_date(session: Session) -> None:
     alice = payer(session)
-    quota = billing.ensure_quota(session, alice.id, 500, now=NOW)
+    quota = billing.ensure_quota(session, alice.account, 500, now=NOW)
     assert quota == billing.Quota(NOW + timedelta(days=10), False, 0, 0)
     assert balances(session, alice.account) == []
 
@@ -82,7 +83,7 @@ def test_the_new_date_is_whole_months_after_the_old_one(
     session: Session, reset: datetime | None, now: datetime, expected: datetime
 ) -> None:
     alice = payer(session, next_quota_reset=reset)
-    assert billing.ensure_quota(session, alice.id, 500, now=now).next_reset == expected
+    assert billing.ensure_quota(session, alice.account, 500, now=now).next_reset == expected
     session.commit()
     assert session.get_one(User, alice.id).next_quota_reset == expected
     row = session.scalars(select(CreditLedger)).one()
@@ -95,7 +96,7 @@ def test_the_last_free_grant_is_renewed_up_to_the_cap(session: Session, before: 
     alice = payer(session, next_quota_reset=NOW + HOUR)
     give(session, alice.account, 700, "free", expires_at=NOW + timedelta(minutes=1))
     give(session, alice.account, before, "free", expires_at=NOW + HOUR)
-    assert billing.ensure_quota(session, alice.id, 500, now=NOW + HOUR).free == renewed
+    assert billing.ensure_quota(session, alice.account, 500, now=NOW + HOUR).free == renewed
     session.commit()
     assert billing.balance(session, alice.account, now=NOW + HOUR).total_remaining == renewed
     assert_proved(session)
@@ -108,8 +109,9 @@ def test_referrals_are_paid_to_both_sides_each_month(session: Session) -> None:
     me = session.get_one(User, alice.id)
     factories.referral(session, me, bob, credits=250)
     factories.referral(session, carol, me, credits=250)
-    quota = billing.ensure_quota(session, alice.id, 500, now=NOW)
+    quota = billing.ensure_quota(session, alice.account, 500, now=NOW)
     session.commit()
+    assert quota
     assert (quota.free, quota.referral) == (500, 500)
     row = session.scalars(select(CreditLedger).where(CreditLedger.type == "referral")).one()
     assert (row.priority, row.expires_at, row.description) == (40, quota.next_reset, "Monthly referral bonus")
@@ -120,7 +122,7 @@ def test_referrals_are_paid_to_both_sides_each_month(session: Session) -> None:
 def test_renewed_credits_pay_debt_first(session: Session) -> None:
     alice = payer(session, next_quota_reset=NOW)
     billing.charge(session, alice.account, 120, cause="search-1", now=NOW - HOUR)
-    billing.ensure_quota(session, alice.id, 500, now=NOW)
+    billing.ensure_quota(session, alice.account, 500, now=NOW)
     session.commit()
     assert billing.balance(session, alice.account, now=NOW).net_balance == 380
     assert_proved(session)

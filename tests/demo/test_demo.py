@@ -29,7 +29,7 @@ NOW = (datetime.now(UTC) - timedelta(days=1)).replace(hour=12, minute=0, second=
 def seeded(session: Session, postgres_url: str, settings: Settings) -> int:
     made = Pool(postgres_url, 1)
     try:
-        return demo.seed(session, made, settings, commit=session.commit, now=NOW)
+        return demo.seed(made, settings, commit=session.commit, now=NOW)
     finally:
         made.close()
 
@@ -41,12 +41,12 @@ def count(session: Session, table: type) -> int:
 def test_the_demo_fills_a_month_and_a_store_and_its_books_prove(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
-    assert demo.is_first_start(session)
+    assert demo.is_first_start()
     calls = seeded(session, postgres_url, settings)
     assert calls > 1000
     own = session.scalars(select(Message.id).where(Message.user_id == demo.USER_ID)).all()
     assert 80 < len(own) < 600
-    assert not demo.is_first_start(session)
+    assert not demo.is_first_start()
     assert count(session, Message) == calls
     first, last = session.execute(select(func.min(Message.finished_at), func.max(Message.finished_at))).one()
     assert first < NOW - timedelta(days=26)
@@ -73,7 +73,7 @@ def test_the_demo_is_made_once_and_removed_without_a_trace(
     calls = seeded(session, postgres_url, settings)
     assert seeded(session, postgres_url, settings) == 0
     assert count(session, Message) == calls
-    assert demo.remove(session)
+    assert demo.remove()
     session.commit()
     made = (User, Message, AgentRun, CreditEntry, UsageRollup, GatewayCall, Org, Publisher, Agent)
     counted = (store.AgentConfig, store.AgentVersion, store.AgentRunBill, store.AgentDay, store.AgentUser)
@@ -81,7 +81,7 @@ def test_the_demo_is_made_once_and_removed_without_a_trace(
         assert count(session, table) == 0, table
     assert billing.prove(session).clean
     assert proof.prove(session).differences == []
-    assert not demo.remove(session)
+    assert not demo.remove()
 
 
 def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
@@ -169,7 +169,7 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     run = factories.run(session, alice, "harbor/code-reviewer@2.4.1")
     run.status, run.completed_at = "completed", NOW
     session.commit()
-    assert demo.remove(session)
+    assert demo.remove()
     session.commit()
     session.expire_all()
     assert set(session.scalars(select(Publisher.id))) == {"acme", "lent-by-alice", "made-by-delia"}

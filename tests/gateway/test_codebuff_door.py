@@ -18,6 +18,8 @@ from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, Facts, events
 from views.api.gateway import when
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 PATH = "/api/v1/chat/completions"
 
 
@@ -63,8 +65,8 @@ def test_out_of_credits_comes_before_the_run(web: FlaskClient, session: OrmSessi
     assert (answer.status_code, answer.json) == (
         402,
         {
-            "message": "Out of credits. Please add credits at http://localhost:8000/usage. "
-            "Your free credits reset in 3 days."
+            "message": "Out of credits. Please add credits at http://localhost:8000/usage."
+            + ("" if factories.org_of(user.id) else " Your free credits reset in 3 days.")
         },
     )
 

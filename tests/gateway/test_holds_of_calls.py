@@ -20,6 +20,8 @@ from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, Facts, events, wait
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 PATH = "/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "openai/house-model", "messages": MESSAGES}
 STREAM = {**BODY, "stream": True}

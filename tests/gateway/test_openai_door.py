@@ -14,6 +14,8 @@ from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, Facts, events
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 PATH = "/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": MESSAGES}
 

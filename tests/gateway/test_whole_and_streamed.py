@@ -15,6 +15,8 @@ from tests.fakes import upstream as fakes
 from tests.fakes.upstream import Behaviour, Exchange, FakeUpstream
 from tests.gateway.conftest import MESSAGES, Facts
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 PATH = "/v1/chat/completions"
 CODEBUFF = "/api/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": MESSAGES}

@@ -12,7 +12,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.pool import NullPool
 
@@ -68,21 +68,33 @@ def left(engine: Engine) -> set[str]:
         return {name for (name,) in found if "alembic_version" not in name}
 
 
-def shape(engine: Engine) -> list[tuple[str, ...]]:
-    """Every column, index, constraint, function and trigger as PostgreSQL prints it."""
+def shape(connection: Connection) -> list[tuple[str, ...]]:
+    """Every column, index, constraint, view, function and trigger as PostgreSQL prints it."""
     queries = (
         "SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull::text,"
         " coalesce(pg_get_expr(adbin, adrelid), '') FROM pg_attribute"
-        " JOIN pg_class ON pg_class.oid = attrelid AND relnamespace = 'public'::regnamespace"
+        " JOIN pg_class ON pg_class.oid = attrelid AND relnamespace = current_schema()::regnamespace"
         " LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attnum > 0 AND NOT attisdropped",
-        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema()",
+        "SELECT viewname, definition FROM pg_views WHERE schemaname = current_schema()",
+        "SELECT sequencename, data_type::text FROM pg_sequences WHERE schemaname = current_schema()",
+        "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext"
+        " WHERE stxnamespace = current_schema()::regnamespace",
         "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
-        " WHERE connamespace = 'public'::regnamespace",
-        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prokind <> 'a'",
-        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+        " WHERE connamespace = current_schema()::regnamespace",
+        "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"
+        " AND prokind <> 'a'",
+        "SELECT aggfnoid::regprocedure::text, aggtransfn::text, agginitval FROM pg_aggregate"
+        " JOIN pg_proc ON pg_proc.oid = aggfnoid AND pronamespace = current_schema()::regnamespace",
+        "SELECT pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid"
+        " AND relnamespace = current_schema()::regnamespace WHERE NOT tgisinternal",
     )
+    return sorted(tuple(row) for query in queries for row in connection.execute(text(query)))
+
+
+def shape_of(engine: Engine) -> list[tuple[str, ...]]:
     with engine.connect() as connection:
-        return sorted(tuple(row) for query in queries for row in connection.execute(text(query)))
+        return shape(connection)
 
 
 def seed(engine: Engine) -> None:
@@ -130,13 +142,13 @@ def test_every_step_goes_down_and_up_again_from_empty(migrated: Flask, plain: En
     shapes = []
     for revision in REVISIONS:
         flask_migrate.upgrade(revision=revision)
-        shapes.append(shape(plain))
+        shapes.append(shape_of(plain))
     for revision, before in zip(reversed(REVISIONS), reversed(shapes), strict=True):
-        assert shape(plain) == before, revision
+        assert shape_of(plain) == before, revision
         flask_migrate.downgrade(revision="-1")
     assert left(plain) == set()
     flask_migrate.upgrade()
-    assert shape(plain) == shapes[-1]
+    assert shape_of(plain) == shapes[-1]
 
 
 def test_every_step_goes_down_and_up_again_with_rows(migrated: Flask, plain: Engine) -> None:
@@ -161,6 +173,22 @@ def test_the_history_is_one_line_and_its_files_are_dated() -> None:
     for revision in script.walk_revisions():
         name = Path(revision.path).name
         assert re.fullmatch(rf"\d{{8}}_{revision.revision}_[a-z0-9_]+\.py", name), name
+
+
+def test_a_database_of_the_last_step_before_the_first_release_is_at_its_revision() -> None:
+    assert REVISIONS[0] == "0021"
+
+
+def test_a_database_from_before_the_first_release_is_told_what_to_do(
+    migrated: Flask, plain: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    flask_migrate.stamp()
+    with plain.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0015'"))
+    with pytest.raises(SystemExit):
+        flask_migrate.upgrade()
+    assert "at revision 0015, from before release 0.1" in caplog.text
+    assert "docs/operating.md" in caplog.text
 
 
 def test_two_machines_may_migrate_at_the_same_time(fresh: URL, plain: Engine, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from models.runs import AgentRun, AgentStep
 from tests import factories
 from tests.factories import Person
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 RUNS = "/api/v1/agent-runs"
 FINISH: dict[str, Any] = {
     "action": "FINISH",

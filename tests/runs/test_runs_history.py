@@ -15,6 +15,8 @@ from models.runs.sums import RunSums, sums_of
 from tests import factories
 from tests.factories import Person, now
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 
 @pytest.fixture
 def domain(app: Flask) -> Iterator[None]:
@@ -28,7 +30,7 @@ def test_a_list_holds_only_my_runs_newest_first(
     old = factories.run(session, alice.user, created_at=now() - timedelta(hours=2), status="completed")
     new = factories.run(session, alice.user, created_at=now() - timedelta(hours=1), status="failed")
     factories.run(session, mallory.user)
-    page = history.runs_of(alice.id, RunFilter())
+    page = history.runs_of(alice.account_id, RunFilter())
     assert [line.run.id for line in page.lines] == [new.id, old.id]
     assert page.next is None
 
@@ -41,7 +43,7 @@ def test_pages_meet_without_gap_or_repeat_even_when_runs_start_together(
     seen: list[str] = []
     key: str | None = None
     for _ in range(4):
-        page = history.runs_of(alice.id, RunFilter(), key, limit=2)
+        page = history.runs_of(alice.account_id, RunFilter(), key, limit=2)
         seen += [line.run.id for line in page.lines]
         key = page.next
     assert key is None
@@ -54,7 +56,7 @@ def test_pages_meet_without_gap_or_repeat_even_when_runs_start_together(
 )
 def test_a_key_from_elsewhere_is_refused(domain: None, alice: Person, key: str) -> None:
     with pytest.raises(Invalid) as refused:
-        history.runs_of(alice.id, RunFilter(), key)
+        history.runs_of(alice.account_id, RunFilter(), key)
     assert refused.value.status == 400
 
 
@@ -64,7 +66,7 @@ def test_filters_by_agent_status_and_time(domain: None, session: OrmSession, ali
     local = factories.run(session, alice.user, "my_100%_agent", created_at=base + timedelta(days=2))
 
     def found(chosen: RunFilter) -> list[str]:
-        return [line.run.id for line in history.runs_of(alice.id, chosen).lines]
+        return [line.run.id for line in history.runs_of(alice.account_id, chosen).lines]
 
     assert found(RunFilter(agent="Reviewer")) == [review.id]
     assert found(RunFilter(agent="100%_")) == [local.id]
@@ -83,9 +85,9 @@ def test_spawned_runs_are_listed_only_when_asked_for(
     strangers = factories.run(session, mallory.user)
     orphan = factories.run(session, alice.user, parent=strangers, created_at=now() - timedelta(minutes=1))
     lost = factories.run(session, alice.user, ancestor_run_ids=["gone"], created_at=now())
-    plain = [line.run.id for line in history.runs_of(alice.id, RunFilter()).lines]
+    plain = [line.run.id for line in history.runs_of(alice.account_id, RunFilter()).lines]
     assert plain == [lost.id, orphan.id, top.id]
-    every = [line.run.id for line in history.runs_of(alice.id, RunFilter(spawned=True)).lines]
+    every = [line.run.id for line in history.runs_of(alice.account_id, RunFilter(spawned=True)).lines]
     assert every == [lost.id, orphan.id, child.id, top.id]
 
 
@@ -103,7 +105,7 @@ def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
     factories.call(session, mallory.user, run_id=claims.id, credits=100)
     factories.call(session, mallory.user, run_id=top.id, credits=100)
     factories.step(session, top, 1)
-    sums = sums_of(alice.id, [top.id, child.id, claims.id])
+    sums = sums_of(alice.account_id, [top.id, child.id, claims.id])
     assert sums[top.id].own.credits == 5
     assert sums[top.id].own.cost == Decimal("0.05")
     assert (sums[top.id].own.calls, sums[top.id].own.failed) == (2, 1)
@@ -112,7 +114,7 @@ def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
     assert (sums[top.id].steps, sums[top.id].spawned, sums[top.id].spawned_failed) == (1, 2, 1)
     assert sums[child.id].all.credits == 5
     assert sums[claims.id] == RunSums()
-    assert sums_of(alice.id, []) == {}
+    assert sums_of(alice.account_id, []) == {}
 
 
 def test_calls_on_the_callers_own_provider_key_are_not_billed(
@@ -122,7 +124,7 @@ def test_calls_on_the_callers_own_provider_key_are_not_billed(
     for byok in (True, False):
         message = factories.message(session, alice.user, 4, byok=byok)
         factories.call(session, alice.user, message=message, run_id=run.id)
-    spent = sums_of(alice.id, [run.id])[run.id].own
+    spent = sums_of(alice.account_id, [run.id])[run.id].own
     assert (spent.calls, spent.credits, spent.cost) == (2, 4, Decimal("0.08"))
 
 
@@ -130,7 +132,7 @@ def test_a_strangers_run_is_not_found(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
     run = factories.run(session, alice.user)
-    assert history.line_of(alice.id, run.id).run.id == run.id
+    assert history.line_of(alice.account_id, run.id).run.id == run.id
     for user_id, run_id in ((mallory.id, run.id), (alice.id, "nope"), (alice.id, "nul\x00"), (alice.id, "")):
         with pytest.raises(NotFound):
             history.line_of(user_id, run_id)
@@ -147,14 +149,14 @@ def test_a_running_run_without_news_for_a_day_is_silent(
     waiting = factories.run(session, alice.user, created_at=long_ago)
     factories.run(session, alice.user, parent=waiting)
     ended = factories.run(session, alice.user, created_at=long_ago, status="completed", completed_at=long_ago)
-    line = history.line_of(alice.id, silent.id)
+    line = history.line_of(alice.account_id, silent.id)
     assert line.state == "silent"
     assert not line.live
     assert line.last_news == long_ago + timedelta(minutes=1)
     assert line.duration_ms == 60_000
-    assert history.line_of(alice.id, called.id).live
-    assert history.line_of(alice.id, waiting.id).live
-    assert history.line_of(alice.id, ended.id).state == "completed"
+    assert history.line_of(alice.account_id, called.id).live
+    assert history.line_of(alice.account_id, waiting.id).live
+    assert history.line_of(alice.account_id, ended.id).state == "completed"
 
 
 def test_agents_are_suggested_by_how_often_they_ran(
@@ -163,6 +165,6 @@ def test_agents_are_suggested_by_how_often_they_ran(
     for agent in ("acme/rare@1.0.0", "often", "acme/rarer@2.0.0", "often", ""):
         factories.run(session, alice.user, agent)
     factories.run(session, mallory.user, "hers")
-    assert history.agents_of(alice.id) == ["often", "rare", "rarer"]
-    assert history.has_runs(alice.id)
+    assert history.agents_of(alice.account_id) == ["often", "rare", "rarer"]
+    assert history.has_runs(alice.account_id)
     assert not history.has_runs("nobody")

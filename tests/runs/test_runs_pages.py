@@ -24,6 +24,8 @@ from models.runs import AgentRun
 from tests import factories
 from tests.factories import Person, now
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 HTMX = {"HX-Request": "true"}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
 
@@ -47,7 +49,7 @@ def billed(session: OrmSession, who: Person, run: AgentRun, credits: int = 7, **
     body = {key: kw.pop(key) for key in ("request", "response", "reasoning_text", "byok") if key in kw}
     message = factories.message(session, who.user, credits, client_request_id=run.id, **body)
     debit = CreditEntry(
-        account_id=who.id,
+        account_id=who.account_id,
         operation_id="free-1",
         kind="debit",
         amount=-credits,

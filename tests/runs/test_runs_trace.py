@@ -18,6 +18,8 @@ from models.runs.trace import Branch, Trace, nest
 from tests import factories
 from tests.factories import Person, now
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 
 @pytest.fixture
 def domain(app: Flask) -> Iterator[None]:
@@ -53,7 +55,7 @@ def a_step(session: OrmSession, run: AgentRun, number: int, start: float, end: f
 
 
 def traced(who: Person, run: AgentRun, **kw: Any) -> Trace:
-    return trace.trace_of(who.id, run.id, **kw)
+    return trace.trace_of(who.account_id, run.id, **kw)
 
 
 def shape(found: Trace) -> list[tuple[int, str]]:
@@ -214,7 +216,7 @@ def test_sums_by_model_come_to_the_sum_of_the_run(domain: None, session: OrmSess
             session, alice, child if number % 2 else run, number, number + 1, model=f"m{number:02}",
             credits=number, micro_credits=number * 1_000_000, output_tokens=number,
         )  # fmt: skip
-    line = history.line_of(alice.id, run.id)
+    line = history.line_of(alice.account_id, run.id)
     models = traced(alice, run).models
     assert [model.model for model in models] == ["m11", "m10", "m09", "m08", "m07", "m06", "m05", "m04", ""]
     assert sum(model.spent.credits for model in models) == line.sums.all.credits == 66
@@ -311,8 +313,9 @@ def test_deep_families_stop_indenting(domain: None, session: OrmSession, alice: 
 
 def test_a_run_of_thousands_is_read_in_bounded_time(domain: None, session: OrmSession, alice: Person) -> None:
     run = a_run(session, alice, end=6000)
+    account = factories.payer(session, alice.user, run.org_id)
     children = [
-        {"id": f"child-{number}", "user_id": alice.id, "agent_id": "helper", "ancestor_run_ids": [run.id],
+        {"id": f"child-{number}", "user_id": alice.id, "org_id": run.org_id, "agent_id": "helper", "ancestor_run_ids": [run.id],
          "created_at": at(number * 5)}
         for number in range(1000)
     ]  # fmt: skip
@@ -323,7 +326,7 @@ def test_a_run_of_thousands_is_read_in_bounded_time(domain: None, session: OrmSe
     ]  # fmt: skip
     session.execute(insert(AgentStep), steps)
     calls = [
-        {"request_id": f"r{number}", "account_id": alice.id, "user_id": alice.id, "run_id": run.id, "door": "openai",
+        {"request_id": f"r{number}", "account_id": account.id, "user_id": alice.id, "run_id": run.id, "door": "openai",
          "requested_model": "m", "model": f"m{number % 5}", "state": "settled", "latency_ms": 500, "credits": 1,
          "started_at": at(number), "finished_at": at(number + 0.5)}
         for number in range(5000)

@@ -29,10 +29,10 @@ def console(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Non
     DELIVERED.clear()
 
 
-def work(postgres_url: str) -> None:
+def work(app: Flask) -> None:
     """Work off what is due, in a thread of its own: the browser of other tests keeps an event loop in this one."""
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(jobs.work, postgres_url, wait=False).result()
+        pool.submit(jobs.work, app.app_context, wait=False).result()
 
 
 def _waiting(session: Session) -> list[Any]:
@@ -48,22 +48,20 @@ def _mail(words: str) -> mail.Message:
     return mail.Message(to="alice@example.org", subject="Words", text=words)
 
 
-def test_a_job_runs_after_the_commit_of_its_cause(
-    app: Flask, session: Session, settings: Settings, postgres_url: str
-) -> None:
-    mail.send(session, settings, _mail("committed"))
+def test_a_job_runs_after_the_commit_of_its_cause(app: Flask, session: Session, settings: Settings) -> None:
+    mail.send(settings, _mail("committed"))
     session.commit()
-    mail.send(session, settings, _mail("rolled back"))
+    mail.send(settings, _mail("rolled back"))
     session.rollback()
     assert [row.status for row in _waiting(session)] == ["todo"]
     session.rollback()
-    work(postgres_url)
+    work(app)
     assert DELIVERED == ["committed"]
     assert _waiting(session) == []
 
 
 def test_nobody_reads_a_mail_in_the_queue(app: Flask, session: Session, settings: Settings) -> None:
-    mail.send(session, settings, _mail("http://localhost/login/link/secret"))
+    mail.send(settings, _mail("http://localhost/login/link/secret"))
     session.commit()
     stored = _waiting(session)[0].args
     assert "secret" not in stored
@@ -71,16 +69,16 @@ def test_nobody_reads_a_mail_in_the_queue(app: Flask, session: Session, settings
 
 
 def test_a_failed_mail_waits_for_its_next_try(
-    app: Flask, session: Session, settings: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    app: Flask, session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(settings: Settings, message: mail.Message) -> None:
         raise mail.MailError("the mail server is away", permanent=False)
 
     monkeypatch.setattr(mail, "deliver", refuse)
-    mail.send(session, settings, _mail("later"))
+    mail.send(settings, _mail("later"))
     session.commit()
     began = now()
-    work(postgres_url)
+    work(app)
     assert [(row.status, row.attempts) for row in _waiting(session)] == [("todo", 1)]
     due = session.execute(
         text("SELECT scheduled_at FROM procrastinate_jobs WHERE task_name = 'mail.deliver'")
@@ -89,29 +87,27 @@ def test_a_failed_mail_waits_for_its_next_try(
 
 
 def test_a_mail_that_can_never_arrive_is_given_up(
-    app: Flask, session: Session, settings: Settings, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    app: Flask, session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(settings: Settings, message: mail.Message) -> None:
         raise mail.MailError("no such person", permanent=True)
 
     monkeypatch.setattr(mail, "deliver", refuse)
-    mail.send(session, settings, _mail("never"))
+    mail.send(settings, _mail("never"))
     session.commit()
-    work(postgres_url)
+    work(app)
     assert [row.status for row in _waiting(session)] == ["failed"]
 
 
-def test_a_job_can_be_postponed(app: Flask, session: Session, postgres_url: str) -> None:
-    jobs.enqueue(session, jobs.deliver_mail, at=now() + timedelta(hours=1), sealed="x")
+def test_a_job_can_be_postponed(app: Flask, session: Session) -> None:
+    jobs.enqueue(jobs.deliver_mail, at=now() + timedelta(hours=1), sealed="x")
     session.commit()
-    work(postgres_url)
+    work(app)
     assert [row.status for row in _waiting(session)] == ["todo"]
 
 
-def test_the_jobs_of_a_dead_worker_start_again(
-    app: Flask, session: Session, settings: Settings, postgres_url: str
-) -> None:
-    mail.send(session, settings, _mail("survived"))
+def test_the_jobs_of_a_dead_worker_start_again(app: Flask, session: Session, settings: Settings) -> None:
+    mail.send(settings, _mail("survived"))
     session.execute(
         text("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '10 minutes')")
     )
@@ -120,10 +116,10 @@ def test_the_jobs_of_a_dead_worker_start_again(
             "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)"
         )
     )
-    jobs.enqueue(session, jobs.rescue_stalled, timestamp=0)
+    jobs.enqueue(jobs.rescue_stalled, timestamp=0)
     session.commit()
-    work(postgres_url)
-    work(postgres_url)
+    work(app)
+    work(app)
     assert DELIVERED == ["survived"]
 
 
@@ -131,7 +127,6 @@ def test_the_worker_begins_anew_when_its_tables_were_restored(
     app: Flask,
     session: Session,
     settings: Settings,
-    postgres_url: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -146,16 +141,16 @@ def test_the_worker_begins_anew_when_its_tables_were_restored(
     ]
     ran = jobs._work
 
-    async def once_more(conninfo: str, wait: bool) -> None:
+    async def once_more(conninfo: str, run: Any, wait: bool) -> None:
         if errors:
             raise errors.pop()
-        await ran(conninfo, False)
+        await ran(conninfo, run, False)
 
     monkeypatch.setattr(jobs, "_work", once_more)
-    mail.send(session, settings, _mail("survived the restore"))
+    mail.send(settings, _mail("survived the restore"))
     session.commit()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(jobs.work, postgres_url).result()
+        pool.submit(jobs.work, app.app_context).result()
     assert DELIVERED == ["survived the restore"]
     assert caplog.text.count("begins anew") == 4
     assert "secret" not in caplog.text

@@ -3,12 +3,8 @@
 import html
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
@@ -127,20 +123,3 @@ def test_a_rename_of_the_publisher_keeps_them(session: OrmSession, acme: Publish
     catalogue.refresh(session, "acme")
     session.commit()
     assert dependents(session).number == 1
-
-
-def test_agents_of_before_are_found_after_the_upgrade(session: OrmSession, acme: Publisher) -> None:
-    spawning(session, acme, "reviewer", "acme/picker@1.0.0", "acme/o'hara@1.0.0")
-    spawning(session, acme, "plain")
-    kept = dict(session.execute(text("SELECT id, search::text FROM agent")).all())
-    step = ScriptDirectory(str(Path(__file__).parents[2] / "migrations")).get_revision("0013").module
-    with Operations.context(MigrationContext.configure(session.connection())):
-        step.downgrade()
-        session.commit()
-        assert dependents(session).number == 0
-        assert "@" not in str(session.scalar(text("SELECT string_agg(search::text, '') FROM agent")))
-    with Operations.context(MigrationContext.configure(session.connection())):
-        step.upgrade()
-        session.commit()
-    assert dependents(session).number == 1
-    assert dict(session.execute(text("SELECT id, search::text FROM agent")).all()) == kept

@@ -12,7 +12,7 @@ from PIL import Image
 from sqlalchemy.orm import Session as OrmSession
 
 from models import jobs
-from models.db import db, now
+from models.db import now
 from models.files import Files, FilesUnavailable, files
 from models.settings import Settings, load_settings
 from models.store import Publisher, pictures, publishers
@@ -180,8 +180,6 @@ def test_the_job_asks_the_publishers(
         os.utime(settings.data_dir / "files" / pictures.FOLDER / name, (long_ago, long_ago))
     factories.publisher(session, alice.user, avatar_url=address(mine))
     monkeypatch.setattr(jobs, "get_settings", lambda: settings)
-    with app.app_context():
-        monkeypatch.setattr(jobs, "_engine", db.engine)
     jobs.forget_pictures(0)
     assert [where(store, name) for name in (mine, nobodys, fresh)] == ["kept", "aside", "kept"]
     assert alice.browser.get(address(nobodys)).status_code == 200

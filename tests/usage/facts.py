@@ -16,6 +16,7 @@ from models.billing import CreditAccount
 from models.gateway import GatewayCall
 from models.usage import Message, UsageRollup
 from models.usage.latency import BUCKETS, EDGES_MS
+from tests.factories import org_of
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ def person(session: Session, email: str, **columns: Any) -> str:
 
 def billed(session: Session, user_id: str, calls: Iterable[Call]) -> None:
     """Write the calls' messages, gateway rows and rollups, and the account when there is none. Flushes."""
-    if session.get(CreditAccount, user_id) is None:
-        session.add(CreditAccount(id=user_id, user_id=user_id))
+    org_id = org_of(user_id)
+    account_id = org_id or user_id
+    if session.get(CreditAccount, account_id) is None:
+        session.add(CreditAccount(id=account_id, user_id=None if org_id else user_id, org_id=org_id))
         session.flush()
     cells: dict[tuple[str, datetime, str, str], list[Call]] = defaultdict(list)
     messages: list[Message] = []
@@ -75,21 +78,22 @@ def billed(session: Session, user_id: str, calls: Iterable[Call]) -> None:
             credits=call.credits,
             latency_ms=call.latency_ms,
             user_id=user_id,
+            org_id=org_id,
         )
         messages.append(message)
-        gateway.append(_gateway_call(user_id, message.id, call))
+        gateway.append(_gateway_call(account_id, user_id, message.id, call))
     session.add_all(messages)
     session.flush()
     session.add_all(gateway)
-    session.add_all(_rollup(user_id, key, part) for key, part in cells.items())
+    session.add_all(_rollup(account_id, user_id, key, part) for key, part in cells.items())
     session.flush()
 
 
-def _gateway_call(user_id: str, message_id: str, call: Call) -> GatewayCall:
+def _gateway_call(account_id: str, user_id: str, message_id: str, call: Call) -> GatewayCall:
     return GatewayCall(
         request_id=uuid.uuid4().hex,
         message_id=message_id,
-        account_id=user_id,
+        account_id=account_id,
         user_id=user_id,
         run_id=call.run_id,
         door="openai",
@@ -114,13 +118,15 @@ def _gateway_call(user_id: str, message_id: str, call: Call) -> GatewayCall:
     )
 
 
-def _rollup(user_id: str, key: tuple[str, datetime, str, str], calls: list[Call]) -> UsageRollup:
+def _rollup(
+    account_id: str, user_id: str, key: tuple[str, datetime, str, str], calls: list[Call]
+) -> UsageRollup:
     grain, bucket, model, agent = key
     histogram = [0] * BUCKETS
     for call in calls:
         histogram[bisect.bisect_right(EDGES_MS, call.latency_ms)] += 1
     return UsageRollup(
-        account_id=user_id,
+        account_id=account_id,
         grain=grain,
         bucket=bucket,
         user_id=user_id,

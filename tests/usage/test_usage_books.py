@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from models.accounts.credentials import hash_token
 from models.billing import (
-    Account,
     Admission,
     Claim,
     CreditEntry,
@@ -33,7 +32,10 @@ from models.billing import (
 )
 from models.pool import Pool
 from models.usage import Message
+from tests.billing.stage import grant_type
 from tests.factories import Person
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 MARGIN = Decimal("0.055")
 
@@ -49,7 +51,7 @@ def play(
     rng: random.Random, session: Session, gateway: Engine, person: Person, moments: list[datetime]
 ) -> None:
     """A random life of an account through the ledger's own verbs, in the order of `moments`."""
-    account = Account(user_id=person.id)
+    account = person.account
     grants: list[str] = []
     waiting: list[Admission] = []
     for moment in moments:
@@ -79,7 +81,7 @@ def play(
             else:
                 waiting.append(admission)
         elif what == "grant":
-            kind = rng.choice(["purchase", "admin", "referral"])
+            kind = grant_type(account, rng.choice(["purchase", "admin", "referral"]))
             ends = rng.choice([None, moment + timedelta(days=rng.randrange(1, 20))])
             operation = f"{kind}-{uuid.uuid4().hex}"
             grant(
@@ -171,7 +173,7 @@ def test_page_api_export_statement_and_ledger_agree(
         ).one()
         debits = -session.scalars(
             select(func.sum(CreditEntry.amount)).where(
-                CreditEntry.account_id == alice.id,
+                CreditEntry.account_id == alice.account_id,
                 CreditEntry.kind == "debit",
                 CreditEntry.message_id.is_not(None),
             )
@@ -190,7 +192,7 @@ def test_page_api_export_statement_and_ledger_agree(
     balance = foot_of(page, "Balance by kind")
     last = session.scalars(
         select(CreditEntry.balance_after)
-        .where(CreditEntry.account_id == alice.id)
+        .where(CreditEntry.account_id == alice.account_id)
         .order_by(CreditEntry.id.desc())
         .limit(1)
     ).one()
@@ -215,7 +217,7 @@ def test_every_entry_of_the_statement_leads_from_balance_to_balance(
     assert alice.user is not None
     alice.user.next_quota_reset = now - timedelta(days=3)
     session.commit()
-    play(rng, session, gateway, alice, [now - timedelta(seconds=500 - n) for n in range(260)])
+    play(rng, session, gateway, alice, [now - timedelta(seconds=500 - n) for n in range(360)])
 
     seen: list[tuple[int, int]] = []
     link: str | None = "/profile/statement"

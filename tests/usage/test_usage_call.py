@@ -6,6 +6,8 @@ from sqlalchemy.orm import Session
 from tests import factories
 from tests.factories import Person
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 
 def test_a_call_without_a_run_has_its_own_page(session: Session, alice: Person) -> None:
     assert alice.user is not None

@@ -21,6 +21,8 @@ from tests import factories
 from tests.factories import Person
 from tests.usage.facts import Call, billed
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 NOW = datetime(2026, 11, 20, 14, 35, 7, 123_456, tzinfo=UTC)
 
 
@@ -139,7 +141,7 @@ def test_every_call_once_over_many_batches(
     session.commit()
     with app.app_context():
         start, end = same - timedelta(seconds=24), same + timedelta(seconds=1)
-        rows = list(exported_calls(db.engine, alice.id, start, end))
+        rows = list(exported_calls(db.engine, alice.account_id, start, end))
     assert len(rows) == len({each.id for each in rows}) == 44
     assert [each.finished_at for each in rows] == sorted(each.finished_at for each in rows)
     assert {each.model for each in rows} == {call.model for call in [*mine, edges[1]]}
@@ -154,7 +156,7 @@ def test_a_slow_reader_holds_no_connection(
     session.commit()
     with app.app_context():
         before = db.engine.pool.checkedout()  # type: ignore[attr-defined]
-        rows = exported_calls(db.engine, alice.id, NOW - timedelta(1), NOW + timedelta(1))
+        rows = exported_calls(db.engine, alice.account_id, NOW - timedelta(1), NOW + timedelta(1))
         for _ in range(15):
             next(rows)
             assert db.engine.pool.checkedout() == before  # type: ignore[attr-defined]
@@ -191,6 +193,7 @@ def test_memory_does_not_grow_with_the_calls(
                     "cost": Decimal(0),
                     "credits": 1,
                     "user_id": alice.id,
+                    "org_id": factories.org_of(alice.id),
                 }
                 for n in range(count)
             ],
@@ -200,7 +203,9 @@ def test_memory_does_not_grow_with_the_calls(
             engine = db.engine
             size = 0
             tracemalloc.start()
-            for piece in csv_of(exported_calls(engine, alice.id, NOW - timedelta(30), NOW + timedelta(1))):
+            for piece in csv_of(
+                exported_calls(engine, alice.account_id, NOW - timedelta(30), NOW + timedelta(1))
+            ):
                 size += len(piece)
             highest = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()

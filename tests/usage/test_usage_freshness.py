@@ -41,7 +41,7 @@ def look(app: Flask, person: Person, url: str = URL) -> tuple[str, bool]:
 
 
 def settle(gate: Pool, user_id: str, request: str, **facts: object) -> None:
-    admission = Admission("admitted", request, "", user_id=user_id, account_id=user_id, door="openai")
+    admission = Admission("admitted", request, "", user_id=user_id, door="openai")
     billing.settle(gate, admission, call(7, **facts), now=datetime.now(UTC))
 
 
@@ -78,9 +78,7 @@ def test_each_change_is_seen_at_once(
         error="upstream",
         http_status=502,
     )
-    billing.fail(
-        gate, Admission("admitted", "req-4", "", user_id=who, account_id=who, door="openai"), failure
-    )
+    billing.fail(gate, Admission("admitted", "req-4", "", user_id=who, door="openai"), failure)
     assert "west/broken" in look(app, alice)[0]
     assert "west/broken" not in look(app, bob)[0]
 

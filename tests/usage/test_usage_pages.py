@@ -14,12 +14,14 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from models.accounts import User
-from models.billing import Account, charge
+from models.billing import charge
 from models.db import db
 from models.pool import Pool
 from tests import factories
-from tests.factories import Person
+from tests.factories import Person, own_account_only
 from tests.usage.facts import Call, billed
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 HTMX = {"HX-Request": "true"}
 
@@ -159,12 +161,13 @@ def test_holds_beyond_the_balance_are_shown(session: Session, alice: Person) -> 
     assert "−25 <small>credits to spend" in page
 
 
+@own_account_only
 def test_this_cycle_and_its_end(session: Session, alice: Person) -> None:
     ends = today(-24 * 10)
     session.get_one(User, alice.id).next_quota_reset = ends
     session.get_one(User, alice.id).created_at = today(24 * 100)
     session.commit()
-    charge(session, Account(user_id=alice.id), 7, cause="x")
+    charge(session, alice.account, 7, cause="x")
     billed(session, alice.id, [Call(at=today(24), credits=30), Call(at=today(24 * 40), credits=500)])
     session.commit()
     page = alice.browser.get("/profile").text
@@ -342,7 +345,7 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
 def test_the_statement_names_every_cause(session: Session, alice: Person) -> None:
     assert alice.user is not None
     factories.grant(session, alice.user, 250, "admin", description="For a bug report")
-    charge(session, Account(user_id=alice.id), 9, cause="search-1")
+    charge(session, alice.account, 9, cause="search-1")
     session.commit()
     page = alice.browser.get("/profile/statement").text
     assert "For a bug report" in page
@@ -375,7 +378,7 @@ def test_another_tenants_entry_is_no_way_in(session: Session, alice: Person, mal
 
 def test_more_of_the_statement_comes_as_rows(session: Session, alice: Person) -> None:
     for number in range(120):
-        charge(session, Account(user_id=alice.id), 1, cause=f"cause-{number}")
+        charge(session, alice.account, 1, cause=f"cause-{number}")
     session.commit()
     first = alice.browser.get("/profile/statement").text
     more = re.search(r'hx-get="([^"]+)"', first)

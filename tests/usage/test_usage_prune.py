@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from models import billing
 from models.admin import AuditLog
+from models.billing import Account
 from models.pool import Pool
 from models.usage import Message
 from models.usage.pruning import bodies_before, drop_bodies
@@ -209,9 +210,9 @@ def test_a_batch_in_hand_stops_no_settling(gate: Pool, engine: Engine, session: 
 
 def test_the_page_of_the_call_says_so(run: Run, alice: Person, gate: Pool, session: Session) -> None:
     assert alice.user is not None
-    who = Payer(alice.user.id, "")
+    who = Payer(alice.user.id, "", Account(user_id=alice.user.id))
     give(session, who.account, 100, now=OLD - timedelta(days=1))
-    admission = billing.Admission("admitted", "req-old", "", user_id=who.id, account_id=who.id, door="openai")
+    admission = billing.Admission("admitted", "req-old", "", user_id=who.id, door="openai")
     billing.settle(gate, admission, call(3, **SAID), now=OLD)
     page = alice.browser.get("/calls/req-old")
     assert b"An answer" in page.data

@@ -29,7 +29,7 @@ def onboard() -> ResponseReturnValue:
     code, secret = _readable(text), settings().secret_key
     if request.method == "GET" and not from_browser():
         return _connect(code)
-    outcome = devices.examine(db.session, secret, code, user, now())
+    outcome = devices.examine(secret, code, user, now())
     return render("accounts/device.html", outcome=outcome.name, code=code, where=_here(), user=user)
 
 
@@ -47,7 +47,7 @@ def _connect(code: devices.Code | None) -> ResponseReturnValue:
     assert by is not None, "both ways here were guarded"
     user = by.user
     most = settings().stoa_cli_sessions_per_account
-    outcome = devices.connect(db.session, settings().secret_key, code, by, now(), most=most)
+    outcome = devices.connect(settings().secret_key, code, by, now(), most=most)
     if outcome is Outcome.DONE and code:
         audit("device.connected", user.id, user=user, after={"fingerprint": code.fingerprint_id})
     db.session.commit()

@@ -146,7 +146,7 @@ def callback(provider: str) -> ResponseReturnValue:
     where = destination(begun.get("where"))
     try:
         identity = _github(client) if provider == "github" else _openid(client, provider)
-        found = sign_in_identity(db.session, identity, now(), free_credits=settings().stoa_free_credits)
+        found = sign_in_identity(identity, now(), free_credits=settings().stoa_free_credits)
     except (*FAILURES, Invalid) as error:
         db.session.rollback()
         return _failed(provider, error)

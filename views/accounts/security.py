@@ -40,7 +40,7 @@ def _here() -> Session:
 @login_required
 def security() -> ResponseReturnValue:
     """Where the user is signed in: browsers and command lines."""
-    rows = credentials.sessions(db.session, _user())
+    rows = credentials.sessions(_user())
     live = [(row, device) for row, device in rows if row.expires > now()]
     return render(
         "accounts/security.html",
@@ -62,9 +62,9 @@ def ask_session_end(identifier: str) -> ResponseReturnValue:
 @login_required
 def end_session(identifier: str) -> ResponseReturnValue:
     """End one of the user's sessions."""
-    credentials.lock_browser(db.session, _here(), to_end=True)
+    credentials.lock_browser(_here(), to_end=True)
     row = _own(identifier, ("web", "cli"))
-    gone = credentials.revoke(db.session, _user(), [row.session_token], (row.type,))
+    gone = credentials.revoke(_user(), [row.session_token], (row.type,))
     audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
     toast(f"Signed out: {_counted(gone)}.")
@@ -84,7 +84,7 @@ def end_web() -> ResponseReturnValue:
     """End all of the user's web sessions but this one, the command lines they let in, and unless told otherwise their
     keys."""
     keep_keys = "keep_keys" in request.form
-    gone = credentials.revoke_others(db.session, _user(), _here(), keep_keys=keep_keys)
+    gone = credentials.revoke_others(_user(), _here(), keep_keys=keep_keys)
     audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
     toast(f"Signed out everywhere else: {_counted(gone)}.")
@@ -105,8 +105,8 @@ def end_cli() -> ResponseReturnValue:
     typed = request.form.get("typed", "")
     if typed.strip().lower() != TYPED:
         return _cli_dialog(typed=typed, error=f"Type the word {TYPED}.", status=422)
-    credentials.lock_browser(db.session, _here(), to_end=True)
-    gone = credentials.revoke_all(db.session, _user(), "cli")
+    credentials.lock_browser(_here(), to_end=True)
+    gone = credentials.revoke_all(_user(), "cli")
     audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
     toast(f"Signed out: {_counted(gone)}.")
@@ -155,7 +155,6 @@ def create_key() -> ResponseReturnValue:
     if errors:
         return _keys_page(name=name, days=days, errors=errors, status=422)
     token, row = credentials.create_key(
-        db.session,
         _user(),
         by=_here(),
         days=int(days),
@@ -181,9 +180,9 @@ def ask_key_end(identifier: str) -> ResponseReturnValue:
 @login_required
 def revoke_key(identifier: str) -> ResponseReturnValue:
     """Revoke one of the user's access tokens."""
-    credentials.lock_browser(db.session, _here(), to_end=True)
+    credentials.lock_browser(_here(), to_end=True)
     row = _own(identifier, ("pat",))
-    credentials.revoke(db.session, _user(), [row.session_token], ("pat",))
+    credentials.revoke(_user(), [row.session_token], ("pat",))
     audit("token.revoked", _user().id, user=_user(), before={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
     toast("Key revoked.")
@@ -196,7 +195,7 @@ def _keys_page(
     response = render(
         "accounts/api_keys.html",
         partial="accounts/_key_form.html" if errors else None,
-        keys=credentials.keys(db.session, _user()),
+        keys=credentials.keys(_user()),
         moment=now(),
         new_key=_shown_once(),
         name=name,
@@ -237,7 +236,7 @@ def _key_of_caller() -> str:
 
 
 def _own(identifier: str, types: tuple[str, ...]) -> Session:
-    row = credentials.own(db.session, _user(), identifier, types)
+    row = credentials.own(_user(), identifier, types)
     if row is None:
         raise NotFound("It is gone already, or it was never yours.")
     return row

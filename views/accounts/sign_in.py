@@ -79,7 +79,7 @@ def login() -> ResponseReturnValue:
         outcome = devices.judge(settings().secret_key, code, now())
         if outcome is not Outcome.READY or user:
             if user:
-                outcome = devices.examine(db.session, settings().secret_key, code, user, now())
+                outcome = devices.examine(settings().secret_key, code, user, now())
             return render("accounts/device.html", outcome=outcome.name, code=code, where=where, user=user)
     elif user:
         return see_other(where)
@@ -128,7 +128,7 @@ def link_sent() -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def link(token: str) -> ResponseReturnValue:
     """A button, and nothing else: scanners that open every address in a mail must not use the link up."""
-    found = links.find(db.session, token, now())
+    found = links.find(token, now())
     if found is None:
         return _dead_link()
     if (refused := _refuse_somebody_else(found)) is not None:
@@ -142,7 +142,7 @@ def link(token: str) -> ResponseReturnValue:
         code=device_of(found.next),
         identity=identity,
         provider=name_of(identity.provider) if identity else None,
-        new=by_email(db.session, found.email) is None,
+        new=by_email(found.email) is None,
     )
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["Cache-Control"] = "no-store"
@@ -154,7 +154,7 @@ def link(token: str) -> ResponseReturnValue:
 def use_link(token: str) -> ResponseReturnValue:
     """Sign in with a link, once. One that was mailed for an outside identity joins it, in the browser where that began;
     no other way of signing in does."""
-    found = links.use(db.session, token, now())
+    found = links.use(token, now())
     if found is None:
         return _dead_link()
     if (refused := _refuse_somebody_else(found)) is not None:
@@ -162,12 +162,12 @@ def use_link(token: str) -> ResponseReturnValue:
         return refused
     identity, free = links.identity_of(found), settings().stoa_free_credits
     if identity is None or not links.begun_in(found, session.get("browser")):
-        user, new = sign_in_proven(db.session, found.email, now(), free_credits=free)
+        user, new = sign_in_proven(found.email, now(), free_credits=free)
         signed_in = enter(user, new, "link", found.next or HOME)
         if identity:
             toast(f"{name_of(identity.provider)} was not connected: that is done where it was begun.", "info")
         return signed_in
-    user, new = join_identity(db.session, found.email, identity, now(), free_credits=free)
+    user, new = join_identity(found.email, identity, now(), free_credits=free)
     facts = {"provider": identity.provider, "subject": identity.subject}
     audit("identity.joined", user.id, user=user, after=facts)
     return enter(user, new, "link", found.next or HOME)
@@ -220,7 +220,6 @@ def _mail(template: str, subject: str, email: str, where: str, identity: Identit
     g.mailed_to = email
     _count_mail()
     path = links.issue(
-        db.session,
         email,
         identity=identity,
         browser=browser_nonce() if identity else None,
@@ -242,7 +241,7 @@ def _mail(template: str, subject: str, email: str, where: str, identity: Identit
         text=render_template(f"emails/{template}.txt", **facts),
         html=render_template(f"emails/{template}.html", **facts),
     )
-    mail.send(db.session(), settings(), message)
+    mail.send(settings(), message)
 
 
 def _host() -> str:

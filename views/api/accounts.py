@@ -123,7 +123,7 @@ def cli_status() -> ResponseReturnValue:
     # HEAD would use the token up and not show it.
     if request.method == "GET" and "\0" not in fingerprint_id + fingerprint_hash:
         code = Code(fingerprint_id, expires_at, fingerprint_hash)
-        found = devices.collect(db.session, settings().secret_key, code, now())
+        found = devices.collect(settings().secret_key, code, now())
     if found is None:
         return jsonify(error="Authentication failed"), 401
     db.session.commit()
@@ -155,7 +155,7 @@ def cli_logout() -> ResponseReturnValue:
     if not token:
         return jsonify(error="Unauthorized"), 401
     caller = key_user(token)
-    if devices.disconnect(db.session, token, body.userId, body.fingerprintId):
+    if devices.disconnect(token, body.userId, body.fingerprintId):
         audit("session.revoked", body.userId, user=caller, before={"type": "cli", "by": "cli logout"})
         db.session.commit()
     return jsonify(success=True)
@@ -213,7 +213,7 @@ def list_sessions() -> ResponseReturnValue:
     user, here = cookie_user(), current_session()
     if user is None or here is None:
         return jsonify(error="Unauthorized"), 401
-    rows = credentials.sessions(db.session, user)
+    rows = credentials.sessions(user)
     return jsonify(activeSessions=[_session(row, device, here) for row, device in rows])
 
 
@@ -239,7 +239,7 @@ def logout_all() -> ResponseReturnValue:
         return jsonify(error="Unauthorized"), 401
     if not is_own_origin(request.headers.get("Origin") or request.headers.get("Referer")):
         return jsonify(error="Forbidden - not same origin, cannot logout all sessions"), 403
-    gone = credentials.revoke_others(db.session, user, here)
+    gone = credentials.revoke_others(user, here)
     audit("session.revoked", user.id, user=user, before=credentials.count_types(gone))
     db.session.commit()
     return jsonify(ok=True)
@@ -261,10 +261,10 @@ def revoke() -> ResponseReturnValue:
         body = parse(RevokeBody, value)
     except BadBody:
         return jsonify(error="Invalid request body"), 400
-    credentials.lock_browser(db.session, here, to_end=True)
+    credentials.lock_browser(here, to_end=True)
     rows = [
-        *credentials.revoke(db.session, user, body.sessionIds or (), ("web", "cli")),
-        *credentials.revoke(db.session, user, body.tokenIds or (), ("pat",)),
+        *credentials.revoke(user, body.sessionIds or (), ("web", "cli")),
+        *credentials.revoke(user, body.tokenIds or (), ("pat",)),
     ]
     for row in rows:
         audit(
@@ -281,7 +281,7 @@ def list_keys() -> ResponseReturnValue:
     user = cookie_user()
     if user is None:
         return jsonify(error="Unauthorized"), 401
-    rows = credentials.keys(db.session, user)
+    rows = credentials.keys(user)
     return jsonify(
         tokens=[
             {
@@ -310,9 +310,7 @@ def create_key() -> ResponseReturnValue:
         return jsonify(error="Invalid request body"), 400
     days = float(body.expiresInDays)
     most = settings().stoa_keys_per_account
-    token, row = credentials.create_key(
-        db.session, user, by=here, days=days, name=body.name, most=most, now=now()
-    )
+    token, row = credentials.create_key(user, by=here, days=days, name=body.name, most=most, now=now())
     audit("token.created", user.id, user=user, after=_trace(row))
     db.session.commit()
     answer = jsonify(token=token, expires=iso(row.expires), message="API Key created successfully")

@@ -145,15 +145,14 @@ def refuse(status: int, message: str, code: str, kind: str = "invalid_request_er
 def _not_admitted(admission: Admission, settings: Settings) -> Response:
     run = admission.run_id
     base_url = settings.base_url
-    reset = when(admission.next_quota_reset, now())
+    # an organisation has no free credits that come again
+    reset = "" if admission.org_id else f" Your free credits reset {when(admission.next_quota_reset, now())}."
     rows = {
         "unknown_key": (401, {"message": "Invalid Codebuff API key"}),
         "banned": (403, {"error": "account_suspended", "message": suspended(settings)}),
         "out_of_credits": (
             402,
-            {
-                "message": f"Out of credits. Please add credits at {base_url}/usage. Your free credits reset {reset}."
-            },
+            {"message": f"Out of credits. Please add credits at {base_url}/usage.{reset}"},
         ),
         "no_run": (400, {"message": "No runId found in request body"}),
         "run_not_found": (400, {"message": f"runId Not Found: {run}"}),

@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from models.accounts import User
+from models.accounts.credentials import Credential
 from models.accounts.quotas import QuotaExceeded
 from models.db import db
 from models.errors import Conflict, DomainError, Forbidden, NotFound
@@ -21,7 +21,7 @@ from models.store.takedowns import TakenDown
 from views.api import body
 from views.api.body import Amount, BadBody, BadJson, Body, Count, Instant, Missing
 from views.api.refusals import refusal
-from views.guards import api_key, key_user, settings
+from views.guards import api_key, key_credential, settings
 
 log = logging.getLogger("stoa.runs")
 bp = Blueprint("runs_api", __name__)
@@ -95,35 +95,35 @@ ACTIONS: dict[str, type[Body]] = {"START": Start, "FINISH": Finish}
 @bp.post("/api/v1/agent-runs")
 def agent_runs() -> ResponseReturnValue:
     """Start or finish a run of the caller. A finish of anybody else's run, or of none, changes nothing: 200."""
-    user = _caller()
-    if not isinstance(user, User):
-        return user
+    key = _key()
+    if not isinstance(key, Credential):
+        return key
     request.max_content_length = MOST_BYTES
     try:
         asked = body.parse_tagged("action", ACTIONS, body.read_json())
     except (BadJson, BadBody) as error:
         return _refused(error)
     if isinstance(asked, Finish):
-        return _finish(user, asked)
+        return _finish(key, asked)
     assert isinstance(asked, Start)
-    return _start(user, asked)
+    return _start(key, asked)
 
 
 @bp.post("/api/v1/agent-runs/<run_id>/steps")
 def steps(run_id: str) -> ResponseReturnValue:
     """Add a step to a run of the caller, running or not. A second step of one number is a failure: 500."""
-    user = _caller()
-    if not isinstance(user, User):
-        return user
+    key = _key()
+    if not isinstance(key, Credential):
+        return key
     request.max_content_length = MOST_STEP_BYTES
     try:
         step = body.read(Step)
     except (BadJson, BadBody) as error:
         return _refused(error)
-    if user.id == TEST_USER:
+    if key.user.id == TEST_USER:
         return jsonify(stepId="test-step-id")
     try:
-        step_id = recording.add_step(user.id, run_id, step.report(), settings())
+        step_id = recording.add_step(key.user.id, run_id, step.report(), settings(), key.session.org_id)
         db.session.commit()
     except (NotFound, Forbidden, QuotaExceeded) as error:
         db.session.rollback()
@@ -133,10 +133,12 @@ def steps(run_id: str) -> ResponseReturnValue:
     return jsonify(stepId=step_id)
 
 
-def _start(user: User, asked: Start) -> ResponseReturnValue:
+def _start(key: Credential, asked: Start) -> ResponseReturnValue:
     try:
         takedowns.refuse_run(db.session, asked.agentId)
-        run_id = recording.start(user.id, asked.agentId, asked.ancestorRunIds or [], settings())
+        run_id = recording.start(
+            key.user.id, asked.agentId, asked.ancestorRunIds or [], settings(), key.session.org_id
+        )
         db.session.commit()
     except QuotaExceeded as error:
         db.session.rollback()
@@ -148,18 +150,19 @@ def _start(user: User, asked: Start) -> ResponseReturnValue:
     return jsonify(runId=run_id)
 
 
-def _finish(user: User, asked: Finish) -> ResponseReturnValue:
-    if user.id == TEST_USER:
+def _finish(key: Credential, asked: Finish) -> ResponseReturnValue:
+    if key.user.id == TEST_USER:
         return jsonify(success=True)
     try:
         recording.finish(
-            user.id,
+            key.user.id,
             asked.runId,
             status=asked.status,
             total_steps=asked.totalSteps,
             direct_credits=asked.directCredits,
             total_credits=asked.totalCredits,
             settings=settings(),
+            org_id=key.session.org_id,
             error_message=asked.errorMessage,
             steps=[step.report(step.id) for step in asked.steps or ()],
         )
@@ -172,11 +175,11 @@ def _finish(user: User, asked: Finish) -> ResponseReturnValue:
     return jsonify(success=True)
 
 
-def _caller() -> User | ResponseReturnValue:
-    """Who the key belongs to, or the refusal: 401 without a key, 404 for one that is unknown."""
+def _key() -> Credential | ResponseReturnValue:
+    """The key and whose it is, or the refusal: 401 without a key, 404 for one that is unknown."""
     if api_key() is None:
         return _error("Missing or invalid Authorization header", 401)
-    return key_user() or _error("Invalid API key or user not found", 404)
+    return key_credential() or _error("Invalid API key or user not found", 404)
 
 
 def _refused(error: BadJson | BadBody) -> ResponseReturnValue:

@@ -11,7 +11,7 @@ from models.db import db, now
 from models.orgs import membership
 from views.api.body import BadBody, BadJson, Body, Missing, read
 from views.format import iso
-from views.guards import api_key, cookie_user, key_user, settings
+from views.guards import api_key, cookie_user, current_account, key_account, key_user, settings
 
 bp = Blueprint("usage_api", __name__)
 
@@ -26,14 +26,14 @@ class UsageBody(Body):
 
 @bp.get("/api/user/usage")
 def own_usage() -> ResponseReturnValue:
-    """The signed-in person's balance and use in this cycle. A due quota cycle is run first (3.6).
+    """What the signed-in person's account has, and used in this cycle. A due quota cycle is run first (3.6).
 
     No top-up is tried yet, so `autoTopupTriggered` is false; `autoTopupEnabled` is what is stored.
     """
     user = cookie_user()
     if user is None:
         return jsonify(error="Unauthorized"), 401
-    has = _renewed_balance(user)
+    has = _renewed_balance(current_account())
     return jsonify(
         usageThisCycle=has.usage_this_cycle,
         balance={
@@ -51,7 +51,8 @@ def own_usage() -> ResponseReturnValue:
 
 @bp.post("/api/v1/usage")
 def usage() -> ResponseReturnValue:
-    """The balance for the command line: the caller's own, or that of an organisation they are a member of.
+    """The balance for the command line: of the account that pays for the key, or with a person's own key that of an
+    organisation they are a member of.
 
     The key comes in a header, else in the body (clients 1.4). An `orgId` that cannot be had, for whatever reason,
     answers the personal balance. A due quota cycle of the person is run first (3.6).
@@ -68,16 +69,19 @@ def usage() -> ResponseReturnValue:
     user = key_user(token)
     if user is None:
         return jsonify(message=UNKNOWN_TOKEN), 401
-    if body.orgId and membership(db.session, user.id, body.orgId):
-        return jsonify(_of_organisation(balance(db.session(), Account(org_id=body.orgId))))
-    return jsonify(_of_person(user, _renewed_balance(user)))
+    account = key_account(token)
+    assert account is not None
+    if account.user_id and body.orgId and membership(user.id, body.orgId):
+        account = Account(org_id=body.orgId)
+    has = _renewed_balance(account)
+    return jsonify(_of_person(user, has) if account.user_id else _of_organisation(has))
 
 
-def _renewed_balance(user: User) -> Balance:
+def _renewed_balance(account: Account) -> Balance:
     moment = now()
-    ensure_quota(db.session(), user.id, settings().stoa_free_credits, now=moment)
+    ensure_quota(db.session(), account, settings().stoa_free_credits, now=moment)
     db.session.commit()
-    return balance(db.session(), Account(user_id=user.id), now=moment)
+    return balance(db.session(), account, now=moment)
 
 
 def _of_person(user: User, has: Balance) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from flask_migrate import upgrade
 from sqlalchemy.exc import OperationalError
 
 from models.db import db
+from models.errors import DomainError
 from models.settings import ROOT
 from views.logs import redact
 
@@ -20,9 +21,13 @@ MIGRATIONS = str(ROOT / "migrations")
 
 
 class Commands(AppGroup):
-    """A room's commands. They find the database migrated, also when no server ever ran here; where it cannot be
-    reached, or belongs to another release, they end with a sentence. What fails unexpectedly goes through the log, which
-    repeats nobody's text."""
+    """A room's commands. Each runs in an application context of its own, calls its verb and commits `db.session` once;
+    without that, and after an error, nothing was done.
+
+    They find the database migrated, also when no server ever ran here. A DomainError, a database that cannot be reached
+    and one of another release end them with a sentence. What fails unexpectedly goes through the log, which repeats
+    nobody's text.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words after the group's name. What is no text cannot be kept, looked up or printed."""
@@ -38,6 +43,8 @@ class Commands(AppGroup):
             with ctx.ensure_object(ScriptInfo).load_app().app_context():
                 _ready()
             return super().invoke(ctx)
+        except DomainError as error:
+            raise click.ClickException(error.message) from None
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0]
             raise click.ClickException(redact(f"The database cannot be used: {reason}.")) from None

@@ -1,17 +1,14 @@
 """`flask billing`: what an operator does with credits."""
 
 import getpass
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 from flask import Flask, current_app
 
 from models import admin, billing
-from models.accounts import User
 from models.accounts.signing_in import by_email, clean_email
 from models.billing import GRANT_TYPES, Account
 from models.db import db, now
@@ -19,32 +16,18 @@ from models.errors import Conflict, DomainError, NotFound
 from models.gateway.calls import flagged_calls
 from models.gateway.relay import Gateway
 from models.gateway.spool import TOKENS, Spool, Unsettled
-from models.settings import Settings
+from models.orgs import by_slug
 from views.cli import Commands
+from views.guards import settings
 
 commands = Commands("billing", help="Credits: grants, balances, and the proof of the books.")
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 PERSONAL_TYPES = [kind for kind in GRANT_TYPES if kind != "organization"]
 
 
 def init_app(app: Flask) -> None:
     """Register the commands."""
     app.cli.add_command(commands)
-
-
-def refusals(command: Command) -> Command:
-    """Say the domain's refusals in one sentence, exit code 1."""
-
-    @wraps(command)
-    def wrapper(*args: Any, **options: Any) -> Any:
-        try:
-            return command(*args, **options)
-        except DomainError as error:
-            db.session.rollback()
-            raise click.ClickException(error.message) from None
-
-    return wrapper  # type: ignore[return-value]
 
 
 class Moment(click.ParamType[datetime]):
@@ -62,28 +45,34 @@ class Moment(click.ParamType[datetime]):
 
 
 @commands.command("grant")
-@click.argument("email")
+@click.argument("name")
 @click.argument("credits", type=click.IntRange(1, billing.MAX_GRANT))
-@click.option("--type", "kind", type=click.Choice(PERSONAL_TYPES), default="admin", show_default=True)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(PERSONAL_TYPES),
+    default="admin",
+    show_default=True,
+    help="Of a person's credits.",
+)
 @click.option("--expires", type=Moment(), help="When the credits end; never, by default.")
 @click.option("--reason", default="Granted by an operator", help="What the account's owner reads.")
-@refusals
-def grant_command(email: str, credits: int, kind: str, expires: datetime | None, reason: str) -> None:
-    """Give CREDITS to the account of EMAIL."""
-    user = _user(email)
+def grant_command(name: str, credits: int, kind: str, expires: datetime | None, reason: str) -> None:
+    """Give CREDITS to the account of NAME: an e-mail address, or an organisation's slug."""
+    account, name = _account(name)
+    kind = "organization" if account.org_id else kind
     granted = billing.grant(
         db.session,
-        Account(user_id=user.id),
+        account,
         credits,
         kind,
-        operation_id=f"{kind}-{user.id}-{billing.compact_id()}",
+        operation_id=f"{kind}-{account.id}-{billing.compact_id()}",
         description=reason,
         expires_at=expires,
     )
     admin.record(
-        db.session,
         "billing.grant",
-        user.id,
+        account.id,
         actor=operator(),
         after={
             "operation_id": granted.operation_id,
@@ -92,22 +81,20 @@ def grant_command(email: str, credits: int, kind: str, expires: datetime | None,
             "expires_at": expires.isoformat() if expires else None,
         },
     )
-    found = billing.balance(db.session, Account(user_id=user.id))
+    found = billing.balance(db.session, account)
     db.session.commit()
     cleared = f" {granted.debt_cleared:,} of them cleared debt." if granted.debt_cleared else ""
-    click.echo(f"Granted {credits:,} credits to {user.email}.{cleared} Balance: {found.net_balance:,}.")
+    click.echo(f"Granted {credits:,} credits to {name}.{cleared} Balance: {found.net_balance:,}.")
     click.echo(granted.operation_id)
 
 
 @commands.command("revoke")
 @click.argument("operation_id")
 @click.option("--reason", required=True, help="Why; it is added to the grant's description.")
-@refusals
 def revoke_command(operation_id: str, reason: str) -> None:
     """Take back what is left of a grant."""
     credits = billing.revoke(db.session, operation_id, reason)
     admin.record(
-        db.session,
         "billing.revoke",
         operation_id,
         actor=operator(),
@@ -119,16 +106,14 @@ def revoke_command(operation_id: str, reason: str) -> None:
 
 
 @commands.command("balance")
-@click.argument("email")
-@refusals
-def balance_command(email: str) -> None:
-    """Show what the account of EMAIL has, by grant."""
-    settings: Settings = current_app.extensions["settings"]
-    user = _user(email)
-    billing.ensure_quota(db.session, user.id, settings.stoa_free_credits)
-    found = billing.balance(db.session, Account(user_id=user.id))
+@click.argument("name")
+def balance_command(name: str) -> None:
+    """Show what the account of NAME has, by grant: an e-mail address, or an organisation's slug."""
+    account, name = _account(name)
+    billing.ensure_quota(db.session, account, settings().stoa_free_credits)
+    found = billing.balance(db.session, account)
     db.session.commit()
-    click.echo(f"{user.email}  {user.id}")
+    click.echo(f"{name}  {account.id}")
     for name, amount in (
         ("remaining", found.total_remaining),
         ("debt", found.total_debt),
@@ -165,7 +150,6 @@ def prove_command() -> None:
 
 
 @commands.command("sweep")
-@refusals
 def sweep_command() -> None:
     """Free the holds of calls that never ended and write off expired grants."""
     holds = grants = credits = 0
@@ -180,7 +164,6 @@ def sweep_command() -> None:
 
 @commands.command("lost")
 @click.option("--dismiss", metavar="REQUEST_ID", help="Take one off the list; nothing is charged for it.")
-@refusals
 def lost_command(dismiss: str | None) -> None:
     """List calls that were admitted and never settled: their upstream may have been paid."""
     known = {call.request_id for call in _spool().calls()}
@@ -189,7 +172,7 @@ def lost_command(dismiss: str | None) -> None:
     if dismiss:
         lost = billing.dismiss_lost(db.session, dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
-        admin.record(db.session, "billing.dismiss_lost", dismiss, actor=operator(), before=before)
+        admin.record("billing.dismiss_lost", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
@@ -208,7 +191,7 @@ def lost_command(dismiss: str | None) -> None:
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True)
 def flagged_command(days: int) -> None:
     """List calls whose bill looks odd: they were charged, and somebody should see why."""
-    calls = flagged_calls(db.session, now() - timedelta(days=days))
+    calls = flagged_calls(now() - timedelta(days=days))
     for call in calls:
         listed = (call.price or {}).get("listed")
         click.echo(
@@ -225,7 +208,6 @@ def flagged_command(days: int) -> None:
 @click.option(
     "--dismiss", metavar="REQUEST_ID", help="Forget one that is set aside; nothing is charged for it."
 )
-@refusals
 def unsettled_command(settle: bool, dismiss: str | None) -> None:
     """List calls whose use is known and which the ledger of this machine has not taken yet, with what they used.
 
@@ -237,7 +219,7 @@ def unsettled_command(settle: bool, dismiss: str | None) -> None:
         if forgotten is None:
             raise NotFound("No call with this id is set aside.")
         before = {name: value for name, value in _used(forgotten).items() if value is not None}
-        admin.record(db.session, "billing.dismiss_unsettled", dismiss, actor=operator(), before=before)
+        admin.record("billing.dismiss_unsettled", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
@@ -263,13 +245,19 @@ def _spool() -> Spool:
     return cast(Gateway, current_app.extensions["gateway"]).spool
 
 
-def _user(email: str) -> User:
+def _account(name: str) -> tuple[Account, str]:
+    """The account of an e-mail address or an organisation's slug, and its name. Raises NotFound."""
+    org = by_slug(name)
+    if org is not None:
+        return Account(org_id=org.id), org.slug
     user = None
     with suppress(DomainError):
-        user = by_email(db.session, clean_email(email))
+        user = by_email(clean_email(name))
     if user is None:
-        raise NotFound(f"Nobody has the address {email}.")
-    return user
+        raise NotFound(
+            f"Nobody has the address {name}." if "@" in name else f"There is no organisation {name}."
+        )
+    return Account(user_id=user.id), user.email
 
 
 def operator() -> str:

@@ -22,7 +22,7 @@ def seed() -> None:
     """Make the demo user, a store of agents, and a month of runs that end today."""
     pool = Pool(current_app.config["SQLALCHEMY_DATABASE_URI"], 1)
     try:
-        calls = demo.seed(db.session(), pool, settings(), commit=db.session.commit)
+        calls = demo.seed(pool, settings(), commit=db.session.commit)
     finally:
         pool.close()
     click.echo(f"{calls} demo calls were settled." if calls else "The demo is there already.")
@@ -31,6 +31,6 @@ def seed() -> None:
 @commands.command("remove")
 def remove() -> None:
     """Delete the demo user, the other made-up people, and everything that is theirs, agents included."""
-    removed = demo.remove(db.session())
+    removed = demo.remove()
     db.session.commit()
     click.echo("The demo is gone." if removed else "There is no demo.")

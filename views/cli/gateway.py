@@ -6,7 +6,7 @@ from decimal import Decimal
 import click
 from flask import Flask, current_app
 
-from models.db import db, now
+from models.db import now
 from models.errors import DomainError
 from models.gateway.calls import refused_names
 from models.gateway.pricing import Price
@@ -49,7 +49,7 @@ def models_command(name: str | None, days: int) -> None:
         )
     elif routes.openrouter.ready:
         click.echo("Any other name goes to OpenRouter, which reports what each call costs.")
-    refused = refused_names(db.session, now() - timedelta(days=days))
+    refused = refused_names(now() - timedelta(days=days))
     if refused:
         click.echo(f"\nRefused for want of a price in the last {days} days (STOA_PRICES_FILE gives one):")
     for each in refused:

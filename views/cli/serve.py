@@ -44,7 +44,7 @@ def work() -> None:
     from models import jobs
 
     logs.speak()
-    jobs.work(_url())
+    jobs.work(current_app.app_context)
 
 
 @click.command("serve")
@@ -174,18 +174,17 @@ def _seed_demo_once(settings: Settings) -> None:
     begun = mark.exists() and mark.read_text() == "begun"
     if mark.exists() and not begun:
         return
-    session = db.session()
     if begun:
-        demo.remove(session)
-        session.commit()
-    if demo.is_first_start(session):
+        demo.remove()
+        db.session.commit()
+    if demo.is_first_start():
         say(
             "Seeding the demo: made-up people, their agents and a month of runs (flask demo remove deletes it)"
         )
         mark.write_text("begun")
         pool = Pool(_url(), 1)
         try:
-            demo.seed(session, pool, settings, commit=session.commit)
+            demo.seed(pool, settings, commit=db.session.commit)
         finally:
             pool.close()
     mark.write_text("done")
@@ -298,7 +297,7 @@ def _welcome(settings: Settings) -> None:
     say("")
     say(f"Stoa is ready at {settings.base_url}")
     for who, email in _operators(settings):
-        path = links.issue(db.session(), email, now=now())
+        path = links.issue(email, now=now())
         say(f"Sign in once, within 15 minutes, {who}: {settings.base_url}{path}")
     db.session.commit()
     db.engine.dispose()
@@ -309,7 +308,7 @@ def _welcome(settings: Settings) -> None:
 def _operators(settings: Settings) -> list[tuple[str, str]]:
     """Whose sign-in link is of use to the person at this terminal."""
     found = [(f"as {email}", email) for email in sorted(settings.stoa_admins)[:1]]
-    if demo.exists(db.session()):
+    if demo.exists():
         found.append(("as the demo user", demo.EMAIL))
     return found
 

@@ -36,7 +36,6 @@ def verify_command(publisher: str, remove: bool) -> None:
         raise click.ClickException(error.message) from None
     if changed:
         record(
-            db.session,
             "publisher.unverified" if remove else "publisher.verified",
             name,
             actor=operator(),
@@ -63,7 +62,7 @@ def takedown_command(name: str, reason: str) -> None:
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if changed:
-        record(db.session, "store.taken_down", str(place), actor=operator(), after={"reason": reason.strip()})
+        record("store.taken_down", str(place), actor=operator(), after={"reason": reason.strip()})
         db.session.commit()
     click.echo(f"{place} is taken down{' now' if changed else ' already'}.")
 
@@ -78,7 +77,7 @@ def restore_command(name: str) -> None:
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if changed:
-        record(db.session, "store.restored", str(place), actor=operator())
+        record("store.restored", str(place), actor=operator())
         db.session.commit()
     click.echo(f"{place} is {'not taken down now' if changed else 'not taken down itself'}.")
     try:
@@ -132,7 +131,6 @@ def import_command(place: Path, publisher: str) -> None:
     for each in outcomes:
         if each.word == "published":
             record(
-                db.session,
                 "agent.published",
                 each.about,
                 actor=operator(),

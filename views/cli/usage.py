@@ -55,7 +55,6 @@ def prune(older_than: timedelta, dry_run: bool) -> None:
         click.echo(f"{_calls(left)} {words} {'has' if left == 1 else 'have'} messages to drop.")
         return
     admin.record(
-        db.session,
         "usage.prune",
         "messages",
         actor=operator(),

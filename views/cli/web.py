@@ -132,8 +132,10 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
         elif self._phase != "answer" and data[-4:] == b"\r\n\r\n" and b"\r\nContent-Length: " in data:
             self._head = data
             return
-        elif self._phase == "answer" and len(data) <= SMALL:
-            # a piece of a stream mostly leaves at once, and gevent's own loop costs as much as making it
+        if self._phase != "answer":
+            self._begin_answer(data)
+        if len(data) <= SMALL:
+            # it mostly leaves at once, and gevent's own loop costs as much as making it
             try:
                 sent = self._sock.send(data, *args)
             except BlockingIOError:
@@ -149,6 +151,11 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
         self.flush()
         return super().sendfile(*args, **options)
 
+    @property
+    def unsent(self) -> bool:
+        """Whether the head of an answer waits for its body."""
+        return bool(self._head)
+
     def flush(self) -> None:
         """Send a head that no body followed."""
         head, self._head = self._head, b""
@@ -158,14 +165,17 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
     def send(self, data: Any, *args: Any, **options: Any) -> int:
         """Send some of an answer. Raises BrokenPipeError when the client takes it too slowly."""
         if self._phase != "answer":
-            head = bytes(data[:2048])
-            if not head.startswith(b"HTTP/1.1 1"):
-                self._phase = "answer"
-                self.since = time.monotonic()
-                self._streams = b"text/event-stream" in head
+            self._begin_answer(data)
         sent: int = super().send(data, *args, **options)
         self._sent += sent
         return sent
+
+    def _begin_answer(self, data: Any) -> None:
+        head = bytes(data[:2048])
+        if not head.startswith(b"HTTP/1.1 1"):
+            self._phase = "answer"
+            self.since = time.monotonic()
+            self._streams = b"text/event-stream" in head
 
     def _wait(self, watcher: Any, timeout_exc: Any = None) -> None:
         # No timer of its own: one for each wait costs a call more than all else here. `Crowd.dismiss_late` looks.
@@ -339,8 +349,9 @@ class Worker(GeventWorker):
         try:
             self._handle_request(listener_name, req, sock, addr)
         finally:
-            with suppress(OSError):  # the client may be gone
-                sock.flush()
+            if sock.unsent:
+                with suppress(OSError):  # the client may be gone
+                    sock.flush()
 
     def _handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         reader = req.body.reader

@@ -1,0 +1,6 @@
+-- 1 to 16: the bucket of a duration in agent.durations. `models/store/statistics.py` knows the same edges.
+CREATE OR REPLACE FUNCTION store_bucket(p_ms bigint) RETURNS int
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 1 + width_bucket(p_ms, ARRAY[
+    250, 500, 1000, 2000, 5000, 10000, 20000, 40000, 60000, 120000, 300000, 600000, 1200000, 3600000, 7200000
+]::bigint[]);

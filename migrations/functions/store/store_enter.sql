@@ -1,0 +1,13 @@
+-- What a publication calls first: until it ends nothing is counted for agents of these ids. They are taken in one
+-- order whoever publishes, so that nobody waits in a circle; store_recount and store_tell take no further lock then.
+CREATE OR REPLACE FUNCTION store_enter(p_publisher text, p_agents text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_agent text;
+BEGIN
+    PERFORM store_since();
+    FOR v_agent IN SELECT DISTINCT u.id FROM unnest(p_agents) AS u (id) ORDER BY 1 LOOP
+        PERFORM pg_advisory_xact_lock(store_agent_key(p_publisher, v_agent));
+        PERFORM FROM agent a WHERE a.publisher_id = p_publisher AND a.id = v_agent FOR NO KEY UPDATE;
+    END LOOP;
+END $$;

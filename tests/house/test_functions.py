@@ -1,0 +1,227 @@
+"""The SQL functions, triggers and views of the database are what their files say, and a migration replaces them exactly."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, Engine
+
+from migrations import replacing
+from migrations.replacing import replace_function, restore_function, statements
+from tests.house.test_migrations import shape
+
+MIGRATIONS = Path(replacing.__file__).parent
+FILES = sorted((MIGRATIONS / "functions").rglob("*.sql"))
+KEPT = sorted((MIGRATIONS / "replaced").rglob("*.sql"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(MIGRATIONS).as_posix()
+
+
+@pytest.fixture
+def connection(app: Flask, engine: Engine) -> Iterator[Connection]:
+    """A connection whose changes are undone after the test."""
+    with engine.connect() as connection:
+        yield connection
+        connection.rollback()
+
+
+def run(connection: Connection, sql: str) -> None:
+    connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+
+# --- the files and the catalog ---------------------------------------------------------------------------------------
+
+
+def test_each_function_trigger_and_view_has_one_file(connection: Connection) -> None:
+    found = connection.execute(
+        text(
+            "SELECT proname, '' FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"
+            " UNION ALL SELECT viewname, '' FROM pg_views WHERE schemaname = current_schema()"
+            " UNION ALL SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal"
+        )
+    )
+    theirs = sorted((name, table) for name, table in found if not name.startswith("procrastinate_"))
+    assert theirs == sorted(
+        (made.name, made.table) for file in FILES for made in statements(file.read_text())
+    )
+
+
+def test_the_catalog_is_what_the_files_make(connection: Connection) -> None:
+    before = shape(connection)
+    for file in FILES:
+        for statement in statements(file.read_text()):
+            if statement.kind == "TRIGGER":
+                run(connection, statement.drop)
+            run(connection, statement.text)
+    assert shape(connection) == before
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_a_file_holds_what_it_is_named_after_and_its_triggers(file: Path) -> None:
+    whole = file.read_text()
+    made = statements(whole)
+    assert made[0].name == file.stem
+    assert all(one.kind == "TRIGGER" and f"EXECUTE FUNCTION {file.stem}()" in one.text for one in made[1:])
+    assert all(one.text.startswith(f"CREATE OR REPLACE {one.kind}") for one in made if one.kind != "TRIGGER")
+    for one in made:
+        whole = whole.replace(one.text, "", 1)
+    assert re.sub(r"^--.*", "", whole, flags=re.MULTILINE).strip() == ""
+
+
+def test_what_is_kept_is_replaced_by_its_revision() -> None:
+    script = ScriptDirectory(str(MIGRATIONS))
+    for file in KEPT:
+        _, revision, room, _ = file.relative_to(MIGRATIONS).parts
+        assert f'"{room}/{file.stem}"' in Path(script.get_revision(revision).path).read_text(), name_of(file)
+
+
+# --- replacing -------------------------------------------------------------------------------------------------------
+
+ONE = "-- Says so.\nCREATE OR REPLACE FUNCTION {name}({arguments}) RETURNS {type}\nLANGUAGE sql\nRETURN {value};\n"
+NOTED = """
+CREATE OR REPLACE FUNCTION noted() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.note := %s;
+    RETURN NEW;
+END $$;
+
+-- Whenever a row comes.
+CREATE TRIGGER noted BEFORE %s ON "row"
+FOR EACH ROW EXECUTE FUNCTION noted();
+"""
+
+
+def one(name: str, value: str, arguments: str = "", type: str = "int") -> str:
+    return ONE.format(name=name, value=value, arguments=arguments, type=type)
+
+
+# What each revision has of each file, None for nothing: the histories there are.
+HISTORY: dict[str, dict[str, str | None]] = {
+    "a/body": {"1": one("body", "1"), "2": one("body", "2"), "3": one("body", "2"), "4": one("body", "4")},
+    "a/signature": {
+        "1": one("signature", "1"),
+        "2": one("signature", "1"),
+        "3": one("signature", "p_x", "p_x int"),
+        "4": one("signature", "'x'", type="text"),
+    },
+    "a/new": {"1": None, "2": one("new", "2"), "3": one("new", "2"), "4": one("new", "2")},
+    "a/gone": {"1": one("gone", "1"), "2": one("gone", "1"), "3": None, "4": None},
+    "a/again": {"1": one("again", "1"), "2": None, "3": one("again", "3"), "4": None},
+    "b/noted": {
+        "1": NOTED % ("'%1'", "INSERT"),
+        "2": NOTED % ("'%2'", "INSERT"),
+        "3": NOTED % ("'%2'", "INSERT OR UPDATE"),
+        "4": None,
+    },
+    "b/seen": {
+        "1": "CREATE OR REPLACE VIEW seen AS\nSELECT 1 AS one;\n",
+        "2": "CREATE OR REPLACE VIEW seen AS\nSELECT 'two' AS two, 1 AS one;\n",
+        "3": None,
+        "4": None,
+    },
+}
+REVISIONS = ("1", "2", "3", "4")
+
+
+def changed(revision: str) -> list[str]:
+    before = REVISIONS[REVISIONS.index(revision) - 1] if revision != "1" else ""
+    return [name for name, texts in HISTORY.items() if texts[revision] != texts.get(before)]
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of migrations with that history, as its authors leave it behind."""
+    (tmp_path / "versions").mkdir()
+    for revision in REVISIONS:
+        before = str(int(revision) - 1) if revision != "1" else None
+        (tmp_path / "versions" / f"{revision}.py").write_text(
+            f"revision, down_revision = {revision!r}, {before!r}"
+        )
+        for name in changed(revision):
+            texts = [HISTORY[name].get(str(number)) for number in range(int(revision))]
+            if any(texts):
+                kept = tmp_path / "replaced" / revision / f"{name}.sql"
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(texts[-1] or "")
+    for name, by_revision in HISTORY.items():
+        if latest := by_revision["4"]:
+            file = tmp_path / "functions" / f"{name}.sql"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(latest)
+    monkeypatch.setattr(replacing, "HERE", tmp_path)
+    return tmp_path
+
+
+def made(connection: Connection, schema: str) -> None:
+    run(connection, f"CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}")
+    run(connection, 'CREATE TABLE "row" (note text)')
+
+
+def looks(connection: Connection) -> str:
+    return "\n".join(map(str, shape(connection)))
+
+
+@pytest.fixture
+def expected(connection: Connection) -> dict[str, str]:
+    """What the catalog has at each revision, made plainly from the texts of that revision."""
+    shapes = {}
+    for revision in ("0", *REVISIONS):
+        made(connection, "house")
+        for texts in HISTORY.values():
+            run(connection, texts.get(revision) or "")
+        shapes[revision] = looks(connection)
+        run(connection, "DROP SCHEMA house CASCADE")
+    return shapes
+
+
+def test_each_revision_has_its_own_texts_on_the_way_up_and_down(
+    connection: Connection, expected: dict[str, str], house: Path
+) -> None:
+    made(connection, "house")
+    with Operations.context(MigrationContext.configure(connection)):
+        for _ in range(2):
+            for revision in REVISIONS:
+                for name in changed(revision):
+                    replace_function(name, revision)
+                assert looks(connection) == expected[revision], revision
+            for revision in reversed(REVISIONS):
+                for name in reversed(changed(revision)):
+                    restore_function(name, revision)
+                assert looks(connection) == expected[str(int(revision) - 1)], revision
+
+
+def test_a_trigger_is_left_alone_where_its_function_alone_is_replaced(
+    connection: Connection, house: Path
+) -> None:
+    def trigger() -> int:
+        return int(
+            connection.execute(
+                text("SELECT oid FROM pg_trigger WHERE tgrelid = '\"row\"'::regclass")
+            ).scalar_one()
+        )
+
+    made(connection, "house")
+    with Operations.context(MigrationContext.configure(connection)):
+        replace_function("b/noted", "1")
+        first = trigger()
+        replace_function("b/noted", "2")
+        assert trigger() == first
+        assert (
+            connection.execute(text('INSERT INTO "row" DEFAULT VALUES RETURNING note')).scalar_one() == "%2"
+        )
+        replace_function("b/noted", "3")
+        assert trigger() != first
+
+
+def test_a_name_that_nobody_knows_is_refused(connection: Connection, house: Path) -> None:
+    with pytest.raises(LookupError):
+        replace_function("a/boddy", "2")
