@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
+from flask import Flask
 
 from bench import stoa
 from bench.fill import let_indexes_sleep, wake_indexes
@@ -22,6 +21,7 @@ from bench.growth import HEALTH, WARM_UP, Line
 from bench.load import quantile
 from bench.stoa import Stoa
 from models import postgres
+from models.db import db
 from models.store import catalogue
 
 AGENTS = 10_000
@@ -32,16 +32,16 @@ USERS = 2_000
 PUBLISHED_AT_ONCE = 100
 
 PAGES = {
-    "store: first page": ("/store", 4),
-    "store: search": ("/store?search=careful+reviewer", 4),
-    "store: search never asked before": ("/store?search={words}", 4),
-    "store: page of an agent": ("/publishers/{publisher}/agents/{agent}/{version}", 4),
-    "store: page of an agent never drawn before": ("{undrawn}", 4),
-    "GET /api/agents": ("/api/agents", 3),
-    "GET /api/agents, as fetch asks (gzip)": ("/api/agents", 3),
-    "GET /api/agents, nothing new since": ("/api/agents", 3),
+    "store: first page": ("/store", 60),
+    "store: search": ("/store?search=careful+reviewer", 100),
+    "store: another search each time": ("/store?search={words}", 100),
+    "store: page of the most used agent": ("/publishers/{publisher}/agents/{agent}/{version}", 100),
+    "store: page of another agent each time": ("{other}", 100),
+    "GET /api/agents": ("/api/agents", 100),
+    "GET /api/agents, as fetch asks (gzip)": ("/api/agents", 100),
+    "GET /api/agents, nothing new since": ("/api/agents", 100),
 }
-"""Each with how many times the health route's p95 it may take."""
+"""Each with its budget: so many milliseconds p95."""
 PACKED = "GET /api/agents, as fetch asks (gzip)"
 CONDITIONAL = "GET /api/agents, nothing new since"
 SQL = Path(__file__).parent / "store.sql"
@@ -120,14 +120,16 @@ def fill(server: Stoa, agents: int, runs: int) -> None:
 
 
 def _catalogue(server: Stoa, publishers: int) -> None:
-    engine = create_engine(
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = (
         f"postgresql+psycopg://{postgres.SUPERUSER}@/{postgres.DATABASE}?host={server.socket_dir}"
     )
-    with Session(engine) as session:
+    db.init_app(app)
+    with app.app_context():
         for number in range(publishers):
-            catalogue.refresh(session, f"publisher-{number}")
-        session.commit()
-    engine.dispose()
+            catalogue.refresh(f"publisher-{number}")
+        db.session.commit()
+        db.engine.dispose()
 
 
 def _count(connection: psycopg.Connection[tuple[object, ...]], together: int = 500) -> None:
@@ -149,7 +151,7 @@ def _look(server: Stoa, shop: Shop, rounds: int) -> None:
         row = connection.execute(
             "SELECT publisher_id, id, latest_version FROM agent ORDER BY runs DESC LIMIT 1"
         ).fetchone()
-        undrawn = connection.execute(
+        others = connection.execute(
             "SELECT format('/publishers/%%s/agents/%%s/%%s', publisher_id, agent_id, version) FROM agent_version"
             " WHERE agent_id <> %s ORDER BY md5(agent_id || version) LIMIT %s",
             (row[1] if row else "", rounds + WARM_UP),
@@ -169,7 +171,7 @@ def _look(server: Stoa, shop: Shop, rounds: int) -> None:
         for turn in range(rounds + WARM_UP):
             of_turn = words | {
                 "words": fresh[turn % len(fresh)],
-                "undrawn": str(undrawn[turn % len(undrawn)][0]),
+                "other": str(others[turn % len(others)][0]),
             }
             taken, _, _ = get(HEALTH, {})
             if turn >= WARM_UP:
@@ -254,18 +256,16 @@ def _publish(server: Stoa, shop: Shop, times: int = 5) -> None:
 
 
 def lines(shop: Shop) -> list[Line]:
-    """The rows of the table: ratios are to the health route's p95 in the same turns."""
+    """The rows of the table: each page's p95 against its budget, and the health route's in the same turns."""
     health = quantile(shop.health, 0.95)
     rows: list[Line] = []
-    for name, (_, times) in PAGES.items():
+    for name, (_, budget) in PAGES.items():
         p95 = quantile(shop.pages[name], 0.95)
         figure = (
             f"p95 {p95 * 1000:.1f} ms, p50 {quantile(shop.pages[name], 0.5) * 1000:.1f}"
             f" (health {health * 1000:.1f}, {quantile(shop.health, 0.5) * 1000:.1f})"
         )
-        rows.append(
-            (name, figure, f"{p95 / health:.1f}x", f"under {times}x the health route", p95 < times * health)
-        )
+        rows.append((name, figure, "", f"under {budget} ms", p95 * 1000 < budget))
     slowest = max(shop.published)
     figure = f"{slowest:.2f} s at most, {quantile(shop.published, 0.5):.2f} p50 of {len(shop.published)}"
     rows.append(

@@ -133,9 +133,9 @@ def _not_an_outcome(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def transaction() -> Iterator[Any]:
+def transaction() -> Iterator[None]:
     """One transaction of a job that takes several; commits at its end."""
-    yield db.session
+    yield
     db.session.commit()
 
 
@@ -170,8 +170,8 @@ def slide_store(timestamp: int) -> None:
     moment = now()
     since = None
     while since is None or since < moment - timedelta(days=7):
-        with transaction() as session:
-            since = counting.slide(session, moment)
+        with transaction():
+            since = counting.slide(moment)
 
 
 @queue.periodic(cron="17 3 * * *")
@@ -190,12 +190,12 @@ def forget_pictures(timestamp: int) -> None:
     from models.files import files
     from models.store import pictures, publishers, remote_pictures
 
-    with transaction() as session:
-        remote_pictures.forget_unused(session, now())
+    with transaction():
+        remote_pictures.forget_unused(now())
 
     def used(addresses: Collection[str]) -> set[str]:
-        with transaction() as session:
-            return publishers.shown_pictures(session, addresses)
+        with transaction():
+            return publishers.shown_pictures(addresses)
 
     pictures.forget_unused(files(get_settings()), used, now())
 

@@ -325,7 +325,7 @@ def agent_version(
         kw.setdefault("yanked_at", now())
     kw = {"published_by": of.created_by, "credential": "pat"} | kw
     made = save(session, AgentVersion(publisher_id=of.id, agent_id=id, version=version, **kw))
-    catalogue.refresh(session, of.id, [id])
+    catalogue.refresh(of.id, [id])
     session.commit()
     session.get_one(Agent, (of.id, id), populate_existing=True)
     return made

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.db import db, now
+from models.db import now
 from models.errors import NotFound
 from models.runs import RUN_STATUSES, AgentRun, calls, history, trace
 from models.runs.history import RunFilter, RunLine
@@ -144,7 +144,7 @@ def call(run_id: str, request_id: str) -> ResponseReturnValue:
 def _store_page(run: AgentRun) -> str | None:
     """The page of the version that ran, when it is published here."""
     publisher, agent, version = run.publisher_id, run.agent_name, run.agent_version
-    if not (publisher and agent and version and is_published(db.session, publisher, agent, version)):
+    if not (publisher and agent and version and is_published(publisher, agent, version)):
         return None
     return url_for("agent.page", publisher_id=publisher, agent_id=agent, version=version)
 

@@ -33,7 +33,6 @@ def fill(now: datetime) -> int:
     for moment, release, agent in releases:
         definition = Definition.model_validate(dict(release.definition))
         publishing.publish(
-            db.session,
             [definition],
             by=owners[agent.publisher],
             credential=("cli", "pat", "web")[len(agent.id) % 3],
@@ -68,9 +67,9 @@ def _publisher(house: House, now: datetime) -> User:
             db.session.add(OrgMember(org_id=org_id, user_id=person, role=role, joined_at=began))
         db.session.flush()
     said = publishers.profile(house.name, house.email, f"{house.bio} {MARK}")
-    made = publishers.create(db.session, owner, house.id, said, org_id)
+    made = publishers.create(owner, house.id, said, org_id)
     made.created_at = began
-    publishers.verify(db.session, house.id, house.verified)
+    publishers.verify(house.id, house.verified)
     return owner
 
 
@@ -81,15 +80,13 @@ def _finish(owner: User, publisher_id: str, agent_id: str, now: datetime) -> Non
     for release in made_up.releases:
         if release.yanked:
             moment = published_at(release, now) + timedelta(hours=20)
-            withdrawing.yank(
-                db.session, owner, publisher_id, agent_id, release.version, release.yanked, moment
-            )
+            withdrawing.yank(owner, publisher_id, agent_id, release.version, release.yanked, moment)
     if made_up.deprecated:
         gone = made_up.deprecated
         moment = now - timedelta(days=gone.days)
-        withdrawing.deprecate(db.session, owner, publisher_id, agent_id, gone.reason, gone.successor, moment)
+        withdrawing.deprecate(owner, publisher_id, agent_id, gone.reason, gone.successor, moment)
     if made_up.readme:
-        agent = readme.write(db.session, owner, publisher_id, agent_id, made_up.readme.strip(), seen="")
+        agent = readme.write(owner, publisher_id, agent_id, made_up.readme.strip(), seen="")
         agent.readme_updated_at = published_at(made_up.releases[-1], now)
         db.session.flush()
 
@@ -115,10 +112,10 @@ def clear() -> None:
     gone = select(Publisher.id).where(Publisher.user_id.in_(people.IDS) | Publisher.org_id.in_(orgs))
     for publisher_id in sorted(db.session.scalars(gone)):
         agents = sorted(db.session.scalars(select(Agent.id).where(Agent.publisher_id == publisher_id)))
-        counting.enter(db.session, publisher_id, agents)
+        counting.enter(publisher_id, agents)
         db.session.execute(delete(AgentConfig).where(AgentConfig.publisher_id == publisher_id))
         db.session.execute(delete(Agent).where(Agent.publisher_id == publisher_id))
         for agent_id in agents:
-            counting.recount(db.session, publisher_id, agent_id)
+            counting.recount(publisher_id, agent_id)
         db.session.execute(delete(Publisher).where(Publisher.id == publisher_id))
     db.session.execute(delete(Org).where(Org.id.in_(orgs)))

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from models.db import Database
-from models.store.takedowns import covers
+from models.db import db
+from models.store.tables import StoreStamp
 
 _TAKE = text(
     "SELECT FROM agent WHERE publisher_id = :publisher AND (:all OR id = ANY (:ids)) ORDER BY id FOR NO KEY UPDATE"
@@ -15,10 +15,10 @@ _SEEN = (
     r"\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0]"
 )
 """Finds a character that can be seen: a name or tag that has none would be a link to nothing."""
-_PASSED_OVER = (
-    "(version.yanked_at IS NOT NULL"
-    f" OR {covers('version.publisher_id', 'version.agent_id', 'version.version')})"
-)
+_PASSED_OVER = """(version.yanked_at IS NOT NULL OR EXISTS (
+        SELECT FROM takedown AS down WHERE down.publisher_id = version.publisher_id
+            AND down.agent_id IN ('', version.agent_id) AND down.version IN ('', version.version)
+    ))"""
 # Each agent is found by key and each definition read once, whatever PostgreSQL believes of the tables: with figures from
 # before a publisher's first agents it looked through all of them for each. (`|| ''` keeps it from the index of publishers.)
 _REFRESH = text(
@@ -81,7 +81,7 @@ WHERE publisher.id = :publisher AND agent.publisher_id = publisher.id AND agent.
 )
 
 
-def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | None = None) -> None:
+def refresh(publisher_id: str, agent_ids: Collection[str] | None = None) -> None:
     """Bring the rows of these agents of a publisher (of all, without ids) in line with their versions.
 
     Call it after versions were added, withdrawn, taken down or brought back, and after the publisher's name changed. What an
@@ -90,9 +90,14 @@ def refresh(database: Database, publisher_id: str, agent_ids: Collection[str] | 
     description; hyphens, slashes and underscores count as spaces, as in `listing.words_of`; beside the words stands
     `@publisher/agent` for each of the first two hundred agents it may spawn, which no search for words can find.
     """
-    database.flush()
+    db.session.flush()
     ids = list(agent_ids or ())
     which = {"publisher": publisher_id, "all": agent_ids is None, "ids": ids, "seen": _SEEN}
     # in the order of whoever counts runs of several agents (migrations/functions/store)
-    database.execute(_TAKE, which)
-    database.execute(_REFRESH, which)
+    db.session.execute(_TAKE, which)
+    db.session.execute(_REFRESH, which)
+
+
+def stamp() -> int:
+    """Differs whenever a publisher, an agent or a version does, figures aside. One statement."""
+    return db.session.scalar(select(StoreStamp.stamp)) or 0

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import ARRAY, Text, bindparam, text
 
-from models.db import Database
+from models.db import db
 
 _ENTER = text("SELECT store_enter(:publisher, :agents)").bindparams(bindparam("agents", type_=ARRAY(Text)))
 _RECOUNT = text("SELECT store_recount(:publisher, :agent)")
@@ -39,44 +39,44 @@ _TELL_VERSION = text("SELECT store_tell_version(:publisher, :agent, :version)")
 _SLIDE = text("SELECT store_slide(:now)")
 
 
-def enter(database: Database, publisher_id: str, agent_ids: Collection[str]) -> None:
+def enter(publisher_id: str, agent_ids: Collection[str]) -> None:
     """Take the figures of these agents, new ones and old, before anything of them is written.
 
     First statement of a publication: until its transaction ends nothing is counted for them, so a run that ends
     meanwhile is counted after it. Taken in the order of the ids; nobody waits in a circle.
     """
-    database.execute(_ENTER, {"publisher": publisher_id, "agents": list(agent_ids)})
+    db.session.execute(_ENTER, {"publisher": publisher_id, "agents": list(agent_ids)})
 
 
-def entered(database: Database, publisher_id: str, versions: Mapping[str, str]) -> None:
+def entered(publisher_id: str, versions: Mapping[str, str]) -> None:
     """Count what ran before it was published: `versions` are the new version of each agent, written just now.
 
     After `enter`, in the same transaction. An agent or a version that nobody ran costs an index look-up. Of an agent that
     is counted already only the new version is told.
     """
-    database.flush()
+    db.session.flush()
     asked = {"publisher": publisher_id, "agents": list(versions), "versions": list(versions.values())}
-    for agent_id, counted in database.execute(_RAN_BEFORE, asked).all():
+    for agent_id, counted in db.session.execute(_RAN_BEFORE, asked).all():
         if counted:
             place = {"publisher": publisher_id, "agent": agent_id, "version": versions[agent_id]}
-            database.execute(_TELL_VERSION, place)
+            db.session.execute(_TELL_VERSION, place)
         else:
-            recount(database, publisher_id, agent_id)
+            recount(publisher_id, agent_id)
 
 
-def recount(database: Database, publisher_id: str, agent_id: str) -> None:
+def recount(publisher_id: str, agent_id: str) -> None:
     """Tell an agent's figures, and those of its versions, anew from its runs and what their calls were billed.
 
     Takes as long as reading the agent's runs, and holds its figures meanwhile. Of an agent that is not in the store it removes what was counted.
     """
-    database.execute(_RECOUNT, {"publisher": publisher_id, "agent": agent_id})
+    db.session.execute(_RECOUNT, {"publisher": publisher_id, "agent": agent_id})
 
 
-def slide(database: Database, now: datetime) -> datetime:
+def slide(now: datetime) -> datetime:
     """Let the week of the `weekly_*` figures begin seven days before `now`, and subtract the runs that left it.
 
     Moves a day at most, so that nobody who counts waits long, and never back; returns where it begins. Idempotent.
     Gives up after two seconds (an OperationalError) when somebody counts for so long.
     """
-    database.execute(text("SET LOCAL lock_timeout = '2s'"))
-    return database.execute(_SLIDE, {"now": now}).scalar_one()  # type: ignore[no-any-return]
+    db.session.execute(text("SET LOCAL lock_timeout = '2s'"))
+    return db.session.execute(_SLIDE, {"now": now}).scalar_one()  # type: ignore[no-any-return]

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import cast, func, select, text, tuple_
+from sqlalchemy.dialects.postgresql import TSQUERY
 
-from models.db import Database
+from models.db import db
 from models.store.spawning import Place
-from models.store.takedowns import covers
+from models.store.tables import Agent
 
 DEEPEST = 5
 MOST_NODES = 2_000
@@ -21,53 +22,43 @@ MOST_OUTLINED = 300
 REFERENCE = re.compile(r"([^/@\s]+)/([^/@\s]+)@([^/@\s]+)")
 
 
-def reached(asked: str, depth: str) -> str:
-    """SQL for the rows that `facts_of` reads: agents asked for (a text[]), and what can be reached from them in so many
-    levels as far as it is not too much. Mostly that is the whole tree. What is taken down says so and is not followed."""
-    taken_down = covers("config.publisher_id", "config.id", "config.version")
-    return f"""
+# What `_facts` reads: agents asked for, and what can be reached from them in so many levels as far as it is not too much.
+# Mostly that is the whole tree. What is taken down says so and is not followed.
+_TAKEN_DOWN = """EXISTS (
+        SELECT FROM takedown AS down WHERE down.publisher_id = config.publisher_id
+            AND down.agent_id IN ('', config.id) AND down.version IN ('', config.version)
+    )"""
+_REACHED = text(
+    f"""
     WITH RECURSIVE reached (full_id, depth) AS (
-        SELECT asked, 0 FROM unnest({asked}) AS asked
+        SELECT asked, 0 FROM unnest(CAST(:asked AS text[])) AS asked
         UNION
         SELECT child.ref, reached.depth + 1
         FROM reached
         JOIN agent_config AS config ON config.publisher_id = split_part(reached.full_id, '/', 1)
             AND config.id = split_part(split_part(reached.full_id, '/', 2), '@', 1)
             AND config.version = split_part(reached.full_id, '@', 2)
-            AND NOT {taken_down}
+            AND NOT {_TAKEN_DOWN}
         CROSS JOIN LATERAL jsonb_array_elements_text(
             CASE jsonb_typeof(config.data -> 'spawnableAgents')
                 WHEN 'array' THEN config.data -> 'spawnableAgents' ELSE '[]' END
         ) WITH ORDINALITY AS child (ref, number)
-        WHERE reached.depth < {depth} AND child.number <= 100
+        WHERE reached.depth < :depth AND child.number <= 100
     ), found AS (
-        SELECT unnest({asked}) AS full_id
+        SELECT unnest(CAST(:asked AS text[])) AS full_id
         UNION SELECT full_id FROM (SELECT full_id FROM reached LIMIT 300) AS first
     )
     SELECT found.full_id, config.id,
         coalesce(nullif(config.data ->> 'displayName', ''), nullif(config.data ->> 'name', ''), config.id) AS name,
         config.data ->> 'spawnerPrompt' AS prompt,
         config.data -> 'spawnableAgents' AS spawnable,
-        {taken_down} AS taken_down
+        {_TAKEN_DOWN} AS taken_down
     FROM found
     LEFT JOIN agent_config AS config ON config.publisher_id = split_part(found.full_id, '/', 1)
         AND config.id = split_part(split_part(found.full_id, '/', 2), '@', 1)
         AND config.version = split_part(found.full_id, '@', 2)
     """  # noqa: S608
-
-
-def spawning(named: str, publisher: str, agent: str, most: str) -> str:
-    """SQL for the rows that `Dependents.of` reads: the other agents whose latest version may spawn any version of this
-    one, which is `named` as `name_of` does. It asks what `catalogue.refresh` keeps."""
-    return f"""
-    SELECT publisher_id, id, latest_version, count(*) OVER () AS number FROM agent
-    WHERE search @@ CAST({named} AS tsquery) AND latest_version IS NOT NULL
-        AND (publisher_id, id) <> ({publisher}, {agent})
-    ORDER BY weekly_runs DESC, publisher_id, id LIMIT {most}
-    """  # noqa: S608
-
-
-_REACHED = text(reached("CAST(:asked AS text[])", ":depth"))
+)
 
 
 class BadReference(Exception):
@@ -133,11 +124,6 @@ class Dependents:
     number: int
     shown: Sequence[Place]
 
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[Any]]) -> "Dependents":
-        """From the rows of `spawning`."""
-        return cls(rows[0][3] if rows else 0, [Place(*row[:3]) for row in rows])
-
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
@@ -153,20 +139,13 @@ _Spot = tuple[Node, frozenset[str]]
 """A node whose children are still to be found, and the ids on its way from the root, its own among them."""
 
 
-def tree_of(
-    database: Database,
-    full_id: str,
-    *,
-    most: int = MOST_NODES,
-    strict: bool = True,
-    facts: Known | None = None,
-) -> Tree:
-    """The tree below a published version: at most five levels and `most` agents. One statement, unless its `facts` are
-    at hand; one more for a level that it left something of.
+def tree_of(full_id: str, *, most: int = MOST_NODES, strict: bool = True) -> Tree:
+    """The tree below a published version: at most five levels and `most` agents. One statement; one more for a level that
+    it left something of.
 
     Raises BadReference for a definition that cannot be followed; without `strict` what cannot be is not available.
     """
-    known = _facts(database, [full_id], DEEPEST) if facts is None else facts
+    known = _facts([full_id], DEEPEST)
     root = _node(full_id, frozenset(), known)
     level: list[_Spot] = [(root, frozenset({full_id}))]
     seen, depth, cyclic, cut, left = {full_id}, 0, False, False, most - 1
@@ -174,7 +153,7 @@ def tree_of(
         wanted = [(spot, _references(known[spot[0].full_id], strict)) for spot in level]
         below: list[_Spot] = []
         missing = dict.fromkeys(each for _, names in wanted for each in names if each not in known)
-        known |= _facts(database, list(missing)[:left], DEEPEST - above_it - 1)
+        known |= _facts(list(missing)[:left], DEEPEST - above_it - 1)
         for (node, above), names in wanted:
             cut = cut or len(names) > left
             for each in names[:left]:
@@ -193,28 +172,36 @@ def tree_of(
     return Tree(root, len(seen), depth, cyclic, cut)
 
 
-def outline_of(database: Database, full_id: str, most: int, facts: Known) -> Node:
+def outline_of(full_id: str, most: int) -> Node:
     """The tree as people read it: each agent is opened once, where it comes first, and `most` stand below the root.
     Statements as in `tree_of`."""
-    root = tree_of(database, full_id, most=MOST_OUTLINED, strict=False, facts=facts).root
+    root = tree_of(full_id, most=MOST_OUTLINED, strict=False).root
     _thin_out(root, most, set())
     return root
 
 
-def name_of(publisher_id: str, agent_id: str) -> str:
+def dependents_of(publisher_id: str, agent_id: str, most: int) -> Dependents:
+    """The other agents whose latest version may spawn any version of this one, the most used first. One statement, which
+    asks what `catalogue.refresh` keeps."""
+    named = cast(_name_of(publisher_id, agent_id), TSQUERY)
+    rows = db.session.execute(
+        select(Agent.publisher_id, Agent.id, Agent.latest_version, func.count().over().label("number"))
+        .where(
+            Agent.search.bool_op("@@")(named),
+            Agent.latest_version.is_not(None),
+            tuple_(Agent.publisher_id, Agent.id) != tuple_(publisher_id, agent_id),
+        )
+        .order_by(Agent.weekly_runs.desc(), Agent.publisher_id, Agent.id)
+        .limit(most)
+    ).all()
+    places = [Place(row.publisher_id, row.id, row.latest_version) for row in rows]
+    return Dependents(rows[0].number if rows else 0, places)
+
+
+def _name_of(publisher_id: str, agent_id: str) -> str:
     """What every row of an agent that spawns this one has in its words."""
     whole = f"{publisher_id}/{agent_id}".replace("\\", "\\\\").replace("'", "''")
     return f"'@{whole}'"
-
-
-def facts_of(rows: Iterable[Sequence[Any]]) -> Known:
-    """From the rows of `reached`."""
-    return {
-        full_id: _Facts(name, prompt, spawnable if isinstance(spawnable, list) else [], taken_down)
-        if id is not None
-        else None
-        for full_id, id, name, prompt, spawnable, taken_down in rows
-    }
 
 
 def _node(full_id: str, above: frozenset[str], known: Known) -> Node:
@@ -253,8 +240,15 @@ def _thin_out(node: Node, room: int, opened: set[str]) -> int:
     return room
 
 
-def _facts(database: Database, full_ids: Iterable[str], levels: int) -> Known:
+def _facts(full_ids: Iterable[str], levels: int) -> Known:
     asked = list(full_ids)
     if not asked:
         return {}
-    return facts_of(database.execute(_REACHED, {"asked": asked, "depth": levels}))
+    return {
+        row.full_id: _Facts(
+            row.name, row.prompt, row.spawnable if isinstance(row.spawnable, list) else [], row.taken_down
+        )
+        if row.id is not None
+        else None
+        for row in db.session.execute(_REACHED, {"asked": asked, "depth": levels})
+    }

@@ -1,152 +1,126 @@
-"""What `GET /api/agents` and its metrics answer, written by the database as JSON text (contract 4, A.5).
+"""The agents that `GET /api/agents` and its metrics tell, with their figures (contract 4, A.5)."""
 
-Ten thousand agents would hold a worker up for a second; the database writes them while the worker does other things.
-"""
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-import json
+from sqlalchemy import Row, Select, func, select, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 
-from sqlalchemy import text
-
-from models.db import Database
+from models.db import db
 from models.store.reading import no_publisher
-from models.store.tables import Publisher
-
-
-def _instant(column: str) -> str:
-    return f"""to_json(to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))"""
-
-
-def _dollars(credits: str) -> str:
-    return f"({credits}::float8 / 100)"
-
-
-def _each(runs: str) -> str:
-    return f"(CASE WHEN {runs} = 0 THEN 0 ELSE credits::float8 / {runs} / 100 END)"
-
+from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
 
 MOST_TEXT = 200_000
 """Bytes of names, descriptions and tags that the list has of one publisher."""
 MOST_VERSIONS = 50
-"""Versions of an agent that `version_stats` tells, the most used ones."""
+"""Versions of an agent that the list has the figures of, the most used ones."""
 PAGE = 100
+AT_ONCE = 200
+"""Agents that are read in one go."""
 
-_NEWEST = """
-    SELECT agent.*, config.created_at AS made_at, coalesce(nullif(config.data ->> 'name', ''), agent.id) AS shown_name
-    FROM agent JOIN agent_config AS config
-        ON (config.id, config.version, config.publisher_id) = (agent.id, agent.latest_version, agent.publisher_id)
-"""
-_FIGURES = f"""'"usage_count":' || runs
-        || ',"weekly_runs":' || weekly_runs
-        || ',"weekly_spent":' || {_dollars("weekly_credits")}
-        || ',"total_spent":' || {_dollars("credits")}
-        || ',"avg_cost_per_invocation":' || {_each("runs")}
-        || ',"unique_users":' || unique_users
-        || coalesce(',"last_used":' || {_instant("last_used")}, '')"""
-_ELEMENT = f"""'{{"id":' || to_json(shown.id)
-        || ',"name":' || to_json(shown_name)
-        || coalesce(',"description":' || to_json(description), '')
-        || ',"publisher":' || json_build_object('id', publisher.id, 'name', publisher.name,
-            'verified', publisher.verified, 'avatar_url', publisher.avatar_url)
-        || ',"version":' || to_json(latest_version)
-        || ',"created_at":' || {_instant("made_at")}
-        || ',' || {_FIGURES}
-        || ',"version_stats":{{' || coalesce(told, '') || '}},"tags":' || to_json(tags) || '}}'
-"""
-_JOINED = """
-    FROM shown JOIN publisher ON publisher.id = shown.publisher_id
-    LEFT JOIN stats ON (stats.publisher_id, stats.agent_id) = (shown.publisher_id, shown.id)
-"""
+Told = tuple[Row[Any], Sequence[Row[Any]]]
+"""An agent and those of its versions that ran, by name."""
 
-
-def _stats(which: str) -> str:
-    """`version_stats` of the agents for which `which` holds."""
-    return f"""
-    SELECT publisher_id, agent_id, string_agg(
-        to_json(version) || ':{{"weekly_runs":' || weekly_runs
-        || ',"weekly_dollars":' || {_dollars("weekly_credits")}
-        || ',"total_dollars":' || {_dollars("credits")}
-        || ',"total_invocations":' || runs
-        || ',"avg_cost_per_run":' || {_each("runs")}
-        || ',"unique_users":' || unique_users
-        || coalesce(',"last_used":' || {_instant("last_used")}, '') || '}}',
-        ',' ORDER BY version
-    ) AS told
-    FROM (
-        SELECT *, row_number() OVER (
-            PARTITION BY publisher_id, agent_id ORDER BY weekly_runs DESC, runs DESC, published_at DESC, version
-        ) AS place
-        FROM agent_version WHERE runs > 0 AND {which}
-    ) AS version
-    WHERE place <= {MOST_VERSIONS} GROUP BY publisher_id, agent_id
-"""  # noqa: S608
-
-
-# The latest version of each agent, joined to its publisher; of one publisher's agents with one `data.name`, the newest; and
-# of a publisher's agents the most used, so that the list stays small whatever one publisher does.
-_AGENTS = text(
-    f"""
-    WITH newest AS ({_NEWEST}), named AS (
-        SELECT DISTINCT ON (publisher_id, shown_name) * FROM newest
-        ORDER BY publisher_id, shown_name, made_at DESC, id
-    ), placed AS (
-        SELECT *, row_number() OVER most_used AS place, sum(
-            octet_length(shown_name || coalesce(description, '') || array_to_string(tags, ''))
-        ) OVER most_used AS size
-        FROM named
-        WINDOW most_used AS (
-            PARTITION BY publisher_id ORDER BY weekly_credits DESC, runs DESC, made_at DESC, id
-            ROWS UNBOUNDED PRECEDING
-        )
-    ), shown AS (SELECT * FROM placed WHERE place <= :most AND size <= {MOST_TEXT}),
-    stats AS ({_stats("true")})
-    SELECT string_agg({_ELEMENT}, ',' ORDER BY weekly_credits DESC, made_at DESC, shown.publisher_id, shown.id)
-    {_JOINED}
-    """  # noqa: S608
+_FIGURES = ("runs", "weekly_runs", "credits", "weekly_credits", "unique_users", "last_used")
+_COLUMNS = ("publisher_id", "id", "description", "tags", "latest_version", *_FIGURES)
+_USED = tuple(getattr(AgentVersion, name) for name in _FIGURES)
+_OF_VERSION = AgentVersion.publisher_id, AgentVersion.agent_id
+_NEWEST = select(
+    *(getattr(Agent, name) for name in _COLUMNS),
+    func.coalesce(func.nullif(AgentConfig.data["name"].astext, ""), Agent.id).label("name"),
+    AgentConfig.created_at.label("created_at"),
+).join(
+    AgentConfig,
+    (AgentConfig.publisher_id == Agent.publisher_id)
+    & (AgentConfig.id == Agent.id)
+    & (AgentConfig.version == Agent.latest_version),
 )
 
-_OF_PUBLISHER = text(
-    f"""
-    WITH shown AS (
-        {_NEWEST} WHERE agent.publisher_id = :publisher AND agent.id > :after ORDER BY agent.id LIMIT {PAGE + 1}
-    ), stats AS ({_stats("publisher_id = :publisher AND agent_id IN (SELECT id FROM shown)")})
-    SELECT shown.id, {_ELEMENT} {_JOINED} ORDER BY shown.id
-    """  # noqa: S608
-)
 
-_METRICS = text(
-    f"""
-    SELECT string_agg(
-        to_json(publisher_id || '/' || id) || ':{{' || {_FIGURES} || '}}',
-        ',' ORDER BY weekly_credits DESC, publisher_id, id
+def agents(most: int) -> Iterator[Told]:
+    """The agents that have a version to run, by what was spent on it in seven days. Of one publisher's agents of one name
+    the newest, and no more than the `most` used ones, nor than 200 kB of words. One statement, and one for the versions of
+    each five hundred."""
+    newest = _NEWEST.subquery()
+    of_name = newest.c.publisher_id, newest.c.name
+    named = (
+        select(newest)
+        .ext(distinct_on(*of_name))
+        .order_by(*of_name, newest.c.created_at.desc(), newest.c.id)
+        .subquery()
     )
-    FROM (
-        SELECT *, row_number() OVER (
-            PARTITION BY publisher_id ORDER BY weekly_credits DESC, runs DESC, published_at DESC, id
-        ) AS place
-        FROM agent WHERE runs > 0 AND latest_version IS NOT NULL
-    ) AS agent
-    WHERE place <= :most
-    """  # noqa: S608
-)
+    # of a publisher's agents the most used, so that the list stays small whatever one publisher does
+    order = (named.c.weekly_credits.desc(), named.c.runs.desc(), named.c.created_at.desc(), named.c.id)
+    words = named.c.name + func.coalesce(named.c.description, "") + func.array_to_string(named.c.tags, "")
+    of_publisher: dict[str, Any] = {
+        "partition_by": named.c.publisher_id,
+        "order_by": order,
+        "rows": (None, 0),
+    }
+    placed = select(
+        named,
+        func.row_number().over(**of_publisher).label("place"),
+        func.sum(func.octet_length(words)).over(**of_publisher).label("size"),
+    ).subquery()
+    shown = (
+        _with_publisher(select(placed), placed.c.publisher_id)
+        .where(placed.c.place <= most, placed.c.size <= MOST_TEXT)
+        .order_by(
+            placed.c.weekly_credits.desc(), placed.c.created_at.desc(), placed.c.publisher_id, placed.c.id
+        )
+    )
+    rows = db.session.execute(shown.execution_options(yield_per=AT_ONCE))
+    for part in rows.partitions():
+        yield from _with_versions(part)
 
 
-def agents(database: Database, most: int) -> str:
-    """The agents that have a version to run, by what was spent on it in seven days: a JSON array. Dollars are credits
-    by 100; only versions that ran have figures. Of one publisher no more than `most`, nor than 200 kB of words."""
-    return f"[{database.execute(_AGENTS, {'most': most}).scalar_one() or ''}]"
-
-
-def agents_of(database: Database, publisher_id: str, after: str = "") -> str:
-    """A page of a publisher's agents by id, those after the id `after`, each as the list has it: a JSON object with
-    `agents` and `next`, the id to go on after, null where none follow. Raises NotFound."""
-    wrong = "\x00" in publisher_id + after
-    if wrong or database.get(Publisher, publisher_id) is None:
+def agents_of(publisher_id: str, after: str = "") -> tuple[list[Told], str | None]:
+    """A page of a publisher's agents by id, those after the id `after`, and the id to go on after, None where none follow.
+    Raises NotFound."""
+    if "\x00" in publisher_id + after or db.session.get(Publisher, publisher_id) is None:
         raise no_publisher(publisher_id)
-    rows = database.execute(_OF_PUBLISHER, {"publisher": publisher_id, "after": after}).all()
+    query = _with_publisher(_NEWEST, Agent.publisher_id)
+    query = query.where(Agent.publisher_id == publisher_id, Agent.id > after).order_by(Agent.id)
+    rows = db.session.execute(query.limit(PAGE + 1)).all()
     further = rows[PAGE - 1].id if len(rows) > PAGE else None
-    return f'{{"agents":[{",".join(told for _, told in rows[:PAGE])}],"next":{json.dumps(further)}}}'
+    return list(_with_versions(rows[:PAGE])), further
 
 
-def metrics(database: Database, most: int) -> str:
-    """The figures alone, of agents that ran: a JSON object by `publisher/agent`. Of one publisher no more than `most`."""
-    return f"{{{database.execute(_METRICS, {'most': most}).scalar_one() or ''}}}"
+def used(most: int) -> Iterator[Row[Any]]:
+    """The figures of the agents that ran, by what was spent on them in seven days; of one publisher no more than `most`."""
+    order = Agent.weekly_credits.desc(), Agent.runs.desc(), Agent.published_at.desc(), Agent.id
+    place = func.row_number().over(partition_by=Agent.publisher_id, order_by=order).label("place")
+    ran = (
+        select(Agent.publisher_id, Agent.id, *(getattr(Agent, name) for name in _FIGURES), place)
+        .where(Agent.runs > 0, Agent.latest_version.is_not(None))
+        .subquery()
+    )
+    query = select(ran).where(ran.c.place <= most)
+    query = query.order_by(ran.c.weekly_credits.desc(), ran.c.publisher_id, ran.c.id)
+    yield from db.session.execute(query.execution_options(yield_per=AT_ONCE))
+
+
+def _with_publisher(query: Select[Any], publisher_id: Any) -> Select[Any]:
+    return query.add_columns(
+        Publisher.name.label("publisher_name"), Publisher.verified, Publisher.avatar_url
+    ).join(Publisher, Publisher.id == publisher_id)
+
+
+def _with_versions(rows: Sequence[Row[Any]]) -> Iterator[Told]:
+    versions = _versions((row.publisher_id, row.id) for row in rows)
+    for row in rows:
+        yield row, versions.get((row.publisher_id, row.id), ())
+
+
+def _versions(agents: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], list[Row[Any]]]:
+    order = AgentVersion.weekly_runs.desc(), AgentVersion.runs.desc(), AgentVersion.published_at.desc()
+    place = func.row_number().over(partition_by=_OF_VERSION, order_by=(*order, AgentVersion.version))
+    ran = (
+        select(*_OF_VERSION, AgentVersion.version, *_USED, place.label("place"))
+        .where(tuple_(*_OF_VERSION).in_(list(agents)), AgentVersion.runs > 0)
+        .subquery()
+    )
+    found: dict[tuple[str, str], list[Row[Any]]] = {}
+    for row in db.session.execute(select(ran).where(ran.c.place <= MOST_VERSIONS).order_by(ran.c.version)):
+        found.setdefault((row.publisher_id, row.agent_id), []).append(row)
+    return found

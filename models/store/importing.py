@@ -8,7 +8,7 @@ from typing import Any, Literal
 import orjson
 from sqlalchemy import select
 
-from models.db import Database, now
+from models.db import db, now
 from models.store import spawning, validation, versions
 from models.store.definition import Definition
 from models.store.publishing import manage, publish
@@ -36,21 +36,21 @@ class Outcome:
     about: str
 
 
-def bring(database: Database, publisher_id: str, found: Sequence[Found]) -> list[Outcome]:
+def bring(publisher_id: str, found: Sequence[Found]) -> list[Outcome]:
     """Publish these definitions under the publisher, whatever publisher they name; answers one outcome each. Flushes.
 
     One that says what is published already is unchanged, and nothing is written for it. What is refused stops itself
     and those that call it, nothing else. The operator's verb: nobody's right is checked. Raises NotFound when there
     is no such publisher.
     """
-    manage(database, None, publisher_id)
+    manage(None, publisher_id)
     refused: list[Outcome] = []
-    good = _accepted(database, publisher_id, found, refused)
+    good = _accepted(publisher_id, found, refused)
     same: list[Outcome] = []
     coming: dict[str, Definition] = {}
     becoming: dict[str, str] = {}
     for agent, (source, made) in good.items():
-        there = _published(database, publisher_id, agent)
+        there = _published(publisher_id, agent)
         try:
             standing = _standing(made, there)
             if standing:
@@ -61,23 +61,23 @@ def bring(database: Database, publisher_id: str, found: Sequence[Found]) -> list
                 coming[agent] = made
         except BadVersion as error:
             refused.append(Outcome(source, "refused", f"{error}."))
-    while lost := _lost(database, publisher_id, coming, becoming):
+    while lost := _lost(publisher_id, coming, becoming):
         for agent, why in lost.items():
             del coming[agent], becoming[agent]
             refused.append(Outcome(good[agent][0], "refused", why))
-    places = publish(database, list(coming.values()), by=None, credential="import", arrived=now())
+    places = publish(list(coming.values()), by=None, credential="import", arrived=now())
     return [*(Outcome(good[each.agent][0], "published", str(each)) for each in places), *same, *refused]
 
 
 def _accepted(
-    database: Database, publisher_id: str, found: Sequence[Found], refused: list[Outcome]
+    publisher_id: str, found: Sequence[Found], refused: list[Outcome]
 ) -> dict[str, tuple[str, Definition]]:
     """The definitions that are right by themselves, with their sources, by id."""
     good: dict[str, tuple[str, Definition]] = {}
     for each in found:
         raw = {**each.raw, "publisher": publisher_id} if isinstance(each.raw, dict) else each.raw
         # whether the agents it calls are there is asked when it is known which of them come along
-        checked = validation.check(database, {each.source: raw}, spawning.references(raw))
+        checked = validation.check({each.source: raw}, spawning.references(raw))
         made = next(iter(checked.definitions), None)
         if made is None:
             why = " ".join(problem.message for problem in checked.problems)
@@ -90,8 +90,8 @@ def _accepted(
     return good
 
 
-def _published(database: Database, publisher_id: str, agent: str) -> dict[Version, AgentConfig]:
-    rows = database.scalars(
+def _published(publisher_id: str, agent: str) -> dict[Version, AgentConfig]:
+    rows = db.session.scalars(
         select(AgentConfig).where(AgentConfig.publisher_id == publisher_id, AgentConfig.id == agent)
     )
     return {Version(row.major or 0, row.minor or 0, row.patch or 0): row for row in rows}
@@ -129,9 +129,7 @@ def _is_same(made: Definition, data: Mapping[str, Any]) -> bool:
     )
 
 
-def _lost(
-    database: Database, publisher_id: str, coming: Mapping[str, Definition], becoming: Mapping[str, str]
-) -> dict[str, str]:
+def _lost(publisher_id: str, coming: Mapping[str, Definition], becoming: Mapping[str, str]) -> dict[str, str]:
     """Those that call an agent which is neither published nor coming along, and what is wrong."""
     lost = {}
     for agent, made in coming.items():
@@ -140,11 +138,11 @@ def _lost(
             for reference in made.spawnableAgents
             if (place := spawning.place(reference)) and place.publisher != publisher_id
         ]
-        missing = set(others) - spawning.published(database, others)
+        missing = set(others) - spawning.published(others)
         try:
             if missing:
                 raise Unresolved(f"Invalid agent ID: {min(missing)}. Agent not found in database.")
-            spawning.resolve_all(database, publisher_id, becoming, [made.spawnableAgents])
+            spawning.resolve_all(publisher_id, becoming, [made.spawnableAgents])
         except Unresolved as error:
             lost[agent] = str(error)
     return lost

@@ -1,25 +1,40 @@
-"""The store's list: which agents, in which order, a batch at a time; and what there is to choose from.
-
-Texts are put together from parts written here; what people enter is always a parameter.
-"""
+"""The store's list: which agents, in which order, a batch at a time; and what there is to choose from."""
 
 import base64
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import (
+    ARRAY,
+    REAL,
+    ColumnElement,
+    CompoundSelect,
+    Date,
+    Double,
+    Row,
+    Select,
+    Subquery,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+    true,
+    tuple_,
+    union,
+    union_all,
+)
 
-from models.asking import read
-from models.db import Database
+from models.db import db
 from models.errors import Invalid
-from models.pool import Parameter, Pool
-from models.store.tables import PICTURE
+from models.orgs import administers
+from models.store.tables import Agent, AgentDay, AgentVersion, Publisher, StoreFacet
 from models.store.takedowns import covers
 
 BATCH = 24
@@ -33,23 +48,14 @@ CROWD = 1_500
 RANKED = 400
 """Of more, so many are ranked."""
 
-OFFERED = 8
-"""How many tags, publishers and vendors are offered to choose from, the most frequent ones."""
-
-# A name that is what was searched for stands before all that only mentions it.
-_RANK = """(ts_rank('{0.05, 0.2, 0.5, 1.0}', agent.search, query.words)
-    + CASE WHEN agent.id = :phrase OR lower(agent.name) = :phrase THEN 10 ELSE 0 END)::float8"""
-
-
-SORTS = {
-    "cost": ("agent.weekly_credits", True),
-    "usage": ("agent.runs", True),
-    "unique_users": ("agent.unique_users", True),
-    "newest": ("agent.published_at", True),
-    "name": ("lower(agent.name)", False),
-    "relevance": ("agent.rank", True),
+SORTS: dict[str, tuple[ColumnElement[Any], bool]] = {
+    "cost": (Agent.weekly_credits.expression, True),
+    "usage": (Agent.runs.expression, True),
+    "unique_users": (Agent.unique_users.expression, True),
+    "newest": (Agent.published_at.expression, True),
+    "name": (func.lower(Agent.name), False),
 }
-"""What each order goes by, and whether the largest comes first."""
+"""What each order goes by, and whether the largest comes first. Beside them is `relevance`, for searches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ class Wanted:
         return bool(words_of(self.search) or self.tags or self.publishers or self.vendors or self.verified)
 
 
-class Card(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Card:
     """An agent in the list. Credits are whole; `line` counts completed runs of each of the last 30 UTC days."""
 
     publisher_id: str
@@ -137,67 +144,59 @@ def words_of(search: str) -> list[str]:
     return [word[:LONGEST_WORD] for word in plain if any(letter.isalnum() for letter in word)][:MOST_WORDS]
 
 
-def batch(pool: Pool, wanted: Wanted, today: date, *, after: str | None = None, size: int = BATCH) -> Batch:
-    """Agents that have a version to run, in order, those after the key `after`. One statement, which has its size
-    written out: PostgreSQL would plan it anew each time for a number that it does not know.
+def batch(wanted: Wanted, today: date, *, after: str | None = None, size: int = BATCH) -> Batch:
+    """Agents that have a version to run, in order, those after the key `after`. One statement, and for a search one more.
 
     Raises Invalid (400) for a key that this function did not make.
     """
     words = words_of(wanted.search)
     sort = wanted.sort if words or wanted.sort != "relevance" else "cost"
-    column, falls = SORTS[sort]
-    conditions, parameters = _conditions(wanted, words)
-    joined = f"{_WORDS if words else ''} {_PUBLISHER if wanted.verified else ''}"
-    source = f"agent {joined}"
+    place: tuple[Any, Any]
+    key: ColumnElement[Any]
     if sort == "relevance":
-        matches = " AND ".join(conditions)
-        # written so that no index finds it: the order comes from one
-        each = matches.replace(_MATCHES, f"({_MATCHES}) IS TRUE")
-        source = _CANDIDATES.format(joined=joined, matches=matches, each=each, rank=_RANK, words=_WORDS)
-        conditions = ["true"]
+        found = _ranked(wanted, words).subquery()
+        place, key, falls = (found.c.publisher_id, found.c.id), found.c.rank, True
+        query = select(*place, key.label("key"))
+    else:
+        place, (key, falls) = (Agent.publisher_id, Agent.id), SORTS[sort]
+        query = select(*place, key.label("key")).where(*_conditions(wanted, words))
     if after:
-        sign = "<" if falls else ">"
-        conditions.append(
-            f"{column} {sign}= :value AND ({column} {sign} :value"
-            " OR (agent.publisher_id, agent.id) > (:after_publisher, :after_id))"
-        )
         value, publisher_id, agent_id = _opened(after, sort)
-        if isinstance(value, float):
-            value = repr(value)
-        parameters |= {"value": value, "after_publisher": publisher_id, "after_id": agent_id}
-    way = "DESC" if falls else "ASC"
-    page = (
-        f"SELECT agent.publisher_id, agent.id, {column} AS key FROM {source}"  # noqa: S608
-        f" WHERE {' AND '.join(conditions)} ORDER BY {column} {way}, agent.publisher_id, agent.id LIMIT {size + 1:d}"
-    )
-    rows = _cards(pool, page, f"page.key {way}", today, parameters)
-    shown = rows[:size]
-    return Batch([_card(row) for row in shown], _sealed(sort, shown[-1]) if len(rows) > size else None)
+        further, up_to = (key < value, key <= value) if falls else (key > value, key >= value)
+        query = query.where(up_to, further | (tuple_(*place) > tuple_(publisher_id, agent_id)))
+    query = query.order_by(key.desc() if falls else key, *place).limit(size + 1)
+    rows = _cards(query.subquery("page"), falls, today)
+    shown = [_card(row) for row in rows[:size]]
+    return Batch(shown, _sealed(sort, rows[size - 1]) if len(rows) > size else None)
 
 
-def choice(pool: Pool, names: Sequence[str], today: date) -> list[Card]:
+def choice(names: Sequence[str], today: date) -> list[Card]:
     """The agents of an editor's list, in its order: `publisher/agent`, or an id alone, which means that of a verified
     publisher, so that nobody puts themselves into the list by taking a name. One statement; none for an empty list."""
     if not names:
         return []
-    page = (
-        "SELECT agent.publisher_id, agent.id, least(array_position(CAST(:names AS text[]), agent.id),"  # noqa: S608
-        " array_position(CAST(:names AS text[]), agent.publisher_id || '/' || agent.id)) AS key"
-        f" FROM agent {_PUBLISHER} WHERE agent.id = ANY (CAST(:ids AS text[])) AND {_LISTED} AND agent.deprecated_at IS NULL"
-        " AND (agent.publisher_id || '/' || agent.id = ANY (CAST(:names AS text[]))"
-        " OR (agent.id = ANY (CAST(:names AS text[])) AND publisher.verified)) LIMIT :size"
+    listed = literal(list(names), ARRAY(Text))
+    full_id = Agent.publisher_id + "/" + Agent.id
+    place = func.least(func.array_position(listed, Agent.id), func.array_position(listed, full_id))
+    query = (
+        select(Agent.publisher_id, Agent.id, place.label("key"))
+        .join(Publisher, Publisher.id == Agent.publisher_id)
+        .where(
+            Agent.id.in_([name.rpartition("/")[2] for name in names]),
+            *_conditions(Wanted(), ()),
+            full_id.in_(names) | (Agent.id.in_(names) & Publisher.verified),
+        )
+        .limit(BATCH)
     )
-    ids = [name.rpartition("/")[2] for name in names]
-    parameters: dict[str, Parameter] = {"names": list(names), "ids": ids, "size": BATCH}
-    return [_card(row) for row in _cards(pool, page, "page.key", today, parameters)]
+    return [_card(row) for row in _cards(query.subquery("page"), False, today)]
 
 
-def offer(database: Database) -> Offer:
-    """What the whole store has to choose from. One statement that reads every agent: keep what it says."""
-    found = database.execute(_OFFER, {"most": OFFERED}).all()
+def offer() -> Offer:
+    """What the whole store has to choose from. One statement; the database keeps the counts."""
     by: dict[str, list[tuple[str, int]]] = {}
-    for kind, name, count in found:
-        by.setdefault(kind, []).append((name, count))
+    query = select(StoreFacet).order_by(StoreFacet.agents.desc(), StoreFacet.name)
+    for row in db.session.scalars(query):
+        by.setdefault(row.kind, []).append((row.name, row.agents))
     totals = dict(by.get("total", ()))
     return Offer(
         agents=totals.get("agents", 0),
@@ -209,183 +208,149 @@ def offer(database: Database) -> Offer:
     )
 
 
-def publishes(database: Database, user_id: str) -> bool:
+def publishes(user_id: str) -> bool:
     """Whether somebody has a publisher to manage: their own, or one of an organisation they own or administer."""
-    return bool(database.execute(_PUBLISHES, {"user": user_id}).scalar_one())
+    own = (Publisher.user_id == user_id) | Publisher.org_id.in_(administers(user_id))
+    return db.session.scalar(select(Publisher.id).where(own).limit(1)) is not None
 
 
-def newest(database: Database, publisher_id: str | None = None, limit: int = 50) -> Sequence[Row[Any]]:
+def newest(publisher_id: str | None = None, limit: int = 50) -> Sequence[Any]:
     """The newest versions that are neither yanked nor taken down, of one publisher or of all. One statement."""
-    own = "AND version.publisher_id = :publisher" if publisher_id else ""
-    statement = text(_NEWEST.format(own=own))
-    return database.execute(statement, {"publisher": publisher_id, "limit": limit}).all()
+    key = AgentVersion.publisher_id, AgentVersion.agent_id, AgentVersion.version
+    query = (
+        select(
+            *key,
+            AgentVersion.published_at,
+            Agent.name,
+            Agent.description,
+            Publisher.name.label("publisher_name"),
+        )
+        .join(Agent, (Agent.publisher_id == key[0]) & (Agent.id == key[1]))
+        .join(Publisher, Publisher.id == key[0])
+        .where(AgentVersion.yanked_at.is_(None), ~covers(*key))
+        .order_by(AgentVersion.published_at.desc(), *key)
+        .limit(limit)
+    )
+    if publisher_id:
+        query = query.where(key[0] == publisher_id)
+    return db.session.execute(query).all()
 
 
-def places(database: Database, first: int, size: int) -> Sequence[Row[Any]]:
+def places(first: int, size: int) -> Sequence[Any]:
     """Public pages of the store for crawlers, `size` from number `first` on (from 0): agents that can be run and the
     publishers that have one, by name; `id` is null for a publisher. One statement."""
-    return database.execute(_PLACES, {"first": first, "size": size}).all()
+    agents = select(Agent.publisher_id, Agent.id, Agent.published_at).where(_LISTED)
+    publishers = (
+        select(Agent.publisher_id, null(), func.max(Agent.published_at))
+        .where(_LISTED)
+        .group_by(Agent.publisher_id)
+    )
+    place = union_all(agents, publishers).subquery()
+    ordered = select(place).order_by(place.c.publisher_id, place.c.id.nulls_first())
+    return db.session.execute(ordered.offset(first).limit(size)).all()
 
 
-def count_places(database: Database) -> int:
+def count_places() -> int:
     """How many `places` there are. One statement."""
-    return int(database.execute(_COUNT_PLACES).scalar_one())
+    both = func.count() + func.count(Agent.publisher_id.distinct())
+    return db.session.execute(select(both).select_from(Agent).where(_LISTED)).scalar_one()
 
 
 # -- statements ----------------------------------------------------------------------------------------------
 
-_LISTED = "agent.latest_version IS NOT NULL"
-_MATCHES = "agent.search @@ query.words"
-_WORDS = "CROSS JOIN to_tsquery('simple', :words) AS query (words)"
-_PUBLISHER = "JOIN publisher ON publisher.id = agent.publisher_id"
-
-# One plan for rare words and common ones alike, since a prepared statement has only one: the index of words brings a few,
-# and where it had more, those that are used most are ranked, and whatever bears the very name.
-_CANDIDATES = f"""(
-    WITH matching AS MATERIALIZED (
-        SELECT agent.publisher_id, agent.id, agent.name, agent.search FROM agent {{joined}}
-        WHERE {{matches}} LIMIT {CROWD + 1}
-    ), crowd AS MATERIALIZED (SELECT count(*) > {CROWD} AS large FROM matching)
-    SELECT agent.publisher_id, agent.id, {{rank}} AS rank FROM matching AS agent {{words}}
-    WHERE NOT (SELECT large FROM crowd)
-    UNION (SELECT agent.publisher_id, agent.id, {{rank}} FROM agent {{joined}}
-        WHERE (SELECT large FROM crowd) AND {{each}}
-        ORDER BY agent.weekly_credits DESC, agent.publisher_id, agent.id LIMIT {RANKED})
-    UNION (SELECT agent.publisher_id, agent.id, {{rank}} FROM agent {{joined}}
-        WHERE (SELECT large FROM crowd) AND (agent.id = :phrase OR lower(agent.name) = :phrase) AND {{each}}
-        LIMIT {RANKED})
-) AS agent"""  # noqa: S608
-
-_CARD = f"""
-    SELECT agent.publisher_id, agent.id, agent.name, left(agent.description, 400) AS description, agent.tags,
-        agent.model, agent.latest_version, agent.published_at, agent.runs, agent.weekly_runs, agent.credits,
-        agent.weekly_credits, agent.unique_users, agent.last_used, agent.deprecated_at, agent.successor,
-        publisher.name AS publisher_name, publisher.verified, {PICTURE} AS picture, days.days, days.counts, page.key
-    FROM ({{page}}) AS page
-    JOIN agent USING (publisher_id, id)
-    JOIN publisher ON publisher.id = agent.publisher_id
-    LEFT JOIN LATERAL (
-        SELECT array_agg(CAST(:today AS date) - day.day) AS days, array_agg(day.runs) AS counts FROM agent_day AS day
-        WHERE (day.publisher_id, day.agent_id) = (agent.publisher_id, agent.id)
-            AND day.day > :before AND day.day <= :today
-    ) AS days ON true
-    ORDER BY {{order}}, agent.publisher_id, agent.id
-"""  # noqa: S608
-
-_OFFER = text(
-    """
-    WITH listed AS MATERIALIZED (
-        SELECT agent.publisher_id, agent.tags, split_part(agent.model, '/', 1) AS vendor, publisher.verified,
-            agent.deprecated_at IS NOT NULL AS deprecated
-        FROM agent JOIN publisher ON publisher.id = agent.publisher_id
-        WHERE agent.latest_version IS NOT NULL
-    ), shown AS (SELECT * FROM listed WHERE NOT deprecated)
-    SELECT 'total' AS kind, 'agents' AS name, count(*) AS number FROM shown
-    UNION ALL SELECT 'total', 'verified', count(*) FROM shown WHERE verified
-    UNION ALL SELECT 'total', 'deprecated', count(*) FROM listed WHERE deprecated
-    UNION ALL (SELECT 'tag', tag, count(*) FROM shown, unnest(tags) AS tag WHERE tag <> ''
-        GROUP BY tag ORDER BY 3 DESC, 2 LIMIT :most)
-    UNION ALL (SELECT 'publisher', publisher_id, count(*) FROM shown GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT :most)
-    UNION ALL (SELECT 'vendor', vendor, count(*) FROM shown WHERE vendor <> ''
-        GROUP BY 2 ORDER BY 3 DESC, 2 LIMIT :most)
-    """
-)
-
-_PUBLISHES = text(
-    """
-    SELECT EXISTS (SELECT FROM publisher WHERE user_id = :user) OR EXISTS (
-        SELECT FROM publisher JOIN org_member AS member ON member.org_id = publisher.org_id
-        WHERE member.user_id = :user AND member.role IN ('owner', 'admin')
-    )
-    """
-)
-
-_NEWEST = f"""
-    SELECT version.publisher_id, version.agent_id, version.version, version.published_at, agent.name,
-        agent.description, publisher.name AS publisher_name
-    FROM agent_version AS version
-    JOIN agent ON (agent.publisher_id, agent.id) = (version.publisher_id, version.agent_id)
-    JOIN publisher ON publisher.id = version.publisher_id
-    WHERE version.yanked_at IS NULL AND NOT {covers("version.publisher_id", "version.agent_id", "version.version")}
-        {{own}}
-    ORDER BY version.published_at DESC, version.publisher_id, version.agent_id, version.version
-    LIMIT :limit
-"""  # noqa: S608
-
-_PLACES = text(
-    """
-    SELECT publisher_id, id, published_at FROM (
-        SELECT publisher_id, id, published_at FROM agent WHERE latest_version IS NOT NULL
-        UNION ALL
-        SELECT publisher_id, NULL, max(published_at) FROM agent WHERE latest_version IS NOT NULL GROUP BY publisher_id
-    ) AS place
-    ORDER BY publisher_id, id NULLS FIRST OFFSET :first LIMIT :size
-    """
-)
-
-_COUNT_PLACES = text(
-    "SELECT count(*) + count(DISTINCT publisher_id) FROM agent WHERE latest_version IS NOT NULL"
-)
+_LISTED = Agent.latest_version.is_not(None)
 
 
-def _cards(
-    pool: Pool, page: str, order: str, today: date, parameters: Mapping[str, Parameter]
-) -> list[tuple[Any, ...]]:
-    query, names = _numbered(page, order)
-    before = today - timedelta(days=DAYS)
-    given = {**parameters, "today": today.isoformat(), "before": before.isoformat()}
-    return read(pool, query, [given[name] for name in names])
+def _ranked(wanted: Wanted, words: Sequence[str]) -> "Select[Any] | CompoundSelect[Any]":
+    """The agents that a search finds, each with how well it fits; of a crowd those that are used most, and whatever bears
+    the very name. A name that is what was searched for stands before all that only mentions it."""
+    phrase = wanted.search.strip().lower()
+    named = (Agent.id == phrase) | (func.lower(Agent.name) == phrase)
+    weights = literal([0.05, 0.2, 0.5, 1.0], ARRAY(REAL))
+    rank = func.ts_rank(weights, Agent.search, _words(words)) + case((named, 10), else_=0)
+    conditions = _conditions(wanted, words)
+    found = select(Agent.publisher_id, Agent.id, cast(rank, Double).label("rank")).where(*conditions)
+    some = select(Agent.id).where(*conditions).limit(CROWD + 1).subquery()
+    if db.session.execute(select(func.count()).select_from(some)).scalar_one() <= CROWD:
+        return found
+    used = found.order_by(Agent.weekly_credits.desc(), Agent.publisher_id, Agent.id).limit(RANKED)
+    return union(used, found.where(named).limit(RANKED))
 
 
-@lru_cache(maxsize=256)
-def _numbered(page: str, order: str) -> tuple[str, Sequence[str]]:
-    """The statement with `$1` for its first parameter, and the names of all in this order."""
-    names: list[str] = []
-
-    def number(found: re.Match[str]) -> str:
-        if found[1] not in names:
-            names.append(found[1])
-        return f"${names.index(found[1]) + 1}"
-
-    return re.sub(r"(?<!:):([a-z_]+)", number, _CARD.format(page=page, order=order)), names
+def _words(words: Sequence[str]) -> ColumnElement[Any]:
+    return func.to_tsquery("simple", " & ".join(f"'{word}'" for word in words) + ":*")
 
 
-def _conditions(wanted: Wanted, words: Sequence[str]) -> tuple[list[str], dict[str, Parameter]]:
-    conditions, parameters = [_LISTED], dict[str, Parameter]()
+def _conditions(wanted: Wanted, words: Sequence[str]) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [_LISTED]
     if not wanted.deprecated:
-        conditions.append("agent.deprecated_at IS NULL")
+        conditions.append(Agent.deprecated_at.is_(None))
     if words:
-        conditions.append(_MATCHES)
-        parameters["words"] = " & ".join(f"'{word}'" for word in words) + ":*"
-        parameters["phrase"] = wanted.search.strip().lower()
+        conditions.append(Agent.search.bool_op("@@")(_words(words)))
     if wanted.tags:
-        conditions.append("agent.tags && CAST(:tags AS text[])")
-        parameters["tags"] = list(wanted.tags)
+        conditions.append(Agent.tags.bool_op("&&")(literal(list(wanted.tags), ARRAY(Text))))
     if wanted.publishers:
-        conditions.append("agent.publisher_id = ANY (CAST(:publishers AS text[]))")
-        parameters["publishers"] = list(wanted.publishers)
+        conditions.append(Agent.publisher_id.in_(wanted.publishers))
     if wanted.vendors:
-        conditions.append("split_part(agent.model, '/', 1) = ANY (CAST(:vendors AS text[]))")
-        parameters["vendors"] = list(wanted.vendors)
+        conditions.append(func.split_part(Agent.model, "/", 1).in_(wanted.vendors))
     if wanted.verified:
-        conditions.append("publisher.verified")
-    return conditions, parameters
+        verified = select(Publisher.id).where(Publisher.id == Agent.publisher_id, Publisher.verified)
+        conditions.append(verified.exists())
+    return conditions
 
 
-def _card(row: tuple[Any, ...]) -> Card:
-    days, counts, _ = row[-3:]
+def _cards(page: Subquery, falls: bool, today: date) -> Sequence[Any]:
+    """The cards of the agents that `page` names, by its key, each with its runs by how many days ago they were."""
+    days = (
+        select(
+            func.array_agg(literal(today, Date) - AgentDay.day).label("days"),
+            func.array_agg(AgentDay.runs).label("counts"),
+        )
+        .where(
+            AgentDay.publisher_id == Agent.publisher_id,
+            AgentDay.agent_id == Agent.id,
+            AgentDay.day > today - timedelta(days=DAYS),
+            AgentDay.day <= today,
+        )
+        .lateral()
+    )
+    query = (
+        select(*_SHOWN, days.c.days, days.c.counts, page.c.key)
+        .select_from(page)
+        .join(Agent, (Agent.publisher_id == page.c.publisher_id) & (Agent.id == page.c.id))
+        .join(Publisher, Publisher.id == Agent.publisher_id)
+        .join(days, true())
+        .order_by(page.c.key.desc() if falls else page.c.key, Agent.publisher_id, Agent.id)
+    )
+    return db.session.execute(query).all()
+
+
+_SHOWN = (
+    *(
+        column
+        for column in Agent.__table__.columns
+        if column.name in Card.__annotations__ and column.name != "description"
+    ),
+    func.left(Agent.description, 400).label("description"),
+    Publisher.name.label("publisher_name"),
+    Publisher.verified,
+    Publisher.picture.label("picture"),
+)
+
+
+def _card(row: Row[Any]) -> Card:
     line = [0] * DAYS
-    for ago, count in zip(days or (), counts or (), strict=True):
+    for ago, count in zip(row.days or (), row.counts or (), strict=True):
         line[DAYS - 1 - ago] += count
-    values: list[Any] = [*row[:-3], tuple(line)]
-    return Card(*values)
+    values = {name: value for name, value in row._mapping.items() if name not in ("days", "counts", "key")}
+    return Card(**values, line=tuple(line))
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
 
 
-def _sealed(sort: str, row: tuple[Any, ...]) -> str:
-    publisher_id, id, *_, key = row
+def _sealed(sort: str, row: Row[Any]) -> str:
+    key, publisher_id, id = row.key, row.publisher_id, row.id
     if isinstance(key, datetime):
         key = key.isoformat()
     words = json.dumps([sort, key, publisher_id, id], separators=(",", ":"))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from models.db import Database
+from models.db import db
 from models.store import counting
 from models.store.statistics import EDGES_MS
 
@@ -186,13 +186,13 @@ _CHECKS = {
 }
 
 
-def prove(database: Database) -> Proof:
-    """Compare every figure with a query over the rows, all in one picture of the database.
+def prove() -> Proof:
+    """Compare every figure with a query over the rows, all in one picture of the db.session.
 
     On a connection of its own, REPEATABLE READ and read only: it sees what is committed, takes no lock, and traffic
     goes on meanwhile. Takes as long as reading the runs of the store and all calls five times.
     """
-    with database.get_bind().engine.connect() as connection, connection.begin():
+    with db.session.get_bind().engine.connect() as connection, connection.begin():
         for setting in (
             "TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
             "LOCAL statement_timeout = 0",
@@ -212,7 +212,7 @@ def prove(database: Database) -> Proof:
     return Proof(checks, agents, versions, runs)
 
 
-def repair(database: Database, publisher_id: str, agent_id: str) -> None:
+def repair(publisher_id: str, agent_id: str) -> None:
     """Tell an agent's figures anew, however long it takes; commit after it."""
-    database.execute(text("SET LOCAL statement_timeout = 0"))
-    counting.recount(database, publisher_id, agent_id)
+    db.session.execute(text("SET LOCAL statement_timeout = 0"))
+    counting.recount(publisher_id, agent_id)

@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sqlalchemy import ARRAY, Boolean, Text, any_, cast, func, literal_column, select, union
+from sqlalchemy import ARRAY, Text, any_, cast, func, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import defer
 
 from models.accounts import User, quotas
 from models.accounts.signing_in import clean_email
-from models.db import Database
+from models.db import db
 from models.errors import DomainError, Forbidden, Invalid, NotFound
 from models.orgs import Org, administers, membership
 from models.store import catalogue, takedowns
@@ -27,8 +27,8 @@ URL_LENGTH = 2000
 RESERVED = frozenset({"new"})
 """Ids that an address of ours would hide; they count as taken."""
 PAGE = 50
-_UP = literal_column(f"NOT {covers('agent.publisher_id', 'agent.id')}", Boolean)
-_DOWN = literal_column(covers("publisher.id", "''"), Boolean)
+_UP = ~covers(Agent.publisher_id, Agent.id)
+_DOWN = covers(Publisher.id, "")
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def wrong_name(name: str) -> str | None:
     return None
 
 
-def id_problem(database: Database, text: str) -> str | None:
+def id_problem(text: str) -> str | None:
     """Why nobody can take this id: the rule it breaks, or that it is taken. None when it is free."""
-    return wrong_id(text) or (TAKEN if text in RESERVED or find(database, text) else None)
+    return wrong_id(text) or (TAKEN if text in RESERVED or find(text) else None)
 
 
 def profile(
@@ -186,21 +186,21 @@ def _is_plain(letter: str) -> bool:
 # -- finding them --------------------------------------------------------------------------------------------
 
 
-def find(database: Database, publisher_id: str) -> Publisher | None:
+def find(publisher_id: str) -> Publisher | None:
     """The publisher, for anybody."""
-    return None if wrong_id(publisher_id) else database.get(Publisher, publisher_id)
+    return None if wrong_id(publisher_id) else db.session.get(Publisher, publisher_id)
 
 
-def shown(database: Database, publisher_id: str) -> Publisher:
+def shown(publisher_id: str) -> Publisher:
     """The publisher, for its public pages. Raises NotFound, or TakenDown."""
-    publisher = find(database, publisher_id)
+    publisher = find(publisher_id)
     if publisher is None:
         raise NotFound("There is no such publisher here")
-    takedowns.refuse(database, publisher.id)
+    takedowns.refuse(publisher.id)
     return publisher
 
 
-def accessible(database: Database, user: User, publisher_id: str, *, lock: bool = False) -> Publisher:
+def accessible(user: User, publisher_id: str, *, lock: bool = False) -> Publisher:
     """The publisher, for those who may change it: its personal owner, or an owner or admin of its organisation.
 
     `lock` holds its row until the transaction ends; it is taken before any row of its agents. Raises Forbidden for plain members of that organisation and
@@ -209,22 +209,22 @@ def accessible(database: Database, user: User, publisher_id: str, *, lock: bool 
     wanted = select(Publisher).where(Publisher.id == publisher_id)
     if lock:
         wanted = wanted.with_for_update().execution_options(populate_existing=True)
-    found = None if wrong_id(publisher_id) else database.scalars(wanted).one_or_none()
+    found = None if wrong_id(publisher_id) else db.session.scalars(wanted).one_or_none()
     if found is None:
         raise _not_yours()
-    refusal = _refusal(database, user, found)
+    refusal = _refusal(user, found)
     if refusal:
         raise refusal
     return found
 
 
-def may_change(database: Database, user: User | None, publisher: Publisher) -> bool:
+def may_change(user: User | None, publisher: Publisher) -> bool:
     """Whether the person may publish for the publisher and change it: `accessible` for a row that is at hand. One
     statement for an organisation's publisher, else none."""
-    return user is not None and _refusal(database, user, publisher) is None
+    return user is not None and _refusal(user, publisher) is None
 
 
-def _refusal(database: Database, user: User, publisher: Publisher) -> DomainError | None:
+def _refusal(user: User, publisher: Publisher) -> DomainError | None:
     if publisher.org_id is None:
         return None if publisher.user_id == user.id else _not_yours()
     member = membership(user.id, publisher.org_id)
@@ -240,10 +240,10 @@ def _not_yours() -> NotFound:
     )
 
 
-def managed(database: Database, user: User) -> list[Managed]:
+def managed(user: User) -> list[Managed]:
     """The publishers that the user owns or whose organisation they own or administer, oldest first."""
     count = select(func.count(AgentConfig.id.distinct())).where(AgentConfig.publisher_id == Publisher.id)
-    rows = database.execute(
+    rows = db.session.execute(
         select(Publisher, count.scalar_subquery(), Org.name, _DOWN)
         .outerjoin(Org, Org.id == Publisher.org_id)
         .where((Publisher.user_id == user.id) | Publisher.org_id.in_(administers(user.id)))
@@ -252,42 +252,42 @@ def managed(database: Database, user: User) -> list[Managed]:
     return [Managed(*row) for row in rows]
 
 
-def count_agents(database: Database, publisher_id: str) -> int:
+def count_agents(publisher_id: str) -> int:
     """How many distinct agent ids it has published."""
     wanted = select(func.count(AgentConfig.id.distinct())).where(AgentConfig.publisher_id == publisher_id)
-    return database.execute(wanted).scalar_one()
+    return db.session.execute(wanted).scalar_one()
 
 
-def figures(database: Database, publisher_id: str) -> Figures:
+def figures(publisher_id: str) -> Figures:
     """What the publisher has in the store, in one statement. What is taken down does not count."""
     sums = [func.coalesce(func.sum(each), 0) for each in (Agent.versions, Agent.runs, Agent.weekly_runs)]
-    row = database.execute(select(func.count(), *sums).where(Agent.publisher_id == publisher_id, _UP)).one()
+    row = db.session.execute(select(func.count(), *sums).where(Agent.publisher_id == publisher_id, _UP)).one()
     return Figures(*(int(each) for each in row))
 
 
-def agents(database: Database, publisher_id: str, after: str | None = None) -> tuple[list[Agent], str | None]:
+def agents(publisher_id: str, after: str | None = None) -> tuple[list[Agent], str | None]:
     """A page of the publisher's agents that are not taken down by id, and the id after which the next page begins (None:
     no more)."""
     wanted = select(Agent).where(Agent.publisher_id == publisher_id, _UP).order_by(Agent.id).limit(PAGE + 1)
-    wanted = wanted.options(defer(Agent.readme), defer(Agent.search), defer(Agent.durations))
+    wanted = wanted.options(defer(Agent.readme), defer(Agent.durations))
     start = line(after)
     if start:
         wanted = wanted.where(Agent.id > start)
-    rows = list(database.scalars(wanted))
+    rows = list(db.session.scalars(wanted))
     return rows[:PAGE], rows[PAGE - 1].id if len(rows) > PAGE else None
 
 
-def shown_pictures(database: Database, addresses: Collection[str]) -> set[str]:
+def shown_pictures(addresses: Collection[str]) -> set[str]:
     """Those of the addresses that are a publisher's avatar, or what was fetched for one. One statement."""
     asked = cast(list(addresses), ARRAY(Text))
     wanted = union(
         select(Publisher.avatar_url).where(Publisher.avatar_url == any_(asked)),
         select(RemotePicture.picture).where(RemotePicture.picture == any_(asked)),
     )
-    return {address for address in database.scalars(wanted) if address}
+    return {address for address in db.session.scalars(wanted) if address}
 
 
-def hides(database: Database, picture: str) -> bool:
+def hides(picture: str) -> bool:
     """Whether the picture at this address is an avatar of publishers that were taken down, and of no other. One statement."""
     down = (
         select(Takedown).join(Publisher, Publisher.id == Takedown.publisher_id).where(Takedown.agent_id == "")
@@ -295,26 +295,26 @@ def hides(database: Database, picture: str) -> bool:
     others = select(Publisher.id).where(Publisher.picture == picture, ~_DOWN)
     # Few are taken down; only if one shows this picture are the others looked through.
     wanted = down.where(Publisher.picture == picture).exists() & ~others.exists()
-    return database.scalars(select(wanted)).one()
+    return db.session.scalars(select(wanted)).one()
 
 
-def organisations(database: Database, user: User) -> list[Org]:
+def organisations(user: User) -> list[Org]:
     """The organisations that the user owns or administers, by name: those whose publishers they manage."""
     return list(
-        database.scalars(select(Org).where(Org.id.in_(administers(user.id))).order_by(Org.name, Org.id))
+        db.session.scalars(select(Org).where(Org.id.in_(administers(user.id))).order_by(Org.name, Org.id))
     )
 
 
-def creator(database: Database, publisher: Publisher) -> User:
+def creator(publisher: Publisher) -> User:
     """Who created it, and gets it back when it leaves its organisation."""
-    return database.get_one(User, publisher.created_by)
+    return db.session.get_one(User, publisher.created_by)
 
 
-def owner(database: Database, publisher: Publisher) -> str:
+def owner(publisher: Publisher) -> str:
     """The name of the user or organisation that owns it."""
     if publisher.org_id is not None:
-        return database.get_one(Org, publisher.org_id).name
-    found = database.get_one(User, publisher.user_id)
+        return db.session.get_one(Org, publisher.org_id).name
+    found = db.session.get_one(User, publisher.user_id)
     return found.name or found.email
 
 
@@ -322,7 +322,6 @@ def owner(database: Database, publisher: Publisher) -> str:
 
 
 def create(
-    database: Database,
     user: User,
     publisher_id: str,
     said: Profile,
@@ -349,7 +348,7 @@ def create(
         if member.role not in ("owner", "admin"):
             raise Forbidden("Insufficient permissions")
     if most is not None:
-        has = database.scalar(select(func.count()).where(Publisher.created_by == user.id)) or 0
+        has = db.session.scalar(select(func.count()).where(Publisher.created_by == user.id)) or 0
         if has >= most:
             mend = "Publish under one that is there"
             raise quotas.full(
@@ -357,7 +356,7 @@ def create(
             )
     made = None
     if publisher_id not in RESERVED:
-        made = database.scalars(
+        made = db.session.scalars(
             insert(Publisher)
             .values(
                 id=publisher_id,
@@ -377,23 +376,23 @@ def create(
     return made
 
 
-def edit(database: Database, publisher: Publisher, said: Profile) -> None:
+def edit(publisher: Publisher, said: Profile) -> None:
     """Let the publisher say this of itself; its agents are found by a new name at once. Flushes."""
     renamed = publisher.name != said.name
     publisher.name, publisher.email = said.name, said.email
     publisher.bio, publisher.avatar_url = said.bio, said.avatar_url
-    database.flush()
+    db.session.flush()
     if renamed:
-        catalogue.refresh(database, publisher.id)
+        catalogue.refresh(publisher.id)
 
 
-def link(database: Database, user: User, publisher_id: str, org_id: str) -> Publisher:
+def link(user: User, publisher_id: str, org_id: str) -> Publisher:
     """Give a personal publisher to an organisation (contract 2.7). Locks its row, flushes.
 
     Raises NotFound and Forbidden as `accessible` does, Forbidden when the user neither owns nor administers the
     organisation, Invalid (400) when it already belongs to one.
     """
-    publisher = accessible(database, user, publisher_id, lock=True)
+    publisher = accessible(user, publisher_id, lock=True)
     member = membership(user.id, org_id)
     if member is None or member.role not in ("owner", "admin"):
         raise Forbidden("Insufficient permissions for target organization")
@@ -402,31 +401,31 @@ def link(database: Database, user: User, publisher_id: str, org_id: str) -> Publ
     if publisher.user_id is None:
         raise Invalid("Publisher must be user-owned to link to organization", status=400)
     publisher.user_id, publisher.org_id = None, org_id
-    database.flush()
+    db.session.flush()
     return publisher
 
 
-def unlink(database: Database, user: User, publisher_id: str) -> Publisher:
+def unlink(user: User, publisher_id: str) -> Publisher:
     """Give an organisation's publisher back to who created it (contract 2.7). Locks its row, flushes.
 
     Raises NotFound and Forbidden as `accessible` does, Invalid (400) when it belongs to no organisation.
     """
-    publisher = accessible(database, user, publisher_id, lock=True)
+    publisher = accessible(user, publisher_id, lock=True)
     if publisher.org_id is None:
         raise Invalid("Publisher is not linked to an organization", status=400)
     publisher.user_id, publisher.org_id = publisher.created_by, None
-    database.flush()
+    db.session.flush()
     return publisher
 
 
-def verify(database: Database, publisher_id: str, verified: bool = True) -> bool:
+def verify(publisher_id: str, verified: bool = True) -> bool:
     """Give the publisher the verified mark, or take it; whether that changed anything. Flushes. Raises NotFound."""
-    publisher = find(database, publisher_id)
+    publisher = find(publisher_id)
     if publisher is None:
         raise NotFound(f"There is no publisher {publisher_id}.")
     changed = publisher.verified != verified
     publisher.verified = verified
-    database.flush()
+    db.session.flush()
     return changed
 
 

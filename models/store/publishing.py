@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import array, insert
 from models.accounts import quotas
 from models.accounts.quotas import DAY, Quota, QuotaExceeded
 from models.accounts.users import User
-from models.db import Database, now
+from models.db import db, now
 from models.errors import Forbidden, Invalid, NotFound
 from models.settings import Settings
 from models.store import catalogue, counting, publishers, spawning, takedowns, versions
@@ -52,7 +52,6 @@ class Refused(Invalid):
 
 
 def publish(
-    database: Database,
     definitions: Sequence[Definition],
     *,
     by: User | None,
@@ -77,19 +76,19 @@ def publish(
         return []
     publisher_id = _one_publisher(definitions)
     asked = [Place(publisher_id, each.id, each.version) for each in definitions if each.version]
-    there = spawning.published(database, asked)  # before waiting for whoever publishes now
-    _open(database, by, publisher_id)
-    _refuse_taken_down(database, publisher_id, [each.id for each in definitions])
+    there = spawning.published(asked)  # before waiting for whoever publishes now
+    _open(by, publisher_id)
+    _refuse_taken_down(publisher_id, [each.id for each in definitions])
     data = [_stored(each) for each in definitions]
     sizes = {each.id: len(orjson.dumps(kept)) for each, kept in zip(definitions, data, strict=True)}
     if by and limits:
-        _refuse_too_much(database, by, publisher_id, sizes, limits)
-    counting.enter(database, publisher_id, [each.id for each in definitions])
+        _refuse_too_much(by, publisher_id, sizes, limits)
+    counting.enter(publisher_id, [each.id for each in definitions])
     moment = moment or now()
-    publishing = _next_versions(database, publisher_id, definitions, there, arrived)
+    publishing = _next_versions(publisher_id, definitions, there, arrived)
     try:
         called = spawning.resolve_all(
-            database, publisher_id, publishing, [each.spawnableAgents for each in definitions]
+            publisher_id, publishing, [each.spawnableAgents for each in definitions]
         )
     except Unresolved as error:
         raise Refused("Invalid spawnable agent", str(error), hint=HINT) from None
@@ -107,12 +106,12 @@ def publish(
     written: set[str] = set()
     added = insert(AgentConfig).on_conflict_do_nothing().returning(AgentConfig.id)
     for first in range(0, len(rows), AT_ONCE):
-        written |= set(database.scalars(added, rows[first : first + AT_ONCE]))
+        written |= set(db.session.scalars(added, rows[first : first + AT_ONCE]))
     for each in definitions:
         if each.id not in written:
             raise _exists(publisher_id, each.id, publishing[each.id])
-    _enter(database, publisher_id, definitions, sizes, moment)
-    database.execute(
+    _enter(publisher_id, definitions, sizes, moment)
+    db.session.execute(
         insert(AgentVersion),
         [
             {
@@ -126,8 +125,8 @@ def publish(
             for each in definitions
         ],
     )
-    catalogue.refresh(database, publisher_id, [each.id for each in definitions])
-    counting.entered(database, publisher_id, publishing)
+    catalogue.refresh(publisher_id, [each.id for each in definitions])
+    counting.entered(publisher_id, publishing)
     return [Place(publisher_id, each.id, publishing[each.id]) for each in definitions]
 
 
@@ -136,9 +135,7 @@ def _stored(definition: Definition) -> dict[str, Any]:
     return definition.stored()
 
 
-def _refuse_too_much(
-    database: Database, by: User, publisher_id: str, sizes: dict[str, int], limits: Settings
-) -> None:
+def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits: Settings) -> None:
     """Under the lock of the publisher's row, and before any lock of figures."""
     versions = Quota("versions a day", "versions", limits.stoa_versions_per_day, DAY, "STOA_VERSIONS_PER_DAY")
     size = Quota(
@@ -150,7 +147,7 @@ def _refuse_too_much(
     )
     try:
         quotas.take(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
-        agents, kept, known = database.execute(
+        agents, kept, known = db.session.execute(
             select(
                 func.count(),
                 func.coalesce(func.sum(Agent.bytes), 0),
@@ -173,7 +170,6 @@ def _refuse_too_much(
 
 
 def _enter(
-    database: Database,
     publisher_id: str,
     definitions: Sequence[Definition],
     sizes: dict[str, int],
@@ -192,7 +188,7 @@ def _enter(
         for each in definitions
     ]
     row = insert(Agent)
-    database.execute(
+    db.session.execute(
         row.on_conflict_do_update(
             index_elements=[Agent.publisher_id, Agent.id], set_={"bytes": Agent.bytes + row.excluded.bytes}
         ),
@@ -216,9 +212,9 @@ def _one_publisher(definitions: Sequence[Definition]) -> str:
     return named[0]
 
 
-def _open(database: Database, by: User | None, publisher_id: str) -> None:
+def _open(by: User | None, publisher_id: str) -> None:
     try:
-        manage(database, by, publisher_id)
+        manage(by, publisher_id)
     except (NotFound, Forbidden):
         raise Refused(
             "Publisher not found or not accessible",
@@ -227,9 +223,9 @@ def _open(database: Database, by: User | None, publisher_id: str) -> None:
         ) from None
 
 
-def _refuse_taken_down(database: Database, publisher_id: str, agent_ids: Collection[str]) -> None:
+def _refuse_taken_down(publisher_id: str, agent_ids: Collection[str]) -> None:
     try:
-        takedowns.refuse_any(database, publisher_id, agent_ids)
+        takedowns.refuse_any(publisher_id, agent_ids)
     except TakenDown as down:
         raise Refused(
             f"{down.name} is taken down",
@@ -238,7 +234,7 @@ def _refuse_taken_down(database: Database, publisher_id: str, agent_ids: Collect
         ) from None
 
 
-def count_change(database: Database, by: User, limits: Settings) -> None:
+def count_change(by: User, limits: Settings) -> None:
     """Count a change of the store that is no publication, or raise QuotaExceeded (429). Before anything is locked."""
     changes = Quota(
         "store changes a day",
@@ -250,21 +246,20 @@ def count_change(database: Database, by: User, limits: Settings) -> None:
     quotas.take(by.id, (changes, 1))
 
 
-def manage(database: Database, by: User | None, publisher_id: str) -> Publisher:
+def manage(by: User | None, publisher_id: str) -> Publisher:
     """The publisher with its row held, for those who may change it; for the operator (`by` None) any.
 
     Raises as `publishers.accessible` does.
     """
     if by is not None:
-        return publishers.accessible(database, by, publisher_id, lock=True)
-    found = database.get(Publisher, publisher_id, with_for_update=True)
+        return publishers.accessible(by, publisher_id, lock=True)
+    found = db.session.get(Publisher, publisher_id, with_for_update=True)
     if found is None:
         raise NotFound("Publisher not found")
     return found
 
 
 def _next_versions(
-    database: Database,
     publisher_id: str,
     definitions: Sequence[Definition],
     there: Collection[Place],
@@ -272,7 +267,7 @@ def _next_versions(
 ) -> dict[str, str]:
     """The version each definition becomes, by its id."""
     numbers = func.max(array([AgentConfig.major, AgentConfig.minor, AgentConfig.patch]))
-    highest = database.execute(
+    highest = db.session.execute(
         select(AgentConfig.id, numbers)
         .where(
             AgentConfig.publisher_id == publisher_id, AgentConfig.id.in_([each.id for each in definitions])
@@ -286,7 +281,7 @@ def _next_versions(
             found[each.id] = versions.following(latest.get(each.id, NONE), each.version)
         except BadVersion as error:
             place = Place(publisher_id, each.id, each.version or "")
-            row = database.get(AgentVersion, place)
+            row = db.session.get(AgentVersion, place)
             if row and (place not in there or row.published_at >= arrived):
                 raise _exists(*place) from None
             raise Refused("Version determination failed", f"Failed for agent '{each.id}': {error}") from None

@@ -1,38 +1,26 @@
 """Finding what was published: one version of an agent by its name, or its latest."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import text
+from sqlalchemy import Text, cast, select
+from sqlalchemy.orm import aliased
 
-from models.db import Database
+from models.db import db
 from models.errors import NotFound
 from models.store import takedowns
-from models.store.takedowns import TakenDown, covers
+from models.store.tables import AgentConfig, AgentVersion, Publisher
+from models.store.takedowns import covers
 
 LATEST = "latest"
 
-_VERSION = text(
-    f"""
-    SELECT publisher.id AS publisher_id, found.*
-    FROM publisher LEFT JOIN LATERAL (
-        SELECT config.id, config.version, config.data::text AS data, config.created_at, config.updated_at
-        FROM agent_config AS config
-        WHERE config.id = :agent AND config.publisher_id = publisher.id
-            AND CASE WHEN :version <> 'latest' THEN config.version = :version
-                ELSE NOT EXISTS (
-                    SELECT FROM agent_version AS version
-                    WHERE (version.publisher_id, version.agent_id, version.version)
-                        = (config.publisher_id, config.id, config.version)
-                        AND version.yanked_at IS NOT NULL
-                ) END
-            AND NOT {covers("config.publisher_id", "config.id", "config.version")}
-        ORDER BY config.major DESC, config.minor DESC, config.patch DESC
-        LIMIT 1
-    ) AS found ON true
-    WHERE publisher.id = :publisher
-    """  # noqa: S608
+_COLUMNS = (
+    AgentConfig.id,
+    AgentConfig.version,
+    AgentConfig.publisher_id,
+    cast(AgentConfig.data, Text).label("data"),
+    AgentConfig.created_at,
+    AgentConfig.updated_at,
 )
 
 
@@ -48,25 +36,37 @@ class Version:
     updated_at: datetime
 
 
-def version_of(database: Database, publisher_id: str, agent_id: str, version: str) -> Version:
+def version_of(publisher_id: str, agent_id: str, version: str) -> Version:
     """A published version; `latest` is the highest by number that is not yanked (contract 2.6). One statement.
 
     Yanked versions are found by their number, taken down ones not. Raises NotFound in the contract's words, "Publisher not
     found" or "Agent not found", and why if it was taken down.
     """
-    names = {"publisher": publisher_id, "agent": agent_id, "version": version}
-    if "\x00" in publisher_id + agent_id + version:
-        raise _missing(names, publisher="\x00" not in publisher_id)
-    row = database.execute(_VERSION, names).one_or_none()
-    if row is None:
-        raise _missing(names, publisher=False)
-    if row.version is None:
-        try:
-            takedowns.refuse(database, publisher_id, agent_id, version)
-        except TakenDown as down:
-            raise NotFound(f"Agent not found. {down.message}") from None
-        raise _missing(names, publisher=True)
-    return Version(row.id, row.version, row.publisher_id, row.data, row.created_at, row.updated_at)
+    if "\x00" in publisher_id:
+        raise no_publisher(publisher_id)
+    if "\x00" in agent_id + version:
+        raise _no_agent(publisher_id, agent_id, version)
+    key = AgentConfig.publisher_id, AgentConfig.id, AgentConfig.version
+    query = select(*_COLUMNS).where(key[0] == publisher_id, key[1] == agent_id, ~covers(*key))
+    if version == LATEST:
+        row = aliased(AgentVersion)
+        same = row.publisher_id == key[0], row.agent_id == key[1], row.version == key[2]
+        yanked = select(row.version).where(*same, row.yanked_at.is_not(None)).exists()
+        numbers = AgentConfig.major.desc(), AgentConfig.minor.desc(), AgentConfig.patch.desc()
+        query = query.where(~yanked).order_by(*numbers).limit(1)
+    else:
+        query = query.where(key[2] == version)
+    found = db.session.execute(query).one_or_none()
+    if found is None:
+        if db.session.get(Publisher, publisher_id) is None:
+            raise no_publisher(publisher_id)
+        down = takedowns.standing(publisher_id, agent_id, version)
+        raise (
+            NotFound(f"Agent not found. {down.message}")
+            if down
+            else _no_agent(publisher_id, agent_id, version)
+        )
+    return Version(**found._mapping)
 
 
 def no_publisher(publisher_id: str) -> NotFound:
@@ -77,10 +77,8 @@ def no_publisher(publisher_id: str) -> NotFound:
     )
 
 
-def _missing(names: Mapping[str, str], *, publisher: bool) -> NotFound:
-    if not publisher:
-        return no_publisher(names["publisher"])
-    whose, agent, version = (name[:100] for name in names.values())
+def _no_agent(publisher_id: str, agent_id: str, version: str) -> NotFound:
+    whose, agent, version = (name[:100] for name in (publisher_id, agent_id, version))
     lacks = "one with a version to run" if version == LATEST else f"one with a version {version!r}"
     return NotFound(
         "Agent not found",

@@ -1,21 +1,19 @@
 """The README of an agent: written by who may publish it, shown to everybody."""
 
 from models.accounts import User
-from models.db import Database, now
+from models.db import db, now
 from models.errors import Conflict, Invalid, NotFound
 from models.store import publishers
 from models.store.markdown import cleaned, fault
 from models.store.tables import Agent
 
 
-def open_agent(
-    database: Database, by: User, publisher_id: str, agent_id: str, *, lock: bool = False
-) -> Agent:
+def open_agent(by: User, publisher_id: str, agent_id: str, *, lock: bool = False) -> Agent:
     """The agent, for those who may change it. Raises as `publishers.accessible` does, NotFound for no such agent."""
-    publisher = publishers.accessible(database, by, publisher_id)
+    publisher = publishers.accessible(by, publisher_id)
     agent = None
     if "\x00" not in agent_id:
-        agent = database.get(Agent, (publisher.id, agent_id), with_for_update=lock, populate_existing=lock)
+        agent = db.session.get(Agent, (publisher.id, agent_id), with_for_update=lock, populate_existing=lock)
     if agent is None:
         raise NotFound("There is no such agent here")
     return agent
@@ -35,12 +33,12 @@ def checked(text: str) -> str:
     return kept
 
 
-def write(database: Database, by: User, publisher_id: str, agent_id: str, text: str, seen: str) -> Agent:
+def write(by: User, publisher_id: str, agent_id: str, text: str, seen: str) -> Agent:
     """Put `text` in place of the edition `seen`; an empty one removes it. Locks the agent's row, flushes.
 
     Raises as `open_agent` and `checked` do, and Conflict when somebody else wrote since.
     """
-    agent = open_agent(database, by, publisher_id, agent_id, lock=True)
+    agent = open_agent(by, publisher_id, agent_id, lock=True)
     kept = checked(text)
     if seen != edition(agent):
         raise Conflict(
@@ -48,5 +46,5 @@ def write(database: Database, by: User, publisher_id: str, agent_id: str, text: 
         )
     if kept != (agent.readme or ""):
         agent.readme, agent.readme_updated_at = kept or None, now()
-        database.flush()
+        db.session.flush()
     return agent

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import text
 
 from models import outgoing
-from models.db import Database
+from models.db import db
 from models.errors import DomainError
 from models.files import Files
 from models.outgoing import FetchFailed, Guard
@@ -45,26 +45,27 @@ _FORGET = text(
 
 
 def fetch_due(
-    transaction: Callable[[], AbstractContextManager[Database]],
+    transaction: Callable[[], AbstractContextManager[None]],
     files: Files,
     now: datetime,
     *,
     guard: Guard | None = None,
     seconds: float = SECONDS,
 ) -> int:
-    """Fetch the publishers' avatars that are due, at most twenty; how many were tried. No transaction is open meanwhile.
+    """Fetch the publishers' avatars that are due, at most twenty; how many were tried. Each `transaction` is one of `db.session`; none is open
+    meanwhile.
 
     An address is claimed before it is asked, so that two workers do not ask for it both; one whose worker dies counts as
     tried.
     """
     for number in range(AT_ONCE):
-        with transaction() as database:
-            address = database.execute(_CLAIM, {"now": now}).scalar()
+        with transaction():
+            address = db.session.execute(_CLAIM, {"now": now}).scalar()
         if address is None:
             return number
         picture, problem = _redrawn(address, files, guard, seconds)
-        with transaction() as database:
-            row = database.get(RemotePicture, address)
+        with transaction():
+            row = db.session.get(RemotePicture, address)
             if row is not None:
                 row.picture, row.problem = picture, problem
     return AT_ONCE
@@ -82,6 +83,6 @@ def _redrawn(
         return None, error.message
 
 
-def forget_unused(database: Database, now: datetime) -> None:
+def forget_unused(now: datetime) -> None:
     """Delete what is kept of addresses that no publisher names any more. Idempotent."""
-    database.execute(_FORGET, {"now": now})
+    db.session.execute(_FORGET, {"now": now})

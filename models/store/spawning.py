@@ -4,9 +4,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import ARRAY, TableValuedAlias, Text, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 
-from models.db import Database
+from models.db import db
+from models.store.tables import AgentConfig, AgentVersion
 from models.store.takedowns import covers
 
 BUILT_IN = frozenset(
@@ -32,7 +34,7 @@ BUILT_IN = frozenset(
 )
 """Agents that clients bring along (contract 3.11)."""
 
-_TAKEN_DOWN = covers("config.publisher_id", "config.id", "config.version")
+_KEY = AgentConfig.publisher_id, AgentConfig.id, AgentConfig.version
 _FULL = re.compile(r"([^/@]+)/([^/@]+)@([^/@]+)")
 _OPEN = re.compile(r"(?:([^/@]+)/)?([^/@]+)")
 
@@ -78,7 +80,7 @@ def references(raw: Any) -> list[str]:
     return [each for each in named if isinstance(each, str)] if isinstance(named, list) else []
 
 
-def unknown(database: Database, definitions: Sequence[Any], local_ids: Collection[str]) -> dict[str, str]:
+def unknown(definitions: Sequence[Any], local_ids: Collection[str]) -> dict[str, str]:
     """What is wrong with each reference that names no agent, by the reference (check (a), before authentication).
 
     Good are the built-in types, agents of this request, those the caller keeps locally, and published versions.
@@ -91,7 +93,7 @@ def unknown(database: Database, definitions: Sequence[Any], local_ids: Collectio
         reference for raw in definitions for reference in references(raw) if reference not in known
     )
     places = {reference: place(reference) for reference in asked}
-    there = published(database, [each for each in places.values() if each])
+    there = published([each for each in places.values() if each])
     problems = {}
     for reference, meant in places.items():
         if meant is None:
@@ -148,7 +150,7 @@ def _agent(reference: str, publisher: str) -> Agent | None:
 
 
 def resolve_all(
-    database: Database, publisher: str, publishing: Mapping[str, str], named: Iterable[Sequence[str]]
+    publisher: str, publishing: Mapping[str, str], named: Iterable[Sequence[str]]
 ) -> list[list[str]]:
     """Each list of references resolved, as one would by `resolve`. Two queries. Raises Unresolved for the first."""
     lists = [list(each) for each in named]
@@ -162,51 +164,46 @@ def resolve_all(
             loose += [meant] if meant else []
         elif exact.publisher == publisher:
             full.append(exact)
-    there = published(database, full)
-    newest = latest(database, loose)
+    there = published(full)
+    newest = latest(loose)
     return [[resolve(each, publisher, publishing, there, newest) for each in names] for names in lists]
 
 
-def published(database: Database, places: Collection[Place]) -> set[Place]:
+def published(places: Collection[Place]) -> set[Place]:
     """Those of the versions that are published and not taken down, yanked ones too."""
     if not places:
         return set()
-    rows = database.execute(
-        text(
-            "SELECT config.publisher_id, config.id, config.version FROM agent_config AS config"  # noqa: S608
-            " JOIN unnest(CAST(:publishers AS text[]), CAST(:agents AS text[]), CAST(:versions AS text[])) AS asked (publisher, agent, version)"
-            " ON (config.id, config.version, config.publisher_id)"
-            " = (asked.agent, asked.version, asked.publisher)"
-            f" WHERE NOT {_TAKEN_DOWN}"
-        ),
-        {
-            "publishers": [each.publisher for each in places],
-            "agents": [each.agent for each in places],
-            "versions": [each.version for each in places],
-        },
+    asked = _asked(
+        publisher=[each.publisher for each in places],
+        agent=[each.agent for each in places],
+        version=[each.version for each in places],
+    )
+    rows = db.session.execute(
+        select(*_KEY)
+        .join(asked, tuple_(*_KEY) == tuple_(asked.c.publisher, asked.c.agent, asked.c.version))
+        .where(~covers(*_KEY))
     )
     return {Place(*row) for row in rows}
 
 
-def latest(database: Database, agents: Collection[Agent]) -> dict[Agent, str]:
+def latest(agents: Collection[Agent]) -> dict[Agent, str]:
     """The highest version of each of the agents that has one; of those that are neither yanked nor taken down."""
     if not agents:
         return {}
-    rows = database.execute(
-        text(
-            "SELECT DISTINCT ON (config.publisher_id, config.id) config.publisher_id, config.id, config.version"  # noqa: S608
-            " FROM agent_config AS config"
-            " JOIN unnest(CAST(:publishers AS text[]), CAST(:agents AS text[])) AS asked (publisher, agent)"
-            " ON (config.id, config.publisher_id) = (asked.agent, asked.publisher)"
-            " LEFT JOIN agent_version AS version ON (version.publisher_id, version.agent_id, version.version)"
-            " = (config.publisher_id, config.id, config.version)"
-            " WHERE version.yanked_at IS NULL"
-            f" AND NOT {_TAKEN_DOWN}"
-            " ORDER BY config.publisher_id, config.id, config.major DESC, config.minor DESC, config.patch DESC"
-        ),
-        {
-            "publishers": [each[0] for each in agents],
-            "agents": [each[1] for each in agents],
-        },
+    asked = _asked(publisher=[each[0] for each in agents], agent=[each[1] for each in agents])
+    of_agent = AgentConfig.publisher_id, AgentConfig.id
+    rows = db.session.execute(
+        select(*_KEY)
+        .ext(distinct_on(*of_agent))
+        .join(asked, tuple_(*of_agent) == tuple_(asked.c.publisher, asked.c.agent))
+        .outerjoin(AgentVersion, tuple_(*AgentVersion.__table__.primary_key) == tuple_(*_KEY))
+        .where(AgentVersion.yanked_at.is_(None), ~covers(*_KEY))
+        .order_by(*of_agent, AgentConfig.major.desc(), AgentConfig.minor.desc(), AgentConfig.patch.desc())
     )
-    return {(row[0], row[1]): row[2] for row in rows}
+    return {(row.publisher_id, row.id): row.version for row in rows}
+
+
+def _asked(**columns: list[str]) -> TableValuedAlias:
+    """Names as rows, in two or three parameters however many they are."""
+    arrays = [literal(names, ARRAY(Text)) for names in columns.values()]
+    return func.unnest(*arrays).table_valued(*columns, name="asked").render_derived()

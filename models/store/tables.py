@@ -150,7 +150,7 @@ class Agent(_Figures, Base):
     successor: Mapped[str | None]
     bytes: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
     """Of the definitions of all its versions."""
-    search: Mapped[str] = mapped_column(TSVECTOR, server_default=text("''::tsvector"))
+    search: Mapped[str] = mapped_column(TSVECTOR, server_default=text("''::tsvector"), deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     published_at: Mapped[datetime] = mapped_column(server_default=NOW)
     """When its newest version was published."""
@@ -292,10 +292,22 @@ class StoreWindow(Base):
 
 class StoreStamp(Base):
     """The one row that every transaction moves on that changes what the store shows, its figures aside: `stamp` is
-    the number of the last one. Figures move the sequence `store_figures` on. Triggers keep both."""
+    the number of the last one. A trigger keeps it."""
 
     __tablename__ = "store_stamp"
     __table_args__ = (CheckConstraint("id", name="single"),)
 
     id: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     stamp: Mapped[int] = mapped_column(BigInt)
+
+
+class StoreFacet(Base):
+    """How many agents there are of one kind to choose from: `total` (`agents`, `verified`, `deprecated`), and the eight most
+    frequent of each `tag`, `publisher` and `vendor`. Deprecated agents count in the total of that name alone. The
+    trigger that keeps `store_stamp` keeps these, too."""
+
+    __tablename__ = "store_facet"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    agents: Mapped[int] = mapped_column(BigInt)

@@ -5,17 +5,16 @@ ask: `catalogue.refresh` leaves an agent without a version to show.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import aliased
 
-from models.asking import read
-from models.db import Database
+from models.db import db
 from models.errors import DomainError
-from models.pool import Pool
 from models.store.tables import Takedown
 
 _NAME = re.compile(r"@?([^/@\s]+)(?:/([^/@\s]+)(?:@([^/@\s]+))?)?")
@@ -53,67 +52,61 @@ class TakenDown(DomainError):
         self.name, self.reason, self.at = name, reason, at
 
 
-def covers(publisher: str, agent: str, version: str = "''") -> str:
-    """SQL for whether something is taken down, itself or with what it belongs to. The arguments are SQL, too; without a
-    version it asks about the agent."""
-    return f"EXISTS (SELECT {_standing(publisher, agent, version)})"
+def covers(
+    publisher_id: Any,
+    agent_id: Any,
+    version: Any = "",
+) -> ColumnElement[bool]:
+    """Whether something is taken down, itself or with what it belongs to: a condition on columns or values. Without a
+    version it asks about the agent, with an empty agent about the publisher."""
+    down = aliased(Takedown)
+    return select(down.publisher_id).where(*_covering(down, publisher_id, agent_id, version)).exists()
 
 
-def _standing(publisher: str, agent: str, version: str) -> str:
+def _covering(down: Any, publisher_id: Any, agent_id: Any, version: Any) -> tuple[ColumnElement[bool], ...]:
     return (
-        f"FROM takedown AS down WHERE down.publisher_id = {publisher}"
-        f" AND down.agent_id IN ('', {agent}) AND down.version IN ('', {version})"
+        down.publisher_id == publisher_id,
+        down.agent_id.in_(["", agent_id]),
+        down.version.in_(["", version]),
     )
 
 
-def _widest(publisher: str, agent: str, version: str) -> str:
-    standing = _standing(publisher, agent, version)
-    return f"SELECT publisher_id, agent_id, version, reason, at {standing} ORDER BY agent_id, version LIMIT 1"
-
-
-_WIDEST = text(_widest(":publisher", ":agent", ":version"))
-_WIDEST_AT_ONCE = _widest("$1", "$2", "$3")
-
-
-def standing(
-    database: Database, publisher_id: str, agent_id: str = "", version: str = ""
-) -> TakenDown | None:
+def standing(publisher_id: str, agent_id: str = "", version: str = "") -> TakenDown | None:
     """What is said of it if it is taken down, itself or with what it belongs to; the widest. One statement."""
-    names = {"publisher": publisher_id, "agent": agent_id, "version": version}
-    if any("\x00" in name for name in names.values()):
+    if "\x00" in publisher_id + agent_id + version:
         return None
-    return _first(database.execute(_WIDEST, names).all())
+    return _widest(*_covering(Takedown, publisher_id, agent_id, version))
 
 
-def refuse(database: Database, publisher_id: str, agent_id: str = "", version: str = "") -> None:
+def refuse(publisher_id: str, agent_id: str = "", version: str = "") -> None:
     """Raise what is `standing`, if something is."""
-    _raise(standing(database, publisher_id, agent_id, version))
+    _raise(standing(publisher_id, agent_id, version))
 
 
-def refuse_at_once(pool: Pool, publisher_id: str, agent_id: str, version: str) -> None:
-    """As `refuse`, for pages that hold no session."""
-    _raise(_first(read(pool, _WIDEST_AT_ONCE, (publisher_id, agent_id, version))))
-
-
-def refuse_run(database: Database, agent: str) -> None:
+def refuse_run(agent: str) -> None:
     """Raise TakenDown if the agent that a client wants to run is, written as `Name`; any other name may be run."""
     name = Name.parse(agent)
     if name and name.agent_id:
-        refuse(database, name.publisher_id, name.agent_id, name.version)
+        refuse(name.publisher_id, name.agent_id, name.version)
 
 
-def refuse_any(database: Database, publisher_id: str, agent_ids: Collection[str]) -> None:
+def refuse_any(publisher_id: str, agent_ids: Collection[str]) -> None:
     """Raise TakenDown if the publisher is, or one of these agents of it. One statement."""
-    wanted = select(Takedown.publisher_id, Takedown.agent_id, Takedown.version, Takedown.reason, Takedown.at)
-    wanted = wanted.where(Takedown.publisher_id == publisher_id, Takedown.version == "")
-    wanted = wanted.where(Takedown.agent_id.in_(["", *agent_ids])).order_by(Takedown.agent_id)
-    _raise(_first(database.execute(wanted).all()))
+    _raise(
+        _widest(
+            Takedown.publisher_id == publisher_id,
+            Takedown.agent_id.in_(["", *agent_ids]),
+            Takedown.version == "",
+        )
+    )
 
 
-def _first(rows: Sequence[Sequence[Any]]) -> TakenDown | None:
-    for publisher_id, agent_id, version, reason, at in rows:
-        return TakenDown(Name(publisher_id, agent_id, version), reason, at)
-    return None
+def _widest(*conditions: ColumnElement[bool]) -> TakenDown | None:
+    query = select(Takedown).where(*conditions).order_by(Takedown.agent_id, Takedown.version).limit(1)
+    down = db.session.scalar(query)
+    if down is None:
+        return None
+    return TakenDown(Name(down.publisher_id, down.agent_id, down.version), down.reason, down.at)
 
 
 def _raise(down: TakenDown | None) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from models.db import Database
 from models.fairness import in_slices
 from models.shapes import BadBody, parse
 from models.store import spawning
@@ -38,7 +37,7 @@ class Checked:
     problems: list[Problem]
 
 
-def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str] = ()) -> Checked:
+def check(sent: Mapping[str, Any], local_ids: Collection[str] = ()) -> Checked:
     """Check definitions, each under a key that stands for it where it has no id.
 
     What is too large is refused unseen. Then agents that are named but do not exist are the only problems told; only
@@ -52,7 +51,7 @@ def check(database: Database, sent: Mapping[str, Any], local_ids: Collection[str
     if len(named) > MAX_REFERENCES:
         words = f"The definitions name {len(named)} agents; at most {MAX_REFERENCES} are taken at once. Send fewer."
         return Checked([], [Problem("spawnableAgents", words)])
-    unknown = spawning.unknown(database, list(sent.values()), local_ids)
+    unknown = spawning.unknown(list(sent.values()), local_ids)
     if unknown:
         told = islice(unknown.items(), MAX_TOLD)
         return Checked([], [Problem(reference, words) for reference, words in told])

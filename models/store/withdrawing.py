@@ -8,7 +8,7 @@ import unicodedata
 from datetime import datetime
 
 from models.accounts.users import User
-from models.db import Database
+from models.db import db
 from models.errors import Invalid, NotFound
 from models.store import catalogue, takedowns
 from models.store.publishing import manage
@@ -19,7 +19,6 @@ REASON_LENGTH = 500
 
 
 def yank(
-    database: Database,
     by: User | None,
     publisher_id: str,
     agent_id: str,
@@ -32,26 +31,23 @@ def yank(
     Raises NotFound and Forbidden as `manage` does (`by` None: the operator), NotFound for the version, and Invalid
     for a reason that is empty, has control characters or more than 500 characters.
     """
-    found = _version(database, by, publisher_id, agent_id, version)
+    found = _version(by, publisher_id, agent_id, version)
     found.yanked_reason = _reason(reason)
     found.yanked_at = found.yanked_at or now
     found.yanked_by = by.id if by else None
-    catalogue.refresh(database, publisher_id, [agent_id])
+    catalogue.refresh(publisher_id, [agent_id])
     return found
 
 
-def unyank(
-    database: Database, by: User | None, publisher_id: str, agent_id: str, version: str
-) -> AgentVersion:
+def unyank(by: User | None, publisher_id: str, agent_id: str, version: str) -> AgentVersion:
     """Bring a version back; nothing happens to one that was not withdrawn. Raises as `yank` does. Flushes."""
-    found = _version(database, by, publisher_id, agent_id, version)
+    found = _version(by, publisher_id, agent_id, version)
     found.yanked_at = found.yanked_by = found.yanked_reason = None
-    catalogue.refresh(database, publisher_id, [agent_id])
+    catalogue.refresh(publisher_id, [agent_id])
     return found
 
 
 def deprecate(
-    database: Database,
     by: User | None,
     publisher_id: str,
     agent_id: str,
@@ -64,23 +60,23 @@ def deprecate(
     Holds the publisher's row. Raises as `yank` does, and Invalid for a successor that is not in the store, is the agent
     itself or is deprecated too.
     """
-    found = _agent(database, by, publisher_id, agent_id)
-    found.successor = _successor(database, found, successor) if successor else None
+    found = _agent(by, publisher_id, agent_id)
+    found.successor = _successor(found, successor) if successor else None
     found.deprecated_reason = _reason(reason)
     found.deprecated_at = found.deprecated_at or now
-    database.flush()
+    db.session.flush()
     return found
 
 
-def undeprecate(database: Database, by: User | None, publisher_id: str, agent_id: str) -> Agent:
+def undeprecate(by: User | None, publisher_id: str, agent_id: str) -> Agent:
     """Take that back. Nothing happens to an agent that is not deprecated. Raises as `yank` does. Flushes."""
-    found = _agent(database, by, publisher_id, agent_id)
+    found = _agent(by, publisher_id, agent_id)
     found.deprecated_at = found.deprecated_reason = found.successor = None
-    database.flush()
+    db.session.flush()
     return found
 
 
-def take_down(database: Database, name: Name, reason: str, actor: str, now: datetime) -> bool:
+def take_down(name: Name, reason: str, actor: str, now: datetime) -> bool:
     """Take a publisher, an agent or a version out of the store, or change the reason; whether that changed anything.
 
     It leaves the lists at the commit; its pages tell the reason and nothing else, its definitions are found no more, runs of
@@ -88,14 +84,14 @@ def take_down(database: Database, name: Name, reason: str, actor: str, now: date
     publisher's row; flushes. Raises NotFound for what is not in the store, Invalid as `yank` does.
     """
     reason = _reason(reason)
-    found = _takedown(database, name)
+    found = _takedown(name)
     if found is not None and found.reason == reason:
         return False
     if found is not None:
         found.reason = reason
-        database.flush()
+        db.session.flush()
         return True
-    database.add(
+    db.session.add(
         Takedown(
             publisher_id=name.publisher_id,
             agent_id=name.agent_id,
@@ -105,39 +101,37 @@ def take_down(database: Database, name: Name, reason: str, actor: str, now: date
             at=now,
         )
     )
-    _relist(database, name)
+    _relist(name)
     return True
 
 
-def restore(database: Database, name: Name) -> bool:
+def restore(name: Name) -> bool:
     """Take a takedown back; whether there was one. What it belongs to may still be taken down. Raises as `take_down`."""
-    found = _takedown(database, name)
+    found = _takedown(name)
     if found is None:
         return False
-    database.delete(found)
-    _relist(database, name)
+    db.session.delete(found)
+    _relist(name)
     return True
 
 
-def _takedown(database: Database, name: Name) -> Takedown | None:
-    manage(database, None, name.publisher_id)
-    if name.agent_id and database.get(Agent, (name.publisher_id, name.agent_id)) is None:
+def _takedown(name: Name) -> Takedown | None:
+    manage(None, name.publisher_id)
+    if name.agent_id and db.session.get(Agent, (name.publisher_id, name.agent_id)) is None:
         raise NotFound(f"@{name.publisher_id} has no agent {name.agent_id}.")
     place = (name.publisher_id, name.agent_id, name.version)
-    if name.version and database.get(AgentVersion, place) is None:
+    if name.version and db.session.get(AgentVersion, place) is None:
         raise NotFound(f"{name.publisher_id}/{name.agent_id} has no version {name.version}.")
-    return database.get(Takedown, place, populate_existing=True)
+    return db.session.get(Takedown, place, populate_existing=True)
 
 
-def _relist(database: Database, name: Name) -> None:
-    catalogue.refresh(database, name.publisher_id, [name.agent_id] if name.agent_id else None)
+def _relist(name: Name) -> None:
+    catalogue.refresh(name.publisher_id, [name.agent_id] if name.agent_id else None)
 
 
-def _version(
-    database: Database, by: User | None, publisher_id: str, agent_id: str, version: str
-) -> AgentVersion:
-    _agent(database, by, publisher_id, agent_id)
-    found = None if "\x00" in version else database.get(AgentVersion, (publisher_id, agent_id, version))
+def _version(by: User | None, publisher_id: str, agent_id: str, version: str) -> AgentVersion:
+    _agent(by, publisher_id, agent_id)
+    found = None if "\x00" in version else db.session.get(AgentVersion, (publisher_id, agent_id, version))
     if found is None:
         raise NotFound(
             "Version not found",
@@ -147,15 +141,15 @@ def _version(
     return found
 
 
-def _agent(database: Database, by: User | None, publisher_id: str, agent_id: str) -> Agent:
+def _agent(by: User | None, publisher_id: str, agent_id: str) -> Agent:
     nothing = NotFound(
         "Agent not found",
         details=f"{publisher_id[:100]!r} has no agent {agent_id[:100]!r}. /publishers/{publisher_id[:100]} lists its agents.",
     )
     if "\x00" in publisher_id + agent_id:
         raise nothing
-    manage(database, by, publisher_id)
-    found = database.get(Agent, (publisher_id, agent_id), populate_existing=True)
+    manage(by, publisher_id)
+    found = db.session.get(Agent, (publisher_id, agent_id), populate_existing=True)
     if found is None:
         raise nothing
     return found
@@ -174,10 +168,10 @@ def _reason(text: str) -> str:
     raise Invalid(f"The reason cannot be kept. {problem}", fields={"reason": problem}, status=400)
 
 
-def _successor(database: Database, agent: Agent, named: str) -> str:
+def _successor(agent: Agent, named: str) -> str:
     publisher_id, _, agent_id = named.strip().partition("/")
-    found = None if "\x00" in named else database.get(Agent, (publisher_id, agent_id))
-    if found is None or takedowns.standing(database, publisher_id, agent_id):
+    found = None if "\x00" in named else db.session.get(Agent, (publisher_id, agent_id))
+    if found is None or takedowns.standing(publisher_id, agent_id):
         problem = "There is no such agent. Write it as publisher/agent."
     elif found is agent:
         problem = "An agent cannot follow itself."

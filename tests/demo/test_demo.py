@@ -80,7 +80,7 @@ def test_the_demo_is_made_once_and_removed_without_a_trace(
     for table in (*made, *counted):
         assert count(session, table) == 0, table
     assert billing.prove(session).clean
-    assert proof.prove(session).differences == []
+    assert proof.prove().differences == []
     assert not demo.remove()
 
 
@@ -94,13 +94,13 @@ def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
 
 
 def look_at_the_store(session: Session) -> None:
-    assert proof.prove(session).differences == []
+    assert proof.prove().differences == []
     assert count(session, Publisher) == 6
     assert 25 <= count(session, Agent) <= 30
     assert session.scalars(select(Publisher.id).where(Publisher.verified)).all()
     assert session.scalars(select(Publisher).where(Publisher.org_id.is_not(None))).all()
     delia = session.get_one(User, demo.USER_ID)
-    assert [each.publisher.id for each in publishers.managed(session, delia)] == ["quarry", "delia"]
+    assert [each.publisher.id for each in publishers.managed(delia)] == ["quarry", "delia"]
     agents = session.scalars(select(Agent).order_by(Agent.runs.desc())).all()
     assert agents[0].runs > 100
     assert agents[0].weekly_runs > 10
@@ -125,7 +125,7 @@ def look_at_what_versions_spawn(session: Session) -> None:
     called = {place for config in configs for place in config.data["spawnableAgents"]}
     places = [place for each in called if (place := spawning.place(each))]
     assert len(places) == len(called) > 10
-    assert spawning.published(session, places) == set(places)
+    assert spawning.published(places) == set(places)
     versions = {
         (row.publisher_id, row.agent_id, row.version): row.published_at
         for row in session.scalars(select(AgentVersion))
@@ -177,5 +177,5 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     assert (kept.created_by, kept.org_id) == (alice.id, team.id)
     assert session.scalars(select(AgentRun.id)).all() == [run.id]
     assert count(session, Agent) == 1
-    assert proof.prove(session).differences == []
+    assert proof.prove().differences == []
     assert billing.prove(session).clean

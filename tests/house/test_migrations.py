@@ -13,7 +13,6 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.pool import NullPool
 
 from app import create_app
@@ -97,21 +96,22 @@ def shape_of(engine: Engine) -> list[tuple[str, ...]]:
         return shape(connection)
 
 
-def seed(engine: Engine) -> None:
-    with OrmSession(engine) as session:
-        alice, bob = factories.user(session, "alice"), factories.user(session, "bob")
-        org = factories.org(session, alice, members=(bob,))
-        factories.token(session, alice)
-        factories.token(session, bob, type="cli", fingerprint_id=factories.fingerprint(session).id)
-        factories.grant(session, alice, 100, balance=-20)
-        factories.grant(session, alice, type="organization", org_id=org.id)
-        factories.hold(session, alice)
-        factories.referral(session, alice, bob)
-        run = factories.run(session, alice)
-        factories.run(session, alice, "researcher", parent=run, status="completed")
-        factories.step(session, run)
-        factories.call(session, alice, message=factories.message(session, alice), run_id=run.id)
-        factories.agent(session, factories.publisher(session, org))
+def seed() -> None:
+    session = db.session()
+    alice, bob = factories.user(session, "alice"), factories.user(session, "bob")
+    org = factories.org(session, alice, members=(bob,))
+    factories.token(session, alice)
+    factories.token(session, bob, type="cli", fingerprint_id=factories.fingerprint(session).id)
+    factories.grant(session, alice, 100, balance=-20)
+    factories.grant(session, alice, type="organization", org_id=org.id)
+    factories.hold(session, alice)
+    factories.referral(session, alice, bob)
+    run = factories.run(session, alice)
+    factories.run(session, alice, "researcher", parent=run, status="completed")
+    factories.step(session, run)
+    factories.call(session, alice, message=factories.message(session, alice), run_id=run.id)
+    factories.agent(session, factories.publisher(session, org))
+    db.session.remove()
 
 
 def rows(engine: Engine) -> dict[str, int]:
@@ -153,7 +153,7 @@ def test_every_step_goes_down_and_up_again_from_empty(migrated: Flask, plain: En
 
 def test_every_step_goes_down_and_up_again_with_rows(migrated: Flask, plain: Engine) -> None:
     flask_migrate.upgrade()
-    seed(plain)
+    seed()
     before = rows(plain)
     assert 0 not in before.values()
     for revision in reversed(REVISIONS[:-1]):

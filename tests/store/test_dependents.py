@@ -5,7 +5,6 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models.store import Publisher, catalogue, dependencies
@@ -30,9 +29,7 @@ def spawning(session: OrmSession, of: Publisher, id: str, *names: str, version: 
 
 def dependents(session: OrmSession, agent: str = "picker", most: int = 8) -> dependencies.Dependents:
     session.rollback()
-    words = {"named": dependencies.name_of("acme", agent), "publisher": "acme", "agent": agent, "most": most}
-    query = text(dependencies.spawning(":named", ":publisher", ":agent", ":most"))
-    return dependencies.Dependents.of(session.execute(query, words).all())
+    return dependencies.dependents_of("acme", agent, most)
 
 
 def test_those_that_spawn_any_version_count(session: OrmSession, acme: Publisher, bob: Person) -> None:
@@ -120,6 +117,6 @@ def test_the_page_names_them_at_once(session: OrmSession, acme: Publisher, anony
 def test_a_rename_of_the_publisher_keeps_them(session: OrmSession, acme: Publisher) -> None:
     spawning(session, acme, "reviewer", "acme/picker@1.0.0")
     acme.name, acme.updated_at = "Other", datetime(2026, 1, 1, tzinfo=UTC)
-    catalogue.refresh(session, "acme")
+    catalogue.refresh("acme")
     session.commit()
     assert dependents(session).number == 1

@@ -205,9 +205,9 @@ def test_an_agent_that_enters_the_store_brings_its_runs(session: Session, gate: 
     finish(session, run)
     made = factories.publisher(session, factories.user(session, "owner"), "acme")
     week_from(session, NOW - timedelta(days=6))
-    counting.enter(session, "acme", ["reviewer", "nobody"])
+    counting.enter("acme", ["reviewer", "nobody"])
     factories.agent(session, made, "reviewer", "1.0.0")
-    counting.entered(session, "acme", {"reviewer": "1.0.0"})
+    counting.entered("acme", {"reviewer": "1.0.0"})
     session.commit()
     assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").weekly_credits) == (
         1,
@@ -221,9 +221,9 @@ def test_a_version_that_ran_before_it_was_published(
     session: Session, rich: Payer, acme_publisher: Publisher
 ) -> None:
     finish(session, start(session, rich.id, "acme/reviewer@2.0.0"))
-    counting.enter(session, "acme", ["reviewer"])
+    counting.enter("acme", ["reviewer"])
     factories.agent_version(session, acme_publisher, "reviewer", "2.0.0")
-    counting.entered(session, "acme", {"reviewer": "2.0.0"})
+    counting.entered("acme", {"reviewer": "2.0.0"})
     session.commit()
     assert (figures(session).runs, figures(session, "2.0.0").runs) == (1, 1)
     assert_proved(session)
@@ -253,7 +253,7 @@ def slide_to(session: Session, later: timedelta) -> None:
     """As the job does it: until the week begins where it should, never back."""
     since = None
     while since is None or since < NOW + later - timedelta(days=7):
-        since = counting.slide(session, NOW + later)
+        since = counting.slide(NOW + later)
         session.commit()
 
 
@@ -266,7 +266,7 @@ def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
     assert_proved(session)
     session.execute(text("DELETE FROM store_window"))
     session.commit()
-    counting.slide(session, factories.now())
+    counting.slide(factories.now())
     session.commit()
     assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
 

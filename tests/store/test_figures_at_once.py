@@ -8,12 +8,14 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from models import billing
+from models.db import db
 from models.pool import Pool
 from models.store import Agent, AgentVersion, Publisher, catalogue, counting
 from tests import factories
@@ -46,7 +48,7 @@ def at_once(jobs: Sequence[Callable[[], Any]], workers: int = 12) -> None:
 
 
 @pytest.mark.usefixtures("stocked")
-def test_many_hands_on_two_agents(session: Session, engine: Engine, gate: Pool) -> None:
+def test_many_hands_on_two_agents(app: Flask, session: Session, engine: Engine, gate: Pool) -> None:
     chance = random.Random(4)
     people = payers(session, 6)
     jobs: list[Callable[[], Any]] = []
@@ -70,7 +72,7 @@ def test_many_hands_on_two_agents(session: Session, engine: Engine, gate: Pool) 
     for n in range(0, len(late), 5):
         batch = late[n : n + 5]
         jobs += [lambda b=batch: billing.settle_many(gate, b, now=NOW)] * 2
-    jobs += [lambda hours=n: slid(engine, hours) for n in range(0, 60, 6)]
+    jobs += [lambda hours=n: slid(app, hours) for n in range(0, 60, 6)]
     chance.shuffle(jobs)
     at_once(jobs)
     for agent, (runs, credits) in expected.items():
@@ -83,10 +85,10 @@ def ended(engine: Engine, run: str, status: str) -> None:
         finish(own, run, status)
 
 
-def slid(engine: Engine, hours: int) -> None:
-    with Session(engine) as own:
-        counting.slide(own, NOW + timedelta(hours=hours))
-        own.commit()
+def slid(app: Flask, hours: int) -> None:
+    with app.app_context():
+        counting.slide(NOW + timedelta(hours=hours))
+        db.session.commit()
 
 
 @pytest.mark.usefixtures("stocked")
@@ -111,27 +113,29 @@ def test_a_settlement_beside_the_finish_is_never_missed(session: Session, engine
 
 
 def test_runs_that_end_while_their_agent_enters_the_store(
-    session: Session, engine: Engine, stocked: Publisher
+    app: Flask, session: Session, engine: Engine, stocked: Publisher
 ) -> None:
     (who,) = payers(session, 1)
     for n in range(10):
         runs = [start(session, who.id, f"acme/new{n}@1.0.0") for _ in range(4)]
 
         def publish(id: str = f"new{n}") -> None:
-            with Session(engine) as own:
-                counting.enter(own, "acme", [id, "reviewer"])
-                own.execute(
+            with app.app_context():
+                counting.enter("acme", [id, "reviewer"])
+                db.session.execute(
                     text(
                         "INSERT INTO agent_config (publisher_id, id, version, data) VALUES ('acme', :id, '1.0.0', '{}')"
                     ),
                     {"id": id},
                 )
-                own.add(Agent(publisher_id="acme", id=id, name=id, model=""))
-                own.flush()
-                own.add(AgentVersion(publisher_id="acme", agent_id=id, version="1.0.0", credential="cli"))
-                catalogue.refresh(own, "acme", [id, "reviewer"])
-                counting.entered(own, "acme", {id: "1.0.0", "reviewer": "1.0.0"})
-                own.commit()
+                db.session.add(Agent(publisher_id="acme", id=id, name=id, model=""))
+                db.session.flush()
+                db.session.add(
+                    AgentVersion(publisher_id="acme", agent_id=id, version="1.0.0", credential="cli")
+                )
+                catalogue.refresh("acme", [id, "reviewer"])
+                counting.entered("acme", {id: "1.0.0", "reviewer": "1.0.0"})
+                db.session.commit()
 
         at_once([publish, *(lambda id=run: ended(engine, id, "completed") for run in runs)], 5)
         assert (figures(session, agent=f"new{n}").runs, figures(session, "1.0.0", f"new{n}").runs) == (4, 4)
@@ -160,7 +164,9 @@ def test_a_finish_that_is_killed_counts_nothing_and_stops_nobody(session: Sessio
 
 
 @pytest.mark.usefixtures("stocked")
-def test_the_proof_sees_one_picture_while_runs_end(session: Session, engine: Engine, gate: Pool) -> None:
+def test_the_proof_sees_one_picture_while_runs_end(
+    app: Flask, session: Session, engine: Engine, gate: Pool
+) -> None:
     people = payers(session, 3)
     runs = [(who, start(session, who.id)) for who in people for _ in range(15)]
     calls = [admit(gate, who, hold=1, run_id=run) for who, run in runs]
@@ -169,8 +175,8 @@ def test_the_proof_sees_one_picture_while_runs_end(session: Session, engine: Eng
     random.Random(1).shuffle(jobs)
 
     def proved() -> None:
-        with Session(engine) as own:
-            assert_proved(own)
+        with app.app_context():
+            assert_proved(db.session())
 
     at_once([*jobs[:30], proved, *jobs[30:60], proved, *jobs[60:], proved], 8)
     assert_proved(session)

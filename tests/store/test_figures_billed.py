@@ -224,9 +224,9 @@ def test_an_agent_that_enters_the_store_counts_by_the_same_rule(
     below = start(session, rich.id, "base", ancestor_run_ids=[above])
     for run in (empty, above, below):
         finish(session, run)
-    counting.enter(session, "acme", ["new"])
+    counting.enter("acme", ["new"])
     factories.agent(session, acme, "new", "1.0.0")
-    counting.entered(session, "acme", {"new": "1.0.0"})
+    counting.entered("acme", {"new": "1.0.0"})
     session.commit()
     assert told(session, "new") == COUNTED
     assert_proved(session)
@@ -247,9 +247,9 @@ def test_a_version_that_ran_before_it_was_published_is_told_from_its_own_runs(
         if who == rich.id:
             billing.settle(gate, admit(gate, rich, hold=0, run_id=run), call(2), now=NOW)
         finish(session, run, ending)
-    counting.enter(session, "acme", ["reviewer"])
+    counting.enter("acme", ["reviewer"])
     factories.agent_version(session, acme, "reviewer", "2.0.0")
-    counting.entered(session, "acme", {"reviewer": "2.0.0"})
+    counting.entered("acme", {"reviewer": "2.0.0"})
     session.commit()
     new = figures(session, "2.0.0")
     assert (new.runs, new.failed, new.cancelled, new.own_runs, new.credits) == (2, 1, 1, 1, 4)
@@ -306,11 +306,11 @@ def test_a_publisher_that_changes_hands_takes_its_own_runs_along(
     for who in (owner, mate, factories.user(session, "stranger")):
         run_of(session, who.id)
     assert (figures(session).runs, figures(session).own_runs) == (2, 1)
-    publishers.link(session, owner, "acme", org.id)
+    publishers.link(owner, "acme", org.id)
     session.commit()
     assert (figures(session).runs, figures(session).own_runs, figures(session).unique_users) == (1, 2, 1)
     assert_proved(session)
-    publishers.unlink(session, owner, "acme")
+    publishers.unlink(owner, "acme")
     session.commit()
     assert (figures(session).runs, figures(session).own_runs, figures(session).unique_users) == (2, 1, 2)
     assert_proved(session)
@@ -319,8 +319,8 @@ def test_a_publisher_that_changes_hands_takes_its_own_runs_along(
 @pytest.mark.usefixtures("acme")
 def test_own_runs_leave_the_week_without_a_trace(session: Session, owner: User) -> None:
     run_of(session, owner.id, created_at=NOW - timedelta(days=2))
-    counting.slide(session, NOW + timedelta(days=1))
-    counting.slide(session, NOW + timedelta(days=5.5))
+    counting.slide(NOW + timedelta(days=1))
+    counting.slide(NOW + timedelta(days=5.5))
     session.commit()
     assert figures(session).weekly_runs == 0
     assert_proved(session)
@@ -386,7 +386,7 @@ def test_trees_of_two_agents_end_and_settle_in_any_order(
     chance = random.Random(8)
     people = [rich, *(payer(session, f"payer{n}") for n in range(3))]
     org: Org = factories.org(session, session.get_one(User, acme.user_id))
-    publishers.link(session, session.get_one(User, acme.created_by), "acme", org.id)
+    publishers.link(session.get_one(User, acme.created_by), "acme", org.id)
     session.commit()
     jobs: list[Callable[[], Any]] = []
     late: list[Any] = []

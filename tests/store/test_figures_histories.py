@@ -63,9 +63,9 @@ class History(RuleBasedStateMachine):
         if (agent, version) in self.published:
             return
         self.published.add((agent, version))
-        counting.enter(self.session, self.publisher.id, [agent])
+        counting.enter(self.publisher.id, [agent])
         factories.agent_version(self.session, self.publisher, agent, version)
-        counting.entered(self.session, self.publisher.id, {agent: version})
+        counting.entered(self.publisher.id, {agent: version})
         self.session.commit()
 
     @rule(
@@ -155,12 +155,12 @@ class History(RuleBasedStateMachine):
 
     @rule(hours=st.integers(0, 24 * 12))
     def week_moves(self, hours: int) -> None:
-        counting.slide(self.session, NOW + timedelta(hours=hours))
+        counting.slide(NOW + timedelta(hours=hours))
         self.session.commit()
 
     @rule(agent=st.sampled_from(AGENTS))
     def agent_is_counted_anew(self, agent: str) -> None:
-        counting.recount(self.session, self.publisher.id, agent)
+        counting.recount(self.publisher.id, agent)
         self.session.commit()
 
     @invariant()

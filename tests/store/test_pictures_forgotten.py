@@ -189,8 +189,8 @@ def test_publishers_say_which_pictures_they_show(session: OrmSession, alice: Per
     assert alice.user is not None
     factories.publisher(session, alice.user, avatar_url=address("a"))
     factories.publisher(session, alice.user, "bare")
-    assert publishers.shown_pictures(session, [address("a"), address("b")]) == {address("a")}
-    assert publishers.shown_pictures(session, []) == set()
+    assert publishers.shown_pictures([address("a"), address("b")]) == {address("a")}
+    assert publishers.shown_pictures([]) == set()
 
 
 def test_a_form_left_open_says_that_its_picture_is_gone(

@@ -11,10 +11,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from sqlalchemy import select, text
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 
 from models import jobs
+from models.db import db
 from models.files import Files, files
 from models.outgoing import Guard, is_public
 from models.settings import Settings
@@ -24,7 +24,7 @@ from tests.factories import Person, now
 from tests.fakes.pictures import HOST, Pictures, pictures_server
 
 PAGES = ("/store", "/publishers/acme", "/publishers/acme/agents/reviewer/1.0.0")
-Transaction = Callable[[], AbstractContextManager[OrmSession]]
+Transaction = Callable[[], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def kept(settings: Settings) -> Files:
 
 
 @pytest.fixture
-def transaction(engine: Engine) -> Transaction:
+def transaction(app: Flask) -> Transaction:
     @contextmanager
-    def begin() -> Iterator[OrmSession]:
-        with OrmSession(engine, expire_on_commit=False) as session:
-            yield session
-            session.commit()
+    def begin() -> Iterator[None]:
+        with app.app_context():
+            yield
+            db.session.commit()
 
     return begin
 
@@ -213,17 +213,17 @@ def test_the_night_forgets_what_no_publisher_shows(
     harbor = publish(session, alice, server.serve("/night.png", drawn("green")))
     remote_pictures.fetch_due(transaction, kept, now(), guard=guard)
     picture = session.scalars(select(RemotePicture.picture)).one()
-    assert publishers.shown_pictures(session, [picture or ""]) == {picture}
+    assert publishers.shown_pictures([picture or ""]) == {picture}
     later = now() + timedelta(days=2)
-    remote_pictures.forget_unused(session, later)
+    remote_pictures.forget_unused(later)
     assert session.scalars(select(RemotePicture.picture)).all() == [picture]
     harbor.avatar_url = None
     session.flush()
-    remote_pictures.forget_unused(session, now())
+    remote_pictures.forget_unused(now())
     assert session.scalars(select(RemotePicture.picture)).all() == [picture]
-    remote_pictures.forget_unused(session, later)
+    remote_pictures.forget_unused(later)
     assert session.scalars(select(RemotePicture.picture)).all() == []
-    assert publishers.shown_pictures(session, [picture or ""]) == set()
+    assert publishers.shown_pictures([picture or ""]) == set()
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -286,7 +286,7 @@ def test_the_row_of_an_agent_is_made_without_reading_its_older_definitions(
     session.commit()
     began = time.monotonic()
     for _ in range(20):
-        catalogue.refresh(session, "acme", ["reviewer"])
+        catalogue.refresh("acme", ["reviewer"])
     assert time.monotonic() - began < 4
     session.commit()
     agent = session.get_one(Agent, ("acme", "reviewer"), populate_existing=True)
@@ -347,7 +347,7 @@ def test_versions_do_not_fill_the_list(client: FlaskClient, session: OrmSession,
             " '1.0.' || n, 'pat', n FROM generate_series(1, 80) n"
         )
     )
-    catalogue.refresh(session, "acme")
+    catalogue.refresh("acme")
     session.commit()
     (only,) = client.get("/api/agents").get_json()
     assert set(only["version_stats"]) == {f"1.0.{n}" for n in range(31, 81)}

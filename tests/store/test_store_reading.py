@@ -2,6 +2,10 @@
 
 import gzip
 import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,9 +15,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session as OrmSession
 
-from models.store import Agent, AgentConfig, AgentVersion, Publisher, dependencies, freshness
+from models.db import db
+from models.store import Agent, AgentConfig, AgentVersion, Publisher, StoreStamp, catalogue, dependencies
 from tests import factories
 from tests.factories import Person, now
+from views.api import agents
 
 LISTED = [
     "id",
@@ -57,7 +63,7 @@ def listed(client: FlaskClient) -> list[dict[str, Any]]:
 def test_a_failure_is_told_in_the_words_of_the_contract(
     client: FlaskClient, session: OrmSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(freshness, "stamp", lambda engine: 1 / 0)
+    monkeypatch.setattr(catalogue, "stamp", lambda: 1 / 0)
     answer = client.get("/api/agents")
     assert (answer.status_code, answer.get_json()) == (500, {"error": "Internal server error"})
     assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
@@ -215,72 +221,82 @@ def test_whatever_is_published_shows_at_once(
 
 
 def test_between_changes_only_the_stamp_is_asked_for(
-    client: FlaskClient, session: OrmSession, acme: Publisher, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
-    from models.db import db
-
     factories.agent(session, acme)
     listed(client)
     asked: list[str] = []
-    with client.application.app_context():
-        engine = db.engine
-    event.listen(engine, "before_cursor_execute", lambda *words: asked.append(words[2]))
-    listed(client)
-    assert asked == [], "but for the stamp, which has connections of its own"
+
+    def note(*words: Any) -> None:
+        asked.append(words[2])
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        listed(client)
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+    assert len(asked) == 1
+    assert "store_stamp" in asked[0]
 
 
 def test_figures_are_fresh_within_seconds(
-    client: FlaskClient, session: OrmSession, alice: Person, acme: Publisher, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, session: OrmSession, acme: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     factories.agent(session, acme)
     assert listed(client)[0]["usage_count"] == 0
-
-    def a_run(commit: bool = True) -> None:
-        run = factories.run(session, alice.user, "acme/reviewer@1.0.0")
-        session.execute(
-            text(
-                "INSERT INTO agent_run_bill (run_id, publisher_id, agent_id, version, status, credits, duration_ms, created_at)"
-                " VALUES (:run, 'acme', 'reviewer', '1.0.0', 'completed', 5, 1000, now())"
-            ),
-            {"run": run.id},
-        )
-        session.execute(text("UPDATE agent SET runs = (SELECT count(*) FROM agent_run_bill)"))
-        if commit:
-            session.commit()
-
-    a_run()
-    clock = freshness.time.monotonic()
-    monkeypatch.setattr(freshness.time, "monotonic", lambda: clock)
-    clock += 6
+    session.execute(text("UPDATE agent SET runs = 1"))
+    session.commit()
+    assert listed(client)[0]["usage_count"] == 0, "figures alone do not make the list anew at once"
+    clock = time.monotonic() + 6
+    monkeypatch.setattr("views.api.agents.time.monotonic", lambda: clock)
     assert listed(client)[0]["usage_count"] == 1
-    a_run()
-    assert listed(client)[0]["usage_count"] == 1, "figures alone do not make the list anew at once"
-    clock += 6
-    assert listed(client)[0]["usage_count"] == 2
-    a_run(commit=False)
-    clock += 6
-    assert listed(client)[0]["usage_count"] == 2
-    session.commit()
-    assert listed(client)[0]["usage_count"] == 2
-    clock += 6
-    assert listed(client)[0]["usage_count"] == 3, "runs are announced before they are committed"
-    session.execute(text("UPDATE agent SET runs = 9"))
-    session.commit()
-    clock += 60
-    assert listed(client)[0]["usage_count"] == 3, "nothing was announced, so nothing is made anew"
 
 
-def test_figures_do_not_touch_what_is_published(session: OrmSession, app: Flask, acme: Publisher) -> None:
+def test_while_the_list_is_made_anew_only_a_publish_is_waited_for(app: Flask, session: OrmSession) -> None:
+    store_stamp = StoreStamp(stamp=1)
+    session.add(store_stamp)
+    session.commit()
+    making, go_on = threading.Event(), threading.Event()
+
+    def write(most: int) -> Iterator[bytes]:
+        yield b"made"
+        if making.is_set():
+            go_on.wait(60)
+
+    cache = agents.Cache(write)
+
+    def get() -> agents.Document:
+        with app.app_context():
+            return cache.get()
+
+    first = get()
+    making.set()
+    with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agents.Document, "is_fresh", False)
+        maker = pool.submit(get)
+        while not cache._lock.locked():
+            time.sleep(0.01)
+        assert get() is first, "figures alone"
+        store_stamp.stamp = 2
+        session.commit()
+        waiting = pool.submit(get)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        go_on.set()
+        assert maker.result(60).stamp == 1
+        assert waiting.result(60).stamp == 2
+
+
+def test_figures_do_not_touch_what_is_published(session: OrmSession, acme: Publisher) -> None:
     factories.agent(session, acme)
-    pool = app.extensions["gateway"].pool
-    before = freshness.stamp(pool).published
+    before = catalogue.stamp()
     session.execute(text("UPDATE agent SET runs = runs + 1, last_used = now(), weekly_credits = 3"))
     session.execute(text("UPDATE agent_version SET runs = runs + 1"))
     session.commit()
-    assert freshness.stamp(pool).published == before
+    assert catalogue.stamp() == before
     session.execute(text("UPDATE agent SET deprecated_at = now()"))
     session.commit()
-    assert freshness.stamp(pool).published > before
+    assert catalogue.stamp() > before
 
 
 # -- one version ---------------------------------------------------------------------------------------------

@@ -18,13 +18,12 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.db import db
 from models.orgs import Org
-from models.pool import Pool
 from models.store import AgentDay, Publisher, listing
 from models.store.listing import words_of
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person, now
-from views.store import feeds, shelf
+from views.store import feeds
 
 
 @pytest.fixture
@@ -93,10 +92,8 @@ def test_of_a_crowd_the_most_used_are_ranked_and_who_bears_the_name(
     everybody = shown(client, "?search=note")
     assert everybody[0] == "note"
     assert set(everybody) == {"note", "note-a", "note-b", "note-c"}
-    small = listing._CANDIDATES.replace(f"LIMIT {listing.CROWD + 1}", "LIMIT 4")
-    small = small.replace(f"> {listing.CROWD}", "> 3").replace(f"LIMIT {listing.RANKED}", "LIMIT 2")
-    monkeypatch.setattr(listing, "_CANDIDATES", small)
-    shelf._pages.clear()
+    monkeypatch.setattr(listing, "CROWD", 3)
+    monkeypatch.setattr(listing, "RANKED", 2)
     assert shown(client, "?search=note")[0] == "note"
     assert set(shown(client, "?search=note")) == {"note", "note-b", "note-c"}
 
@@ -180,8 +177,7 @@ def everything(client: FlaskClient, query: str) -> list[listing.Card]:
     after = None
     with client.application.app_context():
         while True:
-            pool = client.application.extensions["gateway"].pool
-            batch = listing.batch(pool, wanted, now().date(), after=after, size=10)
+            batch = listing.batch(wanted, now().date(), after=after, size=10)
             found += batch.cards
             after = batch.next
             if after is None:
@@ -267,31 +263,22 @@ def test_whose_button_it_is(
     assert 'href="/publishers/new">Create publisher' in mallory.browser.get("/store").text
 
 
-def test_few_statements_and_none_again(
-    client: FlaskClient,
-    session: OrmSession,
-    harbor: Publisher,
-    quarry: Publisher,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("query", "most"), [("", 3), ("?tag=code", 2), ("?search=explainer", 3)])
+def test_few_statements_however_many_cards(
+    client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher, query: str, most: int
 ) -> None:
     stocked(session, harbor, quarry)
-    client.get("/store")
     asked: list[str] = []
-    with client.application.app_context():
-        event.listen(db.engine, "before_cursor_execute", lambda *words: asked.append(words[2]))
-    straight = Pool.ask
 
-    def noted(pool: Pool, query: str, params: Any = ()) -> list[tuple[Any, ...]]:
-        if "store_stamp" not in query:
-            asked.append(query)
-        return straight(pool, query, params)
+    def note(*words: Any) -> None:
+        asked.append(words[2])
 
-    monkeypatch.setattr(Pool, "ask", noted)
-    client.get("/store?search=explainer")
-    assert len(asked) == 1
-    client.get("/store?search=explainer")
-    client.get("/store")
-    assert len(asked) == 1
+    event.listen(db.engine, "before_cursor_execute", note)
+    try:
+        client.get(f"/store{query}")
+    finally:
+        event.remove(db.engine, "before_cursor_execute", note)
+    assert len(asked) == most, asked
 
 
 def test_a_spark_counts_the_last_thirty_days(
@@ -310,8 +297,7 @@ def test_a_spark_counts_the_last_thirty_days(
             )
         )
     session.commit()
-    pool = client.application.extensions["gateway"].pool
-    (card,) = listing.batch(pool, listing.Wanted(), today).cards
+    (card,) = listing.batch(listing.Wanted(), today).cards
     assert card.line == (6, *[0] * 28, 3)
 
 

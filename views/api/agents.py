@@ -5,21 +5,24 @@ import json
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from threading import Lock
+from typing import Any
 
+import orjson
 import werkzeug
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from models.db import Database, db
+from models.db import db
 from models.errors import NotFound
-from models.store import dependencies, document, freshness, reading
+from models.fairness import in_slices
+from models.store import catalogue, dependencies, document, reading
 from models.store.dependencies import BadReference, Node, Tree
-from models.store.freshness import Kept
 from views.api.refusals import refusal
 from views.format import iso
-from views.gateway import gateway, json_answer
+from views.gateway import json_answer
 from views.guards import settings
 from views.lane import Visit, open_door
 
@@ -32,33 +35,77 @@ PIECE = 1 << 17
 SMALL = 1024
 
 
+FIGURES_EVERY = 5.0
+"""Seconds: how old figures in the list may be."""
+SHARE = 20
+"""What takes a second to make is sent for at least so many seconds, unless something is published."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An answer ready to be sent: plain, packed by gzip, and its entity tag."""
+    """An answer ready to be sent: plain, packed by gzip, and its entity tag. `stamp` is that of the store it shows;
+    `old_at` is in seconds of the monotonic clock."""
 
     plain: bytes
     packed: bytes
     tag: str
+    stamp: int
+    old_at: float
+
+    def shows(self, stamp: int) -> bool:
+        """Whether it still shows what is published."""
+        return self.stamp == stamp
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its figures are new enough."""
+        return time.monotonic() < self.old_at
 
 
-_agents: Kept[Document] = Kept()
-_metrics: Kept[Document] = Kept()
+class Cache:
+    """One answer about the whole store, for all requests of this process: made anew after whatever is published, in any
+    process, and when its figures are too old."""
+
+    def __init__(self, write: Callable[[int], Iterable[bytes]]) -> None:
+        self._write = write
+        self._lock = Lock()
+        self._document: Document | None = None
+
+    def get(self) -> Document:
+        """The answer. One caller makes it at a time; meanwhile others wait if something was published, and else take
+        what there is."""
+        stamp = catalogue.stamp()
+        db.session.rollback()  # gives the connection back while it waits
+        cached = self._document
+        if cached and cached.shows(stamp):
+            if cached.is_fresh or not self._lock.acquire(blocking=False):
+                return cached
+        else:
+            self._lock.acquire()
+        try:
+            stamp = catalogue.stamp()
+            cached = self._document
+            if not (cached and cached.shows(stamp) and cached.is_fresh):
+                cached = self._document = _made(self._write(settings().stoa_listed_agents), stamp)
+            return cached
+        finally:
+            self._lock.release()
 
 
 @open_door(bp, "/api/agents", "/api/v1/agents", method="GET")
 def agents(visit: Visit) -> werkzeug.Response:
-    """The agents with their figures (contract 4.1), kept as they are sent; of a publisher the most used ones.
+    """The agents with their figures (contract 4.1), cached as they are sent; of a publisher the most used ones.
 
     What is published or withdrawn shows at once; figures at most some seconds later. The contract's `Cache-Control`
     lets a client or a proxy keep the answer for minutes: who must not, revalidates with the entity tag.
     """
-    return _kept(visit, _agents, document.agents)
+    return _cached(visit, _agents)
 
 
 @open_door(bp, "/api/agents/metrics", "/api/v1/agents/metrics", method="GET")
 def metrics(visit: Visit) -> werkzeug.Response:
-    """The figures of the agents that ran, by `publisher/agent`; kept as the list is."""
-    return _kept(visit, _metrics, document.metrics)
+    """The figures of the agents that ran, by `publisher/agent`; cached as the list is."""
+    return _cached(visit, _metrics)
 
 
 @bp.get("/api/publishers/<publisher_id>/agents")
@@ -66,9 +113,10 @@ def metrics(visit: Visit) -> werkzeug.Response:
 def of_publisher(publisher_id: str) -> ResponseReturnValue:
     """All agents of a publisher, a page at a time, those that the list leaves out too. `?after=` is the last id."""
     try:
-        return _own(document.agents_of(db.session, publisher_id, request.args.get("after", "")).encode())
+        found, further = document.agents_of(publisher_id, request.args.get("after", ""))
     except NotFound as missing:
         return refusal(missing)
+    return _own(orjson.dumps({"agents": [_agent(*each) for each in found], "next": further}))
 
 
 @bp.get("/api/agents/<publisher_id>/<agent_id>/<version>")
@@ -78,7 +126,7 @@ def version(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
     if not (publisher_id.strip() and agent_id.strip() and version.strip()):
         return jsonify(error="Missing required parameters"), 400
     try:
-        found = reading.version_of(db.session, publisher_id, agent_id, version)
+        found = reading.version_of(publisher_id, agent_id, version)
     except NotFound as missing:
         return refusal(missing)
     head = json.dumps({"id": found.id, "version": found.version, "publisherId": found.publisher_id})
@@ -93,9 +141,9 @@ def spawned(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
     if not (publisher_id.strip() and agent_id.strip() and version.strip()):
         return jsonify(error="Missing required parameters"), 400
     try:
-        found = reading.version_of(db.session, publisher_id, agent_id, version)
+        found = reading.version_of(publisher_id, agent_id, version)
         whole = f"{found.publisher_id}/{found.id}@{found.version}"
-        tree = dependencies.tree_of(db.session, whole)
+        tree = dependencies.tree_of(whole)
     except NotFound as missing:
         return refusal(missing)
     except BadReference:
@@ -127,6 +175,78 @@ def _node(node: Node) -> dict[str, object]:
     }
 
 
+# -- the list ------------------------------------------------------------------------------------------------
+
+
+def _list(most: int) -> Iterator[bytes]:
+    yield from _joined(b"[", (orjson.dumps(_agent(*each)) for each in document.agents(most)), b"]")
+
+
+def _figures_alone(most: int) -> Iterator[bytes]:
+    each = (
+        orjson.dumps(f"{row.publisher_id}/{row.id}") + b":" + orjson.dumps(_figures(row))
+        for row in document.used(most)
+    )
+    yield from _joined(b"{", each, b"}")
+
+
+def _joined(first: bytes, parts: Iterable[bytes], last: bytes) -> Iterator[bytes]:
+    yield first
+    between = b""
+    for part in in_slices(parts):
+        yield between + part
+        between = b","
+    yield last
+
+
+def _agent(row: Any, versions: Iterable[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        **({} if row.description is None else {"description": row.description}),
+        "publisher": {
+            "id": row.publisher_id,
+            "name": row.publisher_name,
+            "verified": row.verified,
+            "avatar_url": row.avatar_url,
+        },
+        "version": row.latest_version,
+        "created_at": iso(row.created_at),
+        **_figures(row),
+        "version_stats": {each.version: _version_figures(each) for each in versions},
+        "tags": row.tags,
+    }
+
+
+def _figures(row: Any) -> dict[str, Any]:
+    """Dollars are credits by 100."""
+    return {
+        "usage_count": row.runs,
+        "weekly_runs": row.weekly_runs,
+        "weekly_spent": row.weekly_credits / 100,
+        "total_spent": row.credits / 100,
+        "avg_cost_per_invocation": row.credits / row.runs / 100 if row.runs else 0,
+        "unique_users": row.unique_users,
+        **({"last_used": iso(row.last_used)} if row.last_used else {}),
+    }
+
+
+def _version_figures(row: Any) -> dict[str, Any]:
+    return {
+        "weekly_runs": row.weekly_runs,
+        "weekly_dollars": row.weekly_credits / 100,
+        "total_dollars": row.credits / 100,
+        "total_invocations": row.runs,
+        "avg_cost_per_run": row.credits / row.runs / 100,
+        "unique_users": row.unique_users,
+        **({"last_used": iso(row.last_used)} if row.last_used else {}),
+    }
+
+
+_agents = Cache(_list)
+_metrics = Cache(_figures_alone)
+
+
 # -- answers -------------------------------------------------------------------------------------------------
 
 
@@ -139,13 +259,10 @@ def _own(body: bytes) -> Response:
     return response
 
 
-def _kept(visit: Visit, kept: Kept[Document], write: Callable[[Database, int], str]) -> werkzeug.Response:
+def _cached(visit: Visit, cache: Cache) -> werkzeug.Response:
     try:
         with visit.app.app_context():
-            most = settings().stoa_listed_agents
-            found = kept.get(
-                freshness.stamp(gateway(visit.app).pool), lambda: _document(write(db.session, most))
-            )
+            found = cache.get()
     except Exception:
         log.exception("request %s: GET %s failed", visit.id, visit.request.path)
         return json_answer({"error": "Internal server error"}, 500)
@@ -160,10 +277,11 @@ def _kept(visit: Visit, kept: Kept[Document], write: Callable[[Database, int], s
     return response
 
 
-def _document(words: str) -> Document:
+def _made(parts: Iterable[bytes], stamp: int) -> Document:
     """Packed piece by piece, so that the worker's other requests go on in between."""
-    db.session.rollback()
-    plain = words.encode()
+    began = time.monotonic()
+    plain = b"".join(parts)
+    db.session.rollback()  # gives the connection back
     packer, tag, packed = zlib.compressobj(5, zlib.DEFLATED, 31), hashlib.sha256(), []
     for start in range(0, len(plain), PIECE):
         piece = plain[start : start + PIECE]
@@ -171,4 +289,6 @@ def _document(words: str) -> Document:
         packed.append(packer.compress(piece))
         time.sleep(0)
     packed.append(packer.flush())
-    return Document(plain, b"".join(packed), tag.hexdigest()[:32])
+    ended = time.monotonic()
+    old_at = ended + max(FIGURES_EVERY, SHARE * (ended - began))
+    return Document(plain, b"".join(packed), tag.hexdigest()[:32], stamp, old_at)

@@ -74,7 +74,7 @@ def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
 @signed_in
 def list_publishers(user: User) -> ResponseReturnValue:
     """The publishers that the caller owns, or administers through an organisation."""
-    rows = publishers.managed(db.session, user)
+    rows = publishers.managed(user)
     return jsonify([_row(row.publisher, row.agents, row.organisation) for row in rows])
 
 
@@ -95,7 +95,6 @@ def create(user: User) -> ResponseReturnValue:
     said = publishers.lenient_profile(body["name"] or "", body["email"], body["bio"], body["avatar_url"])
     count_change(user)
     made = publishers.create(
-        db.session,
         user,
         body["id"] or "",
         said,
@@ -114,7 +113,7 @@ def validate() -> ResponseReturnValue:
     wanted = request.args.get("id", "")
     if not wanted:
         return jsonify(valid=False, error="Publisher ID is required"), 400
-    problem = publishers.id_problem(db.session, wanted)
+    problem = publishers.id_problem(wanted)
     return jsonify(valid=problem is None, error=problem)
 
 
@@ -124,7 +123,7 @@ def validate() -> ResponseReturnValue:
 def edit(user: User, publisher_id: str) -> ResponseReturnValue:
     """Change name, e-mail, bio or avatar; keys that are left out stay, null empties."""
     count_change(user)
-    publisher = publishers.accessible(db.session, user, publisher_id, lock=True)
+    publisher = publishers.accessible(user, publisher_id, lock=True)
     try:
         value = read_json(allow_nul=True)
     except BadJson:
@@ -142,12 +141,12 @@ def edit(user: User, publisher_id: str) -> ResponseReturnValue:
         said = publishers.profile(**{**texts, "name": texts["name"] or ""}, standing=publisher)
     except Invalid as error:
         return jsonify(error=error.message, details=error.fields), 400
-    publishers.edit(db.session, publisher, said)
+    publishers.edit(publisher, said)
     after = publishers.facts(publisher)
     if after != before:
         audit("publisher.edited", publisher.id, user=user, before=before, after=after)
     db.session.commit()
-    return jsonify(_row(publisher, publishers.count_agents(db.session, publisher.id)))
+    return jsonify(_row(publisher, publishers.count_agents(publisher.id)))
 
 
 @bp.post("/api/publishers/<publisher_id>/organization")
@@ -162,7 +161,7 @@ def link(user: User, publisher_id: str) -> ResponseReturnValue:
     if not publishers.line(org_id):
         return jsonify(error="Organization ID is required"), 400
     count_change(user)
-    publisher = publishers.link(db.session, user, publisher_id, str(publishers.line(org_id)))
+    publisher = publishers.link(user, publisher_id, str(publishers.line(org_id)))
     audit(
         "publisher.linked",
         publisher.id,
@@ -180,8 +179,8 @@ def link(user: User, publisher_id: str) -> ResponseReturnValue:
 def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
     """Take a publisher out of its organisation: it is again of who created it."""
     count_change(user)
-    before = publishers.accessible(db.session, user, publisher_id, lock=True).org_id
-    publisher = publishers.unlink(db.session, user, publisher_id)
+    before = publishers.accessible(user, publisher_id, lock=True).org_id
+    publisher = publishers.unlink(user, publisher_id)
     audit(
         "publisher.unlinked",
         publisher.id,

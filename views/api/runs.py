@@ -135,7 +135,7 @@ def steps(run_id: str) -> ResponseReturnValue:
 
 def _start(key: Credential, asked: Start) -> ResponseReturnValue:
     try:
-        takedowns.refuse_run(db.session, asked.agentId)
+        takedowns.refuse_run(asked.agentId)
         run_id = recording.start(
             key.user.id, asked.agentId, asked.ancestorRunIds or [], settings(), key.session.org_id
         )

@@ -84,7 +84,7 @@ def validate() -> ResponseReturnValue:
     by_id = {_name(each, f"{key}[{at}]"): each for at, each in enumerate(body.agentDefinitions)}
     local = sent.get("allLocalAgentIds")
     own = [each for each in local[:MAX_LOCAL] if isinstance(each, str)] if isinstance(local, list) else []
-    found = validation.check(db.session, by_id, own)
+    found = validation.check(by_id, own)
     return jsonify(
         success=True,
         configs=[each.id for each in found.definitions],
@@ -120,7 +120,7 @@ def publish() -> ResponseReturnValue:
             error="Invalid request body", details=_words(error), validationErrors=error.issues
         ), 400
     sent = {f"data[{at}]": each for at, each in enumerate(body.data)}
-    found = validation.check(db.session, sent, body.allLocalAgentIds or ())
+    found = validation.check(sent, body.allLocalAgentIds or ())
     if found.problems:
         return jsonify(
             error="Agent config validation failed",
@@ -154,7 +154,6 @@ def publish() -> ResponseReturnValue:
 def _publish(found: validation.Checked, caller: Credential, arrived: datetime) -> list[Place]:
     kind = caller.session.type
     places = publishing.publish(
-        db.session,
         found.definitions,
         by=caller.user,
         credential=kind,
@@ -196,7 +195,7 @@ def yank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 
     def change(user: User) -> ResponseReturnValue:
         body = read(YankBody)
-        row = withdrawing.yank(db.session, user, publisher, agent, version, body.reason, now())
+        row = withdrawing.yank(user, publisher, agent, version, body.reason, now())
         audit(
             "agent.yanked",
             f"{publisher}/{agent}@{version}",
@@ -214,7 +213,7 @@ def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
     """Bring a withdrawn version back."""
 
     def change(user: User) -> ResponseReturnValue:
-        row = withdrawing.unyank(db.session, user, publisher, agent, version)
+        row = withdrawing.unyank(user, publisher, agent, version)
         audit("agent.unyanked", f"{publisher}/{agent}@{version}", user=user)
         return _version(row)
 
@@ -228,7 +227,7 @@ def deprecate(publisher: str, agent: str) -> ResponseReturnValue:
 
     def change(user: User) -> ResponseReturnValue:
         body = read(DeprecateBody)
-        row = withdrawing.deprecate(db.session, user, publisher, agent, body.reason, body.successor, now())
+        row = withdrawing.deprecate(user, publisher, agent, body.reason, body.successor, now())
         audit(
             "agent.deprecated",
             f"{publisher}/{agent}",
@@ -246,7 +245,7 @@ def undeprecate(publisher: str, agent: str) -> ResponseReturnValue:
     """Take a deprecation back."""
 
     def change(user: User) -> ResponseReturnValue:
-        row = withdrawing.undeprecate(db.session, user, publisher, agent)
+        row = withdrawing.undeprecate(user, publisher, agent)
         audit("agent.undeprecated", f"{publisher}/{agent}", user=user)
         return _agent(row)
 

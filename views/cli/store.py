@@ -31,7 +31,7 @@ def verify_command(publisher: str, remove: bool) -> None:
     """Give PUBLISHER the verified mark: you know who is behind it."""
     name = publisher.removeprefix("@")
     try:
-        changed = publishers.verify(db.session, name, not remove)
+        changed = publishers.verify(name, not remove)
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if changed:
@@ -58,7 +58,7 @@ def takedown_command(name: str, reason: str) -> None:
     """
     place = _name(name)
     try:
-        changed = withdrawing.take_down(db.session, place, reason, operator(), now())
+        changed = withdrawing.take_down(place, reason, operator(), now())
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if changed:
@@ -73,7 +73,7 @@ def restore_command(name: str) -> None:
     """Take a takedown of the same name back."""
     place = _name(name)
     try:
-        changed = withdrawing.restore(db.session, place)
+        changed = withdrawing.restore(place)
     except DomainError as error:
         raise click.ClickException(error.message) from None
     if changed:
@@ -81,7 +81,7 @@ def restore_command(name: str) -> None:
         db.session.commit()
     click.echo(f"{place} is {'not taken down now' if changed else 'not taken down itself'}.")
     try:
-        takedowns.refuse(db.session, place.publisher_id, place.agent_id, place.version)
+        takedowns.refuse(place.publisher_id, place.agent_id, place.version)
     except TakenDown as down:
         click.echo(f"It is still not shown, since {down.name} is taken down.")
 
@@ -99,15 +99,15 @@ def _name(text: str) -> Name:
 @click.option("--repair", is_flag=True, help="Count the agents that differ anew, then prove again.")
 def prove_command(repair: bool) -> None:
     """Recompute every figure from the runs and their calls; exit 1 if any differs."""
-    found = proof.prove(db.session)
+    found = proof.prove()
     _tell(found)
     if repair and found.differences:
         agents = sorted({(each.publisher_id, each.agent_id) for each in found.differences})
         for agent in agents:
-            proof.repair(db.session, *agent)
+            proof.repair(*agent)
             db.session.commit()
         click.echo(f"Counted {len(agents):,} {'agent' if len(agents) == 1 else 'agents'} anew.")
-        found = proof.prove(db.session)
+        found = proof.prove()
         _tell(found)
     if found.differences:
         raise SystemExit(1)
@@ -125,7 +125,7 @@ def import_command(place: Path, publisher: str) -> None:
     """
     found, unread = read_definitions(place)
     try:
-        outcomes = [*importing.bring(db.session, publisher.removeprefix("@"), found), *unread]
+        outcomes = [*importing.bring(publisher.removeprefix("@"), found), *unread]
     except DomainError as error:
         raise click.ClickException(error.message) from None
     for each in outcomes:

@@ -1,32 +1,25 @@
 """The page of an agent: one version, what it does, who uses it, what it spawns, and the lines that run it."""
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from time import monotonic
 from typing import Any
 
-from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
+from flask import Blueprint, Response, redirect, request, url_for
 from flask.typing import ResponseReturnValue
-from jinja2.utils import LRUCache
-from markupsafe import Markup, escape
 
 from models.db import db, now
-from models.pool import Pool
-from models.store import dependencies, freshness, publishers, showing, statistics
+from models.store import dependencies, publishers, showing, statistics
 from models.store.dependencies import Node
-from models.store.freshness import Kept, Stamp
 from models.store.markdown import render as markdown
-from models.store.showing import AgentRow, Page, Sheet
+from models.store.showing import Sheet
 from models.store.tables import Agent
 from models.store.takedowns import TakenDown
 from views.charts import Chart, Series, stacked_chart
 from views.errors import answer as error_answer
-from views.gateway import gateway
 from views.guards import cookie_user, limiter, settings
-from views.htmx import answer, get_flashed_messages_waiting, render, wants_fragment
+from views.htmx import render, wants_fragment
 from views.store import previews, snippets, tree
 from views.store.typescript import module_of
 
@@ -34,12 +27,7 @@ bp = Blueprint("agent", __name__)
 
 AGENT = "/publishers/<publisher_id>/agents/<agent_id>"
 TREE_ROOM = 60
-PAGES_KEPT = 128
-KEPT_SECONDS = 60
-PAGE = "store/agent.html"
-PARTED = "<!-- part -->"
-HERE = Markup("<!-- here -->")
-"""Where the parts stand in the frame that is kept."""
+SHOWN_DEPENDENTS = 8
 MAX_CODE = 40_000
 """Characters of a definition or prompt that the page shows; the download has all of them."""
 
@@ -68,66 +56,29 @@ def _taken_down(down: TakenDown) -> ResponseReturnValue:
 @bp.get(f"{AGENT}/latest", endpoint="latest")
 def newest(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     """On to the latest version (contract 6.1), or to the highest where all are yanked. 302, since it changes."""
-    _, agent = showing.find(db.session, publisher_id, agent_id)
-    return redirect(address(agent, showing.newest_version(db.session, agent)))
+    _, agent = showing.find(publisher_id, agent_id)
+    return redirect(address(agent, showing.newest_version(agent)))
 
 
 @bp.get(f"{AGENT}/<version>")
 def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     """One version of an agent, for anybody; yanked ones too, kept from crawlers. `?client=` chooses the snippet, which
-    htmx gets alone.
-
-    What everybody sees is drawn once and sent again while nothing changed, for a minute at most, since times are told in
-    words.
-    """
+    htmx gets alone."""
     client = request.args.get("client", "")
     client = client if client in snippets.CLIENTS else next(iter(snippets.CLIENTS))
+    sheet = showing.sheet_of(publisher_id, agent_id, version)
+    use = Use.of(sheet, client)
     if wants_fragment():
-        sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
-        return render("store/_use.html", partial="store/_use.html", use=Use.of(sheet, client))
-    drawn, state = _drawn(publisher_id, agent_id, version, client)
-    user = cookie_user()
-    if user or get_flashed_messages_waiting():
-        publisher = publishers.find(db.session, publisher_id) if user else None
-        may_edit = publisher is not None and publishers.may_change(db.session, user, publisher)
-        names = {"publisher_id": publisher_id, "agent_id": agent_id}
-        whole = render_template(PAGE, drawn=drawn, may_edit=may_edit, **names)
-    else:
-        whole = drawn.whole = drawn.whole or _strangers_page(drawn, state)
-    response = answer(whole)
+        return render("store/_use.html", partial="store/_use.html", use=use)
+    response = render("store/agent.html", use=use, **_whole(sheet))
     response.vary.add("HX-Request")
     return response
-
-
-def _drawn(*key: str) -> tuple["Drawn", Stamp]:
-    """The parts of the page, and the state of the store in which they are shown. A page that was never drawn tells its
-    own state, since to ask for that first would be a round trip more."""
-    pool = gateway(current_app).pool
-    kept: Kept[Drawn] | None = _pages.get(key)
-    if kept is not None:
-        state = freshness.stamp(pool)
-        return kept.get(state, lambda: _draw(pool, *key)[0]), state
-    began = monotonic()
-    drawn, state = _draw(pool, *key)
-    _pages[key] = kept = Kept(KEPT_SECONDS)
-    kept.put(drawn, state, monotonic() - began)
-    return drawn, state
-
-
-def _strangers_page(drawn: "Drawn", state: Stamp) -> str:
-    """The page of who is not signed in; what stands around and between the parts is the same for every agent."""
-    around = _frame.get(
-        Stamp(state.published, 0, True),
-        lambda: render_template(PAGE, drawn=Drawn(*[HERE] * 6), may_edit=False).split(HERE),
-    )
-    parts = (drawn.title, drawn.meta, drawn.path, drawn.head, drawn.download, drawn.body, "")
-    return "".join(itertools.chain.from_iterable(zip(around, parts, strict=True)))
 
 
 @bp.get(f"{AGENT}/<version>/definition.json")
 def definition(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     """The definition as it was published, as a file."""
-    sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
+    sheet = showing.sheet_of(publisher_id, agent_id, version)
     # PostgreSQL writes 1e300 as an integer of 301 digits, which orjson does not
     text = json.dumps(sheet.data, indent=2, ensure_ascii=False)
     response = Response(text, mimetype="application/json")
@@ -142,7 +93,7 @@ def definition(publisher_id: str, agent_id: str, version: str) -> ResponseReturn
 @limiter.limit("120/minute")
 def card(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     """The picture that other sites show beside a link to the page."""
-    sheet = showing.sheet_of(db.session, publisher_id, agent_id, version)
+    sheet = showing.sheet_of(publisher_id, agent_id, version)
     shown = _card(sheet)
     db.session.rollback()
     return previews.answer(previews.card(*shown, fallback=agent_id), previews.digest(*shown))
@@ -158,28 +109,9 @@ def address(agent: Agent, version: str) -> str:
     return url_for("agent.page", publisher_id=agent.publisher_id, agent_id=agent.id, version=version)
 
 
-def newest_address(agent: Agent | AgentRow) -> str:
+def newest_address(agent: Agent) -> str:
     """The address that leads to the agent's latest version."""
     return url_for("agent.newest", publisher_id=agent.publisher_id, agent_id=agent.id)
-
-
-@dataclass
-class Drawn:
-    """The parts of a page that are the same for everybody; `whole` is the page of who is not signed in, once drawn."""
-
-    title: Markup
-    meta: Markup
-    path: Markup
-    head: Markup
-    download: Markup
-    body: Markup
-    whole: str = ""
-
-
-_pages: LRUCache = LRUCache(PAGES_KEPT)
-"""Drawn pages by their address; those of addresses that lead nowhere are not among them."""
-
-_frame: Kept[list[str]] = Kept()
 
 
 @dataclass(frozen=True)
@@ -211,43 +143,30 @@ class Use:
         return snippets.CLIENTS
 
 
-def _draw(pool: Pool, publisher_id: str, agent_id: str, version: str, client: str) -> tuple[Drawn, Stamp]:
-    """The page as it is now. Raises NotFound."""
+def _whole(sheet: Sheet) -> dict[str, Any]:
     moment = now()
-    found = showing.page_of(pool, publisher_id, agent_id, version, moment.date())
-    sheet = found.sheet
-    of_agent = newest_address(sheet.agent)
-    context = {
-        "of_agent": of_agent,
-        "here": f"{of_agent}/{version}",
-        "sheet": sheet,
-        "use": Use.of(sheet, client),
-        **_whole(found, moment),
-    }
-    drawn = render_template("store/_agent_parts.html", **context)
-    parts = map(Markup, drawn.split(PARTED))  # our own templates, which escape
-    return Drawn(escape(f"{sheet.agent.name} by {sheet.publisher.name}"), *parts), found.stamp
-
-
-def _whole(found: Page, moment: datetime) -> dict[str, Any]:
-    sheet = found.sheet
-    root = Node(sheet.full_id, sheet.agent.name)
-    if found.known:
-        root = dependencies.outline_of(db.session, sheet.full_id, TREE_ROOM, found.known)
-    spawned = {node.full_id for node in tree.every(root)} - {sheet.full_id}
+    agent, of_agent = sheet.agent, newest_address(sheet.agent)
+    root = Node(sheet.full_id, agent.name)
+    if sheet.data.get("spawnableAgents"):
+        root = dependencies.outline_of(sheet.full_id, TREE_ROOM)
+    nodes = list(tree.every(root))
     code = module_of(sheet.data)
     return {
+        "sheet": sheet,
+        "of_agent": of_agent,
+        "here": f"{of_agent}/{sheet.version.version}",
+        "may_edit": publishers.may_change(cookie_user(), sheet.publisher),
         "base": settings().base_url,
         "card_digest": previews.digest(*_card(sheet)),
         "median_ms": statistics.median_duration_ms(sheet.version.durations),
         "readme": markdown,
-        "versions": found.versions,
-        "chart": _chart(found.days, moment),
+        "versions": showing.versions_of(agent),
+        "chart": _chart(showing.days_of(agent, moment.date()), moment),
         "tree": root,
-        "spawned": len(spawned),
-        "taken_down": sorted({node.full_id for node in tree.every(root) if node.taken_down}),
+        "spawned": len({node.full_id for node in nodes} - {sheet.full_id}),
+        "taken_down": sorted({node.full_id for node in nodes if node.taken_down}),
         "drawing": tree.drawing(root),
-        "dependents": found.dependents,
+        "dependents": dependencies.dependents_of(agent.publisher_id, agent.id, SHOWN_DEPENDENTS),
         "prompts": _prompts(sheet.data),
         "tools": _names(sheet.data, "toolNames"),
         "outputs": OUTPUTS.get(str(sheet.data.get("outputMode")), "its last message"),

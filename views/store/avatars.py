@@ -16,7 +16,7 @@ YEAR = 365 * 86_400
 @bp.get("/uploads/avatars/<name>")
 def avatar(name: str) -> Response:
     """A picture by its SHA-256. It never changes, so that browsers may keep it; nothing in it can run."""
-    if not pictures.ADDRESS.fullmatch(request.path) or publishers.hides(db.session, request.path):
+    if not pictures.ADDRESS.fullmatch(request.path) or publishers.hides(request.path):
         raise NotFound("There is no such picture.")
     db.session.rollback()  # what follows may wait for a bucket
     if name.removesuffix(".webp") in request.if_none_match:

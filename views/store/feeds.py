@@ -9,7 +9,6 @@ from xml.sax.saxutils import escape, quoteattr
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
-from models.db import db
 from models.errors import NotFound
 from models.store import listing, publishers
 from views.format import iso
@@ -28,7 +27,7 @@ XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 @bp.get("/sitemap.xml")
 def sitemap() -> Response:
     """The public pages of this server; where they are too many for one file, the list of the files."""
-    count = len(PAGES) + listing.count_places(db.session)
+    count = len(PAGES) + listing.count_places()
     if count <= MOST_ADDRESSES:
         return _sitemap(0)
     files = range(1, -(-count // MOST_ADDRESSES) + 1)
@@ -48,7 +47,7 @@ def part(number: int) -> Response:
 def _sitemap(first: int) -> Response:
     own = PAGES[first:] if first < len(PAGES) else ()
     skipped = max(0, first - len(PAGES))
-    rows = listing.places(db.session, skipped, MOST_ADDRESSES - len(own))
+    rows = listing.places(skipped, MOST_ADDRESSES - len(own))
     if first and not rows:
         raise NotFound("There is no such sitemap")
     base = settings().base_url
@@ -70,16 +69,16 @@ def _page(base: str, publisher_id: str, agent_id: str | None) -> str:
 @bp.get("/store/feed.atom")
 def everything() -> ResponseReturnValue:
     """The newest versions of all agents."""
-    return _feed("/store/feed.atom", "/store", "New versions in the agent store", listing.newest(db.session))
+    return _feed("/store/feed.atom", "/store", "New versions in the agent store", listing.newest())
 
 
 @bp.get("/publishers/<publisher_id>/feed.atom")
 def of_publisher(publisher_id: str) -> ResponseReturnValue:
     """The newest versions of a publisher's agents. Raises NotFound."""
-    publisher = publishers.shown(db.session, publisher_id)
+    publisher = publishers.shown(publisher_id)
     page = f"/publishers/{publisher_id}"
     title = f"New versions by {publisher.name}"
-    return _feed(f"{page}/feed.atom", page, title, listing.newest(db.session, publisher_id))
+    return _feed(f"{page}/feed.atom", page, title, listing.newest(publisher_id))
 
 
 def _feed(address: str, page: str, title: str, rows: Sequence[Any]) -> Response:

@@ -1,11 +1,10 @@
 """What every door counts before it changes something in the store."""
 
 from models.accounts import User
-from models.db import db
 from models.store import publishing
 from views.guards import settings
 
 
 def count_change(user: User) -> None:
     """Count a change for the user's limit a day. Raises QuotaExceeded; comes before anything is locked."""
-    publishing.count_change(db.session, user, settings())
+    publishing.count_change(user, settings())

@@ -65,7 +65,7 @@ class Draft:
 @login_required
 def mine() -> ResponseReturnValue:
     """The publishers that the user may change."""
-    return render("store/publishers.html", rows=publishers.managed(db.session, _user()))
+    return render("store/publishers.html", rows=publishers.managed(_user()))
 
 
 # -- a new one -----------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def new() -> ResponseReturnValue:
     """The step that is asked for, or the earlier one that needs a change. htmx asks about the id alone."""
     draft = Draft.read(request.args)
     if wants_fragment():
-        problem = publishers.id_problem(db.session, draft.publisher) if draft.publisher else None
+        problem = publishers.id_problem(draft.publisher) if draft.publisher else None
         return render("store/_id_check.html", partial="store/_id_check.html", draft=draft, problem=problem)
     step = {"2": IDENTITY, "3": PROFILE}.get(request.args.get("step", ""), OWNER)
     errors = _owner_errors(draft) if step > OWNER else {}
@@ -104,7 +104,6 @@ def create() -> ResponseReturnValue:
         try:
             count_change(_user())
             made = publishers.create(
-                db.session,
                 _user(),
                 draft.publisher,
                 said,
@@ -129,19 +128,19 @@ def _form(draft: Draft, step: int, errors: dict[str, str]) -> ResponseReturnValu
         steps=STEPS,
         errors=errors,
         summary=_summary(errors),
-        organisations=publishers.organisations(db.session, _user()),
+        organisations=publishers.organisations(_user()),
         status=422 if errors else 200,
     )
 
 
 def _owner_errors(draft: Draft) -> dict[str, str]:
-    known = {"", *(org.id for org in publishers.organisations(db.session, _user()))}
+    known = {"", *(org.id for org in publishers.organisations(_user()))}
     return {} if draft.org in known else {"org": "Choose yourself, or an organisation that you administer."}
 
 
 def _identity_errors(draft: Draft) -> dict[str, str]:
     found = {
-        "publisher": publishers.id_problem(db.session, draft.publisher),
+        "publisher": publishers.id_problem(draft.publisher),
         "name": publishers.wrong_name(publishers.line(draft.name) or ""),
     }
     return {field: words for field, words in found.items() if words}
@@ -154,7 +153,7 @@ def _identity_errors(draft: Draft) -> dict[str, str]:
 @login_required
 def edit(publisher_id: str) -> ResponseReturnValue:
     """What the publisher says of itself, and whose it is, as forms."""
-    publisher = publishers.accessible(db.session, _user(), publisher_id)
+    publisher = publishers.accessible(_user(), publisher_id)
     return _edit_page(publisher, said=_said(publisher))
 
 
@@ -163,10 +162,10 @@ def edit(publisher_id: str) -> ResponseReturnValue:
 @limiter.limit("60/minute", key_func=lambda: _caller())
 def save(publisher_id: str) -> ResponseReturnValue:
     """Save what the publisher says of itself; a new picture replaces the old one."""
-    publishers.accessible(db.session, _user(), publisher_id)
+    publishers.accessible(_user(), publisher_id)
     address, errors = _uploaded(request.files.get("avatar"))
     count_change(_user())
-    publisher = publishers.accessible(db.session, _user(), publisher_id, lock=True)
+    publisher = publishers.accessible(_user(), publisher_id, lock=True)
     kept = None if "no_avatar" in request.form else publisher.avatar_url
     name, email, bio = (request.form.get(field, "") for field in ("name", "email", "bio"))
     said, wrong = _checked(name, email, bio, address or kept, publisher)
@@ -174,7 +173,7 @@ def save(publisher_id: str) -> ResponseReturnValue:
         db.session.rollback()
         return _edit_page(publisher, said=Profile(name, email, bio, kept), errors={**wrong, **errors})
     before = publishers.facts(publisher)
-    publishers.edit(db.session, publisher, said)
+    publishers.edit(publisher, said)
     if publishers.facts(publisher) != before:
         audit(
             "publisher.edited", publisher.id, user=_user(), before=before, after=publishers.facts(publisher)
@@ -193,9 +192,9 @@ def _edit_page(
         said=said,
         errors=errors or {},
         summary=_summary(errors or {}),
-        owner=publishers.owner(db.session, publisher),
-        down=takedowns.standing(db.session, publisher.id),
-        choices=[(org.id, org.name) for org in publishers.organisations(db.session, _user())],
+        owner=publishers.owner(publisher),
+        down=takedowns.standing(publisher.id),
+        choices=[(org.id, org.name) for org in publishers.organisations(_user())],
         status=422 if errors else 200,
     )
 
@@ -204,16 +203,16 @@ def _edit_page(
 @login_required
 def ask_release(publisher_id: str) -> ResponseReturnValue:
     """Take it out of the organisation? As a dialog, or as a page without script."""
-    publisher = publishers.accessible(db.session, _user(), publisher_id)
+    publisher = publishers.accessible(_user(), publisher_id)
     if publisher.org_id is None:
         raise Conflict("This publisher belongs to no organisation, so there is none to take it out of.")
     return render(
         "store/publisher_release.html",
         partial="store/_publisher_release.html",
         publisher=publisher,
-        owner=publishers.owner(db.session, publisher),
-        down=takedowns.standing(db.session, publisher.id),
-        creator=publishers.creator(db.session, publisher),
+        owner=publishers.owner(publisher),
+        down=takedowns.standing(publisher.id),
+        creator=publishers.creator(publisher),
     )
 
 
@@ -224,11 +223,11 @@ def transfer(publisher_id: str) -> ResponseReturnValue:
     """Give it to the organisation that the form names, or, without one, back to who created it."""
     user, org_id = _user(), publishers.line(request.form.get("org"))
     count_change(user)
-    before = publishers.facts(publishers.accessible(db.session, user, publisher_id, lock=True))
+    before = publishers.facts(publishers.accessible(user, publisher_id, lock=True))
     if org_id:
-        publisher = publishers.link(db.session, user, publisher_id, org_id)
+        publisher = publishers.link(user, publisher_id, org_id)
     else:
-        publisher = publishers.unlink(db.session, user, publisher_id)
+        publisher = publishers.unlink(user, publisher_id)
     audit(
         "publisher.linked" if org_id else "publisher.unlinked",
         publisher.id,
@@ -237,7 +236,7 @@ def transfer(publisher_id: str) -> ResponseReturnValue:
         after={"user_id": publisher.user_id, "org_id": publisher.org_id},
     )
     db.session.commit()
-    toast(f"@{publisher.id} belongs to {publishers.owner(db.session, publisher)} now.")
+    toast(f"@{publisher.id} belongs to {publishers.owner(publisher)} now.")
     still = publisher.org_id is not None or publisher.user_id == user.id
     return see_other(f"/publishers/{publisher.id}/edit" if still else "/publishers")
 
@@ -248,8 +247,8 @@ def transfer(publisher_id: str) -> ResponseReturnValue:
 @bp.get("/publishers/<publisher_id>")
 def page(publisher_id: str) -> ResponseReturnValue:
     """The publisher, its figures and its agents; `?after=` an agent's id goes on with the list."""
-    publisher = publishers.shown(db.session, publisher_id)
-    agents, after = publishers.agents(db.session, publisher.id, request.args.get("after"))
+    publisher = publishers.shown(publisher_id)
+    agents, after = publishers.agents(publisher.id, request.args.get("after"))
     return render(
         "store/publisher.html",
         partial="store/_publisher_agents.html",
@@ -257,8 +256,8 @@ def page(publisher_id: str) -> ResponseReturnValue:
         agents=agents,
         after=after,
         mail_to=publishers.mail_to(publisher),
-        figures=publishers.figures(db.session, publisher.id) if not wants_fragment() else None,
-        mine=publishers.may_change(db.session, cookie_user(), publisher),
+        figures=publishers.figures(publisher.id) if not wants_fragment() else None,
+        mine=publishers.may_change(cookie_user(), publisher),
         card_digest=previews.digest(*_card(publisher)),
     )
 
@@ -267,7 +266,7 @@ def page(publisher_id: str) -> ResponseReturnValue:
 @limiter.limit("120/minute")
 def card(publisher_id: str) -> ResponseReturnValue:
     """The picture that other sites show beside a link to a publisher who has none."""
-    publisher = publishers.shown(db.session, publisher_id)
+    publisher = publishers.shown(publisher_id)
     shown = _card(publisher)
     db.session.rollback()
     return previews.answer(previews.card(*shown, fallback=f"@{publisher_id}"), previews.digest(*shown))

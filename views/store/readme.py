@@ -23,7 +23,7 @@ def edit(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     """The form, filled with what there is."""
     user = cookie_user()
     assert user is not None
-    agent = readme.open_agent(db.session, user, publisher_id, agent_id)
+    agent = readme.open_agent(user, publisher_id, agent_id)
     return _form(agent, agent.readme or "", readme.edition(agent))
 
 
@@ -38,12 +38,12 @@ def save(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     user = cookie_user()
     assert user is not None
     text, seen = request.form.get("readme", ""), request.form.get("seen", "")
-    agent = readme.open_agent(db.session, user, publisher_id, agent_id)
+    agent = readme.open_agent(user, publisher_id, agent_id)
     try:
         if request.form.get("do") == "preview":
             return _form(agent, text, seen, preview=readme.checked(text))
         count_change(user)
-        readme.write(db.session, user, publisher_id, agent_id, text, seen)
+        readme.write(user, publisher_id, agent_id, text, seen)
     except Invalid as refusal:
         return _form(agent, text, seen, error=refusal.message)
     except Conflict as refusal:

@@ -1,26 +1,20 @@
 """The store's page: search, filters, orders and batches of cards, for anybody."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Blueprint, Response, render_template, request
 from flask.typing import ResponseReturnValue
-from jinja2.utils import LRUCache
-from markupsafe import Markup
 from werkzeug.datastructures import MultiDict
 
-from models.accounts import User
-from models.db import db, now
-from models.store import freshness, listing
-from models.store.freshness import Kept, Stamp
-from models.store.listing import BATCH, DAYS, MOST_SHOWN, Card, Offer, Wanted, words_of
-from views.format import ago
-from views.gateway import gateway
+from models.db import now
+from models.store import listing
+from models.store.listing import BATCH, DAYS, MOST_SHOWN, Wanted, words_of
 from views.guards import cookie_user, settings
-from views.htmx import answer, get_flashed_messages_waiting, wants_fragment
+from views.htmx import answer, wants_fragment
 from views.store import previews
 
 bp = Blueprint("store", __name__)
@@ -34,26 +28,12 @@ SORTS = {
 }
 BEST = "Best match"
 
-PAGE = "store/store.html"
-PAGES_KEPT = 256
-CARDS_KEPT = 2_000
-KEPT_SECONDS = 60
-"""How long a drawn list is sent again at most: times are told in words."""
-
 MOST_CHOSEN = 20
 LONGEST = 100
 BY_ITSELF = 96
 """Up to so many cards the next ones come when the reader is there; then a click asks for them."""
 
 FIELDS = {"search", "tags", "publishers", "vendors", "verified", "deprecated"}
-
-_pages: LRUCache = LRUCache(PAGES_KEPT)
-_cards: LRUCache = LRUCache(CARDS_KEPT)
-_offer: Kept[Offer] = Kept()
-_frames: dict[bool, Kept[tuple[str, ...]]] = {True: Kept(), False: Kept()}
-
-HERE = Markup("<!-- list -->")
-"""Where the list stands in a frame that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +120,27 @@ class Asked:
 
 @bp.get("/store")
 def shelf() -> ResponseReturnValue:
-    """The store (contract 4.3). htmx gets the results alone, or with a key only what follows it.
-
-    What everybody sees is drawn once and sent again while nothing changed, for a minute at most.
-    """
+    """The store (contract 4.3). htmx gets the results alone, or with a key only what follows it."""
     asked = Asked.of(request.args)
-    state = freshness.stamp(gateway(current_app).pool)
-    if wants_fragment():
-        return _fragment(asked, state)
-    user = cookie_user()
-    if user is None and not get_flashed_messages_waiting():
-        page = _drawn(PAGE, asked, state)
+    fragment = wants_fragment()
+    more = fragment and bool(asked.after)
+    template = ("store/_more.html" if more else "store/_results.html") if fragment else "store/store.html"
+    user = None if fragment else cookie_user()
+    response = answer(
+        render_template(
+            template,
+            base=settings().base_url,
+            offer=listing.offer(),
+            publishes=user is not None and listing.publishes(user.id),
+            **_found(asked, more),
+        ),
+        varies=True,
+    )
+    if fragment:
+        way = "HX-Replace-Url" if more or _only_typed(asked) else "HX-Push-Url"
+        response.headers[way] = asked.here
     else:
-        page = _page(asked, state, user)
-    response = answer(page, varies=True)
-    response.headers["Cache-Control"] = "no-cache"
+        response.headers["Cache-Control"] = "no-cache"
     return response
 
 
@@ -171,41 +157,22 @@ def picture() -> Response:
     return previews.answer(previews.card(*shown), previews.digest(*shown))
 
 
-def _page(asked: Asked, state: Stamp, user: User | None) -> Markup:
-    """The whole page: what everybody sees, in the frame of who looks."""
-    body = _drawn("store/_shelf.html", asked, state)
-    return Markup(_framed(asked.plain, state, user, body))  # noqa: S704  (our own template, which escapes)
-
-
-def _framed(plain: bool, state: Stamp, user: User | None, body: Markup) -> str:
-    return render_template(
-        PAGE,
-        body=body,
-        plain=plain,
-        agents=_kept_offer(state).agents,
-        base=settings().base_url,
-        publishes=user is not None and listing.publishes(db.session, user.id),
-    )
-
-
-def _strangers_page(asked: Asked, state: Stamp) -> Markup:
-    """The page of who is not signed in; its frame is the same around every list."""
-    body = _drawn("store/_shelf.html", asked, state)
-    before, after = _frames[asked.plain].get(
-        Stamp(state.published, 0, True),
-        lambda: tuple(_framed(asked.plain, state, None, HERE).split(HERE)),
-    )
-    return Markup("".join((before, body, after)))  # noqa: S704  (our own template, which escapes)
-
-
-def _fragment(asked: Asked, state: Stamp) -> Response:
-    if not asked.after:
-        response = answer(_drawn("store/_results.html", asked, state), varies=True)
-        response.headers["HX-Replace-Url" if _only_typed(asked) else "HX-Push-Url"] = asked.here
-        return response
-    response = answer(_drawn("store/_more.html", asked, state), varies=True)
-    response.headers["HX-Replace-Url"] = asked.here
-    return response
+def _found(asked: Asked, more: bool) -> dict[str, Any]:
+    """What the list shows: the first cards, those of a page that goes on, or what follows them. Raises Invalid for a broken
+    key."""
+    today = now().astimezone(UTC).date()
+    size = BATCH if asked.after else asked.shown
+    batch = listing.batch(asked.wanted, today, after=asked.after or None, size=size)
+    choice = settings().stoa_editors_choice if asked.plain and not more else ()
+    following = (asked.shown if more else size) + BATCH
+    return {
+        "asked": asked,
+        "batch": batch,
+        "chosen": listing.choice(choice, today),
+        "next_href": batch.next and asked.href(after=batch.next),
+        "next_part": batch.next and asked.href(after=batch.next, shown=min(following, MOST_SHOWN)),
+        "by_itself": following <= BY_ITSELF,
+    }
 
 
 def _only_typed(asked: Asked) -> bool:
@@ -216,75 +183,6 @@ def _only_typed(asked: Asked) -> bool:
     return replace(before.wanted, search="", sort="") == replace(asked.wanted, search="", sort="") and (
         before.sort == asked.sort
     )
-
-
-def _drawn(template: str, asked: Asked, state: Stamp) -> Markup:
-    """A piece of the page that is the same for everybody, drawn or as it was kept. Raises Invalid for a broken key."""
-    key = (template, asked)
-    kept: Kept[Markup] | None = _pages.get(key)
-    if kept is None:
-        kept = _pages.setdefault(key, Kept(KEPT_SECONDS))
-    return kept.get(state, lambda: _draw(template, asked, state))
-
-
-def _draw(template: str, asked: Asked, state: Stamp) -> Markup:
-    if template == PAGE:
-        return _strangers_page(asked, state)
-    pool = gateway(current_app).pool
-    today = now().astimezone(UTC).date()
-    more = template == "store/_more.html"
-    size = BATCH if asked.after else asked.shown
-    found = listing.batch(pool, asked.wanted, today, after=asked.after or None, size=size)
-    chosen: Sequence[Card] = ()
-    if asked.plain and not more:
-        chosen = listing.choice(pool, settings().stoa_editors_choice, today)
-    shown = asked.shown if more else size
-    following = shown + BATCH
-    context: Mapping[str, object] = {
-        "asked": asked,
-        "batch": found,
-        "cards": [_card(each) for each in found.cards],
-        "chosen": [_card(each) for each in chosen],
-        "offer": _kept_offer(state),
-        "filters": _filters(asked.wanted, state) if template == "store/_shelf.html" else None,
-        "next_href": found.next and asked.href(after=found.next),
-        "next_part": found.next and asked.href(after=found.next, shown=min(following, MOST_SHOWN)),
-        "by_itself": following <= BY_ITSELF,
-        "batch_size": BATCH,
-    }
-    return Markup(render_template(template, **context))  # noqa: S704  (our own template, which escapes)
-
-
-def _filters(wanted: Wanted, state: Stamp) -> Markup:
-    """What there is to choose from and what is chosen, whatever is searched for."""
-    chosen = replace(wanted, search="", sort="")
-    kept: Kept[Markup] | None = _pages.get(chosen)
-    if kept is None:
-        kept = _pages.setdefault(chosen, Kept())
-    offered = _kept_offer(state)
-    template = "store/_filters.html"
-    return kept.get(
-        Stamp(state.published, 0, True),
-        lambda: Markup(render_template(template, wanted=chosen, offer=offered)),  # noqa: S704
-    )
-
-
-def _card(card: Card) -> Markup:
-    """A card, drawn or as it was kept: the same ones are found in many ways. It is drawn anew when its words change."""
-    words = (ago(card.last_used), ago(card.published_at))
-    kept = _cards.get((card.publisher_id, card.id))
-    if kept is not None and kept[0] == words and kept[1] == card:
-        return cast(Markup, kept[2])
-    template: Any = current_app.jinja_env.get_template("store/_card.html")
-    drawn = cast(Markup, template.module.card(card, *words))
-    _cards[card.publisher_id, card.id] = (words, card, drawn)
-    return drawn
-
-
-def _kept_offer(state: Stamp) -> Offer:
-    # figures do not change what there is to choose from
-    published = Stamp(state.published, 0, True)
-    return _offer.get(published, lambda: listing.offer(db.session))
 
 
 def _chosen(args: "MultiDict[str, str]", name: str) -> tuple[str, ...]:

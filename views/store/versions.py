@@ -32,10 +32,10 @@ _compared: LRUCache = LRUCache(32)
 @bp.get(f"{AGENT}/versions")
 def versions(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     """A page of the versions, highest first; `?below=` a version for what follows it."""
-    publisher, agent = showing.find(db.session, publisher_id, agent_id)
+    publisher, agent = showing.find(publisher_id, agent_id)
     below = request.args.get("below", "")
     below = below if VERSION.fullmatch(below) else ""
-    lines = showing.versions_of(db.session, agent, below=below or None, limit=showing.PAGE_SIZE + 1)
+    lines = showing.versions_of(agent, below=below or None, limit=showing.PAGE_SIZE + 1)
     shown, up = lines[: showing.PAGE_SIZE], [line for line in lines if not line.down]
     user = cookie_user()
     return render(
@@ -47,7 +47,7 @@ def versions(publisher_id: str, agent_id: str) -> ResponseReturnValue:
         older={after.version.version: before.version.version for after, before in pairwise(up)},
         below=below,
         next=shown[-1].version.version if len(lines) > len(shown) else None,
-        may_edit=publishers.may_change(db.session, user, publisher),
+        may_edit=publishers.may_change(user, publisher),
     )
 
 
@@ -67,7 +67,7 @@ def yank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     reason = request.form.get("reason", "")
     count_change(_user())
     try:
-        withdrawing.yank(db.session, _user(), publisher_id, agent_id, version, reason, now())
+        withdrawing.yank(_user(), publisher_id, agent_id, version, reason, now())
     except Invalid as refusal:
         return _yank_form(row, reason, refusal.fields["reason"])
     _noted("store.yank", row, {"reason": reason.strip()})
@@ -80,7 +80,7 @@ def yank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
 def unyank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     """Bring a withdrawn version back."""
     count_change(_user())
-    row = withdrawing.unyank(db.session, _user(), publisher_id, agent_id, version)
+    row = withdrawing.unyank(_user(), publisher_id, agent_id, version)
     _noted("store.unyank", row, None)
     toast(f"Version {version} is back")
     return see_other(_versions_address(publisher_id, agent_id))
@@ -90,7 +90,7 @@ def unyank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValu
 @login_required
 def ask_deprecation(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     """Why should nobody use it any more, and what instead?"""
-    agent = readme.open_agent(db.session, _user(), publisher_id, agent_id)
+    agent = readme.open_agent(_user(), publisher_id, agent_id)
     return _deprecation_form(agent, agent.deprecated_reason or "", agent.successor or "", {})
 
 
@@ -100,17 +100,17 @@ def deprecate(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     """Deprecate the agent, change what is said of that, or with `do=undo` take it back."""
     user, reason = _user(), request.form.get("reason", "")
     successor = request.form.get("successor", "").strip()
-    agent = readme.open_agent(db.session, user, publisher_id, agent_id)
+    agent = readme.open_agent(user, publisher_id, agent_id)
     undo = request.form.get("do") == "undo"
     count_change(user)
     try:
         if undo:
-            withdrawing.undeprecate(db.session, user, publisher_id, agent_id)
+            withdrawing.undeprecate(user, publisher_id, agent_id)
         else:
-            withdrawing.deprecate(db.session, user, publisher_id, agent_id, reason, successor or None, now())
+            withdrawing.deprecate(user, publisher_id, agent_id, reason, successor or None, now())
     except Invalid as refusal:
         db.session.rollback()
-        agent = readme.open_agent(db.session, user, publisher_id, agent_id)
+        agent = readme.open_agent(user, publisher_id, agent_id)
         return _deprecation_form(agent, reason, successor, refusal.fields)
     after = None if undo else {"reason": reason.strip(), "successor": successor or None}
     audit("store.deprecation", f"{publisher_id}/{agent_id}", user=user, after=after)
@@ -133,8 +133,8 @@ def choose(publisher_id: str, agent_id: str) -> ResponseReturnValue:
 @limiter.limit("120/minute")
 def difference(publisher_id: str, agent_id: str, before: str, after: str) -> ResponseReturnValue:
     """What changed from one version to another, field by field, prompts line by line."""
-    old = showing.sheet_of(db.session, publisher_id, agent_id, before)
-    new = showing.sheet_of(db.session, publisher_id, agent_id, after)
+    old = showing.sheet_of(publisher_id, agent_id, before)
+    new = showing.sheet_of(publisher_id, agent_id, after)
     return render("store/diff.html", old=old, new=new, changes=_changes(old, new))
 
 
@@ -157,7 +157,7 @@ def _user() -> User:
 
 def _version(publisher_id: str, agent_id: str, version: str) -> AgentVersion:
     """The version, for those who may change it."""
-    readme.open_agent(db.session, _user(), publisher_id, agent_id)
+    readme.open_agent(_user(), publisher_id, agent_id)
     found = None if "\x00" in version else db.session.get(AgentVersion, (publisher_id, agent_id, version))
     if found is None:
         raise NotFound(UNKNOWN)

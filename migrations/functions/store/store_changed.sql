@@ -8,6 +8,7 @@ BEGIN
     IF current_setting('stoa.stamped', true) IS DISTINCT FROM v_now THEN
         INSERT INTO store_stamp AS kept (stamp) VALUES (v_now::bigint)
         ON CONFLICT (id) DO UPDATE SET stamp = EXCLUDED.stamp;
+        PERFORM store_count_facets();
         PERFORM set_config('stoa.stamped', v_now, true);
     END IF;
     RETURN NULL;
