@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
     stoa_prices_file: Path | None = None
+    stoa_failover: bool = True
     stoa_connect_timeout: float = Field(10, gt=0, le=600)
     stoa_first_byte_timeout: float = Field(300, gt=0, le=3600)
     stoa_idle_timeout: float = Field(120, gt=0, le=3600)

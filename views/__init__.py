@@ -5,9 +5,7 @@ from flask import Flask
 from views import (
     accounts,
     addresses,
-    components,
     cors,
-    drawings,
     errors,
     format,
     gateway,
@@ -45,8 +43,6 @@ def register(app: Flask) -> None:
     """Mount every door on the application."""
     htmx.init_app(app)
     format.init_app(app)
-    components.init_app(app)
-    drawings.init_app(app)
     guards.init_app(app, keep_strangers_small)
     addresses.init_app(app)
     errors.init_app(app)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, cast
 
-from flask import Flask, current_app, request
+from flask import Flask, current_app, request, url_for
 from htmx_flask.requests import HtmxAwareRequest
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter, Rule
@@ -75,7 +75,7 @@ def not_found() -> str:
         taken = _adapter(app).allowed_methods(meant)
         parts.append(f"Use {_verbs(taken)} {base_url}{meant}.")
     if family(path) == "api":
-        parts.append(f"{base_url}/docs/api lists every address.")
+        parts.append(f"{base_url}{url_for('docs.page')} lists every address.")
     else:
         root = f"/{family(path) or 'v1'}/"
         rules = (rule for rule in _rules(app) if rule.rule.startswith(root))

@@ -4,7 +4,7 @@ Widths and x are percents of whatever room the page has, heights and y are pixel
 text never stretches. Templates: `components/chart.html` and `components/trace.html`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -68,6 +68,11 @@ class Column(NamedTuple):
     cells: list[str]
     total: str
     zeros: list[bool]
+
+    @property
+    def figures(self) -> Iterator[tuple[str, bool]]:
+        """The cells of its row, and whether each is nothing."""
+        return zip(self.cells, self.zeros, strict=True)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 import logging
 from typing import Any
 
-from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
+from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, MethodNotAllowed
 
 from models.accounts.bans import AccountSuspended
 from models.db import db
 from models.errors import DomainError
+from models.gateway.dialects.errors import model_error
 from views import addresses, guards
 from views.api.body import TooLarge
 from views.api.refusals import waiting
@@ -138,7 +138,7 @@ def answer(
         )
         response.headers["HX-Reswap"] = "none"
         if status == 401:
-            response.headers["HX-Redirect"] = "/login"
+            response.headers["HX-Redirect"] = url_for("accounts.login")
         return response
     headline, next_step = WORDS.get(status, (message, ""))
     if message not in (headline, f"{headline}. {next_step}"):
@@ -158,44 +158,3 @@ def _json(status: int, body: dict[str, Any]) -> Response:
     response = jsonify(body)
     response.status_code = status
     return response
-
-
-def model_error(
-    headers: Headers,
-    request_id: str,
-    status: int,
-    message: str,
-    code: Any,
-    *,
-    param: Any = None,
-    kind: Any = None,
-) -> dict[str, Any]:
-    """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
-    if "anthropic-version" in headers:
-        return {
-            "type": "error",
-            "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message},
-            "request_id": request_id,
-        }
-    kind = kind or _OPENAI.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-_OPENAI = {
-    401: "authentication_error",
-    402: "insufficient_credits",
-    403: "permission_error",
-    429: "rate_limit_error",
-}
-_ANTHROPIC = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    413: "request_too_large",
-    415: "invalid_request_error",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
-}

@@ -8,20 +8,21 @@ from gunicorn.http.errors import ParseException
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
-from models.billing.holds import Admission, LedgerUnavailable
 from models.errors import DomainError
+from models.gateway import names
+from models.gateway.dialects import CHAT
+from models.gateway.dialects.base import CallRequest, Context, Dialect, NoKey, Received, Reply, Unreadable
+from models.gateway.dialects.errors import model_error
 from models.gateway.lenient_json import write
-from models.gateway.names import CHAT
 from models.gateway.pricing import MILLION, Price
-from models.gateway.refusals import UpstreamRefused
-from models.gateway.relay import Ask, Gateway, Refused, Reply
+from models.gateway.refusals import Refused, UpstreamRefused
+from models.gateway.relay import Gateway
 from models.gateway.routing import Route
 from models.gateway.stream import Stream
 from models.gateway.upstream import UpstreamError
-from models.gateway.wire import BadCall, Call
-from models.gateway.wire import chat as chat_dialect
+from models.gateway.wire import BadCall
 from models.pool import Pool
-from models.settings import GATEWAY_POOL, Settings
+from models.settings import GATEWAY_POOL
 from views import errors, guards
 from views.api.body import BadJson, TooLarge, read_with_bytes
 from views.api.content_encoding import UnknownCoding
@@ -31,7 +32,6 @@ bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
 CREATED = 1_735_689_600
 """When the listed models are said to have been made: no price table knows."""
-NO_KEY = "No API key was given. Send 'Authorization: Bearer <key>'."
 
 
 def init_app(app: Flask) -> None:
@@ -50,59 +50,7 @@ def gateway(app: Flask) -> Gateway:
 @open_door(bp, "/chat/completions")
 def chat_completions(visit: Visit) -> Response:
     """A chat completion, streamed or not. No run is needed; `x-stoa-run-id` ties the call to one."""
-    try:
-        return _chat(visit)
-    except Refused as refused:
-        return refuse(visit, *_words(refused.admission, visit.settings))
-    except UpstreamRefused as error:
-        return _passed_on(visit, error)
-    except UpstreamError as error:
-        return with_dropped(refuse(visit, error.status, str(error), error.kind), error.dropped)
-    except DomainError as error:
-        return asked_later(refuse(visit, error.status, error.message, error.code, param=_param(error)), error)
-    except TooLarge as error:
-        return refuse(visit, 413, str(error.description), "request_too_large")
-    except UnknownCoding as error:
-        response = refuse(visit, 415, str(error.description), "unsupported_content_encoding")
-        response.headers["Accept-Encoding"] = error.accept
-        return response
-    except (HTTPException, ParseException):
-        return refuse(visit, 400, "The request body cannot be read.", "bad_request")
-    except Exception:
-        errors.log.exception("request %s: POST %s failed", visit.id, visit.request.path)
-        return refuse(visit, 500, "The call failed on our side; nothing was charged.", "internal_error")
-
-
-def _chat(visit: Visit) -> Response:
-    request = visit.request
-    environ = request.environ
-    key = guards.api_key(environ)
-    if not key:
-        return refuse(visit, 401, NO_KEY, "invalid_api_key")
-    call: Call | DomainError
-    raw = b""
-    try:
-        body, raw = read_with_bytes(request, allow_nul=True, knock=lambda: knock(visit, key, "openai"))
-        call = chat_dialect.parse(body, chat_dialect.size_of(raw))
-    except BadJson as error:
-        call = BadCall(f"The request body is not JSON that can be used: {error}.")
-    except BadCall as error:
-        call = error
-    ask = Ask(
-        door="openai",
-        request_id=visit.id,
-        key=key,
-        call=call,
-        run_id=environ.get("HTTP_X_STOA_RUN_ID") or None,
-        byok=environ.get("HTTP_X_OPENROUTER_API_KEY") or None,
-        size=len(raw),
-    )
-    return respond(gateway(visit.app).open(ask))
-
-
-def knock(visit: Visit, key: str, door: str) -> None:
-    """Before a large body is read: the ledger must know whose it is. Raises Refused, LedgerUnavailable."""
-    gateway(visit.app).recognise(key, visit.id, door)
+    return call_model(visit, CHAT)
 
 
 @bp.get("/models")
@@ -128,7 +76,7 @@ def model(name: str) -> ResponseReturnValue:
     try:
         route = gateway(visit.app).routes.find(name)
     except DomainError as error:
-        return refuse(visit, 404, error.message, "model_not_found", param="model")
+        return _refuse(visit, 404, error.message, "model_not_found", param="model")
     return json_answer(_anthropic_model(route) if _anthropic(visit) else _model(route))
 
 
@@ -138,7 +86,7 @@ def _model(route: Route) -> dict[str, Any]:
         "object": "model",
         "created": CREATED,
         "owned_by": route.provider.name,
-        "type": CHAT,
+        "type": names.CHAT,
         "context_window": route.context_window,
         "pricing": _pricing(route.price),
     }
@@ -172,27 +120,89 @@ def _stranger(visit: Visit) -> Response | None:
     key = guards.api_key(visit.request.environ)
     if key and guards.key_credential(key):
         return None
-    message = "This API key is unknown or expired." if key else NO_KEY
-    return refuse(visit, 401, message, "invalid_api_key")
+    message = "This API key is unknown or expired." if key else NoKey().message
+    return _refuse(visit, 401, message, "invalid_api_key")
 
 
-# -- answers -------------------------------------------------------------------------------------------------
+# -- calls ---------------------------------------------------------------------------------------------------
 
 
-def respond(answer: Reply | Stream) -> Response:
+def call_model(visit: Visit, dialect: Dialect) -> Response:
+    """One call of a model, asked for and answered in a dialect (contract 5.2, in its order of checks)."""
+    try:
+        return _answered(gateway(visit.app).open(_read(visit, dialect)))
+    except Exception as error:
+        return _told(visit, dialect, error)
+
+
+def _read(visit: Visit, dialect: Dialect) -> CallRequest:
+    request = visit.request
+    key = guards.api_key(request.environ)
+    if not key and not dialect.body_first:
+        raise NoKey
+
+    def knock() -> None:
+        # before a large body is read the ledger must know whose it is
+        if not key:
+            raise NoKey
+        gateway(visit.app).recognise(key, visit.id, dialect)
+
+    body: Any
+    try:
+        body, raw = read_with_bytes(request, allow_nul=True, knock=knock)
+    except BadJson as error:
+        if dialect.body_first:
+            raise Unreadable from error
+        body, raw = BadCall(f"The request body is not JSON that can be used: {error}."), b""
+    if not key:
+        raise NoKey
+    return dialect.read(Received(visit.id, key, request.headers, body, raw))
+
+
+def _answered(answer: Reply | Stream) -> Response:
     """The answer of the gateway as HTTP (contract 5.4)."""
     if isinstance(answer, Reply):
-        return with_dropped(Answer(answer.body, content_type="application/json"), answer.dropped)
-    response = Answer(
-        answer,
-        direct_passthrough=True,
-        content_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
-    )
-    return with_dropped(response, answer.dropped)
+        response = Answer(answer.body, content_type=answer.content_type)
+    else:
+        response = Answer(
+            answer,
+            direct_passthrough=True,
+            content_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "Connection": "keep-alive", "X-Accel-Buffering": "no"},
+        )
+    return _with_dropped(response, answer.dropped)
 
 
-def with_dropped(response: Response, dropped: tuple[str, ...]) -> Response:
+def _told(visit: Visit, dialect: Dialect, error: Exception) -> Response:
+    """What went wrong, in the words of the dialect."""
+    known = _known(error)
+    if not isinstance(known, Refused | UpstreamRefused | UpstreamError | DomainError):
+        errors.log.error("request %s: POST %s failed", visit.id, visit.request.path, exc_info=error)
+    told = dialect.error(known, Context(visit.id, visit.request.headers, visit.settings))
+    response = json_answer(told.body, told.status)
+    response.headers.update(told.headers)
+    if isinstance(error, UnknownCoding):
+        response.headers["Accept-Encoding"] = error.accept
+    if isinstance(known, UpstreamRefused | DomainError) and known.retry_after:
+        seconds = str(known.retry_after)
+        if seconds.isprintable() and len(seconds) < 100:
+            response.headers["Retry-After"] = seconds
+    return _with_dropped(response, getattr(error, "dropped", ()))
+
+
+def _known(error: Exception) -> Exception:
+    """What is wrong with a body, as dialects know it."""
+    match error:
+        case TooLarge():
+            return DomainError(str(error.description), status=413, code="request_too_large")
+        case UnknownCoding():
+            return DomainError(str(error.description), status=415, code="unsupported_content_encoding")
+        case HTTPException() | ParseException():
+            return Unreadable()
+    return error
+
+
+def _with_dropped(response: Response, dropped: tuple[str, ...]) -> Response:
     """Name what of the request the provider was not sent."""
     if dropped:
         response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
@@ -204,102 +214,7 @@ def json_answer(body: Any, status: int = 200) -> Response:
     return Response(write(body), status, content_type="application/json")
 
 
-def refuse(
-    visit: Visit,
-    status: int,
-    message: str,
-    code: Any,
-    *,
-    param: Any = None,
-    kind: Any = None,
-    details: Any = None,
-) -> Response:
-    """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
-    headers = visit.request.headers
-    body = errors.model_error(headers, visit.id, status, message, code, param=param, kind=kind)
-    if details is not None:
-        body["error"]["details"] = details
-    return json_answer(body, status)
-
-
-def _param(error: DomainError) -> str | None:
-    return error.param if isinstance(error, BadCall) else "model" if error.code.startswith("model_") else None
-
-
-def _passed_on(visit: Visit, error: UpstreamRefused) -> Response:
-    failure = error.failure
-    text = error_text(error)
-    response = refuse(
-        visit,
-        error.status,
-        text,
-        failure.code,
-        param=failure.param,
-        kind=failure.type,
-        details=failure.details,
-    )
-    return with_retry_after(response, error)
-
-
-def with_retry_after(response: Response, error: UpstreamRefused) -> Response:
-    """The provider's `Retry-After`, if it sent one, and what it was not sent."""
-    with_dropped(response, error.dropped)
-    if error.retry_after and error.retry_after.isprintable() and len(error.retry_after) < 100:
-        response.headers["Retry-After"] = error.retry_after
-    return response
-
-
-def asked_later(response: Response, error: DomainError) -> Response:
-    """`Retry-After`, where the ledger is away."""
-    if isinstance(error, LedgerUnavailable):
-        response.headers["Retry-After"] = str(error.retry_after)
-    return response
-
-
-def error_text(error: UpstreamRefused) -> str:
-    """The provider's message with what lay behind it (contract 5.6)."""
-    failure = error.failure
-    metadata = failure.metadata if isinstance(failure.metadata, dict) else {}
-    raw = metadata.get("raw")
-    if raw is None:
-        return failure.message
-    text = raw if isinstance(raw, str) else write(raw).decode()
-    name = metadata.get("provider_name")
-    shown = text if len(text) <= 1000 else f"{text[:1000]}..."
-    return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {shown}]"
-
-
-def _words(admission: Admission, settings: Settings) -> tuple[int, str, str]:
-    base_url = settings.base_url
-    run = admission.run_id
-    words = {
-        "unknown_key": (401, "This API key is unknown or expired.", "invalid_api_key"),
-        "banned": (403, suspended(settings), "account_suspended"),
-        "out_of_credits": (402, f"Out of credits. Add credits at {base_url}/usage.", "insufficient_credits"),
-        "no_run": (400, "No run was named.", "run_not_found"),
-        "run_not_found": (400, f"There is no run '{run}' of yours (x-stoa-run-id).", "run_not_found"),
-        "run_not_running": (400, f"The run '{run}' is over (x-stoa-run-id).", "run_not_running"),
-        "insufficient": (402, too_little(admission), "insufficient_credits"),
-    }
-    return words[admission.outcome]
-
-
-def suspended(settings: Settings) -> str:
-    """What a banned user is told (contract 5.2 row 4)."""
-    support = settings.stoa_support_email or "the operator of this server"
-    return f"Your account has been suspended due to billing issues. Please contact {support} to resolve this."
-
-
-def too_little(admission: Admission) -> str:
-    """Why a hold was refused although something is left."""
-    left = max(admission.available, 0)
-    beside = f" beside the {admission.held} held by calls in flight" if admission.held else ""
-    if left < admission.minimum:
-        return (
-            f"What this call sends costs about {admission.minimum} credits, and {left} are free{beside}. "
-            "Send less, wait for the other calls, or add credits."
-        )
-    return (
-        f"This call can cost up to {admission.hold} credits, and {left} are free{beside}. "
-        "Wait for the other calls, ask for fewer tokens (max_tokens), or add credits."
+def _refuse(visit: Visit, status: int, message: str, code: str, *, param: str | None = None) -> Response:
+    return json_answer(
+        model_error(visit.request.headers, visit.id, status, message, code, param=param), status
     )

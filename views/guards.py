@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, request, session
+from flask import Flask, Response, current_app, g, jsonify, make_response, redirect, request, session, url_for
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_limiter import Limiter
@@ -415,7 +415,7 @@ def to_login() -> Response:
 
 
 def _login_address(here: str) -> str:
-    return f"/login?{urlencode({'next': here})}" if here else "/login"
+    return url_for("accounts.login", next=here or None)
 
 
 def _path_of(url: str | None) -> str:

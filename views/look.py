@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app, request, url_for
 
 from models.settings import ROOT
 from models.store import pictures
@@ -35,7 +35,8 @@ def asset(filename: str) -> str:
     if current_app.debug:
         _joined.cache_clear()
         _digest.cache_clear()
-    return f"/static/{filename}?v={_digest(filename)}"
+        _address.cache_clear()
+    return _address(filename)
 
 
 def site() -> dict[str, str]:
@@ -78,6 +79,11 @@ def _joined() -> str:
     index = (css / "components.css").read_text(encoding="utf-8")
     files = [css / "tokens.css", css / "base.css", *(css / name for name in IMPORT.findall(index))]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+@lru_cache(maxsize=64)
+def _address(filename: str) -> str:
+    return url_for("static", filename=filename, v=_digest(filename))
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from flask import Blueprint, Response, current_app, redirect, request
+from flask import Blueprint, Response, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import demo
@@ -20,13 +20,6 @@ from views.guards import settings
 from views.htmx import pages_pool, render
 
 bp = Blueprint("pages", __name__)
-
-MOVED = {
-    "/usage": "/profile?tab=usage",
-    "/api-keys": "/profile?tab=api-keys",
-    "/docs": "/docs/api",
-}
-
 
 CLIENTS = {"curl": "curl", "python": "openai, Python", "node": "openai, Node", "codebuff": "Codebuff SDK"}
 DAYS = 30
@@ -97,19 +90,19 @@ def _example() -> Example:
 @bp.get("/usage")
 def usage() -> ResponseReturnValue:
     """Moved for good: 308."""
-    return redirect(MOVED["/usage"], 308)
+    return redirect(url_for("profile.profile", tab="usage"), 308)
 
 
 @bp.get("/api-keys")
 def api_keys() -> ResponseReturnValue:
     """Moved for good: 308."""
-    return redirect(MOVED["/api-keys"], 308)
+    return redirect(url_for("profile.profile", tab="api-keys"), 308)
 
 
 @bp.get("/docs")
 def docs() -> ResponseReturnValue:
     """The documentation starts at the API page; 307, because a start page of its own may come."""
-    return redirect(MOVED["/docs"], 307)
+    return redirect(url_for("docs.page"), 307)
 
 
 @bp.get("/favicon.ico")
@@ -125,12 +118,12 @@ def robots() -> Response:
         "User-agent: *",
         "Disallow: /api/",
         "Disallow: /v1/",
-        "Disallow: /profile",
-        "Disallow: /runs",
-        "Disallow: /login",
-        "Disallow: /publishers/new",
-        "Disallow: /store?",
-        f"Sitemap: {settings().base_url}/sitemap.xml",
+        *(
+            f"Disallow: {url_for(door)}"
+            for door in ("profile.profile", "runs.runs", "accounts.login", "publishers.new")
+        ),
+        f"Disallow: {url_for('store.shelf')}?",
+        f"Sitemap: {settings().base_url}{url_for('feeds.sitemap')}",
         "",
     ]
     return Response("\n".join(lines), mimetype="text/plain")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -33,19 +32,12 @@ def agent_name(run: Any) -> str:
     return trace.name_of(run)
 
 
-# Written out, since `url_for` takes longer than the row that is drawn around it.
-
-
 @bp.app_template_global()
-def run_address(run_id: str) -> str:
-    """Where a run is shown."""
-    return f"/runs/{quote(run_id, safe='')}"
-
-
-@bp.app_template_global()
-def call_address(run_id: str | None, request_id: str) -> str:
+def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
     """Where a model call is shown: in its run, or by itself."""
-    return f"{run_address(run_id) if run_id else ''}/calls/{quote(request_id, safe='')}"
+    if run_id:
+        return url_for("runs.call", run_id=run_id, request_id=request_id, **query)
+    return url_for("usage.call", request_id=request_id, **query)
 
 
 @bp.get("/runs")
@@ -84,7 +76,9 @@ def runs() -> ResponseReturnValue:
 def run(run_id: str) -> ResponseReturnValue:
     """One run: what it cost, and its steps, calls and spawned runs on one timeline, a window at a time."""
     account_id = current_account().id
-    place = {key: value for key in ("after", "before", "at") if (value := request.args.get(key))}
+    place: dict[str, Any] = {
+        key: value for key in ("after", "before", "at") if (value := request.args.get(key))
+    }
     found = trace.trace_of(
         account_id,
         run_id,
@@ -93,7 +87,6 @@ def run(run_id: str) -> ResponseReturnValue:
         tail=place["at"] == "end" if place.get("at") else None if not place else False,
     )
     line = found.line
-    here = run_address(run_id)
     return render(
         "runs/run.html",
         partial="runs/_run.html",
@@ -104,8 +97,7 @@ def run(run_id: str) -> ResponseReturnValue:
         trace=found,
         drawing=_drawing(found.window),
         claims=_claims(line),
-        here=here,
-        poll_href=_with(here, **(place or {"at": "end"})),
+        poll_href=url_for("runs.run", run_id=run_id, **(place or {"at": "end"})),
     )
 
 
@@ -115,12 +107,12 @@ def row(run_id: str) -> ResponseReturnValue:
     """The run as a row of the list, for a row that refreshes itself. One that is gone takes its row with it."""
     account_id = current_account().id
     if not wants_fragment():
-        return redirect(run_address(run_id), 303)
+        return redirect(url_for("runs.run", run_id=run_id), 303)
     try:
         line = history.line_of(account_id, run_id)
     except NotFound:
         return "", STOP_POLLING
-    return render("runs/_row.html", partial="runs/_row.html", line=line)
+    return render("runs/_rows.html", partial="runs/_rows.html", lines=[line])
 
 
 @bp.get("/runs/<run_id>/calls/<request_id>")
@@ -135,7 +127,6 @@ def call(run_id: str, request_id: str) -> ResponseReturnValue:
         partial="runs/_call.html",
         run=mine,
         detail=calls.call_of(account_id, mine, request_id, all_messages=every),
-        here=call_address(run_id, request_id),
         every=every,
         fragment=wants_fragment(),
     )
@@ -184,10 +175,10 @@ class Asked:
 
     def href(self, **changes: str) -> str:
         """The address of this list with some fields changed; empty ones are left out."""
-        values = {**self.values, **changes}
+        values: dict[str, Any] = {**self.values, **changes}
         if values["when"] != "custom":
             values = {**values, "from": "", "to": ""}
-        return _with("/runs", **values)
+        return url_for("runs.runs", **{key: value for key, value in values.items() if value})
 
     @property
     def chips(self) -> list[tuple[str, str]]:
@@ -241,11 +232,6 @@ def _day(key: str, values: Mapping[str, str], errors: dict[str, str]) -> datetim
         errors[key] = "Enter a day like 2026-11-20"
         return None
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def _with(path: str, **query: str) -> str:
-    query = {key: value for key, value in query.items() if value}
-    return f"{path}?{urlencode(query)}" if query else path
 
 
 @dataclass(frozen=True)

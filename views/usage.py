@@ -4,9 +4,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
-from urllib.parse import urlencode
 
-from flask import Blueprint, Response, g, redirect, request
+from flask import Blueprint, Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import generate_csrf
 from jinja2.utils import LRUCache
@@ -82,7 +81,7 @@ class Asked:
         )
         return first, last
 
-    def words(self, **changes: str) -> dict[str, str]:
+    def words(self, **changes: str) -> dict[str, Any]:
         """The question as query words, but for `changes`; dates only where they are the range."""
         words = {"tab": "usage", "range": self.range, "by": self.by, "show": self.metric} | changes
         if words["range"] == "custom":
@@ -91,7 +90,7 @@ class Asked:
 
     def address(self, **changes: str) -> str:
         """The page's address for the same question but for `changes`."""
-        return f"/profile?{urlencode(self.words(**changes))}"
+        return url_for("profile.profile", **self.words(**changes))
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def ledger() -> ResponseReturnValue:
         "kinds": KINDS,
         "show": show,
     }
-    context["more"] = f"/profile/statement?{urlencode({'show': show, 'before': more})}" if more else None
+    context["more"] = url_for("usage.ledger", show=show, before=more) if more else None
     if not wants_fragment():
         context["sheet"] = sheet(account.id)
     return render("usage/statement.html", partial="usage/_entries.html", **context)
@@ -220,7 +219,6 @@ def call(request_id: str) -> ResponseReturnValue:
         "runs/call.html",
         run=None,
         detail=call_of(account_id, None, request_id, all_messages=every),
-        here=call_address(None, request_id),
         every=every,
         fragment=False,
     )
@@ -258,7 +256,7 @@ def _file_name(period: Period) -> str:
 def _used(account: Account, asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
     """What the fragment shows: the chart, its headline, the table, the controls."""
     used = spending(pages_pool(), account.id, period, asked.by, moment)
-    where = urlencode({name: word for name, word in asked.words().items() if name in ("range", "from", "to")})
+    days = {name: word for name, word in asked.words().items() if name in ("range", "from", "to")}
     return {
         "asked": asked,
         "used": used,
@@ -269,7 +267,7 @@ def _used(account: Account, asked: Asked, period: Period, moment: datetime) -> d
         "groups": GROUPS,
         "ranges": RANGES | {"custom": "Dates"},
         "dates": asked.address(range="custom", **{"from": str(period.first_day), "to": str(period.last_day)}),
-        "csv": f"/profile/usage.csv?{where}",
+        "csv": url_for("usage.export", **days),
     }
 
 

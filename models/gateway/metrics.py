@@ -25,6 +25,9 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 
 CALLS = Counter("stoa_calls_total", "Calls by how they ended", ["door", "provider", "outcome"])
 ERRORS = Counter("stoa_call_errors_total", "Refused and failed calls by kind", ["door", "kind"])
+FAILOVERS = Counter(
+    "stoa_failovers_total", "Calls that went on to another provider", ["provider", "next_provider"]
+)
 TOKENS = Counter("stoa_tokens_total", "Tokens, in disjoint buckets", ["provider", "bucket"])
 CREDITS = Counter("stoa_credits_total", "Credits charged", ["provider"])
 LATENCY = Histogram(

@@ -1,4 +1,4 @@
-"""What a provider's refusal becomes on its way to the client."""
+"""Why a call has no answer: the ledger did not admit it, or its provider refused it, in words for the client."""
 
 import http
 import logging
@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from models.billing.holds import Admission
 from models.gateway.routing import Route
 from models.gateway.upstream import Answer, UpstreamError
 from models.gateway.wire import Failure, failure_in
@@ -14,18 +15,34 @@ log = logging.getLogger("stoa.gateway")
 
 ERROR_BODY = 256 << 10
 """Bytes that are read of an error."""
+BUSY = (408, 429)
+"""Statuses below 500 that say nothing against the request itself."""
 KEY_START = 8
 """Characters of a key that give it away: providers quote keys with stars in their middle."""
+
+
+class Refused(Exception):
+    """The ledger did not admit the call; `admission.outcome` says why."""
+
+    def __init__(self, admission: Admission) -> None:
+        super().__init__(admission.outcome)
+        self.admission = admission
+
+
+class RelayFailed(Exception):
+    """Something unforeseen happened after the call was admitted. Nothing is charged."""
 
 
 class UpstreamRefused(Exception):
     """The provider answered with an error. Nothing is charged.
 
     `status` is what the client is told. It differs from the provider's own when the operator's key or funds
-    are at fault, which no client could mend. `dropped` are the keys of the request that it was not sent.
+    are at fault, which no client could mend. `dropped` are the keys of the request that it was not sent; `busy` says
+    that the provider cannot serve now what another one may.
     """
 
     dropped: tuple[str, ...] = ()
+    busy = False
 
     def __init__(self, status: int, failure: Failure, retry_after: str | None = None) -> None:
         super().__init__(failure.message)
@@ -50,7 +67,9 @@ def refusal(answer: Answer, route: Route, begun: bytes = b"") -> UpstreamRefused
         if failure is None:
             text = f"{route.provider.title} answered in a form that cannot be passed on."
             failure = Failure(text, code=status, plain=True)
-    return told(failure, status, route, answer.headers.get("Retry-After"))
+    refused = told(failure, status, route, answer.headers.get("Retry-After"))
+    refused.busy = answer.status in BUSY or 500 <= answer.status <= 599
+    return refused
 
 
 def told(failure: Failure, status: int, route: Route, retry_after: str | None) -> UpstreamRefused:

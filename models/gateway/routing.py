@@ -89,7 +89,7 @@ class Route:
     def expected_output(self, call: Call, answers: int) -> int:
         """Tokens of output that `worst_cost` is for. A stream is looked at as it grows; a whole answer without a bound
         may be as long as the model can make it."""
-        if call.max_output:
+        if call.max_output is not None:
             bound = max(call.max_output, self.terms.bound)
         else:
             longest = max(self._longest(price) for price in (self.price or UNLISTED, *self.terms.prices))
@@ -202,6 +202,20 @@ class Routes:
                 "The operator can give it one (STOA_PRICES_FILE)."
             )
         return Route(provider, name, upstream, price, byok)
+
+    def after(self, route: Route) -> Iterator[Route]:
+        """Where else the same model is served at a known price, in the order in which it is tried. Nowhere where the caller's
+        key pays, the operator named the provider, or it is a server that only speaks as the vendor does."""
+        name, openrouter = route.requested, self.openrouter
+        override = self.prices.overrides.get(name.lower())
+        chosen = route.byok or (override and override.provider) or route.provider not in self.direct
+        upstream = openrouter.upstream_model(name)
+        if chosen or not route.provider.genuine or not openrouter.ready:
+            return
+        if names.has_row(openrouter.table, upstream):
+            found = self._route(openrouter, name, upstream)
+            if found.price is not None:
+                yield found
 
     def price(
         self, provider: Provider, requested: str, upstream: str, answered: str | None = None

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -16,10 +17,10 @@ from models.billing import holds
 from models.billing.holds import Admission, Claim, Failure, LedgerUnavailable, Settled, Settlement
 from models.billing.together import Together
 from models.gateway import metrics
-from models.gateway.routing import Route
+from models.gateway.routing import Route, held_credits
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError
-from models.gateway.wire import Usage
+from models.gateway.wire import Call, Usage
 from models.pool import Pool
 
 log = logging.getLogger("stoa.gateway")
@@ -34,6 +35,13 @@ class HoldNotGrown(UpstreamError):
 
     status = 503
     kind = type = "ledger_unavailable"
+
+
+class OutOfCredits(UpstreamError):
+    """The answer became longer than there are credits for."""
+
+    status = 402
+    kind = type = "insufficient_credits"
 
 
 class Keeper:
@@ -173,6 +181,32 @@ class Ticket:
             return min(wanted, 2 * self._held)
         self._held = grown or self._held
         return grown
+
+    def cover(self, call: Call, output_tokens: int) -> int:
+        """Let an answer in flight go on: hold credits for twice the output it has by now, or for as much as there are
+        credits. Returns the tokens covered. Raises OutOfCredits when not even those that are there are."""
+        needed, wanted = (
+            held_credits(self.route.cost_up_to(call, tokens, call.n), self._margin)
+            for tokens in (output_tokens, 2 * output_tokens)
+        )
+        if not wanted:
+            return 2 * output_tokens
+        held = self.grow(needed, wanted)
+        if held is None:
+            raise OutOfCredits("Your credits ran out while this answer was written, so it ends here.")
+        if held >= wanted:
+            return 2 * output_tokens
+        return output_tokens + output_tokens * (held - needed) // (wanted - needed)
+
+    def holds(self, credits: int) -> bool:
+        """Whether the call holds so many credits, more being held if they are free and it holds any. Nothing changes
+        when they are not."""
+        if credits > self._held > 0:
+            with suppress(LedgerUnavailable):
+                request_id = self.admission.request_id
+                grown = holds.grow_hold(self._till.pool, request_id, needed=credits, wanted=credits)
+                self._held = grown or self._held
+        return credits <= self._held
 
     def settle(
         self,

@@ -816,7 +816,7 @@ def test_an_unknown_provider(browser: FlaskClient) -> None:
 def test_the_sign_in_page_of_its_rest(browser: FlaskClient) -> None:
     answer = browser.get("/api/auth/signin", query_string={"callbackUrl": "/runs"})
     assert answer.status_code == 302
-    assert answer.headers["Location"] == "/login?next=%2Fruns"
+    assert answer.headers["Location"] == "/login?next=/runs"
 
 
 def test_a_provider_that_is_away(door: Flask, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

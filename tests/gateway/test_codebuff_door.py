@@ -10,13 +10,13 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
+from models.gateway.dialects.codebuff import when
 from models.runs import AgentRun
 from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, Facts, events
-from views.api.gateway import when
 
 pytestmark = pytest.mark.usefixtures("kind")
 

@@ -1,5 +1,7 @@
-"""House rules of templates and styles, kept by machine: strict policy, links and forms before htmx, escaping, tokens."""
+"""House rules of templates and styles, kept by machine: strict policy, links and forms before htmx, escaping, components,
+addresses, tokens."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +12,16 @@ from jinja2 import Environment, nodes
 from models.settings import ROOT
 
 TEMPLATES = ROOT / "templates"
-FILES = sorted(TEMPLATES.rglob("*.html"))
+FILES = sorted([*TEMPLATES.rglob("*.html"), *TEMPLATES.rglob("*.xml")])
 CSS = sorted((ROOT / "static/css").rglob("*.css"))
-WEB = [file for file in FILES if "emails" not in file.parts]
+WEB = [file for file in FILES if file.suffix == ".html" and "emails" not in file.parts]
+VIEWS = sorted((ROOT / "views").rglob("*.py"))
 
 TAG = re.compile(r"<([a-z][a-z0-9-]*)((?:\{[{%].*?[%}]\}|[^>{]|\{(?![{%]))*)>", re.DOTALL)
 REQUESTS = re.compile(r"\bhx-(get|post|put|patch|delete)=")
+ADDRESS = re.compile(r'\s(?:href|action|formaction|src|hx-(?:get|post|put|patch|delete))="([^"]*)"')
+PAGES = re.compile(r"/(?:calls|docs|login|onboard|profile|publishers|runs|static|store|uploads)\b(?!/<)")
+MARKUP = re.compile(r"</[a-z]|/>|<!--|<[a-z][a-z0-9-]*\s+[a-z:-]+=")
 
 
 def name(file: Path) -> str:
@@ -76,6 +82,100 @@ def test_pages_extend_a_layout_and_fragments_do_not(file: Path) -> None:
         return
     extends = "{% extends" in file.read_text(encoding="utf-8")
     assert extends != file.name.startswith("_"), name(file)
+
+
+def parsed(file: Path) -> nodes.Template:
+    return Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
+
+
+def imports(tree: nodes.Template) -> dict[str, str]:
+    """The names that a template imports, and the file of each."""
+    return {
+        each[1] if isinstance(each, tuple) else each: statement.template.value
+        for statement in tree.find_all(nodes.FromImport)
+        if isinstance(statement.template, nodes.Const)
+        for each in statement.names
+    }
+
+
+COMPONENTS = {
+    macro.name
+    for file in (TEMPLATES / "components").glob("*.html")
+    for macro in parsed(file).find_all(nodes.Macro)
+    if not macro.name.startswith("_")
+}
+
+
+def calls(tree: nodes.Template) -> Iterator[tuple[str, nodes.Call]]:
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Name):
+            yield call.node.name, call
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_template_imports_the_components_it_calls_and_no_others(file: Path) -> None:
+    tree = parsed(file)
+    imported = set(imports(tree))
+    own = {macro.name for macro in tree.find_all(nodes.Macro)}
+    assert {called for called, _ in calls(tree)} & COMPONENTS <= imported | own
+    assert imported <= {each.name for each in tree.find_all(nodes.Name) if each.ctx == "load"}
+
+
+def test_every_icon_is_drawn_in_the_sprite() -> None:
+    """A browser shows nothing for a drawing that is not there, and says nothing."""
+    drawn = set(
+        re.findall(r'<symbol id="([^"]+)"', (ROOT / "static/img/icons.svg").read_text(encoding="utf-8"))
+    )
+    named: set[str] = set(
+        re.findall(r'Provider\("\w+", [^,]+, "(\w+)"', (ROOT / "views/accounts/ways.py").read_text())
+    )
+    for file in WEB:
+        for called, call in calls(parsed(file)):
+            places = [pair.value for pair in call.kwargs if pair.key == "icon_name"]
+            places += call.args[:1] if called == "icon" else call.args[1:2] if called == "icon_button" else []
+            for place in places:
+                chosen = [place.expr1, place.expr2] if isinstance(place, nodes.CondExpr) else [place]
+                named |= {each.value for each in chosen if isinstance(each, nodes.Const) and each.value}
+    assert {"check", "right", "x"} < named
+    assert named <= drawn
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if "emails" not in file.parts], ids=name)
+def test_no_address_is_written_by_hand(file: Path) -> None:
+    for tag, attributes in tags(file):
+        for address in ADDRESS.findall(attributes):
+            written = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", address)
+            assert re.fullmatch(r"(#.*|mailto:|https://.*)?", written), f"<{tag}{attributes}>"
+    for text in parsed(file).find_all(nodes.Const):
+        if isinstance(text.value, str):
+            assert not PAGES.match(text.value), f"{file.name}:{text.lineno}: {text.value}"
+
+
+def written(file: Path) -> Iterator[ast.Constant]:
+    """The texts that a module says: no docstrings, no addresses of routes."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    left_out: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            left_out.add(node.value)
+        for decorator in getattr(node, "decorator_list", ()):
+            left_out.update(ast.walk(decorator))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in left_out:
+            yield node
+
+
+@pytest.mark.parametrize("file", VIEWS, ids=name)
+def test_views_draw_nothing(file: Path) -> None:
+    assert "markupsafe" not in file.read_text(encoding="utf-8")
+    for text in written(file):
+        assert not MARKUP.search(text.value), f"{file.name}:{text.lineno}: {text.value}"
+
+
+@pytest.mark.parametrize("file", VIEWS, ids=name)
+def test_views_lead_to_no_address_written_by_hand(file: Path) -> None:
+    for text in written(file):
+        assert not PAGES.match(text.value), f"{file.name}:{text.lineno}: {text.value}"
 
 
 @pytest.mark.parametrize("file", CSS, ids=name)

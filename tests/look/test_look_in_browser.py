@@ -35,6 +35,15 @@ def test_axe_finds_nothing(open_page: OpenPage, base: str, path: str, width: int
         judge(page)
 
 
+def test_icons_of_the_sprite_are_drawn(open_page: OpenPage, base: str) -> None:
+    with open_page(base) as page:
+        for path in ("/kit", "/kit-charts?as=alice"):
+            page.goto(path, wait_until="networkidle")
+            sizes = page.locator("main svg use").evaluate_all("all => all.map((use) => use.getBBox().width)")
+            assert len(sizes) > 5
+            assert all(sizes), path
+
+
 def test_tables_under_charts_are_readable_too(open_page: OpenPage, base: str) -> None:
     for width in WIDTHS:
         with open_page(base, width=width) as page:

@@ -1,6 +1,6 @@
 """Letting a command line in: `/onboard` (contract 1.4)."""
 
-from flask import redirect, request
+from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import devices
@@ -22,7 +22,7 @@ def onboard() -> ResponseReturnValue:
     """
     user = cookie_user()
     if user is None:
-        return redirect("/", 302)
+        return redirect(url_for("pages.landing"), 302)
     text = request.args.get("auth_code")
     if not text:
         return render("accounts/welcome.html")
@@ -38,7 +38,7 @@ def onboard() -> ResponseReturnValue:
 def connect() -> ResponseReturnValue:
     """Let the command line in: the answer to the button."""
     if cookie_user() is None:
-        return redirect("/", 303)
+        return redirect(url_for("pages.landing"), 303)
     return _connect(_readable(request.form.get("auth_code", "")))
 
 

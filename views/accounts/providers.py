@@ -2,11 +2,11 @@
 
 import logging
 from typing import Any, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.flask_client import OAuth
-from flask import Flask, Response, current_app, jsonify, redirect, request, session
+from flask import Flask, Response, current_app, jsonify, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import generate_csrf, validate_csrf
 from joserfc.errors import JoseError
@@ -127,10 +127,9 @@ def _authorize_address(provider: str, where: str) -> str:
     # Ways begun and never ended would fill the cookie.
     for key in [key for key in session if key.startswith("_state_")]:
         session.pop(key)
-    way = client.create_authorization_url(f"{settings().base_url}/api/auth/callback/{provider}")
-    client.save_authorize_data(
-        redirect_uri=f"{settings().base_url}/api/auth/callback/{provider}", where=where, **way
-    )
+    back = settings().base_url + url_for("accounts.callback", provider=provider)
+    way = client.create_authorization_url(back)
+    client.save_authorize_data(redirect_uri=back, where=where, **way)
     return cast(str, way["url"])
 
 
@@ -217,7 +216,7 @@ def _prove_address(identity: Identity, where: str) -> ResponseReturnValue:
     db.session.commit()
     session["sent_to"] = email
     toast("The provider did not say that this address is yours, so we mail it a link once.", "info")
-    return see_other(f"/login/sent?{urlencode({'next': where})}")
+    return see_other(url_for("accounts.link_sent", next=where))
 
 
 def _failed(provider: str, error: Exception) -> ResponseReturnValue:
@@ -242,7 +241,7 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
         code if code in OAUTH_ERRORS else "",
     )
     toast(words, "bad")
-    return see_other("/login")
+    return see_other(url_for("accounts.login"))
 
 
 # -- NextAuth's REST -----------------------------------------------------------------------------------------
@@ -259,8 +258,8 @@ def providers() -> ResponseReturnValue:
                 "id": way.id,
                 "name": way.name,
                 "type": way.type,
-                "signinUrl": f"{base}/api/auth/signin/{way.id}",
-                "callbackUrl": f"{base}/api/auth/callback/{way.id}",
+                "signinUrl": base + url_for("accounts.signin", provider=way.id),
+                "callbackUrl": base + url_for("accounts.callback", provider=way.id),
             }
             for way in ways
         }
@@ -289,7 +288,7 @@ def who() -> ResponseReturnValue:
 @bp.get("/api/auth/signin/<provider>")
 def signin_page(provider: str | None = None) -> ResponseReturnValue:
     """The page to sign in on."""
-    return redirect(f"/login?{urlencode({'next': asked_destination()})}", 302)
+    return redirect(url_for("accounts.login", next=asked_destination()), 302)
 
 
 @bp.post("/api/auth/signin/<provider>")
@@ -297,34 +296,34 @@ def signin_page(provider: str | None = None) -> ResponseReturnValue:
 def signin(provider: str) -> ResponseReturnValue:
     """Where to go to sign in, as JSON with `json=true`, else by redirect."""
     if not _from_our_form():
-        return _go("/login")
+        return _go(url_for("accounts.login"))
     if provider == "email":
         return _signin_by_email()
     try:
         return _go(_authorize_address(provider, asked_destination()))
     except FAILURES as error:
         _failed(provider, error)
-        return _go("/login")
+        return _go(url_for("accounts.login"))
 
 
 def _signin_by_email() -> ResponseReturnValue:
     try:
         email = clean_email(request.form.get("email", ""))
     except Invalid:
-        return _go("/login")
+        return _go(url_for("accounts.login"))
     mail_link(email, asked_destination())
     db.session.commit()
     session["sent_to"] = email
-    return _go("/login/sent")
+    return _go(url_for("accounts.link_sent"))
 
 
 @bp.post("/api/auth/signout")
 @limiter.limit("60/minute")
 def signout() -> ResponseReturnValue:
     """End the browser's session: its row, its cookie, its flow state."""
-    where = destination(request.form.get("callbackUrl") or request.form.get("next"), "/")
-    if where.startswith("/onboard?"):
-        where = f"/login?{urlsplit(where).query}"
+    where = destination(request.form.get("callbackUrl") or request.form.get("next"), url_for("pages.landing"))
+    if where.startswith(f"{url_for('accounts.onboard')}?"):
+        where = f"{url_for('accounts.login')}?{urlsplit(where).query}"
     if not _from_our_form():
         return _go(where)
     user = cookie_user()

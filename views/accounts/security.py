@@ -5,7 +5,7 @@ import hashlib
 from typing import cast
 
 from cryptography.fernet import Fernet, InvalidToken
-from flask import request, session
+from flask import request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import credentials
@@ -19,8 +19,6 @@ from views.guards import audit, cookie_user, current_session, limiter, login_req
 from views.htmx import render, see_other, toast
 from views.profile import tab
 
-SECURITY = "/profile?tab=security"
-KEYS = "/profile?tab=api-keys"
 TYPED = "confirm"
 TYPES = {"web": "browser", "cli": "command line", "pat": "API key"}
 
@@ -68,7 +66,7 @@ def end_session(identifier: str) -> ResponseReturnValue:
     audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
     toast(f"Signed out: {_counted(gone)}.")
-    return see_other(SECURITY)
+    return see_other(url_for("profile.profile", tab="security"))
 
 
 @bp.get("/profile/sessions/web/revocation")
@@ -88,7 +86,7 @@ def end_web() -> ResponseReturnValue:
     audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
     toast(f"Signed out everywhere else: {_counted(gone)}.")
-    return see_other(SECURITY)
+    return see_other(url_for("profile.profile", tab="security"))
 
 
 @bp.get("/profile/sessions/cli/revocation")
@@ -110,7 +108,7 @@ def end_cli() -> ResponseReturnValue:
     audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
     db.session.commit()
     toast(f"Signed out: {_counted(gone)}.")
-    return see_other(SECURITY)
+    return see_other(url_for("profile.profile", tab="security"))
 
 
 def _counted(rows: list[Session]) -> str:
@@ -165,7 +163,7 @@ def create_key() -> ResponseReturnValue:
     audit("token.created", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
     session["new_key"] = _seal().encrypt(token.encode()).decode()
-    return see_other(KEYS)
+    return see_other(url_for("profile.profile", tab="api-keys"))
 
 
 @bp.get("/profile/keys/<identifier>/revocation")
@@ -186,7 +184,7 @@ def revoke_key(identifier: str) -> ResponseReturnValue:
     audit("token.revoked", _user().id, user=_user(), before={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
     toast("Key revoked.")
-    return see_other(KEYS)
+    return see_other(url_for("profile.profile", tab="api-keys"))
 
 
 def _keys_page(

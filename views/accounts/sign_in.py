@@ -1,8 +1,8 @@
 """Signing in by a mailed link, where to go afterwards, and what every way of signing in ends with."""
 
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
-from flask import g, render_template, request, session
+from flask import g, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 
@@ -30,41 +30,46 @@ from views.guards import (
 )
 from views.htmx import render, see_other, toast, wants_fragment
 
-HOME = "/profile?tab=usage"
 
-
-def destination(target: str | None, default: str = HOME) -> str:
+def destination(target: str | None, default: str | None = None) -> str:
     """Where to go after signing in, as a path of ours (contract 1.3).
 
-    An address with `auth_code` goes to `/onboard` with its whole query; another site's goes to `/`.
+    An address with `auth_code` goes to `/onboard` with its whole query; another site's goes to `/`; none goes to
+    `default`, or to the usage page.
     """
     if not target:
-        return default
+        return default or home()
+    front = url_for("pages.landing")
     if "\\" in target or any(ord(char) < 33 for char in target):
-        return "/"
+        return front
     try:
         parts = urlsplit(urljoin(f"{settings().base_url}/", target))
     except ValueError:
-        return "/"
+        return front
     if not is_own_origin(f"{parts.scheme}://{parts.netloc}"):
-        return "/"
+        return front
     if "auth_code" in parse_qs(parts.query):
-        return f"/onboard?{parts.query}"
+        return f"{url_for('accounts.onboard')}?{parts.query}"
     path = "/" + parts.path.lstrip("/")
     return f"{path}?{parts.query}" if parts.query else path
+
+
+def home() -> str:
+    """Where one goes after signing in who was on no way elsewhere."""
+    return url_for("profile.profile", tab="usage")
 
 
 def asked_destination() -> str:
     """Where this request wants to go after signing in: `/onboard` for a device's login, else `next`."""
     if "auth_code" in request.args:
-        return f"/onboard?{request.query_string.decode('utf-8', 'replace')}"
+        return f"{url_for('accounts.onboard')}?{request.query_string.decode('utf-8', 'replace')}"
     return destination(request.values.get("next") or request.values.get("callbackUrl"))
 
 
 def device_of(path: str | None) -> Code | None:
     """The code of the command line that waits at the end of this way, if one does."""
     parts = urlsplit(path or "")
-    if parts.path != "/onboard":
+    if parts.path != url_for("accounts.onboard"):
         return None
     texts = parse_qs(parts.query).get("auth_code", [])
     return devices.read_code(texts[0]) if texts else None
@@ -98,7 +103,7 @@ def send_link() -> ResponseReturnValue:
     mail_link(email, where)
     db.session.commit()
     session["sent_to"] = email
-    return see_other(f"/login/sent?{urlencode({'next': where})}")
+    return see_other(url_for("accounts.link_sent", next=where))
 
 
 @bp.errorhandler(RateLimitExceeded)
@@ -163,14 +168,14 @@ def use_link(token: str) -> ResponseReturnValue:
     identity, free = links.identity_of(found), settings().stoa_free_credits
     if identity is None or not links.begun_in(found, session.get("browser")):
         user, new = sign_in_proven(found.email, now(), free_credits=free)
-        signed_in = enter(user, new, "link", found.next or HOME)
+        signed_in = enter(user, new, "link", found.next or home())
         if identity:
             toast(f"{name_of(identity.provider)} was not connected: that is done where it was begun.", "info")
         return signed_in
     user, new = join_identity(found.email, identity, now(), free_credits=free)
     facts = {"provider": identity.provider, "subject": identity.subject}
     audit("identity.joined", user.id, user=user, after=facts)
-    return enter(user, new, "link", found.next or HOME)
+    return enter(user, new, "link", found.next or home())
 
 
 def _refuse_somebody_else(found: LoginLink) -> ResponseReturnValue | None:

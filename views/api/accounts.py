@@ -7,7 +7,7 @@ lists carry a masked form and a stable id.
 from decimal import Decimal
 from typing import Annotated, Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 from pydantic import Field
@@ -100,7 +100,7 @@ def cli_code() -> ResponseReturnValue:
     except (BadJson, BadBody):
         return jsonify(error="Invalid request body"), 400
     code = devices.issue_code(settings().secret_key, body.fingerprintId, now())
-    address = f"{settings().base_url}/login?auth_code={code.text}"
+    address = f"{settings().base_url}{url_for('accounts.login')}?auth_code={code.text}"
     if body.referralCode:
         address += f"&referral_code={body.referralCode}"
     return jsonify(

@@ -109,6 +109,16 @@ def address(agent: Agent, version: str) -> str:
     return url_for("agent.page", publisher_id=agent.publisher_id, agent_id=agent.id, version=version)
 
 
+@bp.app_template_global()
+def agent_address(full_id: str) -> str:
+    """The page of `publisher/agent@version`, or of the latest version of `publisher/agent`."""
+    name, _, version = full_id.partition("@")
+    publisher_id, _, agent_id = name.partition("/")
+    if version:
+        return url_for("agent.page", publisher_id=publisher_id, agent_id=agent_id, version=version)
+    return url_for("agent.newest", publisher_id=publisher_id, agent_id=agent_id)
+
+
 def newest_address(agent: Agent) -> str:
     """The address that leads to the agent's latest version."""
     return url_for("agent.newest", publisher_id=agent.publisher_id, agent_id=agent.id)
@@ -145,7 +155,7 @@ class Use:
 
 def _whole(sheet: Sheet) -> dict[str, Any]:
     moment = now()
-    agent, of_agent = sheet.agent, newest_address(sheet.agent)
+    agent = sheet.agent
     root = Node(sheet.full_id, agent.name)
     if sheet.data.get("spawnableAgents"):
         root = dependencies.outline_of(sheet.full_id, TREE_ROOM)
@@ -153,8 +163,6 @@ def _whole(sheet: Sheet) -> dict[str, Any]:
     code = module_of(sheet.data)
     return {
         "sheet": sheet,
-        "of_agent": of_agent,
-        "here": f"{of_agent}/{sheet.version.version}",
         "may_edit": publishers.may_change(cookie_user(), sheet.publisher),
         "base": settings().base_url,
         "card_digest": previews.digest(*_card(sheet)),

@@ -1,10 +1,9 @@
 """Pages of publishers: mine, a new one in three steps, edit and owner, and the one that anybody may read."""
 
 from dataclasses import dataclass, replace
-from typing import cast
-from urllib.parse import urlencode
+from typing import Any, cast
 
-from flask import Blueprint, request
+from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage, MultiDict
 
@@ -54,8 +53,13 @@ class Draft:
 
     def address(self, step: int) -> str:
         """The address of an earlier step, with what was entered in the first two."""
-        entered = {"org": self.org, "publisher": self.publisher, "name": self.name, "step": step}
-        return f"/publishers/new?{urlencode({name: value for name, value in entered.items() if value})}"
+        entered: dict[str, Any] = {
+            "org": self.org,
+            "publisher": self.publisher,
+            "name": self.name,
+            "step": step,
+        }
+        return url_for("publishers.new", **{name: value for name, value in entered.items() if value})
 
 
 # -- mine ----------------------------------------------------------------------------------------------------
@@ -116,7 +120,7 @@ def create() -> ResponseReturnValue:
         audit("publisher.created", made.id, user=_user(), after=publishers.facts(made))
         db.session.commit()
         toast(f"@{made.id} is made. Publish its first agent.")
-        return see_other(f"/publishers/{made.id}")
+        return see_other(url_for("publishers.page", publisher_id=made.id))
     return _form(draft, PROFILE, errors)
 
 
@@ -180,7 +184,7 @@ def save(publisher_id: str) -> ResponseReturnValue:
         )
     db.session.commit()
     toast("Saved.")
-    return see_other(f"/publishers/{publisher.id}/edit")
+    return see_other(url_for("publishers.edit", publisher_id=publisher.id))
 
 
 def _edit_page(
@@ -238,7 +242,9 @@ def transfer(publisher_id: str) -> ResponseReturnValue:
     db.session.commit()
     toast(f"@{publisher.id} belongs to {publishers.owner(publisher)} now.")
     still = publisher.org_id is not None or publisher.user_id == user.id
-    return see_other(f"/publishers/{publisher.id}/edit" if still else "/publishers")
+    return see_other(
+        url_for("publishers.edit", publisher_id=publisher.id) if still else url_for("publishers.mine")
+    )
 
 
 # -- for anybody ---------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
@@ -69,19 +69,18 @@ class Asked:
         """The address of the list with some of it changed; `after` and `shown` only where they are among the changes."""
         fields = {name: value for name, value in changes.items() if name in FIELDS}
         wanted = replace(self.wanted, **fields)
-        pairs = [
-            ("search", wanted.search),
-            *(("tag", each) for each in wanted.tags),
-            *(("publisher", each) for each in wanted.publishers),
-            *(("vendor", each) for each in wanted.vendors),
-            ("verified", "1" if wanted.verified else ""),
-            ("deprecated", "1" if wanted.deprecated else ""),
-            ("sort", str(changes.get("sort", self.sort))),
-            ("after", str(changes.get("after", ""))),
-            ("shown", str(changes.get("shown", ""))),
-        ]
-        query = urlencode([(name, value) for name, value in pairs if value])
-        return f"/store?{query}" if query else "/store"
+        query: dict[str, Any] = {
+            "search": wanted.search,
+            "tag": wanted.tags,
+            "publisher": wanted.publishers,
+            "vendor": wanted.vendors,
+            "verified": "1" if wanted.verified else "",
+            "deprecated": "1" if wanted.deprecated else "",
+            "sort": changes.get("sort", self.sort),
+            "after": changes.get("after"),
+            "shown": changes.get("shown"),
+        }
+        return url_for("store.shelf", **{name: value for name, value in query.items() if value})
 
     @property
     def plain(self) -> bool:

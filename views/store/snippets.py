@@ -3,6 +3,8 @@
 import json
 import shlex
 
+from flask import url_for
+
 from models.store.showing import Sheet
 
 QUESTION = "Introduce yourself."
@@ -42,7 +44,7 @@ process.exit();
 def typescript_start(base: str) -> str:
     """What installs the SDK and runs the program against this server."""
     return f"""npm install @codebuff/sdk
-curl -O {base}/static/clients/codebuff.mjs
+curl -O {base}{url_for("static", filename="clients/codebuff.mjs")}
 STOA_BASE_URL={base} CODEBUFF_API_KEY=$STOA_KEY \\
   node --import ./codebuff.mjs app.mjs
 """

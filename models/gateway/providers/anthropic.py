@@ -19,6 +19,7 @@ class Anthropic(Provider):
     name = "anthropic"
     title = "Anthropic"
     table = "anthropic"
+    host = "api.anthropic.com"
     prefixes = ("anthropic",)
     bare = re.compile(r"claude-")
 

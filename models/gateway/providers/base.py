@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -49,7 +51,7 @@ class Endpoint:
 class Provider:
     """A provider that speaks OpenAI's chat completions. Adapters override what differs.
 
-    `table` is its name in the shipped price table; `reports_cost` whether each answer says what it cost;
+    `table` is its name in the shipped price table; `host` the vendor's own; `reports_cost` whether each answer says what it cost;
     `native_n` whether it answers `n` choices itself; `refuses` the keys that it is known to refuse, which it is not
     sent; `media_apart` whether its media always cost more than text; `longest` tokens no answer of its exceeds.
     """
@@ -57,6 +59,7 @@ class Provider:
     name = ""
     title = ""
     table = ""
+    host = ""
     prefixes: tuple[str, ...] = ()
     bare = re.compile(r"(?!)")
     """Model names without a prefix that are this provider's."""
@@ -73,6 +76,11 @@ class Provider:
     def ready(self) -> bool:
         """Whether the operator gave a key."""
         return bool(self.endpoint.key)
+
+    @cached_property
+    def genuine(self) -> bool:
+        """Whether it is the vendor itself, and no other server that speaks as it does."""
+        return urlsplit(self.endpoint.base_url).hostname == self.host
 
     def claims(self, model: str) -> bool:
         """Whether a name, by its prefix or without one by its look, is one of this provider's."""

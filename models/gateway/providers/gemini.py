@@ -17,6 +17,7 @@ class Gemini(Provider):
     name = "gemini"
     title = "Gemini"
     table = "google"
+    host = "generativelanguage.googleapis.com"
     prefixes = ("google", "gemini")
     bare = re.compile(r"gemini-|gemma-|learnlm-")
     native_n = True

@@ -1,16 +1,13 @@
 """OpenAI itself, or any server that speaks as it does (`OPENAI_BASE_URL`)."""
 
 import re
-from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 from models.gateway.providers.base import OPENROUTERS, Provider, effort_of
 from models.gateway.wire import Call
 
 _LATEST = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
 """What OpenRouter calls by these names, OpenAI knows with `-latest`."""
-HOST = "api.openai.com"
 _REASONS = re.compile(r"o\d|gpt-5|gpt-[6-9]|codex")
 _OF_OPENROUTER = ("usage", "provider", "transforms")
 
@@ -22,6 +19,7 @@ class OpenAI(Provider):
     name = "openai"
     title = "OpenAI"
     table = "openai"
+    host = "api.openai.com"
     prefixes = ("openai",)
     bare = re.compile(r"gpt-|o\d|chatgpt-|codex-|ft:")
     native_n = True
@@ -29,11 +27,6 @@ class OpenAI(Provider):
     def upstream_model(self, model: str) -> str:
         name = super().upstream_model(model)
         return f"{name}-latest" if _LATEST.fullmatch(name) else name
-
-    @cached_property
-    def genuine(self) -> bool:
-        """Whether it is OpenAI itself."""
-        return urlsplit(self.endpoint.base_url).hostname == HOST
 
     @property
     def media_apart(self) -> bool:  # type: ignore[override]

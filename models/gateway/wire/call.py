@@ -25,9 +25,10 @@ class BadCall(DomainError):
 class Call:
     """A request, read and checked.
 
-    `max_output` is the client's bound per choice (None: the model's own), `input_tokens` a cautious guess from
+    `max_output` is the client's bound per choice (None: the model's own; 0: there is no output), `input_tokens` a cautious guess from
     the size of the text, `text_bytes` what is no medium, and so the most tokens that the text can have. `body` is the
-    JSON object as it was sent, `wants_usage` whether a stream's client asked for the usage chunk.
+    JSON object as it was sent, `wants_usage` whether a stream's client asked for the usage chunk. `dialect` names the
+    format of `body`; `answers` is how many answers the client wants merged into one, 1 for the ordinary case.
     """
 
     dialect: str
@@ -39,6 +40,7 @@ class Call:
     text_bytes: int
     body: dict[str, Any] = field(repr=False)
     wants_usage: bool = False
+    answers: int = 1
 
     def with_body(self, **changes: Any) -> "Call":
         """The same call with some keys of its body set."""

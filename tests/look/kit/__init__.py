@@ -1,5 +1,6 @@
 """A test-only door to every component: the real application with `/kit` beside its own pages, and no database."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,13 +8,13 @@ from flask import Flask, Response, abort, g, request, send_file
 from jinja2 import ChoiceLoader, FileSystemLoader
 
 from app import create_app
-from models.settings import load_settings
+from models.settings import ROOT, load_settings
 from tests.look.kit.charts import NOW, drawings, wave
 from views import pages
-from views.components import ICONS
 from views.htmx import render, toast
 
 HERE = Path(__file__).parent
+ICONS = re.findall(r'<symbol id="(?!kind-)([^"]+)"', Path(ROOT, "static/img/icons.svg").read_text())
 NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
 ALICE = SimpleNamespace(id="alice", name="Alice Marsh", email="alice@example.org")
 

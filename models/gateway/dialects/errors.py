@@ -1,0 +1,91 @@
+"""The words and forms of errors that dialects share."""
+
+from typing import Any, Protocol
+
+from models.billing.holds import Admission
+from models.gateway.lenient_json import write
+from models.gateway.refusals import UpstreamRefused
+from models.settings import Settings
+
+_OPENAI = {
+    401: "authentication_error",
+    402: "insufficient_credits",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+class RequestHeaders(Protocol):
+    """The headers of a client's request, by name in any case."""
+
+    def get(self, name: str, /) -> str | None:
+        """The value of a header."""
+
+    def __contains__(self, name: str, /) -> bool: ...
+
+
+def model_error(
+    headers: RequestHeaders,
+    request_id: str,
+    status: int,
+    message: str,
+    code: Any,
+    *,
+    param: Any = None,
+    kind: Any = None,
+) -> dict[str, Any]:
+    """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
+    if "anthropic-version" in headers:
+        return {
+            "type": "error",
+            "error": {"type": _ANTHROPIC.get(status, "api_error"), "message": message},
+            "request_id": request_id,
+        }
+    kind = kind or _OPENAI.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def upstream_words(error: UpstreamRefused) -> str:
+    """The provider's message with what lay behind it (contract 5.6)."""
+    failure = error.failure
+    metadata = failure.metadata if isinstance(failure.metadata, dict) else {}
+    raw = metadata.get("raw")
+    if raw is None:
+        return failure.message
+    text = raw if isinstance(raw, str) else write(raw).decode()
+    name = metadata.get("provider_name")
+    shown = text if len(text) <= 1000 else f"{text[:1000]}..."
+    return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {shown}]"
+
+
+def suspended(settings: Settings) -> str:
+    """What a banned user is told (contract 5.2 row 4)."""
+    support = settings.stoa_support_email or "the operator of this server"
+    return f"Your account has been suspended due to billing issues. Please contact {support} to resolve this."
+
+
+def too_little(admission: Admission) -> str:
+    """Why a hold was refused although something is left."""
+    left = max(admission.available, 0)
+    beside = f" beside the {admission.held} held by calls in flight" if admission.held else ""
+    if left < admission.minimum:
+        return (
+            f"What this call sends costs about {admission.minimum} credits, and {left} are free{beside}. "
+            "Send less, wait for the other calls, or add credits."
+        )
+    return (
+        f"This call can cost up to {admission.hold} credits, and {left} are free{beside}. "
+        "Wait for the other calls, ask for fewer tokens (max_tokens), or add credits."
+    )

@@ -1,0 +1,319 @@
+"""A call goes on to the next provider of its model while the first one has not taken it, and is billed once."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from models.gateway.pricing import Prices, flat
+from models.gateway.providers.base import Endpoint
+from models.gateway.relay import Gateway
+from models.gateway.routing import Routes
+from models.runs import AgentRun
+from models.settings import Settings
+from tests.factories import Person
+from tests.fakes.upstream import FakeUpstream, answer, completion, hang_up, silent, stream, usage
+from tests.gateway.conftest import MESSAGES, Facts, events
+
+MODEL = "anthropic/claude-sonnet-4.5"
+ORDINARY = Settings(
+    _env_file=None,
+    openrouter_api_key="sk-or",
+    openai_api_key="sk-openai",
+    anthropic_api_key="sk-ant",
+    gemini_api_key="sk-google",
+)
+BUSY = [408, 429, 500, 502, 503, 529]
+OVERLOADED = {"error": {"type": "overloaded_error", "message": "Overloaded, come back."}}
+
+
+@pytest.fixture
+def gateway(gateway_app: Flask) -> Gateway:
+    return gateway_app.extensions["gateway"]
+
+
+@pytest.fixture(autouse=True)
+def vendors(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes are Anthropic and Google themselves."""
+    for name in ("anthropic", "gemini"):
+        monkeypatch.setattr(gateway.routes.providers[name], "genuine", True)
+
+
+@pytest.fixture
+def post(web: FlaskClient, rich: Person) -> Callable[..., Any]:
+    def call(model: str = MODEL, headers: dict[str, str] | None = None, **more: Any) -> Any:
+        body = {"model": model, "messages": MESSAGES, "max_tokens": 1000, **more}
+        return web.post("/v1/chat/completions", json=body, headers={**rich.headers, **(headers or {})})
+
+    return call
+
+
+def asked(fake: FakeUpstream) -> list[str]:
+    """The providers that were asked, in order."""
+    return [each.path.split("/")[1] for each in fake.requests]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("status", BUSY)
+def test_a_busy_provider_is_passed_over(
+    post: Callable[..., Any], fake: FakeUpstream, facts: Facts, status: int, streamed: bool
+) -> None:
+    fake.will(answer(OVERLOADED, status=status), stream() if streamed else answer())
+    response = post(stream=streamed)
+    assert response.status_code == 200
+    assert b"Hello" in response.data
+    assert asked(fake) == ["anthropic", "openrouter"]
+    assert [each.body["model"] for each in fake.requests] == ["claude-sonnet-4-5", MODEL]
+    call = facts.call()
+    assert (call.provider, call.state, call.requested_model) == ("openrouter", "settled", MODEL)
+    # at the price of who answered: OpenRouter's own figure
+    assert (call.cost, call.credits) == (Decimal("0.0123"), 1)
+    assert len(facts.messages()) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_provider_that_cannot_be_reached_is_passed_over(
+    post: Callable[..., Any],
+    fake: FakeUpstream,
+    facts: Facts,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    streamed: bool,
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setattr(gateway.routes.providers["anthropic"], "endpoint", Endpoint(nobody, "sk"))
+        assert post(stream=streamed).status_code == 200
+    assert asked(fake) == ["openrouter"]
+    assert facts.call().provider == "openrouter"
+
+
+def test_keys_that_only_the_first_refuses_reach_the_second(
+    post: Callable[..., Any], fake: FakeUpstream
+) -> None:
+    fake.will(answer(OVERLOADED, status=529), answer())
+    response = post(top_k=5)
+    assert [each.body.get("top_k") for each in fake.requests] == [None, 5]
+    assert "X-Stoa-Dropped" not in response.headers
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
+def test_a_request_that_was_refused_is_not_made_twice(
+    post: Callable[..., Any], fake: FakeUpstream, facts: Facts, status: int
+) -> None:
+    fake.will(answer({"error": {"message": "No."}}, status=status))
+    assert post().status_code == (502 if status in (401, 402, 403) else status)
+    assert asked(fake) == ["anthropic"]
+    assert facts.call().provider == "anthropic"
+
+
+@pytest.mark.parametrize("behaviour", [hang_up, silent(2), stream(cut_after=2), answer(b"")])
+@pytest.mark.usefixtures("impatient")
+def test_a_provider_that_took_the_call_is_not_replaced(
+    post: Callable[..., Any], fake: FakeUpstream, facts: Facts, behaviour: Any
+) -> None:
+    fake.will(behaviour)
+    assert b"error" in post(stream=True).data
+    assert set(asked(fake)) == {"anthropic"}
+    assert facts.call().provider == "anthropic"
+
+
+def test_of_two_errors_the_first_is_told(post: Callable[..., Any], fake: FakeUpstream, facts: Facts) -> None:
+    limited = answer({"error": {"message": "Slow down."}}, status=429, headers={"Retry-After": "7"})
+    fake.will(limited, answer({"error": {"message": "No such model."}}, status=404))
+    response = post(top_k=5)
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
+    assert response.json["error"]["message"] == "Slow down."
+    assert response.headers["X-Stoa-Dropped"] == "top_k"
+    call = facts.call()
+    assert (call.provider, call.state, call.http_status, call.credits) == ("anthropic", "failed", 429, 0)
+    assert asked(fake) == ["anthropic", "openrouter"]
+
+
+def test_an_error_inside_the_second_answer_is_billed_to_nobody(
+    post: Callable[..., Any], fake: FakeUpstream, facts: Facts
+) -> None:
+    fake.will(answer(OVERLOADED, status=503), hang_up)
+    assert post().status_code == 503
+    assert (facts.call().state, facts.messages()) == ("failed", [])
+
+
+def test_the_callers_own_key_goes_nowhere_else(
+    post: Callable[..., Any], fake: FakeUpstream, facts: Facts
+) -> None:
+    fake.will(answer(OVERLOADED, status=503))
+    assert post(headers={"x-openrouter-api-key": "sk-or-mine"}).status_code == 503
+    assert asked(fake) == ["openrouter"]
+
+
+def test_an_operator_can_turn_it_off(
+    post: Callable[..., Any], fake: FakeUpstream, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "failover", False)
+    fake.will(answer(OVERLOADED, status=503))
+    assert post().status_code == 503
+    assert asked(fake) == ["anthropic"]
+
+
+def test_the_setting_is_on_unless_it_is_turned_off() -> None:
+    assert ORDINARY.stoa_failover
+    assert not Settings(_env_file=None, stoa_failover="false").stoa_failover
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "anthropic/claude-nobody-lists",
+        "openrouter/anthropic/claude-sonnet-4.5",
+        "stoa/demo",
+    ],
+)
+def test_models_without_a_second_provider(gateway: Gateway, model: str) -> None:
+    route = gateway.routes.find("anthropic/claude-sonnet-4.5" if "nobody" in model else model)
+    assert list(gateway.routes.after(replace(route, requested=model))) == []
+
+
+def test_a_provider_that_the_operator_named_is_the_only_one(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text(f'["{MODEL}"]\nprovider = "anthropic"\ninput = 3\noutput = 15\n')
+    routes = Routes(ORDINARY, Prices.load(file))
+    assert list(routes.after(routes.find(MODEL))) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "at_openrouter"),
+    [
+        ("gpt-5-mini", "openai/gpt-5-mini"),
+        ("claude-sonnet-4-5", "anthropic/claude-sonnet-4.5"),
+        ("google/gemini-2.5-flash", "google/gemini-2.5-flash"),
+    ],
+)
+def test_the_vendors_models_have_a_second_provider(model: str, at_openrouter: str) -> None:
+    routes = Routes(ORDINARY, Prices.load(None))
+    (other,) = routes.after(routes.find(model))
+    assert (other.provider.name, other.model) == ("openrouter", at_openrouter)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model"),
+    [("openai", "gpt-5-mini"), ("anthropic", MODEL), ("gemini", "google/gemini-2.5-flash")],
+)
+def test_a_server_that_only_speaks_as_a_vendor_has_no_second_one(vendor: str, model: str) -> None:
+    elsewhere = ORDINARY.model_copy(update={f"{vendor}_base_url": "https://llm.example.org/v1"})
+    routes = Routes(elsewhere, Prices.load(None))
+    assert list(routes.after(routes.find(model))) == []
+
+
+def test_fewer_choices_than_were_asked_for_are_no_replacement(
+    post: Callable[..., Any], fake: FakeUpstream
+) -> None:
+    fake.will(answer(OVERLOADED, status=503))
+    assert post("google/gemini-2.5-flash", n=2).status_code == 503
+    assert asked(fake) == ["gemini"]
+    assert post("google/gemini-2.5-flash").status_code == 503
+    assert asked(fake)[1:] == ["gemini", "openrouter"]
+
+
+# -- what is held --------------------------------------------------------------------------------------------
+
+
+def dearer(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, output: int) -> None:
+    """OpenRouter takes so many dollars for a million tokens of output."""
+    after = gateway.routes.after
+    monkeypatch.setattr(
+        gateway.routes,
+        "after",
+        lambda route: (replace(other, price=flat(3, output)) for other in after(route)),
+    )
+
+
+def test_more_is_held_for_a_dearer_provider(
+    post: Callable[..., Any],
+    fake: FakeUpstream,
+    facts: Facts,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dearer(gateway, monkeypatch, 6000)  # up to 633 of alice's 1000 credits
+    held: list[int] = []
+
+    def note(exchange: Any) -> None:
+        held.append(
+            facts.fresh().connection().exec_driver_sql("SELECT sum(amount) FROM credit_hold").scalar()
+        )
+        answer(completion(use=usage(cost=3.0)))(exchange)
+
+    fake.will(answer(OVERLOADED, status=503), note)
+    assert post().status_code == 200
+    assert held[0] > 600
+    assert facts.call().credits == 317  # three dollars and the margin
+
+
+def test_a_provider_that_is_too_dear_is_not_asked(
+    post: Callable[..., Any],
+    fake: FakeUpstream,
+    facts: Facts,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dearer(gateway, monkeypatch, 60_000)
+    fake.will(answer(OVERLOADED, status=503))
+    assert post().status_code == 503
+    assert asked(fake) == ["anthropic"]
+    assert facts.call().state == "failed"
+
+
+def test_what_held_nothing_goes_on_only_where_it_costs_nothing(
+    post: Callable[..., Any],
+    fake: FakeUpstream,
+    facts: Facts,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = gateway.routes.find
+    monkeypatch.setattr(
+        gateway.routes, "find", lambda *names, **keys: replace(found(*names, **keys), price=flat(0, 0))
+    )
+    fake.will(answer(OVERLOADED, status=503))
+    assert post().status_code == 503
+    assert asked(fake) == ["anthropic"]
+    assert facts.call().credits == 0
+
+
+# -- the compatible door -------------------------------------------------------------------------------------
+
+
+def test_several_answers_go_on_together(
+    web: FlaskClient, rich: Person, run: AgentRun, fake: FakeUpstream, facts: Facts
+) -> None:
+    fake.will(*[answer(OVERLOADED, status=503)] * 3, answer())
+    metadata = {"run_id": run.id, "n": 3}
+    response = web.post(
+        "/api/v1/chat/completions",
+        json={"model": MODEL, "messages": MESSAGES, "max_tokens": 1000, "codebuff_metadata": metadata},
+        headers=rich.headers,
+    )
+    assert (
+        response.json["choices"][0]["message"]["content"] == '["Hello there.","Hello there.","Hello there."]'
+    )
+    assert asked(fake) == ["anthropic"] * 3 + ["openrouter"] * 3
+    assert facts.call().cost == Decimal("0.0369")
+
+
+def test_a_stream_goes_on_before_its_first_byte(
+    web: FlaskClient, rich: Person, body: dict[str, Any], fake: FakeUpstream, facts: Facts
+) -> None:
+    fake.will(answer(OVERLOADED, status=529), stream())
+    response = web.post(
+        "/api/v1/chat/completions", json={**body, "model": MODEL, "stream": True}, headers=rich.headers
+    )
+    assert response.data.startswith(b": connected ")
+    assert events(response.data)[-1]["usage"]["cost"] == 0.0123
+    assert facts.call().provider == "openrouter"
