@@ -8,7 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
+from models.accounts import User
 from models.store import Agent, AgentVersion, proof
+from tests import factories
 
 NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
 
@@ -40,6 +42,7 @@ def start(
 
 def settle(session: Session, user_id: str, run_id: str, credits: int = 0, state: str = "settled") -> None:
     """A call of a run as the gateway leaves it behind, committed."""
+    factories.account(session, session.get_one(User, user_id))
     session.execute(
         text(
             "INSERT INTO gateway_call (request_id, account_id, user_id, run_id, door, requested_model, model, state,"
