@@ -122,7 +122,7 @@ def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
         if default in (None, "", frozenset()) or isinstance(default, SecretStr):
             continue  # an example, or nothing, is shown
         words = ",".join(default) if isinstance(default, tuple) else str(default)
-            words = words.lower() if isinstance(default, bool) else words
+        words = words.lower() if isinstance(default, bool) else words
         assert shown[name.upper()] == words
 
 
