@@ -205,7 +205,11 @@ class HttpUpstream:
             headers = {**headers, **_credentials(place.proxy)}
         try:
             sock.settimeout(self.patience.first_byte)
+            # It would send head and body in two; a second system call costs as much as all the rest of sending.
+            pieces: list[bytes] = []
+            connection.send = pieces.append  # type: ignore[assignment,method-assign]
             connection.request(request.method, target, request.body or None, headers)
+            sock.sendall(b"".join(pieces))
             response = connection.getresponse()
             if response.status == 101:
                 raise ValueError("another protocol was not asked for")
