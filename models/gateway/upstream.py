@@ -16,11 +16,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from models.decompression import ALIASES, DECODERS, MOST_CODINGS, BadCoding, unpacked
 
@@ -29,6 +31,8 @@ MAX_BODY = 32 << 20
 """Bytes of an answer that is not streamed."""
 MAX_STREAM = 128 << 20
 """Bytes of a stream."""
+MAX_HEAD = 64 << 10
+"""Bytes before the body."""
 GZIP = b"\x1f\x8b"
 """How gzip begins, and neither JSON nor text."""
 KEPT_SECONDS = 60.0
@@ -141,16 +145,17 @@ class Egress:
         secure, host = parts.scheme == "https", parts.hostname or ""
         port = parts.port or (443 if secure else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        name = parts.netloc.rpartition("@")[2]
         proxy = self.https_proxy if secure else self.http_proxy
         if (
             not proxy
             or _on_this_machine(host)
             or proxy_bypass_environment(f"{host}:{port}", {"no": self.no_proxy})
         ):
-            return _Place(secure, host, port), target
+            return _Place(secure, host, port, name), target
         if not secure:
-            target = f"http://{parts.netloc.rpartition('@')[2]}{target}"
-        return _Place(secure, host, port, proxy), target
+            target = f"http://{name}{target}"
+        return _Place(secure, host, port, name, proxy), target
 
 
 class _Place(NamedTuple):
@@ -159,6 +164,8 @@ class _Place(NamedTuple):
     secure: bool
     host: str
     port: int
+    name: str
+    """As the `Host` header says it."""
     proxy: str = ""
 
 
@@ -168,8 +175,8 @@ _Kept = tuple[HTTPConnection, float]
 class HttpUpstream:
     """One provider's kept connections, for the life of the process.
 
-    The standard library's client speaks HTTP on them: it takes any socket, so it waits as a greenlet in a web worker and
-    as a thread in a command, and hands out what has come without waiting for more.
+    The standard library's client opens them, through proxies and TLS; llhttp reads the answers, since the standard library
+    takes a sixth of a worker's time to do it.
     """
 
     def __init__(
@@ -205,27 +212,26 @@ class HttpUpstream:
             headers = {**headers, **_credentials(place.proxy)}
         try:
             sock.settimeout(self.patience.first_byte)
-            # It would send head and body in two; a second system call costs as much as all the rest of sending.
-            pieces: list[bytes] = []
-            connection.send = pieces.append  # type: ignore[assignment,method-assign]
-            connection.request(request.method, target, request.body or None, headers)
-            sock.sendall(b"".join(pieces))
-            response = connection.getresponse()
-            if response.status == 101:
-                raise ValueError("another protocol was not asked for")
+            head = _head(place, target, request.method, len(request.body), headers)
+            if len(request.body) < READ:
+                sock.sendall(head + request.body)
+            else:
+                sock.sendall(head)
+                sock.sendall(request.body)
+            answer = _HttpAnswer(self, place, connection, sock, request.method == "HEAD")
             sock.settimeout(self.patience.idle)
         except TimeoutError as error:
             connection.close()
             raise TooSlow(
                 f"{self.name} did not begin to answer within {self.patience.first_byte:g} seconds."
             ) from error
-        except (HTTPException, OSError, ValueError) as error:
+        except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
             connection.close()
             raise Broken(f"{self.name} ended the connection without an answer.") from error
         except BaseException:
             connection.close()
             raise
-        return _HttpAnswer(self, place, connection, sock, response)
+        return answer
 
     def _connect(self, place: _Place) -> HTTPConnection:
         proxy = urlsplit(place.proxy)
@@ -238,8 +244,6 @@ class HttpUpstream:
                 connection.set_tunnel(place.host, place.port, named | _credentials(place.proxy))
         else:
             connection = HTTPConnection(host, port, timeout=self.patience.connect)
-        connection.response_class = _Response
-        connection.auto_open = 0
         try:
             connection.connect()
         except (HTTPException, OSError, ValueError) as error:
@@ -296,6 +300,20 @@ def _credentials(proxy: str) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(both.encode()).decode()}"}
 
 
+def _head(place: _Place, target: str, method: str, size: int, headers: Mapping[str, str]) -> bytes:
+    """The request line and headers. Raises ValueError for what would not stay in its line."""
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        f"Host: {place.name}",
+        f"Content-Length: {size}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1 or "\0" in head:
+        raise ValueError("a header contains a line break")
+    return head.encode("latin-1") + b"\r\n\r\n"
+
+
 def _close_all(idle: dict[_Place, deque[_Kept]]) -> None:
     for kept in idle.values():
         for connection, _ in kept:
@@ -312,14 +330,24 @@ def _has_news(sock: socket.socket) -> bool:
         return True
 
 
-class _Response(HTTPResponse):
-    """Passes over every interim answer; its base does so with `100 Continue` alone."""
+class _Headers(Mapping[str, str]):
+    """By name in any case; what came several times is joined by commas."""
 
-    def begin(self) -> None:
-        super().begin()
-        while 102 <= self.status < 200:
-            self.headers = self.msg = None  # type: ignore[assignment]
-            super().begin()
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    def add(self, name: str, value: str) -> None:
+        before = self._values.get(name)
+        self._values[name] = value if before is None else f"{before}, {value}"
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 class _HttpAnswer:
@@ -329,19 +357,70 @@ class _HttpAnswer:
         place: _Place,
         connection: HTTPConnection,
         sock: socket.socket,
-        response: HTTPResponse,
+        bare: bool,
     ) -> None:
         self.name = upstream.name
-        self.status = response.status
-        self.headers = cast(Mapping[str, str], response.headers)
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self._found = _Headers()
         self._upstream = upstream
         self._place = place
         self._connection = connection
         self._socket = sock
-        self._response = response
+        self._bare = bare
+        self._pieces: deque[bytes] = deque()
+        self._headed = False
         self._ended = False
         self._closed = False
+        self._reusable = False
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._size = 0
         self._body: Iterator[bytes] = self._plain()
+        while not self._headed:
+            received = sock.recv(READ)
+            if not received:
+                raise ConnectionError("the connection ended before the answer began")
+            self._feed(received)
+            if not self._headed and self._size + len(received) > MAX_HEAD:
+                raise ValueError("the head of the answer is too large")
+
+    # what the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value)
+        if self._size > MAX_HEAD:
+            raise ValueError("the head of the answer is too large")
+        self._found.add(name.decode("latin-1").lower(), value.decode("latin-1"))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self.status, self.headers, self._headed = status, self._found, True
+            # an answer to HEAD has the headers of a body, and none
+            self._ended = self._bare
+            self._reusable = self._bare and self._parser.should_keep_alive()
+        elif status == 101:
+            raise ValueError("another protocol was not asked for")
+        self._found = _Headers()
+
+    def on_body(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        self._ended = self._headed
+        self._reusable = self._headed and self._parser.should_keep_alive()
+
+    def _feed(self, received: bytes) -> None:
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(received)
+        except (HttpParserError, HttpParserUpgrade):
+            # what comes after the end makes the connection useless, and leaves the answer whole
+            if not self._ended:
+                raise
+            self._reusable = False
 
     def read(self, limit: int = MAX_BODY) -> bytes:
         pieces: list[bytes] = []
@@ -364,9 +443,8 @@ class _HttpAnswer:
     def _plain(self) -> Iterator[bytes]:
         """The body as it was before it was packed: some servers pack what was asked to stay plain, and do not say it."""
         pieces = iter(self._read1, b"")
-        if codings := self._response.headers.get_all("content-encoding"):
-            names = (each.strip().lower() for each in ",".join(codings).split(","))
-            named = [ALIASES.get(name, name) for name in names]
+        if coding := self.headers.get("content-encoding"):
+            named = [ALIASES.get(name, name) for each in coding.split(",") if (name := each.strip().lower())]
             known = [name for name in named if name in DECODERS][:MOST_CODINGS]
             pieces = self._unpacked(pieces, known)
         for piece in pieces:
@@ -384,17 +462,25 @@ class _HttpAnswer:
             raise Broken(f"{self.name} sent an answer that cannot be unpacked.") from error
 
     def _read1(self) -> bytes:
-        try:
-            piece = self._response.read1(READ)
-        except TimeoutError as error:
-            raise TooSlow(f"{self.name} was silent for {self._upstream.patience.idle:g} seconds.") from error
-        except (HTTPException, OSError, ValueError) as error:
-            raise self._incomplete() from error
-        if not piece:
-            if self._response.length:
-                raise self._incomplete()
-            self._ended = True
-        return piece
+        while not self._pieces:
+            if self._ended:
+                return b""
+            try:
+                received = self._socket.recv(READ)
+                if received:
+                    self._feed(received)
+            except TimeoutError as error:
+                raise TooSlow(
+                    f"{self.name} was silent for {self._upstream.patience.idle:g} seconds."
+                ) from error
+            except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
+                raise self._incomplete() from error
+            if not received:
+                if "content-length" in self.headers or "transfer-encoding" in self.headers:
+                    raise self._incomplete()
+                # an answer of unknown length ends with its connection
+                self._ended = True
+        return self._pieces.popleft()
 
     def _incomplete(self) -> Broken:
         return Broken(f"{self.name} ended the connection before its answer was complete.")
@@ -407,10 +493,10 @@ class _HttpAnswer:
         if self._closed:
             return
         self._closed = True
-        self._response.close()
-        if self._ended and not self._response.will_close:
+        if self._ended and self._reusable:
             self._upstream.keep(self._place, self._connection)
         else:
             self._connection.close()
-        # the body holds its answer, and the answer its body
+        # the parser holds its answer, and the answer its parser
+        self._parser = None
         self._body = iter(())
