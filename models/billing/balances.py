@@ -120,8 +120,8 @@ def balance(account: Account, *, now: datetime | None = None) -> Balance:
 
 def _balance(account_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
     live = (CreditHold.account_id == account_id, CreditHold.state == "live", CreditHold.expires_at > now)
-    holds = select(_sum(CreditHold.amount).label("held"), func.count().label("calls")).where(*live)
-    holds = holds.subquery("holds")
+    flight = select(_sum(CreditHold.amount).label("held"), func.count().label("calls")).where(*live)
+    holds = flight.subquery("holds")
     active = _active_grants(account_id, now).c
     grants = (
         select(
@@ -137,7 +137,7 @@ def _balance(account_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
         .subquery("grants")
     )
     order = (grants.c.priority, grants.c.expires_at.nulls_last(), grants.c.created_at)
-    return select(holds, grants).select_from(holds.outerjoin(grants, true())).order_by(*order)
+    return select(*holds.c, *grants.c).select_from(holds.outerjoin(grants, true())).order_by(*order)
 
 
 def _sum(amount: Any) -> ColumnElement[int]:
@@ -217,8 +217,8 @@ def _used_since(account_id: str, start: datetime) -> int:
         CreditEntry.message_id.is_(None),
         CreditEntry.created_at >= start,
     )
-    parts = (part.scalar_subquery() for part in (hours, calls, charges))
-    return db.session.scalars(select(sum(parts, days.scalar_subquery()))).one()
+    parts = select(*(part.scalar_subquery() for part in (days, hours, calls, charges)))
+    return sum(db.session.execute(parts).one())
 
 
 def _ceiling(moment: datetime, step: timedelta) -> datetime:

@@ -122,8 +122,8 @@ def runs_of(account_id: str, chosen: RunFilter, after: str | None = None, limit:
 
 def agents_of(account_id: str, limit: int = 50) -> Sequence[str]:
     """The names of the agents of the account's latest 1,000 runs, most used first, for suggestions."""
-    latest = select(AgentRun.agent_name.label("name")).where(AgentRun.account_id == account_id)
-    latest = latest.order_by(AgentRun.created_at.desc()).limit(1000).subquery("latest")
+    names = select(AgentRun.agent_name.label("name")).where(AgentRun.account_id == account_id)
+    latest = names.order_by(AgentRun.created_at.desc()).limit(1000).subquery("latest")
     query = select(latest.c.name).where(latest.c.name != "").group_by(latest.c.name)
     return db.session.scalars(query.order_by(func.count().desc(), latest.c.name).limit(limit)).all()
 

@@ -20,7 +20,7 @@ def recent_calls(account_id: str, limit: int) -> Sequence[Row[Any]]:
     """What a list shows of the account's latest calls, failed ones included, newest first. `input_tokens` are all that were
     read, from a cache or not; cost is dollars."""
     read = GatewayCall.uncached_input_tokens + GatewayCall.cache_write_tokens + GatewayCall.cache_read_tokens
-    query = (
+    query: Select[*tuple[Any, ...]] = (
         select(
             GatewayCall.request_id,
             GatewayCall.run_id,

@@ -163,13 +163,12 @@ def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
     place = func.row_number().over(
         order_by=(func.sum(UsageRollup.credits).desc(), func.sum(UsageRollup.calls).desc(), key)
     )
-    chosen = select(key.label("key"), place.label("place")).where(*inside).group_by(key)
-    chosen = chosen.order_by(place).limit(NAMED).cte("chosen")
+    most = select(key.label("key"), place.label("place")).where(*inside).group_by(key)
+    chosen = most.order_by(place).limit(NAMED).cte("chosen")
     month = select(key.label("key"), place.label("rank")).where(*lately).group_by(key).cte("month")
-    start: ColumnElement[Any] = UsageRollup.bucket
-    if step == "week":
-        first = bindparam("start", type_=TIMESTAMP(timezone=True))
-        start = func.greatest(func.date_trunc("week", UsageRollup.bucket, "UTC"), first)
+    bucket = UsageRollup.bucket
+    first = bindparam("start", type_=TIMESTAMP(timezone=True))
+    start = func.greatest(func.date_trunc("week", bucket, "UTC"), first) if step == "week" else bucket
     cells = (
         select(chosen.c.key, chosen.c.place, start.label("start"), *_sums())
         .outerjoin(chosen, chosen.c.key == key)
