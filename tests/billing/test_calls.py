@@ -85,12 +85,12 @@ def test_unknown_and_expired_keys_are_told_apart_from_nothing(session: Session, 
 def test_checks_come_in_the_order_of_the_contract(session: Session, gate: Pool) -> None:
     alice = payer(session)
     user = session.get_one(User, alice.id)
-    mallory = factories.user(session, "mallory")
+    mallory = factories.user("mallory")
     org_id = alice.account.org_id
-    running = factories.run(session, user, org_id=org_id)
-    over = factories.run(session, user, org_id=org_id, status="completed")
-    foreign = factories.run(session, mallory, org_id=org_id)
-    other = factories.run(session, user, org_id=None if org_id else factories.org(session, user).id)
+    running = factories.run(user, org_id=org_id)
+    over = factories.run(user, org_id=org_id, status="completed")
+    foreign = factories.run(mallory, org_id=org_id)
+    other = factories.run(user, org_id=None if org_id else factories.org(user).id)
     wrong = {"run_id": foreign.id, "require_run": True}
 
     user.banned = True
@@ -228,7 +228,7 @@ def test_a_settled_call_writes_every_row(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     org_id = alice.account.org_id
-    run = factories.run(session, session.get_one(User, alice.id), org_id=org_id)
+    run = factories.run(session.get_one(User, alice.id), org_id=org_id)
     admission = admit(gate, alice, run_id=run.id, door="codebuff", hold=20)
     assert session.get_one(CreditHold, admission.request_id).account_id == alice.account.id
     settled = billing.settle(
@@ -512,9 +512,9 @@ def test_a_former_members_key_is_unknown(session: Session, gate: Pool) -> None:
 
 @an_organisations_only
 def test_nobody_has_a_key_of_an_organisation_that_they_are_no_member_of(session: Session) -> None:
-    org = factories.org(session, factories.user(session, "bob"))
+    org = factories.org(factories.user("bob"))
     with pytest.raises(IntegrityError, match="session_member_fk"):
-        factories.token(session, factories.user(session, "mallory"), org_id=org.id)
+        factories.token(factories.user("mallory"), org_id=org.id)
 
 
 @an_organisations_only

@@ -43,7 +43,7 @@ def stand(session: Session, account: Account, wanted: list[tuple[str, int]]) -> 
     """Grants with the wanted balances, spent down or into debt."""
     user = session.get_one(User, account.user_id)
     for kind, balance in wanted:
-        factories.grant(session, user, balance if balance > 0 else 100, kind, balance=balance)
+        factories.grant(user, balance if balance > 0 else 100, kind, balance=balance)
 
 
 @own_account_only
@@ -294,7 +294,7 @@ def test_unknown_accounts_are_not_found(session: Session, account: Account, type
 
 def test_an_organisations_credits_are_not_the_buyers(session: Session, gate: Pool) -> None:
     alice = payer(session, "alice")
-    org = factories.org(session, session.get_one(User, alice.id))
+    org = factories.org(session.get_one(User, alice.id))
     give(session, Account(org_id=org.id), 1000, "organization", operation_id="org-1")
     give(session, alice.account, 5, "free", operation_id="mine")
     assert spend(gate, alice, 30).debt == 25
@@ -307,7 +307,7 @@ def test_an_organisations_credits_are_not_the_buyers(session: Session, gate: Poo
 
 def test_an_organisations_debt_is_its_own_and_a_purchase_leaves_it(session: Session) -> None:
     alice = payer(session, "alice")
-    org = factories.org(session, session.get_one(User, alice.id))
+    org = factories.org(session.get_one(User, alice.id))
     account = Account(org_id=org.id)
     charged = take(session, account, 40, cause="use-1")
     assert charged.balance == -40

@@ -104,11 +104,11 @@ def test_the_last_free_grant_is_renewed_up_to_the_cap(session: Session, before: 
 
 def test_referrals_are_paid_to_both_sides_each_month(session: Session) -> None:
     alice = payer(session, next_quota_reset=NOW)
-    bob = factories.user(session, "bob")
-    carol = factories.user(session, "carol")
+    bob = factories.user("bob")
+    carol = factories.user("carol")
     me = session.get_one(User, alice.id)
-    factories.referral(session, me, bob, credits=250)
-    factories.referral(session, carol, me, credits=250)
+    factories.referral(me, bob, credits=250)
+    factories.referral(carol, me, credits=250)
     quota = billing.ensure_quota(alice.account, 500, now=NOW)
     session.commit()
     assert quota

@@ -54,7 +54,7 @@ def address(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def rich(session: OrmSession, alice: Person) -> Person:
     assert alice.user is not None
-    factories.grant(session, alice.user, 1000)
+    factories.grant(alice.user, 1000)
     return alice
 
 
@@ -163,8 +163,8 @@ def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its
 ) -> None:
     assert rich.user is not None
     assert mallory.user is not None
-    factories.grant(session, mallory.user, 1000)
-    factories.publisher(session, rich.user, "acme", name="Acme")
+    factories.grant(mallory.user, 1000)
+    factories.publisher(rich.user, "acme", name="Acme")
     herald = {
         "id": "herald",
         "publisher": "acme",

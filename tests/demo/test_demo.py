@@ -158,15 +158,13 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
     seeded(session, postgres_url, settings)
-    alice = factories.user(session)
-    house = factories.publisher(session, alice)
-    factories.agent(session, house, data={"spawnableAgents": ["harbor/file-picker@1.3.0"]})
-    lent = factories.publisher(
-        session, session.get_one(Org, "demo-quarry"), "lent-by-alice", created_by=alice.id
-    )
-    team = factories.org(session, alice)
-    kept = factories.publisher(session, team, "made-by-delia", created_by=demo.USER_ID)
-    run = factories.run(session, alice, "harbor/code-reviewer@2.4.1")
+    alice = factories.user()
+    house = factories.publisher(alice)
+    factories.agent(house, data={"spawnableAgents": ["harbor/file-picker@1.3.0"]})
+    lent = factories.publisher(session.get_one(Org, "demo-quarry"), "lent-by-alice", created_by=alice.id)
+    team = factories.org(alice)
+    kept = factories.publisher(team, "made-by-delia", created_by=demo.USER_ID)
+    run = factories.run(alice, "harbor/code-reviewer@2.4.1")
     run.status, run.completed_at = "completed", NOW
     session.commit()
     assert demo.remove()

@@ -193,7 +193,7 @@ def test_no_call_is_admitted_until_the_last_is_settled(
     streaming: bool,
 ) -> None:
     assert bob.user is not None
-    factories.grant(session, bob.user, 1000)
+    factories.grant(bob.user, 1000)
     trouble, begun = threading.Event(), threading.Event()
     whole = fakes.stream(fakes.chunks(use=USE)) if streaming else fakes.answer(fakes.completion(use=USE))
     fake.will(ending_in(trouble, begun, whole), fakes.answer())
@@ -360,7 +360,7 @@ def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert bob.user is not None
-    factories.grant(session, bob.user, 1000)
+    factories.grant(bob.user, 1000)
     monkeypatch.setattr(spools, "ALONE_SECONDS", 0.5)
     monkeypatch.setattr(spools, "ASIDE_PAUSE", 0.2)
     with refusing("23514", only="NEW.user_id = '{user}'")(engine, gateway, rich):

@@ -137,7 +137,7 @@ def fuzz(stage: Stage, person: Person, count: int) -> Counter[int]:
     with stage.session() as session:
         user = session.get(User, person.id)
         assert user is not None
-        run = factories.run(session, user).id
+        run = factories.run(user).id
     line = Line(stage.address)
 
     @settings(

@@ -87,12 +87,10 @@ class Stage:
     def people(self, count: int, credits: int) -> list[Person]:
         """Users with a key, a browser session and `credits`."""
         made = []
-        with self.session() as session:
+        with self.session():
             for _ in range(count):
-                user = factories.user(session, factories.new_id("proof-"))
-                person = Person(
-                    user.id, factories.token(session, user), factories.token(session, user, type="web")
-                )
+                user = factories.user(factories.new_id("proof-"))
+                person = Person(user.id, factories.token(user), factories.token(user, type="web"))
                 made.append(person)
                 if credits:
                     self.grant(person, credits)

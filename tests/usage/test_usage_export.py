@@ -134,10 +134,8 @@ def test_every_call_once_over_many_batches(
     billed(session, alice.id, mine + edges)
     billed(session, mallory.id, [Call(at=same, model="hers")])
     assert alice.user is not None
-    organisation = factories.org(session, alice.user)
-    factories.message(
-        session, alice.user, finished_at=same, org_id=organisation.id, model="the organisation's"
-    )
+    organisation = factories.org(alice.user)
+    factories.message(alice.user, finished_at=same, org_id=organisation.id, model="the organisation's")
     session.commit()
     with app.app_context():
         start, end = same - timedelta(seconds=24), same + timedelta(seconds=1)

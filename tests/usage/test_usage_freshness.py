@@ -86,7 +86,7 @@ def test_each_browser_has_its_own_form_token_and_its_own_end(
     settle(gate, who, "req-1")
     assert alice.user is not None
     other = app.test_client()
-    other.set_cookie("next-auth.session-token", token(session, alice.user, type="web"))
+    other.set_cookie("next-auth.session-token", token(alice.user, type="web"))
     look(alice)
     pages = [browser.get(URL) for browser in (alice.browser, other)]
     assert len({token_of(page) for page in pages}) == 2
