@@ -20,6 +20,7 @@ from tests import factories
 from tests.clients.test_codebuff_sdk import sdk
 from tests.factories import Person
 from tests.server import running
+from tests.store.ledger import count_waiting
 
 __all__ = ["sdk"]
 
@@ -57,6 +58,7 @@ def snippet(who: Person, client: str, address: str) -> str:
 
 def finished(session: OrmSession, who: Person) -> AgentRun:
     """The one run there is, counted by its version."""
+    count_waiting(session)
     session.expire_all()
     run = session.scalars(select(AgentRun).where(AgentRun.user_id == who.id)).one()
     version = session.get_one(AgentVersion, ("acme", "greeter", "1.0.0"))
