@@ -41,7 +41,7 @@ WORDS = {
 def init_app(app: Flask) -> None:
     """Register the handlers."""
     app.register_error_handler(DomainError, _domain)
-    app.register_error_handler(AccountSuspended, suspended)
+    app.register_error_handler(AccountSuspended, _suspended)
     app.register_error_handler(BadJson, _bad_body)
     app.register_error_handler(BadBody, _bad_body)
     app.register_error_handler(HTTPException, _http)
@@ -70,7 +70,7 @@ def _bad_body(error: BadJson | BadBody) -> ResponseReturnValue:
     return answer(400, str(error), "bad_request") if worded is None else worded
 
 
-def suspended(error: AccountSuspended) -> ResponseReturnValue:
+def _suspended(error: AccountSuspended) -> ResponseReturnValue:
     """What a banned person is told at every door: that they are, why, and whom to write to. On `/api` in the form in
     which model calls say it (contract 5.2 row 4)."""
     db.session.rollback()

@@ -1,6 +1,6 @@
 """What a JSON route says of itself, once: who may call it, what it takes and answers, and how it words its errors.
 
-`operation` keeps that beside the view, which stays the function it was: it costs a request nothing. `openapi.py` writes the
+`Operation` keeps that with the view, which stays the function it was: it costs a request nothing. `openapi.py` writes the
 API's document from it, `views/errors.py` words by it what a view raises, and the tests hold every answer to it.
 """
 
@@ -23,7 +23,7 @@ def _without_bounds(schema: dict[str, Any]) -> None:
 class JsonAnswer(BaseModel):
     """Base of answers. Name fields as the wire names them; a field that may be left out is `Missing`."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_bounds)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_bounds, defer_build=True)
 
 
 @dataclass(frozen=True)
@@ -41,56 +41,36 @@ class Door:
     unknown_coding: Any
 
 
-Answers = Mapping[int, str | tuple[str, Any]]
-"""By status, what it means and the type of its body. A text alone has the door's type of errors; the type `str` is plain
+Status = int | Literal["default"]
+Answers = Mapping[Status, str | tuple[str, Any]]
+"""By status (`default` is any other), what it means and the type of its body. A text alone has the door's type of errors; the type `str` is plain
 text, None is no body."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Operation:
-    """The arguments of `operation`."""
+    """Describes the JSON route that it decorates; the docstring of the view is the summary and, after an empty line, the
+    description.
+
+    `body` is the type of the JSON that the route takes, `body_kind` its media type. No more than `most_bytes` of a body
+    are read, and of somebody unknown no more than `stranger_bytes`, where the server's own limits will not do. What the
+    parts of the path are is said in `parameters` only where their names do not. Rate limits, and what every route of
+    such a caller may answer, are found by `openapi.py`.
+    """
 
     tag: str
     answers: Answers
     door: Door
-    caller: Caller
-    body: Any
-    body_kind: str
-    kind: str
-    parameters: Sequence[dict[str, Any]]
-    most_bytes: int | None
-    stranger_bytes: int | None
+    caller: Caller = "anyone"
+    body: Any = None
+    body_kind: str = "application/json"
+    parameters: Sequence[dict[str, Any]] = ()
+    most_bytes: int | None = None
+    stranger_bytes: int | None = None
 
-
-def operation(
-    tag: str,
-    *,
-    answers: Answers,
-    door: Door,
-    caller: Caller = "anyone",
-    body: Any = None,
-    body_kind: str = "application/json",
-    kind: str = "application/json",
-    parameters: Sequence[dict[str, Any]] = (),
-    most_bytes: int | None = None,
-    stranger_bytes: int | None = None,
-) -> Callable[[View], View]:
-    """Describe a JSON route; the docstring of the view is its summary and, after an empty line, its description.
-
-    `body` is the type of the JSON it takes, `body_kind` and `kind` the media types of body and answer. `parameters` are
-    OpenAPI's, without those of the path. No more than `most_bytes` of a body are read, and of somebody unknown no more
-    than `stranger_bytes`, where the server's own limits will not do. Rate limits and what every route of such a caller
-    may answer are found by `openapi.py`.
-    """
-    described = Operation(
-        tag, answers, door, caller, body, body_kind, kind, parameters, most_bytes, stranger_bytes
-    )
-
-    def keep(view: View) -> View:
-        view.__dict__["operation"] = described
+    def __call__(self, view: View) -> View:
+        view.__dict__["operation"] = self
         return view
-
-    return keep
 
 
 def operation_of(view: Any) -> Operation | None:
@@ -104,21 +84,22 @@ def current_operation() -> Operation | None:
     return operation_of(current_app.view_functions.get(request.endpoint or ""))
 
 
+def path(name: str, description: str) -> dict[str, Any]:
+    """A part of the path, where its name does not say enough."""
+    return parameter(name, "path", description, required=True)
+
+
 def query(name: str, description: str, *, required: bool = False) -> dict[str, Any]:
     """A parameter in the query."""
-    return _parameter(name, "query", description, required)
+    return parameter(name, "query", description, required=required)
 
 
 def header(name: str, description: str) -> dict[str, Any]:
     """A header that may be sent."""
-    return _parameter(name, "header", description, False)
+    return parameter(name, "header", description, required=False)
 
 
-def _parameter(name: str, where: str, description: str, required: bool) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": where,
-        "required": required,
-        "description": description,
-        "schema": {"type": "string"},
-    }
+def parameter(name: str, where: str, description: str, *, required: bool) -> dict[str, Any]:
+    """A parameter as OpenAPI writes it."""
+    words = {"description": description} if description else {}
+    return {"name": name, "in": where, "required": required, **words, "schema": {"type": "string"}}

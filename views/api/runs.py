@@ -21,7 +21,7 @@ from models.store import takedowns
 from models.store.takedowns import TakenDown
 from views.api import body, refusals
 from views.api.body import Amount, Body, Count, Instant, Missing
-from views.api.operation import Answers, JsonAnswer, operation
+from views.api.operation import Answers, JsonAnswer, Operation
 from views.api.refusals import ApiError, door
 from views.guards import api_key, key_credential, settings
 
@@ -118,7 +118,6 @@ def _words(error: Exception) -> ResponseReturnValue | None:
 
 DOOR = door(_words, too_large=ApiError)
 ERRORS: Answers = {
-    400: "Not JSON, or of the wrong form",
     401: "No key",
     404: "Unknown key",
     409: "Too many runs are not finished, or the run has all the steps it may have",
@@ -129,8 +128,8 @@ ERRORS: Answers = {
 
 
 @bp.post("/api/v1/agent-runs")
-@operation(
-    "Runs",
+@Operation(
+    tag="Runs",
     caller="key",
     body=Annotated[Start | Finish, Field(discriminator="action")],
     most_bytes=MOST_BYTES,
@@ -155,8 +154,8 @@ def agent_runs() -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/agent-runs/<run_id>/steps")
-@operation(
-    "Runs",
+@Operation(
+    tag="Runs",
     caller="key",
     body=Step,
     most_bytes=MOST_STEP_BYTES,

@@ -19,7 +19,7 @@ from models.store.spawning import Place
 from models.store.validation import Problem
 from views.api import refusals
 from views.api.body import BadBody, BadJson, Body, Missing, Unusable, parse, read, read_json
-from views.api.operation import Answers, JsonAnswer, operation
+from views.api.operation import Answers, JsonAnswer, Operation
 from views.api.refusals import BAD_BODY, BAD_JSON, ApiError, door, waiting
 from views.format import iso
 from views.guards import audit, cookie_credential, cookie_or_key_user, key_credential, limiter, settings
@@ -82,9 +82,7 @@ class Publication(JsonAnswer):
     agents: list[PublishedAgent]
 
 
-class PublishError(JsonAnswer):
-    error: str
-    details: Missing[str] = Field(None, description="What exactly")
+class PublishError(ApiError):
     hint: Missing[str] = Field(None, description="What helps")
     validationErrors: Missing[list[dict[str, Any]]] = None
 
@@ -140,8 +138,8 @@ PUBLISHING = door(_words_of_publishing, error=PublishError, body_error=PublishEr
 
 @bp.post("/api/agents/validate")
 @limiter.limit(LIMIT)
-@operation(
-    "Store",
+@Operation(
+    tag="Store",
     body=ValidateBody,
     stranger_bytes=STRANGER_BYTES,
     answers={
@@ -187,15 +185,14 @@ def _name(raw: Any, place: str) -> str:
 
 @bp.post("/api/agents/publish")
 @limiter.limit(LIMIT)
-@operation(
-    "Store",
+@Operation(
+    tag="Store",
     caller="cookie or key",
     body=PublishBody,
     stranger_bytes=STRANGER_BYTES,
     answers={
         201: ("Published", Publication),
         400: "Body, definition, version or a named agent cannot be used",
-        401: "Not signed in",
         403: "No such publisher of yours, or it is taken down",
         409: "Somebody else published this version at this moment, or the publisher is full",
         413: "The publisher has all the bytes it may have",
@@ -279,8 +276,6 @@ class DeprecateBody(Body):
 
 
 WITHDRAWING: Answers = {
-    400: "The body cannot be used",
-    401: "Not signed in",
     403: "A plain member of the publisher's organisation",
     404: "No such publisher of yours, no such agent or version",
     429: "Too many changes today; Retry-After says how long",
@@ -289,8 +284,8 @@ WITHDRAWING: Answers = {
 
 @bp.post("/api/agents/<publisher>/<agent>/<version>/yank")
 @limiter.limit(LIMIT)
-@operation(
-    "Store",
+@Operation(
+    tag="Store",
     caller="cookie or key",
     body=YankBody,
     answers={200: ("Withdrawn", VersionState), **WITHDRAWING},
@@ -311,11 +306,8 @@ def yank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 
 @bp.delete("/api/agents/<publisher>/<agent>/<version>/yank")
 @limiter.limit(LIMIT)
-@operation(
-    "Store",
-    caller="cookie or key",
-    answers={200: ("As it was", VersionState), **WITHDRAWING},
-    door=DOOR,
+@Operation(
+    tag="Store", caller="cookie or key", answers={200: ("As it was", VersionState), **WITHDRAWING}, door=DOOR
 )
 def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
     """Bring a version back."""
@@ -328,8 +320,8 @@ def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 
 @bp.post("/api/agents/<publisher>/<agent>/deprecation")
 @limiter.limit(LIMIT)
-@operation(
-    "Store",
+@Operation(
+    tag="Store",
     caller="cookie or key",
     body=DeprecateBody,
     answers={200: ("Deprecated", AgentState), **WITHDRAWING},
@@ -348,11 +340,8 @@ def deprecate(publisher: str, agent: str) -> ResponseReturnValue:
 
 @bp.delete("/api/agents/<publisher>/<agent>/deprecation")
 @limiter.limit(LIMIT)
-@operation(
-    "Store",
-    caller="cookie or key",
-    answers={200: ("As it was", AgentState), **WITHDRAWING},
-    door=DOOR,
+@Operation(
+    tag="Store", caller="cookie or key", answers={200: ("As it was", AgentState), **WITHDRAWING}, door=DOOR
 )
 def undeprecate(publisher: str, agent: str) -> ResponseReturnValue:
     """Take a deprecation back."""
@@ -396,14 +385,14 @@ def _agent(row: Agent) -> ResponseReturnValue:
 
 
 @bp.get("/api/docs/agent-definition")
-@operation("Store", answers={200: ("A type file", str)}, kind="text/plain", door=DOOR)
+@Operation(tag="Store", answers={200: ("A type file", str)}, door=DOOR)
 def definition_types() -> ResponseReturnValue:
     """What a definition is, in TypeScript."""
     return _document(render_template("docs/agent_definition.ts"), "text/plain; charset=utf-8")
 
 
 @bp.get("/api/docs/agent-definition.json")
-@operation("Store", answers={200: ("JSON Schema 2020-12", dict[str, Any])}, door=DOOR)
+@Operation(tag="Store", answers={200: ("JSON Schema 2020-12", dict[str, Any])}, door=DOOR)
 def definition_schema() -> ResponseReturnValue:
     """What a definition is, as JSON Schema."""
     answer = jsonify(json_schema())
