@@ -162,7 +162,7 @@ DOOR = Door(lambda error: None, ModelError, ModelError, ModelError, ModelError)
         402: "Not enough credits for this call beside those in flight",
         404: "No configured provider serves the model",
         429: "The provider limits its callers; Retry-After says how long",
-        500: "This server failed; nothing is charged",
+        500: "This server failed",
         502: "The provider could not be reached, or failed; nothing is charged",
         503: "The ledger is not reachable",
         504: "The provider did not answer in time; nothing is charged",

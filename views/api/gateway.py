@@ -56,7 +56,7 @@ CODEBUFF_DOOR = Door(refusals.words, CodebuffError, CodebuffError, CodebuffError
         402: "Out of credits; says when the free ones renew",
         404: "No configured provider serves the model",
         429: "The provider limits its callers; Retry-After says how long",
-        500: "This server failed; nothing is charged",
+        500: "This server failed",
         502: "The provider failed; nothing is charged",
         503: "The ledger is not reachable",
         504: "The provider did not answer in time; nothing is charged",

@@ -104,8 +104,9 @@ def document(app: Flask) -> Schema:
 
 def _document(app: Flask) -> Schema:
     found = routes(app)
-    types = {(route.id, status): shape for route in found for status, (_, shape) in _answers(route).items()}
-    types |= {(route.id, None): route.said.body for route in found}
+    types: dict[tuple[str, Status | None], Any] = {(route.id, None): route.said.body for route in found}
+    for route in found:
+        types |= {(route.id, status): shape for status, shape in answer_types(route).items()}
     adapters = [(key, "validation", TypeAdapter(shape)) for key, shape in types.items() if shape is not None]
     schemas, shared = TypeAdapter.json_schemas(
         adapters,  # type: ignore[arg-type]
