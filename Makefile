@@ -1,7 +1,7 @@
 # Stoa in two commands: `make run` and `make test`. Everything lives in .venv and in the data directory.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench fill prove format lint types requirements clean
+.PHONY: help run test check bench fill prove format lint types requirements clean
 
 SHELL := /bin/sh
 VENV  := .venv
@@ -10,6 +10,8 @@ BIN   := $(VENV)/bin
 PIP   := PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install \
          --no-input --progress-bar off --require-hashes
 JOBS  ?= 2
+# Whole files, in the order of tests/conftest.py.
+XDIST := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## Say what there is to do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +23,12 @@ run: $(BIN)/python ## Start Stoa: PostgreSQL, migrations, web server, job worker
 test: lint types ## Format, lint, types and all tests, warnings as errors (JOBS=2 test processes)
 	@chromium=$$(.ci/chromium $(BIN)) || exit 1; \
 	echo "Testing, in a browser at $$chromium"; \
-	STOA_CHROMIUM="$$chromium" exec $(BIN)/pytest -q -n $(JOBS) --dist loadfile
+	STOA_CHROMIUM="$$chromium" exec $(BIN)/pytest -q $(XDIST)
+
+check: lint types ## The same in a minute: only the tests of what changed on this branch, none that needs a browser
+	@tests=$$($(BIN)/python .ci/changed.py) || exit 1; \
+	echo "Testing $$tests"; \
+	exec $(BIN)/pytest -q -x $(XDIST) -m "not browser and not clients" $$tests
 
 bench: $(BIN)/python ## Measure speed and size beside other gateways (9 minutes; LONG=1 for an hour, 30 GB of disk). See docs/performance.md
 	@$(call install,base)

@@ -57,10 +57,3 @@ class Conflict(DomainError):
 
     status = 409
     code = "conflict"
-
-
-class InsufficientCredit(DomainError):
-    """The account cannot cover the call."""
-
-    status = 402
-    code = "insufficient_credits"

@@ -161,6 +161,18 @@ def sweep_credit(timestamp: int) -> None:
     sweep(db.session, now=now())
 
 
+@queue.periodic(cron="* * * * * */2")
+@queue.task(name="store.apply", queueing_lock="store.apply", retry=Backoff())
+def apply_runs(timestamp: int) -> None:
+    """Count the runs that ended, were settled or were deleted in the figures of their agents."""
+    from models.store import counting
+
+    after: int | None = 0
+    while after is not None:
+        with transaction():
+            after = counting.apply(after)
+
+
 @queue.periodic(cron="* * * * *")
 @queue.task(name="store.slide", queueing_lock="store.slide", retry=Backoff())
 def slide_store(timestamp: int) -> None:

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import re
 import secrets
+import ssl
 import tempfile
 from contextlib import suppress
 from decimal import Decimal
@@ -80,6 +81,10 @@ class Settings(BaseSettings):
     stoa_connect_timeout: float = Field(10, gt=0, le=600)
     stoa_first_byte_timeout: float = Field(300, gt=0, le=3600)
     stoa_idle_timeout: float = Field(120, gt=0, le=3600)
+    http_proxy: SecretStr | None = None
+    https_proxy: SecretStr | None = None
+    no_proxy: str = ""
+    stoa_ca_bundle: Path | None = None
     stoa_demo_delay_ms: int = Field(20, ge=0, le=10_000)
     stoa_metrics_token: SecretStr | None = None
     stoa_editors_choice: Annotated[tuple[str, ...], NoDecode] = (
@@ -269,6 +274,32 @@ class Settings(BaseSettings):
         path = value if value.is_absolute() else ROOT / value
         if not path.is_file() or not os.access(path, os.R_OK):
             raise ValueError(f"{path} is not a file that can be read")
+        return path
+
+    @field_validator("http_proxy", "https_proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        written = value.get_secret_value()
+        parts = urlsplit(written if "://" in written else f"http://{written}")
+        try:
+            usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("give http://host:port or http://user:password@host:port")
+        return SecretStr(parts.geturl())
+
+    @field_validator("stoa_ca_bundle")
+    @classmethod
+    def _certificates(cls, value: Path | None) -> Path | None:
+        path = cls._readable(value)
+        if path is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            except ssl.SSLError:
+                raise ValueError(f"{path} holds no certificates in PEM") from None
         return path
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ A test that asks for `session` (or for one of the cast) runs in an application c
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextvars import Context
 from pathlib import Path
@@ -34,6 +35,13 @@ from tests.factories import Person
 
 # one browser for all rooms: Playwright starts only once in a process
 __all__ = ["chromium", "open_page"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of few tests first: theirs start servers and browsers, and take longest. So no worker of pytest-xdist, which
+    gives out whole files in this order, is left with one of those while the others have nothing more to do."""
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: sizes[item.path])
 
 
 @pytest.fixture(scope="session")

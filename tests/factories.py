@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User
-from models.billing import Account, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
+from models.billing import PRIORITIES, Account, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
 from models.db import Base
 from models.gateway import GatewayCall
 from models.orgs import Org, OrgMember
@@ -24,8 +24,6 @@ from models.store import Agent, AgentConfig, AgentVersion, Publisher, catalogue
 from models.usage import Message
 
 Row = TypeVar("Row", bound=Base)
-
-PRIORITIES = {"free": 20, "referral": 50, "admin": 60, "organization": 70, "purchase": 80}
 
 
 ORGANISATIONS: dict[str, str] | None = None
@@ -153,7 +151,7 @@ def grant(
     """
     kw.setdefault("operation_id", new_id(f"{type}-"))
     kw.setdefault("balance", amount)
-    kw.setdefault("priority", PRIORITIES.get(type, 60))
+    kw.setdefault("priority", PRIORITIES[type])
     kw.setdefault("org_id", org_of(owner.id))
     organisation = session.get(Org, kw["org_id"]) if kw["org_id"] else None
     holder = account(session, organisation or owner)

@@ -35,7 +35,6 @@ from views.htmx import wants_fragment
 from views.rate_limits import MachineStorage
 
 P = ParamSpec("P")
-View = Callable[P, ResponseReturnValue]
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "

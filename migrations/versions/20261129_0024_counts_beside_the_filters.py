@@ -3,7 +3,7 @@
 The sequence `store_figures` stays for the release before, which reads it until it is restarted.
 
 Revision: 0024
-Revises: 0022
+Revises: 0023
 """
 
 from alembic import op
@@ -11,7 +11,7 @@ from alembic import op
 from migrations.replacing import replace_function, restore_function
 
 revision = "0024"
-down_revision = "0022"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 

@@ -12,7 +12,6 @@ from models.billing.holds import (
     Settlement,
     admit,
     admit_many,
-    extend_hold,
     extend_holds,
     fail,
     grow_hold,
@@ -20,7 +19,6 @@ from models.billing.holds import (
     settle_many,
 )
 from models.billing.ledger import (
-    ENTRY_KINDS,
     GRANT_TYPES,
     CreditAccount,
     CreditEntry,
@@ -50,7 +48,6 @@ from models.billing.quota import Quota, ensure_quota, signup_grant
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 
 __all__ = [
-    "ENTRY_KINDS",
     "GRANT_TYPES",
     "KINDS",
     "MAX_GRANT",
@@ -93,7 +90,6 @@ __all__ = [
     "dismiss_lost",
     "ensure_quota",
     "erase_account",
-    "extend_hold",
     "extend_holds",
     "fail",
     "grant",

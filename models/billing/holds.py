@@ -44,7 +44,6 @@ __all__ = [
     "Settlement",
     "admit",
     "admit_many",
-    "extend_hold",
     "extend_holds",
     "fail",
     "fail_facts",
@@ -174,16 +173,11 @@ def _admission(claim: Claim, row: tuple[Any, ...]) -> Admission:
     )
 
 
-def extend_hold(pool: Pool, request_id: str, *, ttl_seconds: int = 60, now: datetime | None = None) -> bool:
-    """Let the hold live `ttl_seconds` from now; revives one the sweep took for lost. False: there is none.
-    Raises LedgerUnavailable."""
-    return extend_holds(pool, [request_id], ttl_seconds=ttl_seconds, now=now) == 1
-
-
 def extend_holds(
     pool: Pool, request_ids: Sequence[str], *, ttl_seconds: int = 60, now: datetime | None = None
 ) -> int:
-    """`extend_hold` for all calls in flight of a worker in one statement. Returns how many holds there were."""
+    """Let the holds of calls in flight live `ttl_seconds` from now, in one statement; revives those the sweep took for
+    lost. Returns how many there were. Raises LedgerUnavailable."""
     if not request_ids:
         return 0
     ((count,),) = _ask(pool, _EXTEND, (list(request_ids), ttl_seconds, now or the_moment()), 5.0)

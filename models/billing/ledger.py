@@ -17,7 +17,6 @@ GRANT_TYPES = (
     "referral_legacy",
     "ad",
 )
-ENTRY_KINDS = ("grant", "debit", "expiry", "revocation", "debt_cleared")
 
 
 class CreditLedger(Base):

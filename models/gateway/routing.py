@@ -19,7 +19,7 @@ from models.gateway.providers.gemini import RESOURCE, Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.terms import KEYS, Reading, Terms, terms_of
-from models.gateway.upstream import HttpUpstream, Patience, Request
+from models.gateway.upstream import Egress, HttpUpstream, Patience, Request
 from models.gateway.wire import Call, Usage
 from models.gateway.wire.chat import BYTES_PER_TOKEN, MAX_MODEL
 from models.settings import Settings, SettingsError
@@ -135,16 +135,22 @@ class Routes:
         patience = Patience(
             settings.stoa_connect_timeout, settings.stoa_first_byte_timeout, settings.stoa_idle_timeout
         )
+        egress = Egress(
+            http_proxy=settings.http_proxy.get_secret_value() if settings.http_proxy else "",
+            https_proxy=settings.https_proxy.get_secret_value() if settings.https_proxy else "",
+            no_proxy=settings.no_proxy,
+            ca_bundle=settings.stoa_ca_bundle,
+        )
 
         def endpoint(name: str) -> Endpoint:
             key = getattr(settings, f"{name}_api_key")
             return Endpoint(getattr(settings, f"{name}_base_url"), key.get_secret_value() if key else None)
 
         def made(kind: type[Provider]) -> Provider:
-            return kind(endpoint(kind.name), HttpUpstream(kind.title, patience))
+            return kind(endpoint(kind.name), HttpUpstream(kind.title, patience, egress))
 
         self.openrouter = OpenRouter(
-            endpoint("openrouter"), HttpUpstream("OpenRouter", patience), site=settings.base_url
+            endpoint("openrouter"), HttpUpstream("OpenRouter", patience, egress), site=settings.base_url
         )
         self.demo = DemoProvider(Endpoint("", None), Demo(settings.stoa_demo_delay_ms / 1000))
         self.direct = [made(OpenAI), made(Anthropic), made(Gemini)]

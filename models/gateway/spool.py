@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import random
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -429,9 +430,10 @@ def _record(kind: Kind, facts: str) -> bytes:
 
 def _write(path: Path, record: bytes) -> None:
     """Write a file whole and durably, or not at all. Raises OSError."""
-    made = path.with_suffix(".new")
+    # a name of its own: another may write the same call at the same moment
+    handle, name = tempfile.mkstemp(suffix=".new", dir=path.parent)
+    made = Path(name)
     try:
-        handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(handle, "wb") as file:
             file.write(record)
             file.flush()

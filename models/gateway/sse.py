@@ -123,6 +123,8 @@ class Parser:
         events: list[Event] = []
         if self._line:
             last = self._joined(b"")
+            if not self._begun:
+                last = last.removeprefix(_BOM)
             if self._json or (self._maybe_json and not self._begun):
                 self._whole(last, events)
             elif self._begun or not last.isspace():
@@ -132,11 +134,16 @@ class Parser:
 
     def _begin(self, piece: bytes) -> bytes:
         """The beginning of the body, read to the end of its first line where that may be JSON."""
-        if self._maybe_json and b"\n" not in piece and b"\r" not in piece:
+        # what tells nothing new is kept without a look at all that was kept before, which may be much
+        if self._maybe_json:
+            decided = b"\n" in piece or b"\r" in piece
+        else:
+            decided = self._line_size < len(_BOM) or bool(piece.lstrip(_WHITE))
+        if not decided:
             self._keep(piece)
             return b""
         piece = self._joined(piece)
-        if len(piece) < len(_BOM) and _BOM.startswith(piece):
+        if len(piece) <= len(_BOM) and _BOM.startswith(piece):
             if piece:
                 self._keep(piece)
             return b""

@@ -3,7 +3,9 @@
 The relay knows only `Upstream` and `Answer`; what speaks HTTP below them may be exchanged.
 """
 
+import base64
 import contextlib
+import ipaddress
 import itertools
 import select
 import socket
@@ -14,8 +16,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -83,6 +88,7 @@ class Request:
     url: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    method: str = "POST"
 
 
 class Answer(Protocol):
@@ -120,129 +126,187 @@ class Patience:
     idle: float = 120.0
 
 
-class HttpUpstream:
-    """One provider's kept connections, for the life of the process. Environment proxies are ignored.
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """The way out: proxies, by the scheme of the address that is asked for, and certificates believed besides the system's.
 
-    Sockets read by llhttp's parser: the standard library's client above them costs three times as much per call, most
-    of it for the parsing of headers.
+    Proxies are `http://user:password@host:port`. `no_proxy` names what is asked for directly, as `NO_PROXY` does; what
+    runs on this machine always is.
     """
 
-    def __init__(self, name: str, patience: Patience, *, connections: int = 512) -> None:
+    http_proxy: str = field(default="", repr=False)
+    https_proxy: str = field(default="", repr=False)
+    no_proxy: str = ""
+    ca_bundle: Path | None = None
+
+    def way(self, url: str) -> "tuple[_Place, str]":
+        """Where to connect for an address, and what to ask for there."""
+        parts = urlsplit(url)
+        secure, host = parts.scheme == "https", parts.hostname or ""
+        port = parts.port or (443 if secure else 80)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        name = parts.netloc.rpartition("@")[2]
+        proxy = self.https_proxy if secure else self.http_proxy
+        if (
+            not proxy
+            or _on_this_machine(host)
+            or proxy_bypass_environment(f"{host}:{port}", {"no": self.no_proxy})
+        ):
+            return _Place(secure, host, port, name), target
+        if not secure:
+            target = f"http://{name}{target}"
+        return _Place(secure, host, port, name, proxy), target
+
+
+class _Place(NamedTuple):
+    """What a kept connection leads to."""
+
+    secure: bool
+    host: str
+    port: int
+    name: str
+    """As the `Host` header says it."""
+    proxy: str = ""
+
+
+_Kept = tuple[HTTPConnection, float]
+
+
+class HttpUpstream:
+    """One provider's kept connections, for the life of the process.
+
+    The standard library's client opens them, through proxies and TLS; llhttp reads the answers, since the standard library
+    takes a sixth of a worker's time to do it.
+    """
+
+    def __init__(
+        self, name: str, patience: Patience, egress: Egress | None = None, *, connections: int = 512
+    ) -> None:
         self.name = name
         self.patience = patience
+        self._egress = egress or Egress()
+        self._way = lru_cache(maxsize=256)(self._egress.way)
         self._most = connections
         self._idle: dict[_Place, deque[_Kept]] = {}
         self._tls: ssl.SSLContext | None = None
         weakref.finalize(self, _close_all, self._idle)
 
     def send(self, request: Request) -> Answer:
-        place, path = _split(request.url)
+        place, target = self._way(request.url)
         kept = self._kept(place)
         if kept is not None:
             started = time.monotonic()
             try:
-                return self._send(request, place, path, kept)
+                return self._send(request, place, target, kept)
             except Broken:
                 # A kept connection that the provider closed meanwhile fails at once; what took longer may have
                 # been read and paid, and is not sent twice.
                 if time.monotonic() - started > 1:
                     raise
-        return self._send(request, place, path, self._connect(place))
+        return self._send(request, place, target, self._connect(place))
 
-    def _send(self, request: Request, place: "_Place", path: str, sock: socket.socket) -> Answer:
+    def _send(self, request: Request, place: _Place, target: str, connection: HTTPConnection) -> Answer:
+        sock: socket.socket = connection.sock
+        headers = request.headers
+        if place.proxy and not place.secure:
+            headers = {**headers, **_credentials(place.proxy)}
         try:
             sock.settimeout(self.patience.first_byte)
-            head = _head(place, path, request)
+            head = _head(place, target, request.method, len(request.body), headers)
             if len(request.body) < READ:
                 sock.sendall(head + request.body)
             else:
                 sock.sendall(head)
                 sock.sendall(request.body)
-            answer = _HttpAnswer(self, place, sock)
+            answer = _HttpAnswer(self, place, connection, sock, request.method == "HEAD")
             sock.settimeout(self.patience.idle)
         except TimeoutError as error:
-            sock.close()
+            connection.close()
             raise TooSlow(
                 f"{self.name} did not begin to answer within {self.patience.first_byte:g} seconds."
             ) from error
         except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
-            sock.close()
+            connection.close()
             raise Broken(f"{self.name} ended the connection without an answer.") from error
         except BaseException:
-            sock.close()
+            connection.close()
             raise
         return answer
 
-    def _connect(self, place: "_Place") -> socket.socket:
-        sock: socket.socket | None = None
+    def _connect(self, place: _Place) -> HTTPConnection:
+        proxy = urlsplit(place.proxy)
+        host, port = (proxy.hostname or "", proxy.port or 80) if place.proxy else (place.host, place.port)
+        connection: HTTPConnection
+        if place.secure:
+            connection = HTTPSConnection(host, port, timeout=self.patience.connect, context=self._trusting())
+            if place.proxy:
+                named = {"Host": f"{place.host}:{place.port}"}
+                connection.set_tunnel(place.host, place.port, named | _credentials(place.proxy))
+        else:
+            connection = HTTPConnection(host, port, timeout=self.patience.connect)
         try:
-            sock = socket.create_connection((place.host, place.port), timeout=self.patience.connect)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if place.secure:
-                if self._tls is None:
-                    self._tls = ssl.create_default_context()
-                    self._tls.set_alpn_protocols(["http/1.1"])
-                sock = self._tls.wrap_socket(sock, server_hostname=place.host)
-        except (OSError, UnicodeError) as error:
-            if sock is not None:
-                sock.close()
+            connection.connect()
+        except (HTTPException, OSError, ValueError) as error:
+            connection.close()
             raise Unreachable(f"{self.name} cannot be reached right now.") from error
         except BaseException:
-            if sock is not None:
-                sock.close()
+            connection.close()
             raise
-        return sock
+        return connection
 
-    def _kept(self, place: "_Place") -> socket.socket | None:
+    def _trusting(self) -> ssl.SSLContext:
+        if self._tls is None:
+            context = ssl.create_default_context()
+            context.set_alpn_protocols(["http/1.1"])
+            if self._egress.ca_bundle is not None:
+                context.load_verify_locations(self._egress.ca_bundle)
+            self._tls = context
+        return self._tls
+
+    def _kept(self, place: _Place) -> HTTPConnection | None:
         idle = self._idle.get(place)
         while idle:
             try:
-                sock, since = idle.pop()
+                connection, since = idle.pop()
             except IndexError:  # another thread was faster
                 return None
             # Looking costs system calls; one that was in use a moment ago is all but surely alive.
-            if time.monotonic() - since < 1 or not _has_news(sock):
-                return sock
-            sock.close()
+            if time.monotonic() - since < 1 or not _has_news(connection.sock):
+                return connection
+            connection.close()
         return None
 
-    def keep(self, place: "_Place", sock: socket.socket) -> None:
+    def keep(self, place: _Place, connection: HTTPConnection) -> None:
         """Take back a connection whose answer was read to its end."""
         idle = self._idle.setdefault(place, deque())
         moment = time.monotonic()
-        idle.append((sock, moment))
+        idle.append((connection, moment))
         with contextlib.suppress(IndexError):  # another thread was faster
             while len(idle) > self._most or idle[0][1] < moment - KEPT_SECONDS:
                 idle.popleft()[0].close()
 
 
-class _Place(NamedTuple):
-    secure: bool
-    host: str
-    port: int
-    name: str
-    """As the `Host` header says it."""
+def _on_this_machine(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
-_Kept = tuple[socket.socket, float]
+def _credentials(proxy: str) -> dict[str, str]:
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    both = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(both.encode()).decode()}"}
 
 
-@lru_cache(maxsize=256)
-def _split(url: str) -> tuple[_Place, str]:
-    parts = urlsplit(url)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
-    return _Place(secure, parts.hostname or "", port, parts.netloc.rpartition("@")[2]), path
-
-
-def _head(place: _Place, path: str, request: Request) -> bytes:
+def _head(place: _Place, target: str, method: str, size: int, headers: Mapping[str, str]) -> bytes:
     """The request line and headers. Raises ValueError for what would not stay in its line."""
     lines = [
-        f"POST {path} HTTP/1.1",
+        f"{method} {target} HTTP/1.1",
         f"Host: {place.name}",
-        f"Content-Length: {len(request.body)}",
-        *(f"{name}: {value}" for name, value in request.headers.items()),
+        f"Content-Length: {size}",
+        *(f"{name}: {value}" for name, value in headers.items()),
     ]
     head = "\r\n".join(lines)
     if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1 or "\0" in head:
@@ -252,8 +316,8 @@ def _head(place: _Place, path: str, request: Request) -> bytes:
 
 def _close_all(idle: dict[_Place, deque[_Kept]]) -> None:
     for kept in idle.values():
-        for sock, _ in kept:
-            sock.close()
+        for connection, _ in kept:
+            connection.close()
 
 
 def _has_news(sock: socket.socket) -> bool:
@@ -287,14 +351,23 @@ class _Headers(Mapping[str, str]):
 
 
 class _HttpAnswer:
-    def __init__(self, upstream: HttpUpstream, place: _Place, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        upstream: HttpUpstream,
+        place: _Place,
+        connection: HTTPConnection,
+        sock: socket.socket,
+        bare: bool,
+    ) -> None:
         self.name = upstream.name
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self._found = _Headers()
         self._upstream = upstream
         self._place = place
+        self._connection = connection
         self._socket = sock
+        self._bare = bare
         self._pieces: deque[bytes] = deque()
         self._headed = False
         self._ended = False
@@ -324,6 +397,9 @@ class _HttpAnswer:
         status = self._parser.get_status_code()
         if status >= 200:
             self.status, self.headers, self._headed = status, self._found, True
+            # an answer to HEAD has the headers of a body, and none
+            self._ended = self._bare
+            self._reusable = self._bare and self._parser.should_keep_alive()
         elif status == 101:
             raise ValueError("another protocol was not asked for")
         self._found = _Headers()
@@ -333,8 +409,8 @@ class _HttpAnswer:
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
-        self._reusable = self._headed and self._parser.should_keep_alive()
         self._ended = self._headed
+        self._reusable = self._headed and self._parser.should_keep_alive()
 
     def _feed(self, received: bytes) -> None:
         assert self._parser is not None
@@ -418,9 +494,9 @@ class _HttpAnswer:
             return
         self._closed = True
         if self._ended and self._reusable:
-            self._upstream.keep(self._place, self._socket)
+            self._upstream.keep(self._place, self._connection)
         else:
-            self._socket.close()
+            self._connection.close()
         # the parser holds its answer, and the answer its parser
         self._parser = None
         self._body = iter(())

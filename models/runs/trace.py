@@ -353,7 +353,7 @@ def _nested_calls(account_id: str, run_ids: Sequence[str]) -> dict[str, list[_Ca
     run, early = aliased(AgentRun), aliased(GatewayCall)
     first = (
         select(early.request_id)
-        .where(early.account_id == account_id, early.run_id == run.id)
+        .where(early.run_id == run.id)
         .order_by(early.started_at, early.request_id)
         .limit(_calls_each(run_ids) + 1)
         .lateral()
@@ -364,7 +364,8 @@ def _nested_calls(account_id: str, run_ids: Sequence[str]) -> dict[str, list[_Ca
         .join(first, true())
         .join(GatewayCall, GatewayCall.request_id == first.c.request_id)
         .outerjoin(Message, Message.id == GatewayCall.message_id)
-        .where(run.account_id == account_id, run.id.in_(run_ids))
+        # the account is checked out here: inside, the planner may read all its calls for each run
+        .where(run.account_id == account_id, run.id.in_(run_ids), GatewayCall.account_id == account_id)
         .order_by(GatewayCall.started_at, GatewayCall.request_id)
         .options(defer(GatewayCall.price))
     )

@@ -1,7 +1,7 @@
-"""The figures of agents: entering the store, counting anew, and the week that moves on.
+"""The figures of agents: runs that wait to be counted, entering the store, counting anew, and the week that moves on.
 
-Finishes and settlements need no verb: triggers count them in their own transaction (`migrations/functions/store`,
-where the locks and their order are told).
+Finishes, settlements and deletions need no verb: triggers put their runs into `store_queue`, and a job counts them within
+seconds (`migrations/functions/store`, where the locks and their order are told).
 """
 
 from collections.abc import Collection, Mapping
@@ -36,6 +36,7 @@ _RAN_BEFORE = text(
     """
 ).bindparams(bindparam("agents", type_=ARRAY(Text)), bindparam("versions", type_=ARRAY(Text)))
 _TELL_VERSION = text("SELECT store_tell_version(:publisher, :agent, :version)")
+_APPLY = text("SELECT store_apply(:after, :most)")
 _SLIDE = text("SELECT store_slide(:now)")
 
 
@@ -70,6 +71,17 @@ def recount(publisher_id: str, agent_id: str) -> None:
     Takes as long as reading the agent's runs, and holds its figures meanwhile. Of an agent that is not in the store it removes what was counted.
     """
     db.session.execute(_RECOUNT, {"publisher": publisher_id, "agent": agent_id})
+
+
+def apply(after: int = 0, most: int = 500) -> int | None:
+    """Count the next `most` runs that wait in the queue after the place `after`; where to go on, None at its end.
+
+    Commit after each: then they are counted and out of the queue, or neither. Any number at a time may apply. Agents that
+    somebody publishes meanwhile are passed over, and their runs wait for the next time: it waits for no lock that
+    publishing holds. Gives up after two seconds (an OperationalError) when `slide` takes so long.
+    """
+    db.session.execute(text("SET LOCAL lock_timeout = '2s'"))
+    return db.session.execute(_APPLY, {"after": after, "most": most}).scalar_one()  # type: ignore[no-any-return]
 
 
 def slide(now: datetime) -> datetime:

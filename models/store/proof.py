@@ -30,12 +30,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The result of `prove`. `runs` are those that count."""
+    """The result of `prove`. `runs` are those that are counted, `waiting` those that are about to be."""
 
     checks: list[Check]
     agents: int
     versions: int
     runs: int
+    waiting: int
 
     @property
     def differences(self) -> list[Difference]:
@@ -98,6 +99,11 @@ _RUNS = f"""
         UNION
         SELECT p.id, m.user_id FROM publisher p JOIN org_member m USING (org_id)
     ),
+    waiting AS (
+        SELECT q.run_id FROM store_queue q
+        UNION
+        SELECT above.id FROM store_queue q JOIN agent_run r ON r.id = q.run_id, unnest(r.ancestor_run_ids) AS above (id)
+    ),
     facts AS (
         SELECT r.id AS run_id, r.publisher_id, r.agent_name AS agent_id, r.agent_version AS version, r.user_id,
             r.status::text AS status, coalesce(b.credits, 0) AS credits,
@@ -108,7 +114,11 @@ _RUNS = f"""
         JOIN agent a ON a.publisher_id = r.publisher_id AND a.id = r.agent_name
         LEFT JOIN billed b ON b.run_id = r.id
         LEFT JOIN people p ON p.publisher_id = r.publisher_id AND p.user_id = r.user_id
-        WHERE r.status <> 'running' AND r.agent_id <> 'test-agent'
+        LEFT JOIN waiting w ON w.run_id = r.id
+        WHERE r.status <> 'running' AND r.agent_id <> 'test-agent' AND w.run_id IS NULL
+        UNION ALL
+        -- what waits in the queue is still counted for what it was
+        SELECT b.* FROM agent_run_bill b JOIN waiting USING (run_id)
     ),
     runs AS (
         SELECT *, width_bucket(duration_ms, ARRAY[{_EDGES}]::bigint[]) AS bucket,
@@ -187,7 +197,8 @@ _CHECKS = {
 
 
 def prove() -> Proof:
-    """Compare every figure with a query over the rows, all in one picture of the db.session.
+    """Compare every figure with a query over the rows, all in one picture of the database. Runs that wait in the queue
+    are taken as they were last counted: a change of theirs and its place in the queue are one transaction.
 
     On a connection of its own, REPEATABLE READ and read only: it sees what is committed, takes no lock, and traffic
     goes on meanwhile. Takes as long as reading the runs of the store and all calls five times.
@@ -203,13 +214,13 @@ def prove() -> Proof:
             Check(name, [Difference(*map(str, row)) for row in connection.execute(text(statement))])
             for name, statement in _CHECKS.items()
         ]
-        agents, versions, runs = connection.execute(
+        agents, versions, runs, waiting = connection.execute(
             text(
                 "SELECT (SELECT count(*) FROM agent), (SELECT count(*) FROM agent_version),"
-                " (SELECT count(*) FROM agent_run_bill)"
+                " (SELECT count(*) FROM agent_run_bill), (SELECT count(DISTINCT run_id) FROM store_queue)"
             )
         ).one()
-    return Proof(checks, agents, versions, runs)
+    return Proof(checks, agents, versions, runs, waiting)
 
 
 def repair(publisher_id: str, agent_id: str) -> None:

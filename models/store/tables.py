@@ -15,6 +15,7 @@ from sqlalchemy import (
     Computed,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Text,
     func,
@@ -227,8 +228,8 @@ class RemotePicture(Base):
 
 class AgentRunBill(Base):
     """What a finished run of an agent of the store counts for, as its figures were last told. `credits` is the sum of
-    what its calls were billed; the client's own totals stay on `agent_run`. `own`: of the publisher's own people. It goes
-    with its run, by a trigger that subtracts all runs of one deletion at once."""
+    what its calls were billed; the client's own totals stay on `agent_run`. `own`: of the publisher's own people. Written
+    when the run is taken from `store_queue`, so it may be some seconds behind its run."""
 
     __tablename__ = "agent_run_bill"
     __table_args__ = (
@@ -236,10 +237,7 @@ class AgentRunBill(Base):
         Index("idx_agent_run_bill_created", "created_at"),
     )
 
-    run_id: Mapped[str] = mapped_column(
-        ForeignKey("agent_run.id", ondelete="NO ACTION", deferrable=True, initially="DEFERRED"),
-        primary_key=True,
-    )
+    run_id: Mapped[str] = mapped_column(primary_key=True)
     publisher_id: Mapped[str]
     agent_id: Mapped[str]
     version: Mapped[str]
@@ -249,6 +247,19 @@ class AgentRunBill(Base):
     duration_ms: Mapped[int] = mapped_column(BigInt)
     created_at: Mapped[datetime]
     own: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class StoreQueue(Base):
+    """A run to be counted: it ended, was corrected or deleted, or a call of it was settled, which alone does not say of
+    which agent it is. Triggers add rows in the transaction of the cause, `counting.apply` takes them out; a run may wait in
+    several."""
+
+    __tablename__ = "store_queue"
+
+    id: Mapped[int] = mapped_column(BigInt, Identity(always=True), primary_key=True)
+    run_id: Mapped[str]
+    publisher_id: Mapped[str | None]
+    agent_id: Mapped[str | None]
 
 
 class AgentDay(Base):

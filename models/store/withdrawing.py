@@ -16,6 +16,7 @@ from models.store.tables import Agent, AgentVersion, Takedown
 from models.store.takedowns import Name
 
 REASON_LENGTH = 500
+_NO_KEY = {"key_share": True}
 
 
 def yank(
@@ -149,7 +150,8 @@ def _agent(by: User | None, publisher_id: str, agent_id: str) -> Agent:
     if "\x00" in publisher_id + agent_id:
         raise nothing
     manage(by, publisher_id)
-    found = db.session.get(Agent, (publisher_id, agent_id), populate_existing=True)
+    # before the rows of its versions, as whoever writes figures takes them
+    found = db.session.get(Agent, (publisher_id, agent_id), populate_existing=True, with_for_update=_NO_KEY)
     if found is None:
         raise nothing
     return found

@@ -34,9 +34,6 @@ class Figures(NamedTuple):
     output_tokens: int = 0
     reasoning_tokens: int = 0
     credits: int = 0
-    latency_ms: int = 0
-    ttft_ms: int = 0
-    ttft_calls: int = 0
     cost: Decimal = Decimal(0)
     histogram: Sequence[int] = (0,) * BUCKETS
 
@@ -53,15 +50,6 @@ class Figures(NamedTuple):
     def plain_output_tokens(self) -> int:
         """Output that was not reasoning."""
         return self.output_tokens - self.reasoning_tokens
-
-    @property
-    def mean_ms(self) -> float | None:
-        return self.latency_ms / self.calls if self.calls else None
-
-    @property
-    def mean_ttft_ms(self) -> float | None:
-        """Mean time to the first token of the calls that streamed; None when none did."""
-        return self.ttft_ms / self.ttft_calls if self.ttft_calls else None
 
     @property
     def p50_ms(self) -> float | None:

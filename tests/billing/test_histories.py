@@ -232,7 +232,7 @@ class History(RuleBasedStateMachine):
         if admission.outcome == "admitted":
             until = self.now + timedelta(minutes=minutes)
             request = admission.request_id
-            assert billing.extend_hold(self.gate, request, ttl_seconds=minutes * 60, now=self.now)
+            assert billing.extend_holds(self.gate, [request], ttl_seconds=minutes * 60, now=self.now) == 1
             self.model.holds[request] = (self.model.holds[request][0], until)
 
     @rule(admission=admissions, needed=st.integers(0, 300), more=st.integers(0, 300))

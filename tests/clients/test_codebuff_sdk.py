@@ -23,6 +23,7 @@ from models.usage import Message
 from tests import factories
 from tests.factories import Person
 from tests.server import running
+from tests.store.ledger import count_waiting
 
 HERE = Path(__file__).parent / "codebuff"
 
@@ -183,6 +184,8 @@ def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its
     run = runs(session, mallory)[full_id]
     assert (run.status, run.publisher_id, run.agent_name) == ("completed", "acme", "herald")
     check_books(session, mallory, finish(story))
+    assert proof.prove().differences == []
+    count_waiting(session)
     assert proof.prove().differences == []
 
     for _ in range(60):  # a worker keeps the list for some seconds when only figures moved

@@ -50,12 +50,12 @@ class Pictures:
 @contextmanager
 def pictures_server(folder: Path) -> Iterator[Pictures]:
     """Run one, with its key in `folder`."""
-    key, certificate = _certificate()
+    key, own_certificate = certificate(HOST)
     file = folder / "server.pem"
-    file.write_bytes(key + certificate)
+    file.write_bytes(key + own_certificate)
     own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own.load_cert_chain(file)
-    believes = ssl.create_default_context(cadata=certificate.decode())
+    believes = ssl.create_default_context(cadata=own_certificate.decode())
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -88,9 +88,10 @@ def pictures_server(folder: Path) -> Iterator[Pictures]:
         server.server_close()
 
 
-def _certificate() -> tuple[bytes, bytes]:
+def certificate(host: str) -> tuple[bytes, bytes]:
+    """A new key and the certificate of its own authority for a host, both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
@@ -100,7 +101,7 @@ def _certificate() -> tuple[bytes, bytes]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

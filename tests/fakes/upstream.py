@@ -7,6 +7,7 @@ gets the `Exchange`. What was asked is in `fake.requests`.
 import json
 import socket
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -61,7 +62,7 @@ Behaviour = Callable[[Exchange], Any]
 class FakeUpstream:
     """The server. `url` is what a provider's `…_BASE_URL` is set to."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Asked] = []
         self.connections = 0
         self.closing = threading.Event()
@@ -74,7 +75,11 @@ class FakeUpstream:
             def handle(self) -> None:
                 fake.connections += 1
                 with suppress(OSError):
-                    fake._serve(self.request)
+                    if tls is None:
+                        fake._serve(self.request)
+                    else:
+                        with tls.wrap_socket(self.request, server_side=True) as wire:
+                            fake._serve(wire)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -83,7 +88,8 @@ class FakeUpstream:
             allow_reuse_address = True
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def will(self, *behaviours: Behaviour) -> None:
@@ -271,9 +277,9 @@ def huge(megabytes: int) -> Behaviour:
 
 
 @contextmanager
-def running() -> Iterator[FakeUpstream]:
+def running(tls: ssl.SSLContext | None = None) -> Iterator[FakeUpstream]:
     """A started fake."""
-    fake = FakeUpstream()
+    fake = FakeUpstream(tls)
     try:
         yield fake
     finally:

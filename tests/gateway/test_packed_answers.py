@@ -5,6 +5,7 @@ import json
 import sys
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import brotli  # type: ignore[import-untyped]
@@ -139,7 +140,8 @@ def test_a_packed_event_does_not_wait_for_the_next_one(
 
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize(
-    ("coding", "pack"), [("gzip", gzip.compress), ("br", brotli.compress), ("zstd", zstd.compress)]
+    ("coding", "pack"),
+    [("gzip", gzip.compress), ("br", partial(brotli.compress, quality=1)), ("zstd", zstd.compress)],
 )
 def test_a_bomb_ends_at_the_bound(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, coding: str, pack: Any, streaming: bool

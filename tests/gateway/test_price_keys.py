@@ -91,7 +91,6 @@ SPOKEN = Price(
         ),
     ),
 )
-DEAR = Price("test", (tier_of(0, {"input": Decimal(15), "output": Decimal(100)}),))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 
@@ -126,10 +126,16 @@ ends = st.sampled_from([b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r", b"
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(st.tuples(pieces, ends), max_size=8), st.data())
-def test_any_cut_gives_the_same_events(lines: list[tuple[bytes, bytes]], draw: st.DataObject) -> None:
-    stream = b"".join(line + end for line, end in lines)
-    cuts = sorted(draw.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+@given(
+    st.lists(st.tuples(pieces, ends), max_size=8).map(lambda lines: b"".join(map(b"".join, lines))),
+    st.lists(st.integers(0, 100), max_size=6),
+)
+@example(b"\xef\xbb\xbf\xef\xbb\xbf", [3])
+@example(b"\xef\xbb\xbf  \xef\xbb\xbf", [3, 4, 5])
+@example(b"\xef\xbb\xbf", [1, 3])
+@example(b' \r\n {"a":1}\n{"b":2}', [1, 2, 3, 4, 6])
+def test_any_cut_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
+    cuts = sorted(min(cut, len(stream)) for cut in cuts)
     cut = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     assert parsed(*cut) == parsed(stream)
 

@@ -6,6 +6,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -606,3 +607,24 @@ def test_what_psycopg_cannot_send_is_no_answer_of_the_ledger(gateway: Gateway) -
     with pytest.raises(billing.LedgerUnavailable) as refused:
         billing.holds.settle_facts(gateway.pool, "\x00")
     assert isinstance(refused.value.__cause__, psycopg.DataError)
+
+
+def test_two_that_write_down_the_same_call_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that ends and the thread that tries again, for one."""
+    both, fsync = threading.Barrier(2), os.fsync
+
+    def synced(handle: int) -> None:
+        both.wait(60)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    path = tmp_path / "call.json"
+    records = (b"short", b"with all its texts" * 1000)
+    with ThreadPoolExecutor(2) as pool:
+        for written in [pool.submit(spools._write, path, record) for record in records]:
+            written.result()
+    assert path.read_bytes() in records
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]

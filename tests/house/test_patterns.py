@@ -6,7 +6,7 @@ All of them are found in the source, and tried with runs of what they look for: 
 import ast
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -19,9 +19,9 @@ import pytest
 
 from models.settings import ROOT
 
-LENGTH = 20_000
-MOST_SECONDS = 0.1
-"""Of processor time for one text. In linear time it is a millisecond or two."""
+LENGTH = 10_000
+MOST_SECONDS = 0.025
+"""Of processor time for one text. In linear time it is a millisecond at most."""
 WAYS = ("fullmatch", "match", "search", "findall", "finditer", "sub", "subn", "split")
 FLAGS = {
     name: getattr(re, name)
@@ -218,14 +218,21 @@ def test_a_pattern_takes_no_longer_than_its_text_is_long(use: Use) -> None:
         given: Any = text if isinstance(use.pattern, str) else text.encode("latin-1", "replace")
         for way in use.ways:
             apply = getattr(compiled, way)
-            began = time.process_time()
-            if way in ("sub", "subn"):
-                apply(lambda found: found[0], given)
-            elif way == "finditer":
-                list(apply(given))
-            else:
-                apply(given)
-            took = time.process_time() - began
+            took = _seconds(way, apply, given)
+            if took >= MOST_SECONDS:
+                # the collector of garbage may have come between
+                took = min(took, _seconds(way, apply, given))
             assert took < MOST_SECONDS, (
                 f"{way} takes {took:.2f} s for {text[:30]!r}..., {len(text)} characters"
             )
+
+
+def _seconds(way: str, apply: Callable[..., Any], text: Any) -> float:
+    began = time.process_time()
+    if way in ("sub", "subn"):
+        apply(lambda found: found[0], text)
+    elif way == "finditer":
+        list(apply(text))
+    else:
+        apply(text)
+    return time.process_time() - began

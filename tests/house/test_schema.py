@@ -1,6 +1,8 @@
-"""The live catalog against expectations written by hand from the data model documents: first what they say of each
-table, then what is our own. A column is `name type`, `!` for NOT NULL, `= default`, and `stored` when PostgreSQL
-generates it; what generated columns, checks and cascades do is in `test_schema_behaviour.py`.
+"""The tables that other programs know, as the data model documents describe them, against the live catalog. Our own
+tables, and what we added to these, are written down in the models alone, which `flask db check` compares.
+
+A column is `name type`, `!` for NOT NULL, `= default`, and `stored` when PostgreSQL generates it; what generated columns,
+checks and cascades do is in `test_schema_behaviour.py`.
 """
 
 import re
@@ -41,7 +43,7 @@ class Table:
     indexes: dict[str, str] = field(default_factory=dict)
 
 
-SEEDS = {
+TABLES = {
     "user": Table(
         f"""
         id text! = {NEW_ID}
@@ -514,454 +516,6 @@ SEEDS = {
     ),
 }
 
-# What we added to tables of the documents: columns, keys and indexes.
-ADDED_COLUMNS = {
-    "user": "banned_reason text",
-    "session": f"""
-        created_at timestamp! = {UTC_NOW}
-        name text
-        token_hint text!
-        cli_auth_hash text
-        last_used_at timestamp
-        parent text
-        cli_collected_at timestamp
-        org_id text
-        """,
-    # the documents give a run no account; it needs one of its own, since a run may have no call that has
-    "agent_run": "org_id text",
-}
-ADDED_RULES = {
-    "session": "org_id, userId -> org_member cascade",
-    "agent_run": "org_id -> org cascade",
-}
-ADDED_INDEXES = {
-    "agent_run": {
-        "idx_agent_run_account": "btree (COALESCE(org_id, user_id), created_at)",
-        "idx_agent_run_account_state": "btree (COALESCE(org_id, user_id), status, created_at)",
-        "idx_agent_run_account_agent": "btree (COALESCE(org_id, user_id), agent_id, created_at)",
-        "idx_agent_run_org": "btree (org_id) WHERE (org_id IS NOT NULL)",
-        "idx_agent_run_unsuccessful": (
-            "btree (publisher_id, agent_name)"
-            " WHERE (status = ANY (ARRAY['failed'::agent_run_status, 'cancelled'::agent_run_status]))"
-        ),
-    },
-    "message": {
-        "idx_message_account_finished": "btree (COALESCE(org_id, user_id), finished_at)",
-        "idx_message_bodies": (
-            "btree (finished_at) WHERE ((request IS NOT NULL) OR (reasoning_text <> ''::text)"
-            " OR (response <> 'null'::jsonb))"
-        ),
-    },
-    "account": {"idx_account_user": 'btree ("userId")'},
-    "session": {
-        "idx_session_user": 'btree ("userId", type)',
-        "idx_session_fingerprint": "btree (fingerprint_id)",
-    },
-    "credit_ledger": {
-        "idx_credit_ledger_user": "btree (user_id, type, created_at)",
-        "idx_credit_ledger_expiring": "btree (expires_at) WHERE (balance > 0)",
-        "idx_credit_ledger_spendable": "btree (COALESCE(org_id, user_id)) WHERE (balance <> 0)",
-    },
-    "referral": {"idx_referral_referred": "btree (referred_id)"},
-    "org": {"idx_org_owner": "btree (owner_id)"},
-    "org_member": {"idx_org_member_user": "btree (user_id)"},
-    "publisher": {
-        "idx_publisher_user": "btree (user_id)",
-        "idx_publisher_org": "btree (org_id)",
-        "idx_publisher_created_by": "btree (created_by)",
-    },
-}
-
-FIGURES = """
-        runs bigint! = 0
-        failed bigint! = 0
-        cancelled bigint! = 0
-        credits bigint! = 0
-        weekly_runs bigint! = 0
-        weekly_credits bigint! = 0
-        unique_users bigint! = 0
-        durations bigint[]! = array_fill(0, ARRAY[16])
-        last_used timestamptz
-        own_runs bigint! = 0
-        """
-
-OWN = {
-    "agent": Table(
-        f"""
-        publisher_id text!
-        id text!
-        name text!
-        description text
-        tags text[]! = '{{}}'::text[]
-        model text!
-        latest_version text
-        versions int! = 0
-        readme text
-        readme_updated_at timestamptz
-        deprecated_at timestamptz
-        deprecated_reason text
-        successor text
-        search tsvector! = ''::tsvector
-        created_at timestamptz! = now()
-        published_at timestamptz! = now()
-        bytes bigint! = 0
-        {FIGURES}
-        """,
-        """
-        primary key (publisher_id, id)
-        publisher_id -> publisher no action
-        """,
-        {
-            "idx_agent_search": "gin (search)",
-            "idx_agent_tags": "gin (tags)",
-            "idx_agent_by_cost": "btree (weekly_credits DESC, publisher_id, id)",
-            "idx_agent_by_usage": "btree (runs DESC, publisher_id, id)",
-            "idx_agent_by_users": "btree (unique_users DESC, publisher_id, id)",
-            "idx_agent_by_age": "btree (published_at DESC, publisher_id, id)",
-            "idx_agent_by_name": "btree (lower(name), publisher_id, id)",
-            "idx_agent_id": "btree (id)",
-            "idx_agent_vendor": "btree (split_part(model, '/'::text, 1))",
-        },
-    ),
-    "agent_version": Table(
-        f"""
-        publisher_id text!
-        agent_id text!
-        version text!
-        published_by text
-        credential text!
-        published_at timestamptz! = now()
-        yanked_at timestamptz
-        yanked_by text
-        yanked_reason text
-        {FIGURES}
-        """,
-        """
-        primary key (publisher_id, agent_id, version)
-        published_by -> user set null
-        yanked_by -> user set null
-        agent_id, publisher_id, version -> agent_config cascade
-        agent_id, publisher_id -> agent cascade
-        check agent_version_credential_known
-        check agent_version_yank_has_reason
-        """,
-        {"idx_agent_version_published": "btree (published_at)"},
-    ),
-    "takedown": Table(
-        """
-        publisher_id text!
-        agent_id text! = ''::text
-        version text! = ''::text
-        reason text!
-        actor text!
-        at timestamptz! = now()
-        """,
-        """
-        primary key (publisher_id, agent_id, version)
-        publisher_id -> publisher cascade
-        check takedown_version_has_agent
-        """,
-    ),
-    "remote_picture": Table(
-        """
-        address text!
-        picture text
-        problem text
-        tries int! = 1
-        tried_at timestamptz! = now()
-        """,
-        "primary key (address)",
-    ),
-    "agent_run_bill": Table(
-        """
-        run_id text!
-        publisher_id text!
-        agent_id text!
-        version text!
-        user_id text
-        status text!
-        credits bigint!
-        duration_ms bigint!
-        created_at timestamptz!
-        own bool! = false
-        """,
-        """
-        primary key (run_id)
-        run_id -> agent_run no action
-        """,
-        {
-            "idx_agent_run_bill_agent": "btree (publisher_id, agent_id, created_at)",
-            "idx_agent_run_bill_created": "btree (created_at)",
-        },
-    ),
-    "agent_run_volume": Table(
-        """
-        run_id text!
-        steps bigint!
-        bytes bigint!
-        """,
-        """
-        primary key (run_id)
-        run_id -> agent_run cascade
-        """,
-    ),
-    "write_quota": Table(
-        """
-        user_id text!
-        name text!
-        used bigint!
-        until timestamptz!
-        """,
-        """
-        primary key (user_id, name)
-        user_id -> user cascade
-        """,
-    ),
-    "agent_day": Table(
-        """
-        publisher_id text!
-        agent_id text!
-        day date!
-        version text!
-        runs bigint! = 0
-        failed bigint! = 0
-        cancelled bigint! = 0
-        credits bigint! = 0
-        own_runs bigint! = 0
-        """,
-        "primary key (publisher_id, agent_id, day, version)",
-    ),
-    "agent_user": Table(
-        """
-        publisher_id text!
-        agent_id text!
-        version text!
-        user_id text!
-        runs bigint!
-        """,
-        "primary key (publisher_id, agent_id, version, user_id)",
-    ),
-    "store_facet": Table(
-        """
-        kind text!
-        name text!
-        agents bigint!
-        """,
-        "primary key (kind, name)",
-    ),
-    "store_stamp": Table(
-        """
-        id bool! = true
-        stamp bigint!
-        """,
-        """
-        primary key (id)
-        check store_stamp_single
-        """,
-    ),
-    "store_window": Table(
-        """
-        id bool! = true
-        since timestamptz!
-        """,
-        """
-        primary key (id)
-        check store_window_single
-        """,
-    ),
-    "credit_account": Table(
-        """
-        id text!
-        user_id text
-        org_id text
-        carry_micro int! = 0
-        created_at timestamptz! = now()
-        """,
-        """
-        primary key (id)
-        unique (user_id)
-        unique (org_id)
-        user_id -> user cascade
-        org_id -> org cascade
-        check credit_account_carry_micro_fraction
-        check credit_account_single_owner
-        check credit_account_id_is_owner
-        """,
-    ),
-    "credit_hold": Table(
-        """
-        request_id text!
-        account_id text!
-        user_id text!
-        run_id text
-        model text!
-        door text!
-        amount bigint!
-        worker text!
-        state text! = 'live'::text
-        created_at timestamptz! = now()
-        expires_at timestamptz!
-        lost_at timestamptz
-        """,
-        """
-        primary key (request_id)
-        account_id -> credit_account cascade
-        user_id -> user cascade
-        check credit_hold_amount_not_negative
-        check credit_hold_state_known
-        """,
-        {
-            "idx_credit_hold_live_account": "btree (account_id) WHERE (state = 'live'::text)",
-            "idx_credit_hold_live_expiry": "btree (expires_at) WHERE (state = 'live'::text)",
-            "idx_credit_hold_state": "btree (state, lost_at)",
-        },
-    ),
-    "credit_entry": Table(
-        """
-        id bigint! identity
-        account_id text!
-        operation_id text!
-        kind text!
-        amount bigint!
-        grant_balance_after bigint!
-        balance_after bigint!
-        cause text!
-        message_id text
-        created_at timestamptz! = now()
-        """,
-        """
-        primary key (id)
-        check credit_entry_kind_known
-        """,
-        {
-            "idx_credit_entry_account": "btree (account_id, id)",
-            "idx_credit_entry_operation": "btree (operation_id)",
-            "idx_credit_entry_message": "btree (message_id) WHERE (message_id IS NOT NULL)",
-            "idx_credit_entry_other": "btree (account_id, id) WHERE (kind <> 'debit'::text)",
-            "idx_credit_entry_charge": (
-                "btree (account_id, cause) WHERE ((kind = 'debit'::text) AND (message_id IS NULL))"
-            ),
-        },
-    ),
-    "usage_rollup": Table(
-        """
-        account_id text!
-        grain text!
-        bucket timestamptz!
-        user_id text!
-        model text!
-        agent_id text! = ''::text
-        calls int! = 0
-        input_tokens bigint! = 0
-        cache_write_tokens bigint! = 0
-        cache_read_tokens bigint! = 0
-        output_tokens bigint! = 0
-        reasoning_tokens bigint! = 0
-        cost numeric! = '0'::numeric
-        credits bigint! = 0
-        latency_ms bigint! = 0
-        ttft_ms bigint! = 0
-        ttft_calls int! = 0
-        latency_hist int[]! = array_fill(0, ARRAY[16])
-        """,
-        """
-        primary key (account_id, agent_id, bucket, grain, model, user_id)
-        account_id -> credit_account cascade
-        check usage_rollup_grain_known
-        check usage_rollup_latency_hist_buckets
-        """,
-    ),
-    "gateway_call": Table(
-        """
-        request_id text!
-        message_id text
-        account_id text!
-        user_id text!
-        run_id text
-        key_id text
-        door text!
-        provider text
-        requested_model text!
-        model text
-        state text!
-        http_status int
-        error text
-        usage_source text
-        stream bool! = false
-        client_gone bool! = false
-        ttft_ms int
-        latency_ms int!
-        price jsonb
-        parts jsonb
-        raw_usage jsonb
-        flags text[]
-        uncached_input_tokens int! = 0
-        cache_write_tokens int! = 0
-        cache_read_tokens int! = 0
-        output_tokens int! = 0
-        reasoning_tokens int! = 0
-        cost numeric! = '0'::numeric
-        micro_credits bigint! = 0
-        credits bigint! = 0
-        carry_credits bigint! = 0
-        started_at timestamptz!
-        finished_at timestamptz!
-        """,
-        """
-        primary key (request_id)
-        message_id -> message cascade
-        account_id -> credit_account cascade
-        check gateway_call_state_known
-        check gateway_call_usage_source_known
-        """,
-        {
-            "idx_gateway_call_run": "btree (run_id, started_at)",
-            "idx_gateway_call_message": "btree (message_id)",
-            "idx_gateway_call_account": "btree (account_id, started_at)",
-            "idx_gateway_call_member": "btree (user_id) WHERE (user_id <> account_id)",
-            "idx_gateway_call_flagged": "btree (finished_at) WHERE (flags IS NOT NULL)",
-        },
-    ),
-    "login_link": Table(
-        """
-        token_hash text!
-        email text!
-        next text
-        created_at timestamptz! = now()
-        expires_at timestamptz!
-        used_at timestamptz
-        ip text
-        identity jsonb
-        browser text
-        """,
-        "primary key (token_hash)",
-        {
-            "ix_login_link_email": "btree (email)",
-            "ix_login_link_expires_at": "btree (expires_at)",
-        },
-    ),
-    "audit_log": Table(
-        """
-        id bigint! identity
-        at timestamptz! = now()
-        actor_id text
-        actor text!
-        action text!
-        subject text!
-        before jsonb
-        after jsonb
-        ip text
-        request_id text
-        """,
-        "primary key (id)",
-        {
-            "idx_audit_log_actor": "btree (actor_id, id)",
-            "idx_audit_log_subject": "btree (subject, id)",
-        },
-    ),
-}
-
-TABLES = SEEDS | OWN
 SHORT = {
     "timestamp without time zone": "timestamp",
     "timestamp with time zone": "timestamptz",
@@ -975,24 +529,14 @@ DELETE_RULES = {"a": "no action", "r": "restrict", "c": "cascade", "n": "set nul
 def catalog(app: Flask, engine: Engine) -> dict[str, Table]:
     """The live database in the words of the expectations."""
     with engine.connect() as connection:
-        return {name: read_table(connection, name) for name in tables_of(connection)}
-
-
-def tables_of(connection: Connection) -> list[str]:
-    found = connection.execute(
-        text(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-            " AND tablename <> 'alembic_version' AND NOT starts_with(tablename, 'procrastinate_')"
-        )
-    )
-    return sorted(row.tablename for row in found)
+        return {name: read_table(connection, name) for name in TABLES}
 
 
 def read_table(connection: Connection, name: str) -> Table:
     known = {"table": f'public."{name}"'}
     columns = connection.execute(
         text(
-            "SELECT attname, format_type(atttypid, atttypmod) AS type, attnotnull, attgenerated, attidentity,"
+            "SELECT attname, format_type(atttypid, atttypmod) AS type, attnotnull, attgenerated,"
             " pg_get_expr(adbin, adrelid) AS expression"
             " FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
             " WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped"
@@ -1033,8 +577,6 @@ def column_line(row: Any) -> str:
     line = f"{row.attname} {SHORT.get(base, base)}{brackets}" + ("!" if row.attnotnull else "")
     if row.attgenerated:
         return line + {"s": " stored", "v": " virtual"}[row.attgenerated]
-    if row.attidentity:
-        return line + " identity"
     return line + (f" = {row.expression}" if row.expression else "")
 
 
@@ -1059,23 +601,19 @@ def keys_sorted(rules: str) -> set[str]:
     }
 
 
-def test_the_tables_are_exactly_these(catalog: dict[str, Table]) -> None:
-    assert set(catalog) == set(TABLES)
-
-
 @pytest.mark.parametrize("name", TABLES)
 def test_columns(catalog: dict[str, Table], name: str) -> None:
-    assert lines(catalog[name].columns) == lines(TABLES[name].columns) | lines(ADDED_COLUMNS.get(name, ""))
+    assert lines(TABLES[name].columns) - lines(catalog[name].columns) == set()
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_keys_references_and_checks(catalog: dict[str, Table], name: str) -> None:
-    assert lines(catalog[name].rules) == keys_sorted(TABLES[name].rules) | lines(ADDED_RULES.get(name, ""))
+    assert keys_sorted(TABLES[name].rules) - lines(catalog[name].rules) == set()
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_indexes(catalog: dict[str, Table], name: str) -> None:
-    assert catalog[name].indexes == TABLES[name].indexes | ADDED_INDEXES.get(name, {})
+    assert TABLES[name].indexes.items() <= catalog[name].indexes.items()
 
 
 def test_enums_hold_these_values_in_this_order(app: Flask, engine: Engine) -> None:

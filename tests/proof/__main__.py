@@ -12,6 +12,7 @@ from models.settings import ROOT
 from tests.proof import upstream
 from tests.proof.aborts import aborts
 from tests.proof.clients import clients
+from tests.proof.counting import counted
 from tests.proof.crashes import crashes
 from tests.proof.faults import dead_ends, faults
 from tests.proof.garbage import garbage
@@ -28,6 +29,7 @@ LONG: dict[str, Proof] = {
     "race": lambda server, stage: race(stage, calls=200, covered=20, accounts=20, each=60),
     "aborts": lambda server, stage: aborts(stage, streams=1000, at_once=200),
     "crashes": lambda server, stage: crashes(server, stage, rounds=10),
+    "counting": lambda server, stage: counted(stage, seconds=60),
     "faults": lambda server, stage: faults(stage, server.web_workers(), times=3),
     "garbage": lambda server, stage: garbage(stage, fuzzed=10_000, examples=25, seconds=120),
     "hostile": lambda server, stage: hostile(stage, server.web_workers(), times=20, slow=4100, floods=2000),
@@ -39,6 +41,7 @@ SHORT: dict[str, Proof] = {
     "race": lambda server, stage: race(stage, calls=60, covered=6, accounts=6, each=15),
     "aborts": lambda server, stage: aborts(stage, streams=60, at_once=30),
     "crashes": lambda server, stage: crashes(server, stage, clients=8, wait=False),
+    "counting": lambda server, stage: counted(stage, seconds=5),
     "faults": lambda server, stage: faults(stage, server.web_workers()),
     "garbage": lambda server, stage: garbage(stage),
     "hostile": lambda server, stage: hostile(stage, server.web_workers(), times=2, slow=200, floods=60),

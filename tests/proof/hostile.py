@@ -20,7 +20,9 @@ import brotli  # type: ignore[import-untyped]
 import psutil
 from sqlalchemy.orm import Session
 
+from app import create_app
 from models.accounts import User
+from models.db import db
 from tests import factories
 from tests.proof.load import CODEBUFF, OPENAI, call, play, read
 from tests.proof.load import Outcome as Load
@@ -62,8 +64,12 @@ def hostile(
 ) -> Result:
     """Each attack `times` at once; `slow` connections that never send what they announced; `floods` steps written by an
     account that is banned and by one that is not. The question of health waits no longer than `most_wait` seconds."""
-    with Session(stage.engine) as session:
-        attacks = _attacks(stage, session)
+    # what publishes uses the application's own session
+    app = create_app(database_url=stage.engine.url.render_as_string(hide_password=False))
+    with app.app_context():
+        attacks = _attacks(stage, db.session())
+        db.engine.dispose()
+    app.extensions["gateway"].pool.close()
     calls, asked, told = play(_run(stage, workers, attacks, times, slow, floods))
     stage.prove()
     assert all(worker.is_running() for worker in workers), "a worker was lost"

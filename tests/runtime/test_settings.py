@@ -48,6 +48,10 @@ def load(**values: Any) -> Settings:
         ("stoa_margin", "-1", "STOA_MARGIN: Input should be greater than or equal to 0"),
         ("stoa_margin", "a lot", "STOA_MARGIN: Input should be a valid decimal"),
         ("stoa_free_credits", "1.5", "STOA_FREE_CREDITS: Input should be a valid integer"),
+        ("https_proxy", "socks5://user:secret@proxy:1080", "HTTPS_PROXY: give http://host:port"),
+        ("http_proxy", "http://proxy:none", "HTTP_PROXY: give http://host:port"),
+        ("stoa_ca_bundle", "/nowhere/ca.pem", "STOA_CA_BUNDLE: /nowhere/ca.pem is not a file"),
+        ("stoa_ca_bundle", "README.md", f"STOA_CA_BUNDLE: {ROOT / 'README.md'} holds no certificates"),
         ("stoa_prices_file", "/nowhere/prices.json", "STOA_PRICES_FILE: /nowhere/prices.json is not a file"),
         (
             "ratelimit_storage_uri",
@@ -122,6 +126,7 @@ def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
         if default in (None, "", frozenset()) or isinstance(default, SecretStr):
             continue  # an example, or nothing, is shown
         words = ",".join(default) if isinstance(default, tuple) else str(default)
+        words = words.lower() if isinstance(default, bool) else words
         assert shown[name.upper()] == words
 
 

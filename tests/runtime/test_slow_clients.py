@@ -183,7 +183,6 @@ def test_slow_clients_shut_nobody_out(patient: str, kind: str, source: str) -> N
                 wire.sendall(KINDS[kind])
         for _ in range(5):
             healthy(patient)
-            time.sleep(0.1)
 
 
 def test_clients_that_take_nothing_shut_nobody_out(patient: str) -> None:

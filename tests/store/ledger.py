@@ -8,7 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
-from models.store import Agent, AgentVersion, proof
+from models.accounts import User
+from models.db import db
+from models.store import Agent, AgentVersion, counting, proof
+from tests import factories
 
 NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
 
@@ -40,6 +43,7 @@ def start(
 
 def settle(session: Session, user_id: str, run_id: str, credits: int = 0, state: str = "settled") -> None:
     """A call of a run as the gateway leaves it behind, committed."""
+    factories.account(session, session.get_one(User, user_id))
     session.execute(
         text(
             "INSERT INTO gateway_call (request_id, account_id, user_id, run_id, door, requested_model, model, state,"
@@ -81,18 +85,30 @@ def week_from(session: Session, since: datetime) -> None:
     session.commit()
 
 
-def figures(session: Session, version: str | None = None, agent: str = "reviewer") -> Agent | AgentVersion:
-    """The figures of an agent of `acme`, or of one version, as they are now."""
+def count_waiting(session: Session) -> None:
+    """What the job does every other second: count all runs that wait in the queue."""
     session.rollback()
+    after: int | None = 0
+    while after is not None:
+        after = counting.apply(after)
+        db.session.commit()
+
+
+def figures(session: Session, version: str | None = None, agent: str = "reviewer") -> Agent | AgentVersion:
+    """The figures of an agent of `acme`, or of one version, once all that waits is counted."""
+    count_waiting(session)
     if version is None:
         return session.get_one(Agent, ("acme", agent), populate_existing=True)
     return session.get_one(AgentVersion, ("acme", agent, version), populate_existing=True)
 
 
 def assert_proved(session: Session) -> None:
-    """Every figure is what the rows say."""
+    """Every figure is what the rows say: before what waits is counted, and after."""
     session.rollback()
     assert proof.prove().differences == []
+    count_waiting(session)
+    found = proof.prove()
+    assert (found.differences, found.waiting) == ([], 0)
 
 
 def in_one_go(engine: Engine, statement: str, **parameters: Any) -> None:

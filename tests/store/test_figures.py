@@ -1,24 +1,33 @@
 """Figures of agents: what each end of a run, each bill, each correction and each deletion does to them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from flask import Flask
 from sqlalchemy import text
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
-from models import billing
+from models import billing, jobs
 from models.accounts import User
 from models.pool import Pool
 from models.runs import recording
 from models.settings import Settings
-from models.store import AgentRunBill, Publisher, counting, statistics
+from models.store import Agent, AgentRunBill, Publisher, counting, statistics
 from tests import factories
 from tests.billing.stage import Payer, admit, call, give, payer
 from tests.factories import Person
-from tests.store.ledger import NOW, assert_proved, figures, finish, settle, start, week_from
+from tests.store.ledger import (
+    NOW,
+    assert_proved,
+    count_waiting,
+    figures,
+    finish,
+    settle,
+    start,
+    week_from,
+)
 
 
 @pytest.fixture
@@ -262,8 +271,9 @@ def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
     session.execute(text("DELETE FROM store_window"))
     session.commit()
     finish(session, start(session, rich.id))
-    assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
     assert_proved(session)
+    assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
+    session.rollback()
     session.execute(text("DELETE FROM store_window"))
     session.commit()
     counting.slide(factories.now())
@@ -285,20 +295,36 @@ def test_the_database_and_the_pages_know_the_same_buckets(session: Session) -> N
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_stricter_isolation_is_refused(engine: Engine, rich: Payer, session: Session) -> None:
-    run = start(session, rich.id)
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        connection.execute(text("UPDATE agent_run SET status = 'failed' WHERE id = :id"), {"id": run})
-        with pytest.raises(Exception, match="READ COMMITTED"):
-            connection.commit()
+def test_stricter_isolation_is_refused(rich: Payer, session: Session) -> None:
+    finish(session, start(session, rich.id))
+    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    with pytest.raises(Exception, match="READ COMMITTED"):
+        counting.apply()
+    session.rollback()
+
+
+@pytest.mark.usefixtures("acme_publisher")
+def test_a_job_counts_what_waits(app: Flask, session: Session, rich: Payer) -> None:
+    for _ in range(3):
+        finish(session, start(session, rich.id))
+    jobs.enqueue(jobs.apply_runs, timestamp=0)
+    session.commit()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(jobs.work, app.app_context, wait=False).result()
+    assert session.get_one(Agent, ("acme", "reviewer")).runs == 3
+    session.rollback()
+    assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme_publisher")
 def test_flask_store_prove_tells_and_mends(app: Flask, session: Session, rich: Payer) -> None:
     finish(session, start(session, rich.id))
     runner = app.test_cli_runner()
-    fine = runner.invoke(args=["store", "prove"])
-    assert (fine.exit_code, "all figures agree" in fine.output) == (0, True), fine.output
+    for waiting in (True, False):
+        fine = runner.invoke(args=["store", "prove"])
+        assert (fine.exit_code, "all figures agree" in fine.output) == (0, True), fine.output
+        assert ("1 more are about to be counted." in fine.output) == waiting
+        count_waiting(session)
     session.execute(text("UPDATE agent SET runs = 5, last_used = NULL"))
     session.execute(text("UPDATE agent_day SET credits = 3"))
     session.execute(text("DELETE FROM agent_user"))

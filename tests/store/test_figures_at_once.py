@@ -17,10 +17,19 @@ from sqlalchemy.orm import Session
 from models import billing
 from models.db import db
 from models.pool import Pool
-from models.store import Agent, AgentVersion, Publisher, catalogue, counting
+from models.store import Agent, AgentVersion, Publisher, StoreQueue, catalogue, counting, proof
 from tests import factories
 from tests.billing.stage import Payer, admit, call, give, payer
-from tests.store.ledger import NOW, assert_proved, figures, finish, in_one_go, start, week_from
+from tests.store.ledger import (
+    NOW,
+    assert_proved,
+    count_waiting,
+    figures,
+    finish,
+    in_one_go,
+    start,
+    week_from,
+)
 
 
 @pytest.fixture
@@ -143,24 +152,68 @@ def test_runs_that_end_while_their_agent_enters_the_store(
 
 
 @pytest.mark.usefixtures("stocked")
-def test_a_finish_that_is_killed_counts_nothing_and_stops_nobody(session: Session, engine: Engine) -> None:
+def test_an_applier_that_is_killed_counts_nothing_and_leaves_the_queue(
+    session: Session, engine: Engine
+) -> None:
     (who,) = payers(session, 1)
-    run = start(session, who.id)
+    finish(session, start(session, who.id))
     doomed = engine.connect()
-    doomed.execute(text("UPDATE agent_run SET status = 'completed' WHERE id = :id"), {"id": run})
-    doomed.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
+    doomed.execute(text("SELECT store_apply(0, 100)"))
     assert doomed.execute(text("SELECT runs FROM agent WHERE id = 'reviewer'")).scalar_one() == 1
+    assert doomed.execute(text("SELECT count(*) FROM store_queue")).scalar_one() == 0
     process = doomed.execute(text("SELECT pg_backend_pid()")).scalar_one()
     in_one_go(engine, "SELECT pg_terminate_backend(:id, 5000)", id=process)
     with pytest.raises(OperationalError):
         doomed.commit()
     doomed.invalidate()
     doomed.close()
-    assert figures(session).runs == 0
+    assert session.get_one(Agent, ("acme", "reviewer"), populate_existing=True).runs == 0
+    session.rollback()
     assert_proved(session)
-    finish(session, run)
     assert figures(session).runs == 1
+
+
+@pytest.mark.usefixtures("stocked")
+def test_what_a_publication_has_at_hand_is_passed_over_and_waits(
+    session: Session, engine: Engine, gate: Pool
+) -> None:
+    (who,) = payers(session, 1)
+    runs = {agent: start(session, who.id, f"acme/{agent}@1.0.0") for agent in ("reviewer", "tester")}
+    above = start(session, who.id, "acme/reviewer@1.0.0", called=False)
+    below = start(session, who.id, "acme/tester@1.0.0", ancestor_run_ids=[above])
+    late = admit(gate, who, hold=1, run_id=below)
+    for run in (*runs.values(), above, below):
+        finish(session, run)
+    with Session(engine) as publishing:
+        publishing.execute(text("SELECT store_enter('acme', ARRAY['reviewer'])"))
+        billing.settle(gate, late, call(4), now=NOW, patience_seconds=0)
+        count_waiting(session)
+        found = {each.id: (each.runs, each.credits) for each in session.query(Agent)}
+        assert found == {"reviewer": (0, 0), "tester": (2, 4)}
+        waiting = {run for (run,) in session.query(StoreQueue.run_id)}
+        assert waiting == {runs["reviewer"], above, below}
+        session.rollback()
+        assert proof.prove().differences == []
+    assert figures(session).runs == 2
     assert_proved(session)
+
+
+@pytest.mark.usefixtures("stocked")
+def test_appliers_that_work_at_once_count_everything_once(app: Flask, session: Session) -> None:
+    people = payers(session, 3)
+    for who in people:
+        for agent in ("reviewer", "tester") * 10:
+            finish(session, start(session, who.id, f"acme/{agent}@1.0.0"))
+
+    def apply() -> None:
+        with app.app_context():
+            for _ in range(10):
+                counting.apply(most=7)
+                db.session.commit()
+
+    at_once([apply] * 6, 6)
+    assert_proved(session)
+    assert [figures(session, agent=agent).runs for agent in ("reviewer", "tester")] == [30, 30]
 
 
 @pytest.mark.usefixtures("stocked")
@@ -176,7 +229,10 @@ def test_the_proof_sees_one_picture_while_runs_end(
 
     def proved() -> None:
         with app.app_context():
-            assert_proved(db.session())
+            assert proof.prove().differences == []
+            counting.apply(most=20)
+            db.session.commit()
+            assert proof.prove().differences == []
 
     at_once([*jobs[:30], proved, *jobs[30:60], proved, *jobs[60:], proved], 8)
     assert_proved(session)

@@ -21,7 +21,7 @@ from models.store import Agent, AgentDay, Publisher, counting, publishers
 from tests import factories
 from tests.billing.stage import Payer, admit, call, give, payer
 from tests.factories import Person
-from tests.store.ledger import NOW, assert_proved, figures, finish, settle, start, week_from
+from tests.store.ledger import NOW, assert_proved, count_waiting, figures, finish, settle, start, week_from
 
 
 @pytest.fixture
@@ -332,6 +332,7 @@ def test_the_api_shows_what_others_ran(
     for _ in range(3):
         run_of(session, owner.id)
     run_of(session, rich.id)
+    count_waiting(session)
     listed = next(
         each for each in app.test_client().get("/api/agents").get_json() if each["id"] == "reviewer"
     )

@@ -73,7 +73,7 @@ def store(app: Flask) -> Any:
 
 
 def agent(session: OrmSession, id: str = "reviewer") -> Agent:
-    session.rollback()
+    ledger.count_waiting(session)
     return session.get_one(Agent, ("acme", id), populate_existing=True)
 
 

@@ -165,3 +165,5 @@ def _tell(found: proof.Proof) -> None:
         f"{found.agents:,} agents, {found.versions:,} versions, {found.runs:,} finished runs: "
         + (f"{len(found.differences):,} figures differ." if found.differences else "all figures agree.")
     )
+    if found.waiting:
+        click.echo(f"{found.waiting:,} more are about to be counted.")

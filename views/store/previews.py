@@ -20,7 +20,7 @@ COLUMN = 760
 """How wide text may be; the colonnade stands to its right."""
 
 STONE, RAISED, LINE, FIRM = (246, 244, 240), (253, 252, 251), (217, 212, 204), (176, 170, 160)
-INK, INK_2, INK_3, SEA, SUN = (34, 30, 25), (76, 71, 64), (104, 98, 90), (18, 87, 138), (229, 165, 58)
+INK, INK_2, SEA, SUN = (34, 30, 25), (76, 71, 64), (18, 87, 138), (229, 165, 58)
 
 DESIGN = "1"
 """Goes up with every change of the drawing, so that kept pictures are asked for anew."""

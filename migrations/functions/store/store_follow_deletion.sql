@@ -1,18 +1,14 @@
--- Runs are deleted, all of one statement at once.
+-- Runs are deleted: they wait to be taken out of the figures (store_apply), and so do the runs above them, which may have been
+-- counted for the calls of these.
 CREATE OR REPLACE FUNCTION store_follow_deletion() RETURNS trigger
 LANGUAGE plpgsql AS $$
-DECLARE
-    v_run text;
 BEGIN
-    DELETE FROM agent_run_bill b USING removed r WHERE b.run_id = r.id;
-    -- a run that stays and was counted for the calls of one that goes
-    FOR v_run IN
-        SELECT DISTINCT b.run_id
-        FROM removed r, unnest(r.ancestor_run_ids) AS above (id) JOIN agent_run_bill b ON b.run_id = above.id
-        ORDER BY 1
-    LOOP
-        PERFORM store_count(v_run);
-    END LOOP;
+    INSERT INTO store_queue (run_id, publisher_id, agent_id)
+    SELECT r.id, r.publisher_id, r.agent_name FROM removed r WHERE r.publisher_id IS NOT NULL AND r.status <> 'running'
+    UNION
+    SELECT a.id, a.publisher_id, a.agent_name
+    FROM removed r, unnest(r.ancestor_run_ids) AS above (id) JOIN agent_run a ON a.id = above.id
+    WHERE a.publisher_id IS NOT NULL;
     RETURN NULL;
 END $$;
 

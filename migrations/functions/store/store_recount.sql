@@ -8,7 +8,6 @@ BEGIN
     PERFORM pg_advisory_xact_lock(store_agent_key(p_publisher, p_agent));
     PERFORM FROM agent a WHERE a.publisher_id = p_publisher AND a.id = p_agent FOR NO KEY UPDATE;
     v_listed := FOUND;
-    PERFORM set_config('stoa.store_recount', 'on', true);
     IF v_listed THEN
         DELETE FROM agent_run_bill b
         WHERE b.publisher_id = p_publisher AND b.agent_id = p_agent
@@ -35,6 +34,5 @@ BEGIN
     ELSE
         DELETE FROM agent_run_bill b WHERE b.publisher_id = p_publisher AND b.agent_id = p_agent;
     END IF;
-    PERFORM set_config('stoa.store_recount', '', true);
     PERFORM store_tell(p_publisher, p_agent, v_since);
 END $$;
