@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, func, select, text
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Session, registry, scoped_session
+from sqlalchemy.orm import DeclarativeBase, registry
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -48,9 +48,6 @@ class Base(DeclarativeBase):
 
 
 BigInt = BigInteger
-
-Database: TypeAlias = Session | scoped_session[Any]
-"""What a verb works in: a session of its caller's, or the application's `db.session`."""
 
 # Server defaults, written as PostgreSQL prints them, so that `flask db check` compares equal texts.
 NEW_ID = text("(gen_random_uuid())::text")

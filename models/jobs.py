@@ -158,7 +158,7 @@ def sweep_credit(timestamp: int) -> None:
     """Expire holds of dead workers and grants whose time is over."""
     from models.billing import sweep
 
-    sweep(db.session, now=now())
+    sweep(now=now())
 
 
 @queue.periodic(cron="* * * * * */2")

@@ -1,4 +1,4 @@
-"""Connections for the few questions that every model call and kept page asks: prepared statements straight over libpq.
+"""Connections for the few statements of every model call: prepared statements straight over libpq.
 
 psycopg's cursor takes ten times what libpq itself does for a statement of one row, since each execution turns the query
 and its parameters over again, and SQLAlchemy's pool as much as libpq. Here a query is written in PostgreSQL's own terms

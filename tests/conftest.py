@@ -177,19 +177,19 @@ def client(app: Flask) -> FlaskClient:
 @pytest.fixture
 def alice(app: Flask, session: OrmSession) -> Person:
     """The owner: of her runs, her keys, and of the organisation `acme`."""
-    return factories.person(app, session, "alice")
+    return factories.person(app, "alice")
 
 
 @pytest.fixture
 def bob(app: Flask, session: OrmSession) -> Person:
     """A plain member of `acme`."""
-    return factories.person(app, session, "bob")
+    return factories.person(app, "bob")
 
 
 @pytest.fixture
 def mallory(app: Flask, session: OrmSession) -> Person:
     """A signed-in stranger."""
-    return factories.person(app, session, "mallory")
+    return factories.person(app, "mallory")
 
 
 @pytest.fixture
@@ -203,4 +203,4 @@ def acme(session: OrmSession, alice: Person, bob: Person) -> Org:
     """The organisation that alice owns and bob is a member of."""
     assert alice.user is not None
     assert bob.user is not None
-    return factories.org(session, alice.user, members=(bob.user,))
+    return factories.org(alice.user, members=(bob.user,))

@@ -12,11 +12,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
-from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User
 from models.billing import PRIORITIES, Account, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
-from models.db import Base
+from models.db import Base, db
 from models.gateway import GatewayCall
 from models.orgs import Org, OrgMember
 from models.runs import AgentRun, AgentStep
@@ -47,44 +46,42 @@ def new_id(prefix: str = "") -> str:
     return f"{prefix}{uuid.uuid4()}"
 
 
-def save(session: OrmSession, row: Row) -> Row:
-    session.add(row)
-    session.commit()
+def save(row: Row) -> Row:
+    db.session.add(row)
+    db.session.commit()
     return row
 
 
-def user(session: OrmSession, name: str = "alice", **kw: Any) -> User:
+def user(name: str = "alice", **kw: Any) -> User:
     """`<name>@example.org`, verified. No credits: give some with `grant`."""
     kw.setdefault("email", f"{name}@example.org")
     kw.setdefault("email_verified", now())
-    made = save(session, User(name=name, **kw))
+    made = save(User(name=name, **kw))
     if ORGANISATIONS is not None:
-        owner = save(session, User(name="owner", email=f"owner-{new_id()}@example.org"))
-        ORGANISATIONS[made.id] = org(session, owner, new_id("org-"), members=(made,)).id
+        owner = save(User(name="owner", email=f"owner-{new_id()}@example.org"))
+        ORGANISATIONS[made.id] = org(owner, new_id("org-"), members=(made,)).id
     return made
 
 
-def org(
-    session: OrmSession, owner: User, name: str = "Acme", members: tuple[User, ...] = (), **kw: Any
-) -> Org:
+def org(owner: User, name: str = "Acme", members: tuple[User, ...] = (), **kw: Any) -> Org:
     """An organisation with its owner's membership and plain `members`."""
     kw.setdefault("slug", name.lower().replace(" ", "-"))
     kw.setdefault("auto_topup_threshold", 500)
     kw.setdefault("auto_topup_amount", 2000)
     made = Org(name=name, owner_id=owner.id, **kw)
-    session.add(made)
-    session.flush()
-    session.add(OrgMember(org_id=made.id, user_id=owner.id, role="owner"))
-    session.add_all(OrgMember(org_id=made.id, user_id=each.id, role="member") for each in members)
-    session.commit()
+    db.session.add(made)
+    db.session.flush()
+    db.session.add(OrgMember(org_id=made.id, user_id=owner.id, role="owner"))
+    db.session.add_all(OrgMember(org_id=made.id, user_id=each.id, role="member") for each in members)
+    db.session.commit()
     return made
 
 
-def fingerprint(session: OrmSession, id: str | None = None, **kw: Any) -> Fingerprint:
-    return save(session, Fingerprint(id=id or new_id("fp-"), **kw))
+def fingerprint(id: str | None = None, **kw: Any) -> Fingerprint:
+    return save(Fingerprint(id=id or new_id("fp-"), **kw))
 
 
-def token(session: OrmSession, owner: User, type: str = "pat", **kw: Any) -> str:
+def token(owner: User, type: str = "pat", **kw: Any) -> str:
     """A session row of `type`; returns the raw token, which the row knows only as its SHA-256. With `org_id` it acts for
     that organisation, of which the owner is a member."""
     raw = {"pat": "cb-pat-" + secrets.token_hex(32), "web": secrets.token_urlsafe(32)}.get(type) or new_id()
@@ -92,7 +89,7 @@ def token(session: OrmSession, owner: User, type: str = "pat", **kw: Any) -> str
     kw.setdefault("org_id", org_of(owner.id))
     kw.setdefault("token_hint", f"{raw[:15]}...{raw[-8:]}" if type == "pat" else raw[-4:])
     hashed = hashlib.sha256(raw.encode()).hexdigest()
-    save(session, Session(session_token=hashed, user_id=owner.id, type=type, **kw))
+    save(Session(session_token=hashed, user_id=owner.id, type=type, **kw))
     return raw
 
 
@@ -117,34 +114,32 @@ class Person:
         return self.account.id
 
 
-def person(app: Flask, session: OrmSession, name: str) -> Person:
+def person(app: Flask, name: str) -> Person:
     """A user with a web session in a browser of their own and a personal access token. An organisation's account is seen
     with a key in the browser's cookie."""
-    made = user(session, name)
+    made = user(name)
     browser = app.test_client()
-    key = token(session, made)
-    web = key if org_of(made.id) else token(session, made, type="web")
+    key = token(made)
+    web = key if org_of(made.id) else token(made, type="web")
     browser.set_cookie("next-auth.session-token", web)
     return Person(made.id, made, browser, key, {"authorization": f"Bearer {key}"})
 
 
-def account(session: OrmSession, owner: User | Org, **kw: Any) -> CreditAccount:
+def account(owner: User | Org, **kw: Any) -> CreditAccount:
     """The credit account of a user or an organisation, made when it is missing."""
-    found = session.get(CreditAccount, owner.id)
+    found = db.session.get(CreditAccount, owner.id)
     if found is None:
         key = "org_id" if isinstance(owner, Org) else "user_id"
-        found = save(session, CreditAccount(id=owner.id, **{key: owner.id}, **kw))
+        found = save(CreditAccount(id=owner.id, **{key: owner.id}, **kw))
     return found
 
 
-def payer(session: OrmSession, owner: User, org_id: str | None) -> CreditAccount:
+def payer(owner: User, org_id: str | None) -> CreditAccount:
     """The account of the organisation where there is one, else of the person."""
-    return account(session, session.get_one(Org, org_id) if org_id else owner)
+    return account(db.session.get_one(Org, org_id) if org_id else owner)
 
 
-def grant(
-    session: OrmSession, owner: User, amount: int = 1000, type: str = "free", **kw: Any
-) -> CreditLedger:
+def grant(owner: User, amount: int = 1000, type: str = "free", **kw: Any) -> CreditLedger:
     """A grant as it stands, with the account and the journal entry that explain its balance.
 
     `balance` below `amount` is a spent grant, below zero a debt; `org_id` makes it an organisation's.
@@ -153,18 +148,20 @@ def grant(
     kw.setdefault("balance", amount)
     kw.setdefault("priority", PRIORITIES[type])
     kw.setdefault("org_id", org_of(owner.id))
-    organisation = session.get(Org, kw["org_id"]) if kw["org_id"] else None
-    holder = account(session, organisation or owner)
+    organisation = db.session.get(Org, kw["org_id"]) if kw["org_id"] else None
+    holder = account(organisation or owner)
     same = CreditLedger.org_id == holder.org_id if organisation else CreditLedger.org_id.is_(None)
-    before = session.scalars(select(CreditLedger.balance).where(CreditLedger.user_id == owner.id, same)).all()
+    before = db.session.scalars(
+        select(CreditLedger.balance).where(CreditLedger.user_id == owner.id, same)
+    ).all()
     made = CreditLedger(user_id=owner.id, principal=amount, type=type, **kw)
-    session.add(made)
+    db.session.add(made)
     balance = sum(before)
     for kind, change, left in (("grant", amount, amount), ("debit", made.balance - amount, made.balance)):
         if kind == "debit" and change == 0:
             continue
         balance += change
-        session.add(
+        db.session.add(
             CreditEntry(
                 account_id=holder.id,
                 operation_id=made.operation_id,
@@ -175,38 +172,38 @@ def grant(
                 cause=made.operation_id,
             )
         )
-        session.flush()
-    session.commit()
+        db.session.flush()
+    db.session.commit()
     return made
 
 
-def hold(session: OrmSession, owner: User, amount: int = 10, **kw: Any) -> CreditHold:
+def hold(owner: User, amount: int = 10, **kw: Any) -> CreditHold:
     """A live hold of a minute on the user's account."""
     kw.setdefault("request_id", new_id())
-    kw.setdefault("account_id", payer(session, owner, org_of(owner.id)).id)
+    kw.setdefault("account_id", payer(owner, org_of(owner.id)).id)
     kw.setdefault("expires_at", now() + timedelta(minutes=1))
     defaults = {"model": "stoa/demo", "door": "openai", "worker": "test"}
-    return save(session, CreditHold(user_id=owner.id, amount=amount, **(defaults | kw)))
+    return save(CreditHold(user_id=owner.id, amount=amount, **(defaults | kw)))
 
 
-def referral(session: OrmSession, referrer: User, referred: User, credits: int = 500, **kw: Any) -> Referral:
-    return save(session, Referral(referrer_id=referrer.id, referred_id=referred.id, credits=credits, **kw))
+def referral(referrer: User, referred: User, credits: int = 500, **kw: Any) -> Referral:
+    return save(Referral(referrer_id=referrer.id, referred_id=referred.id, credits=credits, **kw))
 
 
-def run(session: OrmSession, owner: User, agent_id: str = "codebuff/base@0.0.1", **kw: Any) -> AgentRun:
+def run(owner: User, agent_id: str = "codebuff/base@0.0.1", **kw: Any) -> AgentRun:
     """A running run. `parent=` another run puts this one under it."""
     parent: AgentRun | None = kw.pop("parent", None)
     if parent is not None:
         kw.setdefault("ancestor_run_ids", [*(parent.ancestor_run_ids or []), parent.id])
     kw.setdefault("org_id", org_of(owner.id))
-    return save(session, AgentRun(user_id=owner.id, agent_id=agent_id, **kw))
+    return save(AgentRun(user_id=owner.id, agent_id=agent_id, **kw))
 
 
-def step(session: OrmSession, of: AgentRun, step_number: int = 1, **kw: Any) -> AgentStep:
-    return save(session, AgentStep(agent_run_id=of.id, step_number=step_number, **kw))
+def step(of: AgentRun, step_number: int = 1, **kw: Any) -> AgentStep:
+    return save(AgentStep(agent_run_id=of.id, step_number=step_number, **kw))
 
 
-def message(session: OrmSession, owner: User, credits: int = 5, **kw: Any) -> Message:
+def message(owner: User, credits: int = 5, **kw: Any) -> Message:
     """A billed call. Only the fact itself: no debit and no rollup belong to it."""
     defaults: dict[str, Any] = {
         "id": new_id(),
@@ -220,10 +217,10 @@ def message(session: OrmSession, owner: User, credits: int = 5, **kw: Any) -> Me
         "latency_ms": 900,
         "org_id": org_of(owner.id),
     }
-    return save(session, Message(user_id=owner.id, credits=credits, **(defaults | kw)))
+    return save(Message(user_id=owner.id, credits=credits, **(defaults | kw)))
 
 
-def call(session: OrmSession, owner: User, **kw: Any) -> GatewayCall:
+def call(owner: User, **kw: Any) -> GatewayCall:
     """The gateway's record of a settled call. `message=` ties it to its billing fact, `org_id=` to an organisation's
     account instead of the owner's."""
     org_id = kw.pop("org_id", org_of(owner.id))
@@ -232,7 +229,7 @@ def call(session: OrmSession, owner: User, **kw: Any) -> GatewayCall:
         kw = {"message_id": billed.id, "cost": billed.cost, "credits": billed.credits} | kw
     defaults: dict[str, Any] = {
         "request_id": new_id(),
-        "account_id": payer(session, owner, org_id).id,
+        "account_id": payer(owner, org_id).id,
         "door": "openai",
         "provider": "stoa",
         "requested_model": "stoa/demo",
@@ -244,24 +241,22 @@ def call(session: OrmSession, owner: User, **kw: Any) -> GatewayCall:
         "started_at": now() - timedelta(seconds=1),
         "finished_at": now(),
     }
-    return save(session, GatewayCall(user_id=owner.id, **(defaults | kw)))
+    return save(GatewayCall(user_id=owner.id, **(defaults | kw)))
 
 
-def publisher(session: OrmSession, owner: User | Org, id: str = "acme", **kw: Any) -> Publisher:
+def publisher(owner: User | Org, id: str = "acme", **kw: Any) -> Publisher:
     """A publisher that belongs to a user, or to an organisation (created by its owner)."""
     if isinstance(owner, Org):
         kw = {"org_id": owner.id, "created_by": owner.owner_id} | kw
     else:
         kw = {"user_id": owner.id, "created_by": owner.id} | kw
-    return save(session, Publisher(id=id, **({"name": id.title()} | kw)))
+    return save(Publisher(id=id, **({"name": id.title()} | kw)))
 
 
-def agent_config(
-    session: OrmSession, of: Publisher, id: str = "reviewer", version: str = "1.0.0", **kw: Any
-) -> AgentConfig:
+def agent_config(of: Publisher, id: str = "reviewer", version: str = "1.0.0", **kw: Any) -> AgentConfig:
     """One version of an agent in the compatible table alone, as other programs may have written it."""
     kw.setdefault("data", definition(id, of.id, version))
-    return save(session, AgentConfig(publisher_id=of.id, id=id, version=version, **kw))
+    return save(AgentConfig(publisher_id=of.id, id=id, version=version, **kw))
 
 
 def definition(
@@ -288,7 +283,6 @@ def definition(
 
 
 def agent(
-    session: OrmSession,
     of: Publisher,
     id: str = "reviewer",
     version: str = "1.0.0",
@@ -297,15 +291,14 @@ def agent(
 ) -> Agent:
     """A published agent with one version. `data` adds to its definition, `kw` sets columns of its own row, also
     those that publishing fills (`name`, `latest_version` ...). More versions: `agent_version`."""
-    agent_version(session, of, id, version, data)
-    made = session.get_one(Agent, (of.id, id), populate_existing=True)
+    agent_version(of, id, version, data)
+    made = db.session.get_one(Agent, (of.id, id), populate_existing=True)
     for name, value in kw.items():
         setattr(made, name, value)
-    return save(session, made)
+    return save(made)
 
 
 def agent_version(
-    session: OrmSession,
     of: Publisher,
     id: str = "reviewer",
     version: str = "1.0.0",
@@ -313,19 +306,19 @@ def agent_version(
     **kw: Any,
 ) -> AgentVersion:
     """One published version in its three tables, the agent's row in line with it. `yanked_reason=` withdraws it."""
-    session.add(
+    db.session.add(
         AgentConfig(
             publisher_id=of.id, id=id, version=version, data=definition(id, of.id, version, **data or {})
         )
     )
-    if session.get(Agent, (of.id, id)) is None:
-        session.add(Agent(publisher_id=of.id, id=id, name=id, model="stoa/demo"))
-    session.flush()
+    if db.session.get(Agent, (of.id, id)) is None:
+        db.session.add(Agent(publisher_id=of.id, id=id, name=id, model="stoa/demo"))
+    db.session.flush()
     if kw.get("yanked_reason"):
         kw.setdefault("yanked_at", now())
     kw = {"published_by": of.created_by, "credential": "pat"} | kw
-    made = save(session, AgentVersion(publisher_id=of.id, agent_id=id, version=version, **kw))
+    made = save(AgentVersion(publisher_id=of.id, agent_id=id, version=version, **kw))
     catalogue.refresh(of.id, [id])
-    session.commit()
-    session.get_one(Agent, (of.id, id), populate_existing=True)
+    db.session.commit()
+    db.session.get_one(Agent, (of.id, id), populate_existing=True)
     return made

@@ -7,7 +7,6 @@ import flask_login
 from flask import (
     Flask,
     Response,
-    current_app,
     flash,
     g,
     get_flashed_messages,
@@ -21,9 +20,7 @@ from jinja2 import StrictUndefined
 
 from models import demo
 from models.accounts import User
-from models.db import now
-from models.pool import Pool
-from models.usage.holdings import holdings
+from models.billing import balance
 
 Kind = Literal["good", "bad", "info"]
 
@@ -57,17 +54,12 @@ def _person() -> dict[str, Any]:
         from views.guards import current_account  # which imports this module
 
         # the page's own figure where it has one: two readings could differ by a call
-        chip = (g.get("holdings") or holdings(pages_pool(), current_account().id, now())).left
+        chip = (g.get("balance") or balance(current_account())).available
     return {
         "viewer": viewer,
         "credit_chip": chip,
         "sees_demo": viewer is not None and viewer.id == demo.USER_ID,
     }
-
-
-def pages_pool() -> Pool:
-    """The connections on which pages read what they often read: some of the gateway's."""
-    return cast(Pool, current_app.extensions["gateway"].pool)
 
 
 def wants_fragment() -> bool:

@@ -17,7 +17,7 @@ from models.usage.period import preset
 from models.usage.series import spending
 from views.charts import colonnade
 from views.guards import settings
-from views.htmx import pages_pool, render
+from views.htmx import render
 
 bp = Blueprint("pages", __name__)
 
@@ -67,7 +67,7 @@ def front(days: Sequence[int] | None) -> Response:
 
 def _demo_days() -> list[int] | None:
     today = now()
-    spent = spending(pages_pool(), demo.USER_ID, preset("30d", today), "model", today)
+    spent = spending(demo.USER_ID, preset("30d", today), "model", today)
     return [column.credits for column in spent.columns] if spent.total.credits else None
 
 

@@ -7,25 +7,21 @@ from typing import Any, cast
 
 from flask import Blueprint, Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_wtf.csrf import generate_csrf
-from jinja2.utils import LRUCache
 
-from models.billing import Account, cycle, ensure_quota, used_since
+from models.billing import Account, Balance, balance, cycle, ensure_quota
 from models.db import db, now
 from models.errors import Invalid
 from models.runs.calls import call_of
 from models.usage import period as periods
 from models.usage.calls import call_with_id, exported_calls, recent_calls
 from models.usage.export import csv_of
-from models.usage.freshness import Stamp, stamp
-from models.usage.holdings import Holdings, holdings
 from models.usage.period import Period
 from models.usage.series import By, Figures, Spending, spending
 from models.usage.statement import Show, sheet, statement
 from views import format
 from views.charts import Chart, Part, Series, Split, line_chart, split_bar, stacked_chart
-from views.guards import cookie_token, current_account, login_required, settings
-from views.htmx import answer, get_flashed_messages_waiting, pages_pool, render, wants_fragment
+from views.guards import current_account, login_required, settings
+from views.htmx import render, wants_fragment
 from views.profile import tab
 from views.runs import call_address
 
@@ -57,8 +53,6 @@ TOKENS = {
 """Disjoint: their sum is all tokens."""
 
 RECENT = 10
-
-PAGES_KEPT = 64
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
@@ -93,66 +87,22 @@ class Asked:
         return url_for("profile.profile", **self.words(**changes))
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A page as it was sent, and its status; `form_token` is what its forms carry."""
-
-    html: str
-    status: int
-    form_token: str
-
-
-_kept: LRUCache = LRUCache(PAGES_KEPT)
-"""Drawn pages by all that they show: question, state of person and account, minute."""
-
-
 @tab("usage")
+@login_required
 def page() -> ResponseReturnValue:
     """`/profile?tab=usage`: balance, charts and tables from rollups, and the latest calls (contract 6.3).
 
     Query: `range` (24h, 7d, 30d, or custom with `from` and `to`), `by` (model, agent), `show` (credits, calls,
     tokens, latency). htmx gets the chart and its tables alone. Dates that cannot be used: 422, kept as they were
-    given, and 30 days are shown. A due quota cycle is run first (contract 3.6). What was drawn is sent again for a
-    minute at most, and only while one question finds that nothing has changed.
+    given, and 30 days are shown. A due quota cycle is run first (contract 3.6).
     """
-    if wants_fragment():
-        return _part()
-    token, moment = cookie_token(), now()
-    state = stamp(pages_pool(), token, moment, RECENT) if token else None
-    if state is None or state.due or get_flashed_messages_waiting():
-        return _drawn(moment, None)
-    kept = _kept.get(_key(state, moment))
-    if kept is None:
-        return _drawn(moment, state)
-    return answer(kept.html.replace(kept.form_token, generate_csrf()), kept.status, varies=True)
-
-
-def _key(state: Stamp, moment: datetime) -> tuple[Any, ...]:
-    # times are told to the minute
-    return _asked(), state.value, moment.replace(second=0, microsecond=0)
-
-
-@login_required
-def _drawn(moment: datetime, state: Stamp | None) -> ResponseReturnValue:
-    """The whole page, which is kept when it is what `state` says."""
-    account, asked = current_account(), _asked()
-    if state is None:
-        ensure_quota(db.session(), account, settings().stoa_free_credits, now=moment)
+    account, moment = current_account(), now()
+    context = _shown(account, _asked(), moment)
+    if not wants_fragment():
+        ensure_quota(account, settings().stoa_free_credits, now=moment)
         db.session.commit()
-    context = _shown(account, asked, moment) | _account(account, moment)
-    g.holdings = context["has"]
-    response = render("usage/usage.html", partial="usage/_spending.html", **context)
-    if state is not None:
-        _kept[_key(state, moment)] = Drawn(
-            response.get_data(as_text=True), response.status_code, generate_csrf()
-        )
-    return response
-
-
-@login_required
-def _part() -> ResponseReturnValue:
-    """The chart and its tables alone."""
-    context = _shown(current_account(), _asked(), now())
+        context |= _account(account, moment)
+        g.balance = context["has"]  # for the bar: two readings could differ by a call
     return render("usage/usage.html", partial="usage/_spending.html", **context)
 
 
@@ -178,7 +128,7 @@ def export() -> ResponseReturnValue:
     account, moment = current_account(), now()
     asked = _asked()
     period = periods.chosen(asked.range, asked.first, asked.last, moment)
-    calls = exported_calls(db.engine, account.id, period.start, min(period.end, moment))
+    calls = exported_calls(account.id, period.start, min(period.end, moment))
     db.session.commit()
     response = Response(csv_of(calls), mimetype="text/csv")
     response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(period)}"'
@@ -192,7 +142,7 @@ def ledger() -> ResponseReturnValue:
     """Every credit in and out, newest first, in keyset pages: `show` (all, in), `before` (an entry's id)."""
     account = current_account()
     show = cast(Show, _one_of("show", ("all", "in")))
-    ensure_quota(db.session(), account, settings().stoa_free_credits)
+    ensure_quota(account, settings().stoa_free_credits)
     db.session.commit()
     lines, more = statement(account.id, show, _entry_id(request.args.get("before")))
     context: dict[str, Any] = {
@@ -255,7 +205,7 @@ def _file_name(period: Period) -> str:
 
 def _used(account: Account, asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
     """What the fragment shows: the chart, its headline, the table, the controls."""
-    used = spending(pages_pool(), account.id, period, asked.by, moment)
+    used = spending(account.id, period, asked.by, moment)
     days = {name: word for name, word in asked.words().items() if name in ("range", "from", "to")}
     return {
         "asked": asked,
@@ -273,21 +223,15 @@ def _used(account: Account, asked: Asked, period: Period, moment: datetime) -> d
 
 def _account(account: Account, moment: datetime) -> dict[str, Any]:
     """What the page says of the account as a whole."""
-    has = holdings(pages_pool(), account.id, moment)
+    has = balance(account, now=moment)
     return {
         "moment": moment,
         "has": has,
-        "cycle": _cycle(account, moment),
+        "cycle": cycle(account, now=moment),
         "kinds": KINDS,
         "split": _split(has),
-        "calls": recent_calls(pages_pool(), account.id, RECENT),
+        "calls": recent_calls(account.id, RECENT),
     }
-
-
-def _cycle(account: Account, moment: datetime) -> dict[str, Any]:
-    """Since when the running cycle lasts, what was used in it, and when the next begins."""
-    began, ends = cycle(db.session(), account, moment)
-    return {"began": began, "used": used_since(db.session(), account, began), "ends": ends}
 
 
 def _headline(metric: str, total: Figures, span: str) -> dict[str, str]:
@@ -317,7 +261,7 @@ def _span(period: Period, moment: datetime) -> str:
     )
 
 
-def _split(has: Holdings) -> Split:
+def _split(has: Balance) -> Split:
     held = sum(row.held for row in has.rows)
     parts = [Part(KINDS[row.kind][0].lower(), row.left, KINDS[row.kind][1]) for row in has.rows]
     return split_bar([Part("held", held, "held"), *parts])

@@ -193,5 +193,5 @@ def _find_or_make(email: str, now: datetime, *, name: str | None, free_credits: 
         if user is None:
             raise Conflict("This address was just in use. Try again.")
         return user, False
-    billing.signup_grant(db.session, made.id, free_credits, now)
+    billing.signup_grant(made.id, free_credits, now)
     return made, True

@@ -1,6 +1,6 @@
 """Credits and what they cost: the ledger, holds, subscriptions, referrals and ad rewards."""
 
-from models.billing.balances import KINDS, Balance, GrantLine, balance, cycle, used_since
+from models.billing.balances import KINDS, Balance, Cycle, Holding, balance, cycle, grants_of
 from models.billing.credits import credits_of
 from models.billing.holds import (
     Admission,
@@ -65,10 +65,11 @@ __all__ = [
     "CreditEntry",
     "CreditHold",
     "CreditLedger",
+    "Cycle",
     "Difference",
     "Failure",
-    "GrantLine",
     "Granted",
+    "Holding",
     "LedgerUnavailable",
     "LimitOverride",
     "LostHold",
@@ -93,6 +94,7 @@ __all__ = [
     "extend_holds",
     "fail",
     "grant",
+    "grants_of",
     "grow_hold",
     "lost_holds",
     "prove",
@@ -101,5 +103,4 @@ __all__ = [
     "settle_many",
     "signup_grant",
     "sweep",
-    "used_since",
 ]

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, Enum, ForeignKey, Identity, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NOW, Base, BigInt
+from models.db import ACCOUNT, NOW, Base, BigInt
 
 GRANT_TYPES = (
     "free",
@@ -40,12 +40,8 @@ class CreditLedger(Base):
         Index("idx_credit_ledger_user", "user_id", "type", "created_at"),
         # the sweep asks across all accounts which grants ran out with credits left
         Index("idx_credit_ledger_expiring", "expires_at", postgresql_where=text("(balance > 0)")),
-        # an account's grants that still count: what every admission and settlement reads
-        Index(
-            "idx_credit_ledger_spendable",
-            text("COALESCE(org_id, user_id)"),
-            postgresql_where=text("(balance <> 0)"),
-        ),
+        # an account's grants; every admission and settlement reads those with something left, or in debt
+        Index("idx_credit_ledger_account", text(ACCOUNT), text("(balance <> 0)")),
     )
 
     operation_id: Mapped[str] = mapped_column(primary_key=True)

@@ -18,7 +18,7 @@ from models.accounts.users import User
 from models.billing.calls import LostHold
 from models.billing.cleaning import clean_text
 from models.billing.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
-from models.db import Database
+from models.db import db
 from models.db import now as the_moment
 from models.errors import Conflict, Invalid, NotFound
 
@@ -100,7 +100,6 @@ def compact_id() -> str:
 
 
 def grant(
-    session: Database,
     account: Account,
     amount: int,
     type: str,
@@ -127,11 +126,10 @@ def grant(
     if expires_at is not None and expires_at <= now:
         raise Invalid("The grant would expire in the past.", fields={"expires_at": "in the past"})
     row = call(
-        session,
         "SELECT * FROM credit_grant(:operation, :user, :org, :amount, CAST(:type AS grant_type), :priority,"
         " :description, CAST(:expires AS timestamptz), :now)",
         operation=operation_id,
-        user=account.user_id or buyer_id or _owner(session, account),
+        user=account.user_id or buyer_id or _owner(account),
         org=account.org_id,
         amount=amount,
         type=type,
@@ -143,14 +141,13 @@ def grant(
     return Granted(operation_id, row.created, row.balance, row.debt_cleared)
 
 
-def revoke(session: Database, operation_id: str, reason: str, *, now: datetime | None = None) -> int:
+def revoke(operation_id: str, reason: str, *, now: datetime | None = None) -> int:
     """Take a grant back: its principal and balance become zero. Returns the credits that were left of it.
 
     An unknown or already revoked operation is no error and gives 0. Raises Conflict when the grant is in debt
     (contract 3.5).
     """
     row = call(
-        session,
         "SELECT * FROM credit_revoke(:operation, :reason, :now)",
         operation=operation_id,
         reason=clean_text(reason),
@@ -159,15 +156,12 @@ def revoke(session: Database, operation_id: str, reason: str, *, now: datetime |
     return int(row.credits)
 
 
-def charge(
-    session: Database, account: Account, amount: int, *, cause: str, now: datetime | None = None
-) -> Charged:
+def charge(account: Account, amount: int, *, cause: str, now: datetime | None = None) -> Charged:
     """Take `amount` credits for something that is no model call, once per account and `cause` (contract 3.4,
     corrected). Never fails for want of credit: check `balance` before. Raises Invalid, NotFound."""
     if not 0 < amount <= MAX_GRANT:
         raise Invalid("Charge at least one credit.", fields={"amount": "out of range"})
     row = call(
-        session,
         "SELECT * FROM credit_charge(:user, :org, :amount, :cause, :now)",
         user=account.user_id,
         org=account.org_id,
@@ -178,14 +172,13 @@ def charge(
     return Charged(row.charged, row.amount, row.total, row.from_purchased, row.debt)
 
 
-def sweep(session: Database, *, now: datetime | None = None, accounts: int = 200) -> Swept:
+def sweep(*, now: datetime | None = None, accounts: int = 200) -> Swept:
     """Mark the holds whose time is over as lost and write off expired grants, of at most `accounts` accounts.
 
     Accounts in use are left out; they write off their own. Safe to run anywhere, any number at a time. Commit
     soon: the accounts stay locked until then.
     """
     row = call(
-        session,
         "SELECT * FROM credit_sweep(:now, :accounts)",
         now=now or the_moment(),
         accounts=accounts,
@@ -193,7 +186,7 @@ def sweep(session: Database, *, now: datetime | None = None, accounts: int = 200
     return Swept(row.holds, row.grants, row.credits)
 
 
-def erase_account(session: Database, account_id: str) -> int:
+def erase_account(account_id: str) -> int:
     """Delete the journal of a whole account, just before its owner (a person, an organisation) is deleted: the only way
     entries ever go. Everything else of the account goes with its owner. A person whom an organisation's books name is not
     deleted before it: the database refuses.
@@ -201,16 +194,16 @@ def erase_account(session: Database, account_id: str) -> int:
     The database lets a DELETE pass only while the transaction names the account. Returns how many entries went.
     Takes the account's lock first. Flushes.
     """
-    session.execute(select(CreditAccount.id).where(CreditAccount.id == account_id).with_for_update())
-    session.execute(text("SELECT set_config('stoa.erase_account', :id, true)"), {"id": account_id})
-    erased = session.execute(delete(CreditEntry).where(CreditEntry.account_id == account_id))
-    session.execute(text("SELECT set_config('stoa.erase_account', '', true)"))
+    db.session.execute(select(CreditAccount.id).where(CreditAccount.id == account_id).with_for_update())
+    db.session.execute(text("SELECT set_config('stoa.erase_account', :id, true)"), {"id": account_id})
+    erased = db.session.execute(delete(CreditEntry).where(CreditEntry.account_id == account_id))
+    db.session.execute(text("SELECT set_config('stoa.erase_account', '', true)"))
     return int(getattr(erased, "rowcount", 0))
 
 
-def lost_holds(session: Database, *, limit: int = 100) -> list[LostHold]:
+def lost_holds(*, limit: int = 100) -> list[LostHold]:
     """Calls that took a hold and never settled nor failed, newest first: the upstream may have been paid for them."""
-    rows = session.execute(
+    rows = db.session.execute(
         select(CreditHold, User.email)
         .join(User, User.id == CreditHold.user_id)
         .where(CreditHold.state == "lost")
@@ -220,15 +213,15 @@ def lost_holds(session: Database, *, limit: int = 100) -> list[LostHold]:
     return [_lost(hold, email) for hold, email in rows]
 
 
-def dismiss_lost(session: Database, request_id: str) -> LostHold:
+def dismiss_lost(request_id: str) -> LostHold:
     """Take a lost call off the operator's list: nothing is charged for it. Raises NotFound."""
-    found = session.get(CreditHold, request_id, with_for_update=True, populate_existing=True)
+    found = db.session.get(CreditHold, request_id, with_for_update=True, populate_existing=True)
     if found is None or found.state != "lost":
         raise NotFound("There is no lost call with this id.")
-    email = session.scalars(select(User.email).where(User.id == found.user_id)).one()
+    email = db.session.scalars(select(User.email).where(User.id == found.user_id)).one()
     lost = _lost(found, email)
-    session.delete(found)
-    session.flush()
+    db.session.delete(found)
+    db.session.flush()
     return lost
 
 
@@ -248,20 +241,20 @@ def _lost(hold: CreditHold, email: str) -> LostHold:
     )
 
 
-def _owner(session: Database, account: Account) -> str:
+def _owner(account: Account) -> str:
     from models.orgs import Org
 
-    owner = session.scalars(select(Org.owner_id).where(Org.id == account.org_id)).one_or_none()
+    owner = db.session.scalars(select(Org.owner_id).where(Org.id == account.org_id)).one_or_none()
     if owner is None:
         raise NotFound("There is no such organisation.")
     return owner
 
 
-def call(session: Database, statement: str, **parameters: Any) -> Row[Any]:
-    """Run one of the ledger's functions after what the session has pending, and forget what it changed."""
-    session.flush()
+def call(statement: str, **parameters: Any) -> Row[Any]:
+    """The one row of one of the ledger's functions, called after what is pending is flushed; what it changed is read anew."""
+    db.session.flush()
     try:
-        row = session.execute(text(statement), parameters).one()
+        row = db.session.execute(text(statement), parameters).one()
     except DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None)
         if state == "ST404":
@@ -271,7 +264,7 @@ def call(session: Database, statement: str, **parameters: Any) -> Row[Any]:
         if state == "ST403":
             raise Conflict("The grant is in debt and cannot be revoked.") from None
         raise
-    for loaded in list(session.identity_map.values()):
+    for loaded in list(db.session.identity_map.values()):
         if isinstance(loaded, CreditLedger | CreditAccount | CreditHold):
-            session.expire(loaded)
+            db.session.expire(loaded)
     return row

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from models.db import Database
+from models.db import db
 from models.db import now as the_moment
 from models.usage.latency import EDGES_MS
 
@@ -194,7 +194,7 @@ _CHECKS = {
 }
 
 
-def prove(session: Database, *, now: datetime | None = None) -> Proof:
+def prove(*, now: datetime | None = None) -> Proof:
     """Recompute the whole ledger from its entries and messages and say what differs.
 
     Reads what is committed, on a connection of its own, while traffic goes on: each check is one statement and so
@@ -202,29 +202,32 @@ def prove(session: Database, *, now: datetime | None = None) -> Proof:
     busiest accounts. Takes about as long as reading all messages twice.
     """
     now = now or the_moment()
-    with session.get_bind().engine.connect() as connection:
+    with db.engine.connect() as connection:
         checks = [_check(connection, name, statement, now) for name, statement in _CHECKS.items()]
         with _reading(connection):
-            accounts, entries, messages, lost = connection.execute(
-                text(
-                    "SELECT (SELECT count(*) FROM credit_account), (SELECT count(*) FROM credit_entry),"
-                    " (SELECT count(*) FROM message), (SELECT count(*) FROM credit_hold WHERE state = 'lost')"
-                )
-            ).one()
-    return Proof(now, checks, accounts, entries, messages, lost)
+            books = connection.execute(_COUNTS).one()
+    return Proof(now, checks, books.accounts, books.entries, books.messages, books.lost_holds)
+
+
+_COUNTS = text(
+    "SELECT (SELECT count(*) FROM credit_account) AS accounts, (SELECT count(*) FROM credit_entry) AS entries,"
+    " (SELECT count(*) FROM message) AS messages,"
+    " (SELECT count(*) FROM credit_hold WHERE state = 'lost') AS lost_holds"
+)
 
 
 def _check(connection: Connection, name: str, statement: str, now: datetime) -> Check:
     parameters = {"stale": now - SWEPT_WITHIN} if ":stale" in statement else {}
     with _reading(connection):
         rows = connection.execute(
-            text(f"SELECT *, count(*) OVER () FROM ({statement}) AS differing (a, b, c) LIMIT {SHOWN}"),  # noqa: S608 - constants
+            text(
+                f"SELECT *, count(*) OVER () AS differences FROM ({statement}) AS differing (subject, expected, found)"  # noqa: S608 - constants
+                f" LIMIT {SHOWN}"
+            ),
             parameters,
         ).all()
-    differences = [
-        Difference(str(subject), str(expected), str(found)) for subject, expected, found, _ in rows
-    ]
-    return Check(name, differences, rows[0][3] if rows else 0)
+    differences = [Difference(str(row.subject), str(row.expected), str(row.found)) for row in rows]
+    return Check(name, differences, rows[0].differences if rows else 0)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from models.accounts.users import User
 from models.billing.movements import Account, Granted, call, grant
-from models.db import Database
+from models.db import db
 from models.db import now as the_moment
 from models.errors import NotFound
 
@@ -21,9 +21,7 @@ class Quota:
     referral: int
 
 
-def ensure_quota(
-    session: Database, account: Account, free_credits: int, *, now: datetime | None = None
-) -> Quota | None:
+def ensure_quota(account: Account, free_credits: int, *, now: datetime | None = None) -> Quota | None:
     """Renew a person's monthly credits if the reset date has passed: `free_credits` for who never had a free grant, else
     as many as the last one, 2,000 at most; and the referral bonus. Both expire at the new reset date. An organisation
     has no such credits: None.
@@ -33,38 +31,34 @@ def ensure_quota(
     if account.user_id is None:
         return None
     row = call(
-        session,
         "SELECT * FROM credit_quota(:user, :free, :now)",
         user=account.user_id,
         free=free_credits,
         now=now or the_moment(),
     )
     if row.renewed:
-        user = session.identity_map.get(session.identity_key(User, account.user_id))
+        user = db.session.identity_map.get(db.session.identity_key(User, account.user_id))
         if user is not None:
-            session.expire(user, ["next_quota_reset"])
+            db.session.expire(user, ["next_quota_reset"])
     return Quota(row.next_reset, row.renewed, row.free or 0, row.referral or 0)
 
 
-def signup_grant(
-    session: Database, user_id: str, free_credits: int, now: datetime | None = None
-) -> Granted | None:
+def signup_grant(user_id: str, free_credits: int, now: datetime | None = None) -> Granted | None:
     """The free credits of a new account, until its first reset date. Once per user, however often it is called.
 
     None when `free_credits` is 0: such a server gives nothing. Raises NotFound.
     """
     now = now or the_moment()
-    user = session.get(User, user_id)
+    user = db.session.get(User, user_id)
     if user is None:
         raise NotFound("There is no such user.")
     if free_credits <= 0:
         return None
     account = Account(user_id=user_id)
-    quota = ensure_quota(session, account, 0, now=now)
+    quota = ensure_quota(account, 0, now=now)
     assert quota is not None
     compact = hashlib.sha256(user_id.encode()).hexdigest()[:20]
     return grant(
-        session,
         account,
         free_credits,
         "free",

@@ -85,7 +85,7 @@ def remove() -> bool:
         return False
     store.clear()
     for user_id in people.IDS:
-        billing.erase_account(db.session, user_id)
+        billing.erase_account(user_id)
     db.session.execute(delete(User).where(User.id.in_(people.IDS)))
     return True
 
@@ -105,9 +105,8 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
     db.session.flush()
     for key in people.NAMES:
         user_id = people.id_of(key)
-        billing.signup_grant(db.session, user_id, settings.stoa_free_credits, now=began)
+        billing.signup_grant(user_id, settings.stoa_free_credits, now=began)
         billing.grant(
-            db.session,
             billing.Account(user_id=user_id),
             3_000 if user_id == USER_ID else 20_000,
             "admin",

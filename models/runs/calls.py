@@ -151,14 +151,17 @@ def _said(account_id: str, call: GatewayCall, most: int) -> tuple[bool, Transcri
         (func.jsonb_typeof(Message.request) == "array", func.jsonb_array_length(Message.request)), else_=1
     )
     last = func.jsonb_path_query_array(Message.request, cast(f"$[last - {most - 1} to last]", JSONPATH))
-    query = select(Message.byok, last, length, Message.response, Message.reasoning_text).where(
-        Message.account_id == account_id, Message.id == call.message_id
-    )
+    query = select(
+        Message.byok,
+        last.label("request"),
+        length.label("total"),
+        Message.response,
+        Message.reasoning_text,
+    ).where(Message.account_id == account_id, Message.id == call.message_id)
     found = db.session.execute(query).one_or_none() if call.message_id else None
     if found is None:
         return False, Transcript(None, None)
-    byok, request, total, response, reasoning = found
-    return byok, transcript(request, total, response, reasoning)
+    return found.byok, transcript(found.request, found.total, found.response, found.reasoning_text)
 
 
 def _key_name(call: GatewayCall) -> str | None:
@@ -258,5 +261,5 @@ def _neighbours(mine: Sequence[ColumnElement[bool]], call: GatewayCall) -> tuple
     base = select(GatewayCall.request_id).where(*mine).limit(1)
     before = base.where(place < here).order_by(*(column.desc() for column in order)).scalar_subquery()
     after = base.where(place > here).order_by(*order).scalar_subquery()
-    row = db.session.execute(select(before, after)).one()
-    return row[0], row[1]
+    row = db.session.execute(select(before.label("before"), after.label("after"))).one()
+    return row.before, row.after

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, any_, select, text, tuple_
+from sqlalchemy import ColumnElement, any_, func, select, tuple_
 from sqlalchemy.orm import aliased
 
 from models.db import db, now
@@ -20,29 +20,6 @@ from models.runs.sums import RunSums, sums_of, text_array
 PAGE_SIZE = 25
 QUIET_AFTER = timedelta(hours=24)
 """A run still called running is shown as silent when nothing was heard of it for so long."""
-
-# From one agent to the next by the index, however many runs each has: an account has few agents and may have a million runs.
-_AGENTS_NAMED = text(
-    """
-    WITH RECURSIVE mine AS (
-        SELECT min(agent_id) AS agent_id FROM agent_run WHERE coalesce(org_id, user_id) = :account
-        UNION ALL
-        SELECT (SELECT min(r.agent_id) FROM agent_run r WHERE coalesce(r.org_id, r.user_id) = :account AND r.agent_id > mine.agent_id)
-        FROM mine WHERE mine.agent_id IS NOT NULL
-    )
-    SELECT agent_id FROM mine WHERE strpos(lower(agent_id), lower(:part)) > 0
-    """
-)
-
-
-_AGENTS_USED = text(
-    """
-    SELECT agent_name FROM (
-        SELECT agent_name FROM agent_run WHERE coalesce(org_id, user_id) = :account ORDER BY created_at DESC LIMIT 1000
-    ) AS latest
-    WHERE agent_name <> '' GROUP BY agent_name ORDER BY count(*) DESC, agent_name LIMIT :most
-    """
-)
 
 
 @dataclass(frozen=True)
@@ -143,9 +120,12 @@ def runs_of(account_id: str, chosen: RunFilter, after: str | None = None, limit:
     return RunPage(lines, sealed(shown[-1].created_at, shown[-1].id) if len(runs) > limit else None)
 
 
-def agents_of(account_id: str, limit: int = 50) -> list[str]:
-    """The names of the agents of the account's latest runs, most used first, for suggestions."""
-    return [str(name) for name in db.session.scalars(_AGENTS_USED, {"account": account_id, "most": limit})]
+def agents_of(account_id: str, limit: int = 50) -> Sequence[str]:
+    """The names of the agents of the account's latest 1,000 runs, most used first, for suggestions."""
+    names = select(AgentRun.agent_name.label("name")).where(AgentRun.account_id == account_id)
+    latest = names.order_by(AgentRun.created_at.desc()).limit(1000).subquery("latest")
+    query = select(latest.c.name).where(latest.c.name != "").group_by(latest.c.name)
+    return db.session.scalars(query.order_by(func.count().desc(), latest.c.name).limit(limit)).all()
 
 
 def has_runs(account_id: str) -> bool:
@@ -155,9 +135,18 @@ def has_runs(account_id: str) -> bool:
     )
 
 
-def _agents_named(account_id: str, part: str) -> list[str]:
-    """The agents of the account's runs whose id has `part` in it, in whatever case."""
-    return list(db.session.scalars(_AGENTS_NAMED, {"account": account_id, "part": part}))
+def _agents_named(account_id: str, part: str) -> Sequence[str]:
+    """The agents of the account's runs whose id has `part` in it, in whatever case.
+
+    Goes from one agent to the next by the index, however many runs each has: an account has few agents and may have a
+    million runs.
+    """
+    first = select(func.min(AgentRun.agent_id).label("id")).where(AgentRun.account_id == account_id)
+    agents = first.cte("agents", recursive=True)
+    following = first.where(AgentRun.agent_id > agents.c.id).correlate(agents).scalar_subquery()
+    agents = agents.union_all(select(following).where(agents.c.id.is_not(None)))
+    query = select(agents.c.id).where(func.strpos(func.lower(agents.c.id), func.lower(part)) > 0)
+    return db.session.scalars(query).all()
 
 
 def _conditions(account_id: str, chosen: RunFilter) -> list[ColumnElement[bool]]:

@@ -103,8 +103,7 @@ def kin_of(account_id: str, run_ids: Collection[str]) -> list[Kin]:
     """
     found = db.session.execute(_kin(), {"account": account_id, "ids": list(run_ids)})
     return [
-        Kin(run_id, ancestors or (), status, created_at, completed_at)
-        for run_id, ancestors, status, created_at, completed_at in found
+        Kin(run.id, run.ancestor_run_ids or (), run.status, run.created_at, run.completed_at) for run in found
     ]
 
 
@@ -139,7 +138,8 @@ def _spent() -> Select[*tuple[Any, ...]]:
 
 @cache
 def _steps() -> Select[*tuple[Any, ...]]:
-    query = select(AgentStep.agent_run_id, func.count(), func.max(AgentStep.completed_at))
+    last = func.max(AgentStep.completed_at)
+    query = select(AgentStep.agent_run_id, func.count().label("steps"), last.label("last"))
     return query.where(AgentStep.agent_run_id == any_(_IDS)).group_by(AgentStep.agent_run_id)
 
 
@@ -185,7 +185,7 @@ def _spent_by_run(
 
 def _steps_by_run(run_ids: Collection[str]) -> dict[str, tuple[int, datetime]]:
     rows = db.session.execute(_steps(), {"ids": list(run_ids)})
-    return {run_id: (count, last) for run_id, count, last in rows}
+    return {row.agent_run_id: (row.steps, row.last) for row in rows}
 
 
 def spent_of(row: RowMapping) -> Spent:

@@ -238,7 +238,7 @@ def _spine(
     if edge:
         query = query.where(tuple_(*place) < tuple_(*edge) if before else tuple_(*place) > tuple_(*edge))
     query = query.order_by(*(column.desc() for column in place)) if backwards else query.order_by(*place)
-    recorded = [_Item(*row) for row in db.session.execute(query)]
+    recorded = [_Item(**row) for row in db.session.execute(query).mappings()]
     found = sorted([*spawned, *recorded], key=lambda item: item.place, reverse=backwards)
     more = len(found) > WINDOW
     found = found[:WINDOW]

@@ -1,17 +1,14 @@
 """The calls behind the figures: the latest of them, one of them, and all of a period in batches for the export."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, tuple_
 
-from models.asking import read
 from models.db import db
 from models.errors import NotFound
 from models.gateway import GatewayCall
-from models.pool import Pool
 from models.usage.message import Message
 
 BATCH = 5000
@@ -19,32 +16,28 @@ FIRST_BATCH = 250
 """So that the export begins at once."""
 
 
-class RecentCall(NamedTuple):
-    """What a list shows of a call. `input_tokens` are all that were read, from a cache or not; cost is dollars."""
-
-    request_id: str
-    run_id: str | None
-    state: str
-    requested_model: str
-    model: str | None
-    started_at: datetime
-    input_tokens: int
-    output_tokens: int
-    latency_ms: int
-    cost: Decimal
-    credits: int
-
-
-_RECENT = """
-SELECT request_id, run_id, state, requested_model, model, started_at,
-    uncached_input_tokens + cache_write_tokens + cache_read_tokens, output_tokens, latency_ms, cost, credits
-FROM gateway_call WHERE account_id = $1 ORDER BY started_at DESC, request_id DESC LIMIT $2
-"""
-
-
-def recent_calls(pool: Pool, account_id: str, limit: int) -> list[RecentCall]:
-    """The account's latest calls, failed ones included, newest first."""
-    return [RecentCall._make(row) for row in read(pool, _RECENT, (account_id, limit))]
+def recent_calls(account_id: str, limit: int) -> Sequence[Row[Any]]:
+    """What a list shows of the account's latest calls, failed ones included, newest first. `input_tokens` are all that were
+    read, from a cache or not; cost is dollars."""
+    read = GatewayCall.uncached_input_tokens + GatewayCall.cache_write_tokens + GatewayCall.cache_read_tokens
+    query: Select[*tuple[Any, ...]] = (
+        select(
+            GatewayCall.request_id,
+            GatewayCall.run_id,
+            GatewayCall.state,
+            GatewayCall.requested_model,
+            GatewayCall.model,
+            GatewayCall.started_at,
+            read.label("input_tokens"),
+            GatewayCall.output_tokens,
+            GatewayCall.latency_ms,
+            GatewayCall.cost,
+            GatewayCall.credits,
+        )
+        .where(GatewayCall.account_id == account_id)
+        .order_by(GatewayCall.started_at.desc(), GatewayCall.request_id.desc())
+    )
+    return db.session.execute(query.limit(limit)).all()
 
 
 def call_with_id(account_id: str, request_id: str) -> GatewayCall:
@@ -58,12 +51,17 @@ def call_with_id(account_id: str, request_id: str) -> GatewayCall:
     return call
 
 
-def exported_calls(engine: Engine, account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
+def exported_calls(account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
     """Every billed call of the account that finished in `start <= t < end`, oldest first, without bodies.
 
     Reads batches of 5,000 by (finished_at, id), the first a short one, each on a connection of its own that is given back before the
-    batch is handed out: memory stays constant, and a slow reader holds nothing of the database.
+    batch is handed out: memory stays constant, and a slow reader holds nothing of the database. Needs the application context
+    only when it is called, so that an answer may be sent after its request has ended.
     """
+    return _batches(db.engine, account_id, start, end)
+
+
+def _batches(engine: Engine, account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
     after: tuple[datetime, str] | None = None
     most = FIRST_BATCH
     while True:

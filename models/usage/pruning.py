@@ -3,37 +3,13 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import text
+from sqlalchemy import JSON, func, select, text, update
 
-from models.db import Database
+from models.db import db
+from models.usage.message import BODIES_KEPT, Message
 
 BATCH = 500
 FIRST = datetime(1, 1, 1, tzinfo=UTC)
-
-# Calls that another prune has at hand are passed over: they are that one's. Nothing else ever waits for a settled
-# message but the deletion of its owner.
-_DROP = text(
-    """
-    WITH old AS MATERIALIZED (
-        SELECT id, finished_at FROM message
-        WHERE finished_at >= :start AND finished_at < :end
-            AND (request IS NOT NULL OR reasoning_text <> '' OR response <> 'null'::jsonb)
-        ORDER BY finished_at LIMIT :most
-        FOR NO KEY UPDATE SKIP LOCKED
-    ),
-    dropped AS (
-        UPDATE message m SET request = NULL, reasoning_text = NULL, response = 'null' FROM old WHERE m.id = old.id
-    )
-    SELECT count(*), max(finished_at) FROM old
-    """
-)
-_COUNT = text(
-    """
-    SELECT count(*) FROM message
-    WHERE finished_at < :end
-        AND (request IS NOT NULL OR reasoning_text <> '' OR response <> 'null'::jsonb)
-    """
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +20,37 @@ class Dropped:
     reached: datetime | None
 
 
-def drop_bodies(
-    session: Database, before: datetime, *, start: datetime | None = None, most: int = BATCH
-) -> Dropped:
+def drop_bodies(before: datetime, *, start: datetime = FIRST, most: int = BATCH) -> Dropped:
     """Drop request, answer and reasoning of the oldest calls that finished in `start <= t < before` and have any.
 
     One statement; commit after each. Tokens, cost, credits and all else that is billed or proved stays, and
-    nothing of the ledger is read or locked, so calls settle meanwhile. Idempotent; several at once share the work.
-    `start` only spares the search from passing what was dropped just now.
+    nothing of the ledger is read or locked, so calls settle meanwhile. Idempotent; several at once share the work: calls
+    that another has at hand are passed over. `start` only spares the search from passing what was dropped just now.
     """
-    found = session.execute(_DROP, {"start": _utc(start or FIRST), "end": _utc(before), "most": most}).one()
-    return Dropped(found[0], found[1] and found[1].replace(tzinfo=UTC))
+    old = (
+        select(Message.id, Message.finished_at)
+        .where(Message.finished_at >= start, Message.finished_at < before, text(BODIES_KEPT))
+        .order_by(Message.finished_at)
+        .limit(most)
+        # nothing else ever waits for a settled message but the deletion of its owner
+        .with_for_update(key_share=True, skip_locked=True)
+        .cte("old")
+        .prefix_with("MATERIALIZED")
+    )
+    dropped = (
+        update(Message)
+        .where(Message.id == old.c.id)
+        .values(request=None, reasoning_text=None, response=JSON.NULL)
+        .cte("dropped")
+    )
+    query = select(func.count().label("calls"), func.max(old.c.finished_at).label("reached")).add_cte(dropped)
+    found = db.session.execute(query).one()
+    return Dropped(found.calls, found.reached)
 
 
-def bodies_before(session: Database, before: datetime) -> int:
+def bodies_before(before: datetime) -> int:
     """How many calls that finished before have a request, an answer or reasoning kept. Takes seconds for millions."""
-    session.execute(text("SET LOCAL statement_timeout = 0"))
-    session.execute(text("SET LOCAL max_parallel_workers_per_gather = 2"))
-    return int(session.execute(_COUNT, {"end": _utc(before)}).scalar_one())
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None)
+    db.session.execute(text("SET LOCAL statement_timeout = 0"))
+    db.session.execute(text("SET LOCAL max_parallel_workers_per_gather = 2"))
+    query = select(func.count()).select_from(Message).where(Message.finished_at < before, text(BODIES_KEPT))
+    return db.session.scalars(query).one()

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from models.asking import read
-from models.pool import Pool
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, cast, func, select
+from sqlalchemy.dialects.postgresql import TIMESTAMP, array
+
+from models.db import BigInt, db
 from models.usage.latency import BUCKETS, merged, quantile
 from models.usage.period import Period, Step
+from models.usage.rollup import UsageRollup
 
 By = Literal["model", "agent"]
 
@@ -93,23 +96,30 @@ class Spending:
     total: Figures
 
 
-def spending(pool: Pool, account_id: str, period: Period, by: By, now: datetime) -> Spending:
+def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending:
     """What the account used in `period`, by model or agent: the seven that cost most, and the rest as Other.
 
     One statement whatever the period; at most 62 columns x 8 series come back. A series keeps its colour
     while the period changes, as colours go by rank over the last 30 days.
     """
-    words = (account_id, period.grain, period.start, period.end, now - timedelta(days=30), now)
-    cells = read(pool, _cells(by, period.step), words)
-    named = _slots({key: rank for rank, key, *_ in cells if key is not None})
+    words = {
+        "account": account_id,
+        "grain": period.grain,
+        "start": period.start,
+        "end": period.end,
+        "month_ago": now - timedelta(days=30),
+        "now": now,
+    }
+    cells = db.session.execute(_cells(by, period.step), words).all()
+    named = _slots({cell.key: cell.rank for cell in cells if cell.key is not None})
     starts = period.columns()
     place = {start: index for index, start in enumerate(starts)}
     rows: dict[str | None, dict[int, Figures]] = {}
     stacks: list[list[Figures]] = [[] for _ in starts]
-    for _, key, _, start, *sums in cells:
-        figures = Figures._make((*sums[:-BUCKETS], sums[-BUCKETS:]))
-        rows.setdefault(key, {})[place[start]] = figures
-        stacks[place[start]].append(figures)
+    for cell in cells:
+        figures = Figures(**{name: getattr(cell, name) for name in Figures._fields})
+        rows.setdefault(cell.key, {})[place[cell.start]] = figures
+        stacks[place[cell.start]].append(figures)
     series = [
         Series(
             key,
@@ -129,38 +139,56 @@ def _slots(ranks: Mapping[str, int | None]) -> dict[str, int]:
     return {key: kept.get(key) or free.pop(0) for key in ranks}
 
 
-_KEYS: dict[By, str] = {"model": "model", "agent": "agent_id"}
-_STARTS: dict[Step, str] = {
-    "hour": "bucket",
-    "day": "bucket",
-    "week": "greatest(date_trunc('week', bucket, 'UTC'), $3)",
-}
+_KEYS = {"model": UsageRollup.model, "agent": UsageRollup.agent_id}
 
 
 @cache
-def _cells(by: By, step: Step) -> str:
-    """A row for each of the keys that cost most (then null: the rest) and column of the chart: the key's rank
-    over the last 30 days, the key, its place, the column, and sums in the order of `Figures`. Of account $1 by grain $2 from $3 to $4; the 30 days
-    last from $5 to $6."""
+def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
+    """A row for each of the keys that cost most (then null: the rest) and column of the chart: the key's `rank` over the
+    last 30 days, the `key`, the `start` of the column, and `Figures`. Made once, since it is long."""
     key = _KEYS[by]
-    sums = ", ".join(f"sum({name})::bigint" for name in Figures._fields[:-2])
-    buckets = ", ".join(f"coalesce(sum(latency_hist[{number}]), 0)::int" for number in range(1, BUCKETS + 1))
-    return f"""
-        WITH chosen AS (
-            SELECT {key} AS key, row_number() OVER (ORDER BY sum(credits) DESC, sum(calls) DESC, {key}) AS place
-            FROM usage_rollup
-            WHERE account_id = $1 AND grain = $2 AND bucket >= $3 AND bucket < $4
-            GROUP BY 1 ORDER BY 2 LIMIT {NAMED}
-        ), month AS (
-            SELECT {key} AS key, row_number() OVER (ORDER BY sum(credits) DESC, sum(calls) DESC, {key}) AS rank
-            FROM usage_rollup
-            WHERE account_id = $1 AND grain = 'day' AND bucket >= $5 AND bucket < $6
-            GROUP BY 1
-        ), cells AS (
-            SELECT chosen.key, chosen.place, {_STARTS[step]} AS start, {sums}, sum(cost), {buckets}
-            FROM usage_rollup LEFT JOIN chosen ON chosen.key = {key}
-            WHERE account_id = $1 AND grain = $2 AND bucket >= $3 AND bucket < $4
-            GROUP BY 1, 2, 3
-        )
-        SELECT month.rank, cells.* FROM cells LEFT JOIN month ON month.key = cells.key ORDER BY cells.place
-        """  # noqa: S608
+    mine = UsageRollup.account_id == bindparam("account")
+    inside = (
+        mine,
+        UsageRollup.grain == bindparam("grain"),
+        UsageRollup.bucket >= bindparam("start"),
+        UsageRollup.bucket < bindparam("end"),
+    )
+    lately = (
+        mine,
+        UsageRollup.grain == "day",
+        UsageRollup.bucket >= bindparam("month_ago"),
+        UsageRollup.bucket < bindparam("now"),
+    )
+    place = func.row_number().over(
+        order_by=(func.sum(UsageRollup.credits).desc(), func.sum(UsageRollup.calls).desc(), key)
+    )
+    most = select(key.label("key"), place.label("place")).where(*inside).group_by(key)
+    chosen = most.order_by(place).limit(NAMED).cte("chosen")
+    month = select(key.label("key"), place.label("rank")).where(*lately).group_by(key).cte("month")
+    bucket = UsageRollup.bucket
+    first = bindparam("start", type_=TIMESTAMP(timezone=True))
+    start = func.greatest(func.date_trunc("week", bucket, "UTC"), first) if step == "week" else bucket
+    cells = (
+        select(chosen.c.key, chosen.c.place, start.label("start"), *_sums())
+        .outerjoin(chosen, chosen.c.key == key)
+        .where(*inside)
+        .group_by(chosen.c.key, chosen.c.place, "start")
+        .cte("cells")
+    )
+    return (
+        select(month.c.rank, cells)
+        .select_from(cells.outerjoin(month, month.c.key == cells.c.key))
+        .order_by(cells.c.place)
+    )
+
+
+def _sums() -> list[ColumnElement[Any]]:
+    """`Figures` of some rollups. The histograms are added up bucket by bucket, into one array."""
+    *counts, cost, histogram = Figures._fields
+    buckets = (cast(func.sum(UsageRollup.latency_hist[number]), Integer) for number in range(1, BUCKETS + 1))
+    return [
+        *(cast(func.sum(getattr(UsageRollup, name)), BigInt).label(name) for name in counts),
+        func.sum(UsageRollup.cost).label(cost),
+        array(buckets).label(histogram),
+    ]

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import cast, func, select
 
 from models.billing import CreditEntry, CreditLedger
-from models.db import db
+from models.db import BigInt, db
 from models.gateway import GatewayCall
 
 Show = Literal["all", "in"]
@@ -77,7 +77,7 @@ def statement(account_id: str, show: Show, before: int | None) -> tuple[list[Lin
         query = query.where(CreditEntry.kind != "debit")
     if before is not None:
         query = query.where(CreditEntry.id < before)
-    lines = [Line(*row) for row in db.session.execute(query)]
+    lines = [Line(**row) for row in db.session.execute(query).mappings()]
     return lines[:PAGE], lines[PAGE - 1].id if len(lines) > PAGE else None
 
 
@@ -88,19 +88,19 @@ def sheet(account_id: str) -> Sheet:
     the balance of the last entry: the sum of the rollups, as `flask billing prove` says, without reading them all.
     """
     mine = CreditEntry.account_id == account_id
-    charges = select(func.sum(CreditEntry.amount)).where(
-        mine, CreditEntry.kind == "debit", CreditEntry.message_id.is_(None)
-    )
-    last = select(CreditEntry.balance_after).where(mine).order_by(CreditEntry.id.desc()).limit(1)
     amount = func.sum(CreditEntry.amount)
+    charges = select(amount).where(mine, CreditEntry.kind == "debit", CreditEntry.message_id.is_(None))
+    last = select(CreditEntry.balance_after).where(mine).order_by(CreditEntry.id.desc()).limit(1)
     # one statement and so one picture: a grant in between would be taken for less used
-    row = db.session.execute(
-        select(
-            *(amount.filter(CreditEntry.kind == kind) for kind in ("grant", "expiry", "revocation")),
-            amount,
-            charges.scalar_subquery(),
-            last.scalar_subquery(),
-        ).where(mine, CreditEntry.kind != "debit")
-    ).one()
-    granted, expired, revoked, others, charged, balance = (int(figure or 0) for figure in row)
-    return Sheet(granted, others + charged - balance, -charged, -expired, -revoked)
+    figures = {
+        "granted": amount.filter(CreditEntry.kind == "grant"),
+        "expired": amount.filter(CreditEntry.kind == "expiry"),
+        "revoked": amount.filter(CreditEntry.kind == "revocation"),
+        "others": amount,
+        "charged": charges.scalar_subquery(),
+        "balance": last.scalar_subquery(),
+    }
+    columns = (cast(func.coalesce(figure, 0), BigInt).label(name) for name, figure in figures.items())
+    row = db.session.execute(select(*columns).where(mine, CreditEntry.kind != "debit")).one()
+    calls = row.others + row.charged - row.balance
+    return Sheet(row.granted, calls, -row.charged, -row.expired, -row.revoked)

@@ -23,7 +23,7 @@ CALL = {"model": "stoa/demo", "messages": [{"role": "user", "content": "Say hell
 def headers(session: OrmSession, bob: Person, acme: Org) -> dict[str, str]:
     """A key of acme's that bob, a plain member, has."""
     assert bob.user is not None
-    return {"authorization": f"Bearer {factories.token(session, bob.user, org_id=acme.id)}"}
+    return {"authorization": f"Bearer {factories.token(bob.user, org_id=acme.id)}"}
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def test_each_key_pays_and_records_on_its_own_account(
     for_acme: FlaskClient,
 ) -> None:
     assert bob.user is not None
-    factories.grant(session, bob.user, 100)
-    factories.grant(session, alice.user, 900, "organization", org_id=acme.id)  # type: ignore[arg-type]
+    factories.grant(bob.user, 100)
+    factories.grant(alice.user, 900, "organization", org_id=acme.id)  # type: ignore[arg-type]
     runs = {"own": start(client, bob.headers), "acme": start(client, headers)}
     assert call(client, bob.headers, runs["own"]).status_code == 200
     assert call(client, headers, runs["acme"]).status_code == 200
@@ -112,10 +112,10 @@ def test_the_balance_is_that_of_the_account_that_the_key_is_charged_to(
 ) -> None:
     assert alice.user is not None
     assert bob.user is not None
-    factories.grant(session, bob.user, 70)
-    factories.grant(session, alice.user, 900, "organization", org_id=acme.id)
-    other = factories.org(session, alice.user, "Other", members=(bob.user,))
-    factories.grant(session, alice.user, 11, "organization", org_id=other.id)
+    factories.grant(bob.user, 70)
+    factories.grant(alice.user, 900, "organization", org_id=acme.id)
+    other = factories.org(alice.user, "Other", members=(bob.user,))
+    factories.grant(alice.user, 11, "organization", org_id=other.id)
 
     def remaining(headers: dict[str, str], org_id: str | None = None) -> int:
         body = {"fingerprintId": "cli-usage"} | ({"orgId": org_id} if org_id else {})

@@ -31,10 +31,10 @@ def base(app: Flask) -> Iterator[str]:
 def cookie(session: OrmSession, alice: Person) -> dict[str, str]:
     """Alice's browser session, beside a command line and a second key of hers."""
     user = session.get_one(User, alice.id)
-    factories.fingerprint(session, "codecane-cli-8f3k2j1m")
-    factories.token(session, user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m")
-    factories.token(session, user, name="laptop")
-    value = factories.token(session, user, type="web")
+    factories.fingerprint("codecane-cli-8f3k2j1m")
+    factories.token(user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m")
+    factories.token(user, name="laptop")
+    value = factories.token(user, type="web")
     return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
 
 

@@ -87,11 +87,11 @@ def test_me_answers_exactly_what_was_asked(session: OrmSession, alice: Person, c
 
 
 def test_me_without_a_referral_code(session: OrmSession, client: FlaskClient) -> None:
-    user = factories.user(session, "carol", referral_code=None)
+    user = factories.user("carol", referral_code=None)
     if user.referral_code is not None:
         user.referral_code = None
         session.commit()
-    key = factories.token(session, user)
+    key = factories.token(user)
     answer = client.get("/api/v1/me?fields=referral_link", headers={"Authorization": f"Bearer {key}"})
     assert answer.json == {"referral_link": None}
 
@@ -103,15 +103,15 @@ def test_the_own_header_wins_over_authorization(alice: Person, bob: Person, clie
 
 @pytest.mark.parametrize("kind", ["web", "cli", "pat"])
 def test_any_type_of_session_is_a_key(session: OrmSession, client: FlaskClient, kind: str) -> None:
-    user = factories.user(session, "carol")
-    key = factories.token(session, user, type=kind)
+    user = factories.user("carol")
+    key = factories.token(user, type=kind)
     assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"}).json == {"id": user.id}
 
 
 @pytest.mark.parametrize("kind", ["web", "cli", "pat"])
 def test_an_expired_key_is_unknown(session: OrmSession, client: FlaskClient, kind: str) -> None:
-    user = factories.user(session, "carol")
-    key = factories.token(session, user, type=kind, expires=factories.now() - timedelta(seconds=1))
+    user = factories.user("carol")
+    key = factories.token(user, type=kind, expires=factories.now() - timedelta(seconds=1))
     assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {key}"}).status_code == 401
 
 
@@ -249,7 +249,7 @@ def test_a_token_is_revoked_by_its_text_or_its_id(
     session: OrmSession, alice: Person, client: FlaskClient
 ) -> None:
     user = session.get_one(User, alice.id)
-    raw, by_id = factories.token(session, user), factories.token(session, user)
+    raw, by_id = factories.token(user), factories.token(user)
     answer = alice.browser.delete("/api/sessions", json={"tokenIds": [raw, sha(by_id), "unknown"]})
     assert answer.json == {"revokedSessions": 0, "revokedTokens": 2}
     for each in (raw, by_id):
@@ -259,7 +259,7 @@ def test_a_token_is_revoked_by_its_text_or_its_id(
 
 def test_sessions_and_tokens_are_named_apart(session: OrmSession, alice: Person) -> None:
     user = session.get_one(User, alice.id)
-    web = factories.token(session, user, type="web")
+    web = factories.token(user, type="web")
     answer = alice.browser.delete("/api/sessions", json={"sessionIds": [alice.token], "tokenIds": [web]})
     assert answer.json == {"revokedSessions": 0, "revokedTokens": 0}
     assert sha(web) in tokens(session, alice)
@@ -267,8 +267,8 @@ def test_sessions_and_tokens_are_named_apart(session: OrmSession, alice: Person)
 
 def test_revoking_a_command_line_frees_its_device(session: OrmSession, alice: Person) -> None:
     user = session.get_one(User, alice.id)
-    factories.fingerprint(session, "fp-1", sig_hash="abc")
-    cli = factories.token(session, user, type="cli", fingerprint_id="fp-1")
+    factories.fingerprint("fp-1", sig_hash="abc")
+    cli = factories.token(user, type="cli", fingerprint_id="fp-1")
     answer = alice.browser.delete("/api/sessions", json={"sessionIds": [sha(cli)]})
     assert answer.json == {"revokedSessions": 1, "revokedTokens": 0}
     session.expire_all()
@@ -305,9 +305,9 @@ def test_a_stranger_revokes_nothing_of_others(
 
 def test_sessions_are_listed_without_their_tokens(session: OrmSession, alice: Person) -> None:
     user = session.get_one(User, alice.id)
-    device = factories.fingerprint(session, "fp-1")
-    cli = factories.token(session, user, type="cli", fingerprint_id="fp-1")
-    old = factories.token(session, user, type="web", expires=factories.now() - timedelta(days=1))
+    device = factories.fingerprint("fp-1")
+    cli = factories.token(user, type="cli", fingerprint_id="fp-1")
+    old = factories.token(user, type="web", expires=factories.now() - timedelta(days=1))
     rows = {row["id"]: row for row in (alice.browser.get("/api/user/sessions").json or {})["activeSessions"]}
     assert len(rows) == 3
     assert sha(old) in rows
@@ -357,8 +357,8 @@ def test_logging_out_everywhere_keeps_this_browser_and_the_keys(
     session: OrmSession, alice: Person, bob: Person
 ) -> None:
     user = session.get_one(User, alice.id)
-    other = factories.token(session, user, type="web")
-    cli = factories.token(session, user, type="cli")
+    other = factories.token(user, type="web")
+    cli = factories.token(user, type="cli")
     theirs = tokens(session, bob)
     answer = alice.browser.post(
         "/api/user/sessions/logout-all", headers={"Referer": "http://localhost:8000/profile"}
@@ -397,16 +397,16 @@ def test_the_profile(session: OrmSession, alice: Person) -> None:
 def test_any_session_works_in_the_cookie(
     session: OrmSession, client: FlaskClient, kind: str, cookie: str
 ) -> None:
-    user = factories.user(session, "carol")
-    token = factories.token(session, user, type=kind)
+    user = factories.user("carol")
+    token = factories.token(user, type=kind)
     client.set_cookie(cookie, token)
     answer = client.get("/api/user/sessions")
     assert answer.status_code == 200
 
 
 def test_an_expired_cookie_is_refused_and_its_row_deleted(session: OrmSession, client: FlaskClient) -> None:
-    user = factories.user(session, "carol")
-    token = factories.token(session, user, type="web", expires=factories.now() - timedelta(seconds=1))
+    user = factories.user("carol")
+    token = factories.token(user, type="web", expires=factories.now() - timedelta(seconds=1))
     client.set_cookie(COOKIE, token)
     answer = client.get("/api/user/sessions")
     assert answer.status_code == 401
@@ -416,9 +416,9 @@ def test_an_expired_cookie_is_refused_and_its_row_deleted(session: OrmSession, c
 
 
 def test_a_web_session_slides_once_it_is_a_day_old(session: OrmSession, client: FlaskClient) -> None:
-    user = factories.user(session, "carol")
-    fresh = factories.token(session, user, type="web", expires=factories.now() + timedelta(days=29, hours=1))
-    used = factories.token(session, user, type="web", expires=factories.now() + timedelta(days=28))
+    user = factories.user("carol")
+    fresh = factories.token(user, type="web", expires=factories.now() + timedelta(days=29, hours=1))
+    used = factories.token(user, type="web", expires=factories.now() + timedelta(days=28))
     client.set_cookie(COOKIE, fresh)
     assert "Set-Cookie" not in client.get("/api/user/profile").headers
     client.set_cookie(COOKIE, used)
@@ -430,9 +430,9 @@ def test_a_web_session_slides_once_it_is_a_day_old(session: OrmSession, client: 
 
 
 def test_a_personal_token_in_a_cookie_never_lives_longer(session: OrmSession, client: FlaskClient) -> None:
-    user = factories.user(session, "carol")
+    user = factories.user("carol")
     end = factories.now() + timedelta(days=2)
-    token = factories.token(session, user, type="pat", expires=end)
+    token = factories.token(user, type="pat", expires=end)
     client.set_cookie(COOKIE, token)
     assert client.get("/api/user/profile").status_code == 200
     assert session.get_one(Session, sha(token)).expires == end

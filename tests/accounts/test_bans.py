@@ -65,12 +65,12 @@ def rules(app: Flask) -> list[tuple[Rule, str]]:
 @pytest.fixture
 def carol(app: Flask, session: OrmSession) -> Person:
     """A banned person with credit, a publisher, an agent and a run, who did something before."""
-    made = factories.person(app, session, "carol")
+    made = factories.person(app, "carol")
     assert made.user is not None
-    factories.grant(session, made.user, 1000)
-    publisher = factories.publisher(session, made.user)
-    factories.agent(session, publisher)
-    factories.run(session, made.user, id="run-of-carol")
+    factories.grant(made.user, 1000)
+    publisher = factories.publisher(made.user)
+    factories.agent(publisher)
+    factories.run(made.user, id="run-of-carol")
     made.user.banned, made.user.banned_reason = True, "Sent spam."
     session.commit()
     return made
@@ -120,7 +120,7 @@ def as_key(app: Flask, session: OrmSession, carol: Person) -> tuple[FlaskClient,
 
 def as_command_line(app: Flask, session: OrmSession, carol: Person) -> tuple[FlaskClient, dict[str, str]]:
     assert carol.user is not None
-    return app.test_client(), {"x-codebuff-api-key": factories.token(session, carol.user, type="cli")}
+    return app.test_client(), {"x-codebuff-api-key": factories.token(carol.user, type="cli")}
 
 
 @pytest.mark.parametrize("way", [as_browser, as_key, as_command_line])

@@ -55,7 +55,7 @@ def test_create_prints_only_the_id(flask, session: OrmSession) -> None:  # type:
 def test_what_is_no_text_is_refused_in_a_sentence(  # type: ignore[no-untyped-def]
     flask, session: OrmSession, words: tuple[str, ...], wrong: str
 ) -> None:
-    factories.user(session, "alice")
+    factories.user("alice")
     result = flask(*words, wrong)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Arguments must be text in UTF-8, without NUL." in result.stderr
@@ -63,7 +63,7 @@ def test_what_is_no_text_is_refused_in_a_sentence(  # type: ignore[no-untyped-de
 
 
 def test_create_refuses_a_taken_address(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
-    factories.user(session, "alice")
+    factories.user("alice")
     result = flask("create", "ALICE@example.org")
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -87,7 +87,7 @@ def test_an_unknown_address_says_what_to_do(flask, command: str) -> None:  # typ
 
 
 def test_token_prints_only_a_token_that_works(flask, session: OrmSession, client: FlaskClient) -> None:  # type: ignore[no-untyped-def]
-    user = factories.user(session, "alice")
+    user = factories.user("alice")
     result = flask("token", "alice@example.org", "--days", "7")
     assert result.exit_code == 0
     token = result.stdout.removesuffix("\n")
@@ -99,8 +99,8 @@ def test_token_prints_only_a_token_that_works(flask, session: OrmSession, client
 
 
 def test_token_of_an_organisation_is_for_its_members(flask, session: OrmSession) -> None:  # type: ignore[no-untyped-def]
-    alice, mallory = factories.user(session, "alice"), factories.user(session, "mallory")
-    org = factories.org(session, alice)
+    alice, mallory = factories.user("alice"), factories.user("mallory")
+    org = factories.org(alice)
     token = flask("token", "alice@example.org", "--org", "acme").stdout.strip()
     assert session.get_one(Session, hash_token(token)).org_id == org.id
     for email, slug in ((mallory.email, "acme"), (alice.email, "nowhere")):
@@ -111,7 +111,7 @@ def test_token_of_an_organisation_is_for_its_members(flask, session: OrmSession)
 
 @pytest.mark.parametrize("days", ["0", "366", "x", "-1"])
 def test_token_refuses_impossible_days(flask, session: OrmSession, days: str) -> None:  # type: ignore[no-untyped-def]
-    factories.user(session, "alice")
+    factories.user("alice")
     assert flask("token", "alice@example.org", "--days", days).exit_code == 2
 
 

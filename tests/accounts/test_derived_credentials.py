@@ -84,8 +84,8 @@ def test_a_key_in_the_cookie_makes_and_ends_no_credential(
     app: Flask, session: OrmSession, alice: Person, route: str, kind: str, name: str
 ) -> None:
     user = session.get_one(User, alice.id)
-    token = factories.token(session, user, type=kind, expires=factories.now() + timedelta(hours=1))
-    other = factories.token(session, user, type="web")
+    token = factories.token(user, type=kind, expires=factories.now() + timedelta(hours=1))
+    other = factories.token(user, type="web")
     browser = app.test_client()
     browser.set_cookie(name, token)
     before = held(session)
@@ -104,9 +104,9 @@ def test_a_key_in_a_header_makes_and_ends_no_credential(
     app: Flask, session: OrmSession, alice: Person, route: str, header: str, kind: str
 ) -> None:
     user = session.get_one(User, alice.id)
-    token = factories.token(session, user, type=kind)
+    token = factories.token(user, type=kind)
     headers = {header: f"Bearer {token}" if header == "authorization" else token}
-    other = factories.token(session, user, type="web")
+    other = factories.token(user, type="web")
     before = held(session)
     answer = ROUTES[route](app.test_client(), headers, other)
     assert answer.status_code in (302, 303, 401)
@@ -116,8 +116,8 @@ def test_a_key_in_a_header_makes_and_ends_no_credential(
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_browser_does(session: OrmSession, alice: Person, route: str) -> None:
     user = session.get_one(User, alice.id)
-    other = factories.token(session, user, type="web" if "keys" not in route else "pat")
-    factories.token(session, user, type="cli", fingerprint_id=factories.fingerprint(session).id)
+    other = factories.token(user, type="web" if "keys" not in route else "pat")
+    factories.token(user, type="cli", fingerprint_id=factories.fingerprint().id)
     before = held(session)
     answer = ROUTES[route](alice.browser, {}, other)
     assert answer.status_code in (200, 201, 303)
@@ -127,7 +127,7 @@ def test_a_browser_does(session: OrmSession, alice: Person, route: str) -> None:
 @pytest.mark.parametrize("kind", ["pat", "cli"])
 def test_the_verbs_themselves_refuse(app: Flask, session: OrmSession, alice: Person, kind: str) -> None:
     user = session.get_one(User, alice.id)
-    row = session.get_one(Session, hash_token(factories.token(session, user, type=kind)))
+    row = session.get_one(Session, hash_token(factories.token(user, type=kind)))
     with pytest.raises(Forbidden):
         credentials.create_key(user, by=row, now=factories.now())
     with pytest.raises(Forbidden):
@@ -140,7 +140,7 @@ def test_the_verbs_themselves_refuse(app: Flask, session: OrmSession, alice: Per
 def test_a_key_in_the_cookie_lives_no_longer(app: Flask, session: OrmSession, alice: Person) -> None:
     user = session.get_one(User, alice.id)
     end = factories.now() + timedelta(minutes=5)
-    token = factories.token(session, user, type="pat", expires=end)
+    token = factories.token(user, type="pat", expires=end)
     browser = app.test_client()
     browser.set_cookie(NAMES[0], token)
     for path in ("/profile?tab=security", "/profile?tab=api-keys", "/api/user/profile", "/onboard"):
@@ -156,7 +156,7 @@ def test_a_key_in_the_cookie_lives_no_longer(app: Flask, session: OrmSession, al
 def elsewhere(app: Flask, session: OrmSession, alice: Person) -> FlaskClient:
     """Alice's second browser."""
     browser = app.test_client()
-    browser.set_cookie(NAMES[0], factories.token(session, session.get_one(User, alice.id), type="web"))
+    browser.set_cookie(NAMES[0], factories.token(session.get_one(User, alice.id), type="web"))
     return browser
 
 
@@ -297,8 +297,8 @@ def test_browsers_that_end_each_other_at_once(
 
 def cli(session: OrmSession, person: Person, **values: Any) -> tuple[str, str]:
     user = session.get_one(User, person.id)
-    device = factories.fingerprint(session).id
-    token = factories.token(session, user, type="cli", fingerprint_id=device)
+    device = factories.fingerprint().id
+    token = factories.token(user, type="cli", fingerprint_id=device)
     session.execute(update(Session).where(Session.session_token == hash_token(token)).values(**values))
     session.commit()
     return token, hash_token(token)
@@ -308,7 +308,7 @@ def cli(session: OrmSession, person: Person, **values: Any) -> tuple[str, str]:
 def test_each_noted_use_gives_a_command_line_another_year(
     app: Flask, client: FlaskClient, session: OrmSession, alice: Person, door: str
 ) -> None:
-    factories.grant(session, session.get_one(User, alice.id))
+    factories.grant(session.get_one(User, alice.id))
     token, public = cli(session, alice, expires=factories.now() + timedelta(days=3))
     headers = {"Authorization": f"Bearer {token}"}
     if door == "cookie":
@@ -339,7 +339,7 @@ def test_the_use_of_others_gives_them_no_year(
     client: FlaskClient, session: OrmSession, alice: Person, kind: str
 ) -> None:
     end = factories.now() + timedelta(days=3)
-    token = factories.token(session, session.get_one(User, alice.id), type=kind, expires=end)
+    token = factories.token(session.get_one(User, alice.id), type=kind, expires=end)
     assert works(client, token)
     session.expire_all()
     assert session.get_one(Session, hash_token(token)).expires == end
@@ -372,8 +372,8 @@ def test_a_weaker_cookie_never_overrides_the_host_cookie(
     for mine, expected in ((alice, "alice@example.org"), (None, None)):
         browser = secured.test_client()
         user = session.get_one(User, mine.id) if mine else None
-        browser.set_cookie(HOST, factories.token(session, user, type="web") if user else "ended")
-        browser.set_cookie(weak, factories.token(session, session.get_one(User, mallory.id), type="web"))
+        browser.set_cookie(HOST, factories.token(user, type="web") if user else "ended")
+        browser.set_cookie(weak, factories.token(session.get_one(User, mallory.id), type="web"))
         assert who(browser, headers) == expected
 
 
@@ -388,7 +388,7 @@ def test_on_https_the_contracts_names_count_from_programs_only(
     expected: str | None,
 ) -> None:
     browser = secured.test_client()
-    browser.set_cookie(weak, factories.token(session, session.get_one(User, alice.id), type="web"))
+    browser.set_cookie(weak, factories.token(session.get_one(User, alice.id), type="web"))
     assert who(browser, headers) == expected
     answer = browser.post("/api/api-keys", json={}, headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 403
@@ -442,7 +442,7 @@ def test_no_proxy_keeps_for_others_what_was_meant_for_one(
     app: Flask, session: OrmSession, alice: Person, signed_in: bool
 ) -> None:
     assert alice.user is not None
-    factories.agent(session, factories.publisher(session, alice.user))
+    factories.agent(factories.publisher(alice.user))
     browser, with_cookie = alice.browser if signed_in else app.test_client(), 0
     for rule, method in rules(app):
         if rule.endpoint == "accounts.signout":

@@ -257,7 +257,7 @@ def test_an_answered_code_stays_used(client: FlaskClient, alice: Person, session
 
 
 def test_a_user_without_a_name_has_name_null(client: FlaskClient, app: Flask, session: OrmSession) -> None:
-    nameless = factories.person(app, session, "carol")
+    nameless = factories.person(app, "carol")
     session.get_one(User, nameless.id).name = None
     session.commit()
     asked = ask(client)
@@ -464,9 +464,9 @@ def test_logout_ends_exactly_its_session(
     client: FlaskClient, alice: Person, bob: Person, session: OrmSession
 ) -> None:
     user = session.get_one(User, alice.id)
-    factories.fingerprint(session, "fp-1", sig_hash="abc")
-    mine = factories.token(session, user, type="cli", fingerprint_id="fp-1")
-    other = factories.token(session, user, type="cli", fingerprint_id="fp-1")
+    factories.fingerprint("fp-1", sig_hash="abc")
+    mine = factories.token(user, type="cli", fingerprint_id="fp-1")
+    other = factories.token(user, type="cli", fingerprint_id="fp-1")
 
     def rows() -> set[str]:
         session.expire_all()

@@ -543,7 +543,7 @@ def test_what_verifies_no_address_of_ours_joins_nobody(
     outbox: list[Message],
     said: dict[str, Any],
 ) -> None:
-    kate = factories.user(session, "kate")
+    kate = factories.user("kate")
     claims.update({"email": "alice@example.org"} | said)
     answer = browser.get("/api/auth/callback/oidc?code=x&state=y")
     assert answer.headers["Location"].partition("?")[0] in ("/login/sent", "/login")
@@ -830,7 +830,7 @@ def test_a_provider_that_is_away(door: Flask, browser: FlaskClient, monkeypatch:
 def test_joining_through_a_provider_keeps_the_cast_apart(
     browser: FlaskClient, issuer: str, session: OrmSession, alice: Person
 ) -> None:
-    factories.user(session, "carol")
+    factories.user("carol")
     through_oidc(browser, issuer, "c", email="carol@example.org", email_verified=True)
     assert who(browser)["email"] == "carol@example.org"
     assert who(alice.browser)["id"] == alice.id

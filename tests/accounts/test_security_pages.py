@@ -33,9 +33,9 @@ def held(session: OrmSession) -> set[str]:
 
 
 def device(session: OrmSession, owner: Person, id: str = "codecane-cli-1") -> str:
-    factories.fingerprint(session, id, sig_hash="abc")
+    factories.fingerprint(id, sig_hash="abc")
     user = session.get_one(User, owner.id)
-    return factories.token(session, user, type="cli", fingerprint_id=id)
+    return factories.token(user, type="cli", fingerprint_id=id)
 
 
 # -- what is shown -------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def test_security_shows_browsers_and_command_lines(session: OrmSession, alice: P
     cli = device(session, alice)
     device(session, bob, "bobs-device")
     user = session.get_one(User, alice.id)
-    ended = factories.token(session, user, type="web", expires=factories.now() - timedelta(seconds=5))
+    ended = factories.token(user, type="web", expires=factories.now() - timedelta(seconds=5))
     page = alice.browser.get(SECURITY)
     assert page.status_code == 200
     assert "This browser" in page.text
@@ -72,8 +72,8 @@ def test_keys_are_masked(session: OrmSession, alice: Person, bob: Person) -> Non
 
 
 def test_no_keys_says_the_next_step(session: OrmSession, client: FlaskClient) -> None:
-    user = factories.user(session, "carol")
-    client.set_cookie("next-auth.session-token", factories.token(session, user, type="web"))
+    user = factories.user("carol")
+    client.set_cookie("next-auth.session-token", factories.token(user, type="web"))
     assert "No keys yet" in client.get(KEYS).text
 
 
@@ -257,7 +257,7 @@ def test_a_key_is_no_session(session: OrmSession, alice: Person) -> None:
 
 def test_all_other_browsers_are_signed_out(session: OrmSession, alice: Person, bob: Person) -> None:
     user = session.get_one(User, alice.id)
-    other = factories.token(session, user, type="web")
+    other = factories.token(user, type="web")
     cli = device(session, alice)
     before = held(session)
     page = alice.browser.get("/profile/sessions/web/revocation")
@@ -297,8 +297,8 @@ def test_all_command_lines_are_signed_out(session: OrmSession, alice: Person, bo
 
 
 def test_operators_are_named_and_verified(app: Flask, session: OrmSession) -> None:
-    root = factories.user(session, "root")
-    alice = factories.user(session, "alice")
+    root = factories.user("root")
+    alice = factories.user("alice")
     with app.test_request_context():
         assert guards.is_admin(root)
         assert not guards.is_admin(alice)
@@ -329,7 +329,7 @@ def test_an_operator_enters_and_a_user_does_not(app: Flask, session: OrmSession)
         return "in"
 
     for name in ("root", "alice"):
-        token = factories.token(session, factories.user(session, name), type="web")
+        token = factories.token(factories.user(name), type="web")
         cookie = {"Cookie": f"next-auth.session-token={token}"}
         with app.app_context(), app.test_request_context("/admin", headers=cookie):
             if name == "root":
@@ -369,8 +369,8 @@ def test_behind_https_the_cookie_is_secure(
 ) -> None:
     secured = settings.model_copy(update={"stoa_base_url": "https://stoa.example.org"})
     monkeypatch.setitem(app.extensions, "settings", secured)
-    user = factories.user(session, "carol")
-    token = factories.token(session, user, type="web", expires=factories.now() + timedelta(days=3))
+    user = factories.user("carol")
+    token = factories.token(user, type="web", expires=factories.now() + timedelta(days=3))
     client = app.test_client()
     client.set_cookie("next-auth.session-token", token)
     answer = client.get("/api/auth/session")

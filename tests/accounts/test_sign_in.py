@@ -353,12 +353,12 @@ def test_signing_in_anew_replaces_the_session_before(
 def test_an_address_held_without_proof_changes_hands(
     session: OrmSession, client: FlaskClient, outbox: list[Message]
 ) -> None:
-    squatter = factories.user(session, "carol", email_verified=None)
+    squatter = factories.user("carol", email_verified=None)
     if squatter.email_verified is not None:
         squatter.email_verified = None
     session.add(OAuthAccount(user_id=squatter.id, type="oauth", provider="github", provider_account_id="666"))
     session.commit()
-    key = factories.token(session, squatter)
+    key = factories.token(squatter)
     ask_link(client, "carol@example.org")
     open_link(client, path_in(outbox[0]))
     session.expire_all()

@@ -33,7 +33,7 @@ def payer(session: Session, name: str = "alice", **columns: Any) -> Payer:
     """A user whose quota cycle is not due, and the hash of their key."""
     columns.setdefault("created_at", NOW - timedelta(days=40))
     columns.setdefault("next_quota_reset", NOW + timedelta(days=10))
-    user: User = factories.user(session, name, **columns)
+    user: User = factories.user(name, **columns)
     if columns["next_quota_reset"] is None:  # an insert would take the default
         user.next_quota_reset = None
         session.commit()
@@ -45,7 +45,7 @@ def payer(session: Session, name: str = "alice", **columns: Any) -> Payer:
 def key_of(session: Session, who: User | Payer, org_id: str | None = None) -> str:
     """The hash of another key: charged to their own account, or to the organisation's."""
     user = session.get_one(User, who.id)
-    raw = factories.token(session, user, expires=NOW + timedelta(days=300), org_id=org_id)
+    raw = factories.token(user, expires=NOW + timedelta(days=300), org_id=org_id)
     return hashlib.sha256(raw.encode()).hexdigest()
 
 
@@ -53,7 +53,7 @@ def give(session: Session, account: Account, amount: int, type: str = "purchase"
     """A committed grant; its operation id."""
     options.setdefault("operation_id", factories.new_id("op-"))
     options.setdefault("now", NOW)
-    billing.grant(session, account, amount, grant_type(account, type), **options)
+    billing.grant(account, amount, grant_type(account, type), **options)
     session.commit()
     return str(options["operation_id"])
 
@@ -136,5 +136,5 @@ def entries(session: Session, account: Account) -> list[tuple[str, int, int, int
 def assert_proved(session: Session, now: datetime = NOW) -> None:
     """The books are clean."""
     session.rollback()
-    proof = billing.prove(session, now=now)
+    proof = billing.prove(now=now)
     assert proof.clean, [check for check in proof.checks if check.count]

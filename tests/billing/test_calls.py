@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from flask import Flask
 from sqlalchemy import select, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
@@ -22,6 +23,7 @@ from models import pool as pools
 from models.accounts import Session as Key
 from models.accounts import User
 from models.billing import Account, Claim, CreditAccount, CreditHold, Failure, Settled
+from models.db import db
 from models.gateway import GatewayCall
 from models.pool import Pool
 from models.usage import Message, UsageRollup
@@ -62,7 +64,9 @@ def failure(**facts: Any) -> Failure:
 
 def holds(session: Session) -> list[tuple[str, int]]:
     session.rollback()
-    rows = session.execute(select(CreditHold.state, CreditHold.amount).order_by(CreditHold.created_at))
+    rows = session.execute(
+        select(CreditHold.state, CreditHold.amount).order_by(CreditHold.created_at, CreditHold.amount)
+    )
     return [tuple(row) for row in rows]
 
 
@@ -81,12 +85,12 @@ def test_unknown_and_expired_keys_are_told_apart_from_nothing(session: Session, 
 def test_checks_come_in_the_order_of_the_contract(session: Session, gate: Pool) -> None:
     alice = payer(session)
     user = session.get_one(User, alice.id)
-    mallory = factories.user(session, "mallory")
+    mallory = factories.user("mallory")
     org_id = alice.account.org_id
-    running = factories.run(session, user, org_id=org_id)
-    over = factories.run(session, user, org_id=org_id, status="completed")
-    foreign = factories.run(session, mallory, org_id=org_id)
-    other = factories.run(session, user, org_id=None if org_id else factories.org(session, user).id)
+    running = factories.run(user, org_id=org_id)
+    over = factories.run(user, org_id=org_id, status="completed")
+    foreign = factories.run(mallory, org_id=org_id)
+    other = factories.run(user, org_id=None if org_id else factories.org(user).id)
     wrong = {"run_id": foreign.id, "require_run": True}
 
     user.banned = True
@@ -124,8 +128,8 @@ def test_a_hold_is_covered_or_alone(session: Session, gate: Pool) -> None:
     assert (second.outcome, second.held, second.available) == ("insufficient", 70, 30)
     assert admit(gate, alice, hold=30).outcome == "admitted"
     assert admit(gate, alice, hold=1).outcome == "insufficient"
-    assert holds(session) == [("live", 70), ("live", 30)]
-    assert billing.balance(session, alice.account, now=NOW).held == 100
+    assert holds(session) == [("live", 30), ("live", 70)]
+    assert billing.balance(alice.account, now=NOW).held == 100
 
 
 def test_a_lone_call_may_hold_more_than_there_is(session: Session, gate: Pool) -> None:
@@ -224,7 +228,7 @@ def test_a_settled_call_writes_every_row(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     org_id = alice.account.org_id
-    run = factories.run(session, session.get_one(User, alice.id), org_id=org_id)
+    run = factories.run(session.get_one(User, alice.id), org_id=org_id)
     admission = admit(gate, alice, run_id=run.id, door="codebuff", hold=20)
     assert session.get_one(CreditHold, admission.request_id).account_id == alice.account.id
     settled = billing.settle(
@@ -451,7 +455,7 @@ def test_settling_for_an_organisation_deleted_meanwhile_writes_nothing(session: 
     give(session, alice.account, 10)
     spend(gate, alice, 3)
     admission = admit(gate, alice)
-    billing.erase_account(session, alice.account.id)
+    billing.erase_account(alice.account.id)
     session.execute(text("DELETE FROM org"))
     session.commit()
     assert billing.settle(gate, admission, call(4), now=NOW).message_id is None
@@ -472,8 +476,8 @@ def test_a_key_is_charged_to_the_account_that_it_names_and_to_no_other(session: 
     spend(gate, own, 2)
     assert balances(session, alice.account) == [70]
     assert balances(session, own.account) == [3]
-    assert billing.balance(session, alice.account, now=NOW).usage_this_cycle == 30
-    assert billing.balance(session, own.account, now=NOW).usage_this_cycle == 2
+    assert billing.cycle(alice.account, now=NOW).used == 30
+    assert billing.cycle(own.account, now=NOW).used == 2
     assert admit(gate, own, hold=3).outcome == "admitted"
     assert admit(gate, alice, hold=70).outcome == "admitted"
     assert [each.outcome for each in billing.admit_many(gate, [claim(own, 1), claim(alice, 1)], now=NOW)] == [
@@ -488,7 +492,7 @@ def test_an_organisation_has_no_monthly_credits_of_the_person(session: Session, 
     alice = payer(session, next_quota_reset=NOW - HOUR)
     refused = admit(gate, alice, hold=1, free_credits=500)
     assert (refused.outcome, refused.next_quota_reset) == ("out_of_credits", None)
-    assert billing.ensure_quota(session, alice.account, 500, now=NOW) is None
+    assert billing.ensure_quota(alice.account, 500, now=NOW) is None
     assert session.scalar(text("SELECT count(*) FROM credit_ledger")) == 0
 
 
@@ -508,9 +512,9 @@ def test_a_former_members_key_is_unknown(session: Session, gate: Pool) -> None:
 
 @an_organisations_only
 def test_nobody_has_a_key_of_an_organisation_that_they_are_no_member_of(session: Session) -> None:
-    org = factories.org(session, factories.user(session, "bob"))
+    org = factories.org(factories.user("bob"))
     with pytest.raises(IntegrityError, match="session_member_fk"):
-        factories.token(session, factories.user(session, "mallory"), org_id=org.id)
+        factories.token(factories.user("mallory"), org_id=org.id)
 
 
 @an_organisations_only
@@ -678,11 +682,11 @@ def test_a_dead_workers_holds_are_swept_and_stay_visible(session: Session, gate:
     alice = payer(session)
     give(session, alice.account, 100)
     dead = admit(gate, alice, hold=60, worker="w1", model="north/large", ttl_seconds=60)
-    assert billing.sweep(session, now=NOW + timedelta(seconds=59)).holds == 0
-    assert billing.sweep(session, now=NOW + MINUTE).holds == 1
+    assert billing.sweep(now=NOW + timedelta(seconds=59)).holds == 0
+    assert billing.sweep(now=NOW + MINUTE).holds == 1
     session.commit()
     assert holds(session) == [("lost", 60)]
-    (lost,) = billing.lost_holds(session)
+    (lost,) = billing.lost_holds()
     assert (lost.request_id, lost.email, lost.worker, lost.amount) == (
         dead.request_id,
         "alice@example.org",
@@ -690,7 +694,7 @@ def test_a_dead_workers_holds_are_swept_and_stay_visible(session: Session, gate:
         60,
     )
     assert admit(gate, alice, hold=100, now=NOW + MINUTE).outcome == "admitted"
-    assert billing.prove(session, now=NOW + MINUTE).lost_holds == 1
+    assert billing.prove(now=NOW + MINUTE).lost_holds == 1
     assert_proved(session, NOW + MINUTE)
 
 
@@ -698,10 +702,10 @@ def test_settling_after_the_sweep_charges_and_clears_the_list(session: Session, 
     alice = payer(session)
     give(session, alice.account, 100)
     slow = admit(gate, alice, ttl_seconds=60)
-    billing.sweep(session, now=NOW + HOUR)
+    billing.sweep(now=NOW + HOUR)
     session.commit()
     assert billing.settle(gate, slow, call(7), now=NOW + HOUR).credits == 7
-    assert billing.lost_holds(session) == []
+    assert billing.lost_holds() == []
     assert balances(session, alice.account) == [93]
     assert_proved(session, NOW + HOUR)
 
@@ -711,7 +715,7 @@ def test_a_long_stream_keeps_its_hold_and_revives_a_swept_one(session: Session, 
     give(session, alice.account, 100)
     first, second = admit(gate, alice, hold=10), admit(gate, alice, hold=20)
     assert billing.extend_holds(gate, [first.request_id], ttl_seconds=600, now=NOW) == 1
-    assert billing.sweep(session, now=NOW + MINUTE).holds == 1
+    assert billing.sweep(now=NOW + MINUTE).holds == 1
     session.commit()
     both = [first.request_id, second.request_id, "nothing"]
     assert billing.extend_holds(gate, both, ttl_seconds=60, now=NOW + MINUTE) == 2
@@ -782,13 +786,13 @@ def test_dismissing_a_lost_call(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 100)
     lost, live = admit(gate, alice, ttl_seconds=1), admit(gate, alice, ttl_seconds=600)
-    billing.sweep(session, now=NOW + MINUTE)
-    assert billing.dismiss_lost(session, lost.request_id).amount == 10
+    billing.sweep(now=NOW + MINUTE)
+    assert billing.dismiss_lost(lost.request_id).amount == 10
     for wrong in (live.request_id, lost.request_id, "nothing"):
         with pytest.raises(
             billing.NotFound if hasattr(billing, "NotFound") else Exception, match="no lost call"
         ):
-            billing.dismiss_lost(session, wrong)
+            billing.dismiss_lost(wrong)
 
 
 def test_a_lost_connection_is_replaced_and_nothing_happens_twice(
@@ -858,7 +862,7 @@ def test_a_deadlock_with_somebody_elses_transaction_is_tried_again(
         until_settling_waits(engine)
         with suppress(OperationalError):
             type = grant_type(alice.account, "admin")
-            billing.grant(session, alice.account, 5, type, operation_id="gift", now=NOW)
+            billing.grant(alice.account, 5, type, operation_id="gift", now=NOW)
         session.rollback()
         assert settling.result().credits == 5
     assert balances(session, alice.account) == [95]
@@ -985,14 +989,14 @@ def test_settling_and_failing_at_once_ends_settled_or_charged_nothing(session: S
     assert_proved(session)
 
 
-def test_the_same_grant_at_once_is_granted_once(session: Session, engine: Engine) -> None:
+def test_the_same_grant_at_once_is_granted_once(session: Session, app: Flask) -> None:
     account = payer(session).account
 
     def one(_: int) -> bool:
-        with Session(engine) as own:
+        with app.app_context():
             type = grant_type(account, "purchase")
-            granted = billing.grant(own, account, 100, type, operation_id="buy-1", now=NOW)
-            own.commit()
+            granted = billing.grant(account, 100, type, operation_id="buy-1", now=NOW)
+            db.session.commit()
             return granted.created
 
     assert sorted(together(10, one)) == [False] * 9 + [True]
@@ -1002,16 +1006,16 @@ def test_the_same_grant_at_once_is_granted_once(session: Session, engine: Engine
 
 @own_account_only
 def test_the_quota_cycle_from_many_workers_at_once_runs_once(
-    session: Session, gate: Pool, engine: Engine
+    session: Session, gate: Pool, app: Flask
 ) -> None:
     alice = payer(session, next_quota_reset=NOW - HOUR)
 
     def one(index: int) -> Any:
         if index % 2:
             return admit(gate, alice, hold=1, free_credits=500, patience_seconds=30).balance
-        with Session(engine) as own:
-            quota = billing.ensure_quota(own, alice.account, 500, now=NOW)
-            own.commit()
+        with app.app_context():
+            quota = billing.ensure_quota(alice.account, 500, now=NOW)
+            db.session.commit()
             return quota is None or quota.renewed or 500
 
     together(12, one)
@@ -1020,7 +1024,7 @@ def test_the_quota_cycle_from_many_workers_at_once_runs_once(
 
 
 def test_a_mixed_race_over_accounts_ends_without_deadlock_and_with_clean_books(
-    session: Session, gate: Pool, engine: Engine
+    session: Session, gate: Pool, app: Flask
 ) -> None:
     people = [payer(session, f"user{n}", next_quota_reset=NOW + 2 * MINUTE) for n in range(6)]
     for person in people:
@@ -1034,24 +1038,22 @@ def test_a_mixed_race_over_accounts_ends_without_deadlock_and_with_clean_books(
         charged = 0
         if index == 11:
             for _ in range(3):
-                with Session(engine) as own:
-                    proof = billing.prove(own, now=NOW)
+                with app.app_context():
+                    proof = billing.prove(now=NOW)
                     assert proof.clean, [check for check in proof.checks if check.count]
             return 0
         for turn in range(12):
             moment = NOW + timedelta(seconds=20 * turn)
             person = people[(index * 5 + turn) % len(people)]
             if index % 6 == 0:
-                with Session(engine) as own:
+                with app.app_context():
                     type = grant_type(person.account, "admin")
-                    billing.grant(
-                        own, person.account, 5, type, operation_id=f"gift-{index}-{turn}", now=moment
-                    )
-                    own.commit()
+                    billing.grant(person.account, 5, type, operation_id=f"gift-{index}-{turn}", now=moment)
+                    db.session.commit()
             elif index % 6 == 1:
-                with Session(engine) as own:
-                    billing.sweep(own, now=moment)
-                    own.commit()
+                with app.app_context():
+                    billing.sweep(now=moment)
+                    db.session.commit()
             elif index % 6 == 2:
                 batch = [(admit(gate, each, hold=3, now=moment), call(2)) for each in people[turn % 3 :]]
                 admitted = [pair for pair in batch if pair[0].outcome == "admitted"]

@@ -43,7 +43,7 @@ def test_granting_is_told_and_audited(run: Any, session: Session) -> None:
 
 
 def test_an_organisation_is_named_by_its_slug(run: Any, session: Session) -> None:
-    org = factories.org(session, factories.user(session, "alice"))
+    org = factories.org(factories.user("alice"))
     code, output = run("grant", "acme", "250")
     assert (code, output.splitlines()[0]) == (0, "Granted 250 credits to acme. Balance: 250.")
     row = session.scalars(select(CreditLedger)).one()

@@ -155,7 +155,7 @@ class History(RuleBasedStateMachine):
         operation = self.operation(name)
         type = grant_type(self.account, type)
         granted = billing.grant(
-            self.session, self.account, amount, type, operation_id=operation, expires_at=expires, now=self.now
+            self.account, amount, type, operation_id=operation, expires_at=expires, now=self.now
         )
         self.session.commit()
         assert granted.created == (operation not in self.model.grants)
@@ -170,13 +170,13 @@ class History(RuleBasedStateMachine):
         grant = self.model.grants.get(operation)
         if grant and grant.balance < 0:
             with pytest.raises(Conflict):
-                billing.revoke(self.session, operation, "refund", now=self.now)
+                billing.revoke(operation, "refund", now=self.now)
             self.session.rollback()
             return
         if grant:
             self.model.expire(self.now)
         left = grant.balance if grant else 0
-        assert billing.revoke(self.session, operation, "refund", now=self.now) == left
+        assert billing.revoke(operation, "refund", now=self.now) == left
         self.session.commit()
         if grant:
             grant.principal = grant.balance = 0
@@ -186,7 +186,7 @@ class History(RuleBasedStateMachine):
         self.now += timedelta(seconds=1)
         self.requests += 1
         cause = f"cause-{self.requests}-{self.who.id}"
-        charged = billing.charge(self.session, self.account, amount, cause=cause, now=self.now)
+        charged = billing.charge(self.account, amount, cause=cause, now=self.now)
         self.session.commit()
         self.model.take(amount, cause, self.now)
         assert charged.balance == self.model.net(self.now)
@@ -251,7 +251,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         self.now += timedelta(seconds=1)
-        billing.sweep(self.session, now=self.now, accounts=10_000)
+        billing.sweep(now=self.now, accounts=10_000)
         self.session.commit()
         self.model.expire(self.now)
 
@@ -266,7 +266,7 @@ class History(RuleBasedStateMachine):
         )
         found = {operation: (principal, balance) for operation, principal, balance in rows}
         assert found == {name: (g.principal, g.balance) for name, g in self.model.grants.items()}
-        balance = billing.balance(self.session, self.account, now=self.now)
+        balance = billing.balance(self.account, now=self.now)
         assert balance.net_balance == self.model.net(self.now)
         assert balance.held == sum(hold for hold, until in self.model.holds.values() if until > self.now)
         carry = self.session.scalar(
@@ -277,7 +277,7 @@ class History(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         # a day later no hold that a history left behind lives
-        billing.sweep(self.session, now=self.now + timedelta(days=1), accounts=10_000)
+        billing.sweep(now=self.now + timedelta(days=1), accounts=10_000)
         self.session.commit()
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("kind")
 def take(session: Session, account: Account, amount: int, **options: Any) -> billing.Charged:
     options.setdefault("cause", factories.new_id("cause-"))
     options.setdefault("now", NOW)
-    charged = billing.charge(session, account, amount, **options)
+    charged = billing.charge(account, amount, **options)
     session.commit()
     return charged
 
@@ -44,7 +43,7 @@ def stand(session: Session, account: Account, wanted: list[tuple[str, int]]) -> 
     """Grants with the wanted balances, spent down or into debt."""
     user = session.get_one(User, account.user_id)
     for kind, balance in wanted:
-        factories.grant(session, user, balance if balance > 0 else 100, kind, balance=balance)
+        factories.grant(user, balance if balance > 0 else 100, kind, balance=balance)
 
 
 @own_account_only
@@ -103,12 +102,12 @@ def test_a_grant_clears_debt_first_and_debt_beyond_it_stays(session: Session) ->
     account = payer(session).account
     give(session, account, 10, "free", operation_id="first")
     take(session, account, 110)
-    granted = billing.grant(session, account, 30, "admin", operation_id="small", description="Sorry", now=NOW)
+    granted = billing.grant(account, 30, "admin", operation_id="small", description="Sorry", now=NOW)
     session.commit()
     assert (granted.created, granted.balance, granted.debt_cleared) == (True, 0, 30)
     told = session.get_one(CreditLedger, "small").description
     assert told == "Sorry (30 credits used to clear existing debt)"
-    granted = billing.grant(session, account, 100, "purchase", operation_id="large", now=NOW)
+    granted = billing.grant(account, 100, "purchase", operation_id="large", now=NOW)
     session.commit()
     assert (granted.balance, granted.debt_cleared) == (30, 70)
     assert balances(session, account) == [0, 0, 30]
@@ -129,9 +128,7 @@ def test_a_grant_clears_debt_first_and_debt_beyond_it_stays(session: Session) ->
 def test_the_same_operation_grants_once(session: Session) -> None:
     account = payer(session).account
     give(session, account, 100, "purchase", operation_id="buy-1")
-    again = billing.grant(
-        session, account, 100, grant_type(account, "purchase"), operation_id="buy-1", now=NOW
-    )
+    again = billing.grant(account, 100, grant_type(account, "purchase"), operation_id="buy-1", now=NOW)
     session.commit()
     assert (again.created, again.balance) == (False, 100)
     assert balances(session, account) == [100]
@@ -142,7 +139,7 @@ def test_a_grant_that_only_cleared_debt_is_still_granted_once(session: Session) 
     account = payer(session).account
     take(session, account, 50)
     for _ in range(2):
-        billing.grant(session, account, 20, "purchase", operation_id="buy-1", now=NOW)
+        billing.grant(account, 20, "purchase", operation_id="buy-1", now=NOW)
         session.commit()
     assert sum(balances(session, account)) == -30
     assert_proved(session)
@@ -152,7 +149,7 @@ def test_an_operation_of_another_account_is_refused(session: Session) -> None:
     alice, mallory = payer(session, "alice").account, payer(session, "mallory").account
     give(session, alice, 100, operation_id="buy-1")
     with pytest.raises(Conflict):
-        billing.grant(session, mallory, 100, grant_type(mallory, "purchase"), operation_id="buy-1", now=NOW)
+        billing.grant(mallory, 100, grant_type(mallory, "purchase"), operation_id="buy-1", now=NOW)
     session.rollback()
     assert balances(session, mallory) == []
 
@@ -190,7 +187,7 @@ def test_two_accounts_may_be_charged_for_one_cause(session: Session) -> None:
 
 def test_the_balance_of_nobody_is_not_found(session: Session) -> None:
     with pytest.raises(NotFound):
-        billing.balance(session, Account(user_id="nobody"), now=NOW)
+        billing.cycle(Account(user_id="nobody"), now=NOW)
 
 
 def test_expired_credits_are_not_spent_and_their_end_is_told(session: Session) -> None:
@@ -207,8 +204,9 @@ def test_expired_credits_do_not_count(session: Session, gate: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 50, "free", expires_at=NOW + HOUR)
     assert admit(gate, alice, now=NOW + HOUR).outcome == "out_of_credits"
-    found = billing.balance(session, alice.account, now=NOW + HOUR)
-    assert (found.net_balance, found.grants) == (0, [])
+    found = billing.balance(alice.account, now=NOW + HOUR)
+    assert (found.net_balance, found.rows) == (0, [])
+    assert billing.grants_of(alice.account, now=NOW + HOUR) == []
 
 
 def test_debt_does_not_expire(session: Session) -> None:
@@ -216,10 +214,10 @@ def test_debt_does_not_expire(session: Session) -> None:
     give(session, account, 10, "free", operation_id="short", expires_at=NOW + HOUR)
     take(session, account, 30)
     later = NOW + timedelta(days=60)
-    assert billing.sweep(session, now=later).grants == 0
-    assert billing.balance(session, account, now=later).net_balance == -20
+    assert billing.sweep(now=later).grants == 0
+    assert billing.balance(account, now=later).net_balance == -20
     give(session, account, 100, "purchase", now=later)
-    assert billing.balance(session, account, now=later).net_balance == 80
+    assert billing.balance(account, now=later).net_balance == 80
     assert_proved(session)
 
 
@@ -237,11 +235,11 @@ def test_revoking_takes_what_is_left(session: Session) -> None:
     account = payer(session).account
     give(session, account, 100, operation_id="buy-1", description="Bought")
     take(session, account, 30)
-    assert billing.revoke(session, "buy-1", "refund", now=NOW) == 70
+    assert billing.revoke("buy-1", "refund", now=NOW) == 70
     session.commit()
     row = session.get_one(CreditLedger, "buy-1")
     assert (row.principal, row.balance, row.description) == (0, 0, "Bought (Revoked: refund)")
-    assert billing.revoke(session, "buy-1", "refund", now=NOW) == 0
+    assert billing.revoke("buy-1", "refund", now=NOW) == 0
     session.commit()
     assert session.get_one(CreditLedger, "buy-1").description == "Bought (Revoked: refund)"
     assert entries(session, account)[-1] == ("revocation", -70, 0, 0)
@@ -252,7 +250,7 @@ def test_revoking_a_spent_grant_is_told_and_proved(session: Session) -> None:
     account = payer(session).account
     give(session, account, 30, operation_id="buy-1")
     take(session, account, 30)
-    assert billing.revoke(session, "buy-1", "refund", now=NOW) == 0
+    assert billing.revoke("buy-1", "refund", now=NOW) == 0
     session.commit()
     assert entries(session, account)[-1] == ("revocation", 0, 0, 0)
     assert_proved(session)
@@ -260,11 +258,11 @@ def test_revoking_a_spent_grant_is_told_and_proved(session: Session) -> None:
 
 def test_revoking_the_unknown_is_nothing_and_a_debt_is_refused(session: Session) -> None:
     account = payer(session).account
-    assert billing.revoke(session, "nowhere", "refund", now=NOW) == 0
+    assert billing.revoke("nowhere", "refund", now=NOW) == 0
     give(session, account, 10, operation_id="buy-1")
     take(session, account, 30)
     with pytest.raises(Conflict):
-        billing.revoke(session, "buy-1", "refund", now=NOW)
+        billing.revoke("buy-1", "refund", now=NOW)
 
 
 @own_account_only
@@ -282,7 +280,7 @@ def test_revoking_the_unknown_is_nothing_and_a_debt_is_refused(session: Session)
 def test_bad_grants_are_refused(session: Session, amount: int, type: str, options: dict[str, Any]) -> None:
     account = payer(session).account
     with pytest.raises(Invalid):
-        billing.grant(session, account, amount, type, operation_id="x", now=NOW, **options)
+        billing.grant(account, amount, type, operation_id="x", now=NOW, **options)
 
 
 @pytest.mark.parametrize(
@@ -291,32 +289,32 @@ def test_bad_grants_are_refused(session: Session, amount: int, type: str, option
 )
 def test_unknown_accounts_are_not_found(session: Session, account: Account, type: str) -> None:
     with pytest.raises(NotFound):
-        billing.grant(session, account, 5, type, operation_id="x", now=NOW)
+        billing.grant(account, 5, type, operation_id="x", now=NOW)
 
 
 def test_an_organisations_credits_are_not_the_buyers(session: Session, gate: Pool) -> None:
     alice = payer(session, "alice")
-    org = factories.org(session, session.get_one(User, alice.id))
+    org = factories.org(session.get_one(User, alice.id))
     give(session, Account(org_id=org.id), 1000, "organization", operation_id="org-1")
     give(session, alice.account, 5, "free", operation_id="mine")
     assert spend(gate, alice, 30).debt == 25
     assert balances(session, alice.account) == [-25]
     assert balances(session, Account(org_id=org.id)) == [1000]
-    assert billing.balance(session, Account(org_id=org.id), now=NOW).breakdown["organization"] == 1000
-    assert billing.balance(session, alice.account, now=NOW).breakdown["organization"] == 0
+    assert billing.balance(Account(org_id=org.id), now=NOW).breakdown["organization"] == 1000
+    assert billing.balance(alice.account, now=NOW).breakdown["organization"] == 0
     assert_proved(session)
 
 
 def test_an_organisations_debt_is_its_own_and_a_purchase_leaves_it(session: Session) -> None:
     alice = payer(session, "alice")
-    org = factories.org(session, session.get_one(User, alice.id))
+    org = factories.org(session.get_one(User, alice.id))
     account = Account(org_id=org.id)
     charged = take(session, account, 40, cause="use-1")
     assert charged.balance == -40
     assert session.get_one(CreditLedger, "debt-use-1").type == "organization"
     give(session, account, 100, "organization")
     assert sorted(balances(session, account)) == [-40, 100]
-    assert billing.balance(session, account, now=NOW).total_remaining == 60
+    assert billing.balance(account, now=NOW).total_remaining == 60
     give(session, alice.account, 10, "free")
     assert balances(session, alice.account) == [10]
     assert_proved(session)
@@ -332,36 +330,36 @@ def test_the_journal_cannot_be_changed_by_anyone(session: Session, statement: st
         session.execute(text(statement))
 
 
-def test_the_ledger_refuses_transactions_that_would_see_the_past(session: Session, engine: Engine) -> None:
+def test_the_ledger_refuses_transactions_that_would_see_the_past(session: Session) -> None:
     account = payer(session).account
-    with (
-        Session(engine.execution_options(isolation_level="REPEATABLE READ")) as stale,
-        pytest.raises(DBAPIError, match="READ COMMITTED"),
-    ):
-        billing.grant(stale, account, 5, grant_type(account, "free"), operation_id="x", now=NOW)
+    session.rollback()
+    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    with pytest.raises(DBAPIError, match="READ COMMITTED"):
+        billing.grant(account, 5, grant_type(account, "free"), operation_id="x", now=NOW)
 
 
 @own_account_only
 def test_balance_tells_kinds_principals_and_netting(session: Session) -> None:
     account = payer(session).account
     stand(session, account, [("free", -100), ("purchase", 800)])
-    found = billing.balance(session, account, now=NOW)
+    found = billing.balance(account, now=NOW)
     assert (found.total_remaining, found.total_debt, found.net_balance) == (700, 0, 700)
     assert found.breakdown == {"free": 0, "referral": 0, "purchase": 800, "admin": 0, "organization": 0}
     assert found.principals["free"] == 100
-    assert [line.balance for line in found.grants] == [-100, 800]
+    assert [grant.balance for grant in billing.grants_of(account, now=NOW)] == [-100, 800]
 
 
 def test_balance_of_nothing_is_zeros(session: Session) -> None:
-    found = billing.balance(session, payer(session).account, now=NOW)
+    account = payer(session).account
+    found = billing.balance(account, now=NOW)
     assert (found.total_remaining, found.total_debt, found.net_balance, found.held) == (0, 0, 0, 0)
     assert set(found.breakdown.values()) == set(found.principals.values()) == {0}
-    assert found.usage_this_cycle == 0
+    assert billing.cycle(account, now=NOW).used == 0
 
 
 def test_usage_of_the_cycle_is_exact_at_its_edge(session: Session, gate: Pool) -> None:
     alice = payer(session, next_quota_reset=NOW + timedelta(days=10))
-    start = billing.balance(session, alice.account, now=NOW).cycle_start
+    start = billing.cycle(alice.account, now=NOW).began
     give(session, alice.account, 10_000, now=start - HOUR)
     worth = {
         start - timedelta(seconds=1): 1,
@@ -375,8 +373,7 @@ def test_usage_of_the_cycle_is_exact_at_its_edge(session: Session, gate: Pool) -
         assert spend(gate, alice, credits, now=moment).credits == credits
     assert spend(gate, alice, 500, byok=True).credits == 500
     take(session, alice.account, 64)
-    found = billing.balance(session, alice.account, now=NOW)
-    assert found.usage_this_cycle == 2 + 4 + 8 + 16 + 32 + 64
+    assert billing.cycle(alice.account, now=NOW).used == 2 + 4 + 8 + 16 + 32 + 64
     assert_proved(session)
 
 
@@ -385,9 +382,9 @@ def test_sweep_writes_off_expired_credits_of_every_account(session: Session) -> 
     for account in accounts:
         give(session, account, 10, "free", expires_at=NOW + HOUR)
         give(session, account, 10, "purchase")
-    assert billing.sweep(session, now=NOW + HOUR, accounts=2).grants == 2
+    assert billing.sweep(now=NOW + HOUR, accounts=2).grants == 2
     session.commit()
-    swept = billing.sweep(session, now=NOW + HOUR)
+    swept = billing.sweep(now=NOW + HOUR)
     session.commit()
     assert (swept.grants, swept.credits) == (1, 10)
     assert [balances(session, account) for account in accounts] == [[0, 10]] * 3

@@ -17,7 +17,7 @@ from tests.billing.stage import HOUR, NOW, assert_proved, balances, give, payer
 def test_signing_up_gives_free_credits_until_the_first_reset_once(session: Session) -> None:
     alice = payer(session)
     for _ in range(2):
-        granted = billing.signup_grant(session, alice.id, 500, NOW)
+        granted = billing.signup_grant(alice.id, 500, NOW)
         session.commit()
         assert granted is not None
     row = session.scalars(select(CreditLedger)).one()
@@ -28,9 +28,9 @@ def test_signing_up_gives_free_credits_until_the_first_reset_once(session: Sessi
 
 def test_a_server_without_free_credits_gives_none(session: Session) -> None:
     alice = payer(session)
-    assert billing.signup_grant(session, alice.id, 0, NOW) is None
+    assert billing.signup_grant(alice.id, 0, NOW) is None
     later = NOW + timedelta(days=11)
-    quota = billing.ensure_quota(session, alice.account, 0, now=later)
+    quota = billing.ensure_quota(alice.account, 0, now=later)
     session.commit()
     assert quota
     assert (quota.renewed, quota.free) == (True, 0)
@@ -40,14 +40,14 @@ def test_a_server_without_free_credits_gives_none(session: Session) -> None:
 
 def test_unknown_users_are_not_found(session: Session) -> None:
     with pytest.raises(NotFound):
-        billing.signup_grant(session, "nobody", 500, NOW)
+        billing.signup_grant("nobody", 500, NOW)
     with pytest.raises(NotFound):
-        billing.ensure_quota(session, Account(user_id="nobody"), 500, now=NOW)
+        billing.ensure_quota(Account(user_id="nobody"), 500, now=NOW)
 
 
 def test_nothing_happens_before_the_date(session: Session) -> None:
     alice = payer(session)
-    quota = billing.ensure_quota(session, alice.account, 500, now=NOW)
+    quota = billing.ensure_quota(alice.account, 500, now=NOW)
     assert quota == billing.Quota(NOW + timedelta(days=10), False, 0, 0)
     assert balances(session, alice.account) == []
 
@@ -83,7 +83,7 @@ def test_the_new_date_is_whole_months_after_the_old_one(
     session: Session, reset: datetime | None, now: datetime, expected: datetime
 ) -> None:
     alice = payer(session, next_quota_reset=reset)
-    assert billing.ensure_quota(session, alice.account, 500, now=now).next_reset == expected
+    assert billing.ensure_quota(alice.account, 500, now=now).next_reset == expected
     session.commit()
     assert session.get_one(User, alice.id).next_quota_reset == expected
     row = session.scalars(select(CreditLedger)).one()
@@ -96,20 +96,20 @@ def test_the_last_free_grant_is_renewed_up_to_the_cap(session: Session, before: 
     alice = payer(session, next_quota_reset=NOW + HOUR)
     give(session, alice.account, 700, "free", expires_at=NOW + timedelta(minutes=1))
     give(session, alice.account, before, "free", expires_at=NOW + HOUR)
-    assert billing.ensure_quota(session, alice.account, 500, now=NOW + HOUR).free == renewed
+    assert billing.ensure_quota(alice.account, 500, now=NOW + HOUR).free == renewed
     session.commit()
-    assert billing.balance(session, alice.account, now=NOW + HOUR).total_remaining == renewed
+    assert billing.balance(alice.account, now=NOW + HOUR).total_remaining == renewed
     assert_proved(session)
 
 
 def test_referrals_are_paid_to_both_sides_each_month(session: Session) -> None:
     alice = payer(session, next_quota_reset=NOW)
-    bob = factories.user(session, "bob")
-    carol = factories.user(session, "carol")
+    bob = factories.user("bob")
+    carol = factories.user("carol")
     me = session.get_one(User, alice.id)
-    factories.referral(session, me, bob, credits=250)
-    factories.referral(session, carol, me, credits=250)
-    quota = billing.ensure_quota(session, alice.account, 500, now=NOW)
+    factories.referral(me, bob, credits=250)
+    factories.referral(carol, me, credits=250)
+    quota = billing.ensure_quota(alice.account, 500, now=NOW)
     session.commit()
     assert quota
     assert (quota.free, quota.referral) == (500, 500)
@@ -121,8 +121,8 @@ def test_referrals_are_paid_to_both_sides_each_month(session: Session) -> None:
 
 def test_renewed_credits_pay_debt_first(session: Session) -> None:
     alice = payer(session, next_quota_reset=NOW)
-    billing.charge(session, alice.account, 120, cause="search-1", now=NOW - HOUR)
-    billing.ensure_quota(session, alice.account, 500, now=NOW)
+    billing.charge(alice.account, 120, cause="search-1", now=NOW - HOUR)
+    billing.ensure_quota(alice.account, 500, now=NOW)
     session.commit()
-    assert billing.balance(session, alice.account, now=NOW).net_balance == 380
+    assert billing.balance(alice.account, now=NOW).net_balance == 380
     assert_proved(session)

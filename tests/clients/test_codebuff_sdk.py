@@ -54,7 +54,7 @@ def address(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def rich(session: OrmSession, alice: Person) -> Person:
     assert alice.user is not None
-    factories.grant(session, alice.user, 1000)
+    factories.grant(alice.user, 1000)
     return alice
 
 
@@ -89,7 +89,7 @@ def check_books(session: OrmSession, person: Person, credits: int) -> None:
     """What the SDK thinks it spent is what was charged, and the books prove."""
     charged = session.scalars(select(Message.credits).where(Message.user_id == person.id)).all()
     assert sum(charged) == credits
-    assert billing.prove(session).clean
+    assert billing.prove().clean
 
 
 def finish(story: dict[str, Any]) -> int:
@@ -123,7 +123,7 @@ def test_a_tool_run_calls_the_tool_and_ends(
     assert run.status == "completed"
     page = rich.browser.get(f"/runs/{run.id}").get_data(as_text=True)
     assert "stoa/demo" in page
-    assert billing.prove(session).clean
+    assert billing.prove().clean
 
 
 def test_a_run_spawns_an_agent_and_both_are_one_tree(
@@ -139,7 +139,7 @@ def test_a_run_spawns_an_agent_and_both_are_one_tree(
     assert parent.total_credits >= child.total_credits
     page = rich.browser.get(f"/runs/{parent.id}").get_data(as_text=True)
     assert "mason" in page
-    assert billing.prove(session).clean
+    assert billing.prove().clean
 
 
 def ask(address: str, person: Person | None = None, body: dict[str, Any] | None = None) -> str:
@@ -163,8 +163,8 @@ def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its
 ) -> None:
     assert rich.user is not None
     assert mallory.user is not None
-    factories.grant(session, mallory.user, 1000)
-    factories.publisher(session, rich.user, "acme", name="Acme")
+    factories.grant(mallory.user, 1000)
+    factories.publisher(rich.user, "acme", name="Acme")
     herald = {
         "id": "herald",
         "publisher": "acme",

@@ -40,10 +40,10 @@ def greeter(session: OrmSession, alice: Person, bob: Person) -> Person:
     """alice, rich, who uses an agent of bob's whose prompts need quoting."""
     assert alice.user is not None
     assert bob.user is not None
-    factories.grant(session, alice.user, 1000)
-    house = factories.publisher(session, bob.user)
+    factories.grant(alice.user, 1000)
+    house = factories.publisher(bob.user)
     data = {"systemPrompt": 'It\'s "you" who greets. `date` $(date) \\ done.', "spawnerPrompt": "Greets."}
-    factories.agent(session, house, "greeter", data=data)
+    factories.agent(house, "greeter", data=data)
     return alice
 
 

@@ -54,7 +54,7 @@ def test_the_demo_fills_a_month_and_a_store_and_its_books_prove(
     assert session.execute(select(AgentRun.id).where(AgentRun.parent_run_id.is_not(None))).first()
     assert not session.execute(select(AgentRun.id).where(AgentRun.status == "running")).first()
     assert session.execute(select(GatewayCall.error).where(GatewayCall.state == "failed")).first()
-    proof = billing.prove(session)
+    proof = billing.prove()
     assert proof.clean, proof
     spent = session.execute(
         select(func.sum(UsageRollup.credits)).where(UsageRollup.grain == "day")
@@ -79,7 +79,7 @@ def test_the_demo_is_made_once_and_removed_without_a_trace(
     counted = (store.AgentConfig, store.AgentVersion, store.AgentRunBill, store.AgentDay, store.AgentUser)
     for table in (*made, *counted):
         assert count(session, table) == 0, table
-    assert billing.prove(session).clean
+    assert billing.prove().clean
     assert proof.prove().differences == []
     assert not demo.remove()
 
@@ -158,15 +158,13 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
     seeded(session, postgres_url, settings)
-    alice = factories.user(session)
-    house = factories.publisher(session, alice)
-    factories.agent(session, house, data={"spawnableAgents": ["harbor/file-picker@1.3.0"]})
-    lent = factories.publisher(
-        session, session.get_one(Org, "demo-quarry"), "lent-by-alice", created_by=alice.id
-    )
-    team = factories.org(session, alice)
-    kept = factories.publisher(session, team, "made-by-delia", created_by=demo.USER_ID)
-    run = factories.run(session, alice, "harbor/code-reviewer@2.4.1")
+    alice = factories.user()
+    house = factories.publisher(alice)
+    factories.agent(house, data={"spawnableAgents": ["harbor/file-picker@1.3.0"]})
+    lent = factories.publisher(session.get_one(Org, "demo-quarry"), "lent-by-alice", created_by=alice.id)
+    team = factories.org(alice)
+    kept = factories.publisher(team, "made-by-delia", created_by=demo.USER_ID)
+    run = factories.run(alice, "harbor/code-reviewer@2.4.1")
     run.status, run.completed_at = "completed", NOW
     session.commit()
     assert demo.remove()
@@ -178,4 +176,4 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     assert session.scalars(select(AgentRun.id)).all() == [run.id]
     assert count(session, Agent) == 1
     assert proof.prove().differences == []
-    assert billing.prove(session).clean
+    assert billing.prove().clean

@@ -51,7 +51,7 @@ def test_the_request_of_readme_publishes_an_agent_that_search_finds(
     client: FlaskClient, session: OrmSession, alice: Person
 ) -> None:
     assert alice.user
-    factories.publisher(session, alice.user, "acme")
+    factories.publisher(alice.user, "acme")
     readme = (ROOT / "README.md").read_text()
     asked = re.findall(
         r"curl http://localhost:8000(/api/\S+) -H \"Authorization: Bearer \$STOA_KEY\" -d '([^']+)'", readme

@@ -96,7 +96,7 @@ def impatient(gateway_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
 def rich(session: OrmSession, alice: Person) -> Person:
     """Alice with a thousand credits."""
     assert alice.user is not None
-    factories.grant(session, alice.user, 1000)
+    factories.grant(alice.user, 1000)
     return alice
 
 
@@ -104,7 +104,7 @@ def rich(session: OrmSession, alice: Person) -> Person:
 def run(session: OrmSession, rich: Person) -> AgentRun:
     """A running run of alice's."""
     assert rich.user is not None
-    return factories.run(session, rich.user)
+    return factories.run(rich.user)
 
 
 @pytest.fixture

@@ -319,13 +319,13 @@ def test_without_a_known_key_it_is_401(app: Flask, method: str, path: str, heade
 
 @pytest.mark.parametrize("type", ["pat", "cli", "web"])
 def test_every_kind_of_key_is_known_however_it_is_written(app: Flask, session: OrmSession, type: str) -> None:
-    token = factories.token(session, factories.user(session, "carol"), type=type)
+    token = factories.token(factories.user("carol"), type=type)
     for value in (f"Bearer {token}", f"bearer   {token}", token):
         assert call(app, "GET", "/v1/models", Authorization=value).status == 200
 
 
 def test_two_keys_in_one_header_are_none(app: Flask, session: OrmSession, alice: Person) -> None:
-    other = factories.token(session, factories.user(session, "carol"), type="pat")
+    other = factories.token(factories.user("carol"), type="pat")
     for header, value in (("Authorization", "Bearer {},Bearer {}"), ("x-api-key", "{},{}")):
         answer = call(app, "GET", "/v1/models", **{header: value.format(alice.token, other)})
         assert (answer.status, answer.json["error"]["code"]) == (401, "invalid_api_key")

@@ -43,8 +43,8 @@ def test_unknown_key(web: FlaskClient) -> None:
 
 
 def test_banned_comes_before_credits(web: FlaskClient, session: OrmSession) -> None:
-    user = factories.user(session, "banned", banned=True)
-    key = factories.token(session, user)
+    user = factories.user("banned", banned=True)
+    key = factories.token(user)
     answer = web.post(PATH, json={}, headers={"authorization": f"Bearer {key}"})
     assert (answer.status_code, answer.json) == (
         403,
@@ -58,9 +58,9 @@ def test_banned_comes_before_credits(web: FlaskClient, session: OrmSession) -> N
 
 def test_out_of_credits_comes_before_the_run(web: FlaskClient, session: OrmSession) -> None:
     reset = datetime.now(UTC) + timedelta(days=3, hours=1)
-    user = factories.user(session, "poor", next_quota_reset=reset)
-    factories.grant(session, user, 500, balance=0, expires_at=reset)
-    key = factories.token(session, user)
+    user = factories.user("poor", next_quota_reset=reset)
+    factories.grant(user, 500, balance=0, expires_at=reset)
+    key = factories.token(user)
     answer = web.post(PATH, json={}, headers={"authorization": f"Bearer {key}"})
     assert (answer.status_code, answer.json) == (
         402,
@@ -100,7 +100,7 @@ def test_another_ones_run_is_not_found(
     fake: FakeUpstream,
 ) -> None:
     assert mallory.user is not None
-    factories.grant(session, mallory.user, 1000)
+    factories.grant(mallory.user, 1000)
     answer = web.post(PATH, json=body, headers=mallory.headers)
     assert (answer.status_code, answer.json) == (400, {"message": f"runId Not Found: {run.id}"})
     assert fake.requests == []
@@ -108,7 +108,7 @@ def test_another_ones_run_is_not_found(
 
 def test_run_that_is_over(web: FlaskClient, session: OrmSession, rich: Person) -> None:
     assert rich.user is not None
-    over = factories.run(session, rich.user, status="completed", completed_at=datetime.now(UTC))
+    over = factories.run(rich.user, status="completed", completed_at=datetime.now(UTC))
     answer = web.post(PATH, json={"codebuff_metadata": {"run_id": over.id}}, headers=rich.headers)
     assert (answer.status_code, answer.json) == (400, {"message": f"runId Not Running: {over.id}"})
 
@@ -119,8 +119,8 @@ def test_anyone_with_credits_and_a_run_of_their_own_is_served(
 ) -> None:
     person: Person = request.getfixturevalue(name)
     assert person.user is not None
-    factories.grant(session, person.user, 1000)
-    run = factories.run(session, person.user)
+    factories.grant(person.user, 1000)
+    run = factories.run(person.user)
     body = {"model": "a/b", "messages": MESSAGES, "codebuff_metadata": {"run_id": run.id}}
     assert web.post(PATH, json=body, headers=person.headers).status_code == 200
 
@@ -330,7 +330,7 @@ def test_hold_larger_than_what_is_left_beside_other_calls(
     web: FlaskClient, session: OrmSession, rich: Person, body: dict[str, Any]
 ) -> None:
     assert rich.user is not None
-    factories.hold(session, rich.user, 995)
+    factories.hold(rich.user, 995)
     answer = web.post(
         PATH, json={**body, "model": "openai/gpt-5", "max_tokens": 100_000}, headers=rich.headers
     )

@@ -82,7 +82,7 @@ def test_an_answer_ends_where_the_credits_end(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 10)
+    factories.grant(alice.user, 10)
     fake.will(fakes.stream(a_long_answer(50_000, fakes.usage(100, 50_000)), delay=0.01))
     reply = web.post(PATH, json={**STREAM, "max_tokens": 1000}, headers=alice.headers)
     error = events(reply.data)[-1]["error"]
@@ -102,7 +102,7 @@ def test_parallel_answers_that_grow_too_long_share_the_credits(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 40)
+    factories.grant(alice.user, 40)
     # each wants 53 credits
     fake.will(fakes.stream(a_long_answer(50_000, fakes.usage(100, 50_000)), delay=0.005))
 
@@ -155,7 +155,7 @@ def test_parallel_calls_overspend_by_no_more_than_one(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 40)
+    factories.grant(alice.user, 40)
     # each call holds 12 credits and costs 11
     fake.will(fakes.answer(fakes.completion(use=fakes.usage(100, 9_910)), delay=0.05))
     body = {**BODY, "max_tokens": 10_000}
@@ -271,7 +271,7 @@ def test_parallel_calls_leave_no_debt_whatever_makes_them_dear(
     answer: dict[str, Any],
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 300)
+    factories.grant(alice.user, 300)
     fake.will(fakes.answer(fakes.completion(**answer), delay=0.2))
 
     def one(_: int) -> int:
@@ -338,7 +338,7 @@ def test_what_costs_nothing_waits_for_no_hold(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 100)
+    factories.grant(alice.user, 100)
     gate = threading.Event()
     fake.will(fakes.pausing(fakes.chunks(use=fakes.usage(100, 20)), gate, 2), fakes.answer())
     long = {**STREAM, "max_tokens": 1_000_000}
@@ -395,8 +395,8 @@ def test_call_whose_input_costs_more_than_there_is_is_not_sent(
     path: str,
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, credits)
-    run = factories.run(session, alice.user)
+    factories.grant(alice.user, credits)
+    run = factories.run(alice.user)
     asked = {
         "model": "openai/house-model",
         "messages": [{"role": "user", "content": "x" * 1024 * kilobytes}],
@@ -419,8 +419,8 @@ def test_odd_text_is_counted_before_it_is_sent(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts, path: str
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 10)
-    run = factories.run(session, alice.user)
+    factories.grant(alice.user, 10)
+    run = factories.run(alice.user)
     # 100,000 bytes each: of one they are so many tokens, which cost 21 credits, of the other a quarter
     for text, status in (("\U0002a6d0" * 25_000, 402), ("yes " * 25_000, 200)):
         asked = {

@@ -193,7 +193,7 @@ def test_the_hold_grows_with_the_usage_that_is_reported_on_the_way(
     web: FlaskClient, fake: FakeUpstream, alice: Person, session: OrmSession, facts: Facts
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 10)
+    factories.grant(alice.user, 10)
     # 5 credits for so many tokens nobody sees, and 53
     script = [
         text("a", use(100, 5_000)),

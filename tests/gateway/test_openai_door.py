@@ -71,11 +71,11 @@ def test_body_of_twenty_megabytes_and_more(web: FlaskClient, rich: Person) -> No
 
 
 def test_banned_and_poor(web: FlaskClient, session: OrmSession) -> None:
-    banned = factories.user(session, "banned", banned=True)
-    poor = factories.user(session, "poor")
-    factories.grant(session, poor, 500, balance=0)
+    banned = factories.user("banned", banned=True)
+    poor = factories.user("poor")
+    factories.grant(poor, 500, balance=0)
     for user, status, code in ((banned, 403, "account_suspended"), (poor, 402, "insufficient_credits")):
-        headers = {"authorization": f"Bearer {factories.token(session, user)}"}
+        headers = {"authorization": f"Bearer {factories.token(user)}"}
         answer = web.post(PATH, json=BODY, headers=headers)
         assert (answer.status_code, answer.json["error"]["code"]) == (status, code)
 
@@ -99,8 +99,8 @@ def test_unknown_foreign_and_finished_runs_are_400(
 ) -> None:
     assert rich.user is not None
     assert bob.user is not None
-    foreign = factories.run(session, bob.user)
-    over = factories.run(session, rich.user, status="failed")
+    foreign = factories.run(bob.user)
+    over = factories.run(rich.user, status="failed")
     for name, code in (("x", "run_not_found"), (foreign.id, "run_not_found"), (over.id, "run_not_running")):
         answer = web.post(PATH, json=BODY, headers={**rich.headers, "x-stoa-run-id": name})
         assert (answer.status_code, answer.json["error"]["code"]) == (400, code)

@@ -193,7 +193,7 @@ def test_no_call_is_admitted_until_the_last_is_settled(
     streaming: bool,
 ) -> None:
     assert bob.user is not None
-    factories.grant(session, bob.user, 1000)
+    factories.grant(bob.user, 1000)
     trouble, begun = threading.Event(), threading.Event()
     whole = fakes.stream(fakes.chunks(use=USE)) if streaming else fakes.answer(fakes.completion(use=USE))
     fake.will(ending_in(trouble, begun, whole), fakes.answer())
@@ -233,7 +233,7 @@ def test_no_call_is_admitted_until_the_last_is_settled(
     assert (call.state, call.credits, call.output_tokens) == ("settled", CREDITS, 100_000)
     (message,) = facts.messages()
     assert message.response
-    assert billing.prove(facts.fresh()).clean
+    assert billing.prove().clean
     assert web.get("/readyz").status_code == 200
     assert web.post(DOORS[0], json=BODY, headers=bob.headers).status_code == 200
     assert len(fake.requests) == 2
@@ -274,7 +274,7 @@ def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
     # those of the test tell it, and no thread behind one of them
     monkeypatch.setattr(Spool, "_work", lambda self: None)
     session.execute(text("UPDATE credit_hold SET expires_at = now() - interval '1 minute'"))
-    billing.sweep(session)
+    billing.sweep()
     session.commit()
     (path,) = gateway.spool.folder.glob("*.json")
     record = path.read_bytes()
@@ -290,7 +290,7 @@ def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
     assert told() == 0
     assert (facts.call().state, facts.call().credits) == ("settled", CREDITS)
     assert facts.holds() == 0
-    assert billing.prove(facts.fresh()).clean
+    assert billing.prove().clean
 
 
 def test_what_is_kept_is_for_the_servers_own_eyes(
@@ -345,7 +345,7 @@ def test_a_full_disk_loses_nothing(
         assert b"Say hello" not in b"".join(written)
     wait(lambda: not gateway.spool.closed())
     assert (facts.call().state, facts.call().credits) == ("settled", CREDITS)
-    assert billing.prove(facts.fresh()).clean
+    assert billing.prove().clean
 
 
 def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
@@ -360,7 +360,7 @@ def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert bob.user is not None
-    factories.grant(session, bob.user, 1000)
+    factories.grant(bob.user, 1000)
     monkeypatch.setattr(spools, "ALONE_SECONDS", 0.5)
     monkeypatch.setattr(spools, "ASIDE_PAUSE", 0.2)
     with refusing("23514", only="NEW.user_id = '{user}'")(engine, gateway, rich):
@@ -381,7 +381,7 @@ def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
         (bob.id, "settled"),
     }
     assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
-    assert billing.prove(facts.fresh()).clean
+    assert billing.prove().clean
 
 
 def ending(user_id: str, request_id: str) -> str:

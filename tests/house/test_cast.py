@@ -34,8 +34,8 @@ def test_a_token_is_kept_as_its_hash_only(engine: Engine, alice: Person) -> None
 
 def test_a_grant_is_explained_by_its_entries(engine: Engine, session: OrmSession, alice: Person) -> None:
     assert alice.user
-    factories.grant(session, alice.user, 100, balance=-20)
-    factories.grant(session, alice.user, 50, type="purchase")
+    factories.grant(alice.user, 100, balance=-20)
+    factories.grant(alice.user, 50, type="purchase")
     with engine.connect() as connection:
         entries = connection.execute(
             text("SELECT kind, amount, balance_after FROM credit_entry ORDER BY id")
@@ -52,18 +52,18 @@ def test_every_factory_makes_a_committed_row(
 ) -> None:
     assert alice.user
     assert bob.user
-    org = factories.org(session, alice.user, "Umbrella", members=(bob.user,))
-    run = factories.run(session, alice.user)
-    child = factories.run(session, alice.user, "researcher", parent=run)
+    org = factories.org(alice.user, "Umbrella", members=(bob.user,))
+    run = factories.run(alice.user)
+    child = factories.run(alice.user, "researcher", parent=run)
     assert child.root_run_id == run.id
-    billed = factories.message(session, alice.user, client_request_id=run.id)
-    factories.step(session, run, child_run_ids=[child.id], message_id=billed.id)
-    factories.call(session, alice.user, message=billed, run_id=run.id)
-    factories.hold(session, alice.user)
-    factories.referral(session, alice.user, bob.user)
-    factories.agent(session, factories.publisher(session, org))
-    factories.grant(session, alice.user, type="organization", org_id=org.id)
-    factories.token(session, bob.user, type="cli", fingerprint_id=factories.fingerprint(session).id)
+    billed = factories.message(alice.user, client_request_id=run.id)
+    factories.step(run, child_run_ids=[child.id], message_id=billed.id)
+    factories.call(alice.user, message=billed, run_id=run.id)
+    factories.hold(alice.user)
+    factories.referral(alice.user, bob.user)
+    factories.agent(factories.publisher(org))
+    factories.grant(alice.user, type="organization", org_id=org.id)
+    factories.token(bob.user, type="cli", fingerprint_id=factories.fingerprint().id)
     tables = "org agent_run agent_step message gateway_call credit_hold referral agent_config credit_ledger fingerprint"
     with engine.connect() as connection:
         for table in tables.split():

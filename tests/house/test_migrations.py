@@ -97,20 +97,19 @@ def shape_of(engine: Engine) -> list[tuple[str, ...]]:
 
 
 def seed() -> None:
-    session = db.session()
-    alice, bob = factories.user(session, "alice"), factories.user(session, "bob")
-    org = factories.org(session, alice, members=(bob,))
-    factories.token(session, alice)
-    factories.token(session, bob, type="cli", fingerprint_id=factories.fingerprint(session).id)
-    factories.grant(session, alice, 100, balance=-20)
-    factories.grant(session, alice, type="organization", org_id=org.id)
-    factories.hold(session, alice)
-    factories.referral(session, alice, bob)
-    run = factories.run(session, alice)
-    factories.run(session, alice, "researcher", parent=run, status="completed")
-    factories.step(session, run)
-    factories.call(session, alice, message=factories.message(session, alice), run_id=run.id)
-    factories.agent(session, factories.publisher(session, org))
+    alice, bob = factories.user("alice"), factories.user("bob")
+    org = factories.org(alice, members=(bob,))
+    factories.token(alice)
+    factories.token(bob, type="cli", fingerprint_id=factories.fingerprint().id)
+    factories.grant(alice, 100, balance=-20)
+    factories.grant(alice, type="organization", org_id=org.id)
+    factories.hold(alice)
+    factories.referral(alice, bob)
+    run = factories.run(alice)
+    factories.run(alice, "researcher", parent=run, status="completed")
+    factories.step(run)
+    factories.call(alice, message=factories.message(alice), run_id=run.id)
+    factories.agent(factories.publisher(org))
     db.session.remove()
 
 

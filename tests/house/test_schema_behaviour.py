@@ -38,14 +38,14 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def owner(session: OrmSession) -> User:
-    return factories.user(session, "alice")
+    return factories.user("alice")
 
 
 # --- defaults -------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_user_has_a_uuid_a_referral_code_and_a_reset_in_a_month(session: OrmSession) -> None:
-    made = factories.user(session, "carol")
+    made = factories.user("carol")
     uuid = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
     assert re.fullmatch(uuid, made.id)
     assert re.fullmatch(f"ref-{uuid}", made.referral_code or "")
@@ -72,7 +72,7 @@ def test_a_timestamp_without_zone_holds_utc_whatever_the_session_speaks(engine: 
 
 def test_a_naive_datetime_is_refused(session: OrmSession) -> None:
     with pytest.raises(Exception, match="without a zone"):
-        factories.user(session, "carol", email_verified=datetime(2026, 1, 1))  # noqa: DTZ001
+        factories.user("carol", email_verified=datetime(2026, 1, 1))  # noqa: DTZ001
 
 
 # --- agent_run, agent_step ------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_a_naive_datetime_is_refused(session: OrmSession) -> None:
 def test_a_published_agent_id_is_split_and_any_other_is_a_name(
     session: OrmSession, owner: User, agent_id: str, parts: tuple[str | None, str, str | None]
 ) -> None:
-    run = factories.run(session, owner, agent_id)
+    run = factories.run(owner, agent_id)
     assert (run.publisher_id, run.agent_name, run.agent_version) == parts
 
 
@@ -134,9 +134,9 @@ def test_every_run_is_placed_as_the_contract_says(
 
 
 def test_depth_is_one_for_a_root_and_for_its_children(session: OrmSession, owner: User) -> None:
-    root = factories.run(session, owner, ancestor_run_ids=[])
-    child = factories.run(session, owner, parent=root)
-    grandchild = factories.run(session, owner, parent=child)
+    root = factories.run(owner, ancestor_run_ids=[])
+    child = factories.run(owner, parent=root)
+    grandchild = factories.run(owner, parent=child)
     assert [each.depth for each in (root, child, grandchild)] == [1, 1, 2]
     assert [each.parent_run_id for each in (root, child, grandchild)] == [None, root.id, child.id]
     assert {each.root_run_id for each in (root, child, grandchild)} == {root.id}
@@ -158,14 +158,14 @@ def test_depth_is_one_for_a_root_and_for_its_children(session: OrmSession, owner
 def test_durations_are_milliseconds_and_never_overflow(
     session: OrmSession, owner: User, took: timedelta, milliseconds: int
 ) -> None:
-    run = factories.run(session, owner, status="completed", created_at=START, completed_at=START + took)
+    run = factories.run(owner, status="completed", created_at=START, completed_at=START + took)
     assert run.duration_ms == milliseconds
-    step = factories.step(session, run, created_at=START, completed_at=START + took)
+    step = factories.step(run, created_at=START, completed_at=START + took)
     assert step.duration_ms == milliseconds
 
 
 def test_a_running_run_has_no_duration_and_finishing_it_gives_one(session: OrmSession, owner: User) -> None:
-    run = factories.run(session, owner, created_at=START)
+    run = factories.run(owner, created_at=START)
     assert run.duration_ms is None
     run.completed_at = START + timedelta(seconds=2)
     session.commit()
@@ -174,30 +174,30 @@ def test_a_running_run_has_no_duration_and_finishing_it_gives_one(session: OrmSe
 
 def test_credits_of_a_run_are_wide_enough_for_anything(session: OrmSession, owner: User) -> None:
     huge = Decimal("123456789012345678901234567890.123456789")
-    run = factories.run(session, owner, direct_credits=huge, total_credits=huge * 10)
+    run = factories.run(owner, direct_credits=huge, total_credits=huge * 10)
     assert (run.direct_credits, run.total_credits) == (huge, huge * 10)
-    assert factories.step(session, run, credits=huge).credits == huge
+    assert factories.step(run, credits=huge).credits == huge
 
 
 @pytest.mark.parametrize(("children", "count"), [(None, None), ([], None), (["a"], 1), (["a", "b", "c"], 3)])
 def test_spawned_count_counts_children_and_is_null_for_none(
     session: OrmSession, owner: User, children: list[str] | None, count: int | None
 ) -> None:
-    step = factories.step(session, factories.run(session, owner), child_run_ids=children)
+    step = factories.step(factories.run(owner), child_run_ids=children)
     assert step.spawned_count == count
     assert step.status == "completed"
 
 
 def test_a_step_number_is_used_once_in_a_run(session: OrmSession, owner: User) -> None:
-    run = factories.run(session, owner)
-    factories.step(session, run, 1)
-    factories.step(session, factories.run(session, owner), 1)
+    run = factories.run(owner)
+    factories.step(run, 1)
+    factories.step(factories.run(owner), 1)
     with pytest.raises(IntegrityError, match="unique_step_number_per_run"):
-        factories.step(session, run, 1)
+        factories.step(run, 1)
 
 
 def test_a_derived_column_cannot_be_written(engine: Engine, session: OrmSession, owner: User) -> None:
-    run = factories.run(session, owner)
+    run = factories.run(owner)
     with engine.connect() as connection, pytest.raises(DBAPIError, match="generated column"):
         connection.execute(text("UPDATE agent_run SET depth = 7 WHERE id = :id"), {"id": run.id})
 
@@ -206,18 +206,18 @@ def test_a_derived_column_cannot_be_written(engine: Engine, session: OrmSession,
 
 
 def test_a_version_is_split_at_its_dots(session: OrmSession, owner: User) -> None:
-    publisher = factories.publisher(session, owner)
-    made = factories.agent_config(session, publisher, version="10.20.3")
+    publisher = factories.publisher(owner)
+    made = factories.agent_config(publisher, version="10.20.3")
     assert (made.major, made.minor, made.patch) == (10, 20, 3)
     with pytest.raises(DataError, match="invalid input syntax for type integer"):
-        factories.agent_config(session, publisher, version="latest")
+        factories.agent_config(publisher, version="latest")
 
 
 def test_a_version_is_published_once(session: OrmSession, owner: User) -> None:
-    publisher = factories.publisher(session, owner)
-    session.expunge(factories.agent_config(session, publisher, version="1.0.0"))
+    publisher = factories.publisher(owner)
+    session.expunge(factories.agent_config(publisher, version="1.0.0"))
     with pytest.raises(IntegrityError, match="agent_config_pk"):
-        factories.agent_config(session, publisher, version="1.0.0")
+        factories.agent_config(publisher, version="1.0.0")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_version_is_published_once(session: OrmSession, owner: User) -> None:
 def test_last_message_is_the_last_element_of_the_request(
     session: OrmSession, owner: User, request_: Any, last: Any
 ) -> None:
-    assert factories.message(session, owner, request=request_).last_message == last
+    assert factories.message(owner, request=request_).last_message == last
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------
@@ -243,44 +243,44 @@ def test_last_message_is_the_last_element_of_the_request(
 def test_a_publisher_has_exactly_one_owner(
     session: OrmSession, owner: User, owners: tuple[bool, bool]
 ) -> None:
-    org = factories.org(session, owner)
+    org = factories.org(owner)
     user_id, org_id = (owner.id if owners[0] else None), (org.id if owners[1] else None)
     with pytest.raises(IntegrityError, match="publisher_single_owner"):
-        factories.publisher(session, owner, user_id=user_id, org_id=org_id)
+        factories.publisher(owner, user_id=user_id, org_id=org_id)
 
 
 def test_an_account_is_a_user_or_an_organisation_and_has_its_id(session: OrmSession, owner: User) -> None:
-    org = factories.org(session, owner)
-    assert factories.account(session, owner).carry_micro == 0
-    assert factories.account(session, org).org_id == org.id
+    org = factories.org(owner)
+    assert factories.account(owner).carry_micro == 0
+    assert factories.account(org).org_id == org.id
     broken: list[tuple[str, dict[str, Any]]] = [
         ("single_owner", {"id": owner.id, "user_id": owner.id, "org_id": org.id}),
         ("single_owner", {"id": "nobody"}),
-        ("id_is_owner", {"id": "other", "user_id": factories.user(session, "carol").id}),
+        ("id_is_owner", {"id": "other", "user_id": factories.user("carol").id}),
     ]
     for rule, values in broken:
         session.expunge_all()
         with pytest.raises(IntegrityError, match=f"credit_account_{rule}"):
-            factories.save(session, CreditAccount(**values))
+            factories.save(CreditAccount(**values))
         session.rollback()
 
 
 @pytest.mark.parametrize("carry", [-1, 1_000_000])
 def test_the_carried_fraction_is_less_than_a_credit(session: OrmSession, owner: User, carry: int) -> None:
     with pytest.raises(IntegrityError, match="carry_micro_fraction"):
-        factories.account(session, owner, carry_micro=carry)
+        factories.account(owner, carry_micro=carry)
 
 
 def test_unknown_words_and_negative_holds_are_refused(session: OrmSession, owner: User) -> None:
-    account = factories.account(session, owner).id
+    account = factories.account(owner).id
     broken: list[tuple[str, Any]] = [
-        ("amount_not_negative", lambda: factories.hold(session, owner, -1)),
-        ("credit_hold_state_known", lambda: factories.hold(session, owner, state="forgotten")),
-        ("gateway_call_state_known", lambda: factories.call(session, owner, state="pending")),
-        ("usage_source_known", lambda: factories.call(session, owner, usage_source="guessed")),
-        ("credit_entry_kind_known", lambda: factories.save(session, entry(account, kind="gift"))),
-        ("grain_known", lambda: factories.save(session, rollup(account, grain="week"))),
-        ("latency_hist_buckets", lambda: factories.save(session, rollup(account, latency_hist=[0] * 15))),
+        ("amount_not_negative", lambda: factories.hold(owner, -1)),
+        ("credit_hold_state_known", lambda: factories.hold(owner, state="forgotten")),
+        ("gateway_call_state_known", lambda: factories.call(owner, state="pending")),
+        ("usage_source_known", lambda: factories.call(owner, usage_source="guessed")),
+        ("credit_entry_kind_known", lambda: factories.save(entry(account, kind="gift"))),
+        ("grain_known", lambda: factories.save(rollup(account, grain="week"))),
+        ("latency_hist_buckets", lambda: factories.save(rollup(account, latency_hist=[0] * 15))),
     ]
     for rule, make in broken:
         with pytest.raises(IntegrityError, match=rule):
@@ -289,7 +289,7 @@ def test_unknown_words_and_negative_holds_are_refused(session: OrmSession, owner
 
 
 def test_a_rollup_starts_at_zero(session: OrmSession, owner: User) -> None:
-    made = factories.save(session, rollup(factories.account(session, owner).id))
+    made = factories.save(rollup(factories.account(owner).id))
     assert made.latency_hist == [0] * 16
     assert (made.calls, made.credits, made.cost, made.agent_id) == (0, 0, Decimal(0), "")
 
@@ -320,8 +320,8 @@ REFUSED = [
 def test_journals_refuse_to_be_rewritten(
     engine: Engine, session: OrmSession, table: str, column: str, statement: str
 ) -> None:
-    factories.save(session, entry("acct"))
-    factories.save(session, AuditLog(actor="root@example.org", action="ban", subject="user:x"))
+    factories.save(entry("acct"))
+    factories.save(AuditLog(actor="root@example.org", action="ban", subject="user:x"))
     with (
         engine.connect() as connection,
         pytest.raises(IntegrityError, match=f"{table} is append-only: {statement.split()[0]} is refused"),
@@ -331,8 +331,8 @@ def test_journals_refuse_to_be_rewritten(
 
 
 def test_only_the_journal_of_an_account_being_erased_may_go(engine: Engine, session: OrmSession) -> None:
-    factories.save(session, entry("gone"))
-    factories.save(session, entry("kept"))
+    factories.save(entry("gone"))
+    factories.save(entry("kept"))
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL stoa.erase_account = 'gone'"))
         with pytest.raises(IntegrityError, match="append-only"):
@@ -388,7 +388,7 @@ OF_A_USER = (
 
 
 def test_deleting_a_user_takes_all_of_theirs_and_nothing_of_others(session: OrmSession, owner: User) -> None:
-    other = factories.user(session, "bob")
+    other = factories.user("bob")
     for each in (owner, other):
         belongings(session, each)
     assert set(count(session, *OF_A_USER).values()) == {2}
@@ -400,12 +400,12 @@ def test_deleting_a_user_takes_all_of_theirs_and_nothing_of_others(session: OrmS
 
 def belongings(session: OrmSession, owner: User) -> None:
     """One row of everything that belongs to a user."""
-    factories.org(session, owner, f"Org of {owner.name}")
-    factories.token(session, owner)
-    factories.grant(session, owner)
-    factories.hold(session, owner)
-    factories.step(session, factories.run(session, owner))
-    factories.call(session, owner, message=factories.message(session, owner))
+    factories.org(owner, f"Org of {owner.name}")
+    factories.token(owner)
+    factories.grant(owner)
+    factories.hold(owner)
+    factories.step(factories.run(owner))
+    factories.call(owner, message=factories.message(owner))
     period = {"billing_period_start": START, "billing_period_end": START + timedelta(days=30)}
     session.add_all(
         [
@@ -441,9 +441,9 @@ OF_AN_ORG = (OrgMember, OrgRepo, OrgInvite, OrgFeature, CreditLedger, CreditAcco
 
 
 def test_deleting_an_organisation_takes_what_is_its_own(session: OrmSession, owner: User) -> None:
-    org = factories.org(session, owner, members=(factories.user(session, "bob"),))
-    factories.grant(session, owner, type="organization", org_id=org.id)
-    factories.message(session, owner, org_id=org.id)
+    org = factories.org(owner, members=(factories.user("bob"),))
+    factories.grant(owner, type="organization", org_id=org.id)
+    factories.message(owner, org_id=org.id)
     session.add_all(
         [
             OrgRepo(org_id=org.id, repo_url="github.com/a/b", repo_name="b", approved_by=owner.id),
@@ -469,10 +469,8 @@ def test_deleting_an_organisation_takes_what_is_its_own(session: OrmSession, own
 def test_an_owner_who_approved_repositories_goes_after_their_organisation(
     session: OrmSession, owner: User
 ) -> None:
-    org = factories.org(session, owner)
-    factories.save(
-        session, OrgRepo(org_id=org.id, repo_url="github.com/a/b", repo_name="b", approved_by=owner.id)
-    )
+    org = factories.org(owner)
+    factories.save(OrgRepo(org_id=org.id, repo_url="github.com/a/b", repo_name="b", approved_by=owner.id))
     with pytest.raises(IntegrityError, match="org_repo_approved_by_fk"):
         session.execute(delete(User).where(User.id == owner.id))
     session.rollback()
@@ -486,49 +484,47 @@ def test_an_owner_who_approved_repositories_goes_after_their_organisation(
     "tie", ["referrer", "referred", "publisher", "creator", "approver", "inviter", "invitee"]
 )
 def test_what_others_still_need_keeps_a_user_from_being_deleted(session: OrmSession, tie: str) -> None:
-    leaver, other = factories.user(session, "alice"), factories.user(session, "bob")
-    org = factories.org(session, other)
+    leaver, other = factories.user("alice"), factories.user("bob")
+    org = factories.org(other)
     repo = {"org_id": org.id, "repo_url": "github.com/a/b", "repo_name": "b"}
     invite = {"org_id": org.id, "email": "x@example.org", "role": "member", "token": "t", "expires_at": START}
     {
-        "referrer": lambda: factories.referral(session, leaver, other),
-        "referred": lambda: factories.referral(session, other, leaver),
-        "publisher": lambda: factories.publisher(session, leaver),
-        "creator": lambda: factories.publisher(session, org, created_by=leaver.id),
-        "approver": lambda: factories.save(session, OrgRepo(approved_by=leaver.id, **repo)),
-        "inviter": lambda: factories.save(session, OrgInvite(invited_by=leaver.id, **invite)),
-        "invitee": lambda: factories.save(
-            session, OrgInvite(invited_by=other.id, accepted_by=leaver.id, **invite)
-        ),
+        "referrer": lambda: factories.referral(leaver, other),
+        "referred": lambda: factories.referral(other, leaver),
+        "publisher": lambda: factories.publisher(leaver),
+        "creator": lambda: factories.publisher(org, created_by=leaver.id),
+        "approver": lambda: factories.save(OrgRepo(approved_by=leaver.id, **repo)),
+        "inviter": lambda: factories.save(OrgInvite(invited_by=leaver.id, **invite)),
+        "invitee": lambda: factories.save(OrgInvite(invited_by=other.id, accepted_by=leaver.id, **invite)),
     }[tie]()
     with pytest.raises(IntegrityError, match="violates foreign key"):
         session.execute(delete(User).where(User.id == leaver.id))
 
 
 def test_an_organisation_with_a_publisher_cannot_be_deleted(session: OrmSession, owner: User) -> None:
-    org = factories.org(session, owner)
-    factories.publisher(session, org)
+    org = factories.org(owner)
+    factories.publisher(org)
     with pytest.raises(IntegrityError, match="publisher_org_id_fk"):
         session.execute(delete(Org).where(Org.id == org.id))
 
 
 def test_a_published_agent_keeps_its_publisher(session: OrmSession, owner: User) -> None:
-    publisher = factories.publisher(session, owner)
-    factories.agent_config(session, publisher)
+    publisher = factories.publisher(owner)
+    factories.agent_config(publisher)
     with pytest.raises(IntegrityError, match="agent_config_publisher_id_fk"):
         session.execute(delete(Publisher).where(Publisher.id == publisher.id))
 
 
 def test_a_device_in_use_stays(session: OrmSession, owner: User) -> None:
-    device = factories.fingerprint(session)
-    factories.token(session, owner, type="cli", fingerprint_id=device.id)
+    device = factories.fingerprint()
+    factories.token(owner, type="cli", fingerprint_id=device.id)
     with pytest.raises(IntegrityError, match="session_fingerprint_id_fk"):
         session.execute(text("DELETE FROM fingerprint"))
 
 
 def test_a_sign_in_link_is_known_by_its_hash_once(session: OrmSession) -> None:
     link = {"token_hash": "00", "email": "a@example.org", "expires_at": START}
-    factories.save(session, LoginLink(**link))
+    factories.save(LoginLink(**link))
     session.expunge_all()
     with pytest.raises(IntegrityError, match="login_link_pk"):
-        factories.save(session, LoginLink(**link))
+        factories.save(LoginLink(**link))

@@ -10,8 +10,8 @@ from tests.factories import Person
 
 def test_bar_shows_what_a_new_call_may_use(session: OrmSession, alice: Person) -> None:
     assert alice.user
-    factories.grant(session, alice.user, 1500)
-    factories.hold(session, alice.user, 40)
+    factories.grant(alice.user, 1500)
+    factories.hold(alice.user, 40)
     session.commit()
     page = alice.browser.get("/").text
     assert "1,460<small" in page
@@ -26,9 +26,9 @@ def test_stranger_has_no_chip(anonymous: Person) -> None:
 
 
 def test_demo_user_is_told_on_every_page(app: Flask, session: OrmSession) -> None:
-    made = factories.user(session, "demo", id=demo.USER_ID)
+    made = factories.user("demo", id=demo.USER_ID)
     browser = app.test_client()
-    browser.set_cookie("next-auth.session-token", factories.token(session, made, type="web"))
+    browser.set_cookie("next-auth.session-token", factories.token(made, type="web"))
     session.commit()
     assert "flask demo remove" in browser.get("/").text
 

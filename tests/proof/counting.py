@@ -36,10 +36,9 @@ def counted(stage: Stage, *, seconds: float, settlers: int = 4) -> Result:
     publishers = [factories.new_id("proof-")[:20].strip("-") for _ in range(2)]
     app = create_app(database_url=stage.engine.url.render_as_string(hide_password=False))
     with app.app_context():
-        session = db.session()
-        owner = factories.user(session, factories.new_id("owner-"))
+        owner = factories.user(factories.new_id("owner-"))
         for id in publishers:
-            factories.publisher(session, owner, id)
+            factories.publisher(owner, id)
         for id in publishers:
             _publish(id, 0)
     before = stage.number(_DEADLOCKS)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from models import billing
 from models.db import now
@@ -156,8 +155,8 @@ def _sweep_later(stage: Stage) -> None:
     """No client calls any more: what lives is of the dead, and must end within the minute."""
 
     def sweep() -> None:
-        with Session(stage.engine) as session:
-            billing.sweep(session, now=now() + timedelta(seconds=WITHIN - SWEPT_EVERY))
+        with stage.session() as session:
+            billing.sweep(now=now() + timedelta(seconds=WITHIN - SWEPT_EVERY))
             session.commit()
 
     patiently(sweep)

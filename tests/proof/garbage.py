@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.orm import Session
 
 from models.accounts import User
 from tests import factories
@@ -135,10 +134,10 @@ def garbage(stage: Stage, *, fuzzed: int = 300, examples: int = 1, seconds: int 
 def fuzz(stage: Stage, person: Person, count: int) -> Counter[int]:
     """Hypothesis at the two doors. Returns how often each status was answered."""
     statuses: Counter[int] = Counter()
-    with Session(stage.engine) as session:
+    with stage.session() as session:
         user = session.get(User, person.id)
         assert user is not None
-        run = factories.run(session, user).id
+        run = factories.run(user).id
     line = Line(stage.address)
 
     @settings(

@@ -20,9 +20,7 @@ import brotli  # type: ignore[import-untyped]
 import psutil
 from sqlalchemy.orm import Session
 
-from app import create_app
 from models.accounts import User
-from models.db import db
 from tests import factories
 from tests.proof.load import CODEBUFF, OPENAI, call, play, read
 from tests.proof.load import Outcome as Load
@@ -64,12 +62,8 @@ def hostile(
 ) -> Result:
     """Each attack `times` at once; `slow` connections that never send what they announced; `floods` steps written by an
     account that is banned and by one that is not. The question of health waits no longer than `most_wait` seconds."""
-    # what publishes uses the application's own session
-    app = create_app(database_url=stage.engine.url.render_as_string(hide_password=False))
-    with app.app_context():
-        attacks = _attacks(stage, db.session())
-        db.engine.dispose()
-    app.extensions["gateway"].pool.close()
+    with stage.session() as session:
+        attacks = _attacks(stage, session)
     calls, asked, told = play(_run(stage, workers, attacks, times, slow, floods))
     stage.prove()
     assert all(worker.is_running() for worker in workers), "a worker was lost"
@@ -293,11 +287,11 @@ async def _slowly(address: str, count: int) -> None:
 
 async def _flood(stage: Stage, count: int) -> None:
     """Of a banned account nothing is written, of another no more than its quota."""
-    with Session(stage.engine) as session:
+    with stage.session() as session:
         runs = []
         for banned in (True, False):
-            user = factories.user(session, factories.new_id("flood-"))
-            runs.append((factories.token(session, user), factories.run(session, user).id))
+            user = factories.user(factories.new_id("flood-"))
+            runs.append((factories.token(user), factories.run(user).id))
             user.banned = banned
             session.commit()
 
@@ -324,7 +318,7 @@ async def _flood(stage: Stage, count: int) -> None:
 def _attacks(stage: Stage, session: Session) -> list[Attack]:
     rich, banned = stage.people(2, 10_000_000)
     user, publisher_owner = session.get_one(User, rich.id), session.get_one(User, banned.id)
-    run = factories.run(session, user).id
+    run = factories.run(user).id
     attacks = [
         *_at_the_chat_doors(rich, run),
         *_large_bodies(rich),
@@ -496,7 +490,7 @@ def _definitions(rich: Person) -> list[Attack]:
 
 def _pages(session: Session, owner: User) -> list[Attack]:
     """Pages that anybody may ask for, of what somebody published to make them slow."""
-    publisher = factories.publisher(session, owner, factories.new_id("hostile-")[:30])
+    publisher = factories.publisher(owner, factories.new_id("hostile-")[:30])
     texts = {
         "few different lines": ["\n".join(str(n * n % mod) for n in range(80_000)) for mod in (7, 11)],
         "lines many times": ["\n".join(str(n * n % mod) for n in range(80_000)) for mod in (2_503, 2_477)],
@@ -510,10 +504,8 @@ def _pages(session: Session, owner: User) -> list[Attack]:
     for number, (name, (before, after)) in enumerate(texts.items()):
         agent = f"agent-{number}"
         at = f"/publishers/{publisher.id}/agents/{agent}"
-        factories.agent(session, publisher, agent, "1.0.0", {"systemPrompt": before, "stepPrompt": after})
-        factories.agent_version(
-            session, publisher, agent, "2.0.0", {"systemPrompt": after, "stepPrompt": before}
-        )
+        factories.agent(publisher, agent, "1.0.0", {"systemPrompt": before, "stepPrompt": after})
+        factories.agent_version(publisher, agent, "2.0.0", {"systemPrompt": after, "stepPrompt": before})
         found.append(Attack(f"a comparison of {name}", "GET", f"{at}/diff/1.0.0/2.0.0"))
         found.append(Attack(f"the page of {name}", "GET", f"{at}/2.0.0"))
         found.append(Attack(f"the file of {name}", "GET", f"{at}/2.0.0/definition.json"))
@@ -525,7 +517,7 @@ def _pages(session: Session, owner: User) -> list[Attack]:
     }
     for number, (name, text) in enumerate(readmes.items()):
         agent = f"readme-{number}"
-        factories.agent(session, publisher, agent, "1.0.0", readme=text)
+        factories.agent(publisher, agent, "1.0.0", readme=text)
         found.append(Attack(f"a README of {name}", "GET", f"/publishers/{publisher.id}/agents/{agent}/1.0.0"))
     searches = ("a+" * 2_000, "(" * 3_000, "a|" * 2_000, "'" * 3_000)
     found += [Attack("a search", "GET", f"/store?q={words}", expected=(200, 400, 414)) for words in searches]

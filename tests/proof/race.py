@@ -5,8 +5,6 @@ import random
 import threading
 from datetime import timedelta
 
-from sqlalchemy.orm import Session
-
 from models import billing
 from models.db import now
 from tests.proof.load import Outcome, call, play
@@ -97,12 +95,12 @@ def _busy(outcomes: list[Outcome]) -> str:
 
 def _move(stage: Stage, people: list[Person], over: threading.Event) -> None:
     """Small grants that soon end, and sweeps that end them."""
-    with Session(stage.engine) as session:
+    with stage.session() as session:
         while not over.wait(0.02):
             ends = now() + timedelta(milliseconds=random.randint(50, 800))
             options = {"type": "free", "expires_at": ends} if random.random() < 0.7 else {}
-            stage.grant(session, random.choice(people), random.randint(1, 2 * CREDITS), **options)
-            billing.sweep(session)
+            stage.grant(random.choice(people), random.randint(1, 2 * CREDITS), **options)
+            billing.sweep()
             session.commit()
 
 

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+from flask import Flask
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from models import billing
 from models.billing import Account
-from models.db import engine_options
+from models.db import db, engine_options
 from models.settings import ROOT
 from tests import factories
 from tests.proof.upstream import Upstream
@@ -68,26 +70,38 @@ class Stage:
         self.address = address
         self.engine = engine
         self.upstream = upstream
+        self._app = Flask("proof")
+        self._app.config["SQLALCHEMY_DATABASE_URI"] = engine.url
+        self._app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+            "poolclass": NullPool,
+            "connect_args": engine_options(pool_size=1)["connect_args"],
+        }
+        db.init_app(self._app)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """`db.session` on the server's database, in an application context of its own."""
+        with self._app.app_context():
+            yield db.session()
 
     def people(self, count: int, credits: int) -> list[Person]:
         """Users with a key, a browser session and `credits`."""
         made = []
-        with Session(self.engine) as session:
+        with self.session():
             for _ in range(count):
-                user = factories.user(session, factories.new_id("proof-"))
-                person = Person(
-                    user.id, factories.token(session, user), factories.token(session, user, type="web")
-                )
+                user = factories.user(factories.new_id("proof-"))
+                person = Person(user.id, factories.token(user), factories.token(user, type="web"))
                 made.append(person)
                 if credits:
-                    self.grant(session, person, credits)
+                    self.grant(person, credits)
         return made
 
-    def grant(self, session: Session, person: Person, credits: int, **options: Any) -> None:
+    def grant(self, person: Person, credits: int, **options: Any) -> None:
+        """A committed grant, within `session()`."""
         kind = options.pop("type", "purchase")
         operation = factories.new_id("proof-")
-        billing.grant(session, person.account, credits, kind, operation_id=operation, **options)
-        session.commit()
+        billing.grant(person.account, credits, kind, operation_id=operation, **options)
+        db.session.commit()
 
     def rows(self, statement: str, **parameters: Any) -> list[Any]:
         """Ask the database; waits for one that is recovering."""
@@ -128,8 +142,8 @@ class Stage:
         self.quiet()
 
         def recount() -> billing.Proof:
-            with Session(self.engine) as session:
-                return billing.prove(session)
+            with self.session():
+                return billing.prove()
 
         proof = patiently(recount)
         assert proof.clean, [(check.name, check.differences[:3]) for check in proof.checks if check.count]

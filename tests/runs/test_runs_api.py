@@ -93,7 +93,7 @@ def test_an_unknown_key_is_404_before_the_body_is_read(client: FlaskClient, path
 def test_an_expired_key_is_unknown(
     client: FlaskClient, session: OrmSession, alice: Person, path: str
 ) -> None:
-    key = factories.token(session, alice.user, expires=datetime.now(UTC) - timedelta(seconds=1))
+    key = factories.token(alice.user, expires=datetime.now(UTC) - timedelta(seconds=1))
     answer = client.post(path, data="{}", headers={"authorization": f"Bearer {key}"})
     assert (answer.status_code, answer.json) == (404, UNKNOWN_KEY)
 
@@ -107,7 +107,7 @@ def test_a_cookie_alone_is_no_key(alice: Person) -> None:
 def test_any_kind_of_session_is_a_key(
     client: FlaskClient, session: OrmSession, alice: Person, type_: str
 ) -> None:
-    key = factories.token(session, alice.user, type=type_)
+    key = factories.token(alice.user, type=type_)
     answer = client.post(RUNS, data='{"action":"START","agentId":"x"}', headers={"x-codebuff-api-key": key})
     assert answer.status_code == 200
 
@@ -559,8 +559,8 @@ def test_a_finished_run_still_takes_steps(session: OrmSession, alice: Person) ->
 
 @pytest.fixture
 def test_user(session: OrmSession, client: FlaskClient) -> Person:
-    made = factories.user(session, "tester", id="test-user-id")
-    key = factories.token(session, made)
+    made = factories.user("tester", id="test-user-id")
+    key = factories.token(made)
     return Person(made.id, made, client, key, {"authorization": f"Bearer {key}"})
 
 

@@ -27,9 +27,9 @@ def domain(app: Flask) -> Iterator[None]:
 def test_a_list_holds_only_my_runs_newest_first(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
-    old = factories.run(session, alice.user, created_at=now() - timedelta(hours=2), status="completed")
-    new = factories.run(session, alice.user, created_at=now() - timedelta(hours=1), status="failed")
-    factories.run(session, mallory.user)
+    old = factories.run(alice.user, created_at=now() - timedelta(hours=2), status="completed")
+    new = factories.run(alice.user, created_at=now() - timedelta(hours=1), status="failed")
+    factories.run(mallory.user)
     page = history.runs_of(alice.account_id, RunFilter())
     assert [line.run.id for line in page.lines] == [new.id, old.id]
     assert page.next is None
@@ -39,7 +39,7 @@ def test_pages_meet_without_gap_or_repeat_even_when_runs_start_together(
     domain: None, session: OrmSession, alice: Person
 ) -> None:
     together = now() - timedelta(minutes=5)
-    made = {factories.run(session, alice.user, created_at=together).id for _ in range(7)}
+    made = {factories.run(alice.user, created_at=together).id for _ in range(7)}
     seen: list[str] = []
     key: str | None = None
     for _ in range(4):
@@ -62,8 +62,8 @@ def test_a_key_from_elsewhere_is_refused(domain: None, alice: Person, key: str) 
 
 def test_filters_by_agent_status_and_time(domain: None, session: OrmSession, alice: Person) -> None:
     base = datetime(2026, 11, 1, tzinfo=UTC)
-    review = factories.run(session, alice.user, "acme/code-reviewer@2.4.1", status="failed", created_at=base)
-    local = factories.run(session, alice.user, "my_100%_agent", created_at=base + timedelta(days=2))
+    review = factories.run(alice.user, "acme/code-reviewer@2.4.1", status="failed", created_at=base)
+    local = factories.run(alice.user, "my_100%_agent", created_at=base + timedelta(days=2))
 
     def found(chosen: RunFilter) -> list[str]:
         return [line.run.id for line in history.runs_of(alice.account_id, chosen).lines]
@@ -80,11 +80,11 @@ def test_filters_by_agent_status_and_time(domain: None, session: OrmSession, ali
 def test_spawned_runs_are_listed_only_when_asked_for(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
-    top = factories.run(session, alice.user, created_at=now() - timedelta(minutes=3))
-    child = factories.run(session, alice.user, parent=top, created_at=now() - timedelta(minutes=2))
-    strangers = factories.run(session, mallory.user)
-    orphan = factories.run(session, alice.user, parent=strangers, created_at=now() - timedelta(minutes=1))
-    lost = factories.run(session, alice.user, ancestor_run_ids=["gone"], created_at=now())
+    top = factories.run(alice.user, created_at=now() - timedelta(minutes=3))
+    child = factories.run(alice.user, parent=top, created_at=now() - timedelta(minutes=2))
+    strangers = factories.run(mallory.user)
+    orphan = factories.run(alice.user, parent=strangers, created_at=now() - timedelta(minutes=1))
+    lost = factories.run(alice.user, ancestor_run_ids=["gone"], created_at=now())
     plain = [line.run.id for line in history.runs_of(alice.account_id, RunFilter()).lines]
     assert plain == [lost.id, orphan.id, top.id]
     every = [line.run.id for line in history.runs_of(alice.account_id, RunFilter(spawned=True)).lines]
@@ -94,17 +94,17 @@ def test_spawned_runs_are_listed_only_when_asked_for(
 def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
-    top = factories.run(session, alice.user)
-    child = factories.run(session, alice.user, parent=top, status="failed")
-    grandchild = factories.run(session, alice.user, parent=child)
-    claims = factories.run(session, mallory.user, parent=top)
-    factories.call(session, alice.user, run_id=top.id, credits=5, cost=Decimal("0.05"), output_tokens=7)
-    factories.call(session, alice.user, run_id=top.id, state="failed", error="boom")
-    factories.call(session, alice.user, run_id=child.id, credits=3, uncached_input_tokens=100)
-    factories.call(session, alice.user, run_id=grandchild.id, credits=2, cache_read_tokens=10)
-    factories.call(session, mallory.user, run_id=claims.id, credits=100)
-    factories.call(session, mallory.user, run_id=top.id, credits=100)
-    factories.step(session, top, 1)
+    top = factories.run(alice.user)
+    child = factories.run(alice.user, parent=top, status="failed")
+    grandchild = factories.run(alice.user, parent=child)
+    claims = factories.run(mallory.user, parent=top)
+    factories.call(alice.user, run_id=top.id, credits=5, cost=Decimal("0.05"), output_tokens=7)
+    factories.call(alice.user, run_id=top.id, state="failed", error="boom")
+    factories.call(alice.user, run_id=child.id, credits=3, uncached_input_tokens=100)
+    factories.call(alice.user, run_id=grandchild.id, credits=2, cache_read_tokens=10)
+    factories.call(mallory.user, run_id=claims.id, credits=100)
+    factories.call(mallory.user, run_id=top.id, credits=100)
+    factories.step(top, 1)
     sums = sums_of(alice.account_id, [top.id, child.id, claims.id])
     assert sums[top.id].own.credits == 5
     assert sums[top.id].own.cost == Decimal("0.05")
@@ -120,10 +120,10 @@ def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
 def test_calls_on_the_callers_own_provider_key_are_not_billed(
     domain: None, session: OrmSession, alice: Person
 ) -> None:
-    run = factories.run(session, alice.user)
+    run = factories.run(alice.user)
     for byok in (True, False):
-        message = factories.message(session, alice.user, 4, byok=byok)
-        factories.call(session, alice.user, message=message, run_id=run.id)
+        message = factories.message(alice.user, 4, byok=byok)
+        factories.call(alice.user, message=message, run_id=run.id)
     spent = sums_of(alice.account_id, [run.id])[run.id].own
     assert (spent.calls, spent.credits, spent.cost) == (2, 4, Decimal("0.08"))
 
@@ -131,7 +131,7 @@ def test_calls_on_the_callers_own_provider_key_are_not_billed(
 def test_a_strangers_run_is_not_found(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
-    run = factories.run(session, alice.user)
+    run = factories.run(alice.user)
     assert history.line_of(alice.account_id, run.id).run.id == run.id
     for user_id, run_id in ((mallory.id, run.id), (alice.id, "nope"), (alice.id, "nul\x00"), (alice.id, "")):
         with pytest.raises(NotFound):
@@ -142,13 +142,13 @@ def test_a_running_run_without_news_for_a_day_is_silent(
     domain: None, session: OrmSession, alice: Person
 ) -> None:
     long_ago = now() - timedelta(days=3)
-    silent = factories.run(session, alice.user, created_at=long_ago)
-    factories.step(session, silent, 1, created_at=long_ago, completed_at=long_ago + timedelta(minutes=1))
-    called = factories.run(session, alice.user, created_at=long_ago)
-    factories.call(session, alice.user, run_id=called.id)
-    waiting = factories.run(session, alice.user, created_at=long_ago)
-    factories.run(session, alice.user, parent=waiting)
-    ended = factories.run(session, alice.user, created_at=long_ago, status="completed", completed_at=long_ago)
+    silent = factories.run(alice.user, created_at=long_ago)
+    factories.step(silent, 1, created_at=long_ago, completed_at=long_ago + timedelta(minutes=1))
+    called = factories.run(alice.user, created_at=long_ago)
+    factories.call(alice.user, run_id=called.id)
+    waiting = factories.run(alice.user, created_at=long_ago)
+    factories.run(alice.user, parent=waiting)
+    ended = factories.run(alice.user, created_at=long_ago, status="completed", completed_at=long_ago)
     line = history.line_of(alice.account_id, silent.id)
     assert line.state == "silent"
     assert not line.live
@@ -163,8 +163,8 @@ def test_agents_are_suggested_by_how_often_they_ran(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
     for agent in ("acme/rare@1.0.0", "often", "acme/rarer@2.0.0", "often", ""):
-        factories.run(session, alice.user, agent)
-    factories.run(session, mallory.user, "hers")
+        factories.run(alice.user, agent)
+    factories.run(mallory.user, "hers")
     assert history.agents_of(alice.account_id) == ["often", "rare", "rarer"]
     assert history.has_runs(alice.account_id)
     assert not history.has_runs("nobody")

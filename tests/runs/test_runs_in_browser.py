@@ -25,7 +25,7 @@ def base(app: Flask) -> Iterator[str]:
 
 
 def signed_in(page: Page, session: OrmSession, who: Person) -> Page:
-    token = factories.token(session, who.user, type="web")
+    token = factories.token(who.user, type="web")
     page.context.add_cookies(
         [{"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}]
     )
@@ -37,10 +37,9 @@ def run(session: OrmSession, alice: Person) -> AgentRun:
     """A finished run with a spawned one, a failed call, and one whose messages were kept; thirty older runs."""
     begun = now() - timedelta(minutes=10)
     ended = {"status": "completed", "completed_at": begun + timedelta(seconds=40)}
-    run = factories.run(session, alice.user, "acme/reviewer@2.4.1", created_at=begun, **ended)
-    child = factories.run(session, alice.user, "acme/helper@1.0.0", parent=run, created_at=begun, **ended)
+    run = factories.run(alice.user, "acme/reviewer@2.4.1", created_at=begun, **ended)
+    child = factories.run(alice.user, "acme/helper@1.0.0", parent=run, created_at=begun, **ended)
     message = factories.message(
-        session,
         alice.user,
         7,
         request=[
@@ -56,18 +55,18 @@ def run(session: OrmSession, alice: Person) -> AgentRun:
     )
     times = {"started_at": begun, "finished_at": begun + timedelta(seconds=5), "latency_ms": 5000}
     factories.call(
-        session, alice.user, message=message, run_id=run.id, ttft_ms=900, price={"input": "3", "output": "15"},
+        alice.user, message=message, run_id=run.id, ttft_ms=900, price={"input": "3", "output": "15"},
         request_id="opened", output_tokens=90, **times,
     )  # fmt: skip
     factories.call(
-        session, alice.user, run_id=child.id, state="failed", error="timed out after a long while", usage_source=None,
+        alice.user, run_id=child.id, state="failed", error="timed out after a long while", usage_source=None,
         http_status=504, request_id="broken", **times,
     )  # fmt: skip
-    factories.step(session, run, 1, created_at=begun, completed_at=begun + timedelta(seconds=20))
+    factories.step(run, 1, created_at=begun, completed_at=begun + timedelta(seconds=20))
     for number in range(30):
         at = begun - timedelta(hours=number + 1)
         factories.run(
-            session, alice.user, f"older-{number:02}", created_at=at, status="failed",
+            alice.user, f"older-{number:02}", created_at=at, status="failed",
             completed_at=at + timedelta(seconds=3), error_message="No luck " * 40,
         )  # fmt: skip
     return run
@@ -78,9 +77,9 @@ def run(session: OrmSession, alice: Person) -> AgentRun:
 def test_axe_finds_nothing(
     open_page: OpenPage, base: str, session: OrmSession, alice: Person, run: AgentRun, width: int, scheme: str
 ) -> None:
-    busy = factories.run(session, alice.user, "busy-agent-" + "with-a-long-name-" * 12)
-    factories.hold(session, alice.user, 40, run_id=busy.id)
-    factories.run(session, alice.user, "quiet", created_at=now() - timedelta(days=3))
+    busy = factories.run(alice.user, "busy-agent-" + "with-a-long-name-" * 12)
+    factories.hold(alice.user, 40, run_id=busy.id)
+    factories.run(alice.user, "quiet", created_at=now() - timedelta(days=3))
     with open_page(base, width=width, scheme=scheme, expected=(422,)) as page:
         signed_in(page, session, alice)
         for path in (
@@ -101,19 +100,17 @@ def test_long_words_widen_nothing(
     open_page: OpenPage, base: str, session: OrmSession, alice: Person, width: int
 ) -> None:
     word = "x" * 300
-    run = factories.run(
-        session, alice.user, f"p{word[:100]}/{word}@{word[:60]}", status="failed", error_message=word
-    )
-    child = factories.run(session, alice.user, word, parent=run, completed_at=now())
+    run = factories.run(alice.user, f"p{word[:100]}/{word}@{word[:60]}", status="failed", error_message=word)
+    child = factories.run(alice.user, word, parent=run, completed_at=now())
     asked = [
         {"role": word, "name": word, "content": word},
         {"role": "user", "content": [{"type": word, "text": word}]},
     ]
-    message = factories.message(session, alice.user, request=asked, response=word)
+    message = factories.message(alice.user, request=asked, response=word)
     factories.call(
-        session, alice.user, message=message, run_id=child.id, request_id="c", model=word, error=word, provider=word
+        alice.user, message=message, run_id=child.id, request_id="c", model=word, error=word, provider=word
     )  # fmt: skip
-    factories.step(session, child, 1, error_message=word)
+    factories.step(child, 1, error_message=word)
     with open_page(base, width=width) as page:
         signed_in(page, session, alice)
         for path in ("/runs?spawned=1", f"/runs/{run.id}", f"/runs/{child.id}", f"/runs/{child.id}/calls/c"):
@@ -188,16 +185,16 @@ def test_a_call_opens_below_the_trace_and_takes_the_focus(
 def test_a_running_run_follows_itself_to_its_end(
     open_page: OpenPage, base: str, session: OrmSession, alice: Person
 ) -> None:
-    busy = factories.run(session, alice.user, "busy")
-    factories.call(session, alice.user, run_id=busy.id, request_id="first")
+    busy = factories.run(alice.user, "busy")
+    factories.call(alice.user, run_id=busy.id, request_id="first")
     with open_page(base) as page, open_page(base) as listing:
         signed_in(page, session, alice).goto(f"/runs/{busy.id}")
         signed_in(listing, session, alice).goto("/runs")
         page.locator("#c-first").click()
         expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
         expect(listing.locator("#run-rows")).to_contain_text("Running")
-        message = factories.message(session, alice.user, 12)
-        factories.call(session, alice.user, message=message, run_id=busy.id, request_id="second")
+        message = factories.message(alice.user, 12)
+        factories.call(alice.user, message=message, run_id=busy.id, request_id="second")
         expect(page.locator("#c-second")).to_be_visible(timeout=10_000)
         expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
         busy.status, busy.completed_at = "completed", now()

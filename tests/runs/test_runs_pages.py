@@ -41,13 +41,13 @@ def text_of(answer: TestResponse) -> str:
 
 def ended(session: OrmSession, who: Person, agent: str = "acme/reviewer@2.4.1", **kw: Any) -> AgentRun:
     times = {"created_at": now() - timedelta(minutes=5), "completed_at": now() - timedelta(minutes=4)}
-    return factories.run(session, who.user, agent, **({"status": "completed"} | times | kw))
+    return factories.run(who.user, agent, **({"status": "completed"} | times | kw))
 
 
 def billed(session: OrmSession, who: Person, run: AgentRun, credits: int = 7, **kw: Any) -> GatewayCall:
     """A settled call of the run with its message and its debit."""
     body = {key: kw.pop(key) for key in ("request", "response", "reasoning_text", "byok") if key in kw}
-    message = factories.message(session, who.user, credits, client_request_id=run.id, **body)
+    message = factories.message(who.user, credits, client_request_id=run.id, **body)
     debit = CreditEntry(
         account_id=who.account_id,
         operation_id="free-1",
@@ -74,7 +74,7 @@ def billed(session: OrmSession, who: Person, run: AgentRun, credits: int = 7, **
         "price": {"source": "test", "input": "3", "cache_write": "3.75", "cache_read": "0.3", "output": "15"},
         "micro_credits": credits * 1_000_000 - 1000,
     }
-    return factories.call(session, who.user, **(defaults | kw))
+    return factories.call(who.user, **(defaults | kw))
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_an_empty_list_says_the_next_step(alice: Person) -> None:
 def test_the_list_shows_what_each_run_did_and_cost(session: OrmSession, alice: Person) -> None:
     run = ended(session, alice)
     billed(session, alice, run, 1234)
-    factories.step(session, run, 1)
+    factories.step(run, 1)
     failed = ended(session, alice, "local", status="failed", error_message="It broke")
     words = text_of(get(alice, "/runs"))
     for part in ("reviewer", "acme · 2.4.1", "Completed", "1 min", "1,234", "local", "Failed", "It broke"):
@@ -326,7 +326,7 @@ def test_a_run_takes_the_same_queries_whatever_it_holds(
             billed(session, alice, run)
             child = ended(session, alice, parent=run)
             billed(session, alice, child)
-            factories.step(session, run, number + 1)
+            factories.step(run, number + 1)
     count(big)
     assert count(big) == count(small) <= 14
 
@@ -337,7 +337,7 @@ def test_a_run_takes_the_same_queries_whatever_it_holds(
 def test_a_running_row_and_page_ask_again_and_stop_when_the_run_ends(
     session: OrmSession, alice: Person
 ) -> None:
-    run = factories.run(session, alice.user, "busy")
+    run = factories.run(alice.user, "busy")
     polls = f'hx-get="/runs/{run.id}/row" hx-trigger="every 4s"'
     assert polls in get(alice, "/runs").text
     row = get(alice, f"/runs/{run.id}/row", headers=HTMX)
@@ -357,7 +357,7 @@ def test_a_running_row_and_page_ask_again_and_stop_when_the_run_ends(
 
 
 def test_a_row_that_is_gone_stops_asking(session: OrmSession, alice: Person, mallory: Person) -> None:
-    run = factories.run(session, alice.user)
+    run = factories.run(alice.user)
     for run_id in (run.id, "nope"):
         answer = get(mallory, f"/runs/{run_id}/row", headers=HTMX)
         assert (answer.status_code, answer.text) == (286, "")
@@ -366,7 +366,7 @@ def test_a_row_that_is_gone_stops_asking(session: OrmSession, alice: Person, mal
 
 
 def test_a_silent_run_is_not_called_running(session: OrmSession, alice: Person) -> None:
-    run = factories.run(session, alice.user, "quiet", created_at=now() - timedelta(days=2))
+    run = factories.run(alice.user, "quiet", created_at=now() - timedelta(days=2))
     for path in ("/runs", f"/runs/{run.id}"):
         answer = get(alice, path)
         words = text_of(answer).split("Any state")[-1] if path == "/runs" else text_of(answer)
@@ -385,7 +385,7 @@ def test_a_run_shows_what_the_ledger_billed_and_what_the_client_claims(
     child = ended(session, alice, "helper", parent=run)
     billed(session, alice, run, 10)
     billed(session, alice, child, 2)
-    factories.step(session, run, 1)
+    factories.step(run, 1)
     words = text_of(get(alice, f"/runs/{run.id}"))
     assert "Credits 12 10 own, 2 spawned; client counted 3.50" in words
     assert "Cost $0.1200" in words
@@ -400,13 +400,13 @@ def test_a_run_shows_what_the_ledger_billed_and_what_the_client_claims(
     words = text_of(get(alice, f"/runs/{agreed.id}"))
     assert "client counted" not in words
     assert "Credits, with all it spawned 5 5 the same" in words
-    going_on = factories.run(session, alice.user)
+    going_on = factories.run(alice.user)
     assert "Billed and claimed" not in text_of(get(alice, f"/runs/{going_on.id}"))
 
 
 def test_a_failed_run_says_why(session: OrmSession, alice: Person) -> None:
     run = ended(session, alice, status="failed", error_message="No disk\nleft")
-    factories.call(session, alice.user, run_id=run.id, state="failed", error="timed out", credits=0)
+    factories.call(alice.user, run_id=run.id, state="failed", error="timed out", credits=0)
     words = text_of(get(alice, f"/runs/{run.id}"))
     assert "The run failed. No disk left" in words
     assert "One model call failed. Nothing was charged for failed calls." in words
@@ -440,7 +440,7 @@ def test_a_long_run_has_links_to_its_later_and_earlier_part(
     monkeypatch.setattr(trace, "WINDOW", 3)
     run = ended(session, alice)
     for number in range(5):
-        factories.step(session, run, number, created_at=run.created_at + timedelta(seconds=number))
+        factories.step(run, number, created_at=run.created_at + timedelta(seconds=number))
     first = get(alice, f"/runs/{run.id}")
     later = re.search(r'<a href="([^"]+)">Show later</a>', first.text)
     assert later
@@ -534,7 +534,7 @@ def test_what_is_no_text_stands_apart_with_its_price(session: OrmSession, alice:
 def test_a_failed_call_and_one_without_bodies_say_so(session: OrmSession, alice: Person) -> None:
     run = ended(session, alice)
     failed = factories.call(
-        session, alice.user, run_id=run.id, state="failed", http_status=502, error="Bad gateway", usage_source=None
+        alice.user, run_id=run.id, state="failed", http_status=502, error="Bad gateway", usage_source=None
     )  # fmt: skip
     words = text_of(get(alice, f"/runs/{run.id}/calls/{failed.request_id}"))
     assert "The call failed with 502. Nothing was charged. Bad gateway" in words
@@ -545,7 +545,7 @@ def test_a_failed_call_and_one_without_bodies_say_so(session: OrmSession, alice:
     assert "The request’s messages were not kept." in words
     assert "Kept" in words
     assert "The provider reported the cost of this call." in words
-    lost = factories.call(session, alice.user, run_id=run.id)
+    lost = factories.call(alice.user, run_id=run.id)
     assert "The messages of this call were not kept." in text_of(
         get(alice, f"/runs/{run.id}/calls/{lost.request_id}")
     )
@@ -630,9 +630,7 @@ def test_calls_of_a_run_lead_to_their_neighbours(session: OrmSession, alice: Per
 def test_text_of_clients_is_never_markup(session: OrmSession, alice: Person) -> None:
     run = ended(session, alice, f"{HOSTILE}", status="failed", error_message=HOSTILE)
     child = ended(session, alice, f"x/{HOSTILE}@1", ancestor_run_ids=[run.id, HOSTILE])
-    factories.step(
-        session, run, 1, error_message=HOSTILE, message_id=HOSTILE, child_run_ids=[HOSTILE, child.id]
-    )
+    factories.step(run, 1, error_message=HOSTILE, message_id=HOSTILE, child_run_ids=[HOSTILE, child.id])
     call = billed(
         session,
         alice,

@@ -40,18 +40,18 @@ def a_run(
     kw.setdefault("created_at", at(0))
     if end is not None:
         kw = {"completed_at": at(end), "status": "completed"} | kw
-    return factories.run(session, who.user, name, **kw)
+    return factories.run(who.user, name, **kw)
 
 
 def a_call(
     session: OrmSession, who: Person, run: AgentRun, start: float, end: float, **kw: Any
 ) -> GatewayCall:
     times = {"started_at": at(start), "finished_at": at(end), "latency_ms": int((end - start) * 1000)}
-    return factories.call(session, who.user, run_id=run.id, **(times | kw))
+    return factories.call(who.user, run_id=run.id, **(times | kw))
 
 
 def a_step(session: OrmSession, run: AgentRun, number: int, start: float, end: float, **kw: Any) -> AgentStep:
-    return factories.step(session, run, number, created_at=at(start), completed_at=at(end), **kw)
+    return factories.step(run, number, created_at=at(start), completed_at=at(end), **kw)
 
 
 def traced(who: Person, run: AgentRun, **kw: Any) -> Trace:
@@ -66,7 +66,7 @@ def test_calls_and_spawned_runs_stand_below_the_step_that_names_them(
     domain: None, session: OrmSession, alice: Person
 ) -> None:
     run = a_run(session, alice)
-    message = factories.message(session, alice.user, 3)
+    message = factories.message(alice.user, 3)
     a_call(session, alice, run, 1, 5, message=message, model="m1", ttft_ms=700)
     child = a_run(session, alice, "acme/helper@1.0.0", 9, parent=run, created_at=at(6))
     a_call(session, alice, child, 6.5, 8, model="m2", credits=2)
@@ -100,7 +100,7 @@ def test_a_step_reported_without_a_start_still_comes_before_its_call(
     domain: None, session: OrmSession, alice: Person
 ) -> None:
     run = a_run(session, alice)
-    message = factories.message(session, alice.user, 3)
+    message = factories.message(alice.user, 3)
     a_call(session, alice, run, 1, 5, message=message, model="m1")
     a_step(session, run, 1, 6, 6, message_id=message.id)
     assert shape(traced(alice, run)) == [(0, "base"), (1, "Step 1"), (2, "m1")]
@@ -123,12 +123,12 @@ def test_failures_and_skipped_steps_say_so(domain: None, session: OrmSession, al
 def test_calls_in_flight_are_shown_open_with_what_is_held(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
-    run = factories.run(session, alice.user, "base")
-    child = factories.run(session, alice.user, "helper", parent=run)
-    factories.hold(session, alice.user, 40, run_id=run.id, model="big")
-    factories.hold(session, alice.user, 2, run_id=child.id, model="small")
-    factories.hold(session, alice.user, 9, run_id=run.id, model="lost", state="lost", lost_at=now())
-    factories.hold(session, mallory.user, 99, run_id=run.id, model="hers")
+    run = factories.run(alice.user, "base")
+    child = factories.run(alice.user, "helper", parent=run)
+    factories.hold(alice.user, 40, run_id=run.id, model="big")
+    factories.hold(alice.user, 2, run_id=child.id, model="small")
+    factories.hold(alice.user, 9, run_id=run.id, model="lost", state="lost", lost_at=now())
+    factories.hold(mallory.user, 99, run_id=run.id, model="hers")
     found = traced(alice, run)
     assert sorted(shape(found)) == [(0, "base"), (1, "big"), (1, "helper"), (2, "small")]
     assert {entry.state for entry in found.window.entries} == {"open"}
@@ -143,7 +143,7 @@ def test_a_foreign_run_that_claims_mine_is_never_shown(
     a_call(session, mallory, claim, 2, 3, model="evil-model", credits=1000)
     a_call(session, mallory, run, 2, 3, model="evil-model", credits=1000)
     a_step(session, run, 1, 1, 5, child_run_ids=[claim.id])
-    message = factories.message(session, mallory.user, 77)
+    message = factories.message(mallory.user, 77)
     a_call(session, mallory, claim, 2, 3, message=message, model="evil-model")
     a_step(session, run, 2, 5, 6, message_id=message.id)
     found = traced(alice, run)
@@ -204,7 +204,7 @@ def test_claimed_circles_do_not_hang_the_page(domain: None, session: OrmSession,
     found = traced(alice, run)
     assert sorted(branch_names(found.tree)) == ["one", "self"]
     assert traced(alice, session.get(AgentRun, "one")).window.entries
-    loop = factories.run(session, alice.user, "loop", id="loop", ancestor_run_ids=["loop"])
+    loop = factories.run(alice.user, "loop", id="loop", ancestor_run_ids=["loop"])
     assert shape(traced(alice, loop)) == [(0, "loop")]
 
 
@@ -313,7 +313,7 @@ def test_deep_families_stop_indenting(domain: None, session: OrmSession, alice: 
 
 def test_a_run_of_thousands_is_read_in_bounded_time(domain: None, session: OrmSession, alice: Person) -> None:
     run = a_run(session, alice, end=6000)
-    account = factories.payer(session, alice.user, run.org_id)
+    account = factories.payer(alice.user, run.org_id)
     children = [
         {"id": f"child-{number}", "user_id": alice.id, "org_id": run.org_id, "agent_id": "helper", "ancestor_run_ids": [run.id],
          "created_at": at(number * 5)}

@@ -41,9 +41,9 @@ def brisk(app: Flask, settings: Settings, postgres_url: str) -> Iterator[Flask]:
 def test_a_run_that_spawns_another_shows_every_call_billed_to_the_credit(
     brisk: Flask, session: OrmSession
 ) -> None:
-    alice = factories.person(brisk, session, "alice")
+    alice = factories.person(brisk, "alice")
     assert alice.user is not None
-    factories.grant(session, alice.user, 5000)
+    factories.grant(alice.user, 5000)
 
     def post(path: str, body: Any) -> Any:
         answer = alice.browser.post(path, data=json.dumps(body), headers=alice.headers)

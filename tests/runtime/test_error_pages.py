@@ -39,8 +39,8 @@ def test_a_page(
 ) -> None:
     assert alice.user is not None
     assert bob.user is not None
-    factories.publisher(session, alice.user)
-    factories.publisher(session, bob.user, "other")
+    factories.publisher(alice.user)
+    factories.publisher(bob.user, "other")
     answer = alice.browser.get(path)
     assert answer.status_code == status
     told = re.findall(r'<h1 id="fault-h">(.*?)</h1>\s*<p class="quiet">(.*?)</p>', answer.text)

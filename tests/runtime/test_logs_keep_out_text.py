@@ -514,7 +514,7 @@ def test_a_page_whose_statement_fails(
     app: Flask, alice: Person, session: Session, written: list[str], server_log: Callable[[], str]
 ) -> None:
     """A whole request: the unique address of somebody else, met in the middle of a page."""
-    factories.user(session, MARK)
+    factories.user(MARK)
 
     view = app.view_functions["accounts.login"]
     app.view_functions["accounts.login"] = lambda: _twice(alice)

@@ -136,7 +136,7 @@ def unlimited(app: Flask) -> None:
 @pytest.fixture
 def payer(session: OrmSession, alice: Person) -> Person:
     assert alice.user is not None
-    factories.grant(session, alice.user, 100_000)
+    factories.grant(alice.user, 100_000)
     return alice
 
 
@@ -203,7 +203,7 @@ def test_what_is_kept_of_a_packed_request_is_as_little_as_of_a_plain_one(
     client: FlaskClient, session: OrmSession, alice: Person
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 100_000)
+    factories.grant(alice.user, 100_000)
     value = {**SAID, "messages": [{"role": "user", "content": "word " * 20_000}] * 9, "max_tokens": 1}
     answer = client.post(
         "/v1/chat/completions",
@@ -273,9 +273,9 @@ def test_nothing_large_of_a_stranger_is_parsed_anywhere(
 ) -> None:
     headers = {}
     if who != "nobody":
-        user = factories.user(session, "stranger", banned=who == "banned")
+        user = factories.user("stranger", banned=who == "banned")
         past = {"expires": factories.now().replace(year=2020)} if who == "expired" else {}
-        key = factories.token(session, user, **past) if who != "unknown" else "cb-pat-unknown"
+        key = factories.token(user, **past) if who != "unknown" else "cb-pat-unknown"
         headers = {"authorization": f"Bearer {key}"}
     seen = 0
     for method, path in _writing(app):

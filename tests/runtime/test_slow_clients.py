@@ -214,7 +214,7 @@ def test_calls_in_flight_make_no_room(
 ) -> None:
     """Nobody who waits for us is shown out; the next of that address is told that it has too many."""
     assert alice.user is not None
-    factories.grant(session, alice.user, 1000)
+    factories.grant(alice.user, 1000)
     body = json.dumps(
         {
             "model": "openai/gpt-4o-mini",
@@ -259,7 +259,7 @@ def test_slow_but_honest_uploads_and_streams_are_not_cut(
 ) -> None:
     """20 kB a second, for three times the patience."""
     assert alice.user is not None
-    factories.grant(session, alice.user, 1000)
+    factories.grant(alice.user, 1000)
     body = json.dumps(
         {
             "model": "stoa/demo",

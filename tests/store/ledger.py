@@ -43,7 +43,7 @@ def start(
 
 def settle(session: Session, user_id: str, run_id: str, credits: int = 0, state: str = "settled") -> None:
     """A call of a run as the gateway leaves it behind, committed."""
-    factories.account(session, session.get_one(User, user_id))
+    factories.account(session.get_one(User, user_id))
     session.execute(
         text(
             "INSERT INTO gateway_call (request_id, account_id, user_id, run_id, door, requested_model, model, state,"

@@ -41,7 +41,7 @@ def post(who: Person, path: str, **data: str) -> TestResponse:
 
 def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **kw: Any) -> Agent:
     """`<publisher>/code-reviewer` with three versions, two of them used, that spawns two agents."""
-    house = factories.publisher(session, owner, publisher, name="Harbor Tools", verified=True)
+    house = factories.publisher(owner, publisher, name="Harbor Tools", verified=True)
     for id, spawns in (
         ("advisories", []),
         ("file-picker", []),
@@ -49,7 +49,7 @@ def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **
     ):
         refs = [f"{publisher}/{each}@1.0.0" for each in spawns]
         factories.agent(
-            session, house, id, data={"spawnableAgents": refs, "toolNames": ["spawn_agents"] if refs else []}
+            house, id, data={"spawnableAgents": refs, "toolNames": ["spawn_agents"] if refs else []}
         )
     data = {
         "displayName": "Code reviewer",
@@ -72,7 +72,6 @@ def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **
             "toolNames": ["read_files", "find_files"],
         }
         factories.agent_version(
-            session,
             house,
             "code-reviewer",
             version,

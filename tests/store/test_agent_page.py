@@ -121,8 +121,8 @@ def test_the_definition_is_a_file(agent: Agent, anonymous: Person) -> None:
 def test_great_numbers_are_shown_and_sent(session: OrmSession, alice: Person, anonymous: Person) -> None:
     assert alice.user
     numbers = [1e300, 2**64, 2**53 + 1, 0.1]
-    acme = factories.publisher(session, alice.user)
-    factories.agent(session, acme, "great", data={"inputSchema": {"numbers": numbers}})
+    acme = factories.publisher(alice.user)
+    factories.agent(acme, "great", data={"inputSchema": {"numbers": numbers}})
     page = "/publishers/acme/agents/great/1.0.0"
     assert anonymous.browser.get(page).status_code == 200
     told = anonymous.browser.get(f"{page}/definition.json")
@@ -211,7 +211,7 @@ def test_an_agent_that_was_never_used_and_says_nothing(
     session: OrmSession, alice: Person, anonymous: Person
 ) -> None:
     assert alice.user is not None
-    factories.agent(session, factories.publisher(session, alice.user), "quiet")
+    factories.agent(factories.publisher(alice.user), "quiet")
     answer = anonymous.browser.get("/publishers/acme/agents/quiet/1.0.0")
     assert answer.status_code == 200
     assert "It works alone" in words(answer)
@@ -223,16 +223,14 @@ def test_a_name_in_which_nothing_can_be_seen_is_none(
     session: OrmSession, alice: Person, anonymous: Person, nothing: str
 ) -> None:
     assert alice.user
-    acme = factories.publisher(session, alice.user)
+    acme = factories.publisher(alice.user)
     unnamed = factories.agent(
-        session, acme, "unnamed", data={"name": nothing, "displayName": nothing, "tags": [nothing, "b", "a"]}
+        acme, "unnamed", data={"name": nothing, "displayName": nothing, "tags": [nothing, "b", "a"]}
     )
     assert (unnamed.name, unnamed.tags) == ("unnamed", ["b", "a"])
     assert "<h1>unnamed " in anonymous.browser.get("/publishers/acme/agents/unnamed/1.0.0").text
     for name in ("👩‍🚀", "Ж", "a\u200b", "。"):
-        named = factories.agent(
-            session, acme, f"agent-{ord(name[0])}", data={"name": nothing, "displayName": name}
-        )
+        named = factories.agent(acme, f"agent-{ord(name[0])}", data={"name": nothing, "displayName": name})
         assert named.name == name
 
 
@@ -242,17 +240,17 @@ def test_odd_definitions_are_still_shown(
 ) -> None:
     assert alice.user is not None
     data = {"spawnableAgents": spawned, "toolNames": 3, "systemPrompt": None, "inputSchema": [1]}
-    factories.agent(session, factories.publisher(session, alice.user), "odd", data=data)
+    factories.agent(factories.publisher(alice.user), "odd", data=data)
     assert anonymous.browser.get("/publishers/acme/agents/odd/1.0.0").status_code == 200
 
 
 def test_circles_and_crowds_end(session: OrmSession, alice: Person, anonymous: Person) -> None:
     assert alice.user is not None
-    house = factories.publisher(session, alice.user)
+    house = factories.publisher(alice.user)
     names = [f"a{n}" for n in range(12)]
     everyone = [f"acme/{name}@1.0.0" for name in names]
     for name in names:
-        factories.agent(session, house, name, data={"spawnableAgents": everyone})
+        factories.agent(house, name, data={"spawnableAgents": everyone})
     answer = anonymous.browser.get("/publishers/acme/agents/a0/1.0.0")
     assert answer.status_code == 200
     assert "spawns itself" in words(answer)
@@ -290,7 +288,7 @@ def test_every_change_shows_at_once(
     session.commit()
     assert "Brand new" in words(anonymous.browser.get(PAGE))
     house = session.get_one(Publisher, "harbor")
-    factories.agent_version(session, house, "code-reviewer", "2.5.0")
+    factories.agent_version(house, "code-reviewer", "2.5.0")
     assert "There is a newer version." in words(anonymous.browser.get(PAGE))
     house.name = "Other Tools"
     session.commit()

@@ -40,7 +40,7 @@ def form(colour: int) -> bytes:
 def test_a_refused_picture_leaves_no_trace_in_the_log(
     app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
 ) -> None:
-    token = factories.token(session, session.get_one(User, alice.id), type="web")
+    token = factories.token(session.get_one(User, alice.id), type="web")
     headers = {
         "Content-Type": "multipart/form-data; boundary=b",
         "Cookie": f"next-auth.session-token={token}",
@@ -56,9 +56,7 @@ def test_a_refused_picture_leaves_no_trace_in_the_log(
 def test_a_slow_bucket_stops_nobody_else(
     app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
 ) -> None:
-    cookie = (
-        f"next-auth.session-token={factories.token(session, session.get_one(User, alice.id), type='web')}"
-    )
+    cookie = f"next-auth.session-token={factories.token(session.get_one(User, alice.id), type='web')}"
     with bucket() as store:
         files = {
             "STOA_FILES_URL": "s3://stoa",

@@ -321,9 +321,9 @@ def test_the_old_name_of_the_list_works(client: FlaskClient) -> None:
 
 def test_agents_that_are_named_must_exist(client: FlaskClient, session: OrmSession, alice: Person) -> None:
     assert alice.user
-    acme = factories.publisher(session, alice.user)
-    factories.agent_version(session, acme, "thinker", "1.0.0")
-    factories.agent_version(session, acme, "old", "1.0.0", yanked_reason="broken")
+    acme = factories.publisher(alice.user)
+    factories.agent_version(acme, "thinker", "1.0.0")
+    factories.agent_version(acme, "old", "1.0.0", yanked_reason="broken")
     good = ["base", "other", "mine", "acme/thinker@1.0.0", "acme/old@1.0.0", "acme/fresh@2.0.0"]
     calling = PLAIN | {"toolNames": ["spawn_agents"], "spawnableAgents": good}
     others = [

@@ -18,13 +18,13 @@ PAGE = "/publishers/acme/agents/picker/1.0.0"
 @pytest.fixture
 def acme(session: OrmSession, alice: Person) -> Publisher:
     assert alice.user is not None
-    made = factories.publisher(session, alice.user)
-    factories.agent(session, made, "picker")
+    made = factories.publisher(alice.user)
+    factories.agent(made, "picker")
     return made
 
 
 def spawning(session: OrmSession, of: Publisher, id: str, *names: str, version: str = "1.0.0") -> None:
-    factories.agent_version(session, of, id, version, {"spawnableAgents": list(names)})
+    factories.agent_version(of, id, version, {"spawnableAgents": list(names)})
 
 
 def dependents(session: OrmSession, agent: str = "picker", most: int = 8) -> dependencies.Dependents:
@@ -34,7 +34,7 @@ def dependents(session: OrmSession, agent: str = "picker", most: int = 8) -> dep
 
 def test_those_that_spawn_any_version_count(session: OrmSession, acme: Publisher, bob: Person) -> None:
     assert bob.user is not None
-    other = factories.publisher(session, bob.user, "other")
+    other = factories.publisher(bob.user, "other")
     spawning(session, acme, "reviewer", "acme/picker@1.0.0", "acme/picker@0.9.0")
     spawning(session, other, "mine", "acme/picker@0.9.0", version="2.1.0")
     spawning(session, other, "picker", "other/mine@2.1.0")
@@ -58,7 +58,7 @@ def test_an_agent_with_nothing_to_run_and_the_agent_itself_do_not_count(
 ) -> None:
     spawning(session, acme, "picker", "acme/picker@1.0.0", version="1.1.0")
     factories.agent_version(
-        session, acme, "gone", data={"spawnableAgents": ["acme/picker@1.0.0"]}, yanked_reason="Leaks."
+        acme, "gone", data={"spawnableAgents": ["acme/picker@1.0.0"]}, yanked_reason="Leaks."
     )
     assert dependents(session).number == 0
 
@@ -66,7 +66,7 @@ def test_an_agent_with_nothing_to_run_and_the_agent_itself_do_not_count(
 def test_the_most_used_are_named_and_all_are_counted(session: OrmSession, acme: Publisher) -> None:
     for number in range(5):
         data = {"spawnableAgents": ["acme/picker@1.0.0"]}
-        factories.agent(session, acme, f"n{number}", data=data, weekly_runs=number)
+        factories.agent(acme, f"n{number}", data=data, weekly_runs=number)
     found = dependents(session, most=2)
     assert found.number == 5
     assert [each.agent for each in found.shown] == ["n4", "n3"]
@@ -74,7 +74,7 @@ def test_the_most_used_are_named_and_all_are_counted(session: OrmSession, acme: 
 
 @pytest.mark.parametrize("spawned", ["text", 7, {"a": 1}, [1, None, {"x": 2}, "", "@", "a/b", "a/b@c/d@e"]])
 def test_odd_definitions_are_kept_in_line(session: OrmSession, acme: Publisher, spawned: object) -> None:
-    factories.agent(session, acme, "odd", data={"spawnableAgents": spawned})
+    factories.agent(acme, "odd", data={"spawnableAgents": spawned})
     assert dependents(session).number == 0
 
 
@@ -96,7 +96,7 @@ def test_no_name_breaks_the_question(session: OrmSession, acme: Publisher, name:
 def test_a_search_does_not_find_an_agent_by_what_it_spawns(
     session: OrmSession, acme: Publisher, anonymous: Person, search: str
 ) -> None:
-    other = factories.publisher(session, factories.user(session, "carol"), "other", name="Other")
+    other = factories.publisher(factories.user("carol"), "other", name="Other")
     spawning(session, other, "reviewer", "acme/picker@1.0.0")
     page = anonymous.browser.get("/store", query_string={"search": search}).text
     assert ("other/reviewer" in page) == (search == "@")

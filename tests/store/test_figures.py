@@ -33,10 +33,10 @@ from tests.store.ledger import (
 @pytest.fixture
 def acme_publisher(session: Session) -> Publisher:
     """`acme/reviewer@1.0.0` and `@1.1.0`, and a week that began six days before NOW."""
-    owner = factories.user(session, "owner")
-    made = factories.publisher(session, owner, "acme")
-    factories.agent(session, made, "reviewer", "1.0.0")
-    factories.agent_version(session, made, "reviewer", "1.1.0")
+    owner = factories.user("owner")
+    made = factories.publisher(owner, "acme")
+    factories.agent(made, "reviewer", "1.0.0")
+    factories.agent_version(made, "reviewer", "1.1.0")
     week_from(session, NOW - timedelta(days=6))
     return made
 
@@ -212,10 +212,10 @@ def test_an_agent_that_enters_the_store_brings_its_runs(session: Session, gate: 
     run = start(session, rich.id)
     spend(gate, rich, run, 6)
     finish(session, run)
-    made = factories.publisher(session, factories.user(session, "owner"), "acme")
+    made = factories.publisher(factories.user("owner"), "acme")
     week_from(session, NOW - timedelta(days=6))
     counting.enter("acme", ["reviewer", "nobody"])
-    factories.agent(session, made, "reviewer", "1.0.0")
+    factories.agent(made, "reviewer", "1.0.0")
     counting.entered("acme", {"reviewer": "1.0.0"})
     session.commit()
     assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").weekly_credits) == (
@@ -231,7 +231,7 @@ def test_a_version_that_ran_before_it_was_published(
 ) -> None:
     finish(session, start(session, rich.id, "acme/reviewer@2.0.0"))
     counting.enter("acme", ["reviewer"])
-    factories.agent_version(session, acme_publisher, "reviewer", "2.0.0")
+    factories.agent_version(acme_publisher, "reviewer", "2.0.0")
     counting.entered("acme", {"reviewer": "2.0.0"})
     session.commit()
     assert (figures(session).runs, figures(session, "2.0.0").runs) == (1, 1)

@@ -35,9 +35,9 @@ from tests.store.ledger import (
 @pytest.fixture
 def stocked(session: Session) -> Publisher:
     """`acme` with `reviewer` and `tester`."""
-    made = factories.publisher(session, factories.user(session, "owner"), "acme")
+    made = factories.publisher(factories.user("owner"), "acme")
     for agent in ("reviewer", "tester"):
-        factories.agent(session, made, agent, "1.0.0")
+        factories.agent(made, agent, "1.0.0")
     week_from(session, NOW - timedelta(days=6))
     return made
 

@@ -26,15 +26,15 @@ from tests.store.ledger import NOW, assert_proved, count_waiting, figures, finis
 
 @pytest.fixture
 def owner(session: Session) -> User:
-    return factories.user(session, "owner")
+    return factories.user("owner")
 
 
 @pytest.fixture
 def acme(session: Session, owner: User) -> Publisher:
     """`acme` with `reviewer` and `tester`, and a week that began six days before NOW."""
-    made = factories.publisher(session, owner, "acme")
+    made = factories.publisher(owner, "acme")
     for agent in ("reviewer", "tester"):
-        factories.agent(session, made, agent, "1.0.0")
+        factories.agent(made, agent, "1.0.0")
     week_from(session, NOW - timedelta(days=6))
     return made
 
@@ -225,7 +225,7 @@ def test_an_agent_that_enters_the_store_counts_by_the_same_rule(
     for run in (empty, above, below):
         finish(session, run)
     counting.enter("acme", ["new"])
-    factories.agent(session, acme, "new", "1.0.0")
+    factories.agent(acme, "new", "1.0.0")
     counting.entered("acme", {"new": "1.0.0"})
     session.commit()
     assert told(session, "new") == COUNTED
@@ -248,7 +248,7 @@ def test_a_version_that_ran_before_it_was_published_is_told_from_its_own_runs(
             billing.settle(gate, admit(gate, rich, hold=0, run_id=run), call(2), now=NOW)
         finish(session, run, ending)
     counting.enter("acme", ["reviewer"])
-    factories.agent_version(session, acme, "reviewer", "2.0.0")
+    factories.agent_version(acme, "reviewer", "2.0.0")
     counting.entered("acme", {"reviewer": "2.0.0"})
     session.commit()
     new = figures(session, "2.0.0")
@@ -280,10 +280,10 @@ def test_the_publishers_own_runs_stand_apart(session: Session, owner: User, rich
 
 @pytest.mark.parametrize("role", ["owner", "admin", "member"])
 def test_so_do_those_of_whoever_is_in_the_publishers_organisation(session: Session, role: str) -> None:
-    founder, person = factories.user(session, "founder"), factories.user(session, "person")
-    org = factories.org(session, founder)
-    made = factories.publisher(session, org, "acme")
-    factories.agent(session, made, "reviewer", "1.0.0")
+    founder, person = factories.user("founder"), factories.user("person")
+    org = factories.org(founder)
+    made = factories.publisher(org, "acme")
+    factories.agent(made, "reviewer", "1.0.0")
     week_from(session, NOW - timedelta(days=6))
     for who in (founder, person):
         run_of(session, who.id)
@@ -302,8 +302,8 @@ def test_a_publisher_that_changes_hands_takes_its_own_runs_along(
     session: Session, acme: Publisher, owner: User, rich: Payer
 ) -> None:
     mate = session.get_one(User, rich.id)
-    org = factories.org(session, owner, members=(mate,))
-    for who in (owner, mate, factories.user(session, "stranger")):
+    org = factories.org(owner, members=(mate,))
+    for who in (owner, mate, factories.user("stranger")):
         run_of(session, who.id)
     assert (figures(session).runs, figures(session).own_runs) == (2, 1)
     publishers.link(owner, "acme", org.id)
@@ -386,7 +386,7 @@ def test_trees_of_two_agents_end_and_settle_in_any_order(
 ) -> None:
     chance = random.Random(8)
     people = [rich, *(payer(session, f"payer{n}") for n in range(3))]
-    org: Org = factories.org(session, session.get_one(User, acme.user_id))
+    org: Org = factories.org(session.get_one(User, acme.user_id))
     publishers.link(session.get_one(User, acme.created_by), "acme", org.id)
     session.commit()
     jobs: list[Callable[[], Any]] = []

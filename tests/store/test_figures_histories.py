@@ -45,10 +45,10 @@ class History(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        owner = factories.user(self.session, factories.new_id("owner-"))
-        org = factories.org(self.session, owner, factories.new_id("Org "))
+        owner = factories.user(factories.new_id("owner-"))
+        org = factories.org(owner, factories.new_id("Org "))
         self.org_id = org.id
-        self.publisher = factories.publisher(self.session, org, factories.new_id("p-"))
+        self.publisher = factories.publisher(org, factories.new_id("p-"))
         week_from(self.session, NOW - timedelta(days=7))
 
     def person(self, number: int) -> Payer:
@@ -64,7 +64,7 @@ class History(RuleBasedStateMachine):
             return
         self.published.add((agent, version))
         counting.enter(self.publisher.id, [agent])
-        factories.agent_version(self.session, self.publisher, agent, version)
+        factories.agent_version(self.publisher, agent, version)
         counting.entered(self.publisher.id, {agent: version})
         self.session.commit()
 

@@ -33,7 +33,7 @@ def bring(app: Flask) -> Bring:
 @pytest.fixture
 def mine(session: OrmSession, alice: Person) -> Publisher:
     assert alice.user
-    return factories.publisher(session, alice.user)
+    return factories.publisher(alice.user)
 
 
 def write(folder: Path, name: str, *values: Any) -> None:

@@ -178,7 +178,7 @@ def test_the_job_asks_the_publishers(
     long_ago = (now() - 3 * DAY).timestamp()
     for name in (mine, nobodys):
         os.utime(settings.data_dir / "files" / pictures.FOLDER / name, (long_ago, long_ago))
-    factories.publisher(session, alice.user, avatar_url=address(mine))
+    factories.publisher(alice.user, avatar_url=address(mine))
     monkeypatch.setattr(jobs, "get_settings", lambda: settings)
     jobs.forget_pictures(0)
     assert [where(store, name) for name in (mine, nobodys, fresh)] == ["kept", "aside", "kept"]
@@ -187,8 +187,8 @@ def test_the_job_asks_the_publishers(
 
 def test_publishers_say_which_pictures_they_show(session: OrmSession, alice: Person) -> None:
     assert alice.user is not None
-    factories.publisher(session, alice.user, avatar_url=address("a"))
-    factories.publisher(session, alice.user, "bare")
+    factories.publisher(alice.user, avatar_url=address("a"))
+    factories.publisher(alice.user, "bare")
     assert publishers.shown_pictures([address("a"), address("b")]) == {address("a")}
     assert publishers.shown_pictures([]) == set()
 

@@ -43,7 +43,7 @@ def published(session: OrmSession) -> int:
 def mine(session: OrmSession, alice: Person) -> Publisher:
     """The publisher `acme` of alice."""
     assert alice.user
-    return factories.publisher(session, alice.user)
+    return factories.publisher(alice.user)
 
 
 @pytest.fixture
@@ -162,10 +162,10 @@ def test_runs_from_before_count_at_once(
     mine: Publisher, alice: Person, bob: Person, session: OrmSession
 ) -> None:
     for version in ("0.0.1", "0.0.2", "0.0.2"):
-        made = factories.run(session, alice.user, f"acme/reviewer@{version}", status="completed")
+        made = factories.run(alice.user, f"acme/reviewer@{version}", status="completed")
         made.completed_at = made.created_at
         made.user_id = bob.id
-        factories.call(session, bob.user, run_id=made.id)
+        factories.call(bob.user, run_id=made.id)
     session.commit()
     publish(alice, definition())
     agent = session.get_one(Agent, ("acme", "reviewer"))
@@ -283,7 +283,7 @@ def test_cookie_then_key_then_body(
     app: Flask, mine: Publisher, alice: Person, mallory: Person, session: OrmSession
 ) -> None:
     assert alice.user
-    cli = factories.token(session, alice.user, type="cli")
+    cli = factories.token(alice.user, type="cli")
     bare = app.test_client()
     answers = [
         alice.browser.post(PATH, json={"data": [definition()]}, headers=mallory.headers),
@@ -355,7 +355,7 @@ def test_only_the_owner_of_a_personal_publisher_publishes(
 def test_owners_and_admins_of_an_organisation_publish(
     acme: Org, alice: Person, bob: Person, mallory: Person, session: OrmSession
 ) -> None:
-    factories.publisher(session, acme)
+    factories.publisher(acme)
     statuses = [publish(person, definition())[0] for person in (alice, bob, mallory)]
     assert statuses == [201, 403, 403]
     session.get_one(OrgMember, (acme.id, bob.id)).role = "admin"
@@ -384,7 +384,7 @@ def test_owners_and_admins_of_an_organisation_publish(
 def test_versions_that_cannot_follow(
     mine: Publisher, alice: Person, session: OrmSession, version: str, reason: str
 ) -> None:
-    factories.agent(session, mine)
+    factories.agent(mine)
     assert publish(alice, definition("other"), definition(version=version)) == (
         400,
         {"error": "Version determination failed", "details": f"Failed for agent 'reviewer': {reason}"},
@@ -395,15 +395,15 @@ def test_versions_that_cannot_follow(
 def test_after_the_last_patch_a_version_must_be_said(
     mine: Publisher, alice: Person, session: OrmSession
 ) -> None:
-    factories.agent(session, mine, version="1.0.2147483647")
+    factories.agent(mine, version="1.0.2147483647")
     status, body = publish(alice, definition())
     assert status == 400
     assert "has no next patch" in body["details"]
 
 
 def test_a_yanked_version_is_not_published_again(mine: Publisher, alice: Person, session: OrmSession) -> None:
-    factories.agent_version(session, mine, version="1.0.0")
-    factories.agent_version(session, mine, version="2.0.0", yanked_reason="broken")
+    factories.agent_version(mine, version="1.0.0")
+    factories.agent_version(mine, version="2.0.0", yanked_reason="broken")
     status, body = publish(alice, definition(version="1.5.0"))
     assert status == 400
     assert "latest version (2.0.0)" in body["details"]
@@ -496,11 +496,11 @@ def test_names_are_resolved_to_versions(
     mine: Publisher, alice: Person, bob: Person, session: OrmSession
 ) -> None:
     assert bob.user
-    other = factories.publisher(session, bob.user, "other")
-    factories.agent_version(session, other, "thinker", "1.10.0")
-    factories.agent_version(session, other, "thinker", "1.9.0")
-    factories.agent_version(session, other, "thinker", "2.0.0", yanked_reason="broken")
-    factories.agent_version(session, mine, "planner", "0.3.0")
+    other = factories.publisher(bob.user, "other")
+    factories.agent_version(other, "thinker", "1.10.0")
+    factories.agent_version(other, "thinker", "1.9.0")
+    factories.agent_version(other, "thinker", "2.0.0", yanked_reason="broken")
+    factories.agent_version(mine, "planner", "0.3.0")
     names = ["planner", "acme/planner@0.3.0", "other/thinker@1.9.0", "other/thinker@2.0.0", "other/thinker"]
     status, _ = publish(
         alice,

@@ -155,7 +155,7 @@ def test_any_avatar_is_kept_and_only_a_picture_is_shown(
 ) -> None:
     answer = make(alice, avatar_url=avatar)
     assert (answer.status_code, answer.get_json()["avatar_url"]) == (201, avatar)
-    factories.agent(session, session.get_one(Publisher, "harbor"))
+    factories.agent(session.get_one(Publisher, "harbor"))
     for page in ("/publishers/harbor", "/publishers", "/publishers/harbor/edit", "/store"):
         text = alice.browser.get(page).text
         assert "harbor" in text, page
@@ -234,11 +234,11 @@ def test_mine_and_those_of_organisations_i_administer(
     alice: Person, bob: Person, mallory: Person, acme: Org, session: OrmSession
 ) -> None:
     assert alice.user
-    own = factories.publisher(session, alice.user, "harbor")
-    factories.publisher(session, acme, "acme-tools")
-    factories.agent(session, own, "reviewer")
-    factories.agent_version(session, own, "reviewer", "1.0.1")
-    factories.agent(session, own, "writer")
+    own = factories.publisher(alice.user, "harbor")
+    factories.publisher(acme, "acme-tools")
+    factories.agent(own, "reviewer")
+    factories.agent_version(own, "reviewer", "1.0.1")
+    factories.agent(own, "writer")
     rows = alice.browser.get("/api/publishers").get_json()
     assert [(row["id"], row["agentCount"], row["ownershipType"]) for row in rows] == [
         ("harbor", 2, "user"),
@@ -302,7 +302,7 @@ def test_the_order_of_the_checks_of_a_link(
 def test_who_may_change_an_organisations_publisher(
     alice: Person, bob: Person, mallory: Person, anonymous: Person, acme: Org, session: OrmSession
 ) -> None:
-    factories.publisher(session, acme, "harbor")
+    factories.publisher(acme, "harbor")
     for call in (
         unlink,
         lambda person: link(person, org_id=acme.id),
@@ -368,7 +368,7 @@ def test_an_edit_of_the_wrong_shape(alice: Person, raw: str) -> None:
 
 def test_an_agent_is_found_by_its_publishers_new_name(alice: Person, session: OrmSession) -> None:
     make(alice)
-    factories.agent(session, session.get_one(Publisher, "harbor"))
+    factories.agent(session.get_one(Publisher, "harbor"))
     edit(alice, name="Lighthouse")
     session.expire_all()
     from models.store import Agent

@@ -30,7 +30,7 @@ def base(app: Flask) -> Iterator[str]:
 
 @pytest.fixture
 def cookie(session: OrmSession, alice: Person) -> Any:
-    value = factories.token(session, session.get_one(User, alice.id), type="web")
+    value = factories.token(session.get_one(User, alice.id), type="web")
     return {"name": "next-auth.session-token", "value": value, "domain": "127.0.0.1", "path": "/"}
 
 
@@ -63,11 +63,11 @@ def test_axe_finds_nothing(
         page.goto("/publishers")
         judge(page)
         own = factories.publisher(
-            session, session.get_one(User, alice.id), "harbor", verified=True, bio="We read.", avatar_url=GONE
+            session.get_one(User, alice.id), "harbor", verified=True, bio="We read.", avatar_url=GONE
         )
-        factories.publisher(session, acme, "acme-tools", email="a@example.org")
-        factories.agent(session, own, "reviewer", deprecated_at=factories.now())
-        factories.agent_version(session, own, "gone", "0.1.0", yanked_reason="Broken")
+        factories.publisher(acme, "acme-tools", email="a@example.org")
+        factories.agent(own, "reviewer", deprecated_at=factories.now())
+        factories.agent_version(own, "gone", "0.1.0", yanked_reason="Broken")
         for address in (
             "/publishers",
             "/publishers/new",
@@ -92,7 +92,7 @@ def test_axe_finds_nothing(
 def test_a_publisher_is_made_with_script(
     open_page: OpenPage, base: str, cookie: Any, acme: Org, session: OrmSession, alice: Person
 ) -> None:
-    factories.publisher(session, session.get_one(User, alice.id), "harbor")
+    factories.publisher(session.get_one(User, alice.id), "harbor")
     with open_page(base) as page:
         page.context.add_cookies([cookie])
         page.goto(f"/publishers/new?org={acme.id}")

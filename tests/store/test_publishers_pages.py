@@ -50,7 +50,7 @@ def errors_in(page: TestResponse) -> set[str]:
 @pytest.fixture
 def harbor(session: OrmSession, alice: Person) -> Publisher:
     assert alice.user
-    return factories.publisher(session, alice.user, "harbor", name="Harbor Works")
+    return factories.publisher(alice.user, "harbor", name="Harbor Works")
 
 
 def audited(session: OrmSession) -> list[str]:
@@ -69,7 +69,7 @@ def test_the_signed_out_sign_in_first(anonymous: Person, path: str) -> None:
 def test_who_may_edit_and_transfer(
     alice: Person, bob: Person, mallory: Person, acme: Org, session: OrmSession
 ) -> None:
-    factories.publisher(session, acme, "acme-tools")
+    factories.publisher(acme, "acme-tools")
     for path in ("/publishers/acme-tools/edit", "/publishers/acme-tools/owner"):
         for person, status in ((alice, 200), (bob, 403), (mallory, 404)):
             assert person.browser.get(path).status_code == status, path
@@ -184,7 +184,7 @@ def test_the_id_is_checked_while_it_is_typed(alice: Person, harbor: Publisher) -
 def test_mine_lists_what_i_may_change_and_says_the_next_step(
     alice: Person, bob: Person, acme: Org, harbor: Publisher, session: OrmSession
 ) -> None:
-    factories.publisher(session, acme, "acme-tools")
+    factories.publisher(acme, "acme-tools")
     page = alice.browser.get("/publishers").text
     assert "@harbor" in page
     assert "@acme-tools" in page
@@ -212,7 +212,7 @@ def test_mine_asks_the_database_no_more_for_more_rows(
     few = statements()
     assert alice.user
     for number in range(20):
-        factories.publisher(session, alice.user, f"harbor-{number}")
+        factories.publisher(alice.user, f"harbor-{number}")
     assert statements() == few
 
 
@@ -314,9 +314,9 @@ def test_the_public_page_says_who_it_is(anonymous: Person, harbor: Publisher, se
     harbor.email = "a&b@harbor.example"
     harbor.avatar_url = f"/uploads/avatars/{'1' * 64}.webp"
     session.commit()
-    factories.agent(session, harbor, "reviewer", runs=1234, weekly_runs=5)
-    factories.agent_version(session, harbor, "reviewer", "1.2.0")
-    factories.agent_version(session, harbor, "reviewer", "2.0.0", yanked_reason="Broken")
+    factories.agent(harbor, "reviewer", runs=1234, weekly_runs=5)
+    factories.agent_version(harbor, "reviewer", "1.2.0")
+    factories.agent_version(harbor, "reviewer", "2.0.0", yanked_reason="Broken")
     page = anonymous.browser.get("/publishers/harbor")
     assert page.status_code == 200
     text = page.text
@@ -359,7 +359,7 @@ def test_who_does_not_exist_is_not_found(anonymous: Person, harbor: Publisher, p
 
 def test_many_agents_come_in_pages(anonymous: Person, harbor: Publisher, session: OrmSession) -> None:
     for number in range(publishers.PAGE + 1):
-        factories.agent(session, harbor, f"agent-{number:03}")
+        factories.agent(harbor, f"agent-{number:03}")
     page = anonymous.browser.get("/publishers/harbor").text
     assert page.count("/publishers/harbor/agents/") == publishers.PAGE
     more = re.search(r'href="(/publishers/harbor\?after=[^"]+)"', page)

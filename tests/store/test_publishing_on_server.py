@@ -50,7 +50,7 @@ def test_the_largest_publication_stops_nobody_else(
 ) -> None:
     publishers = ("acme", "harbor")
     for name in publishers:
-        factories.publisher(session, alice.user, name)
+        factories.publisher(alice.user, name)
     done = threading.Event()
     waits: list[float] = []
 

@@ -66,8 +66,8 @@ def drawn(color: str = "red", format: str = "PNG") -> bytes:
 
 def publish(session: OrmSession, alice: Person, avatar_url: str | None, id: str = "acme") -> Publisher:
     assert alice.user is not None
-    made = factories.publisher(session, alice.user, id, avatar_url=avatar_url)
-    factories.agent(session, made)
+    made = factories.publisher(alice.user, id, avatar_url=avatar_url)
+    factories.agent(made)
     return made
 
 

@@ -38,7 +38,7 @@ def limit(app: Flask, settings: Settings) -> Iterator[Any]:
 
 @pytest.fixture
 def acme(session: OrmSession, alice: Person) -> Publisher:
-    return factories.publisher(session, alice.user, "acme")
+    return factories.publisher(alice.user, "acme")
 
 
 def definition(id: str = "reviewer", **more: Any) -> dict[str, Any]:
@@ -189,7 +189,7 @@ FORMS = [
 
 
 def test_changes_a_day(session: OrmSession, alice: Person, acme: Publisher, limit: Any) -> None:
-    factories.agent(session, acme, "reviewer", "1.0.0")
+    factories.agent(acme, "reviewer", "1.0.0")
     limit(stoa_store_changes_per_day=1)
     first = alice.browser.open(CHANGES[0][1], method="POST", json={"reason": "x"}, headers=alice.headers)
     assert first.status_code == 200
@@ -244,7 +244,7 @@ def test_so_they_are_where_postgresql_has_never_heard_of_the_publisher(
     session: OrmSession, alice: Person
 ) -> None:
     """Its figures of the tables are from when others alone had published. Then it looked through everything for each."""
-    factories.publisher(session, alice.user, "other")
+    factories.publisher(alice.user, "other")
     for table, rows in TABLES.items():
         session.execute(text(f"INSERT INTO {table} {rows} FROM generate_series(1, 2000) n"))
     session.commit()
@@ -270,7 +270,7 @@ def test_a_request_of_too_many_says_how_many(alice: Person) -> None:
 def test_the_row_of_an_agent_is_made_without_reading_its_older_definitions(
     session: OrmSession, acme: Publisher
 ) -> None:
-    factories.agent(session, acme, "reviewer", "1.0.0", data={"systemPrompt": "x" * 900_000})
+    factories.agent(acme, "reviewer", "1.0.0", data={"systemPrompt": "x" * 900_000})
     session.execute(
         text(
             "INSERT INTO agent_config (publisher_id, id, version, data) SELECT publisher_id, id, '1.0.' || n, data"
@@ -298,7 +298,7 @@ def test_the_row_of_an_agent_is_made_without_reading_its_older_definitions(
 
 def fill(session: OrmSession, publisher: Publisher, count: int, **data: Any) -> None:
     for number in range(count):
-        factories.agent(session, publisher, f"agent-{number:03}", "1.0.0", data=data)
+        factories.agent(publisher, f"agent-{number:03}", "1.0.0", data=data)
     session.execute(
         text("UPDATE agent SET runs = split_part(id, '-', 2)::int WHERE publisher_id = :id"),
         {"id": publisher.id},
@@ -311,7 +311,7 @@ def test_the_list_has_the_most_used_of_each_publisher(
     client: FlaskClient, session: OrmSession, acme: Publisher, bob: Person, limit: Any, door: str
 ) -> None:
     fill(session, acme, 12)
-    other = factories.publisher(session, bob.user, "other")
+    other = factories.publisher(bob.user, "other")
     fill(session, other, 2)
     limit(stoa_listed_agents=5)
     listed = client.get(door).get_json()
@@ -334,7 +334,7 @@ def test_long_words_do_not_fill_the_list(client: FlaskClient, session: OrmSessio
 
 
 def test_versions_do_not_fill_the_list(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
-    factories.agent(session, acme, "reviewer", "1.0.0")
+    factories.agent(acme, "reviewer", "1.0.0")
     session.execute(
         text(
             "INSERT INTO agent_config (publisher_id, id, version, data) SELECT publisher_id, id, '1.0.' || n, data"
@@ -358,7 +358,7 @@ def test_all_agents_of_a_publisher_a_page_at_a_time(
     client: FlaskClient, session: OrmSession, acme: Publisher, door: str
 ) -> None:
     fill(session, acme, 205)
-    factories.agent_version(session, acme, "gone", "1.0.0", yanked_reason="broken")
+    factories.agent_version(acme, "gone", "1.0.0", yanked_reason="broken")
     found, after, pages = [], "", 0
     while after is not None:
         page = client.get(f"{door}/acme/agents", query_string={"after": after}).get_json()
@@ -451,7 +451,7 @@ def test_a_refusal_names_its_cause_and_its_cure(
     status: int,
     cure: str,
 ) -> None:
-    factories.agent(session, acme, "reviewer", "1.0.0")
+    factories.agent(acme, "reviewer", "1.0.0")
     data = body if isinstance(body, str) else json.dumps(body)
     answer = alice.browser.open(path, method=method, data=data, headers=alice.headers)
     assert answer.status_code == status, answer.text[:300]

@@ -42,12 +42,12 @@ LISTED = [
 
 @pytest.fixture
 def acme(session: OrmSession, alice: Person) -> Publisher:
-    return factories.publisher(session, alice.user, "acme", name="Acme", verified=True)
+    return factories.publisher(alice.user, "acme", name="Acme", verified=True)
 
 
 @pytest.fixture
 def tools(session: OrmSession, bob: Person) -> Publisher:
-    return factories.publisher(session, bob.user, "tools", avatar_url="https://example.org/a.png")
+    return factories.publisher(bob.user, "tools", avatar_url="https://example.org/a.png")
 
 
 def listed(client: FlaskClient) -> list[dict[str, Any]]:
@@ -79,14 +79,14 @@ def test_an_agent_is_told_in_the_words_and_order_of_the_contract(
 ) -> None:
     used = datetime(2026, 11, 19, 10, 11, 12, 345678, UTC)
     factories.agent(
-        session, acme, "reviewer", "1.2.0", {"name": "Code “reviewer”", "description": "Reads\n\\a change", "tags": ["code", 'a"b']},
+        acme, "reviewer", "1.2.0", {"name": "Code “reviewer”", "description": "Reads\n\\a change", "tags": ["code", 'a"b']},
         runs=4, weekly_runs=2, credits=250, weekly_credits=110, unique_users=3, last_used=used,
     )  # fmt: skip
     row = session.get_one(AgentVersion, ("acme", "reviewer", "1.2.0"))
     row.runs, row.weekly_runs, row.credits, row.weekly_credits, row.unique_users = 3, 2, 100, 110, 2
     row.last_used = used
     session.commit()
-    factories.agent(session, tools, "quiet")
+    factories.agent(tools, "quiet")
     first, second = listed(client)
     assert list(first) == LISTED
     assert first == {
@@ -128,7 +128,7 @@ def test_the_most_spent_on_in_a_week_comes_first(
     client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
     for name, credits in (("little", 1), ("most", 300), ("none", 0), ("some", 20)):
-        factories.agent(session, acme, name, weekly_credits=credits, runs=1)
+        factories.agent(acme, name, weekly_credits=credits, runs=1)
     assert [each["id"] for each in listed(client)] == ["most", "some", "little", "none"]
 
 
@@ -136,7 +136,7 @@ def test_ids_of_one_publisher_with_one_name_show_the_newest(
     client: FlaskClient, session: OrmSession, acme: Publisher, tools: Publisher
 ) -> None:
     for publisher, agent_id, age in ((acme, "old", 9), (acme, "new", 1), (tools, "other", 5)):
-        factories.agent(session, publisher, agent_id, data={"name": "Twin"})
+        factories.agent(publisher, agent_id, data={"name": "Twin"})
         config = session.get_one(AgentConfig, (agent_id, "1.0.0", publisher.id))
         config.created_at = now() - timedelta(days=age)
         session.commit()
@@ -146,17 +146,15 @@ def test_ids_of_one_publisher_with_one_name_show_the_newest(
 def test_a_yanked_version_steps_back_and_a_fully_yanked_agent_leaves(
     client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
-    factories.agent_version(session, acme, "half", "1.0.0")
-    factories.agent_version(session, acme, "half", "1.1.0", yanked_reason="broken")
-    factories.agent_version(session, acme, "gone", "1.0.0", yanked_reason="broken")
+    factories.agent_version(acme, "half", "1.0.0")
+    factories.agent_version(acme, "half", "1.1.0", yanked_reason="broken")
+    factories.agent_version(acme, "gone", "1.0.0", yanked_reason="broken")
     assert [(each["id"], each["version"]) for each in listed(client)] == [("half", "1.0.0")]
 
 
 def test_metrics_are_of_agents_that_ran(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
-    factories.agent(
-        session, acme, "busy", runs=2, weekly_runs=1, credits=30, weekly_credits=10, unique_users=1
-    )
-    factories.agent(session, acme, "idle")
+    factories.agent(acme, "busy", runs=2, weekly_runs=1, credits=30, weekly_credits=10, unique_users=1)
+    factories.agent(acme, "idle")
     answer = client.get("/api/agents/metrics")
     assert answer.get_json() == {
         "acme/busy": {
@@ -172,7 +170,7 @@ def test_metrics_are_of_agents_that_ran(client: FlaskClient, session: OrmSession
 
 
 def test_headers_and_entity_tag(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
-    factories.agent(session, acme)
+    factories.agent(acme)
     answer = client.get("/api/agents")
     assert answer.headers["Cache-Control"] == (
         "public, max-age=300, s-maxage=600, stale-while-revalidate=3600"
@@ -183,7 +181,7 @@ def test_headers_and_entity_tag(client: FlaskClient, session: OrmSession, acme: 
     again = client.get("/api/agents", headers={"If-None-Match": answer.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert again.headers["Cache-Control"] == answer.headers["Cache-Control"]
-    factories.agent(session, acme, "second")
+    factories.agent(acme, "second")
     changed = client.get("/api/agents", headers={"If-None-Match": answer.headers["ETag"]})
     assert (changed.status_code, len(changed.get_json())) == (200, 2)
     assert client.get("/api/v1/agents").data == changed.data
@@ -191,7 +189,7 @@ def test_headers_and_entity_tag(client: FlaskClient, session: OrmSession, acme: 
 
 def test_who_takes_gzip_gets_it(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
     for number in range(5):
-        factories.agent(session, acme, f"agent-{number}")
+        factories.agent(acme, f"agent-{number}")
     plain = client.get("/api/agents")
     packed = client.get("/api/agents", headers={"Accept-Encoding": "gzip, br"})
     assert packed.headers["Content-Encoding"] == "gzip"
@@ -204,9 +202,9 @@ def test_who_takes_gzip_gets_it(client: FlaskClient, session: OrmSession, acme: 
 def test_whatever_is_published_shows_at_once(
     client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
-    factories.agent_version(session, acme, "reviewer", "1.0.0")
+    factories.agent_version(acme, "reviewer", "1.0.0")
     assert [each["version"] for each in listed(client)] == ["1.0.0"]
-    factories.agent_version(session, acme, "reviewer", "1.1.0")
+    factories.agent_version(acme, "reviewer", "1.1.0")
     assert [each["version"] for each in listed(client)] == ["1.1.0"]
     acme.name = "Acme & Sons"
     session.commit()
@@ -223,7 +221,7 @@ def test_whatever_is_published_shows_at_once(
 def test_between_changes_only_the_stamp_is_asked_for(
     client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
-    factories.agent(session, acme)
+    factories.agent(acme)
     listed(client)
     asked: list[str] = []
 
@@ -242,7 +240,7 @@ def test_between_changes_only_the_stamp_is_asked_for(
 def test_figures_are_fresh_within_seconds(
     client: FlaskClient, session: OrmSession, acme: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    factories.agent(session, acme)
+    factories.agent(acme)
     assert listed(client)[0]["usage_count"] == 0
     session.execute(text("UPDATE agent SET runs = 1"))
     session.commit()
@@ -288,7 +286,7 @@ def test_while_the_list_is_made_anew_only_a_publish_is_waited_for(app: Flask, se
 
 
 def test_figures_do_not_touch_what_is_published(session: OrmSession, acme: Publisher) -> None:
-    factories.agent(session, acme)
+    factories.agent(acme)
     before = catalogue.stamp()
     session.execute(text("UPDATE agent SET runs = runs + 1, last_used = now(), weekly_credits = 3"))
     session.execute(text("UPDATE agent_version SET runs = runs + 1"))
@@ -310,7 +308,7 @@ def door(request: pytest.FixtureRequest) -> str:
 def test_a_version_is_told_as_it_was_published(
     client: FlaskClient, session: OrmSession, acme: Publisher, door: str
 ) -> None:
-    factories.agent(session, acme, "reviewer", "1.0.0", {"spawnerPrompt": "Ask “me”"})
+    factories.agent(acme, "reviewer", "1.0.0", {"spawnerPrompt": "Ask “me”"})
     answer = client.get(f"{door}/acme/reviewer/1.0.0", headers={"Authorization": "Bearer whatever"})
     assert answer.status_code == 200
     body = answer.get_json()
@@ -333,8 +331,8 @@ def test_latest_is_the_highest_number_that_is_not_yanked(
     client: FlaskClient, session: OrmSession, acme: Publisher, door: str
 ) -> None:
     for version in ("0.9.0", "0.10.0", "0.2.11"):
-        factories.agent_version(session, acme, "reviewer", version)
-    factories.agent_version(session, acme, "reviewer", "1.0.0", yanked_reason="broken")
+        factories.agent_version(acme, "reviewer", version)
+    factories.agent_version(acme, "reviewer", "1.0.0", yanked_reason="broken")
     assert client.get(f"{door}/acme/reviewer/latest").get_json()["version"] == "0.10.0"
     assert client.get(f"{door}/acme/reviewer/1.0.0").get_json()["version"] == "1.0.0"
 
@@ -342,7 +340,7 @@ def test_latest_is_the_highest_number_that_is_not_yanked(
 def test_versions_that_other_programs_wrote_are_read_too(
     client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
-    factories.agent_config(session, acme, "foreign", "2.0.0")
+    factories.agent_config(acme, "foreign", "2.0.0")
     assert client.get("/api/agents/acme/foreign/latest").get_json()["version"] == "2.0.0"
 
 
@@ -365,8 +363,8 @@ def test_what_is_not_there(
     client: FlaskClient, session: OrmSession, acme: Publisher, tools: Publisher, door: str, path: str, status: int,
     words: str, ending: str,
 ) -> None:  # fmt: skip
-    factories.agent(session, acme)
-    factories.agent_version(session, acme, "gone", "1.0.0", yanked_reason="broken")
+    factories.agent(acme)
+    factories.agent_version(acme, "gone", "1.0.0", yanked_reason="broken")
     answer = client.get(f"{door}/{path}{ending}")
     body = answer.get_json()
     assert (answer.status_code, body["error"]) == (status, words)
@@ -379,7 +377,7 @@ def test_what_is_not_there(
 def test_anybody_may_read(
     request: pytest.FixtureRequest, session: OrmSession, acme: Publisher, who: str
 ) -> None:
-    factories.agent(session, acme)
+    factories.agent(acme)
     person: Person = request.getfixturevalue(who)
     for path in ("", "/metrics", "/acme/reviewer/latest", "/acme/reviewer/1.0.0/dependencies"):
         assert person.browser.get(f"/api/agents{path}", headers=person.headers).status_code == 200
@@ -390,7 +388,7 @@ def test_anybody_may_read(
 
 
 def spawning(session: OrmSession, of: Publisher, id: str, *names: str, **data: Any) -> None:
-    factories.agent(session, of, id, data={"spawnableAgents": list(names), **data})
+    factories.agent(of, id, data={"spawnableAgents": list(names), **data})
 
 
 def tree(client: FlaskClient, path: str = "acme/root/1.0.0") -> dict[str, Any]:

@@ -28,12 +28,12 @@ from views.store import feeds
 
 @pytest.fixture
 def harbor(session: OrmSession, alice: Person) -> Publisher:
-    return factories.publisher(session, alice.user, "harbor", name="Harbor Works", verified=True)
+    return factories.publisher(alice.user, "harbor", name="Harbor Works", verified=True)
 
 
 @pytest.fixture
 def quarry(session: OrmSession, bob: Person) -> Publisher:
-    return factories.publisher(session, bob.user, "quarry", name="Quarry")
+    return factories.publisher(bob.user, "quarry", name="Quarry")
 
 
 def shown(client: FlaskClient, query: str = "", **kw: Any) -> list[str]:
@@ -44,17 +44,17 @@ def shown(client: FlaskClient, query: str = "", **kw: Any) -> list[str]:
 
 def stocked(session: OrmSession, harbor: Publisher, quarry: Publisher) -> None:
     factories.agent(
-        session, harbor, "code-reviewer",
+        harbor, "code-reviewer",
         data={"name": "Code reviewer", "description": "Reads a change", "tags": ["code"], "model": "anthropic/claude"},
         weekly_credits=10, runs=5, unique_users=1,
     )  # fmt: skip
     factories.agent(
-        session, quarry, "sql-explainer",
+        quarry, "sql-explainer",
         data={"description": "Explains a query for a reviewer", "tags": ["data", "code"], "model": "openai/gpt-5.1"},
         weekly_credits=30, runs=1, unique_users=9,
     )  # fmt: skip
     factories.agent(
-        session, quarry, "notes", data={"tags": ["writing"], "model": "openai/gpt-5.1"},
+        quarry, "notes", data={"tags": ["writing"], "model": "openai/gpt-5.1"},
         weekly_credits=20, runs=9, unique_users=4, published_at=now() - timedelta(days=3),
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_of_a_crowd_the_most_used_are_ranked_and_who_bears_the_name(
     client: FlaskClient, session: OrmSession, harbor: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for id, credits in (("note", 1), ("note-a", 9), ("note-b", 30), ("note-c", 20), ("other", 99)):
-        factories.agent(session, harbor, id, weekly_credits=credits)
+        factories.agent(harbor, id, weekly_credits=credits)
     everybody = shown(client, "?search=note")
     assert everybody[0] == "note"
     assert set(everybody) == {"note", "note-a", "note-b", "note-c"}
@@ -152,7 +152,7 @@ def test_batches_follow_each_other_without_gap_or_repeat(
     client: FlaskClient, session: OrmSession, harbor: Publisher, query: str
 ) -> None:
     for number in range(53):
-        factories.agent(session, harbor, f"agent-{number:02}", weekly_credits=number // 7, runs=number % 3)
+        factories.agent(harbor, f"agent-{number:02}", weekly_credits=number // 7, runs=number % 3)
     whole = [(each.publisher_id, each.id) for each in everything(client, query)]
     assert len(whole) == len(set(whole)) == 53
     first = client.get(f"/store{query}")
@@ -215,11 +215,9 @@ def test_nothing_found_offers_to_clear_the_filters(
 def test_deprecated_agents_are_hidden_until_asked_for_and_withdrawn_ones_always(
     client: FlaskClient, session: OrmSession, harbor: Publisher
 ) -> None:
-    factories.agent(session, harbor, "fresh")
-    factories.agent(
-        session, harbor, "worn", deprecated_at=now(), deprecated_reason="old", successor="harbor/fresh"
-    )
-    factories.agent_version(session, harbor, "gone", yanked_reason="broken")
+    factories.agent(harbor, "fresh")
+    factories.agent(harbor, "worn", deprecated_at=now(), deprecated_reason="old", successor="harbor/fresh")
+    factories.agent_version(harbor, "gone", yanked_reason="broken")
     assert shown(client) == ["fresh"]
     assert shown(client, "?deprecated=1") == ["fresh", "worn"]
     page = client.get("/store?deprecated=1").text
@@ -228,21 +226,21 @@ def test_deprecated_agents_are_hidden_until_asked_for_and_withdrawn_ones_always(
 
 
 def test_a_publish_shows_at_once(client: FlaskClient, session: OrmSession, harbor: Publisher) -> None:
-    factories.agent(session, harbor, "one")
+    factories.agent(harbor, "one")
     assert shown(client) == ["one"]
-    factories.agent(session, harbor, "two")
+    factories.agent(harbor, "two")
     assert sorted(shown(client)) == ["one", "two"]
     assert "codebuff --agent harbor/two@1.0.0</code>" in client.get("/store").text
-    factories.agent_version(session, harbor, "two", "1.1.0")
+    factories.agent_version(harbor, "two", "1.1.0")
     assert "codebuff --agent harbor/two@1.1.0</code>" in client.get("/store").text
 
 
 def test_the_editors_choice_is_of_verified_publishers_and_stands_on_the_plain_page_only(
     client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    factories.agent(session, quarry, "base2")
-    factories.agent(session, harbor, "base2-max")
-    factories.agent(session, harbor, "base2")
+    factories.agent(quarry, "base2")
+    factories.agent(harbor, "base2-max")
+    factories.agent(harbor, "base2")
     page = client.get("/store").text
     chosen = page[page.index("choice-h") : page.index("all-h")]
     assert re.findall(r"/publishers/(\w+)/agents/([\w-]+)/", chosen) == [
@@ -256,7 +254,7 @@ def test_the_editors_choice_is_of_verified_publishers_and_stands_on_the_plain_pa
 def test_whose_button_it_is(
     client: FlaskClient, alice: Person, bob: Person, mallory: Person, acme: Org, session: OrmSession
 ) -> None:
-    factories.publisher(session, acme, "acme")
+    factories.publisher(acme, "acme")
     assert "Publish an agent" in client.get("/store").text
     assert 'href="/publishers">My publishers' in alice.browser.get("/store").text
     assert 'href="/publishers/new">Create publisher' in bob.browser.get("/store").text
@@ -284,7 +282,7 @@ def test_few_statements_however_many_cards(
 def test_a_spark_counts_the_last_thirty_days(
     client: FlaskClient, session: OrmSession, harbor: Publisher
 ) -> None:
-    factories.agent(session, harbor, "one")
+    factories.agent(harbor, "one")
     today = now().date()
     for ago, version, runs in ((0, "1.0.0", 2), (0, "0.9.0", 1), (29, "1.0.0", 6), (30, "1.0.0", 99)):
         session.add(
@@ -304,18 +302,18 @@ def test_a_spark_counts_the_last_thirty_days(
 def test_a_single_choice_is_not_offered_but_can_be_taken_back(
     client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    factories.agent(session, harbor, "one", tags=["review"])
-    factories.agent(session, harbor, "two", tags=["review", "safety"])
+    factories.agent(harbor, "one", tags=["review"])
+    factories.agent(harbor, "two", tags=["review", "safety"])
     page = client.get("/store").text
     assert "<legend>Tag</legend>" in page
     assert "<legend>Publisher</legend>" not in page
     assert "<legend>Publisher</legend>" in client.get("/store?publisher=harbor").text
-    factories.agent(session, quarry, "three")
+    factories.agent(quarry, "three")
     assert "<legend>Publisher</legend>" in client.get("/store").text
 
 
 def test_what_search_engines_are_told(client: FlaskClient, session: OrmSession, harbor: Publisher) -> None:
-    factories.agent(session, harbor)
+    factories.agent(harbor)
     page = client.get("/store").text
     assert '<link rel="canonical" href="http://localhost:8000/store">' in page
     assert 'property="og:title"' in page
@@ -336,7 +334,7 @@ def test_the_preview_picture_is_there(client: FlaskClient) -> None:
 def test_nobody_is_sent_somebody_elses_page(
     client: FlaskClient, alice: Person, session: OrmSession, harbor: Publisher
 ) -> None:
-    factories.agent(session, harbor)
+    factories.agent(harbor)
     assert "alice" not in client.get("/store").text
     assert "alice" in alice.browser.get("/store").text
     assert "alice" not in client.get("/store").text
@@ -358,8 +356,8 @@ def locations(client: FlaskClient, path: str) -> list[str]:
 def test_the_sitemap_names_agents_and_publishers(
     client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    factories.agent(session, harbor, "one")
-    factories.agent_version(session, quarry, "gone", yanked_reason="broken")
+    factories.agent(harbor, "one")
+    factories.agent_version(quarry, "gone", yanked_reason="broken")
     base = "http://localhost:8000"
     assert locations(client, "/sitemap.xml") == [
         f"{base}/",
@@ -376,7 +374,7 @@ def test_a_large_sitemap_is_split(
 ) -> None:
     monkeypatch.setattr(feeds, "MOST_ADDRESSES", 4)
     for number in range(7):
-        factories.agent(session, harbor, f"agent-{number}")
+        factories.agent(harbor, f"agent-{number}")
     files = locations(client, "/sitemap.xml")
     assert [each.rpartition("/")[2] for each in files] == ["sitemap-1.xml", "sitemap-2.xml", "sitemap-3.xml"]
     found = [each for number in (1, 2, 3) for each in locations(client, f"/sitemap-{number}.xml")]
@@ -388,10 +386,10 @@ def test_a_large_sitemap_is_split(
 def test_feeds_tell_of_new_versions(
     client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    factories.agent(session, harbor, "one", data={"name": "A & <b>\x0b", "description": "x"})
-    factories.agent_version(session, harbor, "one", "1.1.0")
-    factories.agent_version(session, harbor, "one", "1.2.0", yanked_reason="broken")
-    factories.agent(session, quarry, "two")
+    factories.agent(harbor, "one", data={"name": "A & <b>\x0b", "description": "x"})
+    factories.agent_version(harbor, "one", "1.1.0")
+    factories.agent_version(harbor, "one", "1.2.0", yanked_reason="broken")
+    factories.agent(quarry, "two")
     answer = client.get("/store/feed.atom")
     assert answer.mimetype == "application/atom+xml"
     feed = ElementTree.fromstring(answer.text)
@@ -425,13 +423,11 @@ def shelves(session: OrmSession, harbor: Publisher, quarry: Publisher) -> None:
     stocked(session, harbor, quarry)
     for number in range(60):
         factories.agent(
-            session, quarry, f"agent-{number:02}", data={"description": "Does one thing, and does it well. " * 4, "tags": ["ops"]},
+            quarry, f"agent-{number:02}", data={"description": "Does one thing, and does it well. " * 4, "tags": ["ops"]},
             weekly_credits=number % 4, runs=number, credits=number * 7, weekly_runs=number // 2, last_used=now(),
         )  # fmt: skip
-    factories.agent(
-        session, quarry, "w" * 80, data={"name": "x" * 120}, deprecated_at=now(), weekly_credits=999
-    )
-    factories.agent(session, harbor, "base2")
+    factories.agent(quarry, "w" * 80, data={"name": "x" * 120}, deprecated_at=now(), weekly_credits=999)
+    factories.agent(harbor, "base2")
     session.execute(
         text(
             "INSERT INTO agent_day (publisher_id, agent_id, day, version, runs)"

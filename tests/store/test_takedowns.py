@@ -49,17 +49,16 @@ def shelf(session: OrmSession, alice: Person, bob: Person) -> None:
     """`acme/reviewer` in two versions and `acme/helper`; the reviewer spawns `other/planner`, which spawns it."""
     assert alice.user is not None
     assert bob.user is not None
-    acme = factories.publisher(session, alice.user)
-    other = factories.publisher(session, bob.user, "other")
-    factories.agent_version(session, acme, version="1.0.0")
+    acme = factories.publisher(alice.user)
+    other = factories.publisher(bob.user, "other")
+    factories.agent_version(acme, version="1.0.0")
     factories.agent_version(
-        session,
         acme,
         version="2.0.0",
         data={"spawnableAgents": ["other/planner@1.0.0"], "tags": ["only-here"]},
     )
-    factories.agent(session, acme, "helper")
-    factories.agent(session, other, "planner", data={"spawnableAgents": ["acme/reviewer@2.0.0"]})
+    factories.agent(acme, "helper")
+    factories.agent(other, "planner", data={"spawnableAgents": ["acme/reviewer@2.0.0"]})
 
 
 @pytest.fixture
@@ -181,7 +180,7 @@ def test_nothing_is_compared_with_it(
     store: Any, session: OrmSession, client: FlaskClient, down: str, compared: list[str]
 ) -> None:
     acme = session.get_one(Publisher, "acme")
-    factories.agent_version(session, acme, version="3.0.0")
+    factories.agent_version(acme, version="3.0.0")
     store("takedown", f"acme/reviewer@{down}", "--reason", REASON)
     page = client.get("/publishers/acme/agents/reviewer/versions").text
     assert re.findall(r"/diff/([\d./]+)", page) == compared

@@ -31,11 +31,11 @@ def test_axe_finds_nothing(
 ) -> None:
     owner = session.get_one(User, alice.id)
     shelve(session, owner)
-    other = factories.publisher(session, owner, "other", name="Other Works")
-    factories.agent(session, other, "planner", data={"spawnableAgents": ["harbor/code-reviewer@2.4.1"]})
+    other = factories.publisher(owner, "other", name="Other Works")
+    factories.agent(other, "planner", data={"spawnableAgents": ["harbor/code-reviewer@2.4.1"]})
     cookie: Any = {
         "name": "next-auth.session-token",
-        "value": factories.token(session, owner, type="web"),
+        "value": factories.token(owner, type="web"),
         "domain": "127.0.0.1",
         "path": "/",
     }

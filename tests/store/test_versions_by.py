@@ -22,15 +22,15 @@ from tests.factories import Person, now
 def test_a_publisher_without_a_name_is_the_first_part_of_their_address(
     session: Session, alice: Person, name: str | None, email: str, shown: str, credential: str
 ) -> None:
-    author = factories.user(session, "author", email=email)
+    author = factories.user("author", email=email)
     author.name = name
     session.commit()
-    house = factories.publisher(session, author, "acme")
-    factories.agent(session, house, "reviewer", "1.0.0")
+    house = factories.publisher(author, "acme")
+    factories.agent(house, "reviewer", "1.0.0")
     of = {"published_by": author.id, "credential": credential}
-    factories.agent_version(session, house, "reviewer", "1.1.0", **of)
+    factories.agent_version(house, "reviewer", "1.1.0", **of)
     yanked = {"yanked_by": author.id, "yanked_reason": "It was wrong.", "yanked_at": now()}
-    factories.agent_version(session, house, "reviewer", "1.2.0", **of, **yanked)
+    factories.agent_version(house, "reviewer", "1.2.0", **of, **yanked)
     for path in ("versions", "1.1.0"):
         page = alice.browser.get(f"/publishers/acme/agents/reviewer/{path}").get_data(as_text=True)
         assert shown in page
@@ -44,8 +44,8 @@ def test_a_publisher_without_a_name_is_the_first_part_of_their_address(
     ("credential", "shown"), [("import", "the operator, by an import"), ("pat", "somebody who left, with")]
 )
 def test_only_who_left_has_left(session: Session, alice: Person, credential: str, shown: str) -> None:
-    house = factories.publisher(session, alice.user, "acme")
+    house = factories.publisher(alice.user, "acme")
     kw: dict[str, Any] = {"published_by": None, "credential": credential}
-    factories.agent(session, house, "reviewer", "1.0.0")
-    factories.agent_version(session, house, "reviewer", "1.1.0", **kw)
+    factories.agent(house, "reviewer", "1.0.0")
+    factories.agent_version(house, "reviewer", "1.1.0", **kw)
     assert shown in alice.browser.get("/publishers/acme/agents/reviewer/versions").get_data(as_text=True)

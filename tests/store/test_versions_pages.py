@@ -52,7 +52,7 @@ def test_everybody_reads_the_list_and_only_publishers_get_the_buttons(
 def test_the_list_goes_by_number_and_page(session: OrmSession, agent: Agent, anonymous: Person) -> None:
     house = session.get_one(Publisher, "harbor")
     for n in range(40):
-        factories.agent_version(session, house, "code-reviewer", f"3.{n}.0")
+        factories.agent_version(house, "code-reviewer", f"3.{n}.0")
     first = anonymous.browser.get(f"{AT}/versions")
     found = re.findall(r'<a class="mono" href="[^"]+">([\d.]+)</a>', first.text)
     assert found == [f"3.{n}.0" for n in range(39, 14, -1)]
@@ -160,7 +160,7 @@ def test_hostile_prompts_stay_words_in_the_difference(
 ) -> None:
     house = session.get_one(Publisher, "harbor")
     data = {"systemPrompt": f"{HOSTILE}\n" * 3, HOSTILE: HOSTILE, "toolNames": [HOSTILE]}
-    factories.agent_version(session, house, "code-reviewer", "3.0.0", data)
+    factories.agent_version(house, "code-reviewer", "3.0.0", data)
     page = anonymous.browser.get(f"{AT}/diff/2.4.1/3.0.0").text
     assert "<script>alert" not in page
     assert "<img" not in page
@@ -193,10 +193,10 @@ def test_any_words_make_a_picture(text: str) -> None:
 def test_a_run_leads_to_the_agent_where_it_is_published(
     session: OrmSession, agent: Agent, mallory: Person
 ) -> None:
-    known = factories.run(session, mallory.user, "harbor/code-reviewer@2.4.1")
+    known = factories.run(mallory.user, "harbor/code-reviewer@2.4.1")
     assert f'href="{AT}/2.4.1"' in mallory.browser.get(f"/runs/{known.id}").text
     for name in ("harbor/code-reviewer@9.9.9", "harbor/none@1.0.0", "local-agent"):
-        other = factories.run(session, mallory.user, name)
+        other = factories.run(mallory.user, name)
         page = mallory.browser.get(f"/runs/{other.id}")
         assert page.status_code == 200
         assert "/publishers/" not in page.text

@@ -19,10 +19,10 @@ DEPRECATION = "/api/agents/acme/reviewer/deprecation"
 @pytest.fixture(autouse=True)
 def shelf(session: OrmSession, acme: Org) -> None:
     """An organisation's publisher with two versions of an agent."""
-    of = factories.publisher(session, acme)
-    factories.agent_version(session, of, version="1.0.0", data={"description": "First."})
-    factories.agent_version(session, of, version="2.0.0", data={"description": "Second."})
-    factories.agent_version(session, of, "successor")
+    of = factories.publisher(acme)
+    factories.agent_version(of, version="1.0.0", data={"description": "First."})
+    factories.agent_version(of, version="2.0.0", data={"description": "Second."})
+    factories.agent_version(of, "successor")
 
 
 def call(who: Person, method: str, path: str, body: Any = None) -> tuple[int, Any]:

@@ -85,7 +85,7 @@ def test_an_unknown_token(anonymous: Person, token: str) -> None:
 
 def test_an_expired_token(session: Session, alice: Person, anonymous: Person) -> None:
     assert alice.user is not None
-    old = factories.token(session, alice.user, expires=datetime.now(UTC) - timedelta(seconds=1))
+    old = factories.token(alice.user, expires=datetime.now(UTC) - timedelta(seconds=1))
     answer = ask(anonymous, {"fingerprintId": "cli-usage", "authToken": old})
     assert (answer.status_code, answer.json) == (401, NOBODYS)
 
@@ -95,7 +95,7 @@ def test_the_key_may_come_in_a_header_or_in_the_body(
     session: Session, alice: Person, anonymous: Person, kind: str
 ) -> None:
     assert alice.user is not None
-    key = factories.token(session, alice.user, type=kind)
+    key = factories.token(alice.user, type=kind)
     by_body = ask(anonymous, {"fingerprintId": "cli-usage", "authToken": key})
     by_bearer = ask(anonymous, {"fingerprintId": "cli-usage"}, Authorization=f"Bearer {key}")
     by_header = ask(anonymous, {"fingerprintId": "cli-usage"}, **{"x-codebuff-api-key": key})
@@ -107,7 +107,7 @@ def test_the_header_wins_over_the_body(
     session: Session, alice: Person, mallory: Person, anonymous: Person
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 700, "purchase")
+    factories.grant(alice.user, 700, "purchase")
     body = {"fingerprintId": "cli-usage", "authToken": mallory.token}
     assert ask(anonymous, body, **alice.headers).json["remainingBalance"] == 700
     assert ask(anonymous, body, Authorization="Bearer nonsense").status_code == 401
@@ -119,9 +119,9 @@ def test_the_whole_personal_answer(session: Session, alice: Person, anonymous: P
     session.get_one(User, alice.id).next_quota_reset = reset
     session.get_one(User, alice.id).auto_topup_enabled = True
     session.commit()
-    factories.grant(session, alice.user, 500, "free", balance=500, expires_at=reset)
-    factories.grant(session, alice.user, 300, "purchase", balance=300)
-    charge(session, Account(user_id=alice.id), 120, cause="test")
+    factories.grant(alice.user, 500, "free", balance=500, expires_at=reset)
+    factories.grant(alice.user, 300, "purchase", balance=300)
+    charge(Account(user_id=alice.id), 120, cause="test")
     session.commit()
     answer = ask(anonymous, {"fingerprintId": "cli-usage", "extra": 1}, **alice.headers)
     assert answer.status_code == 200
@@ -139,7 +139,7 @@ def test_an_organisation_is_answered_to_its_members(
     session: Session, alice: Person, bob: Person, mallory: Person, anonymous: Person, acme: Org
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 900, "organization", org_id=acme.id, balance=850)
+    factories.grant(alice.user, 900, "organization", org_id=acme.id, balance=850)
     body = {"fingerprintId": "cli-usage", "orgId": acme.id}
     for member in (alice, bob):
         assert ask(anonymous, body, **member.headers).json == {
@@ -168,8 +168,8 @@ def test_what_an_organisation_bought_is_not_the_buyers(
     session: Session, alice: Person, anonymous: Person, acme: Org
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 900, "organization", org_id=acme.id)
-    factories.grant(session, alice.user, 10, "admin")
+    factories.grant(alice.user, 900, "organization", org_id=acme.id)
+    factories.grant(alice.user, 10, "admin")
     answer = ask(anonymous, {"fingerprintId": "cli-usage"}, **alice.headers)
     assert answer.json["remainingBalance"] == 10
 
@@ -193,8 +193,8 @@ def test_the_whole_answer_to_the_browser(session: Session, alice: Person) -> Non
     reset = in_ten_days()
     session.get_one(User, alice.id).next_quota_reset = reset
     session.commit()
-    factories.grant(session, alice.user, 1000, "free", balance=800, expires_at=reset)
-    factories.grant(session, alice.user, 500, "admin", balance=-100)
+    factories.grant(alice.user, 1000, "free", balance=800, expires_at=reset)
+    factories.grant(alice.user, 500, "admin", balance=-100)
     answer = alice.browser.get("/api/user/usage")
     assert answer.status_code == 200
     assert answer.json == {
@@ -214,7 +214,7 @@ def test_the_whole_answer_to_the_browser(session: Session, alice: Person) -> Non
 
 def test_debt_is_told(session: Session, alice: Person) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 100, "purchase", balance=-40)
+    factories.grant(alice.user, 100, "purchase", balance=-40)
     balance = alice.browser.get("/api/user/usage").json["balance"]
     assert (balance["totalRemaining"], balance["totalDebt"], balance["netBalance"]) == (0, 40, -40)
 
@@ -223,7 +223,7 @@ def test_kinds_that_clients_do_not_know_are_told_only_to_who_has_them(
     session: Session, alice: Person
 ) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 30, "ad")
+    factories.grant(alice.user, 30, "ad")
     assert alice.browser.get("/api/user/usage").json["balance"]["breakdown"] == {**NOTHING, "ad": 30}
 
 
@@ -250,5 +250,5 @@ def test_reading_runs_a_due_quota_cycle_once(
 
 def test_people_see_their_own(session: Session, alice: Person, mallory: Person) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 123, "purchase")
+    factories.grant(alice.user, 123, "purchase")
     assert mallory.browser.get("/api/user/usage").json["balance"]["breakdown"]["purchase"] == 0

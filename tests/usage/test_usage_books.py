@@ -85,7 +85,6 @@ def play(
             ends = rng.choice([None, moment + timedelta(days=rng.randrange(1, 20))])
             operation = f"{kind}-{uuid.uuid4().hex}"
             grant(
-                session,
                 account,
                 rng.randrange(1, 400),
                 kind,
@@ -96,14 +95,14 @@ def play(
             grants.append(operation)
             session.commit()
         elif what == "charge":
-            charge(session, account, rng.randrange(1, 20), cause=uuid.uuid4().hex, now=moment)
+            charge(account, rng.randrange(1, 20), cause=uuid.uuid4().hex, now=moment)
             session.commit()
         elif what == "sweep":
-            sweep(session, now=moment)
+            sweep(now=moment)
             session.commit()
         elif grants:
             try:
-                revoke(session, rng.choice(grants), "test", now=moment)
+                revoke(rng.choice(grants), "test", now=moment)
                 session.commit()
             except Exception:
                 session.rollback()
@@ -158,7 +157,7 @@ def test_page_api_export_statement_and_ledger_agree(
     alice.user.next_quota_reset = now - timedelta(days=35)
     session.commit()
     play(rng, session, gateway, alice, moments)
-    sweep(session)
+    sweep()
     session.commit()
 
     api = alice.browser.get("/api/user/usage").json
@@ -205,7 +204,7 @@ def test_page_api_export_statement_and_ledger_agree(
     assert key["usage"] == api["usageThisCycle"]
     stats = [number(text) for text in re.findall(r"<dd>([^<]+) <small>credits", statement)]
     assert sum(stats[:-1]) == stats[-1] == last
-    proof = prove(session)
+    proof = prove()
     assert proof.clean, proof
 
 

@@ -11,9 +11,9 @@ pytestmark = pytest.mark.usefixtures("kind")
 
 def test_a_call_without_a_run_has_its_own_page(session: Session, alice: Person) -> None:
     assert alice.user is not None
-    billed = factories.message(session, alice.user, credits=7)
-    call = factories.call(session, alice.user, message=billed, output_tokens=50)
-    before = factories.call(session, alice.user, started_at=call.started_at.replace(year=2020))
+    billed = factories.message(alice.user, credits=7)
+    call = factories.call(alice.user, message=billed, output_tokens=50)
+    before = factories.call(alice.user, started_at=call.started_at.replace(year=2020))
     page = alice.browser.get(f"/calls/{call.request_id}")
     assert page.status_code == 200
     assert "7 credits" in page.text
@@ -24,8 +24,8 @@ def test_a_call_without_a_run_has_its_own_page(session: Session, alice: Person) 
 
 def test_a_call_of_a_run_is_shown_in_its_run(session: Session, alice: Person) -> None:
     assert alice.user is not None
-    run = factories.run(session, alice.user)
-    call = factories.call(session, alice.user, run_id=run.id)
+    run = factories.run(alice.user)
+    call = factories.call(alice.user, run_id=run.id)
     answer = alice.browser.get(f"/calls/{call.request_id}")
     assert answer.status_code == 302
     assert answer.location == f"/runs/{run.id}/calls/{call.request_id}"
@@ -34,7 +34,7 @@ def test_a_call_of_a_run_is_shown_in_its_run(session: Session, alice: Person) ->
 
 def test_a_failed_call_is_shown_too(session: Session, alice: Person) -> None:
     assert alice.user is not None
-    call = factories.call(session, alice.user, state="failed", error="The provider was away", http_status=503)
+    call = factories.call(alice.user, state="failed", error="The provider was away", http_status=503)
     page = alice.browser.get(f"/calls/{call.request_id}").text
     assert "The provider was away" in page
     assert "Nothing was charged" in page
@@ -42,7 +42,7 @@ def test_a_failed_call_is_shown_too(session: Session, alice: Person) -> None:
 
 def test_others_find_nothing(session: Session, alice: Person, mallory: Person, anonymous: Person) -> None:
     assert alice.user is not None
-    call = factories.call(session, alice.user)
+    call = factories.call(alice.user)
     assert mallory.browser.get(f"/calls/{call.request_id}").status_code == 404
     assert anonymous.browser.get(f"/calls/{call.request_id}").status_code == 302
 

@@ -134,14 +134,12 @@ def test_every_call_once_over_many_batches(
     billed(session, alice.id, mine + edges)
     billed(session, mallory.id, [Call(at=same, model="hers")])
     assert alice.user is not None
-    organisation = factories.org(session, alice.user)
-    factories.message(
-        session, alice.user, finished_at=same, org_id=organisation.id, model="the organisation's"
-    )
+    organisation = factories.org(alice.user)
+    factories.message(alice.user, finished_at=same, org_id=organisation.id, model="the organisation's")
     session.commit()
     with app.app_context():
         start, end = same - timedelta(seconds=24), same + timedelta(seconds=1)
-        rows = list(exported_calls(db.engine, alice.account_id, start, end))
+        rows = list(exported_calls(alice.account_id, start, end))
     assert len(rows) == len({each.id for each in rows}) == 44
     assert [each.finished_at for each in rows] == sorted(each.finished_at for each in rows)
     assert {each.model for each in rows} == {call.model for call in [*mine, edges[1]]}
@@ -156,7 +154,7 @@ def test_a_slow_reader_holds_no_connection(
     session.commit()
     with app.app_context():
         before = db.engine.pool.checkedout()  # type: ignore[attr-defined]
-        rows = exported_calls(db.engine, alice.account_id, NOW - timedelta(1), NOW + timedelta(1))
+        rows = exported_calls(alice.account_id, NOW - timedelta(1), NOW + timedelta(1))
         for _ in range(15):
             next(rows)
             assert db.engine.pool.checkedout() == before  # type: ignore[attr-defined]
@@ -200,12 +198,9 @@ def test_memory_does_not_grow_with_the_calls(
         )
         session.commit()
         with app.app_context():
-            engine = db.engine
             size = 0
             tracemalloc.start()
-            for piece in csv_of(
-                exported_calls(engine, alice.account_id, NOW - timedelta(30), NOW + timedelta(1))
-            ):
+            for piece in csv_of(exported_calls(alice.account_id, NOW - timedelta(30), NOW + timedelta(1))):
                 size += len(piece)
             highest = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()

@@ -1,9 +1,9 @@
-"""What was drawn of the usage page is sent again only while nothing has changed."""
+"""The usage page shows what there is at the moment of the look, and to nobody else."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from flask import Flask, template_rendered
+from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -27,17 +27,10 @@ def who(alice: Person, session: Session) -> str:
     return alice.user.id
 
 
-def look(app: Flask, person: Person, url: str = URL) -> tuple[str, bool]:
-    """The page, and whether it was drawn for it."""
-    drawn: list[str] = []
-
-    def note(_: Flask, template: object, **__: object) -> None:
-        drawn.append(str(getattr(template, "name", "")))
-
-    with template_rendered.connected_to(note, app):
-        page = person.browser.get(url)
+def look(person: Person) -> str:
+    page = person.browser.get(URL)
     assert page.status_code == 200
-    return page.text, "usage/usage.html" in drawn
+    return page.text
 
 
 def settle(gate: Pool, user_id: str, request: str, **facts: object) -> None:
@@ -45,30 +38,17 @@ def settle(gate: Pool, user_id: str, request: str, **facts: object) -> None:
     billing.settle(gate, admission, call(7, **facts), now=datetime.now(UTC))
 
 
-def test_an_unchanged_page_is_drawn_once(app: Flask, gate: Pool, alice: Person, who: str) -> None:
-    settle(gate, who, "req-1")
-    first, _ = look(app, alice)
-    again = [look(app, alice) for _ in range(3)]
-    # the look that notes the use of the session keeps nothing; a minute may end in between
-    assert sum(drawn for _, drawn in again) <= 2
-    assert "993" in first
-    assert "993" in again[-1][0]
-    assert look(app, alice, URL + "&show=calls")[1]
-
-
 def test_each_change_is_seen_at_once(
-    app: Flask, gate: Pool, session: Session, alice: Person, bob: Person, who: str
+    gate: Pool, session: Session, alice: Person, bob: Person, who: str
 ) -> None:
     settle(gate, who, "req-1")
-    look(app, alice)
+    look(alice)
     settle(gate, who, "req-2", model="south/small")
-    page, drawn = look(app, alice)
-    assert drawn
-    assert "south/small" in page
+    assert "south/small" in look(alice)
     settle(gate, who, "req-3", model="free/own-key", byok=True)
-    assert "free/own-key" in look(app, alice)[0]
+    assert "free/own-key" in look(alice)
     give(session, Account(user_id=who), 5_000, now=datetime.now(UTC))
-    assert "5,986" in look(app, alice)[0]
+    assert "5,986" in look(alice)
     failure = Failure(
         requested_model="west/broken",
         provider="openai",
@@ -79,37 +59,35 @@ def test_each_change_is_seen_at_once(
         http_status=502,
     )
     billing.fail(gate, Admission("admitted", "req-4", "", user_id=who, door="openai"), failure)
-    assert "west/broken" in look(app, alice)[0]
-    assert "west/broken" not in look(app, bob)[0]
+    assert "west/broken" in look(alice)
+    assert "west/broken" not in look(bob)
 
 
-def test_holds_and_expiries_are_seen_as_they_come_and_go(
-    app: Flask, session: Session, alice: Person, who: str
-) -> None:
-    look(app, alice)
+def test_holds_and_expiries_are_seen_as_they_come_and_go(session: Session, alice: Person, who: str) -> None:
+    look(alice)
     hold = (
         "INSERT INTO credit_hold (request_id, account_id, user_id, model, door, amount, worker, expires_at)"
         " VALUES ('req-h', :who, :who, 'm', 'openai', 321, 'w', now() + interval '1 hour')"
     )
     session.execute(text(hold), {"who": who})
     session.commit()
-    assert "679" in look(app, alice)[0]
+    assert "679" in look(alice)
     session.execute(text("UPDATE credit_hold SET expires_at = now()"))
     session.commit()
-    assert "679" not in look(app, alice)[0]
+    assert "679" not in look(alice)
     session.execute(text("UPDATE credit_ledger SET expires_at = now() + interval '1 hour'"))
     session.commit()
-    assert ">Never<" not in look(app, alice)[0]
+    assert ">Never<" not in look(alice)
 
 
-def test_what_was_drawn_is_anothers_browser_to_send_and_ends_with_the_session(
+def test_each_browser_has_its_own_form_token_and_its_own_end(
     app: Flask, gate: Pool, session: Session, alice: Person, who: str
 ) -> None:
     settle(gate, who, "req-1")
     assert alice.user is not None
     other = app.test_client()
-    other.set_cookie("next-auth.session-token", token(session, alice.user, type="web"))
-    look(app, alice)
+    other.set_cookie("next-auth.session-token", token(alice.user, type="web"))
+    look(alice)
     pages = [browser.get(URL) for browser in (alice.browser, other)]
     assert len({token_of(page) for page in pages}) == 2
     assert [page.headers["Vary"] for page in pages] == ["HX-Request, Cookie"] * 2
@@ -119,11 +97,11 @@ def test_what_was_drawn_is_anothers_browser_to_send_and_ends_with_the_session(
     assert alice.browser.get(URL).status_code == 200
 
 
-def test_a_kept_page_still_notes_that_the_session_was_used(
-    app: Flask, gate: Pool, session: Session, alice: Person, who: str
+def test_a_look_notes_that_the_session_was_used(
+    gate: Pool, session: Session, alice: Person, who: str
 ) -> None:
-    look(app, alice)
-    look(app, alice)
+    look(alice)
+    look(alice)
     noted = text(
         "SELECT count(*) FROM session WHERE \"userId\" = :who AND last_used_at > now() AT TIME ZONE 'UTC' - interval '1 minute'"
     )
@@ -132,5 +110,5 @@ def test_a_kept_page_still_notes_that_the_session_was_used(
         {"who": who},
     )
     session.commit()
-    look(app, alice)
+    look(alice)
     assert session.execute(noted, {"who": who}).scalar_one() == 1

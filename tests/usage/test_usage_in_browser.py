@@ -25,9 +25,9 @@ def base(app: Flask, session: Session, alice: Person) -> Iterator[str]:
     assert alice.user is not None
     rng = random.Random(8)
     now = datetime.now(UTC)
-    factories.grant(session, alice.user, 500, "free", balance=312, expires_at=now + timedelta(days=9))
-    factories.grant(session, alice.user, 6000, "purchase", balance=3850)
-    factories.hold(session, alice.user, 12)
+    factories.grant(alice.user, 500, "free", balance=312, expires_at=now + timedelta(days=9))
+    factories.grant(alice.user, 6000, "purchase", balance=3850)
+    factories.hold(alice.user, 12)
     billed(
         session,
         alice.id,
@@ -44,7 +44,7 @@ def base(app: Flask, session: Session, alice: Person) -> Iterator[str]:
         ],
     )
     for number in range(70):
-        charge(session, Account(user_id=alice.id), 1, cause=f"search-{number}")
+        charge(Account(user_id=alice.id), 1, cause=f"search-{number}")
     session.commit()
     with serving(app) as address:
         yield address
@@ -55,7 +55,7 @@ def cookie(session: Session, alice: Person) -> dict[str, str]:
     assert alice.user is not None
     return {
         "name": "next-auth.session-token",
-        "value": factories.token(session, alice.user, type="web"),
+        "value": factories.token(alice.user, type="web"),
         "domain": "127.0.0.1",
         "path": "/",
     }

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 from flask import Flask
@@ -16,7 +14,6 @@ from sqlalchemy.orm import Session
 from models.accounts import User
 from models.billing import charge
 from models.db import db
-from models.pool import Pool
 from tests import factories
 from tests.factories import Person, own_account_only
 from tests.usage.facts import Call, billed
@@ -40,16 +37,8 @@ def counted(app: Flask) -> Iterator[list[str]]:
 
     with app.app_context():
         engine = db.engine
-    pool: Pool = app.extensions["gateway"].pool
-    ask = pool.ask
-
-    def asked(query: str, *rest: Any, **options: Any) -> list[tuple[Any, ...]]:
-        statements.append(query)
-        return ask(query, *rest, **options)
-
     event.listen(engine, "after_cursor_execute", note)
-    with patch.object(pool, "ask", asked):
-        yield statements
+    yield statements
     event.remove(engine, "after_cursor_execute", note)
 
 
@@ -76,7 +65,7 @@ def test_everybody_sees_only_their_own(session: Session, alice: Person, mallory:
     assert alice.user is not None
     billed(session, alice.id, [Call(at=today(1), model="secret/model", credits=71)])
     session.commit()
-    factories.grant(session, alice.user, 8123, "admin", description="For alice alone")
+    factories.grant(alice.user, 8123, "admin", description="For alice alone")
     for path in ("/profile", "/profile/statement", "/profile/usage.csv"):
         theirs = mallory.browser.get(path).text
         assert "secret/model" not in theirs
@@ -117,14 +106,14 @@ def test_who_used_nothing_lately_keeps_the_chart(session: Session, alice: Person
 def test_balance_by_kind_in_spending_order(session: Session, alice: Person) -> None:
     assert alice.user is not None
     ends = today(-24 * 11)
-    factories.grant(session, alice.user, 6000, "purchase", balance=3850)
-    factories.grant(session, alice.user, 400, "admin", expires_at=today(-24 * 60))
-    factories.grant(session, alice.user, 500, "free", balance=312, expires_at=ends)
-    factories.grant(session, alice.user, 90, "admin", expires_at=today(1), balance=90)
+    factories.grant(alice.user, 6000, "purchase", balance=3850)
+    factories.grant(alice.user, 400, "admin", expires_at=today(-24 * 60))
+    factories.grant(alice.user, 500, "free", balance=312, expires_at=ends)
+    factories.grant(alice.user, 90, "admin", expires_at=today(1), balance=90)
     for amount in (30, 11):
-        factories.hold(session, alice.user, amount)
-    factories.hold(session, alice.user, 999, state="lost")
-    factories.hold(session, alice.user, 999, expires_at=today(0.01))
+        factories.hold(alice.user, amount)
+    factories.hold(alice.user, 999, state="lost")
+    factories.hold(alice.user, 999, expires_at=today(0.01))
 
     page = alice.browser.get("/profile").text
 
@@ -144,7 +133,7 @@ def test_balance_by_kind_in_spending_order(session: Session, alice: Person) -> N
 
 def test_debt_is_said_plainly(session: Session, alice: Person) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 100, "purchase", balance=-40)
+    factories.grant(alice.user, 100, "purchase", balance=-40)
     page = alice.browser.get("/profile").text
     assert "You owe 40 credits" in page
     assert "−40 <small>credits to spend" in page
@@ -154,8 +143,8 @@ def test_debt_is_said_plainly(session: Session, alice: Person) -> None:
 
 def test_holds_beyond_the_balance_are_shown(session: Session, alice: Person) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 10, "free")
-    factories.hold(session, alice.user, 35)
+    factories.grant(alice.user, 10, "free")
+    factories.hold(alice.user, 35)
     page = alice.browser.get("/profile").text
     assert "Held beyond the balance" in page
     assert "−25 <small>credits to spend" in page
@@ -167,7 +156,7 @@ def test_this_cycle_and_its_end(session: Session, alice: Person) -> None:
     session.get_one(User, alice.id).next_quota_reset = ends
     session.get_one(User, alice.id).created_at = today(24 * 100)
     session.commit()
-    charge(session, alice.account, 7, cause="x")
+    charge(alice.account, 7, cause="x")
     billed(session, alice.id, [Call(at=today(24), credits=30), Call(at=today(24 * 40), credits=500)])
     session.commit()
     page = alice.browser.get("/profile").text
@@ -177,12 +166,10 @@ def test_this_cycle_and_its_end(session: Session, alice: Person) -> None:
 
 def test_the_latest_calls_lead_to_their_pages(session: Session, alice: Person, mallory: Person) -> None:
     assert alice.user is not None
-    run = factories.run(session, alice.user)
-    tied = factories.call(session, alice.user, run_id=run.id, model="m/tied")
-    alone = factories.call(session, alice.user, model="m/alone")
-    failed = factories.call(
-        session, alice.user, state="failed", model=None, requested_model="m/broken", error="x"
-    )
+    run = factories.run(alice.user)
+    tied = factories.call(alice.user, run_id=run.id, model="m/tied")
+    alone = factories.call(alice.user, model="m/alone")
+    failed = factories.call(alice.user, state="failed", model=None, requested_model="m/broken", error="x")
     session.commit()
     page = alice.browser.get("/profile").text
     assert f'href="/runs/{run.id}/calls/{tied.request_id}"' in page
@@ -313,7 +300,7 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
     counts: dict[str, list[int]] = {}
     for rounds in (1, 30):
         for number in range(rounds):
-            factories.grant(session, alice.user, 100, "admin", expires_at=today(-24 - number))
+            factories.grant(alice.user, 100, "admin", expires_at=today(-24 - number))
         billed(
             session,
             alice.id,
@@ -344,8 +331,8 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
 
 def test_the_statement_names_every_cause(session: Session, alice: Person) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 250, "admin", description="For a bug report")
-    charge(session, alice.account, 9, cause="search-1")
+    factories.grant(alice.user, 250, "admin", description="For a bug report")
+    charge(alice.account, 9, cause="search-1")
     session.commit()
     page = alice.browser.get("/profile/statement").text
     assert "For a bug report" in page
@@ -364,7 +351,7 @@ def test_a_wrong_page_of_the_statement(alice: Person, before: str) -> None:
 
 def test_a_page_below_the_first_entry_is_empty(session: Session, alice: Person) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 250, "admin")
+    factories.grant(alice.user, 250, "admin")
     answer = alice.browser.get("/profile/statement?before=1")
     assert answer.status_code == 200
     assert "+250" not in answer.text
@@ -372,13 +359,13 @@ def test_a_page_below_the_first_entry_is_empty(session: Session, alice: Person) 
 
 def test_another_tenants_entry_is_no_way_in(session: Session, alice: Person, mallory: Person) -> None:
     assert alice.user is not None
-    factories.grant(session, alice.user, 251, "admin")
+    factories.grant(alice.user, 251, "admin")
     assert "+251" not in mallory.browser.get("/profile/statement?before=999999999").text
 
 
 def test_more_of_the_statement_comes_as_rows(session: Session, alice: Person) -> None:
     for number in range(120):
-        charge(session, alice.account, 1, cause=f"cause-{number}")
+        charge(alice.account, 1, cause=f"cause-{number}")
     session.commit()
     first = alice.browser.get("/profile/statement").text
     more = re.search(r'hx-get="([^"]+)"', first)

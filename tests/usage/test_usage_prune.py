@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import select, text
-from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models import billing
 from models.admin import AuditLog
 from models.billing import Account
+from models.db import db
 from models.pool import Pool
 from models.usage import Message
-from models.usage.pruning import bodies_before, drop_bodies
+from models.usage.pruning import FIRST, bodies_before, drop_bodies
 from tests.billing.conftest import gate
 from tests.billing.stage import Payer, assert_proved, call, give, payer, spend
 from tests.factories import Person
@@ -127,47 +127,45 @@ def test_batches_follow_each_other_oldest_first(gate: Pool, session: Session) ->
     alice = spender(session)
     for day in range(5):
         spend(gate, alice, 1, now=OLD + timedelta(days=day), **SAID)
-    first = drop_bodies(session, TODAY, most=2)
+    first = drop_bodies(TODAY, most=2)
     assert (first.calls, first.reached) == (2, OLD + timedelta(days=1))
     session.commit()
     assert bodies(session) == [GONE, GONE, KEPT, KEPT, KEPT]
     # stopped here, another run goes on without being told where
-    assert drop_bodies(session, TODAY, most=2).reached == OLD + timedelta(days=3)
+    assert drop_bodies(TODAY, most=2).reached == OLD + timedelta(days=3)
     session.commit()
-    assert drop_bodies(session, TODAY, start=OLD + timedelta(days=3), most=2).calls == 1
+    assert drop_bodies(TODAY, start=OLD + timedelta(days=3), most=2).calls == 1
     session.commit()
-    assert drop_bodies(session, TODAY, start=OLD + timedelta(days=4), most=2).calls == 0
-    assert bodies_before(session, TODAY) == 0
+    assert drop_bodies(TODAY, start=OLD + timedelta(days=4), most=2).calls == 0
+    assert bodies_before(TODAY) == 0
 
 
 def test_calls_of_one_moment_are_all_found(gate: Pool, session: Session) -> None:
     alice = spender(session)
     for _ in range(5):
         spend(gate, alice, 1, now=OLD, **SAID)
-    start = None
+    start = FIRST
     for expected in (2, 2, 1, 0):
-        batch = drop_bodies(session, TODAY, start=start, most=2)
+        batch = drop_bodies(TODAY, start=start, most=2)
         session.commit()
         start = batch.reached or start
         assert batch.calls == expected
 
 
-def test_two_at_once_share_the_work_and_wait_for_nothing(
-    gate: Pool, engine: Engine, session: Session
-) -> None:
+def test_two_at_once_share_the_work_and_wait_for_nothing(app: Flask, gate: Pool, session: Session) -> None:
     alice = spender(session)
     for _ in range(6):
         spend(gate, alice, 1, now=OLD, **SAID)
-    with Session(engine) as other:
-        assert drop_bodies(other, TODAY, most=4).calls == 4
-        session.execute(text("SET LOCAL lock_timeout = '100ms'"))
-        assert drop_bodies(session, TODAY, most=4).calls == 2
-        session.commit()
-        other.commit()
+    assert drop_bodies(TODAY, most=4).calls == 4
+    with app.app_context():
+        db.session.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        assert drop_bodies(TODAY, most=4).calls == 2
+        db.session.commit()
+    session.commit()
     assert bodies(session) == [GONE] * 6
 
 
-def test_calls_settle_while_bodies_go(gate: Pool, engine: Engine, session: Session) -> None:
+def test_calls_settle_while_bodies_go(app: Flask, gate: Pool, session: Session) -> None:
     alice = spender(session)
     for _ in range(60):
         spend(gate, alice, 1, now=OLD, **SAID)
@@ -182,9 +180,9 @@ def test_calls_settle_while_bodies_go(gate: Pool, engine: Engine, session: Sessi
 
     def dropping() -> None:
         try:
-            with Session(engine) as own:
-                while drop_bodies(own, TODAY - timedelta(days=90), most=3).calls:
-                    own.commit()
+            with app.app_context():
+                while drop_bodies(TODAY - timedelta(days=90), most=3).calls:
+                    db.session.commit()
         except BaseException as error:
             failed.append(error)
 
@@ -198,13 +196,12 @@ def test_calls_settle_while_bodies_go(gate: Pool, engine: Engine, session: Sessi
     assert_proved(session, now=datetime.now(UTC))
 
 
-def test_a_batch_in_hand_stops_no_settling(gate: Pool, engine: Engine, session: Session) -> None:
+def test_a_batch_in_hand_stops_no_settling(gate: Pool, session: Session) -> None:
     alice = spender(session)
     spend(gate, alice, 1, now=OLD, **SAID)
-    with Session(engine) as other:
-        assert drop_bodies(other, TODAY, most=4).calls == 1
-        spend(gate, alice, 1, now=TODAY)
-        other.rollback()
+    assert drop_bodies(TODAY, most=4).calls == 1
+    spend(gate, alice, 1, now=TODAY)
+    session.rollback()
     assert bodies(session)[0] == KEPT
 
 

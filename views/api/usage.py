@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict, Field
 
 from models.accounts import User
-from models.billing import KINDS, Account, Balance, balance, ensure_quota
+from models.billing import KINDS, Account, Balance, Cycle, balance, cycle, ensure_quota
 from models.db import db, now
 from models.errors import DomainError
 from models.orgs import membership
@@ -90,9 +90,9 @@ def own_usage() -> ResponseReturnValue:
     user = cookie_user()
     if user is None:
         raise DomainError("Unauthorized", status=401)
-    has = _renewed_balance(current_account())
+    has, running = _renewed(current_account())
     return jsonify(
-        usageThisCycle=has.usage_this_cycle,
+        usageThisCycle=running.used,
         balance={
             "totalRemaining": has.total_remaining,
             "totalDebt": has.total_debt,
@@ -100,7 +100,7 @@ def own_usage() -> ResponseReturnValue:
             "breakdown": _by_kind(has.breakdown),
             "principals": _by_kind(has.principals),
         },
-        nextQuotaReset=iso(has.next_quota_reset),
+        nextQuotaReset=iso(running.ends),
         autoTopupTriggered=False,
         autoTopupEnabled=user.auto_topup_enabled,
     )
@@ -131,32 +131,32 @@ def usage() -> ResponseReturnValue:
     assert account is not None
     if account.user_id and body.orgId and membership(user.id, body.orgId):
         account = Account(org_id=body.orgId)
-    has = _renewed_balance(account)
-    return jsonify(_of_person(user, has) if account.user_id else _of_organisation(has))
+    has, running = _renewed(account)
+    return jsonify(_of_person(user, has, running) if account.user_id else _of_organisation(has, running))
 
 
-def _renewed_balance(account: Account) -> Balance:
+def _renewed(account: Account) -> tuple[Balance, Cycle]:
     moment = now()
-    ensure_quota(db.session(), account, settings().stoa_free_credits, now=moment)
+    ensure_quota(account, settings().stoa_free_credits, now=moment)
     db.session.commit()
-    return balance(db.session(), account, now=moment)
+    return balance(account, now=moment), cycle(account, now=moment)
 
 
-def _of_person(user: User, has: Balance) -> dict[str, Any]:
+def _of_person(user: User, has: Balance, running: Cycle) -> dict[str, Any]:
     return {
         "type": "usage-response",
-        "usage": has.usage_this_cycle,
+        "usage": running.used,
         "remainingBalance": has.total_remaining,
         "balanceBreakdown": _by_kind(has.breakdown),
-        "next_quota_reset": iso(has.next_quota_reset),
+        "next_quota_reset": iso(running.ends),
         "autoTopupEnabled": user.auto_topup_enabled,
     }
 
 
-def _of_organisation(has: Balance) -> dict[str, Any]:
+def _of_organisation(has: Balance, running: Cycle) -> dict[str, Any]:
     return {
         "type": "usage-response",
-        "usage": has.usage_this_cycle,
+        "usage": running.used,
         "remainingBalance": has.total_remaining,
         "balanceBreakdown": {},
         "next_quota_reset": None,

@@ -62,7 +62,6 @@ def grant_command(name: str, credits: int, kind: str, expires: datetime | None, 
     account, name = _account(name)
     kind = "organization" if account.org_id else kind
     granted = billing.grant(
-        db.session,
         account,
         credits,
         kind,
@@ -81,7 +80,7 @@ def grant_command(name: str, credits: int, kind: str, expires: datetime | None, 
             "expires_at": expires.isoformat() if expires else None,
         },
     )
-    found = billing.balance(db.session, account)
+    found = billing.balance(account)
     db.session.commit()
     cleared = f" {granted.debt_cleared:,} of them cleared debt." if granted.debt_cleared else ""
     click.echo(f"Granted {credits:,} credits to {name}.{cleared} Balance: {found.net_balance:,}.")
@@ -93,7 +92,7 @@ def grant_command(name: str, credits: int, kind: str, expires: datetime | None, 
 @click.option("--reason", required=True, help="Why; it is added to the grant's description.")
 def revoke_command(operation_id: str, reason: str) -> None:
     """Take back what is left of a grant."""
-    credits = billing.revoke(db.session, operation_id, reason)
+    credits = billing.revoke(operation_id, reason)
     admin.record(
         "billing.revoke",
         operation_id,
@@ -110,19 +109,19 @@ def revoke_command(operation_id: str, reason: str) -> None:
 def balance_command(name: str) -> None:
     """Show what the account of NAME has, by grant: an e-mail address, or an organisation's slug."""
     account, name = _account(name)
-    billing.ensure_quota(db.session, account, settings().stoa_free_credits)
-    found = billing.balance(db.session, account)
+    billing.ensure_quota(account, settings().stoa_free_credits)
+    found, cycle, grants = billing.balance(account), billing.cycle(account), billing.grants_of(account)
     db.session.commit()
     click.echo(f"{name}  {account.id}")
     for name, amount in (
         ("remaining", found.total_remaining),
         ("debt", found.total_debt),
         ("held", found.held),
-        ("used this cycle", found.usage_this_cycle),
+        ("used this cycle", cycle.used),
     ):
         click.echo(f"{name:<16}{amount:>14,}")
-    click.echo(f"{'next reset':<16}  {_date(found.next_quota_reset)}")
-    for line in found.grants:
+    click.echo(f"{'next reset':<16}  {_date(cycle.ends)}")
+    for line in grants:
         until = f"until {_date(line.expires_at)}" if line.expires_at else "no expiry"
         click.echo(
             f"  {line.type:<14}{line.balance:>14,} of {line.principal:,}, {until}  {line.operation_id}"
@@ -132,7 +131,7 @@ def balance_command(name: str) -> None:
 @commands.command("prove")
 def prove_command() -> None:
     """Recompute the books from entries and messages; exit 1 if any figure differs."""
-    proof = billing.prove(db.session)
+    proof = billing.prove()
     for check in proof.checks:
         click.echo(f"{'ok   ' if not check.count else 'DRIFT'}  {check.name}")
         for found in check.differences:
@@ -154,7 +153,7 @@ def sweep_command() -> None:
     """Free the holds of calls that never ended and write off expired grants."""
     holds = grants = credits = 0
     while True:
-        swept = billing.sweep(db.session)
+        swept = billing.sweep()
         db.session.commit()
         holds, grants, credits = holds + swept.holds, grants + swept.grants, credits + swept.credits
         if not swept.grants:
@@ -170,13 +169,13 @@ def lost_command(dismiss: str | None) -> None:
     if dismiss in known:
         raise Conflict("What this call used is known: flask billing unsettled.")
     if dismiss:
-        lost = billing.dismiss_lost(db.session, dismiss)
+        lost = billing.dismiss_lost(dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
         admin.record("billing.dismiss_lost", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
-    calls = billing.lost_holds(db.session)
+    calls = billing.lost_holds()
     for lost in calls:
         click.echo(
             f"{_date(lost.lost_at)}  {lost.request_id}  {lost.email}  {lost.model}"

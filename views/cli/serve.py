@@ -124,7 +124,7 @@ def _prepare(settings: Settings) -> None:
     upgrade(directory=str(ROOT / "migrations"))
     _seed_demo_once(settings)
     # Of a server that is killed again and again no job worker may live long enough to do it.
-    billing.sweep(db.session)
+    billing.sweep()
     db.session.commit()
     # The supervisor holds no connection while it watches.
     db.engine.dispose()

@@ -10,7 +10,7 @@ from flask import Flask
 
 from models import admin
 from models.db import db, now
-from models.usage.pruning import bodies_before, drop_bodies
+from models.usage.pruning import FIRST, bodies_before, drop_bodies
 from views.cli import Commands
 from views.cli.billing import operator
 
@@ -49,7 +49,7 @@ def prune(older_than: timedelta, dry_run: bool) -> None:
     """
     before = now() - older_than
     words = f"that ended before {before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    left = bodies_before(db.session, before)
+    left = bodies_before(before)
     db.session.rollback()
     if dry_run or not left:
         click.echo(f"{_calls(left)} {words} {'has' if left == 1 else 'have'} messages to drop.")
@@ -65,12 +65,12 @@ def prune(older_than: timedelta, dry_run: bool) -> None:
 
 
 def _drop(before: datetime, left: int) -> int:
-    done, start, said = 0, None, time.monotonic()
+    done, start, said = 0, FIRST, time.monotonic()
     while True:
         began = time.monotonic()
-        batch = drop_bodies(db.session, before, start=start)
+        batch = drop_bodies(before, start=start)
         db.session.commit()
-        if not batch.calls:
+        if batch.reached is None:
             return done
         done, start = done + batch.calls, batch.reached
         if time.monotonic() - said > SPEAKS_EVERY:

@@ -38,9 +38,7 @@ BEGIN
     IF p_hold IS NOT NULL THEN
         PERFORM credit_account_lock(gateway_admit.user_id, gateway_admit.org_id);
     END IF;
-    SELECT coalesce(sum(l.balance), 0) INTO balance FROM credit_ledger l
-    WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance <> 0
-        AND (l.expires_at IS NULL OR l.expires_at > p_now OR l.balance < 0);
+    balance := credit_net(v_account, p_now);
     SELECT coalesce(sum(h.amount), 0), count(*) INTO held, v_holds FROM credit_hold h
     WHERE h.account_id = v_account AND h.state = 'live' AND h.expires_at > p_now
         AND h.request_id <> p_request;

@@ -1,0 +1,8 @@
+-- The grants of an account that count at a moment: those that have not expired, and those in debt. The sum of their
+-- balances is what the account has; whoever tells a balance reads it from here.
+CREATE OR REPLACE FUNCTION credit_active_grants(p_account text, p_now timestamptz) RETURNS SETOF credit_ledger
+LANGUAGE sql STABLE AS $$
+    SELECT l.* FROM credit_ledger l
+    WHERE coalesce(l.org_id, l.user_id) = p_account
+        AND (l.expires_at IS NULL OR l.expires_at > p_now OR l.balance < 0)
+$$;
