@@ -17,7 +17,7 @@ from flask import Flask
 
 from bench import stoa
 from bench.fill import let_indexes_sleep, wake_indexes
-from bench.growth import HEALTH, WARM_UP, Line
+from bench.growth import WARM_UP, Line
 from bench.load import quantile
 from bench.stoa import Stoa
 from models import postgres
@@ -45,6 +45,7 @@ PAGES = {
 PACKED = "GET /api/agents, as fetch asks (gzip)"
 CONDITIONAL = "GET /api/agents, nothing new since"
 SQL = Path(__file__).parent / "store.sql"
+HEALTH = "/api/healthz"
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from models.db import db, engine_options
 from models.orgs import Org
 from models.postgres import embedded_url, release
 from models.settings import Settings, load_settings
-from tests import factories
+from tests import described, factories
 from tests.chromium import chromium, open_page
 from tests.factories import Person
 
@@ -102,10 +102,12 @@ def engine(app: Flask, postgres_url: str) -> Iterator[Engine]:
 
 class Client(FlaskClient):
     """Sends each request outside the test's application context: it has a session of its own, as on a server, and a
-    view that forgets to commit fails its test."""
+    view that forgets to commit fails its test. Answers of JSON routes must be as the API's document says."""
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
-        return Context().run(super().open, *args, **kwargs)
+        answer = Context().run(super().open, *args, **kwargs)
+        described.check(self.application, answer)
+        return answer
 
 
 class CliRunner(FlaskCliRunner):

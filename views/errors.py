@@ -12,8 +12,10 @@ from models.accounts.bans import AccountSuspended
 from models.db import db
 from models.errors import DomainError
 from models.gateway.dialects.errors import model_error
+from models.shapes import BadBody
 from views import addresses, guards
-from views.api.body import TooLarge
+from views.api.body import BadJson, TooLarge
+from views.api.operation import current_operation
 from views.api.refusals import waiting
 from views.guards import cookie_token, request_id, settings
 from views.htmx import wants_fragment
@@ -39,7 +41,9 @@ WORDS = {
 def init_app(app: Flask) -> None:
     """Register the handlers."""
     app.register_error_handler(DomainError, _domain)
-    app.register_error_handler(AccountSuspended, suspended)
+    app.register_error_handler(AccountSuspended, _suspended)
+    app.register_error_handler(BadJson, _bad_body)
+    app.register_error_handler(BadBody, _bad_body)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ParseException, _unreadable)
     app.register_error_handler(Exception, _bug)
@@ -47,12 +51,26 @@ def init_app(app: Flask) -> None:
 
 def _domain(error: DomainError) -> ResponseReturnValue:
     db.session.rollback()
+    if (worded := _worded(error)) is not None:
+        return worded
     response = answer(error.status, error.message, error.code, details=error.details)
     response.headers.update(waiting(error))
     return response
 
 
-def suspended(error: AccountSuspended) -> ResponseReturnValue:
+def _worded(error: Exception) -> ResponseReturnValue | None:
+    """The answer in the words of the JSON route that raised it; None where it leaves that to this module."""
+    described = current_operation()
+    return described.door.words(error) if described else None
+
+
+def _bad_body(error: BadJson | BadBody) -> ResponseReturnValue:
+    db.session.rollback()
+    worded = _worded(error)
+    return answer(400, str(error), "bad_request") if worded is None else worded
+
+
+def _suspended(error: AccountSuspended) -> ResponseReturnValue:
     """What a banned person is told at every door: that they are, why, and whom to write to. On `/api` in the form in
     which model calls say it (contract 5.2 row 4)."""
     db.session.rollback()
@@ -72,6 +90,8 @@ def suspended(error: AccountSuspended) -> ResponseReturnValue:
 def _http(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None:
         return error.response
+    if (worded := _worded(error)) is not None:
+        return worded
     if isinstance(error, addresses.NoAddress) or error is request.routing_exception:
         response = _no_route(error)
         if response is not None:

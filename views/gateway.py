@@ -1,10 +1,11 @@
 """`/v1/*`: the gateway as any OpenAI client knows it. Errors have OpenAI's shape; the model list also Anthropic's."""
 
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from flask import Blueprint, Flask
 from flask.typing import ResponseReturnValue
 from gunicorn.http.errors import ParseException
+from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
@@ -23,9 +24,12 @@ from models.gateway.upstream import UpstreamError
 from models.gateway.wire import BadCall
 from models.pool import Pool
 from models.settings import GATEWAY_POOL
+from models.shapes import INT32_MAX, Missing
 from views import errors, guards
 from views.api.body import BadJson, TooLarge, read_with_bytes
 from views.api.content_encoding import UnknownCoding
+from views.api.operation import Door, JsonAnswer, Operation, header, path
+from views.api.refusals import ModelError
 from views.lane import Answer, Visit, here, open_door
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
@@ -47,15 +51,146 @@ def gateway(app: Flask) -> Gateway:
     return cast(Gateway, app.extensions["gateway"])
 
 
+class ChatMessage(BaseModel):
+    role: str = Field(description="system, developer, user, assistant or tool")
+    content: str | list[dict[str, Any]] | None = Field(None, description="Text, or a list of parts")
+    tool_calls: Missing[list[dict[str, Any]]] = None
+    tool_call_id: Missing[str] = None
+
+
+class StreamOptions(BaseModel):
+    include_usage: Missing[bool] = Field(None, description="Send the chunk with the usage")
+
+
+Tokens = Annotated[int, Field(ge=1, le=INT32_MAX)]
+
+
+class ChatBody(BaseModel):
+    """For the document: a dialect reads the body itself (`models/gateway/wire`)."""
+
+    model: str = Field(min_length=1, description="As GET /v1/models lists it", examples=["stoa/demo"])
+    messages: list[ChatMessage] = Field(min_length=1)
+    stream: Missing[bool] = Field(None, description="Answer as server-sent events")
+    stream_options: Missing[StreamOptions] = None
+    max_tokens: Missing[Tokens] = None
+    max_completion_tokens: Missing[Tokens] = None
+    n: Missing[int] = Field(None, ge=1, le=128, description="How many answers")
+    tools: Missing[list[dict[str, Any]]] = None
+    temperature: Missing[float] = None
+    stop: Missing[str | list[str]] = None
+
+
+class TokenUsage(JsonAnswer):
+    model_config = ConfigDict(extra="allow")
+
+    prompt_tokens: Missing[int] = None
+    completion_tokens: Missing[int] = None
+    total_tokens: Missing[int] = None
+    cost: Missing[float] = Field(
+        None,
+        description="Provider dollars of the call; credits are cost x 100 x (1 + margin), rounded half up",
+    )
+    cost_details: dict[str, Any] | None = None
+
+
+class Completion(JsonAnswer):
+    """What the provider answers; it may say more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: str
+    created: int = Field(description="Seconds since 1970")
+    model: str = Field(description="The model that answered")
+    choices: list[dict[str, Any]]
+    usage: Missing[TokenUsage] = None
+
+
+class ModelPricing(JsonAnswer):
+    prompt: str = Field(description="Input")
+    completion: str = Field(description="Output")
+    input_cache_read: str
+    input_cache_write: str
+    request: str = Field(description="Of a call, beside its tokens")
+
+
+class ModelFacts(JsonAnswer):
+    id: str = Field(description="What a call names")
+    object: Literal["model"]
+    created: int
+    owned_by: str = Field(description="The provider it leads to")
+    type: Literal["chat"]
+    context_window: int | None = Field(description="Tokens")
+    pricing: ModelPricing | None = Field(description="Dollars per token; null where only the provider knows")
+
+
+class AnthropicModel(JsonAnswer):
+    """Answered to whoever sends `anthropic-version`."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+
+
+class ModelList(JsonAnswer):
+    object: Literal["list"]
+    data: list[ModelFacts]
+
+
+class AnthropicModelList(JsonAnswer):
+    """Answered to whoever sends `anthropic-version`."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str
+    last_id: str
+
+
+DOOR = Door(lambda error: None, ModelError, ModelError, ModelError, ModelError)
+
+
 @open_door(bp, "/chat/completions")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    body=ChatBody,
+    parameters=[header("x-stoa-run-id", "Ties the call to a running run of yours")],
+    answers={
+        200: ("The completion, or its stream", Completion),
+        400: "The body cannot be used, or the model has no price here, or cannot chat",
+        402: "Not enough credits for this call beside those in flight",
+        404: "No configured provider serves the model",
+        429: "The provider limits its callers; Retry-After says how long",
+        500: "This server failed",
+        502: "The provider could not be reached, or failed; nothing is charged",
+        503: "The ledger is not reachable",
+        504: "The provider did not answer in time; nothing is charged",
+        "default": "What the provider refused with",
+    },
+    door=DOOR,
+)
 def chat_completions(visit: Visit) -> Response:
-    """A chat completion, streamed or not. No run is needed; `x-stoa-run-id` ties the call to one."""
+    """Complete a chat.
+
+    Any OpenAI client. The balance is checked and held before the call leaves; the call is billed before the chunk with
+    its usage reaches you. With stream the answer is text/event-stream. Pages of other origins may call every address
+    below /v1 and /api/v1, as the operator allows.
+    """
     return call_model(visit, CHAT)
 
 
 @bp.get("/models")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    answers={
+        200: ("The models that can be called for chat completions here", ModelList | AnthropicModelList)
+    },
+    door=DOOR,
+)
 def models() -> ResponseReturnValue:
-    """Every model that can be asked for here."""
+    """List the models."""
     visit = here()
     if (refusal := _stranger(visit)) is not None:
         return refusal
@@ -68,8 +203,15 @@ def models() -> ResponseReturnValue:
 
 
 @bp.get("/models/<path:name>")
+@Operation(
+    tag="Gateway",
+    caller="key",
+    parameters=[path("name", "May contain slashes")],
+    answers={200: ("The model", ModelFacts | AnthropicModel), 404: "No such model here"},
+    door=DOOR,
+)
 def model(name: str) -> ResponseReturnValue:
-    """One model, if it can be called here for chat completions."""
+    """Look one model up."""
     visit = here()
     if (refusal := _stranger(visit)) is not None:
         return refusal

@@ -8,16 +8,32 @@ from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from models.gateway import metrics
+from models.shapes import Missing
 from views import guards
+from views.api.operation import JsonAnswer, Operation
+from views.api.refusals import door
 from views.gateway import gateway, json_answer
 
 bp = Blueprint("health", __name__)
 
 
+class Readiness(JsonAnswer):
+    status: str
+    database: str
+    ledger: Missing[str] = None
+
+
 @bp.get("/readyz")
+@Operation(
+    tag="Server",
+    answers={200: ("They can", Readiness), 503: ("They cannot, and why", Readiness)},
+    door=door(),
+)
 def readyz() -> ResponseReturnValue:
-    """Whether calls can be served: the database is asked, on the connections that admit calls, and whether calls wait
-    to be settled."""
+    """Whether calls can be served.
+
+    The database is asked, on the connections that admit calls, and whether calls wait to be settled.
+    """
     served = gateway(current_app)
     if not metrics.database_answers(served.pool):
         return json_answer({"status": "unavailable", "database": "unreachable"}, 503)
@@ -28,8 +44,14 @@ def readyz() -> ResponseReturnValue:
 
 
 @bp.get("/metrics")
+@Operation(
+    tag="Server", answers={200: ("Prometheus' text format", str), 401: "Not the operator"}, door=door()
+)
 def figures() -> ResponseReturnValue:
-    """Prometheus' text format. For who has the operator's token; without one, for this machine itself."""
+    """Figures for Prometheus.
+
+    For whoever has the operator's token; where none is set, for this machine itself.
+    """
     if not _may_read():
         return json_answer({"error": "Unauthorized"}, 401)
     served = gateway(current_app)

@@ -9,6 +9,7 @@ an ordinary route besides: Flask knows its address and answers its other methods
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import update_wrapper
 from typing import Any, cast
 
 import flask
@@ -66,7 +67,7 @@ def open_door(blueprint: Blueprint, *addresses: str, method: str = "POST") -> Ca
         def view() -> Any:
             return door(here())
 
-        view.__doc__, view.__module__ = door.__doc__, door.__module__
+        update_wrapper(view, door)
         for address in addresses:
             blueprint.add_url_rule(address, door.__name__, view, methods=[method])
             _doors[method, f"{blueprint.url_prefix or ''}{address}"] = door

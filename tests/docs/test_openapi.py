@@ -1,11 +1,14 @@
 """The document names every JSON route, is valid OpenAPI in its references, and its page is readable."""
 
+import json
 import re
+from functools import update_wrapper
 
-from flask import Flask
+import pytest
+from flask import Flask, jsonify
 from flask.testing import FlaskClient
 
-from views.api.openapi import operations
+from views.api.openapi import routes as described
 
 # Hypermedia of the sign-in dance: redirects and forms, not an API.
 NOT_AN_API = {
@@ -16,11 +19,11 @@ NOT_AN_API = {
 }
 
 
-def routes(app: Flask) -> set[tuple[str, str]]:
+def real_routes(app: Flask) -> set[tuple[str, str]]:
     found = set()
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:[^:>]+:)?([^>]+)>", r"{\1}", rule.rule)
-        if path.startswith(("/api/", "/v1/")):
+        if path.startswith(("/api/", "/v1/", "/readyz", "/metrics")):
             found |= {(method.lower(), path) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
     return found
 
@@ -30,8 +33,8 @@ def shape(path: str) -> str:
 
 
 def test_every_json_route_is_documented_and_nothing_else(app: Flask) -> None:
-    written = {(method, shape(path)) for method, path, _ in operations()}
-    real = {(method, shape(path)) for method, path in routes(app)}
+    written = {(route.method, shape(route.path)) for route in described(app)}
+    real = {(method, shape(path)) for method, path in real_routes(app)}
     hidden = {shape(path) for path in NOT_AN_API}
     assert {route for route in real if route[1] not in hidden} == written
 
@@ -50,12 +53,71 @@ def test_the_document_is_served_with_its_own_address(client: FlaskClient) -> Non
             named = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
             assert named == wanted, path
 
+        for operation in item.values():
+            assert operation["summary"]
+            assert operation["responses"]
 
-def test_the_page_lists_every_operation(client: FlaskClient) -> None:
+
+def test_every_reference_leads_to_a_schema(client: FlaskClient) -> None:
+    document = client.get("/api/openapi.json").get_json()
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert named
+    assert named <= set(document["components"]["schemas"])
+    assert "x-component" not in json.dumps(document)
+
+
+def test_limits_of_calls_and_bytes_are_told(client: FlaskClient) -> None:
+    paths = client.get("/api/openapi.json").get_json()["paths"]
+    code = paths["/api/auth/cli/code"]["post"]
+    assert code["x-rate-limits"] == ["30 per 1 minute", "300 per 1 hour"]
+    assert "30 per 1 minute" in code["responses"]["429"]["description"]
+    steps = paths["/api/v1/agent-runs/{runId}/steps"]["post"]
+    assert steps["x-max-bytes"] == 1_000_000
+    assert "1,000,000 bytes" in steps["responses"]["413"]["description"]
+
+
+def test_whoever_takes_a_credential_refuses_that_of_a_banned_account(client: FlaskClient) -> None:
+    paths = client.get("/api/openapi.json").get_json()["paths"]
+    for path, item in paths.items():
+        for operation in item.values():
+            if operation["security"] and path != "/api/auth/cli/logout":
+                assert "suspended" in operation["responses"]["403"]["description"], path
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"status": "ok", "cached_agents": 0}, 200, "another form"),
+        (
+            {"status": "ok", "cached_agents": 0, "timestamp": "2026-01-01T00:00:00Z", "more": 1},
+            200,
+            "another form",
+        ),
+        ({"status": "ok", "cached_agents": "0", "timestamp": "2026-01-01T00:00:00Z"}, 200, "another form"),
+        ({}, 418, "not described"),
+    ],
+)
+def test_a_test_fails_on_an_answer_that_is_not_described(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, body: object, status: int, words: str
+) -> None:
+    name = "gateway_api.healthz"
+
+    def changed() -> object:
+        return jsonify(body), status
+
+    monkeypatch.setitem(app.view_functions, name, update_wrapper(changed, app.view_functions[name]))
+    with pytest.raises(AssertionError, match=words):
+        client.get("/api/healthz")
+
+
+def test_the_page_lists_every_operation(app: Flask, client: FlaskClient) -> None:
     page = client.get("/docs/api").get_data(as_text=True)
-    for method, path, _ in operations():
-        assert f'id="{operations_id(method, path)}"' in page
+    for route in described(app):
+        assert f'id="{route.id}"' in page
 
 
-def operations_id(method: str, path: str) -> str:
-    return next(op["operationId"] for m, p, op in operations() if (m, p) == (method, path))
+def test_the_page_shows_the_keys_of_a_body_of_two_forms(client: FlaskClient) -> None:
+    page = client.get("/docs/api").get_data(as_text=True)
+    run = page.partition('id="post__api_v1_agent_runs"')[2].partition("</article>")[0]
+    for key in ("agentId", "ancestorRunIds", "totalCredits", "list of FinishedSteps"):
+        assert key in run

@@ -64,7 +64,7 @@ VIEW_HALLWAY = {
     "profile",
     "rate_limits",
 }
-API_HALLWAY = {"agents", "body", "content_encoding", "docs", "openapi", "publishers", "refusals"}
+API_HALLWAY = {"agents", "body", "content_encoding", "docs", "openapi", "operation", "publishers", "refusals"}
 CLI_HALLWAY = {"definitions", "db", "demo", "serve", "supervisor", "web", "jobs"}
 TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile"}
 TOP = (

@@ -1,6 +1,7 @@
 """Signing in through GitHub, Google or an OpenID Connect issuer (Authlib), and the NextAuth REST of contract 1.3."""
 
 import logging
+from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -17,9 +18,12 @@ from models.accounts.signing_in import TEXT_LENGTH, Identity, clean_email, sign_
 from models.db import db, now
 from models.errors import Invalid, NotFound
 from models.settings import Settings
+from models.shapes import Missing
 from views.accounts.blueprint import bp
 from views.accounts.sign_in import asked_destination, destination, enter, mail_identity_link, mail_link
 from views.accounts.ways import Provider, configured, name_of
+from views.api.operation import JsonAnswer, Operation
+from views.api.refusals import door
 from views.format import iso
 from views.guards import (
     audit,
@@ -247,9 +251,38 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
 # -- NextAuth's REST -----------------------------------------------------------------------------------------
 
 
+class SignInWay(JsonAnswer):
+    id: str
+    name: str
+    type: str
+    signinUrl: str
+    callbackUrl: str
+
+
+class FormToken(JsonAnswer):
+    csrfToken: str
+
+
+class SessionUser(JsonAnswer):
+    name: str | None
+    email: str
+    image: str | None
+    id: str
+    stripe_customer_id: str | None
+    stripe_price_id: str | None
+
+
+class BrowserSession(JsonAnswer):
+    user: Missing[SessionUser] = None
+    expires: Missing[datetime] = None
+
+
 @bp.get("/api/auth/providers")
+@Operation(
+    tag="Sign-in", answers={200: ("The configured providers by name", dict[str, SignInWay])}, door=door()
+)
 def providers() -> ResponseReturnValue:
-    """The ways to sign in, keyed by id."""
+    """Ways to sign in."""
     base = settings().base_url
     ways = [*configured(), Provider("email", "Email", "mail", "email")]
     return jsonify(
@@ -267,14 +300,19 @@ def providers() -> ResponseReturnValue:
 
 
 @bp.get("/api/auth/csrf")
+@Operation(tag="Sign-in", answers={200: ("The token", FormToken)}, door=door())
 def csrf_token() -> ResponseReturnValue:
-    """A form token for the POSTs below; its secret half is the flow cookie."""
+    """A token for the sign-in forms.
+
+    Its secret half is a cookie.
+    """
     return _fresh(jsonify(csrfToken=generate_csrf()))
 
 
 @bp.get("/api/auth/session")
+@Operation(tag="Sign-in", answers={200: ("Empty when signed out", BrowserSession)}, door=door())
 def who() -> ResponseReturnValue:
-    """Who is signed in: `{}` when nobody is."""
+    """The browser's session."""
     found = cookie_credential()
     if found is None:
         return _fresh(jsonify({}))

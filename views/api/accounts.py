@@ -4,23 +4,25 @@ Contract sections 1.4, 2.1, 2.2 and 2.9, with appendix B 1 and 11 and the change
 lists carry a masked form and a stable id.
 """
 
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_limiter import RateLimitExceeded
 from pydantic import Field
 
 from models.accounts import credentials, devices
-from models.accounts.bans import AccountSuspended
 from models.accounts.devices import FINGERPRINT_LENGTH, Code
+from models.accounts.quotas import QuotaExceeded
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
 from models.db import db, now
-from models.errors import Forbidden
-from views import errors
+from models.errors import DomainError, Forbidden
+from views.api import refusals
 from views.api.body import BadBody, BadJson, Body, Missing, Number, parse, read, read_json
+from views.api.operation import JsonAnswer, Operation, query
+from views.api.refusals import BAD_BODY, ApiError, ServerError, SuspendedError, door
 from views.format import iso
 from views.guards import (
     LOGOUT_ALL,
@@ -49,7 +51,7 @@ class CodeBody(Body):
 
 
 class LogoutBody(Body):
-    authToken: Missing[str] = None
+    authToken: Missing[str] = Field(None, description="The key, instead of the header")
     userId: str
     fingerprintId: str
     fingerprintHash: str
@@ -68,24 +70,110 @@ class RevokeBody(Body):
     tokenIds: Missing[Ids] = None
 
 
+class SignInCode(JsonAnswer):
+    fingerprintId: str
+    fingerprintHash: str = Field(description="64 hex")
+    expiresAt: int = Field(description="Milliseconds since 1970")
+    loginUrl: str = Field(description="To be opened in a browser")
+
+
+class SignedInUser(JsonAnswer):
+    id: str
+    name: str | None
+    email: str
+    authToken: str = Field(description="The key")
+    fingerprintId: str
+    fingerprintHash: str
+
+
+class SignInStatus(JsonAnswer):
+    user: SignedInUser
+    message: str
+
+
+class SignedOut(JsonAnswer):
+    success: bool
+
+
+class Me(JsonAnswer):
+    """Exactly the fields that were asked for."""
+
+    id: Missing[str] = None
+    email: Missing[str] = None
+    discord_id: str | None = None
+    referral_code: str | None = None
+    stripe_customer_id: str | None = None
+    banned: Missing[bool] = None
+    referral_link: str | None = None
+
+
+class OwnProfile(JsonAnswer):
+    handle: str | None
+    referral_code: str | None
+    auto_topup_enabled: bool
+    auto_topup_threshold: int
+    auto_topup_amount: int
+    auto_topup_blocked_reason: str | None
+    created_at: datetime
+
+
+class ListedSession(JsonAnswer):
+    id: str = Field(description="SHA-256 of the token")
+    label: str
+    expires: datetime
+    isCurrent: bool
+    fingerprintId: str | None
+    createdAt: datetime | None
+    sessionType: Literal["web", "cli"]
+
+
+class ListedSessions(JsonAnswer):
+    activeSessions: list[ListedSession]
+
+
+class OthersSignedOut(JsonAnswer):
+    ok: bool
+
+
+class Revocation(JsonAnswer):
+    revokedSessions: int
+    revokedTokens: int
+
+
+class ListedKey(JsonAnswer):
+    id: str = Field(description="Stable; DELETE /api/sessions takes it")
+    token: str = Field(description="Masked")
+    expires: datetime
+    createdAt: datetime | None
+    type: Literal["pat"]
+    name: str | None
+
+
+class ListedKeys(JsonAnswer):
+    tokens: list[ListedKey]
+
+
+class CreatedKey(JsonAnswer):
+    token: str = Field(description="The key, in this answer and never again")
+    expires: datetime
+    message: str
+
+
 def _person() -> str:
     credential = cookie_credential()
     return credential.user.id if credential else caller_address()
 
 
-@bp.errorhandler(RateLimitExceeded)
-def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
-    return jsonify(error="Too many requests. Wait a minute, then try again."), 429
+def _words(error: Exception) -> ResponseReturnValue | None:
+    match error:
+        case BadJson() | BadBody():
+            return jsonify(error=BAD_BODY), 400
+        case QuotaExceeded():
+            return None  # the contract knows no such limit
+    return refusals.words(error)
 
 
-bp.register_error_handler(AccountSuspended, errors.suspended)
-
-
-@bp.errorhandler(Forbidden)
-def _forbidden(error: Forbidden) -> ResponseReturnValue:
-    """A key or a command line session in the cookie reads, and makes and ends no credentials."""
-    db.session.rollback()
-    return jsonify(error=error.message), error.status
+DOOR = door(_words, body_error=ApiError)
 
 
 # -- the command line signs in (2.1) -------------------------------------------------------------------------
@@ -93,12 +181,12 @@ def _forbidden(error: Forbidden) -> ResponseReturnValue:
 
 @bp.post("/api/auth/cli/code")
 @limiter.limit("30/minute;300/hour")
+@Operation(
+    tag="Sign-in", body=CodeBody, answers={200: ("The code and the address to open", SignInCode)}, door=DOOR
+)
 def cli_code() -> ResponseReturnValue:
-    """A signed code and the address to open in a browser. Nothing is written."""
-    try:
-        body = read(CodeBody)
-    except (BadJson, BadBody):
-        return jsonify(error="Invalid request body"), 400
+    """Begin to sign a command line in."""
+    body = read(CodeBody)
     code = devices.issue_code(settings().secret_key, body.fingerprintId, now())
     address = f"{settings().base_url}{url_for('accounts.login')}?auth_code={code.text}"
     if body.referralCode:
@@ -113,11 +201,29 @@ def cli_code() -> ResponseReturnValue:
 
 @bp.get("/api/auth/cli/status")
 @limiter.limit("300/minute")
+@Operation(
+    tag="Sign-in",
+    parameters=[
+        query("fingerprintId", "As sent", required=True),
+        query("fingerprintHash", "As answered", required=True),
+        query("expiresAt", "As answered", required=True),
+    ],
+    answers={
+        200: ("It is", SignInStatus),
+        400: "A parameter is missing",
+        401: "Not yet, or not any more",
+        403: ("The account is suspended", SuspendedError),
+    },
+    door=DOOR,
+)
 def cli_status() -> ResponseReturnValue:
-    """The user and the token of a command line that was let in, once; 401 before that and after."""
+    """Ask whether the command line is signed in.
+
+    The token is in the first 200 and never again.
+    """
     given = [request.args.get(name) for name in ("fingerprintId", "fingerprintHash", "expiresAt")]
     if not all(given):
-        return jsonify(error="Invalid query parameters"), 400
+        raise DomainError("Invalid query parameters")
     fingerprint_id, fingerprint_hash, expires_at = (str(each) for each in given)
     found = None
     # HEAD would use the token up and not show it.
@@ -125,7 +231,7 @@ def cli_status() -> ResponseReturnValue:
         code = Code(fingerprint_id, expires_at, fingerprint_hash)
         found = devices.collect(settings().secret_key, code, now())
     if found is None:
-        return jsonify(error="Authentication failed"), 401
+        raise DomainError("Authentication failed", status=401)
     db.session.commit()
     user, token = found
     answer = jsonify(
@@ -145,15 +251,22 @@ def cli_status() -> ResponseReturnValue:
 
 @bp.post("/api/auth/cli/logout")
 @limiter.limit("60/minute")
+@Operation(
+    tag="Sign-in",
+    caller="key",
+    body=LogoutBody,
+    answers={200: ("Signed out, or it was already", SignedOut), 401: "No key"},
+    door=DOOR,
+)
 def cli_logout() -> ResponseReturnValue:
-    """End exactly the session of this token, user and device. Success also when there was none."""
-    try:
-        body = read(LogoutBody)
-    except (BadJson, BadBody):
-        return jsonify(error="Invalid request body"), 400
+    """Sign the command line out.
+
+    Ends exactly the session of this token, user and device.
+    """
+    body = read(LogoutBody)
     token = api_key() or body.authToken
     if not token:
-        return jsonify(error="Unauthorized"), 401
+        raise DomainError("Unauthorized", status=401)
     caller = key_user(token)
     if devices.disconnect(token, body.userId, body.fingerprintId):
         audit("session.revoked", body.userId, user=caller, before={"type": "cli", "by": "cli logout"})
@@ -165,19 +278,29 @@ def cli_logout() -> ResponseReturnValue:
 
 
 @bp.get("/api/v1/me")
+@Operation(
+    tag="Accounts",
+    caller="key",
+    parameters=[query("fields", f"Comma list of: {', '.join(FIELDS)}. Without it: id")],
+    answers={200: ("The fields asked for", Me), 400: "Unknown fields"},
+    door=DOOR,
+)
 def me() -> ResponseReturnValue:
-    """The caller's own data, exactly the asked fields. Fields are checked before the key is looked up."""
+    """Who am I.
+
+    Fields are checked before the key is looked up.
+    """
     if not api_key():
-        return jsonify(error="Missing or invalid Authorization header"), 401
+        raise DomainError("Missing or invalid Authorization header", status=401)
     asked = request.args.get("fields")
     fields = ["id"] if asked is None else [part for each in asked.split(",") if (part := each.strip())]
     wrong = [field for field in fields if field not in FIELDS]
     if wrong or not fields:
         names = ", ".join(wrong) if fields else "empty"
-        return jsonify(error=f"Invalid fields: {names}. Valid fields are: {', '.join(FIELDS)}"), 400
+        raise DomainError(f"Invalid fields: {names}. Valid fields are: {', '.join(FIELDS)}")
     user = key_user()
     if user is None:
-        return jsonify(error="Invalid API key or user not found"), 401
+        raise DomainError("Invalid API key or user not found", status=401)
     return jsonify({field: _field(user, field) for field in fields})
 
 
@@ -191,11 +314,13 @@ def _field(user: User, field: str) -> Any:
 
 
 @bp.get("/api/user/profile")
+@Operation(tag="Accounts", caller="cookie", answers={200: ("The profile", OwnProfile)}, door=DOOR)
 def profile() -> ResponseReturnValue:
-    """Handle, referral code and auto top-up of the signed-in user."""
-    user = cookie_user()
-    if user is None:
-        return jsonify(error="Unauthorized"), 401
+    """My profile.
+
+    Handle, referral code and auto top-up.
+    """
+    user, _ = _signed_in()
     return jsonify(
         handle=user.handle,
         referral_code=user.referral_code,
@@ -208,11 +333,13 @@ def profile() -> ResponseReturnValue:
 
 
 @bp.get("/api/user/sessions")
+@Operation(tag="Accounts", caller="cookie", answers={200: ("The sessions", ListedSessions)}, door=DOOR)
 def list_sessions() -> ResponseReturnValue:
-    """Web and command line sessions of the signed-in user, ended ones too."""
-    user, here = cookie_user(), current_session()
-    if user is None or here is None:
-        return jsonify(error="Unauthorized"), 401
+    """My browser and command line sessions.
+
+    Ended ones too.
+    """
+    user, here = _signed_in()
     rows = credentials.sessions(user)
     return jsonify(activeSessions=[_session(row, device, here) for row, device in rows])
 
@@ -231,14 +358,23 @@ def _session(row: Session, device: Fingerprint | None, here: Session) -> dict[st
 
 @bp.post(LOGOUT_ALL)
 @limiter.limit("30/minute", key_func=_person)
+@Operation(
+    tag="Accounts",
+    caller="cookie",
+    answers={
+        200: ("They are signed out", OthersSignedOut),
+        403: "Called without an Origin or Referer of this server, or with a key in the cookie",
+    },
+    door=DOOR,
+)
 def logout_all() -> ResponseReturnValue:
-    """End the other web sessions, and the command line sessions and keys they made. Only from our own pages: `Origin`
-    or `Referer` must say so."""
-    user, here = cookie_user(), current_session()
-    if user is None or here is None:
-        return jsonify(error="Unauthorized"), 401
+    """Sign out everywhere else.
+
+    Ends my other browser sessions, and the command line sessions and keys they made.
+    """
+    user, here = _signed_in()
     if not is_own_origin(request.headers.get("Origin") or request.headers.get("Referer")):
-        return jsonify(error="Forbidden - not same origin, cannot logout all sessions"), 403
+        raise Forbidden("Forbidden - not same origin, cannot logout all sessions")
     gone = credentials.revoke_others(user, here)
     audit("session.revoked", user.id, user=user, before=credentials.count_types(gone))
     db.session.commit()
@@ -247,9 +383,23 @@ def logout_all() -> ResponseReturnValue:
 
 @bp.delete("/api/sessions")
 @limiter.limit("60/minute", key_func=_person)
+@Operation(
+    tag="Accounts",
+    caller="cookie",
+    body=RevokeBody,
+    answers={
+        200: ("How many were revoked", Revocation),
+        401: ("Not signed in", str),
+        403: "Called with a key in the cookie",
+    },
+    door=DOOR,
+)
 def revoke() -> ResponseReturnValue:
-    """Revoke the caller's sessions and tokens that the body names, raw, by SHA-256 or by listed id (the same), and what
-    the revoked web sessions made."""
+    """Revoke sessions and keys.
+
+    The body names them raw, by SHA-256 or by listed id, which are the same. With a browser session end the command line
+    sessions and keys it made.
+    """
     user, here = cookie_user(), current_session()
     if user is None or here is None:
         return Response("Unauthorized", 401, mimetype="text/plain")
@@ -257,10 +407,7 @@ def revoke() -> ResponseReturnValue:
         value = read_json()
     except BadJson:
         value = {}
-    try:
-        body = parse(RevokeBody, value)
-    except BadBody:
-        return jsonify(error="Invalid request body"), 400
+    body = parse(RevokeBody, value)
     credentials.lock_browser(here, to_end=True)
     rows = [
         *credentials.revoke(user, body.sessionIds or (), ("web", "cli")),
@@ -276,11 +423,10 @@ def revoke() -> ResponseReturnValue:
 
 
 @bp.get("/api/api-keys")
+@Operation(tag="Accounts", caller="cookie", answers={200: ("The keys", ListedKeys)}, door=DOOR)
 def list_keys() -> ResponseReturnValue:
-    """Personal access tokens, masked: a token is shown once, when it is made."""
-    user = cookie_user()
-    if user is None:
-        return jsonify(error="Unauthorized"), 401
+    """My keys, masked."""
+    user, _ = _signed_in()
     rows = credentials.keys(user)
     return jsonify(
         tokens=[
@@ -299,15 +445,24 @@ def list_keys() -> ResponseReturnValue:
 
 @bp.post("/api/api-keys")
 @limiter.limit("20/minute;200/hour", key_func=_person)
+@Operation(
+    tag="Accounts",
+    caller="cookie",
+    body=KeyBody,
+    answers={
+        201: ("The key", CreatedKey),
+        403: "Called with a key in the cookie",
+        409: ("The account has all the keys it may have", ServerError),
+    },
+    door=DOOR,
+)
 def create_key() -> ResponseReturnValue:
-    """Make a personal access token of 1 to 365 days; the only answer that ever shows it."""
-    user, here = cookie_user(), current_session()
-    if user is None or here is None:
-        return jsonify(error="Unauthorized"), 401
-    try:
-        body = read(KeyBody)
-    except (BadJson, BadBody):
-        return jsonify(error="Invalid request body"), 400
+    """Make a key.
+
+    The key is in this answer and never again.
+    """
+    user, here = _signed_in()
+    body = read(KeyBody)
     days = float(body.expiresInDays)
     most = settings().stoa_keys_per_account
     token, row = credentials.create_key(user, by=here, days=days, name=body.name, most=most, now=now())
@@ -316,6 +471,14 @@ def create_key() -> ResponseReturnValue:
     answer = jsonify(token=token, expires=iso(row.expires), message="API Key created successfully")
     answer.headers["Cache-Control"] = "no-store"
     return answer, 201
+
+
+def _signed_in() -> tuple[User, Session]:
+    """Who is signed in, and with what. Raises DomainError: 401."""
+    user, here = cookie_user(), current_session()
+    if user is None or here is None:
+        raise DomainError("Unauthorized", status=401)
+    return user, here
 
 
 def _trace(row: Session) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Lock
 from typing import Any
 
@@ -14,13 +15,16 @@ import orjson
 import werkzeug
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
+from pydantic import Field
 
 from models.db import db
-from models.errors import NotFound
+from models.errors import Invalid, NotFound
 from models.fairness import in_slices
+from models.shapes import Missing
 from models.store import catalogue, dependencies, document, reading
 from models.store.dependencies import BadReference, Node, Tree
-from views.api.refusals import refusal
+from views.api.operation import Answers, JsonAnswer, Operation, path, query
+from views.api.refusals import ServerError, door, refusal
 from views.format import iso
 from views.gateway import json_answer
 from views.guards import settings
@@ -34,6 +38,92 @@ JSON = "application/json; charset=utf-8"
 PIECE = 1 << 17
 SMALL = 1024
 
+
+class AgentFigures(JsonAnswer):
+    usage_count: int = Field(
+        description="Completed runs that have a settled call, without the publisher's own"
+    )
+    weekly_runs: int = Field(description="Those started in the last seven days")
+    weekly_spent: float = Field(description="Dollars")
+    total_spent: float = Field(description="Dollars")
+    avg_cost_per_invocation: float = Field(description="Dollars")
+    unique_users: int
+    last_used: Missing[datetime] = Field(None, description="Absent where it never ran")
+
+
+class VersionFigures(JsonAnswer):
+    weekly_runs: int
+    weekly_dollars: float
+    total_dollars: float
+    total_invocations: int
+    avg_cost_per_run: float
+    unique_users: int
+    last_used: Missing[datetime] = None
+
+
+class ListedPublisher(JsonAnswer):
+    id: str
+    name: str
+    verified: bool
+    avatar_url: str | None
+
+
+class ListedAgent(AgentFigures):
+    id: str
+    name: str = Field(description="As defined, else the id")
+    description: Missing[str] = Field(None, description="Absent where there is none")
+    publisher: ListedPublisher
+    version: str = Field(description="The latest that is not yanked")
+    created_at: datetime = Field(description="Of that version")
+    version_stats: dict[str, VersionFigures] = Field(description="By version, of those that ran")
+    tags: list[str]
+
+
+class AgentsPage(JsonAnswer):
+    agents: list[ListedAgent]
+    next: str | None = Field(description="The id to go on after; null where none follow")
+
+
+class PublishedVersion(JsonAnswer):
+    id: str
+    version: str
+    publisherId: str
+    data: dict[str, Any] = Field(description="The definition")
+    createdAt: datetime
+    updatedAt: datetime
+
+
+class SpawnableAgent(JsonAnswer):
+    fullId: str = Field(description="publisher/agent@version")
+    agentId: str
+    publisher: str
+    version: str
+    displayName: str
+    spawnerPrompt: str | None
+    isAvailable: bool = Field(description="False where it is not published, or stands above itself")
+    children: "list[SpawnableAgent]"
+    isCyclic: bool
+
+
+class SpawnableTree(JsonAnswer):
+    root: SpawnableAgent
+    totalAgents: int = Field(description="Distinct ones")
+    maxDepth: int = Field(description="The root is 0")
+    hasCycles: bool
+    truncated: Missing[bool] = Field(None, description="Only where agents were left out")
+
+
+def _words(error: Exception) -> ResponseReturnValue | None:
+    return refusal(error) if isinstance(error, NotFound | Invalid) else None
+
+
+DOOR = door(_words)
+VERSION = [path("version", "As 1.0.0, or latest: the highest that is not yanked")]
+NO_VERSION: Answers = {
+    400: "A part of the path is blank",
+    404: "No such publisher, or no such agent of it",
+    410: ("It was taken down", ServerError),
+}
 
 FIGURES_EVERY = 5.0
 """Seconds: how old figures in the list may be."""
@@ -93,42 +183,58 @@ class Cache:
 
 
 @open_door(bp, "/api/agents", "/api/v1/agents", method="GET")
+@Operation(
+    tag="Store", answers={200: ("The agents", list[ListedAgent]), 500: "It could not be made"}, door=DOOR
+)
 def agents(visit: Visit) -> werkzeug.Response:
-    """The agents with their figures (contract 4.1), cached as they are sent; of a publisher the most used ones.
+    """List the agents.
 
-    What is published or withdrawn shows at once; figures at most some seconds later. The contract's `Cache-Control`
-    lets a client or a proxy keep the answer for minutes: who must not, revalidates with the entity tag.
+    Kept as it is sent: what is published shows at once, figures within seconds. Cache-Control lets clients and proxies
+    keep it for minutes; revalidate with the ETag to have it fresh. Most spent in seven days first; of one publisher the
+    hundred most used, unless the operator says otherwise. The route of a publisher's agents has all of them.
     """
     return _cached(visit, _agents)
 
 
 @open_door(bp, "/api/agents/metrics", "/api/v1/agents/metrics", method="GET")
+@Operation(
+    tag="Store",
+    answers={200: ("The figures", dict[str, AgentFigures]), 500: "They could not be made"},
+    door=DOOR,
+)
 def metrics(visit: Visit) -> werkzeug.Response:
-    """The figures of the agents that ran, by `publisher/agent`; cached as the list is."""
+    """The agents' figures.
+
+    By publisher/agent, of those that ran. Kept as the list is.
+    """
     return _cached(visit, _metrics)
 
 
 @bp.get("/api/publishers/<publisher_id>/agents")
 @bp.get("/api/v1/publishers/<publisher_id>/agents")
+@Operation(
+    tag="Store",
+    parameters=[query("after", "`next` of the page before")],
+    answers={200: ("A page", AgentsPage), 404: "No such publisher", 410: ("It was taken down", ServerError)},
+    door=DOOR,
+)
 def of_publisher(publisher_id: str) -> ResponseReturnValue:
-    """All agents of a publisher, a page at a time, those that the list leaves out too. `?after=` is the last id."""
-    try:
-        found, further = document.agents_of(publisher_id, request.args.get("after", ""))
-    except NotFound as missing:
-        return refusal(missing)
+    """List a publisher's agents.
+
+    All that have a version to run, a hundred at a time, by id.
+    """
+    found, further = document.agents_of(publisher_id, request.args.get("after", ""))
     return _own(orjson.dumps({"agents": [_agent(*each) for each in found], "next": further}))
 
 
 @bp.get("/api/agents/<publisher_id>/<agent_id>/<version>")
 @bp.get("/api/v1/agents/<publisher_id>/<agent_id>/<version>")
+@Operation(
+    tag="Store", parameters=VERSION, answers={200: ("The version", PublishedVersion), **NO_VERSION}, door=DOOR
+)
 def version(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """One version of an agent, or its `latest`."""
-    if not (publisher_id.strip() and agent_id.strip() and version.strip()):
-        return jsonify(error="Missing required parameters"), 400
-    try:
-        found = reading.version_of(publisher_id, agent_id, version)
-    except NotFound as missing:
-        return refusal(missing)
+    """Read an agent's definition."""
+    found = _version(publisher_id, agent_id, version)
     head = json.dumps({"id": found.id, "version": found.version, "publisherId": found.publisher_id})
     times = json.dumps({"createdAt": iso(found.created_at), "updatedAt": iso(found.updated_at)})
     return _own(f'{head[:-1]}, "data": {found.data}, {times[1:]}'.encode())
@@ -136,19 +242,33 @@ def version(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
 
 @bp.get("/api/agents/<publisher_id>/<agent_id>/<version>/dependencies")
 @bp.get("/api/v1/agents/<publisher_id>/<agent_id>/<version>/dependencies")
+@Operation(
+    tag="Store",
+    parameters=VERSION,
+    answers={
+        200: ("The tree", SpawnableTree),
+        **NO_VERSION,
+        500: "A definition names an agent that cannot be followed",
+    },
+    door=DOOR,
+)
 def spawned(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """The tree of the agents that a version may spawn."""
-    if not (publisher_id.strip() and agent_id.strip() and version.strip()):
-        return jsonify(error="Missing required parameters"), 400
+    """What an agent may spawn.
+
+    To five levels. A tree of more than 2,000 agents is cut, and says truncated.
+    """
+    found = _version(publisher_id, agent_id, version)
     try:
-        found = reading.version_of(publisher_id, agent_id, version)
-        whole = f"{found.publisher_id}/{found.id}@{found.version}"
-        tree = dependencies.tree_of(whole)
-    except NotFound as missing:
-        return refusal(missing)
+        tree = dependencies.tree_of(f"{found.publisher_id}/{found.id}@{found.version}")
     except BadReference:
         return jsonify(error="Internal server error"), 500
     return _own(json.dumps(_tree(tree)).encode())
+
+
+def _version(publisher_id: str, agent_id: str, version: str) -> Any:
+    if not (publisher_id.strip() and agent_id.strip() and version.strip()):
+        raise Invalid("Missing required parameters", status=400)
+    return reading.version_of(publisher_id, agent_id, version)
 
 
 def _tree(tree: Tree) -> dict[str, object]:

@@ -33,6 +33,7 @@ from models.shapes import (
 )
 from views import guards
 from views.api.content_encoding import UnknownCoding, codings
+from views.api.operation import current_operation
 from views.lane import MOST_BYTES
 
 __all__ = [
@@ -60,9 +61,6 @@ MOST_VALUES = 500_000
 """Of one body. Each costs up to a microsecond wherever all are looked at."""
 SMALL = 64 << 10
 """Bytes that are read of somebody who is not known yet."""
-OPEN: dict[str, int] = {"store_api.validate": 1 << 20, "store_api.publish": 1 << 20}
-"""Bytes that endpoints take of strangers where `SMALL` is too little: definitions are checked for anybody, and older
-clients carry their token in the body."""
 
 
 class BadJson(Exception):
@@ -87,9 +85,12 @@ class TooLarge(RequestEntityTooLarge):
 
 
 def keep_strangers_small() -> None:
-    """At every route: let no more be read of a large body than `SMALL` or what the route takes of strangers, unless
-    somebody is known and not banned. Raises UnknownCoding."""
+    """At every route: let no more be read of a body than the route takes; of a large one no more than `SMALL` or what
+    the route takes of strangers, unless somebody is known and not banned. Raises UnknownCoding."""
     request = flask.request
+    route = current_operation()
+    if route and route.most_bytes:
+        request.max_content_length = route.most_bytes
     packed = request.headers.get("Content-Encoding")
     chunked = "Transfer-Encoding" in request.headers
     if request.method in guards.SAFE or not (packed or chunked or (request.content_length or 0) > SMALL):
@@ -98,7 +99,7 @@ def keep_strangers_small() -> None:
         raise UnknownCoding("Forms are not unpacked.")
     user = guards.cookie_or_key_user()
     if user is None or user.banned:
-        request.max_content_length = OPEN.get(request.endpoint or "", SMALL)
+        request.max_content_length = (route and route.stranger_bytes) or SMALL
 
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")

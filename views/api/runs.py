@@ -1,6 +1,8 @@
 """The JSON door of runs: START and FINISH, and the steps between them (contract section 2.3)."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -11,16 +13,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from models.accounts.credentials import Credential
-from models.accounts.quotas import QuotaExceeded
 from models.db import db
-from models.errors import Conflict, DomainError, Forbidden, NotFound
+from models.errors import Conflict, DomainError, Forbidden
 from models.runs import recording
 from models.runs.recording import Ending, StepReport, StepStatus
 from models.store import takedowns
 from models.store.takedowns import TakenDown
-from views.api import body
-from views.api.body import Amount, BadBody, BadJson, Body, Count, Instant, Missing
-from views.api.refusals import refusal
+from views.api import body, refusals
+from views.api.body import Amount, Body, Count, Instant, Missing
+from views.api.operation import Answers, JsonAnswer, Operation
+from views.api.refusals import ApiError, door
 from views.guards import api_key, key_credential, settings
 
 log = logging.getLogger("stoa.runs")
@@ -41,8 +43,10 @@ class Start(Body):
     """`action: "START"`."""
 
     action: Literal["START"]
-    agentId: Name
-    ancestorRunIds: Missing[Annotated[list[RunId], Field(max_length=100)]] = None
+    agentId: Name = Field(description="publisher/agent@version, or a local id")
+    ancestorRunIds: Missing[Annotated[list[RunId], Field(max_length=100)]] = Field(
+        None, description="From the root to the parent"
+    )
 
 
 class Step(Body):
@@ -54,7 +58,7 @@ class Step(Body):
     messageId: Annotated[str, Field(max_length=500)] | None = None
     status: Missing[StepStatus] = None
     errorMessage: Missing[str] = None
-    startTime: Missing[Instant] = None
+    startTime: Missing[Instant] = Field(None, description="Ends in Z")
 
     def report(self, step_id: str | None = None) -> StepReport:
         """The step in the domain's words."""
@@ -73,7 +77,7 @@ class Step(Body):
 class FinishedStep(Step):
     """A step that comes with the finish; its `id` is kept where it is a UUID and free."""
 
-    id: Missing[RunId] = None
+    id: Missing[RunId] = Field(None, description="Kept when it is a free UUID")
 
 
 class Finish(Body):
@@ -84,7 +88,7 @@ class Finish(Body):
     status: Ending
     totalSteps: Count
     directCredits: Credits
-    totalCredits: Credits
+    totalCredits: Credits = Field(description="Its own and those of what it spawned")
     errorMessage: Missing[str] = None
     steps: Missing[Annotated[list[FinishedStep], Field(max_length=1000)]] = None
 
@@ -92,17 +96,57 @@ class Finish(Body):
 ACTIONS: dict[str, type[Body]] = {"START": Start, "FINISH": Finish}
 
 
+class RunStarted(JsonAnswer):
+    runId: str
+
+
+class RunFinished(JsonAnswer):
+    success: bool
+
+
+class StepAdded(JsonAnswer):
+    stepId: str
+
+
+def _words(error: Exception) -> ResponseReturnValue | None:
+    if isinstance(error, RequestEntityTooLarge):
+        most = request.max_content_length or MOST_BYTES
+        how = "Send the steps of a run in several requests, or shorten them."
+        return jsonify(error=f"The request is larger than {most:,} bytes. {how}"), 413
+    return refusals.words(error)
+
+
+DOOR = door(_words, too_large=ApiError)
+ERRORS: Answers = {
+    401: "No key",
+    404: "Unknown key",
+    409: "Too many runs are not finished, or the run has all the steps it may have",
+    413: "A step is too large, or more bytes than the account may record in a day",
+    429: "The account records too much; Retry-After says how long",
+    500: "It could not be recorded",
+}
+
+
 @bp.post("/api/v1/agent-runs")
+@Operation(
+    tag="Runs",
+    caller="key",
+    body=Annotated[Start | Finish, Field(discriminator="action")],
+    most_bytes=MOST_BYTES,
+    answers={
+        200: ("START answers runId, FINISH success", RunStarted | RunFinished),
+        **ERRORS,
+        403: "The agent was taken down",
+    },
+    door=DOOR,
+)
 def agent_runs() -> ResponseReturnValue:
-    """Start or finish a run of the caller. A finish of anybody else's run, or of none, changes nothing: 200."""
+    """Start or finish a run.
+
+    A FINISH of a run that is not yours, or of none, changes nothing and answers 200.
+    """
     key = _key()
-    if not isinstance(key, Credential):
-        return key
-    request.max_content_length = MOST_BYTES
-    try:
-        asked = body.parse_tagged("action", ACTIONS, body.read_json())
-    except (BadJson, BadBody) as error:
-        return _refused(error)
+    asked = body.parse_tagged("action", ACTIONS, body.read_json())
     if isinstance(asked, Finish):
         return _finish(key, asked)
     assert isinstance(asked, Start)
@@ -110,50 +154,50 @@ def agent_runs() -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/agent-runs/<run_id>/steps")
+@Operation(
+    tag="Runs",
+    caller="key",
+    body=Step,
+    most_bytes=MOST_STEP_BYTES,
+    answers={
+        200: ("The step", StepAdded),
+        **ERRORS,
+        403: "The run is somebody else's",
+        404: "Unknown key, or no such run",
+        500: "The run has a step of this number already, or it could not be recorded",
+    },
+    door=DOOR,
+)
 def steps(run_id: str) -> ResponseReturnValue:
-    """Add a step to a run of the caller, running or not. A second step of one number is a failure: 500."""
+    """Add a step to a run.
+
+    The run may be finished already.
+    """
     key = _key()
-    if not isinstance(key, Credential):
-        return key
-    request.max_content_length = MOST_STEP_BYTES
-    try:
-        step = body.read(Step)
-    except (BadJson, BadBody) as error:
-        return _refused(error)
+    step = body.read(Step)
     if key.user.id == TEST_USER:
         return jsonify(stepId="test-step-id")
-    try:
+    with _recorded("Failed to add agent step"):
         step_id = recording.add_step(key.user.id, run_id, step.report(), settings(), key.session.org_id)
-        db.session.commit()
-    except (NotFound, Forbidden, QuotaExceeded) as error:
-        db.session.rollback()
-        return refusal(error)
-    except (Conflict, SQLAlchemyError) as error:
-        return _failed("Failed to add agent step", error)
     return jsonify(stepId=step_id)
 
 
 def _start(key: Credential, asked: Start) -> ResponseReturnValue:
     try:
         takedowns.refuse_run(asked.agentId)
+    except TakenDown as error:
+        raise Forbidden(error.message) from None
+    with _recorded("Failed to create agent run"):
         run_id = recording.start(
             key.user.id, asked.agentId, asked.ancestorRunIds or [], settings(), key.session.org_id
         )
-        db.session.commit()
-    except QuotaExceeded as error:
-        db.session.rollback()
-        return refusal(error)
-    except SQLAlchemyError as error:
-        return _failed("Failed to create agent run", error)
-    except TakenDown as error:
-        return _error(error.message, 403)
     return jsonify(runId=run_id)
 
 
 def _finish(key: Credential, asked: Finish) -> ResponseReturnValue:
     if key.user.id == TEST_USER:
         return jsonify(success=True)
-    try:
+    with _recorded("Failed to finish agent run"):
         recording.finish(
             key.user.id,
             asked.runId,
@@ -166,45 +210,27 @@ def _finish(key: Credential, asked: Finish) -> ResponseReturnValue:
             error_message=asked.errorMessage,
             steps=[step.report(step.id) for step in asked.steps or ()],
         )
-        db.session.commit()
-    except QuotaExceeded as error:
-        db.session.rollback()
-        return refusal(error)
-    except SQLAlchemyError as error:
-        return _failed("Failed to finish agent run", error)
     return jsonify(success=True)
 
 
-def _key() -> Credential | ResponseReturnValue:
-    """The key and whose it is, or the refusal: 401 without a key, 404 for one that is unknown."""
+def _key() -> Credential:
+    """The key and whose it is. Raises DomainError: 401 without a key, 404 for one that is unknown."""
     if api_key() is None:
-        return _error("Missing or invalid Authorization header", 401)
-    return key_credential() or _error("Invalid API key or user not found", 404)
+        raise DomainError("Missing or invalid Authorization header", status=401)
+    key = key_credential()
+    if key is None:
+        raise DomainError("Invalid API key or user not found", status=404)
+    return key
 
 
-def _refused(error: BadJson | BadBody) -> ResponseReturnValue:
-    if isinstance(error, BadBody):
-        return jsonify(error="Invalid request body", details=error.tree), 400
-    return _error("Invalid JSON in request body", 400)
-
-
-def _error(message: str, status: int, details: str | None = None) -> ResponseReturnValue:
-    """`message` is the contract's; `details` says beside it what caused it and how to mend it."""
-    return jsonify(error=message, **({"details": details} if details else {})), status
-
-
-def _failed(message: str, error: Exception) -> ResponseReturnValue:
-    db.session.rollback()
-    if isinstance(error, DomainError):
-        return _error(message, 500, error.message)
-    log.error("%s: %s", message, error)
-    return _error(message, 500)
-
-
-@bp.errorhandler(RequestEntityTooLarge)
-def _too_large(error: RequestEntityTooLarge) -> ResponseReturnValue:
-    most = request.max_content_length or MOST_BYTES
-    return _error(
-        f"The request is larger than {most:,} bytes. Send the steps of a run in several requests, or shorten them.",
-        413,
-    )
+@contextmanager
+def _recorded(failure: str) -> Iterator[None]:
+    """Commit what is recorded. Raises DomainError with the contract's words for a failure: 500."""
+    try:
+        yield
+        db.session.commit()
+    except Conflict as error:
+        raise DomainError(failure, status=500, details=error.message) from error
+    except SQLAlchemyError as error:
+        log.error("%s: %s", failure, error)
+        raise DomainError(failure, status=500) from error

@@ -1,15 +1,21 @@
 """JSON of usage: what is left and what was used, for browsers and for the command line (contract 2.2 and 2.9)."""
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
+from pydantic import ConfigDict, Field
 
 from models.accounts import User
 from models.billing import KINDS, Account, Balance, Cycle, balance, cycle, ensure_quota
 from models.db import db, now
+from models.errors import DomainError
 from models.orgs import membership
+from views.api import refusals
 from views.api.body import BadBody, BadJson, Body, Missing, read
+from views.api.operation import JsonAnswer, Operation
+from views.api.refusals import BAD_BODY, BAD_JSON, MessageError, door
 from views.format import iso
 from views.guards import api_key, cookie_user, current_account, key_account, key_user, settings
 
@@ -20,19 +26,70 @@ UNKNOWN_TOKEN = "Invalid auth token. You may have been logged out from the web p
 
 class UsageBody(Body):
     fingerprintId: str
-    authToken: Missing[str] = None
-    orgId: Missing[str] = None
+    authToken: Missing[str] = Field(None, description="A key, instead of the header")
+    orgId: Missing[str] = Field(None, description="An organisation of yours whose balance is asked for")
+
+
+class CreditsByKind(JsonAnswer):
+    model_config = ConfigDict(extra="allow")  # a newer kind shows where there is something of it
+
+    free: int
+    referral: int
+    purchase: int
+    admin: int
+    organization: int
+
+
+class BalanceFigures(JsonAnswer):
+    totalRemaining: int
+    totalDebt: int
+    netBalance: int
+    breakdown: CreditsByKind
+    principals: CreditsByKind
+
+
+class OwnUsage(JsonAnswer):
+    usageThisCycle: int
+    balance: BalanceFigures
+    nextQuotaReset: datetime | None
+    autoTopupTriggered: bool = Field(description="No top-up is tried yet: false")
+    autoTopupEnabled: bool
+
+
+class UsageAnswer(JsonAnswer):
+    type: Literal["usage-response"]
+    usage: int = Field(description="Credits used since the last reset")
+    remainingBalance: int
+    balanceBreakdown: dict[str, int] = Field(description="By kind; empty for an organisation")
+    next_quota_reset: datetime | None
+    autoTopupEnabled: Missing[bool] = Field(None, description="Of a person's account")
+
+
+class UsageBodyError(MessageError):
+    issues: Missing[list[dict[str, Any]]] = Field(None, description="Each problem, with its path")
+
+
+def _words(error: Exception) -> ResponseReturnValue | None:
+    match error:
+        case BadJson():
+            return jsonify(message=BAD_JSON), 400
+        case BadBody():
+            return jsonify(message=BAD_BODY, issues=error.issues), 400
+        case DomainError():
+            return jsonify(message=error.message), error.status
+    return refusals.words(error)
 
 
 @bp.get("/api/user/usage")
+@Operation(tag="Usage", caller="cookie", answers={200: ("The balance by kind", OwnUsage)}, door=door())
 def own_usage() -> ResponseReturnValue:
-    """What the signed-in person's account has, and used in this cycle. A due quota cycle is run first (3.6).
+    """What is left, for the browser.
 
-    No top-up is tried yet, so `autoTopupTriggered` is false; `autoTopupEnabled` is what is stored.
+    A due quota cycle is run first.
     """
     user = cookie_user()
     if user is None:
-        return jsonify(error="Unauthorized"), 401
+        raise DomainError("Unauthorized", status=401)
     has, running = _renewed(current_account())
     return jsonify(
         usageThisCycle=running.used,
@@ -50,25 +107,26 @@ def own_usage() -> ResponseReturnValue:
 
 
 @bp.post("/api/v1/usage")
+@Operation(
+    tag="Usage",
+    caller="key",
+    body=UsageBody,
+    answers={200: ("The balance", UsageAnswer)},
+    door=door(_words, error=MessageError, body_error=UsageBodyError),
+)
 def usage() -> ResponseReturnValue:
-    """The balance for the command line: of the account that pays for the key, or with a person's own key that of an
-    organisation they are a member of.
+    """What is left, for command lines.
 
-    The key comes in a header, else in the body (clients 1.4). An `orgId` that cannot be had, for whatever reason,
-    answers the personal balance. A due quota cycle of the person is run first (3.6).
+    The balance of the account that pays for the key, or with a person's own key that of an organisation they are a
+    member of; an orgId that cannot be had answers the personal balance. A due quota cycle of the person is run first.
     """
-    try:
-        body = read(UsageBody)
-    except BadJson:
-        return jsonify(message="Invalid JSON in request body"), 400
-    except BadBody as bad:
-        return jsonify(message="Invalid request body", issues=bad.issues), 400
+    body = read(UsageBody)
     token = api_key() or body.authToken
     if not token:
-        return jsonify(message="Authentication required"), 401
+        raise DomainError("Authentication required", status=401)
     user = key_user(token)
     if user is None:
-        return jsonify(message=UNKNOWN_TOKEN), 401
+        raise DomainError(UNKNOWN_TOKEN, status=401)
     account = key_account(token)
     assert account is not None
     if account.user_id and body.orgId and membership(user.id, body.orgId):
