@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app import create_app
 from models import billing
 from models.accounts.credentials import hash_token
 from models.billing import Claim
@@ -34,8 +32,7 @@ def counted(stage: Stage, *, seconds: float, settlers: int = 4) -> Result:
     """Settle, finish, delete, publish, yank, deprecate, take down, slide and apply at once, for so long."""
     people = stage.people(6, 1_000_000)
     publishers = [factories.new_id("proof-")[:20].strip("-") for _ in range(2)]
-    app = create_app(database_url=stage.engine.url.render_as_string(hide_password=False))
-    with app.app_context():
+    with stage.session():
         owner = factories.user(factories.new_id("owner-"))
         for id in publishers:
             factories.publisher(owner, id)
@@ -48,16 +45,16 @@ def counted(stage: Stage, *, seconds: float, settlers: int = 4) -> Result:
     work: list[Callable[[], None]] = [
         lambda: _settle(stage.engine, people, publishers, settled, over)
     ] * settlers
-    work += [lambda id=id: _edit(app, id, made, over) for id in publishers]
-    work += [lambda: _count(app, over)] * 3
-    work += [lambda: _slide(app, over)]
+    work += [lambda id=id: _edit(stage, id, made, over) for id in publishers]
+    work += [lambda: _count(stage, over)] * 3
+    work += [lambda: _slide(stage, over)]
     with ThreadPoolExecutor(len(work)) as threads:
         jobs = [threads.submit(job) for job in work]
         over.wait(seconds)
         over.set()
         for job in jobs:
             job.result()
-    with app.app_context():
+    with stage.session():
         _apply_all()
         found = proof.prove()
     assert found.differences == [], found.differences[:3]
@@ -144,9 +141,9 @@ def _publish(publisher: str, patch: int) -> None:
     db.session.commit()
 
 
-def _edit(app: Flask, publisher: str, made: list[int], over: threading.Event) -> None:
+def _edit(stage: Stage, publisher: str, made: list[int], over: threading.Event) -> None:
     patch = 0
-    with app.app_context():
+    with stage.session():
         while not over.is_set():
             patch += 1
             agent = random.choice(AGENTS)
@@ -164,8 +161,8 @@ def _edit(app: Flask, publisher: str, made: list[int], over: threading.Event) ->
             made[0] += 5
 
 
-def _count(app: Flask, over: threading.Event) -> None:
-    with app.app_context():
+def _count(stage: Stage, over: threading.Event) -> None:
+    with stage.session():
         while not over.wait(0.02):
             after: int | None = 0
             while after is not None:
@@ -173,8 +170,8 @@ def _count(app: Flask, over: threading.Event) -> None:
                 db.session.commit()
 
 
-def _slide(app: Flask, over: threading.Event) -> None:
-    with app.app_context():
+def _slide(stage: Stage, over: threading.Event) -> None:
+    with stage.session():
         while not over.wait(0.1):
             try:
                 counting.slide(now())
