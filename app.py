@@ -10,10 +10,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 import models  # noqa: F401  (completes the metadata)
 import views
-from models.db import db, engine_options
-from models.postgres import PostgresError, embedded_url
-from models.settings import PAGES_POOL, ROOT, Settings, SettingsError, get_settings
-from views import lane, logs
+from models.core.db import db, engine_options
+from models.core.postgres import PostgresError, embedded_url
+from models.core.settings import PAGES_POOL, ROOT, Settings, SettingsError, get_settings
+from views.web import fast_path, logs
 
 migrate = Migrate(compare_type=True, render_as_batch=False)
 
@@ -38,7 +38,7 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
         SECRET_KEY=settings.secret_key,
         SQLALCHEMY_DATABASE_URI=database_url or settings.database_url or _embedded_url(settings),
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(pool_size=PAGES_POOL),
-        MAX_CONTENT_LENGTH=lane.MOST_BYTES,
+        MAX_CONTENT_LENGTH=fast_path.MOST_BYTES,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
     )

@@ -26,7 +26,7 @@ ACCOUNTS = 1000
 STREAMS = 1000
 MB = 2**20
 GIVE_BACK_SECONDS = 30
-"""How often a worker returns free memory (views/cli/web.py, which must not be imported here)."""
+"""How often a worker returns free memory (views/server/gunicorn_config.py, which must not be imported here)."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from models.usage.latency import BUCKETS, EDGES_MS
+from models.ledger.latency import BUCKETS, EDGES_MS
 
 CALLS_PER_RUN = 10
 ACCOUNTS = 500

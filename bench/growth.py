@@ -21,9 +21,10 @@ from pathlib import Path
 from bench import fill, settling, stoa
 from bench.load import quantile
 from bench.stoa import Stoa
-from models import billing, postgres
-from models.pool import Pool
-from models.settings import ROOT
+from models import ledger
+from models.core import postgres
+from models.core.pool import Pool
+from models.core.settings import ROOT
 
 SMALL = 10_000
 SIZE, LONG = 200_000, 10_000_000
@@ -165,8 +166,8 @@ def _ledger(server: Stoa) -> Iterator[Pool]:
 def _settle(pool: Pool, request: str) -> None:
     """A call of the viewer's, as a worker settles it."""
     user = fill.user_id(VIEWER)
-    admission = billing.Admission("admitted", request, "", user_id=user, door="openai")
-    done = billing.Settlement(
+    admission = ledger.Admission("admitted", request, "", user_id=user, door="openai")
+    done = ledger.Settlement(
         provider="openai",
         requested_model="openai/gpt-5",
         model="openai/gpt-5",
@@ -179,7 +180,7 @@ def _settle(pool: Pool, request: str) -> None:
         started_at=datetime.now(UTC),
         response="an answer",
     )
-    billing.settle(pool, admission, done)
+    ledger.settle(pool, admission, done)
 
 
 def _cookie() -> dict[str, str]:

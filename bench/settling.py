@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.load import PROMPT
 from bench.stoa import Stoa
 from bench.upstream import INPUT_TOKENS, OUTPUT_TOKENS, TEXT
-from models import postgres
+from models.core import postgres
 
 CLIENTS = 16
 """As many connections as two workers keep for the gateway."""

@@ -18,8 +18,8 @@ import psutil
 import psycopg
 
 from bench.load import Target, request
-from models import postgres
-from models.settings import ROOT
+from models.core import postgres
+from models.core.settings import ROOT
 
 MODEL = "openai/gpt-4o"
 CREDITS = 1_000_000_000

@@ -20,9 +20,9 @@ from bench.fill import let_indexes_sleep, wake_indexes
 from bench.growth import WARM_UP, Line
 from bench.load import quantile
 from bench.stoa import Stoa
-from models import postgres
-from models.db import db
-from models.store import catalogue
+from models.core import postgres
+from models.core.db import db
+from models.store.catalogue import catalogue
 
 AGENTS = 10_000
 """With six versions each."""

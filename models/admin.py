@@ -7,7 +7,7 @@ from sqlalchemy import Identity, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NEW_ID, NOW, Base, BigInt, db
+from models.core.db import NEW_ID, NOW, Base, BigInt, db
 
 
 class AuditLog(Base):

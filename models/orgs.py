@@ -7,7 +7,7 @@ from sqlalchemy import Enum, ForeignKey, Index, Select, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NEW_ID, NOW, Base, db
+from models.core.db import NEW_ID, NOW, Base, db
 
 ORG_ROLES = ("owner", "admin", "member")
 

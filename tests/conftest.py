@@ -25,10 +25,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 
 from app import create_app
-from models.db import db, engine_options
+from models.core.db import db, engine_options
+from models.core.postgres import embedded_url, release
+from models.core.settings import Settings, load_settings
 from models.orgs import Org
-from models.postgres import embedded_url, release
-from models.settings import Settings, load_settings
 from tests import described, factories
 from tests.chromium import chromium, open_page
 from tests.factories import Person

@@ -9,9 +9,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RoutingException
 from werkzeug.test import TestResponse
 
-from views.api.openapi import answer_types, routes
-from views.api.refusals import ModelError, ServerError
-from views.gateway import Completion
+from views.gateway.openai import Completion
+from views.web.openapi import answer_types, routes
+from views.web.refusals import ModelError, ServerError
 
 NOT_SAID = {304, 405}
 """Statuses that any route may answer."""

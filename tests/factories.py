@@ -14,12 +14,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from models.accounts import Fingerprint, Session, User
-from models.billing import PRIORITIES, Account, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
-from models.db import Base, db
+from models.core.db import Base, db
 from models.gateway import GatewayCall
+from models.ledger import PRIORITIES, Account, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
 from models.orgs import Org, OrgMember
 from models.runs import AgentRun, AgentStep
-from models.store import Agent, AgentConfig, AgentVersion, Publisher, catalogue
+from models.store import Agent, AgentConfig, AgentVersion, Publisher
+from models.store.catalogue import catalogue
 from models.usage import Message
 
 Row = TypeVar("Row", bound=Base)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import psutil
 from werkzeug.serving import make_server
 
-from models.settings import ROOT
+from models.core.settings import ROOT
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 WORKERS = 2
-CONFIG = Path(ROOT, "views", "cli", "web.py")
+CONFIG = Path(ROOT, "views", "server", "gunicorn_config.py")
 
 
 @contextmanager

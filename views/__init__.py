@@ -2,41 +2,28 @@
 
 from flask import Flask
 
-from views import (
-    accounts,
-    addresses,
-    cors,
-    errors,
-    format,
-    gateway,
-    guards,
-    health,
-    htmx,
-    lane,
-    look,
-    pages,
-    profile,
-    runs,
-    usage,
-)
-from views.accounts import providers
-from views.api import accounts as accounts_api
-from views.api import agents as agents_api
-from views.api import gateway as gateway_api
-from views.api import openapi
-from views.api import publishers as publishers_api
-from views.api import runs as runs_api
-from views.api import store as store_api
-from views.api import usage as usage_api
-from views.api.body import keep_strangers_small
-from views.cli import accounts as accounts_commands
-from views.cli import billing as billing_commands
-from views.cli import demo as demo_commands
-from views.cli import gateway as gateway_commands
-from views.cli import serve
-from views.cli import store as store_commands
-from views.cli import usage as usage_commands
-from views.store import agent, avatars, feeds, publishers, readme, shelf, versions
+from views.accounts import api as accounts_api
+from views.accounts import commands as accounts_commands
+from views.accounts import pages as accounts_pages
+from views.accounts.pages import profile, providers
+from views.demo import commands as demo_commands
+from views.gateway import codebuff as gateway_api
+from views.gateway import commands as gateway_commands
+from views.gateway import openai as gateway_openai
+from views.ledger import commands as billing_commands
+from views.runs import api as runs_api
+from views.runs import pages as runs_pages
+from views.server import serve
+from views.store.api import agents as agents_api
+from views.store.api import publishers as publishers_api
+from views.store.api import store as store_api
+from views.store.commands import store as store_commands
+from views.store.pages import agent, avatars, feeds, listing, publishers, readme, versions
+from views.usage import api as usage_api
+from views.usage import commands as usage_commands
+from views.usage import pages as usage_pages
+from views.web import addresses, assets, cors, errors, fast_path, format, guards, health, htmx, openapi, pages
+from views.web.body import keep_strangers_small
 
 
 def register(app: Flask) -> None:
@@ -46,7 +33,7 @@ def register(app: Flask) -> None:
     guards.init_app(app, keep_strangers_small)
     addresses.init_app(app)
     errors.init_app(app)
-    look.init_app(app)
+    assets.init_app(app)
     serve.init_app(app)
     accounts_commands.init_app(app)
     providers.init_app(app)
@@ -58,12 +45,12 @@ def register(app: Flask) -> None:
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)
     app.register_blueprint(openapi.bp)
-    app.register_blueprint(runs.bp)
+    app.register_blueprint(runs_pages.bp)
     app.register_blueprint(runs_api.bp)
     app.register_blueprint(store_api.bp)
-    app.register_blueprint(accounts.bp)
+    app.register_blueprint(accounts_pages.bp)
     app.register_blueprint(accounts_api.bp)
-    app.register_blueprint(usage.bp)
+    app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
@@ -72,10 +59,10 @@ def register(app: Flask) -> None:
     app.register_blueprint(publishers.bp)
     app.register_blueprint(readme.bp)
     app.register_blueprint(versions.bp)
-    app.register_blueprint(shelf.bp)
+    app.register_blueprint(listing.bp)
     app.register_blueprint(feeds.bp)
-    gateway.init_app(app)
+    gateway_openai.init_app(app)
     app.register_blueprint(gateway_api.bp)
-    lane.init_app(app)
+    fast_path.init_app(app)
     cors.init_app(app)
     app.register_blueprint(health.bp)

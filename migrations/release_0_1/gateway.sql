@@ -45,13 +45,13 @@ CREATE INDEX idx_gateway_call_message ON gateway_call (message_id);
 CREATE INDEX idx_gateway_call_run ON gateway_call (run_id, started_at);
 CREATE INDEX idx_gateway_call_user ON gateway_call (user_id, started_at);
 
--- What a call asks of the ledger, as models/billing/holds.py sends it.
+-- What a call asks of the ledger, as models/ledger/holds.py sends it.
 CREATE TYPE gateway_ask AS (
     token_hash text, request_id text, run_id text, require_run boolean, hold bigint, door text, model text,
     minimum bigint
 );
 
--- The facts of one finished call, as models/billing/holds.py sends them.
+-- The facts of one finished call, as models/ledger/holds.py sends them.
 CREATE TYPE gateway_facts AS (
     request_id text, user_id text, org_id text, key_id text, run_id text, agent_id text, door text, message_id text,
     provider text, requested_model text, model text, usage_source text, uncached_input_tokens int,

@@ -10,8 +10,8 @@ from sqlalchemy import delete, func, select, update
 
 from models.accounts.sessions import LoginLink, Session
 from models.accounts.users import User
-from models.db import db
-from models.errors import Forbidden, Invalid
+from models.core.db import db
+from models.core.errors import Forbidden, Invalid
 
 REASON_LENGTH = 500
 

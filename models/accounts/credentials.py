@@ -17,8 +17,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 from models.accounts import bans, quotas
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
-from models.db import db
-from models.errors import Forbidden
+from models.core.db import db
+from models.core.errors import Forbidden
 
 WEB_LIFETIME = timedelta(days=30)
 CLI_LIFETIME = timedelta(days=365)

@@ -19,7 +19,7 @@ from models.accounts import bans
 from models.accounts.credentials import CLI_LIFETIME, Credential, check_room, hash_token, lock_browser
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
-from models.db import db
+from models.core.db import db
 
 CODE_LIFETIME = timedelta(hours=1)
 FINGERPRINT_LENGTH = 1000

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from models.accounts.credentials import hash_token
 from models.accounts.sessions import LoginLink
 from models.accounts.signing_in import Identity
-from models.db import db
+from models.core.db import db
 
 LIFETIME = timedelta(minutes=15)
 

@@ -8,8 +8,8 @@ from sqlalchemy import ForeignKey, case
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import Base, BigInt, db, now
-from models.errors import DomainError
+from models.core.db import Base, BigInt, db, now
+from models.core.errors import DomainError
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)

@@ -7,7 +7,7 @@ from sqlalchemy import Enum, ForeignKey, ForeignKeyConstraint, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NOW, UTC_NOW, Base, UtcTimestamp
+from models.core.db import NOW, UTC_NOW, Base, UtcTimestamp
 
 SESSION_TYPES = ("web", "pat", "cli")
 

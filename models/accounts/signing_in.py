@@ -9,19 +9,23 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 
+from blinker import Signal
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
-from models import billing
 from models.accounts import bans
 from models.accounts.sessions import Session
 from models.accounts.users import OAuthAccount, User
-from models.db import db
-from models.errors import Conflict, Invalid
+from models.core.db import db
+from models.core.errors import Conflict, Invalid
 
 # A private network may well live in `.local`, and the demo lives in `.invalid`.
 SPECIAL_USE_DOMAIN_NAMES.clear()
+
+
+signed_up = Signal()
+"""Sent in the transaction that makes a new user, with the user, `free_credits` and `now`: the ledger gives the first credits."""
 
 
 SUBJECT_LENGTH = (
@@ -193,5 +197,5 @@ def _find_or_make(email: str, now: datetime, *, name: str | None, free_credits: 
         if user is None:
             raise Conflict("This address was just in use. Try again.")
         return user, False
-    billing.signup_grant(made.id, free_credits, now)
+    signed_up.send(made, free_credits=free_credits, now=now)
     return made, True

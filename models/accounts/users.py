@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Enum, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db import NEW_ID, UTC_NOW, Base, UtcTimestamp
+from models.core.db import NEW_ID, UTC_NOW, Base, UtcTimestamp
 
 API_KEY_TYPES = ("anthropic", "gemini", "openai")
 

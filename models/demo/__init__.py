@@ -12,17 +12,17 @@ from itertools import groupby
 
 from sqlalchemy import delete, select
 
-from models import billing
+from models import ledger
 from models.accounts import Session as Key
 from models.accounts import User
-from models.db import db
-from models.db import now as utc_now
-from models.demo import people, store
+from models.core.db import db
+from models.core.db import now as utc_now
+from models.core.pool import Pool
+from models.core.settings import Settings
+from models.demo import demo_store, people
 from models.demo.agents import by_name
+from models.demo.demo_runs import Planner, Player, Run
 from models.demo.people import EMAIL, USER_ID
-from models.demo.runs import Planner, Player, Run
-from models.pool import Pool
-from models.settings import Settings
 
 __all__ = ["DAYS", "EMAIL", "USER_ID", "exists", "is_first_start", "remove", "seed"]
 
@@ -72,7 +72,7 @@ def seed(
         player.play([run], together=False)
     for _, runs in groupby(_others_runs(began, now), key=_span):
         player.play(list(runs), together=True)
-    store.fill(now)
+    demo_store.fill(now)
     db.session.execute(delete(Key).where(Key.session_token.in_(keys.values())))
     commit()
     return player.calls
@@ -83,9 +83,9 @@ def remove() -> bool:
     Flushes."""
     if not exists():
         return False
-    store.clear()
+    demo_store.clear()
     for user_id in people.IDS:
-        billing.erase_account(user_id)
+        ledger.erase_account(user_id)
     db.session.execute(delete(User).where(User.id.in_(people.IDS)))
     return True
 
@@ -105,9 +105,9 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
     db.session.flush()
     for key in people.NAMES:
         user_id = people.id_of(key)
-        billing.signup_grant(user_id, settings.stoa_free_credits, now=began)
-        billing.grant(
-            billing.Account(user_id=user_id),
+        ledger.signup_grant(user_id, settings.stoa_free_credits, now=began)
+        ledger.grant(
+            ledger.Account(user_id=user_id),
             3_000 if user_id == USER_ID else 20_000,
             "admin",
             operation_id="demo-grant" if user_id == USER_ID else f"demo-grant-{key}",

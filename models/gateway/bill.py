@@ -7,9 +7,9 @@ from functools import reduce
 from operator import add
 
 from models.gateway import tokens
+from models.gateway.chat_format import Meter, Usage
+from models.gateway.chat_format.token_usage import at_least
 from models.gateway.routing import Route, Routes
-from models.gateway.wire import Meter, Usage
-from models.gateway.wire.usage import at_least
 
 CountedInput = Callable[[], tuple[int, dict[str, int]]]
 """Counts the tokens of a request, and how many of them are sound and pictures, by bucket."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from models.billing.cleaning import clean_json
+from models.ledger.cleaning import clean_json
 
 MOST_DIGITS = 400
 """Digits of a whole number; a longer one is infinite to JavaScript, and null here."""

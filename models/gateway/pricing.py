@@ -17,10 +17,10 @@ from typing import Any
 
 from genai_prices.types import TieredPrices
 
+from models.core.settings import SettingsError
 from models.gateway import names
-from models.gateway.wire import Usage
-from models.gateway.wire.usage import MEDIA, UNITS
-from models.settings import SettingsError
+from models.gateway.chat_format import Usage
+from models.gateway.chat_format.token_usage import MEDIA, UNITS
 
 MILLION = Decimal(1_000_000)
 MOST = Decimal(10_000)

@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from models.billing.holds import Admission
+from models.gateway.chat_format import Failure, failure_in
 from models.gateway.routing import Route
 from models.gateway.upstream import Answer, UpstreamError
-from models.gateway.wire import Failure, failure_in
+from models.ledger.holds import Admission
 
 log = logging.getLogger("stoa.gateway")
 

@@ -14,20 +14,21 @@ from datetime import datetime
 from functools import partial
 
 from models.accounts.credentials import hash_token
-from models.billing import holds
-from models.billing.holds import Admission, Claim, LedgerUnavailable
-from models.db import now
-from models.errors import DomainError
-from models.fairness import heavy
+from models.core.db import now
+from models.core.errors import DomainError
+from models.core.fairness import heavy
+from models.core.pool import Pool
+from models.core.settings import Settings
 from models.gateway import metrics, sse
 from models.gateway.bill import Biller
+from models.gateway.chat_format import Call
 from models.gateway.dialects.base import CallRequest, Dialect, Reply, WholeAnswer
+from models.gateway.in_flight import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.pricing import Prices
 from models.gateway.refusals import Refused, RelayFailed, UpstreamRefused, refusal
 from models.gateway.routing import NoPrice, Route, Routes, held_credits
 from models.gateway.spool import Spool
 from models.gateway.stream import Stream
-from models.gateway.ticket import Facts, Gate, Keeper, Ticket, Till
 from models.gateway.upstream import (
     MAX_BODY,
     MAX_STREAM,
@@ -37,9 +38,8 @@ from models.gateway.upstream import (
     Unreachable,
     UpstreamError,
 )
-from models.gateway.wire import Call
-from models.pool import Pool
-from models.settings import Settings
+from models.ledger import holds
+from models.ledger.holds import Admission, Claim, LedgerUnavailable
 
 log = logging.getLogger("stoa.gateway")
 

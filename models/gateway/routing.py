@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from math import ceil
 
-from models.errors import DomainError
+from models.core.errors import DomainError
+from models.core.settings import Settings, SettingsError
 from models.gateway import names
-from models.gateway.demo import Demo
+from models.gateway.chat_format import Call, Usage
+from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
+from models.gateway.demo_model import Demo
 from models.gateway.pricing import Price, Prices, flat
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.base import Endpoint, Provider
@@ -20,9 +23,6 @@ from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.terms import KEYS, Reading, Terms, terms_of
 from models.gateway.upstream import Egress, HttpUpstream, Patience, Request
-from models.gateway.wire import Call, Usage
-from models.gateway.wire.chat import BYTES_PER_TOKEN, MAX_MODEL
-from models.settings import Settings, SettingsError
 
 DEFAULT_OUTPUT = 8_192
 """Tokens of output that a stream without a bound is begun with; its hold grows as it does."""

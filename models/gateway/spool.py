@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 import orjson
 
-from models.billing import holds
-from models.billing.holds import LedgerUnavailable
-from models.files import apart
+from models.core.files import apart
+from models.core.pool import Pool
 from models.gateway import metrics
-from models.pool import Pool
+from models.ledger import holds
+from models.ledger.holds import LedgerUnavailable
 
 log = logging.getLogger("stoa.gateway")
 

@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Iterator
 
-from models.billing.holds import LedgerUnavailable
 from models.gateway import tokens
 from models.gateway.bill import Bill, Biller
+from models.gateway.chat_format import Call
 from models.gateway.dialects.base import CallRequest
-from models.gateway.ticket import Ticket
+from models.gateway.in_flight import Ticket
 from models.gateway.upstream import Answer, Broken, Empty, UpstreamError
-from models.gateway.wire import Call
+from models.ledger.holds import LedgerUnavailable
 
 log = logging.getLogger("stoa.gateway")
 

@@ -13,9 +13,9 @@ from math import ceil
 from typing import Any
 
 from models.gateway import names
+from models.gateway.chat_format import BadCall, Call
+from models.gateway.chat_format.chat_parsing import MEDIA_KEYS, strings
 from models.gateway.pricing import Price
-from models.gateway.wire import BadCall, Call
-from models.gateway.wire.chat import MEDIA_KEYS, strings
 
 WINDOW = 1_048_576
 """Tokens that the input of a model can have, where the price table does not say."""

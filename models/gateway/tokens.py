@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from models.fairness import Slices
-from models.gateway.wire.output import Output, parts_of
+from models.core.fairness import Slices
+from models.gateway.chat_format.output import Output, parts_of
 
 PIECE = 32_768
 """Characters given to the tokenizer at a time, so that no other call waits long for the interpreter."""

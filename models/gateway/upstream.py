@@ -24,7 +24,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from models.decompression import ALIASES, DECODERS, MOST_CODINGS, BadCoding, unpacked
+from models.core.decompression import ALIASES, DECODERS, MOST_CODINGS, BadCoding, unpacked
 
 READ = 65_536
 MAX_BODY = 32 << 20

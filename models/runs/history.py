@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, any_, func, select, tuple_
 from sqlalchemy.orm import aliased
 
-from models.db import db, now
-from models.errors import Invalid, NotFound
+from models.core.db import db, now
+from models.core.errors import Invalid, NotFound
 from models.runs.run import AgentRun
 from models.runs.sums import RunSums, sums_of, text_array
 

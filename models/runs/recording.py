@@ -17,10 +17,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts import quotas
 from models.accounts.quotas import DAY, MINUTE, Quota, QuotaExceeded
-from models.db import db, now
-from models.errors import Conflict, Forbidden, NotFound
+from models.core.db import db, now
+from models.core.errors import Conflict, Forbidden, NotFound
+from models.core.settings import Settings
 from models.runs.run import AgentRun, AgentRunVolume, AgentStep
-from models.settings import Settings
 
 Ending = Literal["completed", "failed", "cancelled"]
 StepStatus = Literal["running", "completed", "skipped"]

@@ -6,7 +6,7 @@ from decimal import Decimal
 from sqlalchemy import ARRAY, Computed, Enum, ForeignKey, Index, Numeric, Text, func, text
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
-from models.db import ACCOUNT, NEW_ID, NOW, Base, BigInt
+from models.core.db import ACCOUNT, NEW_ID, NOW, Base, BigInt
 
 RUN_STATUSES = ("running", "completed", "failed", "cancelled")
 STEP_STATUSES = ("running", "completed", "skipped")

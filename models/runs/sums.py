@@ -26,7 +26,7 @@ from sqlalchemy import (
     select,
 )
 
-from models.db import BigInt, db
+from models.core.db import BigInt, db
 from models.gateway import GatewayCall
 from models.runs.run import AgentRun, AgentStep
 from models.usage import Message

@@ -25,10 +25,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased, defer
 
-from models.billing import CreditHold
-from models.db import db, now
-from models.errors import Invalid
+from models.core.db import db, now
+from models.core.errors import Invalid
 from models.gateway import GatewayCall
+from models.ledger import CreditHold
 from models.runs.history import RunLine, opened, run_of, sealed
 from models.runs.run import AgentRun, AgentStep
 from models.runs.sums import (

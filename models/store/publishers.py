@@ -12,13 +12,14 @@ from sqlalchemy.orm import defer
 
 from models.accounts import User, quotas
 from models.accounts.signing_in import clean_email
-from models.db import db
-from models.errors import DomainError, Forbidden, Invalid, NotFound
+from models.core.db import db
+from models.core.errors import DomainError, Forbidden, Invalid, NotFound
 from models.orgs import Org, administers, membership
-from models.store import catalogue, takedowns
-from models.store.pictures import ADDRESS
+from models.store.catalogue import catalogue
+from models.store.catalogue.pictures import ADDRESS
+from models.store.publishing import takedowns
+from models.store.publishing.takedowns import covers
 from models.store.tables import Agent, AgentConfig, Publisher, RemotePicture, Takedown
-from models.store.takedowns import covers
 
 TAKEN = "This publisher ID is already taken"
 BIO_LENGTH = 1000

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
-from models.db import NOW, Base, BigInt
+from models.core.db import NOW, Base, BigInt
 
 PICTURE = (
     "coalesce((SELECT remote.picture FROM remote_picture AS remote WHERE remote.address = publisher.avatar_url),"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 
-from models.errors import Invalid
+from models.core.errors import Invalid
 
 Grain = Literal["hour", "day"]
 Step = Literal["hour", "day", "week"]

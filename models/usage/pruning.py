@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import JSON, func, select, text, update
 
-from models.db import db
-from models.usage.message import BODIES_KEPT, Message
+from models.core.db import db
+from models.ledger.message import BODIES_KEPT, Message
 
 BATCH = 500
 FIRST = datetime(1, 1, 1, tzinfo=UTC)

@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Integer, Select, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import TIMESTAMP, array
 
-from models.db import BigInt, db
-from models.usage.latency import BUCKETS, merged, quantile
+from models.core.db import BigInt, db
+from models.ledger.latency import BUCKETS, merged, quantile
+from models.ledger.rollup import UsageRollup
 from models.usage.period import Period, Step
-from models.usage.rollup import UsageRollup
 
 By = Literal["model", "agent"]
 

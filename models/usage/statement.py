@@ -6,9 +6,9 @@ from typing import Literal
 
 from sqlalchemy import cast, func, select
 
-from models.billing import CreditEntry, CreditLedger
-from models.db import BigInt, db
+from models.core.db import BigInt, db
 from models.gateway import GatewayCall
+from models.ledger import CreditEntry, CreditLedger
 
 Show = Literal["all", "in"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from views.guards import limiter
+from views.web.guards import limiter
 
 
 @pytest.fixture(autouse=True)

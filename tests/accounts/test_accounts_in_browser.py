@@ -9,11 +9,11 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models import mail
 from models.accounts import Session, User, devices, links
 from models.accounts.signing_in import Identity
-from models.mail import Message
-from models.settings import Settings
+from models.core import mail
+from models.core.mail import Message
+from models.core.settings import Settings
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import Fingerprint, Session, User, credentials
 from models.admin import AuditLog
-from models.db import db
+from models.core.db import db
 from tests import factories
 from tests.factories import Person
 

@@ -17,12 +17,12 @@ from werkzeug.test import TestResponse
 from models.accounts import LoginLink, Session, User, devices, links
 from models.accounts.credentials import Credential
 from models.admin import AuditLog
-from models.mail import Message
+from models.core.mail import Message
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.accounts.test_sign_in import ask_link, open_link, outbox, path_in
 from tests.factories import Person
-from views.guards import OPEN_TO_SUSPENDED
+from views.web.guards import OPEN_TO_SUSPENDED
 
 __all__ = ["outbox"]
 
@@ -225,7 +225,7 @@ def test_an_avatar_is_not_kept(app: Flask, carol: Person) -> None:
 
 
 def test_limits_still_count_after_a_banned_caller(carol: Person, alice: Person) -> None:
-    from views.guards import limiter
+    from views.web.guards import limiter
 
     for _ in range(3):
         carol.browser.post("/api/publishers", json={})

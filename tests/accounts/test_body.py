@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from pydantic import Field
 
-from views.api.body import (
+from views.web.body import (
     Amount,
     BadBody,
     BadJson,

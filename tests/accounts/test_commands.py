@@ -10,11 +10,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-import models.settings as settings_module
+import models.core.settings as settings_module
 from models.accounts import LoginLink, Session, User
 from models.accounts.credentials import hash_token
 from models.admin import AuditLog
-from models.billing import CreditLedger
+from models.ledger import CreditLedger
 from tests import factories
 from tests.accounts.browsing import token_of
 

@@ -14,8 +14,8 @@ from werkzeug.test import TestResponse
 
 from models.accounts import Session, User, credentials, devices
 from models.accounts.credentials import CLI_LIFETIME, hash_token
-from models.errors import Forbidden
-from models.settings import Settings
+from models.core.errors import Forbidden
+from models.core.settings import Settings
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.accounts.test_bans import ask, rules
@@ -413,7 +413,7 @@ def test_signing_in_and_out_on_https_uses_host_cookies_alone(
 ) -> None:
     from app import create_app
     from models.accounts import links
-    from models.db import db
+    from models.core.db import db
 
     made = create_app(settings.model_copy(update=changed), database_url=postgres_url)
     path = links.issue("alice@example.org", now=factories.now())

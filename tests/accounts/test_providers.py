@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from app import create_app
-from models import mail
 from models.accounts import LoginLink, OAuthAccount, Session, User
 from models.admin import AuditLog
-from models.billing import CreditLedger
-from models.mail import Message
-from models.settings import load_settings
+from models.core import mail
+from models.core.mail import Message
+from models.core.settings import load_settings
+from models.ledger import CreditLedger
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.accounts.test_sign_in import open_link, path_in
@@ -80,7 +80,7 @@ def door(
     client.access_token_url = f"{github.url}/login/oauth/access_token"
     client.api_base_url = f"{github.url}/"
     yield made
-    from models.db import db
+    from models.core.db import db
 
     with made.app_context():
         db.engine.dispose()

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session as OrmSession
 from models.accounts import Fingerprint, Session, User
 from models.accounts.credentials import hash_token
 from models.admin import AuditLog
-from models.settings import Settings
+from models.core.settings import Settings
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
-from views import guards
+from views.web import guards
 
 HTMX = {"HX-Request": "true"}
 SECURITY, KEYS = "/profile?tab=security", "/profile?tab=api-keys"
@@ -322,7 +322,7 @@ def test_the_door_of_operators(app: Flask, path: str, status: int) -> None:
 
 
 def test_an_operator_enters_and_a_user_does_not(app: Flask, session: OrmSession) -> None:
-    from models.errors import Forbidden
+    from models.core.errors import Forbidden
 
     @guards.admin_required
     def view() -> str:

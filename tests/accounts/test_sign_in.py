@@ -10,12 +10,12 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models import mail
 from models.accounts import LoginLink, OAuthAccount, Session, User
 from models.accounts.credentials import hash_token
 from models.admin import AuditLog
-from models.billing import CreditLedger
-from models.mail import Message
+from models.core import mail
+from models.core.mail import Message
+from models.ledger import CreditLedger
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.factories import Person
@@ -408,7 +408,7 @@ def test_signing_out_needs_the_form(session: OrmSession, alice: Person) -> None:
 def test_the_limits_survive_a_lost_store(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from views.guards import limiter
+    from views.web.guards import limiter
 
     def lost(*_args: object, **_kwargs: object) -> bool:
         raise ConnectionError("the store is away")

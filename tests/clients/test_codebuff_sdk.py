@@ -15,10 +15,10 @@ from flask import Flask
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models import billing
+from models import ledger
+from models.core.settings import ROOT
 from models.runs import AgentRun, AgentStep
-from models.settings import ROOT
-from models.store import proof
+from models.store.statistics import store_proof
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
@@ -89,7 +89,7 @@ def check_books(session: OrmSession, person: Person, credits: int) -> None:
     """What the SDK thinks it spent is what was charged, and the books prove."""
     charged = session.scalars(select(Message.credits).where(Message.user_id == person.id)).all()
     assert sum(charged) == credits
-    assert billing.prove().clean
+    assert ledger.prove().clean
 
 
 def finish(story: dict[str, Any]) -> int:
@@ -123,7 +123,7 @@ def test_a_tool_run_calls_the_tool_and_ends(
     assert run.status == "completed"
     page = rich.browser.get(f"/runs/{run.id}").get_data(as_text=True)
     assert "stoa/demo" in page
-    assert billing.prove().clean
+    assert ledger.prove().clean
 
 
 def test_a_run_spawns_an_agent_and_both_are_one_tree(
@@ -139,7 +139,7 @@ def test_a_run_spawns_an_agent_and_both_are_one_tree(
     assert parent.total_credits >= child.total_credits
     page = rich.browser.get(f"/runs/{parent.id}").get_data(as_text=True)
     assert "mason" in page
-    assert billing.prove().clean
+    assert ledger.prove().clean
 
 
 def ask(address: str, person: Person | None = None, body: dict[str, Any] | None = None) -> str:
@@ -184,9 +184,9 @@ def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its
     run = runs(session, mallory)[full_id]
     assert (run.status, run.publisher_id, run.agent_name) == ("completed", "acme", "herald")
     check_books(session, mallory, finish(story))
-    assert proof.prove().differences == []
+    assert store_proof.prove().differences == []
     count_waiting(session)
-    assert proof.prove().differences == []
+    assert store_proof.prove().differences == []
 
     for _ in range(60):  # a worker keeps the list for some seconds when only figures moved
         figures = listed(address)

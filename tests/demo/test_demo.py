@@ -6,19 +6,21 @@ from flask import Flask
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from models import billing, demo, store
+from models import demo, ledger, store
 from models.accounts import User
-from models.billing import CreditEntry
+from models.core.pool import Pool
+from models.core.settings import Settings
 from models.demo import people
 from models.demo.agents import houses
 from models.gateway import GatewayCall
+from models.ledger import CreditEntry
 from models.orgs import Org
-from models.pool import Pool
 from models.runs import AgentRun
-from models.settings import Settings
-from models.store import Agent, AgentConfig, AgentVersion, Publisher, proof, publishers, spawning
-from models.store.definition import Definition, conflicts
-from models.store.markdown import fault
+from models.store import Agent, AgentConfig, AgentVersion, Publisher, publishers
+from models.store.catalogue.markdown import fault
+from models.store.publishing import spawning
+from models.store.publishing.definition import Definition, conflicts
+from models.store.statistics import store_proof
 from models.usage import Message, UsageRollup
 from tests import factories
 
@@ -54,8 +56,8 @@ def test_the_demo_fills_a_month_and_a_store_and_its_books_prove(
     assert session.execute(select(AgentRun.id).where(AgentRun.parent_run_id.is_not(None))).first()
     assert not session.execute(select(AgentRun.id).where(AgentRun.status == "running")).first()
     assert session.execute(select(GatewayCall.error).where(GatewayCall.state == "failed")).first()
-    proof = billing.prove()
-    assert proof.clean, proof
+    books = ledger.prove()
+    assert books.clean, books
     spent = session.execute(
         select(func.sum(UsageRollup.credits)).where(UsageRollup.grain == "day")
     ).scalar_one()
@@ -79,8 +81,8 @@ def test_the_demo_is_made_once_and_removed_without_a_trace(
     counted = (store.AgentConfig, store.AgentVersion, store.AgentRunBill, store.AgentDay, store.AgentUser)
     for table in (*made, *counted):
         assert count(session, table) == 0, table
-    assert billing.prove().clean
-    assert proof.prove().differences == []
+    assert ledger.prove().clean
+    assert store_proof.prove().differences == []
     assert not demo.remove()
 
 
@@ -94,7 +96,7 @@ def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
 
 
 def look_at_the_store(session: Session) -> None:
-    assert proof.prove().differences == []
+    assert store_proof.prove().differences == []
     assert count(session, Publisher) == 6
     assert 25 <= count(session, Agent) <= 30
     assert session.scalars(select(Publisher.id).where(Publisher.verified)).all()
@@ -175,5 +177,5 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     assert (kept.created_by, kept.org_id) == (alice.id, team.id)
     assert session.scalars(select(AgentRun.id)).all() == [run.id]
     assert count(session, Agent) == 1
-    assert proof.prove().differences == []
-    assert billing.prove().clean
+    assert store_proof.prove().differences == []
+    assert ledger.prove().clean

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask, jsonify
 from flask.testing import FlaskClient
 
-from views.api.openapi import routes as described
+from views.web.openapi import routes as described
 
 # Hypermedia of the sign-in dance: redirects and forms, not an API.
 NOT_AN_API = {

@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
-from models.settings import ROOT
+from models.core.settings import ROOT
 from tests import factories
 from tests.factories import Person
 

@@ -12,12 +12,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
 from app import create_app
-from models.billing import CreditHold
-from models.db import db
+from models.core.db import db
+from models.core.settings import Settings, load_settings
 from models.gateway import GatewayCall
 from models.gateway.upstream import HttpUpstream, Patience
+from models.ledger import CreditHold
 from models.runs import AgentRun
-from models.settings import Settings, load_settings
 from models.usage import Message
 from tests import factories
 from tests.factories import Person

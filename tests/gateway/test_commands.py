@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from app import create_app
+from models.core.settings import Settings
 from models.gateway import metrics
-from models.settings import Settings
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES

@@ -7,8 +7,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from models.db import db
-from models.settings import Settings, SettingsError, load_settings
+from models.core.db import db
+from models.core.settings import Settings, SettingsError, load_settings
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream

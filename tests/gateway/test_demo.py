@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from models.gateway.demo import Demo
+from models.gateway.demo_model import Demo
 from models.gateway.demo_turns import turn
 from models.gateway.upstream import Request
 

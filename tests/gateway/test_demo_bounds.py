@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from models.gateway.demo import Demo
+from models.gateway.demo_model import Demo
 from models.gateway.demo_turns import MOST_BYTES, READS, turn
 from models.gateway.upstream import Request
 from tests.gateway.test_demo import whole

@@ -12,8 +12,10 @@ import pytest
 from flask import Flask
 
 import models.gateway
+from models.core.settings import load_settings
 from models.gateway import sse
 from models.gateway.bill import Bill
+from models.gateway.chat_format import Call, Meter
 from models.gateway.dialects.base import (
     CallRequest,
     Context,
@@ -28,8 +30,6 @@ from models.gateway.refusals import Refused
 from models.gateway.relay import Gateway
 from models.gateway.routing import Route
 from models.gateway.stream import Stream
-from models.gateway.wire import Call, Meter
-from models.settings import load_settings
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunks, completion, pausing
 from tests.gateway.conftest import Facts
@@ -210,7 +210,7 @@ def test_relay_and_stream_know_no_format_and_stand_in_no_circle() -> None:
         return {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
     for name in ("relay", "stream"):
-        formats = {each for each in imported(name) if each.startswith("models.gateway.wire.")}
+        formats = {each for each in imported(name) if each.startswith("models.gateway.chat_format.")}
         dialects = {each for each in imported(name) if each.startswith("models.gateway.dialects")}
         assert (formats, dialects) == (set(), {"models.gateway.dialects.base"})
     assert "models.gateway.relay" not in imported("stream")

@@ -6,12 +6,12 @@ import orjson
 import pytest
 from flask.testing import FlaskClient
 
+from models.core.settings import Settings
+from models.gateway.chat_format.chat_parsing import parse
 from models.gateway.pricing import Prices
 from models.gateway.providers.base import Endpoint
 from models.gateway.routing import Route, Routes
 from models.gateway.upstream import HttpUpstream, Patience
-from models.gateway.wire.chat import parse
-from models.settings import Settings
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream

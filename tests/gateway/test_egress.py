@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from models.core.settings import ROOT, load_settings
 from models.gateway.pricing import Prices
 from models.gateway.routing import Routes
 from models.gateway.upstream import Broken, Egress, HttpUpstream, Patience, Request, Unreachable
-from models.settings import ROOT, load_settings
 from tests.fakes import upstream as fakes
 from tests.fakes.pictures import certificate
 from tests.fakes.proxy import FakeProxy, proxy_to

@@ -11,12 +11,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from models.core.settings import Settings
 from models.gateway.pricing import Prices, flat
 from models.gateway.providers.base import Endpoint
 from models.gateway.relay import Gateway
 from models.gateway.routing import Routes
 from models.runs import AgentRun
-from models.settings import Settings
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, completion, hang_up, silent, stream, usage
 from tests.gateway.conftest import MESSAGES, Facts, events

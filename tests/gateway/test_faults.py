@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from models import billing
+from models import ledger
 from models.gateway import upstream as upstreams
 from models.gateway.upstream import Broken, HttpUpstream, Patience, Request
 from tests.factories import Person
@@ -370,7 +370,7 @@ def test_reported_cost_is_charged_however_absurd(
     listed = web.application.test_cli_runner().invoke(args=["billing", "flagged"]).output
     assert (call.request_id in listed) is flagged
     # the books hold it
-    assert billing.prove().clean
+    assert ledger.prove().clean
 
 
 def test_growing_usage_on_every_chunk_is_billed_once_at_its_last(
@@ -472,19 +472,19 @@ def test_reading_on_for_a_client_that_left_is_bounded(
 def test_long_streams_keep_their_hold(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.gateway.ticket.KEEP_SECONDS", 0.1)
+    monkeypatch.setattr("models.gateway.in_flight.KEEP_SECONDS", 0.1)
     gateway: Any = web.application.extensions["gateway"]
     monkeypatch.setattr(gateway, "keeper", type(gateway.keeper)(gateway.pool))
     gate = threading.Event()
     seen: list[Any] = []
-    extend = __import__("models.billing.holds", fromlist=["x"]).extend_holds
+    extend = __import__("models.ledger.holds", fromlist=["x"]).extend_holds
 
     def spy(pool: Any, ids: list[str], **kw: Any) -> int:
         seen.append(extend(pool, ids, **kw))
         gate.set()
         return int(seen[-1])
 
-    monkeypatch.setattr("models.gateway.ticket.holds.extend_holds", spy)
+    monkeypatch.setattr("models.gateway.in_flight.holds.extend_holds", spy)
     fake.will(fakes.pausing(fakes.chunks(), gate, 3))
     assert web.post(PATH, json=STREAM, headers=rich.headers).data
     assert seen[0] == 1

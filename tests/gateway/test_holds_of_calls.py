@@ -10,10 +10,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.billing import CreditHold, CreditLedger
-from models.billing.holds import LedgerUnavailable
+from models.gateway.chat_format.chat_parsing import parse
 from models.gateway.routing import held_credits
-from models.gateway.wire.chat import parse
+from models.ledger import CreditHold, CreditLedger
+from models.ledger.holds import LedgerUnavailable
 from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes
@@ -138,7 +138,7 @@ def test_an_answer_goes_on_to_twice_of_its_hold_while_the_ledger_is_away(
     def away(*_: Any, **__: Any) -> None:
         raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
 
-    monkeypatch.setattr("models.gateway.ticket.holds.grow_hold", away)
+    monkeypatch.setattr("models.gateway.in_flight.holds.grow_hold", away)
     fake.will(fakes.stream(a_long_answer(words, fakes.usage(100, words)), delay=0.002))
     reply = web.post(PATH, json={**STREAM, "max_tokens": 5000}, headers=rich.headers)
     assert (b"[DONE]" in reply.data) is ends
@@ -449,7 +449,7 @@ def test_answer_that_could_not_be_settled_does_not_reach_its_client_whole(
     def away(*_: Any, **__: Any) -> None:
         raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
 
-    monkeypatch.setattr("models.gateway.ticket.holds.settle", away)
+    monkeypatch.setattr("models.gateway.in_flight.holds.settle", away)
     monkeypatch.setattr("models.gateway.spool.FIRST_PAUSE", 0.01)
     answer = web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
     if streaming:
@@ -469,7 +469,7 @@ def test_ledger_that_is_away_refuses_before_the_provider_is_asked(
     def away(*_: Any, **__: Any) -> None:
         raise LedgerUnavailable("The ledger cannot be reached. Try again in a moment.")
 
-    monkeypatch.setattr("models.gateway.ticket.holds.admit", away)
+    monkeypatch.setattr("models.gateway.in_flight.holds.admit", away)
     for path in (PATH, "/api/v1/chat/completions"):
         answer = web.post(path, json=BODY, headers=rich.headers)
         assert (answer.status_code, answer.json["error"]["code"]) == (503, "ledger_unavailable")

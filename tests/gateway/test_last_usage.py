@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
-from models.gateway.wire import ChatMeter
+from models.gateway.chat_format import ChatMeter
 from tests import factories
 from tests.factories import Person
 from tests.fakes import upstream as fakes

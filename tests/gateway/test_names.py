@@ -12,17 +12,17 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from models.errors import DomainError
+from models.core.errors import DomainError
+from models.core.settings import load_settings
 from models.gateway import names
+from models.gateway.chat_format import Usage
 from models.gateway.pricing import Override, Prices, flat, shipped_price
 from models.gateway.routing import NoPrice, NoRoute, NotChat, Route, Routes
-from models.gateway.wire import Usage
-from models.settings import load_settings
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, PROVIDERS, Facts
-from views.gateway import _model
+from views.gateway.openai import _model
 
 PATH = "/v1/chat/completions"
 COMBINATIONS = list(

@@ -8,14 +8,14 @@ import pytest
 from flask.testing import FlaskClient
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
+from models.core.settings import Settings
+from models.gateway.chat_format import BadCall, Call
+from models.gateway.chat_format.chat_parsing import parse
 from models.gateway.pricing import Price, Prices, tier_of
 from models.gateway.providers.base import Endpoint, Provider
 from models.gateway.routing import Route, Routes
 from models.gateway.terms import KEYS, WINDOW
 from models.gateway.upstream import HttpUpstream, Patience
-from models.gateway.wire import BadCall, Call
-from models.gateway.wire.chat import parse
-from models.settings import Settings
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, Facts

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.core.settings import SettingsError
+from models.gateway.chat_format import Usage
 from models.gateway.names import longest_answer
 from models.gateway.pricing import Price, Prices, flat, read_overrides, shipped_price, tier_of
 from models.gateway.routing import held_credits
-from models.gateway.wire import Usage
-from models.settings import SettingsError
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 

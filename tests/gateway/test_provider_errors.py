@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from models.gateway.wire import failure_in, failure_of
+from models.gateway.chat_format import failure_in, failure_of
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream

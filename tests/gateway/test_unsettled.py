@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 
-from models import billing
+from models import ledger as models_ledger
 from models.gateway import spool as spools
 from models.gateway.relay import Gateway
 from models.gateway.spool import Spool
@@ -44,8 +44,8 @@ def gateway(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gatew
     monkeypatch.setattr(spools, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(spools, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(spools, "LONGEST_PAUSE", 0.2)
-    monkeypatch.setitem(billing.holds.settle.__kwdefaults__, "patience_seconds", 0.3)
-    monkeypatch.setitem(billing.holds.fail.__kwdefaults__, "patience_seconds", 0.3)
+    monkeypatch.setitem(models_ledger.holds.settle.__kwdefaults__, "patience_seconds", 0.3)
+    monkeypatch.setitem(models_ledger.holds.fail.__kwdefaults__, "patience_seconds", 0.3)
     made: Gateway = web.application.extensions["gateway"]
     # nor does a thread of an earlier test tell, or write down, what this one keeps
     made.spool._woken.set()
@@ -233,7 +233,7 @@ def test_no_call_is_admitted_until_the_last_is_settled(
     assert (call.state, call.credits, call.output_tokens) == ("settled", CREDITS, 100_000)
     (message,) = facts.messages()
     assert message.response
-    assert billing.prove().clean
+    assert models_ledger.prove().clean
     assert web.get("/readyz").status_code == 200
     assert web.post(DOORS[0], json=BODY, headers=bob.headers).status_code == 200
     assert len(fake.requests) == 2
@@ -274,7 +274,7 @@ def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
     # those of the test tell it, and no thread behind one of them
     monkeypatch.setattr(Spool, "_work", lambda self: None)
     session.execute(text("UPDATE credit_hold SET expires_at = now() - interval '1 minute'"))
-    billing.sweep()
+    models_ledger.sweep()
     session.commit()
     (path,) = gateway.spool.folder.glob("*.json")
     record = path.read_bytes()
@@ -290,7 +290,7 @@ def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
     assert told() == 0
     assert (facts.call().state, facts.call().credits) == ("settled", CREDITS)
     assert facts.holds() == 0
-    assert billing.prove().clean
+    assert models_ledger.prove().clean
 
 
 def test_what_is_kept_is_for_the_servers_own_eyes(
@@ -345,7 +345,7 @@ def test_a_full_disk_loses_nothing(
         assert b"Say hello" not in b"".join(written)
     wait(lambda: not gateway.spool.closed())
     assert (facts.call().state, facts.call().credits) == ("settled", CREDITS)
-    assert billing.prove().clean
+    assert models_ledger.prove().clean
 
 
 def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
@@ -381,7 +381,7 @@ def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
         (bob.id, "settled"),
     }
     assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
-    assert billing.prove().clean
+    assert models_ledger.prove().clean
 
 
 def ending(user_id: str, request_id: str) -> str:
@@ -400,7 +400,7 @@ class Refusing:
         told = orjson.loads(facts)
         self.told.append(told["request_id"])
         if told["user_id"] == self.user_id:
-            raise billing.LedgerUnavailable("refused", sqlstate="23514")
+            raise models_ledger.LedgerUnavailable("refused", sqlstate="23514")
 
 
 @pytest.fixture
@@ -415,7 +415,7 @@ def test_an_account_with_many_refused_calls_keeps_the_others_out_no_longer_than_
     alone: Spool, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     ledger = Refusing("poison")
-    monkeypatch.setattr(billing.holds, "fail_facts", ledger)
+    monkeypatch.setattr(models_ledger.holds, "fail_facts", ledger)
     for number in range(20):
         alone.keep("fail", ending("poison", f"poison-{number:02}"))
     alone.keep("fail", ending("healthy", "healthy"))
@@ -442,9 +442,9 @@ def test_a_call_that_waits_goes_before_those_set_aside(alone: Spool, monkeypatch
     def refuse(pool: Any, facts: str) -> None:
         told.append(orjson.loads(facts)["request_id"])
         alone.keep("fail", ending("healthy", "healthy"))
-        raise billing.LedgerUnavailable("refused", sqlstate="57014")
+        raise models_ledger.LedgerUnavailable("refused", sqlstate="57014")
 
-    monkeypatch.setattr(billing.holds, "fail_facts", refuse)
+    monkeypatch.setattr(models_ledger.holds, "fail_facts", refuse)
     alone.settle_all()
     assert len(told) == 1
 
@@ -452,7 +452,7 @@ def test_a_call_that_waits_goes_before_those_set_aside(alone: Spool, monkeypatch
 def test_a_file_that_cannot_be_read_for_a_moment_is_not_damaged(
     alone: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(billing.holds, "fail_facts", Refusing("nobody"))
+    monkeypatch.setattr(models_ledger.holds, "fail_facts", Refusing("nobody"))
     alone.keep("fail", ending("somebody", "whole"))
     with monkeypatch.context() as patch:
 
@@ -604,8 +604,8 @@ def test_the_operator_dismisses_what_is_set_aside(
 
 
 def test_what_psycopg_cannot_send_is_no_answer_of_the_ledger(gateway: Gateway) -> None:
-    with pytest.raises(billing.LedgerUnavailable) as refused:
-        billing.holds.settle_facts(gateway.pool, "\x00")
+    with pytest.raises(models_ledger.LedgerUnavailable) as refused:
+        models_ledger.holds.settle_facts(gateway.pool, "\x00")
     assert isinstance(refused.value.__cause__, psycopg.DataError)
 
 

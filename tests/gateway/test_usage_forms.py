@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.core.settings import Settings
+from models.gateway.chat_format import Usage, read_usage
+from models.gateway.chat_format import token_usage as usages
 from models.gateway.pricing import MILLION, Price, Prices, flat, shipped_price, tier_of
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.base import Endpoint, Provider
@@ -15,9 +18,6 @@ from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.routing import Route, Routes
 from models.gateway.upstream import HttpUpstream, Patience
-from models.gateway.wire import Usage, read_usage
-from models.gateway.wire import usage as usages
-from models.settings import Settings
 from tests.gateway.test_pricing import NOW
 
 UPSTREAM = HttpUpstream("Nobody", Patience(1, 1, 1))

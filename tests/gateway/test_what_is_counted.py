@@ -7,8 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from models.gateway import tokens
-from models.gateway.wire import ChatMeter
-from models.gateway.wire.output import AUDIO_TOKENS_PER_SECOND, KEPT_TEXT, MOST_CALLS, PICTURE_TOKENS
+from models.gateway.chat_format import ChatMeter
+from models.gateway.chat_format.output import AUDIO_TOKENS_PER_SECOND, KEPT_TEXT, MOST_CALLS, PICTURE_TOKENS
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream

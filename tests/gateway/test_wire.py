@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.gateway import tokens
-from models.gateway.wire import BadCall, ChatMeter, Usage, failure_of, read_usage
-from models.gateway.wire.chat import parse, size_of
+from models.gateway.chat_format import BadCall, ChatMeter, Usage, failure_of, read_usage
+from models.gateway.chat_format.chat_parsing import parse, size_of
 
 MESSAGES = [{"role": "user", "content": "x" * 3000}]
 

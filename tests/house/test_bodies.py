@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from models.shapes import Body
-from models.store import definition  # noqa: F401  (completes the shapes)
-from views.api import accounts, gateway, publishers, runs, store, usage  # noqa: F401
+from models.core.shapes import Body
+from models.store.publishing import definition  # noqa: F401  (completes the shapes)
+from views.usage import api as usage_api  # noqa: F401
 
 MOST_PROBLEMS = 1_000
 

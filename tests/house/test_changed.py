@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from models.settings import ROOT
+from models.core.settings import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,13 @@ def changed() -> ModuleType:
     ("path", "tests"),
     [
         ("models/gateway/sse.py", {"tests/gateway"}),
-        ("views/api/usage.py", {"tests/usage"}),
+        ("views/usage/api.py", {"tests/usage"}),
         ("templates/runs/runs.html", {"tests/runs"}),
-        ("tests/store/shelves.py", {"tests/store"}),
+        ("tests/store/listings.py", {"tests/store"}),
         ("tests/store/test_readme.py", {"tests/store/test_readme.py"}),
         ("tests/store/test_that_was_removed.py", set()),
-        ("models/mail.py", {"tests/runtime/test_mail.py"}),
-        ("static/css/tokens.css", {"tests/look"}),
+        ("models/core/mail.py", {"tests/core/test_mail.py"}),
+        ("static/css/tokens.css", {"tests/web"}),
         ("migrations/env.py", {"tests/house/test_migrations.py", "tests/house/test_schema.py"}),
         ("docs/store.md", {"tests/docs", "tests/store"}),
         ("tests/factories.py", set()),
@@ -40,7 +40,7 @@ def test_a_file_leads_to_its_tests(changed: ModuleType, path: str, tests: set[st
 
 
 def test_a_room_is_tried_once(changed: ModuleType) -> None:
-    paths = ["models/gateway/sse.py", "tests/gateway/test_sse.py", "views/gateway.py"]
+    paths = ["models/gateway/sse.py", "tests/gateway/test_sse.py", "views/gateway/openai.py"]
     assert changed.chosen(paths) == [*sorted({"tests/gateway", *changed.ALWAYS})]
 
 

@@ -16,8 +16,8 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import NullPool
 
 from app import create_app
-from models.db import db
-from models.settings import Settings
+from models.core.db import db
+from models.core.settings import Settings
 from tests import factories
 
 ROOT = Path(__file__).parents[2]

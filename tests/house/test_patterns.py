@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from models.settings import ROOT
+from models.core.settings import ROOT
 
 LENGTH = 10_000
 MOST_SECONDS = 0.025

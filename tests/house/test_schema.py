@@ -16,7 +16,7 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import Enum, text
 from sqlalchemy.engine import Connection, Engine
 
-from models.db import Base
+from models.core.db import Base
 
 NEW_ID = "(gen_random_uuid())::text"
 UTC_NOW = "(now() AT TIME ZONE 'utc'::text)"

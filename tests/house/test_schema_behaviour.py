@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import EncryptedApiKey, LoginLink, OAuthAccount, Session, User
 from models.admin import AuditLog
-from models.billing import (
+from models.core.db import now
+from models.gateway import GatewayCall
+from models.ledger import (
     AdImpression,
     CreditAccount,
     CreditEntry,
@@ -25,8 +27,6 @@ from models.billing import (
     LimitOverride,
     Subscription,
 )
-from models.db import now
-from models.gateway import GatewayCall
 from models.orgs import Org, OrgFeature, OrgInvite, OrgMember, OrgRepo
 from models.runs import AgentRun, AgentStep
 from models.store import Publisher

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models.settings import ROOT
+from models.core.settings import ROOT
 from tests.server import serving
 
 PIECE = b"x" * (1 << 16)

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from models.settings import ROOT
+from models.core.settings import ROOT
 from tests.proof import upstream
 from tests.proof.aborts import aborts
 from tests.proof.clients import clients

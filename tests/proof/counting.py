@@ -11,15 +11,17 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models import billing
+from models import ledger
 from models.accounts.credentials import hash_token
-from models.billing import Claim
-from models.db import db, now
-from models.pool import Pool
-from models.store import catalogue, counting, proof, publishing, withdrawing
-from models.store.definition import Definition
+from models.core.db import db, now
+from models.core.pool import Pool
+from models.ledger import Claim
+from models.store.catalogue import catalogue
+from models.store.publishing import publish, withdrawing
+from models.store.publishing.definition import Definition
+from models.store.statistics import counting, store_proof
 from tests import factories
-from tests.billing.stage import call
+from tests.ledger.stage import call
 from tests.proof.stage import Person, Result, Stage
 
 AGENTS = ("herald", "judge", "scribe", "teller")
@@ -56,7 +58,7 @@ def counted(stage: Stage, *, seconds: float, settlers: int = 4) -> Result:
             job.result()
     with stage.session():
         _apply_all()
-        found = proof.prove()
+        found = store_proof.prove()
     assert found.differences == [], found.differences[:3]
     assert found.waiting == 0
     assert stage.number(_DEADLOCKS) == before, "somebody waited in a circle"
@@ -91,12 +93,12 @@ def _settle(
                     )
                     for person, run in zip(group, runs, strict=True)
                 ]
-                admitted = billing.admit_many(pool, claims)
+                admitted = ledger.admit_many(pool, claims)
                 ends = [run_id for run in runs for run_id in run]
                 random.shuffle(ends)
                 _end(session, ends[::2])
                 began = time.monotonic()
-                billing.settle_many(pool, [(each, call(2)) for each in admitted], patience_seconds=0)
+                ledger.settle_many(pool, [(each, call(2)) for each in admitted], patience_seconds=0)
                 settled.append(time.monotonic() - began)
                 _end(session, ends[1::2])
                 session.execute(text("DELETE FROM agent_run WHERE id = ANY (:ids)"), {"ids": ends[::7]})
@@ -137,7 +139,7 @@ def _publish(publisher: str, patch: int) -> None:
     definitions = [
         Definition.model_validate(factories.definition(agent, publisher, f"1.0.{patch}")) for agent in chosen
     ]
-    publishing.publish(definitions, by=None, credential="import", arrived=now())
+    publish.publish(definitions, by=None, credential="import", arrived=now())
     db.session.commit()
 
 
@@ -156,7 +158,7 @@ def _edit(stage: Stage, publisher: str, made: list[int], over: threading.Event) 
             db.session.commit()
             catalogue.refresh(publisher)
             db.session.commit()
-            proof.repair(publisher, agent)
+            store_proof.repair(publisher, agent)
             db.session.commit()
             made[0] += 5
 

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.exc import OperationalError
 
-from models import billing
-from models.db import now
+from models import ledger
+from models.core.db import now
 from tests.proof.load import Outcome, call
 from tests.proof.stage import Person, Result, Serve, Stage, patiently
 from tests.proof.upstream import Script
@@ -156,7 +156,7 @@ def _sweep_later(stage: Stage) -> None:
 
     def sweep() -> None:
         with stage.session() as session:
-            billing.sweep(now=now() + timedelta(seconds=WITHIN - SWEPT_EVERY))
+            ledger.sweep(now=now() + timedelta(seconds=WITHIN - SWEPT_EVERY))
             session.commit()
 
     patiently(sweep)

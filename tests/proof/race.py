@@ -5,8 +5,8 @@ import random
 import threading
 from datetime import timedelta
 
-from models import billing
-from models.db import now
+from models import ledger
+from models.core.db import now
 from tests.proof.load import Outcome, call, play
 from tests.proof.stage import Person, Result, Stage
 from tests.proof.upstream import Script
@@ -100,7 +100,7 @@ def _move(stage: Stage, people: list[Person], over: threading.Event) -> None:
             ends = now() + timedelta(milliseconds=random.randint(50, 800))
             options = {"type": "free", "expires_at": ends} if random.random() < 0.7 else {}
             stage.grant(random.choice(people), random.randint(1, 2 * CREDITS), **options)
-            billing.sweep()
+            ledger.sweep()
             session.commit()
 
 

@@ -24,10 +24,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from models import billing
-from models.billing import Account
-from models.db import db, engine_options
-from models.settings import ROOT
+from models import ledger
+from models.core.db import db, engine_options
+from models.core.settings import ROOT
+from models.ledger import Account
 from tests import factories
 from tests.proof.upstream import Upstream
 from tests.server import living
@@ -100,7 +100,7 @@ class Stage:
         """A committed grant, within `session()`."""
         kind = options.pop("type", "purchase")
         operation = factories.new_id("proof-")
-        billing.grant(person.account, credits, kind, operation_id=operation, **options)
+        ledger.grant(person.account, credits, kind, operation_id=operation, **options)
         db.session.commit()
 
     def rows(self, statement: str, **parameters: Any) -> list[Any]:
@@ -141,9 +141,9 @@ class Stage:
         """The books are clean and no hold lives."""
         self.quiet()
 
-        def recount() -> billing.Proof:
+        def recount() -> ledger.Proof:
             with self.session():
-                return billing.prove()
+                return ledger.prove()
 
         proof = patiently(recount)
         assert proof.clean, [(check.name, check.differences[:3]) for check in proof.checks if check.count]

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from models.settings import ROOT
+from models.core.settings import ROOT
 from tests.fakes.upstream import chunk, completion, sse, usage
 
 PROMPT, COMPLETION = 40, 60

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session as OrmSession
 
-from models.errors import Invalid, NotFound
+from models.core.errors import Invalid, NotFound
 from models.runs import history
 from models.runs.history import RunFilter
 from models.runs.sums import RunSums, sums_of

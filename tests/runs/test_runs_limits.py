@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.accounts import WriteQuota
+from models.core.settings import Settings
 from models.runs import AgentRun, AgentRunVolume, AgentStep
-from models.settings import Settings
 from tests import factories
 from tests.factories import Person, now
 

@@ -16,10 +16,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
-from models.billing import CreditEntry
-from models.db import db
+from models.core.db import db
+from models.core.pool import Pool
 from models.gateway import GatewayCall
-from models.pool import Pool
+from models.ledger import CreditEntry
 from models.runs import AgentRun
 from tests import factories
 from tests.factories import Person, now

@@ -10,7 +10,7 @@ from flask import Flask
 from sqlalchemy import insert
 from sqlalchemy.orm import Session as OrmSession
 
-from models.errors import Invalid
+from models.core.errors import Invalid
 from models.gateway import GatewayCall
 from models.runs import AgentRun, AgentStep, history, trace
 from models.runs.sums import RunSums

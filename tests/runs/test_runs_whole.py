@@ -12,10 +12,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as OrmSession
 
 from app import create_app
-from models.billing import CreditEntry
-from models.db import db
+from models.core.db import db
+from models.core.settings import Settings, load_settings
 from models.gateway import GatewayCall
-from models.settings import Settings, load_settings
+from models.ledger import CreditEntry
 from tests import factories
 
 

@@ -1,3 +1,3 @@
-from tests.billing.conftest import gate
+from tests.ledger.conftest import gate
 
 __all__ = ["gate"]

@@ -9,8 +9,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models.accounts import User
-from models.db import db
-from models.store import Agent, AgentVersion, counting, proof
+from models.core.db import db
+from models.store import Agent, AgentVersion
+from models.store.statistics import counting, store_proof
 from tests import factories
 
 NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
@@ -105,9 +106,9 @@ def figures(session: Session, version: str | None = None, agent: str = "reviewer
 def assert_proved(session: Session) -> None:
     """Every figure is what the rows say: before what waits is counted, and after."""
     session.rollback()
-    assert proof.prove().differences == []
+    assert store_proof.prove().differences == []
     count_waiting(session)
-    found = proof.prove()
+    found = store_proof.prove()
     assert (found.differences, found.waiting) == ([], 0)
 
 

@@ -14,12 +14,12 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
-from models.db import db
+from models.core.db import db
 from models.store import Agent, AgentVersion, Publisher
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
-from tests.store.shelves import HOSTILE, shelve
+from tests.store.listings import HOSTILE, shelve
 
 PAGE = "/publishers/harbor/agents/code-reviewer/2.4.1"
 

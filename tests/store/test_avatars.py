@@ -12,10 +12,10 @@ from flask import Flask
 from PIL import Image, PngImagePlugin
 from werkzeug.test import TestResponse
 
-from models.errors import Invalid
-from models.files import Files, FilesUnavailable, files
-from models.settings import Settings, SettingsError, load_settings
-from models.store import pictures
+from models.core.errors import Invalid
+from models.core.files import Files, FilesUnavailable, files
+from models.core.settings import Settings, SettingsError, load_settings
+from models.store.catalogue import pictures
 from tests.factories import Person
 from tests.fakes.bucket import bucket
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import User
-from models.store import pictures
+from models.store.catalogue import pictures
 from tests import factories
 from tests.factories import Person
 from tests.fakes.bucket import bucket

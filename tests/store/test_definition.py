@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session as OrmSession
 
-from models.shapes import BadBody, parse
-from models.store.definition import MAX_BYTES, Definition, excess, json_schema
+from models.core.shapes import BadBody, parse
+from models.store.publishing.definition import MAX_BYTES, Definition, excess, json_schema
 from tests import factories
 from tests.factories import Person
 

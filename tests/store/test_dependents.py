@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.orm import Session as OrmSession
 
-from models.store import Publisher, catalogue, dependencies
-from models.store.spawning import Place
+from models.store import Publisher
+from models.store.catalogue import catalogue
+from models.store.publishing import dependencies
+from models.store.publishing.spawning import Place
 from tests import factories
 from tests.factories import Person
 

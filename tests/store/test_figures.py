@@ -9,15 +9,18 @@ from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models import billing, jobs
+from models import ledger
 from models.accounts import User
-from models.pool import Pool
+from models.core import jobs
+from models.core.pool import Pool
+from models.core.settings import Settings
 from models.runs import recording
-from models.settings import Settings
-from models.store import Agent, AgentRunBill, Publisher, counting, statistics
+from models.store import Agent, AgentRunBill, Publisher
+from models.store.statistics import counting
+from models.store.statistics import figures as statistics_figures
 from tests import factories
-from tests.billing.stage import Payer, admit, call, give, payer
 from tests.factories import Person
+from tests.ledger.stage import Payer, admit, call, give, payer
 from tests.store.ledger import (
     NOW,
     assert_proved,
@@ -71,7 +74,7 @@ def spend(gate: Pool, who: Payer, run: str, credits: int, **facts: object) -> No
     """A whole call of a running run."""
     admission = admit(gate, who, hold=0, run_id=run)
     assert admission.outcome == "admitted", admission
-    billing.settle(gate, admission, call(credits, **facts), now=NOW)
+    ledger.settle(gate, admission, call(credits, **facts), now=NOW)
 
 
 @pytest.mark.usefixtures("acme_publisher")
@@ -81,7 +84,7 @@ def test_what_the_client_claims_counts_nowhere(
     run = start(session, rich.id, created_at=NOW)
     spend(gate, rich, run, 4)
     with app.app_context():
-        from models.db import db
+        from models.core.db import db
 
         assert recording.finish(
             rich.id,
@@ -126,9 +129,9 @@ def test_a_settlement_after_the_finish_is_counted(session: Session, gate: Pool, 
     late = admit(gate, rich, hold=5, run_id=run)
     finish(session, run)
     assert figures(session).credits == 0
-    billing.settle(gate, late, call(9), now=NOW)
+    ledger.settle(gate, late, call(9), now=NOW)
     assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").credits) == (1, 9, 9)
-    billing.settle(gate, late, call(9), now=NOW)
+    ledger.settle(gate, late, call(9), now=NOW)
     assert figures(session).credits == 9
     assert_proved(session)
 
@@ -140,17 +143,17 @@ def test_calls_paid_with_a_key_of_ones_own_and_failed_calls_cost_nothing(
     run = start(session, rich.id)
     spend(gate, rich, run, 50, byok=True)
     failed = admit(gate, rich, hold=5, run_id=run)
-    billing.fail(
+    ledger.fail(
         gate,
         failed,
-        billing.Failure(requested_model="north/large", latency_ms=5, error="gone", started_at=NOW),
+        ledger.Failure(requested_model="north/large", latency_ms=5, error="gone", started_at=NOW),
         now=NOW,
     )
     finish(session, run)
     late = start(session, rich.id)
     own = admit(gate, rich, hold=5, run_id=late)
     finish(session, late)
-    billing.settle(gate, own, call(50, byok=True), now=NOW)
+    ledger.settle(gate, own, call(50, byok=True), now=NOW)
     assert (figures(session).runs, figures(session).credits) == (2, 0)
     assert_proved(session)
 
@@ -282,15 +285,15 @@ def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
 
 
 def test_the_median_duration() -> None:
-    assert statistics.median_duration_ms([0] * 16) is None
-    assert statistics.median_duration_ms([0, 0, 0, 2] + [0] * 12) == 1500
-    assert statistics.median_duration_ms([0] * 15 + [1]) == 7_200_000
+    assert statistics_figures.median_duration_ms([0] * 16) is None
+    assert statistics_figures.median_duration_ms([0, 0, 0, 2] + [0] * 12) == 1500
+    assert statistics_figures.median_duration_ms([0] * 15 + [1]) == 7_200_000
 
 
 def test_the_database_and_the_pages_know_the_same_buckets(session: Session) -> None:
-    for edge in (0, *statistics.EDGES_MS):
+    for edge in (0, *statistics_figures.EDGES_MS):
         at = session.execute(text("SELECT store_bucket(:ms)"), {"ms": edge}).scalar_one()
-        assert at == 1 + sum(edge >= each for each in statistics.EDGES_MS)
+        assert at == 1 + sum(edge >= each for each in statistics_figures.EDGES_MS)
     assert session.execute(text("SELECT store_bucket(2147483647)")).scalar_one() == 16
 
 

@@ -14,12 +14,14 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models import billing
-from models.db import db
-from models.pool import Pool
-from models.store import Agent, AgentVersion, Publisher, StoreQueue, catalogue, counting, proof
+from models import ledger
+from models.core.db import db
+from models.core.pool import Pool
+from models.store import Agent, AgentVersion, Publisher, StoreQueue
+from models.store.catalogue import catalogue
+from models.store.statistics import counting, store_proof
 from tests import factories
-from tests.billing.stage import Payer, admit, call, give, payer
+from tests.ledger.stage import Payer, admit, call, give, payer
 from tests.store.ledger import (
     NOW,
     assert_proved,
@@ -69,7 +71,7 @@ def test_many_hands_on_two_agents(app: Flask, session: Session, engine: Engine, 
         run = start(session, who.id, f"acme/{agent}@1.0.0", created_at=NOW - age)
         calls = [admit(gate, who, hold=1, run_id=run) for _ in range(2)]
         late += [(calls[0], call(2))]
-        jobs += [lambda a=calls[1]: billing.settle(gate, a, call(3), now=NOW)]
+        jobs += [lambda a=calls[1]: ledger.settle(gate, a, call(3), now=NOW)]
         if n % 9 == 0:
             jobs += [lambda id=run: in_one_go(engine, "DELETE FROM agent_run WHERE id = :id", id=id)]
             continue
@@ -80,7 +82,7 @@ def test_many_hands_on_two_agents(app: Flask, session: Session, engine: Engine, 
     chance.shuffle(late)
     for n in range(0, len(late), 5):
         batch = late[n : n + 5]
-        jobs += [lambda b=batch: billing.settle_many(gate, b, now=NOW)] * 2
+        jobs += [lambda b=batch: ledger.settle_many(gate, b, now=NOW)] * 2
     jobs += [lambda hours=n: slid(app, hours) for n in range(0, 60, 6)]
     chance.shuffle(jobs)
     at_once(jobs)
@@ -110,7 +112,7 @@ def test_a_settlement_beside_the_finish_is_never_missed(session: Session, engine
 
         def settle(open_call: Any = open_call, together: Barrier = together) -> None:
             together.wait()
-            billing.settle(gate, open_call, call(1), now=NOW)
+            ledger.settle(gate, open_call, call(1), now=NOW)
 
         def end(run: str = run, together: Barrier = together) -> None:
             together.wait()
@@ -186,14 +188,14 @@ def test_what_a_publication_has_at_hand_is_passed_over_and_waits(
         finish(session, run)
     with Session(engine) as publishing:
         publishing.execute(text("SELECT store_enter('acme', ARRAY['reviewer'])"))
-        billing.settle(gate, late, call(4), now=NOW, patience_seconds=0)
+        ledger.settle(gate, late, call(4), now=NOW, patience_seconds=0)
         count_waiting(session)
         found = {each.id: (each.runs, each.credits) for each in session.query(Agent)}
         assert found == {"reviewer": (0, 0), "tester": (2, 4)}
         waiting = {run for (run,) in session.query(StoreQueue.run_id)}
         assert waiting == {runs["reviewer"], above, below}
         session.rollback()
-        assert proof.prove().differences == []
+        assert store_proof.prove().differences == []
     assert figures(session).runs == 2
     assert_proved(session)
 
@@ -224,15 +226,15 @@ def test_the_proof_sees_one_picture_while_runs_end(
     runs = [(who, start(session, who.id)) for who in people for _ in range(15)]
     calls = [admit(gate, who, hold=1, run_id=run) for who, run in runs]
     jobs: list[Callable[[], Any]] = [lambda id=run: ended(engine, id, "completed") for _, run in runs]
-    jobs += [lambda a=each: billing.settle(gate, a, call(1), now=NOW) for each in calls]
+    jobs += [lambda a=each: ledger.settle(gate, a, call(1), now=NOW) for each in calls]
     random.Random(1).shuffle(jobs)
 
     def proved() -> None:
         with app.app_context():
-            assert proof.prove().differences == []
+            assert store_proof.prove().differences == []
             counting.apply(most=20)
             db.session.commit()
-            assert proof.prove().differences == []
+            assert store_proof.prove().differences == []
 
     at_once([*jobs[:30], proved, *jobs[30:60], proved, *jobs[60:], proved], 8)
     assert_proved(session)

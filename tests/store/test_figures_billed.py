@@ -13,14 +13,15 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
-from models import billing
+from models import ledger
 from models.accounts import User
+from models.core.pool import Pool
 from models.orgs import Org, OrgMember
-from models.pool import Pool
-from models.store import Agent, AgentDay, Publisher, counting, publishers
+from models.store import Agent, AgentDay, Publisher, publishers
+from models.store.statistics import counting
 from tests import factories
-from tests.billing.stage import Payer, admit, call, give, payer
 from tests.factories import Person
+from tests.ledger.stage import Payer, admit, call, give, payer
 from tests.store.ledger import NOW, assert_proved, count_waiting, figures, finish, settle, start, week_from
 
 
@@ -119,7 +120,7 @@ def test_a_settled_call_counts_whatever_it_costs(
         finish(session, run)
         assert told(session) == NOTHING
     for each in (admission, second):
-        billing.settle(gate, each, call(**price), now=NOW)
+        ledger.settle(gate, each, call(**price), now=NOW)
     if not late:
         finish(session, run)
     assert told(session) == COUNTED
@@ -140,10 +141,10 @@ def test_a_run_counts_for_a_call_however_deep_below_it(
 
     def bill() -> None:
         if together:
-            billing.settle_many(gate, [(each, call(2)) for each in calls], now=NOW)
+            ledger.settle_many(gate, [(each, call(2)) for each in calls], now=NOW)
         else:
             for each in calls:
-                billing.settle(gate, each, call(2), now=NOW)
+                ledger.settle(gate, each, call(2), now=NOW)
 
     if order == "call first":
         bill()
@@ -245,7 +246,7 @@ def test_a_version_that_ran_before_it_was_published_is_told_from_its_own_runs(
     ):
         run = start(session, who, f"acme/reviewer@{version}", created_at=NOW - timedelta(days=days))
         if who == rich.id:
-            billing.settle(gate, admit(gate, rich, hold=0, run_id=run), call(2), now=NOW)
+            ledger.settle(gate, admit(gate, rich, hold=0, run_id=run), call(2), now=NOW)
         finish(session, run, ending)
     counting.enter("acme", ["reviewer"])
     factories.agent_version(acme, "reviewer", "2.0.0")
@@ -370,7 +371,7 @@ def test_a_settlement_below_beside_the_finish_above_is_never_missed(
 
         def settled(open_call: Any = open_call, together: Barrier = together) -> None:
             together.wait()
-            billing.settle(gate, open_call, call(1), now=NOW)
+            ledger.settle(gate, open_call, call(1), now=NOW)
 
         def end(run: str = root, together: Barrier = together) -> None:
             together.wait()
@@ -402,8 +403,8 @@ def test_trees_of_two_agents_end_and_settle_in_any_order(
         jobs += [lambda run=run: ended(engine, run) for run in chain]
         late += [(admit(gate, who, hold=0, run_id=chain[-1]), call(1)) for _ in range(2)]
     chance.shuffle(late)
-    jobs += [lambda batch=late[n : n + 4]: billing.settle_many(gate, batch, now=NOW) for n in range(0, 60, 4)]
-    jobs += [lambda each=each: billing.settle(gate, *each, now=NOW) for each in late[60:]]
+    jobs += [lambda batch=late[n : n + 4]: ledger.settle_many(gate, batch, now=NOW) for n in range(0, 60, 4)]
+    jobs += [lambda each=each: ledger.settle(gate, *each, now=NOW) for each in late[60:]]
 
     def joins(user_id: str) -> None:
         with Session(engine) as own:

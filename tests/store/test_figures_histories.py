@@ -18,12 +18,13 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models import billing
-from models.billing import Admission
-from models.pool import Pool
-from models.store import Agent, counting
+from models import ledger
+from models.core.pool import Pool
+from models.ledger import Admission
+from models.store import Agent
+from models.store.statistics import counting
 from tests import factories
-from tests.billing.stage import Payer, admit, call, give, payer
+from tests.ledger.stage import Payer, admit, call, give, payer
 from tests.store.ledger import NOW, assert_proved, finish, start, week_from
 
 AGENTS = ("reviewer", "tester")
@@ -126,7 +127,7 @@ class History(RuleBasedStateMachine):
     @rule(admission=consumes(calls), credits=st.integers(0, 30), byok=st.booleans())
     def call_settles(self, admission: Admission, credits: int, byok: bool) -> None:
         if admission.outcome == "admitted":
-            billing.settle(self.gate, admission, call(credits, byok=byok), now=NOW)
+            ledger.settle(self.gate, admission, call(credits, byok=byok), now=NOW)
 
     @rule(
         run=runs,

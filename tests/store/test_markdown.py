@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.store.markdown import MAX_LENGTH, _rendered, fault, render
+from models.store.catalogue.markdown import MAX_LENGTH, _rendered, fault, render
 
 ALLOWED = re.compile(
     r"</?(?:h[2-6]|p|br|hr|ul|ol|li|blockquote|pre|code|strong|em|s|table|thead|tbody|tr|t[hd])"

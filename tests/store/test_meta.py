@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.orm import Session as OrmSession
 
 from tests.factories import Person
-from tests.store.shelves import shelve
+from tests.store.listings import shelve
 
 BASE = "http://localhost:8000"
 AGENT = "/publishers/harbor/agents/code-reviewer"

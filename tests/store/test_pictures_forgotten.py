@@ -11,15 +11,16 @@ from flask import Flask
 from PIL import Image
 from sqlalchemy.orm import Session as OrmSession
 
-from models import jobs
-from models.db import now
-from models.files import Files, FilesUnavailable, files
-from models.settings import Settings, load_settings
-from models.store import Publisher, pictures, publishers
+from models.core import jobs
+from models.core.db import now
+from models.core.files import Files, FilesUnavailable, files
+from models.core.settings import Settings, load_settings
+from models.store import Publisher, publishers
+from models.store.catalogue import pictures
 from tests import factories
 from tests.factories import Person
 from tests.fakes.bucket import bucket
-from tests.store.shelves import post
+from tests.store.listings import post
 
 DAY = timedelta(days=1)
 LATER = timedelta(days=1, minutes=1)

@@ -11,13 +11,13 @@ from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session as OrmSession
 
 from models.admin import AuditLog
-from models.db import db
+from models.core.db import db
 from models.orgs import Org, OrgMember
 from models.store import Agent, AgentConfig, AgentVersion, Publisher
-from models.store.publishing import HINT
+from models.store.publishing.publish import HINT
 from tests import factories
 from tests.factories import Person
-from views.guards import limiter
+from views.web.guards import limiter
 
 PATH = "/api/agents/publish"
 

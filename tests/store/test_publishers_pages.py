@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.admin import AuditLog
-from models.db import db
+from models.core.db import db
 from models.orgs import Org, OrgMember
-from models.store import Publisher, pictures, publishers
+from models.store import Publisher, publishers
+from models.store.catalogue import pictures
 from tests import factories
 from tests.factories import Person
 

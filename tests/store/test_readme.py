@@ -13,7 +13,7 @@ from models.orgs import Org, OrgMember
 from models.store import Agent
 from tests.chromium import OpenPage, judge, serving
 from tests.factories import Person
-from tests.store.shelves import HOSTILE, README, post, shelve
+from tests.store.listings import HOSTILE, README, post, shelve
 
 EDIT = "/publishers/harbor/agents/code-reviewer/edit"
 PAGE = "/publishers/harbor/agents/code-reviewer/2.4.1"

@@ -13,12 +13,13 @@ from PIL import Image
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
 
-from models import jobs
-from models.db import db
-from models.files import Files, files
-from models.outgoing import Guard, is_public
-from models.settings import Settings
-from models.store import Publisher, RemotePicture, pictures, publishers, remote_pictures
+from models.core import jobs
+from models.core.db import db
+from models.core.files import Files, files
+from models.core.outgoing import Guard, is_public
+from models.core.settings import Settings
+from models.store import Publisher, RemotePicture, publishers
+from models.store.catalogue import pictures, remote_pictures
 from tests import factories
 from tests.factories import Person, now
 from tests.fakes.pictures import HOST, Pictures, pictures_server

@@ -15,12 +15,13 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.accounts.sessions import Session
-from models.db import db
-from models.settings import Settings
-from models.store import Agent, AgentConfig, Publisher, catalogue
+from models.core.db import db
+from models.core.settings import Settings
+from models.store import Agent, AgentConfig, Publisher
+from models.store.catalogue import catalogue
 from tests import factories
 from tests.factories import Person
-from tests.store.shelves import post as send
+from tests.store.listings import post as send
 
 PUBLISH = "/api/agents/publish"
 

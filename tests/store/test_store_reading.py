@@ -15,11 +15,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session as OrmSession
 
-from models.db import db
-from models.store import Agent, AgentConfig, AgentVersion, Publisher, StoreStamp, catalogue, dependencies
+from models.core.db import db
+from models.store import Agent, AgentConfig, AgentVersion, Publisher, StoreStamp
+from models.store.catalogue import catalogue
+from models.store.publishing import dependencies
 from tests import factories
 from tests.factories import Person, now
-from views.api import agents
+from views.store.api import agents
 
 LISTED = [
     "id",
@@ -246,7 +248,7 @@ def test_figures_are_fresh_within_seconds(
     session.commit()
     assert listed(client)[0]["usage_count"] == 0, "figures alone do not make the list anew at once"
     clock = time.monotonic() + 6
-    monkeypatch.setattr("views.api.agents.time.monotonic", lambda: clock)
+    monkeypatch.setattr("views.store.api.agents.time.monotonic", lambda: clock)
     assert listed(client)[0]["usage_count"] == 1
 
 
@@ -499,7 +501,7 @@ def test_a_name_that_cannot_be_followed_is_an_error(
 
 def statements(client: FlaskClient) -> int:
     """How many the tree of `acme/root` takes."""
-    from models.db import db
+    from models.core.db import db
 
     with client.application.app_context():
         engine = db.engine

@@ -11,7 +11,7 @@ from models.accounts import User
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
-from tests.store.shelves import shelve
+from tests.store.listings import shelve
 
 pytestmark = pytest.mark.browser
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.store import comparing, spawning, versions
-from models.store.comparing import compare, lines
-from models.store.spawning import Place, Unresolved
-from models.store.versions import NONE, PART_MAX, BadVersion, Version
+from models.store.catalogue import comparing
+from models.store.catalogue.comparing import compare, lines
+from models.store.publishing import spawning, versions
+from models.store.publishing.spawning import Place, Unresolved
+from models.store.publishing.versions import NONE, PART_MAX, BadVersion, Version
 
 PART = st.integers(0, PART_MAX)
 VERSION = st.builds(Version, PART, PART, PART)

@@ -17,8 +17,8 @@ from models.store import Agent, AgentVersion, Publisher
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
-from tests.store.shelves import HOSTILE, post, shelve
-from views.store import previews
+from tests.store.listings import HOSTILE, post, shelve
+from views.store.pages import previews
 
 AT = "/publishers/harbor/agents/code-reviewer"
 

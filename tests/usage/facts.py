@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from models.accounts import User
-from models.billing import CreditAccount
 from models.gateway import GatewayCall
+from models.ledger import CreditAccount
+from models.ledger.latency import BUCKETS, EDGES_MS
 from models.usage import Message, UsageRollup
-from models.usage.latency import BUCKETS, EDGES_MS
 from tests.factories import org_of
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.accounts import User
-from models.billing import Account, CreditLedger, charge
+from models.ledger import Account, CreditLedger, charge
 from models.orgs import Org
 from tests import factories
 from tests.factories import Person

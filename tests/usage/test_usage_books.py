@@ -15,7 +15,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models.accounts.credentials import hash_token
-from models.billing import (
+from models.core.pool import Pool
+from models.ledger import (
     Admission,
     Claim,
     CreditEntry,
@@ -30,10 +31,9 @@ from models.billing import (
     settle,
     sweep,
 )
-from models.pool import Pool
 from models.usage import Message
-from tests.billing.stage import grant_type
 from tests.factories import Person
+from tests.ledger.stage import grant_type
 
 pytestmark = pytest.mark.usefixtures("kind")
 

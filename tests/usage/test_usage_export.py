@@ -13,10 +13,10 @@ from flask import Flask
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from models.db import db
-from models.usage import Message, calls
-from models.usage.calls import exported_calls
+from models.core.db import db
+from models.usage import Message, usage_calls
 from models.usage.export import COLUMNS, csv_of
+from models.usage.usage_calls import exported_calls
 from tests import factories
 from tests.factories import Person
 from tests.usage.facts import Call, billed
@@ -125,8 +125,8 @@ def test_the_answer_is_a_file(session: Session, alice: Person) -> None:
 def test_every_call_once_over_many_batches(
     app: Flask, session: Session, alice: Person, mallory: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "FIRST_BATCH", 3)
-    monkeypatch.setattr(calls, "BATCH", 7)
+    monkeypatch.setattr(usage_calls, "FIRST_BATCH", 3)
+    monkeypatch.setattr(usage_calls, "BATCH", 7)
     same = NOW.replace(microsecond=0)
     mine = [Call(at=same, model=f"m{n}") for n in range(20)]
     mine += [Call(at=same - timedelta(seconds=n), model=f"n{n}") for n in range(1, 24)]
@@ -148,8 +148,8 @@ def test_every_call_once_over_many_batches(
 def test_a_slow_reader_holds_no_connection(
     app: Flask, session: Session, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "FIRST_BATCH", 5)
-    monkeypatch.setattr(calls, "BATCH", 10)
+    monkeypatch.setattr(usage_calls, "FIRST_BATCH", 5)
+    monkeypatch.setattr(usage_calls, "BATCH", 10)
     billed(session, alice.id, [Call(at=NOW, model=f"m{n}") for n in range(35)])
     session.commit()
     with app.app_context():
@@ -176,7 +176,7 @@ def test_the_view_gives_its_connection_back_before_it_streams(
 def test_memory_does_not_grow_with_the_calls(
     app: Flask, session: Session, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "BATCH", 500)
+    monkeypatch.setattr(usage_calls, "BATCH", 500)
 
     def peak(count: int) -> int:
         session.execute(

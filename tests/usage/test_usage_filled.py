@@ -8,7 +8,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.orm import Session
 
 from bench.fill import NotEmpty, fill
-from models import billing
+from models import ledger
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_a_filled_database_proves_clean_and_is_filled_once(
     made = fill(connection, 2_013, accounts=7)
     assert (made.messages, made.runs) == (2_013, 201)
     assert _indexes(connection) == before
-    proof = billing.prove()
+    proof = ledger.prove()
     assert proof.clean, [check for check in proof.checks if check.count]
     assert proof.messages == 2_013
     with pytest.raises(NotEmpty):

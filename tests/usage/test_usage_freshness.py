@@ -7,13 +7,13 @@ from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models import billing
-from models.billing import Account, Admission, Failure
-from models.pool import Pool
+from models import ledger
+from models.core.pool import Pool
+from models.ledger import Account, Admission, Failure
 from tests.accounts.browsing import token_of
-from tests.billing.conftest import gate
-from tests.billing.stage import call, give
 from tests.factories import Person, token
+from tests.ledger.conftest import gate
+from tests.ledger.stage import call, give
 
 __all__ = ["gate"]
 
@@ -35,7 +35,7 @@ def look(person: Person) -> str:
 
 def settle(gate: Pool, user_id: str, request: str, **facts: object) -> None:
     admission = Admission("admitted", request, "", user_id=user_id, door="openai")
-    billing.settle(gate, admission, call(7, **facts), now=datetime.now(UTC))
+    ledger.settle(gate, admission, call(7, **facts), now=datetime.now(UTC))
 
 
 def test_each_change_is_seen_at_once(
@@ -58,7 +58,7 @@ def test_each_change_is_seen_at_once(
         error="upstream",
         http_status=502,
     )
-    billing.fail(gate, Admission("admitted", "req-4", "", user_id=who, door="openai"), failure)
+    ledger.fail(gate, Admission("admitted", "req-4", "", user_id=who, door="openai"), failure)
     assert "west/broken" in look(alice)
     assert "west/broken" not in look(bob)
 

@@ -10,7 +10,7 @@ from flask import Flask
 from playwright.sync_api import expect
 from sqlalchemy.orm import Session
 
-from models.billing import Account, charge
+from models.ledger import Account, charge
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person

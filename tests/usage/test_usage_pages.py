@@ -12,8 +12,8 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from models.accounts import User
-from models.billing import charge
-from models.db import db
+from models.core.db import db
+from models.ledger import charge
 from tests import factories
 from tests.factories import Person, own_account_only
 from tests.usage.facts import Call, billed

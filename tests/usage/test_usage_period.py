@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from models.errors import Invalid
+from models.core.errors import Invalid
 from models.usage.period import EARLIEST, MAX_DAYS, between, chosen, preset
 
 NOW = datetime(2026, 11, 20, 14, 35, 7, tzinfo=UTC)

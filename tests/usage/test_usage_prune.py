@@ -10,16 +10,16 @@ from flask import Flask
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from models import billing
+from models import ledger
 from models.admin import AuditLog
-from models.billing import Account
-from models.db import db
-from models.pool import Pool
+from models.core.db import db
+from models.core.pool import Pool
+from models.ledger import Account
 from models.usage import Message
 from models.usage.pruning import FIRST, bodies_before, drop_bodies
-from tests.billing.conftest import gate
-from tests.billing.stage import Payer, assert_proved, call, give, payer, spend
 from tests.factories import Person
+from tests.ledger.conftest import gate
+from tests.ledger.stage import Payer, assert_proved, call, give, payer, spend
 
 __all__ = ["gate"]
 
@@ -209,8 +209,8 @@ def test_the_page_of_the_call_says_so(run: Run, alice: Person, gate: Pool, sessi
     assert alice.user is not None
     who = Payer(alice.user.id, "", Account(user_id=alice.user.id))
     give(session, who.account, 100, now=OLD - timedelta(days=1))
-    admission = billing.Admission("admitted", "req-old", "", user_id=who.id, door="openai")
-    billing.settle(gate, admission, call(3, **SAID), now=OLD)
+    admission = ledger.Admission("admitted", "req-old", "", user_id=who.id, door="openai")
+    ledger.settle(gate, admission, call(3, **SAID), now=OLD)
     page = alice.browser.get("/calls/req-old")
     assert b"An answer" in page.data
     assert run("--older-than", "90d")[0] == 0

@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import orjson
 
-from models.db import now
-from models.errors import DomainError
+from models.core.db import now
+from models.core.errors import DomainError
+from models.core.settings import Settings
 from models.gateway.bill import Bill
+from models.gateway.chat_format import Call, Meter
 from models.gateway.dialects.errors import RequestHeaders
 from models.gateway.providers.base import Provider
 from models.gateway.routing import Route, Routes
-from models.gateway.wire import Call, Meter
-from models.settings import Settings
 
 KEPT_REQUEST = 256 << 10
 """Bytes of a request's messages that are stored with the call."""

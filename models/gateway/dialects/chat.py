@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from models.billing.holds import Admission
-from models.errors import DomainError
-from models.fairness import in_slices
+from models.core.errors import DomainError
+from models.core.fairness import in_slices
+from models.core.settings import Settings
 from models.gateway import sse, tokens
 from models.gateway.bill import Bill
+from models.gateway.chat_format import BadCall, Call, Meter, chat_parsing, failure_of, told_usage
+from models.gateway.chat_format.assembly import Assembly
 from models.gateway.dialects.base import (
     CallRequest,
     Context,
@@ -25,9 +27,7 @@ from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.refusals import Refused, UpstreamRefused, told, without_keys
 from models.gateway.routing import Route
 from models.gateway.upstream import READ, Broken, Empty, UpstreamError
-from models.gateway.wire import BadCall, Call, Meter, chat, failure_of, told_usage
-from models.gateway.wire.assembly import Assembly
-from models.settings import Settings
+from models.ledger.holds import Admission
 
 
 class Chat(Dialect):
@@ -135,7 +135,7 @@ class Chat(Dialect):
 def parsed(body: Any, raw: bytes, *, truthy_stream: bool = False) -> Call | DomainError:
     """The call that a body is, or what is wrong with it."""
     try:
-        return chat.parse(body, chat.size_of(raw), truthy_stream=truthy_stream)
+        return chat_parsing.parse(body, chat_parsing.size_of(raw), truthy_stream=truthy_stream)
     except BadCall as error:
         return error
 

@@ -11,9 +11,9 @@ import orjson
 
 from models.gateway import lenient_json, refusals, sse
 from models.gateway.bill import Bill
+from models.gateway.chat_format import Call, Failure, failure_in, failure_of
 from models.gateway.routing import Route
 from models.gateway.sse import Event
-from models.gateway.wire import Call, Failure, failure_in, failure_of
 
 
 class ChatStream:

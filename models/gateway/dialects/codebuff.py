@@ -6,10 +6,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from models.billing.holds import Admission
-from models.db import now
-from models.errors import DomainError
+from models.core.db import now
+from models.core.errors import DomainError
+from models.core.settings import Settings
 from models.gateway.bill import Bill
+from models.gateway.chat_format import BadCall, Call, usage_object
+from models.gateway.chat_format.output import parts_of
 from models.gateway.dialects.base import (
     CallRequest,
     Context,
@@ -29,9 +31,7 @@ from models.gateway.providers.base import Provider
 from models.gateway.refusals import Refused, RelayFailed, UpstreamRefused
 from models.gateway.routing import Route, Routes
 from models.gateway.upstream import UpstreamError
-from models.gateway.wire import BadCall, Call, usage_object
-from models.gateway.wire.output import parts_of
-from models.settings import Settings
+from models.ledger.holds import Admission
 
 MOST_PARALLEL = 32
 """Answers made of one request by sending it several times."""

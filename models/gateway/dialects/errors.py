@@ -2,10 +2,10 @@
 
 from typing import Any, Protocol
 
-from models.billing.holds import Admission
+from models.core.settings import Settings
 from models.gateway.lenient_json import write
 from models.gateway.refusals import UpstreamRefused
-from models.settings import Settings
+from models.ledger.holds import Admission
 
 _OPENAI = {
     401: "authentication_error",

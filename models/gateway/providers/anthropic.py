@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
+from models.gateway.chat_format import Call
 from models.gateway.providers.base import OPENROUTERS, Provider
-from models.gateway.wire import Call
 
 _WHOLE = (
     (re.compile(r"claude-(opus|sonnet)-4"), "-0"),

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from models.gateway import names
+from models.gateway.chat_format import BadCall, Call, ChatMeter, Meter, Usage, read_usage
 from models.gateway.upstream import Request, Upstream
-from models.gateway.wire import BadCall, Call, ChatMeter, Meter, Usage, read_usage
 
 OURS = frozenset({"codebuff_metadata"})
 """Keys that only the compatible API's own server understands; no provider is sent them."""

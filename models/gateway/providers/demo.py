@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from models.gateway.chat_format import Call
 from models.gateway.providers.base import Provider
-from models.gateway.wire import Call
 
 MODEL = "stoa/demo"
 

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
+from models.gateway.chat_format import Call
 from models.gateway.providers.base import OPENROUTERS, Provider, effort_of
-from models.gateway.wire import Call
 
 RESOURCE = "models/"
 """Google's own API writes this before the names of its models."""

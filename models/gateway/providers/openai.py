@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
+from models.gateway.chat_format import Call
 from models.gateway.providers.base import OPENROUTERS, Provider, effort_of
-from models.gateway.wire import Call
 
 _LATEST = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
 """What OpenRouter calls by these names, OpenAI knows with `-latest`."""

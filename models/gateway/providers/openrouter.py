@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 from models.gateway import names
+from models.gateway.chat_format import Call, Usage
+from models.gateway.chat_format.figures import dollar_figure
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.base import OURS, Endpoint, Provider
 from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.upstream import Upstream
-from models.gateway.wire import Call, Usage
-from models.gateway.wire.figures import dollar_figure
 
 OWNERS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
 """Whose a model without an owner in its name is."""

@@ -1,0 +1,156 @@
+"""Outgoing mail: a message becomes a job in the caller's transaction, the job an SMTP delivery or a note on the console.
+
+The message waits in the queue sealed with the server's secret: sign-in links pass through here, and nobody who reads
+the database may use them.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+import secrets
+import smtplib
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from urllib.parse import unquote, urlsplit
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from models.core import jobs
+from models.core.errors import Invalid
+from models.core.settings import Settings
+
+log = logging.getLogger("stoa.mail")
+
+SEAL = "mail1:"  # the version of the sealing, and part of what is sealed
+TIMEOUT = 20  # seconds for each answer of the mail server
+
+
+@dataclass(frozen=True)
+class Message:
+    """A mail to one person. The door renders `text` and `html` from templates/emails."""
+
+    to: str
+    subject: str
+    text: str
+    html: str | None = None
+
+    def __post_init__(self) -> None:
+        if any(ord(char) < 32 for char in self.to + self.subject):
+            raise Invalid("An e-mail address or subject may not contain control characters.")
+
+
+class MailError(Exception):
+    """The mail server refused or could not be reached. `permanent`: trying again cannot help."""
+
+    def __init__(self, message: str, *, permanent: bool) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+def send(settings: Settings, message: Message) -> None:
+    """Enqueue the message in the running transaction: it is sent if and only if that commits.
+
+    Tried again for some hours while the mail server is away; may then arrive twice, never half.
+    """
+    sealed = _seal(settings, json.dumps(asdict(message)).encode())
+    jobs.enqueue(jobs.deliver_mail, sealed=sealed)
+
+
+def deliver_sealed(settings: Settings, sealed: str) -> None:
+    """The job behind `send`. Raises MailError."""
+    try:
+        opened = _open(settings, sealed)
+    except (InvalidTag, ValueError):
+        raise MailError("a mail was sealed under another STOA_SECRET_KEY", permanent=True) from None
+    deliver(settings, Message(**json.loads(opened)))
+
+
+def deliver(settings: Settings, message: Message) -> None:
+    """Send now, through SMTP_URL or, without it, onto the console. Raises MailError."""
+    if settings.smtp_url is None:
+        log.info("Mail to %s: %s\n\n%s\n", message.to, message.subject, message.text.strip())
+        return
+    try:
+        with _connected(settings.smtp_url.get_secret_value()) as server:
+            server.send_message(_mime(settings, message))
+    except smtplib.SMTPRecipientsRefused as error:
+        codes = [code for code, _ in error.recipients.values()]
+        raise MailError(f"the recipient was refused ({codes})", permanent=min(codes) >= 500) from None
+    except smtplib.SMTPResponseException as error:
+        words = (
+            error.smtp_error.decode(errors="replace")
+            if isinstance(error.smtp_error, bytes)
+            else error.smtp_error
+        )
+        if isinstance(error, smtplib.SMTPDataError):
+            words = ""  # it may quote the mail
+        # A wrong password is the operator's to mend, and the mail is still wanted then.
+        permanent = error.smtp_code >= 500 and not isinstance(error, smtplib.SMTPAuthenticationError)
+        raise MailError(
+            f"the mail server said {error.smtp_code} {words}".strip(), permanent=permanent
+        ) from None
+    except (smtplib.SMTPException, OSError) as error:
+        raise MailError(f"the mail server failed: {error}", permanent=False) from None
+
+
+def sender(settings: Settings) -> str:
+    """The address mails come from."""
+    host = urlsplit(settings.base_url).hostname or "localhost"
+    return settings.stoa_mail_from or f"Stoa <no-reply@{host}>"
+
+
+def _mime(settings: Settings, message: Message) -> EmailMessage:
+    mime = EmailMessage()
+    mime["From"] = sender(settings)
+    mime["To"] = message.to
+    mime["Subject"] = message.subject
+    mime["Date"] = formatdate()
+    mime["Message-ID"] = make_msgid(domain=urlsplit(settings.base_url).hostname or "localhost")
+    mime["Auto-Submitted"] = "auto-generated"
+    mime.set_content(message.text)
+    if message.html is not None:
+        mime.add_alternative(message.html, subtype="html")
+    return mime
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[smtplib.SMTP]:
+    parts = urlsplit(url)
+    host = parts.hostname or "localhost"
+    context = ssl.create_default_context()
+    if parts.scheme == "smtps":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(host, parts.port or 465, timeout=TIMEOUT, context=context)
+    else:
+        server = smtplib.SMTP(host, parts.port or 587, timeout=TIMEOUT)
+    with server:
+        if parts.scheme == "smtp":
+            server.ehlo()
+            if server.has_extn("starttls"):
+                server.starttls(context=context)
+            elif parts.username:
+                raise MailError(
+                    "the mail server offers no STARTTLS, and the password stays here", permanent=False
+                )
+        if parts.username:
+            server.login(unquote(parts.username), unquote(parts.password or ""))
+        yield server
+
+
+def _seal(settings: Settings, letter: bytes) -> str:
+    nonce = secrets.token_bytes(12)
+    return SEAL + base64.b64encode(nonce + _key(settings).encrypt(nonce, letter, SEAL.encode())).decode()
+
+
+def _open(settings: Settings, sealed: str) -> bytes:
+    raw = base64.b64decode(sealed.removeprefix(SEAL))
+    return _key(settings).decrypt(raw[:12], raw[12:], SEAL.encode())
+
+
+def _key(settings: Settings) -> AESGCM:
+    return AESGCM(hashlib.blake2b(settings.secret_key.encode(), digest_size=32, person=b"stoa-mail").digest())

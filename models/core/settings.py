@@ -1,0 +1,436 @@
+"""Every setting of Stoa: the only reader of the environment and of `.env`. Wrong values stop the start."""
+
+import ipaddress
+import os
+import re
+import secrets
+import ssl
+import tempfile
+from contextlib import suppress
+from decimal import Decimal
+from email.utils import parseaddr
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values, set_key
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Connections to PostgreSQL per process: no pool overflows, so that their sum is the whole demand.
+PAGES_POOL = 8
+GATEWAY_POOL = 8
+JOBS_POOL = 8  # four jobs at once, their queue, and its listener
+SPARE_CONNECTIONS = 15  # commands of operators, migrations, and what PostgreSQL keeps for its superuser
+
+
+class SettingsError(Exception):
+    """A setting cannot be used. The message names it, says why, and how to mend it."""
+
+
+class Settings(BaseSettings):
+    """Settings by their environment name in lower case; `.env.example` documents each.
+
+    An empty value counts as absent. Secrets are `SecretStr`, so that no repr or log shows them.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True
+    )
+
+    port: int = Field(8000, ge=1, le=65535)
+    stoa_host: str = "localhost"
+    stoa_base_url: str = ""
+    stoa_proxies: int = Field(0, ge=0, le=5)
+    stoa_secret_key: SecretStr = SecretStr("")
+    stoa_data_dir: Path = Path(".stoa")
+    database_url: str = ""
+    stoa_workers: int = Field(2, ge=1, le=64)
+    stoa_header_timeout: float = Field(10, gt=0, le=600)
+    stoa_body_timeout: float = Field(20, gt=0, le=600)
+    stoa_connections_per_address: int = Field(1000, ge=0)
+    smtp_url: SecretStr | None = None
+    stoa_mail_from: str = ""
+    stoa_support_email: str = ""
+    stoa_admins: Annotated[frozenset[str], NoDecode] = frozenset()
+
+    github_client_id: str | None = None
+    github_client_secret: SecretStr | None = None
+    google_client_id: str | None = None
+    google_client_secret: SecretStr | None = None
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+
+    openrouter_api_key: SecretStr | None = None
+    openai_api_key: SecretStr | None = None
+    anthropic_api_key: SecretStr | None = None
+    gemini_api_key: SecretStr | None = None
+    openrouter_base_url: str = "https://openrouter.ai/api/v1"
+    openai_base_url: str = "https://api.openai.com/v1"
+    anthropic_base_url: str = "https://api.anthropic.com/v1"
+    gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta/openai"
+
+    stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
+    stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
+    stoa_prices_file: Path | None = None
+    stoa_failover: bool = True
+    stoa_connect_timeout: float = Field(10, gt=0, le=600)
+    stoa_first_byte_timeout: float = Field(300, gt=0, le=3600)
+    stoa_idle_timeout: float = Field(120, gt=0, le=3600)
+    http_proxy: SecretStr | None = None
+    https_proxy: SecretStr | None = None
+    no_proxy: str = ""
+    stoa_ca_bundle: Path | None = None
+    stoa_demo_delay_ms: int = Field(20, ge=0, le=10_000)
+    stoa_metrics_token: SecretStr | None = None
+    stoa_editors_choice: Annotated[tuple[str, ...], NoDecode] = (
+        "base2",
+        "base2-lite",
+        "base2-max",
+        "base2-plan",
+        "deep-code-reviewer",
+        "landing-page-generator",
+    )
+    stoa_cors_origins: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    ratelimit_storage_uri: str = "machine://"
+
+    stoa_runs_per_minute: int = Field(600, ge=1, le=10**9)
+    stoa_runs_per_day: int = Field(20_000, ge=1, le=10**9)
+    stoa_open_runs: int = Field(2_000, ge=1, le=10**6)
+    stoa_steps_per_minute: int = Field(6_000, ge=1, le=10**9)
+    stoa_steps_per_run: int = Field(10_000, ge=1, le=10**9)
+    stoa_step_bytes: int = Field(100_000, ge=1_000, le=10**7)
+    stoa_run_bytes: int = Field(10_000_000, ge=1_000, le=10**12)
+    stoa_run_bytes_per_day: int = Field(100_000_000, ge=1_000, le=10**12)
+    stoa_cli_sessions_per_account: int = Field(1_000, ge=1, le=10**6)
+    stoa_keys_per_account: int = Field(500, ge=1, le=10**6)
+    stoa_publishers_per_account: int = Field(100, ge=1, le=10**6)
+    stoa_agents_per_publisher: int = Field(1_000, ge=1, le=10**6)
+    stoa_publisher_bytes: int = Field(200_000_000, ge=1_000, le=10**12)
+    stoa_versions_per_day: int = Field(5_000, ge=1, le=10**9)
+    stoa_publish_bytes_per_day: int = Field(200_000_000, ge=1_000, le=10**12)
+    stoa_store_changes_per_day: int = Field(2_000, ge=1, le=10**9)
+    stoa_listed_agents: int = Field(100, ge=1, le=10_000)
+
+    stoa_files_url: str = ""
+    stoa_remote_avatars: bool = True
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+
+    @field_validator("stoa_admins", mode="before")
+    @classmethod
+    def _split_admins(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        admins = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+        for admin in admins:
+            if "@" not in admin:
+                raise ValueError(f"{admin!r} is not an e-mail address; separate addresses with commas")
+        return admins
+
+    @field_validator("stoa_editors_choice", mode="before")
+    @classmethod
+    def _split_choice(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        for name in names:
+            if not re.fullmatch(r"([a-z0-9-]+/)?[a-z0-9-]+", name):
+                raise ValueError(
+                    f"{name!r} is not an agent: give publisher/agent, or an agent id, separated by commas"
+                )
+        return () if names == ("none",) else names
+
+    @field_validator("stoa_cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        written = (part.strip().lower().rstrip("/") for part in value.split(",") if part.strip())
+        # browsers leave the ordinary port out
+        origins = tuple(
+            dict.fromkeys(
+                re.sub(r"(?<=^https:)(//.+):443$|(?<=^http:)(//.+):80$", r"\1\2", part) for part in written
+            )
+        )
+        if origins in ((), ("none",)):
+            return ()
+        for origin in origins:
+            if not origin.isascii():
+                raise ValueError(f"{origin!r} must be written as browsers send it (https://xn--…)")
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin: give * for any, none, or origins such as "
+                    "https://app.example.org, separated by commas"
+                )
+        return origins
+
+    @field_validator(
+        "stoa_base_url",
+        "openrouter_base_url",
+        "openai_base_url",
+        "anthropic_base_url",
+        "gemini_base_url",
+        "oidc_issuer",
+        "s3_endpoint",
+    )
+    @classmethod
+    def _web_url(cls, value: str | None) -> str | None:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError("give a whole address that starts with http:// or https://")
+        if not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("give an address with a host and without ? or #")
+        return value.rstrip("/")
+
+    @field_validator("stoa_base_url")
+    @classmethod
+    def _whole_host(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.path or parts.username or parts.port == 0:
+            raise ValueError(
+                "Stoa has a host to itself; give https://stoa.example.org without path or user name"
+            )
+        return value
+
+    @field_validator("stoa_host")
+    @classmethod
+    def _bindable(cls, value: str) -> str:
+        if value != "localhost":
+            try:
+                ipaddress.ip_address(value)
+            except ValueError:
+                raise ValueError("give localhost, 0.0.0.0 (every network), :: or one IP address") from None
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_url(cls, value: str) -> str:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        scheme = parts.scheme
+        if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+            raise ValueError("Stoa needs PostgreSQL; give an address that starts with postgresql://")
+        if len(parts.path) < 2:
+            raise ValueError("name the database: postgresql://user:password@host:5432/stoa")
+        return "postgresql+psycopg" + value[len(scheme) :]
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _smtp(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value is not None else None
+        if parts is not None and (
+            parts.scheme not in ("smtp", "smtps") or not parts.hostname or parts.port == 0
+        ):
+            raise ValueError(
+                "give smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465"
+            )
+        return value
+
+    @field_validator("ratelimit_storage_uri")
+    @classmethod
+    def _limit_storage(cls, value: str) -> str:
+        if urlsplit(value).scheme not in (
+            "machine",
+            "memory",
+            "redis",
+            "rediss",
+            "redis+unix",
+            "redis+sentinel",
+            "redis+cluster",
+        ):
+            raise ValueError("give machine://, memory:// or redis://host:6379/0")
+        return value
+
+    @field_validator("stoa_files_url")
+    @classmethod
+    def _bucket(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme != "s3" or not parts.netloc or parts.query or "@" in parts.netloc):
+            raise ValueError("give s3://bucket or s3://bucket/folder, or leave it out for the data directory")
+        return value
+
+    @field_validator("stoa_mail_from", "stoa_support_email")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and "@" not in parseaddr(value)[1]:
+            raise ValueError("give an e-mail address, such as Stoa <stoa@example.org>")
+        return value
+
+    @field_validator("stoa_prices_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        path = value if value.is_absolute() else ROOT / value
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise ValueError(f"{path} is not a file that can be read")
+        return path
+
+    @field_validator("http_proxy", "https_proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        written = value.get_secret_value()
+        parts = urlsplit(written if "://" in written else f"http://{written}")
+        try:
+            usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("give http://host:port or http://user:password@host:port")
+        return SecretStr(parts.geturl())
+
+    @field_validator("stoa_ca_bundle")
+    @classmethod
+    def _certificates(cls, value: Path | None) -> Path | None:
+        path = cls._readable(value)
+        if path is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            except ssl.SSLError:
+                raise ValueError(f"{path} holds no certificates in PEM") from None
+        return path
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Settings":
+        for name in ("github", "google"):
+            if bool(getattr(self, f"{name}_client_id")) != bool(getattr(self, f"{name}_client_secret")):
+                upper = name.upper()
+                raise ValueError(f"set both {upper}_CLIENT_ID and {upper}_CLIENT_SECRET, or neither")
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key):
+            raise ValueError("set both S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, or neither")
+        oidc = [bool(self.oidc_issuer), bool(self.oidc_client_id), bool(self.oidc_client_secret)]
+        if any(oidc) and not all(oidc):
+            raise ValueError(
+                "set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET together, or none of them"
+            )
+        return self
+
+    @property
+    def base_url(self) -> str:
+        """The address people reach this server at, without a trailing slash."""
+        return self.stoa_base_url or f"http://localhost:{self.port}"
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the embedded database, the generated secret and uploads live; absolute."""
+        return self.stoa_data_dir if self.stoa_data_dir.is_absolute() else ROOT / self.stoa_data_dir
+
+    @property
+    def secret_key(self) -> str:
+        """The server's secret, text. Generated once and kept (mode 0600) in the data directory when not set."""
+        return self.stoa_secret_key.get_secret_value() or _kept_secret(self.data_dir)
+
+    @property
+    def connections_per_address(self) -> int | None:
+        """How many connections one address may have to a web worker; None without a bound, as behind a proxy."""
+        return None if self.stoa_proxies else self.stoa_connections_per_address or None
+
+    @property
+    def connections_needed(self) -> int:
+        """How many connections to PostgreSQL one machine may use at most, operators' commands included."""
+        return self.stoa_workers * (PAGES_POOL + GATEWAY_POOL) + JOBS_POOL + SPARE_CONNECTIONS
+
+    def secrets(self) -> list[str]:
+        """Every configured secret, so that the log can mask them."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        return [secret for secret in found if len(secret) >= 8]
+
+    def warnings(self) -> list[str]:
+        """What works but should not stay so, each as a sentence for the operator."""
+        found = []
+        public = not _is_local(urlsplit(self.base_url).hostname or "")
+        if public and self.base_url.startswith("http://"):
+            found.append(
+                f"STOA_BASE_URL: {self.base_url} is public and not encrypted; cookies and keys can be read on the "
+                "way. Put a proxy with TLS before Stoa and give its https:// address."
+            )
+        if public and self.smtp_url is None:
+            found.append("SMTP_URL is not set: sign-in links go to this console, not to people.")
+        return found
+
+
+def _is_local(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal", ".test"))
+    return address.is_loopback or address.is_private
+
+
+def _kept_secret(data_dir: Path) -> str:
+    path = data_dir / "secret_key"
+    try:
+        if not path.exists():
+            _keep_new_secret(path)
+        secret = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise SettingsError(f"STOA_DATA_DIR: {data_dir} cannot be used: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        secret = ""
+    if len(secret) < 32:
+        raise SettingsError(
+            f"{path} is damaged: delete it to have a new secret made (everybody signs in again)."
+        )
+    return secret
+
+
+def _keep_new_secret(path: Path) -> None:
+    # Written whole beside its place, then linked: of two first starts one wins, and neither reads half a secret.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, made = tempfile.mkstemp(dir=path.parent, prefix=".secret_key-")
+    try:
+        with open(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        os.unlink(made)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings. Raises SettingsError with one sentence per wrong setting."""
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(item) for item in error.errors())) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{ROOT / '.env'} cannot be read: {error}.") from None
+    key = settings.stoa_secret_key.get_secret_value()
+    if key and len(key) < 32:
+        raise SettingsError("STOA_SECRET_KEY is too short: give at least 32 characters, or leave it out.")
+    return settings
+
+
+def keep_setting(name: str, value: str) -> Path:
+    """Write a setting into `.env` for the next start; the file. Raises SettingsError where the environment sets it."""
+    path = ROOT / ".env"
+    # Flask puts .env into the environment: only what differs from the file was set outside.
+    if name in os.environ and os.environ[name] != dotenv_values(path).get(name):
+        raise SettingsError(f"The environment sets {name}, which wins over {path}.")
+    set_key(path, name, value, quote_mode="never")
+    return path
+
+
+def _sentence(item: Any) -> str:
+    name = "_".join(str(part) for part in item["loc"]).upper() or "The settings"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}." if name != "The settings" else f"{message[0].upper()}{message[1:]}."
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()

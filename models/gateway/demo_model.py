@@ -1,0 +1,143 @@
+"""`stoa/demo`, a model that lives in this process: deterministic, offline, able to stream, to call tools and to count.
+
+It calls each offered tool that the prompt names, in the order of naming, one per turn, with arguments made from
+the tool's schema and the prompt; then it answers in text.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from models.core.fairness import heavy
+from models.gateway.demo_turns import Turn, turn
+from models.gateway.tokens import count_messages
+from models.gateway.upstream import MAX_BODY, Answer, Broken, Request
+
+AT_ONCE = 32
+"""Pieces of a stream without a pause."""
+MOST_STOPS = 16
+
+
+class Demo:
+    """Answers requests as an upstream would. `delay` is the pause between two pieces of a stream, in seconds."""
+
+    def __init__(self, delay: float = 0.02) -> None:
+        self.delay = delay
+
+    def send(self, request: Request) -> Answer:
+        with heavy(len(request.body)):
+            return DemoAnswer(orjson.loads(request.body), self.delay)
+
+
+class DemoAnswer:
+    """One answer: whole, or in pieces."""
+
+    status = 200
+
+    def __init__(self, body: Mapping[str, Any], delay: float) -> None:
+        self._body = body
+        self._delay = delay
+        self._aborted = False
+        self.headers: Mapping[str, str] = {
+            "Content-Type": "text/event-stream" if body.get("stream") else "application/json"
+        }
+        digest = hashlib.sha256(orjson.dumps([body, time.time_ns()])).hexdigest()
+        self.id = f"chatcmpl-demo-{digest[:24]}"
+        self._n = int(body.get("n") or 1)
+        self._turn = turn(body)
+        self._pieces, self._reason = _cut(self._turn, body)
+
+    def read(self, limit: int = MAX_BODY) -> bytes:
+        choices = []
+        for index in range(self._n):
+            message: dict[str, Any] = {"role": "assistant", "content": "".join(self._pieces)}
+            if self._turn.tool:
+                message = {"role": "assistant", "content": None, "tool_calls": [self._call(index)]}
+            choices.append({"index": index, "message": message, "finish_reason": self._reason})
+        return orjson.dumps(self._shell("chat.completion", choices) | {"usage": self._usage()})
+
+    def blocks(self) -> Iterator[bytes]:
+        for index in range(self._n):
+            yield self._chunk(index, {"role": "assistant", "content": ""})
+            if self._turn.tool:
+                call = {"index": 0, **self._call(index)}
+                head = {**call, "function": {"name": self._turn.tool, "arguments": ""}}
+                yield self._chunk(index, {"tool_calls": [head]})
+            for number, piece in enumerate(self._pieces):
+                if self._delay or number % AT_ONCE == 0:
+                    time.sleep(self._delay)  # without a delay it still gives way to other calls
+                if self._aborted:
+                    raise Broken("stoa/demo was stopped.")
+                delta: dict[str, Any] = {"content": piece}
+                if self._turn.tool:
+                    delta = {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+                yield self._chunk(index, delta)
+            yield self._chunk(index, {}, self._reason)
+        yield _event(self._shell("chat.completion.chunk", []) | {"usage": self._usage()})
+        yield b"data: [DONE]\n\n"
+
+    def abort(self) -> None:
+        self._aborted = True
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "finish_reason": reason}
+        return _event(self._shell("chat.completion.chunk", [choice]))
+
+    def _shell(self, kind: str, choices: list[Any]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": int(time.time()),
+            "model": "stoa/demo",
+            "provider": "Stoa",
+            "choices": choices,
+        }
+
+    def _call(self, index: int) -> dict[str, Any]:
+        digest = hashlib.sha256(f"{self.id}{index}".encode()).hexdigest()[:16]
+        function = {"name": self._turn.tool, "arguments": self._turn.arguments}
+        return {"id": f"call_{digest}", "type": "function", "function": function}
+
+    def _usage(self) -> dict[str, Any]:
+        body = self._body
+        prompt = count_messages(body.get("messages") or [], body.get("tools"))
+        output = self._n * max(1, sum(1 for _ in self._pieces) + (6 if self._turn.tool else 0))
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": output,
+            "total_tokens": prompt + output,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+
+def _event(value: Mapping[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+def _cut(move: Turn, body: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The pieces of the turn (about a token each) and why it ended."""
+    if move.tool:
+        return _pieces(move.arguments), "tool_calls"
+    text, reason = move.text, "stop"
+    stops = body.get("stop")
+    for stop in [stops] if isinstance(stops, str) else stops[:MOST_STOPS] if isinstance(stops, list) else []:
+        if isinstance(stop, str) and stop and stop in text:
+            text = text[: text.index(stop)]
+    pieces = _pieces(text)
+    limits = [body.get(key) for key in ("max_tokens", "max_completion_tokens")]
+    limit = min((int(value) for value in limits if isinstance(value, int | float)), default=None)
+    if limit is not None and len(pieces) > limit:
+        pieces, reason = pieces[:limit], "length"
+    return pieces, reason
+
+
+def _pieces(text: str) -> list[str]:
+    return re.findall(r"\s*[^\s\w]|\s*\w{1,7}|\s+", text)

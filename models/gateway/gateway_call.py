@@ -1,0 +1,109 @@
+"""The record of every call through the gateway, failed ones included."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Numeric, Text, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.core.db import Base, BigInt, db
+
+USAGE_SOURCES = ("provider", "counted", "estimated")
+
+
+class GatewayCall(Base):
+    """One call: who, through which door, to which provider, how it ended, and the figures it was billed by.
+
+    `cost` is dollars; `micro_credits` the exact charge, `credits` what the ledger took, `carry_credits` how many
+    of those came from fractions of earlier calls. `price` holds the prices used, dollars per million as strings;
+    `parts` the tokens within the totals that have prices of their own, and units charged by the piece, by bucket.
+    `raw_usage` is what the provider reported, as it came; `flags` name what an operator should see of the bill.
+    """
+
+    __tablename__ = "gateway_call"
+    __table_args__ = (
+        CheckConstraint("(state = ANY (ARRAY['settled'::text, 'failed'::text]))", name="state_known"),
+        CheckConstraint(
+            "(usage_source = ANY (ARRAY['provider'::text, 'counted'::text, 'estimated'::text]))",
+            name="usage_source_known",
+        ),
+        Index("idx_gateway_call_run", "run_id", "started_at"),
+        Index("idx_gateway_call_message", "message_id"),
+        Index("idx_gateway_call_account", "account_id", "started_at"),
+        # a person whom an organisation's books name stays (trigger `credit_keep_people`)
+        Index("idx_gateway_call_member", "user_id", postgresql_where=text("(user_id <> account_id)")),
+        Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
+    )
+
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    message_id: Mapped[str | None] = mapped_column(ForeignKey("message.id", ondelete="CASCADE"))
+    account_id: Mapped[str] = mapped_column(ForeignKey("credit_account.id", ondelete="CASCADE"))
+    user_id: Mapped[str]
+    run_id: Mapped[str | None]
+    key_id: Mapped[str | None]
+    door: Mapped[str]
+    provider: Mapped[str | None]
+    requested_model: Mapped[str]
+    model: Mapped[str | None]
+    state: Mapped[str]
+    http_status: Mapped[int | None]
+    error: Mapped[str | None]
+    usage_source: Mapped[str | None]
+    stream: Mapped[bool] = mapped_column(server_default=text("false"))
+    client_gone: Mapped[bool] = mapped_column(server_default=text("false"))
+    ttft_ms: Mapped[int | None]
+    latency_ms: Mapped[int]
+    price: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    parts: Mapped[dict[str, int] | None] = mapped_column(JSONB(none_as_null=True))
+    raw_usage: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
+    flags: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    uncached_input_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cache_write_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cache_read_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    output_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    reasoning_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cost: Mapped[Decimal] = mapped_column(Numeric, server_default=text("'0'::numeric"))
+    micro_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    carry_credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedName:
+    """A model that was asked for and has no price."""
+
+    model: str
+    times: int
+    last: datetime
+
+
+def refused_names(since: datetime) -> list[RefusedName]:
+    """The models refused for want of a price since then, the most wanted first."""
+    rows = db.session.execute(
+        select(GatewayCall.requested_model, func.count(), func.max(GatewayCall.started_at))
+        .where(
+            GatewayCall.state == "failed",
+            GatewayCall.error == "model_price_missing",
+            GatewayCall.started_at >= since,
+        )
+        .group_by(GatewayCall.requested_model)
+        .order_by(func.count().desc(), GatewayCall.requested_model)
+        .limit(100)
+    )
+    return [RefusedName(model, times, last) for model, times, last in rows]
+
+
+def flagged_calls(since: datetime, limit: int = 200) -> list[GatewayCall]:
+    """The calls since then whose bill an operator should see, the latest first."""
+    query = (
+        select(GatewayCall)
+        .where(GatewayCall.flags.is_not(None), GatewayCall.finished_at >= since)
+        .order_by(GatewayCall.finished_at.desc())
+        .limit(limit)
+    )
+    return list(db.session.scalars(query))

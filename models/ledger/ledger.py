@@ -1,0 +1,163 @@
+"""The tables of the credit ledger: grants, accounts, holds, the append-only journal, and sync failures."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, Identity, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.core.db import ACCOUNT, NOW, Base, BigInt
+
+GRANT_TYPES = (
+    "free",
+    "referral",
+    "purchase",
+    "admin",
+    "organization",
+    "subscription",
+    "referral_legacy",
+    "ad",
+)
+
+
+class CreditLedger(Base):
+    """A grant of credits. `balance` is what is left of `principal`; below zero it is debt (contract 3.2).
+
+    `operation_id` is the idempotency key. Only the ledger's functions write here.
+    """
+
+    __tablename__ = "credit_ledger"
+    __table_args__ = (
+        Index(
+            "idx_credit_ledger_active_balance",
+            "user_id",
+            "balance",
+            "expires_at",
+            "priority",
+            "created_at",
+            postgresql_where=text("((balance <> 0) AND (expires_at IS NULL))"),
+        ),
+        Index("idx_credit_ledger_org", "org_id"),
+        Index("idx_credit_ledger_user", "user_id", "type", "created_at"),
+        # the sweep asks across all accounts which grants ran out with credits left
+        Index("idx_credit_ledger_expiring", "expires_at", postgresql_where=text("(balance > 0)")),
+        # an account's grants; every admission and settlement reads those with something left, or in debt
+        Index("idx_credit_ledger_account", text(ACCOUNT), text("(balance <> 0)")),
+    )
+
+    operation_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    principal: Mapped[int] = mapped_column(BigInt)
+    balance: Mapped[int] = mapped_column(BigInt)
+    type: Mapped[str] = mapped_column(Enum(*GRANT_TYPES, name="grant_type"))
+    description: Mapped[str | None]
+    priority: Mapped[int]
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
+    stripe_subscription_id: Mapped[str | None]
+
+
+class CreditAccount(Base):
+    """The account of a user or an organisation. Its row lock is the account's lock.
+
+    `carry_micro` is the unbilled fraction of a credit in micro-credits.
+    """
+
+    __tablename__ = "credit_account"
+    __table_args__ = (
+        CheckConstraint("((carry_micro >= 0) AND (carry_micro < 1000000))", name="carry_micro_fraction"),
+        CheckConstraint("(num_nonnulls(user_id, org_id) = 1)", name="single_owner"),
+        CheckConstraint("(id = COALESCE(user_id, org_id))", name="id_is_owner"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
+    org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"), unique=True)
+    carry_micro: Mapped[int] = mapped_column(server_default=text("0"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class CreditHold(Base):
+    """Credits set aside for a call in flight; 'lost' when it expired before the call was settled."""
+
+    __tablename__ = "credit_hold"
+    __table_args__ = (
+        CheckConstraint("(amount >= 0)", name="amount_not_negative"),
+        CheckConstraint("(state = ANY (ARRAY['live'::text, 'lost'::text]))", name="state_known"),
+        Index("idx_credit_hold_live_account", "account_id", postgresql_where=text("(state = 'live'::text)")),
+        Index("idx_credit_hold_live_expiry", "expires_at", postgresql_where=text("(state = 'live'::text)")),
+        Index("idx_credit_hold_state", "state", "lost_at"),
+    )
+
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("credit_account.id", ondelete="CASCADE"))
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    run_id: Mapped[str | None]
+    model: Mapped[str]
+    door: Mapped[str]
+    amount: Mapped[int] = mapped_column(BigInt)
+    worker: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default=text("'live'::text"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime]
+    lost_at: Mapped[datetime | None]
+
+
+class CreditEntry(Base):
+    """One movement of one grant, in credits. The database refuses to change or remove it.
+
+    The one exception is erasing a whole account: DELETE passes while `stoa.erase_account` names the account.
+    """
+
+    __tablename__ = "credit_entry"
+    __table_args__ = (
+        CheckConstraint(
+            "(kind = ANY (ARRAY['grant'::text, 'debit'::text, 'expiry'::text, 'revocation'::text,"
+            " 'debt_cleared'::text]))",
+            name="kind_known",
+        ),
+        Index("idx_credit_entry_account", "account_id", "id"),
+        Index("idx_credit_entry_operation", "operation_id"),
+        Index("idx_credit_entry_message", "message_id", postgresql_where=text("(message_id IS NOT NULL)")),
+        # what is no charge: few rows among many, which the statement adds up and lists
+        Index("idx_credit_entry_other", "account_id", "id", postgresql_where=text("(kind <> 'debit'::text)")),
+        # charges that are no model call, by their cause, once each
+        Index(
+            "idx_credit_entry_charge",
+            "account_id",
+            "cause",
+            postgresql_where=text("((kind = 'debit'::text) AND (message_id IS NULL))"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInt, Identity(always=True), primary_key=True)
+    account_id: Mapped[str]
+    operation_id: Mapped[str]
+    kind: Mapped[str]
+    amount: Mapped[int] = mapped_column(BigInt)
+    grant_balance_after: Mapped[int] = mapped_column(BigInt)
+    balance_after: Mapped[int] = mapped_column(BigInt)
+    cause: Mapped[str]
+    message_id: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class SyncFailure(Base):
+    """A billing operation that failed for good and waits for its retry. `id` is the operation's id."""
+
+    __tablename__ = "sync_failure"
+    __table_args__ = (
+        Index(
+            "idx_sync_failure_retry",
+            "retry_count",
+            "last_attempt_at",
+            postgresql_where=text("(retry_count < 5)"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    provider: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    last_attempt_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    retry_count: Mapped[int] = mapped_column(server_default=text("1"))
+    last_error: Mapped[str]

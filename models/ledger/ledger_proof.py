@@ -1,0 +1,244 @@
+"""The proof of the books: every figure that is kept, recomputed from entries and messages, and what differs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+from models.core.db import db
+from models.core.db import now as the_moment
+from models.ledger.latency import EDGES_MS
+
+SHOWN = 20
+"""Differences listed of each check; all are counted."""
+
+SWEPT_WITHIN = timedelta(minutes=2)
+"""An expired hold that no sweep has found for so long is a leak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One figure that is not what it should be."""
+
+    subject: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule of the books: how many things broke it, and the first of them."""
+
+    name: str
+    differences: list[Difference]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The result of `prove`."""
+
+    at: datetime
+    checks: list[Check]
+    accounts: int
+    entries: int
+    messages: int
+    lost_holds: int
+    """Calls that never settled nor failed, for the operator to look at. No drift: nothing was written for them."""
+    differences: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "differences", sum(check.count for check in self.checks))
+
+    @property
+    def clean(self) -> bool:
+        """Nothing differs."""
+        return self.differences == 0
+
+
+_EDGES = "ARRAY[" + ",".join(map(str, EDGES_MS)) + "]"
+_HISTOGRAM = (
+    "ARRAY["
+    + ", ".join(
+        f"(count(*) FILTER (WHERE latency_bucket = {index}))::int" for index in range(len(EDGES_MS) + 1)
+    )
+    + "]"
+)
+_MEASURES = (
+    "calls, input_tokens, cache_write_tokens, cache_read_tokens, output_tokens, reasoning_tokens, cost, credits,"
+    " latency_ms, ttft_ms, ttft_calls, latency_hist"
+)
+
+# Each statement gives subject, expected, found and the number of all differences.
+_CHECKS = {
+    "a grant's balance is the sum of its entries": """
+        WITH journal AS (
+            SELECT operation_id, account_id, sum(amount) AS total FROM credit_entry GROUP BY 1, 2
+        )
+        SELECT coalesce(l.operation_id, j.operation_id), coalesce(j.total, 0), coalesce(l.balance, 0)
+        FROM credit_ledger l
+        FULL JOIN journal j ON j.operation_id = l.operation_id AND j.account_id = coalesce(l.org_id, l.user_id)
+        LEFT JOIN credit_account a ON a.id = j.account_id
+        WHERE coalesce(j.total, 0) <> coalesce(l.balance, 0) AND (l.operation_id IS NOT NULL OR a.id IS NOT NULL)
+    """,
+    "a grant's principal is what its entry granted": """
+        WITH journal AS (
+            SELECT operation_id, sum(amount) FILTER (WHERE kind = 'grant') AS granted,
+                bool_or(kind = 'revocation') AS revoked
+            FROM credit_entry WHERE kind IN ('grant', 'revocation') GROUP BY 1
+        )
+        SELECT l.operation_id, CASE WHEN j.revoked THEN 0 ELSE coalesce(j.granted, 0) END, l.principal
+        FROM credit_ledger l LEFT JOIN journal j USING (operation_id)
+        WHERE l.principal <> CASE WHEN j.revoked THEN 0 ELSE coalesce(j.granted, 0) END
+    """,
+    "an account's last entry tells the sum of its grants": """
+        WITH grants AS (
+            SELECT coalesce(org_id, user_id) AS id, sum(balance) AS total FROM credit_ledger GROUP BY 1
+        )
+        SELECT a.id, coalesce(g.total, 0), coalesce(e.balance_after, 0)
+        FROM credit_account a
+        LEFT JOIN grants g USING (id)
+        LEFT JOIN LATERAL (
+            SELECT balance_after FROM credit_entry WHERE account_id = a.id ORDER BY id DESC LIMIT 1
+        ) e ON true
+        WHERE coalesce(g.total, 0) <> coalesce(e.balance_after, 0)
+    """,
+    "each entry continues the balance of the one before": """
+        WITH chain AS (
+            SELECT e.id, e.amount, e.balance_after,
+                lag(e.balance_after, 1, 0::bigint) OVER (PARTITION BY e.account_id ORDER BY e.id) AS before
+            FROM credit_entry e JOIN credit_account a ON a.id = e.account_id
+        )
+        SELECT 'entry ' || id, before + amount, balance_after FROM chain WHERE before + amount <> balance_after
+    """,
+    "a message's debits are its credits": """
+        WITH debits AS (
+            SELECT e.message_id, -sum(e.amount) AS total
+            FROM credit_entry e JOIN credit_account a ON a.id = e.account_id
+            WHERE e.kind = 'debit' AND e.message_id IS NOT NULL GROUP BY 1
+        )
+        SELECT coalesce(m.id, d.message_id), CASE WHEN m.byok THEN 0 ELSE coalesce(m.credits, 0) END,
+            coalesce(d.total, 0)
+        FROM message m FULL JOIN debits d ON d.message_id = m.id
+        WHERE coalesce(d.total, 0) <> CASE WHEN m.byok THEN 0 ELSE coalesce(m.credits, 0) END
+    """,
+    "a message and its gateway call tell the same": """
+        SELECT coalesce(m.id, 'call ' || c.request_id),
+            CASE WHEN m.id IS NULL THEN 'a message' ELSE concat_ws(' ', 'credits', m.credits, 'cost', m.cost) END,
+            CASE WHEN c.request_id IS NULL THEN 'no call' ELSE concat_ws(' ', 'credits', c.credits, 'cost', c.cost) END
+        FROM message m
+        FULL JOIN (SELECT * FROM gateway_call WHERE state = 'settled' AND user_id <> 'test-user-id') c
+            ON c.message_id = m.id
+        WHERE m.id IS NULL OR c.request_id IS NULL OR m.credits <> c.credits OR m.cost <> c.cost
+            OR m.latency_ms IS DISTINCT FROM c.latency_ms OR m.user_id <> c.user_id
+            OR coalesce(m.org_id, m.user_id) <> c.account_id OR m.output_tokens <> c.output_tokens
+            OR m.input_tokens <> least(
+                c.uncached_input_tokens::bigint + c.cache_write_tokens + c.cache_read_tokens, 2147483647)
+            OR c.credits <> c.carry_credits + (c.micro_credits + 500000) / 1000000
+    """,
+    "the carry is what calls below one credit left over": """
+        WITH fractions AS (
+            SELECT c.account_id AS id, sum(c.micro_credits) - 1000000 * sum(c.carry_credits) AS total
+            FROM gateway_call c JOIN message m ON m.id = c.message_id
+            WHERE c.state = 'settled' AND c.micro_credits < 500000 AND NOT m.byok
+            GROUP BY 1
+        )
+        SELECT a.id, coalesce(f.total, 0), a.carry_micro
+        FROM credit_account a LEFT JOIN fractions f USING (id)
+        WHERE coalesce(f.total, 0) <> a.carry_micro
+    """,
+    "rollups are the sums of messages": f"""
+        WITH facts AS MATERIALIZED (
+            SELECT c.account_id, date_trunc('hour', m.finished_at) AS hour, c.user_id, m.model,
+                coalesce(m.agent_id, '') AS agent_id, width_bucket(c.latency_ms, {_EDGES}) AS latency_bucket,
+                c.uncached_input_tokens, c.cache_write_tokens, c.cache_read_tokens, c.output_tokens, c.reasoning_tokens,
+                c.cost, CASE WHEN m.byok THEN 0 ELSE m.credits END AS credits, c.latency_ms, c.ttft_ms
+            FROM message m JOIN gateway_call c ON c.message_id = m.id AND c.state = 'settled'
+        ),
+        sums AS (
+            SELECT account_id, grain, date_trunc(grain, hour) AS bucket, user_id, model, agent_id, count(*) AS calls,
+                sum(uncached_input_tokens) AS input_tokens, sum(cache_write_tokens) AS cache_write_tokens,
+                sum(cache_read_tokens) AS cache_read_tokens, sum(output_tokens) AS output_tokens,
+                sum(reasoning_tokens) AS reasoning_tokens, sum(cost) AS cost, sum(credits) AS credits,
+                sum(latency_ms) AS latency_ms, coalesce(sum(ttft_ms), 0) AS ttft_ms, count(ttft_ms) AS ttft_calls,
+                {_HISTOGRAM} AS latency_hist
+            FROM facts, (VALUES ('hour'), ('day')) AS grains (grain)
+            GROUP BY 1, 2, 3, 4, 5, 6
+        ),
+        kept AS (
+            SELECT account_id, grain, bucket AT TIME ZONE 'UTC' AS bucket, user_id, model, agent_id, {_MEASURES}
+            FROM usage_rollup
+        )
+        SELECT concat_ws(' ', account_id, grain, bucket, model, agent_id),
+            CASE WHEN s.calls IS NULL THEN 'none' ELSE
+                (s.calls, s.input_tokens, s.cache_write_tokens, s.cache_read_tokens, s.output_tokens, s.reasoning_tokens,
+                 s.cost, s.credits, s.latency_ms, s.ttft_ms, s.ttft_calls, s.latency_hist)::text END,
+            CASE WHEN k.calls IS NULL THEN 'none' ELSE
+                (k.calls, k.input_tokens, k.cache_write_tokens, k.cache_read_tokens, k.output_tokens, k.reasoning_tokens,
+                 k.cost, k.credits, k.latency_ms, k.ttft_ms, k.ttft_calls, k.latency_hist)::text END
+        FROM sums s FULL JOIN kept k USING (account_id, grain, bucket, user_id, model, agent_id)
+        WHERE s.calls IS NULL OR k.calls IS NULL OR s.calls <> k.calls OR s.input_tokens <> k.input_tokens
+            OR s.cache_write_tokens <> k.cache_write_tokens OR s.cache_read_tokens <> k.cache_read_tokens
+            OR s.output_tokens <> k.output_tokens OR s.reasoning_tokens <> k.reasoning_tokens OR s.cost <> k.cost
+            OR s.credits <> k.credits OR s.latency_ms <> k.latency_ms OR s.ttft_ms <> k.ttft_ms
+            OR s.ttft_calls <> k.ttft_calls OR s.latency_hist <> k.latency_hist
+    """,  # noqa: S608 - made of constants
+    "no hold outlives its call or its time": """
+        SELECT h.request_id, 'no hold', concat_ws(' ', h.state, h.amount, 'until', h.expires_at)
+        FROM credit_hold h LEFT JOIN gateway_call c USING (request_id)
+        WHERE h.amount < 0 OR c.request_id IS NOT NULL OR (h.state = 'live' AND h.expires_at < :stale)
+    """,
+}
+
+
+def prove(*, now: datetime | None = None) -> Proof:
+    """Recompute the whole ledger from its entries and messages and say what differs.
+
+    Reads what is committed, on a connection of its own, while traffic goes on: each check is one statement and so
+    one picture. No picture is kept for longer than its check, because the row versions that it pins slow down the
+    busiest accounts. Takes about as long as reading all messages twice.
+    """
+    now = now or the_moment()
+    with db.engine.connect() as connection:
+        checks = [_check(connection, name, statement, now) for name, statement in _CHECKS.items()]
+        with _reading(connection):
+            books = connection.execute(_COUNTS).one()
+    return Proof(now, checks, books.accounts, books.entries, books.messages, books.lost_holds)
+
+
+_COUNTS = text(
+    "SELECT (SELECT count(*) FROM credit_account) AS accounts, (SELECT count(*) FROM credit_entry) AS entries,"
+    " (SELECT count(*) FROM message) AS messages,"
+    " (SELECT count(*) FROM credit_hold WHERE state = 'lost') AS lost_holds"
+)
+
+
+def _check(connection: Connection, name: str, statement: str, now: datetime) -> Check:
+    parameters = {"stale": now - SWEPT_WITHIN} if ":stale" in statement else {}
+    with _reading(connection):
+        rows = connection.execute(
+            text(
+                f"SELECT *, count(*) OVER () AS differences FROM ({statement}) AS differing (subject, expected, found)"  # noqa: S608 - constants
+                f" LIMIT {SHOWN}"
+            ),
+            parameters,
+        ).all()
+    differences = [Difference(str(row.subject), str(row.expected), str(row.found)) for row in rows]
+    return Check(name, differences, rows[0].differences if rows else 0)
+
+
+@contextmanager
+def _reading(connection: Connection) -> Iterator[None]:
+    with connection.begin():
+        for setting in (
+            "TRANSACTION READ ONLY",
+            "LOCAL statement_timeout = 0",
+            "LOCAL work_mem = '64MB'",
+            "LOCAL random_page_cost = 10",
+            "LOCAL max_parallel_workers_per_gather = 2",
+        ):
+            connection.execute(text(f"SET {setting}"))
+        yield

@@ -1,0 +1,59 @@
+"""The billing fact of one model call."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Computed, ForeignKey, Index, Numeric, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, column_property, mapped_column
+
+from models.core.db import ACCOUNT, Base, UtcTimestamp
+
+# As PostgreSQL prints it, for the index and for who wants to use the index.
+BODIES_KEPT = "((request IS NOT NULL) OR (reasoning_text <> ''::text) OR (response <> 'null'::jsonb))"
+
+
+class Message(Base):
+    """One billed model call: what was sent, what came back, tokens, `cost` in dollars and whole `credits`.
+
+    `client_request_id` is the run's id; `input_tokens` are counted as the contract says (5.5). Of an old call the
+    bodies may be gone: `request`, `last_message` and `reasoning_text` null, `response` JSON null (`prune`).
+    """
+
+    __tablename__ = "message"
+    __table_args__ = (
+        Index("message_user_id_idx", "user_id"),
+        Index("message_finished_at_user_id_idx", "finished_at", "user_id"),
+        Index("message_org_id_idx", "org_id"),
+        Index("message_org_id_finished_at_idx", "org_id", "finished_at"),
+        Index("idx_message_account_finished", text(ACCOUNT), "finished_at"),
+        Index("idx_message_bodies", "finished_at", postgresql_where=text(BODIES_KEPT)),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    finished_at: Mapped[datetime] = mapped_column(UtcTimestamp)
+    client_id: Mapped[str | None]
+    client_request_id: Mapped[str | None]
+    model: Mapped[str]
+    agent_id: Mapped[str | None]
+    request: Mapped[Any] = mapped_column(JSONB(none_as_null=True), nullable=True)
+    last_message: Mapped[Any] = mapped_column(
+        JSONB, Computed("(request -> '-1'::integer)", persisted=True), nullable=True
+    )
+    reasoning_text: Mapped[str | None]
+    response: Mapped[Any] = mapped_column(JSONB, nullable=False)
+    input_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cache_creation_input_tokens: Mapped[int | None]
+    cache_read_input_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    reasoning_tokens: Mapped[int | None]
+    output_tokens: Mapped[int]
+    cost: Mapped[Decimal] = mapped_column(Numeric(100, 20))
+    credits: Mapped[int]
+    byok: Mapped[bool] = mapped_column(server_default=text("false"))
+    latency_ms: Mapped[int | None]
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
+    repo_url: Mapped[str | None]
+    account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)
+    """The account that was charged: the organisation's where there is one, else the person's."""

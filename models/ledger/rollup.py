@@ -1,0 +1,46 @@
+"""Sums per hour and day, kept by the settling transaction, so that charts never scan messages."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Integer, Numeric, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.core.db import Base, BigInt
+
+
+class UsageRollup(Base):
+    """What an account used in one bucket (start of the UTC hour or day), per user, model and agent.
+
+    Token counts are disjoint: `input_tokens` is uncached input only, `reasoning_tokens` lies within
+    `output_tokens`. `cost` is dollars, `latency_ms` and `ttft_ms` are sums over `calls` and `ttft_calls`.
+    """
+
+    __tablename__ = "usage_rollup"
+    __table_args__ = (
+        CheckConstraint("(grain = ANY (ARRAY['hour'::text, 'day'::text]))", name="grain_known"),
+        CheckConstraint("(cardinality(latency_hist) = 16)", name="latency_hist_buckets"),
+    )
+
+    account_id: Mapped[str] = mapped_column(
+        ForeignKey("credit_account.id", ondelete="CASCADE"), primary_key=True
+    )
+    grain: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[datetime] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    agent_id: Mapped[str] = mapped_column(primary_key=True, server_default=text("''::text"))
+    calls: Mapped[int] = mapped_column(server_default=text("0"))
+    input_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    cache_write_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    cache_read_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    output_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    reasoning_tokens: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    cost: Mapped[Decimal] = mapped_column(Numeric, server_default=text("'0'::numeric"))
+    credits: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    latency_ms: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    ttft_ms: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    ttft_calls: Mapped[int] = mapped_column(server_default=text("0"))
+    latency_hist: Mapped[list[int]] = mapped_column(
+        ARRAY(Integer), server_default=text("array_fill(0, ARRAY[16])")
+    )

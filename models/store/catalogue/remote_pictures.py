@@ -1,0 +1,88 @@
+"""Avatars that lie on other servers: fetched once, drawn anew and shown from here, so that no page tells another server who
+reads it. What the publisher said stays in `publisher.avatar_url`, and the compatible API answers that."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime
+
+from sqlalchemy import text
+
+from models.core import outgoing
+from models.core.db import db
+from models.core.errors import DomainError
+from models.core.files import Files
+from models.core.outgoing import FetchFailed, Guard
+from models.store.catalogue import pictures
+from models.store.tables import RemotePicture
+
+MOST_TRIES = 3
+"""The second try comes an hour after the first, the third a day after the second."""
+AT_ONCE = 20
+SECONDS = 10.0
+
+_CLAIM = text(
+    f"""
+    INSERT INTO remote_picture AS known (address, tried_at)
+    SELECT avatar_url, CAST(:now AS timestamptz) FROM publisher
+    WHERE avatar_url ILIKE 'https://%' AND octet_length(avatar_url) <= {outgoing.LONGEST} AND NOT EXISTS (
+        SELECT FROM remote_picture AS kept WHERE kept.address = publisher.avatar_url AND (
+            kept.picture IS NOT NULL OR kept.tries >= {MOST_TRIES}
+            OR kept.tried_at > CAST(:now AS timestamptz) - interval '1 hour' * power(24, kept.tries - 1)
+        )
+    )
+    LIMIT 1
+    ON CONFLICT (address) DO UPDATE SET tries = known.tries + 1, tried_at = excluded.tried_at
+        WHERE known.tried_at < excluded.tried_at - interval '30 minutes'
+    RETURNING address
+    """  # noqa: S608
+)
+_FORGET = text(
+    """
+    DELETE FROM remote_picture WHERE tried_at < CAST(:now AS timestamptz) - interval '1 day'
+        AND NOT EXISTS (SELECT FROM publisher WHERE avatar_url = address)
+    """
+)
+
+
+def fetch_due(
+    transaction: Callable[[], AbstractContextManager[None]],
+    files: Files,
+    now: datetime,
+    *,
+    guard: Guard | None = None,
+    seconds: float = SECONDS,
+) -> int:
+    """Fetch the publishers' avatars that are due, at most twenty; how many were tried. Each `transaction` is one of `db.session`; none is open
+    meanwhile.
+
+    An address is claimed before it is asked, so that two workers do not ask for it both; one whose worker dies counts as
+    tried.
+    """
+    for number in range(AT_ONCE):
+        with transaction():
+            address = db.session.execute(_CLAIM, {"now": now}).scalar()
+        if address is None:
+            return number
+        picture, problem = _redrawn(address, files, guard, seconds)
+        with transaction():
+            row = db.session.get(RemotePicture, address)
+            if row is not None:
+                row.picture, row.problem = picture, problem
+    return AT_ONCE
+
+
+def _redrawn(
+    address: str, files: Files, guard: Guard | None, seconds: float
+) -> tuple[str | None, str | None]:
+    try:
+        raw = outgoing.fetch(address, most_bytes=pictures.MOST_BYTES, seconds=seconds, guard=guard)
+        return pictures.keep(files, raw), None
+    except FetchFailed as error:
+        return None, f"Not fetched: {error}."
+    except DomainError as error:
+        return None, error.message
+
+
+def forget_unused(now: datetime) -> None:
+    """Delete what is kept of addresses that no publisher names any more. Idempotent."""
+    db.session.execute(_FORGET, {"now": now})

@@ -1,0 +1,413 @@
+"""The shape of an agent definition (contract 3.12): its fields, their limits, the rules between them, its JSON Schema."""
+
+import re
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+
+from models.core.shapes import BRANCH, AsSent, Body, Missing, issue
+
+MAX_BYTES = 1_000_000
+MAX_NESTING = 64
+MAX_VALUES = 20_000
+"""Of one definition: keys and entries of lists, each of which pages, comparisons and files write on a line of its own."""
+MAX_SPAWNABLE = 500
+MAX_KEYS = 100
+ID_CHARS = 200
+
+STEPS_FORM = 'handleSteps must be a generator function: "function* (params) { ... }". Found: '
+
+_ID = re.compile(r"[a-z0-9-]+")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# Format characters such as the joiners of emoji are no control characters.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_NO_PROSE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def _agent_id(value: str) -> str:
+    if not _ID.fullmatch(value):
+        raise issue(
+            "Agent ID must contain only lowercase letters, numbers, and hyphens",
+            origin="string",
+            code="invalid_format",
+            format="regex",
+            pattern="/^[a-z0-9-]+$/",
+        )
+    return value
+
+
+def _printable(value: str) -> str:
+    if _UNPRINTABLE.search(value):
+        raise issue("Must be one line without control characters", code="custom")
+    return value
+
+
+def _prose(value: str) -> str:
+    if _NO_PROSE.search(value):
+        raise issue("Must not contain control characters", code="custom")
+    return value
+
+
+def _few(value: Any) -> Any:
+    # before its values are looked at: there may be a hundred thousand, each with a problem
+    if isinstance(value, dict) and len(value) > MAX_KEYS:
+        raise issue(f"Too big: expected object to have <={MAX_KEYS} keys", code="too_big", maximum=MAX_KEYS)
+    return value
+
+
+def _texts(value: dict[str, Any]) -> dict[str, Any]:
+    for key, each in value.items():
+        if not isinstance(each, str):
+            raise issue(
+                f'Invalid input: expected string at "{key[:50]}"', code="invalid_type", expected="string"
+            )
+    return value
+
+
+AgentId = Annotated[
+    str,
+    Field(max_length=ID_CHARS, json_schema_extra={"pattern": "^[a-z0-9-]+$"}),
+    AfterValidator(_agent_id),
+]
+Line = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+Prose = Annotated[str, Field(max_length=10_000), AfterValidator(_prose)]
+Text = str
+"""Long text. No NUL reaches it: `excess` is asked first."""
+Reference = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
+Lines = Annotated[list[Line], Field(max_length=1000, fail_fast=True)]
+Texts = Annotated[
+    dict[str, Any],
+    BeforeValidator(_few),
+    AfterValidator(_texts),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_KEYS}),
+]
+
+
+class Shape(Body):
+    """A part of a definition. It is kept as it was sent, with defaults where the contract has some."""
+
+
+class ObjectSchema(Shape):
+    """A JSON Schema of an object."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["object"]
+
+
+class PromptSchema(Shape):
+    """The JSON Schema of a prompt: a string."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["string"]
+    description: Missing[Text] = None
+
+
+class InputSchema(Shape):
+    """What the agent takes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt: Missing[PromptSchema] = None
+    params: Missing[ObjectSchema] = None
+
+
+class Server(Shape):
+    """An MCP server. It has no other keys than these."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_other_keys(cls, value: Any) -> Any:
+        # `extra="forbid"` would tell each key, and there may be a hundred thousand
+        others = [key for key in value if key not in cls.model_fields][:10] if isinstance(value, dict) else []
+        if others:
+            named = ", ".join(f'"{key[:50]}"' for key in others)
+            words = f"Unrecognized key{'s' if len(others) > 1 else ''}: {named}"
+            raise issue(words, code="unrecognized_keys", keys=others)
+        return value
+
+
+class RemoteServer(Server):
+    """An MCP server that is reached over HTTP."""
+
+    type: Literal["http", "sse"] = "http"
+    url: Text
+    params: Texts = {}
+    headers: Texts = {}
+
+
+class LocalServer(Server):
+    """An MCP server that the client starts."""
+
+    type: Literal["stdio"]
+    command: Text
+    args: Annotated[list[Text], Field(max_length=500, fail_fast=True)] = []
+    env: Texts = {}
+
+
+def _server_kind(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return BRANCH + ("local" if kind == "stdio" else "remote")
+
+
+AnyServer = Annotated[
+    Annotated[RemoteServer, Tag(BRANCH + "remote")] | Annotated[LocalServer, Tag(BRANCH + "local")],
+    Discriminator(_server_kind),
+]
+
+
+class ReasoningOptions(Shape):
+    """How much a model may think: by tokens or by effort."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["max_tokens"]}, {"required": ["effort"]}]}
+    )
+
+    enabled: Missing[bool] = None
+    exclude: Missing[bool] = None
+    max_tokens: Missing[AsSent] = None
+    effort: Missing[Literal["high", "medium", "low", "minimal", "none"]] = None
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> "ReasoningOptions":
+        if self.max_tokens is None and self.effort is None:
+            raise issue("Invalid input: give max_tokens or effort", code="invalid_union", errors=[])
+        return self
+
+
+def _price(value: Any) -> Any:
+    if type(value) not in (int, float, str):
+        raise issue("Invalid input: expected a number of dollars", code="invalid_union", errors=[])
+    return value
+
+
+Price = Annotated[Any, AfterValidator(_price), Field(json_schema_extra={"type": ["number", "string"]})]
+
+
+class MaxPrice(Shape):
+    """The most a provider may cost, in dollars per million tokens, or per picture or request."""
+
+    prompt: Missing[Price] = None
+    completion: Missing[Price] = None
+    image: Missing[Price] = None
+    audio: Missing[Price] = None
+    request: Missing[Price] = None
+
+
+class ProviderOptions(Shape):
+    """Which providers OpenRouter may choose."""
+
+    order: Missing[Lines] = None
+    allow_fallbacks: Missing[bool] = None
+    require_parameters: Missing[bool] = None
+    data_collection: Missing[Literal["allow", "deny"]] = None
+    only: Missing[Lines] = None
+    ignore: Missing[Lines] = None
+    quantizations: Missing[
+        Annotated[
+            list[Literal["int4", "int8", "fp4", "fp6", "fp8", "fp16", "bf16", "fp32", "unknown"]],
+            Field(max_length=20, fail_fast=True),
+        ]
+    ] = None
+    sort: Missing[Literal["price", "throughput", "latency"]] = None
+    max_price: Missing[MaxPrice] = None
+
+
+class Definition(Shape):
+    """What an agent is: its model, prompts, tools and the agents it may call. Unknown keys are dropped."""
+
+    id: AgentId = Field(description="Lower-case letters, digits and hyphens.")
+    version: Missing[Line] = Field(
+        None, description="Three numbers such as 1.0.0. Without one, publishing takes the next patch version."
+    )
+    publisher: Missing[Line] = Field(None, description="Whose name it is published under.")
+    displayName: Line = Field(description="The name people read.")
+    model: Line = Field(description="The model it runs on, as GET /v1/models names it.")
+    name: Missing[Line] = Field(None, description="The name in the store, where it differs from displayName.")
+    description: Missing[Prose] = Field(
+        None, description="What it does, in a sentence or two, for the store."
+    )
+    tags: Missing[Annotated[list[Line], Field(max_length=50, fail_fast=True)]] = Field(
+        None, description="Words it is filed under in the store."
+    )
+    spawnerPrompt: Missing[Prose] = Field(None, description="Tells other agents when to call this one.")
+    systemPrompt: Text = Field("", description="Opens the conversation.")
+    instructionsPrompt: Text = Field("", description="Follows each message of the user.")
+    stepPrompt: Text = Field("", description="Follows each step.")
+    toolNames: Lines = Field([], description="The tools it may use.")
+    spawnableAgents: Annotated[list[Reference], Field(max_length=MAX_SPAWNABLE, fail_fast=True)] = Field(
+        [], description="Agents it may call: publisher/agent@version, or the id of one of yours."
+    )
+    mcpServers: Annotated[
+        dict[str, AnyServer], BeforeValidator(_few), Field(json_schema_extra={"maxProperties": MAX_KEYS})
+    ] = Field({}, description="MCP servers whose tools it may use, by name.")
+    inputSchema: Missing[InputSchema] = Field(None, description="What it takes: a prompt, params, or both.")
+    outputMode: Literal["last_message", "all_messages", "structured_output"] = Field(
+        "last_message", description="What its caller receives."
+    )
+    outputSchema: Missing[ObjectSchema] = Field(
+        None, description="The shape of a structured_output, as JSON Schema."
+    )
+    includeMessageHistory: bool = Field(False, description="Whether it sees its caller's conversation.")
+    inheritParentSystemPrompt: bool = Field(
+        False, description="Whether it uses its caller's system prompt; then it has none of its own."
+    )
+    reasoningOptions: Missing[ReasoningOptions] = Field(None, description="How much the model may think.")
+    providerOptions: Missing[ProviderOptions] = Field(
+        None, description="Which providers OpenRouter may choose."
+    )
+    handleSteps: Missing[Text] = Field(
+        None, description='The source of a generator, beginning "function*". It is stored and never run here.'
+    )
+
+    def stored(self) -> dict[str, Any]:
+        """What is kept in `agent_config.data`: defaults applied, nothing unknown."""
+        stored: dict[str, Any] = _plain(self)
+        return stored
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Shape):
+        extra = value.model_extra or {}
+        return {key: _plain(each) for key, each in value if each is not None or key in extra}
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value
+
+
+def conflicts(definition: Definition) -> list[dict[str, Any]]:
+    """Issues between fields that are each right by themselves."""
+    found = []
+    if definition.outputSchema is not None and definition.outputMode != "structured_output":
+        found.append(
+            _conflict(
+                "outputMode",
+                "outputSchema requires outputMode to be explicitly set to 'structured_output'.",
+            )
+        )
+    if definition.spawnableAgents and "spawn_agents" not in definition.toolNames:
+        found.append(
+            _conflict(
+                "toolNames",
+                "Non-empty spawnableAgents array requires the 'spawn_agents' tool."
+                " Add 'spawn_agents' to toolNames or remove spawnableAgents.",
+            )
+        )
+    if definition.inheritParentSystemPrompt and definition.systemPrompt:
+        found.append(
+            _conflict(
+                "inheritParentSystemPrompt",
+                "Cannot specify both systemPrompt and inheritParentSystemPrompt."
+                " When inheritParentSystemPrompt is true, systemPrompt must be empty.",
+            )
+        )
+    return found
+
+
+def _conflict(field: str, message: str) -> dict[str, Any]:
+    return {"code": "custom", "path": [field], "message": message}
+
+
+def steps_problem(definition: Definition) -> str | None:
+    """What is wrong with `handleSteps`: it is no generator function (contract 3.12)."""
+    source = definition.handleSteps
+    if source is None or source.strip().startswith("function*"):
+        return None
+    return f"{STEPS_FORM}{source.strip()[:50]}..."
+
+
+def values_problem(definition: Definition) -> str | None:
+    """What is wrong with a definition of too many values."""
+    values = _values(definition.stored())
+    if values <= MAX_VALUES:
+        return None
+    return f"The definition has {values} values; at most {MAX_VALUES} are taken. Make its schemas smaller."
+
+
+def excess(raw: Any) -> str | None:
+    """Why a definition is not even looked at: too large, too deep, too many agents to call, not JSON."""
+    if isinstance(raw, dict):
+        for key in ("spawnableAgents", "subagents"):
+            named = raw.get(key)
+            if isinstance(named, list) and len(named) > MAX_SPAWNABLE:
+                return f"{key} names {len(named)} agents; at most {MAX_SPAWNABLE} are taken."
+    if _nesting(raw) > MAX_NESTING:
+        return f"The definition is nested more than {MAX_NESTING} levels deep. Make its schemas flatter."
+    try:
+        written = orjson.dumps(raw)
+    except TypeError as error:
+        return f"The definition cannot be written as JSON: {error}."
+    if len(written) > MAX_BYTES:
+        return f"The definition has {len(written)} bytes; at most {MAX_BYTES} are taken. Shorten its prompts."
+    if b"\\u0000" in written and _NUL.search(written):
+        return "The definition contains a NUL character. Remove it."
+    return None
+
+
+def _values(value: Any) -> int:
+    count, waiting = 0, [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict | list):
+            count += len(node)
+            waiting.extend(node.values() if isinstance(node, dict) else node)
+    return count
+
+
+def _nesting(value: Any) -> int:
+    level, depth = [value], 0
+    while depth <= MAX_NESTING:
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            break
+        depth += 1
+    return depth
+
+
+@cache
+def json_schema() -> dict[str, Any]:
+    """The definition as JSON Schema (2020-12). What it cannot say: the rules between fields."""
+    schema = Definition.model_json_schema()
+    _tidy(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Agent definition"}
+
+
+@cache
+def components() -> dict[str, Any]:
+    """The same as schemas of an OpenAPI document, by name; the definition itself is `AgentDefinition`."""
+    schema = Definition.model_json_schema(ref_template="#/components/schemas/{model}")
+    _tidy(schema)
+    return {**schema.pop("$defs"), "AgentDefinition": schema}
+
+
+def _tidy(node: Any) -> None:
+    """Absent is not null: drop the defaults that only Python needs, and titles that repeat the key."""
+    if isinstance(node, dict):
+        if node.get("default", ...) is None:
+            del node["default"]
+        if isinstance(node.get("title"), str):
+            del node["title"]
+        for each in node.values():
+            _tidy(each)
+    elif isinstance(node, list):
+        for each in node:
+            _tidy(each)

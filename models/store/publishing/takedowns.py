@@ -1,0 +1,114 @@
+"""What operators took out of the store: whether something is, and what is said instead of showing it.
+
+A takedown of a publisher covers its agents, one of an agent its versions. `withdrawing.take_down` makes them. Lists need not
+ask: `catalogue.refresh` leaves an agent without a version to show.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import aliased
+
+from models.core.db import db
+from models.core.errors import DomainError
+from models.store.tables import Takedown
+
+_NAME = re.compile(r"@?([^/@\s]+)(?:/([^/@\s]+)(?:@([^/@\s]+))?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """`publisher`, `publisher/agent` or `publisher/agent@version`; what is not named is empty."""
+
+    publisher_id: str
+    agent_id: str = ""
+    version: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Name | None":
+        """From words; None for any other form."""
+        found = _NAME.fullmatch(text)
+        return cls(found[1], found[2] or "", found[3] or "") if found else None
+
+    def __str__(self) -> str:
+        return f"{self.publisher_id}{'/' if self.agent_id else ''}{self.agent_id}{'@' if self.version else ''}{self.version}"
+
+
+class TakenDown(DomainError):
+    """It is there and not shown. `name` is what was taken down, which may be more than what was asked for."""
+
+    status = 410
+    code = "taken_down"
+
+    def __init__(self, name: Name, reason: str, at: datetime) -> None:
+        day = at.astimezone(UTC)
+        super().__init__(
+            f"{name} was taken down by the operator of this server on {day:%B} {day.day}, {day.year}: {reason}"
+        )
+        self.name, self.reason, self.at = name, reason, at
+
+
+def covers(
+    publisher_id: Any,
+    agent_id: Any,
+    version: Any = "",
+) -> ColumnElement[bool]:
+    """Whether something is taken down, itself or with what it belongs to: a condition on columns or values. Without a
+    version it asks about the agent, with an empty agent about the publisher."""
+    down = aliased(Takedown)
+    return select(down.publisher_id).where(*_covering(down, publisher_id, agent_id, version)).exists()
+
+
+def _covering(down: Any, publisher_id: Any, agent_id: Any, version: Any) -> tuple[ColumnElement[bool], ...]:
+    return (
+        down.publisher_id == publisher_id,
+        down.agent_id.in_(["", agent_id]),
+        down.version.in_(["", version]),
+    )
+
+
+def standing(publisher_id: str, agent_id: str = "", version: str = "") -> TakenDown | None:
+    """What is said of it if it is taken down, itself or with what it belongs to; the widest. One statement."""
+    if "\x00" in publisher_id + agent_id + version:
+        return None
+    return _widest(*_covering(Takedown, publisher_id, agent_id, version))
+
+
+def refuse(publisher_id: str, agent_id: str = "", version: str = "") -> None:
+    """Raise what is `standing`, if something is."""
+    _raise(standing(publisher_id, agent_id, version))
+
+
+def refuse_run(agent: str) -> None:
+    """Raise TakenDown if the agent that a client wants to run is, written as `Name`; any other name may be run."""
+    name = Name.parse(agent)
+    if name and name.agent_id:
+        refuse(name.publisher_id, name.agent_id, name.version)
+
+
+def refuse_any(publisher_id: str, agent_ids: Collection[str]) -> None:
+    """Raise TakenDown if the publisher is, or one of these agents of it. One statement."""
+    _raise(
+        _widest(
+            Takedown.publisher_id == publisher_id,
+            Takedown.agent_id.in_(["", *agent_ids]),
+            Takedown.version == "",
+        )
+    )
+
+
+def _widest(*conditions: ColumnElement[bool]) -> TakenDown | None:
+    query = select(Takedown).where(*conditions).order_by(Takedown.agent_id, Takedown.version).limit(1)
+    down = db.session.scalar(query)
+    if down is None:
+        return None
+    return TakenDown(Name(down.publisher_id, down.agent_id, down.version), down.reason, down.at)
+
+
+def _raise(down: TakenDown | None) -> None:
+    if down is not None:
+        raise down

@@ -1,0 +1,123 @@
+"""The calls behind the figures: the latest of them, one of them, and all of a period in batches for the export."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, literal, select, tuple_
+
+from models.core.db import db
+from models.core.errors import NotFound
+from models.gateway import GatewayCall
+from models.ledger.message import Message
+
+BATCH = 5000
+FIRST_BATCH = 250
+"""So that the export begins at once."""
+
+
+def recent_calls(account_id: str, limit: int) -> Sequence[Row[Any]]:
+    """What a list shows of the account's latest calls, failed ones included, newest first. `input_tokens` are all that were
+    read, from a cache or not; cost is dollars."""
+    read = GatewayCall.uncached_input_tokens + GatewayCall.cache_write_tokens + GatewayCall.cache_read_tokens
+    query: Select[*tuple[Any, ...]] = (
+        select(
+            GatewayCall.request_id,
+            GatewayCall.run_id,
+            GatewayCall.state,
+            GatewayCall.requested_model,
+            GatewayCall.model,
+            GatewayCall.started_at,
+            read.label("input_tokens"),
+            GatewayCall.output_tokens,
+            GatewayCall.latency_ms,
+            GatewayCall.cost,
+            GatewayCall.credits,
+        )
+        .where(GatewayCall.account_id == account_id)
+        .order_by(GatewayCall.started_at.desc(), GatewayCall.request_id.desc())
+    )
+    return db.session.execute(query.limit(limit)).all()
+
+
+def call_with_id(account_id: str, request_id: str) -> GatewayCall:
+    """One call of the account's. Raises NotFound, also for another account's."""
+    query = select(GatewayCall).where(
+        GatewayCall.account_id == account_id, GatewayCall.request_id == request_id
+    )
+    call = None if "\x00" in request_id else db.session.scalar(query)
+    if call is None:
+        raise NotFound("There is no such call")
+    return call
+
+
+def exported_calls(account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
+    """Every billed call of the account that finished in `start <= t < end`, oldest first, without bodies.
+
+    Reads batches of 5,000 by (finished_at, id), the first a short one, each on a connection of its own that is given back before the
+    batch is handed out: memory stays constant, and a slow reader holds nothing of the database. Needs the application context
+    only when it is called, so that an answer may be sent after its request has ended.
+    """
+    return _batches(db.engine, account_id, start, end)
+
+
+def _batches(engine: Engine, account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
+    after: tuple[datetime, str] | None = None
+    most = FIRST_BATCH
+    while True:
+        with engine.connect() as connection:
+            rows = connection.execute(_batch(account_id, start, end, after).limit(most)).all()
+        yield from rows
+        if len(rows) < most:
+            return
+        most = BATCH
+        after = (rows[-1].finished_at, rows[-1].id)
+        del rows  # or two batches would be in memory while the next is read
+
+
+def _batch(
+    account_id: str, start: datetime, end: datetime, after: tuple[datetime, str] | None
+) -> Select[*tuple[Any, ...]]:
+    query: Select[*tuple[Any, ...]] = (
+        select(
+            Message.id,
+            Message.finished_at,
+            Message.model,
+            Message.agent_id,
+            Message.client_id,
+            Message.input_tokens,
+            Message.cache_creation_input_tokens.label("cache_write_tokens"),
+            Message.cache_read_input_tokens.label("cache_read_tokens"),
+            Message.output_tokens,
+            Message.reasoning_tokens,
+            Message.cost,
+            Message.credits,
+            Message.byok,
+            Message.latency_ms,
+            GatewayCall.request_id,
+            GatewayCall.uncached_input_tokens,
+            GatewayCall.run_id,
+            GatewayCall.door,
+            GatewayCall.provider,
+            GatewayCall.usage_source,
+            GatewayCall.stream,
+            GatewayCall.client_gone,
+            GatewayCall.ttft_ms,
+        )
+        .outerjoin(GatewayCall, GatewayCall.message_id == Message.id)
+        .where(_own(account_id, start, end))
+        .order_by(Message.finished_at, Message.id)
+    )
+    if after is not None:
+        moment, message_id = after
+        seen = tuple_(literal(moment, Message.finished_at.type), literal(message_id))
+        query = query.where(tuple_(Message.finished_at, Message.id) > seen)
+    return query
+
+
+def _own(account_id: str, start: datetime, end: datetime) -> ColumnElement[bool]:
+    return and_(
+        Message.account_id == account_id,
+        Message.finished_at >= start,
+        Message.finished_at < end,
+    )

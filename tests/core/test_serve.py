@@ -1,0 +1,210 @@
+"""`flask serve` as a person starts it: ready, refused beside another, stopped by Ctrl-C, well again after a kill."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from click import ClickException
+
+from models.core.settings import ROOT, load_settings
+from tests.server import living
+from views.server.serve import _listen
+from views.server.supervisor import Child, Record, Supervisor
+
+
+class Server:
+    """A `flask serve` with a data directory of its own."""
+
+    def __init__(self, data_dir: Path, port: int, **environment: str) -> None:
+        self.port = port
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [ROOT / ".venv/bin/flask", "serve"],
+            cwd=ROOT,
+            env=os.environ
+            | {"STOA_DATA_DIR": str(data_dir), "PORT": str(port), "STOA_WORKERS": "1", "DATABASE_URL": ""}
+            | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as lines:
+            self.lines.extend(line.rstrip("\n") for line in lines)
+
+    def wait_for(self, words: str, seconds: float = 150) -> str:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for line in list(self.lines):
+                if words in line:
+                    return line
+            if self.process.poll() is not None and not self.reader.is_alive():
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"{words!r} was not said within {seconds} s:\n" + "\n".join(self.lines))
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(90)
+        self.reader.join()
+        return code
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _status(port: int, path: str = "/readyz") -> int:
+    try:
+        with urllib.request.urlopen(f"http://localhost:{port}{path}", timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.timeout(400)
+def test_it_starts_answers_refuses_a_second_and_leaves_nothing_behind(data_dir: Path, port: int) -> None:
+    server = Server(data_dir, port)
+    server.wait_for(f"Stoa is ready at http://localhost:{port}")
+    assert _status(port) < 500
+    second = Server(data_dir, port)
+    second.wait_for(f"Stoa already runs from {data_dir}, at http://localhost:{port}")
+    assert second.process.wait(60) == 1
+    second.reader.join()
+    assert server.stop() == 0
+    assert server.lines[-1] == "Stoa stopped"
+    assert living(data_dir) == []
+    assert [line for line in server.lines if "Traceback" in line or "ERROR" in line] == []
+
+
+@pytest.mark.timeout(400)
+def test_it_recovers_from_kills_of_each_part(data_dir: Path, port: int) -> None:
+    data_dir.mkdir()
+    (data_dir / "demo_seeded").write_text("done")
+    first = Server(data_dir, port)
+    first.wait_for("Stoa is ready")
+    _kill(data_dir, "gunicorn")
+    first.wait_for("The web server was killed by signal 9; it starts again")
+    _eventually_answers(port)
+    _kill(data_dir, "app:create_app work")
+    first.wait_for("The job worker was killed by signal 9; it starts again")
+    os.kill(int((data_dir / "postgres/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    first.wait_for("PostgreSQL was killed; starting it again")
+    _eventually_answers(port)
+    first.kill()
+    again = Server(data_dir, port)
+    again.wait_for("Starting 1 web workers")
+    os.kill(int((data_dir / "postgres/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    again.wait_for("PostgreSQL was killed; starting it again")
+    again.wait_for("Stoa is ready")
+    first.reader.join()
+    assert _status(port) < 500
+    assert again.stop(signal.SIGTERM) == 0
+    assert living(data_dir) == []
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ClickException, match=f"PORT: {port} is in use by another program"):
+            _listen(load_settings(_env_file=None, port=port))
+
+
+def test_localhost_is_listened_to_on_both_protocols(port: int) -> None:
+    listeners = _listen(load_settings(_env_file=None, port=port))
+    addresses = [listener.getsockname()[:2] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    assert addresses[0] == ("127.0.0.1", port)
+    assert addresses[1:] in ([], [("::1", port)])
+
+
+def test_a_database_that_is_away_is_waited_for(data_dir: Path, port: int) -> None:
+    server = Server(data_dir, port, DATABASE_URL="postgresql://stoa:hunter2hunter2@127.0.0.1:1/stoa")
+    server.wait_for("Waiting for 127.0.0.1:1/stoa")
+    server.stop()
+    assert not any("hunter2" in line for line in server.lines)
+
+
+def _kill(data_dir: Path, words: str) -> None:
+    """SIGKILL for the eldest process of ours whose command line has the words."""
+    mine = []
+    for process in living(data_dir):
+        with suppress(psutil.NoSuchProcess):
+            if words in " ".join(process.cmdline()):
+                mine.append(process)
+    min(mine, key=lambda process: process.create_time()).kill()
+
+
+def _eventually_answers(port: int) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            if _status(port) < 500:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError("no answer")
+
+
+def test_leftovers_are_ended_and_strangers_spared(tmp_path: Path) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)", "gunicorn"]
+    left = subprocess.Popen(sleeper, start_new_session=True)
+    stranger = subprocess.Popen(sleeper, start_new_session=True)
+    created = psutil.Process(left.pid).create_time()
+    record = Record(tmp_path)
+    groups = [{"pid": left.pid, "created": created}, {"pid": stranger.pid, "created": created + 100}]
+    record.path.write_text(json.dumps({"state": "running", "groups": groups}))
+    said: list[str] = []
+    record.clear_leftovers(said.append)
+    assert left.poll() is not None
+    assert stranger.poll() is None
+    assert said == ["Clearing away what a killed Stoa left running"]
+    stranger.kill()
+    stranger.wait()
+
+
+def test_a_child_that_keeps_falling_is_started_ever_more_rarely(tmp_path: Path) -> None:
+    said: list[str] = []
+    child = Child("web server", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path, grace=1)
+    record = Record(tmp_path)
+    assert record.acquire(said.append)
+    supervisor = Supervisor([child], record, "http://localhost", said.append)
+    supervisor.start(child)
+    end = time.monotonic() + 60
+    while len(said) < 2 and time.monotonic() < end:
+        supervisor._mend()
+        time.sleep(0.02)
+    supervisor.stop()
+    record.release()
+    assert said[:2] == [
+        "The web server ended with code 3; it starts again in 0.5 s",
+        "The web server ended with code 3; it starts again in 1 s",
+    ]

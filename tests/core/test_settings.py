@@ -1,0 +1,207 @@
+"""Wrong settings stop the start with a sentence; .env.example and the class tell the same."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click import ClickException
+from flask import Flask
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
+
+from app import create_app
+from models.core import postgres
+from models.core.settings import ROOT, Settings, SettingsError, load_settings
+from views.server import Commands
+
+EXAMPLE = (ROOT / ".env.example").read_text()
+
+
+def load(**values: Any) -> Settings:
+    return load_settings(_env_file=None, **values)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("port", "eighty", "PORT: Input should be a valid integer"),
+        ("port", 70000, "PORT: Input should be less than or equal to 65535"),
+        ("stoa_host", "example.org", "STOA_HOST: give localhost"),
+        ("stoa_base_url", "stoa.example.org", "STOA_BASE_URL: give a whole address"),
+        ("stoa_base_url", "https://example.org/stoa", "STOA_BASE_URL: Stoa has a host to itself"),
+        ("stoa_base_url", "https://example.org:99999", "STOA_BASE_URL: Port out of range"),
+        ("stoa_secret_key", "short", "STOA_SECRET_KEY is too short"),
+        ("database_url", "mysql://db/stoa", "DATABASE_URL: Stoa needs PostgreSQL"),
+        ("database_url", "postgresql://db", "DATABASE_URL: name the database"),
+        ("stoa_workers", 0, "STOA_WORKERS: Input should be greater than or equal to 1"),
+        ("smtp_url", "mail.example.org", "SMTP_URL: give smtp://"),
+        ("smtp_url", "smtp://", "SMTP_URL: give smtp://"),
+        ("stoa_mail_from", "Stoa", "STOA_MAIL_FROM: give an e-mail address"),
+        ("stoa_admins", "ada", "STOA_ADMINS: 'ada' is not an e-mail address"),
+        ("github_client_id", "x", "Set both GITHUB_CLIENT_ID and GITHUB_CLIENT_SECRET"),
+        ("oidc_issuer", "https://id.example.org", "Set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET"),
+        ("openai_base_url", "ftp://x", "OPENAI_BASE_URL: give a whole address"),
+        ("stoa_margin", "-1", "STOA_MARGIN: Input should be greater than or equal to 0"),
+        ("stoa_margin", "a lot", "STOA_MARGIN: Input should be a valid decimal"),
+        ("stoa_free_credits", "1.5", "STOA_FREE_CREDITS: Input should be a valid integer"),
+        ("https_proxy", "socks5://user:secret@proxy:1080", "HTTPS_PROXY: give http://host:port"),
+        ("http_proxy", "http://proxy:none", "HTTP_PROXY: give http://host:port"),
+        ("stoa_ca_bundle", "/nowhere/ca.pem", "STOA_CA_BUNDLE: /nowhere/ca.pem is not a file"),
+        ("stoa_ca_bundle", "README.md", f"STOA_CA_BUNDLE: {ROOT / 'README.md'} holds no certificates"),
+        ("stoa_prices_file", "/nowhere/prices.json", "STOA_PRICES_FILE: /nowhere/prices.json is not a file"),
+        (
+            "ratelimit_storage_uri",
+            "mongodb://x",
+            "RATELIMIT_STORAGE_URI: give machine://, memory:// or redis://",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_reason(setting: str, value: object, says: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load(**{setting: value})
+    assert str(refusal.value).startswith(says)
+
+
+def test_every_wrong_setting_is_told_at_once() -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load(port=0, stoa_workers=0)
+    assert len(str(refusal.value).splitlines()) == 2
+
+
+def test_a_secret_that_is_wrong_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load(smtp_url="http://ada:hunter2hunter2@mail")
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_an_empty_value_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "")
+    monkeypatch.setenv("SMTP_URL", "")
+    settings = load()
+    assert settings.port == 8000
+    assert settings.smtp_url is None
+
+
+def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
+    settings = load(stoa_data_dir=tmp_path / "data", stoa_secret_key="")
+    secret = settings.secret_key
+    assert len(secret) == 64
+    assert settings.secret_key == secret
+    kept = tmp_path / "data" / "secret_key"
+    assert kept.stat().st_mode & 0o077 == 0
+    kept.write_text("no")
+    with pytest.raises(SettingsError, match="damaged"):
+        _ = settings.secret_key
+
+
+def test_a_data_directory_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"STOA_DATA_DIR: .* cannot be used"):
+        _ = load(stoa_data_dir=tmp_path / "file", stoa_secret_key="").secret_key
+
+
+def test_what_is_unwise_in_public_is_warned_of_and_works() -> None:
+    assert load().warnings() == []
+    assert load(stoa_base_url="http://192.168.1.9:8000").warnings() == []
+    insecure = load(stoa_base_url="http://stoa.example.org").warnings()
+    assert [warning.split(":")[0].split(" ")[0] for warning in insecure] == ["STOA_BASE_URL", "SMTP_URL"]
+    assert load(stoa_base_url="https://stoa.example.org", smtp_url="smtp://mail").warnings() == []
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    named = re.findall(r"^# ([A-Z0-9_]+)=", EXAMPLE, re.MULTILINE)
+    assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
+
+
+def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    shown = dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", EXAMPLE, re.MULTILINE))
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if default in (None, "", frozenset()) or isinstance(default, SecretStr):
+            continue  # an example, or nothing, is shown
+        words = ",".join(default) if isinstance(default, tuple) else str(default)
+        words = words.lower() if isinstance(default, bool) else words
+        assert shown[name.upper()] == words
+
+
+def test_every_line_of_the_example_is_accepted(tmp_path: Path) -> None:
+    lines = re.findall(r"^# ([A-Z0-9_]+=.*)$", EXAMPLE, re.MULTILINE)
+    taken = tmp_path / ".env"
+    taken.write_text("\n".join(line for line in lines if not line.startswith(("STOA_PRICES_FILE", "OIDC_"))))
+    assert load_settings(_env_file=taken).stoa_admins == {"ada@example.org", "grace@example.org"}
+
+
+def test_any_command_tells_a_wrong_setting_without_a_traceback() -> None:
+    done = subprocess.run(
+        [ROOT / ".venv/bin/flask", "billing", "balance", "alice@example.org"],
+        cwd=ROOT,
+        env=os.environ | {"PORT": "eighty"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: PORT: Input should be a valid integer")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"stoa_data_dir": "/dev/null/data"}, "STOA_DATA_DIR: /dev/null/data"),
+        ({"stoa_prices_file": "LICENSE"}, "STOA_PRICES_FILE: "),
+    ],
+)
+def test_what_shows_only_in_use_is_told_the_same_way(
+    wrong: dict[str, str], says: str, postgres_url: str
+) -> None:
+    with pytest.raises(ClickException) as refusal:
+        create_app(load(**wrong), database_url=postgres_url)
+    assert refusal.value.message.startswith(says)
+
+
+def test_a_lost_database_is_told_without_its_password(app: Flask) -> None:
+    commands = Commands("lose")
+
+    @commands.command("it")
+    def lose() -> None:
+        cause = psycopg.OperationalError("cannot reach postgresql://a:hunter2hunter2@db/stoa\nmore")
+        raise OperationalError("SELECT 1", {}, cause)
+
+    done = app.test_cli_runner().invoke(commands, ["it"])
+    assert done.exit_code == 1
+    assert done.output == "Error: The database cannot be used: cannot reach postgresql://a:***@db/stoa.\n"
+
+
+def test_a_command_before_the_first_start_finds_a_migrated_database(place: Path) -> None:
+    def flask(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [ROOT / ".venv/bin/flask", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"STOA_DATA_DIR": str(place), "DATABASE_URL": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    made = flask("accounts", "create", "alice@example.org")
+    assert made.returncode == 0, made.stderr
+    assert len(made.stdout.strip()) == 36
+    assert flask("billing", "prove").returncode == 0
+    assert not postgres.is_running(place)
+
+
+def test_the_editors_choice_names_agents() -> None:
+    assert load(stoa_editors_choice="acme/reviewer, base2,,base2").stoa_editors_choice == (
+        "acme/reviewer",
+        "base2",
+    )
+    assert load(stoa_editors_choice="none").stoa_editors_choice == ()
+    with pytest.raises(SettingsError, match="is not an agent"):
+        load(stoa_editors_choice="acme/Reviewer@1")

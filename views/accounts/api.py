@@ -1,0 +1,485 @@
+"""JSON of accounts: the command line's sign-in, who am I, sessions and personal access tokens.
+
+Contract sections 1.4, 2.1, 2.2 and 2.9, with appendix B 1 and 11 and the changes of our own: tokens are shown once,
+lists carry a masked form and a stable id.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from flask import Blueprint, Response, jsonify, request, url_for
+from flask.typing import ResponseReturnValue
+from pydantic import Field
+
+from models.accounts import credentials, devices
+from models.accounts.devices import FINGERPRINT_LENGTH, Code
+from models.accounts.quotas import QuotaExceeded
+from models.accounts.sessions import Fingerprint, Session
+from models.accounts.users import User
+from models.core.db import db, now
+from models.core.errors import DomainError, Forbidden
+from views.web import refusals
+from views.web.body import BadBody, BadJson, Body, Missing, Number, parse, read, read_json
+from views.web.format import iso
+from views.web.guards import (
+    LOGOUT_ALL,
+    api_key,
+    audit,
+    caller_address,
+    cookie_credential,
+    cookie_user,
+    current_session,
+    is_own_origin,
+    key_user,
+    limiter,
+    settings,
+)
+from views.web.operation import JsonAnswer, Operation, query
+from views.web.refusals import BAD_BODY, ApiError, ServerError, SuspendedError, door
+
+bp = Blueprint("accounts_api", __name__)
+
+FIELDS = ("id", "email", "discord_id", "referral_code", "stripe_customer_id", "banned", "referral_link")
+
+Device = Annotated[str, Field(max_length=FINGERPRINT_LENGTH)]
+
+
+class CodeBody(Body):
+    fingerprintId: Device
+    referralCode: Missing[str] = None
+
+
+class LogoutBody(Body):
+    authToken: Missing[str] = Field(None, description="The key, instead of the header")
+    userId: str
+    fingerprintId: str
+    fingerprintHash: str
+
+
+class KeyBody(Body):
+    name: Missing[Annotated[str, Field(min_length=1, max_length=credentials.NAME_LENGTH)]] = None
+    expiresInDays: Annotated[Number, Field(ge=1, le=365)] = Decimal(credentials.PAT_DAYS)
+
+
+Ids = Annotated[list[str], Field(max_length=10_000, fail_fast=True)]
+
+
+class RevokeBody(Body):
+    sessionIds: Missing[Ids] = None
+    tokenIds: Missing[Ids] = None
+
+
+class SignInCode(JsonAnswer):
+    fingerprintId: str
+    fingerprintHash: str = Field(description="64 hex")
+    expiresAt: int = Field(description="Milliseconds since 1970")
+    loginUrl: str = Field(description="To be opened in a browser")
+
+
+class SignedInUser(JsonAnswer):
+    id: str
+    name: str | None
+    email: str
+    authToken: str = Field(description="The key")
+    fingerprintId: str
+    fingerprintHash: str
+
+
+class SignInStatus(JsonAnswer):
+    user: SignedInUser
+    message: str
+
+
+class SignedOut(JsonAnswer):
+    success: bool
+
+
+class Me(JsonAnswer):
+    """Exactly the fields that were asked for."""
+
+    id: Missing[str] = None
+    email: Missing[str] = None
+    discord_id: str | None = None
+    referral_code: str | None = None
+    stripe_customer_id: str | None = None
+    banned: Missing[bool] = None
+    referral_link: str | None = None
+
+
+class OwnProfile(JsonAnswer):
+    handle: str | None
+    referral_code: str | None
+    auto_topup_enabled: bool
+    auto_topup_threshold: int
+    auto_topup_amount: int
+    auto_topup_blocked_reason: str | None
+    created_at: datetime
+
+
+class ListedSession(JsonAnswer):
+    id: str = Field(description="SHA-256 of the token")
+    label: str
+    expires: datetime
+    isCurrent: bool
+    fingerprintId: str | None
+    createdAt: datetime | None
+    sessionType: Literal["web", "cli"]
+
+
+class ListedSessions(JsonAnswer):
+    activeSessions: list[ListedSession]
+
+
+class OthersSignedOut(JsonAnswer):
+    ok: bool
+
+
+class Revocation(JsonAnswer):
+    revokedSessions: int
+    revokedTokens: int
+
+
+class ListedKey(JsonAnswer):
+    id: str = Field(description="Stable; DELETE /api/sessions takes it")
+    token: str = Field(description="Masked")
+    expires: datetime
+    createdAt: datetime | None
+    type: Literal["pat"]
+    name: str | None
+
+
+class ListedKeys(JsonAnswer):
+    tokens: list[ListedKey]
+
+
+class CreatedKey(JsonAnswer):
+    token: str = Field(description="The key, in this answer and never again")
+    expires: datetime
+    message: str
+
+
+def _person() -> str:
+    credential = cookie_credential()
+    return credential.user.id if credential else caller_address()
+
+
+def _words(error: Exception) -> ResponseReturnValue | None:
+    match error:
+        case BadJson() | BadBody():
+            return jsonify(error=BAD_BODY), 400
+        case QuotaExceeded():
+            return None  # the contract knows no such limit
+    return refusals.words(error)
+
+
+DOOR = door(_words, body_error=ApiError)
+
+
+# -- the command line signs in (2.1) -------------------------------------------------------------------------
+
+
+@bp.post("/api/auth/cli/code")
+@limiter.limit("30/minute;300/hour")
+@Operation(
+    tag="Sign-in", body=CodeBody, answers={200: ("The code and the address to open", SignInCode)}, door=DOOR
+)
+def cli_code() -> ResponseReturnValue:
+    """Begin to sign a command line in."""
+    body = read(CodeBody)
+    code = devices.issue_code(settings().secret_key, body.fingerprintId, now())
+    address = f"{settings().base_url}{url_for('accounts.login')}?auth_code={code.text}"
+    if body.referralCode:
+        address += f"&referral_code={body.referralCode}"
+    return jsonify(
+        fingerprintId=code.fingerprint_id,
+        fingerprintHash=code.hash,
+        expiresAt=int(code.expires_at),
+        loginUrl=address,
+    )
+
+
+@bp.get("/api/auth/cli/status")
+@limiter.limit("300/minute")
+@Operation(
+    tag="Sign-in",
+    parameters=[
+        query("fingerprintId", "As sent", required=True),
+        query("fingerprintHash", "As answered", required=True),
+        query("expiresAt", "As answered", required=True),
+    ],
+    answers={
+        200: ("It is", SignInStatus),
+        400: "A parameter is missing",
+        401: "Not yet, or not any more",
+        403: ("The account is suspended", SuspendedError),
+    },
+    door=DOOR,
+)
+def cli_status() -> ResponseReturnValue:
+    """Ask whether the command line is signed in.
+
+    The token is in the first 200 and never again.
+    """
+    given = [request.args.get(name) for name in ("fingerprintId", "fingerprintHash", "expiresAt")]
+    if not all(given):
+        raise DomainError("Invalid query parameters")
+    fingerprint_id, fingerprint_hash, expires_at = (str(each) for each in given)
+    found = None
+    # HEAD would use the token up and not show it.
+    if request.method == "GET" and "\0" not in fingerprint_id + fingerprint_hash:
+        code = Code(fingerprint_id, expires_at, fingerprint_hash)
+        found = devices.collect(settings().secret_key, code, now())
+    if found is None:
+        raise DomainError("Authentication failed", status=401)
+    db.session.commit()
+    user, token = found
+    answer = jsonify(
+        user={
+            "id": user.id,
+            "name": user.name,
+            "email": user.email,
+            "authToken": token,
+            "fingerprintId": fingerprint_id,
+            "fingerprintHash": fingerprint_hash,
+        },
+        message="Authentication successful!",
+    )
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+@bp.post("/api/auth/cli/logout")
+@limiter.limit("60/minute")
+@Operation(
+    tag="Sign-in",
+    caller="key",
+    body=LogoutBody,
+    answers={200: ("Signed out, or it was already", SignedOut), 401: "No key"},
+    door=DOOR,
+)
+def cli_logout() -> ResponseReturnValue:
+    """Sign the command line out.
+
+    Ends exactly the session of this token, user and device.
+    """
+    body = read(LogoutBody)
+    token = api_key() or body.authToken
+    if not token:
+        raise DomainError("Unauthorized", status=401)
+    caller = key_user(token)
+    if devices.disconnect(token, body.userId, body.fingerprintId):
+        audit("session.revoked", body.userId, user=caller, before={"type": "cli", "by": "cli logout"})
+        db.session.commit()
+    return jsonify(success=True)
+
+
+# -- who am I (2.2) ------------------------------------------------------------------------------------------
+
+
+@bp.get("/api/v1/me")
+@Operation(
+    tag="Accounts",
+    caller="key",
+    parameters=[query("fields", f"Comma list of: {', '.join(FIELDS)}. Without it: id")],
+    answers={200: ("The fields asked for", Me), 400: "Unknown fields"},
+    door=DOOR,
+)
+def me() -> ResponseReturnValue:
+    """Who am I.
+
+    Fields are checked before the key is looked up.
+    """
+    if not api_key():
+        raise DomainError("Missing or invalid Authorization header", status=401)
+    asked = request.args.get("fields")
+    fields = ["id"] if asked is None else [part for each in asked.split(",") if (part := each.strip())]
+    wrong = [field for field in fields if field not in FIELDS]
+    if wrong or not fields:
+        names = ", ".join(wrong) if fields else "empty"
+        raise DomainError(f"Invalid fields: {names}. Valid fields are: {', '.join(FIELDS)}")
+    user = key_user()
+    if user is None:
+        raise DomainError("Invalid API key or user not found", status=401)
+    return jsonify({field: _field(user, field) for field in fields})
+
+
+def _field(user: User, field: str) -> Any:
+    if field == "referral_link":
+        return f"{settings().base_url}/referrals/{user.referral_code}" if user.referral_code else None
+    return getattr(user, field)
+
+
+# -- profile, sessions, tokens (2.9) -------------------------------------------------------------------------
+
+
+@bp.get("/api/user/profile")
+@Operation(tag="Accounts", caller="cookie", answers={200: ("The profile", OwnProfile)}, door=DOOR)
+def profile() -> ResponseReturnValue:
+    """My profile.
+
+    Handle, referral code and auto top-up.
+    """
+    user, _ = _signed_in()
+    return jsonify(
+        handle=user.handle,
+        referral_code=user.referral_code,
+        auto_topup_enabled=user.auto_topup_enabled,
+        auto_topup_threshold=500 if user.auto_topup_threshold is None else user.auto_topup_threshold,
+        auto_topup_amount=2000 if user.auto_topup_amount is None else user.auto_topup_amount,
+        auto_topup_blocked_reason=None,
+        created_at=iso(user.created_at),
+    )
+
+
+@bp.get("/api/user/sessions")
+@Operation(tag="Accounts", caller="cookie", answers={200: ("The sessions", ListedSessions)}, door=DOOR)
+def list_sessions() -> ResponseReturnValue:
+    """My browser and command line sessions.
+
+    Ended ones too.
+    """
+    user, here = _signed_in()
+    rows = credentials.sessions(user)
+    return jsonify(activeSessions=[_session(row, device, here) for row, device in rows])
+
+
+def _session(row: Session, device: Fingerprint | None, here: Session) -> dict[str, Any]:
+    return {
+        "id": row.session_token,
+        "label": f"••••{row.token_hint[-4:]}",
+        "expires": iso(row.expires),
+        "isCurrent": row.session_token == here.session_token,
+        "fingerprintId": row.fingerprint_id,
+        "createdAt": iso(device.created_at) if device else None,
+        "sessionType": row.type,
+    }
+
+
+@bp.post(LOGOUT_ALL)
+@limiter.limit("30/minute", key_func=_person)
+@Operation(
+    tag="Accounts",
+    caller="cookie",
+    answers={
+        200: ("They are signed out", OthersSignedOut),
+        403: "Called without an Origin or Referer of this server, or with a key in the cookie",
+    },
+    door=DOOR,
+)
+def logout_all() -> ResponseReturnValue:
+    """Sign out everywhere else.
+
+    Ends my other browser sessions, and the command line sessions and keys they made.
+    """
+    user, here = _signed_in()
+    if not is_own_origin(request.headers.get("Origin") or request.headers.get("Referer")):
+        raise Forbidden("Forbidden - not same origin, cannot logout all sessions")
+    gone = credentials.revoke_others(user, here)
+    audit("session.revoked", user.id, user=user, before=credentials.count_types(gone))
+    db.session.commit()
+    return jsonify(ok=True)
+
+
+@bp.delete("/api/sessions")
+@limiter.limit("60/minute", key_func=_person)
+@Operation(
+    tag="Accounts",
+    caller="cookie",
+    body=RevokeBody,
+    answers={
+        200: ("How many were revoked", Revocation),
+        401: ("Not signed in", str),
+        403: "Called with a key in the cookie",
+    },
+    door=DOOR,
+)
+def revoke() -> ResponseReturnValue:
+    """Revoke sessions and keys.
+
+    The body names them raw, by SHA-256 or by listed id, which are the same. With a browser session end the command line
+    sessions and keys it made.
+    """
+    user, here = cookie_user(), current_session()
+    if user is None or here is None:
+        return Response("Unauthorized", 401, mimetype="text/plain")
+    try:
+        value = read_json()
+    except BadJson:
+        value = {}
+    body = parse(RevokeBody, value)
+    credentials.lock_browser(here, to_end=True)
+    rows = [
+        *credentials.revoke(user, body.sessionIds or (), ("web", "cli")),
+        *credentials.revoke(user, body.tokenIds or (), ("pat",)),
+    ]
+    for row in rows:
+        audit(
+            f"{'token' if row.type == 'pat' else 'session'}.revoked", user.id, user=user, before=_trace(row)
+        )
+    db.session.commit()
+    tokens = sum(row.type == "pat" for row in rows)
+    return jsonify(revokedSessions=len(rows) - tokens, revokedTokens=tokens)
+
+
+@bp.get("/api/api-keys")
+@Operation(tag="Accounts", caller="cookie", answers={200: ("The keys", ListedKeys)}, door=DOOR)
+def list_keys() -> ResponseReturnValue:
+    """My keys, masked."""
+    user, _ = _signed_in()
+    rows = credentials.keys(user)
+    return jsonify(
+        tokens=[
+            {
+                "id": row.session_token,
+                "token": row.token_hint,
+                "expires": iso(row.expires),
+                "createdAt": None,
+                "type": "pat",
+                "name": row.name,
+            }
+            for row in rows
+        ]
+    )
+
+
+@bp.post("/api/api-keys")
+@limiter.limit("20/minute;200/hour", key_func=_person)
+@Operation(
+    tag="Accounts",
+    caller="cookie",
+    body=KeyBody,
+    answers={
+        201: ("The key", CreatedKey),
+        403: "Called with a key in the cookie",
+        409: ("The account has all the keys it may have", ServerError),
+    },
+    door=DOOR,
+)
+def create_key() -> ResponseReturnValue:
+    """Make a key.
+
+    The key is in this answer and never again.
+    """
+    user, here = _signed_in()
+    body = read(KeyBody)
+    days = float(body.expiresInDays)
+    most = settings().stoa_keys_per_account
+    token, row = credentials.create_key(user, by=here, days=days, name=body.name, most=most, now=now())
+    audit("token.created", user.id, user=user, after=_trace(row))
+    db.session.commit()
+    answer = jsonify(token=token, expires=iso(row.expires), message="API Key created successfully")
+    answer.headers["Cache-Control"] = "no-store"
+    return answer, 201
+
+
+def _signed_in() -> tuple[User, Session]:
+    """Who is signed in, and with what. Raises DomainError: 401."""
+    user, here = cookie_user(), current_session()
+    if user is None or here is None:
+        raise DomainError("Unauthorized", status=401)
+    return user, here
+
+
+def _trace(row: Session) -> dict[str, Any]:
+    return {"id": row.session_token[:12], "type": row.type, "name": row.name, "expires": iso(row.expires)}

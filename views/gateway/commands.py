@@ -1,0 +1,83 @@
+"""`flask gateway`: which models are served, by whom, and at what price."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import click
+from flask import Flask, current_app
+
+from models.core.db import now
+from models.core.errors import DomainError
+from models.gateway.gateway_call import refused_names
+from models.gateway.pricing import Price
+from models.gateway.routing import Route
+from views.gateway.openai import gateway
+from views.server import Commands
+
+commands = Commands("gateway", help="Models: where they are served and what they cost.")
+
+
+def init_app(app: Flask) -> None:
+    """Register the commands."""
+    app.cli.add_command(commands)
+
+
+@commands.command("models")
+@click.argument("name", required=False)
+@click.option(
+    "--days", default=7, show_default=True, type=click.IntRange(1, 3650), help="How far back refusals go."
+)
+def models_command(name: str | None, days: int) -> None:
+    """List the models with route and price in dollars per million tokens (input / cached / cache write / output),
+    then the names that were refused for want of a price. NAME: only those that contain it, or just that one.
+    """
+    routes = gateway(current_app).routes
+    listed = (route.requested for route in routes.models())
+    shown = {model for model in listed if not name or name.strip().lower() in model.lower()}
+    if name and not shown:
+        shown = {name}
+    width = max((len(model) for model in shown), default=0)
+    for model in sorted(shown):
+        try:
+            words = _route(routes.find(model))
+        except DomainError as error:
+            words = error.message
+        click.echo(f"{model:<{width}}  {words}")
+    if not any(provider.ready for provider in (*routes.direct, routes.openrouter)):
+        click.echo(
+            "No provider key is set: set OPENROUTER_API_KEY, OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY."
+        )
+    elif routes.openrouter.ready:
+        click.echo("Any other name goes to OpenRouter, which reports what each call costs.")
+    refused = refused_names(now() - timedelta(days=days))
+    if refused:
+        click.echo(f"\nRefused for want of a price in the last {days} days (STOA_PRICES_FILE gives one):")
+    for each in refused:
+        click.echo(f"{each.model}  {each.times} times, last {each.last:%Y-%m-%d %H:%M} UTC")
+
+
+def _route(route: Route) -> str:
+    where = (
+        route.provider.name if route.model == route.requested else f"{route.provider.name} as {route.model}"
+    )
+    return f"{where:<42}  {_price(route.price)}"
+
+
+def _price(price: Price | None) -> str:
+    if price is None:
+        return "missing; each call's cost is reported by the provider"
+    if price.zero:
+        return f"zero  ({price.source})"
+    tier = price.tiers[0]
+    figures = " / ".join(
+        _dollars(each) for each in (tier.input, tier.cache_read, tier.cache_write, tier.output)
+    )
+    more = "".join(
+        f", over {each.above} input tokens {_dollars(each.input)} / {_dollars(each.output)}"
+        for each in price.tiers[1:]
+    )
+    return f"set   {figures}{more}  ({price.source})"
+
+
+def _dollars(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"

@@ -1,0 +1,171 @@
+"""`flask store`: what an operator does with the store."""
+
+from pathlib import Path
+
+import click
+from flask import Flask
+
+from models.admin import record
+from models.core.db import db, now
+from models.core.errors import DomainError
+from models.store import publishers
+from models.store.publishing import importing, takedowns, withdrawing
+from models.store.publishing.takedowns import Name, TakenDown
+from models.store.statistics import store_proof
+from views.ledger.commands import operator
+from views.server import Commands
+from views.store.commands.definitions import read_definitions
+
+commands = Commands(
+    "store", help="The agent store: definitions in, verified publishers, takedowns, the proof of its figures."
+)
+
+
+def init_app(app: Flask) -> None:
+    """Register the commands."""
+    app.cli.add_command(commands)
+
+
+@commands.command("verify")
+@click.argument("publisher")
+@click.option("--remove", is_flag=True, help="Take the mark away again.")
+def verify_command(publisher: str, remove: bool) -> None:
+    """Give PUBLISHER the verified mark: you know who is behind it."""
+    name = publisher.removeprefix("@")
+    try:
+        changed = publishers.verify(name, not remove)
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    if changed:
+        record(
+            "publisher.unverified" if remove else "publisher.verified",
+            name,
+            actor=operator(),
+            before={"verified": remove},
+            after={"verified": not remove},
+        )
+        db.session.commit()
+    state = "not verified" if remove else "verified"
+    click.echo(f"@{name} is {state}{' now' if changed else ' already'}.")
+
+
+@commands.command("takedown")
+@click.argument("name", metavar="PUBLISHER|AGENT")
+@click.option("--reason", required=True, help="Why, in a sentence. Everybody can read it.")
+def takedown_command(name: str, reason: str) -> None:
+    """Take a publisher, an agent (`publisher/agent`) or a version (`publisher/agent@1.0.0`) out of the store.
+
+    It leaves every list at once; its pages show the reason, it cannot be loaded, run or published to. Figures are kept.
+    Again with another --reason changes what is said. `flask store restore` brings it back.
+    """
+    place = _name(name)
+    try:
+        changed = withdrawing.take_down(place, reason, operator(), now())
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    if changed:
+        record("store.taken_down", str(place), actor=operator(), after={"reason": reason.strip()})
+        db.session.commit()
+    click.echo(f"{place} is taken down{' now' if changed else ' already'}.")
+
+
+@commands.command("restore")
+@click.argument("name", metavar="PUBLISHER|AGENT")
+def restore_command(name: str) -> None:
+    """Take a takedown of the same name back."""
+    place = _name(name)
+    try:
+        changed = withdrawing.restore(place)
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    if changed:
+        record("store.restored", str(place), actor=operator())
+        db.session.commit()
+    click.echo(f"{place} is {'not taken down now' if changed else 'not taken down itself'}.")
+    try:
+        takedowns.refuse(place.publisher_id, place.agent_id, place.version)
+    except TakenDown as down:
+        click.echo(f"It is still not shown, since {down.name} is taken down.")
+
+
+def _name(text: str) -> Name:
+    name = Name.parse(text)
+    if name is None:
+        raise click.ClickException(
+            f"{text!r} is no name. Write publisher, publisher/agent or publisher/agent@1.0.0."
+        )
+    return name
+
+
+@commands.command("prove")
+@click.option("--repair", is_flag=True, help="Count the agents that differ anew, then prove again.")
+def prove_command(repair: bool) -> None:
+    """Recompute every figure from the runs and their calls; exit 1 if any differs."""
+    found = store_proof.prove()
+    _tell(found)
+    if repair and found.differences:
+        agents = sorted({(each.publisher_id, each.agent_id) for each in found.differences})
+        for agent in agents:
+            store_proof.repair(*agent)
+            db.session.commit()
+        click.echo(f"Counted {len(agents):,} {'agent' if len(agents) == 1 else 'agents'} anew.")
+        found = store_proof.prove()
+        _tell(found)
+    if found.differences:
+        raise SystemExit(1)
+
+
+@commands.command("import")
+@click.argument("place", metavar="FOLDER_OR_FILE", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--publisher", required=True, metavar="P", help="The publisher to publish under, whatever the files say."
+)
+def import_command(place: Path, publisher: str) -> None:
+    """Publish every agent definition in JSON and YAML files, and say what became of each.
+
+    Safe to repeat: a definition that says what is published already publishes nothing. Exit 1 if any was refused.
+    """
+    found, unread = read_definitions(place)
+    try:
+        outcomes = [*importing.bring(publisher.removeprefix("@"), found), *unread]
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    for each in outcomes:
+        if each.word == "published":
+            record(
+                "agent.published",
+                each.about,
+                actor=operator(),
+                after={"credential": "import"},
+            )
+    db.session.commit()
+    for each in sorted(outcomes, key=lambda each: each.source):
+        click.echo(_plain(f"{each.word:<9}  {each.source}: {each.about}"))
+    counts = [
+        f"{sum(each.word == word for each in outcomes):,} {word}"
+        for word in ("published", "unchanged", "refused")
+    ]
+    click.echo(f"{', '.join(counts)}.")
+    if any(each.word == "refused" for each in outcomes):
+        raise SystemExit(1)
+
+
+def _plain(text: str) -> str:
+    """Without what would steer a terminal: files and definitions are somebody else's."""
+    return "".join(each if each == "\n" or each.isprintable() else "\ufffd" for each in text)
+
+
+def _tell(found: store_proof.Proof) -> None:
+    for check in found.checks:
+        click.echo(f"{'DRIFT' if check.differences else 'ok   '}  {check.name}")
+        for each in check.differences:
+            click.echo(
+                f"         {each.publisher_id}/{each.agent_id}, {each.subject}:"
+                f" expected {each.expected}, found {each.found}"
+            )
+    click.echo(
+        f"{found.agents:,} agents, {found.versions:,} versions, {found.runs:,} finished runs: "
+        + (f"{len(found.differences):,} figures differ." if found.differences else "all figures agree.")
+    )
+    if found.waiting:
+        click.echo(f"{found.waiting:,} more are about to be counted.")

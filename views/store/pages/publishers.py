@@ -1,0 +1,333 @@
+"""Pages of publishers: mine, a new one in three steps, edit and owner, and the one that anybody may read."""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from flask import Blueprint, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import FileStorage, MultiDict
+
+from models.accounts import User
+from models.core.db import db
+from models.core.errors import Conflict, DomainError, Invalid
+from models.core.files import files
+from models.store import Publisher, publishers
+from models.store.catalogue import pictures
+from models.store.publishers import Profile
+from models.store.publishing import takedowns
+from views.store.pages import previews
+from views.store.pages.limits import count_change
+from views.web.guards import audit, caller_address, cookie_user, limiter, login_required, settings
+from views.web.htmx import render, see_other, toast, wants_fragment
+
+bp = Blueprint("publishers", __name__)
+
+STEPS = ("Owner", "Name", "Picture and bio")
+OWNER, IDENTITY, PROFILE = 1, 2, 3
+FIELDS = ("org", "publisher", "name", "email", "bio", "avatar_url")
+LABELS = {
+    "org": "Owner",
+    "publisher": "Publisher id",
+    "name": "Name",
+    "email": "E-mail",
+    "bio": "Bio",
+    "avatar": "Picture",
+}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What was entered so far. `org` is an organisation's id, empty for oneself; the picture is kept here already."""
+
+    org: str = ""
+    publisher: str = ""
+    name: str = ""
+    email: str = ""
+    bio: str = ""
+    avatar_url: str = ""
+
+    @classmethod
+    def read(cls, values: MultiDict[str, str]) -> "Draft":
+        """The draft that a form or an address carries; of pictures only one that is kept here."""
+        draft = cls(**{name: values.get(name, "").strip() for name in FIELDS})
+        own = pictures.ADDRESS.fullmatch(draft.avatar_url)
+        return replace(draft, avatar_url=draft.avatar_url if own else "")
+
+    def address(self, step: int) -> str:
+        """The address of an earlier step, with what was entered in the first two."""
+        entered: dict[str, Any] = {
+            "org": self.org,
+            "publisher": self.publisher,
+            "name": self.name,
+            "step": step,
+        }
+        return url_for("publishers.new", **{name: value for name, value in entered.items() if value})
+
+
+# -- mine ----------------------------------------------------------------------------------------------------
+
+
+@bp.get("/publishers")
+@login_required
+def mine() -> ResponseReturnValue:
+    """The publishers that the user may change."""
+    return render("store/publishers.html", rows=publishers.managed(_user()))
+
+
+# -- a new one -----------------------------------------------------------------------------------------------
+
+
+@bp.get("/publishers/new")
+@login_required
+@limiter.limit("240/minute", key_func=lambda: _caller())
+def new() -> ResponseReturnValue:
+    """The step that is asked for, or the earlier one that needs a change. htmx asks about the id alone."""
+    draft = Draft.read(request.args)
+    if wants_fragment():
+        problem = publishers.id_problem(draft.publisher) if draft.publisher else None
+        return render("store/_id_check.html", partial="store/_id_check.html", draft=draft, problem=problem)
+    step = {"2": IDENTITY, "3": PROFILE}.get(request.args.get("step", ""), OWNER)
+    errors = _owner_errors(draft) if step > OWNER else {}
+    if step > IDENTITY:
+        errors |= _identity_errors(draft)
+    if errors:
+        step = OWNER if "org" in errors else IDENTITY
+    return _form(draft, step, errors)
+
+
+@bp.post("/publishers/new")
+@login_required
+@limiter.limit("30/minute;200/day", key_func=lambda: _caller())
+def create() -> ResponseReturnValue:
+    """Make the publisher of the whole form; what needs a change is shown again, all of it."""
+    draft = Draft.read(request.form)
+    errors = _owner_errors(draft) | _identity_errors(draft)
+    address, refused = _uploaded(request.files.get("avatar"), draft.avatar_url)
+    draft = replace(draft, avatar_url=address or "")
+    said, wrong = _checked(draft.name, draft.email, draft.bio, draft.avatar_url)
+    errors = {**wrong, **errors, **refused}
+    if said is not None and not errors:
+        try:
+            count_change(_user())
+            made = publishers.create(
+                _user(),
+                draft.publisher,
+                said,
+                draft.org or None,
+                most=settings().stoa_publishers_per_account,
+            )
+        except Invalid as error:  # somebody took the id a moment ago
+            db.session.rollback()
+            return _form(draft, PROFILE, {"publisher": error.message})
+        audit("publisher.created", made.id, user=_user(), after=publishers.facts(made))
+        db.session.commit()
+        toast(f"@{made.id} is made. Publish its first agent.")
+        return see_other(url_for("publishers.page", publisher_id=made.id))
+    return _form(draft, PROFILE, errors)
+
+
+def _form(draft: Draft, step: int, errors: dict[str, str]) -> ResponseReturnValue:
+    return render(
+        "store/publisher_new.html",
+        draft=draft,
+        step=step,
+        steps=STEPS,
+        errors=errors,
+        summary=_summary(errors),
+        organisations=publishers.organisations(_user()),
+        status=422 if errors else 200,
+    )
+
+
+def _owner_errors(draft: Draft) -> dict[str, str]:
+    known = {"", *(org.id for org in publishers.organisations(_user()))}
+    return {} if draft.org in known else {"org": "Choose yourself, or an organisation that you administer."}
+
+
+def _identity_errors(draft: Draft) -> dict[str, str]:
+    found = {
+        "publisher": publishers.id_problem(draft.publisher),
+        "name": publishers.wrong_name(publishers.line(draft.name) or ""),
+    }
+    return {field: words for field, words in found.items() if words}
+
+
+# -- edit ----------------------------------------------------------------------------------------------------
+
+
+@bp.get("/publishers/<publisher_id>/edit")
+@login_required
+def edit(publisher_id: str) -> ResponseReturnValue:
+    """What the publisher says of itself, and whose it is, as forms."""
+    publisher = publishers.accessible(_user(), publisher_id)
+    return _edit_page(publisher, said=_said(publisher))
+
+
+@bp.post("/publishers/<publisher_id>/edit")
+@login_required
+@limiter.limit("60/minute", key_func=lambda: _caller())
+def save(publisher_id: str) -> ResponseReturnValue:
+    """Save what the publisher says of itself; a new picture replaces the old one."""
+    publishers.accessible(_user(), publisher_id)
+    address, errors = _uploaded(request.files.get("avatar"))
+    count_change(_user())
+    publisher = publishers.accessible(_user(), publisher_id, lock=True)
+    kept = None if "no_avatar" in request.form else publisher.avatar_url
+    name, email, bio = (request.form.get(field, "") for field in ("name", "email", "bio"))
+    said, wrong = _checked(name, email, bio, address or kept, publisher)
+    if said is None or errors:
+        db.session.rollback()
+        return _edit_page(publisher, said=Profile(name, email, bio, kept), errors={**wrong, **errors})
+    before = publishers.facts(publisher)
+    publishers.edit(publisher, said)
+    if publishers.facts(publisher) != before:
+        audit(
+            "publisher.edited", publisher.id, user=_user(), before=before, after=publishers.facts(publisher)
+        )
+    db.session.commit()
+    toast("Saved.")
+    return see_other(url_for("publishers.edit", publisher_id=publisher.id))
+
+
+def _edit_page(
+    publisher: Publisher, *, said: Profile, errors: dict[str, str] | None = None
+) -> ResponseReturnValue:
+    return render(
+        "store/publisher_edit.html",
+        publisher=publisher,
+        said=said,
+        errors=errors or {},
+        summary=_summary(errors or {}),
+        owner=publishers.owner(publisher),
+        down=takedowns.standing(publisher.id),
+        choices=[(org.id, org.name) for org in publishers.organisations(_user())],
+        status=422 if errors else 200,
+    )
+
+
+@bp.get("/publishers/<publisher_id>/owner")
+@login_required
+def ask_release(publisher_id: str) -> ResponseReturnValue:
+    """Take it out of the organisation? As a dialog, or as a page without script."""
+    publisher = publishers.accessible(_user(), publisher_id)
+    if publisher.org_id is None:
+        raise Conflict("This publisher belongs to no organisation, so there is none to take it out of.")
+    return render(
+        "store/publisher_release.html",
+        partial="store/_publisher_release.html",
+        publisher=publisher,
+        owner=publishers.owner(publisher),
+        down=takedowns.standing(publisher.id),
+        creator=publishers.creator(publisher),
+    )
+
+
+@bp.post("/publishers/<publisher_id>/owner")
+@login_required
+@limiter.limit("60/minute", key_func=lambda: _caller())
+def transfer(publisher_id: str) -> ResponseReturnValue:
+    """Give it to the organisation that the form names, or, without one, back to who created it."""
+    user, org_id = _user(), publishers.line(request.form.get("org"))
+    count_change(user)
+    before = publishers.facts(publishers.accessible(user, publisher_id, lock=True))
+    if org_id:
+        publisher = publishers.link(user, publisher_id, org_id)
+    else:
+        publisher = publishers.unlink(user, publisher_id)
+    audit(
+        "publisher.linked" if org_id else "publisher.unlinked",
+        publisher.id,
+        user=user,
+        before={name: before[name] for name in ("user_id", "org_id")},
+        after={"user_id": publisher.user_id, "org_id": publisher.org_id},
+    )
+    db.session.commit()
+    toast(f"@{publisher.id} belongs to {publishers.owner(publisher)} now.")
+    still = publisher.org_id is not None or publisher.user_id == user.id
+    return see_other(
+        url_for("publishers.edit", publisher_id=publisher.id) if still else url_for("publishers.mine")
+    )
+
+
+# -- for anybody ---------------------------------------------------------------------------------------------
+
+
+@bp.get("/publishers/<publisher_id>")
+def page(publisher_id: str) -> ResponseReturnValue:
+    """The publisher, its figures and its agents; `?after=` an agent's id goes on with the list."""
+    publisher = publishers.shown(publisher_id)
+    agents, after = publishers.agents(publisher.id, request.args.get("after"))
+    return render(
+        "store/publisher.html",
+        partial="store/_publisher_agents.html",
+        publisher=publisher,
+        agents=agents,
+        after=after,
+        mail_to=publishers.mail_to(publisher),
+        figures=publishers.figures(publisher.id) if not wants_fragment() else None,
+        mine=publishers.may_change(cookie_user(), publisher),
+        card_digest=previews.digest(*_card(publisher)),
+    )
+
+
+@bp.get("/publishers/<publisher_id>/card.png")
+@limiter.limit("120/minute")
+def card(publisher_id: str) -> ResponseReturnValue:
+    """The picture that other sites show beside a link to a publisher who has none."""
+    publisher = publishers.shown(publisher_id)
+    shown = _card(publisher)
+    db.session.rollback()
+    return previews.answer(previews.card(*shown, fallback=f"@{publisher_id}"), previews.digest(*shown))
+
+
+def _card(publisher: Publisher) -> tuple[str, str, str, str]:
+    over = "Verified publisher" if publisher.verified else "Publisher"
+    return over, publisher.name, publisher.bio or "", f"@{publisher.id}"
+
+
+# -- what several of them need -------------------------------------------------------------------------------
+
+
+def _user() -> User:
+    return cast(User, cookie_user())
+
+
+def _caller() -> str:
+    user = cookie_user()
+    return user.id if user else caller_address()
+
+
+def _said(publisher: Publisher) -> Profile:
+    return Profile(publisher.name, publisher.email, publisher.bio, publisher.avatar_url)
+
+
+def _checked(
+    name: str, email: str, bio: str, avatar_url: str | None, standing: Publisher | None = None
+) -> tuple[Profile | None, dict[str, str]]:
+    """What the fields say, or what is wrong with each. A picture that no page can show is left out; the e-mail
+    address that `standing` has already may stay."""
+    shown = avatar_url if publishers.usable_avatar(avatar_url or "") else None
+    try:
+        return publishers.profile(name, email, bio, shown, standing=standing), {}
+    except Invalid as error:
+        return None, error.fields
+
+
+def _summary(errors: dict[str, str]) -> list[tuple[str, str, str]]:
+    return [(field, label, errors[field]) for field, label in LABELS.items() if field in errors]
+
+
+def _uploaded(file: FileStorage | None, earlier: str = "") -> tuple[str | None, dict[str, str]]:
+    """The address of the picture that came with the form, else of the one of an earlier try if it is still here, and what
+    is wrong with it. Ends the transaction."""
+    if not earlier and (file is None or not file.filename):
+        return None, {}
+    db.session.commit()  # gives the connection back while the picture is decoded and kept
+    try:
+        if file is not None and file.filename:
+            return pictures.keep(files(settings()), file.stream.read(pictures.MOST_BYTES + 1)), {}
+        if pictures.read(files(settings()), earlier.rpartition("/")[2]) is None:
+            return None, {"avatar": "The picture was not kept so long. Choose it again."}
+    except DomainError as error:
+        return earlier or None, {"avatar": error.message}
+    return earlier, {}

@@ -1,0 +1,75 @@
+"""The dependency tree as a drawing: boxes in columns from left to right, joined by lines. Arithmetic only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from models.store.publishing.dependencies import Node
+
+BOX_WIDTH, BOX_HEIGHT = 176, 40
+STEP_X, STEP_Y = 208, 50
+MAX_ROWS = 24
+
+
+@dataclass(frozen=True)
+class Box:
+    """One agent: its place in pixels, and itself."""
+
+    node: Node
+    x: float
+    y: float
+
+    @property
+    def middle(self) -> float:
+        """The height at which lines meet the box."""
+        return self.y + BOX_HEIGHT / 2
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Boxes and the paths of the lines between them, and the room they take, in pixels."""
+
+    boxes: list[Box]
+    paths: list[str]
+    width: int
+    height: int
+    box_width: int = BOX_WIDTH
+    box_height: int = BOX_HEIGHT
+
+
+def drawing(root: Node) -> Drawing | None:
+    """The picture of a tree; None for an agent alone, and for more than can be read."""
+    if not root.children or rows(root) > MAX_ROWS:
+        return None
+    boxes: list[Box] = []
+    paths: list[str] = []
+    _place(root, 0, 0, boxes, paths)
+    columns = max(box.x for box in boxes) + BOX_WIDTH
+    return Drawing(boxes, paths, int(columns) + 2, rows(root) * STEP_Y - (STEP_Y - BOX_HEIGHT) + 2)
+
+
+def every(node: Node) -> Iterator[Node]:
+    """The node and all below it, in the order of reading."""
+    yield node
+    for child in node.children:
+        yield from every(child)
+
+
+def rows(node: Node) -> int:
+    """How many leaves the tree has."""
+    return sum(map(rows, node.children)) or 1
+
+
+def _place(node: Node, depth: int, row: int, boxes: list[Box], paths: list[str]) -> Box:
+    """Put the node's children below each other from `row` on, and the node before the middle of them."""
+    index = len(boxes)
+    placed: list[Box] = []
+    at = row
+    for child in node.children:
+        placed.append(_place(child, depth + 1, at, boxes, paths))
+        at += rows(child)
+    y = (placed[0].y + placed[-1].y) / 2 if placed else row * STEP_Y + 1
+    box = Box(node, depth * STEP_X + 1, y)
+    boxes.insert(index, box)
+    start, bend = box.x + BOX_WIDTH, box.x + (BOX_WIDTH + STEP_X) / 2
+    paths.extend(f"M{start:g} {box.middle:g}H{bend:g}V{each.middle:g}H{each.x:g}" for each in placed)
+    return box

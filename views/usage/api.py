@@ -1,0 +1,168 @@
+"""JSON of usage: what is left and what was used, for browsers and for the command line (contract 2.2 and 2.9)."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from flask import Blueprint, jsonify
+from flask.typing import ResponseReturnValue
+from pydantic import ConfigDict, Field
+
+from models.accounts import User
+from models.core.db import db, now
+from models.core.errors import DomainError
+from models.ledger import KINDS, Account, Balance, Cycle, balance, cycle, ensure_quota
+from models.orgs import membership
+from views.web import refusals
+from views.web.body import BadBody, BadJson, Body, Missing, read
+from views.web.format import iso
+from views.web.guards import api_key, cookie_user, current_account, key_account, key_user, settings
+from views.web.operation import JsonAnswer, Operation
+from views.web.refusals import BAD_BODY, BAD_JSON, MessageError, door
+
+bp = Blueprint("usage_api", __name__)
+
+UNKNOWN_TOKEN = "Invalid auth token. You may have been logged out from the web portal. Please log in again."  # noqa: S105
+
+
+class UsageBody(Body):
+    fingerprintId: str
+    authToken: Missing[str] = Field(None, description="A key, instead of the header")
+    orgId: Missing[str] = Field(None, description="An organisation of yours whose balance is asked for")
+
+
+class CreditsByKind(JsonAnswer):
+    model_config = ConfigDict(extra="allow")  # a newer kind shows where there is something of it
+
+    free: int
+    referral: int
+    purchase: int
+    admin: int
+    organization: int
+
+
+class BalanceFigures(JsonAnswer):
+    totalRemaining: int
+    totalDebt: int
+    netBalance: int
+    breakdown: CreditsByKind
+    principals: CreditsByKind
+
+
+class OwnUsage(JsonAnswer):
+    usageThisCycle: int
+    balance: BalanceFigures
+    nextQuotaReset: datetime | None
+    autoTopupTriggered: bool = Field(description="No top-up is tried yet: false")
+    autoTopupEnabled: bool
+
+
+class UsageAnswer(JsonAnswer):
+    type: Literal["usage-response"]
+    usage: int = Field(description="Credits used since the last reset")
+    remainingBalance: int
+    balanceBreakdown: dict[str, int] = Field(description="By kind; empty for an organisation")
+    next_quota_reset: datetime | None
+    autoTopupEnabled: Missing[bool] = Field(None, description="Of a person's account")
+
+
+class UsageBodyError(MessageError):
+    issues: Missing[list[dict[str, Any]]] = Field(None, description="Each problem, with its path")
+
+
+def _words(error: Exception) -> ResponseReturnValue | None:
+    match error:
+        case BadJson():
+            return jsonify(message=BAD_JSON), 400
+        case BadBody():
+            return jsonify(message=BAD_BODY, issues=error.issues), 400
+        case DomainError():
+            return jsonify(message=error.message), error.status
+    return refusals.words(error)
+
+
+@bp.get("/api/user/usage")
+@Operation(tag="Usage", caller="cookie", answers={200: ("The balance by kind", OwnUsage)}, door=door())
+def own_usage() -> ResponseReturnValue:
+    """What is left, for the browser.
+
+    A due quota cycle is run first.
+    """
+    user = cookie_user()
+    if user is None:
+        raise DomainError("Unauthorized", status=401)
+    has, running = _renewed(current_account())
+    return jsonify(
+        usageThisCycle=running.used,
+        balance={
+            "totalRemaining": has.total_remaining,
+            "totalDebt": has.total_debt,
+            "netBalance": has.net_balance,
+            "breakdown": _by_kind(has.breakdown),
+            "principals": _by_kind(has.principals),
+        },
+        nextQuotaReset=iso(running.ends),
+        autoTopupTriggered=False,
+        autoTopupEnabled=user.auto_topup_enabled,
+    )
+
+
+@bp.post("/api/v1/usage")
+@Operation(
+    tag="Usage",
+    caller="key",
+    body=UsageBody,
+    answers={200: ("The balance", UsageAnswer)},
+    door=door(_words, error=MessageError, body_error=UsageBodyError),
+)
+def usage() -> ResponseReturnValue:
+    """What is left, for command lines.
+
+    The balance of the account that pays for the key, or with a person's own key that of an organisation they are a
+    member of; an orgId that cannot be had answers the personal balance. A due quota cycle of the person is run first.
+    """
+    body = read(UsageBody)
+    token = api_key() or body.authToken
+    if not token:
+        raise DomainError("Authentication required", status=401)
+    user = key_user(token)
+    if user is None:
+        raise DomainError(UNKNOWN_TOKEN, status=401)
+    account = key_account(token)
+    assert account is not None
+    if account.user_id and body.orgId and membership(user.id, body.orgId):
+        account = Account(org_id=body.orgId)
+    has, running = _renewed(account)
+    return jsonify(_of_person(user, has, running) if account.user_id else _of_organisation(has, running))
+
+
+def _renewed(account: Account) -> tuple[Balance, Cycle]:
+    moment = now()
+    ensure_quota(account, settings().stoa_free_credits, now=moment)
+    db.session.commit()
+    return balance(account, now=moment), cycle(account, now=moment)
+
+
+def _of_person(user: User, has: Balance, running: Cycle) -> dict[str, Any]:
+    return {
+        "type": "usage-response",
+        "usage": running.used,
+        "remainingBalance": has.total_remaining,
+        "balanceBreakdown": _by_kind(has.breakdown),
+        "next_quota_reset": iso(running.ends),
+        "autoTopupEnabled": user.auto_topup_enabled,
+    }
+
+
+def _of_organisation(has: Balance, running: Cycle) -> dict[str, Any]:
+    return {
+        "type": "usage-response",
+        "usage": running.used,
+        "remainingBalance": has.total_remaining,
+        "balanceBreakdown": {},
+        "next_quota_reset": None,
+    }
+
+
+def _by_kind(credits: dict[str, int]) -> dict[str, int]:
+    """The five kinds that clients know; a newer kind only where there is something of it."""
+    return {kind: amount for kind, amount in credits.items() if kind in KINDS or amount}

@@ -1,0 +1,632 @@
+"""The arithmetic of drawings: columns, lines, split bars and timelines as percents and pixels. No drawing is made here.
+
+Widths and x are percents of whatever room the page has, heights and y are pixels, so one drawing fits every screen and its
+text never stretches. Templates: `components/chart.html` and `components/trace.html`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from math import ceil, floor, log10
+from typing import Literal, NamedTuple
+
+from views.web import format
+
+Number = int | float | Decimal
+Unit = Literal["credits", "calls", "tokens", "ms", "usd"]
+Grain = Literal["hour", "day", "week"]
+
+SIZES = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+MAX_SERIES = 7
+OTHER = 8
+TOP = 10
+FOOT = 24
+
+FORMATS: dict[Unit, Callable[[Number | None], str]] = {
+    "credits": format.credits,
+    "calls": format.credits,
+    "tokens": lambda value: format.tokens(None if value is None else int(value)),
+    "ms": lambda value: format.duration_ms(None if value is None else float(value)),
+    "usd": lambda value: format.usd(None if value is None else Decimal(value)),
+}
+
+
+# --- what goes in
+
+
+@dataclass(frozen=True)
+class Series:
+    """One name and its value in each bucket, in the buckets' order; None where nothing was measured (lines only)."""
+
+    name: str
+    values: Sequence[Number | None]
+
+
+# --- what comes out
+
+
+class Segment(NamedTuple):
+    """A rectangle of one series in one column: colour 1 to 8, y and height in pixels."""
+
+    colour: int
+    y: float
+    height: float
+
+
+class Column(NamedTuple):
+    """One period: x and width of its track in percent, its names, its segments, and its row of the table."""
+
+    x: float
+    width: float
+    now: bool
+    name: str
+    long_name: str
+    segments: list[Segment]
+    cells: list[str]
+    total: str
+    zeros: list[bool]
+
+    @property
+    def figures(self) -> Iterator[tuple[str, bool]]:
+        """The cells of its row, and whether each is nothing."""
+        return zip(self.cells, self.zeros, strict=True)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A word on the axis under the columns; `fine` ones go on narrow screens."""
+
+    x: float
+    anchor: str
+    text: str
+    fine: bool
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A step of the scale: y in pixels, and its word."""
+
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of the legend, in stack order: colour, name, sum over all buckets as written."""
+
+    colour: int
+    name: str
+    total: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series as a path in a box 1000 wide and `Chart.base` high, and the points that stand alone (percent, pixels)."""
+
+    colour: int
+    path: str
+    dots: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything `components/chart.html` draws. `total` is the sum of all values as written; lines have none."""
+
+    kind: Literal["columns", "line"]
+    unit: Unit
+    grain: Grain
+    height: int
+    columns: list[Column]
+    ticks: list[Tick]
+    labels: list[Label]
+    legend: list[Key]
+    total: str
+    empty: bool
+    fill: float
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def base(self) -> int:
+        """Where the columns stand, pixels from the top."""
+        return self.height - FOOT
+
+    @property
+    def joints(self) -> list[float]:
+        """The heights at which the scale cuts the columns: every step but the ends."""
+        return [tick.y for tick in self.ticks[1:-1]]
+
+
+# --- charts
+
+
+def stacked_chart(
+    buckets: Sequence[datetime],
+    series: Sequence[Series],
+    *,
+    unit: Unit,
+    now: datetime,
+    grain: Grain | None = None,
+    palette: Mapping[str, int] | None = None,
+    height: int = 250,
+) -> Chart:
+    """A column per bucket, its series stacked; for sums over time.
+
+    buckets: the start of each period, aware, in order and without gaps (give empty periods too; at most about 120).
+    series: any number, in any order, as many values as buckets. The seven biggest are shown, the rest added up as "Other".
+    unit: how values are written, and what they are. now: the period that holds it is lit and called "Today" or "Now".
+    grain: of a bucket; told from the distance of the first two when not given.
+    palette: name -> colour, from `palette()`, so that a series keeps its colour when the range changes.
+    """
+    grain = grain or _grain(buckets)
+    shown = _ranked(series, len(buckets), palette)
+    stacks = list(zip(*(values for _, _, values in shown), strict=True)) or [()] * len(buckets)
+    sums = [sum(stack) for stack in stacks]
+    base = height - FOOT
+    top, steps = _scale(Decimal(max(sums, default=0)), whole=unit != "usd")
+    write = FORMATS[unit]
+    fill = _fill(len(buckets))
+    colours = [colour for colour, _, _ in shown]
+    columns = []
+    for i, (bucket, stack, total) in enumerate(zip(buckets, stacks, sums, strict=True)):
+        x, width = _track(i, len(buckets), fill)
+        lit, name, long_name = _names(bucket, grain, now)
+        columns.append(
+            Column(
+                x=x,
+                width=width,
+                now=lit,
+                name=name,
+                long_name=long_name,
+                segments=_stack(zip(colours, stack, strict=True), float(top), base) if total else [],
+                cells=[write(value) for value in stack],
+                zeros=[not value for value in stack],
+                total=write(total),
+            )
+        )
+    return Chart(
+        kind="columns",
+        unit=unit,
+        grain=grain,
+        height=height,
+        columns=columns,
+        ticks=_ticks(top, steps, base, unit),
+        labels=_labels(columns, grain),
+        legend=[Key(colour, name, write(sum(values))) for colour, name, values in shown],
+        total=write(sum(sums)),
+        empty=not any(sums),
+        fill=fill,
+    )
+
+
+def line_chart(
+    buckets: Sequence[datetime],
+    series: Sequence[Series],
+    *,
+    unit: Unit,
+    now: datetime,
+    grain: Grain | None = None,
+    height: int = 200,
+) -> Chart:
+    """A line per series, in the order given (at most seven); for latencies and rates only.
+
+    A value that is None breaks the line: nothing was measured there. Buckets, unit, now and grain as in `stacked_chart`.
+    """
+    if len(series) > MAX_SERIES:
+        raise ValueError(f"a line chart shows at most {MAX_SERIES} series")
+    grain = grain or _grain(buckets)
+    base = height - FOOT
+    measured = [Decimal(value) for one in series for value in one.values if value is not None]
+    top, steps = _scale(max(measured, default=Decimal(0)), whole=unit not in ("usd",))
+    write = FORMATS[unit]
+    columns = []
+    for i, bucket in enumerate(buckets):
+        x, width = _track(i, len(buckets), _fill(len(buckets)))
+        lit, name, long_name = _names(bucket, grain, now)
+        columns.append(
+            Column(
+                x=x,
+                width=width,
+                now=lit,
+                name=name,
+                long_name=long_name,
+                segments=[],
+                cells=[write(one.values[i]) for one in series],
+                zeros=[not one.values[i] for one in series],
+                total="",
+            )
+        )
+    return Chart(
+        kind="line",
+        unit=unit,
+        grain=grain,
+        height=height,
+        columns=columns,
+        ticks=_ticks(top, steps, base, unit),
+        labels=_labels(columns, grain),
+        legend=[Key(n, one.name, "") for n, one in enumerate(series, 1)],
+        total="",
+        empty=not measured,
+        fill=_fill(len(buckets)),
+        lines=[_line(n, one.values, top, base) for n, one in enumerate(series, 1)],
+    )
+
+
+def palette(names: Sequence[str]) -> dict[str, int]:
+    """Colours for names in their order, biggest first; names after the seventh have none and become "Other".
+
+    Rank the names over a range that does not change with the page's (30 days, say), and hand the result to every chart.
+    """
+    return {name: colour for colour, name in enumerate(names[:MAX_SERIES], 1)}
+
+
+def _ranked(
+    series: Sequence[Series], count: int, colours: Mapping[str, int] | None
+) -> list[tuple[int, str, list[Number]]]:
+    """(colour, name, values) in stack order; what finds no colour of its own is summed up as Other."""
+    clean = []
+    for one in series:
+        if len(one.values) != count:
+            raise ValueError(f"series {one.name!r} has {len(one.values)} values for {count} buckets")
+        values: list[Number] = [value if value and value > 0 else 0 for value in one.values]
+        if any(values):
+            clean.append((one.name, values))
+    clean.sort(key=lambda item: (-sum(item[1]), item[0]))
+    given = dict(colours) if colours is not None else palette([name for name, _ in clean])
+    if colours is not None:
+        free = [colour for colour in range(1, MAX_SERIES + 1) if colour not in given.values()]
+        for name, _ in clean:
+            if name not in given and free:
+                given[name] = free.pop(0)
+    shown = sorted((given[name], name, values) for name, values in clean if name in given)
+    rest = [values for name, values in clean if name not in given]
+    if rest:
+        shown.append((OTHER, "Other", [sum(column) for column in zip(*rest, strict=True)]))
+    return shown
+
+
+def _stack(parts: Iterable[tuple[int, Number]], top: float, base: int) -> list[Segment]:
+    segments = []
+    y = float(base)
+    for colour, value in parts:
+        if value:
+            height = float(value) / top * (base - TOP)
+            segments.append(Segment(colour, round(y - height, 2), round(height, 2)))
+            y -= height
+    # What was used must be seen: a column of less than two pixels is drawn two high, in its biggest colour.
+    if segments and base - y < 2:
+        biggest = max(segments, key=lambda segment: segment.height)
+        return [Segment(biggest.colour, base - 2, 2)]
+    return segments
+
+
+def _line(colour: int, values: Sequence[Number | None], top: Decimal, base: int) -> Line:
+    count = len(values)
+    path: list[str] = []
+    dots: list[tuple[float, float]] = []
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        x = (i + 0.5) / count * 1000
+        y = base - float(Decimal(value) / top) * (base - TOP)
+        before = i > 0 and values[i - 1] is not None
+        after = i + 1 < count and values[i + 1] is not None
+        path.append(f"{'L' if before else 'M'}{x:.2f} {y:.2f}")
+        if (not before and not after) or (i == count - 1):
+            dots.append((round(x / 10, 3), round(y, 2)))
+    return Line(colour, "".join(path), dots)
+
+
+# --- scales
+
+
+def _scale(biggest: Decimal, *, whole: bool) -> tuple[Decimal, int]:
+    """The top of the scale and its number of steps (3 to 5): the lowest top of round steps that holds `biggest`."""
+    if biggest <= 0:
+        return (Decimal(3), 3) if whole else (Decimal("0.03"), 3)
+    power = Decimal(10) ** floor(log10(biggest) - 1)
+    best: tuple[Decimal, int] | None = None
+    for size in (power, power * 10):
+        for factor in ("1", "2", "2.5", "3", "4", "5"):
+            step = size * Decimal(factor)
+            if whole and step != step.to_integral_value():
+                continue
+            steps = max(3, ceil(biggest / step))
+            if steps <= 5 and (best is None or step * steps < best[0]):
+                best = (step * steps, steps)
+    if best is None:
+        return Decimal(3), 3
+    return best
+
+
+def _ticks(top: Decimal, steps: int, base: int, unit: Unit) -> list[Tick]:
+    marks = [top * i / steps for i in range(steps + 1)]
+    return [
+        Tick(round(base - i / steps * (base - TOP), 2), _axis_word(mark, top, unit))
+        for i, mark in enumerate(marks)
+    ]
+
+
+def _axis_word(value: Decimal, top: Decimal, unit: Unit) -> str:
+    if value == 0:
+        return "0"
+    if unit == "ms":
+        return f"{_plain(value / 1000)} s" if top >= 1000 else f"{_plain(value)} ms"
+    sign = "$" if unit == "usd" else ""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if top >= 2 * size or value >= size:
+            return f"{sign}{_plain(value / size)}{letter}"
+    return sign + _plain(value)
+
+
+def _plain(value: Decimal) -> str:
+    text = f"{value:,.6f}".rstrip("0").rstrip(".")
+    return text or "0"
+
+
+# --- periods
+
+
+def _grain(buckets: Sequence[datetime]) -> Grain:
+    if len(buckets) < 2:
+        return "day"
+    distance = buckets[1] - buckets[0]
+    if distance < timedelta(days=1):
+        return "hour"
+    return "day" if distance < timedelta(days=7) else "week"
+
+
+def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[bool, str, str]:
+    """Whether `now` lies in it, the word under the column, and the one in the table and the tooltip, both UTC."""
+    start = bucket.astimezone(UTC)
+    lit = start <= now < start + SIZES[grain]
+    day = f"{start.day} {format.MONTHS[start.month - 1]}"
+    if grain == "hour":
+        clock = f"{start.hour:02}:{start.minute:02}"
+        return lit, "Now" if lit else clock if start.hour else day, f"{DAYS[start.weekday()]} {day}, {clock}"
+    if grain == "week":
+        return lit, day, f"Week of {day} {start.year}"
+    this_year = start.year == now.astimezone(UTC).year
+    return (
+        lit,
+        "Today" if lit else day,
+        f"{DAYS[start.weekday()]} {day}" if this_year else f"{day} {start.year}",
+    )
+
+
+def _labels(columns: Sequence[Column], grain: Grain) -> list[Label]:
+    """Every so many columns, counted back from the last, which always has its word."""
+    count = len(columns)
+    stride = 1 if count <= 8 else ceil(count / 6)
+    labels = []
+    for back, i in enumerate(range(count - 1, -1, -stride)):
+        middle = round((i + 0.5) / count * 100, 2)
+        last = i == count - 1 and count > 8
+        if i == 0 and stride > 1 and middle < 2:
+            continue
+        labels.append(
+            Label(100 if last else middle, "end" if last else "middle", columns[i].name, fine=back % 2 == 1)
+        )
+    return labels
+
+
+def _fill(count: int) -> float:
+    if count < 10:
+        return 0.46
+    return 0.6 if count < 20 else 0.72
+
+
+def _track(index: int, count: int, fill: float) -> tuple[float, float]:
+    cell = 100 / count
+    return round((index + (1 - fill) / 2) * cell, 3), round(cell * fill, 3)
+
+
+# --- one bar, split
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of a split bar: name, whole credits, colour 1 to 8 or "held" for what is in progress."""
+
+    name: str
+    amount: int
+    colour: int | Literal["held"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part as drawn: colour, x and width in percent."""
+
+    colour: int | Literal["held"]
+    x: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """A bar and the sentence that says the same."""
+
+    slices: list[Slice]
+    label: str
+
+
+def split_bar(parts: Sequence[Part]) -> Split:
+    """One bar from left to right; parts of nothing (or less: debts) are left out."""
+    present = [part for part in parts if part.amount > 0]
+    total = sum(part.amount for part in present)
+    slices = []
+    x = 0.0
+    for part in present:
+        width = part.amount / total * 100
+        slices.append(Slice(part.colour, round(x, 3), round(width, 3)))
+        x += width
+    words = ", ".join(f"{part.name} {format.credits(part.amount)}" for part in present)
+    return Split(slices, f"Of {format.credits(total)}: {words}" if present else "No credits")
+
+
+# --- the colonnade
+
+
+@dataclass(frozen=True)
+class Shaft:
+    """A column of the front page's drawing, in the units of its box: the shaft, its capital, and what is used of it."""
+
+    x: float
+    width: float
+    cap_x: float
+    cap_width: float
+    used: float
+    now: bool
+
+
+@dataclass(frozen=True)
+class Colonnade:
+    """The whole drawing: a box, its columns, and where the drums meet."""
+
+    width: int
+    height: int
+    shafts: list[Shaft]
+    joints: list[float]
+
+    @property
+    def shaft_height(self) -> int:
+        """Between the capitals and the bases."""
+        return self.height - 50
+
+
+def colonnade(values: Sequence[int], *, width: int, height: int) -> Colonnade:
+    """One column for each value, the last one lit; the fullest is used to nine tenths. All bare when all are zero."""
+    cell = width / len(values)
+    reach = height - 50
+    most = max(max(values), 1) / 0.9
+    shafts = [
+        Shaft(
+            x=round(i * cell + cell * 0.24, 2),
+            width=round(cell * 0.52, 2),
+            cap_x=round(i * cell + cell * 0.13, 2),
+            cap_width=round(cell * 0.74, 2),
+            used=round(max(value, 0) / most * reach, 2),
+            now=i == len(values) - 1,
+        )
+        for i, value in enumerate(values)
+    ]
+    return Colonnade(width, height, shafts, [round(30 + reach * i / 6, 2) for i in range(1, 6)])
+
+
+# --- what happened when
+
+
+@dataclass(frozen=True)
+class Span:
+    """One row of a timeline. `end` is None while it goes on; `first_token` parts waiting from answering in a model call."""
+
+    kind: Literal["run", "step", "model", "tool"]
+    start: datetime
+    end: datetime | None
+    failed: bool = False
+    first_token: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rectangle of a row: its class, and x, width, y, height in percent."""
+
+    css: str
+    x: float
+    width: float
+    y: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A tick of the time axis: x in percent and its word; an empty word where it would touch the end's."""
+
+    x: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Waterfall:
+    """One axis for all rows: ticks at round steps, the whole length as written, and the bars of each span in its order."""
+
+    ticks: list[Moment]
+    length: str
+    rows: list[list[Bar]]
+
+
+SHAPES = {"run": (37.5, 25.0), "step": (28.0, 44.0), "model": (31.0, 38.0), "tool": (31.0, 38.0)}
+STEPS_MS = [
+    *(unit * factor for unit in (1, 10, 100, 1000) for factor in (1, 2, 5)),
+    *(
+        1000 * seconds
+        for seconds in (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800, 86_400)
+    ),
+]
+
+
+def waterfall(spans: Sequence[Span], *, now: datetime) -> Waterfall:
+    """Place spans on one axis from the first start to the last end; what goes on ends at `now`."""
+    if not spans:
+        return Waterfall([], format.duration_ms(0), [])
+    begin = min(span.start for span in spans)
+    finish = max([_end(span, now) for span in spans])
+    length = max(_ms(finish - begin), 1.0)
+    return Waterfall(
+        ticks=_moments(length),
+        length=format.duration_ms(length),
+        rows=[_bars(span, begin, length, now) for span in spans],
+    )
+
+
+def _end(span: Span, now: datetime) -> datetime:
+    return max(span.end or now, span.start)
+
+
+def _bars(span: Span, begin: datetime, length: float, now: datetime) -> list[Bar]:
+    y, height = SHAPES[span.kind]
+    x = _ms(span.start - begin) / length * 100
+    width = _ms(_end(span, now) - span.start) / length * 100
+    if span.failed:
+        return [_bar("span-bad", x, width, y, height)]
+    if span.end is None and span.kind != "step":
+        return [_bar("span-open", x, width, y, height)]
+    if span.kind == "model" and span.first_token and span.start < span.first_token < _end(span, now):
+        waited = _ms(span.first_token - span.start) / length * 100
+        return [
+            _bar("span-wait", x, waited, y, height),
+            _bar("span-model", x + waited, width - waited, y, height),
+        ]
+    return [_bar(f"span-{span.kind}", x, width, y, height)]
+
+
+def _bar(css: str, x: float, width: float, y: float, height: float) -> Bar:
+    width = min(max(width, 0.25), 100)
+    return Bar(css, round(min(x, 100 - width), 3), round(width, 3), y, height)
+
+
+def _moments(length: float) -> list[Moment]:
+    step = next((size for size in STEPS_MS if length / size <= 5), ceil(length / 5 / 86_400_000) * 86_400_000)
+    moments = []
+    at = 0
+    while at < length:
+        x = at / length * 100
+        moments.append(Moment(round(x, 3), "" if x > 88 else _time_word(at, step, length)))
+        at += step
+    return moments
+
+
+def _time_word(at: int, step: int, length: float) -> str:
+    if length < 1000:
+        return f"{at} ms"
+    if step < 60_000:
+        return f"{_plain(Decimal(at) / 1000)} s"
+    return (
+        f"{_plain(Decimal(at) / 60_000)} min" if step < 3_600_000 else f"{_plain(Decimal(at) / 3_600_000)} h"
+    )
+
+
+def _ms(span: timedelta) -> float:
+    return span.total_seconds() * 1000

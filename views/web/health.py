@@ -1,0 +1,87 @@
+"""What machines ask about this process: `/readyz` for a balancer, `/metrics` for Prometheus."""
+
+import hmac
+import ipaddress
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, current_app, request
+from flask.typing import ResponseReturnValue
+
+from models.core.shapes import Missing
+from models.gateway import metrics
+from views.gateway.openai import gateway, json_answer
+from views.web import guards
+from views.web.operation import JsonAnswer, Operation
+from views.web.refusals import door
+
+bp = Blueprint("health", __name__)
+
+
+class Readiness(JsonAnswer):
+    status: str
+    database: str
+    ledger: Missing[str] = None
+
+
+@bp.get("/readyz")
+@Operation(
+    tag="Server",
+    answers={200: ("They can", Readiness), 503: ("They cannot, and why", Readiness)},
+    door=door(),
+)
+def readyz() -> ResponseReturnValue:
+    """Whether calls can be served.
+
+    The database is asked, on the connections that admit calls, and whether calls wait to be settled.
+    """
+    served = gateway(current_app)
+    if not metrics.database_answers(served.pool):
+        return json_answer({"status": "unavailable", "database": "unreachable"}, 503)
+    if served.spool.closed():
+        told = "calls could not be settled; none is admitted until they are (flask billing unsettled)"
+        return json_answer({"status": "unavailable", "database": "ok", "ledger": told}, 503)
+    return json_answer({"status": "ready", "database": "ok"})
+
+
+@bp.get("/metrics")
+@Operation(
+    tag="Server", answers={200: ("Prometheus' text format", str), 401: "Not the operator"}, door=door()
+)
+def figures() -> ResponseReturnValue:
+    """Figures for Prometheus.
+
+    For whoever has the operator's token; where none is set, for this machine itself.
+    """
+    if not _may_read():
+        return json_answer({"error": "Unauthorized"}, 401)
+    served = gateway(current_app)
+    return Response(
+        metrics.exposition(served.pool, served.spool.count()),
+        content_type="text/plain; version=0.0.4; charset=utf-8",
+    )
+
+
+PASSED_ON = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip")
+"""Headers of proxies: whoever asks through one may be anybody, though the proxy be on this machine."""
+
+
+def _may_read() -> bool:
+    token = guards.settings().stoa_metrics_token
+    if token is not None:
+        given = (guards.api_key() or "").encode("utf-8", "replace")
+        return hmac.compare_digest(given, token.get_secret_value().encode())
+    if any(header in request.headers for header in PASSED_ON):
+        return False
+    # a page that led its own name here (DNS rebinding) asks from this machine, too
+    return _is_loopback(request.remote_addr or "") and _is_loopback(urlsplit(request.host_url).hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

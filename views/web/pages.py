@@ -1,0 +1,129 @@
+"""The pages that belong to no room: the front, the addresses that moved (contract section 2.15), robots.txt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from flask import Blueprint, Response, current_app, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from models import demo
+from models.core.db import now
+from models.gateway.chat_format import Usage
+from models.gateway.pricing import flat
+from models.gateway.routing import held_credits
+from models.ledger.credits import credits_of
+from models.usage.period import preset
+from models.usage.series import spending
+from views.web.charts import colonnade
+from views.web.guards import settings
+from views.web.htmx import render
+
+bp = Blueprint("pages", __name__)
+
+CLIENTS = {"curl": "curl", "python": "openai, Python", "node": "openai, Node", "codebuff": "Codebuff SDK"}
+DAYS = 30
+DAYS_NARROW = 13
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call to `stoa/demo`, worked out with this server's margin by the code that charges real calls."""
+
+    input_tokens: int
+    output_tokens: int
+    most_tokens: int
+    cost: Decimal
+    before: int
+    held: int
+    charged: int
+
+
+@bp.get("/")
+def landing() -> Response:
+    """What Stoa is, how to point a client at this server, and what to know before installing one."""
+    return front(_demo_days())
+
+
+def front(days: Sequence[int] | None) -> Response:
+    """The front page; `days` is what the demo account spent on each of the last 30 days, None without one."""
+    client = request.args.get("client", "curl")
+    if client not in CLIENTS:
+        client = "curl"
+    values = list(days or [0] * DAYS)
+    return render(
+        "landing.html",
+        partial="_clients.html",
+        clients=CLIENTS,
+        client=client,
+        days=days,
+        wide=colonnade(values, width=1200, height=280),
+        narrow=colonnade(values[-DAYS_NARROW:], width=360, height=200),
+        example=_example(),
+        margin=settings().stoa_margin,
+        free=settings().stoa_free_credits,
+    )
+
+
+def _demo_days() -> list[int] | None:
+    today = now()
+    spent = spending(demo.USER_ID, preset("30d", today), "model", today)
+    return [column.credits for column in spent.columns] if spent.total.credits else None
+
+
+def _example() -> Example:
+    prompt, answer, most = 1_200, 800, 2_000
+    price = flat(3, 15)
+    cost = price.cost(Usage(uncached_input=prompt, output=answer))
+    margin = settings().stoa_margin
+    return Example(
+        input_tokens=prompt,
+        output_tokens=answer,
+        most_tokens=most,
+        cost=cost,
+        before=settings().stoa_free_credits or 500,
+        held=held_credits(price.worst(prompt, most), margin),
+        charged=credits_of(cost, margin)[1],
+    )
+
+
+@bp.get("/usage")
+def usage() -> ResponseReturnValue:
+    """Moved for good: 308."""
+    return redirect(url_for("profile.profile", tab="usage"), 308)
+
+
+@bp.get("/api-keys")
+def api_keys() -> ResponseReturnValue:
+    """Moved for good: 308."""
+    return redirect(url_for("profile.profile", tab="api-keys"), 308)
+
+
+@bp.get("/docs")
+def docs() -> ResponseReturnValue:
+    """The documentation starts at the API page; 307, because a start page of its own may come."""
+    return redirect(url_for("docs.page"), 307)
+
+
+@bp.get("/favicon.ico")
+def favicon() -> Response:
+    """Browsers ask for this whatever the page says."""
+    return current_app.send_static_file("img/favicon.svg")
+
+
+@bp.get("/robots.txt")
+def robots() -> Response:
+    """Public pages may be indexed; signed-in pages and the API hold nothing for a crawler."""
+    lines = [
+        "User-agent: *",
+        "Disallow: /api/",
+        "Disallow: /v1/",
+        *(
+            f"Disallow: {url_for(door)}"
+            for door in ("profile.profile", "runs.runs", "accounts.login", "publishers.new")
+        ),
+        f"Disallow: {url_for('store.shelf')}?",
+        f"Sitemap: {settings().base_url}{url_for('feeds.sitemap')}",
+        "",
+    ]
+    return Response("\n".join(lines), mimetype="text/plain")
