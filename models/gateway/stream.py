@@ -23,6 +23,8 @@ log = logging.getLogger("stoa.gateway")
 
 HEARTBEAT_SECONDS = 30.0
 QUEUED_BLOCKS = 256
+FULL_PAUSE = 0.05
+"""Seconds between two looks at a full queue."""
 DRAIN_SECONDS = 300.0
 """How long a provider is read on for a client that has gone."""
 LOOK = 512
@@ -65,7 +67,7 @@ class Stream:
         self._pieces = itertools.chain([begun] if begun else [], answer.blocks())
         self._translator = request.dialect.translator(request, call, ticket.route)
         self._meter = self._translator.meter
-        self._queue: queue.Queue[bytes | None] = queue.Queue(QUEUED_BLOCKS)
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._greeting = request.dialect.greeting()
         self._ended = False
         self._gone_at = 0.0
@@ -260,15 +262,15 @@ class Stream:
             self._put(block)
 
     def _put(self, block: bytes | None) -> None:
-        stalled = 0.0
-        while not self.gone:
-            try:
-                self._queue.put(block, timeout=1)
-                return
-            except queue.Full:
-                stalled += 1
-                if stalled >= STALL_SECONDS:
-                    self._leave()
+        """Queue a block, once the client has taken so many that there is room."""
+        # the pump alone puts; a queue with a bound of its own costs a stream a tenth of its time
+        full_since = time.monotonic()
+        while self._queue.qsize() >= QUEUED_BLOCKS and not self.gone:
+            time.sleep(FULL_PAUSE)
+            if time.monotonic() - full_since >= STALL_SECONDS:
+                self._leave()
+        if not self.gone:
+            self._queue.put(block)
 
     def _leave(self) -> None:
         self._gone_at = time.monotonic()

@@ -13,7 +13,7 @@ from models.core.settings import ROOT
 GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import socket, time, gevent
-from models.fairness import Slices, heavy, in_slices
+from models.core.fairness import Slices, heavy, in_slices
 
 def work(seconds):
     end = time.monotonic() + seconds

@@ -11,7 +11,7 @@ monkey.patch_all()
 import sys, time
 import gevent
 from sqlalchemy import create_engine, text
-from models.db import engine_options
+from models.core.db import engine_options
 
 engine = create_engine(sys.argv[1], **engine_options(pool_size=4))
 

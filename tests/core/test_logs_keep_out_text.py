@@ -487,7 +487,7 @@ import sys, threading
 if {gevent}:
     from gevent import monkey; monkey.patch_all()
 import gevent
-from views import logs
+from views.web import logs
 logs.init_app([]); logs.speak()
 def fail(): raise ValueError("{mark}")
 class Dies:

@@ -99,7 +99,7 @@ from gevent import monkey
 monkey.patch_all()
 import sys, time
 import gevent
-from models.pool import Pool
+from models.core.pool import Pool
 
 pool = Pool(sys.argv[1], 4)
 began = time.monotonic()

@@ -20,7 +20,7 @@ from tests.server import living
 USER = """
 import sys
 from pathlib import Path
-from models.postgres import embedded_url, release
+from models.core.postgres import embedded_url, release
 directory = Path(sys.argv[1])
 print(embedded_url(directory), flush=True)
 sys.stdin.readline()

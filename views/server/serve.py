@@ -224,7 +224,7 @@ def _cannot_listen(settings: Settings, host: str, error: OSError) -> str:
 
 def _children(settings: Settings, listeners: list[socket.socket]) -> list[Child]:
     fds = [listener.fileno() for listener in listeners]
-    web = [sys.executable, "-m", "gunicorn", "--config", str(Path(__file__).with_name("web.py"))]
+    web = [sys.executable, "-m", "gunicorn", "--config", str(Path(__file__).with_name("gunicorn_config.py"))]
     web += ["--workers", str(settings.stoa_workers)]
     for fd in fds:
         web += ["--bind", f"fd://{fd}"]
