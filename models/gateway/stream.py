@@ -263,7 +263,7 @@ class Stream:
 
     def _put(self, block: bytes | None) -> None:
         """Queue a block, once the client has taken so many that there is room."""
-        # the pump alone puts; a queue with a bound of its own costs a stream a tenth of its time
+        # the pump alone puts, so the bound holds; a queue that keeps it by itself takes several times as long
         full_since = time.monotonic()
         while self._queue.qsize() >= QUEUED_BLOCKS and not self.gone:
             time.sleep(FULL_PAUSE)
