@@ -10,8 +10,8 @@ from werkzeug.routing import RoutingException
 from werkzeug.test import TestResponse
 
 from views.gateway.openai import Completion
+from views.web.error_bodies import ModelError, ServerError
 from views.web.openapi import answer_types, routes
-from views.web.refusals import ModelError, ServerError
 
 NOT_SAID = {304, 405}
 """Statuses that any route may answer."""

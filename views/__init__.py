@@ -5,7 +5,7 @@ from flask import Flask
 from views.accounts import api as accounts_api
 from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
-from views.accounts.pages import profile, providers
+from views.accounts.pages import oauth, profile
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
@@ -16,13 +16,25 @@ from views.runs import pages as runs_pages
 from views.server import serve
 from views.store.api import agents as agents_api
 from views.store.api import publishers as publishers_api
-from views.store.api import store as store_api
+from views.store.api import publishing as store_api
 from views.store.commands import store as store_commands
 from views.store.pages import agent, avatars, feeds, listing, publishers, readme, versions
 from views.usage import api as usage_api
 from views.usage import commands as usage_commands
 from views.usage import pages as usage_pages
-from views.web import addresses, assets, cors, errors, fast_path, format, guards, health, htmx, openapi, pages
+from views.web import (
+    assets,
+    cors,
+    error_handlers,
+    fast_path,
+    format,
+    guards,
+    health,
+    htmx,
+    openapi,
+    pages,
+    unknown_routes,
+)
 from views.web.body import keep_strangers_small
 
 
@@ -31,12 +43,12 @@ def register(app: Flask) -> None:
     htmx.init_app(app)
     format.init_app(app)
     guards.init_app(app, keep_strangers_small)
-    addresses.init_app(app)
-    errors.init_app(app)
+    unknown_routes.init_app(app)
+    error_handlers.init_app(app)
     assets.init_app(app)
     serve.init_app(app)
     accounts_commands.init_app(app)
-    providers.init_app(app)
+    oauth.init_app(app)
     billing_commands.init_app(app)
     gateway_commands.init_app(app)
     usage_commands.init_app(app)

@@ -1,9 +1,9 @@
 """Who somebody is and how they prove it: users, identities, sessions, devices, keys and sign-in links."""
 
 from models.accounts.credentials import forget_expired
-from models.accounts.quotas import WriteQuota
 from models.accounts.sessions import SESSION_TYPES, Fingerprint, LoginLink, Session
 from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
+from models.accounts.write_limits import WriteQuota
 
 __all__ = [
     "API_KEY_TYPES",

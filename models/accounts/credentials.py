@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
-from models.accounts import bans, quotas
+from models.accounts import bans, write_limits
 from models.accounts.sessions import Fingerprint, LoginLink, Session
 from models.accounts.users import User
 from models.core.db import db
@@ -166,7 +166,7 @@ def check_room(user: User, type_: str, most: int, mend: str, setting: str) -> No
     has = db.session.scalar(mine) or 0
     if has >= most:
         things = "API keys" if type_ == "pat" else "Command line sessions"
-        raise quotas.full(has, f"{things} of this account", most, mend, setting)
+        raise write_limits.full(has, f"{things} of this account", most, mend, setting)
 
 
 def create_key(

@@ -25,7 +25,7 @@ CODE_LIFETIME = timedelta(hours=1)
 FINGERPRINT_LENGTH = 1000
 
 
-class Code(NamedTuple):
+class DeviceCode(NamedTuple):
     """A signed code. `expires_at` is the decimal text of epoch milliseconds, as it was hashed."""
 
     fingerprint_id: str
@@ -38,7 +38,7 @@ class Code(NamedTuple):
         return f"{self.fingerprint_id}.{self.expires_at}.{self.hash}"
 
 
-class Outcome(Enum):
+class DeviceCodeStatus(Enum):
     """What a code is worth to a signed-in user."""
 
     INVALID = "invalid"
@@ -56,54 +56,54 @@ def code_hash(secret: str, fingerprint_id: str, expires_at: str) -> str:
     ).hexdigest()
 
 
-def issue_code(secret: str, fingerprint_id: str, now: datetime) -> Code:
+def issue_code(secret: str, fingerprint_id: str, now: datetime) -> DeviceCode:
     """A code of one hour. Nothing is written."""
     expires_at = str(_milliseconds(now + CODE_LIFETIME))
-    return Code(fingerprint_id, expires_at, code_hash(secret, fingerprint_id, expires_at))
+    return DeviceCode(fingerprint_id, expires_at, code_hash(secret, fingerprint_id, expires_at))
 
 
-def read_code(text: str) -> Code | None:
+def read_code(text: str) -> DeviceCode | None:
     """The parts of a code; None when it has not three. A fingerprint may hold dots (contract 1.4, fix)."""
     parts = text.rsplit(".", 2)
-    return Code(*parts) if len(parts) == 3 else None
+    return DeviceCode(*parts) if len(parts) == 3 else None
 
 
-def judge(secret: str, code: Code | None, now: datetime) -> Outcome:
+def judge(secret: str, code: DeviceCode | None, now: datetime) -> DeviceCodeStatus:
     """Whether the code itself is good: INVALID, EXPIRED or READY."""
     if code is None or not _is_signed(secret, code):
-        return Outcome.INVALID
+        return DeviceCodeStatus.INVALID
     until = _milliseconds(now)
     if int(code.expires_at) < until:
-        return Outcome.EXPIRED
+        return DeviceCodeStatus.EXPIRED
     # The plain hash cannot tell "fp9" + "17…" from "fp" + "917…": no code of ours lives longer than an hour.
     late = int(code.expires_at) > until + CODE_LIFETIME // timedelta(milliseconds=1)
-    return Outcome.INVALID if late else Outcome.READY
+    return DeviceCodeStatus.INVALID if late else DeviceCodeStatus.READY
 
 
-def examine(secret: str, code: Code | None, user: User, now: datetime) -> Outcome:
+def examine(secret: str, code: DeviceCode | None, user: User, now: datetime) -> DeviceCodeStatus:
     """What this code would do for this user now. Writes nothing; checks in the order of contract 1.4."""
     outcome = judge(secret, code, now)
-    if outcome is not Outcome.READY or code is None:
+    if outcome is not DeviceCodeStatus.READY or code is None:
         return outcome
     mine = select(Session).where(Session.user_id == user.id, Session.cli_auth_hash == code.hash)
     if db.session.scalars(mine.limit(1)).first() is not None:
-        return Outcome.CONNECTED
+        return DeviceCodeStatus.CONNECTED
     others = select(Session).where(
         Session.fingerprint_id == code.fingerprint_id, Session.user_id != user.id, Session.expires > now
     )
     if db.session.scalars(others.limit(1)).first() is not None:
-        return Outcome.TAKEN
-    return Outcome.READY
+        return DeviceCodeStatus.TAKEN
+    return DeviceCodeStatus.READY
 
 
 def connect(
     secret: str,
-    code: Code | None,
+    code: DeviceCode | None,
     by: Credential,
     now: datetime,
     *,
     most: int | None = None,
-) -> Outcome:
+) -> DeviceCodeStatus:
     """Let the command line that asked for `code` in as the user of the browser session `by`: DONE, or why not.
 
     Locks that session and the device's row, in this order, so that one code opened twice makes one session. Raises
@@ -116,13 +116,13 @@ def connect(
         check_room(by.user, "cli", most, mend, "STOA_CLI_SESSIONS_PER_ACCOUNT")
     user, parent = by.user, lock_browser(by.session)
     outcome = examine(secret, code, user, now)
-    if outcome is not Outcome.READY or code is None:
+    if outcome is not DeviceCodeStatus.READY or code is None:
         return outcome
     row = insert(Fingerprint).values(id=code.fingerprint_id, created_at=now).on_conflict_do_nothing()
     db.session.execute(row)
     db.session.execute(select(Fingerprint.id).where(Fingerprint.id == code.fingerprint_id).with_for_update())
     outcome = examine(secret, code, user, now)
-    if outcome is not Outcome.READY:
+    if outcome is not DeviceCodeStatus.READY:
         return outcome
     db.session.execute(
         update(Fingerprint).where(Fingerprint.id == code.fingerprint_id).values(sig_hash=code.hash)
@@ -142,10 +142,10 @@ def connect(
         )
     )
     db.session.flush()
-    return Outcome.DONE
+    return DeviceCodeStatus.DONE
 
 
-def collect(secret: str, code: Code, now: datetime) -> tuple[User, str] | None:
+def collect(secret: str, code: DeviceCode, now: datetime) -> tuple[User, str] | None:
     """User and raw token of the session that was made for this code; None as long as there is none.
 
     A session is collected once: of any number of tries at the same moment, one gets the token and the others None.
@@ -205,14 +205,14 @@ def disconnect(token: str, user_id: str, fingerprint_id: str) -> bool:
     return True
 
 
-def _is_signed(secret: str, code: Code) -> bool:
+def _is_signed(secret: str, code: DeviceCode) -> bool:
     if not (code.expires_at.isascii() and code.expires_at.isdigit() and len(code.expires_at) <= 15):
         return False
     expected = code_hash(secret, code.fingerprint_id, code.expires_at)
     return hmac.compare_digest(expected.encode(), code.hash.encode("utf-8", "surrogateescape"))
 
 
-def _token(secret: str, code: Code, user_id: str, created_at: datetime) -> str:
+def _token(secret: str, code: DeviceCode, user_id: str, created_at: datetime) -> str:
     message = "\0".join(("stoa cli token", code.text, user_id, created_at.isoformat(timespec="microseconds")))
     digest = hmac.digest(secret.encode(), message.encode("utf-8", "surrogateescape"), "sha256")
     return str(uuid.UUID(bytes=digest[:16], version=4))

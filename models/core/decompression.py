@@ -24,11 +24,11 @@ ZSTD_WINDOW = 23
 """8 MiB as a power of two, the most that a sender may ask for (RFC 9659)."""
 
 
-class BadCoding(Exception):
+class DecompressionError(Exception):
     """The body is not what its `Content-Encoding` says."""
 
 
-class Decoder(Protocol):
+class Decompressor(Protocol):
     """Unpacks one part. `feed` gives at most about a piece; when it is not `hungry`, feed it nothing for more."""
 
     @property
@@ -54,7 +54,7 @@ def unpacked(pieces: Iterable[bytes], named: list[str], *, lenient: bool = False
 
 
 def _unpacked(
-    pieces: Iterable[bytes], decoder_for: Callable[[int], Decoder], lenient: bool
+    pieces: Iterable[bytes], decoder_for: Callable[[int], Decompressor], lenient: bool
 ) -> Iterator[bytes]:
     decoder, members, begun, doubtful = None, 0, b"", lenient
     pieces = iter(pieces)
@@ -67,7 +67,7 @@ def _unpacked(
                     break
                 members += 1
                 if members > MOST_MEMBERS:
-                    raise BadCoding("the packed body has too many parts")
+                    raise DecompressionError("the packed body has too many parts")
                 decoder = decoder_for(data[0])
             begun += data if doubtful else b""
             try:
@@ -77,7 +77,7 @@ def _unpacked(
                     yield begun
                     yield from pieces
                     return
-                raise BadCoding(f"the packed body is broken: {error}") from None
+                raise DecompressionError(f"the packed body is broken: {error}") from None
             data = b""
             if out:
                 doubtful, begun = False, b""
@@ -85,7 +85,7 @@ def _unpacked(
             if decoder.ended:
                 data, decoder = decoder.rest, None
     if decoder is not None and not lenient:
-        raise BadCoding("the packed body ends too early")
+        raise DecompressionError("the packed body ends too early")
 
 
 class _Zlib:
@@ -152,12 +152,12 @@ class _Zstd:
         return self._inner.decompress(data, PIECE)
 
 
-def _deflate(first: int) -> Decoder:
+def _deflate(first: int) -> Decompressor:
     # Some senders leave out the zlib header that the standard asks for; its first byte ends in 8.
     return _Zlib(zlib.MAX_WBITS if first & 15 == 8 else -zlib.MAX_WBITS)
 
 
-DECODERS: dict[str, Callable[[int], Decoder]] = {
+DECODERS: dict[str, Callable[[int], Decompressor]] = {
     "gzip": lambda _first: _Zlib(16 + zlib.MAX_WBITS),
     "deflate": _deflate,
     "br": lambda _first: _Brotli(),

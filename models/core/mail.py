@@ -32,7 +32,7 @@ TIMEOUT = 20  # seconds for each answer of the mail server
 
 
 @dataclass(frozen=True)
-class Message:
+class Email:
     """A mail to one person. The door renders `text` and `html` from templates/emails."""
 
     to: str
@@ -53,7 +53,7 @@ class MailError(Exception):
         self.permanent = permanent
 
 
-def send(settings: Settings, message: Message) -> None:
+def send(settings: Settings, message: Email) -> None:
     """Enqueue the message in the running transaction: it is sent if and only if that commits.
 
     Tried again for some hours while the mail server is away; may then arrive twice, never half.
@@ -68,10 +68,10 @@ def deliver_sealed(settings: Settings, sealed: str) -> None:
         opened = _open(settings, sealed)
     except (InvalidTag, ValueError):
         raise MailError("a mail was sealed under another STOA_SECRET_KEY", permanent=True) from None
-    deliver(settings, Message(**json.loads(opened)))
+    deliver(settings, Email(**json.loads(opened)))
 
 
-def deliver(settings: Settings, message: Message) -> None:
+def deliver(settings: Settings, message: Email) -> None:
     """Send now, through SMTP_URL or, without it, onto the console. Raises MailError."""
     if settings.smtp_url is None:
         log.info("Mail to %s: %s\n\n%s\n", message.to, message.subject, message.text.strip())
@@ -105,7 +105,7 @@ def sender(settings: Settings) -> str:
     return settings.stoa_mail_from or f"Stoa <no-reply@{host}>"
 
 
-def _mime(settings: Settings, message: Message) -> EmailMessage:
+def _mime(settings: Settings, message: Email) -> EmailMessage:
     mime = EmailMessage()
     mime["From"] = sender(settings)
     mime["To"] = message.to

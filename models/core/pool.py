@@ -37,11 +37,11 @@ _OF_THE_CONNECTION = (
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
-class NoTurn(psycopg.OperationalError):
+class PoolTimeout(psycopg.OperationalError):
     """The wait for a connection was longer than the patience."""
 
 
-class Turns:
+class FairSemaphore:
     """`count` may be inside at once. A turn that ends is handed to whoever has waited longest, so that nobody is
     overtaken."""
 
@@ -57,7 +57,7 @@ class Turns:
 
     @contextmanager
     def turn(self, seconds: float) -> Iterator[None]:
-        """Wait for a turn, at most so long. Raises NoTurn."""
+        """Wait for a turn, at most so long. Raises PoolTimeout."""
         self.enter(seconds)
         try:
             yield
@@ -65,7 +65,7 @@ class Turns:
             self.leave()
 
     def enter(self, seconds: float) -> None:
-        """Wait for a turn, at most so long; `leave` ends it. Raises NoTurn."""
+        """Wait for a turn, at most so long; `leave` ends it. Raises PoolTimeout."""
         with self._guard:
             if self._free:
                 self._free -= 1
@@ -80,7 +80,7 @@ class Turns:
             if not came:
                 self._give_up(called)
         if not came:
-            raise NoTurn
+            raise PoolTimeout
 
     def _give_up(self, called: threading.Lock) -> None:
         with self._guard:
@@ -110,8 +110,8 @@ class Pool:
             " -c max_parallel_workers_per_gather=0",
             "connect_timeout": 5,
         }
-        self._turns = Turns(size)
-        self._free: list[_Line] = []
+        self._turns = FairSemaphore(size)
+        self._free: list[_PooledConnection] = []
 
     @property
     def in_use(self) -> int:
@@ -122,13 +122,13 @@ class Pool:
         self, query: str, params: Sequence[Parameter] = (), *, patience: float = 5.0
     ) -> list[tuple[Any, ...]]:
         """The rows of one statement with parameters `$1`, `$2`, ... Waits at most `patience` seconds for a connection.
-        Raises NoTurn and whatever psycopg raises."""
+        Raises PoolTimeout and whatever psycopg raises."""
         self._turns.enter(patience)
         try:
             try:
                 line = self._free.pop()
             except IndexError:
-                line = _Line(psycopg.connect(**self._options, autocommit=True))
+                line = _PooledConnection(psycopg.connect(**self._options, autocommit=True))
             try:
                 return line.ask(query, params)
             except _OF_THE_CONNECTION:
@@ -151,7 +151,7 @@ class Pool:
                 self._free.pop().close()
 
 
-class _Line:
+class _PooledConnection:
     """A connection, and the statements it knows."""
 
     __slots__ = ("_connection", "_made", "_names", "_pg", "_reader")

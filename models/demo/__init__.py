@@ -19,10 +19,10 @@ from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.demo import demo_store, people
-from models.demo.agents import by_name
-from models.demo.demo_runs import Planner, Player, Run
-from models.demo.people import EMAIL, USER_ID
+from models.demo import demo_people, demo_store
+from models.demo.demo_agents import by_name
+from models.demo.demo_people import EMAIL, USER_ID
+from models.demo.demo_runs import PlannedRun, RunPlanner, RunWriter
 
 __all__ = ["DAYS", "EMAIL", "USER_ID", "exists", "is_first_start", "remove", "seed"]
 
@@ -63,11 +63,11 @@ def seed(
         return 0
     now = now or utc_now()
     began = (now - timedelta(days=DAYS)).replace(hour=8, minute=0, second=0, microsecond=0)
-    keys = {user_id: hashlib.sha256(uuid.uuid4().bytes).hexdigest() for user_id in people.IDS}
+    keys = {user_id: hashlib.sha256(uuid.uuid4().bytes).hexdigest() for user_id in demo_people.IDS}
     _people(settings, keys, began, now)
     # runs first: what ran before it was in the store is counted at once when it enters
     commit()
-    player = Player(pool, settings, commit, keys)
+    player = RunWriter(pool, settings, commit, keys)
     for run in _own_runs(began, now):
         player.play([run], together=False)
     for _, runs in groupby(_others_runs(began, now), key=_span):
@@ -84,18 +84,18 @@ def remove() -> bool:
     if not exists():
         return False
     demo_store.clear()
-    for user_id in people.IDS:
+    for user_id in demo_people.IDS:
         ledger.erase_account(user_id)
-    db.session.execute(delete(User).where(User.id.in_(people.IDS)))
+    db.session.execute(delete(User).where(User.id.in_(demo_people.IDS)))
     return True
 
 
 def _people(settings: Settings, keys: dict[str, str], began: datetime, now: datetime) -> None:
-    for key, name in people.NAMES.items():
+    for key, name in demo_people.NAMES.items():
         db.session.add(
             User(
-                id=people.id_of(key),
-                email=people.email_of(key),
+                id=demo_people.id_of(key),
+                email=demo_people.email_of(key),
                 email_verified=began,
                 name=name,
                 created_at=began,
@@ -103,8 +103,8 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
             )
         )
     db.session.flush()
-    for key in people.NAMES:
-        user_id = people.id_of(key)
+    for key in demo_people.NAMES:
+        user_id = demo_people.id_of(key)
         ledger.signup_grant(user_id, settings.stoa_free_credits, now=began)
         ledger.grant(
             ledger.Account(user_id=user_id),
@@ -128,9 +128,9 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
         )
 
 
-def _own_runs(began: datetime, now: datetime) -> list[Run]:
+def _own_runs(began: datetime, now: datetime) -> list[PlannedRun]:
     """The demo user's: fewer at weekends, none that is not over."""
-    planner = Planner(20261120, now)
+    planner = RunPlanner(20261120, now)
     found = []
     for day in range(DAYS + 1):
         date = (began + timedelta(days=day)).replace(hour=0)
@@ -143,10 +143,10 @@ def _own_runs(began: datetime, now: datetime) -> list[Run]:
     return found
 
 
-def _others_runs(began: datetime, now: datetime) -> list[Run]:
+def _others_runs(began: datetime, now: datetime) -> list[PlannedRun]:
     """Everybody else's, by when they began. Who likes an agent comes back to it; few use all of them."""
-    planner = Planner(20261121, now, brief=True)
-    others = [user_id for user_id in people.IDS if user_id != USER_ID]
+    planner = RunPlanner(20261121, now, brief=True)
+    others = [user_id for user_id in demo_people.IDS if user_id != USER_ID]
     found = []
     for agent in by_name().values():
         known = planner.draw.sample(others, min(len(others), 3 + round(agent.runs_a_day * 2)))
@@ -164,9 +164,9 @@ def _others_runs(began: datetime, now: datetime) -> list[Run]:
     return sorted(found, key=lambda run: run.start)
 
 
-def _is_over(run: Run, now: datetime) -> bool:
+def _is_over(run: PlannedRun, now: datetime) -> bool:
     return run.end is not None and run.end < now - timedelta(minutes=5)
 
 
-def _span(run: Run) -> tuple[int, int]:
+def _span(run: PlannedRun) -> tuple[int, int]:
     return run.start.toordinal(), run.start.hour // SPAN_HOURS

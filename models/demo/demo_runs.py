@@ -13,7 +13,7 @@ from models import ledger
 from models.core.db import db
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.demo.agents import MadeUp, by_name
+from models.demo.demo_agents import DemoAgent, by_name
 from models.runs import AgentRun, AgentStep
 
 # Dollars per million tokens: input, cache read, output. Fixed, so that the demo is the same in every release.
@@ -28,7 +28,7 @@ NO_ANSWER_MS = 60_000
 
 
 @dataclass
-class Call:
+class PlannedCall:
     """One call of a run; `failed` when the provider never answered. `credits` once it is settled."""
 
     message_id: str
@@ -43,32 +43,32 @@ class Call:
 
 
 @dataclass
-class Step:
+class PlannedStep:
     """A call, the runs it spawned, and when the step ended."""
 
-    call: Call
-    children: list["Run"]
+    call: PlannedCall
+    children: list["PlannedRun"]
     end: datetime
 
 
 @dataclass
-class Run:
+class PlannedRun:
     """A run as it went."""
 
     id: str
     user_id: str
-    agent: MadeUp
+    agent: DemoAgent
     version: str
     model: str
     start: datetime
     ancestors: list[str]
-    steps: list[Step] = field(default_factory=list)
+    steps: list[PlannedStep] = field(default_factory=list)
     end: datetime | None = None
     status: str = "completed"
-    unanswered: Call | None = None
+    unanswered: PlannedCall | None = None
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[PlannedCall]:
         """Its own calls, in order."""
         own = [step.call for step in self.steps]
         return [*own, self.unanswered] if self.unanswered else own
@@ -83,7 +83,7 @@ class Run:
         """What it and all below it were charged, in credits."""
         return self.direct + sum(child.total for step in self.steps for child in step.children)
 
-    def all(self) -> Iterable["Run"]:
+    def all(self) -> Iterable["PlannedRun"]:
         """It and all below it."""
         yield self
         for step in self.steps:
@@ -91,7 +91,7 @@ class Run:
                 yield from child.all()
 
 
-class Planner:
+class RunPlanner:
     """Draws runs. The same drawing for the same seed and moment.
 
     `brief`: what a run would have read and written in several calls it does in one, and fewer runs spawn others.
@@ -102,7 +102,9 @@ class Planner:
         self.now = now
         self.brief = brief
 
-    def run(self, user_id: str, name: str, start: datetime, ancestors: Sequence[str] = ()) -> Run | None:
+    def run(
+        self, user_id: str, name: str, start: datetime, ancestors: Sequence[str] = ()
+    ) -> PlannedRun | None:
         """A run of the version that most used then, with what it spawns. None when there was no version yet."""
         agent = by_name()[name]
         age = self.now - start
@@ -111,7 +113,7 @@ class Planner:
         if release is None:
             return None
         model = str(release.definition["model"])
-        run = Run(self.uuid(), user_id, agent, release.version, model, start, list(ancestors))
+        run = PlannedRun(self.uuid(), user_id, agent, release.version, model, start, list(ancestors))
         clock, calls = start, self.draw.randint(*agent.calls)
         for number in range(1 if self.brief else calls):
             begun = clock + timedelta(milliseconds=self.draw.randint(60, 400))
@@ -124,23 +126,27 @@ class Planner:
                         children.append(child)
                         clock = child.end
             clock += timedelta(milliseconds=self.draw.randint(40, 900))
-            run.steps.append(Step(call, children, clock))
+            run.steps.append(PlannedStep(call, children, clock))
         chance = self.draw.random()
         if not ancestors and chance < 0.05:
             end = clock + timedelta(milliseconds=NO_ANSWER_MS)
-            run.status, run.unanswered, clock = "failed", Call(self.message(), clock, end, failed=True), end
+            run.status, run.unanswered, clock = (
+                "failed",
+                PlannedCall(self.message(), clock, end, failed=True),
+                end,
+            )
         elif not ancestors and chance < 0.07:
             run.status = "cancelled"
         run.end = clock
         return run
 
-    def call(self, agent: MadeUp, start: datetime, times: int) -> Call:
+    def call(self, agent: DemoAgent, start: datetime, times: int) -> PlannedCall:
         """An answered call that is `times` as long as the agent's usual ones."""
         read, written = times * self.draw.randint(*agent.reads), times * self.draw.randint(*agent.writes)
         cached = int(read * self.draw.choice((0, 0, 0.5, 0.7, 0.85)))
         ttft = self.draw.randint(280, 1_400)
         end = start + timedelta(milliseconds=ttft + written * self.draw.randint(6, 14))
-        return Call(self.message(), start, end, read, cached, written, ttft)
+        return PlannedCall(self.message(), start, end, read, cached, written, ttft)
 
     def uuid(self) -> str:
         """A drawn UUID."""
@@ -151,7 +157,7 @@ class Planner:
         return f"demo-{uuid.UUID(int=self.draw.getrandbits(128), version=4).hex}"
 
 
-class Player:
+class RunWriter:
     """Writes planned runs: the runs, their calls through admission and settlement, then steps and endings.
 
     `keys` are the hashes of the keys that the calls are made with, by user id.
@@ -170,7 +176,7 @@ class Player:
         self.keys = keys
         self.calls = 0
 
-    def play(self, roots: Sequence[Run], *, together: bool) -> None:
+    def play(self, roots: Sequence[PlannedRun], *, together: bool) -> None:
         """Write these runs and all below them. `together` settles all their calls as if they ended at one moment,
         the last one's: far faster, and as exact in what they cost."""
         runs = [run for root in roots for run in root.all()]
@@ -202,7 +208,7 @@ class Player:
         self._end(runs)
         self.keep()
 
-    def _settle(self, pairs: Sequence[tuple[Run, Call]]) -> None:
+    def _settle(self, pairs: Sequence[tuple[PlannedRun, PlannedCall]]) -> None:
         admissions = self._admit(pairs)
         facts = [
             (admission, self._settlement(run, call))
@@ -213,9 +219,9 @@ class Player:
             call.credits = bill.credits
         self.calls += len(settled)
 
-    def _admit(self, pairs: Sequence[tuple[Run, Call]]) -> list[ledger.Admission]:
+    def _admit(self, pairs: Sequence[tuple[PlannedRun, PlannedCall]]) -> list[ledger.Admission]:
         claims = [
-            ledger.Claim(
+            ledger.AdmissionRequest(
                 token_hash=self.keys[run.user_id],
                 request_id=call.message_id,
                 hold=10,
@@ -238,7 +244,7 @@ class Player:
                 raise RuntimeError(f"the demo ran out of its own credits: {admission.outcome}")
         return admissions
 
-    def _settlement(self, run: Run, call: Call) -> ledger.Settlement:
+    def _settlement(self, run: PlannedRun, call: PlannedCall) -> ledger.Settlement:
         price = dict(zip(("input", "cache_read", "output"), PRICES[run.model], strict=True))
         fresh = call.read - call.cached
         cost = (
@@ -269,12 +275,12 @@ class Player:
             response=run.agent.says,
         )
 
-    def _fail(self, run: Run, call: Call) -> None:
+    def _fail(self, run: PlannedRun, call: PlannedCall) -> None:
         (admission,) = self._admit([(run, call)])
         ledger.fail(
             self.pool,
             admission,
-            ledger.Failure(
+            ledger.CallFailure(
                 requested_model=run.model,
                 provider="demo",
                 started_at=call.start,
@@ -286,7 +292,7 @@ class Player:
             now=call.end,
         )
 
-    def _end(self, runs: Sequence[Run]) -> None:
+    def _end(self, runs: Sequence[PlannedRun]) -> None:
         db.session.execute(
             insert(AgentStep),
             [

@@ -6,8 +6,8 @@ from sqlalchemy import delete, select, update
 
 from models.accounts import User
 from models.core.db import db
-from models.demo import people
-from models.demo.agents import House, houses, published_at
+from models.demo import demo_people
+from models.demo.demo_agents import DemoPublisher, houses, published_at
 from models.orgs import Org, OrgMember
 from models.store import Agent, AgentConfig, Publisher, publishers
 from models.store.catalogue import readme
@@ -48,12 +48,12 @@ def fill(now: datetime) -> int:
     return len(releases)
 
 
-def _publisher(house: House, now: datetime) -> User:
-    owner = db.session.get_one(User, people.id_of(house.owner))
+def _publisher(house: DemoPublisher, now: datetime) -> User:
+    owner = db.session.get_one(User, demo_people.id_of(house.owner))
     began = now - timedelta(days=max(agent.releases[0].days for agent in house.agents) + 3)
     org_id = None
     if house.organisation:
-        org_id = people.ORGANISATIONS[house.organisation]
+        org_id = demo_people.ORGANISATIONS[house.organisation]
         db.session.add(
             Org(
                 id=org_id,
@@ -66,7 +66,7 @@ def _publisher(house: House, now: datetime) -> User:
             )
         )
         db.session.flush()
-        for person, role in ((owner.id, "owner"), (people.USER_ID, "admin")):
+        for person, role in ((owner.id, "owner"), (demo_people.USER_ID, "admin")):
             db.session.add(OrgMember(org_id=org_id, user_id=person, role=role, joined_at=began))
         db.session.flush()
     said = publishers.profile(house.name, house.email, f"{house.bio} {MARK}")
@@ -100,8 +100,8 @@ def clear() -> None:
     What others made in a made-up organisation becomes theirs; what made-up people made in others' organisations stays
     with those. Runs of the agents stay with who ran them and count nowhere any more. Flushes.
     """
-    orgs = list(people.ORGANISATIONS.values())
-    made_up = Publisher.created_by.in_(people.IDS)
+    orgs = list(demo_people.ORGANISATIONS.values())
+    made_up = Publisher.created_by.in_(demo_people.IDS)
     db.session.execute(
         update(Publisher)
         .where(Publisher.org_id.in_(orgs), ~made_up)
@@ -112,7 +112,7 @@ def clear() -> None:
         .where(Publisher.org_id.is_not(None), Publisher.org_id.not_in(orgs), made_up)
         .values(created_by=select(Org.owner_id).where(Org.id == Publisher.org_id).scalar_subquery())
     )
-    gone = select(Publisher.id).where(Publisher.user_id.in_(people.IDS) | Publisher.org_id.in_(orgs))
+    gone = select(Publisher.id).where(Publisher.user_id.in_(demo_people.IDS) | Publisher.org_id.in_(orgs))
     for publisher_id in sorted(db.session.scalars(gone)):
         agents = sorted(db.session.scalars(select(Agent.id).where(Agent.publisher_id == publisher_id)))
         counting.enter(publisher_id, agents)

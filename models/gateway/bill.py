@@ -7,9 +7,9 @@ from functools import reduce
 from operator import add
 
 from models.gateway import tokens
-from models.gateway.chat_format import Meter, Usage
+from models.gateway.chat_format import Usage, UsageMeter
 from models.gateway.chat_format.token_usage import at_least
-from models.gateway.routing import Route, Routes
+from models.gateway.routing import Route, Router
 
 CountedInput = Callable[[], tuple[int, dict[str, int]]]
 """Counts the tokens of a request, and how many of them are sound and pictures, by bucket."""
@@ -28,12 +28,12 @@ class Bill:
 class Biller:
     """Makes the bill of one call."""
 
-    def __init__(self, routes: Routes, margin: Decimal, count_input: CountedInput) -> None:
+    def __init__(self, routes: Router, margin: Decimal, count_input: CountedInput) -> None:
         self._routes = routes
         self._margin = margin
         self._count_input = count_input
 
-    def bill(self, route: Route, meters: Sequence[Meter], *, complete: bool = True) -> Bill:
+    def bill(self, route: Route, meters: Sequence[UsageMeter], *, complete: bool = True) -> Bill:
         """The bill of a call that was answered by one request or by several. Each of them is priced by itself: it has its
         own price tier, price of a request, and reported cost. What an answer that is not `complete` reported counts as
         no more than a lower bound."""
@@ -46,7 +46,7 @@ class Biller:
         cost = sum((dollars for dollars, _ in costs), Decimal(0))
         return Bill(reduce(add, usages), cost, _priced(costs), self._margin)
 
-    def _counted(self, meter: Meter, route: Route) -> Usage:
+    def _counted(self, meter: UsageMeter, route: Route) -> Usage:
         """Usage by counting the request and what was delivered, for a provider that gave no credible figures, or none
         for all of its answer: then it is no less than any figure it gave."""
         source = "counted" if tokens.knows(meter.model or route.model) else "estimated"

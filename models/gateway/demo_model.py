@@ -12,23 +12,23 @@ from typing import Any
 
 import orjson
 
-from models.core.fairness import heavy
-from models.gateway.demo_turns import Turn, turn
+from models.core.cooperative import heavy
+from models.gateway.demo_turns import DemoTurn, turn
 from models.gateway.tokens import count_messages
-from models.gateway.upstream import MAX_BODY, Answer, Broken, Request
+from models.gateway.upstream import MAX_BODY, BrokenConnection, ProviderRequest, ProviderResponse
 
 AT_ONCE = 32
 """Pieces of a stream without a pause."""
 MOST_STOPS = 16
 
 
-class Demo:
+class DemoModel:
     """Answers requests as an upstream would. `delay` is the pause between two pieces of a stream, in seconds."""
 
     def __init__(self, delay: float = 0.02) -> None:
         self.delay = delay
 
-    def send(self, request: Request) -> Answer:
+    def send(self, request: ProviderRequest) -> ProviderResponse:
         with heavy(len(request.body)):
             return DemoAnswer(orjson.loads(request.body), self.delay)
 
@@ -71,7 +71,7 @@ class DemoAnswer:
                 if self._delay or number % AT_ONCE == 0:
                     time.sleep(self._delay)  # without a delay it still gives way to other calls
                 if self._aborted:
-                    raise Broken("stoa/demo was stopped.")
+                    raise BrokenConnection("stoa/demo was stopped.")
                 delta: dict[str, Any] = {"content": piece}
                 if self._turn.tool:
                     delta = {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
@@ -122,7 +122,7 @@ def _event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-def _cut(move: Turn, body: Mapping[str, Any]) -> tuple[list[str], str]:
+def _cut(move: DemoTurn, body: Mapping[str, Any]) -> tuple[list[str], str]:
     """The pieces of the turn (about a token each) and why it ended."""
     if move.tool:
         return _pieces(move.arguments), "tool_calls"

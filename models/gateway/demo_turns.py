@@ -34,7 +34,7 @@ MOST_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class DemoTurn:
     """What the model does next: text, or one tool call."""
 
     text: str = ""
@@ -42,7 +42,7 @@ class Turn:
     arguments: str = ""
 
 
-def turn(body: Mapping[str, Any]) -> Turn:
+def turn(body: Mapping[str, Any]) -> DemoTurn:
     """The next turn of the conversation in `body`."""
     messages = [message for message in body.get("messages") or [] if isinstance(message, dict)]
     current = _current(messages)
@@ -53,12 +53,12 @@ def turn(body: Mapping[str, Any]) -> Turn:
     wanted = _wanted(body.get("tool_choice"), tools, prompt, done, calls)
     if wanted is not None:
         arguments = _arguments(wanted, tools[wanted], prompt, messages)
-        return Turn(tool=wanted, arguments=orjson.dumps(arguments).decode())
+        return DemoTurn(tool=wanted, arguments=orjson.dumps(arguments).decode())
     schema = _answer_schema(body.get("response_format"))
     if schema is not None:
-        return Turn(orjson.dumps(_value(schema, "", _Hints(prompt), schema)).decode())
+        return DemoTurn(orjson.dumps(_value(schema, "", _Hints(prompt), schema)).decode())
     results = [_text(message) for message in current if message.get("role") in ("tool", "function")]
-    return Turn(_essay(prompt, results, done))
+    return DemoTurn(_essay(prompt, results, done))
 
 
 def _current(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

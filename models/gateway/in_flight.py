@@ -20,8 +20,15 @@ from models.gateway.routing import Route, held_credits
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError
 from models.ledger import holds
-from models.ledger.group_commit import Together
-from models.ledger.holds import Admission, Claim, Failure, LedgerUnavailable, Settled, Settlement
+from models.ledger.group_commit import GroupCommit
+from models.ledger.holds import (
+    Admission,
+    AdmissionRequest,
+    CallFailure,
+    LedgerUnavailable,
+    Settled,
+    Settlement,
+)
 
 log = logging.getLogger("stoa.gateway")
 
@@ -44,7 +51,7 @@ class OutOfCredits(UpstreamError):
     kind = type = "insufficient_credits"
 
 
-class Keeper:
+class HoldRenewer:
     """Extends the holds of every call this process has in flight, in one statement now and then."""
 
     def __init__(self, pool: Pool) -> None:
@@ -80,29 +87,29 @@ class Keeper:
                 log.exception("the holds of %d calls could not be extended", len(due))
 
 
-class Gate:
+class Admissions:
     """Where the calls of this process are admitted: those that come at the same moment, together."""
 
     def __init__(self, pool: Pool, free_credits: int) -> None:
         self.pool = pool
-        self.admit = Together[Claim, Admission](self._one, self._many)
+        self.admit = GroupCommit[AdmissionRequest, Admission](self._one, self._many)
         self._terms: dict[str, Any] = {"ttl_seconds": HOLD_SECONDS, "free_credits": free_credits}
 
-    def _one(self, claim: Claim) -> Admission:
+    def _one(self, claim: AdmissionRequest) -> Admission:
         return holds.admit(self.pool, claim, worker=worker_name(), **self._terms)
 
-    def _many(self, claims: list[Claim]) -> list[Admission]:
+    def _many(self, claims: list[AdmissionRequest]) -> list[Admission]:
         return holds.admit_many(self.pool, claims, worker=worker_name(), patience_seconds=0, **self._terms)
 
 
-class Till:
+class Settlements:
     """Where the calls of this process are settled: those that end at the same moment, together. What the ledger does not
     take at once is kept in the spool from the first trouble on, so that a worker killed meanwhile loses nothing."""
 
     def __init__(self, pool: Pool, spool: Spool) -> None:
         self.pool = pool
         self.spool = spool
-        self.settle = Together[tuple[Admission, Settlement], Settled](self._one, self._many)
+        self.settle = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
 
     def _one(self, call: tuple[Admission, Settlement]) -> Settled:
         settled = holds.settle(self.pool, *call, on_trouble=partial(self.spool.keep, "settle"))
@@ -115,14 +122,14 @@ class Till:
             self.spool.settled(settled.request_id)
         return together
 
-    def fail(self, admission: Admission, failure: Failure) -> None:
+    def fail(self, admission: Admission, failure: CallFailure) -> None:
         """Write down a call that costs nothing. Raises LedgerUnavailable."""
         holds.fail(self.pool, admission, failure, on_trouble=partial(self.spool.keep, "fail"))
         self.spool.settled(admission.request_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class CallMetadata:
     """What a call's row needs beside usage and price."""
 
     door: str
@@ -135,15 +142,15 @@ class Facts:
     kept_request: Any = field(default=None, repr=False)
 
 
-class Ticket:
+class InFlightCall:
     """An admitted call. `settle` and `fail` may be called from any path; the first one counts."""
 
     def __init__(
         self,
-        till: Till,
-        keeper: Keeper,
+        till: Settlements,
+        keeper: HoldRenewer,
         admission: Admission,
-        facts: Facts,
+        facts: CallMetadata,
         route: Route,
         margin: Decimal,
     ) -> None:
@@ -282,7 +289,7 @@ class Ticket:
         """End the call without a charge. Does nothing when it is over; never raises."""
         if not self._claim():
             return
-        failure = holds.Failure(
+        failure = holds.CallFailure(
             requested_model=self.facts.requested_model,
             provider=self.route.provider.name,
             model=self.route.model,

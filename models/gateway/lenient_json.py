@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from models.ledger.cleaning import clean_json
+from models.ledger.sanitizing import clean_json
 
 MOST_DIGITS = 400
 """Digits of a whole number; a longer one is infinite to JavaScript, and null here."""
@@ -19,18 +19,18 @@ class NotJson(ValueError):
     """No client could read it."""
 
 
-class Json(NamedTuple):
+class ParsedJson(NamedTuple):
     """A value, and its JSON for the client: as it came, wherever every client can read that."""
 
     value: Any
     text: bytes
 
 
-def read(raw: bytes) -> Json:
+def read(raw: bytes) -> ParsedJson:
     """Read JSON. Beyond the standard it takes a byte order mark, NUL and white space around the value, bytes that are no
     UTF-8, lone surrogates, control characters in strings, NaN and numbers of any size. Raises NotJson."""
     try:
-        return Json(orjson.loads(raw), raw)
+        return ParsedJson(orjson.loads(raw), raw)
     except orjson.JSONDecodeError:
         return _read_leniently(raw)
 
@@ -57,7 +57,7 @@ def split(raw: bytes) -> list[bytes]:
 _BETWEEN = re.compile(r"\s*(?:data:)?\s*")
 
 
-def _read_leniently(raw: bytes) -> Json:
+def _read_leniently(raw: bytes) -> ParsedJson:
     try:
         text = raw.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -65,7 +65,7 @@ def _read_leniently(raw: bytes) -> Json:
     text = text.strip(_EDGES)
     try:
         value = _STRICT.decode(text)
-        return Json(value, text.encode())
+        return ParsedJson(value, text.encode())
     except RecursionError as error:
         raise NotJson("It is nested too deeply.") from error
     except ValueError:
@@ -74,7 +74,7 @@ def _read_leniently(raw: bytes) -> Json:
         value = _LOOSE.decode(text)
     except (ValueError, RecursionError) as error:
         raise NotJson(str(error)) from error
-    return Json(value, write(value))
+    return ParsedJson(value, write(value))
 
 
 def write(value: Any) -> bytes:

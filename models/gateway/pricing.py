@@ -18,7 +18,7 @@ from typing import Any
 from genai_prices.types import TieredPrices
 
 from models.core.settings import SettingsError
-from models.gateway import names
+from models.gateway import model_names
 from models.gateway.chat_format import Usage
 from models.gateway.chat_format.token_usage import MEDIA, UNITS
 
@@ -42,7 +42,7 @@ WEB_SEARCH = Decimal("0.05")
 
 
 @dataclass(frozen=True, slots=True)
-class Tier:
+class PriceTier:
     """Dollars per million tokens of each bucket, from `above` input tokens on (for all tokens of the call). `own` names
     the buckets whose price was said; that of the others follows from those."""
 
@@ -71,7 +71,7 @@ class Tier:
         return self.figures["output"]
 
 
-def tier_of(above: int, said: Mapping[str, Decimal]) -> Tier:
+def tier_of(above: int, said: Mapping[str, Decimal]) -> PriceTier:
     """A tier with the prices that were said, and for every other bucket the dearest that it could have: a cache that
     has no price is input at full price, media are priced as text, and a cached medium as an uncached one."""
     put = said.get("input", Decimal(0))
@@ -88,16 +88,16 @@ def tier_of(above: int, said: Mapping[str, Decimal]) -> Tier:
         figures.setdefault(f"cached_{medium}", cached)
         figures.setdefault(f"{medium}_output", figures["output"])
     figures.setdefault("reasoning", figures["output"])
-    return Tier(above, figures, frozenset(said))
+    return PriceTier(above, figures, frozenset(said))
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class ModelPrice:
     """Prices of one model. `tiers` go up by `above`, the first from 0; `request` is dollars per call, `units` dollars
     for each of what is charged by the piece."""
 
     source: str
-    tiers: tuple[Tier, ...]
+    tiers: tuple[PriceTier, ...]
     request: Decimal = Decimal(0)
     units: Mapping[str, Decimal] = field(default_factory=dict)
     longest: int | None = None
@@ -111,7 +111,7 @@ class Price:
         figures = (figure for tier in self.tiers for figure in tier.figures.values())
         return not self.request and not any(self.units.values()) and not any(figures)
 
-    def tier(self, input_tokens: int) -> Tier:
+    def tier(self, input_tokens: int) -> PriceTier:
         """The tier that a call with so many input tokens pays, for all its tokens."""
         return next(tier for tier in reversed(self.tiers) if input_tokens > tier.above or not tier.above)
 
@@ -186,37 +186,44 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Override:
+class PriceOverride:
     """What an operator said of a model: its price, and where it is served (`provider`, `upstream_model`)."""
 
-    price: Price | None
+    price: ModelPrice | None
     provider: str | None = None
     upstream_model: str | None = None
     name: str = ""
     """The model as the operator spelt it."""
 
 
-class Prices:
+class PriceTable:
     """The price table of a process."""
 
-    def __init__(self, overrides: Mapping[str, Override] | None = None) -> None:
+    def __init__(self, overrides: Mapping[str, PriceOverride] | None = None) -> None:
         self.overrides = dict(overrides or {})
-        self._kept: dict[tuple[str, str], tuple[float, Price | None]] = {}
+        self._kept: dict[tuple[str, str], tuple[float, ModelPrice | None]] = {}
 
     @classmethod
-    def load(cls, path: Path | None) -> "Prices":
+    def load(cls, path: Path | None) -> "PriceTable":
         """The table with the operator's file, if there is one. Raises SettingsError when it cannot be used."""
         return cls(read_overrides(path) if path else None)
 
-    def find(self, table: str, requested: str, upstream: str, answered: str | None = None) -> Price | None:
+    def find(
+        self, table: str, requested: str, upstream: str, answered: str | None = None
+    ) -> ModelPrice | None:
         """The price of a call; None when it is missing.
 
         `table` is the provider's name in the shipped table, `requested` the name the client used, `upstream`
         the provider's own, `answered` the model that the provider says it was: it wins within a table, since a
         fallback is priced as what answered.
         """
-        base, variant = names.split_variant(upstream)
-        if variant and answered and (row := names.row(table, base)) and row is names.row(table, answered):
+        base, variant = model_names.split_variant(upstream)
+        if (
+            variant
+            and answered
+            and (row := model_names.row(table, base))
+            and row is model_names.row(table, answered)
+        ):
             answered = None  # the answer names the base, and the variant is what is paid for
         for name in (requested, answered, upstream):
             override = self.overrides.get(name.lower()) if name else None
@@ -227,7 +234,7 @@ class Prices:
                 return price
         return None
 
-    def _shipped(self, table: str, name: str) -> Price | None:
+    def _shipped(self, table: str, name: str) -> ModelPrice | None:
         now = datetime.now(UTC)
         kept = self._kept.get((table, name))
         if kept and now.timestamp() - kept[0] < FRESH_SECONDS:
@@ -239,14 +246,14 @@ class Prices:
         return price
 
 
-def flat(input: Decimal | int | str, output: Decimal | int | str, *, source: str = "stoa") -> Price:
+def flat(input: Decimal | int | str, output: Decimal | int | str, *, source: str = "stoa") -> ModelPrice:
     """One price for all input and one for all output, dollars per million tokens."""
-    return Price(source, (tier_of(0, {"input": Decimal(input), "output": Decimal(output)}),))
+    return ModelPrice(source, (tier_of(0, {"input": Decimal(input), "output": Decimal(output)}),))
 
 
-def shipped_price(table: str, name: str, at: datetime) -> Price | None:
+def shipped_price(table: str, name: str, at: datetime) -> ModelPrice | None:
     """A model's price in `genai-prices` as it was when this release was made; None when it is not listed there."""
-    model = names.row(table, name)
+    model = model_names.row(table, name)
     if model is None:
         return None
     listed = {key: value for key, value in model.get_prices(at).__dict__.items() if value is not None}
@@ -265,13 +272,13 @@ def shipped_price(table: str, name: str, at: datetime) -> Price | None:
     figures = [request, *units.values(), *(figure for tier in tiers for figure in tier.figures.values())]
     if not all(figure.is_finite() and 0 <= figure <= MOST for figure in figures):
         return None
-    return Price(
+    return ModelPrice(
         f"genai-prices:{table}/{model.id}",
         tiers,
         request,
         units,
         model.context_window,
-        names.longest_answer(name),
+        model_names.longest_answer(name),
     )
 
 
@@ -303,13 +310,13 @@ _NOT_OF_CHATS = {"audio_hours", "input_audio_hours", "input_mchars", "input_text
 """Prices of what no chat completion reports: who has them is not priced here."""
 
 
-def variant_price(name: str, at: datetime) -> Price | None:
+def variant_price(name: str, at: datetime) -> ModelPrice | None:
     """The price of an OpenRouter variant that has no row of its own; None when its base has none either.
 
     A variant that OpenRouter may send to a dearer host, or that searches the web, is priced at twice the base and a
     search: the cost that OpenRouter reports is what is charged, and this what is held until then.
     """
-    base, variant = names.split_variant(name)
+    base, variant = model_names.split_variant(name)
     price = shipped_price(VARIANTS, base, at) if variant else None
     if price is None or variant in CHEAPER:
         return price
@@ -317,11 +324,11 @@ def variant_price(name: str, at: datetime) -> Price | None:
     return replace(price, source=f"{price.source} twice", tiers=tiers, request=price.request * 2 + WEB_SEARCH)
 
 
-def _twice(tier: Tier) -> Tier:
+def _twice(tier: PriceTier) -> PriceTier:
     return replace(tier, figures={bucket: figure * 2 for bucket, figure in tier.figures.items()})
 
 
-def _tier(listed: Mapping[str, Any], start: int) -> Tier:
+def _tier(listed: Mapping[str, Any], start: int) -> PriceTier:
     said: dict[str, Decimal] = {}
     for key, bucket in _BUCKETS.items():
         value = listed.get(key)
@@ -358,7 +365,7 @@ _PIECES = {"request": "request", "web_search": "web_searches", "file_search": "f
 _KEYS = {*_FIGURES, *_PIECES, "max_output", "provider", "upstream_model"}
 
 
-def read_overrides(path: Path) -> dict[str, Override]:
+def read_overrides(path: Path) -> dict[str, PriceOverride]:
     """The operator's file: TOML or JSON, a table per model with dollars per million tokens.
 
     Raises SettingsError with a sentence that names the model and the key.
@@ -382,7 +389,7 @@ def read_overrides(path: Path) -> dict[str, Override]:
     }
 
 
-def _override(name: str, entry: Any) -> Override:
+def _override(name: str, entry: Any) -> PriceOverride:
     def wrong(key: str, words: str) -> SettingsError:
         return SettingsError(f"STOA_PRICES_FILE: {key!r} of {name!r} {words}.")
 
@@ -420,8 +427,8 @@ def _override(name: str, entry: Any) -> Override:
         tier = tier_of(0, {bucket: figures[key] for key, bucket in _FIGURES.items() if key in figures})
         units = {name: figures[key] for key, name in _PIECES.items() if key in figures}
         request = units.pop("request", Decimal(0))
-        longest = longest or names.longest_answer(entry.get("upstream_model") or name)
-        price = Price("operator", (tier,), request, units, most_output=longest)
+        longest = longest or model_names.longest_answer(entry.get("upstream_model") or name)
+        price = ModelPrice("operator", (tier,), request, units, most_output=longest)
     elif longest is not None:
         raise wrong("max_output", "belongs to a price: give 'input' and 'output', too")
-    return Override(price, entry.get("provider"), entry.get("upstream_model"))
+    return PriceOverride(price, entry.get("provider"), entry.get("upstream_model"))

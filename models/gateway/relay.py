@@ -1,7 +1,7 @@
 """One call through the gateway: admit and hold, send, pass on what comes back, settle.
 
 `Gateway.open` makes one round trip to the ledger before the provider is reached and none is open while it talks;
-what it answers is whole (`Reply`) or still to come (`Stream`). Whatever has a format is the dialect's
+what it answers is whole (`Reply`) or still to come (`AnswerStream`). Whatever has a format is the dialect's
 (`models/gateway/dialects`), and so are the words for what is raised here.
 """
 
@@ -14,32 +14,32 @@ from datetime import datetime
 from functools import partial
 
 from models.accounts.credentials import hash_token
+from models.core.cooperative import heavy
 from models.core.db import now
 from models.core.errors import DomainError
-from models.core.fairness import heavy
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import metrics, sse
 from models.gateway.bill import Biller
+from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed, refusal
 from models.gateway.chat_format import Call
-from models.gateway.dialects.base import CallRequest, Dialect, Reply, WholeAnswer
-from models.gateway.in_flight import Facts, Gate, Keeper, Ticket, Till
-from models.gateway.pricing import Prices
-from models.gateway.refusals import Refused, RelayFailed, UpstreamRefused, refusal
-from models.gateway.routing import NoPrice, Route, Routes, held_credits
+from models.gateway.dialects.dialect import CallRequest, Dialect, Reply, WholeAnswer
+from models.gateway.in_flight import Admissions, CallMetadata, HoldRenewer, InFlightCall, Settlements
+from models.gateway.pricing import PriceTable
+from models.gateway.routing import NoPrice, Route, Router, held_credits
 from models.gateway.spool import Spool
-from models.gateway.stream import Stream
+from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
     MAX_BODY,
     MAX_STREAM,
-    Answer,
-    Empty,
-    Request,
+    EmptyAnswer,
+    ProviderRequest,
+    ProviderResponse,
     Unreachable,
     UpstreamError,
 )
 from models.ledger import holds
-from models.ledger.holds import Admission, Claim, LedgerUnavailable
+from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable
 
 log = logging.getLogger("stoa.gateway")
 
@@ -56,7 +56,7 @@ class Attempt:
 
     call: Call
     route: Route
-    request: Request
+    request: ProviderRequest
     answers: int
     hold: int
     minimum: int
@@ -69,19 +69,19 @@ class Gateway:
         self.pool = pool
         self.margin = settings.stoa_margin
         self.failover = settings.stoa_failover
-        self.routes = Routes(settings, Prices.load(settings.stoa_prices_file))
-        self.keeper = Keeper(pool)
-        self.gate = Gate(pool, settings.stoa_free_credits)
+        self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file))
+        self.keeper = HoldRenewer(pool)
+        self.gate = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
-        self.till = Till(pool, self.spool)
+        self.till = Settlements(pool, self.spool)
         self._recognised: dict[str, float] = {}
-        self.streams: set[Stream] = set()
+        self.streams: set[AnswerStream] = set()
         """Streams whose provider is still read."""
 
     def admit(self, request: CallRequest, hold: int | None, model: str, minimum: int = 0) -> Admission:
         """Check the caller and take the hold (None: only check), when `minimum` at least is free. Raises Refused, or
         LedgerUnavailable while calls wait to be settled."""
-        claim = Claim(
+        claim = AdmissionRequest(
             token_hash=hash_token(request.key),
             request_id=request.request_id,
             hold=hold,
@@ -93,13 +93,13 @@ class Gateway:
         )
         return self._ask_ledger(claim)
 
-    def _ask_ledger(self, claim: Claim) -> Admission:
+    def _ask_ledger(self, claim: AdmissionRequest) -> Admission:
         self.spool.check()
         with metrics.timed("admit"):
             admission = self.gate.admit(claim)
         if admission.outcome not in ("admitted", "checked"):
             metrics.of(metrics.ERRORS, claim.door, admission.outcome).inc()
-            raise Refused(admission)
+            raise CallRefused(admission)
         return admission
 
     def recognise(self, key: str, request_id: str, dialect: Dialect) -> None:
@@ -112,7 +112,7 @@ class Gateway:
         if self._recognised.get(token_hash, 0.0) > moment:
             return
         self._ask_ledger(
-            Claim(
+            AdmissionRequest(
                 token_hash=token_hash,
                 request_id=request_id,
                 hold=None,
@@ -126,7 +126,7 @@ class Gateway:
             self._recognised.clear()
         self._recognised[token_hash] = moment + RECOGNISED
 
-    def open(self, request: CallRequest) -> Reply | Stream:
+    def open(self, request: CallRequest) -> Reply | AnswerStream:
         """Make the call. Raises Refused, UpstreamRefused, UpstreamError, LedgerUnavailable, or the DomainError that
         says what is wrong with the request; each only after the checks that the contract puts before it."""
         started, started_at = time.monotonic(), now()
@@ -138,7 +138,7 @@ class Gateway:
         call, route = attempt.call, attempt.route
         # what costs nothing waits for nobody's holds
         admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum)
-        facts = Facts(
+        facts = CallMetadata(
             door=request.dialect.door,
             requested_model=call.model,
             stream=call.stream,
@@ -147,7 +147,7 @@ class Gateway:
             client_id=request.client_id,
             kept_request=request.dialect.stored_request(call, request.size),
         )
-        ticket = Ticket(self.till, self.keeper, admission, facts, route, self.margin)
+        ticket = InFlightCall(self.till, self.keeper, admission, facts, route, self.margin)
         try:
             # once more: the ledger may have taken its time to admit
             self.spool.check(admission.account_id)
@@ -160,10 +160,10 @@ class Gateway:
             answer = self._answer(request, attempt, ticket)
             answer.dropped = ticket.route.dropped
             return answer
-        except Refused:
+        except CallRefused:
             ticket.fail("insufficient_credits", None)
             raise
-        except UpstreamRefused as error:
+        except ProviderError as error:
             error.dropped = route.dropped
             ticket.fail("upstream_status", error.status)
             raise
@@ -220,7 +220,7 @@ class Gateway:
             return
         counted = cost(dialect.count_text(call))
         if counted > admission.available:
-            raise Refused(replace(admission, outcome="insufficient", minimum=counted))
+            raise CallRefused(replace(admission, outcome="insufficient", minimum=counted))
 
     def _refuse(
         self, request: CallRequest, refusal: DomainError, started: float, started_at: datetime
@@ -230,7 +230,7 @@ class Gateway:
         admission = self.admit(request, None, model)
         metrics.of(metrics.ERRORS, request.dialect.door, refusal.code).inc()
         if isinstance(refusal, NoPrice):
-            failure = holds.Failure(
+            failure = holds.CallFailure(
                 requested_model=model,
                 started_at=started_at,
                 latency_ms=int((time.monotonic() - started) * 1000),
@@ -241,12 +241,12 @@ class Gateway:
 
     # -- the call --------------------------------------------------------------------------------------------
 
-    def _answer(self, request: CallRequest, attempt: Attempt, ticket: Ticket) -> Reply | Stream:
+    def _answer(self, request: CallRequest, attempt: Attempt, ticket: InFlightCall) -> Reply | AnswerStream:
         """The answer of the route's provider or, when that is away or busy, of the next one that serves the same model. Of
         several errors the first is raised: it is about the route that was asked for."""
         try:
             return self._ask(request, attempt, ticket)
-        except (UpstreamRefused, UpstreamError) as error:
+        except (ProviderError, UpstreamError) as error:
             if not self.failover or not _away(error):
                 raise
             failed = error
@@ -257,12 +257,12 @@ class Gateway:
             ticket.route = other.route
             try:
                 return self._ask(request, other, ticket)
-            except (UpstreamRefused, UpstreamError) as error:
+            except (ProviderError, UpstreamError) as error:
                 log.warning("call %s failed there too: %s", request.request_id, _kind_of(error))
                 ticket.route = attempt.route
         raise failed
 
-    def _others(self, request: CallRequest, attempt: Attempt, ticket: Ticket) -> Iterator[Attempt]:
+    def _others(self, request: CallRequest, attempt: Attempt, ticket: InFlightCall) -> Iterator[Attempt]:
         """The same call for other providers, where their price is known and held."""
         call = request.call
         if isinstance(call, DomainError) or request.byok:
@@ -276,14 +276,16 @@ class Gateway:
             if not fewer and ticket.holds(other.hold):
                 yield other
 
-    def _ask(self, request: CallRequest, attempt: Attempt, ticket: Ticket) -> Reply | Stream:
+    def _ask(self, request: CallRequest, attempt: Attempt, ticket: InFlightCall) -> Reply | AnswerStream:
         dialect, call = request.dialect, attempt.call
         biller = Biller(self.routes, self.margin, partial(dialect.count_input, call))
         if call.stream:
             return self._stream(request, attempt, ticket, biller)
         return self._whole(dialect, attempt, ticket, biller)
 
-    def _stream(self, request: CallRequest, attempt: Attempt, ticket: Ticket, biller: Biller) -> Stream:
+    def _stream(
+        self, request: CallRequest, attempt: Attempt, ticket: InFlightCall, biller: Biller
+    ) -> AnswerStream:
         route = attempt.route
         answer = route.provider.upstream.send(attempt.request)
         try:
@@ -296,21 +298,21 @@ class Gateway:
                 begun += answer.read()
                 # a whole answer is passed on as a stream, if it is one
                 request.dialect.read_answer(begun, attempt.call, route, answer.headers)
-            stream = Stream(request, attempt.call, ticket, answer, biller, self.streams, begun)
+            stream = AnswerStream(request, attempt.call, ticket, answer, biller, self.streams, begun)
         except BaseException:
             answer.close()
             raise
         stream.start()
         return stream
 
-    def _whole(self, dialect: Dialect, attempt: Attempt, ticket: Ticket, biller: Biller) -> Reply:
+    def _whole(self, dialect: Dialect, attempt: Attempt, ticket: InFlightCall, biller: Biller) -> Reply:
         call, route = attempt.call, attempt.route
         answers = _gather(dialect, attempt)
         meters = [answer.meter for answer in answers]
         first = meters[0]
         if all(meter.empty for meter in meters):
             # a choice that ended without a word, from a provider that reports nothing: passed on, and not billed
-            ticket.fail(Empty.kind, None)
+            ticket.fail(EmptyAnswer.kind, None)
             return Reply(answers[0].raw)
         bill = biller.bill(route, meters)
         ticket.settle(
@@ -366,25 +368,25 @@ def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
         answer.close()
 
 
-def _away(error: UpstreamRefused | UpstreamError) -> bool:
+def _away(error: ProviderError | UpstreamError) -> bool:
     """Whether a provider did not take a call that another one may take. One that took it, and then was silent or broke
     off, may charge for it: that call is not made twice."""
-    return error.busy if isinstance(error, UpstreamRefused) else isinstance(error, Unreachable)
+    return error.busy if isinstance(error, ProviderError) else isinstance(error, Unreachable)
 
 
-def _kind_of(error: UpstreamRefused | UpstreamError) -> str:
-    return f"status {error.status}" if isinstance(error, UpstreamRefused) else error.kind
+def _kind_of(error: ProviderError | UpstreamError) -> str:
+    return f"status {error.status}" if isinstance(error, ProviderError) else error.kind
 
 
-def _succeeded(answer: Answer) -> bool:
+def _succeeded(answer: ProviderResponse) -> bool:
     return 200 <= answer.status < 300
 
 
-def _kind(answer: Answer) -> str:
+def _kind(answer: ProviderResponse) -> str:
     return (answer.headers.get("Content-Type") or "").lower()
 
 
-def _opening(answer: Answer) -> bytes:
+def _opening(answer: ProviderResponse) -> bytes:
     """The first bytes of what is announced as no event stream, and may be one all the same."""
     kind = _kind(answer)
     begun = b""

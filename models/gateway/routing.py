@@ -9,20 +9,20 @@ from math import ceil
 
 from models.core.errors import DomainError
 from models.core.settings import Settings, SettingsError
-from models.gateway import names
+from models.gateway import model_names
 from models.gateway.chat_format import Call, Usage
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
-from models.gateway.demo_model import Demo
-from models.gateway.pricing import Price, Prices, flat
+from models.gateway.demo_model import DemoModel
+from models.gateway.price_factors import KEYS, FactorReader, PriceFactors, terms_of
+from models.gateway.pricing import ModelPrice, PriceTable, flat
 from models.gateway.providers.anthropic import Anthropic
-from models.gateway.providers.base import Endpoint, Provider
 from models.gateway.providers.demo import MODEL as DEMO
 from models.gateway.providers.demo import DemoProvider
 from models.gateway.providers.gemini import RESOURCE, Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
-from models.gateway.terms import KEYS, Reading, Terms, terms_of
-from models.gateway.upstream import Egress, HttpUpstream, Patience, Request
+from models.gateway.providers.provider import Endpoint, Provider
+from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
 
 DEFAULT_OUTPUT = 8_192
 """Tokens of output that a stream without a bound is begun with; its hold grows as it does."""
@@ -47,7 +47,7 @@ class NoRoute(DomainError):
     code = "model_not_found"
 
 
-class NotChat(DomainError):
+class NotAChatModel(DomainError):
     """The model is known, and does something else than chat."""
 
     status = 400
@@ -68,10 +68,10 @@ class Route:
     provider: Provider
     requested: str
     model: str
-    price: Price | None
+    price: ModelPrice | None
     byok: str | None = None
     """The caller's own key, which then pays."""
-    terms: Terms = field(default_factory=Terms)
+    terms: PriceFactors = field(default_factory=PriceFactors)
     """What the request asks for beyond text."""
     dropped: tuple[str, ...] = ()
     """Keys of the request that the provider is not sent, because it would refuse them."""
@@ -79,7 +79,7 @@ class Route:
     @property
     def context_window(self) -> int | None:
         """Tokens that the model reads at most; None when the price table does not say."""
-        row = names.row(self.provider.table, names.split_variant(self.model)[0])
+        row = model_names.row(self.provider.table, model_names.split_variant(self.model)[0])
         return row.context_window if row else None
 
     def worst_cost(self, call: Call, answers: int) -> Decimal:
@@ -96,7 +96,7 @@ class Route:
             bound = min(DEFAULT_OUTPUT, longest) if call.stream else longest
         return (min(bound, MOST_OUTPUT) + self.terms.output) * answers
 
-    def _longest(self, price: Price) -> int:
+    def _longest(self, price: ModelPrice) -> int:
         """Tokens that no answer at this price exceeds."""
         most = price.most_output or self.provider.longest
         return min(most, price.longest or most)
@@ -125,14 +125,14 @@ class Route:
         return (self.price or FALLBACK).input_cost((text_tokens + self.terms.likely) * inputs)
 
 
-class Routes:
+class Router:
     """The providers of a process, in the order in which they are asked."""
 
-    def __init__(self, settings: Settings, prices: Prices) -> None:
+    def __init__(self, settings: Settings, prices: PriceTable) -> None:
         self.prices = prices
         self._minute, self._found = 0, dict[str, Route]()
         self._listed: tuple[int, tuple[Route, ...]] = (0, ())
-        patience = Patience(
+        patience = UpstreamTimeouts(
             settings.stoa_connect_timeout, settings.stoa_first_byte_timeout, settings.stoa_idle_timeout
         )
         egress = Egress(
@@ -152,7 +152,7 @@ class Routes:
         self.openrouter = OpenRouter(
             endpoint("openrouter"), HttpUpstream("OpenRouter", patience, egress), site=settings.base_url
         )
-        self.demo = DemoProvider(Endpoint("", None), Demo(settings.stoa_demo_delay_ms / 1000))
+        self.demo = DemoProvider(Endpoint("", None), DemoModel(settings.stoa_demo_delay_ms / 1000))
         self.direct = [made(OpenAI), made(Anthropic), made(Gemini)]
         self.providers = {provider.name: provider for provider in (self.demo, *self.direct, self.openrouter)}
         for name, override in prices.overrides.items():
@@ -191,9 +191,9 @@ class Routes:
             return self._route(provider, name, upstream)
         found = self._serves(name, byok, direct_openai)
         upstream = found.upstream_model(name) if found else name
-        if (kind := names.kind_of(upstream)) != names.CHAT:
-            raise NotChat(
-                f"The model '{name}' {names.KINDS[kind]}; it cannot be called for chat completions. "
+        if (kind := model_names.kind_of(upstream)) != model_names.CHAT:
+            raise NotAChatModel(
+                f"The model '{name}' {model_names.KINDS[kind]}; it cannot be called for chat completions. "
                 "GET /v1/models lists the models that can."
             )
         if found is None:
@@ -218,26 +218,26 @@ class Routes:
         upstream = openrouter.upstream_model(name)
         if chosen or not route.provider.genuine or not openrouter.ready:
             return
-        if names.has_row(openrouter.table, upstream):
+        if model_names.has_row(openrouter.table, upstream):
             found = self._route(openrouter, name, upstream)
             if found.price is not None:
                 yield found
 
     def price(
         self, provider: Provider, requested: str, upstream: str, answered: str | None = None
-    ) -> Price | None:
+    ) -> ModelPrice | None:
         """The price of a model at a provider; None when it is missing."""
         found = self.prices.find(provider.table, requested, upstream, answered)
         return found or (flat(3, 15) if provider is self.demo else None)
 
-    def prepare(self, route: Route, call: Call) -> tuple[Route, Request]:
+    def prepare(self, route: Route, call: Call) -> tuple[Route, ProviderRequest]:
         """The request that is sent, and the route with what it asks for. Raises BadCall for what cannot be sent, and for
         a key whose price nobody knows."""
         provider = route.provider
         body, dropped = provider.rewrite(call, route.model)
-        terms = Terms()
+        terms = PriceFactors()
         if route.byok is None:
-            reading = Reading(
+            reading = FactorReader(
                 call,
                 route.price,
                 lambda name: self.price(provider, name, provider.upstream_model(name)),
@@ -285,7 +285,7 @@ class Routes:
     def _list(self) -> Iterator[Route]:
         found = {DEMO: DEMO}
         for provider in (*self.direct, self.openrouter):
-            for name in names.callable_names(provider.table) if provider.ready else ():
+            for name in model_names.callable_names(provider.table) if provider.ready else ():
                 public = provider.public_model(name)
                 if provider.lists(public):
                     found[public] = public
@@ -303,7 +303,7 @@ class Routes:
         openrouter = self.openrouter if self.openrouter.ready or byok else None
         if byok and not direct_openai:
             return openrouter
-        variant = names.split_variant(name)[1]
+        variant = model_names.split_variant(name)[1]
         direct = (provider for provider in self.direct if provider.ready and provider.claims(name))
         found = None if variant else next(direct, None)
         if found is None or openrouter is None:
@@ -317,11 +317,11 @@ class Routes:
             return False
         theirs = direct.upstream_model(name)
         direct_has = (
-            names.listed(direct.table, theirs)
-            and names.kind_of(theirs) == names.CHAT
+            model_names.listed(direct.table, theirs)
+            and model_names.kind_of(theirs) == model_names.CHAT
             and self.price(direct, name, theirs) is not None
         )
-        return not direct_has and names.has_row(openrouter.table, openrouter.upstream_model(name))
+        return not direct_has and model_names.has_row(openrouter.table, openrouter.upstream_model(name))
 
     def _nobody(self, model: str) -> str:
         keys = [provider for provider in (*self.direct, self.openrouter) if provider.ready]
@@ -330,7 +330,7 @@ class Routes:
                 f"The model '{model}' is not served here: this server has no provider key yet. "
                 f"It serves '{DEMO}', which works without one."
             )
-        base, variant = names.split_variant(model)
+        base, variant = model_names.split_variant(model)
         if variant:
             return (
                 f"The model '{model}' is not served here: ':{variant}' is a variant that OpenRouter serves, and this "

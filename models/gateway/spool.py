@@ -47,7 +47,7 @@ _CANCELLED = "57014"
 
 
 @dataclass(frozen=True, slots=True)
-class Unsettled:
+class UnsettledCall:
     """A call in the spool. `facts` is what the ledger will be told; None when the file is damaged."""
 
     request_id: str
@@ -208,7 +208,7 @@ class Spool:
 
     # -- until the ledger takes them -----------------------------------------------------------------------------
 
-    def calls(self) -> list[Unsettled]:
+    def calls(self) -> list[UnsettledCall]:
         """The calls of this machine that wait, oldest first; those set aside last."""
         return [self._read(path) for path in (*self._paths(self.folder), *self._paths(self._aside))]
 
@@ -242,7 +242,7 @@ class Spool:
         self._looked = min(self._looked, 0.0)
         return taken
 
-    def dismiss(self, request_id: str) -> Unsettled | None:
+    def dismiss(self, request_id: str) -> UnsettledCall | None:
         """Forget a call that was set aside: nothing is charged for it. None when there is none."""
         path = self._aside / f"{request_id}.json"
         if not path.exists():
@@ -338,13 +338,13 @@ class Spool:
                 found.append((path.stat().st_mtime, path))
         return [path for _, path in sorted(found)]
 
-    def _read(self, path: Path) -> Unsettled:
+    def _read(self, path: Path) -> UnsettledCall:
         since, found = datetime.fromtimestamp(0, UTC), None
         with suppress(OSError):
             since = datetime.fromtimestamp(path.stat().st_mtime, UTC)
             found = _call(path.stem, path.read_bytes())
         kind, facts = found or (None, None)
-        return Unsettled(path.stem, kind, since, path.parent == self._aside, facts)
+        return UnsettledCall(path.stem, kind, since, path.parent == self._aside, facts)
 
     @contextmanager
     def _turn(self) -> Iterator[bool]:

@@ -8,7 +8,7 @@ too, whether it is one answer, a list of them, or one on each line.
 from typing import NamedTuple
 
 from models.gateway import lenient_json
-from models.gateway.upstream import TooLarge
+from models.gateway.upstream import AnswerTooLarge
 
 MAX_EVENT = 32 << 20
 """Bytes of one event: a picture comes in one."""
@@ -23,7 +23,7 @@ _JSON = (b"{", b"[")
 _WHITE = b" \t\r\n"
 
 
-class Event(NamedTuple):
+class SseEvent(NamedTuple):
     """An event, or a comment (`data` is None). `text` is how it is passed on: framed anew, its data unchanged."""
 
     data: bytes | None
@@ -56,7 +56,7 @@ def is_done(data: bytes) -> bool:
     return word == b"DONE" or word.startswith(b"[DONE]")
 
 
-class Parser:
+class SseParser:
     """Feed it a stream in pieces of any size; the events are the same however it was cut."""
 
     def __init__(self, provider: str = "The provider") -> None:
@@ -81,7 +81,7 @@ class Parser:
         were a stream."""
         return b"\n".join(self._stray)
 
-    def feed(self, piece: bytes) -> list[Event]:
+    def feed(self, piece: bytes) -> list[SseEvent]:
         """Take what came; the events that are complete by now. Raises TooLarge."""
         if not self._begun:
             piece = self._begin(piece)
@@ -96,7 +96,7 @@ class Parser:
         if b"\r" in piece:
             self._after_cr = piece[-1] == 13
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        events: list[Event] = []
+        events: list[SseEvent] = []
         if self._line or self._data or self._name:
             piece = self._complete(piece, events)
         if not piece:
@@ -105,7 +105,7 @@ class Parser:
         rest = parts.pop()
         for part in parts:
             if part.startswith(b"data: {") and b"\n" not in part:
-                events.append(Event(part[6:], part + b"\n\n"))
+                events.append(SseEvent(part[6:], part + b"\n\n"))
             else:
                 for line in part.split(b"\n"):
                     self._take(line, events)
@@ -118,9 +118,9 @@ class Parser:
                 self._keep(last)
         return events
 
-    def end(self) -> list[Event]:
+    def end(self) -> list[SseEvent]:
         """There is no more. What was left without its blank line is an event all the same."""
-        events: list[Event] = []
+        events: list[SseEvent] = []
         if self._line:
             last = self._joined(b"")
             if not self._begun:
@@ -159,7 +159,7 @@ class Parser:
         self._begun = True
         return piece
 
-    def _whole(self, body: bytes, events: list[Event]) -> None:
+    def _whole(self, body: bytes, events: list[SseEvent]) -> None:
         """A body that is JSON over several lines, or a list: the events that it would have been as a stream."""
         try:
             value = lenient_json.read(body).value
@@ -171,9 +171,9 @@ class Parser:
                 self._take(line, events)
         for each in found:
             data = lenient_json.write(each)
-            events.append(Event(data, frame(data)))
+            events.append(SseEvent(data, frame(data)))
 
-    def _complete(self, piece: bytes, events: list[Event]) -> bytes:
+    def _complete(self, piece: bytes, events: list[SseEvent]) -> bytes:
         """Read on to the end of the event that was begun; what comes after it."""
         start = 0
         while self._line or self._data or self._name:
@@ -203,9 +203,9 @@ class Parser:
         if self._line_size + self._data_size > MAX_EVENT:
             self._line.clear()
             self._data.clear()
-            raise TooLarge(f"{self._provider} sent an event of more than {MAX_EVENT >> 20} MB.")
+            raise AnswerTooLarge(f"{self._provider} sent an event of more than {MAX_EVENT >> 20} MB.")
 
-    def _take(self, line: bytes, events: list[Event]) -> None:
+    def _take(self, line: bytes, events: list[SseEvent]) -> None:
         """One line without its end."""
         if not line:
             self._dispatch(events)
@@ -222,23 +222,23 @@ class Parser:
             self._data_size += len(value) + LINE_COST
             self._check()
         elif not field and colon:
-            events.append(Event(None, _utf8(line) + b"\n\n"))
+            events.append(SseEvent(None, _utf8(line) + b"\n\n"))
         elif field == b"event":
             self._name = _utf8(value)
         elif line[:1] == b"{" and _is_whole(line):
             self._dispatch(events)
-            events.append(Event(line, frame(line)))
+            events.append(SseEvent(line, frame(line)))
         elif field not in (b"id", b"retry") and self._stray_size < MAX_STRAY:
             line = line[:MAX_STRAY]
             self._stray.append(line)
             self._stray_size += len(line) + LINE_COST
-            events.append(Event(None, comment(line)))
+            events.append(SseEvent(None, comment(line)))
 
-    def _dispatch(self, events: list[Event]) -> None:
+    def _dispatch(self, events: list[SseEvent]) -> None:
         if self._data:
             data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
             if data.strip():
-                events.append(Event(data, frame(data, self._name), self._name))
+                events.append(SseEvent(data, frame(data, self._name), self._name))
             self._data.clear()
             self._data_size = 0
         self._name = b""

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from models.gateway import tokens
 from models.gateway.bill import Bill, Biller
 from models.gateway.chat_format import Call
-from models.gateway.dialects.base import CallRequest
-from models.gateway.in_flight import Ticket
-from models.gateway.upstream import Answer, Broken, Empty, UpstreamError
+from models.gateway.dialects.dialect import CallRequest
+from models.gateway.in_flight import InFlightCall
+from models.gateway.upstream import BrokenConnection, EmptyAnswer, ProviderResponse, UpstreamError
 from models.ledger.holds import LedgerUnavailable
 
 log = logging.getLogger("stoa.gateway")
@@ -36,13 +36,13 @@ STALL_SECONDS = 300.0
 """How long a client may take nothing before it counts as gone."""
 
 
-class Stopped(UpstreamError):
+class ServerStopping(UpstreamError):
     """The server was told to end while the answer was on its way."""
 
     kind = "server_stopping"
 
 
-class Stream:
+class AnswerStream:
     """Iterate for the client's bytes; `close` when the client has what it wanted, or is gone. While its provider is read it
     is in `live`; `begun` is what was read of the answer before."""
 
@@ -50,10 +50,10 @@ class Stream:
         self,
         request: CallRequest,
         call: Call,
-        ticket: Ticket,
-        answer: Answer,
+        ticket: InFlightCall,
+        answer: ProviderResponse,
         biller: Biller,
-        live: set["Stream"],
+        live: set["AnswerStream"],
         begun: bytes = b"",
     ) -> None:
         self.ticket = ticket
@@ -136,7 +136,7 @@ class Stream:
                 self._tell(error.message, error.code)
             except BaseException:
                 log.exception("relaying call %s failed", self.ticket.admission.request_id)
-                self._cut(Broken("The answer could not be relayed to its end."))
+                self._cut(BrokenConnection("The answer could not be relayed to its end."))
                 raise
         except LedgerUnavailable as error:
             self._tell(error.message, error.code)
@@ -205,7 +205,7 @@ class Stream:
         if meter.failure and not error:
             error, complete = "upstream_error", meter.finished or meter.billed
         if meter.empty:
-            self.ticket.fail(error or Empty.kind, None, client_gone=self.gone)
+            self.ticket.fail(error or EmptyAnswer.kind, None, client_gone=self.gone)
             return
         self._bill = bill = self._biller.bill(self.ticket.route, [meter], complete=complete)
         self.ticket.settle(
@@ -234,14 +234,14 @@ class Stream:
             self._tell_empty()
         else:
             title = self.ticket.route.provider.title
-            self._cut(Broken(f"{title} ended the connection before its answer was complete."))
+            self._cut(BrokenConnection(f"{title} ended the connection before its answer was complete."))
 
     def _cut(self, error: UpstreamError) -> None:
         """The provider broke off: bill what was delivered, and say so to the client."""
         if self._over:
             return
         if self._stopping:
-            error = Stopped("This server is stopping; the answer ends here. Ask again in a moment.")
+            error = ServerStopping("This server is stopping; the answer ends here. Ask again in a moment.")
         if self._meter.finished or self._meter.billed:
             self._end()
             return
@@ -252,7 +252,7 @@ class Stream:
 
     def _tell_empty(self) -> None:
         title = self.ticket.route.provider.title
-        self._tell(f"{title} sent an empty answer. Nothing was charged; try again.", Empty.kind)
+        self._tell(f"{title} sent an empty answer. Nothing was charged; try again.", EmptyAnswer.kind)
 
     def _tell(self, message: str, code: str, kind: str = UpstreamError.type) -> None:
         self._give(self._translator.error(message, code, kind))

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from models.core.fairness import Slices
-from models.gateway.chat_format.output import Output, parts_of
+from models.core.cooperative import TimeSlices
+from models.gateway.chat_format.output import GeneratedOutput, parts_of
 
 PIECE = 32_768
 """Characters given to the tokenizer at a time, so that no other call waits long for the interpreter."""
@@ -33,7 +33,7 @@ def count(text: str) -> int:
         return 0
     tokenizer = _tokenizer()
     head = text[:COUNTED]
-    tokens, slices = 0, Slices()
+    tokens, slices = 0, TimeSlices()
     for start in range(0, len(head), PIECE):
         tokens += len(tokenizer.encode_ordinary(head[start : start + PIECE]))
         slices.pause()
@@ -42,7 +42,7 @@ def count(text: str) -> int:
     return tokens if len(text) == len(head) else tokens * len(text) // len(head)
 
 
-def count_output(output: Output) -> tuple[int, int]:
+def count_output(output: GeneratedOutput) -> tuple[int, int]:
     """Tokens of everything that was generated, and how many of them were reasoning."""
     return output.tokens(count)
 
@@ -58,7 +58,7 @@ def count_messages(messages: Iterable[Any], tools: Any = None, system: Any = Non
 
 def count_input(messages: Iterable[Any], tools: Any = None) -> tuple[int, dict[str, int]]:
     """Input tokens of a request, and how many of them are sound and pictures, by cautious rates."""
-    media, plain = Output(), []
+    media, plain = GeneratedOutput(), []
     for message in messages:
         content = message.get("content")
         if isinstance(content, list):

@@ -1,6 +1,6 @@
 """Reaching a provider over HTTP: connections kept alive, every wait and every size bounded, nothing followed.
 
-The relay knows only `Upstream` and `Answer`; what speaks HTTP below them may be exchanged.
+The relay knows only `Upstream` and `ProviderResponse`; what speaks HTTP below them may be exchanged.
 """
 
 import base64
@@ -24,7 +24,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from models.core.decompression import ALIASES, DECODERS, MOST_CODINGS, BadCoding, unpacked
+from models.core.decompression import ALIASES, DECODERS, MOST_CODINGS, DecompressionError, unpacked
 
 READ = 65_536
 MAX_BODY = 32 << 20
@@ -56,33 +56,33 @@ class Unreachable(UpstreamError):
     kind = "upstream_unreachable"
 
 
-class TooSlow(UpstreamError):
+class UpstreamTimeout(UpstreamError):
     """Connected, but silent for too long."""
 
     status = 504
     kind = "upstream_timeout"
 
 
-class Broken(UpstreamError):
+class BrokenConnection(UpstreamError):
     """The connection ended early, or what came is not HTTP."""
 
     kind = "upstream_cut"
 
 
-class TooLarge(UpstreamError):
+class AnswerTooLarge(UpstreamError):
     """More bytes than any answer needs."""
 
     kind = "upstream_too_large"
 
 
-class Empty(UpstreamError):
+class EmptyAnswer(UpstreamError):
     """A success that holds nothing: no answer and no usage."""
 
     kind = "upstream_empty"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ProviderRequest:
     """What is sent to a provider. Headers carry a secret and are never shown."""
 
     url: str
@@ -91,7 +91,7 @@ class Request:
     method: str = "POST"
 
 
-class Answer(Protocol):
+class ProviderResponse(Protocol):
     """An answer whose head has arrived. Close it on every path."""
 
     status: int
@@ -113,12 +113,12 @@ class Answer(Protocol):
 class Upstream(Protocol):
     """Something that answers requests."""
 
-    def send(self, request: Request) -> Answer:
+    def send(self, request: ProviderRequest) -> ProviderResponse:
         """Send, and wait for the head of the answer. Raises UpstreamError."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class UpstreamTimeouts:
     """How long to wait, in seconds: to connect, for the first byte, and for each next one."""
 
     connect: float = 10.0
@@ -139,7 +139,7 @@ class Egress:
     no_proxy: str = ""
     ca_bundle: Path | None = None
 
-    def way(self, url: str) -> "tuple[_Place, str]":
+    def way(self, url: str) -> "tuple[_Origin, str]":
         """Where to connect for an address, and what to ask for there."""
         parts = urlsplit(url)
         secure, host = parts.scheme == "https", parts.hostname or ""
@@ -152,13 +152,13 @@ class Egress:
             or _on_this_machine(host)
             or proxy_bypass_environment(f"{host}:{port}", {"no": self.no_proxy})
         ):
-            return _Place(secure, host, port, name), target
+            return _Origin(secure, host, port, name), target
         if not secure:
             target = f"http://{name}{target}"
-        return _Place(secure, host, port, name, proxy), target
+        return _Origin(secure, host, port, name, proxy), target
 
 
-class _Place(NamedTuple):
+class _Origin(NamedTuple):
     """What a kept connection leads to."""
 
     secure: bool
@@ -180,32 +180,34 @@ class HttpUpstream:
     """
 
     def __init__(
-        self, name: str, patience: Patience, egress: Egress | None = None, *, connections: int = 512
+        self, name: str, patience: UpstreamTimeouts, egress: Egress | None = None, *, connections: int = 512
     ) -> None:
         self.name = name
         self.patience = patience
         self._egress = egress or Egress()
         self._way = lru_cache(maxsize=256)(self._egress.way)
         self._most = connections
-        self._idle: dict[_Place, deque[_Kept]] = {}
+        self._idle: dict[_Origin, deque[_Kept]] = {}
         self._tls: ssl.SSLContext | None = None
         weakref.finalize(self, _close_all, self._idle)
 
-    def send(self, request: Request) -> Answer:
+    def send(self, request: ProviderRequest) -> ProviderResponse:
         place, target = self._way(request.url)
         kept = self._kept(place)
         if kept is not None:
             started = time.monotonic()
             try:
                 return self._send(request, place, target, kept)
-            except Broken:
+            except BrokenConnection:
                 # A kept connection that the provider closed meanwhile fails at once; what took longer may have
                 # been read and paid, and is not sent twice.
                 if time.monotonic() - started > 1:
                     raise
         return self._send(request, place, target, self._connect(place))
 
-    def _send(self, request: Request, place: _Place, target: str, connection: HTTPConnection) -> Answer:
+    def _send(
+        self, request: ProviderRequest, place: _Origin, target: str, connection: HTTPConnection
+    ) -> ProviderResponse:
         sock: socket.socket = connection.sock
         headers = request.headers
         if place.proxy and not place.secure:
@@ -218,22 +220,22 @@ class HttpUpstream:
             else:
                 sock.sendall(head)
                 sock.sendall(request.body)
-            answer = _HttpAnswer(self, place, connection, sock, request.method == "HEAD")
+            answer = _HttpResponse(self, place, connection, sock, request.method == "HEAD")
             sock.settimeout(self.patience.idle)
         except TimeoutError as error:
             connection.close()
-            raise TooSlow(
+            raise UpstreamTimeout(
                 f"{self.name} did not begin to answer within {self.patience.first_byte:g} seconds."
             ) from error
         except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
             connection.close()
-            raise Broken(f"{self.name} ended the connection without an answer.") from error
+            raise BrokenConnection(f"{self.name} ended the connection without an answer.") from error
         except BaseException:
             connection.close()
             raise
         return answer
 
-    def _connect(self, place: _Place) -> HTTPConnection:
+    def _connect(self, place: _Origin) -> HTTPConnection:
         proxy = urlsplit(place.proxy)
         host, port = (proxy.hostname or "", proxy.port or 80) if place.proxy else (place.host, place.port)
         connection: HTTPConnection
@@ -263,7 +265,7 @@ class HttpUpstream:
             self._tls = context
         return self._tls
 
-    def _kept(self, place: _Place) -> HTTPConnection | None:
+    def _kept(self, place: _Origin) -> HTTPConnection | None:
         idle = self._idle.get(place)
         while idle:
             try:
@@ -276,7 +278,7 @@ class HttpUpstream:
             connection.close()
         return None
 
-    def keep(self, place: _Place, connection: HTTPConnection) -> None:
+    def keep(self, place: _Origin, connection: HTTPConnection) -> None:
         """Take back a connection whose answer was read to its end."""
         idle = self._idle.setdefault(place, deque())
         moment = time.monotonic()
@@ -300,7 +302,7 @@ def _credentials(proxy: str) -> dict[str, str]:
     return {"Proxy-Authorization": f"Basic {base64.b64encode(both.encode()).decode()}"}
 
 
-def _head(place: _Place, target: str, method: str, size: int, headers: Mapping[str, str]) -> bytes:
+def _head(place: _Origin, target: str, method: str, size: int, headers: Mapping[str, str]) -> bytes:
     """The request line and headers. Raises ValueError for what would not stay in its line."""
     lines = [
         f"{method} {target} HTTP/1.1",
@@ -314,7 +316,7 @@ def _head(place: _Place, target: str, method: str, size: int, headers: Mapping[s
     return head.encode("latin-1") + b"\r\n\r\n"
 
 
-def _close_all(idle: dict[_Place, deque[_Kept]]) -> None:
+def _close_all(idle: dict[_Origin, deque[_Kept]]) -> None:
     for kept in idle.values():
         for connection, _ in kept:
             connection.close()
@@ -350,11 +352,11 @@ class _Headers(Mapping[str, str]):
         return len(self._values)
 
 
-class _HttpAnswer:
+class _HttpResponse:
     def __init__(
         self,
         upstream: HttpUpstream,
-        place: _Place,
+        place: _Origin,
         connection: HTTPConnection,
         sock: socket.socket,
         bare: bool,
@@ -428,7 +430,7 @@ class _HttpAnswer:
         for piece in self._body:
             size += len(piece)
             if size > limit:
-                raise TooLarge(f"{self.name} sent more than {limit >> 20} MB.")
+                raise AnswerTooLarge(f"{self.name} sent more than {limit >> 20} MB.")
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -437,7 +439,7 @@ class _HttpAnswer:
         for piece in self._body:
             size += len(piece)
             if size > MAX_STREAM:
-                raise TooLarge(f"{self.name} sent more than {MAX_STREAM >> 20} MB.")
+                raise AnswerTooLarge(f"{self.name} sent more than {MAX_STREAM >> 20} MB.")
             yield piece
 
     def _plain(self) -> Iterator[bytes]:
@@ -458,8 +460,8 @@ class _HttpAnswer:
     def _unpacked(self, pieces: Iterable[bytes], named: list[str]) -> Iterator[bytes]:
         try:
             yield from unpacked(pieces, named, lenient=True)
-        except BadCoding as error:
-            raise Broken(f"{self.name} sent an answer that cannot be unpacked.") from error
+        except DecompressionError as error:
+            raise BrokenConnection(f"{self.name} sent an answer that cannot be unpacked.") from error
 
     def _read1(self) -> bytes:
         while not self._pieces:
@@ -470,7 +472,7 @@ class _HttpAnswer:
                 if received:
                     self._feed(received)
             except TimeoutError as error:
-                raise TooSlow(
+                raise UpstreamTimeout(
                     f"{self.name} was silent for {self._upstream.patience.idle:g} seconds."
                 ) from error
             except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
@@ -482,8 +484,8 @@ class _HttpAnswer:
                 self._ended = True
         return self._pieces.popleft()
 
-    def _incomplete(self) -> Broken:
-        return Broken(f"{self.name} ended the connection before its answer was complete.")
+    def _incomplete(self) -> BrokenConnection:
+        return BrokenConnection(f"{self.name} ended the connection before its answer was complete.")
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):

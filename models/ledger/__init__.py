@@ -1,11 +1,11 @@
 """Credits and what they cost: the ledger, holds, subscriptions, referrals and ad rewards."""
 
-from models.ledger.balances import KINDS, Balance, Cycle, Holding, balance, cycle, grants_of
+from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
 from models.ledger.credits import credits_of
 from models.ledger.holds import (
     Admission,
-    Claim,
-    Failure,
+    AdmissionRequest,
+    CallFailure,
     LedgerUnavailable,
     LostHold,
     Settled,
@@ -26,7 +26,7 @@ from models.ledger.ledger import (
     CreditLedger,
     SyncFailure,
 )
-from models.ledger.ledger_proof import Check, Difference, Proof, prove
+from models.ledger.ledger_proof import LedgerCheck, LedgerDifference, LedgerProof, prove
 from models.ledger.movements import (
     MAX_GRANT,
     PRIORITIES,
@@ -57,24 +57,24 @@ __all__ = [
     "Account",
     "AdImpression",
     "Admission",
+    "AdmissionRequest",
     "Balance",
+    "CallFailure",
     "Charged",
-    "Check",
-    "Claim",
     "CreditAccount",
     "CreditEntry",
     "CreditHold",
     "CreditLedger",
-    "Cycle",
-    "Difference",
-    "Failure",
+    "GrantGroup",
     "Granted",
-    "Holding",
+    "LedgerCheck",
+    "LedgerDifference",
+    "LedgerProof",
     "LedgerUnavailable",
     "LimitOverride",
     "LostHold",
-    "Proof",
     "Quota",
+    "QuotaCycle",
     "Referral",
     "Settled",
     "Settlement",

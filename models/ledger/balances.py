@@ -21,7 +21,7 @@ KINDS = ("free", "referral", "purchase", "admin", "organization")
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class GrantGroup:
     """Grants of one kind and expiry, in credits. `granted` less `spent` less `held` is `left`, never below nil."""
 
     kind: str
@@ -37,7 +37,7 @@ class Balance:
     """An account at one moment, in credits (contract 3.3): `rows` in spending order, `debt` that is owed, `held` by
     `calls_in_progress` calls."""
 
-    rows: Sequence[Holding]
+    rows: Sequence[GrantGroup]
     debt: int
     held: int
     calls_in_progress: int
@@ -101,7 +101,7 @@ def balance(account: Account, *, now: datetime | None = None) -> Balance:
     quota cycle is `ensure_quota`'s to run, before. An unknown account has nothing.
     """
     lines = db.session.execute(_balance(account.id, now or the_moment())).all()
-    rows: list[Holding] = []
+    rows: list[GrantGroup] = []
     held, debt = lines[0].held, 0
     unplaced = held
     for line in lines:
@@ -112,7 +112,7 @@ def balance(account: Account, *, now: datetime | None = None) -> Balance:
         debt += line.debt
         if line.granted or line.left:
             rows.append(
-                Holding(
+                GrantGroup(
                     line.type, line.expires_at, line.granted, line.granted - line.left, part, line.left - part
                 )
             )
@@ -165,7 +165,7 @@ def _active_grants(account_id: str, now: datetime) -> TableValuedAlias:
 
 
 @dataclass(frozen=True, slots=True)
-class Cycle:
+class QuotaCycle:
     """The running cycle of an account: since `began` it `used` so many credits. `ends` is None for an organisation,
     whose cycle is the calendar month."""
 
@@ -174,10 +174,10 @@ class Cycle:
     used: int
 
 
-def cycle(account: Account, *, now: datetime | None = None) -> Cycle:
+def cycle(account: Account, *, now: datetime | None = None) -> QuotaCycle:
     """The cycle that runs at `now`. Raises NotFound for an unknown person."""
     began, ends = _cycle(account, now or the_moment())
-    return Cycle(began, ends, _used_since(account.id, began))
+    return QuotaCycle(began, ends, _used_since(account.id, began))
 
 
 def _cycle(account: Account, now: datetime) -> tuple[datetime, datetime | None]:

@@ -38,7 +38,7 @@ class LedgerUnavailable(DomainError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class AdmissionRequest:
     """What a call asks of the ledger before it may go on. `hold` is credits; None checks without taking anything."""
 
     token_hash: str
@@ -141,7 +141,7 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class CallFailure:
     """A call that is over and costs nothing: refused, unreachable, or an error before any use."""
 
     requested_model: str

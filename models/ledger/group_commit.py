@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class _Turn(Generic[Item, Answer]):
+class _PendingItem(Generic[Item, Answer]):
     __slots__ = ("answer", "answered", "followers", "item", "leads", "woken")
 
     def __init__(self, item: Item) -> None:
@@ -21,11 +21,11 @@ class _Turn(Generic[Item, Answer]):
         self.answer: Answer
         self.answered = False
         self.leads = False
-        self.followers: list[_Turn[Item, Answer]] = []
+        self.followers: list[_PendingItem[Item, Answer]] = []
         self.woken = threading.Event()
 
 
-class Together(Generic[Item, Answer]):
+class GroupCommit(Generic[Item, Answer]):
     """Asks `one` for a single item and `many` for several, at most `under_way` statements at once and `most` in each.
     Who waited `patience` seconds goes all the same, with all others who wait: a statement that hangs on one account's
     lock holds up nobody else for longer.
@@ -49,13 +49,13 @@ class Together(Generic[Item, Answer]):
         self._most = most
         self._patience = patience
         self._free = under_way
-        self._waiting: deque[_Turn[Item, Answer]] = deque()
+        self._waiting: deque[_PendingItem[Item, Answer]] = deque()
         self._lock = threading.Lock()
 
     def __call__(self, item: Item) -> Answer:
         """The answer for `item`. Raises what `one` raises for it."""
         with self._lock:
-            turn = None if self._free > 0 else _Turn[Item, Answer](item)
+            turn = None if self._free > 0 else _PendingItem[Item, Answer](item)
             if turn is None:
                 self._free -= 1
             else:
@@ -71,7 +71,7 @@ class Together(Generic[Item, Answer]):
         # unanswered: those who went together failed
         return turn.answer if turn.answered else self._one(item)
 
-    def _wait(self, turn: _Turn[Item, Answer]) -> None:
+    def _wait(self, turn: _PendingItem[Item, Answer]) -> None:
         try:
             if not turn.woken.wait(self._patience) and not self._step_forward(turn):
                 turn.woken.wait()
@@ -84,7 +84,7 @@ class Together(Generic[Item, Answer]):
                 self._end(turn)
             raise
 
-    def _step_forward(self, turn: _Turn[Item, Answer]) -> bool:
+    def _step_forward(self, turn: _PendingItem[Item, Answer]) -> bool:
         with self._lock:
             if turn not in self._waiting:
                 return False
@@ -93,12 +93,12 @@ class Together(Generic[Item, Answer]):
             self._gather_behind(turn)
         return True
 
-    def _gather_behind(self, leader: _Turn[Item, Answer]) -> None:
+    def _gather_behind(self, leader: _PendingItem[Item, Answer]) -> None:
         while self._waiting and len(leader.followers) < self._most - 1:
             leader.followers.append(self._waiting.popleft())
         leader.leads = True
 
-    def _lead(self, turn: _Turn[Item, Answer]) -> Answer:
+    def _lead(self, turn: _PendingItem[Item, Answer]) -> Answer:
         try:
             if not turn.followers:
                 return self._one(turn.item)
@@ -114,12 +114,12 @@ class Together(Generic[Item, Answer]):
         finally:
             self._end(turn)
 
-    def _dismiss(self, turn: _Turn[Item, Answer]) -> None:
+    def _dismiss(self, turn: _PendingItem[Item, Answer]) -> None:
         followers, turn.followers = turn.followers, []
         for each in followers:
             each.woken.set()
 
-    def _end(self, turn: _Turn[Item, Answer]) -> None:
+    def _end(self, turn: _PendingItem[Item, Answer]) -> None:
         self._dismiss(turn)
         self._pass_on()
 

@@ -21,22 +21,22 @@ from models.core.db import now as the_moment
 from models.core.pool import Parameter, Pool
 from models.ledger.call_records import (
     Admission,
-    Claim,
-    Failure,
+    AdmissionRequest,
+    CallFailure,
     LedgerUnavailable,
     LostHold,
     Outcome,
     Settled,
     Settlement,
 )
-from models.ledger.cleaning import clean_text, clipped_id, json_text, whole
 from models.ledger.credits import credits_of, exact_cost
 from models.ledger.latency import EDGES_MS
+from models.ledger.sanitizing import clean_text, clipped_id, json_text, whole
 
 __all__ = [
     "Admission",
-    "Claim",
-    "Failure",
+    "AdmissionRequest",
+    "CallFailure",
     "LedgerUnavailable",
     "LostHold",
     "Outcome",
@@ -85,7 +85,7 @@ MAX_USAGE = 16 * 1024
 
 def admit(
     pool: Pool,
-    claim: Claim,
+    claim: AdmissionRequest,
     *,
     worker: str = "",
     ttl_seconds: int = 60,
@@ -120,7 +120,7 @@ def admit(
 
 def admit_many(
     pool: Pool,
-    claims: Sequence[Claim],
+    claims: Sequence[AdmissionRequest],
     *,
     worker: str = "",
     ttl_seconds: int = 60,
@@ -139,9 +139,9 @@ def admit_many(
     return [_admission(claim, row) for claim, row in zip(claims, rows, strict=True)]
 
 
-def _clean(claim: Claim) -> Claim:
+def _clean(claim: AdmissionRequest) -> AdmissionRequest:
     # not `replace`, which takes five times as long
-    return Claim(
+    return AdmissionRequest(
         token_hash=clean_text(claim.token_hash),
         request_id=claim.request_id,
         hold=None if claim.hold is None else min(max(claim.hold, 0), MAX_HOLD),
@@ -153,7 +153,7 @@ def _clean(claim: Claim) -> Claim:
     )
 
 
-def _admission(claim: Claim, row: tuple[Any, ...]) -> Admission:
+def _admission(claim: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
     outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires = row
     return Admission(
         outcome=outcome,
@@ -264,7 +264,7 @@ def settle_many(
 def fail(
     pool: Pool,
     admission: Admission,
-    failure: Failure,
+    failure: CallFailure,
     *,
     now: datetime | None = None,
     patience_seconds: float = 10.0,

@@ -20,7 +20,7 @@ SWEPT_WITHIN = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class LedgerDifference:
     """One figure that is not what it should be."""
 
     subject: str
@@ -29,20 +29,20 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class LedgerCheck:
     """One rule of the books: how many things broke it, and the first of them."""
 
     name: str
-    differences: list[Difference]
+    differences: list[LedgerDifference]
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class LedgerProof:
     """The result of `prove`."""
 
     at: datetime
-    checks: list[Check]
+    checks: list[LedgerCheck]
     accounts: int
     entries: int
     messages: int
@@ -194,7 +194,7 @@ _CHECKS = {
 }
 
 
-def prove(*, now: datetime | None = None) -> Proof:
+def prove(*, now: datetime | None = None) -> LedgerProof:
     """Recompute the whole ledger from its entries and messages and say what differs.
 
     Reads what is committed, on a connection of its own, while traffic goes on: each check is one statement and so
@@ -206,7 +206,7 @@ def prove(*, now: datetime | None = None) -> Proof:
         checks = [_check(connection, name, statement, now) for name, statement in _CHECKS.items()]
         with _reading(connection):
             books = connection.execute(_COUNTS).one()
-    return Proof(now, checks, books.accounts, books.entries, books.messages, books.lost_holds)
+    return LedgerProof(now, checks, books.accounts, books.entries, books.messages, books.lost_holds)
 
 
 _COUNTS = text(
@@ -216,7 +216,7 @@ _COUNTS = text(
 )
 
 
-def _check(connection: Connection, name: str, statement: str, now: datetime) -> Check:
+def _check(connection: Connection, name: str, statement: str, now: datetime) -> LedgerCheck:
     parameters = {"stale": now - SWEPT_WITHIN} if ":stale" in statement else {}
     with _reading(connection):
         rows = connection.execute(
@@ -226,8 +226,8 @@ def _check(connection: Connection, name: str, statement: str, now: datetime) -> 
             ),
             parameters,
         ).all()
-    differences = [Difference(str(row.subject), str(row.expected), str(row.found)) for row in rows]
-    return Check(name, differences, rows[0].differences if rows else 0)
+    differences = [LedgerDifference(str(row.subject), str(row.expected), str(row.found)) for row in rows]
+    return LedgerCheck(name, differences, rows[0].differences if rows else 0)
 
 
 @contextmanager

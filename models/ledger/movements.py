@@ -19,8 +19,8 @@ from models.core.db import db
 from models.core.db import now as the_moment
 from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger.call_records import LostHold
-from models.ledger.cleaning import clean_text
 from models.ledger.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
+from models.ledger.sanitizing import clean_text
 
 PRIORITIES = {
     "subscription": 10,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import aliased
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from models.runs.run import AgentRun
-from models.runs.sums import RunSums, sums_of, text_array
+from models.runs.run_totals import RunTotals, sums_of, text_array
 
 PAGE_SIZE = 25
 QUIET_AFTER = timedelta(hours=24)
@@ -43,7 +43,7 @@ class RunLine:
     """A run with its sums, as lists and heads of pages show it."""
 
     run: AgentRun
-    sums: RunSums
+    sums: RunTotals
     seen_at: datetime
 
     @property

@@ -1,7 +1,7 @@
 """Recording runs as clients report them: start, steps, finish (contract section 2.3).
 
 What a client reports is its own word. Nothing here moves credits: what a run was billed is read from the calls
-that were settled for it, never from the totals below. What an account may record is limited (`models/accounts/quotas.py`).
+that were settled for it, never from the totals below. What an account may record is limited (`models/accounts/write_limits.py`).
 """
 
 import uuid
@@ -15,8 +15,8 @@ from typing import Any, Literal
 from sqlalchemy import and_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from models.accounts import quotas
-from models.accounts.quotas import DAY, MINUTE, Quota, QuotaExceeded
+from models.accounts import write_limits
+from models.accounts.write_limits import DAY, MINUTE, WriteLimit, WriteLimitExceeded
 from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, NotFound
 from models.core.settings import Settings
@@ -58,10 +58,15 @@ def start(
     take it for access. Raises QuotaExceeded when the user starts too many, or finishes too few.
     """
     moment = now()
-    quotas.take(
+    write_limits.take(
         user_id,
-        (Quota("runs a minute", "runs", settings.stoa_runs_per_minute, MINUTE, "STOA_RUNS_PER_MINUTE"), 1),
-        (Quota("runs a day", "runs", settings.stoa_runs_per_day, DAY, "STOA_RUNS_PER_DAY"), 1),
+        (
+            WriteLimit(
+                "runs a minute", "runs", settings.stoa_runs_per_minute, MINUTE, "STOA_RUNS_PER_MINUTE"
+            ),
+            1,
+        ),
+        (WriteLimit("runs a day", "runs", settings.stoa_runs_per_day, DAY, "STOA_RUNS_PER_DAY"), 1),
         _bytes_a_day(_size(agent_id, *ancestor_run_ids), settings),
         moment=moment,
     )
@@ -90,7 +95,7 @@ def _refuse_too_many_open(user_id: str, moment: datetime, settings: Settings) ->
     most = settings.stoa_open_runs
     running = db.session.scalar(select(func.count()).select_from(begun.limit(most).subquery())) or 0
     if running >= most:
-        raise quotas.full(
+        raise write_limits.full(
             running,
             "This account has started runs in the last 24 hours that it did not finish",
             most,
@@ -193,7 +198,7 @@ def _insert_steps(
     ]
     for row in rows:
         if _step_size(row) > settings.stoa_step_bytes:
-            raise QuotaExceeded(
+            raise WriteLimitExceeded(
                 f"Step {row['step_number']} has {_step_size(row):,} bytes; a step may have"
                 f" {settings.stoa_step_bytes:,}. Shorten its errorMessage or childRunIds, or ask the operator of this"
                 " server to raise STOA_STEP_BYTES.",
@@ -211,14 +216,14 @@ def _count(
     size = sum(_step_size(row) for row in added)
     if added:
         _refuse_too_long(run_id, len(added), size, settings)
-    steps = Quota(
+    steps = WriteLimit(
         "steps a minute",
         "steps and finishes",
         settings.stoa_steps_per_minute,
         MINUTE,
         "STOA_STEPS_PER_MINUTE",
     )
-    quotas.take(user_id, (steps, len(added) + (more > 0)), _bytes_a_day(size + more, settings))
+    write_limits.take(user_id, (steps, len(added) + (more > 0)), _bytes_a_day(size + more, settings))
 
 
 def _refuse_too_long(run_id: str, steps: int, size: int, settings: Settings) -> None:
@@ -233,18 +238,20 @@ def _refuse_too_long(run_id: str, steps: int, size: int, settings: Settings) -> 
     has = db.session.execute(row.returning(AgentRunVolume.steps, AgentRunVolume.bytes)).one()
     mend = "Finish it and start another"
     if has.steps > settings.stoa_steps_per_run:
-        raise quotas.full(
+        raise write_limits.full(
             has.steps - steps, "Steps of this run", settings.stoa_steps_per_run, mend, "STOA_STEPS_PER_RUN"
         )
     if has.bytes > settings.stoa_run_bytes:
-        raise quotas.full(
+        raise write_limits.full(
             has.bytes - size, "Bytes of this run's steps", settings.stoa_run_bytes, mend, "STOA_RUN_BYTES"
         )
 
 
-def _bytes_a_day(size: int, settings: Settings) -> tuple[Quota, int]:
+def _bytes_a_day(size: int, settings: Settings) -> tuple[WriteLimit, int]:
     most = settings.stoa_run_bytes_per_day
-    return Quota("bytes of runs a day", "bytes of runs and steps", most, DAY, "STOA_RUN_BYTES_PER_DAY"), size
+    return WriteLimit(
+        "bytes of runs a day", "bytes of runs and steps", most, DAY, "STOA_RUN_BYTES_PER_DAY"
+    ), size
 
 
 def _step_size(row: dict[str, Any]) -> int:

@@ -25,7 +25,7 @@ MOST_MESSAGES = 2_000
 
 
 @dataclass(frozen=True)
-class Bucket:
+class PricedBucket:
     """One disjoint kind of token: how many, dollars per million (None: not known), dollars in all."""
 
     name: str
@@ -57,7 +57,7 @@ class CallDetail:
     run: AgentRun | None
     byok: bool
     key_name: str | None
-    buckets: Sequence[Bucket]
+    buckets: Sequence[PricedBucket]
     request_price: Decimal | None
     ledger: Sequence[LedgerLine]
     transcript: Transcript
@@ -174,7 +174,7 @@ def _key_name(call: GatewayCall) -> str | None:
     return key.name or f"{kinds[key.type]} {key.token_hint}"
 
 
-def _buckets(call: GatewayCall) -> list[Bucket]:
+def _buckets(call: GatewayCall) -> list[PricedBucket]:
     """Input by where it came from, then output; what has a price of its own stands apart."""
     reasoning = min(call.reasoning_tokens, call.output_tokens)
     apart = _figure(call.price, "reasoning") is not None
@@ -197,7 +197,9 @@ def _buckets(call: GatewayCall) -> list[Bucket]:
         *((_PARTS[name], count, name) for name, count in others.items()),
     ]
     return [
-        Bucket(name, count, price, None if price is None else price * count / _per(key), apart, key in UNITS)
+        PricedBucket(
+            name, count, price, None if price is None else price * count / _per(key), apart, key in UNITS
+        )
         for name, count, key in rows
         for price in [_figure(call.price, key)]
     ]

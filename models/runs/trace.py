@@ -31,10 +31,10 @@ from models.gateway import GatewayCall
 from models.ledger import CreditHold
 from models.runs.history import RunLine, opened, run_of, sealed
 from models.runs.run import AgentRun, AgentStep
-from models.runs.sums import (
-    Kin,
-    RunSums,
-    Spent,
+from models.runs.run_totals import (
+    RunCost,
+    RunRelatives,
+    RunTotals,
     added_up,
     billed,
     kin_of,
@@ -59,7 +59,7 @@ State = Literal["done", "failed", "open", "cancelled", "skipped", "silent"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class TraceEntry:
     """A row of the trace. `credits` are what the ledger billed, None where it is not known on this page.
 
     `starts`, `first_token` and `ends` are moments; an open row has no end. `more` marks a spawned run that has
@@ -85,10 +85,10 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Window:
+class TraceWindow:
     """A stretch of the trace. `earlier` and `later` are the keys of its neighbours."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[TraceEntry]
     starts: datetime
     ends: datetime
     earlier: str | None
@@ -96,20 +96,20 @@ class Window:
 
 
 @dataclass
-class Branch:
+class TraceBranch:
     """A run and the runs it spawned."""
 
     run: AgentRun
-    sums: RunSums
-    children: list["Branch"] = field(default_factory=list)
+    sums: RunTotals
+    children: list["TraceBranch"] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class ModelSum:
+class ModelTotals:
     """What one model was used for in a run and all it spawned."""
 
     model: str
-    spent: Spent
+    spent: RunCost
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class Trace:
     the credits set aside for calls in progress."""
 
     line: RunLine
-    window: Window
-    tree: Branch
+    window: TraceWindow
+    tree: TraceBranch
     unlisted: int
-    models: Sequence[ModelSum]
+    models: Sequence[ModelTotals]
     held: int
 
 
@@ -193,10 +193,10 @@ def _circles(member_id: str, parents: Mapping[str, str | None]) -> bool:
     return at is not None
 
 
-def nest(run: AgentRun, family: Iterable[AgentRun], sums: Mapping[str, RunSums]) -> Branch:
+def nest(run: AgentRun, family: Iterable[AgentRun], sums: Mapping[str, RunTotals]) -> TraceBranch:
     """`run` with its descendants below their nearest ancestor; each is there once."""
-    members = {member.id: Branch(member, sums.get(member.id, RunSums())) for member in family}
-    root = Branch(run, sums.get(run.id, RunSums()))
+    members = {member.id: TraceBranch(member, sums.get(member.id, RunTotals())) for member in family}
+    root = TraceBranch(run, sums.get(run.id, RunTotals()))
     for member_id, parent in hang(run.id, [branch.run for branch in members.values()]).items():
         (members[parent] if parent else root).children.append(members[member_id])
     return root
@@ -224,7 +224,12 @@ class _Item:
 
 
 def _spine(
-    account_id: str, run: AgentRun, direct: Sequence[Kin], after: str | None, before: str | None, tail: bool
+    account_id: str,
+    run: AgentRun,
+    direct: Sequence[RunRelatives],
+    after: str | None,
+    before: str | None,
+    tail: bool,
 ) -> tuple[list[_Item], str | None, str | None]:
     """A window of the run's own steps and calls and of the runs it spawned, in order, and its neighbours' keys."""
     backwards = bool(before) or (tail and not after)
@@ -307,7 +312,9 @@ def _place(key: str) -> tuple[datetime, int, int, str]:
 # -- the rows ------------------------------------------------------------------------------------------------
 
 
-def _shown(spine: Sequence[_Item], kin: Sequence[Kin], parents: Mapping[str, str | None]) -> list[str]:
+def _shown(
+    spine: Sequence[_Item], kin: Sequence[RunRelatives], parents: Mapping[str, str | None]
+) -> list[str]:
     """The spawned runs of a window, then the first of those below them."""
     own = [item.id for item in spine if item.kind == _RUN]
     inside = set(own)
@@ -406,7 +413,7 @@ def _held(account_id: str, run_ids: Iterable[str]) -> list[CreditHold]:
 
 @dataclass
 class _Node:
-    entry: Entry
+    entry: TraceEntry
     children: list["_Node"] = field(default_factory=list)
 
 
@@ -420,7 +427,7 @@ class _WindowBuilder:
         spine: Sequence[_Item],
         members: Sequence[AgentRun],
         parents: Mapping[str, str | None],
-        sums: Mapping[str, RunSums],
+        sums: Mapping[str, RunTotals],
         held: Sequence[CreditHold],
     ) -> None:
         self.line, self.spine, self.parents, self.sums = line, spine, parents, sums
@@ -432,7 +439,7 @@ class _WindowBuilder:
         self.held = held
         self.begins = {item.id: item.at for item in spine if item.kind == _STEP}
 
-    def build(self, earlier: str | None, later: str | None) -> Window:
+    def build(self, earlier: str | None, later: str | None) -> TraceWindow:
         top: list[_Node] = []
         by_step: dict[str, _Node] = {}
         below = self._below()
@@ -453,13 +460,13 @@ class _WindowBuilder:
             node.entry = replace(node.entry, credits=_sum(node.children) if whole else None)
         entries = [self._head(), *(entry for node in top for entry in _flat(node))]
         starts, ends = self._axis(entries[1:], earlier, later)
-        return Window(entries, starts, ends, earlier, later)
+        return TraceWindow(entries, starts, ends, earlier, later)
 
     def _last_step(self) -> str | None:
         return next((item.id for item in reversed(self.spine) if item.kind == _STEP), None)
 
     def _axis(
-        self, entries: Sequence[Entry], earlier: str | None, later: str | None
+        self, entries: Sequence[TraceEntry], earlier: str | None, later: str | None
     ) -> tuple[datetime, datetime]:
         run = self.line.run
         end = run.created_at + timedelta(milliseconds=self.line.duration_ms)
@@ -469,10 +476,10 @@ class _WindowBuilder:
         last = max([*ends, *starts], default=end) if later else max([*ends, *starts, end])
         return first, max(last, first + timedelta(milliseconds=1))
 
-    def _head(self) -> Entry:
+    def _head(self) -> TraceEntry:
         return _run_entry(self.line.run, self.line.sums, 0, self.line.state, self.line)
 
-    def _step(self, step: AgentStep, at: datetime) -> Entry:
+    def _step(self, step: AgentStep, at: datetime) -> TraceEntry:
         state: State = (
             "skipped"
             if step.status == "skipped"
@@ -480,7 +487,7 @@ class _WindowBuilder:
             if step.status == "running" and self.line.live
             else "done"
         )
-        return Entry(
+        return TraceEntry(
             "step",
             1,
             f"Step {step.step_number}",
@@ -529,7 +536,7 @@ class _WindowBuilder:
     ) -> _Node:
         member = self.members[run_id]
         calls = self.nested[run_id]
-        line = RunLine(member, self.sums.get(run_id, RunSums()), self.line.seen_at)
+        line = RunLine(member, self.sums.get(run_id, RunTotals()), self.line.seen_at)
         entry = _run_entry(member, line.sums, depth, line.state, line)
         node = _Node(replace(entry, more=len(calls) > self.per_run))
         deeper = min(depth + 1, DEEPEST)
@@ -543,7 +550,7 @@ class _WindowBuilder:
         return node
 
 
-def _run_entry(run: AgentRun, sums: RunSums, depth: int, state: str, line: RunLine) -> Entry:
+def _run_entry(run: AgentRun, sums: RunTotals, depth: int, state: str, line: RunLine) -> TraceEntry:
     states: dict[str, State] = {
         "running": "open",
         "completed": "done",
@@ -552,7 +559,7 @@ def _run_entry(run: AgentRun, sums: RunSums, depth: int, state: str, line: RunLi
         "silent": "silent",
     }
     ends = None if line.live else run.created_at + timedelta(milliseconds=line.duration_ms)
-    return Entry(
+    return TraceEntry(
         "run",
         depth,
         name_of(run),
@@ -565,14 +572,14 @@ def _run_entry(run: AgentRun, sums: RunSums, depth: int, state: str, line: RunLi
     )
 
 
-def _call_entry(called: _Called, depth: int) -> Entry:
+def _call_entry(called: _Called, depth: int) -> TraceEntry:
     call = called.call
     failed = call.state == "failed"
     ends = call.started_at + timedelta(milliseconds=max(0, call.latency_ms))
     first = None
     if call.ttft_ms is not None and not failed:
         first = min(ends, call.started_at + timedelta(milliseconds=max(0, call.ttft_ms)))
-    return Entry(
+    return TraceEntry(
         "model",
         depth,
         call.model or call.requested_model,
@@ -587,11 +594,11 @@ def _call_entry(called: _Called, depth: int) -> Entry:
     )
 
 
-def _hold(hold: CreditHold, depth: int) -> Entry:
-    return Entry("model", depth, hold.model, "in progress", "open", None, hold.created_at, None)
+def _hold(hold: CreditHold, depth: int) -> TraceEntry:
+    return TraceEntry("model", depth, hold.model, "in progress", "open", None, hold.created_at, None)
 
 
-def _flat(node: _Node) -> Iterable[Entry]:
+def _flat(node: _Node) -> Iterable[TraceEntry]:
     yield node.entry
     for child in node.children:
         yield from _flat(child)
@@ -607,7 +614,7 @@ def name_of(run: AgentRun) -> str:
     return (run.agent_name or run.agent_id).strip() or "unnamed agent"
 
 
-def _models(account_id: str, every: Spent, run_ids: Sequence[str]) -> list[ModelSum]:
+def _models(account_id: str, every: RunCost, run_ids: Sequence[str]) -> list[ModelTotals]:
     """Tokens and cost by model, dearest first, the rest as one; the sum is `every`."""
     name = func.coalesce(GatewayCall.model, GatewayCall.requested_model)
     query = (
@@ -618,8 +625,8 @@ def _models(account_id: str, every: Spent, run_ids: Sequence[str]) -> list[Model
         .order_by(func.sum(GatewayCall.micro_credits).desc(), name)
         .limit(MODELS)
     )
-    found = [ModelSum(row["model"], spent_of(row)) for row in db.session.execute(query).mappings()]
+    found = [ModelTotals(row["model"], spent_of(row)) for row in db.session.execute(query).mappings()]
     rest = every
     for model in found:
         rest = rest - model.spent
-    return [*found, ModelSum("", rest)] if rest.calls > 0 else found
+    return [*found, ModelTotals("", rest)] if rest.calls > 0 else found

@@ -15,7 +15,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function", "note")
 
 
 @dataclass(frozen=True)
-class Part:
+class MessagePart:
     """A piece of a turn: `text`, `reasoning`, `call` (of a tool, named by `title`) or `media` that is not shown.
 
     `length` is the number of characters before cutting.
@@ -33,11 +33,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ConversationTurn:
     """One message: who speaks (`role`), the tool it answers for (`title`), and its parts."""
 
     role: str
-    parts: Sequence[Part]
+    parts: Sequence[MessagePart]
     title: str = ""
 
     @property
@@ -61,8 +61,8 @@ class Transcript:
     """The turns of a call. `asked` is None when the request was not kept, `answers` when the answer was not;
     `earlier` messages of the request were left out before the first turn."""
 
-    asked: Sequence[Turn] | None
-    answers: Sequence[Turn] | None
+    asked: Sequence[ConversationTurn] | None
+    answers: Sequence[ConversationTurn] | None
     earlier: int = 0
 
 
@@ -78,7 +78,7 @@ def _messages(request: Any) -> list[Any]:
     return request if isinstance(request, list) else [request]
 
 
-def _answers(response: Any, reasoning: str | None) -> list[Turn] | None:
+def _answers(response: Any, reasoning: str | None) -> list[ConversationTurn] | None:
     """One turn, or one for each choice. Nothing kept is None; an answer without words is an empty turn."""
     if response is None and not reasoning:
         return None
@@ -87,9 +87,11 @@ def _answers(response: Any, reasoning: str | None) -> list[Turn] | None:
         _turn(choice if isinstance(choice, dict) else {"content": choice}, "assistant") for choice in choices
     ]
     if reasoning:
-        first = turns[0] if turns else Turn("assistant", [])
+        first = turns[0] if turns else ConversationTurn("assistant", [])
         if not any(part.kind == "reasoning" for part in first.parts):
-            turns[:1] = [Turn(first.role, [_part("reasoning", reasoning), *first.parts], first.title)]
+            turns[:1] = [
+                ConversationTurn(first.role, [_part("reasoning", reasoning), *first.parts], first.title)
+            ]
     return turns
 
 
@@ -114,9 +116,9 @@ def _texts_of(text: str) -> Any:
     return texts if all(isinstance(item, str) for item in texts) else text
 
 
-def _turn(message: Any, role: str = "user") -> Turn:
+def _turn(message: Any, role: str = "user") -> ConversationTurn:
     if not isinstance(message, dict):
-        return Turn(role, _content(message))
+        return ConversationTurn(role, _content(message))
     named = message.get("role")
     said = message.get("reasoning") or message.get("reasoning_content")
     parts = [_part("reasoning", said)] if isinstance(said, str) and said else []
@@ -127,14 +129,14 @@ def _turn(message: Any, role: str = "user") -> Turn:
     if isinstance(message.get("function_call"), dict):
         parts.append(_tool_call({"function": message["function_call"]}))
     title = message.get("name") or message.get("tool_call_id")
-    return Turn(
+    return ConversationTurn(
         named if isinstance(named, str) and named in ROLES else role if named is None else _short(named),
         parts,
         _short(title) if title else "",
     )
 
 
-def _content(content: Any) -> list[Part]:
+def _content(content: Any) -> list[MessagePart]:
     if content is None or content == "":
         return []
     if isinstance(content, str):
@@ -144,7 +146,7 @@ def _content(content: Any) -> list[Part]:
     return [_piece(content)]
 
 
-def _piece(piece: Any) -> Part:
+def _piece(piece: Any) -> MessagePart:
     if isinstance(piece, str):
         return _part("text", piece)
     if isinstance(piece, dict):
@@ -154,11 +156,11 @@ def _piece(piece: Any) -> Part:
             return _part("reasoning" if kind in ("thinking", "reasoning") else "text", text)
         if kind in ("image_url", "input_image", "image", "input_audio", "audio", "file", "video_url"):
             size = len(json.dumps(piece, ensure_ascii=False))
-            return Part("media", "", size, _short(kind).replace("_", " "))
+            return MessagePart("media", "", size, _short(kind).replace("_", " "))
     return _part("text", _pretty(piece))
 
 
-def _tool_call(call: Any) -> Part:
+def _tool_call(call: Any) -> MessagePart:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
         return _part("call", _pretty(call), "tool")
@@ -178,8 +180,8 @@ def _pretty(value: Any) -> str:
         return str(type(value).__name__)
 
 
-def _part(kind: str, text: str, title: str = "") -> Part:
-    return Part(kind, text[:MAX_CHARS], len(text), title)
+def _part(kind: str, text: str, title: str = "") -> MessagePart:
+    return MessagePart(kind, text[:MAX_CHARS], len(text), title)
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, Text, any_, cast, func, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import defer
 
-from models.accounts import User, quotas
+from models.accounts import User, write_limits
 from models.accounts.signing_in import clean_email
 from models.core.db import db
 from models.core.errors import DomainError, Forbidden, Invalid, NotFound
@@ -33,7 +33,7 @@ _DOWN = covers(Publisher.id, "")
 
 
 @dataclass(frozen=True)
-class Profile:
+class PublisherProfile:
     """What a publisher says of itself, cleaned."""
 
     name: str
@@ -43,7 +43,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Managed:
+class ManagedPublisher:
     """A publisher that somebody may change; `agents` are its distinct agent ids."""
 
     publisher: Publisher
@@ -53,7 +53,7 @@ class Managed:
 
 
 @dataclass(frozen=True)
-class Figures:
+class PublisherTotals:
     """What a publisher has in the store: agents, versions, completed runs of all time and of the last week."""
 
     agents: int
@@ -101,7 +101,7 @@ def profile(
     avatar_url: str | None = None,
     *,
     standing: Publisher | None = None,
-) -> Profile:
+) -> PublisherProfile:
     """The texts as they are kept: plain, trimmed, blank ones None. Raises Invalid (422) with a sentence per field.
 
     An avatar is an `https://` address or a picture kept here. The e-mail address and avatar that `standing` has
@@ -135,7 +135,7 @@ def mail_to(publisher: Publisher) -> str | None:
 
 def lenient_profile(
     name: str, email: str | None = None, bio: str | None = None, avatar_url: str | None = None
-) -> Profile:
+) -> PublisherProfile:
     """As `profile`, but as the contract's POST wants it: the format of e-mail and address is not judged. Pages ask
     `mail_to` and `usable_avatar` before they use one. Raises Invalid (400)."""
     shown = line(name) or ""
@@ -151,7 +151,7 @@ def lenient_profile(
         if text and len(text) > limit:
             words = f"Use at most {limit:,} characters."
             raise Invalid(f"The {called} is too long. {words}", fields={field: words}, status=400)
-    return Profile(shown, mail, about, avatar)
+    return PublisherProfile(shown, mail, about, avatar)
 
 
 def plain(text: str | None) -> str | None:
@@ -241,7 +241,7 @@ def _not_yours() -> NotFound:
     )
 
 
-def managed(user: User) -> list[Managed]:
+def managed(user: User) -> list[ManagedPublisher]:
     """The publishers that the user owns or whose organisation they own or administer, oldest first."""
     count = select(func.count(AgentConfig.id.distinct())).where(AgentConfig.publisher_id == Publisher.id)
     rows = db.session.execute(
@@ -250,7 +250,7 @@ def managed(user: User) -> list[Managed]:
         .where((Publisher.user_id == user.id) | Publisher.org_id.in_(administers(user.id)))
         .order_by(Publisher.created_at, Publisher.id)
     )
-    return [Managed(*row) for row in rows]
+    return [ManagedPublisher(*row) for row in rows]
 
 
 def count_agents(publisher_id: str) -> int:
@@ -259,11 +259,11 @@ def count_agents(publisher_id: str) -> int:
     return db.session.execute(wanted).scalar_one()
 
 
-def figures(publisher_id: str) -> Figures:
+def figures(publisher_id: str) -> PublisherTotals:
     """What the publisher has in the store, in one statement. What is taken down does not count."""
     sums = [func.coalesce(func.sum(each), 0) for each in (Agent.versions, Agent.runs, Agent.weekly_runs)]
     row = db.session.execute(select(func.count(), *sums).where(Agent.publisher_id == publisher_id, _UP)).one()
-    return Figures(*(int(each) for each in row))
+    return PublisherTotals(*(int(each) for each in row))
 
 
 def agents(publisher_id: str, after: str | None = None) -> tuple[list[Agent], str | None]:
@@ -325,7 +325,7 @@ def owner(publisher: Publisher) -> str:
 def create(
     user: User,
     publisher_id: str,
-    said: Profile,
+    said: PublisherProfile,
     org_id: str | None = None,
     *,
     most: int | None = None,
@@ -352,7 +352,7 @@ def create(
         has = db.session.scalar(select(func.count()).where(Publisher.created_by == user.id)) or 0
         if has >= most:
             mend = "Publish under one that is there"
-            raise quotas.full(
+            raise write_limits.full(
                 has, "Publishers that this account created", most, mend, "STOA_PUBLISHERS_PER_ACCOUNT"
             )
     made = None
@@ -377,7 +377,7 @@ def create(
     return made
 
 
-def edit(publisher: Publisher, said: Profile) -> None:
+def edit(publisher: Publisher, said: PublisherProfile) -> None:
     """Let the publisher say this of itself; its agents are found by a new name at once. Flushes."""
     renamed = publisher.name != said.name
     publisher.name, publisher.email = said.name, said.email

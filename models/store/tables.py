@@ -93,7 +93,7 @@ class AgentConfig(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
 
 
-class _Figures:
+class _StatisticsColumns:
     """What is counted of an agent, and of each version of it (`migrations/functions/store` keeps it).
 
     A run counts when it has a settled call, its own or of a run below it. Completed runs alone make `runs`, `credits`,
@@ -114,7 +114,7 @@ class _Figures:
     own_runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
 
 
-class Agent(_Figures, Base):
+class Agent(_StatisticsColumns, Base):
     """An agent as lists show it: what its latest version says of it, and what its publisher says beside.
 
     `latest_version` is the highest that is not yanked, null when all are. `successor` is `publisher/agent`.
@@ -157,7 +157,7 @@ class Agent(_Figures, Base):
     """When its newest version was published."""
 
 
-class AgentVersion(_Figures, Base):
+class AgentVersion(_StatisticsColumns, Base):
     """Provenance, withdrawal and figures of one version. `credential` is the type of session it was published with,
     or `import`."""
 

@@ -13,14 +13,14 @@ FIRST = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class PrunedBatch:
     """One batch: how many calls lost their bodies, and up to when (the start for the next batch); None after the last."""
 
     calls: int
     reached: datetime | None
 
 
-def drop_bodies(before: datetime, *, start: datetime = FIRST, most: int = BATCH) -> Dropped:
+def drop_bodies(before: datetime, *, start: datetime = FIRST, most: int = BATCH) -> PrunedBatch:
     """Drop request, answer and reasoning of the oldest calls that finished in `start <= t < before` and have any.
 
     One statement; commit after each. Tokens, cost, credits and all else that is billed or proved stays, and
@@ -45,7 +45,7 @@ def drop_bodies(before: datetime, *, start: datetime = FIRST, most: int = BATCH)
     )
     query = select(func.count().label("calls"), func.max(old.c.finished_at).label("reached")).add_cte(dropped)
     found = db.session.execute(query).one()
-    return Dropped(found.calls, found.reached)
+    return PrunedBatch(found.calls, found.reached)
 
 
 def bodies_before(before: datetime) -> int:

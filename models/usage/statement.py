@@ -16,7 +16,7 @@ PAGE = 50
 
 
 @dataclass(frozen=True)
-class Line:
+class StatementLine:
     """One entry of the journal. `amount` is credits, signed; `request_id` names the call that caused it, if one did."""
 
     id: int
@@ -33,7 +33,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Statement:
     """Why the balance is what it is, in credits: what was added, what calls and other charges
     took, what ran out or was taken back."""
 
@@ -48,7 +48,7 @@ class Sheet:
         return self.granted - self.calls - self.charges - self.expired - self.revoked
 
 
-def statement(account_id: str, show: Show, before: int | None) -> tuple[list[Line], int | None]:
+def statement(account_id: str, show: Show, before: int | None) -> tuple[list[StatementLine], int | None]:
     """A page of the journal, newest first, below entry `before`; and where the next page starts, or None.
 
     `show` "in" leaves out what calls took.
@@ -77,11 +77,11 @@ def statement(account_id: str, show: Show, before: int | None) -> tuple[list[Lin
         query = query.where(CreditEntry.kind != "debit")
     if before is not None:
         query = query.where(CreditEntry.id < before)
-    lines = [Line(**row) for row in db.session.execute(query).mappings()]
+    lines = [StatementLine(**row) for row in db.session.execute(query).mappings()]
     return lines[:PAGE], lines[PAGE - 1].id if len(lines) > PAGE else None
 
 
-def sheet(account_id: str) -> Sheet:
+def sheet(account_id: str) -> Statement:
     """What the account's balance is made of since its first day.
 
     All but model calls comes from the journal by kind (few rows, by partial indexes). What calls took is the rest up to
@@ -103,4 +103,4 @@ def sheet(account_id: str) -> Sheet:
     columns = (cast(func.coalesce(figure, 0), BigInt).label(name) for name, figure in figures.items())
     row = db.session.execute(select(*columns).where(mine, CreditEntry.kind != "debit")).one()
     calls = row.others + row.charged - row.balance
-    return Sheet(row.granted, calls, -row.charged, -row.expired, -row.revoked)
+    return Statement(row.granted, calls, -row.charged, -row.expired, -row.revoked)

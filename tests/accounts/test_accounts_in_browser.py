@@ -9,10 +9,10 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import select
 from sqlalchemy.orm import Session as OrmSession
 
-from models.accounts import Session, User, devices, links
+from models.accounts import Session, User, devices, magic_links
 from models.accounts.signing_in import Identity
 from models.core import mail
-from models.core.mail import Message
+from models.core.mail import Email
 from models.core.settings import Settings
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
@@ -48,7 +48,7 @@ def code(settings: Settings) -> str:
 def test_axe_finds_nothing_at_the_gate(
     open_page: OpenPage, base: str, session: OrmSession, code: str, width: int, scheme: str
 ) -> None:
-    path = links.issue("a@example.org", next=f"/onboard?auth_code={code}", now=factories.now())
+    path = magic_links.issue("a@example.org", next=f"/onboard?auth_code={code}", now=factories.now())
     session.commit()
     with open_page(base, width=width, scheme=scheme, expected=(410, 422)) as page:
         for address in ("/login", f"/login?auth_code={code}", path, "/login/link/none", "/login/sent"):
@@ -77,8 +77,8 @@ def test_axe_finds_nothing_where_an_identity_is_joined(
     identity = Identity(
         "github", "1234567", "alice@example.org", verified=False, name="Mal Lory", login="mal-lory"
     )
-    mine = links.issue(alice.user.email, identity=identity, browser="nonce", now=factories.now())
-    other = links.issue("bob@example.org", identity=identity, browser="nonce", now=factories.now())
+    mine = magic_links.issue(alice.user.email, identity=identity, browser="nonce", now=factories.now())
+    other = magic_links.issue("bob@example.org", identity=identity, browser="nonce", now=factories.now())
     session.commit()
     client = app.test_client()
     with client.session_transaction() as flow:
@@ -145,7 +145,7 @@ def test_the_way_in_and_out(
     monkeypatch: pytest.MonkeyPatch,
     script: bool,
 ) -> None:
-    outbox: list[Message] = []
+    outbox: list[Email] = []
     monkeypatch.setattr(mail, "send", lambda _settings, message: outbox.append(message))
     with open_page(base, script=script, expected=(422,)) as page:
         page.goto("/profile?tab=api-keys")

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from models.accounts import LoginLink, Session, User, devices, links
+from models.accounts import LoginLink, Session, User, devices, magic_links
 from models.accounts.credentials import Credential
 from models.admin import AuditLog
-from models.core.mail import Message
+from models.core.mail import Email
 from tests import factories
 from tests.accounts.browsing import token_of
 from tests.accounts.test_sign_in import ask_link, open_link, outbox, path_in
@@ -237,7 +237,7 @@ def test_limits_still_count_after_a_banned_caller(carol: Person, alice: Person) 
 
 
 def test_a_mailed_link_opens_nothing(
-    session: OrmSession, engine: Engine, client: FlaskClient, carol: Person, outbox: list[Message]
+    session: OrmSession, engine: Engine, client: FlaskClient, carol: Person, outbox: list[Email]
 ) -> None:
     ask_link(client, "carol@example.org")
     before = everything(engine)
@@ -254,7 +254,7 @@ def test_a_command_line_gets_no_token(app: Flask, session: OrmSession, carol: Pe
     user = session.get_one(User, carol.id)
     user.banned = False
     browser = session.scalars(select(Session).where(Session.user_id == user.id, Session.type == "web")).one()
-    assert devices.connect(secret, code, Credential(browser, user), now) is devices.Outcome.DONE
+    assert devices.connect(secret, code, Credential(browser, user), now) is devices.DeviceCodeStatus.DONE
     user.banned = True
     session.commit()
     query = {"fingerprintId": "fp-carol", "fingerprintHash": code.hash, "expiresAt": code.expires_at}
@@ -284,7 +284,7 @@ def test_a_banned_browser_signs_out(session: OrmSession, carol: Person) -> None:
 
 def test_a_ban_holds_at_once_and_is_lifted(app: Flask, session: OrmSession, alice: Person) -> None:
     run = app.test_cli_runner().invoke
-    links.issue("alice@example.org", now=factories.now())
+    magic_links.issue("alice@example.org", now=factories.now())
     session.commit()
     assert alice.browser.get("/profile").status_code == 200
     banned = run(args=["accounts", "ban", "alice@example.org", "--reason", " Too many\nrefunds. "])

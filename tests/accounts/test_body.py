@@ -10,12 +10,12 @@ from pydantic import Field
 
 from views.web.body import (
     Amount,
-    BadBody,
     BadJson,
     Body,
     Count,
     Instant,
     Int32,
+    InvalidBody,
     Missing,
     Number,
     parse,
@@ -49,8 +49,8 @@ class Finish(Body):
 ACTIONS = {"START": Start, "FINISH": Finish}
 
 
-def problems(value: Any) -> BadBody:
-    with pytest.raises(BadBody) as caught:
+def problems(value: Any) -> InvalidBody:
+    with pytest.raises(InvalidBody) as caught:
         parse_tagged("action", ACTIONS, value)
     return caught.value
 
@@ -139,7 +139,7 @@ def test_a_missing_or_unknown_tag(value: Any) -> None:
 def test_a_body_that_is_no_object(value: Any, word: str) -> None:
     expected = f"Invalid input: expected object, received {word}"
     assert problems(value).tree == {"_errors": [expected]}
-    with pytest.raises(BadBody) as caught:
+    with pytest.raises(InvalidBody) as caught:
         parse(Start, value)
     assert caught.value.issues == [
         {"code": "invalid_type", "expected": "object", "path": [], "message": expected}
@@ -252,7 +252,7 @@ class Odd(Body):
     ],
 )
 def test_the_other_kinds(value: Any, path: list[str], message: str) -> None:
-    with pytest.raises(BadBody) as caught:
+    with pytest.raises(InvalidBody) as caught:
         parse(Odd, value)
     assert [(issue["path"], issue["message"]) for issue in caught.value.issues] == [(path, message)]
 

@@ -412,11 +412,11 @@ def test_signing_in_and_out_on_https_uses_host_cookies_alone(
     forwarded: dict[str, str],
 ) -> None:
     from app import create_app
-    from models.accounts import links
+    from models.accounts import magic_links
     from models.core.db import db
 
     made = create_app(settings.model_copy(update=changed), database_url=postgres_url)
-    path = links.issue("alice@example.org", now=factories.now())
+    path = magic_links.issue("alice@example.org", now=factories.now())
     session.commit()
     browser = made.test_client()
     browser.set_cookie(NAMES[1], "left over")

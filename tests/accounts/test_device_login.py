@@ -63,7 +63,7 @@ def test_the_hash_is_the_contracts(fingerprint: str, expires_at: str, expected: 
 
 
 def test_a_code_is_split_from_the_right() -> None:
-    assert devices.read_code("a.b.c.17.ff") == devices.Code("a.b.c", "17", "ff")
+    assert devices.read_code("a.b.c.17.ff") == devices.DeviceCode("a.b.c", "17", "ff")
     assert devices.read_code("a.b") is None
 
 

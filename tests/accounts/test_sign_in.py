@@ -14,7 +14,7 @@ from models.accounts import LoginLink, OAuthAccount, Session, User
 from models.accounts.credentials import hash_token
 from models.admin import AuditLog
 from models.core import mail
-from models.core.mail import Message
+from models.core.mail import Email
 from models.ledger import CreditLedger
 from tests import factories
 from tests.accounts.browsing import token_of
@@ -24,9 +24,9 @@ COOKIE = "next-auth.session-token"
 
 
 @pytest.fixture
-def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
     """What was mailed."""
-    sent: list[Message] = []
+    sent: list[Email] = []
     monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
     return sent
 
@@ -37,7 +37,7 @@ def ask_link(client: FlaskClient, email: str, **more: str) -> None:
     assert answer.status_code == 303, answer.text
 
 
-def path_in(message: Message) -> str:
+def path_in(message: Email) -> str:
     found = re.search(r"http://localhost:8000(/login/link/\S+)", message.text)
     assert found
     return found[1]
@@ -57,7 +57,7 @@ def test_the_page_shows_only_what_is_configured(client: FlaskClient) -> None:
 
 
 def test_a_link_makes_a_user_with_free_credits(
-    session: OrmSession, client: FlaskClient, outbox: list[Message]
+    session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
     ask_link(client, " New.Person@Example.org ")
     assert outbox[0].to == "new.person@example.org"
@@ -84,7 +84,7 @@ def test_a_link_makes_a_user_with_free_credits(
 
 
 def test_neither_link_nor_session_is_kept_readable(
-    session: OrmSession, client: FlaskClient, outbox: list[Message]
+    session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
     ask_link(client, "a@example.org")
     path = path_in(outbox[0])
@@ -97,7 +97,7 @@ def test_neither_link_nor_session_is_kept_readable(
 
 
 def test_a_known_address_signs_in_the_same_user(
-    session: OrmSession, alice: Person, client: FlaskClient, outbox: list[Message]
+    session: OrmSession, alice: Person, client: FlaskClient, outbox: list[Email]
 ) -> None:
     ask_link(client, "ALICE@example.org")
     open_link(client, path_in(outbox[0]))
@@ -105,7 +105,7 @@ def test_a_known_address_signs_in_the_same_user(
     assert session.scalars(select(CreditLedger)).all() == []
 
 
-def test_opening_a_link_does_not_use_it_up(client: FlaskClient, app: Flask, outbox: list[Message]) -> None:
+def test_opening_a_link_does_not_use_it_up(client: FlaskClient, app: Flask, outbox: list[Email]) -> None:
     ask_link(client, "a@example.org")
     path = path_in(outbox[0])
     scanner = app.test_client()
@@ -118,7 +118,7 @@ def test_opening_a_link_does_not_use_it_up(client: FlaskClient, app: Flask, outb
     assert open_link(client, path).status_code == 303
 
 
-def test_a_link_works_once(app: Flask, client: FlaskClient, outbox: list[Message]) -> None:
+def test_a_link_works_once(app: Flask, client: FlaskClient, outbox: list[Email]) -> None:
     ask_link(client, "a@example.org")
     path = path_in(outbox[0])
     late = app.test_client()
@@ -130,7 +130,7 @@ def test_a_link_works_once(app: Flask, client: FlaskClient, outbox: list[Message
 
 
 def test_two_at_once_get_one_session_and_one_user(
-    app: Flask, session: OrmSession, client: FlaskClient, outbox: list[Message]
+    app: Flask, session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
     ask_link(client, "a@example.org")
     path = path_in(outbox[0])
@@ -153,7 +153,7 @@ def test_two_at_once_get_one_session_and_one_user(
 
 
 def test_first_sign_ins_at_once_make_one_user(
-    app: Flask, session: OrmSession, client: FlaskClient, outbox: list[Message]
+    app: Flask, session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
     for _ in range(4):
         ask_link(client, "a@example.org")
@@ -179,7 +179,7 @@ def test_first_sign_ins_at_once_make_one_user(
 
 
 def test_a_link_ends_after_fifteen_minutes(
-    session: OrmSession, client: FlaskClient, outbox: list[Message]
+    session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
     ask_link(client, "a@example.org")
     row = session.scalars(select(LoginLink)).one()
@@ -198,7 +198,7 @@ def test_a_link_that_never_was(client: FlaskClient, token: str) -> None:
     "email", ["", "alice", "alice@", "@x.org", "a b@x.org", "a@x.org\r\nBcc: b@x.org", "a\0@x.org"]
 )
 def test_a_wrong_address_is_said_beside_the_field(
-    client: FlaskClient, outbox: list[Message], email: str
+    client: FlaskClient, outbox: list[Email], email: str
 ) -> None:
     token = token_of(client.get("/login"))
     answer = client.post("/login", data={"csrf_token": token, "email": email})
@@ -218,7 +218,7 @@ def test_a_wrong_address_is_said_beside_the_field(
     "email", ["a@localhost", "a@host.local", "demo@stoa.invalid", "a+b@x.test", "jörg@exämple.org"]
 )
 def test_addresses_of_private_networks_are_addresses(
-    client: FlaskClient, outbox: list[Message], email: str
+    client: FlaskClient, outbox: list[Email], email: str
 ) -> None:
     ask_link(client, email)
     assert len(outbox) == 1
@@ -231,7 +231,7 @@ def test_the_address_is_kept_in_the_form(client: FlaskClient) -> None:
     assert "&#34;&gt;&lt;script&gt;" in answer.text
 
 
-def test_forms_need_their_token(client: FlaskClient, alice: Person, outbox: list[Message]) -> None:
+def test_forms_need_their_token(client: FlaskClient, alice: Person, outbox: list[Email]) -> None:
     assert client.post("/login", data={"email": "a@example.org"}).status_code == 400
     assert client.post("/login", data={"email": "a@example.org", "csrf_token": "x"}).status_code == 400
     path = "/login/link/anything"
@@ -240,7 +240,7 @@ def test_forms_need_their_token(client: FlaskClient, alice: Person, outbox: list
     assert outbox == []
 
 
-def test_a_form_from_another_site_is_refused(client: FlaskClient, outbox: list[Message]) -> None:
+def test_a_form_from_another_site_is_refused(client: FlaskClient, outbox: list[Email]) -> None:
     token = token_of(client.get("/login"))
     form = {"csrf_token": token, "email": "a@example.org"}
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
@@ -248,9 +248,7 @@ def test_a_form_from_another_site_is_refused(client: FlaskClient, outbox: list[M
     assert outbox == []
 
 
-def test_links_are_limited_for_each_address_and_each_caller(
-    client: FlaskClient, outbox: list[Message]
-) -> None:
+def test_links_are_limited_for_each_address_and_each_caller(client: FlaskClient, outbox: list[Email]) -> None:
     token = token_of(client.get("/login"))
     codes = [
         client.post("/login", data={"csrf_token": token, "email": "A@example.org"}).status_code
@@ -275,7 +273,7 @@ def test_links_are_limited_for_each_address_and_each_caller(
 
 
 def test_a_mailbox_is_spared_whichever_way_links_are_asked_for(
-    app: Flask, client: FlaskClient, outbox: list[Message]
+    app: Flask, client: FlaskClient, outbox: list[Email]
 ) -> None:
     for number in range(8):
         browser = app.test_client()
@@ -314,7 +312,7 @@ def test_a_mailbox_is_spared_whichever_way_links_are_asked_for(
     ],
 )
 def test_signing_in_ends_on_this_server(
-    client: FlaskClient, outbox: list[Message], target: str, where: str
+    client: FlaskClient, outbox: list[Email], target: str, where: str
 ) -> None:
     ask_link(client, "a@example.org", next=target)
     assert open_link(client, path_in(outbox[0])).headers["Location"] == where
@@ -339,7 +337,7 @@ def test_pages_send_strangers_to_sign_in_and_back(client: FlaskClient) -> None:
 
 
 def test_signing_in_anew_replaces_the_session_before(
-    session: OrmSession, alice: Person, outbox: list[Message]
+    session: OrmSession, alice: Person, outbox: list[Email]
 ) -> None:
     before = alice.browser.get_cookie(COOKIE)
     assert before is not None
@@ -351,7 +349,7 @@ def test_signing_in_anew_replaces_the_session_before(
 
 
 def test_an_address_held_without_proof_changes_hands(
-    session: OrmSession, client: FlaskClient, outbox: list[Message]
+    session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
     squatter = factories.user("carol", email_verified=None)
     if squatter.email_verified is not None:

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from views.server.gunicorn_config import SMALL, Connection, Patience
+from views.server.gunicorn_config import SMALL, ClientConnection, ClientTimeouts
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Connection, socket.socket]]:
+def ends() -> Iterator[tuple[ClientConnection, socket.socket]]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    connection = Connection(ours, Patience(10, 20, 100, None), "")
+    connection = ClientConnection(ours, ClientTimeouts(10, 20, 100, None), "")
     connection.expect_body()
     yield connection, theirs
     connection.close()
@@ -28,7 +28,7 @@ def came(theirs: socket.socket) -> bytes:
         return b""
 
 
-def test_the_head_waits_for_the_body(ends: tuple[Connection, socket.socket]) -> None:
+def test_the_head_waits_for_the_body(ends: tuple[ClientConnection, socket.socket]) -> None:
     connection, theirs = ends
     connection.sendall(HEAD)
     assert came(theirs) == b""
@@ -38,7 +38,7 @@ def test_the_head_waits_for_the_body(ends: tuple[Connection, socket.socket]) -> 
     assert came(theirs) == b"more"
 
 
-def test_a_head_without_a_body_leaves_at_the_end(ends: tuple[Connection, socket.socket]) -> None:
+def test_a_head_without_a_body_leaves_at_the_end(ends: tuple[ClientConnection, socket.socket]) -> None:
     connection, theirs = ends
     connection.sendall(HEAD)
     connection.flush()
@@ -47,7 +47,7 @@ def test_a_head_without_a_body_leaves_at_the_end(ends: tuple[Connection, socket.
     assert came(theirs) == b""
 
 
-def test_a_large_body_is_not_copied_behind_its_head(ends: tuple[Connection, socket.socket]) -> None:
+def test_a_large_body_is_not_copied_behind_its_head(ends: tuple[ClientConnection, socket.socket]) -> None:
     connection, theirs = ends
     body = b"x" * (SMALL + 1)
     connection.sendall(HEAD)
@@ -64,7 +64,7 @@ def test_a_large_body_is_not_copied_behind_its_head(ends: tuple[Connection, sock
     ],
 )
 def test_what_no_body_follows_at_once_leaves_at_once(
-    ends: tuple[Connection, socket.socket], data: bytes
+    ends: tuple[ClientConnection, socket.socket], data: bytes
 ) -> None:
     connection, theirs = ends
     connection.sendall(data)

@@ -44,8 +44,8 @@ def _waiting(session: Session) -> list[Any]:
     return list(rows)
 
 
-def _mail(words: str) -> mail.Message:
-    return mail.Message(to="alice@example.org", subject="Words", text=words)
+def _mail(words: str) -> mail.Email:
+    return mail.Email(to="alice@example.org", subject="Words", text=words)
 
 
 def test_a_job_runs_after_the_commit_of_its_cause(app: Flask, session: Session, settings: Settings) -> None:
@@ -71,7 +71,7 @@ def test_nobody_reads_a_mail_in_the_queue(app: Flask, session: Session, settings
 def test_a_failed_mail_waits_for_its_next_try(
     app: Flask, session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(settings: Settings, message: mail.Message) -> None:
+    def refuse(settings: Settings, message: mail.Email) -> None:
         raise mail.MailError("the mail server is away", permanent=False)
 
     monkeypatch.setattr(mail, "deliver", refuse)
@@ -89,7 +89,7 @@ def test_a_failed_mail_waits_for_its_next_try(
 def test_a_mail_that_can_never_arrive_is_given_up(
     app: Flask, session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(settings: Settings, message: mail.Message) -> None:
+    def refuse(settings: Settings, message: mail.Email) -> None:
         raise mail.MailError("no such person", permanent=True)
 
     monkeypatch.setattr(mail, "deliver", refuse)

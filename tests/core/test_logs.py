@@ -7,7 +7,7 @@ from types import TracebackType
 import pytest
 from flask import Flask, g
 
-from views.web.logs import Line, redact
+from views.web.logs import LogFormatter, redact
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def _record(level: int, message: str, *arguments: object, failed: bool = False) 
 def test_an_error_is_one_line_with_the_request_id(app: Flask) -> None:
     with app.test_request_context("/"):
         g.request_id = "abc123"
-        line = Line().format(_record(logging.ERROR, "it\nbroke %s", "here", failed=True))
+        line = LogFormatter().format(_record(logging.ERROR, "it\nbroke %s", "here", failed=True))
     assert "\n" not in line
     assert " ERROR stoa.test request=abc123 it broke here | ValueError at " in line
     assert "second" not in line
@@ -52,10 +52,10 @@ def test_an_error_is_one_line_with_the_request_id(app: Flask) -> None:
 
 def test_addresses_and_links_are_masked_but_in_a_mail_on_the_console() -> None:
     said = "Mail to ada.l@mail.example.org: http://localhost:8000/login/link/a_b-C9?x=1 of acme/agent@1.0.0"
-    assert Line().format(_record(logging.INFO, said)) == said
+    assert LogFormatter().format(_record(logging.INFO, said)) == said
     masked = "Mail to ***: http://localhost:8000/login/link/***?x=1 of acme/agent@1.0.0"
-    assert Line().format(_record(logging.WARNING, said)).endswith(masked)
+    assert LogFormatter().format(_record(logging.WARNING, said)).endswith(masked)
 
 
 def test_what_is_told_is_bare() -> None:
-    assert Line().format(_record(logging.INFO, "Starting")) == "Starting"
+    assert LogFormatter().format(_record(logging.INFO, "Starting")) == "Starting"

@@ -32,7 +32,7 @@ from tests import factories
 from tests.accounts.browsing import token_of
 from tests.core.test_jobs import work
 from tests.factories import Person
-from views.web.logs import Line
+from views.web.logs import LogFormatter
 
 MARK = "xyzzymark"
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ class Log(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
-        self.setFormatter(Line())
+        self.setFormatter(LogFormatter())
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -386,7 +386,7 @@ def test_a_librarys_message(written: list[str], name: str) -> None:
 
 def test_a_message_that_does_not_fit_its_arguments() -> None:
     record = logging.LogRecord("library", logging.ERROR, "", 1, f"job %s %s: {MARK}", (1,), None)
-    assert Line().format(record).endswith(" ERROR library job %s %s")
+    assert LogFormatter().format(record).endswith(" ERROR library job %s %s")
 
 
 def test_numbers_of_a_library_are_kept(written: list[str]) -> None:
@@ -422,7 +422,7 @@ def test_a_task_nobody_awaited(written: list[str]) -> None:
 def test_a_page_that_breaks(
     app: Flask, monkeypatch: pytest.MonkeyPatch, written: list[str], method: str, path: str
 ) -> None:
-    from models.accounts import links
+    from models.accounts import magic_links
     from views.accounts.pages import sign_in
 
     def breaks(*_: Any, **__: Any) -> None:
@@ -431,8 +431,8 @@ def test_a_page_that_breaks(
     browser = app.test_client()
     form = {"csrf_token": token_of(browser.get("/login"))}
 
-    monkeypatch.setattr(links, "find", breaks)
-    monkeypatch.setattr(links, "use", breaks)
+    monkeypatch.setattr(magic_links, "find", breaks)
+    monkeypatch.setattr(magic_links, "use", breaks)
     monkeypatch.setattr(sign_in, "configured", breaks)
     assert browser.open(path, method=method, data=form).status_code == 500
     assert [line for line in written if "RuntimeError at" in line]
@@ -443,10 +443,10 @@ def test_a_page_that_breaks(
 def test_what_somebody_writes_into_a_callback(app: Flask, written: list[str], error: str) -> None:
     from authlib.integrations.base_client import OAuthError
 
-    from views.accounts.pages import providers
+    from views.accounts.pages import oauth
 
     with app.test_request_context("/"):
-        providers._failed("oidc", OAuthError(error=error, description=MARK))
+        oauth._failed("oidc", OAuthError(error=error, description=MARK))
     (line,) = (line for line in written if "sign-in through oidc failed: OAuthError" in line)
     assert MARK not in line
     assert ("access_denied" in line) == (error == "access_denied")
@@ -460,12 +460,12 @@ def test_a_job_that_fails(
     written: list[str],
     server_log: Callable[[], str],
 ) -> None:
-    def refuse(settings: Settings, message: mail.Message) -> None:
+    def refuse(settings: Settings, message: mail.Email) -> None:
         raise psycopg.errors.UniqueViolation(f"Key (email)=({message.to}) already exists. {message.text}")
 
     monkeypatch.setattr(jobs, "get_settings", lambda: settings)
     monkeypatch.setattr(mail, "deliver", refuse)
-    mail.send(settings, mail.Message(to=f"{MARK}@example.org", subject=MARK, text=MARK))
+    mail.send(settings, mail.Email(to=f"{MARK}@example.org", subject=MARK, text=MARK))
     jobs.enqueue(jobs.deliver_mail, sealed=MARK)
     session.commit()
     work(app)

@@ -12,10 +12,10 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from models.core.errors import Invalid
-from models.core.mail import MailError, Message, deliver, sender
+from models.core.mail import Email, MailError, deliver, sender
 from models.core.settings import Settings, load_settings
 
-LETTER = Message(
+LETTER = Email(
     to="alice@example.org", subject="Signing in — Stoa", text="Grüße: http://x/y", html="<p>Grüße</p>"
 )
 
@@ -115,4 +115,4 @@ def test_the_operator_may_name_the_sender() -> None:
 @pytest.mark.parametrize("field", ["to", "subject"])
 def test_a_line_break_cannot_add_a_header(field: str) -> None:
     with pytest.raises(Invalid):
-        Message(**{"to": "a@example.org", "subject": "s", "text": "t", field: "x\nBcc: eve@example.org"})
+        Email(**{"to": "a@example.org", "subject": "s", "text": "t", field: "x\nBcc: eve@example.org"})

@@ -20,7 +20,7 @@ from click import ClickException
 from models.core.settings import ROOT, load_settings
 from tests.server import living
 from views.server.serve import _listen
-from views.server.supervisor import Child, Record, Supervisor
+from views.server.supervisor import ChildProcess, ServeState, Supervisor
 
 
 class Server:
@@ -179,7 +179,7 @@ def test_leftovers_are_ended_and_strangers_spared(tmp_path: Path) -> None:
     left = subprocess.Popen(sleeper, start_new_session=True)
     stranger = subprocess.Popen(sleeper, start_new_session=True)
     created = psutil.Process(left.pid).create_time()
-    record = Record(tmp_path)
+    record = ServeState(tmp_path)
     groups = [{"pid": left.pid, "created": created}, {"pid": stranger.pid, "created": created + 100}]
     record.path.write_text(json.dumps({"state": "running", "groups": groups}))
     said: list[str] = []
@@ -193,8 +193,8 @@ def test_leftovers_are_ended_and_strangers_spared(tmp_path: Path) -> None:
 
 def test_a_child_that_keeps_falling_is_started_ever_more_rarely(tmp_path: Path) -> None:
     said: list[str] = []
-    child = Child("web server", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path, grace=1)
-    record = Record(tmp_path)
+    child = ChildProcess("web server", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path, grace=1)
+    record = ServeState(tmp_path)
     assert record.acquire(said.append)
     supervisor = Supervisor([child], record, "http://localhost", said.append)
     supervisor.start(child)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from app import create_app
 from models.core import postgres
 from models.core.settings import ROOT, Settings, SettingsError, load_settings
-from views.server import Commands
+from views.server import CommandGroup
 
 EXAMPLE = (ROOT / ".env.example").read_text()
 
@@ -167,7 +167,7 @@ def test_what_shows_only_in_use_is_told_the_same_way(
 
 
 def test_a_lost_database_is_told_without_its_password(app: Flask) -> None:
-    commands = Commands("lose")
+    commands = CommandGroup("lose")
 
     @commands.command("it")
     def lose() -> None:

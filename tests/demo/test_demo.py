@@ -10,8 +10,8 @@ from models import demo, ledger, store
 from models.accounts import User
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.demo import people
-from models.demo.agents import houses
+from models.demo import demo_people
+from models.demo.demo_agents import houses
 from models.gateway import GatewayCall
 from models.ledger import CreditEntry
 from models.orgs import Org
@@ -143,8 +143,8 @@ def test_what_the_shelf_says_is_sound() -> None:
     models = set()
     for house in houses():
         assert publishers.wrong_id(house.id) is None
-        assert house.owner in people.NAMES
-        assert house.organisation is None or house.organisation in people.ORGANISATIONS
+        assert house.owner in demo_people.NAMES
+        assert house.organisation is None or house.organisation in demo_people.ORGANISATIONS
         for agent in house.agents:
             assert agent.readme is None or fault(agent.readme) is None
             days = [release.days for release in agent.releases]

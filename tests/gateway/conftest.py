@@ -15,7 +15,7 @@ from app import create_app
 from models.core.db import db
 from models.core.settings import Settings, load_settings
 from models.gateway import GatewayCall
-from models.gateway.upstream import HttpUpstream, Patience
+from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from models.ledger import CreditHold
 from models.runs import AgentRun
 from models.usage import Message
@@ -89,7 +89,7 @@ def impatient(gateway_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every provider has half a second for each of its bytes."""
     for provider in gateway_app.extensions["gateway"].routes.providers.values():
         if isinstance(provider.upstream, HttpUpstream):
-            monkeypatch.setattr(provider.upstream, "patience", Patience(0.5, 0.5, 0.5))
+            monkeypatch.setattr(provider.upstream, "patience", UpstreamTimeouts(0.5, 0.5, 0.5))
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from models.gateway.demo_model import Demo
+from models.gateway.demo_model import DemoModel
 from models.gateway.demo_turns import turn
-from models.gateway.upstream import Request
+from models.gateway.upstream import ProviderRequest
 
 TOOLS = [
     {
@@ -54,12 +54,16 @@ def ask(prompt: str, **body: Any) -> dict[str, Any]:
 
 
 def whole(body: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = orjson.loads(Demo(0).send(Request("", {}, orjson.dumps(body))).read())
+    answer: dict[str, Any] = orjson.loads(
+        DemoModel(0).send(ProviderRequest("", {}, orjson.dumps(body))).read()
+    )
     return answer
 
 
 def streamed(body: dict[str, Any]) -> list[Any]:
-    data = b"".join(Demo(0).send(Request("", {}, orjson.dumps(body | {"stream": True}))).blocks())
+    data = b"".join(
+        DemoModel(0).send(ProviderRequest("", {}, orjson.dumps(body | {"stream": True}))).blocks()
+    )
     assert data.endswith(b"data: [DONE]\n\n")
     return [orjson.loads(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: {")]
 

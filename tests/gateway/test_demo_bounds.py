@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import pytest
 
-from models.gateway.demo_model import Demo
+from models.gateway.demo_model import DemoModel
 from models.gateway.demo_turns import MOST_BYTES, READS, turn
-from models.gateway.upstream import Request
+from models.gateway.upstream import ProviderRequest
 from tests.gateway.test_demo import whole
 
 MOST_SECONDS = 0.3
@@ -192,7 +192,7 @@ def test_a_stream_without_pause_gives_way(monkeypatch: pytest.MonkeyPatch) -> No
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     body = {"messages": [{"role": "user", "content": "Write 4000 words."}], "stream": True, "n": 3}
-    blocks = list(Demo(0).send(Request("", {}, orjson.dumps(body))).blocks())
+    blocks = list(DemoModel(0).send(ProviderRequest("", {}, orjson.dumps(body))).blocks())
     assert len(blocks) > 12_000
     assert len(pauses) > len(blocks) // 40
 

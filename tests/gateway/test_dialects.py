@@ -15,21 +15,21 @@ import models.gateway
 from models.core.settings import load_settings
 from models.gateway import sse
 from models.gateway.bill import Bill
-from models.gateway.chat_format import Call, Meter
-from models.gateway.dialects.base import (
+from models.gateway.call_errors import CallRefused
+from models.gateway.chat_format import Call, UsageMeter
+from models.gateway.dialects.dialect import (
     CallRequest,
-    Context,
     Dialect,
     ErrorAnswer,
-    Received,
+    ErrorContext,
+    IncomingRequest,
     Reply,
     StreamTranslator,
     WholeAnswer,
 )
-from models.gateway.refusals import Refused
 from models.gateway.relay import Gateway
 from models.gateway.routing import Route
-from models.gateway.stream import Stream
+from models.gateway.stream import AnswerStream
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, chunks, completion, pausing
 from tests.gateway.conftest import Facts
@@ -40,10 +40,10 @@ ROOM = Path(models.gateway.__file__ or "").parent
 class NoteStream:
     """Named events, the usage in the first and the last of them."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: UsageMeter) -> None:
         self.meter = meter
         self.done = False
-        self._parser = sse.Parser()
+        self._parser = sse.SseParser()
 
     def feed(self, piece: bytes) -> bytes:
         out = b""
@@ -82,7 +82,7 @@ class Notes(Dialect):
     def __init__(self, *, words: int | None = 50) -> None:
         self.words = words
 
-    def read(self, received: Received) -> CallRequest:
+    def read(self, received: IncomingRequest) -> CallRequest:
         body = received.body
         message = {"role": "user", "content": body["note"]}
         call = Call(
@@ -127,7 +127,7 @@ class Notes(Dialect):
     def heartbeat(self) -> bytes:
         return _event("ping", None)
 
-    def error(self, error: Exception, context: Context) -> ErrorAnswer:
+    def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         return ErrorAnswer(418, str(error), {"x-should-retry": "false"})
 
 
@@ -139,7 +139,7 @@ def gateway(gateway_app: Flask, fake: FakeUpstream) -> Gateway:
 def asked(dialect: Dialect, person: Person, **more: Any) -> CallRequest:
     body = {"model": "openrouter-only/model", "note": "Say hello.", **more}
     key = person.headers["authorization"].removeprefix("Bearer ")
-    return dialect.read(Received("a" * 32, key, {}, body))
+    return dialect.read(IncomingRequest("a" * 32, key, {}, body))
 
 
 def test_a_whole_answer_of_another_form(gateway: Gateway, rich: Person, facts: Facts) -> None:
@@ -154,7 +154,7 @@ def test_a_whole_answer_of_another_form(gateway: Gateway, rich: Person, facts: F
 
 def test_a_stream_of_other_events(gateway: Gateway, rich: Person, facts: Facts) -> None:
     reply = gateway.open(asked(Notes(), rich, stream=True))
-    assert isinstance(reply, Stream)
+    assert isinstance(reply, AnswerStream)
     events = [block for part in reply for block in part.split(b"\n\n") if block]
     names = [event.split(b"\n")[0].removeprefix(b"event: ") for event in events]
     assert names == [b"start", *[b"word"] * 4, b"cost", b"stop"]
@@ -197,9 +197,9 @@ def test_without_output_only_the_input_is_held(
 
 def test_errors_are_the_dialects(gateway: Gateway, mallory: Person) -> None:
     stranger = CallRequest(Notes(), "c" * 32, "cb-pat-unknown", asked(Notes(), mallory).call)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(CallRefused) as refused:
         gateway.open(stranger)
-    context = Context("c" * 32, {}, load_settings(_env_file=None))
+    context = ErrorContext("c" * 32, {}, load_settings(_env_file=None))
     told = Notes().error(refused.value, context)
     assert (told.status, told.body, told.headers["x-should-retry"]) == (418, "unknown_key", "false")
 
@@ -212,5 +212,5 @@ def test_relay_and_stream_know_no_format_and_stand_in_no_circle() -> None:
     for name in ("relay", "stream"):
         formats = {each for each in imported(name) if each.startswith("models.gateway.chat_format.")}
         dialects = {each for each in imported(name) if each.startswith("models.gateway.dialects")}
-        assert (formats, dialects) == (set(), {"models.gateway.dialects.base"})
+        assert (formats, dialects) == (set(), {"models.gateway.dialects.dialect"})
     assert "models.gateway.relay" not in imported("stream")

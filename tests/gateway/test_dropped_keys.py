@@ -8,10 +8,10 @@ from flask.testing import FlaskClient
 
 from models.core.settings import Settings
 from models.gateway.chat_format.chat_parsing import parse
-from models.gateway.pricing import Prices
-from models.gateway.providers.base import Endpoint
-from models.gateway.routing import Route, Routes
-from models.gateway.upstream import HttpUpstream, Patience
+from models.gateway.pricing import PriceTable
+from models.gateway.providers.provider import Endpoint
+from models.gateway.routing import Route, Router
+from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -97,8 +97,10 @@ def test_what_a_provider_refuses_is_left_out_and_named(
 
 
 def sent(settings: Settings, base_url: str, kind: int, **keys: Any) -> tuple[dict[str, Any], set[str]]:
-    routes = Routes(settings, Prices())
-    provider = type(routes.direct[kind])(Endpoint(base_url, "sk"), HttpUpstream("Nobody", Patience(1, 1, 1)))
+    routes = Router(settings, PriceTable())
+    provider = type(routes.direct[kind])(
+        Endpoint(base_url, "sk"), HttpUpstream("Nobody", UpstreamTimeouts(1, 1, 1))
+    )
     body = {"messages": HISTORY, **OURS, **keys}
     call = parse(body, 100)
     route, request = routes.prepare(Route(provider, call.model, call.model, PRICE), call)

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 from models.core.settings import ROOT, load_settings
-from models.gateway.pricing import Prices
-from models.gateway.routing import Routes
-from models.gateway.upstream import Broken, Egress, HttpUpstream, Patience, Request, Unreachable
+from models.gateway.pricing import PriceTable
+from models.gateway.routing import Router
+from models.gateway.upstream import (
+    BrokenConnection,
+    Egress,
+    HttpUpstream,
+    ProviderRequest,
+    Unreachable,
+    UpstreamTimeouts,
+)
 from tests.fakes import upstream as fakes
 from tests.fakes.pictures import certificate
 from tests.fakes.proxy import FakeProxy, proxy_to
@@ -22,14 +29,16 @@ from tests.fakes.upstream import FakeUpstream
 HOST = "provider.example"
 """A name that only the proxy knows."""
 CREDENTIALS = f"Basic {base64.b64encode(b'someone:p@ss').decode()}"
-PATIENCE = Patience(20, 20, 20)
+PATIENCE = UpstreamTimeouts(20, 20, 20)
 
 
-def asking(url: str, method: str = "POST") -> Request:
-    return Request(url, {"Authorization": "Bearer sk-provider"}, b"{}" if method == "POST" else b"", method)
+def asking(url: str, method: str = "POST") -> ProviderRequest:
+    return ProviderRequest(
+        url, {"Authorization": "Bearer sk-provider"}, b"{}" if method == "POST" else b"", method
+    )
 
 
-def told(upstream: HttpUpstream, request: Request) -> bytes:
+def told(upstream: HttpUpstream, request: ProviderRequest) -> bytes:
     answer = upstream.send(request)
     try:
         assert answer.status == 200
@@ -145,7 +154,7 @@ def test_the_settings_lead_every_provider_through_the_proxy(
         openai_base_url=f"https://{HOST}/v1",
         openrouter_base_url=f"https://{HOST}/v1",
     )
-    routes = Routes(settings, Prices())
+    routes = Router(settings, PriceTable())
     for provider in (routes.direct[0], routes.openrouter):
         answer = provider.upstream.send(asking(f"{provider.endpoint.base_url}/chat"))
         assert answer.read()
@@ -203,7 +212,7 @@ def test_a_piece_is_handed_out_when_it_comes_and_the_rest_can_be_ended(
     blocks = answer.blocks()
     assert next(blocks) == b"data: first\n\n"
     threading.Timer(0.2, answer.abort).start()
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenConnection):
         next(blocks)
     answer.close()
     gate.set()
@@ -213,10 +222,10 @@ GREENLETS = """
 import gevent.monkey
 gevent.monkey.patch_all()
 import sys, gevent
-from models.gateway.upstream import Broken, HttpUpstream, Patience, Request
+from models.gateway.upstream import BrokenConnection, HttpUpstream, ProviderRequest, UpstreamTimeouts
 
-upstream = HttpUpstream("Provider", Patience(20, 20, 20))
-request = Request(sys.argv[1], {}, b'{"stream": true}')
+upstream = HttpUpstream("Provider", UpstreamTimeouts(20, 20, 20))
+request = ProviderRequest(sys.argv[1], {}, b'{"stream": true}')
 
 def ended():
     answer = upstream.send(request)
@@ -224,7 +233,7 @@ def ended():
     try:
         for _ in answer.blocks():
             pass
-    except Broken:
+    except BrokenConnection:
         return "ended"
     finally:
         answer.close()

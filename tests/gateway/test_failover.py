@@ -12,10 +12,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from models.core.settings import Settings
-from models.gateway.pricing import Prices, flat
-from models.gateway.providers.base import Endpoint
+from models.gateway.pricing import PriceTable, flat
+from models.gateway.providers.provider import Endpoint
 from models.gateway.relay import Gateway
-from models.gateway.routing import Routes
+from models.gateway.routing import Router
 from models.runs import AgentRun
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream, answer, completion, hang_up, silent, stream, usage
@@ -183,7 +183,7 @@ def test_models_without_a_second_provider(gateway: Gateway, model: str) -> None:
 def test_a_provider_that_the_operator_named_is_the_only_one(tmp_path: Path) -> None:
     file = tmp_path / "prices.toml"
     file.write_text(f'["{MODEL}"]\nprovider = "anthropic"\ninput = 3\noutput = 15\n')
-    routes = Routes(ORDINARY, Prices.load(file))
+    routes = Router(ORDINARY, PriceTable.load(file))
     assert list(routes.after(routes.find(MODEL))) == []
 
 
@@ -196,7 +196,7 @@ def test_a_provider_that_the_operator_named_is_the_only_one(tmp_path: Path) -> N
     ],
 )
 def test_the_vendors_models_have_a_second_provider(model: str, at_openrouter: str) -> None:
-    routes = Routes(ORDINARY, Prices.load(None))
+    routes = Router(ORDINARY, PriceTable.load(None))
     (other,) = routes.after(routes.find(model))
     assert (other.provider.name, other.model) == ("openrouter", at_openrouter)
 
@@ -207,7 +207,7 @@ def test_the_vendors_models_have_a_second_provider(model: str, at_openrouter: st
 )
 def test_a_server_that_only_speaks_as_a_vendor_has_no_second_one(vendor: str, model: str) -> None:
     elsewhere = ORDINARY.model_copy(update={f"{vendor}_base_url": "https://llm.example.org/v1"})
-    routes = Routes(elsewhere, Prices.load(None))
+    routes = Router(elsewhere, PriceTable.load(None))
     assert list(routes.after(routes.find(model))) == []
 
 

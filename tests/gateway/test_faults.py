@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from models import ledger
 from models.gateway import upstream as upstreams
-from models.gateway.upstream import Broken, HttpUpstream, Patience, Request
+from models.gateway.upstream import BrokenConnection, HttpUpstream, ProviderRequest, UpstreamTimeouts
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -119,9 +119,9 @@ def test_kept_connection_closed_meanwhile_is_tried_again(
 def test_a_request_that_a_fresh_connection_took_is_not_sent_twice(fake_server: FakeUpstream) -> None:
     fake_server.reset()
     fake_server.will(fakes.hang_up, fakes.answer())
-    upstream = HttpUpstream("Provider", Patience(5, 5, 5))
-    with pytest.raises(Broken):
-        upstream.send(Request(f"{fake_server.url}/openai/chat/completions", {}, b"{}"))
+    upstream = HttpUpstream("Provider", UpstreamTimeouts(5, 5, 5))
+    with pytest.raises(BrokenConnection):
+        upstream.send(ProviderRequest(f"{fake_server.url}/openai/chat/completions", {}, b"{}"))
     assert len(fake_server.requests) == 1
 
 
@@ -138,8 +138,8 @@ def test_connections_of_a_rush_are_let_go_some_time_after_it(
 ) -> None:
     fake_server.reset()
     fake_server.will(*[fakes.answer()] * 5)
-    upstream = HttpUpstream("Provider", Patience(5, 5, 5))
-    request = Request(f"{fake_server.url}/openai/chat/completions", {}, b"{}")
+    upstream = HttpUpstream("Provider", UpstreamTimeouts(5, 5, 5))
+    request = ProviderRequest(f"{fake_server.url}/openai/chat/completions", {}, b"{}")
 
     def call(at_once: int) -> int:
         answers = [upstream.send(request) for _ in range(at_once)]

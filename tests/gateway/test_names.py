@@ -14,10 +14,10 @@ from flask.testing import FlaskClient
 
 from models.core.errors import DomainError
 from models.core.settings import load_settings
-from models.gateway import names
+from models.gateway import model_names
 from models.gateway.chat_format import Usage
-from models.gateway.pricing import Override, Prices, flat, shipped_price
-from models.gateway.routing import NoPrice, NoRoute, NotChat, Route, Routes
+from models.gateway.pricing import PriceOverride, PriceTable, flat, shipped_price
+from models.gateway.routing import NoPrice, NoRoute, NotAChatModel, Route, Router
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -31,10 +31,10 @@ COMBINATIONS = list(
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
-def routes(*keys: str, prices: Prices | None = None) -> Routes:
+def routes(*keys: str, prices: PriceTable | None = None) -> Router:
     """The routes of a server with these providers' keys."""
     settings = load_settings(_env_file=None, **{f"{name}_api_key": "sk-operator" for name in keys})
-    return Routes(settings, prices or Prices())
+    return Router(settings, prices or PriceTable())
 
 
 # -- the list ------------------------------------------------------------------------------------------------
@@ -88,12 +88,12 @@ def test_no_provider_is_said_to_serve_what_another_makes() -> None:
 
 def test_operators_names_are_listed_as_they_were_written() -> None:
     price = flat(1, 2)
-    prices = Prices(
+    prices = PriceTable(
         {
-            "house/fast": Override(price, "openai", "gpt-5-mini", name="House/Fast"),
-            "openai/qwen-7b": Override(price, name="openai/Qwen-7B"),
-            "nobody/has": Override(price, "anthropic", name="nobody/has"),
-            "house/through": Override(None, "openrouter", "maker/model", name="house/through"),
+            "house/fast": PriceOverride(price, "openai", "gpt-5-mini", name="House/Fast"),
+            "openai/qwen-7b": PriceOverride(price, name="openai/Qwen-7B"),
+            "nobody/has": PriceOverride(price, "anthropic", name="nobody/has"),
+            "house/through": PriceOverride(None, "openrouter", "maker/model", name="house/through"),
         }
     )
     served = routes("openai", "openrouter", prices=prices)
@@ -216,7 +216,7 @@ def test_variants_need_openrouters_key(model: str, variant: str) -> None:
     ],
 )
 def test_a_variant_without_a_row_is_priced_with_care(name: str, times: int, request_fee: Decimal) -> None:
-    price = Prices().find("openrouter", name, name)
+    price = PriceTable().find("openrouter", name, name)
     base = shipped_price("openrouter", "z-ai/glm-4.6", NOW)
     assert price is not None
     assert base is not None
@@ -226,7 +226,9 @@ def test_a_variant_without_a_row_is_priced_with_care(name: str, times: int, requ
 
 
 def test_a_variant_with_a_row_has_its_price() -> None:
-    batch, base = (Prices().find("openrouter", name, name) for name in ("openai/gpt-5:batch", "openai/gpt-5"))
+    batch, base = (
+        PriceTable().find("openrouter", name, name) for name in ("openai/gpt-5:batch", "openai/gpt-5")
+    )
     assert batch is not None
     assert base is not None
     assert batch.tiers[0].output == base.tiers[0].output / 2
@@ -243,7 +245,7 @@ def test_free_is_free_only_where_it_is_listed() -> None:
 
 
 def test_an_answer_that_names_the_base_is_priced_as_the_variant() -> None:
-    prices = Prices()
+    prices = PriceTable()
     asked = "z-ai/glm-4.6:nitro"
     assert prices.find("openrouter", asked, asked, "z-ai/glm-4.6") == prices.find("openrouter", asked, asked)
     fallback = prices.find("openrouter", asked, asked, "openai/gpt-5")
@@ -289,7 +291,7 @@ NOT_CHAT = [
 @pytest.mark.parametrize(("name", "words"), NOT_CHAT)
 @pytest.mark.parametrize("keys", [ALL, DIRECT, ("openrouter",), ()], ids="+".join)
 def test_what_cannot_chat_is_refused_in_words(keys: tuple[str, ...], name: str, words: str) -> None:
-    with pytest.raises(NotChat, match=words):
+    with pytest.raises(NotAChatModel, match=words):
         routes(*keys).find(name)
 
 
@@ -303,7 +305,7 @@ def test_what_cannot_chat_is_refused_in_words(keys: tuple[str, ...], name: str, 
     ],
 )  # fmt: skip
 def test_what_chats_is_not_taken_for_something_else(name: str) -> None:
-    assert names.kind_of(name) == names.CHAT
+    assert model_names.kind_of(name) == model_names.CHAT
 
 
 @pytest.mark.parametrize("name", ["", "  ", "models/", "x" * 201, "a\x00b", "a\nb", "a\u202eb"])
@@ -392,7 +394,7 @@ def test_commands_list_is_the_doors(web: FlaskClient, alice: Person) -> None:
     ] == sorted(model["id"] for model in listed(web, alice))
 
 
-def describe(found: Routes, name: str) -> Route | str:
+def describe(found: Router, name: str) -> Route | str:
     """The route, or why there is none."""
     try:
         return found.find(name)

@@ -11,11 +11,11 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from models.core.settings import Settings
 from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import parse
-from models.gateway.pricing import Price, Prices, tier_of
-from models.gateway.providers.base import Endpoint, Provider
-from models.gateway.routing import Route, Routes
-from models.gateway.terms import KEYS, WINDOW
-from models.gateway.upstream import HttpUpstream, Patience
+from models.gateway.price_factors import KEYS, WINDOW
+from models.gateway.pricing import ModelPrice, PriceTable, tier_of
+from models.gateway.providers.provider import Endpoint, Provider
+from models.gateway.routing import Route, Router
+from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests.factories import Person
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.conftest import MESSAGES, Facts
@@ -72,12 +72,12 @@ OPENROUTERS = [
     "include_reasoning",
 ]
 
-PRICE = Price(
+PRICE = ModelPrice(
     "test",
     (tier_of(0, {"input": Decimal(2), "output": Decimal(10)}),),
     longest=400_000,
 )
-SPOKEN = Price(
+SPOKEN = ModelPrice(
     "test",
     (
         tier_of(
@@ -94,8 +94,8 @@ SPOKEN = Price(
 
 
 @pytest.fixture
-def routes(settings: Settings) -> Routes:
-    return Routes(settings.model_copy(update={"openai_base_url": "http://house.example/v1"}), Prices())
+def routes(settings: Settings) -> Router:
+    return Router(settings.model_copy(update={"openai_base_url": "http://house.example/v1"}), PriceTable())
 
 
 def call_of(**keys: Any) -> Call:
@@ -104,16 +104,16 @@ def call_of(**keys: Any) -> Call:
     return parse(body, len(orjson.dumps(body)))
 
 
-def hold(routes: Routes, provider: Provider, price: Price | None = PRICE, /, **keys: Any) -> Decimal:
+def hold(routes: Router, provider: Provider, price: ModelPrice | None = PRICE, /, **keys: Any) -> Decimal:
     """Dollars held for a request with these keys."""
     call = call_of(**keys)
     route, _ = routes.prepare(Route(provider, call.model, call.model, price), call)
     return route.worst_cost(call, call.n)
 
 
-def genuine(routes: Routes) -> Provider:
+def genuine(routes: Router) -> Provider:
     return type(routes.direct[0])(
-        Endpoint("https://api.openai.com/v1", "sk"), HttpUpstream("Nobody", Patience(1, 1, 1))
+        Endpoint("https://api.openai.com/v1", "sk"), HttpUpstream("Nobody", UpstreamTimeouts(1, 1, 1))
     )
 
 
@@ -121,13 +121,13 @@ def genuine(routes: Routes) -> Provider:
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini", "openrouter", "stoa"])
 def test_every_key_of_openai_is_known(provider: str, key: str) -> None:
     assert key in KEYS[provider], (
-        f"say in models/gateway/terms.py what {key!r} does to the price at {provider}"
+        f"say in models/gateway/price_factors.py what {key!r} does to the price at {provider}"
     )
 
 
 @pytest.mark.parametrize("key", OPENROUTERS)
 def test_every_key_of_openrouter_is_known(key: str) -> None:
-    assert key in KEYS["openrouter"], f"say in models/gateway/terms.py what {key!r} does to the price"
+    assert key in KEYS["openrouter"], f"say in models/gateway/price_factors.py what {key!r} does to the price"
 
 
 def content(**part: Any) -> dict[str, Any]:
@@ -176,7 +176,7 @@ FREE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("keys", FREE)
 @pytest.mark.parametrize("name", ["openai", "openrouter", "gemini", "anthropic"])
-def test_what_is_free_is_held_as_text(routes: Routes, name: str, keys: dict[str, Any]) -> None:
+def test_what_is_free_is_held_as_text(routes: Router, name: str, keys: dict[str, Any]) -> None:
     provider = routes.providers[name]
     # a key is text, too: a token for three bytes
     assert 0 <= hold(routes, provider, **keys) - hold(routes, provider) < Decimal("0.0002")
@@ -290,12 +290,12 @@ DEARER: list[tuple[str, dict[str, Any], Decimal]] = [
 @pytest.mark.parametrize(
     ("name", "keys", "more"), DEARER, ids=[f"{name} {str(keys)[:60]}" for name, keys, _ in DEARER]
 )
-def test_what_costs_more_is_held(routes: Routes, name: str, keys: dict[str, Any], more: Decimal) -> None:
+def test_what_costs_more_is_held(routes: Router, name: str, keys: dict[str, Any], more: Decimal) -> None:
     provider = routes.providers[name]
     assert hold(routes, provider, **keys) - hold(routes, provider) >= more * Decimal("0.99")
 
 
-def test_a_voice_is_held_at_its_price(routes: Routes) -> None:
+def test_a_voice_is_held_at_its_price(routes: Router) -> None:
     openai = genuine(routes)
     spoken = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "mp3"}}
     assert hold(routes, openai, SPOKEN, **spoken) >= 1000 * 80 / Decimal(1_000_000)
@@ -309,8 +309,8 @@ def test_a_voice_is_held_at_its_price(routes: Routes) -> None:
 
 
 @pytest.mark.parametrize("place", ["part", "message", "body", "tool"])
-def test_a_cache_for_an_hour_is_held_at_its_price(routes: Routes, place: str) -> None:
-    price = Price(
+def test_a_cache_for_an_hour_is_held_at_its_price(routes: Router, place: str) -> None:
+    price = ModelPrice(
         "test", (tier_of(0, {"input": Decimal(4), "cache_write": Decimal(5), "output": Decimal(1)}),)
     )
     hour = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
@@ -326,8 +326,8 @@ def test_a_cache_for_an_hour_is_held_at_its_price(routes: Routes, place: str) ->
     assert held >= 100_000 * Decimal(8) / 1_000_000
 
 
-def test_a_long_time_in_the_cache_is_held_at_its_price(routes: Routes) -> None:
-    price = Price(
+def test_a_long_time_in_the_cache_is_held_at_its_price(routes: Router) -> None:
+    price = ModelPrice(
         "test", (tier_of(0, {"input": Decimal(4), "cache_write": Decimal(5), "output": Decimal(1)}),)
     )
     text = {"messages": [{"role": "user", "content": "x" * 300_000}]}
@@ -417,7 +417,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("name", "keys", "param"), REFUSED, ids=[f"{name} {str(keys)[:60]}" for name, keys, _ in REFUSED]
 )
 def test_what_cannot_be_priced_is_refused_by_name(
-    routes: Routes, name: str, keys: dict[str, Any], param: str
+    routes: Router, name: str, keys: dict[str, Any], param: str
 ) -> None:
     provider = genuine(routes) if name == "genuine" else routes.providers[name]
     with pytest.raises(BadCall) as caught:
@@ -427,19 +427,19 @@ def test_what_cannot_be_priced_is_refused_by_name(
     assert caught.value.status == 400
 
 
-def test_the_own_key_may_ask_for_anything(routes: Routes) -> None:
+def test_the_own_key_may_ask_for_anything(routes: Router) -> None:
     call = call_of(preset="mine", plugins=[{"id": "fusion"}], models=["nobody/knows"])
     route, request = routes.prepare(Route(routes.openrouter, call.model, call.model, PRICE, "sk-mine"), call)
     assert orjson.loads(request.body)["preset"] == "mine"
     assert not route.terms.prices
 
 
-def test_a_price_for_each_call_lets_its_searches_pass(routes: Routes) -> None:
-    price = Price("operator", PRICE.tiers, request=Decimal("0.04"))
+def test_a_price_for_each_call_lets_its_searches_pass(routes: Router) -> None:
+    price = ModelPrice("operator", PRICE.tiers, request=Decimal("0.04"))
     assert hold(routes, routes.providers["openai"], price, web_search_options={}) > Decimal("0.05")
 
 
-def test_media_never_exceed_what_the_model_can_read(routes: Routes) -> None:
+def test_media_never_exceed_what_the_model_can_read(routes: Router) -> None:
     film = {"type": "video_url", "video_url": {"url": "https://x.example/a.mp4"}}
     many = {"messages": [{"role": "user", "content": [film] * 50}]}
     held = hold(routes, routes.providers["gemini"], **many) - hold(routes, routes.providers["gemini"])

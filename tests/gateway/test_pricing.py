@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from models.core.settings import SettingsError
 from models.gateway.chat_format import Usage
-from models.gateway.names import longest_answer
-from models.gateway.pricing import Price, Prices, flat, read_overrides, shipped_price, tier_of
+from models.gateway.model_names import longest_answer
+from models.gateway.pricing import ModelPrice, PriceTable, flat, read_overrides, shipped_price, tier_of
 from models.gateway.routing import held_credits
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -27,7 +27,7 @@ def test_shipped_prices_are_exact() -> None:
 
 def test_what_is_not_listed_is_missing() -> None:
     assert shipped_price("openai", "no-such-model", NOW) is None
-    assert Prices().find("openai", "openai/no-such-model", "no-such-model") is None
+    assert PriceTable().find("openai", "openai/no-such-model", "no-such-model") is None
 
 
 def test_tiers_price_the_whole_call() -> None:
@@ -40,7 +40,7 @@ def test_tiers_price_the_whole_call() -> None:
 
 def test_reasoning_has_its_own_price_within_output() -> None:
     tier = tier_of(0, {"input": Decimal(1), "output": Decimal(10), "reasoning": Decimal(2)})
-    price = Price("x", (tier,), Decimal("0.01"))
+    price = ModelPrice("x", (tier,), Decimal("0.01"))
     usage = Usage(output=1_000_000, reasoning=500_000)
     assert price.cost(usage) == Decimal("0.01") + 5 + 1
     assert price.snapshot(usage)["reasoning"] == "2"
@@ -49,7 +49,7 @@ def test_reasoning_has_its_own_price_within_output() -> None:
 def test_the_operator_wins(tmp_path: Path) -> None:
     file = tmp_path / "prices.json"
     file.write_text('{"OpenAI/GPT-5": {"input": 1.5, "output": "20", "cached_input": 0, "cache_write": 3}}')
-    prices = Prices.load(file)
+    prices = PriceTable.load(file)
     price = prices.find("openai", "openai/gpt-5", "gpt-5", "gpt-5-2025-08-07")
     assert price is not None
     usage = Usage(uncached_input=10**6, cache_read=10**6, cache_write=10**6, output=10**6)
@@ -157,7 +157,7 @@ def test_how_long_answers_can_be(name: str, most: int | None) -> None:
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
-        Prices.load(tmp_path / "none.toml")
+        PriceTable.load(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 
 from models.gateway import sse
-from models.gateway.sse import MAX_EVENT, Parser
-from models.gateway.upstream import TooLarge
+from models.gateway.sse import MAX_EVENT, SseParser
+from models.gateway.upstream import AnswerTooLarge
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -21,8 +21,8 @@ from tests.gateway.conftest import MESSAGES, Facts
 STREAM: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": MESSAGES, "stream": True}
 
 
-def parsed(*pieces: bytes) -> list[sse.Event]:
-    parser = Parser()
+def parsed(*pieces: bytes) -> list[sse.SseEvent]:
+    parser = SseParser()
     return [*(event for piece in pieces for event in parser.feed(piece)), *parser.end()]
 
 
@@ -166,9 +166,9 @@ def test_what_is_not_done(other: bytes) -> None:
     "piece", [b"x" * (1 << 20), b"data: " + b"x" * (1 << 20) + b"\n", b"data: x\n" * 8192]
 )
 def test_an_event_has_a_bound(piece: bytes) -> None:
-    parser = Parser("OpenAI")
+    parser = SseParser("OpenAI")
     stream = (event for _ in range(MAX_EVENT // (1 << 19)) for event in parser.feed(piece))
-    with pytest.raises(TooLarge, match="OpenAI"):
+    with pytest.raises(AnswerTooLarge, match="OpenAI"):
         list(stream)
     assert parser.end() == []
 

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from models.core.settings import Settings
 from models.gateway.chat_format import Usage, read_usage
 from models.gateway.chat_format import token_usage as usages
-from models.gateway.pricing import MILLION, Price, Prices, flat, shipped_price, tier_of
+from models.gateway.pricing import MILLION, ModelPrice, PriceTable, flat, shipped_price, tier_of
 from models.gateway.providers.anthropic import Anthropic
-from models.gateway.providers.base import Endpoint, Provider
 from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
 from models.gateway.providers.openrouter import OpenRouter
-from models.gateway.routing import Route, Routes
-from models.gateway.upstream import HttpUpstream, Patience
+from models.gateway.providers.provider import Endpoint, Provider
+from models.gateway.routing import Route, Router
+from models.gateway.upstream import HttpUpstream, UpstreamTimeouts
 from tests.gateway.test_pricing import NOW
 
-UPSTREAM = HttpUpstream("Nobody", Patience(1, 1, 1))
+UPSTREAM = HttpUpstream("Nobody", UpstreamTimeouts(1, 1, 1))
 
 
 def made(kind: type[Provider], base_url: str = "http://somewhere/v1") -> Provider:
@@ -450,7 +450,7 @@ def test_each_bucket_has_its_own_price(table: str, model: str, raw: dict[str, An
 
 
 def test_what_the_table_has_no_price_for_is_flagged() -> None:
-    price = Price("x", (tier_of(0, {"input": Decimal(2), "output": Decimal(10)}),))
+    price = ModelPrice("x", (tier_of(0, {"input": Decimal(2), "output": Decimal(10)}),))
     usage = read_usage(openai(100, 50, num_search_queries=1, **put(audio_tokens=100), **out(image_tokens=50)))
     assert usage
     assert price.cost(usage) == (100 * Decimal(2) + 50 * 10) / MILLION + Decimal("0.035")
@@ -469,7 +469,7 @@ def test_prices_that_were_not_said_are_the_dearest_they_could_be() -> None:
 
 @pytest.mark.parametrize("answered", ["x-unlisted", None])
 def test_a_price_that_was_guessed_is_flagged(settings: Settings, answered: str | None) -> None:
-    routes = Routes(settings, Prices())
+    routes = Router(settings, PriceTable())
     route = Route(routes.openrouter, "x/unlisted", "x/unlisted", None)
     cost, price = routes.cost(route, Usage(uncached_input=1_000_000), answered)
     assert (cost, price["flags"]) == (3, "price_guessed")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from models.core.shapes import Body
+from models.core.strict_models import Body
 from models.store.publishing import definition  # noqa: F401  (completes the shapes)
 from views.usage import api as usage_api  # noqa: F401
 

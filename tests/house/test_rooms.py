@@ -175,6 +175,31 @@ def test_the_domain_flushes_and_never_commits() -> None:
     assert offenders(python_in("models"), find) == []
 
 
+def test_class_names_are_unique() -> None:
+    places: dict[str, list[str]] = {}
+    for path in python_in("models", "views"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(short(path))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+def test_module_names_are_unique() -> None:
+    """A room's doors are named alike in every room, and a door may have the name of the noun it opens."""
+    places: dict[str, list[Path]] = {}
+    for path in python_in("models", "views"):
+        name = path.relative_to(ROOT).with_suffix("")
+        door = name.parts[0] == "views" and name.parts[2:] in {(door,) for door in DOORS}
+        if path.stem != "__init__" and not door:
+            places.setdefault(path.stem, []).append(name)
+    twice = {
+        stem: paths
+        for stem, paths in places.items()
+        if len({path.parts[1] for path in paths}) > 1 or sum(path.parts[0] == "models" for path in paths) > 1
+    }
+    assert twice == {}
+
+
 def test_only_settings_read_the_environment() -> None:
     # These hand the environment on to a program they start.
     passing_on = {"models/core/postgres.py", "views/server/serve.py", "views/server/supervisor.py"}

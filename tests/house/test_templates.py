@@ -127,7 +127,10 @@ def test_every_icon_is_drawn_in_the_sprite() -> None:
         re.findall(r'<symbol id="([^"]+)"', (ROOT / "static/img/icons.svg").read_text(encoding="utf-8"))
     )
     named: set[str] = set(
-        re.findall(r'Provider\("\w+", [^,]+, "(\w+)"', (ROOT / "views/accounts/pages/ways.py").read_text())
+        re.findall(
+            r'Provider\("\w+", [^,]+, "(\w+)"',
+            (ROOT / "views/accounts/pages/sign_in_providers.py").read_text(),
+        )
     )
     for file in WEB:
         for called, call in calls(parsed(file)):

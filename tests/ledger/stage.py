@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from models import ledger
 from models.accounts import User
 from models.core.pool import Pool
-from models.ledger import Account, Admission, Claim, CreditLedger, Settled, Settlement
+from models.ledger import Account, Admission, AdmissionRequest, CreditLedger, Settled, Settlement
 from tests import factories
 
 NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
@@ -92,13 +92,13 @@ def admit(gate: Pool, who: Payer, hold: int | None = 10, **options: Any) -> Admi
     return ledger.admit(gate, claim(who, hold, options), **options)
 
 
-def claim(who: Payer, hold: int | None = 10, options: dict[str, Any] | None = None) -> Claim:
+def claim(who: Payer, hold: int | None = 10, options: dict[str, Any] | None = None) -> AdmissionRequest:
     """What a call of `who` asks, with a fresh request id. Takes what belongs to it out of `options`."""
     facts: dict[str, Any] = {"request_id": factories.new_id("req-")}
     for name in ("request_id", "run_id", "require_run", "door", "model"):
         if options and name in options:
             facts[name] = options.pop(name)
-    return Claim(token_hash=who.key, hold=hold, **facts)
+    return AdmissionRequest(token_hash=who.key, hold=hold, **facts)
 
 
 def spend(gate: Pool, who: Payer, credits: int | float, now: datetime = NOW, **facts: Any) -> Settled:

@@ -25,7 +25,7 @@ from models.core import pool as pools
 from models.core.db import db
 from models.core.pool import Pool
 from models.gateway import GatewayCall
-from models.ledger import Account, Claim, CreditAccount, CreditHold, Failure, Settled
+from models.ledger import Account, AdmissionRequest, CallFailure, CreditAccount, CreditHold, Settled
 from models.usage import Message, UsageRollup
 from tests import factories
 from tests.factories import an_organisations_only, own_account_only
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("kind")
 MINUTE = timedelta(minutes=1)
 
 
-def failure(**facts: Any) -> Failure:
+def failure(**facts: Any) -> CallFailure:
     defaults: dict[str, Any] = {
         "requested_model": "north/large",
         "started_at": NOW,
@@ -59,7 +59,7 @@ def failure(**facts: Any) -> Failure:
         "error": "The provider answered 429.",
         "http_status": 429,
     }
-    return Failure(**(defaults | facts))
+    return CallFailure(**(defaults | facts))
 
 
 def holds(session: Session) -> list[tuple[str, int]]:
@@ -598,7 +598,7 @@ class OneTransaction(Pool):
 
     def __init__(self, url: str) -> None:
         super().__init__(url, 1)
-        self.line = pools._Line(psycopg.connect(**self._options, autocommit=True))
+        self.line = pools._PooledConnection(psycopg.connect(**self._options, autocommit=True))
         self.line.ask("BEGIN", ())
 
     def ask(
@@ -894,7 +894,7 @@ def test_a_worker_killed_amid_a_statement_poisons_no_connection(
 def test_an_unreachable_ledger_says_so(session: Session) -> None:
     nowhere = Pool("postgresql+psycopg://x@/x?host=/nonexistent", 1)
     with pytest.raises(ledger.LedgerUnavailable) as refused:
-        ledger.admit(nowhere, Claim(token_hash="0", request_id="r", hold=1), patience_seconds=0.05)
+        ledger.admit(nowhere, AdmissionRequest(token_hash="0", request_id="r", hold=1), patience_seconds=0.05)
     assert refused.value.status == 503
 
 

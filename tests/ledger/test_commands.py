@@ -103,7 +103,7 @@ def test_balance_and_revoke(run: Any, session: Session) -> None:
 def test_prove_is_clean_and_names_what_was_tampered_with(run: Any, session: Session, gate: Pool) -> None:
     alice = payer(session, next_quota_reset=FUTURE)
     run("grant", "alice@example.org", "100")
-    admission = ledger.admit(gate, ledger.Claim(token_hash=alice.key, request_id="req-1", hold=5))
+    admission = ledger.admit(gate, ledger.AdmissionRequest(token_hash=alice.key, request_id="req-1", hold=5))
     ledger.settle(gate, admission, call(5, message_id="gen-1"))
     code, output = run("prove")
     assert code == 0
@@ -131,7 +131,7 @@ def test_sweeping_and_the_list_of_lost_calls(run: Any, session: Session, gate: P
     assert run("lost") == (0, "No call was lost.\n")
     run("grant", "alice@example.org", "100")
     past = datetime.now(UTC) - timedelta(hours=1)
-    claim = ledger.Claim(token_hash=alice.key, request_id="req-1", hold=5, model="m")
+    claim = ledger.AdmissionRequest(token_hash=alice.key, request_id="req-1", hold=5, model="m")
     ledger.admit(gate, claim, worker="w1", now=past)
     assert "DRIFT  no hold outlives" in run("prove")[1]
     assert run("sweep") == (0, "1 holds lost, 0 grants expired with 0 credits.\n")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from models.ledger.group_commit import Together
+from models.ledger.group_commit import GroupCommit
 
 
 class Ledger:
@@ -31,7 +31,7 @@ class Ledger:
         return [item * 2 for item in items]
 
 
-def _ask_all(ask: Together[int, int], ledger: Ledger, count: int) -> dict[int, int | Exception]:
+def _ask_all(ask: GroupCommit[int, int], ledger: Ledger, count: int) -> dict[int, int | Exception]:
     found: dict[int, int | Exception] = {}
 
     def run(item: int) -> None:
@@ -55,14 +55,14 @@ def _ask_all(ask: Together[int, int], ledger: Ledger, count: int) -> dict[int, i
 def test_a_single_caller_goes_alone() -> None:
     ledger = Ledger()
     ledger.open.set()
-    ask = Together(ledger.one, ledger.many)
+    ask = GroupCommit(ledger.one, ledger.many)
     assert [ask(1), ask(2), ask(3)] == [2, 4, 6]
     assert ledger.together == []
 
 
 def test_callers_of_one_moment_share_a_statement_and_get_each_their_own_answer() -> None:
     ledger = Ledger()
-    ask = Together(ledger.one, ledger.many, under_way=2, most=8, patience=10)
+    ask = GroupCommit(ledger.one, ledger.many, under_way=2, most=8, patience=10)
     assert _ask_all(ask, ledger, 20) == {item: item * 2 for item in range(20)}
     assert ledger.alone[:2] == [0, 1]
     assert sum(map(len, ledger.together)) + len(ledger.alone) == 20
@@ -72,7 +72,7 @@ def test_callers_of_one_moment_share_a_statement_and_get_each_their_own_answer()
 def test_a_bad_call_fails_alone() -> None:
     ledger = Ledger()
     ledger.bad = {5}
-    ask = Together(ledger.one, ledger.many, patience=10)
+    ask = GroupCommit(ledger.one, ledger.many, patience=10)
     found = _ask_all(ask, ledger, 12)
     assert isinstance(found.pop(5), ValueError)
     assert found == {item: item * 2 for item in range(12) if item != 5}
@@ -82,7 +82,7 @@ def test_the_turn_is_passed_on_when_a_caller_fails() -> None:
     ledger = Ledger()
     ledger.bad = {0}
     ledger.open.set()
-    ask = Together(ledger.one, ledger.many, patience=10)
+    ask = GroupCommit(ledger.one, ledger.many, patience=10)
     for _ in range(3):
         with pytest.raises(ValueError):
             ask(0)
@@ -91,7 +91,7 @@ def test_the_turn_is_passed_on_when_a_caller_fails() -> None:
 
 def test_one_that_is_killed_while_it_waits_leaves_the_others_their_turn() -> None:
     ledger = Ledger()
-    ask = Together(ledger.one, ledger.many, patience=10)
+    ask = GroupCommit(ledger.one, ledger.many, patience=10)
 
     class Killed(BaseException):
         pass
@@ -126,7 +126,7 @@ def test_nobody_waits_long_behind_a_statement_that_hangs() -> None:
             assert hanging.wait(60)
         return item * 2
 
-    ask = Together(one, lambda items: [item * 2 for item in items], patience=0.05)
+    ask = GroupCommit(one, lambda items: [item * 2 for item in items], patience=0.05)
     stuck = threading.Thread(target=ask, args=(0,))
     stuck.start()
     assert begun.wait(60)

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from models import ledger
 from models.core.errors import Conflict
 from models.core.pool import Pool
-from models.ledger import PRIORITIES, Account, Admission, CreditAccount, CreditLedger, Failure
+from models.ledger import PRIORITIES, Account, Admission, CallFailure, CreditAccount, CreditLedger
 from tests import factories
 from tests.ledger.stage import NOW, assert_proved, call, grant_type, payer
 
@@ -196,7 +196,7 @@ class History(RuleBasedStateMachine):
         self.now += timedelta(seconds=1)
         self.requests += 1
         request = f"req-{self.requests}-{self.who.id}"
-        claim = ledger.Claim(token_hash=self.who.key, request_id=request, hold=hold)
+        claim = ledger.AdmissionRequest(token_hash=self.who.key, request_id=request, hold=hold)
         admission = ledger.admit(self.gate, claim, ttl_seconds=minutes * 60, now=self.now)
         until = self.now + timedelta(minutes=minutes)
         assert admission.balance == self.model.net(self.now)
@@ -223,7 +223,7 @@ class History(RuleBasedStateMachine):
     @rule(admission=consumes(admissions))
     def fail(self, admission: Admission) -> None:
         if admission.outcome == "admitted":
-            over = Failure(requested_model="m", started_at=self.now, latency_ms=1, error="refused")
+            over = CallFailure(requested_model="m", started_at=self.now, latency_ms=1, error="refused")
             ledger.fail(self.gate, admission, over, now=self.now)
             del self.model.holds[admission.request_id]
 

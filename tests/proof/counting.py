@@ -15,7 +15,7 @@ from models import ledger
 from models.accounts.credentials import hash_token
 from models.core.db import db, now
 from models.core.pool import Pool
-from models.ledger import Claim
+from models.ledger import AdmissionRequest
 from models.store.catalogue import catalogue
 from models.store.publishing import publish, withdrawing
 from models.store.publishing.definition import Definition
@@ -85,7 +85,7 @@ def _settle(
                 group = [random.choice(people) for _ in range(GROUP)]
                 runs = [_tree(session, person, publishers) for person in group]
                 claims = [
-                    Claim(
+                    AdmissionRequest(
                         token_hash=hash_token(person.key),
                         request_id=factories.new_id(),
                         hold=1,

@@ -141,7 +141,7 @@ class Stage:
         """The books are clean and no hold lives."""
         self.quiet()
 
-        def recount() -> ledger.Proof:
+        def recount() -> ledger.LedgerProof:
             with self.session():
                 return ledger.prove()
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.core.errors import Invalid, NotFound
 from models.runs import history
 from models.runs.history import RunFilter
-from models.runs.sums import RunSums, sums_of
+from models.runs.run_totals import RunTotals, sums_of
 from tests import factories
 from tests.factories import Person, now
 
@@ -113,7 +113,7 @@ def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
     assert sums[top.id].all.tokens == 117
     assert (sums[top.id].steps, sums[top.id].spawned, sums[top.id].spawned_failed) == (1, 2, 1)
     assert sums[child.id].all.credits == 5
-    assert sums[claims.id] == RunSums()
+    assert sums[claims.id] == RunTotals()
     assert sums_of(alice.account_id, []) == {}
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session as OrmSession
 from models.core.errors import Invalid
 from models.gateway import GatewayCall
 from models.runs import AgentRun, AgentStep, history, trace
-from models.runs.sums import RunSums
-from models.runs.trace import Branch, Trace, nest
+from models.runs.run_totals import RunTotals
+from models.runs.trace import Trace, TraceBranch, nest
 from tests import factories
 from tests.factories import Person, now
 
@@ -166,7 +166,7 @@ def test_a_run_below_a_missing_or_foreign_parent_hangs_on_the_nearest_of_mine(
     assert [branch.run.agent_name for branch in found.tree.children[1].children] == ["grandchild"]
 
 
-def branch_names(branch: Branch) -> dict[str, Any]:
+def branch_names(branch: TraceBranch) -> dict[str, Any]:
     return {child.run.id: branch_names(child) for child in branch.children}
 
 
@@ -193,7 +193,7 @@ def test_the_tree_holds_each_run_once_whatever_it_claims(
 ) -> None:
     found = nest(bare("root"), family, {})
     assert branch_names(found) == tree
-    assert found.sums == RunSums()
+    assert found.sums == RunTotals()
 
 
 def test_claimed_circles_do_not_hang_the_page(domain: None, session: OrmSession, alice: Person) -> None:
@@ -252,7 +252,7 @@ def test_a_long_run_is_shown_in_windows_that_meet(domain: None, session: OrmSess
     assert shape(past) == [(0, "base")]
 
 
-def factories_key(window: trace.Window) -> str:
+def factories_key(window: trace.TraceWindow) -> str:
     return history.sealed(window.ends + timedelta(hours=1), "2.0.zzz")
 
 

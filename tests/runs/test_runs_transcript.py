@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from models.runs.transcript import MAX_CHARS, Part, Transcript, Turn, transcript
+from models.runs.transcript import MAX_CHARS, ConversationTurn, MessagePart, Transcript, transcript
 
 
 def said(
@@ -15,7 +15,7 @@ def said(
     return transcript(request, total, response, reasoning)
 
 
-def parts(turn: Turn) -> list[tuple[str, str, str]]:
+def parts(turn: ConversationTurn) -> list[tuple[str, str, str]]:
     return [(part.kind, part.title, part.text) for part in turn.parts]
 
 
@@ -62,7 +62,7 @@ def test_what_was_not_kept_is_told_from_what_is_empty() -> None:
     assert (nothing.asked, nothing.answers) == (None, None)
     empty = said(request=[], response="")
     assert empty.asked == []
-    assert empty.answers == [Turn("assistant", [])]
+    assert empty.answers == [ConversationTurn("assistant", [])]
     only = said(reasoning="because").answers
     assert only is not None
     assert parts(only[0]) == [("reasoning", "", "because")]
@@ -74,7 +74,7 @@ def test_long_texts_are_cut_and_say_how_long_they_were() -> None:
     [part] = found[0].parts
     assert (len(part.text), part.length, part.cut) == (MAX_CHARS, 100_000, True)
     assert len(found[0].opening) == 120
-    assert not Part("text", "abc", 3).cut
+    assert not MessagePart("text", "abc", 3).cut
 
 
 def test_messages_left_out_are_counted() -> None:

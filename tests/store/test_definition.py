@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session as OrmSession
 
-from models.core.shapes import BadBody, parse
+from models.core.strict_models import InvalidBody, parse
 from models.store.publishing.definition import MAX_BYTES, Definition, excess, json_schema
 from tests import factories
 from tests.factories import Person
@@ -24,7 +24,7 @@ RESULT = {"type": "object", "properties": {"ok": {"type": "boolean", "default": 
 def issues(**fields: Any) -> list[tuple[str, str]]:
     try:
         parse(Definition, PLAIN | fields)
-    except BadBody as error:
+    except InvalidBody as error:
         return [(".".join(map(str, each["path"])), each["message"]) for each in error.issues]
     return []
 

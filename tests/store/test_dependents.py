@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.store import Publisher
 from models.store.catalogue import catalogue
 from models.store.publishing import dependencies
-from models.store.publishing.spawning import Place
+from models.store.publishing.spawning import FullReference
 from tests import factories
 from tests.factories import Person
 
@@ -43,7 +43,10 @@ def test_those_that_spawn_any_version_count(session: OrmSession, acme: Publisher
     spawning(session, acme, "pick", "acme/picker-two@1.0.0")
     found = dependents(session)
     assert found.number == 2
-    assert found.shown == [Place("acme", "reviewer", "1.0.0"), Place("other", "mine", "2.1.0")]
+    assert found.shown == [
+        FullReference("acme", "reviewer", "1.0.0"),
+        FullReference("other", "mine", "2.1.0"),
+    ]
 
 
 def test_the_latest_version_decides(session: OrmSession, acme: Publisher) -> None:

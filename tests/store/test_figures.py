@@ -17,7 +17,7 @@ from models.core.settings import Settings
 from models.runs import recording
 from models.store import Agent, AgentRunBill, Publisher
 from models.store.statistics import counting
-from models.store.statistics import figures as statistics_figures
+from models.store.statistics import durations as statistics_figures
 from tests import factories
 from tests.factories import Person
 from tests.ledger.stage import Payer, admit, call, give, payer
@@ -146,7 +146,7 @@ def test_calls_paid_with_a_key_of_ones_own_and_failed_calls_cost_nothing(
     ledger.fail(
         gate,
         failed,
-        ledger.Failure(requested_model="north/large", latency_ms=5, error="gone", started_at=NOW),
+        ledger.CallFailure(requested_model="north/large", latency_ms=5, error="gone", started_at=NOW),
         now=NOW,
     )
     finish(session, run)

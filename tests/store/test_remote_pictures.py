@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.core import jobs
 from models.core.db import db
 from models.core.files import Files, files
-from models.core.outgoing import Guard, is_public
+from models.core.safe_fetch import FetchPolicy, is_public
 from models.core.settings import Settings
 from models.store import Publisher, RemotePicture, publishers
 from models.store.catalogue import pictures, remote_pictures
@@ -51,8 +51,8 @@ def transaction(app: Flask) -> Transaction:
 
 
 @pytest.fixture
-def guard(server: Pictures) -> Guard:
-    return Guard(
+def guard(server: Pictures) -> FetchPolicy:
+    return FetchPolicy(
         lambda host, port: ["127.0.0.1"] if host == HOST else ["10.0.0.1"],
         lambda address: address == "127.0.0.1" or is_public(address),
         server.context,
@@ -79,7 +79,7 @@ def images(client: FlaskClient, path: str) -> set[str]:
 
 
 def test_it_is_fetched_once_and_shown_from_here(
-    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession,
+    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession,
     alice: Person, client: FlaskClient,
 ) -> None:  # fmt: skip
     address = server.serve("/me.png", drawn())
@@ -107,7 +107,7 @@ def test_it_is_fetched_once_and_shown_from_here(
 
 
 def test_another_address_is_another_picture(
-    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession,
+    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession,
     alice: Person, client: FlaskClient,
 ) -> None:  # fmt: skip
     publish(session, alice, server.serve("/a.png", drawn("red")))
@@ -133,7 +133,7 @@ def test_another_address_is_another_picture(
     ],
 )
 def test_what_is_no_picture_is_not_shown(
-    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession,
+    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession,
     alice: Person, client: FlaskClient, body: bytes, says: str,
 ) -> None:  # fmt: skip
     publish(session, alice, server.serve("/fake.png", body, Content_Type="image/png"))
@@ -154,7 +154,7 @@ def test_what_is_no_picture_is_not_shown(
     ],
 )
 def test_what_may_not_be_asked_is_given_up_after_three_tries(
-    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str
+    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str
 ) -> None:  # fmt: skip
     publish(session, alice, address)
     moment = now()
@@ -173,14 +173,14 @@ def test_what_may_not_be_asked_is_given_up_after_three_tries(
     "address", [None, "/uploads/avatars/x.webp", "http://pictures.example/a.png", "not one", ""]
 )
 def test_only_https_addresses_are_asked(
-    guard: Guard, kept: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str | None
+    guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str | None
 ) -> None:  # fmt: skip
     publish(session, alice, address)
     assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 0
 
 
 def test_one_that_does_not_come_keeps_nobody_else_waiting(
-    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
+    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
 ) -> None:  # fmt: skip
     for number in range(3):
         publish(session, alice, f"https://inside.example/{number}.png", f"bad-{number}")
@@ -203,13 +203,13 @@ def test_an_address_is_claimed_by_one_worker(
         beside.append(remote_pictures.fetch_due(transaction, kept, now()))
         return ["127.0.0.1"]
 
-    watched = Guard(resolve, lambda _: True, server.context)
+    watched = FetchPolicy(resolve, lambda _: True, server.context)
     assert remote_pictures.fetch_due(transaction, kept, now(), guard=watched) == 1
     assert beside == [0]
 
 
 def test_the_night_forgets_what_no_publisher_shows(
-    server: Pictures, guard: Guard, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
+    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
 ) -> None:  # fmt: skip
     harbor = publish(session, alice, server.serve("/night.png", drawn("green")))
     remote_pictures.fetch_due(transaction, kept, now(), guard=guard)

@@ -171,10 +171,10 @@ def test_batches_follow_each_other_without_gap_or_repeat(
     ]
 
 
-def everything(client: FlaskClient, query: str) -> list[listing.Card]:
+def everything(client: FlaskClient, query: str) -> list[listing.AgentCard]:
     sort, search = re.search(r"sort=(\w+)", query), re.search(r"search=(\w+)", query)
-    wanted = listing.Wanted(sort=sort[1] if sort else "relevance", search=search[1] if search else "")
-    found: list[listing.Card] = []
+    wanted = listing.ListingQuery(sort=sort[1] if sort else "relevance", search=search[1] if search else "")
+    found: list[listing.AgentCard] = []
     after = None
     with client.application.app_context():
         while True:
@@ -296,7 +296,7 @@ def test_a_spark_counts_the_last_thirty_days(
             )
         )
     session.commit()
-    (card,) = listing.batch(listing.Wanted(), today).cards
+    (card,) = listing.batch(listing.ListingQuery(), today).cards
     assert card.line == (6, *[0] * 28, 3)
 
 

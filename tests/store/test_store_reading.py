@@ -263,16 +263,16 @@ def test_while_the_list_is_made_anew_only_a_publish_is_waited_for(app: Flask, se
         if making.is_set():
             go_on.wait(60)
 
-    cache = agents.Cache(write)
+    cache = agents.AgentsCache(write)
 
-    def get() -> agents.Document:
+    def get() -> agents.CachedResponse:
         with app.app_context():
             return cache.get()
 
     first = get()
     making.set()
     with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agents.Document, "is_fresh", False)
+        patch.setattr(agents.CachedResponse, "is_fresh", False)
         maker = pool.submit(get)
         while not cache._lock.locked():
             time.sleep(0.01)

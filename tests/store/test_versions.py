@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.store.catalogue import comparing
-from models.store.catalogue.comparing import compare, lines
+from models.store.catalogue import version_diff
+from models.store.catalogue.version_diff import compare, lines
 from models.store.publishing import spawning, versions
-from models.store.publishing.spawning import Place, Unresolved
-from models.store.publishing.versions import NONE, PART_MAX, BadVersion, Version
+from models.store.publishing.spawning import FullReference, UnknownAgent
+from models.store.publishing.versions import NONE, PART_MAX, BadVersion, VersionNumber
 
 PART = st.integers(0, PART_MAX)
-VERSION = st.builds(Version, PART, PART, PART)
+VERSION = st.builds(VersionNumber, PART, PART, PART)
 
 
 @given(VERSION, VERSION)
-def test_a_version_follows_exactly_the_smaller_ones(latest: Version, asked: Version) -> None:
+def test_a_version_follows_exactly_the_smaller_ones(latest: VersionNumber, asked: VersionNumber) -> None:
     if asked > latest:
         assert versions.following(latest, str(asked)) == str(asked)
     else:
@@ -30,7 +30,7 @@ def test_a_version_follows_exactly_the_smaller_ones(latest: Version, asked: Vers
 
 
 @given(VERSION)
-def test_the_next_patch_follows(latest: Version) -> None:
+def test_the_next_patch_follows(latest: VersionNumber) -> None:
     if latest.patch == PART_MAX:
         with pytest.raises(BadVersion):
             versions.following(latest, None)
@@ -41,7 +41,7 @@ def test_the_next_patch_follows(latest: Version) -> None:
 
 
 @given(VERSION)
-def test_versions_are_read_as_they_are_written(version: Version) -> None:
+def test_versions_are_read_as_they_are_written(version: VersionNumber) -> None:
     assert versions.parse(str(version)) == version
 
 
@@ -69,7 +69,7 @@ def test_the_first_is_the_first_patch() -> None:
 NAME = st.sampled_from(["a", "b", "c"])
 PUBLISHER = st.sampled_from(["acme", "other"])
 NUMBER = st.sampled_from(["1.0.0", "2.0.0"])
-PLACES = st.builds(Place, PUBLISHER, NAME, NUMBER)
+PLACES = st.builds(FullReference, PUBLISHER, NAME, NUMBER)
 
 
 @given(
@@ -82,13 +82,13 @@ PLACES = st.builds(Place, PUBLISHER, NAME, NUMBER)
 )
 def test_a_name_becomes_a_version_that_is_there(
     publishing: dict[str, str],
-    there: set[Place],
+    there: set[FullReference],
     latest: dict[tuple[str, str], str],
     reference: str,
 ) -> None:
     try:
         full = spawning.resolve(reference, "acme", publishing, there, latest)
-    except Unresolved:
+    except UnknownAgent:
         exact = spawning.place(reference)
         if exact:
             assert exact.publisher == "acme"
@@ -210,7 +210,7 @@ def test_long_texts_are_compared_in_little_time(name: str) -> None:
     for old, new in (({"systemPrompt": before}, {"systemPrompt": after}), parts):
         changes = compare(old, new)
         assert changes
-        assert sum(len(change.lines) for change in changes) <= comparing.MOST_LINES
+        assert sum(len(change.lines) for change in changes) <= version_diff.MOST_LINES
     assert time.process_time() - began < 1.5
 
 

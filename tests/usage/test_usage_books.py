@@ -18,9 +18,9 @@ from models.accounts.credentials import hash_token
 from models.core.pool import Pool
 from models.ledger import (
     Admission,
-    Claim,
+    AdmissionRequest,
+    CallFailure,
     CreditEntry,
-    Failure,
     Settlement,
     admit,
     charge,
@@ -61,7 +61,7 @@ def play(
         if what in ("call", "failed", "wait"):
             admission = admit(
                 gateway,
-                Claim(
+                AdmissionRequest(
                     token_hash=hash_token(person.token),
                     request_id=uuid.uuid4().hex,
                     hold=rng.randrange(1, 30),
@@ -76,7 +76,7 @@ def play(
             if what == "call":
                 settle(gateway, admission, finished(rng, moment), now=moment)
             elif what == "failed":
-                failure = Failure(requested_model="m", started_at=moment, latency_ms=3, error="refused")
+                failure = CallFailure(requested_model="m", started_at=moment, latency_ms=3, error="refused")
                 fail(gateway, admission, failure, now=moment)
             else:
                 waiting.append(admission)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from models import ledger
 from models.core.pool import Pool
-from models.ledger import Account, Admission, Failure
+from models.ledger import Account, Admission, CallFailure
 from tests.accounts.browsing import token_of
 from tests.factories import Person, token
 from tests.ledger.conftest import gate
@@ -49,7 +49,7 @@ def test_each_change_is_seen_at_once(
     assert "free/own-key" in look(alice)
     give(session, Account(user_id=who), 5_000, now=datetime.now(UTC))
     assert "5,986" in look(alice)
-    failure = Failure(
+    failure = CallFailure(
         requested_model="west/broken",
         provider="openai",
         model=None,

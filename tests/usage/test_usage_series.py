@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models.usage.period import Period, between, preset
-from models.usage.series import By, Spending, spending
+from models.usage.usage_report import By, UsageReport, spending
 from tests.usage.facts import Call, billed, person
 
 NOW = datetime(2026, 11, 20, 14, 35, 7, tzinfo=UTC)
@@ -197,7 +197,7 @@ def test_quantiles_of_a_column(session: Session) -> None:
     calls = [Call(at=NOW, latency_ms=ms, ttft_ms=100) for ms in (300, 320, 340, 3000)]
     billed(session, alice, [*calls, Call(at=NOW, latency_ms=40, ttft_ms=None)])
     session.commit()
-    figures: Spending = spending(alice, preset("24h", NOW), "model", NOW)
+    figures: UsageReport = spending(alice, preset("24h", NOW), "model", NOW)
     last = figures.columns[-1]
     assert 200 <= (last.p50_ms or 0) <= 350
     assert 2500 <= (last.p95_ms or 0) <= 4000

@@ -13,9 +13,9 @@ from tests.web.kit.charts import NOW, days, hours
 from views.web import charts
 from views.web.charts import (
     OTHER,
-    Part,
-    Series,
-    Span,
+    ChartSeries,
+    SplitPart,
+    TimelineSpan,
     line_chart,
     palette,
     split_bar,
@@ -28,7 +28,7 @@ figures = st.integers(min_value=0, max_value=10**12)
 
 def test_columns_hold_what_the_table_says() -> None:
     chart = stacked_chart(
-        days(3), [Series("b", [1, 0, 3]), Series("a", [10, 20, 30])], unit="credits", now=NOW
+        days(3), [ChartSeries("b", [1, 0, 3]), ChartSeries("a", [10, 20, 30])], unit="credits", now=NOW
     )
     assert [key.name for key in chart.legend] == ["a", "b"]
     assert [key.total for key in chart.legend] == ["60", "4"]
@@ -41,7 +41,7 @@ def test_columns_hold_what_the_table_says() -> None:
 
 
 def test_segments_stand_on_each_other_from_the_base() -> None:
-    chart = stacked_chart(days(1), [Series("a", [50]), Series("b", [25])], unit="credits", now=NOW)
+    chart = stacked_chart(days(1), [ChartSeries("a", [50]), ChartSeries("b", [25])], unit="credits", now=NOW)
     lower, upper = chart.columns[0].segments
     assert lower.y + lower.height == pytest.approx(chart.base)
     assert upper.y + upper.height == pytest.approx(lower.y)
@@ -49,7 +49,7 @@ def test_segments_stand_on_each_other_from_the_base() -> None:
 
 
 def test_more_than_seven_series_become_other_without_losing_a_credit() -> None:
-    many = [Series(f"m{n}", [n, n]) for n in range(1, 12)]
+    many = [ChartSeries(f"m{n}", [n, n]) for n in range(1, 12)]
     chart = stacked_chart(days(2), many, unit="credits", now=NOW)
     assert [key.name for key in chart.legend] == ["m11", "m10", "m9", "m8", "m7", "m6", "m5", "Other"]
     assert chart.legend[-1].colour == OTHER
@@ -61,7 +61,7 @@ def test_series_keeps_its_colour_when_another_leads() -> None:
     colours = palette(["steady", "rising"])
     chart = stacked_chart(
         days(1),
-        [Series("steady", [1]), Series("rising", [9]), Series("new", [5])],
+        [ChartSeries("steady", [1]), ChartSeries("rising", [9]), ChartSeries("new", [5])],
         unit="credits",
         now=NOW,
         palette=colours,
@@ -70,7 +70,7 @@ def test_series_keeps_its_colour_when_another_leads() -> None:
 
 
 def test_small_use_is_still_seen() -> None:
-    chart = stacked_chart(days(2), [Series("a", [1, 1_000_000])], unit="credits", now=NOW)
+    chart = stacked_chart(days(2), [ChartSeries("a", [1, 1_000_000])], unit="credits", now=NOW)
     assert chart.columns[0].segments[0].height == 2
 
 
@@ -84,13 +84,13 @@ def test_empty_range_keeps_its_columns() -> None:
 
 def test_past_range_has_no_lit_column() -> None:
     past = [day - timedelta(days=60) for day in days(5)]
-    chart = stacked_chart(past, [Series("a", [1] * 5)], unit="calls", now=NOW)
+    chart = stacked_chart(past, [ChartSeries("a", [1] * 5)], unit="calls", now=NOW)
     assert not any(column.now for column in chart.columns)
     assert chart.columns[-1].name == "21 Sep"
 
 
 def test_hours_are_named_by_the_clock() -> None:
-    chart = stacked_chart(hours(24), [Series("a", [1] * 24)], unit="calls", now=NOW)
+    chart = stacked_chart(hours(24), [ChartSeries("a", [1] * 24)], unit="calls", now=NOW)
     assert chart.grain == "hour"
     assert chart.columns[-1].name == "Now"
     assert chart.columns[-2].name == "13:00"
@@ -100,7 +100,7 @@ def test_hours_are_named_by_the_clock() -> None:
 
 def test_uneven_series_are_refused() -> None:
     with pytest.raises(ValueError, match="2 values for 3 buckets"):
-        stacked_chart(days(3), [Series("a", [1, 2])], unit="credits", now=NOW)
+        stacked_chart(days(3), [ChartSeries("a", [1, 2])], unit="credits", now=NOW)
 
 
 @given(figures)
@@ -125,7 +125,7 @@ def test_scale_of_dollars_holds_the_biggest(biggest: Decimal) -> None:
 @given(st.lists(st.lists(figures, min_size=4, max_size=4), max_size=12))
 def test_nothing_leaves_the_box_and_sums_agree(rows: list[list[int]]) -> None:
     chart = stacked_chart(
-        days(4), [Series(f"s{n}", row) for n, row in enumerate(rows)], unit="credits", now=NOW
+        days(4), [ChartSeries(f"s{n}", row) for n, row in enumerate(rows)], unit="credits", now=NOW
     )
     assert chart.total == f"{sum(map(sum, rows)):,}"
     assert len(chart.legend) <= 8
@@ -153,7 +153,7 @@ def test_words_of_the_scale(value: Decimal, top: Decimal, unit: charts.Unit, wor
 
 
 def test_line_breaks_where_nothing_was_measured() -> None:
-    chart = line_chart(days(5), [Series("Median", [100, 200, None, 400, None])], unit="ms", now=NOW)
+    chart = line_chart(days(5), [ChartSeries("Median", [100, 200, None, 400, None])], unit="ms", now=NOW)
     (line,) = chart.lines
     assert line.path.count("M") == 2
     assert line.path.count("L") == 1
@@ -164,7 +164,12 @@ def test_line_breaks_where_nothing_was_measured() -> None:
 
 def test_split_bar_leaves_out_debts_and_says_what_it_shows() -> None:
     split = split_bar(
-        [Part("held", 10, "held"), Part("free", 30, 6), Part("debt", -5, 5), Part("none", 0, 1)]
+        [
+            SplitPart("held", 10, "held"),
+            SplitPart("free", 30, 6),
+            SplitPart("debt", -5, 5),
+            SplitPart("none", 0, 1),
+        ]
     )
     assert [(piece.x, piece.width) for piece in split.slices] == [(0, 25), (25, 75)]
     assert split.label == "Of 40: held 10, free 30"
@@ -181,9 +186,9 @@ def at(seconds: float) -> datetime:
 def test_waterfall_places_spans_on_one_axis() -> None:
     fall = waterfall(
         [
-            Span("run", at(0), at(40)),
-            Span("model", at(10), at(20), first_token=at(12)),
-            Span("tool", at(20), at(20)),
+            TimelineSpan("run", at(0), at(40)),
+            TimelineSpan("model", at(10), at(20), first_token=at(12)),
+            TimelineSpan("tool", at(20), at(20)),
         ],
         now=at(100),
     )
@@ -201,7 +206,9 @@ def test_waterfall_places_spans_on_one_axis() -> None:
 
 
 def test_open_span_reaches_to_now_and_failed_one_is_told() -> None:
-    fall = waterfall([Span("run", at(0), None), Span("model", at(0), at(5), failed=True)], now=at(10))
+    fall = waterfall(
+        [TimelineSpan("run", at(0), None), TimelineSpan("model", at(0), at(5), failed=True)], now=at(10)
+    )
     assert fall.rows[0][0].css == "span-open"
     assert fall.rows[0][0].width == 100
     assert fall.rows[1][0].css == "span-bad"
@@ -218,13 +225,13 @@ def test_open_span_reaches_to_now_and_failed_one_is_told() -> None:
     ],
 )
 def test_words_of_the_time_axis(seconds: float, words: list[str]) -> None:
-    fall = waterfall([Span("run", at(0), at(seconds))], now=at(seconds))
+    fall = waterfall([TimelineSpan("run", at(0), at(seconds))], now=at(seconds))
     assert [tick.text for tick in fall.ticks if tick.text] == words
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=20))
 def test_bars_stay_on_the_axis(pairs: list[tuple[float, float]]) -> None:
-    spans = [Span("tool", at(start), at(start + length)) for start, length in pairs]
+    spans = [TimelineSpan("tool", at(start), at(start + length)) for start, length in pairs]
     fall = waterfall(spans, now=at(0))
     assert len(fall.ticks) <= 6
     for row in fall.rows:

@@ -8,7 +8,7 @@ from flask import Flask
 from markupsafe import Markup
 
 from tests.web.kit.charts import NOW, days
-from views.web.charts import Series, stacked_chart
+from views.web.charts import ChartSeries, stacked_chart
 
 BAD = """<b title='x' id="y">&"""
 
@@ -41,7 +41,7 @@ def draw(kit: Flask, home: str, call: str, **words: Any) -> str:
 )
 def test_what_is_not_markup_is_escaped(kit: Flask, home: str, call: str) -> None:
     drawn = draw(
-        kit, home, call, drawn=stacked_chart(days(2), [Series(BAD, [1, 2])], unit="credits", now=NOW)
+        kit, home, call, drawn=stacked_chart(days(2), [ChartSeries(BAD, [1, 2])], unit="credits", now=NOW)
     )
     assert "<b" not in drawn.replace("<button", "")
     assert "&lt;b title=&#39;x&#39; id=&#34;y&#34;&gt;&amp;" in drawn
@@ -61,7 +61,7 @@ def test_what_is_markup_stays(kit: Flask, call: str) -> None:
 
 
 def test_tiny_dollars_are_no_tag(kit: Flask) -> None:
-    chart = stacked_chart(days(1), [Series("a", [1e-9])], unit="usd", now=NOW)
+    chart = stacked_chart(days(1), [ChartSeries("a", [1e-9])], unit="usd", now=NOW)
     drawn = draw(kit, "chart", "{{ chart(drawn, 't', 'Cost') }}", drawn=chart)
     assert "<$0.000001" not in drawn
     assert "&lt;$0.000001" in drawn

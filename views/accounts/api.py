@@ -13,14 +13,15 @@ from flask.typing import ResponseReturnValue
 from pydantic import Field
 
 from models.accounts import credentials, devices
-from models.accounts.devices import FINGERPRINT_LENGTH, Code
-from models.accounts.quotas import QuotaExceeded
+from models.accounts.devices import FINGERPRINT_LENGTH, DeviceCode
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
+from models.accounts.write_limits import WriteLimitExceeded
 from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden
-from views.web import refusals
-from views.web.body import BadBody, BadJson, Body, Missing, Number, parse, read, read_json
+from views.web import error_bodies
+from views.web.body import BadJson, Body, InvalidBody, Missing, Number, parse, read, read_json
+from views.web.error_bodies import BAD_BODY, ApiError, ServerError, SuspendedError, door
 from views.web.format import iso
 from views.web.guards import (
     LOGOUT_ALL,
@@ -35,8 +36,7 @@ from views.web.guards import (
     limiter,
     settings,
 )
-from views.web.operation import JsonAnswer, Operation, query
-from views.web.refusals import BAD_BODY, ApiError, ServerError, SuspendedError, door
+from views.web.operation import Operation, ResponseModel, query
 
 bp = Blueprint("accounts_api", __name__)
 
@@ -70,14 +70,14 @@ class RevokeBody(Body):
     tokenIds: Missing[Ids] = None
 
 
-class SignInCode(JsonAnswer):
+class SignInCode(ResponseModel):
     fingerprintId: str
     fingerprintHash: str = Field(description="64 hex")
     expiresAt: int = Field(description="Milliseconds since 1970")
     loginUrl: str = Field(description="To be opened in a browser")
 
 
-class SignedInUser(JsonAnswer):
+class SignedInUser(ResponseModel):
     id: str
     name: str | None
     email: str
@@ -86,16 +86,16 @@ class SignedInUser(JsonAnswer):
     fingerprintHash: str
 
 
-class SignInStatus(JsonAnswer):
+class SignInStatus(ResponseModel):
     user: SignedInUser
     message: str
 
 
-class SignedOut(JsonAnswer):
+class SignedOut(ResponseModel):
     success: bool
 
 
-class Me(JsonAnswer):
+class Me(ResponseModel):
     """Exactly the fields that were asked for."""
 
     id: Missing[str] = None
@@ -107,7 +107,7 @@ class Me(JsonAnswer):
     referral_link: str | None = None
 
 
-class OwnProfile(JsonAnswer):
+class OwnProfile(ResponseModel):
     handle: str | None
     referral_code: str | None
     auto_topup_enabled: bool
@@ -117,7 +117,7 @@ class OwnProfile(JsonAnswer):
     created_at: datetime
 
 
-class ListedSession(JsonAnswer):
+class ListedSession(ResponseModel):
     id: str = Field(description="SHA-256 of the token")
     label: str
     expires: datetime
@@ -127,20 +127,20 @@ class ListedSession(JsonAnswer):
     sessionType: Literal["web", "cli"]
 
 
-class ListedSessions(JsonAnswer):
+class ListedSessions(ResponseModel):
     activeSessions: list[ListedSession]
 
 
-class OthersSignedOut(JsonAnswer):
+class OthersSignedOut(ResponseModel):
     ok: bool
 
 
-class Revocation(JsonAnswer):
+class Revocation(ResponseModel):
     revokedSessions: int
     revokedTokens: int
 
 
-class ListedKey(JsonAnswer):
+class ListedKey(ResponseModel):
     id: str = Field(description="Stable; DELETE /api/sessions takes it")
     token: str = Field(description="Masked")
     expires: datetime
@@ -149,11 +149,11 @@ class ListedKey(JsonAnswer):
     name: str | None
 
 
-class ListedKeys(JsonAnswer):
+class ListedKeys(ResponseModel):
     tokens: list[ListedKey]
 
 
-class CreatedKey(JsonAnswer):
+class CreatedKey(ResponseModel):
     token: str = Field(description="The key, in this answer and never again")
     expires: datetime
     message: str
@@ -166,11 +166,11 @@ def _person() -> str:
 
 def _words(error: Exception) -> ResponseReturnValue | None:
     match error:
-        case BadJson() | BadBody():
+        case BadJson() | InvalidBody():
             return jsonify(error=BAD_BODY), 400
-        case QuotaExceeded():
+        case WriteLimitExceeded():
             return None  # the contract knows no such limit
-    return refusals.words(error)
+    return error_bodies.words(error)
 
 
 DOOR = door(_words, body_error=ApiError)
@@ -228,7 +228,7 @@ def cli_status() -> ResponseReturnValue:
     found = None
     # HEAD would use the token up and not show it.
     if request.method == "GET" and "\0" not in fingerprint_id + fingerprint_hash:
-        code = Code(fingerprint_id, expires_at, fingerprint_hash)
+        code = DeviceCode(fingerprint_id, expires_at, fingerprint_hash)
         found = devices.collect(settings().secret_key, code, now())
     if found is None:
         raise DomainError("Authentication failed", status=401)

@@ -3,7 +3,7 @@
 import click
 from flask import Flask
 
-from models.accounts import bans, credentials, links, signing_in
+from models.accounts import bans, credentials, magic_links, signing_in
 from models.accounts.bans import AccountSuspended
 from models.accounts.credentials import PAT_DAYS
 from models.accounts.users import User
@@ -13,11 +13,11 @@ from models.core.errors import DomainError
 from models.core.settings import SettingsError, keep_setting
 from models.orgs import by_slug, membership
 from views.ledger.commands import operator
-from views.server import Commands
+from views.server import CommandGroup
 from views.web.format import iso
 from views.web.guards import settings
 
-cli = Commands("accounts", help="Users, access tokens, sign-in links.")
+cli = CommandGroup("accounts", help="Users, access tokens, sign-in links.")
 
 
 def init_app(app: Flask) -> None:
@@ -77,7 +77,7 @@ def link(email: str) -> None:
     user = signing_in.by_email(address)
     if user is not None and user.banned:
         raise click.ClickException(_is_banned(user))
-    path = links.issue(address, now=now())
+    path = magic_links.issue(address, now=now())
     db.session.commit()
     click.echo(settings().base_url + path)
 

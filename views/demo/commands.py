@@ -6,10 +6,12 @@ from flask import Flask, current_app
 from models import demo
 from models.core.db import db
 from models.core.pool import Pool
-from views.server import Commands
+from views.server import CommandGroup
 from views.web.guards import settings
 
-commands = Commands("demo", help="The made-up people whose agents and runs fill the pages of a new server.")
+commands = CommandGroup(
+    "demo", help="The made-up people whose agents and runs fill the pages of a new server."
+)
 
 
 def init_app(app: Flask) -> None:

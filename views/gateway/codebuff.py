@@ -15,11 +15,11 @@ from models.gateway import tokens
 from models.gateway.dialects import CODEBUFF
 from models.gateway.dialects.codebuff import MOST_PARALLEL
 from views.gateway.openai import ChatBody, Completion, call_model, json_answer
-from views.web import guards, refusals
+from views.web import error_bodies, guards
 from views.web.body import Body, Missing, parse, read_json
-from views.web.fast_path import Visit, open_door
-from views.web.operation import Door, JsonAnswer, Operation
-from views.web.refusals import ApiBodyError, ApiError, MessageError, door
+from views.web.error_bodies import ApiBodyError, ApiError, MessageError, door
+from views.web.fast_path import RequestContext, open_door
+from views.web.operation import ErrorFormat, Operation, ResponseModel
 
 bp = Blueprint("gateway_api", __name__, url_prefix="/api")
 
@@ -34,14 +34,14 @@ class CodebuffChatBody(ChatBody):
     codebuff_metadata: Missing[CodebuffMetadata] = None
 
 
-class CodebuffError(JsonAnswer):
+class CodebuffError(ResponseModel):
     """The text is where older and newer versions of the SDK look for it."""
 
     message: Missing[str] = Field(None, description="What is wrong, for the user")
     error: Missing[str | dict[str, Any]] = Field(None, description="Its code, or message, code and type")
 
 
-CODEBUFF_DOOR = Door(refusals.words, CodebuffError, CodebuffError, CodebuffError, CodebuffError)
+CODEBUFF_DOOR = ErrorFormat(error_bodies.words, CodebuffError, CodebuffError, CodebuffError, CodebuffError)
 
 
 @open_door(bp, "/v1/chat/completions")
@@ -63,7 +63,7 @@ CODEBUFF_DOOR = Door(refusals.words, CodebuffError, CodebuffError, CodebuffError
     },
     door=CODEBUFF_DOOR,
 )
-def chat_completions(visit: Visit) -> Response:
+def chat_completions(visit: RequestContext) -> Response:
     """Complete a chat within a run.
 
     The door of the Codebuff SDK. x-openrouter-api-key brings a key of your own, which then pays.
@@ -71,7 +71,7 @@ def chat_completions(visit: Visit) -> Response:
     return call_model(visit, CODEBUFF)
 
 
-class Conversation(Body):
+class TokenCountBody(Body):
     """What is to be counted: messages in any dialect."""
 
     messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)]
@@ -80,11 +80,11 @@ class Conversation(Body):
     model: str | None = None
 
 
-class TokenCount(JsonAnswer):
+class TokenCount(ResponseModel):
     inputTokens: int
 
 
-class Liveness(JsonAnswer):
+class Liveness(ResponseModel):
     status: Literal["ok"]
     cached_agents: int
     timestamp: datetime
@@ -96,14 +96,14 @@ def _words(error: Exception) -> ResponseReturnValue | None:
             return json_answer({"error": error.description}, 413)
         case DomainError():
             return json_answer({"message": error.message}, error.status)
-    return refusals.words(error)
+    return error_bodies.words(error)
 
 
 @bp.post("/v1/token-count")
 @Operation(
     tag="Gateway",
     caller="key",
-    body=Conversation,
+    body=TokenCountBody,
     answers={200: ("The count", TokenCount), 400: ("The body cannot be used", ApiBodyError)},
     door=door(_words, error=MessageError, too_large=ApiError),
 )
@@ -112,7 +112,7 @@ def token_count() -> ResponseReturnValue:
 
     Free, and never sent to a provider. Other vendors' vocabularies are finer than the one that counts: 30 % are added.
     """
-    asked = parse(Conversation, read_json(allow_nul=True))
+    asked = parse(TokenCountBody, read_json(allow_nul=True))
     key = guards.api_key()
     if not key:
         raise DomainError("Unauthorized", status=401)

@@ -9,12 +9,12 @@ from flask import Flask, current_app
 from models.core.db import now
 from models.core.errors import DomainError
 from models.gateway.gateway_call import refused_names
-from models.gateway.pricing import Price
+from models.gateway.pricing import ModelPrice
 from models.gateway.routing import Route
 from views.gateway.openai import gateway
-from views.server import Commands
+from views.server import CommandGroup
 
-commands = Commands("gateway", help="Models: where they are served and what they cost.")
+commands = CommandGroup("gateway", help="Models: where they are served and what they cost.")
 
 
 def init_app(app: Flask) -> None:
@@ -63,7 +63,7 @@ def _route(route: Route) -> str:
     return f"{where:<42}  {_price(route.price)}"
 
 
-def _price(price: Price | None) -> str:
+def _price(price: ModelPrice | None) -> str:
     if price is None:
         return "missing; each call's cost is reported by the provider"
     if price.zero:

@@ -12,25 +12,33 @@ from werkzeug.exceptions import HTTPException
 from models.core.errors import DomainError
 from models.core.pool import Pool
 from models.core.settings import GATEWAY_POOL
-from models.core.shapes import INT32_MAX, Missing
-from models.gateway import names
+from models.core.strict_models import INT32_MAX, Missing
+from models.gateway import model_names
+from models.gateway.call_errors import CallRefused, ProviderError
 from models.gateway.chat_format import BadCall
 from models.gateway.dialects import CHAT
-from models.gateway.dialects.base import CallRequest, Context, Dialect, NoKey, Received, Reply, Unreadable
-from models.gateway.dialects.errors import model_error
+from models.gateway.dialects.dialect import (
+    CallRequest,
+    Dialect,
+    ErrorContext,
+    IncomingRequest,
+    MissingApiKey,
+    Reply,
+    UnreadableBody,
+)
+from models.gateway.dialects.error_shapes import model_error
 from models.gateway.lenient_json import write
-from models.gateway.pricing import MILLION, Price
-from models.gateway.refusals import Refused, UpstreamRefused
+from models.gateway.pricing import MILLION, ModelPrice
 from models.gateway.relay import Gateway
 from models.gateway.routing import Route
-from models.gateway.stream import Stream
+from models.gateway.stream import AnswerStream
 from models.gateway.upstream import UpstreamError
-from views.web import errors, guards
-from views.web.body import BadJson, TooLarge, read_with_bytes
-from views.web.content_encoding import UnknownCoding
-from views.web.fast_path import Answer, Visit, here, open_door
-from views.web.operation import Door, JsonAnswer, Operation, header, path
-from views.web.refusals import ModelError
+from views.web import error_handlers, guards
+from views.web.body import BadJson, BodyTooLarge, read_with_bytes
+from views.web.content_encoding import UnsupportedEncoding
+from views.web.error_bodies import ModelError
+from views.web.fast_path import FastResponse, RequestContext, here, open_door
+from views.web.operation import ErrorFormat, Operation, ResponseModel, header, path
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
@@ -80,7 +88,7 @@ class ChatBody(BaseModel):
     stop: Missing[str | list[str]] = None
 
 
-class TokenUsage(JsonAnswer):
+class TokenUsage(ResponseModel):
     model_config = ConfigDict(extra="allow")
 
     prompt_tokens: Missing[int] = None
@@ -93,7 +101,7 @@ class TokenUsage(JsonAnswer):
     cost_details: dict[str, Any] | None = None
 
 
-class Completion(JsonAnswer):
+class Completion(ResponseModel):
     """What the provider answers; it may say more."""
 
     model_config = ConfigDict(extra="allow")
@@ -106,7 +114,7 @@ class Completion(JsonAnswer):
     usage: Missing[TokenUsage] = None
 
 
-class ModelPricing(JsonAnswer):
+class ModelPricing(ResponseModel):
     prompt: str = Field(description="Input")
     completion: str = Field(description="Output")
     input_cache_read: str
@@ -114,7 +122,7 @@ class ModelPricing(JsonAnswer):
     request: str = Field(description="Of a call, beside its tokens")
 
 
-class ModelFacts(JsonAnswer):
+class ModelFacts(ResponseModel):
     id: str = Field(description="What a call names")
     object: Literal["model"]
     created: int
@@ -124,7 +132,7 @@ class ModelFacts(JsonAnswer):
     pricing: ModelPricing | None = Field(description="Dollars per token; null where only the provider knows")
 
 
-class AnthropicModel(JsonAnswer):
+class AnthropicModel(ResponseModel):
     """Answered to whoever sends `anthropic-version`."""
 
     type: Literal["model"]
@@ -133,12 +141,12 @@ class AnthropicModel(JsonAnswer):
     created_at: str
 
 
-class ModelList(JsonAnswer):
+class ModelList(ResponseModel):
     object: Literal["list"]
     data: list[ModelFacts]
 
 
-class AnthropicModelList(JsonAnswer):
+class AnthropicModelList(ResponseModel):
     """Answered to whoever sends `anthropic-version`."""
 
     data: list[AnthropicModel]
@@ -147,7 +155,7 @@ class AnthropicModelList(JsonAnswer):
     last_id: str
 
 
-DOOR = Door(lambda error: None, ModelError, ModelError, ModelError, ModelError)
+DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, ModelError)
 
 
 @open_door(bp, "/chat/completions")
@@ -170,7 +178,7 @@ DOOR = Door(lambda error: None, ModelError, ModelError, ModelError, ModelError)
     },
     door=DOOR,
 )
-def chat_completions(visit: Visit) -> Response:
+def chat_completions(visit: RequestContext) -> Response:
     """Complete a chat.
 
     Any OpenAI client. The balance is checked and held before the call leaves; the call is billed before the chunk with
@@ -228,13 +236,13 @@ def _model(route: Route) -> dict[str, Any]:
         "object": "model",
         "created": CREATED,
         "owned_by": route.provider.name,
-        "type": names.CHAT,
+        "type": model_names.CHAT,
         "context_window": route.context_window,
         "pricing": _pricing(route.price),
     }
 
 
-def _pricing(price: Price | None) -> dict[str, str] | None:
+def _pricing(price: ModelPrice | None) -> dict[str, str] | None:
     """Dollars per token as OpenRouter writes them, for a call of ordinary length; None where only it knows."""
     if price is None:
         return None
@@ -254,22 +262,22 @@ def _anthropic_model(route: Route) -> dict[str, Any]:
     return {"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"}
 
 
-def _anthropic(visit: Visit) -> bool:
+def _anthropic(visit: RequestContext) -> bool:
     return "anthropic-version" in visit.request.headers
 
 
-def _stranger(visit: Visit) -> Response | None:
+def _stranger(visit: RequestContext) -> Response | None:
     key = guards.api_key(visit.request.environ)
     if key and guards.key_credential(key):
         return None
-    message = "This API key is unknown or expired." if key else NoKey().message
+    message = "This API key is unknown or expired." if key else MissingApiKey().message
     return _refuse(visit, 401, message, "invalid_api_key")
 
 
 # -- calls ---------------------------------------------------------------------------------------------------
 
 
-def call_model(visit: Visit, dialect: Dialect) -> Response:
+def call_model(visit: RequestContext, dialect: Dialect) -> Response:
     """One call of a model, asked for and answered in a dialect (contract 5.2, in its order of checks)."""
     try:
         return _answered(gateway(visit.app).open(_read(visit, dialect)))
@@ -277,16 +285,16 @@ def call_model(visit: Visit, dialect: Dialect) -> Response:
         return _told(visit, dialect, error)
 
 
-def _read(visit: Visit, dialect: Dialect) -> CallRequest:
+def _read(visit: RequestContext, dialect: Dialect) -> CallRequest:
     request = visit.request
     key = guards.api_key(request.environ)
     if not key and not dialect.body_first:
-        raise NoKey
+        raise MissingApiKey
 
     def knock() -> None:
         # before a large body is read the ledger must know whose it is
         if not key:
-            raise NoKey
+            raise MissingApiKey
         gateway(visit.app).recognise(key, visit.id, dialect)
 
     body: Any
@@ -294,19 +302,19 @@ def _read(visit: Visit, dialect: Dialect) -> CallRequest:
         body, raw = read_with_bytes(request, allow_nul=True, knock=knock)
     except BadJson as error:
         if dialect.body_first:
-            raise Unreadable from error
+            raise UnreadableBody from error
         body, raw = BadCall(f"The request body is not JSON that can be used: {error}."), b""
     if not key:
-        raise NoKey
-    return dialect.read(Received(visit.id, key, request.headers, body, raw))
+        raise MissingApiKey
+    return dialect.read(IncomingRequest(visit.id, key, request.headers, body, raw))
 
 
-def _answered(answer: Reply | Stream) -> Response:
+def _answered(answer: Reply | AnswerStream) -> Response:
     """The answer of the gateway as HTTP (contract 5.4)."""
     if isinstance(answer, Reply):
-        response = Answer(answer.body, content_type=answer.content_type)
+        response = FastResponse(answer.body, content_type=answer.content_type)
     else:
-        response = Answer(
+        response = FastResponse(
             answer,
             direct_passthrough=True,
             content_type="text/event-stream",
@@ -315,17 +323,17 @@ def _answered(answer: Reply | Stream) -> Response:
     return _with_dropped(response, answer.dropped)
 
 
-def _told(visit: Visit, dialect: Dialect, error: Exception) -> Response:
+def _told(visit: RequestContext, dialect: Dialect, error: Exception) -> Response:
     """What went wrong, in the words of the dialect."""
     known = _known(error)
-    if not isinstance(known, Refused | UpstreamRefused | UpstreamError | DomainError):
-        errors.log.error("request %s: POST %s failed", visit.id, visit.request.path, exc_info=error)
-    told = dialect.error(known, Context(visit.id, visit.request.headers, visit.settings))
+    if not isinstance(known, CallRefused | ProviderError | UpstreamError | DomainError):
+        error_handlers.log.error("request %s: POST %s failed", visit.id, visit.request.path, exc_info=error)
+    told = dialect.error(known, ErrorContext(visit.id, visit.request.headers, visit.settings))
     response = json_answer(told.body, told.status)
     response.headers.update(told.headers)
-    if isinstance(error, UnknownCoding):
+    if isinstance(error, UnsupportedEncoding):
         response.headers["Accept-Encoding"] = error.accept
-    if isinstance(known, UpstreamRefused | DomainError) and known.retry_after:
+    if isinstance(known, ProviderError | DomainError) and known.retry_after:
         seconds = str(known.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds
@@ -335,12 +343,12 @@ def _told(visit: Visit, dialect: Dialect, error: Exception) -> Response:
 def _known(error: Exception) -> Exception:
     """What is wrong with a body, as dialects know it."""
     match error:
-        case TooLarge():
+        case BodyTooLarge():
             return DomainError(str(error.description), status=413, code="request_too_large")
-        case UnknownCoding():
+        case UnsupportedEncoding():
             return DomainError(str(error.description), status=415, code="unsupported_content_encoding")
         case HTTPException() | ParseException():
-            return Unreadable()
+            return UnreadableBody()
     return error
 
 
@@ -356,7 +364,9 @@ def json_answer(body: Any, status: int = 200) -> Response:
     return Response(write(body), status, content_type="application/json")
 
 
-def _refuse(visit: Visit, status: int, message: str, code: str, *, param: str | None = None) -> Response:
+def _refuse(
+    visit: RequestContext, status: int, message: str, code: str, *, param: str | None = None
+) -> Response:
     return json_answer(
         model_error(visit.request.headers, visit.id, status, message, code, param=param), status
     )

@@ -14,13 +14,13 @@ from models.core.db import db, now
 from models.core.errors import Conflict, DomainError, NotFound
 from models.gateway.gateway_call import flagged_calls
 from models.gateway.relay import Gateway
-from models.gateway.spool import TOKENS, Spool, Unsettled
+from models.gateway.spool import TOKENS, Spool, UnsettledCall
 from models.ledger import GRANT_TYPES, Account
 from models.orgs import by_slug
-from views.server import Commands
+from views.server import CommandGroup
 from views.web.guards import settings
 
-commands = Commands("billing", help="Credits: grants, balances, and the proof of the books.")
+commands = CommandGroup("billing", help="Credits: grants, balances, and the proof of the books.")
 
 PERSONAL_TYPES = [kind for kind in GRANT_TYPES if kind != "organization"]
 
@@ -30,7 +30,7 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(commands)
 
 
-class Moment(click.ParamType[datetime]):
+class DateTimeParam(click.ParamType[datetime]):
     """A date or a moment in ISO 8601; UTC when it names no zone."""
 
     name = "iso"
@@ -55,7 +55,7 @@ class Moment(click.ParamType[datetime]):
     show_default=True,
     help="Of a person's credits.",
 )
-@click.option("--expires", type=Moment(), help="When the credits end; never, by default.")
+@click.option("--expires", type=DateTimeParam(), help="When the credits end; never, by default.")
 @click.option("--reason", default="Granted by an operator", help="What the account's owner reads.")
 def grant_command(name: str, credits: int, kind: str, expires: datetime | None, reason: str) -> None:
     """Give CREDITS to the account of NAME: an e-mail address, or an organisation's slug."""
@@ -234,7 +234,7 @@ def unsettled_command(settle: bool, dismiss: str | None) -> None:
         click.echo("Every call is settled.")
 
 
-def _used(call: Unsettled) -> dict[str, Any]:
+def _used(call: UnsettledCall) -> dict[str, Any]:
     facts = call.facts or {}
     names = ("user_id", "org_id", "run_id", "provider", "model", "error", *TOKENS)
     return {name: facts.get(name) for name in names} | {"cost": f"${call.cost:.6f}" if facts else None}

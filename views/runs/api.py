@@ -19,11 +19,11 @@ from models.runs import recording
 from models.runs.recording import Ending, StepReport, StepStatus
 from models.store.publishing import takedowns
 from models.store.publishing.takedowns import TakenDown
-from views.web import body, refusals
+from views.web import body, error_bodies
 from views.web.body import Amount, Body, Count, Instant, Missing
+from views.web.error_bodies import ApiError, door
 from views.web.guards import api_key, key_credential, settings
-from views.web.operation import Answers, JsonAnswer, Operation
-from views.web.refusals import ApiError, door
+from views.web.operation import Answers, Operation, ResponseModel
 
 log = logging.getLogger("stoa.runs")
 bp = Blueprint("runs_api", __name__)
@@ -39,7 +39,7 @@ RunId = Annotated[str, Field(max_length=200)]
 Credits = Annotated[Amount, Field(le=10**15)]
 
 
-class Start(Body):
+class StartBody(Body):
     """`action: "START"`."""
 
     action: Literal["START"]
@@ -49,7 +49,7 @@ class Start(Body):
     )
 
 
-class Step(Body):
+class StepBody(Body):
     """A step as the steps route takes it."""
 
     stepNumber: Count
@@ -74,13 +74,13 @@ class Step(Body):
         )
 
 
-class FinishedStep(Step):
+class FinishedStepBody(StepBody):
     """A step that comes with the finish; its `id` is kept where it is a UUID and free."""
 
     id: Missing[RunId] = Field(None, description="Kept when it is a free UUID")
 
 
-class Finish(Body):
+class FinishBody(Body):
     """`action: "FINISH"`; newer clients send their steps with it."""
 
     action: Literal["FINISH"]
@@ -90,21 +90,21 @@ class Finish(Body):
     directCredits: Credits
     totalCredits: Credits = Field(description="Its own and those of what it spawned")
     errorMessage: Missing[str] = None
-    steps: Missing[Annotated[list[FinishedStep], Field(max_length=1000)]] = None
+    steps: Missing[Annotated[list[FinishedStepBody], Field(max_length=1000)]] = None
 
 
-ACTIONS: dict[str, type[Body]] = {"START": Start, "FINISH": Finish}
+ACTIONS: dict[str, type[Body]] = {"START": StartBody, "FINISH": FinishBody}
 
 
-class RunStarted(JsonAnswer):
+class RunStarted(ResponseModel):
     runId: str
 
 
-class RunFinished(JsonAnswer):
+class RunFinished(ResponseModel):
     success: bool
 
 
-class StepAdded(JsonAnswer):
+class StepAdded(ResponseModel):
     stepId: str
 
 
@@ -113,7 +113,7 @@ def _words(error: Exception) -> ResponseReturnValue | None:
         most = request.max_content_length or MOST_BYTES
         how = "Send the steps of a run in several requests, or shorten them."
         return jsonify(error=f"The request is larger than {most:,} bytes. {how}"), 413
-    return refusals.words(error)
+    return error_bodies.words(error)
 
 
 DOOR = door(_words, too_large=ApiError)
@@ -131,7 +131,7 @@ ERRORS: Answers = {
 @Operation(
     tag="Runs",
     caller="key",
-    body=Annotated[Start | Finish, Field(discriminator="action")],
+    body=Annotated[StartBody | FinishBody, Field(discriminator="action")],
     most_bytes=MOST_BYTES,
     answers={
         200: ("START answers runId, FINISH success", RunStarted | RunFinished),
@@ -147,9 +147,9 @@ def agent_runs() -> ResponseReturnValue:
     """
     key = _key()
     asked = body.parse_tagged("action", ACTIONS, body.read_json())
-    if isinstance(asked, Finish):
+    if isinstance(asked, FinishBody):
         return _finish(key, asked)
-    assert isinstance(asked, Start)
+    assert isinstance(asked, StartBody)
     return _start(key, asked)
 
 
@@ -157,7 +157,7 @@ def agent_runs() -> ResponseReturnValue:
 @Operation(
     tag="Runs",
     caller="key",
-    body=Step,
+    body=StepBody,
     most_bytes=MOST_STEP_BYTES,
     answers={
         200: ("The step", StepAdded),
@@ -174,7 +174,7 @@ def steps(run_id: str) -> ResponseReturnValue:
     The run may be finished already.
     """
     key = _key()
-    step = body.read(Step)
+    step = body.read(StepBody)
     if key.user.id == TEST_USER:
         return jsonify(stepId="test-step-id")
     with _recorded("Failed to add agent step"):
@@ -182,7 +182,7 @@ def steps(run_id: str) -> ResponseReturnValue:
     return jsonify(stepId=step_id)
 
 
-def _start(key: Credential, asked: Start) -> ResponseReturnValue:
+def _start(key: Credential, asked: StartBody) -> ResponseReturnValue:
     try:
         takedowns.refuse_run(asked.agentId)
     except TakenDown as error:
@@ -194,7 +194,7 @@ def _start(key: Credential, asked: Start) -> ResponseReturnValue:
     return jsonify(runId=run_id)
 
 
-def _finish(key: Credential, asked: Finish) -> ResponseReturnValue:
+def _finish(key: Credential, asked: FinishBody) -> ResponseReturnValue:
     if key.user.id == TEST_USER:
         return jsonify(success=True)
     with _recorded("Failed to finish agent run"):

@@ -13,9 +13,9 @@ from models.core.db import now
 from models.core.errors import NotFound
 from models.runs import RUN_STATUSES, AgentRun, history, run_calls, trace
 from models.runs.history import RunFilter, RunLine
-from models.runs.trace import Entry, Window
+from models.runs.trace import TraceEntry, TraceWindow
 from models.store.catalogue.agent_page import is_published
-from views.web.charts import Span, Waterfall, waterfall
+from views.web.charts import TimelineSpan, Waterfall, waterfall
 from views.web.guards import current_account, login_required
 from views.web.htmx import render, wants_fragment
 
@@ -45,7 +45,7 @@ def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
 def runs() -> ResponseReturnValue:
     """The account's runs, newest first. With htmx the list alone, or with a key only what follows it."""
     account_id = current_account().id
-    asked = Asked.of(request.args)
+    asked = RunFilterForm.of(request.args)
     after = request.args.get("after") or None
     page = None if asked.errors else history.runs_of(account_id, asked.chosen, after)
     nothing_yet = page is not None and not (page.lines or after) and not history.has_runs(account_id)
@@ -144,7 +144,7 @@ def _store_page(run: AgentRun) -> str | None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunFilterForm:
     """What the form of the list says: its values as they were entered, the filter they make, and what is wrong."""
 
     values: Mapping[str, str]
@@ -152,7 +152,7 @@ class Asked:
     errors: Mapping[str, str]
 
     @classmethod
-    def of(cls, args: Mapping[str, str]) -> "Asked":
+    def of(cls, args: Mapping[str, str]) -> "RunFilterForm":
         """Read a query string. Empty fields count as not given."""
         values = {
             key: args.get(key, "").replace("\x00", "").strip()
@@ -235,7 +235,7 @@ def _day(key: str, values: Mapping[str, str], errors: dict[str, str]) -> datetim
 
 
 @dataclass(frozen=True)
-class Claim:
+class ReportedFigure:
     """One figure of an ended run: what was billed or recorded here, and what its client reported."""
 
     name: str
@@ -253,13 +253,13 @@ class Claim:
         return f"{plain(abs(self.client - self.here))} {'more' if self.client > self.here else 'less'}"
 
 
-def _claims(line: RunLine) -> dict[str, Claim]:
+def _claims(line: RunLine) -> dict[str, ReportedFigure]:
     """By `credits`, `own` and `steps`; nothing while the run goes on, because its client reports at the end."""
     run, sums = line.run, line.sums
     if run.status == "running":
         return {}
     return {
-        key: Claim(name, Decimal(here), Decimal(client or 0))
+        key: ReportedFigure(name, Decimal(here), Decimal(client or 0))
         for key, name, here, client in (
             ("credits", "Credits, with all it spawned", sums.all.credits, run.total_credits),
             ("own", "Credits of its own calls", sums.own.credits, run.direct_credits),
@@ -277,14 +277,14 @@ def plain(value: Decimal) -> str:
 # -- the timeline --------------------------------------------------------------------------------------------
 
 
-def _drawing(window: Window) -> Waterfall:
+def _drawing(window: TraceWindow) -> Waterfall:
     """The window's rows on its own axis; what lies outside is cut at its edges."""
     return waterfall([_span(entry, window) for entry in window.entries], now=window.ends)
 
 
-def _span(entry: Entry, window: Window) -> Span:
+def _span(entry: TraceEntry, window: TraceWindow) -> TimelineSpan:
     starts = min(max(entry.starts, window.starts), window.ends)
     ends = None if entry.ends is None else min(max(entry.ends, starts), window.ends)
     if entry.depth == 0 and window.later:
         ends = window.ends
-    return Span(entry.kind, starts, ends, entry.state == "failed", entry.first_token)
+    return TimelineSpan(entry.kind, starts, ends, entry.state == "failed", entry.first_token)

@@ -20,7 +20,7 @@ log = logging.getLogger("stoa.commands")
 MIGRATIONS = str(ROOT / "migrations")
 
 
-class Commands(AppGroup):
+class CommandGroup(AppGroup):
     """A room's commands. Each runs in an application context of its own, calls its verb and commits `db.session` once;
     without that, and after an error, nothing was done.
 

@@ -54,7 +54,7 @@ def give_back() -> None:
 
 
 @dataclass(frozen=True)
-class Patience:
+class ClientTimeouts:
     """How long a worker waits for its clients, in seconds, and how many it bears."""
 
     header: float
@@ -67,11 +67,11 @@ class Patience:
     """Connections of one address; None where all come from a proxy."""
 
 
-class Connection(gevent.socket.socket):  # type: ignore[name-defined]
+class ClientConnection(gevent.socket.socket):  # type: ignore[name-defined]
     """A client's connection. Nobody is waited for longer than his time: a head or a body that comes too slowly is
     answered with 408 where nothing else was, and the connection ends; so does one whose answer is not taken."""
 
-    def __init__(self, client: Any, patience: Patience, address: str) -> None:
+    def __init__(self, client: Any, patience: ClientTimeouts, address: str) -> None:
         super().__init__(client.family, client.type, client.proto, client.detach())
         self.address = address
         self.waits = False
@@ -178,7 +178,7 @@ class Connection(gevent.socket.socket):  # type: ignore[name-defined]
             self._streams = b"text/event-stream" in head
 
     def _wait(self, watcher: Any, timeout_exc: Any = None) -> None:
-        # No timer of its own: one for each wait costs a call more than all else here. `Crowd.dismiss_late` looks.
+        # No timer of its own: one for each wait costs a call more than all else here. `ConnectionTable.dismiss_late` looks.
         self._writes = watcher is self._write_event
         self.deadline = self._until(self._writes, time.monotonic())
         self.waits = not (self._evicted or self._streams)
@@ -218,16 +218,16 @@ def _answer(status: str, message: str, code: str) -> bytes:
     ).encode()
 
 
-class Crowd:
+class ConnectionTable:
     """The connections of a worker. Where there are too many, of all or of one address, those make room that have kept it
     waiting longest: a new client finds a place while anybody dawdles."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: ClientTimeouts) -> None:
         self._patience = patience
-        self._all: set[Connection] = set()
-        self._of: dict[str, set[Connection]] = {}
+        self._all: set[ClientConnection] = set()
+        self._of: dict[str, set[ClientConnection]] = {}
 
-    def enter(self, connection: Connection) -> bool:
+    def enter(self, connection: ClientConnection) -> bool:
         """Whether the connection may stay."""
         if len(self._all) >= self._patience.connections:
             _make_room(self._all)
@@ -245,7 +245,7 @@ class Crowd:
         for connection in [each for each in self._all if each.deadline < now]:
             connection.evict()
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: ClientConnection) -> None:
         """The connection has ended."""
         self._all.discard(connection)
         peers = self._of.get(connection.address, set())
@@ -264,7 +264,7 @@ def _network(addr: Any) -> str:
     return str(address)
 
 
-def _make_room(among: Collection[Connection]) -> bool:
+def _make_room(among: Collection[ClientConnection]) -> bool:
     # some at once: looking through all for each newcomer would be work that an attacker chooses
     waiting = sorted((each for each in among if each.waits), key=lambda each: each.since)
     for connection in waiting[: max(1, len(among) // 20)]:
@@ -272,13 +272,13 @@ def _make_room(among: Collection[Connection]) -> bool:
     return bool(waiting)
 
 
-class Small(io.BytesIO):
+class SmallBody(io.BytesIO):
     """A small body that has come, for `wsgi.input`."""
 
     failed = False
 
 
-class Received:
+class ReceivedBody:
     """A body that has come, for `wsgi.input`. `failed` tells gunicorn that the connection ends with this request."""
 
     def __init__(self, file: IO[bytes], *, failed: bool) -> None:
@@ -289,7 +289,7 @@ class Received:
         return iter(self.readline, b"")
 
 
-class Unreadable:
+class BrokenBody:
     """A body that broke its own framing: whoever reads it is told so, and words the answer."""
 
     failed = True
@@ -304,7 +304,7 @@ class Unreadable:
     readline = readlines = __iter__ = read
 
 
-class Worker(GeventWorker):
+class StoaWorker(GeventWorker):
     """Waits for no client longer than its time, and calls the application only with the whole request, so that a slow
     client holds nothing of it.
 
@@ -319,7 +319,7 @@ class Worker(GeventWorker):
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection to its end."""
-        connection = Connection(client, self.patience, _network(addr))
+        connection = ClientConnection(client, self.patience, _network(addr))
         if not self.crowd.enter(connection):
             with suppress(OSError), connection:
                 message = "Too many connections from your address are open."
@@ -366,7 +366,7 @@ class Worker(GeventWorker):
             whole = req.body.read(length)
             if len(whole) < length:
                 raise StopIteration  # the client is gone, or was too slow
-            req.body = Small(whole)
+            req.body = SmallBody(whole)
             super().handle_request(listener_name, req, sock, addr)
             req.body.seek(length)
             return
@@ -377,9 +377,11 @@ class Worker(GeventWorker):
             finally:
                 self.received -= file.seek(0, os.SEEK_END)
                 # gunicorn looks there for what nobody read, before the next request
-                req.body = Received(io.BytesIO(), failed=req.body.failed)
+                req.body = ReceivedBody(io.BytesIO(), failed=req.body.failed)
 
-    def _receive(self, body: Any, length: int | None, file: IO[bytes], sock: Any) -> "Received | Unreadable":
+    def _receive(
+        self, body: Any, length: int | None, file: IO[bytes], sock: Any
+    ) -> "ReceivedBody | BrokenBody":
         size = 0
         try:
             while size <= LARGEST_BODY and (piece := body.read(IN_MEMORY)):
@@ -391,23 +393,23 @@ class Worker(GeventWorker):
                     )
                     raise StopIteration
         except ParseException as error:
-            return Unreadable(error)
+            return BrokenBody(error)
         if length is not None and size < length:
             raise StopIteration  # the client is gone, or was too slow
         file.seek(0)
-        return Received(file, failed=size > LARGEST_BODY)
+        return ReceivedBody(file, failed=size > LARGEST_BODY)
 
     def run(self) -> None:
         """Serve until told to stop."""
         settings = self.wsgi.extensions["settings"]
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
-        self.patience = Patience(
+        self.patience = ClientTimeouts(
             header=settings.stoa_header_timeout,
             body=settings.stoa_body_timeout,
             connections=min(self.worker_connections, max(files, SPARE_FILES)) * 9 // 10,
             per_address=settings.connections_per_address,
         )
-        self.crowd = Crowd(self.patience)
+        self.crowd = ConnectionTable(self.patience)
         gevent.spawn(self._dismiss_idle)
         gevent.spawn(self._keep_small)
         gevent.spawn(self._dismiss_late)
@@ -487,7 +489,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 wsgi_app = "app:create_app()"
-worker_class = Worker
+worker_class = StoaWorker
 worker_connections = 2000
 backlog = 2048
 keepalive = 65  # seconds, longer than the minute after which most proxies and clients let go

@@ -20,12 +20,12 @@ from flask_migrate import upgrade
 from sqlalchemy.exc import OperationalError
 
 from models import demo, ledger
-from models.accounts import links
+from models.accounts import magic_links
 from models.core import postgres
 from models.core.db import db, now, server_setting
 from models.core.pool import Pool
 from models.core.settings import ROOT, Settings
-from views.server.supervisor import Child, Record, Supervisor, die_with_make
+from views.server.supervisor import ChildProcess, ServeState, Supervisor, die_with_make
 from views.web import logs
 
 READY_WITHIN = 90.0  # seconds from starting the web server to its first answer
@@ -55,7 +55,7 @@ def serve() -> None:
     settings: Settings = current_app.extensions["settings"]
     logs.speak()
     die_with_make()
-    record = Record(settings.data_dir)
+    record = ServeState(settings.data_dir)
     try:
         acquired = record.acquire(say)
     except OSError as error:
@@ -77,7 +77,7 @@ def serve() -> None:
     say("Stoa stopped")
 
 
-def _serve(settings: Settings, record: Record) -> None:
+def _serve(settings: Settings, record: ServeState) -> None:
     for warning in settings.warnings():
         say(f"Warning: {warning}")
     record.clear_leftovers(say)
@@ -222,7 +222,7 @@ def _cannot_listen(settings: Settings, host: str, error: OSError) -> str:
     return f"STOA_HOST: cannot listen on {host}: {error.strerror}."
 
 
-def _children(settings: Settings, listeners: list[socket.socket]) -> list[Child]:
+def _children(settings: Settings, listeners: list[socket.socket]) -> list[ChildProcess]:
     fds = [listener.fileno() for listener in listeners]
     web = [sys.executable, "-m", "gunicorn", "--config", str(Path(__file__).with_name("gunicorn_config.py"))]
     web += ["--workers", str(settings.stoa_workers)]
@@ -230,8 +230,8 @@ def _children(settings: Settings, listeners: list[socket.socket]) -> list[Child]
         web += ["--bind", f"fd://{fd}"]
     jobs = [sys.executable, "-m", "flask", "--app", "app:create_app", "work"]
     return [
-        Child("web server", web, ROOT, pass_fds=fds, grace=25),
-        Child("job worker", jobs, ROOT, grace=20),
+        ChildProcess("web server", web, ROOT, pass_fds=fds, grace=25),
+        ChildProcess("job worker", jobs, ROOT, grace=20),
     ]
 
 
@@ -298,7 +298,7 @@ def _welcome(settings: Settings) -> None:
     say("")
     say(f"Stoa is ready at {settings.base_url}")
     for who, email in _operators(settings):
-        path = links.issue(email, now=now())
+        path = magic_links.issue(email, now=now())
         say(f"Sign in once, within 15 minutes, {who}: {settings.base_url}{path}")
     db.session.commit()
     db.engine.dispose()

@@ -23,7 +23,7 @@ LONGEST_PAUSE = 30.0  # seconds between two tries to start a child that keeps fa
 Say = Callable[[str], None]
 
 
-class Child:
+class ChildProcess:
     """One process in a process group of its own, which gets SIGTERM from the kernel if this process dies."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Child:
         self.process = None
 
 
-class Record:
+class ServeState:
     """`serve.lock` says that a supervisor lives, `serve.json` which processes it has. The lock goes with its holder,
     however that ends; the record stays, and tells the next one what to clear away."""
 
@@ -121,7 +121,7 @@ class Record:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def write(self, state: str, address: str, children: Iterable[Child]) -> None:
+    def write(self, state: str, address: str, children: Iterable[ChildProcess]) -> None:
         """Say what runs now."""
         groups = [
             {"pid": child.process.pid, "created": psutil.Process(child.process.pid).create_time()}
@@ -154,7 +154,7 @@ class Record:
 class Supervisor:
     """Starts children, watches them until a signal, stops them in their order."""
 
-    def __init__(self, children: list[Child], record: Record, address: str, say: Say) -> None:
+    def __init__(self, children: list[ChildProcess], record: ServeState, address: str, say: Say) -> None:
         self.children = children
         self.record = record
         self.address = address
@@ -175,7 +175,7 @@ class Supervisor:
                     with suppress(ProcessLookupError):
                         os.killpg(child.process.pid, signal.SIGKILL)
 
-    def start(self, child: Child) -> None:
+    def start(self, child: ChildProcess) -> None:
         """Start one of the children for the first time."""
         child.start()
         self.record.write("running", self.address, self.children)
@@ -207,7 +207,7 @@ class Supervisor:
                 child.start()
                 self.record.write("running", self.address, self.children)
 
-    def _fell(self, child: Child, code: int) -> None:
+    def _fell(self, child: ChildProcess, code: int) -> None:
         child.kill()
         child.falls = 1 if time.monotonic() - child.started > STEADY else child.falls + 1
         pause = min(LONGEST_PAUSE, 0.25 * 2**child.falls)

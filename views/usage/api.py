@@ -10,14 +10,14 @@ from pydantic import ConfigDict, Field
 from models.accounts import User
 from models.core.db import db, now
 from models.core.errors import DomainError
-from models.ledger import KINDS, Account, Balance, Cycle, balance, cycle, ensure_quota
+from models.ledger import KINDS, Account, Balance, QuotaCycle, balance, cycle, ensure_quota
 from models.orgs import membership
-from views.web import refusals
-from views.web.body import BadBody, BadJson, Body, Missing, read
+from views.web import error_bodies
+from views.web.body import BadJson, Body, InvalidBody, Missing, read
+from views.web.error_bodies import BAD_BODY, BAD_JSON, MessageError, door
 from views.web.format import iso
 from views.web.guards import api_key, cookie_user, current_account, key_account, key_user, settings
-from views.web.operation import JsonAnswer, Operation
-from views.web.refusals import BAD_BODY, BAD_JSON, MessageError, door
+from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("usage_api", __name__)
 
@@ -30,7 +30,7 @@ class UsageBody(Body):
     orgId: Missing[str] = Field(None, description="An organisation of yours whose balance is asked for")
 
 
-class CreditsByKind(JsonAnswer):
+class CreditsByKind(ResponseModel):
     model_config = ConfigDict(extra="allow")  # a newer kind shows where there is something of it
 
     free: int
@@ -40,7 +40,7 @@ class CreditsByKind(JsonAnswer):
     organization: int
 
 
-class BalanceFigures(JsonAnswer):
+class BalanceFigures(ResponseModel):
     totalRemaining: int
     totalDebt: int
     netBalance: int
@@ -48,7 +48,7 @@ class BalanceFigures(JsonAnswer):
     principals: CreditsByKind
 
 
-class OwnUsage(JsonAnswer):
+class OwnUsage(ResponseModel):
     usageThisCycle: int
     balance: BalanceFigures
     nextQuotaReset: datetime | None
@@ -56,7 +56,7 @@ class OwnUsage(JsonAnswer):
     autoTopupEnabled: bool
 
 
-class UsageAnswer(JsonAnswer):
+class UsageAnswer(ResponseModel):
     type: Literal["usage-response"]
     usage: int = Field(description="Credits used since the last reset")
     remainingBalance: int
@@ -73,11 +73,11 @@ def _words(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson():
             return jsonify(message=BAD_JSON), 400
-        case BadBody():
+        case InvalidBody():
             return jsonify(message=BAD_BODY, issues=error.issues), 400
         case DomainError():
             return jsonify(message=error.message), error.status
-    return refusals.words(error)
+    return error_bodies.words(error)
 
 
 @bp.get("/api/user/usage")
@@ -135,14 +135,14 @@ def usage() -> ResponseReturnValue:
     return jsonify(_of_person(user, has, running) if account.user_id else _of_organisation(has, running))
 
 
-def _renewed(account: Account) -> tuple[Balance, Cycle]:
+def _renewed(account: Account) -> tuple[Balance, QuotaCycle]:
     moment = now()
     ensure_quota(account, settings().stoa_free_credits, now=moment)
     db.session.commit()
     return balance(account, now=moment), cycle(account, now=moment)
 
 
-def _of_person(user: User, has: Balance, running: Cycle) -> dict[str, Any]:
+def _of_person(user: User, has: Balance, running: QuotaCycle) -> dict[str, Any]:
     return {
         "type": "usage-response",
         "usage": running.used,
@@ -153,7 +153,7 @@ def _of_person(user: User, has: Balance, running: Cycle) -> dict[str, Any]:
     }
 
 
-def _of_organisation(has: Balance, running: Cycle) -> dict[str, Any]:
+def _of_organisation(has: Balance, running: QuotaCycle) -> dict[str, Any]:
     return {
         "type": "usage-response",
         "usage": running.used,

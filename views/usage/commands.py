@@ -12,9 +12,9 @@ from models import admin
 from models.core.db import db, now
 from models.usage.pruning import FIRST, bodies_before, drop_bodies
 from views.ledger.commands import operator
-from views.server import Commands
+from views.server import CommandGroup
 
-commands = Commands("usage", help="The record of calls: dropping what was said in old ones.")
+commands = CommandGroup("usage", help="The record of calls: dropping what was said in old ones.")
 
 SPEAKS_EVERY = 2.0
 """Seconds between lines of progress."""
@@ -25,7 +25,7 @@ def init_app(app: Flask) -> None:
     app.cli.add_command(commands)
 
 
-class Age(click.ParamType[timedelta]):
+class DaysParam(click.ParamType[timedelta]):
     """A number of days or weeks, such as 90d or 12w; a day at least."""
 
     name = "age"
@@ -39,7 +39,9 @@ class Age(click.ParamType[timedelta]):
 
 
 @commands.command("prune")
-@click.option("--older-than", type=Age(), required=True, help="Days or weeks since the call ended: 90d, 12w.")
+@click.option(
+    "--older-than", type=DaysParam(), required=True, help="Days or weeks since the call ended: 90d, 12w."
+)
 @click.option("--dry-run", is_flag=True, help="Only count.")
 def prune(older_than: timedelta, dry_run: bool) -> None:
     """Drop requests, answers and reasoning of old calls. What they cost stays, to the credit.

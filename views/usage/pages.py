@@ -15,13 +15,13 @@ from models.runs.run_calls import call_of
 from models.usage import period as periods
 from models.usage.export import csv_of
 from models.usage.period import Period
-from models.usage.series import By, Figures, Spending, spending
 from models.usage.statement import Show, sheet, statement
 from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
+from models.usage.usage_report import By, UsageReport, UsageTotals, spending
 from views.accounts.pages.profile import tab
 from views.runs.pages import call_address
 from views.web import format
-from views.web.charts import Chart, Part, Series, Split, line_chart, split_bar, stacked_chart
+from views.web.charts import Chart, ChartSeries, SplitBar, SplitPart, line_chart, split_bar, stacked_chart
 from views.web.guards import current_account, login_required, settings
 from views.web.htmx import render, wants_fragment
 
@@ -58,7 +58,7 @@ DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Asked:
+class UsageQuery:
     """What the page was asked to show, as given; `address` writes it back with changes."""
 
     range: str
@@ -106,7 +106,7 @@ def page() -> ResponseReturnValue:
     return render("usage/usage.html", partial="usage/_spending.html", **context)
 
 
-def _shown(account: Account, asked: "Asked", moment: datetime) -> dict[str, Any]:
+def _shown(account: Account, asked: "UsageQuery", moment: datetime) -> dict[str, Any]:
     """The figures that were asked for, or with dates that cannot be used those of 30 days; and the answer's status."""
     wrong: dict[str, str] = {}
     try:
@@ -174,8 +174,8 @@ def call(request_id: str) -> ResponseReturnValue:
     )
 
 
-def _asked() -> Asked:
-    return Asked(
+def _asked() -> UsageQuery:
+    return UsageQuery(
         range=request.args.get("range") or periods.DEFAULT,
         by=cast(By, _one_of("by", tuple(GROUPS))),
         metric=_one_of("show", tuple(METRICS)),
@@ -203,7 +203,7 @@ def _file_name(period: Period) -> str:
     return f"stoa-usage-{period.first_day}-to-{period.last_day}{hours}.csv"
 
 
-def _used(account: Account, asked: Asked, period: Period, moment: datetime) -> dict[str, Any]:
+def _used(account: Account, asked: UsageQuery, period: Period, moment: datetime) -> dict[str, Any]:
     """What the fragment shows: the chart, its headline, the table, the controls."""
     used = spending(account.id, period, asked.by, moment)
     days = {name: word for name, word in asked.words().items() if name in ("range", "from", "to")}
@@ -234,7 +234,7 @@ def _account(account: Account, moment: datetime) -> dict[str, Any]:
     }
 
 
-def _headline(metric: str, total: Figures, span: str) -> dict[str, str]:
+def _headline(metric: str, total: UsageTotals, span: str) -> dict[str, str]:
     """The name, the big number and the words after it, above the chart."""
     if metric == "latency":
         note = f"for half of the calls, {format.duration_ms(total.p95_ms)} for 95%, {span}"
@@ -261,31 +261,31 @@ def _span(period: Period, moment: datetime) -> str:
     )
 
 
-def _split(has: Balance) -> Split:
+def _split(has: Balance) -> SplitBar:
     held = sum(row.held for row in has.rows)
-    parts = [Part(KINDS[row.kind][0].lower(), row.left, KINDS[row.kind][1]) for row in has.rows]
-    return split_bar([Part("held", held, "held"), *parts])
+    parts = [SplitPart(KINDS[row.kind][0].lower(), row.left, KINDS[row.kind][1]) for row in has.rows]
+    return split_bar([SplitPart("held", held, "held"), *parts])
 
 
 def _name(key: str | None) -> str:
     return "Other" if key is None else key or "No agent"
 
 
-def _chart(metric: str, used: Spending, moment: datetime) -> Chart:
+def _chart(metric: str, used: UsageReport, moment: datetime) -> Chart:
     step = used.period.step
     if metric == "latency":
         lines = [
-            Series("Half of the calls within", [one.p50_ms for one in used.columns]),
-            Series("95% of the calls within", [one.p95_ms for one in used.columns]),
+            ChartSeries("Half of the calls within", [one.p50_ms for one in used.columns]),
+            ChartSeries("95% of the calls within", [one.p95_ms for one in used.columns]),
         ]
         return line_chart(used.starts, lines, unit="ms", now=moment, grain=step, height=250)
     if metric == "tokens":
         series = [
-            Series(name, [getattr(one, field) for one in used.columns]) for name, field in TOKENS.items()
+            ChartSeries(name, [getattr(one, field) for one in used.columns]) for name, field in TOKENS.items()
         ]
         colours = {name: colour for colour, name in enumerate(TOKENS, 1)}
         return stacked_chart(used.starts, series, unit="tokens", now=moment, grain=step, palette=colours)
-    series = [Series(_name(one.key), [getattr(at, metric) for at in one.columns]) for one in used.series]
+    series = [ChartSeries(_name(one.key), [getattr(at, metric) for at in one.columns]) for one in used.series]
     colours = {_name(one.key): one.slot for one in used.series if one.key is not None}
     unit: Any = metric
     return stacked_chart(used.starts, series, unit=unit, now=moment, grain=step, palette=colours)

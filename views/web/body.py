@@ -1,7 +1,7 @@
 """Reading JSON bodies at every door: whatever the content type, and nothing that could not be kept.
 
-`read` answers the body as one of the shapes of `models.core.shapes`, or raises `BadBody`. Text that is not JSON raises
-`BadJson`, or its child `Unusable`. Each route chooses its own status and key for both.
+`read` answers the body as one of the shapes of `models.core.strict_models`, or raises `InvalidBody`. Text that is not JSON raises
+`BadJson`, or its child `UndecodableBody`. Each route chooses its own status and key for both.
 
 Who somebody is comes before what they sent: of a stranger no more than `SMALL` is read. What a body may cost is bounded
 before it is parsed, by its bytes once they are unpacked and by the values in it.
@@ -16,15 +16,15 @@ import orjson
 from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from models.core.decompression import PIECE, BadCoding, unpacked
-from models.core.fairness import Slices, heavy
-from models.core.shapes import (
+from models.core.cooperative import TimeSlices, heavy
+from models.core.decompression import PIECE, DecompressionError, unpacked
+from models.core.strict_models import (
     Amount,
-    BadBody,
     Body,
     Count,
     Instant,
     Int32,
+    InvalidBody,
     M,
     Missing,
     Number,
@@ -32,22 +32,22 @@ from models.core.shapes import (
     parse_tagged,
 )
 from views.web import guards
-from views.web.content_encoding import UnknownCoding, codings
+from views.web.content_encoding import UnsupportedEncoding, codings
 from views.web.fast_path import MOST_BYTES
 from views.web.operation import current_operation
 
 __all__ = [
     "Amount",
-    "BadBody",
     "BadJson",
     "Body",
+    "BodyTooLarge",
     "Count",
     "Instant",
     "Int32",
+    "InvalidBody",
     "Missing",
     "Number",
-    "TooLarge",
-    "Unusable",
+    "UndecodableBody",
     "keep_strangers_small",
     "parse",
     "parse_tagged",
@@ -67,15 +67,15 @@ class BadJson(Exception):
     """The body is not JSON that can be kept: syntax, depth, infinite numbers, NUL characters."""
 
 
-class Unusable(BadJson):
+class UndecodableBody(BadJson):
     """It may be JSON, and is nested deeper than anything that is kept, or not packed as its `Content-Encoding` says."""
 
 
-class TooLarge(RequestEntityTooLarge):
+class BodyTooLarge(RequestEntityTooLarge):
     """More bytes or values than are taken of this caller; the description says how many."""
 
     @classmethod
-    def than(cls, limit: int) -> "TooLarge":
+    def than(cls, limit: int) -> "BodyTooLarge":
         """For a body of more than `limit` bytes."""
         if limit >= 1 << 20:
             return cls(f"The request body is larger than {limit >> 20} MB. Send less at once.")
@@ -96,7 +96,7 @@ def keep_strangers_small() -> None:
     if request.method in guards.SAFE or not (packed or chunked or (request.content_length or 0) > SMALL):
         return
     if packed and codings(packed) and request.mimetype in _FORMS:
-        raise UnknownCoding("Forms are not unpacked.")
+        raise UnsupportedEncoding("Forms are not unpacked.")
     user = guards.cookie_or_key_user()
     if user is None or user.banned:
         request.max_content_length = (route and route.stranger_bytes) or SMALL
@@ -142,7 +142,7 @@ def _received(request: Request, knock: Callable[[], None] | None) -> bytes:
         knock()
         knock = None
     whole: list[bytes] = []
-    size, slices = 0, Slices()
+    size, slices = 0, TimeSlices()
     try:
         for piece in unpacked(_pieces(request), named):
             size += len(piece)
@@ -150,15 +150,15 @@ def _received(request: Request, knock: Callable[[], None] | None) -> bytes:
                 knock()
                 knock = None
             if size > limit:
-                raise TooLarge.than(limit)
+                raise BodyTooLarge.than(limit)
             slices.pause()
             whole.append(piece)
-    except BadCoding as error:
-        raise Unusable(str(error)) from None
-    except TooLarge:
+    except DecompressionError as error:
+        raise UndecodableBody(str(error)) from None
+    except BodyTooLarge:
         raise
     except RequestEntityTooLarge:
-        raise TooLarge.than(limit) from None
+        raise BodyTooLarge.than(limit) from None
     return whole[0] if len(whole) == 1 else b"".join(whole)
 
 
@@ -190,7 +190,7 @@ def _check_values(raw: bytes) -> None:
     bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     # a key and a text have four
     if bare.count(b'"') > 4 * MOST_VALUES or _marks(b"".join(bare.split(b'"')[::2])) > MOST_VALUES:
-        raise TooLarge(f"The request body has more than {MOST_VALUES:,} values. Send fewer of them.")
+        raise BodyTooLarge(f"The request body has more than {MOST_VALUES:,} values. Send fewer of them.")
 
 
 def _marks(raw: bytes) -> int:
@@ -210,7 +210,7 @@ def _load(raw: bytes) -> Any:
 
 
 def _bad(error: orjson.JSONDecodeError) -> BadJson:
-    return (Unusable if "depth limit" in error.msg else BadJson)(str(error))
+    return (UndecodableBody if "depth limit" in error.msg else BadJson)(str(error))
 
 
 _BACKSLASH = b"\x01\x01"
@@ -227,7 +227,7 @@ def _without_lone_surrogates(raw: bytes) -> bytes:
         return raw
     raw = raw.replace(b"\\\\", _BACKSLASH)
     done: list[bytes] = []
-    start, slices = 0, Slices()
+    start, slices = 0, TimeSlices()
     while start < len(raw):
         end = _cut(raw, start + PIECE)
         done.append(_LONE.sub(rb"\\ufffd", raw[start:end]))
@@ -255,7 +255,7 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise Unusable(f"the body is nested more than {MAX_DEPTH} deep")
+    raise UndecodableBody(f"the body is nested more than {MAX_DEPTH} deep")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -38,7 +38,7 @@ FORMATS: dict[Unit, Callable[[Number | None], str]] = {
 
 
 @dataclass(frozen=True)
-class Series:
+class ChartSeries:
     """One name and its value in each bucket, in the buckets' order; None where nothing was measured (lines only)."""
 
     name: str
@@ -76,7 +76,7 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Label:
+class AxisLabel:
     """A word on the axis under the columns; `fine` ones go on narrow screens."""
 
     x: float
@@ -86,7 +86,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Tick:
+class AxisTick:
     """A step of the scale: y in pixels, and its word."""
 
     y: float
@@ -94,7 +94,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Key:
+class LegendEntry:
     """A line of the legend, in stack order: colour, name, sum over all buckets as written."""
 
     colour: int
@@ -103,7 +103,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """One series as a path in a box 1000 wide and `Chart.base` high, and the points that stand alone (percent, pixels)."""
 
     colour: int
@@ -120,13 +120,13 @@ class Chart:
     grain: Grain
     height: int
     columns: list[Column]
-    ticks: list[Tick]
-    labels: list[Label]
-    legend: list[Key]
+    ticks: list[AxisTick]
+    labels: list[AxisLabel]
+    legend: list[LegendEntry]
     total: str
     empty: bool
     fill: float
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ChartLine] = field(default_factory=list)
 
     @property
     def base(self) -> int:
@@ -144,7 +144,7 @@ class Chart:
 
 def stacked_chart(
     buckets: Sequence[datetime],
-    series: Sequence[Series],
+    series: Sequence[ChartSeries],
     *,
     unit: Unit,
     now: datetime,
@@ -194,7 +194,7 @@ def stacked_chart(
         columns=columns,
         ticks=_ticks(top, steps, base, unit),
         labels=_labels(columns, grain),
-        legend=[Key(colour, name, write(sum(values))) for colour, name, values in shown],
+        legend=[LegendEntry(colour, name, write(sum(values))) for colour, name, values in shown],
         total=write(sum(sums)),
         empty=not any(sums),
         fill=fill,
@@ -203,7 +203,7 @@ def stacked_chart(
 
 def line_chart(
     buckets: Sequence[datetime],
-    series: Sequence[Series],
+    series: Sequence[ChartSeries],
     *,
     unit: Unit,
     now: datetime,
@@ -246,7 +246,7 @@ def line_chart(
         columns=columns,
         ticks=_ticks(top, steps, base, unit),
         labels=_labels(columns, grain),
-        legend=[Key(n, one.name, "") for n, one in enumerate(series, 1)],
+        legend=[LegendEntry(n, one.name, "") for n, one in enumerate(series, 1)],
         total="",
         empty=not measured,
         fill=_fill(len(buckets)),
@@ -263,7 +263,7 @@ def palette(names: Sequence[str]) -> dict[str, int]:
 
 
 def _ranked(
-    series: Sequence[Series], count: int, colours: Mapping[str, int] | None
+    series: Sequence[ChartSeries], count: int, colours: Mapping[str, int] | None
 ) -> list[tuple[int, str, list[Number]]]:
     """(colour, name, values) in stack order; what finds no colour of its own is summed up as Other."""
     clean = []
@@ -302,7 +302,7 @@ def _stack(parts: Iterable[tuple[int, Number]], top: float, base: int) -> list[S
     return segments
 
 
-def _line(colour: int, values: Sequence[Number | None], top: Decimal, base: int) -> Line:
+def _line(colour: int, values: Sequence[Number | None], top: Decimal, base: int) -> ChartLine:
     count = len(values)
     path: list[str] = []
     dots: list[tuple[float, float]] = []
@@ -316,7 +316,7 @@ def _line(colour: int, values: Sequence[Number | None], top: Decimal, base: int)
         path.append(f"{'L' if before else 'M'}{x:.2f} {y:.2f}")
         if (not before and not after) or (i == count - 1):
             dots.append((round(x / 10, 3), round(y, 2)))
-    return Line(colour, "".join(path), dots)
+    return ChartLine(colour, "".join(path), dots)
 
 
 # --- scales
@@ -341,10 +341,10 @@ def _scale(biggest: Decimal, *, whole: bool) -> tuple[Decimal, int]:
     return best
 
 
-def _ticks(top: Decimal, steps: int, base: int, unit: Unit) -> list[Tick]:
+def _ticks(top: Decimal, steps: int, base: int, unit: Unit) -> list[AxisTick]:
     marks = [top * i / steps for i in range(steps + 1)]
     return [
-        Tick(round(base - i / steps * (base - TOP), 2), _axis_word(mark, top, unit))
+        AxisTick(round(base - i / steps * (base - TOP), 2), _axis_word(mark, top, unit))
         for i, mark in enumerate(marks)
     ]
 
@@ -396,7 +396,7 @@ def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[bool, str, st
     )
 
 
-def _labels(columns: Sequence[Column], grain: Grain) -> list[Label]:
+def _labels(columns: Sequence[Column], grain: Grain) -> list[AxisLabel]:
     """Every so many columns, counted back from the last, which always has its word."""
     count = len(columns)
     stride = 1 if count <= 8 else ceil(count / 6)
@@ -407,7 +407,9 @@ def _labels(columns: Sequence[Column], grain: Grain) -> list[Label]:
         if i == 0 and stride > 1 and middle < 2:
             continue
         labels.append(
-            Label(100 if last else middle, "end" if last else "middle", columns[i].name, fine=back % 2 == 1)
+            AxisLabel(
+                100 if last else middle, "end" if last else "middle", columns[i].name, fine=back % 2 == 1
+            )
         )
     return labels
 
@@ -427,7 +429,7 @@ def _track(index: int, count: int, fill: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """A share of a split bar: name, whole credits, colour 1 to 8 or "held" for what is in progress."""
 
     name: str
@@ -436,7 +438,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Slice:
+class SplitSlice:
     """A part as drawn: colour, x and width in percent."""
 
     colour: int | Literal["held"]
@@ -445,14 +447,14 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitBar:
     """A bar and the sentence that says the same."""
 
-    slices: list[Slice]
+    slices: list[SplitSlice]
     label: str
 
 
-def split_bar(parts: Sequence[Part]) -> Split:
+def split_bar(parts: Sequence[SplitPart]) -> SplitBar:
     """One bar from left to right; parts of nothing (or less: debts) are left out."""
     present = [part for part in parts if part.amount > 0]
     total = sum(part.amount for part in present)
@@ -460,10 +462,10 @@ def split_bar(parts: Sequence[Part]) -> Split:
     x = 0.0
     for part in present:
         width = part.amount / total * 100
-        slices.append(Slice(part.colour, round(x, 3), round(width, 3)))
+        slices.append(SplitSlice(part.colour, round(x, 3), round(width, 3)))
         x += width
     words = ", ".join(f"{part.name} {format.credits(part.amount)}" for part in present)
-    return Split(slices, f"Of {format.credits(total)}: {words}" if present else "No credits")
+    return SplitBar(slices, f"Of {format.credits(total)}: {words}" if present else "No credits")
 
 
 # --- the colonnade
@@ -519,7 +521,7 @@ def colonnade(values: Sequence[int], *, width: int, height: int) -> Colonnade:
 
 
 @dataclass(frozen=True)
-class Span:
+class TimelineSpan:
     """One row of a timeline. `end` is None while it goes on; `first_token` parts waiting from answering in a model call."""
 
     kind: Literal["run", "step", "model", "tool"]
@@ -530,7 +532,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Bar:
+class TimelineBar:
     """A rectangle of a row: its class, and x, width, y, height in percent."""
 
     css: str
@@ -541,7 +543,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Moment:
+class TimelineTick:
     """A tick of the time axis: x in percent and its word; an empty word where it would touch the end's."""
 
     x: float
@@ -552,9 +554,9 @@ class Moment:
 class Waterfall:
     """One axis for all rows: ticks at round steps, the whole length as written, and the bars of each span in its order."""
 
-    ticks: list[Moment]
+    ticks: list[TimelineTick]
     length: str
-    rows: list[list[Bar]]
+    rows: list[list[TimelineBar]]
 
 
 SHAPES = {"run": (37.5, 25.0), "step": (28.0, 44.0), "model": (31.0, 38.0), "tool": (31.0, 38.0)}
@@ -567,7 +569,7 @@ STEPS_MS = [
 ]
 
 
-def waterfall(spans: Sequence[Span], *, now: datetime) -> Waterfall:
+def waterfall(spans: Sequence[TimelineSpan], *, now: datetime) -> Waterfall:
     """Place spans on one axis from the first start to the last end; what goes on ends at `now`."""
     if not spans:
         return Waterfall([], format.duration_ms(0), [])
@@ -581,11 +583,11 @@ def waterfall(spans: Sequence[Span], *, now: datetime) -> Waterfall:
     )
 
 
-def _end(span: Span, now: datetime) -> datetime:
+def _end(span: TimelineSpan, now: datetime) -> datetime:
     return max(span.end or now, span.start)
 
 
-def _bars(span: Span, begin: datetime, length: float, now: datetime) -> list[Bar]:
+def _bars(span: TimelineSpan, begin: datetime, length: float, now: datetime) -> list[TimelineBar]:
     y, height = SHAPES[span.kind]
     x = _ms(span.start - begin) / length * 100
     width = _ms(_end(span, now) - span.start) / length * 100
@@ -602,18 +604,18 @@ def _bars(span: Span, begin: datetime, length: float, now: datetime) -> list[Bar
     return [_bar(f"span-{span.kind}", x, width, y, height)]
 
 
-def _bar(css: str, x: float, width: float, y: float, height: float) -> Bar:
+def _bar(css: str, x: float, width: float, y: float, height: float) -> TimelineBar:
     width = min(max(width, 0.25), 100)
-    return Bar(css, round(min(x, 100 - width), 3), round(width, 3), y, height)
+    return TimelineBar(css, round(min(x, 100 - width), 3), round(width, 3), y, height)
 
 
-def _moments(length: float) -> list[Moment]:
+def _moments(length: float) -> list[TimelineTick]:
     step = next((size for size in STEPS_MS if length / size <= 5), ceil(length / 5 / 86_400_000) * 86_400_000)
     moments = []
     at = 0
     while at < length:
         x = at / length * 100
-        moments.append(Moment(round(x, 3), "" if x > 88 else _time_word(at, step, length)))
+        moments.append(TimelineTick(round(x, 3), "" if x > 88 else _time_word(at, step, length)))
         at += step
     return moments
 

@@ -7,7 +7,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from models.core.decompression import ALIASES, DECODERS, MOST_CODINGS
 
 
-class UnknownCoding(UnsupportedMediaType):
+class UnsupportedEncoding(UnsupportedMediaType):
     """The body is packed in a way that cannot be unpacked here: 415, with the ways that can in `Accept-Encoding`."""
 
     def __init__(self, words: str) -> None:
@@ -26,7 +26,7 @@ def codings(header: str) -> list[str]:
     named = [name for name in named if name != "identity"]
     for name in named:
         if name not in DECODERS:
-            raise UnknownCoding(f"The Content-Encoding {name[:40]!r} is not known here.")
+            raise UnsupportedEncoding(f"The Content-Encoding {name[:40]!r} is not known here.")
     if len(named) > MOST_CODINGS:
-        raise UnknownCoding("The body is packed too many times.")
+        raise UnsupportedEncoding("The body is packed too many times.")
     return named

@@ -14,7 +14,7 @@ from werkzeug import Response
 from werkzeug.datastructures import Headers
 
 from models.core.settings import Settings
-from views.web import addresses, guards
+from views.web import guards, unknown_routes
 
 ANY = "*"
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -40,7 +40,8 @@ class Cors:
             "HTTP_ORIGIN" in environ and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
         )
         if not self._origins or not (
-            addresses.PREFIX.match(path) or (preflight and addresses.leads_to_a_model(self._flask, path))
+            unknown_routes.PREFIX.match(path)
+            or (preflight and unknown_routes.leads_to_a_model(self._flask, path))
         ):
             return self._app(environ, start_response)
         if preflight:

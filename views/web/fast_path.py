@@ -1,6 +1,6 @@
 """The fast lane: the chat doors and the list of agents, which answer on their own what Flask's hooks would do for a page.
 
-A door in the lane is a function from a `Visit` to a response. It reads no cookie, so there is nothing to keep signed
+A door in the lane is a function from a `RequestContext` to a response. It reads no cookie, so there is nothing to keep signed
 in and no other site to refuse; it has no limit of Flask-Limiter's. What is left
 of a request's frame, a third of what a call costs a worker, is its id and the headers every answer carries. The door is
 an ordinary route besides: Flask knows its address and answers its other methods.
@@ -25,7 +25,7 @@ MOST_BYTES = 20 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class RequestContext:
     """One request to a door: what was sent, its id, and the application it came to."""
 
     request: Request
@@ -38,10 +38,10 @@ class Visit:
         return cast(Settings, self.app.extensions["settings"])
 
 
-Door = Callable[[Visit], Response]
+Door = Callable[[RequestContext], Response]
 
 
-class Answer(Response):
+class FastResponse(Response):
     """What a model's door answers: always with a body, never a redirect, so that its headers need no correction."""
 
     def get_wsgi_headers(self, environ: Any) -> Headers:
@@ -55,9 +55,9 @@ class _Request(Request):
     max_content_length = MOST_BYTES
 
 
-def here() -> Visit:
+def here() -> RequestContext:
     """The request Flask is in, for what a door shares with ordinary routes."""
-    return Visit(flask.request, guards.request_id(), flask.current_app._get_current_object())  # type: ignore[attr-defined]
+    return RequestContext(flask.request, guards.request_id(), flask.current_app._get_current_object())  # type: ignore[attr-defined]
 
 
 def open_door(blueprint: Blueprint, *addresses: str, method: str = "POST") -> Callable[[Door], Door]:
@@ -82,10 +82,10 @@ _doors: dict[tuple[str, str], Door] = {}
 def init_app(app: Flask) -> None:
     """Put the lane before Flask."""
     settings = cast(Settings, app.extensions["settings"])
-    app.wsgi_app = _Lane(app, settings.base_url.startswith("https://"))  # type: ignore[method-assign]
+    app.wsgi_app = _FastPath(app, settings.base_url.startswith("https://"))  # type: ignore[method-assign]
 
 
-class _Lane:
+class _FastPath:
     def __init__(self, app: Flask, https: bool) -> None:
         self._app = app
         self._flask = app.wsgi_app
@@ -95,7 +95,7 @@ class _Lane:
         door = _doors.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         if door is None:
             return self._flask(environ, start_response)
-        visit = Visit(_Request(environ, populate_request=False), os.urandom(16).hex(), self._app)
+        visit = RequestContext(_Request(environ, populate_request=False), os.urandom(16).hex(), self._app)
         added = guards.frame(visit.id, https=self._https or environ["wsgi.url_scheme"] == "https")
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

@@ -57,7 +57,14 @@ OPEN_TO_SUSPENDED = frozenset(
         # public pages and files, where nobody has to be known
         *("static", "look.stylesheet", "avatars.avatar"),
         *("pages.landing", "pages.usage", "pages.api_keys", "pages.docs", "pages.favicon", "pages.robots"),
-        *("docs.page", "docs.openapi", "store.shelf", "store.picture", "publishers.page", "publishers.card"),
+        *(
+            "docs.page",
+            "docs.openapi",
+            "store.browse",
+            "store.picture",
+            "publishers.page",
+            "publishers.card",
+        ),
         *("agent.newest", "agent.latest", "agent.page", "agent.definition", "agent.card"),
         *("versions.versions", "versions.choose", "versions.difference"),
         *("feeds.everything", "feeds.of_publisher", "feeds.sitemap", "feeds.part"),

@@ -7,17 +7,17 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
-from models.core.shapes import Missing
+from models.core.strict_models import Missing
 from models.gateway import metrics
 from views.gateway.openai import gateway, json_answer
 from views.web import guards
-from views.web.operation import JsonAnswer, Operation
-from views.web.refusals import door
+from views.web.error_bodies import door
+from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("health", __name__)
 
 
-class Readiness(JsonAnswer):
+class Readiness(ResponseModel):
     status: str
     database: str
     ledger: Missing[str] = None

@@ -42,7 +42,7 @@ PERSONAL = re.compile(
 """Sign-in links, and what looks like an address of e-mail: of a longer one than there are, the end."""
 
 
-class Line(logging.Formatter):
+class LogFormatter(logging.Formatter):
     """Time, level, place, request id and message in one line; an exception's frames follow in the same line.
 
     What is merely told (INFO) is the bare message: it is for the person at the terminal.
@@ -72,7 +72,7 @@ def init_app(secrets: Iterable[str]) -> None:
     if root.handlers:
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(Line(secrets))
+    handler.setFormatter(LogFormatter(secrets))
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
 

@@ -17,10 +17,10 @@ from werkzeug.routing import Rule
 from models.store.publishing.definition import components
 from views.web import guards
 from views.web.body import SMALL
+from views.web.error_bodies import ApiError, SuspendedError, door
 from views.web.fast_path import MOST_BYTES
 from views.web.htmx import render
 from views.web.operation import Operation, Status, operation_of, parameter
-from views.web.refusals import ApiError, SuspendedError, door
 
 bp = Blueprint("docs", __name__)
 

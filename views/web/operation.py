@@ -1,7 +1,7 @@
 """What a JSON route says of itself, once: who may call it, what it takes and answers, and how it words its errors.
 
 `Operation` keeps that with the view, which stays the function it was: it costs a request nothing. `openapi.py` writes the
-API's document from it, `views/web/errors.py` words by it what a view raises, and the tests hold every answer to it.
+API's document from it, `views/web/error_handlers.py` words by it what a view raises, and the tests hold every answer to it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +20,14 @@ def _without_bounds(schema: dict[str, Any]) -> None:
     schema.pop("additionalProperties", None)  # a later version may answer more
 
 
-class JsonAnswer(BaseModel):
+class ResponseModel(BaseModel):
     """Base of answers. Name fields as the wire names them; a field that may be left out is `Missing`."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_without_bounds, defer_build=True)
 
 
 @dataclass(frozen=True)
-class Door:
+class ErrorFormat:
     """How routes word their errors: `words` answers an exception, or None where the whole server's words will do.
 
     The others are the shapes of those answers: of an error, of a body of the wrong form, of one that is too large, and of
@@ -60,7 +60,7 @@ class Operation:
 
     tag: str
     answers: Answers
-    door: Door
+    door: ErrorFormat
     caller: Caller = "anyone"
     body: Any = None
     body_kind: str = "application/json"

@@ -14,7 +14,7 @@ from models.gateway.pricing import flat
 from models.gateway.routing import held_credits
 from models.ledger.credits import credits_of
 from models.usage.period import preset
-from models.usage.series import spending
+from models.usage.usage_report import spending
 from views.web.charts import colonnade
 from views.web.guards import settings
 from views.web.htmx import render
@@ -27,7 +27,7 @@ DAYS_NARROW = 13
 
 
 @dataclass(frozen=True)
-class Example:
+class PricingExample:
     """One call to `stoa/demo`, worked out with this server's margin by the code that charges real calls."""
 
     input_tokens: int
@@ -71,12 +71,12 @@ def _demo_days() -> list[int] | None:
     return [column.credits for column in spent.columns] if spent.total.credits else None
 
 
-def _example() -> Example:
+def _example() -> PricingExample:
     prompt, answer, most = 1_200, 800, 2_000
     price = flat(3, 15)
     cost = price.cost(Usage(uncached_input=prompt, output=answer))
     margin = settings().stoa_margin
-    return Example(
+    return PricingExample(
         input_tokens=prompt,
         output_tokens=answer,
         most_tokens=most,
@@ -122,7 +122,7 @@ def robots() -> Response:
             f"Disallow: {url_for(door)}"
             for door in ("profile.profile", "runs.runs", "accounts.login", "publishers.new")
         ),
-        f"Disallow: {url_for('store.shelf')}?",
+        f"Disallow: {url_for('store.browse')}?",
         f"Sitemap: {settings().base_url}{url_for('feeds.sitemap')}",
         "",
     ]

@@ -1,4 +1,4 @@
--- 1 to 16: the bucket of a duration in agent.durations. `models/store/statistics/figures.py` knows the same edges.
+-- 1 to 16: the bucket of a duration in agent.durations. `models/store/statistics/durations.py` knows the same edges.
 CREATE OR REPLACE FUNCTION store_bucket(p_ms bigint) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 1 + width_bucket(p_ms, ARRAY[

@@ -1,6 +1,6 @@
 """The dialects requests and answers are written in; chat completions for now."""
 
-from models.gateway.chat_format.call import BadCall, Call, Failure, Meter
+from models.gateway.chat_format.call import BadCall, Call, ProviderFailure, UsageMeter
 from models.gateway.chat_format.chat_parsing import ChatMeter
 from models.gateway.chat_format.failures import failure_in, failure_of
 from models.gateway.chat_format.token_usage import Usage, read_usage, told_usage, usage_object
@@ -9,9 +9,9 @@ __all__ = [
     "BadCall",
     "Call",
     "ChatMeter",
-    "Failure",
-    "Meter",
+    "ProviderFailure",
     "Usage",
+    "UsageMeter",
     "failure_in",
     "failure_of",
     "read_usage",

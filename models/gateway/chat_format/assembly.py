@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models.gateway.chat_format.output import Output
+from models.gateway.chat_format.output import GeneratedOutput
 from models.gateway.lenient_json import whole_text
 
 MOST_LEVELS = 16
@@ -13,11 +13,11 @@ _NO_PIECES = frozenset({"role", "id", "type", "index", "format", "finish_reason"
 """Texts that are told whole, and may be told again."""
 
 
-class _Pieces(list[str]):
+class _GrowingText(list[str]):
     """A text that is still growing."""
 
 
-class Assembly:
+class AnswerAssembler:
     """Add every chunk, in its order; `body` is the answer."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Assembly:
             elif value is not None and not (key in _FIRST and self._head.get(key)):
                 self._head[key] = value
 
-    def body(self, output: Output, usage: Mapping[str, Any] | None) -> dict[str, Any]:
+    def body(self, output: GeneratedOutput, usage: Mapping[str, Any] | None) -> dict[str, Any]:
         """The answer. `output` has read the same chunks, and knows which pieces of tool calls belong together."""
         choices = []
         for index, choice in sorted(self._choices.items()):
@@ -64,16 +64,16 @@ def _merge(into: dict[str, Any], pieces: Mapping[str, Any], level: int = 0) -> N
         if value is None:
             into.setdefault(key, None)
         elif isinstance(value, str) and key not in _NO_PIECES:
-            if isinstance(known, _Pieces):
+            if isinstance(known, _GrowingText):
                 known.append(value)
             else:
-                into[key] = _Pieces([value])
+                into[key] = _GrowingText([value])
         elif isinstance(value, dict) and level < MOST_LEVELS:
             if not isinstance(known, dict):
                 known = into[key] = {}
             _merge(known, value, level + 1)
         elif isinstance(value, list) and level < MOST_LEVELS:
-            if not isinstance(known, list) or isinstance(known, _Pieces):
+            if not isinstance(known, list) or isinstance(known, _GrowingText):
                 known = into[key] = []
             _extend(known, value, level + 1)
         else:
@@ -96,7 +96,7 @@ def _extend(known: list[Any], items: list[Any], level: int) -> None:
 
 
 def _joined(value: Any) -> Any:
-    if isinstance(value, _Pieces):
+    if isinstance(value, _GrowingText):
         return whole_text("".join(value))
     if isinstance(value, list):
         return [_joined(each) for each in value]

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from models.core.errors import DomainError
-from models.gateway.chat_format.output import Output
+from models.gateway.chat_format.output import GeneratedOutput
 from models.gateway.chat_format.token_usage import Usage
 
 
@@ -48,7 +48,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ProviderFailure:
     """An error in the provider's words. `plain`: it was no error object of the usual form. `details` is what else the
     provider said, as JSON."""
 
@@ -62,15 +62,15 @@ class Failure:
     details: Any = None
 
 
-class Meter(Protocol):
+class UsageMeter(Protocol):
     """Eats the provider's events and knows what was used. One per call, not shared between threads."""
 
     id: str | None
     model: str | None
     provider: str | None
-    failure: Failure | None
+    failure: ProviderFailure | None
     created: int | None
-    output: Output
+    output: GeneratedOutput
     """All that was generated and seen, to be stored, and counted when the provider is silent."""
     started: bool
     """Something was generated."""

@@ -6,9 +6,9 @@ from decimal import Decimal
 from types import UnionType
 from typing import Any
 
-from models.gateway.chat_format.call import BadCall, Call, Failure
+from models.gateway.chat_format.call import BadCall, Call, ProviderFailure
 from models.gateway.chat_format.failures import failure_of
-from models.gateway.chat_format.output import Output
+from models.gateway.chat_format.output import GeneratedOutput
 from models.gateway.chat_format.token_usage import Usage, read_usage
 from models.gateway.chat_format.vendor_usage import ELSEWHERE, figures, usage_in
 
@@ -161,20 +161,20 @@ def strings(value: Any) -> Iterator[str]:
 
 
 class ChatMeter:
-    """Measures chat completions; see `Meter`."""
+    """Measures chat completions; see `UsageMeter`."""
 
     def __init__(self, n: int = 1) -> None:
         self.id: str | None = None
         self.model: str | None = None
         self.provider: str | None = None
         self.created: int | None = None
-        self.failure: Failure | None = None
+        self.failure: ProviderFailure | None = None
         self.started = False
         self.billed = False
         self.amended = False
         self.raw_usage: Mapping[str, Any] | None = None
         self.reported: Usage | None = None
-        self.output = Output()
+        self.output = GeneratedOutput()
         self._n = n
         self._seen: set[int] = set()
         self._finished: set[int] = set()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.gateway.chat_format.call import Failure
+from models.gateway.chat_format.call import ProviderFailure
 from models.gateway.lenient_json import NotJson, read, write
 
 MOST_WORDS = 2000
@@ -75,7 +75,7 @@ _STATUS_OF_CODE = {
 }
 
 
-def failure_of(body: Any, *, refused: bool = False) -> Failure | None:
+def failure_of(body: Any, *, refused: bool = False) -> ProviderFailure | None:
     """The error that a chunk or an answer is instead of content, else None. `refused`: its status or its event's name
     has said already that it is one."""
     if isinstance(body, dict):
@@ -86,11 +86,11 @@ def failure_of(body: Any, *, refused: bool = False) -> Failure | None:
         found = (failure_of(item, refused=refused) for item in body if isinstance(item, dict))
         return next((failure for failure in found if failure), None)
     elif refused and isinstance(body, str) and body.strip():
-        return Failure(readable(body)[:MOST_WORDS], plain=True)
+        return ProviderFailure(readable(body)[:MOST_WORDS], plain=True)
     return None
 
 
-def failure_in(raw: bytes, *, refused: bool = True) -> Failure | None:
+def failure_in(raw: bytes, *, refused: bool = True) -> ProviderFailure | None:
     """The error that a body tells of: JSON and, where its status has said that it is one, a web page or plain text.
     None when it says nothing."""
     try:
@@ -103,7 +103,7 @@ def failure_in(raw: bytes, *, refused: bool = True) -> Failure | None:
     if isinstance(body, dict) and "error" in body:
         return None
     text = readable(raw.decode("utf-8", "replace"))[:MOST_PLAIN]
-    return Failure(text, plain=True) if text and text not in ("{}", "[]", "null", '""') else None
+    return ProviderFailure(text, plain=True) if text and text not in ("{}", "[]", "null", '""') else None
 
 
 def _cut_off(raw: bytes) -> Any:
@@ -134,7 +134,7 @@ def _looks_like_one(body: Mapping[str, Any]) -> bool:
     )
 
 
-def _failure(body: Mapping[str, Any], error: Any) -> Failure:
+def _failure(body: Mapping[str, Any], error: Any) -> ProviderFailure:
     inner = error if isinstance(error, dict) else body
     places = _places(body)
     message = next(_sentences(error), None) or next(_sentences(body), None) or SILENT
@@ -148,7 +148,7 @@ def _failure(body: Mapping[str, Any], error: Any) -> Failure:
     kind, param = inner.get("type"), inner.get("param")
     kind = kind if isinstance(kind, str) and kind != "error" else None
     usual = isinstance(error, dict) and isinstance(error.get("message"), str) and bool(error["message"])
-    return Failure(
+    return ProviderFailure(
         message[:MOST_WORDS],
         next((status for place in places if (status := _status(place))), None)
         or (_STATUS_OF_MINIMAX.get(code) if "base_resp" in body and isinstance(code, int) else None)

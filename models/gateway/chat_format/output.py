@@ -140,7 +140,7 @@ def _audio(value: Any) -> Iterator[tuple[str, str]]:
             yield "text", value["transcript"]
 
 
-class Kept:
+class BoundedText:
     """Pieces of text, up to KEPT_TEXT characters. `bytes` are those of all that came, `lost` the characters that did
     not fit."""
 
@@ -174,13 +174,13 @@ class Kept:
         return whole_text(self._pieces[0]) if self._pieces else ""
 
 
-class Output:
+class GeneratedOutput:
     """Everything that was generated, in deltas or in whole messages."""
 
     def __init__(self) -> None:
-        self.text = Kept()
-        self.reasoning = Kept()
-        self.calls = Kept()
+        self.text = BoundedText()
+        self.reasoning = BoundedText()
+        self.calls = BoundedText()
         self.pictures = 0
         self._sealed = 0
         self._audio = 0

@@ -11,7 +11,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
-from models.gateway.chat_format.figures import token_figure
+from models.gateway.chat_format.reported_numbers import token_figure
 from models.gateway.chat_format.vendor_usage import in_openais_names
 
 ABSURD_TOKENS = 50_000_000

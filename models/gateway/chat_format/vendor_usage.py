@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.gateway.chat_format.figures import dollar_figure, token_figure
+from models.gateway.chat_format.reported_numbers import dollar_figure, token_figure
 from models.gateway.lenient_json import NotJson, read
 
 ELSEWHERE = frozenset(

@@ -1,6 +1,6 @@
 """The dialects in which clients ask for answers and read them, one a file."""
 
-from models.gateway.dialects.chat import Chat
-from models.gateway.dialects.codebuff import Codebuff
+from models.gateway.dialects.chat import ChatDialect
+from models.gateway.dialects.codebuff import CodebuffDialect
 
-CHAT, CODEBUFF = Chat(), Codebuff()
+CHAT, CODEBUFF = ChatDialect(), CodebuffDialect()

@@ -4,38 +4,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from models.core.cooperative import in_slices
 from models.core.errors import DomainError
-from models.core.fairness import in_slices
 from models.core.settings import Settings
 from models.gateway import sse, tokens
 from models.gateway.bill import Bill
-from models.gateway.chat_format import BadCall, Call, Meter, chat_parsing, failure_of, told_usage
-from models.gateway.chat_format.assembly import Assembly
-from models.gateway.dialects.base import (
+from models.gateway.call_errors import CallRefused, ProviderError, told, without_keys
+from models.gateway.chat_format import BadCall, Call, UsageMeter, chat_parsing, failure_of, told_usage
+from models.gateway.chat_format.assembly import AnswerAssembler
+from models.gateway.dialects.chat_stream import ChatStream
+from models.gateway.dialects.dialect import (
     CallRequest,
-    Context,
     Dialect,
     ErrorAnswer,
-    Received,
+    ErrorContext,
+    IncomingRequest,
     Reply,
     WholeAnswer,
     newest,
 )
-from models.gateway.dialects.chat_stream import ChatStream
-from models.gateway.dialects.errors import model_error, suspended, too_little, upstream_words
+from models.gateway.dialects.error_shapes import model_error, suspended, too_little, upstream_words
 from models.gateway.lenient_json import NotJson, read, write
-from models.gateway.refusals import Refused, UpstreamRefused, told, without_keys
 from models.gateway.routing import Route
-from models.gateway.upstream import READ, Broken, Empty, UpstreamError
+from models.gateway.upstream import READ, BrokenConnection, EmptyAnswer, UpstreamError
 from models.ledger.holds import Admission
 
 
-class Chat(Dialect):
+class ChatDialect(Dialect):
     """Needs no run; `x-stoa-run-id` ties a call to one."""
 
     door = "openai"
 
-    def read(self, received: Received) -> CallRequest:
+    def read(self, received: IncomingRequest) -> CallRequest:
         call, headers = received.body, received.headers
         if not isinstance(call, DomainError):
             call = parsed(call, received.raw)
@@ -64,7 +64,7 @@ class Chat(Dialect):
         """A chat completion, or the one that the events or lines of a body make."""
         title = route.provider.title
         if not raw.strip():
-            raise Empty(f"{title} sent an empty answer. Nothing was charged; try again.")
+            raise EmptyAnswer(f"{title} sent an empty answer. Nothing was charged; try again.")
         meter = route.provider.meter(call)
         body: Any = None
         with suppress(NotJson):
@@ -83,9 +83,9 @@ class Chat(Dialect):
             raise told(failure, failure.status or 502, route, headers.get("Retry-After"))
         choices = body.get("choices") if isinstance(body, dict) else 0
         if not isinstance(body, dict) or not (choices is None or isinstance(choices, list)):
-            raise Broken(f"{title} sent an answer that cannot be read.")
+            raise BrokenConnection(f"{title} sent an answer that cannot be read.")
         if meter.empty and not meter.ended:
-            raise Empty(
+            raise EmptyAnswer(
                 f"{title} sent an answer without content and without usage. Nothing was charged; try again."
             )
         return WholeAnswer(raw, body, meter)
@@ -111,13 +111,13 @@ class Chat(Dialect):
 
     # -- errors ----------------------------------------------------------------------------------------------
 
-    def error(self, error: Exception, context: Context) -> ErrorAnswer:
+    def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         """OpenAI's form, or Anthropic's where `anthropic-version` is sent."""
         match error:
-            case Refused():
+            case CallRefused():
                 words = _refused(error.admission, context.settings)
                 return ErrorAnswer(words[0], _form(context, *words))
-            case UpstreamRefused(status=status, failure=failure):
+            case ProviderError(status=status, failure=failure):
                 text = upstream_words(error)
                 body = _form(context, status, text, failure.code, param=failure.param, kind=failure.type)
                 if failure.details is not None:
@@ -140,9 +140,9 @@ def parsed(body: Any, raw: bytes, *, truthy_stream: bool = False) -> Call | Doma
         return error
 
 
-def _assembled(raw: bytes, title: str, meter: Meter) -> dict[str, Any] | None:
+def _assembled(raw: bytes, title: str, meter: UsageMeter) -> dict[str, Any] | None:
     """The whole answer that the events of a body make; None when it holds none. Raises Broken when it was cut off."""
-    parser, assembly = sse.Parser(title), Assembly()
+    parser, assembly = sse.SseParser(title), AnswerAssembler()
     done = found = False
     for event in in_slices(_events(parser, raw)):
         chunk = None
@@ -157,17 +157,17 @@ def _assembled(raw: bytes, title: str, meter: Meter) -> dict[str, Any] | None:
     if not found:
         return None
     if not (done or meter.ended or meter.billed or meter.failure):
-        raise Broken(f"{title} ended the connection before its answer was complete.")
+        raise BrokenConnection(f"{title} ended the connection before its answer was complete.")
     return assembly.body(meter.output, meter.raw_usage)
 
 
-def _events(parser: sse.Parser, raw: bytes) -> Iterator[sse.Event]:
+def _events(parser: sse.SseParser, raw: bytes) -> Iterator[sse.SseEvent]:
     for start in range(0, len(raw), READ):
         yield from parser.feed(raw[start : start + READ])
     yield from parser.end()
 
 
-def _form(context: Context, status: int, message: str, code: Any, **more: Any) -> dict[str, Any]:
+def _form(context: ErrorContext, status: int, message: str, code: Any, **more: Any) -> dict[str, Any]:
     return model_error(context.headers, context.request_id, status, message, code, **more)
 
 

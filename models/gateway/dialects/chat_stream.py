@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 
-from models.gateway import lenient_json, refusals, sse
+from models.gateway import call_errors, lenient_json, sse
 from models.gateway.bill import Bill
-from models.gateway.chat_format import Call, Failure, failure_in, failure_of
+from models.gateway.chat_format import Call, ProviderFailure, failure_in, failure_of
 from models.gateway.routing import Route
-from models.gateway.sse import Event
+from models.gateway.sse import SseEvent
 
 
 class ChatStream:
@@ -35,9 +35,9 @@ class ChatStream:
         self._route = route
         self._shown = shown
         self._wants_usage = wants_usage
-        self._parser = sse.Parser(route.provider.title)
+        self._parser = sse.SseParser(route.provider.title)
         self._told_usage: Any = None
-        self._told_failure: Failure | None = None
+        self._told_failure: ProviderFailure | None = None
         # the chunk that is the last one with usage unless more comes: it waits for the bill
         self._held: tuple[dict[str, Any], bytes] | None = None
 
@@ -67,7 +67,7 @@ class ChatStream:
 
     # -- events ----------------------------------------------------------------------------------------------
 
-    def _take(self, events: list[Event]) -> bytes:
+    def _take(self, events: list[SseEvent]) -> bytes:
         out: list[bytes] = []
         for event in events:
             if self.done:
@@ -78,7 +78,7 @@ class ChatStream:
                 self._event(event.data, event, out)
         return b"".join(out)
 
-    def _event(self, data: bytes, event: Event, out: list[bytes]) -> None:
+    def _event(self, data: bytes, event: SseEvent, out: list[bytes]) -> None:
         """Meter an event, and pass it on."""
         text = event.text
         try:
@@ -93,7 +93,7 @@ class ChatStream:
                 if pieces := lenient_json.split(data):
                     for piece in pieces:
                         if not self.done:
-                            self._event(piece, Event(piece, sse.frame(piece, event.name), event.name), out)
+                            self._event(piece, SseEvent(piece, sse.frame(piece, event.name), event.name), out)
                     return
                 # no client could read it either: it would raise, and the rest of the answer were lost
                 out.append(self._harmless(sse.comment(data)))
@@ -134,7 +134,7 @@ class ChatStream:
             text = self._interim(chunk, text)
         out.append(text)
 
-    def _odd(self, data: bytes, value: Any, event: Event, out: list[bytes]) -> None:
+    def _odd(self, data: bytes, value: Any, event: SseEvent, out: list[bytes]) -> None:
         """JSON that is no object: the end in quotes, an error in a list, or nothing that a client could use."""
         if sse.is_done(data):
             self.done = True
@@ -147,20 +147,20 @@ class ChatStream:
             out.append(self._failure(failure, {}, event.text))
 
     def _harmless(self, text: bytes) -> bytes:
-        return refusals.without_keys(text, self._route)
+        return call_errors.without_keys(text, self._route)
 
-    def _failure(self, failure: Failure, chunk: dict[str, Any], text: bytes) -> bytes:
+    def _failure(self, failure: ProviderFailure, chunk: dict[str, Any], text: bytes) -> bytes:
         """An error inside the stream: as it came where it has the form that clients know, else in that form."""
         self._told_failure = failure
         route = self._route
-        said = refusals.without_keys(text, route)
+        said = call_errors.without_keys(text, route)
         if said != text:
             found = failure_in(said.split(b"data: ", 1)[-1])
             failure = failure if found is None else found
-        told = refusals.told(failure, failure.status or 502, route, None).failure
+        told = call_errors.told(failure, failure.status or 502, route, None).failure
         error = chunk.get("error")
         usual = isinstance(error, dict) and error.get("message") == told.message and told is failure
-        return said if usual else sse.frame(lenient_json.write({"error": refusals.error_object(told)}))
+        return said if usual else sse.frame(lenient_json.write({"error": call_errors.error_object(told)}))
 
     # -- usage -----------------------------------------------------------------------------------------------
 

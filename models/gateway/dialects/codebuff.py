@@ -10,26 +10,26 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
+from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
 from models.gateway.chat_format import BadCall, Call, usage_object
 from models.gateway.chat_format.output import parts_of
-from models.gateway.dialects.base import (
+from models.gateway.dialects.chat import ChatDialect, parsed
+from models.gateway.dialects.chat_stream import ChatStream
+from models.gateway.dialects.dialect import (
     CallRequest,
-    Context,
     ErrorAnswer,
-    NoKey,
-    Received,
+    ErrorContext,
+    IncomingRequest,
+    MissingApiKey,
     Reply,
-    Unreadable,
+    UnreadableBody,
     WholeAnswer,
     iso_now,
 )
-from models.gateway.dialects.chat import Chat, parsed
-from models.gateway.dialects.chat_stream import ChatStream
-from models.gateway.dialects.errors import suspended, too_little, upstream_words
+from models.gateway.dialects.error_shapes import suspended, too_little, upstream_words
 from models.gateway.lenient_json import write
-from models.gateway.providers.base import Provider
-from models.gateway.refusals import Refused, RelayFailed, UpstreamRefused
-from models.gateway.routing import Route, Routes
+from models.gateway.providers.provider import Provider
+from models.gateway.routing import Route, Router
 from models.gateway.upstream import UpstreamError
 from models.ledger.holds import Admission
 
@@ -41,7 +41,7 @@ SDK_MARGIN = Decimal("1.055")
 """What the SDK multiplies a cost with to show credits."""
 
 
-class Codebuff(Chat):
+class CodebuffDialect(ChatDialect):
     """What the SDK wants beside a chat completion stands in the body's `codebuff_metadata`: the run, the client's id, and
     `n`, how many answers are merged into one (contract 5.3, 5.4)."""
 
@@ -49,7 +49,7 @@ class Codebuff(Chat):
     body_first = True
     needs_run = True
 
-    def read(self, received: Received) -> CallRequest:
+    def read(self, received: IncomingRequest) -> CallRequest:
         metadata = _metadata(received.body)
         run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
         # any truthy `stream` asks for a stream
@@ -67,7 +67,7 @@ class Codebuff(Chat):
             size=len(received.raw),
         )
 
-    def route(self, routes: Routes, request: CallRequest, call: Call) -> Route:
+    def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
         several = not call.stream and bool(_metadata(call.body).get("n"))
         direct = several and call.model.lower() in DIRECT
         return routes.find(call.model, byok=request.byok, direct_openai=direct)
@@ -101,15 +101,15 @@ class Codebuff(Chat):
 
     # -- errors ----------------------------------------------------------------------------------------------
 
-    def error(self, error: Exception, context: Context) -> ErrorAnswer:
+    def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         match error:
-            case NoKey():
+            case MissingApiKey():
                 return ErrorAnswer(401, {"message": "Unauthorized"})
-            case Unreadable():
+            case UnreadableBody():
                 return ErrorAnswer(400, {"message": "Invalid JSON in request body"})
-            case Refused():
+            case CallRefused():
                 return _refused(error.admission, context.settings)
-            case UpstreamRefused():
+            case ProviderError():
                 return ErrorAnswer(error.status, {"error": _upstream_error(error)})
             case UpstreamError(status=status, kind=kind):
                 return _for_every_sdk(status, str(error), kind, "upstream_error")
@@ -194,7 +194,7 @@ def _refused(admission: Admission, settings: Settings) -> ErrorAnswer:
     return _for_every_sdk(402, too_little(admission), "insufficient_credits", "insufficient_credits")
 
 
-def _upstream_error(error: UpstreamRefused) -> dict[str, Any]:
+def _upstream_error(error: ProviderError) -> dict[str, Any]:
     """A provider's error in the form of contract 5.6."""
     failure = error.failure
     told: dict[str, Any] = {"message": upstream_words(error), "code": failure.code}

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.base import OPENROUTERS, Provider
+from models.gateway.providers.provider import OPENROUTERS, Provider
 
 _WHOLE = (
     (re.compile(r"claude-(opus|sonnet)-4"), "-0"),

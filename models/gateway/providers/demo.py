@@ -3,7 +3,7 @@
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.base import Provider
+from models.gateway.providers.provider import Provider
 
 MODEL = "stoa/demo"
 

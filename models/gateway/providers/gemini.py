@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.base import OPENROUTERS, Provider, effort_of
+from models.gateway.providers.provider import OPENROUTERS, Provider, effort_of
 
 RESOURCE = "models/"
 """Google's own API writes this before the names of its models."""

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.base import OPENROUTERS, Provider, effort_of
+from models.gateway.providers.provider import OPENROUTERS, Provider, effort_of
 
 _LATEST = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
 """What OpenRouter calls by these names, OpenAI knows with `-latest`."""

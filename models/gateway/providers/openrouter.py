@@ -6,13 +6,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from models.gateway import names
+from models.gateway import model_names
 from models.gateway.chat_format import Call, Usage
-from models.gateway.chat_format.figures import dollar_figure
+from models.gateway.chat_format.reported_numbers import dollar_figure
 from models.gateway.providers.anthropic import Anthropic
-from models.gateway.providers.base import OURS, Endpoint, Provider
 from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
+from models.gateway.providers.provider import OURS, Endpoint, Provider
 from models.gateway.upstream import Upstream
 
 OWNERS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
@@ -46,8 +46,12 @@ class OpenRouter(Provider):
     def _dotted(self, model: str) -> str:
         """Versions are written with a dot here, and with a dash at Anthropic (`claude-sonnet-4-5`)."""
         dotted = re.sub(r"(?<=-\d)-(?=\d(?!\d))", ".", model.lower())
-        base, known = (names.split_variant(name)[0] for name in (dotted, model))
-        return dotted if names.has_row(self.table, base) and not names.has_row(self.table, known) else model
+        base, known = (model_names.split_variant(name)[0] for name in (dotted, model))
+        return (
+            dotted
+            if model_names.has_row(self.table, base) and not model_names.has_row(self.table, known)
+            else model
+        )
 
     def public_model(self, model: str) -> str:
         return model

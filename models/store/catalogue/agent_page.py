@@ -23,7 +23,7 @@ UNKNOWN = "There is no such agent here"
 
 
 @dataclass(frozen=True)
-class Sheet:
+class AgentPage:
     """A version of an agent with its agent and publisher. `data` is its definition, `by` the name of who published it; None when that was the operator, or somebody who left."""
 
     publisher: Publisher
@@ -64,7 +64,7 @@ def find(publisher_id: str, agent_id: str) -> tuple[Publisher, Agent]:
     return publisher, agent
 
 
-def sheet_of(publisher_id: str, agent_id: str, version: str) -> Sheet:
+def sheet_of(publisher_id: str, agent_id: str, version: str) -> AgentPage:
     """One version, yanked or not. One statement. Raises NotFound, or TakenDown."""
     author = aliased(User)
     key = AgentVersion.publisher_id, AgentVersion.agent_id, AgentVersion.version
@@ -82,7 +82,7 @@ def sheet_of(publisher_id: str, agent_id: str, version: str) -> Sheet:
         .outerjoin(author, author.id == AgentVersion.published_by)
         .where(key[0] == publisher_id, key[1] == agent_id, key[2] == version, ~covers(*key))
     )
-    return Sheet(*_one(query, publisher_id, agent_id, version))
+    return AgentPage(*_one(query, publisher_id, agent_id, version))
 
 
 def newest_version(agent: Agent) -> str:

@@ -59,7 +59,7 @@ SORTS: dict[str, tuple[ColumnElement[Any], bool]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ListingQuery:
     """Which agents to list. Within `tags`, `publishers` and `vendors` one of them is enough."""
 
     search: str = ""
@@ -77,7 +77,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class AgentCard:
     """An agent in the list. Credits are whole; `line` counts completed runs of each of the last 30 UTC days."""
 
     publisher_id: str
@@ -118,15 +118,15 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ListingPage:
     """Cards in their order; `next` is the key of those that follow, None where none do."""
 
-    cards: Sequence[Card]
+    cards: Sequence[AgentCard]
     next: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class FilterOptions:
     """What can be chosen from, each with the number of agents that have it; deprecated agents are counted apart."""
 
     agents: int
@@ -144,7 +144,7 @@ def words_of(search: str) -> list[str]:
     return [word[:LONGEST_WORD] for word in plain if any(letter.isalnum() for letter in word)][:MOST_WORDS]
 
 
-def batch(wanted: Wanted, today: date, *, after: str | None = None, size: int = BATCH) -> Batch:
+def batch(wanted: ListingQuery, today: date, *, after: str | None = None, size: int = BATCH) -> ListingPage:
     """Agents that have a version to run, in order, those after the key `after`. One statement, and for a search one more.
 
     Raises Invalid (400) for a key that this function did not make.
@@ -167,10 +167,10 @@ def batch(wanted: Wanted, today: date, *, after: str | None = None, size: int = 
     query = query.order_by(key.desc() if falls else key, *place).limit(size + 1)
     rows = _cards(query.subquery("page"), falls, today)
     shown = [_card(row) for row in rows[:size]]
-    return Batch(shown, _sealed(sort, rows[size - 1]) if len(rows) > size else None)
+    return ListingPage(shown, _sealed(sort, rows[size - 1]) if len(rows) > size else None)
 
 
-def choice(names: Sequence[str], today: date) -> list[Card]:
+def choice(names: Sequence[str], today: date) -> list[AgentCard]:
     """The agents of an editor's list, in its order: `publisher/agent`, or an id alone, which means that of a verified
     publisher, so that nobody puts themselves into the list by taking a name. One statement; none for an empty list."""
     if not names:
@@ -183,7 +183,7 @@ def choice(names: Sequence[str], today: date) -> list[Card]:
         .join(Publisher, Publisher.id == Agent.publisher_id)
         .where(
             Agent.id.in_([name.rpartition("/")[2] for name in names]),
-            *_conditions(Wanted(), ()),
+            *_conditions(ListingQuery(), ()),
             full_id.in_(names) | (Agent.id.in_(names) & Publisher.verified),
         )
         .limit(BATCH)
@@ -191,14 +191,14 @@ def choice(names: Sequence[str], today: date) -> list[Card]:
     return [_card(row) for row in _cards(query.subquery("page"), False, today)]
 
 
-def offer() -> Offer:
+def offer() -> FilterOptions:
     """What the whole store has to choose from. One statement; the database keeps the counts."""
     by: dict[str, list[tuple[str, int]]] = {}
     query = select(StoreFacet).order_by(StoreFacet.agents.desc(), StoreFacet.name)
     for row in db.session.scalars(query):
         by.setdefault(row.kind, []).append((row.name, row.agents))
     totals = dict(by.get("total", ()))
-    return Offer(
+    return FilterOptions(
         agents=totals.get("agents", 0),
         verified=totals.get("verified", 0),
         deprecated=totals.get("deprecated", 0),
@@ -261,7 +261,7 @@ def count_places() -> int:
 _LISTED = Agent.latest_version.is_not(None)
 
 
-def _ranked(wanted: Wanted, words: Sequence[str]) -> "Select[Any] | CompoundSelect[Any]":
+def _ranked(wanted: ListingQuery, words: Sequence[str]) -> "Select[Any] | CompoundSelect[Any]":
     """The agents that a search finds, each with how well it fits; of a crowd those that are used most, and whatever bears
     the very name. A name that is what was searched for stands before all that only mentions it."""
     phrase = wanted.search.strip().lower()
@@ -281,7 +281,7 @@ def _words(words: Sequence[str]) -> ColumnElement[Any]:
     return func.to_tsquery("simple", " & ".join(f"'{word}'" for word in words) + ":*")
 
 
-def _conditions(wanted: Wanted, words: Sequence[str]) -> list[ColumnElement[bool]]:
+def _conditions(wanted: ListingQuery, words: Sequence[str]) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [_LISTED]
     if not wanted.deprecated:
         conditions.append(Agent.deprecated_at.is_(None))
@@ -329,7 +329,7 @@ _SHOWN = (
     *(
         column
         for column in Agent.__table__.columns
-        if column.name in Card.__annotations__ and column.name != "description"
+        if column.name in AgentCard.__annotations__ and column.name != "description"
     ),
     func.left(Agent.description, 400).label("description"),
     Publisher.name.label("publisher_name"),
@@ -338,12 +338,12 @@ _SHOWN = (
 )
 
 
-def _card(row: Row[Any]) -> Card:
+def _card(row: Row[Any]) -> AgentCard:
     line = [0] * DAYS
     for ago, count in zip(row.days or (), row.counts or (), strict=True):
         line[DAYS - 1 - ago] += count
     values = {name: value for name, value in row._mapping.items() if name not in ("days", "counts", "key")}
-    return Card(**values, line=tuple(line))
+    return AgentCard(**values, line=tuple(line))
 
 
 # -- keys ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
-from models.core.fairness import heavy
+from models.core.cooperative import heavy
 
 MAX_LENGTH = 50_000
 """Characters. Longer documents are refused where they are written and cut where they are shown."""

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from sqlalchemy import text
 
-from models.core import outgoing
+from models.core import safe_fetch
 from models.core.db import db
 from models.core.errors import DomainError
 from models.core.files import Files
-from models.core.outgoing import FetchFailed, Guard
+from models.core.safe_fetch import FetchFailed, FetchPolicy
 from models.store.catalogue import pictures
 from models.store.tables import RemotePicture
 
@@ -24,7 +24,7 @@ _CLAIM = text(
     f"""
     INSERT INTO remote_picture AS known (address, tried_at)
     SELECT avatar_url, CAST(:now AS timestamptz) FROM publisher
-    WHERE avatar_url ILIKE 'https://%' AND octet_length(avatar_url) <= {outgoing.LONGEST} AND NOT EXISTS (
+    WHERE avatar_url ILIKE 'https://%' AND octet_length(avatar_url) <= {safe_fetch.LONGEST} AND NOT EXISTS (
         SELECT FROM remote_picture AS kept WHERE kept.address = publisher.avatar_url AND (
             kept.picture IS NOT NULL OR kept.tries >= {MOST_TRIES}
             OR kept.tried_at > CAST(:now AS timestamptz) - interval '1 hour' * power(24, kept.tries - 1)
@@ -49,7 +49,7 @@ def fetch_due(
     files: Files,
     now: datetime,
     *,
-    guard: Guard | None = None,
+    guard: FetchPolicy | None = None,
     seconds: float = SECONDS,
 ) -> int:
     """Fetch the publishers' avatars that are due, at most twenty; how many were tried. Each `transaction` is one of `db.session`; none is open
@@ -72,10 +72,10 @@ def fetch_due(
 
 
 def _redrawn(
-    address: str, files: Files, guard: Guard | None, seconds: float
+    address: str, files: Files, guard: FetchPolicy | None, seconds: float
 ) -> tuple[str | None, str | None]:
     try:
-        raw = outgoing.fetch(address, most_bytes=pictures.MOST_BYTES, seconds=seconds, guard=guard)
+        raw = safe_fetch.fetch(address, most_bytes=pictures.MOST_BYTES, seconds=seconds, guard=guard)
         return pictures.keep(files, raw), None
     except FetchFailed as error:
         return None, f"Not fetched: {error}."

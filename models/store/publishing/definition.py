@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from models.core.shapes import BRANCH, AsSent, Body, Missing, issue
+from models.core.strict_models import BRANCH, AsSent, Body, Missing, issue
 
 MAX_BYTES = 1_000_000
 MAX_NESTING = 64
@@ -94,11 +94,11 @@ Texts = Annotated[
 ]
 
 
-class Shape(Body):
+class DefinitionModel(Body):
     """A part of a definition. It is kept as it was sent, with defaults where the contract has some."""
 
 
-class ObjectSchema(Shape):
+class ObjectSchema(DefinitionModel):
     """A JSON Schema of an object."""
 
     model_config = ConfigDict(extra="allow")
@@ -106,7 +106,7 @@ class ObjectSchema(Shape):
     type: Literal["object"]
 
 
-class PromptSchema(Shape):
+class PromptSchema(DefinitionModel):
     """The JSON Schema of a prompt: a string."""
 
     model_config = ConfigDict(extra="allow")
@@ -115,7 +115,7 @@ class PromptSchema(Shape):
     description: Missing[Text] = None
 
 
-class InputSchema(Shape):
+class InputSchema(DefinitionModel):
     """What the agent takes."""
 
     model_config = ConfigDict(extra="allow")
@@ -124,7 +124,7 @@ class InputSchema(Shape):
     params: Missing[ObjectSchema] = None
 
 
-class Server(Shape):
+class McpServer(DefinitionModel):
     """An MCP server. It has no other keys than these."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
@@ -141,7 +141,7 @@ class Server(Shape):
         return value
 
 
-class RemoteServer(Server):
+class RemoteMcpServer(McpServer):
     """An MCP server that is reached over HTTP."""
 
     type: Literal["http", "sse"] = "http"
@@ -150,7 +150,7 @@ class RemoteServer(Server):
     headers: Texts = {}
 
 
-class LocalServer(Server):
+class LocalMcpServer(McpServer):
     """An MCP server that the client starts."""
 
     type: Literal["stdio"]
@@ -165,12 +165,12 @@ def _server_kind(value: Any) -> str:
 
 
 AnyServer = Annotated[
-    Annotated[RemoteServer, Tag(BRANCH + "remote")] | Annotated[LocalServer, Tag(BRANCH + "local")],
+    Annotated[RemoteMcpServer, Tag(BRANCH + "remote")] | Annotated[LocalMcpServer, Tag(BRANCH + "local")],
     Discriminator(_server_kind),
 ]
 
 
-class ReasoningOptions(Shape):
+class ReasoningOptions(DefinitionModel):
     """How much a model may think: by tokens or by effort."""
 
     model_config = ConfigDict(
@@ -198,7 +198,7 @@ def _price(value: Any) -> Any:
 Price = Annotated[Any, AfterValidator(_price), Field(json_schema_extra={"type": ["number", "string"]})]
 
 
-class MaxPrice(Shape):
+class MaxPrice(DefinitionModel):
     """The most a provider may cost, in dollars per million tokens, or per picture or request."""
 
     prompt: Missing[Price] = None
@@ -208,7 +208,7 @@ class MaxPrice(Shape):
     request: Missing[Price] = None
 
 
-class ProviderOptions(Shape):
+class ProviderOptions(DefinitionModel):
     """Which providers OpenRouter may choose."""
 
     order: Missing[Lines] = None
@@ -227,7 +227,7 @@ class ProviderOptions(Shape):
     max_price: Missing[MaxPrice] = None
 
 
-class Definition(Shape):
+class Definition(DefinitionModel):
     """What an agent is: its model, prompts, tools and the agents it may call. Unknown keys are dropped."""
 
     id: AgentId = Field(description="Lower-case letters, digits and hyphens.")
@@ -281,7 +281,7 @@ class Definition(Shape):
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Shape):
+    if isinstance(value, DefinitionModel):
         extra = value.model_extra or {}
         return {key: _plain(each) for key, each in value if each is not None or key in extra}
     if isinstance(value, dict):

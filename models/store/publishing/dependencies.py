@@ -9,7 +9,7 @@ from sqlalchemy import cast, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from models.core.db import db
-from models.store.publishing.spawning import Place
+from models.store.publishing.spawning import FullReference
 from models.store.tables import Agent
 
 DEEPEST = 5
@@ -66,7 +66,7 @@ class BadReference(Exception):
 
 
 @dataclass(slots=True)
-class Node:
+class DependencyNode:
     """An agent in the tree. `available` is false for one that is not published or `taken_down`, and where a branch returns to an
     agent above it (`cyclic`). `spawns` is how many agents it names, `left_out` how many of them the tree leaves out;
     in an outline the children of one that is `repeated` stand where it came first."""
@@ -77,7 +77,7 @@ class Node:
     available: bool = True
     cyclic: bool = False
     spawns: int = 0
-    children: list["Node"] = field(default_factory=list)
+    children: list["DependencyNode"] = field(default_factory=list)
     left_out: int = 0
     repeated: bool = False
     taken_down: bool = False
@@ -106,11 +106,11 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class DependencyTree:
     """`agents` counts distinct ones, `depth` is the deepest level (the root is 0). `cut`: it was too large, and
     agents were left out."""
 
-    root: Node
+    root: DependencyNode
     agents: int
     depth: int
     cyclic: bool
@@ -122,7 +122,7 @@ class Dependents:
     """How many agents there are in all, and those that are used most, with their latest versions."""
 
     number: int
-    shown: Sequence[Place]
+    shown: Sequence[FullReference]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +135,11 @@ class _Facts:
 
 Known = dict[str, _Facts | None]
 """Agents by their full ids; None for those that are not here."""
-_Spot = tuple[Node, frozenset[str]]
+_Spot = tuple[DependencyNode, frozenset[str]]
 """A node whose children are still to be found, and the ids on its way from the root, its own among them."""
 
 
-def tree_of(full_id: str, *, most: int = MOST_NODES, strict: bool = True) -> Tree:
+def tree_of(full_id: str, *, most: int = MOST_NODES, strict: bool = True) -> DependencyTree:
     """The tree below a published version: at most five levels and `most` agents. One statement; one more for a level that
     it left something of.
 
@@ -169,10 +169,10 @@ def tree_of(full_id: str, *, most: int = MOST_NODES, strict: bool = True) -> Tre
         level = below
         if not level:
             break
-    return Tree(root, len(seen), depth, cyclic, cut)
+    return DependencyTree(root, len(seen), depth, cyclic, cut)
 
 
-def outline_of(full_id: str, most: int) -> Node:
+def outline_of(full_id: str, most: int) -> DependencyNode:
     """The tree as people read it: each agent is opened once, where it comes first, and `most` stand below the root.
     Statements as in `tree_of`."""
     root = tree_of(full_id, most=MOST_OUTLINED, strict=False).root
@@ -194,7 +194,7 @@ def dependents_of(publisher_id: str, agent_id: str, most: int) -> Dependents:
         .order_by(Agent.weekly_runs.desc(), Agent.publisher_id, Agent.id)
         .limit(most)
     ).all()
-    places = [Place(row.publisher_id, row.id, row.latest_version) for row in rows]
+    places = [FullReference(row.publisher_id, row.id, row.latest_version) for row in rows]
     return Dependents(rows[0].number if rows else 0, places)
 
 
@@ -204,9 +204,9 @@ def _name_of(publisher_id: str, agent_id: str) -> str:
     return f"'@{whole}'"
 
 
-def _node(full_id: str, above: frozenset[str], known: Known) -> Node:
+def _node(full_id: str, above: frozenset[str], known: Known) -> DependencyNode:
     facts = known.get(full_id) if REFERENCE.fullmatch(full_id) else None
-    node = Node(full_id, full_id, available=False, cyclic=full_id in above)
+    node = DependencyNode(full_id, full_id, available=False, cyclic=full_id in above)
     node.name = node.agent
     if facts and facts.taken_down:
         node.taken_down = True
@@ -224,7 +224,7 @@ def _references(facts: _Facts | None, strict: bool) -> list[str]:
     return [str(each) for each in names]
 
 
-def _thin_out(node: Node, room: int, opened: set[str]) -> int:
+def _thin_out(node: DependencyNode, room: int, opened: set[str]) -> int:
     """What is left of the room."""
     if not node.available:
         return room

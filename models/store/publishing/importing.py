@@ -12,15 +12,15 @@ from models.core.db import db, now
 from models.store.publishing import spawning, validation, versions
 from models.store.publishing.definition import Definition
 from models.store.publishing.publish import manage, publish
-from models.store.publishing.spawning import Unresolved
-from models.store.publishing.versions import NONE, BadVersion, Version
+from models.store.publishing.spawning import UnknownAgent
+from models.store.publishing.versions import NONE, BadVersion, VersionNumber
 from models.store.tables import AgentConfig
 
 Word = Literal["published", "unchanged", "refused"]
 
 
 @dataclass(frozen=True)
-class Found:
+class DefinitionFile:
     """A definition and where it was found."""
 
     source: str
@@ -28,7 +28,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImportResult:
     """What became of a definition: `about` is `publisher/agent@version`, or why it was refused."""
 
     source: str
@@ -36,7 +36,7 @@ class Outcome:
     about: str
 
 
-def bring(publisher_id: str, found: Sequence[Found]) -> list[Outcome]:
+def bring(publisher_id: str, found: Sequence[DefinitionFile]) -> list[ImportResult]:
     """Publish these definitions under the publisher, whatever publisher they name; answers one outcome each. Flushes.
 
     One that says what is published already is unchanged, and nothing is written for it. What is refused stops itself
@@ -44,9 +44,9 @@ def bring(publisher_id: str, found: Sequence[Found]) -> list[Outcome]:
     is no such publisher.
     """
     manage(None, publisher_id)
-    refused: list[Outcome] = []
+    refused: list[ImportResult] = []
     good = _accepted(publisher_id, found, refused)
-    same: list[Outcome] = []
+    same: list[ImportResult] = []
     coming: dict[str, Definition] = {}
     becoming: dict[str, str] = {}
     for agent, (source, made) in good.items():
@@ -54,23 +54,23 @@ def bring(publisher_id: str, found: Sequence[Found]) -> list[Outcome]:
         try:
             standing = _standing(made, there)
             if standing:
-                same.append(Outcome(source, "unchanged", f"{publisher_id}/{agent}@{standing}"))
+                same.append(ImportResult(source, "unchanged", f"{publisher_id}/{agent}@{standing}"))
             else:
                 highest = max(there, default=NONE)
                 becoming[agent] = versions.following(highest, made.version)
                 coming[agent] = made
         except BadVersion as error:
-            refused.append(Outcome(source, "refused", f"{error}."))
+            refused.append(ImportResult(source, "refused", f"{error}."))
     while lost := _lost(publisher_id, coming, becoming):
         for agent, why in lost.items():
             del coming[agent], becoming[agent]
-            refused.append(Outcome(good[agent][0], "refused", why))
+            refused.append(ImportResult(good[agent][0], "refused", why))
     places = publish(list(coming.values()), by=None, credential="import", arrived=now())
-    return [*(Outcome(good[each.agent][0], "published", str(each)) for each in places), *same, *refused]
+    return [*(ImportResult(good[each.agent][0], "published", str(each)) for each in places), *same, *refused]
 
 
 def _accepted(
-    publisher_id: str, found: Sequence[Found], refused: list[Outcome]
+    publisher_id: str, found: Sequence[DefinitionFile], refused: list[ImportResult]
 ) -> dict[str, tuple[str, Definition]]:
     """The definitions that are right by themselves, with their sources, by id."""
     good: dict[str, tuple[str, Definition]] = {}
@@ -86,18 +86,18 @@ def _accepted(
         else:
             good[made.id] = (each.source, made)
             continue
-        refused.append(Outcome(each.source, "refused", why))
+        refused.append(ImportResult(each.source, "refused", why))
     return good
 
 
-def _published(publisher_id: str, agent: str) -> dict[Version, AgentConfig]:
+def _published(publisher_id: str, agent: str) -> dict[VersionNumber, AgentConfig]:
     rows = db.session.scalars(
         select(AgentConfig).where(AgentConfig.publisher_id == publisher_id, AgentConfig.id == agent)
     )
-    return {Version(row.major or 0, row.minor or 0, row.patch or 0): row for row in rows}
+    return {VersionNumber(row.major or 0, row.minor or 0, row.patch or 0): row for row in rows}
 
 
-def _standing(made: Definition, there: Mapping[Version, AgentConfig]) -> str | None:
+def _standing(made: Definition, there: Mapping[VersionNumber, AgentConfig]) -> str | None:
     """The published version that says the same: the one it names, or the newest when it names none.
 
     Raises BadVersion when the version it names says something else.
@@ -141,8 +141,8 @@ def _lost(publisher_id: str, coming: Mapping[str, Definition], becoming: Mapping
         missing = set(others) - spawning.published(others)
         try:
             if missing:
-                raise Unresolved(f"Invalid agent ID: {min(missing)}. Agent not found in database.")
+                raise UnknownAgent(f"Invalid agent ID: {min(missing)}. Agent not found in database.")
             spawning.resolve_all(publisher_id, becoming, [made.spawnableAgents])
-        except Unresolved as error:
+        except UnknownAgent as error:
             lost[agent] = str(error)
     return lost

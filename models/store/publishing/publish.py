@@ -9,9 +9,9 @@ import orjson
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import array, insert
 
-from models.accounts import quotas
-from models.accounts.quotas import DAY, Quota, QuotaExceeded
+from models.accounts import write_limits
 from models.accounts.users import User
+from models.accounts.write_limits import DAY, WriteLimit, WriteLimitExceeded
 from models.core.db import db, now
 from models.core.errors import Forbidden, Invalid, NotFound
 from models.core.settings import Settings
@@ -19,9 +19,9 @@ from models.store import publishers
 from models.store.catalogue import catalogue
 from models.store.publishing import spawning, takedowns, versions
 from models.store.publishing.definition import Definition
-from models.store.publishing.spawning import Place, Unresolved
+from models.store.publishing.spawning import FullReference, UnknownAgent
 from models.store.publishing.takedowns import TakenDown
-from models.store.publishing.versions import NONE, BadVersion, Version
+from models.store.publishing.versions import NONE, BadVersion, VersionNumber
 from models.store.statistics import counting
 from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
 
@@ -33,7 +33,7 @@ HINT = (
 )
 
 
-class Refused(Invalid):
+class PublishRefused(Invalid):
     """A publication that cannot be: `message` is the contract's `error`, `details` says what exactly."""
 
     status = 400
@@ -62,7 +62,7 @@ def publish(
     arrived: datetime,
     moment: datetime | None = None,
     limits: Settings | None = None,
-) -> list[Place]:
+) -> list[FullReference]:
     """Publish checked definitions of one publisher as new versions; answers them in their order. Flushes.
 
     `by` is whose right is checked and who is noted; None is the operator, who may publish for anybody. `credential` is
@@ -78,7 +78,7 @@ def publish(
     if not definitions:
         return []
     publisher_id = _one_publisher(definitions)
-    asked = [Place(publisher_id, each.id, each.version) for each in definitions if each.version]
+    asked = [FullReference(publisher_id, each.id, each.version) for each in definitions if each.version]
     there = spawning.published(asked)  # before waiting for whoever publishes now
     _open(by, publisher_id)
     _refuse_taken_down(publisher_id, [each.id for each in definitions])
@@ -93,8 +93,8 @@ def publish(
         called = spawning.resolve_all(
             publisher_id, publishing, [each.spawnableAgents for each in definitions]
         )
-    except Unresolved as error:
-        raise Refused("Invalid spawnable agent", str(error), hint=HINT) from None
+    except UnknownAgent as error:
+        raise PublishRefused("Invalid spawnable agent", str(error), hint=HINT) from None
     rows = [
         {
             "id": each.id,
@@ -130,7 +130,7 @@ def publish(
     )
     catalogue.refresh(publisher_id, [each.id for each in definitions])
     counting.entered(publisher_id, publishing)
-    return [Place(publisher_id, each.id, publishing[each.id]) for each in definitions]
+    return [FullReference(publisher_id, each.id, publishing[each.id]) for each in definitions]
 
 
 def _stored(definition: Definition) -> dict[str, Any]:
@@ -140,8 +140,10 @@ def _stored(definition: Definition) -> dict[str, Any]:
 
 def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits: Settings) -> None:
     """Under the lock of the publisher's row, and before any lock of figures."""
-    versions = Quota("versions a day", "versions", limits.stoa_versions_per_day, DAY, "STOA_VERSIONS_PER_DAY")
-    size = Quota(
+    versions = WriteLimit(
+        "versions a day", "versions", limits.stoa_versions_per_day, DAY, "STOA_VERSIONS_PER_DAY"
+    )
+    size = WriteLimit(
         "published bytes a day",
         "bytes of definitions",
         limits.stoa_publish_bytes_per_day,
@@ -149,7 +151,7 @@ def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits:
         "STOA_PUBLISH_BYTES_PER_DAY",
     )
     try:
-        quotas.take(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
+        write_limits.take(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
         agents, kept, known = db.session.execute(
             select(
                 func.count(),
@@ -160,14 +162,16 @@ def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits:
         most = limits.stoa_agents_per_publisher
         if agents + len(sizes) - known > max(most, agents):
             mend = f"{len(sizes) - known:,} more are too many. Publish new versions of those that are there"
-            raise quotas.full(agents, f"Agents of @{publisher_id}", most, mend, "STOA_AGENTS_PER_PUBLISHER")
+            raise write_limits.full(
+                agents, f"Agents of @{publisher_id}", most, mend, "STOA_AGENTS_PER_PUBLISHER"
+            )
         most = limits.stoa_publisher_bytes
         if kept + sum(sizes.values()) > most:
             mend = f"{sum(sizes.values()):,} more are too many. Shorten the definitions"
             things = f"Bytes of all definitions of @{publisher_id}"
-            raise quotas.full(int(kept), things, most, mend, "STOA_PUBLISHER_BYTES", 413)
-    except QuotaExceeded as error:
-        raise Refused(
+            raise write_limits.full(int(kept), things, most, mend, "STOA_PUBLISHER_BYTES", 413)
+    except WriteLimitExceeded as error:
+        raise PublishRefused(
             "Publishing limit reached", error.message, status=error.status, retry_after=error.retry_after
         ) from None
 
@@ -202,13 +206,13 @@ def _enter(
 def _one_publisher(definitions: Sequence[Definition]) -> str:
     lacking = [each.id for each in definitions if not each.publisher]
     if lacking:
-        raise Refused(
+        raise PublishRefused(
             "Publisher field required",
             f'All agents must have the "publisher" field set. Missing for agents: {", ".join(lacking)}',
         )
     named = list(dict.fromkeys(each.publisher for each in definitions if each.publisher))
     if len(named) > 1:
-        raise Refused(
+        raise PublishRefused(
             "Multiple publishers not allowed",
             f"All agents in a single request must use the same publisher. Found: {', '.join(named)}",
         )
@@ -219,7 +223,7 @@ def _open(by: User | None, publisher_id: str) -> None:
     try:
         manage(by, publisher_id)
     except (NotFound, Forbidden):
-        raise Refused(
+        raise PublishRefused(
             "Publisher not found or not accessible",
             f"Publisher '{publisher_id}' not found or you don't have permission to publish to it",
             status=403,
@@ -230,7 +234,7 @@ def _refuse_taken_down(publisher_id: str, agent_ids: Collection[str]) -> None:
     try:
         takedowns.refuse_any(publisher_id, agent_ids)
     except TakenDown as down:
-        raise Refused(
+        raise PublishRefused(
             f"{down.name} is taken down",
             f"{down.message} Nothing can be published there until it is restored.",
             status=403,
@@ -239,14 +243,14 @@ def _refuse_taken_down(publisher_id: str, agent_ids: Collection[str]) -> None:
 
 def count_change(by: User, limits: Settings) -> None:
     """Count a change of the store that is no publication, or raise QuotaExceeded (429). Before anything is locked."""
-    changes = Quota(
+    changes = WriteLimit(
         "store changes a day",
         "changes of agents and publishers",
         limits.stoa_store_changes_per_day,
         DAY,
         "STOA_STORE_CHANGES_PER_DAY",
     )
-    quotas.take(by.id, (changes, 1))
+    write_limits.take(by.id, (changes, 1))
 
 
 def manage(by: User | None, publisher_id: str) -> Publisher:
@@ -265,7 +269,7 @@ def manage(by: User | None, publisher_id: str) -> Publisher:
 def _next_versions(
     publisher_id: str,
     definitions: Sequence[Definition],
-    there: Collection[Place],
+    there: Collection[FullReference],
     arrived: datetime,
 ) -> dict[str, str]:
     """The version each definition becomes, by its id."""
@@ -277,22 +281,24 @@ def _next_versions(
         )
         .group_by(AgentConfig.id)
     )
-    latest = {row[0]: Version(*row[1]) for row in highest}
+    latest = {row[0]: VersionNumber(*row[1]) for row in highest}
     found = {}
     for each in definitions:
         try:
             found[each.id] = versions.following(latest.get(each.id, NONE), each.version)
         except BadVersion as error:
-            place = Place(publisher_id, each.id, each.version or "")
+            place = FullReference(publisher_id, each.id, each.version or "")
             row = db.session.get(AgentVersion, place)
             if row and (place not in there or row.published_at >= arrived):
                 raise _exists(*place) from None
-            raise Refused("Version determination failed", f"Failed for agent '{each.id}': {error}") from None
+            raise PublishRefused(
+                "Version determination failed", f"Failed for agent '{each.id}': {error}"
+            ) from None
     return found
 
 
-def _exists(publisher_id: str, agent_id: str, version: str) -> Refused:
-    return Refused(
+def _exists(publisher_id: str, agent_id: str, version: str) -> PublishRefused:
+    return PublishRefused(
         "Version already exists",
         f"Agent '{agent_id}' version '{version}' already exists for publisher '{publisher_id}'",
         hint="A version never changes. Publish a greater one, or leave version out to take the next.",

@@ -39,11 +39,11 @@ _FULL = re.compile(r"([^/@]+)/([^/@]+)@([^/@]+)")
 _OPEN = re.compile(r"(?:([^/@]+)/)?([^/@]+)")
 
 
-class Unresolved(Exception):
+class UnknownAgent(Exception):
     """A reference leads nowhere. The text says which, in the contract's words."""
 
 
-class Place(NamedTuple):
+class FullReference(NamedTuple):
     """One version of an agent: `publisher/agent@version`."""
 
     publisher: str
@@ -58,10 +58,10 @@ Agent = tuple[str, str]
 """Publisher and agent id."""
 
 
-def place(reference: str) -> Place | None:
+def place(reference: str) -> FullReference | None:
     """The version a full reference names; None for any other form."""
     found = _FULL.fullmatch(reference)
-    return Place(found[1], found[2], found[3]) if found else None
+    return FullReference(found[1], found[2], found[3]) if found else None
 
 
 def is_version_of(full: str, reference: str, publisher: str) -> bool:
@@ -106,19 +106,23 @@ def unknown(definitions: Sequence[Any], local_ids: Collection[str]) -> dict[str,
     return problems
 
 
-def _own_place(raw: Any) -> Place | None:
+def _own_place(raw: Any) -> FullReference | None:
     """The version a definition asks to become, where it says all of it."""
     if not isinstance(raw, dict):
         return None
     parts = [raw.get(key) for key in ("publisher", "id", "version")]
-    return Place(*(str(part) for part in parts)) if all(isinstance(part, str) for part in parts) else None
+    return (
+        FullReference(*(str(part) for part in parts))
+        if all(isinstance(part, str) for part in parts)
+        else None
+    )
 
 
 def resolve(
     reference: str,
     publisher: str,
     publishing: Mapping[str, str],
-    there: Collection[Place],
+    there: Collection[FullReference],
     latest: Mapping[Agent, str],
 ) -> str:
     """The reference as `publisher/agent@version` (check (b)). Raises Unresolved.
@@ -130,7 +134,7 @@ def resolve(
     if full:
         own = full.publisher == publisher
         if own and publishing.get(full.agent) != full.version and full not in there:
-            raise Unresolved(
+            raise UnknownAgent(
                 f"Invalid spawnable agent: '{reference}' is not published and not included in this request."
             )
         return reference
@@ -141,7 +145,7 @@ def resolve(
         version = version or latest.get(meant)
         if version:
             return f"{whose}/{agent}@{version}"
-    raise Unresolved(f"Invalid spawnable agent: '{reference}' has no published versions to resolve to.")
+    raise UnknownAgent(f"Invalid spawnable agent: '{reference}' has no published versions to resolve to.")
 
 
 def _agent(reference: str, publisher: str) -> Agent | None:
@@ -155,7 +159,7 @@ def resolve_all(
     """Each list of references resolved, as one would by `resolve`. Two queries. Raises Unresolved for the first."""
     lists = [list(each) for each in named]
     every = dict.fromkeys(reference for each in lists for reference in each)
-    full: list[Place] = []
+    full: list[FullReference] = []
     loose: list[Agent] = []
     for reference in every:
         exact = place(reference)
@@ -169,7 +173,7 @@ def resolve_all(
     return [[resolve(each, publisher, publishing, there, newest) for each in names] for names in lists]
 
 
-def published(places: Collection[Place]) -> set[Place]:
+def published(places: Collection[FullReference]) -> set[FullReference]:
     """Those of the versions that are published and not taken down, yanked ones too."""
     if not places:
         return set()
@@ -183,7 +187,7 @@ def published(places: Collection[Place]) -> set[Place]:
         .join(asked, tuple_(*_KEY) == tuple_(asked.c.publisher, asked.c.agent, asked.c.version))
         .where(~covers(*_KEY))
     )
-    return {Place(*row) for row in rows}
+    return {FullReference(*row) for row in rows}
 
 
 def latest(agents: Collection[Agent]) -> dict[Agent, str]:

@@ -21,7 +21,7 @@ _NAME = re.compile(r"@?([^/@\s]+)(?:/([^/@\s]+)(?:@([^/@\s]+))?)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class StoreName:
     """`publisher`, `publisher/agent` or `publisher/agent@version`; what is not named is empty."""
 
     publisher_id: str
@@ -29,7 +29,7 @@ class Name:
     version: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "Name | None":
+    def parse(cls, text: str) -> "StoreName | None":
         """From words; None for any other form."""
         found = _NAME.fullmatch(text)
         return cls(found[1], found[2] or "", found[3] or "") if found else None
@@ -44,7 +44,7 @@ class TakenDown(DomainError):
     status = 410
     code = "taken_down"
 
-    def __init__(self, name: Name, reason: str, at: datetime) -> None:
+    def __init__(self, name: StoreName, reason: str, at: datetime) -> None:
         day = at.astimezone(UTC)
         super().__init__(
             f"{name} was taken down by the operator of this server on {day:%B} {day.day}, {day.year}: {reason}"
@@ -84,8 +84,8 @@ def refuse(publisher_id: str, agent_id: str = "", version: str = "") -> None:
 
 
 def refuse_run(agent: str) -> None:
-    """Raise TakenDown if the agent that a client wants to run is, written as `Name`; any other name may be run."""
-    name = Name.parse(agent)
+    """Raise TakenDown if the agent that a client wants to run is, written as `StoreName`; any other name may be run."""
+    name = StoreName.parse(agent)
     if name and name.agent_id:
         refuse(name.publisher_id, name.agent_id, name.version)
 
@@ -106,7 +106,7 @@ def _widest(*conditions: ColumnElement[bool]) -> TakenDown | None:
     down = db.session.scalar(query)
     if down is None:
         return None
-    return TakenDown(Name(down.publisher_id, down.agent_id, down.version), down.reason, down.at)
+    return TakenDown(StoreName(down.publisher_id, down.agent_id, down.version), down.reason, down.at)
 
 
 def _raise(down: TakenDown | None) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from models.core.fairness import in_slices
-from models.core.shapes import BadBody, parse
+from models.core.cooperative import in_slices
+from models.core.strict_models import InvalidBody, parse
 from models.store.publishing import spawning
 from models.store.publishing.definition import Definition, conflicts, excess, steps_problem, values_problem
 
@@ -30,14 +30,14 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Checked:
+class ValidationResult:
     """The definitions that are right, in their order, and what is wrong with the others."""
 
     definitions: list[Definition]
     problems: list[Problem]
 
 
-def check(sent: Mapping[str, Any], local_ids: Collection[str] = ()) -> Checked:
+def check(sent: Mapping[str, Any], local_ids: Collection[str] = ()) -> ValidationResult:
     """Check definitions, each under a key that stands for it where it has no id.
 
     What is too large is refused unseen. Then agents that are named but do not exist are the only problems told; only
@@ -46,15 +46,15 @@ def check(sent: Mapping[str, Any], local_ids: Collection[str] = ()) -> Checked:
     """
     large = [(key, raw, words) for key, raw in in_slices(sent.items()) if (words := excess(raw))]
     if large:
-        return Checked([], [_problem(key, raw, words) for key, raw, words in large])
+        return ValidationResult([], [_problem(key, raw, words) for key, raw, words in large])
     named = {each for raw in sent.values() for each in spawning.references(raw)}
     if len(named) > MAX_REFERENCES:
         words = f"The definitions name {len(named)} agents; at most {MAX_REFERENCES} are taken at once. Send fewer."
-        return Checked([], [Problem("spawnableAgents", words)])
+        return ValidationResult([], [Problem("spawnableAgents", words)])
     unknown = spawning.unknown(list(sent.values()), local_ids)
     if unknown:
         told = islice(unknown.items(), MAX_TOLD)
-        return Checked([], [Problem(reference, words) for reference, words in told])
+        return ValidationResult([], [Problem(reference, words) for reference, words in told])
     good: list[Definition] = []
     problems: list[Problem] = []
     seen: set[str] = set()
@@ -69,13 +69,13 @@ def check(sent: Mapping[str, Any], local_ids: Collection[str] = ()) -> Checked:
         else:
             seen.add(made.id)
             good.append(made)
-    return Checked(good, problems)
+    return ValidationResult(good, problems)
 
 
 def _definition(raw: Any) -> Definition | str:
     try:
         made = parse(Definition, _prepared(raw))
-    except BadBody as error:
+    except InvalidBody as error:
         return LOST + _pretty(error.issues)
     found = conflicts(made)
     return LOST + _pretty(found) if found else steps_problem(made) or values_problem(made) or made

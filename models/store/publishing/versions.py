@@ -14,7 +14,7 @@ class BadVersion(ValueError):
     """The version cannot be published. The text is the reason in the contract's words."""
 
 
-class Version(NamedTuple):
+class VersionNumber(NamedTuple):
     """A version as numbers; ordered by them, never as text."""
 
     major: int
@@ -25,10 +25,10 @@ class Version(NamedTuple):
         return f"{self.major}.{self.minor}.{self.patch}"
 
 
-NONE = Version(0, 0, 0)
+NONE = VersionNumber(0, 0, 0)
 
 
-def parse(text: str) -> Version:
+def parse(text: str) -> VersionNumber:
     """`text` as three numbers. Raises BadVersion for any other form, leading zeros among them, since 1.01.0 and 1.1.0
     would be one number and two names; and for numbers too large to be kept."""
     found = _FORM.fullmatch(text)
@@ -38,10 +38,10 @@ def parse(text: str) -> Version:
     # Compared by length first: Python refuses to convert thousands of digits.
     if any(len(part) > 10 or int(part) > PART_MAX for part in found.groups()):
         raise BadVersion(f"{wrong}, and each number may be at most {PART_MAX}")
-    return Version(*(int(part) for part in found.groups()))
+    return VersionNumber(*(int(part) for part in found.groups()))
 
 
-def following(latest: Version, asked: str | None) -> str:
+def following(latest: VersionNumber, asked: str | None) -> str:
     """The version to publish after `latest` (`NONE` for a first one): `asked`, or the next patch without one.
 
     Raises BadVersion when `asked` has another form or is not greater.

@@ -13,7 +13,7 @@ from models.core.errors import Invalid, NotFound
 from models.store.catalogue import catalogue
 from models.store.publishing import takedowns
 from models.store.publishing.publish import manage
-from models.store.publishing.takedowns import Name
+from models.store.publishing.takedowns import StoreName
 from models.store.tables import Agent, AgentVersion, Takedown
 
 REASON_LENGTH = 500
@@ -78,7 +78,7 @@ def undeprecate(by: User | None, publisher_id: str, agent_id: str) -> Agent:
     return found
 
 
-def take_down(name: Name, reason: str, actor: str, now: datetime) -> bool:
+def take_down(name: StoreName, reason: str, actor: str, now: datetime) -> bool:
     """Take a publisher, an agent or a version out of the store, or change the reason; whether that changed anything.
 
     It leaves the lists at the commit; its pages tell the reason and nothing else, its definitions are found no more, runs of
@@ -107,7 +107,7 @@ def take_down(name: Name, reason: str, actor: str, now: datetime) -> bool:
     return True
 
 
-def restore(name: Name) -> bool:
+def restore(name: StoreName) -> bool:
     """Take a takedown back; whether there was one. What it belongs to may still be taken down. Raises as `take_down`."""
     found = _takedown(name)
     if found is None:
@@ -117,7 +117,7 @@ def restore(name: Name) -> bool:
     return True
 
 
-def _takedown(name: Name) -> Takedown | None:
+def _takedown(name: StoreName) -> Takedown | None:
     manage(None, name.publisher_id)
     if name.agent_id and db.session.get(Agent, (name.publisher_id, name.agent_id)) is None:
         raise NotFound(f"@{name.publisher_id} has no agent {name.agent_id}.")
@@ -127,7 +127,7 @@ def _takedown(name: Name) -> Takedown | None:
     return db.session.get(Takedown, place, populate_existing=True)
 
 
-def _relist(name: Name) -> None:
+def _relist(name: StoreName) -> None:
     catalogue.refresh(name.publisher_id, [name.agent_id] if name.agent_id else None)
 
 

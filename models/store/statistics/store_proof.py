@@ -6,11 +6,11 @@ from sqlalchemy import text
 
 from models.core.db import db
 from models.store.statistics import counting
-from models.store.statistics.figures import EDGES_MS
+from models.store.statistics.durations import EDGES_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class StoreDifference:
     """One row of figures that is not what the runs say. `subject` is a run, a version, a day or a user of the agent."""
 
     publisher_id: str
@@ -21,25 +21,25 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class StoreCheck:
     """One kind of figures and all that differs in it."""
 
     name: str
-    differences: list[Difference]
+    differences: list[StoreDifference]
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class StoreProof:
     """The result of `prove`. `runs` are those that are counted, `waiting` those that are about to be."""
 
-    checks: list[Check]
+    checks: list[StoreCheck]
     agents: int
     versions: int
     runs: int
     waiting: int
 
     @property
-    def differences(self) -> list[Difference]:
+    def differences(self) -> list[StoreDifference]:
         """All that differs."""
         return [difference for check in self.checks for difference in check.differences]
 
@@ -196,7 +196,7 @@ _CHECKS = {
 }
 
 
-def prove() -> Proof:
+def prove() -> StoreProof:
     """Compare every figure with a query over the rows, all in one picture of the database. Runs that wait in the queue
     are taken as they were last counted: a change of theirs and its place in the queue are one transaction.
 
@@ -211,7 +211,7 @@ def prove() -> Proof:
         ):
             connection.execute(text(f"SET {setting}"))
         checks = [
-            Check(name, [Difference(*map(str, row)) for row in connection.execute(text(statement))])
+            StoreCheck(name, [StoreDifference(*map(str, row)) for row in connection.execute(text(statement))])
             for name, statement in _CHECKS.items()
         ]
         agents, versions, runs, waiting = connection.execute(
@@ -220,7 +220,7 @@ def prove() -> Proof:
                 " (SELECT count(*) FROM agent_run_bill), (SELECT count(DISTINCT run_id) FROM store_queue)"
             )
         ).one()
-    return Proof(checks, agents, versions, runs, waiting)
+    return StoreProof(checks, agents, versions, runs, waiting)
 
 
 def repair(publisher_id: str, agent_id: str) -> None:

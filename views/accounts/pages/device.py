@@ -4,7 +4,7 @@ from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import devices
-from models.accounts.devices import Outcome
+from models.accounts.devices import DeviceCodeStatus
 from models.core.db import db, now
 from views.accounts.pages.blueprint import bp
 from views.web.guards import audit, cookie_credential, cookie_user, from_browser, limiter, settings
@@ -42,13 +42,13 @@ def connect() -> ResponseReturnValue:
     return _connect(_readable(request.form.get("auth_code", "")))
 
 
-def _connect(code: devices.Code | None) -> ResponseReturnValue:
+def _connect(code: devices.DeviceCode | None) -> ResponseReturnValue:
     by = cookie_credential()
     assert by is not None, "both ways here were guarded"
     user = by.user
     most = settings().stoa_cli_sessions_per_account
     outcome = devices.connect(settings().secret_key, code, by, now(), most=most)
-    if outcome is Outcome.DONE and code:
+    if outcome is DeviceCodeStatus.DONE and code:
         audit("device.connected", user.id, user=user, after={"fingerprint": code.fingerprint_id})
     db.session.commit()
     return render("accounts/device.html", outcome=outcome.name, code=code, where="", user=user)
@@ -58,6 +58,6 @@ def _here() -> str:
     return request.full_path
 
 
-def _readable(text: str) -> devices.Code | None:
+def _readable(text: str) -> devices.DeviceCode | None:
     code = None if "\0" in text else devices.read_code(text)
     return code if code and len(code.fingerprint_id) <= devices.FINGERPRINT_LENGTH else None

@@ -6,19 +6,19 @@ from flask import g, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_limiter import RateLimitExceeded
 
-from models.accounts import devices, links
+from models.accounts import devices, magic_links
 from models.accounts.credentials import hash_token
-from models.accounts.devices import Code, Outcome
+from models.accounts.devices import DeviceCode, DeviceCodeStatus
 from models.accounts.sessions import LoginLink
 from models.accounts.signing_in import Identity, by_email, clean_email, join_identity, sign_in_proven
 from models.accounts.users import User
 from models.core import mail
 from models.core.db import db, now
 from models.core.errors import Invalid
-from models.core.mail import Message
+from models.core.mail import Email
 from views.accounts.pages.blueprint import bp
-from views.accounts.pages.ways import configured, name_of
-from views.web.errors import answer
+from views.accounts.pages.sign_in_providers import configured, name_of
+from views.web.error_handlers import answer
 from views.web.guards import (
     audit,
     browser_nonce,
@@ -66,7 +66,7 @@ def asked_destination() -> str:
     return destination(request.values.get("next") or request.values.get("callbackUrl"))
 
 
-def device_of(path: str | None) -> Code | None:
+def device_of(path: str | None) -> DeviceCode | None:
     """The code of the command line that waits at the end of this way, if one does."""
     parts = urlsplit(path or "")
     if parts.path != url_for("accounts.onboard"):
@@ -82,7 +82,7 @@ def login() -> ResponseReturnValue:
     code = device_of(where)
     if "auth_code" in request.args:
         outcome = devices.judge(settings().secret_key, code, now())
-        if outcome is not Outcome.READY or user:
+        if outcome is not DeviceCodeStatus.READY or user:
             if user:
                 outcome = devices.examine(settings().secret_key, code, user, now())
             return render("accounts/device.html", outcome=outcome.name, code=code, where=where, user=user)
@@ -133,13 +133,13 @@ def link_sent() -> ResponseReturnValue:
 @limiter.limit("60/minute")
 def link(token: str) -> ResponseReturnValue:
     """A button, and nothing else: scanners that open every address in a mail must not use the link up."""
-    found = links.find(token, now())
+    found = magic_links.find(token, now())
     if found is None:
         return _dead_link()
     if (refused := _refuse_somebody_else(found)) is not None:
         return refused
-    identity = links.identity_of(found)
-    here = identity is not None and links.begun_in(found, session.get("browser"))
+    identity = magic_links.identity_of(found)
+    here = identity is not None and magic_links.begun_in(found, session.get("browser"))
     response = render(
         "accounts/confirm_identity.html" if here else "accounts/confirm_link.html",
         email=found.email,
@@ -159,14 +159,14 @@ def link(token: str) -> ResponseReturnValue:
 def use_link(token: str) -> ResponseReturnValue:
     """Sign in with a link, once. One that was mailed for an outside identity joins it, in the browser where that began;
     no other way of signing in does."""
-    found = links.use(token, now())
+    found = magic_links.use(token, now())
     if found is None:
         return _dead_link()
     if (refused := _refuse_somebody_else(found)) is not None:
         db.session.rollback()
         return refused
-    identity, free = links.identity_of(found), settings().stoa_free_credits
-    if identity is None or not links.begun_in(found, session.get("browser")):
+    identity, free = magic_links.identity_of(found), settings().stoa_free_credits
+    if identity is None or not magic_links.begun_in(found, session.get("browser")):
         user, new = sign_in_proven(found.email, now(), free_credits=free)
         signed_in = enter(user, new, "link", found.next or home())
         if identity:
@@ -180,7 +180,7 @@ def use_link(token: str) -> ResponseReturnValue:
 
 def _refuse_somebody_else(found: LoginLink) -> ResponseReturnValue | None:
     """A link for an outside identity joins nothing in the browser of somebody else, and is not used up there."""
-    identity, user = links.identity_of(found), cookie_user()
+    identity, user = magic_links.identity_of(found), cookie_user()
     if identity is None or user is None or user.email == found.email:
         return None
     return render(
@@ -224,7 +224,7 @@ def mail_identity_link(identity: Identity, where: str) -> str:
 def _mail(template: str, subject: str, email: str, where: str, identity: Identity | None = None) -> None:
     g.mailed_to = email
     _count_mail()
-    path = links.issue(
+    path = magic_links.issue(
         email,
         identity=identity,
         browser=browser_nonce() if identity else None,
@@ -240,7 +240,7 @@ def _mail(template: str, subject: str, email: str, where: str, identity: Identit
         "identity": identity,
         "provider": name_of(identity.provider) if identity else None,
     }
-    message = Message(
+    message = Email(
         to=email,
         subject=subject,
         text=render_template(f"emails/{template}.txt", **facts),

@@ -17,19 +17,19 @@ from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
+from models.core.cooperative import in_slices
 from models.core.db import db
 from models.core.errors import Invalid, NotFound
-from models.core.fairness import in_slices
-from models.core.shapes import Missing
-from models.store.catalogue import catalogue, reading
-from models.store.publishing import dependencies, document
-from models.store.publishing.dependencies import BadReference, Node, Tree
+from models.core.strict_models import Missing
+from models.store.catalogue import agents_document, catalogue, lookup
+from models.store.publishing import dependencies
+from models.store.publishing.dependencies import BadReference, DependencyNode, DependencyTree
 from views.gateway.openai import json_answer
-from views.web.fast_path import Visit, open_door
+from views.web.error_bodies import ServerError, door, refusal
+from views.web.fast_path import RequestContext, open_door
 from views.web.format import iso
 from views.web.guards import settings
-from views.web.operation import Answers, JsonAnswer, Operation, path, query
-from views.web.refusals import ServerError, door, refusal
+from views.web.operation import Answers, Operation, ResponseModel, path, query
 
 log = logging.getLogger("stoa.store")
 bp = Blueprint("agents_api", __name__)
@@ -40,7 +40,7 @@ PIECE = 1 << 17
 SMALL = 1024
 
 
-class AgentFigures(JsonAnswer):
+class AgentFigures(ResponseModel):
     usage_count: int = Field(
         description="Completed runs that have a settled call, without the publisher's own"
     )
@@ -52,7 +52,7 @@ class AgentFigures(JsonAnswer):
     last_used: Missing[datetime] = Field(None, description="Absent where it never ran")
 
 
-class VersionFigures(JsonAnswer):
+class VersionFigures(ResponseModel):
     weekly_runs: int
     weekly_dollars: float
     total_dollars: float
@@ -62,7 +62,7 @@ class VersionFigures(JsonAnswer):
     last_used: Missing[datetime] = None
 
 
-class ListedPublisher(JsonAnswer):
+class ListedPublisher(ResponseModel):
     id: str
     name: str
     verified: bool
@@ -80,12 +80,12 @@ class ListedAgent(AgentFigures):
     tags: list[str]
 
 
-class AgentsPage(JsonAnswer):
+class AgentsPage(ResponseModel):
     agents: list[ListedAgent]
     next: str | None = Field(description="The id to go on after; null where none follow")
 
 
-class PublishedVersion(JsonAnswer):
+class PublishedVersion(ResponseModel):
     id: str
     version: str
     publisherId: str
@@ -94,7 +94,7 @@ class PublishedVersion(JsonAnswer):
     updatedAt: datetime
 
 
-class SpawnableAgent(JsonAnswer):
+class SpawnableAgent(ResponseModel):
     fullId: str = Field(description="publisher/agent@version")
     agentId: str
     publisher: str
@@ -106,7 +106,7 @@ class SpawnableAgent(JsonAnswer):
     isCyclic: bool
 
 
-class SpawnableTree(JsonAnswer):
+class SpawnableTree(ResponseModel):
     root: SpawnableAgent
     totalAgents: int = Field(description="Distinct ones")
     maxDepth: int = Field(description="The root is 0")
@@ -133,7 +133,7 @@ SHARE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class CachedResponse:
     """An answer ready to be sent: plain, packed by gzip, and its entity tag. `stamp` is that of the store it shows;
     `old_at` is in seconds of the monotonic clock."""
 
@@ -153,16 +153,16 @@ class Document:
         return time.monotonic() < self.old_at
 
 
-class Cache:
+class AgentsCache:
     """One answer about the whole store, for all requests of this process: made anew after whatever is published, in any
     process, and when its figures are too old."""
 
     def __init__(self, write: Callable[[int], Iterable[bytes]]) -> None:
         self._write = write
         self._lock = Lock()
-        self._document: Document | None = None
+        self._document: CachedResponse | None = None
 
-    def get(self) -> Document:
+    def get(self) -> CachedResponse:
         """The answer. One caller makes it at a time; meanwhile others wait if something was published, and else take
         what there is."""
         stamp = catalogue.stamp()
@@ -187,7 +187,7 @@ class Cache:
 @Operation(
     tag="Store", answers={200: ("The agents", list[ListedAgent]), 500: "It could not be made"}, door=DOOR
 )
-def agents(visit: Visit) -> werkzeug.Response:
+def agents(visit: RequestContext) -> werkzeug.Response:
     """List the agents.
 
     Kept as it is sent: what is published shows at once, figures within seconds. Cache-Control lets clients and proxies
@@ -203,7 +203,7 @@ def agents(visit: Visit) -> werkzeug.Response:
     answers={200: ("The figures", dict[str, AgentFigures]), 500: "They could not be made"},
     door=DOOR,
 )
-def metrics(visit: Visit) -> werkzeug.Response:
+def metrics(visit: RequestContext) -> werkzeug.Response:
     """The agents' figures.
 
     By publisher/agent, of those that ran. Kept as the list is.
@@ -224,7 +224,7 @@ def of_publisher(publisher_id: str) -> ResponseReturnValue:
 
     All that have a version to run, a hundred at a time, by id.
     """
-    found, further = document.agents_of(publisher_id, request.args.get("after", ""))
+    found, further = agents_document.agents_of(publisher_id, request.args.get("after", ""))
     return _own(orjson.dumps({"agents": [_agent(*each) for each in found], "next": further}))
 
 
@@ -269,10 +269,10 @@ def spawned(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
 def _version(publisher_id: str, agent_id: str, version: str) -> Any:
     if not (publisher_id.strip() and agent_id.strip() and version.strip()):
         raise Invalid("Missing required parameters", status=400)
-    return reading.version_of(publisher_id, agent_id, version)
+    return lookup.version_of(publisher_id, agent_id, version)
 
 
-def _tree(tree: Tree) -> dict[str, object]:
+def _tree(tree: DependencyTree) -> dict[str, object]:
     shown: dict[str, object] = {
         "root": _node(tree.root),
         "totalAgents": tree.agents,
@@ -282,7 +282,7 @@ def _tree(tree: Tree) -> dict[str, object]:
     return shown | ({"truncated": True} if tree.cut else {})
 
 
-def _node(node: Node) -> dict[str, object]:
+def _node(node: DependencyNode) -> dict[str, object]:
     return {
         "fullId": node.full_id,
         "agentId": node.agent,
@@ -300,13 +300,13 @@ def _node(node: Node) -> dict[str, object]:
 
 
 def _list(most: int) -> Iterator[bytes]:
-    yield from _joined(b"[", (orjson.dumps(_agent(*each)) for each in document.agents(most)), b"]")
+    yield from _joined(b"[", (orjson.dumps(_agent(*each)) for each in agents_document.agents(most)), b"]")
 
 
 def _figures_alone(most: int) -> Iterator[bytes]:
     each = (
         orjson.dumps(f"{row.publisher_id}/{row.id}") + b":" + orjson.dumps(_figures(row))
-        for row in document.used(most)
+        for row in agents_document.used(most)
     )
     yield from _joined(b"{", each, b"}")
 
@@ -364,8 +364,8 @@ def _version_figures(row: Any) -> dict[str, Any]:
     }
 
 
-_agents = Cache(_list)
-_metrics = Cache(_figures_alone)
+_agents = AgentsCache(_list)
+_metrics = AgentsCache(_figures_alone)
 
 
 # -- answers -------------------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ def _own(body: bytes) -> Response:
     return response
 
 
-def _cached(visit: Visit, cache: Cache) -> werkzeug.Response:
+def _cached(visit: RequestContext, cache: AgentsCache) -> werkzeug.Response:
     try:
         with visit.app.app_context():
             found = cache.get()
@@ -398,7 +398,7 @@ def _cached(visit: Visit, cache: Cache) -> werkzeug.Response:
     return response
 
 
-def _made(parts: Iterable[bytes], stamp: int) -> Document:
+def _made(parts: Iterable[bytes], stamp: int) -> CachedResponse:
     """Packed piece by piece, so that the worker's other requests go on in between."""
     began = time.monotonic()
     plain = b"".join(parts)
@@ -412,4 +412,4 @@ def _made(parts: Iterable[bytes], stamp: int) -> Document:
     packed.append(packer.flush())
     ended = time.monotonic()
     old_at = ended + max(FIGURES_EVERY, SHARE * (ended - began))
-    return Document(plain, b"".join(packed), tag.hexdigest()[:32], stamp, old_at)
+    return CachedResponse(plain, b"".join(packed), tag.hexdigest()[:32], stamp, old_at)

@@ -17,12 +17,12 @@ from models.core.files import files
 from models.store import Publisher, publishers
 from models.store.catalogue import pictures
 from views.store.pages.limits import count_change
-from views.web import refusals
+from views.web import error_bodies
 from views.web.body import BadJson, Missing, read_json
+from views.web.error_bodies import ApiBodyError, ApiError, door
 from views.web.format import iso
 from views.web.guards import audit, caller_address, cookie_user, limiter, settings
-from views.web.operation import Answers, JsonAnswer, Operation, query
-from views.web.refusals import ApiBodyError, ApiError, door
+from views.web.operation import Answers, Operation, ResponseModel, query
 
 bp = Blueprint("publishers_api", __name__)
 
@@ -92,7 +92,7 @@ class AvatarForm(BaseModel):
     avatar: bytes = Field(description="A still JPEG, PNG or WebP, at most 5 MB")
 
 
-class PublisherRow(JsonAnswer):
+class PublisherRow(ResponseModel):
     id: str
     name: str
     email: Email
@@ -112,12 +112,12 @@ class CountedPublisher(PublisherRow):
     organizationName: Missing[str] = None
 
 
-class PublisherIdCheck(JsonAnswer):
+class PublisherIdCheck(ResponseModel):
     valid: bool
     error: str | None
 
 
-class KeptAvatar(JsonAnswer):
+class KeptAvatar(ResponseModel):
     avatar_url: str
 
 
@@ -133,16 +133,16 @@ def _words_of_creating(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, BadJson):
         # the contract's answer to what is no JSON
         return jsonify(error="Internal server error"), 500
-    return refusals.words(error)
+    return error_bodies.words(error)
 
 
 def _words_of_editing(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson():
-            return jsonify(error=refusals.BAD_BODY), 400
+            return jsonify(error=error_bodies.BAD_BODY), 400
         case Invalid(fields=fields) if fields:
             return jsonify(error=error.message, details=fields), 400
-    return refusals.words(error)
+    return error_bodies.words(error)
 
 
 @bp.get("/api/publishers")

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import yaml
 
-from models.store.publishing.importing import Found, Outcome
+from models.store.publishing.importing import DefinitionFile, ImportResult
 
 MAX_BYTES = 5_000_000
 PASSED_OVER = frozenset({".git", "node_modules", ".venv", "__pycache__"})
@@ -32,25 +32,25 @@ class _Plain(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_definitions(place: Path) -> tuple[list[Found], list[Outcome]]:
+def read_definitions(place: Path) -> tuple[list[DefinitionFile], list[ImportResult]]:
     """The definitions in a file, or in all JSON and YAML files below a folder; and what could not be read, and why.
 
     A file holds one definition or a list of them. In a folder, data that is plainly no definition is passed over, and
     so are links and the folders of other tools.
     """
-    found: list[Found] = []
-    unread: list[Outcome] = []
+    found: list[DefinitionFile] = []
+    unread: list[ImportResult] = []
     whole = place.is_file()
     for path in [place] if whole else _files(place):
         name = path.name if whole else path.relative_to(place).as_posix()
         try:
             values = _values(path)
         except _Unreadable as error:
-            unread.append(Outcome(name, "refused", str(error)))
+            unread.append(ImportResult(name, "refused", str(error)))
             continue
         for at, value in enumerate(values):
             if whole or _is_definition(value):
-                found.append(Found(name if len(values) == 1 else f"{name}[{at}]", value))
+                found.append(DefinitionFile(name if len(values) == 1 else f"{name}[{at}]", value))
     return found, unread
 
 

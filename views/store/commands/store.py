@@ -10,13 +10,13 @@ from models.core.db import db, now
 from models.core.errors import DomainError
 from models.store import publishers
 from models.store.publishing import importing, takedowns, withdrawing
-from models.store.publishing.takedowns import Name, TakenDown
+from models.store.publishing.takedowns import StoreName, TakenDown
 from models.store.statistics import store_proof
 from views.ledger.commands import operator
-from views.server import Commands
+from views.server import CommandGroup
 from views.store.commands.definitions import read_definitions
 
-commands = Commands(
+commands = CommandGroup(
     "store", help="The agent store: definitions in, verified publishers, takedowns, the proof of its figures."
 )
 
@@ -88,8 +88,8 @@ def restore_command(name: str) -> None:
         click.echo(f"It is still not shown, since {down.name} is taken down.")
 
 
-def _name(text: str) -> Name:
-    name = Name.parse(text)
+def _name(text: str) -> StoreName:
+    name = StoreName.parse(text)
     if name is None:
         raise click.ClickException(
             f"{text!r} is no name. Write publisher, publisher/agent or publisher/agent@1.0.0."
@@ -155,7 +155,7 @@ def _plain(text: str) -> str:
     return "".join(each if each == "\n" or each.isprintable() else "\ufffd" for each in text)
 
 
-def _tell(found: store_proof.Proof) -> None:
+def _tell(found: store_proof.StoreProof) -> None:
     for check in found.checks:
         click.echo(f"{'DRIFT' if check.differences else 'ok   '}  {check.name}")
         for each in check.differences:

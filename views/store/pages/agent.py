@@ -12,17 +12,17 @@ from flask.typing import ResponseReturnValue
 from models.core.db import db, now
 from models.store import publishers
 from models.store.catalogue import agent_page
-from models.store.catalogue.agent_page import Sheet
+from models.store.catalogue.agent_page import AgentPage
 from models.store.catalogue.markdown import render as markdown
 from models.store.publishing import dependencies
-from models.store.publishing.dependencies import Node
+from models.store.publishing.dependencies import DependencyNode
 from models.store.publishing.takedowns import TakenDown
-from models.store.statistics import figures
+from models.store.statistics import durations
 from models.store.tables import Agent
 from views.store.pages import previews, snippets, tree
 from views.store.pages.typescript import module_of
-from views.web.charts import Chart, Series, stacked_chart
-from views.web.errors import answer as error_answer
+from views.web.charts import Chart, ChartSeries, stacked_chart
+from views.web.error_handlers import answer as error_answer
 from views.web.guards import cookie_user, limiter, settings
 from views.web.htmx import render, wants_fragment
 
@@ -70,7 +70,7 @@ def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     client = request.args.get("client", "")
     client = client if client in snippets.CLIENTS else next(iter(snippets.CLIENTS))
     sheet = agent_page.sheet_of(publisher_id, agent_id, version)
-    use = Use.of(sheet, client)
+    use = RunSnippets.of(sheet, client)
     if wants_fragment():
         return render("store/_use.html", partial="store/_use.html", use=use)
     response = render("store/agent.html", use=use, **_whole(sheet))
@@ -102,7 +102,7 @@ def card(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
     return previews.answer(previews.card(*shown, fallback=agent_id), previews.digest(*shown))
 
 
-def _card(sheet: Sheet) -> tuple[str, str, str, str]:
+def _card(sheet: AgentPage) -> tuple[str, str, str, str]:
     over = sheet.publisher.name + (", verified publisher" if sheet.publisher.verified else "")
     return over, sheet.agent.name, sheet.agent.description or "", sheet.full_id
 
@@ -128,7 +128,7 @@ def newest_address(agent: Agent) -> str:
 
 
 @dataclass(frozen=True)
-class Use:
+class RunSnippets:
     """The lines to copy: for the command line, and for the client that was chosen."""
 
     client: str
@@ -138,7 +138,7 @@ class Use:
     start: str
 
     @classmethod
-    def of(cls, sheet: Sheet, client: str) -> "Use":
+    def of(cls, sheet: AgentPage, client: str) -> "RunSnippets":
         """For one of `snippets.CLIENTS`."""
         base = settings().base_url
         sdk = client == "sdk"
@@ -156,10 +156,10 @@ class Use:
         return snippets.CLIENTS
 
 
-def _whole(sheet: Sheet) -> dict[str, Any]:
+def _whole(sheet: AgentPage) -> dict[str, Any]:
     moment = now()
     agent = sheet.agent
-    root = Node(sheet.full_id, agent.name)
+    root = DependencyNode(sheet.full_id, agent.name)
     if sheet.data.get("spawnableAgents"):
         root = dependencies.outline_of(sheet.full_id, TREE_ROOM)
     nodes = list(tree.every(root))
@@ -169,7 +169,7 @@ def _whole(sheet: Sheet) -> dict[str, Any]:
         "may_edit": publishers.may_change(cookie_user(), sheet.publisher),
         "base": settings().base_url,
         "card_digest": previews.digest(*_card(sheet)),
-        "median_ms": figures.median_duration_ms(sheet.version.durations),
+        "median_ms": durations.median_duration_ms(sheet.version.durations),
         "readme": markdown,
         "versions": agent_page.versions_of(agent),
         "chart": _chart(agent_page.days_of(agent, moment.date()), moment),
@@ -190,7 +190,7 @@ def _whole(sheet: Sheet) -> dict[str, Any]:
 def _chart(days: Mapping[str, Mapping[date, int]], moment: datetime) -> Chart:
     """A column a day, stacked by version."""
     span = [moment.date() - timedelta(days=back) for back in reversed(range(agent_page.DAYS))]
-    series = [Series(version, [runs.get(day, 0) for day in span]) for version, runs in days.items()]
+    series = [ChartSeries(version, [runs.get(day, 0) for day in span]) for version, runs in days.items()]
     starts = [datetime.combine(day, time(), UTC) for day in span]
     return stacked_chart(starts, series, unit="calls", now=moment, height=210)
 

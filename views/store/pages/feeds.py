@@ -18,7 +18,7 @@ bp = Blueprint("feeds", __name__)
 MOST_ADDRESSES = 10_000
 """In one sitemap. It may have five times as many, but drawing those would keep the worker's other requests waiting."""
 
-PAGES = ("pages.landing", "store.shelf", "docs.page")
+PAGES = ("pages.landing", "store.browse", "docs.page")
 
 
 @bp.get("/sitemap.xml")
@@ -59,7 +59,7 @@ def _sitemap(first: int) -> Response:
 @bp.get("/store/feed.atom")
 def everything() -> ResponseReturnValue:
     """The newest versions of all agents."""
-    return _feed(url_for("store.shelf"), "New versions in the agent store", listing.newest())
+    return _feed(url_for("store.browse"), "New versions in the agent store", listing.newest())
 
 
 @bp.get("/publishers/<publisher_id>/feed.atom")

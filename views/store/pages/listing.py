@@ -12,7 +12,7 @@ from werkzeug.datastructures import MultiDict
 
 from models.core.db import now
 from models.store.catalogue import listing
-from models.store.catalogue.listing import BATCH, DAYS, MOST_SHOWN, Wanted, words_of
+from models.store.catalogue.listing import BATCH, DAYS, MOST_SHOWN, ListingQuery, words_of
 from views.store.pages import previews
 from views.web.guards import cookie_user, settings
 from views.web.htmx import answer, wants_fragment
@@ -37,22 +37,22 @@ FIELDS = {"search", "tags", "publishers", "vendors", "verified", "deprecated"}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StoreQuery:
     """What the address asks for; `shown` is how many cards a whole page shows, `after` the key of a batch."""
 
-    wanted: Wanted
+    wanted: ListingQuery
     sort: str
     after: str
     shown: int
 
     @classmethod
-    def of(cls, args: "MultiDict[str, str]") -> "Asked":
+    def of(cls, args: "MultiDict[str, str]") -> "StoreQuery":
         """Read a query string. What is unknown or too long counts as not given."""
         search = args.get("search", args.get("q", "")).replace("\x00", "").strip()[:200]
         searches = bool(words_of(search))
         sort = args.get("sort", "")
         sort = sort if sort in SORTS and (searches or sort != "cost") else ""
-        wanted = Wanted(
+        wanted = ListingQuery(
             search=search,
             tags=_chosen(args, "tag"),
             publishers=_chosen(args, "publisher"),
@@ -80,7 +80,7 @@ class Asked:
             "after": changes.get("after"),
             "shown": changes.get("shown"),
         }
-        return url_for("store.shelf", **{name: value for name, value in query.items() if value})
+        return url_for("store.browse", **{name: value for name, value in query.items() if value})
 
     @property
     def plain(self) -> bool:
@@ -118,9 +118,9 @@ class Asked:
 
 
 @bp.get("/store")
-def shelf() -> ResponseReturnValue:
+def browse() -> ResponseReturnValue:
     """The store (contract 4.3). htmx gets the results alone, or with a key only what follows it."""
-    asked = Asked.of(request.args)
+    asked = StoreQuery.of(request.args)
     fragment = wants_fragment()
     more = fragment and bool(asked.after)
     template = ("store/_more.html" if more else "store/_results.html") if fragment else "store/store.html"
@@ -156,7 +156,7 @@ def picture() -> Response:
     return previews.answer(previews.card(*shown), previews.digest(*shown))
 
 
-def _found(asked: Asked, more: bool) -> dict[str, Any]:
+def _found(asked: StoreQuery, more: bool) -> dict[str, Any]:
     """What the list shows: the first cards, those of a page that goes on, or what follows them. Raises Invalid for a broken
     key."""
     today = now().astimezone(UTC).date()
@@ -174,11 +174,11 @@ def _found(asked: Asked, more: bool) -> dict[str, Any]:
     }
 
 
-def _only_typed(asked: Asked) -> bool:
+def _only_typed(asked: StoreQuery) -> bool:
     """Whether only the words searched for are others than before: they replace the address, so that one step back
     leaves the search instead of taking a letter from it."""
     query = urlsplit(request.headers.get("HX-Current-URL", "")).query
-    before = Asked.of(MultiDict(parse_qsl(query)))
+    before = StoreQuery.of(MultiDict(parse_qsl(query)))
     return replace(before.wanted, search="", sort="") == replace(asked.wanted, search="", sort="") and (
         before.sort == asked.sort
     )

@@ -13,7 +13,7 @@ from models.core.errors import Conflict, DomainError, Invalid
 from models.core.files import files
 from models.store import Publisher, publishers
 from models.store.catalogue import pictures
-from models.store.publishers import Profile
+from models.store.publishers import PublisherProfile
 from models.store.publishing import takedowns
 from views.store.pages import previews
 from views.store.pages.limits import count_change
@@ -36,7 +36,7 @@ LABELS = {
 
 
 @dataclass(frozen=True)
-class Draft:
+class PublisherDraft:
     """What was entered so far. `org` is an organisation's id, empty for oneself; the picture is kept here already."""
 
     org: str = ""
@@ -47,7 +47,7 @@ class Draft:
     avatar_url: str = ""
 
     @classmethod
-    def read(cls, values: MultiDict[str, str]) -> "Draft":
+    def read(cls, values: MultiDict[str, str]) -> "PublisherDraft":
         """The draft that a form or an address carries; of pictures only one that is kept here."""
         draft = cls(**{name: values.get(name, "").strip() for name in FIELDS})
         own = pictures.ADDRESS.fullmatch(draft.avatar_url)
@@ -82,7 +82,7 @@ def mine() -> ResponseReturnValue:
 @limiter.limit("240/minute", key_func=lambda: _caller())
 def new() -> ResponseReturnValue:
     """The step that is asked for, or the earlier one that needs a change. htmx asks about the id alone."""
-    draft = Draft.read(request.args)
+    draft = PublisherDraft.read(request.args)
     if wants_fragment():
         problem = publishers.id_problem(draft.publisher) if draft.publisher else None
         return render("store/_id_check.html", partial="store/_id_check.html", draft=draft, problem=problem)
@@ -100,7 +100,7 @@ def new() -> ResponseReturnValue:
 @limiter.limit("30/minute;200/day", key_func=lambda: _caller())
 def create() -> ResponseReturnValue:
     """Make the publisher of the whole form; what needs a change is shown again, all of it."""
-    draft = Draft.read(request.form)
+    draft = PublisherDraft.read(request.form)
     errors = _owner_errors(draft) | _identity_errors(draft)
     address, refused = _uploaded(request.files.get("avatar"), draft.avatar_url)
     draft = replace(draft, avatar_url=address or "")
@@ -126,7 +126,7 @@ def create() -> ResponseReturnValue:
     return _form(draft, PROFILE, errors)
 
 
-def _form(draft: Draft, step: int, errors: dict[str, str]) -> ResponseReturnValue:
+def _form(draft: PublisherDraft, step: int, errors: dict[str, str]) -> ResponseReturnValue:
     return render(
         "store/publisher_new.html",
         draft=draft,
@@ -139,12 +139,12 @@ def _form(draft: Draft, step: int, errors: dict[str, str]) -> ResponseReturnValu
     )
 
 
-def _owner_errors(draft: Draft) -> dict[str, str]:
+def _owner_errors(draft: PublisherDraft) -> dict[str, str]:
     known = {"", *(org.id for org in publishers.organisations(_user()))}
     return {} if draft.org in known else {"org": "Choose yourself, or an organisation that you administer."}
 
 
-def _identity_errors(draft: Draft) -> dict[str, str]:
+def _identity_errors(draft: PublisherDraft) -> dict[str, str]:
     found = {
         "publisher": publishers.id_problem(draft.publisher),
         "name": publishers.wrong_name(publishers.line(draft.name) or ""),
@@ -177,7 +177,9 @@ def save(publisher_id: str) -> ResponseReturnValue:
     said, wrong = _checked(name, email, bio, address or kept, publisher)
     if said is None or errors:
         db.session.rollback()
-        return _edit_page(publisher, said=Profile(name, email, bio, kept), errors={**wrong, **errors})
+        return _edit_page(
+            publisher, said=PublisherProfile(name, email, bio, kept), errors={**wrong, **errors}
+        )
     before = publishers.facts(publisher)
     publishers.edit(publisher, said)
     if publishers.facts(publisher) != before:
@@ -190,7 +192,7 @@ def save(publisher_id: str) -> ResponseReturnValue:
 
 
 def _edit_page(
-    publisher: Publisher, *, said: Profile, errors: dict[str, str] | None = None
+    publisher: Publisher, *, said: PublisherProfile, errors: dict[str, str] | None = None
 ) -> ResponseReturnValue:
     return render(
         "store/publisher_edit.html",
@@ -297,13 +299,13 @@ def _caller() -> str:
     return user.id if user else caller_address()
 
 
-def _said(publisher: Publisher) -> Profile:
-    return Profile(publisher.name, publisher.email, publisher.bio, publisher.avatar_url)
+def _said(publisher: Publisher) -> PublisherProfile:
+    return PublisherProfile(publisher.name, publisher.email, publisher.bio, publisher.avatar_url)
 
 
 def _checked(
     name: str, email: str, bio: str, avatar_url: str | None, standing: Publisher | None = None
-) -> tuple[Profile | None, dict[str, str]]:
+) -> tuple[PublisherProfile | None, dict[str, str]]:
     """What the fields say, or what is wrong with each. A picture that no page can show is left out; the e-mail
     address that `standing` has already may stay."""
     shown = avatar_url if publishers.usable_avatar(avatar_url or "") else None

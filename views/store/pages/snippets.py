@@ -5,7 +5,7 @@ import shlex
 
 from flask import url_for
 
-from models.store.catalogue.agent_page import Sheet
+from models.store.catalogue.agent_page import AgentPage
 
 QUESTION = "Introduce yourself."
 SHORT = 600
@@ -14,17 +14,17 @@ SHORT = 600
 CLIENTS = {"sdk": "TypeScript", "curl": "curl"}
 
 
-def command_line(sheet: Sheet) -> str:
+def command_line(sheet: AgentPage) -> str:
     """The Codebuff command line, started with this version (contract 6.1)."""
     return f"codebuff --agent {sheet.full_id}"
 
 
-def keep_line(sheet: Sheet) -> str:
+def keep_line(sheet: AgentPage) -> str:
     """The Codebuff command line, told to offer this version in the project (contract 6.1)."""
     return f"codebuff save-agent {sheet.full_id}"
 
 
-def typescript(sheet: Sheet) -> str:
+def typescript(sheet: AgentPage) -> str:
     """A program for `@codebuff/sdk`."""
     return f"""import {{ CodebuffClient }} from "@codebuff/sdk";
 
@@ -50,7 +50,7 @@ STOA_BASE_URL={base} CODEBUFF_API_KEY=$STOA_KEY \\
 """
 
 
-def curl(sheet: Sheet, base: str) -> str:
+def curl(sheet: AgentPage, base: str) -> str:
     """A run without any client: start, one call to the agent's model on the run, finish. Any POSIX shell."""
     prompts = [str(sheet.data.get(key) or "").strip() for key in ("systemPrompt", "instructionsPrompt")]
     system = "\n\n".join(filter(None, prompts))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from models.store.publishing.dependencies import Node
+from models.store.publishing.dependencies import DependencyNode
 
 BOX_WIDTH, BOX_HEIGHT = 176, 40
 STEP_X, STEP_Y = 208, 50
@@ -11,10 +11,10 @@ MAX_ROWS = 24
 
 
 @dataclass(frozen=True)
-class Box:
+class TreeNode:
     """One agent: its place in pixels, and itself."""
 
-    node: Node
+    node: DependencyNode
     x: float
     y: float
 
@@ -25,10 +25,10 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class TreeDrawing:
     """Boxes and the paths of the lines between them, and the room they take, in pixels."""
 
-    boxes: list[Box]
+    boxes: list[TreeNode]
     paths: list[str]
     width: int
     height: int
@@ -36,39 +36,39 @@ class Drawing:
     box_height: int = BOX_HEIGHT
 
 
-def drawing(root: Node) -> Drawing | None:
+def drawing(root: DependencyNode) -> TreeDrawing | None:
     """The picture of a tree; None for an agent alone, and for more than can be read."""
     if not root.children or rows(root) > MAX_ROWS:
         return None
-    boxes: list[Box] = []
+    boxes: list[TreeNode] = []
     paths: list[str] = []
     _place(root, 0, 0, boxes, paths)
     columns = max(box.x for box in boxes) + BOX_WIDTH
-    return Drawing(boxes, paths, int(columns) + 2, rows(root) * STEP_Y - (STEP_Y - BOX_HEIGHT) + 2)
+    return TreeDrawing(boxes, paths, int(columns) + 2, rows(root) * STEP_Y - (STEP_Y - BOX_HEIGHT) + 2)
 
 
-def every(node: Node) -> Iterator[Node]:
+def every(node: DependencyNode) -> Iterator[DependencyNode]:
     """The node and all below it, in the order of reading."""
     yield node
     for child in node.children:
         yield from every(child)
 
 
-def rows(node: Node) -> int:
+def rows(node: DependencyNode) -> int:
     """How many leaves the tree has."""
     return sum(map(rows, node.children)) or 1
 
 
-def _place(node: Node, depth: int, row: int, boxes: list[Box], paths: list[str]) -> Box:
+def _place(node: DependencyNode, depth: int, row: int, boxes: list[TreeNode], paths: list[str]) -> TreeNode:
     """Put the node's children below each other from `row` on, and the node before the middle of them."""
     index = len(boxes)
-    placed: list[Box] = []
+    placed: list[TreeNode] = []
     at = row
     for child in node.children:
         placed.append(_place(child, depth + 1, at, boxes, paths))
         at += rows(child)
     y = (placed[0].y + placed[-1].y) / 2 if placed else row * STEP_Y + 1
-    box = Box(node, depth * STEP_X + 1, y)
+    box = TreeNode(node, depth * STEP_X + 1, y)
     boxes.insert(index, box)
     start, bend = box.x + BOX_WIDTH, box.x + (BOX_WIDTH + STEP_X) / 2
     paths.extend(f"M{start:g} {box.middle:g}H{bend:g}V{each.middle:g}H{each.x:g}" for each in placed)

@@ -10,13 +10,13 @@ from flask.typing import ResponseReturnValue
 from jinja2.utils import LRUCache
 
 from models.accounts import User
+from models.core.cooperative import heavy
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
-from models.core.fairness import heavy
 from models.store import publishers
 from models.store.catalogue import agent_page, readme
-from models.store.catalogue.agent_page import UNKNOWN, Sheet
-from models.store.catalogue.comparing import Change, compare
+from models.store.catalogue.agent_page import UNKNOWN, AgentPage
+from models.store.catalogue.version_diff import FieldChange, compare
 from models.store.publishing import withdrawing
 from models.store.tables import Agent, AgentVersion
 from views.store.pages.agent import AGENT
@@ -140,9 +140,9 @@ def difference(publisher_id: str, agent_id: str, before: str, after: str) -> Res
     return render("store/diff.html", old=old, new=new, changes=_changes(old, new))
 
 
-def _changes(old: Sheet, new: Sheet) -> list[Change]:
+def _changes(old: AgentPage, new: AgentPage) -> list[FieldChange]:
     key = (old.full_id, new.full_id, old.version.published_at, new.version.published_at)
-    found: list[Change] | None = _compared.get(key)
+    found: list[FieldChange] | None = _compared.get(key)
     if found is None:
         db.session.expunge_all()
         db.session.rollback()  # gives the connection back while it waits and works

@@ -37,7 +37,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
-class Slices:
+class TimeSlices:
     """Work in many small steps: `pause` between them pauses when a slice of time is over."""
 
     __slots__ = ("_until",)
@@ -54,7 +54,7 @@ class Slices:
 
 def in_slices(items: Iterable[T]) -> Iterator[T]:
     """The items, with pauses between them."""
-    slices = Slices()
+    slices = TimeSlices()
     for each in items:
         yield each
         slices.pause()

@@ -1,6 +1,6 @@
 """Strict shapes of what comes from outside, and what is wrong with it in the contract's words (section 0.2).
 
-A shape is a pydantic model below `Body`; `parse` answers it or raises `BadBody`, whose `issues` and `tree` are the two
+A shape is a pydantic model below `Body`; `parse` answers it or raises `InvalidBody`, whose `issues` and `tree` are the two
 vocabularies of the contract.
 """
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 
-class BadBody(Exception):
+class InvalidBody(Exception):
     """The body is JSON of the wrong shape. `issues` is the flat list, `tree` the nested form."""
 
     def __init__(self, issues: list[dict[str, Any]]) -> None:
@@ -137,18 +137,18 @@ def parse(model: type[M], value: Any) -> M:
             model.model_validate(whole)
         except ValidationError as error:
             issues = _issues(error, whole)
-    raise BadBody(issues)
+    raise InvalidBody(issues)
 
 
 def parse_tagged(key: str, models: Mapping[str, type[M]], value: Any) -> M:
     """`value` as the model that its `key` names. Raises BadBody, also for a missing or unknown tag."""
     if not isinstance(value, dict):
-        raise BadBody([_wrong_type("object", value, [])])
+        raise InvalidBody([_wrong_type("object", value, [])])
     tag = value.get(key)
     model = models.get(tag) if isinstance(tag, str) else None
     if model is None:
         issue = {"code": "invalid_union", "errors": [], "note": "No matching discriminator"}
-        raise BadBody([{**issue, "discriminator": key, "path": [key], "message": "Invalid input"}])
+        raise InvalidBody([{**issue, "discriminator": key, "path": [key], "message": "Invalid input"}])
     return parse(model, value)
 
 

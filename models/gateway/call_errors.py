@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from models.gateway.chat_format import Failure, failure_in
+from models.gateway.chat_format import ProviderFailure, failure_in
 from models.gateway.routing import Route
-from models.gateway.upstream import Answer, UpstreamError
+from models.gateway.upstream import ProviderResponse, UpstreamError
 from models.ledger.holds import Admission
 
 log = logging.getLogger("stoa.gateway")
@@ -21,7 +21,7 @@ KEY_START = 8
 """Characters of a key that give it away: providers quote keys with stars in their middle."""
 
 
-class Refused(Exception):
+class CallRefused(Exception):
     """The ledger did not admit the call; `admission.outcome` says why."""
 
     def __init__(self, admission: Admission) -> None:
@@ -33,7 +33,7 @@ class RelayFailed(Exception):
     """Something unforeseen happened after the call was admitted. Nothing is charged."""
 
 
-class UpstreamRefused(Exception):
+class ProviderError(Exception):
     """The provider answered with an error. Nothing is charged.
 
     `status` is what the client is told. It differs from the provider's own when the operator's key or funds
@@ -44,21 +44,21 @@ class UpstreamRefused(Exception):
     dropped: tuple[str, ...] = ()
     busy = False
 
-    def __init__(self, status: int, failure: Failure, retry_after: str | None = None) -> None:
+    def __init__(self, status: int, failure: ProviderFailure, retry_after: str | None = None) -> None:
         super().__init__(failure.message)
         self.status = status
         self.failure = failure
         self.retry_after = retry_after
 
 
-def refusal(answer: Answer, route: Route, begun: bytes = b"") -> UpstreamRefused:
+def refusal(answer: ProviderResponse, route: Route, begun: bytes = b"") -> ProviderError:
     """What a provider's error says, for the client. An error inside a 200 counts as one. `begun` is what was read of
     the body before."""
     raw = without_keys(begun + _body(answer, ERROR_BODY - len(begun)), route)
     status = answer.status
-    failure: Failure | None
+    failure: ProviderFailure | None
     if 400 <= status <= 599:
-        failure = failure_in(raw) or Failure(_status_text(status), plain=True)
+        failure = failure_in(raw) or ProviderFailure(_status_text(status), plain=True)
         if failure.plain and failure.code is None:
             failure = replace(failure, code=status)
     else:
@@ -66,29 +66,29 @@ def refusal(answer: Answer, route: Route, begun: bytes = b"") -> UpstreamRefused
         status = failure.status if failure and failure.status else 502
         if failure is None:
             text = f"{route.provider.title} answered in a form that cannot be passed on."
-            failure = Failure(text, code=status, plain=True)
+            failure = ProviderFailure(text, code=status, plain=True)
     refused = told(failure, status, route, answer.headers.get("Retry-After"))
     refused.busy = answer.status in BUSY or 500 <= answer.status <= 599
     return refused
 
 
-def told(failure: Failure, status: int, route: Route, retry_after: str | None) -> UpstreamRefused:
+def told(failure: ProviderFailure, status: int, route: Route, retry_after: str | None) -> ProviderError:
     """The refusal a client is told. With the operator's own key a 401, 402 or 403 says nothing about the client's,
     and may quote the key: it becomes a 502 in our words."""
     flagged = isinstance(failure.metadata, dict) and "reasons" in failure.metadata
     if status in (401, 402, 403, 407) and route.byok is None and not flagged:
         log.error("%s refused this server's key or account with %d", route.provider.title, status)
         words = "is out of funds" if status == 402 else "was refused"
-        failure = Failure(
+        failure = ProviderFailure(
             f"This server's own account at {route.provider.title} {words}; your key is fine. Tell the operator.",
             code="upstream_account",
             type="upstream_error",
         )
-        return UpstreamRefused(502, failure)
-    return UpstreamRefused(status, failure, retry_after)
+        return ProviderError(502, failure)
+    return ProviderError(status, failure, retry_after)
 
 
-def error_object(failure: Failure) -> dict[str, Any]:
+def error_object(failure: ProviderFailure) -> dict[str, Any]:
     """A failure as OpenAI's clients read it."""
     error = {
         "message": failure.message,
@@ -114,7 +114,7 @@ def without_keys(raw: bytes, route: Route) -> bytes:
     return raw
 
 
-def _body(answer: Answer, limit: int) -> bytes:
+def _body(answer: ProviderResponse, limit: int) -> bytes:
     """The beginning of a body; of one that breaks off what came until then."""
     pieces: list[bytes] = []
     size = 0

@@ -63,7 +63,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Guard:
+class FetchPolicy:
     """How names are resolved, which addresses may be connected to, and whose certificates are believed."""
 
     resolve: Callable[[str, int], Sequence[str]] = resolve
@@ -71,13 +71,13 @@ class Guard:
     context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
 
-def fetch(address: str, *, most_bytes: int, seconds: float, guard: Guard | None = None) -> bytes:
+def fetch(address: str, *, most_bytes: int, seconds: float, guard: FetchPolicy | None = None) -> bytes:
     """What an `https://` address answers, as it comes. Follows three redirects. Blocks; call it outside a transaction.
 
     Raises FetchFailed for an address that may not be asked, more than `most_bytes`, more than `seconds` altogether, and
     whatever is no 200.
     """
-    guard = guard or Guard()
+    guard = guard or FetchPolicy()
     deadline = time.monotonic() + seconds
     for _ in range(MOST_REDIRECTS + 1):
         with _open(address, guard, deadline) as connection:
@@ -88,7 +88,7 @@ def fetch(address: str, *, most_bytes: int, seconds: float, guard: Guard | None 
     raise FetchFailed(f"it redirects more than {MOST_REDIRECTS} times")
 
 
-def _open(address: str, guard: Guard, deadline: float) -> "_Connection":
+def _open(address: str, guard: FetchPolicy, deadline: float) -> "_Connection":
     if len(address) > LONGEST or not address.isascii() or not address.isprintable() or " " in address:
         raise FetchFailed("this is no address")
     try:

@@ -23,7 +23,7 @@ NAMED = 7
 OTHER_SLOT = 8
 
 
-class Figures(NamedTuple):
+class UsageTotals(NamedTuple):
     """Sums over some calls. Credits are whole, cost is dollars, spans are ms.
 
     Tokens stand in disjoint buckets: `input_tokens` is what no cache served, `reasoning_tokens` is within
@@ -63,40 +63,40 @@ class Figures(NamedTuple):
         return quantile(self.histogram, 0.95)
 
 
-NOTHING = Figures()
+NOTHING = UsageTotals()
 
 
-def total(parts: Sequence[Figures]) -> Figures:
+def total(parts: Sequence[UsageTotals]) -> UsageTotals:
     """The sum of figures, the histograms bucket by bucket."""
     if not parts:
         return NOTHING
     *sums, histograms = zip(*parts, strict=True)
-    return Figures._make((*map(sum, sums), merged(histograms)))
+    return UsageTotals._make((*map(sum, sums), merged(histograms)))
 
 
 @dataclass(frozen=True)
-class Series:
+class UsageSeries:
     """One model or agent through the period. `key` None is all that is not named; `slot` is its colour, 1 to 8."""
 
     key: str | None
     slot: int
-    columns: list[Figures]
-    total: Figures
+    columns: list[UsageTotals]
+    total: UsageTotals
 
 
 @dataclass(frozen=True)
-class Spending:
+class UsageReport:
     """The whole picture of a period. Every total is the sum of the same cells."""
 
     period: Period
     by: By
     starts: list[datetime]
-    series: list[Series]
-    columns: list[Figures]
-    total: Figures
+    series: list[UsageSeries]
+    columns: list[UsageTotals]
+    total: UsageTotals
 
 
-def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending:
+def spending(account_id: str, period: Period, by: By, now: datetime) -> UsageReport:
     """What the account used in `period`, by model or agent: the seven that cost most, and the rest as Other.
 
     One statement whatever the period; at most 62 columns x 8 series come back. A series keeps its colour
@@ -114,14 +114,14 @@ def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending
     named = _slots({cell.key: cell.rank for cell in cells if cell.key is not None})
     starts = period.columns()
     place = {start: index for index, start in enumerate(starts)}
-    rows: dict[str | None, dict[int, Figures]] = {}
-    stacks: list[list[Figures]] = [[] for _ in starts]
+    rows: dict[str | None, dict[int, UsageTotals]] = {}
+    stacks: list[list[UsageTotals]] = [[] for _ in starts]
     for cell in cells:
-        figures = Figures(**{name: getattr(cell, name) for name in Figures._fields})
+        figures = UsageTotals(**{name: getattr(cell, name) for name in UsageTotals._fields})
         rows.setdefault(cell.key, {})[place[cell.start]] = figures
         stacks[place[cell.start]].append(figures)
     series = [
-        Series(
+        UsageSeries(
             key,
             OTHER_SLOT if key is None else named[key],
             [row.get(index, NOTHING) for index in range(len(starts))],
@@ -130,7 +130,7 @@ def spending(account_id: str, period: Period, by: By, now: datetime) -> Spending
         for key, row in rows.items()
     ]
     columns = [total(stack) for stack in stacks]
-    return Spending(period, by, starts, series, columns, total([one.total for one in series]))
+    return UsageReport(period, by, starts, series, columns, total([one.total for one in series]))
 
 
 def _slots(ranks: Mapping[str, int | None]) -> dict[str, int]:
@@ -145,7 +145,7 @@ _KEYS = {"model": UsageRollup.model, "agent": UsageRollup.agent_id}
 @cache
 def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
     """A row for each of the keys that cost most (then null: the rest) and column of the chart: the key's `rank` over the
-    last 30 days, the `key`, the `start` of the column, and `Figures`. Made once, since it is long."""
+    last 30 days, the `key`, the `start` of the column, and `UsageTotals`. Made once, since it is long."""
     key = _KEYS[by]
     mine = UsageRollup.account_id == bindparam("account")
     inside = (
@@ -184,8 +184,8 @@ def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
 
 
 def _sums() -> list[ColumnElement[Any]]:
-    """`Figures` of some rollups. The histograms are added up bucket by bucket, into one array."""
-    *counts, cost, histogram = Figures._fields
+    """`UsageTotals` of some rollups. The histograms are added up bucket by bucket, into one array."""
+    *counts, cost, histogram = UsageTotals._fields
     buckets = (cast(func.sum(UsageRollup.latency_hist[number]), Integer) for number in range(1, BUCKETS + 1))
     return [
         *(cast(func.sum(getattr(UsageRollup, name)), BigInt).label(name) for name in counts),

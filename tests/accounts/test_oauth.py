@@ -20,7 +20,7 @@ from app import create_app
 from models.accounts import LoginLink, OAuthAccount, Session, User
 from models.admin import AuditLog
 from models.core import mail
-from models.core.mail import Message
+from models.core.mail import Email
 from models.core.settings import load_settings
 from models.ledger import CreditLedger
 from tests import factories
@@ -93,8 +93,8 @@ def browser(door: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    sent: list[Message] = []
+def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
+    sent: list[Email] = []
     monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
     return sent
 
@@ -190,7 +190,7 @@ def test_an_unverified_address_joins_nobody(
     issuer: str,
     session: OrmSession,
     alice: Person,
-    outbox: list[Message],
+    outbox: list[Email],
     verified: Any,
 ) -> None:
     claims = {} if verified is None else {"email_verified": verified}
@@ -203,7 +203,7 @@ def test_an_unverified_address_joins_nobody(
 
 
 def test_an_unverified_address_makes_nobody_until_it_is_proved(
-    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, outbox: list[Message]
+    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, outbox: list[Email]
 ) -> None:
     through_oidc(browser, issuer, "s1", "/runs", email="ada@example.org", name="Ada")
     assert users(session) == []
@@ -217,7 +217,7 @@ def test_an_unverified_address_makes_nobody_until_it_is_proved(
 
 
 def test_a_link_opened_elsewhere_joins_no_identity(
-    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, alice: Person, outbox: list[Message]
+    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, alice: Person, outbox: list[Email]
 ) -> None:
     through_oidc(browser, issuer, "mallory", email="alice@example.org")
     hers = door.test_client()
@@ -226,7 +226,7 @@ def test_a_link_opened_elsewhere_joins_no_identity(
     assert session.scalars(select(OAuthAccount)).all() == []
 
 
-def by_mail(browser: FlaskClient, outbox: list[Message], email: str = "alice@example.org") -> str:
+def by_mail(browser: FlaskClient, outbox: list[Email], email: str = "alice@example.org") -> str:
     """Ask for an ordinary link; its path."""
     token = token_of(browser.get("/login"))
     assert browser.post("/login", data={"csrf_token": token, "email": email}).status_code == 303
@@ -249,7 +249,7 @@ class Scene:
     door: Flask
     issuer: str
     began: FlaskClient
-    outbox: list[Message]
+    outbox: list[Email]
     session: OrmSession
     link: str
 
@@ -265,7 +265,7 @@ def scene(
     session: OrmSession,
     alice: Person,
     bob: Person,
-    outbox: list[Message],
+    outbox: list[Email],
 ) -> Scene:
     through_oidc(browser, issuer, "mallory", "/runs", email="alice@example.org", name="Mal Lory")
     return Scene(door, issuer, browser, outbox, session, path_in(outbox[-1]))
@@ -467,7 +467,7 @@ def test_two_links_of_one_identity_to_two_accounts_join_one(scene: Scene) -> Non
 
 
 def test_an_unverified_github_identity_waits_for_its_link(
-    browser: FlaskClient, github: FakeGitHub, session: OrmSession, alice: Person, outbox: list[Message]
+    browser: FlaskClient, github: FakeGitHub, session: OrmSession, alice: Person, outbox: list[Email]
 ) -> None:
     github.person = {"id": 8, "login": "mal-lory", "name": "\u202eecilA"}
     github.addresses = [{"email": "alice@example.org", "primary": True, "verified": False}]
@@ -505,7 +505,7 @@ def claims(door: Flask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_an_openid_claim_that_cannot_be_kept_is_a_400_page(
     browser: FlaskClient,
     session: OrmSession,
-    outbox: list[Message],
+    outbox: list[Email],
     claims: dict[str, Any],
     key: str,
     value: Any,
@@ -540,7 +540,7 @@ def test_what_verifies_no_address_of_ours_joins_nobody(
     session: OrmSession,
     claims: dict[str, Any],
     alice: Person,
-    outbox: list[Message],
+    outbox: list[Email],
     said: dict[str, Any],
 ) -> None:
     kate = factories.user("kate")
@@ -703,7 +703,7 @@ def test_github_and_oidc_with_one_verified_address_are_one_user(
 
 
 def test_github_unverified_joins_nobody(
-    browser: FlaskClient, github: FakeGitHub, session: OrmSession, alice: Person, outbox: list[Message]
+    browser: FlaskClient, github: FakeGitHub, session: OrmSession, alice: Person, outbox: list[Email]
 ) -> None:
     github.person = {"id": 8, "login": "mallory"}
     github.addresses = [{"email": "alice@example.org", "primary": True, "verified": False}]
@@ -783,7 +783,7 @@ def test_signing_in_by_its_rest(browser: FlaskClient, github: FakeGitHub, sessio
     assert session.scalars(select(Session)).all() == []
 
 
-def test_signing_in_by_its_rest_with_an_address(browser: FlaskClient, outbox: list[Message]) -> None:
+def test_signing_in_by_its_rest_with_an_address(browser: FlaskClient, outbox: list[Email]) -> None:
     token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
     form = {"csrfToken": token, "email": "Ada@example.org", "json": "true"}
     assert browser.post("/api/auth/signin/email", data=form).json == {"url": f"{BASE}/login/sent"}

@@ -33,7 +33,7 @@ from models.usage import Message
 
 
 @dataclass(frozen=True)
-class Spent:
+class RunCost:
     """What model calls took. `credits` are what the ledger billed, `cost` dollars; the token buckets are disjoint
     but for `reasoning_tokens`, which are part of the output."""
 
@@ -55,38 +55,38 @@ class Spent:
             self.uncached_input_tokens + self.cache_write_tokens + self.cache_read_tokens + self.output_tokens
         )
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(**{name: getattr(self, name) + getattr(other, name) for name in SPENT})
+    def __add__(self, other: "RunCost") -> "RunCost":
+        return RunCost(**{name: getattr(self, name) + getattr(other, name) for name in SPENT})
 
-    def __sub__(self, other: "Spent") -> "Spent":
-        return Spent(**{name: getattr(self, name) - getattr(other, name) for name in SPENT})
+    def __sub__(self, other: "RunCost") -> "RunCost":
+        return RunCost(**{name: getattr(self, name) - getattr(other, name) for name in SPENT})
 
 
-SPENT = tuple(part.name for part in fields(Spent))
+SPENT = tuple(part.name for part in fields(RunCost))
 
 _IDS = cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Text))
 
 
 @dataclass(frozen=True)
-class RunSums:
+class RunTotals:
     """What a run did itself (`own`), what it and all it spawned did (`all`), and when it was last heard of."""
 
-    own: Spent = field(default_factory=Spent)
-    all: Spent = field(default_factory=Spent)
+    own: RunCost = field(default_factory=RunCost)
+    all: RunCost = field(default_factory=RunCost)
     steps: int = 0
     spawned: int = 0
     spawned_failed: int = 0
     last_news: datetime | None = None
 
 
-def sums_of(account_id: str, run_ids: Iterable[str]) -> dict[str, RunSums]:
+def sums_of(account_id: str, run_ids: Iterable[str]) -> dict[str, RunTotals]:
     """The sums of the account's runs, in three queries whatever their number. Ids of others get nil."""
     ids = set(run_ids)
     return added_up(account_id, kin_of(account_id, ids), ids) if ids else {}
 
 
 @dataclass(frozen=True)
-class Kin:
+class RunRelatives:
     """As much of a run as its place in a family and its part of the sums need."""
 
     id: str
@@ -96,14 +96,15 @@ class Kin:
     completed_at: datetime | None
 
 
-def kin_of(account_id: str, run_ids: Collection[str]) -> list[Kin]:
+def kin_of(account_id: str, run_ids: Collection[str]) -> list[RunRelatives]:
     """The account's runs of these ids and all that name one of them among their ancestors, in order of their start.
 
     Somebody else's claim is not seen.
     """
     found = db.session.execute(_kin(), {"account": account_id, "ids": list(run_ids)})
     return [
-        Kin(run.id, run.ancestor_run_ids or (), run.status, run.created_at, run.completed_at) for run in found
+        RunRelatives(run.id, run.ancestor_run_ids or (), run.status, run.created_at, run.completed_at)
+        for run in found
     ]
 
 
@@ -143,18 +144,18 @@ def _steps() -> Select[*tuple[Any, ...]]:
     return query.where(AgentStep.agent_run_id == any_(_IDS)).group_by(AgentStep.agent_run_id)
 
 
-def added_up(account_id: str, kin: Iterable[Kin], run_ids: Collection[str]) -> dict[str, RunSums]:
+def added_up(account_id: str, kin: Iterable[RunRelatives], run_ids: Collection[str]) -> dict[str, RunTotals]:
     """The sums of `run_ids` over `kin`, which holds them and all they spawned."""
     members = {member.id: member for member in kin}
     spent, last_call = _spent_by_run(account_id, members)
     steps = _steps_by_run(members)
-    sums = {run_id: RunSums() for run_id in run_ids}
+    sums = {run_id: RunTotals() for run_id in run_ids}
     for member in members.values():
         count, last_step = steps.get(member.id, (0, None))
         news = (member.created_at, member.completed_at, last_call.get(member.id), last_step)
-        own = RunSums(
-            own=spent.get(member.id, Spent()),
-            all=spent.get(member.id, Spent()),
+        own = RunTotals(
+            own=spent.get(member.id, RunCost()),
+            all=spent.get(member.id, RunCost()),
             steps=count,
             last_news=max(moment for moment in news if moment),
         )
@@ -164,8 +165,8 @@ def added_up(account_id: str, kin: Iterable[Kin], run_ids: Collection[str]) -> d
     return sums
 
 
-def _joined(sums: RunSums, part: RunSums, member: Kin, *, itself: bool) -> RunSums:
-    return RunSums(
+def _joined(sums: RunTotals, part: RunTotals, member: RunRelatives, *, itself: bool) -> RunTotals:
+    return RunTotals(
         own=part.own if itself else sums.own,
         all=sums.all + part.all,
         steps=part.steps if itself else sums.steps,
@@ -177,7 +178,7 @@ def _joined(sums: RunSums, part: RunSums, member: Kin, *, itself: bool) -> RunSu
 
 def _spent_by_run(
     account_id: str, run_ids: Collection[str]
-) -> tuple[dict[str, Spent], dict[str, datetime | None]]:
+) -> tuple[dict[str, RunCost], dict[str, datetime | None]]:
     words = {"account": account_id, "ids": list(run_ids)}
     rows = db.session.execute(_spent(), words).mappings().all()
     return {row["run_id"]: spent_of(row) for row in rows}, {row["run_id"]: row["last"] for row in rows}
@@ -188,13 +189,13 @@ def _steps_by_run(run_ids: Collection[str]) -> dict[str, tuple[int, datetime]]:
     return {row.agent_run_id: (row.steps, row.last) for row in rows}
 
 
-def spent_of(row: RowMapping) -> Spent:
-    """The `Spent` of a row that `spent_columns` made."""
-    return Spent(**{name: row[name] for name in SPENT})
+def spent_of(row: RowMapping) -> RunCost:
+    """The `RunCost` of a row that `spent_columns` made."""
+    return RunCost(**{name: row[name] for name in SPENT})
 
 
 def spent_columns() -> list[ColumnElement[Any]]:
-    """The columns of `Spent`, summed over the calls of a query that outer-joins `Message`."""
+    """The columns of `RunCost`, summed over the calls of a query that outer-joins `Message`."""
     summed = [
         cast(
             func.sum(billed() if name == "credits" else getattr(GatewayCall, name)),

@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class PublishedDefinition:
     """One version of an agent. `data` is its definition as JSON text, which need not be read to be passed on."""
 
     id: str
@@ -36,7 +36,7 @@ class Version:
     updated_at: datetime
 
 
-def version_of(publisher_id: str, agent_id: str, version: str) -> Version:
+def version_of(publisher_id: str, agent_id: str, version: str) -> PublishedDefinition:
     """A published version; `latest` is the highest by number that is not yanked (contract 2.6). One statement.
 
     Yanked versions are found by their number, taken down ones not. Raises NotFound in the contract's words, "Publisher not
@@ -66,7 +66,7 @@ def version_of(publisher_id: str, agent_id: str, version: str) -> Version:
             if down
             else _no_agent(publisher_id, agent_id, version)
         )
-    return Version(**found._mapping)
+    return PublishedDefinition(**found._mapping)
 
 
 def no_publisher(publisher_id: str) -> NotFound:

@@ -15,16 +15,16 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
-from models.gateway.chat_format import Call, Meter
-from models.gateway.dialects.errors import RequestHeaders
-from models.gateway.providers.base import Provider
-from models.gateway.routing import Route, Routes
+from models.gateway.chat_format import Call, UsageMeter
+from models.gateway.dialects.error_shapes import RequestHeaders
+from models.gateway.providers.provider import Provider
+from models.gateway.routing import Route, Router
 
 KEPT_REQUEST = 256 << 10
 """Bytes of a request's messages that are stored with the call."""
 
 
-class NoKey(DomainError):
+class MissingApiKey(DomainError):
     """The request carries no API key."""
 
     status = 401
@@ -34,7 +34,7 @@ class NoKey(DomainError):
         super().__init__("No API key was given. Send 'Authorization: Bearer <key>'.")
 
 
-class Unreadable(DomainError):
+class UnreadableBody(DomainError):
     """The request's body cannot be read."""
 
     def __init__(self, message: str = "The request body cannot be read.") -> None:
@@ -42,7 +42,7 @@ class Unreadable(DomainError):
 
 
 @dataclass(slots=True)
-class Received:
+class IncomingRequest:
     """What came to a door. `body` is JSON, a form's fields, or what is wrong with what was sent instead; `raw` are its
     bytes."""
 
@@ -74,7 +74,7 @@ class WholeAnswer:
 
     raw: bytes
     value: Any
-    meter: Meter
+    meter: UsageMeter
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class ErrorContext:
     """What the words of an error may depend on, beside the error."""
 
     request_id: str
@@ -107,7 +107,7 @@ class ErrorAnswer:
 class StreamTranslator(Protocol):
     """Turns what the provider streams into what the client reads, and measures it. One per stream, used by one thread."""
 
-    meter: Meter
+    meter: UsageMeter
     done: bool
     """The provider has said that its answer is over. What it sends after that is not looked at."""
 
@@ -141,10 +141,10 @@ class Dialect(ABC):
     # requests
 
     @abstractmethod
-    def read(self, received: Received) -> CallRequest:
+    def read(self, received: IncomingRequest) -> CallRequest:
         """What was received as a call: its model, size, bound of output, and whether it is streamed."""
 
-    def route(self, routes: Routes, request: CallRequest, call: Call) -> Route:
+    def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
         """Where the call goes first. Raises NoRoute, NotChat or NoPrice."""
         return routes.find(call.model, byok=request.byok)
 
@@ -195,7 +195,7 @@ class Dialect(ABC):
     # errors
 
     @abstractmethod
-    def error(self, error: Exception, context: Context) -> ErrorAnswer:
+    def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         """The answer when there is none: `error` is Refused, UpstreamRefused, UpstreamError, a DomainError (NoKey and
         Unreadable among them), or a bug."""
 

@@ -5,15 +5,15 @@ import time
 
 import pytest
 
-from models.core.pool import NoTurn, Turns
+from models.core.pool import FairSemaphore, PoolTimeout
 
 
-def waiting(turns: Turns) -> int:
+def waiting(turns: FairSemaphore) -> int:
     return len(turns._waiting)
 
 
 def test_turns_come_in_the_order_of_asking_and_nobody_passes() -> None:
-    turns = Turns(1)
+    turns = FairSemaphore(1)
     order: list[int] = []
 
     def ask(number: int) -> None:
@@ -34,11 +34,11 @@ def test_turns_come_in_the_order_of_asking_and_nobody_passes() -> None:
 
 
 def test_who_waits_too_long_is_told_and_takes_no_turn_with_it() -> None:
-    turns = Turns(2)
+    turns = FairSemaphore(2)
     with turns.turn(0), turns.turn(0):
-        with pytest.raises(NoTurn), turns.turn(0.02):
+        with pytest.raises(PoolTimeout), turns.turn(0.02):
             pass
-        with pytest.raises(NoTurn), turns.turn(-1):
+        with pytest.raises(PoolTimeout), turns.turn(-1):
             pass
         assert waiting(turns) == 0
     with turns.turn(0), turns.turn(0):
@@ -46,7 +46,7 @@ def test_who_waits_too_long_is_told_and_takes_no_turn_with_it() -> None:
 
 
 def test_many_in_a_hurry_lose_no_turn() -> None:
-    turns = Turns(3)
+    turns = FairSemaphore(3)
     inside: list[int] = []
     most: list[int] = []
 
@@ -58,7 +58,7 @@ def test_many_in_a_hurry_lose_no_turn() -> None:
                     most.append(len(inside))
                     time.sleep(0.0005)
                     inside.remove(number)
-            except NoTurn:
+            except PoolTimeout:
                 continue
 
     threads = [threading.Thread(target=hurry, args=(number,)) for number in range(12)]
@@ -67,5 +67,5 @@ def test_many_in_a_hurry_lose_no_turn() -> None:
     for thread in threads:
         thread.join()
     assert max(most) <= 3
-    with turns.turn(0), turns.turn(0), turns.turn(0), pytest.raises(NoTurn), turns.turn(0):
+    with turns.turn(0), turns.turn(0), turns.turn(0), pytest.raises(PoolTimeout), turns.turn(0):
         pass

@@ -24,11 +24,11 @@ _MOST_WORDS = 12
 _ALIKE = 0.75
 
 
-class NoAddress(NotFound):
+class UnknownRoute(NotFound):
     """There is no such address, although Flask would redirect it or find it all the same."""
 
 
-class Request(HtmxAwareRequest):
+class StoaRequest(HtmxAwareRequest):
     """The request, which knows its path as it was called: `path` has lost doubled slashes at its beginning."""
 
     def __init__(self, environ: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -38,7 +38,7 @@ class Request(HtmxAwareRequest):
 
 def init_app(app: Flask) -> None:
     """Refuse doubled and trailing slashes in the API's addresses."""
-    app.request_class = Request
+    app.request_class = StoaRequest
     app.before_request(_refuse_crooked)
 
 
@@ -97,13 +97,13 @@ def method_not_allowed(error: MethodNotAllowed) -> str:
 
 
 def _called() -> str:
-    return cast(Request, request).called
+    return cast(StoaRequest, request).called
 
 
 def _refuse_crooked() -> None:
     path = _called()
     if ("//" in path or path.endswith("/")) and is_api(path):
-        raise NoAddress
+        raise UnknownRoute
 
 
 # -- what was meant ------------------------------------------------------------------------------------------

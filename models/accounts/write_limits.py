@@ -27,7 +27,7 @@ class WriteQuota(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
+class WriteLimit:
     """So much of one kind in one window. `things` is what people call it, `setting` what an operator raises."""
 
     name: str
@@ -37,7 +37,7 @@ class Quota:
     setting: str
 
 
-class QuotaExceeded(DomainError):
+class WriteLimitExceeded(DomainError):
     """More than the account, or the thing it writes to, may have."""
 
     status = 429
@@ -48,7 +48,7 @@ class QuotaExceeded(DomainError):
         self.retry_after = retry_after
 
 
-def take(user_id: str, *amounts: tuple[Quota, int], moment: datetime | None = None) -> None:
+def take(user_id: str, *amounts: tuple[WriteLimit, int], moment: datetime | None = None) -> None:
     """Count these amounts for the account, or raise QuotaExceeded: 429 when a new window will do, 413 when not even
     an empty one would. One statement; whoever raises must not commit, and then nothing was counted.
 
@@ -59,7 +59,7 @@ def take(user_id: str, *amounts: tuple[Quota, int], moment: datetime | None = No
     asked = {quota.name: (quota, amount) for quota, amount in amounts if amount}
     for quota, amount in asked.values():
         if amount > quota.limit:
-            raise QuotaExceeded(
+            raise WriteLimitExceeded(
                 f"This is {amount:,} {quota.things} at once; an account may have {quota.limit:,} {_window(quota)}."
                 f" Send it in parts, or ask the operator of this server to raise {quota.setting}.",
                 status=413,
@@ -85,7 +85,7 @@ def take(user_id: str, *amounts: tuple[Quota, int], moment: datetime | None = No
         quota, amount = asked[name]
         if used > quota.limit:
             wait = max(1, -int((moment - until).total_seconds() // 1))
-            raise QuotaExceeded(
+            raise WriteLimitExceeded(
                 f"This account may have {quota.limit:,} {quota.things} {_window(quota)} and has had"
                 f" {used - amount:,}. Try again in {_words(wait)}, or ask the operator of this server to raise"
                 f" {quota.setting}.",
@@ -93,15 +93,15 @@ def take(user_id: str, *amounts: tuple[Quota, int], moment: datetime | None = No
             )
 
 
-def full(has: int, things: str, limit: int, mend: str, setting: str, status: int = 409) -> QuotaExceeded:
+def full(has: int, things: str, limit: int, mend: str, setting: str, status: int = 409) -> WriteLimitExceeded:
     """The refusal of what would be more than `limit` altogether: it says what there `has` been, and how to mend it."""
-    return QuotaExceeded(
+    return WriteLimitExceeded(
         f"{things}: {has:,} of {limit:,}. {mend}, or ask the operator of this server to raise {setting}.",
         status=status,
     )
 
 
-def _window(quota: Quota) -> str:
+def _window(quota: WriteLimit) -> str:
     return "a minute" if quota.window == MINUTE else "a day"
 
 

@@ -11,14 +11,14 @@ from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, 
 from models.accounts.bans import AccountSuspended
 from models.core.db import db
 from models.core.errors import DomainError
-from models.core.shapes import BadBody
-from models.gateway.dialects.errors import model_error
-from views.web import addresses, guards
-from views.web.body import BadJson, TooLarge
+from models.core.strict_models import InvalidBody
+from models.gateway.dialects.error_shapes import model_error
+from views.web import guards, unknown_routes
+from views.web.body import BadJson, BodyTooLarge
+from views.web.error_bodies import waiting
 from views.web.guards import cookie_token, request_id, settings
 from views.web.htmx import wants_fragment
 from views.web.operation import current_operation
-from views.web.refusals import waiting
 
 log = logging.getLogger("stoa.errors")
 
@@ -43,7 +43,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(DomainError, _domain)
     app.register_error_handler(AccountSuspended, _suspended)
     app.register_error_handler(BadJson, _bad_body)
-    app.register_error_handler(BadBody, _bad_body)
+    app.register_error_handler(InvalidBody, _bad_body)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ParseException, _unreadable)
     app.register_error_handler(Exception, _bug)
@@ -64,7 +64,7 @@ def _worded(error: Exception) -> ResponseReturnValue | None:
     return described.door.words(error) if described else None
 
 
-def _bad_body(error: BadJson | BadBody) -> ResponseReturnValue:
+def _bad_body(error: BadJson | InvalidBody) -> ResponseReturnValue:
     db.session.rollback()
     worded = _worded(error)
     return answer(400, str(error), "bad_request") if worded is None else worded
@@ -92,15 +92,15 @@ def _http(error: HTTPException) -> ResponseReturnValue:
         return error.response
     if (worded := _worded(error)) is not None:
         return worded
-    if isinstance(error, addresses.NoAddress) or error is request.routing_exception:
+    if isinstance(error, unknown_routes.UnknownRoute) or error is request.routing_exception:
         response = _no_route(error)
         if response is not None:
             return response
     status = error.code or 500
     headline, next_step = WORDS.get(status, (error.name, error.description or ""))
-    if status == 404 and addresses.family(request.path):
+    if status == 404 and unknown_routes.family(request.path):
         next_step = "It does not exist, or it is not yours."
-    if isinstance(error, TooLarge):
+    if isinstance(error, BodyTooLarge):
         next_step = error.description or next_step
     response = answer(status, f"{headline}. {next_step}", error.name.lower().replace(" ", "_"))
     for name, value in error.get_headers():
@@ -111,14 +111,16 @@ def _http(error: HTTPException) -> ResponseReturnValue:
 
 def _no_route(error: HTTPException) -> Response | None:
     """The answer of an address or a method that the API has not; None where a page is what was looked for."""
-    if not addresses.is_api(request.path) and guards.api_key() is None:
+    if not unknown_routes.is_api(request.path) and guards.api_key() is None:
         return None
     if isinstance(error, MethodNotAllowed):
-        response = answer(405, addresses.method_not_allowed(error), "method_not_allowed", routing=True)
+        response = answer(405, unknown_routes.method_not_allowed(error), "method_not_allowed", routing=True)
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
-    response = answer(404, addresses.not_found(), "unknown_url", routing=True)
-    if not addresses.PREFIX.match(request.path) and addresses.leads_to_a_model(current_app, request.path):
+    response = answer(404, unknown_routes.not_found(), "unknown_url", routing=True)
+    if not unknown_routes.PREFIX.match(request.path) and unknown_routes.leads_to_a_model(
+        current_app, request.path
+    ):
         response.headers.extend(current_app.extensions["cors"].headers(request.headers.get("Origin", "")))
     return response
 
@@ -143,7 +145,7 @@ def answer(
 
     With `routing` a program called what is no route of the API, wherever it looked for one. `details` are for programs.
     """
-    family = addresses.family(request.path)
+    family = unknown_routes.family(request.path)
     if family == "v1" or (routing and family != "api"):
         body = model_error(request.headers, request_id(), status, message, code)
         if family == "api/v1":

@@ -1,4 +1,4 @@
-"""The made-up agents: read from `shelf/`, one file a publisher, and which version of each there was at which moment."""
+"""The made-up agents: read from `definitions/`, one file a publisher, and which version of each there was at which moment."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-SHELF = Path(__file__).with_name("shelf")
+DEFINITIONS = Path(__file__).with_name("definitions")
 
 
 @dataclass(frozen=True)
-class Release:
+class DemoVersion:
     """One version: how many days before the seeding it was published, its definition, and why it was withdrawn."""
 
     version: str
@@ -22,7 +22,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Withdrawal:
+class DemoDeprecation:
     """That an agent is deprecated: how many days before the seeding, why, and what follows it."""
 
     days: int
@@ -31,13 +31,13 @@ class Withdrawal:
 
 
 @dataclass(frozen=True)
-class MadeUp:
+class DemoAgent:
     """An agent with its versions, oldest first, and how its runs are: how many a day, how many calls each, how many
     tokens a call reads and writes, what is asked and answered."""
 
     publisher: str
     id: str
-    releases: Sequence[Release]
+    releases: Sequence[DemoVersion]
     runs_a_day: float
     calls: tuple[int, int]
     reads: tuple[int, int]
@@ -45,21 +45,21 @@ class MadeUp:
     asks: str
     says: str
     readme: str | None
-    deprecated: Withdrawal | None
+    deprecated: DemoDeprecation | None
 
     @property
     def name(self) -> str:
         """`publisher/agent`."""
         return f"{self.publisher}/{self.id}"
 
-    def at(self, age: timedelta) -> Release | None:
+    def at(self, age: timedelta) -> DemoVersion | None:
         """The newest version that was out so long before the seeding; None when there was none yet."""
         out = [each for each in self.releases if timedelta(days=each.days) >= age]
         return out[-1] if out else None
 
 
 @dataclass(frozen=True)
-class House:
+class DemoPublisher:
     """A publisher: what it says of itself, the key of its owner among the people, the name of its organisation."""
 
     id: str
@@ -69,31 +69,31 @@ class House:
     verified: bool
     owner: str
     organisation: str | None
-    agents: Sequence[MadeUp]
+    agents: Sequence[DemoAgent]
 
 
 @cache
-def houses() -> tuple[House, ...]:
+def houses() -> tuple[DemoPublisher, ...]:
     """All publishers, by id."""
-    return tuple(_house(path) for path in sorted(SHELF.glob("*.toml")))
+    return tuple(_house(path) for path in sorted(DEFINITIONS.glob("*.toml")))
 
 
 @cache
-def by_name() -> dict[str, MadeUp]:
+def by_name() -> dict[str, DemoAgent]:
     """All agents by `publisher/agent`."""
     return {agent.name: agent for house in houses() for agent in house.agents}
 
 
-def published_at(release: Release, now: datetime) -> datetime:
+def published_at(release: DemoVersion, now: datetime) -> datetime:
     """When the version was published, seen from `now`: in office hours, never the same minute for two agents."""
     minute = sum(release.version.encode()) * 37 + len(str(release.definition)) * 11
     day = now - timedelta(days=release.days)
     return min(day.replace(hour=8, minute=0, second=0, microsecond=0) + timedelta(minutes=minute % 560), now)
 
 
-def _house(path: Path) -> House:
+def _house(path: Path) -> DemoPublisher:
     raw = tomllib.loads(path.read_text())
-    return House(
+    return DemoPublisher(
         id=path.stem,
         name=raw["name"],
         bio=raw["bio"],
@@ -105,14 +105,14 @@ def _house(path: Path) -> House:
     )
 
 
-def _agent(publisher: str, raw: dict[str, Any]) -> MadeUp:
+def _agent(publisher: str, raw: dict[str, Any]) -> DemoAgent:
     definition = {"id": raw["id"], "publisher": publisher, **raw["definition"]}
     releases = []
     for each in raw["versions"]:
         changes = {key: value for key, value in each.items() if key not in ("days", "yanked")}
         definition = definition | changes
-        releases.append(Release(each["version"], each["days"], definition, each.get("yanked")))
-    return MadeUp(
+        releases.append(DemoVersion(each["version"], each["days"], definition, each.get("yanked")))
+    return DemoAgent(
         publisher=publisher,
         id=raw["id"],
         releases=tuple(releases),
@@ -123,5 +123,5 @@ def _agent(publisher: str, raw: dict[str, Any]) -> MadeUp:
         asks=raw["asks"],
         says=raw["says"],
         readme=raw.get("readme"),
-        deprecated=Withdrawal(**raw["deprecated"]) if "deprecated" in raw else None,
+        deprecated=DemoDeprecation(**raw["deprecated"]) if "deprecated" in raw else None,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from models.core.fairness import Slices
+from models.core.cooperative import TimeSlices
 from models.store.publishing.definition import Definition
 
 UNTOLD = frozenset({"id", "version", "publisher"})
@@ -21,7 +21,7 @@ Kind = Literal["same", "gone", "come", "skip"]
 
 
 @dataclass(frozen=True)
-class Line:
+class DiffLine:
     """A line of a comparison, numbered from 1 where it stands in the one and in the other text. `skip` stands for
     unchanged lines that are left out."""
 
@@ -32,7 +32,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Change:
+class FieldChange:
     """A field that differs. Lists tell what was `removed` and `added`, everything else its `lines`; of those that are `cut`
     more follow."""
 
@@ -41,20 +41,20 @@ class Change:
     after: Any
     removed: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[DiffLine] = field(default_factory=list)
     cut: bool = False
 
 
 @dataclass
-class Budget:
+class DiffBudget:
     """What is left of the work and the lines of a comparison."""
 
     work: int = MOST_WORK
     lines: int = MOST_LINES
-    slices: Slices = field(default_factory=Slices)
+    slices: TimeSlices = field(default_factory=TimeSlices)
 
 
-class Block(NamedTuple):
+class DiffBlock(NamedTuple):
     """So many lines that are the same, from 0 where they begin in the one and in the other text."""
 
     before: int
@@ -62,10 +62,10 @@ class Block(NamedTuple):
     size: int
 
 
-def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[FieldChange]:
     """The fields that differ between two stored definitions, in the order of the schema; a missing field is None."""
     names = list(dict.fromkeys([*Definition.model_fields, *before, *after]))
-    budget = Budget()
+    budget = DiffBudget()
     return [
         _change(name, before.get(name), after.get(name), budget)
         for name in names
@@ -73,17 +73,17 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     ]
 
 
-def _change(name: str, before: Any, after: Any, budget: Budget) -> Change:
+def _change(name: str, before: Any, after: Any, budget: DiffBudget) -> FieldChange:
     if _is_list(before) and _is_list(after):
         old, new = set(before or ()), set(after or ())
         removed = [each for each in before or () if each not in new]
         added = [each for each in after or () if each not in old]
         if removed or added:
-            return Change(name, before, after, removed, added)
+            return FieldChange(name, before, after, removed, added)
     told = lines(_text(before), _text(after), budget)
     shown = list(islice(told, budget.lines))
     budget.lines -= len(shown)
-    return Change(name, before, after, lines=shown, cut=next(told, None) is not None)
+    return FieldChange(name, before, after, lines=shown, cut=next(told, None) is not None)
 
 
 def _is_list(value: Any) -> bool:
@@ -98,37 +98,37 @@ def _text(value: Any) -> str:
     )
 
 
-def lines(before: str, after: str, budget: Budget | None = None) -> Iterator[Line]:
+def lines(before: str, after: str, budget: DiffBudget | None = None) -> Iterator[DiffLine]:
     """Two texts as the lines of a unified diff, with three unchanged lines around each change."""
     old, new = before.splitlines(), after.splitlines()
-    blocks = _joined(_same(old, new, budget or Budget()))
+    blocks = _joined(_same(old, new, budget or DiffBudget()))
     at, into = 0, 0
-    for block in [*blocks, Block(len(old), len(new), 0)]:
+    for block in [*blocks, DiffBlock(len(old), len(new), 0)]:
         changed = at < block.before or into < block.after
         for index in range(at, block.before):
-            yield Line("gone", old[index], before=index + 1)
+            yield DiffLine("gone", old[index], before=index + 1)
         for index in range(into, block.after):
-            yield Line("come", new[index], after=index + 1)
+            yield DiffLine("come", new[index], after=index + 1)
         at, into = block.before + block.size, block.after + block.size
         last = at == len(old) and into == len(new)
         yield from _folded(old, block, CONTEXT if changed else 0, 0 if last else CONTEXT)
 
 
-def _folded(old: Sequence[str], block: Block, head: int, tail: int) -> Iterator[Line]:
+def _folded(old: Sequence[str], block: DiffBlock, head: int, tail: int) -> Iterator[DiffLine]:
     """Of the lines that are the same those next to a change, and a mark for the others."""
     hidden = block.size > head + tail
     for number in (*range(min(head, block.size)), *range(max(block.size - tail, head), block.size)):
         if hidden and number >= head:
-            yield Line("skip", "")
+            yield DiffLine("skip", "")
             hidden = False
         index = block.before + number
-        yield Line("same", old[index], index + 1, block.after + number + 1)
+        yield DiffLine("same", old[index], index + 1, block.after + number + 1)
     if hidden:
-        yield Line("skip", "")
+        yield DiffLine("skip", "")
 
 
-def _joined(blocks: Iterator[Block]) -> list[Block]:
-    joined: list[Block] = []
+def _joined(blocks: Iterator[DiffBlock]) -> list[DiffBlock]:
+    joined: list[DiffBlock] = []
     for block in blocks:
         last = joined[-1] if joined else None
         if last and last.before + last.size == block.before and last.after + last.size == block.after:
@@ -138,23 +138,23 @@ def _joined(blocks: Iterator[Block]) -> list[Block]:
     return joined
 
 
-def _same(old: list[str], new: list[str], budget: Budget) -> Iterator[Block]:
+def _same(old: list[str], new: list[str], budget: DiffBudget) -> Iterator[DiffBlock]:
     """What both texts begin and end with, and between that what is the same in the same order."""
     least = min(len(old), len(new))
     head = next((at for at in range(least) if old[at] != new[at]), least)
     tail = next((at for at in range(least - head) if old[-1 - at] != new[-1 - at]), least - head)
-    yield Block(0, 0, head)
+    yield DiffBlock(0, 0, head)
     # lines that one text alone has are gone or new however the others are matched
     numbers = {line: number for number, line in enumerate(set(old[head : len(old) - tail]))}
     both = numbers.keys() & set(new[head : len(new) - tail])
     left = [at for at in range(head, len(old) - tail) if old[at] in both]
     right = [at for at in range(head, len(new) - tail) if new[at] in both]
     for i, j in _matched([numbers[old[at]] for at in left], [numbers[new[at]] for at in right], budget):
-        yield Block(left[i], right[j], 1)
-    yield Block(len(old) - tail, len(new) - tail, tail)
+        yield DiffBlock(left[i], right[j], 1)
+    yield DiffBlock(len(old) - tail, len(new) - tail, tail)
 
 
-def _matched(old: list[int], new: list[int], budget: Budget) -> list[tuple[int, int]]:
+def _matched(old: list[int], new: list[int], budget: DiffBudget) -> list[tuple[int, int]]:
     """The longest common subsequence as pairs of places (Myers' greedy algorithm), nothing when the work is used up."""
     reach = {1: 0}
     trace: list[dict[int, int]] = []

@@ -16,16 +16,16 @@ from models.store import Agent, AgentVersion
 from models.store.publishing import publish as publishing_publish
 from models.store.publishing import validation, withdrawing
 from models.store.publishing.definition import json_schema
-from models.store.publishing.publish import Refused
-from models.store.publishing.spawning import Place
+from models.store.publishing.publish import PublishRefused
+from models.store.publishing.spawning import FullReference
 from models.store.publishing.validation import Problem
 from views.store.pages.limits import count_change
-from views.web import refusals
-from views.web.body import BadBody, BadJson, Body, Missing, Unusable, parse, read, read_json
+from views.web import error_bodies
+from views.web.body import BadJson, Body, InvalidBody, Missing, UndecodableBody, parse, read, read_json
+from views.web.error_bodies import BAD_BODY, BAD_JSON, ApiError, door, waiting
 from views.web.format import iso
 from views.web.guards import audit, cookie_credential, cookie_or_key_user, key_credential, limiter, settings
-from views.web.operation import Answers, JsonAnswer, Operation
-from views.web.refusals import BAD_BODY, BAD_JSON, ApiError, door, waiting
+from views.web.operation import Answers, Operation, ResponseModel
 
 bp = Blueprint("store_api", __name__)
 
@@ -60,25 +60,25 @@ class ValidateBody(Body):
     allLocalAgentIds: Annotated[OwnIds, BeforeValidator(_texts)] = Field([], description=LOCAL)
 
 
-class DefinitionProblem(JsonAnswer):
+class DefinitionProblem(ResponseModel):
     filePath: str = Field(description="The agent's id, or the place in the list")
     message: str
 
 
-class CheckedDefinitions(JsonAnswer):
+class CheckedDefinitions(ResponseModel):
     success: bool
     configs: list[str] = Field(description="The ids of the definitions that are right")
     validationErrors: list[DefinitionProblem]
     errorCount: int
 
 
-class PublishedAgent(JsonAnswer):
+class PublishedAgent(ResponseModel):
     id: str
     version: str
     displayName: str
 
 
-class Publication(JsonAnswer):
+class Publication(ResponseModel):
     success: bool
     publisherId: str
     agents: list[PublishedAgent]
@@ -89,7 +89,7 @@ class PublishError(ApiError):
     validationErrors: Missing[list[dict[str, Any]]] = None
 
 
-class VersionState(JsonAnswer):
+class VersionState(ResponseModel):
     publisherId: str
     id: str
     version: str
@@ -97,7 +97,7 @@ class VersionState(JsonAnswer):
     yankedReason: str | None
 
 
-class AgentState(JsonAnswer):
+class AgentState(ResponseModel):
     publisherId: str
     id: str
     deprecatedAt: datetime | None
@@ -108,15 +108,15 @@ class AgentState(JsonAnswer):
 def _words(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, RequestEntityTooLarge):
         return jsonify(error=error.description), 413
-    return refusals.words(error)
+    return error_bodies.words(error)
 
 
 def _words_of_validating(error: Exception) -> ResponseReturnValue | None:
     match error:
-        case BadJson() if not isinstance(error, Unusable):
+        case BadJson() if not isinstance(error, UndecodableBody):
             # the contract's answer to what is no JSON
             return jsonify(error="Internal server error"), 500
-        case BadBody():
+        case InvalidBody():
             return jsonify(error=f"Invalid request: {_in_words(error)}"), 400
     return _words(error)
 
@@ -125,9 +125,9 @@ def _words_of_publishing(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson():
             return jsonify(error=BAD_BODY, details=BAD_JSON, validationErrors=[]), 400
-        case BadBody():
+        case InvalidBody():
             return jsonify(error=BAD_BODY, details=_in_words(error), validationErrors=error.issues), 400
-        case Refused(hint=str(hint)):
+        case PublishRefused(hint=str(hint)):
             body = jsonify(error=error.message, details=error.details, hint=hint)
             return body, error.status, waiting(error)
     return _words(error)
@@ -237,7 +237,9 @@ def publish() -> ResponseReturnValue:
     ), 201
 
 
-def _publish(found: validation.Checked, caller: Credential, arrived: datetime) -> list[Place]:
+def _publish(
+    found: validation.ValidationResult, caller: Credential, arrived: datetime
+) -> list[FullReference]:
     kind = caller.session.type
     places = publishing_publish.publish(
         found.definitions,
@@ -256,7 +258,7 @@ def _problems(problems: list[Problem]) -> list[dict[str, str]]:
     return [{"filePath": each.file_path, "message": each.message} for each in problems]
 
 
-def _in_words(error: BadBody) -> str:
+def _in_words(error: InvalidBody) -> str:
     return "; ".join(
         f"{'.'.join(str(key) for key in issue['path'])}: {issue['message']}" for issue in error.issues
     )

@@ -9,45 +9,45 @@ from flask_limiter import RateLimitExceeded
 from pydantic import Field
 
 from models.core.errors import DomainError
-from models.core.shapes import BadBody, Missing
+from models.core.strict_models import InvalidBody, Missing
 from views.web.body import BadJson
-from views.web.operation import Door, JsonAnswer
+from views.web.operation import ErrorFormat, ResponseModel
 
 BAD_JSON = "Invalid JSON in request body"
 BAD_BODY = "Invalid request body"
 
 
-class ApiError(JsonAnswer):
+class ApiError(ResponseModel):
     error: str = Field(description="What is wrong")
     details: Missing[str] = Field(None, description="What caused it, and what to do")
 
 
-class ApiBodyError(JsonAnswer):
+class ApiBodyError(ResponseModel):
     error: str = Field(description="What is wrong")
     details: Missing[dict[str, Any]] = Field(None, description="Problems by key, nested")
 
 
-class MessageError(JsonAnswer):
+class MessageError(ResponseModel):
     message: str = Field(description="What is wrong, for the user")
 
 
-class SuspendedError(JsonAnswer):
+class SuspendedError(ResponseModel):
     error: str
     message: str = Field(description="That the account is suspended, why, and whom to write to")
 
 
-class ServerErrorDetail(JsonAnswer):
+class ServerErrorDetail(ResponseModel):
     code: str = Field(description="For programs")
     message: str = Field(description="What is wrong, for the user")
     details: str | None
 
 
-class ServerError(JsonAnswer):
+class ServerError(ResponseModel):
     error: ServerErrorDetail
     request_id: str
 
 
-class OpenAIErrorDetail(JsonAnswer):
+class OpenAIErrorDetail(ResponseModel):
     message: str
     type: str
     param: str | None
@@ -55,16 +55,16 @@ class OpenAIErrorDetail(JsonAnswer):
     details: Missing[Any] = Field(None, description="Where the provider says more")
 
 
-class OpenAIError(JsonAnswer):
+class OpenAIError(ResponseModel):
     error: OpenAIErrorDetail
 
 
-class AnthropicErrorDetail(JsonAnswer):
+class AnthropicErrorDetail(ResponseModel):
     type: str
     message: str
 
 
-class AnthropicError(JsonAnswer):
+class AnthropicError(ResponseModel):
     """Answered to whoever sends `anthropic-version`."""
 
     type: str
@@ -80,7 +80,7 @@ def words(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson():
             return jsonify(error=BAD_JSON), 400
-        case BadBody():
+        case InvalidBody():
             return jsonify(error=BAD_BODY, details=error.tree), 400
         case RateLimitExceeded():
             return jsonify(error="Too many requests. Wait a minute, then try again."), 429
@@ -95,9 +95,9 @@ def door(
     error: Any = ApiError,
     body_error: Any = ApiBodyError,
     too_large: Any = ServerError,
-) -> Door:
+) -> ErrorFormat:
     """A door of the compatible API."""
-    return Door(words, error, body_error, too_large, unknown_coding=ServerError)
+    return ErrorFormat(words, error, body_error, too_large, unknown_coding=ServerError)
 
 
 def refusal(error: DomainError) -> ResponseReturnValue:

@@ -7,7 +7,7 @@ from sqlalchemy import Row, Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from models.core.db import db
-from models.store.catalogue.reading import no_publisher
+from models.store.catalogue.lookup import no_publisher
 from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
 
 MOST_TEXT = 200_000

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from views.web.guards import settings
 
 
-class Provider(NamedTuple):
+class SignInProvider(NamedTuple):
     """A configured way to sign in: its id in addresses, its name on buttons, its icon, its protocol."""
 
     id: str
@@ -20,13 +20,13 @@ def name_of(provider: str) -> str:
     return next((each.name for each in configured() if each.id == provider), provider)
 
 
-def configured() -> list[Provider]:
+def configured() -> list[SignInProvider]:
     """The providers that can be used, in the order of their buttons."""
     s = settings()
     issuer = urlsplit(s.oidc_issuer or "").hostname or ""
     known = (
-        (s.oidc_issuer, Provider("oidc", issuer, "key", "oauth")),
-        (s.github_client_id, Provider("github", "GitHub", "branch", "oauth")),
-        (s.google_client_id, Provider("google", "Google", "user", "oauth")),
+        (s.oidc_issuer, SignInProvider("oidc", issuer, "key", "oauth")),
+        (s.github_client_id, SignInProvider("github", "GitHub", "branch", "oauth")),
+        (s.google_client_id, SignInProvider("google", "Google", "user", "oauth")),
     )
     return [provider for is_set, provider in known if is_set]

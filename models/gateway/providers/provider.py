@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from models.gateway import names
-from models.gateway.chat_format import BadCall, Call, ChatMeter, Meter, Usage, read_usage
-from models.gateway.upstream import Request, Upstream
+from models.gateway import model_names
+from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMeter, read_usage
+from models.gateway.upstream import ProviderRequest, Upstream
 
 OURS = frozenset({"codebuff_metadata"})
 """Keys that only the compatible API's own server understands; no provider is sent them."""
@@ -95,8 +95,10 @@ class Provider:
     def spelt(self, name: str) -> str:
         """A name in lower case if the price table knows it; any other, and a fine-tuned model's, as it was written."""
         folded = name.lower()
-        known = names.row(self.table, folded) or names.row(self.table, names.split_variant(folded)[0])
-        return folded if known and not folded.startswith(names.FINE_TUNED) else name
+        known = model_names.row(self.table, folded) or model_names.row(
+            self.table, model_names.split_variant(folded)[0]
+        )
+        return folded if known and not folded.startswith(model_names.FINE_TUNED) else name
 
     def public_model(self, model: str) -> str:
         """The name under which a model of this provider is listed here."""
@@ -111,7 +113,7 @@ class Provider:
         """Keys of a body that are left out."""
         return frozenset()
 
-    def meter(self, call: Call) -> Meter:
+    def meter(self, call: Call) -> UsageMeter:
         """A meter for one answer to `call`, which reads the usage by this provider's rules."""
         return _Meter(call.n if self.native_n else 1, self)
 
@@ -123,7 +125,7 @@ class Provider:
         """The dollars that a `usage` object says the call cost, if this provider reports them."""
         return None
 
-    def request(self, call: Call, body: Mapping[str, Any], key: str | None = None) -> Request:
+    def request(self, call: Call, body: Mapping[str, Any], key: str | None = None) -> ProviderRequest:
         """The request that sends `body`; `key` replaces the operator's.
 
         The body is always written anew, so that what was checked is what is sent. Raises BadCall when it
@@ -137,7 +139,7 @@ class Provider:
             "Authorization": f"Bearer {key or self.endpoint.key or ''}",
             **self.headers(),
         }
-        return Request(f"{self.endpoint.base_url}/chat/completions", headers, write(body))
+        return ProviderRequest(f"{self.endpoint.base_url}/chat/completions", headers, write(body))
 
     def headers(self) -> Mapping[str, str]:
         """Headers of this provider alone."""

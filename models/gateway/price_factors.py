@@ -1,7 +1,7 @@
 """What each key of a request does to the price of the call, before it is sent.
 
 `KEYS` has one table for each provider: what a key that we know does there. `free` keys cannot change the price, `bounds`
-are part of the call itself; the others are read into `Terms`, which the hold is made of, or refused by name. A key that
+are part of the call itself; the others are read into `PriceFactors`, which the hold is made of, or refused by name. A key that
 is in no table is passed on: providers take keys that are not written down, and refuse what they do not know.
 """
 
@@ -12,10 +12,10 @@ from decimal import Decimal
 from math import ceil
 from typing import Any
 
-from models.gateway import names
+from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import MEDIA_KEYS, strings
-from models.gateway.pricing import Price
+from models.gateway.pricing import ModelPrice
 
 WINDOW = 1_048_576
 """Tokens that the input of a model can have, where the price table does not say."""
@@ -60,7 +60,7 @@ CHOSEN_ROUTE = Decimal(2)
 
 
 @dataclass(slots=True)
-class Terms:
+class PriceFactors:
     """What a request asks for beside plain text, as far as it changes what the call can cost.
 
     `media` is input beside the text, by bucket, and `likely` what of it an ordinary call has beyond `Call.input_tokens`;
@@ -76,22 +76,22 @@ class Terms:
     factor: Decimal = Decimal(1)
     written: str = "cache_write"
     spoken: bool = False
-    prices: list[Price] = field(default_factory=list)
+    prices: list[ModelPrice] = field(default_factory=list)
 
 
-class Reading:
+class FactorReader:
     """One request while its keys are read."""
 
     def __init__(
         self,
         call: Call,
-        price: Price | None,
-        price_of: Callable[[str], Price | None],
+        price: ModelPrice | None,
+        price_of: Callable[[str], ModelPrice | None],
         *,
         reports_cost: bool,
         apart: bool,
     ) -> None:
-        self.terms = Terms()
+        self.terms = PriceFactors()
         self.call = call
         self.price = price
         self.price_of = price_of
@@ -126,10 +126,10 @@ class Reading:
         self.add("input", times * results * RESULT_TOKENS)
 
 
-Reader = Callable[[str, Any, Reading], None]
+Reader = Callable[[str, Any, FactorReader], None]
 
 
-def terms_of(table: Mapping[str, Reader], body: Mapping[str, Any], reading: Reading) -> Terms:
+def terms_of(table: Mapping[str, Reader], body: Mapping[str, Any], reading: FactorReader) -> PriceFactors:
     """Read the body that is sent. Raises BadCall for a key whose price nobody knows."""
     for key, value in body.items():
         if value is not None and (read := table.get(key)) is not None:
@@ -142,9 +142,9 @@ _SEARCHES = re.compile(r"sonar|search-(?:preview|api)|deep-research")
 """Models that search the web whether or not they are told to."""
 
 
-def _named(key: str, model: str, reading: Reading) -> None:
+def _named(key: str, model: str, reading: FactorReader) -> None:
     """What the name of a model adds; all else that it costs lies in its price."""
-    base, variant = names.split_variant(model.lower())
+    base, variant = model_names.split_variant(model.lower())
     if "@preset/" in base:
         raise _preset(key, model, reading)
     if "online" in variant.split(":"):
@@ -158,15 +158,15 @@ def _named(key: str, model: str, reading: Reading) -> None:
 # -- keys ----------------------------------------------------------------------------------------------------
 
 
-def free(key: str, value: Any, reading: Reading) -> None:
+def free(key: str, value: Any, reading: FactorReader) -> None:
     """Cannot change the price."""
 
 
-def bounds(key: str, value: Any, reading: Reading) -> None:
+def bounds(key: str, value: Any, reading: FactorReader) -> None:
     """Is read into the call itself: how many answers, and how long."""
 
 
-def _messages(key: str, messages: Any, reading: Reading) -> None:
+def _messages(key: str, messages: Any, reading: FactorReader) -> None:
     for index, message in enumerate(messages):
         if "cache_control" in message:
             _cache_control(key, message["cache_control"], reading)
@@ -179,7 +179,7 @@ def _messages(key: str, messages: Any, reading: Reading) -> None:
                 _part(f"messages[{index}].content", part, reading)
 
 
-def _part(key: str, part: Mapping[str, Any], reading: Reading) -> None:
+def _part(key: str, part: Mapping[str, Any], reading: FactorReader) -> None:
     for name, value in part.items():
         if name in _WORDS or value is None:
             continue
@@ -225,7 +225,7 @@ _WORDS = frozenset(
 """Keys of content parts that hold text alone, or nothing that is read; there an address is only its letters."""
 
 
-def _medium(key: str, name: str, value: Any, kind: Any, reading: Reading) -> None:
+def _medium(key: str, name: str, value: Any, kind: Any, reading: FactorReader) -> None:
     """A picture, sound, film or file: what its key and the data say, and the dearer where they differ."""
     found = {_BY_KEY.get(name) or _BY_KEY.get(kind if isinstance(kind, str) else "")}
     for text in strings(value):
@@ -258,7 +258,7 @@ _BY_DATA = re.compile(
 """What a MIME type, encoded data or an address says of a medium."""
 
 
-def _picture(key: str, value: Any, reading: Reading) -> None:
+def _picture(key: str, value: Any, reading: FactorReader) -> None:
     model = reading.call.model.lower()
     most = next((tokens for name, tokens in PICTURES_READ if name in model), PICTURE_READ)
     if isinstance(value, dict) and value.get("detail") == "original":
@@ -266,17 +266,17 @@ def _picture(key: str, value: Any, reading: Reading) -> None:
     reading.add("image_input", most, 0)
 
 
-def _sound(key: str, value: Any, reading: Reading) -> None:
+def _sound(key: str, value: Any, reading: FactorReader) -> None:
     reading.needs("audio_input", key)
     steady = isinstance(value, dict) and value.get("format") in STEADY_SOUNDS
     _stretch("audio_input", value, reading, CHARACTERS_PER_SOUND if steady else 0, CHARACTERS_PER_SOUND)
 
 
-def _film(key: str, value: Any, reading: Reading) -> None:
+def _film(key: str, value: Any, reading: FactorReader) -> None:
     _stretch("video_input", value, reading, 0, CHARACTERS_PER_SOUND)
 
 
-def _file(key: str, value: Any, reading: Reading) -> None:
+def _file(key: str, value: Any, reading: FactorReader) -> None:
     if isinstance(value, dict) and value.get("file_id"):
         raise reading.refuse(
             f"{key}.file_id", "it would name a file of the server's own account. Send the data."
@@ -289,7 +289,7 @@ def _file(key: str, value: Any, reading: Reading) -> None:
         reading.terms.dollars += REMOTE_PAGES if any(map(_remote, texts)) else PAGE * pages
 
 
-def _stretch(bucket: str, value: Any, reading: Reading, fewest: int, ordinary: int = 0) -> None:
+def _stretch(bucket: str, value: Any, reading: FactorReader, fewest: int, ordinary: int = 0) -> None:
     """Sound, film or text of unknown length: as much as the data can hold at the `fewest` characters for a token, or
     what the model can read at all."""
     texts = list(strings(value))
@@ -307,16 +307,16 @@ def _remote(text: str) -> bool:
     return "://" in text[:40] and not text.startswith("data:")
 
 
-def _cache_control(key: str, value: Any, reading: Reading) -> None:
+def _cache_control(key: str, value: Any, reading: FactorReader) -> None:
     if isinstance(value, dict) and value.get("ttl") not in (None, "5m"):
         reading.terms.written = "cache_write_1h"
 
 
-def _cache_options(key: str, value: Any, reading: Reading) -> None:
+def _cache_options(key: str, value: Any, reading: FactorReader) -> None:
     reading.terms.written = "cache_write_12h"
 
 
-def _prediction(key: str, value: Any, reading: Reading) -> None:
+def _prediction(key: str, value: Any, reading: FactorReader) -> None:
     """What was predicted and not written is billed as output (OpenAI)."""
     content = value.get("content") if isinstance(value, dict) else value
     parts = content if isinstance(content, list) else [content]
@@ -324,7 +324,7 @@ def _prediction(key: str, value: Any, reading: Reading) -> None:
     reading.terms.output += sum(len(text.encode("utf-8", "replace")) for text in texts) + 1
 
 
-def _modalities(key: str, value: Any, reading: Reading) -> None:
+def _modalities(key: str, value: Any, reading: FactorReader) -> None:
     wanted = value if isinstance(value, list) else [value]
     if "audio" in wanted:
         _voice(key, value, reading)
@@ -333,12 +333,12 @@ def _modalities(key: str, value: Any, reading: Reading) -> None:
         reading.terms.dollars += PICTURE if reading.reports_cost else 0
 
 
-def _voice(key: str, value: Any, reading: Reading) -> None:
+def _voice(key: str, value: Any, reading: FactorReader) -> None:
     reading.needs("audio_output", key)
     reading.terms.spoken = True
 
 
-def _thinking(key: str, value: Any, reading: Reading) -> None:
+def _thinking(key: str, value: Any, reading: FactorReader) -> None:
     """Thoughts with a budget of their own, which some providers do not count into the bound."""
     if isinstance(value, dict):
         named = (
@@ -348,7 +348,7 @@ def _thinking(key: str, value: Any, reading: Reading) -> None:
     reading.terms.output += _bound(value)
 
 
-def _longer(key: str, value: Any, reading: Reading) -> None:
+def _longer(key: str, value: Any, reading: FactorReader) -> None:
     """A bound by another name: whoever knows it may write as much, and who does not is bound by nothing."""
     reading.terms.bound = max(reading.terms.bound, _bound(value))
 
@@ -362,7 +362,7 @@ def _bound(value: Any) -> int:
     return WINDOW if value >= WINDOW else ceil(value)
 
 
-def _nested(key: str, value: Any, reading: Reading) -> None:
+def _nested(key: str, value: Any, reading: FactorReader) -> None:
     """Keys that some servers take out of an object as if they stood beside it."""
     for name, inner in value.items() if isinstance(value, dict) else ():
         if inner is None:
@@ -374,7 +374,7 @@ def _nested(key: str, value: Any, reading: Reading) -> None:
             read(f"{key}.{name}", inner, reading)
 
 
-def _tier(key: str, value: Any, reading: Reading) -> None:
+def _tier(key: str, value: Any, reading: FactorReader) -> None:
     if value in ORDINARY_TIERS:
         return
     if not (reading.reports_cost and isinstance(value, str) and value in TIERS):
@@ -383,7 +383,7 @@ def _tier(key: str, value: Any, reading: Reading) -> None:
     reading.terms.factor *= TIERS[value]
 
 
-def _tools(key: str, tools: Any, reading: Reading) -> None:
+def _tools(key: str, tools: Any, reading: FactorReader) -> None:
     for index, tool in enumerate(tools):
         kind = tool.get("type") or ("function" if "function" in tool or "name" in tool else None)
         hosted = next(filter(_HOSTED.search, tool), None)
@@ -403,19 +403,19 @@ _HOSTED = re.compile(
 """Keys of tools that run at the provider, for servers that look for those and not at the type."""
 
 
-def _searching_tool(reading: Reading) -> None:
+def _searching_tool(reading: FactorReader) -> None:
     reading.search(5, SEARCHES)
     reading.terms.factor *= 3
 
 
-_SERVED_TOOLS: Mapping[Any, Callable[[Reading], None]] = {
+_SERVED_TOOLS: Mapping[Any, Callable[[FactorReader], None]] = {
     "openrouter:datetime": lambda reading: None,
     "openrouter:web_search": _searching_tool,
     "openrouter:web_fetch": _searching_tool,
 }
 
 
-def _web_search(key: str, value: Any, reading: Reading) -> None:
+def _web_search(key: str, value: Any, reading: FactorReader) -> None:
     if reading.reports_cost:
         reading.search(10)
     elif not (reading.price and reading.price.request):
@@ -425,7 +425,7 @@ def _web_search(key: str, value: Any, reading: Reading) -> None:
         )
 
 
-def _plugins(key: str, value: Any, reading: Reading) -> None:
+def _plugins(key: str, value: Any, reading: FactorReader) -> None:
     plugins = value if isinstance(value, list) else [value]
     for index, plugin in enumerate(plugins):
         name = plugin.get("id") if isinstance(plugin, dict) else plugin
@@ -451,7 +451,7 @@ _PLUGINS = (
 )
 
 
-def _models(key: str, value: Any, reading: Reading) -> None:
+def _models(key: str, value: Any, reading: FactorReader) -> None:
     for name in value if isinstance(value, list) else [value]:
         price = reading.price_of(name) if isinstance(name, str) else None
         if price is None:
@@ -460,7 +460,7 @@ def _models(key: str, value: Any, reading: Reading) -> None:
         _named(key, name, reading)
 
 
-def _provider(key: str, value: Any, reading: Reading) -> None:
+def _provider(key: str, value: Any, reading: FactorReader) -> None:
     """OpenRouter's choice among endpoints of one model. Whatever leaves some out may leave out the cheap ones."""
     chosen = value.items() if isinstance(value, dict) else ()
     if any(wish and (name, wish) not in _CHEAP_ROUTES and name not in _ANY_ROUTE for name, wish in chosen):
@@ -471,26 +471,26 @@ _ANY_ROUTE = ("allow_fallbacks", "max_price")
 _CHEAP_ROUTES = (("sort", "price"), ("data_collection", "allow"))
 
 
-def _preset(key: str, value: Any, reading: Reading) -> BadCall:
+def _preset(key: str, value: Any, reading: FactorReader) -> BadCall:
     return reading.refuse(key, f"what the preset {value!r} adds to the price is not known.")
 
 
 def _unless(*ordinary: Any) -> Reader:
     """A key that is refused unless it says what is so anyway."""
 
-    def read(key: str, value: Any, reading: Reading) -> None:
+    def read(key: str, value: Any, reading: FactorReader) -> None:
         if value not in ordinary:
             raise reading.refuse(key, "it changes the price, and by how much is not known.")
 
     return read
 
 
-def _search_parameters(key: str, value: Any, reading: Reading) -> None:
+def _search_parameters(key: str, value: Any, reading: FactorReader) -> None:
     if not (isinstance(value, dict) and value.get("mode") == "off"):
         raise reading.refuse(key, "the provider charges for each source that it reads.")
 
 
-def _kept_there(key: str, value: Any, reading: Reading) -> None:
+def _kept_there(key: str, value: Any, reading: FactorReader) -> None:
     if value:
         raise reading.refuse(
             key, "it would add to the input what is kept at the provider. Send all of the messages."

@@ -3,8 +3,8 @@
 from typing import Any, Protocol
 
 from models.core.settings import Settings
+from models.gateway.call_errors import ProviderError
 from models.gateway.lenient_json import write
-from models.gateway.refusals import UpstreamRefused
 from models.ledger.holds import Admission
 
 _OPENAI = {
@@ -57,7 +57,7 @@ def model_error(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def upstream_words(error: UpstreamRefused) -> str:
+def upstream_words(error: ProviderError) -> str:
     """The provider's message with what lay behind it (contract 5.6)."""
     failure = error.failure
     metadata = failure.metadata if isinstance(failure.metadata, dict) else {}

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from models.core.fairness import HEAVY, PAUSE, SLICE, Slices, heavy, in_slices
+from models.core.cooperative import HEAVY, PAUSE, SLICE, TimeSlices, heavy, in_slices
 from models.core.settings import ROOT
 
 GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import socket, time, gevent
-from models.core.fairness import Slices, heavy, in_slices
+from models.core.cooperative import TimeSlices, heavy, in_slices
 
 def work(seconds):
     end = time.monotonic() + seconds
@@ -85,7 +85,7 @@ def test_slices_pause_when_they_are_over_and_not_before(monkeypatch: pytest.Monk
     moment, pauses = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: moment[0])
     monkeypatch.setattr(time, "sleep", pauses.append)
-    slices = Slices()
+    slices = TimeSlices()
     slices.pause()
     assert pauses == []
     moment[0] += SLICE * 2

@@ -18,10 +18,11 @@ from models.accounts.signing_in import TEXT_LENGTH, Identity, clean_email, sign_
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from models.core.settings import Settings
-from models.core.shapes import Missing
+from models.core.strict_models import Missing
 from views.accounts.pages.blueprint import bp
 from views.accounts.pages.sign_in import asked_destination, destination, enter, mail_identity_link, mail_link
-from views.accounts.pages.ways import Provider, configured, name_of
+from views.accounts.pages.sign_in_providers import SignInProvider, configured, name_of
+from views.web.error_bodies import door
 from views.web.format import iso
 from views.web.guards import (
     audit,
@@ -33,8 +34,7 @@ from views.web.guards import (
     sign_out_browser,
 )
 from views.web.htmx import render, see_other, toast
-from views.web.operation import JsonAnswer, Operation
-from views.web.refusals import door
+from views.web.operation import Operation, ResponseModel
 
 log = logging.getLogger("stoa.accounts")
 
@@ -251,7 +251,7 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
 # -- NextAuth's REST -----------------------------------------------------------------------------------------
 
 
-class SignInWay(JsonAnswer):
+class ListedProvider(ResponseModel):
     id: str
     name: str
     type: str
@@ -259,11 +259,11 @@ class SignInWay(JsonAnswer):
     callbackUrl: str
 
 
-class FormToken(JsonAnswer):
+class FormToken(ResponseModel):
     csrfToken: str
 
 
-class SessionUser(JsonAnswer):
+class SessionUser(ResponseModel):
     name: str | None
     email: str
     image: str | None
@@ -272,19 +272,19 @@ class SessionUser(JsonAnswer):
     stripe_price_id: str | None
 
 
-class BrowserSession(JsonAnswer):
+class BrowserSession(ResponseModel):
     user: Missing[SessionUser] = None
     expires: Missing[datetime] = None
 
 
 @bp.get("/api/auth/providers")
 @Operation(
-    tag="Sign-in", answers={200: ("The configured providers by name", dict[str, SignInWay])}, door=door()
+    tag="Sign-in", answers={200: ("The configured providers by name", dict[str, ListedProvider])}, door=door()
 )
 def providers() -> ResponseReturnValue:
     """Ways to sign in."""
     base = settings().base_url
-    ways = [*configured(), Provider("email", "Email", "mail", "email")]
+    ways = [*configured(), SignInProvider("email", "Email", "mail", "email")]
     return jsonify(
         {
             way.id: {

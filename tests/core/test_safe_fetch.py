@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from models.core import outgoing
-from models.core.outgoing import FetchFailed, Guard, fetch, is_public
+from models.core import safe_fetch
+from models.core.safe_fetch import FetchFailed, FetchPolicy, fetch, is_public
 from tests.fakes.pictures import HOST, Pictures, pictures_server
 
 PRIVATE = (
@@ -62,17 +62,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pictures]:
         yield made
 
 
-def guard(server: Pictures, **names: Sequence[str]) -> Guard:
+def guard(server: Pictures, **names: Sequence[str]) -> FetchPolicy:
     """Loopback may be asked under one name; everything else is judged as ever."""
 
     def resolve(host: str, port: int) -> Sequence[str]:
         known = {HOST: ["127.0.0.1"], **{name.replace("_", "."): found for name, found in names.items()}}
-        return known[host] if host in known else outgoing.resolve(host, port)
+        return known[host] if host in known else safe_fetch.resolve(host, port)
 
     def allows(address: str) -> bool:
         return address == "127.0.0.1" or is_public(address)
 
-    return Guard(resolve, allows, server.context)
+    return FetchPolicy(resolve, allows, server.context)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
@@ -132,14 +132,14 @@ def test_a_name_is_resolved_once_and_what_was_judged_is_asked(server: Pictures) 
         return next(answers)
 
     address = server.serve("/ok", b"picture")
-    whole = Guard(resolve, lambda each: each == "127.0.0.1", server.context)
+    whole = FetchPolicy(resolve, lambda each: each == "127.0.0.1", server.context)
     assert fetch(address, most_bytes=100, seconds=60, guard=whole) == b"picture"
     assert asked == [HOST]
     assert server.asked[-1] == ("/ok", f"{HOST}:{server.port}")
 
 
 def test_a_name_with_one_private_address_is_refused(server: Pictures) -> None:
-    mixed = Guard(lambda *_: ["8.8.8.8", "127.0.0.1"], is_public, server.context)
+    mixed = FetchPolicy(lambda *_: ["8.8.8.8", "127.0.0.1"], is_public, server.context)
     with pytest.raises(FetchFailed, match=r"is 127\.0\.0\.1, which is not"):
         fetch(server.url("/ok"), most_bytes=100, seconds=60, guard=mixed)
 
