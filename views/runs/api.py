@@ -49,7 +49,7 @@ class StartBody(Body):
     )
 
 
-class StepBody(Body):
+class RunStep(Body):
     """A step as the steps route takes it."""
 
     stepNumber: Count
@@ -74,7 +74,7 @@ class StepBody(Body):
         )
 
 
-class FinishedStepBody(StepBody):
+class FinishedStep(RunStep):
     """A step that comes with the finish; its `id` is kept where it is a UUID and free."""
 
     id: Missing[RunId] = Field(None, description="Kept when it is a free UUID")
@@ -90,7 +90,7 @@ class FinishBody(Body):
     directCredits: Credits
     totalCredits: Credits = Field(description="Its own and those of what it spawned")
     errorMessage: Missing[str] = None
-    steps: Missing[Annotated[list[FinishedStepBody], Field(max_length=1000)]] = None
+    steps: Missing[Annotated[list[FinishedStep], Field(max_length=1000)]] = None
 
 
 ACTIONS: dict[str, type[Body]] = {"START": StartBody, "FINISH": FinishBody}
@@ -157,7 +157,7 @@ def agent_runs() -> ResponseReturnValue:
 @Operation(
     tag="Runs",
     caller="key",
-    body=StepBody,
+    body=RunStep,
     most_bytes=MOST_STEP_BYTES,
     answers={
         200: ("The step", StepAdded),
@@ -174,7 +174,7 @@ def steps(run_id: str) -> ResponseReturnValue:
     The run may be finished already.
     """
     key = _key()
-    step = body.read(StepBody)
+    step = body.read(RunStep)
     if key.user.id == TEST_USER:
         return jsonify(stepId="test-step-id")
     with _recorded("Failed to add agent step"):
