@@ -11,7 +11,7 @@ from decimal import Decimal
 from email.utils import parseaddr
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, set_key
@@ -25,6 +25,10 @@ PAGES_POOL = 8
 GATEWAY_POOL = 8
 JOBS_POOL = 8  # four jobs at once, their queue, and its listener
 SPARE_CONNECTIONS = 15  # commands of operators, migrations, and what PostgreSQL keeps for its superuser
+
+
+DEMO_STRIPE_KEY = "sk_test_stoa_demo_"
+"""What the keys of the Stripe simulator begin with. Such a key reaches no money."""
 
 
 class SettingsError(Exception):
@@ -73,6 +77,11 @@ class Settings(BaseSettings):
     openai_base_url: str = "https://api.openai.com/v1"
     anthropic_base_url: str = "https://api.anthropic.com/v1"
     gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta/openai"
+
+    stoa_stripe: Literal["", "demo"] = ""
+    stripe_secret_key: SecretStr | None = None
+    stripe_webhook_secret: SecretStr | None = None
+    stripe_api_base: str = "https://api.stripe.com"
 
     stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
@@ -177,6 +186,7 @@ class Settings(BaseSettings):
         "openai_base_url",
         "anthropic_base_url",
         "gemini_base_url",
+        "stripe_api_base",
         "oidc_issuer",
         "s3_endpoint",
     )
@@ -315,6 +325,17 @@ class Settings(BaseSettings):
             raise ValueError(
                 "set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET together, or none of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _play_or_real_money(self) -> "Settings":
+        key = self.stripe_secret_key.get_secret_value() if self.stripe_secret_key else ""
+        if self.stoa_stripe == "demo" and key and not key.startswith(DEMO_STRIPE_KEY):
+            raise ValueError(
+                "STOA_STRIPE=demo is play money and STRIPE_SECRET_KEY is a real account: set one of them"
+            )
+        if key and not key.startswith(("sk_", "rk_")):
+            raise ValueError("STRIPE_SECRET_KEY is not a secret key: it starts with sk_ or rk_")
         return self
 
     @property
