@@ -39,9 +39,11 @@ from models.ledger.movements import (
     dismiss_lost,
     erase_account,
     grant,
+    lock_account,
     lost_holds,
     revoke,
     sweep,
+    take_back,
 )
 from models.ledger.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.ledger.quota import Quota, ensure_quota, signup_grant
@@ -96,6 +98,7 @@ __all__ = [
     "grant",
     "grants_of",
     "grow_hold",
+    "lock_account",
     "lost_holds",
     "prove",
     "revoke",
@@ -103,4 +106,5 @@ __all__ = [
     "settle_many",
     "signup_grant",
     "sweep",
+    "take_back",
 ]

@@ -156,6 +156,31 @@ def revoke(operation_id: str, reason: str, *, now: datetime | None = None) -> in
     return int(row.credits)
 
 
+def take_back(operation_id: str, total: int, cause: str, *, now: datetime | None = None) -> int:
+    """Bring what refunds and disputes took back of a grant to `total` credits, all of them together; returns the credits
+    that moved: above zero taken, below zero given back. What was spent already becomes debt (contract 3.5, corrected).
+
+    Idempotent, and independent of the order of its causes: what counts is the total of the last call. `cause` is `refund`
+    or `dispute`. Of what was gone when an operator revoked the grant nothing is given back. Raises NotFound, Invalid.
+    """
+    if total < 0 or cause not in ("refund", "dispute"):
+        raise Invalid("Take back a number of credits for a refund or a dispute.")
+    row = call(
+        "SELECT * FROM credit_take_back(:operation, :total, :cause, :now)",
+        operation=operation_id,
+        total=total,
+        cause=cause,
+        now=now or the_moment(),
+    )
+    return int(row.moved)
+
+
+def lock_account(account: Account) -> None:
+    """Take the account's lock, which is made on first use, for what changes it and other rows in one transaction: it comes
+    before every other lock. Held until the transaction ends. Raises NotFound."""
+    call("SELECT credit_account_lock(:user, :org)", user=account.user_id, org=account.org_id)
+
+
 def charge(account: Account, amount: int, *, cause: str, now: datetime | None = None) -> Charged:
     """Take `amount` credits for something that is no model call, once per account and `cause` (contract 3.4,
     corrected). Never fails for want of credit: check `balance` before. Raises Invalid, NotFound."""
