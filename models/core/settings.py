@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     stripe_secret_key: SecretStr | None = None
     stripe_webhook_secret: SecretStr | None = None
     stripe_api_base: str = "https://api.stripe.com"
+    stoa_refund_fraud_warnings_below: int = Field(0, ge=0, le=100_000_000)
 
     stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
@@ -354,6 +355,16 @@ class Settings(BaseSettings):
         return self.stoa_secret_key.get_secret_value() or _kept_secret(self.data_dir)
 
     @property
+    def stripe_key(self) -> str | None:
+        """The key that Stripe's API takes; None where this server sells nothing."""
+        return self.stripe_secret_key.get_secret_value() if self.stripe_secret_key else None
+
+    @property
+    def webhook_secret(self) -> str | None:
+        """What signs Stripe's webhooks; None closes their route."""
+        return self.stripe_webhook_secret.get_secret_value() if self.stripe_webhook_secret else None
+
+    @property
     def connections_per_address(self) -> int | None:
         """How many connections one address may have to a web worker; None without a bound, as behind a proxy."""
         return None if self.stoa_proxies else self.stoa_connections_per_address or None
@@ -380,6 +391,13 @@ class Settings(BaseSettings):
             )
         if public and self.smtp_url is None:
             found.append("SMTP_URL is not set: sign-in links go to this console, not to people.")
+        if self.stripe_key and not self.webhook_secret:
+            found.append(
+                "STRIPE_WEBHOOK_SECRET is not set: /api/stripe/webhook is closed. What is paid on Stripe's page, and "
+                "refunds and disputes, are seen by the nightly reconciliation only."
+            )
+        if public and self.stripe_key and "_live_" not in self.stripe_key:
+            found.append("STRIPE_SECRET_KEY is a key for tests: no real money moves.")
         return found
 
 

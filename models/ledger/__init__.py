@@ -1,4 +1,4 @@
-"""Credits and what they cost: the ledger, holds, subscriptions, referrals and ad rewards."""
+"""Credits and what they cost: the ledger, its movements, and holds of calls in flight."""
 
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
 from models.ledger.credits import credits_of
@@ -45,19 +45,14 @@ from models.ledger.movements import (
     sweep,
     take_back,
 )
-from models.ledger.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.ledger.quota import Quota, ensure_quota, signup_grant
-from models.ledger.rewards import REFERRAL_STATUSES, AdImpression, Referral
 
 __all__ = [
     "GRANT_TYPES",
     "KINDS",
     "MAX_GRANT",
     "PRIORITIES",
-    "REFERRAL_STATUSES",
-    "SUBSCRIPTION_STATUSES",
     "Account",
-    "AdImpression",
     "Admission",
     "AdmissionRequest",
     "Balance",
@@ -73,14 +68,11 @@ __all__ = [
     "LedgerDifference",
     "LedgerProof",
     "LedgerUnavailable",
-    "LimitOverride",
     "LostHold",
     "Quota",
     "QuotaCycle",
-    "Referral",
     "Settled",
     "Settlement",
-    "Subscription",
     "Swept",
     "SyncFailure",
     "admit",

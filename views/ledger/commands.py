@@ -59,7 +59,7 @@ class DateTimeParam(click.ParamType[datetime]):
 @click.option("--reason", default="Granted by an operator", help="What the account's owner reads.")
 def grant_command(name: str, credits: int, kind: str, expires: datetime | None, reason: str) -> None:
     """Give CREDITS to the account of NAME: an e-mail address, or an organisation's slug."""
-    account, name = _account(name)
+    account, name = account_of_name(name)
     kind = "organization" if account.org_id else kind
     granted = ledger.grant(
         account,
@@ -108,7 +108,7 @@ def revoke_command(operation_id: str, reason: str) -> None:
 @click.argument("name")
 def balance_command(name: str) -> None:
     """Show what the account of NAME has, by grant: an e-mail address, or an organisation's slug."""
-    account, name = _account(name)
+    account, name = account_of_name(name)
     ledger.ensure_quota(account, settings().stoa_free_credits)
     found, cycle, grants = ledger.balance(account), ledger.cycle(account), ledger.grants_of(account)
     db.session.commit()
@@ -244,7 +244,7 @@ def _spool() -> Spool:
     return cast(Gateway, current_app.extensions["gateway"]).spool
 
 
-def _account(name: str) -> tuple[Account, str]:
+def account_of_name(name: str) -> tuple[Account, str]:
     """The account of an e-mail address or an organisation's slug, and its name. Raises NotFound."""
     org = by_slug(name)
     if org is not None:

@@ -95,9 +95,10 @@ def door(
     error: Any = ApiError,
     body_error: Any = ApiBodyError,
     too_large: Any = ServerError,
+    suspended: bool = False,
 ) -> ErrorFormat:
     """A door of the compatible API."""
-    return ErrorFormat(words, error, body_error, too_large, unknown_coding=ServerError)
+    return ErrorFormat(words, error, body_error, too_large, unknown_coding=ServerError, suspended=suspended)
 
 
 def refusal(error: DomainError) -> ResponseReturnValue:

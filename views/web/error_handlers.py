@@ -74,6 +74,9 @@ def _suspended(error: AccountSuspended) -> ResponseReturnValue:
     """What a banned person is told at every door: that they are, why, and whom to write to. On `/api` in the form in
     which model calls say it (contract 5.2 row 4)."""
     db.session.rollback()
+    described = current_operation()
+    if described and described.door.suspended and (worded := _worded(error)) is not None:
+        return worded
     support = settings().stoa_support_email
     message = f"{error.message} Please contact {support or 'the operator of this server'} to resolve this."
     if request.path.startswith("/api/") and not request.path.startswith("/api/auth/callback/"):

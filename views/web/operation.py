@@ -31,7 +31,7 @@ class ErrorFormat:
     """How routes word their errors: `words` answers an exception, or None where the whole server's words will do.
 
     The others are the shapes of those answers: of an error, of a body of the wrong form, of one that is too large, and of
-    one that is packed in an unknown way.
+    one that is packed in an unknown way. `suspended`: `words` also tells a banned caller, in words of the route's own.
     """
 
     words: Callable[[Exception], ResponseReturnValue | None]
@@ -39,6 +39,7 @@ class ErrorFormat:
     body_error: Any
     too_large: Any
     unknown_coding: Any
+    suspended: bool = False
 
 
 Status = int | Literal["default"]
