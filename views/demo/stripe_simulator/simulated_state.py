@@ -154,7 +154,7 @@ class Simulator:
 
     def render(self, obj: Obj, paths: tuple[str, ...] | list[str] = ()) -> Obj:
         """A copy to show, with fields expanded. Raises SimulatedError for a path that cannot be."""
-        shown = _public(obj)
+        shown: Obj = _public(obj)
         for path in paths:
             if path.count(".") > 3:
                 raise invalid("You cannot expand more than 4 levels of a property.", "expand")

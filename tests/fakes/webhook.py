@@ -1,4 +1,4 @@
-"""A webhook that keeps what it is sent."""
+"""A webhook on loopback that keeps what it is sent."""
 
 from collections.abc import Iterator
 
