@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
+import stripe
 from click import ClickException
 
 from models.core.settings import ROOT, load_settings
@@ -100,6 +102,33 @@ def test_it_starts_answers_refuses_a_second_and_leaves_nothing_behind(data_dir: 
     assert server.stop() == 0
     assert server.lines[-1] == "Stoa stopped"
     assert living(data_dir) == []
+    assert [line for line in server.lines if "Traceback" in line or "ERROR" in line] == []
+
+
+@pytest.mark.timeout(400)
+def test_the_stripe_simulator_runs_beside_it_and_keeps_what_it_knows(data_dir: Path, port: int) -> None:
+    data_dir.mkdir()
+    (data_dir / "demo_seeded").write_text("done")
+    server = Server(data_dir, port, STOA_STRIPE="demo")
+    server.wait_for("Starting the Stripe simulator: cards are play money")
+    server.wait_for("Stoa is ready")
+    told = [process.environ() for process in server.family() if process.name() != "postgres"]
+    bases = {environment["STRIPE_API_BASE"] for environment in told if "STRIPE_API_BASE" in environment}
+    [key] = {environment["STRIPE_SECRET_KEY"] for environment in told if "STRIPE_SECRET_KEY" in environment}
+    assert len(bases) == 1
+    with requests.Session() as session:
+        http = stripe.RequestsClient(session=session)
+        client = stripe.StripeClient(key, base_addresses={"api": bases.pop()}, http_client=http)
+        made = client.v1.customers.create({"email": "alice@example.org"})
+        _kill(data_dir, "stripe_simulator")
+        server.wait_for("The Stripe simulator was killed by signal 9; it starts again")
+        assert (
+            client.v1.customers.retrieve(made.id, options={"max_network_retries": 8}).email
+            == "alice@example.org"
+        )
+    assert server.stop() == 0
+    assert living(data_dir) == []
+    assert key not in "\n".join(server.lines)
     assert [line for line in server.lines if "Traceback" in line or "ERROR" in line] == []
 
 

@@ -53,7 +53,7 @@ ORDER = [
 ]
 """Of the rooms, from the ground: one imports only what stands before it (docs/architecture.md says why `orgs` and `usage` stand
 where they do)."""
-TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile"}
+TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile", "demo"}
 TOP = (
     "app.py pyproject.toml views models templates static migrations tests README.md LICENSE Makefile .ci .gitignore"
     " .env.example requirements bench docs Dockerfile compose.yaml .dockerignore .gitattributes"

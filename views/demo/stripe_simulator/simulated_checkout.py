@@ -1,0 +1,495 @@
+"""Checkout Sessions of the Stripe simulator and their hosted pages: payment, setup and subscription, and 3D Secure."""
+
+from typing import Any
+
+from flask import Flask, request
+from werkzeug import Response
+
+from views.demo.stripe_simulator import simulated_catalogue, simulated_subscriptions
+from views.demo.stripe_simulator.simulated_cards import BY_KIND, CARDS
+from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
+from views.demo.stripe_simulator.simulated_customers import address, attach, living_customer, new_method
+from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid, required
+from views.demo.stripe_simulator.simulated_pages import money, page, see_other
+from views.demo.stripe_simulator.simulated_params import Params
+from views.demo.stripe_simulator.simulated_payments import (
+    AFTER_PAYMENT,
+    checked_amount,
+    confirm_intent,
+    confirm_setup,
+    finish_authentication,
+    new_intent,
+    new_setup,
+    return_address,
+)
+from views.demo.stripe_simulator.simulated_routes import endpoint, lists
+from views.demo.stripe_simulator.simulated_state import Obj, Simulator, listing
+
+SESSION = (
+    "adaptive_pricing allow_promotion_codes automatic_tax billing_address_collection cancel_url client_reference_id"
+    " consent_collection currency custom_text customer customer_creation customer_email customer_update expires_at"
+    " invoice_creation line_items locale metadata mode name_collection payment_intent_data payment_method_collection"
+    " payment_method_options payment_method_types phone_number_collection saved_payment_method_options setup_intent_data"
+    " submit_type subscription_data success_url tax_id_collection ui_mode"
+)
+PAYMENT_DATA = (
+    "description",
+    "metadata",
+    "receipt_email",
+    "setup_future_usage",
+    "statement_descriptor",
+    "statement_descriptor_suffix",
+)
+DAY = 86_400
+
+
+# --- the API ------------------------------------------------------------------------------------------------------------
+
+
+@endpoint("POST", "/v1/checkout/sessions", SESSION)
+def create_session(sim: Simulator, params: Params) -> Obj:
+    """POST /v1/checkout/sessions."""
+    mode = params.needed("mode")
+    if mode not in ("payment", "setup", "subscription"):
+        raise invalid("Invalid mode: must be one of payment, setup, or subscription", "mode")
+    if (
+        params.one_of("ui_mode", ("hosted_page", "embedded_page", "elements", "form"), "hosted_page")
+        != "hosted_page"
+    ):
+        raise invalid("The simulator has hosted pages only.", "ui_mode")
+    success_url, cancel_url = params.needed("success_url"), params.text("cancel_url")
+    for name, url in (("success_url", success_url), ("cancel_url", cancel_url)):
+        if url and not url.startswith(("http://", "https://")):
+            raise invalid("Not a valid URL", name, "url_invalid")
+    customer = _customer(sim, params)
+    lines = [_line(sim, each, mode) for each in params.each("line_items")]
+    if mode != "setup" and not lines:
+        raise required("line_items")
+    currency = lines[0]["currency"] if lines else params.text("currency")
+    if any(line["currency"] != currency for line in lines):
+        raise invalid("All prices on a Checkout Session must be in the same currency.", "line_items")
+    total = sum(line["amount_total"] for line in lines)
+    if mode == "payment":
+        checked_amount(total, str(currency), "line_items")
+    _check_data(params, mode)
+    now = sim.now()
+    expires = params.integer("expires_at", now + DAY) or 0
+    if not now + 1800 - 60 <= expires <= now + DAY + 60:
+        raise invalid(
+            "The `expires_at` timestamp must be between 30 minutes and 24 hours from Checkout Session creation.",
+            "expires_at",
+        )
+    session = sim.add(
+        "checkout.session",
+        adaptive_pricing={"enabled": False} if mode == "payment" else None,
+        amount_subtotal=total if lines else None,
+        amount_total=total if lines else None,
+        automatic_tax={"enabled": False, "liability": None, "provider": None, "status": None},
+        billing_address_collection=params.text("billing_address_collection"),
+        cancel_url=cancel_url,
+        client_reference_id=params.text("client_reference_id"),
+        currency=currency,
+        custom_fields=[],
+        custom_text=dict.fromkeys(
+            ("after_submit", "shipping_address", "submit", "terms_of_service_acceptance")
+        ),
+        customer=customer["id"] if customer else None,
+        customer_creation=None
+        if customer
+        else params.text("customer_creation") or ("always" if mode == "subscription" else "if_required"),
+        customer_details=_details(customer, params.text("customer_email")),
+        customer_email=params.text("customer_email"),
+        expires_at=expires,
+        locale=params.text("locale"),
+        metadata=params.metadata(),
+        mode=mode,
+        payment_method_collection="always" if mode == "subscription" else "if_required",
+        payment_method_options={"card": {"request_three_d_secure": "automatic"}},
+        payment_method_types=params.texts("payment_method_types") or ["card", "link"],
+        payment_status="no_payment_required" if mode == "setup" else "unpaid",
+        phone_number_collection={"enabled": False},
+        shipping_options=[],
+        status="open",
+        submit_type=params.text("submit_type"),
+        success_url=success_url,
+        tax_id_collection={
+            "enabled": params.nested("tax_id_collection").boolean("enabled"),
+            "required": "never",
+        },
+        total_details={"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0} if lines else None,
+        ui_mode="hosted_page",
+        _lines=lines,
+        _data=_data(params, mode),
+        _pay_intent=None,
+    )
+    session["url"] = f"{sim.url}/checkout/{session['id']}"
+    return session
+
+
+@endpoint("GET", "/v1/checkout/sessions/{id}")
+def retrieve_session(sim: Simulator, params: Params, id: str) -> Obj:
+    """GET /v1/checkout/sessions/{id}."""
+    return sim.get("checkout.session", id)
+
+
+@endpoint("POST", "/v1/checkout/sessions/{id}", "metadata")
+def update_session(sim: Simulator, params: Params, id: str) -> Obj:
+    """POST /v1/checkout/sessions/{id}."""
+    session = sim.get("checkout.session", id)
+    session["metadata"] = params.metadata(session["metadata"])
+    return session
+
+
+@endpoint("POST", "/v1/checkout/sessions/{id}/expire")
+def expire_session(sim: Simulator, params: Params, id: str) -> Obj:
+    """POST /v1/checkout/sessions/{id}/expire."""
+    session = sim.get("checkout.session", id)
+    if session["status"] != "open":
+        raise invalid(
+            f'Only Checkout Sessions with a status in ["open"] can be expired. This Checkout Session has a status of '
+            f"`{session['status']}`."
+        )
+    _expire(sim, session)
+    return session
+
+
+@lists("/v1/checkout/sessions", "checkout.session", "customer payment_intent subscription status")
+def list_sessions(sim: Simulator, params: Params) -> list[Obj]:
+    """GET /v1/checkout/sessions."""
+    return sim.find("checkout.session")
+
+
+@endpoint("GET", "/v1/checkout/sessions/{id}/line_items", "limit starting_after")
+def list_lines(sim: Simulator, params: Params, id: str) -> Obj:
+    """GET /v1/checkout/sessions/{id}/line_items."""
+    return listing(sim.get("checkout.session", id)["_lines"], f"/v1/checkout/sessions/{id}/line_items")
+
+
+def _customer(sim: Simulator, params: Params) -> Obj | None:
+    id = params.text("customer")
+    if id and params.text("customer_email"):
+        raise invalid("You may only specify one of these parameters: customer, customer_email.")
+    if not id and "customer_update" in params:
+        raise invalid("`customer_update` can only be used with `customer`.", "customer_update")
+    return living_customer(sim, id, "customer") if id else None
+
+
+def _line(sim: Simulator, given: Params, mode: str) -> Obj:
+    given.allow(("price", "price_data", "quantity", "adjustable_quantity", "metadata"))
+    quantity = given.integer("quantity", 1) or 0
+    if quantity < 1:
+        raise invalid("Quantity must be at least 1.", "line_items[quantity]")
+    if "price_data" in given:
+        price = simulated_catalogue.inline_price(sim, given.nested("price_data"))
+    else:
+        price = sim.refer("price", given.needed("price"), "line_items[price]")
+    if not price["active"]:
+        raise invalid(
+            "The price specified is inactive. This field only accepts active prices.", "line_items[price]"
+        )
+    if mode == "payment" and price["recurring"]:
+        raise invalid(
+            "You specified `payment` mode but passed a recurring price. Either switch to `subscription` mode or use only "
+            "one-time prices."
+        )
+    if mode == "subscription" and not price["recurring"]:
+        raise invalid(
+            "You must provide at least one recurring price in `subscription` mode when using prices."
+        )
+    amount = price["unit_amount"] * quantity
+    return sim.blank(
+        "item",
+        amount_discount=0,
+        amount_subtotal=amount,
+        amount_tax=0,
+        amount_total=amount,
+        currency=price["currency"],
+        description=sim.get("product", price["product"])["name"],
+        price=sim.render(price),
+        quantity=quantity,
+    )
+
+
+def _check_data(params: Params, mode: str) -> None:
+    for name, of in (
+        ("payment_intent_data", "payment"),
+        ("setup_intent_data", "setup"),
+        ("subscription_data", "subscription"),
+    ):
+        if name in params and mode != of:
+            raise invalid(f"You can not pass `{name}` in `{mode}` mode.", name)
+    params.nested("payment_intent_data").allow(PAYMENT_DATA)
+    params.nested("setup_intent_data").allow(("description", "metadata"))
+    params.nested("subscription_data").allow(("description", "metadata", "trial_period_days", "billing_mode"))
+
+
+def _data(params: Params, mode: str) -> Obj:
+    name = {
+        "payment": "payment_intent_data",
+        "setup": "setup_intent_data",
+        "subscription": "subscription_data",
+    }[mode]
+    given = params.nested(name)
+    return {**given, "metadata": given.metadata()}
+
+
+def _details(customer: Obj | None, email: str | None) -> Obj | None:
+    if customer is None and email is None:
+        return None
+    known = customer or {}
+    return {
+        "address": known.get("address"),
+        "business_name": None,
+        "email": known.get("email") or email,
+        "individual_name": None,
+        "name": known.get("name"),
+        "phone": known.get("phone"),
+        "tax_exempt": "none",
+        "tax_ids": [],
+    }
+
+
+# --- what happens on the page -------------------------------------------------------------------------------------------
+
+
+def pay(sim: Simulator, session: Obj, method: Obj, details: Params) -> None:
+    """Submit the page with this payment method. Raises SimulatedError when the card is refused; the session stays open."""
+    if session["status"] != "open":
+        raise invalid("This Checkout Session is no longer open.")
+    if session["expires_at"] <= sim.now():
+        _expire(sim, session)
+        raise invalid("This Checkout Session has expired.")
+    _who(sim, session, details)
+    confirm = Params(return_url=f"{sim.url}/checkout/{session['id']}/return", payment_method=method["id"])
+    if session["mode"] == "setup":
+        _set_up(sim, session, method, confirm)
+    elif session["mode"] == "subscription":
+        _subscribe(sim, session, method, confirm)
+    else:
+        _pay_once(sim, session, method, confirm)
+
+
+def _who(sim: Simulator, session: Obj, details: Params) -> None:
+    given = {name: details.text(name) for name in ("email", "name") if details.text(name)}
+    known = session["customer_details"] or _details(None, "play@example.org") or {}
+    if details.text("country"):
+        given["address"] = address(details)
+    session["customer_details"] = known | given
+    if session["customer"] is None and session["customer_creation"] == "always":
+        from views.demo.stripe_simulator.simulated_customers import create_customer
+
+        shown = session["customer_details"]
+        asked = Params({name: shown[name] for name in ("email", "name") if shown[name]})
+        session["customer"] = create_customer(sim, asked)["id"]
+
+
+def _pay_once(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
+    data = Params(session["_data"])
+    if session["_pay_intent"]:
+        intent = sim.get("payment_intent", session["_pay_intent"])
+        intent["payment_method"] = method["id"]
+    else:
+        intent = new_intent(
+            sim,
+            session["amount_total"],
+            session["currency"],
+            session["customer"],
+            method=method,
+            metadata=data["metadata"],
+            _session=session["id"],
+        )
+        intent |= {name: data.text(name) for name in PAYMENT_DATA if name in data and name != "metadata"}
+        session["_pay_intent"] = intent["id"]
+    confirm_intent(sim, intent, confirm)
+    if intent["status"] == "processing":
+        _complete(sim, session, "unpaid")
+
+
+def _set_up(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
+    data = session["_data"]
+    if session["setup_intent"]:
+        intent = sim.get("setup_intent", session["setup_intent"])
+        intent["payment_method"] = method["id"]
+    else:
+        intent = new_setup(sim, session["customer"], data["metadata"], method=method, _session=session["id"])
+        session["setup_intent"] = intent["id"]
+    confirm_setup(sim, intent, confirm)
+    if intent["status"] == "succeeded":
+        _complete(sim, session, "no_payment_required")
+
+
+def _subscribe(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
+    attach(sim, method, session["customer"])
+    subscription = simulated_subscriptions.from_checkout(sim, session, method, confirm)
+    if subscription["status"] in ("active", "trialing"):
+        _subscribed(sim, session, subscription)
+
+
+def _subscribed(sim: Simulator, session: Obj, subscription: Obj) -> None:
+    invoice = sim.get("invoice", subscription["latest_invoice"])
+    session |= {"subscription": subscription["id"], "invoice": invoice["id"]}
+    _complete(sim, session, "paid" if invoice["amount_paid"] else "no_payment_required")
+
+
+def _complete(sim: Simulator, session: Obj, payment_status: str) -> None:
+    session |= {"status": "complete", "payment_status": payment_status, "url": None}
+    session["payment_intent"] = session["_pay_intent"]
+    sim.emit("checkout.session.completed", session)
+
+
+def _expire(sim: Simulator, session: Obj) -> None:
+    if session["_pay_intent"]:
+        session["payment_intent"] = session["_pay_intent"]
+    session |= {"status": "expired", "url": None}
+    sim.emit("checkout.session.expired", session)
+
+
+def _after_payment(sim: Simulator, intent: Obj) -> None:
+    """The session of an intent goes on when its money came, at once or after days."""
+    if not (id := intent.get("_session")):
+        return
+    session = sim.get("checkout.session", id)
+    if session["status"] == "open" and intent["status"] == "succeeded":
+        if session["mode"] == "subscription":
+            _subscribed(sim, session, sim.get("subscription", session["_subscription"]))
+        else:
+            _complete(sim, session, "paid")
+    elif session["status"] == "complete" and session["payment_status"] == "unpaid":
+        worked = intent["status"] == "succeeded"
+        if worked:
+            session["payment_status"] = "paid"
+        sim.emit(f"checkout.session.async_payment_{'succeeded' if worked else 'failed'}", session)
+
+
+def _due(sim: Simulator) -> list[Due]:
+    def later(session: Obj) -> Due:
+        return session["expires_at"], lambda: _expire(sim, session)
+
+    return [later(each) for each in sim.objects["checkout.session"].values() if each["status"] == "open"]
+
+
+AFTER_PAYMENT.append(_after_payment)
+SOURCES.append(_due)
+
+
+# --- the pages ----------------------------------------------------------------------------------------------------------
+
+
+def mount(app: Flask, sim: Simulator) -> None:
+    """Add the hosted pages to the application."""
+
+    def show(id: str, error: str = "", status: int = 200) -> Any:
+        session = sim.get("checkout.session", id)
+        if session["status"] != "open":
+            return _ended(sim, session)
+        saved = sim.find("payment_method", customer=session["customer"]) if session["customer"] else []
+        return page(
+            "stripe_checkout",
+            status,
+            session=session,
+            lines=session["_lines"],
+            total=money(session["amount_total"], session["currency"]) if session["_lines"] else "",
+            money=money,
+            saved=saved,
+            cards=CARDS,
+            error=error,
+        )
+
+    def checkout(id: str) -> Any:
+        with sim.lock:
+            return show(id)
+
+    def submit(id: str) -> Any:
+        with sim.lock:
+            session = sim.get("checkout.session", id)
+            if session["status"] != "open":
+                return _ended(sim, session)
+            try:
+                pay(sim, session, _chosen(sim, session), Params(request.form))
+            except SimulatedError as error:
+                return show(id, error.body["error"]["message"], 422)
+            finally:
+                sim.save()
+            return _onwards(sim, session)
+
+    def back(id: str) -> Any:
+        with sim.lock:
+            session = sim.get("checkout.session", id)
+            if session["status"] == "open":
+                return show(id, "The confirmation failed. Try again, or take another card.", 422)
+            return _onwards(sim, session)
+
+    def authenticate(id: str) -> Any:
+        with sim.lock:
+            kind = "setup_intent" if id.startswith("seti_") else "payment_intent"
+            intent = sim.get(kind, id)
+            if request.method == "POST" and intent["status"] == "requires_action":
+                return _authenticated(sim, intent)
+            return page(
+                "stripe_3ds",
+                intent=intent,
+                waits=intent["status"] == "requires_action",
+                amount=money(intent["amount"], intent["currency"]) if "amount" in intent else "",
+            )
+
+    def receipt(id: str) -> Any:
+        with sim.lock:
+            charge = sim.get("charge", id)
+            return page(
+                "stripe_receipt",
+                charge=charge,
+                amount=money(charge["amount"], charge["currency"]),
+                refunded=money(charge["amount_refunded"], charge["currency"])
+                if charge["amount_refunded"]
+                else "",
+            )
+
+    app.add_url_rule("/checkout/<id>", "checkout", checkout)
+    app.add_url_rule("/checkout/<id>", "submit_checkout", submit, methods=["POST"])
+    app.add_url_rule("/checkout/<id>/return", "checkout_return", back)
+    app.add_url_rule("/3ds/<id>", "authenticate", authenticate, methods=["GET", "POST"])
+    app.add_url_rule("/receipt/<id>", "receipt", receipt)
+
+
+def _chosen(sim: Simulator, session: Obj) -> Obj:
+    """The saved or new card of the form."""
+    card = request.form.get("card", "")
+    if card.startswith("pm_"):
+        method = sim.get("payment_method", card, "card", 400)
+        if method["customer"] is None or method["customer"] != session["customer"]:
+            raise invalid("This card belongs to somebody else.")
+        return method
+    if card not in BY_KIND:
+        raise invalid("Choose a card.")
+    return new_method(
+        sim, BY_KIND[card], Params({"email": (session["customer_details"] or {}).get("email") or ""}), {}
+    )
+
+
+def _onwards(sim: Simulator, session: Obj) -> Response:
+    if session["status"] == "complete":
+        return see_other(session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]))
+    intent_id = session["_pay_intent"] or session["setup_intent"]
+    return see_other(f"{sim.url}/3ds/{intent_id}")
+
+
+def _ended(sim: Simulator, session: Obj) -> Any:
+    if session["status"] == "complete":
+        return _onwards(sim, session)
+    return page("stripe_ended", 410, session=session)
+
+
+def _authenticated(sim: Simulator, intent: Obj) -> Any:
+    action = intent["next_action"] or {}
+    back = (action.get("redirect_to_url") or {}).get("return_url")
+    error = ""
+    try:
+        finish_authentication(sim, intent, confirmed=request.form.get("answer") == "confirm")
+    except SimulatedError as refused:
+        error = refused.body["error"]["message"]
+    if intent["object"] == "setup_intent" and intent["status"] == "succeeded" and intent.get("_session"):
+        _complete(sim, sim.get("checkout.session", intent["_session"]), "no_payment_required")
+    sim.save()
+    if back:
+        return see_other(return_address(intent, back))
+    return page("stripe_3ds", intent=intent, waits=False, amount="", error=error)
