@@ -50,14 +50,10 @@ def default_card(customer_id: str) -> SavedCard | None:
     """The customer's default, if it can be charged; None also for a customer whom Stripe has no more. Raises StripeError."""
     try:
         with stripe_api.asking() as client:
-            customer = plain(
-                client.v1.customers.retrieve(
-                    customer_id, {"expand": ["invoice_settings.default_payment_method"]}
-                )
-            )
-            method = (customer.get("invoice_settings") or {}).get("default_payment_method")
-            if isinstance(method, str):
-                method = plain(client.v1.payment_methods.retrieve(method))
+            # unexpanded: Stripe refuses to expand anything of a deleted customer
+            customer = plain(client.v1.customers.retrieve(customer_id))
+            id = id_of((customer.get("invoice_settings") or {}).get("default_payment_method"))
+            method = plain(client.v1.payment_methods.retrieve(id)) if id else None
     except StripeError as error:
         if missing(error):
             return None

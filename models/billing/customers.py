@@ -46,10 +46,10 @@ def account_of_customer(customer_id: str) -> Account | None:
     return Account(org_id=org) if org is not None else None
 
 
-def ensure_customer(account: Account) -> str:
+def ensure_customer(account: Account, *, instead_of: str = "") -> str:
     """The account's Stripe customer, made if there is none. Takes transactions of its own; two at once make one.
 
-    Where Stripe fails, the job `billing.repair_customers` tries again, at most five times. Raises StripeError, NotFound,
+    `instead_of` is a customer that was deleted at Stripe, where an earlier answer would be repeated. Where Stripe fails, the job `billing.repair_customers` tries again, at most five times. Raises StripeError, NotFound,
     BillingDisabled.
     """
     stripe_api.client()
@@ -59,7 +59,7 @@ def ensure_customer(account: Account) -> str:
     if found is not None:
         return found
     try:
-        made = _find_or_make(account, email, name)
+        made = _find_or_make(account, email, name, instead_of)
     except StripeError as error:
         with transaction():
             _note_failure(account, str(error.message))
@@ -78,7 +78,7 @@ def replace_customer(account: Account, lost: str) -> str:
             db.session.execute(
                 update(table).where(table.stripe_customer_id == lost).values(stripe_customer_id=None)
             )
-    return ensure_customer(account)
+    return ensure_customer(account, instead_of=lost)
 
 
 def repair_customers(*, now: datetime | None = None) -> int:
@@ -127,7 +127,7 @@ def _person(account: Account) -> tuple[str, str | None]:
     return row[0], row[1]
 
 
-def _find_or_make(account: Account, email: str | None, name: str | None) -> str:
+def _find_or_make(account: Account, email: str | None, name: str | None, instead_of: str) -> str:
     key = "organizationId" if account.org_id else "userId"
     with stripe_api.asking() as client:
         for customer in client.v1.customers.list({"email": email or "", "limit": 100}).auto_paging_iter():
@@ -136,7 +136,7 @@ def _find_or_make(account: Account, email: str | None, name: str | None) -> str:
                 return customer.id
         made = client.v1.customers.create(
             {"email": email or "", "name": name or "", "metadata": {key: account.id}},
-            {"idempotency_key": f"customer-{account.id}-{email}"},
+            {"idempotency_key": "-".join(filter(None, ("customer", account.id, email, instead_of)))},
         )
         return made.id
 

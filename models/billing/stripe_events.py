@@ -97,7 +97,7 @@ def receive(body: bytes, signature: str | None) -> bool:
     if secret is None:
         raise WebhookClosed
     event = _checked(body, signature, secret)
-    created: Any = db.session.execute(
+    created = db.session.scalars(
         insert(StripeEvent)
         .values(
             id=event["id"],
@@ -107,8 +107,9 @@ def receive(body: bytes, signature: str | None) -> bool:
             payload=event,
         )
         .on_conflict_do_nothing()
-    )
-    if not created.rowcount:
+        .returning(StripeEvent.id)
+    ).one_or_none()
+    if created is None:
         return retry_event(event["id"], failed_only=True)
     jobs.enqueue(jobs.handle_stripe_event, event_id=event["id"])
     return True

@@ -216,14 +216,15 @@ def _reached(state: PaymentState) -> str:
 
 
 def _change(purchase: Purchase, version: int, changes: dict[str, Any], now: datetime) -> bool:
-    changed: Any = db.session.execute(
+    changed = db.session.execute(
         update(Purchase)
         .where(Purchase.id == purchase.id, Purchase.version == version)
         .values(**changes, version=version + 1, updated_at=now)
+        .returning(Purchase.id)
         .execution_options(synchronize_session=False)
-    )
+    ).all()
     db.session.refresh(purchase)
-    return bool(changed.rowcount)
+    return bool(changed)
 
 
 def _forget(purchase_id: str, version: int) -> bool:

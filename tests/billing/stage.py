@@ -1,41 +1,27 @@
 """What the tests of money in share: the Stripe simulator on loopback, people with cards, events that come when a test says."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import requests
 from flask import Flask
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
-from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
-from models import ledger
+from models import billing, ledger
 from models.billing import Purchase, stripe_events
 from models.billing.customers import ensure_customer
 from models.core.db import db
-from models.core.settings import DEMO_STRIPE_KEY
+from models.core.settings import Settings
 from models.ledger import Account
 from tests.factories import Person
-from views.demo.stripe_simulator.simulated_app import create_simulator
-from views.demo.stripe_simulator.simulated_control import add_card
-from views.demo.stripe_simulator.simulated_events import payload_of, signature
-from views.demo.stripe_simulator.simulated_refunds import (
-    close_dispute,
-    end_refund,
-    give_back,
-    open_dispute,
-    warn_of_fraud,
-)
-from views.demo.stripe_simulator.simulated_state import Simulator
+from tests.fakes.stripe_simulator import StripeSim
+from views.demo.stripe_simulator import Simulator
+from views.demo.stripe_simulator.simulated_events import payload_of
 
-KEY = DEMO_STRIPE_KEY + "tests"
-SECRET = "whsec_of_the_tests"
 WEBHOOK = "/api/stripe/webhook"
 BUY = "/api/stripe/buy-credits"
 
@@ -43,27 +29,24 @@ T = TypeVar("T")
 Obj = dict[str, Any]
 
 
-@contextmanager
-def simulator() -> Iterator[tuple[Simulator, str]]:
-    """The simulator on a port of its own, and its address."""
-    sim = Simulator(KEY, SECRET)
-    server = make_server("127.0.0.1", 0, create_simulator(sim), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield sim, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 @dataclass(frozen=True)
 class Desk:
     """The application with the simulator of a test."""
 
     app: Flask
-    sim: Simulator
-    url: str
+    stripe: StripeSim
     session: OrmSession
+    settings: Settings
+
+    @property
+    def sim(self) -> Simulator:
+        """Its memory."""
+        return self.stripe.simulator
+
+    def configure(self, **more: object) -> None:
+        """Sell through the simulator."""
+        loaded: Any = self.settings.model_dump() | self.stripe.settings | more
+        billing.configure(Settings(_env_file=None, **loaded))
 
     def run(self, verb: Callable[..., T], *args: Any, **kw: Any) -> T:
         """Call a verb as a job does: in an application context of its own, committed at its end."""
@@ -84,9 +67,7 @@ class Desk:
 
     def card(self, who: Person, kind: str = "visa", **kw: Any) -> str:
         """A saved card, their default."""
-        customer = self.customer(who)
-        with self.sim.lock:
-            return str(add_card(self.sim, customer, kind, **kw)["id"])
+        return str(self.stripe.add_card(self.customer(who), kind, **kw)["id"])
 
     def buy(self, who: Person, credits: int = 1000) -> TestResponse:
         """Buy as a browser."""
@@ -99,12 +80,6 @@ class Desk:
         assert answer.json == {"success": True, "credits": credits}
         return self.purchases(who)[-1]
 
-    def pay(self, session_id: str, card: str = "visa") -> requests.Response:
-        """Pay on the hosted page of a Checkout Session, up to where it leads."""
-        return requests.post(
-            f"{self.url}/checkout/{session_id}", {"card": card}, allow_redirects=False, timeout=10
-        )
-
     # --- what is at Stripe --------------------------------------------------------------------------------------
 
     def charges(self) -> list[Obj]:
@@ -113,28 +88,11 @@ class Desk:
 
     def refund(self, purchase: Purchase, amount: int) -> Obj:
         """Refund on Stripe's dashboard."""
-        with self.sim.lock:
-            return give_back(self.sim, self.charge_of(purchase), amount, None, {})
+        return self.stripe.refund(self.charge_of(purchase)["id"], amount)
 
-    def fail_refund(self, refund: Obj) -> None:
-        """The bank sends the money back."""
-        with self.sim.lock:
-            end_refund(self.sim, refund, "failed")
-
-    def dispute(self, purchase: Purchase, amount: int | None = None, **kw: Any) -> Obj:
-        """The bank disputes the payment, and takes the money."""
-        with self.sim.lock:
-            return open_dispute(self.sim, self.charge_of(purchase), amount=amount, **kw)
-
-    def close(self, dispute: Obj, *, won: bool) -> None:
-        """The bank decides."""
-        with self.sim.lock:
-            close_dispute(self.sim, dispute, won=won)
-
-    def warn(self, purchase: Purchase) -> Obj:
-        """The bank reports the payment as fraud."""
-        with self.sim.lock:
-            return warn_of_fraud(self.sim, self.charge_of(purchase))
+    def dispute(self, purchase: Purchase, **kw: Any) -> Obj:
+        """The bank disputes the payment."""
+        return self.stripe.dispute(self.charge_of(purchase)["id"], **kw)
 
     def charge_of(self, purchase: Purchase) -> Obj:
         """The charge that paid."""
@@ -147,15 +105,14 @@ class Desk:
         """Stripe's events of these types (all without one), oldest first."""
         return [each for each in self.sim.objects["event"].values() if not types or each["type"] in types]
 
-    def deliver(self, event: Obj, *, secret: str = SECRET, at: int | None = None) -> TestResponse:
+    def deliver(self, event: Obj, *, secret: str | None = None, at: int | None = None) -> TestResponse:
         """Send one event to the webhook, signed."""
         return self.post(payload_of(self.sim, event), secret=secret, at=at)
 
-    def post(self, payload: bytes, *, secret: str = SECRET, at: int | None = None) -> TestResponse:
+    def post(self, payload: bytes, *, secret: str | None = None, at: int | None = None) -> TestResponse:
         """Send a body to the webhook, signed."""
-        return self.app.test_client().post(
-            WEBHOOK, data=payload, headers={"Stripe-Signature": signature(payload, secret, at)}
-        )
+        signature = self.stripe.signed(payload, secret=secret, at=at)
+        return self.app.test_client().post(WEBHOOK, data=payload, headers={"Stripe-Signature": signature})
 
     def forge(self, type: str, object: Obj, **more: Any) -> TestResponse:
         """Send an event of our own making, signed as Stripe's."""

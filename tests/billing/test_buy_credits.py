@@ -13,7 +13,6 @@ from models.core.db import db, now
 from models.core.errors import NotFound
 from tests.billing.stage import BUY, Desk
 from tests.factories import Person
-from views.demo.stripe_simulator import simulated_clock
 
 
 def test_who_is_not_signed_in_is_told_so_before_anything_else(
@@ -104,7 +103,7 @@ def test_without_a_card_checkout_is_opened_and_pays(desk: Desk, alice: Person) -
         "checkout",
         0,
     )
-    assert desk.pay(session["id"]).status_code == 303
+    assert "/payment-success" in desk.stripe.pay(session["id"])
     desk.tell()
     purchase = desk.purchase(alice)
     assert (purchase.state, purchase.card_last4, desk.balance(alice)) == ("paid", "4242", 1000)
@@ -124,15 +123,14 @@ def test_a_declined_card_never_becomes_credits_and_leads_to_checkout(desk: Desk,
     assert intent["status"] == "canceled"  # nobody can finish it later, beside the Checkout
     desk.tell()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("pending", 0)
-    desk.pay(answer.json["sessionId"])
+    desk.stripe.pay(answer.json["sessionId"])
     desk.tell()
     assert (desk.purchase(alice).state, desk.balance(alice), len(desk.charges())) == ("paid", 1000, 1)
 
 
 def test_an_abandoned_checkout_is_cancelled(desk: Desk, alice: Person) -> None:
     desk.buy(alice)
-    with desk.sim.lock:
-        simulated_clock.advance(desk.sim, 90_000)
+    desk.stripe.advance(90_000)
     desk.tell("checkout.session.expired")
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("cancelled", 0)
 
@@ -151,16 +149,7 @@ def test_when_the_answer_is_lost_the_card_is_charged_once_and_the_credits_come(
 ) -> None:
     desk.card(alice)
     # done at Stripe, and no try of the library learns it
-    desk.sim.faults.append(
-        {
-            "method": "POST",
-            "rule": "/v1/payment_intents",
-            "when": "after",
-            "status": 500,
-            "times": 3,
-            "seconds": 0,
-        }
-    )
+    desk.stripe.fail("/v1/payment_intents", when="after", status=500, times=3)
     answer = desk.buy(alice)
     assert answer.status_code == 500
     assert answer.json["error"].startswith("Stripe did not answer. If your card was charged")
@@ -172,9 +161,7 @@ def test_when_the_answer_is_lost_the_card_is_charged_once_and_the_credits_come(
 def test_when_stripe_makes_no_customer_the_contract_says_so_and_a_job_repairs_it(
     desk: Desk, alice: Person
 ) -> None:
-    desk.sim.faults.append(
-        {"method": "POST", "rule": "/v1/customers", "when": "before", "status": 500, "times": 3, "seconds": 0}
-    )
+    desk.stripe.fail("/v1/customers", when="before", status=500, times=3)
     answer = desk.buy(alice)
     assert answer.status_code == 400
     assert answer.json["error"] == "Stripe customer not found."
@@ -190,16 +177,7 @@ def test_when_stripe_makes_no_customer_the_contract_says_so_and_a_job_repairs_it
 
 
 def test_a_customer_is_tried_five_times_and_then_left_to_the_operator(desk: Desk, alice: Person) -> None:
-    desk.sim.faults.append(
-        {
-            "method": "POST",
-            "rule": "/v1/customers",
-            "when": "before",
-            "status": 400,
-            "times": 100,
-            "seconds": 0,
-        }
-    )
+    desk.stripe.fail("/v1/customers", when="before", status=400, times=100)
     desk.buy(alice)
     for hours in range(1, 9):
         desk.run(customers.repair_customers, now=now() + timedelta(hours=hours))
@@ -237,7 +215,7 @@ def test_the_portal_opens_for_customers_only(desk: Desk, alice: Person, anonymou
     answer = alice.browser.post(path)
     assert (answer.status_code, answer.json) == (400, {"error": "No Stripe customer ID found"})
     desk.customer(alice)
-    assert alice.browser.post(path).json["url"].startswith(desk.url)
+    assert alice.browser.post(path).json["url"].startswith(desk.stripe.url)
 
 
 def test_cards_are_listed_and_kept_by_their_owner_alone(desk: Desk, alice: Person, mallory: Person) -> None:
