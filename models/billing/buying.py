@@ -178,7 +178,7 @@ def resolve(operation: str) -> None:
         return
     with transaction():
         found = db.session.get(Purchase, operation, populate_existing=True)
-        waits = found is not None and found.open
+        waits = found is not None and not found.paid
     if waits:
         sync(operation)
 

@@ -102,9 +102,9 @@ def fetch(known: KnownPayment) -> PaymentState | None:
     with stripe_api.asking():
         session = _session(known.session_id) if known.session_id else None
         intents = [intent for id in known.intent_ids if (intent := _intent(id))]
-        if session is None and not intents:
+        if session is None and not any(intent["status"] == "succeeded" for intent in intents):
             session = _listed_session(known)
-            intents = list(_listed_intents(known))
+            intents = intents or list(_listed_intents(known))
         of_session = _intent_of(session)
         if of_session is not None and all(each["id"] != of_session["id"] for each in intents):
             intents.insert(0, of_session)

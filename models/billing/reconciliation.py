@@ -115,12 +115,12 @@ def _differences(since: datetime, started: datetime, checked: set[str]) -> Itera
         operation = state.operation_id or ""
         with transaction():
             known = db.session.get(Purchase, operation, populate_existing=True)
-        if known is None and state.outcome != "paid":
-            continue
+        if state.outcome != "paid":
+            continue  # nothing is owed; what is open here is looked at below
         checked.add(operation)
         if known is None:
             yield _recovered(operation, state)
-        elif state.outcome == "paid":
+        else:
             yield from _synced(known, intent_id=intent["id"])
     for reversal in reversals_since(since):
         yield from _reversed(reversal, checked)

@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 from models import billing, ledger
 from models.billing import Purchase, stripe_events
 from models.billing.customers import ensure_customer
+from models.billing.purchase_proof import prove_purchases
 from models.core.db import db
 from models.core.settings import Settings
 from models.ledger import Account
@@ -168,3 +169,22 @@ class Desk:
         """Why events were ignored."""
         self.session.rollback()
         return [each.ignored for each in stripe_events.stripe_events(troubled=True) if each.ignored]
+
+    def prove(self) -> None:
+        """The books are clean, and so are the purchases."""
+        self.session.rollback()
+        checks = [*ledger.prove().checks, *prove_purchases()]
+        assert not any(check.count for check in checks), [check for check in checks if check.count]
+
+    def forget(self) -> None:
+        """Begin anew, here and at Stripe; people stay."""
+        self.sim.reset()
+        self.session.rollback()
+        self.session.execute(text("SET LOCAL session_replication_role = replica"))
+        for table in (
+            *("purchase_refund", "purchase_dispute", "purchase", "stripe_event", "reconciliation"),
+            *("credit_entry", "credit_ledger", "procrastinate_jobs"),
+        ):
+            self.session.execute(text(f"DELETE FROM {table}"))
+        self.session.execute(text('UPDATE "user" SET stripe_customer_id = NULL'))
+        self.session.commit()

@@ -21,12 +21,6 @@ def _spend(desk: Desk, who: Person, credits: int) -> None:
     desk.session.commit()
 
 
-def _prove(desk: Desk) -> None:
-    desk.session.rollback()
-    proof = ledger.prove()
-    assert proof.clean, [check for check in proof.checks if check.count]
-
-
 def test_a_partial_refund_takes_its_part_once(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     desk.refund(purchase, 250)
@@ -43,7 +37,7 @@ def test_a_partial_refund_takes_its_part_once(desk: Desk, alice: Person) -> None
     assert desk.entries(alice) == [("grant", 1000), ("revocation", -250), ("revocation", -750)]
     receipt = billing.receipt_of(alice.account, purchase.id)
     assert sorted(refund.amount_cents for refund in receipt.refunds) == [250, 750]
-    _prove(desk)
+    desk.prove()
 
 
 def test_what_was_spent_before_a_refund_becomes_debt_that_the_next_purchase_pays(
@@ -57,7 +51,7 @@ def test_what_was_spent_before_a_refund_becomes_debt_that_the_next_purchase_pays
     assert ledger.balance(alice.account).total_debt == 800
     assert desk.buy(alice).json == {"success": True, "credits": 1000}
     assert desk.balance(alice) == 200
-    _prove(desk)
+    desk.prove()
 
 
 def test_a_refund_that_fails_gives_the_credits_back(desk: Desk, alice: Person) -> None:
@@ -69,7 +63,7 @@ def test_a_refund_that_fails_gives_the_credits_back(desk: Desk, alice: Person) -
     desk.tell()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
     assert desk.entries(alice)[-1] == ("reinstatement", 400)
-    _prove(desk)
+    desk.prove()
 
 
 def test_a_dispute_takes_freezes_gives_back_and_ends(desk: Desk, alice: Person) -> None:
@@ -85,7 +79,7 @@ def test_a_dispute_takes_freezes_gives_back_and_ends(desk: Desk, alice: Person) 
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
     assert billing.buying_freeze(alice.account) is None
     assert desk.buy(alice).json == {"success": True, "credits": 1000}
-    _prove(desk)
+    desk.prove()
 
 
 def test_a_lost_dispute_keeps_buying_frozen_until_an_operator_clears_it(desk: Desk, alice: Person) -> None:
@@ -172,7 +166,7 @@ def test_a_warning_of_fraud_is_refunded_up_to_the_operators_sum(
     assert desk.balance(alice) == (0 if state == "refunded" else 1000)
     assert len(desk.sim.find("refund")) == (state == "refunded")
     assert "reported as fraud" in desk.app.test_cli_runner().invoke(args=["billing", "purchases"]).output
-    _prove(desk)
+    desk.prove()
 
 
 # --- every order ----------------------------------------------------------------------------------------------------
@@ -224,7 +218,7 @@ def test_all_orders_of_events_end_in_the_same_state(desk: Desk, alice: Person, w
         for event in order:
             desk.run(stripe_events.apply_event, event["id"])
         ends.add(_facts(desk, alice))
-        _prove(desk)
+        desk.prove()
     assert len(ends) == 1
     assert ends.pop()[-1] == left
 
@@ -251,8 +245,7 @@ def _begin_again(desk: Desk) -> None:
 def test_random_histories_net_to_what_stripe_says(desk: Desk, alice: Person, data: st.DataObject) -> None:
     """Refunds, disputes and uses in any order, events at any time, in any order, repeated: at the end the credits that are
     gone are those of the money that is gone."""
-    desk.sim.reset()
-    _forget_everything(desk, alice)
+    desk.forget()
     purchase = desk.bought(alice, 1000)
     charge = purchase.stripe_charge_id or ""
     spent, disputes = 0, []
@@ -284,7 +277,7 @@ def test_random_histories_net_to_what_stripe_says(desk: Desk, alice: Person, dat
     assert desk.purchase(alice).taken_back == gone
     assert desk.balance(alice) == 1000 - gone - spent
     assert desk.ignored() == []
-    _prove(desk)
+    desk.prove()
 
 
 def _tell_some(desk: Desk, data: st.DataObject) -> None:
@@ -293,19 +286,3 @@ def _tell_some(desk: Desk, data: st.DataObject) -> None:
     for index in chosen:
         desk.deliver(events[index])
     desk.work()
-
-
-def _forget_everything(desk: Desk, alice: Person) -> None:
-    desk.session.rollback()
-    desk.session.execute(text("SET LOCAL session_replication_role = replica"))
-    for table in (
-        "purchase_refund",
-        "purchase_dispute",
-        "purchase",
-        "stripe_event",
-        "credit_entry",
-        "credit_ledger",
-    ):
-        desk.session.execute(text(f"DELETE FROM {table}"))
-    desk.session.execute(text('UPDATE "user" SET stripe_customer_id = NULL'))
-    desk.session.commit()
