@@ -6,7 +6,7 @@ from flask import Flask, request
 from werkzeug import Response
 
 from views.demo.stripe_simulator import simulated_catalogue, simulated_subscriptions
-from views.demo.stripe_simulator.simulated_cards import BY_KIND, CARDS
+from views.demo.stripe_simulator.simulated_cards import BY_KIND, GROUPS
 from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
 from views.demo.stripe_simulator.simulated_customers import (
     address,
@@ -388,7 +388,7 @@ def mount(app: Flask, sim: Simulator) -> None:
         session = sim.get("checkout.session", id)
         if session["status"] != "open":
             return _ended(sim, session)
-        saved = sim.find("payment_method", customer=session["customer"]) if session["customer"] else []
+        saved = _saved(sim, session["customer"]) if session["customer"] else []
         return page(
             "stripe_checkout",
             status,
@@ -396,8 +396,9 @@ def mount(app: Flask, sim: Simulator) -> None:
             lines=session["_lines"],
             total=money(session["amount_total"], session["currency"]) if session["_lines"] else "",
             money=money,
+            email=(session["customer_details"] or {}).get("email") or "",
             saved=saved,
-            cards=CARDS,
+            groups=GROUPS,
             error=error,
         )
 
@@ -455,6 +456,12 @@ def mount(app: Flask, sim: Simulator) -> None:
     app.add_url_rule("/checkout/<id>/return", "checkout_return", back)
     app.add_url_rule("/3ds/<id>", "authenticate", authenticate, methods=["GET", "POST"])
     app.add_url_rule("/receipt/<id>", "receipt", receipt)
+
+
+def _saved(sim: Simulator, customer: str) -> list[Obj]:
+    """A customer's cards, the default first."""
+    default = sim.get("customer", customer)["invoice_settings"]["default_payment_method"]
+    return sorted(sim.find("payment_method", customer=customer), key=lambda each: each["id"] != default)
 
 
 def _chosen(sim: Simulator, session: Obj) -> Obj:
