@@ -12,6 +12,9 @@ from tests.fakes.stripe_simulator import StripeSim
 
 pytestmark = pytest.mark.browser
 
+SELLER = "http://seller.test/"
+"""Where the pages send a person afterwards."""
+
 
 @pytest.fixture
 def client(stripe_sim: StripeSim) -> stripe.StripeClient:
@@ -34,13 +37,13 @@ def plan(client: stripe.StripeClient) -> str:
     ).id
 
 
-def checkout(client: stripe.StripeClient, sim: StripeSim, **more: Any) -> stripe.checkout.Session:
+def checkout(client: stripe.StripeClient, **more: Any) -> stripe.checkout.Session:
     item: Any = {"currency": "usd", "unit_amount": 2500, "product_data": {"name": "2,500 credits"}}
     params: Any = {
         "mode": "payment",
         "line_items": [{"quantity": 1, "price_data": item}],
-        "success_url": f"{sim.url}/static/img/favicon.svg?paid={{CHECKOUT_SESSION_ID}}",
-        "cancel_url": f"{sim.url}/static/img/favicon.svg?cancelled",
+        "success_url": SELLER + "?paid={CHECKOUT_SESSION_ID}",
+        "cancel_url": f"{SELLER}?cancelled",
     }
     return client.v1.checkout.sessions.create(params | more)
 
@@ -72,11 +75,11 @@ def test_axe_finds_nothing(
             "return_url": f"{stripe_sim.url}/receipt/none",
         }
     )
-    expired = checkout(client, stripe_sim)
+    expired = checkout(client)
     client.v1.checkout.sessions.expire(expired.id)
     pages = [
-        path(checkout(client, stripe_sim, customer=customer).url, stripe_sim),
-        path(checkout(client, stripe_sim, mode="setup", line_items=[], currency="usd").url, stripe_sim),
+        path(checkout(client, customer=customer).url, stripe_sim),
+        path(checkout(client, mode="setup", line_items=[], currency="usd").url, stripe_sim),
         f"/checkout/{expired.id}",
         f"/3ds/{waiting.id}",
         path(client.v1.billing_portal.sessions.create({"customer": customer}).url, stripe_sim),
@@ -94,8 +97,9 @@ def test_axe_finds_nothing(
 def test_a_person_pays_after_a_decline_and_a_confirmation(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, open_page: OpenPage, script: bool
 ) -> None:
-    session = checkout(client, stripe_sim, customer=customer)
+    session = checkout(client, customer=customer)
     with open_page(stripe_sim.url, script=script, expected=(422,)) as page:
+        _meet_the_seller(page)
         page.goto(path(session.url, stripe_sim))
         _pay(page, "insufficient_funds")
         expect(page.get_by_role("alert")).to_contain_text("Your card has insufficient funds.")
@@ -109,8 +113,9 @@ def test_a_person_pays_after_a_decline_and_a_confirmation(
 
 
 def test_a_person_cancels(stripe_sim: StripeSim, client: stripe.StripeClient, open_page: OpenPage) -> None:
-    session = checkout(client, stripe_sim)
+    session = checkout(client)
     with open_page(stripe_sim.url) as page:
+        _meet_the_seller(page)
         page.goto(path(session.url, stripe_sim))
         page.get_by_role("link", name="Cancel").click()
         page.wait_for_url("**?cancelled")
@@ -145,6 +150,11 @@ def test_a_person_manages_cards_and_plans(
     assert card.id != first
     assert shown.invoice_settings is not None
     assert shown.invoice_settings.default_payment_method == card.id
+
+
+def _meet_the_seller(page: Page) -> None:
+    empty = "<!doctype html><title>Seller</title><link rel=icon href=data:,>"
+    page.route(SELLER + "**", lambda route: route.fulfill(body=empty, content_type="text/html"))
 
 
 def _pay(page: Page, card: str) -> None:
