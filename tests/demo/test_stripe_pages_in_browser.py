@@ -78,6 +78,7 @@ def test_axe_finds_nothing(
     expired = checkout(client)
     client.v1.checkout.sessions.expire(expired.id)
     pages = [
+        "/",
         path(checkout(client, customer=customer).url, stripe_sim),
         path(checkout(client, mode="setup", line_items=[], currency="usd").url, stripe_sim),
         f"/checkout/{expired.id}",
