@@ -1,6 +1,7 @@
 """Every setting of Stoa: the only reader of the environment and of `.env`. Wrong values stop the start."""
 
 import ipaddress
+import json
 import os
 import re
 import secrets
@@ -29,6 +30,10 @@ SPARE_CONNECTIONS = 15  # commands of operators, migrations, and what PostgreSQL
 
 DEMO_STRIPE_KEY = "sk_test_stoa_demo_"
 """What the keys of the Stripe simulator begin with. Such a key reaches no money."""
+
+
+SIMULATOR_ACCESS = "stripe_demo_access.json"
+"""In the data directory, while the simulator runs: its address, key and webhook secret."""
 
 
 class SettingsError(Exception):
@@ -447,10 +452,33 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(_sentence(item) for item in error.errors())) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{ROOT / '.env'} cannot be read: {error}.") from None
+    if settings.stoa_stripe == "demo" and settings.stripe_secret_key is None:
+        settings = settings.model_copy(update=_running_simulator(settings.data_dir))
     key = settings.stoa_secret_key.get_secret_value()
     if key and len(key) < 32:
         raise SettingsError("STOA_SECRET_KEY is too short: give at least 32 characters, or leave it out.")
     return settings
+
+
+def keep_simulator(data_dir: Path, access: dict[str, str]) -> Path:
+    """Let commands of this data directory reach the Stripe simulator that runs for it; the file, which only its owner reads."""
+    path = data_dir / SIMULATOR_ACCESS
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        json.dump(access, file)
+    return path
+
+
+def _running_simulator(data_dir: Path) -> dict[str, Any]:
+    try:
+        access = json.loads((data_dir / SIMULATOR_ACCESS).read_text(encoding="ascii"))
+        return {
+            "stripe_api_base": str(access["STRIPE_API_BASE"]),
+            "stripe_secret_key": SecretStr(access["STRIPE_SECRET_KEY"]),
+            "stripe_webhook_secret": SecretStr(access["STRIPE_WEBHOOK_SECRET"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # none runs
 
 
 def keep_setting(name: str, value: str) -> Path:

@@ -1,13 +1,20 @@
 """The Stripe simulator answers Stripe's own library as Stripe does: payments, cards, Checkout, money that goes back, webhooks."""
 
+import time
 import typing
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import stripe
 
 from tests.fakes.stripe_simulator import StripeSim
+from tests.fakes.webhook import KeptWebhook
+from tests.server import serving
+from views.demo.stripe_simulator import Simulator, create_simulator, simulated_clock, simulated_events
 from views.demo.stripe_simulator.simulated_state import INCLUDABLE, KINDS
 
 
@@ -596,3 +603,99 @@ def test_a_lost_answer_and_a_failed_request_can_be_ordered(
     with pytest.raises(stripe.APIError):
         charge(client, customer, card)
     assert len(client.v1.payment_intents.list().data) == 1
+
+
+# --- as a process of the demo -------------------------------------------------------------------------------------------
+
+
+def test_what_it_knows_survives_a_restart(stripe_sim: StripeSim, tmp_path: Path) -> None:
+    file = tmp_path / "stripe.json"
+    first = Simulator(stripe_sim.key, "whsec_1", webhook_url="http://127.0.0.1:9/", file=file)
+    with serving(create_simulator(first)) as address:
+        client = stripe_sim.client(base_addresses={"api": address})
+        customer = client.v1.customers.create({"email": "alice@example.org"}, {"idempotency_key": "one"})
+    again = Simulator(stripe_sim.key, "whsec_2", webhook_url="http://127.0.0.1:9/", file=file)
+    with serving(create_simulator(again)) as address:
+        client = stripe_sim.client(base_addresses={"api": address})
+        assert client.v1.customers.retrieve(customer.id).email == "alice@example.org"
+        replayed = client.v1.customers.create({"email": "alice@example.org"}, {"idempotency_key": "one"})
+        assert replayed.id == customer.id
+        assert [event["type"] for event in simulated_events.pending(again)] == ["customer.created"]
+        simulated_clock.advance(again, 31 * 86_400)
+        later = client.v1.customers.create({"email": "alice@example.org"}, {"idempotency_key": "one"})
+        assert later.id != customer.id
+        assert [event.type for event in client.v1.events.list().data] == ["customer.created"]
+
+
+def test_events_are_delivered_by_themselves_and_again_after_a_failure(webhook: KeptWebhook) -> None:
+    sim = Simulator("sk_test_stoa_demo_1", "whsec_1", webhook_url=webhook.address)
+    webhook.status = 503
+    thread = simulated_events.DeliveryThread(sim, simulated_clock.tick)
+    thread.start()
+    try:
+        with sim.lock:
+            sim.emit("customer.created", sim.add("customer", metadata={}))
+        _eventually(lambda: len(webhook.received) == 1)
+        webhook.status = 200
+        _eventually(lambda: len(webhook.received) == 2)
+        _eventually(lambda: simulated_events.pending(sim) == [])
+        sim.held = True
+        with sim.lock:
+            sim.emit("customer.updated", sim.objects["customer"].popitem()[1])
+        time.sleep(1.2)
+        assert len(webhook.received) == 2
+    finally:
+        thread.stop()
+    assert {stripe.Webhook.construct_event(*each, "whsec_1").type for each in webhook.received} == {
+        "customer.created"
+    }
+
+
+def test_the_controls_ask_for_the_key(stripe_sim: StripeSim) -> None:
+    for headers in ({}, {"Authorization": "Bearer sk_test_wrong"}):
+        answer = requests.post(f"{stripe_sim.url}/_control/reset", headers=headers, timeout=10)
+        assert answer.status_code == 401
+        answer.close()
+
+
+def test_the_dashboard_does_what_happens_at_stripe(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
+) -> None:
+    card = stripe_sim.add_card(customer)["id"]
+    refunded, disputed = (charge(client, customer, card).latest_charge for _ in range(2))
+    page = requests.get(f"{stripe_sim.url}/", timeout=10)
+    assert refunded in page.text
+
+    def press(origin: str | None = None, **form: str) -> int:
+        headers = {"Origin": origin} if origin else {}
+        answer = requests.post(f"{stripe_sim.url}/", form, headers=headers, timeout=10, allow_redirects=False)
+        answer.close()
+        return answer.status_code
+
+    assert press(origin="http://evil.example", do="refund", id=refunded) == 422
+    assert client.v1.refunds.list().data == []
+    assert press(do="refund_half", id=refunded) == 303
+    assert press(do="refund", id=refunded, origin=stripe_sim.url) == 303
+    assert press(do="refund", id=refunded) == 422
+    assert client.v1.charges.retrieve(refunded).refunded
+    assert press(do="dispute", id=disputed) == 303
+    assert press(do="refund", id=disputed) == 422
+    [dispute] = client.v1.disputes.list({"charge": disputed}).data
+    assert press(do="win", id=dispute.id) == 303
+    assert press(do="lose", id=dispute.id) == 422
+    assert client.v1.disputes.retrieve(dispute.id).status == "won"
+    before = stripe_sim.simulator.now()
+    assert press(do="advance", by="day") == 303
+    assert stripe_sim.simulator.now() >= before + 86_400
+    assert press(do="advance", by="year") == 422
+    event = stripe_sim.events()[0]["id"]
+    assert press(do="deliver", id=event) == 303
+    assert press(do="deliver", id="evt_none") == 422
+    assert press(do="nothing", id=refunded) == 422
+
+
+def _eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -46,7 +46,7 @@ class StripeSim:
         session = self._stack.enter_context(requests.Session())
         session.trust_env = False
         http = stripe.RequestsClient(session=session, timeout=10)
-        given = {"max_network_retries": 0, "base_addresses": {"api": self.url}} | options
+        given: Obj = {"max_network_retries": 0, "base_addresses": {"api": self.url}} | options
         return stripe.StripeClient(self.key, http_client=http, **given)
 
     # --- cards and pages --------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from models.accounts import magic_links
 from models.core import postgres
 from models.core.db import db, now, server_setting
 from models.core.pool import Pool
-from models.core.settings import DEMO_STRIPE_KEY, ROOT, Settings
+from models.core.settings import DEMO_STRIPE_KEY, ROOT, SIMULATOR_ACCESS, Settings, keep_simulator
 from views.server.supervisor import ChildProcess, ServeState, Supervisor, die_with_make
 from views.web import logs
 
@@ -91,7 +91,7 @@ def _serve(settings: Settings, record: ServeState) -> None:
         _raise_file_limit()
         web, jobs, *doubles = children
         for double in doubles:
-            say(f"Starting the {double.name}: cards are play money")
+            say(f"Starting the {double.name}, {double.environment['STRIPE_API_BASE']}: cards are play money")
             supervisor.start(double)
         say(f"Starting {settings.stoa_workers} web workers")
         supervisor.start(web)
@@ -111,6 +111,7 @@ def _serve(settings: Settings, record: ServeState) -> None:
             for listener in listeners:
                 listener.close()
             supervisor.stop()
+            (settings.data_dir / SIMULATOR_ACCESS).unlink(missing_ok=True)
     finally:
         for listener in listeners:
             listener.close()
@@ -234,7 +235,7 @@ def _children(settings: Settings, listeners: list[socket.socket]) -> list[ChildP
     for fd in fds:
         web += ["--bind", f"fd://{fd}"]
     jobs = [sys.executable, "-m", "flask", "--app", "app:create_app", "work"]
-    stripe, doubles = _stripe_simulator() if settings.stoa_stripe == "demo" else ({}, [])
+    stripe, doubles = _stripe_simulator(settings) if settings.stoa_stripe == "demo" else ({}, [])
     return [
         ChildProcess("web server", web, ROOT, pass_fds=fds, environment=stripe, grace=25),
         ChildProcess("job worker", jobs, ROOT, environment=stripe, grace=20),
@@ -242,7 +243,7 @@ def _children(settings: Settings, listeners: list[socket.socket]) -> list[ChildP
     ]
 
 
-def _stripe_simulator() -> tuple[dict[str, str], list[ChildProcess]]:
+def _stripe_simulator(settings: Settings) -> tuple[dict[str, str], list[ChildProcess]]:
     """The simulator on a free port of this machine, which it keeps when it is started again; and what the others must know of
     it: its address, a key, and a webhook secret, made anew with every start."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -253,6 +254,7 @@ def _stripe_simulator() -> tuple[dict[str, str], list[ChildProcess]]:
         "STRIPE_SECRET_KEY": f"{DEMO_STRIPE_KEY}{secrets.token_hex(16)}",
         "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(32)}",
     }
+    keep_simulator(settings.data_dir, environment)
     command = [sys.executable, "-m", "views.demo.stripe_simulator", str(fd)]
     return environment, [
         ChildProcess("Stripe simulator", command, ROOT, pass_fds=[fd], environment=environment, grace=5)

@@ -15,6 +15,7 @@ from views.demo.stripe_simulator import (
     simulated_checkout,
     simulated_control,
     simulated_customers,
+    simulated_dashboard,
     simulated_events,
     simulated_payments,
     simulated_portal,
@@ -24,7 +25,7 @@ from views.demo.stripe_simulator import (
 from views.demo.stripe_simulator.simulated_errors import SimulatedError
 from views.demo.stripe_simulator.simulated_params import Params, decode
 from views.demo.stripe_simulator.simulated_routes import ROUTES, ApiRoute
-from views.demo.stripe_simulator.simulated_state import API_VERSION, Obj, Simulator
+from views.demo.stripe_simulator.simulated_state import API_VERSION, KEYS_LAST, Obj, Simulator
 from views.web import assets
 
 ENDPOINTS = (
@@ -56,6 +57,7 @@ def create_simulator(simulator: Simulator) -> Flask:
         "/v1/<path:rest>", "unknown", _unknown, methods=["GET", "POST", "DELETE", "PUT", "PATCH"]
     )
     simulated_control.mount(app, simulator)
+    simulated_dashboard.mount(app, simulator)
     simulated_checkout.mount(app, simulator)
     simulated_portal.mount(app, simulator)
     app.register_error_handler(SimulatedError, _refuse)
@@ -72,8 +74,9 @@ def _view(simulator: Simulator, route: ApiRoute) -> Callable[..., Response]:
         simulator.url = simulator.url or request.host_url.rstrip("/")
         with simulator.lock:
             fault = _fault(simulator, route)
-            if fault and fault["when"] == "before":
-                return _broken(fault)
+        if fault and fault["when"] == "before":
+            return _broken(fault)
+        with simulator.lock:
             answer = _answer(simulator, route, ids)
             if route.method != "GET":
                 simulator.save()
@@ -88,6 +91,8 @@ def _answer(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Respo
     key = request.headers.get("Idempotency-Key") if route.method != "GET" else None
     asked = f"{request.method} {request.path} {json.dumps(sorted(parse_qsl(request.get_data(as_text=True))))}"
     kept = simulator.answers.get(key) if key else None
+    if kept and kept["at"] <= simulator.now() - KEYS_LAST:
+        kept = None
     if kept and kept["asked"] != asked:
         raise SimulatedError(
             "Keys for idempotent requests can only be used with the same parameters they were first used with. Try using a key "
@@ -108,7 +113,13 @@ def _answer(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Respo
     finally:
         simulator.request = {"id": None, "idempotency_key": None}
     if key:
-        simulator.answers[key] = {"asked": asked, "status": status, "body": body, "id": id}
+        simulator.answers[key] = {
+            "asked": asked,
+            "status": status,
+            "body": body,
+            "id": id,
+            "at": simulator.now(),
+        }
     return _json(body, status, id, key)
 
 

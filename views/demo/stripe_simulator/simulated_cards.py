@@ -168,6 +168,18 @@ CARDS = [
     ),
     PlayCard("link", "link", "link", "Link, pays"),
 ]
+GROUPS = {
+    "Pays": [
+        card
+        for card in CARDS
+        if not card.decline_code and card.authentication == "never" and not card.expired
+    ],
+    "Asks for confirmation": [card for card in CARDS if card.authentication != "never"],
+    "Is refused": [
+        card for card in CARDS if card.authentication == "never" and (card.decline_code or card.expired)
+    ],
+}
+"""As a person chooses among them."""
 BY_KIND = {card.kind: card for card in CARDS}
 BY_NUMBER = {card.number: card for card in CARDS}
 BY_STRIPE_NAME = {card.stripe_name: card for card in CARDS}

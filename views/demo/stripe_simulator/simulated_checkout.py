@@ -6,9 +6,15 @@ from flask import Flask, request
 from werkzeug import Response
 
 from views.demo.stripe_simulator import simulated_catalogue, simulated_subscriptions
-from views.demo.stripe_simulator.simulated_cards import BY_KIND, CARDS
+from views.demo.stripe_simulator.simulated_cards import BY_KIND, GROUPS
 from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
-from views.demo.stripe_simulator.simulated_customers import address, attach, living_customer, new_method
+from views.demo.stripe_simulator.simulated_customers import (
+    address,
+    attach,
+    create_customer,
+    living_customer,
+    new_method,
+)
 from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid, required
 from views.demo.stripe_simulator.simulated_pages import money, page, see_other
 from views.demo.stripe_simulator.simulated_params import Params
@@ -270,14 +276,12 @@ def pay(sim: Simulator, session: Obj, method: Obj, details: Params) -> None:
 
 
 def _who(sim: Simulator, session: Obj, details: Params) -> None:
-    given = {name: details.text(name) for name in ("email", "name") if details.text(name)}
+    given: Obj = {name: details.text(name) for name in ("email", "name") if details.text(name)}
     known = session["customer_details"] or _details(None, "play@example.org") or {}
     if details.text("country"):
         given["address"] = address(details)
     session["customer_details"] = known | given
     if session["customer"] is None and session["customer_creation"] == "always":
-        from views.demo.stripe_simulator.simulated_customers import create_customer
-
         shown = session["customer_details"]
         asked = Params({name: shown[name] for name in ("email", "name") if shown[name]})
         session["customer"] = create_customer(sim, asked)["id"]
@@ -321,7 +325,8 @@ def _set_up(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
 def _subscribe(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
     attach(sim, method, session["customer"])
     subscription = simulated_subscriptions.from_checkout(sim, session, method, confirm)
-    if subscription["status"] in ("active", "trialing"):
+    # one that was paid at once has completed the session already
+    if session["status"] == "open" and subscription["status"] in ("active", "trialing"):
         _subscribed(sim, session, subscription)
 
 
@@ -333,7 +338,8 @@ def _subscribed(sim: Simulator, session: Obj, subscription: Obj) -> None:
 
 def _complete(sim: Simulator, session: Obj, payment_status: str) -> None:
     session |= {"status": "complete", "payment_status": payment_status, "url": None}
-    session["payment_intent"] = session["_pay_intent"]
+    if session["mode"] == "payment":
+        session["payment_intent"] = session["_pay_intent"]
     sim.emit("checkout.session.completed", session)
 
 
@@ -382,7 +388,7 @@ def mount(app: Flask, sim: Simulator) -> None:
         session = sim.get("checkout.session", id)
         if session["status"] != "open":
             return _ended(sim, session)
-        saved = sim.find("payment_method", customer=session["customer"]) if session["customer"] else []
+        saved = _saved(sim, session["customer"]) if session["customer"] else []
         return page(
             "stripe_checkout",
             status,
@@ -390,8 +396,9 @@ def mount(app: Flask, sim: Simulator) -> None:
             lines=session["_lines"],
             total=money(session["amount_total"], session["currency"]) if session["_lines"] else "",
             money=money,
+            email=(session["customer_details"] or {}).get("email") or "",
             saved=saved,
-            cards=CARDS,
+            groups=GROUPS,
             error=error,
         )
 
@@ -449,6 +456,12 @@ def mount(app: Flask, sim: Simulator) -> None:
     app.add_url_rule("/checkout/<id>/return", "checkout_return", back)
     app.add_url_rule("/3ds/<id>", "authenticate", authenticate, methods=["GET", "POST"])
     app.add_url_rule("/receipt/<id>", "receipt", receipt)
+
+
+def _saved(sim: Simulator, customer: str) -> list[Obj]:
+    """A customer's cards, the default first."""
+    default = sim.get("customer", customer)["invoice_settings"]["default_payment_method"]
+    return sorted(sim.find("payment_method", customer=customer), key=lambda each: each["id"] != default)
 
 
 def _chosen(sim: Simulator, session: Obj) -> Obj:

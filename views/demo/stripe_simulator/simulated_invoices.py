@@ -186,7 +186,7 @@ def line(
     details: Obj = {"proration": proration, "subscription": subscription["id"] if subscription else None}
     credited = {"credited_items": None}
     if subscription is None:
-        parent = {"type": "invoice_item_details", "subscription_item_details": None}
+        parent: Obj = {"type": "invoice_item_details", "subscription_item_details": None}
         parent["invoice_item_details"] = details | {"invoice_item": item, "proration_details": credited}
     else:
         parent = {"type": "subscription_item_details", "invoice_item_details": None}

@@ -13,7 +13,7 @@ def page(name: str, status: int = 200, **values: Any) -> Response:
     """A page, which no cache keeps."""
     answer = make_response(render_template(f"demo/{name}.html", **{"error": ""} | values), status)
     answer.headers["Cache-Control"] = "no-store"
-    answer.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'self'; img-src 'self'"
+    answer.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
     return answer
 
 

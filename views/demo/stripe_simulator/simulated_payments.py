@@ -362,9 +362,9 @@ def _intent_texts(params: Params) -> Obj:
 
 
 def _unexpected(sim: Simulator, intent: Obj, message: str) -> SimulatedError:
-    return SimulatedError(
-        message, code=f"{intent['object']}_unexpected_state", **{intent["object"]: sim.render(intent)}
-    )
+    error = SimulatedError(message, code=f"{intent['object']}_unexpected_state")
+    error.body["error"][intent["object"]] = sim.render(intent)
+    return error
 
 
 def _past(method: Obj) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Flask, request
 
 from views.demo.stripe_simulator import simulated_subscriptions
-from views.demo.stripe_simulator.simulated_cards import BY_KIND, CARDS
+from views.demo.stripe_simulator.simulated_cards import BY_KIND, GROUPS
 from views.demo.stripe_simulator.simulated_customers import (
     attach,
     declined,
@@ -55,7 +55,7 @@ def mount(app: Flask, sim: Simulator) -> None:
             names={each["id"]: each["name"] for each in sim.objects["product"].values()},
             invoices=sim.find("invoice", customer=customer["id"])[:12],
             money=money,
-            cards=CARDS,
+            groups=GROUPS,
             error=error,
         )
 

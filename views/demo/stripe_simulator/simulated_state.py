@@ -53,6 +53,9 @@ INCLUDABLE: dict[str, tuple[str, ...]] = {
 """Fields that Stripe shows only when asked to expand them."""
 WITHOUT_LIVEMODE = {"refund", "balance_transaction", "item", "subscription_item"}
 LETTERS = string.ascii_letters + string.digits
+KEYS_LAST = 86_400
+"""Seconds that the answer under an idempotency key is kept."""
+EVENTS_LAST = 30 * 86_400
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
 """Seconds between the tries to deliver an event."""
 
@@ -243,6 +246,7 @@ class Simulator:
         """Write everything to the file, whole or not at all. Without a file nothing."""
         if self._file is None:
             return
+        self._forget_the_old()
         kept = {
             "objects": self.objects,
             "answers": self.answers,
@@ -253,6 +257,14 @@ class Simulator:
         made = self._file.with_suffix(".new")
         made.write_text(json.dumps(kept), encoding="utf-8")
         made.replace(self._file)
+
+    def _forget_the_old(self) -> None:
+        """As Stripe: answers under idempotency keys after a day, events after 30."""
+        now = self.now()
+        self.answers = {key: each for key, each in self.answers.items() if each["at"] > now - KEYS_LAST}
+        events = self.objects["event"]
+        for id in [id for id, each in events.items() if each["created"] < now - EVENTS_LAST]:
+            del events[id], self.deliveries[id]
 
     def _load(self, file: Path) -> None:
         kept = json.loads(file.read_text(encoding="utf-8"))

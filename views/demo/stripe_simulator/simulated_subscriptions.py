@@ -4,7 +4,6 @@ import calendar
 import copy
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
 
 from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
 from views.demo.stripe_simulator.simulated_customers import living_customer
@@ -721,7 +720,7 @@ def _period(subscription: Obj) -> tuple[int, int]:
     return item["current_period_start"], item["current_period_end"]
 
 
-def _interval(price: Obj) -> tuple[Any, Any]:
+def _interval(price: Obj) -> tuple[str, int]:
     return price["recurring"]["interval"], price["recurring"]["interval_count"]
 
 
