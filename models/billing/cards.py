@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 from models.billing import stripe_api
+from models.billing.purchase import CURRENCY
 from models.billing.stripe_api import StripeError, id_of, missing, plain
 from models.core.db import now as the_moment
 from models.core.errors import NotFound
@@ -91,6 +92,24 @@ def remove_card(customer_id: str, method_id: str) -> None:
     _own(customer_id, method_id)
     with stripe_api.asking() as client:
         client.v1.payment_methods.detach(method_id)
+
+
+def card_page(customer_id: str, success_url: str, cancel_url: str) -> str:
+    """The address of Stripe's page on which the customer saves another card. Where no other can be charged it becomes the
+    default, when Stripe's event says that it is saved. Raises StripeError."""
+    with stripe_api.asking() as client:
+        session = client.v1.checkout.sessions.create(
+            {
+                "mode": "setup",
+                "customer": customer_id,
+                "currency": CURRENCY,
+                "success_url": success_url,
+                "cancel_url": cancel_url,
+            }
+        )
+    if session.url is None:
+        raise StripeError("Stripe opened no page for the card.", unknown=False)
+    return session.url
 
 
 def portal_address(customer_id: str, return_url: str) -> str:

@@ -236,7 +236,9 @@ def _session_changed(event: EventOfStripe) -> None:
         purchase = sync(purchase_id, session_id=event.object["id"])
         if purchase.paid:
             _keep_card(purchase.stripe_customer_id, purchase.stripe_payment_intent_id)
-    if event.type == "checkout.session.completed":
+    if event.type == "checkout.session.completed" and event.object.get("mode") == "setup":
+        _card_saved(event)
+    elif event.type == "checkout.session.completed":
         _organization_subscribed(event)
 
 
@@ -312,6 +314,18 @@ def _keep_card(customer_id: str, intent_id: str | None) -> None:
             cards.ensure_default_card(customer_id, method)
         except NotFound:
             log.info("the card of %s was not saved", intent_id)
+
+
+def _card_saved(event: EventOfStripe) -> None:
+    """A card that was saved on Stripe's page is the default where no other can be charged."""
+    with stripe_api.asking() as client:
+        session = plain(
+            client.v1.checkout.sessions.retrieve(event.object["id"], {"expand": ["setup_intent"]})
+        )
+    customer, intent = id_of(session.get("customer")), session.get("setup_intent")
+    method = id_of(intent.get("payment_method")) if isinstance(intent, dict) else None
+    if customer is not None and method is not None:
+        cards.ensure_default_card(customer, method)
 
 
 def _invoice_failed(event: EventOfStripe) -> None:

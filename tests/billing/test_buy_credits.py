@@ -1,18 +1,26 @@
 """POST /api/stripe/buy-credits by its contract: the order of its checks, saved cards, and Checkout."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+import stripe
 from flask import Flask
+from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import billing, ledger
 from models.accounts import User, bans
 from models.billing import cards, customers, stripe_api
+from models.billing.buying import begin, operation_id
+from models.core import jobs
 from models.core.db import db, now
 from models.core.errors import NotFound
+from models.orgs import Org
+from tests import factories
 from tests.billing.stage import BUY, Desk
 from tests.factories import Person
+from views.demo.stripe_simulator.simulated_cards import CARDS
 
 
 def test_who_is_not_signed_in_is_told_so_before_anything_else(
@@ -240,3 +248,87 @@ def test_another_accounts_purchase_is_not_found(desk: Desk, alice: Person, mallo
         with pytest.raises(NotFound):
             verb(mallory.account, purchase.id)
     assert billing.purchases_of(mallory.account) == ([], False)
+
+
+def test_a_card_saved_on_stripes_page_becomes_the_default_where_there_is_none(
+    desk: Desk, alice: Person
+) -> None:
+    customer = desk.customer(alice)
+    address = cards.card_page(customer, "https://example.org/saved", "https://example.org/left")
+    assert desk.stripe.pay(address.rpartition("/")[2]) == "https://example.org/saved"
+    desk.tell()
+    (card,) = cards.saved_cards(customer)
+    assert (card.default, card.usable, card.last4) == (True, True, "4242")
+    assert desk.buy(alice).json == {"success": True, "credits": 1000}
+
+
+def test_a_card_that_asks_for_confirmation_leads_to_checkout_and_is_charged_once(
+    desk: Desk, alice: Person
+) -> None:
+    kind = next(card.kind for card in CARDS if card.authentication == "always")
+    desk.card(alice, kind)
+    answer = desk.buy(alice)
+    assert answer.json.keys() == {"sessionId"}
+    assert (desk.purchase(alice).failure_code, desk.charges()) == ("authentication_required", [])
+    assert desk.stripe.pay(answer.json["sessionId"], kind, confirm=False) == "" or desk.charges() == []
+    assert "/payment-success" in desk.stripe.pay(answer.json["sessionId"], kind)
+    desk.tell()
+    assert (desk.purchase(alice).state, desk.balance(alice), len(desk.charges())) == ("paid", 1000, 1)
+
+
+def test_other_sites_and_keys_of_organisations_do_not_buy(desk: Desk, alice: Person, acme: Org) -> None:
+    desk.card(alice)
+    for path in (BUY, "/api/user/billing-portal"):
+        answer = alice.browser.post(path, json={"credits": 1000}, headers={"Origin": "https://evil.example"})
+        assert (answer.status_code, answer.json) == (403, {"error": "Forbidden - not same origin"})
+    assert alice.user
+    browser = desk.app.test_client()
+    browser.set_cookie("next-auth.session-token", factories.token(alice.user, org_id=acme.id))
+    for path in (BUY, "/api/user/billing-portal"):
+        answer = browser.post(path, json={"credits": 1000})
+        assert answer.status_code == 403
+        assert "A key of an organisation cannot buy" in answer.json["error"]
+    assert desk.charges() == []
+
+
+def test_no_transaction_is_open_while_stripe_is_asked(
+    desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    request = stripe.RequestsClient.request
+
+    def watched(self: Any, method: str, url: str, *args: Any, **kw: Any) -> Any:
+        assert not db.session.registry().in_transaction(), url
+        asked.append(url)
+        return request(self, method, url, *args, **kw)
+
+    monkeypatch.setattr(stripe.RequestsClient, "request", watched)
+    desk.stripe.pay(desk.buy(alice).json["sessionId"])
+    desk.tell()
+    assert desk.buy(alice).json == {"success": True, "credits": 1000}
+    dispute = desk.dispute(desk.purchases(alice)[1])
+    desk.stripe.warn_of_fraud(desk.charge_of(desk.purchases(alice)[0])["id"])
+    desk.tell()
+    desk.stripe.win(dispute["id"])
+    assert alice.browser.post("/api/user/billing-portal").status_code == 200
+    desk.run(billing.reconcile, now=now() + timedelta(minutes=5))
+    assert len(asked) > 30
+    assert desk.ignored() == []
+
+
+def test_the_job_of_a_purchase_closes_what_came_to_nothing(desk: Desk, alice: Person) -> None:
+    customer = desk.customer(alice)
+    operation = operation_id(alice.account, alice.id)
+    begin(operation, alice.account, alice.id, "direct", 1000, customer)
+    desk.session.commit()
+    task, due = desk.session.execute(
+        text(
+            "SELECT args->>'purchase_id', scheduled_at FROM procrastinate_jobs WHERE task_name = 'billing.resolve_purchase'"
+        )
+    ).one()
+    assert (task, timedelta(minutes=1) < due - now() <= timedelta(minutes=2)) == (operation, True)
+    desk.session.rollback()
+    desk.run(jobs.resolve_purchase, purchase_id=operation)
+    assert desk.purchase(alice).state == "cancelled"
+    listed = desk.app.test_cli_runner().invoke(args=["billing", "purchases", "alice@example.org"]).output
+    assert f"{operation}  alice@example.org  cancelled  direct  1,000 credits  $10.00" in listed

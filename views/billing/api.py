@@ -3,7 +3,7 @@
 import logging
 from typing import Annotated, Any, Literal
 
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import AfterValidator, BeforeValidator, Field
 from werkzeug.exceptions import InternalServerError
@@ -187,7 +187,7 @@ def billing_portal() -> ResponseReturnValue:
     db.session.commit()  # Stripe is asked without a transaction
     if customer is None:
         raise DomainError(NO_CUSTOMER)
-    return jsonify(url=cards.portal_address(customer, f"{base}/profile?tab=billing"))
+    return jsonify(url=cards.portal_address(customer, base + url_for("profile.profile", tab="billing")))
 
 
 @bp.post("/api/stripe/webhook")
