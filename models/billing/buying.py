@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import stripe
+from sqlalchemy.exc import IntegrityError
 
 from models import ledger
 from models.billing import cards, stripe_api
@@ -67,11 +68,10 @@ def buy(account: Account, buyer_id: str, credits: int, *, nonce: str | None = No
     if card is None and not cards.customer_exists(customer):
         customer = replace_customer(account, customer)
     operation = operation_id(account, buyer_id, nonce)
-    with transaction():
-        known = db.session.get(Purchase, operation, populate_existing=True)
-        if known is None:
+    try:
+        with transaction():
             begin(operation, account, buyer_id, "direct" if card else "checkout", credits, customer)
-    if known is not None:
+    except IntegrityError:
         return _again(operation, credits)
     if card is not None:
         purchase = charge(operation, card.id, card.type, cancel_failed=True)
@@ -161,12 +161,7 @@ def open_checkout(operation: str) -> BuyOutcome:
                     operation, version, state="failed", failure_code="refused", failure_message=error.message
                 )
         raise
-    with transaction():
-        noted = note_attempt(
-            operation, version, state="pending", kind="checkout", stripe_checkout_session_id=session["id"]
-        )
-    if not noted:
-        sync(operation, session_id=session["id"])
+    _note_session(operation, session["id"])
     if not session.get("url"):
         raise StripeError(NO_CHECKOUT, unknown=False)
     return BuyOutcome(operation, credits, paid=False, session_id=session["id"], checkout_url=session["url"])
@@ -183,7 +178,26 @@ def resolve(operation: str) -> None:
         sync(operation)
 
 
+def _note_session(operation: str, session_id: str) -> None:
+    """Write the session down, also when an event of the attempt before it came in between."""
+    noted = False
+    while not noted:
+        with transaction():
+            purchase = purchase_by_id(operation)
+            noted = purchase.paid or note_attempt(
+                operation,
+                purchase.version,
+                state="pending",
+                kind="checkout",
+                stripe_checkout_session_id=session_id,
+            )
+
+
 def _again(operation: str, credits: int) -> BuyOutcome:
+    with transaction():
+        begun = purchase_by_id(operation)
+        if begun.state == "created" and begun.created_at > the_moment() - RESOLVED_AFTER:
+            raise Conflict("This purchase is being made just now. Wait a moment.")
     purchase = sync(operation)
     if purchase.credits != credits:
         raise Conflict("This form was used for another purchase. Load the page again.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import stripe
-from sqlalchemy import Index, func, select, text, update
+from sqlalchemy import Index, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -30,6 +30,10 @@ log = logging.getLogger("stoa.billing")
 
 TOLERANCE = 300
 """Seconds that the signature of an event may be old."""
+
+
+KEPT_FOR = timedelta(days=90)
+"""How long what an event said is kept once it is handled."""
 
 
 class StripeEvent(Base):
@@ -179,6 +183,21 @@ def webhook_refusals(*, days: int = 30, now: datetime | None = None) -> list[Web
     since = ((now or the_moment()) - timedelta(days=days)).date()
     query = select(WebhookRefusal).where(WebhookRefusal.day >= since).order_by(WebhookRefusal.last_at.desc())
     return list(db.session.scalars(query.limit(100)))
+
+
+def forget_payloads(*, now: datetime | None = None) -> int:
+    """Empty the events that were handled 90 days ago: they name people and cards. Ids stay, so that a late repetition is
+    still known; how many were emptied. Flushes."""
+    emptied: Any = db.session.execute(
+        update(StripeEvent)
+        .where(
+            StripeEvent.handled_at < (now or the_moment()) - KEPT_FOR,
+            StripeEvent.payload != cast({}, JSONB),
+        )
+        .values(payload={})
+        .execution_options(synchronize_session=False)
+    )
+    return int(emptied.rowcount)
 
 
 def _note(id: str, **values: Any) -> None:

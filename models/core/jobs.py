@@ -235,6 +235,15 @@ def reconcile_purchases(timestamp: int) -> None:
         billing.reconcile()
 
 
+@queue.periodic(cron="27 3 * * *")
+@queue.task(name="billing.forget_events", queueing_lock="billing.forget_events", retry=Backoff(60, 600))
+def forget_stripe_events(timestamp: int) -> None:
+    """Empty Stripe's events that were handled long ago."""
+    from models.billing import stripe_events
+
+    stripe_events.forget_payloads(now=now())
+
+
 @queue.periodic(cron="47 3 * * *")
 @queue.task(name="store.forget_pictures", queueing_lock="store.forget_pictures", retry=Backoff(60, 600))
 def forget_pictures(timestamp: int) -> None:

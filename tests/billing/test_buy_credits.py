@@ -1,5 +1,6 @@
 """POST /api/stripe/buy-credits by its contract: the order of its checks, saved cards, and Checkout."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from models.billing import cards, customers, stripe_api
 from models.billing.buying import begin, operation_id
 from models.core import jobs
 from models.core.db import db, now
-from models.core.errors import NotFound
+from models.core.errors import Conflict, NotFound
 from models.orgs import Org
 from tests import factories
 from tests.billing.stage import BUY, Desk
@@ -215,6 +216,24 @@ def test_a_repeated_form_is_one_purchase(desk: Desk, alice: Person) -> None:
     again = desk.run(billing.buy, alice.account, alice.id, 1000, nonce="n1")
     assert first == again
     assert (len(desk.charges()), desk.balance(alice)) == (1, 1000)
+    with pytest.raises(Conflict, match="another purchase"):
+        desk.run(billing.buy, alice.account, alice.id, 2000, nonce="n1")
+
+
+def test_a_form_that_is_sent_many_times_at_once_is_one_purchase(desk: Desk, alice: Person) -> None:
+    desk.card(alice)
+
+    def buy(_: int) -> object:
+        try:
+            return desk.run(billing.buy, alice.account, alice.id, 1000, nonce="n1").paid
+        except Conflict as error:
+            return error.message
+
+    with ThreadPoolExecutor(6) as pool:
+        told = set(pool.map(buy, range(6)))
+    assert told <= {True, "This purchase is being made just now. Wait a moment."}
+    assert True in told
+    assert (len(desk.charges()), desk.balance(alice), len(desk.purchases(alice))) == (1, 1000, 1)
 
 
 def test_the_portal_opens_for_customers_only(desk: Desk, alice: Person, anonymous: Person) -> None:

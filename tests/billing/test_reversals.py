@@ -12,6 +12,10 @@ from sqlalchemy import text
 from models import billing, ledger
 from models.accounts import User
 from models.billing import stripe_events
+from models.billing.customers import ensure_customer
+from models.ledger import Account
+from models.orgs import Org
+from models.usage import statement
 from tests.billing.stage import Desk
 from tests.factories import Person
 
@@ -64,6 +68,8 @@ def test_a_refund_that_fails_gives_the_credits_back(desk: Desk, alice: Person) -
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
     assert desk.entries(alice)[-1] == ("reinstatement", 400)
     desk.prove()
+    summed = statement.sheet(alice.id)
+    assert (summed.granted, summed.revoked, summed.balance) == (1000, 0, 1000)
 
 
 def test_a_dispute_takes_freezes_gives_back_and_ends(desk: Desk, alice: Person) -> None:
@@ -169,6 +175,24 @@ def test_a_warning_of_fraud_is_refunded_up_to_the_operators_sum(
     desk.prove()
 
 
+def test_an_organisations_purchase_is_granted_and_taken_back_on_its_own_account(
+    desk: Desk, alice: Person, acme: Org
+) -> None:
+    account = Account(org_id=acme.id)
+    customer = desk.run(ensure_customer, account)
+    desk.stripe.add_card(customer)
+    bought = desk.run(billing.buy, account, alice.id, 5000)
+    assert (bought.paid, bought.purchase_id.startswith(f"org-{acme.id}-")) == (True, True)
+    desk.session.rollback()
+    assert ledger.balance(account).breakdown["organization"] == 5000
+    assert desk.balance(alice) == 0
+    desk.refund(billing.purchase_of(account, bought.purchase_id), 2000)
+    desk.tell()
+    desk.session.rollback()
+    assert ledger.balance(account).net_balance == 3000
+    desk.prove()
+
+
 # --- every order ----------------------------------------------------------------------------------------------------
 
 HISTORIES: dict[str, tuple[str, int]] = {
@@ -226,7 +250,7 @@ def test_all_orders_of_events_end_in_the_same_state(desk: Desk, alice: Person, w
 def _begin_again(desk: Desk) -> None:
     """As if nothing had been heard of Stripe since the Checkout was opened."""
     desk.session.rollback()
-    for statement in (
+    for change in (
         "SET LOCAL session_replication_role = replica",
         "UPDATE purchase SET state = 'pending', version = 1, taken_back = 0, refunded_cents = 0, disputed_cents = 0,"
         " paid_at = NULL, stripe_charge_id = NULL, stripe_payment_intent_id = NULL",
@@ -236,7 +260,7 @@ def _begin_again(desk: Desk) -> None:
         "DELETE FROM credit_entry",
         "DELETE FROM credit_ledger",
     ):
-        desk.session.execute(text(statement))
+        desk.session.execute(text(change))
     desk.session.commit()
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from models import billing
 from models.accounts import User
 from models.billing import stripe_events
 from models.core import jobs
+from models.core.db import now
 from models.orgs import Org
 from tests.billing.stage import WEBHOOK, Desk
 from tests.factories import Person
@@ -222,3 +224,19 @@ def test_an_organisations_subscription_is_followed(desk: Desk, acme: Org) -> Non
     desk.session.rollback()
     found = desk.session.get_one(Org, acme.id)
     assert (found.stripe_subscription_id, found.auto_topup_enabled) == (None, False)
+
+
+def test_what_an_event_said_is_forgotten_after_ninety_days_and_its_id_is_not(
+    desk: Desk, alice: Person
+) -> None:
+    desk.stripe.pay(desk.buy(alice).json["sessionId"])
+    desk.tell()
+    (event,) = desk.events("checkout.session.completed")
+    assert desk.run(stripe_events.forget_payloads, now=now() + timedelta(days=89)) == 0
+    assert desk.run(stripe_events.forget_payloads, now=now() + timedelta(days=91)) > 1
+    assert desk.run(stripe_events.forget_payloads, now=now() + timedelta(days=91)) == 0
+    desk.deliver(event)
+    desk.work()
+    desk.session.rollback()
+    assert {each.payload == {} for each in stripe_events.stripe_events(troubled=False)} == {True}
+    assert desk.entries(alice) == [("grant", 1000)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from flask import Blueprint, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 from werkzeug.exceptions import InternalServerError
 
 from models import billing
@@ -20,7 +20,7 @@ from models.core.errors import DomainError, Forbidden
 from models.core.strict_models import issue
 from models.ledger import Account
 from views.web import error_bodies
-from views.web.body import BadJson, Body, InvalidBody, Missing, read
+from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, door
 from views.web.guards import cookie_user, current_account, limiter
 from views.web.operation import Operation, ResponseModel
@@ -47,14 +47,9 @@ def _enough(credits: int) -> int:
     return credits
 
 
-def _whole(value: Any) -> Any:
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
 class BuyCreditsBody(Body):
     credits: Annotated[
-        int,
-        BeforeValidator(_whole),
+        Int32,
         Field(le=MOST_CREDITS, description=f"From {FEWEST_CREDITS}; one is a US cent"),
         AfterValidator(_enough),
     ]
