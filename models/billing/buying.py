@@ -116,8 +116,8 @@ def charge(operation: str, method_id: str, method_type: str, *, cancel_failed: b
     failed with the reason.
 
     The operation is Stripe's idempotency key. Takes transactions of its own. `cancel_failed` makes sure that an attempt
-    that failed is never finished later, so that another way to pay may be offered; without it a payment that needs the
-    buyer's confirmation stays pending. Raises StripeError (`unknown`: the card may have been charged), PaymentMismatch.
+    that failed is never finished later, so that another way to pay may be offered; without it a payment that only needs the
+    buyer's confirmation (`authentication_required`) can still be confirmed, and is paid then. Raises StripeError (`unknown`: the card may have been charged), PaymentMismatch.
     """
     with transaction():
         purchase = purchase_by_id(operation)

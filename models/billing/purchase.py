@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, select, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
@@ -157,14 +157,19 @@ def of_account(account: Account) -> Any:
     return func.coalesce(Purchase.org_id, Purchase.user_id) == account.id
 
 
-def purchases_of(account: Account, *, before: datetime | None = None) -> tuple[list[Purchase], bool]:
-    """A page of the account's purchases, newest first, of those made `before`; and whether there are more."""
+def purchases_of(
+    account: Account, *, before: tuple[datetime, str] | None = None
+) -> tuple[list[Purchase], tuple[datetime, str] | None]:
+    """A page of the account's purchases, newest first, `before` the last one of the page before (its time and id); and
+    where the next page starts, or None."""
     query = select(Purchase).where(of_account(account))
     if before is not None:
-        query = query.where(Purchase.created_at < before)
-    query = query.order_by(Purchase.created_at.desc(), Purchase.id).limit(PAGE_OF_PURCHASES + 1)
-    rows = list(db.session.scalars(query))
-    return rows[:PAGE_OF_PURCHASES], len(rows) > PAGE_OF_PURCHASES
+        query = query.where(tuple_(Purchase.created_at, Purchase.id) < before)
+    query = query.order_by(Purchase.created_at.desc(), Purchase.id.desc()).limit(PAGE_OF_PURCHASES + 1)
+    rows = list(db.session.scalars(query.execution_options(populate_existing=True)))
+    page = rows[:PAGE_OF_PURCHASES]
+    more = len(rows) > PAGE_OF_PURCHASES
+    return page, (page[-1].created_at, page[-1].id) if more else None
 
 
 def purchase_of(account: Account, id: str) -> Purchase:

@@ -154,18 +154,19 @@ def apply_event(id: str) -> None:
             return
         row.attempts += 1
         event = EventOfStripe(row.id, row.type, row.payload["data"]["object"])
-    ignored = None
+    reasons: list[str] = []
     try:
-        handler = HANDLERS.get(event.type)
-        if handler is not None:
-            handler(event)
-    except PaymentMismatch as error:
-        ignored = str(error)
-        log.warning("event %s (%s) is ignored: %s", event.id, event.type, ignored)
+        for handler in HANDLERS.get(event.type, ()):
+            try:
+                handler(event)
+            except PaymentMismatch as error:
+                reasons.append(str(error))
+                log.warning("event %s (%s) is ignored: %s", event.id, event.type, error)
     except Exception as error:
         with transaction():
             _note(id, error=f"{type(error).__name__}: {error}"[:500])
         raise
+    ignored = "; ".join(dict.fromkeys(reasons)) or None
     with transaction():
         _note(id, handled_at=the_moment(), error=None, ignored=ignored)
 
@@ -236,6 +237,23 @@ def _checked(body: bytes, signature: str | None, secret: str) -> dict[str, Any]:
 
 # -- what events do -------------------------------------------------------------------------------------------
 
+Handler = Callable[[EventOfStripe], None]
+
+HANDLERS: dict[str, list[Handler]] = {}
+"""What is done by type, in order; any other event is stored and changes nothing."""
+
+
+def on_event(*types: str) -> Callable[[Handler], Handler]:
+    """Call the function for every event of these types, inside the job and outside transactions. It is called again for
+    repetitions and after failures, and looks at Stripe's present state, not at the event's."""
+
+    def register(handler: Handler) -> Handler:
+        for type in types:
+            HANDLERS.setdefault(type, []).append(handler)
+        return handler
+
+    return register
+
 
 def _of_operation(event: EventOfStripe) -> str | None:
     """The purchase that the object's metadata names; None if it is no purchase of ours."""
@@ -248,6 +266,12 @@ def _of_operation(event: EventOfStripe) -> str | None:
     return str(operation)
 
 
+@on_event(
+    "checkout.session.completed",
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.async_payment_failed",
+    "checkout.session.expired",
+)
 def _session_changed(event: EventOfStripe) -> None:
     with transaction():
         purchase_id = _of_operation(event)
@@ -261,6 +285,12 @@ def _session_changed(event: EventOfStripe) -> None:
         _organization_subscribed(event)
 
 
+@on_event(
+    "payment_intent.succeeded",
+    "payment_intent.processing",
+    "payment_intent.payment_failed",
+    "payment_intent.canceled",
+)
 def _intent_changed(event: EventOfStripe) -> None:
     with transaction():
         purchase_id = _of_operation(event)
@@ -268,22 +298,39 @@ def _intent_changed(event: EventOfStripe) -> None:
         sync(purchase_id, intent_id=event.object["id"])
 
 
+@on_event("charge.refunded", "charge.refund.updated", "refund.created", "refund.updated", "refund.failed")
 def _charge_changed(event: EventOfStripe) -> None:
     """A refund, or the charge itself."""
     _of_charge(event)
 
 
+@on_event(
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+)
 def _dispute_changed(event: EventOfStripe) -> None:
     _of_charge(event)
-    if event.type != "charge.dispute.created":
-        return
-    with stripe_api.asking() as client:
-        charge = plain(client.v1.charges.retrieve(id_of(event.object.get("charge")) or ""))
+
+
+@on_event("charge.dispute.created")
+def _dispute_opened(event: EventOfStripe) -> None:
+    """Every dispute of a customer counts for a ban, whatever was paid."""
+    try:
+        with stripe_api.asking() as client:
+            charge = plain(client.v1.charges.retrieve(id_of(event.object.get("charge")) or "none"))
+    except StripeError as error:
+        if missing(error):
+            raise PaymentMismatch(f"Stripe knows no charge {event.object.get('charge')}") from None
+        raise
     customer = id_of(charge.get("customer"))
     if customer is not None:
         disputes.ban_repeated(customer)
 
 
+@on_event("radar.early_fraud_warning.created", "radar.early_fraud_warning.updated")
 def _fraud_warned(event: EventOfStripe) -> None:
     purchase_id = _of_charge(event)
     if purchase_id is not None:
@@ -347,6 +394,7 @@ def _card_saved(event: EventOfStripe) -> None:
         cards.ensure_default_card(customer, method)
 
 
+@on_event("invoice.payment_failed")
 def _invoice_failed(event: EventOfStripe) -> None:
     """An automatic top-up by invoice that failed turns top-ups off (contract 2.11)."""
     told = event.object
@@ -399,6 +447,7 @@ def _organization_subscribed(event: EventOfStripe) -> None:
         cards.ensure_default_card(customer, saved[0].id)
 
 
+@on_event("customer.subscription.created", "customer.subscription.updated", "customer.subscription.deleted")
 def _organization_subscription_changed(event: EventOfStripe) -> None:
     """The subscription of an organisation began, goes on or ended (contract 2.11)."""
     if not (event.object.get("metadata") or {}).get("organization_id"):
@@ -422,35 +471,6 @@ def _organization_subscription_changed(event: EventOfStripe) -> None:
             org.auto_topup_enabled = False
         elif found["status"] in ("active", "past_due") and org.stripe_subscription_id is None:
             org.stripe_subscription_id = found["id"]
-
-
-HANDLERS: dict[str, Callable[[EventOfStripe], None]] = {
-    "checkout.session.completed": _session_changed,
-    "checkout.session.async_payment_succeeded": _session_changed,
-    "checkout.session.async_payment_failed": _session_changed,
-    "checkout.session.expired": _session_changed,
-    "payment_intent.succeeded": _intent_changed,
-    "payment_intent.processing": _intent_changed,
-    "payment_intent.payment_failed": _intent_changed,
-    "payment_intent.canceled": _intent_changed,
-    "charge.refunded": _charge_changed,
-    "charge.refund.updated": _charge_changed,
-    "refund.created": _charge_changed,
-    "refund.updated": _charge_changed,
-    "refund.failed": _charge_changed,
-    "charge.dispute.created": _dispute_changed,
-    "charge.dispute.updated": _dispute_changed,
-    "charge.dispute.closed": _dispute_changed,
-    "charge.dispute.funds_withdrawn": _dispute_changed,
-    "charge.dispute.funds_reinstated": _dispute_changed,
-    "radar.early_fraud_warning.created": _fraud_warned,
-    "radar.early_fraud_warning.updated": _fraud_warned,
-    "invoice.payment_failed": _invoice_failed,
-    "customer.subscription.created": _organization_subscription_changed,
-    "customer.subscription.updated": _organization_subscription_changed,
-    "customer.subscription.deleted": _organization_subscription_changed,
-}
-"""What is done by type; any other event is stored and changes nothing."""
 
 
 def waiting_events() -> int:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models import billing, ledger
 from models.accounts import User, bans
 from models.billing import cards, customers, stripe_api
+from models.billing import purchase as purchase_tables
 from models.billing.buying import begin, operation_id
 from models.core import jobs
 from models.core.db import db, now
@@ -266,7 +267,7 @@ def test_another_accounts_purchase_is_not_found(desk: Desk, alice: Person, mallo
     for verb in (billing.purchase_of, billing.receipt_of):
         with pytest.raises(NotFound):
             verb(mallory.account, purchase.id)
-    assert billing.purchases_of(mallory.account) == ([], False)
+    assert billing.purchases_of(mallory.account) == ([], None)
 
 
 def test_a_card_saved_on_stripes_page_becomes_the_default_where_there_is_none(
@@ -351,3 +352,20 @@ def test_the_job_of_a_purchase_closes_what_came_to_nothing(desk: Desk, alice: Pe
     assert desk.purchase(alice).state == "cancelled"
     listed = desk.app.test_cli_runner().invoke(args=["billing", "purchases", "alice@example.org"]).output
     assert f"{operation}  alice@example.org  cancelled  direct  1,000 credits  $10.00" in listed
+
+
+def test_a_long_list_of_purchases_comes_in_pages(
+    desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purchase_tables, "PAGE_OF_PURCHASES", 3)
+    customer = desk.customer(alice)
+    moment = now()
+    for number in range(7):
+        begin(f"buy-{number}", alice.account, alice.id, "direct", 1000, customer).created_at = moment
+    desk.session.commit()
+    seen: list[str] = []
+    before = None
+    for _ in range(3):
+        page, before = billing.purchases_of(alice.account, before=before)
+        seen += [each.id for each in page]
+    assert (seen, before) == ([f"buy-{number}" for number in range(6, -1, -1)], None)
