@@ -444,6 +444,38 @@ def test_checkout_of_a_stranger_can_make_a_customer(
     assert len(client.v1.customers.payment_methods.list(done.customer.id).data) == 1
 
 
+def test_checkout_asks_for_billing_details_and_keeps_them(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
+) -> None:
+    more: Any = {
+        "billing_address_collection": "required",
+        "tax_id_collection": {"enabled": True},
+        "customer_update": {"address": "auto", "name": "auto"},
+    }
+    session = checkout(client, customer, **more)
+    assert requests.get(session.url, timeout=10).status_code == 200
+    assert stripe_sim.pay(session.id) == ""
+    details = {
+        "name": "Alice GmbH",
+        "line1": "Hauptstr. 1",
+        "city": "Berlin",
+        "postal_code": "10115",
+        "country": "DE",
+    }
+    assert stripe_sim.pay(session.id, **details, tax_id_type="eu_vat", tax_id="DE123456789")
+    done = client.v1.checkout.sessions.retrieve(session.id)
+    assert done.customer_details is not None
+    assert done.customer_details.address is not None
+    assert (done.customer_details.name, done.customer_details.address.city) == ("Alice GmbH", "Berlin")
+    shown = client.v1.customers.retrieve(customer, {"expand": ["tax_ids"]})
+    assert shown.address is not None
+    assert shown.tax_ids is not None
+    assert (shown.name, shown.address.country) == ("Alice GmbH", "DE")
+    assert [(each.type, each.value) for each in shown.tax_ids.data] == [("eu_vat", "DE123456789")]
+    with pytest.raises(stripe.InvalidRequestError, match="customer_update"):
+        checkout(client, customer, tax_id_collection={"enabled": True})
+
+
 def test_a_session_expires_by_itself_or_when_told(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
@@ -553,6 +585,9 @@ def test_cards_that_dispute_or_warn_by_themselves(
     assert len(client.v1.disputes.list().data) == 1
     warning = client.v1.radar.early_fraud_warnings.list({"payment_intent": intent.id}).data[0]
     assert (warning.charge, warning.actionable) == (intent.latest_charge, True)
+    client.v1.refunds.create({"payment_intent": intent.id})
+    assert not client.v1.radar.early_fraud_warnings.retrieve(warning.id).actionable
+    assert stripe_sim.events("radar.early_fraud_warning.updated")
 
 
 # --- events and webhooks ------------------------------------------------------------------------------------------------

@@ -9,9 +9,11 @@ from views.demo.stripe_simulator import simulated_catalogue, simulated_subscript
 from views.demo.stripe_simulator.simulated_cards import BY_KIND, GROUPS
 from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
 from views.demo.stripe_simulator.simulated_customers import (
+    TAX_ID_TYPES,
     address,
     attach,
     create_customer,
+    create_tax_id,
     living_customer,
     new_method,
 )
@@ -127,6 +129,7 @@ def create_session(sim: Simulator, params: Params) -> Obj:
         _lines=lines,
         _data=_data(params, mode),
         _pay_intent=None,
+        _update=_update(params),
     )
     session["url"] = f"{sim.url}/checkout/{session['id']}"
     return session
@@ -229,6 +232,22 @@ def _check_data(params: Params, mode: str) -> None:
     params.nested("subscription_data").allow(("description", "metadata", "trial_period_days", "billing_mode"))
 
 
+def _update(params: Params) -> Obj:
+    update = params.nested("customer_update")
+    update.allow(("address", "name", "shipping"))
+    if (
+        params.nested("tax_id_collection").boolean("enabled")
+        and params.text("customer")
+        and update.text("name") != "auto"
+    ):
+        raise invalid(
+            "Tax ID collection requires updating business name on the customer. To enable tax ID collection for an existing "
+            "customer, please set `customer_update[name]` to `auto`.",
+            "customer_update[name]",
+        )
+    return {name: update.one_of(name, ("auto", "never"), "never") for name in ("address", "name")}
+
+
 def _data(params: Params, mode: str) -> Obj:
     name = {
         "payment": "payment_intent_data",
@@ -275,16 +294,41 @@ def pay(sim: Simulator, session: Obj, method: Obj, details: Params) -> None:
         _pay_once(sim, session, method, confirm)
 
 
-def _who(sim: Simulator, session: Obj, details: Params) -> None:
-    given: Obj = {name: details.text(name) for name in ("email", "name") if details.text(name)}
+def _who(sim: Simulator, session: Obj, form: Params) -> None:
+    """What the person says of himself on the page: required where the session collects it, and kept with the customer where
+    `customer_update` says so."""
     known = session["customer_details"] or _details(None, "play@example.org") or {}
-    if details.text("country"):
-        given["address"] = address(details)
+    given: Obj = {name: form.text(name) for name in ("email", "name") if form.text(name)}
+    if session["billing_address_collection"] == "required":
+        missing = [name for name in ("name", "line1", "city", "country") if not form.text(name)]
+        if missing and not known.get("address"):
+            raise invalid(f"Your billing details are incomplete: {', '.join(missing)}.", missing[0])
+    if form.text("line1"):
+        given["address"] = address(form)
+    tax_id = {"type": form.text("tax_id_type"), "value": form.text("tax_id")}
+    if session["tax_id_collection"]["enabled"] and tax_id["value"]:
+        if tax_id["type"] not in TAX_ID_TYPES.split():
+            raise invalid("Choose the kind of your tax id.", "tax_id_type")
+        given["tax_ids"] = [tax_id]
     session["customer_details"] = known | given
     if session["customer"] is None and session["customer_creation"] == "always":
         shown = session["customer_details"]
         asked = Params({name: shown[name] for name in ("email", "name") if shown[name]})
         session["customer"] = create_customer(sim, asked)["id"]
+
+
+def _keep_details(sim: Simulator, session: Obj) -> None:
+    """Carry over to the customer what `customer_update` names; tax ids always."""
+    if session["customer"] is None:
+        return
+    customer, shown = sim.get("customer", session["customer"]), session["customer_details"]
+    update = session["_update"]
+    kept = {name: shown[name] for name in ("name", "address") if update.get(name) == "auto" and shown[name]}
+    sim.change(customer, "customer.updated", **kept)
+    known = {(each["type"], each["value"]) for each in sim.find("tax_id", customer=customer["id"])}
+    for tax_id in shown["tax_ids"]:
+        if (tax_id["type"], tax_id["value"]) not in known:
+            create_tax_id(sim, Params(tax_id), customer["id"])
 
 
 def _pay_once(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
@@ -340,6 +384,7 @@ def _complete(sim: Simulator, session: Obj, payment_status: str) -> None:
     session |= {"status": "complete", "payment_status": payment_status, "url": None}
     if session["mode"] == "payment":
         session["payment_intent"] = session["_pay_intent"]
+    _keep_details(sim, session)
     sim.emit("checkout.session.completed", session)
 
 
@@ -399,6 +444,8 @@ def mount(app: Flask, sim: Simulator) -> None:
             email=(session["customer_details"] or {}).get("email") or "",
             saved=saved,
             groups=GROUPS,
+            form=request.form,
+            tax_id_types=TAX_ID_TYPES.split(),
             error=error,
         )
 
