@@ -424,6 +424,17 @@ def test_checkout_asks_for_confirmation_where_the_card_does(
     assert client.v1.checkout.sessions.retrieve(session.id).payment_status == "paid"
 
 
+def test_a_page_that_is_sent_twice_at_once_pays_once(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
+) -> None:
+    session = checkout(client, customer)
+    with ThreadPoolExecutor(8) as pool:
+        went = set(pool.map(lambda _: stripe_sim.pay(session.id), range(16)))
+    assert went == {f"http://localhost/done?session_id={session.id}"}
+    assert len(client.v1.charges.list().data) == 1
+    assert len(stripe_sim.events("checkout.session.completed")) == 1
+
+
 def test_checkout_of_a_stranger_can_make_a_customer(
     stripe_sim: StripeSim, client: stripe.StripeClient
 ) -> None:
