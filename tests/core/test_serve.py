@@ -109,13 +109,16 @@ def test_it_starts_answers_refuses_a_second_and_leaves_nothing_behind(data_dir: 
 def test_the_stripe_simulator_runs_beside_it_and_keeps_what_it_knows(data_dir: Path, port: int) -> None:
     data_dir.mkdir()
     (data_dir / "demo_seeded").write_text("done")
-    server = Server(data_dir, port, STOA_STRIPE="demo")
+    proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "models.internal"}
+    server = Server(data_dir, port, STOA_STRIPE="demo", **proxy)
     server.wait_for("Starting the Stripe simulator, http://127.0.0.1:")
     server.wait_for("Stoa is ready")
     told = [process.environ() for process in server.family() if process.name() != "postgres"]
     bases = {environment["STRIPE_API_BASE"] for environment in told if "STRIPE_API_BASE" in environment}
     [key] = {environment["STRIPE_SECRET_KEY"] for environment in told if "STRIPE_SECRET_KEY" in environment}
     assert len(bases) == 1
+    direct = {environment["NO_PROXY"] for environment in told if "STRIPE_API_BASE" in environment}
+    assert direct == {"models.internal,127.0.0.1"}
     with requests.Session() as session:
         http = stripe.RequestsClient(session=session)
         client = stripe.StripeClient(key, base_addresses={"api": bases.pop()}, http_client=http)

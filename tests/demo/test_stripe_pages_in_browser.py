@@ -80,6 +80,14 @@ def test_axe_finds_nothing(
     pages = [
         "/",
         path(checkout(client, customer=customer).url, stripe_sim),
+        path(
+            checkout(
+                client,
+                billing_address_collection="required",
+                tax_id_collection={"enabled": True},
+            ).url,
+            stripe_sim,
+        ),
         path(checkout(client, mode="setup", line_items=[], currency="usd").url, stripe_sim),
         f"/checkout/{expired.id}",
         f"/3ds/{waiting.id}",

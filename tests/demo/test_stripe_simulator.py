@@ -424,6 +424,17 @@ def test_checkout_asks_for_confirmation_where_the_card_does(
     assert client.v1.checkout.sessions.retrieve(session.id).payment_status == "paid"
 
 
+def test_a_page_that_is_sent_twice_at_once_pays_once(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
+) -> None:
+    session = checkout(client, customer)
+    with ThreadPoolExecutor(8) as pool:
+        went = set(pool.map(lambda _: stripe_sim.pay(session.id), range(16)))
+    assert went == {f"http://localhost/done?session_id={session.id}"}
+    assert len(client.v1.charges.list().data) == 1
+    assert len(stripe_sim.events("checkout.session.completed")) == 1
+
+
 def test_checkout_of_a_stranger_can_make_a_customer(
     stripe_sim: StripeSim, client: stripe.StripeClient
 ) -> None:
@@ -442,6 +453,38 @@ def test_checkout_of_a_stranger_can_make_a_customer(
     assert isinstance(done.setup_intent, stripe.SetupIntent)
     assert done.setup_intent.status == "succeeded"
     assert len(client.v1.customers.payment_methods.list(done.customer.id).data) == 1
+
+
+def test_checkout_asks_for_billing_details_and_keeps_them(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
+) -> None:
+    more: Any = {
+        "billing_address_collection": "required",
+        "tax_id_collection": {"enabled": True},
+        "customer_update": {"address": "auto", "name": "auto"},
+    }
+    session = checkout(client, customer, **more)
+    assert requests.get(session.url, timeout=10).status_code == 200
+    assert stripe_sim.pay(session.id) == ""
+    details = {
+        "name": "Alice GmbH",
+        "line1": "Hauptstr. 1",
+        "city": "Berlin",
+        "postal_code": "10115",
+        "country": "DE",
+    }
+    assert stripe_sim.pay(session.id, **details, tax_id_type="eu_vat", tax_id="DE123456789")
+    done = client.v1.checkout.sessions.retrieve(session.id)
+    assert done.customer_details is not None
+    assert done.customer_details.address is not None
+    assert (done.customer_details.name, done.customer_details.address.city) == ("Alice GmbH", "Berlin")
+    shown = client.v1.customers.retrieve(customer, {"expand": ["tax_ids"]})
+    assert shown.address is not None
+    assert shown.tax_ids is not None
+    assert (shown.name, shown.address.country) == ("Alice GmbH", "DE")
+    assert [(each.type, each.value) for each in shown.tax_ids.data] == [("eu_vat", "DE123456789")]
+    with pytest.raises(stripe.InvalidRequestError, match="customer_update"):
+        checkout(client, customer, tax_id_collection={"enabled": True})
 
 
 def test_a_session_expires_by_itself_or_when_told(
@@ -553,6 +596,9 @@ def test_cards_that_dispute_or_warn_by_themselves(
     assert len(client.v1.disputes.list().data) == 1
     warning = client.v1.radar.early_fraud_warnings.list({"payment_intent": intent.id}).data[0]
     assert (warning.charge, warning.actionable) == (intent.latest_charge, True)
+    client.v1.refunds.create({"payment_intent": intent.id})
+    assert not client.v1.radar.early_fraud_warnings.retrieve(warning.id).actionable
+    assert stripe_sim.events("radar.early_fraud_warning.updated")
 
 
 # --- events and webhooks ------------------------------------------------------------------------------------------------

@@ -255,6 +255,11 @@ def _stripe_simulator(settings: Settings) -> tuple[dict[str, str], list[ChildPro
         "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(32)}",
     }
     keep_simulator(settings.data_dir, environment)
+    if (
+        settings.no_proxy.strip() != "*"
+    ):  # the simulator is reached directly, whatever proxy leads to the world
+        direct = ",".join(filter(None, [settings.no_proxy, "127.0.0.1"]))
+        environment |= {"NO_PROXY": direct, "no_proxy": direct}
     command = [sys.executable, "-m", "views.demo.stripe_simulator", str(fd)]
     return environment, [
         ChildProcess("Stripe simulator", command, ROOT, pass_fds=[fd], environment=environment, grace=5)

@@ -17,9 +17,11 @@ from views.demo.stripe_simulator import (
     simulated_customers,
     simulated_dashboard,
     simulated_events,
+    simulated_hosted,
     simulated_payments,
     simulated_portal,
     simulated_refunds,
+    simulated_setups,
     simulated_subscriptions,
 )
 from views.demo.stripe_simulator.simulated_errors import SimulatedError
@@ -31,6 +33,7 @@ from views.web import assets
 ENDPOINTS = (
     simulated_customers,
     simulated_payments,
+    simulated_setups,
     simulated_refunds,
     simulated_checkout,
     simulated_subscriptions,
@@ -58,7 +61,7 @@ def create_simulator(simulator: Simulator) -> Flask:
     )
     simulated_control.mount(app, simulator)
     simulated_dashboard.mount(app, simulator)
-    simulated_checkout.mount(app, simulator)
+    simulated_hosted.mount(app, simulator)
     simulated_portal.mount(app, simulator)
     app.register_error_handler(SimulatedError, _refuse)
     return app

@@ -1,34 +1,25 @@
-"""Checkout Sessions of the Stripe simulator and their hosted pages: payment, setup and subscription, and 3D Secure."""
-
-from typing import Any
-
-from flask import Flask, request
-from werkzeug import Response
+"""Checkout Sessions of the Stripe simulator, in their three modes, payment, setup and subscription."""
 
 from views.demo.stripe_simulator import simulated_catalogue, simulated_subscriptions
-from views.demo.stripe_simulator.simulated_cards import BY_KIND, GROUPS
 from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
 from views.demo.stripe_simulator.simulated_customers import (
+    TAX_ID_TYPES,
     address,
     attach,
     create_customer,
+    create_tax_id,
     living_customer,
-    new_method,
 )
-from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid, required
-from views.demo.stripe_simulator.simulated_pages import money, page, see_other
+from views.demo.stripe_simulator.simulated_errors import invalid, required
 from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_payments import (
     AFTER_PAYMENT,
     checked_amount,
     confirm_intent,
-    confirm_setup,
-    finish_authentication,
     new_intent,
-    new_setup,
-    return_address,
 )
 from views.demo.stripe_simulator.simulated_routes import endpoint, lists
+from views.demo.stripe_simulator.simulated_setups import confirm_setup, new_setup
 from views.demo.stripe_simulator.simulated_state import Obj, Simulator, listing
 
 SESSION = (
@@ -127,6 +118,7 @@ def create_session(sim: Simulator, params: Params) -> Obj:
         _lines=lines,
         _data=_data(params, mode),
         _pay_intent=None,
+        _update=_update(params),
     )
     session["url"] = f"{sim.url}/checkout/{session['id']}"
     return session
@@ -224,9 +216,27 @@ def _check_data(params: Params, mode: str) -> None:
     ):
         if name in params and mode != of:
             raise invalid(f"You can not pass `{name}` in `{mode}` mode.", name)
+    if params.nested("automatic_tax").boolean("enabled"):
+        raise invalid("The simulator computes no tax.", "automatic_tax")
     params.nested("payment_intent_data").allow(PAYMENT_DATA)
     params.nested("setup_intent_data").allow(("description", "metadata"))
     params.nested("subscription_data").allow(("description", "metadata", "trial_period_days", "billing_mode"))
+
+
+def _update(params: Params) -> Obj:
+    update = params.nested("customer_update")
+    update.allow(("address", "name", "shipping"))
+    if (
+        params.nested("tax_id_collection").boolean("enabled")
+        and params.text("customer")
+        and update.text("name") != "auto"
+    ):
+        raise invalid(
+            "Tax ID collection requires updating business name on the customer. To enable tax ID collection for an existing "
+            "customer, please set `customer_update[name]` to `auto`.",
+            "customer_update[name]",
+        )
+    return {name: update.one_of(name, ("auto", "never"), "never") for name in ("address", "name")}
 
 
 def _data(params: Params, mode: str) -> Obj:
@@ -275,16 +285,41 @@ def pay(sim: Simulator, session: Obj, method: Obj, details: Params) -> None:
         _pay_once(sim, session, method, confirm)
 
 
-def _who(sim: Simulator, session: Obj, details: Params) -> None:
-    given: Obj = {name: details.text(name) for name in ("email", "name") if details.text(name)}
+def _who(sim: Simulator, session: Obj, form: Params) -> None:
+    """What the person says of himself on the page: required where the session collects it, and kept with the customer where
+    `customer_update` says so."""
     known = session["customer_details"] or _details(None, "play@example.org") or {}
-    if details.text("country"):
-        given["address"] = address(details)
+    given: Obj = {name: form.text(name) for name in ("email", "name") if form.text(name)}
+    if session["billing_address_collection"] == "required":
+        missing = [name for name in ("name", "line1", "city", "country") if not form.text(name)]
+        if missing and not known.get("address"):
+            raise invalid(f"Your billing details are incomplete: {', '.join(missing)}.", missing[0])
+    if form.text("line1"):
+        given["address"] = address(form)
+    tax_id = {"type": form.text("tax_id_type"), "value": form.text("tax_id")}
+    if session["tax_id_collection"]["enabled"] and tax_id["value"]:
+        if tax_id["type"] not in TAX_ID_TYPES.split():
+            raise invalid("Choose the kind of your tax id.", "tax_id_type")
+        given["tax_ids"] = [tax_id]
     session["customer_details"] = known | given
     if session["customer"] is None and session["customer_creation"] == "always":
         shown = session["customer_details"]
         asked = Params({name: shown[name] for name in ("email", "name") if shown[name]})
         session["customer"] = create_customer(sim, asked)["id"]
+
+
+def _keep_details(sim: Simulator, session: Obj) -> None:
+    """Carry over to the customer what `customer_update` names; tax ids always."""
+    if session["customer"] is None:
+        return
+    customer, shown = sim.get("customer", session["customer"]), session["customer_details"]
+    update = session["_update"]
+    kept = {name: shown[name] for name in ("name", "address") if update.get(name) == "auto" and shown[name]}
+    sim.change(customer, "customer.updated", **kept)
+    known = {(each["type"], each["value"]) for each in sim.find("tax_id", customer=customer["id"])}
+    for tax_id in shown["tax_ids"]:
+        if (tax_id["type"], tax_id["value"]) not in known:
+            create_tax_id(sim, Params(tax_id), customer["id"])
 
 
 def _pay_once(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
@@ -306,7 +341,7 @@ def _pay_once(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> Non
         session["_pay_intent"] = intent["id"]
     confirm_intent(sim, intent, confirm)
     if intent["status"] == "processing":
-        _complete(sim, session, "unpaid")
+        complete_session(sim, session, "unpaid")
 
 
 def _set_up(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
@@ -319,7 +354,7 @@ def _set_up(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
         session["setup_intent"] = intent["id"]
     confirm_setup(sim, intent, confirm)
     if intent["status"] == "succeeded":
-        _complete(sim, session, "no_payment_required")
+        complete_session(sim, session, "no_payment_required")
 
 
 def _subscribe(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
@@ -333,13 +368,15 @@ def _subscribe(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> No
 def _subscribed(sim: Simulator, session: Obj, subscription: Obj) -> None:
     invoice = sim.get("invoice", subscription["latest_invoice"])
     session |= {"subscription": subscription["id"], "invoice": invoice["id"]}
-    _complete(sim, session, "paid" if invoice["amount_paid"] else "no_payment_required")
+    complete_session(sim, session, "paid" if invoice["amount_paid"] else "no_payment_required")
 
 
-def _complete(sim: Simulator, session: Obj, payment_status: str) -> None:
+def complete_session(sim: Simulator, session: Obj, payment_status: str) -> None:
+    """The page did what it was for."""
     session |= {"status": "complete", "payment_status": payment_status, "url": None}
     if session["mode"] == "payment":
         session["payment_intent"] = session["_pay_intent"]
+    _keep_details(sim, session)
     sim.emit("checkout.session.completed", session)
 
 
@@ -359,7 +396,7 @@ def _after_payment(sim: Simulator, intent: Obj) -> None:
         if session["mode"] == "subscription":
             _subscribed(sim, session, sim.get("subscription", session["_subscription"]))
         else:
-            _complete(sim, session, "paid")
+            complete_session(sim, session, "paid")
     elif session["status"] == "complete" and session["payment_status"] == "unpaid":
         worked = intent["status"] == "succeeded"
         if worked:
@@ -376,133 +413,3 @@ def _due(sim: Simulator) -> list[Due]:
 
 AFTER_PAYMENT.append(_after_payment)
 SOURCES.append(_due)
-
-
-# --- the pages ----------------------------------------------------------------------------------------------------------
-
-
-def mount(app: Flask, sim: Simulator) -> None:
-    """Add the hosted pages to the application."""
-
-    def show(id: str, error: str = "", status: int = 200) -> Any:
-        session = sim.get("checkout.session", id)
-        if session["status"] != "open":
-            return _ended(sim, session)
-        saved = _saved(sim, session["customer"]) if session["customer"] else []
-        return page(
-            "stripe_checkout",
-            status,
-            session=session,
-            lines=session["_lines"],
-            total=money(session["amount_total"], session["currency"]) if session["_lines"] else "",
-            money=money,
-            email=(session["customer_details"] or {}).get("email") or "",
-            saved=saved,
-            groups=GROUPS,
-            error=error,
-        )
-
-    def checkout(id: str) -> Any:
-        with sim.lock:
-            return show(id)
-
-    def submit(id: str) -> Any:
-        with sim.lock:
-            session = sim.get("checkout.session", id)
-            if session["status"] != "open":
-                return _ended(sim, session)
-            try:
-                pay(sim, session, _chosen(sim, session), Params(request.form))
-            except SimulatedError as error:
-                return show(id, error.body["error"]["message"], 422)
-            finally:
-                sim.save()
-            return _onwards(sim, session)
-
-    def back(id: str) -> Any:
-        with sim.lock:
-            session = sim.get("checkout.session", id)
-            if session["status"] == "open":
-                return show(id, "The confirmation failed. Try again, or take another card.", 422)
-            return _onwards(sim, session)
-
-    def authenticate(id: str) -> Any:
-        with sim.lock:
-            kind = "setup_intent" if id.startswith("seti_") else "payment_intent"
-            intent = sim.get(kind, id)
-            if request.method == "POST" and intent["status"] == "requires_action":
-                return _authenticated(sim, intent)
-            return page(
-                "stripe_3ds",
-                intent=intent,
-                waits=intent["status"] == "requires_action",
-                amount=money(intent["amount"], intent["currency"]) if "amount" in intent else "",
-            )
-
-    def receipt(id: str) -> Any:
-        with sim.lock:
-            charge = sim.get("charge", id)
-            return page(
-                "stripe_receipt",
-                charge=charge,
-                amount=money(charge["amount"], charge["currency"]),
-                refunded=money(charge["amount_refunded"], charge["currency"])
-                if charge["amount_refunded"]
-                else "",
-            )
-
-    app.add_url_rule("/checkout/<id>", "checkout", checkout)
-    app.add_url_rule("/checkout/<id>", "submit_checkout", submit, methods=["POST"])
-    app.add_url_rule("/checkout/<id>/return", "checkout_return", back)
-    app.add_url_rule("/3ds/<id>", "authenticate", authenticate, methods=["GET", "POST"])
-    app.add_url_rule("/receipt/<id>", "receipt", receipt)
-
-
-def _saved(sim: Simulator, customer: str) -> list[Obj]:
-    """A customer's cards, the default first."""
-    default = sim.get("customer", customer)["invoice_settings"]["default_payment_method"]
-    return sorted(sim.find("payment_method", customer=customer), key=lambda each: each["id"] != default)
-
-
-def _chosen(sim: Simulator, session: Obj) -> Obj:
-    """The saved or new card of the form."""
-    card = request.form.get("card", "")
-    if card.startswith("pm_"):
-        method = sim.get("payment_method", card, "card", 400)
-        if method["customer"] is None or method["customer"] != session["customer"]:
-            raise invalid("This card belongs to somebody else.")
-        return method
-    if card not in BY_KIND:
-        raise invalid("Choose a card.")
-    return new_method(
-        sim, BY_KIND[card], Params({"email": (session["customer_details"] or {}).get("email") or ""}), {}
-    )
-
-
-def _onwards(sim: Simulator, session: Obj) -> Response:
-    if session["status"] == "complete":
-        return see_other(session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]))
-    intent_id = session["_pay_intent"] or session["setup_intent"]
-    return see_other(f"{sim.url}/3ds/{intent_id}")
-
-
-def _ended(sim: Simulator, session: Obj) -> Any:
-    if session["status"] == "complete":
-        return _onwards(sim, session)
-    return page("stripe_ended", 410, session=session)
-
-
-def _authenticated(sim: Simulator, intent: Obj) -> Any:
-    action = intent["next_action"] or {}
-    back = (action.get("redirect_to_url") or {}).get("return_url")
-    error = ""
-    try:
-        finish_authentication(sim, intent, confirmed=request.form.get("answer") == "confirm")
-    except SimulatedError as refused:
-        error = refused.body["error"]["message"]
-    if intent["object"] == "setup_intent" and intent["status"] == "succeeded" and intent.get("_session"):
-        _complete(sim, sim.get("checkout.session", intent["_session"]), "no_payment_required")
-    sim.save()
-    if back:
-        return see_other(return_address(intent, back))
-    return page("stripe_3ds", intent=intent, waits=False, amount="", error=error)

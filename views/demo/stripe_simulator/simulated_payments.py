@@ -1,4 +1,4 @@
-"""PaymentIntents, SetupIntents and charges in the Stripe simulator."""
+"""PaymentIntents and charges in the Stripe simulator."""
 
 import calendar
 import secrets
@@ -56,7 +56,7 @@ def create_intent(sim: Simulator, params: Params) -> Obj:
         raise invalid(
             "You may only specify one of these parameters: automatic_payment_methods, payment_method_types."
         )
-    method = _given_method(sim, params, customer)
+    method = given_method(sim, params, customer)
     redirects = not types and automatic.text("allow_redirects") != "never"
     if confirm and redirects and not params.boolean("off_session") and not params.text("return_url"):
         raise invalid(
@@ -87,7 +87,7 @@ def update_intent(sim: Simulator, params: Params, id: str) -> Obj:
     """POST /v1/payment_intents/{id}: always its metadata and description, the rest before it is paid."""
     intent = sim.get("payment_intent", id)
     if params.keys() - {"metadata", "description", "expand"} and intent["status"] not in UNFINISHED[:2]:
-        raise _unexpected(
+        raise unexpected_state(
             sim,
             intent,
             f"This PaymentIntent could not be updated because it has a status of {intent['status']}.",
@@ -97,7 +97,7 @@ def update_intent(sim: Simulator, params: Params, id: str) -> Obj:
     if "amount" in params:
         intent["amount"], _ = checked_amount(params.needed_integer("amount"), intent["currency"])
     if "payment_method" in params:
-        method = _given_method(sim, params, intent["customer"])
+        method = given_method(sim, params, intent["customer"])
         intent |= {"payment_method": method["id"] if method else None, "status": "requires_confirmation"}
     intent |= _intent_texts(params)
     return intent
@@ -110,8 +110,8 @@ def confirm_existing_intent(sim: Simulator, params: Params, id: str) -> Obj:
     if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
         done = "it has already succeeded after being previously confirmed"
         why = done if intent["status"] == "succeeded" else f"it has a status of {intent['status']}"
-        raise _unexpected(sim, intent, f"You cannot confirm this PaymentIntent because {why}.")
-    if method := _given_method(sim, params, intent["customer"]):
+        raise unexpected_state(sim, intent, f"You cannot confirm this PaymentIntent because {why}.")
+    if method := given_method(sim, params, intent["customer"]):
         intent["payment_method"] = method["id"]
     intent |= _intent_texts(params)
     confirm_intent(sim, intent, params)
@@ -123,7 +123,7 @@ def cancel_intent(sim: Simulator, params: Params, id: str) -> Obj:
     """POST /v1/payment_intents/{id}/cancel."""
     intent = sim.get("payment_intent", id)
     if intent["status"] not in UNFINISHED or intent.get("_invoice"):
-        raise _unexpected(
+        raise unexpected_state(
             sim,
             intent,
             f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}. Only a PaymentIntent with one "
@@ -177,7 +177,7 @@ def new_intent(
 def confirm_intent(sim: Simulator, intent: Obj, params: Params) -> None:
     """Try to take the money. Raises SimulatedError when the card declines; the intent keeps the attempt."""
     if intent["payment_method"] is None:
-        raise _unexpected(
+        raise unexpected_state(
             sim,
             intent,
             "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the "
@@ -190,7 +190,7 @@ def confirm_intent(sim: Simulator, intent: Obj, params: Params) -> None:
     asks = card.authentication == "always" or (
         card.authentication == "setup" and not method.get("_authenticated")
     )
-    if _past(method):
+    if is_past(method):
         _decline(sim, intent, method, "expired_card")
     if asks and off_session:
         _decline(sim, intent, method, "authentication_required")
@@ -200,31 +200,6 @@ def confirm_intent(sim: Simulator, intent: Obj, params: Params) -> None:
         require_action(sim, intent, params.text("return_url"), "payment_intent.requires_action")
     else:
         take_money(sim, intent, method)
-
-
-def finish_authentication(sim: Simulator, intent: Obj, *, confirmed: bool) -> None:
-    """What the person answered on the page of 3D Secure. Raises SimulatedError when the card declines then."""
-    setup = intent["object"] == "setup_intent"
-    method = sim.get("payment_method", intent["payment_method"])
-    intent["next_action"] = None
-    if confirmed:
-        method["_authenticated"] = True
-        if setup:
-            finish_setup(sim, intent, method)
-        else:
-            take_money(sim, intent, method)
-        return
-    error = SimulatedError(
-        simulated_cards.MESSAGES["payment_intent_authentication_failure"],
-        status=402,
-        type="card_error" if not setup else "invalid_request_error",
-        code=f"{intent['object']}_authentication_failure",
-    )
-    intent |= {"status": "requires_payment_method", "payment_method": None}
-    name = "last_setup_error" if setup else "last_payment_error"
-    intent[name] = error.body["error"] | {"payment_method": sim.render(method)}
-    sim.emit("setup_intent.setup_failed" if setup else "payment_intent.payment_failed", intent)
-    raise error
 
 
 def take_money(sim: Simulator, intent: Obj, method: Obj) -> None:
@@ -331,7 +306,8 @@ def checked_amount(amount: int, currency: str, param: str = "amount") -> tuple[i
     return amount, currency
 
 
-def _given_method(sim: Simulator, params: Params, customer: str | None) -> Obj | None:
+def given_method(sim: Simulator, params: Params, customer: str | None) -> Obj | None:
+    """The payment method that a request names or describes. Raises SimulatedError where it is another customer's."""
     if "payment_method_data" in params:
         data = params.nested("payment_method_data")
         kind = "link" if data.text("type") == "link" else "visa"
@@ -361,13 +337,15 @@ def _intent_texts(params: Params) -> Obj:
     return {name: params.text(name) for name in names if name in params}
 
 
-def _unexpected(sim: Simulator, intent: Obj, message: str) -> SimulatedError:
+def unexpected_state(sim: Simulator, intent: Obj, message: str) -> SimulatedError:
+    """The error of what cannot be done with an intent now."""
     error = SimulatedError(message, code=f"{intent['object']}_unexpected_state")
     error.body["error"][intent["object"]] = sim.render(intent)
     return error
 
 
-def _past(method: Obj) -> bool:
+def is_past(method: Obj) -> bool:
+    """Whether a card is past its last month."""
     card = method.get("card")
     if not card:
         return False
@@ -550,117 +528,3 @@ def retrieve_balance_transaction(sim: Simulator, params: Params, id: str) -> Obj
 def list_balance_transactions(sim: Simulator, params: Params) -> list[Obj]:
     """GET /v1/balance_transactions."""
     return sim.find("balance_transaction")
-
-
-# --- SetupIntents -------------------------------------------------------------------------------------------------------
-
-SETUP = "automatic_payment_methods customer description metadata payment_method payment_method_options payment_method_types usage"
-
-
-@endpoint("POST", "/v1/setup_intents", f"{SETUP} confirm return_url mandate_data use_stripe_sdk")
-def create_setup(sim: Simulator, params: Params) -> Obj:
-    """POST /v1/setup_intents."""
-    customer = params.text("customer")
-    if customer:
-        living_customer(sim, customer, "customer")
-    method = _given_method(sim, params, customer)
-    intent = new_setup(sim, customer, params.metadata(), method=method)
-    intent |= {
-        "description": params.text("description"),
-        "usage": params.one_of("usage", ("off_session", "on_session"), "off_session"),
-    }
-    if types := params.texts("payment_method_types"):
-        intent |= {"payment_method_types": types, "automatic_payment_methods": None}
-    if params.boolean("confirm"):
-        confirm_setup(sim, intent, params)
-    return intent
-
-
-@endpoint("GET", "/v1/setup_intents/{id}", "client_secret")
-def retrieve_setup(sim: Simulator, params: Params, id: str) -> Obj:
-    """GET /v1/setup_intents/{id}."""
-    return sim.get("setup_intent", id)
-
-
-@endpoint("POST", "/v1/setup_intents/{id}/confirm", "payment_method return_url mandate_data use_stripe_sdk")
-def confirm_existing_setup(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/setup_intents/{id}/confirm."""
-    intent = sim.get("setup_intent", id)
-    if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
-        raise _unexpected(
-            sim, intent, f"You cannot confirm this SetupIntent because it has a status of {intent['status']}."
-        )
-    if method := _given_method(sim, params, intent["customer"]):
-        intent["payment_method"] = method["id"]
-    confirm_setup(sim, intent, params)
-    return intent
-
-
-@endpoint("POST", "/v1/setup_intents/{id}/cancel", "cancellation_reason")
-def cancel_setup(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/setup_intents/{id}/cancel."""
-    intent = sim.get("setup_intent", id)
-    if intent["status"] not in UNFINISHED:
-        raise _unexpected(
-            sim, intent, f"You cannot cancel this SetupIntent because it has a status of {intent['status']}."
-        )
-    intent |= {"status": "canceled", "cancellation_reason": params.text("cancellation_reason")}
-    sim.emit("setup_intent.canceled", intent)
-    return intent
-
-
-@lists("/v1/setup_intents", "setup_intent", "customer payment_method")
-def list_setups(sim: Simulator, params: Params) -> list[Obj]:
-    """GET /v1/setup_intents."""
-    return sim.find("setup_intent")
-
-
-def new_setup(
-    sim: Simulator, customer: str | None, metadata: dict[str, str], *, method: Obj | None = None, **more: Any
-) -> Obj:
-    """An intent to save a payment method, not confirmed."""
-    intent = sim.add(
-        "setup_intent",
-        automatic_payment_methods={"allow_redirects": "always", "enabled": True},
-        customer=customer,
-        metadata=metadata,
-        payment_method=method["id"] if method else None,
-        payment_method_options={"card": {"request_three_d_secure": "automatic"}},
-        payment_method_types=["card", "link"],
-        status="requires_confirmation" if method else "requires_payment_method",
-        usage="off_session",
-        **more,
-    )
-    intent["client_secret"] = f"{intent['id']}_secret_{secrets.token_urlsafe(16)}"
-    sim.emit("setup_intent.created", intent)
-    return intent
-
-
-def confirm_setup(sim: Simulator, intent: Obj, params: Params) -> None:
-    """Try to save the card. Raises SimulatedError when it is refused."""
-    if intent["payment_method"] is None:
-        raise _unexpected(
-            sim, intent, "You cannot confirm this SetupIntent because it's missing a payment method."
-        )
-    method = sim.get("payment_method", intent["payment_method"])
-    if behaviour(method).authentication != "never":
-        require_action(sim, intent, params.text("return_url"), "setup_intent.requires_action")
-    else:
-        finish_setup(sim, intent, method)
-
-
-def finish_setup(sim: Simulator, intent: Obj, method: Obj) -> None:
-    """Save the card. Raises SimulatedError when it is refused."""
-    card = behaviour(method)
-    if card.refuses_to_be_saved or _past(method):
-        error = declined("expired_card" if _past(method) else card.decline_code)
-        told = error.body["error"]
-        intent |= {"status": "requires_payment_method", "payment_method": None, "next_action": None}
-        intent["last_setup_error"] = told | {"payment_method": sim.render(method)}
-        sim.emit("setup_intent.setup_failed", intent)
-        told["setup_intent"] = sim.render(intent)
-        raise error
-    if intent["customer"]:
-        attach(sim, method, intent["customer"])
-    intent |= {"status": "succeeded", "next_action": None, "last_setup_error": None}
-    sim.emit("setup_intent.succeeded", intent)

@@ -103,6 +103,7 @@ def give_back(sim: Simulator, charge: Obj, amount: int, reason: str | None, meta
     _count_refund(charge, amount)
     sim.emit("refund.created", refund)
     sim.emit("charge.refunded", charge)
+    _settle_warnings(sim, charge)
     return refund
 
 
@@ -230,6 +231,7 @@ def open_dispute(
     sim.emit("charge.dispute.created", dispute)
     if withdraw:
         withdraw_funds(sim, dispute)
+    _settle_warnings(sim, charge)
     return dispute
 
 
@@ -288,6 +290,13 @@ def warn_of_fraud(sim: Simulator, charge: Obj, fraud_type: str = "unauthorized_u
     )
     sim.emit("radar.early_fraud_warning.created", warning)
     return warning
+
+
+def _settle_warnings(sim: Simulator, charge: Obj) -> None:
+    """Nothing is left to do about a warning once its charge is refunded whole or disputed."""
+    if charge["refunded"] or charge["disputed"]:
+        for warning in sim.find("radar.early_fraud_warning", charge=charge["id"]):
+            sim.change(warning, "radar.early_fraud_warning.updated", actionable=False)
 
 
 def _follow_the_card(sim: Simulator, intent: Obj) -> None:

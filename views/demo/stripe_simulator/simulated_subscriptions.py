@@ -1,9 +1,6 @@
 """Subscriptions by price in the Stripe simulator: their life, changes with proration, and the preview of those."""
 
-import calendar
 import copy
-from datetime import UTC, datetime
-from fractions import Fraction
 
 from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
 from views.demo.stripe_simulator.simulated_customers import living_customer
@@ -14,13 +11,20 @@ from views.demo.stripe_simulator.simulated_invoices import (
     default_method,
     finalize,
     intent_of,
-    line,
     new_invoice,
     subscription_of,
     void,
 )
+from views.demo.stripe_simulator.simulated_items import (
+    full_line,
+    new_item,
+    period_end,
+    period_of,
+    priced_item,
+)
 from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_payments import close_intent
+from views.demo.stripe_simulator.simulated_proration import Change, change_items, prorations
 from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Obj, Simulator, listing
 
@@ -34,7 +38,6 @@ COMMON = (
 CHANGES = "billing_cycle_anchor cancel_at cancellation_details proration_date"
 PREVIEW_DETAILS = (
     "billing_cycle_anchor",
-    "cancel_at",
     "cancel_at_period_end",
     "cancel_now",
     "items",
@@ -43,7 +46,6 @@ PREVIEW_DETAILS = (
     "proration_date",
     "trial_end",
 )
-PRORATIONS = ("create_prorations", "always_invoice", "none")
 
 
 # --- the API ------------------------------------------------------------------------------------------------------------
@@ -53,7 +55,7 @@ PRORATIONS = ("create_prorations", "always_invoice", "none")
 def create_subscription(sim: Simulator, params: Params) -> Obj:
     """POST /v1/subscriptions."""
     customer = living_customer(sim, params.needed("customer"), "customer")
-    lines = [_priced(sim, each) for each in params.each("items")]
+    lines = [priced_item(sim, each) for each in params.each("items")]
     if not lines:
         raise required("items")
     behaviour = params.one_of(
@@ -109,7 +111,7 @@ def cancel_subscription(sim: Simulator, params: Params, id: str) -> Obj:
     subscription = _living(sim, id)
     if params.boolean("prorate"):
         changes: list[Change] = [(item, None, 0) for item in subscription["items"]["data"]]
-        subscription["_pending"] += _prorations(sim, subscription, changes, sim.now())
+        subscription["_pending"] += prorations(sim, subscription, changes, sim.now())
     if params.boolean("invoice_now") and subscription["_pending"]:
         _invoice(sim, subscription, [], "subscription_update")
     end(sim, subscription, "cancellation_requested", params.nested("cancellation_details"))
@@ -146,15 +148,16 @@ def preview(sim: Simulator, params: Params) -> Obj:
     """POST /v1/invoices/create_preview: the next invoice, or the one of a change at once or of a new subscription."""
     details = params.nested("subscription_details")
     details.allow(PREVIEW_DETAILS)
+    params.one_of("preview_mode", ("next",), "next")
     id = params.text("subscription")
     if id is None:
         customer = living_customer(sim, params.needed("customer"), "customer")
-        priced = [_priced(sim, each) for each in details.each("items")]
+        priced = [priced_item(sim, each) for each in details.each("items")]
         if not priced:
             raise required("subscription_details[items]")
         now = sim.now()
         lines = [
-            _full_line(sim, None, None, price, quantity, (now, _after(now, price, now)))
+            full_line(sim, None, None, price, quantity, (now, period_end(now, price, now)))
             for price, quantity in priced
         ]
         return new_invoice(
@@ -194,7 +197,7 @@ def start(
         raise invalid("Currency and interval fields must match across all prices of a subscription.", "items")
     if len({price["currency"] for price, _ in priced}) > 1:
         raise invalid("All prices on a subscription must be in the same currency.", "items")
-    until = trial_end or _after(now, priced[0][0], now)
+    until = trial_end or period_end(now, priced[0][0], now)
     subscription = sim.add(
         "subscription",
         automatic_tax={"disabled_reason": None, "enabled": False, "liability": None},
@@ -223,11 +226,11 @@ def start(
         trial_start=now if trial_end else None,
         _pending=[],
     )
-    items = [_item(sim, subscription, price, quantity, (now, until)) for price, quantity in priced]
+    items = [new_item(sim, subscription, price, quantity, (now, until)) for price, quantity in priced]
     subscription["items"] = listing(items, f"/v1/subscription_items?subscription={subscription['id']}")
     sim.emit("customer.subscription.created", subscription)
     lines = [
-        _full_line(
+        full_line(
             sim, subscription, item, item["price"], item["quantity"], (now, until), free=bool(trial_end)
         )
         for item in subscription["items"]["data"]
@@ -296,10 +299,10 @@ def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = N
 
 def renew(sim: Simulator, subscription: Obj) -> None:
     """The next period begins: its invoice is made and collected."""
-    begins = _period(subscription)[1]
+    begins = period_of(subscription)[1]
     trial = subscription["status"] == "trialing"
     items = subscription["items"]["data"]
-    ends = _after(begins, items[0]["price"], subscription["billing_cycle_anchor"])
+    ends = period_end(begins, items[0]["price"], subscription["billing_cycle_anchor"])
     for item in items:
         item |= {"current_period_start": begins, "current_period_end": ends}
     changed = {"status": "active"} if trial else {}
@@ -307,7 +310,7 @@ def renew(sim: Simulator, subscription: Obj) -> None:
     subscription |= changed
     sim.emit("customer.subscription.updated", subscription, items={"data": []}, **previous)
     lines = [
-        _full_line(sim, subscription, item, item["price"], item["quantity"], (begins, ends)) for item in items
+        full_line(sim, subscription, item, item["price"], item["quantity"], (begins, ends)) for item in items
     ]
     _invoice(sim, subscription, lines, "subscription_cycle")
 
@@ -333,7 +336,7 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
         subscription["cancel_at"] = params.integer("cancel_at")
     if "cancel_at_period_end" in params:
         _cancel_at_end(sim, subscription, params.boolean("cancel_at_period_end"))
-    lines, at_once = _change(sim, subscription, params)
+    lines, at_once = change_items(sim, subscription, params)
     after = sim.render(subscription)
     previous = {name: value for name, value in before.items() if after[name] != value}
     if previous:
@@ -343,149 +346,13 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
         _invoice(sim, subscription, lines, "subscription_update", loud=loud)
 
 
-def _change(sim: Simulator, subscription: Obj, params: Params) -> tuple[list[Obj], bool]:
-    """Take over other items, a trial's end or a new anchor. The lines of the invoice that this makes at once, and whether it
-    does; prorations of a later one wait on the subscription."""
-    behaviour = params.one_of("proration_behavior", PRORATIONS, "create_prorations")
-    now = sim.now()
-    at = params.integer("proration_date", now) or now
-    started, ends = _period(subscription)
-    if not started <= at <= ends:
-        raise invalid("The proration date must lie within the current period.", "proration_date")
-    changes = _changes(sim, subscription, params.each("items"))
-    anew = params.text("billing_cycle_anchor") == "now" or params.text("trial_end") == "now"
-    if changes and _interval(subscription["items"]["data"][0]["price"]) != _interval(
-        next((price for _, price, _ in changes if price), subscription["items"]["data"][0]["price"])
-    ):
-        anew = True
-    if not changes and not anew:
-        return [], False
-    free = subscription["status"] == "trialing"
-    prorated = [] if behaviour == "none" or free else _prorations(sim, subscription, changes, at, anew=anew)
-    if anew and not free and behaviour != "none":
-        touched = {old["id"] for old, _, _ in changes if old}
-        rest: list[Change] = [
-            (each, None, 0) for each in subscription["items"]["data"] if each["id"] not in touched
-        ]
-        prorated += _prorations(sim, subscription, rest, at, anew=True)
-    _apply(sim, subscription, changes)
-    if not anew:
-        subscription["_pending"] += prorated
-        return [], behaviour == "always_invoice" and not free
-    subscription |= {"billing_cycle_anchor": now}
-    if free:
-        subscription |= {"status": "active", "trial_end": now}
-    items = subscription["items"]["data"]
-    until = _after(now, items[0]["price"], now)
-    for item in items:
-        item |= {"current_period_start": now, "current_period_end": until}
-    lines = [
-        _full_line(sim, subscription, item, item["price"], item["quantity"], (now, until)) for item in items
-    ]
-    return [*prorated, *lines], True
-
-
-Change = tuple[Obj | None, Obj | None, int]
-"""An item as it is (None for a new one), its new price (None when it goes), its new quantity."""
-
-
-def _changes(sim: Simulator, subscription: Obj, given: list[Params]) -> list[Change]:
-    found: list[Change] = []
-    for each in given:
-        each.allow(("id", "price", "quantity", "deleted", "metadata"))
-        id = each.text("id")
-        if id is None:
-            price, quantity = _priced(sim, each)
-            if any(item["price"]["id"] == price["id"] for item in subscription["items"]["data"]):
-                raise invalid(
-                    f"Cannot add multiple subscription items with the same price: `{price['id']}`.",
-                    "items[price]",
-                )
-            found.append((None, price, quantity))
-            continue
-        old = next((item for item in subscription["items"]["data"] if item["id"] == id), None)
-        if old is None:
-            raise invalid(f"No such subscription_item: '{id}'", "items[id]", "resource_missing")
-        if each.boolean("deleted"):
-            found.append((old, None, 0))
-            continue
-        id = each.text("price")
-        price = _recurring_price(sim, id) if id else old["price"]
-        quantity = each.integer("quantity", old["quantity"]) or 0
-        if price["id"] != old["price"]["id"] or quantity != old["quantity"]:
-            found.append((old, price, quantity))
-    return found
-
-
-def _prorations(
-    sim: Simulator, subscription: Obj, changes: list[Change], at: int, *, anew: bool = False
-) -> list[Obj]:
-    """Credit for the unused time of what was, and the price of the remaining time of what comes."""
-    started, ends = _period(subscription)
-    left = Fraction(ends - at, ends - started)
-    day = datetime.fromtimestamp(at, UTC).strftime("%-d %b %Y")
-    lines = []
-    for old, price, quantity in changes:
-        if old is not None:
-            amount = -_rounded(old["price"]["unit_amount"] * old["quantity"] * left)
-            lines.append(
-                _proration(
-                    sim, subscription, old, old["price"], old["quantity"], amount, "Unused", day, (at, ends)
-                )
-            )
-        if price is not None and not anew:
-            amount = _rounded(price["unit_amount"] * quantity * left)
-            lines.append(
-                _proration(sim, subscription, old, price, quantity, amount, "Remaining", day, (at, ends))
-            )
-    return lines
-
-
-def _proration(
-    sim: Simulator,
-    subscription: Obj,
-    item: Obj | None,
-    price: Obj,
-    quantity: int,
-    amount: int,
-    which: str,
-    day: str,
-    period: tuple[int, int],
-) -> Obj:
-    name = _named(sim, price, quantity)
-    return line(
-        sim,
-        amount,
-        f"{which} time on {name} after {day}",
-        price,
-        quantity,
-        period,
-        subscription=subscription,
-        item=item["id"] if item else None,
-        proration=True,
-    )
-
-
-def _apply(sim: Simulator, subscription: Obj, changes: list[Change]) -> None:
-    items = subscription["items"]["data"]
-    for old, price, quantity in changes:
-        if old is None and price is not None:
-            items.append(_item(sim, subscription, price, quantity, _period(subscription)))
-        elif price is None:
-            items.remove(old)
-        elif old is not None:
-            old |= {"price": sim.render(price), "plan": _plan(price), "quantity": quantity}
-    if not items:
-        raise invalid("A subscription must have at least one active plan.", "items")
-
-
 def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) -> Obj:
     """The invoice that the given changes would bring. They are made on a copy."""
     customer = sim.get("customer", subscription["customer"])
     at = details.integer("proration_date")
     if details.boolean("cancel_now"):
         changes: list[Change] = [(item, None, 0) for item in kept["items"]["data"]]
-        lines = [*kept["_pending"], *_prorations(sim, kept, changes, at or sim.now())]
+        lines = [*kept["_pending"], *prorations(sim, kept, changes, at or sim.now())]
         return new_invoice(
             sim,
             customer,
@@ -498,18 +365,18 @@ def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) ->
         )
     if "cancel_at_period_end" in details:
         kept["cancel_at_period_end"] = details.boolean("cancel_at_period_end")
-    lines, at_once = _change(sim, kept, details)
+    lines, at_once = change_items(sim, kept, details)
     if at_once:
         lines = [*kept["_pending"], *lines]
     elif kept["cancel_at_period_end"] and not kept["_pending"]:
         raise invalid("No upcoming invoices for customer: " + kept["customer"], None, "invoice_upcoming_none")
     else:
-        begins = _period(kept)[1]
+        begins = period_of(kept)[1]
         items = [] if kept["cancel_at_period_end"] else kept["items"]["data"]
         lines = list(kept["_pending"])
         for item in items:
-            ends = _after(begins, item["price"], kept["billing_cycle_anchor"])
-            lines.append(_full_line(sim, kept, item, item["price"], item["quantity"], (begins, ends)))
+            ends = period_end(begins, item["price"], kept["billing_cycle_anchor"])
+            lines.append(full_line(sim, kept, item, item["price"], item["quantity"], (begins, ends)))
     shown = new_invoice(
         sim,
         customer,
@@ -520,7 +387,7 @@ def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) ->
         preview=True,
         proration_date=at or sim.now(),
     )
-    shown["period_start"], shown["period_end"] = _period(subscription)
+    shown["period_start"], shown["period_end"] = period_of(subscription)
     return shown
 
 
@@ -561,7 +428,7 @@ def _cancel_at_end(sim: Simulator, subscription: Obj, wanted: bool) -> None:
     reason = "cancellation_requested" if wanted else None
     subscription |= {
         "cancel_at_period_end": wanted,
-        "cancel_at": _period(subscription)[1] if wanted else None,
+        "cancel_at": period_of(subscription)[1] if wanted else None,
         "canceled_at": sim.now() if wanted else None,
         "cancellation_details": subscription["cancellation_details"] | {"reason": reason},
     }
@@ -578,7 +445,7 @@ def _due(sim: Simulator) -> list[Due]:
 
 
 def _next(sim: Simulator, subscription: Obj) -> Due:
-    ends = _period(subscription)[1]
+    ends = period_of(subscription)[1]
     if subscription["status"] == "incomplete":
         return subscription["created"] + INCOMPLETE_SECONDS, lambda: end(sim, subscription, "payment_failed")
     cancel_at = subscription["cancel_at"]
@@ -626,120 +493,6 @@ def _own_method(sim: Simulator, customer: Obj, params: Params) -> Obj | None:
             "resource_missing",
         )
     return method
-
-
-def _priced(sim: Simulator, given: Params) -> tuple[Obj, int]:
-    given.allow(("price", "price_data", "quantity", "metadata"))
-    price = _recurring_price(sim, given.needed("price"))
-    if not price["active"]:
-        raise invalid(
-            "The price specified is inactive. This field only accepts active prices.", "items[price]"
-        )
-    return price, given.integer("quantity", 1) or 1
-
-
-def _recurring_price(sim: Simulator, id: str) -> Obj:
-    price = sim.refer("price", id, "items[price]")
-    if not price["recurring"]:
-        raise invalid(
-            "The price specified is set to `type=one_time` but this field only accepts prices with `type=recurring`.",
-            "items[price]",
-        )
-    return price
-
-
-def _item(sim: Simulator, subscription: Obj, price: Obj, quantity: int, period: tuple[int, int]) -> Obj:
-    return sim.blank(
-        "subscription_item",
-        current_period_start=period[0],
-        current_period_end=period[1],
-        discounts=[],
-        metadata={},
-        plan=_plan(price),
-        price=sim.render(price),
-        quantity=quantity,
-        subscription=subscription["id"],
-        tax_rates=[],
-    )
-
-
-def _plan(price: Obj) -> Obj:
-    return {
-        "id": price["id"],
-        "object": "plan",
-        "active": price["active"],
-        "amount": price["unit_amount"],
-        "amount_decimal": price["unit_amount_decimal"],
-        "billing_scheme": "per_unit",
-        "created": price["created"],
-        "currency": price["currency"],
-        "interval": price["recurring"]["interval"],
-        "interval_count": price["recurring"]["interval_count"],
-        "livemode": False,
-        "metadata": {},
-        "nickname": price["nickname"],
-        "product": price["product"],
-        "usage_type": "licensed",
-    }
-
-
-def _full_line(
-    sim: Simulator,
-    subscription: Obj | None,
-    item: Obj | None,
-    price: Obj,
-    quantity: int,
-    period: tuple[int, int],
-    *,
-    free: bool = False,
-) -> Obj:
-    every = price["recurring"]
-    each = f"${price['unit_amount'] / 100:.2f} / {every['interval']}"
-    name = sim.get("product", price["product"])["name"]
-    text = f"Trial period for {name}" if free else f"{quantity} × {name} (at {each})"
-    amount = 0 if free else price["unit_amount"] * quantity
-    return line(
-        sim,
-        amount,
-        text,
-        price,
-        quantity,
-        period,
-        subscription=subscription,
-        item=item["id"] if item else None,
-    )
-
-
-def _named(sim: Simulator, price: Obj, quantity: int) -> str:
-    name = str(sim.get("product", price["product"])["name"])
-    return name if quantity == 1 else f"{quantity} × {name}"
-
-
-def _period(subscription: Obj) -> tuple[int, int]:
-    item = subscription["items"]["data"][0]
-    return item["current_period_start"], item["current_period_end"]
-
-
-def _interval(price: Obj) -> tuple[str, int]:
-    return price["recurring"]["interval"], price["recurring"]["interval_count"]
-
-
-def _after(moment: int, price: Obj, anchor: int) -> int:
-    """The end of a period that begins at a moment. Months keep the day of the anchor where they have it."""
-    interval, count = _interval(price)
-    if interval in ("day", "week"):
-        return moment + count * DAY * (7 if interval == "week" else 1)
-    months = count * (12 if interval == "year" else 1)
-    begins, wanted = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(anchor, UTC).day
-    years, month = divmod(begins.month - 1 + months, 12)
-    year = begins.year + years
-    day = min(wanted, calendar.monthrange(year, month + 1)[1])
-    return int(begins.replace(year=year, month=month + 1, day=day).timestamp())
-
-
-def _rounded(amount: Fraction) -> int:
-    """To the cent, halves up."""
-    return int(amount + Fraction(1, 2))
 
 
 AFTER_INVOICE.append(_follow_invoice)
