@@ -99,7 +99,7 @@ class Admissions:
         return holds.admit(self.pool, claim, worker=worker_name(), **self._terms)
 
     def _many(self, claims: list[AdmissionRequest]) -> list[Admission]:
-        return holds.admit_many(self.pool, claims, worker=worker_name(), patience_seconds=0, **self._terms)
+        return holds.admit_many(self.pool, claims, worker=worker_name(), timeout_seconds=0, **self._terms)
 
 
 class Settlements:
@@ -112,19 +112,19 @@ class Settlements:
         self.settle = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
 
     def _one(self, call: tuple[Admission, Settlement]) -> Settled:
-        settled = holds.settle(self.pool, *call, on_trouble=partial(self.spool.keep, "settle"))
+        settled = holds.settle(self.pool, *call, on_failure=partial(self.spool.keep, "settle"))
         self.spool.settled(settled.request_id)
         return settled
 
     def _many(self, calls: list[tuple[Admission, Settlement]]) -> list[Settled]:
-        together = holds.settle_many(self.pool, calls, patience_seconds=0)
+        together = holds.settle_many(self.pool, calls, timeout_seconds=0)
         for settled in together:
             self.spool.settled(settled.request_id)
         return together
 
     def fail(self, admission: Admission, failure: CallFailure) -> None:
         """Write down a call that costs nothing. Raises LedgerUnavailable."""
-        holds.fail(self.pool, admission, failure, on_trouble=partial(self.spool.keep, "fail"))
+        holds.fail(self.pool, admission, failure, on_failure=partial(self.spool.keep, "fail"))
         self.spool.settled(admission.request_id)
 
 
@@ -178,7 +178,9 @@ class InFlightCall:
         """Hold more credits for the call: how many it holds then, or None when `needed` of them are not free. While the
         ledger is away it may go on to twice of what it held last. Raises HoldNotGrown beyond that."""
         try:
-            grown = holds.grow_hold(self._till.pool, self.admission.request_id, needed=needed, wanted=wanted)
+            grown = holds.grow_hold(
+                self._till.pool, self.admission.request_id, needed=needed, requested=wanted
+            )
         except LedgerUnavailable:
             log.warning("the hold of call %s could not grow", self.admission.request_id)
             if needed > 2 * self._held:
@@ -211,7 +213,7 @@ class InFlightCall:
         if credits > self._held > 0:
             with suppress(LedgerUnavailable):
                 request_id = self.admission.request_id
-                grown = holds.grow_hold(self._till.pool, request_id, needed=credits, wanted=credits)
+                grown = holds.grow_hold(self._till.pool, request_id, needed=credits, requested=credits)
                 self._held = grown or self._held
         return credits <= self._held
 

@@ -1,4 +1,4 @@
-"""Credits and what they cost: the ledger, holds, subscriptions, referrals and ad rewards."""
+"""The credit ledger: grants, holds, entries, balances, the quota cycle, subscriptions, referrals and ad rewards."""
 
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
 from models.ledger.credits import credits_of

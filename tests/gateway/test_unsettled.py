@@ -44,8 +44,8 @@ def gateway(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gatew
     monkeypatch.setattr(spools, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(spools, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(spools, "LONGEST_PAUSE", 0.2)
-    monkeypatch.setitem(models_ledger.holds.settle.__kwdefaults__, "patience_seconds", 0.3)
-    monkeypatch.setitem(models_ledger.holds.fail.__kwdefaults__, "patience_seconds", 0.3)
+    monkeypatch.setitem(models_ledger.holds.settle.__kwdefaults__, "timeout_seconds", 0.3)
+    monkeypatch.setitem(models_ledger.holds.fail.__kwdefaults__, "timeout_seconds", 0.3)
     made: Gateway = web.application.extensions["gateway"]
     # nor does a thread of an earlier test tell, or write down, what this one keeps
     made.spool._woken.set()
@@ -587,7 +587,7 @@ def test_the_operator_sees_what_was_used_and_settles_it(
     for command in ("lost", "unsettled"):
         assert flask.invoke(args=["billing", command, "--dismiss", call.request_id]).exit_code == 1
     assert "1 settled." in flask.invoke(args=["billing", "unsettled", "--settle"]).output
-    assert "Every call is settled." in flask.invoke(args=["billing", "unsettled"]).output
+    assert "All calls are settled." in flask.invoke(args=["billing", "unsettled"]).output
     assert facts.call().credits == CREDITS
 
 

@@ -98,7 +98,7 @@ def _settle(
                 random.shuffle(ends)
                 _end(session, ends[::2])
                 began = time.monotonic()
-                ledger.settle_many(pool, [(each, call(2)) for each in admitted], patience_seconds=0)
+                ledger.settle_many(pool, [(each, call(2)) for each in admitted], timeout_seconds=0)
                 settled.append(time.monotonic() - began)
                 _end(session, ends[1::2])
                 session.execute(text("DELETE FROM agent_run WHERE id = ANY (:ids)"), {"ids": ends[::7]})

@@ -188,7 +188,7 @@ def test_what_a_publication_has_at_hand_is_passed_over_and_waits(
         finish(session, run)
     with Session(engine) as publishing:
         publishing.execute(text("SELECT store_enter('acme', ARRAY['reviewer'])"))
-        ledger.settle(gate, late, call(4), now=NOW, patience_seconds=0)
+        ledger.settle(gate, late, call(4), now=NOW, timeout_seconds=0)
         count_waiting(session)
         found = {each.id: (each.runs, each.credits) for each in session.query(Agent)}
         assert found == {"reviewer": (0, 0), "tester": (2, 4)}
