@@ -1,6 +1,22 @@
 """The credit ledger: grants, holds, entries, balances, the quota cycle, subscriptions, referrals and ad rewards."""
 
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
+from models.ledger.credit_operations import (
+    MAX_GRANT,
+    PRIORITIES,
+    Account,
+    Charged,
+    Granted,
+    Swept,
+    charge,
+    compact_id,
+    dismiss_lost,
+    erase_account,
+    grant,
+    lost_holds,
+    revoke,
+    sweep,
+)
 from models.ledger.credits import credits_of
 from models.ledger.holds import (
     Admission,
@@ -27,22 +43,6 @@ from models.ledger.ledger import (
     SyncFailure,
 )
 from models.ledger.ledger_proof import LedgerCheck, LedgerDifference, LedgerProof, prove
-from models.ledger.movements import (
-    MAX_GRANT,
-    PRIORITIES,
-    Account,
-    Charged,
-    Granted,
-    Swept,
-    charge,
-    compact_id,
-    dismiss_lost,
-    erase_account,
-    grant,
-    lost_holds,
-    revoke,
-    sweep,
-)
 from models.ledger.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.ledger.quota import Quota, ensure_quota, signup_grant
 from models.ledger.rewards import REFERRAL_STATUSES, AdImpression, Referral

@@ -11,9 +11,9 @@ from models.accounts.users import User
 from models.core.db import BigInt, db
 from models.core.db import now as utc_now
 from models.core.errors import NotFound
+from models.ledger.credit_operations import Account
 from models.ledger.ledger import CreditEntry, CreditHold, CreditLedger
 from models.ledger.message import Message
-from models.ledger.movements import Account
 from models.ledger.rollup import UsageRollup
 
 KINDS = ("free", "referral", "purchase", "admin", "organization")

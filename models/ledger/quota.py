@@ -9,7 +9,7 @@ from models.accounts.users import User
 from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import NotFound
-from models.ledger.movements import Account, Granted, call_function, grant
+from models.ledger.credit_operations import Account, Granted, call_function, grant
 
 
 @dataclass(frozen=True, slots=True)
