@@ -49,8 +49,7 @@ def drop_bodies(before: datetime, *, start: datetime = BEGINNING, limit: int = B
 
 
 def bodies_before(before: datetime) -> int:
-    """The number of calls that finished before `before` and still have bodies. Takes seconds for millions of
-    calls."""
+    """Count the calls that finished before `before` and still have bodies. Takes seconds for millions of calls."""
     db.session.execute(text("SET LOCAL statement_timeout = 0"))
     db.session.execute(text("SET LOCAL max_parallel_workers_per_gather = 2"))
     query = select(func.count()).select_from(Message).where(Message.finished_at < before, text(HAS_BODIES))

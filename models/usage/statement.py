@@ -47,9 +47,7 @@ class StatementTotals:
         return self.granted - self.calls - self.charges - self.expired - self.revoked
 
 
-def statement_lines(
-    account_id: str, show: Show, before: int | None
-) -> tuple[list[StatementLine], int | None]:
+def statement_page(account_id: str, show: Show, before: int | None) -> tuple[list[StatementLine], int | None]:
     """A page of ledger entries before the entry `before`, newest first, and the `before` of the next page or None.
 
     `show` "in" excludes debits.

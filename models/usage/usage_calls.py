@@ -19,9 +19,7 @@ FIRST_BATCH = 250
 def recent_calls(account_id: str, limit: int) -> Sequence[Row[Any]]:
     """The account's latest calls for a list, failed ones included, newest first. `input_tokens` includes cached
     tokens; `cost` is dollars."""
-    input_tokens = (
-        GatewayCall.uncached_input_tokens + GatewayCall.cache_write_tokens + GatewayCall.cache_read_tokens
-    )
+    read = GatewayCall.uncached_input_tokens + GatewayCall.cache_write_tokens + GatewayCall.cache_read_tokens
     query: Select[*tuple[Any, ...]] = (
         select(
             GatewayCall.request_id,
@@ -30,7 +28,7 @@ def recent_calls(account_id: str, limit: int) -> Sequence[Row[Any]]:
             GatewayCall.requested_model,
             GatewayCall.model,
             GatewayCall.started_at,
-            input_tokens.label("input_tokens"),
+            read.label("input_tokens"),
             GatewayCall.output_tokens,
             GatewayCall.latency_ms,
             GatewayCall.cost,

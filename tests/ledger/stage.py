@@ -89,12 +89,10 @@ def call(credits: int | float = 1, **facts: Any) -> Settlement:
 def admit(pool: Pool, payer: Payer, hold: int | None = 10, **options: Any) -> Admission:
     """Admit a call with a new request id."""
     options.setdefault("now", NOW)
-    return ledger.admit(pool, admission_request(payer, hold, options), **options)
+    return ledger.admit(pool, new_request(payer, hold, options), **options)
 
 
-def admission_request(
-    payer: Payer, hold: int | None = 10, options: dict[str, Any] | None = None
-) -> AdmissionRequest:
+def new_request(payer: Payer, hold: int | None = 10, options: Any = None) -> AdmissionRequest:
     """An admission request with a new request id. Moves its fields out of `options`."""
     facts: dict[str, Any] = {"request_id": factories.new_id("req-")}
     for name in ("request_id", "run_id", "require_run", "door", "model"):

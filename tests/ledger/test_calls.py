@@ -33,7 +33,6 @@ from tests.ledger.stage import (
     HOUR,
     MARGIN,
     NOW,
-    admission_request,
     admit,
     assert_proved,
     balances,
@@ -42,6 +41,7 @@ from tests.ledger.stage import (
     give,
     grant_type,
     key_of,
+    new_request,
     payer,
     spend,
 )
@@ -163,11 +163,9 @@ def test_what_a_call_sends_must_be_covered_even_when_it_is_alone(
     give(session, alice.account, 100)
     if held:
         assert admit(pool, alice, hold=held).outcome == "admitted"
-    request = replace(admission_request(alice, 40 if held else 500), minimum=minimum)
-    admission = (
-        ledger.admit_many(pool, [request], now=NOW)[0] if many else ledger.admit(pool, request, now=NOW)
-    )
-    assert (admission.outcome, admission.minimum) == (outcome, min(max(minimum, 0), 10**12))
+    request = replace(new_request(alice, 40 if held else 500), minimum=minimum)
+    found = ledger.admit_many(pool, [request], now=NOW)[0] if many else ledger.admit(pool, request, now=NOW)
+    assert (found.outcome, found.minimum) == (outcome, min(max(minimum, 0), 10**12))
     assert len(holds(session)) == (held > 0) + (outcome == "admitted")
 
 
@@ -484,7 +482,7 @@ def test_a_key_is_charged_to_the_account_that_it_names_and_to_no_other(session: 
     assert admit(pool, alice, hold=70).outcome == "admitted"
     assert [
         each.outcome
-        for each in ledger.admit_many(pool, [admission_request(own, 1), admission_request(alice, 1)], now=NOW)
+        for each in ledger.admit_many(pool, [new_request(own, 1), new_request(alice, 1)], now=NOW)
     ] == [
         "insufficient",
         "insufficient",
@@ -509,7 +507,7 @@ def test_a_former_members_key_is_unknown(session: Session, pool: Pool) -> None:
     session.execute(text("DELETE FROM org_member WHERE user_id = :id"), {"id": alice.id})
     session.commit()
     assert admit(pool, alice).outcome == "unknown_key"
-    assert ledger.admit_many(pool, [admission_request(alice)], now=NOW)[0].outcome == "unknown_key"
+    assert ledger.admit_many(pool, [new_request(alice)], now=NOW)[0].outcome == "unknown_key"
     # a call admitted earlier is charged to the account that it was admitted for
     assert ledger.settle(pool, in_flight, call(4), now=NOW).balance == 96
     assert_proved(session)
@@ -524,9 +522,7 @@ def test_nobody_has_a_key_of_an_organisation_that_they_are_no_member_of(session:
 
 @an_organisations_only
 @pytest.mark.parametrize("named", ["a call", "a failed call", "a call in flight", "a purchase"])
-def test_a_person_in_an_organisations_ledger_cannot_be_deleted(
-    session: Session, pool: Pool, named: str
-) -> None:
+def test_people_in_an_orgs_ledger_cannot_be_deleted(session: Session, pool: Pool, named: str) -> None:
     alice = payer(session)
     if named == "a purchase":
         give(session, alice.account, 100, buyer_id=alice.id)
@@ -550,12 +546,12 @@ def test_several_calls_are_admitted_in_one_commit_with_an_outcome_each(session: 
     give(session, alice.account, 100)
     nobody = replace(bob, key="0" * 64)
     requests = [
-        admission_request(alice, 60),
-        admission_request(nobody),
-        admission_request(alice, 60),
-        admission_request(bob),
-        admission_request(alice, 40, {"run_id": "none"}),
-        admission_request(alice, 40),
+        new_request(alice, 60),
+        new_request(nobody),
+        new_request(alice, 60),
+        new_request(bob),
+        new_request(alice, 40, {"run_id": "none"}),
+        new_request(alice, 40),
     ]
     admissions = ledger.admit_many(pool, requests, now=NOW, worker="w1", ttl_seconds=60)
     assert [each.outcome for each in admissions] == [
@@ -585,7 +581,7 @@ def test_batches_with_the_same_accounts_in_different_orders_do_not_deadlock(
 
     def admit_in(order: int) -> None:
         for _ in range(20):
-            requests = [admission_request(person, 1) for person in people[::order]]
+            requests = [new_request(person, 1) for person in people[::order]]
             # without retries, a deadlock raises
             outcomes.extend(
                 each.outcome for each in ledger.admit_many(pool, requests, now=NOW, timeout_seconds=0)
@@ -623,7 +619,7 @@ def test_calls_are_found_by_index_however_few_there_are(
     fresh = OneTransaction(postgres_url)
     ledger.settle(fresh, one, call(1), now=NOW)
     ledger.settle_many(fresh, [(each, call(1)) for each in rest], now=NOW)
-    more = ledger.admit_many(fresh, [admission_request(alice, 1), admission_request(alice, 1)], now=NOW)
+    more = ledger.admit_many(fresh, [new_request(alice, 1), new_request(alice, 1)], now=NOW)
     assert {each.outcome for each in (admit(fresh, alice), *more)} == {"admitted"}
     read = dict(
         fresh.ask(

@@ -63,9 +63,7 @@ def test_each_change_is_seen_at_once(
     assert "west/broken" not in usage_page(bob)
 
 
-def test_holds_and_expiries_are_seen_as_they_come_and_go(
-    session: Session, alice: Person, user_id: str
-) -> None:
+def test_holds_and_expiries_are_shown_at_once(session: Session, alice: Person, user_id: str) -> None:
     usage_page(alice)
     hold = (
         "INSERT INTO credit_hold (request_id, account_id, user_id, model, door, amount, worker, expires_at)"

@@ -222,9 +222,7 @@ def test_each_metric_has_its_chart(session: Session, alice: Person) -> None:
         ("range=%00", "Choose 24h, 7d, 30d"),
     ],
 )
-def test_an_invalid_range_is_explained_and_kept(
-    session: Session, alice: Person, query: str, message: str
-) -> None:
+def test_an_invalid_range_is_explained(session: Session, alice: Person, query: str, message: str) -> None:
     insert_calls(session, alice.id, [Call(at=today())])
     session.commit()
     for headers in ({}, HTMX):

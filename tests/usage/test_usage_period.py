@@ -82,7 +82,7 @@ def test_the_longest_period_is_accepted_and_one_day_more_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "last", "field", "message"),
+    ("name", "first", "last", "field", "text"),
     [
         ("1y", "", "", "range", "24h, 7d, 30d"),
         ("", "", "", "range", "24h, 7d, 30d"),
@@ -101,12 +101,10 @@ def test_the_longest_period_is_accepted_and_one_day_more_is_not() -> None:
         ("custom", "9" * 5000, "2026-11-02", "from", "YYYY-MM-DD"),
     ],
 )
-def test_a_wrong_period_is_refused_by_field(
-    name: str, first: str, last: str, field: str, message: str
-) -> None:
+def test_a_wrong_period_is_refused_by_field(name: str, first: str, last: str, field: str, text: str) -> None:
     with pytest.raises(Invalid) as refused:
         parse_period(name, first, last, NOW)
-    assert message in refused.value.fields[field]
+    assert text in refused.value.fields[field]
     assert refused.value.status == 422
 
 

@@ -92,9 +92,9 @@ def own_usage() -> ResponseReturnValue:
     user = cookie_user()
     if user is None:
         raise DomainError("Unauthorized", status=401)
-    current, quota_cycle = _renewed(current_account())
+    current, quota = _renewed(current_account())
     return jsonify(
-        usageThisCycle=quota_cycle.used,
+        usageThisCycle=quota.used,
         balance={
             "totalRemaining": current.total_remaining,
             "totalDebt": current.total_debt,
@@ -102,7 +102,7 @@ def own_usage() -> ResponseReturnValue:
             "breakdown": _by_kind(current.breakdown),
             "principals": _by_kind(current.principals),
         },
-        nextQuotaReset=iso(quota_cycle.ends),
+        nextQuotaReset=iso(quota.ends),
         autoTopupTriggered=False,
         autoTopupEnabled=user.auto_topup_enabled,
     )
@@ -133,10 +133,8 @@ def usage() -> ResponseReturnValue:
     assert account is not None
     if account.user_id and body.orgId and membership(user.id, body.orgId):
         account = Account(org_id=body.orgId)
-    current, quota_cycle = _renewed(account)
-    if account.user_id:
-        return jsonify(_personal_usage(user, current, quota_cycle))
-    return jsonify(_organisation_usage(current, quota_cycle))
+    current, quota = _renewed(account)
+    return jsonify(_personal(user, current, quota) if account.user_id else _organisation(current, quota))
 
 
 def _renewed(account: Account) -> tuple[Balance, QuotaCycle]:
@@ -146,7 +144,7 @@ def _renewed(account: Account) -> tuple[Balance, QuotaCycle]:
     return balance(account, now=moment), cycle(account, now=moment)
 
 
-def _personal_usage(user: User, balance: Balance, cycle: QuotaCycle) -> dict[str, Any]:
+def _personal(user: User, balance: Balance, cycle: QuotaCycle) -> dict[str, Any]:
     return {
         "type": "usage-response",
         "usage": cycle.used,
@@ -157,7 +155,7 @@ def _personal_usage(user: User, balance: Balance, cycle: QuotaCycle) -> dict[str
     }
 
 
-def _organisation_usage(balance: Balance, cycle: QuotaCycle) -> dict[str, Any]:
+def _organisation(balance: Balance, cycle: QuotaCycle) -> dict[str, Any]:
     return {
         "type": "usage-response",
         "usage": cycle.used,

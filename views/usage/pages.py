@@ -14,7 +14,7 @@ from models.ledger import Account, Balance, balance, cycle, ensure_quota
 from models.runs.run_calls import call_of
 from models.usage.export import csv_of
 from models.usage.period import DEFAULT, Period, parse_period, preset
-from models.usage.statement import Show, statement_lines, statement_totals
+from models.usage.statement import Show, statement_page, statement_totals
 from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
 from models.usage.usage_report import By, UsageReport, UsageTotals, spending
 from views.accounts.pages.profile import tab
@@ -145,7 +145,7 @@ def ledger() -> ResponseReturnValue:
     show = cast(Show, _one_of("show", ("all", "in")))
     ensure_quota(account, settings().stoa_free_credits)
     db.session.commit()
-    lines, more = statement_lines(account.id, show, _entry_id(request.args.get("before")))
+    lines, more = statement_page(account.id, show, _entry_id(request.args.get("before")))
     context: dict[str, Any] = {"lines": lines, "kinds": KINDS, "show": show}
     context["more"] = url_for("usage.ledger", show=show, before=more) if more else None
     if not wants_fragment():
