@@ -199,7 +199,7 @@ BEGIN
             sum(c.carried + (c.micro + 500000) / 1000000) AS credits, sum(c.latency_ms) AS latency_ms,
             coalesce(sum(c.ttft_ms), 0) AS ttft_ms, count(c.ttft_ms) AS ttft_calls,
             {histogram} AS hist
-        FROM fill_call c, (VALUES ('hour'), ('day')) AS g (grain)
+        FROM fill_call c, (VALUES ('hour'), ('day'), ('week')) AS g (grain)
         GROUP BY 1, 2, 3, 4, 5
     ) s JOIN fill_account a ON a.number = s.account;
     PERFORM setval(pg_get_serial_sequence('credit_entry', 'id'), (SELECT max(id) FROM credit_entry));

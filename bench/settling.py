@@ -104,7 +104,7 @@ def _rows_script(prefix: str, accounts: int) -> str:
             VALUES ({call}, {message}, {account}, {account}, 'bench', 'openai', 'openai', 'openai/gpt-4o', 'gpt-4o', 'settled',
             'provider', false, false, 12, '{price}', {INPUT_TOKENS}, 0, 0, {OUTPUT_TOKENS}, 0, {_COST}, {_MICRO}, {_CREDITS},
             now(), now());""",
-        *(_rollup(account, grain) for grain in ("hour", "day")),
+        *(_rollup(account, grain) for grain in ("hour", "day", "week")),
     ]
     lines = [re.sub(r"\s+", " ", statement) for statement in statements]
     return _ids(accounts) + "\n".join(["\\startpipeline", "BEGIN;", *lines, "COMMIT;", "\\endpipeline", ""])

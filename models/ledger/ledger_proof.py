@@ -165,7 +165,7 @@ _CHECKS = {
                 sum(reasoning_tokens) AS reasoning_tokens, sum(cost) AS cost, sum(credits) AS credits,
                 sum(latency_ms) AS latency_ms, coalesce(sum(ttft_ms), 0) AS ttft_ms, count(ttft_ms) AS ttft_calls,
                 {_HISTOGRAM} AS latency_hist
-            FROM facts, (VALUES ('hour'), ('day')) AS grains (grain)
+            FROM facts, (VALUES ('hour'), ('day'), ('week')) AS grains (grain)
             GROUP BY 1, 2, 3, 4, 5, 6
         ),
         stored AS (

@@ -18,7 +18,7 @@ class UsageRollup(Base):
 
     __tablename__ = "usage_rollup"
     __table_args__ = (
-        CheckConstraint("(grain = ANY (ARRAY['hour'::text, 'day'::text]))", name="grain_known"),
+        CheckConstraint("(grain = ANY (ARRAY['hour'::text, 'day'::text, 'week'::text]))", name="grain_known"),
         CheckConstraint("(cardinality(latency_hist) = 16)", name="latency_hist_buckets"),
     )
 

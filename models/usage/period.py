@@ -7,7 +7,6 @@ from typing import Literal
 
 from models.core.errors import Invalid
 
-Grain = Literal["hour", "day"]
 Step = Literal["hour", "day", "week"]
 
 PRESETS = ("24h", "7d", "30d")
@@ -24,7 +23,7 @@ _MAX_DAYS_BY_DAY = 62
 class Period:
     """A half-open UTC time range `start <= t < end`, aligned to hours or days, and its chart columns.
 
-    `grain` selects the rollups to read, `step` the width of a chart column. A period has at most 62 columns.
+    `step` is the width of a chart column and the rollups to read. A period has at most 62 columns.
     """
 
     name: str
@@ -33,16 +32,19 @@ class Period:
     step: Step
 
     @property
-    def grain(self) -> Grain:
-        return "hour" if self.step == "hour" else "day"
-
-    @property
     def first_day(self) -> date:
         return self.start.date()
 
     @property
     def last_day(self) -> date:
         return (self.end - timedelta(microseconds=1)).date()
+
+    def whole_steps(self) -> tuple[datetime, datetime]:
+        """The part of the period made of whole steps; a period by week may have days before and after it."""
+        if self.step != "week":
+            return self.start, self.end
+        first = self.start + timedelta(days=-self.start.weekday() % 7)
+        return first, self.end - timedelta(days=self.end.weekday())
 
     def columns(self) -> list[datetime]:
         """The start of each column, in order. Weeks start on Monday, the first one no earlier than the period."""

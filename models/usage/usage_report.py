@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import TIMESTAMP, array
 
 from models.core.db import BigInt, db
@@ -101,11 +101,13 @@ def spending(account_id: str, period: Period, by: By, now: datetime) -> UsageRep
     One statement for any period; returns at most 62 columns x 8 series. Colours are assigned by rank over the last 30
     days, so that a series keeps its colour when the period changes.
     """
+    whole_from, whole_to = period.whole_steps()
     parameters = {
         "account": account_id,
-        "grain": period.grain,
         "start": period.start,
         "end": period.end,
+        "whole_from": whole_from,
+        "whole_to": whole_to,
         "month_ago": now - timedelta(days=30),
         "now": now,
     }
@@ -147,18 +149,10 @@ def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
     `start` of the column, and `UsageTotals`. Cached, because building the statement is slow."""
     key = _KEYS[by]
     own = UsageRollup.account_id == bindparam("account")
-    in_period = (
-        own,
-        UsageRollup.grain == bindparam("grain"),
-        UsageRollup.bucket >= bindparam("start"),
-        UsageRollup.bucket < bindparam("end"),
-    )
-    last_month = (
-        own,
-        UsageRollup.grain == "day",
-        UsageRollup.bucket >= bindparam("month_ago"),
-        UsageRollup.bucket < bindparam("now"),
-    )
+    whole = _rollups(step, "whole_from", "whole_to")
+    edges = _rollups("day", "start", "whole_from"), _rollups("day", "whole_to", "end")
+    in_period = own, or_(whole, *edges) if step == "week" else whole
+    last_month = own, _rollups("day", "month_ago", "now")
     rank = func.row_number().over(
         order_by=(func.sum(UsageRollup.credits).desc(), func.sum(UsageRollup.calls).desc(), key)
     )
@@ -180,6 +174,12 @@ def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
         .select_from(cells.outerjoin(month, month.c.key == cells.c.key))
         .order_by(cells.c.place)
     )
+
+
+def _rollups(grain: Step, start: str, end: str) -> ColumnElement[bool]:
+    """Selects rollups of one grain from the parameter `start` to the parameter `end`."""
+    bucket = UsageRollup.bucket
+    return and_(UsageRollup.grain == grain, bucket >= bindparam(start), bucket < bindparam(end))
 
 
 def _sums() -> list[ColumnElement[Any]]:

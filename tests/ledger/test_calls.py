@@ -276,6 +276,7 @@ def test_a_settled_call_writes_every_row(session: Session, pool: Pool) -> None:
     assert [(r.grain, r.bucket) for r in rollups] == [
         ("day", NOW.replace(hour=0, minute=0)),
         ("hour", NOW.replace(minute=0)),
+        ("week", (NOW - timedelta(days=NOW.weekday())).replace(hour=0, minute=0)),
     ]
     for rollup in rollups:
         assert (rollup.account_id, rollup.user_id) == (alice.account.id, alice.id)
@@ -345,7 +346,7 @@ def test_the_callers_own_key_is_not_charged(session: Session, pool: Pool) -> Non
     assert spend(pool, alice, 0.4, byok=True).credits == 0
     message = session.get_one(Message, settled.message_id)
     assert (message.credits, message.byok) == (40, True)
-    assert session.scalars(select(UsageRollup.credits)).all() == [0, 0]
+    assert session.scalars(select(UsageRollup.credits)).all() == [0, 0, 0]
     assert session.get_one(CreditAccount, alice.account.id).carry_micro == 0
     assert_proved(session)
 

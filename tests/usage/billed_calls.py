@@ -61,7 +61,9 @@ def insert_calls(session: Session, user_id: str, calls: Iterable[Call]) -> None:
     for call in calls:
         hour = call.at.replace(minute=0, second=0, microsecond=0)
         cells["hour", hour, call.model, call.agent].append(call)
-        cells["day", hour.replace(hour=0), call.model, call.agent].append(call)
+        day = hour.replace(hour=0)
+        cells["day", day, call.model, call.agent].append(call)
+        cells["week", day - timedelta(days=day.weekday()), call.model, call.agent].append(call)
         message = Message(
             id=f"gen-{uuid.uuid4().hex}",
             finished_at=call.at,

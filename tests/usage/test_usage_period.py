@@ -15,7 +15,7 @@ def test_24h_is_24_hours_including_the_current_one() -> None:
     period = preset("24h", NOW)
     assert period.start == datetime(2026, 11, 19, 15, tzinfo=UTC)
     assert period.end == datetime(2026, 11, 20, 15, tzinfo=UTC)
-    assert period.grain == period.step == "hour"
+    assert period.step == "hour"
     assert len(period.columns()) == 24
 
 

@@ -126,6 +126,9 @@ BEGIN
          f.latency_ms, v_ttft, v_ttft_calls, v_hist),
         (v_account, 'day', date_trunc('day', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist),
+        (v_account, 'week', date_trunc('week', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
+         f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
          f.latency_ms, v_ttft, v_ttft_calls, v_hist)
     ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id) DO UPDATE SET
         calls = r.calls + 1,
