@@ -169,7 +169,7 @@ def call(request_id: str) -> ResponseReturnValue:
         "runs/call.html",
         run=None,
         detail=call_of(account_id, None, request_id, all_messages=every),
-        every=every,
+        all_messages=every,
         fragment=False,
     )
 
