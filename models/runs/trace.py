@@ -457,11 +457,10 @@ class _WindowBuilder:
                 continue
             step = self._step_of(item)
             depth = 2 if step else 1
-            node = (
-                self._call_node(item.id, depth)
-                if item.kind == _CALL
-                else self._run_node(item.id, depth, children)
-            )
+            if item.kind == _CALL:
+                node = _Node(_call_entry(self.calls[item.id], depth))
+            else:
+                node = self._run_node(item.id, depth, children)
             (by_step[step.id].children if step and step.id in by_step else top).append(node)
         if not later:
             top.extend(
@@ -470,7 +469,7 @@ class _WindowBuilder:
         for step_id, node in by_step.items():
             complete = not later or step_id != self._last_step()
             node.entry = replace(node.entry, credits=_total_credits(node.children) if complete else None)
-        entries = [self._root_entry(), *(entry for node in top for entry in _flatten(node))]
+        entries = [_run_entry(self.summary, 0), *(entry for node in top for entry in _flatten(node))]
         starts, ends = self._axis(entries[1:], earlier, later)
         return TraceWindow(entries, starts, ends, earlier, later)
 
@@ -487,9 +486,6 @@ class _WindowBuilder:
         first = min(starts, default=run.created_at) if earlier else run.created_at
         last = max([*ends, *starts], default=end) if later else max([*ends, *starts, end])
         return first, max(last, first + timedelta(milliseconds=1))
-
-    def _root_entry(self) -> TraceEntry:
-        return _run_entry(self.summary, 0)
 
     def _step_entry(self, step: AgentStep, at: datetime) -> TraceEntry:
         state: State = (
@@ -531,9 +527,6 @@ class _WindowBuilder:
             default=None,
         )
 
-    def _call_node(self, request_id: str, depth: int) -> _Node:
-        return _Node(_call_entry(self.calls[request_id], depth))
-
     def _children(self) -> dict[str, list[str]]:
         """Return the ids of nested runs by parent, in order of their start."""
         children: dict[str, list[str]] = {}
@@ -549,15 +542,12 @@ class _WindowBuilder:
         calls, totals = self.nested[run_id], self.totals.get(run_id, RunTotals())
         entry = _run_entry(RunSummary(self.members[run_id], totals, self.summary.viewed_at), depth)
         node = _Node(replace(entry, truncated=len(calls) > self.per_run))
-        deeper = min(depth + 1, MAX_DEPTH)
-        node.children.extend(_Node(_call_entry(call, deeper)) for call in calls[: self.per_run])
-        node.children.extend(_Node(_hold_entry(hold, deeper)) for hold in self.holds if hold.run_id == run_id)
+        below = min(depth + 1, MAX_DEPTH)
+        node.children.extend(_Node(_call_entry(call, below)) for call in calls[: self.per_run])
+        node.children.extend(_Node(_hold_entry(hold, below)) for hold in self.holds if hold.run_id == run_id)
         path = seen | {run_id}
-        node.children.extend(
-            self._run_node(child, deeper, children, path)
-            for child in children.get(run_id, ())
-            if child not in path
-        )
+        child_ids = [child for child in children.get(run_id, ()) if child not in path]
+        node.children.extend(self._run_node(child, below, children, path) for child in child_ids)
         node.children.sort(key=lambda child: child.entry.starts)
         return node
 

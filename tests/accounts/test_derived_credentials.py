@@ -358,9 +358,7 @@ def https_app(app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPatch) -
     return app
 
 
-def signed_in_user(
-    browser: FlaskClient, headers: dict[str, str], base: str = "http://localhost"
-) -> str | None:
+def user_of(browser: FlaskClient, headers: dict[str, str], base: str = "http://localhost") -> str | None:
     answer = browser.get("/api/auth/session", headers=headers, base_url=base)
     found: str | None = (answer.json or {}).get("user", {}).get("email")
     return found
@@ -376,7 +374,7 @@ def test_a_weaker_cookie_never_overrides_the_host_cookie(
         user = session.get_one(User, mine.id) if mine else None
         browser.set_cookie(HOST, factories.token(user, type="web") if user else "ended")
         browser.set_cookie(weak, factories.token(session.get_one(User, mallory.id), type="web"))
-        assert signed_in_user(browser, headers) == expected
+        assert user_of(browser, headers) == expected
 
 
 @pytest.mark.parametrize(("headers", "expected"), [({}, "alice@example.org"), (CHROME, None)])
@@ -391,7 +389,7 @@ def test_on_https_the_contracts_names_count_from_programs_only(
 ) -> None:
     browser = https_app.test_client()
     browser.set_cookie(weak, factories.token(session.get_one(User, alice.id), type="web"))
-    assert signed_in_user(browser, headers) == expected
+    assert user_of(browser, headers) == expected
     answer = browser.post("/api/api-keys", json={}, headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 403
 
@@ -427,7 +425,7 @@ def test_signing_in_and_out_on_https_uses_host_cookies_alone(
     options["headers"]["Referer"] = f"https://stoa.example.org{path}"
     answer = browser.post(path, data={"csrf_token": token_of(page)}, **options)
     assert answer.status_code == 303
-    assert signed_in_user(browser, options["headers"], options["base_url"]) == "alice@example.org"
+    assert user_of(browser, options["headers"], options["base_url"]) == "alice@example.org"
     sent = [*page.headers.getlist("Set-Cookie"), *answer.headers.getlist("Set-Cookie")]
     assert {each.partition("=")[0] for each in sent} == {HOST, "__Host-stoa-flow"}
     for each in sent:

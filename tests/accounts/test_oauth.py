@@ -57,7 +57,7 @@ def github() -> Iterator[FakeGitHub]:
 
 
 @pytest.fixture(scope="module")
-def oauth_app(
+def stoa(
     app: Flask, issuer: str, github: FakeGitHub, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Flask]:
     """Stoa with both providers configured, on the database of the other tests."""
@@ -88,8 +88,8 @@ def oauth_app(
 
 
 @pytest.fixture
-def browser(oauth_app: Flask) -> FlaskClient:
-    return oauth_app.test_client()
+def browser(stoa: Flask) -> FlaskClient:
+    return stoa.test_client()
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def through_github(browser: FlaskClient) -> TestResponse:
     return browser.get(at_provider(browser.get("/login/github").headers["Location"]))
 
 
-def signed_in_user(browser: FlaskClient) -> Any:
+def user_of(browser: FlaskClient) -> Any:
     return (browser.get("/api/auth/session").json or {}).get("user", {})
 
 
@@ -162,24 +162,24 @@ def test_a_verified_address_makes_a_user(browser: FlaskClient, issuer: str, sess
     assert (account.provider, account.provider_account_id) == ("oidc", f"{issuer}#s1")
     assert (account.access_token, account.refresh_token, account.id_token) == (None, None, None)
     assert session.scalars(select(CreditLedger.principal)).all() == [500]
-    assert signed_in_user(browser)["id"] == user.id
+    assert user_of(browser)["id"] == user.id
 
 
 def test_the_same_subject_is_the_same_user_whatever_its_address(
-    browser: FlaskClient, oauth_app: Flask, issuer: str, session: OrmSession
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession
 ) -> None:
     through_oidc(browser, issuer, "s1", email="ada@example.org", email_verified=True)
-    again = oauth_app.test_client()
+    again = stoa.test_client()
     through_oidc(again, issuer, "s1", email="moved@example.org", email_verified=False)
     assert len(users(session)) == 1
-    assert signed_in_user(again)["id"] == signed_in_user(browser)["id"]
+    assert user_of(again)["id"] == user_of(browser)["id"]
 
 
 def test_a_verified_address_joins_the_user_who_has_it(
     browser: FlaskClient, issuer: str, session: OrmSession, alice: Person
 ) -> None:
     through_oidc(browser, issuer, "s1", email="ALICE@example.org", email_verified=True)
-    assert signed_in_user(browser)["id"] == alice.id
+    assert user_of(browser)["id"] == alice.id
     assert len(users(session)) == 1
     assert session.scalars(select(CreditLedger)).all() == []
 
@@ -197,13 +197,13 @@ def test_an_unverified_address_joins_nobody(
     answer = through_oidc(browser, issuer, "mallory", email="alice@example.org", **claims)
     assert answer.status_code == 303
     assert urlsplit(answer.headers["Location"]).path == "/login/sent"
-    assert signed_in_user(browser) == {}
+    assert user_of(browser) == {}
     assert session.scalars(select(OAuthAccount)).all() == []
     assert [message.to for message in outbox] == ["alice@example.org"]
 
 
 def test_an_unverified_address_makes_nobody_until_it_is_proved(
-    browser: FlaskClient, oauth_app: Flask, issuer: str, session: OrmSession, outbox: list[Email]
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession, outbox: list[Email]
 ) -> None:
     through_oidc(browser, issuer, "s1", "/runs", email="ada@example.org", name="Ada")
     assert users(session) == []
@@ -211,23 +211,23 @@ def test_an_unverified_address_makes_nobody_until_it_is_proved(
     assert answer.headers["Location"] == "/runs"
     (user,) = users(session)
     assert (user.email, user.name) == ("ada@example.org", "Ada")
-    again = oauth_app.test_client()
+    again = stoa.test_client()
     through_oidc(again, issuer, "s1", email="ada@example.org")
-    assert signed_in_user(again)["id"] == user.id
+    assert user_of(again)["id"] == user.id
 
 
 def test_a_link_opened_elsewhere_joins_no_identity(
     browser: FlaskClient,
-    oauth_app: Flask,
+    stoa: Flask,
     issuer: str,
     session: OrmSession,
     alice: Person,
     outbox: list[Email],
 ) -> None:
     through_oidc(browser, issuer, "mallory", email="alice@example.org")
-    hers = oauth_app.test_client()
+    hers = stoa.test_client()
     open_link(hers, path_in(outbox[0]))
-    assert signed_in_user(hers)["id"] == alice.id
+    assert user_of(hers)["id"] == alice.id
     assert session.scalars(select(OAuthAccount)).all() == []
 
 
@@ -248,10 +248,10 @@ def connected(session: OrmSession) -> set[tuple[str, str]]:
 
 
 @dataclass
-class PendingConnection:
+class Pending:
     """A sign-in as `mallory` at the issuer, with alice's unverified address, was started."""
 
-    oauth_app: Flask
+    stoa: Flask
     issuer: str
     browser: FlaskClient
     outbox: list[Email]
@@ -259,48 +259,48 @@ class PendingConnection:
     link: str
 
     def other(self) -> FlaskClient:
-        return self.oauth_app.test_client()
+        return self.stoa.test_client()
 
 
 @pytest.fixture
 def pending(
-    oauth_app: Flask,
+    stoa: Flask,
     browser: FlaskClient,
     issuer: str,
     session: OrmSession,
     alice: Person,
     bob: Person,
     outbox: list[Email],
-) -> PendingConnection:
+) -> Pending:
     through_oidc(browser, issuer, "mallory", "/runs", email="alice@example.org", name="Mal Lory")
-    return PendingConnection(oauth_app, issuer, browser, outbox, session, path_in(outbox[-1]))
+    return Pending(stoa, issuer, browser, outbox, session, path_in(outbox[-1]))
 
 
-def only_viewed(pending: PendingConnection) -> FlaskClient:
+def only_viewed(pending: Pending) -> FlaskClient:
     for _ in range(3):
         assert pending.browser.get(pending.link).status_code == 200
         pending.browser.head(pending.link)
     return pending.browser
 
 
-def posted_without_csrf_token(pending: PendingConnection) -> FlaskClient:
+def posted_without_csrf_token(pending: Pending) -> FlaskClient:
     assert pending.browser.post(pending.link).status_code == 400
     return pending.browser
 
 
-def signed_in_there_by_another_link(pending: PendingConnection) -> FlaskClient:
+def signed_in_there_by_another_link(pending: Pending) -> FlaskClient:
     open_link(pending.browser, request_link(pending.browser, pending.outbox))
     return pending.browser
 
 
-def signed_in_there_through_the_provider(pending: PendingConnection) -> FlaskClient:
+def signed_in_there_through_the_provider(pending: Pending) -> FlaskClient:
     through_oidc(pending.browser, pending.issuer, "alice-too", email="alice@example.org", email_verified=True)
     pending.session.execute(delete(OAuthAccount).where(OAuthAccount.provider_account_id.like("%alice-too")))
     pending.session.commit()
     return pending.browser
 
 
-def somebody_else_signed_in_there(pending: PendingConnection) -> FlaskClient:
+def somebody_else_signed_in_there(pending: Pending) -> FlaskClient:
     open_link(pending.browser, request_link(pending.browser, pending.outbox, "bob@example.org"))
     page = pending.browser.get(pending.link)
     assert page.status_code == 409
@@ -311,18 +311,18 @@ def somebody_else_signed_in_there(pending: PendingConnection) -> FlaskClient:
     return pending.browser
 
 
-def opened_in_another_browser(pending: PendingConnection) -> FlaskClient:
+def opened_in_another_browser(pending: Pending) -> FlaskClient:
     other = pending.other()
     page = other.get(pending.link)
     assert "is not connected yet" in page.text
     assert "Mal Lory" in page.text
     open_link(other, pending.link)
-    assert signed_in_user(other)["email"] == "alice@example.org"
+    assert user_of(other)["email"] == "alice@example.org"
     assert pending.browser.get(pending.link).status_code == 410
     return pending.browser
 
 
-def opened_in_another_browser_of_somebody_else(pending: PendingConnection) -> FlaskClient:
+def opened_in_another_browser_of_somebody_else(pending: Pending) -> FlaskClient:
     other = pending.other()
     open_link(other, request_link(other, pending.outbox, "bob@example.org"))
     assert other.get(pending.link).status_code == 409
@@ -335,7 +335,7 @@ def opened_in_another_browser_of_somebody_else(pending: PendingConnection) -> Fl
     return other
 
 
-def too_late(pending: PendingConnection) -> FlaskClient:
+def too_late(pending: Pending) -> FlaskClient:
     pending.session.execute(update(LoginLink).values(expires_at=factories.now()))
     pending.session.commit()
     assert pending.browser.get(pending.link).status_code == 410
@@ -344,16 +344,16 @@ def too_late(pending: PendingConnection) -> FlaskClient:
     return pending.browser
 
 
-def banned(pending: PendingConnection) -> FlaskClient:
+def banned(pending: Pending) -> FlaskClient:
     pending.session.execute(update(User).where(User.email == "alice@example.org").values(banned=True))
     pending.session.commit()
     form = {"csrf_token": token_of(pending.browser.get("/login"))}
     assert pending.browser.post(pending.link, data=form).status_code == 403
-    assert signed_in_user(pending.browser) == {}
+    assert user_of(pending.browser) == {}
     return pending.browser
 
 
-def another_link_of_another_identity(pending: PendingConnection) -> FlaskClient:
+def another_link_of_another_identity(pending: Pending) -> FlaskClient:
     through_oidc(pending.browser, pending.issuer, "alice-too", email="alice@example.org")
     open_link(pending.browser, path_in(pending.outbox[-1]))
     assert connected(pending.session) == {("alice-too", "alice@example.org")}
@@ -378,14 +378,14 @@ def another_link_of_another_identity(pending: PendingConnection) -> FlaskClient:
     ],
 )
 def test_nothing_but_its_own_link_joins_an_unverified_identity(
-    pending: PendingConnection, happens: Callable[[PendingConnection], FlaskClient]
+    pending: Pending, happens: Callable[[Pending], FlaskClient]
 ) -> None:
     browser = happens(pending)
     browser.get("/profile?tab=usage")
     assert connected(pending.session) == set()
     attacker = pending.other()
     through_oidc(attacker, pending.issuer, "mallory", email="alice@example.org")
-    assert signed_in_user(attacker) == {}
+    assert user_of(attacker) == {}
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_nothing_but_its_own_link_joins_an_unverified_identity(
     ],
 )
 def test_its_link_names_it_asks_and_joins_it_once(
-    pending: PendingConnection, before: Callable[[PendingConnection], FlaskClient]
+    pending: Pending, before: Callable[[Pending], FlaskClient]
 ) -> None:
     browser = before(pending)
     page = browser.get(pending.link).text
@@ -408,7 +408,7 @@ def test_its_link_names_it_asks_and_joins_it_once(
     answer = open_link(browser, pending.link)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/runs")
     assert connected(pending.session) == {("mallory", "alice@example.org")}
-    assert signed_in_user(browser)["email"] == "alice@example.org"
+    assert user_of(browser)["email"] == "alice@example.org"
     rows = pending.session.scalars(select(AuditLog).where(AuditLog.action == "identity.joined")).all()
     assert {row.actor for row in rows} == {"alice@example.org"}
     pending.session.execute(delete(OAuthAccount))
@@ -419,7 +419,7 @@ def test_its_link_names_it_asks_and_joins_it_once(
     assert connected(pending.session) == set()
 
 
-def test_an_identity_that_signs_in_somebody_else_meanwhile_stays_theirs(pending: PendingConnection) -> None:
+def test_an_identity_that_signs_in_somebody_else_meanwhile_stays_theirs(pending: Pending) -> None:
     other = pending.other()
     through_oidc(other, pending.issuer, "mallory", email="bob@example.org", email_verified=True)
     form = {"csrf_token": token_of(pending.browser.get(pending.link))}
@@ -427,10 +427,10 @@ def test_an_identity_that_signs_in_somebody_else_meanwhile_stays_theirs(pending:
     assert answer.status_code == 409
     assert "already signs in another account" in answer.text
     assert connected(pending.session) == {("mallory", "bob@example.org")}
-    assert signed_in_user(pending.browser) == {}
+    assert user_of(pending.browser) == {}
 
 
-def test_of_many_windows_one_uses_the_link(pending: PendingConnection) -> None:
+def test_of_many_windows_one_uses_the_link(pending: Pending) -> None:
     form = {"csrf_token": token_of(pending.browser.get(pending.link))}
     flow = pending.browser.get_cookie("stoa-flow")
     assert flow is not None
@@ -451,7 +451,7 @@ def test_of_many_windows_one_uses_the_link(pending: PendingConnection) -> None:
     assert connected(pending.session) == {("mallory", "alice@example.org")}
 
 
-def test_two_links_of_one_identity_to_two_accounts_connect_one(pending: PendingConnection) -> None:
+def test_two_links_of_one_identity_to_two_accounts_connect_one(pending: Pending) -> None:
     """The address changed between two sign-ins: each link verifies its own, and the second finds the identity taken."""
     second = pending.other()
     through_oidc(second, pending.issuer, "mallory", email="bob@example.org")
@@ -493,7 +493,7 @@ UNFIT = ["\0", "a\0b", "a\nb", "\x1b[31m", "\x7f", "a\x85b", "x" * 1001]
 
 
 @pytest.fixture
-def claims(oauth_app: Flask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def claims(stoa: Flask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The claims that the issuer sends next."""
     userinfo: dict[str, Any] = {
         "iss": "https://issuer.example",
@@ -501,7 +501,7 @@ def claims(oauth_app: Flask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "email": "ada@example.org",
         "email_verified": True,
     }
-    client = oauth_app.extensions["authlib.integrations.flask_client"].create_client("oidc")
+    client = stoa.extensions["authlib.integrations.flask_client"].create_client("oidc")
     monkeypatch.setattr(client, "authorize_access_token", lambda: {"userinfo": userinfo})
     return userinfo
 
@@ -554,7 +554,7 @@ def test_what_verifies_no_address_of_ours_joins_nobody(
     claims.update({"email": "alice@example.org"} | overrides)
     answer = browser.get("/api/auth/callback/oidc?code=x&state=y")
     assert answer.headers["Location"].partition("?")[0] in ("/login/sent", "/login")
-    assert signed_in_user(browser) == {}
+    assert user_of(browser) == {}
     assert {user.id for user in users(session)} == {alice.id, kate.id}
     assert connected(session) == set()
 
@@ -592,12 +592,12 @@ def test_a_name_may_be_missing(
 @pytest.mark.parametrize("userinfo", [[], None, "x", {}, {"sub": "s"}])
 def test_an_issuer_that_says_nothing_signs_nobody_in(
     browser: FlaskClient,
-    oauth_app: Flask,
+    stoa: Flask,
     session: OrmSession,
     monkeypatch: pytest.MonkeyPatch,
     userinfo: Any,
 ) -> None:
-    client = oauth_app.extensions["authlib.integrations.flask_client"].create_client("oidc")
+    client = stoa.extensions["authlib.integrations.flask_client"].create_client("oidc")
     monkeypatch.setattr(client, "authorize_access_token", lambda: {"userinfo": userinfo})
     monkeypatch.setattr(client, "userinfo", lambda token: {})
     assert browser.get("/api/auth/callback/oidc?code=x&state=y").headers["Location"] == "/login"
@@ -650,11 +650,11 @@ def test_a_callback_nobody_asked_for(
 
 
 def test_a_state_works_in_its_own_browser_only(
-    browser: FlaskClient, oauth_app: Flask, issuer: str, session: OrmSession
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession
 ) -> None:
     requests.put(f"{issuer}/users/s1", json={"email": "a@example.org", "email_verified": True}, timeout=10)
     back = at_provider(browser.get("/login/oidc").headers["Location"], sub="s1")
-    assert oauth_app.test_client().get(back).headers["Location"] == "/login"
+    assert stoa.test_client().get(back).headers["Location"] == "/login"
     assert users(session) == []
     assert browser.get(back).headers["Location"] == "/profile?tab=usage"
     assert browser.get(back).headers["Location"] == "/login"
@@ -702,12 +702,12 @@ def test_github_by_its_primary_verified_address(
 
 
 def test_github_and_oidc_with_one_verified_address_are_one_user(
-    browser: FlaskClient, oauth_app: Flask, github: FakeGitHub, issuer: str, session: OrmSession
+    browser: FlaskClient, stoa: Flask, github: FakeGitHub, issuer: str, session: OrmSession
 ) -> None:
     github.person = {"id": 7, "login": "octo"}
     github.addresses = [{"email": "octo@example.org", "primary": True, "verified": True}]
     through_github(browser)
-    other = oauth_app.test_client()
+    other = stoa.test_client()
     through_oidc(other, issuer, "s7", email="octo@example.org", email_verified=True)
     assert len(users(session)) == 1
     assert len(session.scalars(select(OAuthAccount)).all()) == 2
@@ -719,7 +719,7 @@ def test_github_unverified_joins_nobody(
     github.person = {"id": 8, "login": "mallory"}
     github.addresses = [{"email": "alice@example.org", "primary": True, "verified": False}]
     assert urlsplit(through_github(browser).headers["Location"]).path == "/login/sent"
-    assert signed_in_user(browser) == {}
+    assert user_of(browser) == {}
     assert session.scalars(select(OAuthAccount)).all() == []
 
 
@@ -790,7 +790,7 @@ def test_signing_in_by_its_rest(browser: FlaskClient, github: FakeGitHub, sessio
     token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
     form = {"csrfToken": token, "callbackUrl": f"{BASE}/", "json": "true"}
     assert browser.post("/api/auth/signout", data=form).json == {"url": f"{BASE}/"}
-    assert signed_in_user(browser) == {}
+    assert user_of(browser) == {}
     assert session.scalars(select(Session)).all() == []
 
 
@@ -830,10 +830,8 @@ def test_the_sign_in_page_of_its_rest(browser: FlaskClient) -> None:
     assert answer.headers["Location"] == "/login?next=/runs"
 
 
-def test_a_provider_that_is_away(
-    oauth_app: Flask, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = oauth_app.extensions["authlib.integrations.flask_client"].create_client("oidc")
+def test_a_provider_that_is_away(stoa: Flask, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = stoa.extensions["authlib.integrations.flask_client"].create_client("oidc")
     monkeypatch.setattr(client, "_server_metadata_url", "http://localhost:9/.well-known/openid-configuration")
     monkeypatch.setattr(client, "server_metadata", {})
     assert browser.get("/login/oidc").headers["Location"] == "/login"
@@ -845,8 +843,8 @@ def test_joining_through_a_provider_keeps_the_cast_apart(
 ) -> None:
     factories.user("carol")
     through_oidc(browser, issuer, "c", email="carol@example.org", email_verified=True)
-    assert signed_in_user(browser)["email"] == "carol@example.org"
-    assert signed_in_user(alice.browser)["id"] == alice.id
+    assert user_of(browser)["email"] == "carol@example.org"
+    assert user_of(alice.browser)["id"] == alice.id
 
 
 # -- banned accounts -----------------------------------------------------------------------------------------
@@ -854,11 +852,11 @@ def test_joining_through_a_provider_keeps_the_cast_apart(
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_banned_account_is_not_signed_in(
-    browser: FlaskClient, oauth_app: Flask, issuer: str, session: OrmSession, alice: Person, known: bool
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession, alice: Person, known: bool
 ) -> None:
     claims = {"email": "alice@example.org", "email_verified": True}
     if known:
-        through_oidc(oauth_app.test_client(), issuer, "s1", **claims)
+        through_oidc(stoa.test_client(), issuer, "s1", **claims)
     before = len(session.scalars(select(Session)).all())
     user = session.get_one(User, alice.id)
     user.banned, user.banned_reason = True, "Sent spam."
@@ -866,7 +864,7 @@ def test_a_banned_account_is_not_signed_in(
     answer = through_oidc(browser, issuer, "s1", **claims)
     assert answer.status_code == 403
     assert "Sent spam." in answer.text
-    assert signed_in_user(browser) == {}
+    assert user_of(browser) == {}
     session.expire_all()
     assert len(session.scalars(select(Session)).all()) == before
     assert len(session.scalars(select(OAuthAccount)).all()) == known

@@ -160,7 +160,7 @@ def callback(provider: str) -> ResponseReturnValue:
         db.session.rollback()
         return _failed(provider, error)
     if found is None:
-        return _mail_identity_link(identity, next_path)
+        return _request_verification(identity, next_path)
     user, new = found
     return complete_sign_in(user, new, provider, next_path)
 
@@ -216,7 +216,7 @@ def _picture(value: Any) -> str | None:
     return value.strip() or None if valid else None
 
 
-def _mail_identity_link(identity: Identity, next_path: str) -> ResponseReturnValue:
+def _request_verification(identity: Identity, next_path: str) -> ResponseReturnValue:
     """Mail a link to an address that the provider did not verify.
 
     The identity is stored with the link and not in the browser: only the link, opened in this browser, connects it.
@@ -244,7 +244,7 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
         message = "This sign-in has expired. Start again."
     else:
         message = "The provider could not sign you in. Try again, or sign in by e-mail."
-    # Log only the error's type: a provider's message may contain a code or a token.
+    # Log only the type and a standard code: the message may contain a secret.
     code = getattr(error, "error", "")
     log.warning(
         "sign-in through %s failed: %s %s",
