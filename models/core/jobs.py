@@ -192,7 +192,7 @@ def forget_expired(timestamp: int) -> None:
     """Delete sessions, login links and CLI codes that ended."""
     from models.accounts import credentials
 
-    credentials.forget_expired(now())
+    credentials.delete_expired(now())
 
 
 @queue.periodic(cron="47 3 * * *")

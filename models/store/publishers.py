@@ -14,7 +14,7 @@ from models.accounts import User, write_limits
 from models.accounts.signing_in import clean_email
 from models.core.db import db
 from models.core.errors import DomainError, Forbidden, Invalid, NotFound
-from models.orgs import Org, administers, membership
+from models.orgs import Org, administered_org_ids, membership
 from models.store.catalogue import catalogue
 from models.store.catalogue.pictures import ADDRESS
 from models.store.publishing import takedowns
@@ -247,7 +247,7 @@ def managed(user: User) -> list[ManagedPublisher]:
     rows = db.session.execute(
         select(Publisher, count.scalar_subquery(), Org.name, _DOWN)
         .outerjoin(Org, Org.id == Publisher.org_id)
-        .where((Publisher.user_id == user.id) | Publisher.org_id.in_(administers(user.id)))
+        .where((Publisher.user_id == user.id) | Publisher.org_id.in_(administered_org_ids(user.id)))
         .order_by(Publisher.created_at, Publisher.id)
     )
     return [ManagedPublisher(*row) for row in rows]
@@ -302,7 +302,9 @@ def hides(picture: str) -> bool:
 def organisations(user: User) -> list[Org]:
     """The organisations that the user owns or administers, by name: those whose publishers they manage."""
     return list(
-        db.session.scalars(select(Org).where(Org.id.in_(administers(user.id))).order_by(Org.name, Org.id))
+        db.session.scalars(
+            select(Org).where(Org.id.in_(administered_org_ids(user.id))).order_by(Org.name, Org.id)
+        )
     )
 
 
@@ -352,7 +354,7 @@ def create(
         has = db.session.scalar(select(func.count()).where(Publisher.created_by == user.id)) or 0
         if has >= most:
             mend = "Publish under one that is there"
-            raise write_limits.full(
+            raise write_limits.limit_reached(
                 has, "Publishers that this account created", most, mend, "STOA_PUBLISHERS_PER_ACCOUNT"
             )
     made = None

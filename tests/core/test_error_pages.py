@@ -24,7 +24,7 @@ LOOK = "Check the address. What belongs to another account is not shown."
             "/profile/sessions/nope/revocation",
             404,
             "There is nothing here",
-            f"It is gone already, or it was never yours. {LOOK}",
+            f"This session or key does not exist. {LOOK}",
         ),
         (
             "/publishers/acme/owner",

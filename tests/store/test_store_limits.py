@@ -65,7 +65,7 @@ def test_versions_and_bytes_a_day(session: OrmSession, alice: Person, limit: Any
     assert publish(alice, definition("a"), definition("b")).status_code == 201
     refused = publish(alice, definition("a"), definition("b"))
     assert refused.get_json()["error"] == "Publishing limit reached"
-    assert "3 versions a day and has had 2" in told(refused, 429, "STOA_VERSIONS_PER_DAY")
+    assert "3 versions a day and has used 2" in told(refused, 429, "STOA_VERSIONS_PER_DAY")
     assert publish(alice, definition("a")).status_code == 201
     told(publish(alice, *(definition(f"x-{n}") for n in range(4))), 413, "STOA_VERSIONS_PER_DAY")
     limit(stoa_versions_per_day=99, stoa_publish_bytes_per_day=9_000)
@@ -137,7 +137,7 @@ def test_command_line_sessions_of_an_account(session: OrmSession, alice: Person,
         code = f"{asked['fingerprintId']}.{asked['expiresAt']}.{asked['fingerprintHash']}"
         answers.append(alice.browser.get("/onboard", query_string={"auth_code": code}))
     assert [each.status_code for each in answers] == [200, 200, 409]
-    assert "Sign a command line out that is not used" in answers[2].text
+    assert "Sign out a command line that is not used" in answers[2].text
     assert session.scalar(mine) == has + 2
 
 
@@ -196,7 +196,7 @@ def test_changes_a_day(session: OrmSession, alice: Person, acme: Publisher, limi
     assert first.status_code == 200
     for method, path, body in CHANGES:
         answer = alice.browser.open(path, method=method, json=body, headers=alice.headers)
-        assert "has had 1" in told(answer, 429, "STOA_STORE_CHANGES_PER_DAY"), path
+        assert "has used 1" in told(answer, 429, "STOA_STORE_CHANGES_PER_DAY"), path
     for path, fields in FORMS:
         page = send(alice, path, **fields)
         assert page.status_code == 429, (path, page.status_code)

@@ -166,7 +166,7 @@ def call(request_id: str) -> ResponseReturnValue:
         "runs/call.html",
         run=None,
         detail=call_of(account_id, None, request_id, all_messages=all_messages),
-        every=all_messages,
+        all_messages=all_messages,
         fragment=False,
     )
 

@@ -74,7 +74,8 @@ OPEN_TO_SUSPENDED = frozenset(
         # the way out, and the way in for another account; a banned one is refused at its end
         *("accounts.signout", "accounts_api.cli_logout"),
         *("accounts.login", "accounts.send_link", "accounts.link_sent", "accounts.link", "accounts.use_link"),
-        *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token", "accounts.who"),
+        *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token"),
+        "accounts.browser_session",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),
     }
 )

@@ -33,7 +33,7 @@ from sqlalchemy import (
 
 from models.core.db import db
 from models.core.errors import Invalid
-from models.orgs import administers
+from models.orgs import administered_org_ids
 from models.store.publishing.takedowns import covers
 from models.store.tables import Agent, AgentDay, AgentVersion, Publisher, StoreFacet
 
@@ -210,7 +210,7 @@ def offer() -> FilterOptions:
 
 def publishes(user_id: str) -> bool:
     """Whether somebody has a publisher to manage: their own, or one of an organisation they own or administer."""
-    own = (Publisher.user_id == user_id) | Publisher.org_id.in_(administers(user_id))
+    own = (Publisher.user_id == user_id) | Publisher.org_id.in_(administered_org_ids(user_id))
     return db.session.scalar(select(Publisher.id).where(own).limit(1)) is not None
 
 

@@ -151,7 +151,7 @@ def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits:
         "STOA_PUBLISH_BYTES_PER_DAY",
     )
     try:
-        write_limits.take(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
+        write_limits.consume(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
         agents, kept, known = db.session.execute(
             select(
                 func.count(),
@@ -162,14 +162,14 @@ def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits:
         most = limits.stoa_agents_per_publisher
         if agents + len(sizes) - known > max(most, agents):
             mend = f"{len(sizes) - known:,} more are too many. Publish new versions of those that are there"
-            raise write_limits.full(
+            raise write_limits.limit_reached(
                 agents, f"Agents of @{publisher_id}", most, mend, "STOA_AGENTS_PER_PUBLISHER"
             )
         most = limits.stoa_publisher_bytes
         if kept + sum(sizes.values()) > most:
             mend = f"{sum(sizes.values()):,} more are too many. Shorten the definitions"
             things = f"Bytes of all definitions of @{publisher_id}"
-            raise write_limits.full(int(kept), things, most, mend, "STOA_PUBLISHER_BYTES", 413)
+            raise write_limits.limit_reached(int(kept), things, most, mend, "STOA_PUBLISHER_BYTES", 413)
     except WriteLimitExceeded as error:
         raise PublishRefused(
             "Publishing limit reached", error.message, status=error.status, retry_after=error.retry_after
@@ -250,7 +250,7 @@ def count_change(by: User, limits: Settings) -> None:
         DAY,
         "STOA_STORE_CHANGES_PER_DAY",
     )
-    write_limits.take(by.id, (changes, 1))
+    write_limits.consume(by.id, (changes, 1))
 
 
 def manage(by: User | None, publisher_id: str) -> Publisher:
