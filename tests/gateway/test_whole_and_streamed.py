@@ -1,4 +1,4 @@
-"""A stream that was asked for and came whole, and the reverse: the client gets what it asked for, and it is billed."""
+"""A whole answer to a streamed request, and the reverse: the client gets what it requested, and is billed."""
 
 import json
 from collections.abc import Callable
@@ -123,7 +123,7 @@ def test_a_whole_answer_to_a_stream_becomes_one(
 
 @pytest.mark.parametrize("whole", MESSAGES_OF.values(), ids=MESSAGES_OF.keys())
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
-def test_all_of_a_message_reaches_the_stream(
+def test_every_field_of_a_message_reaches_the_stream(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, whole: dict[str, Any], kind: str
 ) -> None:
     fake.will(sent(json.dumps(whole).encode(), kind))
@@ -137,7 +137,7 @@ def test_all_of_a_message_reaches_the_stream(
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
-def test_the_cost_of_a_whole_answer_is_told_in_the_stream(
+def test_the_cost_of_a_whole_answer_is_in_the_stream(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any], facts: Facts, kind: str
 ) -> None:
     fake.will(sent(json.dumps(fakes.completion(use=fakes.usage(cost=0.5))).encode(), kind))
@@ -195,7 +195,7 @@ def test_every_choice_of_a_whole_answer_is_streamed(
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
-def test_what_is_no_answer_is_no_stream(
+def test_a_body_that_is_no_answer_is_no_stream(
     web: FlaskClient,
     fake: FakeUpstream,
     rich: Person,
@@ -214,7 +214,7 @@ def test_what_is_no_answer_is_no_stream(
     assert [(call.state, call.credits) for call in facts.calls()] == [("failed", 0)] * 2
 
 
-def test_a_message_beside_the_deltas_is_not_told_twice(
+def test_a_message_that_repeats_the_deltas_is_removed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     script = fakes.chunks("one two three", use=USE)
@@ -243,7 +243,7 @@ def test_a_message_beside_the_deltas_is_not_told_twice(
     ],
 )
 @pytest.mark.parametrize("place", [0, 2, 5])
-def test_chunks_without_a_delta_are_given_one(
+def test_chunks_without_a_delta_get_one(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, odd: dict[str, Any], place: int
 ) -> None:
     script = fakes.chunks("one two three", use=USE)
@@ -312,7 +312,7 @@ ENDS: dict[str, tuple[list[Any], str | None]] = {
 
 @pytest.mark.parametrize("size", [1 << 20, 11])
 @pytest.mark.parametrize("script", ENDS.values(), ids=ENDS.keys())
-def test_a_stream_for_a_whole_answer_is_put_together(
+def test_a_stream_for_a_whole_answer_is_assembled(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, script: Any, size: int
 ) -> None:
     events, kind = script
@@ -331,7 +331,7 @@ def test_a_stream_for_a_whole_answer_is_put_together(
     assert facts.messages()[0].response == "Hello there my friend."
 
 
-def test_everything_in_the_pieces_of_a_stream_is_put_together(
+def test_every_field_of_the_chunks_is_assembled(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     def call(index: int, **function: Any) -> dict[str, Any]:
@@ -424,7 +424,7 @@ def test_a_stream_that_is_no_answer(
     assert (facts.call().state, facts.call().credits) == ("failed", 0)
 
 
-# -- fewer choices than were asked for -----------------------------------------------------------------------
+# -- fewer choices than requested ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("done", [True, False])

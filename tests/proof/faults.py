@@ -47,7 +47,7 @@ ABSURD = (
 FAULTS = [
     Fault("connection refused", 502, model="anthropic/claude-sonnet-4", words=b"cannot be reached"),
     Fault("black hole", 502, model="google/gemini-2.5-flash", words=b"cannot be reached"),
-    Fault("silent", 504, script={"fault": "silent"}, words=b"did not begin to answer"),
+    Fault("silent", 504, script={"fault": "silent"}, words=b"did not respond"),
     Fault("slow first byte", 200, "provider", {"first": 1.0}, tokens=REPORTED),
     Fault("slow stream", 200, "provider", {"pace": 0.5}, True, tokens=REPORTED),
     *[
@@ -61,7 +61,7 @@ FAULTS = [
     Fault("no HTTP", 502, script={"fault": "no_http"}, words=b"ended the connection"),
     Fault("headers of 64 KB", 502, script={"fault": "big_headers"}, words=b"ended the connection"),
     Fault("100 MB", 502, script={"fault": "huge"}, words=b"more than"),
-    Fault("cut, whole answer", 502, script={"fault": "cut"}, words=b"before its answer was complete"),
+    Fault("cut, whole answer", 502, script={"fault": "cut"}, words=b"before its response was complete"),
     Fault("cut mid-stream", 200, "counted", {"fault": "cut"}, True, words=b"upstream_cut"),
     Fault("invalid JSON", 502, script={"fault": "bad_json"}, words=b"cannot be read"),
     Fault("invalid SSE", 200, "provider", {"fault": "bad_sse"}, True, words=b"nonsense", tokens=REPORTED),
