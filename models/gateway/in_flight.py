@@ -254,7 +254,7 @@ class InFlightCall:
             response=response,
             reasoning_text=reasoning,
             message_id=message_id,
-            price={name: figure for name, figure in price.items() if name != "flags"},
+            price={name: amount for name, amount in price.items() if name != "flags"},
             parts=dict(usage.parts),
             raw_usage=usage.raw,
             flags=price.get("flags", "").split(),

@@ -36,7 +36,7 @@ MAX_HEAD = 64 << 10
 GZIP = b"\x1f\x8b"
 """The magic number of gzip, with which neither JSON nor text begins."""
 IDLE_SECONDS = 60.0
-"""How long an idle connection is kept, so that a burst of calls leaves none behind."""
+"""How long an idle connection is kept. Those opened by a burst of calls are closed afterwards."""
 
 
 class UpstreamError(Exception):

@@ -199,10 +199,10 @@ def test_sdk_shows_the_ledgers_credits_whatever_the_margin(
     monkeypatch.setattr(web.application.extensions["gateway"], "margin", Decimal(margin))
     fake.will(fakes.stream(fakes.chunks(use=fakes.usage(100, 20, cost=0.77))))
     answer = web.post(PATH, json={**body, "stream": True}, headers=rich.headers)
-    shown = events(answer.data)[-1]["usage"]["cost"]
+    usage = events(answer.data)[-1]["usage"]["cost"]
     (message,) = facts.messages()
     assert message.cost == Decimal("0.77")
-    assert message.credits == int(shown * 1.055 * 100 + 0.5) == int(77 * (1 + float(margin)) + 0.5)
+    assert message.credits == int(usage * 1.055 * 100 + 0.5) == int(77 * (1 + float(margin)) + 0.5)
 
 
 BYOK = {"is_byok": True}
@@ -247,15 +247,15 @@ def test_sdk_is_shown_what_was_billed_whatever_openrouter_adds(
         if streaming
         else fakes.answer(fakes.completion(use=use, model="openai/gpt-5-mini-x"))
     )
-    asked = {**body, "model": "openrouter/openai/gpt-4o-mini", "stream": streaming}
-    answer = web.post(PATH, json=asked, headers=rich.headers)
-    shown = (events(answer.data)[-1] if streaming else answer.json)["usage"]
+    payload = {**body, "model": "openrouter/openai/gpt-4o-mini", "stream": streaming}
+    answer = web.post(PATH, json=payload, headers=rich.headers)
+    usage = (events(answer.data)[-1] if streaming else answer.json)["usage"]
     call = facts.call()
     assert call.cost == Decimal(billed)
     assert call.raw_usage == use
     # the SDK's formula, contract 5.5
-    extra = (shown.get("cost_details") or {}).get("upstream_inference_cost") or 0
-    assert abs(Decimal(str(shown["cost"])) + Decimal(str(extra)) - call.cost) < Decimal("1e-12")
+    extra = (usage.get("cost_details") or {}).get("upstream_inference_cost") or 0
+    assert abs(Decimal(str(usage["cost"])) + Decimal(str(extra)) - call.cost) < Decimal("1e-12")
 
 
 def test_relative_time() -> None:
@@ -399,14 +399,14 @@ def test_what_openrouter_is_sent(
 ) -> None:
     extra = {"transforms": ["middle-out"], "provider": {"order": ["x"]}, "usage": {"mine": 1}}
     web.post(PATH, json={**body, **extra}, headers=rich.headers)
-    (asked,) = fake.requests
-    assert asked.path == "/openrouter/chat/completions"
-    assert asked.headers["authorization"] == "Bearer sk-operator-openrouter"
-    assert asked.headers["http-referer"] == "http://localhost:8000"
-    assert asked.headers["x-title"] == "Stoa"
-    assert asked.body["usage"] == {"mine": 1, "include": True}
-    assert asked.body["transforms"] == ["middle-out"]
-    assert "codebuff_metadata" not in asked.body
+    (request,) = fake.requests
+    assert request.path == "/openrouter/chat/completions"
+    assert request.headers["authorization"] == "Bearer sk-operator-openrouter"
+    assert request.headers["http-referer"] == "http://localhost:8000"
+    assert request.headers["x-title"] == "Stoa"
+    assert request.body["usage"] == {"mine": 1, "include": True}
+    assert request.body["transforms"] == ["middle-out"]
+    assert "codebuff_metadata" not in request.body
 
 
 def test_own_key_pays_and_is_not_stored(
@@ -415,8 +415,8 @@ def test_own_key_pays_and_is_not_stored(
     headers = {**rich.headers, "x-openrouter-api-key": "sk-or-mine"}
     answer = web.post(PATH, json={**body, "model": "openai/gpt-5"}, headers=headers)
     assert answer.status_code == 200
-    (asked,) = fake.requests
-    assert (asked.path, asked.headers["authorization"]) == (
+    (request,) = fake.requests
+    assert (request.path, request.headers["authorization"]) == (
         "/openrouter/chat/completions",
         "Bearer sk-or-mine",
     )
@@ -501,10 +501,10 @@ def test_several_answers_from_openai_itself(
     fake.will(fakes.answer(two))
     headers = {**rich.headers, "x-openrouter-api-key": "ignored-here"}
     answer = web.post(PATH, json=body, headers=headers)
-    (asked,) = fake.requests
-    assert asked.path == "/openai/chat/completions"
-    assert asked.headers["authorization"] == "Bearer sk-operator-openai"
-    assert asked.body == {
+    (request,) = fake.requests
+    assert request.path == "/openai/chat/completions"
+    assert request.headers["authorization"] == "Bearer sk-operator-openai"
+    assert request.body == {
         "model": "gpt-5",
         "messages": MESSAGES,
         "n": 2,

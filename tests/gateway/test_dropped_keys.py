@@ -48,8 +48,8 @@ STOA_KEYS = {"codebuff_metadata": {"client_id": "c"}}
 def test_a_server_of_the_operators_is_sent_everything(
     web: FlaskClient, fake: FakeUpstream, body: dict[str, Any], rich: Person, door: str, streaming: bool
 ) -> None:
-    asked = {**body, **KEYS, "model": "openai/house-model", "messages": HISTORY, "stream": streaming}
-    answer = web.post(door, json=asked, headers=rich.headers)
+    payload = {**body, **KEYS, "model": "openai/house-model", "messages": HISTORY, "stream": streaming}
+    answer = web.post(door, json=payload, headers=rich.headers)
     assert answer.status_code == 200
     assert "X-Stoa-Dropped" not in answer.headers
     sent = fake.requests[0].body
@@ -63,7 +63,7 @@ def test_a_server_of_the_operators_is_sent_everything(
 def test_what_a_provider_refuses_is_left_out_and_named(
     web: FlaskClient, fake: FakeUpstream, body: dict[str, Any], rich: Person, door: str, streaming: bool
 ) -> None:
-    asked = {
+    payload = {
         **body,
         **KEYS,
         "model": "google/gemini-2.5-flash",
@@ -71,7 +71,7 @@ def test_what_a_provider_refuses_is_left_out_and_named(
         "stream": streaming,
         "logit_bias": {"1": 2},
     }
-    answer = web.post(door, json=asked, headers=rich.headers)
+    answer = web.post(door, json=payload, headers=rich.headers)
     assert answer.status_code == 200
     dropped = answer.headers["X-Stoa-Dropped"].split(", ")
     assert sorted(dropped) == [
@@ -262,8 +262,8 @@ def test_errors_say_what_was_left_out_too(
     status: int,
 ) -> None:
     fake.will(behaviour)
-    asked = {**body, "model": "gemini-2.5-flash", "min_p": 0.1, "top_k": 5}
-    answer = web.post(door, json=asked, headers={**rich.headers, "Origin": "https://app.example"})
+    payload = {**body, "model": "gemini-2.5-flash", "min_p": 0.1, "top_k": 5}
+    answer = web.post(door, json=payload, headers={**rich.headers, "Origin": "https://app.example"})
     assert answer.status_code == status
     assert answer.headers["X-Stoa-Dropped"] == "min_p, top_k"
     assert "X-Stoa-Dropped" in answer.headers["Access-Control-Expose-Headers"].split(", ")

@@ -190,7 +190,7 @@ def test_other_methods(fake_server: FakeUpstream, method: str) -> None:
             read_all(upstream, provider_request(f"{fake_server.url}/v1/models", method))
             == head.partition(b"\r\n\r\n")[2]
         )
-    assert [asked.method for asked in fake_server.requests] == [method] * 2
+    assert [request.method for request in fake_server.requests] == [method] * 2
     assert fake_server.connections == 1
 
 

@@ -213,9 +213,7 @@ def test_a_server_that_only_speaks_as_a_vendor_has_no_second_one(vendor: str, mo
     assert list(routes.after(routes.find(model))) == []
 
 
-def test_fewer_choices_than_were_asked_for_are_no_replacement(
-    post: Callable[..., Any], fake: FakeUpstream
-) -> None:
+def test_no_failover_to_a_provider_with_fewer_choices(post: Callable[..., Any], fake: FakeUpstream) -> None:
     fake.will(answer(OVERLOADED, status=503))
     assert post("google/gemini-2.5-flash", n=2).status_code == 503
     assert called(fake) == ["gemini"]

@@ -259,11 +259,11 @@ def test_impossible_usage_is_counted_instead(
     else:
         fake.will(fakes.answer(fakes.completion("one two three", bad)))
     answer = web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
-    shown = events(answer.data)[-1]["usage"] if streaming else answer.json["usage"]
+    usage = events(answer.data)[-1]["usage"] if streaming else answer.json["usage"]
     call = facts.call()
     # the larger of the counted and the reported usage
     assert (call.usage_source, call.output_tokens) == ("counted", output)
-    assert (shown["completion_tokens"], shown["prompt_tokens"]) == (output, call.uncached_input_tokens)
+    assert (usage["completion_tokens"], usage["prompt_tokens"]) == (output, call.uncached_input_tokens)
     assert call.cost > 0
     assert call.flags == (["usage_unusable"] if bad else None)
     assert call.raw_usage == bad or not bad
@@ -299,8 +299,8 @@ def test_reported_cost_is_charged_despite_impossible_tokens(
     fake.will(
         fakes.stream(fakes.chunks("one two three", use=use)) if streaming else fakes.answer(whole),
     )
-    asked = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
-    assert web.post(PATH, json=asked, headers=rich.headers).status_code == 200
+    payload = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
+    assert web.post(PATH, json=payload, headers=rich.headers).status_code == 200
     call = facts.call()
     assert (call.cost, call.credits, call.usage_source) == (Decimal("0.5"), 53, "counted")
     assert call.flags == ["usage_unusable"]
@@ -361,8 +361,8 @@ def test_reported_cost_is_charged_however_absurd(
         if streaming
         else fakes.answer(fakes.completion(use=use, model="openai/gpt-4o-mini"))
     )
-    asked = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
-    assert web.post(PATH, json=asked, headers=rich.headers).status_code == 200
+    payload = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
+    assert web.post(PATH, json=payload, headers=rich.headers).status_code == 200
     call = facts.call()
     assert (call.cost, call.credits) == (Decimal(str(cost)), credits)
     assert call.flags == (["cost_far_above_list"] if flagged else None)

@@ -329,8 +329,8 @@ def test_a_bound_by_another_name_takes_nothing_away(web: FlaskClient) -> None:
 
 def test_a_free_answer_may_be_long(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
     fake.will(fakes.stream(a_long_answer(40_000, fakes.usage(100, 40_000))))
-    asked = {**STREAM, "model": "openai/free-model"}
-    assert b"[DONE]" in web.post(PATH, json=asked, headers=rich.headers).data
+    payload = {**STREAM, "model": "openai/free-model"}
+    assert b"[DONE]" in web.post(PATH, json=payload, headers=rich.headers).data
     assert (facts.call().state, facts.call().credits, facts.call().error) == ("settled", 0, None)
 
 
@@ -371,8 +371,8 @@ def test_answers_times_choices_are_held(
     fake.will(look)
     body["model"] = "openrouter/openai/gpt-4o-mini"
     body["codebuff_metadata"]["n"] = 3
-    asked = {**body, "n": 4, "max_tokens": 100_000}
-    assert web.post("/api/v1/chat/completions", json=asked, headers=rich.headers).status_code == 200
+    payload = {**body, "n": 4, "max_tokens": 100_000}
+    assert web.post("/api/v1/chat/completions", json=payload, headers=rich.headers).status_code == 200
     # twelve times 100,000 tokens at $0.6 per million plus 5.5 %
     assert held[0] >= 76
 
@@ -397,13 +397,13 @@ def test_call_whose_input_exceeds_the_balance_is_not_sent(
     assert alice.user is not None
     factories.grant(alice.user, credits)
     run = factories.run(alice.user)
-    asked = {
+    payload = {
         "model": "openai/house-model",
         "messages": [{"role": "user", "content": "x" * 1024 * kilobytes}],
         "max_tokens": 100_000,
         "codebuff_metadata": {"run_id": run.id},
     }
-    answer = web.post(path, json=asked, headers=alice.headers)
+    answer = web.post(path, json=payload, headers=alice.headers)
     assert answer.status_code == status
     assert len(fake.requests) == (status == 200)
     if status == 402:
@@ -423,13 +423,13 @@ def test_dense_text_is_counted_before_it_is_sent(
     run = factories.run(alice.user)
     # 100,000 bytes each: 100,000 tokens (21 credits) in one text, a quarter of that in the other
     for text, status in (("\U0002a6d0" * 25_000, 402), ("yes " * 25_000, 200)):
-        asked = {
+        payload = {
             "model": "openai/house-model",
             "messages": [{"role": "user", "content": text}],
             "max_tokens": 100_000,
             "codebuff_metadata": {"run_id": run.id},
         }
-        answer = web.post(path, data=orjson.dumps(asked), headers=alice.headers)
+        answer = web.post(path, data=orjson.dumps(payload), headers=alice.headers)
         assert answer.status_code == status
         if status == 402:
             assert "The input of this call costs about 22 credits" in answer.json["error"]["message"]

@@ -114,8 +114,8 @@ def test_usage_chunk_only_on_request(
     fake.will(fakes.stream(script))
     without = web.post(PATH, json={**BODY, "stream": True}, headers=rich.headers)
     assert without.data == b"".join(fakes.sse(event) for event in script if "usage" not in event)
-    asked = {**BODY, "stream": True, "stream_options": {"include_usage": True}}
-    answer = web.post(PATH, json=asked, headers=rich.headers)
+    payload = {**BODY, "stream": True, "stream_options": {"include_usage": True}}
+    answer = web.post(PATH, json=payload, headers=rich.headers)
     assert answer.data == b"".join(fakes.sse(event) for event in script)
     assert "cost" not in events(answer.data)[-1]["usage"]
     assert all(request.body["stream_options"]["include_usage"] is True for request in fake.requests)
@@ -137,9 +137,9 @@ def test_usage_chunk_only_on_request(
 )
 def test_routes(web: FlaskClient, fake: FakeUpstream, rich: Person, model: str, path: str, sent: str) -> None:
     assert web.post(PATH, json={**BODY, "model": model}, headers=rich.headers).status_code == 200
-    (asked,) = fake.requests
-    assert (asked.path, asked.body["model"]) == (f"/{path}/chat/completions", sent)
-    assert asked.headers["authorization"] == f"Bearer sk-operator-{path}"
+    (request,) = fake.requests
+    assert (request.path, request.body["model"]) == (f"/{path}/chat/completions", sent)
+    assert request.headers["authorization"] == f"Bearer sk-operator-{path}"
 
 
 def test_gemini_bills_its_thoughts(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:

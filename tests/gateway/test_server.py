@@ -288,9 +288,12 @@ def test_raw_request_lines(
 
 def test_a_page_of_another_origin_calls_the_started_server(server: str, rich: Person) -> None:
     origin = {"Origin": "https://app.example.org"}
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    preflight_headers = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
     address = f"{server}/v1/chat/completions"
-    preflight = requests.options(address, headers=origin | asked, timeout=60)
+    preflight = requests.options(address, headers=origin | preflight_headers, timeout=60)
     assert (preflight.status_code, preflight.content) == (204, b"")
     assert preflight.headers["Access-Control-Allow-Headers"] == "authorization"
     body = {"model": " Stoa/Demo ", "messages": [{"role": "user", "content": "Hi."}], "stream": True}

@@ -302,8 +302,8 @@ def test_spool_files_are_private(
     (path,) = gateway.spool.folder.glob("*.json")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    kept = orjson.loads(path.read_bytes())["facts"]
-    assert kept["request"] == MESSAGES
+    stored = orjson.loads(path.read_bytes())["facts"]
+    assert stored["request"] == MESSAGES
     assert "Say hello" not in caplog.text
     assert "secrets" not in caplog.text
     assert "53100" in caplog.text
@@ -366,11 +366,11 @@ def test_a_refused_call_blocks_only_its_account(
     with refusing("23514", only="NEW.user_id = '{user}'")(engine, gateway, rich):
         assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
         wait(lambda: [call.aside for call in gateway.spool.calls()] == [True])
-        asked = len(fake.requests)
+        before = len(fake.requests)
         assert web.get("/readyz").status_code == 200
         assert web.post(DOORS[0], json=BODY, headers=bob.headers).status_code == 200
         assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
-        assert len(fake.requests) == asked + 1
+        assert len(fake.requests) == before + 1
         (call,) = [call for call in gateway.spool.calls() if call.kind == "settle"]
         assert call.facts is not None
         assert call.facts["output_tokens"] == 20

@@ -195,11 +195,11 @@ def test_each_vendor_is_billed_by_its_usage(
     door: str,
 ) -> None:
     fake.will(fakes.stream(script) if isinstance(script, list) else fakes.answer(script))
-    asked = {**body, "model": "openai/house-model", "messages": MESSAGES, "stream": streaming}
+    payload = {**body, "model": "openai/house-model", "messages": MESSAGES, "stream": streaming}
     if door == "openai":
-        asked.pop("codebuff_metadata")
-        asked |= {"stream_options": {"include_usage": True}} if streaming else {}
-    answer = web.post(DOORS[door], json=asked, headers=rich.headers)
+        payload.pop("codebuff_metadata")
+        payload |= {"stream_options": {"include_usage": True}} if streaming else {}
+    answer = web.post(DOORS[door], json=payload, headers=rich.headers)
     assert answer.status_code == 200, answer.text
     call = facts.call()
     assert (call.state, call.usage_source, call.error) == ("settled", "provider", None)

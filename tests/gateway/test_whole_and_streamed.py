@@ -99,13 +99,19 @@ FRAMES: dict[str, tuple[Callable[[Any], bytes], str | None]] = {
 
 @pytest.mark.parametrize("size", [1 << 20, 11])
 @pytest.mark.parametrize("framed", FRAMES.values(), ids=FRAMES.keys())
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("wants_usage", [True, False])
 def test_a_whole_answer_to_a_stream_becomes_one(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, framed: Any, size: int, asked: bool
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    framed: Any,
+    size: int,
+    wants_usage: bool,
 ) -> None:
     frame, kind = framed
     fake.will(sent(frame(fakes.completion("Hello there.", USE)), kind, size))
-    answer = web.post(PATH, json=STREAM if asked else {**BODY, "stream": True}, headers=rich.headers)
+    answer = web.post(PATH, json=STREAM if wants_usage else {**BODY, "stream": True}, headers=rich.headers)
     assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
     chunks = chunks_of(answer.data)
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
@@ -113,8 +119,8 @@ def test_a_whole_answer_to_a_stream_becomes_one(
     assert "".join(choice.delta.content or "" for choice in choices) == "Hello there."
     assert choices[0].delta.role == "assistant"
     assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["stop"]
-    told = [chunk.usage for chunk in chunks if chunk.usage]
-    assert [use.completion_tokens for use in told] == ([20] if asked else [])
+    reported = [chunk.usage for chunk in chunks if chunk.usage]
+    assert [use.completion_tokens for use in reported] == ([20] if wants_usage else [])
     call = facts.call()
     assert (call.state, call.usage_source, call.error) == ("settled", "provider", None)
     assert (call.uncached_input_tokens, call.output_tokens) == (100, 20)
@@ -429,15 +435,15 @@ def test_a_stream_that_is_no_answer(
 
 @pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize("where", ["with the finish", "after it", "nowhere"])
-@pytest.mark.parametrize("asked", [2, 5])
-def test_fewer_choices_than_were_asked_for(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, done: bool, where: str, asked: int
+@pytest.mark.parametrize("n", [2, 5])
+def test_fewer_choices_than_requested(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, done: bool, where: str, n: int
 ) -> None:
     script = fakes.chunks("one two three", use=USE if where == "after it" else None)
     if where == "with the finish":
         script[-2]["usage"] = USE
     fake.will(fakes.stream(script if done else script[:-1]))
-    chunks = chunks_of(web.post(PATH, json={**STREAM, "n": asked}, headers=rich.headers).data)
+    chunks = chunks_of(web.post(PATH, json={**STREAM, "n": n}, headers=rich.headers).data)
     assert chunks[-1].usage
     call = facts.call()
     assert (call.state, call.error) == ("settled", None)
@@ -453,11 +459,11 @@ def test_merged_answers_of_a_provider_that_sends_fewer(
     whole = fakes.completion("one", USE)
     whole["choices"] *= came
     fake.will(fakes.answer(whole))
-    asked = {
+    payload = {
         **body,
         "model": "openai/gpt-4o-mini",
         "codebuff_metadata": {**body["codebuff_metadata"], "n": 3},
     }
-    answer = web.post(CODEBUFF, json=asked, headers=rich.headers)
+    answer = web.post(CODEBUFF, json=payload, headers=rich.headers)
     assert json.loads(answer.json["choices"][0]["message"]["content"]) == ["one"] * came
     assert facts.call().output_tokens == 20

@@ -66,8 +66,8 @@ def upstream_message(error: ProviderError) -> str:
         return failure.message
     text = raw if isinstance(raw, str) else write(raw).decode()
     name = metadata.get("provider_name")
-    shown = text if len(text) <= 1000 else f"{text[:1000]}..."
-    return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {shown}]"
+    excerpt = text if len(text) <= 1000 else f"{text[:1000]}..."
+    return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {excerpt}]"
 
 
 def ban_message(settings: Settings) -> str:
