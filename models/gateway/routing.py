@@ -216,7 +216,7 @@ class Router:
         override = self.prices.overrides.get(name.lower())
         chosen = route.byok or (override and override.provider) or route.provider not in self.direct
         upstream = openrouter.upstream_model(name)
-        if chosen or not route.provider.genuine or not openrouter.ready:
+        if chosen or not route.provider.first_party or not openrouter.ready:
             return
         if model_names.has_row(openrouter.table, upstream):
             found = self._route(openrouter, name, upstream)
@@ -242,7 +242,7 @@ class Router:
                 route.price,
                 lambda name: self.price(provider, name, provider.upstream_model(name)),
                 reports_cost=provider.reports_cost,
-                apart=provider.media_apart,
+                apart=provider.media_priced_separately,
             )
             terms = terms_of(KEYS[provider.name], body, reading)
         prepared = Route(

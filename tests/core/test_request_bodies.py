@@ -334,8 +334,10 @@ def test_the_ledger_is_not_asked_twice_within_seconds_for_large_bodies(
 ) -> None:
     gateway = app.extensions["gateway"]
     admitted: list[Any] = []
-    admit = gateway.gate.admit
-    monkeypatch.setattr(gateway.gate, "admit", lambda claim: admitted.append(claim.hold) or admit(claim))
+    admit = gateway.admissions.admit
+    monkeypatch.setattr(
+        gateway.admissions, "admit", lambda claim: admitted.append(claim.hold) or admit(claim)
+    )
     for _ in range(3):
         assert client.post("/v1/chat/completions", data=LARGE, headers=payer.headers).status_code == 200
     assert [hold is None for hold in admitted] == [True, False, False, False]

@@ -1,4 +1,4 @@
-"""The last usage is the bill: a stream is settled at its end, before its last chunk leaves."""
+"""The last usage is billed: a stream is settled at its end, before its last chunk is sent."""
 
 import threading
 from decimal import Decimal
@@ -194,7 +194,7 @@ def test_the_hold_grows_with_the_usage_that_is_reported_on_the_way(
 ) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 10)
-    # 5 credits for so many tokens nobody sees, and 53
+    # 5 credits for reasoning tokens without text, and 53
     script = [
         text("a", use(100, 5_000)),
         text("b", use(100, 50_000)),
@@ -267,7 +267,7 @@ def test_usage_elsewhere_in_a_whole_answer(
     assert (call.usage_source, call.uncached_input_tokens, call.output_tokens) == ("provider", 100, 20)
 
 
-# -- nothing at all ------------------------------------------------------------------------------------------
+# -- empty answers -------------------------------------------------------------------------------------------
 
 EMPTY_STREAMS = {
     "nothing": [],
@@ -350,7 +350,7 @@ def test_usage_without_an_answer_is_billed(
 
 @pytest.mark.parametrize("reason", ["stop", "content_filter"])
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_choice_that_ended_without_a_word_is_passed_on_and_not_billed(
+def test_a_finished_empty_choice_is_passed_on_and_not_billed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, streaming: bool, reason: str
 ) -> None:
     whole = fakes.completion("", None)

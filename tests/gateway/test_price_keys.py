@@ -22,7 +22,7 @@ from tests.gateway.conftest import MESSAGES, Facts
 
 OPENAIS = sorted(get_type_hints(CompletionCreateParamsStreaming))
 
-OPENROUTERS = [
+OPENROUTER_KEYS = [
     "cache_control",
     "debug",
     "frequency_penalty",
@@ -125,7 +125,7 @@ def test_every_key_of_openai_is_known(provider: str, key: str) -> None:
     )
 
 
-@pytest.mark.parametrize("key", OPENROUTERS)
+@pytest.mark.parametrize("key", OPENROUTER_KEYS)
 def test_every_key_of_openrouter_is_known(key: str) -> None:
     assert key in KEYS["openrouter"], f"say in models/gateway/price_factors.py what {key!r} does to the price"
 

@@ -1,4 +1,4 @@
-"""Errors of providers, in any form: one readable sentence, the right status and code, the rest as details, no secret."""
+"""Provider errors in any format: a readable message, the right status and code, details, no secret."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ NGINX = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<ce
 
 STATUS = object()
 SHAPES: dict[str, tuple[Any, str, Any]] = {
-    # the body, a sentence of it, the code; STATUS where it names none in a place that is known
+    # body, expected message, code; STATUS if the body has no code in a known field
     "openai": ({"error": {"message": "The words.", "type": "t", "param": "p", "code": "c"}}, "The words.", "c"),
     "text": ({"error": "The words."}, "The words.", STATUS),
     "list of objects": ({"error": [{"message": "The words."}]}, "The words.", STATUS),
@@ -140,7 +140,7 @@ def test_minimax_tells_its_errors_inside_a_200(
 @pytest.mark.parametrize(
     ("status", "words"), [(500, "Internal Server Error"), (530, "The provider answered 530.")]
 )
-def test_errors_without_words(
+def test_errors_without_a_message(
     web: FlaskClient, fake: FakeUpstream, rich: Person, sent: Any, status: int, words: str
 ) -> None:
     fake.will(fakes.answer(sent, status))
@@ -150,7 +150,7 @@ def test_errors_without_words(
     assert answer.json["error"]["code"] in (status, None)
 
 
-def test_the_rest_is_under_details(
+def test_the_rest_of_an_error_is_in_details(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any]
 ) -> None:
     detail = [{"loc": ["body", "n"], "msg": "too many", "type": "value_error"}]
@@ -251,7 +251,7 @@ def test_a_page_instead_of_a_stream_is_an_error(web: FlaskClient, fake: FakeUpst
     fake.will(fakes.answer(CLOUDFLARE, headers={"Content-Type": "text/html; charset=UTF-8"}))
     answer = web.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=rich.headers)
     assert answer.status_code == 502
-    assert "cannot be passed on" in answer.json["error"]["message"]
+    assert "unknown format" in answer.json["error"]["message"]
     fake.will(fakes.stream([CLOUDFLARE]))
     answer = web.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=rich.headers)
     assert "502: Bad gateway" in events(answer.data)[-1]["error"]["message"]
@@ -306,7 +306,7 @@ def test_the_message_of_an_error_that_was_cut_off(letter: str, shift: int) -> No
      {"choices": [], "prompt_filter_results": [{"message": "x"}]}, {"message": {"content": "x"}}, {"usage": {"a": 1}, "message": "x"},
      {"base_resp": {"status_code": 0, "status_msg": ""}}, {"object": "chat.completion.chunk", "message": "x"}],
 )  # fmt: skip
-def test_what_is_no_error(value: Any) -> None:
+def test_bodies_that_are_no_errors(value: Any) -> None:
     assert failure_of(value) is None
 
 

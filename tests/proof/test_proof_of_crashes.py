@@ -17,6 +17,6 @@ def test_kills_lose_no_charge_and_leave_no_hold() -> None:
 
 def test_a_hold_ends_within_a_minute_of_its_workers_last_word() -> None:
     assert in_flight.HOLD_SECONDS + SWEPT_EVERY < WITHIN
-    assert in_flight.HOLD_SECONDS > 1.5 * in_flight.KEEP_SECONDS
+    assert in_flight.HOLD_SECONDS > 1.5 * in_flight.RENEW_SECONDS
     # a sweep that was killed must not bar the next
     assert jobs.sweep_credit.lock is None

@@ -1,4 +1,4 @@
-"""Stoa's own model: served whether or not any key is set."""
+"""Stoa's built-in demo model, available without any provider key."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ MODEL = "stoa/demo"
 
 
 class DemoProvider(Provider):
-    """Priced like a mid-range model, so that a page of text costs whole credits."""
+    """Serves `stoa/demo`, at the price of a mid-range model, so that a page of text costs whole credits."""
 
     name = "stoa"
     title = "Stoa"
