@@ -102,6 +102,7 @@ def fill(
                 ),
             )
             say(f"month {month + 1} of {MONTHS}: {time.monotonic() - began:,.0f} s")
+        connection.execute("SELECT fill_weeks()")
         for table in TABLES:
             wake_indexes(connection, (table,))
             say(f"indexes of {table}: {time.monotonic() - began:,.0f} s")

@@ -199,11 +199,31 @@ BEGIN
             sum(c.carried + (c.micro + 500000) / 1000000) AS credits, sum(c.latency_ms) AS latency_ms,
             coalesce(sum(c.ttft_ms), 0) AS ttft_ms, count(c.ttft_ms) AS ttft_calls,
             {histogram} AS hist
-        FROM fill_call c, (VALUES ('hour'), ('day'), ('week')) AS g (grain)
+        FROM fill_call c, (VALUES ('hour'), ('day')) AS g (grain)
         GROUP BY 1, 2, 3, 4, 5
     ) s JOIN fill_account a ON a.number = s.account;
     PERFORM setval(pg_get_serial_sequence('credit_entry', 'id'), (SELECT max(id) FROM credit_entry));
 END $$;
+
+
+-- The rollups by week: a week may lie in two months.
+CREATE FUNCTION fill_weeks() RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO usage_rollup (
+        account_id, grain, bucket, user_id, model, agent_id, calls, input_tokens, cache_write_tokens, cache_read_tokens,
+        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist
+    )
+    SELECT account_id, 'week', date_trunc('week', bucket, 'UTC'), user_id, model, agent_id, sum(calls), sum(input_tokens),
+        sum(cache_write_tokens), sum(cache_read_tokens), sum(output_tokens), sum(reasoning_tokens), sum(cost), sum(credits),
+        sum(latency_ms), sum(ttft_ms), sum(ttft_calls), ARRAY[
+            sum(latency_hist[1]), sum(latency_hist[2]), sum(latency_hist[3]), sum(latency_hist[4]), sum(latency_hist[5]), sum(latency_hist[6]),
+            sum(latency_hist[7]), sum(latency_hist[8]), sum(latency_hist[9]), sum(latency_hist[10]), sum(latency_hist[11]), sum(latency_hist[12]),
+            sum(latency_hist[13]), sum(latency_hist[14]), sum(latency_hist[15]), sum(latency_hist[16])
+        ]
+    FROM usage_rollup
+    WHERE grain = 'day'
+    GROUP BY account_id, date_trunc('week', bucket, 'UTC'), user_id, model, agent_id
+$$;
 
 
 CREATE FUNCTION fill_forget() RETURNS void
@@ -215,5 +235,6 @@ BEGIN
     DROP FUNCTION fill_model(bigint);
     DROP FUNCTION fill_agent(bigint);
     DROP FUNCTION fill_dice(bigint, int);
+    DROP FUNCTION fill_weeks();
     DROP FUNCTION fill_forget();
 END $$;
