@@ -66,7 +66,7 @@ def _route(route: Route) -> str:
 def _price(price: ModelPrice | None) -> str:
     if price is None:
         return "missing; each call's cost is reported by the provider"
-    if price.zero:
+    if price.is_free:
         return f"zero  ({price.source})"
     tier = price.tiers[0]
     figures = " / ".join(

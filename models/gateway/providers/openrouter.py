@@ -8,7 +8,7 @@ from typing import Any
 
 from models.gateway import model_names
 from models.gateway.chat_format import Call, Usage
-from models.gateway.chat_format.reported_numbers import dollar_figure
+from models.gateway.chat_format.reported_numbers import parse_dollars
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
@@ -75,7 +75,7 @@ class OpenRouter(Provider):
     def read_cost(self, raw: Mapping[str, Any]) -> Decimal | None:
         """`cost` is the bill. Where a key of the operator's at another provider paid (`is_byok`), it is OpenRouter's fee
         alone, and what the provider took comes on top."""
-        cost = dollar_figure(raw.get("cost"))
+        cost = parse_dollars(raw.get("cost"))
         if not _of_a_key(raw):
             return cost
         paid = _paid(raw.get("cost_details"))
@@ -96,9 +96,9 @@ def _paid(details: Any) -> Decimal | None:
     """What the provider behind OpenRouter took: in one figure, or its two sides."""
     if not isinstance(details, dict):
         return None
-    paid = dollar_figure(details.get("upstream_inference_cost"))
+    paid = parse_dollars(details.get("upstream_inference_cost"))
     sides = [
-        dollar_figure(details.get(f"upstream_inference_{side}_cost")) for side in ("prompt", "completions")
+        parse_dollars(details.get(f"upstream_inference_{side}_cost")) for side in ("prompt", "completions")
     ]
     if paid is None and None not in sides:
         paid = sum((side for side in sides if side is not None), Decimal(0))

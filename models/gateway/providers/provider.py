@@ -53,7 +53,7 @@ class Provider:
 
     `table` is its name in the shipped price table; `host` the vendor's own; `reports_cost` whether each answer says what it cost;
     `native_n` whether it answers `n` choices itself; `refuses` the keys that it is known to refuse, which it is not
-    sent; `media_apart` whether its media always cost more than text; `longest` tokens no answer of its exceeds.
+    sent; `prices_media_separately` whether its media always cost more than text; `max_output` tokens no answer of its exceeds.
     """
 
     name = ""
@@ -65,8 +65,8 @@ class Provider:
     """Model names without a prefix that are this provider's."""
     reports_cost = False
     native_n = False
-    media_apart = False
-    longest = 128_000
+    prices_media_separately = False
+    max_output = 128_000
 
     def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
         self.endpoint = endpoint
@@ -95,7 +95,7 @@ class Provider:
     def spelt(self, name: str) -> str:
         """A name in lower case if the price table knows it; any other, and a fine-tuned model's, as it was written."""
         folded = name.lower()
-        known = model_names.row(self.table, folded) or model_names.row(
+        known = model_names.price_row(self.table, folded) or model_names.price_row(
             self.table, model_names.split_variant(folded)[0]
         )
         return folded if known and not folded.startswith(model_names.FINE_TUNED) else name
