@@ -48,7 +48,7 @@ class Biller:
     def _counted(self, meter: UsageMeter, route: Route) -> Usage:
         """Usage counted from the request and its output, if the provider reported none or none for the whole answer.
         Never lower than any number that it reported."""
-        source = "counted" if tokens.knows(meter.model or route.model) else "estimated"
+        source = "counted" if tokens.has_vocabulary(meter.model or route.model) else "estimated"
         if meter.empty:
             return Usage(source=source)
         raw = meter.raw_usage

@@ -22,7 +22,7 @@ MAX_CACHE = 50_000
 _OPENAI = re.compile(r"(^|/)(gpt-|o\d|chatgpt|text-embedding|codex|stoa/)")
 
 
-def knows(model: str) -> bool:
+def has_vocabulary(model: str) -> bool:
     """Whether the model uses this vocabulary. Otherwise a count is an estimate."""
     return bool(_OPENAI.search(model)) or model.startswith("stoa/")
 

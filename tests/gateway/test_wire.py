@@ -206,9 +206,9 @@ def test_counting() -> None:
     assert tokens.count("hello world") == 2
     assert tokens.count("<|endoftext|>") > 1
     assert tokens.count("a b " * 1_000_000) == pytest.approx(2_000_000, rel=0.01)
-    assert tokens.knows("openai/gpt-5")
-    assert tokens.knows("gpt-4o")
-    assert not tokens.knows("anthropic/claude-sonnet-4.5")
+    assert tokens.has_vocabulary("openai/gpt-5")
+    assert tokens.has_vocabulary("gpt-4o")
+    assert not tokens.has_vocabulary("anthropic/claude-sonnet-4.5")
     picture = [
         {"role": "user", "content": [{"image_url": {"url": "data:image/png;base64," + "A" * 9_000_000}}]}
     ]

@@ -119,7 +119,7 @@ def token_count() -> ResponseReturnValue:
     if guards.key_credential(key) is None:
         raise DomainError("Invalid Codebuff API key", status=401)
     count = tokens.count_messages(asked.messages, asked.tools, asked.system)
-    own = asked.model is None or tokens.knows(asked.model)
+    own = asked.model is None or tokens.has_vocabulary(asked.model)
     return json_answer({"inputTokens": count if own else count + count * 3 // 10})
 
 

@@ -54,7 +54,7 @@ class AnswerAssembler:
                     delta = {name: item for name, item in value.items() if name != "tool_calls"}
                     _merge(target["message"], delta)
             elif key not in ("index", "message", "usage"):
-                # a message beside the deltas repeats their content
+                # a message in addition to the deltas repeats their content
                 _merge(target, {key: value})
 
 
