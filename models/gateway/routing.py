@@ -244,7 +244,7 @@ class Router:
                 route.price,
                 lambda name: self.price(provider, name, provider.upstream_model(name)),
                 reports_cost=provider.reports_cost,
-                separate_media_prices=provider.prices_media_separately,
+                separate_media_prices=provider.media_priced_separately,
             )
             factors = read_factors(KEYS[provider.name], body, reader)
         prepared = Route(

@@ -29,7 +29,7 @@ class OpenAI(Provider):
         return f"{name}-latest" if _LATEST.fullmatch(name) else name
 
     @property
-    def prices_media_separately(self) -> bool:  # type: ignore[override]
+    def media_priced_separately(self) -> bool:  # type: ignore[override]
         """OpenAI's audio always costs more than its text; what others charge is in the operator's file."""
         return self.genuine
 

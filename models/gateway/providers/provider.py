@@ -53,7 +53,7 @@ class Provider:
 
     `table` is its name in the shipped price table; `host` the vendor's own; `reports_cost` whether each answer says what it cost;
     `native_n` whether it answers `n` choices itself; `refuses` the keys that it is known to refuse, which it is not
-    sent; `prices_media_separately` whether its media always cost more than text; `max_output` tokens no answer of its exceeds.
+    sent; `media_priced_separately` whether its media always cost more than text; `max_output` tokens no answer of its exceeds.
     """
 
     name = ""
@@ -65,7 +65,7 @@ class Provider:
     """Model names without a prefix that are this provider's."""
     reports_cost = False
     native_n = False
-    prices_media_separately = False
+    media_priced_separately = False
     max_output = 128_000
 
     def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
