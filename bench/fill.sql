@@ -1,5 +1,5 @@
--- What `bench/fill.py` calls; dropped by it at the end. Everything made up comes from hashes, so that two fills of one
--- size differ only in their times.
+-- Functions for `bench/fill.py`, which drops them at the end. Generated values come from hashes, so two fills of the same
+-- size differ only in their timestamps.
 
 CREATE UNLOGGED TABLE fill_account (
     number int PRIMARY KEY, id text NOT NULL, carry bigint NOT NULL DEFAULT 0
@@ -42,7 +42,7 @@ BEGIN
 END $$;
 
 
--- The runs p_first to p_last - 1 of a month, with their calls, and p_extra calls that belong to no run.
+-- Creates runs p_first to p_last - 1 of a month with their calls, and p_extra calls without a run.
 CREATE FUNCTION fill_month(
     p_month int, p_months int, p_first bigint, p_last bigint, p_accounts int, p_share int, p_extra int
 ) RETURNS void
@@ -50,7 +50,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_midnight timestamptz := date_trunc('day', now(), 'UTC') + interval '1 day';
     v_start timestamptz := v_midnight - (p_months - p_month) * interval '30 days';
-    -- calls of a run follow each other for half a minute, and stay in their month
+    -- the calls of a run span half a minute, within their month
     v_length interval := least(v_start + interval '30 days', now()) - v_start - interval '90 seconds';
     v_runs bigint := greatest(p_last - p_first, 1);
     v_entry bigint;
@@ -111,8 +111,8 @@ BEGIN
     WHERE f.account = a.number;
     UPDATE credit_account c SET carry_micro = a.carry FROM fill_account a WHERE a.id = c.id AND a.carry <> c.carry_micro;
 
-    -- A grant at the beginning of each month covers the month to the credit, so that the next is the first to be
-    -- spent in the next; the last one leaves something.
+    -- A grant at the start of each month covers that month exactly, so that the next month spends the next grant. The
+    -- last grant leaves a balance.
     v_entry := coalesce((SELECT max(id) FROM credit_entry), 0);
     CREATE TEMP TABLE fill_grant ON COMMIT DROP AS
     SELECT a.number, a.id AS account_id, format('fill-%s-%s', a.id, p_month) AS operation_id,
@@ -167,7 +167,7 @@ BEGIN
         c.model, 'failed', NULL, false, NULL, 90, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, c.finished_at, c.finished_at
     FROM fill_call c JOIN fill_account a ON a.number = c.account WHERE c.n % 50 = 3;
 
-    -- of four runs of an account the second is the first one's child
+    -- of every four runs of an account, the second is a child of the first
     INSERT INTO agent_run (
         id, user_id, agent_id, ancestor_run_ids, total_steps, direct_credits, total_credits, status, created_at, completed_at
     )

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from models.gateway.chat_format import ProviderFailure, failure_in
+from models.gateway.chat_format import ProviderFailure, parse_failure
 from models.gateway.routing import Route
 from models.gateway.upstream import ProviderResponse, UpstreamError
 from models.ledger.holds import Admission
@@ -57,11 +57,11 @@ def read_provider_error(response: ProviderResponse, route: Route, start: bytes =
     status = response.status
     failure: ProviderFailure | None
     if 400 <= status <= 599:
-        failure = failure_in(raw) or ProviderFailure(_status_text(status), plain=True)
+        failure = parse_failure(raw) or ProviderFailure(_status_text(status), plain=True)
         if failure.plain and failure.code is None:
             failure = replace(failure, code=status)
     else:
-        failure = failure_in(raw, refused=False)
+        failure = parse_failure(raw, is_error=False)
         status = failure.status if failure and failure.status else 502
         if failure is None:
             text = f"{route.provider.title} sent a response in an unknown format."

@@ -273,7 +273,7 @@ class Gateway:
         call = request.call
         if isinstance(call, DomainError) or request.byok:
             return
-        for route in self.routes.after(attempt.route):
+        for route in self.routes.fallbacks(attempt.route):
             try:
                 other = self._prepare(request, call, route)
             except DomainError:

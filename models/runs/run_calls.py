@@ -13,7 +13,7 @@ from models.accounts import Session
 from models.core.db import db
 from models.core.errors import NotFound
 from models.gateway import GatewayCall
-from models.gateway.chat_format.token_usage import UNITS, WITHIN
+from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNITS
 from models.ledger import CreditEntry, CreditLedger
 from models.runs.run import AgentRun
 from models.runs.transcript import Transcript, transcript
@@ -188,8 +188,8 @@ def _buckets(call: GatewayCall) -> list[PricedBucket]:
     }
     special = {name: count for name, count in (call.parts or {}).items() if name in _PARTS}
     for name, count in special.items():
-        if name in WITHIN:
-            remaining[WITHIN[name]] -= count
+        if name in PARENT_BUCKETS:
+            remaining[PARENT_BUCKETS[name]] -= count
     rows = [
         ("Input", remaining["input"], "input"),
         ("Input, written to cache", remaining["cache_write"], "cache_write"),

@@ -135,7 +135,7 @@ def test_a_name_is_resolved_once_and_what_was_judged_is_asked(server: Pictures) 
     whole = FetchPolicy(resolve, lambda each: each == "127.0.0.1", server.context)
     assert fetch(address, most_bytes=100, seconds=60, guard=whole) == b"picture"
     assert asked == [HOST]
-    assert server.asked[-1] == ("/ok", f"{HOST}:{server.port}")
+    assert server.requests[-1] == ("/ok", f"{HOST}:{server.port}")
 
 
 def test_a_name_with_one_private_address_is_refused(server: Pictures) -> None:

@@ -81,7 +81,7 @@ def test_https_goes_through_a_tunnel_that_is_kept(
     upstream = HttpUpstream("Provider", TIMEOUTS, Egress(https_proxy=proxy.url, ca_bundle=authority))
     for _ in range(2):
         assert b"Hello there." in read_all(upstream, provider_request(f"https://{HOST}:8443/v1/chat?x=1"))
-    ((line, credentials),) = proxy.asked
+    ((line, credentials),) = proxy.requests
     assert line.startswith(f"CONNECT {HOST}:8443 HTTP/1.")
     assert credentials == CREDENTIALS
     first, second = secure.requests
@@ -94,7 +94,7 @@ def test_http_asks_the_proxy_for_the_whole_address() -> None:
     with fakes.running() as plain, proxy_to(plain.port) as proxy:
         upstream = HttpUpstream("Provider", TIMEOUTS, Egress(http_proxy=proxy.url))
         assert b"Hello there." in read_all(upstream, provider_request(f"http://{HOST}/v1/chat"))
-        assert proxy.asked == [(f"POST http://{HOST}/v1/chat HTTP/1.1", CREDENTIALS)]
+        assert proxy.requests == [(f"POST http://{HOST}/v1/chat HTTP/1.1", CREDENTIALS)]
         assert plain.requests[0].headers["host"] == HOST
 
 
@@ -159,7 +159,7 @@ def test_the_settings_lead_every_provider_through_the_proxy(
         answer = provider.upstream.send(provider_request(f"{provider.endpoint.base_url}/chat"))
         assert answer.read()
         answer.close()
-    assert [line.split()[:2] for line, _ in proxy.asked] == [["CONNECT", f"{HOST}:443"]] * 2
+    assert [line.split()[:2] for line, _ in proxy.requests] == [["CONNECT", f"{HOST}:443"]] * 2
     assert proxy.url.removeprefix("http://") not in repr(settings)
 
 

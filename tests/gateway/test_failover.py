@@ -179,14 +179,14 @@ def test_the_setting_is_on_unless_it_is_turned_off() -> None:
 )
 def test_models_without_a_second_provider(gateway: Gateway, model: str) -> None:
     route = gateway.routes.find("anthropic/claude-sonnet-4.5" if "nobody" in model else model)
-    assert list(gateway.routes.after(replace(route, requested=model))) == []
+    assert list(gateway.routes.fallbacks(replace(route, requested=model))) == []
 
 
 def test_a_provider_that_the_operator_named_is_the_only_one(tmp_path: Path) -> None:
     file = tmp_path / "prices.toml"
     file.write_text(f'["{MODEL}"]\nprovider = "anthropic"\ninput = 3\noutput = 15\n')
     routes = Router(ORDINARY, PriceTable.load(file))
-    assert list(routes.after(routes.find(MODEL))) == []
+    assert list(routes.fallbacks(routes.find(MODEL))) == []
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_provider_that_the_operator_named_is_the_only_one(tmp_path: Path) -> N
 )
 def test_the_vendors_models_have_a_second_provider(model: str, at_openrouter: str) -> None:
     routes = Router(ORDINARY, PriceTable.load(None))
-    (other,) = routes.after(routes.find(model))
+    (other,) = routes.fallbacks(routes.find(model))
     assert (other.provider.name, other.model) == ("openrouter", at_openrouter)
 
 
@@ -210,7 +210,7 @@ def test_the_vendors_models_have_a_second_provider(model: str, at_openrouter: st
 def test_a_server_that_only_speaks_as_a_vendor_has_no_second_one(vendor: str, model: str) -> None:
     elsewhere = ORDINARY.model_copy(update={f"{vendor}_base_url": "https://llm.example.org/v1"})
     routes = Router(elsewhere, PriceTable.load(None))
-    assert list(routes.after(routes.find(model))) == []
+    assert list(routes.fallbacks(routes.find(model))) == []
 
 
 def test_no_failover_to_a_provider_with_fewer_choices(post: Callable[..., Any], fake: FakeUpstream) -> None:
@@ -226,11 +226,11 @@ def test_no_failover_to_a_provider_with_fewer_choices(post: Callable[..., Any], 
 
 def set_output_price(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, output: int) -> None:
     """Set OpenRouter's price in dollars per million output tokens."""
-    after = gateway.routes.after
+    fallbacks = gateway.routes.fallbacks
     monkeypatch.setattr(
         gateway.routes,
-        "after",
-        lambda route: (replace(other, price=flat(3, output)) for other in after(route)),
+        "fallbacks",
+        lambda route: (replace(other, price=flat(3, output)) for other in fallbacks(route)),
     )
 
 

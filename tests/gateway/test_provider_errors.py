@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from models.gateway.chat_format import failure_in, failure_of
+from models.gateway.chat_format import find_failure, parse_failure
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -226,7 +226,7 @@ def test_streamed_errors_have_the_form_that_clients_know(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, sent: bytes, done: bool
 ) -> None:
     if done and (sent[-1:] != b"\n" or sent[:1] == b"{"):
-        pytest.skip("they are the end")
+        pytest.skip("nothing can follow this error")
     fake.will(fakes.stream([sent, *(["[DONE]"] if done else [])]))
     answer = web.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=rich.headers)
     (error,) = [event["error"] for event in events(answer.data)]
@@ -239,7 +239,7 @@ def test_text_before_a_streamed_error_is_billed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, sent: bytes
 ) -> None:
     if sent[:1] == b"{":
-        pytest.skip("after an event it is only a stray line")
+        pytest.skip("after an event, this is an invalid line and not an error")
     fake.will(fakes.stream([*fakes.chunks("one two three")[:4], sent]))
     answer = web.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=rich.headers)
     assert events(answer.data)[-1]["error"]["message"] == "m"
@@ -259,7 +259,7 @@ def test_a_page_instead_of_a_stream_is_an_error(web: FlaskClient, fake: FakeUpst
 
 @pytest.mark.parametrize("quoted", [KEY, KEY[:11] + "********nrou", f"Bearer {KEY}", "sk-opera…enai"])
 @pytest.mark.parametrize("place", ["status", "inside", "streamed", "stray", "junk", "plain", "details"])
-def test_the_operators_key_reaches_nobody(
+def test_the_operators_key_is_never_sent_to_clients(
     web: FlaskClient, fake: FakeUpstream, rich: Person, quoted: str, place: str
 ) -> None:
     error = {"error": {"message": f"The key {quoted} is slow today.", "code": "slow"}}
@@ -293,7 +293,7 @@ def test_a_streamed_refusal_of_the_operators_key_looks_like_ours(
 @pytest.mark.parametrize("letter", ["x", "\\u00e4", "\\\\", '\\"', "a\t", "\\ud83d\\ude00"])
 @pytest.mark.parametrize("shift", range(4))
 def test_the_message_of_an_error_that_was_cut_off(letter: str, shift: int) -> None:
-    failure = failure_in(b'{"error": {"message": "' + b"." * shift + letter.encode() * 100_000)
+    failure = parse_failure(b'{"error": {"message": "' + b"." * shift + letter.encode() * 100_000)
     assert failure is not None
     assert failure.message.startswith("." * shift)
     assert "message" not in failure.message
@@ -307,7 +307,7 @@ def test_the_message_of_an_error_that_was_cut_off(letter: str, shift: int) -> No
      {"base_resp": {"status_code": 0, "status_msg": ""}}, {"object": "chat.completion.chunk", "message": "x"}],
 )  # fmt: skip
 def test_bodies_that_are_no_errors(value: Any) -> None:
-    assert failure_of(value) is None
+    assert find_failure(value) is None
 
 
 def test_hostile_errors_cost_little_and_never_raise() -> None:
@@ -323,5 +323,5 @@ def test_hostile_errors_cost_little_and_never_raise() -> None:
         json.dumps({"error": {"message": "x" * 200_000}}).encode(),
         json.dumps({"detail": [{"msg": "x" * 1000}] * 200}).encode(),
     ):
-        failure = failure_in(body)
+        failure = parse_failure(body)
         assert failure is None or 0 < len(failure.message) <= 4000

@@ -216,5 +216,5 @@ def test_the_page_of_a_pruned_call_says_so(run: Run, alice: Person, pool: Pool, 
     assert run("--older-than", "90d")[0] == 0
     page = alice.browser.get("/calls/req-old")
     assert page.status_code == 200
-    assert b"The messages of this call were not kept." in page.data
+    assert b"The messages of this call were not stored." in page.data
     assert b"An answer" not in page.data

@@ -123,7 +123,7 @@ def token_count() -> ResponseReturnValue:
     if guards.key_credential(key) is None:
         raise DomainError("Invalid Codebuff API key", status=401)
     count = tokens.count_messages(body.messages, body.tools, body.system)
-    exact = body.model is None or tokens.knows(body.model)
+    exact = body.model is None or tokens.has_vocabulary(body.model)
     return json_answer({"inputTokens": count if exact else count + count * 3 // 10})
 
 

@@ -66,7 +66,7 @@ def _route(route: Route) -> str:
 def _price(price: ModelPrice | None) -> str:
     if price is None:
         return "missing; the provider reports the cost of each call"
-    if price.zero:
+    if price.is_free:
         return f"zero  ({price.source})"
     tier = price.tiers[0]
     prices = " / ".join(

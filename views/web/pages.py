@@ -82,7 +82,7 @@ def _example() -> PricingExample:
         most_tokens=most,
         cost=cost,
         before=settings().stoa_free_credits or 500,
-        held=held_credits(price.worst(prompt, most), margin),
+        held=held_credits(price.max_cost(prompt, most), margin),
         charged=credits_of(cost, margin)[1],
     )
 

@@ -10,7 +10,7 @@ from models.core.settings import Settings
 from models.gateway import sse, tokens
 from models.gateway.bill import Bill
 from models.gateway.call_errors import CallRefused, ProviderError, client_error, redact_keys
-from models.gateway.chat_format import BadCall, Call, UsageMeter, chat_parsing, failure_of, told_usage
+from models.gateway.chat_format import BadCall, Call, UsageMeter, chat_parsing, client_usage, find_failure
 from models.gateway.chat_format.assembly import AnswerAssembler
 from models.gateway.dialects.chat_stream import ChatStream
 from models.gateway.dialects.dialect import (
@@ -74,12 +74,12 @@ class ChatDialect(Dialect):
             if meter.amended:
                 body["object"] = "chat.completion"
                 raw = write(body)
-        elif failure_of(body) is None and (assembled := _assembled(raw, title, meter)) is not None:
+        elif find_failure(body) is None and (assembled := _assembled(raw, title, meter)) is not None:
             body, raw = assembled, write(assembled)
-        failure = meter.failure or (None if meter.started else failure_of(body))
+        failure = meter.failure or (None if meter.started else find_failure(body))
         if failure and not meter.started:
             if (redacted := redact_keys(raw, route)) != raw:
-                failure = failure_of(read(redacted).value) or failure
+                failure = find_failure(read(redacted).value) or failure
             raise client_error(failure, failure.status or 502, route, headers.get("Retry-After"))
         choices = body.get("choices") if isinstance(body, dict) else 0
         if not isinstance(body, dict) or not (choices is None or isinstance(choices, list)):
@@ -102,7 +102,7 @@ class ChatDialect(Dialect):
 
     def client_usage(self, bill: Bill) -> Mapping[str, Any]:
         """The `usage` object for the client: the provider's own if it is what was billed."""
-        return told_usage(bill.usage)
+        return client_usage(bill.usage)
 
     # -- streams ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import orjson
 
 from models.gateway import call_errors, lenient_json, sse
 from models.gateway.bill import Bill
-from models.gateway.chat_format import Call, ProviderFailure, failure_in, failure_of
+from models.gateway.chat_format import Call, ProviderFailure, find_failure, parse_failure
 from models.gateway.routing import Route
 from models.gateway.sse import SseEvent
 
@@ -50,7 +50,7 @@ class ChatStream:
         if cut or self.done or not meter.empty or meter.failure is not None:
             return out
         # not an event stream: a web page, or an error in JSON
-        meter.failure = failure_in(self._parser.stray)
+        meter.failure = parse_failure(self._parser.stray)
         return out + self._failure(meter.failure, {}, self._parser.stray) if meter.failure else out
 
     def final_chunk(self, bill: Bill | None) -> bytes:
@@ -139,7 +139,7 @@ class ChatStream:
         if sse.is_done(data):
             self.done = True
             return
-        failure = failure_of(value, refused=event.name == b"error")
+        failure = find_failure(value, is_error=event.name == b"error")
         if failure is None:
             out.append(self._redacted(sse.comment(data)))
         else:
@@ -155,7 +155,7 @@ class ChatStream:
         route = self._route
         redacted = call_errors.redact_keys(text, route)
         if redacted != text:
-            found = failure_in(redacted.split(b"data: ", 1)[-1])
+            found = parse_failure(redacted.split(b"data: ", 1)[-1])
             failure = failure if found is None else found
         client_failure = call_errors.client_error(failure, failure.status or 502, route, None).failure
         error = chunk.get("error")

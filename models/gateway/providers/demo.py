@@ -16,7 +16,7 @@ class DemoProvider(Provider):
     table = "stoa"
     prefixes = ("stoa",)
     native_n = True
-    longest = 8_192
+    max_output = 8_192
 
     @property
     def ready(self) -> bool:

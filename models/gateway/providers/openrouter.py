@@ -8,7 +8,7 @@ from typing import Any
 
 from models.gateway import model_names
 from models.gateway.chat_format import Call, Usage
-from models.gateway.chat_format.reported_numbers import dollar_figure
+from models.gateway.chat_format.reported_numbers import parse_dollars
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
@@ -75,7 +75,7 @@ class OpenRouter(Provider):
     def read_cost(self, raw: Mapping[str, Any]) -> Decimal | None:
         """`cost` is the bill. With a provider key of the operator's at OpenRouter (`is_byok`) it is only OpenRouter's fee, to
         which the provider's charge is added."""
-        cost = dollar_figure(raw.get("cost"))
+        cost = parse_dollars(raw.get("cost"))
         if not _is_byok(raw):
             return cost
         upstream_cost = _upstream_cost(raw.get("cost_details"))
@@ -96,9 +96,9 @@ def _upstream_cost(details: Any) -> Decimal | None:
     """The charge of the provider behind OpenRouter: one amount, or the sum of prompt and completions."""
     if not isinstance(details, dict):
         return None
-    upstream_cost = dollar_figure(details.get("upstream_inference_cost"))
+    upstream_cost = parse_dollars(details.get("upstream_inference_cost"))
     sides = [
-        dollar_figure(details.get(f"upstream_inference_{side}_cost")) for side in ("prompt", "completions")
+        parse_dollars(details.get(f"upstream_inference_{side}_cost")) for side in ("prompt", "completions")
     ]
     if upstream_cost is None and None not in sides:
         upstream_cost = sum((side for side in sides if side is not None), Decimal(0))

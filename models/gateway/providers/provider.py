@@ -53,7 +53,7 @@ class Provider:
 
     `table` is its name in the shipped price table; `host` the vendor's API host; `reports_cost` whether responses contain
     their cost; `native_n` whether it supports `n` choices; `unsupported_keys` the request keys it refuses, which are left
-    out; `media_priced_separately` whether media always cost more than text; `longest` the most output tokens of an answer.
+    out; `media_priced_separately` whether media always cost more than text; `max_output` the most output tokens of an answer.
     """
 
     name = ""
@@ -66,7 +66,7 @@ class Provider:
     reports_cost = False
     native_n = False
     media_priced_separately = False
-    longest = 128_000
+    max_output = 128_000
 
     def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
         self.endpoint = endpoint
@@ -95,7 +95,7 @@ class Provider:
     def canonical(self, name: str) -> str:
         """The name in lower case if the price table lists it; unchanged otherwise, and for fine-tuned models."""
         folded = name.lower()
-        known = model_names.row(self.table, folded) or model_names.row(
+        known = model_names.price_row(self.table, folded) or model_names.price_row(
             self.table, model_names.split_variant(folded)[0]
         )
         return folded if known and not folded.startswith(model_names.FINE_TUNED) else name
