@@ -220,8 +220,8 @@ def of_publisher(publisher_id: str) -> ResponseReturnValue:
 
     Every agent with a version to run, a hundred per page, sorted by id.
     """
-    found, further = agents_document.agents_of(publisher_id, request.args.get("after", ""))
-    return _uncached(orjson.dumps({"agents": [_agent(*each) for each in found], "next": further}))
+    found, next_after = agents_document.agents_of(publisher_id, request.args.get("after", ""))
+    return _uncached(orjson.dumps({"agents": [_agent(*each) for each in found], "next": next_after}))
 
 
 @bp.get("/api/agents/<publisher_id>/<agent_id>/<version>")
@@ -301,7 +301,7 @@ def _list_parts(limit: int) -> Iterator[bytes]:
 
 def _metrics_parts(limit: int) -> Iterator[bytes]:
     each = (
-        orjson.dumps(f"{row.publisher_id}/{row.id}") + b":" + orjson.dumps(_figures(row))
+        orjson.dumps(f"{row.publisher_id}/{row.id}") + b":" + orjson.dumps(_agent_metrics(row))
         for row in agents_document.used(limit)
     )
     yield from _joined(b"{", each, b"}")
@@ -329,13 +329,13 @@ def _agent(row: Any, versions: Iterable[Any]) -> dict[str, Any]:
         },
         "version": row.latest_version,
         "created_at": iso(row.created_at),
-        **_figures(row),
-        "version_stats": {each.version: _version_figures(each) for each in versions},
+        **_agent_metrics(row),
+        "version_stats": {each.version: _version_metrics(each) for each in versions},
         "tags": row.tags,
     }
 
 
-def _figures(row: Any) -> dict[str, Any]:
+def _agent_metrics(row: Any) -> dict[str, Any]:
     """Amounts in dollars: credits / 100."""
     return {
         "usage_count": row.runs,
@@ -348,7 +348,7 @@ def _figures(row: Any) -> dict[str, Any]:
     }
 
 
-def _version_figures(row: Any) -> dict[str, Any]:
+def _version_metrics(row: Any) -> dict[str, Any]:
     return {
         "weekly_runs": row.weekly_runs,
         "weekly_dollars": row.weekly_credits / 100,
