@@ -183,14 +183,14 @@ class AgentsCache:
 
 @open_door(bp, "/api/agents", "/api/v1/agents", method="GET")
 @Operation(tag="Store", answers={200: ("The agents", list[ListedAgent]), 500: "Internal error"}, door=DOOR)
-def agents(visit: RequestContext) -> werkzeug.Response:
+def agents(context: RequestContext) -> werkzeug.Response:
     """List the agents.
 
     Sorted by spend in the last seven days. At most the hundred most used agents per publisher, unless the operator sets
     another limit; GET /api/publishers/{publisher_id}/agents lists all. New versions appear at once, statistics within
     seconds. Cache-Control allows caching for minutes; revalidate with the ETag to get the current list.
     """
-    return _cached(visit, _agents)
+    return _cached(context, _agents)
 
 
 @open_door(bp, "/api/agents/metrics", "/api/v1/agents/metrics", method="GET")
@@ -199,12 +199,12 @@ def agents(visit: RequestContext) -> werkzeug.Response:
     answers={200: ("The metrics", dict[str, AgentFigures]), 500: "Internal error"},
     door=DOOR,
 )
-def metrics(visit: RequestContext) -> werkzeug.Response:
+def metrics(context: RequestContext) -> werkzeug.Response:
     """Get the agents' metrics.
 
     Keyed by publisher/agent; only agents that ran. Cached like the list.
     """
-    return _cached(visit, _metrics)
+    return _cached(context, _metrics)
 
 
 @bp.get("/api/publishers/<publisher_id>/agents")
@@ -376,21 +376,21 @@ def _uncached(body: bytes) -> Response:
     return response
 
 
-def _cached(visit: RequestContext, cache: AgentsCache) -> werkzeug.Response:
+def _cached(context: RequestContext, cache: AgentsCache) -> werkzeug.Response:
     try:
-        with visit.app.app_context():
+        with context.app.app_context():
             found = cache.get()
     except Exception:
-        log.exception("request %s: GET %s failed", visit.id, visit.request.path)
+        log.exception("request %s: GET %s failed", context.id, context.request.path)
         return json_answer({"error": "Internal server error"}, 500)
-    compress = len(found.plain) > MIN_GZIP_BYTES and visit.request.accept_encodings["gzip"] > 0
+    compress = len(found.plain) > MIN_GZIP_BYTES and context.request.accept_encodings["gzip"] > 0
     response = werkzeug.Response(found.gzipped if compress else found.plain, content_type=JSON)
     if compress:
         response.headers["Content-Encoding"] = "gzip"
     response.headers["Cache-Control"] = PUBLIC
     response.headers["Vary"] = "Accept-Encoding"
     response.set_etag(found.tag, weak=True)
-    response.make_conditional(visit.request)
+    response.make_conditional(context.request)
     return response
 
 
