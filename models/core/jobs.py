@@ -170,7 +170,7 @@ def apply_runs(timestamp: int) -> None:
     after: int | None = 0
     while after is not None:
         with transaction():
-            after = counting.apply(after)
+            after = counting.apply_queue(after)
 
 
 @queue.periodic(cron="* * * * *")
@@ -183,7 +183,7 @@ def slide_store(timestamp: int) -> None:
     since = None
     while since is None or since < moment - timedelta(days=7):
         with transaction():
-            since = counting.slide(moment)
+            since = counting.advance_window(moment)
 
 
 @queue.periodic(cron="17 3 * * *")
@@ -204,13 +204,13 @@ def forget_pictures(timestamp: int) -> None:
     from models.store.catalogue import pictures, remote_pictures
 
     with transaction():
-        remote_pictures.forget_unused(now())
+        remote_pictures.delete_unused(now())
 
     def used(addresses: Collection[str]) -> set[str]:
         with transaction():
-            return publishers.shown_pictures(addresses)
+            return publishers.pictures_in_use(addresses)
 
-    pictures.forget_unused(files(get_settings()), used, now())
+    pictures.delete_unused(files(get_settings()), used, now())
 
 
 @queue.periodic(cron="* * * * *")

@@ -30,7 +30,7 @@ LOOK = "Check the address. What belongs to another account is not shown."
             "/publishers/acme/owner",
             409,
             "This cannot be done now",
-            "This publisher belongs to no organisation, so there is none to take it out of.",
+            "This publisher does not belong to an organisation.",
         ),
     ],
 )

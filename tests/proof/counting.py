@@ -168,7 +168,7 @@ def _count(stage: Stage, stop: threading.Event) -> None:
         while not stop.wait(0.02):
             after: int | None = 0
             while after is not None:
-                after = counting.apply(after, random.randint(1, 50))
+                after = counting.apply_queue(after, random.randint(1, 50))
                 db.session.commit()
 
 
@@ -176,7 +176,7 @@ def _slide(stage: Stage, stop: threading.Event) -> None:
     with stage.session():
         while not stop.wait(0.1):
             try:
-                counting.slide(now())
+                counting.advance_window(now())
                 db.session.commit()
             except OperationalError:  # locked by another job; this one retries in a minute
                 db.session.rollback()
@@ -188,5 +188,5 @@ def _apply_all() -> None:
         assert time.monotonic() < deadline, "the queue does not drain"
         after: int | None = 0
         while after is not None:
-            after = counting.apply(after)
+            after = counting.apply_queue(after)
             db.session.commit()
