@@ -24,7 +24,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from models.core.decompression import ALIASES, DECODERS, MOST_CODINGS, DecompressionError, unpacked
+from models.core.decompression import ALIASES, DECODERS, MAX_ENCODINGS, DecompressionError, decompress
 
 READ = 65_536
 MAX_BODY = 32 << 20
@@ -447,7 +447,7 @@ class _HttpResponse:
         pieces = iter(self._read1, b"")
         if coding := self.headers.get("content-encoding"):
             named = [ALIASES.get(name, name) for each in coding.split(",") if (name := each.strip().lower())]
-            known = [name for name in named if name in DECODERS][:MOST_CODINGS]
+            known = [name for name in named if name in DECODERS][:MAX_ENCODINGS]
             pieces = self._unpacked(pieces, known)
         for piece in pieces:
             if piece.startswith(GZIP):
@@ -459,7 +459,7 @@ class _HttpResponse:
 
     def _unpacked(self, pieces: Iterable[bytes], named: list[str]) -> Iterator[bytes]:
         try:
-            yield from unpacked(pieces, named, lenient=True)
+            yield from decompress(pieces, named, lenient=True)
         except DecompressionError as error:
             raise BrokenConnection(f"{self.name} sent an answer that cannot be unpacked.") from error
 

@@ -394,7 +394,7 @@ def _ask(
     tries = 0
     while True:
         try:
-            return pool.ask(query, params, patience=deadline - time.monotonic())
+            return pool.execute(query, params, timeout=deadline - time.monotonic())
         except psycopg.Error as error:
             problem = error
         tries += 1

@@ -77,7 +77,7 @@ def test_a_picture_that_is_shown_stays(store: Files) -> None:
 
 def test_other_files_are_left_alone(store: Files) -> None:
     for folder in (pictures.FOLDER, pictures.ASIDE):
-        store.keep(f"{folder}/notes.txt", b"x")
+        store.write(f"{folder}/notes.txt", b"x")
     for _ in range(2):
         pictures.forget_unused(store, Shown(), now() + LATER)
     assert where(store, "notes.txt") == "kept aside"
@@ -125,7 +125,7 @@ def test_an_upload_of_a_picture_that_waits_aside_keeps_it(store: Files) -> None:
     assert where(store, name) == "kept"
 
 
-@pytest.mark.parametrize("dies", ["keep", "remove"])
+@pytest.mark.parametrize("dies", ["write", "remove"])
 def test_a_night_that_broke_off_is_made_good(
     store: Files, monkeypatch: pytest.MonkeyPatch, dies: str
 ) -> None:

@@ -230,7 +230,7 @@ def test_what_is_too_large_or_too_often_is_told_in_a_word(
     answer = anonymous.browser.post(path, data=b" " * 20_971_521, headers=alice.headers)
     assert (answer.status_code, answer.get_json()) == (
         413,
-        {"error": "The request body is larger than 20 MB. Send less at once."},
+        {"error": "The request body is larger than 20 MB. Send a smaller body."},
     )
     answers = [anonymous.browser.post(path, json=[]) for _ in range(601)]
     assert answers[0].status_code == 400

@@ -170,7 +170,7 @@ def _words(error: Exception) -> ResponseReturnValue | None:
             return jsonify(error=BAD_BODY), 400
         case WriteLimitExceeded():
             return None  # the contract knows no such limit
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 DOOR = door(_words, body_error=ApiError)

@@ -113,7 +113,7 @@ def _words(error: Exception) -> ResponseReturnValue | None:
         most = request.max_content_length or MOST_BYTES
         how = "Send the steps of a run in several requests, or shorten them."
         return jsonify(error=f"The request is larger than {most:,} bytes. {how}"), 413
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 DOOR = door(_words, too_large=ApiError)
@@ -132,7 +132,7 @@ ERRORS: Answers = {
     tag="Runs",
     caller="key",
     body=Annotated[StartBody | FinishBody, Field(discriminator="action")],
-    most_bytes=MOST_BYTES,
+    max_bytes=MOST_BYTES,
     answers={
         200: ("START answers runId, FINISH success", RunStarted | RunFinished),
         **ERRORS,
@@ -158,7 +158,7 @@ def agent_runs() -> ResponseReturnValue:
     tag="Runs",
     caller="key",
     body=RunStep,
-    most_bytes=MOST_STEP_BYTES,
+    max_bytes=MOST_STEP_BYTES,
     answers={
         200: ("The step", StepAdded),
         **ERRORS,

@@ -11,7 +11,7 @@ from typing import TypeVar
 from PIL import Image, ImageOps
 
 from models.core.errors import Invalid
-from models.core.files import Files, apart
+from models.core.files import Files, run_in_thread
 
 T = TypeVar("T")
 
@@ -47,9 +47,9 @@ def keep(files: Files, raw: bytes) -> str:
     if len(raw) > MOST_BYTES:
         raise _refusal(TOO_LARGE)
     with _one_at_a_time:  # decoding takes a hundred megabytes at worst
-        picture = apart(lambda: portrait(raw))
+        picture = run_in_thread(lambda: portrait(raw))
     name = f"{hashlib.sha256(picture).hexdigest()}.webp"
-    files.keep(f"{FOLDER}/{name}", picture)
+    files.write(f"{FOLDER}/{name}", picture)
     return f"/{FOLDER}/{name}"
 
 
@@ -92,7 +92,7 @@ def _unused(names: Collection[str], used: Callable[[Collection[str]], set[str]])
 def _move(files: Files, name: str, source: str, target: str) -> None:
     picture = files.read(f"{source}/{name}")
     if picture is not None:
-        files.keep(f"{target}/{name}", picture)
+        files.write(f"{target}/{name}", picture)
         files.remove(f"{source}/{name}")
 
 
@@ -100,7 +100,7 @@ def _remove(files: Files, name: str, used: Callable[[Collection[str]], set[str]]
     picture = files.read(f"{ASIDE}/{name}")
     files.remove(f"{ASIDE}/{name}")
     if picture is not None and not _unused([name], used):
-        files.keep(f"{FOLDER}/{name}", picture)
+        files.write(f"{FOLDER}/{name}", picture)
 
 
 def portrait(raw: bytes) -> bytes:

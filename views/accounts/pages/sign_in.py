@@ -110,7 +110,7 @@ def send_link() -> ResponseReturnValue:
 def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
     """The form again, with what to do; elsewhere the door's own answer."""
     if request.endpoint != "accounts.send_link" or wants_fragment():
-        return answer(429, "Too many tries. Wait a minute, then try again.", "too_many_requests")
+        return answer(429, "Too many requests. Wait a minute, then try again.", "too_many_requests")
     sentence = "Too many links were asked for. Use the one you have, or wait 15 minutes."
     return _login_page(
         destination(request.form.get("next")), email=_given_email(), error=sentence, status=429

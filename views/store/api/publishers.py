@@ -133,7 +133,7 @@ def _words_of_creating(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, BadJson):
         # the contract's answer to what is no JSON
         return jsonify(error="Internal server error"), 500
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 def _words_of_editing(error: Exception) -> ResponseReturnValue | None:
@@ -142,7 +142,7 @@ def _words_of_editing(error: Exception) -> ResponseReturnValue | None:
             return jsonify(error=error_bodies.BAD_BODY), 400
         case Invalid(fields=fields) if fields:
             return jsonify(error=error.message, details=fields), 400
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 @bp.get("/api/publishers")
