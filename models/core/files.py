@@ -52,9 +52,7 @@ class Files:
     def names(self, folder: str) -> dict[str, datetime]:
         """Names in a folder, with the time of their last write (UTC). Raises FilesUnavailable."""
         try:
-            found = run_in_thread(
-                lambda: [each for batch in self._store.list(f"{folder}/") for each in batch]
-            )
+            found = run_in_thread(lambda: [each for page in self._store.list(f"{folder}/") for each in page])
         except (BaseError, OSError) as error:
             raise FilesUnavailable("Files cannot be read right now. Try again in a minute.") from error
         return {each["path"].removeprefix(f"{folder}/"): each["last_modified"] for each in found}

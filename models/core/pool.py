@@ -121,9 +121,8 @@ class Pool:
     def execute(
         self, query: str, params: Sequence[Parameter] = (), *, timeout: float = 5.0
     ) -> list[tuple[Any, ...]]:
-        """Execute one statement with parameters `$1`, `$2`, ... and return its rows.
-
-        Waits at most `timeout` seconds for a connection. Raises PoolTimeout and psycopg errors."""
+        """Execute one statement with parameters `$1`, `$2`, ... and return its rows. Waits at most `timeout` seconds for a
+        connection. Raises PoolTimeout and psycopg errors."""
         self._slots.acquire(timeout)
         try:
             try:

@@ -295,8 +295,7 @@ def _stop(pgdata: Path) -> bool:
 def _postmaster(pgdata: Path) -> psutil.Process | None:
     """The server's main process, or None.
 
-    Verifies that the pid in postmaster.pid is a server of this directory: after a reboot, or in a container, it may be any
-    process.
+    Verifies the pid of postmaster.pid: after a reboot, or in a container, it may belong to any process.
     """
     lines = _pid_file(pgdata)
     try:

@@ -415,10 +415,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def save_setting(name: str, value: str) -> Path:
-    """Write a setting to `.env` for the next start; returns the path.
-
-    Raises SettingsError if the environment overrides it.
-    """
+    """Write a setting to `.env`; returns the path. Raises SettingsError if the environment overrides it."""
     path = ROOT / ".env"
     # Flask loads .env into the environment: only a value that differs from the file was set elsewhere.
     if name in os.environ and os.environ[name] != dotenv_values(path).get(name):

@@ -14,9 +14,8 @@ from tests.server import living
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory accessible to PostgreSQL's user, unlike pytest's tmp_path when another pytest starts.
-
-    Afterwards remaining processes are killed and the directory is removed."""
+    """A directory accessible to PostgreSQL's user, unlike pytest's tmp_path when another pytest starts. Afterwards remaining
+    processes are killed and the directory is removed."""
     place = Path(tempfile.mkdtemp(prefix="stoa-runtime-"))
     yield place
     for process in living(place):

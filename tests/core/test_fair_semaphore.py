@@ -8,24 +8,24 @@ import pytest
 from models.core.pool import FairSemaphore, PoolTimeout
 
 
-def waiting(semaphore: FairSemaphore) -> int:
-    return len(semaphore._waiting)
+def waiting(fair: FairSemaphore) -> int:
+    return len(fair._waiting)
 
 
 def test_slots_are_granted_in_order_of_arrival() -> None:
-    semaphore = FairSemaphore(1)
+    fair = FairSemaphore(1)
     order: list[int] = []
 
     def acquire(number: int) -> None:
-        with semaphore.slot(10):
+        with fair.slot(10):
             order.append(number)
             time.sleep(0.01)
 
     threads = [threading.Thread(target=acquire, args=(number,)) for number in range(6)]
-    with semaphore.slot(0):
+    with fair.slot(0):
         for number, thread in enumerate(threads):
             thread.start()
-            while waiting(semaphore) <= number:
+            while waiting(fair) <= number:
                 time.sleep(0.001)
     acquire(99)
     for thread in threads:
@@ -34,26 +34,26 @@ def test_slots_are_granted_in_order_of_arrival() -> None:
 
 
 def test_a_timeout_raises_and_takes_no_slot() -> None:
-    semaphore = FairSemaphore(2)
-    with semaphore.slot(0), semaphore.slot(0):
-        with pytest.raises(PoolTimeout), semaphore.slot(0.02):
+    fair = FairSemaphore(2)
+    with fair.slot(0), fair.slot(0):
+        with pytest.raises(PoolTimeout), fair.slot(0.02):
             pass
-        with pytest.raises(PoolTimeout), semaphore.slot(-1):
+        with pytest.raises(PoolTimeout), fair.slot(-1):
             pass
-        assert waiting(semaphore) == 0
-    with semaphore.slot(0), semaphore.slot(0):
+        assert waiting(fair) == 0
+    with fair.slot(0), fair.slot(0):
         pass
 
 
 def test_concurrent_timeouts_lose_no_slot() -> None:
-    semaphore = FairSemaphore(3)
+    fair = FairSemaphore(3)
     holders: list[int] = []
     counts: list[int] = []
 
     def contend(number: int) -> None:
         for _ in range(40):
             try:
-                with semaphore.slot(0.001 * (number % 3)):
+                with fair.slot(0.001 * (number % 3)):
                     holders.append(number)
                     counts.append(len(holders))
                     time.sleep(0.0005)
@@ -67,11 +67,5 @@ def test_concurrent_timeouts_lose_no_slot() -> None:
     for thread in threads:
         thread.join()
     assert max(counts) <= 3
-    with (
-        semaphore.slot(0),
-        semaphore.slot(0),
-        semaphore.slot(0),
-        pytest.raises(PoolTimeout),
-        semaphore.slot(0),
-    ):
+    with fair.slot(0), fair.slot(0), fair.slot(0), pytest.raises(PoolTimeout), fair.slot(0):
         pass

@@ -106,7 +106,7 @@ def test_no_redirect_leads_inside(server: Pictures, host: str, status: int) -> N
     with pytest.raises(FetchFailed, match="not on the public internet"):
         fetch(
             address,
-            max_bytes=100,
+            max_bytes=9,
             seconds=60,
             policy=policy_for(server, inside_example=["8.8.8.8", "10.1.2.3"]),
         )

@@ -52,11 +52,7 @@ def load(**values: Any) -> Settings:
         ("http_proxy", "http://proxy:none", "HTTP_PROXY: must be http://host:port"),
         ("stoa_ca_bundle", "/nowhere/ca.pem", "STOA_CA_BUNDLE: /nowhere/ca.pem is not a readable file"),
         ("stoa_ca_bundle", "README.md", f"STOA_CA_BUNDLE: {ROOT / 'README.md'} contains no PEM certificates"),
-        (
-            "stoa_prices_file",
-            "/nowhere/prices.json",
-            "STOA_PRICES_FILE: /nowhere/prices.json is not a readable file",
-        ),
+        ("stoa_prices_file", "/nowhere/p.json", "STOA_PRICES_FILE: /nowhere/p.json is not a readable file"),
         (
             "ratelimit_storage_uri",
             "mongodb://x",

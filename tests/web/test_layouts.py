@@ -41,9 +41,7 @@ class Markup(HTMLParser):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_page_complies_with_the_content_policy_and_has_valid_references(
-    browser: FlaskClient, path: str
-) -> None:
+def test_page_complies_with_the_policy_and_its_references_resolve(browser: FlaskClient, path: str) -> None:
     answer = browser.get(path)
     markup = Markup()
     markup.feed(answer.text)

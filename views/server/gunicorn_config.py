@@ -1,7 +1,5 @@
-"""gunicorn configuration: the worker class, client timeouts and buffering of request bodies.
-
-gunicorn's parent process reads this file and must not import Stoa: gevent patches each worker before the worker loads the
-application and psycopg."""
+"""gunicorn configuration: worker class, client timeouts, buffering of request bodies. The parent process reads this file and
+must not import Stoa: gevent patches each worker before the worker loads the application and psycopg."""
 
 import ctypes
 import gc
@@ -48,9 +46,8 @@ SPARE_FILES = 200
 
 
 def release_memory() -> None:
-    """Return free memory to the system (glibc only; 0.1 to 6 ms).
-
-    glibc returns only the top of its heap by itself, so the memory of 500 concurrent streams would stay with the worker."""
+    """Return free memory to the system: glibc by itself returns only the top of its heap, so that the memory of 500
+    concurrent streams would stay with the worker. Takes 0.1 to 6 ms; no-op without glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -204,15 +201,13 @@ class ClientConnection(gevent.socket.socket):  # type: ignore[name-defined]
         if self._phase in ("head", "body"):
             with suppress(OSError):
                 self._sock.send(
-                    _error_response(
-                        "408 Request Timeout", "The request was sent too slowly.", "request_timeout"
-                    )
+                    _error("408 Request Timeout", "The request was sent too slowly.", "request_timeout")
                 )
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
 
-def _error_response(status: str, message: str, code: str) -> bytes:
+def _error(status: str, message: str, code: str) -> bytes:
     body = (
         f'{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":"{code}"}},'
         f'"message":"{message}"}}'
@@ -326,9 +321,7 @@ class StoaWorker(GeventWorker):
         if not self.connection_table.add(connection):
             with suppress(OSError), connection:
                 message = "Too many connections from your address are open."
-                connection._sock.send(
-                    _error_response("429 Too Many Requests", message, "too_many_connections")
-                )
+                connection._sock.send(_error("429 Too Many Requests", message, "too_many_connections"))
             return
         gevent.getcurrent().connection = connection
         try:
@@ -394,11 +387,7 @@ class StoaWorker(GeventWorker):
                 self.received += len(chunk)
                 if self.received > MAX_BUFFERED_BYTES:
                     sock.sendall(
-                        _error_response(
-                            "503 Service Unavailable",
-                            "Server overloaded. Try again in a moment.",
-                            "overloaded",
-                        )
+                        _error("503 Service Unavailable", "Overloaded. Try again in a moment.", "overloaded")
                     )
                     raise StopIteration
         except ParseException as error:

@@ -85,9 +85,8 @@ class ServeState:
         self._lock: IO[str] | None = None
 
     def acquire(self, say: Say, timeout: float = 1.5, stopping_timeout: float = 60.0) -> bool:
-        """Take the lock; waits longer for a holder that is stopping. False: another supervisor holds it.
-
-        Raises OSError if the data directory is not writable."""
+        """Take the lock; waits longer for a holder that is stopping. False: another supervisor holds it. Raises OSError if
+        the data directory is not writable."""
         self.lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(self.lock_path, "a")  # noqa: SIM115  (open for as long as the lock is held)
         began = time.monotonic()

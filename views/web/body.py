@@ -85,9 +85,8 @@ class BodyTooLarge(RequestEntityTooLarge):
 
 
 def limit_anonymous_body() -> None:
-    """Set the body limit of the request: the route's, or `anonymous_bytes` for unauthenticated and banned callers.
-
-    Authenticates only if the body may exceed that. Raises UnsupportedEncoding."""
+    """Set the body limit of the request: the route's, or `anonymous_bytes` for unauthenticated and banned callers, which are
+    identified only if the body may exceed that. Raises UnsupportedEncoding."""
     request = flask.request
     operation = current_operation()
     if operation and operation.max_bytes:

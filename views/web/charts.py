@@ -385,11 +385,8 @@ def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[bool, str, st
     day = f"{start.day} {format.MONTHS[start.month - 1]}"
     if grain == "hour":
         clock = f"{start.hour:02}:{start.minute:02}"
-        return (
-            is_now,
-            "Now" if is_now else clock if start.hour else day,
-            f"{DAYS[start.weekday()]} {day}, {clock}",
-        )
+        label = "Now" if is_now else clock if start.hour else day
+        return is_now, label, f"{DAYS[start.weekday()]} {day}, {clock}"
     if grain == "week":
         return is_now, day, f"Week of {day} {start.year}"
     this_year = start.year == now.astimezone(UTC).year

@@ -222,13 +222,8 @@ def _common_answers(route: JsonRoute) -> Iterator[tuple[int, str, Any]]:
     if route.limits:
         yield 429, f"Rate limit exceeded ({' or '.join(route.limits)}); see Retry-After", door.error
     if operation.body is not None:
-        maximum, anonymous = (
-            operation.max_bytes or MAX_BODY_BYTES,
-            operation.anonymous_bytes or ANONYMOUS_BYTES,
-        )
-        description = (
-            f"The body is larger than {maximum:,} bytes, or {anonymous:,} from an unauthenticated caller"
-        )
+        limit, anonymous = operation.max_bytes or MAX_BODY_BYTES, operation.anonymous_bytes or ANONYMOUS_BYTES
+        description = f"The body is larger than {limit:,} bytes, or {anonymous:,} if unauthenticated"
         yield 413, description, door.too_large
         description = "Unsupported Content-Encoding; Accept-Encoding lists the supported ones"
         yield 415, description, door.unsupported_encoding

@@ -28,9 +28,8 @@ CREATE INDEX IF NOT EXISTS hit_until ON hit (until);
 
 
 class MachineStorage(Storage, MovingWindowSupport):
-    """Storage backend of the `limits` package for `machine://`, in the file `path`.
-
-    Safe for threads and processes; each method is one transaction. Raises sqlite3.Error."""
+    """Storage backend of the `limits` package for `machine://`, in the file `path`. Safe for threads and processes; each
+    method is one transaction. Raises sqlite3.Error."""
 
     STORAGE_SCHEME = ["machine"]
 
