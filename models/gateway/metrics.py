@@ -71,7 +71,7 @@ def database_answers(pool: Pool) -> bool:
     """Whether the database answers a query now. Retries once on a new connection, because a pooled one may have died."""
     for _ in range(2):
         try:
-            return pool.ask("SELECT 1") == [(1,)]
+            return pool.execute("SELECT 1") == [(1,)]
         except psycopg.Error:
             continue
     return False
@@ -98,7 +98,7 @@ class _Ledger(Collector):
         found = {"live": (0, 0), "lost": (0, 0)}
         up = False
         with contextlib.suppress(psycopg.Error):
-            for state, holds, credits in self.pool.ask(
+            for state, holds, credits in self.pool.execute(
                 "SELECT state, count(*), coalesce(sum(amount), 0)::bigint FROM credit_hold GROUP BY state"
             ):
                 found[state] = (holds, credits)

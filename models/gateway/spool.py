@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import orjson
 
-from models.core.files import apart
+from models.core.files import run_in_thread
 from models.core.pool import Pool
 from models.gateway import metrics
 from models.ledger import holds
@@ -195,10 +195,10 @@ class Spool:
         path = self.folder / f"{request_id}.json"
         try:
             self._make_folders()
-            apart(lambda: _write(path, _record(kind, facts)))
+            run_in_thread(lambda: _write(path, _record(kind, facts)))
         except OSError:
             (self.folder / "reserve").unlink(missing_ok=True)
-            apart(lambda: _write(path, _record(kind, holds.without_text(facts))))
+            run_in_thread(lambda: _write(path, _record(kind, holds.without_text(facts))))
         with self._refresh_lock:
             self._waiting = True
         with self._lock:

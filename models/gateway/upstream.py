@@ -24,7 +24,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from models.core.decompression import ALIASES, DECODERS, MOST_CODINGS, DecompressionError, unpacked
+from models.core.decompression import ALIASES, DECODERS, MAX_ENCODINGS, DecompressionError, decompress
 
 READ = 65_536
 MAX_BODY = 32 << 20
@@ -450,7 +450,7 @@ class _HttpResponse:
             codings = [
                 ALIASES.get(name, name) for each in coding.split(",") if (name := each.strip().lower())
             ]
-            known = [name for name in codings if name in DECODERS][:MOST_CODINGS]
+            known = [name for name in codings if name in DECODERS][:MAX_ENCODINGS]
             chunks = self._decompress(chunks, known)
         for chunk in chunks:
             if chunk.startswith(GZIP):
@@ -462,7 +462,7 @@ class _HttpResponse:
 
     def _decompress(self, chunks: Iterable[bytes], codings: list[str]) -> Iterator[bytes]:
         try:
-            yield from unpacked(chunks, codings, lenient=True)
+            yield from decompress(chunks, codings, lenient=True)
         except DecompressionError as error:
             raise BrokenConnection(f"{self.name} sent a response that cannot be decompressed.") from error
 

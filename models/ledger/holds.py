@@ -393,7 +393,7 @@ def _execute(
     tries = 0
     while True:
         try:
-            return pool.ask(query, params, patience=deadline - time.monotonic())
+            return pool.execute(query, params, timeout=deadline - time.monotonic())
         except psycopg.Error as raised:
             error = raised
         tries += 1

@@ -59,7 +59,7 @@ def test_readyz_asks_the_database(client: FlaskClient, monkeypatch: pytest.Monke
     def away(*_: Any, **__: Any) -> None:
         raise psycopg.OperationalError
 
-    monkeypatch.setattr(pool, "ask", away)
+    monkeypatch.setattr(pool, "execute", away)
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json) == (503, {"status": "unavailable", "database": "unreachable"})
 
@@ -67,7 +67,7 @@ def test_readyz_asks_the_database(client: FlaskClient, monkeypatch: pytest.Monke
 def test_readyz_survives_a_connection_that_died(client: FlaskClient, engine: Engine) -> None:
     assert client.get("/readyz").status_code == 200
     own = client.application.extensions["gateway"].pool
-    ((pid,),) = own.ask("SELECT pg_backend_pid()")
+    ((pid,),) = own.execute("SELECT pg_backend_pid()")
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
     assert client.get("/readyz").json == {"status": "ready", "database": "ok"}

@@ -603,12 +603,12 @@ class OneTransaction(Pool):
     def __init__(self, url: str) -> None:
         super().__init__(url, 1)
         self.line = pools._PooledConnection(psycopg.connect(**self._options, autocommit=True))
-        self.line.ask("BEGIN", ())
+        self.line.execute("BEGIN", ())
 
-    def ask(
-        self, query: str, params: Sequence[pools.Parameter] = (), *, patience: float = 5.0
+    def execute(
+        self, query: str, params: Sequence[pools.Parameter] = (), *, timeout: float = 5.0
     ) -> list[tuple[Any, ...]]:
-        return self.line.ask(query, params)
+        return self.line.execute(query, params)
 
 
 def test_calls_are_found_by_index_however_few_there_are(
@@ -623,7 +623,7 @@ def test_calls_are_found_by_index_however_few_there_are(
     more = ledger.admit_many(fresh, [new_request(alice, 1), new_request(alice, 1)], now=NOW)
     assert {each.outcome for each in (admit(fresh, alice), *more)} == {"admitted"}
     read = dict(
-        fresh.ask(
+        fresh.execute(
             "SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables"
             " WHERE relname IN ('gateway_call', 'credit_hold', 'credit_account', 'message', 'session')"
         )
@@ -886,7 +886,7 @@ def test_a_worker_killed_during_a_statement_leaves_no_broken_connection(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pools, "_block", dying)
+        patch.setattr(pools, "_wait_poll", dying)
         with pytest.raises(Killed):
             ledger.settle(small, admission, call(5), now=NOW)
     assert ledger.settle(small, admission, call(5), now=NOW, timeout_seconds=5).credits == 5

@@ -83,7 +83,7 @@ def queries(app: Flask) -> Iterator[Any]:
     with app.app_context():
         engine: Engine = db.engine
     pool: Pool = app.extensions["gateway"].pool
-    ask = pool.ask
+    execute = pool.execute
 
     @contextmanager
     def counting() -> Iterator[list[str]]:
@@ -94,11 +94,11 @@ def queries(app: Flask) -> Iterator[Any]:
 
         def asked(query: str, *rest: Any, **options: Any) -> list[tuple[Any, ...]]:
             seen.append(query)
-            return ask(query, *rest, **options)
+            return execute(query, *rest, **options)
 
         event.listen(engine, "before_cursor_execute", note)
         try:
-            with patch.object(pool, "ask", asked):
+            with patch.object(pool, "execute", asked):
                 yield seen
         finally:
             event.remove(engine, "before_cursor_execute", note)

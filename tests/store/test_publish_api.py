@@ -228,7 +228,7 @@ def test_too_large_and_too_frequent_requests(
     answer = anonymous.browser.post(path, data=b" " * 20_971_521, headers=alice.headers)
     assert (answer.status_code, answer.get_json()) == (
         413,
-        {"error": "The request body is larger than 20 MB. Send less at once."},
+        {"error": "The request body is larger than 20 MB. Send a smaller body."},
     )
     answers = [anonymous.browser.post(path, json=[]) for _ in range(601)]
     assert answers[0].status_code == 400

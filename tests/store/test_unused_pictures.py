@@ -77,7 +77,7 @@ def test_a_picture_in_use_is_kept(store: Files) -> None:
 
 def test_other_files_are_left_alone(store: Files) -> None:
     for folder in (pictures.FOLDER, pictures.UNUSED_FOLDER):
-        store.keep(f"{folder}/notes.txt", b"x")
+        store.write(f"{folder}/notes.txt", b"x")
     for _ in range(2):
         pictures.delete_unused(store, Shown(), now() + LATER)
     assert where(store, "notes.txt") == "kept aside"
@@ -125,7 +125,7 @@ def test_uploading_an_unused_picture_again_keeps_it(store: Files) -> None:
     assert where(store, name) == "kept"
 
 
-@pytest.mark.parametrize("dies", ["keep", "remove"])
+@pytest.mark.parametrize("dies", ["write", "remove"])
 def test_an_interrupted_run_is_completed_by_the_next(
     store: Files, monkeypatch: pytest.MonkeyPatch, dies: str
 ) -> None:

@@ -170,7 +170,7 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
             return jsonify(error=BAD_BODY), 400
         case WriteLimitExceeded():
             return None  # not in the contract
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 DOOR = door(_error_response, body_error=ApiError)

@@ -10,7 +10,7 @@ from models.accounts.users import User
 from models.admin import record
 from models.core.db import db, now
 from models.core.errors import DomainError
-from models.core.settings import SettingsError, keep_setting
+from models.core.settings import SettingsError, save_setting
 from models.orgs import by_slug, membership
 from views.ledger.commands import operator
 from views.server import CommandGroup
@@ -143,7 +143,7 @@ def _make_admin(address: str) -> None:
         return
     value = ",".join(sorted(admins | {address}))
     try:
-        path = keep_setting("STOA_ADMINS", value)
+        path = save_setting("STOA_ADMINS", value)
     except (SettingsError, OSError) as error:
         click.echo(f"{error} Set STOA_ADMINS={value} there and restart.", err=True)
     else:

@@ -18,7 +18,7 @@ from views.gateway.openai import ChatBody, Completion, call_model, json_answer
 from views.web import error_bodies, guards
 from views.web.body import Body, Missing, parse, read_json
 from views.web.error_bodies import ApiBodyError, ApiError, MessageError, door
-from views.web.fast_path import RequestContext, open_door
+from views.web.fast_path import RequestContext, fast_route
 from views.web.operation import ErrorFormat, Operation, ResponseModel
 
 bp = Blueprint("gateway_api", __name__, url_prefix="/api")
@@ -45,10 +45,12 @@ class CodebuffError(ResponseModel):
     )
 
 
-CODEBUFF_DOOR = ErrorFormat(error_bodies.words, CodebuffError, CodebuffError, CodebuffError, CodebuffError)
+CODEBUFF_DOOR = ErrorFormat(
+    error_bodies.format_error, CodebuffError, CodebuffError, CodebuffError, CodebuffError
+)
 
 
-@open_door(bp, "/v1/chat/completions")
+@fast_route(bp, "/v1/chat/completions")
 @Operation(
     tag="Gateway",
     caller="key",
@@ -100,7 +102,7 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
             return json_answer({"error": error.description}, 413)
         case DomainError():
             return json_answer({"message": error.message}, error.status)
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 @bp.post("/v1/token-count")

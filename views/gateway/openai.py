@@ -37,7 +37,7 @@ from views.web import error_handlers, guards
 from views.web.body import BadJson, BodyTooLarge, read_with_bytes
 from views.web.content_encoding import UnsupportedEncoding
 from views.web.error_bodies import ModelError
-from views.web.fast_path import FastResponse, RequestContext, here, open_door
+from views.web.fast_path import FastResponse, RequestContext, current_context, fast_route
 from views.web.operation import ErrorFormat, Operation, ResponseModel, header, path
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
@@ -158,7 +158,7 @@ class AnthropicModelList(ResponseModel):
 DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, ModelError)
 
 
-@open_door(bp, "/chat/completions")
+@fast_route(bp, "/chat/completions")
 @Operation(
     tag="Gateway",
     caller="key",
@@ -197,7 +197,7 @@ def chat_completions(context: RequestContext) -> Response:
 )
 def models() -> ResponseReturnValue:
     """List the models."""
-    context = here()
+    context = current_context()
     if (refusal := _reject_unknown_key(context)) is not None:
         return refusal
     listed = gateway(context.app).routes.models()
@@ -218,7 +218,7 @@ def models() -> ResponseReturnValue:
 )
 def model(name: str) -> ResponseReturnValue:
     """Get a model."""
-    context = here()
+    context = current_context()
     if (refusal := _reject_unknown_key(context)) is not None:
         return refusal
     try:
@@ -297,7 +297,7 @@ def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
 
     body: Any
     try:
-        body, raw = read_with_bytes(request, allow_nul=True, knock=knock)
+        body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
     except BadJson as error:
         if dialect.body_first:
             raise UnreadableBody from error

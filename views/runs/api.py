@@ -113,7 +113,7 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
         limit = request.max_content_length or MAX_BYTES
         remedy = "Send the steps of a run in several requests, or shorten them."
         return jsonify(error=f"The request is larger than {limit:,} bytes. {remedy}"), 413
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 DOOR = door(_error_response, too_large=ApiError)
@@ -132,7 +132,7 @@ ERRORS: Answers = {
     tag="Runs",
     caller="key",
     body=Annotated[StartBody | FinishBody, Field(discriminator="action")],
-    most_bytes=MAX_BYTES,
+    max_bytes=MAX_BYTES,
     answers={
         200: ("START returns runId, FINISH returns success", RunStarted | RunFinished),
         **ERRORS,
@@ -158,7 +158,7 @@ def agent_runs() -> ResponseReturnValue:
     tag="Runs",
     caller="key",
     body=RunStep,
-    most_bytes=MAX_STEP_BYTES,
+    max_bytes=MAX_STEP_BYTES,
     answers={
         200: ("The step", StepAdded),
         **ERRORS,

@@ -79,7 +79,7 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
             return jsonify(message=BAD_BODY, issues=error.issues), 400
         case DomainError():
             return jsonify(message=error.message), error.status
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 @bp.get("/api/user/usage")

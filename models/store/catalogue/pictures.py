@@ -11,7 +11,7 @@ from typing import TypeVar
 from PIL import Image, ImageOps
 
 from models.core.errors import Invalid
-from models.core.files import Files, apart
+from models.core.files import Files, run_in_thread
 
 T = TypeVar("T")
 
@@ -45,9 +45,9 @@ def store(files: Files, raw: bytes) -> str:
     if len(raw) > MAX_BYTES:
         raise _refusal(TOO_LARGE)
     with _decoding:  # one at a time: decoding takes up to 100 MB
-        picture = apart(lambda: to_avatar(raw))
+        picture = run_in_thread(lambda: to_avatar(raw))
     name = f"{hashlib.sha256(picture).hexdigest()}.webp"
-    files.keep(f"{FOLDER}/{name}", picture)
+    files.write(f"{FOLDER}/{name}", picture)
     return f"/{FOLDER}/{name}"
 
 
@@ -89,7 +89,7 @@ def _unused(names: Collection[str], used: Callable[[Collection[str]], set[str]])
 def _move(files: Files, name: str, source: str, target: str) -> None:
     picture = files.read(f"{source}/{name}")
     if picture is not None:
-        files.keep(f"{target}/{name}", picture)
+        files.write(f"{target}/{name}", picture)
         files.remove(f"{source}/{name}")
 
 
@@ -97,7 +97,7 @@ def _remove(files: Files, name: str, used: Callable[[Collection[str]], set[str]]
     picture = files.read(f"{UNUSED_FOLDER}/{name}")
     files.remove(f"{UNUSED_FOLDER}/{name}")
     if picture is not None and not _unused([name], used):
-        files.keep(f"{FOLDER}/{name}", picture)
+        files.write(f"{FOLDER}/{name}", picture)
 
 
 def to_avatar(raw: bytes) -> bytes:

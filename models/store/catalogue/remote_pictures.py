@@ -24,7 +24,7 @@ _CLAIM = text(
     f"""
     INSERT INTO remote_picture AS known (address, tried_at)
     SELECT avatar_url, CAST(:now AS timestamptz) FROM publisher
-    WHERE avatar_url ILIKE 'https://%' AND octet_length(avatar_url) <= {safe_fetch.LONGEST} AND NOT EXISTS (
+    WHERE avatar_url ILIKE 'https://%' AND octet_length(avatar_url) <= {safe_fetch.MAX_URL_LENGTH} AND NOT EXISTS (
         SELECT FROM remote_picture AS kept WHERE kept.address = publisher.avatar_url AND (
             kept.picture IS NOT NULL OR kept.tries >= {MAX_TRIES}
             OR kept.tried_at > CAST(:now AS timestamptz) - interval '1 hour' * power(24, kept.tries - 1)
@@ -74,7 +74,7 @@ def _fetch(
     address: str, files: Files, guard: FetchPolicy | None, seconds: float
 ) -> tuple[str | None, str | None]:
     try:
-        raw = safe_fetch.fetch(address, most_bytes=pictures.MAX_BYTES, seconds=seconds, guard=guard)
+        raw = safe_fetch.fetch(address, max_bytes=pictures.MAX_BYTES, seconds=seconds, policy=guard)
         return pictures.store(files, raw), None
     except FetchFailed as error:
         return None, f"Not fetched: {error}."

@@ -25,8 +25,8 @@ from models.store.catalogue import agents_document, catalogue, lookup
 from models.store.publishing import dependencies
 from models.store.publishing.dependencies import BadReference, DependencyNode, DependencyTree
 from views.gateway.openai import json_answer
-from views.web.error_bodies import ServerError, door, refusal
-from views.web.fast_path import RequestContext, open_door
+from views.web.error_bodies import ServerError, door, error_response
+from views.web.fast_path import RequestContext, fast_route
 from views.web.format import iso
 from views.web.guards import settings
 from views.web.operation import Answers, Operation, ResponseModel, path, query
@@ -113,7 +113,7 @@ class SpawnableTree(ResponseModel):
 
 
 def _words(error: Exception) -> ResponseReturnValue | None:
-    return refusal(error) if isinstance(error, NotFound | Invalid) else None
+    return error_response(error) if isinstance(error, NotFound | Invalid) else None
 
 
 DOOR = door(_words)
@@ -181,7 +181,7 @@ class AgentsCache:
             self._lock.release()
 
 
-@open_door(bp, "/api/agents", "/api/v1/agents", method="GET")
+@fast_route(bp, "/api/agents", "/api/v1/agents", method="GET")
 @Operation(tag="Store", answers={200: ("The agents", list[ListedAgent]), 500: "Internal error"}, door=DOOR)
 def agents(context: RequestContext) -> werkzeug.Response:
     """List the agents.
@@ -193,7 +193,7 @@ def agents(context: RequestContext) -> werkzeug.Response:
     return _cached(context, _agents)
 
 
-@open_door(bp, "/api/agents/metrics", "/api/v1/agents/metrics", method="GET")
+@fast_route(bp, "/api/agents/metrics", "/api/v1/agents/metrics", method="GET")
 @Operation(
     tag="Store",
     answers={200: ("The metrics", dict[str, AgentFigures]), 500: "Internal error"},

@@ -133,7 +133,7 @@ def _create_error(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, BadJson):
         # the contract answers invalid JSON with 500
         return jsonify(error="Internal server error"), 500
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 def _edit_error(error: Exception) -> ResponseReturnValue | None:
@@ -142,7 +142,7 @@ def _edit_error(error: Exception) -> ResponseReturnValue | None:
             return jsonify(error=error_bodies.BAD_BODY), 400
         case Invalid(fields=fields) if fields:
             return jsonify(error=error.message, details=fields), 400
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 @bp.get("/api/publishers")

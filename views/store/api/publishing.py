@@ -22,7 +22,7 @@ from models.store.publishing.validation import Problem
 from views.store.pages.limits import count_change
 from views.web import error_bodies
 from views.web.body import BadJson, Body, InvalidBody, Missing, UndecodableBody, parse, read, read_json
-from views.web.error_bodies import BAD_BODY, BAD_JSON, ApiError, door, waiting
+from views.web.error_bodies import BAD_BODY, BAD_JSON, ApiError, door, retry_header
 from views.web.format import iso
 from views.web.guards import audit, cookie_credential, cookie_or_key_user, key_credential, limiter, settings
 from views.web.operation import Answers, Operation, ResponseModel
@@ -108,7 +108,7 @@ class AgentState(ResponseModel):
 def _words(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, RequestEntityTooLarge):
         return jsonify(error=error.description), 413
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 def _validate_error(error: Exception) -> ResponseReturnValue | None:
@@ -129,7 +129,7 @@ def _publish_error(error: Exception) -> ResponseReturnValue | None:
             return jsonify(error=BAD_BODY, details=_issues_text(error), validationErrors=error.issues), 400
         case PublishRefused(hint=str(hint)):
             body = jsonify(error=error.message, details=error.details, hint=hint)
-            return body, error.status, waiting(error)
+            return body, error.status, retry_header(error)
     return _words(error)
 
 
@@ -143,7 +143,7 @@ PUBLISHING = door(_publish_error, error=PublishError, body_error=PublishError, t
 @Operation(
     tag="Store",
     body=ValidateBody,
-    stranger_bytes=STRANGER_BYTES,
+    anonymous_bytes=STRANGER_BYTES,
     answers={
         200: ("The result", CheckedDefinitions),
         400: "agentDefinitions is not a list",
@@ -191,7 +191,7 @@ def _name(raw: Any, place: str) -> str:
     tag="Store",
     caller="cookie or key",
     body=PublishBody,
-    stranger_bytes=STRANGER_BYTES,
+    anonymous_bytes=STRANGER_BYTES,
     answers={
         201: ("Published", Publication),
         400: "Invalid body, definition, version or referenced agent",

@@ -145,7 +145,7 @@ def _changes(old: AgentPage, new: AgentPage) -> list[FieldChange]:
     if found is None:
         db.session.expunge_all()
         db.session.rollback()  # release the connection while it waits and computes
-        with heavy(1, least=0):
+        with heavy(1, threshold=0):
             found = _compared[key] = _compared.get(key) or compare(old.data, new.data)
     return found
 
