@@ -1,4 +1,4 @@
-"""Stoa's application factory: settings, extensions, doors, errors and commands, in that order."""
+"""The application factory."""
 
 import sys
 
@@ -19,15 +19,15 @@ migrate = Migrate(compare_type=True, render_as_batch=False)
 
 
 def create_app(settings: Settings | None = None, *, database_url: str | None = None) -> Flask:
-    """Build the application.
+    """Create the application.
 
-    `database_url` is for callers that started PostgreSQL themselves (the tests); otherwise it is `DATABASE_URL`
-    or the embedded server's, which is started when nobody runs it yet.
+    `database_url` overrides `DATABASE_URL`, for tests. With neither, the embedded PostgreSQL is used, and started if it is
+    not running. Raises ClickException for an invalid setting or an unavailable embedded server.
     """
     try:
         return _assemble(settings or get_settings(), database_url)
     except (SettingsError, PostgresError) as error:
-        # What an operator can mend is told in a sentence, without a traceback, by whatever command was called.
+        # Errors that the operator can fix are printed without a traceback.
         raise ClickException(str(error)) from None
 
 
@@ -38,7 +38,7 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
         SECRET_KEY=settings.secret_key,
         SQLALCHEMY_DATABASE_URI=database_url or settings.database_url or _embedded_url(settings),
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(pool_size=PAGES_POOL),
-        MAX_CONTENT_LENGTH=fast_path.MOST_BYTES,
+        MAX_CONTENT_LENGTH=fast_path.MAX_BODY_BYTES,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
     )
@@ -58,7 +58,7 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
 
 def _embedded_url(settings: Settings) -> str:
     if "--help" in sys.argv:
-        return "postgresql+psycopg://"  # nothing is asked of it, and a look at the commands starts no server
+        return "postgresql+psycopg://"  # never connected to: --help must not start a server
     if sys.argv[1:2] == ["serve"]:
-        logs.speak()
+        logs.show_progress()
     return embedded_url(settings.data_dir, max_connections=settings.connections_needed)

@@ -1,1 +1,1 @@
-"""What Stoa does in a second, measured: `make bench` prints one table of ratios. Nothing here is asserted in tests."""
+"""Benchmarks: `make bench` prints one table of ratios. Tests assert none of them."""

@@ -1,4 +1,4 @@
-"""`make bench`: start the server, a constant upstream and the load, print one table. See docs/performance.md."""
+"""`make bench`: start the server, a constant upstream and the load generator, and print one table. See docs/performance.md."""
 
 import argparse
 import contextlib
@@ -26,15 +26,15 @@ ACCOUNTS = 1000
 STREAMS = 1000
 MB = 2**20
 GIVE_BACK_SECONDS = 30
-"""How often a worker returns free memory (views/server/gunicorn_config.py, which must not be imported here)."""
+"""Interval at which a worker returns free memory (views/server/gunicorn_config.py, which must not be imported here)."""
 
 
 @dataclass(slots=True)
 class Row:
-    """A line of the table."""
+    """A row of the table."""
 
-    what: str
-    figure: str
+    name: str
+    measured: str
     ratio: str = ""
     target: str = ""
     met: bool | None = None
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(slots=True)
 class Plan:
-    """How long each part takes, in seconds."""
+    """Durations in seconds and sizes of each part."""
 
     rounds: int
     throughput: float
@@ -50,14 +50,14 @@ class Plan:
     first_byte: float
     settling: float
     growth_calls: int
-    grown: int
-    looks: int
+    growth_messages: int
+    page_rounds: int
     agents: int
     agent_runs: int
 
     @classmethod
     def of(cls, long: bool, scale: float) -> "Plan":
-        """The default, the long one, or a fraction of either."""
+        """The default or long plan, times `scale`."""
         plan = (
             cls(3, 30, 60, 30, 30, 200_000, growth.LONG, 200, store.AGENTS, store.LONG)
             if long
@@ -70,8 +70,8 @@ class Plan:
             plan.first_byte * scale,
             plan.settling * scale,
             int(plan.growth_calls * scale),
-            max(growth.SMALL, int(plan.grown * scale)),
-            max(10, int(plan.looks * scale)),
+            max(growth.SMALL, int(plan.growth_messages * scale)),
+            max(10, int(plan.page_rounds * scale)),
             max(100, int(plan.agents * scale)),
             max(1000, int(plan.agent_runs * scale)),
         )
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Bench:
-    """One run."""
+    """One run of the benchmark."""
 
     plan: Plan
     folder: Path
@@ -88,7 +88,7 @@ class Bench:
     notes: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Everything, in order, then the table."""
+        """Run all selected parts, then print the table."""
         head = self._head()
         with _upstream() as upstream:
             control = _Control(upstream.port)
@@ -99,10 +99,10 @@ class Bench:
                 keys = stoa.open_accounts(server, ACCOUNTS)
                 many, hot = server.target("stoa", keys), server.target("stoa", keys[:1])
                 streaming = server.target("stoa", keys, stream=True)
-                load.closed(many, connections=8, seconds=1 if self.plan.rounds > 1 else 0.3, calls=100)
+                load.closed_loop(many, connections=8, seconds=1 if self.plan.rounds > 1 else 0.3, calls=100)
                 idle = server.memory()
                 mixed = Target("stoa", server.port, [*many.requests, *streaming.requests])
-                load.closed(mixed, connections=CONNECTIONS, seconds=20, calls=1500)
+                load.closed_loop(mixed, connections=CONNECTIONS, seconds=20, calls=1500)
                 warm = server.memory()
                 if "throughput" in self.parts:
                     self._throughput(server, upstream, stack, many, hot)
@@ -115,7 +115,7 @@ class Bench:
                 if "streams" in self.parts:
                     self._streams(server, control, streaming)
                 if "settling" in self.parts:
-                    self._books(server)
+                    self._ledger_counts(server)
                     self._settling(server)
             if "growth" in self.parts:
                 self._growth(upstream)
@@ -126,16 +126,18 @@ class Bench:
     def _head(self) -> list[str]:
         cpus = len(os.sched_getaffinity(0))
         return [
-            f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {platform.machine()}, {cpus} cores for everything, "
-            f"load before the start {os.getloadavg()[0]:.2f}, fdatasync {_syncs(self.folder):.0f}/s",
+            f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, {platform.machine()}, {cpus} cores in total, "
+            f"load before the start {os.getloadavg()[0]:.2f}, fdatasync {_fdatasync_rate(self.folder):.0f}/s",
             f"2 gunicorn workers (flask serve), embedded PostgreSQL (fsync, full_page_writes and synchronous_commit on), "
-            f"{ACCOUNTS} accounts, {CONNECTIONS} connections; the upstream answers at once",
+            f"{ACCOUNTS} accounts, {CONNECTIONS} connections; the upstream responds immediately",
         ]
 
     def _throughput(
         self, server: stoa.Stoa, upstream: "_Upstream", stack: contextlib.ExitStack, many: Target, hot: Target
     ) -> None:
-        direct = load.closed(upstream.target(), connections=CONNECTIONS, seconds=min(3, self.plan.throughput))
+        direct = load.closed_loop(
+            upstream.target(), connections=CONNECTIONS, seconds=min(3, self.plan.throughput)
+        )
         others: dict[str, tuple[Target, psutil.Process]] = {}
         if "peers" in self.parts:
             for title, start in (("Portkey", peers.portkey), ("LiteLLM", peers.litellm)):
@@ -144,23 +146,23 @@ class Bench:
                     target = stack.enter_context(start(self.folder / "peers", upstream.port))
                     (process,) = set(psutil.Process().children()) - before
                     others[title] = target, process
-                    load.closed(target, connections=CONNECTIONS, seconds=2)
+                    load.closed_loop(target, connections=CONNECTIONS, seconds=2)
                     _signal(process, signal.SIGSTOP)
-                except peers.Absent as reason:
+                except peers.PeerUnavailable as reason:
                     self.notes.append(f"{title} was not measured: {reason}")
         rates: dict[str, list[float]] = {name: [] for name in ("Stoa", *others)}
-        used: dict[str, float] = {}
+        cores: dict[str, float] = {}
         failed: dict[str, int] = {}
         for _ in range(self.plan.rounds):
-            meter = _Cores(server, upstream)
-            seen = load.closed(many, connections=CONNECTIONS, seconds=self.plan.throughput)
-            used = meter.used(seen.seconds)
-            rates["Stoa"].append(seen.rate)
-            failed["Stoa"] = failed.get("Stoa", 0) + seen.failed
-            p50 = quantile(seen.latencies, 0.5)
+            meter = _CpuUsage(server, upstream)
+            result = load.closed_loop(many, connections=CONNECTIONS, seconds=self.plan.throughput)
+            cores = meter.cores(result.seconds)
+            rates["Stoa"].append(result.rate)
+            failed["Stoa"] = failed.get("Stoa", 0) + result.failed
+            p50 = quantile(result.latencies, 0.5)
             for title, (target, process) in others.items():
                 _signal(process, signal.SIGCONT)
-                other = load.closed(target, connections=CONNECTIONS, seconds=self.plan.throughput)
+                other = load.closed_loop(target, connections=CONNECTIONS, seconds=self.plan.throughput)
                 _signal(process, signal.SIGSTOP)
                 rates[title].append(other.rate)
                 failed[title] = failed.get(title, 0) + other.failed
@@ -171,28 +173,28 @@ class Bench:
                 f"{mean['Stoa']:,.0f}/s (p50 {p50 * 1000:.0f} ms at {CONNECTIONS} connections)",
             )
         )
-        for title, least, what in (
-            ("Portkey", 1, "Portkey, plain pass-through, one process as it ships"),
+        for title, minimum, name in (
+            ("Portkey", 1, "Portkey, pass-through, one process, default configuration"),
             ("LiteLLM", 10, "LiteLLM proxy, 2 workers, no database"),
         ):
             if mean.get(title):
                 ratio = mean["Stoa"] / mean[title]
                 self.rows.append(
                     Row(
-                        f"  against {what}",
+                        f"  against {name}",
                         f"{mean[title]:,.0f}/s",
                         f"{ratio:.2f}x",
-                        f"at least {least}x",
-                        ratio >= least,
+                        f"at least {minimum}x",
+                        ratio >= minimum,
                     )
                 )
-        one = load.closed(hot, connections=CONNECTIONS, seconds=self.plan.throughput)
-        failed["Stoa, one account"] = one.failed
+        single = load.closed_loop(hot, connections=CONNECTIONS, seconds=self.plan.throughput)
+        failed["Stoa, one account"] = single.failed
         self.rows.append(
             Row(
-                "  the same, all calls of one account",
-                f"{one.rate:,.0f}/s",
-                f"{one.rate / mean['Stoa']:.2f}x of many",
+                "  with a single account",
+                f"{single.rate:,.0f}/s",
+                f"{single.rate / mean['Stoa']:.2f}x of many",
             )
         )
         for title, (_, process) in others.items():
@@ -204,14 +206,14 @@ class Bench:
                 self.notes.append(f"{title} FAILED {failed[title]} calls")
         shares = ", ".join(
             f"{name} {share:.2f} ({share / rates['Stoa'][-1] * 1000:.2f} ms a call)"
-            for name, share in used.items()
+            for name, share in cores.items()
         )
         self.notes.append(f"cores used during Stoa's calls: {shares}")
-        self.notes.append(f"the generator straight at the upstream: {direct.rate:,.0f} calls/s")
+        self.notes.append(f"load generator directly against the upstream: {direct.rate:,.0f} calls/s")
         stack.close()
 
     def _latency(self, upstream: "_Upstream", many: Target) -> None:
-        found = load.paced([upstream.target(), many], rate=50, seconds=self.plan.latency)
+        found = load.fixed_rate([upstream.target(), many], rate=50, seconds=self.plan.latency)
         for part, limit in ((0.5, 4), (0.99, 20)):
             direct, through = (
                 quantile([answer.last for answer in found[name] if answer.status == 200], part) * 1000
@@ -221,16 +223,18 @@ class Bench:
             self.rows.append(
                 Row(
                     f"added latency at 50 calls/s, p{part * 100:.0f}",
-                    f"{added:.1f} ms ({through:.1f} over {direct:.1f})",
+                    f"{added:.1f} ms ({through:.1f} - {direct:.1f})",
                     f"{added / limit:.2f} of it",
                     f"under {limit} ms",
                     added < limit,
                 )
             )
-        self._bad("latency", found)
+        self._note_failures("latency", found)
 
     def _first_byte(self, upstream: "_Upstream", streaming: Target) -> None:
-        found = load.paced([upstream.target(stream=True), streaming], rate=20, seconds=self.plan.first_byte)
+        found = load.fixed_rate(
+            [upstream.target(stream=True), streaming], rate=20, seconds=self.plan.first_byte
+        )
         direct, through = (
             quantile([answer.first for answer in found[name] if answer.status == 200], 0.5) * 1000
             for name in ("upstream", "stoa")
@@ -238,53 +242,53 @@ class Bench:
         added = through - direct
         self.rows.append(
             Row(
-                "time to first byte added to a stream, p50",
-                f"{added:.1f} ms ({through:.1f} over {direct:.1f})",
+                "added time to first byte of a stream, p50",
+                f"{added:.1f} ms ({through:.1f} - {direct:.1f})",
                 f"{added / 5:.2f} of it",
                 "under 5 ms",
                 added < 5,
             )
         )
-        self._bad("first byte", found)
+        self._note_failures("first byte", found)
 
-    def _bad(self, where: str, found: dict[str, list[load.Answer]]) -> None:
-        bad = sum(1 for answer in found["stoa"] if answer.status != 200 or not answer.whole)
-        if bad:
-            self.notes.append(f"{where}: {bad} of {len(found['stoa'])} calls FAILED")
+    def _note_failures(self, where: str, found: dict[str, list[load.Answer]]) -> None:
+        failed = sum(1 for answer in found["stoa"] if answer.status != 200 or not answer.whole)
+        if failed:
+            self.notes.append(f"{where}: {failed} of {len(found['stoa'])} calls FAILED")
 
     def _streams(self, server: stoa.Stoa, control: "_Control", streaming: Target) -> None:
         scale = min(1.0, self.plan.throughput / 10)
         streams = int(STREAMS * scale)
         control.set(chunks=int(40 * scale) or 4, interval=0.5)
-        before, memory = stoa.Books.read(server), server.memory()
-        seen = load.held(streaming, streams=streams, ramp=8 * scale, patience=90)
+        before, memory = stoa.LedgerCounts.read(server), server.memory()
+        result = load.open_streams(streaming, streams=streams, ramp=8 * scale, timeout=90)
         control.set(chunks=8, interval=0)
         time.sleep(1)
-        after = stoa.Books.read(server)
+        after = stoa.LedgerCounts.read(server)
         settled = after.settled - before.settled
-        good = seen.complete == settled == seen.most_at_once == streams and after.holds == 0
+        good = result.complete == settled == result.max_open == streams and after.holds == 0
         self.rows.append(
             Row(
-                f"streams open at once, a chunk every 0.5 s ({seen.seconds:.0f} s)",
-                f"{seen.most_at_once} open, {seen.complete} complete, {settled} settled, {seen.lost} lost, {after.holds} holds left",
+                f"concurrent streams, a chunk every 0.5 s ({result.seconds:.0f} s)",
+                f"{result.max_open} open, {result.complete} complete, {settled} settled, {result.lost} lost, {after.holds} holds left",
                 f"{settled / STREAMS:.2f}x",
                 f"{STREAMS}, all settled",
                 good and streams >= STREAMS,
             )
         )
         if "memory" in self.parts:
-            at_once = server.memory()
+            after_streams = server.memory()
             time.sleep(GIVE_BACK_SECONDS + 1)
             self.rows.append(
                 Row(
-                    "  memory per worker before, after, and half a minute later",
-                    ", ".join(_mb(each) for each in (memory, at_once, server.memory())) + " MB",
+                    "  memory per worker before, after, and 30 s later",
+                    ", ".join(_mb(each) for each in (memory, after_streams, server.memory())) + " MB",
                 )
             )
 
     def _memory(self, server: stoa.Stoa, mixed: Target, idle: list[int], warm: list[int]) -> None:
-        while (calls := stoa.Books.read(server).settled) < self.plan.growth_calls:
-            load.closed(mixed, connections=CONNECTIONS, seconds=30, calls=self.plan.growth_calls - calls)
+        while (calls := stoa.LedgerCounts.read(server).settled) < self.plan.growth_calls:
+            load.closed_loop(mixed, connections=CONNECTIONS, seconds=30, calls=self.plan.growth_calls - calls)
         now = server.memory()
         worst = max(idle)
         growth = sum(now) / sum(warm) - 1
@@ -305,37 +309,37 @@ class Bench:
                 "under 5 % over 200,000",
                 None
                 if growth < 0.05 and calls < 200_000
-                else growth < 0.05,  # fewer calls prove only the contrary
+                else growth < 0.05,  # fewer calls can only show a violation
             )
         )
 
-    def _books(self, server: stoa.Stoa) -> None:
-        books = stoa.Books.read(server)
-        agree = books.settled == books.messages == books.rollup_calls
+    def _ledger_counts(self, server: stoa.Stoa) -> None:
+        counts = stoa.LedgerCounts.read(server)
+        agree = counts.settled == counts.messages == counts.rollup_calls
         self.notes.append(
-            f"books: {books.settled:,} calls settled, {books.messages:,} messages, {books.rollup_calls:,} in rollups "
-            f"({'equal' if agree else 'NOT EQUAL'}), {books.failed} failed, {books.holds} holds left; "
+            f"ledger: {counts.settled:,} calls settled, {counts.messages:,} messages, {counts.rollup_calls:,} in rollups "
+            f"({'equal' if agree else 'NOT EQUAL'}), {counts.failed} failed, {counts.holds} holds left; "
             f"flask billing prove: {stoa.prove(self.folder / 'data')}"
         )
 
     def _growth(self, upstream: "_Upstream") -> None:
-        """Needs 3 kB of disk a message while it runs."""
-        sides = growth.measure(
+        """Needs 3 kB of disk per message."""
+        servers = growth.measure(
             self.folder,
             upstream.port,
-            self.plan.grown,
-            rounds=self.plan.looks,
+            self.plan.growth_messages,
+            rounds=self.plan.page_rounds,
             seconds=self.plan.settling,
         )
-        self.rows += [Row(*line) for line in growth.lines(*sides)]
-        self.notes += growth.notes(*sides)
+        self.rows += [Row(*line) for line in growth.lines(*servers)]
+        self.notes += growth.notes(*servers)
 
     def _store(self, upstream: "_Upstream") -> None:
-        shop = store.measure(
-            self.folder, upstream.port, self.plan.agents, self.plan.agent_runs, rounds=self.plan.looks
+        result = store.measure(
+            self.folder, upstream.port, self.plan.agents, self.plan.agent_runs, rounds=self.plan.page_rounds
         )
-        self.rows += [Row(*line) for line in store.lines(shop)]
-        self.notes += store.notes(shop)
+        self.rows += [Row(*line) for line in store.lines(result)]
+        self.notes += store.notes(result)
 
     def _settling(self, server: stoa.Stoa) -> None:
         stoa.open_accounts(server, ACCOUNTS, "plain")
@@ -343,7 +347,7 @@ class Bench:
         ratio = rates.function / rates.rows
         self.rows.append(
             Row(
-                "settlements/s (gateway_settle) against pgbench writing the same rows",
+                "settlements/s: gateway_settle against pgbench writing the same rows",
                 f"{rates.function:,.0f}/s against {rates.rows:,.0f}/s",
                 f"{ratio:.2f}x",
                 "at least 0.5x",
@@ -378,18 +382,18 @@ def _upstream() -> Iterator[_Upstream]:
 
 
 class _Control:
-    """Tells the upstream how to answer."""
+    """Configures the responses of the upstream."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/control"
 
-    def set(self, **ways: float) -> None:
-        call = urllib.request.Request(self._url, json.dumps(ways).encode(), method="POST")
+    def set(self, **settings: float) -> None:
+        call = urllib.request.Request(self._url, json.dumps(settings).encode(), method="POST")
         urllib.request.urlopen(call, timeout=10).read()
 
 
-class _Cores:
-    """Which process took how much of the two cores."""
+class _CpuUsage:
+    """CPU usage by process group."""
 
     def __init__(self, server: stoa.Stoa, upstream: _Upstream) -> None:
         postmaster = psutil.Process(int((server.socket_dir / "postmaster.pid").read_text().splitlines()[0]))
@@ -411,7 +415,7 @@ class _Cores:
                     found[name] += times.user + times.system
         return found
 
-    def used(self, seconds: float) -> dict[str, float]:
+    def cores(self, seconds: float) -> dict[str, float]:
         after = self._read()
         return {name: (after[name] - before) / max(seconds, 0.001) for name, before in self._before.items()}
 
@@ -421,12 +425,12 @@ def _mb(workers: list[int]) -> str:
 
 
 def _signal(process: psutil.Process, number: int) -> None:
-    # a peer that only waits still polls: it is stopped while another is measured
+    # idle peers still poll, so they are stopped during other measurements
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 
 
-def _syncs(folder: Path) -> float:
+def _fdatasync_rate(folder: Path) -> float:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "sync"
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
@@ -443,9 +447,9 @@ def _syncs(folder: Path) -> float:
 
 
 def _table(head: list[str], rows: list[Row], notes: list[str]) -> str:
-    cells = [("what", "measured", "ratio", "target", "")]
+    cells = [("name", "measured", "ratio", "target", "")]
     cells += [
-        (row.what, row.figure, row.ratio, row.target, {True: "met", False: "NOT MET", None: ""}[row.met])
+        (row.name, row.measured, row.ratio, row.target, {True: "met", False: "NOT MET", None: ""}[row.met])
         for row in rows
     ]
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
@@ -461,13 +465,13 @@ PARTS = ("throughput", "peers", "latency", "first", "streams", "memory", "settli
 
 
 def main() -> None:
-    """Read the command line, run."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--long", action="store_true", default=os.environ.get("LONG", "") not in ("", "0"))
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="a fraction of each duration, for trying it out"
+        "--scale", type=float, default=1.0, help="multiply all durations and sizes, for a quick try"
     )
-    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts to run: {','.join(PARTS)}")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

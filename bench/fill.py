@@ -1,8 +1,7 @@
-"""`make fill MESSAGES=10000000`: a year of made-up accounts, runs, calls and ledger entries, whose books prove clean.
+"""`make fill MESSAGES=10000000`: a year of generated accounts, runs, calls and consistent ledger entries.
 
-Written by set-based statements, a month at a time, in one transaction: every index is put to sleep, those of the primary
-keys too, the rows are poured in with foreign keys asleep, the indexes built anew. Whatever stops it leaves the database as
-it was.
+Uses set-based statements, a month at a time, in one transaction: disables all indexes and foreign keys, inserts the
+rows, and rebuilds the indexes. If it is interrupted, the database is unchanged.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from models.ledger.latency import BUCKETS, EDGES_MS
 CALLS_PER_RUN = 10
 ACCOUNTS = 500
 SHARE = 20
-"""Percent of all runs that are the first account's."""
+"""Percentage of all runs that belong to the first account."""
 
 MONTHS = 12
 SQL = Path(__file__).parent / "fill.sql"
@@ -38,7 +37,7 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What was made, and how long it took."""
+    """Number of generated rows, and the duration."""
 
     messages: int
     runs: int
@@ -46,16 +45,16 @@ class Filled:
 
 
 class NotEmpty(Exception):
-    """The database holds something already. The message says what."""
+    """The database is not empty. The message names the table."""
 
 
 def user_id(number: int) -> str:
-    """The id of an account; 0 is the one with the large share."""
+    """The id of an account. Account 0 has the largest share."""
     return f"fill-{number:05d}"
 
 
 def token(number: int) -> str:
-    """The raw token of an account's browser session and key, which is the same."""
+    """The raw token of an account, for both its browser session and its API key."""
     return f"cb-pat-fill-{number:06d}"
 
 
@@ -64,15 +63,15 @@ def fill(
     messages: int,
     *,
     accounts: int = ACCOUNTS,
-    say: Callable[[str], None] = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Filled:
-    """Make `messages` billed calls and what belongs to them. `connection` is the superuser's, in autocommit.
+    """Generate `messages` billed calls and related rows. `connection`: a superuser connection in autocommit mode.
 
-    A tenth as many runs, spread over twelve times thirty days that end now; one account of `accounts` has a fifth
-    of everything. Raises NotEmpty when one of the tables that are filled holds a row.
+    Creates a tenth as many runs, over the last 360 days. One of the `accounts` has a fifth of all rows. Raises NotEmpty
+    if one of the tables has rows.
     """
     began = time.monotonic()
-    _refuse_others(connection)
+    _require_empty(connection)
     runs = max(1, messages // CALLS_PER_RUN)
     with connection.transaction():
         for setting in ("session_replication_role = replica", "work_mem = '256MB'", "jit = off"):
@@ -81,7 +80,7 @@ def fill(
         connection.execute("SET LOCAL max_parallel_maintenance_workers = 4")
         connection.execute("SET LOCAL synchronous_commit = off")
         connection.execute("SET LOCAL statement_timeout = 0")
-        let_indexes_sleep(connection, TABLES)
+        disable_indexes(connection, TABLES)
         connection.execute(_functions())
         connection.execute(
             "SELECT fill_accounts(%s, %s::text[])",
@@ -101,10 +100,11 @@ def fill(
                     messages - runs * CALLS_PER_RUN if month == MONTHS - 1 else 0,
                 ),
             )
-            say(f"month {month + 1} of {MONTHS}: {time.monotonic() - began:,.0f} s")
+            report(f"month {month + 1} of {MONTHS}: {time.monotonic() - began:,.0f} s")
+        connection.execute("SELECT fill_weeks()")
         for table in TABLES:
-            wake_indexes(connection, (table,))
-            say(f"indexes of {table}: {time.monotonic() - began:,.0f} s")
+            rebuild_indexes(connection, (table,))
+            report(f"indexes of {table}: {time.monotonic() - began:,.0f} s")
         connection.execute("SELECT fill_forget()")
     connection.execute("VACUUM ANALYZE")
     connection.execute("CHECKPOINT")
@@ -121,37 +121,37 @@ def _functions() -> str:
     return text.replace("{histogram}", f"ARRAY[{', '.join(counts)}]")
 
 
-def _refuse_others(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+def _require_empty(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     for table in ("user", "session", "credit_account", *TABLES):
         found = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(table))
         row = connection.execute(found).fetchone()
         if row and row[0]:
-            raise NotEmpty(f"There are rows in {table} already")
+            raise NotEmpty(f"Table {table} is not empty")
 
 
-def let_indexes_sleep(connection: psycopg.Connection[tuple[object, ...]], tables: Collection[str]) -> None:
-    """Let no index follow the rows until they are waked. Keys in no order would be put in page by page, from the disk."""
+def disable_indexes(connection: psycopg.Connection[tuple[object, ...]], tables: Collection[str]) -> None:
+    """Disable the indexes until `rebuild_indexes`: inserting unordered keys would read and write random pages."""
     connection.execute(
         "UPDATE pg_index SET indisready = false, indisvalid = false WHERE indrelid = ANY (%s::regclass[])",
         (list(tables),),
     )
 
 
-def wake_indexes(connection: psycopg.Connection[tuple[object, ...]], tables: Collection[str]) -> None:
-    """Build the indexes of these tables anew."""
+def rebuild_indexes(connection: psycopg.Connection[tuple[object, ...]], tables: Collection[str]) -> None:
+    """Rebuild the indexes of these tables."""
     for table in tables:
         connection.execute(sql.SQL("REINDEX TABLE {}").format(sql.Identifier(table)))
 
 
 def main() -> None:
-    """Fill the database of STOA_DATA_DIR, or of DATABASE_URL."""
+    """Fill the database of STOA_DATA_DIR or DATABASE_URL."""
     parser = argparse.ArgumentParser(prog="python -m bench.fill", description=__doc__)
     parser.add_argument("messages", type=int)
     parser.add_argument("--accounts", type=int, default=ACCOUNTS)
     options = parser.parse_args()
     if options.messages < 1 or not 1 <= options.accounts <= 100_000:
         parser.error("at least one message, and 1 to 100000 accounts")
-    # only here: reading the settings and starting PostgreSQL is for the command, not for who imports `fill`
+    # imported here, because it reads the settings and starts PostgreSQL
     from flask_migrate import upgrade
 
     from app import create_app
@@ -162,18 +162,18 @@ def main() -> None:
         url = app.config["SQLALCHEMY_DATABASE_URI"].replace("postgresql+psycopg://", "postgresql://", 1)
     with psycopg.connect(url, autocommit=True) as connection:
         try:
-            made = fill(
+            filled = fill(
                 connection,
                 options.messages,
                 accounts=options.accounts,
-                say=lambda line: print(line, file=sys.stderr),
+                report=lambda line: print(line, file=sys.stderr),
             )
-        except NotEmpty as refusal:
+        except NotEmpty as error:
             raise SystemExit(
-                f"{refusal}: only an empty database is filled. Name a folder of its own, such as\n"
+                f"{error}, but only an empty database can be filled. Set a separate directory, such as\n"
                 f"  STOA_DATA_DIR=/tmp/stoa-full make fill MESSAGES={options.messages}"
             ) from None
-    print(f"{made.messages:,} messages and {made.runs:,} runs in {made.seconds:,.0f} s.")
+    print(f"{filled.messages:,} messages and {filled.runs:,} runs in {filled.seconds:,.0f} s.")
     print(
         f"The largest account is {user_id(0)}; its key, and the value of its session cookie, is {token(0)}."
     )

@@ -1,5 +1,5 @@
--- What `bench/fill.py` calls; dropped by it at the end. Everything made up comes from hashes, so that two fills of one
--- size differ only in their times.
+-- Functions for `bench/fill.py`, which drops them at the end. Generated values come from hashes, so two fills of the same
+-- size differ only in their timestamps.
 
 CREATE UNLOGGED TABLE fill_account (
     number int PRIMARY KEY, id text NOT NULL, carry bigint NOT NULL DEFAULT 0
@@ -42,7 +42,7 @@ BEGIN
 END $$;
 
 
--- The runs p_first to p_last - 1 of a month, with their calls, and p_extra calls that belong to no run.
+-- Creates runs p_first to p_last - 1 of a month with their calls, and p_extra calls without a run.
 CREATE FUNCTION fill_month(
     p_month int, p_months int, p_first bigint, p_last bigint, p_accounts int, p_share int, p_extra int
 ) RETURNS void
@@ -50,7 +50,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_midnight timestamptz := date_trunc('day', now(), 'UTC') + interval '1 day';
     v_start timestamptz := v_midnight - (p_months - p_month) * interval '30 days';
-    -- calls of a run follow each other for half a minute, and stay in their month
+    -- the calls of a run span half a minute, within their month
     v_length interval := least(v_start + interval '30 days', now()) - v_start - interval '90 seconds';
     v_runs bigint := greatest(p_last - p_first, 1);
     v_entry bigint;
@@ -111,8 +111,8 @@ BEGIN
     WHERE f.account = a.number;
     UPDATE credit_account c SET carry_micro = a.carry FROM fill_account a WHERE a.id = c.id AND a.carry <> c.carry_micro;
 
-    -- A grant at the beginning of each month covers the month to the credit, so that the next is the first to be
-    -- spent in the next; the last one leaves something.
+    -- A grant at the start of each month covers that month exactly, so that the next month spends the next grant. The
+    -- last grant leaves a balance.
     v_entry := coalesce((SELECT max(id) FROM credit_entry), 0);
     CREATE TEMP TABLE fill_grant ON COMMIT DROP AS
     SELECT a.number, a.id AS account_id, format('fill-%s-%s', a.id, p_month) AS operation_id,
@@ -167,7 +167,7 @@ BEGIN
         c.model, 'failed', NULL, false, NULL, 90, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, c.finished_at, c.finished_at
     FROM fill_call c JOIN fill_account a ON a.number = c.account WHERE c.n % 50 = 3;
 
-    -- of four runs of an account the second is the first one's child
+    -- of every four runs of an account, the second is a child of the first
     INSERT INTO agent_run (
         id, user_id, agent_id, ancestor_run_ids, total_steps, direct_credits, total_credits, status, created_at, completed_at
     )
@@ -206,6 +206,26 @@ BEGIN
 END $$;
 
 
+-- The rollups by week: a week may lie in two months.
+CREATE FUNCTION fill_weeks() RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO usage_rollup (
+        account_id, grain, bucket, user_id, model, agent_id, calls, input_tokens, cache_write_tokens, cache_read_tokens,
+        output_tokens, reasoning_tokens, cost, credits, latency_ms, ttft_ms, ttft_calls, latency_hist
+    )
+    SELECT account_id, 'week', date_trunc('week', bucket, 'UTC'), user_id, model, agent_id, sum(calls), sum(input_tokens),
+        sum(cache_write_tokens), sum(cache_read_tokens), sum(output_tokens), sum(reasoning_tokens), sum(cost), sum(credits),
+        sum(latency_ms), sum(ttft_ms), sum(ttft_calls), ARRAY[
+            sum(latency_hist[1]), sum(latency_hist[2]), sum(latency_hist[3]), sum(latency_hist[4]), sum(latency_hist[5]), sum(latency_hist[6]),
+            sum(latency_hist[7]), sum(latency_hist[8]), sum(latency_hist[9]), sum(latency_hist[10]), sum(latency_hist[11]), sum(latency_hist[12]),
+            sum(latency_hist[13]), sum(latency_hist[14]), sum(latency_hist[15]), sum(latency_hist[16])
+        ]
+    FROM usage_rollup
+    WHERE grain = 'day'
+    GROUP BY account_id, date_trunc('week', bucket, 'UTC'), user_id, model, agent_id
+$$;
+
+
 CREATE FUNCTION fill_forget() RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -215,5 +235,6 @@ BEGIN
     DROP FUNCTION fill_model(bigint);
     DROP FUNCTION fill_agent(bigint);
     DROP FUNCTION fill_dice(bigint, int);
+    DROP FUNCTION fill_weeks();
     DROP FUNCTION fill_forget();
 END $$;

@@ -1,5 +1,5 @@
-"""What a database that has grown costs: two servers, one filled to a size and one with ten thousand messages, are asked for
-the same pages in turn; then export, settling, pruning and the proof, each on both."""
+"""Performance by database size: the same pages on a server with ten thousand messages and on a larger one, alternating;
+then export, settlement, pruning and the proof on both."""
 
 import argparse
 import contextlib
@@ -28,26 +28,26 @@ from models.core.settings import ROOT
 
 SMALL = 10_000
 SIZE, LONG = 200_000, 10_000_000
-"""What `make bench` fills, and what with LONG=1."""
+"""Messages of the larger database for `make bench`, and with LONG=1."""
 
 VIEWER = 0
-"""The account with the large share."""
+"""The account with the largest share of the data."""
 
 PAGES = {
     "usage": "/profile?tab=usage",
     "a year of usage": "/profile?tab=usage&range=custom&from={year}&to={today}",
     "statement": "/profile/statement",
     "runs": "/runs",
-    "runs that failed": "/runs?status=failed",
+    "failed runs": "/runs?status=failed",
     "runs of an agent": "/runs?agent=planner",
-    "runs of no agent": "/runs?agent=nosuchagent",
+    "runs of an unknown agent": "/runs?agent=nosuchagent",
     "run": "/runs/{run}",
     "call": "/runs/{run}/calls/{call}",
 }
 BUDGET, USAGE_BUDGET = 100, 60
-"""Milliseconds for the p95 of a page, and of the usage page."""
-MOST_GROWTH = 4 / 3
-"""Of a p95, from the small server to the large one."""
+"""p95 budgets in milliseconds: of each page, and of the usage page."""
+MAX_GROWTH = 4 / 3
+"""Maximum ratio of a p95 on the large server to the small one."""
 
 EXPORT = "/profile/usage.csv?range=custom&from={year}&to={today}"
 WARM_UP = 10
@@ -55,8 +55,8 @@ MB = 2**20
 
 
 @dataclass(slots=True)
-class Grown:
-    """What was measured on one server. Times are seconds, rates per second."""
+class GrowthResult:
+    """Measurements of one server. Times in seconds, rates per second."""
 
     messages: int
     server: Stoa
@@ -68,16 +68,16 @@ class Grown:
     export: float = 0.0
     """Lines per second."""
     growth: int = 0
-    """Resident bytes that the worker grew by at most while it sent the whole export, over what it had before."""
+    """Maximum growth of the worker's resident memory during the whole export, in bytes."""
     settle: float = 0.0
     prove: float = 0.0
     """Messages per second."""
-    said: str = ""
+    proof: str = ""
     pruned: float = 0.0
-    calm: list[float] = field(default_factory=list)
-    """Settling one call while nothing else goes on."""
-    meanwhile: list[float] = field(default_factory=list)
-    """Settling one call while `flask usage prune` works."""
+    idle: list[float] = field(default_factory=list)
+    """Seconds to settle one call on an idle server."""
+    pruning: list[float] = field(default_factory=list)
+    """Seconds to settle one call while `flask usage prune` runs."""
 
 
 def measure(
@@ -88,56 +88,57 @@ def measure(
     rounds: int = 100,
     seconds: float = 8,
     filled: Path | None = None,
-) -> tuple[Grown, Grown]:
-    """Start the two servers, fill them, measure by turns: what the small one and what the large one showed.
+) -> tuple[GrowthResult, GrowthResult]:
+    """Start and fill two servers, and measure both. Returns the results of the small and of the large one.
 
-    `filled` is a data directory of that size to be used, and kept, instead of an empty one.
+    `filled`: an existing data directory of that size, which is used and kept.
     """
     with contextlib.ExitStack() as stack:
-        sides = []
-        for size, kept in ((SMALL, None), (messages, filled)):
-            data = kept or folder / f"grown-{size}"
+        results = []
+        for size, existing in ((SMALL, None), (messages, filled)):
+            data = existing or folder / f"grown-{size}"
             server = stack.enter_context(
-                stoa.running(data, upstream_port, {"STOA_DEMO": "0"}, keep=kept is not None)
+                stoa.running(data, upstream_port, {"STOA_DEMO": "0"}, keep=existing is not None)
             )
-            if kept is None:
+            if existing is None:
                 with server.sql() as connection:
-                    fill.fill(connection, size, say=lambda line: print(line, file=sys.stderr))
-            sides.append(Grown(size, server, data))
-        _pages(sides, rounds)
-        for grown in sides:
-            _export(grown)
-        mark = f"grown{time.time():.0f}"
-        for grown in sides:
-            stoa.open_accounts(grown.server, 500, mark)
-            grown.settle = settling.settlements(grown.server, prefix=mark, accounts=500, seconds=seconds)
-        for grown in sides:
-            _prune(grown, seconds)
-        for grown in sides:
+                    fill.fill(connection, size, report=lambda line: print(line, file=sys.stderr))
+            results.append(GrowthResult(size, server, data))
+        _pages(results, rounds)
+        for result in results:
+            _export(result)
+        prefix = f"grown{time.time():.0f}"
+        for result in results:
+            stoa.open_accounts(result.server, 500, prefix)
+            result.settle = settling.settlements(result.server, prefix=prefix, accounts=500, seconds=seconds)
+        for result in results:
+            _prune(result, seconds)
+        for result in results:
             began = time.monotonic()
-            grown.said = stoa.prove(grown.folder)
-            grown.prove = grown.messages / (time.monotonic() - began)
-    return sides[0], sides[1]
+            result.proof = stoa.prove(result.folder)
+            result.prove = result.messages / (time.monotonic() - began)
+    return results[0], results[1]
 
 
 # -- pages -----------------------------------------------------------------------------------------------------------
 
 
-def _pages(sides: Sequence[Grown], rounds: int) -> None:
+def _pages(results: Sequence[GrowthResult], rounds: int) -> None:
     with contextlib.ExitStack() as stack:
-        looks = [
-            (grown, _addresses(grown.server), stack.enter_context(_browser(grown.server))) for grown in sides
+        sessions = [
+            (result, _addresses(result.server), stack.enter_context(_browser(result.server)))
+            for result in results
         ]
-        for turn in range(rounds + WARM_UP):
+        for iteration in range(rounds + WARM_UP):
             for name, address in PAGES.items():
-                for grown, words, get in looks:
-                    taken = get(address.format(**words))
-                    if turn >= WARM_UP:
-                        grown.pages.setdefault(name, []).append(taken)
+                for result, parameters, get in sessions:
+                    seconds_taken = get(address.format(**parameters))
+                    if iteration >= WARM_UP:
+                        result.pages.setdefault(name, []).append(seconds_taken)
 
 
 def _addresses(server: Stoa) -> dict[str, str]:
-    """What the addresses of the pages are filled in with; a run and a call some way down the list."""
+    """URL parameters of the pages, with a run and a call that are not the latest."""
     with server.sql() as connection:
         found = connection.execute(
             "SELECT run_id, request_id FROM gateway_call WHERE user_id = %s AND run_id IS NOT NULL AND state = 'settled'"
@@ -164,7 +165,7 @@ def _ledger(server: Stoa) -> Iterator[Pool]:
 
 
 def _settle(pool: Pool, request: str) -> None:
-    """A call of the viewer's, as a worker settles it."""
+    """Settle a call of the viewer, as a worker does."""
     user = fill.user_id(VIEWER)
     admission = ledger.Admission("admitted", request, "", user_id=user, door="openai")
     done = ledger.Settlement(
@@ -209,26 +210,26 @@ def _browser(server: Stoa) -> Iterator[Callable[[str], float]]:
 # -- the export ------------------------------------------------------------------------------------------------------
 
 
-def _export(grown: Grown, tries: int = 5) -> None:
-    """A year of the viewer's calls: the first byte some times over, the whole once, with an eye on the workers' memory."""
+def _export(result: GrowthResult, tries: int = 5) -> None:
+    """Export a year of calls: the first byte several times, the whole once while sampling the workers' memory."""
     for _ in range(tries):
-        connection, answer, began = _asked_for_export(grown.server)
+        connection, answer, began = _start_export(result.server)
         answer.read(1)
-        grown.first_byte.append(time.perf_counter() - began)
+        result.first_byte.append(time.perf_counter() - began)
         connection.close()
     time.sleep(0.5)
-    before = grown.server.memory()
-    connection, answer, began = _asked_for_export(grown.server)
-    while piece := answer.read(MB):
-        grown.lines += piece.count(b"\n")
-        grown.growth = max(
-            grown.growth, *(now - then for now, then in zip(grown.server.memory(), before, strict=True))
+    before = result.server.memory()
+    connection, answer, began = _start_export(result.server)
+    while chunk := answer.read(MB):
+        result.lines += chunk.count(b"\n")
+        result.growth = max(
+            result.growth, *(now - then for now, then in zip(result.server.memory(), before, strict=True))
         )
-    grown.export = grown.lines / (time.perf_counter() - began)
+    result.export = result.lines / (time.perf_counter() - began)
     connection.close()
 
 
-def _asked_for_export(server: Stoa) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse, float]:
+def _start_export(server: Stoa) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse, float]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
     began = time.perf_counter()
     connection.request("GET", EXPORT.format(**_days()), headers=_cookie())
@@ -241,10 +242,10 @@ def _asked_for_export(server: Stoa) -> tuple[http.client.HTTPConnection, http.cl
 # -- pruning ---------------------------------------------------------------------------------------------------------
 
 
-def _prune(grown: Grown, seconds: float) -> None:
-    """Calls settle one after the other, first alone, then while old bodies are dropped, which is stopped after a while."""
-    with _ledger(grown.server) as pool:
-        _settled(pool, grown.calm, time.monotonic() + seconds / 2)
+def _prune(result: GrowthResult, seconds: float) -> None:
+    """Settle calls one by one, first on an idle server, then during a prune, which is stopped after `seconds`."""
+    with _ledger(result.server) as pool:
+        _settled(pool, result.idle, time.monotonic() + seconds / 2)
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -258,64 +259,64 @@ def _prune(grown: Grown, seconds: float) -> None:
                 "90d",
             ],
             cwd=ROOT,
-            env=dict(os.environ, STOA_DATA_DIR=str(grown.folder)),
+            env=dict(os.environ, STOA_DATA_DIR=str(result.folder)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        told: list[tuple[float, int]] = []
-        reader = threading.Thread(target=_progress, args=(process, told), daemon=True)
+        progress: list[tuple[float, int]] = []
+        reader = threading.Thread(target=_progress, args=(process, progress), daemon=True)
         reader.start()
         try:
-            # it counts before it drops, and speaks every two seconds
-            while not told and process.poll() is None:
+            # it counts before it prunes, and reports every two seconds
+            while not progress and process.poll() is None:
                 time.sleep(0.05)
-            if told:
-                _settled(pool, grown.meanwhile, time.monotonic() + seconds, process)
+            if progress:
+                _settled(pool, result.pruning, time.monotonic() + seconds, process)
         finally:
             process.terminate()
             process.wait()
             reader.join(5)
-    if len(told) > 1:
-        grown.pruned = (told[-1][1] - told[0][1]) / (told[-1][0] - told[0][0])
+    if len(progress) > 1:
+        result.pruned = (progress[-1][1] - progress[0][1]) / (progress[-1][0] - progress[0][0])
 
 
-def _progress(process: "subprocess.Popen[str]", told: list[tuple[float, int]]) -> None:
+def _progress(process: "subprocess.Popen[str]", progress: list[tuple[float, int]]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         found = re.match(r"([0-9,]+) of ", line)
         if found:
-            told.append((time.monotonic(), int(found[1].replace(",", ""))))
+            progress.append((time.monotonic(), int(found[1].replace(",", ""))))
 
 
 def _settled(
-    pool: Pool, seen: list[float], until: float, process: "subprocess.Popen[str] | None" = None
+    pool: Pool, times: list[float], until: float, process: "subprocess.Popen[str] | None" = None
 ) -> None:
     while time.monotonic() < until and (process is None or process.poll() is None):
         began = time.perf_counter()
         _settle(pool, f"prune-{time.time_ns()}")
-        seen.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - began)
         time.sleep(0.005)
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
 
 Line = tuple[str, str, str, str, bool | None]
-"""What, measured, ratio, target, whether it was met (None: there is none)."""
+"""Name, measured value, ratio, target, and whether it was met (None: no target)."""
 
 
-def lines(small: Grown, large: Grown) -> list[Line]:
-    """The rows of the table. Ratios are to the small server in the same run."""
+def lines(small: GrowthResult, large: GrowthResult) -> list[Line]:
+    """Rows of the table. Ratios are to the small server in the same run."""
     rows: list[Line] = []
-    for name, seen in large.pages.items():
-        p95, before = quantile(seen, 0.95), quantile(small.pages[name], 0.95)
-        figure = f"p95 {p95 * 1000:.1f} ms, p50 {quantile(seen, 0.5) * 1000:.1f} (p95 {before * 1000:.1f} at {small.messages:,})"
+    for name, times in large.pages.items():
+        p95, before = quantile(times, 0.95), quantile(small.pages[name], 0.95)
+        measured = f"p95 {p95 * 1000:.1f} ms, p50 {quantile(times, 0.5) * 1000:.1f} (p95 {before * 1000:.1f} at {small.messages:,})"
         budget = USAGE_BUDGET if name == "usage" else BUDGET
-        met = p95 * 1000 < budget and p95 < MOST_GROWTH * before
+        met = p95 * 1000 < budget and p95 < MAX_GROWTH * before
         rows.append(
             (
                 f"page: {name}, {large.messages:,} messages",
-                figure,
+                measured,
                 f"{p95 / before:.2f}x",
                 f"{budget} ms, 1.33x",
                 met,
@@ -331,14 +332,14 @@ def lines(small: Grown, large: Grown) -> list[Line]:
             None,
         )
     )
-    for what, now, before, unit in (
-        ("  lines of the export", large.export, small.export, "/s"),
+    for name, now, before, unit in (
+        ("  export, lines/s", large.export, small.export, "/s"),
         (f"settlements/s in SQL, {large.messages:,} messages", large.settle, small.settle, "/s"),
-        (f"messages proved, {large.messages:,} of them", large.prove, small.prove, "/s"),
+        (f"flask billing prove, messages/s, {large.messages:,} messages", large.prove, small.prove, "/s"),
     ):
         rows.append(
             (
-                what,
+                name,
                 f"{now:,.0f}{unit} ({before:,.0f} at {small.messages:,})",
                 f"{now / before:.2f}x",
                 "",
@@ -348,20 +349,20 @@ def lines(small: Grown, large: Grown) -> list[Line]:
     rows.insert(
         -2,
         (
-            "  memory of the worker that sends it",
+            "  memory growth of its worker",
             f"{large.growth / MB:+.1f} MB ({small.growth / MB:+.1f} for {small.lines:,} lines)",
             "",
             "",
             None,
         ),
     )
-    if large.meanwhile:
-        calm, meanwhile = quantile(large.calm, 0.95), quantile(large.meanwhile, 0.95)
+    if large.pruning:
+        idle, pruning = quantile(large.idle, 0.95), quantile(large.pruning, 0.95)
         rows.append(
             (
-                f"settling a call while bodies are pruned ({large.pruned:,.0f} calls/s), p95",
-                f"{meanwhile * 1000:.1f} ms ({calm * 1000:.1f} before it)",
-                f"{meanwhile / calm:.2f}x",
+                f"settling a call during a prune ({large.pruned:,.0f} calls/s), p95",
+                f"{pruning * 1000:.1f} ms ({idle * 1000:.1f} before it)",
+                f"{pruning / idle:.2f}x",
                 "",
                 None,
             )
@@ -369,18 +370,20 @@ def lines(small: Grown, large: Grown) -> list[Line]:
     return rows
 
 
-def notes(small: Grown, large: Grown) -> list[str]:
-    """What stands under the table."""
-    return [f"flask billing prove at {grown.messages:,} messages: {grown.said}" for grown in (small, large)]
+def notes(small: GrowthResult, large: GrowthResult) -> list[str]:
+    """Notes below the table."""
+    return [
+        f"flask billing prove at {result.messages:,} messages: {result.proof}" for result in (small, large)
+    ]
 
 
 def main() -> None:
-    """`python -m bench.growth 500000`: fill two servers, measure, print."""
+    """`python -m bench.growth 500000`: fill two servers, measure both, print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     parser.add_argument("messages", type=int, nargs="?", default=LONG)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument(
-        "--filled", type=Path, help="a data directory that `make fill` made of that size; it is kept"
+        "--filled", type=Path, help="existing data directory of that size from `make fill`; it is kept"
     )
     options = parser.parse_args()
     folder = Path(os.environ.get("STOA_BENCH_DIR") or Path(tempfile.gettempdir(), "stoa-bench"))
@@ -388,15 +391,15 @@ def main() -> None:
     assert upstream.stdout is not None
     try:
         port = int(upstream.stdout.readline())
-        sides = measure(folder, port, options.messages, rounds=options.rounds, filled=options.filled)
+        results = measure(folder, port, options.messages, rounds=options.rounds, filled=options.filled)
     finally:
         upstream.kill()
         upstream.wait()
-    for row in lines(*sides):
+    for row in lines(*results):
         met = {True: "met", False: "NOT MET", None: ""}[row[4]]
         cells = zip((*row[:4], met), (66, 58, 7, 9, 7), strict=True)
         print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
-    for note in notes(*sides):
+    for note in notes(*results):
         print(f"* {note}")
 
 

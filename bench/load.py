@@ -1,7 +1,7 @@
-"""The load: HTTP/1.1 over raw asyncio protocols, cheap enough (a tenth of a core at 1,000 calls/s) not to be the bottleneck.
+"""Load generator: HTTP/1.1 over raw asyncio protocols. It uses a tenth of a core at 1,000 calls/s.
 
-Three shapes: `closed` (each connection sends the next call when the last is answered: throughput), `paced` (a steady
-rate whatever the answers do, several targets taking turns: latency), `held` (streams open at once).
+`closed_loop`: each connection sends its next call after the last response (throughput). `fixed_rate`: a constant rate,
+alternating between targets (latency). `open_streams`: concurrent streams.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ PROMPT = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where calls go, and the requests that are sent in turn."""
+    """A server, and the requests that are sent to it in rotation."""
 
     name: str
     port: int
@@ -34,7 +34,7 @@ class Target:
 def request(
     model: str, headers: dict[str, str], *, stream: bool = False, path: str = "/v1/chat/completions"
 ) -> bytes:
-    """A chat completion call, ready to be written."""
+    """A raw chat completion request."""
     body = {
         "model": model,
         "messages": [
@@ -59,7 +59,7 @@ def request(
 
 @dataclass(slots=True)
 class Answer:
-    """How one call went. Seconds; `first` is the time to the first byte of the body."""
+    """Result of one call, in seconds. `first`: time to the first byte of the body; `last`: to the last."""
 
     status: int
     first: float
@@ -69,19 +69,19 @@ class Answer:
 
 
 class _Connection(asyncio.Protocol):
-    """One kept connection, one call at a time."""
+    """A keep-alive connection with one call at a time."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.done: Callable[[Answer], None] | None = None
-        self.first_seen: Callable[[], None] | None = None
+        self.on_first_byte: Callable[[], None] | None = None
         self._reset()
 
     def _reset(self) -> None:
         self._started = 0.0
         self._status = 0
         self._first = 0.0
-        self._left = -1  # bytes of the body to come; -1: chunked, or the head is not read
+        self._remaining = -1  # remaining bytes of the body; -1: chunked, or the head is incomplete
         self._head = b""
         self._in_body = False
         self._tail = b""
@@ -106,26 +106,26 @@ class _Connection(asyncio.Protocol):
             return
         if not self._in_body:
             self._head += data
-            head, mark, data = self._head.partition(b"\r\n\r\n")
-            if not mark:
+            head, separator, data = self._head.partition(b"\r\n\r\n")
+            if not separator:
                 return
             self._in_body = True
             self._status = int(head[9:12])
             lower = head.lower()
-            at = lower.find(b"content-length:")
-            self._left = int(lower[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else -1
-            if self._left == 0:
+            start = lower.find(b"content-length:")
+            self._remaining = int(lower[start + 15 :].split(b"\r\n", 1)[0]) if start >= 0 else -1
+            if self._remaining == 0:
                 self._finish()
                 return
             if not data:
                 return
         if not self._first:
             self._first = time.perf_counter()
-            if self.first_seen is not None:
-                self.first_seen()
-        if self._left >= 0:
-            self._left -= len(data)
-            if self._left <= 0:
+            if self.on_first_byte is not None:
+                self.on_first_byte()
+        if self._remaining >= 0:
+            self._remaining -= len(data)
+            if self._remaining <= 0:
                 self._finish()
         else:
             self._tail = (self._tail + data)[-64:]
@@ -147,7 +147,7 @@ async def _connect(port: int) -> _Connection:
 
 @dataclass(slots=True)
 class Throughput:
-    """What a closed loop saw."""
+    """Result of a closed loop."""
 
     calls: int = 0
     failed: int = 0
@@ -157,61 +157,60 @@ class Throughput:
 
     @property
     def rate(self) -> float:
-        """Good calls per second."""
+        """Successful calls per second."""
         return self.calls / self.seconds if self.seconds else 0.0
 
 
-def closed(target: Target, *, connections: int, seconds: float, calls: int | None = None) -> Throughput:
-    """As many calls as `connections` can have answered in `seconds` (or until there were `calls`)."""
-    return _run(_closed(target, connections, seconds, calls))
+def closed_loop(target: Target, *, connections: int, seconds: float, calls: int | None = None) -> Throughput:
+    """Make calls on `connections` connections for `seconds`, or until `calls` have succeeded."""
+    return _run(_closed_loop(target, connections, seconds, calls))
 
 
-async def _closed(target: Target, connections: int, seconds: float, calls: int | None) -> Throughput:
-    seen = Throughput()
+async def _closed_loop(target: Target, connections: int, seconds: float, calls: int | None) -> Throughput:
+    result = Throughput()
     requests = itertools.cycle(target.requests)
     protocols = [await _connect(target.port) for _ in range(connections)]
     began = time.perf_counter()
     deadline = began + seconds
     busy = len(protocols)
-    over = asyncio.get_running_loop().create_future()
+    finished = asyncio.get_running_loop().create_future()
 
     def drive(protocol: _Connection) -> None:
         def done(answer: Answer) -> None:
             nonlocal busy
-            moment = time.perf_counter()
-            if moment < deadline:
+            now = time.perf_counter()
+            if now < deadline:
                 if answer.status == 200 and answer.whole:
-                    seen.calls += 1
-                    seen.latencies.append(answer.last)
+                    result.calls += 1
+                    result.latencies.append(answer.last)
                 else:
-                    seen.failed += 1
-                    seen.statuses[answer.status] = seen.statuses.get(answer.status, 0) + 1
-                seen.seconds = moment - began
-            if moment < deadline and protocol.transport is not None and (calls is None or seen.calls < calls):
+                    result.failed += 1
+                    result.statuses[answer.status] = result.statuses.get(answer.status, 0) + 1
+                result.seconds = now - began
+            if now < deadline and protocol.transport is not None and (calls is None or result.calls < calls):
                 protocol.call(next(requests), done)
             else:
                 busy -= 1
                 if not busy:
-                    over.set_result(None)
+                    finished.set_result(None)
 
         protocol.call(next(requests), done)
 
     for protocol in protocols:
         drive(protocol)
-    await asyncio.wait_for(over, seconds + 60)
+    await asyncio.wait_for(finished, seconds + 60)
     for protocol in protocols:
         if protocol.transport is not None:
             protocol.transport.abort()
-    return seen
+    return result
 
 
-def paced(targets: Sequence[Target], *, rate: float, seconds: float) -> dict[str, list[Answer]]:
-    """`rate` calls per second at each of the targets, taking turns within each interval, so that all see the same
-    moments of the machine."""
-    return _run(_paced(targets, rate, seconds))
+def fixed_rate(targets: Sequence[Target], *, rate: float, seconds: float) -> dict[str, list[Answer]]:
+    """Make `rate` calls per second to each target, alternating, so that all run under the same conditions."""
+    return _run(_fixed_rate(targets, rate, seconds))
 
 
-async def _paced(targets: Sequence[Target], rate: float, seconds: float) -> dict[str, list[Answer]]:
+async def _fixed_rate(targets: Sequence[Target], rate: float, seconds: float) -> dict[str, list[Answer]]:
     loop = asyncio.get_running_loop()
     found: dict[str, list[Answer]] = {target.name: [] for target in targets}
     idle: dict[str, list[_Connection]] = {target.name: [] for target in targets}
@@ -225,9 +224,9 @@ async def _paced(targets: Sequence[Target], rate: float, seconds: float) -> dict
     async def one(target: Target) -> None:
         free = idle[target.name]
         protocol = free.pop() if free else await _connect(target.port)
-        over: asyncio.Future[Answer] = loop.create_future()
-        protocol.call(next(requests[target.name]), over.set_result)
-        found[target.name].append(await over)
+        finished: asyncio.Future[Answer] = loop.create_future()
+        protocol.call(next(requests[target.name]), finished.set_result)
+        found[target.name].append(await finished)
         if protocol.transport is not None:
             free.append(protocol)
 
@@ -246,23 +245,23 @@ async def _paced(targets: Sequence[Target], rate: float, seconds: float) -> dict
 
 
 @dataclass(slots=True)
-class Held:
-    """What became of streams that were open at once."""
+class StreamResult:
+    """Result of concurrent streams."""
 
     opened: int = 0
-    most_at_once: int = 0
+    max_open: int = 0
     complete: int = 0
     lost: int = 0
     seconds: float = 0.0
 
 
-def held(target: Target, *, streams: int, ramp: float, patience: float) -> Held:
-    """Open `streams` over `ramp` seconds; each counts as open from its first byte to its last."""
-    return _run(_held(target, streams, ramp, patience))
+def open_streams(target: Target, *, streams: int, ramp: float, timeout: float) -> StreamResult:
+    """Start `streams` over `ramp` seconds. Each counts as open from its first to its last byte."""
+    return _run(_open_streams(target, streams, ramp, timeout))
 
 
-async def _held(target: Target, streams: int, ramp: float, patience: float) -> Held:
-    seen = Held()
+async def _open_streams(target: Target, streams: int, ramp: float, timeout: float) -> StreamResult:
+    result = StreamResult()
     requests = itertools.cycle(target.requests)
     live = 0
     began = time.perf_counter()
@@ -276,46 +275,46 @@ async def _held(target: Target, streams: int, ramp: float, patience: float) -> H
             nonlocal live, counted
             counted = True
             live += 1
-            seen.opened += 1
-            seen.most_at_once = max(seen.most_at_once, live)
+            result.opened += 1
+            result.max_open = max(result.max_open, live)
 
         try:
             protocol = await _connect(target.port)
         except OSError:
-            seen.lost += 1
+            result.lost += 1
             return
-        over: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        protocol.first_seen = opened
-        protocol.call(next(requests), over.set_result)
+        finished: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        protocol.on_first_byte = opened
+        protocol.call(next(requests), finished.set_result)
         answer = None
         try:
-            answer = await asyncio.wait_for(over, patience)
+            answer = await asyncio.wait_for(finished, timeout)
         except TimeoutError:
             protocol.done = None
         if counted:
             live -= 1
         if answer and answer.status == 200 and answer.whole and b"data: [DONE]" in answer.tail:
-            seen.complete += 1
+            result.complete += 1
         else:
-            seen.lost += 1
+            result.lost += 1
         if protocol.transport is not None:
             protocol.transport.abort()
 
     await asyncio.gather(*(one(number) for number in range(streams)))
-    seen.seconds = time.perf_counter() - began
-    return seen
+    result.seconds = time.perf_counter() - began
+    return result
 
 
-def quantile(values: Sequence[float], part: float) -> float:
-    """The nearest-rank quantile; 0 of nothing."""
+def quantile(values: Sequence[float], fraction: float) -> float:
+    """The nearest-rank quantile; 0 without values."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else 0.0
 
 
-def _run(what: Coroutine[Any, Any, T]) -> T:
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     gc.collect()
     gc.disable()
     try:
-        return asyncio.run(what)
+        return asyncio.run(coroutine)
     finally:
         gc.enable()

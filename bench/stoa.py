@@ -1,4 +1,4 @@
-"""The measured server: `flask serve` as shipped, on a fresh data directory with its embedded PostgreSQL, and its books."""
+"""The server under test: `flask serve` with default settings on a fresh data directory and its embedded PostgreSQL."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ CREDITS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Stoa:
-    """A started server."""
+    """A running server."""
 
     port: int
     process: psutil.Process
@@ -40,16 +40,16 @@ class Stoa:
         )
 
     def workers(self) -> list[psutil.Process]:
-        """The web workers: the children of gunicorn's parent."""
+        """The web workers: children of the gunicorn master."""
         masters = [child for child in self.process.children() if "gunicorn" in " ".join(child.cmdline())]
         return [worker for master in masters for worker in master.children()]
 
     def memory(self) -> list[int]:
-        """Resident bytes of each worker."""
+        """Resident memory of each worker, in bytes."""
         return [worker.memory_info().rss for worker in self.workers()]
 
     def target(self, name: str, keys: list[str], *, stream: bool = False) -> Target:
-        """Calls as the owners of `keys`, in turn."""
+        """Calls with each of the keys in rotation."""
         requests = [request(MODEL, {"Authorization": f"Bearer {key}"}, stream=stream) for key in keys]
         return Target(name, self.port, requests)
 
@@ -58,14 +58,14 @@ class Stoa:
 def running(
     data: Path, upstream_port: int, environment: dict[str, str], *, keep: bool = False
 ) -> Iterator[Stoa]:
-    """Start on an empty `data`; everything in it is gone afterwards. With `keep` on what is there, which stays."""
+    """Start a server on an empty `data` directory, which is deleted afterwards. `keep`: use and keep the existing one."""
     if not keep:
         shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True, exist_ok=True)
     (data / "demo_seeded").write_text("done")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(
@@ -93,7 +93,7 @@ def running(
     process = subprocess.Popen(
         [sys.executable, "-m", "flask", "--app", "app:create_app", "serve"],
         cwd=ROOT,
-        env=kept | settings | environment,
+        env=inherited | settings | environment,
         stdout=log,
         stderr=log,
         start_new_session=True,
@@ -135,7 +135,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, data: Path) -> None:
 
 
 def open_accounts(stoa: Stoa, count: int, prefix: str = "bench") -> list[str]:
-    """Make `count` people, each with a key and credits; the keys."""
+    """Create `count` users with an API key and credits. Returns the keys."""
     keys = [f"cb-pat-{prefix}-{number:06d}" for number in range(count)]
     hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
     with stoa.sql() as connection:
@@ -168,8 +168,8 @@ def open_accounts(stoa: Stoa, count: int, prefix: str = "bench") -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """What the database says was done."""
+class LedgerCounts:
+    """Row counts in the database."""
 
     settled: int
     failed: int
@@ -178,8 +178,8 @@ class Books:
     holds: int
 
     @classmethod
-    def read(cls, stoa: Stoa) -> "Books":
-        """Count."""
+    def read(cls, stoa: Stoa) -> "LedgerCounts":
+        """Read the counts."""
         with stoa.sql() as connection:
             row = connection.execute(
                 """
@@ -195,7 +195,7 @@ class Books:
 
 
 def prove(data: Path, room: str = "billing") -> str:
-    """What `flask billing prove` (or `store prove`) says: its last line."""
+    """The last line of `flask billing prove` (or `store prove`) and its exit code."""
     done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", "app:create_app", room, "prove"],
         cwd=ROOT,
@@ -205,4 +205,4 @@ def prove(data: Path, room: str = "billing") -> str:
         check=False,
     )
     lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    return f"{lines[-1] if lines else 'said nothing'} (code {done.returncode})"
+    return f"{lines[-1] if lines else 'no output'} (code {done.returncode})"

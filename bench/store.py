@@ -1,4 +1,4 @@
-"""The store when it is large: its pages and its list beside the health route, in turn, and a publication of a hundred."""
+"""A large store: its pages and agent list alternating with the health route, and publishing a hundred agents."""
 
 import argparse
 import hashlib
@@ -16,7 +16,7 @@ import psycopg
 from flask import Flask
 
 from bench import stoa
-from bench.fill import let_indexes_sleep, wake_indexes
+from bench.fill import disable_indexes, rebuild_indexes
 from bench.growth import WARM_UP, Line
 from bench.load import quantile
 from bench.stoa import Stoa
@@ -25,7 +25,7 @@ from models.core.db import db
 from models.store.catalogue import catalogue
 
 AGENTS = 10_000
-"""With six versions each."""
+"""Each with six versions on average."""
 RUNS, LONG = 100_000, 1_000_000
 PER_PUBLISHER = 20
 USERS = 2_000
@@ -34,23 +34,23 @@ PUBLISHED_AT_ONCE = 100
 PAGES = {
     "store: first page": ("/store", 60),
     "store: search": ("/store?search=careful+reviewer", 100),
-    "store: another search each time": ("/store?search={words}", 100),
+    "store: a new search each time": ("/store?search={words}", 100),
     "store: page of the most used agent": ("/publishers/{publisher}/agents/{agent}/{version}", 100),
-    "store: page of another agent each time": ("{other}", 100),
+    "store: page of a different agent each time": ("{other}", 100),
     "GET /api/agents": ("/api/agents", 100),
-    "GET /api/agents, as fetch asks (gzip)": ("/api/agents", 100),
-    "GET /api/agents, nothing new since": ("/api/agents", 100),
+    "GET /api/agents, gzip": ("/api/agents", 100),
+    "GET /api/agents, not modified (304)": ("/api/agents", 100),
 }
-"""Each with its budget: so many milliseconds p95."""
-PACKED = "GET /api/agents, as fetch asks (gzip)"
-CONDITIONAL = "GET /api/agents, nothing new since"
+"""Path and p95 budget in milliseconds."""
+COMPRESSED = "GET /api/agents, gzip"
+CONDITIONAL = "GET /api/agents, not modified (304)"
 SQL = Path(__file__).parent / "store.sql"
 HEALTH = "/api/healthz"
 
 
 @dataclass(slots=True)
-class Shop:
-    """What was measured. Times are seconds."""
+class StoreResult:
+    """Measurements. Times in seconds."""
 
     agents: int = 0
     versions: int = 0
@@ -60,41 +60,41 @@ class Shop:
     pages: dict[str, list[float]] = field(default_factory=dict)
     list_bytes: int = 0
     published: list[float] = field(default_factory=list)
-    said: str = ""
+    proof: str = ""
 
 
 def token(number: int) -> str:
-    """The access token of a user; the first ones own a publisher each, of the same number."""
+    """Access token of a user. User n owns publisher n, as long as there is one."""
     return f"cb-pat-shop-{number:06d}"
 
 
 def measure(
     folder: Path, upstream_port: int, agents: int = AGENTS, runs: int = RUNS, *, rounds: int = 100
-) -> Shop:
-    """Start a server, fill its store, measure."""
-    shop = Shop()
+) -> StoreResult:
+    """Start a server, fill its store, and measure."""
+    result = StoreResult()
     data = folder / "store"
     with stoa.running(data, upstream_port, {"STOA_DEMO": "0"}) as server:
         began = time.monotonic()
         fill(server, agents, runs)
-        shop.filled = time.monotonic() - began
+        result.filled = time.monotonic() - began
         with server.sql() as connection:
             row = connection.execute(
                 "SELECT (SELECT count(*) FROM agent), (SELECT count(*) FROM agent_version),"
                 " (SELECT count(*) FROM agent_run)"
             ).fetchone()
         assert row is not None
-        shop.agents, shop.versions, shop.runs = (int(str(count)) for count in row)
-        _look(server, shop, rounds)
-        _publish(server, shop)
+        result.agents, result.versions, result.runs = (int(str(count)) for count in row)
+        _pages(server, result, rounds)
+        _publish(server, result)
         began = time.monotonic()
-        said = stoa.prove(data, "store")
-        shop.said = f"{said[:-1]}, {time.monotonic() - began:.0f} s)"
-    return shop
+        proof = stoa.prove(data, "store")
+        result.proof = f"{proof[:-1]}, {time.monotonic() - began:.0f} s)"
+    return result
 
 
 def fill(server: Stoa, agents: int, runs: int) -> None:
-    """Make agents with versions, and runs that count, each with a billed call, over the last 360 days."""
+    """Create agents with versions, and finished runs with a billed call each, over the last 360 days."""
     publishers = max(1, agents // PER_PUBLISHER)
     users = max(USERS, publishers)
     with server.sql() as connection:
@@ -108,14 +108,14 @@ def fill(server: Stoa, agents: int, runs: int) -> None:
             connection.execute(
                 "SELECT pg_temp.fill_agents(%s, %s, %s, %s::text[])", (agents, publishers, users, hashes)
             )
-            let_indexes_sleep(connection, ("agent_run", "gateway_call"))
+            disable_indexes(connection, ("agent_run", "gateway_call"))
             connection.execute(
                 "SELECT pg_temp.fill_runs(1, %s, %s, %s, %s)", (runs, agents, publishers, users)
             )
-            wake_indexes(connection, ("agent_run", "gateway_call"))
+            rebuild_indexes(connection, ("agent_run", "gateway_call"))
         connection.execute("VACUUM ANALYZE")
         _catalogue(server, publishers)
-        _count(connection)
+        _count_statistics(connection)
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
 
@@ -133,21 +133,21 @@ def _catalogue(server: Stoa, publishers: int) -> None:
         db.engine.dispose()
 
 
-def _count(connection: psycopg.Connection[tuple[object, ...]], together: int = 500) -> None:
-    """Tell every agent's figures; each holds a lock until its transaction ends, so not all in one."""
+def _count_statistics(connection: psycopg.Connection[tuple[object, ...]], batch: int = 500) -> None:
+    """Compute the statistics of every agent. Each holds a lock until its transaction ends, so this runs in batches."""
     names = connection.execute("SELECT publisher_id, id FROM agent ORDER BY 1, 2").fetchall()
-    for first in range(0, len(names), together):
+    for first in range(0, len(names), batch):
         with connection.transaction(), connection.pipeline():
-            for name in names[first : first + together]:
+            for name in names[first : first + batch]:
                 connection.execute("SELECT store_recount(%s, %s)", name)
-        # plans made for empty tables are thrown away
+        # discard the plans made for empty tables
         connection.execute("ANALYZE agent_run_bill, agent_day, agent_user")
 
 
-# -- looking ---------------------------------------------------------------------------------------------------------
+# -- pages -----------------------------------------------------------------------------------------------------------
 
 
-def _look(server: Stoa, shop: Shop, rounds: int) -> None:
+def _pages(server: Stoa, result: StoreResult, rounds: int) -> None:
     with server.sql() as connection:
         row = connection.execute(
             "SELECT publisher_id, id, latest_version FROM agent ORDER BY runs DESC LIMIT 1"
@@ -157,49 +157,49 @@ def _look(server: Stoa, shop: Shop, rounds: int) -> None:
             " WHERE agent_id <> %s ORDER BY md5(agent_id || version) LIMIT %s",
             (row[1] if row else "", rounds + WARM_UP),
         ).fetchall()
-        # two words that make up names; each agent's name has one such pair
+        # pairs of words from agent names; each name has one such pair
         pairs = connection.execute(
             "SELECT DISTINCT split_part(id, '-', 1) || '+' || split_part(id, '-', 2) FROM agent ORDER BY 1"
         ).fetchall()
     assert row is not None
-    words = dict(zip(("publisher", "agent", "version"), map(str, row), strict=True))
+    parameters = dict(zip(("publisher", "agent", "version"), map(str, row), strict=True))
     orders = ("", "&sort=usage", "&sort=newest", "&sort=name")
-    fresh = [f"{pair}{order}" for order in orders for (pair,) in pairs]
-    headers = {PACKED: {"Accept-Encoding": "gzip"}}
+    new_searches = [f"{pair}{order}" for order in orders for (pair,) in pairs]
+    headers = {COMPRESSED: {"Accept-Encoding": "gzip"}}
     with _visitor(server) as get:
-        _, etag, shop.list_bytes = get("/api/agents", {})
+        _, etag, result.list_bytes = get("/api/agents", {})
         headers[CONDITIONAL] = {"If-None-Match": etag}
-        for turn in range(rounds + WARM_UP):
-            of_turn = words | {
-                "words": fresh[turn % len(fresh)],
-                "other": str(others[turn % len(others)][0]),
+        for iteration in range(rounds + WARM_UP):
+            page_parameters = parameters | {
+                "words": new_searches[iteration % len(new_searches)],
+                "other": str(others[iteration % len(others)][0]),
             }
-            taken, _, _ = get(HEALTH, {})
-            if turn >= WARM_UP:
-                shop.health.append(taken)
+            seconds, _, _ = get(HEALTH, {})
+            if iteration >= WARM_UP:
+                result.health.append(seconds)
             for name, (path, _) in PAGES.items():
-                taken, _, _ = get(path.format(**of_turn), headers.get(name, {}))
-                if turn >= WARM_UP:
-                    shop.pages.setdefault(name, []).append(taken)
+                seconds, _, _ = get(path.format(**page_parameters), headers.get(name, {}))
+                if iteration >= WARM_UP:
+                    result.pages.setdefault(name, []).append(seconds)
 
 
 @contextmanager
 def _visitor(server: Stoa) -> Iterator[Callable[[str, dict[str, str]], tuple[float, str, int]]]:
-    """Somebody without a session: seconds, ETag and bytes of an answer."""
+    """A visitor without a session. `get` returns seconds, ETag and size in bytes of a response."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    room = memoryview(bytearray(16 << 20))  # whoever reads must not have to find memory first
+    buffer = memoryview(bytearray(16 << 20))  # allocated before the measurement
 
     def get(path: str, headers: dict[str, str]) -> tuple[float, str, int]:
         began = time.perf_counter()
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         size = 0
-        while read := answer.readinto(room):
+        while read := answer.readinto(buffer):
             size += read
-        taken = time.perf_counter() - began
+        seconds = time.perf_counter() - began
         if answer.status != (304 if "If-None-Match" in headers else 200):
             raise SystemExit(f"{path} answered {answer.status}")
-        return taken, answer.getheader("ETag") or "", size
+        return seconds, answer.getheader("ETag") or "", size
 
     try:
         yield get
@@ -210,16 +210,16 @@ def _visitor(server: Stoa) -> Iterator[Callable[[str, dict[str, str]], tuple[flo
 # -- publishing ------------------------------------------------------------------------------------------------------
 
 
-def _publish(server: Stoa, shop: Shop, times: int = 5) -> None:
-    """A hundred agents in one request, each of which may call the next two and one that is there already; three of
-    the requests bring new agents, the others new versions of those."""
+def _publish(server: Stoa, result: StoreResult, times: int = 5) -> None:
+    """Publish a hundred agents per request, each of which may spawn the next two and an existing one. Three requests
+    publish new agents, the others new versions of them."""
     with server.sql() as connection:
         row = connection.execute(
             "SELECT format('%s/%s@%s', publisher_id, id, latest_version) FROM agent WHERE publisher_id = 'publisher-0'"
         ).fetchone()
     assert row is not None
-    for turn in range(times):
-        group = turn % 3
+    for iteration in range(times):
+        group = iteration % 3
         names = [f"fresh-{group}-{number}" for number in range(PUBLISHED_AT_ONCE)]
         body = json.dumps(
             {
@@ -230,10 +230,10 @@ def _publish(server: Stoa, shop: Shop, times: int = 5) -> None:
                         "displayName": name,
                         "model": "openai/gpt-5",
                         "toolNames": ["spawn_agents", "end_turn"],
-                        "spawnableAgents": [*names[place + 1 : place + 3], str(row[0])],
+                        "spawnableAgents": [*names[position + 1 : position + 3], str(row[0])],
                         "systemPrompt": "You read carefully. " * 40,
                     }
-                    for place, name in enumerate(names)
+                    for position, name in enumerate(names)
                 ]
             }
         )
@@ -246,45 +246,47 @@ def _publish(server: Stoa, shop: Shop, times: int = 5) -> None:
             {"Content-Type": "application/json", "Authorization": f"Bearer {token(0)}"},
         )
         answer = connection_.getresponse()
-        said = answer.read()
-        shop.published.append(time.perf_counter() - began)
+        content = answer.read()
+        result.published.append(time.perf_counter() - began)
         connection_.close()
         if answer.status != 201:
-            raise SystemExit(f"Publishing answered {answer.status}: {said[:500].decode()}")
+            raise SystemExit(f"Publishing answered {answer.status}: {content[:500].decode()}")
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
-def lines(shop: Shop) -> list[Line]:
-    """The rows of the table: each page's p95 against its budget, and the health route's in the same turns."""
-    health = quantile(shop.health, 0.95)
+def lines(result: StoreResult) -> list[Line]:
+    """Rows of the table: p95 of each page against its budget, and of the health route in the same rounds."""
+    health = quantile(result.health, 0.95)
     rows: list[Line] = []
     for name, (_, budget) in PAGES.items():
-        p95 = quantile(shop.pages[name], 0.95)
-        figure = (
-            f"p95 {p95 * 1000:.1f} ms, p50 {quantile(shop.pages[name], 0.5) * 1000:.1f}"
-            f" (health {health * 1000:.1f}, {quantile(shop.health, 0.5) * 1000:.1f})"
+        p95 = quantile(result.pages[name], 0.95)
+        measured = (
+            f"p95 {p95 * 1000:.1f} ms, p50 {quantile(result.pages[name], 0.5) * 1000:.1f}"
+            f" (health {health * 1000:.1f}, {quantile(result.health, 0.5) * 1000:.1f})"
         )
-        rows.append((name, figure, "", f"under {budget} ms", p95 * 1000 < budget))
-    slowest = max(shop.published)
-    figure = f"{slowest:.2f} s at most, {quantile(shop.published, 0.5):.2f} p50 of {len(shop.published)}"
+        rows.append((name, measured, "", f"under {budget} ms", p95 * 1000 < budget))
+    slowest = max(result.published)
+    measured = (
+        f"{slowest:.2f} s at most, {quantile(result.published, 0.5):.2f} p50 of {len(result.published)}"
+    )
     rows.append(
-        (f"publishing {PUBLISHED_AT_ONCE} agents in one request", figure, "", "under 2 s", slowest < 2)
+        (f"publishing {PUBLISHED_AT_ONCE} agents in one request", measured, "", "under 2 s", slowest < 2)
     )
     return rows
 
 
-def notes(shop: Shop) -> list[str]:
-    """What stands under the table."""
+def notes(result: StoreResult) -> list[str]:
+    """Notes below the table."""
     return [
-        f"store of {shop.agents:,} agents, {shop.versions:,} versions, {shop.runs:,} runs, filled in {shop.filled:.0f} s;"
-        f" GET /api/agents is {shop.list_bytes / 2**20:.1f} MB; flask store prove: {shop.said}"
+        f"store of {result.agents:,} agents, {result.versions:,} versions, {result.runs:,} runs, filled in {result.filled:.0f} s;"
+        f" GET /api/agents is {result.list_bytes / 2**20:.1f} MB; flask store prove: {result.proof}"
     ]
 
 
 def main() -> None:
-    """`python -m bench.store 10000 1000000`: fill a server, measure, print."""
+    """`python -m bench.store 10000 1000000`: fill a server, measure, print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.store", description=__doc__)
     parser.add_argument("agents", type=int, nargs="?", default=AGENTS)
     parser.add_argument("runs", type=int, nargs="?", default=LONG)
@@ -292,10 +294,10 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(os.environ.get("STOA_BENCH_DIR") or Path(tempfile.gettempdir(), "stoa-bench"))
     folder.mkdir(parents=True, exist_ok=True)
-    shop = measure(folder, 9, options.agents, options.runs, rounds=options.rounds)
-    for what, figure, ratio, target, met in lines(shop):
-        print(f"{what:<44}{figure:<52}{ratio:>7}  {target:<28}{'' if met else 'NOT MET'}")
-    print(*notes(shop), sep="\n")
+    result = measure(folder, 9, options.agents, options.runs, rounds=options.rounds)
+    for name, measured, ratio, target, met in lines(result):
+        print(f"{name:<44}{measured:<52}{ratio:>7}  {target:<28}{'' if met else 'NOT MET'}")
+    print(*notes(result), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
--- What `bench/store.py` fills the store with. Everything made up comes from hashes, so that two fills of one size differ
--- only in their times. Few agents have most of the runs.
+-- Functions for `bench/store.py`. Generated values come from hashes, so two fills of the same size differ only in their
+-- timestamps. A few agents have most of the runs.
 
 CREATE FUNCTION pg_temp.dice(p_seed bigint, p_kind int) RETURNS float8
 LANGUAGE sql IMMUTABLE RETURN (hashint8extended(p_seed, p_kind) & 1073741823) / 1073741824.0;

@@ -1,7 +1,7 @@
-"""A provider that always says the same, cheaply: a raw HTTP/1.1 server in one process, started as `python -m bench.upstream`.
+"""A constant provider: a raw HTTP/1.1 server in one process, started with `python -m bench.upstream`. Prints its port.
 
-Prints its port. `POST /control` with `{"delay": s, "chunks": n, "interval": s}` sets how answers come: the wait before an
-answer, and for streams how many chunks with what pause between them. Answers are built once; only the id changes.
+`POST /control` with `{"delay": s, "chunks": n, "interval": s}` sets the delay of responses, and the number of chunks of a
+stream and the pause between them. Responses are built once; only the id changes.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ TEXT = "The answer is in the second paragraph, where the author names the three 
 
 _calls = itertools.count()
 _run = os.urandom(4).hex()
-_ways = {"delay": 0.0, "chunks": 8, "interval": 0.0}
+_settings = {"delay": 0.0, "chunks": 8, "interval": 0.0}
 
 
 def _next_id() -> bytes:
@@ -60,17 +60,17 @@ def _event(delta: dict[str, str], finish: str | None = None, **more: object) -> 
         "choices": [] if more else [{"index": 0, "delta": delta, "finish_reason": finish}],
         **more,
     }
-    return _framed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    return _http_chunk(b"data: " + json.dumps(chunk).encode() + b"\n\n")
 
 
-def _framed(data: bytes) -> bytes:
+def _http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 WHOLE = _whole()
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = _event({"content": "and so it goes on "})
-STREAM_END = _event({}, "stop") + _event({}, usage=_USAGE) + _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+STREAM_END = _event({}, "stop") + _event({}, usage=_USAGE) + _http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 class _Connection(asyncio.Protocol):
@@ -88,8 +88,8 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         while True:
-            head, mark, rest = self._buffer.partition(b"\r\n\r\n")
-            if not mark:
+            head, separator, rest = self._buffer.partition(b"\r\n\r\n")
+            if not separator:
                 return
             size = _content_length(head)
             if len(rest) < size:
@@ -99,43 +99,43 @@ class _Connection(asyncio.Protocol):
 
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"POST /control"):
-            _ways.update(json.loads(body))
+            _settings.update(json.loads(body))
             self._write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         elif b'"stream":true' in body or b'"stream": true' in body:
-            self._after(_ways["delay"], self._stream)
+            self._run_after(_settings["delay"], self._stream)
         else:
-            self._after(_ways["delay"], self._say)
+            self._run_after(_settings["delay"], self._complete)
 
-    def _after(self, seconds: float, what: Callable[[], None]) -> None:
+    def _run_after(self, seconds: float, action: Callable[[], None]) -> None:
         if seconds:
-            self._loop.call_later(seconds, what)
+            self._loop.call_later(seconds, action)
         else:
-            what()
+            action()
 
-    def _say(self) -> None:
+    def _complete(self) -> None:
         self._write(WHOLE.replace(_ID, _next_id(), 1))
 
     def _stream(self) -> None:
-        name = _next_id()
-        chunk, end = CHUNK.replace(_ID, name), STREAM_END.replace(_ID, name)
+        id = _next_id()
+        chunk, end = CHUNK.replace(_ID, id), STREAM_END.replace(_ID, id)
         self._write(STREAM_HEAD)
-        left = int(_ways["chunks"])
+        remaining = int(_settings["chunks"])
 
         def feed() -> None:
-            nonlocal left
+            nonlocal remaining
             if self._transport is None:
                 return
-            if left > 0:
-                left -= 1
+            if remaining > 0:
+                remaining -= 1
                 self._write(chunk)
-                self._loop.call_later(_ways["interval"], feed)
+                self._loop.call_later(_settings["interval"], feed)
             else:
                 self._write(end)
 
-        if _ways["interval"]:
+        if _settings["interval"]:
             feed()
         else:
-            self._write(chunk * left + end)
+            self._write(chunk * remaining + end)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -144,8 +144,8 @@ class _Connection(asyncio.Protocol):
 
 def _content_length(head: bytes) -> int:
     lower = head.lower()
-    at = lower.find(b"content-length:")
-    return int(lower[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+    start = lower.find(b"content-length:")
+    return int(lower[start + 15 :].split(b"\r\n", 1)[0]) if start >= 0 else 0
 
 
 async def _serve() -> None:

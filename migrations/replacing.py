@@ -1,9 +1,9 @@
-"""Functions, triggers and views of the database: each has one current text, `migrations/functions/<room>/<name>.sql`.
+"""Functions, triggers and views of the database. The current definition is `migrations/functions/<room>/<name>.sql`.
 
-A migration that changes one keeps the text it replaces in `migrations/replaced/<revision>/<room>/<name>.sql`; without
-that file the function is new with the migration, and an empty one says that it was removed before. What a revision
-installs follows: the text that the next later migration replaces, else the current one. So a database that goes up or
-down step by step has the functions of each revision exactly.
+A migration that changes one stores the previous definition in `migrations/replaced/<revision>/<room>/<name>.sql`. If
+that file is missing, the function is new in the migration; an empty file means it had been removed before. A revision
+installs the definition that the next later migration replaces, or else the current one, so that upgrading and
+downgrading step by step restores the exact functions of each revision.
 """
 
 import re
@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 
 HERE = Path(__file__).parent
 
-# A statement begins at the left margin and ends before the next one, or before the comment of the next one.
+# A statement starts at the left margin and ends before the next statement or its comment.
 CREATE = re.compile(
     r"^CREATE (?:OR REPLACE )?(?:CONSTRAINT )?(FUNCTION|AGGREGATE|VIEW|TRIGGER) (\w+).*?(?=^CREATE |^--|\Z)",
     re.MULTILINE | re.DOTALL,
@@ -25,7 +25,7 @@ CREATE = re.compile(
 
 @dataclass(frozen=True)
 class Statement:
-    """One `CREATE ...` of a file."""
+    """A `CREATE ...` statement of a file."""
 
     kind: str
     name: str
@@ -33,12 +33,13 @@ class Statement:
 
     @property
     def head(self) -> str:
-        """What CREATE OR REPLACE cannot change: of a function its signature, of anything else all of it."""
+        """The part that CREATE OR REPLACE cannot change: a function's signature, or the whole of any other
+        statement."""
         return self.text.partition("LANGUAGE")[0] if self.kind == "FUNCTION" else self.text
 
     @property
     def table(self) -> str:
-        """The table of a trigger; nothing for the others."""
+        """The table of a trigger, else an empty string."""
         found = re.search(r"\sON (\S+)", self.text) if self.kind == "TRIGGER" else None
         return found[1] if found else ""
 
@@ -50,28 +51,28 @@ class Statement:
 
 
 def replace_function(name: str, revision: str) -> None:
-    """For `upgrade()`: bring `<room>/<name>` from the text kept for this revision to the one that is right at it.
+    """For `upgrade()`: replace the previous definition of `<room>/<name>` with that of this revision.
 
-    Makes a function that is new, and drops one that has no current text. What is the same in both is not touched: a
-    trigger whose function alone changed keeps its table unlocked. Where a signature changes, the old function is
-    dropped; what depends on it has to be replaced before and made again after.
+    Creates a new function and drops one without a definition. Leaves unchanged statements alone: if only a trigger's
+    function changed, the table is not locked. If a signature changes, the old function is dropped; drop dependent
+    objects first and recreate them afterwards.
     """
-    _bring(kept(name, revision), text_at(name, revision))
+    _replace(replaced_text(name, revision), text_at(name, revision))
 
 
 def restore_function(name: str, revision: str) -> None:
-    """For `downgrade()`: the way back of `replace_function`, in the reverse order of several."""
-    _bring(text_at(name, revision), kept(name, revision))
+    """For `downgrade()`: undo `replace_function`. Undo several in reverse order."""
+    _replace(text_at(name, revision), replaced_text(name, revision))
 
 
-def kept(name: str, revision: str) -> str:
-    """The text that this revision replaces; empty where there was none."""
+def replaced_text(name: str, revision: str) -> str:
+    """The definition that this revision replaces, or an empty string."""
     file = HERE / "replaced" / revision / f"{name}.sql"
     return file.read_text() if file.exists() else ""
 
 
 def text_at(name: str, revision: str) -> str:
-    """The text that is right at a revision; empty where it is removed there."""
+    """The definition at a revision; empty if removed."""
     for later in _later(HERE, revision):
         file = HERE / "replaced" / later / f"{name}.sql"
         if file.exists():
@@ -81,19 +82,19 @@ def text_at(name: str, revision: str) -> str:
 
 
 def statements(text: str) -> list[Statement]:
-    """What a file makes, in its order."""
+    """The statements of a file, in order."""
     return [Statement(found[1], found[2], found[0].rstrip()) for found in CREATE.finditer(text)]
 
 
 def run_script(sql: str) -> None:
-    """Send a script as it is: its percent signs and colons are no parameters."""
+    """Run a script verbatim, without parameter substitution of percent signs and colons."""
     op.get_bind().exec_driver_sql(sql, execution_options={"no_parameters": True})
 
 
-def _bring(former: str, wanted: str) -> None:
-    if not former and not wanted:
-        raise LookupError("There is no such function, neither before this migration nor after it.")
-    old, new = statements(former), statements(wanted)
+def _replace(before: str, after: str) -> None:
+    if not before and not after:
+        raise LookupError("There is no such function, neither before nor after this migration.")
+    old, new = statements(before), statements(after)
     remaining = {statement.head for statement in new}
     for statement in reversed(old):
         if statement.head not in remaining:
@@ -105,6 +106,6 @@ def _bring(former: str, wanted: str) -> None:
 
 @cache
 def _later(here: Path, revision: str) -> list[str]:
-    """The revisions after this one, the first of them first."""
+    """The revisions after this one, oldest first."""
     script = ScriptDirectory(str(here))
     return [later.revision for later in script.iterate_revisions("head", revision)][::-1]

@@ -1,4 +1,4 @@
-"""The domain. Importing it imports every room, so that the metadata is complete."""
+"""The domain. Importing it imports every room, which completes the table metadata."""
 
 from models import accounts, admin, billing, gateway, ledger, orgs, runs, store, usage
 

@@ -1,4 +1,4 @@
-"""What operators read: the audit log and results of evaluations."""
+"""Operator data: the audit log and evaluation results."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from models.core.db import NEW_ID, NOW, Base, BigInt, db
 
 
 class AuditLog(Base):
-    """Who did what to what, with the state before and after. The database refuses to change or remove a row."""
+    """One audited action, with the state before and after. The database rejects UPDATE and DELETE."""
 
     __tablename__ = "audit_log"
     __table_args__ = (
@@ -42,7 +42,7 @@ def record(
     ip: str | None = None,
     request_id: str | None = None,
 ) -> None:
-    """Write one line of the audit log in the transaction of what it tells; never a secret in it."""
+    """Add an audit log entry to the current transaction. Never pass secrets."""
     db.session.add(
         AuditLog(
             actor_id=actor_id,
@@ -58,7 +58,7 @@ def record(
 
 
 class GitEvalResults(Base):
-    """The result of one evaluation over commits."""
+    """The result of one evaluation over a set of commits."""
 
     __tablename__ = "git_eval_results"
 
@@ -66,7 +66,7 @@ class GitEvalResults(Base):
     cost_mode: Mapped[str | None]
     reasoner_model: Mapped[str | None]
     agent_model: Mapped[str | None]
-    # `metadata` is taken by SQLAlchemy's declarative base
+    # `metadata` is reserved by SQLAlchemy's declarative base.
     details: Mapped[Any] = mapped_column("metadata", JSONB(none_as_null=True), nullable=True)
     cost: Mapped[int] = mapped_column(server_default=text("0"))
     is_public: Mapped[bool] = mapped_column(server_default=text("false"))

@@ -15,7 +15,7 @@ OrgRole = Enum(*ORG_ROLES, name="org_role", metadata=Base.metadata)
 
 
 class Org(Base):
-    """An organisation and the settings of its account. Credits and thresholds are in credits."""
+    """An organisation and its billing settings. Amounts and thresholds are in credits."""
 
     __tablename__ = "org"
     __table_args__ = (Index("idx_org_owner", "owner_id"),)
@@ -53,7 +53,7 @@ class OrgMember(Base):
 
 
 class OrgRepo(Base):
-    """A repository whose use an organisation pays for."""
+    """A repository whose usage the organisation pays for."""
 
     __tablename__ = "org_repo"
     __table_args__ = (
@@ -94,7 +94,7 @@ class OrgInvite(Base):
 
 
 class OrgFeature(Base):
-    """A feature switched on for an organisation, with its configuration."""
+    """A feature enabled for an organisation, with its configuration."""
 
     __tablename__ = "org_feature"
     __table_args__ = (Index("idx_org_feature_active", "org_id", "is_active"),)
@@ -108,17 +108,17 @@ class OrgFeature(Base):
 
 
 def by_slug(slug: str) -> Org | None:
-    """The organisation of this slug."""
+    """Return the organisation with this slug, or None."""
     return db.session.scalars(select(Org).where(Org.slug == slug)).one_or_none()
 
 
 def membership(user_id: str, org_id: str) -> OrgMember | None:
-    """The person's membership of the organisation; None when they are no member or there is no such organisation."""
+    """Return the user's membership of the organisation, or None."""
     return db.session.get(OrgMember, (org_id, user_id))
 
 
-def administers(user_id: str) -> Select[str]:
-    """The ids of the organisations that the person owns or administers, as a statement to look among."""
+def administered_org_ids(user_id: str) -> Select[str]:
+    """Select the ids of the organisations that the user owns or administers, for use as a subquery."""
     return select(OrgMember.org_id).where(
         OrgMember.user_id == user_id, OrgMember.role.in_(("owner", "admin"))
     )

@@ -1,4 +1,4 @@
-"""A real browser for tests: fixtures to open pages, at the widths and in the schemes we promise, and axe to judge them."""
+"""Chromium for tests: fixtures to open pages at the supported widths and colour schemes, and axe checks."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ OpenPage = Callable[..., AbstractContextManager[Page]]
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """The browser that `.ci/chromium` found (STOA_CHROMIUM), or one on the path; one per test process."""
+    """The browser at STOA_CHROMIUM or on the path; one per test process."""
     path = os.environ.get("STOA_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -30,10 +30,10 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def open_page(chromium: Browser) -> OpenPage:
-    """A page of its own: `with open_page(base, width=390, scheme="dark", script=False) as page`.
+    """A new page: `with open_page(base, width=390, scheme="dark", script=False) as page`.
 
-    On leaving, whatever the browser complained of (content policy, script errors, files that are missing) fails the
-    test, except answers with the statuses in `expected`.
+    Console errors (content policy, scripts, missing files) fail the test on exit, except responses with a status in
+    `expected`.
     """
 
     @contextmanager
@@ -53,24 +53,24 @@ def open_page(chromium: Browser) -> OpenPage:
             reduced_motion="reduce",
         )
         page = context.new_page()
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        reports: list[str] = []
+        page.on("pageerror", lambda error: reports.append(str(error)))
         page.on(
             "console",
-            lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None,
+            lambda line: reports.append(line.text) if line.type in ("error", "warning") else None,
         )
         yield page
         context.close()
-        forgiven = tuple(f"{status} " for status in expected)
-        left = [line for line in complaints if not any(word in f"{line} " for word in forgiven)]
+        allowed = tuple(f"{status} " for status in expected)
+        left = [line for line in reports if not any(word in f"{line} " for word in allowed)]
         if left:
-            pytest.fail(f"the browser complained: {left}")
+            pytest.fail(f"the browser reported: {left}")
 
     return opened
 
 
 def judge(page: Page) -> None:
-    """Fail for anything axe finds, and for a page wider than its window."""
+    """Fail on axe violations, and if the page is wider than the window."""
     found = Axe().run(page).response["violations"]
     for each in found:
         pytest.fail(f"axe: {each['id']} ({each['impact']}) at {[node['target'] for node in each['nodes']]}")

@@ -1,7 +1,7 @@
-"""The stage of every test: an embedded PostgreSQL migrated by Alembic, an application, a client, the cast.
+"""Shared fixtures: an embedded PostgreSQL migrated by Alembic, the application, a client, and the cast.
 
-A test that asks for `session` (or for one of the cast) runs in an application context: it calls verbs, which use
-`db.session`, and inspects what they did through `session`, which is the same one. A thread needs a context of its own:
+A test that uses `session` or one of the cast runs in an application context: domain functions use `db.session`, and
+`session` is the same session. A thread needs its own context:
 
     with app.app_context():
         bans.ban(db.session.get_one(User, id), None, now())
@@ -36,7 +36,7 @@ from tests.fakes.localstripe import localstripe, localstripe_server
 from tests.fakes.stripe_simulator import stripe_server, stripe_sim
 from tests.fakes.webhook import webhook
 
-# one browser for all rooms: Playwright starts only once in a process; and doubles of Stripe
+# one browser for all tests: Playwright can start only once per process; and doubles of Stripe
 __all__ = [
     "chromium",
     "localstripe",
@@ -49,15 +49,15 @@ __all__ = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of few tests first: theirs start servers and browsers, and take longest. So no worker of pytest-xdist, which
-    gives out whole files in this order, is left with one of those while the others have nothing more to do."""
+    """Run files with few tests first: they start servers and browsers and take longest. pytest-xdist distributes whole
+    files in this order, so none of them is left for the end."""
     sizes = Counter(item.path for item in items)
     items.sort(key=lambda item: sizes[item.path])
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A private PostgreSQL server for this pytest process (STOA_TEST_DATABASE_URL: an existing, empty one)."""
+    """A private PostgreSQL server for this pytest process, or the empty database at STOA_TEST_DATABASE_URL."""
     given = os.environ.get("STOA_TEST_DATABASE_URL")
     if given:
         yield given
@@ -76,7 +76,7 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings of the tests: nothing from the environment, no provider key, secrets of their own."""
+    """Test settings: nothing from the environment, no provider keys."""
     return load_settings(
         _env_file=None,
         stoa_data_dir=tmp_path_factory.mktemp("data"),
@@ -89,7 +89,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="session")
 def app(postgres_url: str, settings: Settings) -> Iterator[Flask]:
-    """The application on a database that Alembic brought from empty to head."""
+    """The application on a database migrated from empty to head."""
     from flask_migrate import upgrade
 
     app = create_app(settings, database_url=postgres_url)
@@ -105,15 +105,15 @@ def app(postgres_url: str, settings: Settings) -> Iterator[Flask]:
 
 @pytest.fixture(scope="session")
 def engine(app: Flask, postgres_url: str) -> Iterator[Engine]:
-    """An engine of the test's own, apart from the application's."""
+    """An engine for the test, separate from the application's."""
     engine = create_engine(postgres_url, **engine_options(pool_size=60))
     yield engine
     engine.dispose()
 
 
 class Client(FlaskClient):
-    """Sends each request outside the test's application context: it has a session of its own, as on a server, and a
-    view that forgets to commit fails its test. Answers of JSON routes must be as the API's document says."""
+    """Sends each request outside the test's application context, so it has its own session, and a view that does not commit
+    fails its test. Validates responses of JSON routes against the OpenAPI document."""
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
         answer = Context().run(super().open, *args, **kwargs)
@@ -134,11 +134,11 @@ Flask.test_cli_runner_class = CliRunner
 
 @pytest.fixture
 def session(app: Flask, engine: Engine) -> Iterator[OrmSession]:
-    """`db.session` of the test's own application context, to arrange and inspect with, and the one that verbs use when
-    the test calls them. Requests and commands have others. Commit what you arrange; it is all removed after the test.
+    """`db.session` of the test's application context, for setup, assertions, and the domain functions that the test calls.
 
-    It forgets with every commit what it has loaded, so that it sees what requests changed, and has the test's own
-    connections, so that who counts the application's does not count these.
+    Requests and commands have their own sessions. Commit the setup; all rows are deleted after the test. Every commit
+    expires loaded objects, so that changes by requests are visible. It uses the test's engine, so that its connections are
+    not counted as the application's.
     """
     with app.app_context():
         db.session.registry.set(OrmSession(engine, expire_on_commit=True))  # type: ignore[arg-type]
@@ -149,8 +149,8 @@ def session(app: Flask, engine: Engine) -> Iterator[OrmSession]:
 def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     """Empty the tables after each test that used the database.
 
-    Only tables with rows are emptied, by DELETE with triggers and foreign keys asleep: many times faster than
-    a TRUNCATE of everything, and it waits for no reader.
+    Deletes from tables with rows only, with triggers and foreign keys disabled: much faster than TRUNCATE of all tables,
+    and not blocked by readers.
     """
     used = "app" in request.fixturenames or "session" in request.fixturenames
     engine: Engine | None = request.getfixturevalue("engine") if used else None
@@ -172,8 +172,7 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(params=["a person's account", "an organisation's account"])
 def kind(request: pytest.FixtureRequest, session: OrmSession) -> Iterator[None]:
-    """The test runs twice: everybody's keys, calls and runs are of their own account; then of the account of an
-    organisation that they are a member of."""
+    """Run the test twice: all keys, calls and runs belong to users' own accounts, then to organisations' accounts."""
     factories.ORGANISATIONS = {} if request.param == "an organisation's account" else None
     yield
     factories.ORGANISATIONS = None
@@ -181,31 +180,31 @@ def kind(request: pytest.FixtureRequest, session: OrmSession) -> Iterator[None]:
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """A browser without cookies. No application context is held, so that each request has its own session."""
+    """A client without cookies."""
     return app.test_client()
 
 
 @pytest.fixture
 def alice(app: Flask, session: OrmSession) -> Person:
-    """The owner: of her runs, her keys, and of the organisation `acme`."""
+    """The owner of the organisation `acme`."""
     return factories.person(app, "alice")
 
 
 @pytest.fixture
 def bob(app: Flask, session: OrmSession) -> Person:
-    """A plain member of `acme`."""
+    """A member of `acme`."""
     return factories.person(app, "bob")
 
 
 @pytest.fixture
 def mallory(app: Flask, session: OrmSession) -> Person:
-    """A signed-in stranger."""
+    """A signed-in user without access."""
     return factories.person(app, "mallory")
 
 
 @pytest.fixture
 def anonymous(app: Flask) -> Person:
-    """Nobody: no cookie, no token, no row."""
+    """An anonymous client: no cookie, token or user."""
     return Person("", None, app.test_client(), "", {})
 
 

@@ -1,4 +1,4 @@
-"""Small makers of committed rows. Every default can be overridden by keyword; only what a test is about need be said."""
+"""Factories for committed rows. Keyword arguments override all defaults."""
 
 import hashlib
 import secrets
@@ -28,15 +28,15 @@ Row = TypeVar("Row", bound=Base)
 
 
 ORGANISATIONS: dict[str, str] | None = None
-"""While a test runs for organisations' accounts (fixture `kind`): the one that each person's keys, calls and runs are of."""
+"""Organisation by user id, while a test runs for organisations' accounts (fixture `kind`); otherwise None."""
 
 own_account_only = pytest.mark.parametrize("kind", ["a person's account"], indirect=True)
-"""For tests of what an organisation's account does not have: monthly credits, kinds of grants, debts that are cleared."""
+"""For tests of features that organisations' accounts lack: monthly credits, grant types, cleared debts."""
 an_organisations_only = pytest.mark.parametrize("kind", ["an organisation's account"], indirect=True)
 
 
 def org_of(user_id: str) -> str | None:
-    """The organisation whose account a person acts for in this test."""
+    """The organisation whose account a user acts for in this test, or None."""
     return (ORGANISATIONS or {}).get(user_id)
 
 
@@ -55,14 +55,14 @@ def save(row: Row) -> Row:
 
 
 def user(name: str = "alice", **kw: Any) -> User:
-    """`<name>@example.org`, verified. No credits: give some with `grant`."""
+    """A user `<name>@example.org`, verified, without credits."""
     kw.setdefault("email", f"{name}@example.org")
     kw.setdefault("email_verified", now())
-    made = save(User(name=name, **kw))
+    created = save(User(name=name, **kw))
     if ORGANISATIONS is not None:
         owner = save(User(name="owner", email=f"owner-{new_id()}@example.org"))
-        ORGANISATIONS[made.id] = org(owner, new_id("org-"), members=(made,)).id
-    return made
+        ORGANISATIONS[created.id] = org(owner, new_id("org-"), members=(created,)).id
+    return created
 
 
 def org(owner: User, name: str = "Acme", members: tuple[User, ...] = (), **kw: Any) -> Org:
@@ -70,13 +70,13 @@ def org(owner: User, name: str = "Acme", members: tuple[User, ...] = (), **kw: A
     kw.setdefault("slug", name.lower().replace(" ", "-"))
     kw.setdefault("auto_topup_threshold", 500)
     kw.setdefault("auto_topup_amount", 2000)
-    made = Org(name=name, owner_id=owner.id, **kw)
-    db.session.add(made)
+    created = Org(name=name, owner_id=owner.id, **kw)
+    db.session.add(created)
     db.session.flush()
-    db.session.add(OrgMember(org_id=made.id, user_id=owner.id, role="owner"))
-    db.session.add_all(OrgMember(org_id=made.id, user_id=each.id, role="member") for each in members)
+    db.session.add(OrgMember(org_id=created.id, user_id=owner.id, role="owner"))
+    db.session.add_all(OrgMember(org_id=created.id, user_id=each.id, role="member") for each in members)
     db.session.commit()
-    return made
+    return created
 
 
 def fingerprint(id: str | None = None, **kw: Any) -> Fingerprint:
@@ -84,8 +84,8 @@ def fingerprint(id: str | None = None, **kw: Any) -> Fingerprint:
 
 
 def token(owner: User, type: str = "pat", **kw: Any) -> str:
-    """A session row of `type`; returns the raw token, which the row knows only as its SHA-256. With `org_id` it acts for
-    that organisation, of which the owner is a member."""
+    """A session row of `type`; returns the raw token, stored as SHA-256. With `org_id` it acts for that organisation, of
+    which the owner must be a member."""
     raw = {"pat": "cb-pat-" + secrets.token_hex(32), "web": secrets.token_urlsafe(32)}.get(type) or new_id()
     kw.setdefault("expires", now() + timedelta(days=30))
     kw.setdefault("org_id", org_of(owner.id))
@@ -97,7 +97,7 @@ def token(owner: User, type: str = "pat", **kw: Any) -> str:
 
 @dataclass(frozen=True)
 class Person:
-    """One of the cast: who they are, a browser signed in as them, and the headers of their access token."""
+    """One of the cast: user, signed-in browser, and headers with their API key."""
 
     id: str
     user: User | None
@@ -107,7 +107,7 @@ class Person:
 
     @property
     def account(self) -> Account:
-        """The account that the browser and the token act for."""
+        """The account that the browser and the key act for."""
         org_id = org_of(self.id)
         return Account(org_id=org_id) if org_id else Account(user_id=self.id)
 
@@ -117,18 +117,17 @@ class Person:
 
 
 def person(app: Flask, name: str) -> Person:
-    """A user with a web session in a browser of their own and a personal access token. An organisation's account is seen
-    with a key in the browser's cookie."""
-    made = user(name)
+    """A user with a signed-in browser and an API key. For an organisation's account the cookie holds the key."""
+    created = user(name)
     browser = app.test_client()
-    key = token(made)
-    web = key if org_of(made.id) else token(made, type="web")
+    key = token(created)
+    web = key if org_of(created.id) else token(created, type="web")
     browser.set_cookie("next-auth.session-token", web)
-    return Person(made.id, made, browser, key, {"authorization": f"Bearer {key}"})
+    return Person(created.id, created, browser, key, {"authorization": f"Bearer {key}"})
 
 
 def account(owner: User | Org, **kw: Any) -> CreditAccount:
-    """The credit account of a user or an organisation, made when it is missing."""
+    """The credit account of a user or an organisation; created if missing."""
     found = db.session.get(CreditAccount, owner.id)
     if found is None:
         key = "org_id" if isinstance(owner, Org) else "user_id"
@@ -137,15 +136,13 @@ def account(owner: User | Org, **kw: Any) -> CreditAccount:
 
 
 def payer(owner: User, org_id: str | None) -> CreditAccount:
-    """The account of the organisation where there is one, else of the person."""
+    """The organisation's account if given, or else the user's."""
     return account(db.session.get_one(Org, org_id) if org_id else owner)
 
 
 def grant(owner: User, amount: int = 1000, type: str = "free", **kw: Any) -> CreditLedger:
-    """A grant as it stands, with the account and the journal entry that explain its balance.
-
-    `balance` below `amount` is a spent grant, below zero a debt; `org_id` makes it an organisation's.
-    """
+    """A grant with its account and ledger entries. A `balance` below `amount` is partly spent, below zero a debt; `org_id`
+    makes it an organisation's."""
     kw.setdefault("operation_id", new_id(f"{type}-"))
     kw.setdefault("balance", amount)
     kw.setdefault("priority", PRIORITIES[type])
@@ -156,31 +153,34 @@ def grant(owner: User, amount: int = 1000, type: str = "free", **kw: Any) -> Cre
     before = db.session.scalars(
         select(CreditLedger.balance).where(CreditLedger.user_id == owner.id, same)
     ).all()
-    made = CreditLedger(user_id=owner.id, principal=amount, type=type, **kw)
-    db.session.add(made)
+    created = CreditLedger(user_id=owner.id, principal=amount, type=type, **kw)
+    db.session.add(created)
     balance = sum(before)
-    for kind, change, left in (("grant", amount, amount), ("debit", made.balance - amount, made.balance)):
+    for kind, change, remaining in (
+        ("grant", amount, amount),
+        ("debit", created.balance - amount, created.balance),
+    ):
         if kind == "debit" and change == 0:
             continue
         balance += change
         db.session.add(
             CreditEntry(
                 account_id=holder.id,
-                operation_id=made.operation_id,
+                operation_id=created.operation_id,
                 kind=kind,
                 amount=change,
-                grant_balance_after=left,
+                grant_balance_after=remaining,
                 balance_after=balance,
-                cause=made.operation_id,
+                cause=created.operation_id,
             )
         )
         db.session.flush()
     db.session.commit()
-    return made
+    return created
 
 
 def hold(owner: User, amount: int = 10, **kw: Any) -> CreditHold:
-    """A live hold of a minute on the user's account."""
+    """A live hold on the user's account that expires in a minute."""
     kw.setdefault("request_id", new_id())
     kw.setdefault("account_id", payer(owner, org_of(owner.id)).id)
     kw.setdefault("expires_at", now() + timedelta(minutes=1))
@@ -193,7 +193,7 @@ def referral(referrer: User, referred: User, credits: int = 500, **kw: Any) -> R
 
 
 def run(owner: User, agent_id: str = "codebuff/base@0.0.1", **kw: Any) -> AgentRun:
-    """A running run. `parent=` another run puts this one under it."""
+    """A running run; `parent=` makes it a child of another."""
     parent: AgentRun | None = kw.pop("parent", None)
     if parent is not None:
         kw.setdefault("ancestor_run_ids", [*(parent.ancestor_run_ids or []), parent.id])
@@ -206,7 +206,7 @@ def step(of: AgentRun, step_number: int = 1, **kw: Any) -> AgentStep:
 
 
 def message(owner: User, credits: int = 5, **kw: Any) -> Message:
-    """A billed call. Only the fact itself: no debit and no rollup belong to it."""
+    """A billed message, without debit and rollup."""
     defaults: dict[str, Any] = {
         "id": new_id(),
         "finished_at": now(),
@@ -223,8 +223,7 @@ def message(owner: User, credits: int = 5, **kw: Any) -> Message:
 
 
 def call(owner: User, **kw: Any) -> GatewayCall:
-    """The gateway's record of a settled call. `message=` ties it to its billing fact, `org_id=` to an organisation's
-    account instead of the owner's."""
+    """The record of a settled call. `message=` links its message, `org_id=` charges an organisation instead of the owner."""
     org_id = kw.pop("org_id", org_of(owner.id))
     billed: Message | None = kw.pop("message", None)
     if billed is not None:
@@ -256,7 +255,7 @@ def publisher(owner: User | Org, id: str = "acme", **kw: Any) -> Publisher:
 
 
 def agent_config(of: Publisher, id: str = "reviewer", version: str = "1.0.0", **kw: Any) -> AgentConfig:
-    """One version of an agent in the compatible table alone, as other programs may have written it."""
+    """An agent version in the compatible table only, as other programs may write it."""
     kw.setdefault("data", definition(id, of.id, version))
     return save(AgentConfig(publisher_id=of.id, id=id, version=version, **kw))
 
@@ -264,7 +263,7 @@ def agent_config(of: Publisher, id: str = "reviewer", version: str = "1.0.0", **
 def definition(
     id: str = "reviewer", publisher: str = "acme", version: str = "1.0.0", **kw: Any
 ) -> dict[str, Any]:
-    """A definition as it is stored after publishing."""
+    """A definition as stored after publishing."""
     stored: dict[str, Any] = {
         "id": id,
         "version": version,
@@ -291,13 +290,13 @@ def agent(
     data: dict[str, Any] | None = None,
     **kw: Any,
 ) -> Agent:
-    """A published agent with one version. `data` adds to its definition, `kw` sets columns of its own row, also
-    those that publishing fills (`name`, `latest_version` ...). More versions: `agent_version`."""
+    """A published agent with one version. `data` extends its definition, `kw` sets columns of the `agent` row, including those
+    set by publishing (`name`, `latest_version` ...). Add versions with `agent_version`."""
     agent_version(of, id, version, data)
-    made = db.session.get_one(Agent, (of.id, id), populate_existing=True)
+    created = db.session.get_one(Agent, (of.id, id), populate_existing=True)
     for name, value in kw.items():
-        setattr(made, name, value)
-    return save(made)
+        setattr(created, name, value)
+    return save(created)
 
 
 def agent_version(
@@ -307,7 +306,7 @@ def agent_version(
     data: dict[str, Any] | None = None,
     **kw: Any,
 ) -> AgentVersion:
-    """One published version in its three tables, the agent's row in line with it. `yanked_reason=` withdraws it."""
+    """A published version in its three tables, with the agent row refreshed. `yanked_reason=` withdraws it."""
     db.session.add(
         AgentConfig(
             publisher_id=of.id, id=id, version=version, data=definition(id, of.id, version, **data or {})
@@ -319,8 +318,8 @@ def agent_version(
     if kw.get("yanked_reason"):
         kw.setdefault("yanked_at", now())
     kw = {"published_by": of.created_by, "credential": "pat"} | kw
-    made = save(AgentVersion(publisher_id=of.id, agent_id=id, version=version, **kw))
+    created = save(AgentVersion(publisher_id=of.id, agent_id=id, version=version, **kw))
     catalogue.refresh(of.id, [id])
     db.session.commit()
     db.session.get_one(Agent, (of.id, id), populate_existing=True)
-    return made
+    return created

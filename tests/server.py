@@ -1,5 +1,4 @@
-"""The servers of the tests: the real one, gunicorn with gevent workers, on the database of the tests, and what runs of
-it; and threads of this process that serve any application."""
+"""Servers for tests: gunicorn with gevent workers on the test database, and threads of this process for any WSGI app."""
 
 import os
 import signal
@@ -30,12 +29,12 @@ CONFIG = Path(ROOT, "views", "server", "gunicorn_config.py")
 def running(
     postgres_url: str, data: Path, *, config: Path = CONFIG, workers: int = WORKERS, **environment: str
 ) -> Iterator[str]:
-    """The address of a started server. `data` is its data directory and keeps its log; the `environment` adds settings.
-    GUNICORN_CMD_ARGS may be among them, but what is on the command line, as the number of workers, goes before it.
+    """Run gunicorn; yields its URL. `data` is its data directory, with its log. `environment` adds settings.
 
-    A traceback in the log fails the test that closes the server.
+    Command line arguments, such as the number of workers, override GUNICORN_CMD_ARGS. A traceback in the log fails the
+    test that closes the server.
     """
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("STOA_", "OPENAI_", "OPENROUTER_", "ANTHROPIC_", "GEMINI_", "PROMETHEUS"))
@@ -51,7 +50,7 @@ def running(
         process = subprocess.Popen(
             [*command, "--bind", f"fd://{listener.fileno()}"],
             cwd=ROOT,
-            env=kept | settings | environment,
+            env=inherited | settings | environment,
             pass_fds=[listener.fileno()],
             stdout=log,
             stderr=log,
@@ -75,7 +74,7 @@ def running(
 def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        assert process.poll() is None, "the server ended at once"
+        assert process.poll() is None, "the server exited"
         try:
             with urllib.request.urlopen(f"{address}/readyz", timeout=2) as answer:
                 if answer.status == 200:
@@ -86,21 +85,21 @@ def _wait_until_ready(address: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 def living(place: Path) -> list[psutil.Process]:
-    """Whatever runs for a data directory in that place: its PostgreSQL and every process that was told of it."""
+    """Processes that use a data directory in `place`: PostgreSQL and those with it in their environment."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            told = process.environ().get("STOA_DATA_DIR", "").startswith(str(place))
+            configured = process.environ().get("STOA_DATA_DIR", "").startswith(str(place))
             postgres = process.name() == "postgres" and Path(process.cwd()).is_relative_to(place)
-            if (told or postgres) and process.status() != psutil.STATUS_ZOMBIE:
+            if (configured or postgres) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
 
 @contextmanager
 def serving(app: "WSGIApplication", host: str = "127.0.0.1") -> Iterator[str]:
-    """The application on loopback, on threads of this process; gives its address."""
-    server = make_server(host, 0, _closed(app), threaded=True)
+    """Serve the application on loopback, in threads of this process; yields its URL."""
+    server = make_server(host, 0, _closing(app), threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -111,9 +110,8 @@ def serving(app: "WSGIApplication", host: str = "127.0.0.1") -> Iterator[str]:
         server.server_close()
 
 
-def _closed(app: "WSGIApplication") -> "WSGIApplication":
-    """Where a browser has gone, werkzeug's last look at the connection fails, and it does not close what the application
-    returned, an open file perhaps. What is returned here closes it when it is let go of."""
+def _closing(app: "WSGIApplication") -> "WSGIApplication":
+    """Close the response when it is garbage-collected: if the client has disconnected, werkzeug fails before closing it."""
 
     def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterator[bytes]:
         answer = app(environ, start_response)

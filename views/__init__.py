@@ -1,4 +1,4 @@
-"""The doors of Stoa. `register` is the one visible list of what is mounted where."""
+"""Entry points: HTML pages, JSON API, gateway and commands. `register` lists all of them."""
 
 from flask import Flask
 
@@ -37,14 +37,14 @@ from views.web import (
     pages,
     unknown_routes,
 )
-from views.web.body import keep_strangers_small
+from views.web.body import limit_anonymous_body
 
 
 def register(app: Flask) -> None:
-    """Mount every door on the application."""
+    """Register all blueprints, commands and middleware."""
     htmx.init_app(app)
     format.init_app(app)
-    guards.init_app(app, keep_strangers_small)
+    guards.init_app(app, limit_anonymous_body)
     unknown_routes.init_app(app)
     error_handlers.init_app(app)
     assets.init_app(app)

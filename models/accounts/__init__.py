@@ -1,6 +1,6 @@
-"""Who somebody is and how they prove it: users, identities, sessions, devices, keys and sign-in links."""
+"""Users and authentication: identities, sessions, devices, API keys and sign-in links."""
 
-from models.accounts.credentials import forget_expired
+from models.accounts.credentials import delete_expired
 from models.accounts.sessions import SESSION_TYPES, Fingerprint, LoginLink, Session
 from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
 from models.accounts.write_limits import WriteQuota
@@ -16,5 +16,5 @@ __all__ = [
     "User",
     "VerificationToken",
     "WriteQuota",
-    "forget_expired",
+    "delete_expired",
 ]

@@ -1,7 +1,7 @@
-"""Bans: the account of a banned person is nobody's to every door, until an operator lifts the ban.
+"""Bans: a banned user's credentials are rejected everywhere until an operator lifts the ban.
 
-The check stands where a credential is looked up and where one is made, so that no route has to think of it. Model calls
-have their own in `gateway_admit`. What was published stays: taking it out of the store is `store/takedowns.py`.
+The check runs wherever a credential is looked up or created, so routes need none of their own. `gateway_admit` checks
+model calls. Published agents stay in the store; `store/publishing/takedowns.py` removes them.
 """
 
 from datetime import datetime
@@ -13,11 +13,11 @@ from models.accounts.users import User
 from models.core.db import db
 from models.core.errors import Forbidden, Invalid
 
-REASON_LENGTH = 500
+MAX_REASON_LENGTH = 500
 
 
 class AccountSuspended(Forbidden):
-    """The credential, or who signs in, belongs to a banned account. `session` is the credential's row, if there is one."""
+    """The user who authenticates or signs in is banned. `session` is the credential's row, if there is one."""
 
     code = "account_suspended"
 
@@ -31,20 +31,20 @@ class AccountSuspended(Forbidden):
         )
 
 
-def refuse(user: User, session: Session | None = None) -> None:
+def raise_if_banned(user: User, session: Session | None = None) -> None:
     """Raise AccountSuspended if the user is banned."""
     if user.banned:
         raise AccountSuspended(user, session)
 
 
 def ban(user: User, reason: str | None, now: datetime) -> bool:
-    """Ban the account, or change the reason; whether that changed anything. Idempotent; flushes.
+    """Ban the user or change the reason. Returns whether anything changed. Idempotent; flushes.
 
-    From the commit on none of its credentials is worth anything at any door, and links mailed to it are used up. Calls
-    in flight end as they were admitted and are billed; runs that are running stay so. Raises Invalid for a reason that
-    is longer than 500 characters or has control characters.
+    Once committed, every credential of the user is rejected and unused sign-in links are invalid. Calls in flight
+    finish and are billed; running runs keep their status. Raises Invalid for a reason longer than 500 characters or
+    with control characters.
     """
-    reason = _line(reason)
+    reason = _clean_reason(reason)
     if user.banned and reason in (None, user.banned_reason):
         return False
     user.banned, user.banned_reason = True, reason
@@ -58,7 +58,10 @@ def ban(user: User, reason: str | None, now: datetime) -> bool:
 
 
 def unban(user: User) -> bool:
-    """Lift the ban; whether there was one. Browsers must sign in again; keys and command lines work again. Flushes."""
+    """Lift the ban. Returns whether there was one. Flushes.
+
+    API keys and command line sessions work again; browser sessions are deleted, so browsers must sign in again.
+    """
     if not user.banned:
         return False
     user.banned, user.banned_reason = False, None
@@ -72,7 +75,7 @@ def unban(user: User) -> bool:
 
 
 def credentials_of(user: User, now: datetime) -> dict[str, int]:
-    """How many live credentials the user has, by type (`web`, `cli`, `pat`)."""
+    """Count the user's unexpired credentials by type (`web`, `cli`, `pat`)."""
     rows = db.session.execute(
         select(Session.type, func.count().label("live"))
         .where(Session.user_id == user.id, Session.expires > now)
@@ -81,8 +84,8 @@ def credentials_of(user: User, now: datetime) -> dict[str, int]:
     return {"web": 0, "cli": 0, "pat": 0} | {row.type: row.live for row in rows}
 
 
-def _line(reason: str | None) -> str | None:
-    words = " ".join((reason or "").split())
-    if len(words) > REASON_LENGTH or not words.isprintable():
-        raise Invalid(f"Give a reason of at most {REASON_LENGTH} characters, without control characters.")
-    return words or None
+def _clean_reason(reason: str | None) -> str | None:
+    text = " ".join((reason or "").split())
+    if len(text) > MAX_REASON_LENGTH or not text.isprintable():
+        raise Invalid(f"Give a reason of at most {MAX_REASON_LENGTH} characters, without control characters.")
+    return text or None

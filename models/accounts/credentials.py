@@ -1,7 +1,7 @@
-"""Credentials as rows of `session`: finding whose a token is, opening, listing and revoking them.
+"""Look up, create, list and revoke credentials (rows of `session`).
 
-Tokens are random or derived, at least 122 bits; the table holds their SHA-256, so an equality search by the
-primary key tells nothing about a token by its timing.
+Tokens are random or derived and have at least 122 bits of entropy. The table stores their SHA-256, so the timing of a
+lookup by primary key reveals nothing about a token.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from models.core.errors import Forbidden
 WEB_LIFETIME = timedelta(days=30)
 CLI_LIFETIME = timedelta(days=365)
 SLIDE_AFTER = timedelta(hours=24)
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 TOUCH_EVERY = timedelta(minutes=5)
 PAT_PREFIX = "cb-pat-"
 PAT_DAYS = 365
@@ -38,30 +38,30 @@ _OWNER = (
 
 
 class Credential(NamedTuple):
-    """A row of `session` and whose it is."""
+    """A session row and its user."""
 
     session: Session
     user: User
 
 
 def hash_token(token: str) -> str:
-    """What the table keeps of a token: lower-case hex SHA-256. Also the public id of the credential."""
+    """Return the lower-case hex SHA-256 of a token: its primary key and public id."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def find(token: str, now: datetime) -> Credential | None:
-    """Whose an API key is, of whatever type (contract 1.2 A). An expired one is unknown (appendix B 1).
+    """Return the unexpired credential of any type for this bearer token (contract 1.2 A, appendix B 1), or None.
 
-    Raises AccountSuspended when its owner is banned.
+    Raises AccountSuspended when its user is banned.
     """
     found = _find(token)
     return _unless_banned(found) if found and found.session.expires > now else None
 
 
 def find_browser(token: str, now: datetime) -> Credential | None:
-    """Whose a browser cookie is (contract 1.2 B). Any type of session; an expired row is deleted on sight.
+    """Return the credential of any type for this session cookie (contract 1.2 B), or None. Deletes an expired row.
 
-    Raises AccountSuspended when its owner is banned.
+    Raises AccountSuspended when its user is banned.
     """
     found = _find(token)
     if found and found.session.expires <= now:
@@ -72,7 +72,7 @@ def find_browser(token: str, now: datetime) -> Credential | None:
 
 def _unless_banned(found: Credential | None) -> Credential | None:
     if found:
-        bans.refuse(found.user, found.session)
+        bans.raise_if_banned(found.user, found.session)
     return found
 
 
@@ -82,10 +82,10 @@ def _find(token: str) -> Credential | None:
 
 
 def slide(session: Session, now: datetime) -> bool:
-    """Give a web session 30 days from now when it is more than a day old; whether it was given.
+    """Extend a web session to 30 days from now, at most once a day. Returns whether it was extended.
 
-    Only `web`: a command line's year begins anew in the database with every noted use (trigger `session_slide`),
-    and a personal token must end when its maker said.
+    Other types are left alone: the trigger `session_slide` extends command line sessions, and API keys keep their
+    expiry date.
     """
     if session.type != "web" or session.expires - WEB_LIFETIME + SLIDE_AFTER > now:
         return False
@@ -94,7 +94,7 @@ def slide(session: Session, now: datetime) -> bool:
 
 
 def touch(session: Session, now: datetime) -> bool:
-    """Note that the credential was used, at most every five minutes; whether it was noted."""
+    """Update `last_used_at`, at most every five minutes. Returns whether it was updated."""
     if session.last_used_at is not None and session.last_used_at > now - TOUCH_EVERY:
         return False
     _note(session, last_used_at=now)
@@ -102,7 +102,7 @@ def touch(session: Session, now: datetime) -> bool:
 
 
 def _note(session: Session, **values: datetime) -> None:
-    # Not through the unit of work: the row may be revoked in this very moment, which is no error.
+    # Bypasses the unit of work: a concurrent revocation of the row is not an error.
     db.session.execute(
         update(Session)
         .where(Session.session_token == session.session_token)
@@ -114,11 +114,11 @@ def _note(session: Session, **values: datetime) -> None:
 
 
 def open_web(user: User, now: datetime) -> tuple[str, Session]:
-    """Open a browser session of 30 days. Answers the raw token, which is kept nowhere, and the row.
+    """Create a browser session that lasts 30 days. Returns the raw token, which is not stored, and the row.
 
     Raises AccountSuspended for a banned user.
     """
-    bans.refuse(user)
+    bans.raise_if_banned(user)
     token = secrets.token_hex(32)
     row = Session(
         session_token=hash_token(token),
@@ -135,12 +135,12 @@ def open_web(user: User, now: datetime) -> tuple[str, Session]:
 
 
 def lock_browser(session: Session, *, to_end: bool = False) -> str:
-    """Lock a browser session that makes, approves or (`to_end`) ends other credentials; its public id.
+    """Lock the browser session that creates or (`to_end`) revokes other credentials. Returns its public id.
 
-    To end some, all of the user's browser sessions are locked, in one order: what they make meanwhile waits, and of two
-    that end each other one is first. Raises Forbidden for a key or a command line session, also when it came in the
-    browser's cookie, and for a session that was ended meanwhile. So no credential makes another one, and none is made
-    beside its parent's revocation.
+    Creating takes a shared lock on this session. Revoking locks all of the user's browser sessions in the order of
+    their ids, which serialises concurrent revocations and the creation of credentials. Raises Forbidden for an API
+    key or a command line session, even in the browser's cookie, and for a session that was revoked in the meantime.
+    So keys create no credentials, and no credential is created while its parent is being revoked.
     """
     if session.type != "web":
         raise Forbidden("Sign in with a browser to do this. A key or a command line session cannot.")
@@ -154,19 +154,19 @@ def lock_browser(session: Session, *, to_end: bool = False) -> str:
     return session.session_token
 
 
-def check_room(user: User, type_: str, most: int, mend: str, setting: str) -> None:
-    """Raise QuotaExceeded (409) when the user has `most` credentials of this type, expired ones that are still kept too.
+def check_limit(user: User, type_: str, limit: int, remedy: str, setting: str) -> None:
+    """Raise WriteLimitExceeded (409) for a user with `limit` credentials of this type, stored expired ones included.
 
-    Takes an advisory lock until the transaction ends, before any other lock: of any number that are made at the same
-    moment no more find room than there is.
+    Takes an advisory lock until the transaction ends, before any other lock, so concurrent requests cannot exceed the
+    limit.
     """
     name = f"{type_} credentials of {user.id}"
     db.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
-    mine = select(func.count()).where(Session.user_id == user.id, Session.type == type_)
-    has = db.session.scalar(mine) or 0
-    if has >= most:
-        things = "API keys" if type_ == "pat" else "Command line sessions"
-        raise write_limits.full(has, f"{things} of this account", most, mend, setting)
+    count = select(func.count()).where(Session.user_id == user.id, Session.type == type_)
+    used = db.session.scalar(count) or 0
+    if used >= limit:
+        noun = "API keys" if type_ == "pat" else "Command line sessions"
+        raise write_limits.limit_reached(used, f"{noun} of this account", limit, remedy, setting)
 
 
 def create_key(
@@ -175,21 +175,20 @@ def create_key(
     by: Session | None,
     days: float = PAT_DAYS,
     name: str | None = None,
-    most: int | None = None,
+    limit: int | None = None,
     now: datetime,
     org_id: str | None = None,
 ) -> tuple[str, Session]:
-    """Make a personal access token (`cb-pat-` and 64 hex digits) of 1 to 365 days. Answers the raw token once.
+    """Create an API key (`cb-pat-` and 64 hex digits) that lasts 1 to 365 days. Returns raw token and row.
 
-    It acts for the organisation `org_id`, of which the user must be a member, or (None) for the user's own account.
-
-    `by` is the browser session that asks for it, None for the operator. `most` is how many tokens the user may have,
-    expired ones that are still listed too; `check_room` counts them. Raises
-    Forbidden (`lock_browser`), QuotaExceeded, and AccountSuspended for a banned user.
+    The key acts for the organisation `org_id`, of which the user must be a member, or (None) for the user's account.
+    `by` is the browser session that requests it, None for the operator. `limit` is the user's maximum number of keys,
+    stored expired ones included. Raises Forbidden (`lock_browser`), WriteLimitExceeded (`check_limit`), and
+    AccountSuspended for a banned user.
     """
-    bans.refuse(user)
-    if most is not None:
-        check_room(user, "pat", most, "Revoke an API key that is not used", "STOA_KEYS_PER_ACCOUNT")
+    bans.raise_if_banned(user)
+    if limit is not None:
+        check_limit(user, "pat", limit, "Revoke an API key that is not used", "STOA_KEYS_PER_ACCOUNT")
     parent = lock_browser(by) if by else None
     token = PAT_PREFIX + secrets.token_hex(32)
     row = Session(
@@ -209,7 +208,7 @@ def create_key(
 
 
 def keys(user: User) -> Sequence[Session]:
-    """The user's personal access tokens, newest first, expired ones too."""
+    """List the user's API keys, newest first, expired ones included."""
     return db.session.scalars(
         select(Session)
         .where(Session.user_id == user.id, Session.type == "pat")
@@ -218,7 +217,7 @@ def keys(user: User) -> Sequence[Session]:
 
 
 def sessions(user: User) -> Sequence[tuple[Session, Fingerprint | None]]:
-    """The user's web and command line sessions with their devices, newest first, expired ones too."""
+    """List the user's web and command line sessions with their devices, newest first, expired ones included."""
     rows = db.session.execute(
         select(Session, Fingerprint)
         .outerjoin(Fingerprint, Fingerprint.id == Session.fingerprint_id)
@@ -228,8 +227,8 @@ def sessions(user: User) -> Sequence[tuple[Session, Fingerprint | None]]:
     return [(session, device) for session, device in rows]
 
 
-def own(user: User, identifier: str, types: Sequence[str]) -> Session | None:
-    """One of the user's credentials by its public id (the SHA-256)."""
+def find_owned(user: User, identifier: str, types: Sequence[str]) -> Session | None:
+    """Return the user's credential of one of `types` with this public id (the SHA-256), or None."""
     if not identifier.isalnum():
         return None
     return db.session.scalars(
@@ -240,66 +239,66 @@ def own(user: User, identifier: str, types: Sequence[str]) -> Session | None:
 
 
 def revoke(user: User, tokens: Iterable[str], types: Sequence[str]) -> list[Session]:
-    """Delete those of the user's credentials of `types` that `tokens` name, raw or by SHA-256; the deleted rows.
+    """Delete the user's credentials of `types` that `tokens` name, raw or by SHA-256. Returns the deleted rows.
 
-    With a web session goes what it made: its keys and command line sessions. Devices of deleted command line sessions
-    lose their signature. What is unknown or another's is passed over.
+    Revoking a web session also revokes the API keys and command line sessions it created. Devices of deleted command
+    line sessions lose their signature. Unknown tokens and other users' tokens are ignored.
     """
-    names = set(tokens)
-    names |= {hash_token(token) for token in names}
+    ids = set(tokens)
+    ids |= {hash_token(token) for token in ids}
     rows = db.session.scalars(
         select(Session)
-        .where(Session.session_token.in_(names), Session.user_id == user.id, Session.type.in_(types))
+        .where(Session.session_token.in_(ids), Session.user_id == user.id, Session.type.in_(types))
         .with_for_update()
     ).all()
     parents = [row.session_token for row in rows if row.type == "web"]
-    # A statement of its own: it sees what was made by a parent until the lock on that parent was had.
-    made = select(Session).where(
-        Session.user_id == user.id, Session.parent.in_(parents), Session.session_token.not_in(names)
+    # A separate statement, so that it sees all children created before the parent was locked.
+    children = select(Session).where(
+        Session.user_id == user.id, Session.parent.in_(parents), Session.session_token.not_in(ids)
     )
-    return _delete([*rows, *db.session.scalars(made.with_for_update())])
+    return _delete([*rows, *db.session.scalars(children.with_for_update())])
 
 
-def revoke_others(user: User, here: Session, *, keep_keys: bool = False) -> list[Session]:
-    """Sign out everywhere else: delete the user's other web sessions, and the command line sessions and (but for
-    `keep_keys`) keys that any browser session other than `here` made, ended ones too; the deleted rows.
+def revoke_others(user: User, current: Session, *, keep_keys: bool = False) -> list[Session]:
+    """Sign out everywhere else. Returns the deleted rows.
 
-    Raises Forbidden (`lock_browser`).
+    Deletes the user's web sessions other than `current`, and the command line sessions and (unless `keep_keys`) API
+    keys created by any other browser session, ended ones included. Raises Forbidden (`lock_browser`).
     """
-    but = lock_browser(here, to_end=True)
+    current_id = lock_browser(current, to_end=True)
     others = select(Session).where(
-        Session.user_id == user.id, Session.type == "web", Session.session_token != but
+        Session.user_id == user.id, Session.type == "web", Session.session_token != current_id
     )
     rows = db.session.scalars(others).all()
-    kinds = ("cli",) if keep_keys else ("cli", "pat")
-    made = select(Session).where(
+    types = ("cli",) if keep_keys else ("cli", "pat")
+    children = select(Session).where(
         Session.user_id == user.id,
-        Session.type.in_(kinds),
+        Session.type.in_(types),
         Session.parent.is_not(None),
-        Session.parent != but,
+        Session.parent != current_id,
     )
-    return _delete([*rows, *db.session.scalars(made.with_for_update())])
+    return _delete([*rows, *db.session.scalars(children.with_for_update())])
 
 
 def revoke_all(user: User, type_: str) -> list[Session]:
-    """Delete all of the user's credentials of one type; the deleted rows."""
+    """Delete all of the user's credentials of one type. Returns the deleted rows."""
     rows = select(Session).where(Session.user_id == user.id, Session.type == type_)
     return _delete(db.session.scalars(rows.with_for_update()).all())
 
 
-def count_types(rows: Iterable[Session]) -> dict[str, int]:
-    """How many of each type, for the audit log and for whoever ended them."""
+def count_by_type(rows: Iterable[Session]) -> dict[str, int]:
+    """Count rows by session type, for the audit log and messages."""
     return dict(Counter(row.type for row in rows))
 
 
 def close(session: Session) -> None:
-    """Delete one credential (signing out), of whatever type."""
+    """Delete one credential of any type, to sign out."""
     _delete([session])
 
 
-def forget_expired(now: datetime) -> None:
-    """Delete credentials that ended a month ago and links that ended a day ago. Idempotent; flushes."""
-    db.session.execute(delete(Session).where(Session.expires < now - KEPT))
+def delete_expired(now: datetime) -> None:
+    """Delete credentials that expired 30 days ago and links that expired a day ago. Idempotent."""
+    db.session.execute(delete(Session).where(Session.expires < now - RETENTION))
     db.session.execute(delete(LoginLink).where(LoginLink.expires_at < now - timedelta(days=1)))
 
 

@@ -1,8 +1,8 @@
-"""Signing in a command line: signed codes, the browser's consent, the token the command line then asks for.
+"""Device login for command lines: signed codes, approval in the browser, and the token the command line polls for.
 
-Contract sections 1.4 and 2.1, with appendix B 11: a session is bound to the hash of the code it was made for, so a
-device may sign in again without signing out. The token is derived, not stored: HMAC under the server's secret of
-code, user and the session's birth, so that `status` can give it later, once, while the table holds only its SHA-256.
+Contract sections 1.4 and 2.1, with appendix B 11: a session is bound to the hash of its code, so a device may sign in
+again without signing out. The token is derived, not stored: an HMAC of code, user and the session's creation time
+under the server's secret. So `status` can return it once, later, while the table holds only its SHA-256.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts import bans
-from models.accounts.credentials import CLI_LIFETIME, Credential, check_room, hash_token, lock_browser
+from models.accounts.credentials import CLI_LIFETIME, Credential, check_limit, hash_token, lock_browser
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
 from models.core.db import db
@@ -26,7 +26,7 @@ FINGERPRINT_LENGTH = 1000
 
 
 class DeviceCode(NamedTuple):
-    """A signed code. `expires_at` is the decimal text of epoch milliseconds, as it was hashed."""
+    """A signed code. `expires_at` is epoch milliseconds as decimal text, exactly as it was hashed."""
 
     fingerprint_id: str
     expires_at: str
@@ -34,12 +34,12 @@ class DeviceCode(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The code as it stands in the login address."""
+        """The code as it appears in the login URL."""
         return f"{self.fingerprint_id}.{self.expires_at}.{self.hash}"
 
 
 class DeviceCodeStatus(Enum):
-    """What a code is worth to a signed-in user."""
+    """Whether a signed-in user can connect a device with this code."""
 
     INVALID = "invalid"
     EXPIRED = "expired"
@@ -50,39 +50,39 @@ class DeviceCodeStatus(Enum):
 
 
 def code_hash(secret: str, fingerprint_id: str, expires_at: str) -> str:
-    """Lower-case hex SHA-256 of secret, fingerprint and expiry, one after the other (contract 1.4)."""
+    """Return the lower-case hex SHA-256 of secret, fingerprint and expiry concatenated (contract 1.4)."""
     return hashlib.sha256(
         f"{secret}{fingerprint_id}{expires_at}".encode("utf-8", "surrogateescape")
     ).hexdigest()
 
 
 def issue_code(secret: str, fingerprint_id: str, now: datetime) -> DeviceCode:
-    """A code of one hour. Nothing is written."""
+    """Create a code that is valid for one hour. Writes nothing."""
     expires_at = str(_milliseconds(now + CODE_LIFETIME))
     return DeviceCode(fingerprint_id, expires_at, code_hash(secret, fingerprint_id, expires_at))
 
 
 def read_code(text: str) -> DeviceCode | None:
-    """The parts of a code; None when it has not three. A fingerprint may hold dots (contract 1.4, fix)."""
+    """Parse a code, or return None unless it has three parts. A fingerprint may contain dots (contract 1.4, fix)."""
     parts = text.rsplit(".", 2)
     return DeviceCode(*parts) if len(parts) == 3 else None
 
 
-def judge(secret: str, code: DeviceCode | None, now: datetime) -> DeviceCodeStatus:
-    """Whether the code itself is good: INVALID, EXPIRED or READY."""
+def code_status(secret: str, code: DeviceCode | None, now: datetime) -> DeviceCodeStatus:
+    """Check signature and expiry of a code: INVALID, EXPIRED or READY."""
     if code is None or not _is_signed(secret, code):
         return DeviceCodeStatus.INVALID
-    until = _milliseconds(now)
-    if int(code.expires_at) < until:
+    now_ms = _milliseconds(now)
+    if int(code.expires_at) < now_ms:
         return DeviceCodeStatus.EXPIRED
-    # The plain hash cannot tell "fp9" + "17…" from "fp" + "917…": no code of ours lives longer than an hour.
-    late = int(code.expires_at) > until + CODE_LIFETIME // timedelta(milliseconds=1)
-    return DeviceCodeStatus.INVALID if late else DeviceCodeStatus.READY
+    # The plain hash cannot tell "fp9" + "17…" from "fp" + "917…", so reject lifetimes over an hour.
+    too_late = int(code.expires_at) > now_ms + CODE_LIFETIME // timedelta(milliseconds=1)
+    return DeviceCodeStatus.INVALID if too_late else DeviceCodeStatus.READY
 
 
-def examine(secret: str, code: DeviceCode | None, user: User, now: datetime) -> DeviceCodeStatus:
-    """What this code would do for this user now. Writes nothing; checks in the order of contract 1.4."""
-    outcome = judge(secret, code, now)
+def code_status_for(secret: str, code: DeviceCode | None, user: User, now: datetime) -> DeviceCodeStatus:
+    """Check what this code would do for this user, in the order of contract 1.4. Writes nothing."""
+    outcome = code_status(secret, code, now)
     if outcome is not DeviceCodeStatus.READY or code is None:
         return outcome
     mine = select(Session).where(Session.user_id == user.id, Session.cli_auth_hash == code.hash)
@@ -102,26 +102,26 @@ def connect(
     by: Credential,
     now: datetime,
     *,
-    most: int | None = None,
+    limit: int | None = None,
 ) -> DeviceCodeStatus:
-    """Let the command line that asked for `code` in as the user of the browser session `by`: DONE, or why not.
+    """Sign in the command line of `code` as the user of the browser session `by`. Returns DONE or why not.
 
-    Locks that session and the device's row, in this order, so that one code opened twice makes one session. Raises
-    Forbidden for a credential that is no browser session, AccountSuspended, and QuotaExceeded for a user with `most`
-    command line sessions (`check_room`). Flushes.
+    Locks that session, then the device's row, so a code approved twice creates one session. Raises Forbidden for a
+    credential that is not a browser session, AccountSuspended, and WriteLimitExceeded for a user with `limit` command
+    line sessions (`check_limit`). Flushes.
     """
-    bans.refuse(by.user, by.session)
-    if most is not None:
-        mend = "Sign a command line out that is not used"
-        check_room(by.user, "cli", most, mend, "STOA_CLI_SESSIONS_PER_ACCOUNT")
+    bans.raise_if_banned(by.user, by.session)
+    if limit is not None:
+        remedy = "Sign out a command line that is not used"
+        check_limit(by.user, "cli", limit, remedy, "STOA_CLI_SESSIONS_PER_ACCOUNT")
     user, parent = by.user, lock_browser(by.session)
-    outcome = examine(secret, code, user, now)
+    outcome = code_status_for(secret, code, user, now)
     if outcome is not DeviceCodeStatus.READY or code is None:
         return outcome
     row = insert(Fingerprint).values(id=code.fingerprint_id, created_at=now).on_conflict_do_nothing()
     db.session.execute(row)
     db.session.execute(select(Fingerprint.id).where(Fingerprint.id == code.fingerprint_id).with_for_update())
-    outcome = examine(secret, code, user, now)
+    outcome = code_status_for(secret, code, user, now)
     if outcome is not DeviceCodeStatus.READY:
         return outcome
     db.session.execute(
@@ -146,11 +146,10 @@ def connect(
 
 
 def collect(secret: str, code: DeviceCode, now: datetime) -> tuple[User, str] | None:
-    """User and raw token of the session that was made for this code; None as long as there is none.
+    """Return user and raw token of the session created for this code, once. None until the code is approved.
 
-    A session is collected once: of any number of tries at the same moment, one gets the token and the others None.
-    None also for a wrong signature, an expired code, and a session made under another server secret. Flushes. Raises
-    AccountSuspended for a banned user.
+    Of concurrent requests, one gets the token and the others None. Also None for a wrong signature, an expired code,
+    and a session created under another server secret. Raises AccountSuspended for a banned user. Flushes.
     """
     if not _is_signed(secret, code) or int(code.expires_at) < _milliseconds(now):
         return None
@@ -170,24 +169,24 @@ def collect(secret: str, code: DeviceCode, now: datetime) -> tuple[User, str] | 
         token = _token(secret, code, user.id, session.created_at)
         if not hmac.compare_digest(hash_token(token), session.session_token):
             continue
-        bans.refuse(user, session)
-        if _collect(session, now):
+        bans.raise_if_banned(user, session)
+        if _mark_collected(session, now):
             return user, token
     return None
 
 
-def _collect(session: Session, now: datetime) -> bool:
-    taken = (
+def _mark_collected(session: Session, now: datetime) -> bool:
+    marked = (
         update(Session)
         .where(Session.session_token == session.session_token, Session.cli_collected_at.is_(None))
         .values(cli_collected_at=now)
         .returning(Session.session_token)
     )
-    return db.session.scalars(taken).one_or_none() is not None
+    return db.session.scalars(marked).one_or_none() is not None
 
 
 def disconnect(token: str, user_id: str, fingerprint_id: str) -> bool:
-    """Delete exactly the session of this token, user and device, and the device's signature; whether there was one."""
+    """Delete the session of this token, user and device, and the device's signature. Returns whether it existed."""
     row = db.session.scalars(
         select(Session)
         .where(

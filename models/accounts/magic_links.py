@@ -1,4 +1,4 @@
-"""Magic links: mailed or printed, fifteen minutes, used once. The table keeps the SHA-256 of the token."""
+"""Magic links: single-use sign-in links, valid for 15 minutes. The table stores the SHA-256 of the token."""
 
 import secrets
 from dataclasses import asdict
@@ -23,11 +23,10 @@ def issue(
     now: datetime,
     ip: str | None = None,
 ) -> str:
-    """Make a link for a (clean) address. Answers its path on this server, with the raw token, which is kept nowhere.
+    """Create a link for a normalised address. Returns its path with the raw token, which is not stored. Flushes.
 
-    With `identity` the link joins exactly this outside identity to the address's account; no other link does, and no
-    other browser than the one whose nonce is `browser`.
-    `next` is the path to show after signing in; the caller has made sure it is ours. Flushes.
+    With `identity`, the link connects exactly this external identity to the account of the address, and only in the
+    browser whose nonce is `browser`. `next` is the path to open after sign-in; the caller ensures that it is local.
     """
     token = secrets.token_urlsafe(32)
     db.session.add(
@@ -47,17 +46,17 @@ def issue(
 
 
 def identity_of(link: LoginLink) -> Identity | None:
-    """The outside identity that waits at the end of this link, if one does."""
+    """Return the external identity that this link connects, if any."""
     return Identity(**link.identity) if link.identity else None
 
 
-def begun_in(link: LoginLink, browser: str | None) -> bool:
-    """Whether the browser with this nonce began what the link ends."""
+def requested_by(link: LoginLink, browser: str | None) -> bool:
+    """Whether the browser with this nonce requested the link."""
     return browser is not None and link.browser == hash_token(browser)
 
 
 def find(token: str, now: datetime) -> LoginLink | None:
-    """The link, when it can still be used. Looking does not use it up."""
+    """Return the unused, unexpired link of this token, or None. Does not use it."""
     return db.session.scalars(
         select(LoginLink).where(
             LoginLink.token_hash == hash_token(token), LoginLink.used_at.is_(None), LoginLink.expires_at > now
@@ -66,7 +65,7 @@ def find(token: str, now: datetime) -> LoginLink | None:
 
 
 def use(token: str, now: datetime) -> LoginLink | None:
-    """Use the link up: of any number of tries at once, one gets it and the others None."""
+    """Mark the link as used and return it, or None. Of concurrent requests, one gets it."""
     return db.session.scalars(
         update(LoginLink)
         .where(

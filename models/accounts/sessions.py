@@ -1,4 +1,4 @@
-"""Sessions (browser, command line, personal access token), the devices they belong to, and sign-in links."""
+"""Tables of sessions (browser, command line, API key), their devices, and sign-in links."""
 
 from datetime import datetime
 from typing import Any
@@ -15,8 +15,8 @@ SESSION_TYPES = ("web", "pat", "cli")
 class Session(Base):
     """A credential. The primary key holds the SHA-256 of the token, never the token (contract 1.1).
 
-    `org_id` is the organisation whose account it acts for and is charged to; null: the person's own. It ends with the
-    person's membership, and a former member's key is unknown.
+    `org_id` is the organisation the credential acts for, whose account is charged; null for the user's own account.
+    The row is deleted when the membership ends.
     """
 
     __tablename__ = "session"
@@ -43,14 +43,14 @@ class Session(Base):
     token_hint: Mapped[str]
     cli_auth_hash: Mapped[str | None]
     last_used_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
-    # The browser session that made this credential. No foreign key: what a browser let in is still known when it is gone.
+    # The browser session that created this credential. No foreign key: the id outlives that session.
     parent: Mapped[str | None]
     cli_collected_at: Mapped[datetime | None] = mapped_column(UtcTimestamp)
     org_id: Mapped[str | None]
 
 
 class Fingerprint(Base):
-    """A device that signs in from the command line (contract 1.4)."""
+    """A command line device (contract 1.4)."""
 
     __tablename__ = "fingerprint"
 
@@ -60,10 +60,10 @@ class Fingerprint(Base):
 
 
 class LoginLink(Base):
-    """A magic link: single use, kept as the SHA-256 of its token.
+    """A single-use magic link, stored as the SHA-256 of its token.
 
-    With an `identity` it joins that outside identity (the fields of `signing_in.Identity`) to the account of `email`, in
-    the browser that began it, known by the SHA-256 of its nonce.
+    With an `identity` (the fields of `signing_in.Identity`), it connects that external identity to the account of
+    `email`, in the browser that requested it; `browser` is the SHA-256 of that browser's nonce.
     """
 
     __tablename__ = "login_link"

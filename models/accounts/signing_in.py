@@ -1,8 +1,8 @@
-"""Who signs in: an outside identity or a proven e-mail address becomes a user, the same one each time.
+"""Sign-in: maps an external identity or a verified e-mail address to a user.
 
-A user is found by the outside identity (`account`), else by the *verified* e-mail address, else made. An address
-that nobody proved joins nothing and makes nobody: only the link mailed to it for exactly this identity does
-(`join_identity`).
+A user is found by external identity (table `account`), else by *verified* e-mail address, else created. An unknown
+identity with an unverified address creates no user and connects to none: its address first gets a link for exactly
+this identity (`join_identity`).
 """
 
 import unicodedata
@@ -20,27 +20,24 @@ from models.accounts.users import OAuthAccount, User
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
 
-# A private network may well live in `.local`, and the demo lives in `.invalid`.
+# Private networks use `.local`, and the demo uses `.invalid`.
 SPECIAL_USE_DOMAIN_NAMES.clear()
 
 
 signed_up = Signal()
-"""Sent in the transaction that makes a new user, with the user, `free_credits` and `now`: the ledger gives the first credits."""
+"""Sent with a new user, `free_credits` and `now`, in the same transaction. The ledger grants the sign-up credits."""
 
 
-SUBJECT_LENGTH = (
-    600  # an OpenID subject has at most 255 characters, and its issuer's address stands before it
-)
-TEXT_LENGTH = 1000
+# An OpenID subject has at most 255 characters and is prefixed with its issuer's URL.
+MAX_SUBJECT_LENGTH = 600
+MAX_TEXT_LENGTH = 1000
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What an outside provider says of somebody. `subject` is the provider's own unchanging id, `login` the name
-    they are called by there.
+    """A user's profile at an external provider. `subject` is the provider's permanent id, `login` the user name there.
 
-    Raises Invalid, with status 400, for what cannot be kept or shown: text that is none, is too long, or holds
-    control characters, and a subject that says nothing.
+    Raises Invalid (400) for a value that is not text, is too long or contains control characters, or a blank subject.
     """
 
     provider: str
@@ -52,10 +49,10 @@ class Identity:
     image: str | None = None
 
     def __post_init__(self) -> None:
-        _check_text("user id", self.subject, SUBJECT_LENGTH)
-        _check_text("e-mail address", self.email, TEXT_LENGTH)
+        _check_text("user id", self.subject, MAX_SUBJECT_LENGTH)
+        _check_text("e-mail address", self.email, MAX_TEXT_LENGTH)
         for what, text in (("name", self.name), ("user name", self.login), ("picture", self.image)):
-            _check_text(what, "" if text is None else text, TEXT_LENGTH)
+            _check_text(what, "" if text is None else text, MAX_TEXT_LENGTH)
         if not self.subject.strip():
             raise _unusable("user id", "is missing")
 
@@ -74,22 +71,22 @@ def _unusable(what: str, reason: str) -> Invalid:
 
 
 def clean_email(text: str) -> str:
-    """The address in the form addresses are kept and compared in. Raises Invalid with field `email`."""
+    """Validate and normalise an address for storage and comparison. Raises Invalid with field `email`."""
     try:
         checked = validate_email(text.strip(), check_deliverability=False, globally_deliverable=False)
     except EmailNotValidError:
-        sentence = "Enter an address like name@example.org."
-        raise Invalid(sentence, fields={"email": sentence}) from None
+        message = "Enter an address like name@example.org."
+        raise Invalid(message, fields={"email": message}) from None
     return checked.normalized.lower()
 
 
 def by_email(email: str) -> User | None:
-    """The user with this (clean) address."""
+    """Return the user with this normalised address, or None."""
     return db.session.scalars(select(User).where(User.email == email)).one_or_none()
 
 
 def by_identity(identity: Identity) -> User | None:
-    """The user this outside identity already signs in."""
+    """Return the user connected to this external identity, or None."""
     return db.session.scalars(
         select(User)
         .join(OAuthAccount, OAuthAccount.user_id == User.id)
@@ -100,16 +97,16 @@ def by_identity(identity: Identity) -> User | None:
     ).one_or_none()
 
 
-def sign_in_proven(
+def sign_in_verified_email(
     email: str, now: datetime, *, free_credits: int, name: str | None = None
 ) -> tuple[User, bool]:
-    """The user whose (clean) address was just proved, made when missing, and whether they are new.
+    """Return the user of a normalised address that was just verified, created if missing, and whether they are new.
 
-    A new user gets the signup grant of `free_credits`. Two first sign-ins at once make one user: the unique address decides. A row
-    that held the address without proof changes hands: identities and sessions from before are removed, since
-    whoever made them never showed the address to be theirs. Flushes.
+    A new user gets a sign-up grant of `free_credits` credits. Concurrent first sign-ins create one user, because the
+    address is unique. If the existing user's address was never verified, their identities and sessions are deleted:
+    their owner had not proved control of the address. Flushes.
     """
-    user, new = _find_or_make(email, now, name=name, free_credits=free_credits)
+    user, new = _find_or_create(email, now, name=name, free_credits=free_credits)
     if user.email_verified is None:
         db.session.execute(delete(OAuthAccount).where(OAuthAccount.user_id == user.id))
         db.session.execute(
@@ -121,18 +118,18 @@ def sign_in_proven(
 
 
 def sign_in_identity(identity: Identity, now: datetime, *, free_credits: int) -> tuple[User, bool] | None:
-    """The user of an outside identity, and whether they are new; None when its address must be proved first.
+    """Return the user of an external identity and whether they are new; None if its address must be verified.
 
-    A known identity is its user, whatever its address says today. An unknown one joins the user with the same
-    address, or makes one, only if the provider verified the address and all of it is ASCII. Flushes.
+    A known identity maps to its user, whatever its address is now. An unknown one is connected to the user with the
+    same address, created if missing, only if the provider verified the address and it is ASCII. Flushes.
     """
     user = by_identity(identity)
     if user is not None:
         return user, False
-    # Other letters are made alike here (the Kelvin sign is a K) and may be another's address at the provider.
+    # Normalisation maps other letters to ASCII (the Kelvin sign to K), which may be another user's address.
     if not (identity.verified and identity.email.isascii()):
         return None
-    user, new = sign_in_proven(
+    user, new = sign_in_verified_email(
         clean_email(identity.email), now, free_credits=free_credits, name=identity.name
     )
     attach(user, identity)
@@ -140,21 +137,21 @@ def sign_in_identity(identity: Identity, now: datetime, *, free_credits: int) ->
 
 
 def join_identity(email: str, identity: Identity, now: datetime, *, free_credits: int) -> tuple[User, bool]:
-    """Join an outside identity to the user of the (clean) address that its own link just proved; the user, made when
-    missing, and whether they are new.
+    """Connect an external identity to the user of the normalised address that its link verified.
 
-    Raises Conflict when the identity signs in somebody else already, AccountSuspended for a banned user. Flushes.
+    Returns the user, created if missing, and whether they are new. Raises Conflict when the identity is connected to
+    another user, AccountSuspended for a banned user. Flushes.
     """
-    user, new = sign_in_proven(email, now, free_credits=free_credits, name=identity.name)
-    bans.refuse(user)
+    user, new = sign_in_verified_email(email, now, free_credits=free_credits, name=identity.name)
+    bans.raise_if_banned(user)
     attach(user, identity)
     return user, new
 
 
 def attach(user: User, identity: Identity) -> None:
-    """Let an outside identity sign in `user` from now on. The provider's tokens are not kept: nothing needs them.
+    """Connect an external identity to `user`. The provider's tokens are not stored. Idempotent; flushes.
 
-    Idempotent. Raises Conflict when it signs in somebody else already, also when they were faster by a moment.
+    Raises Conflict when the identity is connected to another user, including by a concurrent request.
     """
     values = {
         "user_id": user.id,
@@ -172,8 +169,8 @@ def attach(user: User, identity: Identity) -> None:
 
 
 def create(email: str, now: datetime, *, free_credits: int, name: str | None = None) -> User:
-    """Make a user for an operator, who vouches for the (clean) address. Raises Conflict when it is taken."""
-    user, new = _find_or_make(email, now, name=name, free_credits=free_credits)
+    """Create a user for an operator; the normalised address counts as verified. Raises Conflict when it is taken."""
+    user, new = _find_or_create(email, now, name=name, free_credits=free_credits)
     if not new:
         raise Conflict(f"{email} already has an account: {user.id}.")
     user.email_verified = now
@@ -181,21 +178,21 @@ def create(email: str, now: datetime, *, free_credits: int, name: str | None = N
     return user
 
 
-def _find_or_make(email: str, now: datetime, *, name: str | None, free_credits: int) -> tuple[User, bool]:
+def _find_or_create(email: str, now: datetime, *, name: str | None, free_credits: int) -> tuple[User, bool]:
     user = by_email(email)
     if user is not None:
         return user, False
-    made = db.session.scalars(
+    created = db.session.scalars(
         insert(User)
         .values(email=email, name=name, email_verified=now, created_at=now)
         .on_conflict_do_nothing(index_elements=[User.email])
         .returning(User)
     ).one_or_none()
-    if made is None:
-        # Somebody was faster: their transaction has ended, or the insert would still wait.
+    if created is None:
+        # A concurrent transaction inserted the user and has ended: the insert above waited for it.
         user = by_email(email)
         if user is None:
             raise Conflict("This address was just in use. Try again.")
         return user, False
-    signed_up.send(made, free_credits=free_credits, now=now)
-    return made, True
+    signed_up.send(created, free_credits=free_credits, now=now)
+    return created, True

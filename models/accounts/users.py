@@ -1,4 +1,4 @@
-"""Users, the outside identities that sign them in, and the provider keys they bring."""
+"""Tables of users, their external identities, and their own provider keys."""
 
 from datetime import datetime
 
@@ -11,17 +11,17 @@ API_KEY_TYPES = ("anthropic", "gemini", "openai")
 
 
 class User(Base):
-    """A person. Holds the billing settings of their personal account."""
+    """A user and the billing settings of their personal account."""
 
     __tablename__ = "user"
 
-    # What Flask-Login asks of whoever is signed in; an anonymous visitor is its own class.
+    # The interface Flask-Login expects of a signed-in user.
     is_authenticated = True
     is_active = True
     is_anonymous = False
 
     def get_id(self) -> str:
-        """The id, under the name Flask-Login knows."""
+        """Return the id, for Flask-Login."""
         return self.id
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
@@ -47,12 +47,12 @@ class User(Base):
     auto_topup_amount: Mapped[int | None]
     banned: Mapped[bool] = mapped_column(server_default=text("false"))
     banned_reason: Mapped[str | None]
-    """What the operator tells the banned person."""
+    """The reason shown to the banned user."""
     fallback_to_a_la_carte: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class OAuthAccount(Base):
-    """An identity at an outside provider that signs a user in."""
+    """An identity at an OAuth or OpenID Connect provider that signs a user in."""
 
     __tablename__ = "account"
     __table_args__ = (Index("idx_account_user", "userId"),)
@@ -71,7 +71,7 @@ class OAuthAccount(Base):
 
 
 class VerificationToken(Base):
-    """A token mailed to prove an address."""
+    """A token mailed to verify an address."""
 
     __tablename__ = "verificationToken"
 
@@ -81,7 +81,7 @@ class VerificationToken(Base):
 
 
 class EncryptedApiKey(Base):
-    """A provider key a user brought, encrypted at rest."""
+    """A user's own provider key, encrypted at rest."""
 
     __tablename__ = "encrypted_api_keys"
 

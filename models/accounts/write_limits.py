@@ -1,4 +1,4 @@
-"""How much one account may write in a minute or a day: counted by the transaction that writes, exact however many do."""
+"""Write limits per account and minute or day. The writing transaction counts, so limits hold under concurrency."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DAY = timedelta(days=1)
 
 
 class WriteQuota(Base):
-    """What an account has written of one kind in the window that ends at `until`. Windows begin with a write."""
+    """An account's count for one limit in the window that ends at `until`. A window starts with the first write."""
 
     __tablename__ = "write_quota"
 
@@ -28,17 +28,17 @@ class WriteQuota(Base):
 
 @dataclass(frozen=True, slots=True)
 class WriteLimit:
-    """So much of one kind in one window. `things` is what people call it, `setting` what an operator raises."""
+    """A limit per account and window. Messages contain `noun`, what is counted, and `setting`, to raise it."""
 
     name: str
-    things: str
+    noun: str
     limit: int
     window: timedelta
     setting: str
 
 
 class WriteLimitExceeded(DomainError):
-    """More than the account, or the thing it writes to, may have."""
+    """A write limit of the account, or of the object it writes to, is reached."""
 
     status = 429
     code = "quota_exceeded"
@@ -48,65 +48,67 @@ class WriteLimitExceeded(DomainError):
         self.retry_after = retry_after
 
 
-def take(user_id: str, *amounts: tuple[WriteLimit, int], moment: datetime | None = None) -> None:
-    """Count these amounts for the account, or raise QuotaExceeded: 429 when a new window will do, 413 when not even
-    an empty one would. One statement; whoever raises must not commit, and then nothing was counted.
+def consume(user_id: str, *amounts: tuple[WriteLimit, int], moment: datetime | None = None) -> None:
+    """Count these amounts against the account's limits, in one statement.
 
-    Holds the account's rows of these quotas, in the order of their names, until the transaction ends. They are taken
-    before any lock of figures (`migrations/functions/store`).
+    Raises WriteLimitExceeded: 429 when a new window would allow the write, 413 when an empty window would not. The
+    caller must then roll back, which undoes the count. Locks the account's rows of these limits, in order of their
+    names, until the transaction ends. Call it before locking statistics (`migrations/functions/store`).
     """
     moment = moment or now()
-    asked = {quota.name: (quota, amount) for quota, amount in amounts if amount}
-    for quota, amount in asked.values():
-        if amount > quota.limit:
+    requested = {limit.name: (limit, amount) for limit, amount in amounts if amount}
+    for limit, amount in requested.values():
+        if amount > limit.limit:
             raise WriteLimitExceeded(
-                f"This is {amount:,} {quota.things} at once; an account may have {quota.limit:,} {_window(quota)}."
-                f" Send it in parts, or ask the operator of this server to raise {quota.setting}.",
+                f"This request has {amount:,} {limit.noun}; an account is limited to {limit.limit:,}"
+                f" {_window(limit)}. Split the request, or ask the operator of this server to raise {limit.setting}.",
                 status=413,
             )
-    if not asked:
+    if not requested:
         return
     counted = insert(WriteQuota).values(
         [
-            {"user_id": user_id, "name": name, "used": amount, "until": moment + quota.window}
-            for name, (quota, amount) in sorted(asked.items())
+            {"user_id": user_id, "name": name, "used": amount, "until": moment + limit.window}
+            for name, (limit, amount) in sorted(requested.items())
         ]
     )
-    over = WriteQuota.until <= moment
+    expired = WriteQuota.until <= moment
     counted = counted.on_conflict_do_update(
         index_elements=[WriteQuota.user_id, WriteQuota.name],
         set_={
-            "used": case((over, counted.excluded.used), else_=WriteQuota.used + counted.excluded.used),
-            "until": case((over, counted.excluded.until), else_=WriteQuota.until),
+            "used": case((expired, counted.excluded.used), else_=WriteQuota.used + counted.excluded.used),
+            "until": case((expired, counted.excluded.until), else_=WriteQuota.until),
         },
     )
     rows = db.session.execute(counted.returning(WriteQuota.name, WriteQuota.used, WriteQuota.until))
     for name, used, until in rows.all():
-        quota, amount = asked[name]
-        if used > quota.limit:
+        limit, amount = requested[name]
+        if used > limit.limit:
             wait = max(1, -int((moment - until).total_seconds() // 1))
             raise WriteLimitExceeded(
-                f"This account may have {quota.limit:,} {quota.things} {_window(quota)} and has had"
-                f" {used - amount:,}. Try again in {_words(wait)}, or ask the operator of this server to raise"
-                f" {quota.setting}.",
+                f"This account is limited to {limit.limit:,} {limit.noun} {_window(limit)} and has used"
+                f" {used - amount:,}. Try again in {_duration(wait)}, or ask the operator of this server to raise"
+                f" {limit.setting}.",
                 retry_after=wait,
             )
 
 
-def full(has: int, things: str, limit: int, mend: str, setting: str, status: int = 409) -> WriteLimitExceeded:
-    """The refusal of what would be more than `limit` altogether: it says what there `has` been, and how to mend it."""
+def limit_reached(
+    used: int, noun: str, limit: int, remedy: str, setting: str, status: int = 409
+) -> WriteLimitExceeded:
+    """Return the error for a total that would exceed `limit`, with how much is `used` and the `remedy`."""
     return WriteLimitExceeded(
-        f"{things}: {has:,} of {limit:,}. {mend}, or ask the operator of this server to raise {setting}.",
+        f"{noun}: {used:,} of {limit:,}. {remedy}, or ask the operator of this server to raise {setting}.",
         status=status,
     )
 
 
-def _window(quota: WriteLimit) -> str:
-    return "a minute" if quota.window == MINUTE else "a day"
+def _window(limit: WriteLimit) -> str:
+    return "a minute" if limit.window == MINUTE else "a day"
 
 
-def _words(seconds: int) -> str:
-    parts: Sequence[tuple[int, str]] = ((3600, "hour"), (60, "minute"), (1, "second"))
-    size, name = next(part for part in parts if seconds >= part[0])
+def _duration(seconds: int) -> str:
+    units: Sequence[tuple[int, str]] = ((3600, "hour"), (60, "minute"), (1, "second"))
+    size, name = next(unit for unit in units if seconds >= unit[0])
     number = -(-seconds // size)
     return f"{number} {name}{'s' if number != 1 else ''}"

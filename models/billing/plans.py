@@ -1,4 +1,4 @@
-"""Personal subscriptions and the per-user limits that replace a tier's."""
+"""Personal subscriptions, and per-user limits that override those of a tier."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ SUBSCRIPTION_STATUSES = ("incomplete", "trialing", "active", "past_due", "cancel
 
 
 class Subscription(Base):
-    """A Stripe subscription of a person (contract A.3). `tier` is dollars per month."""
+    """A person's Stripe subscription (contract A.3). `tier` is dollars per month."""
 
     __tablename__ = "subscription"
     __table_args__ = (
@@ -43,7 +43,7 @@ class Subscription(Base):
 
 
 class LimitOverride(Base):
-    """Limits of one user, in credits and hours, instead of their tier's (contract A.3)."""
+    """A user's limits, in credits and hours, that override those of their tier (contract A.3)."""
 
     __tablename__ = "limit_override"
 

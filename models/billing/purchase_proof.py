@@ -4,7 +4,7 @@ from sqlalchemy import text
 
 from models.core.db import db
 from models.ledger import LedgerCheck, LedgerDifference
-from models.ledger.ledger_proof import SHOWN
+from models.ledger.ledger_proof import MAX_LISTED
 
 _CHECKS = {
     "a paid purchase has its credits, less what was taken back": """
@@ -63,7 +63,7 @@ def _check(name: str, statement: str) -> LedgerCheck:
         rows = connection.execute(
             text(
                 f"SELECT *, count(*) OVER () AS differences FROM ({statement}) AS differing (subject, expected, found)"  # noqa: S608 - constants
-                f" LIMIT {SHOWN}"
+                f" LIMIT {MAX_LISTED}"
             )
         ).all()
     differences = [LedgerDifference(str(row.subject), str(row.expected), str(row.found)) for row in rows]

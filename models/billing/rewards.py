@@ -1,4 +1,4 @@
-"""Credits earned: referrals and advertisements seen."""
+"""Earned credits: referrals and ad impressions."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -12,7 +12,7 @@ REFERRAL_STATUSES = ("pending", "completed")
 
 
 class Referral(Base):
-    """Who brought whom, and for how many credits."""
+    """A referral of one user by another, and the credits earned for it."""
 
     __tablename__ = "referral"
     __table_args__ = (Index("idx_referral_referred", "referred_id"),)
@@ -29,7 +29,7 @@ class Referral(Base):
 
 
 class AdImpression(Base):
-    """An advertisement served to a user, and what seeing it granted (contract A.5). `payout` is dollars."""
+    """An ad served to a user, and the credits it granted (contract A.5). `payout` is dollars."""
 
     __tablename__ = "ad_impression"
     __table_args__ = (Index("idx_ad_impression_user", "user_id", "served_at"),)

@@ -1,7 +1,7 @@
-"""Work that takes long, done so that the other requests of its process go on.
+"""Cooperative scheduling of CPU-bound work in a gevent worker.
 
-A worker serves all its requests in one thread: while it works for one, nobody else's socket is looked at. A pause of no
-length is not enough, since whoever only gives way is called again before that.
+A worker serves all its requests in one thread, so CPU-bound work blocks every other request. `sleep(0)` is not enough: the
+hub resumes the caller before it polls the sockets.
 """
 
 import threading
@@ -13,32 +13,31 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SLICE = 0.005
-"""Seconds of work between two pauses."""
+"""Seconds of work before a pause."""
 PAUSE = 0.001
 HEAVY = 1 << 20
-"""Bytes or characters from which on a single step takes tens of milliseconds."""
+"""Bytes or characters above which a single step takes tens of milliseconds."""
 
-_one_at_a_time = threading.Lock()
-
-
+_heavy_lock = threading.Lock()
 _LIGHT = nullcontext()
 
 
-def heavy(size: int, least: int = HEAVY) -> AbstractContextManager[None]:
-    """Around work on so much that cannot pause: of `least` and more one is done at a time, and others have their turn
-    before it. Ask nothing of a network inside, and do not nest it."""
-    return _LIGHT if size < least else _alone()
+def heavy(size: int, threshold: int = HEAVY) -> AbstractContextManager[None]:
+    """Context for work that cannot pause: yields to other requests, then runs one at a time from `threshold` up.
+
+    Do not nest it, and do no network I/O inside."""
+    return _LIGHT if size < threshold else _exclusive()
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    with _one_at_a_time:
+def _exclusive() -> Iterator[None]:
+    with _heavy_lock:
         time.sleep(PAUSE)
         yield
 
 
 class TimeSlices:
-    """Work in many small steps: `pause` between them pauses when a slice of time is over."""
+    """Time slices for work in many small steps. Call `pause` between steps."""
 
     __slots__ = ("_until",)
 
@@ -46,14 +45,14 @@ class TimeSlices:
         self._until = time.monotonic() + SLICE
 
     def pause(self) -> None:
-        """Let others have their turn, if it is time."""
+        """Yield to other requests if the current slice is over."""
         if time.monotonic() > self._until:
             time.sleep(PAUSE)
             self._until = time.monotonic() + SLICE
 
 
 def in_slices(items: Iterable[T]) -> Iterator[T]:
-    """The items, with pauses between them."""
+    """Iterate over `items`, yielding to other requests between slices."""
     slices = TimeSlices()
     for each in items:
         yield each

@@ -1,4 +1,4 @@
-"""The hallway of the domain: the session, the declarative base, naming and column types every room shares."""
+"""The database session, the declarative base, constraint naming and shared column types."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,9 +19,9 @@ NAMING = {
 
 
 class UtcTimestamp(TypeDecorator[datetime]):
-    """A `timestamp` column without zone that holds UTC. Python sees aware datetimes only.
+    """A `timestamp` column without time zone that holds UTC; Python sees aware datetimes.
 
-    Raises ValueError for a naive datetime: a clock without a zone is a bug, not a default.
+    Raises ValueError for a naive datetime.
     """
 
     impl = TIMESTAMP(timezone=False)
@@ -31,7 +31,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a UTC column was given a datetime without a zone")
+            raise ValueError("a UTC column needs a datetime with a time zone")
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -49,35 +49,33 @@ class Base(DeclarativeBase):
 
 BigInt = BigInteger
 
-# Server defaults, written as PostgreSQL prints them, so that `flask db check` compares equal texts.
+# Server defaults, as PostgreSQL prints them, so that `flask db check` finds no difference.
 NEW_ID = text("(gen_random_uuid())::text")
 UTC_NOW = text("(now() AT TIME ZONE 'utc'::text)")
 NOW = text("now()")
 ACCOUNT = "COALESCE(org_id, user_id)"
-"""The account of a row that names a person and, where one pays, an organisation: in indexes."""
+"""SQL for the account of a row with a user and an optional paying organisation; used in indexes."""
 
 db: SQLAlchemy = SQLAlchemy(
     model_class=Base,
     session_options={"autoflush": True, "expire_on_commit": False},
 )
-"""The one way to the database. `db.session` is the session of the running application context (a request's, a job's, a
-command's, a test's), and is removed with it. Domain code uses it without being given it, flushes, and never commits."""
+"""`db.session` is the session of the current application context (request, job, command or test) and is removed with it.
+Domain code uses it directly, flushes, and never commits."""
 
 
 def now() -> datetime:
-    """The current moment, aware, UTC."""
+    """The current time, aware, UTC."""
     return datetime.now(UTC)
 
 
 def engine_options(pool_size: int) -> dict[str, Any]:
-    """Options of the sessions' engine, whose every connection speaks UTC and gives up on locks and slow statements, and
-    whose errors name no parameters.
+    """Engine options: UTC, lock and statement timeouts, no parameters in errors.
 
-    No statement gets helping processes: a page reads so little that they start when it is nearly done, and while it is
-    drawn the cores are others'. What reads whole tables asks for them itself.
+    Parallel query is off: pages read too little to gain from it. Code that scans whole tables turns it on itself.
 
-    `pool_size` is connections per process; overflow is nil, so that processes x pools is the whole demand
-    on PostgreSQL and can be checked at start.
+    `pool_size` is connections per process. There is no overflow, so processes x pools is the maximum number of
+    connections to PostgreSQL and is checked at start.
     """
     return {
         "pool_size": pool_size,
@@ -94,5 +92,5 @@ def engine_options(pool_size: int) -> dict[str, Any]:
 
 
 def server_setting(name: str) -> str:
-    """What the database server says of one of its settings, such as `max_connections`."""
+    """The value of a PostgreSQL setting, such as `max_connections`."""
     return db.session.execute(select(func.current_setting(name, type_=Text))).scalar_one()

@@ -1,6 +1,6 @@
-"""Unpacking bodies that were compressed on their way, piece by piece: no bomb gets further than one piece.
+"""Incremental decompression of HTTP bodies: gzip, deflate, brotli and zstd.
 
-gzip, deflate, brotli and zstd. Whoever takes the pieces counts them.
+Output comes in bounded chunks, so the caller can stop a decompression bomb by counting bytes.
 """
 
 import sys
@@ -15,77 +15,77 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-PIECE = 65_536
-"""Bytes that are unpacked at a time."""
-MOST_CODINGS = 2
-MOST_MEMBERS = 100
-"""Parts of one gzip or zstd body; each costs something even when it is empty."""
+CHUNK_BYTES = 65_536
+"""Maximum bytes decompressed at a time."""
+MAX_ENCODINGS = 2
+MAX_MEMBERS = 100
+"""Maximum members (gzip) or frames (zstd) of one body; even empty ones cost time."""
 ZSTD_WINDOW = 23
-"""8 MiB as a power of two, the most that a sender may ask for (RFC 9659)."""
+"""log2 of 8 MiB, the largest window a sender may require (RFC 9659)."""
 
 
 class DecompressionError(Exception):
-    """The body is not what its `Content-Encoding` says."""
+    """The body does not match its `Content-Encoding`."""
 
 
 class Decompressor(Protocol):
-    """Unpacks one part. `feed` gives at most about a piece; when it is not `hungry`, feed it nothing for more."""
+    """Decompresses one member. `feed` returns about a chunk at most; while not `needs_input`, feed `b""` for more."""
 
     @property
-    def hungry(self) -> bool: ...
+    def needs_input(self) -> bool: ...
 
     @property
-    def ended(self) -> bool: ...
+    def eof(self) -> bool: ...
 
     @property
-    def rest(self) -> bytes: ...
+    def unused_data(self) -> bytes: ...
 
     def feed(self, data: bytes) -> bytes: ...
 
 
-def unpacked(pieces: Iterable[bytes], named: list[str], *, lenient: bool = False) -> Iterable[bytes]:
-    """The pieces of a body as they were before `named` was done to them. The iterator raises BadCoding.
+def decompress(chunks: Iterable[bytes], encodings: list[str], *, lenient: bool = False) -> Iterable[bytes]:
+    """Undo `encodings` on a body; yields chunks. The iterator raises DecompressionError.
 
-    `lenient`: a body that is not packed after all, or lacks the end of its packing, is taken as clients take it.
+    `lenient`: accept, as clients do, a body that is not compressed or is truncated.
     """
-    for name in reversed(named):
-        pieces = _unpacked(pieces, DECODERS[name], lenient)
-    return pieces
+    for name in reversed(encodings):
+        chunks = _decompress(chunks, DECODERS[name], lenient)
+    return chunks
 
 
-def _unpacked(
-    pieces: Iterable[bytes], decoder_for: Callable[[int], Decompressor], lenient: bool
+def _decompress(
+    chunks: Iterable[bytes], decoder_for: Callable[[int], Decompressor], lenient: bool
 ) -> Iterator[bytes]:
-    decoder, members, begun, doubtful = None, 0, b"", lenient
-    pieces = iter(pieces)
-    for piece in pieces:
-        data = piece
-        while data or (decoder is not None and not decoder.hungry):
+    decoder, members, consumed, unverified = None, 0, b"", lenient
+    chunks = iter(chunks)
+    for chunk in chunks:
+        data = chunk
+        while data or (decoder is not None and not decoder.needs_input):
             if decoder is None:
-                data = data.lstrip(b"\0") if members else data  # gzip may be padded
+                data = data.lstrip(b"\0") if members else data  # zero padding between gzip members
                 if not data:
                     break
                 members += 1
-                if members > MOST_MEMBERS:
-                    raise DecompressionError("the packed body has too many parts")
+                if members > MAX_MEMBERS:
+                    raise DecompressionError("the compressed body has too many members")
                 decoder = decoder_for(data[0])
-            begun += data if doubtful else b""
+            consumed += data if unverified else b""
             try:
                 out = decoder.feed(data)
             except (zlib.error, brotli.error, zstd.ZstdError) as error:
-                if doubtful:
-                    yield begun
-                    yield from pieces
+                if unverified:
+                    yield consumed
+                    yield from chunks
                     return
-                raise DecompressionError(f"the packed body is broken: {error}") from None
+                raise DecompressionError(f"the compressed body is invalid: {error}") from None
             data = b""
             if out:
-                doubtful, begun = False, b""
+                unverified, consumed = False, b""
                 yield out
-            if decoder.ended:
-                data, decoder = decoder.rest, None
+            if decoder.eof:
+                data, decoder = decoder.unused_data, None
     if decoder is not None and not lenient:
-        raise DecompressionError("the packed body ends too early")
+        raise DecompressionError("the compressed body is truncated")
 
 
 class _Zlib:
@@ -94,41 +94,41 @@ class _Zlib:
         self._full = False
 
     @property
-    def hungry(self) -> bool:
+    def needs_input(self) -> bool:
         return not self._full and not self._inner.unconsumed_tail
 
     @property
-    def ended(self) -> bool:
+    def eof(self) -> bool:
         return self._inner.eof
 
     @property
-    def rest(self) -> bytes:
+    def unused_data(self) -> bytes:
         return self._inner.unused_data
 
     def feed(self, data: bytes) -> bytes:
-        out = self._inner.decompress(self._inner.unconsumed_tail + data, PIECE)
-        self._full = len(out) == PIECE
+        out = self._inner.decompress(self._inner.unconsumed_tail + data, CHUNK_BYTES)
+        self._full = len(out) == CHUNK_BYTES
         return out
 
 
 class _Brotli:
-    rest = b""
+    unused_data = b""
 
     def __init__(self) -> None:
         self._inner = brotli.Decompressor()
         self._full = False
 
     @property
-    def hungry(self) -> bool:
+    def needs_input(self) -> bool:
         return not self._full and bool(self._inner.can_accept_more_data())
 
     @property
-    def ended(self) -> bool:
+    def eof(self) -> bool:
         return bool(self._inner.is_finished())
 
     def feed(self, data: bytes) -> bytes:
-        out: bytes = self._inner.process(data, output_buffer_limit=PIECE)
-        self._full = len(out) >= PIECE
+        out: bytes = self._inner.process(data, output_buffer_limit=CHUNK_BYTES)
+        self._full = len(out) >= CHUNK_BYTES
         return out
 
 
@@ -137,23 +137,23 @@ class _Zstd:
         self._inner = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW})
 
     @property
-    def hungry(self) -> bool:
+    def needs_input(self) -> bool:
         return self._inner.needs_input
 
     @property
-    def ended(self) -> bool:
+    def eof(self) -> bool:
         return self._inner.eof
 
     @property
-    def rest(self) -> bytes:
+    def unused_data(self) -> bytes:
         return self._inner.unused_data
 
     def feed(self, data: bytes) -> bytes:
-        return self._inner.decompress(data, PIECE)
+        return self._inner.decompress(data, CHUNK_BYTES)
 
 
 def _deflate(first: int) -> Decompressor:
-    # Some senders leave out the zlib header that the standard asks for; its first byte ends in 8.
+    # Some senders omit the zlib header that the standard requires; the low nibble of its first byte is 8.
     return _Zlib(zlib.MAX_WBITS if first & 15 == 8 else -zlib.MAX_WBITS)
 
 
@@ -163,5 +163,5 @@ DECODERS: dict[str, Callable[[int], Decompressor]] = {
     "br": lambda _first: _Brotli(),
     "zstd": lambda _first: _Zstd(),
 }
-"""By name; each is told the first byte of what it is to unpack."""
+"""Decompressor factories by encoding name; the argument is the first byte of the data."""
 ALIASES = {"x-gzip": "gzip"}

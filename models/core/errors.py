@@ -1,14 +1,14 @@
-"""What the domain raises: errors whose message is written for the user and whose status the doors repeat."""
+"""Domain errors, with a message for the user and an HTTP status."""
 
 
 class DomainError(Exception):
-    """A refusal. `message` is for the user, `code` for programs, `status` for HTTP. `details` say what caused it and how
-    to mend it, where the message is one that the compatible contract gives."""
+    """A rejected request. `message` is for the user, `code` for programs, `status` for HTTP. `details` give cause and fix
+    where the compatible contract fixes the message."""
 
     status = 400
     code = "bad_request"
     retry_after: int | None = None
-    """Seconds after which it may go, where waiting helps."""
+    """Seconds until a retry may succeed; None if retrying does not help."""
 
     def __init__(
         self, message: str, *, code: str | None = None, status: int | None = None, details: str | None = None
@@ -21,7 +21,7 @@ class DomainError(Exception):
 
 
 class Invalid(DomainError):
-    """The input cannot be used as it is. `fields` maps a field's name to what is wrong with it."""
+    """Invalid input. `fields` maps field names to error messages."""
 
     status = 422
     code = "invalid"
@@ -39,21 +39,21 @@ class Invalid(DomainError):
 
 
 class NotFound(DomainError):
-    """There is no such thing, or it is somebody else's."""
+    """The resource does not exist or belongs to another account."""
 
     status = 404
     code = "not_found"
 
 
 class Forbidden(DomainError):
-    """The caller is known and may not."""
+    """The authenticated caller lacks permission."""
 
     status = 403
     code = "forbidden"
 
 
 class Conflict(DomainError):
-    """The thing is not in a state that allows this."""
+    """The state of the resource does not allow the operation."""
 
     status = 409
     code = "conflict"

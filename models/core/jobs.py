@@ -1,8 +1,8 @@
-"""The job queue (procrastinate on the same PostgreSQL): what waits, what recurs, and the worker that does both.
+"""Job queue (procrastinate on the same PostgreSQL): queued jobs, periodic jobs and the worker.
 
-A job is enqueued in the transaction of its cause, so it exists exactly when its cause was committed. It runs in an
-application context of its own, and so with a `db.session` of its own. It runs at least once: a worker that dies in the middle has its job started again, so every verb behind a job is idempotent
-or says what a repetition does.
+A job is enqueued in the transaction that causes it, so it exists if and only if that commits. It runs in its own application
+context, and so with its own `db.session`. Delivery is at least once: the job of a dead worker is started again, so every
+job is idempotent or documents what a repetition does.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ log = logging.getLogger("stoa.jobs")
 
 CONCURRENCY = 4
 FIRST_PAUSE, LONGEST_PAUSE = 1, 16
-"""Seconds until the worker begins anew without its database."""
-STALLED_AFTER = 60.0  # seconds without a sign of life from the worker that held a job
+"""Seconds until the worker restarts after losing its database."""
+STALLED_AFTER = 60.0  # seconds without a heartbeat from the worker that holds a job
 
 # Enqueuing borrows the caller's connection, so this connector never opens one; `work` replaces it.
 queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
@@ -38,38 +38,38 @@ Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
 class Backoff(procrastinate.BaseRetryStrategy):
-    """Try again after each of the given waits (seconds), unless the error says that repeating cannot help."""
+    """Retry after each of the given delays (seconds), unless the error is permanent."""
 
-    def __init__(self, *waits: int) -> None:
-        self.waits = waits
+    def __init__(self, *delays: int) -> None:
+        self.delays = delays
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
-        """None once the waits are used up, or for an error with `permanent = True`."""
-        if getattr(exception, "permanent", False) or job.attempts >= len(self.waits):
-            log.error("job %s (%s) failed and is given up", job.task_name, job.id, exc_info=exception)
+        """None after the last retry, or for an error with `permanent = True`."""
+        if getattr(exception, "permanent", False) or job.attempts >= len(self.delays):
+            log.error("job %s (%s) failed permanently", job.task_name, job.id, exc_info=exception)
             return None
-        wait = self.waits[job.attempts]
-        log.warning("job %s (%s) failed, again in %d s: %s", job.task_name, job.id, wait, exception)
-        return RetryDecision(retry_in={"seconds": wait})
+        delay = self.delays[job.attempts]
+        log.warning("job %s (%s) failed, retrying in %d s: %s", job.task_name, job.id, delay, exception)
+        return RetryDecision(retry_in={"seconds": delay})
 
 
 def enqueue(
     task: procrastinate.tasks.Task[..., Any, ...], *, at: datetime | None = None, **arguments: Any
 ) -> int:
-    """Put a job into the queue in the running transaction; returns the job's id.
+    """Enqueue a job in the current transaction; returns its id.
 
-    Nothing runs unless the caller commits. `at` (aware) postpones it. Arguments are stored as JSON, readable by
-    whoever reads the database: pass ids, and seal what is secret.
+    It runs only if the caller commits. `at` (aware) delays it. Arguments are stored as plain JSON: pass ids, and encrypt
+    secrets.
     """
     connection = db.session.connection().connection.driver_connection
     return task.configure(connection=connection, schedule_at=at).defer(**arguments)
 
 
 def work(context: Context, *, wait: bool = True) -> None:
-    """Run jobs until SIGTERM or SIGINT, and begin anew whenever the database goes away or is restored from a backup
-    (`wait=False`: until none is due; raises when PostgreSQL is lost).
+    """Run jobs until SIGTERM or SIGINT; restart when the database connection is lost or a backup is restored.
 
-    Each runs in an application context of its own, which `context` makes, and is committed at its end.
+    `wait=False`: run until no job is due, and raise if PostgreSQL is lost. Each job runs in its own application context,
+    from `context`, and is committed at its end.
     """
 
     def run(job: Callable[[], Any], *_: Any) -> Any:
@@ -87,7 +87,7 @@ def work(context: Context, *, wait: bool = True) -> None:
             began = time.monotonic()
             try:
                 if wait:
-                    # whatever killed the last worker may have killed calls, and the next sweep is up to twenty seconds off
+                    # the crash of the last worker may have killed calls too; the next periodic sweep is up to 20 s away
                     run(partial(sweep_credit, 0))
                 asyncio.run(_work(conninfo, run, wait))
                 return
@@ -97,9 +97,9 @@ def work(context: Context, *, wait: bool = True) -> None:
                 pause = (
                     FIRST_PAUSE if time.monotonic() - began > LONGEST_PAUSE else min(2 * pause, LONGEST_PAUSE)
                 )
-                # its text may quote what is in a row
-                told = type(error.__cause__ or error).__name__
-            log.warning("the job worker lost its database (%s), and begins anew in %d s", told, pause)
+                # type only: the message may quote row data
+                reason = type(error.__cause__ or error).__name__
+            log.warning("the job worker lost its database (%s), restarting in %d s", reason, pause)
             engine.dispose()
             time.sleep(pause)
     finally:
@@ -107,9 +107,9 @@ def work(context: Context, *, wait: bool = True) -> None:
 
 
 async def _work(conninfo: str, run: SyncTaskMiddleware, wait: bool) -> None:
-    # What a job's end means is logged by Backoff; the library would add the job's arguments to the line.
+    # Backoff logs the outcome of a job; the library would log the job's arguments too.
     logging.getLogger("procrastinate.worker").addFilter(_not_an_outcome)
-    # A lost database is told once, by the worker's end, not by each try to connect.
+    # A lost database is logged once, by `work`, not on every attempt to connect.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     logging.getLogger("procrastinate.utils").setLevel(logging.CRITICAL)
     connector = procrastinate.PsycopgConnector(conninfo=conninfo, min_size=1, max_size=CONCURRENCY)
@@ -134,8 +134,7 @@ def _not_an_outcome(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def transaction() -> Iterator[None]:
-    """One transaction of an activity that takes several, such as one that asks a partner between them; commits at its end,
-    and rolls back when it fails."""
+    """One of several transactions of a job or request, such as around a Stripe call; commits at its end, rolls back on error."""
     try:
         yield
     except BaseException:
@@ -144,23 +143,23 @@ def transaction() -> Iterator[None]:
     db.session.commit()
 
 
-# A job calls its verb and does not commit: the worker does. Rooms import this module to enqueue, so its jobs import
-# their verbs only when they run.
+# A job calls a domain function and does not commit; the worker does. Rooms import this module to enqueue, so a job imports
+# its domain function only when it runs.
 
 
 @queue.task(name="mail.deliver", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
 def deliver_mail(sealed: str) -> None:
-    """Send one message; a repetition may send it twice."""
+    """Send one message. A repetition may send it twice."""
     from models.core.mail import deliver_sealed
 
     deliver_sealed(get_settings(), sealed)
 
 
 @queue.periodic(cron="* * * * * */20")
-# No lock: a sweep whose worker was killed would bar the next ones until it is rescued. Two at once do no harm.
+# No lock: a sweep whose worker was killed would block the next until it is rescued. Concurrent sweeps are safe.
 @queue.task(name="billing.sweep", queueing_lock="billing.sweep", retry=Backoff())
 def sweep_credit(timestamp: int) -> None:
-    """Expire holds of dead workers and grants whose time is over."""
+    """Expire holds of dead workers, and grants past their expiry."""
     from models.ledger import sweep
 
     sweep(now=now())
@@ -169,35 +168,35 @@ def sweep_credit(timestamp: int) -> None:
 @queue.periodic(cron="* * * * * */2")
 @queue.task(name="store.apply", queueing_lock="store.apply", retry=Backoff())
 def apply_runs(timestamp: int) -> None:
-    """Count the runs that ended, were settled or were deleted in the figures of their agents."""
+    """Update the statistics of agents for finished, settled and deleted runs."""
     from models.store.statistics import counting
 
     after: int | None = 0
     while after is not None:
         with transaction():
-            after = counting.apply(after)
+            after = counting.apply_queue(after)
 
 
 @queue.periodic(cron="* * * * *")
 @queue.task(name="store.slide", queueing_lock="store.slide", retry=Backoff())
 def slide_store(timestamp: int) -> None:
-    """Let the week of the store's figures move on, in steps of a day when it has been long."""
+    """Advance the week of the store's statistics, in steps of one day after a pause."""
     from models.store.statistics import counting
 
     moment = now()
     since = None
     while since is None or since < moment - timedelta(days=7):
         with transaction():
-            since = counting.slide(moment)
+            since = counting.advance_window(moment)
 
 
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:
-    """Delete sessions, login links and CLI codes that ended."""
+    """Delete expired sessions, login links and CLI codes."""
     from models.accounts import credentials
 
-    credentials.forget_expired(now())
+    credentials.delete_expired(now())
 
 
 @queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
@@ -247,25 +246,25 @@ def forget_stripe_events(timestamp: int) -> None:
 @queue.periodic(cron="47 3 * * *")
 @queue.task(name="store.forget_pictures", queueing_lock="store.forget_pictures", retry=Backoff(60, 600))
 def forget_pictures(timestamp: int) -> None:
-    """Remove pictures that nobody uses."""
+    """Delete unused pictures."""
     from models.core.files import files
     from models.store import publishers
     from models.store.catalogue import pictures, remote_pictures
 
     with transaction():
-        remote_pictures.forget_unused(now())
+        remote_pictures.delete_unused(now())
 
     def used(addresses: Collection[str]) -> set[str]:
         with transaction():
-            return publishers.shown_pictures(addresses)
+            return publishers.pictures_in_use(addresses)
 
-    pictures.forget_unused(files(get_settings()), used, now())
+    pictures.delete_unused(files(get_settings()), used, now())
 
 
 @queue.periodic(cron="* * * * *")
 @queue.task(name="store.fetch_pictures", queueing_lock="store.fetch_pictures", retry=Backoff())
 def fetch_pictures(timestamp: int) -> None:
-    """Fetch avatars that lie on other servers."""
+    """Fetch avatars from other servers."""
     from models.core.files import files
     from models.store.catalogue import remote_pictures
 
@@ -276,8 +275,8 @@ def fetch_pictures(timestamp: int) -> None:
 @queue.periodic(cron="* * * * *")
 @queue.task(name="jobs.rescue", queueing_lock="jobs.rescue", retry=Backoff(), pass_context=True)
 async def rescue_stalled(context: procrastinate.JobContext, timestamp: int) -> None:
-    """Start the jobs of dead workers again."""
+    """Restart the jobs of dead workers."""
     manager = context.app.job_manager
     for job in await manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_AFTER):
-        log.warning("job %s (%s) lost its worker and starts again", job.task_name, job.id)
+        log.warning("job %s (%s) lost its worker, restarting", job.task_name, job.id)
         await manager.retry_job(job)

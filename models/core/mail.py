@@ -1,7 +1,6 @@
-"""Outgoing mail: a message becomes a job in the caller's transaction, the job an SMTP delivery or a note on the console.
+"""Outgoing mail: enqueued in the caller's transaction, delivered by SMTP or printed to the console.
 
-The message waits in the queue sealed with the server's secret: sign-in links pass through here, and nobody who reads
-the database may use them.
+Queued messages are encrypted with the server's secret, because they contain sign-in links.
 """
 
 import base64
@@ -27,13 +26,13 @@ from models.core.settings import Settings
 
 log = logging.getLogger("stoa.mail")
 
-SEAL = "mail1:"  # the version of the sealing, and part of what is sealed
-TIMEOUT = 20  # seconds for each answer of the mail server
+SEAL = "mail1:"  # version prefix of the encryption; also its associated data
+TIMEOUT = 20  # seconds per response of the mail server
 
 
 @dataclass(frozen=True)
 class Email:
-    """A mail to one person. The door renders `text` and `html` from templates/emails."""
+    """A message to one recipient. The door renders `text` and `html` from templates/emails."""
 
     to: str
     subject: str
@@ -46,7 +45,7 @@ class Email:
 
 
 class MailError(Exception):
-    """The mail server refused or could not be reached. `permanent`: trying again cannot help."""
+    """Delivery failed. `permanent`: retrying cannot help."""
 
     def __init__(self, message: str, *, permanent: bool) -> None:
         super().__init__(message)
@@ -54,25 +53,25 @@ class MailError(Exception):
 
 
 def send(settings: Settings, message: Email) -> None:
-    """Enqueue the message in the running transaction: it is sent if and only if that commits.
+    """Enqueue the message in the current transaction: it is sent if and only if that commits.
 
-    Tried again for some hours while the mail server is away; may then arrive twice, never half.
+    Delivery is retried for some hours and may happen twice.
     """
     sealed = _seal(settings, json.dumps(asdict(message)).encode())
     jobs.enqueue(jobs.deliver_mail, sealed=sealed)
 
 
 def deliver_sealed(settings: Settings, sealed: str) -> None:
-    """The job behind `send`. Raises MailError."""
+    """Decrypt and deliver a queued message (the job of `send`). Raises MailError."""
     try:
         opened = _open(settings, sealed)
     except (InvalidTag, ValueError):
-        raise MailError("a mail was sealed under another STOA_SECRET_KEY", permanent=True) from None
+        raise MailError("a queued mail was encrypted with another STOA_SECRET_KEY", permanent=True) from None
     deliver(settings, Email(**json.loads(opened)))
 
 
 def deliver(settings: Settings, message: Email) -> None:
-    """Send now, through SMTP_URL or, without it, onto the console. Raises MailError."""
+    """Send immediately, by SMTP_URL or, if unset, to the console. Raises MailError."""
     if settings.smtp_url is None:
         log.info("Mail to %s: %s\n\n%s\n", message.to, message.subject, message.text.strip())
         return
@@ -83,24 +82,24 @@ def deliver(settings: Settings, message: Email) -> None:
         codes = [code for code, _ in error.recipients.values()]
         raise MailError(f"the recipient was refused ({codes})", permanent=min(codes) >= 500) from None
     except smtplib.SMTPResponseException as error:
-        words = (
+        text = (
             error.smtp_error.decode(errors="replace")
             if isinstance(error.smtp_error, bytes)
             else error.smtp_error
         )
         if isinstance(error, smtplib.SMTPDataError):
-            words = ""  # it may quote the mail
-        # A wrong password is the operator's to mend, and the mail is still wanted then.
+            text = ""  # it may quote the mail
+        # Retry after a wrong password: the operator can fix it.
         permanent = error.smtp_code >= 500 and not isinstance(error, smtplib.SMTPAuthenticationError)
         raise MailError(
-            f"the mail server said {error.smtp_code} {words}".strip(), permanent=permanent
+            f"the mail server answered {error.smtp_code} {text}".strip(), permanent=permanent
         ) from None
     except (smtplib.SMTPException, OSError) as error:
         raise MailError(f"the mail server failed: {error}", permanent=False) from None
 
 
 def sender(settings: Settings) -> str:
-    """The address mails come from."""
+    """The From address."""
     host = urlsplit(settings.base_url).hostname or "localhost"
     return settings.stoa_mail_from or f"Stoa <no-reply@{host}>"
 
@@ -135,16 +134,16 @@ def _connected(url: str) -> Iterator[smtplib.SMTP]:
                 server.starttls(context=context)
             elif parts.username:
                 raise MailError(
-                    "the mail server offers no STARTTLS, and the password stays here", permanent=False
+                    "the mail server does not offer STARTTLS; the password is not sent", permanent=False
                 )
         if parts.username:
             server.login(unquote(parts.username), unquote(parts.password or ""))
         yield server
 
 
-def _seal(settings: Settings, letter: bytes) -> str:
+def _seal(settings: Settings, message: bytes) -> str:
     nonce = secrets.token_bytes(12)
-    return SEAL + base64.b64encode(nonce + _key(settings).encrypt(nonce, letter, SEAL.encode())).decode()
+    return SEAL + base64.b64encode(nonce + _key(settings).encrypt(nonce, message, SEAL.encode())).decode()
 
 
 def _open(settings: Settings, sealed: str) -> bytes:

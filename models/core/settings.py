@@ -1,4 +1,4 @@
-"""Every setting of Stoa: the only reader of the environment and of `.env`. Wrong values stop the start."""
+"""All settings, from the environment and `.env`. Nothing else reads them. An invalid value prevents the start."""
 
 import ipaddress
 import json
@@ -21,11 +21,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Connections to PostgreSQL per process: no pool overflows, so that their sum is the whole demand.
+# PostgreSQL connections per process. Pools do not overflow, so their sum is the maximum.
 PAGES_POOL = 8
 GATEWAY_POOL = 8
-JOBS_POOL = 8  # four jobs at once, their queue, and its listener
-SPARE_CONNECTIONS = 15  # commands of operators, migrations, and what PostgreSQL keeps for its superuser
+JOBS_POOL = 8  # four concurrent jobs, the queue and its listener
+SPARE_CONNECTIONS = 15  # operators' commands, migrations and PostgreSQL's superuser reserve
 
 
 DEMO_STRIPE_KEY = "sk_test_stoa_demo_"
@@ -37,13 +37,13 @@ SIMULATOR_ACCESS = "stripe_demo_access.json"
 
 
 class SettingsError(Exception):
-    """A setting cannot be used. The message names it, says why, and how to mend it."""
+    """A setting is invalid. The message names it, the reason and the fix."""
 
 
 class Settings(BaseSettings):
-    """Settings by their environment name in lower case; `.env.example` documents each.
+    """Settings, named like their environment variables in lower case; `.env.example` documents each.
 
-    An empty value counts as absent. Secrets are `SecretStr`, so that no repr or log shows them.
+    An empty value counts as unset. Secrets are `SecretStr`, which repr and logs do not reveal.
     """
 
     model_config = SettingsConfigDict(
@@ -146,7 +146,7 @@ class Settings(BaseSettings):
         admins = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
         for admin in admins:
             if "@" not in admin:
-                raise ValueError(f"{admin!r} is not an e-mail address; separate addresses with commas")
+                raise ValueError(f"{admin!r} is not an e-mail address; separate several with commas")
         return admins
 
     @field_validator("stoa_editors_choice", mode="before")
@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         for name in names:
             if not re.fullmatch(r"([a-z0-9-]+/)?[a-z0-9-]+", name):
                 raise ValueError(
-                    f"{name!r} is not an agent: give publisher/agent, or an agent id, separated by commas"
+                    f"{name!r} is not an agent: use publisher/agent or an agent id, separated by commas"
                 )
         return () if names == ("none",) else names
 
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         written = (part.strip().lower().rstrip("/") for part in value.split(",") if part.strip())
-        # browsers leave the ordinary port out
+        # browsers omit the default port
         origins = tuple(
             dict.fromkeys(
                 re.sub(r"(?<=^https:)(//.+):443$|(?<=^http:)(//.+):80$", r"\1\2", part) for part in written
@@ -178,10 +178,10 @@ class Settings(BaseSettings):
             return ()
         for origin in origins:
             if not origin.isascii():
-                raise ValueError(f"{origin!r} must be written as browsers send it (https://xn--…)")
+                raise ValueError(f"{origin!r} must be in the form browsers send (https://xn--…)")
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
                 raise ValueError(
-                    f"{origin!r} is not an origin: give * for any, none, or origins such as "
+                    f"{origin!r} is not an origin: use * (any), none, or origins such as "
                     "https://app.example.org, separated by commas"
                 )
         return origins
@@ -202,9 +202,9 @@ class Settings(BaseSettings):
             return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError("give a whole address that starts with http:// or https://")
+            raise ValueError("must be a URL that starts with http:// or https://")
         if not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("give an address with a host and without ? or #")
+            raise ValueError("must be a URL with a host and without ? or #")
         return value.rstrip("/")
 
     @field_validator("stoa_base_url")
@@ -212,9 +212,7 @@ class Settings(BaseSettings):
     def _whole_host(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.path or parts.username or parts.port == 0:
-            raise ValueError(
-                "Stoa has a host to itself; give https://stoa.example.org without path or user name"
-            )
+            raise ValueError("must be a URL without path or user name, such as https://stoa.example.org")
         return value
 
     @field_validator("stoa_host")
@@ -224,7 +222,7 @@ class Settings(BaseSettings):
             try:
                 ipaddress.ip_address(value)
             except ValueError:
-                raise ValueError("give localhost, 0.0.0.0 (every network), :: or one IP address") from None
+                raise ValueError("must be localhost, 0.0.0.0 (all interfaces), :: or an IP address") from None
         return value
 
     @field_validator("database_url")
@@ -235,9 +233,9 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         scheme = parts.scheme
         if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-            raise ValueError("Stoa needs PostgreSQL; give an address that starts with postgresql://")
+            raise ValueError("must start with postgresql://; Stoa requires PostgreSQL")
         if len(parts.path) < 2:
-            raise ValueError("name the database: postgresql://user:password@host:5432/stoa")
+            raise ValueError("must name the database: postgresql://user:password@host:5432/stoa")
         return "postgresql+psycopg" + value[len(scheme) :]
 
     @field_validator("smtp_url")
@@ -248,7 +246,7 @@ class Settings(BaseSettings):
             parts.scheme not in ("smtp", "smtps") or not parts.hostname or parts.port == 0
         ):
             raise ValueError(
-                "give smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465"
+                "must be smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465"
             )
         return value
 
@@ -264,7 +262,7 @@ class Settings(BaseSettings):
             "redis+sentinel",
             "redis+cluster",
         ):
-            raise ValueError("give machine://, memory:// or redis://host:6379/0")
+            raise ValueError("must be machine://, memory:// or redis://host:6379/0")
         return value
 
     @field_validator("stoa_files_url")
@@ -272,14 +270,14 @@ class Settings(BaseSettings):
     def _bucket(cls, value: str) -> str:
         parts = urlsplit(value)
         if value and (parts.scheme != "s3" or not parts.netloc or parts.query or "@" in parts.netloc):
-            raise ValueError("give s3://bucket or s3://bucket/folder, or leave it out for the data directory")
+            raise ValueError("must be s3://bucket or s3://bucket/folder; unset it to use the data directory")
         return value
 
     @field_validator("stoa_mail_from", "stoa_support_email")
     @classmethod
     def _address(cls, value: str) -> str:
         if value and "@" not in parseaddr(value)[1]:
-            raise ValueError("give an e-mail address, such as Stoa <stoa@example.org>")
+            raise ValueError("must be an e-mail address, such as Stoa <stoa@example.org>")
         return value
 
     @field_validator("stoa_prices_file")
@@ -289,7 +287,7 @@ class Settings(BaseSettings):
             return None
         path = value if value.is_absolute() else ROOT / value
         if not path.is_file() or not os.access(path, os.R_OK):
-            raise ValueError(f"{path} is not a file that can be read")
+            raise ValueError(f"{path} is not a readable file")
         return path
 
     @field_validator("http_proxy", "https_proxy")
@@ -304,7 +302,7 @@ class Settings(BaseSettings):
         except ValueError:
             usable = False
         if not usable:
-            raise ValueError("give http://host:port or http://user:password@host:port")
+            raise ValueError("must be http://host:port or http://user:password@host:port")
         return SecretStr(parts.geturl())
 
     @field_validator("stoa_ca_bundle")
@@ -315,7 +313,7 @@ class Settings(BaseSettings):
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
             except ssl.SSLError:
-                raise ValueError(f"{path} holds no certificates in PEM") from None
+                raise ValueError(f"{path} contains no PEM certificates") from None
         return path
 
     @model_validator(mode="after")
@@ -346,18 +344,18 @@ class Settings(BaseSettings):
 
     @property
     def base_url(self) -> str:
-        """The address people reach this server at, without a trailing slash."""
+        """The public URL of this server, without a trailing slash."""
         return self.stoa_base_url or f"http://localhost:{self.port}"
 
     @property
     def data_dir(self) -> Path:
-        """Where the embedded database, the generated secret and uploads live; absolute."""
+        """Absolute path of the embedded database, the generated secret and uploads."""
         return self.stoa_data_dir if self.stoa_data_dir.is_absolute() else ROOT / self.stoa_data_dir
 
     @property
     def secret_key(self) -> str:
-        """The server's secret, text. Generated once and kept (mode 0600) in the data directory when not set."""
-        return self.stoa_secret_key.get_secret_value() or _kept_secret(self.data_dir)
+        """The server's secret. If unset, generated once and stored in the data directory (mode 0600)."""
+        return self.stoa_secret_key.get_secret_value() or _stored_secret(self.data_dir)
 
     @property
     def stripe_key(self) -> str | None:
@@ -371,38 +369,40 @@ class Settings(BaseSettings):
 
     @property
     def connections_per_address(self) -> int | None:
-        """How many connections one address may have to a web worker; None without a bound, as behind a proxy."""
+        """Connections per client address and web worker; None for no limit, as behind a proxy."""
         return None if self.stoa_proxies else self.stoa_connections_per_address or None
 
     @property
     def connections_needed(self) -> int:
-        """How many connections to PostgreSQL one machine may use at most, operators' commands included."""
+        """Maximum PostgreSQL connections of one machine, including operators' commands."""
         return self.stoa_workers * (PAGES_POOL + GATEWAY_POOL) + JOBS_POOL + SPARE_CONNECTIONS
 
     def secrets(self) -> list[str]:
-        """Every configured secret, so that the log can mask them."""
+        """All configured secrets, for masking in logs."""
         values = [getattr(self, name) for name in type(self).model_fields]
         found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
         return [secret for secret in found if len(secret) >= 8]
 
     def warnings(self) -> list[str]:
-        """What works but should not stay so, each as a sentence for the operator."""
+        """Warnings for the operator about insecure but working settings."""
         found = []
         public = not _is_local(urlsplit(self.base_url).hostname or "")
         if public and self.base_url.startswith("http://"):
             found.append(
-                f"STOA_BASE_URL: {self.base_url} is public and not encrypted; cookies and keys can be read on the "
-                "way. Put a proxy with TLS before Stoa and give its https:// address."
+                f"STOA_BASE_URL: {self.base_url} is public and not encrypted; cookies and keys can be intercepted. "
+                "Put a TLS proxy in front of Stoa and set its https:// URL."
             )
         if public and self.smtp_url is None:
-            found.append("SMTP_URL is not set: sign-in links go to this console, not to people.")
+            found.append(
+                "SMTP_URL is not set: sign-in links are printed to this console instead of being mailed."
+            )
         if self.stripe_key and not self.webhook_secret:
             found.append(
                 "STRIPE_WEBHOOK_SECRET is not set: /api/stripe/webhook is closed. What is paid on Stripe's page, and "
                 "refunds and disputes, are seen by the nightly reconciliation only."
             )
         if public and self.stripe_key and "_live_" not in self.stripe_key:
-            found.append("STRIPE_SECRET_KEY is a key for tests: no real money moves.")
+            found.append("STRIPE_SECRET_KEY is a test key: no real money moves.")
         return found
 
 
@@ -414,11 +414,11 @@ def _is_local(host: str) -> bool:
     return address.is_loopback or address.is_private
 
 
-def _kept_secret(data_dir: Path) -> str:
+def _stored_secret(data_dir: Path) -> str:
     path = data_dir / "secret_key"
     try:
         if not path.exists():
-            _keep_new_secret(path)
+            _store_new_secret(path)
         secret = path.read_text(encoding="ascii").strip()
     except OSError as error:
         raise SettingsError(f"STOA_DATA_DIR: {data_dir} cannot be used: {error.strerror}.") from None
@@ -426,37 +426,37 @@ def _kept_secret(data_dir: Path) -> str:
         secret = ""
     if len(secret) < 32:
         raise SettingsError(
-            f"{path} is damaged: delete it to have a new secret made (everybody signs in again)."
+            f"{path} is damaged. Delete it to generate a new secret; all users must sign in again."
         )
     return secret
 
 
-def _keep_new_secret(path: Path) -> None:
-    # Written whole beside its place, then linked: of two first starts one wins, and neither reads half a secret.
+def _store_new_secret(path: Path) -> None:
+    # Written to a temporary file, then linked: of two concurrent first starts one wins, and neither reads a partial secret.
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, made = tempfile.mkstemp(dir=path.parent, prefix=".secret_key-")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".secret_key-")
     try:
         with open(handle, "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32))
         with suppress(FileExistsError):
-            os.link(made, path)
+            os.link(temporary, path)
     finally:
-        os.unlink(made)
+        os.unlink(temporary)
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings. Raises SettingsError with one sentence per wrong setting."""
+    """Read the settings. Raises SettingsError with one line per invalid setting."""
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentence(item) for item in error.errors())) from None
+        raise SettingsError("\n".join(_error_message(item) for item in error.errors())) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{ROOT / '.env'} cannot be read: {error}.") from None
     if settings.stoa_stripe == "demo" and settings.stripe_secret_key is None:
         settings = settings.model_copy(update=_running_simulator(settings.data_dir))
     key = settings.stoa_secret_key.get_secret_value()
     if key and len(key) < 32:
-        raise SettingsError("STOA_SECRET_KEY is too short: give at least 32 characters, or leave it out.")
+        raise SettingsError("STOA_SECRET_KEY is too short: use at least 32 characters, or leave it unset.")
     return settings
 
 
@@ -481,17 +481,17 @@ def _running_simulator(data_dir: Path) -> dict[str, Any]:
         return {}  # none runs
 
 
-def keep_setting(name: str, value: str) -> Path:
-    """Write a setting into `.env` for the next start; the file. Raises SettingsError where the environment sets it."""
+def save_setting(name: str, value: str) -> Path:
+    """Write a setting to `.env`; returns the path. Raises SettingsError if the environment overrides it."""
     path = ROOT / ".env"
-    # Flask puts .env into the environment: only what differs from the file was set outside.
+    # Flask loads .env into the environment: only a value that differs from the file was set elsewhere.
     if name in os.environ and os.environ[name] != dotenv_values(path).get(name):
-        raise SettingsError(f"The environment sets {name}, which wins over {path}.")
+        raise SettingsError(f"The environment sets {name}, which overrides {path}.")
     set_key(path, name, value, quote_mode="never")
     return path
 
 
-def _sentence(item: Any) -> str:
+def _error_message(item: Any) -> str:
     name = "_".join(str(part) for part in item["loc"]).upper() or "The settings"
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{name}: {message}." if name != "The settings" else f"{message[0].upper()}{message[1:]}."
@@ -499,5 +499,5 @@ def _sentence(item: Any) -> str:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process, read once."""
+    """The settings of this process, cached."""
     return load_settings()

@@ -1,7 +1,7 @@
-"""Strict shapes of what comes from outside, and what is wrong with it in the contract's words (section 0.2).
+"""Strict validation of request bodies with pydantic; errors in the formats of the contract (section 0.2).
 
-A shape is a pydantic model below `Body`; `parse` answers it or raises `InvalidBody`, whose `issues` and `tree` are the two
-vocabularies of the contract.
+Models derive from `Body`. `parse` returns an instance or raises `InvalidBody`, whose `issues` and `tree` are the two error
+formats of the contract.
 """
 
 import math
@@ -25,16 +25,16 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 INT32_MAX = 2**31 - 1
 MAX_ISSUES = 100
-"""How many problems are told of one body; nobody reads more."""
+"""Maximum number of issues reported per body."""
 BRANCH = "branch of a union: "
-"""What the tag of a discriminated union must begin with, so that it is not taken for a key of the input."""
+"""Required prefix of the tags of discriminated unions; tells them apart from keys of the input."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 
 class InvalidBody(Exception):
-    """The body is JSON of the wrong shape. `issues` is the flat list, `tree` the nested form."""
+    """The body is JSON but does not match the model. `issues` is a flat list of problems, `tree` the nested form."""
 
     def __init__(self, issues: list[dict[str, Any]]) -> None:
         super().__init__(issues[0]["message"] if issues else "Invalid input")
@@ -42,7 +42,7 @@ class InvalidBody(Exception):
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The same problems, nested by key; each node lists its own in `_errors`."""
+        """The issues nested by key; each node lists its own messages in `_errors`."""
         root: dict[str, Any] = {"_errors": []}
         for issue in self.issues:
             node = root
@@ -53,13 +53,13 @@ class InvalidBody(Exception):
 
 
 class Body(BaseModel):
-    """Base of request bodies: no coercion, unknown keys dropped. Name fields as the wire names them."""
+    """Base of request bodies: no coercion, unknown keys ignored. Fields are named like the JSON keys."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
 class _MayBeMissing:
-    """The key may be missing, but null is refused like any other wrong type."""
+    """The key may be missing, but null is an invalid type."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return _without_null(handler(source))
@@ -74,7 +74,7 @@ def _without_null(schema: Any) -> CoreSchema:
 
 
 Missing = Annotated[T | None, _MayBeMissing()]
-"""`key: Missing[str] = None`: optional, yet not nullable. For a nullable key write `str | None`."""
+"""`key: Missing[str] = None`: optional but not nullable. For a nullable key write `str | None`."""
 
 
 def _whole(value: Any) -> Any:
@@ -84,12 +84,12 @@ def _whole(value: Any) -> Any:
 def _exact(value: Any) -> Any:
     if type(value) is float and math.isfinite(value):
         return Decimal(repr(value))
-    return Decimal(value) if type(value) is int else _refuse("number", value)
+    return Decimal(value) if type(value) is int else _reject("number", value)
 
 
 def _instant(value: Any) -> Any:
     if type(value) is not str:
-        _refuse("string", value)
+        _reject("string", value)
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z", value, re.ASCII):
         raise issue("Invalid ISO datetime", code="invalid_format", format="datetime", origin="string")
     try:
@@ -101,37 +101,37 @@ def _instant(value: Any) -> Any:
 
 
 def _as_sent(value: Any) -> Any:
-    return value if type(value) in (int, float) else _refuse("number", value)
+    return value if type(value) in (int, float) else _reject("number", value)
 
 
 Int32 = Annotated[int, BeforeValidator(_whole), Field(ge=-INT32_MAX - 1, le=INT32_MAX)]
-"""A whole number that fits `integer`; `1.0` counts as 1, booleans do not count."""
+"""An integer that fits PostgreSQL's `integer`; accepts `1.0`, rejects booleans."""
 
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=INT32_MAX)]
-"""A whole number from 0 that fits `integer`."""
+"""A non-negative integer that fits PostgreSQL's `integer`."""
 
 Number = Annotated[Decimal, BeforeValidator(_exact)]
-"""Any finite number, exactly as its shortest decimal form says."""
+"""A finite number, as the exact Decimal of its shortest representation."""
 
 Amount = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0)]
-"""A finite number from 0."""
+"""A finite non-negative number."""
 
 AsSent = Annotated[Any, AfterValidator(_as_sent), WithJsonSchema({"type": "number"})]
-"""A number that stays the integer or the float it was sent as."""
+"""A number, kept as the int or float that was sent."""
 
 Instant = Annotated[datetime, BeforeValidator(_instant)]
-"""An ISO 8601 moment that ends in `Z` (seconds may be left out); aware, UTC."""
+"""An ISO 8601 timestamp that ends in `Z`, seconds optional; aware, UTC."""
 
 
 def parse(model: type[M], value: Any) -> M:
-    """`value` as `model`. Raises BadBody with every problem, in the order of the model's fields."""
+    """Validate `value` as `model`. Raises InvalidBody with all issues, in the order of the model's fields."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         gaps = [path for detail in error.errors() if (path := _gap(detail, value))]
         issues = _issues(error, value)
     if gaps:
-        # pydantic does not say what a missing key should have been; a stand-in that fits no type tells
+        # pydantic does not report the expected type of a missing key; a placeholder that fits no type reveals it
         whole = _filled(value, gaps)
         try:
             model.model_validate(whole)
@@ -141,7 +141,7 @@ def parse(model: type[M], value: Any) -> M:
 
 
 def parse_tagged(key: str, models: Mapping[str, type[M]], value: Any) -> M:
-    """`value` as the model that its `key` names. Raises BadBody, also for a missing or unknown tag."""
+    """Validate `value` as the model that its tag `key` selects. Raises InvalidBody, also for a missing or unknown tag."""
     if not isinstance(value, dict):
         raise InvalidBody([_wrong_type("object", value, [])])
     tag = value.get(key)
@@ -152,7 +152,7 @@ def parse_tagged(key: str, models: Mapping[str, type[M]], value: Any) -> M:
     return parse(model, value)
 
 
-# -- the vocabulary ------------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------------------
 
 _EXPECTED = {
     "string_type": "string",
@@ -169,7 +169,7 @@ _EXPECTED = {
 
 
 class _Undefined:
-    """Stands where a key is missing."""
+    """Placeholder for a missing key."""
 
 
 _UNDEFINED = _Undefined()
@@ -204,7 +204,7 @@ def _issues(error: ValidationError, value: Any) -> list[dict[str, Any]]:
 
 
 def _path(detail: ErrorDetails, value: Any) -> tuple[list[str | int], bool]:
-    """Where it is wrong, and whether that is a place in the input (a branch of a union is not)."""
+    """The path of an error, and whether it exists in the input (a branch of a union does not)."""
     path: list[str | int] = []
     here: Any = value
     for key in detail["loc"]:
@@ -252,9 +252,9 @@ def _kind(value: Any) -> str:
         return "undefined"
     if value is None:
         return "null"
-    for kind, word in ((bool, "boolean"), (str, "string"), (dict, "object"), (list, "array")):
+    for kind, name in ((bool, "boolean"), (str, "string"), (dict, "object"), (list, "array")):
         if isinstance(value, kind):
-            return word
+            return name
     return "number"
 
 
@@ -266,8 +266,8 @@ def _wrong_type(expected: str, value: Any, path: list[str | int]) -> dict[str, A
 def _option(expected: str, path: list[str | int]) -> dict[str, Any]:
     values = re.findall(r"'([^']*)'", expected)
     quoted = "|".join(f'"{value}"' for value in values)
-    words = f"option: expected one of {quoted}" if len(values) > 1 else f"input: expected {quoted}"
-    return {"code": "invalid_value", "values": values, "path": path, "message": f"Invalid {words}"}
+    text = f"option: expected one of {quoted}" if len(values) > 1 else f"input: expected {quoted}"
+    return {"code": "invalid_value", "values": values, "path": path, "message": f"Invalid {text}"}
 
 
 _BOUNDS = {
@@ -305,11 +305,11 @@ def _unrecognized(path: list[str | int]) -> dict[str, Any]:
 
 
 def issue(message: str, **facts: Any) -> PydanticCustomError:
-    """What a validator of a shape raises: `message` and the further `facts` of an issue, `code` first."""
+    """Exception for validators: an issue with `message` and the other keys in `facts`, `code` first."""
     return PydanticCustomError("zod", message.replace("{", "{{"), facts)
 
 
-def _refuse(expected: str, value: Any) -> None:
+def _reject(expected: str, value: Any) -> None:
     raise issue(
         f"Invalid input: expected {expected}, received {_kind(value)}", code="invalid_type", expected=expected
     )

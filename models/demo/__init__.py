@@ -1,7 +1,7 @@
-"""Made-up people, the agents they publish and a month of runs of those, so that a new server has pages to look at.
+"""Demo data for a new server: users, the agents they publish, and a month of their runs.
 
-Everything goes through the verbs that real use takes, at past times: publications, grants, holds, settlements, runs and
-steps. So the books and the store's figures of the demo prove like any others. Marked, and removable.
+Created through the same functions as real data, with past timestamps: publishing, grants, holds, settlements, runs and steps.
+So its ledger and store statistics can be proved. Marked as demo data, and removable.
 """
 
 import hashlib
@@ -28,21 +28,21 @@ __all__ = ["DAYS", "EMAIL", "USER_ID", "exists", "is_first_start", "remove", "se
 
 DAYS = 30
 SPAN_HOURS = 4
-"""Calls of others that began within so many hours are settled together."""
-OWN = (
+"""Calls of other users within a span of this many hours are settled in one batch."""
+OWN_AGENTS = (
     *("harbor/code-reviewer", "harbor/code-reviewer", "ferry/release-notes", "lighthouse/test-writer"),
     *("lighthouse/test-writer", "delia/standup"),
 )
-"""What the demo user runs."""
+"""The agents that the demo user runs."""
 
 
 def exists() -> bool:
-    """Whether the demo user is there."""
+    """Whether the demo user exists."""
     return db.session.get(User, USER_ID) is not None
 
 
 def is_first_start() -> bool:
-    """Whether this server has no user at all yet."""
+    """Whether this server has no users yet."""
     return db.session.execute(select(User.id).limit(1)).first() is None
 
 
@@ -53,11 +53,11 @@ def seed(
     commit: Callable[[], None],
     now: datetime | None = None,
 ) -> int:
-    """Make the people, a month of their runs that ends at `now`, and the agents that were run.
+    """Create the users, a month of runs up to `now`, and the agents.
 
-    Returns how many calls were settled; 0 if the demo is there. Calls `commit`, the door's, as it goes: a settlement
-    is a transaction of its own and must find what it is about. The same for the same day: drawn
-    from a fixed seed. Raises what publishing raises when somebody has the id of a made-up publisher.
+    Returns the number of settled calls; 0 if the demo exists. Calls `commit` repeatedly, because settlements are transactions
+    of their own and need the data. Deterministic per day (fixed random seed). Raises PublishRefused and Invalid if the id of a
+    demo publisher is taken.
     """
     if exists():
         return 0
@@ -65,22 +65,21 @@ def seed(
     began = (now - timedelta(days=DAYS)).replace(hour=8, minute=0, second=0, microsecond=0)
     keys = {user_id: hashlib.sha256(uuid.uuid4().bytes).hexdigest() for user_id in demo_people.IDS}
     _people(settings, keys, began, now)
-    # runs first: what ran before it was in the store is counted at once when it enters
+    # runs first: publishing an agent counts its earlier runs at once
     commit()
-    player = RunWriter(pool, settings, commit, keys)
+    writer = RunWriter(pool, settings, commit, keys)
     for run in _own_runs(began, now):
-        player.play([run], together=False)
-    for _, runs in groupby(_others_runs(began, now), key=_span):
-        player.play(list(runs), together=True)
+        writer.write([run], batch=False)
+    for _, runs in groupby(_other_runs(began, now), key=_span):
+        writer.write(list(runs), batch=True)
     demo_store.fill(now)
     db.session.execute(delete(Key).where(Key.session_token.in_(keys.values())))
     commit()
-    return player.calls
+    return writer.calls
 
 
 def remove() -> bool:
-    """Delete the made-up people and all that is theirs, ledger entries and agents included. False if there are none.
-    Flushes."""
+    """Delete the demo users and all their data, ledger entries and agents included. Returns False without demo. Flushes."""
     if not exists():
         return False
     demo_store.clear()
@@ -114,7 +113,7 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
             description="Demo credits",
             now=began + timedelta(minutes=5),
         )
-        # A key nobody knows: the settlements name the key that was used.
+        # settlements name the key that was used; nobody has this one
         db.session.add(
             Key(
                 session_token=keys[user_id],
@@ -123,42 +122,42 @@ def _people(settings: Settings, keys: dict[str, str], began: datetime, now: date
                 expires=now + timedelta(days=DAYS),
                 created_at=began,
                 name="Demo key",
-                token_hint="cb-pat-…",  # noqa: S106  (a hint to show, of a key nobody has)
+                token_hint="cb-pat-…",  # noqa: S106  (display hint of a key that nobody has)
             )
         )
 
 
 def _own_runs(began: datetime, now: datetime) -> list[PlannedRun]:
-    """The demo user's: fewer at weekends, none that is not over."""
+    """Runs of the demo user, all finished; fewer at weekends."""
     planner = RunPlanner(20261120, now)
     found = []
     for day in range(DAYS + 1):
         date = (began + timedelta(days=day)).replace(hour=0)
-        runs = planner.draw.randint(0, 1) if date.weekday() >= 5 else planner.draw.randint(1, 4)
-        for minute in sorted(planner.draw.randint(8 * 60, 18 * 60) for _ in range(runs)):
+        runs = planner.rng.randint(0, 1) if date.weekday() >= 5 else planner.rng.randint(1, 4)
+        for minute in sorted(planner.rng.randint(8 * 60, 18 * 60) for _ in range(runs)):
             start = date + timedelta(minutes=minute)
-            run = planner.run(USER_ID, planner.draw.choice(OWN), start)
+            run = planner.run(USER_ID, planner.rng.choice(OWN_AGENTS), start)
             if run and _is_over(run, now):
                 found.append(run)
     return found
 
 
-def _others_runs(began: datetime, now: datetime) -> list[PlannedRun]:
-    """Everybody else's, by when they began. Who likes an agent comes back to it; few use all of them."""
+def _other_runs(began: datetime, now: datetime) -> list[PlannedRun]:
+    """Runs of the other users, by start. Each agent has its own group of regular users."""
     planner = RunPlanner(20261121, now, brief=True)
     others = [user_id for user_id in demo_people.IDS if user_id != USER_ID]
     found = []
     for agent in by_name().values():
-        known = planner.draw.sample(others, min(len(others), 3 + round(agent.runs_a_day * 2)))
+        users = planner.rng.sample(others, min(len(others), 3 + round(agent.runs_a_day * 2)))
         for day in range(DAYS + 1):
             date = (began + timedelta(days=day)).replace(hour=0)
-            likely = agent.runs_a_day * (0.3 if date.weekday() >= 5 else 0.85) * (0.7 + 0.6 * day / DAYS)
+            expected = agent.runs_a_day * (0.3 if date.weekday() >= 5 else 0.85) * (0.7 + 0.6 * day / DAYS)
             if agent.deprecated and agent.deprecated.days > DAYS - day:
-                likely *= 1 - 0.8 * day / DAYS
-            runs = int(likely * planner.draw.uniform(0.5, 1.5) + planner.draw.random())
+                expected *= 1 - 0.8 * day / DAYS
+            runs = int(expected * planner.rng.uniform(0.5, 1.5) + planner.rng.random())
             for _ in range(runs):
-                start = date + timedelta(seconds=planner.draw.randint(6 * 3600, 21 * 3600))
-                run = planner.run(planner.draw.choice(known), agent.name, start)
+                start = date + timedelta(seconds=planner.rng.randint(6 * 3600, 21 * 3600))
+                run = planner.run(planner.rng.choice(users), agent.name, start)
                 if run and _is_over(run, now):
                     found.append(run)
     return sorted(found, key=lambda run: run.start)

@@ -1,4 +1,4 @@
-"""The made-up agents: read from `definitions/`, one file a publisher, and which version of each there was at which moment."""
+"""Demo agents, read from `definitions/` (one file per publisher), and their versions over time."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ DEFINITIONS = Path(__file__).with_name("definitions")
 
 @dataclass(frozen=True)
 class DemoVersion:
-    """One version: how many days before the seeding it was published, its definition, and why it was withdrawn."""
+    """A version: published `days` before seeding, its definition, and the reason if it was yanked."""
 
     version: str
     days: int
@@ -23,7 +23,7 @@ class DemoVersion:
 
 @dataclass(frozen=True)
 class DemoDeprecation:
-    """That an agent is deprecated: how many days before the seeding, why, and what follows it."""
+    """A deprecation: `days` before seeding, reason and successor."""
 
     days: int
     reason: str
@@ -32,18 +32,18 @@ class DemoDeprecation:
 
 @dataclass(frozen=True)
 class DemoAgent:
-    """An agent with its versions, oldest first, and how its runs are: how many a day, how many calls each, how many
-    tokens a call reads and writes, what is asked and answered."""
+    """An agent with its versions, oldest first, and the parameters of its runs: runs per day, ranges of calls per run and of
+    input and output tokens per call, prompt and answer."""
 
     publisher: str
     id: str
     releases: Sequence[DemoVersion]
     runs_a_day: float
     calls: tuple[int, int]
-    reads: tuple[int, int]
-    writes: tuple[int, int]
-    asks: str
-    says: str
+    input_tokens: tuple[int, int]
+    output_tokens: tuple[int, int]
+    prompt: str
+    answer: str
     readme: str | None
     deprecated: DemoDeprecation | None
 
@@ -53,14 +53,14 @@ class DemoAgent:
         return f"{self.publisher}/{self.id}"
 
     def at(self, age: timedelta) -> DemoVersion | None:
-        """The newest version that was out so long before the seeding; None when there was none yet."""
-        out = [each for each in self.releases if timedelta(days=each.days) >= age]
-        return out[-1] if out else None
+        """The newest version published at least `age` before seeding, or None."""
+        published = [each for each in self.releases if timedelta(days=each.days) >= age]
+        return published[-1] if published else None
 
 
 @dataclass(frozen=True)
 class DemoPublisher:
-    """A publisher: what it says of itself, the key of its owner among the people, the name of its organisation."""
+    """A publisher: profile, key of its owner in `demo_people.NAMES`, name of its organisation."""
 
     id: str
     name: str
@@ -73,25 +73,25 @@ class DemoPublisher:
 
 
 @cache
-def houses() -> tuple[DemoPublisher, ...]:
+def publishers() -> tuple[DemoPublisher, ...]:
     """All publishers, by id."""
-    return tuple(_house(path) for path in sorted(DEFINITIONS.glob("*.toml")))
+    return tuple(_publisher(path) for path in sorted(DEFINITIONS.glob("*.toml")))
 
 
 @cache
 def by_name() -> dict[str, DemoAgent]:
     """All agents by `publisher/agent`."""
-    return {agent.name: agent for house in houses() for agent in house.agents}
+    return {agent.name: agent for publisher in publishers() for agent in publisher.agents}
 
 
 def published_at(release: DemoVersion, now: datetime) -> datetime:
-    """When the version was published, seen from `now`: in office hours, never the same minute for two agents."""
+    """When the version was published, relative to `now`: in office hours, at a different minute per agent."""
     minute = sum(release.version.encode()) * 37 + len(str(release.definition)) * 11
     day = now - timedelta(days=release.days)
     return min(day.replace(hour=8, minute=0, second=0, microsecond=0) + timedelta(minutes=minute % 560), now)
 
 
-def _house(path: Path) -> DemoPublisher:
+def _publisher(path: Path) -> DemoPublisher:
     raw = tomllib.loads(path.read_text())
     return DemoPublisher(
         id=path.stem,
@@ -118,10 +118,10 @@ def _agent(publisher: str, raw: dict[str, Any]) -> DemoAgent:
         releases=tuple(releases),
         runs_a_day=raw["runs_a_day"],
         calls=tuple(raw["calls"]),
-        reads=tuple(raw["reads"]),
-        writes=tuple(raw["writes"]),
-        asks=raw["asks"],
-        says=raw["says"],
+        input_tokens=tuple(raw["reads"]),
+        output_tokens=tuple(raw["writes"]),
+        prompt=raw["asks"],
+        answer=raw["says"],
         readme=raw.get("readme"),
         deprecated=DemoDeprecation(**raw["deprecated"]) if "deprecated" in raw else None,
     )

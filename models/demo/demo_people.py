@@ -1,4 +1,4 @@
-"""The made-up people: the demo user, whose pages a newcomer looks at, and those whose runs fill the store."""
+"""Demo users: the demo user, and others whose runs fill the store."""
 
 USER_ID = "demo-user"
 EMAIL = "demo@stoa.invalid"
@@ -23,16 +23,16 @@ NAMES = {
     "lucia": "Lucia Romero",
 }
 ORGANISATIONS = {"Quarry Data Co-operative": "demo-quarry"}
-"""Ids of the made-up organisations by name. The demo user is an admin of each."""
+"""Ids of the demo organisations by name. The demo user is an admin of each."""
 
 
 def id_of(key: str) -> str:
-    """The user id of one of them."""
+    """The user id for a key of `NAMES`."""
     return USER_ID if key == "delia" else f"{USER_ID}-{key}"
 
 
 def email_of(key: str) -> str:
-    """Their address, which no mail reaches."""
+    """The e-mail address for a key of `NAMES`. Undeliverable (`.invalid`)."""
     return EMAIL if key == "delia" else f"{key}@{DOMAIN}"
 
 

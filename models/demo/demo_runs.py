@@ -1,4 +1,4 @@
-"""Runs of the made-up agents, played at past times: planned first, then settled by the ledger's own verbs."""
+"""Demo runs with past timestamps: planned first, then written through admission and settlement."""
 
 import random
 import uuid
@@ -16,7 +16,7 @@ from models.core.settings import Settings
 from models.demo.demo_agents import DemoAgent, by_name
 from models.runs import AgentRun, AgentStep
 
-# Dollars per million tokens: input, cache read, output. Fixed, so that the demo is the same in every release.
+# Dollars per million tokens: input, cache read, output. Fixed, so that the demo does not change with price lists.
 PRICES = {
     "stoa/demo": ("3", "0.30", "15"),
     "anthropic/claude-sonnet-4.5": ("3", "0.30", "15"),
@@ -24,19 +24,19 @@ PRICES = {
     "google/gemini-2.5-flash": ("0.30", "0.075", "2.50"),
     "google/gemini-2.5-pro": ("1.25", "0.31", "10"),
 }
-NO_ANSWER_MS = 60_000
+TIMEOUT_MS = 60_000
 
 
 @dataclass
 class PlannedCall:
-    """One call of a run; `failed` when the provider never answered. `credits` once it is settled."""
+    """A call of a run; `failed` if the provider timed out. `credits` is set on settlement."""
 
     message_id: str
     start: datetime
     end: datetime
-    read: int = 0
+    input_tokens: int = 0
     cached: int = 0
-    written: int = 0
+    output_tokens: int = 0
     ttft_ms: int = 0
     failed: bool = False
     credits: int = 0
@@ -53,7 +53,7 @@ class PlannedStep:
 
 @dataclass
 class PlannedRun:
-    """A run as it went."""
+    """A complete run."""
 
     id: str
     user_id: str
@@ -65,26 +65,26 @@ class PlannedRun:
     steps: list[PlannedStep] = field(default_factory=list)
     end: datetime | None = None
     status: str = "completed"
-    unanswered: PlannedCall | None = None
+    timed_out: PlannedCall | None = None
 
     @property
     def calls(self) -> list[PlannedCall]:
-        """Its own calls, in order."""
+        """Its own calls in order, excluding child runs."""
         own = [step.call for step in self.steps]
-        return [*own, self.unanswered] if self.unanswered else own
+        return [*own, self.timed_out] if self.timed_out else own
 
     @property
     def direct(self) -> int:
-        """What its own calls were charged, in credits."""
+        """Credits of its own calls."""
         return sum(step.call.credits for step in self.steps)
 
     @property
     def total(self) -> int:
-        """What it and all below it were charged, in credits."""
+        """Credits of its own calls and all descendants."""
         return self.direct + sum(child.total for step in self.steps for child in step.children)
 
     def all(self) -> Iterable["PlannedRun"]:
-        """It and all below it."""
+        """The run and its descendants."""
         yield self
         for step in self.steps:
             for child in step.children:
@@ -92,45 +92,45 @@ class PlannedRun:
 
 
 class RunPlanner:
-    """Draws runs. The same drawing for the same seed and moment.
+    """Generates random runs, deterministic for `seed` and `now`.
 
-    `brief`: what a run would have read and written in several calls it does in one, and fewer runs spawn others.
+    `brief` merges the calls of a run into one and spawns fewer child runs.
     """
 
     def __init__(self, seed: int, now: datetime, *, brief: bool = False) -> None:
-        self.draw = random.Random(seed)  # noqa: S311 (a drawing, no secret)
+        self.rng = random.Random(seed)  # noqa: S311 (not a secret)
         self.now = now
         self.brief = brief
 
     def run(
         self, user_id: str, name: str, start: datetime, ancestors: Sequence[str] = ()
     ) -> PlannedRun | None:
-        """A run of the version that most used then, with what it spawns. None when there was no version yet."""
+        """Plan a run of the current version at `start`, with its child runs. None if there was no version yet."""
         agent = by_name()[name]
         age = self.now - start
-        # not everybody follows at once
-        release = (agent.at(age + timedelta(days=9)) if self.draw.random() < 0.2 else None) or agent.at(age)
+        # some users still run the previous version
+        release = (agent.at(age + timedelta(days=9)) if self.rng.random() < 0.2 else None) or agent.at(age)
         if release is None:
             return None
         model = str(release.definition["model"])
         run = PlannedRun(self.uuid(), user_id, agent, release.version, model, start, list(ancestors))
-        clock, calls = start, self.draw.randint(*agent.calls)
+        clock, calls = start, self.rng.randint(*agent.calls)
         for number in range(1 if self.brief else calls):
-            begun = clock + timedelta(milliseconds=self.draw.randint(60, 400))
+            begun = clock + timedelta(milliseconds=self.rng.randint(60, 400))
             call = self.call(agent, begun, calls if self.brief else 1)
             clock, children = call.end, []
             for name in release.definition.get("spawnableAgents", ()) if number == 0 else ():
-                if self.draw.random() < (0.35 if self.brief or ancestors else 1):
+                if self.rng.random() < (0.35 if self.brief or ancestors else 1):
                     child = self.run(user_id, name, clock + timedelta(milliseconds=40), [*ancestors, run.id])
                     if child and child.end:
                         children.append(child)
                         clock = child.end
-            clock += timedelta(milliseconds=self.draw.randint(40, 900))
+            clock += timedelta(milliseconds=self.rng.randint(40, 900))
             run.steps.append(PlannedStep(call, children, clock))
-        chance = self.draw.random()
+        chance = self.rng.random()
         if not ancestors and chance < 0.05:
-            end = clock + timedelta(milliseconds=NO_ANSWER_MS)
-            run.status, run.unanswered, clock = (
+            end = clock + timedelta(milliseconds=TIMEOUT_MS)
+            run.status, run.timed_out, clock = (
                 "failed",
                 PlannedCall(self.message(), clock, end, failed=True),
                 end,
@@ -141,26 +141,27 @@ class RunPlanner:
         return run
 
     def call(self, agent: DemoAgent, start: datetime, times: int) -> PlannedCall:
-        """An answered call that is `times` as long as the agent's usual ones."""
-        read, written = times * self.draw.randint(*agent.reads), times * self.draw.randint(*agent.writes)
-        cached = int(read * self.draw.choice((0, 0, 0.5, 0.7, 0.85)))
-        ttft = self.draw.randint(280, 1_400)
-        end = start + timedelta(milliseconds=ttft + written * self.draw.randint(6, 14))
-        return PlannedCall(self.message(), start, end, read, cached, written, ttft)
+        """Plan a successful call with `times` the agent's usual number of tokens."""
+        input_tokens = times * self.rng.randint(*agent.input_tokens)
+        output_tokens = times * self.rng.randint(*agent.output_tokens)
+        cached = int(input_tokens * self.rng.choice((0, 0, 0.5, 0.7, 0.85)))
+        ttft = self.rng.randint(280, 1_400)
+        end = start + timedelta(milliseconds=ttft + output_tokens * self.rng.randint(6, 14))
+        return PlannedCall(self.message(), start, end, input_tokens, cached, output_tokens, ttft)
 
     def uuid(self) -> str:
-        """A drawn UUID."""
-        return str(uuid.UUID(int=self.draw.getrandbits(128), version=4))
+        """A random UUID."""
+        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def message(self) -> str:
-        """A drawn message id."""
-        return f"demo-{uuid.UUID(int=self.draw.getrandbits(128), version=4).hex}"
+        """A random message id."""
+        return f"demo-{uuid.UUID(int=self.rng.getrandbits(128), version=4).hex}"
 
 
 class RunWriter:
-    """Writes planned runs: the runs, their calls through admission and settlement, then steps and endings.
+    """Writes planned runs: the runs, their calls through admission and settlement, then steps and final states.
 
-    `keys` are the hashes of the keys that the calls are made with, by user id.
+    `keys` maps user ids to the hashes of their API keys.
     """
 
     def __init__(
@@ -172,13 +173,13 @@ class RunWriter:
     ) -> None:
         self.pool = pool
         self.settings = settings
-        self.keep = commit
+        self.checkpoint = commit
         self.keys = keys
         self.calls = 0
 
-    def play(self, roots: Sequence[PlannedRun], *, together: bool) -> None:
-        """Write these runs and all below them. `together` settles all their calls as if they ended at one moment,
-        the last one's: far faster, and as exact in what they cost."""
+    def write(self, roots: Sequence[PlannedRun], *, batch: bool) -> None:
+        """Write runs and their descendants. `batch` settles all calls at once, at the end of the last: much faster, with the
+        same credits."""
         runs = [run for root in roots for run in root.all()]
         if not runs:
             return
@@ -195,32 +196,32 @@ class RunWriter:
                 for run in runs
             ],
         )
-        self.keep()
+        self.checkpoint()
         pairs = sorted(
             ((run, call) for run in runs for call in run.calls if not call.failed),
             key=lambda pair: pair[1].end,
         )
-        for group in [pairs] if together else [[pair] for pair in pairs]:
+        for group in [pairs] if batch else [[pair] for pair in pairs]:
             self._settle(group)
         for run in runs:
-            if run.unanswered:
-                self._fail(run, run.unanswered)
+            if run.timed_out:
+                self._fail(run, run.timed_out)
         self._end(runs)
-        self.keep()
+        self.checkpoint()
 
     def _settle(self, pairs: Sequence[tuple[PlannedRun, PlannedCall]]) -> None:
         admissions = self._admit(pairs)
-        facts = [
+        settlements = [
             (admission, self._settlement(run, call))
             for admission, (run, call) in zip(admissions, pairs, strict=True)
         ]
-        settled = ledger.settle_many(self.pool, facts, now=max(call.end for _, call in pairs))
+        settled = ledger.settle_many(self.pool, settlements, now=max(call.end for _, call in pairs))
         for (_, call), bill in zip(pairs, settled, strict=True):
             call.credits = bill.credits
         self.calls += len(settled)
 
     def _admit(self, pairs: Sequence[tuple[PlannedRun, PlannedCall]]) -> list[ledger.Admission]:
-        claims = [
+        requests = [
             ledger.AdmissionRequest(
                 token_hash=self.keys[run.user_id],
                 request_id=call.message_id,
@@ -234,7 +235,7 @@ class RunWriter:
         ]
         admissions = ledger.admit_many(
             self.pool,
-            claims,
+            requests,
             worker="demo",
             free_credits=self.settings.stoa_free_credits,
             now=min(call.start for _, call in pairs),
@@ -246,20 +247,20 @@ class RunWriter:
 
     def _settlement(self, run: PlannedRun, call: PlannedCall) -> ledger.Settlement:
         price = dict(zip(("input", "cache_read", "output"), PRICES[run.model], strict=True))
-        fresh = call.read - call.cached
+        uncached = call.input_tokens - call.cached
         cost = (
-            fresh * Decimal(price["input"])
+            uncached * Decimal(price["input"])
             + call.cached * Decimal(price["cache_read"])
-            + call.written * Decimal(price["output"])
+            + call.output_tokens * Decimal(price["output"])
         )
         return ledger.Settlement(
             provider="demo",
             requested_model=run.model,
             model=run.model,
             usage_source="provider",
-            uncached_input_tokens=fresh,
+            uncached_input_tokens=uncached,
             cache_read_tokens=call.cached,
-            output_tokens=call.written,
+            output_tokens=call.output_tokens,
             cost=cost / 1_000_000,
             margin=self.settings.stoa_margin,
             latency_ms=round((call.end - call.start).total_seconds() * 1000),
@@ -270,9 +271,9 @@ class RunWriter:
             price=price,
             request=[
                 {"role": "system", "content": f"You are {run.agent.name}@{run.version}. This is demo data."},
-                {"role": "user", "content": run.agent.asks},
+                {"role": "user", "content": run.agent.prompt},
             ],
-            response=run.agent.says,
+            response=run.agent.answer,
         )
 
     def _fail(self, run: PlannedRun, call: PlannedCall) -> None:
@@ -284,7 +285,7 @@ class RunWriter:
                 requested_model=run.model,
                 provider="demo",
                 started_at=call.start,
-                latency_ms=NO_ANSWER_MS,
+                latency_ms=TIMEOUT_MS,
                 error="The provider did not answer within 60 seconds.",
                 http_status=504,
                 stream=True,
@@ -316,7 +317,7 @@ class RunWriter:
                 {
                     "id": run.id,
                     "status": run.status,
-                    "error_message": "The provider did not answer in time." if run.unanswered else None,
+                    "error_message": "The provider did not answer in time." if run.timed_out else None,
                     "completed_at": run.end,
                     "total_steps": len(run.steps),
                     "direct_credits": Decimal(run.direct),

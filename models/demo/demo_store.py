@@ -1,4 +1,4 @@
-"""Filling the store with the made-up agents, by the verbs of publishers, and taking them out again."""
+"""Publishes the demo agents through the publishing functions, and removes them."""
 
 from datetime import datetime, timedelta
 
@@ -6,8 +6,8 @@ from sqlalchemy import delete, select, update
 
 from models.accounts import User
 from models.core.db import db
-from models.demo import demo_people
-from models.demo.demo_agents import DemoPublisher, houses, published_at
+from models.demo import demo_agents, demo_people
+from models.demo.demo_agents import DemoAgent, DemoPublisher, published_at
 from models.orgs import Org, OrgMember
 from models.store import Agent, AgentConfig, Publisher, publishers
 from models.store.catalogue import readme
@@ -19,45 +19,45 @@ MARK = "Made up for the demo."
 
 
 def fill(now: datetime) -> int:
-    """Publish every version at its own past moment, in that order, so that each pins what it could call then.
+    """Publish every version with its past timestamp, in order, so that each pins the versions of its time.
 
-    Returns how many. Flushes. The people must be there.
+    Returns the number of versions. Flushes. The demo users must exist.
     """
     owners = {}
-    for house in houses():
-        owners[house.id] = _publisher(house, now)
+    for demo in demo_agents.publishers():
+        owners[demo.id] = _publisher(demo, now)
     releases = [
         (published_at(release, now), release, agent)
-        for house in houses()
-        for agent in house.agents
+        for demo in demo_agents.publishers()
+        for agent in demo.agents
         for release in agent.releases
     ]
     releases.sort(key=lambda each: (each[0], each[2].name))
-    for moment, release, agent in releases:
+    for published, release, agent in releases:
         definition = Definition.model_validate(dict(release.definition))
         publish.publish(
             [definition],
             by=owners[agent.publisher],
             credential=("cli", "pat", "web")[len(agent.id) % 3],
             arrived=now,
-            moment=moment,
+            published_at=published,
         )
-    for house in houses():
-        for agent in house.agents:
-            _finish(owners[house.id], house.id, agent.id, now)
+    for demo in demo_agents.publishers():
+        for agent in demo.agents:
+            _annotate(owners[demo.id], agent, now)
     return len(releases)
 
 
-def _publisher(house: DemoPublisher, now: datetime) -> User:
-    owner = db.session.get_one(User, demo_people.id_of(house.owner))
-    began = now - timedelta(days=max(agent.releases[0].days for agent in house.agents) + 3)
+def _publisher(demo: DemoPublisher, now: datetime) -> User:
+    owner = db.session.get_one(User, demo_people.id_of(demo.owner))
+    began = now - timedelta(days=max(agent.releases[0].days for agent in demo.agents) + 3)
     org_id = None
-    if house.organisation:
-        org_id = demo_people.ORGANISATIONS[house.organisation]
+    if demo.organisation:
+        org_id = demo_people.ORGANISATIONS[demo.organisation]
         db.session.add(
             Org(
                 id=org_id,
-                name=house.organisation,
+                name=demo.organisation,
                 slug=org_id,
                 owner_id=owner.id,
                 auto_topup_threshold=500,
@@ -69,53 +69,50 @@ def _publisher(house: DemoPublisher, now: datetime) -> User:
         for person, role in ((owner.id, "owner"), (demo_people.USER_ID, "admin")):
             db.session.add(OrgMember(org_id=org_id, user_id=person, role=role, joined_at=began))
         db.session.flush()
-    said = publishers.profile(house.name, house.email, f"{house.bio} {MARK}")
-    made = publishers.create(owner, house.id, said, org_id)
-    made.created_at = began
-    publishers.verify(house.id, house.verified)
+    profile = publishers.profile(demo.name, demo.email, f"{demo.bio} {MARK}")
+    publisher = publishers.create(owner, demo.id, profile, org_id)
+    publisher.created_at = began
+    publishers.verify(demo.id, demo.verified)
     return owner
 
 
-def _finish(owner: User, publisher_id: str, agent_id: str, now: datetime) -> None:
-    made_up = next(
-        each for house in houses() if house.id == publisher_id for each in house.agents if each.id == agent_id
-    )
-    for release in made_up.releases:
+def _annotate(owner: User, demo: DemoAgent, now: datetime) -> None:
+    for release in demo.releases:
         if release.yanked:
-            moment = published_at(release, now) + timedelta(hours=20)
-            withdrawing.yank(owner, publisher_id, agent_id, release.version, release.yanked, moment)
-    if made_up.deprecated:
-        gone = made_up.deprecated
-        moment = now - timedelta(days=gone.days)
-        withdrawing.deprecate(owner, publisher_id, agent_id, gone.reason, gone.successor, moment)
-    if made_up.readme:
-        agent = readme.write(owner, publisher_id, agent_id, made_up.readme.strip(), seen="")
-        agent.readme_updated_at = published_at(made_up.releases[-1], now)
+            yanked_at = published_at(release, now) + timedelta(hours=20)
+            withdrawing.yank(owner, demo.publisher, demo.id, release.version, release.yanked, yanked_at)
+    if demo.deprecated:
+        reason, successor = demo.deprecated.reason, demo.deprecated.successor
+        deprecated_at = now - timedelta(days=demo.deprecated.days)
+        withdrawing.deprecate(owner, demo.publisher, demo.id, reason, successor, deprecated_at)
+    if demo.readme:
+        agent = readme.write(owner, demo.publisher, demo.id, demo.readme.strip(), seen="")
+        agent.readme_updated_at = published_at(demo.releases[-1], now)
         db.session.flush()
 
 
 def clear() -> None:
-    """Take out every publisher of the made-up people and organisations with all it published, and the organisations.
+    """Delete the publishers of the demo users and organisations with their agents, and the organisations. Flushes.
 
-    What others made in a made-up organisation becomes theirs; what made-up people made in others' organisations stays
-    with those. Runs of the agents stay with who ran them and count nowhere any more. Flushes.
+    Publishers that others created in a demo organisation become theirs; publishers that demo users created in other
+    organisations stay there. Runs of the deleted agents stay with their users and are no longer counted.
     """
     orgs = list(demo_people.ORGANISATIONS.values())
-    made_up = Publisher.created_by.in_(demo_people.IDS)
+    by_demo_users = Publisher.created_by.in_(demo_people.IDS)
     db.session.execute(
         update(Publisher)
-        .where(Publisher.org_id.in_(orgs), ~made_up)
+        .where(Publisher.org_id.in_(orgs), ~by_demo_users)
         .values(user_id=Publisher.created_by, org_id=None)
     )
     db.session.execute(
         update(Publisher)
-        .where(Publisher.org_id.is_not(None), Publisher.org_id.not_in(orgs), made_up)
+        .where(Publisher.org_id.is_not(None), Publisher.org_id.not_in(orgs), by_demo_users)
         .values(created_by=select(Org.owner_id).where(Org.id == Publisher.org_id).scalar_subquery())
     )
-    gone = select(Publisher.id).where(Publisher.user_id.in_(demo_people.IDS) | Publisher.org_id.in_(orgs))
-    for publisher_id in sorted(db.session.scalars(gone)):
+    doomed = select(Publisher.id).where(Publisher.user_id.in_(demo_people.IDS) | Publisher.org_id.in_(orgs))
+    for publisher_id in sorted(db.session.scalars(doomed)):
         agents = sorted(db.session.scalars(select(Agent.id).where(Agent.publisher_id == publisher_id)))
-        counting.enter(publisher_id, agents)
+        counting.lock_agents(publisher_id, agents)
         db.session.execute(delete(AgentConfig).where(AgentConfig.publisher_id == publisher_id))
         db.session.execute(delete(Agent).where(Agent.publisher_id == publisher_id))
         for agent_id in agents:

@@ -1,4 +1,4 @@
-"""Why a call has no answer: the ledger did not admit it, or its provider refused it, in words for the client."""
+"""Errors of a call: the ledger refused it, or its provider did; and how provider errors are shown to the client."""
 
 import http
 import logging
@@ -6,19 +6,19 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from models.gateway.chat_format import ProviderFailure, failure_in
+from models.gateway.chat_format import ProviderFailure, parse_failure
 from models.gateway.routing import Route
 from models.gateway.upstream import ProviderResponse, UpstreamError
 from models.ledger.holds import Admission
 
 log = logging.getLogger("stoa.gateway")
 
-ERROR_BODY = 256 << 10
-"""Bytes that are read of an error."""
-BUSY = (408, 429)
-"""Statuses below 500 that say nothing against the request itself."""
-KEY_START = 8
-"""Characters of a key that give it away: providers quote keys with stars in their middle."""
+MAX_ERROR_BODY = 256 << 10
+"""Bytes read of an error body."""
+RETRYABLE = (408, 429)
+"""Statuses below 500 for which another provider may be tried."""
+KEY_PREFIX = 8
+"""Characters that identify a key: providers quote keys with their middle masked."""
 
 
 class CallRefused(Exception):
@@ -30,19 +30,18 @@ class CallRefused(Exception):
 
 
 class RelayFailed(Exception):
-    """Something unforeseen happened after the call was admitted. Nothing is charged."""
+    """Unexpected error after the call was admitted. Nothing is charged."""
 
 
 class ProviderError(Exception):
     """The provider answered with an error. Nothing is charged.
 
-    `status` is what the client is told. It differs from the provider's own when the operator's key or funds
-    are at fault, which no client could mend. `dropped` are the keys of the request that it was not sent; `busy` says
-    that the provider cannot serve now what another one may.
+    `status` is the status sent to the client. It differs from the provider's when the operator's key or funds are the
+    cause. `dropped` names the request keys left out for the provider; `retryable` is whether another provider may be tried.
     """
 
     dropped: tuple[str, ...] = ()
-    busy = False
+    retryable = False
 
     def __init__(self, status: int, failure: ProviderFailure, retry_after: str | None = None) -> None:
         super().__init__(failure.message)
@@ -51,36 +50,38 @@ class ProviderError(Exception):
         self.retry_after = retry_after
 
 
-def refusal(answer: ProviderResponse, route: Route, begun: bytes = b"") -> ProviderError:
-    """What a provider's error says, for the client. An error inside a 200 counts as one. `begun` is what was read of
-    the body before."""
-    raw = without_keys(begun + _body(answer, ERROR_BODY - len(begun)), route)
-    status = answer.status
+def read_provider_error(response: ProviderResponse, route: Route, start: bytes = b"") -> ProviderError:
+    """Read a provider's error response, or an error inside a 200, for the client. `start` is what was already read of the
+    body."""
+    raw = redact_keys(start + _read_start(response, MAX_ERROR_BODY - len(start)), route)
+    status = response.status
     failure: ProviderFailure | None
     if 400 <= status <= 599:
-        failure = failure_in(raw) or ProviderFailure(_status_text(status), plain=True)
+        failure = parse_failure(raw) or ProviderFailure(_status_text(status), plain=True)
         if failure.plain and failure.code is None:
             failure = replace(failure, code=status)
     else:
-        failure = failure_in(raw, refused=False)
+        failure = parse_failure(raw, is_error=False)
         status = failure.status if failure and failure.status else 502
         if failure is None:
-            text = f"{route.provider.title} answered in a form that cannot be passed on."
+            text = f"{route.provider.title} sent a response in an unknown format."
             failure = ProviderFailure(text, code=status, plain=True)
-    refused = told(failure, status, route, answer.headers.get("Retry-After"))
-    refused.busy = answer.status in BUSY or 500 <= answer.status <= 599
+    refused = client_error(failure, status, route, response.headers.get("Retry-After"))
+    refused.retryable = response.status in RETRYABLE or 500 <= response.status <= 599
     return refused
 
 
-def told(failure: ProviderFailure, status: int, route: Route, retry_after: str | None) -> ProviderError:
-    """The refusal a client is told. With the operator's own key a 401, 402 or 403 says nothing about the client's,
-    and may quote the key: it becomes a 502 in our words."""
+def client_error(
+    failure: ProviderFailure, status: int, route: Route, retry_after: str | None
+) -> ProviderError:
+    """The error as sent to the client. A 401, 402, 403 or 407 about the operator's key becomes a 502: it does not concern
+    the client's key, and may quote the operator's."""
     flagged = isinstance(failure.metadata, dict) and "reasons" in failure.metadata
     if status in (401, 402, 403, 407) and route.byok is None and not flagged:
         log.error("%s refused this server's key or account with %d", route.provider.title, status)
-        words = "is out of funds" if status == 402 else "was refused"
+        reason = "is out of funds" if status == 402 else "was refused"
         failure = ProviderFailure(
-            f"This server's own account at {route.provider.title} {words}; your key is fine. Tell the operator.",
+            f"This server's account at {route.provider.title} {reason}; your key is fine. Contact the operator.",
             code="upstream_account",
             type="upstream_error",
         )
@@ -89,7 +90,7 @@ def told(failure: ProviderFailure, status: int, route: Route, retry_after: str |
 
 
 def error_object(failure: ProviderFailure) -> dict[str, Any]:
-    """A failure as OpenAI's clients read it."""
+    """A failure as OpenAI's error object."""
     error = {
         "message": failure.message,
         "type": failure.type or "upstream_error",
@@ -101,32 +102,32 @@ def error_object(failure: ProviderFailure) -> dict[str, Any]:
 
 
 _HIDDEN = re.compile(rb"\A[\w.*\-\xe2\x80\xa6]*")
-"""The rest of a quoted key: as it is, or with stars or dots in its place."""
+"""The rest of a quoted key, in clear or masked with stars or dots."""
 
 
-def without_keys(raw: bytes, route: Route) -> bytes:
-    """What a provider said, without the key it was called with, should it quote it whole or with its middle hidden."""
+def redact_keys(raw: bytes, route: Route) -> bytes:
+    """Replace the key of the call by `[key]`, quoted in full or with its middle masked."""
     for key in (route.byok, route.provider.endpoint.key):
-        if key and len(key) > KEY_START:
+        if key and len(key) > KEY_PREFIX:
             raw = raw.replace(key.encode(), b"[key]")
-            before, *behind = raw.split(key[:KEY_START].encode())
+            before, *behind = raw.split(key[:KEY_PREFIX].encode())
             raw = b"[key]".join([before, *(_HIDDEN.sub(b"", each, count=1) for each in behind)])
     return raw
 
 
-def _body(answer: ProviderResponse, limit: int) -> bytes:
-    """The beginning of a body; of one that breaks off what came until then."""
-    pieces: list[bytes] = []
+def _read_start(response: ProviderResponse, limit: int) -> bytes:
+    """Read up to about `limit` bytes of a body; fewer when the connection breaks."""
+    chunks: list[bytes] = []
     size = 0
     try:
-        for piece in answer.blocks():
-            pieces.append(piece)
-            size += len(piece)
+        for chunk in response.blocks():
+            chunks.append(chunk)
+            size += len(chunk)
             if size >= limit:
                 break
     except UpstreamError:
         pass
-    return b"".join(pieces)[: max(limit, 0)]
+    return b"".join(chunks)[: max(limit, 0)]
 
 
 def _status_text(status: int) -> str:

@@ -1,7 +1,7 @@
-"""`stoa/demo`, a model that lives in this process: deterministic, offline, able to stream, to call tools and to count.
+"""`stoa/demo`: a deterministic model in this process that works offline, streams, calls tools and reports usage.
 
-It calls each offered tool that the prompt names, in the order of naming, one per turn, with arguments made from
-the tool's schema and the prompt; then it answers in text.
+It calls each offered tool that the prompt names, in that order, one per turn, with arguments generated from the tool's
+schema and the prompt; then it answers with text.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ from typing import Any
 import orjson
 
 from models.core.cooperative import heavy
-from models.gateway.demo_turns import DemoTurn, turn
+from models.gateway.demo_turns import DemoTurn, next_turn
 from models.gateway.tokens import count_messages
 from models.gateway.upstream import MAX_BODY, BrokenConnection, ProviderRequest, ProviderResponse
 
-AT_ONCE = 32
-"""Pieces of a stream without a pause."""
-MOST_STOPS = 16
+CHUNKS_PER_PAUSE = 32
+"""Stream chunks between two pauses when `delay` is 0."""
+MAX_STOPS = 16
 
 
 class DemoModel:
-    """Answers requests as an upstream would. `delay` is the pause between two pieces of a stream, in seconds."""
+    """Answers requests like an upstream. `delay` is the pause between two stream chunks, in seconds."""
 
     def __init__(self, delay: float = 0.02) -> None:
         self.delay = delay
@@ -34,7 +34,7 @@ class DemoModel:
 
 
 class DemoAnswer:
-    """One answer: whole, or in pieces."""
+    """One response, read whole or as a stream."""
 
     status = 200
 
@@ -48,49 +48,49 @@ class DemoAnswer:
         digest = hashlib.sha256(orjson.dumps([body, time.time_ns()])).hexdigest()
         self.id = f"chatcmpl-demo-{digest[:24]}"
         self._n = int(body.get("n") or 1)
-        self._turn = turn(body)
-        self._pieces, self._reason = _cut(self._turn, body)
+        self._turn = next_turn(body)
+        self._chunks, self._reason = _split_turn(self._turn, body)
 
     def read(self, limit: int = MAX_BODY) -> bytes:
         choices = []
         for index in range(self._n):
-            message: dict[str, Any] = {"role": "assistant", "content": "".join(self._pieces)}
+            message: dict[str, Any] = {"role": "assistant", "content": "".join(self._chunks)}
             if self._turn.tool:
                 message = {"role": "assistant", "content": None, "tool_calls": [self._call(index)]}
             choices.append({"index": index, "message": message, "finish_reason": self._reason})
-        return orjson.dumps(self._shell("chat.completion", choices) | {"usage": self._usage()})
+        return orjson.dumps(self._envelope("chat.completion", choices) | {"usage": self._usage()})
 
     def blocks(self) -> Iterator[bytes]:
         for index in range(self._n):
-            yield self._chunk(index, {"role": "assistant", "content": ""})
+            yield self._chunk_event(index, {"role": "assistant", "content": ""})
             if self._turn.tool:
                 call = {"index": 0, **self._call(index)}
                 head = {**call, "function": {"name": self._turn.tool, "arguments": ""}}
-                yield self._chunk(index, {"tool_calls": [head]})
-            for number, piece in enumerate(self._pieces):
-                if self._delay or number % AT_ONCE == 0:
-                    time.sleep(self._delay)  # without a delay it still gives way to other calls
+                yield self._chunk_event(index, {"tool_calls": [head]})
+            for position, chunk in enumerate(self._chunks):
+                if self._delay or position % CHUNKS_PER_PAUSE == 0:
+                    time.sleep(self._delay)  # even a delay of 0 yields to other calls
                 if self._aborted:
-                    raise BrokenConnection("stoa/demo was stopped.")
-                delta: dict[str, Any] = {"content": piece}
+                    raise BrokenConnection("The stoa/demo stream was aborted.")
+                delta: dict[str, Any] = {"content": chunk}
                 if self._turn.tool:
-                    delta = {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
-                yield self._chunk(index, delta)
-            yield self._chunk(index, {}, self._reason)
-        yield _event(self._shell("chat.completion.chunk", []) | {"usage": self._usage()})
+                    delta = {"tool_calls": [{"index": 0, "function": {"arguments": chunk}}]}
+                yield self._chunk_event(index, delta)
+            yield self._chunk_event(index, {}, self._reason)
+        yield _event(self._envelope("chat.completion.chunk", []) | {"usage": self._usage()})
         yield b"data: [DONE]\n\n"
 
     def abort(self) -> None:
         self._aborted = True
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Nothing to close."""
 
-    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None) -> bytes:
+    def _chunk_event(self, index: int, delta: dict[str, Any], reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "finish_reason": reason}
-        return _event(self._shell("chat.completion.chunk", [choice]))
+        return _event(self._envelope("chat.completion.chunk", [choice]))
 
-    def _shell(self, kind: str, choices: list[Any]) -> dict[str, Any]:
+    def _envelope(self, kind: str, choices: list[Any]) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": kind,
@@ -108,7 +108,7 @@ class DemoAnswer:
     def _usage(self) -> dict[str, Any]:
         body = self._body
         prompt = count_messages(body.get("messages") or [], body.get("tools"))
-        output = self._n * max(1, sum(1 for _ in self._pieces) + (6 if self._turn.tool else 0))
+        output = self._n * max(1, sum(1 for _ in self._chunks) + (6 if self._turn.tool else 0))
         return {
             "prompt_tokens": prompt,
             "completion_tokens": output,
@@ -122,22 +122,22 @@ def _event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-def _cut(move: DemoTurn, body: Mapping[str, Any]) -> tuple[list[str], str]:
-    """The pieces of the turn (about a token each) and why it ended."""
-    if move.tool:
-        return _pieces(move.arguments), "tool_calls"
-    text, reason = move.text, "stop"
+def _split_turn(turn: DemoTurn, body: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The chunks of a turn (about one token each), and the finish reason."""
+    if turn.tool:
+        return _tokenize(turn.arguments), "tool_calls"
+    text, reason = turn.text, "stop"
     stops = body.get("stop")
-    for stop in [stops] if isinstance(stops, str) else stops[:MOST_STOPS] if isinstance(stops, list) else []:
+    for stop in [stops] if isinstance(stops, str) else stops[:MAX_STOPS] if isinstance(stops, list) else []:
         if isinstance(stop, str) and stop and stop in text:
             text = text[: text.index(stop)]
-    pieces = _pieces(text)
+    chunks = _tokenize(text)
     limits = [body.get(key) for key in ("max_tokens", "max_completion_tokens")]
     limit = min((int(value) for value in limits if isinstance(value, int | float)), default=None)
-    if limit is not None and len(pieces) > limit:
-        pieces, reason = pieces[:limit], "length"
-    return pieces, reason
+    if limit is not None and len(chunks) > limit:
+        chunks, reason = chunks[:limit], "length"
+    return chunks, reason
 
 
-def _pieces(text: str) -> list[str]:
+def _tokenize(text: str) -> list[str]:
     return re.findall(r"\s*[^\s\w]|\s*\w{1,7}|\s+", text)

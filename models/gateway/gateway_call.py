@@ -1,4 +1,4 @@
-"""The record of every call through the gateway, failed ones included."""
+"""The table of calls through the gateway, failed ones included."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +15,12 @@ USAGE_SOURCES = ("provider", "counted", "estimated")
 
 
 class GatewayCall(Base):
-    """One call: who, through which door, to which provider, how it ended, and the figures it was billed by.
+    """One call: caller, door, provider, outcome and the amounts it was billed by.
 
-    `cost` is dollars; `micro_credits` the exact charge, `credits` what the ledger took, `carry_credits` how many
-    of those came from fractions of earlier calls. `price` holds the prices used, dollars per million as strings;
-    `parts` the tokens within the totals that have prices of their own, and units charged by the piece, by bucket.
-    `raw_usage` is what the provider reported, as it came; `flags` name what an operator should see of the bill.
+    `cost` is in dollars; `micro_credits` is the exact charge, `credits` what the ledger debited, `carry_credits` how many
+    of those came from fractions of earlier calls. `price` holds the prices used, dollars per million tokens as strings;
+    `parts` the tokens within the totals that are priced separately, and units charged per item, by bucket.
+    `raw_usage` is the provider's usage object, unchanged; `flags` mark bills that an operator should review.
     """
 
     __tablename__ = "gateway_call"
@@ -33,7 +33,7 @@ class GatewayCall(Base):
         Index("idx_gateway_call_run", "run_id", "started_at"),
         Index("idx_gateway_call_message", "message_id"),
         Index("idx_gateway_call_account", "account_id", "started_at"),
-        # a person whom an organisation's books name stays (trigger `credit_keep_people`)
+        # users named in an organisation's ledger are kept (trigger `credit_keep_people`)
         Index("idx_gateway_call_member", "user_id", postgresql_where=text("(user_id <> account_id)")),
         Index("idx_gateway_call_flagged", "finished_at", postgresql_where=text("(flags IS NOT NULL)")),
     )
@@ -75,7 +75,7 @@ class GatewayCall(Base):
 
 @dataclass(frozen=True, slots=True)
 class RefusedName:
-    """A model that was asked for and has no price."""
+    """A requested model that has no price."""
 
     model: str
     times: int
@@ -83,7 +83,7 @@ class RefusedName:
 
 
 def refused_names(since: datetime) -> list[RefusedName]:
-    """The models refused for want of a price since then, the most wanted first."""
+    """Models refused since `since` because they have no price, most requested first; at most 100."""
     rows = db.session.execute(
         select(GatewayCall.requested_model, func.count(), func.max(GatewayCall.started_at))
         .where(
@@ -99,7 +99,7 @@ def refused_names(since: datetime) -> list[RefusedName]:
 
 
 def flagged_calls(since: datetime, limit: int = 200) -> list[GatewayCall]:
-    """The calls since then whose bill an operator should see, the latest first."""
+    """Calls finished since `since` whose bill an operator should review, latest first."""
     query = (
         select(GatewayCall)
         .where(GatewayCall.flags.is_not(None), GatewayCall.finished_at >= since)

@@ -1,4 +1,4 @@
-"""The paper of one admitted call: its hold is kept alive, and it is settled or failed exactly once."""
+"""One admitted call in flight: renews its hold, then settles or fails it exactly once."""
 
 import logging
 import os
@@ -33,26 +33,26 @@ from models.ledger.holds import (
 log = logging.getLogger("stoa.gateway")
 
 HOLD_SECONDS = 35
-"""How long a hold outlives its worker's last word. With the sweep, every 20 seconds, a dead one's are gone in a minute."""
-KEEP_SECONDS = 20
+"""Lifetime of a hold without renewal. With a sweep every 20 seconds, the holds of a dead worker are gone in a minute."""
+RENEW_SECONDS = 20
 
 
 class HoldNotGrown(UpstreamError):
-    """An answer became longer than may be delivered while the ledger is away."""
+    """The answer outgrew its hold while the ledger was unreachable."""
 
     status = 503
     kind = type = "ledger_unavailable"
 
 
 class OutOfCredits(UpstreamError):
-    """The answer became longer than there are credits for."""
+    """The answer outgrew the available credits."""
 
     status = 402
     kind = type = "insufficient_credits"
 
 
 class HoldRenewer:
-    """Extends the holds of every call this process has in flight, in one statement now and then."""
+    """Renews the holds of all in-flight calls of this process: one statement per interval."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -61,7 +61,7 @@ class HoldRenewer:
         self._pid = 0
 
     def add(self, request_id: str) -> None:
-        """Keep a call's hold alive from now on."""
+        """Start renewing a call's hold."""
         with self._lock:
             self._live[request_id] = time.monotonic()
             if self._pid != os.getpid():
@@ -69,42 +69,42 @@ class HoldRenewer:
                 threading.Thread(target=self._run, name="stoa-holds", daemon=True).start()
 
     def drop(self, request_id: str) -> None:
-        """The call is over."""
+        """Stop renewing a call's hold."""
         with self._lock:
             self._live.pop(request_id, None)
 
     def _run(self) -> None:
         while True:
-            time.sleep(KEEP_SECONDS / 2)
+            time.sleep(RENEW_SECONDS / 2)
             with self._lock:
-                aged = time.monotonic() - KEEP_SECONDS / 2
+                aged = time.monotonic() - RENEW_SECONDS / 2
                 due = [request_id for request_id, since in self._live.items() if since <= aged]
             try:
                 if due:
                     holds.extend_holds(self._pool, due, ttl_seconds=HOLD_SECONDS)
             except Exception:
-                # the next round tries again; a hold that lapsed meanwhile is revived by it or by settling
-                log.exception("the holds of %d calls could not be extended", len(due))
+                # the next round retries; it, or settling, revives a hold that expired in between
+                log.exception("could not renew the holds of %d calls", len(due))
 
 
 class Admissions:
-    """Where the calls of this process are admitted: those that come at the same moment, together."""
+    """Batches this process's admissions."""
 
     def __init__(self, pool: Pool, free_credits: int) -> None:
         self.pool = pool
         self.admit = GroupCommit[AdmissionRequest, Admission](self._one, self._many)
-        self._terms: dict[str, Any] = {"ttl_seconds": HOLD_SECONDS, "free_credits": free_credits}
+        self._options: dict[str, Any] = {"ttl_seconds": HOLD_SECONDS, "free_credits": free_credits}
 
-    def _one(self, claim: AdmissionRequest) -> Admission:
-        return holds.admit(self.pool, claim, worker=worker_name(), **self._terms)
+    def _one(self, request: AdmissionRequest) -> Admission:
+        return holds.admit(self.pool, request, worker=worker_name(), **self._options)
 
-    def _many(self, claims: list[AdmissionRequest]) -> list[Admission]:
-        return holds.admit_many(self.pool, claims, worker=worker_name(), patience_seconds=0, **self._terms)
+    def _many(self, batch: list[AdmissionRequest]) -> list[Admission]:
+        return holds.admit_many(self.pool, batch, worker=worker_name(), timeout_seconds=0, **self._options)
 
 
 class Settlements:
-    """Where the calls of this process are settled: those that end at the same moment, together. What the ledger does not
-    take at once is kept in the spool from the first trouble on, so that a worker killed meanwhile loses nothing."""
+    """Batches this process's settlements. After the first failed attempt a call is in the spool, so that a killed worker
+    loses nothing."""
 
     def __init__(self, pool: Pool, spool: Spool) -> None:
         self.pool = pool
@@ -112,25 +112,25 @@ class Settlements:
         self.settle = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
 
     def _one(self, call: tuple[Admission, Settlement]) -> Settled:
-        settled = holds.settle(self.pool, *call, on_trouble=partial(self.spool.keep, "settle"))
-        self.spool.settled(settled.request_id)
+        settled = holds.settle(self.pool, *call, on_failure=partial(self.spool.add, "settle"))
+        self.spool.mark_settled(settled.request_id)
         return settled
 
     def _many(self, calls: list[tuple[Admission, Settlement]]) -> list[Settled]:
-        together = holds.settle_many(self.pool, calls, patience_seconds=0)
-        for settled in together:
-            self.spool.settled(settled.request_id)
-        return together
+        settled_calls = holds.settle_many(self.pool, calls, timeout_seconds=0)
+        for settled in settled_calls:
+            self.spool.mark_settled(settled.request_id)
+        return settled_calls
 
     def fail(self, admission: Admission, failure: CallFailure) -> None:
-        """Write down a call that costs nothing. Raises LedgerUnavailable."""
-        holds.fail(self.pool, admission, failure, on_trouble=partial(self.spool.keep, "fail"))
-        self.spool.settled(admission.request_id)
+        """Record a failed call without a charge. Raises LedgerUnavailable."""
+        holds.fail(self.pool, admission, failure, on_failure=partial(self.spool.add, "fail"))
+        self.spool.mark_settled(admission.request_id)
 
 
 @dataclass(frozen=True, slots=True)
 class CallMetadata:
-    """What a call's row needs beside usage and price."""
+    """Columns of a call's row other than usage and price."""
 
     door: str
     requested_model: str
@@ -139,79 +139,81 @@ class CallMetadata:
     started: float
     """Monotonic seconds."""
     client_id: str | None = None
-    kept_request: Any = field(default=None, repr=False)
+    stored_request: Any = field(default=None, repr=False)
 
 
 class InFlightCall:
-    """An admitted call. `settle` and `fail` may be called from any path; the first one counts."""
+    """An admitted call. `settle` and `fail` may be called from any thread; only the first call has an effect."""
 
     def __init__(
         self,
-        till: Settlements,
-        keeper: HoldRenewer,
+        settlements: Settlements,
+        hold_renewer: HoldRenewer,
         admission: Admission,
-        facts: CallMetadata,
+        metadata: CallMetadata,
         route: Route,
         margin: Decimal,
     ) -> None:
         self.admission = admission
-        self.facts = facts
+        self.metadata = metadata
         self.route = route
         self.ttft_ms: int | None = None
         self.settled: Settled | None = None
-        self.over = False
-        self._till = till
-        self._keeper = keeper
+        self.ended = False
+        self._settlements = settlements
+        self._hold_renewer = hold_renewer
         self._margin = margin
         self._lock = threading.Lock()
         self._held = admission.hold
-        keeper.add(admission.request_id)
+        hold_renewer.add(admission.request_id)
         metrics.IN_FLIGHT.inc()
 
     def first_token(self) -> None:
-        """The first token has come."""
+        """Record the time to first token."""
         if self.ttft_ms is None:
             self.ttft_ms = self._elapsed()
             metrics.of(metrics.FIRST_BYTE, self.route.provider.name).observe(self.ttft_ms / 1000)
 
-    def grow(self, needed: int, wanted: int) -> int | None:
-        """Hold more credits for the call: how many it holds then, or None when `needed` of them are not free. While the
-        ledger is away it may go on to twice of what it held last. Raises HoldNotGrown beyond that."""
+    def _grow_hold(self, needed: int, wanted: int) -> int | None:
+        """Grow the hold to `wanted` credits, or to as many as are free, at least `needed`. Returns the new hold; None when
+        `needed` exceeds what is free. While the ledger is unreachable the call may reach twice its last hold; beyond
+        that raises HoldNotGrown."""
+        request_id = self.admission.request_id
         try:
-            grown = holds.grow_hold(self._till.pool, self.admission.request_id, needed=needed, wanted=wanted)
+            grown = holds.grow_hold(self._settlements.pool, request_id, needed=needed, requested=wanted)
         except LedgerUnavailable:
-            log.warning("the hold of call %s could not grow", self.admission.request_id)
+            log.warning("could not grow the hold of call %s", request_id)
             if needed > 2 * self._held:
                 raise HoldNotGrown(
-                    "The credit ledger cannot be reached, so this answer ends here. Ask again in a moment."
+                    "The credit ledger cannot be reached, so this answer ends here. Try again in a moment."
                 ) from None
             return min(wanted, 2 * self._held)
         self._held = grown or self._held
         return grown
 
-    def cover(self, call: Call, output_tokens: int) -> int:
-        """Let an answer in flight go on: hold credits for twice the output it has by now, or for as much as there are
-        credits. Returns the tokens covered. Raises OutOfCredits when not even those that are there are."""
+    def hold_for_output(self, call: Call, output_tokens: int) -> int:
+        """Hold credits for twice the output so far, or for as much as is free. Returns the output tokens that the hold
+        covers. Raises OutOfCredits when the output so far is not covered, HoldNotGrown."""
         needed, wanted = (
             held_credits(self.route.cost_up_to(call, tokens, call.n), self._margin)
             for tokens in (output_tokens, 2 * output_tokens)
         )
         if not wanted:
             return 2 * output_tokens
-        held = self.grow(needed, wanted)
+        held = self._grow_hold(needed, wanted)
         if held is None:
             raise OutOfCredits("Your credits ran out while this answer was written, so it ends here.")
         if held >= wanted:
             return 2 * output_tokens
         return output_tokens + output_tokens * (held - needed) // (wanted - needed)
 
-    def holds(self, credits: int) -> bool:
-        """Whether the call holds so many credits, more being held if they are free and it holds any. Nothing changes
-        when they are not."""
+    def try_hold(self, credits: int) -> bool:
+        """Grow a non-zero hold to at least `credits`. Returns whether the call now holds them; on False the hold is
+        unchanged."""
         if credits > self._held > 0:
             with suppress(LedgerUnavailable):
                 request_id = self.admission.request_id
-                grown = holds.grow_hold(self._till.pool, request_id, needed=credits, wanted=credits)
+                grown = holds.grow_hold(self._settlements.pool, request_id, needed=credits, requested=credits)
                 self._held = grown or self._held
         return credits <= self._held
 
@@ -228,16 +230,16 @@ class InFlightCall:
         client_gone: bool = False,
         error: str | None = None,
     ) -> Settled | None:
-        """Charge the call and write its rows; durable when this returns. None when the call was over before.
+        """Charge the call and write its rows; durable on return. Returns None when the call had already ended.
 
-        Raises LedgerUnavailable when the ledger does not take it; it is settled from the spool as soon as it does.
+        Raises LedgerUnavailable when the ledger cannot commit; the spool then retries the settlement.
         """
-        if not self._claim():
+        if not self._claim_end():
             return None
         provider = self.route.provider.name
         settlement = holds.Settlement(
             provider=provider,
-            requested_model=self.facts.requested_model,
+            requested_model=self.metadata.requested_model,
             model=model or self.route.model,
             usage_source=usage.source,  # type: ignore[arg-type]
             uncached_input_tokens=usage.uncached_input,
@@ -248,18 +250,18 @@ class InFlightCall:
             cost=cost,
             margin=self._margin,
             latency_ms=self._elapsed(),
-            started_at=self.facts.started_at,
+            started_at=self.metadata.started_at,
             response=response,
             reasoning_text=reasoning,
             message_id=message_id,
-            price={name: figure for name, figure in price.items() if name != "flags"},
+            price={name: amount for name, amount in price.items() if name != "flags"},
             parts=dict(usage.parts),
             raw_usage=usage.raw,
             flags=price.get("flags", "").split(),
             byok=self.route.byok is not None,
-            request=self.facts.kept_request,
-            client_id=self.facts.client_id,
-            stream=self.facts.stream,
+            request=self.metadata.stored_request,
+            client_id=self.metadata.client_id,
+            stream=self.metadata.stream,
             client_gone=client_gone,
             ttft_ms=self.ttft_ms,
             error=error,
@@ -267,18 +269,18 @@ class InFlightCall:
         outcome = "unsettled"
         try:
             with metrics.timed("settle"):
-                self.settled = self._till.settle((self.admission, settlement))
+                self.settled = self._settlements.settle((self.admission, settlement))
             outcome = "cut" if error else "settled"
         except LedgerUnavailable:
-            metrics.of(metrics.ERRORS, self.facts.door, "ledger_unavailable").inc()
+            metrics.of(metrics.ERRORS, self.metadata.door, "ledger_unavailable").inc()
             raise
         except BaseException:
-            log.exception("call %s used its provider and could not be settled", self.admission.request_id)
+            log.exception("could not settle call %s", self.admission.request_id)
             raise
         finally:
             if self.settled is None:
-                self._till.spool.keep("settle", holds.settlement_facts(self.admission, settlement))
-            self._leave(outcome)
+                self._settlements.spool.add("settle", holds.settlement_facts(self.admission, settlement))
+            self._release(outcome)
         for bucket in ("uncached_input", "cache_write", "cache_read", "output", "reasoning"):
             if tokens := getattr(usage, bucket):
                 metrics.of(metrics.TOKENS, provider, bucket).inc(tokens)
@@ -286,48 +288,48 @@ class InFlightCall:
         return self.settled
 
     def fail(self, kind: str, status: int | None, *, client_gone: bool = False) -> None:
-        """End the call without a charge. Does nothing when it is over; never raises."""
-        if not self._claim():
+        """End the call without a charge. No effect when it has ended; never raises."""
+        if not self._claim_end():
             return
         failure = holds.CallFailure(
-            requested_model=self.facts.requested_model,
+            requested_model=self.metadata.requested_model,
             provider=self.route.provider.name,
             model=self.route.model,
-            started_at=self.facts.started_at,
+            started_at=self.metadata.started_at,
             latency_ms=self._elapsed(),
             error=kind,
             http_status=status,
-            stream=self.facts.stream,
+            stream=self.metadata.stream,
             client_gone=client_gone,
             ttft_ms=self.ttft_ms,
         )
         try:
             with metrics.timed("fail"):
-                self._till.fail(self.admission, failure)
+                self._settlements.fail(self.admission, failure)
         except Exception:
-            log.exception("the failed call %s could not be written down", self.admission.request_id)
+            log.exception("could not record the failed call %s", self.admission.request_id)
         finally:
-            self._leave("failed")
-            metrics.of(metrics.ERRORS, self.facts.door, kind).inc()
+            self._release("failed")
+            metrics.of(metrics.ERRORS, self.metadata.door, kind).inc()
 
     def close(self) -> None:
-        """The last line of every path: a call that is neither settled nor failed by now failed."""
+        """Fail the call unless it has been settled or failed. Call it last on every path."""
         self.fail("internal", None)
 
-    def _claim(self) -> bool:
+    def _claim_end(self) -> bool:
         with self._lock:
-            claimed, self.over = not self.over, True
+            claimed, self.ended = not self.ended, True
         return claimed
 
-    def _leave(self, outcome: str) -> None:
-        self._keeper.drop(self.admission.request_id)
+    def _release(self, outcome: str) -> None:
+        self._hold_renewer.drop(self.admission.request_id)
         metrics.IN_FLIGHT.dec()
-        provider, stream = self.route.provider.name, str(self.facts.stream).lower()
-        metrics.of(metrics.CALLS, self.facts.door, provider, outcome).inc()
-        metrics.of(metrics.LATENCY, provider, stream).observe(time.monotonic() - self.facts.started)
+        provider, stream = self.route.provider.name, str(self.metadata.stream).lower()
+        metrics.of(metrics.CALLS, self.metadata.door, provider, outcome).inc()
+        metrics.of(metrics.LATENCY, provider, stream).observe(time.monotonic() - self.metadata.started)
 
     def _elapsed(self) -> int:
-        return int((time.monotonic() - self.facts.started) * 1000)
+        return int((time.monotonic() - self.metadata.started) * 1000)
 
 
 @lru_cache(maxsize=1)
@@ -336,5 +338,5 @@ def _host() -> str:
 
 
 def worker_name() -> str:
-    """This process, as holds name their worker."""
+    """This process's name in the `worker` column of holds."""
     return f"{_host()}:{os.getpid()}"

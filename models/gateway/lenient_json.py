@@ -1,4 +1,4 @@
-"""JSON as clients read it: whatever Python's `json` or JavaScript's `JSON.parse` takes from a provider, and a little more."""
+"""Lenient JSON: accepts what Python's `json` or JavaScript's `JSON.parse` accept from a provider, and a little more."""
 
 import json
 import math
@@ -9,26 +9,26 @@ import orjson
 
 from models.ledger.sanitizing import clean_json
 
-MOST_DIGITS = 400
-"""Digits of a whole number; a longer one is infinite to JavaScript, and null here."""
+MAX_DIGITS = 400
+"""Digits of an integer. A longer one is Infinity in JavaScript, and null here."""
 
 _EDGES = " \t\r\n\0\v\f\ufeff\u00a0\u2028\u2029"
 
 
 class NotJson(ValueError):
-    """No client could read it."""
+    """Not JSON that any client can read."""
 
 
 class ParsedJson(NamedTuple):
-    """A value, and its JSON for the client: as it came, wherever every client can read that."""
+    """A value, and its JSON for the client: unchanged if every client can read it."""
 
     value: Any
     text: bytes
 
 
 def read(raw: bytes) -> ParsedJson:
-    """Read JSON. Beyond the standard it takes a byte order mark, NUL and white space around the value, bytes that are no
-    UTF-8, lone surrogates, control characters in strings, NaN and numbers of any size. Raises NotJson."""
+    """Parse JSON. Beyond the standard, accepts a byte order mark, NUL and white space around the value, invalid UTF-8,
+    lone surrogates, control characters in strings, NaN and numbers of any size. Raises NotJson."""
     try:
         return ParsedJson(orjson.loads(raw), raw)
     except orjson.JSONDecodeError:
@@ -36,22 +36,22 @@ def read(raw: bytes) -> ParsedJson:
 
 
 def split(raw: bytes) -> list[bytes]:
-    """JSON objects that stand one after the other, some with `data:` between them, each by itself; what follows the last
-    one is the last piece. Empty where the text does not begin with two of them, or one and something else."""
+    """Split concatenated JSON objects, with or without `data:` between them. Trailing text is the last item. Empty when the
+    text does not begin with an object."""
     text = raw.decode("utf-8", "replace")
-    pieces: list[bytes] = []
-    at = 0
-    while text.startswith("{", at):
+    objects: list[bytes] = []
+    position = 0
+    while text.startswith("{", position):
         try:
-            _, end = _STRICT.raw_decode(text, at)
+            _, end = _STRICT.raw_decode(text, position)
         except (ValueError, RecursionError):
             break
-        pieces.append(text[at:end].encode("utf-8", "replace"))
-        at = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
-    rest = text[at:].strip()
-    if pieces and rest:
-        pieces.append(rest.encode("utf-8", "replace"))
-    return pieces
+        objects.append(text[position:end].encode("utf-8", "replace"))
+        position = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
+    rest = text[position:].strip()
+    if objects and rest:
+        objects.append(rest.encode("utf-8", "replace"))
+    return objects
 
 
 _BETWEEN = re.compile(r"\s*(?:data:)?\s*")
@@ -78,20 +78,20 @@ def _read_leniently(raw: bytes) -> ParsedJson:
 
 
 def write(value: Any) -> bytes:
-    """A value that was read, as JSON that every client can read. Never fails: what cannot be written is left out."""
+    """Serialise a parsed value as JSON that every client can read. Never fails: leaves out what cannot be written."""
     try:
         return orjson.dumps(value)
     except TypeError:
         pass
     try:
-        # lone surrogates are escaped, so that a client may join what a provider tore apart
+        # escapes lone surrogates, so that a client can join a pair that the provider split
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError):
         return orjson.dumps(clean_json(value))
 
 
 def whole_text(text: str) -> str:
-    """The text with torn surrogate pairs joined, and U+FFFD for a half without its other one."""
+    """The text with split surrogate pairs joined, and U+FFFD for lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -99,25 +99,25 @@ def whole_text(text: str) -> str:
     return text
 
 
-def _refuse(constant: str) -> Any:
+def _reject(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _short(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
+def _parse_int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
         raise ValueError("the number is too long")
     return int(digits)
 
 
-def _finite(number: str) -> float | None:
+def _parse_float(number: str) -> float | None:
     value = float(number)
     return value if math.isfinite(value) else None
 
 
-_STRICT = json.JSONDecoder(parse_int=_short, parse_float=_finite, parse_constant=_refuse)
+_STRICT = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float, parse_constant=_reject)
 _LOOSE = json.JSONDecoder(
-    parse_int=lambda digits: None if len(digits) > MOST_DIGITS else int(digits),
-    parse_float=_finite,
+    parse_int=lambda digits: None if len(digits) > MAX_DIGITS else int(digits),
+    parse_float=_parse_float,
     parse_constant=lambda _: None,
     strict=False,
 )

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: one set per process, added up over all gunicorn workers when they share a directory."""
+"""Prometheus metrics: one set per process, summed over all gunicorn workers when they share a directory."""
 
 import contextlib
 import time
@@ -47,13 +47,13 @@ Family = TypeVar("Family", Counter, Histogram)
 
 @lru_cache(maxsize=1024)
 def of(family: Family, *labels: str) -> Family:
-    """The figure of these labels, found once: looking it up costs more than adding to it. Labels are of our own
-    making (doors, providers, outcomes), hence few."""
+    """The cached child of a metric for these labels. The number of label values is bounded (doors, providers,
+    outcomes)."""
     return family.labels(*labels)
 
 
 class timed:
-    """Note how long a round trip to the ledger takes."""
+    """Observe the duration of a round trip to the ledger."""
 
     __slots__ = ("_started", "_verb")
 
@@ -68,28 +68,27 @@ class timed:
 
 
 def database_answers(pool: Pool) -> bool:
-    """Whether the database answers a question now. A kept connection that died meanwhile is no answer: it is
-    dropped, with its siblings, and a new one is asked."""
+    """Whether the database answers a query now. Retries once on a new connection, because a pooled one may have died."""
     for _ in range(2):
         try:
-            return pool.ask("SELECT 1") == [(1,)]
+            return pool.execute("SELECT 1") == [(1,)]
         except psycopg.Error:
             continue
     return False
 
 
 def exposition(pool: Pool, unsettled: Mapping[str, int]) -> bytes:
-    """The figures in Prometheus' text format, with the ledger's live and lost holds read from the database, and how many
-    calls are not settled, by state."""
+    """All metrics in Prometheus' text format, with the live and lost holds read from the database, and `unsettled` calls
+    by state."""
     registry = REGISTRY
     if values.ValueClass is not values.MutexValue:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry) + _read_now(_Ledger(pool, unsettled))
+    return generate_latest(registry) + _ledger_metrics(_Ledger(pool, unsettled))
 
 
 class _Ledger(Collector):
-    """What the database and the spool alone know, read at the scrape: no gauge, which each worker would keep a copy of."""
+    """Numbers read from the database and the spool at each scrape; a gauge would exist once per worker."""
 
     def __init__(self, pool: Pool, unsettled: Mapping[str, int]) -> None:
         self.pool = pool
@@ -99,7 +98,7 @@ class _Ledger(Collector):
         found = {"live": (0, 0), "lost": (0, 0)}
         up = False
         with contextlib.suppress(psycopg.Error):
-            for state, holds, credits in self.pool.ask(
+            for state, holds, credits in self.pool.execute(
                 "SELECT state, count(*), coalesce(sum(amount), 0)::bigint FROM credit_hold GROUP BY state"
             ):
                 found[state] = (holds, credits)
@@ -118,7 +117,7 @@ class _Ledger(Collector):
         yield GaugeMetricFamily("stoa_database_up", "Whether the database answered this scrape", value=up)
 
 
-def _read_now(ledger: _Ledger) -> bytes:
+def _ledger_metrics(ledger: _Ledger) -> bytes:
     registry = CollectorRegistry()
     registry.register(ledger)
     return generate_latest(registry)

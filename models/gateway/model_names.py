@@ -1,5 +1,5 @@
-"""Names of models: how they are spelt, OpenRouter's variants, what kind of model a name stands for, and the rows of
-the price table shipped with the release."""
+"""Model names: OpenRouter's variants, the kind of model behind a name, and rows of the price table shipped with the
+release."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,25 +11,25 @@ from genai_prices.types import Provider as Table
 
 CHAT = "chat"
 FINE_TUNED = "ft:"
-"""How OpenAI's fine-tuned models begin; the colons in their names set nothing apart, and their case counts."""
+"""Prefix of OpenAI's fine-tuned models. Their names are case-sensitive, and a colon does not start a variant."""
 
 KINDS = {
-    "embedding": "makes embeddings",
+    "embedding": "creates embeddings",
     "rerank": "ranks documents",
     "moderation": "classifies content",
-    "transcription": "turns speech into text",
-    "speech": "turns text into speech",
-    "realtime": "talks over a realtime connection",
-    "image": "makes pictures",
-    "video": "makes videos",
-    "music": "makes music",
+    "transcription": "transcribes speech",
+    "speech": "generates speech",
+    "realtime": "uses a realtime connection",
+    "image": "generates images",
+    "video": "generates videos",
+    "music": "generates music",
     "completion": "completes plain text",
-    "responses": "answers only on OpenAI's Responses API",
+    "responses": "is only available on OpenAI's Responses API",
 }
-"""What models do that cannot chat."""
+"""What each kind of non-chat model does."""
 
-# A model's own name, behind its owner and before its variant.
-_OWN_NAME = re.compile(
+# The model name without its owner and variant.
+_KIND_OF_NAME = re.compile(
     r"""
       (?P<embedding>.*embed|bge-|e5-|multilingual-e5|gte-|voyage-|all-(?:minilm|mpnet)|paraphrase-)
     | (?P<rerank>.*rerank)
@@ -44,12 +44,14 @@ _OWN_NAME = re.compile(
     """,
     re.VERBOSE,
 )
-# OpenAI's oldest models; OpenRouter lets some of them chat.
-_COMPLETES = re.compile(r"(?:text-|code-)?(?:ada|babbage|curie|davinci)(?:-|$)|gpt-3\.5-turbo-instruct")
+# OpenAI's completion models; OpenRouter serves some of them as chat models.
+_COMPLETION_MODELS = re.compile(
+    r"(?:text-|code-)?(?:ada|babbage|curie|davinci)(?:-|$)|gpt-3\.5-turbo-instruct"
+)
 
 
 def split_variant(name: str) -> tuple[str, str]:
-    """A name without OpenRouter's variant, and the variant: `openai/gpt-5:nitro` is `openai/gpt-5` and `nitro`."""
+    """Split off OpenRouter's variant: `openai/gpt-5:nitro` becomes `openai/gpt-5` and `nitro`."""
     if name.rpartition("/")[2].lower().startswith(FINE_TUNED):
         return name, ""
     base, _, variant = name.partition(":")
@@ -58,16 +60,16 @@ def split_variant(name: str) -> tuple[str, str]:
 
 @lru_cache(4096)
 def kind_of(name: str) -> str:
-    """What kind of model a provider's name stands for: `chat`, or one of KINDS."""
-    folded = name.lower()
-    if _COMPLETES.match(folded):
+    """The kind of a model, from the provider's name for it: `chat`, or one of KINDS."""
+    lower = name.lower()
+    if _COMPLETION_MODELS.match(lower):
         return "completion"
-    found = _OWN_NAME.match(split_variant(folded)[0].rpartition("/")[2])
+    found = _KIND_OF_NAME.match(split_variant(lower)[0].rpartition("/")[2])
     return (found and found.lastgroup) or CHAT
 
 
-# How long answers of models can be that do not change any more. Who is not here may write 128,000 tokens.
-_LONGEST = (
+# Output limits of models that no longer change. All others: 128,000 tokens.
+_MAX_OUTPUT = (
     (re.compile(r"gpt-3\.5|gpt-4-(?:turbo|vision|\d{4}-preview)|claude-3-(?:opus|sonnet|haiku)"), 4_096),
     (
         re.compile(
@@ -85,33 +87,33 @@ _LONGEST = (
 
 
 @lru_cache(4096)
-def longest_answer(name: str) -> int | None:
-    """Tokens that no answer of the model exceeds; None when that is not known, as for OpenRouter's variants."""
+def max_output(name: str) -> int | None:
+    """Output limit of a model in tokens; None if unknown, as for OpenRouter's variants."""
     base, variant = split_variant(name.lower())
-    own = base.rpartition("/")[2]
-    return None if variant else next((most for pattern, most in _LONGEST if pattern.match(own)), None)
+    model = base.rpartition("/")[2]
+    return None if variant else next((limit for pattern, limit in _MAX_OUTPUT if pattern.match(model)), None)
 
 
-def row(table: str, name: str) -> ModelInfo | None:
-    """The row of the shipped table that a provider's name for a model belongs to; None when it knows none."""
-    folded = name.lower()
-    return _exact(table).get(folded) or _fitting(table, folded)
+def price_row(table: str, name: str) -> ModelInfo | None:
+    """The row of the shipped table that matches a provider's name for a model; None if there is none."""
+    lower = name.lower()
+    return _exact(table).get(lower) or _matching(table, lower)
 
 
 def listed(table: str, name: str) -> bool:
-    """Whether the shipped table has a model under this very name, and not only a pattern that fits it."""
+    """Whether the shipped table has a model with exactly this name, not only a matching pattern."""
     return name.lower() in _exact(table)
 
 
 def has_row(table: str, name: str) -> bool:
-    """Whether a row of the shipped table bears this name; `listed` also counts the other names of a row, which may be
-    only what answers call the model."""
+    """Whether this name is the id of a row of the shipped table. `listed` also accepts other names of a row, which may
+    occur only in responses."""
     found = _exact(table).get(name.lower())
     return found is not None and found.id == name.lower()
 
 
 def callable_names(table: str) -> Iterator[str]:
-    """What the models of a table are called there; patterns for other names, and names given up, left out."""
+    """Names of the models in a table, without patterns and deprecated models."""
     shipped = _table(table)
     for model in shipped.models if shipped else ():
         pattern = model.id.startswith(FINE_TUNED) or model.id.endswith("-")
@@ -125,8 +127,8 @@ def _table(table: str) -> Table | None:
 
 
 @lru_cache(4096)
-def _fitting(table: str, name: str) -> ModelInfo | None:
-    # Not the package's own search over all tables: that keeps every name it was ever asked for.
+def _matching(table: str, name: str) -> ModelInfo | None:
+    # The package's search over all tables has an unbounded cache.
     shipped = _table(table)
     return shipped.find_model(name) if shipped else None
 
@@ -136,14 +138,14 @@ def _exact(table: str) -> Mapping[str, ModelInfo]:
     shipped = _table(table)
     found: dict[str, ModelInfo] = {}
     for model in shipped.models if shipped else ():
-        for name in (model.id, *_equal(model.match)):
+        for name in (model.id, *_exact_names(model.match)):
             found.setdefault(name, model)
     return found
 
 
-def _equal(match: MatchLogic) -> Iterator[str]:
+def _exact_names(match: MatchLogic) -> Iterator[str]:
     if isinstance(match, ClauseEquals):
         yield match.equals
     elif isinstance(match, ClauseOr):
         for clause in match.or_:
-            yield from _equal(clause)
+            yield from _exact_names(clause)

@@ -1,8 +1,8 @@
-"""What each key of a request does to the price of the call, before it is sent.
+"""How each key of a request affects the price of a call, before it is sent.
 
-`KEYS` has one table for each provider: what a key that we know does there. `free` keys cannot change the price, `bounds`
-are part of the call itself; the others are read into `PriceFactors`, which the hold is made of, or refused by name. A key that
-is in no table is passed on: providers take keys that are not written down, and refuse what they do not know.
+`KEYS` has one table per provider, with a reader for each known key. `free` keys cannot change the price, `limits` are
+already part of the `Call`; the others are read into `PriceFactors`, which determine the hold, or are refused by name.
+Unknown keys are forwarded: providers accept undocumented keys and reject invalid ones themselves.
 """
 
 import re
@@ -17,70 +17,71 @@ from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import MEDIA_KEYS, strings
 from models.gateway.pricing import ModelPrice
 
-WINDOW = 1_048_576
-"""Tokens that the input of a model can have, where the price table does not say."""
+DEFAULT_CONTEXT_WINDOW = 1_048_576
+"""Context window in tokens, where the price table has none."""
 
-PICTURE_READ = 5_000
-"""Tokens of a picture at the most: a plain one of any size may be encoded in a few bytes."""
-PICTURES_READ = (("gpt-4o-mini", 48_200),)
-"""Models that count more for one."""
-UNSCALED = 12_000
-"""Tokens of a picture that is to be read in its own size (`detail`)."""
+IMAGE_TOKENS = 5_000
+"""Maximum tokens of an input image. Its size in bytes says little: a uniform image compresses to a few bytes."""
+IMAGE_TOKENS_BY_MODEL = (("gpt-4o-mini", 48_200),)
+"""Models that charge more tokens per image."""
+ORIGINAL_IMAGE_TOKENS = 12_000
+"""Maximum tokens of an input image with `detail: original`."""
 
-REMOTE_PAGES = Decimal(2)
-"""Dollars for reading a document behind an address: a thousand pages by OpenRouter's dearest engine."""
-PAGE_BYTES, PAGE = 2_000, Decimal("0.002")
-"""A page has more bytes than that, and costs so many dollars."""
+REMOTE_DOCUMENT_DOLLARS = Decimal(2)
+"""Dollars to parse a document given by URL: a thousand pages with OpenRouter's most expensive engine."""
+PAGE_BYTES, PAGE_DOLLARS = 2_000, Decimal("0.002")
+"""Minimum bytes of a page, and its price in dollars."""
 
-CHARACTERS_PER_SOUND = 40
-"""Of base64 for a token of sound: speech at 8 kbit/s has so few."""
-STEADY_SOUNDS = ("wav", "mp3", "pcm16")
-"""Formats that never have fewer. An hour of silence has few bytes in others, as has an hour of a black screen."""
+CHARACTERS_PER_AUDIO_TOKEN = 40
+"""Base64 characters per audio token, the minimum: speech at 8 kbit/s."""
+CONSTANT_RATE_AUDIO = ("wav", "mp3", "pcm16")
+"""Formats that never go below that rate. Others, like video, compress an hour of silence or black to a few bytes."""
 CHARACTERS_PER_PAGE_TOKEN, CHARACTERS_PER_WORD_TOKEN = 10, 4
-"""Of an encoded document, and of one that is plain text, in ordinary cases."""
-HEARD = 20_000
-"""Tokens of an earlier spoken answer that a request names by its id."""
+"""Characters per token that are typical of an encoded document, and of a plain text document."""
+REFERENCED_AUDIO_TOKENS = 20_000
+"""Tokens of an earlier audio answer that a request references by id."""
 
-SEARCH = Decimal("0.05")
-"""Dollars of a web search beside its results, at the dearest engine."""
-RESULT, RESULT_TOKENS = Decimal("0.004"), 2_000
-"""Dollars of a result, and tokens that it puts into the prompt."""
-SEARCHES = 10
-"""Searches of a model that may search by itself, each with the whole conversation again."""
+SEARCH_DOLLARS = Decimal("0.05")
+"""Dollars per web search without its results, with the most expensive engine."""
+RESULT_DOLLARS, RESULT_TOKENS = Decimal("0.004"), 2_000
+"""Dollars per search result, and the tokens that it adds to the prompt."""
+TOOL_SEARCHES = 10
+"""Searches to assume for a model with a search tool. Each one resends the conversation."""
 
-PICTURE = Decimal("0.30")
-"""Dollars of a picture that is made."""
+IMAGE_DOLLARS = Decimal("0.30")
+"""Dollars per generated image."""
 
-TIERS = {"priority": Decimal("2.5")}
-"""How much dearer a service tier is, at a provider that reports what it charged."""
+TIER_FACTORS = {"priority": Decimal("2.5")}
+"""Price factor of a service tier, at a provider that reports its cost."""
 ORDINARY_TIERS = ("auto", "default", "standard", "standard_only", "on_demand", "flex")
 
-CHOSEN_ROUTE = Decimal(2)
-"""How much dearer OpenRouter's other endpoints are than the listed one, when the client chooses among them."""
+ENDPOINT_CHOICE_FACTOR = Decimal(2)
+"""Price factor if the client chooses among OpenRouter's endpoints, which may cost more than the listed one."""
 
 
 @dataclass(slots=True)
 class PriceFactors:
-    """What a request asks for beside plain text, as far as it changes what the call can cost.
+    """Parameters of a request, other than text, that affect the maximum cost of the call.
 
-    `media` is input beside the text, by bucket, and `likely` what of it an ordinary call has beyond `Call.input_tokens`;
-    `bound` is a bound of the output by another name, `output` tokens beyond the bound; `dollars` what is charged by the piece; `factor` multiplies all tokens; `prices`
-    are those of other models that may answer instead.
+    `media`: maximum media input tokens by bucket; `likely`: typical input tokens beyond `Call.input_tokens`.
+    `max_output`: an output limit under a nonstandard key; `output`: output tokens beyond the limit. `dollars`: charges
+    per unit. `factor`: multiplier of all token costs. `write_bucket`: the bucket of cache writes. `audio`: the answer
+    may be audio. `prices`: those of other models that may answer instead.
     """
 
     media: dict[str, int] = field(default_factory=dict)
     likely: int = 0
-    bound: int = 0
+    max_output: int = 0
     output: int = 0
     dollars: Decimal = Decimal(0)
     factor: Decimal = Decimal(1)
-    written: str = "cache_write"
-    spoken: bool = False
+    write_bucket: str = "cache_write"
+    audio: bool = False
     prices: list[ModelPrice] = field(default_factory=list)
 
 
 class FactorReader:
-    """One request while its keys are read."""
+    """Reads the keys of one request into `factors`."""
 
     def __init__(
         self,
@@ -89,355 +90,345 @@ class FactorReader:
         price_of: Callable[[str], ModelPrice | None],
         *,
         reports_cost: bool,
-        apart: bool,
+        separate_media_prices: bool,
     ) -> None:
-        self.terms = PriceFactors()
+        self.factors = PriceFactors()
         self.call = call
         self.price = price
         self.price_of = price_of
         self.reports_cost = reports_cost
-        self.apart = apart
-        """Media always have prices of their own here."""
-        self.window = (price.longest if price else None) or WINDOW
+        self.separate_media_prices = separate_media_prices
+        """Whether media always have their own prices at this provider."""
+        self.context_window = (price.context_window if price else None) or DEFAULT_CONTEXT_WINDOW
 
     def add(self, bucket: str, tokens: int, likely: int | None = None) -> None:
-        """More tokens of input, though never more than the model can read; `likely` is what of them is likely."""
-        media = self.terms.media
-        room = max(self.window - sum(media.values()), 0)
-        media[bucket] = media.get(bucket, 0) + min(tokens, room)
-        self.terms.likely += min(tokens if likely is None else likely, room)
+        """Add input tokens, up to the context window. `likely`: the typical number, by default all of them."""
+        media = self.factors.media
+        remaining = max(self.context_window - sum(media.values()), 0)
+        media[bucket] = media.get(bucket, 0) + min(tokens, remaining)
+        self.factors.likely += min(tokens if likely is None else likely, remaining)
 
-    def refuse(self, key: str, why: str) -> BadCall:
-        """The refusal of a key, in a sentence."""
-        return BadCall(f"'{key}' is not served here: {why}", param=key)
+    def refuse(self, key: str, reason: str) -> BadCall:
+        """The error for a key that is not supported."""
+        return BadCall(f"'{key}' is not served here: {reason}", param=key)
 
-    def needs(self, bucket: str, key: str) -> None:
-        """Refuse a medium that costs more than text when nobody said how much. Raises BadCall."""
-        if self.apart and self.price and bucket not in self.price.tiers[0].own:
+    def require_price(self, bucket: str, key: str) -> None:
+        """Refuse media that cost more than text and have no price. Raises BadCall."""
+        if self.separate_media_prices and self.price and bucket not in self.price.tiers[0].listed:
             raise self.refuse(
                 key,
                 f"the model '{self.call.model}' has no price for it on this server. "
-                f"The operator can give one ('{bucket}' in STOA_PRICES_FILE).",
+                f"The operator can set one ('{bucket}' in STOA_PRICES_FILE).",
             )
 
     def search(self, results: int, times: int = 1) -> None:
-        """Searches of the web, with their results in the prompt."""
-        self.terms.dollars += times * (SEARCH + RESULT * results)
+        """Add web searches, whose results are added to the prompt."""
+        self.factors.dollars += times * (SEARCH_DOLLARS + RESULT_DOLLARS * results)
         self.add("input", times * results * RESULT_TOKENS)
 
 
-Reader = Callable[[str, Any, FactorReader], None]
+KeyReader = Callable[[str, Any, FactorReader], None]
 
 
-def terms_of(table: Mapping[str, Reader], body: Mapping[str, Any], reading: FactorReader) -> PriceFactors:
-    """Read the body that is sent. Raises BadCall for a key whose price nobody knows."""
+def read_factors(
+    table: Mapping[str, KeyReader], body: Mapping[str, Any], reader: FactorReader
+) -> PriceFactors:
+    """Read the keys of the body to send. Raises BadCall for a key whose price is unknown."""
     for key, value in body.items():
         if value is not None and (read := table.get(key)) is not None:
-            read(key, value, reading)
-    _named("model", reading.call.model, reading)
-    return reading.terms
+            read(key, value, reader)
+    _model_name("model", reader.call.model, reader)
+    return reader.factors
 
 
 _SEARCHES = re.compile(r"sonar|search-(?:preview|api)|deep-research")
-"""Models that search the web whether or not they are told to."""
+"""Models that always search the web."""
 
 
-def _named(key: str, model: str, reading: FactorReader) -> None:
-    """What the name of a model adds; all else that it costs lies in its price."""
+def _model_name(key: str, model: str, reader: FactorReader) -> None:
+    """Add what a model's name implies beyond its price: searches, presets."""
     base, variant = model_names.split_variant(model.lower())
     if "@preset/" in base:
-        raise _preset(key, model, reading)
+        raise _preset(key, model, reader)
     if "online" in variant.split(":"):
-        reading.search(5)
+        reader.search(5)
     if "deep-research" in base:
-        _searching_tool(reading)
-    elif reading.reports_cost and _SEARCHES.search(base):
-        reading.search(0)
+        _search_tool(reader)
+    elif reader.reports_cost and _SEARCHES.search(base):
+        reader.search(0)
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
 
 
-def free(key: str, value: Any, reading: FactorReader) -> None:
+def free(key: str, value: Any, reader: FactorReader) -> None:
     """Cannot change the price."""
 
 
-def bounds(key: str, value: Any, reading: FactorReader) -> None:
-    """Is read into the call itself: how many answers, and how long."""
+def limits(key: str, value: Any, reader: FactorReader) -> None:
+    """Already in the `Call`: number and length of the answers."""
 
 
-def _messages(key: str, messages: Any, reading: FactorReader) -> None:
+def _messages(key: str, messages: Any, reader: FactorReader) -> None:
     for index, message in enumerate(messages):
         if "cache_control" in message:
-            _cache_control(key, message["cache_control"], reading)
+            _cache_control(key, message["cache_control"], reader)
         if isinstance(message.get("audio"), dict):
-            reading.needs("audio_input", f"messages[{index}].audio")
-            reading.add("audio_input", HEARD)
+            reader.require_price("audio_input", f"messages[{index}].audio")
+            reader.add("audio_input", REFERENCED_AUDIO_TOKENS)
         content = message.get("content")
         if isinstance(content, list):
             for part in content:
-                _part(f"messages[{index}].content", part, reading)
+                _part(f"messages[{index}].content", part, reader)
 
 
-def _part(key: str, part: Mapping[str, Any], reading: FactorReader) -> None:
+def _part(key: str, part: Mapping[str, Any], reader: FactorReader) -> None:
     for name, value in part.items():
-        if name in _WORDS or value is None:
+        if name in _TEXT_KEYS or value is None:
             continue
         if name == "cache_control":
-            _cache_control(key, value, reading)
+            _cache_control(key, value, reader)
         elif name == "content" and isinstance(value, list):
             for inner in value:
                 if isinstance(inner, dict):
-                    _part(f"{key}.content", inner, reading)
+                    _part(f"{key}.content", inner, reader)
         elif name in MEDIA_KEYS:
-            _medium(f"{key}.{name}", name, value, part.get("type"), reading)
-        elif any(map(_remote, strings(value))):
-            # nobody knows what a server makes of it
-            _stretch("input", value, reading, 1)
+            _media(f"{key}.{name}", name, value, part.get("type"), reader)
+        elif any(map(_is_url, strings(value))):
+            # an unknown key with a URL: the server may fetch it
+            _add_media("input", value, reader, 1)
 
 
-_WORDS = frozenset(
-    (
-        *(
-            "type",
-            "text",
-            "refusal",
-            "id",
-            "name",
-            "tool_use_id",
-            "tool_call_id",
-            "is_error",
-            "title",
-            "context",
-        ),
-        *(
-            "thinking",
-            "reasoning",
-            "signature",
-            "summary",
-            "input",
-            "annotations",
-            "citations",
-            "extra_content",
-        ),
-    )
+_TEXT_KEYS = frozenset(
+    {"type", "text", "refusal", "id", "name", "tool_use_id", "tool_call_id", "is_error", "title", "context"}
+    | {"thinking", "reasoning", "signature", "summary", "input", "annotations", "citations", "extra_content"}
 )
-"""Keys of content parts that hold text alone, or nothing that is read; there an address is only its letters."""
+"""Keys of content parts that hold text or nothing that is read. A URL in them is only text."""
 
 
-def _medium(key: str, name: str, value: Any, kind: Any, reading: FactorReader) -> None:
-    """A picture, sound, film or file: what its key and the data say, and the dearer where they differ."""
-    found = {_BY_KEY.get(name) or _BY_KEY.get(kind if isinstance(kind, str) else "")}
+def _media(key: str, name: str, value: Any, kind: Any, reader: FactorReader) -> None:
+    """An image, audio, video or file, by its key and its data; if they differ, the more expensive one."""
+    found = {_KIND_BY_KEY.get(name) or _KIND_BY_KEY.get(kind if isinstance(kind, str) else "")}
     for text in strings(value):
-        match = _BY_DATA.match(text[:500])
+        match = _KIND_BY_DATA.match(text[:500])
         found.add(match and match.lastgroup)
     found.discard(None)
     if len(found) > 1:
-        found.discard("picture")
-    for each in sorted(filter(None, found)) or ["file"]:
-        _KINDS[each](key, value, reading)
+        found.discard("image")
+    for kind in [kind for kind in _READER_BY_KIND if kind in found] or ["file"]:
+        _READER_BY_KIND[kind](key, value, reader)
 
 
-_BY_KEY = {
-    **dict.fromkeys(("image_url", "input_image", "image"), "picture"),
-    **dict.fromkeys(("input_audio", "audio_url", "audio"), "sound"),
-    **dict.fromkeys(("video_url", "input_video", "video"), "film"),
+_KIND_BY_KEY = {
+    **dict.fromkeys(("image_url", "input_image", "image"), "image"),
+    **dict.fromkeys(("input_audio", "audio_url", "audio"), "audio"),
+    **dict.fromkeys(("video_url", "input_video", "video"), "video"),
     **dict.fromkeys(("file", "file_url", "file_data", "fileData", "input_file", "document"), "file"),
 }
-_BY_DATA = re.compile(
+_KIND_BY_DATA = re.compile(
     r"""
-      (?P<picture>(?:data:)?image/)
-    | (?P<sound>(?:data:)?audio/|\w+://[^?\#]*\.(?:mp3|wav|ogg|oga|opus|flac|m4a|aac|aiff)(?:[?\#]|$))
-    | (?P<film>(?:data:)?video/|\w+://(?:(?:www\.|m\.)?youtube\.com/|youtu\.be/)
+      (?P<image>(?:data:)?image/)
+    | (?P<audio>(?:data:)?audio/|\w+://[^?\#]*\.(?:mp3|wav|ogg|oga|opus|flac|m4a|aac|aiff)(?:[?\#]|$))
+    | (?P<video>(?:data:)?video/|\w+://(?:(?:www\.|m\.)?youtube\.com/|youtu\.be/)
         |\w+://[^?\#]*\.(?:mp4|m4v|mov|mkv|webm|avi|mpe?g)(?:[?\#]|$))
     | (?P<file>(?:data:)?(?:application|text)/
         |\w+://[^?\#]*\.(?:pdf|txt|md|csv|html?|docx?|xlsx?|pptx?)(?:[?\#]|$))
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What a MIME type, encoded data or an address says of a medium."""
+"""Kind of media by MIME type, data URL or file extension."""
 
 
-def _picture(key: str, value: Any, reading: FactorReader) -> None:
-    model = reading.call.model.lower()
-    most = next((tokens for name, tokens in PICTURES_READ if name in model), PICTURE_READ)
+def _image(key: str, value: Any, reader: FactorReader) -> None:
+    model = reader.call.model.lower()
+    limit = next((tokens for name, tokens in IMAGE_TOKENS_BY_MODEL if name in model), IMAGE_TOKENS)
     if isinstance(value, dict) and value.get("detail") == "original":
-        most = max(most, UNSCALED)
-    reading.add("image_input", most, 0)
+        limit = max(limit, ORIGINAL_IMAGE_TOKENS)
+    reader.add("image_input", limit, 0)
 
 
-def _sound(key: str, value: Any, reading: FactorReader) -> None:
-    reading.needs("audio_input", key)
-    steady = isinstance(value, dict) and value.get("format") in STEADY_SOUNDS
-    _stretch("audio_input", value, reading, CHARACTERS_PER_SOUND if steady else 0, CHARACTERS_PER_SOUND)
+def _audio(key: str, value: Any, reader: FactorReader) -> None:
+    reader.require_price("audio_input", key)
+    constant_rate = isinstance(value, dict) and value.get("format") in CONSTANT_RATE_AUDIO
+    _add_media(
+        "audio_input",
+        value,
+        reader,
+        CHARACTERS_PER_AUDIO_TOKEN if constant_rate else 0,
+        CHARACTERS_PER_AUDIO_TOKEN,
+    )
 
 
-def _film(key: str, value: Any, reading: FactorReader) -> None:
-    _stretch("video_input", value, reading, 0, CHARACTERS_PER_SOUND)
+def _video(key: str, value: Any, reader: FactorReader) -> None:
+    _add_media("video_input", value, reader, 0, CHARACTERS_PER_AUDIO_TOKEN)
 
 
-def _file(key: str, value: Any, reading: FactorReader) -> None:
+def _file(key: str, value: Any, reader: FactorReader) -> None:
     if isinstance(value, dict) and value.get("file_id"):
-        raise reading.refuse(
-            f"{key}.file_id", "it would name a file of the server's own account. Send the data."
+        raise reader.refuse(
+            f"{key}.file_id", "it refers to a file in the account of the server. Send the data instead."
         )
     texts = list(strings(value))
     plain = any(" " in text[:1000] for text in texts)
-    _stretch("input", value, reading, 1, CHARACTERS_PER_WORD_TOKEN if plain else CHARACTERS_PER_PAGE_TOKEN)
-    if reading.reports_cost:
+    _add_media("input", value, reader, 1, CHARACTERS_PER_WORD_TOKEN if plain else CHARACTERS_PER_PAGE_TOKEN)
+    if reader.reports_cost:
         pages = max(sum(map(len, texts)) // PAGE_BYTES, 5)
-        reading.terms.dollars += REMOTE_PAGES if any(map(_remote, texts)) else PAGE * pages
+        reader.factors.dollars += (
+            REMOTE_DOCUMENT_DOLLARS if any(map(_is_url, texts)) else PAGE_DOLLARS * pages
+        )
 
 
-def _stretch(bucket: str, value: Any, reading: FactorReader, fewest: int, ordinary: int = 0) -> None:
-    """Sound, film or text of unknown length: as much as the data can hold at the `fewest` characters for a token, or
-    what the model can read at all."""
+def _add_media(bucket: str, value: Any, reader: FactorReader, minimum: int, typical: int = 0) -> None:
+    """Add media of unknown length: the size divided by `minimum` characters per token; without a minimum, or for a URL,
+    the whole context window. `typical` characters per token give the likely number."""
     texts = list(strings(value))
     size = sum(map(len, texts))
-    if any(map(_remote, texts)):
-        reading.add(bucket, reading.window)
+    if any(map(_is_url, texts)):
+        reader.add(bucket, reader.context_window)
     else:
-        reading.add(bucket, size // fewest if fewest else reading.window, size // (ordinary or fewest))
+        reader.add(
+            bucket, size // minimum if minimum else reader.context_window, size // (typical or minimum)
+        )
 
 
-_KINDS: Mapping[str, Reader] = {"picture": _picture, "sound": _sound, "film": _film, "file": _file}
+_READER_BY_KIND: Mapping[str, KeyReader] = {"file": _file, "video": _video, "image": _image, "audio": _audio}
 
 
-def _remote(text: str) -> bool:
+def _is_url(text: str) -> bool:
     return "://" in text[:40] and not text.startswith("data:")
 
 
-def _cache_control(key: str, value: Any, reading: FactorReader) -> None:
+def _cache_control(key: str, value: Any, reader: FactorReader) -> None:
     if isinstance(value, dict) and value.get("ttl") not in (None, "5m"):
-        reading.terms.written = "cache_write_1h"
+        reader.factors.write_bucket = "cache_write_1h"
 
 
-def _cache_options(key: str, value: Any, reading: FactorReader) -> None:
-    reading.terms.written = "cache_write_12h"
+def _cache_options(key: str, value: Any, reader: FactorReader) -> None:
+    reader.factors.write_bucket = "cache_write_12h"
 
 
-def _prediction(key: str, value: Any, reading: FactorReader) -> None:
-    """What was predicted and not written is billed as output (OpenAI)."""
+def _prediction(key: str, value: Any, reader: FactorReader) -> None:
+    """Rejected prediction tokens are billed as output (OpenAI)."""
     content = value.get("content") if isinstance(value, dict) else value
     parts = content if isinstance(content, list) else [content]
     texts = [text for part in parts for text in strings(part)]
-    reading.terms.output += sum(len(text.encode("utf-8", "replace")) for text in texts) + 1
+    reader.factors.output += sum(len(text.encode("utf-8", "replace")) for text in texts) + 1
 
 
-def _modalities(key: str, value: Any, reading: FactorReader) -> None:
-    wanted = value if isinstance(value, list) else [value]
-    if "audio" in wanted:
-        _voice(key, value, reading)
-    if "image" in wanted:
-        reading.needs("image_output", key)
-        reading.terms.dollars += PICTURE if reading.reports_cost else 0
+def _modalities(key: str, value: Any, reader: FactorReader) -> None:
+    requested = value if isinstance(value, list) else [value]
+    if "audio" in requested:
+        _audio_output(key, value, reader)
+    if "image" in requested:
+        reader.require_price("image_output", key)
+        reader.factors.dollars += IMAGE_DOLLARS if reader.reports_cost else 0
 
 
-def _voice(key: str, value: Any, reading: FactorReader) -> None:
-    reading.needs("audio_output", key)
-    reading.terms.spoken = True
+def _audio_output(key: str, value: Any, reader: FactorReader) -> None:
+    reader.require_price("audio_output", key)
+    reader.factors.audio = True
 
 
-def _thinking(key: str, value: Any, reading: FactorReader) -> None:
-    """Thoughts with a budget of their own, which some providers do not count into the bound."""
+def _thinking(key: str, value: Any, reader: FactorReader) -> None:
+    """Reasoning budgets, which some providers do not include in the output limit."""
     if isinstance(value, dict):
-        named = (
+        budgets = (
             value.get(name) for name in ("max_tokens", "budget_tokens", "thinking_budget", "thinkingBudget")
         )
-        value = max(map(_bound, named))
-    reading.terms.output += _bound(value)
+        value = max(map(_limit, budgets))
+    reader.factors.output += _limit(value)
 
 
-def _longer(key: str, value: Any, reading: FactorReader) -> None:
-    """A bound by another name: whoever knows it may write as much, and who does not is bound by nothing."""
-    reading.terms.bound = max(reading.terms.bound, _bound(value))
+def _output_limit(key: str, value: Any, reader: FactorReader) -> None:
+    """An output limit under a nonstandard key: providers that support it allow that much, others ignore it."""
+    reader.factors.max_output = max(reader.factors.max_output, _limit(value))
 
 
-def _bound(value: Any) -> int:
-    """Tokens that a bound allows, however large it is; 0 where it is none."""
+def _limit(value: Any) -> int:
+    """Tokens that a limit allows, capped; 0 if it is invalid."""
     if isinstance(value, str):
         value = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else 0
     if type(value) not in (int, float) or not value > 0:
         return 0
-    return WINDOW if value >= WINDOW else ceil(value)
+    return DEFAULT_CONTEXT_WINDOW if value >= DEFAULT_CONTEXT_WINDOW else ceil(value)
 
 
-def _nested(key: str, value: Any, reading: FactorReader) -> None:
-    """Keys that some servers take out of an object as if they stood beside it."""
+def _nested(key: str, value: Any, reader: FactorReader) -> None:
+    """Keys in an object that some servers merge into the body."""
     for name, inner in value.items() if isinstance(value, dict) else ():
         if inner is None:
             continue
         if name in ("model", "messages") or (name == "n" and inner != 1):
-            raise reading.refuse(f"{key}.{name}", "give it outside of that object.")
-        read = _longer if name in ("max_tokens", "max_completion_tokens") else CHAT.get(name)
+            raise reader.refuse(f"{key}.{name}", "set it at the top level of the body.")
+        read = _output_limit if name in ("max_tokens", "max_completion_tokens") else CHAT.get(name)
         if read is not None:
-            read(f"{key}.{name}", inner, reading)
+            read(f"{key}.{name}", inner, reader)
 
 
-def _tier(key: str, value: Any, reading: FactorReader) -> None:
+def _tier(key: str, value: Any, reader: FactorReader) -> None:
     if value in ORDINARY_TIERS:
         return
-    if not (reading.reports_cost and isinstance(value, str) and value in TIERS):
-        known = ", ".join((*ORDINARY_TIERS, *(TIERS if reading.reports_cost else ())))
-        raise reading.refuse(key, f"the price of {value!r} is not known. Known are {known}.")
-    reading.terms.factor *= TIERS[value]
+    if not (reader.reports_cost and isinstance(value, str) and value in TIER_FACTORS):
+        known = ", ".join((*ORDINARY_TIERS, *(TIER_FACTORS if reader.reports_cost else ())))
+        raise reader.refuse(key, f"the price of {value!r} is unknown. Supported values: {known}.")
+    reader.factors.factor *= TIER_FACTORS[value]
 
 
-def _tools(key: str, tools: Any, reading: FactorReader) -> None:
+def _tools(key: str, tools: Any, reader: FactorReader) -> None:
     for index, tool in enumerate(tools):
         kind = tool.get("type") or ("function" if "function" in tool or "name" in tool else None)
         hosted = next(filter(_HOSTED.search, tool), None)
         if kind in ("function", "custom") and hosted is None:
             if "cache_control" in tool:
-                _cache_control(key, tool["cache_control"], reading)
-        elif isinstance(kind, str) and kind in _SERVED_TOOLS and reading.reports_cost:
-            _SERVED_TOOLS[kind](reading)
+                _cache_control(key, tool["cache_control"], reader)
+        elif isinstance(kind, str) and kind in _SERVED_TOOLS and reader.reports_cost:
+            _SERVED_TOOLS[kind](reader)
         else:
-            words = f"the provider charges for {hosted or kind!r} by the piece, at a price that is not known."
-            raise reading.refuse(f"tools[{index}].type", words)
+            message = f"the provider charges for each use of {hosted or kind!r}, at an unknown price."
+            raise reader.refuse(f"tools[{index}].type", message)
 
 
 _HOSTED = re.compile(
     r"search|code_?(?:execution|interpreter)|retrieval|url_?context|maps|computer", re.IGNORECASE
 )
-"""Keys of tools that run at the provider, for servers that look for those and not at the type."""
+"""Keys of tools that run at the provider, for servers that ignore `type`."""
 
 
-def _searching_tool(reading: FactorReader) -> None:
-    reading.search(5, SEARCHES)
-    reading.terms.factor *= 3
+def _search_tool(reader: FactorReader) -> None:
+    reader.search(5, TOOL_SEARCHES)
+    reader.factors.factor *= 3
 
 
 _SERVED_TOOLS: Mapping[Any, Callable[[FactorReader], None]] = {
-    "openrouter:datetime": lambda reading: None,
-    "openrouter:web_search": _searching_tool,
-    "openrouter:web_fetch": _searching_tool,
+    "openrouter:datetime": lambda reader: None,
+    "openrouter:web_search": _search_tool,
+    "openrouter:web_fetch": _search_tool,
 }
 
 
-def _web_search(key: str, value: Any, reading: FactorReader) -> None:
-    if reading.reports_cost:
-        reading.search(10)
-    elif not (reading.price and reading.price.request):
-        words = "the provider charges for each search and does not say how many it made."
-        raise reading.refuse(
-            key, f"{words} The operator can price each call ('request' in STOA_PRICES_FILE)."
+def _web_search(key: str, value: Any, reader: FactorReader) -> None:
+    if reader.reports_cost:
+        reader.search(10)
+    elif not (reader.price and reader.price.request):
+        message = "the provider charges for each search and does not report their number."
+        raise reader.refuse(
+            key, f"{message} The operator can set a price per call ('request' in STOA_PRICES_FILE)."
         )
 
 
-def _plugins(key: str, value: Any, reading: FactorReader) -> None:
+def _plugins(key: str, value: Any, reader: FactorReader) -> None:
     plugins = value if isinstance(value, list) else [value]
     for index, plugin in enumerate(plugins):
         name = plugin.get("id") if isinstance(plugin, dict) else plugin
         if isinstance(plugin, dict) and plugin.get("enabled") is False:
             continue
-        if not reading.reports_cost or name not in _PLUGINS:
-            raise reading.refuse(f"{key}[{index}]", f"what {name!r} costs is not known.")
+        if not reader.reports_cost or name not in _PLUGINS:
+            raise reader.refuse(f"{key}[{index}]", f"the price of {name!r} is unknown.")
         if name in ("web", "web-fetch"):
-            most = plugin.get("max_results", 5) if isinstance(plugin, dict) else 5
-            if type(most) is not int or not 0 <= most <= 100:
+            limit = plugin.get("max_results", 5) if isinstance(plugin, dict) else 5
+            if type(limit) is not int or not 0 <= limit <= 100:
                 raise BadCall(f"'{key}[{index}].max_results' must be from 0 to 100.", param=key)
-            reading.search(most)
+            reader.search(limit)
 
 
 _PLUGINS = (
@@ -451,53 +442,54 @@ _PLUGINS = (
 )
 
 
-def _models(key: str, value: Any, reading: FactorReader) -> None:
+def _models(key: str, value: Any, reader: FactorReader) -> None:
     for name in value if isinstance(value, list) else [value]:
-        price = reading.price_of(name) if isinstance(name, str) else None
+        price = reader.price_of(name) if isinstance(name, str) else None
         if price is None:
-            raise reading.refuse(key, f"the model {name!r} has no price on this server.")
-        reading.terms.prices.append(price)
-        _named(key, name, reading)
+            raise reader.refuse(key, f"the model {name!r} has no price on this server.")
+        reader.factors.prices.append(price)
+        _model_name(key, name, reader)
 
 
-def _provider(key: str, value: Any, reading: FactorReader) -> None:
-    """OpenRouter's choice among endpoints of one model. Whatever leaves some out may leave out the cheap ones."""
-    chosen = value.items() if isinstance(value, dict) else ()
-    if any(wish and (name, wish) not in _CHEAP_ROUTES and name not in _ANY_ROUTE for name, wish in chosen):
-        reading.terms.factor *= CHOSEN_ROUTE
+def _provider(key: str, value: Any, reader: FactorReader) -> None:
+    """OpenRouter's endpoint preferences. Excluding endpoints may exclude the cheap ones."""
+    preferences = value.items() if isinstance(value, dict) else ()
+    if any(
+        setting and (name, setting) not in _CHEAP_PREFERENCES and name not in _NEUTRAL_PREFERENCES
+        for name, setting in preferences
+    ):
+        reader.factors.factor *= ENDPOINT_CHOICE_FACTOR
 
 
-_ANY_ROUTE = ("allow_fallbacks", "max_price")
-_CHEAP_ROUTES = (("sort", "price"), ("data_collection", "allow"))
+_NEUTRAL_PREFERENCES = ("allow_fallbacks", "max_price")
+_CHEAP_PREFERENCES = (("sort", "price"), ("data_collection", "allow"))
 
 
-def _preset(key: str, value: Any, reading: FactorReader) -> BadCall:
-    return reading.refuse(key, f"what the preset {value!r} adds to the price is not known.")
+def _preset(key: str, value: Any, reader: FactorReader) -> BadCall:
+    return reader.refuse(key, f"the price of the preset {value!r} is unknown.")
 
 
-def _unless(*ordinary: Any) -> Reader:
-    """A key that is refused unless it says what is so anyway."""
+def _only(*defaults: Any) -> KeyReader:
+    """A reader that refuses any value except the defaults."""
 
-    def read(key: str, value: Any, reading: FactorReader) -> None:
-        if value not in ordinary:
-            raise reading.refuse(key, "it changes the price, and by how much is not known.")
+    def read(key: str, value: Any, reader: FactorReader) -> None:
+        if value not in defaults:
+            raise reader.refuse(key, "it changes the price by an unknown amount.")
 
     return read
 
 
-def _search_parameters(key: str, value: Any, reading: FactorReader) -> None:
+def _search_parameters(key: str, value: Any, reader: FactorReader) -> None:
     if not (isinstance(value, dict) and value.get("mode") == "off"):
-        raise reading.refuse(key, "the provider charges for each source that it reads.")
+        raise reader.refuse(key, "the provider charges for each source.")
 
 
-def _kept_there(key: str, value: Any, reading: FactorReader) -> None:
+def _server_state(key: str, value: Any, reader: FactorReader) -> None:
     if value:
-        raise reading.refuse(
-            key, "it would add to the input what is kept at the provider. Send all of the messages."
-        )
+        raise reader.refuse(key, "it adds input that is stored at the provider. Send all messages instead.")
 
 
-CHAT: Mapping[str, Reader] = {
+CHAT: Mapping[str, KeyReader] = {
     **dict.fromkeys(
         (
             "model",
@@ -534,12 +526,12 @@ CHAT: Mapping[str, Reader] = {
         ),
         free,
     ),
-    **dict.fromkeys(("max_tokens", "max_completion_tokens", "n"), bounds),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "n"), limits),
     "messages": _messages,
     "tools": _tools,
     "prediction": _prediction,
     "modalities": _modalities,
-    "audio": _voice,
+    "audio": _audio_output,
     "service_tier": _tier,
     "web_search_options": _web_search,
     "prompt_cache_options": _cache_options,
@@ -557,33 +549,35 @@ CHAT: Mapping[str, Reader] = {
             *("max_output_tokens", "maxOutputTokens", "max_new_tokens", "max_tokens_to_sample", "max_length"),
             *("max_gen_len", "num_predict", "n_predict"),
         ),
-        _longer,
+        _output_limit,
     ),
     "models": _models,
     "fallbacks": _models,
     "plugins": _plugins,
-    "preset": _unless(),
-    "speed": _unless("standard"),
-    "inference_geo": _unless("global"),
+    "preset": _only(),
+    "speed": _only("standard"),
+    "inference_geo": _only("global"),
     **dict.fromkeys(
         (
             *("best_of", "candidate_count", "candidateCount", "num_return_sequences", "num_completions"),
             *("num_generations", "num_beams"),
         ),
-        _unless(1),
+        _only(1),
     ),
     **dict.fromkeys(
         ("enable_search", "enable_web_search", "web_search", "enable_code_interpreter", "use_beam_search"),
-        _unless(False),
+        _only(False),
     ),
-    **dict.fromkeys(("previous_response_id", "conversation", "cached_content", "cachedContent"), _kept_there),
+    **dict.fromkeys(
+        ("previous_response_id", "conversation", "cached_content", "cachedContent"), _server_state
+    ),
     "search_parameters": _search_parameters,
-    "mcp_servers": _unless([]),
-    "container": _unless(),
+    "mcp_servers": _only([]),
+    "container": _only(),
 }
-"""Keys of OpenAI's chat completions, and of those who took them over."""
+"""Keys of OpenAI's chat completions and compatible APIs."""
 
-OPENROUTER: Mapping[str, Reader] = {
+OPENROUTER: Mapping[str, KeyReader] = {
     **CHAT,
     **dict.fromkeys(
         (
@@ -602,10 +596,10 @@ OPENROUTER: Mapping[str, Reader] = {
     "provider": _provider,
 }
 
-DEMO: Mapping[str, Reader] = dict.fromkeys(CHAT, free)
-"""The model of this process reads text alone, and has one price."""
+DEMO: Mapping[str, KeyReader] = dict.fromkeys(CHAT, free)
+"""The built-in demo model reads only text and has one price."""
 
-KEYS: Mapping[str, Mapping[str, Reader]] = {
+KEYS: Mapping[str, Mapping[str, KeyReader]] = {
     "openai": CHAT,
     "anthropic": CHAT,
     "gemini": CHAT,

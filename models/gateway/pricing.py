@@ -1,7 +1,7 @@
-"""What a model costs: operators' overrides, then the table shipped with the release. Never fetched, never float.
+"""Model prices: operator overrides, then the price table shipped with the release. Exact decimals; nothing is fetched.
 
-A price is set, explicitly zero, or missing; what is missing is refused by name unless the provider reports
-the cost of each call itself.
+A price is set, explicitly zero, or missing. A model without a price is refused unless its provider reports the cost of
+each call.
 """
 
 import json
@@ -23,162 +23,168 @@ from models.gateway.chat_format import Usage
 from models.gateway.chat_format.token_usage import MEDIA, UNITS
 
 MILLION = Decimal(1_000_000)
-MOST = Decimal(10_000)
-"""Dollars per million tokens. A dearer price is a mistake."""
+MAX_RATE = Decimal(10_000)
+"""Dollars per million tokens. A higher rate is rejected as an error."""
 
-DEAREST_PIECE = {"web_searches": Decimal("0.035"), "file_searches": Decimal("0.0025")}
-"""Dollars for one search at whoever takes most."""
+MAX_UNIT_PRICES = {"web_searches": Decimal("0.035"), "file_searches": Decimal("0.0025")}
+"""Dollars per search at the most expensive provider."""
 
-FRESH_SECONDS = 60
-"""How long a looked-up price is kept; some prices change with the hour."""
+CACHE_SECONDS = 60
+"""How long a looked-up price is cached; some prices change by the hour."""
 
 VARIANTS = "openrouter"
-"""The table whose names have variants."""
-FREE = ":free"
+"""The price table whose model names have variants."""
+FREE_SUFFIX = ":free"
 CHEAPER = ("batch", "floor", "free")
-"""Variants that OpenRouter never charges more for than for their base."""
-WEB_SEARCH = Decimal("0.05")
-"""Dollars. More than OpenRouter takes for the searches of one call (`:online`)."""
+"""Variants that OpenRouter never charges more for than for the base model."""
+SEARCH_DOLLARS = Decimal("0.05")
+"""Dollars. More than OpenRouter charges for the searches of one call (`:online`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PriceTier:
-    """Dollars per million tokens of each bucket, from `above` input tokens on (for all tokens of the call). `own` names
-    the buckets whose price was said; that of the others follows from those."""
+    """Rates of each bucket in dollars per million tokens, for calls with more than `above` input tokens. `listed` names
+    the buckets with an explicit rate; the others are derived."""
 
     above: int
-    figures: Mapping[str, Decimal]
-    own: frozenset[str]
+    rates: Mapping[str, Decimal]
+    listed: frozenset[str]
 
     @property
     def input(self) -> Decimal:
-        """Of text that comes from no cache."""
-        return self.figures["input"]
+        """Rate of uncached input text."""
+        return self.rates["input"]
 
     @property
     def cache_write(self) -> Decimal:
-        """Of what is written to a cache."""
-        return self.figures["cache_write"]
+        """Rate of cache writes."""
+        return self.rates["cache_write"]
 
     @property
     def cache_read(self) -> Decimal:
-        """Of what is read from a cache."""
-        return self.figures["cache_read"]
+        """Rate of cache reads."""
+        return self.rates["cache_read"]
 
     @property
     def output(self) -> Decimal:
-        """Of text that is written."""
-        return self.figures["output"]
+        """Rate of output text."""
+        return self.rates["output"]
 
 
-def tier_of(above: int, said: Mapping[str, Decimal]) -> PriceTier:
-    """A tier with the prices that were said, and for every other bucket the dearest that it could have: a cache that
-    has no price is input at full price, media are priced as text, and a cached medium as an uncached one."""
-    put = said.get("input", Decimal(0))
-    figures = {"input": put, "cache_write": put, "cache_read": put, "output": Decimal(0), **said}
-    write = figures["cache_write"]
-    # where writing costs more than reading anew, a longer life costs twice the input (Anthropic)
-    lasting = max(write, 2 * put) if write > put else write
-    figures.setdefault("cache_write_30m", write)
-    figures.setdefault("cache_write_1h", lasting)
-    figures.setdefault("cache_write_12h", max(lasting, figures["cache_write_1h"]))
+def tier_of(above: int, given: Mapping[str, Decimal]) -> PriceTier:
+    """A tier with the given rates. Every other bucket gets its highest possible rate: cache tokens cost as much as
+    input, media as much as text, and cached media as much as uncached media."""
+    base = given.get("input", Decimal(0))
+    rates = {
+        "input": base,
+        "cache_write": base,
+        "cache_read": base,
+        "output": Decimal(0),
+        **given,
+    }
+    write = rates["cache_write"]
+    # where a cache write costs more than input, a longer lifetime costs twice the input rate (Anthropic)
+    long_write = max(write, 2 * base) if write > base else write
+    rates.setdefault("cache_write_30m", write)
+    rates.setdefault("cache_write_1h", long_write)
+    rates.setdefault("cache_write_12h", max(long_write, rates["cache_write_1h"]))
     for medium in MEDIA:
-        cached = figures[f"{medium}_input"] if f"{medium}_input" in said else figures["cache_read"]
-        figures.setdefault(f"{medium}_input", put)
-        figures.setdefault(f"cached_{medium}", cached)
-        figures.setdefault(f"{medium}_output", figures["output"])
-    figures.setdefault("reasoning", figures["output"])
-    return PriceTier(above, figures, frozenset(said))
+        cached = rates[f"{medium}_input"] if f"{medium}_input" in given else rates["cache_read"]
+        rates.setdefault(f"{medium}_input", base)
+        rates.setdefault(f"cached_{medium}", cached)
+        rates.setdefault(f"{medium}_output", rates["output"])
+    rates.setdefault("reasoning", rates["output"])
+    return PriceTier(above, rates, frozenset(given))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """Prices of one model. `tiers` go up by `above`, the first from 0; `request` is dollars per call, `units` dollars
-    for each of what is charged by the piece."""
+    """Prices of one model. `tiers` are sorted by `above`, the first is 0; `request` is dollars per call, `units`
+    dollars per unit."""
 
     source: str
     tiers: tuple[PriceTier, ...]
     request: Decimal = Decimal(0)
     units: Mapping[str, Decimal] = field(default_factory=dict)
-    longest: int | None = None
-    """Tokens that input and output together cannot exceed, where that is known."""
-    most_output: int | None = None
-    """Tokens that no answer exceeds, where that is known."""
+    context_window: int | None = None
+    """Limit of input plus output tokens, if known."""
+    max_output: int | None = None
+    """Limit of output tokens, if known."""
 
     @property
-    def zero(self) -> bool:
+    def is_free(self) -> bool:
         """Explicitly free."""
-        figures = (figure for tier in self.tiers for figure in tier.figures.values())
-        return not self.request and not any(self.units.values()) and not any(figures)
+        rates = (rate for tier in self.tiers for rate in tier.rates.values())
+        return not self.request and not any(self.units.values()) and not any(rates)
 
     def tier(self, input_tokens: int) -> PriceTier:
-        """The tier that a call with so many input tokens pays, for all its tokens."""
+        """The tier for all tokens of a call with this many input tokens."""
         return next(tier for tier in reversed(self.tiers) if input_tokens > tier.above or not tier.above)
 
     def cost(self, usage: Usage) -> Decimal:
-        """Dollars of a call, exactly."""
-        figures = self.tier(usage.input).figures
-        tokens = pieces = Decimal(0)
+        """Exact cost of a call, in dollars."""
+        rates = self.tier(usage.input).rates
+        tokens = unit_cost = Decimal(0)
         for bucket, count in usage.buckets().items():
             if bucket in UNITS:
-                pieces += self.piece(bucket) * count
+                unit_cost += self.unit_price(bucket) * count
             else:
-                tokens += figures[bucket] * count
-        return self.request + pieces + tokens / MILLION
+                tokens += rates[bucket] * count
+        return self.request + unit_cost + tokens / MILLION
 
-    def piece(self, unit: str) -> Decimal:
-        """Dollars for one of what is charged by the piece: at the dearest that is listed anywhere, when nobody said."""
+    def unit_price(self, unit: str) -> Decimal:
+        """Dollars per unit. Without a listed price: the highest of any provider, or zero for a free model."""
         free = not any(tier.input or tier.output for tier in self.tiers)
-        return self.units.get(unit, Decimal(0) if free else DEAREST_PIECE[unit])
+        return self.units.get(unit, Decimal(0) if free else MAX_UNIT_PRICES[unit])
 
-    def worst(
+    def max_cost(
         self,
         input_tokens: int,
         output_tokens: int,
         *,
         media: Mapping[str, int] = MappingProxyType({}),
-        written: str = "cache_write",
-        spoken: bool = False,
+        write_bucket: str = "cache_write",
+        audio: bool = False,
     ) -> Decimal:
-        """Dollars of a call when nothing comes from a cache and every figure is as high as it can be.
+        """Upper bound of the cost of a call, in dollars: no cache reads, and the highest rate that can apply.
 
-        `media` is input beside the text, by bucket; `written` the bucket of what may be written to a cache; `spoken`
-        whether the answer may be audio.
+        `media`: media input tokens by bucket. `write_bucket`: the bucket of cache writes. `audio`: the answer may be
+        audio.
         """
-        figures = self.tier(input_tokens + sum(media.values())).figures
-        put = max(figures["input"], figures[written])
-        out = max(figures["output"], figures["reasoning"], figures["image_output"])
-        if spoken:
-            out = max(out, figures["audio_output"])
-        more = sum(max(put, figures[bucket]) * count for bucket, count in media.items())
-        return self.request + (put * input_tokens + more + out * output_tokens) / MILLION
+        rates = self.tier(input_tokens + sum(media.values())).rates
+        input = max(rates["input"], rates[write_bucket])
+        output = max(rates["output"], rates["reasoning"], rates["image_output"])
+        if audio:
+            output = max(output, rates["audio_output"])
+        media_cost = sum(max(input, rates[bucket]) * count for bucket, count in media.items())
+        return self.request + (input * input_tokens + media_cost + output * output_tokens) / MILLION
 
     def input_cost(self, input_tokens: int) -> Decimal:
-        """Dollars of the input alone, as text that comes from no cache and goes to none."""
+        """Cost of the input alone, as uncached text, in dollars."""
         return self.request + self.tier(input_tokens).input * input_tokens / MILLION
 
     def snapshot(self, usage: Usage) -> dict[str, str]:
-        """The figures that priced a call, dollars per million tokens as text, to be kept with it; of `request` and
-        units, dollars for each."""
+        """The prices applied to a call, to store with it, as strings: dollars per million tokens, or per request and
+        unit."""
         tier = self.tier(usage.input)
         used = usage.buckets()
-        shown = ["input", "cache_write", "cache_read", "output"]
-        shown += [name for name in used if name not in shown and name in tier.figures and name != "reasoning"]
-        if tier.figures["reasoning"] != tier.output:
-            shown.append("reasoning")
-        figures = {name: tier.figures[name] for name in shown}
-        figures |= {name: self.piece(name) for name in used if name in UNITS}
+        names = ["input", "cache_write", "cache_read", "output"]
+        names += [name for name in used if name not in names and name in tier.rates and name != "reasoning"]
+        if tier.rates["reasoning"] != tier.output:
+            names.append("reasoning")
+        rates = {name: tier.rates[name] for name in names}
+        rates |= {name: self.unit_price(name) for name in used if name in UNITS}
         if self.request:
-            figures["request"] = self.request
-        return {"source": self.source, **{name: f"{value:f}" for name, value in figures.items()}}
+            rates["request"] = self.request
+        return {"source": self.source, **{name: f"{value:f}" for name, value in rates.items()}}
 
     def flags(self, usage: Usage) -> list[str]:
-        """What the table has no price for, though the call used it."""
+        """Flags for buckets and units that the call used and that have no listed price."""
         if not usage.parts:
             return []
-        own = self.tier(usage.input).own
+        listed = self.tier(usage.input).listed
         flags = []
-        if any(name not in own and name.endswith(("_input", "_output")) for name in usage.parts):
+        if any(name not in listed and name.endswith(("_input", "_output")) for name in usage.parts):
             flags.append("media_priced_as_text")
         if any(name in UNITS and name not in self.units for name in usage.parts):
             flags.append("unit_without_price")
@@ -187,44 +193,44 @@ class ModelPrice:
 
 @dataclass(frozen=True, slots=True)
 class PriceOverride:
-    """What an operator said of a model: its price, and where it is served (`provider`, `upstream_model`)."""
+    """An operator's entry for a model: its price, and where it is served (`provider`, `upstream_model`)."""
 
     price: ModelPrice | None
     provider: str | None = None
     upstream_model: str | None = None
     name: str = ""
-    """The model as the operator spelt it."""
+    """The model name as the operator spelled it."""
 
 
 class PriceTable:
-    """The price table of a process."""
+    """Price lookup of one process, with a cache."""
 
     def __init__(self, overrides: Mapping[str, PriceOverride] | None = None) -> None:
         self.overrides = dict(overrides or {})
-        self._kept: dict[tuple[str, str], tuple[float, ModelPrice | None]] = {}
+        self._cache: dict[tuple[str, str], tuple[float, ModelPrice | None]] = {}
 
     @classmethod
     def load(cls, path: Path | None) -> "PriceTable":
-        """The table with the operator's file, if there is one. Raises SettingsError when it cannot be used."""
+        """The table with the overrides in the operator's file, if set. Raises SettingsError if the file is invalid."""
         return cls(read_overrides(path) if path else None)
 
     def find(
         self, table: str, requested: str, upstream: str, answered: str | None = None
     ) -> ModelPrice | None:
-        """The price of a call; None when it is missing.
+        """The price of a call; None if missing.
 
-        `table` is the provider's name in the shipped table, `requested` the name the client used, `upstream`
-        the provider's own, `answered` the model that the provider says it was: it wins within a table, since a
-        fallback is priced as what answered.
+        `table`: the provider's name in the shipped table. `requested`: the model name that the client sent.
+        `upstream`: the provider's name for it. `answered`: the model in the response; preferred in the shipped table,
+        because a fallback is priced as the model that answered.
         """
         base, variant = model_names.split_variant(upstream)
         if (
             variant
             and answered
-            and (row := model_names.row(table, base))
-            and row is model_names.row(table, answered)
+            and (row := model_names.price_row(table, base))
+            and row is model_names.price_row(table, answered)
         ):
-            answered = None  # the answer names the base, and the variant is what is paid for
+            answered = None  # the response names the base model, but the variant is charged
         for name in (requested, answered, upstream):
             override = self.overrides.get(name.lower()) if name else None
             if override and override.price:
@@ -236,31 +242,33 @@ class PriceTable:
 
     def _shipped(self, table: str, name: str) -> ModelPrice | None:
         now = datetime.now(UTC)
-        kept = self._kept.get((table, name))
-        if kept and now.timestamp() - kept[0] < FRESH_SECONDS:
-            return kept[1]
-        if len(self._kept) > 4096:
-            self._kept.clear()
+        cached = self._cache.get((table, name))
+        if cached and now.timestamp() - cached[0] < CACHE_SECONDS:
+            return cached[1]
+        if len(self._cache) > 4096:
+            self._cache.clear()
         price = shipped_price(table, name, now) or (variant_price(name, now) if table == VARIANTS else None)
-        self._kept[table, name] = (now.timestamp(), price)
+        self._cache[table, name] = (now.timestamp(), price)
         return price
 
 
 def flat(input: Decimal | int | str, output: Decimal | int | str, *, source: str = "stoa") -> ModelPrice:
-    """One price for all input and one for all output, dollars per million tokens."""
+    """A price with one rate for all input and one for all output, in dollars per million tokens."""
     return ModelPrice(source, (tier_of(0, {"input": Decimal(input), "output": Decimal(output)}),))
 
 
 def shipped_price(table: str, name: str, at: datetime) -> ModelPrice | None:
-    """A model's price in `genai-prices` as it was when this release was made; None when it is not listed there."""
-    model = model_names.row(table, name)
+    """A model's price in the `genai-prices` version of this release; None if it is not listed."""
+    model = model_names.price_row(table, name)
     if model is None:
         return None
     listed = {key: value for key, value in model.get_prices(at).__dict__.items() if value is not None}
-    if not _NOT_OF_CHATS.isdisjoint(listed):
+    if not _NON_CHAT_PRICES.isdisjoint(listed):
         return None
     if "input_mtok" not in listed and "output_mtok" not in listed:
-        return flat(0, 0, source=f"genai-prices:{table}/{model.id}") if model.id.endswith(FREE) else None
+        return (
+            flat(0, 0, source=f"genai-prices:{table}/{model.id}") if model.id.endswith(FREE_SUFFIX) else None
+        )
     starts = {0} | {
         tier.start for value in listed.values() if isinstance(value, TieredPrices) for tier in value.tiers
     }
@@ -268,9 +276,9 @@ def shipped_price(table: str, name: str, at: datetime) -> ModelPrice | None:
     units = {name: _base(listed[key]) / 1000 for key, name in _UNITS.items() if key in listed}
     request = units.pop("request", Decimal(0))
     if not request and _SEARCHES.search(name.lower()):
-        request = DEAREST_PIECE["web_searches"]
-    figures = [request, *units.values(), *(figure for tier in tiers for figure in tier.figures.values())]
-    if not all(figure.is_finite() and 0 <= figure <= MOST for figure in figures):
+        request = MAX_UNIT_PRICES["web_searches"]
+    rates = [request, *units.values(), *(rate for tier in tiers for rate in tier.rates.values())]
+    if not all(rate.is_finite() and 0 <= rate <= MAX_RATE for rate in rates):
         return None
     return ModelPrice(
         f"genai-prices:{table}/{model.id}",
@@ -278,12 +286,12 @@ def shipped_price(table: str, name: str, at: datetime) -> ModelPrice | None:
         request,
         units,
         model.context_window,
-        model_names.longest_answer(name),
+        model_names.max_output(name),
     )
 
 
 _SEARCHES = re.compile(r"-search-(?:preview|api)(?:-|$)")
-"""OpenAI's models that search the web with each call, which is charged beside the tokens and not reported."""
+"""OpenAI models that search the web on every call, which is charged in addition to tokens and not reported."""
 
 _BUCKETS = {
     "input_mtok": "input",
@@ -306,38 +314,40 @@ _UNITS = {
     "web_searches_kcount": "web_searches",
     "storage_searches_kcount": "file_searches",
 }
-_NOT_OF_CHATS = {"audio_hours", "input_audio_hours", "input_mchars", "input_text_messages_kcount"}
-"""Prices of what no chat completion reports: who has them is not priced here."""
+_NON_CHAT_PRICES = {"audio_hours", "input_audio_hours", "input_mchars", "input_text_messages_kcount"}
+"""Prices for units that chat completions do not report. Models with one are treated as unpriced."""
 
 
 def variant_price(name: str, at: datetime) -> ModelPrice | None:
-    """The price of an OpenRouter variant that has no row of its own; None when its base has none either.
+    """The price of an OpenRouter variant without a row of its own; None if the base model has none either.
 
-    A variant that OpenRouter may send to a dearer host, or that searches the web, is priced at twice the base and a
-    search: the cost that OpenRouter reports is what is charged, and this what is held until then.
+    A variant that may use a more expensive host, or searches the web, is priced at twice the base model plus a search.
+    This price is only for the hold: the charge is the cost that OpenRouter reports.
     """
     base, variant = model_names.split_variant(name)
     price = shipped_price(VARIANTS, base, at) if variant else None
     if price is None or variant in CHEAPER:
         return price
-    tiers = tuple(_twice(tier) for tier in price.tiers)
-    return replace(price, source=f"{price.source} twice", tiers=tiers, request=price.request * 2 + WEB_SEARCH)
+    tiers = tuple(_doubled(tier) for tier in price.tiers)
+    return replace(
+        price, source=f"{price.source} twice", tiers=tiers, request=price.request * 2 + SEARCH_DOLLARS
+    )
 
 
-def _twice(tier: PriceTier) -> PriceTier:
-    return replace(tier, figures={bucket: figure * 2 for bucket, figure in tier.figures.items()})
+def _doubled(tier: PriceTier) -> PriceTier:
+    return replace(tier, rates={bucket: rate * 2 for bucket, rate in tier.rates.items()})
 
 
 def _tier(listed: Mapping[str, Any], start: int) -> PriceTier:
-    said: dict[str, Decimal] = {}
+    given: dict[str, Decimal] = {}
     for key, bucket in _BUCKETS.items():
         value = listed.get(key)
         if isinstance(value, TieredPrices):
             reached = [tier.price for tier in value.tiers if tier.start <= start]
             value = reached[-1] if start and reached else value.base
         if value is not None:
-            said[bucket] = value
-    return tier_of(start, said)
+            given[bucket] = value
+    return tier_of(start, given)
 
 
 def _base(value: Any) -> Decimal:
@@ -346,7 +356,7 @@ def _base(value: Any) -> Decimal:
 
 # -- the operator's file -------------------------------------------------------------------------------------
 
-_FIGURES = {
+_RATE_KEYS = {
     "input": "input",
     "cached_input": "cache_read",
     "cache_write": "cache_write",
@@ -360,15 +370,15 @@ _FIGURES = {
     "audio_output": "audio_output",
     "image_output": "image_output",
 }
-_PIECES = {"request": "request", "web_search": "web_searches", "file_search": "file_searches"}
-"""Dollars for each, not for a million."""
-_KEYS = {*_FIGURES, *_PIECES, "max_output", "provider", "upstream_model"}
+_UNIT_KEYS = {"request": "request", "web_search": "web_searches", "file_search": "file_searches"}
+"""Dollars per unit, not per million."""
+_KEYS = {*_RATE_KEYS, *_UNIT_KEYS, "max_output", "provider", "upstream_model"}
 
 
 def read_overrides(path: Path) -> dict[str, PriceOverride]:
-    """The operator's file: TOML or JSON, a table per model with dollars per million tokens.
+    """Read the operator's file: TOML or JSON, one table per model, rates in dollars per million tokens.
 
-    Raises SettingsError with a sentence that names the model and the key.
+    Raises SettingsError with a message that names the model and the key.
     """
     try:
         raw = path.read_text(encoding="utf-8")
@@ -390,45 +400,45 @@ def read_overrides(path: Path) -> dict[str, PriceOverride]:
 
 
 def _override(name: str, entry: Any) -> PriceOverride:
-    def wrong(key: str, words: str) -> SettingsError:
-        return SettingsError(f"STOA_PRICES_FILE: {key!r} of {name!r} {words}.")
+    def invalid(key: str, problem: str) -> SettingsError:
+        return SettingsError(f"STOA_PRICES_FILE: {key!r} of {name!r} {problem}.")
 
     if not isinstance(entry, dict):
         raise SettingsError(f"STOA_PRICES_FILE: {name!r} must be a table with 'input' and 'output'.")
     if unknown := set(entry) - _KEYS:
-        raise wrong(min(unknown), f"is not one of {', '.join(sorted(_KEYS))}")
+        raise invalid(min(unknown), f"is not one of {', '.join(sorted(_KEYS))}")
     for key in ("provider", "upstream_model"):
         if key in entry and not (isinstance(entry[key], str) and entry[key]):
-            raise wrong(key, "must be a name")
-    longest = entry.get("max_output")
-    if longest is not None and not (type(longest) is int and longest > 0):
-        raise wrong("max_output", "must be a whole number of tokens")
-    figures: dict[str, Decimal] = {}
-    for key in (*_FIGURES, *_PIECES):
+            raise invalid(key, "must be a name")
+    max_output = entry.get("max_output")
+    if max_output is not None and not (type(max_output) is int and max_output > 0):
+        raise invalid("max_output", "must be a whole number of tokens")
+    rates: dict[str, Decimal] = {}
+    for key in (*_RATE_KEYS, *_UNIT_KEYS):
         if key not in entry:
             continue
         value = entry[key]
-        unit = "dollars" if key in _PIECES else "dollars per million tokens"
+        unit = "dollars" if key in _UNIT_KEYS else "dollars per million tokens"
         try:
             if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
                 raise ValueError
-            figures[key] = Decimal(value)
-            if not figures[key].is_finite():
+            rates[key] = Decimal(value)
+            if not rates[key].is_finite():
                 raise ValueError
         except (ValueError, ArithmeticError):
-            raise wrong(key, f"must be a number of {unit}") from None
-        if not 0 <= figures[key] <= MOST:
-            raise wrong(key, f"must be from 0 to {MOST} {unit}")
+            raise invalid(key, f"must be a number of {unit}") from None
+        if not 0 <= rates[key] <= MAX_RATE:
+            raise invalid(key, f"must be from 0 to {MAX_RATE} {unit}")
     price = None
-    if figures:
+    if rates:
         for key in ("input", "output"):
-            if key not in figures:
-                raise wrong(key, "is missing: give both, or neither")
-        tier = tier_of(0, {bucket: figures[key] for key, bucket in _FIGURES.items() if key in figures})
-        units = {name: figures[key] for key, name in _PIECES.items() if key in figures}
+            if key not in rates:
+                raise invalid(key, "is missing: set both or neither")
+        tier = tier_of(0, {bucket: rates[key] for key, bucket in _RATE_KEYS.items() if key in rates})
+        units = {name: rates[key] for key, name in _UNIT_KEYS.items() if key in rates}
         request = units.pop("request", Decimal(0))
-        longest = longest or model_names.longest_answer(entry.get("upstream_model") or name)
-        price = ModelPrice("operator", (tier,), request, units, most_output=longest)
-    elif longest is not None:
-        raise wrong("max_output", "belongs to a price: give 'input' and 'output', too")
+        max_output = max_output or model_names.max_output(entry.get("upstream_model") or name)
+        price = ModelPrice("operator", (tier,), request, units, max_output=max_output)
+    elif max_output is not None:
+        raise invalid("max_output", "belongs to a price: set 'input' and 'output', too")
     return PriceOverride(price, entry.get("provider"), entry.get("upstream_model"))

@@ -1,8 +1,8 @@
-"""One call through the gateway: admit and hold, send, pass on what comes back, settle.
+"""One call through the gateway: admit and hold, send, relay the response, settle.
 
-`Gateway.open` makes one round trip to the ledger before the provider is reached and none is open while it talks;
-what it answers is whole (`Reply`) or still to come (`AnswerStream`). Whatever has a format is the dialect's
-(`models/gateway/dialects`), and so are the words for what is raised here.
+`Gateway.open` makes one round trip to the ledger before it contacts the provider and holds no transaction while the
+provider responds. It returns a complete `Reply` or an `AnswerStream`. Formats, and the bodies of the errors raised here,
+belong to the dialects (`models/gateway/dialects`).
 """
 
 import logging
@@ -21,7 +21,7 @@ from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import metrics, sse
 from models.gateway.bill import Biller
-from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed, refusal
+from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed, read_provider_error
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest, Dialect, Reply, WholeAnswer
 from models.gateway.in_flight import Admissions, CallMetadata, HoldRenewer, InFlightCall, Settlements
@@ -44,15 +44,16 @@ from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable
 log = logging.getLogger("stoa.gateway")
 
 JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
-"""How a `Content-Type` tells of a stream of JSON."""
-RECOGNISED = 30.0
-MOST_RECOGNISED = 10_000
+"""Substrings of a `Content-Type` that announce a stream of JSON."""
+AUTHENTICATED_SECONDS = 30.0
+"""How long `authenticate` caches an accepted key."""
+MAX_AUTHENTICATED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A call as one provider is asked: `hold` are the credits that it can come to there, `minimum` those that its input
-    costs alone, for `answers` that are made of it."""
+    """A call prepared for one provider. `hold` is its worst-case cost in credits, `minimum` that of its input alone, both
+    for `answers` answers."""
 
     call: Call
     route: Route
@@ -70,18 +71,18 @@ class Gateway:
         self.margin = settings.stoa_margin
         self.failover = settings.stoa_failover
         self.routes = Router(settings, PriceTable.load(settings.stoa_prices_file))
-        self.keeper = HoldRenewer(pool)
-        self.gate = Admissions(pool, settings.stoa_free_credits)
+        self.hold_renewer = HoldRenewer(pool)
+        self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
-        self.till = Settlements(pool, self.spool)
-        self._recognised: dict[str, float] = {}
+        self.settlements = Settlements(pool, self.spool)
+        self._authenticated: dict[str, float] = {}
         self.streams: set[AnswerStream] = set()
-        """Streams whose provider is still read."""
+        """Streams that still read from their provider."""
 
     def admit(self, request: CallRequest, hold: int | None, model: str, minimum: int = 0) -> Admission:
-        """Check the caller and take the hold (None: only check), when `minimum` at least is free. Raises Refused, or
-        LedgerUnavailable while calls wait to be settled."""
-        claim = AdmissionRequest(
+        """Check the caller and place the hold (None: check only) if at least `minimum` is available. Raises CallRefused, or
+        LedgerUnavailable, also while calls wait to be settled."""
+        query = AdmissionRequest(
             token_hash=hash_token(request.key),
             request_id=request.request_id,
             hold=hold,
@@ -91,27 +92,27 @@ class Gateway:
             door=request.dialect.door,
             model=model,
         )
-        return self._ask_ledger(claim)
+        return self._admit(query)
 
-    def _ask_ledger(self, claim: AdmissionRequest) -> Admission:
+    def _admit(self, query: AdmissionRequest) -> Admission:
         self.spool.check()
         with metrics.timed("admit"):
-            admission = self.gate.admit(claim)
+            admission = self.admissions.admit(query)
         if admission.outcome not in ("admitted", "checked"):
-            metrics.of(metrics.ERRORS, claim.door, admission.outcome).inc()
+            metrics.of(metrics.ERRORS, query.door, admission.outcome).inc()
             raise CallRefused(admission)
         return admission
 
-    def recognise(self, key: str, request_id: str, dialect: Dialect) -> None:
-        """Whose a key is, before a large request is read. Raises Refused as `admit` does, LedgerUnavailable.
+    def authenticate(self, key: str, request_id: str, dialect: Dialect) -> None:
+        """Check a key before a large body is read. Raises CallRefused, LedgerUnavailable.
 
-        Who was recognised stays so for `RECOGNISED` seconds: nothing is served for it, `admit` asks anew.
+        Caches accepted keys for AUTHENTICATED_SECONDS; `admit` checks again before the call is served.
         """
         token_hash = hash_token(key)
-        moment = time.monotonic()
-        if self._recognised.get(token_hash, 0.0) > moment:
+        current = time.monotonic()
+        if self._authenticated.get(token_hash, 0.0) > current:
             return
-        self._ask_ledger(
+        self._admit(
             AdmissionRequest(
                 token_hash=token_hash,
                 request_id=request_id,
@@ -122,69 +123,69 @@ class Gateway:
                 model="",
             )
         )
-        if len(self._recognised) >= MOST_RECOGNISED:
-            self._recognised.clear()
-        self._recognised[token_hash] = moment + RECOGNISED
+        if len(self._authenticated) >= MAX_AUTHENTICATED:
+            self._authenticated.clear()
+        self._authenticated[token_hash] = current + AUTHENTICATED_SECONDS
 
     def open(self, request: CallRequest) -> Reply | AnswerStream:
-        """Make the call. Raises Refused, UpstreamRefused, UpstreamError, LedgerUnavailable, or the DomainError that
-        says what is wrong with the request; each only after the checks that the contract puts before it."""
+        """Make the call. Raises CallRefused, ProviderError, UpstreamError, LedgerUnavailable, RelayFailed, or the
+        DomainError of an invalid request; checks run in the order of the contract (5.2)."""
         started, started_at = time.monotonic(), now()
         try:
             attempt = self._plan(request)
         except DomainError as refusal:
-            self._refuse(request, refusal, started, started_at)
+            self._record_refusal(request, refusal, started, started_at)
             raise
         call, route = attempt.call, attempt.route
-        # what costs nothing waits for nobody's holds
+        # a free call needs no hold
         admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum)
-        facts = CallMetadata(
+        metadata = CallMetadata(
             door=request.dialect.door,
             requested_model=call.model,
             stream=call.stream,
             started_at=started_at,
             started=started,
             client_id=request.client_id,
-            kept_request=request.dialect.stored_request(call, request.size),
+            stored_request=request.dialect.stored_request(call, request.size),
         )
-        ticket = InFlightCall(self.till, self.keeper, admission, facts, route, self.margin)
+        in_flight = InFlightCall(self.settlements, self.hold_renewer, admission, metadata, route, self.margin)
         try:
-            # once more: the ledger may have taken its time to admit
+            # again: admission may have taken long
             self.spool.check(admission.account_id)
         except LedgerUnavailable as error:
-            ticket.fail(error.code, None)
+            in_flight.fail(error.code, None)
             raise
         try:
             if attempt.hold > max(admission.available, 0):
-                self._recount(request.dialect, attempt, admission)
-            answer = self._answer(request, attempt, ticket)
-            answer.dropped = ticket.route.dropped
+                self._check_counted_input(request.dialect, attempt, admission)
+            answer = self._try_providers(request, attempt, in_flight)
+            answer.dropped = in_flight.route.dropped
             return answer
         except CallRefused:
-            ticket.fail("insufficient_credits", None)
+            in_flight.fail("insufficient_credits", None)
             raise
         except ProviderError as error:
             error.dropped = route.dropped
-            ticket.fail("upstream_status", error.status)
+            in_flight.fail("upstream_status", error.status)
             raise
         except UpstreamError as error:
             error.dropped = route.dropped
-            ticket.fail(error.kind, None)
+            in_flight.fail(error.kind, None)
             raise
         except LedgerUnavailable:
             raise
         except Exception as error:
-            ticket.close()
+            in_flight.close()
             raise RelayFailed from error
         except BaseException:
-            ticket.close()
+            in_flight.close()
             raise
 
-    def close(self, patience: float = 4.0) -> None:
-        """The process ends: stop every stream, and wait so many seconds until all are settled."""
+    def close(self, timeout: float = 4.0) -> None:
+        """Stop every stream of this process and wait up to `timeout` seconds until all are settled."""
         for stream in list(self.streams):
             stream.stop()
-        end = time.monotonic() + patience
+        end = time.monotonic() + timeout
         while self.streams and time.monotonic() < end:
             time.sleep(0.05)
 
@@ -197,20 +198,20 @@ class Gateway:
         return self._prepare(request, call, request.dialect.route(self.routes, request, call))
 
     def _prepare(self, request: CallRequest, call: Call, route: Route) -> Attempt:
-        """The call for one provider. Raises DomainError for what it cannot be asked."""
+        """Prepare the call for one provider. Raises DomainError for what the provider cannot be sent."""
         call = request.dialect.adapt(call, route.provider)
         with heavy(request.size):
             route, sent = self.routes.prepare(route, call)
-        answers = call.n * _copies(call, route)
+        answers = call.n * _request_count(call, route)
         if route.byok is not None:
             return Attempt(call, route, sent, answers, 0, 0)
         hold = held_credits(route.worst_cost(call, answers), self.margin)
         minimum = held_credits(route.input_cost(call.input_tokens, answers), self.margin)
         return Attempt(call, route, sent, answers, hold, min(minimum, hold))
 
-    def _recount(self, dialect: Dialect, attempt: Attempt, admission: Admission) -> None:
-        """Refuse a call that was let in because it is alone, when its text is so odd that its input alone costs more than
-        is free. Text is counted only here, where it can decide something. Raises Refused."""
+    def _check_counted_input(self, dialect: Dialect, attempt: Attempt, admission: Admission) -> None:
+        """Refuse a call whose counted input alone exceeds the available credits: admission estimates text by its size. Counts
+        tokens only when the result can decide. Raises CallRefused."""
         call = attempt.call
 
         def cost(text_tokens: int) -> int:
@@ -222,10 +223,11 @@ class Gateway:
         if counted > admission.available:
             raise CallRefused(replace(admission, outcome="insufficient", minimum=counted))
 
-    def _refuse(
+    def _record_refusal(
         self, request: CallRequest, refusal: DomainError, started: float, started_at: datetime
     ) -> None:
-        """Let the ledger's own refusals come first; note the names of models that have no price."""
+        """Run the ledger's checks, which come first, for a call that will be refused; record models without a price.
+        Raises CallRefused, LedgerUnavailable."""
         model = request.call.model if isinstance(request.call, Call) else ""
         admission = self.admit(request, None, model)
         metrics.of(metrics.ERRORS, request.dialect.door, refusal.code).inc()
@@ -241,81 +243,85 @@ class Gateway:
 
     # -- the call --------------------------------------------------------------------------------------------
 
-    def _answer(self, request: CallRequest, attempt: Attempt, ticket: InFlightCall) -> Reply | AnswerStream:
-        """The answer of the route's provider or, when that is away or busy, of the next one that serves the same model. Of
-        several errors the first is raised: it is about the route that was asked for."""
+    def _try_providers(
+        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
+    ) -> Reply | AnswerStream:
+        """Call the route's provider; when it is unreachable or busy, try the other providers of the same model. When all
+        fail, raises the first error: that of the requested route."""
         try:
-            return self._ask(request, attempt, ticket)
+            return self._send(request, attempt, in_flight)
         except (ProviderError, UpstreamError) as error:
-            if not self.failover or not _away(error):
+            if not self.failover or not _can_fail_over(error):
                 raise
             failed = error
-        for other in self._others(request, attempt, ticket):
+        for other in self._fallbacks(request, attempt, in_flight):
             names = [each.route.provider.name for each in (attempt, other)]
             metrics.of(metrics.FAILOVERS, *names).inc()
-            log.warning("call %s goes on from %s to %s: %s", request.request_id, *names, _kind_of(failed))
-            ticket.route = other.route
+            log.warning("call %s: failover from %s to %s: %s", request.request_id, *names, _label(failed))
+            in_flight.route = other.route
             try:
-                return self._ask(request, other, ticket)
+                return self._send(request, other, in_flight)
             except (ProviderError, UpstreamError) as error:
-                log.warning("call %s failed there too: %s", request.request_id, _kind_of(error))
-                ticket.route = attempt.route
+                log.warning("call %s failed again: %s", request.request_id, _label(error))
+                in_flight.route = attempt.route
         raise failed
 
-    def _others(self, request: CallRequest, attempt: Attempt, ticket: InFlightCall) -> Iterator[Attempt]:
-        """The same call for other providers, where their price is known and held."""
+    def _fallbacks(
+        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall
+    ) -> Iterator[Attempt]:
+        """The call prepared for each other provider whose price is known and held."""
         call = request.call
         if isinstance(call, DomainError) or request.byok:
             return
-        for route in self.routes.after(attempt.route):
+        for route in self.routes.fallbacks(attempt.route):
             try:
                 other = self._prepare(request, call, route)
             except DomainError:
                 continue
             fewer = call.n > 1 and attempt.route.provider.native_n and not route.provider.native_n
-            if not fewer and ticket.holds(other.hold):
+            if not fewer and in_flight.try_hold(other.hold):
                 yield other
 
-    def _ask(self, request: CallRequest, attempt: Attempt, ticket: InFlightCall) -> Reply | AnswerStream:
+    def _send(self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall) -> Reply | AnswerStream:
         dialect, call = request.dialect, attempt.call
         biller = Biller(self.routes, self.margin, partial(dialect.count_input, call))
         if call.stream:
-            return self._stream(request, attempt, ticket, biller)
-        return self._whole(dialect, attempt, ticket, biller)
+            return self._stream(request, attempt, in_flight, biller)
+        return self._whole(dialect, attempt, in_flight, biller)
 
     def _stream(
-        self, request: CallRequest, attempt: Attempt, ticket: InFlightCall, biller: Biller
+        self, request: CallRequest, attempt: Attempt, in_flight: InFlightCall, biller: Biller
     ) -> AnswerStream:
         route = attempt.route
-        answer = route.provider.upstream.send(attempt.request)
+        response = route.provider.upstream.send(attempt.request)
         try:
-            begun = _opening(answer)
-            if not _succeeded(answer):
-                raise refusal(answer, route, begun)
-            if begun and not sse.looks_like_it(begun):
-                if "json" not in _kind(answer):
-                    raise refusal(answer, route, begun)
-                begun += answer.read()
-                # a whole answer is passed on as a stream, if it is one
-                request.dialect.read_answer(begun, attempt.call, route, answer.headers)
-            stream = AnswerStream(request, attempt.call, ticket, answer, biller, self.streams, begun)
+            start = _read_start(response)
+            if not _succeeded(response):
+                raise read_provider_error(response, route, start)
+            if start and not sse.looks_like_sse(start):
+                if "json" not in _content_type(response):
+                    raise read_provider_error(response, route, start)
+                start += response.read()
+                # raises unless the body is an answer, which is then passed on as a stream
+                request.dialect.read_answer(start, attempt.call, route, response.headers)
+            stream = AnswerStream(request, attempt.call, in_flight, response, biller, self.streams, start)
         except BaseException:
-            answer.close()
+            response.close()
             raise
         stream.start()
         return stream
 
-    def _whole(self, dialect: Dialect, attempt: Attempt, ticket: InFlightCall, biller: Biller) -> Reply:
+    def _whole(self, dialect: Dialect, attempt: Attempt, in_flight: InFlightCall, biller: Biller) -> Reply:
         call, route = attempt.call, attempt.route
-        answers = _gather(dialect, attempt)
+        answers = _fetch_all(dialect, attempt)
         meters = [answer.meter for answer in answers]
         first = meters[0]
         if all(meter.empty for meter in meters):
-            # a choice that ended without a word, from a provider that reports nothing: passed on, and not billed
-            ticket.fail(EmptyAnswer.kind, None)
+            # a finished choice without content or usage: passed on, not billed
+            in_flight.fail(EmptyAnswer.kind, None)
             return Reply(answers[0].raw)
         bill = biller.bill(route, meters)
-        ticket.settle(
+        in_flight.settle(
             bill.usage,
             bill.cost,
             bill.price,
@@ -327,14 +333,15 @@ class Gateway:
         return dialect.reply(call, answers, bill)
 
 
-def _copies(call: Call, route: Route) -> int:
-    """How many times a request is sent for the answers that the client wants merged."""
+def _request_count(call: Call, route: Route) -> int:
+    """How many times the request is sent to get the answers that the client wants merged."""
     return 1 if route.provider.native_n else call.answers
 
 
-def _gather(dialect: Dialect, attempt: Attempt) -> list[WholeAnswer]:
-    """The answers to all sendings of a request, those that failed left out. Raises the first one's error when all did."""
-    copies = _copies(attempt.call, attempt.route)
+def _fetch_all(dialect: Dialect, attempt: Attempt) -> list[WholeAnswer]:
+    """Send the request as often as needed, in parallel. Returns the answers of those that succeeded; raises the first
+    one's error when all failed."""
+    copies = _request_count(attempt.call, attempt.route)
     found: list[WholeAnswer | BaseException | None] = [None] * copies
 
     def fetch(index: int) -> None:
@@ -358,41 +365,41 @@ def _gather(dialect: Dialect, attempt: Attempt) -> list[WholeAnswer]:
 
 def _fetch(dialect: Dialect, attempt: Attempt) -> WholeAnswer:
     route = attempt.route
-    answer = route.provider.upstream.send(attempt.request)
+    response = route.provider.upstream.send(attempt.request)
     try:
-        if not _succeeded(answer):
-            raise refusal(answer, route)
-        raw = answer.read(MAX_STREAM if "event-stream" in _kind(answer) else MAX_BODY)
-        return dialect.read_answer(raw, attempt.call, route, answer.headers)
+        if not _succeeded(response):
+            raise read_provider_error(response, route)
+        raw = response.read(MAX_STREAM if "event-stream" in _content_type(response) else MAX_BODY)
+        return dialect.read_answer(raw, attempt.call, route, response.headers)
     finally:
-        answer.close()
+        response.close()
 
 
-def _away(error: ProviderError | UpstreamError) -> bool:
-    """Whether a provider did not take a call that another one may take. One that took it, and then was silent or broke
-    off, may charge for it: that call is not made twice."""
-    return error.busy if isinstance(error, ProviderError) else isinstance(error, Unreachable)
+def _can_fail_over(error: ProviderError | UpstreamError) -> bool:
+    """Whether another provider may be tried. Not after a timeout or a broken connection: the first provider may charge
+    for the call."""
+    return error.retryable if isinstance(error, ProviderError) else isinstance(error, Unreachable)
 
 
-def _kind_of(error: ProviderError | UpstreamError) -> str:
+def _label(error: ProviderError | UpstreamError) -> str:
     return f"status {error.status}" if isinstance(error, ProviderError) else error.kind
 
 
-def _succeeded(answer: ProviderResponse) -> bool:
-    return 200 <= answer.status < 300
+def _succeeded(response: ProviderResponse) -> bool:
+    return 200 <= response.status < 300
 
 
-def _kind(answer: ProviderResponse) -> str:
-    return (answer.headers.get("Content-Type") or "").lower()
+def _content_type(response: ProviderResponse) -> str:
+    return (response.headers.get("Content-Type") or "").lower()
 
 
-def _opening(answer: ProviderResponse) -> bytes:
-    """The first bytes of what is announced as no event stream, and may be one all the same."""
-    kind = _kind(answer)
-    begun = b""
+def _read_start(response: ProviderResponse) -> bytes:
+    """Read the first bytes of a body announced as JSON or HTML, which may be an event stream nevertheless."""
+    kind = _content_type(response)
+    start = b""
     if ("json" in kind and not any(word in kind for word in JSON_LINES)) or "html" in kind:
-        for piece in answer.blocks():
-            begun += piece
-            if len(begun.strip()) > 10:
+        for chunk in response.blocks():
+            start += chunk
+            if len(start.strip()) > 10:
                 break
-    return begun
+    return start

@@ -1,4 +1,4 @@
-"""Which provider serves a model, at what price; and the refusals when none does."""
+"""Routing: picks the provider and price for a model, or raises why none serves it."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from models.gateway import model_names
 from models.gateway.chat_format import Call, Usage
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
 from models.gateway.demo_model import DemoModel
-from models.gateway.price_factors import KEYS, FactorReader, PriceFactors, terms_of
+from models.gateway.price_factors import KEYS, FactorReader, PriceFactors, read_factors
 from models.gateway.pricing import ModelPrice, PriceTable, flat
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.demo import MODEL as DEMO
@@ -25,19 +25,19 @@ from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
 
 DEFAULT_OUTPUT = 8_192
-"""Tokens of output that a stream without a bound is begun with; its hold grows as it does."""
-MOST_OUTPUT = 1_048_576
-"""Tokens no model exceeds in one answer; a larger `max_tokens` holds no more."""
-FAR_ABOVE, FAR_DOLLARS = 10, 1
-"""A reported cost above so many times the listed price and so many dollars is charged, and flagged."""
+"""Output tokens of the initial hold of a stream without a limit. The hold grows with the output."""
+MAX_OUTPUT = 1_048_576
+"""Output tokens that no model exceeds. A larger `max_tokens` does not increase the hold."""
+COST_FLAG_FACTOR, COST_FLAG_DOLLARS = 10, 1
+"""A reported cost is flagged, and charged, above this multiple of the listed price plus this many dollars."""
 
-MOST_KEPT = 4096
-"""Routes that are kept for a minute, since some prices change with the hour."""
+MAX_CACHED_ROUTES = 4096
+"""Size of the route cache. Routes are cached for a minute, since some prices change by the hour."""
 
-FALLBACK = flat(3, 15, source="fallback")
-"""The price of a call whose provider reports costs and did not, for a model that no table lists."""
-UNLISTED = flat(30, 180, source="unlisted")
-"""What is held for a model that no table lists: all listed ones but one are cheaper."""
+FALLBACK_PRICE = flat(3, 15, source="fallback")
+"""The price of an unlisted model if its provider reports costs but did not."""
+UNLISTED_PRICE = flat(30, 180, source="unlisted")
+"""The price of the hold for an unlisted model. All listed models but one are cheaper."""
 
 
 class NoRoute(DomainError):
@@ -48,14 +48,14 @@ class NoRoute(DomainError):
 
 
 class NotAChatModel(DomainError):
-    """The model is known, and does something else than chat."""
+    """The model is known but is not a chat model."""
 
     status = 400
     code = "model_not_chat"
 
 
 class NoPrice(DomainError):
-    """The model could be reached, but nobody knows what it costs; the operator sees it listed."""
+    """A configured provider serves the model, but it has no price."""
 
     status = 400
     code = "model_price_missing"
@@ -63,76 +63,78 @@ class NoPrice(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a call goes. `price` is None only where the provider reports the cost itself."""
+    """Provider, model and price of a call. `price` is None only if the provider reports the cost itself."""
 
     provider: Provider
     requested: str
     model: str
     price: ModelPrice | None
     byok: str | None = None
-    """The caller's own key, which then pays."""
-    terms: PriceFactors = field(default_factory=PriceFactors)
-    """What the request asks for beyond text."""
+    """The caller's own provider key, which then pays for the call."""
+    factors: PriceFactors = field(default_factory=PriceFactors)
+    """Parameters of the request that affect the price."""
     dropped: tuple[str, ...] = ()
-    """Keys of the request that the provider is not sent, because it would refuse them."""
+    """Request keys removed because the provider would reject them."""
 
     @property
     def context_window(self) -> int | None:
-        """Tokens that the model reads at most; None when the price table does not say."""
-        row = model_names.row(self.provider.table, model_names.split_variant(self.model)[0])
+        """Context window of the model in tokens; None if unknown."""
+        row = model_names.price_row(self.provider.table, model_names.split_variant(self.model)[0])
         return row.context_window if row else None
 
     def worst_cost(self, call: Call, answers: int) -> Decimal:
-        """Dollars that the call can come to, `answers` being how many are made of one input."""
+        """Estimated maximum cost in dollars, for the hold. `answers`: number of answers to the same input."""
         return self.cost_up_to(call, self.expected_output(call, answers), answers)
 
     def expected_output(self, call: Call, answers: int) -> int:
-        """Tokens of output that `worst_cost` is for. A stream is looked at as it grows; a whole answer without a bound
-        may be as long as the model can make it."""
+        """Output tokens that `worst_cost` assumes. Without a limit, a stream starts with DEFAULT_OUTPUT and extends its
+        hold; a non-streaming answer may reach the model's limit."""
         if call.max_output is not None:
-            bound = max(call.max_output, self.terms.bound)
+            limit = max(call.max_output, self.factors.max_output)
         else:
-            longest = max(self._longest(price) for price in (self.price or UNLISTED, *self.terms.prices))
-            bound = min(DEFAULT_OUTPUT, longest) if call.stream else longest
-        return (min(bound, MOST_OUTPUT) + self.terms.output) * answers
+            max_output = max(
+                self._max_output(price) for price in (self.price or UNLISTED_PRICE, *self.factors.prices)
+            )
+            limit = min(DEFAULT_OUTPUT, max_output) if call.stream else max_output
+        return (min(limit, MAX_OUTPUT) + self.factors.output) * answers
 
-    def _longest(self, price: ModelPrice) -> int:
-        """Tokens that no answer at this price exceeds."""
-        most = price.most_output or self.provider.longest
-        return min(most, price.longest or most)
+    def _max_output(self, price: ModelPrice) -> int:
+        """Output limit in tokens of a model with this price."""
+        limit = price.max_output or self.provider.max_output
+        return min(limit, price.context_window or limit)
 
     def cost_up_to(self, call: Call, output_tokens: int, answers: int) -> Decimal:
-        """Dollars of the call with so much output, at the most: its text as odd as can be, a token for each byte, but
-        no more of them than the model reads."""
+        """Maximum cost in dollars with this much output. Assumes one input token per byte of text, up to the context
+        window."""
         inputs = 1 if self.provider.native_n else answers
-        terms = self.terms
-        media = {bucket: count * inputs for bucket, count in terms.media.items()}
-        worst = max(
-            price.worst(
-                _most_tokens(call.text_bytes, price.longest) * inputs,
+        factors = self.factors
+        media = {bucket: count * inputs for bucket, count in factors.media.items()}
+        max_cost = max(
+            price.max_cost(
+                _max_tokens(call.text_bytes, price.context_window) * inputs,
                 output_tokens,
                 media=media,
-                written=terms.written,
-                spoken=terms.spoken,
+                write_bucket=factors.write_bucket,
+                audio=factors.audio,
             )
-            for price in (self.price or UNLISTED, *terms.prices)
+            for price in (self.price or UNLISTED_PRICE, *factors.prices)
         )
-        return worst * terms.factor + terms.dollars * answers
+        return max_cost * factors.factor + factors.dollars * answers
 
     def input_cost(self, text_tokens: int, answers: int) -> Decimal:
-        """Dollars of the call's input alone, as far as that is likely."""
+        """Likely cost of the input alone, in dollars."""
         inputs = 1 if self.provider.native_n else answers
-        return (self.price or FALLBACK).input_cost((text_tokens + self.terms.likely) * inputs)
+        return (self.price or FALLBACK_PRICE).input_cost((text_tokens + self.factors.likely) * inputs)
 
 
 class Router:
-    """The providers of a process, in the order in which they are asked."""
+    """The providers of a process, in order of preference."""
 
     def __init__(self, settings: Settings, prices: PriceTable) -> None:
         self.prices = prices
-        self._minute, self._found = 0, dict[str, Route]()
+        self._minute, self._routes = 0, dict[str, Route]()
         self._listed: tuple[int, tuple[Route, ...]] = (0, ())
-        patience = UpstreamTimeouts(
+        timeouts = UpstreamTimeouts(
             settings.stoa_connect_timeout, settings.stoa_first_byte_timeout, settings.stoa_idle_timeout
         )
         egress = Egress(
@@ -146,14 +148,14 @@ class Router:
             key = getattr(settings, f"{name}_api_key")
             return Endpoint(getattr(settings, f"{name}_base_url"), key.get_secret_value() if key else None)
 
-        def made(kind: type[Provider]) -> Provider:
-            return kind(endpoint(kind.name), HttpUpstream(kind.title, patience, egress))
+        def build(kind: type[Provider]) -> Provider:
+            return kind(endpoint(kind.name), HttpUpstream(kind.title, timeouts, egress))
 
         self.openrouter = OpenRouter(
-            endpoint("openrouter"), HttpUpstream("OpenRouter", patience, egress), site=settings.base_url
+            endpoint("openrouter"), HttpUpstream("OpenRouter", timeouts, egress), site=settings.base_url
         )
         self.demo = DemoProvider(Endpoint("", None), DemoModel(settings.stoa_demo_delay_ms / 1000))
-        self.direct = [made(OpenAI), made(Anthropic), made(Gemini)]
+        self.direct = [build(OpenAI), build(Anthropic), build(Gemini)]
         self.providers = {provider.name: provider for provider in (self.demo, *self.direct, self.openrouter)}
         for name, override in prices.overrides.items():
             if override.provider and override.provider not in self.providers:
@@ -161,19 +163,19 @@ class Router:
                 raise SettingsError(f"STOA_PRICES_FILE: 'provider' of {name!r} must be one of {known}.")
 
     def find(self, model: str, *, byok: str | None = None, direct_openai: bool = False) -> Route:
-        """The route of a model's name, written in any case. `byok` is the caller's own OpenRouter key, which sends the
-        call there; with `direct_openai` OpenAI comes first all the same (contract 5.3).
+        """The route of a model name (case-insensitive). `byok`: the caller's own OpenRouter key, which routes the call
+        there, except that `direct_openai` still prefers OpenAI (contract 5.3).
 
-        Raises NoRoute, NotChat or NoPrice.
+        Raises NoRoute, NotAChatModel or NoPrice.
         """
         if byok or direct_openai:
             return self._find(model, byok, direct_openai)
         minute = int(time.time() // 60)
-        if self._minute != minute or len(self._found) > MOST_KEPT:
-            self._minute, self._found = minute, {}
-        route = self._found.get(model)
+        if self._minute != minute or len(self._routes) > MAX_CACHED_ROUTES:
+            self._minute, self._routes = minute, {}
+        route = self._routes.get(model)
         if route is None:
-            route = self._found[model] = self._find(model, None, False)
+            route = self._routes[model] = self._find(model, None, False)
         return route
 
     def _find(self, model: str, byok: str | None, direct_openai: bool) -> Route:
@@ -181,23 +183,23 @@ class Router:
         if name.lower().startswith(RESOURCE):
             name = name[len(RESOURCE) :]
         if not name or len(name) > MAX_MODEL or not name.isprintable():
-            raise NoRoute("That is not the name of a model.")
+            raise NoRoute("This is not a valid model name.")
         override = self.prices.overrides.get(name.lower())
         if override and override.provider:
             provider = self.providers[override.provider]
             if not provider.ready:
-                raise NoRoute(self._nobody(name))
+                raise NoRoute(self._not_served(name))
             upstream = override.upstream_model or provider.upstream_model(override.name or name)
             return self._route(provider, name, upstream)
-        found = self._serves(name, byok, direct_openai)
+        found = self._provider_for(name, byok, direct_openai)
         upstream = found.upstream_model(name) if found else name
         if (kind := model_names.kind_of(upstream)) != model_names.CHAT:
             raise NotAChatModel(
-                f"The model '{name}' {model_names.KINDS[kind]}; it cannot be called for chat completions. "
+                f"The model '{name}' {model_names.KINDS[kind]}; it does not support chat completions. "
                 "GET /v1/models lists the models that can."
             )
         if found is None:
-            raise NoRoute(self._nobody(name))
+            raise NoRoute(self._not_served(name))
         return self._route(found, name, upstream, byok if found is self.openrouter else None)
 
     def _route(self, provider: Provider, name: str, upstream: str, byok: str | None = None) -> Route:
@@ -205,18 +207,18 @@ class Router:
         if price is None and not provider.reports_cost:
             raise NoPrice(
                 f"The model '{name}' has no price on this server, so it is not served. "
-                "The operator can give it one (STOA_PRICES_FILE)."
+                "The operator can set one (STOA_PRICES_FILE)."
             )
         return Route(provider, name, upstream, price, byok)
 
-    def after(self, route: Route) -> Iterator[Route]:
-        """Where else the same model is served at a known price, in the order in which it is tried. Nowhere where the caller's
-        key pays, the operator named the provider, or it is a server that only speaks as the vendor does."""
+    def fallbacks(self, route: Route) -> Iterator[Route]:
+        """Fallback routes of the same model at a known price, in order. None if the caller's key pays, the operator set
+        the provider, or its server is not the vendor's own."""
         name, openrouter = route.requested, self.openrouter
         override = self.prices.overrides.get(name.lower())
-        chosen = route.byok or (override and override.provider) or route.provider not in self.direct
+        fixed = route.byok or (override and override.provider) or route.provider not in self.direct
         upstream = openrouter.upstream_model(name)
-        if chosen or not route.provider.genuine or not openrouter.ready:
+        if fixed or not route.provider.first_party or not openrouter.ready:
             return
         if model_names.has_row(openrouter.table, upstream):
             found = self._route(openrouter, name, upstream)
@@ -226,57 +228,54 @@ class Router:
     def price(
         self, provider: Provider, requested: str, upstream: str, answered: str | None = None
     ) -> ModelPrice | None:
-        """The price of a model at a provider; None when it is missing."""
+        """The price of a model at a provider; None if missing."""
         found = self.prices.find(provider.table, requested, upstream, answered)
         return found or (flat(3, 15) if provider is self.demo else None)
 
     def prepare(self, route: Route, call: Call) -> tuple[Route, ProviderRequest]:
-        """The request that is sent, and the route with what it asks for. Raises BadCall for what cannot be sent, and for
-        a key whose price nobody knows."""
+        """The request to send, and the route with its price factors. Raises BadCall for an unsupported request or a key
+        whose price is unknown."""
         provider = route.provider
         body, dropped = provider.rewrite(call, route.model)
-        terms = PriceFactors()
+        factors = PriceFactors()
         if route.byok is None:
-            reading = FactorReader(
+            reader = FactorReader(
                 call,
                 route.price,
                 lambda name: self.price(provider, name, provider.upstream_model(name)),
                 reports_cost=provider.reports_cost,
-                apart=provider.media_apart,
+                separate_media_prices=provider.media_priced_separately,
             )
-            terms = terms_of(KEYS[provider.name], body, reading)
+            factors = read_factors(KEYS[provider.name], body, reader)
         prepared = Route(
-            provider, route.requested, route.model, route.price, route.byok, terms, tuple(dropped)
+            provider, route.requested, route.model, route.price, route.byok, factors, tuple(dropped)
         )
         return prepared, provider.request(call, body, route.byok)
 
     def cost(self, route: Route, usage: Usage, answered: str | None) -> tuple[Decimal, dict[str, str]]:
-        """Dollars of a call and the figures they were made with: the provider's own where it reports them, else tokens
-        at the price of the model that answered. `flags` among the figures names what an operator should see."""
+        """Cost of a call in dollars, and the prices applied, with `flags` for the operator. Uses the cost that the
+        provider reported, else the price of the model that answered."""
         price = route.price
         if answered not in (None, route.model) or price is None:
             price = self.price(route.provider, route.requested, route.model, answered) or price
         listed = price.cost(usage) if price else None
         if route.provider.reports_cost and usage.cost is not None:
-            figures = (
+            prices = (
                 {"source": "provider"} if listed is None else {"source": "provider", "listed": f"{listed:f}"}
             )
-            known = UNLISTED.cost(usage) if listed is None else listed
+            expected = UNLISTED_PRICE.cost(usage) if listed is None else listed
             cost = max(usage.cost, usage.least_cost)
-            far = cost > FAR_ABOVE * known + FAR_DOLLARS
-            return cost, _flagged(figures, [*usage.flags, *(["cost_far_above_list"] if far else [])])
+            exceeds_list = cost > COST_FLAG_FACTOR * expected + COST_FLAG_DOLLARS
+            return cost, _flagged(prices, [*usage.flags, *(["cost_far_above_list"] if exceeds_list else [])])
         flags = [*usage.flags]
         if price is None or listed is None:
-            price, flags = FALLBACK, [*flags, "price_guessed"]
+            price, flags = FALLBACK_PRICE, [*flags, "price_guessed"]
             listed = price.cost(usage)
         cost = max(listed, usage.least_cost)
         return cost, _flagged(price.snapshot(usage), [*flags, *price.flags(usage)])
 
     def models(self) -> tuple[Route, ...]:
-        """The route of every model that can be asked for by its listed name, at a known price: sorted, no name twice.
-
-        Kept for a minute, as routes are.
-        """
+        """The routes of all listed models with a known price: sorted, no duplicates, cached for a minute."""
         minute = int(time.time() // 60)
         if self._listed[0] != minute:
             self._listed = minute, tuple(self._list())
@@ -289,15 +288,15 @@ class Router:
                 public = provider.public_model(name)
                 if provider.lists(public):
                     found[public] = public
-        for folded, override in self.prices.overrides.items():
-            found[folded] = override.name or folded
-        for folded, name in sorted(found.items(), key=lambda item: (item[0] != DEMO, item[0])):
+        for lower, override in self.prices.overrides.items():
+            found[lower] = override.name or lower
+        for lower, name in sorted(found.items(), key=lambda item: (item[0] != DEMO, item[0])):
             with suppress(DomainError):
                 route = self.find(name)
-                if route.price is not None or folded in self.prices.overrides:
+                if route.price is not None or lower in self.prices.overrides:
                     yield route
 
-    def _serves(self, name: str, byok: str | None, direct_openai: bool) -> Provider | None:
+    def _provider_for(self, name: str, byok: str | None, direct_openai: bool) -> Provider | None:
         if name.lower() == DEMO:
             return self.demo
         openrouter = self.openrouter if self.openrouter.ready or byok else None
@@ -308,47 +307,47 @@ class Router:
         found = None if variant else next(direct, None)
         if found is None or openrouter is None:
             return found or openrouter
-        return openrouter if self._alone(openrouter, found, name) else found
+        return openrouter if self._only_on_openrouter(openrouter, found, name) else found
 
-    def _alone(self, openrouter: Provider, direct: Provider, name: str) -> bool:
-        """Whether OpenRouter has a model of this very name, and the provider that the name points to has not: it may
-        have one whose names begin alike, or one that does something else."""
+    def _only_on_openrouter(self, openrouter: Provider, direct: Provider, name: str) -> bool:
+        """Whether only OpenRouter has a model with exactly this name. The direct provider may have one with a similar
+        name, or one that is not a chat model."""
         if name.lower() in self.prices.overrides:
             return False
-        theirs = direct.upstream_model(name)
+        upstream = direct.upstream_model(name)
         direct_has = (
-            model_names.listed(direct.table, theirs)
-            and model_names.kind_of(theirs) == model_names.CHAT
-            and self.price(direct, name, theirs) is not None
+            model_names.listed(direct.table, upstream)
+            and model_names.kind_of(upstream) == model_names.CHAT
+            and self.price(direct, name, upstream) is not None
         )
         return not direct_has and model_names.has_row(openrouter.table, openrouter.upstream_model(name))
 
-    def _nobody(self, model: str) -> str:
+    def _not_served(self, model: str) -> str:
         keys = [provider for provider in (*self.direct, self.openrouter) if provider.ready]
         if not keys:
             return (
                 f"The model '{model}' is not served here: this server has no provider key yet. "
-                f"It serves '{DEMO}', which works without one."
+                f"'{DEMO}' works without one."
             )
         base, variant = model_names.split_variant(model)
         if variant:
             return (
                 f"The model '{model}' is not served here: ':{variant}' is a variant that OpenRouter serves, and this "
-                f"server has no key for OpenRouter. Without it the name is '{base}'."
+                f"server has no key for OpenRouter. Without the variant, the name is '{base}'."
             )
         titles = ", ".join(provider.title for provider in keys)
         return f"The model '{model}' is not served here. Keys are set for: {titles}."
 
 
-def _most_tokens(text_bytes: int, window: int | None) -> int:
-    """Of a text: one for each byte, but no more than the model reads, unless there are more by any reckoning."""
+def _max_tokens(text_bytes: int, window: int | None) -> int:
+    """Maximum tokens of a text: one per byte, up to the context window, but not below the conservative estimate."""
     return text_bytes if window is None else min(text_bytes, max(window, text_bytes // BYTES_PER_TOKEN))
 
 
-def _flagged(figures: dict[str, str], flags: list[str]) -> dict[str, str]:
-    return {**figures, "flags": " ".join(flags)} if flags else figures
+def _flagged(prices: dict[str, str], flags: list[str]) -> dict[str, str]:
+    return {**prices, "flags": " ".join(flags)} if flags else prices
 
 
 def held_credits(cost: Decimal, margin: Decimal) -> int:
-    """Credits to hold for a cost in dollars, rounded up."""
+    """Credits to hold for a cost in dollars plus margin, rounded up."""
     return ceil(cost * 100 * (1 + margin))

@@ -1,6 +1,6 @@
-"""A stream on its way: a pump owns the provider's connection and feeds a bounded queue, the client's side takes from it.
+"""A streamed answer: a pump thread reads the provider and fills a bounded queue, from which the client's side reads.
 
-The pump alone settles, at the end of the answer and before its last chunk leaves, whether or not anybody still listens.
+Only the pump settles: at the end of the answer, before its last chunk is sent, and also when the client has disconnected.
 """
 
 import contextlib
@@ -24,70 +24,70 @@ log = logging.getLogger("stoa.gateway")
 HEARTBEAT_SECONDS = 30.0
 QUEUED_BLOCKS = 256
 FULL_PAUSE = 0.05
-"""Seconds between two looks at a full queue."""
+"""Seconds between checks of a full queue."""
 DRAIN_SECONDS = 300.0
-"""How long a provider is read on for a client that has gone."""
-LOOK = 512
-"""Bytes that an answer grows by at least before its tokens are counted again."""
-BOUNDED, UNBOUNDED, DENSE = 6, 3, 2
-"""Bytes of text to a token: more than there are, since a bound that the client gave is the provider's to keep, and counting
-takes time and 40 MB; as there are in program text; as few as there are in any but odd text."""
+"""How long the pump reads on after the client has disconnected."""
+RECOUNT_BYTES = 512
+"""Bytes of output between two token counts, at least."""
+BOUNDED_RATIO, UNBOUNDED_RATIO, DENSE_RATIO = 6, 3, 2
+"""Bytes of text per token that decide when to count again. With a bound by the client: more than real text has, since the
+provider keeps the bound and counting costs time and 40 MB. Without: as in source code. After a count: as in dense text."""
 STALL_SECONDS = 300.0
-"""How long a client may take nothing before it counts as gone."""
+"""How long a client may read nothing before it counts as disconnected."""
 
 
 class ServerStopping(UpstreamError):
-    """The server was told to end while the answer was on its way."""
+    """The server is shutting down during the answer."""
 
     kind = "server_stopping"
 
 
 class AnswerStream:
-    """Iterate for the client's bytes; `close` when the client has what it wanted, or is gone. While its provider is read it
-    is in `live`; `begun` is what was read of the answer before."""
+    """Iterates over the bytes for the client; `close` it when the client is done or disconnected. It is in `live` while it
+    reads from its provider. `start` is what was already read of the response."""
 
     def __init__(
         self,
         request: CallRequest,
         call: Call,
-        ticket: InFlightCall,
-        answer: ProviderResponse,
+        in_flight: InFlightCall,
+        response: ProviderResponse,
         biller: Biller,
         live: set["AnswerStream"],
-        begun: bytes = b"",
+        start: bytes = b"",
     ) -> None:
-        self.ticket = ticket
-        self.gone = False
+        self.in_flight = in_flight
+        self.client_gone = False
         self.dropped: tuple[str, ...] = ()
         self._live = live
         self._dialect = request.dialect
         self._call = call
-        self._answer = answer
+        self._response = response
         self._biller = biller
-        self._pieces = itertools.chain([begun] if begun else [], answer.blocks())
-        self._translator = request.dialect.translator(request, call, ticket.route)
+        self._chunks = itertools.chain([start] if start else [], response.blocks())
+        self._translator = request.dialect.translator(request, call, in_flight.route)
         self._meter = self._translator.meter
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._greeting = request.dialect.greeting()
         self._ended = False
-        self._gone_at = 0.0
+        self._client_gone_at = 0.0
         self._stopping = False
-        # the client has been told how its answer ended
-        self._over = False
+        # whether the end of the answer was sent
+        self._end_sent = False
         self._bill: Bill | None = None
-        # tokens of output that the hold covers, and the size at which they are counted next
-        self._covered = ticket.route.expected_output(call, call.n)
-        self._look_at = self._covered * (UNBOUNDED if call.max_output is None else BOUNDED)
+        # output tokens that the hold covers, and the output size at which to count next
+        self._covered = in_flight.route.expected_output(call, call.n)
+        self._recount_at = self._covered * (UNBOUNDED_RATIO if call.max_output is None else BOUNDED_RATIO)
 
     def start(self) -> None:
-        """Begin to read the provider."""
+        """Start the pump."""
         self._live.add(self)
         threading.Thread(target=self._pump, name="stoa-pump", daemon=True).start()
 
     def stop(self) -> None:
-        """End it here, because the server ends: what was delivered is billed, and the client told."""
+        """End the stream for a shutdown: bills what was delivered and sends the client an error."""
         self._stopping = True
-        self._answer.abort()
+        self._response.abort()
 
     # -- the client's side -----------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class AnswerStream:
         try:
             block = self._queue.get(timeout=HEARTBEAT_SECONDS)
         except queue.Empty:
-            if self.gone:
+            if self.client_gone:
                 raise StopIteration from None
             return self._dialect.heartbeat()
         if block is None:
@@ -112,10 +112,10 @@ class AnswerStream:
         return block
 
     def close(self) -> None:
-        """The client takes no more. The pump reads on for the bill."""
-        if self._ended or self.gone:
+        """Stop sending to the client. The pump reads on for the bill."""
+        if self._ended or self.client_gone:
             return
-        self._leave()
+        self._mark_gone()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
@@ -126,89 +126,91 @@ class AnswerStream:
         try:
             try:
                 for out in self._translated():
-                    self._take(out)
-                    if self.gone and time.monotonic() - self._gone_at > DRAIN_SECONDS:
+                    self._forward(out)
+                    if self.client_gone and time.monotonic() - self._client_gone_at > DRAIN_SECONDS:
                         break
                 self._finish()
             except UpstreamError as error:
-                self._cut(error)
+                self._break_off(error)
             except LedgerUnavailable as error:
-                self._tell(error.message, error.code)
+                self._send_error(error.message, error.code)
             except BaseException:
-                log.exception("relaying call %s failed", self.ticket.admission.request_id)
-                self._cut(BrokenConnection("The answer could not be relayed to its end."))
+                log.exception("relaying call %s failed", self.in_flight.admission.request_id)
+                self._break_off(BrokenConnection("The answer could not be relayed to its end."))
                 raise
         except LedgerUnavailable as error:
-            self._tell(error.message, error.code)
+            self._send_error(error.message, error.code)
         finally:
-            self._answer.close()
-            self.ticket.close()
+            self._response.close()
+            self.in_flight.close()
             self._live.discard(self)
-            self._put(None)
+            self._enqueue(None)
 
     def _translated(self) -> Iterator[bytes]:
-        """What the client is sent of each piece of the answer, as it comes; of its last event too, when its end is missing."""
+        """Translate the response chunk by chunk, including its last event when the response breaks off."""
         translator = self._translator
         try:
-            for piece in self._pieces:
-                yield translator.feed(piece)
+            for chunk in self._chunks:
+                yield translator.feed(chunk)
         except UpstreamError:
             yield translator.end(cut=True)
             raise
         yield translator.end()
 
-    def _take(self, out: bytes) -> None:
-        if self.ticket.ttft_ms is None and self._meter.started:
-            self.ticket.first_token()
-        self._give(out)
-        if self._over:
+    def _forward(self, out: bytes) -> None:
+        if self.in_flight.ttft_ms is None and self._meter.started:
+            self.in_flight.first_token()
+        self._send(out)
+        if self._end_sent:
             return
         if self._translator.done:
             self._end()
-        elif self._may_exceed() and not self.ticket.over and not self.ticket.route.byok:
-            self._look()
+        elif self._may_exceed() and not self.in_flight.ended and not self.in_flight.route.byok:
+            self._recount()
 
     def _may_exceed(self) -> bool:
-        """Whether the answer may be longer than its hold covers, and goes on."""
+        """Whether the unfinished answer may be longer than its hold covers."""
         meter = self._meter
-        if meter.output.size > self._look_at:
+        if meter.output.size > self._recount_at:
             return True
         return meter.reported is not None and meter.reported.output > self._covered and not meter.finished
 
-    def _look(self) -> None:
-        """Count what was delivered, and let the hold grow when it, or what was reported of it, is more than that covers."""
+    def _recount(self) -> None:
+        """Count the output so far, and grow the hold if that, or the reported output, exceeds what it covers."""
         delivered, _ = tokens.count_output(self._meter.output)
         if self._meter.reported is not None:
             delivered = max(delivered, self._meter.reported.output)
         if delivered > self._covered:
-            self._covered = self.ticket.cover(self._call, delivered)
-        self._look_at = self._meter.output.size + max((self._covered - delivered) * DENSE, LOOK)
+            self._covered = self.in_flight.hold_for_output(self._call, delivered)
+        self._recount_at = self._meter.output.size + max(
+            (self._covered - delivered) * DENSE_RATIO, RECOUNT_BYTES
+        )
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """The answer is complete: settle, then pass on its last words and the end."""
+        """Complete the answer: settle, then send the final chunk and the end event."""
         self._settle()
         meter = self._meter
         if meter.empty and not meter.finished and meter.failure is None:
-            self._tell_empty()
+            self._send_empty_error()
         else:
-            self._give(self._translator.last_words(self._bill) + self._translator.closing())
-        self._over = True
+            self._send(self._translator.final_chunk(self._bill) + self._translator.end_event())
+        self._end_sent = True
 
     def _settle(self, error: str | None = None, *, complete: bool = True) -> None:
-        """Charge what was used, once: the last usage that was reported for a complete answer, else what was delivered,
-        and no less than was reported on the way. What produced nothing and reported nothing costs nothing."""
-        if self.ticket.over:
+        """Charge the usage, once: of a complete answer the last reported usage, else what was delivered, and no less than
+        was reported on the way. An answer without content and without usage is not charged."""
+        if self.in_flight.ended:
             return
         meter = self._meter
         if meter.failure and not error:
             error, complete = "upstream_error", meter.finished or meter.billed
         if meter.empty:
-            self.ticket.fail(error or EmptyAnswer.kind, None, client_gone=self.gone)
+            self.in_flight.fail(error or EmptyAnswer.kind, None, client_gone=self.client_gone)
             return
-        self._bill = bill = self._biller.bill(self.ticket.route, [meter], complete=complete)
-        self.ticket.settle(
+        self._bill = bill = self._biller.bill(self.in_flight.route, [meter], complete=complete)
+        self.in_flight.settle(
             bill.usage,
             bill.cost,
             bill.price,
@@ -216,62 +218,64 @@ class AnswerStream:
             message_id=meter.id,
             response=meter.answer,
             reasoning=meter.reasoning,
-            client_gone=self.gone,
+            client_gone=self.client_gone,
             error=error,
         )
 
     def _finish(self) -> None:
-        """The provider has nothing more to say, or is not listened to any longer."""
-        if self._over:
+        """Finish after the response ended, or the time to read on for a disconnected client has passed."""
+        if self._end_sent:
             return
         meter = self._meter
         if meter.finished or meter.billed or meter.ended:
             self._end()
-        elif meter.failure or self.gone:
+        elif meter.failure or self.client_gone:
             self._settle(complete=False)
         elif meter.empty:
             self._settle()
-            self._tell_empty()
+            self._send_empty_error()
         else:
-            title = self.ticket.route.provider.title
-            self._cut(BrokenConnection(f"{title} ended the connection before its answer was complete."))
+            title = self.in_flight.route.provider.title
+            self._break_off(
+                BrokenConnection(f"{title} closed the connection before its response was complete.")
+            )
 
-    def _cut(self, error: UpstreamError) -> None:
-        """The provider broke off: bill what was delivered, and say so to the client."""
-        if self._over:
+    def _break_off(self, error: UpstreamError) -> None:
+        """End an incomplete answer: bill what was delivered and send the client an error."""
+        if self._end_sent:
             return
         if self._stopping:
-            error = ServerStopping("This server is stopping; the answer ends here. Ask again in a moment.")
+            error = ServerStopping("This server is stopping, so the answer ends here. Try again in a moment.")
         if self._meter.finished or self._meter.billed:
             self._end()
             return
         self._settle(error.kind, complete=False)
         if not self._meter.failure:
-            self._give(self._translator.last_words(self._bill))
-            self._tell(str(error), error.kind, error.type)
+            self._send(self._translator.final_chunk(self._bill))
+            self._send_error(str(error), error.kind, error.type)
 
-    def _tell_empty(self) -> None:
-        title = self.ticket.route.provider.title
-        self._tell(f"{title} sent an empty answer. Nothing was charged; try again.", EmptyAnswer.kind)
+    def _send_empty_error(self) -> None:
+        title = self.in_flight.route.provider.title
+        self._send_error(f"{title} sent an empty answer. Nothing was charged; try again.", EmptyAnswer.kind)
 
-    def _tell(self, message: str, code: str, kind: str = UpstreamError.type) -> None:
-        self._give(self._translator.error(message, code, kind))
+    def _send_error(self, message: str, code: str, kind: str = UpstreamError.type) -> None:
+        self._send(self._translator.error(message, code, kind))
 
-    def _give(self, block: bytes) -> None:
+    def _send(self, block: bytes) -> None:
         if block:
-            self._put(block)
+            self._enqueue(block)
 
-    def _put(self, block: bytes | None) -> None:
-        """Queue a block, once the client has taken so many that there is room."""
-        # the pump alone puts, so the bound holds; a queue that keeps it by itself takes several times as long
+    def _enqueue(self, block: bytes | None) -> None:
+        """Queue a block; waits while the queue is full."""
+        # only the pump puts, so the bound holds; queue.Queue(maxsize) takes several times as long
         full_since = time.monotonic()
-        while self._queue.qsize() >= QUEUED_BLOCKS and not self.gone:
+        while self._queue.qsize() >= QUEUED_BLOCKS and not self.client_gone:
             time.sleep(FULL_PAUSE)
             if time.monotonic() - full_since >= STALL_SECONDS:
-                self._leave()
-        if not self.gone:
+                self._mark_gone()
+        if not self.client_gone:
             self._queue.put(block)
 
-    def _leave(self) -> None:
-        self._gone_at = time.monotonic()
-        self.gone = True
+    def _mark_gone(self) -> None:
+        self._client_gone_at = time.monotonic()
+        self.client_gone = True

@@ -1,6 +1,6 @@
-"""Reaching a provider over HTTP: connections kept alive, every wait and every size bounded, nothing followed.
+"""HTTP client for providers: keep-alive connections, bounded timeouts and sizes, no redirects.
 
-The relay knows only `Upstream` and `ProviderResponse`; what speaks HTTP below them may be exchanged.
+The relay depends only on `Upstream` and `ProviderResponse`, not on the HTTP implementation.
 """
 
 import base64
@@ -24,66 +24,66 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from models.core.decompression import ALIASES, DECODERS, MOST_CODINGS, DecompressionError, unpacked
+from models.core.decompression import ALIASES, DECODERS, MAX_ENCODINGS, DecompressionError, decompress
 
 READ = 65_536
 MAX_BODY = 32 << 20
-"""Bytes of an answer that is not streamed."""
+"""Largest response that is not streamed, in bytes."""
 MAX_STREAM = 128 << 20
-"""Bytes of a stream."""
+"""Largest stream, in bytes."""
 MAX_HEAD = 64 << 10
-"""Bytes before the body."""
+"""Largest response head, in bytes."""
 GZIP = b"\x1f\x8b"
-"""How gzip begins, and neither JSON nor text."""
-KEPT_SECONDS = 60.0
-"""How long an unused connection is kept: what a rush of calls opened is not held for ever after it."""
+"""The magic number of gzip, with which neither JSON nor text begins."""
+IDLE_SECONDS = 60.0
+"""How long an idle connection is kept. Those opened by a burst of calls are closed afterwards."""
 
 
 class UpstreamError(Exception):
-    """The provider could not be reached, or did not finish what it began. The message is for the client."""
+    """The provider could not be reached, or its response is incomplete. The message is for the client."""
 
     status = 502
     kind = "upstream_error"
     type = "upstream_error"
-    """What clients read as `error.type`."""
+    """The client's `error.type`."""
     dropped: tuple[str, ...] = ()
-    """Keys of the request that it was not sent."""
+    """Request keys left out for the provider."""
 
 
 class Unreachable(UpstreamError):
-    """No connection."""
+    """The connection could not be opened."""
 
     kind = "upstream_unreachable"
 
 
 class UpstreamTimeout(UpstreamError):
-    """Connected, but silent for too long."""
+    """The provider sent nothing for too long."""
 
     status = 504
     kind = "upstream_timeout"
 
 
 class BrokenConnection(UpstreamError):
-    """The connection ended early, or what came is not HTTP."""
+    """The connection ended early, or the response is not HTTP."""
 
     kind = "upstream_cut"
 
 
 class AnswerTooLarge(UpstreamError):
-    """More bytes than any answer needs."""
+    """The response exceeds its size limit."""
 
     kind = "upstream_too_large"
 
 
 class EmptyAnswer(UpstreamError):
-    """A success that holds nothing: no answer and no usage."""
+    """A successful response without content and without usage."""
 
     kind = "upstream_empty"
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRequest:
-    """What is sent to a provider. Headers carry a secret and are never shown."""
+    """A request to a provider. Its headers contain a secret and are never shown."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
@@ -92,34 +92,34 @@ class ProviderRequest:
 
 
 class ProviderResponse(Protocol):
-    """An answer whose head has arrived. Close it on every path."""
+    """A response whose head has arrived. Close it on every path."""
 
     status: int
     headers: Mapping[str, str]
 
     def read(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body. Raises UpstreamError."""
+        """Read the whole body. Raises UpstreamError."""
 
     def blocks(self) -> Iterator[bytes]:
-        """The body in pieces, as it arrives. Raises UpstreamError."""
+        """Iterate over the body as it arrives. Raises UpstreamError."""
 
     def abort(self) -> None:
-        """End the connection now; whoever reads from it gets Broken. May be called while another thread reads."""
+        """Close the connection now; a concurrent reader gets BrokenConnection. Safe to call from another thread."""
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, else drop it. May be called twice."""
+        """Release the connection for reuse if the body was read to its end, else close it. May be called twice."""
 
 
 class Upstream(Protocol):
-    """Something that answers requests."""
+    """Sends requests to one provider."""
 
     def send(self, request: ProviderRequest) -> ProviderResponse:
-        """Send, and wait for the head of the answer. Raises UpstreamError."""
+        """Send, and wait for the head of the response. Raises UpstreamError."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
-    """How long to wait, in seconds: to connect, for the first byte, and for each next one."""
+    """Timeouts in seconds: to connect, for the first byte, and between later bytes."""
 
     connect: float = 10.0
     first_byte: float = 300.0
@@ -128,10 +128,9 @@ class UpstreamTimeouts:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """The way out: proxies, by the scheme of the address that is asked for, and certificates believed besides the system's.
+    """Outgoing connections: a proxy per URL scheme, and a CA bundle trusted in addition to the system's.
 
-    Proxies are `http://user:password@host:port`. `no_proxy` names what is asked for directly, as `NO_PROXY` does; what
-    runs on this machine always is.
+    Proxies are `http://user:password@host:port`. `no_proxy` has the syntax of `NO_PROXY`; loopback is never proxied.
     """
 
     http_proxy: str = field(default="", repr=False)
@@ -139,8 +138,8 @@ class Egress:
     no_proxy: str = ""
     ca_bundle: Path | None = None
 
-    def way(self, url: str) -> "tuple[_Origin, str]":
-        """Where to connect for an address, and what to ask for there."""
+    def resolve(self, url: str) -> "tuple[_Origin, str]":
+        """The origin to connect to for a URL, and the request target to send."""
         parts = urlsplit(url)
         secure, host = parts.scheme == "https", parts.hostname or ""
         port = parts.port or (443 if secure else 80)
@@ -159,93 +158,95 @@ class Egress:
 
 
 class _Origin(NamedTuple):
-    """What a kept connection leads to."""
+    """The key under which idle connections are pooled."""
 
     secure: bool
     host: str
     port: int
     name: str
-    """As the `Host` header says it."""
+    """The value of the `Host` header."""
     proxy: str = ""
 
 
-_Kept = tuple[HTTPConnection, float]
+_Idle = tuple[HTTPConnection, float]
 
 
 class HttpUpstream:
-    """One provider's kept connections, for the life of the process.
+    """HTTP client of one provider, with a connection pool for the life of the process.
 
-    The standard library's client opens them, through proxies and TLS; llhttp reads the answers, since the standard library
-    takes a sixth of a worker's time to do it.
+    `http.client` opens connections, through proxies and TLS; llhttp parses responses, which took `http.client` a sixth of a
+    worker's time.
     """
 
     def __init__(
-        self, name: str, patience: UpstreamTimeouts, egress: Egress | None = None, *, connections: int = 512
+        self, name: str, timeouts: UpstreamTimeouts, egress: Egress | None = None, *, connections: int = 512
     ) -> None:
         self.name = name
-        self.patience = patience
+        self.timeouts = timeouts
         self._egress = egress or Egress()
-        self._way = lru_cache(maxsize=256)(self._egress.way)
-        self._most = connections
-        self._idle: dict[_Origin, deque[_Kept]] = {}
+        self._resolve = lru_cache(maxsize=256)(self._egress.resolve)
+        self._max_idle = connections
+        self._idle: dict[_Origin, deque[_Idle]] = {}
         self._tls: ssl.SSLContext | None = None
         weakref.finalize(self, _close_all, self._idle)
 
     def send(self, request: ProviderRequest) -> ProviderResponse:
-        place, target = self._way(request.url)
-        kept = self._kept(place)
-        if kept is not None:
+        origin, target = self._resolve(request.url)
+        idle_connection = self._take_idle(origin)
+        if idle_connection is not None:
             started = time.monotonic()
             try:
-                return self._send(request, place, target, kept)
+                return self._send(request, origin, target, idle_connection)
             except BrokenConnection:
-                # A kept connection that the provider closed meanwhile fails at once; what took longer may have
-                # been read and paid, and is not sent twice.
+                # An idle connection that the provider has closed fails at once. A request that took longer may have
+                # been processed and charged, and is not sent twice.
                 if time.monotonic() - started > 1:
                     raise
-        return self._send(request, place, target, self._connect(place))
+        return self._send(request, origin, target, self._connect(origin))
 
     def _send(
-        self, request: ProviderRequest, place: _Origin, target: str, connection: HTTPConnection
+        self, request: ProviderRequest, origin: _Origin, target: str, connection: HTTPConnection
     ) -> ProviderResponse:
         sock: socket.socket = connection.sock
         headers = request.headers
-        if place.proxy and not place.secure:
-            headers = {**headers, **_credentials(place.proxy)}
+        if origin.proxy and not origin.secure:
+            headers = {**headers, **_credentials(origin.proxy)}
         try:
-            sock.settimeout(self.patience.first_byte)
-            head = _head(place, target, request.method, len(request.body), headers)
+            sock.settimeout(self.timeouts.first_byte)
+            head = _request_head(origin, target, request.method, len(request.body), headers)
             if len(request.body) < READ:
                 sock.sendall(head + request.body)
             else:
                 sock.sendall(head)
                 sock.sendall(request.body)
-            answer = _HttpResponse(self, place, connection, sock, request.method == "HEAD")
-            sock.settimeout(self.patience.idle)
+            response = _HttpResponse(self, origin, connection, sock, request.method == "HEAD")
+            sock.settimeout(self.timeouts.idle)
         except TimeoutError as error:
             connection.close()
             raise UpstreamTimeout(
-                f"{self.name} did not begin to answer within {self.patience.first_byte:g} seconds."
+                f"{self.name} did not respond within {self.timeouts.first_byte:g} seconds."
             ) from error
         except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
             connection.close()
-            raise BrokenConnection(f"{self.name} ended the connection without an answer.") from error
+            raise BrokenConnection(f"{self.name} closed the connection without a response.") from error
         except BaseException:
             connection.close()
             raise
-        return answer
+        return response
 
-    def _connect(self, place: _Origin) -> HTTPConnection:
-        proxy = urlsplit(place.proxy)
-        host, port = (proxy.hostname or "", proxy.port or 80) if place.proxy else (place.host, place.port)
+    def _connect(self, origin: _Origin) -> HTTPConnection:
+        proxy = urlsplit(origin.proxy)
+        host, port = (proxy.hostname or "", proxy.port or 80) if origin.proxy else (origin.host, origin.port)
         connection: HTTPConnection
-        if place.secure:
-            connection = HTTPSConnection(host, port, timeout=self.patience.connect, context=self._trusting())
-            if place.proxy:
-                named = {"Host": f"{place.host}:{place.port}"}
-                connection.set_tunnel(place.host, place.port, named | _credentials(place.proxy))
+        if origin.secure:
+            connection = HTTPSConnection(
+                host, port, timeout=self.timeouts.connect, context=self._tls_context()
+            )
+            if origin.proxy:
+                connect_headers = {"Host": f"{origin.host}:{origin.port}"}
+                connection.set_tunnel(origin.host, origin.port, connect_headers | _credentials(origin.proxy))
         else:
-            connection = HTTPConnection(host, port, timeout=self.patience.connect)
+            connection = HTTPConnection(host, port, timeout=self.timeouts.connect)
         try:
             connection.connect()
         except (HTTPException, OSError, ValueError) as error:
@@ -256,7 +257,7 @@ class HttpUpstream:
             raise
         return connection
 
-    def _trusting(self) -> ssl.SSLContext:
+    def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
             context = ssl.create_default_context()
             context.set_alpn_protocols(["http/1.1"])
@@ -265,26 +266,26 @@ class HttpUpstream:
             self._tls = context
         return self._tls
 
-    def _kept(self, place: _Origin) -> HTTPConnection | None:
-        idle = self._idle.get(place)
+    def _take_idle(self, origin: _Origin) -> HTTPConnection | None:
+        idle = self._idle.get(origin)
         while idle:
             try:
                 connection, since = idle.pop()
             except IndexError:  # another thread was faster
                 return None
-            # Looking costs system calls; one that was in use a moment ago is all but surely alive.
-            if time.monotonic() - since < 1 or not _has_news(connection.sock):
+            # The check costs system calls; skip it for a connection used within the last second.
+            if time.monotonic() - since < 1 or not _is_readable(connection.sock):
                 return connection
             connection.close()
         return None
 
-    def keep(self, place: _Origin, connection: HTTPConnection) -> None:
-        """Take back a connection whose answer was read to its end."""
-        idle = self._idle.setdefault(place, deque())
-        moment = time.monotonic()
-        idle.append((connection, moment))
+    def release(self, origin: _Origin, connection: HTTPConnection) -> None:
+        """Return a connection to the pool after its response was read to its end."""
+        idle = self._idle.setdefault(origin, deque())
+        current = time.monotonic()
+        idle.append((connection, current))
         with contextlib.suppress(IndexError):  # another thread was faster
-            while len(idle) > self._most or idle[0][1] < moment - KEPT_SECONDS:
+            while len(idle) > self._max_idle or idle[0][1] < current - IDLE_SECONDS:
                 idle.popleft()[0].close()
 
 
@@ -298,15 +299,15 @@ def _credentials(proxy: str) -> dict[str, str]:
     parts = urlsplit(proxy)
     if parts.username is None:
         return {}
-    both = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(both.encode()).decode()}"}
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}"}
 
 
-def _head(place: _Origin, target: str, method: str, size: int, headers: Mapping[str, str]) -> bytes:
-    """The request line and headers. Raises ValueError for what would not stay in its line."""
+def _request_head(origin: _Origin, target: str, method: str, size: int, headers: Mapping[str, str]) -> bytes:
+    """The request line and headers. Raises ValueError for line breaks and NUL in them."""
     lines = [
         f"{method} {target} HTTP/1.1",
-        f"Host: {place.name}",
+        f"Host: {origin.name}",
         f"Content-Length: {size}",
         *(f"{name}: {value}" for name, value in headers.items()),
     ]
@@ -316,14 +317,14 @@ def _head(place: _Origin, target: str, method: str, size: int, headers: Mapping[
     return head.encode("latin-1") + b"\r\n\r\n"
 
 
-def _close_all(idle: dict[_Origin, deque[_Kept]]) -> None:
-    for kept in idle.values():
-        for connection, _ in kept:
+def _close_all(idle: dict[_Origin, deque[_Idle]]) -> None:
+    for idle_connection in idle.values():
+        for connection, _ in idle_connection:
             connection.close()
 
 
-def _has_news(sock: socket.socket) -> bool:
-    """Whether an idle connection was closed by the other side, or says something unasked."""
+def _is_readable(sock: socket.socket) -> bool:
+    """Whether an idle connection was closed by the peer, or received unexpected data."""
     poll = select.poll()
     try:
         poll.register(sock, select.POLLIN)
@@ -333,7 +334,7 @@ def _has_news(sock: socket.socket) -> bool:
 
 
 class _Headers(Mapping[str, str]):
-    """By name in any case; what came several times is joined by commas."""
+    """Case-insensitive headers; repeated ones are joined by commas."""
 
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
@@ -356,136 +357,138 @@ class _HttpResponse:
     def __init__(
         self,
         upstream: HttpUpstream,
-        place: _Origin,
+        origin: _Origin,
         connection: HTTPConnection,
         sock: socket.socket,
-        bare: bool,
+        head_only: bool,
     ) -> None:
         self.name = upstream.name
         self.status = 0
         self.headers: Mapping[str, str] = {}
-        self._found = _Headers()
+        self._pending_headers = _Headers()
         self._upstream = upstream
-        self._place = place
+        self._origin = origin
         self._connection = connection
         self._socket = sock
-        self._bare = bare
-        self._pieces: deque[bytes] = deque()
-        self._headed = False
+        self._head_only = head_only
+        self._chunks: deque[bytes] = deque()
+        self._head_complete = False
         self._ended = False
         self._closed = False
         self._reusable = False
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._size = 0
-        self._body: Iterator[bytes] = self._plain()
-        while not self._headed:
-            received = sock.recv(READ)
-            if not received:
-                raise ConnectionError("the connection ended before the answer began")
-            self._feed(received)
-            if not self._headed and self._size + len(received) > MAX_HEAD:
-                raise ValueError("the head of the answer is too large")
+        self._body: Iterator[bytes] = self._decoded()
+        while not self._head_complete:
+            data = sock.recv(READ)
+            if not data:
+                raise ConnectionError("the connection ended before the response began")
+            self._feed(data)
+            if not self._head_complete and self._size + len(data) > MAX_HEAD:
+                raise ValueError("the response head is too large")
 
-    # what the parser calls
+    # callbacks of the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._size += len(name) + len(value)
         if self._size > MAX_HEAD:
-            raise ValueError("the head of the answer is too large")
-        self._found.add(name.decode("latin-1").lower(), value.decode("latin-1"))
+            raise ValueError("the response head is too large")
+        self._pending_headers.add(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         status = self._parser.get_status_code()
         if status >= 200:
-            self.status, self.headers, self._headed = status, self._found, True
-            # an answer to HEAD has the headers of a body, and none
-            self._ended = self._bare
-            self._reusable = self._bare and self._parser.should_keep_alive()
+            self.status, self.headers, self._head_complete = status, self._pending_headers, True
+            # the response to HEAD has no body
+            self._ended = self._head_only
+            self._reusable = self._head_only and self._parser.should_keep_alive()
         elif status == 101:
-            raise ValueError("another protocol was not asked for")
-        self._found = _Headers()
+            raise ValueError("unexpected protocol upgrade")
+        self._pending_headers = _Headers()
 
-    def on_body(self, piece: bytes) -> None:
-        self._pieces.append(piece)
+    def on_body(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
-        self._ended = self._headed
-        self._reusable = self._headed and self._parser.should_keep_alive()
+        self._ended = self._head_complete
+        self._reusable = self._head_complete and self._parser.should_keep_alive()
 
-    def _feed(self, received: bytes) -> None:
+    def _feed(self, data: bytes) -> None:
         assert self._parser is not None
         try:
-            self._parser.feed_data(received)
+            self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            # what comes after the end makes the connection useless, and leaves the answer whole
+            # data after the end of the response: keep the response, do not reuse the connection
             if not self._ended:
                 raise
             self._reusable = False
 
     def read(self, limit: int = MAX_BODY) -> bytes:
-        pieces: list[bytes] = []
+        chunks: list[bytes] = []
         size = 0
-        for piece in self._body:
-            size += len(piece)
+        for chunk in self._body:
+            size += len(chunk)
             if size > limit:
                 raise AnswerTooLarge(f"{self.name} sent more than {limit >> 20} MB.")
-            pieces.append(piece)
-        return b"".join(pieces)
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     def blocks(self) -> Iterator[bytes]:
         size = 0
-        for piece in self._body:
-            size += len(piece)
+        for chunk in self._body:
+            size += len(chunk)
             if size > MAX_STREAM:
                 raise AnswerTooLarge(f"{self.name} sent more than {MAX_STREAM >> 20} MB.")
-            yield piece
+            yield chunk
 
-    def _plain(self) -> Iterator[bytes]:
-        """The body as it was before it was packed: some servers pack what was asked to stay plain, and do not say it."""
-        pieces = iter(self._read1, b"")
+    def _decoded(self) -> Iterator[bytes]:
+        """The decompressed body. Some servers compress although asked not to, without a `Content-Encoding`."""
+        chunks = iter(self._read1, b"")
         if coding := self.headers.get("content-encoding"):
-            named = [ALIASES.get(name, name) for each in coding.split(",") if (name := each.strip().lower())]
-            known = [name for name in named if name in DECODERS][:MOST_CODINGS]
-            pieces = self._unpacked(pieces, known)
-        for piece in pieces:
-            if piece.startswith(GZIP):
-                pieces = self._unpacked(itertools.chain([piece], pieces), ["gzip"])
+            codings = [
+                ALIASES.get(name, name) for each in coding.split(",") if (name := each.strip().lower())
+            ]
+            known = [name for name in codings if name in DECODERS][:MAX_ENCODINGS]
+            chunks = self._decompress(chunks, known)
+        for chunk in chunks:
+            if chunk.startswith(GZIP):
+                chunks = self._decompress(itertools.chain([chunk], chunks), ["gzip"])
             else:
-                yield piece
+                yield chunk
             break
-        yield from pieces
+        yield from chunks
 
-    def _unpacked(self, pieces: Iterable[bytes], named: list[str]) -> Iterator[bytes]:
+    def _decompress(self, chunks: Iterable[bytes], codings: list[str]) -> Iterator[bytes]:
         try:
-            yield from unpacked(pieces, named, lenient=True)
+            yield from decompress(chunks, codings, lenient=True)
         except DecompressionError as error:
-            raise BrokenConnection(f"{self.name} sent an answer that cannot be unpacked.") from error
+            raise BrokenConnection(f"{self.name} sent a response that cannot be decompressed.") from error
 
     def _read1(self) -> bytes:
-        while not self._pieces:
+        while not self._chunks:
             if self._ended:
                 return b""
             try:
-                received = self._socket.recv(READ)
-                if received:
-                    self._feed(received)
+                data = self._socket.recv(READ)
+                if data:
+                    self._feed(data)
             except TimeoutError as error:
                 raise UpstreamTimeout(
-                    f"{self.name} was silent for {self._upstream.patience.idle:g} seconds."
+                    f"{self.name} sent nothing for {self._upstream.timeouts.idle:g} seconds."
                 ) from error
             except (HttpParserError, HttpParserUpgrade, OSError, ValueError) as error:
                 raise self._incomplete() from error
-            if not received:
+            if not data:
                 if "content-length" in self.headers or "transfer-encoding" in self.headers:
                     raise self._incomplete()
-                # an answer of unknown length ends with its connection
+                # a response of unknown length ends with its connection
                 self._ended = True
-        return self._pieces.popleft()
+        return self._chunks.popleft()
 
     def _incomplete(self) -> BrokenConnection:
-        return BrokenConnection(f"{self.name} ended the connection before its answer was complete.")
+        return BrokenConnection(f"{self.name} closed the connection before its response was complete.")
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):
@@ -496,9 +499,9 @@ class _HttpResponse:
             return
         self._closed = True
         if self._ended and self._reusable:
-            self._upstream.keep(self._place, self._connection)
+            self._upstream.release(self._origin, self._connection)
         else:
             self._connection.close()
-        # the parser holds its answer, and the answer its parser
+        # break the reference cycle between parser and response
         self._parser = None
         self._body = iter(())

@@ -1,6 +1,24 @@
-"""Credits and what they cost: the ledger, its movements, and holds of calls in flight."""
+"""The credit ledger: grants, holds, entries, balances and the quota cycle."""
 
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
+from models.ledger.credit_operations import (
+    MAX_GRANT,
+    PRIORITIES,
+    Account,
+    Charged,
+    Granted,
+    Swept,
+    charge,
+    compact_id,
+    dismiss_lost,
+    erase_account,
+    grant,
+    lock_account,
+    lost_holds,
+    revoke,
+    sweep,
+    take_back,
+)
 from models.ledger.credits import credits_of
 from models.ledger.holds import (
     Admission,
@@ -27,24 +45,6 @@ from models.ledger.ledger import (
     SyncFailure,
 )
 from models.ledger.ledger_proof import LedgerCheck, LedgerDifference, LedgerProof, prove
-from models.ledger.movements import (
-    MAX_GRANT,
-    PRIORITIES,
-    Account,
-    Charged,
-    Granted,
-    Swept,
-    charge,
-    compact_id,
-    dismiss_lost,
-    erase_account,
-    grant,
-    lock_account,
-    lost_holds,
-    revoke,
-    sweep,
-    take_back,
-)
 from models.ledger.quota import Quota, ensure_quota, signup_grant
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What an account has: balance by kind and expiry, what is held of it, and what this cycle used."""
+"""Account balances by grant type and expiry, active holds, and usage in the current quota cycle."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from sqlalchemy import ColumnElement, Select, TableValuedAlias, cast, column, fu
 
 from models.accounts.users import User
 from models.core.db import BigInt, db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import NotFound
+from models.ledger.credit_operations import Account
 from models.ledger.ledger import CreditEntry, CreditHold, CreditLedger
 from models.ledger.message import Message
-from models.ledger.movements import Account
 from models.ledger.rollup import UsageRollup
 
 KINDS = ("free", "referral", "purchase", "admin", "organization")
-"""The grant types that every breakdown names, also when there is nothing of them (contract 3.3)."""
+"""Grant types that every breakdown includes, even when zero (contract 3.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class GrantGroup:
-    """Grants of one kind and expiry, in credits. `granted` less `spent` less `held` is `left`, never below nil."""
+    """Grants with the same type and expiry, in credits: `left` is `granted - spent - held`, never below zero."""
 
     kind: str
     expires_at: datetime | None
@@ -34,8 +34,8 @@ class GrantGroup:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """An account at one moment, in credits (contract 3.3): `rows` in spending order, `debt` that is owed, `held` by
-    `calls_in_progress` calls."""
+    """An account's balance at one point in time, in credits (contract 3.3). `rows` are in spending order; `held` is
+    reserved by `calls_in_progress` calls."""
 
     rows: Sequence[GrantGroup]
     debt: int
@@ -48,42 +48,43 @@ class Balance:
 
     @property
     def spent(self) -> int:
-        """Debt included: it was spent, too."""
+        """Credits spent, debt included."""
         return sum(row.spent for row in self.rows) + self.debt
 
     @property
     def net_balance(self) -> int:
-        """What was granted and not spent: `credit_net` of the ledger."""
+        """Granted minus spent, as `credit_net` computes it; negative when in debt."""
         return self.granted - self.spent
 
     @property
     def total_remaining(self) -> int:
-        """What the grants have left after debt; never below zero."""
+        """Net balance, or zero when in debt."""
         return max(self.net_balance, 0)
 
     @property
     def total_debt(self) -> int:
-        """Debt after what the grants have left; never below zero."""
+        """Net debt, or zero when not in debt."""
         return max(-self.net_balance, 0)
 
     @property
     def available(self) -> int:
-        """What a new call may use: the balance less what is held. Below zero when in debt or held beyond the balance."""
+        """Credits a new call may use: net balance minus holds. Negative when in debt or when holds exceed the
+        balance."""
         return self.net_balance - self.held
 
     @property
     def uncovered(self) -> int:
-        """Held, but not by anything that is left."""
+        """Held credits that no grant covers."""
         return self.held - sum(row.held for row in self.rows)
 
     @property
     def breakdown(self) -> dict[str, int]:
-        """What is left by grant type, before debt and holds."""
+        """Remaining credits by grant type, before debt and holds."""
         return _by_kind((row.kind, row.granted - row.spent) for row in self.rows)
 
     @property
     def principals(self) -> dict[str, int]:
-        """What the grants were worth at first, by type."""
+        """Original grant amounts by type."""
         return _by_kind((row.kind, row.granted) for row in self.rows)
 
 
@@ -95,34 +96,31 @@ def _by_kind(amounts: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def balance(account: Account, *, now: datetime | None = None) -> Balance:
-    """What the account has at `now`, in one statement: its grants that count, and what calls in progress hold of them.
+    """The account's balance at `now`: active grants and the holds of calls in progress, read in one statement.
 
-    Held credits are shown where they would be spent: from the top of the spending order down. Reads only: a person's due
-    quota cycle is `ensure_quota`'s to run, before. An unknown account has nothing.
+    Holds are assigned to grants in spending order. Read-only: call `ensure_quota` first to run a person's due quota
+    cycle. An unknown account has a zero balance.
     """
-    lines = db.session.execute(_balance(account.id, now or the_moment())).all()
+    records = db.session.execute(_balance(account.id, now or utc_now())).all()
     rows: list[GrantGroup] = []
-    held, debt = lines[0].held, 0
-    unplaced = held
-    for line in lines:
-        if line.type is None:  # no grant at all
+    held, debt = records[0].held, 0
+    unassigned = held
+    for record in records:
+        if record.type is None:  # no grant at all
             break
-        part = min(unplaced, line.left)
-        unplaced -= part
-        debt += line.debt
-        if line.granted or line.left:
-            rows.append(
-                GrantGroup(
-                    line.type, line.expires_at, line.granted, line.granted - line.left, part, line.left - part
-                )
-            )
-    return Balance(rows, debt, held, lines[0].calls)
+        part = min(unassigned, record.left)
+        unassigned -= part
+        debt += record.debt
+        if record.granted or record.left:
+            spent, left = record.granted - record.left, record.left - part
+            rows.append(GrantGroup(record.type, record.expires_at, record.granted, spent, part, left))
+    return Balance(rows, debt, held, records[0].calls)
 
 
 def _balance(account_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
     live = (CreditHold.account_id == account_id, CreditHold.state == "live", CreditHold.expires_at > now)
-    flight = select(_sum(CreditHold.amount).label("held"), func.count().label("calls")).where(*live)
-    holds = flight.subquery("holds")
+    in_flight = select(_sum(CreditHold.amount).label("held"), func.count().label("calls")).where(*live)
+    holds = in_flight.subquery("holds")
     active = _active_grants(account_id, now).c
     grants = (
         select(
@@ -146,8 +144,8 @@ def _sum(amount: Any) -> ColumnElement[int]:
 
 
 def grants_of(account: Account, *, now: datetime | None = None) -> Sequence[CreditLedger]:
-    """The account's grants with something left or in debt at `now`, in spending order."""
-    active = _active_grants(account.id, now or the_moment())
+    """The account's grants that have credits left or are in debt at `now`, in spending order."""
+    active = _active_grants(account.id, now or utc_now())
     query = select(CreditLedger).join(active, active.c.operation_id == CreditLedger.operation_id)
     order = (
         CreditLedger.priority,
@@ -159,15 +157,15 @@ def grants_of(account: Account, *, now: datetime | None = None) -> Sequence[Cred
 
 
 def _active_grants(account_id: str, now: datetime) -> TableValuedAlias:
-    """What the ledger's own functions read a balance from."""
+    """The SQL function that every balance is read from."""
     columns = (column(each.name, each.type) for each in CreditLedger.__table__.columns)
     return func.credit_active_grants(account_id, now).table_valued(*columns, name="active")
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaCycle:
-    """The running cycle of an account: since `began` it `used` so many credits. `ends` is None for an organisation,
-    whose cycle is the calendar month."""
+    """An account's current quota cycle and the credits `used` since it `began`. An organisation's cycle is the
+    calendar month, with `ends` None."""
 
     began: datetime
     ends: datetime | None
@@ -175,8 +173,8 @@ class QuotaCycle:
 
 
 def cycle(account: Account, *, now: datetime | None = None) -> QuotaCycle:
-    """The cycle that runs at `now`. Raises NotFound for an unknown person."""
-    began, ends = _cycle(account, now or the_moment())
+    """The quota cycle at `now`. Raises NotFound for an unknown person."""
+    began, ends = _cycle(account, now or utc_now())
     return QuotaCycle(began, ends, _used_since(account.id, began))
 
 
@@ -193,14 +191,14 @@ def _cycle(account: Account, now: datetime) -> tuple[datetime, datetime | None]:
 
 
 def _month_before(moment: datetime) -> datetime:
-    """The same day of the month before, or its last day when it is shorter."""
+    """The same day of the previous month, or its last day if that month is shorter."""
     last = moment.replace(day=1) - timedelta(days=1)
     return moment.replace(year=last.year, month=last.month, day=min(moment.day, last.day))
 
 
 def _used_since(account_id: str, start: datetime) -> int:
-    """Credits charged to an account since `start`, to the call: whole days and hours from the rollups, the broken hour
-    at the beginning from messages, and charges that were no model call."""
+    """Credits charged to an account since `start`, exact to the call: full days and hours from rollups, the partial
+    first hour from messages, plus charges that are not model calls."""
     hour = _ceiling(start, timedelta(hours=1))
     day = _ceiling(hour, timedelta(days=1))
     rollup = select(_sum(UsageRollup.credits)).where(UsageRollup.account_id == account_id)
@@ -224,5 +222,5 @@ def _used_since(account_id: str, start: datetime) -> int:
 
 def _ceiling(moment: datetime, step: timedelta) -> datetime:
     epoch = datetime(2000, 1, 1, tzinfo=UTC)
-    past = (moment - epoch) % step
-    return moment if not past else moment + (step - past)
+    remainder = (moment - epoch) % step
+    return moment if not remainder else moment + (step - remainder)

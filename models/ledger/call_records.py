@@ -1,4 +1,4 @@
-"""A model call as the ledger sees it: what was admitted, what it came to, and how it ended."""
+"""Records of a model call in the ledger: admission request and outcome, settlement, failure, lost hold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,27 +10,27 @@ from models.core.errors import DomainError
 
 Outcome = Literal[
     "admitted",  # the hold is taken: call the upstream, then settle or fail
-    "checked",  # `hold` was None: every check passed, nothing was taken
+    "checked",  # `hold` was None: every check passed, no hold was taken
     "unknown_key",  # no such key, or expired, or its owner left the organisation that pays: 401 (contract 5.2 row 3)
     "banned",  # 403 (row 4)
     "out_of_credits",  # nothing left, after the quota cycle: 402 (row 5)
     "no_run",  # `require_run` and no run id: 400 (row 6)
     "run_not_found",  # no such run of this user on this account: 400 (row 7)
     "run_not_running",  # 400 (row 8)
-    "insufficient",  # something is left, but not enough for the input, or for this hold beside the calls in flight: 402
+    "insufficient",  # credits are left, but too few for the input, or for this hold beside other calls in flight: 402
 ]
 
 
 class LedgerUnavailable(DomainError):
-    """The ledger could not be reached, did not get its turn within the time given, or refused to write.
+    """The ledger is unreachable, timed out or refused to write.
 
-    `sqlstate` is what PostgreSQL said; None when it said nothing.
+    `sqlstate` is PostgreSQL's error code, or None when it sent none.
     """
 
     status = 503
     code = "ledger_unavailable"
     retry_after = 5
-    """Seconds after which asking again may help, for `Retry-After`."""
+    """Seconds, for `Retry-After`."""
 
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
         super().__init__(message)
@@ -39,14 +39,14 @@ class LedgerUnavailable(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionRequest:
-    """What a call asks of the ledger before it may go on. `hold` is credits; None checks without taking anything."""
+    """A call's request for admission. `hold` is in credits; None checks without taking a hold."""
 
     token_hash: str
     """SHA-256 hex of the key."""
     request_id: str
     hold: int | None
     minimum: int = 0
-    """Credits that must be free even for a call that is alone: what its input costs."""
+    """Credits that must be available even if no other call is in flight: the cost of the input."""
     run_id: str | None = None
     require_run: bool = False
     door: str = "openai"
@@ -55,7 +55,7 @@ class AdmissionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What `admit` decided and found out. Amounts are credits. Fields after `outcome` are None where unknown."""
+    """The outcome of `admit` and what it looked up. Amounts are credits; unknown fields are None."""
 
     outcome: Outcome
     request_id: str
@@ -63,19 +63,19 @@ class Admission:
     """SHA-256 of the key used (`session.sessionToken`)."""
     user_id: str | None = None
     org_id: str | None = None
-    """The organisation whose account pays; None: the person's own."""
+    """The organisation whose account pays; None for a personal account."""
     run_id: str | None = None
-    """The run that was asked for; it exists and is the caller's only if the outcome says admitted or checked."""
+    """The requested run. Verified to exist and belong to the caller only if the outcome is admitted or checked."""
     agent_id: str | None = None
     """The run's agent, for `message.agent_id`."""
     balance: int = 0
-    """Active net balance before this call: grants less debt."""
+    """Net balance before this call: active grants minus debt."""
     held: int = 0
     """Live holds of the account's other calls."""
     hold: int = 0
-    """What was asked to be held, and is when admitted."""
+    """The requested hold; taken if admitted."""
     minimum: int = 0
-    """What was asked to be free at least."""
+    """The requested minimum of available credits."""
     next_quota_reset: datetime | None = None
     hold_expires_at: datetime | None = None
     door: str = ""
@@ -87,15 +87,14 @@ class Admission:
 
     @property
     def available(self) -> int:
-        """Credits no other call has a claim on; may be negative."""
+        """Balance minus the holds of other calls; may be negative."""
         return self.balance - self.held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """A finished call as the relay knows it. Text may contain anything, numbers may be absurd: `settle` cleans
-    and clamps. Tokens are disjoint (uncached input + cache write + cache read = prompt), reasoning is within
-    output."""
+    """A finished call as the relay reports it. Values are untrusted: `settle` sanitizes text and clamps numbers.
+    Token counts are disjoint (uncached input + cache write + cache read = prompt); output includes reasoning."""
 
     provider: str
     requested_model: str
@@ -115,34 +114,34 @@ class Settlement:
     cache_read_tokens: int = 0
     reasoning_tokens: int = 0
     message_id: str | None = None
-    """The upstream's completion id; None or empty: the request id is taken."""
+    """The upstream's completion id; if None or empty, the request id is used."""
     price: dict[str, Any] | None = None
     """The prices used, dollars per million tokens as strings."""
     parts: dict[str, int] = field(default_factory=dict)
-    """Tokens within the totals that have a price of their own, and units charged by the piece, by bucket."""
+    """Separately priced tokens within the totals, and units priced per item, by bucket."""
     raw_usage: Any = None
     """The provider's own usage object."""
     flags: Sequence[str] = ()
-    """What an operator should see of the bill."""
+    """Billing anomalies for operators to review."""
     byok: bool = False
-    """The caller's own provider key paid: credits are computed and nothing is charged (contract 3.15)."""
+    """Paid with the caller's own provider key: credits are computed but not charged (contract 3.15)."""
     request: Any = None
     reasoning_text: str = ""
     client_id: str | None = None
     client_request_id: str | None = None
-    """None: the run id, else the request id (contract 5.5)."""
+    """Defaults to the run id, else the request id (contract 5.5)."""
     repo_url: str | None = None
     stream: bool = False
     client_gone: bool = False
     ttft_ms: int | None = None
     http_status: int | None = 200
     error: str | None = None
-    """What went wrong although the call is billed, such as a stream cut by the upstream."""
+    """An error in a call that is still billed, such as a stream cut off by the upstream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailure:
-    """A call that is over and costs nothing: refused, unreachable, or an error before any use."""
+    """A call that ended without cost: refused, upstream unreachable, or an error before any usage."""
 
     requested_model: str
     started_at: datetime
@@ -151,7 +150,7 @@ class CallFailure:
     provider: str | None = None
     model: str | None = None
     http_status: int | None = None
-    """The upstream's status, None when there was no answer."""
+    """The upstream's status, or None if it did not respond."""
     stream: bool = False
     client_gone: bool = False
     ttft_ms: int | None = None
@@ -163,25 +162,25 @@ class Settled:
 
     request_id: str
     message_id: str | None
-    """None for the reserved test user and for a user deleted meanwhile: no row was written."""
+    """None if no row was written: the reserved test user, or a user deleted in the meantime."""
     credits: int
-    """Charged, the carried credit included; for BYOK the computed credits, which are not charged."""
+    """Credits charged, including a completed carry credit; for BYOK computed but not charged."""
     carry_credits: int
-    """How much of `credits` completes a credit out of earlier calls that rounded to zero: 0 or 1."""
+    """The part of `credits` that comes from earlier calls that rounded to zero: 0 or 1."""
     micro_credits: int
     balance: int
     """The account's net balance afterwards."""
     from_purchased: int
     """Credits taken from purchase grants (contract 3.4)."""
     debt: int
-    """Credits of this charge that no grant covered."""
+    """The part of this charge that no grant covered."""
     duplicate: bool
-    """This request had been settled before; nothing was done and the figures are those of the first time."""
+    """This request was already settled; nothing changed, and the other fields repeat the first settlement."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostHold:
-    """A hold whose call never settled nor failed: its upstream may have been reached and paid."""
+    """A hold whose call neither settled nor failed: the upstream may have served and charged it."""
 
     request_id: str
     account_id: str

@@ -1,4 +1,4 @@
-"""The arithmetic of a call's price: provider dollars to micro-credits to whole credits, exact."""
+"""Exact conversion of a call's provider cost (dollars) to micro-credits and whole credits."""
 
 from decimal import Context, Decimal, localcontext
 
@@ -6,25 +6,24 @@ MICRO = 1_000_000
 """Micro-credits in a credit. A credit is one US cent."""
 
 MAX_CALL_CREDITS = 2_147_483_647
-"""The most one call can be charged: what `message.credits` holds."""
+"""Maximum credits charged for one call: the range of `message.credits`."""
 
 MAX_COST = Decimal(10_000_000)
-"""The most one call can cost, in dollars. More than this is a broken report, not a price."""
+"""Maximum cost of one call, in dollars. A higher reported cost is treated as an error and clamped."""
 
 _EXACT = Context(prec=80)
 _COST_STEP = Decimal(1).scaleb(-20)
 
 
 def credits_of(cost: Decimal, margin: Decimal) -> tuple[int, int]:
-    """Price a call: `cost` provider dollars with `margin` (0.055 is 5.5 %) as (micro-credits, credits).
+    """Convert `cost` provider dollars with `margin` (0.055 is 5.5 %) to (micro-credits, credits). Contract 3.1.
 
-    Credits are `cost x 100 x (1 + margin)` rounded half up. Micro-credits are the same amount before rounding,
-    rounded down, though never to nothing for a call that cost something: so a half stays a half, and what is
-    added up for calls that round to zero credits is never zero. Contract 3.1.
-    Raises ValueError for a negative or non-finite cost or margin.
+    Credits are `cost x 100 x (1 + margin)` rounded half up. Micro-credits are the same amount rounded down to a
+    micro-credit, but at least 1 if the call cost anything, so calls that round to zero credits still add to the
+    carry. Raises ValueError for a negative or non-finite cost or margin.
     """
     if not (cost.is_finite() and margin.is_finite()) or cost < 0 or margin < 0:
-        raise ValueError("a price is made from a finite cost and margin of zero or more")
+        raise ValueError("cost and margin must be finite and not negative")
     with localcontext(_EXACT):
         exact = min(cost, MAX_COST) * MICRO * 100 * (1 + margin)
         micro = max(int(exact), 1) if exact else 0
@@ -33,7 +32,7 @@ def credits_of(cost: Decimal, margin: Decimal) -> tuple[int, int]:
 
 
 def exact_cost(cost: Decimal) -> Decimal:
-    """The cost as the database keeps it: between zero and MAX_COST, 20 decimal places; what is no number is zero."""
+    """The cost as stored: clamped to 0..MAX_COST with 20 decimal places; NaN and infinity become zero."""
     if not cost.is_finite() or cost <= 0:
         return Decimal(0)
     with localcontext(_EXACT):

@@ -1,7 +1,8 @@
-"""What waits for the ledger at the same moment goes to it together: one statement and one commit for several calls.
+"""Group commit: batches concurrent ledger operations into one statement and one commit.
 
-Nobody waits for company. While no statement is under way an asker goes at once and alone; others gather behind it, and
-the next turn takes all who wait. So a quiet server adds nothing, and a busy one pays less per call.
+There is no batching delay. A caller runs at once while a slot is free; callers that arrive while all slots are busy
+queue up, and the next free slot takes them as one batch. An idle server pays nothing extra, a busy one pays less per
+call.
 """
 
 import threading
@@ -14,25 +15,25 @@ Answer = TypeVar("Answer")
 
 
 class _PendingItem(Generic[Item, Answer]):
-    __slots__ = ("answer", "answered", "followers", "item", "leads", "woken")
+    __slots__ = ("answer", "answered", "followers", "is_leader", "item", "ready")
 
     def __init__(self, item: Item) -> None:
         self.item = item
         self.answer: Answer
         self.answered = False
-        self.leads = False
+        self.is_leader = False
         self.followers: list[_PendingItem[Item, Answer]] = []
-        self.woken = threading.Event()
+        self.ready = threading.Event()
 
 
 class GroupCommit(Generic[Item, Answer]):
-    """Asks `one` for a single item and `many` for several, at most `under_way` statements at once and `most` in each.
-    Who waited `patience` seconds goes all the same, with all others who wait: a statement that hangs on one account's
-    lock holds up nobody else for longer.
+    """Calls `one` for a single item and `many` for a batch of at most `max_batch`, with at most `max_concurrent`
+    statements at once. After `max_wait` seconds a waiting caller runs anyway, with everyone queued behind it: a
+    statement that hangs on one account's lock delays other accounts no longer than that.
 
-    Both must be idempotent: what failed together (one bad call, a lock held too long, a lost connection) is asked
-    again one by one, each with its own patience, so that nobody fails for another's sake. Safe for threads and
-    greenlets; one that is killed while it waits leaves the queue, and passes its turn on.
+    `one` and `many` must be idempotent: when a batch fails (one bad call, a lock timeout, a lost connection), each of
+    its items is retried alone with its own timeout, so no caller fails because of another. Safe for threads and
+    greenlets; a caller that is killed while waiting leaves the queue and releases its slot.
     """
 
     def __init__(
@@ -40,94 +41,94 @@ class GroupCommit(Generic[Item, Answer]):
         one: Callable[[Item], Answer],
         many: Callable[[list[Item]], list[Answer]],
         *,
-        under_way: int = 1,
-        most: int = 32,
-        patience: float = 0.25,
+        max_concurrent: int = 1,
+        max_batch: int = 32,
+        max_wait: float = 0.25,
     ) -> None:
         self._one = one
         self._many = many
-        self._most = most
-        self._patience = patience
-        self._free = under_way
+        self._max_batch = max_batch
+        self._max_wait = max_wait
+        self._free = max_concurrent
         self._waiting: deque[_PendingItem[Item, Answer]] = deque()
         self._lock = threading.Lock()
 
     def __call__(self, item: Item) -> Answer:
-        """The answer for `item`. Raises what `one` raises for it."""
+        """Run `item`, alone or in a batch, and return its answer. Raises what `one` raises for it."""
         with self._lock:
-            turn = None if self._free > 0 else _PendingItem[Item, Answer](item)
-            if turn is None:
+            pending = None if self._free > 0 else _PendingItem[Item, Answer](item)
+            if pending is None:
                 self._free -= 1
             else:
-                self._waiting.append(turn)
-        if turn is None:
+                self._waiting.append(pending)
+        if pending is None:
             try:
                 return self._one(item)
             finally:
-                self._pass_on()
-        self._wait(turn)
-        if turn.leads:
-            return self._lead(turn)
-        # unanswered: those who went together failed
-        return turn.answer if turn.answered else self._one(item)
+                self._release_slot()
+        self._wait(pending)
+        if pending.is_leader:
+            return self._lead(pending)
+        # unanswered: its batch failed
+        return pending.answer if pending.answered else self._one(item)
 
-    def _wait(self, turn: _PendingItem[Item, Answer]) -> None:
+    def _wait(self, pending: _PendingItem[Item, Answer]) -> None:
         try:
-            if not turn.woken.wait(self._patience) and not self._step_forward(turn):
-                turn.woken.wait()
+            if not pending.ready.wait(self._max_wait) and not self._promote(pending):
+                pending.ready.wait()
         except BaseException:
             with self._lock:
-                leads = turn.leads
-                if not leads and turn in self._waiting:
-                    self._waiting.remove(turn)
-            if leads:
-                self._end(turn)
+                is_leader = pending.is_leader
+                if not is_leader and pending in self._waiting:
+                    self._waiting.remove(pending)
+            if is_leader:
+                self._finish(pending)
             raise
 
-    def _step_forward(self, turn: _PendingItem[Item, Answer]) -> bool:
+    def _promote(self, pending: _PendingItem[Item, Answer]) -> bool:
         with self._lock:
-            if turn not in self._waiting:
+            if pending not in self._waiting:
                 return False
-            self._waiting.remove(turn)
+            self._waiting.remove(pending)
             self._free -= 1
-            self._gather_behind(turn)
+            self._collect_batch(pending)
         return True
 
-    def _gather_behind(self, leader: _PendingItem[Item, Answer]) -> None:
-        while self._waiting and len(leader.followers) < self._most - 1:
+    def _collect_batch(self, leader: _PendingItem[Item, Answer]) -> None:
+        while self._waiting and len(leader.followers) < self._max_batch - 1:
             leader.followers.append(self._waiting.popleft())
-        leader.leads = True
+        leader.is_leader = True
 
-    def _lead(self, turn: _PendingItem[Item, Answer]) -> Answer:
+    def _lead(self, leader: _PendingItem[Item, Answer]) -> Answer:
         try:
-            if not turn.followers:
-                return self._one(turn.item)
+            if not leader.followers:
+                return self._one(leader.item)
             try:
-                answers = self._many([turn.item, *(each.item for each in turn.followers)])
+                answers = self._many([leader.item, *(each.item for each in leader.followers)])
             except Exception:
-                self._dismiss(turn)
-                return self._one(turn.item)
-            for each, answer in zip(turn.followers, answers[1:], strict=True):
+                self._wake_followers(leader)
+                return self._one(leader.item)
+            for each, answer in zip(leader.followers, answers[1:], strict=True):
                 each.answer = answer
                 each.answered = True
             return answers[0]
         finally:
-            self._end(turn)
+            self._finish(leader)
 
-    def _dismiss(self, turn: _PendingItem[Item, Answer]) -> None:
-        followers, turn.followers = turn.followers, []
+    def _wake_followers(self, leader: _PendingItem[Item, Answer]) -> None:
+        followers, leader.followers = leader.followers, []
         for each in followers:
-            each.woken.set()
+            each.ready.set()
 
-    def _end(self, turn: _PendingItem[Item, Answer]) -> None:
-        self._dismiss(turn)
-        self._pass_on()
+    def _finish(self, leader: _PendingItem[Item, Answer]) -> None:
+        self._wake_followers(leader)
+        self._release_slot()
 
-    def _pass_on(self) -> None:
+    def _release_slot(self) -> None:
         with self._lock:
             if not self._waiting:
                 self._free += 1
                 return
             leader = self._waiting.popleft()
-            self._gather_behind(leader)
-        leader.woken.set()
+            self._collect_batch(leader)
+        leader.ready.set()

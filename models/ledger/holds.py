@@ -1,9 +1,8 @@
-"""The gateway's way into the ledger: admit and hold, extend, grow, settle or fail a call, one round trip each.
+"""Ledger operations of the gateway: admit, extend and grow holds, settle or fail a call. One round trip each.
 
-The verbs take a pool and not a session: each has a connection for one statement and gives it back, so nothing is held
-while the upstream talks. All of them are idempotent by request id, which is why they may be, and are, tried again after
-a deadlock, a lost connection or a restart of PostgreSQL. What else PostgreSQL answers, a full disk or a lock that is held
-too long, is told at once: the same statement a moment later would hear the same.
+The functions take a pool, not a session: each borrows a connection for one statement, so none is held while the
+upstream responds. All are idempotent by request id and are retried after a deadlock, a lost connection or a
+PostgreSQL restart. Other errors, such as a full disk or a lock timeout, are raised at once.
 """
 
 import logging
@@ -17,7 +16,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.pool import Parameter, Pool
 from models.ledger.call_records import (
     Admission,
@@ -31,7 +30,7 @@ from models.ledger.call_records import (
 )
 from models.ledger.credits import credits_of, exact_cost
 from models.ledger.latency import EDGES_MS
-from models.ledger.sanitizing import clean_text, clipped_id, json_text, whole
+from models.ledger.sanitizing import clamped_int, clean_text, clipped_id, json_text
 
 __all__ = [
     "Admission",
@@ -77,110 +76,110 @@ _EXTEND = "SELECT credit_hold_extend($1, $2, $3)"
 
 MAX_HOLD = 10**12
 MAX_BODY = 32 * 1024 * 1024
-"""The most of a request or an answer that is kept, in bytes of JSON. What is longer is billed and not kept."""
+"""Maximum size of a stored request or response, in bytes of JSON. Larger ones are billed but not stored."""
 
 MAX_USAGE = 16 * 1024
-"""The most of a provider's usage object that is kept, in bytes of JSON."""
+"""Maximum size of a stored provider usage object, in bytes of JSON."""
 
 
 def admit(
     pool: Pool,
-    claim: AdmissionRequest,
+    request: AdmissionRequest,
     *,
     worker: str = "",
     ttl_seconds: int = 60,
     free_credits: int = 0,
     now: datetime | None = None,
-    patience_seconds: float = 5.0,
+    timeout_seconds: float = 5.0,
 ) -> Admission:
-    """Check a caller and hold `claim.hold` credits for a call, in one round trip (contract 5.2, rows 3 to 8, in order).
+    """Check a caller and hold `request.hold` credits, in one round trip (contract 5.2, rows 3 to 8, in order).
 
-    The key says which account pays. A person's due quota cycle runs first (`free_credits` for who never had a free grant). Admitted when the available credit
-    covers the hold, or when no other call of the account is in flight and at least `claim.minimum` is left. Under the account's lock;
-    idempotent by request id. Raises LedgerUnavailable.
+    The key determines which account pays. A person's due quota cycle runs first (`free_credits` for users without an
+    earlier free grant). Admits if at least `request.minimum` credits are available and either cover the hold or no
+    other call of the account is in flight. Takes the account's lock; idempotent by request id. Raises
+    LedgerUnavailable.
     """
-    claim = _clean(claim)
+    request = _clean(request)
     params = (
-        claim.token_hash,
-        claim.request_id,
-        claim.run_id,
-        claim.require_run,
-        claim.hold,
-        claim.door,
-        claim.model,
+        request.token_hash,
+        request.request_id,
+        request.run_id,
+        request.require_run,
+        request.hold,
+        request.door,
+        request.model,
         worker,
         ttl_seconds,
         free_credits,
-        now or the_moment(),
-        claim.minimum,
+        now or utc_now(),
+        request.minimum,
     )
-    (row,) = _ask(pool, _ADMIT, params, patience_seconds)
-    return _admission(claim, row)
+    (row,) = _execute(pool, _ADMIT, params, timeout_seconds)
+    return _admission(request, row)
 
 
 def admit_many(
     pool: Pool,
-    claims: Sequence[AdmissionRequest],
+    requests: Sequence[AdmissionRequest],
     *,
     worker: str = "",
     ttl_seconds: int = 60,
     free_credits: int = 0,
     now: datetime | None = None,
-    patience_seconds: float = 5.0,
+    timeout_seconds: float = 5.0,
 ) -> list[Admission]:
-    """`admit` for several calls in one statement and one commit, all or none, in the order given: a later one sees
-    the holds of those before it."""
-    if not claims:
+    """`admit` for several calls in one statement and one commit, all or none. Calls are admitted in the given order:
+    each sees the holds of those before it."""
+    if not requests:
         return []
-    claims = [_clean(claim) for claim in claims]
-    asks = orjson.dumps(claims).decode()
-    params = (asks, worker, ttl_seconds, free_credits, now or the_moment())
-    rows = _ask(pool, _ADMIT_MANY, params, patience_seconds)
-    return [_admission(claim, row) for claim, row in zip(claims, rows, strict=True)]
+    requests = [_clean(request) for request in requests]
+    params = (orjson.dumps(requests).decode(), worker, ttl_seconds, free_credits, now or utc_now())
+    rows = _execute(pool, _ADMIT_MANY, params, timeout_seconds)
+    return [_admission(request, row) for request, row in zip(requests, rows, strict=True)]
 
 
-def _clean(claim: AdmissionRequest) -> AdmissionRequest:
-    # not `replace`, which takes five times as long
+def _clean(request: AdmissionRequest) -> AdmissionRequest:
+    # `dataclasses.replace` is five times slower
     return AdmissionRequest(
-        token_hash=clean_text(claim.token_hash),
-        request_id=claim.request_id,
-        hold=None if claim.hold is None else min(max(claim.hold, 0), MAX_HOLD),
-        run_id=None if claim.run_id is None else clean_text(claim.run_id),
-        require_run=claim.require_run,
-        door=claim.door,
-        model=clipped_id(claim.model),
-        minimum=min(max(claim.minimum, 0), MAX_HOLD),
+        token_hash=clean_text(request.token_hash),
+        request_id=request.request_id,
+        hold=None if request.hold is None else min(max(request.hold, 0), MAX_HOLD),
+        run_id=None if request.run_id is None else clean_text(request.run_id),
+        require_run=request.require_run,
+        door=request.door,
+        model=clipped_id(request.model),
+        minimum=min(max(request.minimum, 0), MAX_HOLD),
     )
 
 
-def _admission(claim: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
+def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
     outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires = row
     return Admission(
         outcome=outcome,
-        request_id=claim.request_id,
-        key_id=claim.token_hash,
+        request_id=request.request_id,
+        key_id=request.token_hash,
         user_id=user_id,
         org_id=org_id,
-        run_id=claim.run_id,
+        run_id=request.run_id,
         agent_id=agent_id,
         balance=balance or 0,
         held=held or 0,
-        hold=claim.hold or 0,
-        minimum=claim.minimum,
+        hold=request.hold or 0,
+        minimum=request.minimum,
         next_quota_reset=next_reset,
         hold_expires_at=hold_expires,
-        door=claim.door,
+        door=request.door,
     )
 
 
 def extend_holds(
     pool: Pool, request_ids: Sequence[str], *, ttl_seconds: int = 60, now: datetime | None = None
 ) -> int:
-    """Let the holds of calls in flight live `ttl_seconds` from now, in one statement; revives those the sweep took for
-    lost. Returns how many there were. Raises LedgerUnavailable."""
+    """Extend the holds of calls in flight to `ttl_seconds` from now, in one statement, and revive those that the
+    sweep marked as lost. Returns the number of holds found. Raises LedgerUnavailable."""
     if not request_ids:
         return 0
-    ((count,),) = _ask(pool, _EXTEND, (list(request_ids), ttl_seconds, now or the_moment()), 5.0)
+    ((count,),) = _execute(pool, _EXTEND, (list(request_ids), ttl_seconds, now or utc_now()), 5.0)
     return int(count)
 
 
@@ -189,17 +188,17 @@ def grow_hold(
     request_id: str,
     *,
     needed: int,
-    wanted: int,
+    requested: int,
     now: datetime | None = None,
-    patience_seconds: float = 5.0,
+    timeout_seconds: float = 5.0,
 ) -> int | None:
-    """Let a call in flight hold `wanted` credits, or as many as are free beside the account's other holds. Returns what
-    it holds then; None, and nothing is changed, when that would be less than `needed`, or it holds nothing any more.
+    """Grow a call's hold to `requested` credits, or to what the account's other holds leave available, and return the
+    new amount. Returns None, changing nothing, if that is less than `needed` or the call has no hold.
 
-    Never less than before. Under the account's lock; repeating it is safe. Raises LedgerUnavailable.
+    Never shrinks a hold. Takes the account's lock; idempotent. Raises LedgerUnavailable.
     """
-    params = (request_id, min(needed, MAX_HOLD), min(wanted, MAX_HOLD), now or the_moment())
-    ((amount,),) = _ask(pool, _GROW, params, patience_seconds)
+    params = (request_id, min(needed, MAX_HOLD), min(requested, MAX_HOLD), now or utc_now())
+    ((amount,),) = _execute(pool, _GROW, params, timeout_seconds)
     return None if amount is None else int(amount)
 
 
@@ -209,39 +208,39 @@ def settle(
     settlement: Settlement,
     *,
     now: datetime | None = None,
-    patience_seconds: float = 30.0,
-    on_trouble: Callable[[str], None] | None = None,
+    timeout_seconds: float = 30.0,
+    on_failure: Callable[[str], None] | None = None,
 ) -> Settled:
-    """Replace the call's hold by its real price, in one round trip and one transaction: debit and entries,
-    `message`, `gateway_call`, rollups of hour and day (contract 5.5; 3.4 corrected).
+    """Replace the call's hold with its actual price in one round trip and one transaction: debit and entries,
+    `message`, `gateway_call`, hourly and daily rollups (contract 5.5; 3.4 corrected).
 
-    Never fails for want of credit (the rest is debt) nor for what the call contains. Idempotent by request id,
-    also after the hold was swept; a message id the upstream used twice is kept apart as `<id>~<request id>`.
-    Keeps trying for `patience_seconds` while PostgreSQL is away, then raises LedgerUnavailable: whether it was
-    charged is then unknown, repeating is safe, and an uncharged call's hold stays behind for the operator.
-    What PostgreSQL refuses to store of the call's texts is left out. `on_trouble` is called at most once, with the facts
-    for `settle_facts`, as soon as it does not go smoothly.
+    Never fails for lack of credits (the rest becomes debt) or because of the call's content: text that PostgreSQL
+    rejects is not stored. Idempotent by request id, even after the hold was swept; a message id that the upstream
+    reuses is stored as `<id>~<request id>`. Retries for `timeout_seconds` while PostgreSQL is unavailable, then
+    raises LedgerUnavailable: the call may or may not be charged, retrying is safe, and the hold of an uncharged call
+    is later listed as lost. `on_failure` is called at most once, with the facts for `settle_facts`, when the first
+    retry fails or none is possible.
     """
     facts = settlement_facts(admission, settlement)
-    told = None if on_trouble is None else lambda: on_trouble(facts)
-    moment = now or the_moment()
+    report = None if on_failure is None else lambda: on_failure(facts)
+    moment = now or utc_now()
     try:
-        (row,) = _ask(pool, _SETTLE, (facts, moment), patience_seconds, told)
+        (row,) = _execute(pool, _SETTLE, (facts, moment), timeout_seconds, report)
     except LedgerUnavailable as error:
-        if error.sqlstate is None or error.sqlstate[:2] not in _CONTENTS:
+        if error.sqlstate is None or error.sqlstate[:2] not in _DATA_ERRORS:
             raise
-        (row,) = _ask(pool, _SETTLE, (without_text(facts), moment), patience_seconds)
+        (row,) = _execute(pool, _SETTLE, (without_text(facts), moment), timeout_seconds)
     return _settled(row)
 
 
 def settle_facts(pool: Pool, facts: str) -> Settled:
-    """`settle` with facts that were kept from an earlier try, once. Raises LedgerUnavailable."""
-    (row,) = _ask(pool, _SETTLE, (facts, the_moment()), 0.0)
+    """`settle` with facts stored by an earlier attempt, without retries. Raises LedgerUnavailable."""
+    (row,) = _execute(pool, _SETTLE, (facts, utc_now()), 0.0)
     return _settled(row)
 
 
 def without_text(facts: str) -> str:
-    """The facts of a call without what was said in it."""
+    """A call's facts without its messages: request, response and reasoning."""
     return orjson.dumps(
         orjson.loads(facts) | {"request": None, "response": None, "reasoning_text": None}
     ).decode()
@@ -252,13 +251,13 @@ def settle_many(
     calls: Sequence[tuple[Admission, Settlement]],
     *,
     now: datetime | None = None,
-    patience_seconds: float = 30.0,
+    timeout_seconds: float = 30.0,
 ) -> list[Settled]:
-    """`settle` for several calls in one statement and one commit, all or none, in the order given."""
+    """`settle` for several calls in one statement and one commit, all or none, in the given order."""
     if not calls:
         return []
     facts = "[" + ",".join(settlement_facts(*call) for call in calls) + "]"
-    return [_settled(row) for row in _ask(pool, _SETTLE_MANY, (facts, now or the_moment()), patience_seconds)]
+    return [_settled(row) for row in _execute(pool, _SETTLE_MANY, (facts, now or utc_now()), timeout_seconds)]
 
 
 def fail(
@@ -267,31 +266,31 @@ def fail(
     failure: CallFailure,
     *,
     now: datetime | None = None,
-    patience_seconds: float = 10.0,
-    on_trouble: Callable[[str], None] | None = None,
+    timeout_seconds: float = 10.0,
+    on_failure: Callable[[str], None] | None = None,
 ) -> None:
-    """End a call that costs nothing: its row says failed, its hold is gone. Idempotent; never undoes a settled
-    call. `on_trouble` as for `settle`. Raises LedgerUnavailable."""
+    """Record a call that ended without cost as failed and release its hold. Idempotent; a settled call stays
+    settled. `on_failure` as for `settle`. Raises LedgerUnavailable."""
     facts = _identity(admission) | {
         "provider": _clip(failure.provider, 200),
         "requested_model": clipped_id(failure.requested_model),
         "model": None if failure.model is None else clipped_id(failure.model),
-        "http_status": None if failure.http_status is None else whole(failure.http_status),
+        "http_status": None if failure.http_status is None else clamped_int(failure.http_status),
         "error": _clip(failure.error, 2000),
         "stream": failure.stream,
         "client_gone": failure.client_gone,
-        "ttft_ms": None if failure.ttft_ms is None else whole(failure.ttft_ms),
-        "latency_ms": whole(failure.latency_ms),
+        "ttft_ms": None if failure.ttft_ms is None else clamped_int(failure.ttft_ms),
+        "latency_ms": clamped_int(failure.latency_ms),
         "started_at": failure.started_at.isoformat(),
     }
-    kept = orjson.dumps(facts).decode()
-    told = None if on_trouble is None else lambda: on_trouble(kept)
-    _ask(pool, _FAIL, (kept, now or the_moment()), patience_seconds, told)
+    text = orjson.dumps(facts).decode()
+    report = None if on_failure is None else lambda: on_failure(text)
+    _execute(pool, _FAIL, (text, now or utc_now()), timeout_seconds, report)
 
 
 def fail_facts(pool: Pool, facts: str) -> None:
-    """`fail` with facts that were kept from an earlier try, once. Raises LedgerUnavailable."""
-    _ask(pool, _FAIL, (facts, the_moment()), 0.0)
+    """`fail` with facts stored by an earlier attempt, without retries. Raises LedgerUnavailable."""
+    _execute(pool, _FAIL, (facts, utc_now()), 0.0)
 
 
 def _identity(admission: Admission) -> dict[str, Any]:
@@ -309,20 +308,20 @@ def _identity(admission: Admission) -> dict[str, Any]:
 
 
 def settlement_facts(admission: Admission, call: Settlement) -> str:
-    """What `settle_facts` takes, as JSON: the call cleaned and clamped. Raises ValueError for one not admitted."""
+    """The sanitized call as JSON, for `settle_facts`. Raises ValueError if the call was not admitted."""
     cost = exact_cost(call.cost)
-    latency = whole(call.latency_ms)
+    latency = clamped_int(call.latency_ms)
     facts = _identity(admission) | {
         "message_id": clipped_id(call.message_id or admission.request_id),
         "provider": _clip(call.provider, 200),
         "requested_model": clipped_id(call.requested_model),
         "model": clipped_id(call.model),
         "usage_source": call.usage_source,
-        "uncached_input_tokens": whole(call.uncached_input_tokens),
-        "cache_write_tokens": whole(call.cache_write_tokens),
-        "cache_read_tokens": whole(call.cache_read_tokens),
-        "output_tokens": whole(call.output_tokens),
-        "reasoning_tokens": whole(call.reasoning_tokens),
+        "uncached_input_tokens": clamped_int(call.uncached_input_tokens),
+        "cache_write_tokens": clamped_int(call.cache_write_tokens),
+        "cache_read_tokens": clamped_int(call.cache_read_tokens),
+        "output_tokens": clamped_int(call.output_tokens),
+        "reasoning_tokens": clamped_int(call.reasoning_tokens),
         "cost": str(cost),
         "micro_credits": credits_of(cost, call.margin)[0],
         "byok": call.byok,
@@ -332,10 +331,10 @@ def settlement_facts(admission: Admission, call: Settlement) -> str:
         "repo_url": _clip(call.repo_url, 2000),
         "stream": call.stream,
         "client_gone": call.client_gone,
-        "ttft_ms": None if call.ttft_ms is None else whole(call.ttft_ms),
+        "ttft_ms": None if call.ttft_ms is None else clamped_int(call.ttft_ms),
         "latency_ms": latency,
         "latency_bucket": bisect_right(EDGES_MS, latency),
-        "http_status": None if call.http_status is None else whole(call.http_status),
+        "http_status": None if call.http_status is None else clamped_int(call.http_status),
         "error": _clip(call.error, 2000),
         "started_at": call.started_at.isoformat(),
         "price": _body(call.price),
@@ -348,11 +347,11 @@ def settlement_facts(admission: Admission, call: Settlement) -> str:
     return orjson.dumps(facts).decode()
 
 
-def _body(value: Any, most: int = MAX_BODY) -> orjson.Fragment | None:
+def _body(value: Any, max_bytes: int = MAX_BODY) -> orjson.Fragment | None:
     if value is None:
         return None
     text = json_text(value)
-    return orjson.Fragment(text) if len(text) <= most else None
+    return orjson.Fragment(text) if len(text) <= max_bytes else None
 
 
 def _clip(text: str | None, length: int) -> str | None:
@@ -374,52 +373,52 @@ def _settled(row: tuple[Any, ...]) -> Settled:
     )
 
 
-_CONTENTS = ("22", "23", "54", "P0")
-"""Classes of SQLSTATE that may be about what a call contains: wrong data, constraints, limits, words of a trigger."""
+_DATA_ERRORS = ("22", "23", "54", "P0")
+"""SQLSTATE classes that a call's content may cause: data, constraint and limit errors, exceptions of triggers."""
 
 
-def _ask(
+def _execute(
     pool: Pool,
     query: str,
     params: tuple[Parameter, ...],
-    patience: float,
-    on_trouble: Callable[[], None] | None = None,
+    timeout: float,
+    on_failure: Callable[[], None] | None = None,
 ) -> list[tuple[Any, ...]]:
-    """Run one idempotent statement, again after whatever may pass: deadlock, a connection or server that went away.
-
-    `on_trouble` is called once, when the first repetition did not help or none can. Raises LedgerUnavailable.
+    """Run an idempotent statement; retry after transient errors (deadlock, lost connection, server restart) for
+    `timeout` seconds. `on_failure` is called once, when the first retry fails or none is possible. Raises
+    LedgerUnavailable.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     pause = 0.01
     tries = 0
     while True:
         try:
-            return pool.ask(query, params, patience=deadline - time.monotonic())
-        except psycopg.Error as error:
-            problem = error
+            return pool.execute(query, params, timeout=deadline - time.monotonic())
+        except psycopg.Error as raised:
+            error = raised
         tries += 1
-        stale = tries == 1 and problem.sqlstate in _STALE
-        given_up = not (stale or _may_pass(problem)) or time.monotonic() + pause > deadline
-        if on_trouble is not None and (given_up or tries > 1):
-            on_trouble()
-            on_trouble = None
-        if given_up:
-            if problem.sqlstate is not None:
-                # its message may quote what a user wrote
-                log.error("the ledger refused: SQLSTATE %s, %s", problem.sqlstate, type(problem).__name__)
+        stale = tries == 1 and error.sqlstate in _STALE
+        give_up = not (stale or _is_transient(error)) or time.monotonic() + pause > deadline
+        if on_failure is not None and (give_up or tries > 1):
+            on_failure()
+            on_failure = None
+        if give_up:
+            if error.sqlstate is not None:
+                # without the error's message, which may quote user data
+                log.error("ledger statement failed: SQLSTATE %s, %s", error.sqlstate, type(error).__name__)
             message = "The credit ledger is not reachable. Try again in a moment."
-            raise LedgerUnavailable(message, sqlstate=problem.sqlstate) from problem
+            raise LedgerUnavailable(message, sqlstate=error.sqlstate) from error
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         pause = min(pause * 2, 1.0)
 
 
 _STALE = ("25006", "0A000", "XX000")
-"""What a connection hears that knows the database from before a failover, a migration or a restore; a new one does not."""
+"""SQLSTATEs of a connection opened before a failover, migration or restore; a new connection may succeed."""
 
 
-def _may_pass(problem: psycopg.Error) -> bool:
-    """Whether the same statement may well succeed in a second."""
-    if not isinstance(problem, psycopg.OperationalError | psycopg.InterfaceError):
+def _is_transient(error: psycopg.Error) -> bool:
+    """Whether a retry of the same statement is likely to succeed."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False
-    state = problem.sqlstate
+    state = error.sqlstate
     return state is None or state[:2] in ("08", "40") or state in ("53300", "57P01", "57P02", "57P03")

@@ -1,16 +1,15 @@
-"""Latency as a histogram that can be added up: the bucket edges every settlement writes by, and quantiles from them.
+"""Latency histograms: the bucket edges used by every settlement, merging, and quantiles.
 
-An average of averages lies and percentiles cannot be added; sixteen counts per rollup row can.
+Rollups store sixteen bucket counts per row because histograms can be added, unlike averages and percentiles.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 EDGES_MS = (50, 100, 200, 350, 500, 750, 1000, 1500, 2500, 4000, 6000, 10000, 20000, 40000, 80000)
-"""Lower edges of the buckets 1 to 15; bucket 0 starts at nil and the last has no upper edge.
+"""Lower edges of buckets 1 to 15; bucket 0 starts at zero and the last bucket is open-ended.
 
-`width_bucket(latency_ms, EDGES_MS)` in SQL gives the bucket's number. The rollups of the past were counted
-by these edges: changing one makes them lie.
+The bucket number in SQL is `width_bucket(latency_ms, EDGES_MS)`. Never change an edge: stored rollups depend on it.
 """
 
 BUCKETS = len(EDGES_MS) + 1
@@ -18,21 +17,20 @@ BUCKETS = len(EDGES_MS) + 1
 _BOUNDS = [(low, high) for low, high in pairwise((0, *EDGES_MS))]
 
 
-def merged(histograms: Iterable[Sequence[int]]) -> list[int]:
-    """The sum of histograms, bucket by bucket."""
+def merge_histograms(histograms: Iterable[Sequence[int]]) -> list[int]:
+    """Add histograms bucket by bucket."""
     return list(map(sum, zip(*histograms, strict=True))) or [0] * BUCKETS
 
 
-def quantile(histogram: Sequence[int], share: float) -> float | None:
-    """The latency in ms under which `share` (0 to 1) of the calls stayed, interpolated inside its bucket.
+def quantile(histogram: Sequence[int], fraction: float) -> float | None:
+    """The latency in ms below which `fraction` (0 to 1) of the calls fall, interpolated within its bucket.
 
-    None when nothing was counted. A quantile in the open last bucket is given as its lower edge, 80 s:
-    what is known, and no more.
+    None for an empty histogram. A quantile in the open-ended last bucket returns its lower edge, 80 s.
     """
     calls = sum(histogram)
     if not calls:
         return None
-    rank = share * calls
+    rank = fraction * calls
     before = 0
     for (low, high), count in zip(_BOUNDS, histogram, strict=False):
         if count and before + count >= rank:

@@ -1,4 +1,4 @@
-"""The tables of the credit ledger: grants, accounts, holds, the append-only journal, and sync failures."""
+"""Tables of the credit ledger: grants, accounts, holds, append-only entries, and sync failures."""
 
 from datetime import datetime
 
@@ -20,9 +20,9 @@ GRANT_TYPES = (
 
 
 class CreditLedger(Base):
-    """A grant of credits. `balance` is what is left of `principal`; below zero it is debt (contract 3.2).
+    """A grant of credits. `balance` is the remaining part of `principal`; negative means debt (contract 3.2).
 
-    `operation_id` is the idempotency key. Only the ledger's functions write here.
+    `operation_id` is the idempotency key. Only the ledger's SQL functions write to this table.
     """
 
     __tablename__ = "credit_ledger"
@@ -38,9 +38,9 @@ class CreditLedger(Base):
         ),
         Index("idx_credit_ledger_org", "org_id"),
         Index("idx_credit_ledger_user", "user_id", "type", "created_at"),
-        # the sweep asks across all accounts which grants ran out with credits left
+        # the sweep finds expired grants with credits left across all accounts
         Index("idx_credit_ledger_expiring", "expires_at", postgresql_where=text("(balance > 0)")),
-        # an account's grants; every admission and settlement reads those with something left, or in debt
+        # every admission and settlement reads the account's grants with a balance or debt
         Index("idx_credit_ledger_account", text(ACCOUNT), text("(balance <> 0)")),
     )
 
@@ -58,9 +58,9 @@ class CreditLedger(Base):
 
 
 class CreditAccount(Base):
-    """The account of a user or an organisation. Its row lock is the account's lock.
+    """The credit account of a user or an organisation. Its row lock is the account's lock.
 
-    `carry_micro` is the unbilled fraction of a credit in micro-credits.
+    `carry_micro` is the unbilled fraction of a credit, in micro-credits.
     """
 
     __tablename__ = "credit_account"
@@ -78,7 +78,7 @@ class CreditAccount(Base):
 
 
 class CreditHold(Base):
-    """Credits set aside for a call in flight; 'lost' when it expired before the call was settled."""
+    """Credits reserved for a call in flight. Becomes 'lost' if it expires before the call is settled."""
 
     __tablename__ = "credit_hold"
     __table_args__ = (
@@ -104,9 +104,9 @@ class CreditHold(Base):
 
 
 class CreditEntry(Base):
-    """One movement of one grant, in credits. The database refuses to change or remove it.
+    """One change to one grant's balance, in credits. Append-only: a trigger rejects UPDATE and DELETE.
 
-    The one exception is erasing a whole account: DELETE passes while `stoa.erase_account` names the account.
+    Exception: DELETE is allowed while the setting `stoa.erase_account` names the account.
     """
 
     __tablename__ = "credit_entry"
@@ -119,9 +119,9 @@ class CreditEntry(Base):
         Index("idx_credit_entry_account", "account_id", "id"),
         Index("idx_credit_entry_operation", "operation_id"),
         Index("idx_credit_entry_message", "message_id", postgresql_where=text("(message_id IS NOT NULL)")),
-        # what is no charge: few rows among many, which the statement adds up and lists
+        # entries other than debits: few rows, which the statement sums and lists
         Index("idx_credit_entry_other", "account_id", "id", postgresql_where=text("(kind <> 'debit'::text)")),
-        # charges that are no model call, by their cause, once each
+        # charges that are not model calls, looked up by cause
         Index(
             "idx_credit_entry_charge",
             "account_id",
@@ -143,7 +143,7 @@ class CreditEntry(Base):
 
 
 class SyncFailure(Base):
-    """A billing operation that failed for good and waits for its retry. `id` is the operation's id."""
+    """A failed billing operation that waits for a retry. `id` is the operation's id."""
 
     __tablename__ = "sync_failure"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""The proof of the books: every figure that is kept, recomputed from entries and messages, and what differs."""
+"""Ledger proof: recomputes every stored total from entries and messages, and lists the differences."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,19 +9,19 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.ledger.latency import EDGES_MS
 
-SHOWN = 20
-"""Differences listed of each check; all are counted."""
+MAX_LISTED = 20
+"""Differences listed per check; all are counted."""
 
-SWEPT_WITHIN = timedelta(minutes=2)
-"""An expired hold that no sweep has found for so long is a leak."""
+MAX_SWEEP_DELAY = timedelta(minutes=2)
+"""A live hold that expired longer ago than this is a leak."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerDifference:
-    """One figure that is not what it should be."""
+    """A stored value that differs from the recomputed one."""
 
     subject: str
     expected: str
@@ -30,7 +30,7 @@ class LedgerDifference:
 
 @dataclass(frozen=True, slots=True)
 class LedgerCheck:
-    """One rule of the books: how many things broke it, and the first of them."""
+    """A ledger invariant: the number of violations, and the first of them."""
 
     name: str
     differences: list[LedgerDifference]
@@ -47,7 +47,7 @@ class LedgerProof:
     entries: int
     messages: int
     lost_holds: int
-    """Calls that never settled nor failed, for the operator to look at. No drift: nothing was written for them."""
+    """Calls that neither settled nor failed, for operators to review. Not drift: they wrote nothing."""
     differences: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class LedgerProof:
 
     @property
     def clean(self) -> bool:
-        """Nothing differs."""
+        """True if nothing differs."""
         return self.differences == 0
 
 
@@ -72,29 +72,29 @@ _MEASURES = (
     " latency_ms, ttft_ms, ttft_calls, latency_hist"
 )
 
-# Each statement gives subject, expected, found and the number of all differences.
+# Each statement selects subject, expected and found for every difference.
 _CHECKS = {
     "a grant's balance is the sum of its entries": """
-        WITH journal AS (
+        WITH entries AS (
             SELECT operation_id, account_id, sum(amount) AS total FROM credit_entry GROUP BY 1, 2
         )
         SELECT coalesce(l.operation_id, j.operation_id), coalesce(j.total, 0), coalesce(l.balance, 0)
         FROM credit_ledger l
-        FULL JOIN journal j ON j.operation_id = l.operation_id AND j.account_id = coalesce(l.org_id, l.user_id)
+        FULL JOIN entries j ON j.operation_id = l.operation_id AND j.account_id = coalesce(l.org_id, l.user_id)
         LEFT JOIN credit_account a ON a.id = j.account_id
         WHERE coalesce(j.total, 0) <> coalesce(l.balance, 0) AND (l.operation_id IS NOT NULL OR a.id IS NOT NULL)
     """,
     "a grant's principal is what its entries granted and took back": """
-        WITH journal AS (
+        WITH entries AS (
             SELECT operation_id, CASE WHEN bool_or(kind = 'revocation' AND cause = 'revocation') THEN 0 ELSE sum(amount) END
                 AS granted
             FROM credit_entry WHERE kind IN ('grant', 'revocation', 'reinstatement') GROUP BY 1
         )
         SELECT l.operation_id, coalesce(j.granted, 0), l.principal
-        FROM credit_ledger l LEFT JOIN journal j USING (operation_id)
+        FROM credit_ledger l LEFT JOIN entries j USING (operation_id)
         WHERE l.principal <> coalesce(j.granted, 0)
     """,
-    "an account's last entry tells the sum of its grants": """
+    "an account's last balance is the sum of its grants": """
         WITH grants AS (
             SELECT coalesce(org_id, user_id) AS id, sum(balance) AS total FROM credit_ledger GROUP BY 1
         )
@@ -106,7 +106,7 @@ _CHECKS = {
         ) e ON true
         WHERE coalesce(g.total, 0) <> coalesce(e.balance_after, 0)
     """,
-    "each entry continues the balance of the one before": """
+    "each entry's balance follows from the one before": """
         WITH chain AS (
             SELECT e.id, e.amount, e.balance_after,
                 lag(e.balance_after, 1, 0::bigint) OVER (PARTITION BY e.account_id ORDER BY e.id) AS before
@@ -125,7 +125,7 @@ _CHECKS = {
         FROM message m FULL JOIN debits d ON d.message_id = m.id
         WHERE coalesce(d.total, 0) <> CASE WHEN m.byok THEN 0 ELSE coalesce(m.credits, 0) END
     """,
-    "a message and its gateway call tell the same": """
+    "a message matches its gateway call": """
         SELECT coalesce(m.id, 'call ' || c.request_id),
             CASE WHEN m.id IS NULL THEN 'a message' ELSE concat_ws(' ', 'credits', m.credits, 'cost', m.cost) END,
             CASE WHEN c.request_id IS NULL THEN 'no call' ELSE concat_ws(' ', 'credits', c.credits, 'cost', c.cost) END
@@ -139,7 +139,7 @@ _CHECKS = {
                 c.uncached_input_tokens::bigint + c.cache_write_tokens + c.cache_read_tokens, 2147483647)
             OR c.credits <> c.carry_credits + (c.micro_credits + 500000) / 1000000
     """,
-    "the carry is what calls below one credit left over": """
+    "the carry is the unbilled fraction of small calls": """
         WITH fractions AS (
             SELECT c.account_id AS id, sum(c.micro_credits) - 1000000 * sum(c.carry_credits) AS total
             FROM gateway_call c JOIN message m ON m.id = c.message_id
@@ -165,10 +165,10 @@ _CHECKS = {
                 sum(reasoning_tokens) AS reasoning_tokens, sum(cost) AS cost, sum(credits) AS credits,
                 sum(latency_ms) AS latency_ms, coalesce(sum(ttft_ms), 0) AS ttft_ms, count(ttft_ms) AS ttft_calls,
                 {_HISTOGRAM} AS latency_hist
-            FROM facts, (VALUES ('hour'), ('day')) AS grains (grain)
+            FROM facts, (VALUES ('hour'), ('day'), ('week')) AS grains (grain)
             GROUP BY 1, 2, 3, 4, 5, 6
         ),
-        kept AS (
+        stored AS (
             SELECT account_id, grain, bucket AT TIME ZONE 'UTC' AS bucket, user_id, model, agent_id, {_MEASURES}
             FROM usage_rollup
         )
@@ -179,14 +179,14 @@ _CHECKS = {
             CASE WHEN k.calls IS NULL THEN 'none' ELSE
                 (k.calls, k.input_tokens, k.cache_write_tokens, k.cache_read_tokens, k.output_tokens, k.reasoning_tokens,
                  k.cost, k.credits, k.latency_ms, k.ttft_ms, k.ttft_calls, k.latency_hist)::text END
-        FROM sums s FULL JOIN kept k USING (account_id, grain, bucket, user_id, model, agent_id)
+        FROM sums s FULL JOIN stored k USING (account_id, grain, bucket, user_id, model, agent_id)
         WHERE s.calls IS NULL OR k.calls IS NULL OR s.calls <> k.calls OR s.input_tokens <> k.input_tokens
             OR s.cache_write_tokens <> k.cache_write_tokens OR s.cache_read_tokens <> k.cache_read_tokens
             OR s.output_tokens <> k.output_tokens OR s.reasoning_tokens <> k.reasoning_tokens OR s.cost <> k.cost
             OR s.credits <> k.credits OR s.latency_ms <> k.latency_ms OR s.ttft_ms <> k.ttft_ms
             OR s.ttft_calls <> k.ttft_calls OR s.latency_hist <> k.latency_hist
     """,  # noqa: S608 - made of constants
-    "no hold outlives its call or its time": """
+    "no hold outlives its call or its expiry": """
         SELECT h.request_id, 'no hold', concat_ws(' ', h.state, h.amount, 'until', h.expires_at)
         FROM credit_hold h LEFT JOIN gateway_call c USING (request_id)
         WHERE h.amount < 0 OR c.request_id IS NOT NULL OR (h.state = 'live' AND h.expires_at < :stale)
@@ -195,18 +195,18 @@ _CHECKS = {
 
 
 def prove(*, now: datetime | None = None) -> LedgerProof:
-    """Recompute the whole ledger from its entries and messages and say what differs.
+    """Recompute all ledger totals from entries and messages and report differences.
 
-    Reads what is committed, on a connection of its own, while traffic goes on: each check is one statement and so
-    one picture. No picture is kept for longer than its check, because the row versions that it pins slow down the
-    busiest accounts. Takes about as long as reading all messages twice.
+    Reads committed data on its own connection while traffic continues. Each check is one statement, so it sees one
+    snapshot; snapshots end with their check, because pinned row versions slow down busy accounts. Takes about as long
+    as reading all messages twice.
     """
-    now = now or the_moment()
+    now = now or utc_now()
     with db.engine.connect() as connection:
         checks = [_check(connection, name, statement, now) for name, statement in _CHECKS.items()]
-        with _reading(connection):
-            books = connection.execute(_COUNTS).one()
-    return LedgerProof(now, checks, books.accounts, books.entries, books.messages, books.lost_holds)
+        with _read_only(connection):
+            counts = connection.execute(_COUNTS).one()
+    return LedgerProof(now, checks, counts.accounts, counts.entries, counts.messages, counts.lost_holds)
 
 
 _COUNTS = text(
@@ -217,12 +217,12 @@ _COUNTS = text(
 
 
 def _check(connection: Connection, name: str, statement: str, now: datetime) -> LedgerCheck:
-    parameters = {"stale": now - SWEPT_WITHIN} if ":stale" in statement else {}
-    with _reading(connection):
+    parameters = {"stale": now - MAX_SWEEP_DELAY} if ":stale" in statement else {}
+    with _read_only(connection):
         rows = connection.execute(
             text(
                 f"SELECT *, count(*) OVER () AS differences FROM ({statement}) AS differing (subject, expected, found)"  # noqa: S608 - constants
-                f" LIMIT {SHOWN}"
+                f" LIMIT {MAX_LISTED}"
             ),
             parameters,
         ).all()
@@ -231,7 +231,7 @@ def _check(connection: Connection, name: str, statement: str, now: datetime) -> 
 
 
 @contextmanager
-def _reading(connection: Connection) -> Iterator[None]:
+def _read_only(connection: Connection) -> Iterator[None]:
     with connection.begin():
         for setting in (
             "TRANSACTION READ ONLY",

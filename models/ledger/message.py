@@ -1,4 +1,4 @@
-"""The billing fact of one model call."""
+"""The billing record of one model call."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,15 +10,15 @@ from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from models.core.db import ACCOUNT, Base, UtcTimestamp
 
-# As PostgreSQL prints it, for the index and for who wants to use the index.
-BODIES_KEPT = "((request IS NOT NULL) OR (reasoning_text <> ''::text) OR (response <> 'null'::jsonb))"
+# Written as PostgreSQL prints it, for the partial index and the queries that use it.
+HAS_BODIES = "((request IS NOT NULL) OR (reasoning_text <> ''::text) OR (response <> 'null'::jsonb))"
 
 
 class Message(Base):
-    """One billed model call: what was sent, what came back, tokens, `cost` in dollars and whole `credits`.
+    """One billed model call: request, response, tokens, `cost` in dollars and whole `credits`.
 
-    `client_request_id` is the run's id; `input_tokens` are counted as the contract says (5.5). Of an old call the
-    bodies may be gone: `request`, `last_message` and `reasoning_text` null, `response` JSON null (`prune`).
+    `client_request_id` is the run's id; `input_tokens` are counted as in contract 5.5. Bodies of old calls may be
+    pruned (`flask usage prune`): `request`, `last_message` and `reasoning_text` are null, `response` is JSON null.
     """
 
     __tablename__ = "message"
@@ -28,7 +28,7 @@ class Message(Base):
         Index("message_org_id_idx", "org_id"),
         Index("message_org_id_finished_at_idx", "org_id", "finished_at"),
         Index("idx_message_account_finished", text(ACCOUNT), "finished_at"),
-        Index("idx_message_bodies", "finished_at", postgresql_where=text(BODIES_KEPT)),
+        Index("idx_message_bodies", "finished_at", postgresql_where=text(HAS_BODIES)),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -56,4 +56,4 @@ class Message(Base):
     org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
     repo_url: Mapped[str | None]
     account_id: Mapped[str | None] = column_property(func.coalesce(org_id, user_id), deferred=True)
-    """The account that was charged: the organisation's where there is one, else the person's."""
+    """The account that was charged: the organisation's if set, else the person's."""

@@ -1,4 +1,4 @@
-"""The monthly cycle of a person's free credits: the grant at sign-up and its renewal (contract 3.6)."""
+"""The monthly quota cycle of a person's free credits: sign-up grant and renewal (contract 3.6)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from datetime import datetime
 from models.accounts.signing_in import signed_up
 from models.accounts.users import User
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import NotFound
-from models.ledger.movements import Account, Granted, call, grant
+from models.ledger.credit_operations import Account, Granted, call_function, grant
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Where a person stands in the cycle. `free` and `referral` are the credits granted just now."""
+    """The state of a person's quota cycle. `free` and `referral` are the credits granted by this call."""
 
     next_reset: datetime
     renewed: bool
@@ -23,19 +23,19 @@ class Quota:
 
 
 def ensure_quota(account: Account, free_credits: int, *, now: datetime | None = None) -> Quota | None:
-    """Renew a person's monthly credits if the reset date has passed: `free_credits` for who never had a free grant, else
-    as many as the last one, 2,000 at most; and the referral bonus. Both expire at the new reset date. An organisation
-    has no such credits: None.
+    """Renew a person's monthly credits if the reset date has passed: the amount of the last free grant, at most 2,000
+    (`free_credits` if there was none), plus the referral bonus. Both expire at the new reset date. Returns None for
+    an organisation, which has no free credits.
 
-    Takes no lock while nothing is due. Of many at once, one renews. Commit afterwards. Raises NotFound.
+    Takes no lock unless a renewal is due. Of concurrent calls, one renews. Commit afterwards. Raises NotFound.
     """
     if account.user_id is None:
         return None
-    row = call(
+    row = call_function(
         "SELECT * FROM credit_quota(:user, :free, :now)",
         user=account.user_id,
         free=free_credits,
-        now=now or the_moment(),
+        now=now or utc_now(),
     )
     if row.renewed:
         user = db.session.identity_map.get(db.session.identity_key(User, account.user_id))
@@ -45,11 +45,11 @@ def ensure_quota(account: Account, free_credits: int, *, now: datetime | None = 
 
 
 def signup_grant(user_id: str, free_credits: int, now: datetime | None = None) -> Granted | None:
-    """The free credits of a new account, until its first reset date. Once per user, however often it is called.
+    """Grant a new user's free credits, which expire at the first reset date. Idempotent per user.
 
-    None when `free_credits` is 0: such a server gives nothing. Raises NotFound.
+    Returns None if `free_credits` is 0. Raises NotFound.
     """
-    now = now or the_moment()
+    now = now or utc_now()
     user = db.session.get(User, user_id)
     if user is None:
         raise NotFound("There is no such user.")

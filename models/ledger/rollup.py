@@ -1,4 +1,4 @@
-"""Sums per hour and day, kept by the settling transaction, so that charts never scan messages."""
+"""Hourly and daily usage rollups, written by the settling transaction, so that charts never scan messages."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,15 +10,15 @@ from models.core.db import Base, BigInt
 
 
 class UsageRollup(Base):
-    """What an account used in one bucket (start of the UTC hour or day), per user, model and agent.
+    """Usage of an account in one bucket (a UTC hour or day, named by its start), per user, model and agent.
 
-    Token counts are disjoint: `input_tokens` is uncached input only, `reasoning_tokens` lies within
-    `output_tokens`. `cost` is dollars, `latency_ms` and `ttft_ms` are sums over `calls` and `ttft_calls`.
+    Input token counts are disjoint: `input_tokens` is uncached only. `output_tokens` includes `reasoning_tokens`.
+    `cost` is dollars; `latency_ms` and `ttft_ms` are sums over `calls` and `ttft_calls`.
     """
 
     __tablename__ = "usage_rollup"
     __table_args__ = (
-        CheckConstraint("(grain = ANY (ARRAY['hour'::text, 'day'::text]))", name="grain_known"),
+        CheckConstraint("(grain = ANY (ARRAY['hour'::text, 'day'::text, 'week'::text]))", name="grain_known"),
         CheckConstraint("(cardinality(latency_hist) = 16)", name="latency_hist_buckets"),
     )
 

@@ -1,4 +1,4 @@
-"""What comes from outside, made fit for PostgreSQL: text without NUL and lone surrogates, JSON within bounds."""
+"""Sanitizes untrusted values for PostgreSQL: text without NUL and lone surrogates, JSON within limits."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ MAX_DEPTH = 100
 
 
 def clean_text(text: str) -> str:
-    """The text without NUL; a surrogate without its other half becomes U+FFFD."""
+    """The text without NUL; lone surrogates become U+FFFD."""
     if "\x00" in text:
         text = text.replace("\x00", "")
     try:
@@ -23,8 +23,8 @@ def clean_text(text: str) -> str:
 
 
 def clipped_id(text: str) -> str:
-    """A name short enough for an index: a longer one keeps its start and a digest of the whole, so that two
-    long names stay two."""
+    """The name, at most MAX_ID characters so that it fits an index. A longer one is cut and gets a digest of the full
+    name, so that long names stay distinct."""
     text = clean_text(text)
     if len(text) <= MAX_ID:
         return text
@@ -32,8 +32,8 @@ def clipped_id(text: str) -> str:
     return f"{text[: MAX_ID - 33]}~{digest}"
 
 
-def whole(number: Any) -> int:
-    """A count for an integer column: between zero and 2,147,483,647; what is no number counts as zero."""
+def clamped_int(number: Any) -> int:
+    """The number clamped to 0..2,147,483,647 for an integer column; anything that is not a number becomes zero."""
     try:
         return min(max(int(number), 0), INT_MAX)
     except (TypeError, ValueError, OverflowError):
@@ -41,7 +41,7 @@ def whole(number: Any) -> int:
 
 
 def json_text(value: Any) -> bytes:
-    """The value as JSON that a jsonb column takes, whatever it contains."""
+    """The value as JSON that a jsonb column accepts."""
     try:
         text = orjson.dumps(value)
     except TypeError:
@@ -50,7 +50,7 @@ def json_text(value: Any) -> bytes:
 
 
 def clean_json(value: Any, depth: int = 0) -> Any:
-    """The value with clean texts and keys, integers beyond 64 bits as text, no NaN, and cut off below 100 levels."""
+    """The value with clean text and keys, integers over 64 bits as text, no NaN, and nesting cut at 100 levels."""
     if isinstance(value, str):
         return clean_text(value)
     if value is None or isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""The runs of an account, newest first, with what each cost: everything here starts from the account that is looked at.
+"""Queries for an account's runs and their totals, always scoped to the account.
 
-Ancestor ids are the client's claim. A run is part of another one only when both are the account's.
+Ancestor ids are reported by clients. They count only between runs of the same account.
 """
 
 import base64
@@ -15,16 +15,16 @@ from sqlalchemy.orm import aliased
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from models.runs.run import AgentRun
-from models.runs.run_totals import RunTotals, sums_of, text_array
+from models.runs.run_totals import RunTotals, text_array, totals_of
 
 PAGE_SIZE = 25
-QUIET_AFTER = timedelta(hours=24)
-"""A run still called running is shown as silent when nothing was heard of it for so long."""
+SILENT_AFTER = timedelta(hours=24)
+"""A running run without activity for this long is shown as silent."""
 
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs to list. Without `spawned` only those that no other run of the account spawned."""
+    """Filters of the run list. Without `spawned`, runs that another run of the account spawned are left out."""
 
     agent: str = ""
     status: str | None = None
@@ -32,55 +32,50 @@ class RunFilter:
     until: datetime | None = None
     spawned: bool = False
 
-    @property
-    def narrows(self) -> bool:
-        """Whether it leaves anything out that a plain list shows."""
-        return bool(self.agent or self.status or self.since or self.until)
-
 
 @dataclass(frozen=True)
-class RunLine:
-    """A run with its sums, as lists and heads of pages show it."""
+class RunSummary:
+    """A run with its totals, for lists and page headers."""
 
     run: AgentRun
-    sums: RunTotals
-    seen_at: datetime
+    totals: RunTotals
+    viewed_at: datetime
 
     @property
-    def last_news(self) -> datetime:
-        """The last moment anything was heard of the run: its start, a step, a call, a spawned run."""
-        return max(self.run.created_at, self.sums.last_news or self.run.created_at)
+    def last_activity(self) -> datetime:
+        """Time of the latest activity: start, step, call or spawned run."""
+        return max(self.run.created_at, self.totals.last_activity or self.run.created_at)
 
     @property
     def state(self) -> str:
-        """The run's status, or `silent` for one called running of which nothing was heard for a day."""
-        if self.run.status == "running" and self.seen_at - self.last_news > QUIET_AFTER:
+        """The run's status, or `silent` for a running run without activity for a day."""
+        if self.run.status == "running" and self.viewed_at - self.last_activity > SILENT_AFTER:
             return "silent"
         return self.run.status
 
     @property
     def live(self) -> bool:
-        """Whether more is to be expected, so that a page should look again."""
+        """Whether the run is still active, so pages should poll."""
         return self.state == "running"
 
     @property
     def duration_ms(self) -> int:
-        """How long the run took; so far, for a running one; up to the last news, for a silent one."""
+        """Duration in milliseconds: until now for a live run, until the last activity for a silent one."""
         if self.run.completed_at is not None:
             return max(0, _ms(self.run.completed_at - self.run.created_at))
-        return max(0, _ms((self.seen_at if self.live else self.last_news) - self.run.created_at))
+        return max(0, _ms((self.viewed_at if self.live else self.last_activity) - self.run.created_at))
 
 
 @dataclass(frozen=True)
 class RunPage:
-    """One page of runs; `next` is the key of the page that follows, None on the last."""
+    """One page of runs. `next` is the cursor of the next page, None on the last."""
 
-    lines: Sequence[RunLine]
+    runs: Sequence[RunSummary]
     next: str | None
 
 
 def run_of(account_id: str, run_id: str) -> AgentRun:
-    """The account's run. Raises NotFound, also for somebody else's."""
+    """Return the account's run. Raises NotFound, also for another account's run."""
     query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run_id)
     run = None if "\x00" in run_id else db.session.scalar(query)
     if run is None:
@@ -88,40 +83,39 @@ def run_of(account_id: str, run_id: str) -> AgentRun:
     return run
 
 
-def line_of(account_id: str, run_id: str) -> RunLine:
-    """The account's run with its sums. Raises NotFound."""
+def summary_of(account_id: str, run_id: str) -> RunSummary:
+    """Return the account's run with its totals. Raises NotFound."""
     run = run_of(account_id, run_id)
-    return RunLine(run, sums_of(account_id, [run.id])[run.id], now())
+    return RunSummary(run, totals_of(account_id, [run.id])[run.id], now())
 
 
 def parent_of(account_id: str, run: AgentRun) -> AgentRun | None:
-    """The run that spawned `run`, when it is the account's, too."""
+    """Return the run that spawned `run`, if it belongs to the same account."""
     if run.parent_run_id is None:
         return None
     query = select(AgentRun).where(AgentRun.account_id == account_id, AgentRun.id == run.parent_run_id)
     return db.session.scalar(query.where(AgentRun.id != run.id))
 
 
-def runs_of(account_id: str, chosen: RunFilter, after: str | None = None, limit: int = PAGE_SIZE) -> RunPage:
-    """A page of the account's runs, newest first, after the key `after`. Four queries, whatever their number;
-    one more for a part of an agent's name.
+def runs_of(account_id: str, filter: RunFilter, after: str | None = None, limit: int = PAGE_SIZE) -> RunPage:
+    """Return a page of the account's runs, newest first, after the cursor `after`.
 
-    Raises Invalid for a key that this function did not make.
+    Runs four queries, plus one to filter by agent. Raises Invalid for a malformed cursor.
     """
-    query = select(AgentRun).where(AgentRun.account_id == account_id, *_conditions(account_id, chosen))
+    query = select(AgentRun).where(AgentRun.account_id == account_id, *_conditions(account_id, filter))
     if after:
-        query = query.where(tuple_(AgentRun.created_at, AgentRun.id) < tuple_(*opened(after)))
+        query = query.where(tuple_(AgentRun.created_at, AgentRun.id) < tuple_(*decode_cursor(after)))
     query = query.order_by(AgentRun.created_at.desc(), AgentRun.id.desc()).limit(limit + 1)
     runs = db.session.scalars(query).all()
-    shown = runs[:limit]
-    sums = sums_of(account_id, [run.id for run in shown])
+    page = runs[:limit]
+    totals = totals_of(account_id, [run.id for run in page])
     moment = now()
-    lines = [RunLine(run, sums[run.id], moment) for run in shown]
-    return RunPage(lines, sealed(shown[-1].created_at, shown[-1].id) if len(runs) > limit else None)
+    summaries = [RunSummary(run, totals[run.id], moment) for run in page]
+    return RunPage(summaries, encode_cursor(page[-1].created_at, page[-1].id) if len(runs) > limit else None)
 
 
 def agents_of(account_id: str, limit: int = 50) -> Sequence[str]:
-    """The names of the agents of the account's latest 1,000 runs, most used first, for suggestions."""
+    """List agent names from the account's latest 1,000 runs, most used first, for suggestions."""
     names = select(AgentRun.agent_name.label("name")).where(AgentRun.account_id == account_id)
     latest = names.order_by(AgentRun.created_at.desc()).limit(1000).subquery("latest")
     query = select(latest.c.name).where(latest.c.name != "").group_by(latest.c.name)
@@ -129,17 +123,16 @@ def agents_of(account_id: str, limit: int = 50) -> Sequence[str]:
 
 
 def has_runs(account_id: str) -> bool:
-    """Whether the account ever started a run."""
+    """Whether the account has any run."""
     return (
         db.session.scalar(select(AgentRun.id).where(AgentRun.account_id == account_id).limit(1)) is not None
     )
 
 
-def _agents_named(account_id: str, part: str) -> Sequence[str]:
-    """The agents of the account's runs whose id has `part` in it, in whatever case.
+def _agents_matching(account_id: str, part: str) -> Sequence[str]:
+    """Return the ids of the account's agents that contain `part`, ignoring case.
 
-    Goes from one agent to the next by the index, however many runs each has: an account has few agents and may have a
-    million runs.
+    A loose index scan from agent to agent, because an account has few agents but may have millions of runs.
     """
     first = select(func.min(AgentRun.agent_id).label("id")).where(AgentRun.account_id == account_id)
     agents = first.cte("agents", recursive=True)
@@ -149,17 +142,17 @@ def _agents_named(account_id: str, part: str) -> Sequence[str]:
     return db.session.scalars(query).all()
 
 
-def _conditions(account_id: str, chosen: RunFilter) -> list[ColumnElement[bool]]:
+def _conditions(account_id: str, filter: RunFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
-    if chosen.agent:
-        conditions.append(AgentRun.agent_id == any_(text_array(_agents_named(account_id, chosen.agent))))
-    if chosen.status:
-        conditions.append(AgentRun.status == chosen.status)
-    if chosen.since:
-        conditions.append(AgentRun.created_at >= chosen.since)
-    if chosen.until:
-        conditions.append(AgentRun.created_at < chosen.until)
-    if not chosen.spawned:
+    if filter.agent:
+        conditions.append(AgentRun.agent_id == any_(text_array(_agents_matching(account_id, filter.agent))))
+    if filter.status:
+        conditions.append(AgentRun.status == filter.status)
+    if filter.since:
+        conditions.append(AgentRun.created_at >= filter.since)
+    if filter.until:
+        conditions.append(AgentRun.created_at < filter.until)
+    if not filter.spawned:
         parent = aliased(AgentRun)
         conditions.append(
             ~select(parent.id)
@@ -169,15 +162,15 @@ def _conditions(account_id: str, chosen: RunFilter) -> list[ColumnElement[bool]]
     return conditions
 
 
-def sealed(when: datetime, rest: str) -> str:
-    """A keyset key as a URL carries it."""
+def encode_cursor(when: datetime, rest: str) -> str:
+    """Encode a keyset cursor for a URL."""
     return base64.urlsafe_b64encode(f"{when.isoformat()} {rest}".encode()).decode().rstrip("=")
 
 
-def opened(key: str) -> tuple[datetime, str]:
-    """What `sealed` put in. Raises Invalid (400) for a key it did not make."""
+def decode_cursor(cursor: str) -> tuple[datetime, str]:
+    """Decode a cursor of `encode_cursor`. Raises Invalid (400) for a malformed one."""
     try:
-        moment, _, rest = base64.urlsafe_b64decode(key + "=" * (-len(key) % 4)).decode().partition(" ")
+        moment, _, rest = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(" ")
         when = datetime.fromisoformat(moment)
     except (ValueError, binascii.Error):
         raise _broken_link() from None
@@ -187,7 +180,7 @@ def opened(key: str) -> tuple[datetime, str]:
 
 
 def _broken_link() -> Invalid:
-    return Invalid("This link into the list is broken. Open the list again.", code="bad_key", status=400)
+    return Invalid("This page link is invalid. Open the list again.", code="bad_key", status=400)
 
 
 def _ms(span: timedelta) -> int:

@@ -1,7 +1,7 @@
-"""Recording runs as clients report them: start, steps, finish (contract section 2.3).
+"""Records runs as clients report them: start, steps, finish (contract section 2.3).
 
-What a client reports is its own word. Nothing here moves credits: what a run was billed is read from the calls
-that were settled for it, never from the totals below. What an account may record is limited (`models/accounts/write_limits.py`).
+Reported numbers are not verified and never move credits: the cost of a run is the sum of its settled calls. Limits
+apply (`models/accounts/write_limits.py`).
 """
 
 import uuid
@@ -27,12 +27,12 @@ StepStatus = Literal["running", "completed", "skipped"]
 
 MAX_ERROR_CHARS = 20_000
 ROW_BYTES = 200
-"""What a row is counted for beside the text in it."""
+"""Bytes counted per row in addition to its text."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step in a client's words: `credits` by its own count, `started_at` by its own clock (aware)."""
+    """A step as reported by a client. `credits` is the client's own count, `started_at` its own clock (aware)."""
 
     number: int
     credits: Decimal = Decimal(0)
@@ -51,14 +51,13 @@ def start(
     settings: Settings,
     org_id: str | None = None,
 ) -> str:
-    """A new running run of the user, on the account of the organisation `org_id` or (None) their own; answers its id, which
-    is always made here.
+    """Start a run for the user in the account of organisation `org_id` or (None) their own. Returns its new id.
 
-    `ancestor_run_ids` (root first) is the client's claim and is kept as it is; whoever reads it must not
-    take it for access. Raises QuotaExceeded when the user starts too many, or finishes too few.
+    `ancestor_run_ids` (root first) are stored as reported and grant no access to those runs. Raises
+    WriteLimitExceeded when the user starts too many runs or leaves too many unfinished.
     """
     moment = now()
-    write_limits.take(
+    write_limits.consume(
         user_id,
         (
             WriteLimit(
@@ -70,7 +69,7 @@ def start(
         _bytes_a_day(_size(agent_id, *ancestor_run_ids), settings),
         moment=moment,
     )
-    _refuse_too_many_open(user_id, moment, settings)
+    _check_open_runs(user_id, moment, settings)
     run = AgentRun(
         id=str(uuid.uuid4()),
         user_id=user_id,
@@ -85,21 +84,21 @@ def start(
     return run.id
 
 
-def _refuse_too_many_open(user_id: str, moment: datetime, settings: Settings) -> None:
-    """Under the lock of the account's quotas. Runs that began a day ago or more are taken for forgotten."""
-    begun = select(AgentRun.id).where(
+def _check_open_runs(user_id: str, moment: datetime, settings: Settings) -> None:
+    """Check the limit of unfinished runs, ignoring those started over a day ago. Requires the lock of `consume`."""
+    open_runs = select(AgentRun.id).where(
         AgentRun.user_id == user_id,
         AgentRun.status == "running",
         AgentRun.created_at > moment - timedelta(days=1),
     )
-    most = settings.stoa_open_runs
-    running = db.session.scalar(select(func.count()).select_from(begun.limit(most).subquery())) or 0
-    if running >= most:
-        raise write_limits.full(
+    limit = settings.stoa_open_runs
+    running = db.session.scalar(select(func.count()).select_from(open_runs.limit(limit).subquery())) or 0
+    if running >= limit:
+        raise write_limits.limit_reached(
             running,
-            "This account has started runs in the last 24 hours that it did not finish",
-            most,
-            "Send FINISH for those that ended",
+            "Unfinished runs of this account, started in the last 24 hours",
+            limit,
+            "Send FINISH for runs that have ended",
             "STOA_OPEN_RUNS",
         )
 
@@ -117,11 +116,10 @@ def finish(
     error_message: str | None = None,
     steps: Sequence[StepReport] = (),
 ) -> bool:
-    """End the user's run on this account and record the steps that came with it, together. False when there is none.
-    Raises QuotaExceeded as `add_step` does.
+    """Finish the user's run in this account and record its final steps. Returns False for an unknown run.
 
-    Repeatable: a second finish counts as a correction of the first, and one with the same status leaves the
-    time of the end alone, so that a retry does not lengthen the run. Steps recorded before are left as they are.
+    May be repeated: a second finish corrects the first, and with the same status keeps `completed_at`, so a retry does
+    not lengthen the run. Existing steps are unchanged. Raises WriteLimitExceeded as `add_step` does.
     """
     moment = now()
     values: dict[str, Any] = {
@@ -135,25 +133,28 @@ def finish(
         ),
     }
     if error_message is not None:
-        values["error_message"] = _bounded(error_message)
-    mine = update(AgentRun).where(
+        values["error_message"] = _truncate(error_message)
+    owned = update(AgentRun).where(
         AgentRun.id == run_id, AgentRun.user_id == user_id, AgentRun.org_id.is_not_distinct_from(org_id)
     )
-    found = db.session.scalar(mine.values(values).returning(AgentRun.id))
+    found = db.session.scalar(owned.values(values).returning(AgentRun.id))
     if found is None:
         return False
-    added = _insert_steps(run_id, _free_ids(run_id, steps), _ends(steps, moment), settings) if steps else []
-    _count(user_id, run_id, added, settings, more=_size(error_message or ""))
+    added = (
+        _insert_steps(run_id, _free_ids(run_id, steps), _end_times(steps, moment), settings) if steps else []
+    )
+    _count_against_limits(user_id, run_id, added, settings, extra_bytes=_size(error_message or ""))
     return True
 
 
 def add_step(
     user_id: str, run_id: str, step: StepReport, settings: Settings, org_id: str | None = None
 ) -> str:
-    """Record one step of the user's run on this account, finished or not; answers its new id.
+    """Record a step of the user's run in this account, finished or not. Returns the new step's id.
 
-    Raises NotFound, Forbidden for somebody else's run or one of another account, Conflict when the run has a step of this number, QuotaExceeded
-    when the step is too large (413), the run full (409), or the account has recorded too much (429).
+    Raises NotFound, Forbidden for a run of another user or account, Conflict when the step number is taken, and
+    WriteLimitExceeded when the step is too large (413), the run is full (409) or the account has recorded too much
+    (429).
     """
     found = None
     if "\x00" not in run_id:
@@ -162,7 +163,7 @@ def add_step(
     if found is None:
         raise NotFound(
             "Agent run not found",
-            details=f"There is no run {run_id[:100]!r}. START one, and use the runId that it answers.",
+            details=f"Run {run_id[:100]!r} does not exist. START one and use the returned runId.",
         )
     if tuple(found) != (user_id, org_id):
         raise Forbidden("Unauthorized to add steps to this run")
@@ -170,16 +171,16 @@ def add_step(
     inserted = _insert_steps(run_id, [step], [now()], settings)
     if not inserted:
         raise Conflict(
-            f"The run already has a step number {step.number}. Give each step of a run a number of its own."
+            f"The run already has a step number {step.number}. Use a unique number for each step of a run."
         )
-    _count(user_id, run_id, inserted, settings)
+    _count_against_limits(user_id, run_id, inserted, settings)
     return str(inserted[0]["id"])
 
 
 def _insert_steps(
     run_id: str, steps: Sequence[StepReport], ends: Sequence[datetime], settings: Settings
 ) -> list[dict[str, Any]]:
-    """The rows that were added; a step whose number the run has already adds none."""
+    """Insert the steps whose numbers are new in the run. Returns the inserted rows."""
     rows: list[dict[str, Any]] = [
         {
             "id": step.id or str(uuid.uuid4()),
@@ -189,8 +190,8 @@ def _insert_steps(
             "child_run_ids": list(step.child_run_ids),
             "message_id": step.message_id,
             "status": step.status,
-            "error_message": None if step.error_message is None else _bounded(step.error_message),
-            # a client's clock may run ahead of ours; a step does not start after it ended
+            "error_message": None if step.error_message is None else _truncate(step.error_message),
+            # A client's clock may be ahead; a step does not start after it ended.
             "created_at": min(step.started_at or end, end),
             "completed_at": end,
         }
@@ -199,7 +200,7 @@ def _insert_steps(
     for row in rows:
         if _step_size(row) > settings.stoa_step_bytes:
             raise WriteLimitExceeded(
-                f"Step {row['step_number']} has {_step_size(row):,} bytes; a step may have"
+                f"Step {row['step_number']} has {_step_size(row):,} bytes; the limit is"
                 f" {settings.stoa_step_bytes:,}. Shorten its errorMessage or childRunIds, or ask the operator of this"
                 " server to raise STOA_STEP_BYTES.",
                 status=413,
@@ -209,13 +210,13 @@ def _insert_steps(
     return [row for row in rows if row["id"] in ids]
 
 
-def _count(
-    user_id: str, run_id: str, added: Sequence[dict[str, Any]], settings: Settings, more: int = 0
+def _count_against_limits(
+    user_id: str, run_id: str, added: Sequence[dict[str, Any]], settings: Settings, extra_bytes: int = 0
 ) -> None:
-    """Count steps that were added, and `more` bytes beside. Raises QuotaExceeded, and then nothing may be committed."""
+    """Count added steps and `extra_bytes`. Raises WriteLimitExceeded; the caller must then roll back."""
     size = sum(_step_size(row) for row in added)
     if added:
-        _refuse_too_long(run_id, len(added), size, settings)
+        _count_run_volume(run_id, len(added), size, settings)
     steps = WriteLimit(
         "steps a minute",
         "steps and finishes",
@@ -223,10 +224,11 @@ def _count(
         MINUTE,
         "STOA_STEPS_PER_MINUTE",
     )
-    write_limits.take(user_id, (steps, len(added) + (more > 0)), _bytes_a_day(size + more, settings))
+    finishes = int(extra_bytes > 0)
+    write_limits.consume(user_id, (steps, len(added) + finishes), _bytes_a_day(size + extra_bytes, settings))
 
 
-def _refuse_too_long(run_id: str, steps: int, size: int, settings: Settings) -> None:
+def _count_run_volume(run_id: str, steps: int, size: int, settings: Settings) -> None:
     row = insert(AgentRunVolume).values(run_id=run_id, steps=steps, bytes=size)
     row = row.on_conflict_do_update(
         index_elements=[AgentRunVolume.run_id],
@@ -235,22 +237,26 @@ def _refuse_too_long(run_id: str, steps: int, size: int, settings: Settings) -> 
             "bytes": AgentRunVolume.bytes + row.excluded.bytes,
         },
     )
-    has = db.session.execute(row.returning(AgentRunVolume.steps, AgentRunVolume.bytes)).one()
-    mend = "Finish it and start another"
-    if has.steps > settings.stoa_steps_per_run:
-        raise write_limits.full(
-            has.steps - steps, "Steps of this run", settings.stoa_steps_per_run, mend, "STOA_STEPS_PER_RUN"
+    total = db.session.execute(row.returning(AgentRunVolume.steps, AgentRunVolume.bytes)).one()
+    remedy = "Finish it and start another"
+    if total.steps > settings.stoa_steps_per_run:
+        raise write_limits.limit_reached(
+            total.steps - steps,
+            "Steps of this run",
+            settings.stoa_steps_per_run,
+            remedy,
+            "STOA_STEPS_PER_RUN",
         )
-    if has.bytes > settings.stoa_run_bytes:
-        raise write_limits.full(
-            has.bytes - size, "Bytes of this run's steps", settings.stoa_run_bytes, mend, "STOA_RUN_BYTES"
+    if total.bytes > settings.stoa_run_bytes:
+        raise write_limits.limit_reached(
+            total.bytes - size, "Bytes of this run's steps", settings.stoa_run_bytes, remedy, "STOA_RUN_BYTES"
         )
 
 
 def _bytes_a_day(size: int, settings: Settings) -> tuple[WriteLimit, int]:
-    most = settings.stoa_run_bytes_per_day
+    limit = settings.stoa_run_bytes_per_day
     return WriteLimit(
-        "bytes of runs a day", "bytes of runs and steps", most, DAY, "STOA_RUN_BYTES_PER_DAY"
+        "bytes of runs a day", "bytes of runs and steps", limit, DAY, "STOA_RUN_BYTES_PER_DAY"
     ), size
 
 
@@ -263,22 +269,22 @@ def _size(*texts: str) -> int:
 
 
 def _free_ids(run_id: str, steps: Sequence[StepReport]) -> list[StepReport]:
-    """The steps, with their ids where those are UUIDs that no step of another run has."""
-    wanted = {step.id: _uuid(step.id) for step in steps if step.id}
-    ids = {value for value in wanted.values() if value}
+    """Keep the reported step ids that are UUIDs not used by a step of another run; clear the others."""
+    requested = {step.id: _uuid(step.id) for step in steps if step.id}
+    ids = {value for value in requested.values() if value}
     taken = set(
         db.session.scalars(
             select(AgentStep.id).where(AgentStep.id.in_(ids), AgentStep.agent_run_id != run_id)
         )
     )
     return [
-        replace(step, id=None if wanted.get(step.id or "") in taken else wanted.get(step.id or ""))
+        replace(step, id=None if requested.get(step.id or "") in taken else requested.get(step.id or ""))
         for step in steps
     ]
 
 
-def _ends(steps: Sequence[StepReport], moment: datetime) -> list[datetime]:
-    """When each step ended: a report at the end of a run says only when they started, so where the next began."""
+def _end_times(steps: Sequence[StepReport], moment: datetime) -> list[datetime]:
+    """Return when each step ended: when the next one started, because clients report only start times."""
     ends = {steps[-1].number: moment}
     order = sorted(steps, key=lambda step: step.number)
     for step, following in pairwise(order):
@@ -295,5 +301,5 @@ def _uuid(text: str) -> str | None:
         return None
 
 
-def _bounded(text: str) -> str:
+def _truncate(text: str) -> str:
     return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 1] + "\N{HORIZONTAL ELLIPSIS}"

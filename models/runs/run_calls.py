@@ -1,4 +1,4 @@
-"""One model call of a run, opened: who, how long, its tokens and prices, its ledger entries, its messages."""
+"""The details of one model call: timing, tokens, prices, ledger entries and messages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,34 +13,34 @@ from models.accounts import Session
 from models.core.db import db
 from models.core.errors import NotFound
 from models.gateway import GatewayCall
-from models.gateway.chat_format.token_usage import UNITS, WITHIN
+from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNITS
 from models.ledger import CreditEntry, CreditLedger
 from models.runs.run import AgentRun
 from models.runs.transcript import Transcript, transcript
 from models.usage import Message
 
 MILLION = Decimal(1_000_000)
-MESSAGES_SHOWN = 60
-MOST_MESSAGES = 2_000
+DEFAULT_MESSAGES = 60
+MAX_MESSAGES = 2_000
 
 
 @dataclass(frozen=True)
 class PricedBucket:
-    """One disjoint kind of token: how many, dollars per million (None: not known), dollars in all."""
+    """A disjoint kind of token: count, price in dollars per million tokens (None if unknown), and cost in dollars."""
 
     name: str
     tokens: int
     price: Decimal | None
     cost: Decimal | None
-    apart: bool = False
-    """Output without its reasoning, which has a price of its own."""
-    piece: bool = False
-    """Charged by the piece: `tokens` counts pieces, `price` is dollars for one."""
+    reasoning_excluded: bool = False
+    """Reasoning tokens have their own price and bucket."""
+    per_unit: bool = False
+    """Priced per unit: `tokens` counts units, `price` is in dollars per unit."""
 
 
 @dataclass(frozen=True)
 class LedgerLine:
-    """A movement that settled the call. `grant_type` says which credits paid."""
+    """A ledger entry of the call. `grant_type` is the type of the credits used."""
 
     at: datetime
     kind: str
@@ -51,7 +51,7 @@ class LedgerLine:
 
 @dataclass(frozen=True)
 class CallDetail:
-    """All that the page of a call shows. `key_name` is the name its key goes by, never the key."""
+    """The data of a call's page. `key_name` is the display name of the API key, never the key."""
 
     call: GatewayCall
     run: AgentRun | None
@@ -65,8 +65,8 @@ class CallDetail:
     next: str | None
 
     @property
-    def priced(self) -> Decimal | None:
-        """What the kept prices come to, dollars; None when they are not all known."""
+    def list_cost(self) -> Decimal | None:
+        """Cost in dollars at the stored prices; None unless all are known."""
         costs = [bucket.cost for bucket in self.buckets if bucket.tokens]
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):
@@ -75,42 +75,42 @@ class CallDetail:
 
     @property
     def tokens(self) -> int:
-        """All tokens, each counted once."""
-        return sum(bucket.tokens for bucket in self.buckets if not bucket.piece)
+        """Total tokens, each counted once."""
+        return sum(bucket.tokens for bucket in self.buckets if not bucket.per_unit)
 
     @property
     def charged(self) -> int:
-        """Credits the ledger took for the call."""
+        """Credits charged for the call."""
         return 0 if self.byok else self.call.credits
 
     @property
     def explanation(self) -> str:
-        """How the cost became the charge, in a sentence or two."""
-        call, words = self.call, []
-        if self.priced is None:
-            words.append("The provider reported the cost of this call.")
-        elif abs(self.priced - call.cost) >= Decimal("0.000001"):
-            words.append(f"The provider reported this cost; the prices come to ${self.priced:.6f}.")
+        """Explain in one or two sentences how the cost became the charge."""
+        call, sentences = self.call, []
+        if self.list_cost is None:
+            sentences.append("The provider reported the cost of this call.")
+        elif abs(self.list_cost - call.cost) >= Decimal("0.000001"):
+            sentences.append(
+                f"The provider reported this cost; at list prices it would be ${self.list_cost:.6f}."
+            )
         exact = Decimal(call.micro_credits) / MILLION
         if self.byok:
-            words.append("Your own provider key paid, so nothing was charged.")
+            sentences.append("Your own provider key paid, so nothing was charged.")
         elif call.carry_credits:
-            words.append(
-                "Fractions of earlier calls had added up to a whole credit, which this call completed."
-            )
+            sentences.append("Fractions of earlier calls added up to a whole credit, charged with this call.")
         elif call.credits == 0 and call.micro_credits:
-            words.append(
-                f"Less than half a credit ({exact:.6f}): kept on the account until fractions make one."
+            sentences.append(
+                f"Less than half a credit ({exact:.6f}): carried over until fractions add up to a whole credit."
             )
         elif exact:
-            words.append(f"Exactly {exact:.4f} credits with the margin; whole credits are charged.")
+            sentences.append(f"Exactly {exact:.4f} credits with the margin; whole credits are charged.")
         elif call.cost == 0:
-            words.append("This model is free.")
-        return " ".join(words)
+            sentences.append("This model is free.")
+        return " ".join(sentences)
 
     @property
     def tokens_per_second(self) -> Decimal | None:
-        """Output speed after the first token; None when it cannot be told."""
+        """Output tokens per second after the first token; None if unknown."""
         call = self.call
         span = call.latency_ms - call.ttft_ms if call.ttft_ms is not None else 0
         return Decimal(call.output_tokens * 1000) / span if span >= 100 and call.output_tokens else None
@@ -119,38 +119,40 @@ class CallDetail:
 def call_of(
     account_id: str, run: AgentRun | None, request_id: str, *, all_messages: bool = False
 ) -> CallDetail:
-    """A call of the account's run; without a run, one that belongs to none. Raises NotFound, also for a call of another
-    run or another account.
+    """Return a call of the account's run; without `run`, a call that belongs to no run.
 
-    At most 60 messages are read unless `all_messages`, then at most 2,000: the last ones.
+    Reads the last 60 messages, or the last 2,000 with `all_messages`. Raises NotFound, also for a call of another run
+    or another account.
     """
     of_run = GatewayCall.run_id.is_(None) if run is None else GatewayCall.run_id == run.id
-    mine = (GatewayCall.account_id == account_id, of_run)
-    query = select(GatewayCall).where(*mine, GatewayCall.request_id == request_id)
+    scope = (GatewayCall.account_id == account_id, of_run)
+    query = select(GatewayCall).where(*scope, GatewayCall.request_id == request_id)
     call = None if "\x00" in request_id else db.session.scalar(query)
     if call is None:
         raise NotFound("There is no such call here")
-    byok, said = _said(account_id, call, MOST_MESSAGES if all_messages else MESSAGES_SHOWN)
+    byok, messages = _transcript(account_id, call, MAX_MESSAGES if all_messages else DEFAULT_MESSAGES)
     return CallDetail(
         call,
         run,
         byok,
         _key_name(call),
         _buckets(call),
-        _figure(call.price, "request"),
+        _decimal(call.price, "request"),
         _ledger(call),
-        said,
-        *_neighbours(mine, call),
+        messages,
+        *_adjacent_calls(scope, call),
     )
 
 
-def _said(account_id: str, call: GatewayCall, most: int) -> tuple[bool, Transcript]:
-    """Whether the caller's own provider key paid, and what was said: the last messages only, since a request
-    may be megabytes."""
+def _transcript(account_id: str, call: GatewayCall, limit: int) -> tuple[bool, Transcript]:
+    """Return whether the caller's own provider key paid, and the transcript of the last `limit` messages.
+
+    PostgreSQL cuts the request, which may be megabytes long.
+    """
     length = case(
         (func.jsonb_typeof(Message.request) == "array", func.jsonb_array_length(Message.request)), else_=1
     )
-    last = func.jsonb_path_query_array(Message.request, cast(f"$[last - {most - 1} to last]", JSONPATH))
+    last = func.jsonb_path_query_array(Message.request, cast(f"$[last - {limit - 1} to last]", JSONPATH))
     query = select(
         Message.byok,
         last.label("request"),
@@ -169,40 +171,40 @@ def _key_name(call: GatewayCall) -> str | None:
         return None
     key = db.session.get(Session, call.key_id)
     if key is None:
-        return "a key that is gone"
-    kinds = {"web": "browser session", "cli": "command line", "pat": "API key"}
-    return key.name or f"{kinds[key.type]} {key.token_hint}"
+        return "a deleted key"
+    types = {"web": "browser session", "cli": "command line", "pat": "API key"}
+    return key.name or f"{types[key.type]} {key.token_hint}"
 
 
 def _buckets(call: GatewayCall) -> list[PricedBucket]:
-    """Input by where it came from, then output; what has a price of its own stands apart."""
+    """Return input buckets by cache use, then output, with a separate bucket for each kind that has its own price."""
     reasoning = min(call.reasoning_tokens, call.output_tokens)
-    apart = _figure(call.price, "reasoning") is not None
-    left = {
+    reasoning_priced = _decimal(call.price, "reasoning") is not None
+    remaining = {
         "input": call.uncached_input_tokens,
         "cache_write": call.cache_write_tokens,
         "cache_read": call.cache_read_tokens,
-        "output": call.output_tokens - (reasoning if apart else 0),
+        "output": call.output_tokens - (reasoning if reasoning_priced else 0),
     }
-    others = {name: count for name, count in (call.parts or {}).items() if name in _PARTS}
-    for name, count in others.items():
-        if name in WITHIN:
-            left[WITHIN[name]] -= count
+    special = {name: count for name, count in (call.parts or {}).items() if name in _PARTS}
+    for name, count in special.items():
+        if name in PARENT_BUCKETS:
+            remaining[PARENT_BUCKETS[name]] -= count
     rows = [
-        ("Input", left["input"], "input"),
-        ("Input, written to cache", left["cache_write"], "cache_write"),
-        ("Input, read from cache", left["cache_read"], "cache_read"),
-        ("Output", left["output"], "output"),
-        *([("Reasoning", reasoning, "reasoning")] if apart else []),
-        *((_PARTS[name], count, name) for name, count in others.items()),
+        ("Input", remaining["input"], "input"),
+        ("Input, written to cache", remaining["cache_write"], "cache_write"),
+        ("Input, read from cache", remaining["cache_read"], "cache_read"),
+        ("Output", remaining["output"], "output"),
+        *([("Reasoning", reasoning, "reasoning")] if reasoning_priced else []),
+        *((_PARTS[name], count, name) for name, count in special.items()),
     ]
-    return [
-        PricedBucket(
-            name, count, price, None if price is None else price * count / _per(key), apart, key in UNITS
-        )
-        for name, count, key in rows
-        for price in [_figure(call.price, key)]
-    ]
+    return [_bucket(call, name, count, key, reasoning_priced) for name, count, key in rows]
+
+
+def _bucket(call: GatewayCall, name: str, count: int, key: str, reasoning_priced: bool) -> PricedBucket:
+    price, per_unit = _decimal(call.price, key), key in UNITS
+    cost = None if price is None else price * count / (Decimal(1) if per_unit else MILLION)
+    return PricedBucket(name, count, price, cost, reasoning_priced, per_unit)
 
 
 _PARTS = {
@@ -223,23 +225,19 @@ _PARTS = {
 }
 
 
-def _per(bucket: str) -> Decimal:
-    return Decimal(1) if bucket in UNITS else MILLION
-
-
-def _figure(price: Mapping[str, Any] | None, key: str) -> Decimal | None:
+def _decimal(price: Mapping[str, Any] | None, key: str) -> Decimal | None:
     value = (price or {}).get(key)
     if not isinstance(value, str | int):
         return None
     try:
-        figure = Decimal(value)
+        number = Decimal(value)
     except InvalidOperation:
         return None
-    return figure if figure.is_finite() else None
+    return number if number.is_finite() else None
 
 
 def _ledger(call: GatewayCall) -> list[LedgerLine]:
-    """The entries of the call's debit, in the order they were written."""
+    """Return the ledger entries of the call in the order they were written."""
     if call.message_id is None:
         return []
     query = (
@@ -255,13 +253,12 @@ def _ledger(call: GatewayCall) -> list[LedgerLine]:
     ]
 
 
-def _neighbours(mine: Sequence[ColumnElement[bool]], call: GatewayCall) -> tuple[str | None, str | None]:
-    """The calls of the run before and after this one."""
-    place = tuple_(GatewayCall.started_at, GatewayCall.request_id)
-    here = tuple_(call.started_at, call.request_id)
+def _adjacent_calls(scope: Sequence[ColumnElement[bool]], call: GatewayCall) -> tuple[str | None, str | None]:
+    """Return the ids of the calls of the run before and after this one."""
     order = (GatewayCall.started_at, GatewayCall.request_id)
-    base = select(GatewayCall.request_id).where(*mine).limit(1)
-    before = base.where(place < here).order_by(*(column.desc() for column in order)).scalar_subquery()
-    after = base.where(place > here).order_by(*order).scalar_subquery()
+    position, current = tuple_(*order), tuple_(call.started_at, call.request_id)
+    base = select(GatewayCall.request_id).where(*scope).limit(1)
+    before = base.where(position < current).order_by(*(each.desc() for each in order)).scalar_subquery()
+    after = base.where(position > current).order_by(*order).scalar_subquery()
     row = db.session.execute(select(before.label("before"), after.label("after"))).one()
     return row.before, row.after

@@ -1,6 +1,6 @@
-"""What runs did and cost, own and with all they spawned, added up from the calls that were settled for them.
+"""Usage and cost of runs, alone and including spawned runs, summed from their settled calls.
 
-Ancestor ids are the client's claim. A run is part of another one only when both are the account's.
+Ancestor ids are reported by clients. They count only between runs of the same account.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -34,8 +34,8 @@ from models.usage import Message
 
 @dataclass(frozen=True)
 class RunCost:
-    """What model calls took. `credits` are what the ledger billed, `cost` dollars; the token buckets are disjoint
-    but for `reasoning_tokens`, which are part of the output."""
+    """Usage of model calls. `credits` are billed by the ledger, `cost` is in dollars. Token counts are disjoint, but
+    `output_tokens` includes `reasoning_tokens`."""
 
     calls: int = 0
     failed: int = 0
@@ -50,44 +50,44 @@ class RunCost:
 
     @property
     def tokens(self) -> int:
-        """All tokens, each counted once."""
+        """Total tokens, each counted once."""
         return (
             self.uncached_input_tokens + self.cache_write_tokens + self.cache_read_tokens + self.output_tokens
         )
 
     def __add__(self, other: "RunCost") -> "RunCost":
-        return RunCost(**{name: getattr(self, name) + getattr(other, name) for name in SPENT})
+        return RunCost(**{name: getattr(self, name) + getattr(other, name) for name in USAGE_FIELDS})
 
     def __sub__(self, other: "RunCost") -> "RunCost":
-        return RunCost(**{name: getattr(self, name) - getattr(other, name) for name in SPENT})
+        return RunCost(**{name: getattr(self, name) - getattr(other, name) for name in USAGE_FIELDS})
 
 
-SPENT = tuple(part.name for part in fields(RunCost))
+USAGE_FIELDS = tuple(each.name for each in fields(RunCost))
 
 _IDS = cast(bindparam("ids", type_=ARRAY(Text)), ARRAY(Text))
 
 
 @dataclass(frozen=True)
 class RunTotals:
-    """What a run did itself (`own`), what it and all it spawned did (`all`), and when it was last heard of."""
+    """Totals of a run: its own usage (`own`), usage including spawned runs (`all`), and its latest activity."""
 
     own: RunCost = field(default_factory=RunCost)
     all: RunCost = field(default_factory=RunCost)
     steps: int = 0
     spawned: int = 0
     spawned_failed: int = 0
-    last_news: datetime | None = None
+    last_activity: datetime | None = None
 
 
-def sums_of(account_id: str, run_ids: Iterable[str]) -> dict[str, RunTotals]:
-    """The sums of the account's runs, in three queries whatever their number. Ids of others get nil."""
+def totals_of(account_id: str, run_ids: Iterable[str]) -> dict[str, RunTotals]:
+    """Return the totals of the account's runs by id, in three queries. Totals of unknown ids are zero."""
     ids = set(run_ids)
-    return added_up(account_id, kin_of(account_id, ids), ids) if ids else {}
+    return add_up(account_id, relatives_of(account_id, ids), ids) if ids else {}
 
 
 @dataclass(frozen=True)
-class RunRelatives:
-    """As much of a run as its place in a family and its part of the sums need."""
+class RunRelative:
+    """The columns of a run that its place in the run tree and its totals depend on."""
 
     id: str
     ancestor_run_ids: Sequence[str]
@@ -96,23 +96,20 @@ class RunRelatives:
     completed_at: datetime | None
 
 
-def kin_of(account_id: str, run_ids: Collection[str]) -> list[RunRelatives]:
-    """The account's runs of these ids and all that name one of them among their ancestors, in order of their start.
-
-    Somebody else's claim is not seen.
-    """
-    found = db.session.execute(_kin(), {"account": account_id, "ids": list(run_ids)})
+def relatives_of(account_id: str, run_ids: Collection[str]) -> list[RunRelative]:
+    """Return the account's runs with these ids and all their descendants, in order of their start."""
+    found = db.session.execute(_relatives(), {"account": account_id, "ids": list(run_ids)})
     return [
-        RunRelatives(run.id, run.ancestor_run_ids or (), run.status, run.created_at, run.completed_at)
+        RunRelative(run.id, run.ancestor_run_ids or (), run.status, run.created_at, run.completed_at)
         for run in found
     ]
 
 
-# Put together once: that takes longer than asking.
+# The statements are cached: building them takes longer than running them.
 
 
 @cache
-def _kin() -> Select[*tuple[Any, ...]]:
+def _relatives() -> Select[*tuple[Any, ...]]:
     columns = (
         AgentRun.id,
         AgentRun.ancestor_run_ids,
@@ -128,8 +125,8 @@ def _kin() -> Select[*tuple[Any, ...]]:
 
 
 @cache
-def _spent() -> Select[*tuple[Any, ...]]:
-    query = select(GatewayCall.run_id, *spent_columns(), func.max(GatewayCall.finished_at).label("last"))
+def _usage() -> Select[*tuple[Any, ...]]:
+    query = select(GatewayCall.run_id, *usage_columns(), func.max(GatewayCall.finished_at).label("last"))
     return (
         query.outerjoin(Message, Message.id == GatewayCall.message_id)
         .where(GatewayCall.account_id == bindparam("account"), GatewayCall.run_id == any_(_IDS))
@@ -144,44 +141,47 @@ def _steps() -> Select[*tuple[Any, ...]]:
     return query.where(AgentStep.agent_run_id == any_(_IDS)).group_by(AgentStep.agent_run_id)
 
 
-def added_up(account_id: str, kin: Iterable[RunRelatives], run_ids: Collection[str]) -> dict[str, RunTotals]:
-    """The sums of `run_ids` over `kin`, which holds them and all they spawned."""
-    members = {member.id: member for member in kin}
-    spent, last_call = _spent_by_run(account_id, members)
+def add_up(
+    account_id: str, relatives: Iterable[RunRelative], run_ids: Collection[str]
+) -> dict[str, RunTotals]:
+    """Return the totals of `run_ids`. `relatives` must contain these runs and all their descendants."""
+    members = {member.id: member for member in relatives}
+    usage, last_call = _usage_by_run(account_id, members)
     steps = _steps_by_run(members)
-    sums = {run_id: RunTotals() for run_id in run_ids}
+    totals = {run_id: RunTotals() for run_id in run_ids}
     for member in members.values():
         count, last_step = steps.get(member.id, (0, None))
-        news = (member.created_at, member.completed_at, last_call.get(member.id), last_step)
+        activity = (member.created_at, member.completed_at, last_call.get(member.id), last_step)
         own = RunTotals(
-            own=spent.get(member.id, RunCost()),
-            all=spent.get(member.id, RunCost()),
+            own=usage.get(member.id, RunCost()),
+            all=usage.get(member.id, RunCost()),
             steps=count,
-            last_news=max(moment for moment in news if moment),
+            last_activity=max(moment for moment in activity if moment),
         )
-        for top in {member.id, *member.ancestor_run_ids}:
-            if top in sums:
-                sums[top] = _joined(sums[top], own, member, itself=top == member.id)
-    return sums
+        for run_id in {member.id, *member.ancestor_run_ids}:
+            if run_id in totals:
+                totals[run_id] = _merged(totals[run_id], own, member, itself=run_id == member.id)
+    return totals
 
 
-def _joined(sums: RunTotals, part: RunTotals, member: RunRelatives, *, itself: bool) -> RunTotals:
+def _merged(totals: RunTotals, part: RunTotals, member: RunRelative, *, itself: bool) -> RunTotals:
+    activity = (totals.last_activity, part.last_activity)
     return RunTotals(
-        own=part.own if itself else sums.own,
-        all=sums.all + part.all,
-        steps=part.steps if itself else sums.steps,
-        spawned=sums.spawned + (not itself),
-        spawned_failed=sums.spawned_failed + (not itself and member.status == "failed"),
-        last_news=max((moment for moment in (sums.last_news, part.last_news) if moment), default=None),
+        own=part.own if itself else totals.own,
+        all=totals.all + part.all,
+        steps=part.steps if itself else totals.steps,
+        spawned=totals.spawned + (not itself),
+        spawned_failed=totals.spawned_failed + (not itself and member.status == "failed"),
+        last_activity=max((moment for moment in activity if moment), default=None),
     )
 
 
-def _spent_by_run(
+def _usage_by_run(
     account_id: str, run_ids: Collection[str]
 ) -> tuple[dict[str, RunCost], dict[str, datetime | None]]:
-    words = {"account": account_id, "ids": list(run_ids)}
-    rows = db.session.execute(_spent(), words).mappings().all()
-    return {row["run_id"]: spent_of(row) for row in rows}, {row["run_id"]: row["last"] for row in rows}
+    parameters = {"account": account_id, "ids": list(run_ids)}
+    rows = db.session.execute(_usage(), parameters).mappings().all()
+    return {row["run_id"]: usage_from(row) for row in rows}, {row["run_id"]: row["last"] for row in rows}
 
 
 def _steps_by_run(run_ids: Collection[str]) -> dict[str, tuple[int, datetime]]:
@@ -189,30 +189,30 @@ def _steps_by_run(run_ids: Collection[str]) -> dict[str, tuple[int, datetime]]:
     return {row.agent_run_id: (row.steps, row.last) for row in rows}
 
 
-def spent_of(row: RowMapping) -> RunCost:
-    """The `RunCost` of a row that `spent_columns` made."""
-    return RunCost(**{name: row[name] for name in SPENT})
+def usage_from(row: RowMapping) -> RunCost:
+    """Return the `RunCost` of a row with `usage_columns`."""
+    return RunCost(**{name: row[name] for name in USAGE_FIELDS})
 
 
-def spent_columns() -> list[ColumnElement[Any]]:
-    """The columns of `RunCost`, summed over the calls of a query that outer-joins `Message`."""
-    summed = [
+def usage_columns() -> list[ColumnElement[Any]]:
+    """Return the columns of `RunCost`, summed over the calls of a query that outer-joins `Message`."""
+    sums = [
         cast(
-            func.sum(billed() if name == "credits" else getattr(GatewayCall, name)),
+            func.sum(billed_credits() if name == "credits" else getattr(GatewayCall, name)),
             Numeric if name == "cost" else BigInt,
         ).label(name)
-        for name in SPENT
+        for name in USAGE_FIELDS
         if name not in ("calls", "failed")
     ]
     failed = func.count().filter(GatewayCall.state == "failed").label("failed")
-    return [func.count().label("calls"), failed, *summed]
+    return [func.count().label("calls"), failed, *sums]
 
 
-def billed() -> ColumnElement[int]:
-    """What the ledger took for a call: nothing where the caller's own provider key paid. Outer-join `Message`."""
+def billed_credits() -> ColumnElement[int]:
+    """Return the credits charged for a call, zero if the user's own provider key paid. Needs an outer join of `Message`."""
     return case((Message.byok, 0), else_=GatewayCall.credits)
 
 
 def text_array(items: Iterable[str]) -> ColumnElement[Any]:
-    """A text[] of values; the driver would make it varchar[], which no operator compares with text[]."""
+    """Cast values to text[]. The driver would send varchar[], which cannot be compared with text[]."""
     return cast(list(items), ARRAY(Text))

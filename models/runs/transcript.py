@@ -1,7 +1,6 @@
-"""What was said in a call: request messages and answer as turns, whatever JSON the client sent.
+"""Parses the stored request and response of a call into conversation turns for its page.
 
-Everything here was written by clients and models. Nothing is trusted to have a shape, and every text is cut at a
-length a page can bear.
+Clients and models wrote this JSON, so any shape is accepted, and long texts are truncated for display.
 """
 
 import json
@@ -11,14 +10,13 @@ from typing import Any
 
 MAX_CHARS = 40_000
 MAX_PARTS = 50
-ROLES = ("system", "developer", "user", "assistant", "tool", "function", "note")
 
 
 @dataclass(frozen=True)
 class MessagePart:
-    """A piece of a turn: `text`, `reasoning`, `call` (of a tool, named by `title`) or `media` that is not shown.
+    """A part of a turn: `text`, `reasoning`, `call` (of the tool `title`) or `media`, which is not shown.
 
-    `length` is the number of characters before cutting.
+    `length` is the number of characters before truncation.
     """
 
     kind: str
@@ -27,14 +25,14 @@ class MessagePart:
     title: str = ""
 
     @property
-    def cut(self) -> bool:
+    def truncated(self) -> bool:
         """Whether `text` is only the beginning."""
         return self.length > len(self.text)
 
 
 @dataclass(frozen=True)
 class ConversationTurn:
-    """One message: who speaks (`role`), the tool it answers for (`title`), and its parts."""
+    """One message: its `role`, its parts, and in `title` the author's name or the tool call it answers."""
 
     role: str
     parts: Sequence[MessagePart]
@@ -42,34 +40,34 @@ class ConversationTurn:
 
     @property
     def length(self) -> int:
-        """Characters in all parts before cutting."""
+        """Number of characters in all parts before truncation."""
         return sum(part.length for part in self.parts)
 
     @property
-    def opening(self) -> str:
-        """The first words, for a folded turn."""
+    def preview(self) -> str:
+        """The beginning of the text, for a collapsed turn."""
         first = next((part for part in self.parts if part.text.strip()), None)
         if first is None:
             return ""
-        words = " ".join(first.text[:400].split())
-        words = f"{first.title} {words}" if first.kind == "call" else words
-        return words if len(words) <= 120 else words[:119] + "\N{HORIZONTAL ELLIPSIS}"
+        text = " ".join(first.text[:400].split())
+        text = f"{first.title} {text}" if first.kind == "call" else text
+        return text if len(text) <= 120 else text[:119] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """The turns of a call. `asked` is None when the request was not kept, `answers` when the answer was not;
-    `earlier` messages of the request were left out before the first turn."""
+    """The turns of a call. `request` and `response` are None where the body was not stored. `omitted` counts the
+    request's messages before the first turn."""
 
-    asked: Sequence[ConversationTurn] | None
-    answers: Sequence[ConversationTurn] | None
-    earlier: int = 0
+    request: Sequence[ConversationTurn] | None
+    response: Sequence[ConversationTurn] | None
+    omitted: int = 0
 
 
 def transcript(request: Any, total: int, response: Any, reasoning: str | None) -> Transcript:
-    """The turns of a call from its kept bodies: `request` is the last of `total` messages, or None."""
-    asked = None if request is None else [_turn(message) for message in _messages(request)]
-    return Transcript(asked, _answers(response, reasoning), max(0, total - len(asked or ())))
+    """Build the transcript of a call from its stored bodies. `request` is the last of `total` messages, or None."""
+    turns = None if request is None else [_turn(message) for message in _messages(request)]
+    return Transcript(turns, _response_turns(response, reasoning), max(0, total - len(turns or ())))
 
 
 def _messages(request: Any) -> list[Any]:
@@ -78,8 +76,8 @@ def _messages(request: Any) -> list[Any]:
     return request if isinstance(request, list) else [request]
 
 
-def _answers(response: Any, reasoning: str | None) -> list[ConversationTurn] | None:
-    """One turn, or one for each choice. Nothing kept is None; an answer without words is an empty turn."""
+def _response_turns(response: Any, reasoning: str | None) -> list[ConversationTurn] | None:
+    """Return one turn per choice, None if nothing was stored. An empty response is an empty turn."""
     if response is None and not reasoning:
         return None
     choices = _choices(response)
@@ -108,7 +106,7 @@ def _choices(response: Any) -> list[Any]:
 
 
 def _texts_of(text: str) -> Any:
-    """Several choices are kept as the text of a JSON array (contract 5.5); anything else stays as it is."""
+    """Parse several choices, stored as the text of a JSON array (contract 5.5). Returns other text unchanged."""
     try:
         texts = json.loads(text)
     except ValueError:
@@ -119,9 +117,9 @@ def _texts_of(text: str) -> Any:
 def _turn(message: Any, role: str = "user") -> ConversationTurn:
     if not isinstance(message, dict):
         return ConversationTurn(role, _content(message))
-    named = message.get("role")
-    said = message.get("reasoning") or message.get("reasoning_content")
-    parts = [_part("reasoning", said)] if isinstance(said, str) and said else []
+    given_role = message.get("role")
+    reasoning = message.get("reasoning") or message.get("reasoning_content")
+    parts = [_part("reasoning", reasoning)] if isinstance(reasoning, str) and reasoning else []
     parts += _content(message.get("content"))
     calls = message.get("tool_calls")
     for call in calls[:MAX_PARTS] if isinstance(calls, list) else ():
@@ -130,7 +128,7 @@ def _turn(message: Any, role: str = "user") -> ConversationTurn:
         parts.append(_tool_call({"function": message["function_call"]}))
     title = message.get("name") or message.get("tool_call_id")
     return ConversationTurn(
-        named if isinstance(named, str) and named in ROLES else role if named is None else _short(named),
+        role if given_role is None else _short(given_role),
         parts,
         _short(title) if title else "",
     )
@@ -142,22 +140,22 @@ def _content(content: Any) -> list[MessagePart]:
     if isinstance(content, str):
         return [_part("text", content)]
     if isinstance(content, list):
-        return [_piece(piece) for piece in content[:MAX_PARTS]]
-    return [_piece(content)]
+        return [_content_part(part) for part in content[:MAX_PARTS]]
+    return [_content_part(content)]
 
 
-def _piece(piece: Any) -> MessagePart:
-    if isinstance(piece, str):
-        return _part("text", piece)
-    if isinstance(piece, dict):
-        kind = piece.get("type")
-        text = piece.get("text")
+def _content_part(content: Any) -> MessagePart:
+    if isinstance(content, str):
+        return _part("text", content)
+    if isinstance(content, dict):
+        kind = content.get("type")
+        text = content.get("text")
         if isinstance(text, str):
             return _part("reasoning" if kind in ("thinking", "reasoning") else "text", text)
         if kind in ("image_url", "input_image", "image", "input_audio", "audio", "file", "video_url"):
-            size = len(json.dumps(piece, ensure_ascii=False))
+            size = len(json.dumps(content, ensure_ascii=False))
             return MessagePart("media", "", size, _short(kind).replace("_", " "))
-    return _part("text", _pretty(piece))
+    return _part("text", _pretty(content))
 
 
 def _tool_call(call: Any) -> MessagePart:

@@ -1,4 +1,4 @@
-"""The agent store: publishers, the agents they publish, their versions, and statistics of the runs of those."""
+"""The agent store: publishers, agents, versions, and statistics of their runs."""
 
 from models.store.tables import (
     Agent,

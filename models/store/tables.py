@@ -1,8 +1,8 @@
-"""The tables of the store: publishers, the versions they published, and what is kept beside them.
+"""The tables of the store: publishers, agents, versions and their statistics.
 
-`publisher` and `agent_config` are the compatible data model's. Beside them stand one row per agent, which lists and
-searches read, one per version with its provenance, and the figures of both: `runs` are completed runs, `credits` what
-their calls were billed, `weekly_*` the part whose runs were created since `store_window.since`.
+`publisher` and `agent_config` belong to the compatible data model. `agent` has one row per agent, for lists and searches;
+`agent_version` one per version, with its provenance. Statistics of both: `runs` are completed runs, `credits` what their calls
+were billed, `weekly_*` the part created since `store_window.since`.
 """
 
 from datetime import date, datetime
@@ -31,16 +31,16 @@ PICTURE = (
     "coalesce((SELECT remote.picture FROM remote_picture AS remote WHERE remote.address = publisher.avatar_url),"
     " publisher.avatar_url)"
 )
-"""SQL for what a page shows as a publisher's avatar, where it lies here."""
+"""SQL for the avatar that pages show: the fetched copy of a remote picture, else `avatar_url`."""
 
 ZERO = text("0")
 BUCKETS = 16
-"""Buckets of a histogram of durations: those of `usage_rollup.latency_hist`, with other edges (`statistics.py`)."""
+"""Buckets of the histogram of durations (`statistics/durations.py`)."""
 NO_DURATIONS = text("array_fill(0, ARRAY[16])")
 
 
 class Publisher(Base):
-    """Who publishes agents: a user or an organisation, exactly one of them."""
+    """A publisher of agents, owned by either a user or an organisation."""
 
     __tablename__ = "publisher"
     __table_args__ = (
@@ -65,11 +65,11 @@ class Publisher(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
     picture: Mapped[str | None] = column_property(literal_column(PICTURE, Text))
-    """The avatar as pages show it: `avatar_url`, or what was fetched from there."""
+    """The avatar that pages show: `avatar_url`, or its fetched copy."""
 
 
 class AgentConfig(Base):
-    """One published version of an agent. `major`, `minor`, `patch` come from `version` (contract C.1)."""
+    """A published version with its definition. `major`, `minor` and `patch` are generated from `version` (contract C.1)."""
 
     __tablename__ = "agent_config"
     __table_args__ = (Index("idx_agent_config_publisher", "publisher_id"),)
@@ -94,12 +94,11 @@ class AgentConfig(Base):
 
 
 class _StatisticsColumns:
-    """What is counted of an agent, and of each version of it (`migrations/functions/store` keeps it).
+    """Statistics of an agent or a version, maintained by `migrations/functions/store`.
 
-    A run counts when it has a settled call, its own or of a run below it. Completed runs alone make `runs`, `credits`,
-    `weekly_*`, `unique_users`, `durations` and `last_used`; what failed and cancelled runs were billed counts in no
-    figure. `own_runs` are those of the publisher's own people, however they ended; they count nowhere else. An agent's
-    runs of versions that nobody published count for it.
+    A run counts if it has a settled call, its own or one of a descendant run. Only completed runs make `runs`, `credits`,
+    `weekly_*`, `unique_users`, `durations` and `last_used`; credits of failed and cancelled runs are not counted. `own_runs`
+    are the publisher's own runs in any status, counted nowhere else. Runs of unpublished versions count for the agent.
     """
 
     runs: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
@@ -115,9 +114,9 @@ class _StatisticsColumns:
 
 
 class Agent(_StatisticsColumns, Base):
-    """An agent as lists show it: what its latest version says of it, and what its publisher says beside.
+    """An agent for lists and searches: the metadata of its latest version, README and deprecation.
 
-    `latest_version` is the highest that is not yanked, null when all are. `successor` is `publisher/agent`.
+    `latest_version` is the highest that is neither yanked nor taken down, or null. `successor` is `publisher/agent`.
     """
 
     __tablename__ = "agent"
@@ -138,7 +137,7 @@ class Agent(_StatisticsColumns, Base):
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
-    """`data.name`, else `data.displayName`, else the id: the first in which something can be seen."""
+    """`data.name`, `data.displayName` or the id: the first with a visible character."""
     description: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     model: Mapped[str]
@@ -150,7 +149,7 @@ class Agent(_StatisticsColumns, Base):
     deprecated_reason: Mapped[str | None]
     successor: Mapped[str | None]
     bytes: Mapped[int] = mapped_column(BigInt, server_default=ZERO)
-    """Of the definitions of all its versions."""
+    """Total size of the definitions of all versions, in bytes."""
     search: Mapped[str] = mapped_column(TSVECTOR, server_default=text("''::tsvector"), deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     published_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -158,8 +157,7 @@ class Agent(_StatisticsColumns, Base):
 
 
 class AgentVersion(_StatisticsColumns, Base):
-    """Provenance, withdrawal and figures of one version. `credential` is the type of session it was published with,
-    or `import`."""
+    """Provenance, yank and statistics of a version. `credential` is the type of session that published it, or `import`."""
 
     __tablename__ = "agent_version"
     __table_args__ = (
@@ -195,8 +193,8 @@ class AgentVersion(_StatisticsColumns, Base):
 
 
 class Takedown(Base):
-    """A publisher, one of its agents (`agent_id`), or one version of that, that operators took out of the store. The
-    reason is public; `actor` is not. What it covers stays in its tables, its figures too."""
+    """A takedown of a publisher, an agent (`agent_id`) or a version. `reason` is public, `actor` is not. The rows it covers are
+    kept, with their statistics."""
 
     __tablename__ = "takedown"
     __table_args__ = (
@@ -214,8 +212,8 @@ class Takedown(Base):
 
 
 class RemotePicture(Base):
-    """An avatar's address on another server, and the picture kept here that was drawn from it (null: none yet). A row
-    is made when the first try begins; `problem` says how the last one failed."""
+    """The URL of an avatar on another server, and the path of its stored copy (null: none yet). Inserted at the first attempt;
+    `problem` is the error of the last one."""
 
     __tablename__ = "remote_picture"
 
@@ -227,9 +225,8 @@ class RemotePicture(Base):
 
 
 class AgentRunBill(Base):
-    """What a finished run of an agent of the store counts for, as its figures were last told. `credits` is the sum of
-    what its calls were billed; the client's own totals stay on `agent_run`. `own`: of the publisher's own people. Written
-    when the run is taken from `store_queue`, so it may be some seconds behind its run."""
+    """What a finished run is counted as. `credits` is the sum its calls were billed; the client's totals stay on `agent_run`.
+    `own`: the publisher's own run. Written when the run is dequeued, so it can be some seconds behind the run."""
 
     __tablename__ = "agent_run_bill"
     __table_args__ = (
@@ -250,9 +247,8 @@ class AgentRunBill(Base):
 
 
 class StoreQueue(Base):
-    """A run to be counted: it ended, was corrected or deleted, or a call of it was settled, which alone does not say of
-    which agent it is. Triggers add rows in the transaction of the cause, `counting.apply` takes them out; a run may wait in
-    several."""
+    """The queue of runs to count: finished, corrected, deleted, or with a settled call (without its agent). Triggers insert rows in
+    the transaction of the cause, `counting.apply_queue` deletes them. A run can have several rows."""
 
     __tablename__ = "store_queue"
 
@@ -263,8 +259,8 @@ class StoreQueue(Base):
 
 
 class AgentDay(Base):
-    """The runs of an agent created on one UTC day, by version. `credits` are those of completed runs; `own_runs` are its
-    publisher's, which are in no other column."""
+    """Runs of an agent by version and UTC day of creation. `credits` are of completed runs; `own_runs` are the publisher's own,
+    in no other column."""
 
     __tablename__ = "agent_day"
 
@@ -280,7 +276,7 @@ class AgentDay(Base):
 
 
 class AgentUser(Base):
-    """How many completed runs of an agent somebody has, by version and (`version` empty) altogether."""
+    """Completed runs of an agent by user and version; an empty `version` is the total."""
 
     __tablename__ = "agent_user"
 
@@ -292,7 +288,7 @@ class AgentUser(Base):
 
 
 class StoreWindow(Base):
-    """The one row that says since when runs count for the week; it moves on as the clock does."""
+    """One row: the start of the 7-day window of `weekly_*`."""
 
     __tablename__ = "store_window"
     __table_args__ = (CheckConstraint("id", name="single"),)
@@ -302,8 +298,8 @@ class StoreWindow(Base):
 
 
 class StoreStamp(Base):
-    """The one row that every transaction moves on that changes what the store shows, its figures aside: `stamp` is
-    the number of the last one. A trigger keeps it."""
+    """One row: the version of the store. A trigger sets `stamp` to the id of the last transaction that changed the store, except
+    for statistics."""
 
     __tablename__ = "store_stamp"
     __table_args__ = (CheckConstraint("id", name="single"),)
@@ -313,9 +309,9 @@ class StoreStamp(Base):
 
 
 class StoreFacet(Base):
-    """How many agents there are of one kind to choose from: `total` (`agents`, `verified`, `deprecated`), and the eight most
-    frequent of each `tag`, `publisher` and `vendor`. Deprecated agents count in the total of that name alone. The
-    trigger that keeps `store_stamp` keeps these, too."""
+    """The number of agents per filter option: `total` (`agents`, `verified`, `deprecated`), and the eight most frequent values
+    of `tag`, `publisher` and `vendor`. Deprecated agents count in `deprecated` only. Maintained by the trigger of
+    `store_stamp`."""
 
     __tablename__ = "store_facet"
 

@@ -1,4 +1,4 @@
-"""Messages as billing facts, the rollups beside them, and what pages, charts and exports read from both."""
+"""Messages as billing records, usage rollups, and the queries for pages, charts and exports."""
 
 from models.ledger.message import Message
 from models.ledger.rollup import UsageRollup

@@ -1,4 +1,4 @@
-"""Calls as CSV: one line each and nothing else, so that a column adds up to what the pages say."""
+"""CSV export of calls: one line per call and no summary rows, so that column sums match the pages."""
 
 import csv
 import io
@@ -34,16 +34,16 @@ COLUMNS = (
     "message",
 )
 
-_RUNS_AS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
-_LINES_AT_ONCE = 500
+_LINES_PER_CHUNK = 500
 
 
 def csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
-    """CSV text in pieces of up to 500 lines: the head and a line per call.
+    """CSV text in chunks of up to 500 lines: a header and one line per call.
 
-    Times are ISO 8601 in UTC; cost is dollars, credits and tokens are whole. Text that a spreadsheet would run
-    as a formula gets an apostrophe in front.
+    Times are ISO 8601 in UTC, cost is dollars, credits and tokens are integers. Text that a spreadsheet would
+    interpret as a formula is prefixed with an apostrophe.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -51,9 +51,9 @@ def csv_of(calls: Iterable[Row[Any]]) -> Iterator[str]:
     for count, call in enumerate(calls, 1):
         line = _line(call)
         writer.writerow(_cell(line[name]) for name in COLUMNS)
-        if count % _LINES_AT_ONCE == 0:
-            yield _taken(buffer)
-    yield _taken(buffer)
+        if count % _LINES_PER_CHUNK == 0:
+            yield _drain(buffer)
+    yield _drain(buffer)
 
 
 def _line(call: Row[Any]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _line(call: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _taken(buffer: io.StringIO) -> str:
+def _drain(buffer: io.StringIO) -> str:
     text = buffer.getvalue()
     buffer.seek(0)
     buffer.truncate()
@@ -105,4 +105,4 @@ def _cell(value: Any) -> str:
         text = f"{value:f}"
         return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
     text = str(value)
-    return f"'{text}" if text.startswith(_RUNS_AS_FORMULA) and not isinstance(value, int) else text
+    return f"'{text}" if text.startswith(_FORMULA_PREFIXES) and not isinstance(value, int) else text

@@ -1,4 +1,4 @@
-"""The stretch of time a usage page speaks of: hours, UTC days or weeks, from a preset or two dates."""
+"""Time ranges of usage reports: a preset or two dates, in UTC hours, days or weeks."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Literal
 
 from models.core.errors import Invalid
 
-Grain = Literal["hour", "day"]
 Step = Literal["hour", "day", "week"]
 
 PRESETS = ("24h", "7d", "30d")
@@ -16,25 +15,21 @@ MAX_DAYS = 366
 EARLIEST = date(2000, 1, 1)
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-_HOURS_UP_TO_DAYS = 2
-_DAYS_UP_TO_DAYS = 62
+_MAX_DAYS_BY_HOUR = 2
+_MAX_DAYS_BY_DAY = 62
 
 
 @dataclass(frozen=True)
 class Period:
-    """A half-open stretch `start <= t < end`, UTC, on whole hours or days, and how it is cut for a chart.
+    """A half-open UTC time range `start <= t < end`, aligned to hours or days, and its chart columns.
 
-    `grain` says which rollups answer it; `step` how wide a column is. At most 62 columns for any period.
+    `step` is the width of a chart column and the rollups to read. A period has at most 62 columns.
     """
 
     name: str
     start: datetime
     end: datetime
     step: Step
-
-    @property
-    def grain(self) -> Grain:
-        return "hour" if self.step == "hour" else "day"
 
     @property
     def first_day(self) -> date:
@@ -44,8 +39,15 @@ class Period:
     def last_day(self) -> date:
         return (self.end - timedelta(microseconds=1)).date()
 
+    def whole_steps(self) -> tuple[datetime, datetime]:
+        """The part of the period made of whole steps; a period by week may have days before and after it."""
+        if self.step != "week":
+            return self.start, self.end
+        first = self.start + timedelta(days=-self.start.weekday() % 7)
+        return first, self.end - timedelta(days=self.end.weekday())
+
     def columns(self) -> list[datetime]:
-        """Where each column starts, in order. A week starts on Monday, but never before the period does."""
+        """The start of each column, in order. Weeks start on Monday, the first one no earlier than the period."""
         if self.step == "hour":
             return _every(self.start, self.end, timedelta(hours=1))
         if self.step == "day":
@@ -60,7 +62,7 @@ def _every(start: datetime, end: datetime, step: timedelta) -> list[datetime]:
 
 
 def preset(name: str, now: datetime) -> Period:
-    """The period that ends with the hour or the UTC day `now` lies in, that one counted."""
+    """The preset period up to and including the current hour (24h) or UTC day (7d, 30d)."""
     now = now.astimezone(UTC)
     if name == "24h":
         end = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
@@ -71,39 +73,39 @@ def preset(name: str, now: datetime) -> Period:
 
 
 def between(first: date, last: date) -> Period:
-    """The UTC days from `first` to `last`, both counted: by the hour up to two, by the day up to 62, else by week."""
+    """The UTC days `first` to `last`, inclusive: hourly columns up to two days, daily up to 62, else weekly."""
     days = (last - first).days + 1
-    step: Step = "hour" if days <= _HOURS_UP_TO_DAYS else "day" if days <= _DAYS_UP_TO_DAYS else "week"
+    step: Step = "hour" if days <= _MAX_DAYS_BY_HOUR else "day" if days <= _MAX_DAYS_BY_DAY else "week"
     return Period("custom", _midnight(first), _midnight(last) + timedelta(days=1), step)
 
 
-def chosen(name: str, first: str, last: str, now: datetime) -> Period:
-    """The period a page or an export was asked for.
+def parse_period(name: str, first: str, last: str, now: datetime) -> Period:
+    """Parse the period of a page or an export.
 
-    `name` is a preset or `custom` with two ISO dates, UTC days, both counted.
-    Raises Invalid whose `fields` (`range`, `from`, `to`) say what to enter.
+    `name` is a preset, or `custom` with two ISO dates (UTC days, inclusive).
+    Raises Invalid with a message for each invalid field (`range`, `from`, `to`).
     """
     if name in PRESETS:
         return preset(name, now)
     if name != "custom":
-        raise Invalid("There is no such range", fields={"range": "Choose 24h, 7d, 30d or two dates"})
+        raise Invalid("Unknown range", fields={"range": "Choose 24h, 7d, 30d or two dates"})
     today = now.astimezone(UTC).date()
     fields: dict[str, str] = {}
     start = _day(first, "from", today, fields)
     end = _day(last, "to", today, fields)
     if start and end:
         if end < start:
-            fields["to"] = f"Enter a day from {start:%-d %b %Y} on, or an earlier first day"
+            fields["to"] = f"Enter {start:%-d %b %Y} or a later day, or change the first day"
         elif (end - start).days >= MAX_DAYS:
             fields["from"] = (
-                f"Choose at most {MAX_DAYS} days; with this last day, {_latest_start(end)} or later"
+                f"Choose at most {MAX_DAYS} days: with this last day, start on {_earliest_start(end)} or later"
             )
     if fields or not start or not end:
-        raise Invalid("The dates cannot be used", fields=fields)
+        raise Invalid("Invalid dates", fields=fields)
     return between(start, end)
 
 
-def _latest_start(end: date) -> str:
+def _earliest_start(end: date) -> str:
     return f"{end - timedelta(days=MAX_DAYS - 1):%-d %b %Y}"
 
 
@@ -117,11 +119,11 @@ def _day(text: str, field: str, today: date, fields: dict[str, str]) -> date | N
     except ValueError:
         day = None
     if day is None:
-        fields[field] = f"Enter a day as year-month-day, such as {today.isoformat()}"
+        fields[field] = f"Enter a day as YYYY-MM-DD, such as {today.isoformat()}"
     elif day > today:
         fields[field] = f"Enter a day up to today, {today:%-d %b %Y} (UTC)"
     elif day < EARLIEST:
-        fields[field] = f"Enter a day from {EARLIEST:%-d %b %Y} on"
+        fields[field] = f"Enter {EARLIEST:%-d %b %Y} or a later day"
     else:
         return day
     return None

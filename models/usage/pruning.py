@@ -1,4 +1,4 @@
-"""Dropping what was said in old calls, while what they cost stays: in small batches that stop nobody."""
+"""Deletes the bodies of old calls in small batches that do not block traffic; billing data stays."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -6,33 +6,33 @@ from datetime import UTC, datetime
 from sqlalchemy import JSON, func, select, text, update
 
 from models.core.db import db
-from models.ledger.message import BODIES_KEPT, Message
+from models.ledger.message import HAS_BODIES, Message
 
 BATCH = 500
-FIRST = datetime(1, 1, 1, tzinfo=UTC)
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedBatch:
-    """One batch: how many calls lost their bodies, and up to when (the start for the next batch); None after the last."""
+    """One batch: the number of calls pruned, and the `start` of the next batch; None after the last one."""
 
     calls: int
     reached: datetime | None
 
 
-def drop_bodies(before: datetime, *, start: datetime = FIRST, most: int = BATCH) -> PrunedBatch:
-    """Drop request, answer and reasoning of the oldest calls that finished in `start <= t < before` and have any.
+def drop_bodies(before: datetime, *, start: datetime = BEGINNING, limit: int = BATCH) -> PrunedBatch:
+    """Delete request, response and reasoning of the oldest calls that finished in `start <= t < before` and have any.
 
-    One statement; commit after each. Tokens, cost, credits and all else that is billed or proved stays, and
-    nothing of the ledger is read or locked, so calls settle meanwhile. Idempotent; several at once share the work: calls
-    that another has at hand are passed over. `start` only spares the search from passing what was dropped just now.
+    One statement; commit after each batch. Keeps tokens, cost, credits and everything else that is billed or proved.
+    Does not read or lock the ledger, so calls settle meanwhile. Idempotent and safe to run concurrently: rows locked
+    by another run are skipped. `start` only lets the search skip rows that were just pruned.
     """
     old = (
         select(Message.id, Message.finished_at)
-        .where(Message.finished_at >= start, Message.finished_at < before, text(BODIES_KEPT))
+        .where(Message.finished_at >= start, Message.finished_at < before, text(HAS_BODIES))
         .order_by(Message.finished_at)
-        .limit(most)
-        # nothing else ever waits for a settled message but the deletion of its owner
+        .limit(limit)
+        # only deleting its owner ever waits for a settled message
         .with_for_update(key_share=True, skip_locked=True)
         .cte("old")
         .prefix_with("MATERIALIZED")
@@ -49,8 +49,8 @@ def drop_bodies(before: datetime, *, start: datetime = FIRST, most: int = BATCH)
 
 
 def bodies_before(before: datetime) -> int:
-    """How many calls that finished before have a request, an answer or reasoning kept. Takes seconds for millions."""
+    """Count the calls that finished before `before` and still have bodies. Takes seconds for millions of calls."""
     db.session.execute(text("SET LOCAL statement_timeout = 0"))
     db.session.execute(text("SET LOCAL max_parallel_workers_per_gather = 2"))
-    query = select(func.count()).select_from(Message).where(Message.finished_at < before, text(BODIES_KEPT))
+    query = select(func.count()).select_from(Message).where(Message.finished_at < before, text(HAS_BODIES))
     return db.session.scalars(query).one()

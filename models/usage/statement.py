@@ -1,4 +1,4 @@
-"""The statement of an account: every credit in and out, each with its cause and the balance after it."""
+"""Account statements: every ledger entry with its cause and the resulting balance."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class StatementLine:
-    """One entry of the journal. `amount` is credits, signed; `request_id` names the call that caused it, if one did."""
+    """A ledger entry. `amount` is signed credits; `request_id` is the call that caused it, if any."""
 
     id: int
     created_at: datetime
@@ -33,9 +33,8 @@ class StatementLine:
 
 
 @dataclass(frozen=True)
-class Statement:
-    """Why the balance is what it is, in credits: what was added, what calls and other charges
-    took, what ran out or was taken back."""
+class StatementTotals:
+    """The breakdown of a balance, in credits: granted, charged for calls, other charges, expired and revoked."""
 
     granted: int
     calls: int
@@ -48,10 +47,10 @@ class Statement:
         return self.granted - self.calls - self.charges - self.expired - self.revoked
 
 
-def statement(account_id: str, show: Show, before: int | None) -> tuple[list[StatementLine], int | None]:
-    """A page of the journal, newest first, below entry `before`; and where the next page starts, or None.
+def statement_page(account_id: str, show: Show, before: int | None) -> tuple[list[StatementLine], int | None]:
+    """A page of ledger entries before the entry `before`, newest first, and the `before` of the next page or None.
 
-    `show` "in" leaves out what calls took.
+    `show` "in" excludes debits.
     """
     query = (
         select(
@@ -81,18 +80,19 @@ def statement(account_id: str, show: Show, before: int | None) -> tuple[list[Sta
     return lines[:PAGE], lines[PAGE - 1].id if len(lines) > PAGE else None
 
 
-def sheet(account_id: str) -> Statement:
-    """What the account's balance is made of since its first day.
+def statement_totals(account_id: str) -> StatementTotals:
+    """The breakdown of the account's balance over its lifetime.
 
-    All but model calls comes from the journal by kind (few rows, by partial indexes). What calls took is the rest up to
-    the balance of the last entry: the sum of the rollups, as `flask billing prove` says, without reading them all.
+    Everything but model calls is summed from ledger entries by kind (few rows, read by partial indexes). The total of
+    model calls is the difference to the last entry's balance; it equals the sum of the rollups, which `flask billing
+    prove` verifies, without reading them.
     """
-    mine = CreditEntry.account_id == account_id
+    own = CreditEntry.account_id == account_id
     amount = func.sum(CreditEntry.amount)
-    charges = select(amount).where(mine, CreditEntry.kind == "debit", CreditEntry.message_id.is_(None))
-    last = select(CreditEntry.balance_after).where(mine).order_by(CreditEntry.id.desc()).limit(1)
-    # one statement and so one picture: a grant in between would be taken for less used
-    figures = {
+    charges = select(amount).where(own, CreditEntry.kind == "debit", CreditEntry.message_id.is_(None))
+    last = select(CreditEntry.balance_after).where(own).order_by(CreditEntry.id.desc()).limit(1)
+    # one statement, so one snapshot: a concurrent grant would otherwise look like lower usage
+    sums = {
         "granted": amount.filter(CreditEntry.kind == "grant"),
         "expired": amount.filter(CreditEntry.kind == "expiry"),
         "revoked": amount.filter(CreditEntry.kind.in_(("revocation", "reinstatement"))),
@@ -100,7 +100,7 @@ def sheet(account_id: str) -> Statement:
         "charged": charges.scalar_subquery(),
         "balance": last.scalar_subquery(),
     }
-    columns = (cast(func.coalesce(figure, 0), BigInt).label(name) for name, figure in figures.items())
-    row = db.session.execute(select(*columns).where(mine, CreditEntry.kind != "debit")).one()
+    columns = (cast(func.coalesce(total, 0), BigInt).label(name) for name, total in sums.items())
+    row = db.session.execute(select(*columns).where(own, CreditEntry.kind != "debit")).one()
     calls = row.others + row.charged - row.balance
-    return Statement(row.granted, calls, -row.charged, -row.expired, -row.revoked)
+    return StatementTotals(row.granted, calls, -row.charged, -row.expired, -row.revoked)

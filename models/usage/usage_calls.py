@@ -1,4 +1,4 @@
-"""The calls behind the figures: the latest of them, one of them, and all of a period in batches for the export."""
+"""Queries for calls: recent calls, a single call, and all calls of a period in batches for the export."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -13,12 +13,12 @@ from models.ledger.message import Message
 
 BATCH = 5000
 FIRST_BATCH = 250
-"""So that the export begins at once."""
+"""Small, so that the export starts quickly."""
 
 
 def recent_calls(account_id: str, limit: int) -> Sequence[Row[Any]]:
-    """What a list shows of the account's latest calls, failed ones included, newest first. `input_tokens` are all that were
-    read, from a cache or not; cost is dollars."""
+    """The account's latest calls for a list, failed ones included, newest first. `input_tokens` includes cached
+    tokens; `cost` is dollars."""
     read = GatewayCall.uncached_input_tokens + GatewayCall.cache_write_tokens + GatewayCall.cache_read_tokens
     query: Select[*tuple[Any, ...]] = (
         select(
@@ -41,7 +41,7 @@ def recent_calls(account_id: str, limit: int) -> Sequence[Row[Any]]:
 
 
 def call_with_id(account_id: str, request_id: str) -> GatewayCall:
-    """One call of the account's. Raises NotFound, also for another account's."""
+    """A call of the account. Raises NotFound, also if it belongs to another account."""
     query = select(GatewayCall).where(
         GatewayCall.account_id == account_id, GatewayCall.request_id == request_id
     )
@@ -52,27 +52,27 @@ def call_with_id(account_id: str, request_id: str) -> GatewayCall:
 
 
 def exported_calls(account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
-    """Every billed call of the account that finished in `start <= t < end`, oldest first, without bodies.
+    """All billed calls of the account that finished in `start <= t < end`, oldest first, without bodies.
 
-    Reads batches of 5,000 by (finished_at, id), the first a short one, each on a connection of its own that is given back before the
-    batch is handed out: memory stays constant, and a slow reader holds nothing of the database. Needs the application context
-    only when it is called, so that an answer may be sent after its request has ended.
+    Reads batches of 5,000 by (finished_at, id), after a smaller first one, each on its own connection that is
+    returned before the batch is yielded: memory stays constant, and a slow client holds no connection. Needs the
+    application context only when called, so the response can be streamed after the request context has ended.
     """
     return _batches(db.engine, account_id, start, end)
 
 
 def _batches(engine: Engine, account_id: str, start: datetime, end: datetime) -> Iterator[Row[Any]]:
     after: tuple[datetime, str] | None = None
-    most = FIRST_BATCH
+    limit = FIRST_BATCH
     while True:
         with engine.connect() as connection:
-            rows = connection.execute(_batch(account_id, start, end, after).limit(most)).all()
+            rows = connection.execute(_batch(account_id, start, end, after).limit(limit)).all()
         yield from rows
-        if len(rows) < most:
+        if len(rows) < limit:
             return
-        most = BATCH
+        limit = BATCH
         after = (rows[-1].finished_at, rows[-1].id)
-        del rows  # or two batches would be in memory while the next is read
+        del rows  # keeps only one batch in memory
 
 
 def _batch(
@@ -109,9 +109,9 @@ def _batch(
         .order_by(Message.finished_at, Message.id)
     )
     if after is not None:
-        moment, message_id = after
-        seen = tuple_(literal(moment, Message.finished_at.type), literal(message_id))
-        query = query.where(tuple_(Message.finished_at, Message.id) > seen)
+        finished_at, message_id = after
+        cursor = tuple_(literal(finished_at, Message.finished_at.type), literal(message_id))
+        query = query.where(tuple_(Message.finished_at, Message.id) > cursor)
     return query
 
 

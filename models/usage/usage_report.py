@@ -1,4 +1,4 @@
-"""What an account used, on what and when: figures for charts and tables, answered by the rollups alone."""
+"""Usage reports by model or agent over time, for charts and tables, from rollups only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,27 +7,26 @@ from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import TIMESTAMP, array
 
 from models.core.db import BigInt, db
-from models.ledger.latency import BUCKETS, merged, quantile
+from models.ledger.latency import BUCKETS, merge_histograms, quantile
 from models.ledger.rollup import UsageRollup
 from models.usage.period import Period, Step
 
 By = Literal["model", "agent"]
 
-NAMED = 7
-"""So many series keep their names; the rest is Other."""
+MAX_SERIES = 7
+"""Number of named series; the rest is shown as Other."""
 
 OTHER_SLOT = 8
 
 
 class UsageTotals(NamedTuple):
-    """Sums over some calls. Credits are whole, cost is dollars, spans are ms.
+    """Totals over a set of calls. Credits are integers, cost is dollars, latency is ms.
 
-    Tokens stand in disjoint buckets: `input_tokens` is what no cache served, `reasoning_tokens` is within
-    `output_tokens`.
+    Input token counts are disjoint: `input_tokens` is uncached only. `output_tokens` includes `reasoning_tokens`.
     """
 
     calls: int = 0
@@ -42,7 +41,7 @@ class UsageTotals(NamedTuple):
 
     @property
     def prompt_tokens(self) -> int:
-        """All that was read: uncached, written to and read from a cache."""
+        """All input tokens: uncached, cache writes and cache reads."""
         return self.input_tokens + self.cache_write_tokens + self.cache_read_tokens
 
     @property
@@ -51,7 +50,7 @@ class UsageTotals(NamedTuple):
 
     @property
     def plain_output_tokens(self) -> int:
-        """Output that was not reasoning."""
+        """Output tokens without reasoning."""
         return self.output_tokens - self.reasoning_tokens
 
     @property
@@ -63,20 +62,20 @@ class UsageTotals(NamedTuple):
         return quantile(self.histogram, 0.95)
 
 
-NOTHING = UsageTotals()
+ZERO_TOTALS = UsageTotals()
 
 
-def total(parts: Sequence[UsageTotals]) -> UsageTotals:
-    """The sum of figures, the histograms bucket by bucket."""
+def sum_totals(parts: Sequence[UsageTotals]) -> UsageTotals:
+    """Add totals, histograms bucket by bucket."""
     if not parts:
-        return NOTHING
+        return ZERO_TOTALS
     *sums, histograms = zip(*parts, strict=True)
-    return UsageTotals._make((*map(sum, sums), merged(histograms)))
+    return UsageTotals._make((*map(sum, sums), merge_histograms(histograms)))
 
 
 @dataclass(frozen=True)
 class UsageSeries:
-    """One model or agent through the period. `key` None is all that is not named; `slot` is its colour, 1 to 8."""
+    """One model or agent over the period. `key` None is Other; `slot` is the colour, 1 to 8."""
 
     key: str | None
     slot: int
@@ -86,7 +85,7 @@ class UsageSeries:
 
 @dataclass(frozen=True)
 class UsageReport:
-    """The whole picture of a period. Every total is the sum of the same cells."""
+    """Usage in a period. All totals are sums of the same cells."""
 
     period: Period
     by: By
@@ -97,46 +96,48 @@ class UsageReport:
 
 
 def spending(account_id: str, period: Period, by: By, now: datetime) -> UsageReport:
-    """What the account used in `period`, by model or agent: the seven that cost most, and the rest as Other.
+    """The account's usage in `period` by model or agent: the top seven by credits, and the rest as Other.
 
-    One statement whatever the period; at most 62 columns x 8 series come back. A series keeps its colour
-    while the period changes, as colours go by rank over the last 30 days.
+    One statement for any period; returns at most 62 columns x 8 series. Colours are assigned by rank over the last 30
+    days, so that a series keeps its colour when the period changes.
     """
-    words = {
+    whole_from, whole_to = period.whole_steps()
+    parameters = {
         "account": account_id,
-        "grain": period.grain,
         "start": period.start,
         "end": period.end,
+        "whole_from": whole_from,
+        "whole_to": whole_to,
         "month_ago": now - timedelta(days=30),
         "now": now,
     }
-    cells = db.session.execute(_cells(by, period.step), words).all()
+    cells = db.session.execute(_cells(by, period.step), parameters).all()
     named = _slots({cell.key: cell.rank for cell in cells if cell.key is not None})
     starts = period.columns()
-    place = {start: index for index, start in enumerate(starts)}
+    position = {start: index for index, start in enumerate(starts)}
     rows: dict[str | None, dict[int, UsageTotals]] = {}
     stacks: list[list[UsageTotals]] = [[] for _ in starts]
     for cell in cells:
-        figures = UsageTotals(**{name: getattr(cell, name) for name in UsageTotals._fields})
-        rows.setdefault(cell.key, {})[place[cell.start]] = figures
-        stacks[place[cell.start]].append(figures)
+        totals = UsageTotals(**{name: getattr(cell, name) for name in UsageTotals._fields})
+        rows.setdefault(cell.key, {})[position[cell.start]] = totals
+        stacks[position[cell.start]].append(totals)
     series = [
         UsageSeries(
             key,
             OTHER_SLOT if key is None else named[key],
-            [row.get(index, NOTHING) for index in range(len(starts))],
-            total(list(row.values())),
+            [row.get(index, ZERO_TOTALS) for index in range(len(starts))],
+            sum_totals(list(row.values())),
         )
         for key, row in rows.items()
     ]
-    columns = [total(stack) for stack in stacks]
-    return UsageReport(period, by, starts, series, columns, total([one.total for one in series]))
+    columns = [sum_totals(stack) for stack in stacks]
+    return UsageReport(period, by, starts, series, columns, sum_totals([each.total for each in series]))
 
 
 def _slots(ranks: Mapping[str, int | None]) -> dict[str, int]:
-    kept = {key: rank for key, rank in ranks.items() if rank is not None and rank <= NAMED}
-    free = [slot for slot in range(1, NAMED + 1) if slot not in kept.values()]
-    return {key: kept.get(key) or free.pop(0) for key in ranks}
+    ranked = {key: rank for key, rank in ranks.items() if rank is not None and rank <= MAX_SERIES}
+    free = [slot for slot in range(1, MAX_SERIES + 1) if slot not in ranked.values()]
+    return {key: ranked.get(key) or free.pop(0) for key in ranks}
 
 
 _KEYS = {"model": UsageRollup.model, "agent": UsageRollup.agent_id}
@@ -144,36 +145,28 @@ _KEYS = {"model": UsageRollup.model, "agent": UsageRollup.agent_id}
 
 @cache
 def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
-    """A row for each of the keys that cost most (then null: the rest) and column of the chart: the key's `rank` over the
-    last 30 days, the `key`, the `start` of the column, and `UsageTotals`. Made once, since it is long."""
+    """A row per chart column and top key (null: all others): the key's `rank` over the last 30 days, the `key`, the
+    `start` of the column, and `UsageTotals`. Cached, because building the statement is slow."""
     key = _KEYS[by]
-    mine = UsageRollup.account_id == bindparam("account")
-    inside = (
-        mine,
-        UsageRollup.grain == bindparam("grain"),
-        UsageRollup.bucket >= bindparam("start"),
-        UsageRollup.bucket < bindparam("end"),
-    )
-    lately = (
-        mine,
-        UsageRollup.grain == "day",
-        UsageRollup.bucket >= bindparam("month_ago"),
-        UsageRollup.bucket < bindparam("now"),
-    )
-    place = func.row_number().over(
+    own = UsageRollup.account_id == bindparam("account")
+    whole = _rollups(step, "whole_from", "whole_to")
+    edges = _rollups("day", "start", "whole_from"), _rollups("day", "whole_to", "end")
+    in_period = own, or_(whole, *edges) if step == "week" else whole
+    last_month = own, _rollups("day", "month_ago", "now")
+    rank = func.row_number().over(
         order_by=(func.sum(UsageRollup.credits).desc(), func.sum(UsageRollup.calls).desc(), key)
     )
-    most = select(key.label("key"), place.label("place")).where(*inside).group_by(key)
-    chosen = most.order_by(place).limit(NAMED).cte("chosen")
-    month = select(key.label("key"), place.label("rank")).where(*lately).group_by(key).cte("month")
+    ranked = select(key.label("key"), rank.label("place")).where(*in_period).group_by(key)
+    top = ranked.order_by(rank).limit(MAX_SERIES).cte("top")
+    month = select(key.label("key"), rank.label("rank")).where(*last_month).group_by(key).cte("month")
     bucket = UsageRollup.bucket
     first = bindparam("start", type_=TIMESTAMP(timezone=True))
     start = func.greatest(func.date_trunc("week", bucket, "UTC"), first) if step == "week" else bucket
     cells = (
-        select(chosen.c.key, chosen.c.place, start.label("start"), *_sums())
-        .outerjoin(chosen, chosen.c.key == key)
-        .where(*inside)
-        .group_by(chosen.c.key, chosen.c.place, "start")
+        select(top.c.key, top.c.place, start.label("start"), *_sums())
+        .outerjoin(top, top.c.key == key)
+        .where(*in_period)
+        .group_by(top.c.key, top.c.place, "start")
         .cte("cells")
     )
     return (
@@ -183,8 +176,14 @@ def _cells(by: By, step: Step) -> Select[*tuple[Any, ...]]:
     )
 
 
+def _rollups(grain: Step, start: str, end: str) -> ColumnElement[bool]:
+    """Selects rollups of one grain from the parameter `start` to the parameter `end`."""
+    bucket = UsageRollup.bucket
+    return and_(UsageRollup.grain == grain, bucket >= bindparam(start), bucket < bindparam(end))
+
+
 def _sums() -> list[ColumnElement[Any]]:
-    """`UsageTotals` of some rollups. The histograms are added up bucket by bucket, into one array."""
+    """Columns of `UsageTotals` over rollups. Histograms are summed bucket by bucket into one array."""
     *counts, cost, histogram = UsageTotals._fields
     buckets = (cast(func.sum(UsageRollup.latency_hist[number]), Integer) for number in range(1, BUCKETS + 1))
     return [

@@ -1,11 +1,11 @@
-// Stoa's one script: copying, menus, toasts, dialogs, the pointer of charts. Every page works without it.
+// Copy buttons, menus, toasts, dialogs and chart tooltips. Every page works without this script.
 (() => {
   "use strict";
 
-  const listen = (type, act, options) => document.addEventListener(type, act, options);
+  const listen = (type, handler, options) => document.addEventListener(type, handler, options);
   const hit = (event, selector) => (event.target instanceof Element ? event.target.closest(selector) : null);
 
-  // Copying: the nearest <code> of a command or a code block.
+  // Copy buttons copy the nearest <code>.
   async function copy(button) {
     const code = button.closest(".command, .code, [data-copy-scope]")?.querySelector("code");
     if (!code) return;
@@ -13,7 +13,7 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Plain http on another host than localhost has no clipboard: select the text instead, and say so.
+      // The clipboard API requires https or localhost: select the text and use execCommand instead.
       const range = document.createRange();
       range.selectNodeContents(code);
       const selection = window.getSelection();
@@ -21,25 +21,25 @@
       selection.addRange(range);
       if (!document.execCommand("copy")) return;
     }
-    const word = button.querySelector("[data-copy-word]");
+    const label = button.querySelector("[data-copy-word]");
     button.classList.add("is-done");
-    if (word) word.textContent = "Copied";
-    say("Copied");
+    if (label) label.textContent = "Copied";
+    announce("Copied");
     setTimeout(() => {
       button.classList.remove("is-done");
-      if (word) word.textContent = "Copy";
+      if (label) label.textContent = "Copy";
     }, 2000);
   }
 
-  // The store's search asks while one types. Its change, told when the field is left, would ask the same again and
-  // replace what is being clicked.
+  // The store searches while the user types. The change event on blur would repeat the search and replace the element
+  // being clicked.
   listen("change", (event) => hit(event, "#search") && event.stopPropagation(), true);
 
-  // On a phone the filters are a sheet over the agents; whoever asks for those wants to see them.
+  // On narrow screens the filters cover the results: close them on submit.
   listen("submit", (event) => hit(event, "#find") && document.querySelector("#filters:popover-open")?.hidePopover());
 
-  // For readers only: the toast region is a live region.
-  function say(text) {
+  // Announce a message to screen readers: the toast region is a live region.
+  function announce(text) {
     const note = document.createElement("span");
     note.className = "visually-hidden";
     note.textContent = text;
@@ -47,17 +47,17 @@
     setTimeout(() => note.remove(), 2000);
   }
 
-  // Toasts leave after six seconds, not while pointed at or focused; errors stay.
-  function age(toast) {
-    if (toast.dataset.toast === "bad" || toast.dataset.aging) return;
-    toast.dataset.aging = "1";
-    const leave = () => {
-      if (toast.matches(":hover, :focus-within")) setTimeout(leave, 1500);
+  // Toasts disappear after six seconds unless hovered or focused; errors stay.
+  function scheduleRemoval(toast) {
+    if (toast.dataset.toast === "bad" || toast.dataset.scheduled) return;
+    toast.dataset.scheduled = "1";
+    const remove = () => {
+      if (toast.matches(":hover, :focus-within")) setTimeout(remove, 1500);
       else toast.remove();
     };
-    setTimeout(leave, 6000);
+    setTimeout(remove, 6000);
   }
-  const ageAll = () => document.querySelectorAll("#toasts [data-toast]").forEach(age);
+  const scheduleRemovals = () => document.querySelectorAll("#toasts [data-toast]").forEach(scheduleRemoval);
 
   function toast(text) {
     const region = document.getElementById("toasts");
@@ -66,19 +66,19 @@
     box.className = "toast toast--bad";
     box.setAttribute("role", "alert");
     box.dataset.toast = "bad";
-    const words = document.createElement("div");
-    words.textContent = text;
+    const message = document.createElement("div");
+    message.textContent = text;
     const close = document.createElement("button");
     close.className = "close";
     close.type = "button";
     close.dataset.close = "";
     close.setAttribute("aria-label", "Close");
     close.textContent = "×";
-    box.append(document.createElement("span"), words, close);
+    box.append(document.createElement("span"), message, close);
     region.append(box);
   }
 
-  // Dialogs that arrive in #dialog open as modal; leaving one empties the place.
+  // Open dialogs swapped into #dialog as modals; remove them when closed.
   function openDialogs() {
     document.querySelectorAll("dialog[data-modal]:not([open])").forEach((dialog) => {
       dialog.addEventListener("close", () => dialog.remove(), { once: true });
@@ -109,26 +109,26 @@
     });
   });
 
-  // A control that sends its form as soon as it is changed; without script the form has its button.
+  // Controls that submit their form on change; without JavaScript the form has a button.
   listen("change", (event) => {
     const control = hit(event, "[data-submit-on-change]");
     control?.form?.requestSubmit();
   });
 
-  // Charts: the pointed column is outlined, its row of the chart's own table is shown beside it.
-  let shown = null;
+  // Chart tooltips: outline the column under the pointer and show its row of the chart's table.
+  let active = null;
 
-  function point(event) {
+  function showTooltip(event) {
     const plot = event.pointerType === "touch" ? null : hit(event, "[data-plot]");
-    if (!plot) return unpoint();
+    if (!plot) return hideTooltip();
     const columns = plot.querySelector(".plot__cols");
     const count = Number(plot.dataset.plot);
     const box = columns.getBoundingClientRect();
     const index = Math.floor(((event.clientX - box.left) / box.width) * count);
     const row = document.getElementById(plot.dataset.table)?.tBodies[0]?.rows[index];
-    if (!row || index < 0 || index >= count) return unpoint();
-    if (shown?.plot === plot && shown.index === index) return;
-    unpoint();
+    if (!row || index < 0 || index >= count) return hideTooltip();
+    if (active?.plot === plot && active.index === index) return;
+    hideTooltip();
     const mark = plot.querySelector(".col-mark");
     const cell = 100 / count;
     if (mark) {
@@ -145,14 +145,14 @@
     const width = tip.offsetWidth;
     const space = 10;
     tip.style.left = `${right + space + width <= frame.width ? right + space : Math.max(0, left - space - width)}px`;
-    shown = { plot, index, tip, mark };
+    active = { plot, index, tip, mark };
   }
 
-  function unpoint() {
-    if (!shown) return;
-    shown.tip.remove();
-    shown.mark?.setAttribute("hidden", "");
-    shown = null;
+  function hideTooltip() {
+    if (!active) return;
+    active.tip.remove();
+    active.mark?.setAttribute("hidden", "");
+    active = null;
   }
 
   function tooltip(row, plot) {
@@ -183,20 +183,20 @@
     return tip;
   }
 
-  listen("pointermove", point, { passive: true });
-  listen("pointerleave", unpoint);
-  listen("htmx:beforeSwap", unpoint);
+  listen("pointermove", showTooltip, { passive: true });
+  listen("pointerleave", hideTooltip);
+  listen("htmx:beforeSwap", hideTooltip);
 
-  // htmx: what arrives late, and what does not arrive.
+  // htmx: swapped content and network errors.
   listen("htmx:afterSettle", () => {
-    ageAll();
+    scheduleRemovals();
     openDialogs();
   });
-  listen("htmx:oobAfterSwap", ageAll);
-  listen("htmx:afterRequest", ageAll);
-  listen("htmx:sendError", () => toast("The server did not answer. Try again."));
+  listen("htmx:oobAfterSwap", scheduleRemovals);
+  listen("htmx:afterRequest", scheduleRemovals);
+  listen("htmx:sendError", () => toast("The server did not respond. Try again."));
   listen("htmx:timeout", () => toast("The server took too long. Try again."));
 
-  ageAll();
+  scheduleRemovals();
   openDialogs();
 })();

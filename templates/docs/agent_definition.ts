@@ -1,8 +1,8 @@
 /**
- * What an agent is, in TypeScript. Write an object of type `AgentDefinition`, check it with
- * POST /api/agents/validate, and publish it with POST /api/agents/publish.
+ * TypeScript types of an agent definition. Validate an `AgentDefinition` with POST /api/agents/validate and publish it
+ * with POST /api/agents/publish.
  *
- * The same as JSON Schema: GET /api/docs/agent-definition.json
+ * JSON Schema: GET /api/docs/agent-definition.json
  */
 
 /** A JSON Schema whose type is "object". */
@@ -14,7 +14,7 @@ export interface JsonObjectSchema {
   [key: string]: unknown
 }
 
-/** An MCP server that is reached over HTTP. */
+/** An MCP server over HTTP. */
 export interface RemoteMcpServer {
   /** Default: "http". */
   type?: 'http' | 'sse'
@@ -23,7 +23,7 @@ export interface RemoteMcpServer {
   headers?: Record<string, string>
 }
 
-/** An MCP server that the client starts and speaks to over standard input and output. */
+/** An MCP server that the client starts and connects to over stdio. */
 export interface LocalMcpServer {
   type: 'stdio'
   command: string
@@ -33,10 +33,10 @@ export interface LocalMcpServer {
 
 export type McpServer = RemoteMcpServer | LocalMcpServer
 
-/** How much the model may think: a number of tokens, or an effort. */
+/** Reasoning budget: a number of tokens, or an effort. */
 export type ReasoningOptions = {
   enabled?: boolean
-  /** Think, but leave the thoughts out of the answer. */
+  /** Reason, but exclude the reasoning from the response. */
   exclude?: boolean
 } & (
   | { max_tokens: number }
@@ -54,7 +54,7 @@ export type Quantization =
   | 'fp32'
   | 'unknown'
 
-/** Which providers OpenRouter may choose for this agent's calls. */
+/** OpenRouter's provider preferences for this agent's calls. */
 export interface ProviderOptions {
   order?: string[]
   allow_fallbacks?: boolean
@@ -73,7 +73,7 @@ export interface ProviderOptions {
   }
 }
 
-/** What `handleSteps` is started with. */
+/** The argument of `handleSteps`. */
 export interface StepContext {
   prompt?: string
   params?: Record<string, unknown>
@@ -86,58 +86,58 @@ export type Step = { toolName: string; input: Record<string, unknown> } | 'STEP'
 export interface AgentDefinition {
   /** Lower-case letters, digits and hyphens. */
   id: string
-  /** Three numbers: "1.0.0". Left out, publishing takes the next patch version. */
+  /** Three numbers: "1.0.0". Default: the next patch version. */
   version?: string
-  /** The publisher it appears under. Needed to publish. */
+  /** The publisher id. Required to publish. */
   publisher?: string
-  /** The name people read. */
+  /** Display name. */
   displayName: string
-  /** The model it runs on, as GET /v1/models names it. */
+  /** Model id, as listed by GET /v1/models. */
   model: string
 
-  /** For the store: another name, a sentence or two on what it does, and the words it is filed under. */
+  /** For the store: an alternative name, a short description, and tags. */
   name?: string
   description?: string
   tags?: string[]
 
   /** Tells other agents when to call this one. */
   spawnerPrompt?: string
-  /** Opens the conversation. Leave it empty with `inheritParentSystemPrompt`. */
+  /** System prompt. Leave it empty with `inheritParentSystemPrompt`. */
   systemPrompt?: string
-  /** Follows each message of the user. */
+  /** Added after each user message. */
   instructionsPrompt?: string
-  /** Follows each step. */
+  /** Added after each step. */
   stepPrompt?: string
 
-  /** Tools it may use. Calling other agents needs 'spawn_agents'. */
+  /** Available tools. 'spawn_agents' is required to call other agents. */
   toolNames?: string[]
   /** Agents it may call: 'publisher/agent@version', or the id of an agent published with it. At most 500. */
   spawnableAgents?: string[]
-  /** MCP servers whose tools it may use, by name. */
+  /** MCP servers by name, whose tools are available too. */
   mcpServers?: Record<string, McpServer>
 
-  /** What it takes. */
+  /** Input of the agent. */
   inputSchema?: {
     prompt?: { type: 'string'; description?: string }
     params?: JsonObjectSchema
     [key: string]: unknown
   }
-  /** What its caller receives. Default: 'last_message'. */
+  /** Output for the calling agent. Default: 'last_message'. */
   outputMode?: 'last_message' | 'all_messages' | 'structured_output'
-  /** The shape of its output; only with outputMode 'structured_output'. */
+  /** Schema of the output; only with outputMode 'structured_output'. */
   outputSchema?: JsonObjectSchema
 
-  /** Whether it sees the conversation of its caller. Default: false. */
+  /** Include the conversation of the calling agent. Default: false. */
   includeMessageHistory?: boolean
-  /** Whether it works under the system prompt of its caller. Default: false. */
+  /** Use the system prompt of the calling agent. Default: false. */
   inheritParentSystemPrompt?: boolean
 
   reasoningOptions?: ReasoningOptions
   providerOptions?: ProviderOptions
 
   /**
-   * A generator that says what happens step by step. It is published as its source, which must begin with
-   * `function*`; it runs in the client, never on the server.
+   * A generator function that controls each step. It is published as source code, which must start with `function*`,
+   * and runs in the client, never on the server.
    */
   handleSteps?: ((context: StepContext) => Generator<Step, void, any>) | string
 }

@@ -1,4 +1,4 @@
-"""Small helpers that read pages as a person without JavaScript would."""
+"""Helpers that use pages like a browser without JavaScript."""
 
 import re
 
@@ -6,7 +6,7 @@ from werkzeug.test import TestResponse
 
 
 def token_of(page: TestResponse) -> str:
-    """The form token of a page."""
+    """Return the CSRF token of a page."""
     found = re.search(r'name="csrf_token" value="([^"]+)"', page.text)
     assert found, page.text[:500]
     return found[1]

@@ -1,4 +1,4 @@
-"""What the tests of accounts share: limits that start anew for each test."""
+"""Fixtures of the accounts tests: rate limits are reset after each test."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from views.web.guards import limiter
 
 @pytest.fixture(autouse=True)
 def fresh_limits(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Forget whoever was counted."""
+    """Reset the rate limits."""
     yield
     if "app" in request.fixturenames:
         app = request.getfixturevalue("app")

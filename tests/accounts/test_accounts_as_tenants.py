@@ -1,4 +1,4 @@
-"""One person, two accounts: what a key of her organisation does, her own key does not see, and the other way round."""
+"""One user, two accounts: keys of the organisation and of the user do not see each other's data."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ CALL = {"model": "stoa/demo", "messages": [{"role": "user", "content": "Say hell
 
 @pytest.fixture
 def headers(session: OrmSession, bob: Person, acme: Org) -> dict[str, str]:
-    """A key of acme's that bob, a plain member, has."""
+    """An organisation key of acme, owned by bob, a plain member."""
     assert bob.user is not None
     return {"authorization": f"Bearer {factories.token(bob.user, org_id=acme.id)}"}
 
 
 @pytest.fixture
 def for_acme(app: Flask, headers: dict[str, str]) -> FlaskClient:
-    """A browser whose cookie is that key."""
+    """A browser with that key as its cookie."""
     client = app.test_client()
     client.set_cookie("next-auth.session-token", headers["authorization"].removeprefix("Bearer "))
     return client
@@ -59,7 +59,7 @@ def test_each_key_pays_and_records_on_its_own_account(
     runs = {"own": start(client, bob.headers), "acme": start(client, headers)}
     assert call(client, bob.headers, runs["own"]).status_code == 200
     assert call(client, headers, runs["acme"]).status_code == 200
-    # the run of the other account is no run of this key's
+    # a run of the other account is not visible to this key
     assert call(client, bob.headers, runs["acme"]).status_code == 400
     assert call(client, headers, runs["own"]).status_code == 400
 
@@ -124,7 +124,7 @@ def test_the_balance_is_that_of_the_account_that_the_key_is_charged_to(
     assert remaining(bob.headers) == 70
     assert remaining(bob.headers, acme.id) == 900
     assert remaining(headers) == 900
-    # a key of an organisation shows that one and no other
+    # an organisation's key shows only that organisation
     assert remaining(headers, other.id) == 900
 
 

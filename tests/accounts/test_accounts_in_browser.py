@@ -1,4 +1,4 @@
-"""Signing in, keys and sessions in Chromium: nothing for axe to find, dialogs and errors in place, all without script."""
+"""Sign-in, keys and sessions in Chromium: accessibility, dialogs, inline errors, and all of it without JavaScript."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def base(app: Flask) -> Iterator[str]:
 
 @pytest.fixture
 def cookie(session: OrmSession, alice: Person) -> dict[str, str]:
-    """Alice's browser session, beside a command line and a second key of hers."""
+    """Alice's browser session; she also has a command line session and a second key."""
     user = session.get_one(User, alice.id)
     factories.fingerprint("codecane-cli-8f3k2j1m")
     factories.token(user, type="cli", fingerprint_id="codecane-cli-8f3k2j1m")
@@ -45,7 +45,7 @@ def code(settings: Settings) -> str:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_axe_finds_nothing_at_the_gate(
+def test_axe_finds_nothing_on_sign_in_pages(
     open_page: OpenPage, base: str, session: OrmSession, code: str, width: int, scheme: str
 ) -> None:
     path = magic_links.issue("a@example.org", next=f"/onboard?auth_code={code}", now=factories.now())
@@ -56,7 +56,7 @@ def test_axe_finds_nothing_at_the_gate(
             judge(page)
         page.goto("/login")
         page.get_by_label("E-mail").fill("nobody")
-        page.get_by_role("button", name="Send the link").click()
+        page.get_by_role("button", name="Send sign-in link").click()
         expect(page.locator("[aria-invalid]")).to_be_visible()
         judge(page)
 
@@ -88,7 +88,7 @@ def test_axe_finds_nothing_where_an_identity_is_joined(
     begun = {"name": "stoa-flow", "value": kept.value, "domain": "127.0.0.1", "path": "/"}
     with open_page(base, width=width, scheme=scheme, expected=(409,)) as page:
         page.goto(mine)
-        expect(page.get_by_text("is not connected here")).to_be_visible()
+        expect(page.get_by_text("is not connected yet")).to_be_visible()
         judge(page)
         page.context.add_cookies([begun])  # type: ignore[list-item]
         page.goto(mine)
@@ -127,13 +127,13 @@ def test_axe_finds_nothing_inside(
         judge(page)
         page.goto("/profile?tab=api-keys")
         judge(page)
-        page.get_by_label("Ends after").fill("999")
-        page.get_by_role("button", name="Make key").click()
+        page.get_by_label("Expires after").fill("999")
+        page.get_by_role("button", name="Create key").click()
         expect(page.locator("[aria-invalid]")).to_be_visible()
         judge(page)
-        page.get_by_label("Ends after").fill("30")
-        page.get_by_role("button", name="Make key").click()
-        expect(page.get_by_text("Copy your new key now.")).to_be_visible()
+        page.get_by_label("Expires after").fill("30")
+        page.get_by_role("button", name="Create key").click()
+        expect(page.get_by_text("Copy your new key now")).to_be_visible()
         judge(page)
 
 
@@ -151,10 +151,10 @@ def test_the_way_in_and_out(
         page.goto("/profile?tab=api-keys")
         expect(page).to_have_url(re.compile("/login"))
         page.get_by_label("E-mail").fill("nobody")
-        page.get_by_role("button", name="Send the link").click()
+        page.get_by_role("button", name="Send sign-in link").click()
         expect(page.get_by_text("Enter an address like")).to_be_visible()
         page.get_by_label("E-mail").fill("ada@example.org")
-        page.get_by_role("button", name="Send the link").click()
+        page.get_by_role("button", name="Send sign-in link").click()
         expect(page.get_by_text("ada@example.org")).to_be_visible()
         found = re.search(r"/login/link/\S+", outbox[0].text)
         assert found
@@ -170,8 +170,8 @@ def test_the_way_in_and_out(
 
 def _make_and_revoke(page: Page, script: bool) -> None:
     page.get_by_label("Name").fill("laptop")
-    page.get_by_role("button", name="Make key").click()
-    expect(page.get_by_text("Copy your new key now.")).to_be_visible()
+    page.get_by_role("button", name="Create key").click()
+    expect(page.get_by_text("Copy your new key now")).to_be_visible()
     expect(page.locator(".command code")).to_have_text(re.compile(r"^cb-pat-[0-9a-f]{64}$"))
     page.get_by_role("link", name="Revoke key laptop").click()
     if script:
@@ -207,6 +207,6 @@ def test_all_command_lines_are_signed_out_by_the_typed_word(
         page.get_by_role("link", name="Sign out all").click()
         page.get_by_role("button", name="Sign out all").click()
         expect(page.get_by_text("Type the word confirm.")).to_be_visible()
-        page.get_by_label("Type confirm to go on").fill("confirm")
+        page.get_by_label("Type confirm to continue").fill("confirm")
         page.get_by_role("button", name="Sign out all").click()
         expect(page.get_by_text("No command line is signed in")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Personal access tokens, sessions and profile over JSON: every row of contract 2.2 (me) and 2.9."""
+"""JSON API of API keys, sessions and profile: every row of contract 2.2 (me) and 2.9."""
 
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -438,7 +438,7 @@ def test_a_personal_token_in_a_cookie_never_lives_longer(session: OrmSession, cl
     assert session.get_one(Session, sha(token)).expires == end
 
 
-# -- other sites ---------------------------------------------------------------------------------------------
+# -- CSRF ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_a_key_needs_no_origin(alice: Person, client: FlaskClient) -> None:
     assert client.post("/api/auth/cli/logout", json=body, headers=headers).json == {"success": True}
 
 
-# -- limits, methods, what is written down -------------------------------------------------------------------
+# -- limits, methods, audit log ------------------------------------------------------------------------------
 
 
 def test_making_keys_is_limited_for_each_user(alice: Person, bob: Person) -> None:

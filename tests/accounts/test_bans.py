@@ -1,4 +1,4 @@
-"""A ban bans: at every door of the address map, with every kind of credential, and until it is lifted."""
+"""A ban blocks every route, for every type of credential, until it is lifted."""
 
 import io
 import re
@@ -20,7 +20,7 @@ from models.admin import AuditLog
 from models.core.mail import Email
 from tests import factories
 from tests.accounts.browsing import token_of
-from tests.accounts.test_sign_in import ask_link, open_link, outbox, path_in
+from tests.accounts.test_sign_in import open_link, outbox, path_in, request_link
 from tests.factories import Person
 from views.web.guards import OPEN_TO_SUSPENDED
 
@@ -30,7 +30,7 @@ COOKIE = "next-auth.session-token"
 SUSPENDED = re.compile("suspended", re.IGNORECASE)
 CALL = {"model": "stoa/demo", "messages": [{"role": "user", "content": "Hello"}]}
 
-# Bodies with which each route would do something for somebody who is not banned.
+# Bodies that each route would accept from a user who is not banned.
 BODIES: dict[str, dict[str, Any]] = {
     "gateway.chat_completions": {"json": CALL},
     "gateway_api.chat_completions": {"json": CALL},
@@ -64,7 +64,7 @@ def rules(app: Flask) -> list[tuple[Rule, str]]:
 
 @pytest.fixture
 def carol(app: Flask, session: OrmSession) -> Person:
-    """A banned person with credit, a publisher, an agent and a run, who did something before."""
+    """A banned user with credits, a publisher, an agent and a run."""
     made = factories.person(app, "carol")
     assert made.user is not None
     factories.grant(made.user, 1000)
@@ -77,7 +77,7 @@ def carol(app: Flask, session: OrmSession) -> Person:
 
 
 def everything(engine: Engine) -> dict[str, str]:
-    """The content of every table."""
+    """Return the content of every table."""
     with engine.connect() as connection:
         tables = connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
         return {
@@ -239,7 +239,7 @@ def test_limits_still_count_after_a_banned_caller(carol: Person, alice: Person) 
 def test_a_mailed_link_opens_nothing(
     session: OrmSession, engine: Engine, client: FlaskClient, carol: Person, outbox: list[Email]
 ) -> None:
-    ask_link(client, "carol@example.org")
+    request_link(client, "carol@example.org")
     before = everything(engine)
     answer = open_link(client, path_in(outbox[0]))
     assert answer.status_code == 403
@@ -290,14 +290,14 @@ def test_a_ban_holds_at_once_and_is_lifted(app: Flask, session: OrmSession, alic
     banned = run(args=["accounts", "ban", "alice@example.org", "--reason", " Too many\nrefunds. "])
     assert (
         banned.stdout
-        == "alice@example.org is banned now. Refused from now on: 1 browsers, 0 command lines, 1 access tokens.\n"
+        == "alice@example.org is now banned. Rejected from now on: 1 browsers, 0 command lines, 1 API keys.\n"
     )
     assert "Too many refunds." in alice.browser.get("/profile").text
     assert session.scalars(select(LoginLink.used_at)).one() is not None
     again = run(args=["accounts", "ban", "alice@example.org"])
-    assert again.stdout == "alice@example.org was banned already.\n"
+    assert again.stdout == "alice@example.org is already banned.\n"
     other = run(args=["accounts", "ban", "alice@example.org", "--reason", "Fraud."])
-    assert other.stdout == "alice@example.org was banned already; the reason is changed.\n"
+    assert other.stdout == "alice@example.org was already banned; the reason is updated.\n"
     for command in ("token", "link"):
         made = run(args=["accounts", command, "alice@example.org"])
         assert made.exit_code == 1

@@ -1,4 +1,4 @@
-"""The JSON reader of every room: what is accepted, and the words of what is refused (contract 0.1, 0.2)."""
+"""The shared JSON reader: accepted bodies and error messages (contract 0.1, 0.2)."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""`flask accounts …`: what is printed where, and what is in the database afterwards."""
+"""`flask accounts …`: output and effects on the database."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.accounts.browsing import token_of
 
 @pytest.fixture
 def flask(app: Flask):  # type: ignore[no-untyped-def]
-    """Run a command as the shell would."""
+    """Run a command like the shell."""
     runner = app.test_cli_runner()
 
     def run(*words: str) -> Result:
@@ -76,7 +76,7 @@ def test_create_refuses_a_taken_address(flask, session: OrmSession) -> None:  # 
 def test_no_address_no_work(flask, words: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
     result = flask(*words)
     assert result.exit_code == 1
-    assert "is no e-mail address" in result.stderr
+    assert "is not an e-mail address" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["token", "ban", "unban"])
@@ -106,7 +106,7 @@ def test_token_of_an_organisation_is_for_its_members(flask, session: OrmSession)
     for email, slug in ((mallory.email, "acme"), (alice.email, "nowhere")):
         refused = flask("token", email, "--org", slug)
         assert refused.exit_code == 1
-        assert f"{email} is no member of an organisation {slug}." in refused.output
+        assert f"{email} is not a member of an organisation {slug}." in refused.output
 
 
 @pytest.mark.parametrize("days", ["0", "366", "x", "-1"])

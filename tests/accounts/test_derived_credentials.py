@@ -1,4 +1,4 @@
-"""What makes a credential: a browser somebody signed in with, and nothing else; and what ends with it."""
+"""Only browser sessions create credentials, and revoking one revokes what it created."""
 
 import threading
 from collections.abc import Callable
@@ -26,7 +26,7 @@ NAMES = ("next-auth.session-token", "__Secure-next-auth.session-token")
 CHROME = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140", "Sec-Fetch-Site": "same-origin"}
 
 
-def held(session: OrmSession) -> set[str]:
+def stored_tokens(session: OrmSession) -> set[str]:
     session.expire_all()
     return set(session.scalars(select(Session.session_token)))
 
@@ -35,7 +35,7 @@ def code() -> str:
     return devices.issue_code(SECRET, "codecane-cli-1", factories.now()).text
 
 
-# -- who may ---------------------------------------------------------------------------------------------------
+# -- permission ------------------------------------------------------------------------------------------------
 
 Route = Callable[[FlaskClient, dict[str, str], str], TestResponse]
 
@@ -88,11 +88,11 @@ def test_a_key_in_the_cookie_makes_and_ends_no_credential(
     other = factories.token(user, type="web")
     browser = app.test_client()
     browser.set_cookie(name, token)
-    before = held(session)
+    before = stored_tokens(session)
     answer = ROUTES[route](browser, {}, other)
     assert answer.status_code == 403, answer.text
     assert "Sign in with a browser" in answer.text
-    assert held(session) == before
+    assert stored_tokens(session) == before
     assert browser.get("/api/auth/session").json != {}
     assert browser.get("/api/user/sessions").status_code == 200
 
@@ -107,10 +107,10 @@ def test_a_key_in_a_header_makes_and_ends_no_credential(
     token = factories.token(user, type=kind)
     headers = {header: f"Bearer {token}" if header == "authorization" else token}
     other = factories.token(user, type="web")
-    before = held(session)
+    before = stored_tokens(session)
     answer = ROUTES[route](app.test_client(), headers, other)
     assert answer.status_code in (302, 303, 401)
-    assert held(session) == before
+    assert stored_tokens(session) == before
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -118,10 +118,10 @@ def test_a_browser_does(session: OrmSession, alice: Person, route: str) -> None:
     user = session.get_one(User, alice.id)
     other = factories.token(user, type="web" if "keys" not in route else "pat")
     factories.token(user, type="cli", fingerprint_id=factories.fingerprint().id)
-    before = held(session)
+    before = stored_tokens(session)
     answer = ROUTES[route](alice.browser, {}, other)
     assert answer.status_code in (200, 201, 303)
-    assert held(session) != before
+    assert stored_tokens(session) != before
 
 
 @pytest.mark.parametrize("kind", ["pat", "cli"])
@@ -149,7 +149,7 @@ def test_a_key_in_the_cookie_lives_no_longer(app: Flask, session: OrmSession, al
     assert session.get_one(Session, hash_token(token)).expires == end
 
 
-# -- what ends with what ---------------------------------------------------------------------------------------
+# -- cascading revocation --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,8 +160,8 @@ def elsewhere(app: Flask, session: OrmSession, alice: Person) -> FlaskClient:
     return browser
 
 
-def made_in(browser: FlaskClient, device: str) -> tuple[str, str]:
-    """A key and a command line's token that this browser made."""
+def create_credentials(browser: FlaskClient, device: str) -> tuple[str, str]:
+    """Create a key and a command line session in this browser; return their tokens."""
     key = (browser.post("/api/api-keys", json={"name": device}).json or {})["token"]
     asked = browser.post("/api/auth/cli/code", json={"fingerprintId": device}).json or {}
     browser.get("/onboard", query_string={"auth_code": asked["loginUrl"].partition("auth_code=")[2]})
@@ -195,8 +195,8 @@ def test_signing_out_everywhere_ends_what_other_browsers_made(
     sign_out: Callable[[FlaskClient], None],
     ended_before: bool,
 ) -> None:
-    mine, theirs = made_in(alice.browser, "mine"), made_in(elsewhere, "theirs")
-    bobs = made_in(bob.browser, "bobs")
+    mine, theirs = create_credentials(alice.browser, "mine"), create_credentials(elsewhere, "theirs")
+    bobs = create_credentials(bob.browser, "bobs")
     if ended_before:
         data = {"csrf_token": form_token(elsewhere)}
         elsewhere.post("/api/auth/signout", data=data)
@@ -211,7 +211,7 @@ def test_signing_out_everywhere_ends_what_other_browsers_made(
 
 
 def test_keys_may_be_kept(client: FlaskClient, alice: Person, elsewhere: FlaskClient) -> None:
-    key, cli = made_in(elsewhere, "theirs")
+    key, cli = create_credentials(elsewhere, "theirs")
     by_page(alice.browser, keep_keys="1")
     assert (works(client, key), works(client, cli)) == (True, False)
 
@@ -220,7 +220,7 @@ def test_keys_may_be_kept(client: FlaskClient, alice: Person, elsewhere: FlaskCl
 def test_revoking_a_browser_ends_what_it_made(
     client: FlaskClient, session: OrmSession, alice: Person, elsewhere: FlaskClient, way: str
 ) -> None:
-    mine, theirs = made_in(alice.browser, "mine"), made_in(elsewhere, "theirs")
+    mine, theirs = create_credentials(alice.browser, "mine"), create_credentials(elsewhere, "theirs")
     cookie = elsewhere.get_cookie(NAMES[0])
     assert cookie is not None
     public = hash_token(cookie.value)
@@ -240,19 +240,19 @@ def test_a_key_made_at_the_moment_of_its_browsers_end_does_not_outlive_it(
 ) -> None:
     cookie = elsewhere.get_cookie(NAMES[0])
     assert cookie is not None
-    gate, tokens = threading.Barrier(5), []
+    barrier, tokens = threading.Barrier(5), []
 
     def mint() -> None:
         browser = app.test_client()
         browser.set_cookie(NAMES[0], cookie.value)
-        gate.wait()
+        barrier.wait()
         answers = [browser.post("/api/api-keys", json={}) for _ in range(3)]
         tokens.extend((answer.json or {}).get("token") for answer in answers)
 
     threads = [threading.Thread(target=mint) for _ in range(4)]
     for thread in threads:
         thread.start()
-    gate.wait()
+    barrier.wait()
     by_json(alice.browser)
     for thread in threads:
         thread.join()
@@ -264,7 +264,7 @@ def test_browsers_that_end_each_other_at_once(
     app: Flask, session: OrmSession, alice: Person, elsewhere: FlaskClient, way: str
 ) -> None:
     cookies = [browser.get_cookie(NAMES[0]) for browser in (alice.browser, elsewhere)]
-    gate, codes = threading.Barrier(6), []
+    barrier, codes = threading.Barrier(6), []
 
     def go(number: int) -> None:
         mine, others = cookies[number % 2], cookies[(number + (way == "each other")) % 2]
@@ -272,7 +272,7 @@ def test_browsers_that_end_each_other_at_once(
         assert others is not None
         browser = app.test_client()
         browser.set_cookie(NAMES[0], mine.value)
-        gate.wait()
+        barrier.wait()
         if way == "everywhere":
             answer = browser.post(
                 "/api/user/sessions/logout-all", headers={"Origin": "http://localhost:8000"}
@@ -288,11 +288,11 @@ def test_browsers_that_end_each_other_at_once(
         thread.join()
     assert set(codes) <= {200, 401, 403}
     assert 200 in codes
-    left = {hash_token(cookie.value) for cookie in cookies if cookie} & held(session)
+    left = {hash_token(cookie.value) for cookie in cookies if cookie} & stored_tokens(session)
     assert len(left) == (0 if way == "itself" else 1)
 
 
-# -- a command line's year -------------------------------------------------------------------------------------
+# -- command line expiry ---------------------------------------------------------------------------------------
 
 
 def cli(session: OrmSession, person: Person, **values: Any) -> tuple[str, str]:
@@ -351,14 +351,14 @@ HOST = "__Host-next-auth.session-token"
 
 
 @pytest.fixture
-def secured(app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    """The application as it is told to be behind https."""
+def https_app(app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """The application configured for https."""
     there = settings.model_copy(update={"stoa_base_url": "https://stoa.example.org"})
     monkeypatch.setitem(app.extensions, "settings", there)
     return app
 
 
-def who(browser: FlaskClient, headers: dict[str, str], base: str = "http://localhost") -> str | None:
+def user_of(browser: FlaskClient, headers: dict[str, str], base: str = "http://localhost") -> str | None:
     answer = browser.get("/api/auth/session", headers=headers, base_url=base)
     found: str | None = (answer.json or {}).get("user", {}).get("email")
     return found
@@ -367,29 +367,29 @@ def who(browser: FlaskClient, headers: dict[str, str], base: str = "http://local
 @pytest.mark.parametrize("headers", [{}, CHROME])
 @pytest.mark.parametrize("weak", NAMES)
 def test_a_weaker_cookie_never_overrides_the_host_cookie(
-    secured: Flask, session: OrmSession, alice: Person, mallory: Person, weak: str, headers: dict[str, str]
+    https_app: Flask, session: OrmSession, alice: Person, mallory: Person, weak: str, headers: dict[str, str]
 ) -> None:
     for mine, expected in ((alice, "alice@example.org"), (None, None)):
-        browser = secured.test_client()
+        browser = https_app.test_client()
         user = session.get_one(User, mine.id) if mine else None
         browser.set_cookie(HOST, factories.token(user, type="web") if user else "ended")
         browser.set_cookie(weak, factories.token(session.get_one(User, mallory.id), type="web"))
-        assert who(browser, headers) == expected
+        assert user_of(browser, headers) == expected
 
 
 @pytest.mark.parametrize(("headers", "expected"), [({}, "alice@example.org"), (CHROME, None)])
 @pytest.mark.parametrize("weak", NAMES)
 def test_on_https_the_contracts_names_count_from_programs_only(
-    secured: Flask,
+    https_app: Flask,
     session: OrmSession,
     alice: Person,
     weak: str,
     headers: dict[str, str],
     expected: str | None,
 ) -> None:
-    browser = secured.test_client()
+    browser = https_app.test_client()
     browser.set_cookie(weak, factories.token(session.get_one(User, alice.id), type="web"))
-    assert who(browser, headers) == expected
+    assert user_of(browser, headers) == expected
     answer = browser.post("/api/api-keys", json={}, headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 403
 
@@ -420,12 +420,12 @@ def test_signing_in_and_out_on_https_uses_host_cookies_alone(
     session.commit()
     browser = made.test_client()
     browser.set_cookie(NAMES[1], "left over")
-    where: dict[str, Any] = {"base_url": f"{scheme}://stoa.example.org", "headers": {**CHROME, **forwarded}}
-    page = browser.get(path, **where)
-    where["headers"]["Referer"] = f"https://stoa.example.org{path}"
-    answer = browser.post(path, data={"csrf_token": token_of(page)}, **where)
+    options: dict[str, Any] = {"base_url": f"{scheme}://stoa.example.org", "headers": {**CHROME, **forwarded}}
+    page = browser.get(path, **options)
+    options["headers"]["Referer"] = f"https://stoa.example.org{path}"
+    answer = browser.post(path, data={"csrf_token": token_of(page)}, **options)
     assert answer.status_code == 303
-    assert who(browser, where["headers"], where["base_url"]) == "alice@example.org"
+    assert user_of(browser, options["headers"], options["base_url"]) == "alice@example.org"
     sent = [*page.headers.getlist("Set-Cookie"), *answer.headers.getlist("Set-Cookie")]
     assert {each.partition("=")[0] for each in sent} == {HOST, "__Host-stoa-flow"}
     for each in sent:
@@ -447,7 +447,7 @@ def test_no_proxy_keeps_for_others_what_was_meant_for_one(
     for rule, method in rules(app):
         if rule.endpoint == "accounts.signout":
             continue
-        # about to slide, so that the cookie is sent again
+        # due for extension, so that the cookie is sent again
         soon = (
             update(Session).where(Session.type == "web").values(expires=factories.now() + timedelta(days=5))
         )

@@ -1,4 +1,4 @@
-"""The command line signs in: code, consent, status, logout. Contract sections 1.4 and 2.1, every row."""
+"""Device login: code, approval, status, logout. Every row of contract sections 1.4 and 2.1."""
 
 import threading
 import uuid
@@ -23,23 +23,25 @@ BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/140", "Sec-Fetc
 WAITING = {"error": "Authentication failed"}
 
 
-def ask(client: FlaskClient, fingerprint: str = "codecane-cli-abc123", **more: str) -> dict[str, Any]:
+def request_code(
+    client: FlaskClient, fingerprint: str = "codecane-cli-abc123", **more: str
+) -> dict[str, Any]:
     answer = client.post("/api/auth/cli/code", json={"fingerprintId": fingerprint, **more})
     assert answer.status_code == 200
     return answer.json or {}
 
 
-def code_in(asked: dict[str, Any]) -> str:
-    return f"{asked['fingerprintId']}.{asked['expiresAt']}.{asked['fingerprintHash']}"
+def code_in(issued: dict[str, Any]) -> str:
+    return f"{issued['fingerprintId']}.{issued['expiresAt']}.{issued['fingerprintHash']}"
 
 
-def status(client: FlaskClient, asked: dict[str, Any]):  # type: ignore[no-untyped-def]
+def status(client: FlaskClient, issued: dict[str, Any]):  # type: ignore[no-untyped-def]
     names = ("fingerprintId", "fingerprintHash", "expiresAt")
-    return client.get("/api/auth/cli/status", query_string={name: asked[name] for name in names})
+    return client.get("/api/auth/cli/status", query_string={name: issued[name] for name in names})
 
 
-def onboard(person: Person, asked: dict[str, Any]) -> str:
-    answer = person.browser.get("/onboard", query_string={"auth_code": code_in(asked)})
+def onboard(person: Person, issued: dict[str, Any]) -> str:
+    answer = person.browser.get("/onboard", query_string={"auth_code": code_in(issued)})
     assert answer.status_code == 200
     return answer.text
 
@@ -85,7 +87,7 @@ def test_a_code_and_where_to_open_it(client: FlaskClient, session: OrmSession) -
 
 
 def test_a_referral_code_rides_along(client: FlaskClient) -> None:
-    assert ask(client, referralCode="ref-1")["loginUrl"].endswith("&referral_code=ref-1")
+    assert request_code(client, referralCode="ref-1")["loginUrl"].endswith("&referral_code=ref-1")
 
 
 def test_the_content_type_does_not_matter(client: FlaskClient) -> None:
@@ -167,7 +169,7 @@ def test_status_needs_all_three(client: FlaskClient, missing: str) -> None:
     ],
 )
 def test_status_is_401_until_let_in(client: FlaskClient, change: dict[str, str]) -> None:
-    answer = status(client, {**ask(client), **change})
+    answer = status(client, {**request_code(client), **change})
     assert answer.status_code == 401
     assert answer.json == WAITING
 
@@ -179,14 +181,14 @@ def test_an_expired_code_collects_nothing(client: FlaskClient, alice: Person, se
     assert answer.status_code == 401
 
 
-# -- the whole way -------------------------------------------------------------------------------------------
+# -- the whole flow ------------------------------------------------------------------------------------------
 
 
 def test_from_code_to_call(client: FlaskClient, alice: Person, session: OrmSession) -> None:
-    asked = ask(client)
-    assert status(client, asked).status_code == 401
-    assert "Login successful!" in onboard(alice, asked)
-    answer = status(client, asked)
+    issued = request_code(client)
+    assert status(client, issued).status_code == 401
+    assert "Login successful!" in onboard(alice, issued)
+    answer = status(client, issued)
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
     body: dict[str, Any] = answer.json or {}
@@ -196,34 +198,34 @@ def test_from_code_to_call(client: FlaskClient, alice: Person, session: OrmSessi
             "id": alice.id,
             "name": "alice",
             "email": "alice@example.org",
-            "fingerprintId": asked["fingerprintId"],
-            "fingerprintHash": asked["fingerprintHash"],
+            "fingerprintId": issued["fingerprintId"],
+            "fingerprintHash": issued["fingerprintHash"],
         },
         "message": "Authentication successful!",
     }
     assert uuid.UUID(token).version == 4
     assert str(uuid.UUID(token)) == token
     assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).json == {"id": alice.id}
-    again = status(client, asked)
+    again = status(client, issued)
     assert (again.status_code, again.json) == (401, WAITING)
 
     row = session.get_one(Session, hash_token(token))
-    assert (row.type, row.fingerprint_id) == ("cli", asked["fingerprintId"])
+    assert (row.type, row.fingerprint_id) == ("cli", issued["fingerprintId"])
     assert abs(row.expires - factories.now() - CLI_LIFETIME) < timedelta(minutes=1)
     web = session.scalars(select(Session).where(Session.user_id == alice.id, Session.type == "web")).one()
     assert row.parent == web.session_token
     assert row.token_hint == token[-4:]
-    assert session.get_one(Fingerprint, asked["fingerprintId"]).sig_hash == asked["fingerprintHash"]
+    assert session.get_one(Fingerprint, issued["fingerprintId"]).sig_hash == issued["fingerprintHash"]
 
 
 def test_of_many_polls_at_once_one_gets_the_token(app: Flask, client: FlaskClient, alice: Person) -> None:
-    asked = ask(client)
-    onboard(alice, asked)
-    gate, answers = threading.Barrier(6), []
+    issued = request_code(client)
+    onboard(alice, issued)
+    barrier, answers = threading.Barrier(6), []
 
     def poll() -> None:
-        gate.wait()
-        answers.append(status(app.test_client(), asked))
+        barrier.wait()
+        answers.append(status(app.test_client(), issued))
 
     threads = [threading.Thread(target=poll) for _ in range(6)]
     for thread in threads:
@@ -235,23 +237,23 @@ def test_of_many_polls_at_once_one_gets_the_token(app: Flask, client: FlaskClien
 
 
 def test_a_look_without_a_body_leaves_the_token(client: FlaskClient, alice: Person) -> None:
-    asked = ask(client)
-    onboard(alice, asked)
+    issued = request_code(client)
+    onboard(alice, issued)
     names = ("fingerprintId", "fingerprintHash", "expiresAt")
-    query = {name: asked[name] for name in names}
+    query = {name: issued[name] for name in names}
     assert client.head("/api/auth/cli/status", query_string=query).status_code == 401
     assert client.options("/api/auth/cli/status", query_string=query).status_code == 200
-    assert status(client, asked).status_code == 200
-    assert status(client, asked).status_code == 401
+    assert status(client, issued).status_code == 200
+    assert status(client, issued).status_code == 401
 
 
 def test_an_answered_code_stays_used(client: FlaskClient, alice: Person, session: OrmSession) -> None:
-    """Neither opening its address again nor waiting gives a second token."""
-    asked = ask(client)
-    onboard(alice, asked)
-    token = (status(client, asked).json or {})["user"]["authToken"]
-    assert "already connected" in onboard(alice, asked)
-    assert status(client, asked).status_code == 401
+    """Neither opening the URL again nor waiting returns a second token."""
+    issued = request_code(client)
+    onboard(alice, issued)
+    token = (status(client, issued).json or {})["user"]["authToken"]
+    assert "already connected" in onboard(alice, issued)
+    assert status(client, issued).status_code == 401
     assert client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
     assert len(session.scalars(select(Session).where(Session.type == "cli")).all()) == 1
 
@@ -260,49 +262,49 @@ def test_a_user_without_a_name_has_name_null(client: FlaskClient, app: Flask, se
     nameless = factories.person(app, "carol")
     session.get_one(User, nameless.id).name = None
     session.commit()
-    asked = ask(client)
-    onboard(nameless, asked)
-    assert (status(client, asked).json or {})["user"]["name"] is None
+    issued = request_code(client)
+    onboard(nameless, issued)
+    assert (status(client, issued).json or {})["user"]["name"] is None
 
 
 def test_a_code_is_good_for_one_session(client: FlaskClient, alice: Person, session: OrmSession) -> None:
-    asked = ask(client)
-    onboard(alice, asked)
-    assert "already connected" in onboard(alice, asked)
+    issued = request_code(client)
+    onboard(alice, issued)
+    assert "already connected" in onboard(alice, issued)
     assert len(session.scalars(select(Session).where(Session.type == "cli")).all()) == 1
 
 
 def test_a_device_may_sign_in_again_without_signing_out(client: FlaskClient, alice: Person) -> None:
-    first, second = ask(client), None
+    first, second = request_code(client), None
     onboard(alice, first)
     while second is None or second["expiresAt"] == first["expiresAt"]:
-        second = ask(client)
+        second = request_code(client)
     assert "Login successful!" in onboard(alice, second)
-    tokens = [(status(client, asked).json or {})["user"]["authToken"] for asked in (first, second)]
+    tokens = [(status(client, issued).json or {})["user"]["authToken"] for issued in (first, second)]
     assert len(set(tokens)) == 2
 
 
 def test_the_same_code_again_after_signing_out_gives_another_token(
     client: FlaskClient, alice: Person
 ) -> None:
-    asked = ask(client)
-    onboard(alice, asked)
-    user = (status(client, asked).json or {})["user"]
+    issued = request_code(client)
+    onboard(alice, issued)
+    user = (status(client, issued).json or {})["user"]
     headers = {"Authorization": f"Bearer {user['authToken']}"}
-    body = {"userId": alice.id, "fingerprintId": asked["fingerprintId"], "fingerprintHash": "unused"}
+    body = {"userId": alice.id, "fingerprintId": issued["fingerprintId"], "fingerprintHash": "unused"}
     assert client.post("/api/auth/cli/logout", json=body, headers=headers).json == {"success": True}
-    assert status(client, asked).status_code == 401
-    assert "Login successful!" in onboard(alice, asked)
-    assert (status(client, asked).json or {})["user"]["authToken"] != user["authToken"]
+    assert status(client, issued).status_code == 401
+    assert "Login successful!" in onboard(alice, issued)
+    assert (status(client, issued).json or {})["user"]["authToken"] != user["authToken"]
 
 
 def test_anothers_device_is_not_taken(
     client: FlaskClient, alice: Person, mallory: Person, session: OrmSession
 ) -> None:
-    asked = ask(client)
-    onboard(alice, asked)
-    assert "Unable to complete login" in onboard(mallory, asked)
-    assert (status(client, asked).json or {})["user"]["id"] == alice.id
+    issued = request_code(client)
+    onboard(alice, issued)
+    assert "Unable to complete login" in onboard(mallory, issued)
+    assert (status(client, issued).json or {})["user"]["id"] == alice.id
     assert (
         session.scalars(select(Session).where(Session.user_id == mallory.id, Session.type == "cli")).all()
         == []
@@ -330,8 +332,8 @@ def test_an_expired_code(alice: Person, client: FlaskClient) -> None:
 
 
 def test_digits_cannot_wander_from_the_name_into_the_time(client: FlaskClient, alice: Person) -> None:
-    asked = ask(client, "fp9")
-    moved = f"fp.9{asked['expiresAt']}.{asked['fingerprintHash']}"
+    issued = request_code(client, "fp9")
+    moved = f"fp.9{issued['expiresAt']}.{issued['fingerprintHash']}"
     assert "Invalid auth code." in alice.browser.get("/onboard", query_string={"auth_code": moved}).text
 
 
@@ -340,7 +342,7 @@ def test_onboard_without_a_code_welcomes(alice: Person) -> None:
 
 
 def test_onboard_signed_out_goes_to_the_front_page(client: FlaskClient) -> None:
-    answer = client.get("/onboard", query_string={"auth_code": code_in(ask(client))})
+    answer = client.get("/onboard", query_string={"auth_code": code_in(request_code(client))})
     assert answer.status_code == 302
     assert answer.headers["Location"] == "/"
 
@@ -348,16 +350,16 @@ def test_onboard_signed_out_goes_to_the_front_page(client: FlaskClient) -> None:
 def test_two_windows_at_once_make_one_session(
     app: Flask, client: FlaskClient, alice: Person, session: OrmSession
 ) -> None:
-    asked, texts = ask(client), []
+    issued, texts = request_code(client), []
     cookie = alice.browser.get_cookie("next-auth.session-token")
     assert cookie is not None
-    gate = threading.Barrier(4)
+    barrier = threading.Barrier(4)
 
     def go() -> None:
         browser = app.test_client()
         browser.set_cookie("next-auth.session-token", cookie.value)
-        gate.wait()
-        texts.append(browser.get("/onboard", query_string={"auth_code": code_in(asked)}).text)
+        barrier.wait()
+        texts.append(browser.get("/onboard", query_string={"auth_code": code_in(issued)}).text)
 
     threads = [threading.Thread(target=go) for _ in range(4)]
     for thread in threads:
@@ -368,69 +370,69 @@ def test_two_windows_at_once_make_one_session(
     assert len(session.scalars(select(Session).where(Session.type == "cli")).all()) == 1
 
 
-# -- consent -------------------------------------------------------------------------------------------------
+# -- approval ------------------------------------------------------------------------------------------------
 
 
 def test_a_browser_is_asked_before_anything_happens(
     client: FlaskClient, alice: Person, session: OrmSession
 ) -> None:
-    asked = ask(client, "marsh-laptop")
+    issued = request_code(client, "marsh-laptop")
     for path in ("/onboard", "/login"):
-        page = alice.browser.get(path, query_string={"auth_code": code_in(asked)}, headers=BROWSER)
+        page = alice.browser.get(path, query_string={"auth_code": code_in(issued)}, headers=BROWSER)
         assert "Connect the command line" in page.text
         assert "marsh-laptop" in page.text
         assert "alice@example.org" in page.text
-    alice.browser.head("/onboard", query_string={"auth_code": code_in(asked)})
-    assert status(client, asked).status_code == 401
-    form = {"csrf_token": token_of(page), "auth_code": code_in(asked)}
+    alice.browser.head("/onboard", query_string={"auth_code": code_in(issued)})
+    assert status(client, issued).status_code == 401
+    form = {"csrf_token": token_of(page), "auth_code": code_in(issued)}
     answer = alice.browser.post("/onboard", data=form, headers={**BROWSER, "Sec-Fetch-Site": "same-origin"})
     assert "Login successful!" in answer.text
-    assert status(client, asked).status_code == 200
+    assert status(client, issued).status_code == 200
 
 
 def test_consent_cannot_be_given_by_another_site(client: FlaskClient, alice: Person) -> None:
-    asked = ask(client)
-    page = alice.browser.get("/onboard", query_string={"auth_code": code_in(asked)}, headers=BROWSER)
-    form = {"csrf_token": token_of(page), "auth_code": code_in(asked)}
+    issued = request_code(client)
+    page = alice.browser.get("/onboard", query_string={"auth_code": code_in(issued)}, headers=BROWSER)
+    form = {"csrf_token": token_of(page), "auth_code": code_in(issued)}
     assert alice.browser.post("/onboard", data=form, headers=BROWSER).status_code == 403
-    assert alice.browser.post("/onboard", data={"auth_code": code_in(asked)}).status_code == 400
-    assert status(client, asked).status_code == 401
+    assert alice.browser.post("/onboard", data={"auth_code": code_in(issued)}).status_code == 400
+    assert status(client, issued).status_code == 401
 
 
 def test_consent_needs_somebody_signed_in(client: FlaskClient) -> None:
-    asked = ask(client)
+    issued = request_code(client)
     token = token_of(client.get("/login"))
-    answer = client.post("/onboard", data={"csrf_token": token, "auth_code": code_in(asked)})
+    answer = client.post("/onboard", data={"csrf_token": token, "auth_code": code_in(issued)})
     assert answer.status_code == 303
-    assert status(client, asked).status_code == 401
+    assert status(client, issued).status_code == 401
 
 
 def test_the_login_page_says_what_waits(client: FlaskClient) -> None:
-    asked = ask(client, "marsh-laptop", referralCode="ref-1")
-    query = urlsplit(asked["loginUrl"]).query
+    issued = request_code(client, "marsh-laptop", referralCode="ref-1")
+    query = urlsplit(issued["loginUrl"]).query
     page = client.get(f"/login?{query}")
     assert "Authenticate" in page.text
-    assert "The command line is waiting" in page.text
+    assert "A command line is waiting" in page.text
     assert "marsh-laptop" in page.text
     assert f'value="/onboard?{query}"'.replace("&", "&amp;") in page.text
 
 
 def test_a_hostile_fingerprint_is_only_text(client: FlaskClient) -> None:
-    asked = ask(client, "<script>alert(1)</script>")
-    page = client.get("/login", query_string={"auth_code": code_in(asked)})
+    issued = request_code(client, "<script>alert(1)</script>")
+    page = client.get("/login", query_string={"auth_code": code_in(issued)})
     assert "<script>alert" not in page.text
 
 
 def test_another_account_keeps_the_code(client: FlaskClient, alice: Person) -> None:
-    asked = ask(client)
-    page = alice.browser.get("/login", query_string={"auth_code": code_in(asked)}, headers=BROWSER)
-    where = f"/login?auth_code={code_in(asked)}"
+    issued = request_code(client)
+    page = alice.browser.get("/login", query_string={"auth_code": code_in(issued)}, headers=BROWSER)
+    where = f"/login?auth_code={code_in(issued)}"
     answer = alice.browser.post(
         "/api/auth/signout", data={"csrf_token": token_of(page), "callbackUrl": where}
     )
     location = urlsplit(answer.headers["Location"])
     assert location.path == "/login"
-    assert parse_qs(location.query) == {"auth_code": [code_in(asked)]}
+    assert parse_qs(location.query) == {"auth_code": [code_in(issued)]}
 
 
 # -- POST logout ---------------------------------------------------------------------------------------------
@@ -486,7 +488,7 @@ def test_logout_ends_exactly_its_session(
     assert rows() == before
     assert session.get_one(Fingerprint, "fp-1").sig_hash == "abc"
 
-    # the header wins over the body, and the body alone is enough
+    # the header takes precedence over the body; the body alone suffices
     body = {**right, "authToken": other}
     client.post("/api/auth/cli/logout", json=body, headers={"Authorization": f"Bearer {mine}"})
     assert rows() == before - {hash_token(mine)}

@@ -1,4 +1,4 @@
-"""Signing in through OpenID Connect and GitHub, against servers on loopback; NextAuth's REST of contract 1.3."""
+"""Sign-in with OpenID Connect and GitHub, against servers on loopback; NextAuth's REST API of contract 1.3."""
 
 import threading
 import warnings
@@ -30,7 +30,7 @@ from tests.factories import Person
 from tests.fakes.github import FakeGitHub, fake_github
 
 with warnings.catch_warnings():
-    # The issuer is built on what Authlib will drop; ours is not.
+    # The fake issuer uses APIs that Authlib deprecates; the application does not.
     warnings.simplefilter("ignore", AuthlibDeprecationWarning)
     from oidc_provider_mock import run_server_in_thread
 
@@ -45,7 +45,7 @@ COOKIE = "next-auth.session-token"
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[str]:
-    """An OpenID Connect issuer on loopback that believes every subject."""
+    """An OpenID Connect issuer on loopback that accepts every subject."""
     with run_server_in_thread() as server:
         yield f"http://localhost:{server.server_port}"
 
@@ -57,7 +57,7 @@ def github() -> Iterator[FakeGitHub]:
 
 
 @pytest.fixture(scope="module")
-def door(
+def stoa(
     app: Flask, issuer: str, github: FakeGitHub, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Flask]:
     """Stoa with both providers configured, on the database of the other tests."""
@@ -88,8 +88,8 @@ def door(
 
 
 @pytest.fixture
-def browser(door: Flask) -> FlaskClient:
-    return door.test_client()
+def browser(stoa: Flask) -> FlaskClient:
+    return stoa.test_client()
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
 
 
 def at_provider(address: str, **form: str) -> str:
-    """Agree at the provider; the path it sends the browser back to."""
+    """Approve at the provider. Returns the callback path."""
     send = requests.post if form else requests.get
     answer = send(address, data=form or None, allow_redirects=False, timeout=10)
     assert answer.status_code == 302, answer.text
@@ -120,7 +120,7 @@ def through_github(browser: FlaskClient) -> TestResponse:
     return browser.get(at_provider(browser.get("/login/github").headers["Location"]))
 
 
-def who(browser: FlaskClient) -> Any:
+def user_of(browser: FlaskClient) -> Any:
     return (browser.get("/api/auth/session").json or {}).get("user", {})
 
 
@@ -162,24 +162,24 @@ def test_a_verified_address_makes_a_user(browser: FlaskClient, issuer: str, sess
     assert (account.provider, account.provider_account_id) == ("oidc", f"{issuer}#s1")
     assert (account.access_token, account.refresh_token, account.id_token) == (None, None, None)
     assert session.scalars(select(CreditLedger.principal)).all() == [500]
-    assert who(browser)["id"] == user.id
+    assert user_of(browser)["id"] == user.id
 
 
 def test_the_same_subject_is_the_same_user_whatever_its_address(
-    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession
 ) -> None:
     through_oidc(browser, issuer, "s1", email="ada@example.org", email_verified=True)
-    again = door.test_client()
+    again = stoa.test_client()
     through_oidc(again, issuer, "s1", email="moved@example.org", email_verified=False)
     assert len(users(session)) == 1
-    assert who(again)["id"] == who(browser)["id"]
+    assert user_of(again)["id"] == user_of(browser)["id"]
 
 
 def test_a_verified_address_joins_the_user_who_has_it(
     browser: FlaskClient, issuer: str, session: OrmSession, alice: Person
 ) -> None:
     through_oidc(browser, issuer, "s1", email="ALICE@example.org", email_verified=True)
-    assert who(browser)["id"] == alice.id
+    assert user_of(browser)["id"] == alice.id
     assert len(users(session)) == 1
     assert session.scalars(select(CreditLedger)).all() == []
 
@@ -197,13 +197,13 @@ def test_an_unverified_address_joins_nobody(
     answer = through_oidc(browser, issuer, "mallory", email="alice@example.org", **claims)
     assert answer.status_code == 303
     assert urlsplit(answer.headers["Location"]).path == "/login/sent"
-    assert who(browser) == {}
+    assert user_of(browser) == {}
     assert session.scalars(select(OAuthAccount)).all() == []
     assert [message.to for message in outbox] == ["alice@example.org"]
 
 
 def test_an_unverified_address_makes_nobody_until_it_is_proved(
-    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, outbox: list[Email]
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession, outbox: list[Email]
 ) -> None:
     through_oidc(browser, issuer, "s1", "/runs", email="ada@example.org", name="Ada")
     assert users(session) == []
@@ -211,30 +211,35 @@ def test_an_unverified_address_makes_nobody_until_it_is_proved(
     assert answer.headers["Location"] == "/runs"
     (user,) = users(session)
     assert (user.email, user.name) == ("ada@example.org", "Ada")
-    again = door.test_client()
+    again = stoa.test_client()
     through_oidc(again, issuer, "s1", email="ada@example.org")
-    assert who(again)["id"] == user.id
+    assert user_of(again)["id"] == user.id
 
 
 def test_a_link_opened_elsewhere_joins_no_identity(
-    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, alice: Person, outbox: list[Email]
+    browser: FlaskClient,
+    stoa: Flask,
+    issuer: str,
+    session: OrmSession,
+    alice: Person,
+    outbox: list[Email],
 ) -> None:
     through_oidc(browser, issuer, "mallory", email="alice@example.org")
-    hers = door.test_client()
+    hers = stoa.test_client()
     open_link(hers, path_in(outbox[0]))
-    assert who(hers)["id"] == alice.id
+    assert user_of(hers)["id"] == alice.id
     assert session.scalars(select(OAuthAccount)).all() == []
 
 
-def by_mail(browser: FlaskClient, outbox: list[Email], email: str = "alice@example.org") -> str:
-    """Ask for an ordinary link; its path."""
+def request_link(browser: FlaskClient, outbox: list[Email], email: str = "alice@example.org") -> str:
+    """Request an ordinary link. Returns its path."""
     token = token_of(browser.get("/login"))
     assert browser.post("/login", data={"csrf_token": token, "email": email}).status_code == 303
     return path_in(outbox[-1])
 
 
-def joined(session: OrmSession) -> set[tuple[str, str]]:
-    """Which subject signs in whom."""
+def connected(session: OrmSession) -> set[tuple[str, str]]:
+    """Return connected subjects with their users."""
     session.expire_all()
     rows = session.execute(
         select(OAuthAccount.provider_account_id, User.email).join(User, User.id == OAuthAccount.user_id)
@@ -243,123 +248,125 @@ def joined(session: OrmSession) -> set[tuple[str, str]]:
 
 
 @dataclass
-class Scene:
-    """Somebody began signing in as `mallory` at the issuer, with alice's unverified address."""
+class Pending:
+    """A sign-in as `mallory` at the issuer, with alice's unverified address, was started."""
 
-    door: Flask
+    stoa: Flask
     issuer: str
-    began: FlaskClient
+    browser: FlaskClient
     outbox: list[Email]
     session: OrmSession
     link: str
 
     def other(self) -> FlaskClient:
-        return self.door.test_client()
+        return self.stoa.test_client()
 
 
 @pytest.fixture
-def scene(
-    door: Flask,
+def pending(
+    stoa: Flask,
     browser: FlaskClient,
     issuer: str,
     session: OrmSession,
     alice: Person,
     bob: Person,
     outbox: list[Email],
-) -> Scene:
+) -> Pending:
     through_oidc(browser, issuer, "mallory", "/runs", email="alice@example.org", name="Mal Lory")
-    return Scene(door, issuer, browser, outbox, session, path_in(outbox[-1]))
+    return Pending(stoa, issuer, browser, outbox, session, path_in(outbox[-1]))
 
 
-def looked_at(scene: Scene) -> FlaskClient:
+def only_viewed(pending: Pending) -> FlaskClient:
     for _ in range(3):
-        assert scene.began.get(scene.link).status_code == 200
-        scene.began.head(scene.link)
-    return scene.began
+        assert pending.browser.get(pending.link).status_code == 200
+        pending.browser.head(pending.link)
+    return pending.browser
 
 
-def posted_without_a_form_token(scene: Scene) -> FlaskClient:
-    assert scene.began.post(scene.link).status_code == 400
-    return scene.began
+def posted_without_csrf_token(pending: Pending) -> FlaskClient:
+    assert pending.browser.post(pending.link).status_code == 400
+    return pending.browser
 
 
-def signed_in_there_by_another_link(scene: Scene) -> FlaskClient:
-    open_link(scene.began, by_mail(scene.began, scene.outbox))
-    return scene.began
+def signed_in_there_by_another_link(pending: Pending) -> FlaskClient:
+    open_link(pending.browser, request_link(pending.browser, pending.outbox))
+    return pending.browser
 
 
-def signed_in_there_through_the_provider(scene: Scene) -> FlaskClient:
-    through_oidc(scene.began, scene.issuer, "alice-too", email="alice@example.org", email_verified=True)
-    scene.session.execute(delete(OAuthAccount).where(OAuthAccount.provider_account_id.like("%alice-too")))
-    scene.session.commit()
-    return scene.began
+def signed_in_there_through_the_provider(pending: Pending) -> FlaskClient:
+    through_oidc(pending.browser, pending.issuer, "alice-too", email="alice@example.org", email_verified=True)
+    pending.session.execute(delete(OAuthAccount).where(OAuthAccount.provider_account_id.like("%alice-too")))
+    pending.session.commit()
+    return pending.browser
 
 
-def somebody_else_signed_in_there(scene: Scene) -> FlaskClient:
-    open_link(scene.began, by_mail(scene.began, scene.outbox, "bob@example.org"))
-    page = scene.began.get(scene.link)
+def somebody_else_signed_in_there(pending: Pending) -> FlaskClient:
+    open_link(pending.browser, request_link(pending.browser, pending.outbox, "bob@example.org"))
+    page = pending.browser.get(pending.link)
     assert page.status_code == 409
     assert "bob@example.org" in page.text
     assert "alice@example.org" in page.text
     form = {"csrf_token": token_of(page)}
-    assert scene.began.post(scene.link, data=form).status_code == 409
-    return scene.began
+    assert pending.browser.post(pending.link, data=form).status_code == 409
+    return pending.browser
 
 
-def opened_in_another_browser(scene: Scene) -> FlaskClient:
-    other = scene.other()
-    page = other.get(scene.link)
-    assert "is not connected here" in page.text
+def opened_in_another_browser(pending: Pending) -> FlaskClient:
+    other = pending.other()
+    page = other.get(pending.link)
+    assert "is not connected yet" in page.text
     assert "Mal Lory" in page.text
-    open_link(other, scene.link)
-    assert who(other)["email"] == "alice@example.org"
-    assert scene.began.get(scene.link).status_code == 410
-    return scene.began
+    open_link(other, pending.link)
+    assert user_of(other)["email"] == "alice@example.org"
+    assert pending.browser.get(pending.link).status_code == 410
+    return pending.browser
 
 
-def opened_in_another_browser_of_somebody_else(scene: Scene) -> FlaskClient:
-    other = scene.other()
-    open_link(other, by_mail(other, scene.outbox, "bob@example.org"))
-    assert other.get(scene.link).status_code == 409
+def opened_in_another_browser_of_somebody_else(pending: Pending) -> FlaskClient:
+    other = pending.other()
+    open_link(other, request_link(other, pending.outbox, "bob@example.org"))
+    assert other.get(pending.link).status_code == 409
     assert (
-        other.post(scene.link, data={"csrf_token": token_of(other.get("/profile?tab=security"))}).status_code
+        other.post(
+            pending.link, data={"csrf_token": token_of(other.get("/profile?tab=security"))}
+        ).status_code
         == 409
     )
     return other
 
 
-def too_late(scene: Scene) -> FlaskClient:
-    scene.session.execute(update(LoginLink).values(expires_at=factories.now()))
-    scene.session.commit()
-    assert scene.began.get(scene.link).status_code == 410
-    form = {"csrf_token": token_of(scene.began.get("/login"))}
-    assert scene.began.post(scene.link, data=form).status_code == 410
-    return scene.began
+def too_late(pending: Pending) -> FlaskClient:
+    pending.session.execute(update(LoginLink).values(expires_at=factories.now()))
+    pending.session.commit()
+    assert pending.browser.get(pending.link).status_code == 410
+    form = {"csrf_token": token_of(pending.browser.get("/login"))}
+    assert pending.browser.post(pending.link, data=form).status_code == 410
+    return pending.browser
 
 
-def banned(scene: Scene) -> FlaskClient:
-    scene.session.execute(update(User).where(User.email == "alice@example.org").values(banned=True))
-    scene.session.commit()
-    form = {"csrf_token": token_of(scene.began.get("/login"))}
-    assert scene.began.post(scene.link, data=form).status_code == 403
-    assert who(scene.began) == {}
-    return scene.began
+def banned(pending: Pending) -> FlaskClient:
+    pending.session.execute(update(User).where(User.email == "alice@example.org").values(banned=True))
+    pending.session.commit()
+    form = {"csrf_token": token_of(pending.browser.get("/login"))}
+    assert pending.browser.post(pending.link, data=form).status_code == 403
+    assert user_of(pending.browser) == {}
+    return pending.browser
 
 
-def another_link_of_another_identity(scene: Scene) -> FlaskClient:
-    through_oidc(scene.began, scene.issuer, "alice-too", email="alice@example.org")
-    open_link(scene.began, path_in(scene.outbox[-1]))
-    assert joined(scene.session) == {("alice-too", "alice@example.org")}
-    scene.session.execute(delete(OAuthAccount))
-    scene.session.commit()
-    return scene.began
+def another_link_of_another_identity(pending: Pending) -> FlaskClient:
+    through_oidc(pending.browser, pending.issuer, "alice-too", email="alice@example.org")
+    open_link(pending.browser, path_in(pending.outbox[-1]))
+    assert connected(pending.session) == {("alice-too", "alice@example.org")}
+    pending.session.execute(delete(OAuthAccount))
+    pending.session.commit()
+    return pending.browser
 
 
 @pytest.mark.parametrize(
     "happens",
     [
-        looked_at,
-        posted_without_a_form_token,
+        only_viewed,
+        posted_without_csrf_token,
         signed_in_there_by_another_link,
         signed_in_there_through_the_provider,
         somebody_else_signed_in_there,
@@ -371,99 +378,99 @@ def another_link_of_another_identity(scene: Scene) -> FlaskClient:
     ],
 )
 def test_nothing_but_its_own_link_joins_an_unverified_identity(
-    scene: Scene, happens: Callable[[Scene], FlaskClient]
+    pending: Pending, happens: Callable[[Pending], FlaskClient]
 ) -> None:
-    browser = happens(scene)
+    browser = happens(pending)
     browser.get("/profile?tab=usage")
-    assert joined(scene.session) == set()
-    attacker = scene.other()
-    through_oidc(attacker, scene.issuer, "mallory", email="alice@example.org")
-    assert who(attacker) == {}
+    assert connected(pending.session) == set()
+    attacker = pending.other()
+    through_oidc(attacker, pending.issuer, "mallory", email="alice@example.org")
+    assert user_of(attacker) == {}
 
 
 @pytest.mark.parametrize(
     "before",
     [
-        looked_at,
+        only_viewed,
         signed_in_there_by_another_link,
         signed_in_there_through_the_provider,
-        posted_without_a_form_token,
+        posted_without_csrf_token,
         another_link_of_another_identity,
     ],
 )
 def test_its_link_names_it_asks_and_joins_it_once(
-    scene: Scene, before: Callable[[Scene], FlaskClient]
+    pending: Pending, before: Callable[[Pending], FlaskClient]
 ) -> None:
-    browser = before(scene)
-    page = browser.get(scene.link).text
+    browser = before(pending)
+    page = browser.get(pending.link).text
     for shown in ("Mal Lory", "mallory", "alice@example.org", "Connect and sign in"):
         assert shown in page
-    answer = open_link(browser, scene.link)
+    answer = open_link(browser, pending.link)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/runs")
-    assert joined(scene.session) == {("mallory", "alice@example.org")}
-    assert who(browser)["email"] == "alice@example.org"
-    rows = scene.session.scalars(select(AuditLog).where(AuditLog.action == "identity.joined")).all()
+    assert connected(pending.session) == {("mallory", "alice@example.org")}
+    assert user_of(browser)["email"] == "alice@example.org"
+    rows = pending.session.scalars(select(AuditLog).where(AuditLog.action == "identity.joined")).all()
     assert {row.actor for row in rows} == {"alice@example.org"}
-    scene.session.execute(delete(OAuthAccount))
-    scene.session.commit()
-    assert browser.get(scene.link).status_code == 410
+    pending.session.execute(delete(OAuthAccount))
+    pending.session.commit()
+    assert browser.get(pending.link).status_code == 410
     form = {"csrf_token": token_of(browser.get("/profile?tab=security"))}
-    assert browser.post(scene.link, data=form).status_code == 410
-    assert joined(scene.session) == set()
+    assert browser.post(pending.link, data=form).status_code == 410
+    assert connected(pending.session) == set()
 
 
-def test_an_identity_that_signs_in_somebody_else_meanwhile_stays_theirs(scene: Scene) -> None:
-    other = scene.other()
-    through_oidc(other, scene.issuer, "mallory", email="bob@example.org", email_verified=True)
-    form = {"csrf_token": token_of(scene.began.get(scene.link))}
-    answer = scene.began.post(scene.link, data=form)
+def test_an_identity_that_signs_in_somebody_else_meanwhile_stays_theirs(pending: Pending) -> None:
+    other = pending.other()
+    through_oidc(other, pending.issuer, "mallory", email="bob@example.org", email_verified=True)
+    form = {"csrf_token": token_of(pending.browser.get(pending.link))}
+    answer = pending.browser.post(pending.link, data=form)
     assert answer.status_code == 409
     assert "already signs in another account" in answer.text
-    assert joined(scene.session) == {("mallory", "bob@example.org")}
-    assert who(scene.began) == {}
+    assert connected(pending.session) == {("mallory", "bob@example.org")}
+    assert user_of(pending.browser) == {}
 
 
-def test_of_many_windows_one_uses_the_link(scene: Scene) -> None:
-    form = {"csrf_token": token_of(scene.began.get(scene.link))}
-    flow = scene.began.get_cookie("stoa-flow")
+def test_of_many_windows_one_uses_the_link(pending: Pending) -> None:
+    form = {"csrf_token": token_of(pending.browser.get(pending.link))}
+    flow = pending.browser.get_cookie("stoa-flow")
     assert flow is not None
-    gate, codes = threading.Barrier(4), []
+    barrier, codes = threading.Barrier(4), []
 
-    def go() -> None:
-        window = scene.other()
+    def post() -> None:
+        window = pending.other()
         window.set_cookie("stoa-flow", flow.value)
-        gate.wait()
-        codes.append(window.post(scene.link, data=form).status_code)
+        barrier.wait()
+        codes.append(window.post(pending.link, data=form).status_code)
 
-    threads = [threading.Thread(target=go) for _ in range(4)]
+    threads = [threading.Thread(target=post) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(codes) == [303, 410, 410, 410]
-    assert joined(scene.session) == {("mallory", "alice@example.org")}
+    assert connected(pending.session) == {("mallory", "alice@example.org")}
 
 
-def test_two_links_of_one_identity_to_two_accounts_join_one(scene: Scene) -> None:
-    """The provider's address changed in between: each link joins its own address, and the second finds it taken."""
-    second = scene.other()
-    through_oidc(second, scene.issuer, "mallory", email="bob@example.org")
-    links = [(scene.began, scene.link), (second, path_in(scene.outbox[-1]))]
-    gate, codes = threading.Barrier(2), []
+def test_two_links_of_one_identity_to_two_accounts_connect_one(pending: Pending) -> None:
+    """The address changed between two sign-ins: each link verifies its own, and the second finds the identity taken."""
+    second = pending.other()
+    through_oidc(second, pending.issuer, "mallory", email="bob@example.org")
+    links = [(pending.browser, pending.link), (second, path_in(pending.outbox[-1]))]
+    barrier, codes = threading.Barrier(2), []
     forms = [{"csrf_token": token_of(browser.get(link))} for browser, link in links]
 
-    def go(number: int) -> None:
-        gate.wait()
+    def post(number: int) -> None:
+        barrier.wait()
         browser, link = links[number]
         codes.append(browser.post(link, data=forms[number]).status_code)
 
-    threads = [threading.Thread(target=go, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=post, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(codes) == [303, 409]
-    assert len(joined(scene.session)) == 1
+    assert len(connected(pending.session)) == 1
 
 
 def test_an_unverified_github_identity_waits_for_its_link(
@@ -477,26 +484,26 @@ def test_an_unverified_github_identity_waits_for_its_link(
     for shown in ("GitHub", "mal-lory", "<bdi", "8</bdi>"):
         assert shown in page
     open_link(browser, path_in(outbox[-1]))
-    assert joined(session) == {("8", "alice@example.org")}
+    assert connected(session) == {("8", "alice@example.org")}
 
 
-# -- what a provider may send --------------------------------------------------------------------------------
+# -- invalid provider data -----------------------------------------------------------------------------------
 
 UNFIT = ["\0", "a\0b", "a\nb", "\x1b[31m", "\x7f", "a\x85b", "x" * 1001]
 
 
 @pytest.fixture
-def claims(door: Flask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the issuer says next."""
-    said: dict[str, Any] = {
+def claims(stoa: Flask, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The claims that the issuer sends next."""
+    userinfo: dict[str, Any] = {
         "iss": "https://issuer.example",
         "sub": "s1",
         "email": "ada@example.org",
         "email_verified": True,
     }
-    client = door.extensions["authlib.integrations.flask_client"].create_client("oidc")
-    monkeypatch.setattr(client, "authorize_access_token", lambda: {"userinfo": said})
-    return said
+    client = stoa.extensions["authlib.integrations.flask_client"].create_client("oidc")
+    monkeypatch.setattr(client, "authorize_access_token", lambda: {"userinfo": userinfo})
+    return userinfo
 
 
 @pytest.mark.parametrize("verified", [True, False])
@@ -521,7 +528,7 @@ def test_an_openid_claim_that_cannot_be_kept_is_a_400_page(
 
 
 @pytest.mark.parametrize(
-    "said",
+    "overrides",
     [
         *(
             {"email_verified": value}
@@ -541,15 +548,15 @@ def test_what_verifies_no_address_of_ours_joins_nobody(
     claims: dict[str, Any],
     alice: Person,
     outbox: list[Email],
-    said: dict[str, Any],
+    overrides: dict[str, Any],
 ) -> None:
     kate = factories.user("kate")
-    claims.update({"email": "alice@example.org"} | said)
+    claims.update({"email": "alice@example.org"} | overrides)
     answer = browser.get("/api/auth/callback/oidc?code=x&state=y")
     assert answer.headers["Location"].partition("?")[0] in ("/login/sent", "/login")
-    assert who(browser) == {}
+    assert user_of(browser) == {}
     assert {user.id for user in users(session)} == {alice.id, kate.id}
-    assert joined(session) == set()
+    assert connected(session) == set()
 
 
 @pytest.mark.parametrize("sub", ["", " ", None, 0, False])
@@ -582,12 +589,16 @@ def test_a_name_may_be_missing(
     assert users(session)[0].name in (None, "ada", "Ada")
 
 
-@pytest.mark.parametrize("said", [[], None, "x", {}, {"sub": "s"}])
+@pytest.mark.parametrize("userinfo", [[], None, "x", {}, {"sub": "s"}])
 def test_an_issuer_that_says_nothing_signs_nobody_in(
-    browser: FlaskClient, door: Flask, session: OrmSession, monkeypatch: pytest.MonkeyPatch, said: Any
+    browser: FlaskClient,
+    stoa: Flask,
+    session: OrmSession,
+    monkeypatch: pytest.MonkeyPatch,
+    userinfo: Any,
 ) -> None:
-    client = door.extensions["authlib.integrations.flask_client"].create_client("oidc")
-    monkeypatch.setattr(client, "authorize_access_token", lambda: {"userinfo": said})
+    client = stoa.extensions["authlib.integrations.flask_client"].create_client("oidc")
+    monkeypatch.setattr(client, "authorize_access_token", lambda: {"userinfo": userinfo})
     monkeypatch.setattr(client, "userinfo", lambda token: {})
     assert browser.get("/api/auth/callback/oidc?code=x&state=y").headers["Location"] == "/login"
     assert users(session) == []
@@ -617,7 +628,7 @@ def test_github_addresses_of_another_shape(
 def test_no_address_at_all(browser: FlaskClient, issuer: str, session: OrmSession) -> None:
     answer = through_oidc(browser, issuer, "s1", name="Ada")
     assert answer.headers["Location"] == "/login"
-    assert "gave no e-mail address" in browser.get("/login").text
+    assert "sent no e-mail address" in browser.get("/login").text
     assert users(session) == []
 
 
@@ -639,11 +650,11 @@ def test_a_callback_nobody_asked_for(
 
 
 def test_a_state_works_in_its_own_browser_only(
-    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession
 ) -> None:
     requests.put(f"{issuer}/users/s1", json={"email": "a@example.org", "email_verified": True}, timeout=10)
     back = at_provider(browser.get("/login/oidc").headers["Location"], sub="s1")
-    assert door.test_client().get(back).headers["Location"] == "/login"
+    assert stoa.test_client().get(back).headers["Location"] == "/login"
     assert users(session) == []
     assert browser.get(back).headers["Location"] == "/profile?tab=usage"
     assert browser.get(back).headers["Location"] == "/login"
@@ -691,12 +702,12 @@ def test_github_by_its_primary_verified_address(
 
 
 def test_github_and_oidc_with_one_verified_address_are_one_user(
-    browser: FlaskClient, door: Flask, github: FakeGitHub, issuer: str, session: OrmSession
+    browser: FlaskClient, stoa: Flask, github: FakeGitHub, issuer: str, session: OrmSession
 ) -> None:
     github.person = {"id": 7, "login": "octo"}
     github.addresses = [{"email": "octo@example.org", "primary": True, "verified": True}]
     through_github(browser)
-    other = door.test_client()
+    other = stoa.test_client()
     through_oidc(other, issuer, "s7", email="octo@example.org", email_verified=True)
     assert len(users(session)) == 1
     assert len(session.scalars(select(OAuthAccount)).all()) == 2
@@ -708,7 +719,7 @@ def test_github_unverified_joins_nobody(
     github.person = {"id": 8, "login": "mallory"}
     github.addresses = [{"email": "alice@example.org", "primary": True, "verified": False}]
     assert urlsplit(through_github(browser).headers["Location"]).path == "/login/sent"
-    assert who(browser) == {}
+    assert user_of(browser) == {}
     assert session.scalars(select(OAuthAccount)).all() == []
 
 
@@ -779,7 +790,7 @@ def test_signing_in_by_its_rest(browser: FlaskClient, github: FakeGitHub, sessio
     token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
     form = {"csrfToken": token, "callbackUrl": f"{BASE}/", "json": "true"}
     assert browser.post("/api/auth/signout", data=form).json == {"url": f"{BASE}/"}
-    assert who(browser) == {}
+    assert user_of(browser) == {}
     assert session.scalars(select(Session)).all() == []
 
 
@@ -819,8 +830,8 @@ def test_the_sign_in_page_of_its_rest(browser: FlaskClient) -> None:
     assert answer.headers["Location"] == "/login?next=/runs"
 
 
-def test_a_provider_that_is_away(door: Flask, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = door.extensions["authlib.integrations.flask_client"].create_client("oidc")
+def test_a_provider_that_is_away(stoa: Flask, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = stoa.extensions["authlib.integrations.flask_client"].create_client("oidc")
     monkeypatch.setattr(client, "_server_metadata_url", "http://localhost:9/.well-known/openid-configuration")
     monkeypatch.setattr(client, "server_metadata", {})
     assert browser.get("/login/oidc").headers["Location"] == "/login"
@@ -832,8 +843,8 @@ def test_joining_through_a_provider_keeps_the_cast_apart(
 ) -> None:
     factories.user("carol")
     through_oidc(browser, issuer, "c", email="carol@example.org", email_verified=True)
-    assert who(browser)["email"] == "carol@example.org"
-    assert who(alice.browser)["id"] == alice.id
+    assert user_of(browser)["email"] == "carol@example.org"
+    assert user_of(alice.browser)["id"] == alice.id
 
 
 # -- banned accounts -----------------------------------------------------------------------------------------
@@ -841,11 +852,11 @@ def test_joining_through_a_provider_keeps_the_cast_apart(
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_banned_account_is_not_signed_in(
-    browser: FlaskClient, door: Flask, issuer: str, session: OrmSession, alice: Person, known: bool
+    browser: FlaskClient, stoa: Flask, issuer: str, session: OrmSession, alice: Person, known: bool
 ) -> None:
     claims = {"email": "alice@example.org", "email_verified": True}
     if known:
-        through_oidc(door.test_client(), issuer, "s1", **claims)
+        through_oidc(stoa.test_client(), issuer, "s1", **claims)
     before = len(session.scalars(select(Session)).all())
     user = session.get_one(User, alice.id)
     user.banned, user.banned_reason = True, "Sent spam."
@@ -853,7 +864,7 @@ def test_a_banned_account_is_not_signed_in(
     answer = through_oidc(browser, issuer, "s1", **claims)
     assert answer.status_code == 403
     assert "Sent spam." in answer.text
-    assert who(browser) == {}
+    assert user_of(browser) == {}
     session.expire_all()
     assert len(session.scalars(select(Session)).all()) == before
     assert len(session.scalars(select(OAuthAccount)).all()) == known

@@ -1,4 +1,4 @@
-"""The tabs `security` and `api-keys`, with and without htmx, as everybody of the cast."""
+"""The tabs `security` and `api-keys`, with and without htmx, for every test user."""
 
 import re
 from datetime import timedelta
@@ -27,7 +27,7 @@ def form(person: Person, **more: str) -> dict[str, str]:
     return {"csrf_token": token_of(page), **more}
 
 
-def held(session: OrmSession) -> set[str]:
+def stored_tokens(session: OrmSession) -> set[str]:
     session.expire_all()
     return set(session.scalars(select(Session.session_token)))
 
@@ -38,7 +38,7 @@ def device(session: OrmSession, owner: Person, id: str = "codecane-cli-1") -> st
     return factories.token(user, type="cli", fingerprint_id=id)
 
 
-# -- what is shown -------------------------------------------------------------------------------------------
+# -- content -------------------------------------------------------------------------------------------------
 
 
 def test_security_shows_browsers_and_command_lines(session: OrmSession, alice: Person, bob: Person) -> None:
@@ -101,7 +101,7 @@ def test_signed_out_pages_go_to_sign_in(client: FlaskClient, path: str) -> None:
     ],
 )
 def test_nobody_changes_nothing(session: OrmSession, alice: Person, anonymous: Person, path: str) -> None:
-    before = held(session)
+    before = stored_tokens(session)
     path = path.format(token=hash_token(alice.token))
     data = form(anonymous, typed="confirm", days="30")
     answer = anonymous.browser.post(path, data=data)
@@ -110,14 +110,14 @@ def test_nobody_changes_nothing(session: OrmSession, alice: Person, anonymous: P
     fragment = anonymous.browser.post(path, data=data, headers=HTMX)
     assert fragment.status_code == 401
     assert fragment.headers["HX-Redirect"] == "/login"
-    assert held(session) == before
+    assert stored_tokens(session) == before
 
 
 def test_strangers_revoke_nothing_of_others(
     session: OrmSession, alice: Person, bob: Person, mallory: Person
 ) -> None:
     cli = device(session, alice)
-    before = held(session)
+    before = stored_tokens(session)
     for person in (bob, mallory):
         data = form(person, typed="confirm")
         for kind in ("keys", "sessions"):
@@ -128,7 +128,7 @@ def test_strangers_revoke_nothing_of_others(
                     assert person.browser.post(path, data=data).status_code == 404
         person.browser.post("/profile/sessions/cli/revocation", data=data)
         person.browser.post("/profile/sessions/web/revocation", data=data)
-    assert held(session) == before
+    assert stored_tokens(session) == before
 
 
 @pytest.mark.parametrize("name", ["%00", "x", "../x", "%ff", "x" * 5000])
@@ -196,7 +196,7 @@ def test_with_htmx_a_made_key_moves_the_page(alice: Person) -> None:
     ],
 )
 def test_a_wrong_field_keeps_the_input(session: OrmSession, alice: Person, field: str, value: str) -> None:
-    before = held(session)
+    before = stored_tokens(session)
     data = form(alice, **{"name": "kept", "days": "30", field: value})
     page = alice.browser.post("/profile/keys", data=data)
     assert page.status_code == 422
@@ -207,7 +207,7 @@ def test_a_wrong_field_keeps_the_input(session: OrmSession, alice: Person, field
     assert fragment.status_code == 422
     assert "<html" not in fragment.text
     assert "Your keys" not in fragment.text
-    assert held(session) == before
+    assert stored_tokens(session) == before
 
 
 def test_making_keys_on_the_page_is_limited(alice: Person) -> None:
@@ -245,33 +245,33 @@ def test_one_session_is_ended_after_a_question(session: OrmSession, alice: Perso
     assert "Sign out this command line?" in page.text
     answer = alice.browser.post(path, data={"csrf_token": token_of(page)})
     assert answer.headers["Location"] == SECURITY
-    assert hash_token(cli) not in held(session)
+    assert hash_token(cli) not in stored_tokens(session)
     assert session.get_one(Fingerprint, "codecane-cli-1").sig_hash is None
 
 
 def test_a_key_is_no_session(session: OrmSession, alice: Person) -> None:
     path = f"/profile/sessions/{hash_token(alice.token)}/revocation"
     assert alice.browser.post(path, data=form(alice)).status_code == 404
-    assert hash_token(alice.token) in held(session)
+    assert hash_token(alice.token) in stored_tokens(session)
 
 
 def test_all_other_browsers_are_signed_out(session: OrmSession, alice: Person, bob: Person) -> None:
     user = session.get_one(User, alice.id)
     other = factories.token(user, type="web")
     cli = device(session, alice)
-    before = held(session)
+    before = stored_tokens(session)
     page = alice.browser.get("/profile/sessions/web/revocation")
     answer = alice.browser.post("/profile/sessions/web/revocation", data={"csrf_token": token_of(page)})
     assert answer.headers["Location"] == SECURITY
-    assert held(session) == before - {hash_token(other)}
-    assert hash_token(cli) in held(session)
+    assert stored_tokens(session) == before - {hash_token(other)}
+    assert hash_token(cli) in stored_tokens(session)
     assert "Signed out everywhere else: 1 browser." in alice.browser.get(SECURITY).text
 
 
 @pytest.mark.parametrize("typed", ["", "yes", "confirmed", "\0"])
 def test_all_command_lines_need_the_typed_word(session: OrmSession, alice: Person, typed: str) -> None:
     device(session, alice)
-    before = held(session)
+    before = stored_tokens(session)
     data = form(alice, typed=typed)
     page = alice.browser.post("/profile/sessions/cli/revocation", data=data)
     assert page.status_code == 422
@@ -280,17 +280,17 @@ def test_all_command_lines_need_the_typed_word(session: OrmSession, alice: Perso
     assert fragment.status_code == 422
     assert "<dialog" in fragment.text
     assert 'aria-invalid="true"' in fragment.text
-    assert held(session) == before
+    assert stored_tokens(session) == before
 
 
 def test_all_command_lines_are_signed_out(session: OrmSession, alice: Person, bob: Person) -> None:
     mine = {hash_token(device(session, alice, f"d{number}")) for number in range(2)}
     theirs = hash_token(device(session, bob, "bobs"))
-    before = held(session)
+    before = stored_tokens(session)
     answer = alice.browser.post("/profile/sessions/cli/revocation", data=form(alice, typed=" Confirm "))
     assert answer.status_code == 303
-    assert held(session) == before - mine
-    assert theirs in held(session)
+    assert stored_tokens(session) == before - mine
+    assert theirs in stored_tokens(session)
 
 
 # -- guards --------------------------------------------------------------------------------------------------

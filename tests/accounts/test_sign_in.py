@@ -1,4 +1,4 @@
-"""Signing in by a mailed link, and the session that follows: the pages as a browser without JavaScript sees them."""
+"""Sign-in by e-mail link and the resulting session, in a browser without JavaScript."""
 
 import re
 import threading
@@ -25,13 +25,13 @@ COOKIE = "next-auth.session-token"
 
 @pytest.fixture
 def outbox(monkeypatch: pytest.MonkeyPatch) -> list[Email]:
-    """What was mailed."""
+    """Collects sent e-mails."""
     sent: list[Email] = []
     monkeypatch.setattr(mail, "send", lambda _settings, message: sent.append(message))
     return sent
 
 
-def ask_link(client: FlaskClient, email: str, **more: str) -> None:
+def request_link(client: FlaskClient, email: str, **more: str) -> None:
     token = token_of(client.get("/login"))
     answer = client.post("/login", data={"csrf_token": token, "email": email, **more})
     assert answer.status_code == 303, answer.text
@@ -51,15 +51,15 @@ def open_link(client: FlaskClient, path: str):  # type: ignore[no-untyped-def]
 
 def test_the_page_shows_only_what_is_configured(client: FlaskClient) -> None:
     page = client.get("/login").text
-    assert "Send the link" in page
+    assert "Send sign-in link" in page
     assert "Continue with" not in page
-    assert "The command line is waiting" not in page
+    assert "A command line is waiting" not in page
 
 
 def test_a_link_makes_a_user_with_free_credits(
     session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
-    ask_link(client, " New.Person@Example.org ")
+    request_link(client, " New.Person@Example.org ")
     assert outbox[0].to == "new.person@example.org"
     assert "<a href=" in (outbox[0].html or "")
     assert session.scalars(select(User)).all() == []
@@ -86,7 +86,7 @@ def test_a_link_makes_a_user_with_free_credits(
 def test_neither_link_nor_session_is_kept_readable(
     session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
-    ask_link(client, "a@example.org")
+    request_link(client, "a@example.org")
     path = path_in(outbox[0])
     raw = path.rpartition("/")[2]
     assert session.scalars(select(LoginLink.token_hash)).all() == [hash_token(raw)]
@@ -99,14 +99,14 @@ def test_neither_link_nor_session_is_kept_readable(
 def test_a_known_address_signs_in_the_same_user(
     session: OrmSession, alice: Person, client: FlaskClient, outbox: list[Email]
 ) -> None:
-    ask_link(client, "ALICE@example.org")
+    request_link(client, "ALICE@example.org")
     open_link(client, path_in(outbox[0]))
     assert client.get("/api/auth/session").json["user"]["id"] == alice.id  # type: ignore[index]
     assert session.scalars(select(CreditLedger)).all() == []
 
 
 def test_opening_a_link_does_not_use_it_up(client: FlaskClient, app: Flask, outbox: list[Email]) -> None:
-    ask_link(client, "a@example.org")
+    request_link(client, "a@example.org")
     path = path_in(outbox[0])
     scanner = app.test_client()
     for _ in range(3):
@@ -119,7 +119,7 @@ def test_opening_a_link_does_not_use_it_up(client: FlaskClient, app: Flask, outb
 
 
 def test_a_link_works_once(app: Flask, client: FlaskClient, outbox: list[Email]) -> None:
-    ask_link(client, "a@example.org")
+    request_link(client, "a@example.org")
     path = path_in(outbox[0])
     late = app.test_client()
     token = token_of(late.get(path))
@@ -132,15 +132,15 @@ def test_a_link_works_once(app: Flask, client: FlaskClient, outbox: list[Email])
 def test_two_at_once_get_one_session_and_one_user(
     app: Flask, session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
-    ask_link(client, "a@example.org")
+    request_link(client, "a@example.org")
     path = path_in(outbox[0])
     browsers = [app.test_client() for _ in range(4)]
     tokens = [token_of(browser.get(path)) for browser in browsers]
     answers: list[int] = []
-    gate = threading.Barrier(4)
+    barrier = threading.Barrier(4)
 
     def go(number: int) -> None:
-        gate.wait()
+        barrier.wait()
         answers.append(browsers[number].post(path, data={"csrf_token": tokens[number]}).status_code)
 
     threads = [threading.Thread(target=go, args=(number,)) for number in range(4)]
@@ -156,15 +156,15 @@ def test_first_sign_ins_at_once_make_one_user(
     app: Flask, session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
     for _ in range(4):
-        ask_link(client, "a@example.org")
+        request_link(client, "a@example.org")
     paths = [path_in(message) for message in outbox]
     browsers = [app.test_client() for _ in paths]
     tokens = [token_of(browser.get(path)) for browser, path in zip(browsers, paths, strict=True)]
     answers: list[int] = []
-    gate = threading.Barrier(4)
+    barrier = threading.Barrier(4)
 
     def go(number: int) -> None:
-        gate.wait()
+        barrier.wait()
         form = {"csrf_token": tokens[number]}
         answers.append(browsers[number].post(paths[number], data=form).status_code)
 
@@ -181,7 +181,7 @@ def test_first_sign_ins_at_once_make_one_user(
 def test_a_link_ends_after_fifteen_minutes(
     session: OrmSession, client: FlaskClient, outbox: list[Email]
 ) -> None:
-    ask_link(client, "a@example.org")
+    request_link(client, "a@example.org")
     row = session.scalars(select(LoginLink)).one()
     assert row.expires_at - row.created_at == timedelta(minutes=15)
     row.expires_at = factories.now() - timedelta(seconds=1)
@@ -220,7 +220,7 @@ def test_a_wrong_address_is_said_beside_the_field(
 def test_addresses_of_private_networks_are_addresses(
     client: FlaskClient, outbox: list[Email], email: str
 ) -> None:
-    ask_link(client, email)
+    request_link(client, email)
     assert len(outbox) == 1
 
 
@@ -272,26 +272,26 @@ def test_links_are_limited_for_each_address_and_each_caller(client: FlaskClient,
     assert len(outbox) == 5 + others.count(303)
 
 
-def test_a_mailbox_is_spared_whichever_way_links_are_asked_for(
+def test_links_to_one_address_are_limited_across_routes(
     app: Flask, client: FlaskClient, outbox: list[Email]
 ) -> None:
     for number in range(8):
         browser = app.test_client()
-        where = {"REMOTE_ADDR": f"192.0.2.{number}"}
+        environ = {"REMOTE_ADDR": f"192.0.2.{number}"}
         if number % 2:
             token = token_of(browser.get("/login"))
             form = {"csrf_token": token, "email": "a@example.org"}
-            answer = browser.post("/login", data=form, environ_base=where)
+            answer = browser.post("/login", data=form, environ_base=environ)
         else:
             token = (browser.get("/api/auth/csrf").json or {})["csrfToken"]
             form = {"csrfToken": token, "email": "A@Example.org", "json": "true"}
-            answer = browser.post("/api/auth/signin/email", data=form, environ_base=where)
+            answer = browser.post("/api/auth/signin/email", data=form, environ_base=environ)
         assert (answer.status_code == 429) == (number >= 5)
     assert len(outbox) == 5
 
 
 @pytest.mark.parametrize(
-    ("target", "where"),
+    ("target", "path"),
     [
         ("/runs?x=1", "/runs?x=1"),
         ("runs", "/runs"),
@@ -312,10 +312,10 @@ def test_a_mailbox_is_spared_whichever_way_links_are_asked_for(
     ],
 )
 def test_signing_in_ends_on_this_server(
-    client: FlaskClient, outbox: list[Email], target: str, where: str
+    client: FlaskClient, outbox: list[Email], target: str, path: str
 ) -> None:
-    ask_link(client, "a@example.org", next=target)
-    assert open_link(client, path_in(outbox[0])).headers["Location"] == where
+    request_link(client, "a@example.org", next=target)
+    assert open_link(client, path_in(outbox[0])).headers["Location"] == path
 
 
 def test_whoever_is_signed_in_goes_on(alice: Person) -> None:
@@ -357,7 +357,7 @@ def test_an_address_held_without_proof_changes_hands(
     session.add(OAuthAccount(user_id=squatter.id, type="oauth", provider="github", provider_account_id="666"))
     session.commit()
     key = factories.token(squatter)
-    ask_link(client, "carol@example.org")
+    request_link(client, "carol@example.org")
     open_link(client, path_in(outbox[0]))
     session.expire_all()
     assert session.scalars(select(OAuthAccount)).all() == []
@@ -367,7 +367,7 @@ def test_an_address_held_without_proof_changes_hands(
 
 
 def test_the_mail_leaves_with_the_transaction(app: Flask, session: OrmSession, client: FlaskClient) -> None:
-    ask_link(client, "a@example.org")
+    request_link(client, "a@example.org")
     with app.app_context():
         from sqlalchemy import text
 
@@ -377,7 +377,7 @@ def test_the_mail_leaves_with_the_transaction(app: Flask, session: OrmSession, c
 
 
 def test_without_a_mail_server_the_page_says_where_the_link_is(client: FlaskClient) -> None:
-    ask_link(client, "a@example.org")
+    request_link(client, "a@example.org")
     page = client.get("/login/sent").text
     assert "a@example.org" in page
     assert "console output" in page

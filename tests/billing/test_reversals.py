@@ -68,7 +68,7 @@ def test_a_refund_that_fails_gives_the_credits_back(desk: Desk, alice: Person) -
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
     assert desk.entries(alice)[-1] == ("reinstatement", 400)
     desk.prove()
-    summed = statement.sheet(alice.id)
+    summed = statement.statement_totals(alice.id)
     assert (summed.granted, summed.revoked, summed.balance) == (1000, 0, 1000)
 
 

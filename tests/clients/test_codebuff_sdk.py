@@ -1,4 +1,4 @@
-"""The unmodified @codebuff/sdk from npm runs agents against the started server; what it did is on the page and billed."""
+"""The unmodified @codebuff/sdk runs agents against a real server: the runs are recorded, shown and billed."""
 
 import json
 import os
@@ -36,13 +36,15 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The SDK and its driver, installed by the lock file into a folder of the tests."""
-    place = tmp_path_factory.mktemp("codebuff")
+    """Directory with the SDK, installed from the lock file, and its driver script."""
+    directory = tmp_path_factory.mktemp("codebuff")
     for name in ("package.json", "package-lock.json", "drive.mjs"):
-        shutil.copy(HERE / name, place)
-    shutil.copy(ROOT / "static" / "clients" / "codebuff.mjs", place)  # the one that users download
-    subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=place, check=True, timeout=150)
-    return place
+        shutil.copy(HERE / name, directory)
+    shutil.copy(ROOT / "static" / "clients" / "codebuff.mjs", directory)  # the file that users download
+    subprocess.run(
+        ["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=directory, check=True, timeout=150
+    )
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +60,13 @@ def rich(session: OrmSession, alice: Person) -> Person:
     return alice
 
 
-def drive(sdk: Path, address: str, person: Person, scene: str) -> dict[str, Any]:
+def drive(sdk: Path, address: str, person: Person, scenario: str) -> dict[str, Any]:
     done = subprocess.run(
-        ["node", "--import", "./codebuff.mjs", "drive.mjs", scene],
+        ["node", "--import", "./codebuff.mjs", "drive.mjs", scenario],
         cwd=sdk,
         env={
             "PATH": os.environ["PATH"],
-            "HOME": str(sdk),  # no credentials of whoever runs the tests
+            "HOME": str(sdk),  # ignore the credentials of the current user
             "STOA_BASE_URL": address,
             "CODEBUFF_API_KEY": str(person.token),
         },
@@ -74,9 +76,9 @@ def drive(sdk: Path, address: str, person: Person, scene: str) -> dict[str, Any]
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    story: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    assert story["connected"] is True
-    return story
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["connected"] is True
+    return result
 
 
 def runs(session: OrmSession, person: Person) -> dict[str, AgentRun]:
@@ -85,29 +87,29 @@ def runs(session: OrmSession, person: Person) -> dict[str, AgentRun]:
     return {run.agent_id: run for run in rows}
 
 
-def check_books(session: OrmSession, person: Person, credits: int) -> None:
-    """What the SDK thinks it spent is what was charged, and the books prove."""
+def check_ledger(session: OrmSession, person: Person, credits: int) -> None:
+    """The cost that the SDK reports equals the charge, and the ledger is consistent."""
     charged = session.scalars(select(Message.credits).where(Message.user_id == person.id)).all()
     assert sum(charged) == credits
     assert ledger.prove().clean
 
 
-def finish(story: dict[str, Any]) -> int:
-    return int(next(event["totalCost"] for event in story["events"] if event["type"] == "finish"))
+def reported_cost(result: dict[str, Any]) -> int:
+    return int(next(event["totalCost"] for event in result["events"] if event["type"] == "finish"))
 
 
 def test_a_text_run_is_on_the_page_and_billed(
     sdk: Path, address: str, session: OrmSession, rich: Person
 ) -> None:
-    story = drive(sdk, address, rich, "text")
-    assert story["output"]["type"] == "lastMessage"
+    result = drive(sdk, address, rich, "text")
+    assert result["output"]["type"] == "lastMessage"
     run = runs(session, rich)["scribe"]
     assert (run.status, run.parent_run_id) == ("completed", None)
-    assert run.total_credits == finish(story) >= 1
+    assert run.total_credits == reported_cost(result) >= 1
     steps = session.scalars(select(AgentStep).where(AgentStep.agent_run_id == run.id)).all()
     messages = session.scalars(select(Message).where(Message.client_request_id == run.id)).all()
     assert {step.message_id for step in steps if step.message_id} == {message.id for message in messages}
-    check_books(session, rich, finish(story))
+    check_ledger(session, rich, reported_cost(result))
     page = rich.browser.get("/runs").get_data(as_text=True)
     assert "scribe" in page
     assert f"/runs/{run.id}" in page
@@ -116,9 +118,9 @@ def test_a_text_run_is_on_the_page_and_billed(
 def test_a_tool_run_calls_the_tool_and_ends(
     sdk: Path, address: str, session: OrmSession, rich: Person
 ) -> None:
-    story = drive(sdk, address, rich, "tool")
-    assert [call["column"] for call in story["called"]] == [3]
-    assert "5.4" in json.dumps(story["output"])
+    result = drive(sdk, address, rich, "tool")
+    assert [call["column"] for call in result["called"]] == [3]
+    assert "5.4" in json.dumps(result["output"])
     run = runs(session, rich)["surveyor"]
     assert run.status == "completed"
     page = rich.browser.get(f"/runs/{run.id}").get_data(as_text=True)
@@ -129,8 +131,8 @@ def test_a_tool_run_calls_the_tool_and_ends(
 def test_a_run_spawns_an_agent_and_both_are_one_tree(
     sdk: Path, address: str, session: OrmSession, rich: Person
 ) -> None:
-    story = drive(sdk, address, rich, "spawn")
-    kinds = [event["type"] for event in story["events"]]
+    result = drive(sdk, address, rich, "spawn")
+    kinds = [event["type"] for event in result["events"]]
     assert kinds.count("subagent_start") == kinds.count("subagent_finish") == 1
     found = runs(session, rich)
     parent, child = found["foreman"], found["mason"]
@@ -142,10 +144,10 @@ def test_a_run_spawns_an_agent_and_both_are_one_tree(
     assert ledger.prove().clean
 
 
-def ask(address: str, person: Person | None = None, body: dict[str, Any] | None = None) -> str:
+def fetch(address: str, person: Person | None = None, body: dict[str, Any] | None = None) -> str:
     headers = {"content-type": "application/json", **(person.headers if person else {})}
-    sent = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(address, sent, headers), timeout=30) as answer:
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(address, data, headers), timeout=30) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -153,7 +155,7 @@ def ask(address: str, person: Person | None = None, body: dict[str, Any] | None 
 def listed(address: str) -> dict[str, Any]:
     """The agent `acme/herald` in the store's list."""
     found: dict[str, Any] = next(
-        each for each in json.loads(ask(f"{address}/api/agents")) if each["id"] == "herald"
+        each for each in json.loads(fetch(f"{address}/api/agents")) if each["id"] == "herald"
     )
     return found
 
@@ -173,28 +175,28 @@ def test_an_agent_published_with_one_post_is_found_runs_and_shows_the_run_in_its
         "model": "stoa/demo",
         "instructionsPrompt": "Announce it in a paragraph.",
     }
-    told = json.loads(ask(f"{address}/api/agents/publish", rich, {"data": [herald]}))
-    assert told["success"] is True
-    assert "acme/agents/herald" in ask(f"{address}/store?search=agora")
+    published = json.loads(fetch(f"{address}/api/agents/publish", rich, {"data": [herald]}))
+    assert published["success"] is True
+    assert "acme/agents/herald" in fetch(f"{address}/store?search=agora")
     assert listed(address)["usage_count"] == 0
 
-    full_id = f"acme/herald@{told['agents'][0]['version']}"
-    story = drive(sdk, address, mallory, full_id)
-    assert story["output"]["type"] == "lastMessage"
+    full_id = f"acme/herald@{published['agents'][0]['version']}"
+    result = drive(sdk, address, mallory, full_id)
+    assert result["output"]["type"] == "lastMessage"
     run = runs(session, mallory)[full_id]
     assert (run.status, run.publisher_id, run.agent_name) == ("completed", "acme", "herald")
-    check_books(session, mallory, finish(story))
+    check_ledger(session, mallory, reported_cost(result))
     assert store_proof.prove().differences == []
     count_waiting(session)
     assert store_proof.prove().differences == []
 
-    for _ in range(60):  # a worker keeps the list for some seconds when only figures moved
-        figures = listed(address)
-        if figures["usage_count"]:
+    for _ in range(60):  # workers cache the list for some seconds when only statistics changed
+        agent = listed(address)
+        if agent["usage_count"]:
             break
         time.sleep(0.5)
-    assert (figures["usage_count"], figures["weekly_runs"], figures["unique_users"]) == (1, 1, 1)
-    assert figures["total_spent"] == finish(story) / 100 > 0
-    page = ask(f"{address}/publishers/acme/agents/herald/{full_id.partition('@')[2]}")
+    assert (agent["usage_count"], agent["weekly_runs"], agent["unique_users"]) == (1, 1, 1)
+    assert agent["total_spent"] == reported_cost(result) / 100 > 0
+    page = fetch(f"{address}/publishers/acme/agents/herald/{full_id.partition('@')[2]}")
     assert "1 in 7 days" in page
     assert full_id in mallory.browser.get(f"/runs/{run.id}").get_data(as_text=True)

@@ -1,4 +1,4 @@
-"""The lines that an agent's page offers to copy are run as they stand, and the page counts the runs."""
+"""The code snippets on an agent's page run unchanged, and the page counts their runs."""
 
 import html
 import os
@@ -38,29 +38,29 @@ def address(app: Flask, postgres_url: str, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def greeter(session: OrmSession, alice: Person, bob: Person) -> Person:
-    """alice, rich, who uses an agent of bob's whose prompts need quoting."""
+    """alice with credits, and an agent of bob whose prompts contain quotes and shell syntax."""
     assert alice.user is not None
     assert bob.user is not None
     factories.grant(alice.user, 1000)
-    house = factories.publisher(bob.user)
+    publisher = factories.publisher(bob.user)
     data = {"systemPrompt": 'It\'s "you" who greets. `date` $(date) \\ done.', "spawnerPrompt": "Greets."}
-    factories.agent(house, "greeter", data=data)
+    factories.agent(publisher, "greeter", data=data)
     return alice
 
 
-def snippet(who: Person, client: str, address: str) -> str:
-    """What the page's copy button would take."""
-    page = who.browser.get(f"{PAGE}?client={client}", headers={"HX-Request": "true"}).text
+def snippet(person: Person, client: str, address: str) -> str:
+    """The code that the page's copy button copies."""
+    page = person.browser.get(f"{PAGE}?client={client}", headers={"HX-Request": "true"}).text
     return html.unescape(re.findall(r"<pre[^>]*><code>(.*?)</code>", page, re.DOTALL)[0]).replace(
         BASE, address
     )
 
 
-def finished(session: OrmSession, who: Person) -> AgentRun:
-    """The one run there is, counted by its version."""
+def finished_run(session: OrmSession, person: Person) -> AgentRun:
+    """The only run, already counted in the statistics of its version."""
     count_waiting(session)
     session.expire_all()
-    run = session.scalars(select(AgentRun).where(AgentRun.user_id == who.id)).one()
+    run = session.scalars(select(AgentRun).where(AgentRun.user_id == person.id)).one()
     version = session.get_one(AgentVersion, ("acme", "greeter", "1.0.0"))
     assert (run.agent_id, run.status) == ("acme/greeter@1.0.0", "completed")
     assert (version.runs, version.unique_users) == (1, 1)
@@ -72,7 +72,7 @@ def finished(session: OrmSession, who: Person) -> AgentRun:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_lines_for_curl(session: OrmSession, greeter: Person, address: str, tmp_path: Path) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         ["sh", "-e", "-c", snippet(greeter, "curl", address)],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "STOA_KEY": greeter.token},
@@ -81,16 +81,16 @@ def test_the_lines_for_curl(session: OrmSession, greeter: Person, address: str, 
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert '"choices"' in done.stdout
-    run = finished(session, greeter)
+    assert result.returncode == 0, result.stderr
+    assert '"choices"' in result.stdout
+    run = finished_run(session, greeter)
     assert run.id in greeter.browser.get("/runs?agent=acme/greeter@").text
 
 
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="Node.js is not installed")
 def test_the_program_for_the_sdk(session: OrmSession, greeter: Person, address: str, sdk: Path) -> None:
     (sdk / "app.mjs").write_text(snippet(greeter, "sdk", address))
-    done = subprocess.run(
+    result = subprocess.run(
         ["node", "--import", "./codebuff.mjs", "app.mjs"],
         cwd=sdk,
         env={
@@ -104,6 +104,6 @@ def test_the_program_for_the_sdk(session: OrmSession, greeter: Person, address: 
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "lastMessage" in done.stdout, done.stdout
-    finished(session, greeter)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "lastMessage" in result.stdout, result.stdout
+    finished_run(session, greeter)

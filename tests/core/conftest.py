@@ -1,4 +1,4 @@
-"""A place for embedded servers of the tests' own."""
+"""Directories for embedded servers started by tests."""
 
 import shutil
 import tempfile
@@ -14,8 +14,8 @@ from tests.server import living
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that PostgreSQL's own user may reach. pytest's tmp_path closes itself to it whenever another
-    pytest starts. What still runs there is ended, and the directory removed."""
+    """A directory accessible to PostgreSQL's user, unlike pytest's tmp_path when another pytest starts. Afterwards remaining
+    processes are killed and the directory is removed."""
     place = Path(tempfile.mkdtemp(prefix="stoa-runtime-"))
     yield place
     for process in living(place):

@@ -1,58 +1,58 @@
-"""A whole answer leaves in one piece, whatever writes its head and its body apart."""
+"""Head and body of a response are sent together, even if written separately."""
 
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from views.server.gunicorn_config import SMALL, ClientConnection, ClientTimeouts
+from views.server.gunicorn_config import SMALL_BYTES, ClientConnection, ClientTimeouts
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[ClientConnection, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    connection = ClientConnection(ours, ClientTimeouts(10, 20, 100, None), "")
+def pair() -> Iterator[tuple[ClientConnection, socket.socket]]:
+    server, client = socket.socketpair()
+    client.setblocking(False)
+    connection = ClientConnection(server, ClientTimeouts(10, 20, 100, None), "")
     connection.expect_body()
-    yield connection, theirs
+    yield connection, client
     connection.close()
-    theirs.close()
+    client.close()
 
 
-def came(theirs: socket.socket) -> bytes:
+def received(client: socket.socket) -> bytes:
     try:
-        return theirs.recv(1 << 20)
+        return client.recv(1 << 20)
     except BlockingIOError:
         return b""
 
 
-def test_the_head_waits_for_the_body(ends: tuple[ClientConnection, socket.socket]) -> None:
-    connection, theirs = ends
+def test_the_head_waits_for_the_body(pair: tuple[ClientConnection, socket.socket]) -> None:
+    connection, client = pair
     connection.sendall(HEAD)
-    assert came(theirs) == b""
+    assert received(client) == b""
     connection.sendall(b"{}")
-    assert came(theirs) == HEAD + b"{}"
+    assert received(client) == HEAD + b"{}"
     connection.sendall(b"more")
-    assert came(theirs) == b"more"
+    assert received(client) == b"more"
 
 
-def test_a_head_without_a_body_leaves_at_the_end(ends: tuple[ClientConnection, socket.socket]) -> None:
-    connection, theirs = ends
+def test_a_head_without_a_body_is_sent_by_flush(pair: tuple[ClientConnection, socket.socket]) -> None:
+    connection, client = pair
     connection.sendall(HEAD)
     connection.flush()
-    assert came(theirs) == HEAD
+    assert received(client) == HEAD
     connection.flush()
-    assert came(theirs) == b""
+    assert received(client) == b""
 
 
-def test_a_large_body_is_not_copied_behind_its_head(ends: tuple[ClientConnection, socket.socket]) -> None:
-    connection, theirs = ends
-    body = b"x" * (SMALL + 1)
+def test_a_large_body_is_not_copied_behind_its_head(pair: tuple[ClientConnection, socket.socket]) -> None:
+    connection, client = pair
+    body = b"x" * (SMALL_BYTES + 1)
     connection.sendall(HEAD)
     connection.sendall(body)
-    assert came(theirs) == HEAD + body
+    assert received(client) == HEAD + body
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def test_a_large_body_is_not_copied_behind_its_head(ends: tuple[ClientConnection
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad",
     ],
 )
-def test_what_no_body_follows_at_once_leaves_at_once(
-    ends: tuple[ClientConnection, socket.socket], data: bytes
+def test_a_head_without_content_length_is_sent_at_once(
+    pair: tuple[ClientConnection, socket.socket], data: bytes
 ) -> None:
-    connection, theirs = ends
+    connection, client = pair
     connection.sendall(data)
-    assert came(theirs) == data
+    assert received(client) == data

@@ -1,4 +1,4 @@
-"""Heavy work in a process that serves others: one at a time, in slices, with the others between them."""
+"""Heavy work runs one at a time and in slices, with other requests in between."""
 
 import subprocess
 import sys
@@ -19,14 +19,14 @@ def work(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end: pass
 
-here, there = socket.socketpair()
+client, server = socket.socketpair()
 def serve():
-    while data := there.recv(1): there.send(data)
+    while data := server.recv(1): server.send(data)
 waits = []
-def ask():
+def probe():
     while True:
         began = time.monotonic()
-        here.send(b"x"); here.recv(1)
+        client.send(b"x"); client.recv(1)
         waits.append(time.monotonic() - began)
         gevent.sleep(0.002)
 
@@ -35,7 +35,7 @@ def whole():
 def sliced():
     for _ in in_slices(range(20)): work(0.002)
 
-gevent.spawn(serve); asking = gevent.spawn(ask)
+gevent.spawn(serve); gevent.spawn(probe)
 start = time.monotonic()
 gevent.joinall([gevent.spawn(whole) for _ in range(40)])
 gevent.joinall([gevent.spawn(sliced) for _ in range(15)])
@@ -43,38 +43,38 @@ print(len(waits), max(waits), time.monotonic() - start)
 """
 
 
-def test_others_are_served_between_forty_heavy_pieces_of_work() -> None:
+def test_other_requests_are_served_between_heavy_steps() -> None:
     done = subprocess.run(
         [sys.executable, "-c", GEVENT], cwd=ROOT, capture_output=True, text=True, check=True, timeout=100
     )
-    asked, worst, whole = done.stdout.split()
-    assert int(asked) > 40
-    assert float(worst) < float(whole) / 3  # one piece takes a fortieth of it
+    requests, worst, total = done.stdout.split()
+    assert int(requests) > 40
+    assert float(worst) < float(total) / 3  # one of the forty takes a fortieth
 
 
-def test_one_heavy_piece_is_done_at_a_time_and_light_ones_whenever() -> None:
-    inside, most, light = 0, 0, 0
+def test_one_heavy_step_runs_at_a_time_and_light_ones_concurrently() -> None:
+    running, max_running, light = 0, 0, 0
 
     def work(size: int) -> None:
-        nonlocal inside, most, light
+        nonlocal running, max_running, light
         with heavy(size):
             if size < HEAVY:
                 light += 1
                 return
-            inside += 1
-            most = max(most, inside)
+            running += 1
+            max_running = max(max_running, running)
             time.sleep(0.01)
-            inside -= 1
+            running -= 1
 
     threads = [threading.Thread(target=work, args=(size,)) for size in (HEAVY, HEAVY - 1) * 5]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (most, light) == (1, 5)
+    assert (max_running, light) == (1, 5)
 
 
-def test_an_error_ends_its_turn() -> None:
+def test_an_error_releases_the_lock() -> None:
     with pytest.raises(ValueError, match="no"), heavy(HEAVY):
         raise ValueError("no")
     with heavy(HEAVY):
@@ -82,13 +82,13 @@ def test_an_error_ends_its_turn() -> None:
 
 
 def test_slices_pause_when_they_are_over_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    moment, pauses = [0.0], []
-    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
+    clock, pauses = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", pauses.append)
     slices = TimeSlices()
     slices.pause()
     assert pauses == []
-    moment[0] += SLICE * 2
+    clock[0] += SLICE * 2
     slices.pause()
     slices.pause()
     assert pauses == [PAUSE]

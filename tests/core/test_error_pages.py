@@ -1,4 +1,4 @@
-"""What a person reads where something was refused: what happened and what to do, each once; and the toast in its place."""
+"""Error pages and toasts: a headline and the next step, each once."""
 
 import re
 
@@ -9,33 +9,33 @@ from sqlalchemy.orm import Session
 from tests import factories
 from tests.factories import Person
 
-LOOK = "Check the address. What belongs to another account is not shown."
+NOT_FOUND = "Check the address. It may belong to another account."
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "headline", "said"),
+    ("path", "status", "headline", "text"),
     [
-        ("/nope", 404, "There is nothing here", LOOK),
-        ("/runs/nope", 404, "There is nothing here", f"There is no such run here. {LOOK}"),
-        ("/publishers/nope", 404, "There is nothing here", f"There is no such publisher here. {LOOK}"),
-        ("/publishers/other/edit", 404, "There is nothing here", f"Publisher not found. {LOOK}"),
-        ("/publishers/nope/agents/a", 404, "There is nothing here", f"There is no such agent here. {LOOK}"),
+        ("/nope", 404, "Not found", NOT_FOUND),
+        ("/runs/nope", 404, "Not found", f"There is no such run here. {NOT_FOUND}"),
+        ("/publishers/nope", 404, "Not found", f"There is no such publisher here. {NOT_FOUND}"),
+        ("/publishers/other/edit", 404, "Not found", f"Publisher not found. {NOT_FOUND}"),
+        ("/publishers/nope/agents/a", 404, "Not found", f"There is no such agent here. {NOT_FOUND}"),
         (
             "/profile/sessions/nope/revocation",
             404,
-            "There is nothing here",
-            f"It is gone already, or it was never yours. {LOOK}",
+            "Not found",
+            f"This session or key does not exist. {NOT_FOUND}",
         ),
         (
             "/publishers/acme/owner",
             409,
-            "This cannot be done now",
-            "This publisher belongs to no organisation, so there is none to take it out of.",
+            "Conflict",
+            "This publisher does not belong to an organisation.",
         ),
     ],
 )
-def test_a_page(
-    session: Session, alice: Person, bob: Person, path: str, status: int, headline: str, said: str
+def test_error_page(
+    session: Session, alice: Person, bob: Person, path: str, status: int, headline: str, text: str
 ) -> None:
     assert alice.user is not None
     assert bob.user is not None
@@ -43,16 +43,16 @@ def test_a_page(
     factories.publisher(bob.user, "other")
     answer = alice.browser.get(path)
     assert answer.status_code == status
-    told = re.findall(r'<h1 id="fault-h">(.*?)</h1>\s*<p class="quiet">(.*?)</p>', answer.text)
-    assert told == [(headline, said)]
+    shown = re.findall(r'<h1 id="fault-h">(.*?)</h1>\s*<p class="quiet">(.*?)</p>', answer.text)
+    assert shown == [(headline, text)]
     toast = alice.browser.get(path, headers={"HX-Request": "true"})
     assert (toast.status_code, toast.headers["HX-Reswap"]) == (status, "none")
-    assert said.removesuffix(LOOK).rstrip(". ") in toast.text
+    assert text.removesuffix(NOT_FOUND).rstrip(". ") in toast.text
     assert "<h1" not in toast.text
 
 
-def test_a_method_that_the_address_has_not(client: FlaskClient) -> None:
+def test_method_not_allowed(client: FlaskClient) -> None:
     answer = client.put("/login")
     assert answer.status_code == 405
-    assert "This address does not take that" in answer.text
-    assert answer.text.count("Follow a link instead.") == 1
+    assert "Method not allowed" in answer.text
+    assert answer.text.count("This address does not support the request.") == 1

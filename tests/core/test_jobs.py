@@ -1,4 +1,4 @@
-"""Jobs exist exactly when their cause was committed, run, come back after failures, and outlive dead workers."""
+"""Jobs exist if and only if their transaction commits; they are retried after failures and survive dead workers."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ DELIVERED: list[str] = []
 
 @pytest.fixture(autouse=True)
 def console(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[None]:
-    """Mail goes into a list."""
+    """Deliver mail to a list."""
     monkeypatch.setattr(jobs, "get_settings", lambda: settings)
     monkeypatch.setattr(mail, "deliver", lambda settings, message: DELIVERED.append(message.text))
     yield
@@ -30,12 +30,12 @@ def console(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Non
 
 
 def work(app: Flask) -> None:
-    """Work off what is due, in a thread of its own: the browser of other tests keeps an event loop in this one."""
+    """Run due jobs, in a thread: the browser of other tests keeps an event loop in this one."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(jobs.work, app.app_context, wait=False).result()
 
 
-def _waiting(session: Session) -> list[Any]:
+def _queued(session: Session) -> list[Any]:
     rows = session.execute(
         text(
             "SELECT status::text, attempts, args::text FROM procrastinate_jobs WHERE task_name = 'mail.deliver' ORDER BY id"
@@ -44,8 +44,8 @@ def _waiting(session: Session) -> list[Any]:
     return list(rows)
 
 
-def _mail(words: str) -> mail.Email:
-    return mail.Email(to="alice@example.org", subject="Words", text=words)
+def _mail(text: str) -> mail.Email:
+    return mail.Email(to="alice@example.org", subject="Subject", text=text)
 
 
 def test_a_job_runs_after_the_commit_of_its_cause(app: Flask, session: Session, settings: Settings) -> None:
@@ -53,17 +53,17 @@ def test_a_job_runs_after_the_commit_of_its_cause(app: Flask, session: Session, 
     session.commit()
     mail.send(settings, _mail("rolled back"))
     session.rollback()
-    assert [row.status for row in _waiting(session)] == ["todo"]
+    assert [row.status for row in _queued(session)] == ["todo"]
     session.rollback()
     work(app)
     assert DELIVERED == ["committed"]
-    assert _waiting(session) == []
+    assert _queued(session) == []
 
 
-def test_nobody_reads_a_mail_in_the_queue(app: Flask, session: Session, settings: Settings) -> None:
+def test_queued_mail_is_encrypted(app: Flask, session: Session, settings: Settings) -> None:
     mail.send(settings, _mail("http://localhost/login/link/secret"))
     session.commit()
-    stored = _waiting(session)[0].args
+    stored = _queued(session)[0].args
     assert "secret" not in stored
     assert "alice" not in stored
 
@@ -79,14 +79,14 @@ def test_a_failed_mail_waits_for_its_next_try(
     session.commit()
     began = now()
     work(app)
-    assert [(row.status, row.attempts) for row in _waiting(session)] == [("todo", 1)]
+    assert [(row.status, row.attempts) for row in _queued(session)] == [("todo", 1)]
     due = session.execute(
         text("SELECT scheduled_at FROM procrastinate_jobs WHERE task_name = 'mail.deliver'")
     ).scalar_one()
     assert began < due <= now() + timedelta(seconds=5)
 
 
-def test_a_mail_that_can_never_arrive_is_given_up(
+def test_a_permanent_failure_is_not_retried(
     app: Flask, session: Session, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(settings: Settings, message: mail.Email) -> None:
@@ -96,14 +96,14 @@ def test_a_mail_that_can_never_arrive_is_given_up(
     mail.send(settings, _mail("never"))
     session.commit()
     work(app)
-    assert [row.status for row in _waiting(session)] == ["failed"]
+    assert [row.status for row in _queued(session)] == ["failed"]
 
 
 def test_a_job_can_be_postponed(app: Flask, session: Session) -> None:
     jobs.enqueue(jobs.deliver_mail, at=now() + timedelta(hours=1), sealed="x")
     session.commit()
     work(app)
-    assert [row.status for row in _waiting(session)] == ["todo"]
+    assert [row.status for row in _queued(session)] == ["todo"]
 
 
 def test_the_jobs_of_a_dead_worker_start_again(app: Flask, session: Session, settings: Settings) -> None:
@@ -123,14 +123,14 @@ def test_the_jobs_of_a_dead_worker_start_again(app: Flask, session: Session, set
     assert DELIVERED == ["survived"]
 
 
-def test_the_worker_begins_anew_when_its_tables_were_restored(
+def test_the_worker_restarts_when_its_tables_were_restored(
     app: Flask,
     session: Session,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A restore drops what the worker has registered; whatever it hears then, it registers again and works on."""
+    """A restore drops the worker's registration; whatever error that raises, it registers again and continues."""
     monkeypatch.setattr(jobs, "FIRST_PAUSE", 0)
     monkeypatch.setattr(jobs, "LONGEST_PAUSE", 0)
     errors = [
@@ -152,5 +152,5 @@ def test_the_worker_begins_anew_when_its_tables_were_restored(
     with ThreadPoolExecutor(1) as pool:
         pool.submit(jobs.work, app.app_context).result()
     assert DELIVERED == ["survived the restore"]
-    assert caplog.text.count("begins anew") == 4
+    assert caplog.text.count("restarting in") == 4
     assert "secret" not in caplog.text

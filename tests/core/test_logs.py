@@ -1,4 +1,4 @@
-"""The log: one line for each error, with the request's id, and without secrets."""
+"""The log: one line per error, with the request id and without secrets."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from views.web.logs import LogFormatter, redact
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("text", "masked"),
     [
         ("key cb-pat-" + "a1" * 32, "key cb-pat-***"),
         ("Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
@@ -22,8 +22,8 @@ from views.web.logs import LogFormatter, redact
         ("the bearer of a risk-averse idea", "the bearer of a risk-averse idea"),
     ],
 )
-def test_secrets_are_masked_by_their_shape(said: str, kept: str) -> None:
-    assert redact(said) == kept
+def test_secrets_are_masked_by_their_shape(text: str, masked: str) -> None:
+    assert redact(text) == masked
 
 
 def test_configured_secrets_are_masked_by_their_value() -> None:
@@ -51,11 +51,11 @@ def test_an_error_is_one_line_with_the_request_id(app: Flask) -> None:
 
 
 def test_addresses_and_links_are_masked_but_in_a_mail_on_the_console() -> None:
-    said = "Mail to ada.l@mail.example.org: http://localhost:8000/login/link/a_b-C9?x=1 of acme/agent@1.0.0"
-    assert LogFormatter().format(_record(logging.INFO, said)) == said
+    text = "Mail to ada.l@mail.example.org: http://localhost:8000/login/link/a_b-C9?x=1 of acme/agent@1.0.0"
+    assert LogFormatter().format(_record(logging.INFO, text)) == text
     masked = "Mail to ***: http://localhost:8000/login/link/***?x=1 of acme/agent@1.0.0"
-    assert LogFormatter().format(_record(logging.WARNING, said)).endswith(masked)
+    assert LogFormatter().format(_record(logging.WARNING, text)).endswith(masked)
 
 
-def test_what_is_told_is_bare() -> None:
+def test_info_is_the_message_only() -> None:
     assert LogFormatter().format(_record(logging.INFO, "Starting")) == "Starting"

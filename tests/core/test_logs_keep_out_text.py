@@ -1,4 +1,4 @@
-"""Users' text stays out of the logs: each kind of failure, with a mark in its data, and a look into every log."""
+"""Users' text is never logged: provokes every kind of failure with marked data and searches all logs for the mark."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Log(logging.Handler):
-    """What the server would have written, its own form of it."""
+    """Records formatted as the server writes them."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -60,8 +60,8 @@ def written() -> Iterator[list[str]]:
 
 @pytest.fixture
 def server_log(session: Session) -> Callable[[], str]:
-    """All that the embedded PostgreSQL has written since it started, up to now: its log is written by a process apart,
-    so a last word is sent after it and waited for."""
+    """Reads the complete log of the embedded PostgreSQL. A separate process writes it, so a final message is logged and
+    awaited."""
     folder = Path(session.execute(text("SHOW data_directory")).scalar_one())
     session.rollback()
 
@@ -196,7 +196,7 @@ def test_engines_hide_parameters(app: Flask) -> None:
         assert "**engine_options(" in call[:200] or "hide_parameters=True" in call[:300]
 
 
-ASKED: dict[str, tuple[str, list[Any]]] = {
+QUERIES: dict[str, tuple[str, list[Any]]] = {
     "invalid text": ("SELECT $1::text::integer", [MARK]),
     "json": ("SELECT $1::text::jsonb", [f'{{"{MARK}": "\\u0000"}}']),
     "NUL": ("SELECT $1::text", [f"{MARK}\0"]),
@@ -214,14 +214,14 @@ ASKED: dict[str, tuple[str, list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", QUERIES)
 def test_a_statement_over_libpq_that_fails(
     app: Flask, postgres_url: str, written: list[str], server_log: Callable[[], str], name: str
 ) -> None:
     connections = pool.Pool(postgres_url, 1)
     try:
-        connections.ask(*ASKED[name])
-        connections.ask("SELECT pg_sleep(5), $1::text", [MARK])  # the time is short by now
+        connections.execute(*QUERIES[name])
+        connections.execute("SELECT pg_sleep(5), $1::text", [MARK])  # the statement timeout is short now
     except (psycopg.Error, UnicodeError):
         logging.getLogger("stoa.gateway").exception("call %s could not be settled", 7)
     finally:
@@ -231,11 +231,11 @@ def test_a_statement_over_libpq_that_fails(
     assert MARK not in server_log()
 
 
-# -- what a log may say of it ----------------------------------------------------------------------------------
+# -- what the log contains ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "expected"),
     [
         ("SELECT 1 / 0", "DivisionByZero: 22012 at "),
         (
@@ -248,7 +248,7 @@ def test_a_statement_over_libpq_that_fails(
         ),
     ],
 )
-def test_the_operator_reads_what_it_was(app: Flask, written: list[str], query: str, said: str) -> None:
+def test_the_log_names_the_error(app: Flask, written: list[str], query: str, expected: str) -> None:
     with app.app_context():
         if "pg_sleep" in query:
             db.session.execute(text("SET LOCAL statement_timeout = 50"))
@@ -259,10 +259,10 @@ def test_the_operator_reads_what_it_was(app: Flask, written: list[str], query: s
                 logging.getLogger("stoa.test").exception("it failed")
                 raise
         db.session.rollback()
-    assert f"it failed | {said}" in written[0]
+    assert f"it failed | {expected}" in written[0]
 
 
-def test_the_operator_reads_which_function_failed(app: Flask, written: list[str]) -> None:
+def test_the_log_names_the_function(app: Flask, written: list[str]) -> None:
     query = "DO $$ BEGIN PERFORM 1 / 0; END $$"
     with app.app_context():
         try:
@@ -273,7 +273,7 @@ def test_the_operator_reads_which_function_failed(app: Flask, written: list[str]
     assert "DivisionByZero: 22012" in written[0]
 
 
-def test_the_operator_reads_why_the_database_is_away(written: list[str]) -> None:
+def test_the_log_has_the_reason_of_a_lost_database(written: list[str]) -> None:
     try:
         psycopg.connect("host=/nowhere dbname=stoa", connect_timeout=2)
     except psycopg.OperationalError:
@@ -282,7 +282,7 @@ def test_the_operator_reads_why_the_database_is_away(written: list[str]) -> None
     assert "No such file" in written[0]
 
 
-def test_the_operator_reads_what_the_system_says(written: list[str]) -> None:
+def test_the_log_has_errors_of_the_operating_system(written: list[str]) -> None:
     try:
         Path(f"/nowhere/{MARK}").read_text()
     except OSError:
@@ -294,7 +294,7 @@ def test_the_operator_reads_what_the_system_says(written: list[str]) -> None:
 # -- other failures --------------------------------------------------------------------------------------------
 
 
-class _Shape(pydantic.BaseModel):
+class _Model(pydantic.BaseModel):
     number: int
 
 
@@ -327,7 +327,7 @@ FAILURES: dict[str, Callable[[], object]] = {
     "a number": lambda: int(MARK),
     "an encoding": lambda: f"{MARK}\ud800".encode(),
     "a decoding": lambda: MARK.encode("utf-16").decode("utf-8"),
-    "a shape": lambda: _Shape.model_validate({"number": MARK}),
+    "a shape": lambda: _Model.model_validate({"number": MARK}),
     "json": lambda: json.loads(f"{{{MARK}"),
     "an attribute": lambda: getattr(object(), MARK),
     "a cause": _chained,
@@ -404,7 +404,7 @@ def test_a_task_nobody_awaited(written: list[str]) -> None:
         await asyncio.sleep(0)
         del task
 
-    # in a thread of its own, since a browser of other tests may run a loop in this one
+    # in a thread, because the browser of other tests may run an event loop in this one
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
     thread.join()
@@ -412,14 +412,14 @@ def test_a_task_nobody_awaited(written: list[str]) -> None:
     assert not [line for line in written if MARK in line]
 
 
-# -- whole ways ------------------------------------------------------------------------------------------------
+# -- end to end ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", f"/login/link/{MARK}"), ("POST", f"/login/link/{MARK}"), ("GET", f"/login?next=/{MARK}")],
 )
-def test_a_page_that_breaks(
+def test_a_page_that_fails(
     app: Flask, monkeypatch: pytest.MonkeyPatch, written: list[str], method: str, path: str
 ) -> None:
     from models.accounts import magic_links
@@ -440,7 +440,7 @@ def test_a_page_that_breaks(
 
 
 @pytest.mark.parametrize("error", [MARK, f"{MARK}\n", "access_denied"])
-def test_what_somebody_writes_into_a_callback(app: Flask, written: list[str], error: str) -> None:
+def test_callback_parameters(app: Flask, written: list[str], error: str) -> None:
     from authlib.integrations.base_client import OAuthError
 
     from views.accounts.pages import oauth
@@ -474,21 +474,23 @@ def test_a_job_that_fails(
     assert MARK not in server_log()
 
 
-def test_a_mail_servers_words(written: list[str]) -> None:
-    error = mail.MailError(f"the mail server said 550 5.1.1 <{MARK}@example.org> is unknown", permanent=True)
+def test_a_mail_servers_response(written: list[str]) -> None:
+    error = mail.MailError(
+        f"the mail server answered 550 5.1.1 <{MARK}@example.org> is unknown", permanent=True
+    )
     logging.getLogger("stoa.jobs").warning("failed: %s", error)
     logging.getLogger("stoa.jobs").error("failed", exc_info=error)
     for line in written:
-        assert "the mail server said 550 5.1.1 <***> is unknown" in line
+        assert "the mail server answered 550 5.1.1 <***> is unknown" in line
 
 
-NOBODY_CAUGHT = """
+UNCAUGHT = """
 import sys, threading
 if {gevent}:
     from gevent import monkey; monkey.patch_all()
 import gevent
 from views.web import logs
-logs.init_app([]); logs.speak()
+logs.init_app([]); logs.show_progress()
 def fail(): raise ValueError("{mark}")
 class Dies:
     def __del__(self): fail()
@@ -500,20 +502,20 @@ fail()
 
 
 @pytest.mark.parametrize("gevent", [True, False])
-def test_what_nobody_caught(gevent: bool) -> None:
-    script = NOBODY_CAUGHT.format(gevent=gevent, mark=MARK)
+def test_uncaught_exceptions(gevent: bool) -> None:
+    script = UNCAUGHT.format(gevent=gevent, mark=MARK)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert MARK not in done.stdout + done.stderr
-    assert done.stderr.count("nobody caught this | ValueError at") == 4
+    assert done.stderr.count("uncaught exception | ValueError at") == 4
 
 
 def test_a_page_whose_statement_fails(
     app: Flask, alice: Person, session: Session, written: list[str], server_log: Callable[[], str]
 ) -> None:
-    """A whole request: the unique address of somebody else, met in the middle of a page."""
+    """A complete request that fails on another user's unique e-mail address."""
     factories.user(MARK)
 
     view = app.view_functions["accounts.login"]

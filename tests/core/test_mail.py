@@ -1,4 +1,4 @@
-"""Mail over a real SMTP conversation, and onto the console when there is no server."""
+"""Mail by SMTP, and to the console without a server."""
 
 import logging
 import socket
@@ -15,13 +15,13 @@ from models.core.errors import Invalid
 from models.core.mail import Email, MailError, deliver, sender
 from models.core.settings import Settings, load_settings
 
-LETTER = Email(
+MESSAGE = Email(
     to="alice@example.org", subject="Signing in — Stoa", text="Grüße: http://x/y", html="<p>Grüße</p>"
 )
 
 
 class Sink:
-    """Keeps what arrives; answers RCPT as told."""
+    """An SMTP server that records messages; `to_recipient` is its response to RCPT."""
 
     def __init__(self) -> None:
         self.received: list[EmailMessage] = []
@@ -65,7 +65,7 @@ def _settings(server: Controller | None, login: str = "", **values: Any) -> Sett
 
 
 def test_both_parts_arrive_from_our_address(server: Controller, sink: Sink) -> None:
-    deliver(_settings(server, stoa_base_url="https://stoa.example.org"), LETTER)
+    deliver(_settings(server, stoa_base_url="https://stoa.example.org"), MESSAGE)
     received = sink.received[0]
     assert received["To"] == "alice@example.org"
     assert received["From"] == "Stoa <no-reply@stoa.example.org>"
@@ -81,30 +81,30 @@ def test_both_parts_arrive_from_our_address(server: Controller, sink: Sink) -> N
 @pytest.mark.parametrize(
     ("answer", "permanent"), [("550 no such person", True), ("451 come back later", False)]
 )
-def test_a_refusal_says_whether_repeating_can_help(
+def test_a_rejection_says_whether_a_retry_can_help(
     server: Controller, sink: Sink, answer: str, permanent: bool
 ) -> None:
     sink.to_recipient = answer
     with pytest.raises(MailError) as refusal:
-        deliver(_settings(server), LETTER)
+        deliver(_settings(server), MESSAGE)
     assert refusal.value.permanent is permanent
 
 
 def test_a_password_is_not_sent_in_the_clear(server: Controller, sink: Sink) -> None:
     with pytest.raises(MailError, match="STARTTLS"):
-        deliver(_settings(server, "stoa:hunter2@"), LETTER)
+        deliver(_settings(server, "stoa:hunter2@"), MESSAGE)
     assert sink.received == []
 
 
-def test_a_server_that_is_away_is_tried_again() -> None:
+def test_an_unreachable_server_is_not_permanent() -> None:
     with pytest.raises(MailError) as failure:
-        deliver(_settings(None, smtp_url="smtp://127.0.0.1:1"), LETTER)
+        deliver(_settings(None, smtp_url="smtp://127.0.0.1:1"), MESSAGE)
     assert not failure.value.permanent
 
 
-def test_without_a_server_the_text_is_told_on_the_console(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_server_the_text_is_printed(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "stoa.mail"):
-        deliver(_settings(None), LETTER)
+        deliver(_settings(None), MESSAGE)
     assert "Grüße: http://x/y" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""A worker does not keep what a rush of calls needed once it is over."""
+"""A worker returns memory to the system after a burst of calls."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from models.core.settings import ROOT
 
-RUSH = """
+BURST = """
 import shutil
 import types
 
@@ -19,48 +19,47 @@ import psutil
 
 from views.server import gunicorn_config as web
 
-web.GIVE_BACK_SECONDS = 0.01
+web.MEMORY_RELEASE_SECONDS = 0.01
 rss = psutil.Process().memory_info
 blocks = [bytes([n % 256]) * 8192 for n in range(8000)]
-kept = blocks[-1]  # lies at the end of the heap, which glibc alone would give back
+last = blocks[-1]  # at the top of the heap, which prevents glibc from trimming by itself
 del blocks
 before = rss().rss
 worker = types.SimpleNamespace(alive=True)
-keeping = gevent.spawn(web.Worker._keep_small, worker)
+releasing = gevent.spawn(web.StoaWorker._release_memory, worker)
 gevent.sleep(0.2)
 worker.alive = False
-keeping.join()
+releasing.join()
 print((before - rss().rss) >> 20)
-shutil.rmtree(web.figures)
+shutil.rmtree(web.metrics_dir)
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc keeps free memory")
 def test_a_worker_returns_free_memory_below_what_is_in_use() -> None:
-    done = subprocess.run([sys.executable, "-c", RUSH], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", BURST], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 50, "of the 62 MB that were free, less than 50 were returned"
 
 
-FOLDERS = """
+DIRECTORIES = """
 import os
 import shutil
 import sys
 from pathlib import Path
-from pathlib import Path
 
 from views.server import gunicorn_config as web
 
-shutil.rmtree(web.figures)
+shutil.rmtree(web.metrics_dir)
 parent = Path(sys.argv[1])
 for name in ("stoa-metrics-999999999-old", f"stoa-metrics-{os.getppid()}-mine", "stoa-metrics-odd"):
     (parent / name).mkdir()
-web.new_figures(sys.argv[1])
+web.new_metrics_dir(sys.argv[1])
 print(*sorted(folder.name.split("-")[2] for folder in parent.iterdir()))
 """
 
 
-def test_figures_of_killed_servers_are_cleared_away(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", FOLDERS, str(tmp_path)]
+def test_metrics_of_killed_servers_are_removed(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", DIRECTORIES, str(tmp_path)]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
     left = done.stdout.split()
     assert len(left) == 3

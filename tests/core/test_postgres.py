@@ -1,4 +1,4 @@
-"""The embedded server's life: first start, several users, the last one out, kills and awkward paths."""
+"""The embedded server: first start, shared use, shutdown, crashes and unusual paths."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ print(release(directory), flush=True)
 
 
 class Other:
-    """Another process that uses the server until told to leave, or until it is killed."""
+    """Another process that uses the server until it is stopped or killed."""
 
     def __init__(self, data_dir: Path) -> None:
         self.process = subprocess.Popen(
@@ -45,7 +45,7 @@ class Other:
         return self.process.stdout.readline().strip()
 
     def leave(self) -> bool:
-        """Whether it was the one that stopped the server."""
+        """Whether this process stopped the server."""
         stopped, _ = self.process.communicate("\n", timeout=100)
         return stopped.strip() == "True"
 
@@ -54,7 +54,7 @@ class Other:
         self.process.communicate()
 
 
-def _ask(url: str, statement: str) -> Any:
+def _query(url: str, statement: str) -> Any:
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         cursor = connection.execute(statement)  # type: ignore[call-overload]
         return cursor.fetchone()[0] if cursor.description else None
@@ -64,10 +64,10 @@ def _postmaster(data_dir: Path) -> int:
     return int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
 
 
-def test_first_use_makes_a_durable_server_and_the_last_user_stops_it(data_dir: Path) -> None:
+def test_first_use_creates_a_durable_server_and_the_last_process_stops_it(data_dir: Path) -> None:
     url = postgres.embedded_url(data_dir, max_connections=70)
     shown = {
-        name: _ask(url, f"SHOW {name}")
+        name: _query(url, f"SHOW {name}")
         for name in ("fsync", "synchronous_commit", "timezone", "max_connections", "listen_addresses")
     }
     assert shown == {
@@ -77,14 +77,14 @@ def test_first_use_makes_a_durable_server_and_the_last_user_stops_it(data_dir: P
         "max_connections": "70",
         "listen_addresses": "",
     }
-    assert _ask(url, "SELECT current_database()") == "stoa"
+    assert _query(url, "SELECT current_database()") == "stoa"
     assert postgres.embedded_url(data_dir) == url
     assert postgres.release(data_dir)
     assert not postgres.is_running(data_dir)
     assert living(data_dir) == []
 
 
-def test_two_starting_at_once_share_one_server_and_it_lives_until_both_left(data_dir: Path) -> None:
+def test_concurrent_starts_share_one_server_until_both_release_it(data_dir: Path) -> None:
     first, second = Other(data_dir), Other(data_dir)
     assert first.url() == second.url() != ""
     assert not first.leave()
@@ -93,63 +93,63 @@ def test_two_starting_at_once_share_one_server_and_it_lives_until_both_left(data
     assert not postgres.is_running(data_dir)
 
 
-def test_a_killed_user_does_not_keep_the_server_alive(data_dir: Path) -> None:
+def test_a_killed_process_does_not_keep_the_server_running(data_dir: Path) -> None:
     killed = Other(data_dir)
     killed.url()
     killed.kill()
     assert postgres.is_running(data_dir)
     url = postgres.embedded_url(data_dir)
-    assert _ask(url, "SELECT 1") == 1
+    assert _query(url, "SELECT 1") == 1
     assert postgres.release(data_dir)
 
 
 def test_a_killed_server_recovers_what_was_committed(data_dir: Path) -> None:
     url = postgres.embedded_url(data_dir)
-    _ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    _query(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     processes = living(data_dir)
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as busy:
         busy.execute("SET client_connection_check_interval = 0")
         os.kill(_postmaster(data_dir), signal.SIGKILL)
         again = postgres.embedded_url(data_dir)
-    assert _ask(again, "SELECT answer FROM kept") == 42
+    assert _query(again, "SELECT answer FROM kept") == 42
     assert all(_gone(process) for process in processes)
     assert postgres.release(data_dir)
 
 
-def test_a_pid_file_that_names_a_stranger_is_not_believed(data_dir: Path) -> None:
+def test_a_pid_file_of_another_process_is_not_trusted(data_dir: Path) -> None:
     postgres.embedded_url(data_dir)
     assert postgres.release(data_dir)
     (data_dir / "postgres" / "postmaster.pid").write_text(
         f"{os.getpid()}\n{data_dir}/postgres\n{int(time.time())}\n5432\n/tmp\n\n0 0\nready\n"
     )
     assert not postgres.is_running(data_dir)
-    assert _ask(postgres.embedded_url(data_dir), "SELECT 1") == 1
+    assert _query(postgres.embedded_url(data_dir), "SELECT 1") == 1
     assert postgres.release(data_dir)
 
 
-def test_an_initialisation_that_was_killed_half_way_is_begun_anew(data_dir: Path) -> None:
+def test_an_interrupted_initialisation_is_repeated(data_dir: Path) -> None:
     half = data_dir / "postgres.new"
     half.mkdir(parents=True)
     (half / "PG_VERSION").write_text("18\n")
-    assert _ask(postgres.embedded_url(data_dir), "SELECT 1") == 1
+    assert _query(postgres.embedded_url(data_dir), "SELECT 1") == 1
     assert postgres.release(data_dir)
 
 
 def test_paths_with_spaces_quotes_and_great_length_work(place: Path) -> None:
     for name in ('it\'s a "data" dir, mine', "long-" + "x" * 120):
         data_dir = place / name
-        assert _ask(postgres.embedded_url(data_dir), "SELECT 1") == 1
+        assert _query(postgres.embedded_url(data_dir), "SELECT 1") == 1
         assert postgres.release(data_dir)
 
 
-def test_threads_of_one_process_may_ask_at_once(data_dir: Path) -> None:
+def test_threads_can_start_the_server_concurrently(data_dir: Path) -> None:
     with ThreadPoolExecutor(4) as threads:
         urls = set(threads.map(lambda _: postgres.embedded_url(data_dir), range(4)))
     assert len(urls) == 1
     assert postgres.release(data_dir)
 
 
-def test_what_the_server_says_is_told_when_it_cannot_start(data_dir: Path) -> None:
+def test_a_failed_start_reports_the_server_log(data_dir: Path) -> None:
     postgres.embedded_url(data_dir)
     assert postgres.release(data_dir)
     (data_dir / "postgres" / "postgresql.auto.conf").write_text("shared_buffers = 'lots'\n")
@@ -160,7 +160,7 @@ def test_what_the_server_says_is_told_when_it_cannot_start(data_dir: Path) -> No
         postgres.embedded_url(data_dir)
 
 
-def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_an_unusable_data_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(postgres.PostgresError, match="STOA_DATA_DIR"):
         postgres.embedded_url(tmp_path / "file" / "data")
@@ -173,16 +173,16 @@ def _gone(process: psutil.Process) -> bool:
         return True
 
 
-@pytest.mark.parametrize("words", [[], ["serve"], ["store", "import"]])
-def test_a_look_at_the_commands_starts_no_server(tmp_path: Path, words: list[str]) -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "flask", *words, "--help"],
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["store", "import"]])
+def test_help_starts_no_server(tmp_path: Path, arguments: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "flask", *arguments, "--help"],
         cwd=ROOT,
         env=os.environ | {"STOA_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": ""},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("Usage:")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Usage:")
     assert not (tmp_path / "data" / "postgres").exists()

@@ -1,4 +1,4 @@
-"""Rate limits count over all processes of a machine, in a file that may be lost and never stops a request."""
+"""Rate limits are shared by all processes of a machine; losing the file never fails a request."""
 
 import sqlite3
 import subprocess
@@ -46,14 +46,14 @@ def test_two_share_one_count_and_a_restart_keeps_it(path: str) -> None:
 
 
 def test_a_window_moves(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    moment = 1_800_000_000.0
-    monkeypatch.setattr(time, "time", lambda: moment)
+    clock = 1_800_000_000.0
+    monkeypatch.setattr(time, "time", lambda: clock)
     limiter, second = moving(path), RateLimitItemPerSecond(2)
     assert limiter.hit(second, "key")
-    moment += 0.6
+    clock += 0.6
     assert limiter.hit(second, "key")
     assert not limiter.hit(second, "key")
-    moment += 0.5
+    clock += 0.5
     assert limiter.hit(second, "key")
     assert not limiter.hit(second, "key")
 
@@ -86,14 +86,14 @@ def test_threads_and_processes_at_once_lose_no_count(path: str, monkeypatch: pyt
         subprocess.Popen([sys.executable, "-c", program, path], cwd=ROOT, stdout=subprocess.PIPE)
         for _ in range(2)
     ]
-    mine = moving(path)
+    own = moving(path)
     with ThreadPoolExecutor(4) as pool:
-        passed = sum(pool.map(lambda _: mine.hit(RateLimitItemPerMinute(300), "key"), range(150)))
+        passed = sum(pool.map(lambda _: own.hit(RateLimitItemPerMinute(300), "key"), range(150)))
     assert passed + sum(int(process.communicate()[0]) for process in processes) == 300
 
 
 def test_what_counts_no_longer_is_removed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "CLEANED_EVERY", 0)
+    monkeypatch.setattr(rate_limits, "CLEANUP_SECONDS", 0)
     storage = MachineStorage(path=path)
     limiter = MovingWindowRateLimiter(storage)
     for number in range(20):

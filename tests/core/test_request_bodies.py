@@ -1,4 +1,4 @@
-"""What is read of a request before anybody knows what it is worth: whose it is, how it was packed, how much is in it."""
+"""Request bodies: compression, limits before authentication, and limits on values."""
 
 import gzip
 import io
@@ -22,17 +22,17 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
-from models.core.decompression import MOST_MEMBERS, DecompressionError, unpacked
+from models.core.decompression import MAX_MEMBERS, DecompressionError, decompress
 from models.usage import Message
 from tests import factories
 from tests.factories import Person
 from views.web import body as bodies
-from views.web.body import MOST_VALUES, SMALL, BadJson, BodyTooLarge, UndecodableBody, read_json
-from views.web.content_encoding import UnsupportedEncoding, codings
+from views.web.body import ANONYMOUS_BYTES, MAX_VALUES, BadJson, BodyTooLarge, UndecodableBody, read_json
+from views.web.content_encoding import UnsupportedEncoding, parse_encodings
 from views.web.guards import limiter
 
-SAID = {"messages": [{"role": "user", "content": "Say hello. " * 200}], "model": "stoa/demo"}
-PLAIN = orjson.dumps(SAID)
+BODY = {"messages": [{"role": "user", "content": "Say hello. " * 200}], "model": "stoa/demo"}
+PLAIN = orjson.dumps(BODY)
 LARGE = b'{"messages": [{"role": "user", "content": "' + b"x" * (1 << 20) + b'"}], "model": "stoa/demo"}'
 
 
@@ -40,7 +40,7 @@ def raw_deflate(data: bytes) -> bytes:
     return zlib.compress(data)[2:-4]
 
 
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
+ENCODE: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "GZip": gzip.compress,
     "x-gzip": gzip.compress,
@@ -57,25 +57,25 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def packed(name: str) -> bytes:
-    return PACKERS[name](PLAIN)
+def compressed(name: str) -> bytes:
+    return ENCODE[name](PLAIN)
 
 
-def unpack(data: bytes, header: str, step: int = 0) -> bytes:
-    pieces = [data[at : at + step] for at in range(0, len(data), step)] if step else [data]
-    return b"".join(unpacked(iter(pieces), codings(header)))
+def decompressed(data: bytes, header: str, step: int = 0) -> bytes:
+    chunks = [data[at : at + step] for at in range(0, len(data), step)] if step else [data]
+    return b"".join(decompress(iter(chunks), parse_encodings(header)))
 
 
 @pytest.mark.parametrize("step", [0, 1, 7, 1000])
-@pytest.mark.parametrize("header", PACKERS)
-def test_what_was_packed_is_unpacked(header: str, step: int) -> None:
-    assert unpack(packed(header), header, step) == PLAIN
+@pytest.mark.parametrize("header", ENCODE)
+def test_compressed_bodies_are_decompressed(header: str, step: int) -> None:
+    assert decompressed(compressed(header), header, step) == PLAIN
 
 
 @pytest.mark.parametrize("header", ["gzip", "deflate", "Deflate ", "br", "zstd"])
-def test_what_does_not_shrink_and_what_shrinks_much(header: str) -> None:
+def test_incompressible_and_highly_compressible_data(header: str) -> None:
     for data in (os.urandom(300_000), b"a" * 300_000, b"", b"a"):
-        assert unpack(PACKERS[header](data), header, 5000) == data
+        assert decompressed(ENCODE[header](data), header, 5000) == data
 
 
 @pytest.mark.parametrize("header", ["gzip", "deflate", "Deflate ", "br", "zstd", "gzip, br"])
@@ -88,28 +88,28 @@ def test_what_does_not_shrink_and_what_shrinks_much(header: str) -> None:
         pytest.param(lambda data: data[:20] + bytes([data[20] ^ 255]) + data[21:], id="flipped"),
     ],
 )
-def test_what_is_broken_is_said_to_be(header: str, spoil: Callable[[bytes], bytes]) -> None:
+def test_invalid_data_raises(header: str, spoil: Callable[[bytes], bytes]) -> None:
     try:
-        found = unpack(spoil(PACKERS[header](PLAIN)), header)
+        found = decompressed(spoil(ENCODE[header](PLAIN)), header)
     except DecompressionError:
         return
-    assert found != PLAIN  # deflate and brotli carry no sum of their content
+    assert found != PLAIN  # deflate and brotli have no checksum
 
 
-def test_several_members_are_one_body_and_thousands_are_none() -> None:
-    assert unpack(gzip.compress(b"ab") + gzip.compress(b"cd") + b"\0" * 9, "gzip") == b"abcd"
-    assert unpack(zstd.compress(b"ab") + zstd.compress(b"cd"), "zstd") == b"abcd"
+def test_the_number_of_members_is_limited() -> None:
+    assert decompressed(gzip.compress(b"ab") + gzip.compress(b"cd") + b"\0" * 9, "gzip") == b"abcd"
+    assert decompressed(zstd.compress(b"ab") + zstd.compress(b"cd"), "zstd") == b"abcd"
     for header in ("gzip", "zstd"):
         with pytest.raises(DecompressionError):
-            unpack(PACKERS[header](b"") * (MOST_MEMBERS + 1), header)
+            decompressed(ENCODE[header](b"") * (MAX_MEMBERS + 1), header)
 
 
 @pytest.mark.parametrize(
     "header", ["compress", "aws-chunked", "gzip, lzma", "base64", "gzip;q=1", "gzip, br, zstd"]
 )
-def test_other_ways_are_refused_with_those_that_work(header: str) -> None:
+def test_unsupported_encodings_list_the_supported_ones(header: str) -> None:
     with pytest.raises(UnsupportedEncoding) as caught:
-        codings(header)
+        parse_encodings(header)
     assert dict(caught.value.get_headers())["Accept-Encoding"] == "gzip, deflate, br, zstd"
 
 
@@ -120,17 +120,17 @@ def test_a_zstd_window_of_a_gigabyte_is_refused() -> None:
     }
     large = zstd.ZstdCompressor(options=options)
     with pytest.raises(DecompressionError):
-        unpack(large.compress(os.urandom(1 << 16)) + large.flush(), "zstd")
+        decompressed(large.compress(os.urandom(1 << 16)) + large.flush(), "zstd")
 
 
 @pytest.fixture(autouse=True)
 def unlimited(app: Flask) -> None:
-    """Each test has the limits of its address to itself."""
+    """Reset rate limits for each test."""
     with app.app_context():
         limiter.reset()
 
 
-# -- at the doors --------------------------------------------------------------------------------------------
+# -- routes -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -141,9 +141,9 @@ def payer(session: OrmSession, alice: Person) -> Person:
 
 
 DOORS: list[tuple[str, Any, int]] = [
-    ("/v1/chat/completions", SAID, 200),
-    ("/api/v1/chat/completions", SAID, 400),  # no run is named
-    ("/api/v1/token-count", SAID, 200),
+    ("/v1/chat/completions", BODY, 200),
+    ("/api/v1/chat/completions", BODY, 400),  # without a run
+    ("/api/v1/token-count", BODY, 200),
     ("/api/v1/agent-runs", {"action": "START", "agentId": "a"}, 200),
     ("/api/v1/usage", {"fingerprintId": "f"}, 200),
     ("/api/agents/validate", {"agentDefinitions": []}, 200),
@@ -152,21 +152,21 @@ DOORS: list[tuple[str, Any, int]] = [
 ]
 
 
-@pytest.mark.parametrize("header", [name for name in PACKERS if name])
+@pytest.mark.parametrize("header", [name for name in ENCODE if name])
 @pytest.mark.parametrize(("path", "value", "status"), DOORS)
-def test_every_door_takes_packed_bodies(
+def test_every_route_accepts_compressed_bodies(
     client: FlaskClient, payer: Person, path: str, value: Any, status: int, header: str
 ) -> None:
     plain = client.post(path, data=orjson.dumps(value), headers=payer.headers)
     answer = client.post(
-        path, data=PACKERS[header](orjson.dumps(value)), headers={**payer.headers, "Content-Encoding": header}
+        path, data=ENCODE[header](orjson.dumps(value)), headers={**payer.headers, "Content-Encoding": header}
     )
     assert plain.status_code == answer.status_code == status
     assert answer.get_json().keys() == plain.get_json().keys()
 
 
 @pytest.mark.parametrize(("path", "value", "status"), DOORS)
-def test_every_door_refuses_what_it_cannot_unpack(
+def test_every_route_rejects_unsupported_encodings(
     client: FlaskClient, payer: Person, path: str, value: Any, status: int
 ) -> None:
     answer = client.post(path, data=b"x", headers={**payer.headers, "Content-Encoding": "compress"})
@@ -178,12 +178,12 @@ def test_every_door_refuses_what_it_cannot_unpack(
 
 @cache
 def bomb(header: str, size: int) -> bytes:
-    return PACKERS[header](b" " * size)
+    return ENCODE[header](b" " * size)
 
 
 @pytest.mark.parametrize(("path", "value", "status"), DOORS)
 @pytest.mark.parametrize("header", ["gzip", "deflate", "br", "zstd", "gzip, br"])
-def test_bombs_end_at_the_limit(
+def test_bombs_stop_at_the_limit(
     client: FlaskClient, payer: Person, header: str, path: str, value: Any, status: int
 ) -> None:
     headers = {**payer.headers, "Content-Encoding": header}
@@ -194,33 +194,33 @@ def test_bombs_end_at_the_limit(
     assert strange.status_code in (401, 413)
 
 
-def test_a_packed_form_is_refused(client: FlaskClient) -> None:
+def test_a_compressed_form_is_rejected(client: FlaskClient) -> None:
     answer = client.post("/login", data={"email": "a@example.org"}, headers={"Content-Encoding": "gzip"})
     assert answer.status_code == 415
 
 
-def test_what_is_kept_of_a_packed_request_is_as_little_as_of_a_plain_one(
+def test_compressed_requests_are_stored_like_plain_ones(
     client: FlaskClient, session: OrmSession, alice: Person
 ) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 100_000)
-    value = {**SAID, "messages": [{"role": "user", "content": "word " * 20_000}] * 9, "max_tokens": 1}
+    value = {**BODY, "messages": [{"role": "user", "content": "word " * 20_000}] * 9, "max_tokens": 1}
     answer = client.post(
         "/v1/chat/completions",
         data=gzip.compress(orjson.dumps(value)),
         headers={**alice.headers, "Content-Encoding": "gzip"},
     )
     assert answer.status_code == 200
-    kept = session.scalars(select(Message.request)).one()
-    assert len(orjson.dumps(kept)) < 300 << 10
+    stored = session.scalars(select(Message.request)).one()
+    assert len(orjson.dumps(stored)) < 300 << 10
 
 
-# -- strangers -----------------------------------------------------------------------------------------------
+# -- unauthenticated -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of what was parsed as JSON."""
+    """Sizes of the bodies parsed as JSON."""
     sizes: list[int] = []
     load = bodies._load
 
@@ -247,7 +247,7 @@ def _writing(app: Flask) -> Iterator[tuple[str, str]]:
 
 
 class Chunked(io.BytesIO):
-    """A body without a length, as the server gives it to the application."""
+    """A body without a length, as the server passes it to the application."""
 
 
 def _send(
@@ -268,7 +268,7 @@ def _send(
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("who", ["nobody", "unknown", "expired", "banned"])
-def test_nothing_large_of_a_stranger_is_parsed_anywhere(
+def test_no_route_parses_a_large_unauthenticated_body(
     app: Flask, client: FlaskClient, session: OrmSession, parsed: list[int], who: str, chunked: bool
 ) -> None:
     headers = {}
@@ -292,7 +292,7 @@ def test_nothing_large_of_a_stranger_is_parsed_anywhere(
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "words"),
+    ("path", "status", "message"),
     [
         ("/v1/chat/completions", 401, "unknown or expired"),
         ("/api/v1/chat/completions", 401, "Invalid Codebuff API key"),
@@ -304,24 +304,24 @@ def test_nothing_large_of_a_stranger_is_parsed_anywhere(
         ("/api/auth/cli/code", 413, "64 KiB"),
     ],
 )
-def test_what_a_stranger_with_a_large_body_is_told(
-    client: FlaskClient, path: str, status: int, words: str
+def test_errors_for_large_unauthenticated_bodies(
+    client: FlaskClient, path: str, status: int, message: str
 ) -> None:
     data = b'{"a": "' + b"x" * (1 << 21) + b'"}'
     for chunked in (False, True):
         answer = _send(client, "POST", path, data, chunked, authorization="Bearer cb-pat-unknown")
         assert answer.status_code == status
-        assert words in answer.get_data(as_text=True)
+        assert message in answer.get_data(as_text=True)
 
 
-def test_small_bodies_keep_the_order_of_checks_of_the_contract(client: FlaskClient) -> None:
+def test_small_bodies_are_checked_in_the_order_of_the_contract(client: FlaskClient) -> None:
     answer = client.post("/api/v1/chat/completions", data=b"{", headers={"authorization": "Bearer no"})
     assert (answer.status_code, answer.get_json()) == (400, {"message": "Invalid JSON in request body"})
-    answer = client.post("/api/v1/chat/completions", data=b" " * SMALL + b"{")
+    answer = client.post("/api/v1/chat/completions", data=b" " * ANONYMOUS_BYTES + b"{")
     assert (answer.status_code, answer.get_json()) == (401, {"message": "Unauthorized"})
 
 
-def test_who_is_known_may_send_large_bodies(client: FlaskClient, payer: Person, parsed: list[int]) -> None:
+def test_known_callers_may_send_large_bodies(client: FlaskClient, payer: Person, parsed: list[int]) -> None:
     for path, status in (("/v1/chat/completions", 200), ("/api/v1/token-count", 200)):
         for chunked in (False, True):
             assert _send(client, "POST", path, LARGE, chunked, **payer.headers).status_code == status
@@ -334,8 +334,10 @@ def test_the_ledger_is_not_asked_twice_within_seconds_for_large_bodies(
 ) -> None:
     gateway = app.extensions["gateway"]
     admitted: list[Any] = []
-    admit = gateway.gate.admit
-    monkeypatch.setattr(gateway.gate, "admit", lambda claim: admitted.append(claim.hold) or admit(claim))
+    admit = gateway.admissions.admit
+    monkeypatch.setattr(
+        gateway.admissions, "admit", lambda claim: admitted.append(claim.hold) or admit(claim)
+    )
     for _ in range(3):
         assert client.post("/v1/chat/completions", data=LARGE, headers=payer.headers).status_code == 200
     assert [hold is None for hold in admitted] == [True, False, False, False]
@@ -358,7 +360,7 @@ def load(raw: bytes) -> Any:
         b"[" + b"1," * 10_000_000 + b"1]",
         b"[" + b"{}," * 1_000_000 + b"1]",
         b"[" + b'"",' * 1_000_000 + b"1]",
-        b'{"a":[' + b'{"a":1},' * MOST_VALUES + b"1]}",
+        b'{"a":[' + b'{"a":1},' * MAX_VALUES + b"1]}",
         b"[" + b'"\\\\",' * 1_000_000 + b"1]",
         b"[" + b'"\\",[[[",' * 500_000 + b"1]",
         b"[[],1" * 600_000,
@@ -375,11 +377,11 @@ def test_too_many_values_are_not_parsed(raw: bytes, parsed: list[int]) -> None:
 @pytest.mark.parametrize(
     "text", [",[{" * 1_000_000, '\\"' * 1_000_000 + ",", '[\\",' * 500_000, "\\" * 1_000_000 + "," * 600_000]
 )
-def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+def test_separators_in_strings_are_not_counted(text: str) -> None:
     assert load(orjson.dumps([text, {"a": text}])) == [text, {"a": text}]
 
 
-def test_deep_and_infinite_bodies_of_many_bytes_are_refused() -> None:
+def test_large_bodies_that_are_deep_or_infinite_are_rejected() -> None:
     for raw in (b"[" * 150_000 + b"]" * 150_000, b"1" * (10 << 20), b'{"a":' * 190_000):
         with pytest.raises(BadJson):
             load(raw)
@@ -387,8 +389,8 @@ def test_deep_and_infinite_bodies_of_many_bytes_are_refused() -> None:
     assert issubclass(BodyTooLarge, HTTPException)
 
 
-def test_lone_surrogates_become_replacements_wherever_a_text_is_cut() -> None:
-    """Against a reading escape by escape, on texts that are longer than what is looked at at a time."""
+def test_lone_surrogates_are_replaced_at_every_chunk_boundary() -> None:
+    """Compared with a reference implementation, on texts longer than a chunk."""
     dice = random.Random(7)
     parts = [
         "\\ud83d",
@@ -405,10 +407,10 @@ def test_lone_surrogates_become_replacements_wherever_a_text_is_cut() -> None:
     for size in (10, 100, 30_000):
         for _ in range(20):
             text = "".join(dice.choices(parts, k=size))
-            assert load(f'["{text}\\ud83d"]'.encode()) == [_slowly(text + "\\ud83d")]
+            assert load(f'["{text}\\ud83d"]'.encode()) == [_reference(text + "\\ud83d")]
 
 
-def _slowly(text: str) -> str:
+def _reference(text: str) -> str:
     units: list[int] = []
     at = 0
     while at < len(text):

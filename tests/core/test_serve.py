@@ -1,4 +1,4 @@
-"""`flask serve` as a person starts it: ready, refused beside another, stopped by Ctrl-C, well again after a kill."""
+"""`flask serve`: startup, a second instance, shutdown by Ctrl-C, and recovery from crashes."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from views.server.supervisor import ChildProcess, ServeState, Supervisor
 
 
 class Server:
-    """A `flask serve` with a data directory of its own."""
+    """A `flask serve` with its own data directory."""
 
     def __init__(self, data_dir: Path, port: int, **environment: str) -> None:
         self.port = port
@@ -49,16 +49,16 @@ class Server:
         with self.process.stdout as lines:
             self.lines.extend(line.rstrip("\n") for line in lines)
 
-    def wait_for(self, words: str, seconds: float = 150) -> str:
+    def wait_for(self, text: str, seconds: float = 150) -> str:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for line in list(self.lines):
-                if words in line:
+                if text in line:
                     return line
             if self.process.poll() is not None and not self.reader.is_alive():
                 break
             time.sleep(0.05)
-        raise AssertionError(f"{words!r} was not said within {seconds} s:\n" + "\n".join(self.lines))
+        raise AssertionError(f"{text!r} was not output within {seconds} s:\n" + "\n".join(self.lines))
 
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -91,7 +91,7 @@ def _status(port: int, path: str = "/readyz") -> int:
 
 
 @pytest.mark.timeout(400)
-def test_it_starts_answers_refuses_a_second_and_leaves_nothing_behind(data_dir: Path, port: int) -> None:
+def test_it_starts_rejects_a_second_instance_and_stops_cleanly(data_dir: Path, port: int) -> None:
     server = Server(data_dir, port)
     server.wait_for(f"Stoa is ready at http://localhost:{port}")
     assert _status(port) < 500
@@ -141,24 +141,24 @@ def test_the_stripe_simulator_runs_beside_it_and_keeps_what_it_knows(data_dir: P
 
 
 @pytest.mark.timeout(400)
-def test_it_recovers_from_kills_of_each_part(data_dir: Path, port: int) -> None:
+def test_it_recovers_when_any_process_is_killed(data_dir: Path, port: int) -> None:
     data_dir.mkdir()
     (data_dir / "demo_seeded").write_text("done")
     first = Server(data_dir, port)
     first.wait_for("Stoa is ready")
     _kill(data_dir, "gunicorn")
-    first.wait_for("The web server was killed by signal 9; it starts again")
-    _eventually_answers(port)
+    first.wait_for("The web server was killed by signal 9; restarting")
+    _wait_for_response(port)
     _kill(data_dir, "app:create_app work")
-    first.wait_for("The job worker was killed by signal 9; it starts again")
+    first.wait_for("The job worker was killed by signal 9; restarting")
     os.kill(int((data_dir / "postgres/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-    first.wait_for("PostgreSQL was killed; starting it again")
-    _eventually_answers(port)
+    first.wait_for("PostgreSQL was killed; restarting it")
+    _wait_for_response(port)
     first.kill()
     again = Server(data_dir, port)
     again.wait_for("Starting 1 web workers")
     os.kill(int((data_dir / "postgres/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-    again.wait_for("PostgreSQL was killed; starting it again")
+    again.wait_for("PostgreSQL was killed; restarting it")
     again.wait_for("Stoa is ready")
     first.reader.join()
     assert _status(port) < 500
@@ -166,7 +166,7 @@ def test_it_recovers_from_kills_of_each_part(data_dir: Path, port: int) -> None:
     assert living(data_dir) == []
 
 
-def test_a_port_in_use_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ClickException, match=f"PORT: {port} is in use by another program"):
@@ -182,24 +182,24 @@ def test_localhost_is_listened_to_on_both_protocols(port: int) -> None:
     assert addresses[1:] in ([], [("::1", port)])
 
 
-def test_a_database_that_is_away_is_waited_for(data_dir: Path, port: int) -> None:
+def test_it_waits_for_an_unreachable_database(data_dir: Path, port: int) -> None:
     server = Server(data_dir, port, DATABASE_URL="postgresql://stoa:hunter2hunter2@127.0.0.1:1/stoa")
     server.wait_for("Waiting for 127.0.0.1:1/stoa")
     server.stop()
     assert not any("hunter2" in line for line in server.lines)
 
 
-def _kill(data_dir: Path, words: str) -> None:
-    """SIGKILL for the eldest process of ours whose command line has the words."""
+def _kill(data_dir: Path, command: str) -> None:
+    """SIGKILL the oldest process of the server whose command line contains `command`."""
     mine = []
     for process in living(data_dir):
         with suppress(psutil.NoSuchProcess):
-            if words in " ".join(process.cmdline()):
+            if command in " ".join(process.cmdline()):
                 mine.append(process)
     min(mine, key=lambda process: process.create_time()).kill()
 
 
-def _eventually_answers(port: int) -> None:
+def _wait_for_response(port: int) -> None:
     end = time.monotonic() + 120
     while time.monotonic() < end:
         try:
@@ -208,40 +208,40 @@ def _eventually_answers(port: int) -> None:
         except OSError:
             pass
         time.sleep(0.1)
-    raise AssertionError("no answer")
+    raise AssertionError("no response")
 
 
-def test_leftovers_are_ended_and_strangers_spared(tmp_path: Path) -> None:
+def test_leftover_processes_are_stopped_and_reused_pids_are_not(tmp_path: Path) -> None:
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)", "gunicorn"]
     left = subprocess.Popen(sleeper, start_new_session=True)
-    stranger = subprocess.Popen(sleeper, start_new_session=True)
+    reused = subprocess.Popen(sleeper, start_new_session=True)
     created = psutil.Process(left.pid).create_time()
     record = ServeState(tmp_path)
-    groups = [{"pid": left.pid, "created": created}, {"pid": stranger.pid, "created": created + 100}]
+    groups = [{"pid": left.pid, "created": created}, {"pid": reused.pid, "created": created + 100}]
     record.path.write_text(json.dumps({"state": "running", "groups": groups}))
-    said: list[str] = []
-    record.clear_leftovers(said.append)
+    output: list[str] = []
+    record.clear_leftovers(output.append)
     assert left.poll() is not None
-    assert stranger.poll() is None
-    assert said == ["Clearing away what a killed Stoa left running"]
-    stranger.kill()
-    stranger.wait()
+    assert reused.poll() is None
+    assert output == ["Stopping processes left over from a killed Stoa"]
+    reused.kill()
+    reused.wait()
 
 
-def test_a_child_that_keeps_falling_is_started_ever_more_rarely(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_crashing_child_is_restarted_with_backoff(tmp_path: Path) -> None:
+    output: list[str] = []
     child = ChildProcess("web server", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path, grace=1)
     record = ServeState(tmp_path)
-    assert record.acquire(said.append)
-    supervisor = Supervisor([child], record, "http://localhost", said.append)
+    assert record.acquire(output.append)
+    supervisor = Supervisor([child], record, "http://localhost", output.append)
     supervisor.start(child)
     end = time.monotonic() + 60
-    while len(said) < 2 and time.monotonic() < end:
-        supervisor._mend()
+    while len(output) < 2 and time.monotonic() < end:
+        supervisor._restart_crashed()
         time.sleep(0.02)
     supervisor.stop()
     record.release()
-    assert said[:2] == [
-        "The web server ended with code 3; it starts again in 0.5 s",
-        "The web server ended with code 3; it starts again in 1 s",
+    assert output[:2] == [
+        "The web server ended with code 3; restarting in 0.5 s",
+        "The web server ended with code 3; restarting in 1 s",
     ]

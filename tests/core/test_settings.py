@@ -1,4 +1,4 @@
-"""Wrong settings stop the start with a sentence; .env.example and the class tell the same."""
+"""Invalid settings prevent the start with a message; .env.example matches the settings."""
 
 import os
 import re
@@ -30,52 +30,52 @@ def load(**values: Any) -> Settings:
     [
         ("port", "eighty", "PORT: Input should be a valid integer"),
         ("port", 70000, "PORT: Input should be less than or equal to 65535"),
-        ("stoa_host", "example.org", "STOA_HOST: give localhost"),
-        ("stoa_base_url", "stoa.example.org", "STOA_BASE_URL: give a whole address"),
-        ("stoa_base_url", "https://example.org/stoa", "STOA_BASE_URL: Stoa has a host to itself"),
+        ("stoa_host", "example.org", "STOA_HOST: must be localhost"),
+        ("stoa_base_url", "stoa.example.org", "STOA_BASE_URL: must be a URL"),
+        ("stoa_base_url", "https://example.org/stoa", "STOA_BASE_URL: must be a URL without path"),
         ("stoa_base_url", "https://example.org:99999", "STOA_BASE_URL: Port out of range"),
         ("stoa_secret_key", "short", "STOA_SECRET_KEY is too short"),
-        ("database_url", "mysql://db/stoa", "DATABASE_URL: Stoa needs PostgreSQL"),
-        ("database_url", "postgresql://db", "DATABASE_URL: name the database"),
+        ("database_url", "mysql://db/stoa", "DATABASE_URL: must start with postgresql://"),
+        ("database_url", "postgresql://db", "DATABASE_URL: must name the database"),
         ("stoa_workers", 0, "STOA_WORKERS: Input should be greater than or equal to 1"),
-        ("smtp_url", "mail.example.org", "SMTP_URL: give smtp://"),
-        ("smtp_url", "smtp://", "SMTP_URL: give smtp://"),
-        ("stoa_mail_from", "Stoa", "STOA_MAIL_FROM: give an e-mail address"),
+        ("smtp_url", "mail.example.org", "SMTP_URL: must be smtp://"),
+        ("smtp_url", "smtp://", "SMTP_URL: must be smtp://"),
+        ("stoa_mail_from", "Stoa", "STOA_MAIL_FROM: must be an e-mail address"),
         ("stoa_admins", "ada", "STOA_ADMINS: 'ada' is not an e-mail address"),
         ("github_client_id", "x", "Set both GITHUB_CLIENT_ID and GITHUB_CLIENT_SECRET"),
         ("oidc_issuer", "https://id.example.org", "Set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET"),
-        ("openai_base_url", "ftp://x", "OPENAI_BASE_URL: give a whole address"),
+        ("openai_base_url", "ftp://x", "OPENAI_BASE_URL: must be a URL"),
         ("stripe_secret_key", "pk_test_1", "STRIPE_SECRET_KEY is not a secret key"),
-        ("stripe_api_base", "localhost:12111", "STRIPE_API_BASE: give a whole address"),
+        ("stripe_api_base", "localhost:12111", "STRIPE_API_BASE: must be a URL"),
         ("stoa_stripe", "test", "STOA_STRIPE: Input should be '' or 'demo'"),
         ("stoa_margin", "-1", "STOA_MARGIN: Input should be greater than or equal to 0"),
         ("stoa_margin", "a lot", "STOA_MARGIN: Input should be a valid decimal"),
         ("stoa_free_credits", "1.5", "STOA_FREE_CREDITS: Input should be a valid integer"),
-        ("https_proxy", "socks5://user:secret@proxy:1080", "HTTPS_PROXY: give http://host:port"),
-        ("http_proxy", "http://proxy:none", "HTTP_PROXY: give http://host:port"),
-        ("stoa_ca_bundle", "/nowhere/ca.pem", "STOA_CA_BUNDLE: /nowhere/ca.pem is not a file"),
-        ("stoa_ca_bundle", "README.md", f"STOA_CA_BUNDLE: {ROOT / 'README.md'} holds no certificates"),
-        ("stoa_prices_file", "/nowhere/prices.json", "STOA_PRICES_FILE: /nowhere/prices.json is not a file"),
+        ("https_proxy", "socks5://user:secret@proxy:1080", "HTTPS_PROXY: must be http://host:port"),
+        ("http_proxy", "http://proxy:none", "HTTP_PROXY: must be http://host:port"),
+        ("stoa_ca_bundle", "/nowhere/ca.pem", "STOA_CA_BUNDLE: /nowhere/ca.pem is not a readable file"),
+        ("stoa_ca_bundle", "README.md", f"STOA_CA_BUNDLE: {ROOT / 'README.md'} contains no PEM certificates"),
+        ("stoa_prices_file", "/nowhere/p.json", "STOA_PRICES_FILE: /nowhere/p.json is not a readable file"),
         (
             "ratelimit_storage_uri",
             "mongodb://x",
-            "RATELIMIT_STORAGE_URI: give machine://, memory:// or redis://",
+            "RATELIMIT_STORAGE_URI: must be machine://, memory:// or redis://",
         ),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_reason(setting: str, value: object, says: str) -> None:
+def test_an_invalid_setting_is_named_with_the_reason(setting: str, value: object, says: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         load(**{setting: value})
     assert str(refusal.value).startswith(says)
 
 
-def test_every_wrong_setting_is_told_at_once() -> None:
+def test_all_invalid_settings_are_reported() -> None:
     with pytest.raises(SettingsError) as refusal:
         load(port=0, stoa_workers=0)
     assert len(str(refusal.value).splitlines()) == 2
 
 
-def test_a_secret_that_is_wrong_is_not_repeated() -> None:
+def test_invalid_secrets_are_not_printed() -> None:
     with pytest.raises(SettingsError) as refusal:
         load(smtp_url="http://ada:hunter2hunter2@mail")
     assert "hunter2" not in str(refusal.value)
@@ -89,25 +89,25 @@ def test_an_empty_value_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.smtp_url is None
 
 
-def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
+def test_the_secret_is_generated_once_and_private(tmp_path: Path) -> None:
     settings = load(stoa_data_dir=tmp_path / "data", stoa_secret_key="")
     secret = settings.secret_key
     assert len(secret) == 64
     assert settings.secret_key == secret
-    kept = tmp_path / "data" / "secret_key"
-    assert kept.stat().st_mode & 0o077 == 0
-    kept.write_text("no")
+    path = tmp_path / "data" / "secret_key"
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_text("no")
     with pytest.raises(SettingsError, match="damaged"):
         _ = settings.secret_key
 
 
-def test_a_data_directory_that_is_none_is_told(tmp_path: Path) -> None:
+def test_an_unusable_data_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=r"STOA_DATA_DIR: .* cannot be used"):
         _ = load(stoa_data_dir=tmp_path / "file", stoa_secret_key="").secret_key
 
 
-def test_what_is_unwise_in_public_is_warned_of_and_works() -> None:
+def test_insecure_public_settings_cause_warnings() -> None:
     assert load().warnings() == []
     assert load(stoa_base_url="http://192.168.1.9:8000").warnings() == []
     insecure = load(stoa_base_url="http://stoa.example.org").warnings()
@@ -115,7 +115,7 @@ def test_what_is_unwise_in_public_is_warned_of_and_works() -> None:
     assert load(stoa_base_url="https://stoa.example.org", smtp_url="smtp://mail").warnings() == []
 
 
-def test_the_example_names_every_setting_and_no_other() -> None:
+def test_the_example_lists_exactly_all_settings() -> None:
     named = re.findall(r"^# ([A-Z0-9_]+)=", EXAMPLE, re.MULTILINE)
     assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
 
@@ -127,20 +127,20 @@ def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for name, field in Settings.model_fields.items():
         default = field.default
         if default in (None, "", frozenset()) or isinstance(default, SecretStr):
-            continue  # an example, or nothing, is shown
-        words = ",".join(default) if isinstance(default, tuple) else str(default)
-        words = words.lower() if isinstance(default, bool) else words
-        assert shown[name.upper()] == words
+            continue  # shown as an example or empty
+        text = ",".join(default) if isinstance(default, tuple) else str(default)
+        text = text.lower() if isinstance(default, bool) else text
+        assert shown[name.upper()] == text
 
 
-def test_every_line_of_the_example_is_accepted(tmp_path: Path) -> None:
+def test_all_values_of_the_example_are_valid(tmp_path: Path) -> None:
     lines = re.findall(r"^# ([A-Z0-9_]+=.*)$", EXAMPLE, re.MULTILINE)
     taken = tmp_path / ".env"
     taken.write_text("\n".join(line for line in lines if not line.startswith(("STOA_PRICES_FILE", "OIDC_"))))
     assert load_settings(_env_file=taken).stoa_admins == {"ada@example.org", "grace@example.org"}
 
 
-def test_any_command_tells_a_wrong_setting_without_a_traceback() -> None:
+def test_commands_report_invalid_settings_without_a_traceback() -> None:
     done = subprocess.run(
         [ROOT / ".venv/bin/flask", "billing", "balance", "alice@example.org"],
         cwd=ROOT,
@@ -161,7 +161,7 @@ def test_any_command_tells_a_wrong_setting_without_a_traceback() -> None:
         ({"stoa_prices_file": "LICENSE"}, "STOA_PRICES_FILE: "),
     ],
 )
-def test_what_shows_only_in_use_is_told_the_same_way(
+def test_errors_found_on_use_are_reported_the_same_way(
     wrong: dict[str, str], says: str, postgres_url: str
 ) -> None:
     with pytest.raises(ClickException) as refusal:
@@ -169,7 +169,7 @@ def test_what_shows_only_in_use_is_told_the_same_way(
     assert refusal.value.message.startswith(says)
 
 
-def test_a_lost_database_is_told_without_its_password(app: Flask) -> None:
+def test_a_lost_database_is_reported_without_its_password(app: Flask) -> None:
     commands = CommandGroup("lose")
 
     @commands.command("it")
@@ -182,7 +182,7 @@ def test_a_lost_database_is_told_without_its_password(app: Flask) -> None:
     assert done.output == "Error: The database cannot be used: cannot reach postgresql://a:***@db/stoa.\n"
 
 
-def test_a_command_before_the_first_start_finds_a_migrated_database(place: Path) -> None:
+def test_a_command_before_the_first_start_migrates_the_database(place: Path) -> None:
     def flask(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [ROOT / ".venv/bin/flask", *arguments],

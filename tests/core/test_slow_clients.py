@@ -1,4 +1,4 @@
-"""Clients that send their requests slowly, or never take their answers, shut nobody out; honest ones are not cut."""
+"""Slow clients do not block others, and slow but active ones are not disconnected."""
 
 import json
 import socket
@@ -25,12 +25,12 @@ FORM = b"POST /login " + HEAD + b"Content-Type: application/x-www-form-urlencode
 
 
 SOON = 9.0
-"""Seconds in which even a busy machine does what it need not wait for: less than the shortest patience but for `server`'s."""
+"""Seconds within which even a busy machine responds; less than every timeout but those of `server`."""
 
 
 @pytest.fixture(scope="module")
 def server(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that is impatient."""
+    """A server with short timeouts."""
     settings = {"STOA_HEADER_TIMEOUT": "2", "STOA_BODY_TIMEOUT": "2", "STOA_CONNECTIONS_PER_ADDRESS": "100"}
     with running(postgres_url, tmp_path_factory.mktemp("slow"), **settings) as address:
         yield address
@@ -38,7 +38,7 @@ def server(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def patient(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that ends nobody for being slow while a test lasts, so that room for others is made only where it is needed."""
+    """A server with timeouts longer than a test, so that clients are disconnected only at the connection limit."""
     settings = {
         "STOA_HEADER_TIMEOUT": "120",
         "STOA_BODY_TIMEOUT": "120",
@@ -54,23 +54,23 @@ def connect(server: str, source: str = "127.0.0.1") -> socket.socket:
 
 
 def healthy(server: str) -> None:
-    """Another client is answered soon."""
+    """Another client gets a response soon."""
     began = time.monotonic()
     with urllib.request.urlopen(f"{server}/api/healthz", timeout=SOON) as answer:
         assert answer.status == 200
     assert time.monotonic() - began < SOON
 
 
-def rest(wire: socket.socket) -> bytes:
-    """What the server says until it closes the connection."""
+def rest(connection: socket.socket) -> bytes:
+    """The data received until the server closes the connection."""
     found = b""
     with suppress(ConnectionError):
-        while data := wire.recv(65536):
+        while data := connection.recv(65536):
             found += data
     return found
 
 
-BODY_LACKING = (
+BODIES = (
     POST + b"Content-Length: 100\r\n\r\n",
     POST + b"Content-Length: 100\r\n\r\n" + b"{" * 50,
     POST + b"Content-Length: 20000000\r\n\r\n" + b" " * 300_000,
@@ -84,81 +84,81 @@ BODY_LACKING = (
     b"GET /login " + HEAD + b"Content-Length: 10\r\n\r\n",
     b"DELETE /api/agents " + HEAD + b"Content-Length: 10\r\n\r\n",
 )
-HEAD_LACKING = (b"G", b"GET / HTTP/1.1", b"GET /login " + HEAD, POST + b"Content-Length: 3", b"\r\n")
+HEADS = (b"G", b"GET / HTTP/1.1", b"GET /login " + HEAD, POST + b"Content-Length: 3", b"\r\n")
 
 
-LACKING = [
-    *((sent, b"") for sent in (*HEAD_LACKING, *BODY_LACKING)),
-    *((sent, b"x") for sent in (*HEAD_LACKING[:3], *BODY_LACKING[:2], FORM + b"Content-Length: 100\r\n\r\n")),
+INCOMPLETE = [
+    *((sent, b"") for sent in (*HEADS, *BODIES)),
+    *((sent, b"x") for sent in (*HEADS[:3], *BODIES[:2], FORM + b"Content-Length: 100\r\n\r\n")),
     (POST, b"X-A: b\r\n"),
     (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
 ]
 
 
-def test_what_never_comes_is_waited_for_in_seconds(server: str) -> None:
-    with ThreadPoolExecutor(len(LACKING)) as pool:
-        found = list(pool.map(lambda each: _lack(server, *each), LACKING))
-    for (sent, dripped), (heard, seconds) in zip(LACKING, found, strict=True):
+def test_incomplete_requests_time_out_with_408(server: str) -> None:
+    with ThreadPoolExecutor(len(INCOMPLETE)) as pool:
+        found = list(pool.map(lambda each: _send_incomplete(server, *each), INCOMPLETE))
+    for (sent, dripped), (received, seconds) in zip(INCOMPLETE, found, strict=True):
         assert 1.5 < seconds < SOON, (sent, dripped, seconds)
-        answer = heard.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        answer = received.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
         if sent != b"\r\n":
-            assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n"), (sent, dripped, heard)
+            assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n"), (sent, dripped, received)
             assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
 
 
-def _lack(server: str, sent: bytes, dripped: bytes) -> tuple[bytes, float]:
-    """What is heard, and after how long the connection ends."""
+def _send_incomplete(server: str, sent: bytes, dripped: bytes) -> tuple[bytes, float]:
+    """The response, and the seconds until the connection is closed."""
     began = time.monotonic()
-    heard = b""
-    with connect(server) as wire, suppress(ConnectionError):
-        wire.sendall(sent)
-        wire.settimeout(0.4)
+    received = b""
+    with connect(server) as connection, suppress(ConnectionError):
+        connection.sendall(sent)
+        connection.settimeout(0.4)
         while time.monotonic() - began < 30:
             try:
-                data = wire.recv(65536)
+                data = connection.recv(65536)
             except TimeoutError:
                 with suppress(OSError):
-                    wire.sendall(dripped)
+                    connection.sendall(dripped)
                 continue
             if not data:
                 break
-            heard += data
-    return heard, time.monotonic() - began
+            received += data
+    return received, time.monotonic() - began
 
 
-def test_who_says_nothing_is_not_waited_for(server: str) -> None:
+def test_silent_connections_are_closed(server: str) -> None:
     began = time.monotonic()
-    with connect(server) as wire:
-        assert rest(wire) == b""
+    with connect(server) as connection:
+        assert rest(connection) == b""
     assert 1.5 < time.monotonic() - began < SOON
 
 
-def test_a_connection_may_rest_between_two_requests(server: str) -> None:
+def test_a_connection_may_idle_between_requests(server: str) -> None:
     request = b"GET /api/healthz " + HEAD + b"\r\n"
-    with connect(server) as wire:
+    with connect(server) as connection:
         for _ in range(2):
-            wire.sendall(request)
+            connection.sendall(request)
             time.sleep(3)
-            assert wire.recv(65536).startswith(b"HTTP/1.1 200 ")
-        wire.sendall(request[:20])
-        assert rest(wire).startswith(b"HTTP/1.1 408 ")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(request[:20])
+        assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
 
-def test_requests_with_bodies_follow_one_another(server: str) -> None:
+def test_requests_with_bodies_share_a_connection(server: str) -> None:
     sized = POST + b"Content-Length: 2\r\n\r\n{}"
     chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     large = POST + b"Content-Length: 600000\r\n\r\n" + b" " * 600_000
     unread = b"GET /api/healthz " + HEAD + b"Content-Length: 2\r\n\r\n{}"
-    with connect(server) as wire:
+    with connect(server) as connection:
         for request in (sized, chunked, large, unread, sized, chunked + sized):
-            wire.sendall(request)
-            heard = b""
-            while heard.count(b"HTTP/1.1 ") < request.count(b"HTTP/1.1"):
-                data = wire.recv(65536)
-                assert data, heard
-                heard += data
-        wire.sendall(b"GET /api/healthz " + HEAD + b"Connection: close\r\n\r\n")
-        assert rest(wire).count(b"HTTP/1.1 ") == 1
+            connection.sendall(request)
+            received = b""
+            while received.count(b"HTTP/1.1 ") < request.count(b"HTTP/1.1"):
+                data = connection.recv(65536)
+                assert data, received
+                received += data
+        connection.sendall(b"GET /api/healthz " + HEAD + b"Connection: close\r\n\r\n")
+        assert rest(connection).count(b"HTTP/1.1 ") == 1
 
 
 KINDS = {
@@ -174,45 +174,45 @@ KINDS = {
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_slow_clients_shut_nobody_out(patient: str, kind: str, source: str) -> None:
-    """Neither the others, nor others at their own address."""
+def test_slow_clients_do_not_block_others(patient: str, kind: str, source: str) -> None:
+    """Neither other clients nor others at the same address."""
     with ExitStack() as open_wires:
         for _ in range(400):
-            wire = open_wires.enter_context(connect(patient, source))
+            connection = open_wires.enter_context(connect(patient, source))
             with suppress(OSError):
-                wire.sendall(KINDS[kind])
+                connection.sendall(KINDS[kind])
         for _ in range(5):
             healthy(patient)
 
 
-def test_clients_that_take_nothing_shut_nobody_out(patient: str) -> None:
+def test_clients_that_do_not_read_do_not_block_others(patient: str) -> None:
     with ExitStack() as open_wires:
         for _ in range(150):
-            wire = open_wires.enter_context(socket.socket())
-            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            wire.connect(("127.0.0.1", int(patient.rsplit(":", 1)[1])))
-            wire.sendall((b"GET /static/vendor/htmx/htmx.min.js " + HEAD + b"\r\n") * 4)
+            connection = open_wires.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", int(patient.rsplit(":", 1)[1])))
+            connection.sendall((b"GET /static/vendor/htmx/htmx.min.js " + HEAD + b"\r\n") * 4)
         time.sleep(3)
         for _ in range(5):
             healthy(patient)
             time.sleep(0.1)
 
 
-def test_more_than_all_places_shut_nobody_out(app: Flask, postgres_url: str, tmp_path: Path) -> None:
+def test_a_full_server_accepts_others(app: Flask, postgres_url: str, tmp_path: Path) -> None:
     settings = {"STOA_CONNECTIONS_PER_ADDRESS": "0", "GUNICORN_CMD_ARGS": "--worker-connections 200"}
     with running(postgres_url, tmp_path, **settings) as address, ExitStack() as open_wires:
         for _ in range(1000):
-            wire = open_wires.enter_context(connect(address))
-            wire.sendall(KINDS["no body"])
+            connection = open_wires.enter_context(connect(address))
+            connection.sendall(KINDS["no body"])
         for _ in range(5):
             healthy(address)
             time.sleep(0.1)
 
 
-def test_calls_in_flight_make_no_room(
+def test_calls_in_flight_are_not_disconnected(
     app: Flask, postgres_url: str, session: Session, alice: Person, tmp_path: Path
 ) -> None:
-    """Nobody who waits for us is shown out; the next of that address is told that it has too many."""
+    """Clients that wait for a response are not disconnected; the next one of that address is rejected."""
     assert alice.user is not None
     factories.grant(alice.user, 1000)
     body = json.dumps(
@@ -238,10 +238,10 @@ def test_calls_in_flight_make_no_room(
         }
         address = open_wires.enter_context(running(postgres_url, tmp_path, workers=1, **settings))
         streams = [open_wires.enter_context(connect(address)) for _ in range(4)]
-        for wire in streams:
-            wire.sendall(request)
-        for wire in streams:
-            assert wire.recv(10) == b"HTTP/1.1 2"
+        for connection in streams:
+            connection.sendall(request)
+        for connection in streams:
+            assert connection.recv(10) == b"HTTP/1.1 2"
         with connect(address) as fifth:
             answer = rest(fifth)
         assert answer.startswith(b"HTTP/1.1 429 ")
@@ -250,14 +250,14 @@ def test_calls_in_flight_make_no_room(
             other.sendall(b"GET /api/healthz " + HEAD + b"\r\n")
             assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
         gate.set()
-        for wire in streams:
-            assert b"[DONE]" in rest(wire)
+        for connection in streams:
+            assert b"[DONE]" in rest(connection)
 
 
-def test_slow_but_honest_uploads_and_streams_are_not_cut(
+def test_slow_but_active_uploads_and_streams_are_not_disconnected(
     server: str, session: Session, alice: Person
 ) -> None:
-    """20 kB a second, for three times the patience."""
+    """20 kB per second, for three times the timeout."""
     assert alice.user is not None
     factories.grant(alice.user, 1000)
     body = json.dumps(
@@ -273,17 +273,17 @@ def test_slow_but_honest_uploads_and_streams_are_not_cut(
     heads = (b"Content-Length: %d\r\n" % len(body), b"Transfer-Encoding: chunked\r\n")
 
     def upload(head: bytes, answers: list[bytes]) -> None:
-        with connect(server) as wire:
-            wire.sendall(
+        with connect(server) as connection:
+            connection.sendall(
                 POST + head + f"Authorization: Bearer {alice.token}\r\nConnection: close\r\n\r\n".encode()
             )
             for start in range(0, len(body), 10_000):
                 piece = body[start : start + 10_000]
-                wire.sendall(piece if b"Length" in head else b"%x\r\n%s\r\n" % (len(piece), piece))
+                connection.sendall(piece if b"Length" in head else b"%x\r\n%s\r\n" % (len(piece), piece))
                 time.sleep(0.5)
             if b"Length" not in head:
-                wire.sendall(b"0\r\n\r\n")
-            answers.append(rest(wire))
+                connection.sendall(b"0\r\n\r\n")
+            answers.append(rest(connection))
 
     answers: list[bytes] = []
     threads = [threading.Thread(target=upload, args=(head, answers)) for head in heads]
@@ -297,20 +297,20 @@ def test_slow_but_honest_uploads_and_streams_are_not_cut(
         assert b"[DONE]" in answer
 
 
-def test_an_answer_that_is_not_taken_ends(app: Flask, postgres_url: str, tmp_path: Path) -> None:
-    """With the worker's own times shortened: they are no settings."""
+def test_an_unread_response_is_cut_off(app: Flask, postgres_url: str, tmp_path: Path) -> None:
+    """Uses a copy of the configuration with a shorter write timeout, which is not a setting."""
     config = tmp_path / "web.py"
     text = CONFIG.read_text()
-    assert "TAKEN_WITHIN = 60.0" in text
-    config.write_text(text.replace("TAKEN_WITHIN = 60.0", "TAKEN_WITHIN = 1.0"))
+    assert "WRITE_TIMEOUT = 60.0" in text
+    config.write_text(text.replace("WRITE_TIMEOUT = 60.0", "WRITE_TIMEOUT = 1.0"))
     with running(postgres_url, tmp_path, config=config) as address:
-        with socket.socket() as wire:
-            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            wire.connect(("127.0.0.1", int(address.rsplit(":", 1)[1])))
-            wire.settimeout(60)
-            wire.sendall((b"GET /static/vendor/htmx/htmx.min.js " + HEAD + b"\r\n") * 100)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", int(address.rsplit(":", 1)[1])))
+            connection.settimeout(60)
+            connection.sendall((b"GET /static/vendor/htmx/htmx.min.js " + HEAD + b"\r\n") * 100)
             time.sleep(4)
             healthy(address)
-            taken = rest(wire)
+            taken = rest(connection)
         assert taken.startswith(b"HTTP/1.1 200 ")
         assert taken.count(b"HTTP/1.1 200 ") < 100

@@ -1,4 +1,4 @@
-"""The demo is made through the real verbs, so its books prove; it is made once and goes without a trace."""
+"""The demo: created through the real functions, so its ledger proves; created once, removed completely."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,14 +10,13 @@ from models import demo, ledger, store
 from models.accounts import User
 from models.core.pool import Pool
 from models.core.settings import Settings
-from models.demo import demo_people
-from models.demo.demo_agents import houses
+from models.demo import demo_agents, demo_people
 from models.gateway import GatewayCall
 from models.ledger import CreditEntry
 from models.orgs import Org
 from models.runs import AgentRun
 from models.store import Agent, AgentConfig, AgentVersion, Publisher, publishers
-from models.store.catalogue.markdown import fault
+from models.store.catalogue.markdown import problem_in
 from models.store.publishing import spawning
 from models.store.publishing.definition import Definition, conflicts
 from models.store.statistics import store_proof
@@ -25,7 +24,7 @@ from models.usage import Message, UsageRollup
 from tests import factories
 
 NOW = (datetime.now(UTC) - timedelta(days=1)).replace(hour=12, minute=0, second=0, microsecond=0)
-"""Noon of yesterday: what the store counts as its week is reckoned by the clock of the database."""
+"""Noon yesterday, because the 7-day window uses the database clock."""
 
 
 def seeded(session: Session, postgres_url: str, settings: Settings) -> int:
@@ -40,7 +39,7 @@ def count(session: Session, table: type) -> int:
     return session.execute(select(func.count()).select_from(table)).scalar_one()
 
 
-def test_the_demo_fills_a_month_and_a_store_and_its_books_prove(
+def test_the_demo_fills_the_store_and_its_ledger_proves(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
     assert demo.is_first_start()
@@ -65,11 +64,11 @@ def test_the_demo_fills_a_month_and_a_store_and_its_books_prove(
     run = session.execute(select(AgentRun).order_by(AgentRun.total_credits.desc()).limit(1)).scalar_one()
     assert run.total_credits >= run.direct_credits > 0
 
-    look_at_the_store(session)
-    look_at_what_versions_spawn(session)
+    check_store(session)
+    check_dependencies(session)
 
 
-def test_the_demo_is_made_once_and_removed_without_a_trace(
+def test_the_demo_is_created_once_and_removed_completely(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
     calls = seeded(session, postgres_url, settings)
@@ -88,14 +87,14 @@ def test_the_demo_is_made_once_and_removed_without_a_trace(
 
 def test_the_commands_seed_and_remove(app: Flask, session: Session) -> None:
     runner = app.test_cli_runner()
-    assert "demo calls were settled" in runner.invoke(args=["demo", "seed"]).output
-    assert "there already" in runner.invoke(args=["demo", "seed"]).output
-    assert "gone" in runner.invoke(args=["demo", "remove"]).output
+    assert "Demo created" in runner.invoke(args=["demo", "seed"]).output
+    assert "already exists" in runner.invoke(args=["demo", "seed"]).output
+    assert "removed" in runner.invoke(args=["demo", "remove"]).output
     assert "no demo" in runner.invoke(args=["demo", "remove"]).output
     assert count(session, User) == 0
 
 
-def look_at_the_store(session: Session) -> None:
+def check_store(session: Session) -> None:
     assert store_proof.prove().differences == []
     assert count(session, Publisher) == 6
     assert 25 <= count(session, Agent) <= 30
@@ -121,11 +120,11 @@ def look_at_the_store(session: Session) -> None:
     assert NOW - timedelta(days=3) < newest <= NOW
 
 
-def look_at_what_versions_spawn(session: Session) -> None:
-    """Each is pinned to a version that was there before."""
+def check_dependencies(session: Session) -> None:
+    """Each reference is pinned to a version published earlier."""
     configs = session.scalars(select(AgentConfig)).all()
     called = {place for config in configs for place in config.data["spawnableAgents"]}
-    places = [place for each in called if (place := spawning.place(each))]
+    places = [place for each in called if (place := spawning.parse(each))]
     assert len(places) == len(called) > 10
     assert spawning.published(places) == set(places)
     versions = {
@@ -134,19 +133,19 @@ def look_at_what_versions_spawn(session: Session) -> None:
     }
     for config in configs:
         for each in config.data["spawnableAgents"]:
-            place = spawning.place(each)
+            place = spawning.parse(each)
             assert place
             assert versions[tuple(place)] < versions[config.publisher_id, config.id, config.version]
 
 
-def test_what_the_shelf_says_is_sound() -> None:
+def test_the_demo_definitions_are_valid() -> None:
     models = set()
-    for house in houses():
-        assert publishers.wrong_id(house.id) is None
-        assert house.owner in demo_people.NAMES
-        assert house.organisation is None or house.organisation in demo_people.ORGANISATIONS
-        for agent in house.agents:
-            assert agent.readme is None or fault(agent.readme) is None
+    for publisher in demo_agents.publishers():
+        assert publishers.id_format_problem(publisher.id) is None
+        assert publisher.owner in demo_people.NAMES
+        assert publisher.organisation is None or publisher.organisation in demo_people.ORGANISATIONS
+        for agent in publisher.agents:
+            assert agent.readme is None or problem_in(agent.readme) is None
             days = [release.days for release in agent.releases]
             assert days == sorted(days, reverse=True)
             for release in agent.releases:
@@ -156,7 +155,7 @@ def test_what_the_shelf_says_is_sound() -> None:
     assert len({model.split("/")[0] for model in models}) > 3
 
 
-def test_removing_the_demo_leaves_others_what_is_theirs(
+def test_removing_the_demo_keeps_data_of_others(
     app: Flask, session: Session, postgres_url: str, settings: Settings
 ) -> None:
     seeded(session, postgres_url, settings)
@@ -165,7 +164,7 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     factories.agent(house, data={"spawnableAgents": ["harbor/file-picker@1.3.0"]})
     lent = factories.publisher(session.get_one(Org, "demo-quarry"), "lent-by-alice", created_by=alice.id)
     team = factories.org(alice)
-    kept = factories.publisher(team, "made-by-delia", created_by=demo.USER_ID)
+    stored = factories.publisher(team, "made-by-delia", created_by=demo.USER_ID)
     run = factories.run(alice, "harbor/code-reviewer@2.4.1")
     run.status, run.completed_at = "completed", NOW
     session.commit()
@@ -174,7 +173,7 @@ def test_removing_the_demo_leaves_others_what_is_theirs(
     session.expire_all()
     assert set(session.scalars(select(Publisher.id))) == {"acme", "lent-by-alice", "made-by-delia"}
     assert (lent.user_id, lent.org_id) == (alice.id, None)
-    assert (kept.created_by, kept.org_id) == (alice.id, team.id)
+    assert (stored.created_by, stored.org_id) == (alice.id, team.id)
     assert session.scalars(select(AgentRun.id)).all() == [run.id]
     assert count(session, Agent) == 1
     assert store_proof.prove().differences == []

@@ -1,4 +1,4 @@
-"""The document names every JSON route, is valid OpenAPI in its references, and its page is readable."""
+"""The OpenAPI document covers every JSON route, its references resolve, and its page renders."""
 
 import json
 import re
@@ -8,10 +8,10 @@ import pytest
 from flask import Flask, jsonify
 from flask.testing import FlaskClient
 
-from views.web.openapi import routes as described
+from views.web.openapi import routes as documented_routes
 
-# Hypermedia of the sign-in dance: redirects and forms, not an API.
-NOT_AN_API = {
+# Sign-in redirects and forms, not an API.
+NOT_API = {
     "/api/auth/signin",
     "/api/auth/signin/{provider}",
     "/api/auth/callback/{provider}",
@@ -33,10 +33,10 @@ def shape(path: str) -> str:
 
 
 def test_every_json_route_is_documented_and_nothing_else(app: Flask) -> None:
-    written = {(route.method, shape(route.path)) for route in described(app)}
+    documented = {(route.method, shape(route.path)) for route in documented_routes(app)}
     real = {(method, shape(path)) for method, path in real_routes(app)}
-    hidden = {shape(path) for path in NOT_AN_API}
-    assert {route for route in real if route[1] not in hidden} == written
+    hidden = {shape(path) for path in NOT_API}
+    assert {route for route in real if route[1] not in hidden} == documented
 
 
 def test_the_document_is_served_with_its_own_address(client: FlaskClient) -> None:
@@ -48,10 +48,10 @@ def test_the_document_is_served_with_its_own_address(client: FlaskClient) -> Non
     ids = [op["operationId"] for path in document["paths"].values() for op in path.values()]
     assert len(ids) == len(set(ids))
     for path, item in document["paths"].items():
-        wanted = set(re.findall(r"{([^}]+)}", path))
+        expected = set(re.findall(r"{([^}]+)}", path))
         for operation in item.values():
             named = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
-            assert named == wanted, path
+            assert named == expected, path
 
         for operation in item.values():
             assert operation["summary"]
@@ -85,20 +85,20 @@ def test_whoever_takes_a_credential_refuses_that_of_a_banned_account(client: Fla
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "words"),
+    ("body", "status", "message"),
     [
-        ({"status": "ok", "cached_agents": 0}, 200, "another form"),
+        ({"status": "ok", "cached_agents": 0}, 200, "does not match"),
         (
             {"status": "ok", "cached_agents": 0, "timestamp": "2026-01-01T00:00:00Z", "more": 1},
             200,
-            "another form",
+            "does not match",
         ),
-        ({"status": "ok", "cached_agents": "0", "timestamp": "2026-01-01T00:00:00Z"}, 200, "another form"),
-        ({}, 418, "not described"),
+        ({"status": "ok", "cached_agents": "0", "timestamp": "2026-01-01T00:00:00Z"}, 200, "does not match"),
+        ({}, 418, "not documented"),
     ],
 )
-def test_a_test_fails_on_an_answer_that_is_not_described(
-    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, body: object, status: int, words: str
+def test_a_test_fails_on_an_undocumented_response(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, body: object, status: int, message: str
 ) -> None:
     name = "gateway_api.healthz"
 
@@ -106,13 +106,13 @@ def test_a_test_fails_on_an_answer_that_is_not_described(
         return jsonify(body), status
 
     monkeypatch.setitem(app.view_functions, name, update_wrapper(changed, app.view_functions[name]))
-    with pytest.raises(AssertionError, match=words):
+    with pytest.raises(AssertionError, match=message):
         client.get("/api/healthz")
 
 
 def test_the_page_lists_every_operation(app: Flask, client: FlaskClient) -> None:
     page = client.get("/docs/api").get_data(as_text=True)
-    for route in described(app):
+    for route in documented_routes(app):
         assert f'id="{route.id}"' in page
 
 

@@ -1,4 +1,4 @@
-"""What README and docs say is there is there: commands, routes, links, and the requests that README shows."""
+"""README and docs: commands, routes and links exist, and the README's requests work."""
 
 import re
 from pathlib import Path
@@ -21,14 +21,14 @@ def name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_between_documents_lead_somewhere(page: Path) -> None:
+def test_links_between_documents_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith("/"):
             assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_commands_that_are_named_are_there(app: Flask, page: Path) -> None:
+def test_commands_exist(app: Flask, page: Path) -> None:
     for group, command in re.findall(r"[`/ ]flask ([a-z]+) ([a-z]+)[^\n|]*`", page.read_text()):
         found = app.cli.commands.get(group)
         assert isinstance(found, click.Group), group
@@ -36,7 +36,7 @@ def test_commands_that_are_named_are_there(app: Flask, page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "store.md"], ids=name)
-def test_store_routes_that_are_named_are_there(app: Flask, page: Path) -> None:
+def test_store_routes_exist(app: Flask, page: Path) -> None:
     adapter = app.url_map.bind("localhost")
     text = page.read_text()
     paths = set(
@@ -47,17 +47,17 @@ def test_store_routes_that_are_named_are_there(app: Flask, page: Path) -> None:
         assert adapter.allowed_methods(path.rstrip(".")), path
 
 
-def test_the_request_of_readme_publishes_an_agent_that_search_finds(
+def test_the_readme_request_publishes_an_agent_that_search_finds(
     client: FlaskClient, session: OrmSession, alice: Person
 ) -> None:
     assert alice.user
     factories.publisher(alice.user, "acme")
     readme = (ROOT / "README.md").read_text()
-    asked = re.findall(
+    requests = re.findall(
         r"curl http://localhost:8000(/api/\S+) -H \"Authorization: Bearer \$STOA_KEY\" -d '([^']+)'", readme
     )
-    ((path, body),) = asked
-    kind = "application/x-www-form-urlencoded"  # what curl says of -d
+    ((path, body),) = requests
+    kind = "application/x-www-form-urlencoded"  # the default of curl -d
     answer = client.post(path, data=body, headers=alice.headers, content_type=kind)
     assert answer.status_code == 201, answer.get_json()
     (search,) = re.findall(r'curl "http://localhost:8000(/store\?[^"]+)"', readme)

@@ -1,4 +1,4 @@
-"""A bucket: just enough of S3 to keep and give objects by path, on loopback, so that the real client speaks to it."""
+"""A minimal S3 server on loopback for the real client library."""
 
 import re
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Bucket(ThreadingHTTPServer):
-    """`objects` by path, all kept at one moment; `broken` answers every request with 503; while `open` is not set, requests wait."""
+    """`objects` by path, all with the same time. `broken`: every request gets 503. Requests wait until `open` is set."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Door)
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, bytes] = {}
         self.signed: list[str] = []
         self.broken = False
@@ -26,32 +26,32 @@ class Bucket(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class _Door(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Bucket
 
     def do_PUT(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if not self._refused():
+        if not self._is_broken():
             self.server.objects[self.path] = content
             self._answer(200)
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
-        if not self._refused() and "list-type=2" in address.query:
+        if not self._is_broken() and "list-type=2" in address.query:
             self._list(address.path, parse_qs(address.query).get("prefix", [""])[0])
         elif not self.server.broken:
             found = self.server.objects.get(self.path)
             self._answer(404 if found is None else 200, found or b"")
 
     def do_POST(self) -> None:
-        asked = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        if not self._refused():
-            keys = re.findall("<Key>(.*?)</Key>", asked)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        if not self._is_broken():
+            keys = re.findall("<Key>(.*?)</Key>", body)
             for key in keys:
                 self.server.objects.pop(f"{urlsplit(self.path).path}/{key}", None)
-            gone = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
-            self._answer(200, f"<DeleteResult>{gone}</DeleteResult>".encode())
+            deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+            self._answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
 
     def _list(self, bucket: str, prefix: str) -> None:
         keys = [path.removeprefix(f"{bucket}/") for path in self.server.objects]
@@ -65,7 +65,7 @@ class _Door(BaseHTTPRequestHandler):
             200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>".encode()
         )
 
-    def _refused(self) -> bool:
+    def _is_broken(self) -> bool:
         self.server.open.wait(30)
         self.server.signed.append(self.headers.get("Authorization", ""))
         if self.server.broken:
@@ -81,7 +81,7 @@ class _Door(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Disable logging."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A small GitHub on loopback: the authorize page that always agrees, the token exchange with PKCE, two API calls."""
+"""A fake GitHub on loopback: an authorize page that always approves, token exchange with PKCE, two API calls."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from tests.server import serving
 
 @dataclass
 class FakeGitHub:
-    """Who signs in next, and what was seen."""
+    """The user that signs in next, and the issued codes."""
 
     url: str = ""
     person: dict[str, Any] = field(default_factory=lambda: {"id": 1, "login": "octocat", "name": "Octo Cat"})
@@ -58,7 +58,7 @@ def _app(fake: FakeGitHub) -> Flask:
 
 @contextmanager
 def fake_github() -> Iterator[FakeGitHub]:
-    """The server, as long as the context lasts."""
+    """Run the server for the duration of the context."""
     fake = FakeGitHub()
     with serving(_app(fake), "localhost") as fake.url:
         yield fake

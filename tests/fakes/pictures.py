@@ -1,4 +1,4 @@
-"""An https server on loopback that answers what a test tells it to, with a certificate of its own making."""
+"""An HTTPS server on loopback with scripted responses and a self-signed certificate."""
 
 import ssl
 import threading
@@ -18,19 +18,19 @@ HOST = "pictures.example"
 
 @dataclass
 class Pictures:
-    """The server: what it answers by path, which paths were asked, and a context that believes it."""
+    """The server: `answers` by path, recorded `requests` (path, host), and an SSL context that trusts it."""
 
     port: int
     context: ssl.SSLContext
     answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
 
     def url(self, path: str, host: str = HOST) -> str:
-        """The address of a path here."""
+        """The URL of a path on this server."""
         return f"https://{host}:{self.port}{path}"
 
     def serve(self, path: str, body: bytes, status: int = 200, **headers: str) -> str:
-        """Answer a path with this; its address."""
+        """Serve this response at a path. Returns its URL."""
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
             handler.send_response(status)
@@ -43,25 +43,25 @@ class Pictures:
         return self.url(path)
 
     def redirect(self, path: str, to: str, status: int = 302) -> str:
-        """Send whoever asks for a path elsewhere; its address."""
+        """Redirect a path. Returns its URL."""
         return self.serve(path, b"", status, Location=to)
 
 
 @contextmanager
 def pictures_server(folder: Path) -> Iterator[Pictures]:
-    """Run one, with its key in `folder`."""
-    key, own_certificate = certificate(HOST)
+    """Run the server, with its key in `folder`."""
+    key, server_certificate = certificate(HOST)
     file = folder / "server.pem"
-    file.write_bytes(key + own_certificate)
-    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    own.load_cert_chain(file)
-    believes = ssl.create_default_context(cadata=own_certificate.decode())
+    file.write_bytes(key + server_certificate)
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(file)
+    trusting_context = ssl.create_default_context(cadata=server_certificate.decode())
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            fake.asked.append((self.path, self.headers["Host"]))
+            fake.requests.append((self.path, self.headers["Host"]))
             answer = fake.answers.get(self.path)
             if answer is None:
                 self.send_error(404)
@@ -70,15 +70,15 @@ def pictures_server(folder: Path) -> Iterator[Pictures]:
             self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Disable logging."""
 
     class Server(ThreadingHTTPServer):
         def finish_request(self, request, client_address):  # type: ignore[no-untyped-def]
-            with suppress(OSError), own.wrap_socket(request, server_side=True) as wrapped:
+            with suppress(OSError), server_context.wrap_socket(request, server_side=True) as wrapped:
                 super().finish_request(wrapped, client_address)  # type: ignore[arg-type]
 
     server = Server(("127.0.0.1", 0), Handler)
-    fake = Pictures(server.server_address[1], believes)
+    fake = Pictures(server.server_address[1], trusting_context)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -89,11 +89,11 @@ def pictures_server(folder: Path) -> Iterator[Pictures]:
 
 
 def certificate(host: str) -> tuple[bytes, bytes]:
-    """A new key and the certificate of its own authority for a host, both in PEM."""
+    """A new key and its self-signed certificate for a host, in PEM format."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
-    made = (
+    signed = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -111,5 +111,5 @@ def certificate(host: str) -> tuple[bytes, bytes]:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         ),
-        made.public_bytes(serialization.Encoding.PEM),
+        signed.public_bytes(serialization.Encoding.PEM),
     )

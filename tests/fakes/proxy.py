@@ -1,4 +1,4 @@
-"""A proxy on loopback: tunnels CONNECT and passes on absolute addresses, whatever host they name, to one port here."""
+"""An HTTP proxy on loopback: CONNECT tunnels and absolute URLs of any host are forwarded to one local port."""
 
 import socket
 import threading
@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FakeProxy:
-    """`asked` has each first line with the credentials that came. With `refuses` it answers this status instead."""
+    """`requests`: each request line with its Proxy-Authorization. `refuses`: respond with this status instead."""
 
     port: int = 0
     refuses: int = 0
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -23,33 +23,33 @@ class FakeProxy:
 
 @contextmanager
 def proxy_to(target: int) -> Iterator[FakeProxy]:
-    """Run one that leads to a port of this machine."""
+    """Run a proxy that forwards to a local port."""
     fake = FakeProxy()
 
     class Handler(BaseHTTPRequestHandler):
         def do_CONNECT(self) -> None:
-            self._lead(None)
+            self._forward(None)
 
         def do_POST(self) -> None:
             head = f"{self.requestline}\r\n{self.headers}".replace("\n", "\r\n").replace("\r\r", "\r")
-            self._lead(head.encode() + self.rfile.read(int(self.headers["Content-Length"])))
+            self._forward(head.encode() + self.rfile.read(int(self.headers["Content-Length"])))
 
-        def _lead(self, sent: bytes | None) -> None:
-            fake.asked.append((self.requestline, self.headers["Proxy-Authorization"]))
+        def _forward(self, request: bytes | None) -> None:
+            fake.requests.append((self.requestline, self.headers["Proxy-Authorization"]))
             self.close_connection = True
             if fake.refuses:
                 self.send_error(fake.refuses)
                 return
-            with socket.create_connection(("127.0.0.1", target)) as onward:
-                if sent is None:
+            with socket.create_connection(("127.0.0.1", target)) as upstream:
+                if request is None:
                     self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 else:
-                    onward.sendall(sent)
-                threading.Thread(target=_pour, args=(onward, self.connection), daemon=True).start()
-                _pour(self.connection, onward)
+                    upstream.sendall(request)
+                threading.Thread(target=_copy, args=(upstream, self.connection), daemon=True).start()
+                _copy(self.connection, upstream)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Disable logging."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -62,7 +62,7 @@ def proxy_to(target: int) -> Iterator[FakeProxy]:
         server.server_close()
 
 
-def _pour(source: socket.socket, target: socket.socket) -> None:
+def _copy(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
         while data := source.recv(65_536):
             target.sendall(data)

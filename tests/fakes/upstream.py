@@ -1,7 +1,7 @@
-"""A provider on loopback that does what a script says: answers, streams, stalls, breaks, lies.
+"""A scripted provider on loopback: normal responses, streams, stalls, broken connections, wrong data.
 
-`fake.will(behaviour, ...)` queues behaviours, one per request; the last one stays. A behaviour is a function that
-gets the `Exchange`. What was asked is in `fake.requests`.
+`fake.will(behaviour, ...)` queues behaviours, one per request; the last one repeats. A behaviour is a function of the
+`Exchange`. Received requests are in `fake.requests`.
 """
 
 import json
@@ -17,8 +17,8 @@ from typing import Any
 
 
 @dataclass
-class Asked:
-    """A request as it arrived."""
+class RecordedRequest:
+    """A received request."""
 
     method: str
     path: str
@@ -32,13 +32,13 @@ class Asked:
 
 @dataclass
 class Exchange:
-    """One request and the wire to answer it on."""
+    """One request and the socket to answer it on."""
 
-    asked: Asked
-    wire: socket.socket
+    request: RecordedRequest
+    connection: socket.socket
 
     def send(self, data: bytes) -> None:
-        self.wire.sendall(data)
+        self.connection.sendall(data)
 
     def head(self, status: int = 200, headers: dict[str, str] | None = None) -> None:
         lines = [
@@ -52,18 +52,18 @@ class Exchange:
 
     def cut(self) -> None:
         """Reset the connection."""
-        self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-        self.wire.close()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        self.connection.close()
 
 
 Behaviour = Callable[[Exchange], Any]
 
 
 class FakeUpstream:
-    """The server. `url` is what a provider's `…_BASE_URL` is set to."""
+    """The server. `url` is the value for a provider's `…_BASE_URL`."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.requests: list[Asked] = []
+        self.requests: list[RecordedRequest] = []
         self.connections = 0
         self.closing = threading.Event()
         self._queue: list[Behaviour] = []
@@ -78,8 +78,8 @@ class FakeUpstream:
                     if tls is None:
                         fake._serve(self.request)
                     else:
-                        with tls.wrap_socket(self.request, server_side=True) as wire:
-                            fake._serve(wire)
+                        with tls.wrap_socket(self.request, server_side=True) as connection:
+                            fake._serve(connection)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -93,7 +93,7 @@ class FakeUpstream:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def will(self, *behaviours: Behaviour) -> None:
-        """Answer the next requests so; the last behaviour stays for all that follow."""
+        """Queue behaviours for the next requests. The last one repeats."""
         with self._lock:
             self._queue = list(behaviours)
             self._last = behaviours[-1]
@@ -108,9 +108,9 @@ class FakeUpstream:
         self._server.shutdown()
         self._server.server_close()
 
-    def _serve(self, wire: socket.socket) -> None:
-        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        reader = wire.makefile("rb")
+    def _serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader = connection.makefile("rb")
         while line := reader.readline():
             method, path, _ = line.decode("latin-1").split(" ", 2)
             headers: dict[str, str] = {}
@@ -118,19 +118,19 @@ class FakeUpstream:
                 name, _, value = line.decode("latin-1").partition(":")
                 headers[name.strip().lower()] = value.strip()
             raw = reader.read(int(headers.get("content-length", 0)))
-            asked = Asked(method, path, headers, raw)
+            request = RecordedRequest(method, path, headers, raw)
             with self._lock:
-                self.requests.append(asked)
+                self.requests.append(request)
                 behaviour = self._queue.pop(0) if self._queue else self._last
-            if behaviour(Exchange(asked, wire)) is CLOSE:
+            if behaviour(Exchange(request, connection)) is CLOSE:
                 return
 
 
 CLOSE = object()
-"""What a behaviour returns when the connection ends with it."""
+"""Returned by a behaviour to close the connection."""
 
 
-# -- figures -------------------------------------------------------------------------------------------------
+# -- bodies --------------------------------------------------------------------------------------------------
 
 
 def usage(prompt: Any = 100, completion: Any = 20, **extra: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **extr
 
 
 def chunks(text: str = "Hello there my friend.", use: Any = "default", **head: Any) -> list[Any]:
-    """The events of an ordinary stream, `[DONE]` last."""
+    """The events of a normal stream, ending with `[DONE]`."""
     words = text.split(" ")
     events: list[Any] = [chunk({"role": "assistant", "content": ""}, **head)]
     events += [chunk({"content": word if not i else f" {word}"}, **head) for i, word in enumerate(words)]
@@ -187,11 +187,11 @@ def sse(event: Any) -> bytes:
 def answer(
     body: Any = None, status: int = 200, headers: dict[str, str] | None = None, delay: float = 0
 ) -> Behaviour:
-    """A whole answer."""
+    """A non-streaming response."""
 
     def behave(exchange: Exchange) -> None:
         time.sleep(delay)
-        if body is None and exchange.asked.raw and exchange.asked.body.get("stream"):
+        if body is None and exchange.request.raw and exchange.request.body.get("stream"):
             stream()(exchange)
             return
         value = completion() if body is None else body
@@ -207,7 +207,7 @@ def answer(
 def stream(
     events: Iterable[Any] | None = None, *, delay: float = 0, cut_after: int | None = None, whole: bool = True
 ) -> Behaviour:
-    """Server-sent events, chunked. `cut_after` resets after so many events; `whole=False` ends without the last chunk."""
+    """Chunked server-sent events. `cut_after`: reset after this many events. `whole=False`: omit the last chunk."""
 
     def behave(exchange: Exchange) -> Any:
         exchange.head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
@@ -227,7 +227,7 @@ def stream(
 
 
 def pausing(events: list[Any], gate: threading.Event, after: int) -> Behaviour:
-    """A stream that waits for `gate` after so many events."""
+    """A stream that waits for `gate` after this many events."""
 
     def walk() -> Iterator[Any]:
         for index, event in enumerate(events):
@@ -239,7 +239,7 @@ def pausing(events: list[Any], gate: threading.Event, after: int) -> Behaviour:
 
 
 def silent(seconds: float = 30) -> Behaviour:
-    """Accept, read, and say nothing."""
+    """Read the request and never respond."""
 
     def behave(exchange: Exchange) -> Any:
         time.sleep(seconds)
@@ -249,12 +249,12 @@ def silent(seconds: float = 30) -> Behaviour:
 
 
 def hang_up(exchange: Exchange) -> Any:
-    """Close without an answer."""
+    """Close without a response."""
     return CLOSE
 
 
 def raw(data: bytes) -> Behaviour:
-    """Any bytes, then the end."""
+    """Send these bytes, then close."""
 
     def behave(exchange: Exchange) -> Any:
         exchange.send(data)
@@ -264,7 +264,7 @@ def raw(data: bytes) -> Behaviour:
 
 
 def huge(megabytes: int) -> Behaviour:
-    """A whole answer of so many megabytes."""
+    """A non-streaming response of this size."""
 
     def behave(exchange: Exchange) -> Any:
         exchange.head(200, {"Content-Type": "application/json", "Content-Length": str(megabytes << 20)})
@@ -278,7 +278,7 @@ def huge(megabytes: int) -> Behaviour:
 
 @contextmanager
 def running(tls: ssl.SSLContext | None = None) -> Iterator[FakeUpstream]:
-    """A started fake."""
+    """Run a fake upstream."""
     fake = FakeUpstream(tls)
     try:
         yield fake

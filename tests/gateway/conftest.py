@@ -1,4 +1,4 @@
-"""The gateway's stage: the application with every provider's key, each provider a scripted server on loopback."""
+"""Fixtures: the application with every provider's key; each provider is a scripted server on loopback."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def fake_server() -> Iterator[FakeUpstream]:
 
 @pytest.fixture
 def fake(fake_server: FakeUpstream) -> FakeUpstream:
-    """The upstream, fresh: it answers one ordinary completion to everything."""
+    """The scripted upstream, reset: answers every request with one ordinary completion."""
     fake_server.reset()
     return fake_server
 
@@ -54,7 +54,7 @@ def gateway_settings(fake_server: FakeUpstream, tmp_path_factory: pytest.TempPat
         stoa_support_email="help@stoa.test",
         stoa_prices_file=prices,
         stoa_demo_delay_ms=0,
-        # what a busy machine never needs; a test of what happens then takes `impatient`
+        # long enough for a busy machine; tests of timeouts use `short_timeouts`
         stoa_connect_timeout=30,
         stoa_first_byte_timeout=30,
         stoa_idle_timeout=30,
@@ -68,7 +68,7 @@ PROVIDERS = ("openrouter", "openai", "anthropic", "gemini")
 
 @pytest.fixture(scope="session")
 def gateway_app(app: Flask, postgres_url: str, gateway_settings: Settings) -> Iterator[Flask]:
-    """An application like the ordinary one, but with providers."""
+    """The application with providers."""
     made = create_app(gateway_settings, database_url=postgres_url)
     made.config["TESTING"] = True
     made.config["PROPAGATE_EXCEPTIONS"] = False
@@ -80,16 +80,16 @@ def gateway_app(app: Flask, postgres_url: str, gateway_settings: Settings) -> It
 
 @pytest.fixture
 def web(gateway_app: Flask, fake: FakeUpstream) -> FlaskClient:
-    """A client of the application with providers."""
+    """A test client of the application with providers."""
     return gateway_app.test_client()
 
 
 @pytest.fixture
-def impatient(gateway_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every provider has half a second for each of its bytes."""
+def short_timeouts(gateway_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second for every provider timeout."""
     for provider in gateway_app.extensions["gateway"].routes.providers.values():
         if isinstance(provider.upstream, HttpUpstream):
-            monkeypatch.setattr(provider.upstream, "patience", UpstreamTimeouts(0.5, 0.5, 0.5))
+            monkeypatch.setattr(provider.upstream, "timeouts", UpstreamTimeouts(0.5, 0.5, 0.5))
 
 
 @pytest.fixture
@@ -102,14 +102,14 @@ def rich(session: OrmSession, alice: Person) -> Person:
 
 @pytest.fixture
 def run(session: OrmSession, rich: Person) -> AgentRun:
-    """A running run of alice's."""
+    """A running run of Alice."""
     assert rich.user is not None
     return factories.run(rich.user)
 
 
 @pytest.fixture
 def body(run: AgentRun) -> dict[str, Any]:
-    """A body as the SDK posts it."""
+    """A request body of the SDK."""
     return {
         "model": "openrouter-only/model",
         "messages": MESSAGES,
@@ -119,7 +119,7 @@ def body(run: AgentRun) -> dict[str, Any]:
 
 @pytest.fixture
 def facts(session: OrmSession) -> "Facts":
-    """What the database knows."""
+    """Queries of the database after a call."""
     return Facts(session)
 
 
@@ -141,17 +141,17 @@ class Facts:
         return self.fresh().scalar(select(func.count()).select_from(CreditHold)) or 0
 
     def call(self) -> GatewayCall:
-        """The only call, once it is over."""
+        """The only call, after it has ended."""
         wait(lambda: len(self.calls()) == 1)
         wait(lambda: self.holds() == 0)
         (call,) = self.calls()
         return call
 
 
-def wait(true: Callable[[], Any], seconds: float = 60) -> None:
-    """Until `true()` is."""
+def wait(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until `condition()` is true."""
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
 

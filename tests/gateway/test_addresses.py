@@ -1,4 +1,4 @@
-"""Addresses and methods of the API: what is none is told in JSON with the address that was meant, and never redirected."""
+"""Unknown URLs and methods of the API: JSON errors that name the right URL, never a redirect."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ BASE = "http://localhost:8000"
 
 
 class Raw:
-    """An answer of the whole application to a path as it stands on the line, doubled slashes and all."""
+    """The application's response to a raw path, including doubled slashes."""
 
     def __init__(self, app: Flask, method: str, path: str, headers: dict[str, str]) -> None:
         environ = create_environ(method=method, headers=headers, data=b"{}" if method == "POST" else None)
@@ -31,7 +31,7 @@ class Raw:
 
 
 def call(app: Flask, method: str, path: str, **headers: str) -> Raw:
-    """Call the application with headers in the spelling of Python names."""
+    """Call the application; header names are written as Python identifiers."""
     return Raw(app, method, path, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
@@ -96,7 +96,7 @@ MISTYPED = [
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize(("path", "meant"), MISTYPED, ids=[path for path, _ in MISTYPED])
-def test_mistyped_addresses_name_what_was_meant(app: Flask, method: str, path: str, meant: str) -> None:
+def test_mistyped_urls_name_the_right_url(app: Flask, method: str, path: str, meant: str) -> None:
     answer = call(app, method, path)
     assert answer.status == 404
     assert "Location" not in answer.headers
@@ -211,7 +211,7 @@ def test_options_lists_what_is_allowed(app: Flask, path: str, taken: set[str]) -
     assert set(answer.headers["Allow"].split(", ")) == taken | {"OPTIONS"}
 
 
-def test_head_says_what_get_says(app: Flask, alice: Person) -> None:
+def test_head_has_the_headers_of_get(app: Flask, alice: Person) -> None:
     for path in ("/v1/models", "/v1/models/stoa/demo", "/v1/models/nothing"):
         head, get = (call(app, method, path, **alice.headers) for method in ("HEAD", "GET"))
         assert head.text == ""
@@ -219,7 +219,7 @@ def test_head_says_what_get_says(app: Flask, alice: Person) -> None:
         assert head.headers["Content-Length"] == get.headers["Content-Length"]
 
 
-def test_getting_the_chat_says_how_to_call_it(client: FlaskClient) -> None:
+def test_get_on_chat_completions_explains_the_method(client: FlaskClient) -> None:
     for path in ("/v1/chat/completions", "/api/v1/chat/completions"):
         answer = client.get(path)
         text = answer.json["error"]["message"]
@@ -267,7 +267,7 @@ DOORS = [
     ],
 )
 @pytest.mark.parametrize(("method", "path"), DOORS)
-def test_key_however_it_is_written(
+def test_key_in_every_spelling(
     app: Flask, alice: Person, method: str, path: str, header: str, write: str
 ) -> None:
     answer = call(app, method, path, **{header: write.format(alice.token)})
@@ -318,20 +318,20 @@ def test_without_a_known_key_it_is_401(app: Flask, method: str, path: str, heade
 
 
 @pytest.mark.parametrize("type", ["pat", "cli", "web"])
-def test_every_kind_of_key_is_known_however_it_is_written(app: Flask, session: OrmSession, type: str) -> None:
+def test_every_kind_of_key_is_accepted_in_every_spelling(app: Flask, session: OrmSession, type: str) -> None:
     token = factories.token(factories.user("carol"), type=type)
     for value in (f"Bearer {token}", f"bearer   {token}", token):
         assert call(app, "GET", "/v1/models", Authorization=value).status == 200
 
 
-def test_two_keys_in_one_header_are_none(app: Flask, session: OrmSession, alice: Person) -> None:
+def test_two_different_keys_in_one_header_are_refused(app: Flask, session: OrmSession, alice: Person) -> None:
     other = factories.token(factories.user("carol"), type="pat")
     for header, value in (("Authorization", "Bearer {},Bearer {}"), ("x-api-key", "{},{}")):
         answer = call(app, "GET", "/v1/models", **{header: value.format(alice.token, other)})
         assert (answer.status, answer.json["error"]["code"]) == (401, "invalid_api_key")
 
 
-def test_a_header_of_its_own_wins_and_an_empty_one_does_not_count(app: Flask, alice: Person) -> None:
+def test_key_headers_precede_authorization_unless_empty(app: Flask, alice: Person) -> None:
     def models(**headers: str) -> int:
         return call(app, "GET", "/v1/models", **headers).status
 
@@ -341,7 +341,7 @@ def test_a_header_of_its_own_wins_and_an_empty_one_does_not_count(app: Flask, al
     assert models(api_key=alice.token, Authorization="Basic x") == 200
 
 
-def test_cookies_count_for_nothing(app: Flask, alice: Person) -> None:
+def test_cookies_are_ignored(app: Flask, alice: Person) -> None:
     cookie = f"next-auth.session-token={alice.token}"
     for method, path in DOORS:
         answer = call(app, method, path, Cookie=cookie)

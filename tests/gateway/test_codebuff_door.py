@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session as OrmSession
 
-from models.gateway.dialects.codebuff import when
+from models.gateway.dialects.codebuff import relative_time
 from models.runs import AgentRun
 from tests import factories
 from tests.factories import Person
@@ -26,7 +26,7 @@ PATH = "/api/v1/chat/completions"
 # -- 5.2, in its order ---------------------------------------------------------------------------------------
 
 
-def test_bad_json_comes_before_the_key(web: FlaskClient) -> None:
+def test_json_is_checked_before_the_key(web: FlaskClient) -> None:
     answer = web.post(PATH, data="{")
     assert (answer.status_code, answer.json) == (400, {"message": "Invalid JSON in request body"})
 
@@ -42,7 +42,7 @@ def test_unknown_key(web: FlaskClient) -> None:
     assert (answer.status_code, answer.json) == (401, {"message": "Invalid Codebuff API key"})
 
 
-def test_banned_comes_before_credits(web: FlaskClient, session: OrmSession) -> None:
+def test_ban_is_checked_before_credits(web: FlaskClient, session: OrmSession) -> None:
     user = factories.user("banned", banned=True)
     key = factories.token(user)
     answer = web.post(PATH, json={}, headers={"authorization": f"Bearer {key}"})
@@ -56,7 +56,7 @@ def test_banned_comes_before_credits(web: FlaskClient, session: OrmSession) -> N
     )
 
 
-def test_out_of_credits_comes_before_the_run(web: FlaskClient, session: OrmSession) -> None:
+def test_credits_are_checked_before_the_run(web: FlaskClient, session: OrmSession) -> None:
     reset = datetime.now(UTC) + timedelta(days=3, hours=1)
     user = factories.user("poor", next_quota_reset=reset)
     factories.grant(user, 500, balance=0, expires_at=reset)
@@ -106,7 +106,7 @@ def test_another_ones_run_is_not_found(
     assert fake.requests == []
 
 
-def test_run_that_is_over(web: FlaskClient, session: OrmSession, rich: Person) -> None:
+def test_finished_run(web: FlaskClient, session: OrmSession, rich: Person) -> None:
     assert rich.user is not None
     over = factories.run(rich.user, status="completed", completed_at=datetime.now(UTC))
     answer = web.post(PATH, json={"codebuff_metadata": {"run_id": over.id}}, headers=rich.headers)
@@ -173,7 +173,7 @@ def test_provider_refusal_in_plain_text(
     assert answer.headers["Retry-After"] == "7"
 
 
-def test_gateway_page_of_a_provider_is_passed_on_as_what_it_says(
+def test_html_error_page_of_a_provider_becomes_a_message(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any]
 ) -> None:
     fake.will(fakes.answer(b"<h1>Bad gateway</h1>", 502))
@@ -199,10 +199,10 @@ def test_sdk_shows_the_ledgers_credits_whatever_the_margin(
     monkeypatch.setattr(web.application.extensions["gateway"], "margin", Decimal(margin))
     fake.will(fakes.stream(fakes.chunks(use=fakes.usage(100, 20, cost=0.77))))
     answer = web.post(PATH, json={**body, "stream": True}, headers=rich.headers)
-    shown = events(answer.data)[-1]["usage"]["cost"]
+    usage = events(answer.data)[-1]["usage"]["cost"]
     (message,) = facts.messages()
     assert message.cost == Decimal("0.77")
-    assert message.credits == int(shown * 1.055 * 100 + 0.5) == int(77 * (1 + float(margin)) + 0.5)
+    assert message.credits == int(usage * 1.055 * 100 + 0.5) == int(77 * (1 + float(margin)) + 0.5)
 
 
 BYOK = {"is_byok": True}
@@ -225,7 +225,7 @@ NOT_BYOK = {"is_byok": False}
         ({**BYOK, "cost_details": {"upstream_inference_cost": 0.02}}, "0.02"),
         ({**BYOK, "cost": "0.001", "cost_details": {"upstream_inference_cost": "0.02"}}, "0.021"),
         ({**BYOK, "cost": None, "cost_details": {"upstream_inference_cost": 0.02}}, "0.02"),
-        # what the operator's key paid is not told: the list is
+        # the amount paid by the operator's key is not reported: the list price is charged
         ({**BYOK, "cost": 0.001}, "0.00027"),
         ({**BYOK, "cost": 0.001, "cost_details": {"upstream_inference_cost": "?"}}, "0.00027"),
     ],
@@ -247,18 +247,18 @@ def test_sdk_is_shown_what_was_billed_whatever_openrouter_adds(
         if streaming
         else fakes.answer(fakes.completion(use=use, model="openai/gpt-5-mini-x"))
     )
-    asked = {**body, "model": "openrouter/openai/gpt-4o-mini", "stream": streaming}
-    answer = web.post(PATH, json=asked, headers=rich.headers)
-    shown = (events(answer.data)[-1] if streaming else answer.json)["usage"]
+    payload = {**body, "model": "openrouter/openai/gpt-4o-mini", "stream": streaming}
+    answer = web.post(PATH, json=payload, headers=rich.headers)
+    usage = (events(answer.data)[-1] if streaming else answer.json)["usage"]
     call = facts.call()
     assert call.cost == Decimal(billed)
     assert call.raw_usage == use
     # the SDK's formula, contract 5.5
-    extra = (shown.get("cost_details") or {}).get("upstream_inference_cost") or 0
-    assert abs(Decimal(str(shown["cost"])) + Decimal(str(extra)) - call.cost) < Decimal("1e-12")
+    extra = (usage.get("cost_details") or {}).get("upstream_inference_cost") or 0
+    assert abs(Decimal(str(usage["cost"])) + Decimal(str(extra)) - call.cost) < Decimal("1e-12")
 
 
-def test_when() -> None:
+def test_relative_time() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     spans = {
         "in 3 days": timedelta(days=3, hours=23),
@@ -269,13 +269,13 @@ def test_when() -> None:
         "in 1 minute": timedelta(seconds=5),
         "soon": timedelta(0),
     }
-    assert {words: when(now + span, now) for words, span in spans.items()} == {
+    assert {words: relative_time(now + span, now) for words, span in spans.items()} == {
         words: words for words in spans
     }
-    assert when(None, now) == "soon"
+    assert relative_time(None, now) == "soon"
 
 
-# -- refusals of our own -------------------------------------------------------------------------------------
+# -- Stoa's own refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_when() -> None:
         ({"stream_options": 1}, "'stream_options'"),
     ],
 )
-def test_wrong_bodies_are_refused_in_words_both_sdks_show(
+def test_invalid_bodies_are_refused_with_messages_both_sdks_show(
     web: FlaskClient,
     rich: Person,
     body: dict[str, Any],
@@ -326,7 +326,7 @@ def test_too_large_a_body_is_refused(web: FlaskClient, rich: Person) -> None:
     assert answer.json["error"]["code"] == "request_too_large"
 
 
-def test_hold_larger_than_what_is_left_beside_other_calls(
+def test_hold_larger_than_the_credits_available_besides_other_calls(
     web: FlaskClient, session: OrmSession, rich: Person, body: dict[str, Any]
 ) -> None:
     assert rich.user is not None
@@ -399,24 +399,24 @@ def test_what_openrouter_is_sent(
 ) -> None:
     extra = {"transforms": ["middle-out"], "provider": {"order": ["x"]}, "usage": {"mine": 1}}
     web.post(PATH, json={**body, **extra}, headers=rich.headers)
-    (asked,) = fake.requests
-    assert asked.path == "/openrouter/chat/completions"
-    assert asked.headers["authorization"] == "Bearer sk-operator-openrouter"
-    assert asked.headers["http-referer"] == "http://localhost:8000"
-    assert asked.headers["x-title"] == "Stoa"
-    assert asked.body["usage"] == {"mine": 1, "include": True}
-    assert asked.body["transforms"] == ["middle-out"]
-    assert "codebuff_metadata" not in asked.body
+    (request,) = fake.requests
+    assert request.path == "/openrouter/chat/completions"
+    assert request.headers["authorization"] == "Bearer sk-operator-openrouter"
+    assert request.headers["http-referer"] == "http://localhost:8000"
+    assert request.headers["x-title"] == "Stoa"
+    assert request.body["usage"] == {"mine": 1, "include": True}
+    assert request.body["transforms"] == ["middle-out"]
+    assert "codebuff_metadata" not in request.body
 
 
-def test_own_key_pays_and_is_kept_nowhere(
+def test_own_key_pays_and_is_not_stored(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any], facts: Facts
 ) -> None:
     headers = {**rich.headers, "x-openrouter-api-key": "sk-or-mine"}
     answer = web.post(PATH, json={**body, "model": "openai/gpt-5"}, headers=headers)
     assert answer.status_code == 200
-    (asked,) = fake.requests
-    assert (asked.path, asked.headers["authorization"]) == (
+    (request,) = fake.requests
+    assert (request.path, request.headers["authorization"]) == (
         "/openrouter/chat/completions",
         "Bearer sk-or-mine",
     )
@@ -426,7 +426,7 @@ def test_own_key_pays_and_is_kept_nowhere(
     assert "sk-or-mine" not in repr([message.__dict__, row.__dict__])
 
 
-def test_own_key_that_the_provider_refuses_is_told_as_it_is(
+def test_errors_of_the_own_key_are_passed_on(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any]
 ) -> None:
     fake.will(fakes.answer({"error": {"message": "No auth", "code": 401}}, 401))
@@ -435,7 +435,7 @@ def test_own_key_that_the_provider_refuses_is_told_as_it_is(
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_refusal_of_the_operators_key_looks_like_ours(
+def test_errors_of_the_operators_key_become_server_errors(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any], status: int
 ) -> None:
     fake.will(fakes.answer({"error": {"message": "bad key sk-operator-openrouter"}}, status))
@@ -501,10 +501,10 @@ def test_several_answers_from_openai_itself(
     fake.will(fakes.answer(two))
     headers = {**rich.headers, "x-openrouter-api-key": "ignored-here"}
     answer = web.post(PATH, json=body, headers=headers)
-    (asked,) = fake.requests
-    assert asked.path == "/openai/chat/completions"
-    assert asked.headers["authorization"] == "Bearer sk-operator-openai"
-    assert asked.body == {
+    (request,) = fake.requests
+    assert request.path == "/openai/chat/completions"
+    assert request.headers["authorization"] == "Bearer sk-operator-openai"
+    assert request.body == {
         "model": "gpt-5",
         "messages": MESSAGES,
         "n": 2,

@@ -39,7 +39,7 @@ def test_models_with_route_and_state_of_price(gateway_app: Flask) -> None:
     assert "set   1.25 / 0.125 / 1.25 / 10" in lines["openai/gpt-5"]
     assert "operator" in lines["openai/house-model"]
     assert "zero" in lines["openai/free-model"]
-    assert "missing; each call's cost" in run(gateway_app, "models", "unknown-owner/unknown")
+    assert "missing; the provider reports" in run(gateway_app, "models", "unknown-owner/unknown")
     assert "has no price" in run(gateway_app, "models", "openai/unknown")
 
 
@@ -48,7 +48,7 @@ def test_refused_names_are_listed(gateway_app: Flask, web: FlaskClient, rich: Pe
     for _ in range(2):
         assert web.post("/v1/chat/completions", json=body, headers=rich.headers).status_code == 400
     output = run(gateway_app, "models", "gpt-5")
-    assert "Refused for want of a price" in output
+    assert "Refused without a price" in output
     assert "openai/unheard-of  2 times" in output
 
 
@@ -59,7 +59,7 @@ def test_readyz_asks_the_database(client: FlaskClient, monkeypatch: pytest.Monke
     def away(*_: Any, **__: Any) -> None:
         raise psycopg.OperationalError
 
-    monkeypatch.setattr(pool, "ask", away)
+    monkeypatch.setattr(pool, "execute", away)
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json) == (503, {"status": "unavailable", "database": "unreachable"})
 
@@ -67,7 +67,7 @@ def test_readyz_asks_the_database(client: FlaskClient, monkeypatch: pytest.Monke
 def test_readyz_survives_a_connection_that_died(client: FlaskClient, engine: Engine) -> None:
     assert client.get("/readyz").status_code == 200
     own = client.application.extensions["gateway"].pool
-    ((pid,),) = own.ask("SELECT pg_backend_pid()")
+    ((pid,),) = own.execute("SELECT pg_backend_pid()")
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
     assert client.get("/readyz").json == {"status": "ready", "database": "ok"}
@@ -91,7 +91,7 @@ def test_metrics(web: FlaskClient, rich: Person, fake: FakeUpstream) -> None:
         assert name in text, name
 
 
-def test_each_figure_is_told_once_however_many_workers(
+def test_each_metric_is_exposed_once_for_all_workers(
     app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
@@ -113,23 +113,23 @@ def test_each_figure_is_told_once_however_many_workers(
         ("::1", {"Host": "[::1]:8000"}, 200),
         ("::ffff:127.0.0.1", {}, 200),
         ("127.0.0.1", {"Host": "127.0.0.1:8000"}, 200),
-        # private is not this machine
+        # a private address is not loopback
         *((address, {}, 401) for address in ("10.0.0.7", "192.168.1.2", "172.17.0.1", "fe80::1", "fd00::1")),
         *(
             (address, {}, 401)
             for address in ("8.8.8.8", "::ffff:10.0.0.7", "0.0.0.0", "", "unix:", "2001:db8::1")
         ),
-        # a proxy on this machine is not who asks
+        # a proxy on this machine forwards other clients
         ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, 401),
         ("127.0.0.1", {"x-forwarded-for": ""}, 401),
         ("127.0.0.1", {"Forwarded": "for=127.0.0.1"}, 401),
         ("127.0.0.1", {"X-Real-IP": "127.0.0.1"}, 401),
         ("127.0.0.1", {"Via": "1.1 proxy"}, 401),
         ("127.0.0.1", {"X-Forwarded-Host": "localhost"}, 401),
-        # nor is a page of somebody else's in a browser here
+        # a page of another origin in a browser on this machine
         ("127.0.0.1", {"Host": "rebound.example.org"}, 401),
         ("127.0.0.1", {"Host": "localhost.example.org"}, 401),
-        # no token is set, so none helps
+        # no token is configured, so none is accepted
         ("10.0.0.7", {"Authorization": "Bearer "}, 401),
         ("10.0.0.7", {"Authorization": "Bearer x"}, 401),
     ],
@@ -143,7 +143,7 @@ def test_metrics_are_for_this_machine(
 
 @pytest.fixture
 def made(postgres_url: str, gateway_settings: Settings, app: Flask) -> Iterator[Callable[..., FlaskClient]]:
-    """A client of an application with other settings."""
+    """A test client of an application with other settings."""
     pools = []
 
     def make(**changed: Any) -> FlaskClient:
@@ -156,14 +156,14 @@ def made(postgres_url: str, gateway_settings: Settings, app: Flask) -> Iterator[
         pool.close()
 
 
-def test_metrics_behind_proxies_are_for_who_asks_on_this_machine(made: Callable[..., FlaskClient]) -> None:
+def test_metrics_behind_proxies_are_for_clients_on_this_machine(made: Callable[..., FlaskClient]) -> None:
     client = made(stoa_proxies=1)
     for told in ("127.0.0.1", "127.0.0.1, 10.0.0.7", "10.0.0.7"):
         assert client.get("/metrics", headers={"X-Forwarded-For": told}).status_code == 401
     assert client.get("/metrics").status_code == 200
 
 
-def test_metrics_are_for_who_has_the_token(made: Callable[..., FlaskClient]) -> None:
+def test_metrics_with_a_token(made: Callable[..., FlaskClient]) -> None:
     client = made(stoa_metrics_token=SecretStr("metrics-token-metrics-token"))
     for given, status in (("metrics-token-metrics-token", 200), ("wrong", 401), ("", 401), ("häßlich", 401)):
         for address in ("127.0.0.1", "8.8.8.8"):

@@ -1,4 +1,4 @@
-"""Which pages may read the answers of the model routes: preflights, answers, errors and streams."""
+"""CORS on the model routes: preflights, responses, errors and streams."""
 
 from collections.abc import Iterator
 
@@ -51,7 +51,7 @@ def test_preflight(client: FlaskClient, path: str) -> None:
 
 
 @pytest.mark.parametrize("asked", [None, "", "x" * 5000, "a\x00b", "<script>"])
-def test_preflight_never_repeats_what_are_no_names(client: FlaskClient, asked: str | None) -> None:
+def test_preflight_does_not_echo_invalid_header_names(client: FlaskClient, asked: str | None) -> None:
     headers = {**ORIGIN, "Access-Control-Request-Method": "POST"}
     environ = {} if asked is None else {"HTTP_ACCESS_CONTROL_REQUEST_HEADERS": asked}
     answer = client.options("/v1/models", headers=headers, environ_overrides=environ)
@@ -146,7 +146,7 @@ def test_other_routes_are_closed_to_other_pages(client: FlaskClient, path: str) 
 
 @pytest.fixture(scope="module")
 def listed(app: Flask, postgres_url: str, settings: Settings) -> Iterator[Flask]:
-    """An application that two origins may call."""
+    """An application that allows two origins."""
     own = settings.model_copy(update={"stoa_cors_origins": ("https://app.example.org", "tauri://localhost")})
     made = create_app(own, database_url=postgres_url)
     yield made

@@ -1,4 +1,4 @@
-"""`stoa/demo`: deterministic, calls what it is told to call, keeps to its bounds."""
+"""`stoa/demo`: deterministic, calls the named tools, respects limits."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from models.gateway.demo_model import DemoModel
-from models.gateway.demo_turns import turn
+from models.gateway.demo_turns import next_turn
 from models.gateway.upstream import ProviderRequest
 
 TOOLS = [
@@ -85,40 +85,40 @@ def streamed(body: dict[str, Any]) -> list[Any]:
     ],
 )
 def test_a_named_tool_is_called(prompt: str, tool: str, arguments: dict[str, Any]) -> None:
-    move = turn(ask(prompt))
-    assert (move.tool, orjson.loads(move.arguments)) == (tool, arguments)
-    assert turn(ask(prompt)) == move
+    turn = next_turn(ask(prompt))
+    assert (turn.tool, orjson.loads(turn.arguments)) == (tool, arguments)
+    assert next_turn(ask(prompt)) == turn
 
 
 def test_only_whole_names_count() -> None:
-    assert turn(ask("my_read_files and read_files_2")).tool is None
+    assert next_turn(ask("my_read_files and read_files_2")).tool is None
 
 
 def test_several_tools_are_called_in_turn_and_then_it_answers() -> None:
     body = ask("First get_weather, then read_files a.txt.")
     seen = []
-    while (move := turn(body)).tool:
-        seen.append(move.tool)
-        call = {"id": str(len(seen)), "type": "function", "function": {"name": move.tool, "arguments": "{}"}}
+    while (turn := next_turn(body)).tool:
+        seen.append(turn.tool)
+        call = {"id": str(len(seen)), "type": "function", "function": {"name": turn.tool, "arguments": "{}"}}
         body["messages"] += [
             {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": call["id"], "content": f"result {len(seen)}"},
         ]
     assert seen == ["get_weather", "read_files"]
-    assert "result 2" in move.text
+    assert "result 2" in turn.text
 
 
 def test_an_agent_is_spawned_once_though_it_is_offered_as_a_tool_too() -> None:
     tools = [*TOOLS, {"type": "function", "function": {"name": "mason", "parameters": {"type": "object"}}}]
     body = {**ask("Use spawn_agents to have the agent mason cut stone."), "tools": tools}
-    move = turn(body)
-    assert move.tool == "spawn_agents"
-    call = {"id": "1", "type": "function", "function": {"name": move.tool, "arguments": move.arguments}}
+    turn = next_turn(body)
+    assert turn.tool == "spawn_agents"
+    call = {"id": "1", "type": "function", "function": {"name": turn.tool, "arguments": turn.arguments}}
     body["messages"] += [
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "1", "content": "cut"},
     ]
-    assert turn(body).tool is None
+    assert next_turn(body).tool is None
 
 
 def test_a_new_prompt_is_a_new_turn() -> None:
@@ -127,19 +127,19 @@ def test_a_new_prompt_is_a_new_turn() -> None:
         {"role": "assistant", "content": "Done."},
         {"role": "user", "content": "Thanks, what is a stoa?"},
     ]
-    assert turn({"messages": messages, "tools": TOOLS}).tool is None
+    assert next_turn({"messages": messages, "tools": TOOLS}).tool is None
 
 
 def test_choice_of_tools_is_obeyed() -> None:
-    assert turn(ask("get_weather", tool_choice="none")).tool is None
-    assert turn(ask("hello", tool_choice="required")).tool == "read_files"
+    assert next_turn(ask("get_weather", tool_choice="none")).tool is None
+    assert next_turn(ask("hello", tool_choice="required")).tool == "read_files"
     forced = {"type": "function", "function": {"name": "get_weather"}}
-    assert turn(ask("hello", tool_choice=forced)).tool == "get_weather"
+    assert next_turn(ask("hello", tool_choice=forced)).tool == "get_weather"
 
 
-def test_the_words_of_a_user_come_before_the_words_around_them() -> None:
+def test_text_outside_the_user_message_is_ignored() -> None:
     text = "<user_message>What is a stoa?</user_message> You may use read_files and get_weather."
-    assert turn(ask(text)).tool is None
+    assert next_turn(ask(text)).tool is None
 
 
 def test_bounds() -> None:

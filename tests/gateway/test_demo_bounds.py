@@ -1,4 +1,4 @@
-"""`stoa/demo` on requests made to keep it busy: a few kilobytes must not cost more than their size is worth."""
+"""`stoa/demo` with hostile requests: a few kilobytes must not take much CPU time."""
 
 import time
 from typing import Any
@@ -7,12 +7,12 @@ import orjson
 import pytest
 
 from models.gateway.demo_model import DemoModel
-from models.gateway.demo_turns import MOST_BYTES, READS, turn
+from models.gateway.demo_turns import MAX_BYTES, MAX_PROMPT, next_turn
 from models.gateway.upstream import ProviderRequest
 from tests.gateway.test_demo import whole
 
-MOST_SECONDS = 0.3
-"""Of processor time, several times what the worst takes on a slow machine."""
+MAX_SECONDS = 0.3
+"""CPU time limit, several times the worst case on a slow machine."""
 
 
 def nested(levels: int, inner: Any, items: int = 20) -> Any:
@@ -21,8 +21,8 @@ def nested(levels: int, inner: Any, items: int = 20) -> Any:
     return inner
 
 
-def grown(width: int, levels: int) -> Any:
-    """Definitions that refer to each other many times over."""
+def expanding(width: int, levels: int) -> Any:
+    """Definitions with exponentially many references."""
     schemas: dict[str, Any] = {f"d{levels}": {"type": "string"}}
     for level in range(levels):
         fields = {f"p{number}": {"$ref": f"#/$defs/d{level + 1}"} for number in range(width)}
@@ -48,7 +48,7 @@ SCHEMAS = {
         "required": [f"p{number}" for number in range(60_000)],
     },
     "long names": {"type": "object", "properties": {f"{number}{LONG}": {} for number in range(20)}},
-    "references that multiply": grown(50, 5),
+    "references that multiply": expanding(50, 5),
     "a reference to itself": {"$ref": "#"},
     "a list of itself": {"type": "array", "items": {"$ref": "#"}, "minItems": 20},
     "an object of itself": {"type": "object", "properties": {f"p{n}": {"$ref": "#"} for n in range(50)}},
@@ -62,10 +62,10 @@ SCHEMAS = {
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-@pytest.mark.parametrize("way", ["answer", "tool"])
-def test_a_schema_makes_no_more_than_an_answer_has(name: str, way: str) -> None:
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": f"call it for {LONG[:READS]}"}]}
-    if way == "answer":
+@pytest.mark.parametrize("target", ["answer", "tool"])
+def test_values_of_a_schema_are_bounded(name: str, target: str) -> None:
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": f"call it for {LONG[:MAX_PROMPT]}"}]}
+    if target == "answer":
         body["response_format"] = {"type": "json_schema", "json_schema": {"schema": SCHEMAS[name]}}
     else:
         parameters = {
@@ -74,16 +74,16 @@ def test_a_schema_makes_no_more_than_an_answer_has(name: str, way: str) -> None:
             "$defs": SCHEMAS[name].get("$defs"),
         }
         body["tools"] = [{"type": "function", "function": {"name": "it", "parameters": parameters}}]
-    move = timed(lambda: turn(body))
-    made = move.text or move.arguments
-    orjson.loads(made)
-    assert len(made) < 2 * MOST_BYTES
+    turn = timed(lambda: next_turn(body))
+    output = turn.text or turn.arguments
+    orjson.loads(output)
+    assert len(output) < 2 * MAX_BYTES
 
 
 def test_small_schemas_are_filled_as_they_ask() -> None:
     schema = {"type": "object", "properties": {"grid": nested(2, {"type": "integer"})}, "required": ["grid"]}
     body = {"messages": [], "response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
-    assert orjson.loads(turn(body).text) == {"grid": [[1] * 20] * 20}
+    assert orjson.loads(next_turn(body).text) == {"grid": [[1] * 20] * 20}
 
 
 N = 20_000
@@ -145,7 +145,7 @@ def test_a_prompt_costs_what_its_length_is_worth(name: str, tool: str) -> None:
         {"messages": [{"role": "user", "content": text}], "tools": tools, "tool_choice": "required"},
         {"messages": [{"role": "user", "content": text}, *called(text)], "tools": tools},
     ):
-        assert timed(lambda body=body: turn(body)) is not None
+        assert timed(lambda body=body: next_turn(body)) is not None
 
 
 def called(text: str) -> list[Any]:
@@ -178,7 +178,7 @@ BODIES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", BODIES)
 def test_a_request_of_many_parts(name: str) -> None:
     body = {"messages": [{"role": "user", "content": "Use tool1 " + "tool" * 4_000}], **BODIES[name]}
-    assert timed(lambda: turn(body)) is not None
+    assert timed(lambda: next_turn(body)) is not None
 
 
 def test_an_integer_is_one_that_json_can_write() -> None:
@@ -199,6 +199,6 @@ def test_a_stream_without_pause_gives_way(monkeypatch: pytest.MonkeyPatch) -> No
 
 def timed(work: Any) -> Any:
     began = time.process_time()
-    made = work()
-    assert time.process_time() - began < MOST_SECONDS
-    return made
+    output = work()
+    assert time.process_time() - began < MAX_SECONDS
+    return output

@@ -1,4 +1,4 @@
-"""A dialect of another kind goes through the relay as it is: other requests, events, terminal events and errors."""
+"""The relay serves a new dialect unchanged: other requests, events, end events and errors."""
 
 import ast
 import json
@@ -38,7 +38,7 @@ ROOM = Path(models.gateway.__file__ or "").parent
 
 
 class NoteStream:
-    """Named events, the usage in the first and the last of them."""
+    """Named events, with usage in the first and the last."""
 
     def __init__(self, meter: UsageMeter) -> None:
         self.meter = meter
@@ -60,10 +60,10 @@ class NoteStream:
     def end(self, *, cut: bool = False) -> bytes:
         return b""
 
-    def last_words(self, bill: Bill | None) -> bytes:
+    def final_chunk(self, bill: Bill | None) -> bytes:
         return _event("cost", None if bill is None else str(bill.cost))
 
-    def closing(self) -> bytes:
+    def end_event(self) -> bytes:
         return _event("stop", None)
 
     def error(self, message: str, code: str, kind: str) -> bytes:
@@ -75,7 +75,7 @@ def _event(name: str, value: Any) -> bytes:
 
 
 class Notes(Dialect):
-    """Sends a note and a bound of words."""
+    """Requests with a note and a word limit."""
 
     door = "notes"
 
@@ -136,14 +136,14 @@ def gateway(gateway_app: Flask, fake: FakeUpstream) -> Gateway:
     return gateway_app.extensions["gateway"]
 
 
-def asked(dialect: Dialect, person: Person, **more: Any) -> CallRequest:
+def call_request(dialect: Dialect, person: Person, **more: Any) -> CallRequest:
     body = {"model": "openrouter-only/model", "note": "Say hello.", **more}
     key = person.headers["authorization"].removeprefix("Bearer ")
     return dialect.read(IncomingRequest("a" * 32, key, {}, body))
 
 
 def test_a_whole_answer_of_another_form(gateway: Gateway, rich: Person, facts: Facts) -> None:
-    reply = gateway.open(asked(Notes(), rich))
+    reply = gateway.open(call_request(Notes(), rich))
     assert isinstance(reply, Reply)
     assert (reply.body, reply.content_type) == (b"Hello there.", "text/plain")
     call = facts.call()
@@ -153,7 +153,7 @@ def test_a_whole_answer_of_another_form(gateway: Gateway, rich: Person, facts: F
 
 
 def test_a_stream_of_other_events(gateway: Gateway, rich: Person, facts: Facts) -> None:
-    reply = gateway.open(asked(Notes(), rich, stream=True))
+    reply = gateway.open(call_request(Notes(), rich, stream=True))
     assert isinstance(reply, AnswerStream)
     events = [block for part in reply for block in part.split(b"\n\n") if block]
     names = [event.split(b"\n")[0].removeprefix(b"event: ") for event in events]
@@ -168,7 +168,7 @@ def test_a_silent_and_a_broken_stream(
     monkeypatch.setattr("models.gateway.stream.HEARTBEAT_SECONDS", 0.05)
     gate = threading.Event()
     fake.will(pausing(chunks()[:4], gate, after=2))
-    reply = gateway.open(asked(Notes(), rich, stream=True))
+    reply = gateway.open(call_request(Notes(), rich, stream=True))
     seen = b""
     for block in reply:
         seen += block
@@ -190,13 +190,13 @@ def test_without_output_only_the_input_is_held(
         answer(completion())(exchange)
 
     fake.will(note)
-    gateway.open(asked(Notes(words=0), rich))
-    gateway.open(replace(asked(Notes(words=1000), rich), request_id="b" * 32))
+    gateway.open(call_request(Notes(words=0), rich))
+    gateway.open(replace(call_request(Notes(words=1000), rich), request_id="b" * 32))
     assert held[0] < held[1]
 
 
 def test_errors_are_the_dialects(gateway: Gateway, mallory: Person) -> None:
-    stranger = CallRequest(Notes(), "c" * 32, "cb-pat-unknown", asked(Notes(), mallory).call)
+    stranger = CallRequest(Notes(), "c" * 32, "cb-pat-unknown", call_request(Notes(), mallory).call)
     with pytest.raises(CallRefused) as refused:
         gateway.open(stranger)
     context = ErrorContext("c" * 32, {}, load_settings(_env_file=None))
@@ -204,7 +204,7 @@ def test_errors_are_the_dialects(gateway: Gateway, mallory: Person) -> None:
     assert (told.status, told.body, told.headers["x-should-retry"]) == (418, "unknown_key", "false")
 
 
-def test_relay_and_stream_know_no_format_and_stand_in_no_circle() -> None:
+def test_relay_and_stream_import_no_dialect_and_no_cycle() -> None:
     def imported(name: str) -> set[str]:
         tree = ast.parse((ROOM / f"{name}.py").read_text())
         return {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -1,4 +1,4 @@
-"""What a client sends reaches the provider, and what does not is named."""
+"""Request keys reach the provider; those left out are named in `X-Stoa-Dropped`."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ KEYS = {
     "chat_template_kwargs": {"enable_thinking": True},
     "stop": ["x"],
 }
-OURS = {"codebuff_metadata": {"client_id": "c"}}
+STOA_KEYS = {"codebuff_metadata": {"client_id": "c"}}
 
 
 @pytest.mark.parametrize("door", ["/v1/chat/completions", "/api/v1/chat/completions"])
@@ -48,8 +48,8 @@ OURS = {"codebuff_metadata": {"client_id": "c"}}
 def test_a_server_of_the_operators_is_sent_everything(
     web: FlaskClient, fake: FakeUpstream, body: dict[str, Any], rich: Person, door: str, streaming: bool
 ) -> None:
-    asked = {**body, **KEYS, "model": "openai/house-model", "messages": HISTORY, "stream": streaming}
-    answer = web.post(door, json=asked, headers=rich.headers)
+    payload = {**body, **KEYS, "model": "openai/house-model", "messages": HISTORY, "stream": streaming}
+    answer = web.post(door, json=payload, headers=rich.headers)
     assert answer.status_code == 200
     assert "X-Stoa-Dropped" not in answer.headers
     sent = fake.requests[0].body
@@ -63,7 +63,7 @@ def test_a_server_of_the_operators_is_sent_everything(
 def test_what_a_provider_refuses_is_left_out_and_named(
     web: FlaskClient, fake: FakeUpstream, body: dict[str, Any], rich: Person, door: str, streaming: bool
 ) -> None:
-    asked = {
+    payload = {
         **body,
         **KEYS,
         "model": "google/gemini-2.5-flash",
@@ -71,7 +71,7 @@ def test_what_a_provider_refuses_is_left_out_and_named(
         "stream": streaming,
         "logit_bias": {"1": 2},
     }
-    answer = web.post(door, json=asked, headers=rich.headers)
+    answer = web.post(door, json=payload, headers=rich.headers)
     assert answer.status_code == 200
     dropped = answer.headers["X-Stoa-Dropped"].split(", ")
     assert sorted(dropped) == [
@@ -101,7 +101,7 @@ def sent(settings: Settings, base_url: str, kind: int, **keys: Any) -> tuple[dic
     provider = type(routes.direct[kind])(
         Endpoint(base_url, "sk"), HttpUpstream("Nobody", UpstreamTimeouts(1, 1, 1))
     )
-    body = {"messages": HISTORY, **OURS, **keys}
+    body = {"messages": HISTORY, **STOA_KEYS, **keys}
     call = parse(body, 100)
     route, request = routes.prepare(Route(provider, call.model, call.model, PRICE), call)
     return orjson.loads(request.body), set(route.dropped)
@@ -161,12 +161,12 @@ def test_anthropic(settings: Settings) -> None:
     assert dropped == {"cache_control", "reasoning_content", "reasoning_details"}
 
 
-def test_what_is_null_is_not_missed(settings: Settings) -> None:
+def test_null_keys_are_dropped_silently(settings: Settings) -> None:
     _, dropped = sent(settings, "https://api.openai.com/v1", 0, model="gpt-4o", min_p=None, usage=None)
     assert dropped == {"cache_control", "reasoning_content", "reasoning_details"}
 
 
-# -- to the letter -------------------------------------------------------------------------------------------
+# -- byte for byte -------------------------------------------------------------------------------------------
 
 ANY = [
     "openai/house-model",
@@ -201,7 +201,7 @@ LETTERS: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize("model", ANY)
 @pytest.mark.parametrize(("said", "heard"), LETTERS)
-def test_what_is_said_is_heard(
+def test_json_values_reach_the_provider(
     web: FlaskClient, fake: FakeUpstream, rich: Person, model: str, said: str, heard: str
 ) -> None:
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "x"}}], {said}}}'
@@ -213,19 +213,15 @@ def test_what_is_said_is_heard(
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity", "01", "0x1", "1."])
-def test_what_is_no_number_is_refused(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, number: str
-) -> None:
+def test_invalid_numbers_are_refused(web: FlaskClient, fake: FakeUpstream, rich: Person, number: str) -> None:
     body = f'{{"model": "gpt-4o-mini", "messages": [{{"role": "user", "content": "x"}}], "seed": {number}}}'
     answer = web.post("/v1/chat/completions", data=body, headers=rich.headers)
     assert (answer.status_code, fake.requests) == (400, [])
-    assert "not JSON" in answer.json["error"]["message"]
+    assert "not valid JSON" in answer.json["error"]["message"]
 
 
 @pytest.mark.parametrize("model", ANY)
-def test_what_is_nested_is_sent_with_it(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, model: str
-) -> None:
+def test_nested_values_are_sent(web: FlaskClient, fake: FakeUpstream, rich: Person, model: str) -> None:
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "x", "unknown": {"a": None}}], "unknown": 1},
         {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL], "refusal": None, "annotations": []},
@@ -266,15 +262,15 @@ def test_errors_say_what_was_left_out_too(
     status: int,
 ) -> None:
     fake.will(behaviour)
-    asked = {**body, "model": "gemini-2.5-flash", "min_p": 0.1, "top_k": 5}
-    answer = web.post(door, json=asked, headers={**rich.headers, "Origin": "https://app.example"})
+    payload = {**body, "model": "gemini-2.5-flash", "min_p": 0.1, "top_k": 5}
+    answer = web.post(door, json=payload, headers={**rich.headers, "Origin": "https://app.example"})
     assert answer.status_code == status
     assert answer.headers["X-Stoa-Dropped"] == "min_p, top_k"
     assert "X-Stoa-Dropped" in answer.headers["Access-Control-Expose-Headers"].split(", ")
 
 
 @pytest.mark.parametrize("model", ["openai/house-model", "gemini-2.5-flash", "openrouter/openai/gpt-4o-mini"])
-def test_options_of_a_stream_that_is_none_are_named(
+def test_stream_options_without_a_stream_are_named(
     web: FlaskClient, fake: FakeUpstream, rich: Person, model: str
 ) -> None:
     body = {"model": model, "messages": HISTORY[:1], "stream_options": {"include_usage": True}}
@@ -286,7 +282,7 @@ def test_options_of_a_stream_that_is_none_are_named(
     assert "X-Stoa-Dropped" not in answer.headers
 
 
-def test_marks_and_thoughts_that_are_null_are_left_out_unnamed(settings: Settings) -> None:
+def test_null_cache_control_and_reasoning_are_dropped_silently(settings: Settings) -> None:
     history = [
         {"role": "assistant", "content": "4", "reasoning_content": None, "reasoning": None, "name": None},
         {"role": "user", "content": [{"type": "text", "text": "x", "cache_control": None}]},

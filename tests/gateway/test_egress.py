@@ -1,4 +1,4 @@
-"""The way to a provider: proxies, certificates, methods, and answers that are ended from elsewhere."""
+"""Connections to providers: proxies, certificates, methods, and aborted responses."""
 
 import base64
 import ssl
@@ -27,18 +27,18 @@ from tests.fakes.proxy import FakeProxy, proxy_to
 from tests.fakes.upstream import FakeUpstream
 
 HOST = "provider.example"
-"""A name that only the proxy knows."""
+"""A host name that only the proxy resolves."""
 CREDENTIALS = f"Basic {base64.b64encode(b'someone:p@ss').decode()}"
-PATIENCE = UpstreamTimeouts(20, 20, 20)
+TIMEOUTS = UpstreamTimeouts(20, 20, 20)
 
 
-def asking(url: str, method: str = "POST") -> ProviderRequest:
+def provider_request(url: str, method: str = "POST") -> ProviderRequest:
     return ProviderRequest(
         url, {"Authorization": "Bearer sk-provider"}, b"{}" if method == "POST" else b"", method
     )
 
 
-def told(upstream: HttpUpstream, request: ProviderRequest) -> bytes:
+def read_all(upstream: HttpUpstream, request: ProviderRequest) -> bytes:
     answer = upstream.send(request)
     try:
         assert answer.status == 200
@@ -49,7 +49,7 @@ def told(upstream: HttpUpstream, request: ProviderRequest) -> bytes:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
-    """The certificate of a host that is its own authority; the server's file with the key is beside it."""
+    """A self-signed certificate of a host; the file with its key is in the same folder."""
     return _authority(tmp_path, HOST)
 
 
@@ -62,7 +62,7 @@ def _authority(folder: Path, host: str) -> Path:
 
 @pytest.fixture
 def secure(authority: Path) -> Iterator[FakeUpstream]:
-    """A provider that speaks TLS."""
+    """A provider with TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority.with_name("server.pem"))
     with fakes.running(context) as fake:
@@ -78,10 +78,10 @@ def proxy(secure: FakeUpstream) -> Iterator[FakeProxy]:
 def test_https_goes_through_a_tunnel_that_is_kept(
     secure: FakeUpstream, proxy: FakeProxy, authority: Path
 ) -> None:
-    upstream = HttpUpstream("Provider", PATIENCE, Egress(https_proxy=proxy.url, ca_bundle=authority))
+    upstream = HttpUpstream("Provider", TIMEOUTS, Egress(https_proxy=proxy.url, ca_bundle=authority))
     for _ in range(2):
-        assert b"Hello there." in told(upstream, asking(f"https://{HOST}:8443/v1/chat?x=1"))
-    ((line, credentials),) = proxy.asked
+        assert b"Hello there." in read_all(upstream, provider_request(f"https://{HOST}:8443/v1/chat?x=1"))
+    ((line, credentials),) = proxy.requests
     assert line.startswith(f"CONNECT {HOST}:8443 HTTP/1.")
     assert credentials == CREDENTIALS
     first, second = secure.requests
@@ -92,9 +92,9 @@ def test_https_goes_through_a_tunnel_that_is_kept(
 
 def test_http_asks_the_proxy_for_the_whole_address() -> None:
     with fakes.running() as plain, proxy_to(plain.port) as proxy:
-        upstream = HttpUpstream("Provider", PATIENCE, Egress(http_proxy=proxy.url))
-        assert b"Hello there." in told(upstream, asking(f"http://{HOST}/v1/chat"))
-        assert proxy.asked == [(f"POST http://{HOST}/v1/chat HTTP/1.1", CREDENTIALS)]
+        upstream = HttpUpstream("Provider", TIMEOUTS, Egress(http_proxy=proxy.url))
+        assert b"Hello there." in read_all(upstream, provider_request(f"http://{HOST}/v1/chat"))
+        assert proxy.requests == [(f"POST http://{HOST}/v1/chat HTTP/1.1", CREDENTIALS)]
         assert plain.requests[0].headers["host"] == HOST
 
 
@@ -116,8 +116,8 @@ def test_http_asks_the_proxy_for_the_whole_address() -> None:
     ],
 )
 def test_what_no_proxy_names_is_reached_directly(url: str, no_proxy: str, proxied: bool) -> None:
-    place, _ = Egress(https_proxy="http://proxy:3128", no_proxy=no_proxy).way(url)
-    assert bool(place.proxy) is proxied
+    origin, _ = Egress(https_proxy="http://proxy:3128", no_proxy=no_proxy).resolve(url)
+    assert bool(origin.proxy) is proxied
 
 
 @pytest.mark.parametrize("status", [403, 407, 502])
@@ -127,7 +127,7 @@ def test_a_proxy_that_refuses_is_told_without_its_password(
     proxy.refuses = status
     egress = Egress(https_proxy=proxy.url, ca_bundle=authority)
     with pytest.raises(Unreachable) as failed:
-        HttpUpstream("Provider", PATIENCE, egress).send(asking(f"https://{HOST}/v1"))
+        HttpUpstream("Provider", TIMEOUTS, egress).send(provider_request(f"https://{HOST}/v1"))
     told_of_it = f"{failed.value} {failed.value.__cause__!r} {egress!r}"
     assert "cannot be reached" in told_of_it
     assert "p%40ss" not in told_of_it
@@ -138,7 +138,7 @@ def test_a_proxy_that_refuses_is_told_without_its_password(
 def test_a_proxy_that_is_not_there_is_unreachable(authority: Path) -> None:
     egress = Egress(https_proxy="http://127.0.0.1:1", ca_bundle=authority)
     with pytest.raises(Unreachable):
-        HttpUpstream("Provider", PATIENCE, egress).send(asking(f"https://{HOST}/v1"))
+        HttpUpstream("Provider", TIMEOUTS, egress).send(provider_request(f"https://{HOST}/v1"))
 
 
 def test_the_settings_lead_every_provider_through_the_proxy(
@@ -156,10 +156,10 @@ def test_the_settings_lead_every_provider_through_the_proxy(
     )
     routes = Router(settings, PriceTable())
     for provider in (routes.direct[0], routes.openrouter):
-        answer = provider.upstream.send(asking(f"{provider.endpoint.base_url}/chat"))
+        answer = provider.upstream.send(provider_request(f"{provider.endpoint.base_url}/chat"))
         assert answer.read()
         answer.close()
-    assert [line.split()[:2] for line, _ in proxy.asked] == [["CONNECT", f"{HOST}:443"]] * 2
+    assert [line.split()[:2] for line, _ in proxy.requests] == [["CONNECT", f"{HOST}:443"]] * 2
     assert proxy.url.removeprefix("http://") not in repr(settings)
 
 
@@ -167,7 +167,7 @@ def test_certificates_are_verified(secure: FakeUpstream, proxy: FakeProxy, autho
     for bundle, host in ((None, HOST), (authority, "another.example")):
         egress = Egress(https_proxy=proxy.url, ca_bundle=bundle)
         with pytest.raises(Unreachable):
-            HttpUpstream("Provider", PATIENCE, egress).send(asking(f"https://{host}/v1"))
+            HttpUpstream("Provider", TIMEOUTS, egress).send(provider_request(f"https://{host}/v1"))
     assert secure.requests == []
 
 
@@ -175,8 +175,8 @@ def test_the_system_s_authorities_can_be_replaced(
     secure: FakeUpstream, proxy: FakeProxy, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    upstream = HttpUpstream("Provider", PATIENCE, Egress(https_proxy=proxy.url))
-    assert told(upstream, asking(f"https://{HOST}/v1"))
+    upstream = HttpUpstream("Provider", TIMEOUTS, Egress(https_proxy=proxy.url))
+    assert read_all(upstream, provider_request(f"https://{HOST}/v1"))
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD"])
@@ -184,31 +184,32 @@ def test_other_methods(fake_server: FakeUpstream, method: str) -> None:
     fake_server.reset()
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + (b"" if method == "HEAD" else b"ok")
     fake_server.will(lambda exchange: exchange.send(head))
-    upstream = HttpUpstream("Provider", PATIENCE)
+    upstream = HttpUpstream("Provider", TIMEOUTS)
     for _ in range(2):
         assert (
-            told(upstream, asking(f"{fake_server.url}/v1/models", method)) == head.partition(b"\r\n\r\n")[2]
+            read_all(upstream, provider_request(f"{fake_server.url}/v1/models", method))
+            == head.partition(b"\r\n\r\n")[2]
         )
-    assert [asked.method for asked in fake_server.requests] == [method] * 2
+    assert [request.method for request in fake_server.requests] == [method] * 2
     assert fake_server.connections == 1
 
 
-def test_hints_before_the_answer_are_passed_over(fake_server: FakeUpstream) -> None:
+def test_informational_responses_are_skipped(fake_server: FakeUpstream) -> None:
     hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     answered = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     fake_server.will(lambda exchange: exchange.send(hints + answered))
-    upstream = HttpUpstream("Provider", PATIENCE)
+    upstream = HttpUpstream("Provider", TIMEOUTS)
     for _ in range(2):
-        assert told(upstream, asking(f"{fake_server.url}/v1")) == b"ok"
+        assert read_all(upstream, provider_request(f"{fake_server.url}/v1")) == b"ok"
 
 
-def test_a_piece_is_handed_out_when_it_comes_and_the_rest_can_be_ended(
+def test_chunks_are_yielded_as_they_arrive_and_the_rest_can_be_aborted(
     secure: FakeUpstream, proxy: FakeProxy, authority: Path
 ) -> None:
     gate = threading.Event()
     secure.will(fakes.pausing(["first", "second"], gate, 1))
-    upstream = HttpUpstream("Provider", PATIENCE, Egress(https_proxy=proxy.url, ca_bundle=authority))
-    answer = upstream.send(asking(f"https://{HOST}/v1"))
+    upstream = HttpUpstream("Provider", TIMEOUTS, Egress(https_proxy=proxy.url, ca_bundle=authority))
+    answer = upstream.send(provider_request(f"https://{HOST}/v1"))
     blocks = answer.blocks()
     assert next(blocks) == b"data: first\n\n"
     threading.Timer(0.2, answer.abort).start()

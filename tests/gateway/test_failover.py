@@ -1,4 +1,4 @@
-"""A call goes on to the next provider of its model while the first one has not taken it, and is billed once."""
+"""Failover: a call the first provider did not accept goes to the next one, and is billed once."""
 
 import socket
 from collections.abc import Callable
@@ -29,7 +29,7 @@ ORDINARY = Settings(
     anthropic_api_key="sk-ant",
     gemini_api_key="sk-google",
 )
-BUSY = [408, 429, 500, 502, 503, 529]
+RETRYABLE = [408, 429, 500, 502, 503, 529]
 OVERLOADED = {"error": {"type": "overloaded_error", "message": "Overloaded, come back."}}
 
 
@@ -40,9 +40,9 @@ def gateway(gateway_app: Flask) -> Gateway:
 
 @pytest.fixture(autouse=True)
 def vendors(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fakes are Anthropic and Google themselves."""
+    """Treat the fakes as Anthropic's and Google's own endpoints."""
     for name in ("anthropic", "gemini"):
-        monkeypatch.setattr(gateway.routes.providers[name], "genuine", True)
+        monkeypatch.setattr(gateway.routes.providers[name], "first_party", True)
 
 
 @pytest.fixture
@@ -54,31 +54,31 @@ def post(web: FlaskClient, rich: Person) -> Callable[..., Any]:
     return call
 
 
-def asked(fake: FakeUpstream) -> list[str]:
-    """The providers that were asked, in order."""
+def called(fake: FakeUpstream) -> list[str]:
+    """The providers that were called, in order."""
     return [each.path.split("/")[1] for each in fake.requests]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("status", BUSY)
-def test_a_busy_provider_is_passed_over(
+@pytest.mark.parametrize("status", RETRYABLE)
+def test_failover_from_a_busy_provider(
     post: Callable[..., Any], fake: FakeUpstream, facts: Facts, status: int, streamed: bool
 ) -> None:
     fake.will(answer(OVERLOADED, status=status), stream() if streamed else answer())
     response = post(stream=streamed)
     assert response.status_code == 200
     assert b"Hello" in response.data
-    assert asked(fake) == ["anthropic", "openrouter"]
+    assert called(fake) == ["anthropic", "openrouter"]
     assert [each.body["model"] for each in fake.requests] == ["claude-sonnet-4-5", MODEL]
     call = facts.call()
     assert (call.provider, call.state, call.requested_model) == ("openrouter", "settled", MODEL)
-    # at the price of who answered: OpenRouter's own figure
+    # at the price of the provider that answered: OpenRouter's reported cost
     assert (call.cost, call.credits) == (Decimal("0.0123"), 1)
     assert len(facts.messages()) == 1
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_provider_that_cannot_be_reached_is_passed_over(
+def test_failover_from_an_unreachable_provider(
     post: Callable[..., Any],
     fake: FakeUpstream,
     facts: Facts,
@@ -91,7 +91,7 @@ def test_a_provider_that_cannot_be_reached_is_passed_over(
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setattr(gateway.routes.providers["anthropic"], "endpoint", Endpoint(nobody, "sk"))
         assert post(stream=streamed).status_code == 200
-    assert asked(fake) == ["openrouter"]
+    assert called(fake) == ["openrouter"]
     assert facts.call().provider == "openrouter"
 
 
@@ -110,22 +110,24 @@ def test_a_request_that_was_refused_is_not_made_twice(
 ) -> None:
     fake.will(answer({"error": {"message": "No."}}, status=status))
     assert post().status_code == (502 if status in (401, 402, 403) else status)
-    assert asked(fake) == ["anthropic"]
+    assert called(fake) == ["anthropic"]
     assert facts.call().provider == "anthropic"
 
 
 @pytest.mark.parametrize("behaviour", [hang_up, silent(2), stream(cut_after=2), answer(b"")])
-@pytest.mark.usefixtures("impatient")
-def test_a_provider_that_took_the_call_is_not_replaced(
+@pytest.mark.usefixtures("short_timeouts")
+def test_no_failover_after_the_provider_accepted_the_call(
     post: Callable[..., Any], fake: FakeUpstream, facts: Facts, behaviour: Any
 ) -> None:
     fake.will(behaviour)
     assert b"error" in post(stream=True).data
-    assert set(asked(fake)) == {"anthropic"}
+    assert set(called(fake)) == {"anthropic"}
     assert facts.call().provider == "anthropic"
 
 
-def test_of_two_errors_the_first_is_told(post: Callable[..., Any], fake: FakeUpstream, facts: Facts) -> None:
+def test_of_two_errors_the_first_is_returned(
+    post: Callable[..., Any], fake: FakeUpstream, facts: Facts
+) -> None:
     limited = answer({"error": {"message": "Slow down."}}, status=429, headers={"Retry-After": "7"})
     fake.will(limited, answer({"error": {"message": "No such model."}}, status=404))
     response = post(top_k=5)
@@ -134,7 +136,7 @@ def test_of_two_errors_the_first_is_told(post: Callable[..., Any], fake: FakeUps
     assert response.headers["X-Stoa-Dropped"] == "top_k"
     call = facts.call()
     assert (call.provider, call.state, call.http_status, call.credits) == ("anthropic", "failed", 429, 0)
-    assert asked(fake) == ["anthropic", "openrouter"]
+    assert called(fake) == ["anthropic", "openrouter"]
 
 
 def test_an_error_inside_the_second_answer_is_billed_to_nobody(
@@ -150,7 +152,7 @@ def test_the_callers_own_key_goes_nowhere_else(
 ) -> None:
     fake.will(answer(OVERLOADED, status=503))
     assert post(headers={"x-openrouter-api-key": "sk-or-mine"}).status_code == 503
-    assert asked(fake) == ["openrouter"]
+    assert called(fake) == ["openrouter"]
 
 
 def test_an_operator_can_turn_it_off(
@@ -159,7 +161,7 @@ def test_an_operator_can_turn_it_off(
     monkeypatch.setattr(gateway, "failover", False)
     fake.will(answer(OVERLOADED, status=503))
     assert post().status_code == 503
-    assert asked(fake) == ["anthropic"]
+    assert called(fake) == ["anthropic"]
 
 
 def test_the_setting_is_on_unless_it_is_turned_off() -> None:
@@ -177,14 +179,14 @@ def test_the_setting_is_on_unless_it_is_turned_off() -> None:
 )
 def test_models_without_a_second_provider(gateway: Gateway, model: str) -> None:
     route = gateway.routes.find("anthropic/claude-sonnet-4.5" if "nobody" in model else model)
-    assert list(gateway.routes.after(replace(route, requested=model))) == []
+    assert list(gateway.routes.fallbacks(replace(route, requested=model))) == []
 
 
 def test_a_provider_that_the_operator_named_is_the_only_one(tmp_path: Path) -> None:
     file = tmp_path / "prices.toml"
     file.write_text(f'["{MODEL}"]\nprovider = "anthropic"\ninput = 3\noutput = 15\n')
     routes = Router(ORDINARY, PriceTable.load(file))
-    assert list(routes.after(routes.find(MODEL))) == []
+    assert list(routes.fallbacks(routes.find(MODEL))) == []
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_a_provider_that_the_operator_named_is_the_only_one(tmp_path: Path) -> N
 )
 def test_the_vendors_models_have_a_second_provider(model: str, at_openrouter: str) -> None:
     routes = Router(ORDINARY, PriceTable.load(None))
-    (other,) = routes.after(routes.find(model))
+    (other,) = routes.fallbacks(routes.find(model))
     assert (other.provider.name, other.model) == ("openrouter", at_openrouter)
 
 
@@ -208,40 +210,38 @@ def test_the_vendors_models_have_a_second_provider(model: str, at_openrouter: st
 def test_a_server_that_only_speaks_as_a_vendor_has_no_second_one(vendor: str, model: str) -> None:
     elsewhere = ORDINARY.model_copy(update={f"{vendor}_base_url": "https://llm.example.org/v1"})
     routes = Router(elsewhere, PriceTable.load(None))
-    assert list(routes.after(routes.find(model))) == []
+    assert list(routes.fallbacks(routes.find(model))) == []
 
 
-def test_fewer_choices_than_were_asked_for_are_no_replacement(
-    post: Callable[..., Any], fake: FakeUpstream
-) -> None:
+def test_no_failover_to_a_provider_with_fewer_choices(post: Callable[..., Any], fake: FakeUpstream) -> None:
     fake.will(answer(OVERLOADED, status=503))
     assert post("google/gemini-2.5-flash", n=2).status_code == 503
-    assert asked(fake) == ["gemini"]
+    assert called(fake) == ["gemini"]
     assert post("google/gemini-2.5-flash").status_code == 503
-    assert asked(fake)[1:] == ["gemini", "openrouter"]
+    assert called(fake)[1:] == ["gemini", "openrouter"]
 
 
 # -- what is held --------------------------------------------------------------------------------------------
 
 
-def dearer(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, output: int) -> None:
-    """OpenRouter takes so many dollars for a million tokens of output."""
-    after = gateway.routes.after
+def set_output_price(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, output: int) -> None:
+    """Set OpenRouter's price in dollars per million output tokens."""
+    fallbacks = gateway.routes.fallbacks
     monkeypatch.setattr(
         gateway.routes,
-        "after",
-        lambda route: (replace(other, price=flat(3, output)) for other in after(route)),
+        "fallbacks",
+        lambda route: (replace(other, price=flat(3, output)) for other in fallbacks(route)),
     )
 
 
-def test_more_is_held_for_a_dearer_provider(
+def test_the_hold_grows_for_a_more_expensive_provider(
     post: Callable[..., Any],
     fake: FakeUpstream,
     facts: Facts,
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dearer(gateway, monkeypatch, 6000)  # up to 633 of alice's 1000 credits
+    set_output_price(gateway, monkeypatch, 6000)  # up to 633 of alice's 1000 credits
     held: list[int] = []
 
     def note(exchange: Any) -> None:
@@ -256,21 +256,21 @@ def test_more_is_held_for_a_dearer_provider(
     assert facts.call().credits == 317  # three dollars and the margin
 
 
-def test_a_provider_that_is_too_dear_is_not_asked(
+def test_no_failover_to_a_provider_that_exceeds_the_balance(
     post: Callable[..., Any],
     fake: FakeUpstream,
     facts: Facts,
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dearer(gateway, monkeypatch, 60_000)
+    set_output_price(gateway, monkeypatch, 60_000)
     fake.will(answer(OVERLOADED, status=503))
     assert post().status_code == 503
-    assert asked(fake) == ["anthropic"]
+    assert called(fake) == ["anthropic"]
     assert facts.call().state == "failed"
 
 
-def test_what_held_nothing_goes_on_only_where_it_costs_nothing(
+def test_a_free_call_fails_over_only_to_a_free_model(
     post: Callable[..., Any],
     fake: FakeUpstream,
     facts: Facts,
@@ -283,14 +283,14 @@ def test_what_held_nothing_goes_on_only_where_it_costs_nothing(
     )
     fake.will(answer(OVERLOADED, status=503))
     assert post().status_code == 503
-    assert asked(fake) == ["anthropic"]
+    assert called(fake) == ["anthropic"]
     assert facts.call().credits == 0
 
 
-# -- the compatible door -------------------------------------------------------------------------------------
+# -- the SDK's API -------------------------------------------------------------------------------------------
 
 
-def test_several_answers_go_on_together(
+def test_several_answers_fail_over_together(
     web: FlaskClient, rich: Person, run: AgentRun, fake: FakeUpstream, facts: Facts
 ) -> None:
     fake.will(*[answer(OVERLOADED, status=503)] * 3, answer())
@@ -303,11 +303,11 @@ def test_several_answers_go_on_together(
     assert (
         response.json["choices"][0]["message"]["content"] == '["Hello there.","Hello there.","Hello there."]'
     )
-    assert asked(fake) == ["anthropic"] * 3 + ["openrouter"] * 3
+    assert called(fake) == ["anthropic"] * 3 + ["openrouter"] * 3
     assert facts.call().cost == Decimal("0.0369")
 
 
-def test_a_stream_goes_on_before_its_first_byte(
+def test_a_stream_fails_over_before_its_first_byte(
     web: FlaskClient, rich: Person, body: dict[str, Any], fake: FakeUpstream, facts: Facts
 ) -> None:
     fake.will(answer(OVERLOADED, status=529), stream())

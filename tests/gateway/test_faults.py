@@ -1,4 +1,4 @@
-"""What providers do wrong: each fault with its status and words to the client, its charge, and no worker lost."""
+"""Provider faults: the status and message for the client, the charge, and a worker that keeps serving."""
 
 import json
 import socket
@@ -82,7 +82,7 @@ def test_whole_fault(
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_silence(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, impatient: None, streaming: bool
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, short_timeouts: None, streaming: bool
 ) -> None:
     test_whole_fault(web, fake, rich, facts, fakes.silent(3), 504, "upstream_timeout", streaming)
 
@@ -107,7 +107,7 @@ def test_hundred_megabytes(web: FlaskClient, fake: FakeUpstream, rich: Person, f
     assert facts.call().credits == 0
 
 
-def test_kept_connection_closed_meanwhile_is_tried_again(
+def test_a_request_on_a_closed_idle_connection_is_retried(
     web: FlaskClient, fake: FakeUpstream, rich: Person
 ) -> None:
     fake.will(fakes.answer(), fakes.hang_up, fakes.answer())
@@ -116,7 +116,7 @@ def test_kept_connection_closed_meanwhile_is_tried_again(
     assert len(fake.requests) == 3
 
 
-def test_a_request_that_a_fresh_connection_took_is_not_sent_twice(fake_server: FakeUpstream) -> None:
+def test_a_request_on_a_new_connection_is_not_retried(fake_server: FakeUpstream) -> None:
     fake_server.reset()
     fake_server.will(fakes.hang_up, fakes.answer())
     upstream = HttpUpstream("Provider", UpstreamTimeouts(5, 5, 5))
@@ -133,7 +133,7 @@ def test_connections_are_kept_alive(web: FlaskClient, fake: FakeUpstream, rich: 
     assert fake.connections <= 1
 
 
-def test_connections_of_a_rush_are_let_go_some_time_after_it(
+def test_idle_connections_are_closed_after_a_burst(
     fake_server: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_server.reset()
@@ -149,7 +149,7 @@ def test_connections_of_a_rush_are_let_go_some_time_after_it(
         return sum(len(idle) for idle in upstream._idle.values())
 
     assert call(4) == 4
-    monkeypatch.setattr(upstreams, "KEPT_SECONDS", 0.1)
+    monkeypatch.setattr(upstreams, "IDLE_SECONDS", 0.1)
     time.sleep(0.2)
     assert call(1) == 1
 
@@ -157,7 +157,7 @@ def test_connections_of_a_rush_are_let_go_some_time_after_it(
 # -- streams -------------------------------------------------------------------------------------------------
 
 
-def test_stream_cut_in_the_middle_is_counted_and_told(
+def test_stream_cut_in_the_middle_is_counted_and_ends_in_an_error(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     fake.will(fakes.stream(fakes.chunks("one two three four five"), cut_after=4))
@@ -187,7 +187,7 @@ def test_stream_that_breaks_before_any_text_costs_nothing(
 
 
 def test_stream_that_falls_silent_before_any_text_costs_nothing(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, impatient: None
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, short_timeouts: None
 ) -> None:
     gate = threading.Event()
     fake.will(fakes.pausing(fakes.chunks(), gate, 1))
@@ -199,7 +199,7 @@ def test_stream_that_falls_silent_before_any_text_costs_nothing(
 
 
 def test_stream_that_falls_silent_is_counted(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, impatient: None
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, short_timeouts: None
 ) -> None:
     gate = threading.Event()
     fake.will(fakes.pausing(fakes.chunks("one two three"), gate, 3))
@@ -251,7 +251,7 @@ def test_stream_cut_after_its_end_is_whole(
     ],
 )
 @pytest.mark.parametrize("streaming", [False, True])
-def test_usage_that_cannot_be_is_counted_instead(
+def test_impossible_usage_is_counted_instead(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, bad: Any, output: int, streaming: bool
 ) -> None:
     if streaming:
@@ -259,11 +259,11 @@ def test_usage_that_cannot_be_is_counted_instead(
     else:
         fake.will(fakes.answer(fakes.completion("one two three", bad)))
     answer = web.post(PATH, json=STREAM if streaming else BODY, headers=rich.headers)
-    shown = events(answer.data)[-1]["usage"] if streaming else answer.json["usage"]
+    usage = events(answer.data)[-1]["usage"] if streaming else answer.json["usage"]
     call = facts.call()
-    # what was counted, or what the provider told of it all the same: never the smaller
+    # the larger of the counted and the reported usage
     assert (call.usage_source, call.output_tokens) == ("counted", output)
-    assert (shown["completion_tokens"], shown["prompt_tokens"]) == (output, call.uncached_input_tokens)
+    assert (usage["completion_tokens"], usage["prompt_tokens"]) == (output, call.uncached_input_tokens)
     assert call.cost > 0
     assert call.flags == (["usage_unusable"] if bad else None)
     assert call.raw_usage == bad or not bad
@@ -279,7 +279,7 @@ def test_usage_that_cannot_be_is_counted_instead(
     ],
 )
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_discount_that_cannot_be_is_none_and_the_sums_stay(
+def test_an_impossible_discount_is_ignored_and_the_sums_stay(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, detail: Any, streaming: bool
 ) -> None:
     use = fakes.usage(100, 20, **detail)
@@ -291,7 +291,7 @@ def test_a_discount_that_cannot_be_is_none_and_the_sums_stay(
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_reported_cost_is_charged_though_its_tokens_cannot_be(
+def test_reported_cost_is_charged_despite_impossible_tokens(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, streaming: bool
 ) -> None:
     use = fakes.usage(10**15, 10, cost=0.5)
@@ -299,8 +299,8 @@ def test_reported_cost_is_charged_though_its_tokens_cannot_be(
     fake.will(
         fakes.stream(fakes.chunks("one two three", use=use)) if streaming else fakes.answer(whole),
     )
-    asked = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
-    assert web.post(PATH, json=asked, headers=rich.headers).status_code == 200
+    payload = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
+    assert web.post(PATH, json=payload, headers=rich.headers).status_code == 200
     call = facts.call()
     assert (call.cost, call.credits, call.usage_source) == (Decimal("0.5"), 53, "counted")
     assert call.flags == ["usage_unusable"]
@@ -326,7 +326,7 @@ def test_zero_usage_is_a_zero(web: FlaskClient, fake: FakeUpstream, rich: Person
 
 
 @pytest.mark.parametrize("cost", [-1, 1e9, "NaN", "Infinity", True, []])
-def test_cost_that_cannot_be_is_priced_instead(
+def test_impossible_cost_is_priced_instead(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, cost: Any
 ) -> None:
     fake.will(
@@ -361,15 +361,15 @@ def test_reported_cost_is_charged_however_absurd(
         if streaming
         else fakes.answer(fakes.completion(use=use, model="openai/gpt-4o-mini"))
     )
-    asked = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
-    assert web.post(PATH, json=asked, headers=rich.headers).status_code == 200
+    payload = {**(STREAM if streaming else BODY), "model": "openrouter/openai/gpt-4o-mini"}
+    assert web.post(PATH, json=payload, headers=rich.headers).status_code == 200
     call = facts.call()
     assert (call.cost, call.credits) == (Decimal(str(cost)), credits)
     assert call.flags == (["cost_far_above_list"] if flagged else None)
     assert call.price == {"source": "provider", "listed": "0.00021"}
     listed = web.application.test_cli_runner().invoke(args=["billing", "flagged"]).output
     assert (call.request_id in listed) is flagged
-    # the books hold it
+    # the ledger has it
     assert ledger.prove().clean
 
 
@@ -387,7 +387,7 @@ def test_growing_usage_on_every_chunk_is_billed_once_at_its_last(
     assert len(facts.messages()) == 1
 
 
-def test_rubbish_between_good_lines_is_passed_by(
+def test_invalid_lines_between_valid_ones_are_skipped(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     script = fakes.chunks("one two")
@@ -407,7 +407,7 @@ def test_rubbish_between_good_lines_is_passed_by(
     assert facts.call().usage_source == "provider"
 
 
-def test_events_torn_over_packets_are_whole(
+def test_events_split_over_packets_are_whole(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     whole = b"".join(fakes.sse(event) for event in fakes.chunks("süß und schön"))
@@ -417,7 +417,7 @@ def test_events_torn_over_packets_are_whole(
     assert facts.messages()[0].response == "süß und schön"
 
 
-def test_nul_in_text_is_passed_on_and_kept_as_it_can_be(
+def test_nul_in_text_is_passed_on_and_stored_without_it(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     fake.will(fakes.answer(fakes.completion("a\x00b")))
@@ -429,10 +429,10 @@ def test_nul_in_text_is_passed_on_and_kept_as_it_can_be(
     assert "\x00" not in json.dumps([message.response, message.request])
 
 
-# -- clients that leave --------------------------------------------------------------------------------------
+# -- clients that disconnect ---------------------------------------------------------------------------------
 
 
-def test_client_that_leaves_is_billed_once_for_all_that_was_used(
+def test_disconnected_client_is_billed_once_for_the_whole_usage(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     gate = threading.Event()
@@ -447,7 +447,7 @@ def test_client_that_leaves_is_billed_once_for_all_that_was_used(
     assert len(facts.messages()) == 1
 
 
-def test_client_that_leaves_before_it_reads_anything_is_billed(
+def test_client_that_disconnects_before_reading_is_billed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     fake.will(fakes.stream(fakes.chunks("word " * 2000)))
@@ -456,7 +456,7 @@ def test_client_that_leaves_before_it_reads_anything_is_billed(
     assert facts.call().state == "settled"
 
 
-def test_reading_on_for_a_client_that_left_is_bounded(
+def test_reading_on_for_a_disconnected_client_is_bounded(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.gateway.stream.DRAIN_SECONDS", 0.2)
@@ -472,9 +472,9 @@ def test_reading_on_for_a_client_that_left_is_bounded(
 def test_long_streams_keep_their_hold(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.gateway.in_flight.KEEP_SECONDS", 0.1)
+    monkeypatch.setattr("models.gateway.in_flight.RENEW_SECONDS", 0.1)
     gateway: Any = web.application.extensions["gateway"]
-    monkeypatch.setattr(gateway, "keeper", type(gateway.keeper)(gateway.pool))
+    monkeypatch.setattr(gateway, "hold_renewer", type(gateway.hold_renewer)(gateway.pool))
     gate = threading.Event()
     seen: list[Any] = []
     extend = __import__("models.ledger.holds", fromlist=["x"]).extend_holds

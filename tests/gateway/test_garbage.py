@@ -1,4 +1,4 @@
-"""Whatever a client sends: an answer below 500, and no charge for what was refused."""
+"""Malformed requests: a status below 500, and no charge for refused calls."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Calls and the ledger between them: what is held meanwhile, races on a balance, a ledger that is away."""
+"""Holds of calls: amounts held, races on a balance, an unreachable ledger."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def balance(session: OrmSession, person: Person) -> int:
     return int(session.scalar(wanted) or 0)
 
 
-def test_the_worst_case_is_held_while_the_provider_talks_and_no_connection_is(
+def test_a_streaming_call_holds_its_worst_case_and_no_connection(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     gate = threading.Event()
@@ -41,7 +41,7 @@ def test_the_worst_case_is_held_while_the_provider_talks_and_no_connection_is(
     answer = web.post(PATH, json={**STREAM, "max_tokens": 100_000}, headers=rich.headers, buffered=False)
     assert next(iter(answer.response))
     (hold,) = session.scalars(select(CreditHold)).all()
-    # 100,000 tokens at 10.5 dollars a million and 5.5 % on top, and a little for the input
+    # 100,000 tokens at $10.5 per million plus 5.5 %, and a little for the input
     assert hold.amount == 111
     assert hold.door == "openai"
     assert not web.application.extensions["gateway"].pool.in_use
@@ -52,7 +52,7 @@ def test_the_worst_case_is_held_while_the_provider_talks_and_no_connection_is(
 
 
 def a_long_answer(words: int, use: Any) -> list[Any]:
-    """A stream of so many words, a few hundred in each event."""
+    """A stream of `words` words, a few hundred per event."""
     text = "yes " * 500
     body = [fakes.chunk({"content": text}) for _ in range(words // 500)]
     end = [fakes.chunk({}, "stop"), fakes.chunk(None, usage=use), "[DONE]"]
@@ -69,7 +69,7 @@ def test_the_hold_of_an_answer_that_grows_too_long_grows_with_it(
     seen: list[bytes] = []
     reading = threading.Thread(target=lambda: seen.extend(reply.response))
     reading.start()
-    # 20,000 words are so many tokens at least: 21 cents and 5.5 %
+    # 20,000 words are at least 20,000 tokens: 21 cents plus 5.5 %
     wait(lambda: session.scalar(select(CreditHold.amount)) >= 23 or session.rollback())
     gate.set()
     reading.join(60)
@@ -78,7 +78,7 @@ def test_the_hold_of_an_answer_that_grows_too_long_grows_with_it(
     assert facts.holds() == 0
 
 
-def test_an_answer_ends_where_the_credits_end(
+def test_an_answer_ends_when_credits_run_out(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
 ) -> None:
     assert alice.user is not None
@@ -91,7 +91,7 @@ def test_an_answer_ends_where_the_credits_end(
     assert b"[DONE]" not in reply.data
     call = facts.call()
     assert (call.state, call.error, call.usage_source) == ("settled", "insufficient_credits", "counted")
-    # what was delivered is paid, to the last event that the credits covered or the one after it
+    # everything delivered is paid: up to the last covered event or the one after it
     words = reply.data.count(b"yes ")
     assert words <= call.output_tokens <= words + 5
     assert -2 <= balance(session, alice) <= 0
@@ -103,7 +103,7 @@ def test_parallel_answers_that_grow_too_long_share_the_credits(
 ) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 40)
-    # each wants 53 credits
+    # each requests 53 credits
     fake.will(fakes.stream(a_long_answer(50_000, fakes.usage(100, 50_000)), delay=0.005))
 
     def one(_: int) -> bytes:
@@ -115,7 +115,7 @@ def test_parallel_answers_that_grow_too_long_share_the_credits(
     assert all(b"[DONE]" not in answer for answer in answers)
     calls = facts.calls()
     assert {(call.state, call.error) for call in calls} == {("settled", "insufficient_credits")}
-    # an event is half a credit; each answer may go one beyond what it holds
+    # an event costs half a credit; each answer may exceed its hold by one event
     assert -6 <= balance(session, alice) <= 3
     assert balance(session, alice) == 40 - sum(call.credits for call in calls)
     assert facts.holds() == 0
@@ -123,10 +123,10 @@ def test_parallel_answers_that_grow_too_long_share_the_credits(
 
 @pytest.mark.parametrize(
     ("words", "ends"),
-    # 5,000 tokens are six credits, and twelve are delivered at most
+    # 5,000 tokens cost six credits; at most twelve credits are delivered
     [(4_000, True), (9_000, True), (30_000, False)],
 )
-def test_an_answer_goes_on_to_twice_of_its_hold_while_the_ledger_is_away(
+def test_an_answer_reaches_twice_its_hold_while_the_ledger_is_unreachable(
     web: FlaskClient,
     fake: FakeUpstream,
     rich: Person,
@@ -174,7 +174,7 @@ def test_parallel_calls_overspend_by_no_more_than_one(
     assert facts.holds() == 0
 
 
-# what each costs at the fake: more than a token of output, which is all that a careless look at the request finds
+# the cost of each at the fake: more than the single output token that the request suggests
 SURPRISES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "both bounds",
@@ -284,7 +284,7 @@ def test_parallel_calls_leave_no_debt_whatever_makes_them_dear(
     served = [call for call in facts.calls() if call.state == "settled"]
     assert len(served) == statuses.count(200) >= 1
     assert balance(session, alice) == 300 - sum(call.credits for call in served)
-    # the last one may exceed what is left, as ever
+    # the last call may exceed the balance
     assert balance(session, alice) > -max(call.credits for call in served)
     assert facts.holds() == 0
 
@@ -306,7 +306,7 @@ def test_parallel_calls_leave_no_debt_whatever_makes_them_dear(
     ],
 )
 def test_short_questions_without_a_bound_fit_side_by_side(web: FlaskClient, model: str, at_once: int) -> None:
-    """Of 500 credits, as a new account has."""
+    """With the 500 credits of a new account."""
     gateway = web.application.extensions["gateway"]
     body = {"model": model, "messages": MESSAGES}
     call = parse(body, len(orjson.dumps(body)))
@@ -329,12 +329,12 @@ def test_a_bound_by_another_name_takes_nothing_away(web: FlaskClient) -> None:
 
 def test_a_free_answer_may_be_long(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
     fake.will(fakes.stream(a_long_answer(40_000, fakes.usage(100, 40_000))))
-    asked = {**STREAM, "model": "openai/free-model"}
-    assert b"[DONE]" in web.post(PATH, json=asked, headers=rich.headers).data
+    payload = {**STREAM, "model": "openai/free-model"}
+    assert b"[DONE]" in web.post(PATH, json=payload, headers=rich.headers).data
     assert (facts.call().state, facts.call().credits, facts.call().error) == ("settled", 0, None)
 
 
-def test_what_costs_nothing_waits_for_no_hold(
+def test_a_free_call_needs_no_hold(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
 ) -> None:
     assert alice.user is not None
@@ -371,19 +371,19 @@ def test_answers_times_choices_are_held(
     fake.will(look)
     body["model"] = "openrouter/openai/gpt-4o-mini"
     body["codebuff_metadata"]["n"] = 3
-    asked = {**body, "n": 4, "max_tokens": 100_000}
-    assert web.post("/api/v1/chat/completions", json=asked, headers=rich.headers).status_code == 200
-    # twelve times 100,000 tokens at 0.6 dollars a million, and 5.5 %
+    payload = {**body, "n": 4, "max_tokens": 100_000}
+    assert web.post("/api/v1/chat/completions", json=payload, headers=rich.headers).status_code == 200
+    # twelve times 100,000 tokens at $0.6 per million plus 5.5 %
     assert held[0] >= 76
 
 
 @pytest.mark.parametrize(
     ("credits", "kilobytes", "status"),
-    # a kilobyte is held as 342 tokens at 2 dollars a million and 5.5 %: 0.072 credits
+    # a kilobyte is held as 342 tokens at $2 per million plus 5.5 %: 0.072 credits
     [(10, 100, 200), (10, 200, 402), (1, 1, 200), (1, 20, 402), (100, 1000, 200)],
 )
 @pytest.mark.parametrize("path", [PATH, "/api/v1/chat/completions"])
-def test_call_whose_input_costs_more_than_there_is_is_not_sent(
+def test_call_whose_input_exceeds_the_balance_is_not_sent(
     web: FlaskClient,
     session: OrmSession,
     fake: FakeUpstream,
@@ -397,42 +397,42 @@ def test_call_whose_input_costs_more_than_there_is_is_not_sent(
     assert alice.user is not None
     factories.grant(alice.user, credits)
     run = factories.run(alice.user)
-    asked = {
+    payload = {
         "model": "openai/house-model",
         "messages": [{"role": "user", "content": "x" * 1024 * kilobytes}],
         "max_tokens": 100_000,
         "codebuff_metadata": {"run_id": run.id},
     }
-    answer = web.post(path, json=asked, headers=alice.headers)
+    answer = web.post(path, json=payload, headers=alice.headers)
     assert answer.status_code == status
     assert len(fake.requests) == (status == 200)
     if status == 402:
         message = answer.json["error"]["message"]
-        assert f"{credits} are free" in message
+        assert f"{credits} are available" in message
         assert "Send less" in message
         assert facts.calls() == []
     assert facts.holds() == 0
 
 
 @pytest.mark.parametrize("path", [PATH, "/api/v1/chat/completions"])
-def test_odd_text_is_counted_before_it_is_sent(
+def test_dense_text_is_counted_before_it_is_sent(
     web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts, path: str
 ) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 10)
     run = factories.run(alice.user)
-    # 100,000 bytes each: of one they are so many tokens, which cost 21 credits, of the other a quarter
+    # 100,000 bytes each: 100,000 tokens (21 credits) in one text, a quarter of that in the other
     for text, status in (("\U0002a6d0" * 25_000, 402), ("yes " * 25_000, 200)):
-        asked = {
+        payload = {
             "model": "openai/house-model",
             "messages": [{"role": "user", "content": text}],
             "max_tokens": 100_000,
             "codebuff_metadata": {"run_id": run.id},
         }
-        answer = web.post(path, data=orjson.dumps(asked), headers=alice.headers)
+        answer = web.post(path, data=orjson.dumps(payload), headers=alice.headers)
         assert answer.status_code == status
         if status == 402:
-            assert "What this call sends costs about 22 credits" in answer.json["error"]["message"]
+            assert "The input of this call costs about 22 credits" in answer.json["error"]["message"]
             assert fake.requests == []
             assert (facts.call().state, facts.call().error) == ("failed", "insufficient_credits")
 
@@ -463,7 +463,7 @@ def test_answer_that_could_not_be_settled_does_not_reach_its_client_whole(
     wait(lambda: not web.application.extensions["gateway"].spool.closed())
 
 
-def test_ledger_that_is_away_refuses_before_the_provider_is_asked(
+def test_unreachable_ledger_refuses_before_the_provider_is_called(
     web: FlaskClient, fake: FakeUpstream, rich: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any, **__: Any) -> None:
@@ -476,7 +476,7 @@ def test_ledger_that_is_away_refuses_before_the_provider_is_asked(
     assert fake.requests == []
 
 
-def test_fault_of_ours_is_told_and_charged_to_nobody(
+def test_internal_error_is_reported_and_not_charged(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.gateway.relay._fetch", lambda *_: 1 / 0)
@@ -492,6 +492,6 @@ def test_small_calls_are_not_free(
     fake.will(fakes.answer(fakes.completion(use=fakes.usage(1000, 0))))
     for _ in range(10):
         assert web.post(PATH, json=BODY, headers=rich.headers).status_code == 200
-    # ten times 0.2 cents and 5.5 %
+    # ten times 0.2 cents plus 5.5 %
     assert sum(call.credits for call in facts.calls()) == 2
     assert balance(session, rich) == 998

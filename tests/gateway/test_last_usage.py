@@ -1,4 +1,4 @@
-"""The last usage is the bill: a stream is settled at its end, before its last chunk leaves."""
+"""The last usage is billed: a stream is settled at its end, before its last chunk is sent."""
 
 import threading
 from decimal import Decimal
@@ -17,7 +17,7 @@ from tests.gateway.conftest import MESSAGES, Facts, events
 
 PATH = "/v1/chat/completions"
 STREAM: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": MESSAGES, "stream": True}
-ASKED = {**STREAM, "stream_options": {"include_usage": True}}
+WITH_USAGE = {**STREAM, "stream_options": {"include_usage": True}}
 
 use = fakes.usage
 ZERO = use(0, 0)
@@ -82,7 +82,7 @@ COMPLETE = {
 
 
 @pytest.mark.parametrize("ending", ["done", "body"])
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("include_usage", [True, False])
 @pytest.mark.parametrize(("script", "billed"), COMPLETE.values(), ids=COMPLETE.keys())
 def test_the_last_usage_is_billed_and_shown(
     web: FlaskClient,
@@ -91,13 +91,13 @@ def test_the_last_usage_is_billed_and_shown(
     facts: Facts,
     script: list[Any],
     billed: tuple[int, int],
-    asked: bool,
+    include_usage: bool,
     ending: str,
 ) -> None:
     if ending == "body" and len(script) == 1 and not script[0]["choices"]:
-        pytest.skip("without an answer the end of the body is no end of it")
+        pytest.skip("without choices, the end of the body does not finish the answer")
     fake.will(fakes.stream([*script, "[DONE]"] if ending == "done" else script))
-    answer = web.post(PATH, json=ASKED if asked else STREAM, headers=rich.headers)
+    answer = web.post(PATH, json=WITH_USAGE if include_usage else STREAM, headers=rich.headers)
     call = facts.call()
     assert (call.state, call.usage_source, call.error) == ("settled", "provider", None)
     assert (call.uncached_input_tokens, call.output_tokens) == billed
@@ -105,7 +105,7 @@ def test_the_last_usage_is_billed_and_shown(
     assert answer.data.endswith(b"data: [DONE]\n\n")
     seen = events(answer.data)
     shown = [event["usage"] for event in seen if event.get("usage")]
-    if asked:
+    if include_usage:
         assert (shown[-1].get("prompt_tokens"), shown[-1]["completion_tokens"]) == billed
     else:
         assert shown == []
@@ -145,7 +145,7 @@ def test_an_interim_usage_is_a_lower_bound(
         fake.will(fakes.stream([*script, "never sent"], cut_after=len(script), delay=0.02))
     else:
         fake.will(fakes.stream(script if ending == "body" else [*script, "[DONE]"]))
-    answer = web.post(PATH, json=ASKED, headers=rich.headers)
+    answer = web.post(PATH, json=WITH_USAGE, headers=rich.headers)
     call = facts.call()
     assert call.state == "settled"
     assert call.output_tokens == billed[1]
@@ -178,7 +178,7 @@ def test_text_with_usage_does_not_wait(
     gate = threading.Event()
     script = [role(use(10, 0)), text("one", use(10, 1)), text(" two", use(10, 2)), stop(use(10, 3)), "[DONE]"]
     fake.will(fakes.pausing(script, gate, 3))
-    answer = web.post(PATH, json=ASKED, headers=rich.headers, buffered=False)
+    answer = web.post(PATH, json=WITH_USAGE, headers=rich.headers, buffered=False)
     seen = b""
     for block in answer.response:
         seen += block
@@ -194,7 +194,7 @@ def test_the_hold_grows_with_the_usage_that_is_reported_on_the_way(
 ) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 10)
-    # 5 credits for so many tokens nobody sees, and 53
+    # 5 credits for reasoning tokens without text, and 53
     script = [
         text("a", use(100, 5_000)),
         text("b", use(100, 50_000)),
@@ -221,7 +221,7 @@ def test_the_terminal_chunk_waits_for_the_bill(
         *(["[DONE]"] if ending == "done" else []),
     ]
     fake.will(fakes.stream(script, delay=0.01))
-    answer = web.post(PATH, json=ASKED, headers=rich.headers, buffered=False)
+    answer = web.post(PATH, json=WITH_USAGE, headers=rich.headers, buffered=False)
     for block in answer.response:
         if b'"stop"' in block or b"[DONE]" in block:
             assert len(facts.messages()) == 1
@@ -267,7 +267,7 @@ def test_usage_elsewhere_in_a_whole_answer(
     assert (call.usage_source, call.uncached_input_tokens, call.output_tokens) == ("provider", 100, 20)
 
 
-# -- nothing at all ------------------------------------------------------------------------------------------
+# -- empty answers -------------------------------------------------------------------------------------------
 
 EMPTY_STREAMS = {
     "nothing": [],
@@ -294,7 +294,7 @@ def test_an_empty_stream_is_an_error_and_not_billed(
 ) -> None:
     fake.will(fakes.stream(script))
     path, request = (
-        (PATH, ASKED) if door == "openai" else ("/api/v1/chat/completions", {**body, "stream": True})
+        (PATH, WITH_USAGE) if door == "openai" else ("/api/v1/chat/completions", {**body, "stream": True})
     )
     answer = web.post(path, json=request, headers=rich.headers)
     error = events(answer.data)[-1]["error"]
@@ -342,7 +342,7 @@ def test_usage_without_an_answer_is_billed(
         if streaming
         else fakes.answer({"id": "x", "choices": [], "usage": use(100, 0)})
     )
-    answer = web.post(PATH, json={**ASKED, "stream": streaming}, headers=rich.headers)
+    answer = web.post(PATH, json={**WITH_USAGE, "stream": streaming}, headers=rich.headers)
     assert answer.status_code == 200
     call = facts.call()
     assert (call.state, call.usage_source, call.uncached_input_tokens) == ("settled", "provider", 100)
@@ -350,13 +350,13 @@ def test_usage_without_an_answer_is_billed(
 
 @pytest.mark.parametrize("reason", ["stop", "content_filter"])
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_choice_that_ended_without_a_word_is_passed_on_and_not_billed(
+def test_a_finished_empty_choice_is_passed_on_and_not_billed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, streaming: bool, reason: str
 ) -> None:
     whole = fakes.completion("", None)
     whole["choices"][0]["finish_reason"] = reason
     fake.will(fakes.stream([role(), fakes.chunk({}, reason), "[DONE]"]) if streaming else fakes.answer(whole))
-    answer = web.post(PATH, json={**ASKED, "stream": streaming}, headers=rich.headers)
+    answer = web.post(PATH, json={**WITH_USAGE, "stream": streaming}, headers=rich.headers)
     assert answer.status_code == 200
     assert reason in answer.text
     assert "error" not in answer.text

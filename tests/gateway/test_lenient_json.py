@@ -1,4 +1,4 @@
-"""JSON that clients can read is read, metered and passed on, in answers and in streams alike."""
+"""JSON that clients can read is parsed, metered and passed on, in answers and in streams."""
 
 import gzip
 import json
@@ -35,18 +35,18 @@ BODY: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": MESSAGES}
         (b'{"a":' + b"9" * 5000 + b"}", None),
     ],
 )
-def test_what_clients_read_is_read(raw: bytes, value: Any) -> None:
+def test_json_that_clients_read_is_read(raw: bytes, value: Any) -> None:
     read_value, text = read(raw)
     if value is not None:
         assert read_value == value
-    # what is passed on is JSON to the letter, which Python and JavaScript read
+    # the output is strict JSON for Python and JavaScript
     json.loads(text.decode(), parse_constant=lambda name: pytest.fail(name))
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"{}{}", b"not json", b"{'a':1}", b'{"a":1,}', b"[" * 100_000, b'"' + b"x" * 10]
 )
-def test_what_nobody_reads_is_refused(raw: bytes) -> None:
+def test_json_that_no_client_reads_is_refused(raw: bytes) -> None:
     with pytest.raises(NotJson):
         read(raw)
 
@@ -56,7 +56,7 @@ def test_bytes_of_ordinary_json_are_not_touched() -> None:
         assert read(raw).text == raw
 
 
-def test_whatever_was_read_can_be_written() -> None:
+def test_every_parsed_value_can_be_written() -> None:
     deep: Any = "\ud83d"
     for _ in range(400):
         deep = [deep]
@@ -64,7 +64,7 @@ def test_whatever_was_read_can_be_written() -> None:
         json.loads(write(value))
 
 
-def test_torn_characters_are_joined() -> None:
+def test_split_surrogate_pairs_are_joined() -> None:
     assert whole_text("a\ud83d\ude00b") == "a\U0001f600b"
     assert whole_text("a\ud83d b\ude00") == "a\ufffd b\ufffd"
 
@@ -127,7 +127,7 @@ def test_odd_chunks_are_passed_on_and_counted(
     assert call.output_tokens >= 60
 
 
-def test_an_answer_that_is_packed_unasked_is_read(
+def test_a_response_compressed_unasked_is_read(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     packed = gzip.compress(json.dumps(fakes.completion(use=fakes.usage(100, 20))).encode())

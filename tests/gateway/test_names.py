@@ -1,5 +1,4 @@
-"""Names of models: every listed one leads where the list says, OpenRouter's variants lead to OpenRouter, and what
-cannot chat is not called."""
+"""Model names: listed names route as listed, variants route to OpenRouter, and non-chat models are rejected."""
 
 import time
 from collections.abc import Callable
@@ -32,7 +31,7 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def routes(*keys: str, prices: PriceTable | None = None) -> Router:
-    """The routes of a server with these providers' keys."""
+    """The router of a server with keys for these providers."""
     settings = load_settings(_env_file=None, **{f"{name}_api_key": "sk-operator" for name in keys})
     return Router(settings, prices or PriceTable())
 
@@ -42,9 +41,7 @@ def routes(*keys: str, prices: PriceTable | None = None) -> Router:
 
 @pytest.mark.parametrize("keys", COMBINATIONS, ids="+".join)
 @pytest.mark.parametrize("write", [str, str.upper, " {} ".format], ids=["listed", "upper", "spaced"])
-def test_every_listed_name_leads_where_the_list_says(
-    keys: tuple[str, ...], write: Callable[[str], str]
-) -> None:
+def test_every_listed_name_routes_as_listed(keys: tuple[str, ...], write: Callable[[str], str]) -> None:
     served = routes(*keys)
     listed = served.models()
     assert len({route.requested.lower() for route in listed}) == len(listed)
@@ -79,7 +76,7 @@ def test_the_price_shown_is_the_price_charged(keys: tuple[str, ...]) -> None:
             assert served.cost(route, usage, answered)[0] == expected, route.requested
 
 
-def test_no_provider_is_said_to_serve_what_another_makes() -> None:
+def test_listed_models_belong_to_their_provider() -> None:
     listed = {route.requested: route.provider.name for route in routes(*PROVIDERS).models()}
     assert not [name for name, owner in listed.items() if owner == "gemini" and "claude" in name]
     assert not [name for name, owner in listed.items() if ":" in name and owner != "openrouter"]
@@ -113,15 +110,15 @@ def test_list_is_fast_once_it_is_made() -> None:
     assert time.thread_time() - began < 0.1
 
 
-def test_what_is_kept_of_names_is_bounded() -> None:
+def test_cached_names_are_bounded() -> None:
     served = routes("openrouter")
     for number in range(5000):
         served.find(f"maker/model-{number}")
-    assert len(served._found) <= 4097
-    assert len(served.prices._kept) <= 4097
+    assert len(served._routes) <= 4097
+    assert len(served.prices._cache) <= 4097
 
 
-# -- where names lead ----------------------------------------------------------------------------------------
+# -- routing by name -----------------------------------------------------------------------------------------
 
 ALL, DIRECT = PROVIDERS, ("openai", "anthropic", "gemini")
 
@@ -166,7 +163,7 @@ ALL, DIRECT = PROVIDERS, ("openai", "anthropic", "gemini")
         (ALL, "OpenRouter/openai/gpt-5", "openrouter", "openai/gpt-5"),
         (ALL, "openrouter/auto", "openrouter", "openrouter/auto"),
         (ALL, "Stoa/Demo", "stoa", "stoa/demo"),
-        # what a direct provider has not, OpenRouter has under this very name
+        # models that only OpenRouter has under this exact name
         (ALL, "openai/gpt-5.6-luna-pro", "openrouter", "openai/gpt-5.6-luna-pro"),
         (ALL, "anthropic/claude-opus-4.6-fast", "openrouter", "anthropic/claude-opus-4.6-fast"),
         (ALL, "google/gemma-3-27b-it", "openrouter", "google/gemma-3-27b-it"),
@@ -174,7 +171,9 @@ ALL, DIRECT = PROVIDERS, ("openai", "anthropic", "gemini")
         (ALL, "google/claude-opus-4-5", "openrouter", "google/claude-opus-4-5"),
     ],
 )  # fmt: skip
-def test_where_a_name_leads(keys: tuple[str, ...], name: str, provider: str, upstream: str) -> None:
+def test_a_name_routes_to_its_provider(
+    keys: tuple[str, ...], name: str, provider: str, upstream: str
+) -> None:
     found = routes(*keys).find(name)
     assert (found.provider.name, found.model) == (provider, upstream)
 
@@ -186,13 +185,13 @@ MODELS = ("openai/gpt-5", "gpt-5", "anthropic/claude-sonnet-4.5", "google/gemini
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("keys", [ALL, ("openrouter",), ("openrouter", "openai")], ids="+".join)
-def test_variants_lead_to_openrouter_at_a_price(keys: tuple[str, ...], model: str, variant: str) -> None:
+def test_variants_route_to_openrouter_at_a_price(keys: tuple[str, ...], model: str, variant: str) -> None:
     found = routes(*keys).find(f"{model}:{variant}")
     assert found.provider.name == "openrouter"
     base = model if "/" in model else f"openai/{model}"
     assert found.model == f"{base}:{variant.lower()}"
     assert found.price is not None
-    assert found.price.worst(1000, 1000) > 0
+    assert found.price.max_cost(1000, 1000) > 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -238,9 +237,9 @@ def test_free_is_free_only_where_it_is_listed() -> None:
     listed = routes("openrouter").find("deepseek/deepseek-r1:free").price
     made_up = routes("openrouter").find("openai/gpt-5:free").price
     assert listed is not None
-    assert listed.zero
+    assert listed.is_free
     assert made_up is not None
-    assert not made_up.zero
+    assert not made_up.is_free
     assert routes("openrouter").find("nobody/knows:free").price is None
 
 
@@ -252,7 +251,7 @@ def test_an_answer_that_names_the_base_is_priced_as_the_variant() -> None:
     assert fallback == prices.find("openrouter", "openai/gpt-5", "openai/gpt-5")
 
 
-# -- what cannot chat ----------------------------------------------------------------------------------------
+# -- non-chat models -----------------------------------------------------------------------------------------
 
 NOT_CHAT = [
     ("text-embedding-3-small", "embeddings"),
@@ -266,19 +265,19 @@ NOT_CHAT = [
     ("cohere/rerank-v3.5", "ranks"),
     ("omni-moderation-latest", "classifies"),
     ("openai/text-moderation-stable", "classifies"),
-    ("whisper-1", "speech into text"),
-    ("gpt-4o-transcribe", "speech into text"),
-    ("openai/gpt-4o-mini-transcribe", "speech into text"),
-    ("tts-1-hd", "text into speech"),
-    ("OpenAI/GPT-4o-mini-TTS", "text into speech"),
-    ("gemini-2.5-flash-preview-tts", "text into speech"),
+    ("whisper-1", "transcribes"),
+    ("gpt-4o-transcribe", "transcribes"),
+    ("openai/gpt-4o-mini-transcribe", "transcribes"),
+    ("tts-1-hd", "generates speech"),
+    ("OpenAI/GPT-4o-mini-TTS", "generates speech"),
+    ("gemini-2.5-flash-preview-tts", "generates speech"),
     ("gpt-realtime", "realtime"),
     ("openai/gpt-4o-realtime-preview", "realtime"),
     ("gemini-live-2.5-flash", "realtime"),
     ("gemini-2.5-flash-native-audio-preview-09-2025", "realtime"),
-    ("gpt-image-1", "pictures"),
-    ("openai/dall-e-3", "pictures"),
-    ("imagen-4.0-generate-001", "pictures"),
+    ("gpt-image-1", "images"),
+    ("openai/dall-e-3", "images"),
+    ("imagen-4.0-generate-001", "images"),
     ("sora-2", "videos"),
     ("google/veo-3.0-generate-001", "videos"),
     ("google/lyria-3-pro-preview", "music"),
@@ -288,10 +287,10 @@ NOT_CHAT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "words"), NOT_CHAT)
+@pytest.mark.parametrize(("name", "message"), NOT_CHAT)
 @pytest.mark.parametrize("keys", [ALL, DIRECT, ("openrouter",), ()], ids="+".join)
-def test_what_cannot_chat_is_refused_in_words(keys: tuple[str, ...], name: str, words: str) -> None:
-    with pytest.raises(NotAChatModel, match=words):
+def test_non_chat_models_are_rejected_with_a_message(keys: tuple[str, ...], name: str, message: str) -> None:
+    with pytest.raises(NotAChatModel, match=message):
         routes(*keys).find(name)
 
 
@@ -304,12 +303,12 @@ def test_what_cannot_chat_is_refused_in_words(keys: tuple[str, ...], name: str, 
         "deliverance/alive-7b", "maker/olive-live2", "openai/gpt-5-codex", "google/gemma-3-27b-it", "grok-4",
     ],
 )  # fmt: skip
-def test_what_chats_is_not_taken_for_something_else(name: str) -> None:
+def test_chat_models_are_recognized(name: str) -> None:
     assert model_names.kind_of(name) == model_names.CHAT
 
 
 @pytest.mark.parametrize("name", ["", "  ", "models/", "x" * 201, "a\x00b", "a\nb", "a\u202eb"])
-def test_what_is_no_name_is_served_by_nobody(name: str) -> None:
+def test_invalid_names_have_no_route(name: str) -> None:
     with pytest.raises(NoRoute):
         routes(*ALL).find(name)
 
@@ -329,21 +328,21 @@ def test_the_callers_own_key_sends_every_name_to_openrouter() -> None:
     assert served.find("openai/gpt-5").byok is None
 
 
-# -- the doors -----------------------------------------------------------------------------------------------
+# -- endpoints -----------------------------------------------------------------------------------------------
 
 
 def listed(web: FlaskClient, person: Person) -> list[dict[str, Any]]:
     return list(web.get("/v1/models", headers=person.headers).json["data"])
 
 
-def test_one_model_is_what_the_list_says(web: FlaskClient, alice: Person) -> None:
+def test_a_single_model_equals_its_list_entry(web: FlaskClient, alice: Person) -> None:
     models = listed(web, alice)
     for model in models[::20] + [each for each in models if ":" in each["id"]][::10]:
         for address in (model["id"], quote(model["id"], safe="")):
             assert web.get(f"/v1/models/{address}", headers=alice.headers).json == model
 
 
-def test_list_tells_price_and_window(web: FlaskClient, alice: Person) -> None:
+def test_list_has_price_and_context_window(web: FlaskClient, alice: Person) -> None:
     models = {model["id"]: model for model in listed(web, alice)}
     gpt = models["openai/gpt-5"]
     assert (gpt["owned_by"], gpt["type"], gpt["context_window"]) == ("openai", "chat", 400_000)
@@ -375,27 +374,27 @@ def test_a_variant_costs_what_openrouter_says(
     assert float(facts.call().cost) == pytest.approx(0.04)
 
 
-def test_calling_what_cannot_chat_takes_no_hold(
+def test_calling_a_non_chat_model_takes_no_hold(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
-    for name, words in NOT_CHAT:
+    for name, message in NOT_CHAT:
         answer = web.post(PATH, json={"model": name, "messages": MESSAGES}, headers=rich.headers)
         error = answer.json["error"]
         assert (answer.status_code, error["code"], error["param"]) == (400, "model_not_chat", "model")
-        assert words in error["message"]
+        assert message in error["message"]
     assert (facts.holds(), facts.calls()) == (0, [])
     assert fake.requests == []
 
 
-def test_commands_list_is_the_doors(web: FlaskClient, alice: Person) -> None:
-    told = web.application.test_cli_runner().invoke(args=["gateway", "models"]).output
-    assert [line.split()[0] for line in told.splitlines() if "/" in line.split()[0]][
+def test_the_command_lists_the_same_models(web: FlaskClient, alice: Person) -> None:
+    output = web.application.test_cli_runner().invoke(args=["gateway", "models"]).output
+    assert [line.split()[0] for line in output.splitlines() if "/" in line.split()[0]][
         : len(listed(web, alice))
     ] == sorted(model["id"] for model in listed(web, alice))
 
 
 def describe(found: Router, name: str) -> Route | str:
-    """The route, or why there is none."""
+    """The route, or the error code if there is none."""
     try:
         return found.find(name)
     except DomainError as error:

@@ -1,4 +1,4 @@
-"""`/v1`: what OpenAI's clients send, see and are told."""
+"""`/v1`: requests, responses and errors of OpenAI clients."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ def test_key_in_any_header(web: FlaskClient, rich: Person, header: str) -> None:
         ({"authorization": "Bearer wrong"}, "{}"),
     ],
 )
-def test_strangers_learn_nothing_but_401(web: FlaskClient, headers: dict[str, str], data: str) -> None:
+def test_unauthenticated_callers_get_only_401(web: FlaskClient, headers: dict[str, str], data: str) -> None:
     answer = web.post(PATH, data=data, headers=headers)
     assert answer.status_code == 401
     assert answer.json["error"]["code"] == "invalid_api_key"
@@ -70,7 +70,7 @@ def test_body_of_twenty_megabytes_and_more(web: FlaskClient, rich: Person) -> No
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "request_too_large")
 
 
-def test_banned_and_poor(web: FlaskClient, session: OrmSession) -> None:
+def test_banned_user_and_user_without_credits(web: FlaskClient, session: OrmSession) -> None:
     banned = factories.user("banned", banned=True)
     poor = factories.user("poor")
     factories.grant(poor, 500, balance=0)
@@ -80,7 +80,7 @@ def test_banned_and_poor(web: FlaskClient, session: OrmSession) -> None:
         assert (answer.status_code, answer.json["error"]["code"]) == (status, code)
 
 
-def test_call_tied_to_a_run(web: FlaskClient, run: AgentRun, rich: Person, facts: Facts) -> None:
+def test_call_attached_to_a_run(web: FlaskClient, run: AgentRun, rich: Person, facts: Facts) -> None:
     answer = web.post(PATH, json=BODY, headers={**rich.headers, "x-stoa-run-id": run.id})
     assert answer.status_code == 200
     (message,) = facts.messages()
@@ -107,15 +107,15 @@ def test_unknown_foreign_and_finished_runs_are_400(
     assert fake.requests == []
 
 
-def test_usage_chunk_only_for_who_asked(
+def test_usage_chunk_only_on_request(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     script = fakes.chunks(use=fakes.usage())
     fake.will(fakes.stream(script))
     without = web.post(PATH, json={**BODY, "stream": True}, headers=rich.headers)
     assert without.data == b"".join(fakes.sse(event) for event in script if "usage" not in event)
-    asked = {**BODY, "stream": True, "stream_options": {"include_usage": True}}
-    answer = web.post(PATH, json=asked, headers=rich.headers)
+    payload = {**BODY, "stream": True, "stream_options": {"include_usage": True}}
+    answer = web.post(PATH, json=payload, headers=rich.headers)
     assert answer.data == b"".join(fakes.sse(event) for event in script)
     assert "cost" not in events(answer.data)[-1]["usage"]
     assert all(request.body["stream_options"]["include_usage"] is True for request in fake.requests)
@@ -137,9 +137,9 @@ def test_usage_chunk_only_for_who_asked(
 )
 def test_routes(web: FlaskClient, fake: FakeUpstream, rich: Person, model: str, path: str, sent: str) -> None:
     assert web.post(PATH, json={**BODY, "model": model}, headers=rich.headers).status_code == 200
-    (asked,) = fake.requests
-    assert (asked.path, asked.body["model"]) == (f"/{path}/chat/completions", sent)
-    assert asked.headers["authorization"] == f"Bearer sk-operator-{path}"
+    (request,) = fake.requests
+    assert (request.path, request.body["model"]) == (f"/{path}/chat/completions", sent)
+    assert request.headers["authorization"] == f"Bearer sk-operator-{path}"
 
 
 def test_gemini_bills_its_thoughts(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
@@ -194,13 +194,13 @@ def test_several_choices(client: FlaskClient, rich: Person, facts: Facts) -> Non
     assert len({call.output_tokens for call in facts.calls()}) == 1
 
 
-def test_large_requests_are_kept_in_part(web: FlaskClient, rich: Person, facts: Facts) -> None:
+def test_large_requests_are_stored_in_part(web: FlaskClient, rich: Person, facts: Facts) -> None:
     many = [{"role": "user", "content": f"{index} {'x' * 9_000}"} for index in range(60)]
     assert web.post(PATH, json={**BODY, "messages": many}, headers=rich.headers).status_code == 200
     (message,) = facts.messages()
     kept: Any = message.request
     assert kept[0]["role"] == "note"
-    assert "earlier messages not kept" in kept[0]["content"]
+    assert "earlier messages not stored" in kept[0]["content"]
     assert kept[-1] == many[-1]
     assert len(json.dumps(kept)) < 300 << 10
 

@@ -1,4 +1,4 @@
-"""Bodies as well-known clients send them: none is refused, and none loses what it asked for, whoever serves the model."""
+"""Request bodies of well-known clients: none is refused or loses a parameter, whichever provider serves the model."""
 
 from typing import Any
 
@@ -226,6 +226,6 @@ def test_what_clients_send_is_served(
         sent = fake.requests[0].body
         dropped = answer.headers.get("X-Stoa-Dropped", "").split(", ")
         missing = [key for key, value in body.items() if value is not None and key not in sent]
-        # what has another name at this provider goes under that, and an 'n' of 1 says nothing
+        # renamed keys are sent under the provider's name, and an 'n' of 1 is the default
         translated = {"codebuff_metadata", "max_tokens", "reasoning", "n"}
         assert set(missing) <= {*dropped, *translated}

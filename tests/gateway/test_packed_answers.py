@@ -1,4 +1,4 @@
-"""Answers that a provider, or a proxy before it, packed though they were asked for plain."""
+"""Responses compressed by a provider or a proxy although uncompressed ones were requested."""
 
 import gzip
 import json
@@ -72,7 +72,7 @@ def packed(status: int, kind: str, coding: str | None, body: bytes, size: int) -
 
 @pytest.mark.parametrize("size", [10_000, 7])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_packed_answers_are_read_and_billed(
+def test_compressed_answers_are_read_and_billed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, form: Any, size: int
 ) -> None:
     coding, pack = form
@@ -88,7 +88,7 @@ def test_packed_answers_are_read_and_billed(
 
 @pytest.mark.parametrize("size", [10_000, 7])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_packed_streams_are_read_and_billed(
+def test_compressed_streams_are_read_and_billed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, form: Any, size: int
 ) -> None:
     coding, pack = form
@@ -103,7 +103,7 @@ def test_packed_streams_are_read_and_billed(
 
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_packed_errors_are_read(
+def test_compressed_errors_are_read(
     web: FlaskClient, fake: FakeUpstream, rich: Person, form: Any, streaming: bool
 ) -> None:
     coding, pack = form
@@ -116,7 +116,7 @@ def test_packed_errors_are_read(
     assert answer.json["error"]["message"] == "Too many tokens in this minute; wait."
 
 
-def test_a_packed_event_does_not_wait_for_the_next_one(
+def test_a_compressed_event_does_not_wait_for_the_next_one(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     seen: list[bytes] = []
@@ -143,7 +143,7 @@ def test_a_packed_event_does_not_wait_for_the_next_one(
     ("coding", "pack"),
     [("gzip", gzip.compress), ("br", partial(brotli.compress, quality=1)), ("zstd", zstd.compress)],
 )
-def test_a_bomb_ends_at_the_bound(
+def test_a_decompression_bomb_ends_at_the_limit(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, coding: str, pack: Any, streaming: bool
 ) -> None:
     bomb = pack(b" " * (200 << 20))
@@ -154,7 +154,7 @@ def test_a_bomb_ends_at_the_bound(
     assert facts.call().credits == 0
 
 
-def test_a_broken_packing_is_an_answer_cut_short(
+def test_invalid_compression_is_an_incomplete_answer(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     whole = gzip.compress(json.dumps(fakes.completion("x y " * 50_000)).encode(), 0)
@@ -164,7 +164,7 @@ def test_a_broken_packing_is_an_answer_cut_short(
     assert facts.call().credits == 0
 
 
-def test_a_connection_is_used_again_after_a_packed_answer(
+def test_a_connection_is_reused_after_a_compressed_answer(
     web: FlaskClient, fake: FakeUpstream, rich: Person
 ) -> None:
     fake.will(packed(200, "application/json", "gzip", gzip.compress(PLAIN), 10_000))

@@ -1,4 +1,4 @@
-"""Each key that a chat request can have: free, priced into the hold, or refused by name; and what is left out."""
+"""Keys of chat requests: free, included in the hold, or rejected by name; and keys that are removed."""
 
 from decimal import Decimal
 from typing import Any, get_type_hints
@@ -11,7 +11,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from models.core.settings import Settings
 from models.gateway.chat_format import BadCall, Call
 from models.gateway.chat_format.chat_parsing import parse
-from models.gateway.price_factors import KEYS, WINDOW
+from models.gateway.price_factors import DEFAULT_CONTEXT_WINDOW, KEYS
 from models.gateway.pricing import ModelPrice, PriceTable, tier_of
 from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.routing import Route, Router
@@ -22,7 +22,7 @@ from tests.gateway.conftest import MESSAGES, Facts
 
 OPENAIS = sorted(get_type_hints(CompletionCreateParamsStreaming))
 
-OPENROUTERS = [
+OPENROUTER_KEYS = [
     "cache_control",
     "debug",
     "frequency_penalty",
@@ -75,9 +75,9 @@ OPENROUTERS = [
 PRICE = ModelPrice(
     "test",
     (tier_of(0, {"input": Decimal(2), "output": Decimal(10)}),),
-    longest=400_000,
+    context_window=400_000,
 )
-SPOKEN = ModelPrice(
+AUDIO_PRICE = ModelPrice(
     "test",
     (
         tier_of(
@@ -121,13 +121,15 @@ def genuine(routes: Router) -> Provider:
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini", "openrouter", "stoa"])
 def test_every_key_of_openai_is_known(provider: str, key: str) -> None:
     assert key in KEYS[provider], (
-        f"say in models/gateway/price_factors.py what {key!r} does to the price at {provider}"
+        f"add {key!r} and its effect on the price at {provider} to models/gateway/price_factors.py"
     )
 
 
-@pytest.mark.parametrize("key", OPENROUTERS)
+@pytest.mark.parametrize("key", OPENROUTER_KEYS)
 def test_every_key_of_openrouter_is_known(key: str) -> None:
-    assert key in KEYS["openrouter"], f"say in models/gateway/price_factors.py what {key!r} does to the price"
+    assert key in KEYS["openrouter"], (
+        f"add {key!r} and its effect on the price to models/gateway/price_factors.py"
+    )
 
 
 def content(**part: Any) -> dict[str, Any]:
@@ -178,14 +180,14 @@ FREE: list[dict[str, Any]] = [
 @pytest.mark.parametrize("name", ["openai", "openrouter", "gemini", "anthropic"])
 def test_what_is_free_is_held_as_text(routes: Router, name: str, keys: dict[str, Any]) -> None:
     provider = routes.providers[name]
-    # a key is text, too: a token for three bytes
+    # the key itself counts as text: one token per three bytes
     assert 0 <= hold(routes, provider, **keys) - hold(routes, provider) < Decimal("0.0002")
 
 
 OUT, IN = Decimal(10) / 1_000_000, Decimal(2) / 1_000_000
 
-DEARER: list[tuple[str, dict[str, Any], Decimal]] = [
-    # both bounds go out: the larger one counts, whichever it is
+PRICED: list[tuple[str, dict[str, Any], Decimal]] = [
+    # both limits are sent: the larger one counts
     ("openai", {"max_tokens": 10, "max_completion_tokens": 50_000}, 49_000 * OUT),
     ("openai", {"max_tokens": 50_000, "max_completion_tokens": 10}, 49_000 * OUT),
     ("openrouter", {"max_tokens": 1, "max_completion_tokens": 123_000}, 122_000 * OUT),
@@ -213,7 +215,7 @@ DEARER: list[tuple[str, dict[str, Any], Decimal]] = [
             {"data_collection": "deny"}, {"require_parameters": True}, {"preferred_min_throughput": 50},
         )
     ],
-    # bounds by other names, and within objects that servers take apart
+    # limits under nonstandard keys, and in objects that servers merge into the body
     *[
         (name, {"max_tokens": 10, **longer}, 49_000 * OUT - 1000 * OUT)
         for name in ("openai", "gemini", "anthropic", "openrouter")
@@ -230,15 +232,15 @@ DEARER: list[tuple[str, dict[str, Any], Decimal]] = [
     ("anthropic", {"thinking": {"type": "enabled", "budget_tokens": "32000"}}, 32_000 * OUT),
     ("openrouter", {"reasoning": {"max_tokens": 10**12}}, 1_000_000 * OUT),
     ("openrouter", {"reasoning": {"max_tokens": 1e300}}, 1_000_000 * OUT),
-    # models that search by themselves
+    # models that always search
     ("openrouter", {"model": "perplexity/sonar-pro"}, Decimal("0.05")),
     ("openrouter", {"model": "openai/o3-deep-research"}, Decimal("0.7")),
-    # a schema is input like any text
+    # a schema is input text
     ("openai", {"tools": [{"type": "function", "function": {"name": "f", "description": "x" * 90_000}}]}, 90_000 * IN),
     ("openai", {"functions": [{"name": "f", "description": "x" * 90_000}]}, 90_000 * IN),
     ("gemini", {"response_format": {"type": "json_schema", "json_schema": {"d": "x" * 90_000}}}, 90_000 * IN),
     ("anthropic", {"no_such_key": {"x" * 90_000: 1}}, 90_000 * IN),
-    # odd text has a token for each byte, but no more of them than the model reads
+    # unusual text has one token per byte, up to the context window
     ("openai", {"messages": [{"role": "user", "content": "\U0002a6d0" * 20_000}]}, 80_000 * IN),
     ("openai", {"messages": [{"role": "user", "content": "x" * 1_000_000}]}, 399_000 * IN),
     ("openrouter", {"modalities": ["image", "text"]}, Decimal("0.3")),
@@ -249,10 +251,10 @@ DEARER: list[tuple[str, dict[str, Any], Decimal]] = [
     ("openrouter", {"reasoning": {"max_tokens": 32_000}}, 32_000 * OUT),
     ("openai", {"thinking_budget": 32_000}, 32_000 * OUT),
     ("gemini", {"extra_body": {"google": {"thinking_config": {"thinking_budget": 9_000}}}}, 9_000 * OUT),
-    # media by their address: as much as a picture can have, or as the model can read
+    # media by URL: the maximum of an image, or the context window
     ("openai", content(type="image_url", image_url={"url": "https://x.example/a.png"}), 5_000 * IN),
     ("openai", content(type="image_url", image_url="https://x.example/a.png"), 5_000 * IN),
-    # a plain picture, film or silence of any size may be encoded in a few bytes
+    # a uniform image, video or silence compresses to a few bytes
     ("openai", content(type="image_url", image_url={"url": "data:image/png;base64,AAAA", "detail": "auto"}), 5_000 * IN),
     ("openai", content(type="image_url", image_url={"url": "data:image/png;base64,AAAA", "detail": "original"}), 12_000 * IN),
     ("openai", {"model": "gpt-4o-mini", **content(type="image_url", image_url="https://x.example/a.png")}, 48_000 * IN),
@@ -288,7 +290,7 @@ DEARER: list[tuple[str, dict[str, Any], Decimal]] = [
 
 
 @pytest.mark.parametrize(
-    ("name", "keys", "more"), DEARER, ids=[f"{name} {str(keys)[:60]}" for name, keys, _ in DEARER]
+    ("name", "keys", "more"), PRICED, ids=[f"{name} {str(keys)[:60]}" for name, keys, _ in PRICED]
 )
 def test_what_costs_more_is_held(routes: Router, name: str, keys: dict[str, Any], more: Decimal) -> None:
     provider = routes.providers[name]
@@ -298,14 +300,14 @@ def test_what_costs_more_is_held(routes: Router, name: str, keys: dict[str, Any]
 def test_a_voice_is_held_at_its_price(routes: Router) -> None:
     openai = genuine(routes)
     spoken = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "mp3"}}
-    assert hold(routes, openai, SPOKEN, **spoken) >= 1000 * 80 / Decimal(1_000_000)
-    assert hold(routes, openai, SPOKEN) < 1100 * 10 / Decimal(1_000_000)
+    assert hold(routes, openai, AUDIO_PRICE, **spoken) >= 1000 * 80 / Decimal(1_000_000)
+    assert hold(routes, openai, AUDIO_PRICE) < 1100 * 10 / Decimal(1_000_000)
     heard = content(type="input_audio", input_audio={"data": "A" * 40_000, "format": "wav"})
-    assert hold(routes, openai, SPOKEN, **heard) >= (1000 * 10 + 1000 * 40) / Decimal(1_000_000)
+    assert hold(routes, openai, AUDIO_PRICE, **heard) >= (1000 * 10 + 1000 * 40) / Decimal(1_000_000)
     again = {
         "messages": [{"role": "assistant", "audio": {"id": "audio_1"}}, {"role": "user", "content": "and?"}]
     }
-    assert hold(routes, openai, SPOKEN, **again) >= 20_000 * 40 / Decimal(1_000_000)
+    assert hold(routes, openai, AUDIO_PRICE, **again) >= 20_000 * 40 / Decimal(1_000_000)
 
 
 @pytest.mark.parametrize("place", ["part", "message", "body", "tool"])
@@ -431,7 +433,7 @@ def test_the_own_key_may_ask_for_anything(routes: Router) -> None:
     call = call_of(preset="mine", plugins=[{"id": "fusion"}], models=["nobody/knows"])
     route, request = routes.prepare(Route(routes.openrouter, call.model, call.model, PRICE, "sk-mine"), call)
     assert orjson.loads(request.body)["preset"] == "mine"
-    assert not route.terms.prices
+    assert not route.factors.prices
 
 
 def test_a_price_for_each_call_lets_its_searches_pass(routes: Router) -> None:
@@ -445,7 +447,7 @@ def test_media_never_exceed_what_the_model_can_read(routes: Router) -> None:
     held = hold(routes, routes.providers["gemini"], **many) - hold(routes, routes.providers["gemini"])
     # and the letters of the request
     assert held < 405_000 * IN
-    assert WINDOW > 400_000
+    assert DEFAULT_CONTEXT_WINDOW > 400_000
 
 
 @pytest.mark.parametrize(

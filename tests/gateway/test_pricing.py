@@ -1,4 +1,4 @@
-"""Prices: set, zero or missing; tiers; the operator's file; and what a call comes to."""
+"""Prices: set, zero or missing; tiers; the operator's file; the cost of calls."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.core.settings import SettingsError
 from models.gateway.chat_format import Usage
-from models.gateway.model_names import longest_answer
+from models.gateway.model_names import max_output
 from models.gateway.pricing import ModelPrice, PriceTable, flat, read_overrides, shipped_price, tier_of
 from models.gateway.routing import held_credits
 
@@ -25,7 +25,7 @@ def test_shipped_prices_are_exact() -> None:
     assert price.source == "genai-prices:openai/gpt-5"
 
 
-def test_what_is_not_listed_is_missing() -> None:
+def test_unlisted_models_have_no_price() -> None:
     assert shipped_price("openai", "no-such-model", NOW) is None
     assert PriceTable().find("openai", "openai/no-such-model", "no-such-model") is None
 
@@ -54,17 +54,17 @@ def test_the_operator_wins(tmp_path: Path) -> None:
     assert price is not None
     usage = Usage(uncached_input=10**6, cache_read=10**6, cache_write=10**6, output=10**6)
     assert price.cost(usage) == Decimal("1.5") + 0 + 3 + 20
-    assert not price.zero
+    assert not price.is_free
 
 
 def test_explicit_zero_is_a_price() -> None:
-    assert flat(0, 0).zero
+    assert flat(0, 0).is_free
     assert flat(0, 0).cost(Usage(uncached_input=9, output=9)) == 0
-    assert not flat(0, 1).zero
+    assert not flat(0, 1).is_free
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("[", "neither TOML nor JSON"),
         ("x = 1", "must be a table"),
@@ -83,15 +83,15 @@ def test_explicit_zero_is_a_price() -> None:
         ("[m]\nprovider = 'openai'\nmax_output = 9", "'max_output' of 'm' belongs to a price"),
     ],
 )
-def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_file_is_rejected_with_a_message(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "prices.toml"
     file.write_text(text)
     with pytest.raises(SettingsError, match=r"STOA_PRICES_FILE") as caught:
         read_overrides(file)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_the_operator_says_how_long_answers_are(tmp_path: Path) -> None:
+def test_the_operator_can_set_the_output_limit(tmp_path: Path) -> None:
     file = tmp_path / "prices.toml"
     file.write_text(
         """
@@ -112,8 +112,8 @@ def test_the_operator_says_how_long_answers_are(tmp_path: Path) -> None:
         """
     )
     prices = read_overrides(file)
-    most = {name: override.price.most_output for name, override in prices.items() if override.price}
-    assert most == {"a": 9000, "gpt-4o": 16_384, "house/fast": 32_768, "b": None}
+    limit = {name: override.price.max_output for name, override in prices.items() if override.price}
+    assert limit == {"a": 9000, "gpt-4o": 16_384, "house/fast": 32_768, "b": None}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_models_that_search_with_each_call_cost_that_search(table: str, name: st
 
 
 @pytest.mark.parametrize(
-    ("name", "most"),
+    ("name", "limit"),
     [
         ("gpt-4o", 16_384), ("openai/GPT-4o-mini", 16_384), ("gpt-4o-2024-11-20", 16_384), ("gpt-4o:extended", None),
         ("gpt-4o-64k-output-alpha", None), ("ft:gpt-4o:x", None), ("chatgpt-4o-latest", 16_384), ("gpt-4", 8_192),
@@ -151,8 +151,8 @@ def test_models_that_search_with_each_call_cost_that_search(table: str, name: st
         ("google/gemini-2.5-pro", 65_536), ("gemini-3-pro-preview", None), ("z-ai/glm-4.6", None), ("mygpt-4o", None),
     ],
 )  # fmt: skip
-def test_how_long_answers_can_be(name: str, most: int | None) -> None:
-    assert longest_answer(name) == most
+def test_output_limits_of_models(name: str, limit: int | None) -> None:
+    assert max_output(name) == limit
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -172,12 +172,12 @@ tokens = st.integers(0, 10**7)
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tokens, tokens, tokens, tokens)
-def test_tokens_at_a_price_always_cost_and_never_more_than_the_worst(
-    put: int, wrote: int, read: int, out: int
+def test_tokens_always_cost_and_never_more_than_the_maximum(
+    uncached: int, cache_write: int, cache_read: int, output: int
 ) -> None:
     price = shipped_price("anthropic", "claude-sonnet-4-5", NOW)
     assert price is not None
-    usage = Usage(uncached_input=put, cache_write=wrote, cache_read=read, output=out)
+    usage = Usage(uncached_input=uncached, cache_write=cache_write, cache_read=cache_read, output=output)
     cost = price.cost(usage)
     assert (cost > 0) == (usage.tokens > 0)
-    assert cost <= price.worst(usage.input, out)
+    assert cost <= price.max_cost(usage.input, output)

@@ -1,4 +1,4 @@
-"""Errors of providers, in any form: one readable sentence, the right status and code, the rest as details, no secret."""
+"""Provider errors in any format: a readable message, the right status and code, details, no secret."""
 
 import gzip
 import json
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from models.gateway.chat_format import failure_in, failure_of
+from models.gateway.chat_format import find_failure, parse_failure
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -25,7 +25,7 @@ NGINX = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<ce
 
 STATUS = object()
 SHAPES: dict[str, tuple[Any, str, Any]] = {
-    # the body, a sentence of it, the code; STATUS where it names none in a place that is known
+    # body, expected message, code; STATUS if the body has no code in a known field
     "openai": ({"error": {"message": "The words.", "type": "t", "param": "p", "code": "c"}}, "The words.", "c"),
     "text": ({"error": "The words."}, "The words.", STATUS),
     "list of objects": ({"error": [{"message": "The words."}]}, "The words.", STATUS),
@@ -140,7 +140,7 @@ def test_minimax_tells_its_errors_inside_a_200(
 @pytest.mark.parametrize(
     ("status", "words"), [(500, "Internal Server Error"), (530, "The provider answered 530.")]
 )
-def test_errors_without_words(
+def test_errors_without_a_message(
     web: FlaskClient, fake: FakeUpstream, rich: Person, sent: Any, status: int, words: str
 ) -> None:
     fake.will(fakes.answer(sent, status))
@@ -150,7 +150,7 @@ def test_errors_without_words(
     assert answer.json["error"]["code"] in (status, None)
 
 
-def test_the_rest_is_under_details(
+def test_the_rest_of_an_error_is_in_details(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any]
 ) -> None:
     detail = [{"loc": ["body", "n"], "msg": "too many", "type": "value_error"}]
@@ -226,7 +226,7 @@ def test_streamed_errors_have_the_form_that_clients_know(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, sent: bytes, done: bool
 ) -> None:
     if done and (sent[-1:] != b"\n" or sent[:1] == b"{"):
-        pytest.skip("they are the end")
+        pytest.skip("nothing can follow this error")
     fake.will(fakes.stream([sent, *(["[DONE]"] if done else [])]))
     answer = web.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=rich.headers)
     (error,) = [event["error"] for event in events(answer.data)]
@@ -239,7 +239,7 @@ def test_text_before_a_streamed_error_is_billed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, sent: bytes
 ) -> None:
     if sent[:1] == b"{":
-        pytest.skip("after an event it is only a stray line")
+        pytest.skip("after an event, this is an invalid line and not an error")
     fake.will(fakes.stream([*fakes.chunks("one two three")[:4], sent]))
     answer = web.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=rich.headers)
     assert events(answer.data)[-1]["error"]["message"] == "m"
@@ -251,7 +251,7 @@ def test_a_page_instead_of_a_stream_is_an_error(web: FlaskClient, fake: FakeUpst
     fake.will(fakes.answer(CLOUDFLARE, headers={"Content-Type": "text/html; charset=UTF-8"}))
     answer = web.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=rich.headers)
     assert answer.status_code == 502
-    assert "cannot be passed on" in answer.json["error"]["message"]
+    assert "unknown format" in answer.json["error"]["message"]
     fake.will(fakes.stream([CLOUDFLARE]))
     answer = web.post("/v1/chat/completions", json={**BODY, "stream": True}, headers=rich.headers)
     assert "502: Bad gateway" in events(answer.data)[-1]["error"]["message"]
@@ -259,7 +259,7 @@ def test_a_page_instead_of_a_stream_is_an_error(web: FlaskClient, fake: FakeUpst
 
 @pytest.mark.parametrize("quoted", [KEY, KEY[:11] + "********nrou", f"Bearer {KEY}", "sk-opera…enai"])
 @pytest.mark.parametrize("place", ["status", "inside", "streamed", "stray", "junk", "plain", "details"])
-def test_the_operators_key_reaches_nobody(
+def test_the_operators_key_is_never_sent_to_clients(
     web: FlaskClient, fake: FakeUpstream, rich: Person, quoted: str, place: str
 ) -> None:
     error = {"error": {"message": f"The key {quoted} is slow today.", "code": "slow"}}
@@ -293,7 +293,7 @@ def test_a_streamed_refusal_of_the_operators_key_looks_like_ours(
 @pytest.mark.parametrize("letter", ["x", "\\u00e4", "\\\\", '\\"', "a\t", "\\ud83d\\ude00"])
 @pytest.mark.parametrize("shift", range(4))
 def test_the_message_of_an_error_that_was_cut_off(letter: str, shift: int) -> None:
-    failure = failure_in(b'{"error": {"message": "' + b"." * shift + letter.encode() * 100_000)
+    failure = parse_failure(b'{"error": {"message": "' + b"." * shift + letter.encode() * 100_000)
     assert failure is not None
     assert failure.message.startswith("." * shift)
     assert "message" not in failure.message
@@ -306,8 +306,8 @@ def test_the_message_of_an_error_that_was_cut_off(letter: str, shift: int) -> No
      {"choices": [], "prompt_filter_results": [{"message": "x"}]}, {"message": {"content": "x"}}, {"usage": {"a": 1}, "message": "x"},
      {"base_resp": {"status_code": 0, "status_msg": ""}}, {"object": "chat.completion.chunk", "message": "x"}],
 )  # fmt: skip
-def test_what_is_no_error(value: Any) -> None:
-    assert failure_of(value) is None
+def test_bodies_that_are_no_errors(value: Any) -> None:
+    assert find_failure(value) is None
 
 
 def test_hostile_errors_cost_little_and_never_raise() -> None:
@@ -323,5 +323,5 @@ def test_hostile_errors_cost_little_and_never_raise() -> None:
         json.dumps({"error": {"message": "x" * 200_000}}).encode(),
         json.dumps({"detail": [{"msg": "x" * 1000}] * 200}).encode(),
     ):
-        failure = failure_in(body)
+        failure = parse_failure(body)
         assert failure is None or 0 < len(failure.message) <= 4000

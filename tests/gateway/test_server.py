@@ -1,4 +1,4 @@
-"""The gateway behind the real server, gunicorn with gevent workers: the openai client, many streams, clients that leave."""
+"""The gateway under gunicorn with gevent workers: the openai client, many streams, disconnecting clients."""
 
 import socket
 import threading
@@ -37,7 +37,7 @@ TOOL = {
 def server(
     app: Flask, postgres_url: str, fake_server: FakeUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The address of a started server whose providers are the scripted upstream."""
+    """The URL of a running server whose providers are the scripted upstream."""
     with running(
         postgres_url,
         tmp_path_factory.mktemp("server"),
@@ -93,7 +93,7 @@ def test_openai_clients_stream_helper(ai: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_openai_client_calls_a_tool_and_hears_its_answer(ai: openai.OpenAI, streaming: bool) -> None:
+def test_openai_client_calls_a_tool_and_gets_its_answer(ai: openai.OpenAI, streaming: bool) -> None:
     messages: list[dict[str, object]] = [{"role": "user", "content": "Use measure_column on column 3."}]
     options = {"model": "stoa/demo", "tools": [TOOL]}
     if streaming:
@@ -132,11 +132,11 @@ def test_openai_client_sees_a_broken_stream(ai: openai.OpenAI, fake: FakeUpstrea
     stream = ai.chat.completions.create(
         model="openai/gpt-4o-mini", messages=[{"role": "user", "content": "x"}], stream=True
     )
-    with pytest.raises(openai.APIError, match="ended the connection"):
+    with pytest.raises(openai.APIError, match="closed the connection"):
         list(stream)
 
 
-def test_client_that_leaves_is_billed_once(
+def test_disconnected_client_is_billed_once(
     server: str, ai: openai.OpenAI, fake: FakeUpstream, facts: Facts
 ) -> None:
     gate = threading.Event()
@@ -212,10 +212,8 @@ def test_a_chunked_body_that_breaks_its_framing_is_400(server: str, rich: Person
         "http://localhost//v1/chat/completions",
     ],
 )
-def test_mistyped_addresses_name_the_right_one_and_are_not_redirected(
-    server: str, rich: Person, path: str
-) -> None:
-    # A socket, since clients would tidy the address.
+def test_mistyped_urls_are_not_redirected(server: str, rich: Person, path: str) -> None:
+    # a raw socket, because clients normalise the URL
     host, port = server.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 60) as line:
         head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: https://app.example.org\r\n"
@@ -244,7 +242,7 @@ LINES: list[tuple[str, str, bytes, int, str]] = [
     ("POST /v1/chat/completions HTTP/1.0", "Connection: keep-alive\r\n", STREAMED, 200, "data: [DONE]"),
     ("POST /v1/chat/completions HTTP/1.1", "Expect: 100-continue\r\n", CHAT, 100, "chat.completion"),
     ("POST /v1/chat/completions HTTP/1.1", "Transfer-Encoding: chunked\r\n", CHUNKED, 200, "chat.completion"),
-    ("POST /v1/chat/completions HTTP/1.1", "", b"", 400, "not JSON"),
+    ("POST /v1/chat/completions HTTP/1.1", "", b"", 400, "not valid JSON"),
     ("POST /v1/./chat/completions HTTP/1.1", "", CHAT, 404, "POST http"),
     ("GET /v1/%2e%2e/v1/models HTTP/1.1", "", b"", 404, "/v1/models."),
     ("GET /v1/%ff%fe HTTP/1.1", "", b"", 404, "unknown_url"),
@@ -268,7 +266,7 @@ LINES: list[tuple[str, str, bytes, int, str]] = [
     LINES,
     ids=[f"{line[:50]} {headers[:30]!r}" for line, headers, *_ in LINES],
 )
-def test_what_stands_on_the_line(
+def test_raw_request_lines(
     server: str, rich: Person, line: str, headers: str, body: bytes, status: int, words: str
 ) -> None:
     host, _, port = server.removeprefix("http://").partition(":")
@@ -290,9 +288,12 @@ def test_what_stands_on_the_line(
 
 def test_a_page_of_another_origin_calls_the_started_server(server: str, rich: Person) -> None:
     origin = {"Origin": "https://app.example.org"}
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    preflight_headers = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
     address = f"{server}/v1/chat/completions"
-    preflight = requests.options(address, headers=origin | asked, timeout=60)
+    preflight = requests.options(address, headers=origin | preflight_headers, timeout=60)
     assert (preflight.status_code, preflight.content) == (204, b"")
     assert preflight.headers["Access-Control-Allow-Headers"] == "authorization"
     body = {"model": " Stoa/Demo ", "messages": [{"role": "user", "content": "Hi."}], "stream": True}
@@ -317,7 +318,7 @@ def test_metrics_add_up_over_the_workers(server: str, ai: openai.OpenAI) -> None
     wait(lambda: figure() == before + 8)
 
 
-def test_server_that_ends_settles_what_it_reads_for_clients_that_left(
+def test_stopping_server_settles_streams_of_disconnected_clients(
     postgres_url: str,
     rich: Person,
     fake: FakeUpstream,

@@ -1,4 +1,4 @@
-"""Server-sent events: read however they are written and cut, passed on so that OpenAI's own client reads them."""
+"""Server-sent events: parsed in any format and chunking, passed on so that OpenAI's client reads them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -64,7 +64,7 @@ def data(*pieces: bytes) -> list[bytes]:
         (b"data\n\ndata:\n\ndata: \n\n", []),
         (b"data {}\nDATA: {}\n data: {}\n\n", []),
         (b"", []),
-        # no stream, but JSON: whole, on lines, in a list
+        # JSON instead of a stream: whole, on lines, in a list
         (b'{"a":1}', [b'{"a":1}']),
         (b'{"a":1}\n', [b'{"a":1}']),
         (b'\xef\xbb\xbf \r\n\n{"a":1}\r\n\r\n', [b'{"a":1}']),
@@ -134,7 +134,7 @@ ends = st.sampled_from([b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r", b"
 @example(b"\xef\xbb\xbf  \xef\xbb\xbf", [3, 4, 5])
 @example(b"\xef\xbb\xbf", [1, 3])
 @example(b' \r\n {"a":1}\n{"b":2}', [1, 2, 3, 4, 6])
-def test_any_cut_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
+def test_chunk_boundaries_do_not_affect_the_events(stream: bytes, cuts: list[int]) -> None:
     cuts = sorted(min(cut, len(stream)) for cut in cuts)
     cut = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     assert parsed(*cut) == parsed(stream)
@@ -165,7 +165,7 @@ def test_what_is_not_done(other: bytes) -> None:
 @pytest.mark.parametrize(
     "piece", [b"x" * (1 << 20), b"data: " + b"x" * (1 << 20) + b"\n", b"data: x\n" * 8192]
 )
-def test_an_event_has_a_bound(piece: bytes) -> None:
+def test_an_event_has_a_size_limit(piece: bytes) -> None:
     parser = SseParser("OpenAI")
     stream = (event for _ in range(MAX_EVENT // (1 << 19)) for event in parser.feed(piece))
     with pytest.raises(AnswerTooLarge, match="OpenAI"):
@@ -182,7 +182,7 @@ def ends_of(script: list[Any], end: bytes) -> Iterator[bytes]:
 
 
 def read_by_openai(answer: bytes) -> list[Any]:
-    """The chunks as OpenAI's client reads them. Raises what it raises."""
+    """The chunks as OpenAI's client reads them. Raises its errors."""
     events = list(SSEDecoder().iter_bytes(iter([answer])))
     assert [event.data for event in events].count("[DONE]") == 1
     assert events[-1].data == "[DONE]"

@@ -1,4 +1,4 @@
-"""A call that the ledger does not take: no other is admitted until it is settled, once; whatever the ledger's trouble."""
+"""Unsettled calls: no other call is admitted until they are settled, exactly once, whatever the ledger's fault."""
 
 import errno
 import os
@@ -34,21 +34,21 @@ BODY: dict[str, Any] = {"model": "openai/house-model", "messages": MESSAGES}
 STREAM = {**BODY, "stream": True}
 USE = fakes.usage(100_000, 100_000)
 CREDITS = 132
-"""Of a call with that use: $0.20 and $1.05, and 5.5 %."""
+"""Credits of a call with that usage: $0.20 and $1.05, plus 5.5 %."""
 
 
 @pytest.fixture
 def gateway(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
-    """The gateway, impatient. No trouble of a test outlives it."""
+    """The gateway with short timeouts. Waits for its spool to be empty after the test."""
     monkeypatch.setattr(spools, "WAIT_SECONDS", 0.1)
-    monkeypatch.setattr(spools, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(spools, "REFRESH_SECONDS", 0.0)
     monkeypatch.setattr(spools, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(spools, "LONGEST_PAUSE", 0.2)
-    monkeypatch.setitem(models_ledger.holds.settle.__kwdefaults__, "patience_seconds", 0.3)
-    monkeypatch.setitem(models_ledger.holds.fail.__kwdefaults__, "patience_seconds", 0.3)
+    monkeypatch.setitem(models_ledger.holds.settle.__kwdefaults__, "timeout_seconds", 0.3)
+    monkeypatch.setitem(models_ledger.holds.fail.__kwdefaults__, "timeout_seconds", 0.3)
     made: Gateway = web.application.extensions["gateway"]
-    # nor does a thread of an earlier test tell, or write down, what this one keeps
-    made.spool._woken.set()
+    # no thread of an earlier test may settle or store calls of this one
+    made.spool._wake.set()
     wait(lambda: made.spool._pid == 0)
     yield made
     wait(lambda: made.spool.calls() == [] and not made.spool.closed())
@@ -63,7 +63,7 @@ Fault = Callable[[Engine, Gateway, Person], AbstractContextManager[None]]
 
 
 def refusing(sqlstate: str, table: str = "gateway_call", only: str = "true") -> Fault:
-    """PostgreSQL answers every call that ends with an error."""
+    """PostgreSQL raises an error for every settlement."""
 
     @contextmanager
     def fault(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
@@ -94,7 +94,7 @@ def refusing(sqlstate: str, table: str = "gateway_call", only: str = "true") -> 
 
 @contextmanager
 def locked(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
-    """Somebody holds the account's row."""
+    """Another transaction locks the account's row."""
     options, gateway.pool._options = gateway.pool._options, dict(gateway.pool._options)
     gateway.pool._options["options"] += " -c lock_timeout=300"
     gateway.pool.close()
@@ -110,7 +110,7 @@ def locked(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
 
 @contextmanager
 def table_locked(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
-    """Somebody rewrites the table of messages."""
+    """Another transaction locks the message table."""
     options, gateway.pool._options = gateway.pool._options, dict(gateway.pool._options)
     gateway.pool._options["options"] += " -c statement_timeout=300"
     gateway.pool.close()
@@ -126,7 +126,7 @@ def table_locked(engine: Engine, gateway: Gateway, person: Person) -> Iterator[N
 
 @contextmanager
 def refused(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
-    """Nobody listens where PostgreSQL was."""
+    """PostgreSQL is unreachable."""
     options, gateway.pool._options = gateway.pool._options, dict(gateway.pool._options)
     gateway.pool._options["host"] = "/nonexistent"
     gateway.pool.close()
@@ -138,7 +138,7 @@ def refused(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
 
 @contextmanager
 def read_only(engine: Engine, gateway: Gateway, person: Person) -> Iterator[None]:
-    """PostgreSQL is a standby now."""
+    """PostgreSQL is read-only, like a standby."""
     options, gateway.pool._options = gateway.pool._options, dict(gateway.pool._options)
     gateway.pool._options["options"] += " -c default_transaction_read_only=on"
     gateway.pool.close()
@@ -166,12 +166,12 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def ending_in(trouble: threading.Event, begun: threading.Event, body: Any) -> fakes.Behaviour:
-    """A provider that ends its answer once there is trouble."""
+def ending_during(fault_active: threading.Event, started: threading.Event, body: Any) -> fakes.Behaviour:
+    """A provider that ends its answer once the fault is active."""
 
     def behaviour(exchange: fakes.Exchange) -> None:
-        begun.set()
-        trouble.wait(60)
+        started.set()
+        fault_active.wait(60)
         body(exchange)
 
     return behaviour
@@ -194,9 +194,9 @@ def test_no_call_is_admitted_until_the_last_is_settled(
 ) -> None:
     assert bob.user is not None
     factories.grant(bob.user, 1000)
-    trouble, begun = threading.Event(), threading.Event()
+    fault_active, started = threading.Event(), threading.Event()
     whole = fakes.stream(fakes.chunks(use=USE)) if streaming else fakes.answer(fakes.completion(use=USE))
-    fake.will(ending_in(trouble, begun, whole), fakes.answer())
+    fake.will(ending_during(fault_active, started, whole), fakes.answer())
     answers: list[Any] = []
 
     def one() -> None:
@@ -209,9 +209,9 @@ def test_no_call_is_admitted_until_the_last_is_settled(
 
     calling = threading.Thread(target=one)
     calling.start()
-    assert begun.wait(60)
+    assert started.wait(60)
     with FAULTS[fault](engine, gateway, rich):
-        trouble.set()
+        fault_active.set()
         calling.join(60)
         (answer,) = answers
         if streaming:
@@ -239,7 +239,7 @@ def test_no_call_is_admitted_until_the_last_is_settled(
     assert len(fake.requests) == 2
 
 
-def test_a_failed_call_that_cannot_be_written_down_keeps_others_out_too(
+def test_a_failed_call_that_cannot_be_recorded_blocks_others_too(
     web: FlaskClient, engine: Engine, fake: FakeUpstream, rich: Person, facts: Facts, gateway: Gateway
 ) -> None:
     fake.will(fakes.answer({"error": {"message": "m"}}, 500))
@@ -257,7 +257,7 @@ def fail_once(web: FlaskClient, engine: Engine, gateway: Gateway, fake: FakeUpst
         assert web.post(DOORS[0], json=BODY, headers=person.headers).status_code == 503
 
 
-def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
+def test_concurrent_retries_settle_once_after_the_hold_was_swept(
     web: FlaskClient,
     engine: Engine,
     session: OrmSession,
@@ -268,11 +268,11 @@ def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
     postgres_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = gateway.spool.settle_all
+    settle_all = gateway.spool.settle_all
     monkeypatch.setattr(gateway.spool, "settle_all", lambda: 0)
     fail_once(web, engine, gateway, fake, rich)
-    # those of the test tell it, and no thread behind one of them
-    monkeypatch.setattr(Spool, "_work", lambda self: None)
+    # only the spools of this test settle it, not their threads
+    monkeypatch.setattr(Spool, "_start_thread", lambda self: None)
     session.execute(text("UPDATE credit_hold SET expires_at = now() - interval '1 minute'"))
     models_ledger.sweep()
     session.commit()
@@ -286,14 +286,14 @@ def test_it_is_settled_once_though_several_tell_it_and_its_hold_was_swept(
     for thread in threads:
         thread.join()
     path.write_bytes(record)
-    assert told() == 1
-    assert told() == 0
+    assert settle_all() == 1
+    assert settle_all() == 0
     assert (facts.call().state, facts.call().credits) == ("settled", CREDITS)
     assert facts.holds() == 0
     assert models_ledger.prove().clean
 
 
-def test_what_is_kept_is_for_the_servers_own_eyes(
+def test_spool_files_are_private(
     web: FlaskClient, engine: Engine, fake: FakeUpstream, rich: Person, gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -302,8 +302,8 @@ def test_what_is_kept_is_for_the_servers_own_eyes(
     (path,) = gateway.spool.folder.glob("*.json")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    kept = orjson.loads(path.read_bytes())["facts"]
-    assert kept["request"] == MESSAGES
+    stored = orjson.loads(path.read_bytes())["facts"]
+    assert stored["request"] == MESSAGES
     assert "Say hello" not in caplog.text
     assert "secrets" not in caplog.text
     assert "53100" in caplog.text
@@ -334,7 +334,7 @@ def test_a_full_disk_loses_nothing(
         write(path, record)
 
     monkeypatch.setattr(spools, "_write", no_room)
-    gateway.spool._looked = float("-inf")
+    gateway.spool._refreshed_at = float("-inf")
     fake.will(fakes.answer(fakes.completion(use=USE)))
     with refusing("53100")(engine, gateway, rich):
         for _ in range(3):
@@ -348,7 +348,7 @@ def test_a_full_disk_loses_nothing(
     assert models_ledger.prove().clean
 
 
-def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
+def test_a_refused_call_blocks_only_its_account(
     web: FlaskClient,
     engine: Engine,
     session: OrmSession,
@@ -361,16 +361,16 @@ def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
 ) -> None:
     assert bob.user is not None
     factories.grant(bob.user, 1000)
-    monkeypatch.setattr(spools, "ALONE_SECONDS", 0.5)
+    monkeypatch.setattr(spools, "MAX_BLOCK_SECONDS", 0.5)
     monkeypatch.setattr(spools, "ASIDE_PAUSE", 0.2)
     with refusing("23514", only="NEW.user_id = '{user}'")(engine, gateway, rich):
         assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
         wait(lambda: [call.aside for call in gateway.spool.calls()] == [True])
-        asked = len(fake.requests)
+        before = len(fake.requests)
         assert web.get("/readyz").status_code == 200
         assert web.post(DOORS[0], json=BODY, headers=bob.headers).status_code == 200
         assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 503
-        assert len(fake.requests) == asked + 1
+        assert len(fake.requests) == before + 1
         (call,) = [call for call in gateway.spool.calls() if call.kind == "settle"]
         assert call.facts is not None
         assert call.facts["output_tokens"] == 20
@@ -384,86 +384,88 @@ def test_one_call_that_is_refused_keeps_out_its_own_account_alone(
     assert models_ledger.prove().clean
 
 
-def ending(user_id: str, request_id: str) -> str:
-    """The facts of a failed call."""
+def failed_call(user_id: str, request_id: str) -> str:
+    """The facts of a failed call, as JSON."""
     return orjson.dumps({"request_id": request_id, "user_id": user_id}).decode()
 
 
 class Refusing:
-    """A ledger that refuses the calls of one account, and takes the others."""
+    """A ledger that refuses the calls of one account and accepts all others."""
 
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
-        self.told: list[str] = []
+        self.received: list[str] = []
 
     def __call__(self, pool: Any, facts: str) -> None:
-        told = orjson.loads(facts)
-        self.told.append(told["request_id"])
-        if told["user_id"] == self.user_id:
+        fields = orjson.loads(facts)
+        self.received.append(fields["request_id"])
+        if fields["user_id"] == self.user_id:
             raise models_ledger.LedgerUnavailable("refused", sqlstate="23514")
 
 
 @pytest.fixture
-def alone(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
-    """A spool that nobody tells but the test."""
-    monkeypatch.setattr(Spool, "_work", lambda self: None)
+def own_spool(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
+    """A spool without a retry thread."""
+    monkeypatch.setattr(Spool, "_start_thread", lambda self: None)
     return Spool(gateway.pool, tmp_path / "spool")
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])
-def test_an_account_with_many_refused_calls_keeps_the_others_out_no_longer_than_one(
-    alone: Spool, monkeypatch: pytest.MonkeyPatch, seconds: float
+def test_many_refused_calls_of_an_account_block_others_no_longer_than_one(
+    own_spool: Spool, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     ledger = Refusing("poison")
     monkeypatch.setattr(models_ledger.holds, "fail_facts", ledger)
     for number in range(20):
-        alone.keep("fail", ending("poison", f"poison-{number:02}"))
-    alone.keep("fail", ending("healthy", "healthy"))
-    for number, path in enumerate(sorted(alone.folder.glob("poison*.json"))):
+        own_spool.add("fail", failed_call("poison", f"poison-{number:02}"))
+    own_spool.add("fail", failed_call("healthy", "healthy"))
+    for number, path in enumerate(sorted(own_spool.folder.glob("poison*.json"))):
         os.utime(path, (time.time() + seconds + number,) * 2)
-    alone.settle_all()
-    assert [call.aside for call in alone.calls()] == [True] * 20
-    assert not alone.closed("healthy")
-    assert alone.closed("poison")
-    assert len(ledger.told) < 5
+    own_spool.settle_all()
+    assert [call.aside for call in own_spool.calls()] == [True] * 20
+    assert not own_spool.closed("healthy")
+    assert own_spool.closed("poison")
+    assert len(ledger.received) < 5
     ledger.user_id = "nobody"
-    assert alone.settle_all() == 20
-    assert not alone.closed("poison")
+    assert own_spool.settle_all() == 20
+    assert not own_spool.closed("poison")
 
 
-def test_a_call_that_waits_goes_before_those_set_aside(alone: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone.closed()
+def test_a_call_that_waits_goes_before_those_set_aside(
+    own_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_spool.closed()
     for number in range(5):
         name = f"poison-{number}"
-        record = spools._record("fail", ending("poison", name))
-        (alone.folder / "aside" / f"{name}.json").write_bytes(record)
-    told: list[str] = []
+        record = spools._record("fail", failed_call("poison", name))
+        (own_spool.folder / "aside" / f"{name}.json").write_bytes(record)
+    submitted: list[str] = []
 
     def refuse(pool: Any, facts: str) -> None:
-        told.append(orjson.loads(facts)["request_id"])
-        alone.keep("fail", ending("healthy", "healthy"))
+        submitted.append(orjson.loads(facts)["request_id"])
+        own_spool.add("fail", failed_call("healthy", "healthy"))
         raise models_ledger.LedgerUnavailable("refused", sqlstate="57014")
 
     monkeypatch.setattr(models_ledger.holds, "fail_facts", refuse)
-    alone.settle_all()
-    assert len(told) == 1
+    own_spool.settle_all()
+    assert len(submitted) == 1
 
 
 def test_a_file_that_cannot_be_read_for_a_moment_is_not_damaged(
-    alone: Spool, monkeypatch: pytest.MonkeyPatch
+    own_spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models_ledger.holds, "fail_facts", Refusing("nobody"))
-    alone.keep("fail", ending("somebody", "whole"))
+    own_spool.add("fail", failed_call("somebody", "whole"))
     with monkeypatch.context() as patch:
 
         def exhausted(path: Path) -> bytes:
             raise OSError(errno.EMFILE, "Too many open files")
 
         patch.setattr(Path, "read_bytes", exhausted)
-        assert alone.settle_all() == 0
-        assert alone.closed("anybody")
-    assert alone.settle_all() == 1
-    assert not alone.closed("somebody")
+        assert own_spool.settle_all() == 0
+        assert own_spool.closed("anybody")
+    assert own_spool.settle_all() == 1
+    assert not own_spool.closed("somebody")
 
 
 def test_texts_that_cannot_be_stored_are_left_out_and_charged(
@@ -489,13 +491,13 @@ def test_texts_that_cannot_be_stored_are_left_out_and_charged(
         b'{"kind":"settle","facts":{"request_id":"damaged","cost":{}}}',
     ],
 )
-def test_a_damaged_file_stops_nobody(
+def test_a_damaged_file_blocks_no_calls(
     web: FlaskClient, fake: FakeUpstream, rich: Person, gateway: Gateway, record: bytes
 ) -> None:
     gateway.spool.closed()
     path = gateway.spool.folder / "damaged.json"
     path.write_bytes(record)
-    wait(lambda: gateway.spool.settle_all() == 0)  # None: the thread behind is about it
+    wait(lambda: gateway.spool.settle_all() == 0)  # None: the retry thread holds the lock
     assert web.post(DOORS[0], json=BODY, headers=rich.headers).status_code == 200
     (call,) = gateway.spool.calls()
     assert (call.request_id, call.facts, call.aside) == ("damaged", None, True)
@@ -520,7 +522,7 @@ def test_calls_of_a_user_who_was_deleted_meanwhile_are_forgotten(
     session.commit()
     assert len(gateway.spool.calls()) == 1
     monkeypatch.undo()
-    gateway.spool.settle_all()  # or the thread behind, which is as free to do it now
+    gateway.spool.settle_all()  # or the retry thread
     wait(lambda: gateway.spool.calls() == [])
 
 
@@ -568,10 +570,10 @@ def test_the_operator_sees_what_was_used_and_settles_it(
     gateway: Gateway,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told, here = gateway.spool.settle_all, threading.current_thread()
-    # the command alone settles, not the thread behind
+    settle_all, here = gateway.spool.settle_all, threading.current_thread()
+    # only the command settles, not the retry thread
     monkeypatch.setattr(
-        gateway.spool, "settle_all", lambda: told() if threading.current_thread() is here else 0
+        gateway.spool, "settle_all", lambda: settle_all() if threading.current_thread() is here else 0
     )
     fail_once(web, engine, gateway, fake, rich)
     session.execute(text("UPDATE credit_hold SET state = 'lost', lost_at = now()"))
@@ -587,7 +589,7 @@ def test_the_operator_sees_what_was_used_and_settles_it(
     for command in ("lost", "unsettled"):
         assert flask.invoke(args=["billing", command, "--dismiss", call.request_id]).exit_code == 1
     assert "1 settled." in flask.invoke(args=["billing", "unsettled", "--settle"]).output
-    assert "Every call is settled." in flask.invoke(args=["billing", "unsettled"]).output
+    assert "All calls are settled." in flask.invoke(args=["billing", "unsettled"]).output
     assert facts.call().credits == CREDITS
 
 
@@ -603,16 +605,14 @@ def test_the_operator_dismisses_what_is_set_aside(
     assert session.scalar(text("SELECT count(*) FROM audit_log WHERE action = 'billing.dismiss_unsettled'"))
 
 
-def test_what_psycopg_cannot_send_is_no_answer_of_the_ledger(gateway: Gateway) -> None:
+def test_values_that_psycopg_cannot_send_raise_ledger_unavailable(gateway: Gateway) -> None:
     with pytest.raises(models_ledger.LedgerUnavailable) as refused:
         models_ledger.holds.settle_facts(gateway.pool, "\x00")
     assert isinstance(refused.value.__cause__, psycopg.DataError)
 
 
-def test_two_that_write_down_the_same_call_do_not_disturb_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A request that ends and the thread that tries again, for one."""
+def test_concurrent_writes_of_the_same_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example a request that ends and the retry thread."""
     both, fsync = threading.Barrier(2), os.fsync
 
     def synced(handle: int) -> None:

@@ -1,4 +1,4 @@
-"""What vendors report, in their words, and the disjoint buckets and dollars it comes to."""
+"""Usage objects of all vendors, and the disjoint buckets and cost computed from them."""
 
 from decimal import Decimal
 from typing import Any
@@ -23,11 +23,11 @@ from tests.gateway.test_pricing import NOW
 UPSTREAM = HttpUpstream("Nobody", UpstreamTimeouts(1, 1, 1))
 
 
-def made(kind: type[Provider], base_url: str = "http://somewhere/v1") -> Provider:
+def provider_of(kind: type[Provider], base_url: str = "http://somewhere/v1") -> Provider:
     return kind(Endpoint(base_url, "sk-test"), UPSTREAM)
 
 
-PROVIDERS = {kind.name: made(kind) for kind in (OpenAI, Anthropic, Gemini, OpenRouter)}
+PROVIDERS = {kind.name: provider_of(kind) for kind in (OpenAI, Anthropic, Gemini, OpenRouter)}
 
 
 def openai(prompt: Any, completion: Any, total: Any = "sum", **more: Any) -> dict[str, Any]:
@@ -39,40 +39,40 @@ def openai(prompt: Any, completion: Any, total: Any = "sum", **more: Any) -> dic
     return use
 
 
-def put(**details: Any) -> dict[str, Any]:
+def prompt_details(**details: Any) -> dict[str, Any]:
     return {"prompt_tokens_details": details}
 
 
-def out(**details: Any) -> dict[str, Any]:
+def output_details(**details: Any) -> dict[str, Any]:
     return {"completion_tokens_details": details}
 
 
 FORMS: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
-    # -- reasoning: inside the completion, or beside it
-    ("openai", "inside", openai(10, 305, **out(reasoning_tokens=300)), {"input": 10, "output": 5, "reasoning": 300}),
-    ("openai", "xai", openai(10, 5, 315, **out(reasoning_tokens=300)), {"input": 10, "output": 5, "reasoning": 300}),
+    # -- reasoning, included in the completion or in addition to it
+    ("openai", "inside", openai(10, 305, **output_details(reasoning_tokens=300)), {"input": 10, "output": 5, "reasoning": 300}),
+    ("openai", "xai", openai(10, 5, 315, **output_details(reasoning_tokens=300)), {"input": 10, "output": 5, "reasoning": 300}),
     (
         "openai",
         "xai, fewer thoughts than words",
-        openai(10, 50, 80, **out(reasoning_tokens=20)),
+        openai(10, 50, 80, **output_details(reasoning_tokens=20)),
         {"input": 10, "output": 50, "reasoning": 20},
     ),
     (
         "openai",
         "more thoughts than words, no total",
-        openai(10, 5, None, **out(reasoning_tokens=300)),
+        openai(10, 5, None, **output_details(reasoning_tokens=300)),
         {"input": 10, "output": 5, "reasoning": 300},
     ),
     (
         "openai",
         "more thoughts than words, a total without them",
-        openai(10, 5, 15, **out(reasoning_tokens=300)),
+        openai(10, 5, 15, **output_details(reasoning_tokens=300)),
         {"input": 10, "output": 5, "reasoning": 300},
     ),
     ("openai", "top level", openai(10, 5, 315, reasoning_tokens=300), {"input": 10, "output": 5, "reasoning": 300}),
     ("openai", "zero total", openai(10, 5, 0), {"input": 10, "output": 5}),
     ("openai", "bad total", openai(10, 5, "many"), {"input": 10, "output": 5}),
-    ("openai", "null details", openai(10, 5, **{**put(cached_tokens=None), **out(reasoning_tokens=None)}),
+    ("openai", "null details", openai(10, 5, **{**prompt_details(cached_tokens=None), **output_details(reasoning_tokens=None)}),
      {"input": 10, "output": 5}),
     ("openai", "details that are none", openai(10, 5, prompt_tokens_details=None, completion_tokens_details=[]),
      {"input": 10, "output": 5}),
@@ -121,9 +121,9 @@ FORMS: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
      {"input": 5, "reasoning": 9}),
     ("gemini", "no answer but thoughts", {"promptTokenCount": 5, "candidatesTokenCount": 0, "thoughtsTokenCount": 9},
      {"input": 5, "reasoning": 9}),
-    # -- cached input, by its many names
-    ("openai", "openai", openai(100, 5, **put(cached_tokens=60)), {"input": 40, "cache_read": 60, "output": 5}),
-    ("openai", "written", openai(100, 5, **put(cached_tokens=60, cache_write_tokens=30)),
+    # -- cached input
+    ("openai", "openai", openai(100, 5, **prompt_details(cached_tokens=60)), {"input": 40, "cache_read": 60, "output": 5}),
+    ("openai", "written", openai(100, 5, **prompt_details(cached_tokens=60, cache_write_tokens=30)),
      {"input": 10, "cache_read": 60, "cache_write": 30, "output": 5}),
     ("openai", "deepseek", openai(100, 5, prompt_cache_hit_tokens=60, prompt_cache_miss_tokens=40),
      {"input": 40, "cache_read": 60, "output": 5}),
@@ -161,7 +161,7 @@ FORMS: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
         "a gateway that says everything twice, within",
         openai(
             160, 5, 165, cache_read_input_tokens=100, cache_creation_input_tokens=50,
-            **put(cached_tokens=100, cache_creation_tokens=50),
+            **prompt_details(cached_tokens=100, cache_creation_tokens=50),
         ),
         {"input": 10, "cache_read": 100, "cache_write": 50, "output": 5},
     ),
@@ -186,47 +186,47 @@ FORMS: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
     (
         "openai",
         "cached beside, by the total",
-        openai(10, 5, 115, **put(cached_tokens=100)),
+        openai(10, 5, 115, **prompt_details(cached_tokens=100)),
         {"input": 10, "cache_read": 100, "output": 5},
     ),
-    ("openrouter", "openrouter", openai(100, 5, **put(cached_tokens=60, cache_write_tokens=20, audio_tokens=0)),
+    ("openrouter", "openrouter", openai(100, 5, **prompt_details(cached_tokens=60, cache_write_tokens=20, audio_tokens=0)),
      {"input": 20, "cache_read": 60, "cache_write": 20, "output": 5}),
-    # -- sound and pictures
+    # -- audio and images
     (
         "openai",
         "spoken",
-        openai(1000, 500, **put(audio_tokens=800, cached_tokens=0), **out(audio_tokens=400)),
+        openai(1000, 500, **prompt_details(audio_tokens=800, cached_tokens=0), **output_details(audio_tokens=400)),
         {"input": 200, "audio_input": 800, "output": 100, "audio_output": 400},
     ),
     (
         "openai",
         "cached speech",
-        openai(1000, 10, **put(audio_tokens=800, cached_tokens=500, cached_tokens_details={"audio_tokens": 450})),
+        openai(1000, 10, **prompt_details(audio_tokens=800, cached_tokens=500, cached_tokens_details={"audio_tokens": 450})),
         {"input": 150, "cache_read": 50, "audio_input": 350, "cached_audio": 450, "output": 10},
     ),
     (
         "openai",
         "cached, and speech must be among it",
-        openai(1000, 10, **put(audio_tokens=800, cached_tokens=500)),
+        openai(1000, 10, **prompt_details(audio_tokens=800, cached_tokens=500)),
         {"cache_read": 200, "audio_input": 500, "cached_audio": 300, "output": 10},
     ),
     (
         "openai",
         "pictures both ways",
-        openai(500, 1100, **put(image_tokens=400), **out(image_tokens=1056)),
+        openai(500, 1100, **prompt_details(image_tokens=400), **output_details(image_tokens=1056)),
         {"input": 100, "image_input": 400, "output": 44, "image_output": 1056},
     ),
     (
         "openai",
         "sound beside the sums",
-        openai(10, 5, None, **put(audio_tokens=800), **out(audio_tokens=400)),
+        openai(10, 5, None, **prompt_details(audio_tokens=800), **output_details(audio_tokens=400)),
         {"audio_input": 800, "audio_output": 400},
     ),
     ("openai", "mistral's voices", openai(5, 74, 458, prompt_audio_seconds=32),
      {"input": 5, "audio_input": 379, "output": 74}),
     ("openai", "mistral without voices", openai(5, 74, 79, prompt_audio_seconds=0), {"input": 5, "output": 74}),
     ("openai", "mistral, an object for no voices", openai(5, 74, 79, prompt_audio_seconds={}), {"input": 5, "output": 74}),
-    # -- the names of others
+    # -- field names of other vendors
     ("anthropic", "anthropic's, from another gateway", {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 0,
      "cache_creation_input_tokens": 0, "cache_creation": {"ephemeral_5m_input_tokens": 0}, "service_tier": "standard",
      "inference_geo": "not_available"}, {"input": 10, "output": 5}),
@@ -260,36 +260,36 @@ FORMS: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
          {"modality": "TEXT", "token_count": 75}]},
         {"input": 35, "cache_read": 40, "audio_input": 25, "output": 20, "reasoning": 30},
     ),
-    # -- what others tell beside
+    # -- additional fields of other vendors
     ("openai", "groq", openai(100, 20, queue_time=0.01, prompt_time=0.002, completion_time=0.5, total_time=0.502),
      {"input": 100, "output": 20}),
     ("openai", "sambanova", openai(100, 20, acceptance_rate=4.7, completion_tokens_per_sec=512.3, is_last_response=True,
      time_to_first_token=0.1, total_latency=1.2, start_time=1.7e9), {"input": 100, "output": 20}),
-    ("openai", "cerebras", openai(100, 20, **put(cached_tokens=0), **out(accepted_prediction_tokens=0,
+    ("openai", "cerebras", openai(100, 20, **prompt_details(cached_tokens=0), **output_details(accepted_prediction_tokens=0,
      rejected_prediction_tokens=0)), {"input": 100, "output": 20}),
-    ("openai", "dashscope", openai(100, 20, **put(cached_tokens=40, text_tokens=100, cache_type="ephemeral",
+    ("openai", "dashscope", openai(100, 20, **prompt_details(cached_tokens=40, text_tokens=100, cache_type="ephemeral",
      cache_creation={"ephemeral_5m_input_tokens": 0}, cache_creation_input_tokens=0)),
      {"input": 60, "cache_read": 40, "output": 20}),
-    ("openai", "dashscope writes", openai(100, 20, **put(cached_tokens=0, cache_creation={"ephemeral_5m_input_tokens": 80},
+    ("openai", "dashscope writes", openai(100, 20, **prompt_details(cached_tokens=0, cache_creation={"ephemeral_5m_input_tokens": 80},
      cache_creation_input_tokens=80)), {"input": 20, "cache_write": 80, "output": 20}),
-    ("openai", "zhipu", openai(100, 20, **put(cached_tokens=43)), {"input": 57, "cache_read": 43, "output": 20}),
+    ("openai", "zhipu", openai(100, 20, **prompt_details(cached_tokens=43)), {"input": 57, "cache_read": 43, "output": 20}),
     ("openai", "minimax", openai(100, 20, total_characters=0), {"input": 100, "output": 20}),
     ("openai", "nebius and vllm", openai(100, 20, prompt_tokens_details=None, completion_tokens_details=None, cost=0.3),
      {"input": 100, "output": 20}),
-    ("openai", "predictions are within", openai(100, 50, **out(accepted_prediction_tokens=10, rejected_prediction_tokens=15,
+    ("openai", "predictions are within", openai(100, 50, **output_details(accepted_prediction_tokens=10, rejected_prediction_tokens=15,
      reasoning_tokens=0, audio_tokens=0)), {"input": 100, "output": 50}),
-    ("openai", "huge reasoning", openai(1000, 1_200_000, **out(reasoning_tokens=1_199_000)),
+    ("openai", "huge reasoning", openai(1000, 1_200_000, **output_details(reasoning_tokens=1_199_000)),
      {"input": 1000, "output": 1000, "reasoning": 1_199_000}),
-    ("openai", "xai, all at once", openai(1000, 9, 1509, num_sources_used=4, **put(text_tokens=700, image_tokens=256,
-     audio_tokens=44, cached_tokens=600), **out(reasoning_tokens=500, audio_tokens=0)),
+    ("openai", "xai, all at once", openai(1000, 9, 1509, num_sources_used=4, **prompt_details(text_tokens=700, image_tokens=256,
+     audio_tokens=44, cached_tokens=600), **output_details(reasoning_tokens=500, audio_tokens=0)),
      {"input": 100, "cache_read": 600, "image_input": 256, "audio_input": 44, "output": 9, "reasoning": 500,
       "web_searches": 4}),
-    ("openai", "no discount for what is none", openai(100, 20, **put(cached_tokens=-5)), {"input": 100, "output": 20}),
-    ("openai", "no thoughts for what is none", openai(100, 20, **out(reasoning_tokens=-1)), {"input": 100, "output": 20}),
+    ("openai", "no discount for what is none", openai(100, 20, **prompt_details(cached_tokens=-5)), {"input": 100, "output": 20}),
+    ("openai", "no thoughts for what is none", openai(100, 20, **output_details(reasoning_tokens=-1)), {"input": 100, "output": 20}),
     ("openai", "no cache for a word", openai(100, 20, prompt_cache_hit_tokens="none"), {"input": 100, "output": 20}),
     ("openai", "parts of tokens", openai(99.5, 19.2, None), {"input": 100, "output": 20}),
     ("openai", "strings with dots", {"prompt_tokens": "100.0", "completion_tokens": " 20 "}, {"input": 100, "output": 20}),
-    # -- by the piece
+    # -- units
     (
         "openai",
         "perplexity's deep research",
@@ -319,26 +319,26 @@ FORMS: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
     ("anthropic", "searches", {"input_tokens": 10, "output_tokens": 5, "server_tool_use": {"web_search_requests": 3}},
      {"input": 10, "output": 5, "web_searches": 3}),
     ("openai", "perplexity", openai(10, 5, num_search_queries=2), {"input": 10, "output": 5, "web_searches": 2}),
-    # -- figures as clients read them
+    # -- number formats
     ("openai", "floats", openai(10.0, 5.0, 15.0), {"input": 10, "output": 5}),
     ("openai", "strings", {"prompt_tokens": "10", "completion_tokens": "5"}, {"input": 10, "output": 5}),
     ("openai", "a side missing", {"prompt_tokens": 10, "total_tokens": 315}, {"input": 10, "output": 305}),
     ("openai", "the other side missing", {"completion_tokens": 5, "total_tokens": 15}, {"input": 10, "output": 5}),
     ("openai", "zeros", openai(0, 0), {}),
-    # -- no usage
+    # -- invalid usage
     ("openai", "empty", {}, None),
     ("openai", "one side", {"prompt_tokens": 10}, None),
     ("openai", "one side and nothing left for the other", {"prompt_tokens": 10, "total_tokens": 10}, None),
     ("openai", "negative", openai(-5, 10), None),
     ("openai", "boolean", {"prompt_tokens": True, "completion_tokens": 1}, None),
     ("openai", "more than a row holds", openai(2**31, 1), None),
-    ("openai", "more cached than read", openai(10, 10, **put(cached_tokens=11)), None),
+    ("openai", "more cached than read", openai(10, 10, **prompt_details(cached_tokens=11)), None),
     ("openai", "only a total", {"total_tokens": 100}, None),
     ("openai", "nan", openai(float("nan"), 5, None), None),
     ("openai", "infinite", openai(10, float("inf"), None), None),
     ("openai", "words", openai("ten", "five", None), None),
     ("openai", "objects", openai({}, [], None), None),
-    ("openai", "negative sound", openai(10, 10, **put(audio_tokens=-1)), None),
+    ("openai", "negative sound", openai(10, 10, **prompt_details(audio_tokens=-1)), None),
 ]  # fmt: skip
 
 
@@ -356,21 +356,23 @@ def test_usage_becomes_disjoint_buckets(
         return
     assert read is not None
     assert read.buckets() == buckets
-    pieces = sum(count for name, count in buckets.items() if name.endswith("searches"))
-    assert sum(buckets.values()) - pieces == read.tokens
+    units = sum(count for name, count in buckets.items() if name.endswith("searches"))
+    assert sum(buckets.values()) - units == read.tokens
     assert read.raw is raw
     assert min(read.uncached_input, read.cache_write, read.cache_read, read.output, read.reasoning) >= 0
 
 
-def test_absurd_figures_are_charged_and_flagged() -> None:
+def test_implausible_usage_is_charged_and_flagged() -> None:
     read = read_usage(openai(60_000_000, 5))
     assert read is not None
     assert (read.uncached_input, read.flags) == (60_000_000, ("tokens_absurd",))
 
 
 def test_sums_keep_every_bucket() -> None:
-    one = read_usage(openai(1000, 500, **put(audio_tokens=800), **out(audio_tokens=400)))
-    other = read_usage(openai(10, 5, **out(reasoning_tokens=3)))
+    one = read_usage(
+        openai(1000, 500, **prompt_details(audio_tokens=800), **output_details(audio_tokens=400))
+    )
+    other = read_usage(openai(10, 5, **output_details(reasoning_tokens=3)))
     assert one
     assert other
     both = one + other
@@ -388,28 +390,28 @@ def test_sums_keep_every_bucket() -> None:
 @pytest.mark.parametrize(
     ("table", "model", "raw", "dollars"),
     [
-        # text 2.5 and 10, sound 32 and 64
+        # text 2.5 and 10, audio 32 and 64
         (
             "openai",
             "gpt-audio",
-            openai(1000, 500, **put(audio_tokens=800), **out(audio_tokens=400)),
+            openai(1000, 500, **prompt_details(audio_tokens=800), **output_details(audio_tokens=400)),
             200 * Decimal("2.5") + 800 * 32 + 100 * 10 + 400 * 64,
         ),
-        # a cached sound without a price of its own is no cheaper
+        # cached audio without its own price costs as much as audio
         (
             "openai",
             "gpt-audio",
             openai(
-                1000, 0, **put(audio_tokens=1000, cached_tokens=600, cached_tokens_details={"audio_tokens": 600})
+                1000, 0, **prompt_details(audio_tokens=1000, cached_tokens=600, cached_tokens_details={"audio_tokens": 600})
             ),
             1000 * Decimal(32),
         ),
-        # text 0.3 and 2.5, sound 1, cached sound 0.1, searches 35 a thousand
+        # text 0.3 and 2.5, audio 1, cached audio 0.1, searches 35 per thousand
         (
             "google",
             "gemini-2.5-flash",
             openai(
-                1000, 100, **put(audio_tokens=500, cached_tokens=100, cached_tokens_details={"audio_tokens": 100})
+                1000, 100, **prompt_details(audio_tokens=500, cached_tokens=100, cached_tokens_details={"audio_tokens": 100})
             ),
             500 * Decimal("0.3") + 400 * 1 + 100 * Decimal("0.1") + 100 * Decimal("2.5"),
         ),
@@ -419,14 +421,14 @@ def test_sums_keep_every_bucket() -> None:
             openai(0, 0, server_tool_use={"web_search_requests": 2}),
             2 * Decimal("0.035") * MILLION,
         ),
-        # a picture made at 30, text at 2.5
+        # image output 30, text 2.5
         (
             "google",
             "gemini-2.5-flash-image",
-            openai(100, 1300, **out(image_tokens=1290)),
+            openai(100, 1300, **output_details(image_tokens=1290)),
             100 * Decimal("0.3") + 1290 * 30 + 10 * Decimal("2.5"),
         ),
-        # five minutes at 3.75, an hour at 6
+        # cache writes: 5 minutes 3.75, 1 hour 6
         (
             "anthropic",
             "claude-3-7-sonnet-latest",
@@ -449,9 +451,17 @@ def test_each_bucket_has_its_own_price(table: str, model: str, raw: dict[str, An
     assert all(bucket in kept for bucket in usage.buckets() if bucket != "reasoning")
 
 
-def test_what_the_table_has_no_price_for_is_flagged() -> None:
+def test_usage_without_a_price_is_flagged() -> None:
     price = ModelPrice("x", (tier_of(0, {"input": Decimal(2), "output": Decimal(10)}),))
-    usage = read_usage(openai(100, 50, num_search_queries=1, **put(audio_tokens=100), **out(image_tokens=50)))
+    usage = read_usage(
+        openai(
+            100,
+            50,
+            num_search_queries=1,
+            **prompt_details(audio_tokens=100),
+            **output_details(image_tokens=50),
+        )
+    )
     assert usage
     assert price.cost(usage) == (100 * Decimal(2) + 50 * 10) / MILLION + Decimal("0.035")
     assert price.snapshot(usage)["web_searches"] == "0.035"
@@ -459,16 +469,16 @@ def test_what_the_table_has_no_price_for_is_flagged() -> None:
     assert price.flags(usage) == ["media_priced_as_text", "unit_without_price"]
 
 
-def test_prices_that_were_not_said_are_the_dearest_they_could_be() -> None:
-    figures = tier_of(0, {"input": Decimal(4), "cache_write": Decimal(5), "audio_input": Decimal(30),
-                          "cache_read": Decimal(1), "output": Decimal(8)}).figures  # fmt: skip
-    assert figures["cache_write_1h"] == figures["cache_write_12h"] == 8
-    assert (figures["cached_audio"], figures["cached_image"]) == (30, 1)
-    assert figures["image_output"] == figures["reasoning"] == 8
+def test_missing_rates_are_the_highest_possible() -> None:
+    rates = tier_of(0, {"input": Decimal(4), "cache_write": Decimal(5), "audio_input": Decimal(30),
+                          "cache_read": Decimal(1), "output": Decimal(8)}).rates  # fmt: skip
+    assert rates["cache_write_1h"] == rates["cache_write_12h"] == 8
+    assert (rates["cached_audio"], rates["cached_image"]) == (30, 1)
+    assert rates["image_output"] == rates["reasoning"] == 8
 
 
 @pytest.mark.parametrize("answered", ["x-unlisted", None])
-def test_a_price_that_was_guessed_is_flagged(settings: Settings, answered: str | None) -> None:
+def test_a_fallback_price_is_flagged(settings: Settings, answered: str | None) -> None:
     routes = Router(settings, PriceTable())
     route = Route(routes.openrouter, "x/unlisted", "x/unlisted", None)
     cost, price = routes.cost(route, Usage(uncached_input=1_000_000), answered)
@@ -498,7 +508,7 @@ _few = st.integers(0, 3)
         },
     )
 )
-def test_the_short_way_reads_what_the_long_one_does(usage: dict[str, Any]) -> None:
-    plain = usages._plain(usage)
-    if plain is not None:
-        assert plain == usages._read(usage, usage)
+def test_the_fast_path_parses_like_the_full_parser(usage: dict[str, Any]) -> None:
+    parsed = usages._parse_common(usage)
+    if parsed is not None:
+        assert parsed == usages._parse(usage, usage)

@@ -1,4 +1,4 @@
-"""Answers as vendors write them, through both doors, whole and streamed: what is billed, and what clients read."""
+"""Vendors' response formats in both APIs, whole and streamed: what is billed, and what clients read."""
 
 from decimal import Decimal
 from typing import Any
@@ -183,7 +183,7 @@ VENDORS: dict[str, tuple[Any, tuple[int, int, int, int]]] = {
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize(("script", "billed"), VENDORS.values(), ids=VENDORS.keys())
-def test_each_vendor_is_billed_by_its_figures(
+def test_each_vendor_is_billed_by_its_usage(
     web: FlaskClient,
     fake: FakeUpstream,
     rich: Person,
@@ -195,18 +195,18 @@ def test_each_vendor_is_billed_by_its_figures(
     door: str,
 ) -> None:
     fake.will(fakes.stream(script) if isinstance(script, list) else fakes.answer(script))
-    asked = {**body, "model": "openai/house-model", "messages": MESSAGES, "stream": streaming}
+    payload = {**body, "model": "openai/house-model", "messages": MESSAGES, "stream": streaming}
     if door == "openai":
-        asked.pop("codebuff_metadata")
-        asked |= {"stream_options": {"include_usage": True}} if streaming else {}
-    answer = web.post(DOORS[door], json=asked, headers=rich.headers)
+        payload.pop("codebuff_metadata")
+        payload |= {"stream_options": {"include_usage": True}} if streaming else {}
+    answer = web.post(DOORS[door], json=payload, headers=rich.headers)
     assert answer.status_code == 200, answer.text
     call = facts.call()
     assert (call.state, call.usage_source, call.error) == ("settled", "provider", None)
     found = (call.uncached_input_tokens, call.cache_read_tokens, call.output_tokens, call.reasoning_tokens)
     assert found == billed
     assert len(facts.messages()) == 1
-    use = streamed(answer.data) if streaming else told(answer.json)
+    use = streamed(answer.data) if streaming else whole_answer(answer.json)
     assert (
         use["prompt_tokens"] == call.uncached_input_tokens + call.cache_read_tokens + call.cache_write_tokens
     )
@@ -220,7 +220,7 @@ def test_each_vendor_is_billed_by_its_figures(
 
 
 def streamed(data: bytes) -> dict[str, Any]:
-    """What OpenAI's client reads of a stream: the words once, one end, and the last usage."""
+    """What OpenAI's client reads from a stream: the text once, one end, and the last usage."""
     events = list(SSEDecoder().iter_bytes(iter([data])))
     assert [event.data for event in events].count("[DONE]") == 1
     chunks = [ChatCompletionChunk.construct(**event.json()) for event in events[:-1]]
@@ -233,8 +233,8 @@ def streamed(data: bytes) -> dict[str, Any]:
     return usages[-1].to_dict()
 
 
-def told(body: dict[str, Any]) -> dict[str, Any]:
-    """What OpenAI's client reads of a whole answer."""
+def whole_answer(body: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAI's client reads from a whole answer."""
     answer = ChatCompletion.construct(**body)
     content = answer.choices[0].message.content
     assert content == TEXT or content[-1]["text"] == TEXT  # type: ignore[index]
@@ -243,10 +243,10 @@ def told(body: dict[str, Any]) -> dict[str, Any]:
     return answer.usage.to_dict()
 
 
-# -- what OpenRouter says it cost ----------------------------------------------------------------------------
+# -- costs reported by OpenRouter ----------------------------------------------------------------------------
 
 LISTED = Decimal("0.0000125")
-"""Of gpt-5-mini, which answers: 10 tokens in at 0.25 and 5 out at 2 a million."""
+"""For gpt-5-mini, which answers: 10 input tokens at $0.25 and 5 output tokens at $2 per million."""
 
 
 def priced(**more: Any) -> dict[str, Any]:
@@ -317,11 +317,13 @@ def test_the_reported_cost_is_billed_and_the_sdk_reads_it(
     assert usage["cost"] + (details.get("upstream_inference_cost") or 0) == pytest.approx(float(dollars))
 
 
-def test_each_of_several_requests_is_priced_by_what_it_said(
+def test_each_of_several_requests_is_priced_by_its_own_usage(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any], facts: Facts
 ) -> None:
-    told, silent = (fakes.answer(fakes.completion(TEXT, use(10, 5, **more))) for more in ({"cost": 9}, {}))
-    fake.will(told, silent, silent)
+    with_cost, without = (
+        fakes.answer(fakes.completion(TEXT, use(10, 5, **more))) for more in ({"cost": 9}, {})
+    )
+    fake.will(with_cost, without, without)
     metadata = {**body["codebuff_metadata"], "n": 3}
     answer = web.post(DOORS["codebuff"], json={**body, "codebuff_metadata": metadata}, headers=rich.headers)
     assert facts.call().cost == 9 + 2 * LISTED

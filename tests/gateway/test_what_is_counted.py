@@ -1,4 +1,4 @@
-"""Everything that is generated counts where the provider does not say what was used."""
+"""All generated output is counted if the provider reports no usage."""
 
 from decimal import Decimal
 from typing import Any
@@ -8,7 +8,12 @@ from flask.testing import FlaskClient
 
 from models.gateway import tokens
 from models.gateway.chat_format import ChatMeter
-from models.gateway.chat_format.output import AUDIO_TOKENS_PER_SECOND, KEPT_TEXT, MOST_CALLS, PICTURE_TOKENS
+from models.gateway.chat_format.output import (
+    AUDIO_TOKENS_PER_SECOND,
+    MAX_STORED_TEXT,
+    MAX_TOOL_CALLS,
+    MEDIA_TOKENS,
+)
 from tests.factories import Person
 from tests.fakes import upstream as fakes
 from tests.fakes.upstream import FakeUpstream
@@ -85,14 +90,14 @@ REASONING = {
 
 
 @pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("piece", [*TEXT.values(), *REASONING.values()], ids=[*TEXT, *REASONING])
-def test_text_in_every_form_counts_once(piece: Any, whole: bool) -> None:
-    meter = metered(piece, whole=whole)
+@pytest.mark.parametrize("delta", [*TEXT.values(), *REASONING.values()], ids=[*TEXT, *REASONING])
+def test_text_in_every_form_counts_once(delta: Any, whole: bool) -> None:
+    meter = metered(delta, whole=whole)
     output, reasoning = tokens.count_output(meter.output)
     assert COUNT <= output <= COUNT + 12
     assert meter.started
     assert meter.output.size >= len(WORDS)
-    if piece in REASONING.values():
+    if delta in REASONING.values():
         assert COUNT <= reasoning <= COUNT + 1
         assert meter.reasoning == WORDS
     else:
@@ -101,17 +106,17 @@ def test_text_in_every_form_counts_once(piece: Any, whole: bool) -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(
-    ("piece", "least"),
+    ("delta", "minimum"),
     [
-        ({"content": [PICTURE]}, PICTURE_TOKENS),
-        ({"content": [PICTURE, {"type": "text", "text": "x"}, PICTURE]}, 2 * PICTURE_TOKENS),
-        ({"images": [{**PICTURE, "index": 0}]}, PICTURE_TOKENS),
-        ({"images": [PICTURE, PICTURE]}, 2 * PICTURE_TOKENS),
-        ({"content": [{"type": "image", "source": {"type": "base64", "data": "AAAA"}}]}, PICTURE_TOKENS),
-        ({"content": [{"type": "image", "data": "AAAA"}]}, PICTURE_TOKENS),
-        ({"content": [{"inline_data": {"mime_type": "image/png", "data": "AAAA"}}]}, PICTURE_TOKENS),
-        ({"content": [{"type": "video_url", "video_url": {"url": "https://x"}}]}, PICTURE_TOKENS),
-        ({"content": [{"type": "file", "file": {"file_data": "AAAA"}}]}, PICTURE_TOKENS),
+        ({"content": [PICTURE]}, MEDIA_TOKENS),
+        ({"content": [PICTURE, {"type": "text", "text": "x"}, PICTURE]}, 2 * MEDIA_TOKENS),
+        ({"images": [{**PICTURE, "index": 0}]}, MEDIA_TOKENS),
+        ({"images": [PICTURE, PICTURE]}, 2 * MEDIA_TOKENS),
+        ({"content": [{"type": "image", "source": {"type": "base64", "data": "AAAA"}}]}, MEDIA_TOKENS),
+        ({"content": [{"type": "image", "data": "AAAA"}]}, MEDIA_TOKENS),
+        ({"content": [{"inline_data": {"mime_type": "image/png", "data": "AAAA"}}]}, MEDIA_TOKENS),
+        ({"content": [{"type": "video_url", "video_url": {"url": "https://x"}}]}, MEDIA_TOKENS),
+        ({"content": [{"type": "file", "file": {"file_data": "AAAA"}}]}, MEDIA_TOKENS),
         ({"audio": {"id": "a", "data": PCM_SECOND * 3}}, 3 * AUDIO_TOKENS_PER_SECOND),
         ({"audio": {"data": "SUQz" + "A" * 53_330}}, 10 * AUDIO_TOKENS_PER_SECOND),
         ({"content": [{"type": "audio", "data": PCM_SECOND}]}, AUDIO_TOKENS_PER_SECOND),
@@ -125,25 +130,25 @@ def test_text_in_every_form_counts_once(piece: Any, whole: bool) -> None:
         ),
         ({"audio": [{"data": PCM_SECOND}]}, AUDIO_TOKENS_PER_SECOND),
         ({"audio_content": PCM_SECOND}, AUDIO_TOKENS_PER_SECOND),
-        ({"image": "data:image/png;base64,AAAA"}, PICTURE_TOKENS),
-        ({"video": {"url": "https://x"}}, PICTURE_TOKENS),
-        ({"content": [{"type": "image", "image": "iVBOR"}]}, PICTURE_TOKENS),
+        ({"image": "data:image/png;base64,AAAA"}, MEDIA_TOKENS),
+        ({"video": {"url": "https://x"}}, MEDIA_TOKENS),
+        ({"content": [{"type": "image", "image": "iVBOR"}]}, MEDIA_TOKENS),
         ({"reasoning": {"encrypted_content": "A" * 400}}, 100),
         ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "A" * 400}]}, 100),
         ({"reasoning": "x", "reasoning_details": [{"type": "reasoning.encrypted", "data": "A" * 400}]}, 100),
         ({"thinking_blocks": [{"type": "redacted_thinking", "data": "A" * 400}]}, 100),
     ],
 )
-def test_what_is_no_text_counts_by_a_cautious_rate(piece: Any, least: int, whole: bool) -> None:
-    meter = metered(piece, whole=whole)
+def test_media_count_by_a_conservative_estimate(delta: Any, minimum: int, whole: bool) -> None:
+    meter = metered(delta, whole=whole)
     output, _ = tokens.count_output(meter.output)
-    assert least <= output <= least + 3
+    assert minimum <= output <= minimum + 3
     assert meter.started
     assert meter.output.size >= output
 
 
 @pytest.mark.parametrize(
-    "piece",
+    "delta",
     [
         {},
         {"role": "assistant"},
@@ -162,8 +167,8 @@ def test_what_is_no_text_counts_by_a_cautious_rate(piece: Any, least: int, whole
         },
     ],
 )
-def test_what_is_nothing_counts_nothing(piece: Any) -> None:
-    meter = metered(piece)
+def test_metadata_counts_nothing(delta: Any) -> None:
+    meter = metered(delta)
     assert not meter.started
     assert tokens.count_output(meter.output) == (0, 0)
 
@@ -186,8 +191,8 @@ def test_halves_of_a_character_are_joined_and_count() -> None:
 
 
 def test_text_beyond_what_is_kept_counts_too() -> None:
-    meter = metered(*[{"content": "word " * (KEPT_TEXT // 5)}] * 3)
-    assert len(meter.text) == KEPT_TEXT
+    meter = metered(*[{"content": "word " * (MAX_STORED_TEXT // 5)}] * 3)
+    assert len(meter.text) == MAX_STORED_TEXT
     kept = tokens.count(meter.text)
     assert tokens.count_output(meter.output)[0] == pytest.approx(3 * kept, rel=0.001)
 
@@ -195,7 +200,7 @@ def test_text_beyond_what_is_kept_counts_too() -> None:
 # -- tool calls ----------------------------------------------------------------------------------------------
 
 
-def piece(name: str | None = None, arguments: Any = None, **more: Any) -> dict[str, Any]:
+def call_delta(name: str | None = None, arguments: Any = None, **more: Any) -> dict[str, Any]:
     function = {"name": name, "arguments": arguments}
     return {**more, "function": {key: value for key, value in function.items() if value is not None}}
 
@@ -203,37 +208,37 @@ def piece(name: str | None = None, arguments: Any = None, **more: Any) -> dict[s
 @pytest.mark.parametrize(
     ("deltas", "expected"),
     [
-        ([[piece("f", "{}", id="a"), piece("g", "{}", id="b")]], [("a", "f", "{}"), ("b", "g", "{}")]),
-        ([[piece("f", "{}", id="a")], [piece("g", "{}", id="b")]], [("a", "f", "{}"), ("b", "g", "{}")]),
-        ([[piece("f", "{}")], [piece("g", "{}")]], [(None, "f", "{}"), (None, "g", "{}")]),
-        ([[piece("f", "{}")], [piece("f", "{}")]], [(None, "f", "{}"), (None, "f", "{}")]),
+        ([[call_delta("f", "{}", id="a"), call_delta("g", "{}", id="b")]], [("a", "f", "{}"), ("b", "g", "{}")]),
+        ([[call_delta("f", "{}", id="a")], [call_delta("g", "{}", id="b")]], [("a", "f", "{}"), ("b", "g", "{}")]),
+        ([[call_delta("f", "{}")], [call_delta("g", "{}")]], [(None, "f", "{}"), (None, "g", "{}")]),
+        ([[call_delta("f", "{}")], [call_delta("f", "{}")]], [(None, "f", "{}"), (None, "f", "{}")]),
         (
-            [[piece("f", "", id="a")], [piece(None, '{"a":')], [piece(None, "1}")], [piece("g", "{}", id="b")]],
+            [[call_delta("f", "", id="a")], [call_delta(None, '{"a":')], [call_delta(None, "1}")], [call_delta("g", "{}", id="b")]],
             [("a", "f", '{"a":1}'), ("b", "g", "{}")],
         ),
         (
-            [[piece("f", '{"a":', id="a")], [piece(None, "1}", id="a")], [piece("f", "{}", id="b")]],
+            [[call_delta("f", '{"a":', id="a")], [call_delta(None, "1}", id="a")], [call_delta("f", "{}", id="b")]],
             [("a", "f", '{"a":1}'), ("b", "f", "{}")],
         ),
         (
-            [[piece("f", "", id="a", index=0)], [piece("g", "", id="b", index=1)],
-             [piece(None, "{}", index=0), piece(None, "[]", index=1)]],
+            [[call_delta("f", "", id="a", index=0)], [call_delta("g", "", id="b", index=1)],
+             [call_delta(None, "{}", index=0), call_delta(None, "[]", index=1)]],
             [("a", "f", "{}"), ("b", "g", "[]")],
         ),
         (
-            [[piece("f", "{}", id="a", index=0)], [piece("g", "{}", id="b", index=0)]],
+            [[call_delta("f", "{}", id="a", index=0)], [call_delta("g", "{}", id="b", index=0)]],
             [("a", "f", "{}"), ("b", "g", "{}")],
         ),
         (
-            [[piece("get_", "", id="a", index=0)], [piece("weather", "{}", index=0)]],
+            [[call_delta("get_", "", id="a", index=0)], [call_delta("weather", "{}", index=0)]],
             [("a", "get_weather", "{}")],
         ),
-        ([[piece("f", {"a": 1}, id="a")]], [("a", "f", '{"a":1}')]),
-        ([[piece("f", "{}", id="", index=0)], [piece(None, "", id="", index=0)]], [(None, "f", "{}")]),
-        ([[piece("f", '{"a"', id="a", index=None)], [piece(None, ":1}", id=None, index=None)]], [("a", "f", '{"a":1}')]),
+        ([[call_delta("f", {"a": 1}, id="a")]], [("a", "f", '{"a":1}')]),
+        ([[call_delta("f", "{}", id="", index=0)], [call_delta(None, "", id="", index=0)]], [(None, "f", "{}")]),
+        ([[call_delta("f", '{"a"', id="a", index=None)], [call_delta(None, ":1}", id=None, index=None)]], [("a", "f", '{"a":1}')]),
     ],
 )  # fmt: skip
-def test_tool_calls_do_not_melt_into_one(deltas: list[Any], expected: list[Any]) -> None:
+def test_tool_calls_stay_separate(deltas: list[Any], expected: list[Any]) -> None:
     meter = metered(*({"tool_calls": calls} for calls in deltas))
     found = [
         (call["id"], call["function"]["name"], call["function"]["arguments"])
@@ -243,13 +248,13 @@ def test_tool_calls_do_not_melt_into_one(deltas: list[Any], expected: list[Any])
 
 
 def test_calls_of_a_whole_answer_are_each_their_own() -> None:
-    calls = [piece("f", "{}", index=0), piece("f", "{}", index=0), piece("f", {"a": 1})]
+    calls = [call_delta("f", "{}", index=0), call_delta("f", "{}", index=0), call_delta("f", {"a": 1})]
     assert len(metered({"tool_calls": calls}, whole=True).answer["tool_calls"]) == 3
 
 
-def test_calls_without_end_do_not_fill_the_memory() -> None:
-    meter = metered(*({"tool_calls": [piece("f", "{}", id=str(number))]} for number in range(3000)))
-    assert len(meter.answer["tool_calls"]) == MOST_CALLS
+def test_stored_tool_calls_are_bounded() -> None:
+    meter = metered(*({"tool_calls": [call_delta("f", "{}", id=str(number))]} for number in range(3000)))
+    assert len(meter.answer["tool_calls"]) == MAX_TOOL_CALLS
     assert meter.output.calls.bytes == 3000 * 3
 
 
@@ -270,14 +275,14 @@ def test_function_and_custom_calls_are_kept() -> None:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-@pytest.mark.parametrize("piece", [TEXT["function_call"], TEXT["text parts"], {"images": [PICTURE]}])
-def test_it_is_billed_when_the_provider_reports_nothing(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, piece: Any, streaming: bool
+@pytest.mark.parametrize("delta", [TEXT["function_call"], TEXT["text parts"], {"images": [PICTURE]}])
+def test_output_is_billed_when_the_provider_reports_nothing(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, delta: Any, streaming: bool
 ) -> None:
     whole = fakes.completion("", None)
-    whole["choices"][0]["message"] = {"role": "assistant", **piece}
+    whole["choices"][0]["message"] = {"role": "assistant", **delta}
     fake.will(
-        fakes.stream([fakes.chunk(piece), fakes.chunk({}, "stop"), "[DONE]"])
+        fakes.stream([fakes.chunk(delta), fakes.chunk({}, "stop"), "[DONE]"])
         if streaming
         else fakes.answer(whole)
     )
@@ -295,11 +300,11 @@ def test_pictures_of_a_stream_that_breaks_are_billed(
 ) -> None:
     fake.will(fakes.stream([fakes.chunk({"images": [PICTURE]}), "never sent"], cut_after=1, delay=0.02))
     assert b"upstream_cut" in web.post("/v1/chat/completions", json=STREAM, headers=rich.headers).data
-    assert facts.call().output_tokens == PICTURE_TOKENS
+    assert facts.call().output_tokens == MEDIA_TOKENS
 
 
-SPOKEN = {"audio": {"id": "a", "data": PCM_SECOND * 10}}
-HEARD = [
+AUDIO_OUTPUT = {"audio": {"id": "a", "data": PCM_SECOND * 10}}
+AUDIO_INPUT = [
     {
         "role": "user",
         "content": [
@@ -308,22 +313,22 @@ HEARD = [
         ],
     }
 ]
-SEEN = [{"role": "user", "content": [
+IMAGE_INPUT = [{"role": "user", "content": [
     {"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]  # fmt: skip
 
 
 @pytest.mark.parametrize("ending", ["whole", "streamed", "cut", "reported before", "reported in part"])
 @pytest.mark.parametrize(
-    ("model", "messages", "piece", "parts", "dollars"),
+    ("model", "messages", "delta", "parts", "dollars"),
     [
-        # a million tokens of text 2.5 and 10, of sound 32 and 64, of pictures nothing of their own
-        ("openai/gpt-audio", MESSAGES, SPOKEN, {"audio_output": 321}, 321 * 64),
-        ("openai/gpt-audio", HEARD, SPOKEN, {"audio_input": 641, "audio_output": 321}, 641 * 32 + 321 * 64),
-        ("openai/gpt-audio", HEARD, {"content": "x"}, {"audio_input": 641}, 641 * 32),
-        # pictures 30
-        ("google/gemini-2.5-flash-image", MESSAGES, {"images": [PICTURE]}, {"image_output": PICTURE_TOKENS},
-         PICTURE_TOKENS * 30),
-        ("openai/gpt-4o-mini", SEEN, {"content": "x"}, {"image_input": 1600}, 1600 * Decimal("0.15")),
+        # rates per million tokens: text 2.5 and 10, audio 32 and 64, images no own rate
+        ("openai/gpt-audio", MESSAGES, AUDIO_OUTPUT, {"audio_output": 321}, 321 * 64),
+        ("openai/gpt-audio", AUDIO_INPUT, AUDIO_OUTPUT, {"audio_input": 641, "audio_output": 321}, 641 * 32 + 321 * 64),
+        ("openai/gpt-audio", AUDIO_INPUT, {"content": "x"}, {"audio_input": 641}, 641 * 32),
+        # images 30
+        ("google/gemini-2.5-flash-image", MESSAGES, {"images": [PICTURE]}, {"image_output": MEDIA_TOKENS},
+         MEDIA_TOKENS * 30),
+        ("openai/gpt-4o-mini", IMAGE_INPUT, {"content": "x"}, {"image_input": 1600}, 1600 * Decimal("0.15")),
     ],
 )  # fmt: skip
 def test_counted_media_have_the_price_of_media(
@@ -333,15 +338,15 @@ def test_counted_media_have_the_price_of_media(
     facts: Facts,
     model: str,
     messages: Any,
-    piece: Any,
+    delta: Any,
     parts: dict[str, int],
     dollars: Decimal,
     ending: str,
 ) -> None:
     model_of = {"model": model.partition("/")[2]}
-    first, last = fakes.chunk(piece, **model_of), fakes.chunk({}, "stop", **model_of)
+    first, last = fakes.chunk(delta, **model_of), fakes.chunk({}, "stop", **model_of)
     whole = fakes.completion("", None, **model_of)
-    whole["choices"][0]["message"] = {"role": "assistant", **piece}
+    whole["choices"][0]["message"] = {"role": "assistant", **delta}
     few = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     behaviours = {
         "whole": fakes.answer(whole),
@@ -362,7 +367,7 @@ def test_counted_media_have_the_price_of_media(
 def test_media_of_a_request_are_told_apart_from_its_text() -> None:
     text, nothing = tokens.count_input(MESSAGES)
     assert (text, nothing) == (tokens.count_messages(MESSAGES), {})
-    total, media = tokens.count_input([*HEARD, *SEEN, *MESSAGES])
+    total, media = tokens.count_input([*AUDIO_INPUT, *IMAGE_INPUT, *MESSAGES])
     assert media == {"audio_input": 641, "image_input": 1600}
     assert total - 2241 < 40
     assert tokens.count_input([{"role": "user", "content": None}, {"role": "user"}])[1] == {}

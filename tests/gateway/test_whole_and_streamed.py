@@ -1,4 +1,4 @@
-"""A stream that was asked for and came whole, and the reverse: the client gets what it asked for, and it is billed."""
+"""A whole answer to a streamed request, and the reverse: the client gets what it requested, and is billed."""
 
 import json
 from collections.abc import Callable
@@ -99,13 +99,19 @@ FRAMES: dict[str, tuple[Callable[[Any], bytes], str | None]] = {
 
 @pytest.mark.parametrize("size", [1 << 20, 11])
 @pytest.mark.parametrize("framed", FRAMES.values(), ids=FRAMES.keys())
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("wants_usage", [True, False])
 def test_a_whole_answer_to_a_stream_becomes_one(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, framed: Any, size: int, asked: bool
+    web: FlaskClient,
+    fake: FakeUpstream,
+    rich: Person,
+    facts: Facts,
+    framed: Any,
+    size: int,
+    wants_usage: bool,
 ) -> None:
     frame, kind = framed
     fake.will(sent(frame(fakes.completion("Hello there.", USE)), kind, size))
-    answer = web.post(PATH, json=STREAM if asked else {**BODY, "stream": True}, headers=rich.headers)
+    answer = web.post(PATH, json=STREAM if wants_usage else {**BODY, "stream": True}, headers=rich.headers)
     assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
     chunks = chunks_of(answer.data)
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
@@ -113,8 +119,8 @@ def test_a_whole_answer_to_a_stream_becomes_one(
     assert "".join(choice.delta.content or "" for choice in choices) == "Hello there."
     assert choices[0].delta.role == "assistant"
     assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["stop"]
-    told = [chunk.usage for chunk in chunks if chunk.usage]
-    assert [use.completion_tokens for use in told] == ([20] if asked else [])
+    reported = [chunk.usage for chunk in chunks if chunk.usage]
+    assert [use.completion_tokens for use in reported] == ([20] if wants_usage else [])
     call = facts.call()
     assert (call.state, call.usage_source, call.error) == ("settled", "provider", None)
     assert (call.uncached_input_tokens, call.output_tokens) == (100, 20)
@@ -123,7 +129,7 @@ def test_a_whole_answer_to_a_stream_becomes_one(
 
 @pytest.mark.parametrize("whole", MESSAGES_OF.values(), ids=MESSAGES_OF.keys())
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
-def test_all_of_a_message_reaches_the_stream(
+def test_every_field_of_a_message_reaches_the_stream(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, whole: dict[str, Any], kind: str
 ) -> None:
     fake.will(sent(json.dumps(whole).encode(), kind))
@@ -137,7 +143,7 @@ def test_all_of_a_message_reaches_the_stream(
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
-def test_the_cost_of_a_whole_answer_is_told_in_the_stream(
+def test_the_cost_of_a_whole_answer_is_in_the_stream(
     web: FlaskClient, fake: FakeUpstream, rich: Person, body: dict[str, Any], facts: Facts, kind: str
 ) -> None:
     fake.will(sent(json.dumps(fakes.completion(use=fakes.usage(cost=0.5))).encode(), kind))
@@ -195,7 +201,7 @@ def test_every_choice_of_a_whole_answer_is_streamed(
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
-def test_what_is_no_answer_is_no_stream(
+def test_a_body_that_is_no_answer_is_no_stream(
     web: FlaskClient,
     fake: FakeUpstream,
     rich: Person,
@@ -214,7 +220,7 @@ def test_what_is_no_answer_is_no_stream(
     assert [(call.state, call.credits) for call in facts.calls()] == [("failed", 0)] * 2
 
 
-def test_a_message_beside_the_deltas_is_not_told_twice(
+def test_a_message_that_repeats_the_deltas_is_removed(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     script = fakes.chunks("one two three", use=USE)
@@ -243,7 +249,7 @@ def test_a_message_beside_the_deltas_is_not_told_twice(
     ],
 )
 @pytest.mark.parametrize("place", [0, 2, 5])
-def test_chunks_without_a_delta_are_given_one(
+def test_chunks_without_a_delta_get_one(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, odd: dict[str, Any], place: int
 ) -> None:
     script = fakes.chunks("one two three", use=USE)
@@ -312,7 +318,7 @@ ENDS: dict[str, tuple[list[Any], str | None]] = {
 
 @pytest.mark.parametrize("size", [1 << 20, 11])
 @pytest.mark.parametrize("script", ENDS.values(), ids=ENDS.keys())
-def test_a_stream_for_a_whole_answer_is_put_together(
+def test_a_stream_for_a_whole_answer_is_assembled(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, script: Any, size: int
 ) -> None:
     events, kind = script
@@ -331,7 +337,7 @@ def test_a_stream_for_a_whole_answer_is_put_together(
     assert facts.messages()[0].response == "Hello there my friend."
 
 
-def test_everything_in_the_pieces_of_a_stream_is_put_together(
+def test_every_field_of_the_chunks_is_assembled(
     web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts
 ) -> None:
     def call(index: int, **function: Any) -> dict[str, Any]:
@@ -424,20 +430,20 @@ def test_a_stream_that_is_no_answer(
     assert (facts.call().state, facts.call().credits) == ("failed", 0)
 
 
-# -- fewer choices than were asked for -----------------------------------------------------------------------
+# -- fewer choices than requested ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize("where", ["with the finish", "after it", "nowhere"])
-@pytest.mark.parametrize("asked", [2, 5])
-def test_fewer_choices_than_were_asked_for(
-    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, done: bool, where: str, asked: int
+@pytest.mark.parametrize("n", [2, 5])
+def test_fewer_choices_than_requested(
+    web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts, done: bool, where: str, n: int
 ) -> None:
     script = fakes.chunks("one two three", use=USE if where == "after it" else None)
     if where == "with the finish":
         script[-2]["usage"] = USE
     fake.will(fakes.stream(script if done else script[:-1]))
-    chunks = chunks_of(web.post(PATH, json={**STREAM, "n": asked}, headers=rich.headers).data)
+    chunks = chunks_of(web.post(PATH, json={**STREAM, "n": n}, headers=rich.headers).data)
     assert chunks[-1].usage
     call = facts.call()
     assert (call.state, call.error) == ("settled", None)
@@ -453,11 +459,11 @@ def test_merged_answers_of_a_provider_that_sends_fewer(
     whole = fakes.completion("one", USE)
     whole["choices"] *= came
     fake.will(fakes.answer(whole))
-    asked = {
+    payload = {
         **body,
         "model": "openai/gpt-4o-mini",
         "codebuff_metadata": {**body["codebuff_metadata"], "n": 3},
     }
-    answer = web.post(CODEBUFF, json=asked, headers=rich.headers)
+    answer = web.post(CODEBUFF, json=payload, headers=rich.headers)
     assert json.loads(answer.json["choices"][0]["message"]["content"]) == ["one"] * came
     assert facts.call().output_tokens == 20

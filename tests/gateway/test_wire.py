@@ -1,4 +1,4 @@
-"""Reading a call's size and an answer's usage."""
+"""Parsing of chat requests, usage and errors, and token counting."""
 
 import json
 from typing import Any
@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.gateway import tokens
-from models.gateway.chat_format import BadCall, ChatMeter, Usage, failure_of, read_usage
+from models.gateway.chat_format import BadCall, ChatMeter, Usage, find_failure, read_usage
 from models.gateway.chat_format.chat_parsing import parse, size_of
 
 MESSAGES = [{"role": "user", "content": "x" * 3000}]
 
 
-def test_input_is_guessed_from_the_size_of_its_text() -> None:
+def test_input_is_estimated_from_the_size_of_its_text() -> None:
     body = {"model": "m", "messages": MESSAGES}
     call = parse(body, len(orjson.dumps(body)))
     assert 1000 <= call.input_tokens <= 1050
@@ -28,18 +28,18 @@ def test_input_is_guessed_from_the_size_of_its_text() -> None:
         (b"abc", 3),
         (b"\\u4e2d\\u6587", 6),
         (b"\\ud83d\\ude00", 6),
-        # a backslash and a letter
+        # an escaped backslash before a letter
         (b"\\\\u" * 10, 30),
         (b"\\\\u\\u4e2d", 6),
         (b'\\n\\"', 4),
         (b"x" * 5000 + b"\\u4e2d", 5003),
     ],
 )
-def test_escaped_characters_are_as_long_as_they_are(text: bytes, size: int) -> None:
+def test_escaped_characters_count_as_unescaped(text: bytes, size: int) -> None:
     assert size_of(text) == size
 
 
-def test_no_body_is_taken_for_shorter_than_its_text() -> None:
+def test_the_size_of_a_body_is_never_below_its_text() -> None:
     texts = ["\\u", "\\\\u" * 9, "\u4e2d\\u", "\x00\\", '"\\u4e2d', "\U0001f600\\\\"]
     for text in texts:
         for raw in (json.dumps(text).encode(), json.dumps(text, ensure_ascii=False).encode()):
@@ -56,13 +56,13 @@ def test_a_picture_is_not_counted_by_its_base64() -> None:
     assert 1000 < call.input_tokens < 10_000
 
 
-def test_the_larger_bound_counts_for_both_are_sent() -> None:
+def test_the_larger_output_limit_counts() -> None:
     body = {"model": "m", "messages": MESSAGES, "max_tokens": 5.0, "max_completion_tokens": 9}
     assert parse(body, 10).max_output == 9
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "9", 1e300, [], 1 << 40])
-def test_absurd_bounds(value: Any) -> None:
+def test_invalid_output_limits(value: Any) -> None:
     with pytest.raises(BadCall, match="max_tokens"):
         parse({"model": "m", "messages": MESSAGES, "max_tokens": value}, 10)
 
@@ -118,7 +118,7 @@ json_values = st.recursive(
         st.sampled_from(["prompt_tokens", "completion_tokens", "prompt_tokens_details", "cost"]), json_values
     )
 )
-def test_any_usage_is_believed_or_refused(use: dict[str, Any]) -> None:
+def test_any_usage_is_parsed_or_rejected(use: dict[str, Any]) -> None:
     read = read_usage(use)
     if read is not None:
         assert min(read.uncached_input, read.cache_write, read.cache_read, read.output, read.reasoning) >= 0
@@ -139,13 +139,13 @@ def test_the_meter_survives_any_events(stream: list[dict[str, Any]]) -> None:
         meter.event(event)
         meter.body(event)
     meter.usage()
-    assert isinstance(meter.output.delivered, str)
+    assert isinstance(meter.output.all_text, str)
     assert meter.finished in (True, False)
 
 
 @patient
 @given(json_values)
-def test_any_body_is_a_call_or_refused(body: Any) -> None:
+def test_any_body_is_a_call_or_rejected(body: Any) -> None:
     try:
         parse(body, 10)
     except BadCall as error:
@@ -156,16 +156,16 @@ def test_any_body_is_a_call_or_refused(body: Any) -> None:
 
 
 def test_failures() -> None:
-    assert failure_of({"error": None}) is None
-    failure = failure_of({"error": {"message": "m", "code": 429}})
+    assert find_failure({"error": None}) is None
+    failure = find_failure({"error": {"message": "m", "code": 429}})
     assert failure is not None
     assert (failure.message, failure.status) == ("m", 429)
-    odd = failure_of({"error": {"code": "x"}})
+    odd = find_failure({"error": {"code": "x"}})
     assert odd is not None
     assert odd.message
 
 
-def test_what_was_generated_is_kept_up_to_a_bound() -> None:
+def test_stored_output_is_bounded() -> None:
     meter = ChatMeter()
     for _ in range(3):
         meter.event({"choices": [{"delta": {"content": "x" * (1 << 19)}}]})
@@ -177,7 +177,7 @@ def test_tool_calls_count_as_delivered() -> None:
     call = {"index": 0, "function": {"name": "read", "arguments": '{"a":1}'}}
     meter.event({"choices": [{"delta": {"reasoning": "hm", "tool_calls": [call]}}]})
     assert meter.started
-    assert meter.output.delivered == 'hmread{"a":1}'
+    assert meter.output.all_text == 'hmread{"a":1}'
 
 
 def test_tool_calls_are_kept_whole() -> None:
@@ -206,9 +206,9 @@ def test_counting() -> None:
     assert tokens.count("hello world") == 2
     assert tokens.count("<|endoftext|>") > 1
     assert tokens.count("a b " * 1_000_000) == pytest.approx(2_000_000, rel=0.01)
-    assert tokens.knows("openai/gpt-5")
-    assert tokens.knows("gpt-4o")
-    assert not tokens.knows("anthropic/claude-sonnet-4.5")
+    assert tokens.has_vocabulary("openai/gpt-5")
+    assert tokens.has_vocabulary("gpt-4o")
+    assert not tokens.has_vocabulary("anthropic/claude-sonnet-4.5")
     picture = [
         {"role": "user", "content": [{"image_url": {"url": "data:image/png;base64," + "A" * 9_000_000}}]}
     ]

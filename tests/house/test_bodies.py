@@ -1,4 +1,4 @@
-"""No shape of a request body tells a problem for each of a hundred thousand entries."""
+"""Request body models limit the number of issues of long lists."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 
 from models.core.strict_models import Body
-from models.store.publishing import definition  # noqa: F401  (completes the shapes)
+from models.store.publishing import definition  # noqa: F401  (registers its models)
 from views.usage import api as usage_api  # noqa: F401
 
-MOST_PROBLEMS = 1_000
+MAX_LIST_LENGTH = 1_000
 
 
-def shapes(below: type[Body] = Body) -> Iterator[type[Body]]:
-    for shape in below.__subclasses__():
-        if shape.__module__.startswith(("models.", "views.")):
-            yield shape
-        yield from shapes(shape)
+def models_below(parent: type[Body] = Body) -> Iterator[type[Body]]:
+    for model in parent.__subclasses__():
+        if model.__module__.startswith(("models.", "views.")):
+            yield model
+        yield from models_below(model)
 
 
 def lists(schema: Any) -> Iterator[dict[str, Any]]:
-    """The lists and dictionaries in a schema of pydantic's, but not those of other shapes."""
+    """The lists in a pydantic core schema, without those of referenced models."""
     if isinstance(schema, dict):
         if schema.get("type") in ("list", "set", "tuple"):
             yield schema
@@ -32,8 +32,8 @@ def lists(schema: Any) -> Iterator[dict[str, Any]]:
             yield from lists(value)
 
 
-@pytest.mark.parametrize("shape", sorted(set(shapes()), key=lambda each: each.__qualname__))
-def test_lists_are_short_or_end_at_their_first_problem(shape: type[Body]) -> None:
-    for each in lists(shape.__pydantic_core_schema__):
+@pytest.mark.parametrize("model", sorted(set(models_below()), key=lambda each: each.__qualname__))
+def test_lists_are_bounded_or_stop_at_the_first_issue(model: type[Body]) -> None:
+    for each in lists(model.__pydantic_core_schema__):
         if each.get("items_schema", {"type": "any"})["type"] != "any":
-            assert each.get("fail_fast") or each.get("max_length", 10**9) <= MOST_PROBLEMS
+            assert each.get("fail_fast") or each.get("max_length", 10**9) <= MAX_LIST_LENGTH

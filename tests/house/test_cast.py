@@ -1,4 +1,4 @@
-"""The stage itself: what the factories make is there for everybody, and adds up."""
+"""The fixtures and factories create committed, consistent rows."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from tests import factories
 from tests.factories import Person
 
 
-def test_the_cast_is_three_people_and_nobody(
+def test_the_cast_is_three_users_and_anonymous(
     session: OrmSession, acme: Org, alice: Person, bob: Person, mallory: Person, anonymous: Person
 ) -> None:
     roles = session.execute(
@@ -23,7 +23,7 @@ def test_the_cast_is_three_people_and_nobody(
     assert anonymous.headers == {}
 
 
-def test_a_token_is_kept_as_its_hash_only(engine: Engine, alice: Person) -> None:
+def test_a_token_is_stored_as_its_hash_only(engine: Engine, alice: Person) -> None:
     with engine.connect() as connection:
         rows = connection.execute(
             text("SELECT \"sessionToken\", token_hint FROM session WHERE type = 'pat'")

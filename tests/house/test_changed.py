@@ -1,4 +1,4 @@
-"""`make check` finds the tests of whatever changed."""
+"""`make check` selects the tests of changed files."""
 
 import importlib.util
 from pathlib import Path
@@ -35,17 +35,15 @@ def changed() -> ModuleType:
         ("tests/factories.py", set()),
     ],
 )
-def test_a_file_leads_to_its_tests(changed: ModuleType, path: str, tests: set[str]) -> None:
+def test_a_file_selects_its_tests(changed: ModuleType, path: str, tests: set[str]) -> None:
     assert changed.tests_of(path) == tests
 
 
-def test_a_room_is_tried_once(changed: ModuleType) -> None:
+def test_a_room_is_selected_once(changed: ModuleType) -> None:
     paths = ["models/gateway/sse.py", "tests/gateway/test_sse.py", "views/gateway/openai.py"]
     assert changed.chosen(paths) == [*sorted({"tests/gateway", *changed.ALWAYS})]
 
 
-def test_what_has_no_tests_of_its_own_is_told(
-    changed: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_without_tests_are_reported(changed: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert changed.chosen(["app.py"]) == sorted(changed.ALWAYS)
     assert "app.py" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The SQL functions, triggers and views of the database are what their files say, and a migration replaces them exactly."""
+"""SQL functions, triggers and views match their files, and migrations replace them exactly."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.house.test_migrations import shape
 
 MIGRATIONS = Path(replacing.__file__).parent
 FILES = sorted((MIGRATIONS / "functions").rglob("*.sql"))
-KEPT = sorted((MIGRATIONS / "replaced").rglob("*.sql"))
+REPLACED = sorted((MIGRATIONS / "replaced").rglob("*.sql"))
 
 
 def name_of(path: Path) -> str:
@@ -27,7 +27,7 @@ def name_of(path: Path) -> str:
 
 @pytest.fixture
 def connection(app: Flask, engine: Engine) -> Iterator[Connection]:
-    """A connection whose changes are undone after the test."""
+    """A connection that is rolled back after the test."""
     with engine.connect() as connection:
         yield connection
         connection.rollback()
@@ -48,13 +48,13 @@ def test_each_function_trigger_and_view_has_one_file(connection: Connection) -> 
             " UNION ALL SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal"
         )
     )
-    theirs = sorted((name, table) for name, table in found if not name.startswith("procrastinate_"))
-    assert theirs == sorted(
+    found_names = sorted((name, table) for name, table in found if not name.startswith("procrastinate_"))
+    assert found_names == sorted(
         (made.name, made.table) for file in FILES for made in statements(file.read_text())
     )
 
 
-def test_the_catalog_is_what_the_files_make(connection: Connection) -> None:
+def test_the_catalog_matches_the_files(connection: Connection) -> None:
     before = shape(connection)
     for file in FILES:
         for statement in statements(file.read_text()):
@@ -65,7 +65,7 @@ def test_the_catalog_is_what_the_files_make(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_a_file_holds_what_it_is_named_after_and_its_triggers(file: Path) -> None:
+def test_a_file_contains_the_object_it_is_named_after_and_its_triggers(file: Path) -> None:
     whole = file.read_text()
     made = statements(whole)
     assert made[0].name == file.stem
@@ -76,16 +76,16 @@ def test_a_file_holds_what_it_is_named_after_and_its_triggers(file: Path) -> Non
     assert re.sub(r"^--.*", "", whole, flags=re.MULTILINE).strip() == ""
 
 
-def test_what_is_kept_is_replaced_by_its_revision() -> None:
+def test_kept_texts_are_replaced_by_their_revision() -> None:
     script = ScriptDirectory(str(MIGRATIONS))
-    for file in KEPT:
+    for file in REPLACED:
         _, revision, room, _ = file.relative_to(MIGRATIONS).parts
         assert f'"{room}/{file.stem}"' in Path(script.get_revision(revision).path).read_text(), name_of(file)
 
 
 # --- replacing -------------------------------------------------------------------------------------------------------
 
-ONE = "-- Says so.\nCREATE OR REPLACE FUNCTION {name}({arguments}) RETURNS {type}\nLANGUAGE sql\nRETURN {value};\n"
+ONE = "-- A constant.\nCREATE OR REPLACE FUNCTION {name}({arguments}) RETURNS {type}\nLANGUAGE sql\nRETURN {value};\n"
 NOTED = """
 CREATE OR REPLACE FUNCTION noted() RETURNS trigger
 LANGUAGE plpgsql AS $$
@@ -94,7 +94,7 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- Whenever a row comes.
+-- On every change.
 CREATE TRIGGER noted BEFORE %s ON "row"
 FOR EACH ROW EXECUTE FUNCTION noted();
 """
@@ -104,7 +104,7 @@ def one(name: str, value: str, arguments: str = "", type: str = "int") -> str:
     return ONE.format(name=name, value=value, arguments=arguments, type=type)
 
 
-# What each revision has of each file, None for nothing: the histories there are.
+# The text of each file at each revision, None if absent.
 HISTORY: dict[str, dict[str, str | None]] = {
     "a/body": {"1": one("body", "1"), "2": one("body", "2"), "3": one("body", "2"), "4": one("body", "4")},
     "a/signature": {
@@ -138,8 +138,8 @@ def changed(revision: str) -> list[str]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of migrations with that history, as its authors leave it behind."""
+def migrations_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A migrations directory with that history."""
     (tmp_path / "versions").mkdir()
     for revision in REVISIONS:
         before = str(int(revision) - 1) if revision != "1" else None
@@ -149,9 +149,9 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name in changed(revision):
             texts = [HISTORY[name].get(str(number)) for number in range(int(revision))]
             if any(texts):
-                kept = tmp_path / "replaced" / revision / f"{name}.sql"
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(texts[-1] or "")
+                path = tmp_path / "replaced" / revision / f"{name}.sql"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(texts[-1] or "")
     for name, by_revision in HISTORY.items():
         if latest := by_revision["4"]:
             file = tmp_path / "functions" / f"{name}.sql"
@@ -166,25 +166,25 @@ def made(connection: Connection, schema: str) -> None:
     run(connection, 'CREATE TABLE "row" (note text)')
 
 
-def looks(connection: Connection) -> str:
+def catalog(connection: Connection) -> str:
     return "\n".join(map(str, shape(connection)))
 
 
 @pytest.fixture
 def expected(connection: Connection) -> dict[str, str]:
-    """What the catalog has at each revision, made plainly from the texts of that revision."""
+    """The catalog at each revision, created directly from the texts of that revision."""
     shapes = {}
     for revision in ("0", *REVISIONS):
         made(connection, "house")
         for texts in HISTORY.values():
             run(connection, texts.get(revision) or "")
-        shapes[revision] = looks(connection)
+        shapes[revision] = catalog(connection)
         run(connection, "DROP SCHEMA house CASCADE")
     return shapes
 
 
-def test_each_revision_has_its_own_texts_on_the_way_up_and_down(
-    connection: Connection, expected: dict[str, str], house: Path
+def test_upgrade_and_downgrade_restore_the_texts_of_each_revision(
+    connection: Connection, expected: dict[str, str], migrations_dir: Path
 ) -> None:
     made(connection, "house")
     with Operations.context(MigrationContext.configure(connection)):
@@ -192,16 +192,14 @@ def test_each_revision_has_its_own_texts_on_the_way_up_and_down(
             for revision in REVISIONS:
                 for name in changed(revision):
                     replace_function(name, revision)
-                assert looks(connection) == expected[revision], revision
+                assert catalog(connection) == expected[revision], revision
             for revision in reversed(REVISIONS):
                 for name in reversed(changed(revision)):
                     restore_function(name, revision)
-                assert looks(connection) == expected[str(int(revision) - 1)], revision
+                assert catalog(connection) == expected[str(int(revision) - 1)], revision
 
 
-def test_a_trigger_is_left_alone_where_its_function_alone_is_replaced(
-    connection: Connection, house: Path
-) -> None:
+def test_replacing_a_function_keeps_its_trigger(connection: Connection, migrations_dir: Path) -> None:
     def trigger() -> int:
         return int(
             connection.execute(
@@ -222,6 +220,6 @@ def test_a_trigger_is_left_alone_where_its_function_alone_is_replaced(
         assert trigger() != first
 
 
-def test_a_name_that_nobody_knows_is_refused(connection: Connection, house: Path) -> None:
+def test_an_unknown_name_raises(connection: Connection, migrations_dir: Path) -> None:
     with pytest.raises(LookupError):
         replace_function("a/boddy", "2")

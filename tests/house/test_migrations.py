@@ -1,4 +1,4 @@
-"""Every migration goes up and down, on an empty and on a seeded database, and ends where the models are."""
+"""Migrations upgrade and downgrade, on an empty and a seeded database, and end at the models."""
 
 import os
 import re
@@ -29,7 +29,7 @@ REVISIONS = [
 
 @pytest.fixture
 def fresh(postgres_url: str) -> Iterator[URL]:
-    """A database nobody has migrated, on the tests' server."""
+    """An empty database on the tests' server."""
     server = create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with server.connect() as connection:
         connection.execute(text("DROP DATABASE IF EXISTS stoa_migrations WITH (FORCE)"))
@@ -41,7 +41,7 @@ def fresh(postgres_url: str) -> Iterator[URL]:
 
 @pytest.fixture
 def migrated(fresh: URL, settings: Settings) -> Iterator[Flask]:
-    """The application on that database, inside its context, nothing migrated yet."""
+    """The application on that database, in its context, not migrated yet."""
     app = create_app(settings, database_url=fresh.render_as_string(hide_password=False))
     with app.app_context():
         yield app
@@ -49,12 +49,12 @@ def migrated(fresh: URL, settings: Settings) -> Iterator[Flask]:
 
 
 @pytest.fixture
-def plain(fresh: URL) -> Engine:
+def plain_engine(fresh: URL) -> Engine:
     return create_engine(fresh, poolclass=NullPool)
 
 
-def left(engine: Engine) -> set[str]:
-    """Names of everything of ours in the database: relations, types, functions, triggers."""
+def object_names(engine: Engine) -> set[str]:
+    """Names of all relations, types, functions and triggers in the database."""
     with engine.connect() as connection:
         found = connection.execute(
             text(
@@ -137,36 +137,36 @@ def test_models_and_migrations_agree(migrated: Flask) -> None:
     flask_migrate.check()
 
 
-def test_every_step_goes_down_and_up_again_from_empty(migrated: Flask, plain: Engine) -> None:
+def test_every_revision_downgrades_and_upgrades_when_empty(migrated: Flask, plain_engine: Engine) -> None:
     shapes = []
     for revision in REVISIONS:
         flask_migrate.upgrade(revision=revision)
-        shapes.append(shape_of(plain))
+        shapes.append(shape_of(plain_engine))
     for revision, before in zip(reversed(REVISIONS), reversed(shapes), strict=True):
-        assert shape_of(plain) == before, revision
+        assert shape_of(plain_engine) == before, revision
         flask_migrate.downgrade(revision="-1")
-    assert left(plain) == set()
+    assert object_names(plain_engine) == set()
     flask_migrate.upgrade()
-    assert shape_of(plain) == shapes[-1]
+    assert shape_of(plain_engine) == shapes[-1]
 
 
-def test_every_step_goes_down_and_up_again_with_rows(migrated: Flask, plain: Engine) -> None:
+def test_every_revision_downgrades_and_upgrades_with_rows(migrated: Flask, plain_engine: Engine) -> None:
     flask_migrate.upgrade()
     seed()
-    before = rows(plain)
+    before = rows(plain_engine)
     assert 0 not in before.values()
     for revision in reversed(REVISIONS[:-1]):
         flask_migrate.downgrade(revision=revision)
-        assert rows(plain) == before, revision
+        assert rows(plain_engine) == before, revision
     flask_migrate.upgrade()
-    assert rows(plain) == before
+    assert rows(plain_engine) == before
     flask_migrate.downgrade(revision="base")
-    assert left(plain) == set()
+    assert object_names(plain_engine) == set()
     flask_migrate.upgrade()
-    assert set(rows(plain).values()) == {0}
+    assert set(rows(plain_engine).values()) == {0}
 
 
-def test_the_history_is_one_line_and_its_files_are_dated() -> None:
+def test_the_history_is_linear_and_its_files_are_dated() -> None:
     script = ScriptDirectory(str(ROOT / "migrations"))
     assert len(script.get_heads()) == 1
     for revision in script.walk_revisions():
@@ -174,15 +174,15 @@ def test_the_history_is_one_line_and_its_files_are_dated() -> None:
         assert re.fullmatch(rf"\d{{8}}_{revision.revision}_[a-z0-9_]+\.py", name), name
 
 
-def test_a_database_of_the_last_step_before_the_first_release_is_at_its_revision() -> None:
+def test_the_first_revision_is_that_of_the_first_release() -> None:
     assert REVISIONS[0] == "0021"
 
 
-def test_a_database_from_before_the_first_release_is_told_what_to_do(
-    migrated: Flask, plain: Engine, caplog: pytest.LogCaptureFixture
+def test_a_database_from_before_the_first_release_gets_instructions(
+    migrated: Flask, plain_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     flask_migrate.stamp()
-    with plain.begin() as connection:
+    with plain_engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0015'"))
     with pytest.raises(SystemExit):
         flask_migrate.upgrade()
@@ -190,7 +190,7 @@ def test_a_database_from_before_the_first_release_is_told_what_to_do(
     assert "docs/operating.md" in caplog.text
 
 
-def test_two_machines_may_migrate_at_the_same_time(fresh: URL, plain: Engine, tmp_path: Path) -> None:
+def test_two_machines_can_migrate_concurrently(fresh: URL, plain_engine: Engine, tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "DATABASE_URL": fresh.render_as_string(hide_password=False),
@@ -205,19 +205,19 @@ def test_two_machines_may_migrate_at_the_same_time(fresh: URL, plain: Engine, tm
     for process in both:
         output, _ = process.communicate(timeout=100)
         assert process.returncode == 0, output
-    assert "agent_run" in left(plain)
+    assert "agent_run" in object_names(plain_engine)
 
 
-def test_a_migration_does_not_queue_behind_a_reader(migrated: Flask, plain: Engine) -> None:
+def test_a_migration_does_not_queue_behind_a_reader(migrated: Flask, plain_engine: Engine) -> None:
     flask_migrate.upgrade()
-    with plain.connect() as reader:
+    with plain_engine.connect() as reader:
         reader.execute(text("SELECT count(*) FROM agent_run"))
         with pytest.raises(Exception, match="lock timeout"):
             flask_migrate.downgrade(revision="base")
-    assert "agent_run" in left(plain)
+    assert "agent_run" in object_names(plain_engine)
 
 
-def test_migrations_are_not_written_down_as_sql(migrated: Flask, caplog: pytest.LogCaptureFixture) -> None:
+def test_migrations_cannot_be_written_as_sql(migrated: Flask, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SystemExit):
         flask_migrate.upgrade(sql=True)
-    assert "--sql cannot write them down" in caplog.text
+    assert "--sql is not supported" in caplog.text

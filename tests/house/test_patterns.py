@@ -1,6 +1,6 @@
-"""Every regular expression of the application takes time in proportion to its text, however the text was made.
+"""Every regular expression of the application runs in linear time.
 
-All of them are found in the source, and tried with runs of what they look for: quadratic ones take seconds for these.
+Collects them from the source and runs them on adversarial texts, on which quadratic patterns take seconds.
 """
 
 import ast
@@ -20,9 +20,9 @@ import pytest
 from models.core.settings import ROOT
 
 LENGTH = 10_000
-MOST_SECONDS = 0.025
-"""Of processor time for one text. In linear time it is a millisecond at most."""
-WAYS = ("fullmatch", "match", "search", "findall", "finditer", "sub", "subn", "split")
+MAX_SECONDS = 0.025
+"""CPU time per text. Linear patterns take at most a millisecond."""
+FUNCTIONS = ("fullmatch", "match", "search", "findall", "finditer", "sub", "subn", "split")
 FLAGS = {
     name: getattr(re, name)
     for name in ("I", "IGNORECASE", "S", "DOTALL", "M", "MULTILINE", "ASCII", "A", "X")
@@ -31,12 +31,12 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class Use:
-    """A pattern, and how it is applied."""
+    """A pattern and the functions it is used with."""
 
     where: str
     pattern: str | bytes
     flags: int
-    ways: tuple[str, ...]
+    functions: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"{self.where} {self.pattern!r}"
@@ -64,31 +64,31 @@ def uses() -> Iterator[Use]:
                 and isinstance(node.func, ast.Attribute)
                 and isinstance(node.func.value, ast.Name)
                 and node.func.value.id == "re"
-                and node.func.attr in ("compile", *WAYS)
+                and node.func.attr in ("compile", *FUNCTIONS)
             ):
                 continue
-            way = node.func.attr
-            ways = _applied(names.get(id(node), "")) if way == "compile" else (way,)
-            yield Use(f"{where}:{node.lineno}", _text(node.args[0]), _flags(node), ways)
+            function = node.func.attr
+            functions = _applied(names.get(id(node), "")) if function == "compile" else (function,)
+            yield Use(f"{where}:{node.lineno}", _text(node.args[0]), _flags(node), functions)
 
 
 def _applied(name: str) -> tuple[str, ...]:
     found = {
-        way
+        function
         for source in sources().values()
-        for way in (re.findall(rf"\b{name}\.({'|'.join(WAYS)})\b", source) if name else ())
+        for function in (re.findall(rf"\b{name}\.({'|'.join(FUNCTIONS)})\b", source) if name else ())
     }
     return tuple(sorted(found)) or ("search",)
 
 
 def _text(node: ast.expr) -> str | bytes:
-    """The pattern; a word stands for what is put into it."""
+    """The pattern; interpolated values become `word`."""
     if isinstance(node, ast.Constant):
         assert isinstance(node.value, str | bytes)
         return node.value
     if isinstance(node, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "word" for part in node.values)
-    raise AssertionError(f"a pattern that cannot be read: {ast.unparse(node)}")
+    raise AssertionError(f"unsupported pattern: {ast.unparse(node)}")
 
 
 def _flags(call: ast.Call) -> int:
@@ -114,7 +114,7 @@ CATEGORIES = {
 
 
 def letters(tree: Any) -> set[str]:
-    """Characters that the pattern looks for, one or two of each kind, and one that it does not."""
+    """One or two characters of each class in the pattern, and one other."""
     found = {"a"}
     for code, value in tree:
         if code in (codes.LITERAL, codes.NOT_LITERAL):
@@ -138,7 +138,7 @@ def letters(tree: Any) -> set[str]:
 
 
 def sample(tree: Any) -> str:
-    """Something the pattern matches, looking ahead and behind aside: the first branch, each repetition once."""
+    """A text that the pattern matches, ignoring lookarounds: first branches, each repetition once."""
     return "".join(_sample(code, value) for code, value in tree)
 
 
@@ -162,28 +162,28 @@ def _sample(code: Any, value: Any) -> str:
 
 
 def texts(use: Use) -> Iterator[str]:
-    """Signs and pairs of signs over and over; what the pattern begins with, over and over or followed by a run of what comes
-    next; each with an end that may not fit."""
+    """Adversarial texts: repeated characters and pairs; repeated prefixes of matches; prefixes followed by a run of the next
+    part, with endings that may not match."""
     source = use.pattern if isinstance(use.pattern, str) else use.pattern.decode("latin-1")
     tree = _parser.parse(source, use.flags)
-    signs = sorted(letters(tree))[:12]
-    units = {*signs, *map("".join, product(signs, repeat=2))}
+    characters = sorted(letters(tree))[:12]
+    units = {*characters, *map("".join, product(characters, repeat=2))}
     runs = set()
     for branch in _branches(tree):
         parts = [_sample(code, value) for code, value in branch]
         for at in range(len(parts)):
             begin = "".join(parts[:at])
             units |= {begin + parts[at], begin + parts[at] + "a"}
-            runs |= {(begin, sign) for sign in {parts[at], *signs} if sign}
+            runs |= {(begin, character) for character in {parts[at], *characters} if character}
     for unit in filter(None, units):
         yield unit * (LENGTH // len(unit))
-    for begin, sign in runs:
-        for end in ("\0", "a", *signs[:5]):
-            yield begin + sign * (LENGTH // len(sign)) + end
+    for begin, character in runs:
+        for end in ("\0", "a", *characters[:5]):
+            yield begin + character * (LENGTH // len(character)) + end
 
 
 def _branches(tree: Any) -> Iterator[Any]:
-    """The pattern, or where it begins with alternatives each of them."""
+    """The pattern, or each of its leading alternatives."""
     code, value = tree[0] if len(tree) else (None, None)
     if code is codes.BRANCH:
         for branch in value[1]:
@@ -204,34 +204,32 @@ def test_the_patterns_are_found() -> None:
         r"\s+$",
     ],
 )
-def test_a_pattern_that_does_is_found(pattern: str) -> None:
+def test_quadratic_patterns_are_detected(pattern: str) -> None:
     with pytest.raises(AssertionError, match="takes"):
-        test_a_pattern_takes_no_longer_than_its_text_is_long(
-            Use("here", pattern, re.S, ("search", "findall"))
-        )
+        test_patterns_run_in_linear_time(Use("here", pattern, re.S, ("search", "findall")))
 
 
 @pytest.mark.parametrize("use", USES, ids=str)
-def test_a_pattern_takes_no_longer_than_its_text_is_long(use: Use) -> None:
+def test_patterns_run_in_linear_time(use: Use) -> None:
     compiled = re.compile(use.pattern, use.flags)
     for text in texts(use):
         given: Any = text if isinstance(use.pattern, str) else text.encode("latin-1", "replace")
-        for way in use.ways:
-            apply = getattr(compiled, way)
-            took = _seconds(way, apply, given)
-            if took >= MOST_SECONDS:
-                # the collector of garbage may have come between
-                took = min(took, _seconds(way, apply, given))
-            assert took < MOST_SECONDS, (
-                f"{way} takes {took:.2f} s for {text[:30]!r}..., {len(text)} characters"
+        for function in use.functions:
+            apply = getattr(compiled, function)
+            took = _seconds(function, apply, given)
+            if took >= MAX_SECONDS:
+                # garbage collection may have interfered
+                took = min(took, _seconds(function, apply, given))
+            assert took < MAX_SECONDS, (
+                f"{function} takes {took:.2f} s for {text[:30]!r}..., {len(text)} characters"
             )
 
 
-def _seconds(way: str, apply: Callable[..., Any], text: Any) -> float:
+def _seconds(function: str, apply: Callable[..., Any], text: Any) -> float:
     began = time.process_time()
-    if way in ("sub", "subn"):
+    if function in ("sub", "subn"):
         apply(lambda found: found[0], text)
-    elif way == "finditer":
+    elif function == "finditer":
         list(apply(text))
     else:
         apply(text)

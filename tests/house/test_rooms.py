@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can keep: what may import what, where SQL is written, what a template may say."""
+"""Architecture rules: allowed imports, where queries are written, unique names, template markup."""
 
 import ast
 import re
@@ -31,11 +31,11 @@ ROOMS = {
     "deployments",
     "admin",
 }
-# What is no room: the hallway, which every room uses, and what spans rooms.
-MODEL_HALLWAY = {"core", "demo"}
-VIEW_HALLWAY = {"web", "server", "demo"}
+# Shared packages that are not rooms.
+SHARED_MODELS = {"core", "demo"}
+SHARED_VIEWS = {"web", "server", "demo"}
 DOORS = {"pages", "api", "commands", "openai", "codebuff"}
-"""What stands in a room's folder of views: a file or a folder each."""
+"""Modules or packages allowed in a room's views."""
 ORDER = [
     "core",
     "accounts",
@@ -51,14 +51,13 @@ ORDER = [
     "admin",
     "demo",
 ]
-"""Of the rooms, from the ground: one imports only what stands before it (docs/architecture.md says why `orgs` and `usage` stand
-where they do)."""
-TEMPLATE_HALLWAY = {"layouts", "components", "errors", "emails", "docs", "profile", "demo"}
+"""A room imports only rooms before it (docs/architecture.md explains the places of `orgs` and `usage`)."""
+SHARED_TEMPLATES = {"layouts", "components", "errors", "emails", "docs", "profile", "demo"}
 TOP = (
     "app.py pyproject.toml views models templates static migrations tests README.md LICENSE Makefile .ci .gitignore"
     " .env.example requirements bench docs Dockerfile compose.yaml .dockerignore .gitattributes"
 )
-NO_ROOM_EVER = {
+FORBIDDEN_NAMES = {
     "services",
     "repositories",
     "utils",
@@ -93,7 +92,7 @@ def python_in(*folders: str) -> list[Path]:
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Every module that is imported anywhere in the file, in functions and behind TYPE_CHECKING too."""
+    """All imported modules, including imports in functions and under TYPE_CHECKING."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, name.name) for name in node.names)
@@ -103,7 +102,7 @@ def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def rooms_of(folder: str) -> set[str]:
-    """The rooms and files directly in a folder, by their names."""
+    """Names of the packages and modules in a directory."""
     return {
         path.stem
         for path in (ROOT / folder).iterdir()
@@ -111,7 +110,7 @@ def rooms_of(folder: str) -> set[str]:
     }
 
 
-# --- the street -----------------------------------------------------------------------------------------------------
+# --- imports --------------------------------------------------------------------------------------------------------
 
 
 def test_models_know_neither_flask_nor_views() -> None:
@@ -152,8 +151,8 @@ def test_queries_are_written_in_models_only() -> None:
     assert offenders(python_in("views", "app"), find) == []
 
 
-def test_nobody_passes_a_session_along() -> None:
-    """`db.session` is the one way."""
+def test_sessions_are_not_passed_as_arguments() -> None:
+    """Use `db.session`."""
     sessions = {"sqlalchemy.orm.Session", "sqlalchemy.orm.scoped_session"}
 
     def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
@@ -185,7 +184,7 @@ def test_class_names_are_unique() -> None:
 
 
 def test_module_names_are_unique() -> None:
-    """A room's doors are named alike in every room, and a door may have the name of the noun it opens."""
+    """Except doors, which have the same names in every room; a view module may be named after its model module."""
     places: dict[str, list[Path]] = {}
     for path in python_in("models", "views"):
         name = path.relative_to(ROOT).with_suffix("")
@@ -201,8 +200,8 @@ def test_module_names_are_unique() -> None:
 
 
 def test_only_settings_read_the_environment() -> None:
-    # These hand the environment on to a program they start.
-    passing_on = {"models/core/postgres.py", "views/server/serve.py", "views/server/supervisor.py"}
+    # These pass the environment to programs they start.
+    forwarding = {"models/core/postgres.py", "views/server/serve.py", "views/server/supervisor.py"}
 
     def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
         for node in ast.walk(tree):
@@ -213,11 +212,11 @@ def test_only_settings_read_the_environment() -> None:
             ):
                 yield node.lineno, ast.unparse(node)
 
-    paths = [path for path in PYTHON if short(path) not in passing_on | {"models/core/settings.py"}]
+    paths = [path for path in PYTHON if short(path) not in forwarding | {"models/core/settings.py"}]
     assert offenders(paths, find) == []
 
 
-def test_no_clock_without_a_zone() -> None:
+def test_no_naive_utc_functions() -> None:
     def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
         for node in ast.walk(tree):
             found = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
@@ -231,30 +230,30 @@ def test_no_clock_without_a_zone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "hallway"),
+    ("folder", "shared"),
     [
-        ("models", MODEL_HALLWAY),
-        ("views", VIEW_HALLWAY),
+        ("models", SHARED_MODELS),
+        ("views", SHARED_VIEWS),
     ],
 )
-def test_what_stands_in_a_folder_is_a_room_or_the_hallway(folder: str, hallway: set[str]) -> None:
-    assert rooms_of(folder) <= ROOMS | hallway
+def test_packages_are_rooms_or_shared(folder: str, shared: set[str]) -> None:
+    assert rooms_of(folder) <= ROOMS | shared
 
 
 def test_every_room_with_a_door_has_its_domain() -> None:
     assert rooms_of("views") & ROOMS <= rooms_of("models")
 
 
-def test_a_room_has_its_doors_side_by_side() -> None:
-    strangers = {
+def test_rooms_contain_only_doors() -> None:
+    unknown = {
         f"{room}/{name}"
-        for room in rooms_of("views") - VIEW_HALLWAY
+        for room in rooms_of("views") - SHARED_VIEWS
         for name in rooms_of(f"views/{room}") - DOORS
     }
-    assert strangers == set()
+    assert unknown == set()
 
 
-def test_rooms_import_only_what_stands_below_them() -> None:
+def test_rooms_import_only_earlier_rooms() -> None:
     place = {room: index for index, room in enumerate(ORDER)}
 
     def find(tree: ast.Module, name: str) -> Iterator[tuple[int, str]]:
@@ -264,36 +263,36 @@ def test_rooms_import_only_what_stands_below_them() -> None:
             if place.get(other, -1) > place[room]:
                 yield line, f"imports {module}"
 
-    # jobs find their verbs by name when they run
+    # jobs import their functions when they run
     above = ("models/__init__.py", "models/core/jobs.py")
     assert offenders([path for path in python_in("models") if short(path) not in above], find) == []
 
 
 def test_templates_live_in_the_folder_of_a_room() -> None:
     folders = {path.name for path in (ROOT / "templates").iterdir() if path.is_dir()}
-    assert folders <= ROOMS | TEMPLATE_HALLWAY
+    assert folders <= ROOMS | SHARED_TEMPLATES
     assert folders & ROOMS <= rooms_of("views")
 
 
 def test_importing_models_imports_every_room() -> None:
-    assert set(models.__all__) == rooms_of("models") - MODEL_HALLWAY
+    assert set(models.__all__) == rooms_of("models") - SHARED_MODELS
 
 
-def test_no_room_is_named_after_nothing() -> None:
+def test_no_module_has_a_generic_name() -> None:
     names = {part for path in [*PYTHON, *TEMPLATES] for part in Path(short(path)).with_suffix("").parts}
-    assert names & NO_ROOM_EVER == set()
+    assert names & FORBIDDEN_NAMES == set()
 
 
-def test_nothing_else_stands_at_the_top() -> None:
+def test_top_level_entries_are_known() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
     assert {line.split("/")[0] for line in listed.stdout.splitlines()} <= set(TOP.split())
 
 
-def test_every_module_says_what_lives_in_it() -> None:
-    spoken = [path for path in PYTHON if path.name != "__init__.py" or path.stat().st_size]
-    silent = [short(path) for path in spoken if not ast.get_docstring(ast.parse(path.read_text()))]
+def test_every_module_has_a_docstring() -> None:
+    modules = [path for path in PYTHON if path.name != "__init__.py" or path.stat().st_size]
+    silent = [short(path) for path in modules if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
 
 
@@ -310,7 +309,7 @@ def test_relationships_never_load_silently() -> None:
     assert loose == []
 
 
-def test_every_moment_is_utc() -> None:
+def test_every_timestamp_is_utc() -> None:
     loose = [
         str(column)
         for table in Base.metadata.tables.values()
@@ -321,7 +320,7 @@ def test_every_moment_is_utc() -> None:
     assert UtcTimestamp().process_result_value(None, None) is None  # type: ignore[arg-type]
 
 
-def test_every_reference_says_what_deleting_does() -> None:
+def test_every_foreign_key_has_ondelete() -> None:
     silent = [
         f"{table.name}.{key.parent.name}"
         for table in Base.metadata.tables.values()
@@ -335,7 +334,7 @@ def test_every_reference_says_what_deleting_does() -> None:
 
 
 class Markup(HTMLParser):
-    """Collects what the content security policy, or the rules for htmx, would refuse."""
+    """Collects violations of the content security policy and the htmx rules."""
 
     VOID_RULES = {"hx-on", "hx-vars", "style"}
 
@@ -359,7 +358,7 @@ class Markup(HTMLParser):
 
 
 def without_jinja(source: str) -> str:
-    """The markup alone; statements, expressions and comments leave their line breaks behind."""
+    """The markup without Jinja syntax, with the same line numbers."""
     return re.sub(
         r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}",
         lambda found: "x" + "\n" * found[0].count("\n"),
@@ -375,7 +374,7 @@ def test_templates_carry_no_style_and_no_script(path: Path) -> None:
     assert markup.found == []
 
 
-def test_the_markup_rules_see_what_they_look_for() -> None:
+def test_the_markup_rules_detect_violations() -> None:
     markup = Markup()
     markup.feed(
         without_jinja(
@@ -408,7 +407,7 @@ def test_pages_extend_a_layout_and_fragments_do_not() -> None:
     assert wrong == []
 
 
-def test_only_words_written_in_the_template_escape_escaping() -> None:
+def test_only_literals_are_marked_safe() -> None:
     own = r"'[^']*'"
     wrong = [
         f"{short(path)}:{number}"

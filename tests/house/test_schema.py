@@ -1,8 +1,8 @@
-"""The tables that other programs know, as the data model documents describe them, against the live catalog. Our own
-tables, and what we added to these, are written down in the models alone, which `flask db check` compares.
+"""The tables of the compatible data model, compared with the live catalog. Other tables and added columns are defined by the
+models alone, which `flask db check` compares.
 
-A column is `name type`, `!` for NOT NULL, `= default`, and `stored` when PostgreSQL generates it; what generated columns,
-checks and cascades do is in `test_schema_behaviour.py`.
+A column is `name type`, `!` for NOT NULL, `= default`, and `stored` when PostgreSQL generates it; generated columns, checks
+and cascades are tested in `test_schema_behaviour.py`.
 """
 
 import re
@@ -36,7 +36,7 @@ ENUMS = {
 
 @dataclass(frozen=True)
 class Table:
-    """What is expected of one table; `rules` are its keys and checks, `indexes` those that no rule brings along."""
+    """An expected table; `rules` are its keys and checks, `indexes` those without a constraint."""
 
     columns: str
     rules: str
@@ -527,7 +527,7 @@ DELETE_RULES = {"a": "no action", "r": "restrict", "c": "cascade", "n": "set nul
 
 @pytest.fixture(scope="module")
 def catalog(app: Flask, engine: Engine) -> dict[str, Table]:
-    """The live database in the words of the expectations."""
+    """The live database in the format of the expectations."""
     with engine.connect() as connection:
         return {name: read_table(connection, name) for name in TABLES}
 

@@ -1,4 +1,4 @@
-"""What the database does by itself: derived columns, checks, journals nobody may rewrite, and what goes with what."""
+"""Behaviour of the schema: generated columns, checks, append-only tables and cascades."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -64,7 +64,7 @@ def test_a_timestamp_without_zone_holds_utc_whatever_the_session_speaks(engine: 
 
 
 def test_a_naive_datetime_is_refused(session: OrmSession) -> None:
-    with pytest.raises(Exception, match="without a zone"):
+    with pytest.raises(Exception, match="with a time zone"):
         factories.user("carol", email_verified=datetime(2026, 1, 1))  # noqa: DTZ001
 
 
@@ -272,7 +272,7 @@ def test_unknown_words_and_negative_holds_are_refused(session: OrmSession, owner
         ("gateway_call_state_known", lambda: factories.call(owner, state="pending")),
         ("usage_source_known", lambda: factories.call(owner, usage_source="guessed")),
         ("credit_entry_kind_known", lambda: factories.save(entry(account, kind="gift"))),
-        ("grain_known", lambda: factories.save(rollup(account, grain="week"))),
+        ("grain_known", lambda: factories.save(rollup(account, grain="month"))),
         ("latency_hist_buckets", lambda: factories.save(rollup(account, latency_hist=[0] * 15))),
     ]
     for rule, make in broken:
@@ -352,7 +352,7 @@ def test_entries_are_numbered_by_the_database_alone(engine: Engine, app: Flask) 
         )
 
 
-# --- what goes with what (contract C.6) -----------------------------------------------------------------------------
+# --- cascades (contract C.6) ----------------------------------------------------------------------------------------
 
 
 def count(session: OrmSession, *models: type[Any]) -> dict[str, int]:
@@ -392,7 +392,7 @@ def test_deleting_a_user_takes_all_of_theirs_and_nothing_of_others(session: OrmS
 
 
 def belongings(session: OrmSession, owner: User) -> None:
-    """One row of everything that belongs to a user."""
+    """One row in every table that references a user."""
     factories.org(owner, f"Org of {owner.name}")
     factories.token(owner)
     factories.grant(owner)

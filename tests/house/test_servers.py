@@ -1,4 +1,4 @@
-"""A browser may leave a test's server at any moment: whatever was being sent to it is let go of."""
+"""The test server closes responses even if the client disconnects early."""
 
 import re
 import socket
@@ -12,57 +12,57 @@ import pytest
 from models.core.settings import ROOT
 from tests.server import serving
 
-PIECE = b"x" * (1 << 16)
+CHUNK = b"x" * (1 << 16)
 
 
 class Body:
-    """Two pieces, then what is left of them once the client has done what it does. Its closings are counted."""
+    """Two chunks, then `left` more after the client has acted. Counts calls of `close`."""
 
     def __init__(self, left: int) -> None:
-        self.length = len(PIECE) * (2 + left)
+        self.length = len(CHUNK) * (2 + left)
         self.client_is_done, self.closed = threading.Event(), threading.Event()
-        self.closings = 0
+        self.close_calls = 0
         self._left = left
 
     def __iter__(self) -> Iterator[bytes]:
-        yield PIECE
-        yield PIECE
+        yield CHUNK
+        yield CHUNK
         assert self.client_is_done.wait(30)
         for _ in range(self._left):
-            yield PIECE
+            yield CHUNK
 
     def close(self) -> None:
-        self.closings += 1
+        self.close_calls += 1
         self.closed.set()
 
 
-def leave(wire: socket.socket) -> None:
-    """Without a look at the answer."""
-    wire.close()
+def disconnect(connection: socket.socket) -> None:
+    """Disconnect without reading the response."""
+    connection.close()
 
 
-def reset(wire: socket.socket) -> None:
-    """In the middle, as a browser does that goes to another page."""
-    wire.recv(1000)
-    wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-    wire.close()
+def reset(connection: socket.socket) -> None:
+    """Reset the connection during the response, like a browser that navigates away."""
+    connection.recv(1000)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    connection.close()
 
 
-def say_more_and_leave(wire: socket.socket) -> None:
-    """With bytes that nobody asked for."""
-    wire.recv(1000)
-    wire.sendall(b"GET /another HTTP/1.1\r\n")
-    wire.close()
+def send_more_and_disconnect(connection: socket.socket) -> None:
+    """Send unexpected bytes, then disconnect."""
+    connection.recv(1000)
+    connection.sendall(b"GET /another HTTP/1.1\r\n")
+    connection.close()
 
 
-def say_no_more(wire: socket.socket) -> None:
-    """And read nothing either, for now."""
-    wire.shutdown(socket.SHUT_WR)
+def stop_sending(connection: socket.socket) -> None:
+    """Shut down the sending side."""
+    connection.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.parametrize("left", [0, 500], ids=["all was sent", "32 MB were to come"])
-@pytest.mark.parametrize("client", [leave, reset, say_more_and_leave, say_no_more])
-def test_an_answer_is_closed_once_however_the_client_leaves(
+@pytest.mark.parametrize("client", [disconnect, reset, send_more_and_disconnect, stop_sending])
+def test_a_response_is_closed_once_however_the_client_disconnects(
     client: Callable[[socket.socket], None], left: int
 ) -> None:
     body = Body(left)
@@ -73,15 +73,15 @@ def test_an_answer_is_closed_once_however_the_client_leaves(
 
     with serving(app) as address:
         port = int(address.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as wire:
-            wire.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            wire.recv(1)
-            client(wire)
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.recv(1)
+            client(connection)
             body.client_is_done.set()
-            while wire.fileno() >= 0 and wire.recv(1 << 20):
+            while connection.fileno() >= 0 and connection.recv(1 << 20):
                 pass
         assert body.closed.wait(30)
-    assert body.closings == 1
+    assert body.close_calls == 1
 
 
 def test_there_is_one_way_to_serve_an_application() -> None:

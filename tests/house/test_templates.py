@@ -1,5 +1,4 @@
-"""House rules of templates and styles, kept by machine: strict policy, links and forms before htmx, escaping, components,
-addresses, tokens."""
+"""Rules for templates and styles: content security policy, progressive enhancement, escaping, components, URLs, tokens."""
 
 import ast
 import re
@@ -29,13 +28,13 @@ def name(file: Path) -> str:
 
 
 def tags(file: Path) -> Iterator[tuple[str, str]]:
-    """(tag, its attributes) of every element that a template writes, its comments left out."""
+    """(tag, attributes) of every element in a template, without comments."""
     text = re.sub(r"\{#.*?#\}", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
     yield from TAG.findall(text)
 
 
 @pytest.mark.parametrize("file", WEB, ids=name)
-def test_nothing_the_content_policy_refuses(file: Path) -> None:
+def test_templates_comply_with_the_content_security_policy(file: Path) -> None:
     for tag, attributes in tags(file):
         assert not re.search(r"\s(style|on[a-z]+|hx-on[^\s=]*)\s*=", attributes), f"<{tag}{attributes}>"
         assert "javascript:" not in attributes
@@ -50,16 +49,16 @@ def test_htmx_is_added_to_links_and_forms_that_work_without_it(file: Path) -> No
         if not verbs or "every " in attributes or 'hx-trigger="load' in attributes:
             continue
         whole = f"<{tag}{attributes}>"
-        assert tag in ("a", "form"), f"only links and forms may ask: {whole}"
+        assert tag in ("a", "form"), f"only links and forms may send requests: {whole}"
         if tag == "a":
             assert "href=" in attributes, whole
-            assert verbs == ["get"], f"a link changes nothing: {whole}"
+            assert verbs == ["get"], f"links must not change state: {whole}"
         if "post" in verbs:
             assert 'method="post"' in attributes, whole
 
 
 @pytest.mark.parametrize("file", WEB, ids=name)
-def test_every_form_that_changes_something_carries_its_token(file: Path) -> None:
+def test_every_post_form_has_a_csrf_token(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     for form in re.findall(r"<form\b.*?</form>", text, re.DOTALL):
         if 'method="post"' in form:
@@ -67,12 +66,12 @@ def test_every_form_that_changes_something_carries_its_token(file: Path) -> None
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
-def test_only_what_is_written_in_the_template_goes_unescaped(file: Path) -> None:
+def test_only_constants_are_marked_safe(file: Path) -> None:
     tree = Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
     for found in tree.find_all(nodes.Filter):
         if found.name == "safe":
-            kept = isinstance(found.node, nodes.Const)
-            assert kept, f"{file.name}:{found.lineno}: |safe on what is not a constant"
+            constant = isinstance(found.node, nodes.Const)
+            assert constant, f"{file.name}:{found.lineno}: |safe on what is not a constant"
     assert not list(tree.find_all(nodes.EvalContextModifier)), "autoescape stays on"
 
 
@@ -89,7 +88,7 @@ def parsed(file: Path) -> nodes.Template:
 
 
 def imports(tree: nodes.Template) -> dict[str, str]:
-    """The names that a template imports, and the file of each."""
+    """The names that a template imports, and their files."""
     return {
         each[1] if isinstance(each, tuple) else each: statement.template.value
         for statement in tree.find_all(nodes.FromImport)
@@ -121,8 +120,8 @@ def test_template_imports_the_components_it_calls_and_no_others(file: Path) -> N
     assert imported <= {each.name for each in tree.find_all(nodes.Name) if each.ctx == "load"}
 
 
-def test_every_icon_is_drawn_in_the_sprite() -> None:
-    """A browser shows nothing for a drawing that is not there, and says nothing."""
+def test_every_icon_exists_in_the_sprite() -> None:
+    """Browsers silently ignore missing icons."""
     drawn = set(
         re.findall(r'<symbol id="([^"]+)"', (ROOT / "static/img/icons.svg").read_text(encoding="utf-8"))
     )
@@ -144,7 +143,7 @@ def test_every_icon_is_drawn_in_the_sprite() -> None:
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if "emails" not in file.parts], ids=name)
-def test_no_address_is_written_by_hand(file: Path) -> None:
+def test_templates_build_urls_with_url_for(file: Path) -> None:
     for tag, attributes in tags(file):
         for address in ADDRESS.findall(attributes):
             written = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", address)
@@ -155,7 +154,7 @@ def test_no_address_is_written_by_hand(file: Path) -> None:
 
 
 def written(file: Path) -> Iterator[ast.Constant]:
-    """The texts that a module says: no docstrings, no addresses of routes."""
+    """String constants of a module, without docstrings and route paths."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     left_out: set[ast.AST] = set()
     for node in ast.walk(tree):
@@ -169,20 +168,20 @@ def written(file: Path) -> Iterator[ast.Constant]:
 
 
 @pytest.mark.parametrize("file", VIEWS, ids=name)
-def test_views_draw_nothing(file: Path) -> None:
+def test_views_contain_no_markup(file: Path) -> None:
     assert "markupsafe" not in file.read_text(encoding="utf-8")
     for text in written(file):
         assert not MARKUP.search(text.value), f"{file.name}:{text.lineno}: {text.value}"
 
 
 @pytest.mark.parametrize("file", VIEWS, ids=name)
-def test_views_lead_to_no_address_written_by_hand(file: Path) -> None:
+def test_views_build_urls_with_url_for(file: Path) -> None:
     for text in written(file):
         assert not PAGES.match(text.value), f"{file.name}:{text.lineno}: {text.value}"
 
 
 @pytest.mark.parametrize("file", CSS, ids=name)
-def test_colours_are_named_in_the_tokens_only(file: Path) -> None:
+def test_colours_are_defined_in_tokens_only(file: Path) -> None:
     text = re.sub(r"/\*.*?\*/", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert not re.search(r"#[0-9a-f]{3,8}\b(?![^{}]*\{)|\brgba?\(|\bhsla?\(", text), name(file)
     drawings = {"tokens.css", "avatar.css", "gate.css", "landing.css", "chart.css", "base.css"}
@@ -191,7 +190,7 @@ def test_colours_are_named_in_the_tokens_only(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", sorted((TEMPLATES / "layouts").glob("[!_]*.html")), ids=name)
-def test_layouts_hide_no_name_that_a_page_is_given(file: Path) -> None:
+def test_layouts_shadow_no_context_variables(file: Path) -> None:
     tree = Environment(autoescape=True).parse(file.read_text(encoding="utf-8"))
     taken = [node for node in tree.body if isinstance(node, nodes.Assign | nodes.FromImport | nodes.Macro)]
     if file.name != "base.html":

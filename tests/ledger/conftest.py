@@ -7,8 +7,8 @@ from models.core.pool import Pool
 
 
 @pytest.fixture
-def gate(app: Flask, postgres_url: str) -> Iterator[Pool]:
-    """The gateway's engine, as a worker has it."""
-    made = Pool(postgres_url, 8)
-    yield made
-    made.close()
+def pool(app: Flask, postgres_url: str) -> Iterator[Pool]:
+    """The connection pool of a gateway worker."""
+    pool = Pool(postgres_url, 8)
+    yield pool
+    pool.close()

@@ -1,4 +1,4 @@
-"""What the ledger's tests share: people with keys, calls of a wanted price, and a look at the books."""
+"""Helpers for ledger tests: users with keys, calls of a given price, and reading balances and entries."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MARGIN = Decimal("0.055")
 
 @dataclass(frozen=True)
 class Payer:
-    """A user with a key, and the account that it is charged to."""
+    """A user with an API key, and the account that the key charges."""
 
     id: str
     key: str
@@ -30,7 +30,7 @@ class Payer:
 
 
 def payer(session: Session, name: str = "alice", **columns: Any) -> Payer:
-    """A user whose quota cycle is not due, and the hash of their key."""
+    """A user whose quota cycle is not due, with a key."""
     columns.setdefault("created_at", NOW - timedelta(days=40))
     columns.setdefault("next_quota_reset", NOW + timedelta(days=10))
     user: User = factories.user(name, **columns)
@@ -42,15 +42,15 @@ def payer(session: Session, name: str = "alice", **columns: Any) -> Payer:
     return Payer(user.id, key_of(session, user, org), account)
 
 
-def key_of(session: Session, who: User | Payer, org_id: str | None = None) -> str:
-    """The hash of another key: charged to their own account, or to the organisation's."""
-    user = session.get_one(User, who.id)
+def key_of(session: Session, owner: User | Payer, org_id: str | None = None) -> str:
+    """The hash of a new key that charges the owner's account, or the organisation's."""
+    user = session.get_one(User, owner.id)
     raw = factories.token(user, expires=NOW + timedelta(days=300), org_id=org_id)
     return hashlib.sha256(raw.encode()).hexdigest()
 
 
 def give(session: Session, account: Account, amount: int, type: str = "purchase", **options: Any) -> str:
-    """A committed grant; its operation id."""
+    """Grant credits, commit, and return the operation id."""
     options.setdefault("operation_id", factories.new_id("op-"))
     options.setdefault("now", NOW)
     ledger.grant(account, amount, grant_type(account, type), **options)
@@ -59,12 +59,12 @@ def give(session: Session, account: Account, amount: int, type: str = "purchase"
 
 
 def grant_type(account: Account, type: str) -> str:
-    """The type of a grant: an organisation's account takes but one."""
+    """The grant type, which for an organisation's account is always `organization`."""
     return "organization" if account.org_id else type
 
 
 def cost_of(credits: int | float) -> Decimal:
-    """A provider cost that comes to so many credits at the usual margin."""
+    """The provider cost that is charged as `credits` at the default margin."""
     return Decimal(str(credits)) / 100 / (1 + MARGIN)
 
 
@@ -86,30 +86,30 @@ def call(credits: int | float = 1, **facts: Any) -> Settlement:
     return Settlement(**(defaults | facts))
 
 
-def admit(gate: Pool, who: Payer, hold: int | None = 10, **options: Any) -> Admission:
-    """Ask for admission with a fresh request id."""
+def admit(pool: Pool, payer: Payer, hold: int | None = 10, **options: Any) -> Admission:
+    """Admit a call with a new request id."""
     options.setdefault("now", NOW)
-    return ledger.admit(gate, claim(who, hold, options), **options)
+    return ledger.admit(pool, new_request(payer, hold, options), **options)
 
 
-def claim(who: Payer, hold: int | None = 10, options: dict[str, Any] | None = None) -> AdmissionRequest:
-    """What a call of `who` asks, with a fresh request id. Takes what belongs to it out of `options`."""
+def new_request(payer: Payer, hold: int | None = 10, options: Any = None) -> AdmissionRequest:
+    """An admission request with a new request id. Moves its fields out of `options`."""
     facts: dict[str, Any] = {"request_id": factories.new_id("req-")}
     for name in ("request_id", "run_id", "require_run", "door", "model"):
         if options and name in options:
             facts[name] = options.pop(name)
-    return AdmissionRequest(token_hash=who.key, hold=hold, **facts)
+    return AdmissionRequest(token_hash=payer.key, hold=hold, **facts)
 
 
-def spend(gate: Pool, who: Payer, credits: int | float, now: datetime = NOW, **facts: Any) -> Settled:
-    """A whole call: admitted with a hold of nothing and settled."""
-    admission = admit(gate, who, hold=0, now=now)
+def spend(pool: Pool, payer: Payer, credits: int | float, now: datetime = NOW, **facts: Any) -> Settled:
+    """Admit a call with a hold of zero and settle it."""
+    admission = admit(pool, payer, hold=0, now=now)
     assert admission.outcome == "admitted", admission
-    return ledger.settle(gate, admission, call(credits, **facts), now=now)
+    return ledger.settle(pool, admission, call(credits, **facts), now=now)
 
 
 def balances(session: Session, account: Account) -> list[int]:
-    """The account's grants in spending order."""
+    """The balances of the account's grants in spending order."""
     session.rollback()
     owner = (
         CreditLedger.org_id == account.org_id
@@ -121,7 +121,7 @@ def balances(session: Session, account: Account) -> list[int]:
 
 
 def entries(session: Session, account: Account) -> list[tuple[str, int, int, int]]:
-    """The journal: kind, amount, the grant's balance after, the account's balance after."""
+    """The ledger entries: kind, amount, resulting grant balance, resulting account balance."""
     session.rollback()
     rows = session.execute(
         text(
@@ -134,7 +134,7 @@ def entries(session: Session, account: Account) -> list[tuple[str, int, int, int
 
 
 def assert_proved(session: Session, now: datetime = NOW) -> None:
-    """The books are clean."""
+    """Assert that the ledger proof finds no differences."""
     session.rollback()
     proof = ledger.prove(now=now)
     assert proof.clean, [check for check in proof.checks if check.count]

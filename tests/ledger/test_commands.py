@@ -1,4 +1,4 @@
-"""`flask billing`, as an operator types it."""
+"""`flask billing` commands."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,18 +20,18 @@ FUTURE = datetime.now(UTC) + timedelta(days=10)
 
 @pytest.fixture
 def run(app: Flask) -> Any:
-    """Type a command; its exit code and output."""
+    """Run a command and return its exit code and output."""
     runner = app.test_cli_runner()
 
-    def type_it(*words: str) -> tuple[int, str]:
-        result = runner.invoke(args=["billing", *words])
+    def invoke(*args: str) -> tuple[int, str]:
+        result = runner.invoke(args=["billing", *args])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
         return result.exit_code, result.output
 
-    return type_it
+    return invoke
 
 
-def test_granting_is_told_and_audited(run: Any, session: Session) -> None:
+def test_a_grant_is_reported_and_audited(run: Any, session: Session) -> None:
     alice = payer(session, next_quota_reset=FUTURE)
     code, output = run("grant", "Alice@example.org", "250")
     assert code == 0
@@ -62,14 +62,14 @@ def test_granting_with_type_and_expiry(run: Any, session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("args", "code", "message"),
     [
-        (("grant", "nobody@example.org", "5"), 1, "Nobody has the address nobody@example.org."),
+        (("grant", "nobody@example.org", "5"), 1, "There is no user nobody@example.org."),
         (("grant", "not an address", "5"), 1, "There is no organisation not an address."),
         (("balance", "nowhere"), 1, "There is no organisation nowhere."),
-        (("balance", "nobody@example.org"), 1, "Nobody has the address"),
+        (("balance", "nobody@example.org"), 1, "There is no user"),
         (("grant", "alice@example.org", "5", "--expires", "2001-01-01"), 1, "would expire in the past"),
-        (("grant", "alice@example.org", "5", "--expires", "tomorrow"), 2, "is no date"),
+        (("grant", "alice@example.org", "5", "--expires", "tomorrow"), 2, "is not a valid date"),
         (("grant", "alice@example.org", "0"), 2, "range"),
         (("grant", "alice@example.org", "1e3"), 2, "not a valid integer"),
         (("grant", "alice@example.org", "99999999999999999999"), 2, "range"),
@@ -78,13 +78,13 @@ def test_granting_with_type_and_expiry(run: Any, session: Session) -> None:
         (("lost", "--dismiss", "nothing"), 1, "no lost call"),
     ],
 )
-def test_wrong_words_are_answered_in_a_sentence(
-    run: Any, session: Session, words: tuple[str, ...], code: int, sentence: str
+def test_invalid_arguments_are_explained(
+    run: Any, session: Session, args: tuple[str, ...], code: int, message: str
 ) -> None:
     payer(session, next_quota_reset=FUTURE)
-    found, output = run(*words)
-    assert found == code
-    assert sentence in output
+    exit_code, output = run(*args)
+    assert exit_code == code
+    assert message in output
     assert "Traceback" not in output
     assert session.scalars(select(CreditLedger)).all() == []
 
@@ -100,15 +100,15 @@ def test_balance_and_revoke(run: Any, session: Session) -> None:
     assert "0" in run("balance", "alice@example.org")[1]
 
 
-def test_prove_is_clean_and_names_what_was_tampered_with(run: Any, session: Session, gate: Pool) -> None:
+def test_prove_is_clean_and_names_what_was_tampered_with(run: Any, session: Session, pool: Pool) -> None:
     alice = payer(session, next_quota_reset=FUTURE)
     run("grant", "alice@example.org", "100")
-    admission = ledger.admit(gate, ledger.AdmissionRequest(token_hash=alice.key, request_id="req-1", hold=5))
-    ledger.settle(gate, admission, call(5, message_id="gen-1"))
+    admission = ledger.admit(pool, ledger.AdmissionRequest(token_hash=alice.key, request_id="req-1", hold=5))
+    ledger.settle(pool, admission, call(5, message_id="gen-1"))
     code, output = run("prove")
     assert code == 0
-    assert "1 accounts, 2 entries, 1 messages: all figures agree." in output
-    for statement, words in (
+    assert "1 accounts, 2 entries, 1 messages: all totals match." in output
+    for statement, expected in (
         ("UPDATE credit_ledger SET balance = balance + 1", "expected 95, found 96"),
         ("UPDATE message SET credits = 4", "gen-1: expected 4, found 5"),
         ("UPDATE usage_rollup SET calls = 7 WHERE grain = 'day'", "rollups are the sums of messages"),
@@ -120,23 +120,23 @@ def test_prove_is_clean_and_names_what_was_tampered_with(run: Any, session: Sess
     ):
         session.execute(text(statement))
         session.commit()
-        if words:
+        if expected:
             code, output = run("prove")
             assert code == 1
-            assert words in output
+            assert expected in output
 
 
-def test_sweeping_and_the_list_of_lost_calls(run: Any, session: Session, gate: Pool) -> None:
+def test_sweeping_and_the_list_of_lost_calls(run: Any, session: Session, pool: Pool) -> None:
     alice = payer(session, next_quota_reset=FUTURE)
-    assert run("lost") == (0, "No call was lost.\n")
+    assert run("lost") == (0, "No lost calls.\n")
     run("grant", "alice@example.org", "100")
     past = datetime.now(UTC) - timedelta(hours=1)
-    claim = ledger.AdmissionRequest(token_hash=alice.key, request_id="req-1", hold=5, model="m")
-    ledger.admit(gate, claim, worker="w1", now=past)
+    request = ledger.AdmissionRequest(token_hash=alice.key, request_id="req-1", hold=5, model="m")
+    ledger.admit(pool, request, worker="w1", now=past)
     assert "DRIFT  no hold outlives" in run("prove")[1]
     assert run("sweep") == (0, "1 holds lost, 0 grants expired with 0 credits.\n")
     assert "req-1  alice@example.org  m  held 5  run -  worker w1" in run("lost")[1]
     code, output = run("prove")
-    assert (code, "1 lost calls wait" in output) == (0, True)
+    assert (code, "1 lost calls to review" in output) == (0, True)
     assert run("lost", "--dismiss", "req-1")[0] == 0
-    assert run("lost") == (0, "No call was lost.\n")
+    assert run("lost") == (0, "No lost calls.\n")

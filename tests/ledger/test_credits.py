@@ -1,4 +1,4 @@
-"""The arithmetic of a call's price."""
+"""Conversion of a call's cost to credits."""
 
 from decimal import Decimal
 
@@ -24,18 +24,18 @@ def test_half_a_credit_is_rounded_up_and_just_below_is_not() -> None:
     assert credits_of(Decimal("0.00499999999999999999"), Decimal(0)) == (499_999, 0)
 
 
-def test_a_call_that_cost_something_is_never_nothing() -> None:
+def test_a_call_with_a_cost_is_at_least_one_micro_credit() -> None:
     assert credits_of(Decimal("1e-19"), MARGIN) == (1, 0)
     assert credits_of(Decimal(0), MARGIN) == (0, 0)
 
 
 @pytest.mark.parametrize("wrong", ["-1", "NaN", "Infinity", "-0.0000001"])
-def test_what_is_no_price_is_refused(wrong: str) -> None:
+def test_invalid_costs_are_rejected(wrong: str) -> None:
     with pytest.raises(ValueError, match="finite"):
         credits_of(Decimal(wrong), MARGIN)
 
 
-def test_absurd_costs_stay_within_the_columns() -> None:
+def test_huge_costs_are_clamped_to_the_columns() -> None:
     micro, credits = credits_of(Decimal("1e300"), Decimal(1000))
     assert credits == MAX_CALL_CREDITS
     assert micro == MAX_CALL_CREDITS * MICRO

@@ -1,4 +1,4 @@
-"""Random histories of one account, played on the ledger and on a small model of it written from the rules."""
+"""Property test: random histories of one account, run on the ledger and on a small reference model."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -52,7 +52,7 @@ class Grant:
 
 @dataclass
 class Model:
-    """The ledger as the rules tell it, in as few words as possible."""
+    """A minimal reference model of the ledger's rules."""
 
     account: Account
     grants: dict[str, Grant] = field(default_factory=dict)
@@ -123,15 +123,15 @@ micros = st.one_of(
 
 
 class History(RuleBasedStateMachine):
-    """One account's life. Time only goes forward."""
+    """The history of one account. Time only moves forward."""
 
     admissions: Bundle[Admission] = Bundle("admissions")
     settled: Bundle[Admission] = Bundle("settled")
 
-    def __init__(self, session: Session, gate: Pool) -> None:
+    def __init__(self, session: Session, pool: Pool) -> None:
         super().__init__()
         self.session = session
-        self.gate = gate
+        self.pool = pool
         self.now = NOW
         self.requests = 0
 
@@ -224,8 +224,8 @@ class History(RuleBasedStateMachine):
         self.now += timedelta(seconds=1)
         self.requests += 1
         request = f"req-{self.requests}-{self.who.id}"
-        claim = ledger.AdmissionRequest(token_hash=self.who.key, request_id=request, hold=hold)
-        admission = ledger.admit(self.gate, claim, ttl_seconds=minutes * 60, now=self.now)
+        call_request = ledger.AdmissionRequest(token_hash=self.who.key, request_id=request, hold=hold)
+        admission = ledger.admit(self.pool, call_request, ttl_seconds=minutes * 60, now=self.now)
         until = self.now + timedelta(minutes=minutes)
         assert admission.balance == self.model.net(self.now)
         assert admission.outcome == self.model.admit(request, hold, until, self.now)
@@ -238,7 +238,7 @@ class History(RuleBasedStateMachine):
             return admission
         cost = Decimal(micro) / 100_000_000
         facts = call(cost=cost, margin=Decimal(0), started_at=self.now)
-        found = ledger.settle(self.gate, admission, facts, now=self.now)
+        found = ledger.settle(self.pool, admission, facts, now=self.now)
         assert found.credits == self.model.settle(admission.request_id, micro, self.now)
         return admission
 
@@ -246,13 +246,13 @@ class History(RuleBasedStateMachine):
     def settle_again(self, admission: Admission, micro: int) -> None:
         if admission.outcome == "admitted":
             facts = call(cost=Decimal(micro), margin=Decimal(0))
-            assert ledger.settle(self.gate, admission, facts, now=self.now).duplicate
+            assert ledger.settle(self.pool, admission, facts, now=self.now).duplicate
 
     @rule(admission=consumes(admissions))
     def fail(self, admission: Admission) -> None:
         if admission.outcome == "admitted":
-            over = CallFailure(requested_model="m", started_at=self.now, latency_ms=1, error="refused")
-            ledger.fail(self.gate, admission, over, now=self.now)
+            failure = CallFailure(requested_model="m", started_at=self.now, latency_ms=1, error="refused")
+            ledger.fail(self.pool, admission, failure, now=self.now)
             del self.model.holds[admission.request_id]
 
     @rule(admission=admissions, minutes=st.integers(1, 60))
@@ -260,7 +260,7 @@ class History(RuleBasedStateMachine):
         if admission.outcome == "admitted":
             until = self.now + timedelta(minutes=minutes)
             request = admission.request_id
-            assert ledger.extend_holds(self.gate, [request], ttl_seconds=minutes * 60, now=self.now) == 1
+            assert ledger.extend_holds(self.pool, [request], ttl_seconds=minutes * 60, now=self.now) == 1
             self.model.holds[request] = (self.model.holds[request][0], until)
 
     @rule(admission=admissions, needed=st.integers(0, 300), more=st.integers(0, 300))
@@ -271,9 +271,9 @@ class History(RuleBasedStateMachine):
             others = sum(
                 hold for name, (hold, end) in self.model.holds.items() if name != request and end > self.now
             )
-            could = max(amount, min(needed + more, self.model.net(self.now) - others))
-            grown = ledger.grow_hold(self.gate, request, needed=needed, wanted=needed + more, now=self.now)
-            assert grown == (could if could >= needed else None)
+            possible = max(amount, min(needed + more, self.model.net(self.now) - others))
+            grown = ledger.grow_hold(self.pool, request, needed=needed, requested=needed + more, now=self.now)
+            assert grown == (possible if possible >= needed else None)
             self.model.holds[request] = (grown or amount, until)
 
     @rule()
@@ -284,7 +284,7 @@ class History(RuleBasedStateMachine):
         self.model.expire(self.now)
 
     @invariant()
-    def the_ledger_is_as_the_model_says(self) -> None:
+    def the_ledger_matches_the_model(self) -> None:
         self.session.rollback()
         account = func.coalesce(CreditLedger.org_id, CreditLedger.user_id)
         rows = self.session.execute(
@@ -304,15 +304,15 @@ class History(RuleBasedStateMachine):
         self.session.rollback()
 
     def teardown(self) -> None:
-        # a day later no hold that a history left behind lives
+        # expire holds that the history left
         ledger.sweep(now=self.now + timedelta(days=1), accounts=10_000)
         self.session.commit()
 
 
 @pytest.mark.usefixtures("kind")
-def test_any_history_ends_as_the_rules_say(session: Session, gate: Pool) -> None:
+def test_any_history_matches_the_model(session: Session, pool: Pool) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: History(session, gate),
+        lambda: History(session, pool),
         settings=settings(
             max_examples=30,
             stateful_step_count=30,

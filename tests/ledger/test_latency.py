@@ -1,15 +1,15 @@
-"""Quantiles from the rollups' histogram."""
+"""Latency histograms and quantiles."""
 
 import bisect
 import random
 
 import pytest
 
-from models.ledger.latency import BUCKETS, EDGES_MS, merged, quantile
+from models.ledger.latency import BUCKETS, EDGES_MS, merge_histograms, quantile
 
 
 def histogram(latencies: list[int]) -> list[int]:
-    """What `width_bucket` counts."""
+    """The histogram that `width_bucket` produces."""
     counts = [0] * BUCKETS
     for latency in latencies:
         counts[bisect.bisect_right(EDGES_MS, latency)] += 1
@@ -21,7 +21,7 @@ def test_edges_ascend_and_make_sixteen_buckets() -> None:
     assert BUCKETS == 16
 
 
-def test_nothing_counted_has_no_quantile() -> None:
+def test_an_empty_histogram_has_no_quantile() -> None:
     assert quantile([0] * BUCKETS, 0.5) is None
 
 
@@ -30,8 +30,8 @@ def test_a_single_call_lies_in_its_own_bucket(latency: int) -> None:
     counts = histogram([latency])
     index = counts.index(1)
     low, high = (0, *EDGES_MS)[index], EDGES_MS[index]
-    for share in (0.0, 0.5, 0.95, 1.0):
-        value = quantile(counts, share)
+    for fraction in (0.0, 0.5, 0.95, 1.0):
+        value = quantile(counts, fraction)
         assert value is not None
         assert low <= value <= high
 
@@ -44,7 +44,7 @@ def test_interpolation_inside_a_bucket() -> None:
     assert quantile(counts, 1.0) == 1000
 
 
-def test_the_open_bucket_says_only_what_is_known() -> None:
+def test_the_open_bucket_returns_its_lower_edge() -> None:
     assert quantile(histogram([80_000, 900_000]), 0.95) == 80_000
 
 
@@ -52,15 +52,15 @@ def test_a_quantile_is_within_the_bucket_of_the_true_one() -> None:
     rng = random.Random(7)
     latencies = sorted(int(rng.lognormvariate(7, 1)) for _ in range(5000))
     counts = histogram(latencies)
-    for share in (0.1, 0.5, 0.9, 0.95, 0.99):
-        true = latencies[min(len(latencies) - 1, int(share * len(latencies)))]
+    for fraction in (0.1, 0.5, 0.9, 0.95, 0.99):
+        true = latencies[min(len(latencies) - 1, int(fraction * len(latencies)))]
         index = min(bisect.bisect_right(EDGES_MS, true), len(EDGES_MS) - 1)
-        value = quantile(counts, share)
+        value = quantile(counts, fraction)
         assert value is not None
         assert (0, *EDGES_MS)[max(0, index - 1)] <= value <= EDGES_MS[min(index + 1, len(EDGES_MS) - 1)]
 
 
-def test_quantiles_never_fall_as_the_share_grows() -> None:
+def test_quantiles_never_fall_as_the_fraction_grows() -> None:
     rng = random.Random(3)
     counts = [rng.randrange(50) for _ in range(BUCKETS)]
     values = [quantile(counts, step / 100) or 0 for step in range(101)]
@@ -68,5 +68,5 @@ def test_quantiles_never_fall_as_the_share_grows() -> None:
 
 
 def test_merging_adds_bucket_by_bucket() -> None:
-    assert merged([]) == [0] * BUCKETS
-    assert merged([[1] * BUCKETS, list(range(BUCKETS))]) == list(range(1, BUCKETS + 1))
+    assert merge_histograms([]) == [0] * BUCKETS
+    assert merge_histograms([[1] * BUCKETS, list(range(BUCKETS))]) == list(range(1, BUCKETS + 1))

@@ -1,4 +1,4 @@
-"""Grants, spending, debt, expiry and revocation, one movement at a time."""
+"""Grants, charges, debt, expiry and revocation."""
 
 from datetime import timedelta
 from typing import Any
@@ -39,10 +39,10 @@ def take(session: Session, account: Account, amount: int, **options: Any) -> led
     return charged
 
 
-def stand(session: Session, account: Account, wanted: list[tuple[str, int]]) -> None:
-    """Grants with the wanted balances, spent down or into debt."""
+def create_grants(session: Session, account: Account, grants: list[tuple[str, int]]) -> None:
+    """Create grants with the given balances; negative ones are in debt."""
     user = session.get_one(User, account.user_id)
-    for kind, balance in wanted:
+    for kind, balance in grants:
         factories.grant(user, balance if balance > 0 else 100, kind, balance=balance)
 
 
@@ -62,7 +62,7 @@ def test_consumption_table_of_the_contract(
     session: Session, before: list[tuple[str, int]], amount: int, after: list[int], from_purchased: int
 ) -> None:
     account = payer(session).account
-    stand(session, account, before)
+    create_grants(session, account, before)
     charged = take(session, account, amount)
     assert balances(session, account) == after
     assert charged.amount == amount
@@ -105,8 +105,8 @@ def test_a_grant_clears_debt_first_and_debt_beyond_it_stays(session: Session) ->
     granted = ledger.grant(account, 30, "admin", operation_id="small", description="Sorry", now=NOW)
     session.commit()
     assert (granted.created, granted.balance, granted.debt_cleared) == (True, 0, 30)
-    told = session.get_one(CreditLedger, "small").description
-    assert told == "Sorry (30 credits used to clear existing debt)"
+    description = session.get_one(CreditLedger, "small").description
+    assert description == "Sorry (30 credits used to clear existing debt)"
     granted = ledger.grant(account, 100, "purchase", operation_id="large", now=NOW)
     session.commit()
     assert (granted.balance, granted.debt_cleared) == (30, 70)
@@ -154,7 +154,7 @@ def test_an_operation_of_another_account_is_refused(session: Session) -> None:
     assert balances(session, mallory) == []
 
 
-def test_use_without_any_grant_is_debt_of_a_grant_of_its_own(session: Session) -> None:
+def test_use_without_any_grant_creates_a_grant_in_debt(session: Session) -> None:
     account = payer(session).account
     charged = take(session, account, 7, cause="search-1")
     assert (charged.debt, charged.balance) == (7, -7)
@@ -185,12 +185,12 @@ def test_two_accounts_may_be_charged_for_one_cause(session: Session) -> None:
     assert_proved(session)
 
 
-def test_the_balance_of_nobody_is_not_found(session: Session) -> None:
+def test_the_cycle_of_an_unknown_user_is_not_found(session: Session) -> None:
     with pytest.raises(NotFound):
         ledger.cycle(Account(user_id="nobody"), now=NOW)
 
 
-def test_expired_credits_are_not_spent_and_their_end_is_told(session: Session) -> None:
+def test_expired_credits_are_not_spent_and_get_an_entry(session: Session) -> None:
     account = payer(session).account
     give(session, account, 50, "free", operation_id="old", expires_at=NOW + HOUR)
     give(session, account, 50, "purchase", operation_id="bought")
@@ -200,10 +200,10 @@ def test_expired_credits_are_not_spent_and_their_end_is_told(session: Session) -
     assert_proved(session)
 
 
-def test_expired_credits_do_not_count(session: Session, gate: Pool) -> None:
+def test_expired_credits_do_not_count(session: Session, pool: Pool) -> None:
     alice = payer(session)
     give(session, alice.account, 50, "free", expires_at=NOW + HOUR)
-    assert admit(gate, alice, now=NOW + HOUR).outcome == "out_of_credits"
+    assert admit(pool, alice, now=NOW + HOUR).outcome == "out_of_credits"
     found = ledger.balance(alice.account, now=NOW + HOUR)
     assert (found.net_balance, found.rows) == (0, [])
     assert ledger.grants_of(alice.account, now=NOW + HOUR) == []
@@ -221,7 +221,7 @@ def test_debt_does_not_expire(session: Session) -> None:
     assert_proved(session)
 
 
-def test_overflow_goes_to_the_last_grant_also_when_it_is_spent(session: Session) -> None:
+def test_debt_goes_to_the_last_grant_even_when_it_is_spent(session: Session) -> None:
     account = payer(session).account
     give(session, account, 10, "purchase", operation_id="last")
     give(session, account, 10, "free", operation_id="first", expires_at=NOW + HOUR)
@@ -231,7 +231,7 @@ def test_overflow_goes_to_the_last_grant_also_when_it_is_spent(session: Session)
     assert session.get_one(CreditLedger, "first").balance == 0
 
 
-def test_revoking_takes_what_is_left(session: Session) -> None:
+def test_revoking_takes_the_remaining_credits(session: Session) -> None:
     account = payer(session).account
     give(session, account, 100, operation_id="buy-1", description="Bought")
     take(session, account, 30)
@@ -246,7 +246,7 @@ def test_revoking_takes_what_is_left(session: Session) -> None:
     assert_proved(session)
 
 
-def test_revoking_a_spent_grant_is_told_and_proved(session: Session) -> None:
+def test_revoking_a_spent_grant_is_recorded_and_proved(session: Session) -> None:
     account = payer(session).account
     give(session, account, 30, operation_id="buy-1")
     take(session, account, 30)
@@ -294,7 +294,7 @@ def test_nothing_is_given_back_of_what_an_operator_revoked(session: Session) -> 
     assert_proved(session)
 
 
-def test_revoking_the_unknown_is_nothing_and_a_debt_is_refused(session: Session) -> None:
+def test_revoking_an_unknown_grant_does_nothing_and_a_debt_is_refused(session: Session) -> None:
     account = payer(session).account
     assert ledger.revoke("nowhere", "refund", now=NOW) == 0
     give(session, account, 10, operation_id="buy-1")
@@ -330,12 +330,12 @@ def test_unknown_accounts_are_not_found(session: Session, account: Account, type
         ledger.grant(account, 5, type, operation_id="x", now=NOW)
 
 
-def test_an_organisations_credits_are_not_the_buyers(session: Session, gate: Pool) -> None:
+def test_an_organisations_credits_are_not_the_buyers(session: Session, pool: Pool) -> None:
     alice = payer(session, "alice")
     org = factories.org(session.get_one(User, alice.id))
     give(session, Account(org_id=org.id), 1000, "organization", operation_id="org-1")
     give(session, alice.account, 5, "free", operation_id="mine")
-    assert spend(gate, alice, 30).debt == 25
+    assert spend(pool, alice, 30).debt == 25
     assert balances(session, alice.account) == [-25]
     assert balances(session, Account(org_id=org.id)) == [1000]
     assert ledger.balance(Account(org_id=org.id), now=NOW).breakdown["organization"] == 1000
@@ -362,13 +362,13 @@ def test_an_organisations_debt_is_its_own_and_a_purchase_leaves_it(session: Sess
     "statement",
     ["UPDATE credit_entry SET amount = 1000", "DELETE FROM credit_entry", "TRUNCATE credit_entry"],
 )
-def test_the_journal_cannot_be_changed_by_anyone(session: Session, statement: str) -> None:
+def test_ledger_entries_cannot_be_changed(session: Session, statement: str) -> None:
     give(session, payer(session).account, 10)
     with pytest.raises(DBAPIError, match="append-only"):
         session.execute(text(statement))
 
 
-def test_the_ledger_refuses_transactions_that_would_see_the_past(session: Session) -> None:
+def test_the_ledger_refuses_stricter_isolation_levels(session: Session) -> None:
     account = payer(session).account
     session.rollback()
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -377,9 +377,9 @@ def test_the_ledger_refuses_transactions_that_would_see_the_past(session: Sessio
 
 
 @own_account_only
-def test_balance_tells_kinds_principals_and_netting(session: Session) -> None:
+def test_balance_has_breakdown_principals_and_net_amounts(session: Session) -> None:
     account = payer(session).account
-    stand(session, account, [("free", -100), ("purchase", 800)])
+    create_grants(session, account, [("free", -100), ("purchase", 800)])
     found = ledger.balance(account, now=NOW)
     assert (found.total_remaining, found.total_debt, found.net_balance) == (700, 0, 700)
     assert found.breakdown == {"free": 0, "referral": 0, "purchase": 800, "admin": 0, "organization": 0}
@@ -387,7 +387,7 @@ def test_balance_tells_kinds_principals_and_netting(session: Session) -> None:
     assert [grant.balance for grant in ledger.grants_of(account, now=NOW)] == [-100, 800]
 
 
-def test_balance_of_nothing_is_zeros(session: Session) -> None:
+def test_an_empty_account_has_zero_balances(session: Session) -> None:
     account = payer(session).account
     found = ledger.balance(account, now=NOW)
     assert (found.total_remaining, found.total_debt, found.net_balance, found.held) == (0, 0, 0, 0)
@@ -395,7 +395,7 @@ def test_balance_of_nothing_is_zeros(session: Session) -> None:
     assert ledger.cycle(account, now=NOW).used == 0
 
 
-def test_usage_of_the_cycle_is_exact_at_its_edge(session: Session, gate: Pool) -> None:
+def test_usage_of_the_cycle_is_exact_at_its_edge(session: Session, pool: Pool) -> None:
     alice = payer(session, next_quota_reset=NOW + timedelta(days=10))
     start = ledger.cycle(alice.account, now=NOW).began
     give(session, alice.account, 10_000, now=start - HOUR)
@@ -408,8 +408,8 @@ def test_usage_of_the_cycle_is_exact_at_its_edge(session: Session, gate: Pool) -
         NOW: 32,
     }
     for moment, credits in worth.items():
-        assert spend(gate, alice, credits, now=moment).credits == credits
-    assert spend(gate, alice, 500, byok=True).credits == 500
+        assert spend(pool, alice, credits, now=moment).credits == credits
+    assert spend(pool, alice, 500, byok=True).credits == 500
     take(session, alice.account, 64)
     assert ledger.cycle(alice.account, now=NOW).used == 2 + 4 + 8 + 16 + 32 + 64
     assert_proved(session)

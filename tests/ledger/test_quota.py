@@ -1,4 +1,4 @@
-"""The monthly cycle: the sign-up grant and its renewal."""
+"""The monthly quota cycle: sign-up grant and renewal."""
 
 from datetime import UTC, datetime, timedelta
 

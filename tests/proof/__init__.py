@@ -1,4 +1,5 @@
-"""The proofs: the real server under race, abort, crash, fault, garbage and endurance, each ending with clean books.
+"""Reliability proofs: the real server under races, aborts, crashes, faults, garbage and long load.
 
-`python -m tests.proof` (`make prove`) runs the long form and prints a table; `make test` runs a short form of each.
+Each ends with a consistent ledger. `python -m tests.proof` (`make prove`) runs the long form and prints a table;
+`make test` runs a short form of each.
 """

@@ -1,4 +1,4 @@
-"""The long form: `python -m tests.proof [--short] [race aborts …]`. Prints a table; exit code 1 when a proof fails."""
+"""Long form: `python -m tests.proof [--short] [race aborts …]`. Prints a table; exit code 1 if a proof fails."""
 
 import argparse
 import subprocess
@@ -12,9 +12,9 @@ from models.core.settings import ROOT
 from tests.proof import upstream
 from tests.proof.aborts import aborts
 from tests.proof.clients import clients
-from tests.proof.counting import counted
+from tests.proof.counting import counting_proof
 from tests.proof.crashes import crashes
-from tests.proof.faults import dead_ends, faults
+from tests.proof.faults import faults, unreachable_providers
 from tests.proof.garbage import garbage
 from tests.proof.hostile import TIMEOUTS, hostile
 from tests.proof.race import race
@@ -26,10 +26,10 @@ Proof = Callable[[Serve, Stage], Result]
 WORKERS = 3
 
 LONG: dict[str, Proof] = {
-    "race": lambda server, stage: race(stage, calls=200, covered=20, accounts=20, each=60),
-    "aborts": lambda server, stage: aborts(stage, streams=1000, at_once=200),
+    "race": lambda server, stage: race(stage, calls=200, affordable=20, accounts=20, calls_each=60),
+    "aborts": lambda server, stage: aborts(stage, streams=1000, concurrency=200),
     "crashes": lambda server, stage: crashes(server, stage, rounds=10),
-    "counting": lambda server, stage: counted(stage, seconds=60),
+    "counting": lambda server, stage: counting_proof(stage, seconds=60),
     "faults": lambda server, stage: faults(stage, server.web_workers(), times=3),
     "garbage": lambda server, stage: garbage(stage, fuzzed=10_000, examples=25, seconds=120),
     "hostile": lambda server, stage: hostile(stage, server.web_workers(), times=20, slow=4100, floods=2000),
@@ -38,10 +38,10 @@ LONG: dict[str, Proof] = {
 }
 
 SHORT: dict[str, Proof] = {
-    "race": lambda server, stage: race(stage, calls=60, covered=6, accounts=6, each=15),
-    "aborts": lambda server, stage: aborts(stage, streams=60, at_once=30),
+    "race": lambda server, stage: race(stage, calls=60, affordable=6, accounts=6, calls_each=15),
+    "aborts": lambda server, stage: aborts(stage, streams=60, concurrency=30),
     "crashes": lambda server, stage: crashes(server, stage, clients=8, wait=False),
-    "counting": lambda server, stage: counted(stage, seconds=5),
+    "counting": lambda server, stage: counting_proof(stage, seconds=5),
     "faults": lambda server, stage: faults(stage, server.web_workers()),
     "garbage": lambda server, stage: garbage(stage),
     "hostile": lambda server, stage: hostile(stage, server.web_workers(), times=2, slow=200, floods=60),
@@ -51,32 +51,34 @@ SHORT: dict[str, Proof] = {
 
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.proof", description=__doc__)
-    arguments.add_argument("proofs", nargs="*", help=f"which ones: {', '.join(LONG)}; all when none is named")
-    arguments.add_argument("--short", action="store_true", help="the sizes of make test")
-    asked = arguments.parse_args()
-    unknown = set(asked.proofs) - set(LONG)
+    arguments.add_argument("proofs", nargs="*", help=f"proofs to run: {', '.join(LONG)} (default: all)")
+    arguments.add_argument("--short", action="store_true", help="use the short sizes of make test")
+    options = arguments.parse_args()
+    unknown = set(options.proofs) - set(LONG)
     if unknown:
-        arguments.error(f"there is no proof {', '.join(sorted(unknown))}")
-    proofs = SHORT if asked.short else LONG
-    if asked.short and "clients" in asked.proofs:
-        arguments.error("the proof clients has no short form: it installs the clients")
+        arguments.error(f"unknown proof: {', '.join(sorted(unknown))}")
+    proofs = SHORT if options.short else LONG
+    if options.short and "clients" in options.proofs:
+        arguments.error("clients has no short form, since it installs packages")
     results = []
-    for name in asked.proofs or proofs:
-        say(f"{name} ...")
+    for name in options.proofs or proofs:
+        echo(f"{name} ...")
         results.append(run(name, proofs[name]))
-        say(f"{name}: {results[-1].wrong or 'holds'} ({results[-1].seconds:.0f} s)")
+        echo(f"{name}: {results[-1].failure or 'passed'} ({results[-1].seconds:.0f} s)")
     table(results)
-    return 1 if any(result.wrong for result in results) else 0
+    return 1 if any(result.failure for result in results) else 0
 
 
 def run(name: str, proof: Proof) -> Result:
-    """A proof on a fresh server of its own."""
-    began = time.monotonic()
+    """Run a proof on its own fresh server."""
+    start = time.monotonic()
     try:
         with (
             upstream.running() as provider,
-            dead_ends() as more,
-            serving(provider, workers=WORKERS, **{"faults": more, "hostile": TIMEOUTS}.get(name, {})) as (
+            unreachable_providers() as addresses,
+            serving(
+                provider, workers=WORKERS, **{"faults": addresses, "hostile": TIMEOUTS}.get(name, {})
+            ) as (
                 server,
                 stage,
             ),
@@ -85,17 +87,17 @@ def run(name: str, proof: Proof) -> Result:
                 result = proof(server, stage)
                 command_proves(server)
             except BaseException:
-                say(textwrap.indent(server.words(), "  | "))
+                echo(textwrap.indent(server.log_tail(), "  | "))
                 raise
     except Exception as error:
         traceback.print_exc()
-        result = Result(name, "", "", wrong=str(error)[:300] or type(error).__name__)
-    result.seconds = time.monotonic() - began
+        result = Result(name, "", "", failure=str(error)[:300] or type(error).__name__)
+    result.seconds = time.monotonic() - start
     return result
 
 
 def command_proves(server: Serve) -> None:
-    """`flask billing prove`, as an operator runs it."""
+    """Run `flask billing prove` like an operator."""
     done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", "app:create_app", "billing", "prove"],
         cwd=ROOT,
@@ -109,15 +111,15 @@ def command_proves(server: Serve) -> None:
 
 
 def table(results: list[Result]) -> None:
-    say("")
+    echo("")
     for result in results:
-        say(f"{result.name:<16} {'FAILED' if result.wrong else 'holds':<7} {result.seconds:5.0f} s")
-        for line in (result.wrong, result.ran, result.worst):
+        echo(f"{result.name:<16} {'FAILED' if result.failure else 'passed':<7} {result.seconds:5.0f} s")
+        for line in (result.failure, result.summary, result.observed):
             if line:
-                say(textwrap.fill(line, 100, initial_indent="    ", subsequent_indent="      "))
+                echo(textwrap.fill(line, 100, initial_indent="    ", subsequent_indent="      "))
 
 
-def say(line: str) -> None:
+def echo(line: str) -> None:
     print(line, flush=True)
 
 

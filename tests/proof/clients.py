@@ -1,7 +1,7 @@
-"""Unmodified clients from the registries: each asks, streams and calls a tool, and what it did is settled.
+"""Unmodified client libraries: each makes calls, streams or calls a tool, and its calls are settled.
 
-The Codebuff SDK has tests of its own (`tests/clients`). The packages are installed for the proof: this takes minutes and
-the network, so it is a part of the long form only.
+The Codebuff SDK has its own tests (`tests/clients`). The packages are installed for the proof, which takes minutes and
+needs the network, so this is part of the long form only.
 """
 
 import json
@@ -36,19 +36,19 @@ LINE = "Write a line about the stoa."
 
 
 def clients(stage: Stage) -> Result:
-    """Every client once, as its user starts it."""
+    """Run every client once, the way its users do."""
     (person,) = stage.people(1, 100_000)
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="stoa-clients-") as folder:
-        place = Path(folder)
-        commands = {**_python(place), **_node(place), **_tools(place, stage, person)}
+        directory = Path(folder)
+        commands = {**_python(directory), **_node(directory), **_tools(directory, stage, person)}
         for name, run in commands.items():
             before = _settled(stage, person)
-            done = run(_environment(place, stage, person))
+            done = run(_environment(directory, stage, person))
             if done.returncode:
                 failed.append(f"{name}: {(done.stdout + done.stderr)[-500:]}")
             elif _settled(stage, person) == before:
-                failed.append(f"{name}: no call of it was settled")
+                failed.append(f"{name}: no settled calls")
     assert not failed, "; ".join(failed)
     stage.prove()
     count = _settled(stage, person)
@@ -58,17 +58,17 @@ def clients(stage: Stage) -> Result:
 Run = Callable[[dict[str, str]], "subprocess.CompletedProcess[str]"]
 
 
-def _python(place: Path) -> dict[str, Run]:
+def _python(directory: Path) -> dict[str, Run]:
     found = {}
     for name, (driver, package) in PYTHON.items():
-        # their requirements contradict each other
-        bin = _installed(place / driver.removesuffix(".py"), package)
+        # their requirements conflict
+        bin = _installed(directory / driver.removesuffix(".py"), package)
         found[name] = _command(str(bin / "python"), str(DRIVERS / driver))
     return found
 
 
-def _node(place: Path) -> dict[str, Run]:
-    node = place / "node"
+def _node(directory: Path) -> dict[str, Run]:
+    node = directory / "node"
     node.mkdir()
     (node / "package.json").write_text("{}")
     _checked(["npm", "install", "--no-audit", "--no-fund", "--silent", *NPM], node)
@@ -77,17 +77,17 @@ def _node(place: Path) -> dict[str, Run]:
     return {name: _command("node", driver, cwd=node) for name, driver in NODE.items()}
 
 
-def _tools(place: Path, stage: Stage, person: Person) -> dict[str, Run]:
-    home = place / "home"
+def _tools(directory: Path, stage: Stage, person: Person) -> dict[str, Run]:
+    home = directory / "home"
     models = home / ".config" / "io.datasette.llm"
     models.mkdir(parents=True)
     (models / "keys.json").write_text(json.dumps({"stoa": person.key}))
     (models / "extra-openai-models.yaml").write_text(
         f"- model_id: stoa-demo\n  model_name: stoa/demo\n  api_base: {stage.address}/v1\n  api_key_name: stoa\n"
     )
-    llm = _installed(place / "llm", "llm==0.36") / "llm"
-    aider = _installed(place / "aider", "aider-chat==0.86.2") / "aider"
-    work = place / "work"
+    llm = _installed(directory / "llm", "llm==0.36") / "llm"
+    aider = _installed(directory / "aider", "aider-chat==0.86.2") / "aider"
+    work = directory / "work"
     work.mkdir()
     _checked(["git", "init", "--quiet"], work)
     (work / "stoa.py").write_text("columns = 1\n")
@@ -108,17 +108,19 @@ def _tools(place: Path, stage: Stage, person: Person) -> dict[str, Run]:
             cwd=work,
         ),
         "opencode": _command(
-            str(place / "node" / "node_modules" / ".bin" / "opencode"), "run", LINE, cwd=work
+            str(directory / "node" / "node_modules" / ".bin" / "opencode"), "run", LINE, cwd=work
         ),
     }
 
 
-def _installed(place: Path, package: str) -> Path:
-    """A fresh virtual environment's `bin`, with a package in it."""
-    _checked([sys.executable, "-m", "venv", str(place)], place.parent)
-    python = str(place / "bin" / "python")
-    _checked([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, package], place)
-    return place / "bin"
+def _installed(directory: Path, package: str) -> Path:
+    """Install a package into a new virtual environment. Returns its `bin` directory."""
+    _checked([sys.executable, "-m", "venv", str(directory)], directory.parent)
+    python = str(directory / "bin" / "python")
+    _checked(
+        [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, package], directory
+    )
+    return directory / "bin"
 
 
 def _checked(command: list[str], cwd: Path) -> None:
@@ -142,11 +144,11 @@ def _command(*words: str, cwd: Path | None = None) -> Run:
     return run
 
 
-def _environment(place: Path, stage: Stage, person: Person) -> dict[str, str]:
+def _environment(directory: Path, stage: Stage, person: Person) -> dict[str, str]:
     base = f"{stage.address}/v1"
     return {
         "PATH": os.environ["PATH"],
-        "HOME": str(place / "home"),  # no settings of whoever runs the proof
+        "HOME": str(directory / "home"),  # ignore the settings of the current user
         "OPENAI_BASE_URL": base,
         "OPENAI_API_BASE": base,
         "OPENAI_API_KEY": person.key,

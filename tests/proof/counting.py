@@ -1,4 +1,4 @@
-"""The store publishes, withdraws and counts, while calls of its agents' runs are settled in groups: nobody waits in a circle."""
+"""No deadlocks: the store publishes, withdraws and counts while calls of its agents' runs are settled in groups."""
 
 import random
 import threading
@@ -27,11 +27,11 @@ from tests.proof.stage import Person, Result, Stage
 AGENTS = ("herald", "judge", "scribe", "teller")
 GROUP = 8
 WAIT_SECONDS = 2.0
-"""No settlement takes as long: it waits for accounts alone."""
+"""Limit of a settlement, which waits only for account locks."""
 
 
-def counted(stage: Stage, *, seconds: float, settlers: int = 4) -> Result:
-    """Settle, finish, delete, publish, yank, deprecate, take down, slide and apply at once, for so long."""
+def counting_proof(stage: Stage, *, seconds: float, settlers: int = 4) -> Result:
+    """Settle, finish and delete runs, publish, yank, deprecate, and update statistics concurrently for `seconds`."""
     people = stage.people(6, 1_000_000)
     publishers = [factories.new_id("proof-")[:20].strip("-") for _ in range(2)]
     with stage.session():
@@ -41,32 +41,32 @@ def counted(stage: Stage, *, seconds: float, settlers: int = 4) -> Result:
         for id in publishers:
             _publish(id, 0)
     before = stage.number(_DEADLOCKS)
-    over = threading.Event()
+    stop = threading.Event()
     settled: list[float] = []
-    made = [0]
+    changes = [0]
     work: list[Callable[[], None]] = [
-        lambda: _settle(stage.engine, people, publishers, settled, over)
+        lambda: _settle(stage.engine, people, publishers, settled, stop)
     ] * settlers
-    work += [lambda id=id: _edit(stage, id, made, over) for id in publishers]
-    work += [lambda: _count(stage, over)] * 3
-    work += [lambda: _slide(stage, over)]
+    work += [lambda id=id: _edit(stage, id, changes, stop) for id in publishers]
+    work += [lambda: _count(stage, stop)] * 3
+    work += [lambda: _slide(stage, stop)]
     with ThreadPoolExecutor(len(work)) as threads:
         jobs = [threads.submit(job) for job in work]
-        over.wait(seconds)
-        over.set()
+        stop.wait(seconds)
+        stop.set()
         for job in jobs:
             job.result()
     with stage.session():
         _apply_all()
-        found = store_proof.prove()
-    assert found.differences == [], found.differences[:3]
-    assert found.waiting == 0
-    assert stage.number(_DEADLOCKS) == before, "somebody waited in a circle"
+        proof = store_proof.prove()
+    assert proof.differences == [], proof.differences[:3]
+    assert proof.waiting == 0
+    assert stage.number(_DEADLOCKS) == before, "PostgreSQL detected a deadlock"
     assert max(settled) < WAIT_SECONDS, f"a settlement took {max(settled):.1f} s"
     return Result(
         "counting",
-        f"{len(settled) * GROUP} calls settled in groups of {GROUP} beside {made[0]} publications and withdrawals, three"
-        " appliers, a week that slides",
+        f"{len(settled) * GROUP} calls settled in groups of {GROUP} beside {changes[0]} publications and withdrawals, three"
+        " appliers and the sliding week",
         f"no deadlock, slowest settlement {max(settled):.2f} s",
     )
 
@@ -75,15 +75,15 @@ _DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_dat
 
 
 def _settle(
-    engine: Engine, people: list[Person], publishers: list[str], settled: list[float], over: threading.Event
+    engine: Engine, people: list[Person], publishers: list[str], settled: list[float], stop: threading.Event
 ) -> None:
-    """Groups of calls of runs of several agents, each run below another one; then the runs end, or are deleted."""
+    """Settle groups of calls of nested runs of several agents, then finish or delete the runs."""
     pool = Pool(engine.url.render_as_string(hide_password=False), 1)
     try:
         with Session(engine) as session:
-            while not over.is_set():
+            while not stop.is_set():
                 group = [random.choice(people) for _ in range(GROUP)]
-                runs = [_tree(session, person, publishers) for person in group]
+                runs = [_run_chain(session, person, publishers) for person in group]
                 claims = [
                     AdmissionRequest(
                         token_hash=hash_token(person.key),
@@ -96,18 +96,18 @@ def _settle(
                 admitted = ledger.admit_many(pool, claims)
                 ends = [run_id for run in runs for run_id in run]
                 random.shuffle(ends)
-                _end(session, ends[::2])
+                _finish(session, ends[::2])
                 began = time.monotonic()
-                ledger.settle_many(pool, [(each, call(2)) for each in admitted], patience_seconds=0)
+                ledger.settle_many(pool, [(each, call(2)) for each in admitted], timeout_seconds=0)
                 settled.append(time.monotonic() - began)
-                _end(session, ends[1::2])
+                _finish(session, ends[1::2])
                 session.execute(text("DELETE FROM agent_run WHERE id = ANY (:ids)"), {"ids": ends[::7]})
                 session.commit()
     finally:
         pool.close()
 
 
-def _tree(session: Session, person: Person, publishers: list[str]) -> list[str]:
+def _run_chain(session: Session, person: Person, publishers: list[str]) -> list[str]:
     chain: list[str] = []
     for _ in range(2):
         agent = f"{random.choice(publishers)}/{random.choice(AGENTS)}@1.0.0"
@@ -124,7 +124,7 @@ def _tree(session: Session, person: Person, publishers: list[str]) -> list[str]:
     return chain
 
 
-def _end(session: Session, runs: list[str]) -> None:
+def _finish(session: Session, runs: list[str]) -> None:
     for run in runs:
         session.execute(
             text("UPDATE agent_run SET status = 'completed', completed_at = now() WHERE id = :id"),
@@ -134,7 +134,7 @@ def _end(session: Session, runs: list[str]) -> None:
 
 
 def _publish(publisher: str, patch: int) -> None:
-    """A new version of all agents, in an order of chance."""
+    """Publish a new version of all agents in random order."""
     chosen = random.sample(AGENTS, len(AGENTS))
     definitions = [
         Definition.model_validate(factories.definition(agent, publisher, f"1.0.{patch}")) for agent in chosen
@@ -143,10 +143,10 @@ def _publish(publisher: str, patch: int) -> None:
     db.session.commit()
 
 
-def _edit(stage: Stage, publisher: str, made: list[int], over: threading.Event) -> None:
+def _edit(stage: Stage, publisher: str, changes: list[int], stop: threading.Event) -> None:
     patch = 0
     with stage.session():
-        while not over.is_set():
+        while not stop.is_set():
             patch += 1
             agent = random.choice(AGENTS)
             _publish(publisher, patch)
@@ -160,33 +160,33 @@ def _edit(stage: Stage, publisher: str, made: list[int], over: threading.Event) 
             db.session.commit()
             store_proof.repair(publisher, agent)
             db.session.commit()
-            made[0] += 5
+            changes[0] += 5
 
 
-def _count(stage: Stage, over: threading.Event) -> None:
+def _count(stage: Stage, stop: threading.Event) -> None:
     with stage.session():
-        while not over.wait(0.02):
+        while not stop.wait(0.02):
             after: int | None = 0
             while after is not None:
-                after = counting.apply(after, random.randint(1, 50))
+                after = counting.apply_queue(after, random.randint(1, 50))
                 db.session.commit()
 
 
-def _slide(stage: Stage, over: threading.Event) -> None:
+def _slide(stage: Stage, stop: threading.Event) -> None:
     with stage.session():
-        while not over.wait(0.1):
+        while not stop.wait(0.1):
             try:
-                counting.slide(now())
+                counting.advance_window(now())
                 db.session.commit()
-            except OperationalError:  # somebody counts; the job tries again in a minute
+            except OperationalError:  # locked by another job; this one retries in a minute
                 db.session.rollback()
 
 
 def _apply_all() -> None:
     deadline = time.monotonic() + 30
     while db.session.scalar(text("SELECT count(*) FROM store_queue")):
-        assert time.monotonic() < deadline, "the queue does not get empty"
+        assert time.monotonic() < deadline, "the queue does not drain"
         after: int | None = 0
         while after is not None:
-            after = counting.apply(after)
+            after = counting.apply_queue(after)
             db.session.commit()

@@ -1,4 +1,4 @@
-"""`kill -9` of a worker, of PostgreSQL and of everything, under load, at random moments."""
+"""`kill -9` of a worker, PostgreSQL, the server, or all processes, at random times under load."""
 
 import asyncio
 import random
@@ -14,40 +14,40 @@ from sqlalchemy.exc import OperationalError
 from models import ledger
 from models.core.db import now
 from tests.proof.load import Outcome, call
-from tests.proof.stage import Person, Result, Serve, Stage, patiently
+from tests.proof.stage import Person, Result, Serve, Stage, retry
 from tests.proof.upstream import Script
 
-WITHIN = 60.0
-"""Seconds after which the holds of the dead are gone."""
+RELEASE_SECONDS = 60.0
+"""Seconds after which the holds of dead workers are released."""
 SWEPT_EVERY = 20.0
 
 
 @dataclass
 class Load:
-    """Clients that call without end, each on an account of its own. A script's id is also its model's name, so that
-    a hold that is left behind tells which call it was."""
+    """Clients that make calls continuously, each with its own account. The script id is also the model name, so that a
+    remaining hold identifies its call."""
 
     stage: Stage
     people: list[Person]
     outcomes: list[Outcome] = field(default_factory=list)
 
     def __enter__(self) -> "Load":
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, *problem: object) -> None:
-        self._over.set()
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
         self._thread.join(120)
-        assert not self._thread.is_alive(), "the clients did not end"
+        assert not self._thread.is_alive(), "the clients did not stop"
 
     async def _run(self) -> None:
         await asyncio.gather(*(self._client(person, index) for index, person in enumerate(self.people)))
 
     async def _client(self, person: Person, index: int) -> None:
         count = 0
-        while not self._over.is_set():
+        while not self._stop.is_set():
             count += 1
             script = Script(
                 f"crash-{index}-{count}-{random.getrandbits(40):x}",
@@ -67,24 +67,24 @@ class Load:
             await asyncio.sleep(0.05 if outcome.complete else 0.3)
 
 
-class Watch:
-    """Looks at the live holds all the time, and knows how long those of dead workers were still seen while the server
-    was up: since the death, or since the server came back after it."""
+class HoldMonitor:
+    """Polls the live holds and records how long those of dead workers remained while the server was up: since the
+    death, or since the server was ready again."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.up_since: datetime | None = now()
         self.deaths: dict[str, datetime] = {}
         self.longest = 0.0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "HoldMonitor":
         self._thread.start()
         return self
 
-    def __exit__(self, *problem: object) -> None:
-        self._over.set()
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
         self._thread.join(30)
 
     def died(self, pids: list[int]) -> None:
@@ -95,17 +95,17 @@ class Watch:
     def back(self) -> None:
         self.up_since = now()
 
-    def _look(self) -> None:
-        while not self._over.wait(0.5):
+    def _poll(self) -> None:
+        while not self._stop.wait(0.5):
             with suppress(OperationalError):
                 for worker, created in self.stage.rows(
                     "SELECT worker, min(created_at) FROM credit_hold WHERE state = 'live' GROUP BY worker"
                 ):
                     death = self.deaths.get(worker)
-                    # a hold that is younger is of a new worker with an old number
-                    up = self.up_since
-                    if death is not None and up is not None and created < death:
-                        self.longest = max(self.longest, (now() - max(death, up)).total_seconds())
+                    # a younger hold belongs to a new worker with a reused process id
+                    up_since = self.up_since
+                    if death is not None and up_since is not None and created < death:
+                        self.longest = max(self.longest, (now() - max(death, up_since)).total_seconds())
 
 
 KINDS = ("worker", "postgres", "server", "everything")
@@ -120,46 +120,48 @@ def crashes(
     clients: int = 16,
     wait: bool = True,
 ) -> Result:
-    """`rounds` kills of each kind; afterwards every call is accounted for. Without `wait` the sweep is told that the
-    minute is over."""
+    """Kill each kind `rounds` times, then account for every call. Without `wait`, the sweep runs with its clock ahead
+    instead of waiting for the minute."""
     people = stage.people(clients, 10_000_000)
     before = stage.number("SELECT count(*) FROM credit_hold WHERE state = 'lost'")
     kills = [kind for kind in kinds for _ in range(rounds)]
     random.shuffle(kills)
     slowest = 0.0
-    with Watch(stage) as watch:
+    with HoldMonitor(stage) as monitor:
         with Load(stage, people) as load:
             for kind in kills:
                 time.sleep(random.uniform(0.5, 2.5))
-                watch.died(_kill(server, kind))
+                monitor.died(_kill(server, kind))
                 slowest = max(slowest, server.wait_until_ready())
-                watch.back()
+                monitor.back()
             time.sleep(1.0)
         if not wait:
             _sweep_later(stage)
-        gone = stage.quiet(WITHIN + 30)
-    lost = _account(stage, people, load.outcomes) - before
+        released_after = stage.wait_for_holds(RELEASE_SECONDS + 30)
+    lost = _check_calls(stage, people, load.outcomes) - before
     stage.prove()
-    assert watch.longest <= WITHIN, f"a dead worker's hold lived {watch.longest:.0f} s with the server up"
+    assert monitor.longest <= RELEASE_SECONDS, (
+        f"a hold of a dead worker remained for {monitor.longest:.0f} s with the server up"
+    )
     complete = sum(outcome.complete for outcome in load.outcomes)
     return Result(
         "crashes",
         f"{rounds} x kill -9 of each of {', '.join(kinds)}; {clients} clients made {len(load.outcomes)} calls, "
-        f"{complete} answered whole",
-        f"back after {slowest:.1f} s at most; {lost} lost calls shown to the operator, holds of the dead gone after "
-        f"{max(watch.longest, gone):.0f} s at most",
+        f"{complete} completed",
+        f"recovery at most {slowest:.1f} s; {lost} lost calls reported to the operator; holds of dead workers released "
+        f"within {max(monitor.longest, released_after):.0f} s",
     )
 
 
 def _sweep_later(stage: Stage) -> None:
-    """No client calls any more: what lives is of the dead, and must end within the minute."""
+    """All clients have stopped, so the live holds belong to dead workers. Sweep with the clock ahead."""
 
     def sweep() -> None:
         with stage.session() as session:
-            ledger.sweep(now=now() + timedelta(seconds=WITHIN - SWEPT_EVERY))
+            ledger.sweep(now=now() + timedelta(seconds=RELEASE_SECONDS - SWEPT_EVERY))
             session.commit()
 
-    patiently(sweep)
+    retry(sweep)
 
 
 def _kill(server: Serve, kind: str) -> list[int]:
@@ -172,15 +174,15 @@ def _kill(server: Serve, kind: str) -> list[int]:
     return killed
 
 
-def _account(stage: Stage, people: list[Person], outcomes: list[Outcome]) -> int:
-    """Nothing charged twice; what reached its client whole is charged once; what the provider did is charged, or
-    lies before the operator. Returns the lost holds there are."""
+def _check_calls(stage: Stage, people: list[Person], outcomes: list[Outcome]) -> int:
+    """Assert that no call is charged twice, every complete response is charged once, and every call that reached the
+    provider is charged, failed, or reported as lost. Returns the number of lost holds."""
     odd = [
         outcome
         for outcome in outcomes
         if outcome.status not in (None, 200, 502, 503) and not outcome.complete
     ]
-    assert not odd, f"{len(odd)} calls were answered oddly: {odd[0].status} {odd[0].body[:300]!r}"
+    assert not odd, f"{len(odd)} unexpected responses: {odd[0].status} {odd[0].body[:300]!r}"
     settled: dict[str, int] = {}
     failed = set()
     for row in stage.calls(people):
@@ -189,18 +191,20 @@ def _account(stage: Stage, people: list[Person], outcomes: list[Outcome]) -> int
             settled[marker] = settled.get(marker, 0) + 1
         else:
             failed.add(marker)
-    twice = [marker for marker, times in settled.items() if times > 1]
-    assert not twice, f"charged twice: {twice}"
+    charged_twice = [marker for marker, times in settled.items() if times > 1]
+    assert not charged_twice, f"charged twice: {charged_twice}"
     uncharged = [
         outcome.script.id for outcome in outcomes if outcome.complete and outcome.script.id not in settled
     ]
-    assert not uncharged, f"{len(uncharged)} whole answers were not charged: {uncharged[:3]}"
+    assert not uncharged, f"{len(uncharged)} complete responses were not charged: {uncharged[:3]}"
     holds = stage.rows("SELECT model FROM credit_hold WHERE state = 'lost'")
     lost = {model.removeprefix("proof/") for (model,) in holds}
     seen = stage.upstream.seen()
-    asked = {outcome.script.id for outcome in outcomes if outcome.script.id in seen}
-    vanished = asked - set(settled) - failed - lost
+    sent = {outcome.script.id for outcome in outcomes if outcome.script.id in seen}
+    vanished = sent - set(settled) - failed - lost
     assert not vanished, f"{len(vanished)} calls reached the provider and vanished: {sorted(vanished)[:3]}"
-    ended = {marker for marker in asked if seen[marker]["ended"]} - set(settled) - lost
-    assert not ended, f"{len(ended)} calls were answered by the provider and told failed: {sorted(ended)[:3]}"
+    completed = {marker for marker in sent if seen[marker]["ended"]} - set(settled) - lost
+    assert not completed, (
+        f"{len(completed)} calls were completed by the provider but marked as failed: {sorted(completed)[:3]}"
+    )
     return len(holds)

@@ -1,5 +1,5 @@
-"""Inputs made to stop a server, at every door that takes them, while calls go on and somebody asks each worker every
-fifty milliseconds whether it is well."""
+"""Denial-of-service inputs for every endpoint that accepts them, beside normal calls and a health check of each worker
+every 50 ms."""
 
 import asyncio
 import gzip
@@ -22,18 +22,18 @@ from sqlalchemy.orm import Session
 
 from models.accounts import User
 from tests import factories
-from tests.proof.load import CODEBUFF, OPENAI, call, play, read
+from tests.proof.load import CODEBUFF, OPENAI, call, parse_response, run_in_thread
 from tests.proof.load import Outcome as Load
 from tests.proof.stage import Person, Result, Stage
 from tests.proof.upstream import Script
 
-MOST_WAIT = 1.0
-"""Seconds that the question of health may wait, whatever else is sent."""
-EVERY = 0.05
-PATIENCE = 90.0
+MAX_WAIT = 1.0
+"""Maximum seconds of a health check."""
+CHECK_SECONDS = 0.05
+REQUEST_TIMEOUT = 90.0
 TIMEOUTS = {"STOA_HEADER_TIMEOUT": "4", "STOA_BODY_TIMEOUT": "6", "STOA_RUN_BYTES": "1000000"}
-"""Settings of the server that the proof attacks: short, so that it need not wait long."""
-CLOSED_WITHIN = 30.0
+"""Short server timeouts, to keep the proof short."""
+CLOSE_TIMEOUT = 30.0
 STEP = 60_000
 """Bytes of a step in a flood."""
 MB = 1 << 20
@@ -41,7 +41,7 @@ MB = 1 << 20
 
 @dataclass
 class Attack:
-    """A request to be sent over and over: `expected` are the answers that are right."""
+    """A request to send repeatedly, and its expected statuses."""
 
     name: str
     method: str
@@ -58,23 +58,22 @@ def hostile(
     times: int = 4,
     slow: int = 0,
     floods: int = 0,
-    most_wait: float = MOST_WAIT,
+    max_wait: float = MAX_WAIT,
 ) -> Result:
-    """Each attack `times` at once; `slow` connections that never send what they announced; `floods` steps written by an
-    account that is banned and by one that is not. The question of health waits no longer than `most_wait` seconds."""
+    """Send each attack `times` concurrently, then `slow` connections that never complete their request, then `floods`
+    steps from a banned account and from another one. No health check may take longer than `max_wait` seconds."""
     with stage.session() as session:
         attacks = _attacks(stage, session)
-    calls, asked, told = play(_run(stage, workers, attacks, times, slow, floods))
+    calls, checks, slowest = run_in_thread(_run(stage, workers, attacks, times, slow, floods))
     stage.prove()
     assert all(worker.is_running() for worker in workers), "a worker was lost"
-    worst, during = told
-    assert worst < most_wait, f"a worker did not answer for {worst:.2f} s during {during}"
+    worst, attack_name = slowest
+    assert worst < max_wait, f"a worker did not answer for {worst:.2f} s during {attack_name}"
     return Result(
         "hostile",
-        f"{len(attacks)} attacks, {times} at once each, {slow} connections that send nothing, {floods} steps by a banned"
-        f" account and as many by another, beside {calls} calls",
-        f"health asked {asked} times on connections to all {len(workers)} workers, waited {worst:.2f} s at most, for"
-        f" {during}",
+        f"{len(attacks)} attacks, {times} concurrent each, {slow} slow connections, {floods} steps by a banned account and"
+        f" as many by another, beside {calls} calls",
+        f"{checks} health checks on connections to all {len(workers)} workers, at most {worst:.2f} s, during {attack_name}",
     )
 
 
@@ -82,72 +81,77 @@ async def _run(
     stage: Stage, workers: list[psutil.Process], attacks: list[Attack], times: int, slow: int, floods: int
 ) -> tuple[int, int, tuple[float, str]]:
     windows: list[tuple[float, str]] = []
-    wrong: list[str] = []
-    async with _watched(stage.address, [worker.pid for worker in workers]) as answers, _load(stage) as calls:
+    unexpected: list[str] = []
+    async with (
+        _monitored(stage.address, [worker.pid for worker in workers]) as answers,
+        _load(stage) as calls,
+    ):
         random.shuffle(attacks)
         for attack in attacks:
             windows.append((time.monotonic(), attack.name))
-            wrong += await asyncio.gather(*(_attack(stage, attack, number) for number in range(times)))
+            unexpected += await asyncio.gather(*(_attack(stage, attack, number) for number in range(times)))
         if slow:
             windows.append((time.monotonic(), "slow connections"))
-            await _slowly(stage.address, slow)
+            await _slow_connections(stage.address, slow)
         if floods:
             windows.append((time.monotonic(), "floods of steps"))
             await _flood(stage, floods)
         windows.append((time.monotonic(), "nothing"))
+    unexpected = [response for response in unexpected if response]
+    assert not unexpected, f"{len(unexpected)} unexpected responses: {unexpected[:3]}"
     assert calls
-    wrong = [outcome for outcome in calls if not outcome.complete]
-    assert not wrong, (
-        f"{len(wrong)} of {len(calls)} calls beside failed: {wrong[0].status} {wrong[0].problem}"
+    failed = [outcome for outcome in calls if not outcome.complete]
+    assert not failed, (
+        f"{len(failed)} of {len(calls)} normal calls failed: {failed[0].status} {failed[0].error}"
     )
     at, worst = max(answers, key=lambda answer: answer[1])
-    during = [name for begun, name in windows if begun <= at + worst] or ["the start"]
-    return len(calls), len(answers), (worst, during[-1])
+    names = [name for begun, name in windows if begun <= at + worst] or ["the start"]
+    return len(calls), len(answers), (worst, names[-1])
 
 
 async def _attack(stage: Stage, attack: Attack, number: int) -> str:
-    """What is wrong with the answer; empty for nothing."""
+    """The unexpected response; empty if it is as expected, or 503: the server cannot admit the call in time."""
     outcome = await _send(stage.address, attack, f"127.0.1.{1 + number % 200}")
-    if outcome.status in attack.expected:
+    if outcome.status in (*attack.expected, 503):
         return ""
-    return f"{attack.name}: {outcome.status} {outcome.problem} {outcome.body[:200]!r}"
+    return f"{attack.name}: {outcome.status} {outcome.error} {outcome.body[:200]!r}"
 
 
 async def _send(address: str, attack: Attack, source: str) -> Load:
-    """From an address of its own, so that a limit for one does not hide what many can do."""
+    """Send from a separate source address, so that per-address limits do not apply."""
     parts = urlsplit(address)
     outcome = Load(Script(attack.name))
     data = bytearray()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port, local_addr=(source, 0))
             lines = [f"{attack.method} {attack.path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: close"]
             lines += [f"{name}: {value}" for name, value in attack.headers.items()]
             lines += ["Content-Type: application/json", f"Content-Length: {len(attack.body)}"]
             writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + attack.body)
             try:
-                while piece := await reader.read(65_536):
-                    data += piece
+                while chunk := await reader.read(65_536):
+                    data += chunk
             finally:
                 writer.transport.abort()
     except (OSError, TimeoutError) as error:
-        outcome.problem = f"{type(error).__name__}: {error}"
-    read(bytes(data), outcome)
+        outcome.error = f"{type(error).__name__}: {error}"
+    parse_response(bytes(data), outcome)
     return outcome
 
 
-# -- beside it -----------------------------------------------------------------------------------------------
+# -- monitoring ----------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def _load(stage: Stage) -> AsyncIterator[list[Load]]:
-    """Calls of two clients, whole and streamed, until the end."""
+    """Two clients with streaming and non-streaming calls until the end of the context."""
     people = stage.people(2, 10_000_000)
     calls: list[Load] = []
-    over = asyncio.Event()
+    stop = asyncio.Event()
 
     async def client(person: Person) -> None:
-        while not over.is_set():
+        while not stop.is_set():
             script = Script(f"beside-{random.getrandbits(60):x}", words=20, pace=0.01)
             stream = len(calls) % 2 == 0
             calls.append(await call(stage.address, person.key, script, model="proof/beside", stream=stream))
@@ -157,60 +161,59 @@ async def _load(stage: Stage) -> AsyncIterator[list[Load]]:
     try:
         yield calls
     finally:
-        over.set()
+        stop.set()
         await asyncio.gather(*clients)
 
 
 @asynccontextmanager
-async def _watched(address: str, workers: list[int]) -> AsyncIterator[list[tuple[float, float]]]:
-    """When health was asked, and how long that waited, by a process that does nothing else; filled at the end."""
+async def _monitored(address: str, workers: list[int]) -> AsyncIterator[list[tuple[float, float]]]:
+    """Start time and duration of health checks from a separate process. Filled at the end of the context."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_watch, args=(address, workers, there), daemon=True)
+    process = context.Process(target=_monitor, args=(address, workers, there), daemon=True)
     process.start()
     answers: list[tuple[float, float]] = []
     try:
-        assert await asyncio.to_thread(here.poll, 60), "the watcher did not begin"
-        assert here.recv() == "watching"
+        assert await asyncio.to_thread(here.poll, 60), "the monitor did not start"
+        assert here.recv() == "started"
         yield answers
     finally:
         with suppress(OSError):
-            here.send("over")
+            here.send("stop")
         if await asyncio.to_thread(here.poll, 30):
-            told = here.recv()
-            assert not isinstance(told, str), told
-            answers += told
+            results = here.recv()
+            assert not isinstance(results, str), results
+            answers += results
         process.join(10)
 
 
-def _watch(address: str, workers: list[int], parent: Connection) -> None:
+def _monitor(address: str, workers: list[int], parent: Connection) -> None:
     try:
-        parent.send(asyncio.run(_ask_until_told(address, workers, parent)))
+        parent.send(asyncio.run(_check_health(address, workers, parent)))
     except Exception as error:
-        parent.send(f"watching failed: {type(error).__name__}: {error}")
+        parent.send(f"the monitor failed: {type(error).__name__}: {error}")
 
 
-async def _ask_until_told(address: str, workers: list[int], parent: Connection) -> list[tuple[float, float]]:
-    connections = await _one_for_each(address, workers)
-    parent.send("watching")
+async def _check_health(address: str, workers: list[int], parent: Connection) -> list[tuple[float, float]]:
+    connections = await _connect_to_each(address, workers)
+    parent.send("started")
     answers: list[tuple[float, float]] = []
 
-    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def check(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not parent.poll():
             began = time.monotonic()
             await _health(reader, writer)
             answers.append((began, time.monotonic() - began))
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(CHECK_SECONDS)
 
-    await asyncio.gather(*(ask(*connection) for connection in connections))
+    await asyncio.gather(*(check(*connection) for connection in connections))
     return answers
 
 
-async def _one_for_each(
+async def _connect_to_each(
     address: str, workers: list[int]
 ) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection that is kept open to each of the workers. Who of them takes one is theirs to say, so more are opened
-    until all have."""
+    """One open connection to each worker. Any worker may accept a connection, so more are opened until all have one."""
     parts = urlsplit(address)
     found: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
     opened = []
@@ -220,14 +223,14 @@ async def _one_for_each(
         opened += more
         ports = {writer.get_extra_info("sockname")[1]: (reader, writer) for reader, writer in opened}
         for worker in workers:
-            for each in psutil.Process(worker).net_connections("tcp"):
-                if each.raddr and each.raddr.port in ports:
-                    found.setdefault(worker, ports[each.raddr.port])
+            for connection in psutil.Process(worker).net_connections("tcp"):
+                if connection.raddr and connection.raddr.port in ports:
+                    found.setdefault(worker, ports[connection.raddr.port])
         if len(found) == len(workers):
             break
-    assert len(found) == len(workers), f"{len(found)} of {len(workers)} workers took a connection"
+    assert len(found) == len(workers), f"{len(found)} of {len(workers)} workers accepted a connection"
     for _, writer in opened:
-        if all(writer is not kept for _, kept in found.values()):
+        if all(writer is not used for _, used in found.values()):
             writer.close()
     return list(found.values())
 
@@ -240,12 +243,12 @@ async def _health(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     await reader.readexactly(int(length.partition(b":")[2]))
 
 
-# -- slow ones, and floods -----------------------------------------------------------------------------------
+# -- slow clients and floods ---------------------------------------------------------------------------------
 
 
-async def _slowly(address: str, count: int) -> None:
-    """Connections that announce a body and send none, send half a head, or a byte now and then. They are closed by the
-    server within its times, and whoever comes meanwhile is let in."""
+async def _slow_connections(address: str, count: int) -> None:
+    """Open connections that never send their announced body or the rest of their head. The server closes them within
+    its timeouts, and keeps serving other clients."""
     parts = urlsplit(address)
     heads = (
         b"POST /api/v1/token-count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
@@ -262,7 +265,7 @@ async def _slowly(address: str, count: int) -> None:
             )
             try:
                 writer.write(heads[number % len(heads)])
-                async with asyncio.timeout(CLOSED_WITHIN):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
                     while await reader.read(4096):
                         pass
             except TimeoutError:
@@ -273,20 +276,20 @@ async def _slowly(address: str, count: int) -> None:
         ended["closed"] += 1
 
     waiting = [asyncio.create_task(slow(number)) for number in range(count)]
-    came = Attack("who comes meanwhile", "GET", "/api/healthz")
+    other_client = Attack("another client", "GET", "/api/healthz")
     while not all(task.done() for task in waiting):
         began = time.monotonic()
-        outcome = await _send(address, came, "127.0.3.1")
-        assert outcome.status == 200, f"somebody was shut out: {outcome.status} {outcome.problem}"
-        assert time.monotonic() - began < MOST_WAIT, "somebody waited to be let in"
+        outcome = await _send(address, other_client, "127.0.3.1")
+        assert outcome.status == 200, f"another client was refused: {outcome.status} {outcome.error}"
+        assert time.monotonic() - began < MAX_WAIT, "another client waited too long"
         await asyncio.sleep(0.2)
     assert not ended["open"], (
-        f"{ended['open']} of {count} slow connections were still open after {CLOSED_WITHIN:g} s"
+        f"{ended['open']} of {count} slow connections were still open after {CLOSE_TIMEOUT:g} s"
     )
 
 
 async def _flood(stage: Stage, count: int) -> None:
-    """Of a banned account nothing is written, of another no more than its quota."""
+    """A banned account writes nothing, another account no more than its quota."""
     with stage.session() as session:
         runs = []
         for banned in (True, False):
@@ -301,15 +304,15 @@ async def _flood(stage: Stage, count: int) -> None:
         attack = Attack("step", "POST", path, json.dumps(step).encode(), {"Authorization": f"Bearer {key}"})
         return (await _send(stage.address, attack, "127.0.4.1")).status
 
-    for (key, run), most in zip(runs, (0, int(TIMEOUTS["STOA_RUN_BYTES"]) + STEP), strict=True):
+    for (key, run), limit in zip(runs, (0, int(TIMEOUTS["STOA_RUN_BYTES"]) + STEP), strict=True):
         answers: Counter[int | None] = Counter()
         for begin in range(0, count, 20):
-            answers.update(await asyncio.gather(*(write(key, run, begin + each) for each in range(20))))
+            answers.update(await asyncio.gather(*(write(key, run, begin + number) for number in range(20))))
         assert all(status is not None and 200 <= status < 500 for status in answers), answers
         written = stage.number(
             "SELECT sum(octet_length(error_message)) FROM agent_step WHERE agent_run_id = :run", run=run
         )
-        assert written <= most, f"{written:,} bytes were written, {most:,} may be; {dict(answers)}"
+        assert written <= limit, f"{written:,} bytes were written, {limit:,} allowed; {dict(answers)}"
 
 
 # -- the attacks ---------------------------------------------------------------------------------------------
@@ -320,14 +323,14 @@ def _attacks(stage: Stage, session: Session) -> list[Attack]:
     user, publisher_owner = session.get_one(User, rich.id), session.get_one(User, banned.id)
     run = factories.run(user).id
     attacks = [
-        *_at_the_chat_doors(rich, run),
+        *_chat_attacks(rich, run),
         *_large_bodies(rich),
         *_definitions(rich),
         *_pages(session, user),
     ]
     publisher_owner.banned = True
     session.commit()
-    return [*attacks, *_of_strangers(banned)]
+    return [*attacks, *_unauthenticated(banned)]
 
 
 def _chat(name: str, key: str, body: dict[str, Any], run: str | None = None, **more: Any) -> Attack:
@@ -344,7 +347,7 @@ def _nested(levels: int, inner: Any) -> Any:
     return inner
 
 
-def _at_the_chat_doors(rich: Person, run: str) -> list[Attack]:
+def _chat_attacks(rich: Person, run: str) -> list[Attack]:
     long = "x" * 100_000
     cyclic = {"type": "object", "properties": {f"p{n}": {"$ref": "#"} for n in range(60)}}
     schemas = {
@@ -378,11 +381,13 @@ def _at_the_chat_doors(rich: Person, run: str) -> list[Attack]:
     tools = [{"type": "function", "function": {"name": f"tool{n}", "parameters": {}}} for n in range(20_000)]
     spawn = [{"type": "function", "function": {"name": "spawn_agents"}}]
     for name, prompt in prompts.items():
-        said = [{"role": "user", "content": prompt}]
-        found.append(_chat(f"a prompt of {name}", rich.key, {"messages": said, "tools": tools[:20]}))
-        asked = [{"role": "user", "content": f"spawn_agents {prompt}"}]
+        messages = [{"role": "user", "content": prompt}]
+        found.append(_chat(f"a prompt of {name}", rich.key, {"messages": messages, "tools": tools[:20]}))
+        spawn_messages = [{"role": "user", "content": f"spawn_agents {prompt}"}]
         found.append(
-            _chat(f"agents in a prompt of {name}", rich.key, {"messages": asked, "tools": spawn}, run)
+            _chat(
+                f"agents in a prompt of {name}", rich.key, {"messages": spawn_messages, "tools": spawn}, run
+            )
         )
     found.append(_chat("twenty thousand tools", rich.key, {"tools": tools}))
     found.append(_chat("a hundred thousand stops", rich.key, {"stop": [str(n) for n in range(100_000)]}))
@@ -392,7 +397,7 @@ def _at_the_chat_doors(rich: Person, run: str) -> list[Attack]:
     return found
 
 
-def _packed(name: str, path: str, key: str, body: bytes, coding: str) -> Attack:
+def _compressed(name: str, path: str, key: str, body: bytes, coding: str) -> Attack:
     headers = {"Authorization": f"Bearer {key}", "Content-Encoding": coding}
     return Attack(name, "POST", path, body, headers, (400, 413))
 
@@ -433,11 +438,13 @@ def _large_bodies(rich: Person) -> list[Attack]:
         ("gzip in gzip", gzip.compress(gzip.compress(zeros, 9)), "gzip, gzip"),
         ("empty members", gzip.compress(b"") * 800_000, "gzip"),
     ):
-        found += [_packed(f"a bomb of {name}", path, rich.key, body, coding) for path in (OPENAI, CODEBUFF)]
+        found += [
+            _compressed(f"a bomb of {name}", path, rich.key, body, coding) for path in (OPENAI, CODEBUFF)
+        ]
     return found
 
 
-def _of_strangers(banned: Person) -> list[Attack]:
+def _unauthenticated(banned: Person) -> list[Attack]:
     body = b"[" + b"[]," * (6 * MB) + b"1]"
     refused = (400, 401, 403, 404, 413)
     paths = (
@@ -452,7 +459,7 @@ def _of_strangers(banned: Person) -> list[Attack]:
         "/api/auth/cli/code",
         "/api/auth/cli/logout",
     )
-    callers = {"nobody": {}, "an unknown key": {"Authorization": "Bearer cb-pat-unknown"}}
+    callers = {"an anonymous client": {}, "an unknown key": {"Authorization": "Bearer cb-pat-unknown"}}
     callers["a banned account"] = {"Authorization": f"Bearer {banned.key}"}
     return [
         Attack(f"18 MB of {name} at {path}", "POST", path, body, headers, refused)
@@ -472,24 +479,24 @@ def _definitions(rich: Person) -> list[Attack]:
         "long descriptions": [
             {"description": "d" * 10_000, "spawnerPrompt": "e" * 9_000} for _ in range(500)
         ],
-        "long prompts": [{"systemPrompt": "p\n" * 25_000} for _ in range(350)],
+        "long prompts": [{"systemPrompt": "p\n" * 25_000} for _ in range(250)],
         "deep schemas": [
             {"inputSchema": {"params": {"type": "object", "a": _nested(55, 1)}}} for _ in range(400)
         ],
     }
     found = []
     for name, definitions in lists.items():
-        sent = [{**plain, "id": f"a{at}", **each} for at, each in enumerate(definitions)]
+        sent = [{**plain, "id": f"a{at}", **definition} for at, definition in enumerate(definitions)]
         body = json.dumps({"agentDefinitions": sent}).encode()
         key = {"Authorization": f"Bearer {rich.key}"}
         found.append(Attack(f"definitions with {name}", "POST", "/api/agents/validate", body, key, (200,)))
         small = json.dumps({"agentDefinitions": sent[: max(1, len(sent) * 900_000 // len(body))]}).encode()
-        found.append(Attack(f"a stranger's with {name}", "POST", "/api/agents/validate", small[:MB]))
+        found.append(Attack(f"anonymous definitions with {name}", "POST", "/api/agents/validate", small[:MB]))
     return found
 
 
 def _pages(session: Session, owner: User) -> list[Attack]:
-    """Pages that anybody may ask for, of what somebody published to make them slow."""
+    """Public pages of agents that were published to make them slow."""
     publisher = factories.publisher(owner, factories.new_id("hostile-")[:30])
     texts = {
         "few different lines": ["\n".join(str(n * n % mod) for n in range(80_000)) for mod in (7, 11)],

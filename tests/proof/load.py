@@ -1,4 +1,4 @@
-"""Clients by the hundred in one process: calls whose every byte is seen, and which can leave at any of them."""
+"""An asyncio client for hundreds of concurrent calls, which can disconnect after any byte."""
 
 import asyncio
 import contextlib
@@ -19,20 +19,20 @@ CODEBUFF, OPENAI = "/api/v1/chat/completions", "/v1/chat/completions"
 
 @dataclass
 class Outcome:
-    """How a call ended for its client. `status` None: no head arrived; `whole`: it got all there was to get."""
+    """How a call ended for its client. `status` None: no response head; `whole`: the complete body was received."""
 
     script: Script
     status: int | None = None
     body: bytes = b""
     whole: bool = False
-    left: bool = False
-    problem: str = ""
+    disconnected: bool = False
+    error: str = ""
     seconds: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        """An answer that any client would take for whole."""
+        """A complete response with status 200."""
         return self.status == 200 and self.whole
 
     @property
@@ -47,9 +47,8 @@ def body_of(script: Script, *, model: str, stream: bool, **more: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-def play(load: Coroutine[Any, Any, Loaded]) -> Loaded:
-    """The outcome of a load, run to its end in a thread of its own: the browser of other tests keeps an event loop in
-    this one."""
+def run_in_thread(load: Coroutine[Any, Any, Loaded]) -> Loaded:
+    """Run a coroutine in a separate thread: the browser of other tests has an event loop in this one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, load).result()
 
@@ -62,33 +61,33 @@ async def call(
     model: str,
     stream: bool = False,
     leave_after: int | None = None,
-    patience: float = 90.0,
+    timeout: float = 90.0,
     **more: Any,
 ) -> Outcome:
-    """Make a call. `leave_after`: reset the connection after so many bytes of the answer; 0 once it is sent."""
+    """Make a call. `leave_after`: reset the connection after this many response bytes; 0: after sending the request."""
     outcome = Outcome(script)
     raw = body_of(script, model=model, stream=stream, **more)
     began = time.monotonic()
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             await fetch(
                 address, "POST", OPENAI, {"Authorization": f"Bearer {key}"}, raw, outcome, leave_after
             )
     except (OSError, EOFError, TimeoutError) as error:
-        outcome.problem = f"{type(error).__name__}: {error}"
+        outcome.error = f"{type(error).__name__}: {error}"
     outcome.seconds = time.monotonic() - began
     if stream and outcome.status == 200:
         outcome.whole = outcome.whole and outcome.body.endswith(b"data: [DONE]\n\n")
     return outcome
 
 
-async def get(address: str, path: str, headers: dict[str, str], patience: float = 30.0) -> Outcome:
+async def get(address: str, path: str, headers: dict[str, str], timeout: float = 30.0) -> Outcome:
     outcome = Outcome(Script(path))
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             await fetch(address, "GET", path, headers, b"", outcome, None)
     except (OSError, EOFError, TimeoutError) as error:
-        outcome.problem = f"{type(error).__name__}: {error}"
+        outcome.error = f"{type(error).__name__}: {error}"
     return outcome
 
 
@@ -112,24 +111,24 @@ async def fetch(
         data = bytearray()
         try:
             while leave_after is None or len(data) < leave_after:
-                most = 65_536 if leave_after is None else min(65_536, leave_after - len(data))
-                piece = await reader.read(most)
-                if not piece:
+                limit = 65_536 if leave_after is None else min(65_536, leave_after - len(data))
+                chunk = await reader.read(limit)
+                if not chunk:
                     break
-                data += piece
+                data += chunk
             else:
-                outcome.left = True
+                outcome.disconnected = True
                 writer.transport.abort()
         finally:
-            read(bytes(data), outcome)
+            parse_response(bytes(data), outcome)
     finally:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
 
-def read(data: bytes, outcome: Outcome) -> None:
-    """What the bytes of an answer say."""
+def parse_response(data: bytes, outcome: Outcome) -> None:
+    """Parse a raw HTTP response into `outcome`."""
     head, found, rest = data.partition(b"\r\n\r\n")
     if not found:
         return
@@ -139,19 +138,19 @@ def read(data: bytes, outcome: Outcome) -> None:
         name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
     if outcome.headers.get("transfer-encoding") == "chunked":
-        outcome.body, outcome.whole = dechunked(rest)
+        outcome.body, outcome.whole = decode_chunked(rest)
     else:
         outcome.body = rest
         length = outcome.headers.get("content-length")
         outcome.whole = length is not None and len(rest) == int(length)
 
 
-def dechunked(data: bytes) -> tuple[bytes, bool]:
-    pieces, at = [], 0
-    while (end := data.find(b"\r\n", at)) >= 0:
-        size = int(data[at:end], 16)
+def decode_chunked(data: bytes) -> tuple[bytes, bool]:
+    chunks, start = [], 0
+    while (end := data.find(b"\r\n", start)) >= 0:
+        size = int(data[start:end], 16)
         if not size:
-            return b"".join(pieces), True
-        pieces.append(data[end + 2 : end + 2 + size])
-        at = end + 2 + size + 2
-    return b"".join(pieces), False
+            return b"".join(chunks), True
+        chunks.append(data[end + 2 : end + 2 + size])
+        start = end + 2 + size + 2
+    return b"".join(chunks), False

@@ -1,4 +1,4 @@
-"""Many calls at once on balances that cover few of them."""
+"""Concurrent calls on balances that are sufficient for only a few of them."""
 
 import asyncio
 import random
@@ -7,79 +7,81 @@ from datetime import timedelta
 
 from models import ledger
 from models.core.db import now
-from tests.proof.load import Outcome, call, play
+from tests.proof.load import Outcome, call, run_in_thread
 from tests.proof.stage import Person, Result, Stage
 from tests.proof.upstream import Script
 
 MODEL = "openai/proof"
 CREDITS = 11
-"""What a call holds, and the most it costs: 100 tokens at $1000 per million, with the margin."""
+"""Hold and maximum cost of a call: 100 tokens at $1000 per million, plus margin."""
 
 
-def race(stage: Stage, *, calls: int = 200, covered: int = 20, accounts: int = 20, each: int = 40) -> Result:
-    """One balance; then `accounts` at once; then with grants and expiries in between."""
+def race(
+    stage: Stage, *, calls: int = 200, affordable: int = 20, accounts: int = 20, calls_each: int = 40
+) -> Result:
+    """One account; then several accounts; then again with concurrent grants and expiries."""
     lines = [
-        _exact(stage, calls, covered),
-        _any_price(stage, calls, covered),
-        _accounts(stage, accounts, each, moving=False),
-        _accounts(stage, accounts, each, moving=True),
+        _exact(stage, calls, affordable),
+        _mixed_prices(stage, calls, affordable),
+        _accounts(stage, accounts, calls_each, with_grants=False),
+        _accounts(stage, accounts, calls_each, with_grants=True),
     ]
     stage.prove()
     return Result(
         "race",
-        f"{calls} calls on a balance for {covered}, twice; {accounts} accounts x {each} calls, twice, once amid grants "
+        f"{calls} calls on a balance for {affordable}, twice; {accounts} accounts x {calls_each} calls, twice, once with grants "
         "and expiries",
         "; ".join(lines),
     )
 
 
-def _exact(stage: Stage, calls: int, covered: int) -> str:
-    """Every call costs all it holds: exactly `covered` get through and nothing is left."""
-    (person,) = stage.people(1, covered * CREDITS)
-    outcomes = _together(stage, [(person, _script(100)) for _ in range(calls)])
+def _exact(stage: Stage, calls: int, affordable: int) -> str:
+    """Every call costs its whole hold: exactly `affordable` calls are served and the balance is 0."""
+    (person,) = stage.people(1, affordable * CREDITS)
+    outcomes = _call_all(stage, [(person, _script(100)) for _ in range(calls)])
     served = _check(stage, [person], outcomes)
-    left = stage.balance(person)
-    assert (served, left) == (covered, 0), f"{served} calls served and {left} credits left"
-    return f"exact holds: {served} of {calls} served, {_busy(outcomes)}{left} left"
+    balance = stage.balance(person)
+    assert (served, balance) == (affordable, 0), f"{served} calls served and {balance} credits left"
+    return f"exact holds: {served} of {calls} served, {_rejected(outcomes)}{balance} left"
 
 
-def _any_price(stage: Stage, calls: int, covered: int) -> str:
-    """Calls cost less than they hold, and clients ask again: it ends below one call, never below minus one call."""
-    (person,) = stage.people(1, covered * CREDITS)
+def _mixed_prices(stage: Stage, calls: int, affordable: int) -> str:
+    """Calls cost less than their hold, and clients retry: the balance stays above minus the cost of one call."""
+    (person,) = stage.people(1, affordable * CREDITS)
     outcomes: list[Outcome] = []
     for _ in range(4):
-        outcomes += _together(stage, [(person, _script(random.randint(5, 100))) for _ in range(calls)])
+        outcomes += _call_all(stage, [(person, _script(random.randint(5, 100))) for _ in range(calls)])
         if stage.balance(person) <= 0:
             break
     served = _check(stage, [person], outcomes)
-    left = stage.balance(person)
-    assert left > -CREDITS, f"the balance ended at {left}"
-    return f"mixed prices: {served} served, ended at {left}"
+    balance = stage.balance(person)
+    assert balance > -CREDITS, f"the balance ended at {balance}"
+    return f"mixed prices: {served} served, ended at {balance}"
 
 
-def _accounts(stage: Stage, accounts: int, each: int, *, moving: bool) -> str:
+def _accounts(stage: Stage, accounts: int, calls_each: int, *, with_grants: bool) -> str:
     people = stage.people(accounts, 5 * CREDITS)
-    asks = [(person, _script(random.randint(20, 100))) for person in people for _ in range(each)]
-    random.shuffle(asks)
-    over = threading.Event()
-    mover = threading.Thread(target=_move, args=(stage, people, over), daemon=True)
-    if moving:
-        mover.start()
+    requests = [(person, _script(random.randint(20, 100))) for person in people for _ in range(calls_each)]
+    random.shuffle(requests)
+    stop = threading.Event()
+    granter = threading.Thread(target=_grant_and_expire, args=(stage, people, stop), daemon=True)
+    if with_grants:
+        granter.start()
     try:
-        outcomes = _together(stage, asks)
+        outcomes = _call_all(stage, requests)
     finally:
-        over.set()
-        if moving:
-            mover.join(30)
+        stop.set()
+        if with_grants:
+            granter.join(30)
     served = _check(stage, people, outcomes)
     lowest = 0
     for person in people:
-        left = stage.balance(person)
-        lowest = min(lowest, left)
-        # what expires under a call that was admitted on it is gone when the call is settled (contract 3.2)
-        floor = -CREDITS - (_expired(stage, person) if moving else 0)
-        assert left > floor, f"a balance ended at {left}, below {floor}"
-    return f"{accounts} accounts{' with grants and expiries' if moving else ''}: {served} served, {_busy(outcomes)}lowest {lowest}"
+        balance = stage.balance(person)
+        lowest = min(lowest, balance)
+        # credits that expire during a call are gone when it is settled (contract 3.2)
+        floor = -CREDITS - (_expired(stage, person) if with_grants else 0)
+        assert balance > floor, f"a balance ended at {balance}, below {floor}"
+    return f"{accounts} accounts{' with grants and expiries' if with_grants else ''}: {served} served, {_rejected(outcomes)}lowest {lowest}"
 
 
 def _expired(stage: Stage, person: Person) -> int:
@@ -88,15 +90,15 @@ def _expired(stage: Stage, person: Person) -> int:
     )
 
 
-def _busy(outcomes: list[Outcome]) -> str:
-    busy = sum(outcome.status == 503 for outcome in outcomes)
-    return f"{busy} turned away as too many, " if busy else ""
+def _rejected(outcomes: list[Outcome]) -> str:
+    count = sum(outcome.status == 503 for outcome in outcomes)
+    return f"{count} rejected with 503, " if count else ""
 
 
-def _move(stage: Stage, people: list[Person], over: threading.Event) -> None:
-    """Small grants that soon end, and sweeps that end them."""
+def _grant_and_expire(stage: Stage, people: list[Person], stop: threading.Event) -> None:
+    """Make small grants that expire soon, and sweep them."""
     with stage.session() as session:
-        while not over.wait(0.02):
+        while not stop.wait(0.02):
             ends = now() + timedelta(milliseconds=random.randint(50, 800))
             options = {"type": "free", "expires_at": ends} if random.random() < 0.7 else {}
             stage.grant(random.choice(people), random.randint(1, 2 * CREDITS), **options)
@@ -116,7 +118,7 @@ def _script(tokens: int) -> Script:
 _script.count = 0  # type: ignore[attr-defined]
 
 
-def _together(stage: Stage, asks: list[tuple[Person, Script]]) -> list[Outcome]:
+def _call_all(stage: Stage, requests: list[tuple[Person, Script]]) -> list[Outcome]:
     async def run() -> list[Outcome]:
         return await asyncio.gather(
             *(
@@ -128,19 +130,21 @@ def _together(stage: Stage, asks: list[tuple[Person, Script]]) -> list[Outcome]:
                     stream=index % 3 == 0,
                     max_tokens=100,
                 )
-                for index, (person, script) in enumerate(asks)
+                for index, (person, script) in enumerate(requests)
             )
         )
 
-    return play(run())
+    return run_in_thread(run())
 
 
 def _check(stage: Stage, people: list[Person], outcomes: list[Outcome]) -> int:
-    """Each call was served and charged once, or refused and charged nothing. Returns how many were served."""
-    stage.quiet()
-    # 503: a server with more to do than it can admit in five seconds says so, and charges nothing
+    """Each call was served and charged once, or rejected and not charged. Returns the number of served calls."""
+    stage.wait_for_holds()
+    # 503: the server cannot admit the call within five seconds, and charges nothing
     odd = [outcome for outcome in outcomes if not (outcome.complete or outcome.status in (402, 503))]
-    assert not odd, f"{len(odd)} calls ended oddly: {odd[0].status} {odd[0].problem} {odd[0].body[:300]!r}"
+    assert not odd, (
+        f"{len(odd)} calls ended unexpectedly: {odd[0].status} {odd[0].error} {odd[0].body[:300]!r}"
+    )
     served = {outcome.script.id: outcome.script for outcome in outcomes if outcome.complete}
     rows = [row for row in stage.calls(people) if row.state == "settled"]
     charged = [row.message_id for row in rows]

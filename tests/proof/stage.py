@@ -1,4 +1,4 @@
-"""What every proof needs: a started server, people with credits, and a look at the books."""
+"""Shared by all proofs: a running server, users with credits, and access to the ledger."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ from tests.server import living
 T = TypeVar("T")
 
 PRICES = '["openai/proof"]\ninput = 0\noutput = 1000\n'
-"""One model whose hold and price are known to the credit: its input is free, a hundred tokens are $0.10."""
+"""A model with an exactly known hold and price: free input, $0.10 per 100 output tokens."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class Person:
 
 @dataclass
 class Result:
-    """A line of the table."""
+    """A row of the result table."""
 
     name: str
-    ran: str
-    """What was done, with counts."""
-    worst: str
-    """The worst that was seen."""
+    summary: str
+    """What was run, with counts."""
+    observed: str
+    """The worst observed values."""
     seconds: float = 0.0
-    wrong: str = ""
-    """Why it failed; empty when the proof holds."""
+    failure: str = ""
+    """Why it failed; empty if it passed."""
 
 
 class Stage:
-    """A server at `address` on the database of `engine`, whose providers are `upstream`."""
+    """A server at `address` with the database of `engine` and `upstream` as all providers."""
 
     def __init__(self, address: str, engine: Engine, upstream: Upstream) -> None:
         self.address = address
@@ -80,37 +80,37 @@ class Stage:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """`db.session` on the server's database, in an application context of its own."""
+        """`db.session` on the server's database, in a new application context."""
         with self._app.app_context():
             yield db.session()
 
     def people(self, count: int, credits: int) -> list[Person]:
-        """Users with a key, a browser session and `credits`."""
-        made = []
+        """Create users with an API key, a browser session and `credits`."""
+        users = []
         with self.session():
             for _ in range(count):
                 user = factories.user(factories.new_id("proof-"))
                 person = Person(user.id, factories.token(user), factories.token(user, type="web"))
-                made.append(person)
+                users.append(person)
                 if credits:
                     self.grant(person, credits)
-        return made
+        return users
 
     def grant(self, person: Person, credits: int, **options: Any) -> None:
-        """A committed grant, within `session()`."""
+        """Grant credits and commit. Call within `session()`."""
         kind = options.pop("type", "purchase")
         operation = factories.new_id("proof-")
         ledger.grant(person.account, credits, kind, operation_id=operation, **options)
         db.session.commit()
 
     def rows(self, statement: str, **parameters: Any) -> list[Any]:
-        """Ask the database; waits for one that is recovering."""
+        """Query the database. Retries while it is recovering."""
 
-        def ask() -> list[Any]:
+        def query() -> list[Any]:
             with self.engine.connect() as connection:
                 return list(connection.execute(text(statement), parameters).all())
 
-        return patiently(ask)
+        return retry(query)
 
     def number(self, statement: str, **parameters: Any) -> int:
         return int(self.rows(statement, **parameters)[0][0] or 0)
@@ -126,44 +126,44 @@ class Stage:
             ids=[person.id for person in people],
         )
 
-    def live(self) -> int:
+    def live_holds(self) -> int:
         return self.number("SELECT count(*) FROM credit_hold WHERE state = 'live'")
 
-    def quiet(self, seconds: float = 75.0) -> float:
-        """Wait until no hold lives; how long that took."""
+    def wait_for_holds(self, seconds: float = 75.0) -> float:
+        """Wait until there are no live holds. Returns the seconds waited."""
         began = time.monotonic()
-        while (left := self.live()) and time.monotonic() - began < seconds:
+        while (remaining := self.live_holds()) and time.monotonic() - began < seconds:
             time.sleep(0.1)
-        assert not left, f"{left} holds still live after {seconds:g} seconds"
+        assert not remaining, f"{remaining} live holds after {seconds:g} seconds"
         return time.monotonic() - began
 
     def prove(self) -> None:
-        """The books are clean and no hold lives."""
-        self.quiet()
+        """Assert that the ledger is consistent and has no live holds."""
+        self.wait_for_holds()
 
         def recount() -> ledger.LedgerProof:
             with self.session():
                 return ledger.prove()
 
-        proof = patiently(recount)
+        proof = retry(recount)
         assert proof.clean, [(check.name, check.differences[:3]) for check in proof.checks if check.count]
 
 
-def patiently(ask: Callable[[], T], seconds: float = 60.0) -> T:
-    """The answer, once PostgreSQL gives one."""
+def retry(query: Callable[[], T], seconds: float = 60.0) -> T:
+    """Retry a query until PostgreSQL answers."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return ask()
+            return query()
         except OperationalError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
 
 
-def settings_for(upstream: Upstream, place: Path, **more: str) -> dict[str, str]:
-    """The environment that leads every provider of a server to the scripted one."""
-    prices = place / "prices.toml"
+def settings_for(upstream: Upstream, directory: Path, **more: str) -> dict[str, str]:
+    """Environment variables that point every provider to the scripted upstream."""
+    prices = directory / "prices.toml"
     prices.write_text(PRICES)
     return {
         "OPENAI_API_KEY": "sk-proof-openai-key",
@@ -177,17 +177,17 @@ def settings_for(upstream: Upstream, place: Path, **more: str) -> dict[str, str]
 
 
 class Serve:
-    """`flask serve` with a data directory of its own, which can be killed in parts and started again."""
+    """`flask serve` with its own data directory. Its processes can be killed and restarted."""
 
-    def __init__(self, place: Path, environment: dict[str, str], workers: int) -> None:
-        self.place = place
-        self.data = place / "data"
+    def __init__(self, directory: Path, environment: dict[str, str], workers: int) -> None:
+        self.directory = directory
+        self.data = directory / "data"
         self.data.mkdir()
         (self.data / "demo_seeded").touch()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        kept = {
+        inherited = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(
@@ -195,7 +195,7 @@ class Serve:
             )
         }
         self.environment = (
-            kept
+            inherited
             | {
                 "STOA_DATA_DIR": str(self.data),
                 "PORT": str(self.port),
@@ -210,10 +210,10 @@ class Serve:
         self.address = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.reaper: threading.Thread | None = None
-        self.ended = threading.Event()
+        self.exited = threading.Event()
 
     def start(self) -> None:
-        with open(self.place / "log", "ab") as log:
+        with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flask", "--app", "app:create_app", "serve"],
                 cwd=ROOT,
@@ -225,11 +225,11 @@ class Serve:
             )
 
     def wait_until_ready(self, seconds: float = 180.0) -> float:
-        """How long it took until the server answered with its database."""
+        """Wait until the server and its database are ready. Returns the seconds waited."""
         began = time.monotonic()
         while time.monotonic() - began < seconds:
             assert self.process is not None
-            assert self.process.poll() is None, f"flask serve ended by itself:\n{self.words()}"
+            assert self.process.poll() is None, f"flask serve exited:\n{self.log_tail()}"
             with (
                 suppress(OSError, ConnectionError),
                 urllib.request.urlopen(f"{self.address}/readyz", timeout=3) as answer,
@@ -237,21 +237,21 @@ class Serve:
                 if answer.status == 200:
                     return time.monotonic() - began
             time.sleep(0.1)
-        raise AssertionError(f"the server was not ready within {seconds:g} seconds:\n{self.words()}")
+        raise AssertionError(f"the server was not ready within {seconds:g} seconds:\n{self.log_tail()}")
 
     def engine(self) -> Engine:
-        """An engine of the proof's own: reads where the server's socket is, and starts nothing."""
+        """A separate engine, connected to the socket of the server's PostgreSQL."""
         lines = (self.data / "postgres" / "postmaster.pid").read_text().splitlines()
         options = engine_options(pool_size=20)
         return create_engine(f"postgresql+psycopg://postgres@/stoa?host={lines[4]}", **options)
 
-    def words(self) -> str:
-        return (self.place / "log").read_text(errors="replace")[-4000:]
+    def log_tail(self) -> str:
+        return (self.directory / "log").read_text(errors="replace")[-4000:]
 
-    # -- its parts -----------------------------------------------------------------------------------------------
+    # -- processes -------------------------------------------------------------------------------------------
 
     def web_workers(self) -> list[psutil.Process]:
-        """The gunicorn workers: children of a gunicorn that is itself a child of the supervisor."""
+        """The gunicorn workers: children of the gunicorn masters, which are children of the supervisor."""
         return [process for master in self._masters() for process in master.children()]
 
     def postmaster(self) -> psutil.Process | None:
@@ -261,7 +261,7 @@ class Serve:
         return None
 
     def everything(self) -> list[psutil.Process]:
-        return living(self.place)
+        return living(self.directory)
 
     def _masters(self) -> list[psutil.Process]:
         assert self.process is not None
@@ -285,7 +285,7 @@ class Serve:
         return []
 
     def kill_all(self, *, postgres: bool) -> list[int]:
-        """Every process at once, as when the machine loses its power; optionally all but PostgreSQL."""
+        """Kill every process at once, like a power failure; without `postgres`, all but PostgreSQL."""
         victims = [process for process in self.everything() if postgres or process.name() != "postgres"]
         for process in victims:
             with suppress(psutil.Error):
@@ -299,27 +299,27 @@ class Serve:
         return [process.pid for process in victims]
 
     def stop(self) -> None:
-        """Ctrl-C; what is left after that is killed."""
+        """Send SIGINT, then kill the processes that remain."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(45)
-        left = self.everything()
-        for process in left:
+        remaining = self.everything()
+        for process in remaining:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, timeout=10)
+        psutil.wait_procs(remaining, timeout=10)
         if self.process is not None:
             self.process.wait(10)
 
 
 @contextmanager
 def serving(upstream: Upstream, *, workers: int = 3, **settings: str) -> Iterator[tuple[Serve, Stage]]:
-    """`flask serve` in a place that is removed afterwards."""
+    """Run `flask serve` in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="stoa-proof-", ignore_cleanup_errors=True) as name:
-        place = Path(name)
-        place.chmod(0o755)
-        server = Serve(place, settings_for(upstream, place, **settings), workers)
+        directory = Path(name)
+        directory.chmod(0o755)
+        server = Serve(directory, settings_for(upstream, directory, **settings), workers)
         try:
             server.start()
             server.wait_until_ready()

@@ -1,4 +1,4 @@
-"""The short form of the proofs that need nothing killed, on gunicorn and the tests' database."""
+"""Short form of the proofs without kills, on gunicorn and the test database."""
 
 import shutil
 import tempfile
@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 from tests import server
 from tests.proof import upstream
 from tests.proof.aborts import aborts
-from tests.proof.faults import dead_ends, faults
+from tests.proof.faults import faults, unreachable_providers
 from tests.proof.race import race
 from tests.proof.soak import soak
 from tests.proof.stage import Stage, settings_for
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def started(app: Flask, engine: Engine, postgres_url: str) -> Iterator[tuple[Stage, list[psutil.Process]]]:
-    place = Path(tempfile.mkdtemp(prefix="stoa-proof-"))
+    directory = Path(tempfile.mkdtemp(prefix="stoa-proof-"))
     mine = set(psutil.Process().children(recursive=True))
     with (
         upstream.running() as provider,
-        dead_ends() as more,
-        server.running(postgres_url, place, **settings_for(provider, place, **more)) as address,
+        unreachable_providers() as addresses,
+        server.running(postgres_url, directory, **settings_for(provider, directory, **addresses)) as address,
     ):
         new = set(psutil.Process().children(recursive=True)) - mine
         workers = [
@@ -36,7 +36,7 @@ def started(app: Flask, engine: Engine, postgres_url: str) -> Iterator[tuple[Sta
         ]
         assert len(workers) == server.WORKERS
         yield Stage(address, engine, provider), workers
-    shutil.rmtree(place)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def stage(started: tuple[Stage, list[psutil.Process]], session: object) -> Stage
 
 
 def test_a_race_overspends_by_less_than_a_call_and_charges_nothing_twice(stage: Stage) -> None:
-    race(stage, calls=60, covered=6, accounts=6, each=15)
+    race(stage, calls=60, affordable=6, accounts=6, calls_each=15)
 
 
 def test_streams_whose_clients_leave_are_all_billed(stage: Stage) -> None:
-    aborts(stage, streams=60, at_once=30)
+    aborts(stage, streams=60, concurrency=30)
 
 
 def test_faults_of_providers_lose_no_worker(

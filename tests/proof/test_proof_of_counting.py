@@ -1,15 +1,15 @@
-"""The short form of the proof of counting, on the tests' database."""
+"""Short form of the counting proof, on the test database."""
 
 import pytest
 from flask import Flask
 from sqlalchemy.engine import Engine
 
 from tests.proof import upstream
-from tests.proof.counting import counted
+from tests.proof.counting import counting_proof
 from tests.proof.stage import Stage
 
 
 @pytest.mark.usefixtures("session")
-def test_publishing_counting_and_settling_wait_in_no_circle(app: Flask, engine: Engine) -> None:
+def test_publishing_counting_and_settling_never_deadlock(app: Flask, engine: Engine) -> None:
     with upstream.running() as provider:
-        counted(Stage("", engine, provider), seconds=3, settlers=2)
+        counting_proof(Stage("", engine, provider), seconds=3, settlers=2)

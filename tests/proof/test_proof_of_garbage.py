@@ -1,4 +1,4 @@
-"""The short form of the proof against garbage."""
+"""Short form of the garbage proof."""
 
 import shutil
 import tempfile
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def stage(app: Flask, engine: Engine, session: object, postgres_url: str) -> Iterator[Stage]:
-    place = Path(tempfile.mkdtemp(prefix="stoa-proof-"))
+    directory = Path(tempfile.mkdtemp(prefix="stoa-proof-"))
     with (
         upstream.running() as provider,
-        server.running(postgres_url, place, **settings_for(provider, place)) as address,
+        server.running(postgres_url, directory, **settings_for(provider, directory)) as address,
     ):
         yield Stage(address, engine, provider)
-    shutil.rmtree(place)
+    shutil.rmtree(directory)
 
 
 def test_garbage_gets_no_5xx_and_costs_nothing(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""The short form of the proof against inputs made to stop the server."""
+"""Short form of the hostile proof."""
 
 import shutil
 import tempfile
@@ -19,24 +19,24 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(prefix="stoa-proof-"))
-    yield place
-    shutil.rmtree(place)
+def directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="stoa-proof-"))
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture
-def stage(app: Flask, engine: Engine, session: object, postgres_url: str, place: Path) -> Iterator[Stage]:
+def stage(app: Flask, engine: Engine, session: object, postgres_url: str, directory: Path) -> Iterator[Stage]:
     with (
         upstream.running() as provider,
-        server.running(postgres_url, place, **settings_for(provider, place)) as address,
+        server.running(postgres_url, directory, **settings_for(provider, directory)) as address,
     ):
         yield Stage(address, engine, provider)
 
 
-def test_health_never_waits_for_whatever_is_sent(stage: Stage, place: Path) -> None:
+def test_health_never_waits_for_whatever_is_sent(stage: Stage, directory: Path) -> None:
     own = psutil.Process().pid
-    workers = [process for process in server.living(place) if process.ppid() != own]
+    workers = [process for process in server.living(directory) if process.ppid() != own]
     assert len(workers) == server.WORKERS
-    # the machine has other tests to run as well; `make prove` allows a second
-    hostile(stage, workers, times=1, most_wait=5.0)
+    # other tests may run on the machine; `make prove` allows one second
+    hostile(stage, workers, times=1, max_wait=5.0)

@@ -1,7 +1,7 @@
-"""A provider in a process of its own, which does what each request tells it to.
+"""A scripted provider in a separate process.
 
-The last message of a request is a `Script` as JSON. What was asked, and which answers were written to their end, is
-told under `/seen`. It ends with its parent.
+The last message of each request is a `Script` as JSON. `/seen` reports the received requests and completed responses.
+The process exits with its parent.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ PROMPT, COMPLETION = 40, 60
 
 @dataclass
 class Script:
-    """One answer: how long, how slow, what it says of its use, and what is wrong with it.
+    """One response: length, delays, reported usage, and fault.
 
-    `id` becomes the id of the answer, and so of its `message`. `use` replaces the whole usage object; None leaves
-    it out where `reports` is false.
+    `id` becomes the id of the response and of its `message`. `use` replaces the usage object; if `reports` is false,
+    there is none.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Script:
     prompt: int = PROMPT
     completion: int = COMPLETION
     cost: float | None = None
-    """Dollars that the usage reports."""
+    """Reported cost in dollars."""
     reports: bool = True
     use: dict[str, Any] | None = None
     fault: str = ""
@@ -63,13 +63,13 @@ class Script:
 
 
 class Upstream:
-    """A started provider process, seen from outside."""
+    """Handle of a running provider process."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
 
     def seen(self) -> dict[str, dict[str, int]]:
-        """Of each script's id: how often it was asked, and how often its answer was written to the end."""
+        """By script id: number of requests (`asked`) and of completed responses (`ended`)."""
         with urllib.request.urlopen(f"{self.url}/seen", timeout=20) as answer:
             found: dict[str, dict[str, int]] = json.load(answer)
         return found
@@ -115,7 +115,7 @@ class Provider:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         if head.startswith("GET /seen"):
-            writer.write(whole(json.dumps(self.log).encode()))
+            writer.write(response(json.dumps(self.log).encode()))
             await writer.drain()
             return True
         lengths = [line[15:] for line in head.split("\r\n") if line.lower().startswith("content-length:")]
@@ -124,35 +124,35 @@ class Provider:
         log = self.log.setdefault(script.id, {"asked": 0, "ended": 0})
         log["asked"] += 1
         await asyncio.sleep(script.first)
-        keep = await self.play(script, bool(body.get("stream")), str(body["model"]), writer)
+        keep = await self.respond(script, bool(body.get("stream")), str(body["model"]), writer)
         await writer.drain()
         log["ended"] += keep
         return keep
 
     def script(self, body: dict[str, Any]) -> Script:
-        """What the request asks for; an ordinary answer when it asks for nothing."""
+        """The script in the request, or a default."""
         try:
             return Script(**json.loads(body["messages"][-1]["content"]))
         except (ValueError, TypeError, KeyError):
             return Script(f"unscripted-{len(self.log)}")
 
-    async def play(self, script: Script, stream: bool, model: str, writer: asyncio.StreamWriter) -> bool:
-        """Write the answer. False: it was not ended as it should be, and the connection goes with it."""
+    async def respond(self, script: Script, stream: bool, model: str, writer: asyncio.StreamWriter) -> bool:
+        """Write the response. False: it is incomplete, and the connection is closed."""
         fault = getattr(self, f"fault_{script.fault}", None)
         if fault is not None:
             await fault(script, writer)
             return False
         if script.status != 200:
             error = {"error": {"message": f"the provider says {script.status}", "code": script.status}}
-            writer.write(whole(json.dumps(error).encode(), script.status, script.headers))
+            writer.write(response(json.dumps(error).encode(), script.status, script.headers))
             return True
         if not stream:
             await asyncio.sleep(script.pace * script.words)
             body = json.dumps(completion(script.text, script.usage(), id=script.id, model=model)).encode()
             if script.fault == "cut":
-                writer.write(whole(body)[:-20])
+                writer.write(response(body)[:-20])
                 return False
-            writer.write(whole(b'{"choices": [{' if script.fault == "bad_json" else body))
+            writer.write(response(b'{"choices": [{' if script.fault == "bad_json" else body))
             return True
         head = {"id": script.id, "model": model}
         writer.write(
@@ -165,8 +165,8 @@ class Provider:
                 return False
             if writer.is_closing():
                 return False
-            piece = sse(event)
-            writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            event_bytes = sse(event)
+            writer.write(f"{len(event_bytes):x}\r\n".encode() + event_bytes + b"\r\n")
             if script.pace:
                 await writer.drain()
                 await asyncio.sleep(script.pace)
@@ -213,7 +213,7 @@ def events(script: Script, head: dict[str, str]) -> Iterator[Any]:
     yield "[DONE]"
 
 
-def whole(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> bytes:
+def response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> bytes:
     lines = [f"HTTP/1.1 {status} Scripted", "Content-Type: application/json", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body

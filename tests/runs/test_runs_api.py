@@ -1,4 +1,4 @@
-"""The JSON door of runs, row by row of the contract's tables (2.3, 0.4), and what hostile bodies do to it."""
+"""The JSON API of runs: every row of the contract's tables (2.3, 0.4), and hostile bodies."""
 
 import json
 import uuid
@@ -32,7 +32,7 @@ UNKNOWN_KEY = {"error": "Invalid API key or user not found"}
 
 
 def post(who: Person, path: str, body: Any, **kw: Any) -> TestResponse:
-    """As the SDK posts: a JSON string without the JSON content type."""
+    """Post like the SDK: a JSON string without the JSON content type."""
     data = body if isinstance(body, str | bytes) else json.dumps(body)
     return who.browser.post(
         path, data=data, headers=who.headers, content_type="text/plain;charset=UTF-8", **kw
@@ -58,7 +58,7 @@ def steps_of(session: OrmSession, run_id: str) -> list[AgentStep]:
     return list(session.scalars(query))
 
 
-# -- who asks ------------------------------------------------------------------------------------------------
+# -- authentication ------------------------------------------------------------------------------------------
 
 PATHS = [RUNS, f"{RUNS}/some-run/steps"]
 
@@ -127,7 +127,7 @@ def test_other_methods_are_405(alice: Person, method: str, path: str) -> None:
     assert getattr(alice.browser, method)(path, headers=alice.headers).status_code == 405
 
 
-# -- what is asked -------------------------------------------------------------------------------------------
+# -- bodies --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -348,13 +348,13 @@ def test_a_finish_brings_its_steps(session: OrmSession, alice: Person) -> None:
     run_id = start(alice)
     sent = [a_step(1, childRunIds=["a", "b"]), a_step(2, status="skipped", errorMessage="why"), a_step(3)]
     assert post(alice, RUNS, FINISH | {"runId": run_id, "steps": sent}).json == {"success": True}
-    kept = steps_of(session, run_id)
-    assert [step.id for step in kept] == [step["id"] for step in sent]
-    assert [step.step_number for step in kept] == [1, 2, 3]
-    assert (kept[0].child_run_ids, kept[0].spawned_count) == (["a", "b"], 2)
-    assert (kept[1].status, kept[1].error_message, kept[1].credits) == ("skipped", "why", Decimal(2))
-    assert kept[0].completed_at == kept[1].created_at, "a step ends where the next begins"
-    assert kept[2].completed_at == the_run(session, run_id).completed_at
+    stored = steps_of(session, run_id)
+    assert [step.id for step in stored] == [step["id"] for step in sent]
+    assert [step.step_number for step in stored] == [1, 2, 3]
+    assert (stored[0].child_run_ids, stored[0].spawned_count) == (["a", "b"], 2)
+    assert (stored[1].status, stored[1].error_message, stored[1].credits) == ("skipped", "why", Decimal(2))
+    assert stored[0].completed_at == stored[1].created_at, "a step ends where the next begins"
+    assert stored[2].completed_at == the_run(session, run_id).completed_at
 
 
 def test_retrying_a_finish_adds_no_step_twice(session: OrmSession, alice: Person) -> None:
@@ -362,17 +362,17 @@ def test_retrying_a_finish_adds_no_step_twice(session: OrmSession, alice: Person
     body = FINISH | {"runId": run_id, "steps": [a_step(1), a_step(2), a_step(2)]}
     for _ in range(3):
         assert post(alice, RUNS, body).json == {"success": True}
-    kept = steps_of(session, run_id)
-    assert [step.step_number for step in kept] == [1, 2]
-    assert kept[1].id == body["steps"][1]["id"]
+    stored = steps_of(session, run_id)
+    assert [step.step_number for step in stored] == [1, 2]
+    assert stored[1].id == body["steps"][1]["id"]
 
 
 def test_steps_recorded_before_are_left_alone(session: OrmSession, alice: Person) -> None:
     run_id = start(alice)
     first = post(alice, f"{RUNS}/{run_id}/steps", {"stepNumber": 1, "credits": 7}).json["stepId"]
     post(alice, RUNS, FINISH | {"runId": run_id, "steps": [a_step(1), a_step(2)]})
-    kept = steps_of(session, run_id)
-    assert [(step.id == first, step.credits) for step in kept] == [(True, Decimal(7)), (False, Decimal(2))]
+    stored = steps_of(session, run_id)
+    assert [(step.id == first, step.credits) for step in stored] == [(True, Decimal(7)), (False, Decimal(2))]
 
 
 def test_an_id_of_another_runs_step_is_replaced(session: OrmSession, alice: Person, mallory: Person) -> None:
@@ -383,9 +383,9 @@ def test_an_id_of_another_runs_step_is_replaced(session: OrmSession, alice: Pers
     post(
         alice, RUNS, FINISH | {"runId": run_id, "steps": [taken, a_step(2, id="no uuid"), {"stepNumber": 3}]}
     )
-    kept = steps_of(session, run_id)
-    assert [step.step_number for step in kept] == [1, 2, 3]
-    assert taken["id"] not in [step.id for step in kept]
+    stored = steps_of(session, run_id)
+    assert [step.step_number for step in stored] == [1, 2, 3]
+    assert taken["id"] not in [step.id for step in stored]
     assert steps_of(session, hers)[0].id == taken["id"]
 
 

@@ -1,4 +1,4 @@
-"""Lists of runs and their sums: whose they are, what they cost, where a page ends."""
+"""Lists of runs and their totals: ownership, cost, pagination."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.core.errors import Invalid, NotFound
 from models.runs import history
 from models.runs.history import RunFilter
-from models.runs.run_totals import RunTotals, sums_of
+from models.runs.run_totals import RunTotals, totals_of
 from tests import factories
 from tests.factories import Person, now
 
@@ -31,7 +31,7 @@ def test_a_list_holds_only_my_runs_newest_first(
     new = factories.run(alice.user, created_at=now() - timedelta(hours=1), status="failed")
     factories.run(mallory.user)
     page = history.runs_of(alice.account_id, RunFilter())
-    assert [line.run.id for line in page.lines] == [new.id, old.id]
+    assert [summary.run.id for summary in page.runs] == [new.id, old.id]
     assert page.next is None
 
 
@@ -41,22 +41,22 @@ def test_pages_meet_without_gap_or_repeat_even_when_runs_start_together(
     together = now() - timedelta(minutes=5)
     made = {factories.run(alice.user, created_at=together).id for _ in range(7)}
     seen: list[str] = []
-    key: str | None = None
+    cursor: str | None = None
     for _ in range(4):
-        page = history.runs_of(alice.account_id, RunFilter(), key, limit=2)
-        seen += [line.run.id for line in page.lines]
-        key = page.next
-    assert key is None
+        page = history.runs_of(alice.account_id, RunFilter(), cursor, limit=2)
+        seen += [summary.run.id for summary in page.runs]
+        cursor = page.next
+    assert cursor is None
     assert len(seen) == 7
     assert set(seen) == made
 
 
 @pytest.mark.parametrize(
-    "key", ["x", "%%%", "YWJj", "MjAyNi0xMS0yMFQxMDowMDowMCBpZA", "AAAA", "é", "a" * 10_000]
+    "cursor", ["x", "%%%", "YWJj", "MjAyNi0xMS0yMFQxMDowMDowMCBpZA", "AAAA", "é", "a" * 10_000]
 )
-def test_a_key_from_elsewhere_is_refused(domain: None, alice: Person, key: str) -> None:
+def test_a_malformed_cursor_is_rejected(domain: None, alice: Person, cursor: str) -> None:
     with pytest.raises(Invalid) as refused:
-        history.runs_of(alice.account_id, RunFilter(), key)
+        history.runs_of(alice.account_id, RunFilter(), cursor)
     assert refused.value.status == 400
 
 
@@ -65,8 +65,8 @@ def test_filters_by_agent_status_and_time(domain: None, session: OrmSession, ali
     review = factories.run(alice.user, "acme/code-reviewer@2.4.1", status="failed", created_at=base)
     local = factories.run(alice.user, "my_100%_agent", created_at=base + timedelta(days=2))
 
-    def found(chosen: RunFilter) -> list[str]:
-        return [line.run.id for line in history.runs_of(alice.account_id, chosen).lines]
+    def found(filter: RunFilter) -> list[str]:
+        return [summary.run.id for summary in history.runs_of(alice.account_id, filter).runs]
 
     assert found(RunFilter(agent="Reviewer")) == [review.id]
     assert found(RunFilter(agent="100%_")) == [local.id]
@@ -85,13 +85,13 @@ def test_spawned_runs_are_listed_only_when_asked_for(
     strangers = factories.run(mallory.user)
     orphan = factories.run(alice.user, parent=strangers, created_at=now() - timedelta(minutes=1))
     lost = factories.run(alice.user, ancestor_run_ids=["gone"], created_at=now())
-    plain = [line.run.id for line in history.runs_of(alice.account_id, RunFilter()).lines]
+    plain = [summary.run.id for summary in history.runs_of(alice.account_id, RunFilter()).runs]
     assert plain == [lost.id, orphan.id, top.id]
-    every = [line.run.id for line in history.runs_of(alice.account_id, RunFilter(spawned=True)).lines]
+    every = [summary.run.id for summary in history.runs_of(alice.account_id, RunFilter(spawned=True)).runs]
     assert every == [lost.id, orphan.id, child.id, top.id]
 
 
-def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
+def test_totals_hold_what_spawned_runs_cost_and_never_a_strangers(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
     top = factories.run(alice.user)
@@ -105,16 +105,16 @@ def test_sums_hold_what_spawned_runs_cost_and_never_a_strangers(
     factories.call(mallory.user, run_id=claims.id, credits=100)
     factories.call(mallory.user, run_id=top.id, credits=100)
     factories.step(top, 1)
-    sums = sums_of(alice.account_id, [top.id, child.id, claims.id])
-    assert sums[top.id].own.credits == 5
-    assert sums[top.id].own.cost == Decimal("0.05")
-    assert (sums[top.id].own.calls, sums[top.id].own.failed) == (2, 1)
-    assert sums[top.id].all.credits == 10
-    assert sums[top.id].all.tokens == 117
-    assert (sums[top.id].steps, sums[top.id].spawned, sums[top.id].spawned_failed) == (1, 2, 1)
-    assert sums[child.id].all.credits == 5
-    assert sums[claims.id] == RunTotals()
-    assert sums_of(alice.account_id, []) == {}
+    totals = totals_of(alice.account_id, [top.id, child.id, claims.id])
+    assert totals[top.id].own.credits == 5
+    assert totals[top.id].own.cost == Decimal("0.05")
+    assert (totals[top.id].own.calls, totals[top.id].own.failed) == (2, 1)
+    assert totals[top.id].all.credits == 10
+    assert totals[top.id].all.tokens == 117
+    assert (totals[top.id].steps, totals[top.id].spawned, totals[top.id].spawned_failed) == (1, 2, 1)
+    assert totals[child.id].all.credits == 5
+    assert totals[claims.id] == RunTotals()
+    assert totals_of(alice.account_id, []) == {}
 
 
 def test_calls_on_the_callers_own_provider_key_are_not_billed(
@@ -124,7 +124,7 @@ def test_calls_on_the_callers_own_provider_key_are_not_billed(
     for byok in (True, False):
         message = factories.message(alice.user, 4, byok=byok)
         factories.call(alice.user, message=message, run_id=run.id)
-    spent = sums_of(alice.account_id, [run.id])[run.id].own
+    spent = totals_of(alice.account_id, [run.id])[run.id].own
     assert (spent.calls, spent.credits, spent.cost) == (2, 4, Decimal("0.08"))
 
 
@@ -132,10 +132,10 @@ def test_a_strangers_run_is_not_found(
     domain: None, session: OrmSession, alice: Person, mallory: Person
 ) -> None:
     run = factories.run(alice.user)
-    assert history.line_of(alice.account_id, run.id).run.id == run.id
+    assert history.summary_of(alice.account_id, run.id).run.id == run.id
     for user_id, run_id in ((mallory.id, run.id), (alice.id, "nope"), (alice.id, "nul\x00"), (alice.id, "")):
         with pytest.raises(NotFound):
-            history.line_of(user_id, run_id)
+            history.summary_of(user_id, run_id)
 
 
 def test_a_running_run_without_news_for_a_day_is_silent(
@@ -149,14 +149,14 @@ def test_a_running_run_without_news_for_a_day_is_silent(
     waiting = factories.run(alice.user, created_at=long_ago)
     factories.run(alice.user, parent=waiting)
     ended = factories.run(alice.user, created_at=long_ago, status="completed", completed_at=long_ago)
-    line = history.line_of(alice.account_id, silent.id)
-    assert line.state == "silent"
-    assert not line.live
-    assert line.last_news == long_ago + timedelta(minutes=1)
-    assert line.duration_ms == 60_000
-    assert history.line_of(alice.account_id, called.id).live
-    assert history.line_of(alice.account_id, waiting.id).live
-    assert history.line_of(alice.account_id, ended.id).state == "completed"
+    summary = history.summary_of(alice.account_id, silent.id)
+    assert summary.state == "silent"
+    assert not summary.live
+    assert summary.last_activity == long_ago + timedelta(minutes=1)
+    assert summary.duration_ms == 60_000
+    assert history.summary_of(alice.account_id, called.id).live
+    assert history.summary_of(alice.account_id, waiting.id).live
+    assert history.summary_of(alice.account_id, ended.id).state == "completed"
 
 
 def test_agents_are_suggested_by_how_often_they_ran(

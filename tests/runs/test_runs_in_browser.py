@@ -1,5 +1,4 @@
-"""The pages of runs in Chromium: nothing for axe to find, filters and calls without leaving the page, rows that follow
-their run, and everything without script."""
+"""The pages of runs in Chromium: accessibility, htmx filters and calls, polling, and all without JavaScript."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ def signed_in(page: Page, session: OrmSession, who: Person) -> Page:
 
 @pytest.fixture
 def run(session: OrmSession, alice: Person) -> AgentRun:
-    """A finished run with a spawned one, a failed call, and one whose messages were kept; thirty older runs."""
+    """A finished run with a spawned run, a failed call and a call with stored messages, after thirty older runs."""
     begun = now() - timedelta(minutes=10)
     ended = {"status": "completed", "completed_at": begun + timedelta(seconds=40)}
     run = factories.run(alice.user, "acme/reviewer@2.4.1", created_at=begun, **ended)
@@ -102,11 +101,11 @@ def test_long_words_widen_nothing(
     word = "x" * 300
     run = factories.run(alice.user, f"p{word[:100]}/{word}@{word[:60]}", status="failed", error_message=word)
     child = factories.run(alice.user, word, parent=run, completed_at=now())
-    asked = [
+    messages = [
         {"role": word, "name": word, "content": word},
         {"role": "user", "content": [{"type": word, "text": word}]},
     ]
-    message = factories.message(alice.user, request=asked, response=word)
+    message = factories.message(alice.user, request=messages, response=word)
     factories.call(
         alice.user, message=message, run_id=child.id, request_id="c", model=word, error=word, provider=word
     )  # fmt: skip
@@ -145,10 +144,10 @@ def test_the_list_narrows_and_grows_without_leaving_the_page(
         page.get_by_label("Agent", exact=True).press_sequentially("revi")
         expect(rows).to_have_count(1)
         expect(page).to_have_url(re.compile(r"/runs\?agent=revi$"))
-        page.get_by_label("State").select_option("failed")
-        expect(page.get_by_text("No run matches")).to_be_visible()
+        page.get_by_label("Status").select_option("failed")
+        expect(page.get_by_text("No matching runs")).to_be_visible()
         page.get_by_label("Agent", exact=True).fill("")
-        page.get_by_label("State").select_option("completed")
+        page.get_by_label("Status").select_option("completed")
         expect(rows).to_have_count(1)
         expect(page.get_by_label("From")).to_be_hidden()
         page.get_by_label("Started").select_option("custom")
@@ -166,10 +165,10 @@ def test_a_call_opens_below_the_trace_and_takes_the_focus(
         signed_in(page, session, alice).goto(f"/runs/{run.id}")
         page.evaluate("window.stayed = true")
         page.locator("#c-opened").click()
-        heading = page.get_by_role("heading", name="stoa/demo counted by the provider")
+        heading = page.get_by_role("heading", name="stoa/demo reported by the provider")
         expect(heading).to_be_focused()
         expect(page).to_have_url(re.compile(f"/runs/{run.id}/calls/opened$"))
-        expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
+        expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
         page.get_by_text("read {").click()
         expect(page.get_by_role("button", name="Copy the tool call")).to_be_visible()
         judge(page)
@@ -191,24 +190,24 @@ def test_a_running_run_follows_itself_to_its_end(
         signed_in(page, session, alice).goto(f"/runs/{busy.id}")
         signed_in(listing, session, alice).goto("/runs")
         page.locator("#c-first").click()
-        expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
+        expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
         expect(listing.locator("#run-rows")).to_contain_text("Running")
         message = factories.message(alice.user, 12)
         factories.call(alice.user, message=message, run_id=busy.id, request_id="second")
         expect(page.locator("#c-second")).to_be_visible(timeout=10_000)
-        expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
+        expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
         busy.status, busy.completed_at = "completed", now()
         session.commit()
         expect(page.get_by_role("heading", level=1)).to_contain_text("Completed", timeout=10_000)
         expect(page.locator("#run")).not_to_have_attribute("hx-trigger", re.compile("every"))
-        expect(page.get_by_role("heading", name="In the ledger")).to_be_visible()
+        expect(page.get_by_role("heading", name="Ledger entries")).to_be_visible()
         expect(listing.locator("#run-rows")).to_contain_text("Completed", timeout=10_000)
         expect(listing.locator("#run-rows")).to_contain_text("12")
-        asked: list[str] = []
+        requests: list[str] = []
         for each in (page, listing):
-            each.on("request", lambda request: asked.append(request.url))
+            each.on("request", lambda request: requests.append(request.url))
         page.wait_for_timeout(4500)
-        assert asked == []
+        assert requests == []
 
 
 def test_everything_works_without_script(
@@ -220,7 +219,7 @@ def test_everything_works_without_script(
         expect(page.get_by_role("link", name="older-29")).to_be_visible()
         page.get_by_role("link", name="Back to the newest").click()
         page.get_by_label("Agent", exact=True).fill("revi")
-        page.get_by_label("State").select_option("completed")
+        page.get_by_label("Status").select_option("completed")
         page.get_by_role("button", name="Show runs").click()
         page.get_by_role("link", name="reviewer").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("reviewer")

@@ -1,4 +1,4 @@
-"""What an account may record of runs: every limit is exact, told in a sentence, and the operator's to set."""
+"""Write limits of runs: exact under concurrency, explained in the error, configurable by the operator."""
 
 import json
 from collections import Counter
@@ -60,13 +60,13 @@ def count(session: OrmSession, table: type[Any]) -> int:
     return session.scalar(select(func.count()).select_from(table)) or 0
 
 
-def words(answer: TestResponse, status: int, setting: str) -> str:
-    """The refusal's sentence, which names limit and setting; a rate says when to come again."""
-    said = str(answer.get_json()["error"])
-    assert answer.status_code == status, said
-    assert setting in said
+def error_text(answer: TestResponse, status: int, setting: str) -> str:
+    """The error message. It names the setting; a 429 has Retry-After."""
+    message = str(answer.get_json()["error"])
+    assert answer.status_code == status, message
+    assert setting in message
     assert ("Retry-After" in answer.headers) == (status == 429)
-    return said
+    return message
 
 
 def test_runs_a_minute_and_a_day(session: OrmSession, alice: Person, bob: Person, limit: Any) -> None:
@@ -74,8 +74,8 @@ def test_runs_a_minute_and_a_day(session: OrmSession, alice: Person, bob: Person
     for _ in range(3):
         start(alice)
     refused = post(alice, RUNS, START)
-    said = words(refused, 429, "STOA_RUNS_PER_MINUTE")
-    assert "may have 3 runs a minute and has had 3" in said
+    message = error_text(refused, 429, "STOA_RUNS_PER_MINUTE")
+    assert "limited to 3 runs a minute and has used 3" in message
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     start(bob)
     assert count(session, AgentRun) == 4
@@ -84,7 +84,7 @@ def test_runs_a_minute_and_a_day(session: OrmSession, alice: Person, bob: Person
     for _ in range(2):
         start(alice)
     refused = post(alice, RUNS, START)
-    assert "may have 5 runs a day and has had 5" in words(refused, 429, "STOA_RUNS_PER_DAY")
+    assert "limited to 5 runs a day and has used 5" in error_text(refused, 429, "STOA_RUNS_PER_DAY")
     assert 86_000 < int(refused.headers["Retry-After"]) <= 86_400
     assert count(session, AgentRun) == 6
 
@@ -103,9 +103,9 @@ def test_open_runs(session: OrmSession, alice: Person, limit: Any) -> None:
     limit(stoa_open_runs=2)
     first = start(alice)
     start(alice)
-    said = words(post(alice, RUNS, START), 409, "STOA_OPEN_RUNS")
-    assert "2 of 2" in said
-    assert "FINISH" in said
+    message = error_text(post(alice, RUNS, START), 409, "STOA_OPEN_RUNS")
+    assert "2 of 2" in message
+    assert "FINISH" in message
     assert post(alice, RUNS, FINISH | {"runId": first}).status_code == 200
     start(alice)
     assert post(alice, RUNS, START).status_code == 409
@@ -123,17 +123,17 @@ def test_steps_a_minute_through_both_doors(session: OrmSession, alice: Person, l
     for number in range(3):
         assert step(alice, run, number).status_code == 200
     many = {"runId": run, "steps": [{"stepNumber": number} for number in range(10, 13)]}
-    words(post(alice, RUNS, FINISH | many), 429, "STOA_STEPS_PER_MINUTE")
+    error_text(post(alice, RUNS, FINISH | many), 429, "STOA_STEPS_PER_MINUTE")
     assert count(session, AgentStep) == 3
     session.rollback()
     assert session.scalar(select(AgentRun.status)) == "running"
-    many["steps"] = [{"stepNumber": 10}, {"stepNumber": 0}]  # one is there already
+    many["steps"] = [{"stepNumber": 10}, {"stepNumber": 0}]  # 0 exists
     assert post(alice, RUNS, FINISH | many).status_code == 200
-    words(step(alice, run, 50), 429, "STOA_STEPS_PER_MINUTE")
+    error_text(step(alice, run, 50), 429, "STOA_STEPS_PER_MINUTE")
     many["steps"] = [{"stepNumber": number} for number in range(20, 40)]
-    said = words(post(alice, RUNS, FINISH | many), 413, "STOA_STEPS_PER_MINUTE")
-    assert "21 steps and finishes at once" in said
-    assert "in parts" in said
+    message = error_text(post(alice, RUNS, FINISH | many), 413, "STOA_STEPS_PER_MINUTE")
+    assert "has 21 steps and finishes" in message
+    assert "Split the request" in message
 
 
 def test_finishes_alone_are_limited(alice: Person, limit: Any) -> None:
@@ -141,7 +141,7 @@ def test_finishes_alone_are_limited(alice: Person, limit: Any) -> None:
     run = start(alice)
     statuses = [post(alice, RUNS, FINISH | {"runId": run}).status_code for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
-    # of a run that is not the caller's nothing is written, and nothing is counted
+    # finishing an unknown run writes and counts nothing
     assert post(alice, RUNS, FINISH | {"runId": "nobody's"}).status_code == 200
 
 
@@ -150,19 +150,19 @@ def test_steps_of_a_run(session: OrmSession, alice: Person, limit: Any) -> None:
     run, other = start(alice), start(alice)
     for number in range(2):
         assert step(alice, run, number).status_code == 200
-    said = words(step(alice, run, 2), 409, "STOA_STEPS_PER_RUN")
-    assert "Steps of this run: 2 of 2" in said
-    assert "Finish it and start another" in said
+    message = error_text(step(alice, run, 2), 409, "STOA_STEPS_PER_RUN")
+    assert "Steps of this run: 2 of 2" in message
+    assert "Finish it and start another" in message
     assert step(alice, other, 2).status_code == 200
-    assert step(alice, run, 1).status_code == 500  # a number twice, as ever
+    assert step(alice, run, 1).status_code == 500  # duplicate step number
     many = {"runId": other, "steps": [{"stepNumber": number} for number in range(10, 13)]}
-    words(post(alice, RUNS, FINISH | many), 409, "STOA_STEPS_PER_RUN")
+    error_text(post(alice, RUNS, FINISH | many), 409, "STOA_STEPS_PER_RUN")
     assert post(alice, RUNS, FINISH | {"runId": run}).status_code == 200
     assert count(session, AgentStep) == 3
 
 
 LONG = {"errorMessage": "e" * 900}
-WIDE = {"errorMessage": "\N{LARGE ORANGE CIRCLE}" * 225}  # 900 bytes, too
+WIDE = {"errorMessage": "\N{LARGE ORANGE CIRCLE}" * 225}  # also 900 bytes
 DEEP = {"childRunIds": ["c" * 99] * 9}
 
 
@@ -170,19 +170,19 @@ DEEP = {"childRunIds": ["c" * 99] * 9}
 def test_bytes_of_a_step_a_run_and_a_day(session: OrmSession, alice: Person, limit: Any, size: Any) -> None:
     limit(stoa_step_bytes=1_050)
     run = start(alice)
-    words(step(alice, run, 1, **size), 413, "STOA_STEP_BYTES")
+    error_text(step(alice, run, 1, **size), 413, "STOA_STEP_BYTES")
     many = {"runId": run, "steps": [{"stepNumber": 1} | size]}
-    words(post(alice, RUNS, FINISH | many), 413, "STOA_STEP_BYTES")
+    error_text(post(alice, RUNS, FINISH | many), 413, "STOA_STEP_BYTES")
     limit(stoa_step_bytes=2_000, stoa_run_bytes=2_500)
     assert [step(alice, run, number, **size).status_code for number in (1, 2)] == [200, 200]
-    words(step(alice, run, 3, **size), 409, "STOA_RUN_BYTES")
+    error_text(step(alice, run, 3, **size), 409, "STOA_RUN_BYTES")
     limit(stoa_run_bytes=100_000, stoa_run_bytes_per_day=4_000)
     assert step(alice, run, 3, **size).status_code == 200
-    words(step(alice, run, 4, **size), 429, "STOA_RUN_BYTES_PER_DAY")
-    words(
+    error_text(step(alice, run, 4, **size), 429, "STOA_RUN_BYTES_PER_DAY")
+    error_text(
         post(alice, RUNS, FINISH | {"runId": run, "errorMessage": "e" * 900}), 429, "STOA_RUN_BYTES_PER_DAY"
     )
-    words(post(alice, RUNS, START | {"ancestorRunIds": ["a" * 90] * 10}), 429, "STOA_RUN_BYTES_PER_DAY")
+    error_text(post(alice, RUNS, START | {"ancestorRunIds": ["a" * 90] * 10}), 429, "STOA_RUN_BYTES_PER_DAY")
     assert count(session, AgentStep) == 3
 
 
@@ -208,7 +208,7 @@ def test_a_request_that_is_too_large_is_not_read(alice: Person, path: str, body:
 def test_parallel_writers_share_one_limit(app: Flask, session: OrmSession, alice: Person, limit: Any) -> None:
     limit(stoa_runs_per_minute=7, stoa_open_runs=5, stoa_steps_per_minute=11, stoa_steps_per_run=6)
 
-    def at_once(*jobs: tuple[str, Any]) -> Counter[int]:
+    def in_parallel(*jobs: tuple[str, Any]) -> Counter[int]:
         def one(job: tuple[str, Any]) -> int:
             answer = app.test_client().post(job[0], data=json.dumps(job[1]), headers=alice.headers)
             return answer.status_code
@@ -216,12 +216,12 @@ def test_parallel_writers_share_one_limit(app: Flask, session: OrmSession, alice
         with ThreadPoolExecutor(12) as pool:
             return Counter(pool.map(one, jobs))
 
-    assert at_once(*[(RUNS, START)] * 24) == {200: 5, 409: 19}
+    assert in_parallel(*[(RUNS, START)] * 24) == {200: 5, 409: 19}
     runs = session.scalars(select(AgentRun.id)).all()
-    assert at_once(*[(RUNS, FINISH | {"runId": run}) for run in runs]) == {200: 5}
-    assert at_once(*[(RUNS, START)] * 24) == {200: 2, 429: 22}
+    assert in_parallel(*[(RUNS, FINISH | {"runId": run}) for run in runs]) == {200: 5}
+    assert in_parallel(*[(RUNS, START)] * 24) == {200: 2, 429: 22}
     steps = [(f"{RUNS}/{runs[0]}/steps", {"stepNumber": number}) for number in range(24)]
-    assert at_once(*steps)[200] == 6  # five of the minute's eleven were finishes
+    assert in_parallel(*steps)[200] == 6  # five of the eleven per minute were finishes
     assert count(session, AgentStep) == 6
     assert session.scalars(select(AgentRunVolume.steps)).all() == [6]
 

@@ -1,4 +1,4 @@
-"""The pages of runs: whose they are, what they say, how they page, poll and survive hostile text."""
+"""The pages of runs: access, content, pagination, polling and hostile text."""
 
 import html
 import re
@@ -35,7 +35,7 @@ def get(who: Person, path: str, **kw: Any) -> TestResponse:
 
 
 def text_of(answer: TestResponse) -> str:
-    """The words a reader sees, in one line."""
+    """The visible text in one line."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
 
 
@@ -79,11 +79,11 @@ def billed(session: OrmSession, who: Person, run: AgentRun, credits: int = 7, **
 
 @pytest.fixture
 def queries(app: Flask) -> Iterator[Any]:
-    """Counts the statements of the application."""
+    """Collects the SQL statements of the application."""
     with app.app_context():
         engine: Engine = db.engine
     pool: Pool = app.extensions["gateway"].pool
-    ask = pool.ask
+    execute = pool.execute
 
     @contextmanager
     def counting() -> Iterator[list[str]]:
@@ -94,11 +94,11 @@ def queries(app: Flask) -> Iterator[Any]:
 
         def asked(query: str, *rest: Any, **options: Any) -> list[tuple[Any, ...]]:
             seen.append(query)
-            return ask(query, *rest, **options)
+            return execute(query, *rest, **options)
 
         event.listen(engine, "before_cursor_execute", note)
         try:
-            with patch.object(pool, "ask", asked):
+            with patch.object(pool, "execute", asked):
                 yield seen
         finally:
             event.remove(engine, "before_cursor_execute", note)
@@ -153,7 +153,7 @@ def test_a_spawned_run_of_a_stranger_is_never_shown(
         answer = get(alice, path)
         assert "evil" not in answer.text
         assert claim.id not in answer.text
-    assert "spawned by a run that is not here" in text_of(get(mallory, f"/runs/{claim.id}"))
+    assert "spawned by an unknown run" in text_of(get(mallory, f"/runs/{claim.id}"))
     assert run.id not in get(mallory, f"/runs/{claim.id}").text
 
 
@@ -217,7 +217,7 @@ def test_filters_narrow_the_list_and_say_so(session: OrmSession, alice: Person) 
 def test_a_filter_that_fits_nothing_offers_to_clear_it(session: OrmSession, alice: Person) -> None:
     ended(session, alice)
     answer = get(alice, "/runs?status=cancelled")
-    assert "No run matches" in answer.text
+    assert "No matching runs" in answer.text
     assert "Clear filters" in answer.text
     assert "spawned=1" in answer.text
 
@@ -225,12 +225,12 @@ def test_a_filter_that_fits_nothing_offers_to_clear_it(session: OrmSession, alic
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("status=paused", "Choose a state of the list"),
-        ("when=yesterday", "Choose a time of the list"),
-        ("when=custom&from=2026-99-01", "Enter a day like 2026-11-20"),
-        ("when=custom&from=99999-01-01", "Enter a day like 2026-11-20"),
-        ("when=custom&to=0001-01-01", "Enter a day like 2026-11-20"),
-        ("when=custom&from=2026-11-20&to=2026-11-19", "Enter a day that is not before the first"),
+        ("status=paused", "Choose a status from the list"),
+        ("when=yesterday", "Choose a time range from the list"),
+        ("when=custom&from=2026-99-01", "Enter a date like 2026-11-20"),
+        ("when=custom&from=99999-01-01", "Enter a date like 2026-11-20"),
+        ("when=custom&to=0001-01-01", "Enter a date like 2026-11-20"),
+        ("when=custom&from=2026-11-20&to=2026-11-19", "Enter a date on or after the start date"),
         ("agent=" + "x" * 201, "Enter at most 200 characters"),
     ],
 )
@@ -303,7 +303,7 @@ def test_a_list_takes_the_same_queries_whatever_it_holds(
 
     run = ended(session, alice)
     billed(session, alice, run)
-    count()  # the first look of the day notes that the session is used
+    count()  # the first request also updates last_used_at of the session
     few = count()
     for _ in range(20):
         run = ended(session, alice)
@@ -369,10 +369,10 @@ def test_a_silent_run_is_not_called_running(session: OrmSession, alice: Person) 
     run = factories.run(alice.user, "quiet", created_at=now() - timedelta(days=2))
     for path in ("/runs", f"/runs/{run.id}"):
         answer = get(alice, path)
-        words = text_of(answer).split("Any state")[-1] if path == "/runs" else text_of(answer)
-        assert ("No news since" if path != "/runs" else "No news") in words
+        words = text_of(answer).split("Any status")[-1] if path == "/runs" else text_of(answer)
+        assert ("No activity since" if path != "/runs" else "No activity") in words
         assert "every" not in answer.text.split("<main")[1].replace("every run", "")
-    assert "Its client never said how it ended" in text_of(get(alice, f"/runs/{run.id}"))
+    assert "The client did not report the end of this run" in text_of(get(alice, f"/runs/{run.id}"))
 
 
 # -- the run -------------------------------------------------------------------------------------------------
@@ -387,21 +387,21 @@ def test_a_run_shows_what_the_ledger_billed_and_what_the_client_claims(
     billed(session, alice, child, 2)
     factories.step(run, 1)
     words = text_of(get(alice, f"/runs/{run.id}"))
-    assert "Credits 12 10 own, 2 spawned; client counted 3.50" in words
+    assert "Credits 12 10 own, 2 spawned; client reported 3.50" in words
     assert "Cost $0.1200" in words
     assert "Tokens 6,600" in words
-    assert "Steps 1 2 model calls; client counted 4" in words
+    assert "Steps 1 2 model calls; client reported 4" in words
     assert "Spawned 1 run" in words
-    assert "Credits, with all it spawned 12 3.50 8.50 less" in words
-    assert "Credits of its own calls 10 3.50 6.50 less" in words
+    assert "Credits including spawned runs 12 3.50 8.50 less" in words
+    assert "Credits of the run’s own calls 10 3.50 6.50 less" in words
     assert "Steps 1 4 3 more" in words
     agreed = ended(session, alice, total_credits=Decimal(5), direct_credits=Decimal(5), total_steps=0)
     billed(session, alice, agreed, 5)
     words = text_of(get(alice, f"/runs/{agreed.id}"))
-    assert "client counted" not in words
-    assert "Credits, with all it spawned 5 5 the same" in words
+    assert "client reported" not in words
+    assert "Credits including spawned runs 5 5 the same" in words
     going_on = factories.run(alice.user)
-    assert "Billed and claimed" not in text_of(get(alice, f"/runs/{going_on.id}"))
+    assert "Billed and reported" not in text_of(get(alice, f"/runs/{going_on.id}"))
 
 
 def test_a_failed_run_says_why(session: OrmSession, alice: Person) -> None:
@@ -409,10 +409,10 @@ def test_a_failed_run_says_why(session: OrmSession, alice: Person) -> None:
     factories.call(alice.user, run_id=run.id, state="failed", error="timed out", credits=0)
     words = text_of(get(alice, f"/runs/{run.id}"))
     assert "The run failed. No disk left" in words
-    assert "One model call failed. Nothing was charged for failed calls." in words
+    assert "One model call failed. Failed calls are not charged." in words
     assert "Model call, failed: stoa/demo timed out" in words
     unsaid = ended(session, alice, status="failed")
-    assert "Its client did not say why" in text_of(get(alice, f"/runs/{unsaid.id}"))
+    assert "The client gave no reason" in text_of(get(alice, f"/runs/{unsaid.id}"))
 
 
 def test_the_path_and_the_head_lead_to_the_parent(session: OrmSession, alice: Person) -> None:
@@ -428,8 +428,8 @@ def test_an_empty_run_says_so(session: OrmSession, alice: Person) -> None:
     run = ended(session, alice, "")
     words = text_of(get(alice, f"/runs/{run.id}"))
     assert "unnamed agent" in words
-    assert "No step and no model call was recorded for this run." in words
-    assert "No model was called." in words
+    assert "No steps or model calls were recorded for this run." in words
+    assert "No model calls." in words
 
 
 def test_a_long_run_has_links_to_its_later_and_earlier_part(
@@ -477,17 +477,17 @@ def test_a_call_opens_with_tokens_prices_ledger_times_and_messages(
     assert "<h1" in page.text
     for part in (
         "stoa/demo",
-        "counted by the provider",
+        "reported by the provider",
         "Input 1,000 $3.00 $0.0030",
         "Input, read from cache 2,000 $0.3000 $0.0006",
         "Output 300 $15.00 $0.0045",
         "Cost 3,300 $0.0700",
         "Charged 7 credits",
         "Settled",
-        "leaves 1,234",
+        "balance 1,234",
         "−7",
-        "Took 4.0 s",
-        "First token after 500 ms",
+        "Duration 4.0 s",
+        "Time to first token 500 ms",
         "System Be brief.",
         "User Why?",
         "Think first.",
@@ -538,15 +538,15 @@ def test_a_failed_call_and_one_without_bodies_say_so(session: OrmSession, alice:
     )  # fmt: skip
     words = text_of(get(alice, f"/runs/{run.id}/calls/{failed.request_id}"))
     assert "The call failed with 502. Nothing was charged. Bad gateway" in words
-    assert "No entry: a failed call is not charged." in words
-    assert "Messages of failed calls are not kept." in words
+    assert "No ledger entries: a failed call is not charged." in words
+    assert "Messages of failed calls are not stored." in words
     bare = billed(session, alice, run, request=None, response="Kept", price=None)
     words = text_of(get(alice, f"/runs/{run.id}/calls/{bare.request_id}"))
-    assert "The request’s messages were not kept." in words
+    assert "The request’s messages were not stored." in words
     assert "Kept" in words
     assert "The provider reported the cost of this call." in words
     lost = factories.call(alice.user, run_id=run.id)
-    assert "The messages of this call were not kept." in text_of(
+    assert "The messages of this call were not stored." in text_of(
         get(alice, f"/runs/{run.id}/calls/{lost.request_id}")
     )
 
@@ -555,14 +555,14 @@ def test_a_failed_call_and_one_without_bodies_say_so(session: OrmSession, alice:
     ("change", "words"),
     [
         ({"usage_source": "estimated"}, "estimated"),
-        ({"usage_source": "counted"}, "counted here"),
-        ({"client_gone": True}, "The client left before the end."),
-        ({"error": "stream cut"}, "The answer was cut short. stream cut"),
+        ({"usage_source": "counted"}, "counted locally"),
+        ({"client_gone": True}, "The client disconnected early."),
+        ({"error": "stream cut"}, "The response ended early. stream cut"),
         ({"credits": 0, "micro_credits": 310_000}, "Less than half a credit (0.310000)"),
-        ({"credits": 1, "carry_credits": 1, "micro_credits": 310_000}, "which this call completed"),
+        ({"credits": 1, "carry_credits": 1, "micro_credits": 310_000}, "charged with this call"),
         ({"byok": True, "credits": 9, "cost": Decimal("0.0081")}, "Charged 0 credits Your own provider key paid"),
         ({"cost": Decimal("0.0081"), "micro_credits": 854_550}, "Exactly 0.8546 credits with the margin"),
-        ({"requested_model": "openrouter/auto"}, "Asked for openrouter/auto"),
+        ({"requested_model": "openrouter/auto"}, "Requested model openrouter/auto"),
         ({"price": {"input": "3", "output": "15", "reasoning": "60"}, "reasoning_tokens": 100}, "Reasoning 100 $60.00"),
     ],
 )  # fmt: skip
@@ -588,7 +588,7 @@ def test_the_key_of_a_call_goes_by_its_name_only(session: OrmSession, alice: Per
     assert "laptop" in page
     assert row.session_token not in page
     gone = billed(session, alice, run, key_id="0" * 64)
-    assert "a key that is gone" in get(alice, f"/runs/{run.id}/calls/{gone.request_id}").text
+    assert "a deleted key" in get(alice, f"/runs/{run.id}/calls/{gone.request_id}").text
 
 
 def test_many_messages_are_read_in_part(session: OrmSession, alice: Person) -> None:
@@ -597,12 +597,12 @@ def test_many_messages_are_read_in_part(session: OrmSession, alice: Person) -> N
     call = billed(session, alice, run, request=request)
     path = f"/runs/{run.id}/calls/{call.request_id}"
     part = get(alice, path).text
-    assert "40 earlier messages are left out." in part
+    assert "40 earlier messages are not shown." in part
     assert "message 39." not in part
     assert "message 40." in part
     every = get(alice, f"{path}?messages=all").text
     assert "message 0." in every
-    assert "left out" not in every
+    assert "earlier messages" not in every
 
 
 @pytest.mark.parametrize("request_body", [{"odd": 1}, "text", 5, [], [1, None], {"messages": []}])

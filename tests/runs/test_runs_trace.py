@@ -1,4 +1,4 @@
-"""The trace of a run: what stands where, what is left out, and that nobody else's runs get in."""
+"""The trace of a run: order, nesting, limits, and no access to other accounts' runs."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from models.core.errors import Invalid
 from models.gateway import GatewayCall
 from models.runs import AgentRun, AgentStep, history, trace
 from models.runs.run_totals import RunTotals
-from models.runs.trace import Trace, TraceBranch, nest
+from models.runs.trace import Trace, TraceBranch, build_tree
 from tests import factories
 from tests.factories import Person, now
 
@@ -35,27 +35,27 @@ def at(seconds: float) -> datetime:
 
 
 def a_run(
-    session: OrmSession, who: Person, name: str = "base", end: float | None = 100, **kw: Any
+    session: OrmSession, owner: Person, name: str = "base", end: float | None = 100, **kw: Any
 ) -> AgentRun:
     kw.setdefault("created_at", at(0))
     if end is not None:
         kw = {"completed_at": at(end), "status": "completed"} | kw
-    return factories.run(who.user, name, **kw)
+    return factories.run(owner.user, name, **kw)
 
 
 def a_call(
-    session: OrmSession, who: Person, run: AgentRun, start: float, end: float, **kw: Any
+    session: OrmSession, owner: Person, run: AgentRun, start: float, end: float, **kw: Any
 ) -> GatewayCall:
     times = {"started_at": at(start), "finished_at": at(end), "latency_ms": int((end - start) * 1000)}
-    return factories.call(who.user, run_id=run.id, **(times | kw))
+    return factories.call(owner.user, run_id=run.id, **(times | kw))
 
 
 def a_step(session: OrmSession, run: AgentRun, number: int, start: float, end: float, **kw: Any) -> AgentStep:
     return factories.step(run, number, created_at=at(start), completed_at=at(end), **kw)
 
 
-def traced(who: Person, run: AgentRun, **kw: Any) -> Trace:
-    return trace.trace_of(who.account_id, run.id, **kw)
+def traced(viewer: Person, run: AgentRun, **kw: Any) -> Trace:
+    return trace.trace_of(viewer.account_id, run.id, **kw)
 
 
 def shape(found: Trace) -> list[tuple[int, str]]:
@@ -70,7 +70,7 @@ def test_calls_and_spawned_runs_stand_below_the_step_that_names_them(
     a_call(session, alice, run, 1, 5, message=message, model="m1", ttft_ms=700)
     child = a_run(session, alice, "acme/helper@1.0.0", 9, parent=run, created_at=at(6))
     a_call(session, alice, child, 6.5, 8, model="m2", credits=2)
-    # the client's clock is ten minutes behind: only the ids tie this step to its call and its spawned run
+    # the client's clock is ten minutes behind: only the ids link this step to its call and its spawned run
     a_step(session, run, 1, -600, 9, message_id=message.id, child_run_ids=[child.id])
     a_step(session, run, 2, 10, 20)
     a_call(session, alice, run, 11, 12, model="m3", credits=1)
@@ -191,9 +191,9 @@ def bare(run_id: str, *ancestors: str) -> AgentRun:
 def test_the_tree_holds_each_run_once_whatever_it_claims(
     family: list[AgentRun], tree: dict[str, Any]
 ) -> None:
-    found = nest(bare("root"), family, {})
+    found = build_tree(bare("root"), family, {})
     assert branch_names(found) == tree
-    assert found.sums == RunTotals()
+    assert found.totals == RunTotals()
 
 
 def test_claimed_circles_do_not_hang_the_page(domain: None, session: OrmSession, alice: Person) -> None:
@@ -216,12 +216,12 @@ def test_sums_by_model_come_to_the_sum_of_the_run(domain: None, session: OrmSess
             session, alice, child if number % 2 else run, number, number + 1, model=f"m{number:02}",
             credits=number, micro_credits=number * 1_000_000, output_tokens=number,
         )  # fmt: skip
-    line = history.line_of(alice.account_id, run.id)
+    summary = history.summary_of(alice.account_id, run.id)
     models = traced(alice, run).models
     assert [model.model for model in models] == ["m11", "m10", "m09", "m08", "m07", "m06", "m05", "m04", ""]
-    assert sum(model.spent.credits for model in models) == line.sums.all.credits == 66
-    assert sum(model.spent.output_tokens for model in models) == line.sums.all.output_tokens
-    assert models[-1].spent.calls == 4
+    assert sum(model.usage.credits for model in models) == summary.totals.all.credits == 66
+    assert sum(model.usage.output_tokens for model in models) == summary.totals.all.output_tokens
+    assert models[-1].usage.calls == 4
 
 
 def test_a_long_run_is_shown_in_windows_that_meet(domain: None, session: OrmSession, alice: Person) -> None:
@@ -230,13 +230,13 @@ def test_a_long_run_is_shown_in_windows_that_meet(domain: None, session: OrmSess
         a_step(session, run, number, number * 3, number * 3 + 2)
         a_call(session, alice, run, number * 3 + 0.5, number * 3 + 1, model=f"m{number}")
     forward: list[str] = []
-    key, windows = None, []
+    cursor, windows = None, []
     for _ in range(3):
-        found = traced(alice, run, after=key)
+        found = traced(alice, run, after=cursor)
         windows.append(found.window)
         forward += [name for _, name in shape(found)[1:]]
-        key = found.window.later
-        if not key:
+        cursor = found.window.later
+        if not cursor:
             break
     assert len(windows) == 2
     assert forward == [name for number in range(150) for name in (f"Step {number}", f"m{number}")]
@@ -248,12 +248,12 @@ def test_a_long_run_is_shown_in_windows_that_meet(domain: None, session: OrmSess
     assert last.window.later is None
     assert windows[0].ends <= at(303)
     assert windows[1].starts >= at(299)
-    past = traced(alice, run, after=factories_key(windows[1]))
+    past = traced(alice, run, after=cursor_past_the_end(windows[1]))
     assert shape(past) == [(0, "base")]
 
 
-def factories_key(window: trace.TraceWindow) -> str:
-    return history.sealed(window.ends + timedelta(hours=1), "2.0.zzz")
+def cursor_past_the_end(window: trace.TraceWindow) -> str:
+    return history.encode_cursor(window.ends + timedelta(hours=1), "2.0.zzz")
 
 
 def test_a_window_that_begins_inside_a_step_knows_the_step(
@@ -271,37 +271,37 @@ def test_a_window_that_begins_inside_a_step_knows_the_step(
     assert shape(second) == [(0, "base"), (2, "m3"), (2, "m4"), (2, "m5")]
 
 
-@pytest.mark.parametrize("key", ["x", "MjAyNg"])
-@pytest.mark.parametrize("way", ["after", "before"])
-def test_a_key_that_no_page_gave_is_refused(
-    domain: None, session: OrmSession, alice: Person, key: str, way: str
+@pytest.mark.parametrize("cursor", ["x", "MjAyNg"])
+@pytest.mark.parametrize("direction", ["after", "before"])
+def test_a_malformed_cursor_is_rejected(
+    domain: None, session: OrmSession, alice: Person, cursor: str, direction: str
 ) -> None:
     run = a_run(session, alice)
     with pytest.raises(Invalid):
-        traced(alice, run, **{way: key})
+        traced(alice, run, **{direction: cursor})
 
 
-@pytest.mark.parametrize("place", ["9.0.x", "0.-1.x", "0.2147483648.x", "0.99999999999.x"])
-@pytest.mark.parametrize("way", ["after", "before"])
-def test_a_key_to_a_place_that_cannot_be_is_refused(
-    domain: None, session: OrmSession, alice: Person, place: str, way: str
+@pytest.mark.parametrize("position", ["9.0.x", "0.-1.x", "0.2147483648.x", "0.99999999999.x"])
+@pytest.mark.parametrize("direction", ["after", "before"])
+def test_a_cursor_to_an_impossible_position_is_rejected(
+    domain: None, session: OrmSession, alice: Person, position: str, direction: str
 ) -> None:
     run = a_run(session, alice)
     with pytest.raises(Invalid):
-        traced(alice, run, **{way: history.sealed(START, place)})
+        traced(alice, run, **{direction: history.encode_cursor(START, position)})
 
 
 def test_a_spawned_runs_calls_are_bounded(
     domain: None, session: OrmSession, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trace, "NESTED_CALLS", 3)
+    monkeypatch.setattr(trace, "MAX_NESTED_CALLS", 3)
     run = a_run(session, alice)
     child = a_run(session, alice, "busy", parent=run, created_at=at(1))
     for number in range(5):
         a_call(session, alice, child, number + 2, number + 3, model=f"m{number}")
     found = traced(alice, run)
     assert shape(found) == [(0, "base"), (1, "busy"), (2, "m0"), (2, "m1"), (2, "m2")]
-    assert found.window.entries[1].more
+    assert found.window.entries[1].truncated
 
 
 def test_deep_families_stop_indenting(domain: None, session: OrmSession, alice: Person) -> None:
@@ -333,11 +333,11 @@ def test_a_run_of_thousands_is_read_in_bounded_time(domain: None, session: OrmSe
     ]  # fmt: skip
     session.execute(insert(GatewayCall), calls)
     session.commit()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     found = traced(alice, run)
-    took = time.perf_counter() - begun
-    print(f"{took:.3f} s")
-    assert took < 5
-    assert len(found.window.entries) <= 1 + trace.WINDOW + trace.FAMILY + trace.NESTED_CALLS
+    elapsed = time.perf_counter() - started
+    print(f"{elapsed:.3f} s")
+    assert elapsed < 5
+    assert len(found.window.entries) <= 1 + trace.WINDOW + trace.MAX_TREE_RUNS + trace.MAX_NESTED_CALLS
     assert found.unlisted == 800
     assert found.window.entries[0].credits == 5000

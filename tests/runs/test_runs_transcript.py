@@ -1,4 +1,4 @@
-"""What was said in a call, whatever JSON was kept of it."""
+"""Transcripts of calls from any stored JSON."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from models.runs.transcript import MAX_CHARS, ConversationTurn, MessagePart, Transcript, transcript
 
 
-def said(
+def parsed(
     request: Any = None, response: Any = None, reasoning: str | None = None, total: int | None = None
 ) -> Transcript:
     total = len(request) if total is None and isinstance(request, list) else total or 0
@@ -20,7 +20,7 @@ def parts(turn: ConversationTurn) -> list[tuple[str, str, str]]:
 
 
 def test_roles_texts_parts_and_tools() -> None:
-    found = said(
+    found = parsed(
         [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "data:x"}}]},
@@ -29,56 +29,56 @@ def test_roles_texts_parts_and_tools() -> None:
             {"role": "assistant", "content": [{"type": "thinking", "text": "Hm."}, "So."], "reasoning": "First."},
         ]
     )  # fmt: skip
-    assert found.asked is not None
-    system, user, assistant, tool, last = found.asked
-    assert [turn.role for turn in found.asked] == ["system", "user", "assistant", "tool", "assistant"]
+    assert found.request is not None
+    system, user, assistant, tool, last = found.request
+    assert [turn.role for turn in found.request] == ["system", "user", "assistant", "tool", "assistant"]
     assert parts(system) == [("text", "", "Be brief.")]
     assert [part.kind for part in user.parts] == ["text", "media"]
     assert user.parts[1].title == "image url"
     assert parts(assistant) == [("call", "read", '{\n  "a": 1\n}')]
-    assert assistant.opening == 'read { "a": 1 }'
-    assert (tool.title, tool.opening) == ("t1", "42")
+    assert assistant.preview == 'read { "a": 1 }'
+    assert (tool.title, tool.preview) == ("t1", "42")
     assert parts(last) == [("reasoning", "", "First."), ("reasoning", "", "Hm."), ("text", "", "So.")]
 
 
 def test_an_answer_with_its_reasoning_and_several_answers() -> None:
-    one = said(response="Hello", reasoning="Think.").answers
+    one = parsed(response="Hello", reasoning="Think.").response
     assert one is not None
     assert parts(one[0]) == [("reasoning", "", "Think."), ("text", "", "Hello")]
-    several = said(response=json.dumps(["a", "b"])).answers
+    several = parsed(response=json.dumps(["a", "b"])).response
     assert several is not None
     assert [parts(turn)[0][2] for turn in several] == ["a", "b"]
     assert [turn.role for turn in several] == ["assistant", "assistant"]
-    quoted = said(response='["not json').answers
+    quoted = parsed(response='["not json').response
     assert quoted is not None
-    assert quoted[0].opening == '["not json'
-    whole = said(response={"choices": [{"message": {"role": "assistant", "content": "x"}}]}).answers
+    assert quoted[0].preview == '["not json'
+    whole = parsed(response={"choices": [{"message": {"role": "assistant", "content": "x"}}]}).response
     assert whole is not None
-    assert whole[0].opening == "x"
+    assert whole[0].preview == "x"
 
 
 def test_what_was_not_kept_is_told_from_what_is_empty() -> None:
-    nothing = said()
-    assert (nothing.asked, nothing.answers) == (None, None)
-    empty = said(request=[], response="")
-    assert empty.asked == []
-    assert empty.answers == [ConversationTurn("assistant", [])]
-    only = said(reasoning="because").answers
+    nothing = parsed()
+    assert (nothing.request, nothing.response) == (None, None)
+    empty = parsed(request=[], response="")
+    assert empty.request == []
+    assert empty.response == [ConversationTurn("assistant", [])]
+    only = parsed(reasoning="because").response
     assert only is not None
     assert parts(only[0]) == [("reasoning", "", "because")]
 
 
 def test_long_texts_are_cut_and_say_how_long_they_were() -> None:
-    found = said([{"role": "user", "content": "é" * 100_000}]).asked
+    found = parsed([{"role": "user", "content": "é" * 100_000}]).request
     assert found is not None
     [part] = found[0].parts
-    assert (len(part.text), part.length, part.cut) == (MAX_CHARS, 100_000, True)
-    assert len(found[0].opening) == 120
-    assert not MessagePart("text", "abc", 3).cut
+    assert (len(part.text), part.length, part.truncated) == (MAX_CHARS, 100_000, True)
+    assert len(found[0].preview) == 120
+    assert not MessagePart("text", "abc", 3).truncated
 
 
 def test_messages_left_out_are_counted() -> None:
-    assert said([{"role": "user", "content": "last"}], total=61).earlier == 60
+    assert parsed([{"role": "user", "content": "last"}], total=61).omitted == 60
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_messages_left_out_are_counted() -> None:
     ],
 )  # fmt: skip
 def test_any_json_makes_a_transcript(junk: Any) -> None:
-    for found in (said(request=junk), said(response=junk)):
-        for turn in [*(found.asked or ()), *(found.answers or ())]:
+    for found in (parsed(request=junk), parsed(response=junk)):
+        for turn in [*(found.request or ()), *(found.response or ())]:
             assert isinstance(turn.role, str)
-            assert isinstance(turn.opening, str)
+            assert isinstance(turn.preview, str)
             assert turn.length >= 0

@@ -1,4 +1,4 @@
-"""A whole run as the SDK makes one, through the real gateway and its built-in model, and then its page."""
+"""A complete run as the SDK makes it, through the real gateway and the built-in model, and its page."""
 
 import html
 import json
@@ -20,9 +20,9 @@ from tests import factories
 
 
 @pytest.fixture
-def brisk(app: Flask, settings: Settings, postgres_url: str) -> Iterator[Flask]:
-    """The application with a built-in model that does not take its time."""
-    made = create_app(
+def fast_app(app: Flask, settings: Settings, postgres_url: str) -> Iterator[Flask]:
+    """The application with a built-in model that responds without delay."""
+    created = create_app(
         load_settings(
             _env_file=None,
             stoa_data_dir=settings.stoa_data_dir,
@@ -31,17 +31,17 @@ def brisk(app: Flask, settings: Settings, postgres_url: str) -> Iterator[Flask]:
         ),
         database_url=postgres_url,
     )
-    made.config["TESTING"] = True
-    yield made
-    with made.app_context():
+    created.config["TESTING"] = True
+    yield created
+    with created.app_context():
         db.engine.dispose()
-    made.extensions["gateway"].pool.close()
+    created.extensions["gateway"].pool.close()
 
 
 def test_a_run_that_spawns_another_shows_every_call_billed_to_the_credit(
-    brisk: Flask, session: OrmSession
+    fast_app: Flask, session: OrmSession
 ) -> None:
-    alice = factories.person(brisk, "alice")
+    alice = factories.person(fast_app, "alice")
     assert alice.user is not None
     factories.grant(alice.user, 5000)
 
@@ -79,18 +79,18 @@ def test_a_run_that_spawns_another_shows_every_call_billed_to_the_credit(
     assert charged is not None
     assert charged < -1, "a page of text costs whole credits"
     page = alice.browser.get(f"/runs/{top}").text
-    words = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
-    assert f"Credits {-charged:,} " in words
-    assert re.search(r"Run: boss 1\.0\.0 .*Step: Step 1 .*Model call: stoa/demo .*Run: helper 0\.1\.0 .*Model call: stoa/demo", words)  # fmt: skip
-    assert "Completed" in words
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+    assert f"Credits {-charged:,} " in text
+    assert re.search(r"Run: boss 1\.0\.0 .*Step: Step 1 .*Model call: stoa/demo .*Run: helper 0\.1\.0 .*Model call: stoa/demo", text)  # fmt: skip
+    assert "Completed" in text
     listed = " ".join(re.sub(r"<[^>]+>", " ", alice.browser.get("/runs").text).split())
     assert re.search(rf"boss .*acme · 1\.0\.0 .*Completed .* {-charged:,}", listed)
     assert "helper" not in listed
-    made = session.scalars(select(GatewayCall).where(GatewayCall.run_id == below)).one()
-    opened = alice.browser.get(f"/runs/{below}/calls/{made.request_id}").text
+    billed = session.scalars(select(GatewayCall).where(GatewayCall.run_id == below)).one()
+    call_page = alice.browser.get(f"/runs/{below}/calls/{billed.request_id}").text
     for part in (
         "Write a page about columns.",
-        "counted by the provider",
-        f"{-made.credits}".replace("-", "−"),
+        "reported by the provider",
+        f"{-billed.credits}".replace("-", "−"),
     ):
-        assert part in opened
+        assert part in call_page

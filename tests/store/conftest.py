@@ -1,3 +1,3 @@
-from tests.ledger.conftest import gate
+from tests.ledger.conftest import pool as gate
 
 __all__ = ["gate"]

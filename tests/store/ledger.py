@@ -1,4 +1,4 @@
-"""What the tests of figures share: runs that end, calls that are billed, and the proof."""
+"""Helpers of the statistics tests: create and finish runs, settle calls, count and prove."""
 
 import uuid
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def start(
     called: bool = True,
     **columns: Any,
 ) -> str:
-    """A running run, committed; its id. It has a call that cost nothing, so that it counts, unless not `called`."""
+    """Insert a running run and return its id; commits. `called` adds a settled call of 0 credits, so that the run counts."""
     columns = {
         "id": str(uuid.uuid4()),
         "user_id": user_id,
@@ -43,7 +43,7 @@ def start(
 
 
 def settle(session: Session, user_id: str, run_id: str, credits: int = 0, state: str = "settled") -> None:
-    """A call of a run as the gateway leaves it behind, committed."""
+    """Insert a call of a run as the gateway writes it; commits."""
     factories.account(session.get_one(User, user_id))
     session.execute(
         text(
@@ -64,7 +64,7 @@ def settle(session: Session, user_id: str, run_id: str, credits: int = 0, state:
 
 
 def finish(session: Session, run_id: str, status: str = "completed", seconds: float = 3) -> None:
-    """End a run, or correct how it ended."""
+    """Finish a run, or correct its status; commits."""
     session.execute(
         text(
             "UPDATE agent_run SET status = cast(:status AS agent_run_status), completed_at = CASE WHEN :status ="
@@ -76,7 +76,7 @@ def finish(session: Session, run_id: str, status: str = "completed", seconds: fl
 
 
 def week_from(session: Session, since: datetime) -> None:
-    """Put the week where a test wants it, before anything is counted."""
+    """Set the start of the 7-day window, before anything is counted; commits."""
     session.execute(
         text(
             "INSERT INTO store_window (since) VALUES (:since) ON CONFLICT (id) DO UPDATE SET since = excluded.since"
@@ -87,16 +87,16 @@ def week_from(session: Session, since: datetime) -> None:
 
 
 def count_waiting(session: Session) -> None:
-    """What the job does every other second: count all runs that wait in the queue."""
+    """Count all queued runs, like the job; commits."""
     session.rollback()
     after: int | None = 0
     while after is not None:
-        after = counting.apply(after)
+        after = counting.apply_queue(after)
         db.session.commit()
 
 
-def figures(session: Session, version: str | None = None, agent: str = "reviewer") -> Agent | AgentVersion:
-    """The figures of an agent of `acme`, or of one version, once all that waits is counted."""
+def counted(session: Session, version: str | None = None, agent: str = "reviewer") -> Agent | AgentVersion:
+    """The statistics of an agent of `acme`, or of one version, after counting the queue."""
     count_waiting(session)
     if version is None:
         return session.get_one(Agent, ("acme", agent), populate_existing=True)
@@ -104,7 +104,7 @@ def figures(session: Session, version: str | None = None, agent: str = "reviewer
 
 
 def assert_proved(session: Session) -> None:
-    """Every figure is what the rows say: before what waits is counted, and after."""
+    """Assert that all statistics can be proved, before and after counting the queue."""
     session.rollback()
     assert store_proof.prove().differences == []
     count_waiting(session)
@@ -113,6 +113,6 @@ def assert_proved(session: Session) -> None:
 
 
 def in_one_go(engine: Engine, statement: str, **parameters: Any) -> None:
-    """A statement in a transaction of its own."""
+    """Execute a statement in its own transaction."""
     with engine.begin() as connection:
         connection.execute(text(statement), parameters)

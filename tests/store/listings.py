@@ -1,4 +1,4 @@
-"""An agent worth looking at: versions, days of runs, dependencies, a README. For the tests of its pages."""
+"""A complete agent for page tests: versions, daily runs, dependencies, README."""
 
 from datetime import timedelta
 from typing import Any
@@ -34,14 +34,14 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}"
 
 
 def post(who: Person, path: str, **data: str) -> TestResponse:
-    """Send a form as a page of ours would: with its token."""
+    """Post a form with its CSRF token."""
     token = (who.browser.get("/api/auth/csrf").json or {})["csrfToken"]
     return who.browser.post(path, data={"csrf_token": token} | data)
 
 
-def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **kw: Any) -> Agent:
-    """`<publisher>/code-reviewer` with three versions, two of them used, that spawns two agents."""
-    house = factories.publisher(owner, publisher, name="Harbor Tools", verified=True)
+def create_agent(session: OrmSession, owner: User | Org, publisher: str = "harbor", **kw: Any) -> Agent:
+    """Create `<publisher>/code-reviewer`: three versions, two of them used; spawns two agents."""
+    tools = factories.publisher(owner, publisher, name="Harbor Tools", verified=True)
     for id, spawns in (
         ("advisories", []),
         ("file-picker", []),
@@ -49,7 +49,7 @@ def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **
     ):
         refs = [f"{publisher}/{each}@1.0.0" for each in spawns]
         factories.agent(
-            house, id, data={"spawnableAgents": refs, "toolNames": ["spawn_agents"] if refs else []}
+            tools, id, data={"spawnableAgents": refs, "toolNames": ["spawn_agents"] if refs else []}
         )
     data = {
         "displayName": "Code reviewer",
@@ -72,7 +72,7 @@ def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **
             "toolNames": ["read_files", "find_files"],
         }
         factories.agent_version(
-            house,
+            tools,
             "code-reviewer",
             version,
             data | (older | {"spawnableAgents": []} if version == "1.9.0" else {}),
@@ -93,8 +93,8 @@ def shelve(session: OrmSession, owner: User | Org, publisher: str = "harbor", **
         row.durations = [0, 0, 0, 20, runs - 30, 10] + [0] * 10
         row.unique_users, row.last_used = 318, now() - timedelta(hours=2)
     agent = session.get_one(Agent, (publisher, "code-reviewer"))
-    figures = {"runs": 2772, "weekly_runs": 692, "failed": 45, "credits": 2772 * 7, "unique_users": 400}
-    for name, value in ({"readme": README} | figures | kw).items():
+    statistics = {"runs": 2772, "weekly_runs": 692, "failed": 45, "credits": 2772 * 7, "unique_users": 400}
+    for name, value in ({"readme": README} | statistics | kw).items():
         setattr(agent, name, value)
     session.commit()
     return agent

@@ -1,4 +1,4 @@
-"""The page of an agent: who sees it, what it says, what it does with hostile words, and how much it asks the database."""
+"""The agent page: access, content, escaping of hostile text, number of statements."""
 
 import html
 import json
@@ -19,13 +19,13 @@ from models.store import Agent, AgentVersion, Publisher
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
-from tests.store.listings import HOSTILE, shelve
+from tests.store.listings import HOSTILE, create_agent
 
 PAGE = "/publishers/harbor/agents/code-reviewer/2.4.1"
 
 
 class Elements(HTMLParser):
-    """What a browser would run or fetch in a page, other than what the layout brings."""
+    """Collects what a browser would execute or fetch in a page, except what the layout loads."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -45,31 +45,31 @@ class Elements(HTMLParser):
             self.dangerous.append(tag)
 
 
-def words(answer: TestResponse) -> str:
+def text_of(answer: TestResponse) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
 
 
 @pytest.fixture
 def agent(session: OrmSession, alice: Person) -> Agent:
     assert alice.user is not None
-    return shelve(session, alice.user)
+    return create_agent(session, alice.user)
 
 
-def test_everybody_sees_the_page(
+def test_anyone_can_view_the_page(
     agent: Agent, alice: Person, bob: Person, mallory: Person, anonymous: Person
 ) -> None:
     for who in (alice, bob, mallory, anonymous):
         answer = who.browser.get(PAGE)
         assert answer.status_code == 200
-        said = words(answer)
-        assert "Code reviewer 2.4.1" in said
-        assert "codebuff --agent harbor/code-reviewer@2.4.1" in said
-        assert "codebuff save-agent harbor/code-reviewer@2.4.1" in said
-        assert ("My runs of it" in said) == bool(who.user)
+        output = text_of(answer)
+        assert "Code reviewer 2.4.1" in output
+        assert "codebuff --agent harbor/code-reviewer@2.4.1" in output
+        assert "codebuff save-agent harbor/code-reviewer@2.4.1" in output
+        assert ("My runs" in output) == bool(who.user)
 
 
 @pytest.mark.parametrize("ending", ["", "/latest"])
-def test_without_a_version_it_leads_to_the_latest(agent: Agent, anonymous: Person, ending: str) -> None:
+def test_without_version_redirects_to_latest(agent: Agent, anonymous: Person, ending: str) -> None:
     answer = anonymous.browser.get(f"/publishers/harbor/agents/code-reviewer{ending}")
     assert (answer.status_code, answer.headers["Location"]) == (302, PAGE)
 
@@ -91,15 +91,15 @@ def test_what_is_not_there_is_404(agent: Agent, anonymous: Person, path: str) ->
     assert anonymous.browser.get(path).status_code == 404
 
 
-def test_the_page_says_what_the_definition_says(agent: Agent, anonymous: Person) -> None:
-    said = words(anonymous.browser.get(PAGE))
-    assert "read_files , spawn_agents , end_turn" in said
-    assert "You review changes." in said
-    assert "What to review" in said
-    assert "quarry/gone@2.0.1 not here" in said
-    assert "security-check 1.0.0 advisories 1.0.0" in said
-    assert "90.5%" in said
-    assert "7.00" in said
+def test_the_page_shows_the_definition(agent: Agent, anonymous: Person) -> None:
+    output = text_of(anonymous.browser.get(PAGE))
+    assert "read_files , spawn_agents , end_turn" in output
+    assert "You review changes." in output
+    assert "What to review" in output
+    assert "quarry/gone@2.0.1 not published" in output
+    assert "security-check 1.0.0 advisories 1.0.0" in output
+    assert "90.5%" in output
+    assert "7.00" in output
 
 
 def test_the_typescript_is_the_definition(agent: Agent, anonymous: Person) -> None:
@@ -118,7 +118,9 @@ def test_the_definition_is_a_file(agent: Agent, anonymous: Person) -> None:
     assert again.status_code == 304
 
 
-def test_great_numbers_are_shown_and_sent(session: OrmSession, alice: Person, anonymous: Person) -> None:
+def test_large_numbers_are_shown_and_downloaded(
+    session: OrmSession, alice: Person, anonymous: Person
+) -> None:
     assert alice.user
     numbers = [1e300, 2**64, 2**53 + 1, 0.1]
     acme = factories.publisher(alice.user)
@@ -129,10 +131,10 @@ def test_great_numbers_are_shown_and_sent(session: OrmSession, alice: Person, an
     assert json.loads(told.text, parse_int=float)["inputSchema"]["numbers"] == [float(n) for n in numbers]
 
 
-def test_hostile_words_stay_words(session: OrmSession, alice: Person, anonymous: Person) -> None:
+def test_hostile_text_is_escaped(session: OrmSession, alice: Person, anonymous: Person) -> None:
     assert alice.user is not None
     prompt = f"{HOSTILE}\n`${{process.exit()}}`\n\u202eabc"
-    shelve(
+    create_agent(
         session,
         alice.user,
         readme=f"{HOSTILE}\n\n[click](javascript:alert(1)) [data](data:text/html,x)\n\n<a onclick=alert(1)>x</a>",
@@ -154,20 +156,20 @@ def test_hostile_words_stay_words(session: OrmSession, alice: Person, anonymous:
         page = anonymous.browser.get(address).text
         assert Elements(page).dangerous == []
         assert "49" not in re.findall(r"alert\(1\)&gt;(\d+)", page)
-        assert "\u202e" not in page.split("All of it as TypeScript")[1]
+        assert "\u202e" not in page.split("Full definition in TypeScript")[1]
     curl = html.unescape(re.findall(r"<code>(RUN=.*?)</code>", page, re.DOTALL)[0])
     assert "'x'; rm" not in curl
     assert "'\"'\"'; rm -rf" in curl
 
 
-def test_a_snippet_comes_alone_for_htmx(agent: Agent, anonymous: Person) -> None:
+def test_htmx_receives_only_the_snippet(agent: Agent, anonymous: Person) -> None:
     piece = anonymous.browser.get(f"{PAGE}?client=curl", headers={"HX-Request": "true"}).text
     assert "x-stoa-run-id" in piece
     assert "<html" not in piece
     assert "@codebuff/sdk" in anonymous.browser.get(f"{PAGE}?client=nonsense").text
 
 
-def test_a_yanked_version_says_why_and_is_kept_from_crawlers(
+def test_a_yanked_version_shows_the_reason_and_noindex(
     session: OrmSession, agent: Agent, anonymous: Person
 ) -> None:
     row = session.get_one(AgentVersion, ("harbor", "code-reviewer", "2.4.1"))
@@ -177,7 +179,7 @@ def test_a_yanked_version_says_why_and_is_kept_from_crawlers(
     answer = anonymous.browser.get(PAGE)
     assert answer.status_code == 200
     assert 'name="robots" content="noindex"' in answer.text
-    assert "It <b>deleted</b> files." in words(answer)
+    assert "It <b>deleted</b> files." in text_of(answer)
     assert "It &lt;b&gt;deleted" in answer.text
     found = anonymous.browser.get("/publishers/harbor/agents/code-reviewer")
     assert found.headers["Location"].endswith("/2.4.0")
@@ -195,11 +197,11 @@ def test_a_deprecated_agent_leads_to_its_successor(
     agent.successor = "harbor/security-check"
     session.commit()
     page = anonymous.browser.get(PAGE)
-    assert "This agent is deprecated. Renamed." in words(page)
+    assert "This agent is deprecated. Renamed." in text_of(page)
     assert 'href="/publishers/harbor/agents/security-check"' in page.text
 
 
-def test_crawlers_and_previews_are_told(agent: Agent, anonymous: Person) -> None:
+def test_metadata_for_crawlers_and_previews(agent: Agent, anonymous: Person) -> None:
     page = anonymous.browser.get(PAGE.replace("2.4.1", "1.9.0")).text
     assert "<title>Code reviewer by Harbor Tools · Stoa</title>" in page
     assert f'<link rel="canonical" href="http://localhost:8000{PAGE}">' in page
@@ -207,19 +209,17 @@ def test_crawlers_and_previews_are_told(agent: Agent, anonymous: Person) -> None
     assert '<meta name="description" content="Reads a change' in page
 
 
-def test_an_agent_that_was_never_used_and_says_nothing(
-    session: OrmSession, alice: Person, anonymous: Person
-) -> None:
+def test_an_unused_agent_without_description(session: OrmSession, alice: Person, anonymous: Person) -> None:
     assert alice.user is not None
     factories.agent(factories.publisher(alice.user), "quiet")
     answer = anonymous.browser.get("/publishers/acme/agents/quiet/1.0.0")
     assert answer.status_code == 200
-    assert "It works alone" in words(answer)
-    assert "No completed run in these 30 days" in words(answer)
+    assert "It spawns no other agents" in text_of(answer)
+    assert "No completed runs in the last 30 days" in text_of(answer)
 
 
 @pytest.mark.parametrize("nothing", ["", "  ", "\u200b", "\u3164\u2800", "\u00ad\ufe0f"])
-def test_a_name_in_which_nothing_can_be_seen_is_none(
+def test_an_invisible_name_is_ignored(
     session: OrmSession, alice: Person, anonymous: Person, nothing: str
 ) -> None:
     assert alice.user
@@ -244,7 +244,9 @@ def test_odd_definitions_are_still_shown(
     assert anonymous.browser.get("/publishers/acme/agents/odd/1.0.0").status_code == 200
 
 
-def test_circles_and_crowds_end(session: OrmSession, alice: Person, anonymous: Person) -> None:
+def test_cyclic_and_large_dependency_trees_are_bounded(
+    session: OrmSession, alice: Person, anonymous: Person
+) -> None:
     assert alice.user is not None
     house = factories.publisher(alice.user)
     names = [f"a{n}" for n in range(12)]
@@ -253,12 +255,12 @@ def test_circles_and_crowds_end(session: OrmSession, alice: Person, anonymous: P
         factories.agent(house, name, data={"spawnableAgents": everyone})
     answer = anonymous.browser.get("/publishers/acme/agents/a0/1.0.0")
     assert answer.status_code == 200
-    assert "spawns itself" in words(answer)
+    assert "spawns itself" in text_of(answer)
     assert len(answer.text) < 200_000
 
 
-def asked_by(app: Flask, who: Person, path: str) -> list[str]:
-    """The statements that one visit makes."""
+def statements_of(app: Flask, who: Person, path: str) -> list[str]:
+    """The SQL statements of one request."""
     asked: list[str] = []
     with app.app_context():
         engine: Engine = db.engine
@@ -274,8 +276,8 @@ def asked_by(app: Flask, who: Person, path: str) -> list[str]:
     return asked
 
 
-def test_five_statements_make_the_page(agent: Agent, anonymous: Person, app: Flask) -> None:
-    asked = asked_by(app, anonymous, PAGE)
+def test_the_page_takes_five_statements(agent: Agent, anonymous: Person, app: Flask) -> None:
+    asked = statements_of(app, anonymous, PAGE)
     assert len(asked) == 5, asked
     assert not [each for each in asked if re.search(r"\bagent_(run|step)\b", each)]
 
@@ -283,16 +285,16 @@ def test_five_statements_make_the_page(agent: Agent, anonymous: Person, app: Fla
 def test_every_change_shows_at_once(
     session: OrmSession, agent: Agent, alice: Person, anonymous: Person
 ) -> None:
-    assert "Code reviewer" in words(anonymous.browser.get(PAGE))
+    assert "Code reviewer" in text_of(anonymous.browser.get(PAGE))
     agent.readme = "# Brand new"
     session.commit()
-    assert "Brand new" in words(anonymous.browser.get(PAGE))
+    assert "Brand new" in text_of(anonymous.browser.get(PAGE))
     house = session.get_one(Publisher, "harbor")
     factories.agent_version(house, "code-reviewer", "2.5.0")
-    assert "There is a newer version." in words(anonymous.browser.get(PAGE))
+    assert "There is a newer version." in text_of(anonymous.browser.get(PAGE))
     house.name = "Other Tools"
     session.commit()
-    assert "by Other Tools" in words(anonymous.browser.get(PAGE))
+    assert "by Other Tools" in text_of(anonymous.browser.get(PAGE))
     assert "Edit README" not in anonymous.browser.get(PAGE).text
     assert "Edit README" in alice.browser.get(PAGE).text
     assert "Edit README" not in anonymous.browser.get(PAGE).text

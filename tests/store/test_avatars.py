@@ -1,4 +1,4 @@
-"""Avatars: whatever is sent becomes a picture of our own making or is refused, and is served to be kept for good."""
+"""Avatars: uploads are re-encoded or rejected, and served with immutable caching."""
 
 import io
 import random
@@ -62,7 +62,7 @@ def upload(person: Person, raw: bytes, name: str = "me.png", kind: str = "image/
     )
 
 
-# -- what becomes of a picture -------------------------------------------------------------------------------
+# -- re-encoding ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,16 @@ def upload(person: Person, raw: bytes, name: str = "me.png", kind: str = "image/
     ],
 )
 def test_every_picture_becomes_a_square_webp(raw: bytes) -> None:
-    made = Image.open(io.BytesIO(pictures.portrait(raw)))
+    made = Image.open(io.BytesIO(pictures.to_avatar(raw)))
     assert (made.format, made.size) == ("WEBP", (512, 512))
 
 
 def test_transparency_stays() -> None:
-    made = Image.open(io.BytesIO(pictures.portrait(picture(mode="RGBA"))))
+    made = Image.open(io.BytesIO(pictures.to_avatar(picture(mode="RGBA"))))
     assert made.mode == "RGBA"
 
 
-def test_metadata_goes_and_what_it_turned_is_turned() -> None:
+def test_metadata_is_removed_and_rotation_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lie on the side
     exif[0x010E] = SECRET.decode()
@@ -98,7 +98,7 @@ def test_metadata_goes_and_what_it_turned_is_turned() -> None:
     half.paste("blue", (0, 0, 32, 64))
     half.save(raw, "JPEG", exif=exif, icc_profile=SECRET, comment=SECRET, quality=95)
     assert SECRET in raw.getvalue()
-    made = pictures.portrait(raw.getvalue())
+    made = pictures.to_avatar(raw.getvalue())
     assert b"GPS" not in made
     assert b"EXIF" not in made
     assert b"ICCP" not in made
@@ -110,22 +110,22 @@ def test_metadata_goes_and_what_it_turned_is_turned() -> None:
     assert bottom[0] > 200 > bottom[2]
 
 
-def test_words_in_a_png_go() -> None:
+def test_png_text_chunks_are_removed() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", SECRET.decode())
-    assert SECRET not in pictures.portrait(picture(pnginfo=info))
+    assert SECRET not in pictures.to_avatar(picture(pnginfo=info))
 
 
 @pytest.mark.parametrize(
     "tail", [SVG, b"PK\x03\x04" + bytes(64), b"<?php system('id') ?>", b"GIF89a" + bytes(9)]
 )
-def test_what_hides_behind_a_picture_is_left_behind(tail: bytes) -> None:
+def test_data_appended_to_a_picture_is_removed(tail: bytes) -> None:
     for raw in (picture() + tail, picture("JPEG", comment=tail)):
-        assert tail not in pictures.portrait(raw)
+        assert tail not in pictures.to_avatar(raw)
 
 
 @pytest.mark.parametrize(
-    ("raw", "words"),
+    ("raw", "message"),
     [
         (b"", UNREADABLE),
         (SVG, UNREADABLE),
@@ -146,13 +146,13 @@ def test_what_hides_behind_a_picture_is_left_behind(tail: bytes) -> None:
         (frames("PNG"), pictures.ANIMATED),
     ],
 )
-def test_what_is_no_still_picture_is_refused_in_words(raw: bytes, words: str) -> None:
+def test_unusable_pictures_are_rejected_with_a_message(raw: bytes, message: str) -> None:
     with pytest.raises(Invalid) as caught:
-        pictures.portrait(raw)
-    assert (caught.value.message, caught.value.status) == (words, 400)
+        pictures.to_avatar(raw)
+    assert (caught.value.message, caught.value.status) == (message, 400)
 
 
-def test_broken_bytes_are_refused_and_nothing_else() -> None:
+def test_broken_bytes_are_rejected() -> None:
     dice = random.Random(4)
     for raw in (picture(), picture("JPEG"), picture("WEBP")):
         for _ in range(150):
@@ -160,16 +160,16 @@ def test_broken_bytes_are_refused_and_nothing_else() -> None:
             for _ in range(dice.randint(1, 8)):
                 broken[dice.randrange(len(broken))] = dice.randrange(256)
             try:
-                made = pictures.portrait(bytes(broken))
+                made = pictures.to_avatar(bytes(broken))
             except Invalid:
                 continue
             assert Image.open(io.BytesIO(made)).size == (512, 512)
 
 
-# -- the door ------------------------------------------------------------------------------------------------
+# -- upload and serving --------------------------------------------------------------------------------------
 
 
-def test_an_avatar_is_kept_under_its_digest_and_served_for_good(alice: Person, anonymous: Person) -> None:
+def test_an_avatar_is_stored_by_digest_and_served_immutable(alice: Person, anonymous: Person) -> None:
     answer = upload(alice, picture(), name="../../etc/passwd.svg")
     assert answer.status_code == 200
     address = answer.get_json()["avatar_url"]
@@ -203,36 +203,36 @@ def test_nothing_else_is_served(anonymous: Person, path: str) -> None:
     assert anonymous.browser.get(path).status_code == 404
 
 
-def test_the_contracts_refusals_in_their_order(alice: Person, anonymous: Person) -> None:
+def test_contract_errors_in_order(alice: Person, anonymous: Person) -> None:
     missing = (400, {"error": "No file provided"})
     type_ = (400, {"error": "Invalid file type. Only JPEG, PNG, and WebP are allowed."})
     size = (400, {"error": "File too large. Maximum size is 5MB."})
     large = bytes(5 * 1024 * 1024 + 1)
 
-    def said(answer: TestResponse) -> tuple[int, Any]:
+    def reply(answer: TestResponse) -> tuple[int, Any]:
         return answer.status_code, answer.get_json()
 
-    assert said(upload(anonymous, b"")) == (401, {"error": "Unauthorized"})
-    assert said(alice.browser.post("/api/upload/avatar")) == missing
-    assert said(alice.browser.post("/api/upload/avatar", data={"avatar": "text"})) == missing
-    assert said(upload(alice, picture(), name="")) == missing
-    assert said(upload(alice, picture(), kind="image/svg+xml")) == type_
-    assert said(upload(alice, large, kind="application/pdf")) == type_, "the type comes before the size"
-    assert said(upload(alice, large)) == size
-    assert said(upload(alice, large * 5)) == size, "also beyond the largest body that is read"
-    assert said(upload(alice, large[:-1])) == (400, {"error": UNREADABLE})
-    assert said(upload(alice, SVG)) == (400, {"error": UNREADABLE}), "the declared type is not believed"
+    assert reply(upload(anonymous, b"")) == (401, {"error": "Unauthorized"})
+    assert reply(alice.browser.post("/api/upload/avatar")) == missing
+    assert reply(alice.browser.post("/api/upload/avatar", data={"avatar": "text"})) == missing
+    assert reply(upload(alice, picture(), name="")) == missing
+    assert reply(upload(alice, picture(), kind="image/svg+xml")) == type_
+    assert reply(upload(alice, large, kind="application/pdf")) == type_, "the type comes before the size"
+    assert reply(upload(alice, large)) == size
+    assert reply(upload(alice, large * 5)) == size, "also beyond the largest body that is read"
+    assert reply(upload(alice, large[:-1])) == (400, {"error": UNREADABLE})
+    assert reply(upload(alice, SVG)) == (400, {"error": UNREADABLE}), "the declared type is not believed"
     assert upload(alice, picture("JPEG"), kind="image/jpg").status_code == 200
     assert upload(alice, picture("JPEG"), kind="image/webp").status_code == 200
 
 
-def test_another_sites_upload_is_refused(alice: Person) -> None:
+def test_cross_site_upload_is_rejected(alice: Person) -> None:
     headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     data = {"avatar": (io.BytesIO(picture()), "me.png", "image/png")}
     assert alice.browser.post("/api/upload/avatar", data=data, headers=headers).status_code == 403
 
 
-# -- where they are kept -------------------------------------------------------------------------------------
+# -- storage -------------------------------------------------------------------------------------------------
 
 
 def test_files_stand_in_the_data_directory(app: Flask, settings: Settings, alice: Person) -> None:
@@ -258,7 +258,7 @@ def in_bucket(tmp_path: Path, endpoint: str, **kw: Any) -> Files:
 def test_files_stand_in_a_bucket(tmp_path: Path) -> None:
     with bucket() as server:
         store = in_bucket(tmp_path, server.address)
-        address = pictures.keep(store, picture())
+        address = pictures.store(store, picture())
         assert list(server.objects) == [f"/stoa/pictures{address}"]
         assert store.read(address[1:]) == server.objects[f"/stoa/pictures{address}"]
         assert store.read("uploads/avatars/none") is None
@@ -268,7 +268,7 @@ def test_files_stand_in_a_bucket(tmp_path: Path) -> None:
             store.read(address[1:])
         assert caught.value.status == 503
         with pytest.raises(FilesUnavailable):
-            pictures.keep(store, picture())
+            pictures.store(store, picture())
     with pytest.raises(FilesUnavailable):
         store.read(address[1:])
 
@@ -279,6 +279,6 @@ def test_a_wrong_bucket_stops_the_start(value: str) -> None:
         load_settings(_env_file=None, stoa_files_url=value)
 
 
-def test_half_a_key_stops_the_start() -> None:
+def test_incomplete_bucket_credentials_stop_the_start() -> None:
     with pytest.raises(SettingsError, match="S3_SECRET_ACCESS_KEY"):
         load_settings(_env_file=None, s3_access_key_id="AKIA")

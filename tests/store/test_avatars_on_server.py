@@ -1,4 +1,4 @@
-"""Avatars on the real server: while a bucket takes its time, the same workers answer everybody else."""
+"""Avatars on the real server: a slow bucket does not block other requests of the same workers."""
 
 import http.client
 import io
@@ -37,7 +37,7 @@ def form(colour: int) -> bytes:
     return head + picture.getvalue() + b"\r\n--b--\r\n"
 
 
-def test_a_refused_picture_leaves_no_trace_in_the_log(
+def test_a_rejected_picture_is_not_logged(
     app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
 ) -> None:
     token = factories.token(session.get_one(User, alice.id), type="web")
@@ -45,15 +45,15 @@ def test_a_refused_picture_leaves_no_trace_in_the_log(
         "Content-Type": "multipart/form-data; boundary=b",
         "Cookie": f"next-auth.session-token={token}",
     }
-    with running(postgres_url, tmp_path) as address:  # which looks through the log when it ends
-        status, said = ask(
+    with running(postgres_url, tmp_path) as address:  # checks the log when it ends
+        status, output = ask(
             address, "POST", "/api/upload/avatar", form(9).replace(b"IHDR", b"RHID"), **headers
         )
     assert status == 400
-    assert pictures.UNREADABLE in said.decode()
+    assert pictures.UNREADABLE in output.decode()
 
 
-def test_a_slow_bucket_stops_nobody_else(
+def test_a_slow_bucket_does_not_block_other_requests(
     app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
 ) -> None:
     cookie = f"next-auth.session-token={factories.token(session.get_one(User, alice.id), type='web')}"

@@ -1,4 +1,4 @@
-"""The shape of a definition, field by field (contract 3.12), and `POST /api/agents/validate`."""
+"""The format of definitions, field by field (contract 3.12), and `POST /api/agents/validate`."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session as OrmSession
 
 from models.core.strict_models import InvalidBody, parse
-from models.store.publishing.definition import MAX_BYTES, Definition, excess, json_schema
+from models.store.publishing.definition import MAX_BYTES, Definition, json_schema, too_large
 from tests import factories
 from tests.factories import Person
 
@@ -74,7 +74,7 @@ def validate(client: FlaskClient, *definitions: Any, **more: Any) -> Any:
         {"name": "Näme 👩‍👩‍👧", "description": "Two\nlines", "tags": ["a", "b c"]},
     ],
 )
-def test_what_is_taken(client: FlaskClient, fields: dict[str, Any]) -> None:
+def test_valid_fields(client: FlaskClient, fields: dict[str, Any]) -> None:
     assert issues(**fields) == []
     assert validate(client, PLAIN | fields) == {
         "success": True,
@@ -89,7 +89,7 @@ ID = "Agent ID must contain only lowercase letters, numbers, and hyphens"
 
 
 @pytest.mark.parametrize(
-    ("fields", "place", "words"),
+    ("fields", "place", "message"),
     [
         ({"id": "Reviewer"}, "id", ID),
         ({"id": ""}, "id", ID),
@@ -168,8 +168,8 @@ ID = "Agent ID must contain only lowercase letters, numbers, and hyphens"
         ({"handleSteps": 5}, "handleSteps", "Invalid input: expected string, received number"),
     ],
 )
-def test_what_is_refused(fields: dict[str, Any], place: str, words: str) -> None:
-    assert issues(**fields) == [(place, words)]
+def test_invalid_fields(fields: dict[str, Any], place: str, message: str) -> None:
+    assert issues(**fields) == [(place, message)]
 
 
 def test_defaults_are_kept_with_the_rest_and_nothing_else() -> None:
@@ -199,11 +199,11 @@ def test_defaults_are_kept_with_the_rest_and_nothing_else() -> None:
     assert parse(Definition, stored).stored() == stored
 
 
-# -- rules between fields, and their words -------------------------------------------------------------------
+# -- rules between fields, and their messages ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         (
             {"outputSchema": RESULT},
@@ -225,18 +225,18 @@ def test_defaults_are_kept_with_the_rest_and_nothing_else() -> None:
         ),
     ],
 )
-def test_rules_between_fields(client: FlaskClient, fields: dict[str, Any], words: str) -> None:
+def test_rules_between_fields(client: FlaskClient, fields: dict[str, Any], message: str) -> None:
     body = validate(client, PLAIN | fields)
     assert (body["success"], body["configs"], body["errorCount"]) == (True, [], 1)
     [problem] = body["validationErrors"]
     assert problem["filePath"] == "reviewer"
     head, _, tail = problem["message"].partition("Schema validation failed: ")
     assert head == 'Agent "reviewer" (Reviewer): '
-    assert [each["message"] for each in json.loads(tail)] == [words]
+    assert [each["message"] for each in json.loads(tail)] == [message]
     assert tail == json.dumps(json.loads(tail), indent=2)
 
 
-def test_every_broken_rule_is_told(client: FlaskClient) -> None:
+def test_every_violation_is_reported(client: FlaskClient) -> None:
     body = validate(
         client,
         PLAIN
@@ -262,7 +262,7 @@ def test_steps_must_be_a_generator(client: FlaskClient) -> None:
     ]
 
 
-def test_an_agent_is_named_as_far_as_it_has_a_name(client: FlaskClient) -> None:
+def test_errors_name_the_agent_if_possible(client: FlaskClient) -> None:
     body = validate(client, {"id": "x"}, {"displayName": "X"}, 5)
     places = [each["filePath"] for each in body["validationErrors"]]
     assert places == ["x", "agentDefinitions[1]", "agentDefinitions[2]"]
@@ -287,13 +287,13 @@ def test_there_must_be_a_list(client: FlaskClient, body: Any) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"NaN", b"\xff"])
-def test_what_is_no_json_is_what_the_contract_says(client: FlaskClient, raw: bytes) -> None:
+def test_invalid_json_answers_as_in_the_contract(client: FlaskClient, raw: bytes) -> None:
     answer = client.post(PATH, data=raw)
     assert (answer.status_code, answer.get_json()) == (500, {"error": "Internal server error"})
 
 
 @pytest.mark.parametrize("levels", [250, 5000])
-def test_json_that_is_too_deep_is_the_callers_fault(client: FlaskClient, levels: int) -> None:
+def test_too_deep_json_is_a_client_error(client: FlaskClient, levels: int) -> None:
     answer = client.post(PATH, data=b'{"agentDefinitions":' + b"[" * levels + b"]" * levels + b"}")
     assert (answer.status_code, answer.get_json()) == (400, {"error": "Invalid JSON in request body"})
 
@@ -316,7 +316,7 @@ def test_the_old_name_of_the_list_works(client: FlaskClient) -> None:
     assert answer.get_json()["configs"] == ["reviewer"]
 
 
-# -- the agents it names -------------------------------------------------------------------------------------
+# -- references ----------------------------------------------------------------------------------------------
 
 
 def test_agents_that_are_named_must_exist(client: FlaskClient, session: OrmSession, alice: Person) -> None:
@@ -337,12 +337,12 @@ def test_agents_that_are_named_must_exist(client: FlaskClient, session: OrmSessi
 
     bad = ["nobody", "acme/thinker", "thinker@1.0.0", "acme/thinker@2.0.0", "x/y@z", "a/b/c@1.0.0"]
     body = validate(client, calling | {"spawnableAgents": [*good, *bad]}, *others, allLocalAgentIds=["mine"])
-    said = {each["filePath"]: each["message"] for each in body["validationErrors"]}
+    output = {each["filePath"]: each["message"] for each in body["validationErrors"]}
     unfit = (
         "Invalid agent ID: {}. Not found. You must include the publisher, agent id, and version"
         " if the agent is not defined locally."
     )
-    assert said == {
+    assert output == {
         "nobody": unfit.format("nobody"),
         "acme/thinker": unfit.format("acme/thinker"),
         "thinker@1.0.0": unfit.format("thinker@1.0.0"),
@@ -353,7 +353,7 @@ def test_agents_that_are_named_must_exist(client: FlaskClient, session: OrmSessi
     assert body["configs"] == []
 
 
-# -- too much ------------------------------------------------------------------------------------------------
+# -- limits --------------------------------------------------------------------------------------------------
 
 
 def deep(levels: int) -> Any:
@@ -364,42 +364,42 @@ def deep(levels: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"systemPrompt": "x" * 5_000_000}, "The definition has 5000"),
         (
             {"spawnableAgents": ["base"] * 10_000},
-            "spawnableAgents names 10000 agents; at most 500 are taken.",
+            "spawnableAgents names 10000 agents; the limit is 500.",
         ),
-        ({"subagents": ["base"] * 10_000}, "subagents names 10000 agents; at most 500 are taken."),
+        ({"subagents": ["base"] * 10_000}, "subagents names 10000 agents; the limit is 500."),
         ({"inputSchema": deep(100)}, "The definition is nested more than 64 levels deep."),
         ({"mcpServers": {str(n): 5 for n in range(5000)}}, "Schema validation failed"),
         ({"mcpServers": {"a": {str(n): 5 for n in range(50_000)}}}, "Schema validation failed"),
         ({"toolNames": [5] * 50_000}, "Schema validation failed"),
         (
             {"inputSchema": {"params": {"type": "object", "examples": [1] * 30_000}}},
-            "The definition has 30016 values; at most 20000 are taken.",
+            "The definition has 30016 values; the limit is 20000.",
         ),
     ],
 )
-def test_too_much_is_refused_shortly(
-    client: FlaskClient, alice: Person, fields: dict[str, Any], words: str
+def test_large_input_gets_a_short_error(
+    client: FlaskClient, alice: Person, fields: dict[str, Any], message: str
 ) -> None:
     answer = client.post("/api/agents/publish", json={"data": [PLAIN | fields]}, headers=alice.headers)
     assert answer.status_code == 400
-    said = answer.get_json()
-    assert said["error"] == "Agent config validation failed"
-    assert said["validationErrors"][0]["message"].startswith(f'Agent "reviewer" (Reviewer): {words}')
+    output = answer.get_json()
+    assert output["error"] == "Agent config validation failed"
+    assert output["validationErrors"][0]["message"].startswith(f'Agent "reviewer" (Reviewer): {message}')
     assert len(answer.data) < 100_000
 
 
-def test_five_hundred_wrong_definitions_are_told_shortly(client: FlaskClient) -> None:
+def test_errors_of_five_hundred_definitions_are_bounded(client: FlaskClient) -> None:
     wrong = [{"id": f"a{at}", "mcpServers": {str(n): 5 for n in range(100)}} for at in range(500)]
     answer = client.post("/api/agents/publish", json={"data": wrong})
-    told = answer.get_json()["validationErrors"]
-    assert [each["filePath"] for each in told] == [each["id"] for each in wrong]
-    assert "expected object, received number" in told[0]["message"]
-    assert "Mend those first." in told[-1]["message"]
+    problems = answer.get_json()["validationErrors"]
+    assert [each["filePath"] for each in problems] == [each["id"] for each in wrong]
+    assert "expected object, received number" in problems[0]["message"]
+    assert "Fix the definitions above first." in problems[-1]["message"]
     assert len(answer.data) < 2_000_000
 
 
@@ -410,7 +410,7 @@ def test_too_many_references_are_refused_together(client: FlaskClient, alice: Pe
     answer = client.post(PATH, json={"agentDefinitions": many}, headers=alice.headers)
     [problem] = answer.get_json()["validationErrors"]
     assert problem["message"].startswith(
-        "The definitions name 21000 agents; at most 20000 are taken at once."
+        "The definitions reference 21000 agents; the limit is 20000 per request."
     )
 
 
@@ -422,16 +422,16 @@ def test_too_many_agents_are_refused(client: FlaskClient) -> None:
 
 def test_a_size_is_that_of_its_json() -> None:
     rest = len(json.dumps({**PLAIN, "systemPrompt": ""}, separators=(",", ":")))
-    assert excess({**PLAIN, "systemPrompt": "x" * (MAX_BYTES - rest)}) is None
-    assert excess({**PLAIN, "systemPrompt": "x" * (MAX_BYTES - rest + 1)})
+    assert too_large({**PLAIN, "systemPrompt": "x" * (MAX_BYTES - rest)}) is None
+    assert too_large({**PLAIN, "systemPrompt": "x" * (MAX_BYTES - rest + 1)})
 
 
-def test_a_nul_is_told_from_the_letters_of_its_escape() -> None:
-    assert excess({"a": "\\u0000"}) is None
-    assert excess({"a": "\\\x00"}) == "The definition contains a NUL character. Remove it."
+def test_nul_differs_from_its_escape_sequence_as_text() -> None:
+    assert too_large({"a": "\\u0000"}) is None
+    assert too_large({"a": "\\\x00"}) == "The definition contains a NUL character. Remove it."
 
 
-# -- hypothesis ----------------------------------------------------------------------------------------------
+# -- properties ----------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.text("ab0\n\x07\u0430", max_size=5),
@@ -444,9 +444,9 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*Definition.model_fields, "junk"]), JSON))
-def test_anything_is_either_a_definition_or_told_why(fields: dict[str, Any]) -> None:
+def test_any_value_is_valid_or_has_an_error(fields: dict[str, Any]) -> None:
     found = issues(**fields)
-    assert all(words for _, words in found)
+    assert all(message for _, message in found)
     if not found:
         stored = parse(Definition, PLAIN | fields).stored()
         assert parse(Definition, stored).stored() == stored
@@ -454,7 +454,7 @@ def test_anything_is_either_a_definition_or_told_why(fields: dict[str, Any]) -> 
         assert jsonschema_rs.validator_for(json_schema()).is_valid(PLAIN | fields)
 
 
-# -- what a definition is ------------------------------------------------------------------------------------
+# -- schema --------------------------------------------------------------------------------------------------
 
 
 def test_the_type_file_describes_every_field(client: FlaskClient) -> None:

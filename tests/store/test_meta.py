@@ -1,4 +1,4 @@
-"""What public pages tell crawlers and sites that link to them."""
+"""Metadata of public pages for crawlers and link previews."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.orm import Session as OrmSession
 
 from tests.factories import Person
-from tests.store.listings import shelve
+from tests.store.listings import create_agent
 
 BASE = "http://localhost:8000"
 AGENT = "/publishers/harbor/agents/code-reviewer"
@@ -23,11 +23,11 @@ AGENT = "/publishers/harbor/agents/code-reviewer"
         (f"{AGENT}/versions?below=2.0.0", f"{AGENT}/versions"),
     ],
 )
-def test_a_public_page_says_what_it_is_and_where(
+def test_public_pages_have_metadata(
     session: OrmSession, alice: Person, anonymous: Person, path: str, canonical: str
 ) -> None:
     assert alice.user is not None
-    shelve(session, alice.user)
+    create_agent(session, alice.user)
     page = anonymous.browser.get(path).text
     assert re.findall(r'<link rel="canonical" href="([^"]*)"', page) == [BASE + canonical]
     assert re.findall(r'property="og:url" content="([^"]*)"', page) == [BASE + canonical]
@@ -37,6 +37,6 @@ def test_a_public_page_says_what_it_is_and_where(
         'property="og:description"',
         'name="twitter:card"',
     ):
-        (said,) = re.findall(f'<meta {name} content="([^"]*)">', page)
-        assert said
+        (output,) = re.findall(f'<meta {name} content="([^"]*)">', page)
+        assert output
     assert page.count("og:image:width") == page.count("summary_large_image")

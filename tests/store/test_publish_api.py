@@ -1,4 +1,4 @@
-"""`POST /api/agents/publish`: every row of the contract's table, in its order, and what is in the database afterwards."""
+"""`POST /api/agents/publish`: every row of the contract's table, in order, and the resulting database state."""
 
 import threading
 from collections import Counter
@@ -41,14 +41,14 @@ def published(session: OrmSession) -> int:
 
 @pytest.fixture
 def mine(session: OrmSession, alice: Person) -> Publisher:
-    """The publisher `acme` of alice."""
+    """Alice's publisher `acme`."""
     assert alice.user
     return factories.publisher(alice.user)
 
 
 @pytest.fixture
 def statements(app: Flask) -> Iterator[list[str]]:
-    """The statements that the application sends."""
+    """The SQL statements of the application."""
     seen: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -98,7 +98,7 @@ def test_a_first_version_is_published(mine: Publisher, alice: Person, session: O
     assert (log.subject, log.actor_id) == ("acme/reviewer@0.0.1", alice.id)
 
 
-def test_what_the_store_shows_is_kept(mine: Publisher, alice: Person, session: OrmSession) -> None:
+def test_store_metadata_is_stored(mine: Publisher, alice: Person, session: OrmSession) -> None:
     publish(alice, definition(name="Café Reviewer", description="Reads it.", tags=["code", "review"]))
     agent = session.scalars(select(Agent)).one()
     assert (agent.name, agent.description, agent.tags) == ("Café Reviewer", "Reads it.", ["code", "review"])
@@ -110,9 +110,7 @@ def test_what_the_store_shows_is_kept(mine: Publisher, alice: Person, session: O
         assert found == "reviewer", word
 
 
-def test_null_for_what_only_the_store_shows_is_absent(
-    mine: Publisher, alice: Person, session: OrmSession
-) -> None:
+def test_null_store_metadata_is_dropped(mine: Publisher, alice: Person, session: OrmSession) -> None:
     status, _ = publish(alice, definition(name=None, description=None, tags=None))
     assert status == 201
     assert not {"name", "description", "tags"} & set(session.scalars(select(AgentConfig.data)).one())
@@ -151,11 +149,11 @@ def test_agents_of_a_request_may_call_each_other_in_a_circle(
         allLocalAgentIds=["acme/two"],
     )
     assert status == 201
-    kept = {row.id: row.data for row in session.scalars(select(AgentConfig))}
-    assert kept["one"]["spawnableAgents"] == ["acme/two@2.0.0", "acme/two@2.0.0"]
-    assert kept["two"]["spawnableAgents"] == ["acme/one@3.0.0"]
-    assert kept["four"]["spawnableAgents"] == ["acme/three@0.0.1"]
-    assert "subagents" not in kept["four"]
+    stored = {row.id: row.data for row in session.scalars(select(AgentConfig))}
+    assert stored["one"]["spawnableAgents"] == ["acme/two@2.0.0", "acme/two@2.0.0"]
+    assert stored["two"]["spawnableAgents"] == ["acme/one@3.0.0"]
+    assert stored["four"]["spawnableAgents"] == ["acme/three@0.0.1"]
+    assert "subagents" not in stored["four"]
 
 
 def test_runs_from_before_count_at_once(
@@ -179,7 +177,7 @@ def test_runs_from_before_count_at_once(
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         ({}, "data: Invalid input: expected array, received undefined"),
         ({"data": {}}, "data: Invalid input: expected array, received object"),
@@ -192,12 +190,12 @@ def test_runs_from_before_count_at_once(
         ),
     ],
 )
-def test_a_body_of_another_shape_is_refused(anonymous: Person, body: Any, words: str) -> None:
+def test_a_body_of_another_shape_is_refused(anonymous: Person, body: Any, message: str) -> None:
     answer = anonymous.browser.post(PATH, json=body)
     assert answer.status_code == 400
-    said = answer.get_json()
-    assert (said["error"], said["details"]) == ("Invalid request body", words)
-    assert said["validationErrors"][0]["message"] in words
+    output = answer.get_json()
+    assert (output["error"], output["details"]) == ("Invalid request body", message)
+    assert output["validationErrors"][0]["message"] in message
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[" * 300 + b"]" * 300, b"[" * 3000 + b"]" * 3000])
@@ -215,7 +213,7 @@ def test_what_is_no_json_is_refused(anonymous: Person, raw: bytes) -> None:
 
 @pytest.fixture
 def uncounted(app: Flask) -> Iterator[None]:
-    """Limits count whoever calls anew."""
+    """Reset the rate limits."""
     with app.app_context():
         limiter.reset()
     yield
@@ -224,13 +222,13 @@ def uncounted(app: Flask) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("path", [PATH, "/api/agents/validate"])
-def test_what_is_too_large_or_too_often_is_told_in_a_word(
+def test_too_large_and_too_frequent_requests(
     uncounted: None, anonymous: Person, alice: Person, path: str
 ) -> None:
     answer = anonymous.browser.post(path, data=b" " * 20_971_521, headers=alice.headers)
     assert (answer.status_code, answer.get_json()) == (
         413,
-        {"error": "The request body is larger than 20 MB. Send less at once."},
+        {"error": "The request body is larger than 20 MB. Send a smaller body."},
     )
     answers = [anonymous.browser.post(path, json=[]) for _ in range(601)]
     assert answers[0].status_code == 400
@@ -241,7 +239,7 @@ def test_what_is_too_large_or_too_often_is_told_in_a_word(
     assert int(answers[-1].headers["Retry-After"]) > 0
 
 
-def test_a_nul_is_told_of_the_definition_that_has_it(anonymous: Person) -> None:
+def test_a_nul_is_reported_for_its_definition(anonymous: Person) -> None:
     status, body = publish(anonymous, {"id": "reviewer", "displayName": "R\0", "model": "m"})
     assert (status, body["error"]) == (400, "Agent config validation failed")
     assert body["validationErrors"] == [
@@ -270,7 +268,9 @@ def test_the_same_agent_twice_is_refused(anonymous: Person) -> None:
     assert body["details"] == 'Agent "reviewer" (Reviewer): Duplicate agent ID'
 
 
-def test_a_stranger_is_told_so_after_that(anonymous: Person, mine: Publisher, session: OrmSession) -> None:
+def test_authentication_is_checked_after_validation(
+    anonymous: Person, mine: Publisher, session: OrmSession
+) -> None:
     assert publish(anonymous, definition()) == (401, {"error": "Unauthorized"})
     answer = anonymous.browser.post(
         PATH, json={"data": [definition()], "authToken": "x"}, headers={"authorization": "Bearer y"}
@@ -392,7 +392,7 @@ def test_versions_that_cannot_follow(
     assert published(session) == 3
 
 
-def test_after_the_last_patch_a_version_must_be_said(
+def test_after_the_last_patch_a_version_is_required(
     mine: Publisher, alice: Person, session: OrmSession
 ) -> None:
     factories.agent(mine, version="1.0.2147483647")
@@ -436,7 +436,7 @@ def test_twenty_publish_one_version_at_once(
             assert body == {
                 "error": "Version already exists",
                 "details": "Agent 'reviewer' version '1.0.0' already exists for publisher 'acme'",
-                "hint": "A version never changes. Publish a greater one, or leave version out to take the next.",
+                "hint": "Versions are immutable. Publish a greater version, or omit version to use the next one.",
             }
         elif status == 400:  # came after the winner had finished
             assert body["error"] == "Version determination failed"
@@ -464,11 +464,11 @@ def test_twenty_publish_without_a_version_at_once(
     assert (agent.latest_version, agent.versions) == ("0.0.20", 20)
 
 
-# -- 9: the agents it may call -------------------------------------------------------------------------------
+# -- 9: references -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("reference", "words"),
+    ("reference", "message"),
     [
         ("file-picker", "'file-picker' has no published versions to resolve to."),
         ("local", "'local' has no published versions to resolve to."),
@@ -477,22 +477,22 @@ def test_twenty_publish_without_a_version_at_once(
         ("a/b/c", "'a/b/c' has no published versions to resolve to."),
     ],
 )
-def test_agents_only_the_caller_has_cannot_be_called(
-    mine: Publisher, alice: Person, session: OrmSession, reference: str, words: str
+def test_local_agents_cannot_be_referenced(
+    mine: Publisher, alice: Person, session: OrmSession, reference: str, message: str
 ) -> None:
     calling = definition(toolNames=["spawn_agents"], spawnableAgents=[reference])
     assert publish(alice, definition("other"), calling, allLocalAgentIds=[reference]) == (
         400,
         {
             "error": "Invalid spawnable agent",
-            "details": f"Invalid spawnable agent: {words}",
+            "details": f"Invalid spawnable agent: {message}",
             "hint": HINT,
         },
     )
     assert published(session) == 0
 
 
-def test_names_are_resolved_to_versions(
+def test_references_are_resolved_to_versions(
     mine: Publisher, alice: Person, bob: Person, session: OrmSession
 ) -> None:
     assert bob.user

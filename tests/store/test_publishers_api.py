@@ -1,4 +1,4 @@
-"""`/api/publishers*` by the contract's tables: bodies, statuses, order of checks, and who may what."""
+"""`/api/publishers*` by the contract's tables: bodies, statuses, order of checks, permissions."""
 
 import threading
 from typing import Any
@@ -28,8 +28,8 @@ COLUMNS = {
 AVATAR = f"/uploads/avatars/{'0' * 64}.webp"
 
 
-def said(answer: TestResponse) -> tuple[int, Any]:
-    """Status and body; what a 404 tells beside the contract's words must be there, and is left out."""
+def reply(answer: TestResponse) -> tuple[int, Any]:
+    """Status and body. The `details` of a 404 are required, and removed to compare with the contract."""
     body = answer.get_json()
     assert answer.status_code != 404 or len(body.pop("details")) > 20
     return answer.status_code, body
@@ -44,7 +44,7 @@ def actions(session: OrmSession) -> list[str]:
     return list(session.scalars(select(AuditLog.action).order_by(AuditLog.id)))
 
 
-# -- making --------------------------------------------------------------------------------------------------
+# -- create --------------------------------------------------------------------------------------------------
 
 
 def test_a_publisher_is_made_with_trimmed_texts(alice: Person, session: OrmSession) -> None:
@@ -63,7 +63,7 @@ def test_a_publisher_is_made_with_trimmed_texts(alice: Person, session: OrmSessi
 
 
 @pytest.mark.parametrize(
-    ("wanted", "words"),
+    ("requested", "message"),
     [
         ("", CHARACTERS),
         ("Harbor", CHARACTERS),
@@ -87,29 +87,29 @@ def test_a_publisher_is_made_with_trimmed_texts(alice: Person, session: OrmSessi
         (["harbor"], CHARACTERS),
     ],
 )
-def test_the_first_broken_rule_of_an_id_answers(alice: Person, wanted: Any, words: str) -> None:
-    assert said(make(alice, id=wanted)) == (400, {"error": words})
-    if isinstance(wanted, str) and wanted:
-        answer = alice.browser.get("/api/publishers/validate", query_string={"id": wanted})
-        assert said(answer) == (200, {"valid": False, "error": words})
+def test_the_first_broken_rule_of_an_id_answers(alice: Person, requested: Any, message: str) -> None:
+    assert reply(make(alice, id=requested)) == (400, {"error": message})
+    if isinstance(requested, str) and requested:
+        answer = alice.browser.get("/api/publishers/validate", query_string={"id": requested})
+        assert reply(answer) == (200, {"valid": False, "error": message})
 
 
-@pytest.mark.parametrize("wanted", ["abc", "a" * 30, "a--b", "007", "a-1"])
-def test_good_ids_are_taken(alice: Person, wanted: str) -> None:
-    check = {"query_string": {"id": wanted}}
-    assert said(alice.browser.get("/api/publishers/validate", **check)) == (
+@pytest.mark.parametrize("requested", ["abc", "a" * 30, "a--b", "007", "a-1"])
+def test_good_ids_are_taken(alice: Person, requested: str) -> None:
+    check = {"query_string": {"id": requested}}
+    assert reply(alice.browser.get("/api/publishers/validate", **check)) == (
         200,
         {"valid": True, "error": None},
     )
-    assert make(alice, id=wanted).status_code == 201
-    assert said(alice.browser.get("/api/publishers/validate", **check)) == (
+    assert make(alice, id=requested).status_code == 201
+    assert reply(alice.browser.get("/api/publishers/validate", **check)) == (
         200,
         {"valid": False, "error": TAKEN},
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         (None, "Publisher name is required"),
         ("   ", "Publisher name is required"),
@@ -121,12 +121,12 @@ def test_good_ids_are_taken(alice: Person, wanted: str) -> None:
         (5, "Publisher name is required"),
     ],
 )
-def test_the_first_broken_rule_of_a_name_answers(alice: Person, name: Any, words: str) -> None:
-    assert said(make(alice, name=name)) == (400, {"error": words})
-    assert said(make(alice, id="-", name=name)) == (400, {"error": SHORT}), "the id is judged first"
+def test_the_first_broken_rule_of_a_name_answers(alice: Person, name: Any, message: str) -> None:
+    assert reply(make(alice, name=name)) == (400, {"error": message})
+    assert reply(make(alice, id="-", name=name)) == (400, {"error": SHORT}), "the id is judged first"
 
 
-def test_what_turns_text_around_is_taken_out(alice: Person) -> None:
+def test_bidirectional_characters_are_removed(alice: Person) -> None:
     row = make(alice, name="Har\u202ebor\u0007", bio="a\u0000b\u2028c\u202e", email="\u0008").get_json()
     assert (row["name"], row["bio"], row["email"]) == ("Harbor", "ab\nc", None)
 
@@ -163,12 +163,12 @@ def test_any_avatar_is_kept_and_only_a_picture_is_shown(
         assert shown or str(escape(avatar)) not in text, page
 
 
-def test_an_avatar_is_text_and_has_an_end(alice: Person) -> None:
+def test_an_avatar_url_is_bounded_text(alice: Person) -> None:
     assert make(alice, avatar_url="https://example.org/" + "a" * 3000).status_code == 400
     assert make(alice, avatar_url=8).get_json()["avatar_url"] is None
 
 
-def test_the_contract_does_not_judge_an_email(alice: Person) -> None:
+def test_an_email_is_not_validated_on_create(alice: Person) -> None:
     assert make(alice, email="not an address").get_json()["email"] == "not an address"
     assert make(alice, id="other", email="a" * 300).status_code == 400
     assert make(alice, id="other", bio="a" * 1001).status_code == 400
@@ -176,11 +176,11 @@ def test_the_contract_does_not_judge_an_email(alice: Person) -> None:
 
 def test_an_id_is_taken_once(alice: Person, mallory: Person) -> None:
     assert make(alice).status_code == 201
-    assert said(make(mallory)) == (400, {"error": TAKEN})
-    assert said(make(alice, org_id="nowhere")) == (404, {"error": "Organization not found"})
+    assert reply(make(mallory)) == (400, {"error": TAKEN})
+    assert reply(make(alice, org_id="nowhere")) == (404, {"error": "Organization not found"})
 
 
-def test_two_who_take_the_same_id_at_once(alice: Person, mallory: Person, app: Flask) -> None:
+def test_concurrent_creation_of_the_same_id(alice: Person, mallory: Person, app: Flask) -> None:
     for turn in range(5):
         answers: list[TestResponse] = []
         gate = threading.Barrier(2)
@@ -199,38 +199,38 @@ def test_two_who_take_the_same_id_at_once(alice: Person, mallory: Person, app: F
 
 
 def test_for_an_organisation(alice: Person, bob: Person, mallory: Person, acme: Org) -> None:
-    assert said(make(mallory, org_id=acme.id)) == (404, {"error": "Organization not found"})
-    assert said(make(mallory, org_id="x\0")) == (404, {"error": "Organization not found"})
-    assert said(make(bob, org_id=acme.id)) == (403, {"error": "Insufficient permissions"})
+    assert reply(make(mallory, org_id=acme.id)) == (404, {"error": "Organization not found"})
+    assert reply(make(mallory, org_id="x\0")) == (404, {"error": "Organization not found"})
+    assert reply(make(bob, org_id=acme.id)) == (403, {"error": "Insufficient permissions"})
     row = make(alice, org_id=acme.id).get_json()
     assert (row["user_id"], row["org_id"], row["created_by"]) == (None, acme.id, alice.id)
     assert row["ownershipType"] == "organization"
-    assert said(make(mallory, id="no", org_id=acme.id)) == (400, {"error": SHORT}), "rules come first"
+    assert reply(make(mallory, id="no", org_id=acme.id)) == (400, {"error": SHORT}), "rules come first"
 
 
 def test_what_is_no_json(alice: Person, anonymous: Person) -> None:
     answer = alice.browser.post("/api/publishers", data="{")
-    assert said(answer) == (500, {"error": "Internal server error"})
-    assert said(alice.browser.post("/api/publishers", data="[]")) == (400, {"error": CHARACTERS})
-    assert said(anonymous.browser.post("/api/publishers", data="{")) == (401, {"error": "Unauthorized"})
+    assert reply(answer) == (500, {"error": "Internal server error"})
+    assert reply(alice.browser.post("/api/publishers", data="[]")) == (400, {"error": CHARACTERS})
+    assert reply(anonymous.browser.post("/api/publishers", data="{")) == (401, {"error": "Unauthorized"})
 
 
-def test_what_is_refused_uses_up_no_limit(alice: Person) -> None:
+def test_rejected_requests_do_not_count_towards_limits(alice: Person) -> None:
     for _ in range(130):
-        assert said(make(alice, id="no")) == (400, {"error": SHORT})
+        assert reply(make(alice, id="no")) == (400, {"error": SHORT})
     assert make(alice).status_code == 201
 
 
 def test_an_empty_question_about_an_id(anonymous: Person) -> None:
     wrong = (400, {"valid": False, "error": "Publisher ID is required"})
-    assert said(anonymous.browser.get("/api/publishers/validate")) == wrong
-    assert said(anonymous.browser.get("/api/publishers/validate?id=")) == wrong
+    assert reply(anonymous.browser.get("/api/publishers/validate")) == wrong
+    assert reply(anonymous.browser.get("/api/publishers/validate?id=")) == wrong
 
 
-# -- listing -------------------------------------------------------------------------------------------------
+# -- list ----------------------------------------------------------------------------------------------------
 
 
-def test_mine_and_those_of_organisations_i_administer(
+def test_lists_own_and_administered_publishers(
     alice: Person, bob: Person, mallory: Person, acme: Org, session: OrmSession
 ) -> None:
     assert alice.user
@@ -253,7 +253,7 @@ def test_mine_and_those_of_organisations_i_administer(
     assert [row["id"] for row in bob.browser.get("/api/publishers").get_json()] == ["acme-tools"]
 
 
-# -- to and from an organisation -----------------------------------------------------------------------------
+# -- link and unlink -----------------------------------------------------------------------------------------
 
 
 def link(person: Person, id: str = "harbor", **body: Any) -> TestResponse:
@@ -270,13 +270,13 @@ def test_a_publisher_moves_to_an_organisation_and_back(alice: Person, acme: Org,
     row = answer.get_json()
     assert (answer.status_code, row["user_id"], row["org_id"]) == (200, None, acme.id)
     assert row["ownershipType"] == "organization"
-    assert said(link(alice, org_id=acme.id)) == (
+    assert reply(link(alice, org_id=acme.id)) == (
         400,
         {"error": "Publisher is already linked to an organization"},
     )
     row = unlink(alice).get_json()
     assert (row["user_id"], row["org_id"], row["ownershipType"]) == (alice.id, None, "user")
-    assert said(unlink(alice)) == (400, {"error": "Publisher is not linked to an organization"})
+    assert reply(unlink(alice)) == (400, {"error": "Publisher is not linked to an organization"})
     assert actions(session) == ["publisher.created", "publisher.linked", "publisher.unlinked"]
 
 
@@ -286,17 +286,17 @@ def test_the_order_of_the_checks_of_a_link(
     make(alice)
     missing = (400, {"error": "Organization ID is required"})
     for body in ({}, {"org_id": ""}, {"org_id": None}, {"org_id": 4}):
-        assert said(link(mallory, **body)) == missing
-    assert said(mallory.browser.post("/api/publishers/harbor/organization", data="{")) == missing
-    assert said(link(anonymous)) == (401, {"error": "Unauthorized"})
-    assert said(link(mallory, org_id=acme.id)) == (404, {"error": "Publisher not found"})
-    assert said(link(alice, "nobody", org_id=acme.id)) == (404, {"error": "Publisher not found"})
+        assert reply(link(mallory, **body)) == missing
+    assert reply(mallory.browser.post("/api/publishers/harbor/organization", data="{")) == missing
+    assert reply(link(anonymous)) == (401, {"error": "Unauthorized"})
+    assert reply(link(mallory, org_id=acme.id)) == (404, {"error": "Publisher not found"})
+    assert reply(link(alice, "nobody", org_id=acme.id)) == (404, {"error": "Publisher not found"})
     target = (403, {"error": "Insufficient permissions for target organization"})
-    assert said(link(alice, org_id="nowhere")) == target
+    assert reply(link(alice, org_id="nowhere")) == target
     make(bob, id="bobs")
-    assert said(link(bob, "bobs", org_id=acme.id)) == target
+    assert reply(link(bob, "bobs", org_id=acme.id)) == target
     link(alice, org_id=acme.id)
-    assert said(link(alice, org_id="nowhere")) == target, "the target is checked before the state"
+    assert reply(link(alice, org_id="nowhere")) == target, "the target is checked before the state"
 
 
 def test_who_may_change_an_organisations_publisher(
@@ -308,16 +308,16 @@ def test_who_may_change_an_organisations_publisher(
         lambda person: link(person, org_id=acme.id),
         lambda person: person.browser.patch("/api/publishers/harbor", json={"name": "Stolen"}),
     ):
-        assert said(call(anonymous)) == (401, {"error": "Unauthorized"})
-        assert said(call(mallory)) == (404, {"error": "Publisher not found"})
-        assert said(call(bob)) == (403, {"error": "Insufficient permissions"})
+        assert reply(call(anonymous)) == (401, {"error": "Unauthorized"})
+        assert reply(call(mallory)) == (404, {"error": "Publisher not found"})
+        assert reply(call(bob)) == (403, {"error": "Insufficient permissions"})
     assert session.get_one(Publisher, "harbor", populate_existing=True).name == "Harbor"
     session.get_one(OrgMember, (acme.id, bob.id)).role = "admin"
     session.commit()
     assert unlink(bob).get_json()["user_id"] == alice.id
 
 
-# -- editing -------------------------------------------------------------------------------------------------
+# -- edit ----------------------------------------------------------------------------------------------------
 
 
 def edit(person: Person, **body: Any) -> TestResponse:
@@ -335,7 +335,7 @@ def test_an_edit_changes_what_it_names(alice: Person, session: OrmSession) -> No
     assert (line.before["name"], line.after["name"]) == ("Harbor", "New name")
 
 
-def test_what_was_let_in_does_not_stop_an_edit(alice: Person) -> None:
+def test_unvalidated_values_do_not_block_an_edit(alice: Person) -> None:
     make(alice, email="not an address", avatar_url="not an address either")
     row = edit(alice, bio="New", email="not an address").get_json()
     assert (row["bio"], row["email"], row["avatar_url"]) == ("New", "not an address", "not an address either")

@@ -1,4 +1,4 @@
-"""Pages of publishers as a browser without script meets them, and `flask store verify`."""
+"""Publisher pages without JavaScript, and `flask store verify`."""
 
 import html
 import io
@@ -58,7 +58,7 @@ def audited(session: OrmSession) -> list[str]:
     return list(session.scalars(select(AuditLog.action).order_by(AuditLog.id)))
 
 
-# -- who comes in --------------------------------------------------------------------------------------------
+# -- access --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/publishers", "/publishers/new", "/publishers/harbor/edit"])
@@ -76,8 +76,8 @@ def test_who_may_edit_and_transfer(
             assert person.browser.get(path).status_code == status, path
         for person, status in ((bob, 403), (mallory, 404)):
             assert send(person, path, name="Stolen").status_code == status, path
-    kept = session.get_one(Publisher, "acme-tools", populate_existing=True)
-    assert (kept.name, kept.org_id) == ("Acme-Tools", acme.id)
+    stored = session.get_one(Publisher, "acme-tools", populate_existing=True)
+    assert (stored.name, stored.org_id) == ("Acme-Tools", acme.id)
     for path in ("/publishers/nobody/edit", "/publishers/n%00body/edit", "/publishers/Nobody/edit"):
         assert alice.browser.get(path).status_code == 404
 
@@ -87,10 +87,10 @@ def test_a_form_without_its_token_changes_nothing(alice: Person, harbor: Publish
     assert alice.browser.post("/publishers/new", data={"publisher": "a-b", "name": "AB"}).status_code == 400
 
 
-# -- a new one -----------------------------------------------------------------------------------------------
+# -- create --------------------------------------------------------------------------------------------------
 
 
-def test_the_way_through_the_three_steps(alice: Person, acme: Org, session: OrmSession) -> None:
+def test_the_three_steps(alice: Person, acme: Org, session: OrmSession) -> None:
     first = alice.browser.get(f"/publishers/new?org={acme.id}").text
     assert re.search(rf'value="{acme.id}" checked', first), "?org= chooses it"
     second = alice.browser.get(f"/publishers/new?step=2&org={acme.id}").text
@@ -125,7 +125,7 @@ def test_a_step_is_shown_again_until_it_is_right(alice: Person, acme: Org, harbo
     assert alice.browser.get("/publishers/new?step=9").status_code == 200
 
 
-def test_an_organisation_one_only_belongs_to_is_no_choice(bob: Person, mallory: Person, acme: Org) -> None:
+def test_members_cannot_choose_the_organisation(bob: Person, mallory: Person, acme: Org) -> None:
     for person in (bob, mallory):
         assert acme.id not in person.browser.get(f"/publishers/new?org={acme.id}").text
         answer = make(person, org=acme.id)
@@ -136,14 +136,14 @@ def test_a_refused_form_keeps_what_was_entered_and_the_picture(alice: Person, se
     answer = make(alice, publisher="Har bor", email="nobody", bio="<b>Bold</b>", avatar=png())
     assert (answer.status_code, errors_in(answer)) == (422, {"publisher", "email"})
     assert "&lt;b&gt;Bold&lt;/b&gt;" in answer.text
-    kept = re.search(r'name="avatar_url" value="([^"]+)"', answer.text)
-    assert kept
-    assert pictures.ADDRESS.fullmatch(kept[1])
-    assert make(alice, bio="Plain", avatar_url=kept[1]).status_code == 303
-    assert session.get_one(Publisher, "harbor").avatar_url == kept[1]
+    stored = re.search(r'name="avatar_url" value="([^"]+)"', answer.text)
+    assert stored
+    assert pictures.ADDRESS.fullmatch(stored[1])
+    assert make(alice, bio="Plain", avatar_url=stored[1]).status_code == 303
+    assert session.get_one(Publisher, "harbor").avatar_url == stored[1]
 
 
-def test_a_picture_that_is_none_is_refused_beside_its_field(alice: Person, session: OrmSession) -> None:
+def test_an_invalid_picture_is_reported_at_its_field(alice: Person, session: OrmSession) -> None:
     fake = (io.BytesIO(b"<svg onload=alert(1)>"), "me.png", "image/png")
     answer = make(alice, avatar=fake)
     assert (answer.status_code, errors_in(answer)) == (422, {"avatar"})
@@ -151,12 +151,12 @@ def test_a_picture_that_is_none_is_refused_beside_its_field(alice: Person, sessi
     assert session.get(Publisher, "harbor") is None
 
 
-def test_an_address_in_the_form_is_not_believed(alice: Person, session: OrmSession) -> None:
+def test_an_avatar_url_in_the_form_is_ignored(alice: Person, session: OrmSession) -> None:
     assert make(alice, avatar_url="https://evil.example/pixel.gif").status_code == 303
     assert session.get_one(Publisher, "harbor").avatar_url is None
 
 
-def test_somebody_took_the_id_meanwhile(
+def test_the_id_was_taken_meanwhile(
     alice: Person, harbor: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishers, "id_problem", lambda *_: None)
@@ -166,23 +166,23 @@ def test_somebody_took_the_id_meanwhile(
 
 
 def test_the_id_is_checked_while_it_is_typed(alice: Person, harbor: Publisher) -> None:
-    def ask(wanted: str) -> str:
-        query = {"publisher": wanted}
+    def ask(requested: str) -> str:
+        query = {"publisher": requested}
         return alice.browser.get(
             "/publishers/new", query_string=query, headers={"HX-Request": "true"}
         ).text.strip()
 
-    assert "@lighthouse is free" in ask("lighthouse")
+    assert "@lighthouse is available" in ask("lighthouse")
     assert publishers.TAKEN in ask("harbor")
     assert "must contain only" in ask("<script>")
     assert "<script>" not in ask("<script>")
     assert ask("") == ""
 
 
-# -- mine ----------------------------------------------------------------------------------------------------
+# -- list ----------------------------------------------------------------------------------------------------
 
 
-def test_mine_lists_what_i_may_change_and_says_the_next_step(
+def test_lists_managed_publishers_and_an_empty_state(
     alice: Person, bob: Person, acme: Org, harbor: Publisher, session: OrmSession
 ) -> None:
     factories.publisher(acme, "acme-tools")
@@ -194,7 +194,7 @@ def test_mine_lists_what_i_may_change_and_says_the_next_step(
     assert 'href="/publishers/new"' in empty
 
 
-def test_mine_asks_the_database_no_more_for_more_rows(
+def test_the_list_takes_constant_statements(
     alice: Person, harbor: Publisher, session: OrmSession, app: Flask
 ) -> None:
     def statements() -> int:
@@ -220,7 +220,7 @@ def test_mine_asks_the_database_no_more_for_more_rows(
 # -- edit ----------------------------------------------------------------------------------------------------
 
 
-def test_an_edit_is_saved_and_written_down(alice: Person, harbor: Publisher, session: OrmSession) -> None:
+def test_an_edit_is_saved_and_audited(alice: Person, harbor: Publisher, session: OrmSession) -> None:
     form = {"name": "Harbor & Sons", "email": "dock@harbor.example", "bio": "One\r\ntwo", "avatar": png()}
     answer = send(alice, "/publishers/harbor/edit", **form)
     assert (answer.status_code, answer.location) == (303, "/publishers/harbor/edit")
@@ -249,7 +249,7 @@ def test_an_edit_that_cannot_be_saved_is_shown_again(
     assert session.get_one(Publisher, "harbor", populate_existing=True).name == "Harbor Works"
 
 
-def test_a_picture_that_no_page_can_show_does_not_stop_an_edit(
+def test_an_unusable_avatar_does_not_block_an_edit(
     alice: Person, harbor: Publisher, session: OrmSession
 ) -> None:
     harbor.avatar_url = "http://old.example/a.png"
@@ -258,7 +258,7 @@ def test_a_picture_that_no_page_can_show_does_not_stop_an_edit(
     assert session.get_one(Publisher, "harbor", populate_existing=True).avatar_url is None
 
 
-def test_an_address_that_was_let_in_does_not_stop_an_edit(
+def test_an_unvalidated_email_does_not_block_an_edit(
     alice: Person, harbor: Publisher, session: OrmSession
 ) -> None:
     harbor.email = "not an address"
@@ -270,7 +270,7 @@ def test_an_address_that_was_let_in_does_not_stop_an_edit(
     assert session.get_one(Publisher, "harbor", populate_existing=True).bio == "New"
 
 
-def test_it_is_given_to_an_organisation_and_taken_out(
+def test_transfer_to_an_organisation_and_back(
     alice: Person, bob: Person, acme: Org, harbor: Publisher, session: OrmSession
 ) -> None:
     answer = send(alice, "/publishers/harbor/owner", org=acme.id)
@@ -289,10 +289,10 @@ def test_it_is_given_to_an_organisation_and_taken_out(
     assert alice.browser.get("/publishers/harbor/owner").status_code == 409
 
 
-# -- for anybody ---------------------------------------------------------------------------------------------
+# -- public page ---------------------------------------------------------------------------------------------
 
 
-def test_without_a_picture_a_drawn_one_stands_for_it(
+def test_a_preview_image_replaces_a_missing_picture(
     anonymous: Person, harbor: Publisher, session: OrmSession
 ) -> None:
     def shown() -> str:
@@ -337,15 +337,15 @@ def test_the_public_page_says_who_it_is(anonymous: Person, harbor: Publisher, se
     assert "/edit" not in text
 
 
-@pytest.mark.parametrize("words", ["ask at the harbour", 'a"b@harbor.example', "a@b?bcc=c@d.example"])
-def test_what_is_no_address_is_no_link(
-    anonymous: Person, harbor: Publisher, session: OrmSession, words: str
+@pytest.mark.parametrize("message", ["ask at the harbour", 'a"b@harbor.example', "a@b?bcc=c@d.example"])
+def test_an_invalid_email_is_not_a_link(
+    anonymous: Person, harbor: Publisher, session: OrmSession, message: str
 ) -> None:
-    harbor.email = words
+    harbor.email = message
     session.commit()
     text = anonymous.browser.get("/publishers/harbor").text
     assert "mailto:" not in text
-    assert str(escape(words)) in text
+    assert str(escape(message)) in text
 
 
 def test_only_who_may_change_it_sees_the_way_to(alice: Person, mallory: Person, harbor: Publisher) -> None:
@@ -359,10 +359,10 @@ def test_who_does_not_exist_is_not_found(anonymous: Person, harbor: Publisher, p
 
 
 def test_many_agents_come_in_pages(anonymous: Person, harbor: Publisher, session: OrmSession) -> None:
-    for number in range(publishers.PAGE + 1):
+    for number in range(publishers.PAGE_SIZE + 1):
         factories.agent(harbor, f"agent-{number:03}")
     page = anonymous.browser.get("/publishers/harbor").text
-    assert page.count("/publishers/harbor/agents/") == publishers.PAGE
+    assert page.count("/publishers/harbor/agents/") == publishers.PAGE_SIZE
     more = re.search(r'href="(/publishers/harbor\?after=[^"]+)"', page)
     assert more
     rest = anonymous.browser.get(more[1], headers={"HX-Request": "true"})
@@ -373,16 +373,16 @@ def test_many_agents_come_in_pages(anonymous: Person, harbor: Publisher, session
     assert "No more agents" in beyond.text
 
 
-# -- the mark ------------------------------------------------------------------------------------------------
+# -- verified mark -------------------------------------------------------------------------------------------
 
 
-def test_the_operator_gives_and_takes_the_mark(
+def test_the_operator_sets_and_clears_the_verified_mark(
     app: Flask, anonymous: Person, harbor: Publisher, session: OrmSession, engine: Engine
 ) -> None:
     runner = app.test_cli_runner()
 
-    def verify(*words: str) -> tuple[int, str]:
-        done = runner.invoke(args=["store", "verify", *words])
+    def verify(*args: str) -> tuple[int, str]:
+        done = runner.invoke(args=["store", "verify", *args])
         return done.exit_code, done.output.strip()
 
     assert verify("harbor") == (0, "@harbor is verified now.")

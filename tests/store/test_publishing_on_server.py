@@ -1,4 +1,4 @@
-"""The largest publications there can be, one for each worker of a real server: everybody else is answered meanwhile."""
+"""The largest possible publications, one per worker of a real server, do not block other requests."""
 
 import http.client
 import json
@@ -28,7 +28,7 @@ def ask(address: str, method: str, path: str, body: bytes = b"", **headers: str)
 
 
 def definitions(publisher: str) -> list[dict[str, Any]]:
-    """Five hundred of 38 kB each, which call each other."""
+    """Five hundred definitions of 38 kB each that reference each other."""
     return [
         {
             "id": f"agent-{number}",
@@ -45,7 +45,7 @@ def definitions(publisher: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_largest_publication_stops_nobody_else(
+def test_the_largest_publication_does_not_block_other_requests(
     app: Flask, postgres_url: str, session: OrmSession, alice: Person, tmp_path: Path
 ) -> None:
     publishers = ("acme", "harbor")
@@ -54,7 +54,7 @@ def test_the_largest_publication_stops_nobody_else(
     done = threading.Event()
     waits: list[float] = []
 
-    def look(address: str) -> None:
+    def probe(address: str) -> None:
         while not done.is_set():
             began = time.monotonic()
             assert ask(address, "GET", "/api/healthz")[0] == 200
@@ -67,7 +67,7 @@ def test_the_largest_publication_stops_nobody_else(
         return ask(address, "POST", "/api/agents/publish", body, **alice.headers)[0]
 
     with running(postgres_url, tmp_path) as address, ThreadPoolExecutor(4) as pool:
-        looking = [pool.submit(look, address) for _ in range(2)]
+        looking = [pool.submit(probe, address) for _ in range(2)]
         began = time.monotonic()
         statuses = [pool.submit(publish, address, name) for name in publishers]
         try:

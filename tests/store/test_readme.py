@@ -1,4 +1,4 @@
-"""Writing the README of an agent: who may, what is refused, what is lost to nobody."""
+"""Writing an agent's README: permissions, rejected texts, edit conflicts."""
 
 import html
 import re
@@ -13,7 +13,7 @@ from models.orgs import Org, OrgMember
 from models.store import Agent
 from tests.chromium import OpenPage, judge, serving
 from tests.factories import Person
-from tests.store.listings import HOSTILE, README, post, shelve
+from tests.store.listings import HOSTILE, README, create_agent, post
 
 EDIT = "/publishers/harbor/agents/code-reviewer/edit"
 PAGE = "/publishers/harbor/agents/code-reviewer/2.4.1"
@@ -21,8 +21,8 @@ PAGE = "/publishers/harbor/agents/code-reviewer/2.4.1"
 
 @pytest.fixture
 def agent(session: OrmSession, acme: Org) -> Agent:
-    """An agent of the organisation acme: alice owns it, bob is a plain member."""
-    return shelve(session, acme)
+    """An agent of the organisation acme: alice is its owner, bob a member."""
+    return create_agent(session, acme)
 
 
 def seen(who: Person) -> str:
@@ -69,7 +69,7 @@ def test_what_is_not_there_is_404(agent: Agent, alice: Person, path: str) -> Non
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [("a" * 50_001, "at most 50,000 fit"), ("[" * 3_000, "brackets"), ("*" * 6_000, "marks")],
+    [("a" * 50_001, "the limit is 50,000"), ("[" * 3_000, "brackets"), ("*" * 6_000, "characters like")],
 )
 @pytest.mark.parametrize("do", ["save", "preview"])
 def test_too_much_is_refused_and_kept_in_the_form(
@@ -93,12 +93,12 @@ def test_a_preview_saves_nothing_and_runs_nothing(session: OrmSession, agent: Ag
     assert agent.readme == README
 
 
-def test_two_writers_overwrite_nothing_unseen(session: OrmSession, agent: Agent, alice: Person) -> None:
+def test_edit_conflicts_are_detected(session: OrmSession, agent: Agent, alice: Person) -> None:
     before = seen(alice)
     assert post(alice, EDIT, **{"readme": "First", "seen": before}).status_code == 303
     late = post(alice, EDIT, **{"readme": "Second", "seen": before})
     assert late.status_code == 422
-    assert "Somebody else changed this README" in late.text
+    assert "This README changed since you opened it" in late.text
     assert ">First</code>" in late.text
     assert "\nSecond</textarea>" in late.text
     session.expire_all()
@@ -109,7 +109,9 @@ def test_two_writers_overwrite_nothing_unseen(session: OrmSession, agent: Agent,
     assert agent.readme == "Second"
 
 
-def test_an_empty_one_is_removed(session: OrmSession, agent: Agent, alice: Person, anonymous: Person) -> None:
+def test_an_empty_readme_is_removed(
+    session: OrmSession, agent: Agent, alice: Person, anonymous: Person
+) -> None:
     assert post(alice, EDIT, **{"readme": "  \n ", "seen": ""}).status_code == 303
     session.expire_all()
     assert agent.readme is None
@@ -129,7 +131,7 @@ def test_writing_in_a_browser(
         field = page.get_by_label("Markdown")
         field.fill("# Fresh\n\n" + "x" * 50_001)
         page.get_by_role("button", name="Preview").click()
-        page.get_by_text("at most 50,000 fit").wait_for()
+        page.get_by_text("the limit is 50,000").wait_for()
         page.get_by_label("Markdown").fill("# Fresh\n\n[here](https://example.org)")
         page.get_by_role("button", name="Preview").press("Enter")
         page.get_by_role("heading", name="Preview").wait_for()
@@ -140,7 +142,7 @@ def test_writing_in_a_browser(
         expect(page.get_by_role("heading", name="Fresh")).to_be_visible()
 
 
-def test_the_link_to_it_is_for_those_who_may(
+def test_only_managers_see_the_edit_link(
     session: OrmSession, agent: Agent, alice: Person, bob: Person, mallory: Person
 ) -> None:
     assert "Edit README" in alice.browser.get(PAGE).text

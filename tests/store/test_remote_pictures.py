@@ -1,4 +1,4 @@
-"""Avatars of other servers: fetched once, drawn anew, served from here; and until then, or when they do not come, not shown."""
+"""Remote avatars: fetched once, re-encoded and served locally; not shown until then or on failure."""
 
 import io
 import re
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pictures]:
 
 
 @pytest.fixture
-def kept(settings: Settings) -> Files:
+def storage(settings: Settings) -> Files:
     return files(settings)
 
 
@@ -79,7 +79,7 @@ def images(client: FlaskClient, path: str) -> set[str]:
 
 
 def test_it_is_fetched_once_and_shown_from_here(
-    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession,
+    server: Pictures, guard: FetchPolicy, storage: Files, transaction: Transaction, session: OrmSession,
     alice: Person, client: FlaskClient,
 ) -> None:  # fmt: skip
     address = server.serve("/me.png", drawn())
@@ -88,8 +88,8 @@ def test_it_is_fetched_once_and_shown_from_here(
     for path in PAGES:
         assert images(client, path) == set(), path
     server.asked.clear()
-    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 1
-    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 0
+    assert remote_pictures.fetch_due(transaction, storage, now(), guard=guard) == 1
+    assert remote_pictures.fetch_due(transaction, storage, now(), guard=guard) == 0
     assert [path for path, _ in server.asked] == ["/me.png"]
     row = session.scalars(select(RemotePicture)).one()
     assert (row.tries, row.problem) == (1, None)
@@ -100,18 +100,18 @@ def test_it_is_fetched_once_and_shown_from_here(
     for path in ("/publishers", "/publishers/acme/edit"):
         assert images(alice.browser, path) == {row.picture}, path
     assert f'og:image" content="http://localhost:8000{row.picture}"' in client.get("/publishers/acme").text
-    # the compatible API answers what the publisher said
+    # the compatible API returns the original URL
     assert client.get("/api/agents").get_json()[0]["publisher"]["avatar_url"] == address
     mine = alice.browser.get("/api/publishers").get_json()
     assert [each["avatar_url"] for each in mine] == [address, address]
 
 
 def test_another_address_is_another_picture(
-    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession,
+    server: Pictures, guard: FetchPolicy, storage: Files, transaction: Transaction, session: OrmSession,
     alice: Person, client: FlaskClient,
 ) -> None:  # fmt: skip
     publish(session, alice, server.serve("/a.png", drawn("red")))
-    remote_pictures.fetch_due(transaction, kept, now(), guard=guard)
+    remote_pictures.fetch_due(transaction, storage, now(), guard=guard)
     (first,) = images(client, "/publishers/acme")
     changed = alice.browser.patch(
         "/api/publishers/acme", json={"avatar_url": server.serve("/b.png", drawn("blue"))}
@@ -119,7 +119,7 @@ def test_another_address_is_another_picture(
     assert changed.status_code == 200
     for path in PAGES:
         assert images(client, path) == set(), "what was fetched from another address is not shown"
-    remote_pictures.fetch_due(transaction, kept, now(), guard=guard)
+    remote_pictures.fetch_due(transaction, storage, now(), guard=guard)
     (second,) = images(client, "/publishers/acme")
     assert second != first
 
@@ -127,17 +127,17 @@ def test_another_address_is_another_picture(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"<svg onload=alert(1)>", "not a whole JPEG, PNG or WebP"),
-        (b"", "not a whole JPEG, PNG or WebP"),
-        (b"x" * (pictures.MOST_BYTES + 1), "larger than"),
+        (b"<svg onload=alert(1)>", "not a complete JPEG, PNG or WebP"),
+        (b"", "not a complete JPEG, PNG or WebP"),
+        (b"x" * (pictures.MAX_BYTES + 1), "larger than"),
     ],
 )
 def test_what_is_no_picture_is_not_shown(
-    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession,
+    server: Pictures, guard: FetchPolicy, storage: Files, transaction: Transaction, session: OrmSession,
     alice: Person, client: FlaskClient, body: bytes, says: str,
 ) -> None:  # fmt: skip
     publish(session, alice, server.serve("/fake.png", body, Content_Type="image/png"))
-    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 1
+    assert remote_pictures.fetch_due(transaction, storage, now(), guard=guard) == 1
     row = session.scalars(select(RemotePicture)).one()
     assert row.picture is None
     assert says in (row.problem or "")
@@ -153,14 +153,14 @@ def test_what_is_no_picture_is_not_shown(
         "https://u:p@pictures.example/",
     ],
 )
-def test_what_may_not_be_asked_is_given_up_after_three_tries(
-    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str
+def test_forbidden_addresses_are_given_up_after_three_attempts(
+    server: Pictures, guard: FetchPolicy, storage: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str
 ) -> None:  # fmt: skip
     publish(session, alice, address)
     moment = now()
     hours = [0, 0.9, 1.1, 20, 25.5, 26, 1000]
     tried = [
-        remote_pictures.fetch_due(transaction, kept, moment + timedelta(hours=hour), guard=guard)
+        remote_pictures.fetch_due(transaction, storage, moment + timedelta(hours=hour), guard=guard)
         for hour in hours
     ]
     assert tried == [1, 0, 1, 0, 1, 0, 0]
@@ -173,19 +173,19 @@ def test_what_may_not_be_asked_is_given_up_after_three_tries(
     "address", [None, "/uploads/avatars/x.webp", "http://pictures.example/a.png", "not one", ""]
 )
 def test_only_https_addresses_are_asked(
-    guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str | None
+    guard: FetchPolicy, storage: Files, transaction: Transaction, session: OrmSession, alice: Person, address: str | None
 ) -> None:  # fmt: skip
     publish(session, alice, address)
-    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 0
+    assert remote_pictures.fetch_due(transaction, storage, now(), guard=guard) == 0
 
 
-def test_one_that_does_not_come_keeps_nobody_else_waiting(
-    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
+def test_a_slow_server_does_not_block_other_pictures(
+    server: Pictures, guard: FetchPolicy, storage: Files, transaction: Transaction, session: OrmSession, alice: Person
 ) -> None:  # fmt: skip
     for number in range(3):
         publish(session, alice, f"https://inside.example/{number}.png", f"bad-{number}")
     publish(session, alice, server.serve("/good.png", drawn()), "good")
-    assert remote_pictures.fetch_due(transaction, kept, now(), guard=guard) == 4
+    assert remote_pictures.fetch_due(transaction, storage, now(), guard=guard) == 4
     assert (
         len(session.scalars(select(RemotePicture.picture).where(RemotePicture.picture.is_not(None))).all())
         == 1
@@ -193,63 +193,61 @@ def test_one_that_does_not_come_keeps_nobody_else_waiting(
 
 
 def test_an_address_is_claimed_by_one_worker(
-    server: Pictures, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
+    server: Pictures, storage: Files, transaction: Transaction, session: OrmSession, alice: Person
 ) -> None:  # fmt: skip
     address = server.serve("/claimed.png", drawn())
     publish(session, alice, address)
     beside: list[int] = []
 
     def resolve(host: str, port: int) -> list[str]:
-        beside.append(remote_pictures.fetch_due(transaction, kept, now()))
+        beside.append(remote_pictures.fetch_due(transaction, storage, now()))
         return ["127.0.0.1"]
 
     watched = FetchPolicy(resolve, lambda _: True, server.context)
-    assert remote_pictures.fetch_due(transaction, kept, now(), guard=watched) == 1
+    assert remote_pictures.fetch_due(transaction, storage, now(), guard=watched) == 1
     assert beside == [0]
 
 
-def test_the_night_forgets_what_no_publisher_shows(
-    server: Pictures, guard: FetchPolicy, kept: Files, transaction: Transaction, session: OrmSession, alice: Person
+def test_unused_addresses_are_deleted(
+    server: Pictures, guard: FetchPolicy, storage: Files, transaction: Transaction, session: OrmSession, alice: Person
 ) -> None:  # fmt: skip
     harbor = publish(session, alice, server.serve("/night.png", drawn("green")))
-    remote_pictures.fetch_due(transaction, kept, now(), guard=guard)
+    remote_pictures.fetch_due(transaction, storage, now(), guard=guard)
     picture = session.scalars(select(RemotePicture.picture)).one()
-    assert publishers.shown_pictures([picture or ""]) == {picture}
+    assert publishers.pictures_in_use([picture or ""]) == {picture}
     later = now() + timedelta(days=2)
-    remote_pictures.forget_unused(later)
+    remote_pictures.delete_unused(later)
     assert session.scalars(select(RemotePicture.picture)).all() == [picture]
     harbor.avatar_url = None
     session.flush()
-    remote_pictures.forget_unused(now())
+    remote_pictures.delete_unused(now())
     assert session.scalars(select(RemotePicture.picture)).all() == [picture]
-    remote_pictures.forget_unused(later)
+    remote_pictures.delete_unused(later)
     assert session.scalars(select(RemotePicture.picture)).all() == []
-    assert publishers.shown_pictures([picture or ""]) == set()
+    assert publishers.pictures_in_use([picture or ""]) == set()
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_a_setting_switches_it_off(
-    settings: Settings, session: OrmSession, alice: Person, monkeypatch: pytest.MonkeyPatch, wanted: bool
+@pytest.mark.parametrize("requested", [True, False])
+def test_a_setting_disables_fetching(
+    settings: Settings, session: OrmSession, alice: Person, monkeypatch: pytest.MonkeyPatch, requested: bool
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(remote_pictures, "fetch_due", lambda *words: asked.append(words))
-    own = settings.model_copy(update={"stoa_remote_avatars": wanted})
+    monkeypatch.setattr(remote_pictures, "fetch_due", lambda *args: asked.append(args))
+    own = settings.model_copy(update={"stoa_remote_avatars": requested})
     monkeypatch.setattr(jobs, "get_settings", lambda: own)
     jobs.fetch_pictures(0)
-    assert len(asked) == wanted
+    assert len(asked) == requested
 
 
-def test_no_page_lets_a_browser_ask_another_server(
-    app: Flask, client: FlaskClient, session: OrmSession
-) -> None:
+def test_no_page_loads_from_another_server(app: Flask, client: FlaskClient, session: OrmSession) -> None:
     for path in ("/", "/store", "/login", "/docs/api", "/no-such-page"):
         policy = client.get(path).headers["Content-Security-Policy"]
         (sources,) = re.findall(r"img-src ([^;]+)", policy)
         assert sources == "'self' data:", path
 
 
-def test_a_picture_that_came_shows_at_once(session: OrmSession, alice: Person, client: FlaskClient) -> None:
-    """The stamp of the store moves with it, so that no worker goes on showing letters."""
+def test_a_fetched_picture_is_shown_at_once(session: OrmSession, alice: Person, client: FlaskClient) -> None:
+    """It changes the store version, so that no worker keeps showing initials."""
     publish(session, alice, "https://pictures.example/a.png")
     assert images(client, "/store") == set()
     picture = f"/uploads/avatars/{'a' * 64}.webp"

@@ -1,4 +1,4 @@
-"""What an account may publish and change in the store, what one publisher may fill of the list, and how refusals read."""
+"""Limits of accounts and publishers in the store, and their error messages."""
 
 import json
 import time
@@ -28,7 +28,7 @@ PUBLISH = "/api/agents/publish"
 
 @pytest.fixture
 def limit(app: Flask, settings: Settings) -> Iterator[Any]:
-    """Set limits of the running application for one test."""
+    """Change limits of the application for one test."""
 
     def change(**limits: int) -> None:
         app.extensions["settings"] = app.extensions["settings"].model_copy(update=limits)
@@ -50,13 +50,13 @@ def publish(who: Person, *definitions: Any) -> TestResponse:
     return who.browser.post(PUBLISH, data=json.dumps({"data": definitions}), headers=who.headers)
 
 
-def told(answer: TestResponse, status: int, setting: str) -> str:
+def refusal(answer: TestResponse, status: int, setting: str) -> str:
     body = answer.get_json()
-    said = str(body.get("details") or body["error"])
+    output = str(body.get("details") or body["error"])
     assert answer.status_code == status, body
-    assert setting in said
+    assert setting in output
     assert ("Retry-After" in answer.headers) == (status == 429)
-    return said
+    return output
 
 
 @pytest.mark.usefixtures("acme")
@@ -65,13 +65,13 @@ def test_versions_and_bytes_a_day(session: OrmSession, alice: Person, limit: Any
     assert publish(alice, definition("a"), definition("b")).status_code == 201
     refused = publish(alice, definition("a"), definition("b"))
     assert refused.get_json()["error"] == "Publishing limit reached"
-    assert "3 versions a day and has had 2" in told(refused, 429, "STOA_VERSIONS_PER_DAY")
+    assert "3 versions a day and has used 2" in refusal(refused, 429, "STOA_VERSIONS_PER_DAY")
     assert publish(alice, definition("a")).status_code == 201
-    told(publish(alice, *(definition(f"x-{n}") for n in range(4))), 413, "STOA_VERSIONS_PER_DAY")
+    refusal(publish(alice, *(definition(f"x-{n}") for n in range(4))), 413, "STOA_VERSIONS_PER_DAY")
     limit(stoa_versions_per_day=99, stoa_publish_bytes_per_day=9_000)
     assert publish(alice, definition("c", systemPrompt="x" * 5_000)).status_code == 201
-    told(publish(alice, definition("d", systemPrompt="x" * 5_000)), 429, "STOA_PUBLISH_BYTES_PER_DAY")
-    told(publish(alice, definition("d", systemPrompt="x" * 9_000)), 413, "STOA_PUBLISH_BYTES_PER_DAY")
+    refusal(publish(alice, definition("d", systemPrompt="x" * 5_000)), 429, "STOA_PUBLISH_BYTES_PER_DAY")
+    refusal(publish(alice, definition("d", systemPrompt="x" * 9_000)), 413, "STOA_PUBLISH_BYTES_PER_DAY")
     session.rollback()
     assert session.scalar(select(func.count()).select_from(AgentConfig)) == 4
 
@@ -80,21 +80,21 @@ def test_versions_and_bytes_a_day(session: OrmSession, alice: Person, limit: Any
 def test_agents_and_bytes_of_a_publisher(session: OrmSession, alice: Person, limit: Any) -> None:
     limit(stoa_agents_per_publisher=2)
     assert publish(alice, definition("a"), definition("b")).status_code == 201
-    said = told(publish(alice, definition("c")), 409, "STOA_AGENTS_PER_PUBLISHER")
-    assert "Agents of @acme: 2 of 2" in said
+    output = refusal(publish(alice, definition("c")), 409, "STOA_AGENTS_PER_PUBLISHER")
+    assert "Agents of @acme: 2 of 2" in output
     assert (
         publish(alice, definition("a"), definition("b")).status_code == 201
-    )  # new versions of what is there
+    )  # new versions of existing agents
     limit(stoa_agents_per_publisher=1)
     assert publish(alice, definition("a")).status_code == 201
     session.rollback()
-    kept = sum(session.scalars(select(Agent.bytes)))
+    counted = sum(session.scalars(select(Agent.bytes)))
     stored = session.scalar(select(func.sum(func.octet_length(func.cast(AgentConfig.data, db.Text))))) or 0
-    assert 0.8 < kept / int(stored) <= 1.05
-    limit(stoa_publisher_bytes=kept + 3_000)
+    assert 0.8 < counted / int(stored) <= 1.05
+    limit(stoa_publisher_bytes=counted + 3_000)
     assert publish(alice, definition("a", systemPrompt="x" * 2_000)).status_code == 201
-    said = told(publish(alice, definition("a", systemPrompt="x" * 2_000)), 413, "STOA_PUBLISHER_BYTES")
-    assert "of all definitions of @acme" in said
+    output = refusal(publish(alice, definition("a", systemPrompt="x" * 2_000)), 413, "STOA_PUBLISHER_BYTES")
+    assert "of all definitions of @acme" in output
 
 
 def test_publishers_of_an_account(alice: Person, bob: Person, limit: Any) -> None:
@@ -103,7 +103,7 @@ def test_publishers_of_an_account(alice: Person, bob: Person, limit: Any) -> Non
         alice.browser.post("/api/publishers", json={"id": f"p-{n}-x", "name": "Pub"}) for n in range(3)
     ]
     assert [each.status_code for each in answers] == [201, 201, 409]
-    assert "2 of 2" in told(answers[2], 409, "STOA_PUBLISHERS_PER_ACCOUNT")
+    assert "2 of 2" in refusal(answers[2], 409, "STOA_PUBLISHERS_PER_ACCOUNT")
     page = send(alice, "/publishers/new", publisher="p-9-x", name="Pub")
     assert page.status_code == 409
     assert bob.browser.post("/api/publishers", json={"id": "bobs", "name": "Bobs"}).status_code == 201
@@ -116,8 +116,8 @@ def test_keys_of_an_account(session: OrmSession, alice: Person, bob: Person, lim
     limit(stoa_keys_per_account=int(has or 0) + 2)
     answers = [alice.browser.post("/api/api-keys", json={"name": f"key {n}"}) for n in range(3)]
     assert [each.status_code for each in answers] == [201, 201, 409]
-    said = told(answers[2], 409, "STOA_KEYS_PER_ACCOUNT")
-    assert "Revoke an API key that is not used" in said
+    output = refusal(answers[2], 409, "STOA_KEYS_PER_ACCOUNT")
+    assert "Revoke an API key that is not used" in output
     page = send(alice, "/profile/keys", name="one more", days="30")
     assert page.status_code == 409
     assert "Revoke an API key that is not used" in page.text
@@ -137,7 +137,7 @@ def test_command_line_sessions_of_an_account(session: OrmSession, alice: Person,
         code = f"{asked['fingerprintId']}.{asked['expiresAt']}.{asked['fingerprintHash']}"
         answers.append(alice.browser.get("/onboard", query_string={"auth_code": code}))
     assert [each.status_code for each in answers] == [200, 200, 409]
-    assert "Sign a command line out that is not used" in answers[2].text
+    assert "Sign out a command line that is not used" in answers[2].text
     assert session.scalar(mine) == has + 2
 
 
@@ -196,7 +196,7 @@ def test_changes_a_day(session: OrmSession, alice: Person, acme: Publisher, limi
     assert first.status_code == 200
     for method, path, body in CHANGES:
         answer = alice.browser.open(path, method=method, json=body, headers=alice.headers)
-        assert "has had 1" in told(answer, 429, "STOA_STORE_CHANGES_PER_DAY"), path
+        assert "has used 1" in refusal(answer, 429, "STOA_STORE_CHANGES_PER_DAY"), path
     for path, fields in FORMS:
         page = send(alice, path, **fields)
         assert page.status_code == 429, (path, page.status_code)
@@ -207,7 +207,7 @@ def test_changes_a_day(session: OrmSession, alice: Person, acme: Publisher, limi
 
 
 def heavy(number: int) -> dict[str, Any]:
-    """As long as a definition may be in each field, so that 400 of them fit into a request."""
+    """A definition with long fields, sized so that 400 fit into a request."""
     return definition(
         f"agent-{number}",
         description=" ".join(f"word{number}x{n}" for n in range(700)),
@@ -241,10 +241,8 @@ TABLES = {
 
 
 @pytest.mark.usefixtures("acme")
-def test_so_they_are_where_postgresql_has_never_heard_of_the_publisher(
-    session: OrmSession, alice: Person
-) -> None:
-    """Its figures of the tables are from when others alone had published. Then it looked through everything for each."""
+def test_publishing_is_fast_with_outdated_planner_statistics(session: OrmSession, alice: Person) -> None:
+    """Planner statistics from before the publisher existed once caused a scan per agent."""
     factories.publisher(alice.user, "other")
     for table, rows in TABLES.items():
         session.execute(text(f"INSERT INTO {table} {rows} FROM generate_series(1, 2000) n"))
@@ -325,7 +323,7 @@ def test_the_list_has_the_most_used_of_each_publisher(
     assert Counter(name.split("/")[0] for name in metrics) == {"acme": 5, "other": 1}
 
 
-def test_long_words_do_not_fill_the_list(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+def test_long_texts_do_not_fill_the_list(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
     long = {"description": "d" * 10_000, "tags": [f"{n}" + "t" * 190 for n in range(50)]}
     fill(session, acme, 60, **long)
     answer = client.get("/api/agents")
@@ -372,12 +370,12 @@ def test_all_agents_of_a_publisher_a_page_at_a_time(
     for wrong in ("nobody", "%00"):
         answer = client.get(f"{door}/{wrong}/agents")
         assert (answer.status_code, answer.get_json()["error"]) == (404, "Publisher not found")
-        assert "GET /api/agents names" in answer.get_json()["details"]
+        assert "GET /api/agents lists" in answer.get_json()["details"]
     assert client.get(f"{door}/acme/agents?after=%00").status_code == 404
     assert client.get(f"{door}/acme/agents?after=zzz").get_json() == {"agents": [], "next": None}
 
 
-# -- versions and words --------------------------------------------------------------------------------------
+# -- versions and messages -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -396,8 +394,8 @@ def test_what_is_no_version_is_refused_in_the_contracts_words(
     answer = publish(alice, definition(version=version))
     body = answer.get_json()
     assert (answer.status_code, body["error"]) == (400, "Version determination failed")
-    said = f"Failed for agent 'reviewer': Invalid version format: {version}. Must be in semver format (e.g., 1.0.0)"
-    assert body["details"].startswith(said)
+    output = f"Failed for agent 'reviewer': Invalid version format: {version}. Must be in semver format (e.g., 1.0.0)"
+    assert body["details"].startswith(output)
     session.rollback()
     assert session.scalar(select(func.count()).select_from(AgentConfig)) == 0
 
@@ -409,7 +407,7 @@ def test_what_is_a_version_is_published(alice: Person, version: str) -> None:
 
 
 REFUSALS: list[tuple[str, str, Any, int, str]] = [
-    ("GET", "/api/agents/nobody/x/1.0.0", None, 404, "GET /api/agents names"),
+    ("GET", "/api/agents/nobody/x/1.0.0", None, 404, "GET /api/agents lists"),
     ("GET", "/api/agents/acme/none/1.0.0", None, 404, "GET /api/publishers/acme/agents lists"),
     ("GET", "/api/agents/acme/none/latest", None, 404, "GET /api/publishers/acme/agents lists"),
     ("GET", "/api/agents/acme/reviewer/7.0.0", None, 404, "GET /api/publishers/acme/agents lists"),
@@ -420,8 +418,8 @@ REFUSALS: list[tuple[str, str, Any, int, str]] = [
         404,
         "GET /api/publishers/acme/agents lists",
     ),
-    ("GET", "/api/v1/agents/nobody/x/latest", None, 404, "GET /api/agents names"),
-    ("GET", "/api/publishers/nobody/agents", None, 404, "GET /api/agents names"),
+    ("GET", "/api/v1/agents/nobody/x/latest", None, 404, "GET /api/agents lists"),
+    ("GET", "/api/publishers/nobody/agents", None, 404, "GET /api/agents lists"),
     ("POST", "/api/agents/nobody/x/1.0.0/yank", {"reason": "x"}, 404, "GET /api/publishers lists yours"),
     ("POST", "/api/agents/acme/none/1.0.0/yank", {"reason": "x"}, 404, "/publishers/acme lists"),
     ("DELETE", "/api/agents/acme/reviewer/7.0.0/yank", None, 404, "/reviewer/versions lists"),
@@ -430,7 +428,7 @@ REFUSALS: list[tuple[str, str, Any, int, str]] = [
     ("PATCH", "/api/publishers/nobody", {}, 404, "GET /api/publishers lists yours"),
     ("POST", "/api/publishers/nobody/organization", {"org_id": "x"}, 404, "GET /api/publishers lists yours"),
     ("DELETE", "/api/publishers/nobody/organization", None, 404, "GET /api/publishers lists yours"),
-    ("POST", "/api/publishers", {"id": "new-one", "name": "New", "org_id": "x"}, 404, "Leave org_id out"),
+    ("POST", "/api/publishers", {"id": "new-one", "name": "New", "org_id": "x"}, 404, "Omit org_id"),
     ("POST", "/api/v1/agent-runs/none/steps", {"stepNumber": 1}, 404, "START one"),
     ("POST", "/api/agents/publish", "x" * 21_000_000, 413, "larger than 20 MB"),
     ("POST", "/api/agents/validate", "x" * 21_000_000, 413, "larger than 20 MB"),
@@ -442,7 +440,7 @@ REFUSALS: list[tuple[str, str, Any, int, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "cure"), REFUSALS)
-def test_a_refusal_names_its_cause_and_its_cure(
+def test_an_error_names_cause_and_remedy(
     session: OrmSession,
     alice: Person,
     acme: Publisher,

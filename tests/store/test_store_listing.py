@@ -1,4 +1,4 @@
-"""The store's page: what is found, in which order, a batch at a time, and what crawlers and readers of feeds get."""
+"""The store page: search, sorting, paging, sitemaps and feeds."""
 
 import re
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def shown(client: FlaskClient, query: str = "", **kw: Any) -> list[str]:
     return re.findall(r'agents/([a-z0-9-]+)/[0-9.]+">', answer.text)
 
 
-def stocked(session: OrmSession, harbor: Publisher, quarry: Publisher) -> None:
+def create_agents(session: OrmSession, harbor: Publisher, quarry: Publisher) -> None:
     factories.agent(
         harbor, "code-reviewer",
         data={"name": "Code reviewer", "description": "Reads a change", "tags": ["code"], "model": "anthropic/claude"},
@@ -81,11 +81,11 @@ def test_orders(
     sort: str,
     order: list[str],
 ) -> None:
-    stocked(session, harbor, quarry)
+    create_agents(session, harbor, quarry)
     assert shown(client, f"?sort={sort}") == order
 
 
-def test_of_a_crowd_the_most_used_are_ranked_and_who_bears_the_name(
+def test_with_many_matches_the_most_used_and_exact_names_are_ranked(
     client: FlaskClient, session: OrmSession, harbor: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for id, credits in (("note", 1), ("note-a", 9), ("note-b", 30), ("note-c", 20), ("other", 99)):
@@ -93,8 +93,8 @@ def test_of_a_crowd_the_most_used_are_ranked_and_who_bears_the_name(
     everybody = shown(client, "?search=note")
     assert everybody[0] == "note"
     assert set(everybody) == {"note", "note-a", "note-b", "note-c"}
-    monkeypatch.setattr(listing, "CROWD", 3)
-    monkeypatch.setattr(listing, "RANKED", 2)
+    monkeypatch.setattr(listing, "RANK_ALL", 3)
+    monkeypatch.setattr(listing, "RANKED_SUBSET", 2)
     assert shown(client, "?search=note")[0] == "note"
     assert set(shown(client, "?search=note")) == {"note", "note-b", "note-c"}
 
@@ -133,14 +133,14 @@ def test_searches_and_filters(
     query: str,
     found: list[str],
 ) -> None:
-    stocked(session, harbor, quarry)
+    create_agents(session, harbor, quarry)
     assert shown(client, query) == found
     assert shown(client, query, headers={"HX-Request": "true"}) == found
 
 
 @given(st.text(max_size=80))
 @tries(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_typed_is_an_answer(app: Flask, search: str) -> None:
+def test_any_search_text_is_answered(app: Flask, search: str) -> None:
     for word in words_of(search):
         assert not set(word) & set("'\\&|!():*<")
     assert app.test_client().get("/store", query_string={"search": search}).status_code == 200
@@ -149,7 +149,7 @@ def test_whatever_is_typed_is_an_answer(app: Flask, search: str) -> None:
 @pytest.mark.parametrize(
     "query", ["?sort=name", "?sort=cost", "?sort=usage", "?sort=newest", "?search=agent"]
 )
-def test_batches_follow_each_other_without_gap_or_repeat(
+def test_pages_have_no_gaps_or_repeats(
     client: FlaskClient, session: OrmSession, harbor: Publisher, query: str
 ) -> None:
     for number in range(53):
@@ -173,12 +173,14 @@ def test_batches_follow_each_other_without_gap_or_repeat(
 
 def everything(client: FlaskClient, query: str) -> list[listing.AgentCard]:
     sort, search = re.search(r"sort=(\w+)", query), re.search(r"search=(\w+)", query)
-    wanted = listing.ListingQuery(sort=sort[1] if sort else "relevance", search=search[1] if search else "")
+    requested = listing.ListingQuery(
+        sort=sort[1] if sort else "relevance", search=search[1] if search else ""
+    )
     found: list[listing.AgentCard] = []
     after = None
     with client.application.app_context():
         while True:
-            batch = listing.batch(wanted, now().date(), after=after, size=10)
+            batch = listing.batch(requested, now().date(), after=after, size=10)
             found += batch.cards
             after = batch.next
             if after is None:
@@ -189,7 +191,7 @@ def everything(client: FlaskClient, query: str) -> list[listing.AgentCard]:
     "key",
     ["x", "WyJjb3N0Il0", "bm90IGpzb24", "WyJjb3N0IiwiYSIsImIiLCJjIl0", "WyJjb3N0IiwxZTMwLCJiIiwiYyJd", "%00"],
 )
-def test_a_broken_key_is_told(client: FlaskClient, session: OrmSession, key: str) -> None:
+def test_a_bad_cursor_is_rejected(client: FlaskClient, session: OrmSession, key: str) -> None:
     answer = client.get(f"/store?after={key}")
     assert answer.status_code == 400
     assert "Open the store again" in answer.text
@@ -206,9 +208,9 @@ def test_an_empty_store_says_how_to_publish_the_first(client: FlaskClient, sessi
 def test_nothing_found_offers_to_clear_the_filters(
     client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    stocked(session, harbor, quarry)
+    create_agents(session, harbor, quarry)
     page = client.get("/store?search=zebra&verified=1").text
-    assert "No agent matches" in page
+    assert "No matching agents" in page
     assert 'href="/store">Clear filters' in page
     assert "<title>Agent Store – 3 Agents Available | Stoa</title>" in page
 
@@ -252,7 +254,7 @@ def test_the_editors_choice_is_of_verified_publishers_and_stands_on_the_plain_pa
     assert "Editor’s choice" not in client.get("/store?search=base2").text
 
 
-def test_whose_button_it_is(
+def test_the_header_button(
     client: FlaskClient, alice: Person, bob: Person, mallory: Person, acme: Org, session: OrmSession
 ) -> None:
     factories.publisher(acme, "acme")
@@ -263,14 +265,14 @@ def test_whose_button_it_is(
 
 
 @pytest.mark.parametrize(("query", "most"), [("", 3), ("?tag=code", 2), ("?search=explainer", 3)])
-def test_few_statements_however_many_cards(
+def test_constant_statements_for_any_number_of_cards(
     client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher, query: str, most: int
 ) -> None:
-    stocked(session, harbor, quarry)
+    create_agents(session, harbor, quarry)
     asked: list[str] = []
 
-    def note(*words: Any) -> None:
-        asked.append(words[2])
+    def note(*args: Any) -> None:
+        asked.append(args[2])
 
     event.listen(db.engine, "before_cursor_execute", note)
     try:
@@ -300,7 +302,7 @@ def test_a_spark_counts_the_last_thirty_days(
     assert card.line == (6, *[0] * 28, 3)
 
 
-def test_a_single_choice_is_not_offered_but_can_be_taken_back(
+def test_a_single_filter_option_is_hidden_unless_selected(
     client: FlaskClient, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
     factories.agent(harbor, "one", tags=["review"])
@@ -313,7 +315,7 @@ def test_a_single_choice_is_not_offered_but_can_be_taken_back(
     assert "<legend>Publisher</legend>" in client.get("/store").text
 
 
-def test_what_search_engines_are_told(client: FlaskClient, session: OrmSession, harbor: Publisher) -> None:
+def test_metadata_for_search_engines(client: FlaskClient, session: OrmSession, harbor: Publisher) -> None:
     factories.agent(harbor)
     page = client.get("/store").text
     assert '<link rel="canonical" href="http://localhost:8000/store">' in page
@@ -332,7 +334,7 @@ def test_the_preview_picture_is_there(client: FlaskClient) -> None:
     )
 
 
-def test_nobody_is_sent_somebody_elses_page(
+def test_pages_are_not_cached_across_users(
     client: FlaskClient, alice: Person, session: OrmSession, harbor: Publisher
 ) -> None:
     factories.agent(harbor)
@@ -373,7 +375,7 @@ def test_the_sitemap_names_agents_and_publishers(
 def test_a_large_sitemap_is_split(
     client: FlaskClient, session: OrmSession, harbor: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "MOST_ADDRESSES", 4)
+    monkeypatch.setattr(feeds, "MAX_URLS", 4)
     for number in range(7):
         factories.agent(harbor, f"agent-{number}")
     files = locations(client, "/sitemap.xml")
@@ -420,8 +422,8 @@ def base(app: Flask) -> Iterator[str]:
         yield address
 
 
-def shelves(session: OrmSession, harbor: Publisher, quarry: Publisher) -> None:
-    stocked(session, harbor, quarry)
+def create_many_agents(session: OrmSession, harbor: Publisher, quarry: Publisher) -> None:
+    create_agents(session, harbor, quarry)
     for number in range(60):
         factories.agent(
             quarry, f"agent-{number:02}", data={"description": "Does one thing, and does it well. " * 4, "tags": ["ops"]},
@@ -453,7 +455,7 @@ def test_axe_finds_nothing(
     with open_page(base, width=width, scheme=scheme) as page:
         page.goto("/store")
         judge(page)
-        shelves(session, harbor, quarry)
+        create_many_agents(session, harbor, quarry)
         for path in ("/store", "/store?search=zebra", "/store?deprecated=1&verified=1&search=x&tag=code"):
             page.goto(path)
             judge(page)
@@ -466,7 +468,7 @@ def test_axe_finds_nothing(
 def test_an_agent_is_found_by_typing_and_its_line_copied(
     open_page: OpenPage, base: str, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    shelves(session, harbor, quarry)
+    create_many_agents(session, harbor, quarry)
     with open_page(base, width=1440) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.goto("/runs?", wait_until="commit")
@@ -481,7 +483,7 @@ def test_an_agent_is_found_by_typing_and_its_line_copied(
             page.evaluate("navigator.clipboard.readText()") == "codebuff --agent quarry/sql-explainer@1.0.0"
         )
         page.get_by_label("Verified publishers").check()
-        expect(page.get_by_role("heading", name="No agent matches")).to_be_visible()
+        expect(page.get_by_role("heading", name="No matching agents")).to_be_visible()
         expect(page).to_have_url(re.compile(r"verified=1"))
         page.go_back()
         expect(page.locator(".agent-card")).to_have_count(1)
@@ -490,10 +492,10 @@ def test_an_agent_is_found_by_typing_and_its_line_copied(
 
 
 @pytest.mark.browser
-def test_more_is_loaded_and_still_there_when_coming_back(
+def test_loaded_cards_survive_going_back(
     open_page: OpenPage, base: str, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    shelves(session, harbor, quarry)
+    create_many_agents(session, harbor, quarry)
     with open_page(base, width=390) as page:
         page.goto("/store?publisher=quarry")
         expect(page.locator("#agents .agent-card")).to_have_count(24)
@@ -514,7 +516,7 @@ def test_more_is_loaded_and_still_there_when_coming_back(
 def test_on_a_phone_the_filters_are_a_sheet_that_its_button_closes(
     open_page: OpenPage, base: str, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    shelves(session, harbor, quarry)
+    create_many_agents(session, harbor, quarry)
     with open_page(base, width=390) as page:
         page.goto("/store")
         page.get_by_role("button", name="Filters", exact=True).click()
@@ -531,7 +533,7 @@ def test_on_a_phone_the_filters_are_a_sheet_that_its_button_closes(
 def test_without_script_the_form_and_the_links_do_it(
     open_page: OpenPage, base: str, session: OrmSession, harbor: Publisher, quarry: Publisher
 ) -> None:
-    shelves(session, harbor, quarry)
+    create_many_agents(session, harbor, quarry)
     with open_page(base, script=False) as page:
         page.goto("/store")
         page.get_by_role("searchbox", name="Search agents").fill("agent")
@@ -539,5 +541,5 @@ def test_without_script_the_form_and_the_links_do_it(
         page.get_by_role("button", name="Show agents").click()
         expect(page.locator(".agent-card")).to_have_count(24)
         page.get_by_role("link", name="Load more").click()
-        expect(page.get_by_role("link", name="Back to the first")).to_be_visible()
+        expect(page.get_by_role("link", name="Back to the start")).to_be_visible()
         expect(page.locator(".agent-card")).to_have_count(24)

@@ -1,4 +1,4 @@
-"""What the store's readers are told in JSON: the list, its metrics, one version, its dependencies."""
+"""The JSON API to read the store: list, metrics, definition, dependencies."""
 
 import gzip
 import json
@@ -62,10 +62,10 @@ def listed(client: FlaskClient) -> list[dict[str, Any]]:
 # -- the list ------------------------------------------------------------------------------------------------
 
 
-def test_a_failure_is_told_in_the_words_of_the_contract(
+def test_an_internal_error_answers_as_in_the_contract(
     client: FlaskClient, session: OrmSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "stamp", lambda: 1 / 0)
+    monkeypatch.setattr(catalogue, "store_version", lambda: 1 / 0)
     answer = client.get("/api/agents")
     assert (answer.status_code, answer.get_json()) == (500, {"error": "Internal server error"})
     assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
@@ -76,7 +76,7 @@ def test_an_empty_store_is_an_empty_list(client: FlaskClient, session: OrmSessio
     assert client.get("/api/agents/metrics").get_json() == {}
 
 
-def test_an_agent_is_told_in_the_words_and_order_of_the_contract(
+def test_an_agent_has_the_contracts_keys_in_order(
     client: FlaskClient, session: OrmSession, acme: Publisher, tools: Publisher
 ) -> None:
     used = datetime(2026, 11, 19, 10, 11, 12, 345678, UTC)
@@ -145,7 +145,7 @@ def test_ids_of_one_publisher_with_one_name_show_the_newest(
     assert {each["id"] for each in listed(client)} == {"new", "other"}
 
 
-def test_a_yanked_version_steps_back_and_a_fully_yanked_agent_leaves(
+def test_yanked_versions_are_skipped_and_fully_yanked_agents_hidden(
     client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
     factories.agent_version(acme, "half", "1.0.0")
@@ -189,7 +189,7 @@ def test_headers_and_entity_tag(client: FlaskClient, session: OrmSession, acme: 
     assert client.get("/api/v1/agents").data == changed.data
 
 
-def test_who_takes_gzip_gets_it(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+def test_gzip_is_used_if_accepted(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
     for number in range(5):
         factories.agent(acme, f"agent-{number}")
     plain = client.get("/api/agents")
@@ -220,15 +220,15 @@ def test_whatever_is_published_shows_at_once(
     assert listed(client) == []
 
 
-def test_between_changes_only_the_stamp_is_asked_for(
+def test_a_cache_hit_reads_only_the_store_version(
     client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
     factories.agent(acme)
     listed(client)
     asked: list[str] = []
 
-    def note(*words: Any) -> None:
-        asked.append(words[2])
+    def note(*args: Any) -> None:
+        asked.append(args[2])
 
     event.listen(db.engine, "before_cursor_execute", note)
     try:
@@ -239,7 +239,7 @@ def test_between_changes_only_the_stamp_is_asked_for(
     assert "store_stamp" in asked[0]
 
 
-def test_figures_are_fresh_within_seconds(
+def test_statistics_are_fresh_within_seconds(
     client: FlaskClient, session: OrmSession, acme: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     factories.agent(acme)
@@ -252,13 +252,13 @@ def test_figures_are_fresh_within_seconds(
     assert listed(client)[0]["usage_count"] == 1
 
 
-def test_while_the_list_is_made_anew_only_a_publish_is_waited_for(app: Flask, session: OrmSession) -> None:
+def test_stale_responses_are_served_during_a_rebuild(app: Flask, session: OrmSession) -> None:
     store_stamp = StoreStamp(stamp=1)
     session.add(store_stamp)
     session.commit()
     making, go_on = threading.Event(), threading.Event()
 
-    def write(most: int) -> Iterator[bytes]:
+    def write(limit: int) -> Iterator[bytes]:
         yield b"made"
         if making.is_set():
             go_on.wait(60)
@@ -276,27 +276,27 @@ def test_while_the_list_is_made_anew_only_a_publish_is_waited_for(app: Flask, se
         maker = pool.submit(get)
         while not cache._lock.locked():
             time.sleep(0.01)
-        assert get() is first, "figures alone"
+        assert get() is first, "statistics only"
         store_stamp.stamp = 2
         session.commit()
         waiting = pool.submit(get)
         with pytest.raises(TimeoutError):
             waiting.result(0.3)
         go_on.set()
-        assert maker.result(60).stamp == 1
-        assert waiting.result(60).stamp == 2
+        assert maker.result(60).store_version == 1
+        assert waiting.result(60).store_version == 2
 
 
-def test_figures_do_not_touch_what_is_published(session: OrmSession, acme: Publisher) -> None:
+def test_statistics_do_not_change_the_store_version(session: OrmSession, acme: Publisher) -> None:
     factories.agent(acme)
-    before = catalogue.stamp()
+    before = catalogue.store_version()
     session.execute(text("UPDATE agent SET runs = runs + 1, last_used = now(), weekly_credits = 3"))
     session.execute(text("UPDATE agent_version SET runs = runs + 1"))
     session.commit()
-    assert catalogue.stamp() == before
+    assert catalogue.store_version() == before
     session.execute(text("UPDATE agent SET deprecated_at = now()"))
     session.commit()
-    assert catalogue.stamp() > before
+    assert catalogue.store_version() > before
 
 
 # -- one version ---------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def door(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_a_version_is_told_as_it_was_published(
+def test_a_version_is_returned_as_published(
     client: FlaskClient, session: OrmSession, acme: Publisher, door: str
 ) -> None:
     factories.agent(acme, "reviewer", "1.0.0", {"spawnerPrompt": "Ask “me”"})
@@ -347,7 +347,7 @@ def test_versions_that_other_programs_wrote_are_read_too(
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "words"),
+    ("path", "status", "message"),
     [
         ("nobody/reviewer/1.0.0", 404, "Publisher not found"),
         ("acme/nothing/1.0.0", 404, "Agent not found"),
@@ -363,15 +363,15 @@ def test_versions_that_other_programs_wrote_are_read_too(
 @pytest.mark.parametrize("ending", ["", "/dependencies"])
 def test_what_is_not_there(
     client: FlaskClient, session: OrmSession, acme: Publisher, tools: Publisher, door: str, path: str, status: int,
-    words: str, ending: str,
+    message: str, ending: str,
 ) -> None:  # fmt: skip
     factories.agent(acme)
     factories.agent_version(acme, "gone", "1.0.0", yanked_reason="broken")
     answer = client.get(f"{door}/{path}{ending}")
     body = answer.get_json()
-    assert (answer.status_code, body["error"]) == (status, words)
+    assert (answer.status_code, body["error"]) == (status, message)
     assert (
-        status != 404 or " lists its agents" in body["details"] or "GET /api/agents names" in body["details"]
+        status != 404 or " lists its agents" in body["details"] or "GET /api/agents lists" in body["details"]
     )
 
 
@@ -452,7 +452,7 @@ def test_a_lone_agent_is_a_tree_of_one(client: FlaskClient, session: OrmSession,
     assert (found["totalAgents"], found["maxDepth"], found["hasCycles"]) == (1, 0, False)
 
 
-def test_a_branch_that_returns_ends_there(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+def test_a_cycle_ends_the_branch(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
     spawning(session, acme, "root", "acme/other@1.0.0", "acme/root@1.0.0")
     spawning(session, acme, "other", "acme/root@1.0.0")
     found = tree(client)
@@ -491,7 +491,7 @@ def test_the_tree_ends_at_the_fifth_level(client: FlaskClient, session: OrmSessi
 @pytest.mark.parametrize(
     "name", ["leaf", "acme/leaf", "acme/leaf@", "@1", "a/b/c@1", "", "acme/leaf@1.0.0\n"]
 )
-def test_a_name_that_cannot_be_followed_is_an_error(
+def test_a_malformed_reference_is_an_error(
     client: FlaskClient, session: OrmSession, acme: Publisher, name: str
 ) -> None:
     spawning(session, acme, "root", name)
@@ -500,13 +500,13 @@ def test_a_name_that_cannot_be_followed_is_an_error(
 
 
 def statements(client: FlaskClient) -> int:
-    """How many the tree of `acme/root` takes."""
+    """The number of statements for the tree of `acme/root`."""
     from models.core.db import db
 
     with client.application.app_context():
         engine = db.engine
     asked: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *words: asked.append(words[2]))
+    event.listen(engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
     tree(client)
     return len(asked)
 
@@ -519,7 +519,7 @@ def test_a_usual_tree_takes_one_statement(client: FlaskClient, session: OrmSessi
     assert statements(client) == 2  # the version, and all below it
 
 
-def test_a_level_of_a_crowd_takes_one_statement_more(
+def test_a_large_level_takes_one_more_statement(
     client: FlaskClient, session: OrmSession, acme: Publisher
 ) -> None:
     names = [f"acme/n{number}@1.0.0" for number in range(130)]
@@ -533,12 +533,12 @@ def test_a_level_of_a_crowd_takes_one_statement_more(
     assert statements(client) == 3
 
 
-def test_a_tree_that_multiplies_is_cut(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
+def test_an_exponential_tree_is_cut(client: FlaskClient, session: OrmSession, acme: Publisher) -> None:
     names = [f"acme/n{number}@1.0.0" for number in range(60)]
     spawning(session, acme, "root", *names)
     for number in range(60):
         spawning(session, acme, f"n{number}", *names)
     found = tree(client)
     assert found["truncated"] is True
-    assert json.dumps(found).count('"fullId"') == dependencies.MOST_NODES
+    assert json.dumps(found).count('"fullId"') == dependencies.MAX_NODES
     assert found["totalAgents"] == 61

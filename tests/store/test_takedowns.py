@@ -1,5 +1,4 @@
-"""Takedowns: what an operator took out of the store is in no list, tells why on its pages, cannot be loaded, run or
-published to, keeps its figures, and comes back."""
+"""Takedowns: removed from lists, pages show the reason, no loading, running or publishing; statistics are kept; restore."""
 
 import io
 import re
@@ -45,7 +44,7 @@ REASON = "It sends what it reads to a stranger."
 
 
 @pytest.fixture(autouse=True)
-def shelf(session: OrmSession, alice: Person, bob: Person) -> None:
+def agents(session: OrmSession, alice: Person, bob: Person) -> None:
     """`acme/reviewer` in two versions and `acme/helper`; the reviewer spawns `other/planner`, which spawns it."""
     assert alice.user is not None
     assert bob.user is not None
@@ -65,8 +64,8 @@ def shelf(session: OrmSession, alice: Person, bob: Person) -> None:
 def store(app: Flask) -> Any:
     """Run `flask store …`."""
 
-    def run(*words: str) -> Result:
-        return app.test_cli_runner().invoke(args=["store", *words])
+    def run(*args: str) -> Result:
+        return app.test_cli_runner().invoke(args=["store", *args])
 
     return run
 
@@ -77,7 +76,7 @@ def agent(session: OrmSession, id: str = "reviewer") -> Agent:
 
 
 def listed(client: FlaskClient) -> list[str]:
-    """The lists that show the reviewer."""
+    """The lists that include the reviewer."""
     found = []
     for path in LISTS:
         answer = client.get(path)
@@ -96,7 +95,7 @@ def listed(client: FlaskClient) -> list[str]:
         ("acme/reviewer", (*AGENT_PAGES, *OF_AGENT), OF_PUBLISHER),
     ],
 )
-def test_it_leaves_every_list_and_its_pages_say_why(
+def test_it_leaves_every_list_and_its_pages_show_the_reason(
     store: Any, session: OrmSession, client: FlaskClient, name: str, gone: Any, stays: Any
 ) -> None:
     before = listed(client)
@@ -105,7 +104,7 @@ def test_it_leaves_every_list_and_its_pages_say_why(
         assert client.get(path).status_code in (200, 302), path
     result = store("takedown", name, "--reason", REASON)
     assert (result.exit_code, result.output) == (0, f"{name.removeprefix('@')} is taken down now.\n")
-    # planner's page still names what it spawns, and says that it was taken down
+    # the planner's page still names its dependency, marked as taken down
     assert listed(client) == ["/publishers/other/agents/planner/1.0.0"]
     for path in gone:
         answer = client.get(path)
@@ -116,7 +115,7 @@ def test_it_leaves_every_list_and_its_pages_say_why(
         answer = client.get(path)
         assert answer.status_code == 200, path
         assert b"/agents/reviewer" not in answer.data, path
-    assert store("restore", name).output == f"{name.removeprefix('@')} is not taken down now.\n"
+    assert store("restore", name).output == f"{name.removeprefix('@')} is no longer taken down.\n"
     assert listed(client) == before
     for path in (*gone, *stays):
         assert client.get(path).status_code in (200, 302), path
@@ -124,21 +123,19 @@ def test_it_leaves_every_list_and_its_pages_say_why(
 
 @pytest.mark.parametrize("headers", [{}, {"HX-Request": "true"}])
 @pytest.mark.parametrize("path", [*AGENT_PAGES, *OF_AGENT, *OF_PUBLISHER])
-def test_a_copy_kept_from_before_is_good_no_more(
+def test_cached_responses_are_invalidated(
     store: Any, client: FlaskClient, path: str, headers: dict[str, str]
 ) -> None:
     before = client.get(path, headers=headers)
-    kept = {
+    stored = {
         "If-None-Match": before.headers.get("ETag", "*"),
         "If-Modified-Since": before.headers.get("Last-Modified", "Fri, 01 Jan 2100 00:00:00 GMT"),
     }
     store("takedown", "acme", "--reason", REASON)
-    assert client.get(path, headers=headers | kept).status_code == 410
+    assert client.get(path, headers=headers | stored).status_code == 410
 
 
-def test_its_avatar_is_shown_no_more(
-    store: Any, session: OrmSession, client: FlaskClient, alice: Person
-) -> None:
+def test_its_avatar_is_hidden(store: Any, session: OrmSession, client: FlaskClient, alice: Person) -> None:
     image = io.BytesIO()
     Image.new("RGB", (9, 9), "red").save(image, "PNG")
     upload = {"avatar": (io.BytesIO(image.getvalue()), "a.png")}
@@ -162,7 +159,7 @@ def test_its_avatar_is_shown_no_more(
     assert statuses() == [200, 304]
 
 
-def test_its_owner_is_told(store: Any, alice: Person, bob: Person) -> None:
+def test_its_owner_sees_the_reason(store: Any, alice: Person, bob: Person) -> None:
     store("takedown", "acme", "--reason", REASON)
     assert "taken down" in alice.browser.get("/publishers").text
     assert "taken down" not in bob.browser.get("/publishers").text
@@ -176,7 +173,7 @@ def test_its_owner_is_told(store: Any, alice: Person, bob: Person) -> None:
     ("down", "compared"),
     [("3.0.0", ["1.0.0/2.0.0"]), ("2.0.0", ["1.0.0/3.0.0"]), ("1.0.0", ["2.0.0/3.0.0"])],
 )
-def test_nothing_is_compared_with_it(
+def test_it_cannot_be_compared(
     store: Any, session: OrmSession, client: FlaskClient, down: str, compared: list[str]
 ) -> None:
     acme = session.get_one(Publisher, "acme")
@@ -191,7 +188,7 @@ def test_nothing_is_compared_with_it(
 
 
 @pytest.mark.parametrize("name", ["acme", "acme/reviewer", "acme/reviewer@2.0.0"])
-def test_its_definition_is_found_no_more(store: Any, client: FlaskClient, name: str) -> None:
+def test_its_definition_is_not_found(store: Any, client: FlaskClient, name: str) -> None:
     path = "/api/agents/acme/reviewer/2.0.0"
     assert client.get(path).status_code == 200
     store("takedown", name, "--reason", REASON)
@@ -209,9 +206,7 @@ def test_its_definition_is_found_no_more(store: Any, client: FlaskClient, name: 
     assert client.get("/api/agents/acme/reviewer/latest").get_json()["version"] == "2.0.0"
 
 
-def test_latest_passes_over_a_version_taken_down(
-    store: Any, session: OrmSession, client: FlaskClient
-) -> None:
+def test_latest_skips_a_version_taken_down(store: Any, session: OrmSession, client: FlaskClient) -> None:
     store("takedown", "acme/reviewer@2.0.0", "--reason", REASON)
     assert (agent(session).latest_version, agent(session).tags) == ("1.0.0", [])
     assert client.get("/api/agents/acme/reviewer/latest").get_json()["version"] == "1.0.0"
@@ -225,12 +220,12 @@ def test_latest_passes_over_a_version_taken_down(
     assert "/agents/reviewer" not in client.get("/store").text
 
 
-def test_whoever_spawns_it_is_told(store: Any, client: FlaskClient) -> None:
+def test_dependents_show_the_takedown(store: Any, client: FlaskClient) -> None:
     path = "/publishers/other/agents/planner/1.0.0"
     assert "taken down" not in client.get(path).text
     store("takedown", "acme", "--reason", REASON)
     page = client.get(path).text
-    assert "What it spawns was taken down." in page
+    assert "An agent it spawns was taken down." in page
     assert "/publishers/acme/agents/reviewer/2.0.0" in page
     tree = client.get("/api/agents/other/planner/1.0.0/dependencies").get_json()
     (child,) = tree["root"]["children"]
@@ -291,14 +286,14 @@ def test_nothing_is_published_there(
 
 
 @pytest.mark.parametrize("reference", ["acme/reviewer@2.0.0", "acme/reviewer"])
-def test_nobody_publishes_what_spawns_it(store: Any, bob: Person, reference: str) -> None:
+def test_no_new_version_can_spawn_it(store: Any, bob: Person, reference: str) -> None:
     store("takedown", "acme/reviewer", "--reason", REASON)
     body = {"data": [factories.definition("caller", "other", spawnableAgents=[reference])]}
     answer = bob.browser.post("/api/agents/publish", json=body)
     assert answer.status_code == 400
 
 
-def test_figures_are_kept_and_prove(store: Any, session: OrmSession, mallory: Person) -> None:
+def test_statistics_are_kept_and_prove(store: Any, session: OrmSession, mallory: Person) -> None:
     started = ledger.start(session, mallory.id)
     over = ledger.start(session, mallory.id)
     ledger.finish(session, over)
@@ -306,7 +301,7 @@ def test_figures_are_kept_and_prove(store: Any, session: OrmSession, mallory: Pe
     assert before[0] == 1
     store("takedown", "acme", "--reason", REASON)
     assert (agent(session).runs, agent(session).credits, agent(session).unique_users) == before
-    ledger.finish(session, started)  # it ran when the takedown came
+    ledger.finish(session, started)  # it was running at the takedown
     assert agent(session).runs == 2
     ledger.assert_proved(session)
     store("restore", "acme")
@@ -318,7 +313,7 @@ def test_a_publisher_down_keeps_its_agents_down(store: Any, session: OrmSession)
     store("takedown", "acme/reviewer", "--reason", REASON)
     store("takedown", "acme", "--reason", "Spam.")
     result = store("restore", "acme/reviewer")
-    assert "It is still not shown, since acme is taken down." in result.output
+    assert "It stays hidden because acme is taken down." in result.output
     assert agent(session).latest_version is None
     store("takedown", "acme/reviewer", "--reason", REASON)
     store("restore", "acme")
@@ -326,16 +321,20 @@ def test_a_publisher_down_keeps_its_agents_down(store: Any, session: OrmSession)
     assert agent(session, "helper").latest_version == "1.0.0"
 
 
-def test_both_can_be_repeated_and_are_written_down(store: Any, session: OrmSession) -> None:
-    said = [
+def test_both_are_idempotent_and_audited(store: Any, session: OrmSession) -> None:
+    output = [
         store("takedown", "acme", "--reason", "Spam.").output,
         store("takedown", "acme", "--reason", " Spam. ").output,
         store("takedown", "acme", "--reason", "Malware.").output,
     ]
-    assert said == ["acme is taken down now.\n", "acme is taken down already.\n", "acme is taken down now.\n"]
+    assert output == [
+        "acme is taken down now.\n",
+        "acme is taken down already.\n",
+        "acme is taken down now.\n",
+    ]
     assert session.scalars(select(Takedown.reason)).all() == ["Malware."]
-    said = [store("restore", "acme").output for _ in range(2)]
-    assert said == ["acme is not taken down now.\n", "acme is not taken down itself.\n"]
+    output = [store("restore", "acme").output for _ in range(2)]
+    assert output == ["acme is no longer taken down.\n", "acme is not taken down itself.\n"]
     session.expire_all()
     rows = session.scalars(select(AuditLog).order_by(AuditLog.id)).all()
     assert [(row.action, row.subject, row.after) for row in rows] == [
@@ -354,10 +353,10 @@ def test_both_can_be_repeated_and_are_written_down(store: Any, session: OrmSessi
         ("nobody/reviewer", "Publisher not found"),
         ("acme/nothing", "@acme has no agent nothing."),
         ("acme/reviewer@9.0.0", "acme/reviewer has no version 9.0.0."),
-        ("acme/reviewer@", "is no name"),
-        ("acme/", "is no name"),
-        ("a/b/c", "is no name"),
-        ("", "is no name"),
+        ("acme/reviewer@", "Invalid name"),
+        ("acme/", "Invalid name"),
+        ("a/b/c", "Invalid name"),
+        ("", "Invalid name"),
     ],
 )
 def test_an_unknown_name_is_an_error(store: Any, command: list[str], name: str, says: str) -> None:

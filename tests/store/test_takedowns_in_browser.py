@@ -1,4 +1,4 @@
-"""The notes of takedowns and bans in Chromium: nothing for axe to find, at both widths and in both schemes."""
+"""Takedown and ban notices in Chromium: no axe violations at both widths and in both colour schemes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from models.accounts import User
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
-from tests.store.listings import shelve
+from tests.store.listings import create_agent
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +30,7 @@ def test_axe_finds_nothing(
     app: Flask, session: OrmSession, open_page: OpenPage, base: str, alice: Person, width: int, scheme: str
 ) -> None:
     owner = session.get_one(User, alice.id)
-    shelve(session, owner)
+    create_agent(session, owner)
     other = factories.publisher(owner, "other", name="Other Works")
     factories.agent(other, "planner", data={"spawnableAgents": ["harbor/code-reviewer@2.4.1"]})
     cookie: Any = {

@@ -1,4 +1,4 @@
-"""Version rules, resolution of names, and what two definitions differ in, as properties."""
+"""Property tests of version numbers, reference resolution and diffs."""
 
 import difflib
 import time
@@ -18,12 +18,12 @@ VERSION = st.builds(VersionNumber, PART, PART, PART)
 
 
 @given(VERSION, VERSION)
-def test_a_version_follows_exactly_the_smaller_ones(latest: VersionNumber, asked: VersionNumber) -> None:
+def test_a_version_must_be_greater(latest: VersionNumber, asked: VersionNumber) -> None:
     if asked > latest:
-        assert versions.following(latest, str(asked)) == str(asked)
+        assert versions.next_version(latest, str(asked)) == str(asked)
     else:
         with pytest.raises(BadVersion) as caught:
-            versions.following(latest, str(asked))
+            versions.next_version(latest, str(asked))
         assert str(caught.value) == (
             f"Provided version {asked} must be greater than the latest version ({latest})"
         )
@@ -33,9 +33,9 @@ def test_a_version_follows_exactly_the_smaller_ones(latest: VersionNumber, asked
 def test_the_next_patch_follows(latest: VersionNumber) -> None:
     if latest.patch == PART_MAX:
         with pytest.raises(BadVersion):
-            versions.following(latest, None)
+            versions.next_version(latest, None)
     else:
-        after = versions.parse(versions.following(latest, None))
+        after = versions.parse(versions.next_version(latest, None))
         assert after > latest
         assert after == (latest.major, latest.minor, latest.patch + 1)
 
@@ -57,14 +57,14 @@ def test_nothing_else_is_a_version(text: str) -> None:
 
 
 def test_the_first_is_the_first_patch() -> None:
-    assert versions.following(NONE, None) == "0.0.1"
+    assert versions.next_version(NONE, None) == "0.0.1"
     with pytest.raises(BadVersion, match="greater than the latest version"):
-        versions.following(NONE, "0.0.0")
+        versions.next_version(NONE, "0.0.0")
     with pytest.raises(BadVersion):
         versions.parse("9" * 10_000 + ".0.0")
 
 
-# -- names ---------------------------------------------------------------------------------------------------
+# -- references ----------------------------------------------------------------------------------------------
 
 NAME = st.sampled_from(["a", "b", "c"])
 PUBLISHER = st.sampled_from(["acme", "other"])
@@ -80,7 +80,7 @@ PLACES = st.builds(FullReference, PUBLISHER, NAME, NUMBER)
         NAME, st.builds("{}/{}".format, PUBLISHER, NAME), PLACES.map(str), st.text("a/@.1", max_size=6)
     ),
 )
-def test_a_name_becomes_a_version_that_is_there(
+def test_a_reference_resolves_to_an_existing_version(
     publishing: dict[str, str],
     there: set[FullReference],
     latest: dict[tuple[str, str], str],
@@ -89,17 +89,17 @@ def test_a_name_becomes_a_version_that_is_there(
     try:
         full = spawning.resolve(reference, "acme", publishing, there, latest)
     except UnknownAgent:
-        exact = spawning.place(reference)
+        exact = spawning.parse(reference)
         if exact:
             assert exact.publisher == "acme"
             assert exact not in there
             assert publishing.get(exact.agent) != exact.version
         return
-    place = spawning.place(full)
+    place = spawning.parse(full)
     assert place is not None
     assert spawning.is_version_of(full, reference, "acme")
     own = place.publisher == "acme"
-    if spawning.place(reference):
+    if spawning.parse(reference):
         assert full == reference
         assert not own or place in there or publishing[place.agent] == place.version
     elif own and place.agent in publishing:
@@ -109,13 +109,13 @@ def test_a_name_becomes_a_version_that_is_there(
     assert spawning.resolve(full, "acme", publishing, there | {place}, latest) == full
 
 
-# -- differences ---------------------------------------------------------------------------------------------
+# -- diffs ---------------------------------------------------------------------------------------------------
 
 TEXTS = st.lists(st.sampled_from(["one", "two", "", "three"]), max_size=12).map("\n".join)
 
 
 @given(TEXTS, TEXTS)
-def test_the_lines_tell_how_to_get_from_one_to_the_other(before: str, after: str) -> None:
+def test_a_diff_transforms_one_text_into_the_other(before: str, after: str) -> None:
     told = list(lines(before, after))
     old, new = before.splitlines(), after.splitlines()
     for line in told:
@@ -129,7 +129,7 @@ def test_the_lines_tell_how_to_get_from_one_to_the_other(before: str, after: str
     assert bool(gone or come) == (old != new)
 
 
-def test_changes_are_told_field_by_field() -> None:
+def test_changes_by_field() -> None:
     before = {"id": "a", "version": "1", "systemPrompt": "One.\nTwo.", "toolNames": ["x", "y"], "tags": ["t"]}
     after = {
         "id": "a",
@@ -155,15 +155,15 @@ def test_unchanged_lines_are_left_out() -> None:
     text = "\n".join(str(n) for n in range(100))
     told = list(lines(text, text.replace("50", "fifty")))
     assert [line.kind for line in told] == ["skip", *["same"] * 3, "gone", "come", *["same"] * 3, "skip"]
-    wanted = [
+    requested = [
         each[1:] for each in difflib.unified_diff(text.split("\n"), text.replace("50", "fifty").split("\n"))
     ]
-    assert [line.text for line in told if line.kind != "skip"] == wanted[3:]
+    assert [line.text for line in told if line.kind != "skip"] == requested[3:]
 
 
 @given(st.text("ab\n"), st.text("ab\n"))
-def test_no_line_is_told_as_changed_that_need_not_be(before: str, after: str) -> None:
-    """As many lines stay as in a longest common subsequence."""
+def test_diffs_are_minimal(before: str, after: str) -> None:
+    """The diff keeps as many lines as a longest common subsequence."""
     old, new = before.splitlines(), after.splitlines()
     best = [[0] * (len(new) + 1) for _ in range(len(old) + 1)]
     for i, first in enumerate(old):
@@ -195,7 +195,7 @@ NASTY = {
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_long_texts_are_compared_in_little_time(name: str) -> None:
+def test_diff_time_of_long_texts_is_bounded(name: str) -> None:
     before, after = NASTY[name]
     fields = (
         "systemPrompt",
@@ -210,11 +210,11 @@ def test_long_texts_are_compared_in_little_time(name: str) -> None:
     for old, new in (({"systemPrompt": before}, {"systemPrompt": after}), parts):
         changes = compare(old, new)
         assert changes
-        assert sum(len(change.lines) for change in changes) <= version_diff.MOST_LINES
+        assert sum(len(change.lines) for change in changes) <= version_diff.MAX_LINES
     assert time.process_time() - began < 1.5
 
 
-def test_long_lists_and_schemas_are_compared_in_little_time() -> None:
+def test_diff_time_of_long_lists_and_schemas_is_bounded() -> None:
     began = time.process_time()
     many = [f"tool{n}" for n in range(100_000)]
     [change] = compare({"toolNames": many}, {"toolNames": [f"{name}x" for name in many]})

@@ -1,4 +1,4 @@
-"""The versions of an agent: the list with provenance, withdrawing, deprecating, comparing, previews and runs."""
+"""Pages of versions: list with provenance, yank, deprecation, diff, preview images, runs."""
 
 import html
 import io
@@ -17,20 +17,20 @@ from models.store import Agent, AgentVersion, Publisher
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
-from tests.store.listings import HOSTILE, post, shelve
+from tests.store.listings import HOSTILE, create_agent, post
 from views.store.pages import previews
 
 AT = "/publishers/harbor/agents/code-reviewer"
 
 
-def words(answer: TestResponse) -> str:
+def text_of(answer: TestResponse) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
 
 
 @pytest.fixture
 def agent(session: OrmSession, acme: Org) -> Agent:
-    """An agent of the organisation acme: alice owns it, bob is a plain member."""
-    return shelve(session, acme)
+    """An agent of the organisation acme: alice is its owner, bob a member."""
+    return create_agent(session, acme)
 
 
 def row(session: OrmSession, version: str) -> AgentVersion:
@@ -38,18 +38,20 @@ def row(session: OrmSession, version: str) -> AgentVersion:
     return session.get_one(AgentVersion, ("harbor", "code-reviewer", version))
 
 
-def test_everybody_reads_the_list_and_only_publishers_get_the_buttons(
+def test_only_managers_see_the_buttons(
     agent: Agent, alice: Person, bob: Person, mallory: Person, anonymous: Person
 ) -> None:
     for who in (alice, bob, mallory, anonymous):
         answer = who.browser.get(f"{AT}/versions")
         assert answer.status_code == 200
-        assert "alice, with an access token" in words(answer)
-        assert ("Yank" in words(answer)) == (who is alice)
-        assert ("Deprecate" in words(answer)) == (who is alice)
+        assert "alice, with an access token" in text_of(answer)
+        assert ("Yank" in text_of(answer)) == (who is alice)
+        assert ("Deprecate" in text_of(answer)) == (who is alice)
 
 
-def test_the_list_goes_by_number_and_page(session: OrmSession, agent: Agent, anonymous: Person) -> None:
+def test_the_list_is_sorted_numerically_and_paged(
+    session: OrmSession, agent: Agent, anonymous: Person
+) -> None:
     house = session.get_one(Publisher, "harbor")
     for n in range(40):
         factories.agent_version(house, "code-reviewer", f"3.{n}.0")
@@ -73,10 +75,8 @@ def test_what_is_not_there_is_404(agent: Agent, anonymous: Person, ending: str) 
         assert anonymous.browser.get(f"{AT}/{ending}").status_code == 404
 
 
-def test_yanking_and_bringing_back(
-    session: OrmSession, agent: Agent, alice: Person, anonymous: Person
-) -> None:
-    assert "Yank 2.4.1?" in words(alice.browser.get(f"{AT}/2.4.1/yank"))
+def test_yanking_and_restoring(session: OrmSession, agent: Agent, alice: Person, anonymous: Person) -> None:
+    assert "Yank 2.4.1?" in text_of(alice.browser.get(f"{AT}/2.4.1/yank"))
     empty = post(alice, f"{AT}/2.4.1/yank", **{"reason": "  "})
     assert empty.status_code == 422
     assert "Say why" in empty.text
@@ -97,7 +97,7 @@ def test_yanking_and_bringing_back(
     assert sorted(actions) == ["store.unyank", "store.yank"]
 
 
-def test_nobody_else_may(
+def test_others_cannot_yank(
     session: OrmSession, agent: Agent, bob: Person, mallory: Person, anonymous: Person
 ) -> None:
     for ending in ("2.4.1/yank", "2.4.1/unyank", "deprecation"):
@@ -122,9 +122,9 @@ def test_deprecating_with_a_successor(
 ) -> None:
     for data, word in (
         ({"reason": "", "successor": ""}, "Say why"),
-        ({"reason": "Old.", "successor": "nobody/none"}, "no such agent"),
-        ({"reason": "Old.", "successor": "harbor/code-reviewer"}, "follow itself"),
-        ({"reason": "Old.", "successor": HOSTILE}, "no such agent"),
+        ({"reason": "Old.", "successor": "nobody/none"}, "Agent not found"),
+        ({"reason": "Old.", "successor": "harbor/code-reviewer"}, "its own successor"),
+        ({"reason": "Old.", "successor": HOSTILE}, "Agent not found"),
     ):
         answer = post(alice, f"{AT}/deprecation", **data)
         assert answer.status_code == 422
@@ -135,27 +135,27 @@ def test_deprecating_with_a_successor(
     assert post(alice, f"{AT}/deprecation", **data).status_code == 303
     for address in (f"{AT}/versions", f"{AT}/2.4.0"):
         page = anonymous.browser.get(address)
-        assert "This agent is deprecated. Renamed." in words(page)
+        assert "This agent is deprecated. Renamed." in text_of(page)
         assert 'href="/publishers/harbor/agents/security-check"' in page.text
-    assert "Take it back" in alice.browser.get(f"{AT}/deprecation").text
+    assert "Undo deprecation" in alice.browser.get(f"{AT}/deprecation").text
     assert post(alice, f"{AT}/deprecation", **{"do": "undo"}).status_code == 303
     session.expire_all()
     assert agent.deprecated_at is None
 
 
-def test_the_difference_is_told_line_by_line(agent: Agent, anonymous: Person) -> None:
-    said = words(anonymous.browser.get(f"{AT}/diff/1.9.0/2.4.1"))
-    assert "3 fields changed." in said
-    assert "removed: Say everything." in said
-    assert "added: Be brief: `one` line, ${no} more." in said
-    assert "− find_files + spawn_agents + end_turn" in said
-    assert "Nothing changed but the number." in words(anonymous.browser.get(f"{AT}/diff/2.4.0/2.4.1"))
+def test_the_diff_is_line_by_line(agent: Agent, anonymous: Person) -> None:
+    output = text_of(anonymous.browser.get(f"{AT}/diff/1.9.0/2.4.1"))
+    assert "3 fields changed." in output
+    assert "removed: Say everything." in output
+    assert "added: Be brief: `one` line, ${no} more." in output
+    assert "− find_files + spawn_agents + end_turn" in output
+    assert "Only the version number changed." in text_of(anonymous.browser.get(f"{AT}/diff/2.4.0/2.4.1"))
     chosen = anonymous.browser.get(f"{AT}/diff?from=2.4.0&to=2.4.1")
     assert chosen.headers["Location"] == f"{AT}/diff/2.4.0/2.4.1"
     assert anonymous.browser.get(f"{AT}/diff").headers["Location"] == f"{AT}/versions"
 
 
-def test_hostile_prompts_stay_words_in_the_difference(
+def test_hostile_prompts_are_escaped_in_the_diff(
     session: OrmSession, agent: Agent, anonymous: Person
 ) -> None:
     house = session.get_one(Publisher, "harbor")
@@ -183,16 +183,14 @@ def test_the_preview_picture(agent: Agent, anonymous: Person) -> None:
 @pytest.mark.parametrize(
     "text", ["", "x" * 5000, "日本語", "🚀" * 50, "a\x00b\n\u202ec", "Ümläut Ж α", "word " * 900]
 )
-def test_any_words_make_a_picture(text: str) -> None:
+def test_any_text_makes_a_preview_image(text: str) -> None:
     picture = Image.open(io.BytesIO(previews.card(text, text, text, text, fallback="agent")))
     assert picture.size == (previews.WIDTH, previews.HEIGHT)
     wall = [picture.getpixel((875, y)) for y in range(picture.height)]
-    assert set(wall) == {previews.STONE}, "words run into the colonnade"
+    assert set(wall) == {previews.STONE}, "message run into the colonnade"
 
 
-def test_a_run_leads_to_the_agent_where_it_is_published(
-    session: OrmSession, agent: Agent, mallory: Person
-) -> None:
+def test_a_run_links_to_its_published_agent(session: OrmSession, agent: Agent, mallory: Person) -> None:
     known = factories.run(mallory.user, "harbor/code-reviewer@2.4.1")
     assert f'href="{AT}/2.4.1"' in mallory.browser.get(f"/runs/{known.id}").text
     for name in ("harbor/code-reviewer@9.9.9", "harbor/none@1.0.0", "local-agent"):
@@ -222,15 +220,15 @@ def test_the_pages_in_a_browser(
         page.get_by_role("link", name="Yank 2.4.0").press("Enter")
         page.get_by_label("Reason").fill("It deleted files.")
         page.get_by_role("button", name="Yank 2.4.0").press("Enter")
-        page.get_by_role("button", name="Bring back 2.4.0").wait_for()
+        page.get_by_role("button", name="Restore 2.4.0").wait_for()
         judge(page)
-        page.get_by_role("button", name="Bring back 2.4.0").press("Enter")
+        page.get_by_role("button", name="Restore 2.4.0").press("Enter")
         page.get_by_role("link", name="Yank 2.4.0").wait_for()
         page.get_by_role("link", name="Deprecate").press("Enter")
         page.get_by_label("Use instead").fill("nobody/none")
         page.get_by_label("Reason").fill("Renamed.")
         page.get_by_role("button", name="Deprecate").press("Enter")
-        page.get_by_text("There is no such agent").wait_for()
+        page.get_by_text("Agent not found").wait_for()
         judge(page)
         page.get_by_label("Use instead").fill("harbor/security-check")
         page.get_by_role("button", name="Deprecate").press("Enter")
@@ -247,7 +245,7 @@ def test_withdrawing_without_scripts(agent: Agent, app: Flask, alice: Person, op
         page.get_by_role("link", name="Yank 2.4.0").click()
         page.get_by_label("Reason").fill("It deleted files.")
         page.get_by_role("button", name="Yank 2.4.0").click()
-        expect(page.get_by_role("button", name="Bring back 2.4.0")).to_be_visible()
+        expect(page.get_by_role("button", name="Restore 2.4.0")).to_be_visible()
         page.get_by_label("From", exact=True).select_option("1.9.0")
         page.get_by_role("button", name="Compare").click()
         page.wait_for_url("**/diff/1.9.0/2.4.1")

@@ -1,4 +1,4 @@
-"""Yanking versions and deprecating agents: who may, what changes, what stays."""
+"""Yanking versions and deprecating agents: permissions and effects."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ DEPRECATION = "/api/agents/acme/reviewer/deprecation"
 
 
 @pytest.fixture(autouse=True)
-def shelf(session: OrmSession, acme: Org) -> None:
-    """An organisation's publisher with two versions of an agent."""
+def agents(session: OrmSession, acme: Org) -> None:
+    """A publisher of an organisation, with two versions of an agent."""
     of = factories.publisher(acme)
     factories.agent_version(of, version="1.0.0", data={"description": "First."})
     factories.agent_version(of, version="2.0.0", data={"description": "Second."})
@@ -37,7 +37,7 @@ def agent(session: OrmSession) -> Agent:
     return session.get_one(Agent, ("acme", "reviewer"), populate_existing=True)
 
 
-def test_latest_passes_over_a_yanked_version(session: OrmSession, alice: Person) -> None:
+def test_latest_skips_a_yanked_version(session: OrmSession, alice: Person) -> None:
     path = "/api/agents/acme/reviewer/2.0.0/yank"
     status, body = call(alice, "POST", path, {"reason": " Leaks keys. "})
     assert status == 200
@@ -85,7 +85,7 @@ def test_a_deprecated_agent_names_its_successor(session: OrmSession, alice: Pers
         "POST",
         "/api/agents/acme/successor/deprecation",
         {"reason": "Circle.", "successor": "acme/reviewer"},
-    ) == (400, {"error": "The successor cannot be kept. That agent is deprecated too."})
+    ) == (400, {"error": "Invalid successor. That agent is deprecated too."})
     for _ in range(2):
         status, body = call(alice, "DELETE", DEPRECATION)
         assert (status, body["deprecatedAt"], body["successor"]) == (200, None, None)
@@ -94,44 +94,44 @@ def test_a_deprecated_agent_names_its_successor(session: OrmSession, alice: Pers
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
-        ({"reason": "  "}, "The reason cannot be kept. Say why, in a sentence."),
-        ({"reason": "x" * 501}, "The reason cannot be kept. Use at most 500 characters."),
-        ({"reason": "\x1b[2J"}, "The reason cannot be kept. Use no control characters."),
+        ({"reason": "  "}, "Invalid reason. Say why in one sentence."),
+        ({"reason": "x" * 501}, "Invalid reason. Use at most 500 characters."),
+        ({"reason": "\x1b[2J"}, "Invalid reason. Remove control characters."),
         ({}, "Invalid request body"),
         ({"reason": 5}, "Invalid request body"),
         ([], "Invalid request body"),
     ],
 )
-def test_a_reason_is_needed(session: OrmSession, alice: Person, body: Any, words: str) -> None:
+def test_a_reason_is_needed(session: OrmSession, alice: Person, body: Any, message: str) -> None:
     for path in (YANK, DEPRECATION):
-        status, said = call(alice, "POST", path, body)
-        assert (status, said["error"]) == (400, words)
+        status, output = call(alice, "POST", path, body)
+        assert (status, output["error"]) == (400, message)
     assert alice.browser.post(YANK, data=b"{").get_json() == {"error": "Invalid JSON in request body"}
     assert agent(session).deprecated_at is None
     assert session.get_one(AgentVersion, ("acme", "reviewer", "1.0.0")).yanked_at is None
 
 
-def test_no_successor_may_be_said(alice: Person) -> None:
+def test_a_successor_is_optional(alice: Person) -> None:
     status, body = call(alice, "POST", DEPRECATION, {"reason": "Old.", "successor": None})
     assert (status, body["deprecatedReason"], body["successor"]) == (200, "Old.", None)
 
 
 @pytest.mark.parametrize(
-    ("successor", "words"),
+    ("successor", "message"),
     [
-        ("acme/none", "There is no such agent. Write it as publisher/agent."),
-        ("successor", "There is no such agent. Write it as publisher/agent."),
-        ("acme/successor@1.0.0", "There is no such agent. Write it as publisher/agent."),
-        ("acme/reviewer", "An agent cannot follow itself."),
+        ("acme/none", "Agent not found. Write it as publisher/agent."),
+        ("successor", "Agent not found. Write it as publisher/agent."),
+        ("acme/successor@1.0.0", "Agent not found. Write it as publisher/agent."),
+        ("acme/reviewer", "An agent cannot be its own successor."),
     ],
 )
-def test_a_successor_is_another_agent_of_the_store(alice: Person, successor: str, words: str) -> None:
+def test_a_successor_is_another_agent_of_the_store(alice: Person, successor: str, message: str) -> None:
     body = {"reason": "Old.", "successor": successor}
     assert call(alice, "POST", DEPRECATION, body) == (
         400,
-        {"error": f"The successor cannot be kept. {words}"},
+        {"error": f"Invalid successor. {message}"},
     )
 
 
@@ -159,7 +159,7 @@ def test_who_may(
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "message"),
     [
         ("/api/agents/nobody/reviewer/1.0.0/yank", "Publisher not found"),
         ("/api/agents/acme/none/1.0.0/yank", "Agent not found"),
@@ -170,5 +170,5 @@ def test_who_may(
         ("/api/agents/nobody/x/deprecation", "Publisher not found"),
     ],
 )
-def test_what_is_not_there(alice: Person, path: str, words: str) -> None:
-    assert call(alice, "POST", path, {"reason": "x"}) == (404, {"error": words})
+def test_what_is_not_there(alice: Person, path: str, message: str) -> None:
+    assert call(alice, "POST", path, {"reason": "x"}) == (404, {"error": message})

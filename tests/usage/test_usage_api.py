@@ -1,4 +1,4 @@
-"""GET /api/user/usage and POST /api/v1/usage, row by row of the contract (2.2, 2.9, 3.3, 3.6)."""
+"""GET /api/user/usage and POST /api/v1/usage (contract 2.2, 2.9, 3.3, 3.6)."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -14,14 +14,14 @@ from models.orgs import Org
 from tests import factories
 from tests.factories import Person
 
-NOBODYS = {
+UNKNOWN_TOKEN = {
     "message": "Invalid auth token. You may have been logged out from the web portal. Please log in again."
 }
-NOTHING = {"free": 0, "referral": 0, "purchase": 0, "admin": 0, "organization": 0}
+ZERO_BREAKDOWN = {"free": 0, "referral": 0, "purchase": 0, "admin": 0, "organization": 0}
 
 
-def ask(person: Person, body: Any, **headers: str) -> Any:
-    """POST as the command line does: a JSON string with no content type of its own."""
+def post_usage(person: Person, body: Any, **headers: str) -> Any:
+    """POST as the command line client does: JSON as text/plain."""
     data = body if isinstance(body, str | bytes) else json.dumps(body)
     return person.browser.post(
         "/api/v1/usage", data=data, content_type="text/plain;charset=UTF-8", headers=headers
@@ -36,8 +36,8 @@ def in_ten_days() -> datetime:
 
 
 @pytest.mark.parametrize("body", ["", "{", "not json", "[1,", b"\xff\xfe", '{"fingerprintId": NaN}'])
-def test_what_is_not_json_is_refused_before_the_key_is_asked(anonymous: Person, body: Any) -> None:
-    answer = ask(anonymous, body)
+def test_invalid_json_is_rejected_before_the_key_is_checked(anonymous: Person, body: Any) -> None:
+    answer = post_usage(anonymous, body)
     assert answer.status_code == 400
     assert answer.json == {"message": "Invalid JSON in request body"}
 
@@ -60,7 +60,7 @@ def test_what_is_not_json_is_refused_before_the_key_is_asked(anonymous: Person, 
 def test_a_wrong_body_is_refused_with_its_issues(
     anonymous: Person, body: Any, path: list[str], message: str
 ) -> None:
-    answer = ask(anonymous, body)
+    answer = post_usage(anonymous, body)
     assert answer.status_code == 400
     assert answer.json["message"] == "Invalid request body"
     assert answer.json["issues"][0]["path"] == path
@@ -69,25 +69,25 @@ def test_a_wrong_body_is_refused_with_its_issues(
 
 def test_no_token_anywhere(anonymous: Person) -> None:
     for body in ({"fingerprintId": "cli-usage"}, {"fingerprintId": "cli-usage", "authToken": ""}):
-        answer = ask(anonymous, body)
+        answer = post_usage(anonymous, body)
         assert (answer.status_code, answer.json) == (401, {"message": "Authentication required"})
 
 
 def test_the_cookie_is_no_key(alice: Person) -> None:
-    assert ask(alice, {"fingerprintId": "cli-usage"}).status_code == 401
+    assert post_usage(alice, {"fingerprintId": "cli-usage"}).status_code == 401
 
 
 @pytest.mark.parametrize("token", ["wrong", "cb-pat-" + "0" * 64, "ключ", "a" * 10_000])
 def test_an_unknown_token(anonymous: Person, token: str) -> None:
-    answer = ask(anonymous, {"fingerprintId": "cli-usage", "authToken": token})
-    assert (answer.status_code, answer.json) == (401, NOBODYS)
+    answer = post_usage(anonymous, {"fingerprintId": "cli-usage", "authToken": token})
+    assert (answer.status_code, answer.json) == (401, UNKNOWN_TOKEN)
 
 
 def test_an_expired_token(session: Session, alice: Person, anonymous: Person) -> None:
     assert alice.user is not None
     old = factories.token(alice.user, expires=datetime.now(UTC) - timedelta(seconds=1))
-    answer = ask(anonymous, {"fingerprintId": "cli-usage", "authToken": old})
-    assert (answer.status_code, answer.json) == (401, NOBODYS)
+    answer = post_usage(anonymous, {"fingerprintId": "cli-usage", "authToken": old})
+    assert (answer.status_code, answer.json) == (401, UNKNOWN_TOKEN)
 
 
 @pytest.mark.parametrize("kind", ["pat", "cli", "web"])
@@ -96,9 +96,9 @@ def test_the_key_may_come_in_a_header_or_in_the_body(
 ) -> None:
     assert alice.user is not None
     key = factories.token(alice.user, type=kind)
-    by_body = ask(anonymous, {"fingerprintId": "cli-usage", "authToken": key})
-    by_bearer = ask(anonymous, {"fingerprintId": "cli-usage"}, Authorization=f"Bearer {key}")
-    by_header = ask(anonymous, {"fingerprintId": "cli-usage"}, **{"x-codebuff-api-key": key})
+    by_body = post_usage(anonymous, {"fingerprintId": "cli-usage", "authToken": key})
+    by_bearer = post_usage(anonymous, {"fingerprintId": "cli-usage"}, Authorization=f"Bearer {key}")
+    by_header = post_usage(anonymous, {"fingerprintId": "cli-usage"}, **{"x-codebuff-api-key": key})
     assert by_body.status_code == by_bearer.status_code == by_header.status_code == 200
     assert by_body.json == by_bearer.json == by_header.json
 
@@ -109,11 +109,11 @@ def test_the_header_wins_over_the_body(
     assert alice.user is not None
     factories.grant(alice.user, 700, "purchase")
     body = {"fingerprintId": "cli-usage", "authToken": mallory.token}
-    assert ask(anonymous, body, **alice.headers).json["remainingBalance"] == 700
-    assert ask(anonymous, body, Authorization="Bearer nonsense").status_code == 401
+    assert post_usage(anonymous, body, **alice.headers).json["remainingBalance"] == 700
+    assert post_usage(anonymous, body, Authorization="Bearer nonsense").status_code == 401
 
 
-def test_the_whole_personal_answer(session: Session, alice: Person, anonymous: Person) -> None:
+def test_the_complete_personal_response(session: Session, alice: Person, anonymous: Person) -> None:
     assert alice.user is not None
     reset = in_ten_days()
     session.get_one(User, alice.id).next_quota_reset = reset
@@ -123,43 +123,43 @@ def test_the_whole_personal_answer(session: Session, alice: Person, anonymous: P
     factories.grant(alice.user, 300, "purchase", balance=300)
     charge(Account(user_id=alice.id), 120, cause="test")
     session.commit()
-    answer = ask(anonymous, {"fingerprintId": "cli-usage", "extra": 1}, **alice.headers)
+    answer = post_usage(anonymous, {"fingerprintId": "cli-usage", "extra": 1}, **alice.headers)
     assert answer.status_code == 200
     assert answer.json == {
         "type": "usage-response",
         "usage": 120,
         "remainingBalance": 680,
-        "balanceBreakdown": {**NOTHING, "free": 380, "purchase": 300},
+        "balanceBreakdown": {**ZERO_BREAKDOWN, "free": 380, "purchase": 300},
         "next_quota_reset": f"{reset:%Y-%m-%d}T08:30:15.123Z",
         "autoTopupEnabled": True,
     }
 
 
-def test_an_organisation_is_answered_to_its_members(
+def test_members_get_the_balance_of_their_organisation(
     session: Session, alice: Person, bob: Person, mallory: Person, anonymous: Person, acme: Org
 ) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 900, "organization", org_id=acme.id, balance=850)
     body = {"fingerprintId": "cli-usage", "orgId": acme.id}
     for member in (alice, bob):
-        assert ask(anonymous, body, **member.headers).json == {
+        assert post_usage(anonymous, body, **member.headers).json == {
             "type": "usage-response",
             "usage": 50,
             "remainingBalance": 850,
             "balanceBreakdown": {},
             "next_quota_reset": None,
         }
-    outsider = ask(anonymous, body, **mallory.headers)
+    outsider = post_usage(anonymous, body, **mallory.headers)
     assert outsider.status_code == 200
-    assert outsider.json["balanceBreakdown"].keys() == NOTHING.keys()
+    assert outsider.json["balanceBreakdown"].keys() == ZERO_BREAKDOWN.keys()
     assert outsider.json["remainingBalance"] == 0
 
 
 @pytest.mark.parametrize("org_id", ["", "no-such-org", "x" * 5000, "' OR 1=1 --"])
-def test_an_unknown_organisation_falls_back_to_the_personal_answer(
+def test_an_unknown_organisation_falls_back_to_the_personal_balance(
     alice: Person, anonymous: Person, org_id: str
 ) -> None:
-    answer = ask(anonymous, {"fingerprintId": "cli-usage", "orgId": org_id}, **alice.headers)
+    answer = post_usage(anonymous, {"fingerprintId": "cli-usage", "orgId": org_id}, **alice.headers)
     assert answer.status_code == 200
     assert answer.json["next_quota_reset"] is not None
 
@@ -170,7 +170,7 @@ def test_what_an_organisation_bought_is_not_the_buyers(
     assert alice.user is not None
     factories.grant(alice.user, 900, "organization", org_id=acme.id)
     factories.grant(alice.user, 10, "admin")
-    answer = ask(anonymous, {"fingerprintId": "cli-usage"}, **alice.headers)
+    answer = post_usage(anonymous, {"fingerprintId": "cli-usage"}, **alice.headers)
     assert answer.json["remainingBalance"] == 10
 
 
@@ -188,7 +188,7 @@ def test_the_browser_route_needs_the_cookie(alice: Person, anonymous: Person) ->
         assert (answer.status_code, answer.json) == (401, {"error": "Unauthorized"})
 
 
-def test_the_whole_answer_to_the_browser(session: Session, alice: Person) -> None:
+def test_the_complete_response_for_the_browser(session: Session, alice: Person) -> None:
     assert alice.user is not None
     reset = in_ten_days()
     session.get_one(User, alice.id).next_quota_reset = reset
@@ -203,8 +203,8 @@ def test_the_whole_answer_to_the_browser(session: Session, alice: Person) -> Non
             "totalRemaining": 700,
             "totalDebt": 0,
             "netBalance": 700,
-            "breakdown": {**NOTHING, "free": 800},
-            "principals": {**NOTHING, "free": 1000, "admin": 500},
+            "breakdown": {**ZERO_BREAKDOWN, "free": 800},
+            "principals": {**ZERO_BREAKDOWN, "free": 1000, "admin": 500},
         },
         "nextQuotaReset": f"{reset:%Y-%m-%d}T08:30:15.123Z",
         "autoTopupTriggered": False,
@@ -212,19 +212,17 @@ def test_the_whole_answer_to_the_browser(session: Session, alice: Person) -> Non
     }
 
 
-def test_debt_is_told(session: Session, alice: Person) -> None:
+def test_debt_is_reported(session: Session, alice: Person) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 100, "purchase", balance=-40)
     balance = alice.browser.get("/api/user/usage").json["balance"]
     assert (balance["totalRemaining"], balance["totalDebt"], balance["netBalance"]) == (0, 40, -40)
 
 
-def test_kinds_that_clients_do_not_know_are_told_only_to_who_has_them(
-    session: Session, alice: Person
-) -> None:
+def test_other_grant_types_are_included_only_if_not_zero(session: Session, alice: Person) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 30, "ad")
-    assert alice.browser.get("/api/user/usage").json["balance"]["breakdown"] == {**NOTHING, "ad": 30}
+    assert alice.browser.get("/api/user/usage").json["balance"]["breakdown"] == {**ZERO_BREAKDOWN, "ad": 30}
 
 
 @pytest.mark.parametrize(
@@ -238,7 +236,7 @@ def test_reading_runs_a_due_quota_cycle_once(
     session.commit()
     for _ in range(3):
         if route == "/api/v1/usage":
-            answer = ask(anonymous, {"fingerprintId": "cli-usage"}, **alice.headers)
+            answer = post_usage(anonymous, {"fingerprintId": "cli-usage"}, **alice.headers)
         else:
             answer = alice.browser.get(route)
         assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""/calls/<id>: a model call that belongs to no run, shown as runs show theirs."""
+"""/calls/<id>: the page of a call without a run."""
 
 import pytest
 from sqlalchemy.orm import Session
@@ -40,7 +40,7 @@ def test_a_failed_call_is_shown_too(session: Session, alice: Person) -> None:
     assert "Nothing was charged" in page
 
 
-def test_others_find_nothing(session: Session, alice: Person, mallory: Person, anonymous: Person) -> None:
+def test_other_users_get_404(session: Session, alice: Person, mallory: Person, anonymous: Person) -> None:
     assert alice.user is not None
     call = factories.call(alice.user)
     assert mallory.browser.get(f"/calls/{call.request_id}").status_code == 404

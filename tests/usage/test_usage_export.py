@@ -1,4 +1,4 @@
-"""The CSV: complete, in order, harmless in a spreadsheet, in constant memory, and without holding a connection."""
+"""CSV export: completeness, order, formula injection, constant memory, no connection held."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from models.usage.export import COLUMNS, csv_of
 from models.usage.usage_calls import exported_calls
 from tests import factories
 from tests.factories import Person
-from tests.usage.facts import Call, billed
+from tests.usage.billed_calls import Call, insert_calls
 
 pytestmark = pytest.mark.usefixtures("kind")
 
@@ -27,7 +27,7 @@ NOW = datetime(2026, 11, 20, 14, 35, 7, 123_456, tzinfo=UTC)
 
 
 def row(**columns: Any) -> Any:
-    """A call as the export reads it."""
+    """A call as the export query returns it."""
     call = {
         "id": "gen-1",
         "finished_at": NOW,
@@ -56,11 +56,11 @@ def row(**columns: Any) -> Any:
     return SimpleNamespace(**(call | columns))
 
 
-def read(pieces: Any) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO("".join(pieces), newline="")))
+def read(chunks: Any) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO("".join(chunks), newline="")))
 
 
-def test_a_line_says_everything_exactly() -> None:
+def test_a_line_has_exact_values() -> None:
     (line,) = read(csv_of([row()]))
     assert line["finished_at"] == "2026-11-20T14:35:07.123Z"
     assert line["uncached_input_tokens"] == "100"
@@ -71,12 +71,12 @@ def test_a_line_says_everything_exactly() -> None:
 
 
 def test_times_are_utc_wherever_the_caller_is() -> None:
-    there = timezone(timedelta(hours=13, minutes=45))
-    (line,) = read(csv_of([row(finished_at=NOW.astimezone(there))]))
+    zone = timezone(timedelta(hours=13, minutes=45))
+    (line,) = read(csv_of([row(finished_at=NOW.astimezone(zone))]))
     assert line["finished_at"] == "2026-11-20T14:35:07.123Z"
 
 
-def test_no_calls_make_a_head_alone() -> None:
+def test_no_calls_export_only_the_header() -> None:
     assert "".join(csv_of([])) == ",".join(COLUMNS) + "\r\n"
 
 
@@ -110,8 +110,8 @@ def test_the_callers_own_provider_key_is_not_charged() -> None:
     assert (line["credits"], line["byok"]) == ("0", "yes")
 
 
-def test_the_answer_is_a_file(session: Session, alice: Person) -> None:
-    billed(session, alice.id, [Call(at=datetime.now(UTC) - timedelta(hours=1))])
+def test_the_response_is_a_file_download(session: Session, alice: Person) -> None:
+    insert_calls(session, alice.id, [Call(at=datetime.now(UTC) - timedelta(hours=1))])
     session.commit()
     answer = alice.browser.get("/profile/usage.csv?range=24h")
     assert answer.content_type == "text/csv; charset=utf-8"
@@ -131,8 +131,8 @@ def test_every_call_once_over_many_batches(
     mine = [Call(at=same, model=f"m{n}") for n in range(20)]
     mine += [Call(at=same - timedelta(seconds=n), model=f"n{n}") for n in range(1, 24)]
     edges = [Call(at=same + timedelta(seconds=1)), Call(at=same - timedelta(seconds=24))]
-    billed(session, alice.id, mine + edges)
-    billed(session, mallory.id, [Call(at=same, model="hers")])
+    insert_calls(session, alice.id, mine + edges)
+    insert_calls(session, mallory.id, [Call(at=same, model="hers")])
     assert alice.user is not None
     organisation = factories.org(alice.user)
     factories.message(alice.user, finished_at=same, org_id=organisation.id, model="the organisation's")
@@ -150,7 +150,7 @@ def test_a_slow_reader_holds_no_connection(
 ) -> None:
     monkeypatch.setattr(usage_calls, "FIRST_BATCH", 5)
     monkeypatch.setattr(usage_calls, "BATCH", 10)
-    billed(session, alice.id, [Call(at=NOW, model=f"m{n}") for n in range(35)])
+    insert_calls(session, alice.id, [Call(at=NOW, model=f"m{n}") for n in range(35)])
     session.commit()
     with app.app_context():
         before = db.engine.pool.checkedout()  # type: ignore[attr-defined]
@@ -162,10 +162,10 @@ def test_a_slow_reader_holds_no_connection(
         assert db.engine.pool.checkedout() == before  # type: ignore[attr-defined]
 
 
-def test_the_view_gives_its_connection_back_before_it_streams(
+def test_the_view_returns_its_connection_before_streaming(
     app: Flask, session: Session, alice: Person
 ) -> None:
-    billed(session, alice.id, [Call(at=datetime.now(UTC))])
+    insert_calls(session, alice.id, [Call(at=datetime.now(UTC))])
     session.commit()
     answer = alice.browser.get("/profile/usage.csv", buffered=False)
     with app.app_context():
@@ -200,8 +200,8 @@ def test_memory_does_not_grow_with_the_calls(
         with app.app_context():
             size = 0
             tracemalloc.start()
-            for piece in csv_of(exported_calls(alice.account_id, NOW - timedelta(30), NOW + timedelta(1))):
-                size += len(piece)
+            for chunk in csv_of(exported_calls(alice.account_id, NOW - timedelta(30), NOW + timedelta(1))):
+                size += len(chunk)
             highest = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         assert size > count * 40

@@ -1,4 +1,4 @@
-"""A database filled by `make fill`: its books prove clean, and it fills none but an empty one."""
+"""`make fill`: the filled database passes the ledger proof; a database with data is rejected."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Usage in Chromium: nothing for axe to find, switching without leaving the page, and everything without script."""
+"""Usage pages in Chromium: accessibility, changing the chart in place, and use without JavaScript."""
 
 import random
 import re
@@ -14,21 +14,21 @@ from models.ledger import Account, charge
 from tests import factories
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
-from tests.usage.facts import Call, billed
+from tests.usage.billed_calls import Call, insert_calls
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
 def base(app: Flask, session: Session, alice: Person) -> Iterator[str]:
-    """The server, with alice's month: calls of nine models, grants of all kinds, holds."""
+    """A server with 40 days of calls of nine models, grants and a hold for alice."""
     assert alice.user is not None
     rng = random.Random(8)
     now = datetime.now(UTC)
     factories.grant(alice.user, 500, "free", balance=312, expires_at=now + timedelta(days=9))
     factories.grant(alice.user, 6000, "purchase", balance=3850)
     factories.hold(alice.user, 12)
-    billed(
+    insert_calls(
         session,
         alice.id,
         [
@@ -90,7 +90,7 @@ def test_axe_finds_nothing_for_a_new_account(
             judge(page)
 
 
-def test_range_figure_and_group_change_without_leaving_the_page(
+def test_range_metric_and_group_change_without_leaving_the_page(
     open_page: OpenPage, base: str, cookie: dict[str, str]
 ) -> None:
     with open_page(base, expected=(422,)) as page:
@@ -109,19 +109,18 @@ def test_range_figure_and_group_change_without_leaving_the_page(
         expect(page.get_by_role("heading", name="By agent")).to_be_visible()
         expect(page).to_have_url(re.compile("range=7d.*show=tokens.*by=agent"))
 
-        page.get_by_role("link", name="Dates").click()
+        page.get_by_role("link", name="Custom").click()
         expect(page.get_by_label("First day")).to_be_visible()
         expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(0)
         page.get_by_label("First day").fill("2020-01-01")
-        page.get_by_role("button", name="Show these days").click()
+        page.get_by_role("button", name="Apply").click()
         expect(page.get_by_role("alert")).to_contain_text("at most 366 days")
         expect(page.get_by_label("First day")).to_have_value("2020-01-01")
-        expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(
-            0
-        )  # until then it is a plain form
+        # until then it is a plain form
+        expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(0)
         yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
         page.get_by_label("First day").fill(yesterday)
-        page.get_by_role("button", name="Show these days").click()
+        page.get_by_role("button", name="Apply").click()
         expect(page.get_by_role("alert")).to_have_count(0)
         expect(page).to_have_url(re.compile(f"from={yesterday}"))
         assert page.evaluate("window.stayed")
@@ -143,10 +142,10 @@ def test_everything_works_without_script(open_page: OpenPage, base: str, cookie:
         expect(page.get_by_role("link", name="7d")).to_have_attribute("aria-current", "true")
         page.locator(".chart summary").click()
         expect(page.locator("#used-t tfoot")).to_contain_text("Total")
-        page.get_by_role("link", name="Dates").click()
+        page.get_by_role("link", name="Custom").click()
         page.get_by_label("Last day").fill("2020-01-01")
-        page.get_by_role("button", name="Show these days").click()
-        expect(page.get_by_role("alert")).to_contain_text("or an earlier first day")
+        page.get_by_role("button", name="Apply").click()
+        expect(page.get_by_role("alert")).to_contain_text("or change the first day")
         page.get_by_role("link", name="Statement").click()
         rows = page.locator("tbody tr")
         assert rows.count() == 51

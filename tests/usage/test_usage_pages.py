@@ -1,4 +1,4 @@
-"""The usage page and the statement: who may see them, what they show, how they are asked, what they cost."""
+"""The usage page and the statement: access, content, query parameters, number of queries."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from models.core.db import db
 from models.ledger import charge
 from tests import factories
 from tests.factories import Person, own_account_only
-from tests.usage.facts import Call, billed
+from tests.usage.billed_calls import Call, insert_calls
 
 pytestmark = pytest.mark.usefixtures("kind")
 
@@ -28,8 +28,8 @@ def today(hours: float = 0) -> datetime:
 
 
 @contextmanager
-def counted(app: Flask) -> Iterator[list[str]]:
-    """The statements that the application sends meanwhile."""
+def recorded_statements(app: Flask) -> Iterator[list[str]]:
+    """Record the SQL statements of the application."""
     statements: list[str] = []
 
     def note(conn: object, cursor: object, statement: str, *rest: object) -> None:
@@ -42,13 +42,13 @@ def counted(app: Flask) -> Iterator[list[str]]:
     event.remove(engine, "after_cursor_execute", note)
 
 
-# -- who ------------------------------------------------------------------------------------------------------
+# -- access ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "path", ["/profile", "/profile?tab=usage&range=7d", "/profile/statement", "/profile/usage.csv?range=24h"]
 )
-def test_nobody_is_sent_to_sign_in_and_back(anonymous: Person, path: str) -> None:
+def test_anonymous_users_are_sent_to_sign_in_and_back(anonymous: Person, path: str) -> None:
     answer = anonymous.browser.get(path)
     assert answer.status_code == 302
     assert answer.location.startswith("/login?next=")
@@ -63,7 +63,7 @@ def test_a_key_opens_no_page(alice: Person, anonymous: Person) -> None:
 
 def test_everybody_sees_only_their_own(session: Session, alice: Person, mallory: Person) -> None:
     assert alice.user is not None
-    billed(session, alice.id, [Call(at=today(1), model="secret/model", credits=71)])
+    insert_calls(session, alice.id, [Call(at=today(1), model="secret/model", credits=71)])
     session.commit()
     factories.grant(alice.user, 8123, "admin", description="For alice alone")
     for path in ("/profile", "/profile/statement", "/profile/usage.csv"):
@@ -84,23 +84,23 @@ def test_an_unknown_tab_is_not_found(alice: Person) -> None:
     assert alice.browser.get("/profile?tab=nothing").status_code == 404
 
 
-# -- what -----------------------------------------------------------------------------------------------------
+# -- content -----------------------------------------------------------------------------------------------------
 
 
-def test_a_new_account_is_told_the_next_step(alice: Person) -> None:
+def test_a_new_account_is_shown_the_next_step(alice: Person) -> None:
     page = alice.browser.get("/profile").text
-    assert "No call yet" in page
+    assert "No calls yet" in page
     assert 'href="/profile?tab=api-keys"' in page
     assert "http://localhost:8000/v1/chat/completions" in page
     assert 'id="used"' not in page
 
 
-def test_who_used_nothing_lately_keeps_the_chart(session: Session, alice: Person) -> None:
-    billed(session, alice.id, [Call(at=today(24 * 90))])
+def test_an_account_without_recent_usage_keeps_the_chart(session: Session, alice: Person) -> None:
+    insert_calls(session, alice.id, [Call(at=today(24 * 90))])
     session.commit()
     page = alice.browser.get("/profile").text
-    assert "Nothing was used in this time" in page
-    assert "No call yet" not in page
+    assert "No usage in this period" in page
+    assert "No calls yet" not in page
 
 
 def test_balance_by_kind_in_spending_order(session: Session, alice: Person) -> None:
@@ -119,26 +119,26 @@ def test_balance_by_kind_in_spending_order(session: Session, alice: Person) -> N
 
     table = page[page.index('aria-label="Balance by kind"') :]
     kinds = re.findall(r'scope="row">.*?</svg>([^<]+)</span>', table[: table.index("<tfoot")])
-    assert kinds == ["Free, monthly", "Granted by the operator", "Purchased"]
-    cells = re.findall(r'data-label="(Granted|Spent|Held|To spend)">([^<]+)<', table)
+    assert kinds == ["Monthly free", "Granted by operator", "Purchased"]
+    cells = re.findall(r'data-label="(Granted|Spent|Held|Available)">([^<]+)<', table)
     assert [text for _, text in cells[:4]] == ["500", "188", "41", "271"]
     assert [text for _, text in cells[4:8]] == ["400", "0", "0", "400"]
     assert [text for _, text in cells[8:12]] == ["6,000", "2,150", "0", "3,850"]
     assert [text for _, text in cells[12:16]] == ["6,900", "2,338", "41", "4,521"]
-    assert "4,521 <small>credits to spend" in page
+    assert "4,521 <small>credits available" in page
     assert "41 held" in page
     assert "2 calls in progress" in page
     assert f"{ends:%-d %b %Y}" in table
 
 
-def test_debt_is_said_plainly(session: Session, alice: Person) -> None:
+def test_debt_is_shown(session: Session, alice: Person) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 100, "purchase", balance=-40)
     page = alice.browser.get("/profile").text
     assert "You owe 40 credits" in page
-    assert "−40 <small>credits to spend" in page
+    assert "−40 <small>credits available" in page
     foot = page[page.index("<tfoot") :]
-    assert re.findall(r'data-label="(?:Granted|Spent|To spend)">([^<]+)<', foot)[:3] == ["100", "140", "−40"]
+    assert re.findall(r'data-label="(?:Granted|Spent|Available)">([^<]+)<', foot)[:3] == ["100", "140", "−40"]
 
 
 def test_holds_beyond_the_balance_are_shown(session: Session, alice: Person) -> None:
@@ -146,8 +146,8 @@ def test_holds_beyond_the_balance_are_shown(session: Session, alice: Person) -> 
     factories.grant(alice.user, 10, "free")
     factories.hold(alice.user, 35)
     page = alice.browser.get("/profile").text
-    assert "Held beyond the balance" in page
-    assert "−25 <small>credits to spend" in page
+    assert "Held above the balance" in page
+    assert "−25 <small>credits available" in page
 
 
 @own_account_only
@@ -157,11 +157,11 @@ def test_this_cycle_and_its_end(session: Session, alice: Person) -> None:
     session.get_one(User, alice.id).created_at = today(24 * 100)
     session.commit()
     charge(alice.account, 7, cause="x")
-    billed(session, alice.id, [Call(at=today(24), credits=30), Call(at=today(24 * 40), credits=500)])
+    insert_calls(session, alice.id, [Call(at=today(24), credits=30), Call(at=today(24 * 40), credits=500)])
     session.commit()
     page = alice.browser.get("/profile").text
     assert "37 credits used" in page
-    assert f'The next cycle begins on <time datetime="{ends:%Y-%m-%d}' in page
+    assert f'Next cycle starts on <time datetime="{ends:%Y-%m-%d}' in page
 
 
 def test_the_latest_calls_lead_to_their_pages(session: Session, alice: Person, mallory: Person) -> None:
@@ -179,9 +179,9 @@ def test_the_latest_calls_lead_to_their_pages(session: Session, alice: Person, m
     assert "m/alone" not in mallory.browser.get("/profile").text
 
 
-def test_names_are_written_as_text(session: Session, alice: Person) -> None:
+def test_names_are_escaped(session: Session, alice: Person) -> None:
     name = "<script>alert(1)</script>\"'&"
-    billed(session, alice.id, [Call(at=today(), model=name, agent=name)])
+    insert_calls(session, alice.id, [Call(at=today(), model=name, agent=name)])
     session.commit()
     for by in ("model", "agent"):
         page = alice.browser.get(f"/profile?by={by}").text
@@ -189,17 +189,17 @@ def test_names_are_written_as_text(session: Session, alice: Person) -> None:
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_each_figure_has_its_chart(session: Session, alice: Person) -> None:
+def test_each_metric_has_its_chart(session: Session, alice: Person) -> None:
     calls = [Call(at=today(n), latency_ms=900, cache_read=50, reasoning=20) for n in range(5)]
-    billed(session, alice.id, calls)
+    insert_calls(session, alice.id, calls)
     session.commit()
     totals = {"credits": "25", "calls": "5", "tokens": "6,250", "latency": "875 ms"}
     for show, total in totals.items():
-        for asked in ("24h", "7d", "30d"):
-            page = alice.browser.get(f"/profile?show={show}&range={asked}").text
+        for period in ("24h", "7d", "30d"):
+            page = alice.browser.get(f"/profile?show={show}&range={period}").text
             assert f'class="chart__total">{total} <small>' in page, show
             assert re.search(
-                rf'href="[^"]*range={asked}[^"]*"[^>]*aria-current="true"|aria-current="true"[^>]*range={asked}',
+                rf'href="[^"]*range={period}[^"]*"[^>]*aria-current="true"|aria-current="true"[^>]*range={period}',
                 page,
             )
     tokens = alice.browser.get("/profile?show=tokens").text
@@ -207,14 +207,14 @@ def test_each_figure_has_its_chart(session: Session, alice: Person) -> None:
         assert re.search(rf"</svg>(<span[^>]*>)?{name}<", tokens)
 
 
-# -- how it is asked ------------------------------------------------------------------------------------------
+# -- query parameters ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("query", "words"),
+    ("query", "message"),
     [
-        ("range=custom&from=2026-02-10&to=2026-02-01", "from 10 Feb 2026 on"),
-        ("range=custom&from=abc&to=2026-02-01", "year-month-day"),
+        ("range=custom&from=2026-02-10&to=2026-02-01", "10 Feb 2026 or a later day"),
+        ("range=custom&from=abc&to=2026-02-01", "YYYY-MM-DD"),
         ("range=custom&from=9999-12-31&to=9999-12-31", "up to today"),
         ("range=custom", "Enter a day"),
         ("range=custom&from=2020-01-01&to=2024-01-01", "at most 366 days"),
@@ -222,13 +222,13 @@ def test_each_figure_has_its_chart(session: Session, alice: Person) -> None:
         ("range=%00", "Choose 24h, 7d, 30d"),
     ],
 )
-def test_a_wrong_range_is_told_and_kept(session: Session, alice: Person, query: str, words: str) -> None:
-    billed(session, alice.id, [Call(at=today())])
+def test_an_invalid_range_is_explained(session: Session, alice: Person, query: str, message: str) -> None:
+    insert_calls(session, alice.id, [Call(at=today())])
     session.commit()
     for headers in ({}, HTMX):
         answer = alice.browser.get(f"/profile?tab=usage&{query}", headers=headers)
         assert answer.status_code == 422
-        assert words in answer.text
+        assert message in answer.text
         assert ("<html" in answer.text) is not bool(headers)
     given = re.search(r"from=([^&]*)", query)
     if given:
@@ -239,14 +239,14 @@ def test_a_wrong_range_is_told_and_kept(session: Session, alice: Person, query: 
     assert "text/html" in export.content_type
 
 
-def test_the_words_of_a_wrong_date_are_kept_as_text(alice: Person) -> None:
+def test_an_invalid_date_is_kept_and_escaped(alice: Person) -> None:
     page = alice.browser.get("/profile?range=custom&from=%22%3E%3Cscript%3E&to=x").text
     assert "<script>" not in page.replace('<script src="', "")
     assert "&#34;&gt;&lt;script&gt;" in page
 
 
 def test_unknown_choices_fall_back(session: Session, alice: Person) -> None:
-    billed(session, alice.id, [Call(at=today())])
+    insert_calls(session, alice.id, [Call(at=today())])
     session.commit()
     answer = alice.browser.get("/profile?by=cost&show=everything")
     assert answer.status_code == 200
@@ -254,7 +254,7 @@ def test_unknown_choices_fall_back(session: Session, alice: Person) -> None:
 
 
 def test_htmx_gets_the_fragment_alone(app: Flask, session: Session, alice: Person) -> None:
-    billed(session, alice.id, [Call(at=today())])
+    insert_calls(session, alice.id, [Call(at=today())])
     session.commit()
     address = "/profile?tab=usage&range=7d&by=agent&show=calls"
     fragment = alice.browser.get(address, headers=HTMX)
@@ -275,7 +275,7 @@ def test_htmx_gets_the_fragment_alone(app: Flask, session: Session, alice: Perso
 def test_two_dates_are_a_range(session: Session, alice: Person) -> None:
     day = today().replace(hour=12)
     days = [day - timedelta(days=n) for n in (1, 2, 3, 4)]
-    billed(session, alice.id, [Call(at=at, credits=10**n) for n, at in enumerate(days)])
+    insert_calls(session, alice.id, [Call(at=at, credits=10**n) for n, at in enumerate(days)])
     session.commit()
     first, last = days[2].date(), days[1].date()
     page = alice.browser.get(f"/profile?range=custom&from={first}&to={last}")
@@ -287,7 +287,7 @@ def test_two_dates_are_a_range(session: Session, alice: Person) -> None:
     assert export.text.count("\r\n") == 3
 
 
-# -- what it costs --------------------------------------------------------------------------------------------
+# -- number of queries --------------------------------------------------------------------------------------------
 
 
 def test_a_bounded_number_of_queries_that_never_scan_messages(
@@ -301,7 +301,7 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
     for rounds in (1, 30):
         for number in range(rounds):
             factories.grant(alice.user, 100, "admin", expires_at=today(-24 - number))
-        billed(
+        insert_calls(
             session,
             alice.id,
             [Call(at=today(24 * 20 + n), model=f"m{rounds}-{n}", cost=Decimal(1)) for n in range(rounds * 5)],
@@ -312,7 +312,7 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
             ("fragment", "/profile?range=30d&by=agent", HTMX),
             ("statement", "/profile/statement", {}),
         ):
-            with counted(app) as statements:
+            with recorded_statements(app) as statements:
                 assert alice.browser.get(path, headers=headers).status_code == 200
             counts.setdefault(name, []).append(len(statements))
             bodies = [
@@ -345,7 +345,7 @@ def test_the_statement_names_every_cause(session: Session, alice: Person) -> Non
 
 
 @pytest.mark.parametrize("before", ["abc", "-1", "1e9", "9" * 30, "٣", "1;drop table"])
-def test_a_wrong_page_of_the_statement(alice: Person, before: str) -> None:
+def test_an_invalid_page_of_the_statement(alice: Person, before: str) -> None:
     assert alice.browser.get("/profile/statement", query_string={"before": before}).status_code == 422
 
 
@@ -357,7 +357,7 @@ def test_a_page_below_the_first_entry_is_empty(session: Session, alice: Person) 
     assert "+250" not in answer.text
 
 
-def test_another_tenants_entry_is_no_way_in(session: Session, alice: Person, mallory: Person) -> None:
+def test_another_tenants_entry_id_gives_no_access(session: Session, alice: Person, mallory: Person) -> None:
     assert alice.user is not None
     factories.grant(alice.user, 251, "admin")
     assert "+251" not in mallory.browser.get("/profile/statement?before=999999999").text

@@ -1,4 +1,4 @@
-"""`flask usage prune`: what was said in old calls goes, what they cost stays."""
+"""`flask usage prune` deletes the messages of old calls and keeps their billing data."""
 
 import threading
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from models.core.db import db
 from models.core.pool import Pool
 from models.ledger import Account
 from models.usage import Message
-from models.usage.pruning import FIRST, bodies_before, drop_bodies
+from models.usage.pruning import BEGINNING, bodies_before, drop_bodies
 from tests.factories import Person
-from tests.ledger.conftest import gate
+from tests.ledger.conftest import pool
 from tests.ledger.stage import Payer, assert_proved, call, give, payer, spend
 
-__all__ = ["gate"]
+__all__ = ["pool"]
 
 Run = Callable[..., tuple[int, str]]
 TODAY = datetime.now(UTC)
 OLD = TODAY - timedelta(days=100)
-SAID: dict[str, Any] = {
+BODIES: dict[str, Any] = {
     "request": [{"role": "user", "content": "Why?"}],
     "response": "An answer",
     "reasoning_text": "It is so.",
@@ -35,56 +35,56 @@ SAID: dict[str, Any] = {
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """Type a command; its exit code and output."""
+    """Run a command and return its exit code and output."""
     runner = app.test_cli_runner()
 
-    def type_it(*words: str) -> tuple[int, str]:
-        result = runner.invoke(args=["usage", "prune", *words])
+    def invoke(*args: str) -> tuple[int, str]:
+        result = runner.invoke(args=["usage", "prune", *args])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
         return result.exit_code, result.output
 
-    return type_it
+    return invoke
 
 
 def spender(session: Session, name: str = "alice") -> Payer:
-    """Somebody whose cycle is not due and who has enough."""
-    who = payer(
+    """A user with enough credits whose quota cycle is not due."""
+    user = payer(
         session, name, created_at=OLD - timedelta(days=9), next_quota_reset=TODAY + timedelta(days=10)
     )
-    give(session, who.account, 100_000, now=OLD - timedelta(days=1))
-    return who
+    give(session, user.account, 100_000, now=OLD - timedelta(days=1))
+    return user
 
 
 def bodies(session: Session) -> list[tuple[Any, ...]]:
-    """What is kept of every call, oldest first."""
+    """The stored bodies of every call, oldest first."""
     session.rollback()
     query = select(Message.request, Message.last_message, Message.response, Message.reasoning_text)
     return [tuple(row) for row in session.execute(query.order_by(Message.finished_at))]
 
 
-GONE = (None, None, None, None)
-KEPT = (SAID["request"], SAID["request"][0], "An answer", "It is so.")
+PRUNED = (None, None, None, None)
+STORED = (BODIES["request"], BODIES["request"][0], "An answer", "It is so.")
 
 
-def test_old_bodies_go_and_the_books_stay(run: Run, gate: Pool, session: Session) -> None:
+def test_old_bodies_are_deleted_and_the_ledger_stays(run: Run, pool: Pool, session: Session) -> None:
     alice = spender(session)
-    spend(gate, alice, 3, now=OLD, **SAID)
-    spend(gate, alice, 0.2, now=OLD, **SAID)
-    spend(gate, alice, 5, now=TODAY - timedelta(days=89), **SAID)
+    spend(pool, alice, 3, now=OLD, **BODIES)
+    spend(pool, alice, 0.2, now=OLD, **BODIES)
+    spend(pool, alice, 5, now=TODAY - timedelta(days=89), **BODIES)
     facts = text("SELECT id, credits, cost, input_tokens, output_tokens, latency_ms FROM message ORDER BY id")
     before = session.execute(facts).all()
     code, output = run("--older-than", "90d")
-    assert (code, output.splitlines()[-1][:34]) == (0, "Dropped the messages of 2 calls th")
-    assert bodies(session) == [GONE, GONE, KEPT]
+    assert (code, output.splitlines()[-1][:34]) == (0, "Deleted the messages of 2 calls th")
+    assert bodies(session) == [PRUNED, PRUNED, STORED]
     assert session.execute(facts).all() == before
     assert_proved(session, now=TODAY)
     log = session.scalars(select(AuditLog)).one()
     assert (log.action, log.after["calls"]) == ("usage.prune", 2)
 
 
-def test_again_there_is_nothing_to_do(run: Run, gate: Pool, session: Session) -> None:
+def test_pruning_again_changes_nothing(run: Run, pool: Pool, session: Session) -> None:
     alice = spender(session)
-    spend(gate, alice, 3, now=OLD, **SAID)
+    spend(pool, alice, 3, now=OLD, **BODIES)
     assert run("--older-than", "12w")[0] == 0
     versions = session.execute(text("SELECT xmin::text FROM message")).all()
     code, output = run("--older-than", "12w")
@@ -93,95 +93,95 @@ def test_again_there_is_nothing_to_do(run: Run, gate: Pool, session: Session) ->
     assert session.execute(text("SELECT xmin::text FROM message")).all() == versions
 
 
-def test_a_dry_run_counts_and_changes_nothing(run: Run, gate: Pool, session: Session) -> None:
+def test_a_dry_run_counts_and_changes_nothing(run: Run, pool: Pool, session: Session) -> None:
     alice = spender(session)
-    spend(gate, alice, 3, now=OLD, **SAID)
-    spend(gate, alice, 3, now=OLD, response="only an answer")
-    spend(gate, alice, 3, now=OLD, response=None)
+    spend(pool, alice, 3, now=OLD, **BODIES)
+    spend(pool, alice, 3, now=OLD, response="only an answer")
+    spend(pool, alice, 3, now=OLD, response=None)
     code, output = run("--older-than", "90d", "--dry-run")
     assert (code, output[:26]) == (0, "2 calls that ended before ")
-    assert output.rstrip().endswith("have messages to drop.")
-    assert bodies(session)[0] == KEPT
+    assert output.rstrip().endswith("have messages to delete.")
+    assert bodies(session)[0] == STORED
     assert not session.scalars(select(AuditLog)).all()
 
 
 @pytest.mark.parametrize("age", ["", "90", "d", "-3d", "0d", "1h", "9e9d", "٣d", "12345d", "90 d"])
-def test_an_age_that_is_none_is_told(run: Run, age: str) -> None:
+def test_an_invalid_age_is_rejected(run: Run, age: str) -> None:
     code, output = run("--older-than", age)
     assert code == 2
-    assert "is no age: write days or weeks, such as 90d or 12w." in output
+    assert "is not a valid age: use days or weeks, such as 90d or 12w." in output
 
 
-def test_an_age_is_needed(run: Run) -> None:
+def test_an_age_is_required(run: Run) -> None:
     code, output = run()
     assert code == 2
     assert "Missing option '--older-than'" in output
 
 
-def test_an_age_before_all_time_finds_nothing(run: Run) -> None:
+def test_a_huge_age_finds_nothing(run: Run) -> None:
     code, output = run("--older-than", "9999w")
     assert (code, output[:28]) == (0, "0 calls that ended before 18")
 
 
-def test_batches_follow_each_other_oldest_first(gate: Pool, session: Session) -> None:
+def test_batches_are_oldest_first(pool: Pool, session: Session) -> None:
     alice = spender(session)
     for day in range(5):
-        spend(gate, alice, 1, now=OLD + timedelta(days=day), **SAID)
-    first = drop_bodies(TODAY, most=2)
+        spend(pool, alice, 1, now=OLD + timedelta(days=day), **BODIES)
+    first = drop_bodies(TODAY, limit=2)
     assert (first.calls, first.reached) == (2, OLD + timedelta(days=1))
     session.commit()
-    assert bodies(session) == [GONE, GONE, KEPT, KEPT, KEPT]
-    # stopped here, another run goes on without being told where
-    assert drop_bodies(TODAY, most=2).reached == OLD + timedelta(days=3)
+    assert bodies(session) == [PRUNED, PRUNED, STORED, STORED, STORED]
+    # another run continues without a start
+    assert drop_bodies(TODAY, limit=2).reached == OLD + timedelta(days=3)
     session.commit()
-    assert drop_bodies(TODAY, start=OLD + timedelta(days=3), most=2).calls == 1
+    assert drop_bodies(TODAY, start=OLD + timedelta(days=3), limit=2).calls == 1
     session.commit()
-    assert drop_bodies(TODAY, start=OLD + timedelta(days=4), most=2).calls == 0
+    assert drop_bodies(TODAY, start=OLD + timedelta(days=4), limit=2).calls == 0
     assert bodies_before(TODAY) == 0
 
 
-def test_calls_of_one_moment_are_all_found(gate: Pool, session: Session) -> None:
+def test_calls_with_the_same_timestamp_are_all_found(pool: Pool, session: Session) -> None:
     alice = spender(session)
     for _ in range(5):
-        spend(gate, alice, 1, now=OLD, **SAID)
-    start = FIRST
+        spend(pool, alice, 1, now=OLD, **BODIES)
+    start = BEGINNING
     for expected in (2, 2, 1, 0):
-        batch = drop_bodies(TODAY, start=start, most=2)
+        batch = drop_bodies(TODAY, start=start, limit=2)
         session.commit()
         start = batch.reached or start
         assert batch.calls == expected
 
 
-def test_two_at_once_share_the_work_and_wait_for_nothing(app: Flask, gate: Pool, session: Session) -> None:
+def test_concurrent_runs_share_the_work_without_waiting(app: Flask, pool: Pool, session: Session) -> None:
     alice = spender(session)
     for _ in range(6):
-        spend(gate, alice, 1, now=OLD, **SAID)
-    assert drop_bodies(TODAY, most=4).calls == 4
+        spend(pool, alice, 1, now=OLD, **BODIES)
+    assert drop_bodies(TODAY, limit=4).calls == 4
     with app.app_context():
         db.session.execute(text("SET LOCAL lock_timeout = '100ms'"))
-        assert drop_bodies(TODAY, most=4).calls == 2
+        assert drop_bodies(TODAY, limit=4).calls == 2
         db.session.commit()
     session.commit()
-    assert bodies(session) == [GONE] * 6
+    assert bodies(session) == [PRUNED] * 6
 
 
-def test_calls_settle_while_bodies_go(app: Flask, gate: Pool, session: Session) -> None:
+def test_calls_settle_during_pruning(app: Flask, pool: Pool, session: Session) -> None:
     alice = spender(session)
     for _ in range(60):
-        spend(gate, alice, 1, now=OLD, **SAID)
+        spend(pool, alice, 1, now=OLD, **BODIES)
     failed: list[BaseException] = []
 
     def settling() -> None:
         try:
             for _ in range(40):
-                spend(gate, alice, 1, now=datetime.now(UTC), **SAID)
+                spend(pool, alice, 1, now=datetime.now(UTC), **BODIES)
         except BaseException as error:
             failed.append(error)
 
     def dropping() -> None:
         try:
             with app.app_context():
-                while drop_bodies(TODAY - timedelta(days=90), most=3).calls:
+                while drop_bodies(TODAY - timedelta(days=90), limit=3).calls:
                     db.session.commit()
         except BaseException as error:
             failed.append(error)
@@ -192,29 +192,29 @@ def test_calls_settle_while_bodies_go(app: Flask, gate: Pool, session: Session) 
     for thread in threads:
         thread.join()
     assert not failed
-    assert bodies(session) == [GONE] * 60 + [KEPT] * 80
+    assert bodies(session) == [PRUNED] * 60 + [STORED] * 80
     assert_proved(session, now=datetime.now(UTC))
 
 
-def test_a_batch_in_hand_stops_no_settling(gate: Pool, session: Session) -> None:
+def test_an_uncommitted_batch_does_not_block_settling(pool: Pool, session: Session) -> None:
     alice = spender(session)
-    spend(gate, alice, 1, now=OLD, **SAID)
-    assert drop_bodies(TODAY, most=4).calls == 1
-    spend(gate, alice, 1, now=TODAY)
+    spend(pool, alice, 1, now=OLD, **BODIES)
+    assert drop_bodies(TODAY, limit=4).calls == 1
+    spend(pool, alice, 1, now=TODAY)
     session.rollback()
-    assert bodies(session)[0] == KEPT
+    assert bodies(session)[0] == STORED
 
 
-def test_the_page_of_the_call_says_so(run: Run, alice: Person, gate: Pool, session: Session) -> None:
+def test_the_page_of_a_pruned_call_says_so(run: Run, alice: Person, pool: Pool, session: Session) -> None:
     assert alice.user is not None
-    who = Payer(alice.user.id, "", Account(user_id=alice.user.id))
-    give(session, who.account, 100, now=OLD - timedelta(days=1))
-    admission = ledger.Admission("admitted", "req-old", "", user_id=who.id, door="openai")
-    ledger.settle(gate, admission, call(3, **SAID), now=OLD)
+    owner = Payer(alice.user.id, "", Account(user_id=alice.user.id))
+    give(session, owner.account, 100, now=OLD - timedelta(days=1))
+    admission = ledger.Admission("admitted", "req-old", "", user_id=owner.id, door="openai")
+    ledger.settle(pool, admission, call(3, **BODIES), now=OLD)
     page = alice.browser.get("/calls/req-old")
     assert b"An answer" in page.data
     assert run("--older-than", "90d")[0] == 0
     page = alice.browser.get("/calls/req-old")
     assert page.status_code == 200
-    assert b"The messages of this call were not kept." in page.data
+    assert b"The messages of this call were not stored." in page.data
     assert b"An answer" not in page.data

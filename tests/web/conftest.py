@@ -1,4 +1,4 @@
-"""The kit: the application with a test-only page of every component, and no database behind it."""
+"""The kit: the application with test pages for all components and without a database."""
 
 import pytest
 from flask import Flask

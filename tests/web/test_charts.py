@@ -1,4 +1,4 @@
-"""The arithmetic of drawings: figures add up, scales are round, nothing leaves its box."""
+"""Chart geometry: totals add up, scales are round, everything stays inside the plot."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from views.web.charts import (
     waterfall,
 )
 
-figures = st.integers(min_value=0, max_value=10**12)
+amounts = st.integers(min_value=0, max_value=10**12)
 
 
 def test_columns_hold_what_the_table_says() -> None:
@@ -103,7 +103,7 @@ def test_uneven_series_are_refused() -> None:
         stacked_chart(days(3), [ChartSeries("a", [1, 2])], unit="credits", now=NOW)
 
 
-@given(figures)
+@given(amounts)
 def test_scale_is_round_from_three_to_five_steps_and_holds_the_biggest(biggest: int) -> None:
     top, steps = charts._scale(Decimal(biggest), whole=True)
     assert 3 <= steps <= 5
@@ -122,7 +122,7 @@ def test_scale_of_dollars_holds_the_biggest(biggest: Decimal) -> None:
     assert biggest <= top <= biggest * 3
 
 
-@given(st.lists(st.lists(figures, min_size=4, max_size=4), max_size=12))
+@given(st.lists(st.lists(amounts, min_size=4, max_size=4), max_size=12))
 def test_nothing_leaves_the_box_and_sums_agree(rows: list[list[int]]) -> None:
     chart = stacked_chart(
         days(4), [ChartSeries(f"s{n}", row) for n, row in enumerate(rows)], unit="credits", now=NOW
@@ -137,7 +137,7 @@ def test_nothing_leaves_the_box_and_sums_agree(rows: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "top", "unit", "word"),
+    ("value", "top", "unit", "label"),
     [
         (1500, 6000, "calls", "1.5k"),
         (500, 1500, "calls", "500"),
@@ -148,8 +148,8 @@ def test_nothing_leaves_the_box_and_sums_agree(rows: list[list[int]]) -> None:
         (0, 5, "credits", "0"),
     ],
 )
-def test_words_of_the_scale(value: Decimal, top: Decimal, unit: charts.Unit, word: str) -> None:
-    assert charts._axis_word(Decimal(value), Decimal(top), unit) == word
+def test_labels_of_the_scale(value: Decimal, top: Decimal, unit: charts.Unit, label: str) -> None:
+    assert charts._axis_label(Decimal(value), Decimal(top), unit) == label
 
 
 def test_line_breaks_where_nothing_was_measured() -> None:
@@ -215,7 +215,7 @@ def test_open_span_reaches_to_now_and_failed_one_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "labels"),
     [
         (0.4, ["0 ms", "100 ms", "200 ms", "300 ms"]),
         (2.0, ["0 s", "0.5 s", "1 s", "1.5 s"]),
@@ -224,9 +224,9 @@ def test_open_span_reaches_to_now_and_failed_one_is_told() -> None:
         (7200, ["0 min", "30 min", "60 min", "90 min"]),
     ],
 )
-def test_words_of_the_time_axis(seconds: float, words: list[str]) -> None:
+def test_labels_of_the_time_axis(seconds: float, labels: list[str]) -> None:
     fall = waterfall([TimelineSpan("run", at(0), at(seconds))], now=at(seconds))
-    assert [tick.text for tick in fall.ticks if tick.text] == words
+    assert [tick.text for tick in fall.ticks if tick.text] == labels
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=20))

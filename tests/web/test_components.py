@@ -1,4 +1,4 @@
-"""Components: what they are given is escaped, and what is markup stays."""
+"""Components escape text and keep markup."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -13,16 +13,16 @@ from views.web.charts import ChartSeries, stacked_chart
 BAD = """<b title='x' id="y">&"""
 
 
-def draw(kit: Flask, home: str, call: str, **words: Any) -> str:
-    """A component of `components/<home>.html`, called in a template of its own."""
+def render_call(kit: Flask, module: str, call: str, **context: Any) -> str:
+    """Render a call to a component of `components/<module>.html`."""
     name = call.partition("(")[0].split()[-1]
     with kit.test_request_context("/"):
-        template = kit.jinja_env.from_string(f'{{% from "components/{home}.html" import {name} %}}{call}')
-        return template.render(bad=BAD, **words)
+        template = kit.jinja_env.from_string(f'{{% from "components/{module}.html" import {name} %}}{call}')
+        return template.render(bad=BAD, **context)
 
 
 @pytest.mark.parametrize(
-    ("home", "call"),
+    ("module", "call"),
     [
         ("icons", "{{ icon('x', label=bad) }}"),
         ("badges", "{{ badge(bad) }}"),
@@ -39,9 +39,9 @@ def draw(kit: Flask, home: str, call: str, **words: Any) -> str:
         ("chart", "{{ chart(drawn, bad, bad) }}"),
     ],
 )
-def test_what_is_not_markup_is_escaped(kit: Flask, home: str, call: str) -> None:
-    drawn = draw(
-        kit, home, call, drawn=stacked_chart(days(2), [ChartSeries(BAD, [1, 2])], unit="credits", now=NOW)
+def test_text_is_escaped(kit: Flask, module: str, call: str) -> None:
+    drawn = render_call(
+        kit, module, call, drawn=stacked_chart(days(2), [ChartSeries(BAD, [1, 2])], unit="credits", now=NOW)
     )
     assert "<b" not in drawn.replace("<button", "")
     assert "&lt;b title=&#39;x&#39; id=&#34;y&#34;&gt;&amp;" in drawn
@@ -56,27 +56,27 @@ def test_what_is_not_markup_is_escaped(kit: Flask, home: str, call: str) -> None
         "{% call table([], foot=body) %}{% endcall %}",
     ],
 )
-def test_what_is_markup_stays(kit: Flask, call: str) -> None:
-    assert "<i>drawn</i>" in draw(kit, "tables", call, body=Markup("<i>drawn</i>"))
+def test_markup_is_kept(kit: Flask, call: str) -> None:
+    assert "<i>drawn</i>" in render_call(kit, "tables", call, body=Markup("<i>drawn</i>"))
 
 
-def test_tiny_dollars_are_no_tag(kit: Flask) -> None:
+def test_tiny_dollar_amounts_are_escaped(kit: Flask) -> None:
     chart = stacked_chart(days(1), [ChartSeries("a", [1e-9])], unit="usd", now=NOW)
-    drawn = draw(kit, "chart", "{{ chart(drawn, 't', 'Cost') }}", drawn=chart)
+    drawn = render_call(kit, "chart", "{{ chart(drawn, 't', 'Cost') }}", drawn=chart)
     assert "<$0.000001" not in drawn
     assert "&lt;$0.000001" in drawn
 
 
-def test_a_row_of_numbers_is_what_its_cells_are(kit: Flask) -> None:
-    cells = draw(kit, "tables", "{{ cell('0', label='Calls', numeric=true, zero=true) }}")
-    cells += draw(kit, "tables", "{{ cell('7', label='Credits', numeric=true, key=true) }}")
-    figures = "{{ numbers([('Calls', '0', 0), ('Credits', '7', 7)], key='Credits') }}"
-    assert draw(kit, "tables", figures) == cells
+def test_numbers_renders_the_same_cells_as_cell(kit: Flask) -> None:
+    cells = render_call(kit, "tables", "{{ cell('0', label='Calls', numeric=true, zero=true) }}")
+    cells += render_call(kit, "tables", "{{ cell('7', label='Credits', numeric=true, key=true) }}")
+    template = "{{ numbers([('Calls', '0', 0), ('Credits', '7', 7)], key='Credits') }}"
+    assert render_call(kit, "tables", template) == cells
 
 
-def test_times_say_the_full_date(kit: Flask) -> None:
+def test_times_have_the_full_date(kit: Flask) -> None:
     when = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
-    assert draw(kit, "times", "{{ time(when, 'date') }}", when=when) == (
+    assert render_call(kit, "times", "{{ time(when, 'date') }}", when=when) == (
         '<time datetime="2026-02-03T04:05:06.000Z" title="3 Feb 2026, 04:05:06 UTC">3 Feb 2026</time>'
     )
-    assert draw(kit, "times", "{{ time(none) }}") == "–"
+    assert render_call(kit, "times", "{{ time(none) }}") == "–"

@@ -1,4 +1,4 @@
-"""How figures are written."""
+"""Formatting of numbers."""
 
 from decimal import Decimal
 
@@ -24,7 +24,7 @@ from views.web.format import price
         (0.000123, "$0.00012"),
     ],
 )
-def test_prices_of_the_store_have_cents_and_small_ones_two_figures(
+def test_store_prices_have_cents_and_small_ones_two_digits(
     dollars: Decimal | float | None, text: str
 ) -> None:
     assert price(dollars) == text

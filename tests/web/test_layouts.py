@@ -1,4 +1,4 @@
-"""Every page, whole: strict under the content policy, readable without script, honest about who looks."""
+"""Complete pages: content security policy, references, viewer, errors, dialogs and toasts."""
 
 import json
 import re
@@ -20,7 +20,7 @@ PAGES = [
 
 
 class Markup(HTMLParser):
-    """Collects what the content policy would refuse, ids, and what labels point at."""
+    """Collects violations of the content security policy, ids, and references to ids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Markup(HTMLParser):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_page_keeps_the_content_policy_and_its_references(browser: FlaskClient, path: str) -> None:
+def test_page_complies_with_the_policy_and_its_references_resolve(browser: FlaskClient, path: str) -> None:
     answer = browser.get(path)
     markup = Markup()
     markup.feed(answer.text)
@@ -52,7 +52,7 @@ def test_page_keeps_the_content_policy_and_its_references(browser: FlaskClient, 
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
 
 
-def test_console_shows_credit_and_marks_where_one_is(browser: FlaskClient) -> None:
+def test_console_shows_credits_and_marks_the_current_page(browser: FlaskClient) -> None:
     page = browser.get("/kit?layout=console&as=alice").text
     assert "4,770" in page
     assert "Your account, Alice Marsh" in page
@@ -60,17 +60,17 @@ def test_console_shows_credit_and_marks_where_one_is(browser: FlaskClient) -> No
     assert "Sign in" not in page
 
 
-def test_demo_account_is_told_apart(browser: FlaskClient) -> None:
+def test_demo_account_has_a_banner(browser: FlaskClient) -> None:
     assert "flask demo remove" in browser.get("/kit?layout=console&as=demo").text
 
 
-def test_stranger_is_offered_the_way_in(browser: FlaskClient) -> None:
+def test_signed_out_page_links_to_sign_in(browser: FlaskClient) -> None:
     page = browser.get("/kit").text
     assert 'href="/login"' in page
     assert "credit-chip" not in page
 
 
-def test_htmx_neither_evaluates_nor_styles_and_keeps_no_pages(browser: FlaskClient) -> None:
+def test_htmx_is_configured_without_eval_styles_and_history(browser: FlaskClient) -> None:
     content = re.search(r"name=\"htmx-config\" content='([^']+)'", browser.get("/").text)
     assert content
     config = json.loads(content[1])
@@ -115,7 +115,7 @@ def test_dialog_is_a_fragment_or_a_page(browser: FlaskClient) -> None:
     assert '<form method="post"' in page.text
 
 
-def test_toast_rides_on_a_fragment_and_survives_to_the_next_page(browser: FlaskClient) -> None:
+def test_toast_is_sent_with_a_fragment_or_the_next_page(browser: FlaskClient) -> None:
     fragment = browser.get("/kit-toast", headers={"HX-Request": "true"})
     assert fragment.text.count("Key revoked.") == 1
     assert 'hx-swap-oob="beforeend"' in fragment.text

@@ -1,4 +1,4 @@
-"""The kit, the front page and the error pages in Chromium: nothing for axe to find, and the script does its few things."""
+"""The kit, the landing page and the error pages in Chromium: accessibility and behaviour of the script."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
 
 pytestmark = pytest.mark.browser
 
-JUDGED = [
+CHECKED = [
     "/?demo=1&client=codebuff",
     "/kit?layout=console&as=demo",
     "/kit?layout=gate",
@@ -26,7 +26,7 @@ def base(kit: Flask) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("path", JUDGED)
+@pytest.mark.parametrize("path", CHECKED)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing(open_page: OpenPage, base: str, path: str, width: int, scheme: str) -> None:
@@ -54,7 +54,7 @@ def test_tables_under_charts_are_readable_too(open_page: OpenPage, base: str) ->
             judge(page)
 
 
-def test_everything_reads_without_script(open_page: OpenPage, base: str) -> None:
+def test_pages_work_without_script(open_page: OpenPage, base: str) -> None:
     with open_page(base, script=False) as page:
         page.goto("/?client=python#clients")
         expect(page.get_by_text("from openai import OpenAI")).to_be_visible()
@@ -70,7 +70,7 @@ def test_everything_reads_without_script(open_page: OpenPage, base: str) -> None
         expect(page.get_by_role("button", name="Revoke key")).to_be_visible()
 
 
-def test_the_rail_opens_on_a_phone_without_script(open_page: OpenPage, base: str) -> None:
+def test_the_navigation_opens_on_narrow_screens_without_script(open_page: OpenPage, base: str) -> None:
     with open_page(base, width=390, script=False) as page:
         page.goto("/kit-charts?as=alice")
         link = page.get_by_role("navigation", name="Your account").get_by_role("link", name="Runs")
@@ -79,7 +79,7 @@ def test_the_rail_opens_on_a_phone_without_script(open_page: OpenPage, base: str
         expect(link).to_be_visible()
 
 
-def test_the_pointer_shows_the_row_of_the_table(open_page: OpenPage, base: str) -> None:
+def test_the_tooltip_shows_the_row_of_the_table(open_page: OpenPage, base: str) -> None:
     with open_page(base) as page:
         page.goto("/kit-charts?as=alice")
         _point(page, "#spent", 0.5 / 30)
@@ -107,18 +107,18 @@ def test_a_menu_closes_on_escape_and_outside(open_page: OpenPage, base: str) -> 
     with open_page(base) as page:
         page.goto("/kit-charts?as=alice")
         account = page.locator("summary.avatar-button")
-        leave = page.get_by_role("button", name="Sign out")
+        sign_out = page.get_by_role("button", name="Sign out")
         account.click()
-        expect(leave).to_be_visible()
+        expect(sign_out).to_be_visible()
         page.keyboard.press("Escape")
-        expect(leave).to_be_hidden()
+        expect(sign_out).to_be_hidden()
         expect(account).to_be_focused()
         account.click()
         page.locator("h1").click()
-        expect(leave).to_be_hidden()
+        expect(sign_out).to_be_hidden()
 
 
-def test_a_dialog_comes_by_htmx_and_goes_without_a_trace(open_page: OpenPage, base: str) -> None:
+def test_a_dialog_opens_by_htmx_and_is_removed_when_closed(open_page: OpenPage, base: str) -> None:
     with open_page(base) as page:
         page.goto("/kit?as=alice")
         page.get_by_role("link", name="Revoke").first.click()
@@ -135,21 +135,21 @@ def test_a_dialog_comes_by_htmx_and_goes_without_a_trace(open_page: OpenPage, ba
         expect(page.locator("dialog")).to_have_count(0)
 
 
-def test_copying_says_so(open_page: OpenPage, base: str) -> None:
+def test_copying_confirms(open_page: OpenPage, base: str) -> None:
     with open_page(base) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.goto("/")
-        page.get_by_role("button", name="Copy the address").click()
-        expect(page.locator(".copy.is-done")).to_have_text("Copy the addressCopied")
+        page.get_by_role("button", name="Copy the base URL").click()
+        expect(page.locator(".copy.is-done")).to_have_text("Copy the base URLCopied")
         assert page.evaluate("navigator.clipboard.readText()") == "http://localhost:8000/v1"
 
 
-def test_a_client_is_chosen_in_place(open_page: OpenPage, base: str) -> None:
+def test_a_client_is_selected_without_navigation(open_page: OpenPage, base: str) -> None:
     with open_page(base) as page:
         page.goto("/")
-        page.get_by_role("link", name="openai, Python").click()
+        page.get_by_role("link", name="OpenAI Python").click()
         expect(page.get_by_text("from openai import OpenAI")).to_be_visible()
-        expect(page.get_by_role("link", name="openai, Python")).to_have_attribute("aria-current", "true")
+        expect(page.get_by_role("link", name="OpenAI Python")).to_have_attribute("aria-current", "true")
         expect(page.locator("#clients-code")).to_have_count(1)
 
 
@@ -165,7 +165,7 @@ def test_a_failed_fragment_is_a_toast_that_stays(open_page: OpenPage, base: str,
         expect(toast).to_have_count(0)
 
 
-def test_a_toast_leaves_by_itself(open_page: OpenPage, base: str) -> None:
+def test_a_toast_disappears(open_page: OpenPage, base: str) -> None:
     with open_page(base) as page:
         page.clock.install()
         page.goto("/kit")

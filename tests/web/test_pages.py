@@ -1,4 +1,4 @@
-"""The front, the moved addresses, what crawlers read, and how static files are kept."""
+"""The landing page, redirects, robots.txt and caching of static files."""
 
 import hashlib
 import re
@@ -19,12 +19,12 @@ from views.web.assets import initials, tint
         ("/docs", 307, "/docs/api"),
     ],
 )
-def test_moved_addresses_point_on(browser: FlaskClient, path: str, status: int, goal: str) -> None:
+def test_moved_pages_redirect(browser: FlaskClient, path: str, status: int, goal: str) -> None:
     answer = browser.get(path)
     assert (answer.status_code, answer.headers["Location"]) == (status, goal)
 
 
-def test_crawlers_are_kept_out_of_what_is_private(browser: FlaskClient) -> None:
+def test_private_pages_are_excluded_from_crawling(browser: FlaskClient) -> None:
     text = browser.get("/robots.txt").text
     assert "Disallow: /api/" in text
     assert "Sitemap: http://localhost:8000/sitemap.xml" in text
@@ -38,7 +38,7 @@ def test_one_stylesheet_holds_every_component(browser: FlaskClient) -> None:
     assert "@import" not in css.text
 
 
-def test_files_named_by_their_content_are_kept_for_a_year(browser: FlaskClient) -> None:
+def test_versioned_files_are_cached_for_a_year(browser: FlaskClient) -> None:
     page = browser.get("/").text
     addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
     assert len(addresses) >= 4
@@ -52,13 +52,13 @@ def test_files_named_by_their_content_are_kept_for_a_year(browser: FlaskClient) 
     assert again.status_code == 304
 
 
-def test_vendored_files_are_what_the_list_says() -> None:
+def test_vendored_files_match_their_list() -> None:
     vendor = ROOT / "static/vendor"
     listed = dict(
         re.findall(r"^\| `([^`]+)` \|.*`([0-9a-f]{64})`", (vendor / "VENDORED.md").read_text(), re.MULTILINE)
     )
-    kept = {str(file.relative_to(vendor)) for end in ("js", "ttf") for file in vendor.rglob(f"*.{end}")}
-    assert kept == set(listed)
+    files = {str(file.relative_to(vendor)) for end in ("js", "ttf") for file in vendor.rglob(f"*.{end}")}
+    assert files == set(listed)
     for name, digest in listed.items():
         assert hashlib.sha256(Path(vendor / name).read_bytes()).hexdigest() == digest
 
@@ -76,27 +76,27 @@ def test_tint_is_one_of_six_and_stays() -> None:
     assert tint("alice") == tint("alice")
 
 
-def test_front_follows_an_example_call_whose_figures_add_up(browser: FlaskClient) -> None:
+def test_landing_example_call_adds_up(browser: FlaskClient) -> None:
     page = browser.get("/").text
     rows = re.findall(r"<tr role=\"row\">(.*?)</tr>", page, re.DOTALL)
-    figures = [re.findall(r">([−+]?\d+)</td>", row) for row in rows[1:]]
-    before, (held, after_hold), (charged, _), (back, after) = figures[0][-1], *figures[1:4]
+    cells = [re.findall(r">([−+]?\d+)</td>", row) for row in rows[1:]]
+    before, (held, after_hold), (charged, _), (back, after) = cells[0][-1], *cells[1:4]
     assert int(held.replace("−", "-")) == -4
     assert int(charged) == 2
     assert int(before) - 4 == int(after_hold)
     assert int(after_hold) + int(back) == int(after) == int(before) - int(charged)
 
 
-def test_front_says_what_is_made_up(browser: FlaskClient) -> None:
-    assert "bare until something is spent" in browser.get("/").text
-    assert "Demo data: what the made-up account" in browser.get("/?demo=1").text
+def test_landing_labels_demo_data(browser: FlaskClient) -> None:
+    assert "empty until your first call" in browser.get("/").text
+    assert "Demo data: daily spend of the demo account" in browser.get("/?demo=1").text
 
 
 @pytest.mark.parametrize(
     ("client", "word"),
     [("curl", "curl http"), ("python", "from openai"), ("node", "baseURL"), ("codebuff", "CodebuffClient")],
 )
-def test_front_points_each_client_at_this_server(browser: FlaskClient, client: str, word: str) -> None:
+def test_landing_has_setup_for_each_client(browser: FlaskClient, client: str, word: str) -> None:
     page = browser.get(f"/?client={client}")
     assert word in page.text
     assert "http://localhost:8000/" in page.text

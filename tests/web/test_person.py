@@ -1,4 +1,4 @@
-"""The bar tells who looks and what they may spend, from the same figures as the usage page."""
+"""The bar shows the viewer and the available credits, with the same balance as the usage page."""
 
 from flask import Flask
 from sqlalchemy.orm import Session as OrmSession
@@ -8,7 +8,7 @@ from tests import factories
 from tests.factories import Person
 
 
-def test_bar_shows_what_a_new_call_may_use(session: OrmSession, alice: Person) -> None:
+def test_bar_shows_available_credits(session: OrmSession, alice: Person) -> None:
     assert alice.user
     factories.grant(alice.user, 1500)
     factories.hold(alice.user, 40)
@@ -19,13 +19,13 @@ def test_bar_shows_what_a_new_call_may_use(session: OrmSession, alice: Person) -
     assert "flask demo remove" not in page
 
 
-def test_stranger_has_no_chip(anonymous: Person) -> None:
+def test_signed_out_page_shows_no_credits(anonymous: Person) -> None:
     page = anonymous.browser.get("/").text
     assert "credit-chip" not in page
-    assert "bare until something is spent" in page
+    assert "empty until your first call" in page
 
 
-def test_demo_user_is_told_on_every_page(app: Flask, session: OrmSession) -> None:
+def test_demo_banner_is_on_every_page(app: Flask, session: OrmSession) -> None:
     made = factories.user("demo", id=demo.USER_ID)
     browser = app.test_client()
     browser.set_cookie("next-auth.session-token", factories.token(made, type="web"))
@@ -33,7 +33,7 @@ def test_demo_user_is_told_on_every_page(app: Flask, session: OrmSession) -> Non
     assert "flask demo remove" in browser.get("/").text
 
 
-def test_signing_out_is_a_form_with_its_token(alice: Person) -> None:
+def test_sign_out_is_a_form_with_a_csrf_token(alice: Person) -> None:
     page = alice.browser.get("/").text
     form = page[page.index('action="/api/auth/signout"') :]
     assert 'name="csrf_token"' in form[:200]

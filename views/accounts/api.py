@@ -1,7 +1,7 @@
-"""JSON of accounts: the command line's sign-in, who am I, sessions and personal access tokens.
+"""JSON API of accounts: device login, the current user, sessions and API keys.
 
-Contract sections 1.4, 2.1, 2.2 and 2.9, with appendix B 1 and 11 and the changes of our own: tokens are shown once,
-lists carry a masked form and a stable id.
+Contract sections 1.4, 2.1, 2.2 and 2.9, with appendix B 1 and 11, and two changes: tokens are shown once, and lists
+have a masked token and a stable id.
 """
 
 from datetime import datetime
@@ -74,7 +74,7 @@ class SignInCode(ResponseModel):
     fingerprintId: str
     fingerprintHash: str = Field(description="64 hex")
     expiresAt: int = Field(description="Milliseconds since 1970")
-    loginUrl: str = Field(description="To be opened in a browser")
+    loginUrl: str = Field(description="Open it in a browser")
 
 
 class SignedInUser(ResponseModel):
@@ -96,7 +96,7 @@ class SignedOut(ResponseModel):
 
 
 class Me(ResponseModel):
-    """Exactly the fields that were asked for."""
+    """Exactly the requested fields."""
 
     id: Missing[str] = None
     email: Missing[str] = None
@@ -141,7 +141,7 @@ class Revocation(ResponseModel):
 
 
 class ListedKey(ResponseModel):
-    id: str = Field(description="Stable; DELETE /api/sessions takes it")
+    id: str = Field(description="Stable; accepted by DELETE /api/sessions")
     token: str = Field(description="Masked")
     expires: datetime
     createdAt: datetime | None
@@ -154,48 +154,48 @@ class ListedKeys(ResponseModel):
 
 
 class CreatedKey(ResponseModel):
-    token: str = Field(description="The key, in this answer and never again")
+    token: str = Field(description="The key, shown only in this response")
     expires: datetime
     message: str
 
 
-def _person() -> str:
+def _rate_limit_key() -> str:
     credential = cookie_credential()
     return credential.user.id if credential else caller_address()
 
 
-def _words(error: Exception) -> ResponseReturnValue | None:
+def _error_response(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson() | InvalidBody():
             return jsonify(error=BAD_BODY), 400
         case WriteLimitExceeded():
-            return None  # the contract knows no such limit
-    return error_bodies.words(error)
+            return None  # not in the contract
+    return error_bodies.format_error(error)
 
 
-DOOR = door(_words, body_error=ApiError)
+DOOR = door(_error_response, body_error=ApiError)
 
 
-# -- the command line signs in (2.1) -------------------------------------------------------------------------
+# -- device login (2.1) --------------------------------------------------------------------------------------
 
 
 @bp.post("/api/auth/cli/code")
 @limiter.limit("30/minute;300/hour")
 @Operation(
-    tag="Sign-in", body=CodeBody, answers={200: ("The code and the address to open", SignInCode)}, door=DOOR
+    tag="Sign-in", body=CodeBody, answers={200: ("The code and the URL to open", SignInCode)}, door=DOOR
 )
 def cli_code() -> ResponseReturnValue:
-    """Begin to sign a command line in."""
+    """Start a device login."""
     body = read(CodeBody)
     code = devices.issue_code(settings().secret_key, body.fingerprintId, now())
-    address = f"{settings().base_url}{url_for('accounts.login')}?auth_code={code.text}"
+    login_url = f"{settings().base_url}{url_for('accounts.login')}?auth_code={code.text}"
     if body.referralCode:
-        address += f"&referral_code={body.referralCode}"
+        login_url += f"&referral_code={body.referralCode}"
     return jsonify(
         fingerprintId=code.fingerprint_id,
         fingerprintHash=code.hash,
         expiresAt=int(code.expires_at),
-        loginUrl=address,
+        loginUrl=login_url,
     )
 
 
@@ -205,28 +205,28 @@ def cli_code() -> ResponseReturnValue:
     tag="Sign-in",
     parameters=[
         query("fingerprintId", "As sent", required=True),
-        query("fingerprintHash", "As answered", required=True),
-        query("expiresAt", "As answered", required=True),
+        query("fingerprintHash", "As returned", required=True),
+        query("expiresAt", "As returned", required=True),
     ],
     answers={
-        200: ("It is", SignInStatus),
+        200: ("Signed in", SignInStatus),
         400: "A parameter is missing",
-        401: "Not yet, or not any more",
+        401: "Not signed in yet, expired or already collected",
         403: ("The account is suspended", SuspendedError),
     },
     door=DOOR,
 )
 def cli_status() -> ResponseReturnValue:
-    """Ask whether the command line is signed in.
+    """Get the status of a device login.
 
-    The token is in the first 200 and never again.
+    Only the first 200 has the token.
     """
-    given = [request.args.get(name) for name in ("fingerprintId", "fingerprintHash", "expiresAt")]
-    if not all(given):
+    values = [request.args.get(name) for name in ("fingerprintId", "fingerprintHash", "expiresAt")]
+    if not all(values):
         raise DomainError("Invalid query parameters")
-    fingerprint_id, fingerprint_hash, expires_at = (str(each) for each in given)
+    fingerprint_id, fingerprint_hash, expires_at = (str(each) for each in values)
     found = None
-    # HEAD would use the token up and not show it.
+    # HEAD would collect the token without returning it.
     if request.method == "GET" and "\0" not in fingerprint_id + fingerprint_hash:
         code = DeviceCode(fingerprint_id, expires_at, fingerprint_hash)
         found = devices.collect(settings().secret_key, code, now())
@@ -234,7 +234,7 @@ def cli_status() -> ResponseReturnValue:
         raise DomainError("Authentication failed", status=401)
     db.session.commit()
     user, token = found
-    answer = jsonify(
+    response = jsonify(
         user={
             "id": user.id,
             "name": user.name,
@@ -245,8 +245,8 @@ def cli_status() -> ResponseReturnValue:
         },
         message="Authentication successful!",
     )
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @bp.post("/api/auth/cli/logout")
@@ -255,13 +255,13 @@ def cli_status() -> ResponseReturnValue:
     tag="Sign-in",
     caller="key",
     body=LogoutBody,
-    answers={200: ("Signed out, or it was already", SignedOut), 401: "No key"},
+    answers={200: ("Signed out, or was already", SignedOut), 401: "No key"},
     door=DOOR,
 )
 def cli_logout() -> ResponseReturnValue:
-    """Sign the command line out.
+    """Sign out the command line.
 
-    Ends exactly the session of this token, user and device.
+    Ends the session of this token, user and device.
     """
     body = read(LogoutBody)
     token = api_key() or body.authToken
@@ -274,29 +274,31 @@ def cli_logout() -> ResponseReturnValue:
     return jsonify(success=True)
 
 
-# -- who am I (2.2) ------------------------------------------------------------------------------------------
+# -- the current user (2.2) ----------------------------------------------------------------------------------
 
 
 @bp.get("/api/v1/me")
 @Operation(
     tag="Accounts",
     caller="key",
-    parameters=[query("fields", f"Comma list of: {', '.join(FIELDS)}. Without it: id")],
-    answers={200: ("The fields asked for", Me), 400: "Unknown fields"},
+    parameters=[query("fields", f"Comma-separated list of: {', '.join(FIELDS)}. Default: id")],
+    answers={200: ("The requested fields", Me), 400: "Unknown fields"},
     door=DOOR,
 )
 def me() -> ResponseReturnValue:
-    """Who am I.
+    """Get the current user.
 
-    Fields are checked before the key is looked up.
+    Fields are validated before the key is looked up.
     """
     if not api_key():
         raise DomainError("Missing or invalid Authorization header", status=401)
-    asked = request.args.get("fields")
-    fields = ["id"] if asked is None else [part for each in asked.split(",") if (part := each.strip())]
-    wrong = [field for field in fields if field not in FIELDS]
-    if wrong or not fields:
-        names = ", ".join(wrong) if fields else "empty"
+    requested = request.args.get("fields")
+    fields = (
+        ["id"] if requested is None else [part for each in requested.split(",") if (part := each.strip())]
+    )
+    unknown = [field for field in fields if field not in FIELDS]
+    if unknown or not fields:
+        names = ", ".join(unknown) if fields else "empty"
         raise DomainError(f"Invalid fields: {names}. Valid fields are: {', '.join(FIELDS)}")
     user = key_user()
     if user is None:
@@ -316,7 +318,7 @@ def _field(user: User, field: str) -> Any:
 @bp.get("/api/user/profile")
 @Operation(tag="Accounts", caller="cookie", answers={200: ("The profile", OwnProfile)}, door=DOOR)
 def profile() -> ResponseReturnValue:
-    """My profile.
+    """Get your profile.
 
     Handle, referral code and auto top-up.
     """
@@ -335,21 +337,21 @@ def profile() -> ResponseReturnValue:
 @bp.get("/api/user/sessions")
 @Operation(tag="Accounts", caller="cookie", answers={200: ("The sessions", ListedSessions)}, door=DOOR)
 def list_sessions() -> ResponseReturnValue:
-    """My browser and command line sessions.
+    """List your browser and command line sessions.
 
-    Ended ones too.
+    Includes expired sessions.
     """
-    user, here = _signed_in()
+    user, current = _signed_in()
     rows = credentials.sessions(user)
-    return jsonify(activeSessions=[_session(row, device, here) for row, device in rows])
+    return jsonify(activeSessions=[_session(row, device, current) for row, device in rows])
 
 
-def _session(row: Session, device: Fingerprint | None, here: Session) -> dict[str, Any]:
+def _session(row: Session, device: Fingerprint | None, current: Session) -> dict[str, Any]:
     return {
         "id": row.session_token,
         "label": f"••••{row.token_hint[-4:]}",
         "expires": iso(row.expires),
-        "isCurrent": row.session_token == here.session_token,
+        "isCurrent": row.session_token == current.session_token,
         "fingerprintId": row.fingerprint_id,
         "createdAt": iso(device.created_at) if device else None,
         "sessionType": row.type,
@@ -357,12 +359,12 @@ def _session(row: Session, device: Fingerprint | None, here: Session) -> dict[st
 
 
 @bp.post(LOGOUT_ALL)
-@limiter.limit("30/minute", key_func=_person)
+@limiter.limit("30/minute", key_func=_rate_limit_key)
 @Operation(
     tag="Accounts",
     caller="cookie",
     answers={
-        200: ("They are signed out", OthersSignedOut),
+        200: ("Signed out", OthersSignedOut),
         403: "Called without an Origin or Referer of this server, or with a key in the cookie",
     },
     door=DOOR,
@@ -370,19 +372,19 @@ def _session(row: Session, device: Fingerprint | None, here: Session) -> dict[st
 def logout_all() -> ResponseReturnValue:
     """Sign out everywhere else.
 
-    Ends my other browser sessions, and the command line sessions and keys they made.
+    Ends your other browser sessions, and the command line sessions and keys they created.
     """
-    user, here = _signed_in()
+    user, current = _signed_in()
     if not is_own_origin(request.headers.get("Origin") or request.headers.get("Referer")):
         raise Forbidden("Forbidden - not same origin, cannot logout all sessions")
-    gone = credentials.revoke_others(user, here)
-    audit("session.revoked", user.id, user=user, before=credentials.count_types(gone))
+    revoked = credentials.revoke_others(user, current)
+    audit("session.revoked", user.id, user=user, before=credentials.count_by_type(revoked))
     db.session.commit()
     return jsonify(ok=True)
 
 
 @bp.delete("/api/sessions")
-@limiter.limit("60/minute", key_func=_person)
+@limiter.limit("60/minute", key_func=_rate_limit_key)
 @Operation(
     tag="Accounts",
     caller="cookie",
@@ -397,25 +399,28 @@ def logout_all() -> ResponseReturnValue:
 def revoke() -> ResponseReturnValue:
     """Revoke sessions and keys.
 
-    The body names them raw, by SHA-256 or by listed id, which are the same. With a browser session end the command line
-    sessions and keys it made.
+    The body identifies them by raw token or by id, the token's SHA-256. Revoking a browser session also revokes the
+    command line sessions and keys it created.
     """
-    user, here = cookie_user(), current_session()
-    if user is None or here is None:
+    user, current = cookie_user(), current_session()
+    if user is None or current is None:
         return Response("Unauthorized", 401, mimetype="text/plain")
     try:
         value = read_json()
     except BadJson:
         value = {}
     body = parse(RevokeBody, value)
-    credentials.lock_browser(here, to_end=True)
+    credentials.lock_browser(current, to_end=True)
     rows = [
         *credentials.revoke(user, body.sessionIds or (), ("web", "cli")),
         *credentials.revoke(user, body.tokenIds or (), ("pat",)),
     ]
     for row in rows:
         audit(
-            f"{'token' if row.type == 'pat' else 'session'}.revoked", user.id, user=user, before=_trace(row)
+            f"{'token' if row.type == 'pat' else 'session'}.revoked",
+            user.id,
+            user=user,
+            before=_audit_fields(row),
         )
     db.session.commit()
     tokens = sum(row.type == "pat" for row in rows)
@@ -425,7 +430,7 @@ def revoke() -> ResponseReturnValue:
 @bp.get("/api/api-keys")
 @Operation(tag="Accounts", caller="cookie", answers={200: ("The keys", ListedKeys)}, door=DOOR)
 def list_keys() -> ResponseReturnValue:
-    """My keys, masked."""
+    """List your keys, masked."""
     user, _ = _signed_in()
     rows = credentials.keys(user)
     return jsonify(
@@ -444,7 +449,7 @@ def list_keys() -> ResponseReturnValue:
 
 
 @bp.post("/api/api-keys")
-@limiter.limit("20/minute;200/hour", key_func=_person)
+@limiter.limit("20/minute;200/hour", key_func=_rate_limit_key)
 @Operation(
     tag="Accounts",
     caller="cookie",
@@ -452,34 +457,34 @@ def list_keys() -> ResponseReturnValue:
     answers={
         201: ("The key", CreatedKey),
         403: "Called with a key in the cookie",
-        409: ("The account has all the keys it may have", ServerError),
+        409: ("The account has reached its limit of keys", ServerError),
     },
     door=DOOR,
 )
 def create_key() -> ResponseReturnValue:
-    """Make a key.
+    """Create a key.
 
-    The key is in this answer and never again.
+    The key is shown only in this response.
     """
-    user, here = _signed_in()
+    user, current = _signed_in()
     body = read(KeyBody)
     days = float(body.expiresInDays)
-    most = settings().stoa_keys_per_account
-    token, row = credentials.create_key(user, by=here, days=days, name=body.name, most=most, now=now())
-    audit("token.created", user.id, user=user, after=_trace(row))
+    limit = settings().stoa_keys_per_account
+    token, row = credentials.create_key(user, by=current, days=days, name=body.name, limit=limit, now=now())
+    audit("token.created", user.id, user=user, after=_audit_fields(row))
     db.session.commit()
-    answer = jsonify(token=token, expires=iso(row.expires), message="API Key created successfully")
-    answer.headers["Cache-Control"] = "no-store"
-    return answer, 201
+    response = jsonify(token=token, expires=iso(row.expires), message="API Key created successfully")
+    response.headers["Cache-Control"] = "no-store"
+    return response, 201
 
 
 def _signed_in() -> tuple[User, Session]:
-    """Who is signed in, and with what. Raises DomainError: 401."""
-    user, here = cookie_user(), current_session()
-    if user is None or here is None:
+    """Return the signed-in user and session. Raises DomainError (401)."""
+    user, current = cookie_user(), current_session()
+    if user is None or current is None:
         raise DomainError("Unauthorized", status=401)
-    return user, here
+    return user, current
 
 
-def _trace(row: Session) -> dict[str, Any]:
+def _audit_fields(row: Session) -> dict[str, Any]:
     return {"id": row.session_token[:12], "type": row.type, "name": row.name, "expires": iso(row.expires)}

@@ -1,4 +1,4 @@
-"""`flask accounts …`: make users and tokens, print sign-in links, ban. Standard output carries only the answer."""
+"""`flask accounts …`: create users and API keys, print sign-in links, ban users. Results go to standard output."""
 
 import click
 from flask import Flask
@@ -10,14 +10,14 @@ from models.accounts.users import User
 from models.admin import record
 from models.core.db import db, now
 from models.core.errors import DomainError
-from models.core.settings import SettingsError, keep_setting
+from models.core.settings import SettingsError, save_setting
 from models.orgs import by_slug, membership
 from views.ledger.commands import operator
 from views.server import CommandGroup
 from views.web.format import iso
 from views.web.guards import settings
 
-cli = CommandGroup("accounts", help="Users, access tokens, sign-in links.")
+cli = CommandGroup("accounts", help="Manage users, API keys, sign-in links and bans.")
 
 
 def init_app(app: Flask) -> None:
@@ -27,10 +27,10 @@ def init_app(app: Flask) -> None:
 
 @cli.command()
 @click.argument("email")
-@click.option("--name", help="The name to show.")
+@click.option("--name", help="Display name.")
 @click.option("--admin", is_flag=True, help="Also add the address to STOA_ADMINS in .env.")
 def create(email: str, name: str | None, admin: bool) -> None:
-    """Make a user and print the id. You vouch for the address: it counts as verified."""
+    """Create a user and print the id. The address counts as verified."""
     address = _clean(email)
     user = signing_in.create(address, now(), free_credits=settings().stoa_free_credits, name=name)
     _record("user.created", user, after={"by": "command"})
@@ -43,18 +43,18 @@ def create(email: str, name: str | None, admin: bool) -> None:
 @cli.command()
 @click.argument("email")
 @click.option(
-    "--days", type=click.IntRange(1, 365), default=PAT_DAYS, show_default=True, help="When it ends."
+    "--days", type=click.IntRange(1, 365), default=PAT_DAYS, show_default=True, help="Days until it expires."
 )
-@click.option("--name", default="flask accounts token", show_default=True, help="What the list of keys says.")
-@click.option("--org", metavar="SLUG", help="Let it act for this organisation, which pays for its calls.")
+@click.option("--name", default="flask accounts token", show_default=True, help="Name in the list of keys.")
+@click.option("--org", metavar="SLUG", help="Act for this organisation, which pays for the calls.")
 def token(email: str, days: int, name: str, org: str | None) -> None:
-    """Make a personal access token and print it. It is kept nowhere and shown this once."""
+    """Create an API key and print it. It is not stored and is shown only once."""
     user = _user(email)
     payer = by_slug(org) if org else None
     if org and (payer is None or membership(user.id, payer.id) is None):
-        raise click.ClickException(f"{user.email} is no member of an organisation {org}.")
+        raise click.ClickException(f"{user.email} is not a member of an organisation {org}.")
     try:
-        made, row = credentials.create_key(
+        key, row = credentials.create_key(
             user,
             by=None,
             days=days,
@@ -66,13 +66,13 @@ def token(email: str, days: int, name: str, org: str | None) -> None:
         raise click.ClickException(_is_banned(user)) from None
     _record("token.created", user, after={"id": row.session_token[:12], "expires": iso(row.expires)})
     db.session.commit()
-    click.echo(made)
+    click.echo(key)
 
 
 @cli.command()
 @click.argument("email")
 def link(email: str) -> None:
-    """Print a sign-in link: one use, fifteen minutes. An address without an account gets one by using it."""
+    """Print a sign-in link that works once, within 15 minutes. Using it creates the account if there is none."""
     address = _clean(email)
     user = signing_in.by_email(address)
     if user is not None and user.banned:
@@ -84,17 +84,17 @@ def link(email: str) -> None:
 
 @cli.command()
 @click.argument("email")
-@click.option("--reason", help="What the banned person is told.")
+@click.option("--reason", help="Reason shown to the banned user.")
 def ban(email: str, reason: str | None) -> None:
-    """Suspend the account: nobody signs in to it, and its browsers, command lines and keys are refused at once.
+    """Suspend the account: sign-in is blocked, and its browsers, command lines and API keys are rejected at once.
 
-    Again with another --reason changes what is told. Calls in flight end and are billed. What it published stays in the
-    store: see `flask store takedown`.
+    Run again with another --reason to change it. Calls in flight finish and are billed. Published agents stay in the
+    store; use `flask store takedown` to remove them.
     """
     user = _user(email)
     before = _ban_of(user)
     if not bans.ban(user, reason, now()):
-        click.echo(f"{user.email} was banned already.")
+        click.echo(f"{user.email} is already banned.")
         return
     counts = bans.credentials_of(user, now())
     record(
@@ -106,30 +106,30 @@ def ban(email: str, reason: str | None) -> None:
     )
     db.session.commit()
     if before["banned"]:
-        click.echo(f"{user.email} was banned already; the reason is changed.")
+        click.echo(f"{user.email} was already banned; the reason is updated.")
         return
     click.echo(
-        f"{user.email} is banned now. Refused from now on: {counts['web']} browsers, {counts['cli']} command lines,"
-        f" {counts['pat']} access tokens."
+        f"{user.email} is now banned. Rejected from now on: {counts['web']} browsers, {counts['cli']} command lines,"
+        f" {counts['pat']} API keys."
     )
 
 
 @cli.command()
 @click.argument("email")
 def unban(email: str) -> None:
-    """Lift the ban. Access tokens and command lines work again; browsers must sign in again."""
+    """Lift the ban. API keys and command lines work again; browsers must sign in again."""
     user = _user(email)
     before = _ban_of(user)
     if not bans.unban(user):
-        click.echo(f"{user.email} was not banned already.")
+        click.echo(f"{user.email} is not banned.")
         return
     record("user.unbanned", user.id, actor=operator(), before=before, after=_ban_of(user))
     db.session.commit()
-    click.echo(f"{user.email} is not banned now. Browsers must sign in again.")
+    click.echo(f"{user.email} is no longer banned. Browsers must sign in again.")
 
 
 def _is_banned(user: User) -> str:
-    return f"{user.email} is banned. Lift that first: flask accounts unban {user.email}"
+    return f"{user.email} is banned. Lift the ban first: flask accounts unban {user.email}"
 
 
 def _ban_of(user: User) -> dict[str, object]:
@@ -137,17 +137,17 @@ def _ban_of(user: User) -> dict[str, object]:
 
 
 def _make_admin(address: str) -> None:
-    """Operators are configuration, not data: whoever can write the database must not become one by it."""
+    """Add the address to STOA_ADMINS in .env. Operators are configuration, not data that a database user could change."""
     admins = settings().stoa_admins
     if address in admins:
         return
-    wanted = ",".join(sorted(admins | {address}))
+    value = ",".join(sorted(admins | {address}))
     try:
-        path = keep_setting("STOA_ADMINS", wanted)
+        path = save_setting("STOA_ADMINS", value)
     except (SettingsError, OSError) as error:
-        click.echo(f"{error} Set STOA_ADMINS={wanted} there and restart.", err=True)
+        click.echo(f"{error} Set STOA_ADMINS={value} there and restart.", err=True)
     else:
-        click.echo(f"STOA_ADMINS={wanted} is in {path} now. Restart a running server.", err=True)
+        click.echo(f"Added STOA_ADMINS={value} to {path}. Restart a running server.", err=True)
 
 
 def _user(email: str) -> User:
@@ -155,7 +155,7 @@ def _user(email: str) -> User:
     user = signing_in.by_email(address)
     if user is None:
         raise click.ClickException(
-            f"{address} has no account. Make one with: flask accounts create {address}"
+            f"{address} has no account. Create one with: flask accounts create {address}"
         )
     return user
 
@@ -164,7 +164,7 @@ def _clean(email: str) -> str:
     try:
         return signing_in.clean_email(email)
     except DomainError as error:
-        raise click.ClickException(f"{email!r} is no e-mail address. {error.message}") from None
+        raise click.ClickException(f"{email!r} is not an e-mail address. {error.message}") from None
 
 
 def _record(action: str, user: User, *, after: object = None) -> None:

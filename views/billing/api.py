@@ -94,7 +94,7 @@ def _buying(error: Exception) -> ResponseReturnValue | None:
             return jsonify(error="Invalid input", issues=error.issues), 400
         case InternalServerError():
             return jsonify(error=PURCHASE_FAILED), 500
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 def _hook(error: Exception) -> ResponseReturnValue | None:
@@ -194,8 +194,8 @@ def billing_portal() -> ResponseReturnValue:
         500: ("It could not be stored", WebhookError),
         503: ("No signing secret is set, or this server sells nothing", WebhookError),
     },
-    most_bytes=EVENT_BYTES,
-    stranger_bytes=EVENT_BYTES,
+    max_bytes=EVENT_BYTES,
+    anonymous_bytes=EVENT_BYTES,
     door=door(_hook, error=WebhookError),
 )
 def webhook() -> ResponseReturnValue:

@@ -1,4 +1,4 @@
-"""`flask demo`: make and remove the made-up people, their agents and a month of their runs."""
+"""`flask demo`: create and remove the demo data."""
 
 import click
 from flask import Flask, current_app
@@ -9,9 +9,7 @@ from models.core.pool import Pool
 from views.server import CommandGroup
 from views.web.guards import settings
 
-commands = CommandGroup(
-    "demo", help="The made-up people whose agents and runs fill the pages of a new server."
-)
+commands = CommandGroup("demo", help="Demo users, agents and runs for a new server.")
 
 
 def init_app(app: Flask) -> None:
@@ -21,18 +19,18 @@ def init_app(app: Flask) -> None:
 
 @commands.command("seed")
 def seed() -> None:
-    """Make the demo user, a store of agents, and a month of runs that end today."""
+    """Create the demo user, a store of agents, and a month of runs that ends today."""
     pool = Pool(current_app.config["SQLALCHEMY_DATABASE_URI"], 1)
     try:
         calls = demo.seed(pool, settings(), commit=db.session.commit)
     finally:
         pool.close()
-    click.echo(f"{calls} demo calls were settled." if calls else "The demo is there already.")
+    click.echo(f"Demo created: {calls} calls settled." if calls else "The demo already exists.")
 
 
 @commands.command("remove")
 def remove() -> None:
-    """Delete the demo user, the other made-up people, and everything that is theirs, agents included."""
+    """Delete the demo users and all their data, agents included."""
     removed = demo.remove()
     db.session.commit()
-    click.echo("The demo is gone." if removed else "There is no demo.")
+    click.echo("Demo removed." if removed else "There is no demo.")

@@ -1,4 +1,4 @@
-"""`flask gateway`: which models are served, by whom, and at what price."""
+"""`flask gateway`: models, their providers and prices."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -14,7 +14,7 @@ from models.gateway.routing import Route
 from views.gateway.openai import gateway
 from views.server import CommandGroup
 
-commands = CommandGroup("gateway", help="Models: where they are served and what they cost.")
+commands = CommandGroup("gateway", help="Models: their providers and prices.")
 
 
 def init_app(app: Flask) -> None:
@@ -25,33 +25,33 @@ def init_app(app: Flask) -> None:
 @commands.command("models")
 @click.argument("name", required=False)
 @click.option(
-    "--days", default=7, show_default=True, type=click.IntRange(1, 3650), help="How far back refusals go."
+    "--days", default=7, show_default=True, type=click.IntRange(1, 3650), help="Days of refusals to list."
 )
 def models_command(name: str | None, days: int) -> None:
-    """List the models with route and price in dollars per million tokens (input / cached / cache write / output),
-    then the names that were refused for want of a price. NAME: only those that contain it, or just that one.
+    """List models with their route and price in dollars per million tokens (input / cached / cache write / output),
+    then models refused because they have no price. NAME: only models whose name contains it, or exactly this model.
     """
     routes = gateway(current_app).routes
     listed = (route.requested for route in routes.models())
-    shown = {model for model in listed if not name or name.strip().lower() in model.lower()}
-    if name and not shown:
-        shown = {name}
-    width = max((len(model) for model in shown), default=0)
-    for model in sorted(shown):
+    models = {model for model in listed if not name or name.strip().lower() in model.lower()}
+    if name and not models:
+        models = {name}
+    width = max((len(model) for model in models), default=0)
+    for model in sorted(models):
         try:
-            words = _route(routes.find(model))
+            description = _route(routes.find(model))
         except DomainError as error:
-            words = error.message
-        click.echo(f"{model:<{width}}  {words}")
+            description = error.message
+        click.echo(f"{model:<{width}}  {description}")
     if not any(provider.ready for provider in (*routes.direct, routes.openrouter)):
         click.echo(
             "No provider key is set: set OPENROUTER_API_KEY, OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY."
         )
     elif routes.openrouter.ready:
-        click.echo("Any other name goes to OpenRouter, which reports what each call costs.")
+        click.echo("All other models go to OpenRouter, which reports the cost of each call.")
     refused = refused_names(now() - timedelta(days=days))
     if refused:
-        click.echo(f"\nRefused for want of a price in the last {days} days (STOA_PRICES_FILE gives one):")
+        click.echo(f"\nRefused without a price in the last {days} days (set prices in STOA_PRICES_FILE):")
     for each in refused:
         click.echo(f"{each.model}  {each.times} times, last {each.last:%Y-%m-%d %H:%M} UTC")
 
@@ -65,18 +65,18 @@ def _route(route: Route) -> str:
 
 def _price(price: ModelPrice | None) -> str:
     if price is None:
-        return "missing; each call's cost is reported by the provider"
-    if price.zero:
+        return "missing; the provider reports the cost of each call"
+    if price.is_free:
         return f"zero  ({price.source})"
     tier = price.tiers[0]
-    figures = " / ".join(
+    prices = " / ".join(
         _dollars(each) for each in (tier.input, tier.cache_read, tier.cache_write, tier.output)
     )
     more = "".join(
         f", over {each.above} input tokens {_dollars(each.input)} / {_dollars(each.output)}"
         for each in price.tiers[1:]
     )
-    return f"set   {figures}{more}  ({price.source})"
+    return f"set   {prices}{more}  ({price.source})"
 
 
 def _dollars(amount: Decimal) -> str:

@@ -1,4 +1,4 @@
-"""`/v1/*`: the gateway as any OpenAI client knows it. Errors have OpenAI's shape; the model list also Anthropic's."""
+"""`/v1/*`: the OpenAI-compatible API. Errors have OpenAI's format; errors and models also Anthropic's."""
 
 from typing import Annotated, Any, Literal, cast
 
@@ -37,17 +37,17 @@ from views.web import error_handlers, guards
 from views.web.body import BadJson, BodyTooLarge, read_with_bytes
 from views.web.content_encoding import UnsupportedEncoding
 from views.web.error_bodies import ModelError
-from views.web.fast_path import FastResponse, RequestContext, here, open_door
+from views.web.fast_path import FastResponse, RequestContext, current_context, fast_route
 from views.web.operation import ErrorFormat, Operation, ResponseModel, header, path
 
 bp = Blueprint("gateway", __name__, url_prefix="/v1")
 
 CREATED = 1_735_689_600
-"""When the listed models are said to have been made: no price table knows."""
+"""`created` of every listed model: price tables have no such date."""
 
 
 def init_app(app: Flask) -> None:
-    """Make the process's gateway. Raises SettingsError when the operator's price file cannot be used."""
+    """Create the process's gateway. Raises SettingsError when the operator's price file is invalid."""
     settings = app.extensions["settings"]
     pool = Pool(app.config["SQLALCHEMY_DATABASE_URI"], GATEWAY_POOL)
     app.extensions["gateway"] = Gateway(settings, pool)
@@ -74,15 +74,15 @@ Tokens = Annotated[int, Field(ge=1, le=INT32_MAX)]
 
 
 class ChatBody(BaseModel):
-    """For the document: a dialect reads the body itself (`models/gateway/wire`)."""
+    """Documentation only: the dialect parses the body (`models/gateway/dialects`)."""
 
-    model: str = Field(min_length=1, description="As GET /v1/models lists it", examples=["stoa/demo"])
+    model: str = Field(min_length=1, description="An id from GET /v1/models", examples=["stoa/demo"])
     messages: list[ChatMessage] = Field(min_length=1)
     stream: Missing[bool] = Field(None, description="Answer as server-sent events")
     stream_options: Missing[StreamOptions] = None
     max_tokens: Missing[Tokens] = None
     max_completion_tokens: Missing[Tokens] = None
-    n: Missing[int] = Field(None, ge=1, le=128, description="How many answers")
+    n: Missing[int] = Field(None, ge=1, le=128, description="Number of choices")
     tools: Missing[list[dict[str, Any]]] = None
     temperature: Missing[float] = None
     stop: Missing[str | list[str]] = None
@@ -96,13 +96,13 @@ class TokenUsage(ResponseModel):
     total_tokens: Missing[int] = None
     cost: Missing[float] = Field(
         None,
-        description="Provider dollars of the call; credits are cost x 100 x (1 + margin), rounded half up",
+        description="Cost of the call in dollars; credits are cost x 100 x (1 + margin), rounded half up",
     )
     cost_details: dict[str, Any] | None = None
 
 
 class Completion(ResponseModel):
-    """What the provider answers; it may say more."""
+    """The provider's response; it may have more fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -119,21 +119,21 @@ class ModelPricing(ResponseModel):
     completion: str = Field(description="Output")
     input_cache_read: str
     input_cache_write: str
-    request: str = Field(description="Of a call, beside its tokens")
+    request: str = Field(description="Per call, in addition to tokens")
 
 
 class ModelFacts(ResponseModel):
-    id: str = Field(description="What a call names")
+    id: str = Field(description="The `model` of a call")
     object: Literal["model"]
     created: int
-    owned_by: str = Field(description="The provider it leads to")
+    owned_by: str = Field(description="The provider that serves it")
     type: Literal["chat"]
     context_window: int | None = Field(description="Tokens")
-    pricing: ModelPricing | None = Field(description="Dollars per token; null where only the provider knows")
+    pricing: ModelPricing | None = Field(description="Dollars per token; null if only the provider knows")
 
 
 class AnthropicModel(ResponseModel):
-    """Answered to whoever sends `anthropic-version`."""
+    """The model for requests with `anthropic-version`."""
 
     type: Literal["model"]
     id: str
@@ -147,7 +147,7 @@ class ModelList(ResponseModel):
 
 
 class AnthropicModelList(ResponseModel):
-    """Answered to whoever sends `anthropic-version`."""
+    """The list for requests with `anthropic-version`."""
 
     data: list[AnthropicModel]
     has_more: bool
@@ -158,55 +158,53 @@ class AnthropicModelList(ResponseModel):
 DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, ModelError)
 
 
-@open_door(bp, "/chat/completions")
+@fast_route(bp, "/chat/completions")
 @Operation(
     tag="Gateway",
     caller="key",
     body=ChatBody,
-    parameters=[header("x-stoa-run-id", "Ties the call to a running run of yours")],
+    parameters=[header("x-stoa-run-id", "Attaches the call to one of your running runs")],
     answers={
         200: ("The completion, or its stream", Completion),
-        400: "The body cannot be used, or the model has no price here, or cannot chat",
-        402: "Not enough credits for this call beside those in flight",
+        400: "The body is invalid, the model has no price here, or it is not a chat model",
+        402: "Not enough credits for this call in addition to those in flight",
         404: "No configured provider serves the model",
-        429: "The provider limits its callers; Retry-After says how long",
-        500: "This server failed",
+        429: "Rate limit of the provider; retry after the seconds in Retry-After",
+        500: "Internal error of this server",
         502: "The provider could not be reached, or failed; nothing is charged",
         503: "The ledger is not reachable",
-        504: "The provider did not answer in time; nothing is charged",
-        "default": "What the provider refused with",
+        504: "The provider did not respond in time; nothing is charged",
+        "default": "The provider's error",
     },
     door=DOOR,
 )
-def chat_completions(visit: RequestContext) -> Response:
+def chat_completions(context: RequestContext) -> Response:
     """Complete a chat.
 
-    Any OpenAI client. The balance is checked and held before the call leaves; the call is billed before the chunk with
-    its usage reaches you. With stream the answer is text/event-stream. Pages of other origins may call every address
-    below /v1 and /api/v1, as the operator allows.
+    Works with any OpenAI client. Credits are checked and held before the provider is called; the call is billed before
+    you receive the chunk with its usage. With `stream` the response is text/event-stream. All URLs below /v1 and /api/v1
+    support CORS, for the origins that the operator allows.
     """
-    return call_model(visit, CHAT)
+    return call_model(context, CHAT)
 
 
 @bp.get("/models")
 @Operation(
     tag="Gateway",
     caller="key",
-    answers={
-        200: ("The models that can be called for chat completions here", ModelList | AnthropicModelList)
-    },
+    answers={200: ("The models available for chat completions", ModelList | AnthropicModelList)},
     door=DOOR,
 )
 def models() -> ResponseReturnValue:
     """List the models."""
-    visit = here()
-    if (refusal := _stranger(visit)) is not None:
+    context = current_context()
+    if (refusal := _reject_unknown_key(context)) is not None:
         return refusal
-    listed = gateway(visit.app).routes.models()
-    if _anthropic(visit):
+    listed = gateway(context.app).routes.models()
+    if _anthropic(context):
         data = [_anthropic_model(route) for route in listed]
-        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
-        return json_answer({"data": data, "has_more": False, **ends})
+        range_ids = {"first_id": data[0]["id"], "last_id": data[-1]["id"]}
+        return json_answer({"data": data, "has_more": False, **range_ids})
     return json_answer({"object": "list", "data": [_model(route) for route in listed]})
 
 
@@ -219,15 +217,15 @@ def models() -> ResponseReturnValue:
     door=DOOR,
 )
 def model(name: str) -> ResponseReturnValue:
-    """Look one model up."""
-    visit = here()
-    if (refusal := _stranger(visit)) is not None:
+    """Get a model."""
+    context = current_context()
+    if (refusal := _reject_unknown_key(context)) is not None:
         return refusal
     try:
-        route = gateway(visit.app).routes.find(name)
+        route = gateway(context.app).routes.find(name)
     except DomainError as error:
-        return _refuse(visit, 404, error.message, "model_not_found", param="model")
-    return json_answer(_anthropic_model(route) if _anthropic(visit) else _model(route))
+        return _refuse(context, 404, error.message, "model_not_found", param="model")
+    return json_answer(_anthropic_model(route) if _anthropic(context) else _model(route))
 
 
 def _model(route: Route) -> dict[str, Any]:
@@ -243,18 +241,18 @@ def _model(route: Route) -> dict[str, Any]:
 
 
 def _pricing(price: ModelPrice | None) -> dict[str, str] | None:
-    """Dollars per token as OpenRouter writes them, for a call of ordinary length; None where only it knows."""
+    """Dollars per token in OpenRouter's format, at the first price tier; None if only OpenRouter knows the price."""
     if price is None:
         return None
     tier = price.tiers[0]
-    figures = {
+    prices = {
         "prompt": tier.input / MILLION,
         "completion": tier.output / MILLION,
         "input_cache_read": tier.cache_read / MILLION,
         "input_cache_write": tier.cache_write / MILLION,
         "request": price.request,
     }
-    return {name: f"{figure.normalize():f}" for name, figure in figures.items()}
+    return {name: f"{amount.normalize():f}" for name, amount in prices.items()}
 
 
 def _anthropic_model(route: Route) -> dict[str, Any]:
@@ -262,55 +260,55 @@ def _anthropic_model(route: Route) -> dict[str, Any]:
     return {"type": "model", "id": name, "display_name": name, "created_at": "2025-01-01T00:00:00Z"}
 
 
-def _anthropic(visit: RequestContext) -> bool:
-    return "anthropic-version" in visit.request.headers
+def _anthropic(context: RequestContext) -> bool:
+    return "anthropic-version" in context.request.headers
 
 
-def _stranger(visit: RequestContext) -> Response | None:
-    key = guards.api_key(visit.request.environ)
+def _reject_unknown_key(context: RequestContext) -> Response | None:
+    key = guards.api_key(context.request.environ)
     if key and guards.key_credential(key):
         return None
     message = "This API key is unknown or expired." if key else MissingApiKey().message
-    return _refuse(visit, 401, message, "invalid_api_key")
+    return _refuse(context, 401, message, "invalid_api_key")
 
 
 # -- calls ---------------------------------------------------------------------------------------------------
 
 
-def call_model(visit: RequestContext, dialect: Dialect) -> Response:
-    """One call of a model, asked for and answered in a dialect (contract 5.2, in its order of checks)."""
+def call_model(context: RequestContext, dialect: Dialect) -> Response:
+    """Make one call in a dialect, with checks in the order of contract 5.2."""
     try:
-        return _answered(gateway(visit.app).open(_read(visit, dialect)))
+        return _to_response(gateway(context.app).open(_read_call(context, dialect)))
     except Exception as error:
-        return _told(visit, dialect, error)
+        return _error_response(context, dialect, error)
 
 
-def _read(visit: RequestContext, dialect: Dialect) -> CallRequest:
-    request = visit.request
+def _read_call(context: RequestContext, dialect: Dialect) -> CallRequest:
+    request = context.request
     key = guards.api_key(request.environ)
     if not key and not dialect.body_first:
         raise MissingApiKey
 
     def knock() -> None:
-        # before a large body is read the ledger must know whose it is
+        # authenticate before reading a large body
         if not key:
             raise MissingApiKey
-        gateway(visit.app).recognise(key, visit.id, dialect)
+        gateway(context.app).authenticate(key, context.id, dialect)
 
     body: Any
     try:
-        body, raw = read_with_bytes(request, allow_nul=True, knock=knock)
+        body, raw = read_with_bytes(request, allow_nul=True, before_large=knock)
     except BadJson as error:
         if dialect.body_first:
             raise UnreadableBody from error
-        body, raw = BadCall(f"The request body is not JSON that can be used: {error}."), b""
+        body, raw = BadCall(f"The request body is not valid JSON: {error}."), b""
     if not key:
         raise MissingApiKey
-    return dialect.read(IncomingRequest(visit.id, key, request.headers, body, raw))
+    return dialect.read(IncomingRequest(context.id, key, request.headers, body, raw))
 
 
-def _answered(answer: Reply | AnswerStream) -> Response:
-    """The answer of the gateway as HTTP (contract 5.4)."""
+def _to_response(answer: Reply | AnswerStream) -> Response:
+    """The gateway's answer as an HTTP response (contract 5.4)."""
     if isinstance(answer, Reply):
         response = FastResponse(answer.body, content_type=answer.content_type)
     else:
@@ -323,25 +321,27 @@ def _answered(answer: Reply | AnswerStream) -> Response:
     return _with_dropped(response, answer.dropped)
 
 
-def _told(visit: RequestContext, dialect: Dialect, error: Exception) -> Response:
-    """What went wrong, in the words of the dialect."""
-    known = _known(error)
-    if not isinstance(known, CallRefused | ProviderError | UpstreamError | DomainError):
-        error_handlers.log.error("request %s: POST %s failed", visit.id, visit.request.path, exc_info=error)
-    told = dialect.error(known, ErrorContext(visit.id, visit.request.headers, visit.settings))
-    response = json_answer(told.body, told.status)
-    response.headers.update(told.headers)
+def _error_response(context: RequestContext, dialect: Dialect, error: Exception) -> Response:
+    """An error as an HTTP response in the dialect's format."""
+    normalized = _normalize(error)
+    if not isinstance(normalized, CallRefused | ProviderError | UpstreamError | DomainError):
+        error_handlers.log.error(
+            "request %s: POST %s failed", context.id, context.request.path, exc_info=error
+        )
+    answer = dialect.error(normalized, ErrorContext(context.id, context.request.headers, context.settings))
+    response = json_answer(answer.body, answer.status)
+    response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):
         response.headers["Accept-Encoding"] = error.accept
-    if isinstance(known, ProviderError | DomainError) and known.retry_after:
-        seconds = str(known.retry_after)
+    if isinstance(normalized, ProviderError | DomainError) and normalized.retry_after:
+        seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds
     return _with_dropped(response, getattr(error, "dropped", ()))
 
 
-def _known(error: Exception) -> Exception:
-    """What is wrong with a body, as dialects know it."""
+def _normalize(error: Exception) -> Exception:
+    """Convert errors of reading a body to errors that dialects format."""
     match error:
         case BodyTooLarge():
             return DomainError(str(error.description), status=413, code="request_too_large")
@@ -353,20 +353,20 @@ def _known(error: Exception) -> Exception:
 
 
 def _with_dropped(response: Response, dropped: tuple[str, ...]) -> Response:
-    """Name what of the request the provider was not sent."""
+    """Name the request keys left out for the provider in `X-Stoa-Dropped`."""
     if dropped:
         response.headers["X-Stoa-Dropped"] = ", ".join(dropped)
     return response
 
 
 def json_answer(body: Any, status: int = 200) -> Response:
-    """A JSON answer."""
+    """A JSON response."""
     return Response(write(body), status, content_type="application/json")
 
 
 def _refuse(
-    visit: RequestContext, status: int, message: str, code: str, *, param: str | None = None
+    context: RequestContext, status: int, message: str, code: str, *, param: str | None = None
 ) -> Response:
     return json_answer(
-        model_error(visit.request.headers, visit.id, status, message, code, param=param), status
+        model_error(context.request.headers, context.id, status, message, code, param=param), status
     )

@@ -1,4 +1,4 @@
-"""`flask billing`: what an operator does with credits."""
+"""`flask billing`: operator commands for credits."""
 
 import getpass
 from contextlib import suppress
@@ -21,7 +21,7 @@ from models.orgs import by_slug
 from views.server import CommandGroup
 from views.web.guards import settings
 
-commands = CommandGroup("billing", help="Credits: grants, balances, and the proof of the books.")
+commands = CommandGroup("billing", help="Credits: grants, balances, and the ledger proof.")
 
 PERSONAL_TYPES = [kind for kind in GRANT_TYPES if kind != "organization"]
 
@@ -32,17 +32,17 @@ def init_app(app: Flask) -> None:
 
 
 class DateTimeParam(click.ParamType[datetime]):
-    """A date or a moment in ISO 8601; UTC when it names no zone."""
+    """An ISO 8601 date or datetime; UTC unless it has a time zone."""
 
     name = "iso"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The aware moment, or a usage error."""
+        """Parse to an aware UTC datetime; fail with a usage error if it is invalid."""
         try:
             moment = datetime.fromisoformat(value)
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no date: write 2027-01-31 or 2027-01-31T12:00:00Z.", param, ctx)
+            self.fail(f"{value!r} is not a valid date: use 2027-01-31 or 2027-01-31T12:00:00Z.", param, ctx)
 
 
 @commands.command("grant")
@@ -54,12 +54,12 @@ class DateTimeParam(click.ParamType[datetime]):
     type=click.Choice(PERSONAL_TYPES),
     default="admin",
     show_default=True,
-    help="Of a person's credits.",
+    help="Type of a grant to a person.",
 )
-@click.option("--expires", type=DateTimeParam(), help="When the credits end; never, by default.")
-@click.option("--reason", default="Granted by an operator", help="What the account's owner reads.")
+@click.option("--expires", type=DateTimeParam(), help="When the credits expire; default: never.")
+@click.option("--reason", default="Granted by an operator", help="Description shown to the account owner.")
 def grant_command(name: str, credits: int, kind: str, expires: datetime | None, reason: str) -> None:
-    """Give CREDITS to the account of NAME: an e-mail address, or an organisation's slug."""
+    """Grant CREDITS to the account NAME: an email address or an organisation's slug."""
     account, name = account_of_name(name)
     kind = "organization" if account.org_id else kind
     granted = ledger.grant(
@@ -81,18 +81,18 @@ def grant_command(name: str, credits: int, kind: str, expires: datetime | None, 
             "expires_at": expires.isoformat() if expires else None,
         },
     )
-    found = ledger.balance(account)
+    balance = ledger.balance(account)
     db.session.commit()
     cleared = f" {granted.debt_cleared:,} of them cleared debt." if granted.debt_cleared else ""
-    click.echo(f"Granted {credits:,} credits to {name}.{cleared} Balance: {found.net_balance:,}.")
+    click.echo(f"Granted {credits:,} credits to {name}.{cleared} Balance: {balance.net_balance:,}.")
     click.echo(granted.operation_id)
 
 
 @commands.command("revoke")
 @click.argument("operation_id")
-@click.option("--reason", required=True, help="Why; it is added to the grant's description.")
+@click.option("--reason", required=True, help="Reason, appended to the grant's description.")
 def revoke_command(operation_id: str, reason: str) -> None:
-    """Take back what is left of a grant."""
+    """Revoke the remaining credits of a grant."""
     credits = ledger.revoke(operation_id, reason)
     admin.record(
         "billing.revoke",
@@ -108,52 +108,54 @@ def revoke_command(operation_id: str, reason: str) -> None:
 @commands.command("balance")
 @click.argument("name")
 def balance_command(name: str) -> None:
-    """Show what the account of NAME has, by grant: an e-mail address, or an organisation's slug."""
+    """Show the balance of the account NAME by grant: an email address or an organisation's slug."""
     account, name = account_of_name(name)
     ledger.ensure_quota(account, settings().stoa_free_credits)
-    found, cycle, grants = ledger.balance(account), ledger.cycle(account), ledger.grants_of(account)
+    balance, cycle, grants = ledger.balance(account), ledger.cycle(account), ledger.grants_of(account)
     db.session.commit()
     click.echo(f"{name}  {account.id}")
     for name, amount in (
-        ("remaining", found.total_remaining),
-        ("debt", found.total_debt),
-        ("held", found.held),
+        ("remaining", balance.total_remaining),
+        ("debt", balance.total_debt),
+        ("held", balance.held),
         ("used this cycle", cycle.used),
     ):
         click.echo(f"{name:<16}{amount:>14,}")
     click.echo(f"{'next reset':<16}  {_date(cycle.ends)}")
-    for line in grants:
-        until = f"until {_date(line.expires_at)}" if line.expires_at else "no expiry"
+    for grant in grants:
+        until = f"until {_date(grant.expires_at)}" if grant.expires_at else "no expiry"
         click.echo(
-            f"  {line.type:<14}{line.balance:>14,} of {line.principal:,}, {until}  {line.operation_id}"
+            f"  {grant.type:<14}{grant.balance:>14,} of {grant.principal:,}, {until}  {grant.operation_id}"
         )
 
 
 @commands.command("prove")
 def prove_command() -> None:
-    """Recompute the books from entries, messages and purchases; exit 1 if any figure differs."""
+    """Verify all ledger totals against entries, messages and purchases; exit 1 if any differ."""
     proof = ledger.prove()
     checks = [*proof.checks, *prove_purchases()]
     differences = sum(check.count for check in checks)
     for check in checks:
         click.echo(f"{'ok   ' if not check.count else 'DRIFT'}  {check.name}")
-        for found in check.differences:
-            click.echo(f"         {found.subject}: expected {found.expected}, found {found.found}")
+        for difference in check.differences:
+            click.echo(
+                f"         {difference.subject}: expected {difference.expected}, found {difference.found}"
+            )
         if check.count > len(check.differences):
             click.echo(f"         and {check.count - len(check.differences):,} more")
     click.echo(
         f"{proof.accounts:,} accounts, {proof.entries:,} entries, {proof.messages:,} messages: "
-        + (f"{differences:,} differ." if differences else "all figures agree.")
+        + (f"{differences:,} differ." if differences else "all totals match.")
     )
     if proof.lost_holds:
-        click.echo(f"{proof.lost_holds:,} lost calls wait for an operator: flask billing lost.")
+        click.echo(f"{proof.lost_holds:,} lost calls to review: flask billing lost.")
     if differences:
         raise SystemExit(1)
 
 
 @commands.command("sweep")
 def sweep_command() -> None:
-    """Free the holds of calls that never ended and write off expired grants."""
+    """Mark expired holds as lost and write off expired grants."""
     holds = grants = credits = 0
     while True:
         swept = ledger.sweep()
@@ -165,12 +167,12 @@ def sweep_command() -> None:
 
 
 @commands.command("lost")
-@click.option("--dismiss", metavar="REQUEST_ID", help="Take one off the list; nothing is charged for it.")
+@click.option("--dismiss", metavar="REQUEST_ID", help="Remove a call from the list without charging it.")
 def lost_command(dismiss: str | None) -> None:
-    """List calls that were admitted and never settled: their upstream may have been paid."""
+    """List calls that neither settled nor failed; the provider may have charged for them."""
     known = {call.request_id for call in _spool().calls()}
     if dismiss in known:
-        raise Conflict("What this call used is known: flask billing unsettled.")
+        raise Conflict("The usage of this call is known: see flask billing unsettled.")
     if dismiss:
         lost = ledger.dismiss_lost(dismiss)
         before = {"amount": lost.amount, "model": lost.model, "lost_at": lost.lost_at.isoformat()}
@@ -183,16 +185,16 @@ def lost_command(dismiss: str | None) -> None:
         click.echo(
             f"{_date(lost.lost_at)}  {lost.request_id}  {lost.email}  {lost.model}"
             f"  held {lost.amount:,}  run {lost.run_id or '-'}  worker {lost.worker}"
-            + ("  known: flask billing unsettled" if lost.request_id in known else "")
+            + ("  usage known: flask billing unsettled" if lost.request_id in known else "")
         )
     if not calls:
-        click.echo("No call was lost.")
+        click.echo("No lost calls.")
 
 
 @commands.command("flagged")
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True)
 def flagged_command(days: int) -> None:
-    """List calls whose bill looks odd: they were charged, and somebody should see why."""
+    """List charged calls with billing anomalies to review."""
     calls = flagged_calls(now() - timedelta(days=days))
     for call in calls:
         listed = (call.price or {}).get("listed")
@@ -202,42 +204,42 @@ def flagged_command(days: int) -> None:
             f"  {call.credits:,} credits  {call.user_id}"
         )
     if not calls:
-        click.echo(f"No call of the last {days} days is flagged.")
+        click.echo(f"No flagged calls in the last {days} days.")
 
 
 @commands.command("unsettled")
-@click.option("--settle", is_flag=True, help="Tell the ledger now, and list what it still refuses.")
+@click.option("--settle", is_flag=True, help="Retry now, and list the calls that the ledger still rejects.")
 @click.option(
-    "--dismiss", metavar="REQUEST_ID", help="Forget one that is set aside; nothing is charged for it."
+    "--dismiss", metavar="REQUEST_ID", help="Discard a call that is set aside, without charging it."
 )
 def unsettled_command(settle: bool, dismiss: str | None) -> None:
-    """List calls whose use is known and which the ledger of this machine has not taken yet, with what they used.
+    """List this machine's finished calls that are not settled yet, with their usage.
 
-    While one waits, no call is admitted. Those set aside keep out their own account alone.
+    While a call is waiting, this machine admits no calls. A call that is set aside blocks only its own account.
     """
     spool = _spool()
     if dismiss:
-        forgotten = spool.dismiss(dismiss)
-        if forgotten is None:
+        dismissed = spool.dismiss(dismiss)
+        if dismissed is None:
             raise NotFound("No call with this id is set aside.")
-        before = {name: value for name, value in _used(forgotten).items() if value is not None}
+        before = {name: value for name, value in _usage(dismissed).items() if value is not None}
         admin.record("billing.dismiss_unsettled", dismiss, actor=operator(), before=before)
         db.session.commit()
         click.echo(f"Dismissed {dismiss}.")
         return
     if settle:
-        taken = spool.settle_all()
-        click.echo("A worker is settling them just now." if taken is None else f"{taken:,} settled.")
+        settled = spool.settle_all()
+        click.echo("A worker is settling them now." if settled is None else f"{settled:,} settled.")
     calls = spool.calls()
     for call in calls:
-        used = "  ".join(f"{name} {value}" for name, value in _used(call).items() if value is not None)
+        usage = "  ".join(f"{name} {value}" for name, value in _usage(call).items() if value is not None)
         state = "damaged" if call.facts is None else "set aside" if call.aside else "waiting"
-        click.echo(f"{_date(call.since)}  {call.request_id}  {state}  {used}")
+        click.echo(f"{_date(call.since)}  {call.request_id}  {state}  {usage}")
     if not calls:
-        click.echo("Every call is settled.")
+        click.echo("All calls are settled.")
 
 
-def _used(call: UnsettledCall) -> dict[str, Any]:
+def _usage(call: UnsettledCall) -> dict[str, Any]:
     facts = call.facts or {}
     names = ("user_id", "org_id", "run_id", "provider", "model", "error", *TOKENS)
     return {name: facts.get(name) for name in names} | {"cost": f"${call.cost:.6f}" if facts else None}
@@ -248,7 +250,7 @@ def _spool() -> Spool:
 
 
 def account_of_name(name: str) -> tuple[Account, str]:
-    """The account of an e-mail address or an organisation's slug, and its name. Raises NotFound."""
+    """Look up an account by email address or organisation slug; returns it with its name. Raises NotFound."""
     org = by_slug(name)
     if org is not None:
         return Account(org_id=org.id), org.slug
@@ -256,14 +258,12 @@ def account_of_name(name: str) -> tuple[Account, str]:
     with suppress(DomainError):
         user = by_email(clean_email(name))
     if user is None:
-        raise NotFound(
-            f"Nobody has the address {name}." if "@" in name else f"There is no organisation {name}."
-        )
+        raise NotFound(f"There is no user {name}." if "@" in name else f"There is no organisation {name}.")
     return Account(user_id=user.id), user.email
 
 
 def operator() -> str:
-    """Who types the command, for the audit log."""
+    """The operating system user who runs the command, for the audit log."""
     try:
         return f"cli:{getpass.getuser()}"
     except (OSError, KeyError):

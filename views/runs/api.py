@@ -1,4 +1,4 @@
-"""The JSON door of runs: START and FINISH, and the steps between them (contract section 2.3)."""
+"""JSON API of runs: START, steps and FINISH (contract section 2.3)."""
 
 import logging
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ log = logging.getLogger("stoa.runs")
 bp = Blueprint("runs_api", __name__)
 
 TEST_USER = "test-user-id"
-MOST_BYTES = 5_000_000
-MOST_STEP_BYTES = 1_000_000
-"""Of a request; what a step may have is a setting."""
+MAX_BYTES = 5_000_000
+MAX_STEP_BYTES = 1_000_000
+"""Of the request body; STOA_STEP_BYTES limits the stored step."""
 
-# Generous for any agent, and small enough for an index entry, a page and a reader.
+# Large enough for any agent, small enough for an index entry and a page.
 Name = Annotated[str, Field(max_length=500)]
 RunId = Annotated[str, Field(max_length=200)]
 Credits = Annotated[Amount, Field(le=10**15)]
@@ -50,7 +50,7 @@ class StartBody(Body):
 
 
 class RunStep(Body):
-    """A step as the steps route takes it."""
+    """A step in the body of the steps route."""
 
     stepNumber: Count
     credits: Missing[Credits] = None
@@ -61,7 +61,7 @@ class RunStep(Body):
     startTime: Missing[Instant] = Field(None, description="Ends in Z")
 
     def report(self, step_id: str | None = None) -> StepReport:
-        """The step in the domain's words."""
+        """Convert to the domain's type."""
         return StepReport(
             number=self.stepNumber,
             credits=self.credits or Decimal(0),
@@ -75,20 +75,20 @@ class RunStep(Body):
 
 
 class FinishedStep(RunStep):
-    """A step that comes with the finish; its `id` is kept where it is a UUID and free."""
+    """A step in a FINISH body."""
 
-    id: Missing[RunId] = Field(None, description="Kept when it is a free UUID")
+    id: Missing[RunId] = Field(None, description="Used if it is a UUID that no other run's step has")
 
 
 class FinishBody(Body):
-    """`action: "FINISH"`; newer clients send their steps with it."""
+    """`action: "FINISH"`. Newer clients include their steps."""
 
     action: Literal["FINISH"]
     runId: str
     status: Ending
     totalSteps: Count
     directCredits: Credits
-    totalCredits: Credits = Field(description="Its own and those of what it spawned")
+    totalCredits: Credits = Field(description="Including spawned runs")
     errorMessage: Missing[str] = None
     steps: Missing[Annotated[list[FinishedStep], Field(max_length=1000)]] = None
 
@@ -108,22 +108,22 @@ class StepAdded(ResponseModel):
     stepId: str
 
 
-def _words(error: Exception) -> ResponseReturnValue | None:
+def _error_response(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, RequestEntityTooLarge):
-        most = request.max_content_length or MOST_BYTES
-        how = "Send the steps of a run in several requests, or shorten them."
-        return jsonify(error=f"The request is larger than {most:,} bytes. {how}"), 413
-    return error_bodies.words(error)
+        limit = request.max_content_length or MAX_BYTES
+        remedy = "Send the steps of a run in several requests, or shorten them."
+        return jsonify(error=f"The request is larger than {limit:,} bytes. {remedy}"), 413
+    return error_bodies.format_error(error)
 
 
-DOOR = door(_words, too_large=ApiError)
+DOOR = door(_error_response, too_large=ApiError)
 ERRORS: Answers = {
     401: "No key",
     404: "Unknown key",
-    409: "Too many runs are not finished, or the run has all the steps it may have",
-    413: "A step is too large, or more bytes than the account may record in a day",
-    429: "The account records too much; Retry-After says how long",
-    500: "It could not be recorded",
+    409: "Too many unfinished runs, or the run has reached its limit of steps",
+    413: "A step is too large, or exceeds the account's bytes per day",
+    429: "The account reached a write limit; see Retry-After",
+    500: "Recording failed",
 }
 
 
@@ -132,9 +132,9 @@ ERRORS: Answers = {
     tag="Runs",
     caller="key",
     body=Annotated[StartBody | FinishBody, Field(discriminator="action")],
-    most_bytes=MOST_BYTES,
+    max_bytes=MAX_BYTES,
     answers={
-        200: ("START answers runId, FINISH success", RunStarted | RunFinished),
+        200: ("START returns runId, FINISH returns success", RunStarted | RunFinished),
         **ERRORS,
         403: "The agent was taken down",
     },
@@ -143,14 +143,14 @@ ERRORS: Answers = {
 def agent_runs() -> ResponseReturnValue:
     """Start or finish a run.
 
-    A FINISH of a run that is not yours, or of none, changes nothing and answers 200.
+    FINISH of an unknown run, or of a run that is not yours, changes nothing and returns 200.
     """
     key = _key()
-    asked = body.parse_tagged("action", ACTIONS, body.read_json())
-    if isinstance(asked, FinishBody):
-        return _finish(key, asked)
-    assert isinstance(asked, StartBody)
-    return _start(key, asked)
+    parsed = body.parse_tagged("action", ACTIONS, body.read_json())
+    if isinstance(parsed, FinishBody):
+        return _finish(key, parsed)
+    assert isinstance(parsed, StartBody)
+    return _start(key, parsed)
 
 
 @bp.post("/api/v1/agent-runs/<run_id>/steps")
@@ -158,20 +158,20 @@ def agent_runs() -> ResponseReturnValue:
     tag="Runs",
     caller="key",
     body=RunStep,
-    most_bytes=MOST_STEP_BYTES,
+    max_bytes=MAX_STEP_BYTES,
     answers={
         200: ("The step", StepAdded),
         **ERRORS,
-        403: "The run is somebody else's",
-        404: "Unknown key, or no such run",
-        500: "The run has a step of this number already, or it could not be recorded",
+        403: "The run is not yours",
+        404: "Unknown key or run",
+        500: "The step number is taken, or recording failed",
     },
     door=DOOR,
 )
 def steps(run_id: str) -> ResponseReturnValue:
     """Add a step to a run.
 
-    The run may be finished already.
+    Also works for a finished run.
     """
     key = _key()
     step = body.read(RunStep)
@@ -182,39 +182,39 @@ def steps(run_id: str) -> ResponseReturnValue:
     return jsonify(stepId=step_id)
 
 
-def _start(key: Credential, asked: StartBody) -> ResponseReturnValue:
+def _start(key: Credential, parsed: StartBody) -> ResponseReturnValue:
     try:
-        takedowns.refuse_run(asked.agentId)
+        takedowns.refuse_run(parsed.agentId)
     except TakenDown as error:
         raise Forbidden(error.message) from None
     with _recorded("Failed to create agent run"):
         run_id = recording.start(
-            key.user.id, asked.agentId, asked.ancestorRunIds or [], settings(), key.session.org_id
+            key.user.id, parsed.agentId, parsed.ancestorRunIds or [], settings(), key.session.org_id
         )
     return jsonify(runId=run_id)
 
 
-def _finish(key: Credential, asked: FinishBody) -> ResponseReturnValue:
+def _finish(key: Credential, parsed: FinishBody) -> ResponseReturnValue:
     if key.user.id == TEST_USER:
         return jsonify(success=True)
     with _recorded("Failed to finish agent run"):
         recording.finish(
             key.user.id,
-            asked.runId,
-            status=asked.status,
-            total_steps=asked.totalSteps,
-            direct_credits=asked.directCredits,
-            total_credits=asked.totalCredits,
+            parsed.runId,
+            status=parsed.status,
+            total_steps=parsed.totalSteps,
+            direct_credits=parsed.directCredits,
+            total_credits=parsed.totalCredits,
             settings=settings(),
             org_id=key.session.org_id,
-            error_message=asked.errorMessage,
-            steps=[step.report(step.id) for step in asked.steps or ()],
+            error_message=parsed.errorMessage,
+            steps=[step.report(step.id) for step in parsed.steps or ()],
         )
     return jsonify(success=True)
 
 
 def _key() -> Credential:
-    """The key and whose it is. Raises DomainError: 401 without a key, 404 for one that is unknown."""
+    """Return the credential of the API key. Raises DomainError: 401 without a key, 404 for an unknown key."""
     if api_key() is None:
         raise DomainError("Missing or invalid Authorization header", status=401)
     key = key_credential()
@@ -225,7 +225,7 @@ def _key() -> Credential:
 
 @contextmanager
 def _recorded(failure: str) -> Iterator[None]:
-    """Commit what is recorded. Raises DomainError with the contract's words for a failure: 500."""
+    """Commit after the block. Raises DomainError (500) with the contract's message on failure."""
     try:
         yield
         db.session.commit()

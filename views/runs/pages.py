@@ -1,4 +1,4 @@
-"""The pages of runs: the list, one run on its timeline, one model call opened. Only those of the viewer's account."""
+"""Pages of the viewer's runs: the list, a run with its trace, a model call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from models.core.db import now
 from models.core.errors import NotFound
 from models.runs import RUN_STATUSES, AgentRun, history, run_calls, trace
-from models.runs.history import RunFilter, RunLine
+from models.runs.history import RunFilter, RunSummary
 from models.runs.trace import TraceEntry, TraceWindow
 from models.store.catalogue.agent_page import is_published
 from views.web.charts import TimelineSpan, Waterfall, waterfall
@@ -21,20 +21,20 @@ from views.web.htmx import render, wants_fragment
 
 bp = Blueprint("runs", __name__)
 
-WHEN = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
+TIME_RANGES = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 STOP_POLLING = 286
-MAX_AGENT = 200
+MAX_AGENT_LENGTH = 200
 
 
 @bp.app_template_filter("agent_name")
 def agent_name(run: Any) -> str:
-    """The agent's name without publisher and version; never empty."""
-    return trace.name_of(run)
+    """Return the agent's name without publisher and version, never empty."""
+    return trace.agent_name_of(run)
 
 
 @bp.app_template_global()
 def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
-    """Where a model call is shown: in its run, or by itself."""
+    """Return the URL of a model call, in its run if it has one."""
     if run_id:
         return url_for("runs.call", run_id=run_id, request_id=request_id, **query)
     return url_for("usage.call", request_id=request_id, **query)
@@ -43,29 +43,29 @@ def call_address(run_id: str | None, request_id: str, **query: Any) -> str:
 @bp.get("/runs")
 @login_required
 def runs() -> ResponseReturnValue:
-    """The account's runs, newest first. With htmx the list alone, or with a key only what follows it."""
+    """List the account's runs, newest first. With htmx, the list alone, or after a cursor only the next rows."""
     account_id = current_account().id
-    asked = RunFilterForm.of(request.args)
+    form = RunFilterForm.of(request.args)
     after = request.args.get("after") or None
-    page = None if asked.errors else history.runs_of(account_id, asked.chosen, after)
-    nothing_yet = page is not None and not (page.lines or after) and not history.has_runs(account_id)
+    page = None if form.errors else history.runs_of(account_id, form.filter, after)
+    nothing_yet = page is not None and not (page.runs or after) and not history.has_runs(account_id)
     context: dict[str, Any] = {
-        "asked": asked,
-        "listed": page,
+        "form": form,
+        "listing": page,
         "after": after,
         "nothing_yet": nothing_yet,
-        "next_href": page and page.next and asked.href(after=page.next),
+        "next_href": page and page.next and form.href(after=page.next),
     }
     if wants_fragment():
-        partial = "runs/_more.html" if after else "runs/_list.html"
-        response = render("runs/runs.html", partial=partial, status=422 if asked.errors else 200, **context)
+        partial = "runs/_more_rows.html" if after else "runs/_list.html"
+        response = render("runs/runs.html", partial=partial, status=422 if form.errors else 200, **context)
         if not after:
-            response.headers["HX-Push-Url"] = asked.href()
+            response.headers["HX-Push-Url"] = form.href()
         return response
     return render(
         "runs/runs.html",
         partial="runs/_list.html",
-        status=422 if asked.errors else 200,
+        status=422 if form.errors else 200,
         agents=history.agents_of(account_id),
         **context,
     )
@@ -74,66 +74,66 @@ def runs() -> ResponseReturnValue:
 @bp.get("/runs/<run_id>")
 @login_required
 def run(run_id: str) -> ResponseReturnValue:
-    """One run: what it cost, and its steps, calls and spawned runs on one timeline, a window at a time."""
+    """Show a run: its cost, and a window of its trace (steps, calls and spawned runs on one timeline)."""
     account_id = current_account().id
-    place: dict[str, Any] = {
+    position: dict[str, Any] = {
         key: value for key in ("after", "before", "at") if (value := request.args.get(key))
     }
     found = trace.trace_of(
         account_id,
         run_id,
-        after=place.get("after"),
-        before=place.get("before"),
-        tail=place["at"] == "end" if place.get("at") else None if not place else False,
+        after=position.get("after"),
+        before=position.get("before"),
+        tail=position["at"] == "end" if position.get("at") else None if not position else False,
     )
-    line = found.line
+    summary = found.summary
     return render(
         "runs/run.html",
         partial="runs/_run.html",
-        line=line,
-        run=line.run,
-        parent=history.parent_of(account_id, line.run),
-        in_store=_store_page(line.run),
+        summary=summary,
+        run=summary.run,
+        parent=history.parent_of(account_id, summary.run),
+        store_href=_store_href(summary.run),
         trace=found,
-        drawing=_drawing(found.window),
-        claims=_claims(line),
-        poll_href=url_for("runs.run", run_id=run_id, **(place or {"at": "end"})),
+        waterfall=_waterfall(found.window),
+        reported=_reported_values(summary),
+        poll_href=url_for("runs.run", run_id=run_id, **(position or {"at": "end"})),
     )
 
 
 @bp.get("/runs/<run_id>/row")
 @login_required
 def row(run_id: str) -> ResponseReturnValue:
-    """The run as a row of the list, for a row that refreshes itself. One that is gone takes its row with it."""
+    """Render a run's row in the list, for its polling. An unknown run removes its row."""
     account_id = current_account().id
     if not wants_fragment():
         return redirect(url_for("runs.run", run_id=run_id), 303)
     try:
-        line = history.line_of(account_id, run_id)
+        summary = history.summary_of(account_id, run_id)
     except NotFound:
         return "", STOP_POLLING
-    return render("runs/_rows.html", partial="runs/_rows.html", lines=[line])
+    return render("runs/_rows.html", partial="runs/_rows.html", summaries=[summary])
 
 
 @bp.get("/runs/<run_id>/calls/<request_id>")
 @login_required
 def call(run_id: str, request_id: str) -> ResponseReturnValue:
-    """One model call: tokens, prices, ledger entries, times and messages. With htmx without the page around it."""
+    """Show a model call: tokens, prices, ledger entries, timing and messages."""
     account_id = current_account().id
-    mine = history.run_of(account_id, run_id)
-    every = request.args.get("messages") == "all"
+    run = history.run_of(account_id, run_id)
+    all_messages = request.args.get("messages") == "all"
     return render(
         "runs/call.html",
         partial="runs/_call.html",
-        run=mine,
-        detail=run_calls.call_of(account_id, mine, request_id, all_messages=every),
-        every=every,
+        run=run,
+        detail=run_calls.call_of(account_id, run, request_id, all_messages=all_messages),
+        all_messages=all_messages,
         fragment=wants_fragment(),
     )
 
 
-def _store_page(run: AgentRun) -> str | None:
-    """The page of the version that ran, when it is published here."""
+def _store_href(run: AgentRun) -> str | None:
+    """Return the URL of the agent version that ran, if it is published here."""
     publisher, agent, version = run.publisher_id, run.agent_name, run.agent_version
     if not (publisher and agent and version and is_published(publisher, agent, version)):
         return None
@@ -145,36 +145,36 @@ def _store_page(run: AgentRun) -> str | None:
 
 @dataclass(frozen=True)
 class RunFilterForm:
-    """What the form of the list says: its values as they were entered, the filter they make, and what is wrong."""
+    """The filter form of the list: values as entered, the resulting filter, and errors by field."""
 
     values: Mapping[str, str]
-    chosen: RunFilter
+    filter: RunFilter
     errors: Mapping[str, str]
 
     @classmethod
     def of(cls, args: Mapping[str, str]) -> "RunFilterForm":
-        """Read a query string. Empty fields count as not given."""
+        """Parse query parameters. Empty fields count as missing."""
         values = {
             key: args.get(key, "").replace("\x00", "").strip()
             for key in ("agent", "status", "when", "from", "to", "spawned")
         }
         errors: dict[str, str] = {}
-        if len(values["agent"]) > MAX_AGENT:
-            errors["agent"] = f"Enter at most {MAX_AGENT} characters"
+        if len(values["agent"]) > MAX_AGENT_LENGTH:
+            errors["agent"] = f"Enter at most {MAX_AGENT_LENGTH} characters"
         if values["status"] and values["status"] not in RUN_STATUSES:
-            errors["status"] = "Choose a state of the list"
-        since, until = _stretch(values, errors)
-        chosen = RunFilter(
+            errors["status"] = "Choose a status from the list"
+        since, until = _time_range(values, errors)
+        filter = RunFilter(
             agent=values["agent"],
             status=values["status"] or None,
             since=since,
             until=until,
             spawned=bool(values["spawned"]) or bool(values["agent"]),
         )
-        return cls(values, chosen, errors)
+        return cls(values, filter, errors)
 
     def href(self, **changes: str) -> str:
-        """The address of this list with some fields changed; empty ones are left out."""
+        """Return the URL of this list with some fields changed. Empty fields are omitted."""
         values: dict[str, Any] = {**self.values, **changes}
         if values["when"] != "custom":
             values = {**values, "from": "", "to": ""}
@@ -182,46 +182,39 @@ class RunFilterForm:
 
     @property
     def chips(self) -> list[tuple[str, str]]:
-        """The filters in use, in words, and the address without each."""
-        values, found = self.values, []
+        """Return the label of each active filter and the URL without it."""
+        values, chips = self.values, []
         if values["agent"]:
-            found.append((f"Agent: {values['agent']}", self.href(agent="")))
+            chips.append((f"Agent: {values['agent']}", self.href(agent="")))
         if values["status"]:
-            found.append((values["status"].capitalize(), self.href(status="")))
-        if self.chosen.since or self.chosen.until:
-            words = {"24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
-            from_to = [
-                part
-                for part in (
-                    values["from"] and f"from {values['from']}",
-                    values["to"] and f"to {values['to']}",
-                )
-                if part
-            ]
-            text = words.get(values["when"]) or " ".join(from_to).capitalize()
-            found.append((text, self.href(when="")))
+            chips.append((values["status"].capitalize(), self.href(status="")))
+        if self.filter.since or self.filter.until:
+            labels = {"24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
+            from_to = [f"{key} {values[key]}" for key in ("from", "to") if values[key]]
+            label = labels.get(values["when"]) or " ".join(from_to).capitalize()
+            chips.append((label, self.href(when="")))
         if values["spawned"]:
-            found.append(("Spawned runs too", self.href(spawned="")))
-        return found
+            chips.append(("Including spawned runs", self.href(spawned="")))
+        return chips
 
 
-def _stretch(values: Mapping[str, str], errors: dict[str, str]) -> tuple[datetime | None, datetime | None]:
-    """The half-open stretch of time: one of the presets up to now, or UTC days, both counted."""
+def _time_range(values: Mapping[str, str], errors: dict[str, str]) -> tuple[datetime | None, datetime | None]:
+    """Return start (inclusive) and end (exclusive) of a preset or of the chosen UTC days."""
     when = values["when"]
-    if when in WHEN:
-        return now() - WHEN[when], None
+    if when in TIME_RANGES:
+        return now() - TIME_RANGES[when], None
     if when == "":
         return None, None
     if when != "custom":
-        errors["when"] = "Choose a time of the list"
+        errors["when"] = "Choose a time range from the list"
         return None, None
-    first, last = _day("from", values, errors), _day("to", values, errors)
+    first, last = _date("from", values, errors), _date("to", values, errors)
     if first and last and last < first:
-        errors["to"] = "Enter a day that is not before the first"
+        errors["to"] = "Enter a date on or after the start date"
     return first, last + timedelta(days=1) if last else None
 
 
-def _day(key: str, values: Mapping[str, str], errors: dict[str, str]) -> datetime | None:
+def _date(key: str, values: Mapping[str, str], errors: dict[str, str]) -> datetime | None:
     if not values[key]:
         return None
     try:
@@ -229,56 +222,56 @@ def _day(key: str, values: Mapping[str, str], errors: dict[str, str]) -> datetim
     except ValueError:
         day = date.min
     if not 2000 <= day.year <= 2999:
-        errors[key] = "Enter a day like 2026-11-20"
+        errors[key] = "Enter a date like 2026-11-20"
         return None
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class ReportedFigure:
-    """One figure of an ended run: what was billed or recorded here, and what its client reported."""
+class ReportedValue:
+    """A value of a finished run: as billed or recorded by this server, and as reported by the client."""
 
     name: str
-    here: Decimal
-    client: Decimal
+    recorded: Decimal
+    reported: Decimal
 
     @property
     def differs(self) -> bool:
-        """The client is wrong."""
-        return self.here != self.client
+        """Whether the client reported another value."""
+        return self.recorded != self.reported
 
     @property
     def difference(self) -> str:
-        """By how much the client's figure is off: `8.50 less`."""
-        return f"{plain(abs(self.client - self.here))} {'more' if self.client > self.here else 'less'}"
+        """Difference of the reported value: `8.50 less`."""
+        return f"{plain(abs(self.reported - self.recorded))} {'more' if self.reported > self.recorded else 'less'}"
 
 
-def _claims(line: RunLine) -> dict[str, ReportedFigure]:
-    """By `credits`, `own` and `steps`; nothing while the run goes on, because its client reports at the end."""
-    run, sums = line.run, line.sums
+def _reported_values(summary: RunSummary) -> dict[str, ReportedValue]:
+    """Return values by `credits`, `own` and `steps`; empty for a running run, whose client reports at the end."""
+    run, totals = summary.run, summary.totals
     if run.status == "running":
         return {}
     return {
-        key: ReportedFigure(name, Decimal(here), Decimal(client or 0))
-        for key, name, here, client in (
-            ("credits", "Credits, with all it spawned", sums.all.credits, run.total_credits),
-            ("own", "Credits of its own calls", sums.own.credits, run.direct_credits),
-            ("steps", "Steps", sums.steps, run.total_steps),
+        key: ReportedValue(name, Decimal(recorded), Decimal(reported or 0))
+        for key, name, recorded, reported in (
+            ("credits", "Credits including spawned runs", totals.all.credits, run.total_credits),
+            ("own", "Credits of the run’s own calls", totals.own.credits, run.direct_credits),
+            ("steps", "Steps", totals.steps, run.total_steps),
         )
     }
 
 
 @bp.app_template_filter()
 def plain(value: Decimal) -> str:
-    """A client's figure as it is, with two decimals at most: `1,204`, `3.50`."""
+    """Format a number with at most two decimals: `1,204`, `3.50`."""
     return f"{value:,.2f}".removesuffix(".00")
 
 
 # -- the timeline --------------------------------------------------------------------------------------------
 
 
-def _drawing(window: TraceWindow) -> Waterfall:
-    """The window's rows on its own axis; what lies outside is cut at its edges."""
+def _waterfall(window: TraceWindow) -> Waterfall:
+    """Lay out the window's rows on a time axis, clipped to the window."""
     return waterfall([_span(entry, window) for entry in window.entries], now=window.ends)
 
 

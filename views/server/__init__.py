@@ -1,4 +1,4 @@
-"""`flask …`: one file per room that has commands, and what they share."""
+"""Shared base of the `flask …` commands; each room has its own in `commands.py`."""
 
 import logging
 from typing import Any
@@ -21,27 +21,26 @@ MIGRATIONS = str(ROOT / "migrations")
 
 
 class CommandGroup(AppGroup):
-    """A room's commands. Each runs in an application context of its own, calls its verb and commits `db.session` once;
-    without that, and after an error, nothing was done.
+    """The commands of a room. Each runs in its own application context, calls a domain function and commits `db.session`
+    once; an error rolls back.
 
-    They find the database migrated, also when no server ever ran here. A DomainError, a database that cannot be reached
-    and one of another release end them with a sentence. What fails unexpectedly goes through the log, which repeats
-    nobody's text.
+    An empty database is migrated first. A DomainError, an unreachable database and a database of another release exit with
+    a message. Unexpected errors are logged without users' text, exit code 1.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words after the group's name. What is no text cannot be kept, looked up or printed."""
+        """Parse the arguments. Raises UsageError for NUL or invalid UTF-8, which PostgreSQL cannot store."""
         if any("\x00" in each or not _is_text(each) for each in args):
             raise click.UsageError("Arguments must be text in UTF-8, without NUL.", ctx)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command of the group, or say what it does."""
+        """Run a command of the group, or print its help."""
         if "--help" in ctx.args:
             return super().invoke(ctx)
         try:
             with ctx.ensure_object(ScriptInfo).load_app().app_context():
-                _ready()
+                _ensure_migrated()
             return super().invoke(ctx)
         except DomainError as error:
             raise click.ClickException(error.message) from None
@@ -55,17 +54,17 @@ class CommandGroup(AppGroup):
             raise click.exceptions.Exit(1) from None
 
 
-def _is_text(word: str) -> bool:
-    # bytes that are no UTF-8 come as halves of surrogate pairs
-    return not any("\ud800" <= letter <= "\udfff" for letter in word)
+def _is_text(argument: str) -> bool:
+    # invalid UTF-8 arrives as lone surrogates
+    return not any("\ud800" <= letter <= "\udfff" for letter in argument)
 
 
-def _ready() -> None:
+def _ensure_migrated() -> None:
     with db.engine.connect() as connection:
         found = set(MigrationContext.configure(connection).get_current_heads())
     if not found:
         upgrade(directory=MIGRATIONS)
     elif found != set(ScriptDirectory(MIGRATIONS).get_heads()):
         raise click.ClickException(
-            "The database is of another release. Bring it to this one with `.venv/bin/flask db upgrade` or `make run`."
+            "The database belongs to another release. Upgrade it with `.venv/bin/flask db upgrade` or `make run`."
         )

@@ -1,4 +1,4 @@
-"""`flask serve`: the whole of Stoa on one machine, watched. `flask work`: the job worker alone."""
+"""`flask serve`: web server and job worker on one machine, supervised. `flask work`: the job worker only."""
 
 import errno
 import http.client
@@ -29,8 +29,8 @@ from models.core.settings import DEMO_STRIPE_KEY, ROOT, SIMULATOR_ACCESS, Settin
 from views.server.supervisor import ChildProcess, ServeState, Supervisor, die_with_make
 from views.web import logs
 
-READY_WITHIN = 90.0  # seconds from starting the web server to its first answer
-DATABASE_WITHIN = 60.0  # seconds an external PostgreSQL gets to come up beside us
+READY_WITHIN = 90.0  # seconds from starting the web server to its first response
+DATABASE_WITHIN = 60.0  # seconds to wait for an external PostgreSQL
 
 
 def init_app(app: Flask) -> None:
@@ -42,19 +42,19 @@ def init_app(app: Flask) -> None:
 @click.command("work")
 @with_appcontext
 def work() -> None:
-    """Run the job worker alone (`flask serve` runs one already)."""
+    """Run the job worker only (`flask serve` includes one)."""
     from models.core import jobs
 
-    logs.speak()
+    logs.show_progress()
     jobs.work(current_app.app_context)
 
 
 @click.command("serve")
 @with_appcontext
 def serve() -> None:
-    """Start Stoa: migrations, web server, job worker. Ctrl-C stops everything."""
+    """Start Stoa: migrations, web server, job worker. Stop with Ctrl-C."""
     settings: Settings = current_app.extensions["settings"]
-    logs.speak()
+    logs.show_progress()
     die_with_make()
     record = ServeState(settings.data_dir)
     try:
@@ -98,13 +98,13 @@ def _serve(settings: Settings, record: ServeState) -> None:
         chores = _chores(settings)
         try:
             if _wait_until_ready(supervisor, listeners[0], chores):
-                # After the web workers, so that the three do not load the same code at once.
+                # After the web workers are ready, so that they do not load the same code concurrently.
                 say("Starting the job worker")
                 supervisor.start(jobs)
                 try:
-                    _welcome(settings)
+                    _print_welcome(settings)
                 except OperationalError:
-                    db.session.rollback()  # PostgreSQL was killed just now; `flask accounts link` gives a link later
+                    db.session.rollback()  # PostgreSQL was just killed; `flask accounts link` prints a link later
                 supervisor.watch(*chores)
         finally:
             say("Stopping")
@@ -118,26 +118,26 @@ def _serve(settings: Settings, record: ServeState) -> None:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal, if there is one still: a closed pipe must not keep us from stopping in order."""
+    """Print a line. Ignores a closed pipe, which must not prevent an orderly shutdown."""
     with suppress(OSError):
         click.echo(line)
 
 
 def _prepare(settings: Settings) -> None:
-    """Bring the database to where this release needs it."""
-    _reach(settings)
+    """Wait for the database, check its connection limit, migrate it and sweep stale holds."""
+    _wait_for_database(settings)
     _check_connections(settings)
     say("Migrating the database")
     upgrade(directory=str(ROOT / "migrations"))
     _seed_demo_once(settings)
-    # Of a server that is killed again and again no job worker may live long enough to do it.
+    # If the server is killed repeatedly, the job worker may never live long enough to sweep.
     ledger.sweep()
     db.session.commit()
     # The supervisor holds no connection while it watches.
     db.engine.dispose()
 
 
-def _reach(settings: Settings) -> None:
+def _wait_for_database(settings: Settings) -> None:
     began = time.monotonic()
     while True:
         try:
@@ -148,15 +148,15 @@ def _reach(settings: Settings) -> None:
             if time.monotonic() - began > DATABASE_WITHIN or not settings.database_url:
                 reason = str(error.orig).strip().splitlines()[-1]
                 raise click.ClickException(
-                    f"DATABASE_URL: {_where(settings)} cannot be reached: {reason}"
+                    f"DATABASE_URL: {_database_name(settings)} cannot be reached: {reason}"
                 ) from None
-            say(f"Waiting for {_where(settings)}")
+            say(f"Waiting for {_database_name(settings)}")
             time.sleep(3)
-    say(f"PostgreSQL {str(version).split()[0]} is up ({_where(settings)})")
+    say(f"PostgreSQL {str(version).split()[0]} is up ({_database_name(settings)})")
     db.session.rollback()
 
 
-def _where(settings: Settings) -> str:
+def _database_name(settings: Settings) -> str:
     if not settings.database_url:
         return str(settings.data_dir / "postgres")
     url = db.engine.url
@@ -171,34 +171,32 @@ def _check_connections(settings: Settings) -> None:
         raise click.ClickException(
             f"PostgreSQL allows {allowed} connections, but {settings.stoa_workers} workers and the job worker may need "
             f"{needed}. Lower STOA_WORKERS, or raise max_connections"
-            + ("." if settings.database_url else ": stop every flask command that runs, then start again.")
+            + ("." if settings.database_url else ": stop all running flask commands, then start again.")
         )
 
 
 def _seed_demo_once(settings: Settings) -> None:
-    """On the very first start. A start that was killed while it seeded is made good by the next."""
-    mark = settings.data_dir / "demo_seeded"
-    begun = mark.exists() and mark.read_text() == "begun"
-    if mark.exists() and not begun:
+    """Seed the demo on the first start. A start that was killed while seeding is repeated."""
+    marker = settings.data_dir / "demo_seeded"
+    interrupted = marker.exists() and marker.read_text() == "begun"
+    if marker.exists() and not interrupted:
         return
-    if begun:
+    if interrupted:
         demo.remove()
         db.session.commit()
     if demo.is_first_start():
-        say(
-            "Seeding the demo: made-up people, their agents and a month of runs (flask demo remove deletes it)"
-        )
-        mark.write_text("begun")
+        say("Creating demo data: users, agents and a month of runs (delete it with flask demo remove)")
+        marker.write_text("begun")
         pool = Pool(_url(), 1)
         try:
             demo.seed(pool, settings, commit=db.session.commit)
         finally:
             pool.close()
-    mark.write_text("done")
+    marker.write_text("done")
 
 
 def _listen(settings: Settings) -> list[socket.socket]:
-    """The sockets of the web server. They are held here, so that a restart of the server refuses nobody."""
+    """Open the web server's sockets. This process keeps them, so a restart of the web server refuses no connection."""
     hosts = ["127.0.0.1", "::1"] if settings.stoa_host == "localhost" else [settings.stoa_host]
     listeners: list[socket.socket] = []
     for host in hosts:
@@ -222,9 +220,9 @@ def _listen(settings: Settings) -> list[socket.socket]:
 
 def _cannot_listen(settings: Settings, host: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"PORT: {settings.port} is in use by another program on {host}. Stop that, or set PORT to a free one."
+        return f"PORT: {settings.port} is in use by another program on {host}. Stop it, or set PORT to a free port."
     if error.errno == errno.EACCES:
-        return f"PORT: {settings.port} needs more rights than this user has. Set PORT to 1024 or above."
+        return f"PORT: this user may not listen on {settings.port}. Set PORT to 1024 or above."
     return f"STOA_HOST: cannot listen on {host}: {error.strerror}."
 
 
@@ -275,34 +273,34 @@ def _raise_file_limit() -> None:
 def _wait_until_ready(
     supervisor: Supervisor, listener: socket.socket, chores: list[Callable[[], None]]
 ) -> bool:
-    """True once the web server answers; False when a signal asked to stop before that. The chores are done meanwhile:
-    it cannot answer when PostgreSQL was killed."""
+    """Wait until the web server responds; False if a signal stopped the wait. Runs the chores meanwhile, because the web
+    server cannot respond while PostgreSQL is down."""
     began = time.monotonic()
     web = supervisor.children[0]
-    while not supervisor.asked:
+    while not supervisor.stop_requests:
         if (code := web.ended()) is not None:
             raise click.ClickException(
-                f"The web server did not start (code {code}); its reason stands above."
+                f"The web server did not start (exit code {code}); see the output above."
             )
-        # the chores first and often: a web server that comes up without PostgreSQL would start it in silence
+        # chores first and often: a web server that starts without PostgreSQL would start it without a message
         for chore in chores:
             chore()
         elapsed = time.monotonic() - began
-        if _answers(listener, min(0.3 + elapsed / 10, 2.0)):
+        if _responds(listener, min(0.3 + elapsed / 10, 2.0)):
             return True
         if elapsed > READY_WITHIN:
-            raise click.ClickException(f"The web server gave no answer within {READY_WITHIN:.0f} seconds.")
+            raise click.ClickException(f"The web server did not respond within {READY_WITHIN:.0f} seconds.")
         time.sleep(0.1)
     return False
 
 
-def _answers(listener: socket.socket, seconds: float) -> bool:
+def _responds(listener: socket.socket, seconds: float) -> bool:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     connection = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
         connection.request("GET", "/readyz", headers={"Connection": "close"})
-        # calls that wait to be settled keep calls out, and nobody else
+        # pending settlements make /readyz return 503, but they block model calls only
         return bool(json.loads(connection.getresponse().read()).get("database") == "ok")
     except (OSError, ValueError, http.client.HTTPException):
         return False
@@ -311,34 +309,34 @@ def _answers(listener: socket.socket, seconds: float) -> bool:
 
 
 def _chores(settings: Settings) -> list[Callable[[], None]]:
-    return [] if settings.database_url else [partial(_keep_postgres, settings)]
+    return [] if settings.database_url else [partial(_restart_postgres, settings)]
 
 
-def _keep_postgres(settings: Settings) -> None:
-    """Start the embedded server again when it was killed; the pools of the others find it by themselves."""
+def _restart_postgres(settings: Settings) -> None:
+    """Restart the embedded server if it was killed; the pools of other processes reconnect."""
     if postgres.is_running(settings.data_dir):
         return
-    say("PostgreSQL was killed; starting it again")
+    say("PostgreSQL was killed; restarting it")
     try:
         postgres.embedded_url(settings.data_dir, max_connections=settings.connections_needed)
     except postgres.PostgresError as error:
-        say(f"{error}\nTrying again")
+        say(f"{error}\nRetrying")
 
 
-def _welcome(settings: Settings) -> None:
+def _print_welcome(settings: Settings) -> None:
     say("")
     say(f"Stoa is ready at {settings.base_url}")
     for who, email in _operators(settings):
         path = magic_links.issue(email, now=now())
-        say(f"Sign in once, within 15 minutes, {who}: {settings.base_url}{path}")
+        say(f"Sign in {who} (one-time link, valid for 15 minutes): {settings.base_url}{path}")
     db.session.commit()
     db.engine.dispose()
-    say("Ctrl-C stops it.")
+    say("Press Ctrl-C to stop.")
     say("")
 
 
 def _operators(settings: Settings) -> list[tuple[str, str]]:
-    """Whose sign-in link is of use to the person at this terminal."""
+    """Users to print a sign-in link for: the first operator and the demo user."""
     found = [(f"as {email}", email) for email in sorted(settings.stoa_admins)[:1]]
     if demo.exists():
         found.append(("as the demo user", demo.EMAIL))

@@ -1,5 +1,5 @@
-"""Keeps child processes running: starts them, restarts them with growing pauses, ends them in order, and finds what
-an earlier supervisor left behind when it was killed."""
+"""Process supervisor: starts children, restarts them with exponential backoff, stops them in order, and cleans up after a
+supervisor that was killed."""
 
 import ctypes
 import fcntl
@@ -17,14 +17,14 @@ from typing import IO, Any
 import psutil
 
 PR_SET_PDEATHSIG = 1
-STEADY = 60.0  # seconds after which a child's earlier falls are forgotten
-LONGEST_PAUSE = 30.0  # seconds between two tries to start a child that keeps falling
+STEADY = 60.0  # seconds of uptime after which earlier crashes are forgotten
+MAX_PAUSE = 30.0  # seconds between restarts of a child that keeps crashing
 
 Say = Callable[[str], None]
 
 
 class ChildProcess:
-    """One process in a process group of its own, which gets SIGTERM from the kernel if this process dies."""
+    """A child in its own process group. The kernel sends it SIGTERM if this process dies."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class ChildProcess:
         self.environment = dict(environment or {})
         self.grace = grace
         self.process: subprocess.Popen[bytes] | None = None
-        self.falls = 0
+        self.crashes = 0
         self.started = 0.0
         self.next_start = 0.0
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start or restart the process."""
         self.started = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603
             self.command,
@@ -61,11 +61,11 @@ class ChildProcess:
         )
 
     def ended(self) -> int | None:
-        """The exit code of a process that is over; None while it runs or none was started."""
+        """The exit code, or None if it is running or was not started."""
         return self.process.poll() if self.process else None
 
     def stop(self) -> None:
-        """SIGTERM, `grace` seconds, then SIGKILL for whatever is left of the group."""
+        """Send SIGTERM, wait `grace` seconds, then SIGKILL the rest of the group."""
         if self.process is None:
             return
         with suppress(ProcessLookupError):
@@ -75,7 +75,7 @@ class ChildProcess:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL for the whole group."""
+        """Send SIGKILL to the whole group."""
         if self.process is None:
             return
         with suppress(ProcessLookupError, PermissionError):
@@ -85,21 +85,21 @@ class ChildProcess:
 
 
 class ServeState:
-    """`serve.lock` says that a supervisor lives, `serve.json` which processes it has. The lock goes with its holder,
-    however that ends; the record stays, and tells the next one what to clear away."""
+    """`serve.lock` shows that a supervisor is alive, `serve.json` lists its processes. The kernel releases the lock when the
+    holder ends; the list remains, so that the next supervisor can clean up."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "serve.json"
         self.lock_path = data_dir / "serve.lock"
         self._lock: IO[str] | None = None
 
-    def acquire(self, say: Say, patience: float = 1.5, stopping_patience: float = 60.0) -> bool:
-        """Take the lock. Waits longer for a holder that is about to stop. False: somebody else runs.
-        Raises OSError when the data directory cannot be written."""
+    def acquire(self, say: Say, timeout: float = 1.5, stopping_timeout: float = 60.0) -> bool:
+        """Take the lock; waits longer for a holder that is stopping. False: another supervisor holds it. Raises OSError if
+        the data directory is not writable."""
         self.lock_path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(self.lock_path, "a")  # noqa: SIM115  (kept open: it is the lock)
+        lock = open(self.lock_path, "a")  # noqa: SIM115  (open for as long as the lock is held)
         began = time.monotonic()
-        told = False
+        announced = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,23 +107,23 @@ class ServeState:
                 return True
             except BlockingIOError:
                 stopping = self.read().get("state") == "stopping"
-            if time.monotonic() - began > (stopping_patience if stopping else patience):
+            if time.monotonic() - began > (stopping_timeout if stopping else timeout):
                 lock.close()
                 return False
-            if stopping and not told:
-                told = True
-                say("Waiting for the Stoa that is stopping here")
+            if stopping and not announced:
+                announced = True
+                say("Waiting for the previous Stoa process to stop")
             time.sleep(0.1)
 
     def release(self) -> None:
-        """Forget the processes and give the lock back."""
+        """Delete the process list and release the lock."""
         if self._lock is not None:
             self.path.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
     def read(self) -> dict[str, Any]:
-        """What the last holder wrote; empty when there is nothing that can be read."""
+        """The state written by the last holder; empty if missing or invalid."""
         try:
             found = json.loads(self.path.read_text())
         except (OSError, ValueError):
@@ -131,29 +131,29 @@ class ServeState:
         return found if isinstance(found, dict) else {}
 
     def write(self, state: str, address: str, children: Iterable[ChildProcess]) -> None:
-        """Say what runs now."""
+        """Record the state and the running children."""
         groups = [
             {"pid": child.process.pid, "created": psutil.Process(child.process.pid).create_time()}
             for child in children
             if child.process is not None and child.ended() is None
         ]
-        made = self.path.with_suffix(".new")
-        made.write_text(
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text(
             json.dumps({"pid": os.getpid(), "state": state, "address": address, "groups": groups})
         )
-        made.replace(self.path)
+        temporary.replace(self.path)
 
     def clear_leftovers(self, say: Say) -> None:
-        """End the processes of a supervisor that was killed. A reused process number is recognised and spared."""
+        """Stop the processes of a killed supervisor. Recognises reused pids and leaves them alone."""
         groups = {group["pid"]: group["created"] for group in self.read().get("groups", [])}
-        left = [process for process in psutil.process_iter() if _belongs(process, groups)]
-        if not left:
+        leftover = [process for process in psutil.process_iter() if _belongs(process, groups)]
+        if not leftover:
             return
-        say("Clearing away what a killed Stoa left running")
-        for process in left:
+        say("Stopping processes left over from a killed Stoa")
+        for process in leftover:
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
-        _, stubborn = psutil.wait_procs(left, timeout=4)
+        _, stubborn = psutil.wait_procs(leftover, timeout=4)
         for process in stubborn:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -161,83 +161,83 @@ class ServeState:
 
 
 class Supervisor:
-    """Starts children, watches them until a signal, stops them in their order."""
+    """Starts children, restarts them until a signal, then stops them in order."""
 
     def __init__(self, children: list[ChildProcess], record: ServeState, address: str, say: Say) -> None:
         self.children = children
         self.record = record
         self.address = address
         self.say = say
-        self.asked = 0  # how often a signal asked to stop
+        self.stop_requests = 0  # number of signals received
 
     def listen(self) -> None:
-        """From now on Ctrl-C, SIGTERM and a closed terminal ask to stop; a second time asks to stop at once."""
+        """Install signal handlers: SIGINT, SIGTERM and SIGHUP stop; a second signal kills the children."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
-                signal.signal(number, self._ask)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # respect nohup
+                signal.signal(number, self._request_stop)
 
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked += 1
-        if self.asked == 2:
+    def _request_stop(self, number: int, frame: object) -> None:
+        self.stop_requests += 1
+        if self.stop_requests == 2:
             for child in self.children:
                 if child.process is not None:
                     with suppress(ProcessLookupError):
                         os.killpg(child.process.pid, signal.SIGKILL)
 
     def start(self, child: ChildProcess) -> None:
-        """Start one of the children for the first time."""
+        """Start a child for the first time."""
         child.start()
         self.record.write("running", self.address, self.children)
 
     def watch(self, *chores: Callable[[], None]) -> None:
-        """Until asked to stop: restart what fell, reap strangers, and do the chores each second."""
-        while not self.asked:
+        """Until a signal: restart crashed children, reap adopted zombies, and run the chores every second."""
+        while not self.stop_requests:
             deadline = time.monotonic() + 1.0
-            while not self.asked and time.monotonic() < deadline:
-                self._mend()
+            while not self.stop_requests and time.monotonic() < deadline:
+                self._restart_crashed()
                 time.sleep(0.1)
             for chore in chores:
-                if not self.asked:
+                if not self.stop_requests:
                     chore()
 
     def stop(self) -> None:
-        """Stop the children, first the first. Returns when none of them is left."""
+        """Stop the children in order; returns when all have ended."""
         self.record.write("stopping", self.address, self.children)
         for child in self.children:
             child.stop()
 
-    def _mend(self) -> None:
-        reap_strangers({child.process.pid for child in self.children if child.process})
+    def _restart_crashed(self) -> None:
+        reap_adopted({child.process.pid for child in self.children if child.process})
         for child in self.children:
             code = child.ended()
             if code is not None:
-                self._fell(child, code)
+                self._crashed(child, code)
             elif child.process is None and time.monotonic() >= child.next_start:
                 child.start()
                 self.record.write("running", self.address, self.children)
 
-    def _fell(self, child: ChildProcess, code: int) -> None:
+    def _crashed(self, child: ChildProcess, code: int) -> None:
         child.kill()
-        child.falls = 1 if time.monotonic() - child.started > STEADY else child.falls + 1
-        pause = min(LONGEST_PAUSE, 0.25 * 2**child.falls)
+        child.crashes = 1 if time.monotonic() - child.started > STEADY else child.crashes + 1
+        pause = min(MAX_PAUSE, 0.25 * 2**child.crashes)
         child.next_start = time.monotonic() + pause
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        self.say(f"The {child.name} {how}; it starts again in {pause:g} s")
+        outcome = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        self.say(f"The {child.name} {outcome}; restarting in {pause:g} s")
 
 
-def reap_strangers(own: set[int]) -> None:
-    """Collect ended processes that are nobody's: in a container this process may be everybody's parent."""
+def reap_adopted(own: set[int]) -> None:
+    """Reap zombies that are not our children: in a container this process may be pid 1."""
     if not hasattr(os, "waitid"):
         return
     with suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid in own:
-                return  # its Popen collects it
+                return  # reaped by its Popen
             os.waitpid(ended.si_pid, 0)
 
 
 def die_with_make() -> None:
-    """Under `make run`, stop when make is killed: to the person who killed it, that was Stoa."""
+    """Under `make run`, stop when make is killed."""
     parent = os.getppid()
     with suppress(psutil.Error):
         if psutil.Process(parent).name() in ("make", "gmake"):
@@ -253,20 +253,20 @@ def _die_with_parent(parent: int) -> Callable[[], None] | None:
 
     def ask_kernel() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
+        if os.getppid() != parent:  # the parent died in the meantime
             os.kill(os.getpid(), signal.SIGTERM)
 
     return ask_kernel
 
 
 def _belongs(process: psutil.Process, groups: dict[int, float]) -> bool:
-    """Whether the process is of a recorded group: led by the recorded process, or by nobody any more."""
+    """Whether the process belongs to a recorded group whose leader is the recorded process or has ended."""
     try:
         leader = os.getpgid(process.pid)
         if leader not in groups or process.pid == os.getpid():
             return False
-        words = " ".join(process.cmdline())
-        if not any(word in words for word in ("gunicorn", "flask", "stripe_simulator")):
+        command = " ".join(process.cmdline())
+        if not any(name in command for name in ("gunicorn", "flask", "stripe_simulator")):
             return False
         return process.create_time() >= groups[leader] - 1 and (
             process.pid != leader or abs(process.create_time() - groups[leader]) < 1

@@ -1,4 +1,4 @@
-"""JSON of usage: what is left and what was used, for browsers and for the command line (contract 2.2 and 2.9)."""
+"""Usage API: balance and usage for browsers and command line clients (contract 2.2 and 2.9)."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -27,11 +27,13 @@ UNKNOWN_TOKEN = "Invalid auth token. You may have been logged out from the web p
 class UsageBody(Body):
     fingerprintId: str
     authToken: Missing[str] = Field(None, description="A key, instead of the header")
-    orgId: Missing[str] = Field(None, description="An organisation of yours whose balance is asked for")
+    orgId: Missing[str] = Field(
+        None, description="Return the balance of this organisation; you must be a member"
+    )
 
 
 class CreditsByKind(ResponseModel):
-    model_config = ConfigDict(extra="allow")  # a newer kind shows where there is something of it
+    model_config = ConfigDict(extra="allow")  # other kinds are included if not zero
 
     free: int
     referral: int
@@ -52,7 +54,7 @@ class OwnUsage(ResponseModel):
     usageThisCycle: int
     balance: BalanceFigures
     nextQuotaReset: datetime | None
-    autoTopupTriggered: bool = Field(description="No top-up is tried yet: false")
+    autoTopupTriggered: bool = Field(description="Always false; automatic top-up is not implemented")
     autoTopupEnabled: bool
 
 
@@ -60,16 +62,16 @@ class UsageAnswer(ResponseModel):
     type: Literal["usage-response"]
     usage: int = Field(description="Credits used since the last reset")
     remainingBalance: int
-    balanceBreakdown: dict[str, int] = Field(description="By kind; empty for an organisation")
+    balanceBreakdown: dict[str, int] = Field(description="By grant type; empty for an organisation")
     next_quota_reset: datetime | None
-    autoTopupEnabled: Missing[bool] = Field(None, description="Of a person's account")
+    autoTopupEnabled: Missing[bool] = Field(None, description="Personal accounts only")
 
 
 class UsageBodyError(MessageError):
-    issues: Missing[list[dict[str, Any]]] = Field(None, description="Each problem, with its path")
+    issues: Missing[list[dict[str, Any]]] = Field(None, description="Validation errors with their paths")
 
 
-def _words(error: Exception) -> ResponseReturnValue | None:
+def _error_response(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson():
             return jsonify(message=BAD_JSON), 400
@@ -77,30 +79,30 @@ def _words(error: Exception) -> ResponseReturnValue | None:
             return jsonify(message=BAD_BODY, issues=error.issues), 400
         case DomainError():
             return jsonify(message=error.message), error.status
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 @bp.get("/api/user/usage")
 @Operation(tag="Usage", caller="cookie", answers={200: ("The balance by kind", OwnUsage)}, door=door())
 def own_usage() -> ResponseReturnValue:
-    """What is left, for the browser.
+    """Return the balance and usage of the signed-in user's account.
 
-    A due quota cycle is run first.
+    Runs a due quota cycle first.
     """
     user = cookie_user()
     if user is None:
         raise DomainError("Unauthorized", status=401)
-    has, running = _renewed(current_account())
+    current, quota = _renewed(current_account())
     return jsonify(
-        usageThisCycle=running.used,
+        usageThisCycle=quota.used,
         balance={
-            "totalRemaining": has.total_remaining,
-            "totalDebt": has.total_debt,
-            "netBalance": has.net_balance,
-            "breakdown": _by_kind(has.breakdown),
-            "principals": _by_kind(has.principals),
+            "totalRemaining": current.total_remaining,
+            "totalDebt": current.total_debt,
+            "netBalance": current.net_balance,
+            "breakdown": _by_kind(current.breakdown),
+            "principals": _by_kind(current.principals),
         },
-        nextQuotaReset=iso(running.ends),
+        nextQuotaReset=iso(quota.ends),
         autoTopupTriggered=False,
         autoTopupEnabled=user.auto_topup_enabled,
     )
@@ -112,13 +114,13 @@ def own_usage() -> ResponseReturnValue:
     caller="key",
     body=UsageBody,
     answers={200: ("The balance", UsageAnswer)},
-    door=door(_words, error=MessageError, body_error=UsageBodyError),
+    door=door(_error_response, error=MessageError, body_error=UsageBodyError),
 )
 def usage() -> ResponseReturnValue:
-    """What is left, for command lines.
+    """Return the balance and usage of the account that pays for a key.
 
-    The balance of the account that pays for the key, or with a person's own key that of an organisation they are a
-    member of; an orgId that cannot be had answers the personal balance. A due quota cycle of the person is run first.
+    With a personal key and the orgId of one of their organisations, returns that organisation's balance; an unknown
+    orgId returns the personal balance. Runs a due quota cycle of the person first.
     """
     body = read(UsageBody)
     token = api_key() or body.authToken
@@ -131,8 +133,8 @@ def usage() -> ResponseReturnValue:
     assert account is not None
     if account.user_id and body.orgId and membership(user.id, body.orgId):
         account = Account(org_id=body.orgId)
-    has, running = _renewed(account)
-    return jsonify(_of_person(user, has, running) if account.user_id else _of_organisation(has, running))
+    current, quota = _renewed(account)
+    return jsonify(_personal(user, current, quota) if account.user_id else _organisation(current, quota))
 
 
 def _renewed(account: Account) -> tuple[Balance, QuotaCycle]:
@@ -142,27 +144,27 @@ def _renewed(account: Account) -> tuple[Balance, QuotaCycle]:
     return balance(account, now=moment), cycle(account, now=moment)
 
 
-def _of_person(user: User, has: Balance, running: QuotaCycle) -> dict[str, Any]:
+def _personal(user: User, balance: Balance, cycle: QuotaCycle) -> dict[str, Any]:
     return {
         "type": "usage-response",
-        "usage": running.used,
-        "remainingBalance": has.total_remaining,
-        "balanceBreakdown": _by_kind(has.breakdown),
-        "next_quota_reset": iso(running.ends),
+        "usage": cycle.used,
+        "remainingBalance": balance.total_remaining,
+        "balanceBreakdown": _by_kind(balance.breakdown),
+        "next_quota_reset": iso(cycle.ends),
         "autoTopupEnabled": user.auto_topup_enabled,
     }
 
 
-def _of_organisation(has: Balance, running: QuotaCycle) -> dict[str, Any]:
+def _organisation(balance: Balance, cycle: QuotaCycle) -> dict[str, Any]:
     return {
         "type": "usage-response",
-        "usage": running.used,
-        "remainingBalance": has.total_remaining,
+        "usage": cycle.used,
+        "remainingBalance": balance.total_remaining,
         "balanceBreakdown": {},
         "next_quota_reset": None,
     }
 
 
 def _by_kind(credits: dict[str, int]) -> dict[str, int]:
-    """The five kinds that clients know; a newer kind only where there is something of it."""
+    """The five kinds that clients know, and other kinds if they are not zero."""
     return {kind: amount for kind, amount in credits.items() if kind in KINDS or amount}

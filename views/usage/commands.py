@@ -1,4 +1,4 @@
-"""`flask usage`: what an operator does with the record of calls."""
+"""`flask usage`: maintenance of stored calls."""
 
 import re
 import time
@@ -10,14 +10,14 @@ from flask import Flask
 
 from models import admin
 from models.core.db import db, now
-from models.usage.pruning import FIRST, bodies_before, drop_bodies
+from models.usage.pruning import BEGINNING, bodies_before, drop_bodies
 from views.ledger.commands import operator
 from views.server import CommandGroup
 
-commands = CommandGroup("usage", help="The record of calls: dropping what was said in old ones.")
+commands = CommandGroup("usage", help="Stored calls: prune the messages of old ones.")
 
-SPEAKS_EVERY = 2.0
-"""Seconds between lines of progress."""
+PROGRESS_INTERVAL = 2.0
+"""Seconds between progress lines."""
 
 
 def init_app(app: Flask) -> None:
@@ -26,35 +26,33 @@ def init_app(app: Flask) -> None:
 
 
 class DaysParam(click.ParamType[timedelta]):
-    """A number of days or weeks, such as 90d or 12w; a day at least."""
+    """A number of days or weeks, at least one day, such as 90d or 12w."""
 
     name = "age"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """The span, or a usage error."""
+        """Parse the duration; fail with a usage error if it is invalid."""
         found = re.fullmatch(r"([1-9][0-9]{0,3})([dw])", str(value), re.ASCII)
         if not found:
-            self.fail(f"{value!r} is no age: write days or weeks, such as 90d or 12w.", param, ctx)
+            self.fail(f"{value!r} is not a valid age: use days or weeks, such as 90d or 12w.", param, ctx)
         return timedelta(days=int(found[1]) * (7 if found[2] == "w" else 1))
 
 
 @commands.command("prune")
-@click.option(
-    "--older-than", type=DaysParam(), required=True, help="Days or weeks since the call ended: 90d, 12w."
-)
-@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--older-than", type=DaysParam(), required=True, help="Minimum age in days or weeks: 90d, 12w.")
+@click.option("--dry-run", is_flag=True, help="Only count the calls.")
 def prune(older_than: timedelta, dry_run: bool) -> None:
-    """Drop requests, answers and reasoning of old calls. What they cost stays, to the credit.
+    """Delete requests, responses and reasoning of old calls. Billing data stays.
 
-    Works in small transactions beside the traffic, resting as long as it works. Stop it at any moment: what was
-    dropped stays dropped, and the next run goes on from there.
+    Runs in small transactions that do not block traffic, and pauses as long as each one takes. Safe to interrupt: the
+    next run continues.
     """
     before = now() - older_than
-    words = f"that ended before {before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    which = f"that ended before {before.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     left = bodies_before(before)
     db.session.rollback()
     if dry_run or not left:
-        click.echo(f"{_calls(left)} {words} {'has' if left == 1 else 'have'} messages to drop.")
+        click.echo(f"{_calls(left)} {which} {'has' if left == 1 else 'have'} messages to delete.")
         return
     admin.record(
         "usage.prune",
@@ -63,11 +61,11 @@ def prune(older_than: timedelta, dry_run: bool) -> None:
         after={"before": before.isoformat(), "calls": left},
     )
     db.session.commit()
-    click.echo(f"Dropped the messages of {_calls(_drop(before, left))} {words}.")
+    click.echo(f"Deleted the messages of {_calls(_drop(before, left))} {which}.")
 
 
 def _drop(before: datetime, left: int) -> int:
-    done, start, said = 0, FIRST, time.monotonic()
+    done, start, reported = 0, BEGINNING, time.monotonic()
     while True:
         began = time.monotonic()
         batch = drop_bodies(before, start=start)
@@ -75,8 +73,8 @@ def _drop(before: datetime, left: int) -> int:
         if batch.reached is None:
             return done
         done, start = done + batch.calls, batch.reached
-        if time.monotonic() - said > SPEAKS_EVERY:
-            said = time.monotonic()
+        if time.monotonic() - reported > PROGRESS_INTERVAL:
+            reported = time.monotonic()
             click.echo(f"{done:,} of {left:,}, up to {start:%Y-%m-%d %H:%M} UTC", err=True)
         time.sleep(time.monotonic() - began)
 

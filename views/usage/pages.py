@@ -1,4 +1,4 @@
-"""The pages of usage: what an account has and used, its statement, and the export."""
+"""Usage pages: balance, spend charts, statement, CSV export, and calls without a run."""
 
 import re
 from dataclasses import dataclass
@@ -12,10 +12,9 @@ from models.core.db import db, now
 from models.core.errors import Invalid
 from models.ledger import Account, Balance, balance, cycle, ensure_quota
 from models.runs.run_calls import call_of
-from models.usage import period as periods
 from models.usage.export import csv_of
-from models.usage.period import Period
-from models.usage.statement import Show, sheet, statement
+from models.usage.period import DEFAULT, Period, parse_period, preset
+from models.usage.statement import Show, statement_page, statement_totals
 from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
 from models.usage.usage_report import By, UsageReport, UsageTotals, spending
 from views.accounts.pages.profile import tab
@@ -28,16 +27,16 @@ from views.web.htmx import render, wants_fragment
 bp = Blueprint("usage", __name__)
 
 KINDS = {
-    "free": ("Free, monthly", 6),
+    "free": ("Monthly free", 6),
     "referral": ("Referral", 2),
-    "referral_legacy": ("Referral, earlier", 2),
-    "admin": ("Granted by the operator", 4),
+    "referral_legacy": ("Referral (legacy)", 2),
+    "admin": ("Granted by operator", 4),
     "purchase": ("Purchased", 1),
     "subscription": ("Subscription", 3),
     "ad": ("Earned from ads", 5),
     "organization": ("Organisation", 7),
 }
-"""How a kind of grant is called, and its colour."""
+"""Label and colour of each grant type."""
 
 METRICS = {"credits": "Credits", "calls": "Calls", "tokens": "Tokens", "latency": "Latency"}
 GROUPS = {"model": "Model", "agent": "Agent"}
@@ -50,16 +49,16 @@ TOKENS = {
     "Output": "plain_output_tokens",
     "Reasoning": "reasoning_tokens",
 }
-"""Disjoint: their sum is all tokens."""
+"""Disjoint; they add up to all tokens."""
 
-RECENT = 10
+RECENT_CALLS = 10
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 @dataclass(frozen=True)
 class UsageQuery:
-    """What the page was asked to show, as given; `address` writes it back with changes."""
+    """The page's query parameters as given; `url` builds a link with changes to them."""
 
     range: str
     by: By
@@ -68,23 +67,23 @@ class UsageQuery:
     last: str
 
     @property
-    def date_kinds(self) -> tuple[str, str]:
-        """What fields keep the dates as they were given: a browser's date field would drop what is no date."""
+    def date_input_types(self) -> tuple[str, str]:
+        """Input types of the date fields: "text" for an invalid date, which a browser's date input would drop."""
         first, last = (
             "date" if not text or DATE.fullmatch(text) else "text" for text in (self.first, self.last)
         )
         return first, last
 
-    def words(self, **changes: str) -> dict[str, Any]:
-        """The question as query words, but for `changes`; dates only where they are the range."""
-        words = {"tab": "usage", "range": self.range, "by": self.by, "show": self.metric} | changes
-        if words["range"] == "custom":
-            words = {"from": self.first, "to": self.last} | words
-        return words
+    def args(self, **changes: str) -> dict[str, Any]:
+        """The query parameters with `changes`; dates only for a custom range."""
+        args = {"tab": "usage", "range": self.range, "by": self.by, "show": self.metric} | changes
+        if args["range"] == "custom":
+            args = {"from": self.first, "to": self.last} | args
+        return args
 
-    def address(self, **changes: str) -> str:
-        """The page's address for the same question but for `changes`."""
-        return url_for("profile.profile", **self.words(**changes))
+    def url(self, **changes: str) -> str:
+        """The page's URL with `changes` to the query."""
+        return url_for("profile.profile", **self.args(**changes))
 
 
 @tab("usage")
@@ -93,41 +92,42 @@ def page() -> ResponseReturnValue:
     """`/profile?tab=usage`: balance, charts and tables from rollups, and the latest calls (contract 6.3).
 
     Query: `range` (24h, 7d, 30d, or custom with `from` and `to`), `by` (model, agent), `show` (credits, calls,
-    tokens, latency). htmx gets the chart and its tables alone. Dates that cannot be used: 422, kept as they were
-    given, and 30 days are shown. A due quota cycle is run first (contract 3.6).
+    tokens, latency). htmx gets only the chart and its tables. Invalid dates: 422 with the input kept, showing the
+    last 30 days. Runs a due quota cycle first (contract 3.6).
     """
     account, moment = current_account(), now()
-    context = _shown(account, _asked(), moment)
+    context = _report_context(account, _query(), moment)
     if not wants_fragment():
         ensure_quota(account, settings().stoa_free_credits, now=moment)
         db.session.commit()
-        context |= _account(account, moment)
-        g.balance = context["has"]  # for the bar: two readings could differ by a call
+        context |= _account_context(account, moment)
+        g.balance = context["balance"]  # the navigation bar shows the same reading
     return render("usage/usage.html", partial="usage/_spending.html", **context)
 
 
-def _shown(account: Account, asked: "UsageQuery", moment: datetime) -> dict[str, Any]:
-    """The figures that were asked for, or with dates that cannot be used those of 30 days; and the answer's status."""
-    wrong: dict[str, str] = {}
+def _report_context(account: Account, query: UsageQuery, moment: datetime) -> dict[str, Any]:
+    """The requested report, or for an invalid range that of the last 30 days; field errors and response status."""
+    errors: dict[str, str] = {}
     try:
-        period = periods.chosen(asked.range, asked.first, asked.last, moment)
-    except Invalid as refusal:
-        wrong = refusal.fields
-        period = periods.preset(periods.DEFAULT, moment)
-    fields = {"range": None, "from": None, "to": None} | wrong
-    return _used(account, asked, period, moment) | {"fields": fields, "status": 422 if wrong else 200}
+        period = parse_period(query.range, query.first, query.last, moment)
+    except Invalid as invalid:
+        errors = invalid.fields
+        period = preset(DEFAULT, moment)
+    fields = {"range": None, "from": None, "to": None} | errors
+    return _period_context(account, query, period, moment) | {
+        "fields": fields,
+        "status": 422 if errors else 200,
+    }
 
 
 @bp.get("/profile/usage.csv")
 @login_required
 def export() -> ResponseReturnValue:
-    """The period's calls as CSV, streamed: `range` or `from` and `to` as on the page; at most what has finished by now.
-
-    Raises Invalid (422).
-    """
+    """Stream the period's calls up to now as CSV. Query: `range`, `from` and `to` as on the page. Raises Invalid
+    (422)."""
     account, moment = current_account(), now()
-    asked = _asked()
-    period = periods.chosen(asked.range, asked.first, asked.last, moment)
+    query = _query()
+    period = parse_period(query.range, query.first, query.last, moment)
     calls = exported_calls(account.id, period.start, min(period.end, moment))
     db.session.commit()
     response = Response(csv_of(calls), mimetype="text/csv")
@@ -139,44 +139,41 @@ def export() -> ResponseReturnValue:
 @bp.get("/profile/statement")
 @login_required
 def ledger() -> ResponseReturnValue:
-    """Every credit in and out, newest first, in keyset pages: `show` (all, in), `before` (an entry's id)."""
+    """The statement: ledger entries, newest first, in keyset pages. Query: `show` (all, in), `before` (an entry
+    id)."""
     account = current_account()
     show = cast(Show, _one_of("show", ("all", "in")))
     ensure_quota(account, settings().stoa_free_credits)
     db.session.commit()
-    lines, more = statement(account.id, show, _entry_id(request.args.get("before")))
-    context: dict[str, Any] = {
-        "lines": lines,
-        "kinds": KINDS,
-        "show": show,
-    }
+    lines, more = statement_page(account.id, show, _entry_id(request.args.get("before")))
+    context: dict[str, Any] = {"lines": lines, "kinds": KINDS, "show": show}
     context["more"] = url_for("usage.ledger", show=show, before=more) if more else None
     if not wants_fragment():
-        context["sheet"] = sheet(account.id)
+        context["totals"] = statement_totals(account.id)
     return render("usage/statement.html", partial="usage/_entries.html", **context)
 
 
 @bp.get("/calls/<request_id>")
 @login_required
 def call(request_id: str) -> ResponseReturnValue:
-    """One model call that belongs to no run, as the page of a run shows its calls; others are shown in their run."""
+    """The page of a call without a run; calls of a run redirect to their run's page."""
     account_id = current_account().id
     found = call_with_id(account_id, request_id)
     if found.run_id:
         return redirect(call_address(found.run_id, request_id))
-    every = request.args.get("messages") == "all"
+    all_messages = request.args.get("messages") == "all"
     return render(
         "runs/call.html",
         run=None,
-        detail=call_of(account_id, None, request_id, all_messages=every),
-        every=every,
+        detail=call_of(account_id, None, request_id, all_messages=all_messages),
+        all_messages=all_messages,
         fragment=False,
     )
 
 
-def _asked() -> UsageQuery:
+def _query() -> UsageQuery:
     return UsageQuery(
-        range=request.args.get("range") or periods.DEFAULT,
+        range=request.args.get("range") or DEFAULT,
         by=cast(By, _one_of("by", tuple(GROUPS))),
         metric=_one_of("show", tuple(METRICS)),
         first=request.args.get("from", ""),
@@ -184,17 +181,17 @@ def _asked() -> UsageQuery:
     )
 
 
-def _one_of(name: str, words: tuple[str, ...]) -> str:
-    """The query's word for `name`; the first of `words` when it says nothing that is known."""
-    word = request.args.get(name, "")
-    return word if word in words else words[0]
+def _one_of(name: str, choices: tuple[str, ...]) -> str:
+    """The query parameter `name`; the first of `choices` if it is missing or unknown."""
+    value = request.args.get(name, "")
+    return value if value in choices else choices[0]
 
 
 def _entry_id(text: str | None) -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Invalid("There is no such page of the statement")
+        raise Invalid("Invalid statement page: 'before' must be an entry id")
     return int(text)
 
 
@@ -203,49 +200,49 @@ def _file_name(period: Period) -> str:
     return f"stoa-usage-{period.first_day}-to-{period.last_day}{hours}.csv"
 
 
-def _used(account: Account, asked: UsageQuery, period: Period, moment: datetime) -> dict[str, Any]:
-    """What the fragment shows: the chart, its headline, the table, the controls."""
-    used = spending(account.id, period, asked.by, moment)
-    days = {name: word for name, word in asked.words().items() if name in ("range", "from", "to")}
+def _period_context(account: Account, query: UsageQuery, period: Period, moment: datetime) -> dict[str, Any]:
+    """The fragment: chart, headline, table and controls."""
+    report = spending(account.id, period, query.by, moment)
+    days = {name: value for name, value in query.args().items() if name in ("range", "from", "to")}
     return {
-        "asked": asked,
-        "used": used,
-        "chart": _chart(asked.metric, used, moment),
-        "headline": _headline(asked.metric, used.total, _span(period, moment)),
-        "rows": [(_name(one.key), one.slot, one.total) for one in used.series],
+        "query": query,
+        "report": report,
+        "chart": _chart(query.metric, report, moment),
+        "headline": _headline(query.metric, report.total, _date_range(period, moment)),
+        "rows": [(_name(each.key), each.slot, each.total) for each in report.series],
         "metrics": METRICS,
         "groups": GROUPS,
-        "ranges": RANGES | {"custom": "Dates"},
-        "dates": asked.address(range="custom", **{"from": str(period.first_day), "to": str(period.last_day)}),
+        "ranges": RANGES | {"custom": "Custom"},
+        "dates": query.url(range="custom", **{"from": str(period.first_day), "to": str(period.last_day)}),
         "csv": url_for("usage.export", **days),
     }
 
 
-def _account(account: Account, moment: datetime) -> dict[str, Any]:
-    """What the page says of the account as a whole."""
-    has = balance(account, now=moment)
+def _account_context(account: Account, moment: datetime) -> dict[str, Any]:
+    """The account's balance, quota cycle and latest calls."""
+    current = balance(account, now=moment)
     return {
         "moment": moment,
-        "has": has,
+        "balance": current,
         "cycle": cycle(account, now=moment),
         "kinds": KINDS,
-        "split": _split(has),
-        "calls": recent_calls(account.id, RECENT),
+        "split": _split(current),
+        "calls": recent_calls(account.id, RECENT_CALLS),
     }
 
 
-def _headline(metric: str, total: UsageTotals, span: str) -> dict[str, str]:
-    """The name, the big number and the words after it, above the chart."""
+def _headline(metric: str, total: UsageTotals, dates: str) -> dict[str, str]:
+    """Title, total and note above the chart."""
     if metric == "latency":
-        note = f"for half of the calls, {format.duration_ms(total.p95_ms)} for 95%, {span}"
-        return {"title": "Answered within", "total": format.duration_ms(total.p50_ms), "note": note}
+        note = f"p50, {format.duration_ms(total.p95_ms)} p95, {dates}"
+        return {"title": "Latency", "total": format.duration_ms(total.p50_ms), "note": note}
     value = getattr(total, metric)
-    written = format.tokens(value) if metric == "tokens" else format.credits(value)
+    text = format.tokens(value) if metric == "tokens" else format.credits(value)
     unit = metric.removesuffix("s") if value == 1 else metric
-    return {"title": "Used" if metric != "calls" else "Called", "total": written, "note": f"{unit}, {span}"}
+    return {"title": "Usage", "total": text, "note": f"{unit}, {dates}"}
 
 
-def _span(period: Period, moment: datetime) -> str:
+def _date_range(period: Period, moment: datetime) -> str:
     """`22 Oct to now`, `1 Aug to 20 Nov 2026`, `since 20 Nov, 15:00`."""
     if period.name == "24h":
         return f"since {period.start:%-d %b, %H:%M} UTC"
@@ -261,9 +258,9 @@ def _span(period: Period, moment: datetime) -> str:
     )
 
 
-def _split(has: Balance) -> SplitBar:
-    held = sum(row.held for row in has.rows)
-    parts = [SplitPart(KINDS[row.kind][0].lower(), row.left, KINDS[row.kind][1]) for row in has.rows]
+def _split(balance: Balance) -> SplitBar:
+    held = sum(row.held for row in balance.rows)
+    parts = [SplitPart(KINDS[row.kind][0].lower(), row.left, KINDS[row.kind][1]) for row in balance.rows]
     return split_bar([SplitPart("held", held, "held"), *parts])
 
 
@@ -271,21 +268,25 @@ def _name(key: str | None) -> str:
     return "Other" if key is None else key or "No agent"
 
 
-def _chart(metric: str, used: UsageReport, moment: datetime) -> Chart:
-    step = used.period.step
+def _chart(metric: str, report: UsageReport, moment: datetime) -> Chart:
+    step, starts = report.period.step, report.starts
     if metric == "latency":
         lines = [
-            ChartSeries("Half of the calls within", [one.p50_ms for one in used.columns]),
-            ChartSeries("95% of the calls within", [one.p95_ms for one in used.columns]),
+            ChartSeries("p50", [each.p50_ms for each in report.columns]),
+            ChartSeries("p95", [each.p95_ms for each in report.columns]),
         ]
-        return line_chart(used.starts, lines, unit="ms", now=moment, grain=step, height=250)
+        return line_chart(starts, lines, unit="ms", now=moment, grain=step, height=250)
     if metric == "tokens":
         series = [
-            ChartSeries(name, [getattr(one, field) for one in used.columns]) for name, field in TOKENS.items()
+            ChartSeries(name, [getattr(each, field) for each in report.columns])
+            for name, field in TOKENS.items()
         ]
         colours = {name: colour for colour, name in enumerate(TOKENS, 1)}
-        return stacked_chart(used.starts, series, unit="tokens", now=moment, grain=step, palette=colours)
-    series = [ChartSeries(_name(one.key), [getattr(at, metric) for at in one.columns]) for one in used.series]
-    colours = {_name(one.key): one.slot for one in used.series if one.key is not None}
+        return stacked_chart(starts, series, unit="tokens", now=moment, grain=step, palette=colours)
+    series = [
+        ChartSeries(_name(each.key), [getattr(column, metric) for column in each.columns])
+        for each in report.series
+    ]
+    colours = {_name(each.key): each.slot for each in report.series if each.key is not None}
     unit: Any = metric
-    return stacked_chart(used.starts, series, unit=unit, now=moment, grain=step, palette=colours)
+    return stacked_chart(starts, series, unit=unit, now=moment, grain=step, palette=colours)

@@ -1,4 +1,4 @@
-"""What the templates of every room take from Python: one stylesheet, file addresses that may be cached, avatar tints."""
+"""Static assets and shared template helpers: the stylesheet, versioned URLs, avatar tints and initials."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from models.core.settings import ROOT
 from models.store.catalogue import pictures
 from views.web.guards import settings
 
-bp = Blueprint("look", __name__)
+bp = Blueprint("assets", __name__)
 
 STATIC = ROOT / "static"
 STYLESHEET = "css/stoa.css"
@@ -23,35 +23,35 @@ YEAR = 365 * 86_400
 
 
 def init_app(app: Flask) -> None:
-    """Give templates `asset`, `site` and the filters `tint`, `initials` and `picture`; serve the joined stylesheet."""
+    """Register the globals `asset` and `site`, the filters `tint`, `initials` and `picture`, and the stylesheet route."""
     app.jinja_env.globals.update(asset=asset, site=site)
     app.jinja_env.filters.update(tint=tint, initials=initials, picture=picture)
     app.register_blueprint(bp)
-    app.after_request(_cache_named_versions)
+    app.after_request(_set_cache_control)
 
 
 def asset(filename: str) -> str:
-    """The address of a file under `static/`, with a digest of its content, so that it may be kept for a year."""
+    """The URL of a file in `static/`, with a digest of its content, cacheable for a year."""
     if current_app.debug:
-        _joined.cache_clear()
+        _stylesheet.cache_clear()
         _digest.cache_clear()
         _address.cache_clear()
     return _address(filename)
 
 
 def site() -> dict[str, str]:
-    """What every page may say of this server: its version, its host and its base address."""
+    """Version, host and base URL of this server."""
     base = settings().base_url
     return {"version": _version(), "host": urlsplit(base).netloc, "url": base}
 
 
 def tint(identifier: str | None) -> int:
-    """One of six avatar tints (1 to 6), always the same for one id."""
+    """A stable avatar tint for an id, 1 to 6."""
     return zlib.crc32((identifier or "").encode()) % 6 + 1
 
 
 def initials(name: str | None) -> str:
-    """One or two letters for an avatar: first and last word, else the first two letters; `?` for nothing."""
+    """One or two letters for an avatar: of the first and last word, or the first two; `?` for an empty name."""
     words = re.findall(r"\w+", (name or "").split("@")[0])
     if not words:
         return "?"
@@ -60,21 +60,21 @@ def initials(name: str | None) -> str:
 
 
 def picture(address: str | None) -> str | None:
-    """The address of an avatar that a page may show: one that lies here. Another server would learn who reads the page."""
+    """The URL of an avatar served by this server, or None: other servers could track readers of the page."""
     return address if address and pictures.ADDRESS.fullmatch(address) else None
 
 
 @bp.get(f"/static/{STYLESHEET}")
 def stylesheet() -> Response:
-    """All of `static/css` as one file: tokens, bare elements, then the components in their order."""
-    response = Response(_joined(), mimetype="text/css")
+    """All stylesheets in one response: tokens, base elements, then components in order."""
+    response = Response(_stylesheet(), mimetype="text/css")
     response.set_etag(_digest(STYLESHEET))
     response.make_conditional(request)
     return response
 
 
 @lru_cache(maxsize=1)
-def _joined() -> str:
+def _stylesheet() -> str:
     css = STATIC / "css"
     index = (css / "components.css").read_text(encoding="utf-8")
     files = [css / "tokens.css", css / "base.css", *(css / name for name in IMPORT.findall(index))]
@@ -88,7 +88,7 @@ def _address(filename: str) -> str:
 
 @lru_cache(maxsize=64)
 def _digest(filename: str) -> str:
-    content = _joined().encode() if filename == STYLESHEET else Path(STATIC / filename).read_bytes()
+    content = _stylesheet().encode() if filename == STYLESHEET else Path(STATIC / filename).read_bytes()
     return hashlib.sha256(content).hexdigest()[:12]
 
 
@@ -98,8 +98,8 @@ def _version() -> str:
     return str(project["project"]["version"])
 
 
-def _cache_named_versions(response: Response) -> Response:
-    if request.endpoint in ("static", "look.stylesheet") and response.status_code in (200, 304):
-        kept = f"public, max-age={YEAR}, immutable" if "v" in request.args else "no-cache"
-        response.headers["Cache-Control"] = kept
+def _set_cache_control(response: Response) -> Response:
+    if request.endpoint in ("static", "assets.stylesheet") and response.status_code in (200, 304):
+        policy = f"public, max-age={YEAR}, immutable" if "v" in request.args else "no-cache"
+        response.headers["Cache-Control"] = policy
     return response

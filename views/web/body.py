@@ -1,10 +1,10 @@
-"""Reading JSON bodies at every door: whatever the content type, and nothing that could not be kept.
+"""Reads JSON request bodies, whatever the content type, and rejects what PostgreSQL cannot store.
 
-`read` answers the body as one of the shapes of `models.core.strict_models`, or raises `InvalidBody`. Text that is not JSON raises
-`BadJson`, or its child `UndecodableBody`. Each route chooses its own status and key for both.
+`read` returns the body as a model of `models.core.strict_models` or raises `InvalidBody`. Invalid JSON raises `BadJson`, or
+its subclass `UndecodableBody`. Each route chooses status and format of both.
 
-Who somebody is comes before what they sent: of a stranger no more than `SMALL` is read. What a body may cost is bounded
-before it is parsed, by its bytes once they are unpacked and by the values in it.
+Callers are authenticated before a large body is read: at most `ANONYMOUS_BYTES` of an unauthenticated one. Decompressed bytes
+and the number of values are limited before parsing.
 """
 
 import re
@@ -17,7 +17,7 @@ from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from models.core.cooperative import TimeSlices, heavy
-from models.core.decompression import PIECE, DecompressionError, unpacked
+from models.core.decompression import CHUNK_BYTES, DecompressionError, decompress
 from models.core.strict_models import (
     Amount,
     Body,
@@ -32,8 +32,8 @@ from models.core.strict_models import (
     parse_tagged,
 )
 from views.web import guards
-from views.web.content_encoding import UnsupportedEncoding, codings
-from views.web.fast_path import MOST_BYTES
+from views.web.content_encoding import UnsupportedEncoding, parse_encodings
+from views.web.fast_path import MAX_BODY_BYTES
 from views.web.operation import current_operation
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
     "Missing",
     "Number",
     "UndecodableBody",
-    "keep_strangers_small",
+    "limit_anonymous_body",
     "parse",
     "parse_tagged",
     "read",
@@ -57,123 +57,125 @@ __all__ = [
 ]
 
 MAX_DEPTH = 200
-MOST_VALUES = 500_000
-"""Of one body. Each costs up to a microsecond wherever all are looked at."""
-SMALL = 64 << 10
-"""Bytes that are read of somebody who is not known yet."""
+MAX_VALUES = 500_000
+"""Values per body. Each costs up to a microsecond per traversal."""
+ANONYMOUS_BYTES = 64 << 10
+"""Maximum bytes read before the caller is authenticated."""
 
 
 class BadJson(Exception):
-    """The body is not JSON that can be kept: syntax, depth, infinite numbers, NUL characters."""
+    """The body is not valid, storable JSON: syntax, depth, infinite numbers, NUL characters."""
 
 
 class UndecodableBody(BadJson):
-    """It may be JSON, and is nested deeper than anything that is kept, or not packed as its `Content-Encoding` says."""
+    """The body is nested too deeply or does not match its `Content-Encoding`."""
 
 
 class BodyTooLarge(RequestEntityTooLarge):
-    """More bytes or values than are taken of this caller; the description says how many."""
+    """The body has too many bytes or values; the description names the limit."""
 
     @classmethod
     def than(cls, limit: int) -> "BodyTooLarge":
-        """For a body of more than `limit` bytes."""
+        """The error for a body of more than `limit` bytes."""
         if limit >= 1 << 20:
-            return cls(f"The request body is larger than {limit >> 20} MB. Send less at once.")
+            return cls(f"The request body is larger than {limit >> 20} MB. Send a smaller body.")
         return cls(
-            f"The request body is larger than the {limit >> 10} KiB that are taken without a valid API key or sign-in."
+            f"The request body is larger than {limit >> 10} KiB, the limit without a valid API key or sign-in."
         )
 
 
-def keep_strangers_small() -> None:
-    """At every route: let no more be read of a body than the route takes; of a large one no more than `SMALL` or what
-    the route takes of strangers, unless somebody is known and not banned. Raises UnknownCoding."""
+def limit_anonymous_body() -> None:
+    """Set the body limit of the request: the route's, or `anonymous_bytes` for unauthenticated and banned callers, which are
+    identified only if the body may exceed that. Raises UnsupportedEncoding."""
     request = flask.request
-    route = current_operation()
-    if route and route.most_bytes:
-        request.max_content_length = route.most_bytes
-    packed = request.headers.get("Content-Encoding")
+    operation = current_operation()
+    if operation and operation.max_bytes:
+        request.max_content_length = operation.max_bytes
+    encoding = request.headers.get("Content-Encoding")
     chunked = "Transfer-Encoding" in request.headers
-    if request.method in guards.SAFE or not (packed or chunked or (request.content_length or 0) > SMALL):
+    if request.method in guards.SAFE or not (
+        encoding or chunked or (request.content_length or 0) > ANONYMOUS_BYTES
+    ):
         return
-    if packed and codings(packed) and request.mimetype in _FORMS:
-        raise UnsupportedEncoding("Forms are not unpacked.")
+    if encoding and parse_encodings(encoding) and request.mimetype in _FORMS:
+        raise UnsupportedEncoding("Compressed forms are not supported.")
     user = guards.cookie_or_key_user()
     if user is None or user.banned:
-        request.max_content_length = (route and route.stranger_bytes) or SMALL
+        request.max_content_length = (operation and operation.anonymous_bytes) or ANONYMOUS_BYTES
 
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 def read_json(request: Request | None = None, *, allow_nul: bool = False) -> Any:
-    """The body of `request` (of Flask's, without one) as JSON, whatever its content type.
+    """The body of `request` (default: Flask's current one) as JSON, whatever its content type.
 
-    Lone surrogates become U+FFFD, as any UTF-8 store would make them. NUL characters are refused unless
-    `allow_nul`, since PostgreSQL's text cannot hold them. Raises BadJson, TooLarge, UnknownCoding.
+    Lone surrogates become U+FFFD. NUL characters, which PostgreSQL text cannot store, are rejected unless `allow_nul`.
+    Raises BadJson, BodyTooLarge, UnsupportedEncoding.
     """
     return read_with_bytes(request or flask.request, allow_nul=allow_nul)[0]
 
 
 def read_with_bytes(
-    request: Request, *, allow_nul: bool = False, knock: Callable[[], None] | None = None
+    request: Request, *, allow_nul: bool = False, before_large: Callable[[], None] | None = None
 ) -> tuple[Any, bytes]:
-    """As `read_json`, with the JSON's own bytes. `knock` is called once before more than `SMALL` is read or
-    unpacked; what it raises ends the reading."""
-    raw = _received(request, knock)
+    """Like `read_json`, with the decompressed bytes. `before_large` is called once before more than `ANONYMOUS_BYTES` are
+    read or decompressed; it may raise to reject the request."""
+    raw = _read_bytes(request, before_large)
     with heavy(len(raw)):
-        return _parsed(raw, allow_nul), raw
+        return _parse_json(raw, allow_nul), raw
 
 
 def read(model: type[M]) -> M:
-    """The request's body as `model`. Raises BadJson or BadBody."""
+    """The request body as `model`. Raises BadJson or InvalidBody."""
     return parse(model, read_json())
 
 
 # -- bytes ---------------------------------------------------------------------------------------------------
 
 
-def _received(request: Request, knock: Callable[[], None] | None) -> bytes:
-    limit = request.max_content_length or MOST_BYTES
-    named = codings(request.environ.get("HTTP_CONTENT_ENCODING", ""))
+def _read_bytes(request: Request, before_large: Callable[[], None] | None) -> bytes:
+    limit = request.max_content_length or MAX_BODY_BYTES
+    encodings = parse_encodings(request.environ.get("HTTP_CONTENT_ENCODING", ""))
     length = request.content_length
-    if length is not None and length <= SMALL and not named:
+    if length is not None and length <= ANONYMOUS_BYTES and not encodings:
         return request.stream.read()
-    if (length or 0) > SMALL and knock:
-        knock()
-        knock = None
-    whole: list[bytes] = []
+    if (length or 0) > ANONYMOUS_BYTES and before_large:
+        before_large()
+        before_large = None
+    chunks: list[bytes] = []
     size, slices = 0, TimeSlices()
     try:
-        for piece in unpacked(_pieces(request), named):
-            size += len(piece)
-            if size > SMALL and knock:
-                knock()
-                knock = None
+        for chunk in decompress(_chunks(request), encodings):
+            size += len(chunk)
+            if size > ANONYMOUS_BYTES and before_large:
+                before_large()
+                before_large = None
             if size > limit:
                 raise BodyTooLarge.than(limit)
             slices.pause()
-            whole.append(piece)
+            chunks.append(chunk)
     except DecompressionError as error:
         raise UndecodableBody(str(error)) from None
     except BodyTooLarge:
         raise
     except RequestEntityTooLarge:
         raise BodyTooLarge.than(limit) from None
-    return whole[0] if len(whole) == 1 else b"".join(whole)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _pieces(request: Request) -> Iterator[bytes]:
+def _chunks(request: Request) -> Iterator[bytes]:
     stream = request.stream
-    while piece := stream.read(PIECE):
-        yield piece
+    while chunk := stream.read(CHUNK_BYTES):
+        yield chunk
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------
 
 
-def _parsed(raw: bytes, allow_nul: bool) -> Any:
+def _parse_json(raw: bytes, allow_nul: bool) -> Any:
     raw = raw.removeprefix(b"\xef\xbb\xbf")
-    if len(raw) > MOST_VALUES:
+    if len(raw) > MAX_VALUES:
         _check_values(raw)
     value = _load(raw)
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
@@ -184,16 +186,16 @@ def _parsed(raw: bytes, allow_nul: bool) -> Any:
 
 
 def _check_values(raw: bytes) -> None:
-    """Count what separates and opens values; only of a body with more of that, without what stands in texts."""
-    if _marks(raw) <= MOST_VALUES:
+    """Count separators and openers of values; if there are too many, count again outside of strings."""
+    if _count_separators(raw) <= MAX_VALUES:
         return
     bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # a key and a text have four
-    if bare.count(b'"') > 4 * MOST_VALUES or _marks(b"".join(bare.split(b'"')[::2])) > MOST_VALUES:
-        raise BodyTooLarge(f"The request body has more than {MOST_VALUES:,} values. Send fewer of them.")
+    # a key and its string value have four
+    if bare.count(b'"') > 4 * MAX_VALUES or _count_separators(b"".join(bare.split(b'"')[::2])) > MAX_VALUES:
+        raise BodyTooLarge(f"The request body has more than {MAX_VALUES:,} values. Send fewer.")
 
 
-def _marks(raw: bytes) -> int:
+def _count_separators(raw: bytes) -> int:
     return len(raw) - len(raw.translate(None, b",[{"))
 
 
@@ -202,19 +204,19 @@ def _load(raw: bytes) -> Any:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if b"\\ud" not in raw and b"\\uD" not in raw:
-            raise _bad(error) from None
+            raise _json_error(error) from None
     try:
         return orjson.loads(_without_lone_surrogates(raw))
     except orjson.JSONDecodeError as error:
-        raise _bad(error) from None
+        raise _json_error(error) from None
 
 
-def _bad(error: orjson.JSONDecodeError) -> BadJson:
+def _json_error(error: orjson.JSONDecodeError) -> BadJson:
     return (UndecodableBody if "depth limit" in error.msg else BadJson)(str(error))
 
 
 _BACKSLASH = b"\x01\x01"
-"""Stands for an escaped backslash meanwhile. In JSON there is no such character."""
+"""Temporary placeholder of an escaped backslash; cannot occur in valid JSON."""
 _LONE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -229,15 +231,15 @@ def _without_lone_surrogates(raw: bytes) -> bytes:
     done: list[bytes] = []
     start, slices = 0, TimeSlices()
     while start < len(raw):
-        end = _cut(raw, start + PIECE)
+        end = _split_point(raw, start + CHUNK_BYTES)
         done.append(_LONE.sub(rb"\\ufffd", raw[start:end]))
         start = end
         slices.pause()
     return b"".join(done).replace(_BACKSLASH, b"\\\\")
 
 
-def _cut(raw: bytes, at: int) -> int:
-    """`at`, or a little further on, where neither an escape nor a pair of surrogates is cut in two."""
+def _split_point(raw: bytes, at: int) -> int:
+    """The first offset from `at` that splits neither an escape nor a surrogate pair."""
     escape = raw.rfind(b"\\u", max(at - 5, 0), at + 1)
     if escape >= 0:
         at = max(at, escape + 6)
@@ -259,13 +261,13 @@ def _check_depth(value: Any) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
+    pending = [value]
+    while pending:
+        node = pending.pop()
         if type(node) is str:
             yield node
         elif type(node) is dict:
-            waiting.extend(node)
-            waiting.extend(node.values())
+            pending.extend(node)
+            pending.extend(node.values())
         elif type(node) is list:
-            waiting.extend(node)
+            pending.extend(node)

@@ -1,7 +1,7 @@
-"""The arithmetic of drawings: columns, lines, split bars and timelines as percents and pixels. No drawing is made here.
+"""Chart geometry: columns, lines, split bars and timelines, in percent and pixels. Templates render the SVG.
 
-Widths and x are percents of whatever room the page has, heights and y are pixels, so one drawing fits every screen and its
-text never stretches. Templates: `components/chart.html` and `components/trace.html`.
+Widths and x are percentages of the available width, heights and y are pixels, so charts fit every screen without distorting
+text. Templates: `components/chart.html` and `components/trace.html`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,22 +34,22 @@ FORMATS: dict[Unit, Callable[[Number | None], str]] = {
 }
 
 
-# --- what goes in
+# --- input
 
 
 @dataclass(frozen=True)
 class ChartSeries:
-    """One name and its value in each bucket, in the buckets' order; None where nothing was measured (lines only)."""
+    """A named series with one value per bucket, in order; None for no measurement (line charts only)."""
 
     name: str
     values: Sequence[Number | None]
 
 
-# --- what comes out
+# --- output
 
 
 class Segment(NamedTuple):
-    """A rectangle of one series in one column: colour 1 to 8, y and height in pixels."""
+    """A rectangle of a series in a column: colour 1 to 8, y and height in pixels."""
 
     colour: int
     y: float
@@ -57,7 +57,7 @@ class Segment(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One period: x and width of its track in percent, its names, its segments, and its row of the table."""
+    """One bucket: x and width in percent, labels, segments, and its row of the table."""
 
     x: float
     width: float
@@ -70,14 +70,14 @@ class Column(NamedTuple):
     zeros: list[bool]
 
     @property
-    def figures(self) -> Iterator[tuple[str, bool]]:
-        """The cells of its row, and whether each is nothing."""
+    def values(self) -> Iterator[tuple[str, bool]]:
+        """The cells of its row, and whether each is zero."""
         return zip(self.cells, self.zeros, strict=True)
 
 
 @dataclass(frozen=True)
 class AxisLabel:
-    """A word on the axis under the columns; `fine` ones go on narrow screens."""
+    """A label of the x axis; `fine` ones are hidden on narrow screens."""
 
     x: float
     anchor: str
@@ -87,7 +87,7 @@ class AxisLabel:
 
 @dataclass(frozen=True)
 class AxisTick:
-    """A step of the scale: y in pixels, and its word."""
+    """A tick of the y axis: y in pixels, and its label."""
 
     y: float
     text: str
@@ -95,7 +95,7 @@ class AxisTick:
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A line of the legend, in stack order: colour, name, sum over all buckets as written."""
+    """A legend entry, in stack order: colour, name, formatted total."""
 
     colour: int
     name: str
@@ -104,7 +104,7 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class ChartLine:
-    """One series as a path in a box 1000 wide and `Chart.base` high, and the points that stand alone (percent, pixels)."""
+    """One series as an SVG path in a box 1000 wide and `Chart.base` high, and isolated points (percent, pixels)."""
 
     colour: int
     path: str
@@ -113,7 +113,7 @@ class ChartLine:
 
 @dataclass(frozen=True)
 class Chart:
-    """Everything `components/chart.html` draws. `total` is the sum of all values as written; lines have none."""
+    """The view model of `components/chart.html`. `total` is the formatted sum of all values; empty for lines."""
 
     kind: Literal["columns", "line"]
     unit: Unit
@@ -130,12 +130,12 @@ class Chart:
 
     @property
     def base(self) -> int:
-        """Where the columns stand, pixels from the top."""
+        """The baseline, in pixels from the top."""
         return self.height - FOOT
 
     @property
     def joints(self) -> list[float]:
-        """The heights at which the scale cuts the columns: every step but the ends."""
+        """The y of all ticks except the first and last."""
         return [tick.y for tick in self.ticks[1:-1]]
 
 
@@ -152,32 +152,32 @@ def stacked_chart(
     palette: Mapping[str, int] | None = None,
     height: int = 250,
 ) -> Chart:
-    """A column per bucket, its series stacked; for sums over time.
+    """A stacked column chart, for sums over time.
 
-    buckets: the start of each period, aware, in order and without gaps (give empty periods too; at most about 120).
-    series: any number, in any order, as many values as buckets. The seven biggest are shown, the rest added up as "Other".
-    unit: how values are written, and what they are. now: the period that holds it is lit and called "Today" or "Now".
-    grain: of a bucket; told from the distance of the first two when not given.
-    palette: name -> colour, from `palette()`, so that a series keeps its colour when the range changes.
+    buckets: start of each period, aware, in order, without gaps, at most about 120.
+    series: any number, in any order. The seven largest are shown, the rest is summed as "Other".
+    unit: unit and format of the values. now: its period is highlighted and labelled "Today" or "Now".
+    grain: bucket size; default: from the first two buckets.
+    palette: name -> colour, from `palette()`, so that a series keeps its colour across ranges.
     """
     grain = grain or _grain(buckets)
-    shown = _ranked(series, len(buckets), palette)
-    stacks = list(zip(*(values for _, _, values in shown), strict=True)) or [()] * len(buckets)
+    ranked = _ranked(series, len(buckets), palette)
+    stacks = list(zip(*(values for _, _, values in ranked), strict=True)) or [()] * len(buckets)
     sums = [sum(stack) for stack in stacks]
     base = height - FOOT
     top, steps = _scale(Decimal(max(sums, default=0)), whole=unit != "usd")
     write = FORMATS[unit]
     fill = _fill(len(buckets))
-    colours = [colour for colour, _, _ in shown]
+    colours = [colour for colour, _, _ in ranked]
     columns = []
     for i, (bucket, stack, total) in enumerate(zip(buckets, stacks, sums, strict=True)):
         x, width = _track(i, len(buckets), fill)
-        lit, name, long_name = _names(bucket, grain, now)
+        is_now, name, long_name = _names(bucket, grain, now)
         columns.append(
             Column(
                 x=x,
                 width=width,
-                now=lit,
+                now=is_now,
                 name=name,
                 long_name=long_name,
                 segments=_stack(zip(colours, stack, strict=True), float(top), base) if total else [],
@@ -194,7 +194,7 @@ def stacked_chart(
         columns=columns,
         ticks=_ticks(top, steps, base, unit),
         labels=_labels(columns, grain),
-        legend=[LegendEntry(colour, name, write(sum(values))) for colour, name, values in shown],
+        legend=[LegendEntry(colour, name, write(sum(values))) for colour, name, values in ranked],
         total=write(sum(sums)),
         empty=not any(sums),
         fill=fill,
@@ -210,9 +210,9 @@ def line_chart(
     grain: Grain | None = None,
     height: int = 200,
 ) -> Chart:
-    """A line per series, in the order given (at most seven); for latencies and rates only.
+    """A line chart of at most seven series, for latencies and rates.
 
-    A value that is None breaks the line: nothing was measured there. Buckets, unit, now and grain as in `stacked_chart`.
+    None interrupts the line. Buckets, unit, now and grain as in `stacked_chart`. Raises ValueError for more series.
     """
     if len(series) > MAX_SERIES:
         raise ValueError(f"a line chart shows at most {MAX_SERIES} series")
@@ -224,12 +224,12 @@ def line_chart(
     columns = []
     for i, bucket in enumerate(buckets):
         x, width = _track(i, len(buckets), _fill(len(buckets)))
-        lit, name, long_name = _names(bucket, grain, now)
+        is_now, name, long_name = _names(bucket, grain, now)
         columns.append(
             Column(
                 x=x,
                 width=width,
-                now=lit,
+                now=is_now,
                 name=name,
                 long_name=long_name,
                 segments=[],
@@ -255,9 +255,9 @@ def line_chart(
 
 
 def palette(names: Sequence[str]) -> dict[str, int]:
-    """Colours for names in their order, biggest first; names after the seventh have none and become "Other".
+    """Colours for the first seven names, largest first; the others become "Other".
 
-    Rank the names over a range that does not change with the page's (30 days, say), and hand the result to every chart.
+    Rank the names over a fixed range, such as 30 days, and pass the result to every chart of the page.
     """
     return {name: colour for colour, name in enumerate(names[:MAX_SERIES], 1)}
 
@@ -265,7 +265,7 @@ def palette(names: Sequence[str]) -> dict[str, int]:
 def _ranked(
     series: Sequence[ChartSeries], count: int, colours: Mapping[str, int] | None
 ) -> list[tuple[int, str, list[Number]]]:
-    """(colour, name, values) in stack order; what finds no colour of its own is summed up as Other."""
+    """(colour, name, values) in stack order; series without a colour are summed as Other."""
     clean = []
     for one in series:
         if len(one.values) != count:
@@ -295,10 +295,10 @@ def _stack(parts: Iterable[tuple[int, Number]], top: float, base: int) -> list[S
             height = float(value) / top * (base - TOP)
             segments.append(Segment(colour, round(y - height, 2), round(height, 2)))
             y -= height
-    # What was used must be seen: a column of less than two pixels is drawn two high, in its biggest colour.
+    # Keep small values visible: a column below two pixels is drawn two pixels high, in the colour of its largest series.
     if segments and base - y < 2:
-        biggest = max(segments, key=lambda segment: segment.height)
-        return [Segment(biggest.colour, base - 2, 2)]
+        largest = max(segments, key=lambda segment: segment.height)
+        return [Segment(largest.colour, base - 2, 2)]
     return segments
 
 
@@ -322,18 +322,18 @@ def _line(colour: int, values: Sequence[Number | None], top: Decimal, base: int)
 # --- scales
 
 
-def _scale(biggest: Decimal, *, whole: bool) -> tuple[Decimal, int]:
-    """The top of the scale and its number of steps (3 to 5): the lowest top of round steps that holds `biggest`."""
-    if biggest <= 0:
+def _scale(largest: Decimal, *, whole: bool) -> tuple[Decimal, int]:
+    """The maximum of the scale and its number of steps (3 to 5): the lowest with round steps that includes `largest`."""
+    if largest <= 0:
         return (Decimal(3), 3) if whole else (Decimal("0.03"), 3)
-    power = Decimal(10) ** floor(log10(biggest) - 1)
+    power = Decimal(10) ** floor(log10(largest) - 1)
     best: tuple[Decimal, int] | None = None
     for size in (power, power * 10):
         for factor in ("1", "2", "2.5", "3", "4", "5"):
             step = size * Decimal(factor)
             if whole and step != step.to_integral_value():
                 continue
-            steps = max(3, ceil(biggest / step))
+            steps = max(3, ceil(largest / step))
             if steps <= 5 and (best is None or step * steps < best[0]):
                 best = (step * steps, steps)
     if best is None:
@@ -344,12 +344,12 @@ def _scale(biggest: Decimal, *, whole: bool) -> tuple[Decimal, int]:
 def _ticks(top: Decimal, steps: int, base: int, unit: Unit) -> list[AxisTick]:
     marks = [top * i / steps for i in range(steps + 1)]
     return [
-        AxisTick(round(base - i / steps * (base - TOP), 2), _axis_word(mark, top, unit))
+        AxisTick(round(base - i / steps * (base - TOP), 2), _axis_label(mark, top, unit))
         for i, mark in enumerate(marks)
     ]
 
 
-def _axis_word(value: Decimal, top: Decimal, unit: Unit) -> str:
+def _axis_label(value: Decimal, top: Decimal, unit: Unit) -> str:
     if value == 0:
         return "0"
     if unit == "ms":
@@ -379,25 +379,26 @@ def _grain(buckets: Sequence[datetime]) -> Grain:
 
 
 def _names(bucket: datetime, grain: Grain, now: datetime) -> tuple[bool, str, str]:
-    """Whether `now` lies in it, the word under the column, and the one in the table and the tooltip, both UTC."""
+    """Whether the bucket contains `now`, its axis label, and its long label for table and tooltip, both UTC."""
     start = bucket.astimezone(UTC)
-    lit = start <= now < start + SIZES[grain]
+    is_now = start <= now < start + SIZES[grain]
     day = f"{start.day} {format.MONTHS[start.month - 1]}"
     if grain == "hour":
         clock = f"{start.hour:02}:{start.minute:02}"
-        return lit, "Now" if lit else clock if start.hour else day, f"{DAYS[start.weekday()]} {day}, {clock}"
+        label = "Now" if is_now else clock if start.hour else day
+        return is_now, label, f"{DAYS[start.weekday()]} {day}, {clock}"
     if grain == "week":
-        return lit, day, f"Week of {day} {start.year}"
+        return is_now, day, f"Week of {day} {start.year}"
     this_year = start.year == now.astimezone(UTC).year
     return (
-        lit,
-        "Today" if lit else day,
+        is_now,
+        "Today" if is_now else day,
         f"{DAYS[start.weekday()]} {day}" if this_year else f"{day} {start.year}",
     )
 
 
 def _labels(columns: Sequence[Column], grain: Grain) -> list[AxisLabel]:
-    """Every so many columns, counted back from the last, which always has its word."""
+    """Labels at a regular stride, counted back from the last column, which is always labelled."""
     count = len(columns)
     stride = 1 if count <= 8 else ceil(count / 6)
     labels = []
@@ -425,12 +426,12 @@ def _track(index: int, count: int, fill: float) -> tuple[float, float]:
     return round((index + (1 - fill) / 2) * cell, 3), round(cell * fill, 3)
 
 
-# --- one bar, split
+# --- split bar
 
 
 @dataclass(frozen=True)
 class SplitPart:
-    """A share of a split bar: name, whole credits, colour 1 to 8 or "held" for what is in progress."""
+    """A part of a split bar: name, credits, colour 1 to 8 or "held" for calls in progress."""
 
     name: str
     amount: int
@@ -439,7 +440,7 @@ class SplitPart:
 
 @dataclass(frozen=True)
 class SplitSlice:
-    """A part as drawn: colour, x and width in percent."""
+    """A rendered part: colour, x and width in percent."""
 
     colour: int | Literal["held"]
     x: float
@@ -448,14 +449,14 @@ class SplitSlice:
 
 @dataclass(frozen=True)
 class SplitBar:
-    """A bar and the sentence that says the same."""
+    """A split bar and its accessible label."""
 
     slices: list[SplitSlice]
     label: str
 
 
 def split_bar(parts: Sequence[SplitPart]) -> SplitBar:
-    """One bar from left to right; parts of nothing (or less: debts) are left out."""
+    """A split bar; omits parts that are zero or negative (debts)."""
     present = [part for part in parts if part.amount > 0]
     total = sum(part.amount for part in present)
     slices = []
@@ -464,16 +465,16 @@ def split_bar(parts: Sequence[SplitPart]) -> SplitBar:
         width = part.amount / total * 100
         slices.append(SplitSlice(part.colour, round(x, 3), round(width, 3)))
         x += width
-    words = ", ".join(f"{part.name} {format.credits(part.amount)}" for part in present)
-    return SplitBar(slices, f"Of {format.credits(total)}: {words}" if present else "No credits")
+    text = ", ".join(f"{part.name} {format.credits(part.amount)}" for part in present)
+    return SplitBar(slices, f"Of {format.credits(total)}: {text}" if present else "No credits")
 
 
-# --- the colonnade
+# --- colonnade (landing page)
 
 
 @dataclass(frozen=True)
 class Shaft:
-    """A column of the front page's drawing, in the units of its box: the shaft, its capital, and what is used of it."""
+    """A column of the landing page chart, in viewBox units: shaft, capital and filled height."""
 
     x: float
     width: float
@@ -485,7 +486,7 @@ class Shaft:
 
 @dataclass(frozen=True)
 class Colonnade:
-    """The whole drawing: a box, its columns, and where the drums meet."""
+    """The landing page chart: viewBox size, columns, and the y of the horizontal joints."""
 
     width: int
     height: int
@@ -494,22 +495,22 @@ class Colonnade:
 
     @property
     def shaft_height(self) -> int:
-        """Between the capitals and the bases."""
+        """Height of a shaft between capital and base."""
         return self.height - 50
 
 
 def colonnade(values: Sequence[int], *, width: int, height: int) -> Colonnade:
-    """One column for each value, the last one lit; the fullest is used to nine tenths. All bare when all are zero."""
+    """One column per value, the last one highlighted; the largest value fills 90 %."""
     cell = width / len(values)
     reach = height - 50
-    most = max(max(values), 1) / 0.9
+    full = max(max(values), 1) / 0.9
     shafts = [
         Shaft(
             x=round(i * cell + cell * 0.24, 2),
             width=round(cell * 0.52, 2),
             cap_x=round(i * cell + cell * 0.13, 2),
             cap_width=round(cell * 0.74, 2),
-            used=round(max(value, 0) / most * reach, 2),
+            used=round(max(value, 0) / full * reach, 2),
             now=i == len(values) - 1,
         )
         for i, value in enumerate(values)
@@ -517,12 +518,12 @@ def colonnade(values: Sequence[int], *, width: int, height: int) -> Colonnade:
     return Colonnade(width, height, shafts, [round(30 + reach * i / 6, 2) for i in range(1, 6)])
 
 
-# --- what happened when
+# --- timeline
 
 
 @dataclass(frozen=True)
 class TimelineSpan:
-    """One row of a timeline. `end` is None while it goes on; `first_token` parts waiting from answering in a model call."""
+    """One row of a timeline. `end` is None while in progress; `first_token` of a model call ends the waiting part."""
 
     kind: Literal["run", "step", "model", "tool"]
     start: datetime
@@ -533,7 +534,7 @@ class TimelineSpan:
 
 @dataclass(frozen=True)
 class TimelineBar:
-    """A rectangle of a row: its class, and x, width, y, height in percent."""
+    """A rectangle of a row: CSS class; x, width, y and height in percent."""
 
     css: str
     x: float
@@ -544,7 +545,7 @@ class TimelineBar:
 
 @dataclass(frozen=True)
 class TimelineTick:
-    """A tick of the time axis: x in percent and its word; an empty word where it would touch the end's."""
+    """A tick of the time axis: x in percent and its label; empty if it would overlap the last one."""
 
     x: float
     text: str
@@ -552,7 +553,7 @@ class TimelineTick:
 
 @dataclass(frozen=True)
 class Waterfall:
-    """One axis for all rows: ticks at round steps, the whole length as written, and the bars of each span in its order."""
+    """A waterfall chart: ticks at round steps, the formatted total duration, and the bars of each span in order."""
 
     ticks: list[TimelineTick]
     length: str
@@ -570,14 +571,14 @@ STEPS_MS = [
 
 
 def waterfall(spans: Sequence[TimelineSpan], *, now: datetime) -> Waterfall:
-    """Place spans on one axis from the first start to the last end; what goes on ends at `now`."""
+    """Place spans on one axis from the first start to the last end; unfinished spans end at `now`."""
     if not spans:
         return Waterfall([], format.duration_ms(0), [])
     begin = min(span.start for span in spans)
     finish = max([_end(span, now) for span in spans])
     length = max(_ms(finish - begin), 1.0)
     return Waterfall(
-        ticks=_moments(length),
+        ticks=_time_ticks(length),
         length=format.duration_ms(length),
         rows=[_bars(span, begin, length, now) for span in spans],
     )
@@ -609,18 +610,18 @@ def _bar(css: str, x: float, width: float, y: float, height: float) -> TimelineB
     return TimelineBar(css, round(min(x, 100 - width), 3), round(width, 3), y, height)
 
 
-def _moments(length: float) -> list[TimelineTick]:
+def _time_ticks(length: float) -> list[TimelineTick]:
     step = next((size for size in STEPS_MS if length / size <= 5), ceil(length / 5 / 86_400_000) * 86_400_000)
-    moments = []
+    ticks = []
     at = 0
     while at < length:
         x = at / length * 100
-        moments.append(TimelineTick(round(x, 3), "" if x > 88 else _time_word(at, step, length)))
+        ticks.append(TimelineTick(round(x, 3), "" if x > 88 else _time_label(at, step, length)))
         at += step
-    return moments
+    return ticks
 
 
-def _time_word(at: int, step: int, length: float) -> str:
+def _time_label(at: int, step: int, length: float) -> str:
     if length < 1000:
         return f"{at} ms"
     if step < 60_000:

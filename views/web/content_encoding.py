@@ -1,32 +1,32 @@
-"""Which packed request bodies are taken: what a `Content-Encoding` header may name."""
+"""Supported `Content-Encoding` values of request bodies."""
 
 from typing import Any
 
 from werkzeug.exceptions import UnsupportedMediaType
 
-from models.core.decompression import ALIASES, DECODERS, MOST_CODINGS
+from models.core.decompression import ALIASES, DECODERS, MAX_ENCODINGS
 
 
 class UnsupportedEncoding(UnsupportedMediaType):
-    """The body is packed in a way that cannot be unpacked here: 415, with the ways that can in `Accept-Encoding`."""
+    """Unsupported encoding: 415, with the supported ones in `Accept-Encoding`."""
 
-    def __init__(self, words: str) -> None:
-        known = ", ".join(DECODERS)
-        super().__init__(f"{words} This server unpacks {known}, at most {MOST_CODINGS} on one body.")
-        self.accept = known
+    def __init__(self, message: str) -> None:
+        supported = ", ".join(DECODERS)
+        super().__init__(f"{message} Supported are {supported}, at most {MAX_ENCODINGS} per body.")
+        self.accept = supported
 
     def get_headers(self, *arguments: Any, **options: Any) -> list[tuple[str, str]]:
-        """The ways that work, beside the usual headers."""
+        """The response headers, with `Accept-Encoding`."""
         return [*super().get_headers(*arguments, **options), ("Accept-Encoding", self.accept)]
 
 
-def codings(header: str) -> list[str]:
-    """What a `Content-Encoding` names, in its order, without `identity`. Raises UnknownCoding."""
-    named = [ALIASES.get(name, name) for each in header.split(",") if (name := each.strip().lower())]
-    named = [name for name in named if name != "identity"]
-    for name in named:
+def parse_encodings(header: str) -> list[str]:
+    """The encodings of a `Content-Encoding` header in order, without `identity`. Raises UnsupportedEncoding."""
+    encodings = [ALIASES.get(name, name) for each in header.split(",") if (name := each.strip().lower())]
+    encodings = [name for name in encodings if name != "identity"]
+    for name in encodings:
         if name not in DECODERS:
-            raise UnsupportedEncoding(f"The Content-Encoding {name[:40]!r} is not known here.")
-    if len(named) > MOST_CODINGS:
-        raise UnsupportedEncoding("The body is packed too many times.")
-    return named
+            raise UnsupportedEncoding(f"The Content-Encoding {name[:40]!r} is not supported.")
+    if len(encodings) > MAX_ENCODINGS:
+        raise UnsupportedEncoding("The body has too many encodings.")
+    return encodings

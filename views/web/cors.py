@@ -1,7 +1,7 @@
-"""Which browsers' pages may read the answers of the model routes: `/v1` and `/api/v1`, errors and streams included.
+"""CORS for the model routes `/v1` and `/api/v1`, including errors and streams.
 
-These routes know their callers by a key alone. So any origin may call them unless the operator says otherwise, and
-none is ever allowed to send cookies.
+These routes authenticate by API key only. So every origin is allowed unless the operator restricts it, and cookies never
+are.
 """
 
 import re
@@ -19,15 +19,15 @@ from views.web import guards, unknown_routes
 ANY = "*"
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 HEADERS = "Authorization, Content-Type, X-Api-Key"
-"""Allowed where a preflight names none. `*` would not cover `Authorization`."""
+"""Allowed headers if a preflight names none. `*` would not include `Authorization`."""
 EXPOSED = "*, X-Request-Id, X-Stoa-Dropped, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"
-"""`*` is every header, since no request brings cookies; the names are for browsers that do not know it."""
+"""`*` covers every header of requests without credentials; the names are for browsers that do not support it."""
 MAX_AGE = "86400"
 _NAMES = re.compile(r"[\w!#$%&'*+.^`|~, \t-]{1,4096}", re.ASCII)
 
 
 class Cors:
-    """WSGI middleware. `origins` are those that may call, `*` for any; with none it adds nothing."""
+    """WSGI middleware. `origins` are the allowed origins, `*` for any; without any it does nothing."""
 
     def __init__(self, app: Flask, origins: Iterable[str]) -> None:
         self._flask = app
@@ -41,7 +41,7 @@ class Cors:
         )
         if not self._origins or not (
             unknown_routes.PREFIX.match(path)
-            or (preflight and unknown_routes.leads_to_a_model(self._flask, path))
+            or (preflight and unknown_routes.resembles_model_route(self._flask, path))
         ):
             return self._app(environ, start_response)
         if preflight:
@@ -54,7 +54,7 @@ class Cors:
         return self._app(environ, start)
 
     def headers(self, origin: str) -> list[tuple[str, str]]:
-        """What lets a page of the origin read the answer."""
+        """CORS response headers for the origin."""
         allowed = self._allowed(origin)
         return [*allowed, ("Access-Control-Expose-Headers", EXPOSED)] if allowed else []
 
@@ -67,23 +67,25 @@ class Cors:
         return [*allowed, ("Vary", "Origin")]
 
     def _preflight(self, environ: dict[str, Any]) -> Response:
-        wanted = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
+        requested = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
         headers = Headers(self._allowed(environ["HTTP_ORIGIN"]))
         if "Access-Control-Allow-Origin" in headers:
             headers["Access-Control-Allow-Methods"] = METHODS
-            headers["Access-Control-Allow-Headers"] = wanted if _NAMES.fullmatch(wanted) else HEADERS
+            headers["Access-Control-Allow-Headers"] = requested if _NAMES.fullmatch(requested) else HEADERS
             headers["Access-Control-Max-Age"] = MAX_AGE
             if environ.get("HTTP_ACCESS_CONTROL_REQUEST_PRIVATE_NETWORK") == "true":
                 headers["Access-Control-Allow-Private-Network"] = "true"
         headers.add("Vary", "Access-Control-Request-Headers, Access-Control-Request-Private-Network")
         response = Response(status=204, headers=headers)
         del response.headers["Content-Type"]
-        response.headers.extend(guards.frame(uuid.uuid4().hex, https=environ["wsgi.url_scheme"] == "https"))
+        response.headers.extend(
+            guards.common_headers(uuid.uuid4().hex, https=environ["wsgi.url_scheme"] == "https")
+        )
         return response
 
 
 def init_app(app: Flask) -> None:
-    """Put it before the fast lane and Flask."""
+    """Install the middleware in front of the fast path and Flask."""
     settings = cast(Settings, app.extensions["settings"])
     app.extensions["cors"] = cors = Cors(app, settings.stoa_cors_origins)
     app.wsgi_app = cors  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""How JSON routes refuse: the shapes of errors, and the compatible API's words, `{"error": …}`, for what views raise."""
+"""JSON error bodies: their models, and the error format of the compatible API, `{"error": …}`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,27 +18,27 @@ BAD_BODY = "Invalid request body"
 
 
 class ApiError(ResponseModel):
-    error: str = Field(description="What is wrong")
-    details: Missing[str] = Field(None, description="What caused it, and what to do")
+    error: str = Field(description="Error message")
+    details: Missing[str] = Field(None, description="Cause and fix")
 
 
 class ApiBodyError(ResponseModel):
-    error: str = Field(description="What is wrong")
-    details: Missing[dict[str, Any]] = Field(None, description="Problems by key, nested")
+    error: str = Field(description="Error message")
+    details: Missing[dict[str, Any]] = Field(None, description="Errors by key, nested")
 
 
 class MessageError(ResponseModel):
-    message: str = Field(description="What is wrong, for the user")
+    message: str = Field(description="Error message for the user")
 
 
 class SuspendedError(ResponseModel):
     error: str
-    message: str = Field(description="That the account is suspended, why, and whom to write to")
+    message: str = Field(description="Says that the account is suspended, why, and whom to contact")
 
 
 class ServerErrorDetail(ResponseModel):
-    code: str = Field(description="For programs")
-    message: str = Field(description="What is wrong, for the user")
+    code: str = Field(description="Machine-readable code")
+    message: str = Field(description="Error message for the user")
     details: str | None
 
 
@@ -52,7 +52,7 @@ class OpenAIErrorDetail(ResponseModel):
     type: str
     param: str | None
     code: str | int | None
-    details: Missing[Any] = Field(None, description="Where the provider says more")
+    details: Missing[Any] = Field(None, description="Details from the provider")
 
 
 class OpenAIError(ResponseModel):
@@ -65,7 +65,7 @@ class AnthropicErrorDetail(ResponseModel):
 
 
 class AnthropicError(ResponseModel):
-    """Answered to whoever sends `anthropic-version`."""
+    """Sent to clients that send `anthropic-version`."""
 
     type: str
     error: AnthropicErrorDetail
@@ -75,8 +75,8 @@ class AnthropicError(ResponseModel):
 ModelError = OpenAIError | AnthropicError
 
 
-def words(error: Exception) -> ResponseReturnValue | None:
-    """The compatible API's answer to what a view raised; None where it has none of its own."""
+def format_error(error: Exception) -> ResponseReturnValue | None:
+    """The compatible API's response to an exception; None to use the server's default."""
     match error:
         case BadJson():
             return jsonify(error=BAD_JSON), 400
@@ -85,28 +85,30 @@ def words(error: Exception) -> ResponseReturnValue | None:
         case RateLimitExceeded():
             return jsonify(error="Too many requests. Wait a minute, then try again."), 429
         case DomainError():
-            return refusal(error)
+            return error_response(error)
     return None
 
 
 def door(
-    words: Callable[[Exception], ResponseReturnValue | None] = words,
+    format: Callable[[Exception], ResponseReturnValue | None] = format_error,
     *,
     error: Any = ApiError,
     body_error: Any = ApiBodyError,
     too_large: Any = ServerError,
     suspended: bool = False,
 ) -> ErrorFormat:
-    """A door of the compatible API."""
-    return ErrorFormat(words, error, body_error, too_large, unknown_coding=ServerError, suspended=suspended)
+    """The error format of a JSON route of the compatible API."""
+    return ErrorFormat(
+        format, error, body_error, too_large, unsupported_encoding=ServerError, suspended=suspended
+    )
 
 
-def refusal(error: DomainError) -> ResponseReturnValue:
-    """The answer that refuses with this error: the contract's words, cause and cure, and how long to wait."""
+def error_response(error: DomainError) -> ResponseReturnValue:
+    """Response for a DomainError: message, details and `Retry-After`."""
     details = {"details": error.details} if error.details else {}
-    return jsonify(error=error.message, **details), error.status, waiting(error)
+    return jsonify(error=error.message, **details), error.status, retry_header(error)
 
 
-def waiting(error: DomainError) -> dict[str, str]:
-    """The header that says when to come again, where that helps."""
+def retry_header(error: DomainError) -> dict[str, str]:
+    """The `Retry-After` header, if retrying helps."""
     return {"Retry-After": str(error.retry_after)} if error.retry_after else {}

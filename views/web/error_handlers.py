@@ -1,4 +1,4 @@
-"""One answer for each error, in the shape of the door it happened at: page, fragment with a toast, or JSON."""
+"""Error handlers: a page, a fragment with a toast, or JSON, depending on the route."""
 
 import logging
 from typing import Any
@@ -15,25 +15,25 @@ from models.core.strict_models import InvalidBody
 from models.gateway.dialects.error_shapes import model_error
 from views.web import guards, unknown_routes
 from views.web.body import BadJson, BodyTooLarge
-from views.web.error_bodies import waiting
+from views.web.error_bodies import retry_header
 from views.web.guards import cookie_token, request_id, settings
 from views.web.htmx import wants_fragment
 from views.web.operation import current_operation
 
 log = logging.getLogger("stoa.errors")
 
-WORDS = {
-    400: ("This request cannot be read", "Check the address or the form, and send it again."),
-    401: ("Sign in to see this", "Your session has ended or was revoked."),
-    403: ("You may not do this", "Ask an owner of the organisation, or the operator of this server."),
-    404: ("There is nothing here", "Check the address. What belongs to another account is not shown."),
-    405: ("This address does not take that", "Follow a link instead."),
-    409: ("This cannot be done now", "Something changed meanwhile. Load the page again."),
-    413: ("That is too large", "Send at most 20 MB."),
-    429: ("Too many tries", "Wait a minute, then try again."),
+MESSAGES = {
+    400: ("Bad request", "Check the address or the form, and try again."),
+    401: ("Sign in to continue", "Your session has expired or was revoked."),
+    403: ("Access denied", "Ask an owner of the organisation or the operator of this server for access."),
+    404: ("Not found", "Check the address. It may belong to another account."),
+    405: ("Method not allowed", "This address does not support the request."),
+    409: ("Conflict", "Something has changed in the meantime. Reload the page and try again."),
+    413: ("Request too large", "Send at most 20 MB."),
+    429: ("Too many requests", "Wait a minute, then try again."),
     500: (
-        "Something broke on our side",
-        "It was logged. Try again, and give the operator the request id if it stays.",
+        "Internal server error",
+        "The error was logged. Try again. If it persists, send the request id to the operator of this server.",
     ),
 }
 
@@ -51,32 +51,32 @@ def init_app(app: Flask) -> None:
 
 def _domain(error: DomainError) -> ResponseReturnValue:
     db.session.rollback()
-    if (worded := _worded(error)) is not None:
-        return worded
+    if (response := _route_response(error)) is not None:
+        return response
     response = answer(error.status, error.message, error.code, details=error.details)
-    response.headers.update(waiting(error))
+    response.headers.update(retry_header(error))
     return response
 
 
-def _worded(error: Exception) -> ResponseReturnValue | None:
-    """The answer in the words of the JSON route that raised it; None where it leaves that to this module."""
-    described = current_operation()
-    return described.door.words(error) if described else None
+def _route_response(error: Exception) -> ResponseReturnValue | None:
+    """The response in the error format of the JSON route; None to use this module's default."""
+    operation = current_operation()
+    return operation.door.format(error) if operation else None
 
 
 def _bad_body(error: BadJson | InvalidBody) -> ResponseReturnValue:
     db.session.rollback()
-    worded = _worded(error)
-    return answer(400, str(error), "bad_request") if worded is None else worded
+    response = _route_response(error)
+    return answer(400, str(error), "bad_request") if response is None else response
 
 
 def _suspended(error: AccountSuspended) -> ResponseReturnValue:
-    """What a banned person is told at every door: that they are, why, and whom to write to. On `/api` in the form in
-    which model calls say it (contract 5.2 row 4)."""
+    """Response for a banned user at every door: the suspension, its reason and the support address. On `/api` in the
+    format of model calls (contract 5.2 row 4)."""
     db.session.rollback()
     described = current_operation()
-    if described and described.door.suspended and (worded := _worded(error)) is not None:
-        return worded
+    if described and described.door.suspended and (response := _route_response(error)) is not None:
+        return response
     support = settings().stoa_support_email
     message = f"{error.message} Please contact {support or 'the operator of this server'} to resolve this."
     if request.path.startswith("/api/") and not request.path.startswith("/api/auth/callback/"):
@@ -93,14 +93,14 @@ def _suspended(error: AccountSuspended) -> ResponseReturnValue:
 def _http(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None:
         return error.response
-    if (worded := _worded(error)) is not None:
-        return worded
+    if (response := _route_response(error)) is not None:
+        return response
     if isinstance(error, unknown_routes.UnknownRoute) or error is request.routing_exception:
         response = _no_route(error)
         if response is not None:
             return response
     status = error.code or 500
-    headline, next_step = WORDS.get(status, (error.name, error.description or ""))
+    headline, next_step = MESSAGES.get(status, (error.name, error.description or ""))
     if status == 404 and unknown_routes.family(request.path):
         next_step = "It does not exist, or it is not yours."
     if isinstance(error, BodyTooLarge):
@@ -113,7 +113,7 @@ def _http(error: HTTPException) -> ResponseReturnValue:
 
 
 def _no_route(error: HTTPException) -> Response | None:
-    """The answer of an address or a method that the API has not; None where a page is what was looked for."""
+    """Response for an unknown API route or method; None for pages."""
     if not unknown_routes.is_api(request.path) and guards.api_key() is None:
         return None
     if isinstance(error, MethodNotAllowed):
@@ -121,7 +121,7 @@ def _no_route(error: HTTPException) -> Response | None:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response
     response = answer(404, unknown_routes.not_found(), "unknown_url", routing=True)
-    if not unknown_routes.PREFIX.match(request.path) and unknown_routes.leads_to_a_model(
+    if not unknown_routes.PREFIX.match(request.path) and unknown_routes.resembles_model_route(
         current_app, request.path
     ):
         response.headers.extend(current_app.extensions["cors"].headers(request.headers.get("Origin", "")))
@@ -129,14 +129,14 @@ def _no_route(error: HTTPException) -> Response | None:
 
 
 def _unreadable(error: ParseException) -> ResponseReturnValue:
-    """A chunked body that breaks its own framing is noticed only when somebody reads it."""
+    """Invalid chunked framing, detected when a view reads the body."""
     return _http(BadRequest())
 
 
 def _bug(error: Exception) -> ResponseReturnValue:
     db.session.rollback()
     g.bug = True
-    # The route, not the address: that may hold a sign-in link or whatever somebody typed.
+    # Log the route, not the URL, which may contain a sign-in link or user input.
     log.exception("request %s: %s %s failed", request_id(), request.method, request.url_rule)
     return _http(InternalServerError())
 
@@ -144,17 +144,17 @@ def _bug(error: Exception) -> ResponseReturnValue:
 def answer(
     status: int, message: str, code: str, *, routing: bool = False, details: str | None = None
 ) -> Response:
-    """The error in the vocabulary of the door: `/v1` OpenAI's or Anthropic's, `/api` ours, else a page or a toast.
+    """The error response: OpenAI's or Anthropic's format on `/v1`, JSON on `/api`, otherwise a page or a toast.
 
-    With `routing` a program called what is no route of the API, wherever it looked for one. `details` are for programs.
+    `routing`: a client called an unknown API route, at any path. `details` are included in JSON only.
     """
     family = unknown_routes.family(request.path)
     if family == "v1" or (routing and family != "api"):
         body = model_error(request.headers, request_id(), status, message, code)
         if family == "api/v1":
-            body["message"] = message  # where older versions of the Codebuff SDK look for it
+            body["message"] = message  # read by older versions of the Codebuff SDK
         return _json(status, body)
-    if routing or (family and not _for_people(status)):
+    if routing or (family and not _expects_html(status)):
         body = {"error": {"code": code, "message": message, "details": details}, "request_id": request_id()}
         return _json(status, body)
     if wants_fragment():
@@ -165,16 +165,16 @@ def answer(
         if status == 401:
             response.headers["HX-Redirect"] = url_for("accounts.login")
         return response
-    headline, next_step = WORDS.get(status, (message, ""))
+    headline, next_step = MESSAGES.get(status, (message, ""))
     if message not in (headline, f"{headline}. {next_step}"):
-        # A 404 of the domain names what was looked for; what to do is the same for all.
+        # A domain 404 names the missing resource; the next step is the same for all.
         next_step = f"{message.removesuffix('.')}. {next_step if status == 404 else ''}".rstrip()
     page = render_template("errors/error.html", status=status, headline=headline, next_step=next_step)
     return make_response(page, status)
 
 
-def _for_people(status: int) -> bool:
-    """Whether a browser stands before the error: it is led through `/api/auth` itself."""
+def _expects_html(status: int) -> bool:
+    """Whether a browser navigates to this route: sign-in redirects go through `/api/auth`."""
     html = "text/html" in request.headers.get("Accept", "")
     return status == 404 and html and request.path.startswith("/api/auth/")
 

@@ -1,9 +1,8 @@
-"""The fast lane: the chat doors and the list of agents, which answer on their own what Flask's hooks would do for a page.
+"""The fast path: WSGI middleware that serves the chat routes and the list of agents without Flask's request hooks.
 
-A door in the lane is a function from a `RequestContext` to a response. It reads no cookie, so there is nothing to keep signed
-in and no other site to refuse; it has no limit of Flask-Limiter's. What is left
-of a request's frame, a third of what a call costs a worker, is its id and the headers every answer carries. The door is
-an ordinary route besides: Flask knows its address and answers its other methods.
+A fast route is a function from a `RequestContext` to a response. It needs neither cookies, CSRF protection nor Flask-Limiter,
+which take a third of the time of a call in a worker; only the request id and the common response headers remain. It is also an
+ordinary Flask route, which handles its other methods.
 """
 
 import os
@@ -20,13 +19,13 @@ from werkzeug.datastructures import Headers
 from models.core.settings import Settings
 from views.web import guards
 
-MOST_BYTES = 20 * 1024 * 1024
-"""Of a request's body, here and everywhere else."""
+MAX_BODY_BYTES = 20 * 1024 * 1024
+"""Maximum bytes of a request body, here and in Flask."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """One request to a door: what was sent, its id, and the application it came to."""
+    """A request, its id and the application."""
 
     request: Request
     id: str
@@ -34,53 +33,53 @@ class RequestContext:
 
     @property
     def settings(self) -> Settings:
-        """The settings of the application."""
+        """The application's settings."""
         return cast(Settings, self.app.extensions["settings"])
 
 
-Door = Callable[[RequestContext], Response]
+FastView = Callable[[RequestContext], Response]
 
 
 class FastResponse(Response):
-    """What a model's door answers: always with a body, never a redirect, so that its headers need no correction."""
+    """A response with a body that is never a redirect, so Werkzeug need not correct its headers."""
 
     def get_wsgi_headers(self, environ: Any) -> Headers:
-        """The headers themselves, with the length of a body that is known."""
+        """The headers as they are, plus `Content-Length` if it is known."""
         if self.is_sequence:
             self.headers["Content-Length"] = str(sum(map(len, self.response)))
         return self.headers
 
 
 class _Request(Request):
-    max_content_length = MOST_BYTES
+    max_content_length = MAX_BODY_BYTES
 
 
-def here() -> RequestContext:
-    """The request Flask is in, for what a door shares with ordinary routes."""
+def current_context() -> RequestContext:
+    """The context of the current Flask request, for code shared with ordinary routes."""
     return RequestContext(flask.request, guards.request_id(), flask.current_app._get_current_object())  # type: ignore[attr-defined]
 
 
-def open_door(blueprint: Blueprint, *addresses: str, method: str = "POST") -> Callable[[Door], Door]:
-    """Give a door its addresses below the blueprint's; `init_app` puts it into the lane."""
+def fast_route(blueprint: Blueprint, *addresses: str, method: str = "POST") -> Callable[[FastView], FastView]:
+    """Decorator: register a fast route at `addresses` below the blueprint's prefix."""
 
-    def register(door: Door) -> Door:
+    def register(view_function: FastView) -> FastView:
         def view() -> Any:
-            return door(here())
+            return view_function(current_context())
 
-        update_wrapper(view, door)
+        update_wrapper(view, view_function)
         for address in addresses:
-            blueprint.add_url_rule(address, door.__name__, view, methods=[method])
-            _doors[method, f"{blueprint.url_prefix or ''}{address}"] = door
-        return door
+            blueprint.add_url_rule(address, view_function.__name__, view, methods=[method])
+            _fast_views[method, f"{blueprint.url_prefix or ''}{address}"] = view_function
+        return view_function
 
     return register
 
 
-_doors: dict[tuple[str, str], Door] = {}
+_fast_views: dict[tuple[str, str], FastView] = {}
 
 
 def init_app(app: Flask) -> None:
-    """Put the lane before Flask."""
+    """Install the fast path in front of Flask."""
     settings = cast(Settings, app.extensions["settings"])
     app.wsgi_app = _FastPath(app, settings.base_url.startswith("https://"))  # type: ignore[method-assign]
 
@@ -92,13 +91,13 @@ class _FastPath:
         self._https = https
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        door = _doors.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
-        if door is None:
+        view_function = _fast_views.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        if view_function is None:
             return self._flask(environ, start_response)
-        visit = RequestContext(_Request(environ, populate_request=False), os.urandom(16).hex(), self._app)
-        added = guards.frame(visit.id, https=self._https or environ["wsgi.url_scheme"] == "https")
+        context = RequestContext(_Request(environ, populate_request=False), os.urandom(16).hex(), self._app)
+        added = guards.common_headers(context.id, https=self._https or environ["wsgi.url_scheme"] == "https")
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             return start_response(status, headers + added, exc_info)
 
-        return door(visit)(environ, start)
+        return view_function(context)(environ, start)

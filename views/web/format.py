@@ -1,4 +1,4 @@
-"""How figures, money, time and tokens are written (the look's rules), as Jinja filters."""
+"""Formats numbers, money, time and tokens; registered as Jinja filters."""
 
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -19,7 +19,7 @@ def init_app(app: Flask) -> None:
 
 
 def credits(value: int | float | Decimal | None) -> str:
-    """Whole credits with a comma for thousands: `4,770`, `−40`."""
+    """Whole credits with thousands separators: `4,770`, `−40`."""
     if value is None:
         return NONE
     whole = value if isinstance(value, int) else int(Decimal(value).quantize(Decimal(1), ROUND_HALF_UP))
@@ -27,7 +27,7 @@ def credits(value: int | float | Decimal | None) -> str:
 
 
 def usd(value: Decimal | None) -> str:
-    """Dollars: cents for what is over a dollar, four digits below, more where the figure would vanish."""
+    """Dollars: two decimals from $1, four below, six below $0.001."""
     if value is None:
         return NONE
     amount = abs(value)
@@ -42,7 +42,7 @@ def usd(value: Decimal | None) -> str:
 
 
 def price(value: Decimal | float | None) -> str:
-    """Dollars of the store: cents, and below ten cents the two figures that count: `$3.69`, `$0.74`, `$0.0096`."""
+    """Dollars in the store: cents, or two significant digits below ten cents: `$3.69`, `$0.74`, `$0.0096`."""
     if value is None:
         return NONE
     amount = Decimal(value)
@@ -65,7 +65,7 @@ def tokens(value: int | None) -> str:
 
 
 def duration_ms(value: int | float | None) -> str:
-    """Time spans from milliseconds: `250 ms`, `4.5 s`, `2 min`, `3 h`."""
+    """A duration in milliseconds: `250 ms`, `4.5 s`, `2 min`, `3.0 h`."""
     if value is None:
         return NONE
     if value < 1000:
@@ -100,14 +100,14 @@ def moment(value: datetime | None) -> str:
 
 
 def iso(value: datetime | None) -> str | None:
-    """ISO 8601, UTC, milliseconds and `Z`: the form of every timestamp in JSON (contract section 0.1)."""
+    """ISO 8601, UTC, with milliseconds and `Z`: the format of all timestamps in JSON (contract section 0.1)."""
     if value is None:
         return None
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def ago(value: datetime | None) -> str:
-    """`just now`, `5 min ago`, `3 hours ago`, `2 days ago`; a date beyond a month; `in …` for the future."""
+    """`just now`, `5 min ago`, `3 hours ago`, `2 days ago`; a date after a month; `in …` for the future."""
     if value is None:
         return NONE
     seconds = (now() - value).total_seconds()
@@ -126,5 +126,5 @@ def ago(value: datetime | None) -> str:
 
 
 def percent(value: float | Decimal | None) -> str:
-    """A share of one as `98.6%`."""
+    """A fraction as a percentage: `98.6%`."""
     return NONE if value is None else f"{float(value) * 100:.1f}%"

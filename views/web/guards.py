@@ -1,8 +1,8 @@
-"""Who may enter, and what every answer carries: identification, roles, origin checks, limits, security headers.
+"""Request guards: authentication, roles, CSRF and origin checks, rate limits, security headers.
 
-Two ways to be known (contract 1.2): an API key in a header (`key_user`) and the browser's session cookie
-(`cookie_user`). A route takes the one its contract names. Cookie doors are guarded against other sites: forms by
-a token (Flask-WTF), and everything that changes something by the origin the browser tells.
+Two ways to authenticate (contract 1.2): an API key in a header (`key_user`) and the browser's session cookie
+(`cookie_user`); each route accepts what its contract names. Cookie routes are protected against CSRF: forms by a token
+(Flask-WTF), every unsafe method by its origin.
 """
 
 import ipaddress
@@ -42,20 +42,20 @@ CSP = (
 )
 COOKIE = "next-auth.session-token"
 SECURE_COOKIE = "__Secure-next-auth.session-token"
-# On https browsers get and give this one alone: no neighbour under the same domain can plant or replace it.
+# The only cookie used with browsers on https: sibling domains can neither set nor replace it.
 HOST_COOKIE = "__Host-next-auth.session-token"
 COOKIES = (HOST_COOKIE, SECURE_COOKIE, COOKIE)
 FLOW_COOKIE = "stoa-flow"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 JSON_DOORS = ("/api/", "/v1/")
 KEY_DOORS = ("/api/v1/", "/v1/")
-"""Where a cookie counts for nothing, so that other sites may call."""
+"""Routes that ignore cookies, so that other origins may call them."""
 LOGOUT_ALL = "/api/user/sessions/logout-all"
 
 OPEN_TO_SUSPENDED = frozenset(
     {
-        # public pages and files, where nobody has to be known
-        *("static", "look.stylesheet", "avatars.avatar"),
+        # public pages and files
+        *("static", "assets.stylesheet", "avatars.avatar"),
         *("pages.landing", "pages.usage", "pages.api_keys", "pages.docs", "pages.favicon", "pages.robots"),
         *(
             "docs.page",
@@ -70,19 +70,20 @@ OPEN_TO_SUSPENDED = frozenset(
         *("feeds.everything", "feeds.of_publisher", "feeds.sitemap", "feeds.part"),
         *("agents_api.agents", "agents_api.metrics", "agents_api.version", "agents_api.spawned"),
         *("store_api.definition_types", "store_api.definition_schema"),
-        *("gateway_api.healthz", "health.readyz", "health.figures"),
-        # the way out, and the way in for another account; a banned one is refused at its end
+        *("gateway_api.healthz", "health.readyz", "health.prometheus"),
+        # sign-out, and sign-in to another account; a banned account is rejected at the end of the flow
         *("accounts.signout", "accounts_api.cli_logout"),
         *("accounts.login", "accounts.send_link", "accounts.link_sent", "accounts.link", "accounts.use_link"),
-        *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token", "accounts.who"),
+        *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token"),
+        "accounts.browser_session",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),
     }
 )
-"""Endpoints where a credential of a banned account counts as none. Everywhere else it is refused."""
+"""Endpoints that treat the credential of a banned account as absent. All others reject it."""
 
 
 def caller_address() -> str:
-    """Who calls, for limits: the IPv4 address, or the /64 an IPv6 address lies in."""
+    """Rate limit key of the caller: the IPv4 address, or the /64 network of an IPv6 address."""
     address = request.remote_addr or "unknown"
     if ":" not in address:
         return address
@@ -99,16 +100,16 @@ limiter = Limiter(
     strategy="moving-window",
     headers_enabled=True,
     retry_after="delta-seconds",
-    # When Redis, or the disk, is away each process counts for itself: people still sign in, and are still limited.
+    # If Redis or the disk fails, each process counts on its own: sign-in still works and is still limited.
     in_memory_fallback_enabled=True,
     swallow_errors=True,
 )
 
 
 def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
-    """Give every request an id, recognise people, refuse other sites' requests, and secure every answer.
+    """Install request ids, authentication, CSRF protection, rate limits and security headers.
 
-    `before_reading` is called for each request, before anything reads its body.
+    `before_reading` runs for each request before its body is read.
     """
     settings = cast(Settings, app.extensions["settings"])
     uri = settings.ratelimit_storage_uri
@@ -122,72 +123,72 @@ def init_app(app: Flask, before_reading: Callable[[], None]) -> None:
         RATELIMIT_STORAGE_URI=uri,
         RATELIMIT_STORAGE_OPTIONS=options,
         SESSION_PROTECTION=None,
-        # Flask-Login would look for its own cookie before asking for ours.
+        # Flask-Login looks for its own cookie before calling our request loader.
         REMEMBER_COOKIE_NAME="stoa-unused",
         WTF_CSRF_CHECK_DEFAULT=False,
         WTF_CSRF_TIME_LIMIT=None,
         WTF_CSRF_SSL_STRICT=False,
     )
     app.before_request(_identify_request)
-    app.before_request(_refuse_suspended)  # before limits, which ask who calls and must not fail
+    # before the rate limits, whose keys identify the caller and must not raise
+    app.before_request(_reject_suspended)
     app.before_request(before_reading)
-    app.before_request(_refuse_other_sites)
+    app.before_request(_reject_cross_site)
     login_manager.init_app(app)
     csrf.init_app(app)
-    app.after_request(_wait_only_when_told)  # before the limiter's own, since they run backwards
+    app.after_request(_drop_needless_retry_after)  # registered first, so it runs after the limiter's
     limiter.init_app(app)
-    app.after_request(_keep_signed_in)
-    app.after_request(_secure)
+    app.after_request(_set_session_cookie)
+    app.after_request(_set_security_headers)
 
 
 def settings() -> Settings:
-    """The settings of the running application."""
+    """The settings of the current application."""
     return cast(Settings, current_app.extensions["settings"])
 
 
 def request_id() -> str:
-    """The id of this request, shown in error answers and in the log."""
+    """The id of this request, shown in errors and in the log."""
     return cast(str, g.request_id)
 
 
-# -- who it is -----------------------------------------------------------------------------------------------
+# -- authentication ------------------------------------------------------------------------------------------
 
 
 KEY_HEADERS = ("x-codebuff-api-key", "x-api-key", "api-key", "x-goog-api-key")
-"""Headers that hold nothing but a key, in the order in which they are looked at; `Authorization` is the last."""
+"""Headers that contain only a key, in order of precedence, before `Authorization`."""
 _KEY_FIELDS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in KEY_HEADERS)
-OUR_KEY = re.compile(r"(cb-pat-)?[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]{43}", re.ASCII)
-"""What a personal token, a browser's or a command line's looks like."""
+OWN_KEY = re.compile(r"(cb-pat-)?[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]{43}", re.ASCII)
+"""Format of personal, browser and command line tokens."""
 
 
 def api_key(environ: Mapping[str, Any] | None = None) -> str | None:
-    """The API key of the request (of Flask's, without one), the same at every door: in one of `KEY_HEADERS`, else `Authorization: Bearer …`.
+    """The API key of the request (default: Flask's current one): from `KEY_HEADERS`, else `Authorization: Bearer …`.
 
-    Before what looks like a key of ours the scheme may be written in any case and spacing, twice, as happens to who
-    pastes it into a field for the key, or not at all, and the whole header may come twice. Anything else counts as no
-    key (contract 1.2 A).
+    For keys in Stoa's format the scheme may have any case and spacing, be repeated or missing, and the header may be
+    repeated, as happens when users paste it. Anything else counts as no key (contract 1.2 A).
     """
     environ = request.environ if environ is None else environ
     for name in _KEY_FIELDS:
         if key := environ.get(name, "").strip():
-            return _key_of_ours(key) or key
+            return _own_key(key) or key
     authorization = environ.get("HTTP_AUTHORIZATION", "")
-    if ours := _key_of_ours(authorization):
-        return ours
+    if own := _own_key(authorization):
+        return own
     return authorization[7:].strip() or None if authorization.startswith("Bearer ") else None
 
 
-def _key_of_ours(value: str) -> str | None:
+def _own_key(value: str) -> str | None:
     words = {word for word in value.replace(",", " ").split() if word.lower() != "bearer"}
     key = words.pop() if len(words) == 1 else ""
-    return key if OUR_KEY.fullmatch(key) else None
+    return key if OWN_KEY.fullmatch(key) else None
 
 
 def key_credential(token: str | None = None) -> Credential | None:
-    """Row and user of the request's API key (or of `token`, for bodies that carry one); None when unknown.
+    """Session row and user of the request's API key (or of `token`, for keys in bodies); None if unknown or expired.
 
-    Expired keys are unknown. Raises AccountSuspended for a banned user's, except where `OPEN_TO_SUSPENDED` says so.
-    Notes the use, at most every five minutes, and commits that note.
+    Raises AccountSuspended for a banned user, except on `OPEN_TO_SUSPENDED` endpoints. Records the use, at most every five
+    minutes, and commits.
     """
     token = token or api_key()
     if not token:
@@ -206,21 +207,21 @@ def key_credential(token: str | None = None) -> Credential | None:
 
 
 def key_user(token: str | None = None) -> User | None:
-    """The user of the request's API key (or of `token`); None without one or with an unknown one."""
+    """The user of the request's API key (or of `token`); None if missing or unknown."""
     found = key_credential(token)
     return found.user if found else None
 
 
 def key_account(token: str | None = None) -> Account | None:
-    """The account that the request's API key (or `token`) acts for and is charged to; None for an unknown key."""
+    """The account that the request's API key (or `token`) acts for and charges; None if missing or unknown."""
     found = key_credential(token)
     return Account.of(found.session) if found else None
 
 
 def cookie_token() -> str | None:
-    """The raw token in the browser's session cookie, whatever it is worth; None without one.
+    """The raw, unverified token of the session cookie; None without one.
 
-    On https the contract's names count from programs only, which choose their cookies themselves.
+    On https, browsers must use the `__Host-` cookie; the contract's names are accepted from other clients only.
     """
     if not _https():
         return request.cookies.get(SECURE_COOKIE) or request.cookies.get(COOKIE)
@@ -229,48 +230,48 @@ def cookie_token() -> str | None:
 
 
 def cookie_credential() -> Credential | None:
-    """Row and user of the browser's session cookie (contract 1.2 B); None when signed out.
+    """Session row and user of the session cookie (contract 1.2 B); None when signed out.
 
-    Any type of session counts; what makes or ends credentials asks for a browser's besides
-    (`credentials.lock_browser`). A web session slides to 30 days from now once it is a day old; the new expiry is
-    committed and the cookie sent again. A banned user counts as `key_credential` tells.
+    Any session type is accepted; creating and ending credentials additionally requires a browser's
+    (`credentials.lock_browser`). A web session older than a day is extended to 30 days from now: the expiry is committed and
+    the cookie sent again. Banned users: see `key_credential`.
     """
     if "cookie_credential" not in g:
-        g.cookie_credential = None  # for the page that tells a suspension
+        g.cookie_credential = None  # for the suspension page
         g.cookie_credential = _read_cookie()
     return cast(Credential | None, g.cookie_credential)
 
 
 def cookie_user() -> User | None:
-    """The user of the browser's session cookie; None when signed out."""
+    """The user of the session cookie; None when signed out."""
     found = cookie_credential()
     return found.user if found else None
 
 
 def current_account() -> Account:
-    """The account that the signed-in browser acts for: all that its pages show is asked by this one. A browser's is the
-    person's own; a key of an organisation in the cookie acts for that.
+    """The account of the signed-in browser, whose data its pages show: the user's own, or the organisation's if the cookie
+    holds an organisation's key.
 
-    Only for views that know that somebody is signed in.
+    Only for views that require sign-in.
     """
     found = cookie_credential()
-    assert found is not None, "nobody is signed in"
+    assert found is not None, "not signed in"
     return Account.of(found.session)
 
 
 def cookie_or_key_user() -> User | None:
-    """The user of the cookie, else of the key (`cookie→key`)."""
+    """The user of the cookie, or else of the key (`cookie→key`)."""
     return cookie_user() or key_user()
 
 
 def current_session() -> Session | None:
-    """The row of the browser's own session."""
+    """The session row of the cookie."""
     found = cookie_credential()
     return found.session if found else None
 
 
 @login_manager.request_loader  # type: ignore[untyped-decorator]
-def _load(_request: Any) -> User | None:
+def _load_user(_request: Any) -> User | None:
     return cookie_user()
 
 
@@ -278,9 +279,9 @@ def _read_cookie() -> Credential | None:
     token = cookie_token()
     if not token:
         return None
-    moment = now()
+    current_time = now()
     try:
-        found = credentials.find_browser(token, moment)
+        found = credentials.find_browser(token, current_time)
     except AccountSuspended as suspended:
         g.suspended_browser = suspended.session
         _unless_open(suspended)
@@ -289,10 +290,10 @@ def _read_cookie() -> Credential | None:
         g.signed_out = True
         db.session.commit()
         return None
-    slid = credentials.slide(found.session, moment)
-    if credentials.touch(found.session, moment) or slid:
+    extended = credentials.slide(found.session, current_time)
+    if credentials.touch(found.session, current_time) or extended:
         db.session.commit()
-    if slid:
+    if extended:
         g.signed_in = (token, found.session.expires)
     return found
 
@@ -302,26 +303,26 @@ def _unless_open(suspended: AccountSuspended) -> None:
         raise suspended
 
 
-def _refuse_suspended() -> None:
-    """Nothing is done, or shown, for a banned account."""
+def _reject_suspended() -> None:
+    """Reject requests with a credential of a banned account."""
     if request.endpoint is not None and request.endpoint not in OPEN_TO_SUSPENDED:
         cookie_credential()
         key_credential()
 
 
-# -- signing in and out of the browser -----------------------------------------------------------------------
+# -- browser sign-in and sign-out ----------------------------------------------------------------------------
 
 
 def sign_in_browser(user: User) -> Session:
-    """Open a web session for `user` and send its cookie with this answer. Flushes; the view commits.
+    """Open a web session for `user` and set its cookie. Flushes; the view commits.
 
-    What the browser held before is dropped, so that nobody can plant it: its web session, flow state, form tokens.
+    Discards the browser's previous session, flow state and CSRF tokens, which prevents session fixation.
     """
-    before = cookie_credential()
-    if before and before.session.type == "web":
-        credentials.close(before.session)
+    previous = cookie_credential()
+    if previous and previous.session.type == "web":
+        credentials.close(previous.session)
     token, row = credentials.open_web(user, now())
-    _forget_flow()
+    _clear_flow()
     g.signed_in = (token, row.expires)
     g.cookie_credential = Credential(row, user)
     g.pop("_login_user", None)
@@ -330,12 +331,12 @@ def sign_in_browser(user: User) -> Session:
 
 
 def sign_out_browser() -> None:
-    """Delete the browser's session row and its cookie. Flushes; the view commits."""
+    """Delete the session row and the cookie. Flushes; the view commits."""
     found = cookie_credential()
     row = found.session if found else cast(Session | None, g.get("suspended_browser"))
     if row:
         credentials.close(row)
-    _forget_flow()
+    _clear_flow()
     g.pop("signed_in", None)
     g.pop("_login_user", None)
     g.pop("csrf_token", None)
@@ -344,18 +345,18 @@ def sign_out_browser() -> None:
 
 
 def browser_nonce() -> str:
-    """What tells this browser from others until it is closed, whoever signs in: random, kept in the flow cookie."""
+    """A random id of this browser, in the flow cookie until the browser is closed; independent of the user."""
     return cast(str, session.setdefault("browser", secrets.token_urlsafe(16)))
 
 
-def _forget_flow() -> None:
+def _clear_flow() -> None:
     nonce = session.get("browser")
     session.clear()
     if nonce:
         session["browser"] = nonce
 
 
-def _keep_signed_in(response: Response) -> Response:
+def _set_session_cookie(response: Response) -> Response:
     secure = _https()
     name = HOST_COOKIE if secure else COOKIE
     signed_in = g.get("signed_in")
@@ -372,9 +373,9 @@ def _keep_signed_in(response: Response) -> Response:
 
 
 class _FlowCookie(SecureCookieSessionInterface):
-    """Flask's session: what a browser has begun and not ended. Named and guarded as the cookie that signs it in.
+    """Flask's session, for unfinished flows such as sign-in, with the same name prefix and flags as the session cookie.
 
-    It is written last of all, so here is also seen to it that no proxy keeps for others what was meant for one.
+    It is saved last, so it also marks responses to authenticated users as uncacheable for shared proxies.
     """
 
     def get_cookie_name(self, app: Flask) -> str:
@@ -392,15 +393,15 @@ class _FlowCookie(SecureCookieSessionInterface):
 
 
 def _https() -> bool:
-    """Whether browsers come by https: as configured, or as a trusted proxy says of this request."""
+    """Whether browsers use https, as configured or reported by a trusted proxy for this request."""
     return request.is_secure or settings().base_url.startswith("https://")
 
 
-# -- who may enter -------------------------------------------------------------------------------------------
+# -- authorisation -------------------------------------------------------------------------------------------
 
 
 def login_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
-    """Only for the signed in. Others go to `/login` and come back; a fragment answers 401 with `HX-Redirect`."""
+    """Decorator: require sign-in. Redirects to `/login` and back; a fragment receives 401 with `HX-Redirect`."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
@@ -410,19 +411,19 @@ def login_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, Respon
 
 
 def to_login() -> Response:
-    """Send the visitor to sign in, and afterwards back to the page they look at."""
-    here = request.full_path.rstrip("?") if request.method == "GET" else _path_of(request.referrer)
+    """Redirect to sign-in, and afterwards back to the current page."""
+    return_url = request.full_path.rstrip("?") if request.method == "GET" else _path_of(request.referrer)
     if wants_fragment():
-        here = _path_of(request.headers.get("HX-Current-URL"))
+        return_url = _path_of(request.headers.get("HX-Current-URL"))
         response = make_response("", 401)
-        response.headers["HX-Redirect"] = _login_address(here)
+        response.headers["HX-Redirect"] = _login_address(return_url)
         response.headers["HX-Reswap"] = "none"
         return response
-    return cast(Response, redirect(_login_address(here), 302 if request.method == "GET" else 303))
+    return cast(Response, redirect(_login_address(return_url), 302 if request.method == "GET" else 303))
 
 
-def _login_address(here: str) -> str:
-    return url_for("accounts.login", next=here or None)
+def _login_address(return_url: str) -> str:
+    return url_for("accounts.login", next=return_url or None)
 
 
 def _path_of(url: str | None) -> str:
@@ -433,12 +434,12 @@ def _path_of(url: str | None) -> str:
 
 
 def is_admin(user: User | None) -> bool:
-    """Whether the user operates this server: a verified e-mail address that STOA_ADMINS names."""
+    """Whether the user is an operator: a verified e-mail address in STOA_ADMINS."""
     return bool(user and user.email_verified is not None and user.email.lower() in settings().stoa_admins)
 
 
 def admin_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
-    """Only for operators. JSON answers 403 to everybody else (contract 1.8); pages send the signed out to sign in."""
+    """Decorator: require an operator. JSON routes return 403 otherwise (contract 1.8); pages redirect to sign-in."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
@@ -453,11 +454,11 @@ def admin_required(view: Callable[P, ResponseReturnValue]) -> Callable[P, Respon
     return guarded
 
 
-# -- other sites ---------------------------------------------------------------------------------------------
+# -- cross-site requests -------------------------------------------------------------------------------------
 
 
 def is_own_origin(url: str | None) -> bool:
-    """Whether an address or origin lies on this server, as configured or as the browser reached it."""
+    """Whether a URL or origin is this server's, as configured or as requested."""
     try:
         parts = urlsplit(url or "")
     except ValueError:
@@ -467,12 +468,12 @@ def is_own_origin(url: str | None) -> bool:
 
 
 def from_browser() -> bool:
-    """Whether a browser sent this: its fetch metadata, or the name every browser gives itself."""
+    """Whether a browser sent the request, by its fetch metadata or user agent."""
     return "Sec-Fetch-Site" in request.headers or "Mozilla/" in request.headers.get("User-Agent", "")
 
 
 def same_origin() -> bool:
-    """Whether no other site caused this request: `Sec-Fetch-Site`, else `Origin`; neither comes from no browser."""
+    """Whether the request is not cross-site, by `Sec-Fetch-Site` or else `Origin`; without both it is not from a browser."""
     site = request.headers.get("Sec-Fetch-Site")
     if site:
         return site in ("same-origin", "none")
@@ -480,28 +481,28 @@ def same_origin() -> bool:
     return not origin or is_own_origin(origin)
 
 
-def _refuse_other_sites() -> ResponseReturnValue | None:
-    """Changing something with a cookie needs our own page; a form needs its token besides."""
+def _reject_cross_site() -> ResponseReturnValue | None:
+    """Unsafe methods with a cookie must be same-origin; forms also need a CSRF token."""
     if request.method in SAFE or request.endpoint is None or request.path.startswith(KEY_DOORS):
         return None
     json_door = request.path.startswith(JSON_DOORS)
     has_cookie = any(each in request.cookies for each in COOKIES)
     if (has_cookie or not json_door) and not same_origin():
         if json_door:
-            # The contract words this one refusal itself (2.9).
-            ending = ", cannot logout all sessions" if request.path == LOGOUT_ALL else ""
-            return jsonify(error=f"Forbidden - not same origin{ending}"), 403
-        raise Forbidden("This came from another site. Open the page here and try again.")
+            # The contract fixes this message (2.9).
+            suffix = ", cannot logout all sessions" if request.path == LOGOUT_ALL else ""
+            return jsonify(error=f"Forbidden - not same origin{suffix}"), 403
+        raise Forbidden("The request came from another site. Open the page on this server and try again.")
     if not json_door:
         csrf.protect()
     return None
 
 
-# -- what is written down ------------------------------------------------------------------------------------
+# -- audit log and headers -----------------------------------------------------------------------------------
 
 
 def audit(action: str, subject: str, *, user: User | None, before: Any = None, after: Any = None) -> None:
-    """A line in the audit log, in this request's transaction. Never give it a secret."""
+    """Write to the audit log in the current transaction. Never pass a secret."""
     record(
         action,
         subject,
@@ -518,29 +519,29 @@ def _identify_request() -> None:
     g.request_id = uuid.uuid4().hex
 
 
-def _wait_only_when_told(response: Response) -> Response:
-    """The limiter says `Retry-After` on every answer of a limited route; only a refusal means it."""
+def _drop_needless_retry_after(response: Response) -> Response:
+    """Remove the `Retry-After` that the limiter adds to every response of a limited route, except on 429 and 503."""
     if response.status_code not in (429, 503):
         response.headers.pop("Retry-After", None)
     return response
 
 
-def frame(request_id: str, *, https: bool) -> list[tuple[str, str]]:
-    """The headers that every answer carries. No view sets them, but for `Referrer-Policy` of some pages."""
-    return [("X-Request-Id", request_id), *(_FRAME_HTTPS if https else _FRAME)]
+def common_headers(request_id: str, *, https: bool) -> list[tuple[str, str]]:
+    """The headers of every response. Views do not set them, except `Referrer-Policy` on some pages."""
+    return [("X-Request-Id", request_id), *(_COMMON_HEADERS_HTTPS if https else _COMMON_HEADERS)]
 
 
-_FRAME = (
+_COMMON_HEADERS = (
     ("X-Frame-Options", "SAMEORIGIN"),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "strict-origin-when-cross-origin"),
 )
-_FRAME_HTTPS = (*_FRAME, ("Strict-Transport-Security", "max-age=31536000"))
+_COMMON_HEADERS_HTTPS = (*_COMMON_HEADERS, ("Strict-Transport-Security", "max-age=31536000"))
 
 
-def _secure(response: Response) -> Response:
+def _set_security_headers(response: Response) -> Response:
     headers = response.headers
-    for name, value in frame(g.get("request_id", ""), https=_https()):
+    for name, value in common_headers(g.get("request_id", ""), https=_https()):
         headers.setdefault(name, value)
     if request.path.startswith("/api/auth/cli/"):
         headers["Access-Control-Allow-Origin"] = "*"

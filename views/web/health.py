@@ -1,4 +1,4 @@
-"""What machines ask about this process: `/readyz` for a balancer, `/metrics` for Prometheus."""
+"""`/readyz` for load balancers and `/metrics` for Prometheus."""
 
 import hmac
 import ipaddress
@@ -26,33 +26,31 @@ class Readiness(ResponseModel):
 @bp.get("/readyz")
 @Operation(
     tag="Server",
-    answers={200: ("They can", Readiness), 503: ("They cannot, and why", Readiness)},
+    answers={200: ("Ready", Readiness), 503: ("Not ready, with the reason", Readiness)},
     door=door(),
 )
 def readyz() -> ResponseReturnValue:
-    """Whether calls can be served.
+    """Whether the server can accept model calls.
 
-    The database is asked, on the connections that admit calls, and whether calls wait to be settled.
+    Checks the database, on the connection pool that admits calls, and that no settlement is pending.
     """
     served = gateway(current_app)
     if not metrics.database_answers(served.pool):
         return json_answer({"status": "unavailable", "database": "unreachable"}, 503)
     if served.spool.closed():
-        told = "calls could not be settled; none is admitted until they are (flask billing unsettled)"
-        return json_answer({"status": "unavailable", "database": "ok", "ledger": told}, 503)
+        reason = "settlements are pending; no call is admitted until they complete (flask billing unsettled)"
+        return json_answer({"status": "unavailable", "database": "ok", "ledger": reason}, 503)
     return json_answer({"status": "ready", "database": "ok"})
 
 
 @bp.get("/metrics")
-@Operation(
-    tag="Server", answers={200: ("Prometheus' text format", str), 401: "Not the operator"}, door=door()
-)
-def figures() -> ResponseReturnValue:
-    """Figures for Prometheus.
+@Operation(tag="Server", answers={200: ("Prometheus text format", str), 401: "Not the operator"}, door=door())
+def prometheus() -> ResponseReturnValue:
+    """Metrics for Prometheus.
 
-    For whoever has the operator's token; where none is set, for this machine itself.
+    Requires the metrics token; if none is set, only requests from this machine are allowed.
     """
-    if not _may_read():
+    if not _may_read_metrics():
         return json_answer({"error": "Unauthorized"}, 401)
     served = gateway(current_app)
     return Response(
@@ -61,18 +59,18 @@ def figures() -> ResponseReturnValue:
     )
 
 
-PASSED_ON = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip")
-"""Headers of proxies: whoever asks through one may be anybody, though the proxy be on this machine."""
+PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip")
+"""Headers set by proxies: a proxied request may come from anywhere, even if the proxy is on this machine."""
 
 
-def _may_read() -> bool:
+def _may_read_metrics() -> bool:
     token = guards.settings().stoa_metrics_token
     if token is not None:
         given = (guards.api_key() or "").encode("utf-8", "replace")
         return hmac.compare_digest(given, token.get_secret_value().encode())
-    if any(header in request.headers for header in PASSED_ON):
+    if any(header in request.headers for header in PROXY_HEADERS):
         return False
-    # a page that led its own name here (DNS rebinding) asks from this machine, too
+    # check the host name too: DNS rebinding sends requests from this machine
     return _is_loopback(request.remote_addr or "") and _is_loopback(urlsplit(request.host_url).hostname or "")
 
 

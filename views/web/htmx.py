@@ -1,4 +1,4 @@
-"""One view, page or fragment: rendering, toasts and redirects that work with and without htmx."""
+"""Rendering, toasts and redirects that work with and without htmx."""
 
 from collections.abc import MutableMapping
 from typing import Any, Literal, cast
@@ -26,34 +26,33 @@ Kind = Literal["good", "bad", "info"]
 
 
 class _Environment(templating.Environment):
-    """Templates that have no globals of their own: that they have them is compared at each import of each."""
+    """Skips the per-template globals, which Jinja compares on every import."""
 
     def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
         return super().make_globals(d) if d else self.globals
 
 
 def init_app(app: Flask) -> None:
-    """Strict templates, and `Vary: HX-Request` on what renders both ways."""
+    """Configure Jinja (StrictUndefined, trimmed blocks) and the template context."""
     app.jinja_environment = _Environment
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
-    app.context_processor(_person)
+    app.context_processor(_viewer_context)
 
 
-def _person() -> dict[str, Any]:
-    """What the layouts know of who looks: `viewer` (None: nobody), `credit_chip` (credits to spend), `sees_demo`.
+def _viewer_context() -> dict[str, Any]:
+    """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (available credits), `sees_demo`.
 
-    The chip is not asked for with fragments, which have no bar. Nobody is asked for while a bug is reported, since the
-    database may be what broke.
+    Fragments have no navigation bar and skip the balance. Error pages skip the user, because the database may have failed.
     """
     user: Any = flask_login.current_user
     viewer: User | None = user if not g.get("bug") and user.is_authenticated else None
     chip = None
     if viewer is not None and not wants_fragment():
-        from views.web.guards import current_account  # which imports this module
+        from views.web.guards import current_account  # circular import
 
-        # the page's own figure where it has one: two readings could differ by a call
+        # reuse the page's balance if it has one: two queries could differ by a call
         chip = (g.get("balance") or balance(current_account())).available
     return {
         "viewer": viewer,
@@ -63,13 +62,13 @@ def _person() -> dict[str, Any]:
 
 
 def wants_fragment() -> bool:
-    """Whether htmx asked for a piece of the page (not a boosted navigation, not a history restore)."""
+    """Whether htmx requested a fragment, not a boosted navigation or a history restore."""
     htmx = cast(Any, request).htmx
     return bool(htmx) and not htmx.boosted and not htmx.history_restore_request
 
 
 def render(page: str, *, partial: str | None = None, status: int = 200, **context: Any) -> Response:
-    """Render `page`, or `partial` alone for an htmx request of a fragment; toasts ride along out of band."""
+    """Render `page`, or only `partial` for an htmx fragment request, with queued toasts out of band."""
     if partial and wants_fragment():
         body = render_template(partial, **context)
         if get_flashed_messages_waiting():
@@ -80,7 +79,7 @@ def render(page: str, *, partial: str | None = None, status: int = 200, **contex
 
 
 def answer(body: str, status: int = 200, *, varies: bool = False) -> Response:
-    """A rendered page or piece of one. `varies`: the address answers htmx with something else."""
+    """Response for a rendered page or fragment. `varies`: the URL returns a fragment to htmx."""
     response = make_response(body, status)
     if varies:
         response.vary.add("HX-Request")
@@ -89,24 +88,24 @@ def answer(body: str, status: int = 200, *, varies: bool = False) -> Response:
 
 
 def get_flashed_messages_waiting() -> bool:
-    """Whether a toast waits; does not consume it."""
+    """Whether toasts are queued; does not consume them."""
     from flask import session
 
     return bool(session.get("_flashes"))
 
 
 def toast(message: str, kind: Kind = "good") -> None:
-    """Queue a short message that shows on this response or, after a redirect, on the next."""
+    """Queue a toast for this response or, after a redirect, the next."""
     flash(message, kind)
 
 
 def toasts() -> list[tuple[str, str]]:
-    """Take the queued messages: (kind, text)."""
+    """Consume the queued toasts: (kind, text)."""
     return cast(list[tuple[str, str]], get_flashed_messages(with_categories=True))
 
 
 def see_other(location: str) -> Response:
-    """303 after a POST; htmx follows by a full navigation."""
+    """Redirect with 303 after a POST; with htmx, navigate to the page."""
     if wants_fragment():
         response = make_response("", 204)
         response.headers["HX-Redirect"] = location

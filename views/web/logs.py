@@ -1,8 +1,8 @@
-"""What the log says: one line for each thing that went wrong, with the request's id, and never a secret or a user's text.
+"""Logging: one line per problem with the request id, without secrets and users' text.
 
-An exception's message may quote whatever it failed on: a row, a body, an address. So the log says its type and its
-place, and its words only where they are known to be the server's: the operating system's, and PostgreSQL's of its own
-state. Other libraries put such text into their messages, too; of theirs only the fixed part is kept.
+Exception messages may quote user data: rows, bodies, URLs. So the log contains the type and location of an exception, and its
+message only if it is known to be the server's own: from the operating system, or from PostgreSQL about its state. Of log
+messages of other libraries only the fixed part is logged.
 """
 
 import logging
@@ -24,12 +24,12 @@ from models.core.mail import MailError
 from models.core.postgres import PostgresError
 from models.core.settings import SettingsError
 
-SPEAKING = (MailError, PostgresError, SettingsError, PoolTimeout)
-"""Exceptions whose words are the server's own."""
-SERVER_STATES = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX001", "XX002")
-"""Of PostgreSQL's error codes, those that tell of the server and the connection and quote no data."""
+SAFE_EXCEPTIONS = (MailError, PostgresError, SettingsError, PoolTimeout)
+"""Exceptions whose messages contain no user data."""
+SAFE_SQLSTATES = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX001", "XX002")
+"""PostgreSQL error classes about server and connection, whose messages quote no data."""
 
-SHAPES = re.compile(
+SECRETS = re.compile(
     r"(?P<key>\b(?:cb-pat|sk|rk|pk|whsec|gh[opsu]|github_pat)[-_])[A-Za-z0-9_\-]{8,}"
     r"|(?P<google>\bAIza)[A-Za-z0-9_\-]{20,}"
     r"|(?P<bearer>\bBearer\s+)[^\s\"',;]{8,}"
@@ -39,13 +39,13 @@ SHAPES = re.compile(
 PERSONAL = re.compile(
     r"(?P<link>/login/link/)[\w\-]+|[\w.+\-]{1,64}@[\w\-.]{1,255}\.[a-z]{2,}\b", re.IGNORECASE
 )
-"""Sign-in links, and what looks like an address of e-mail: of a longer one than there are, the end."""
+"""Sign-in links and e-mail addresses (of an overlong one, its end)."""
 
 
 class LogFormatter(logging.Formatter):
-    """Time, level, place, request id and message in one line; an exception's frames follow in the same line.
+    """Time, level, logger, request id, message and the frames of an exception, in one line.
 
-    What is merely told (INFO) is the bare message: it is for the person at the terminal.
+    INFO records are the message only: progress for the terminal.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -61,13 +61,13 @@ class LogFormatter(logging.Formatter):
             message = f"{where} {_one_line(message)}"
             if record.exc_info and record.exc_info[1]:
                 message += f" | {_exception(record.exc_info[1])}"
-            # What is told at INFO is for whoever sits there: mails on the console keep addresses and links.
+            # Not for INFO: mails printed to the console need their addresses and links.
             message = PERSONAL.sub(lambda match: f"{match['link'] or ''}***", message)
         return redact(message, self.secrets)
 
 
 def init_app(secrets: Iterable[str]) -> None:
-    """Send the log to standard error, unless somebody (a test, a host application) took it already."""
+    """Log to standard error, unless the root logger has handlers already (tests, a host application)."""
     root = logging.getLogger()
     if root.handlers:
         return
@@ -77,10 +77,10 @@ def init_app(secrets: Iterable[str]) -> None:
     root.setLevel(logging.WARNING)
 
 
-def speak() -> None:
-    """Let a server process tell what it does; commands stay silent, since their output is read by programs.
+def show_progress() -> None:
+    """Enable INFO messages, for server processes; commands stay quiet because programs read their output.
 
-    What would print a traceback of its own, with every message, goes through the log as well.
+    Also routes uncaught exceptions through the log, since default tracebacks contain exception messages.
     """
     logging.getLogger("stoa").setLevel(logging.INFO)
     sys.excepthook = _uncaught
@@ -94,27 +94,27 @@ def speak() -> None:
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, place: TracebackType | None) -> None:
     if not issubclass(kind, KeyboardInterrupt):
-        logging.getLogger("stoa").error("nobody caught this", exc_info=(kind, error or kind(), place))
+        logging.getLogger("stoa").error("uncaught exception", exc_info=(kind, error or kind(), place))
 
 
-def adopt(name: str) -> None:
-    """Let a library's logger that has handlers of its own speak through ours."""
+def use_root_handlers(name: str) -> None:
+    """Make a library's logger use the root handlers instead of its own."""
     logger = logging.getLogger(name)
     logger.handlers.clear()
     logger.propagate = True
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without tokens, provider keys and passwords in addresses."""
+    """Mask tokens, provider keys and passwords in URLs."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    return SHAPES.sub(lambda match: f"{next(group for group in match.groups() if group)}***", text)
+    return SECRETS.sub(lambda match: f"{next(group for group in match.groups() if group)}***", text)
 
 
 def _message(record: logging.LogRecord) -> str:
     ours = record.name.partition(".")[0] == "stoa"
-    message = told(record.msg) if isinstance(record.msg, BaseException) else str(record.msg)
-    # In a text that is made up already, libraries put what they failed on behind a colon or in the next line.
+    message = describe(record.msg) if isinstance(record.msg, BaseException) else str(record.msg)
+    # In preformatted messages, libraries put data after a colon or on the next line.
     fixed = message if ours or record.levelno <= logging.INFO else re.split(r": |\n", message, maxsplit=1)[0]
     if not record.args:
         return fixed
@@ -128,31 +128,31 @@ def _message(record: logging.LogRecord) -> str:
 
 def _argument(value: Any, ours: bool) -> Any:
     if isinstance(value, BaseException):
-        return told(value)
+        return describe(value)
     return value if ours or value is None or isinstance(value, int | float) else "…"
 
 
-def told(error: BaseException) -> str:
-    """The type of an exception, and what of its message cannot be a user's."""
+def describe(error: BaseException) -> str:
+    """The type of an exception, and its message if that is safe to log."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
-    words = ""
+    text = ""
     if isinstance(error, psycopg.Error):
-        words = _of_database(error)
-    elif isinstance(error, SPEAKING):
-        words = _one_line(str(error))
+        text = _database_error(error)
+    elif isinstance(error, SAFE_EXCEPTIONS):
+        text = _one_line(str(error))
     elif isinstance(error, OSError) and error.errno is not None:
-        words = f"[Errno {error.errno}] {error.strerror}"
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+        text = f"[Errno {error.errno}] {error.strerror}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _of_database(error: psycopg.Error) -> str:
+def _database_error(error: psycopg.Error) -> str:
     state, diag = error.sqlstate, error.diag
     if state is None:
-        # libpq's words for a connection that failed; psycopg's other errors speak of the values it was given
+        # libpq's message for a failed connection; psycopg's other errors quote values
         return _one_line(str(error)) if isinstance(error, psycopg.OperationalError) else ""
     parts = [state]
-    if state.startswith(SERVER_STATES):
+    if state.startswith(SAFE_SQLSTATES):
         parts.append(_one_line(diag.message_primary or ""))
     names = {"constraint": diag.constraint_name, "table": diag.table_name, "column": diag.column_name}
     parts += [f"{what} {name}" for what, name in names.items() if name]
@@ -165,9 +165,9 @@ def _exception(error: BaseException) -> str:
     path = " > ".join(f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if isinstance(error, DBAPIError):
-        cause = None  # it is what is told
-    line = f"{told(error)} at {path}"
-    return f"{line} | after {told(cause)}" if cause else line
+        cause = None  # `describe` covers it
+    line = f"{describe(error)} at {path}"
+    return f"{line} | after {describe(cause)}" if cause else line
 
 
 def _short(filename: str) -> str:

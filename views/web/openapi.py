@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, written from what each JSON route says of itself (`operation.py`), and the page to read it."""
+"""The OpenAPI 3.1 document, generated from the `Operation` of each JSON route, and the API reference page."""
 
 import inspect
 import re
@@ -16,9 +16,9 @@ from werkzeug.routing import Rule
 
 from models.store.publishing.definition import components
 from views.web import guards
-from views.web.body import SMALL
+from views.web.body import ANONYMOUS_BYTES
 from views.web.error_bodies import ApiError, SuspendedError, door
-from views.web.fast_path import MOST_BYTES
+from views.web.fast_path import MAX_BODY_BYTES
 from views.web.htmx import render
 from views.web.operation import Operation, Status, operation_of, parameter
 
@@ -27,10 +27,10 @@ bp = Blueprint("docs", __name__)
 Schema = dict[str, Any]
 
 TAGS = ("Gateway", "Store", "Runs", "Usage", "Billing", "Accounts", "Sign-in", "Publishers", "Server")
-"""In the order in which they are shown."""
+"""In display order."""
 DESCRIPTION = (
-    "Bodies are read as JSON whatever their content type, and may be packed with gzip, deflate, br or zstd; unknown keys"
-    " are ignored. Credits are whole, one is a US cent. Moments are UTC."
+    "Bodies are read as JSON whatever their content type, and may be compressed with gzip, deflate, br or zstd. Unknown keys"
+    " are ignored. Credits are integers; 1 credit = 1 US cent. Timestamps are UTC."
 )
 SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "anyone": [],
@@ -39,29 +39,29 @@ SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "cookie or key": [{"cookie": []}, {"key": []}],
 }
 PARAMETERS = {
-    "runId": "The run, as START answered it",
+    "runId": "The run id returned by START",
     "publisher": "The publisher's id",
     "agent": "The agent's id",
-    "version": "Such as 1.0.0",
+    "version": "For example 1.0.0",
 }
-"""What the parts of paths are, where a route does not say it."""
+"""Default descriptions of path parameters."""
 CALLERS = {
-    "anyone": "nobody in particular",
-    "key": "an API key",
-    "cookie": "a signed-in browser",
-    "cookie or key": "a signed-in browser or an API key",
+    "anyone": "none",
+    "key": "API key",
+    "cookie": "browser session",
+    "cookie or key": "browser session or API key",
 }
 
 
 @dataclass(frozen=True)
 class JsonRoute:
-    """One operation: a method at a path, and the view that answers."""
+    """One operation: method, path and view."""
 
     method: str
     path: str
     endpoint: str
     view: Any
-    said: Operation
+    operation: Operation
 
     @property
     def id(self) -> str:
@@ -70,20 +70,20 @@ class JsonRoute:
 
     @property
     def limits(self) -> list[str]:
-        """Its rate limits, as `30 per 1 minute`."""
+        """Its rate limits, such as `30 per 1 minute`."""
         limits = guards.limiter.limit_manager.decorated_limits(get_qualified_name(self.view))
         return [str(each.limit) for each in limits]
 
 
 def routes(app: Flask) -> list[JsonRoute]:
-    """Every operation that is described, by tag."""
+    """All documented operations, by tag."""
     found = [
-        JsonRoute(method.lower(), _path(rule), rule.endpoint, view, said)
+        JsonRoute(method.lower(), _path(rule), rule.endpoint, view, operation)
         for rule in app.url_map.iter_rules()
-        if (said := operation_of(view := app.view_functions[rule.endpoint]))
+        if (operation := operation_of(view := app.view_functions[rule.endpoint]))
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
     ]
-    return sorted(found, key=lambda route: TAGS.index(route.said.tag))
+    return sorted(found, key=lambda route: TAGS.index(route.operation.tag))
 
 
 def _path(rule: Rule) -> str:
@@ -95,7 +95,7 @@ def _path(rule: Rule) -> str:
 
 
 def document(app: Flask) -> Schema:
-    """The whole document, for this server's address. Made once for an application."""
+    """The OpenAPI document of this server, generated once per application."""
     found: Schema | None = app.extensions.get("openapi")
     if found is None:
         found = app.extensions["openapi"] = _document(app)
@@ -104,7 +104,7 @@ def document(app: Flask) -> Schema:
 
 def _document(app: Flask) -> Schema:
     found = routes(app)
-    types: dict[tuple[str, Status | None], Any] = {(route.id, None): route.said.body for route in found}
+    types: dict[tuple[str, Status | None], Any] = {(route.id, None): route.operation.body for route in found}
     for route in found:
         types |= {(route.id, status): shape for status, shape in answer_types(route).items()}
     adapters = [(key, "validation", TypeAdapter(shape)) for key, shape in types.items() if shape is not None]
@@ -116,8 +116,8 @@ def _document(app: Flask) -> Schema:
     by_key = {key: schema for (key, _), schema in schemas.items()}
     paths: dict[str, Schema] = {}
     for route in found:
-        paths.setdefault(route.path, {})[route.method] = _described(route, by_key)
-    whole = {
+        paths.setdefault(route.path, {})[route.method] = _operation_object(route, by_key)
+    result = {
         "openapi": "3.1.0",
         "info": {"title": "Stoa", "version": "0.1.0", "description": DESCRIPTION},
         "servers": [{"url": guards.settings().base_url}],
@@ -127,110 +127,110 @@ def _document(app: Flask) -> Schema:
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A personal key (cb-pat-…) or the command line's token",
+                    "description": "An API key (cb-pat-…) or a command line token",
                 },
                 "cookie": {"type": "apiKey", "in": "cookie", "name": guards.COOKIE},
             },
         },
         "paths": paths,
     }
-    _link(whole)
-    return whole
+    _link(result)
+    return result
 
 
-def _described(route: JsonRoute, schemas: dict[tuple[str, Status | None], Schema]) -> Schema:
-    said = route.said
-    summary, _, description = (inspect.getdoc(route.view) or "").partition("\n\n")
-    told: Schema = {
-        "tags": [said.tag],
+def _operation_object(route: JsonRoute, schemas: dict[tuple[str, Status | None], Schema]) -> Schema:
+    operation = route.operation
+    summary, _, details = (inspect.getdoc(route.view) or "").partition("\n\n")
+    described: Schema = {
+        "tags": [operation.tag],
         "summary": summary.removesuffix("."),
         "operationId": route.id,
-        "security": SECURITY[said.caller],
+        "security": SECURITY[operation.caller],
         "responses": {
-            str(status): _content(words, shape, schemas.get((route.id, status)))
-            for status, (words, shape) in sorted(_answers(route).items(), key=lambda item: str(item[0]))
+            str(status): _content(description, shape, schemas.get((route.id, status)))
+            for status, (description, shape) in sorted(_answers(route).items(), key=lambda item: str(item[0]))
         },
     }
-    if description:
-        told["description"] = " ".join(description.split())
-    named = {each["name"] for each in said.parameters if each["in"] == "path"}
+    if details:
+        described["description"] = " ".join(details.split())
+    documented = {each["name"] for each in operation.parameters if each["in"] == "path"}
     path = [
         parameter(name, "path", PARAMETERS.get(name, ""), required=True)
         for name in re.findall(r"{([^{}]+)}", route.path)
-        if name not in named
+        if name not in documented
     ]
-    if path or said.parameters:
-        told["parameters"] = [*path, *said.parameters]
-    if said.body is not None:
-        told["requestBody"] = {
+    if path or operation.parameters:
+        described["parameters"] = [*path, *operation.parameters]
+    if operation.body is not None:
+        described["requestBody"] = {
             "required": True,
-            "content": {said.body_kind: {"schema": schemas[route.id, None]}},
+            "content": {operation.body_kind: {"schema": schemas[route.id, None]}},
         }
-        told["x-max-bytes"] = said.most_bytes or MOST_BYTES
+        described["x-max-bytes"] = operation.max_bytes or MAX_BODY_BYTES
     if route.limits:
-        told["x-rate-limits"] = route.limits
-    return told
+        described["x-rate-limits"] = route.limits
+    return described
 
 
-def _content(words: str, shape: Any, schema: Schema | None) -> Schema:
+def _content(description: str, shape: Any, schema: Schema | None) -> Schema:
     if schema is None:
-        return {"description": words}
+        return {"description": description}
     kind = "text/plain" if shape is str else "application/json"
-    return {"description": words, "content": {kind: {"schema": schema}}}
+    return {"description": description, "content": {kind: {"schema": schema}}}
 
 
 def answer_types(route: JsonRoute) -> dict[Status, Any]:
-    """The type of the body by status."""
+    """The body type by status."""
     return {status: shape for status, (_, shape) in _answers(route).items()}
 
 
 def _answers(route: JsonRoute) -> dict[Status, tuple[str, Any]]:
-    """What the route says it answers, and what every route of its kind may answer."""
-    said, door = route.said, route.said.door
+    """The documented responses of the route, and those common to routes of its kind."""
+    operation, door = route.operation, route.operation.door
     found: dict[Status, tuple[str, Any]] = {}
-    for status, words in said.answers.items():
-        shape = door.body_error if status == 400 and said.body is not None else door.error
-        found[status] = (words, shape) if isinstance(words, str) else words
-    for status, words, shape in _of_its_kind(route):
-        before = found.get(status)
-        if before is None:
-            found[status] = (words, shape)
+    for status, documented in operation.answers.items():
+        shape = door.body_error if status == 400 and operation.body is not None else door.error
+        found[status] = (documented, shape) if isinstance(documented, str) else documented
+    for status, description, shape in _common_answers(route):
+        present = found.get(status)
+        if present is None:
+            found[status] = (description, shape)
         else:
-            more = words[0].lower() + words[1:]
+            more = description[0].lower() + description[1:]
             found[status] = (
-                f"{before[0]}; or {more}",
-                before[1] if before[1] is shape else before[1] | shape,
+                f"{present[0]}; or {more}",
+                present[1] if present[1] is shape else present[1] | shape,
             )
     return found
 
 
-def _of_its_kind(route: JsonRoute) -> Iterator[tuple[int, str, Any]]:
-    said, door = route.said, route.said.door
-    if 400 not in said.answers and said.body is not None:
-        yield 400, "The body cannot be used", door.body_error
-    if 401 not in said.answers and said.caller != "anyone":
-        key = "No key, or one that is unknown, expired or revoked"
-        yield 401, key if said.caller == "key" else "Not signed in", door.error
+def _common_answers(route: JsonRoute) -> Iterator[tuple[int, str, Any]]:
+    operation, door = route.operation, route.operation.door
+    if 400 not in operation.answers and operation.body is not None:
+        yield 400, "Invalid body", door.body_error
+    if 401 not in operation.answers and operation.caller != "anyone":
+        key = "Missing, unknown, expired or revoked API key"
+        yield 401, key if operation.caller == "key" else "Not signed in", door.error
     if route.endpoint not in guards.OPEN_TO_SUSPENDED:
         yield (
             403,
             "The account is suspended",
             SuspendedError if route.path.startswith("/api/") and not door.suspended else door.error,
         )
-    if said.caller.startswith("cookie") and route.method != "get":
-        yield 403, "Another site caused the request", ApiError
+    if operation.caller.startswith("cookie") and route.method != "get":
+        yield 403, "The request is cross-site", ApiError
     if route.limits:
-        yield 429, f"More than {' or '.join(route.limits)}; Retry-After says how long", door.error
-    if said.body is not None:
-        most, least = said.most_bytes or MOST_BYTES, said.stranger_bytes or SMALL
-        words = f"The body is larger than {most:,} bytes, or {least:,} from an unknown caller"
-        yield 413, words, door.too_large
-        words = "The Content-Encoding of the body is unknown; Accept-Encoding says which are known"
-        yield 415, words, door.unknown_coding
+        yield 429, f"Rate limit exceeded ({' or '.join(route.limits)}); see Retry-After", door.error
+    if operation.body is not None:
+        limit, anonymous = operation.max_bytes or MAX_BODY_BYTES, operation.anonymous_bytes or ANONYMOUS_BYTES
+        description = f"The body is larger than {limit:,} bytes, or {anonymous:,} if unauthenticated"
+        yield 413, description, door.too_large
+        description = "Unsupported Content-Encoding; Accept-Encoding lists the supported ones"
+        yield 415, description, door.unsupported_encoding
 
 
 class _JsonSchema(GenerateJsonSchema):
-    """Numbers are numbers, absent is not null, and no title repeats a name."""
+    """JSON Schema without titles and null defaults; decimals are numbers."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -251,8 +251,8 @@ BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exc
 
 
 def _link(node: Any) -> None:
-    """Name bounds as JSON Schema does, which pydantic leaves where a validator comes first, and put the schemas of
-    `models/store/publishing/definition.py` where a type names one with `x-component`."""
+    """Rename bounds to JSON Schema keywords, which pydantic leaves if a validator comes first, and replace `x-component` by a
+    reference to a schema of `models/store/publishing/definition.py`."""
     if isinstance(node, dict):
         for key, name in BOUNDS.items():
             if isinstance(node.get(key), int):
@@ -267,13 +267,13 @@ def _link(node: Any) -> None:
             _link(each)
 
 
-# -- where it is read ----------------------------------------------------------------------------------------
+# -- routes --------------------------------------------------------------------------------------------------
 
 
 @bp.get("/api/openapi.json")
 @Operation(tag="Server", answers={200: ("OpenAPI 3.1", dict[str, Any])}, door=door())
 def openapi() -> Response:
-    """This document."""
+    """The OpenAPI document."""
     response = jsonify(document(current_app))
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Cache-Control"] = "public, max-age=300"
@@ -282,31 +282,31 @@ def openapi() -> Response:
 
 @bp.get("/docs/api")
 def page() -> Response:
-    """The document as a page: every route, who may call it, what it takes and answers."""
-    whole = document(current_app)
+    """The API reference: every route with authentication, parameters and responses."""
+    result = document(current_app)
     tags: dict[str, list[dict[str, Any]]] = {}
     for route in routes(current_app):
-        described = whole["paths"][route.path][route.method]
-        tags.setdefault(route.said.tag, []).append(
+        described = result["paths"][route.path][route.method]
+        tags.setdefault(route.operation.tag, []).append(
             {
                 "id": route.id,
                 "method": route.method.upper(),
                 "path": route.path,
-                "auth": CALLERS[route.said.caller],
+                "auth": CALLERS[route.operation.caller],
                 "operation": described,
-                "fields": _fields(described, whole["components"]["schemas"]),
+                "fields": _fields(described, result["components"]["schemas"]),
             }
         )
     return render("docs/api.html", tags=tags, base_url=guards.settings().base_url, host=request.host)
 
 
 def _fields(described: Schema, components: Schema) -> list[dict[str, Any]]:
-    """The body's keys, one row each: name, type in words, whether required, what it is."""
+    """The fields of the body: name, type, whether required, description."""
     content: Schema = described.get("requestBody", {}).get("content", {})
-    schema = next((_looked_up(each["schema"], components) for each in content.values()), {})
+    schema = next((_resolve(each["schema"], components) for each in content.values()), {})
     rows = []
     for variant in schema.get("oneOf", [schema]):
-        variant = _looked_up(variant, components)
+        variant = _resolve(variant, components)
         for name, item in variant.get("properties", {}).items():
             rows.append(
                 {
@@ -320,7 +320,7 @@ def _fields(described: Schema, components: Schema) -> list[dict[str, Any]]:
     return rows
 
 
-def _looked_up(schema: Schema, components: Schema) -> Schema:
+def _resolve(schema: Schema, components: Schema) -> Schema:
     found: Schema = components[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     return found
 

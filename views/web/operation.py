@@ -1,7 +1,7 @@
-"""What a JSON route says of itself, once: who may call it, what it takes and answers, and how it words its errors.
+"""Documentation of a JSON route: caller, body, responses and error format.
 
-`Operation` keeps that with the view, which stays the function it was: it costs a request nothing. `openapi.py` writes the
-API's document from it, `views/web/error_handlers.py` words by it what a view raises, and the tests hold every answer to it.
+`Operation` attaches it to the view function, unchanged, at no cost per request. `openapi.py` generates the OpenAPI document
+from it, `error_handlers.py` formats exceptions with it, and the tests validate every response against it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,46 +17,45 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def _without_bounds(schema: dict[str, Any]) -> None:
-    schema.pop("additionalProperties", None)  # a later version may answer more
+    schema.pop("additionalProperties", None)  # later versions may add keys
 
 
 class ResponseModel(BaseModel):
-    """Base of answers. Name fields as the wire names them; a field that may be left out is `Missing`."""
+    """Base of response bodies. Fields are named like the JSON keys; an optional one is `Missing`."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_without_bounds, defer_build=True)
 
 
 @dataclass(frozen=True)
 class ErrorFormat:
-    """How routes word their errors: `words` answers an exception, or None where the whole server's words will do.
+    """The error format of JSON routes: `format` returns the response to an exception, or None for the server's default.
 
-    The others are the shapes of those answers: of an error, of a body of the wrong form, of one that is too large, and of
-    one that is packed in an unknown way. `suspended`: `words` also tells a banned caller, in words of the route's own.
+    The other fields are the types of the error bodies: in general, for an invalid body, for one that is too large, and for
+    an unsupported encoding. `suspended`: `format` also answers banned callers.
     """
 
-    words: Callable[[Exception], ResponseReturnValue | None]
+    format: Callable[[Exception], ResponseReturnValue | None]
     error: Any
     body_error: Any
     too_large: Any
-    unknown_coding: Any
+    unsupported_encoding: Any
     suspended: bool = False
 
 
 Status = int | Literal["default"]
 Answers = Mapping[Status, str | tuple[str, Any]]
-"""By status (`default` is any other), what it means and the type of its body. A text alone has the door's type of errors; the type `str` is plain
-text, None is no body."""
+"""Description and body type by status (`default`: any other). A description alone has the door's error type; the type
+`str` is plain text, None is no body."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """Describes the JSON route that it decorates; the docstring of the view is the summary and, after an empty line, the
-    description.
+    """Decorator that documents a JSON route. The view's docstring is the summary and, after an empty line, the description.
 
-    `body` is the type of the JSON that the route takes, `body_kind` its media type. No more than `most_bytes` of a body
-    are read, and of somebody unknown no more than `stranger_bytes`, where the server's own limits will not do. What the
-    parts of the path are is said in `parameters` only where their names do not. Rate limits, and what every route of
-    such a caller may answer, are found by `openapi.py`.
+    `answers` are the responses, `door` is the error format. `body` is the type of the request body, `body_kind` its media
+    type. `max_bytes` and `anonymous_bytes` override the server's limits of a body, in general and for unauthenticated
+    callers. Path parameters need `parameters` only if `openapi.py` does not know their names. `openapi.py` adds rate
+    limits and the responses common to all routes.
     """
 
     tag: str
@@ -66,8 +65,8 @@ class Operation:
     body: Any = None
     body_kind: str = "application/json"
     parameters: Sequence[dict[str, Any]] = ()
-    most_bytes: int | None = None
-    stranger_bytes: int | None = None
+    max_bytes: int | None = None
+    anonymous_bytes: int | None = None
 
     def __call__(self, view: View) -> View:
         view.__dict__["operation"] = self
@@ -75,32 +74,32 @@ class Operation:
 
 
 def operation_of(view: Any) -> Operation | None:
-    """What a view says of itself."""
+    """The documentation of a view, or None."""
     found = getattr(view, "operation", None)
     return found if isinstance(found, Operation) else None
 
 
 def current_operation() -> Operation | None:
-    """What the view of this request says of itself."""
+    """The documentation of the view of this request, or None."""
     return operation_of(current_app.view_functions.get(request.endpoint or ""))
 
 
 def path(name: str, description: str) -> dict[str, Any]:
-    """A part of the path, where its name does not say enough."""
+    """A path parameter."""
     return parameter(name, "path", description, required=True)
 
 
 def query(name: str, description: str, *, required: bool = False) -> dict[str, Any]:
-    """A parameter in the query."""
+    """A query parameter."""
     return parameter(name, "query", description, required=required)
 
 
 def header(name: str, description: str) -> dict[str, Any]:
-    """A header that may be sent."""
+    """An optional header."""
     return parameter(name, "header", description, required=False)
 
 
 def parameter(name: str, where: str, description: str, *, required: bool) -> dict[str, Any]:
-    """A parameter as OpenAPI writes it."""
-    words = {"description": description} if description else {}
-    return {"name": name, "in": where, "required": required, **words, "schema": {"type": "string"}}
+    """An OpenAPI parameter object."""
+    optional = {"description": description} if description else {}
+    return {"name": name, "in": where, "required": required, **optional, "schema": {"type": "string"}}

@@ -1,4 +1,4 @@
-"""The pages that belong to no room: the front, the addresses that moved (contract section 2.15), robots.txt."""
+"""Pages outside the rooms: the landing page, permanent redirects (contract section 2.15), robots.txt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from views.web.htmx import render
 
 bp = Blueprint("pages", __name__)
 
-CLIENTS = {"curl": "curl", "python": "openai, Python", "node": "openai, Node", "codebuff": "Codebuff SDK"}
+CLIENTS = {"curl": "curl", "python": "OpenAI Python", "node": "OpenAI Node.js", "codebuff": "Codebuff SDK"}
 DAYS = 30
 DAYS_NARROW = 13
 
 
 @dataclass(frozen=True)
 class PricingExample:
-    """One call to `stoa/demo`, worked out with this server's margin by the code that charges real calls."""
+    """An example call to `stoa/demo`, priced by the billing code with this server's margin."""
 
     input_tokens: int
     output_tokens: int
-    most_tokens: int
+    max_tokens: int
     cost: Decimal
     before: int
     held: int
@@ -41,12 +41,12 @@ class PricingExample:
 
 @bp.get("/")
 def landing() -> Response:
-    """What Stoa is, how to point a client at this server, and what to know before installing one."""
-    return front(_demo_days())
+    """The landing page."""
+    return render_landing(_demo_daily_spend())
 
 
-def front(days: Sequence[int] | None) -> Response:
-    """The front page; `days` is what the demo account spent on each of the last 30 days, None without one."""
+def render_landing(days: Sequence[int] | None) -> Response:
+    """The landing page. `days`: daily spend of the demo account over the last 30 days, or None."""
     client = request.args.get("client", "curl")
     if client not in CLIENTS:
         client = "curl"
@@ -65,55 +65,55 @@ def front(days: Sequence[int] | None) -> Response:
     )
 
 
-def _demo_days() -> list[int] | None:
+def _demo_daily_spend() -> list[int] | None:
     today = now()
     spent = spending(demo.USER_ID, preset("30d", today), "model", today)
     return [column.credits for column in spent.columns] if spent.total.credits else None
 
 
 def _example() -> PricingExample:
-    prompt, answer, most = 1_200, 800, 2_000
+    prompt, output, max_tokens = 1_200, 800, 2_000
     price = flat(3, 15)
-    cost = price.cost(Usage(uncached_input=prompt, output=answer))
+    cost = price.cost(Usage(uncached_input=prompt, output=output))
     margin = settings().stoa_margin
     return PricingExample(
         input_tokens=prompt,
-        output_tokens=answer,
-        most_tokens=most,
+        output_tokens=output,
+        max_tokens=max_tokens,
         cost=cost,
         before=settings().stoa_free_credits or 500,
-        held=held_credits(price.worst(prompt, most), margin),
+        held=held_credits(price.max_cost(prompt, max_tokens), margin),
         charged=credits_of(cost, margin)[1],
     )
 
 
 @bp.get("/usage")
 def usage() -> ResponseReturnValue:
-    """Moved for good: 308."""
+    """Permanent redirect (308)."""
     return redirect(url_for("profile.profile", tab="usage"), 308)
 
 
 @bp.get("/api-keys")
 def api_keys() -> ResponseReturnValue:
-    """Moved for good: 308."""
+    """Permanent redirect (308)."""
     return redirect(url_for("profile.profile", tab="api-keys"), 308)
 
 
 @bp.get("/docs")
 def docs() -> ResponseReturnValue:
-    """The documentation starts at the API page; 307, because a start page of its own may come."""
+    """Temporary redirect (307) to the API reference."""
     return redirect(url_for("docs.page"), 307)
 
 
 @bp.get("/favicon.ico")
 def favicon() -> Response:
-    """Browsers ask for this whatever the page says."""
+    """The icon, which browsers request on their own."""
     return current_app.send_static_file("img/favicon.svg")
 
 
 @bp.get("/robots.txt")
 def robots() -> Response:
-    """Public pages may be indexed; signed-in pages and the API hold nothing for a crawler."""
+    """Allow indexing of public pages; exclude signed-in pages and the API."""
     lines = [
         "User-agent: *",
         "Disallow: /api/",

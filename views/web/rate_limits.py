@@ -1,7 +1,7 @@
-"""Where the counts of rate limits are kept when there is no Redis: one SQLite file for all processes of a machine.
+"""Rate limit storage without Redis: one SQLite file shared by all processes of a machine.
 
-A count takes some 50 microseconds and no round trip, and outlives restarts. After a crash of the machine the file may be
-damaged; it is then begun anew.
+A count takes about 50 microseconds without a network round trip and survives restarts. If a crash of the machine corrupts the
+file, it is recreated.
 """
 
 import sqlite3
@@ -15,8 +15,8 @@ from typing import Any
 from limits.storage import MovingWindowSupport, Storage
 
 BUSY_SECONDS = 1.0
-CLEANED_EVERY = 60.0
-"""Seconds between two removals of what no longer counts."""
+CLEANUP_SECONDS = 60.0
+"""Seconds between deletions of expired hits."""
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -28,7 +28,7 @@ CREATE INDEX IF NOT EXISTS hit_until ON hit (until);
 
 
 class MachineStorage(Storage, MovingWindowSupport):
-    """Storage of the `limits` package for `machine://`, in the file `path`. Safe for threads and processes; each
+    """Storage backend of the `limits` package for `machine://`, in the file `path`. Safe for threads and processes; each
     method is one transaction. Raises sqlite3.Error."""
 
     STORAGE_SCHEME = ["machine"]
@@ -38,46 +38,46 @@ class MachineStorage(Storage, MovingWindowSupport):
         self._path = Path(path)
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._cleaned = 0.0
+        self._last_cleanup = 0.0
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """What goes wrong here."""
+        """Exceptions that the storage raises."""
         return sqlite3.Error
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count `amount` for `key`, unless there would be more than `limit` in the last `expiry` seconds."""
-        moment = time.time()
+        """Add `amount` hits for `key`; False if that exceeds `limit` in the last `expiry` seconds."""
+        now = time.time()
         with self._transaction() as connection:
             (count,) = connection.execute(
-                "SELECT count(*) FROM hit WHERE key = ? AND at > ?", (key, moment - expiry)
+                "SELECT count(*) FROM hit WHERE key = ? AND at > ?", (key, now - expiry)
             ).fetchone()
             if count + amount > limit:
                 return False
-            self._count(connection, key, moment, expiry, amount)
+            self._add_hits(connection, key, now, expiry, amount)
         return True
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """When the oldest of the last `expiry` seconds was counted, and how many were."""
-        moment = time.time()
+        """Time of the oldest hit in the last `expiry` seconds, and the number of hits."""
+        now = time.time()
         with self._transaction() as connection:
             oldest, count = connection.execute(
-                "SELECT min(at), count(*) FROM hit WHERE key = ? AND at > ?", (key, moment - expiry)
+                "SELECT min(at), count(*) FROM hit WHERE key = ? AND at > ?", (key, now - expiry)
             ).fetchone()
-        return (oldest or moment), count
+        return (oldest or now), count
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count `amount` for `expiry` seconds; how many count then."""
-        moment = time.time()
+        """Add `amount` hits that expire after `expiry` seconds; returns the current count."""
+        now = time.time()
         with self._transaction() as connection:
-            self._count(connection, key, moment, expiry, amount)
+            self._add_hits(connection, key, now, expiry, amount)
             (count,) = connection.execute(
-                "SELECT count(*) FROM hit WHERE key = ? AND until > ?", (key, moment)
+                "SELECT count(*) FROM hit WHERE key = ? AND until > ?", (key, now)
             ).fetchone()
         return int(count)
 
     def get(self, key: str) -> int:
-        """How many count now."""
+        """The current count."""
         with self._transaction() as connection:
             (count,) = connection.execute(
                 "SELECT count(*) FROM hit WHERE key = ? AND until > ?", (key, time.time())
@@ -85,7 +85,7 @@ class MachineStorage(Storage, MovingWindowSupport):
         return int(count)
 
     def get_expiry(self, key: str) -> float:
-        """When the first of what counts no longer does."""
+        """When the next hit expires."""
         with self._transaction() as connection:
             (until,) = connection.execute(
                 "SELECT min(until) FROM hit WHERE key = ? AND until > ?", (key, time.time())
@@ -93,31 +93,31 @@ class MachineStorage(Storage, MovingWindowSupport):
         return until or time.time()
 
     def check(self) -> bool:
-        """Whether the file can be used."""
+        """Whether the file is usable."""
         with suppress(sqlite3.Error, OSError):
             self.get("")
             return True
         return False
 
     def reset(self) -> int | None:
-        """Forget everything."""
+        """Delete all hits."""
         with self._transaction() as connection:
             return connection.execute("DELETE FROM hit").rowcount
 
     def clear(self, key: str) -> None:
-        """Forget what was counted for `key`."""
+        """Delete the hits of `key`."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM hit WHERE key = ?", (key,))
 
-    def _count(
-        self, connection: sqlite3.Connection, key: str, moment: float, expiry: float, amount: int
+    def _add_hits(
+        self, connection: sqlite3.Connection, key: str, now: float, expiry: float, amount: int
     ) -> None:
         connection.executemany(
-            "INSERT INTO hit (key, at, until) VALUES (?, ?, ?)", [(key, moment, moment + expiry)] * amount
+            "INSERT INTO hit (key, at, until) VALUES (?, ?, ?)", [(key, now, now + expiry)] * amount
         )
-        if moment - self._cleaned > CLEANED_EVERY:
-            self._cleaned = moment
-            connection.execute("DELETE FROM hit WHERE until <= ?", (moment,))
+        if now - self._last_cleanup > CLEANUP_SECONDS:
+            self._last_cleanup = now
+            connection.execute("DELETE FROM hit WHERE until <= ?", (now,))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

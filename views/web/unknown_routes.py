@@ -1,6 +1,6 @@
-"""Addresses of the API that lead nowhere, and methods they do not take: what was meant, and what there is.
+"""Errors for unknown API routes and methods, with a suggestion and the list of routes.
 
-Nothing is redirected: clients repeat a POST as a GET, or not at all.
+Nothing is redirected: clients repeat a redirected POST as a GET, or not at all.
 """
 
 import difflib
@@ -16,102 +16,103 @@ from werkzeug.routing import MapAdapter, Rule
 from views.web import guards
 
 PREFIX = re.compile(r"/*(?:api/+)?v1(?:/|$)", re.IGNORECASE)
-"""The addresses of the model routes, and of whatever else stands beside them."""
+"""Prefix of the model routes, and of all other routes below it."""
 _PARAMETERS = re.compile(r"[;?].*", re.DOTALL)
-"""What belongs behind an address, written into it."""
-_LONGEST = 300
-_MOST_WORDS = 12
-_ALIKE = 0.75
+"""Query or parameters that a client put into the path."""
+_MAX_PATH_LENGTH = 300
+_MAX_SEGMENTS = 12
+_SIMILARITY = 0.75
 
 
 class UnknownRoute(NotFound):
-    """There is no such address, although Flask would redirect it or find it all the same."""
+    """No such route, although Flask would redirect to one or match it."""
 
 
 class StoaRequest(HtmxAwareRequest):
-    """The request, which knows its path as it was called: `path` has lost doubled slashes at its beginning."""
+    """A request that keeps the original path in `raw_path`; `path` loses doubled leading slashes."""
 
     def __init__(self, environ: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(environ, *args, **kwargs)  # type: ignore[no-untyped-call]
-        self.called: str = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
+        self.raw_path: str = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
 
 
 def init_app(app: Flask) -> None:
-    """Refuse doubled and trailing slashes in the API's addresses."""
+    """Reject doubled and trailing slashes in API paths."""
     app.request_class = StoaRequest
-    app.before_request(_refuse_crooked)
+    app.before_request(_reject_malformed)
 
 
 def family(path: str) -> str | None:
-    """The family of addresses a path belongs to: `v1`, `api/v1`, `api`, or None for a page's."""
-    first, second = (*_words(path)[:2], "", "")[:2]
+    """The API family of a path: `v1`, `api/v1`, `api`, or None for pages."""
+    first, second = (*_segments(path)[:2], "", "")[:2]
     if first == "api":
         return "api/v1" if second == "v1" else "api"
     return "v1" if first == "v1" else None
 
 
 def is_api(path: str) -> bool:
-    """Whether whoever calls this path expects JSON, be there something or not."""
-    return bool(family(path)) or _words(path)[1:2] == ["v1"] or leads_to_a_model(current_app, path)
+    """Whether clients of this path expect JSON, even if no such route exists."""
+    return bool(family(path)) or _segments(path)[1:2] == ["v1"] or resembles_model_route(current_app, path)
 
 
-def leads_to_a_model(app: Flask, path: str) -> bool:
-    """Whether the path ends like that of a model route: `/chat/completions`, `/openai/v1/models`."""
-    words = _words(path)
-    if not words:
+def resembles_model_route(app: Flask, path: str) -> bool:
+    """Whether the path ends like a model route: `/chat/completions`, `/openai/v1/models`."""
+    segments = _segments(path)
+    if not segments:
         return False
     rules = [rule for rule in _rules(app) if rule.endpoint.partition(".")[0] in ("gateway", "gateway_api")]
     ends = {rule.rule.rpartition("/")[2] for rule in rules if PREFIX.match(rule.rule)}
-    return words[-1] in ends or (_exact(app, words) or "").startswith("/v1/")
+    return segments[-1] in ends or (_exact(app, segments) or "").startswith("/v1/")
 
 
 def not_found() -> str:
-    """What to say of an address that was called and is none: what was meant, and what there is."""
+    """The message for an unknown route: the suggested one, and the list of routes."""
     app, base_url = current_app, guards.settings().base_url
-    path = _called()
-    words = _words(path)
-    parts = [f"There is no address {_shown(path)} here."]
-    if meant := _meant(app, words):
-        taken = _adapter(app).allowed_methods(meant)
-        parts.append(f"Use {_verbs(taken)} {base_url}{meant}.")
+    path = _raw_path()
+    segments = _segments(path)
+    parts = [f"Unknown route: {_shown(path)}."]
+    if suggestion := _suggestion(app, segments):
+        methods = _adapter(app).allowed_methods(suggestion)
+        parts.append(f"Use {_verbs(methods)} {base_url}{suggestion}.")
     if family(path) == "api":
-        parts.append(f"{base_url}{url_for('docs.page')} lists every address.")
+        parts.append(f"All routes are listed at {base_url}{url_for('docs.page')}.")
     else:
         root = f"/{family(path) or 'v1'}/"
         rules = (rule for rule in _rules(app) if rule.rule.startswith(root))
-        there = sorted(f"{_verbs(rule.methods or ())} {rule.rule}" for rule in rules)
-        parts.append(f"Below {root} there are: {', '.join(there)}.")
+        existing = sorted(f"{_verbs(rule.methods or ())} {rule.rule}" for rule in rules)
+        parts.append(f"Routes below {root}: {', '.join(existing)}.")
         if root == "/v1/":
-            parts.append(f"The base URL for OpenAI's clients is {base_url}/v1.")
+            parts.append(f"The base URL for OpenAI clients is {base_url}/v1.")
     return " ".join(parts)
 
 
 def method_not_allowed(error: MethodNotAllowed) -> str:
-    """What to say of a method that an address does not take."""
-    taken = error.valid_methods or ()
-    how = f"Call {_verbs(taken)} {guards.settings().base_url}{request.path}"
-    if "POST" in taken:
+    """The message for an unsupported method."""
+    methods = error.valid_methods or ()
+    how = f"Call {_verbs(methods)} {guards.settings().base_url}{request.path}"
+    if "POST" in methods:
         how += " with a JSON body"
-    shown = _shown(request.path)
-    return f"There is no {shown} here. {how} and the header 'Authorization: Bearer <key>'."
+    return f"Unknown route: {_shown(request.path)}. {how} and the header 'Authorization: Bearer <key>'."
 
 
-def _called() -> str:
-    return cast(StoaRequest, request).called
+def _raw_path() -> str:
+    return cast(StoaRequest, request).raw_path
 
 
-def _refuse_crooked() -> None:
-    path = _called()
+def _reject_malformed() -> None:
+    path = _raw_path()
     if ("//" in path or path.endswith("/")) and is_api(path):
         raise UnknownRoute
 
 
-# -- what was meant ------------------------------------------------------------------------------------------
+# -- suggestion ----------------------------------------------------------------------------------------------
 
 
-def _words(path: str) -> list[str]:
-    words = (_PARAMETERS.sub("", word).strip() for word in path[:_LONGEST].lower().split("/"))
-    return [word for word in words if word][:_MOST_WORDS]
+def _segments(path: str) -> list[str]:
+    segments = (
+        _PARAMETERS.sub("", segment).strip() for segment in path[:_MAX_PATH_LENGTH].lower().split("/")
+    )
+    return [segment for segment in segments if segment][:_MAX_SEGMENTS]
 
 
 def _rules(app: Flask) -> list[Rule]:
@@ -122,29 +123,29 @@ def _adapter(app: Flask) -> MapAdapter:
     return app.url_map.bind("localhost")
 
 
-def _meant(app: Flask, words: list[str]) -> str | None:
-    exact = _exact(app, words)
-    if exact or not words:
+def _suggestion(app: Flask, segments: list[str]) -> str | None:
+    exact = _exact(app, segments)
+    if exact or not segments:
         return exact
-    called = "/" + "/".join(words)
+    called = "/" + "/".join(segments)
     fixed = sorted(rule.rule for rule in _rules(app) if "<" not in rule.rule)
-    longer = [address for address in fixed if len(words) > 1 and address.startswith(f"{called}/")]
+    longer = [address for address in fixed if len(segments) > 1 and address.startswith(f"{called}/")]
     same_end = [
-        address for address in fixed if address.startswith("/v1/") and address.endswith(f"/{words[-1]}")
+        address for address in fixed if address.startswith("/v1/") and address.endswith(f"/{segments[-1]}")
     ]
-    # the last word must be alike, too: what stands before it is much of any address
-    ends = difflib.get_close_matches(words[-1], {each.rpartition("/")[2] for each in fixed}, 3)
+    # the last segment must be similar too: prefixes make most paths similar
+    ends = difflib.get_close_matches(segments[-1], {each.rpartition("/")[2] for each in fixed}, 3)
     ending = [each for each in fixed if each.rpartition("/")[2] in ends]
-    alike = difflib.get_close_matches(called, ending, 1, _ALIKE)
-    return next(iter((*longer, *same_end, *alike)), None)
+    similar = difflib.get_close_matches(called, ending, 1, _SIMILARITY)
+    return next(iter((*longer, *same_end, *similar)), None)
 
 
-def _exact(app: Flask, words: list[str]) -> str | None:
-    """The address that the last words are, whatever stands before them."""
+def _exact(app: Flask, segments: list[str]) -> str | None:
+    """The route that a suffix of the path matches, whatever precedes it."""
     adapter = _adapter(app)
-    for start, word in enumerate(words):
-        rest = "/".join(words[start:])
-        own: tuple[str, ...] = (f"/{rest}",) if word in ("v1", "api") else ()
+    for start, segment in enumerate(segments):
+        rest = "/".join(segments[start:])
+        own: tuple[str, ...] = (f"/{rest}",) if segment in ("v1", "api") else ()
         for address in (*own, f"/v1/{rest}", f"/api/v1/{rest}"):
             if adapter.allowed_methods(address):
                 return address

@@ -1,4 +1,4 @@
--- A command line session ends a year after its last noted use, whichever way notes it: pages, JSON or the ledger.
+-- Extends a command line session to a year after each recorded use, whether pages, JSON or the ledger record it.
 CREATE OR REPLACE FUNCTION session_slide() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,4 +1,4 @@
--- Lock an account, which is made on first use, and return its id: the organisation's, else the user's.
+-- Lock an account, creating it on first use, and return its id: the organisation's, else the user's.
 CREATE OR REPLACE FUNCTION credit_account_lock(p_user text, p_org text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE

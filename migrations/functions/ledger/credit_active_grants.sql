@@ -1,5 +1,5 @@
--- The grants of an account that count at a moment: those that have not expired, and those in debt. The sum of their
--- balances is what the account has; whoever tells a balance reads it from here.
+-- The grants of an account that are active at p_now: not expired, or in debt. The account's balance is the sum of their
+-- balances; every balance is read from here.
 CREATE OR REPLACE FUNCTION credit_active_grants(p_account text, p_now timestamptz) RETURNS SETOF credit_ledger
 LANGUAGE sql STABLE AS $$
     SELECT l.* FROM credit_ledger l

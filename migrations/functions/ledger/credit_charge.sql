@@ -1,4 +1,4 @@
--- Take credits for something that is not a model call, once per cause.
+-- Charge credits for anything but a model call, once per cause.
 CREATE OR REPLACE FUNCTION credit_charge(
     p_user text, p_org text, p_amount bigint, p_cause text, p_now timestamptz,
     OUT charged boolean, OUT amount bigint, OUT total bigint, OUT from_purchased bigint, OUT debt bigint

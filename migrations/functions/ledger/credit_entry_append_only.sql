@@ -1,5 +1,4 @@
--- The journal is append-only. That of an account that is erased as a whole may go with it: whoever erases says so by
--- `SET LOCAL stoa.erase_account = '<account id>'`.
+-- Ledger entries are append-only. Exception: erasing a whole account, with `SET LOCAL stoa.erase_account = '<account id>'`.
 CREATE OR REPLACE FUNCTION credit_entry_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN

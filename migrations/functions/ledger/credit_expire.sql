@@ -1,4 +1,4 @@
--- Write off what has expired. Returns the credits lost and the number of grants.
+-- Write off expired grants. Returns the credits written off and the number of grants.
 CREATE OR REPLACE FUNCTION credit_expire(p_account text, p_now timestamptz, OUT credits bigint, OUT grants int)
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- Add credits, once per operation id. A person's debts are cleared out of the grant, in spending order; what the
--- grant does not cover stays debt. The row is written even when nothing of it is left.
+-- Add credits, once per operation id. A person's debt is cleared first, in spending order; debt beyond the grant remains.
+-- The grant's row is written even when nothing of it is left.
 CREATE OR REPLACE FUNCTION credit_grant(
     p_operation text, p_user text, p_org text, p_amount bigint, p_type grant_type, p_priority int,
     p_description text, p_expires timestamptz, p_now timestamptz,

@@ -1,4 +1,4 @@
--- Let holds live on; one that was taken for lost is live again. Returns how many there were.
+-- Extend holds; revive those marked as lost. Returns the number of holds found.
 CREATE OR REPLACE FUNCTION credit_hold_extend(p_requests text[], p_ttl_seconds int, p_now timestamptz) RETURNS int
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

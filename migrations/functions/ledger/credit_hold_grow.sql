@@ -1,6 +1,5 @@
--- Let a call in flight hold p_wanted credits, or as many as are free beside the others' holds. Returns what it holds
--- then; NULL, and nothing is changed, when that would be less than p_needed, or the call holds nothing. Never less than
--- it held before.
+-- Grow a call's hold to p_wanted credits, or to what other holds leave available, and return the new amount. Returns
+-- NULL, changing nothing, if that is less than p_needed or the call has no hold. Never shrinks a hold.
 CREATE OR REPLACE FUNCTION credit_hold_grow(p_request text, p_needed bigint, p_wanted bigint, p_now timestamptz) RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

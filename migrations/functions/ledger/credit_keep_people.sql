@@ -1,6 +1,6 @@
--- Refuse to delete a person whom an organisation's books name: its calls, its holds and what was bought for it would go
--- with them. Delete the organisation first, or keep the row and empty it. The row is locked before this runs, so nothing
--- that names it is written meanwhile.
+-- Refuse to delete a person whom an organisation's ledger references: calls, holds and grants would be deleted with them.
+-- Delete the organisation first, or keep and anonymize the row. The row is locked before this trigger runs, so no new
+-- references are written meanwhile.
 CREATE OR REPLACE FUNCTION credit_keep_people() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

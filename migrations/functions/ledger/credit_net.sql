@@ -1,5 +1,5 @@
--- What an account has at a moment: grants that count, less debt. Volatile: called under the lock, it has to see all
--- that the former holder committed.
+-- Net balance of an account at p_now: active grants minus debt. VOLATILE: called under the account's lock, it must see
+-- what the previous lock holder committed.
 CREATE OR REPLACE FUNCTION credit_net(p_account text, p_now timestamptz) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

@@ -1,4 +1,4 @@
--- Run the monthly cycle of a person if it is due (contract 3.6). Two workers at once: the second finds it done.
+-- Run a person's monthly quota cycle if it is due (contract 3.6). Of two concurrent calls, only the first renews.
 CREATE OR REPLACE FUNCTION credit_quota(
     p_user text, p_free bigint, p_now timestamptz,
     OUT next_reset timestamptz, OUT renewed boolean, OUT free bigint, OUT referral bigint

@@ -1,4 +1,4 @@
--- Take a grant back: 'revoked', 'unknown' (no such operation), 'unchanged' (revoked before). A grant in debt is refused.
+-- Revoke a grant. Outcomes: 'revoked', 'unknown' (no such operation), 'unchanged' (already revoked). Rejects a grant in debt.
 CREATE OR REPLACE FUNCTION credit_revoke(p_operation text, p_reason text, p_now timestamptz, OUT outcome text, OUT credits bigint)
 LANGUAGE plpgsql AS $$
 DECLARE

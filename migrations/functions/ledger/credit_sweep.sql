@@ -1,5 +1,5 @@
--- Holds whose time is over become lost: nothing is held any more, and the row stays for the operator. Grants whose time
--- is over are written off, p_accounts accounts at most, leaving out the busy ones, which do it themselves.
+-- Mark expired holds as lost; the rows stay for operators. Write off expired grants of at most p_accounts accounts, skipping
+-- locked ones, which write off their own.
 CREATE OR REPLACE FUNCTION credit_sweep(p_now timestamptz, p_accounts int, OUT holds int, OUT grants int, OUT credits bigint)
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- Take credits from the grants in spending order. What no grant covers becomes debt of the last one in that order; an
--- account without a grant gets an empty one to carry it. Never fails for want of credit. The caller holds the lock.
+-- Deduct credits from grants in spending order, writing off expired ones. The uncovered rest becomes debt of the last grant in that order; an account
+-- without grants gets an empty one to carry it. Never fails for lack of credits. The caller holds the account's lock.
 CREATE OR REPLACE FUNCTION credit_take(
     p_account text, p_amount bigint, p_cause text, p_message text, p_now timestamptz,
     OUT total bigint, OUT from_purchased bigint, OUT debt bigint

@@ -1,6 +1,6 @@
--- Check the caller of a model call and hold credits for it, in the order of contract 5.2. p_hold NULL: check only. Not
--- even a call that is alone is admitted when less than p_minimum is free. The key says which account pays: the
--- organisation's of session.org_id, of which its owner is a member as long as there is the key, else the person's own.
+-- Check the caller of a model call and hold credits, in the order of contract 5.2. p_hold NULL: check only. Rejects calls if
+-- less than p_minimum is available, even if no other call is in flight. The key determines the account that pays:
+-- the organisation session.org_id (a key exists only while its owner is a member), else the owner's personal account.
 CREATE OR REPLACE FUNCTION gateway_admit(
     p_token_hash text, p_request text, p_run text, p_require_run boolean, p_hold bigint, p_door text, p_model text,
     p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz, p_minimum bigint DEFAULT 0,

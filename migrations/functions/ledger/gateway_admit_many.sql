@@ -1,4 +1,4 @@
--- Admit several calls in one transaction, in the order given: the accounts are locked first, in the order of their ids.
+-- Admit several calls in one transaction, in the given order. Locks the accounts first, ordered by id.
 CREATE OR REPLACE FUNCTION gateway_admit_many(
     p_asks gateway_ask[], p_worker text, p_ttl_seconds int, p_free bigint, p_now timestamptz
 )

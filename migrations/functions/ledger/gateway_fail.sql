@@ -1,4 +1,4 @@
--- Note a call that is over and costs nothing, and free its hold. A settled call stays settled.
+-- Record a call that ended without cost and release its hold. A settled call stays settled.
 CREATE OR REPLACE FUNCTION gateway_fail(f gateway_facts, p_now timestamptz) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

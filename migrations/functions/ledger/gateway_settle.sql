@@ -1,7 +1,7 @@
--- Settle a call: its hold becomes the debit, its entries, message, gateway_call and rollup rows. Once per request id.
--- A call that rounds to no credit adds its micro-credits to the account's carry, and the one that completes a credit
--- is charged it. The caller's own provider key (byok) is not charged. The reserved test user is neither charged nor
--- given a message. Of a payer who was deleted meanwhile nothing is written: request_id is returned alone.
+-- Settle a call, once per request id: replace its hold with the debit, entries, message, gateway_call and rollup rows.
+-- A call that rounds to zero credits adds its micro-credits to the account's carry; the call that completes a credit is
+-- charged that credit. Calls with the caller's own provider key (byok) are not charged. The reserved test user is neither
+-- charged nor given a message. For a payer deleted in the meantime nothing is written, and only request_id is returned.
 CREATE OR REPLACE FUNCTION gateway_settle(
     f gateway_facts, p_now timestamptz,
     OUT request_id text, OUT message_id text, OUT credits bigint, OUT carry_credits bigint, OUT micro_credits bigint,
@@ -125,6 +125,9 @@ BEGIN
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
          f.latency_ms, v_ttft, v_ttft_calls, v_hist),
         (v_account, 'day', date_trunc('day', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
+         f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
+         f.latency_ms, v_ttft, v_ttft_calls, v_hist),
+        (v_account, 'week', date_trunc('week', p_now, 'UTC'), f.user_id, f.model, v_agent, 1, f.uncached_input_tokens,
          f.cache_write_tokens, f.cache_read_tokens, f.output_tokens, f.reasoning_tokens, f.cost, v_charge,
          f.latency_ms, v_ttft, v_ttft_calls, v_hist)
     ON CONFLICT (account_id, grain, bucket, user_id, model, agent_id) DO UPDATE SET

@@ -1,4 +1,4 @@
--- Settle several calls in one transaction: the accounts are locked first, in the order of their ids.
+-- Settle several calls in one transaction. Locks the accounts first, ordered by id.
 CREATE OR REPLACE FUNCTION gateway_settle_many(p_calls gateway_facts[], p_now timestamptz)
 RETURNS TABLE (
     request_id text, message_id text, credits bigint, carry_credits bigint, micro_credits bigint,

@@ -1,4 +1,5 @@
--- What each finished run of a published agent counts for. Calls paid with the caller's own provider key cost nothing.
+-- What each finished run of a published agent contributes to statistics. Calls paid with the caller's own provider key count
+-- as 0 credits.
 CREATE OR REPLACE VIEW finished_agent_run AS
 SELECT
     r.id AS run_id, r.publisher_id, r.agent_name AS agent_id, r.agent_version AS version, r.user_id,

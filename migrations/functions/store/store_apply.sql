@@ -1,9 +1,8 @@
--- Count runs that wait in store_queue, and take them out of it: the first p_most after p_after. Returns where the next ones
--- begin; NULL when there were none. Both happen or neither, and counting a run anew finds what it is now, so it does not
--- matter how often it waits there.
+-- Count queued runs: the first p_most rows of store_queue with id > p_after, and delete the rows. Returns the last id, or
+-- NULL when there was none. Idempotent: each run is counted as it is now, so duplicate rows do no harm.
 --
--- Once it holds anything it waits for nobody who could wait for it: agents that somebody else has at hand (a publication,
--- another applier) are passed over, and their runs stay in the queue for the next time.
+-- Deadlock-free: waits only for the window's lock, before it holds any other. Agents locked by a publication or another call
+-- are skipped, and their runs stay queued.
 CREATE OR REPLACE FUNCTION store_apply(p_after bigint, p_most int) RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

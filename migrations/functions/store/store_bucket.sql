@@ -1,4 +1,4 @@
--- 1 to 16: the bucket of a duration in agent.durations. `models/store/statistics/durations.py` knows the same edges.
+-- The bucket (1 to 16) of a duration in agent.durations. Must match the edges in `models/store/statistics/durations.py`.
 CREATE OR REPLACE FUNCTION store_bucket(p_ms bigint) RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 1 + width_bucket(p_ms, ARRAY[

@@ -1,5 +1,5 @@
--- Called when a transaction commits, so that publishers wait for each other's commits and not for each other's work.
--- The stamp is the transaction's number: once in a transaction is enough.
+-- Trigger. Deferred to commit, so that publishers wait for each other's commits only. The stamp is the transaction id:
+-- written once per transaction.
 CREATE OR REPLACE FUNCTION store_changed() RETURNS trigger
 LANGUAGE plpgsql AS $$
 DECLARE

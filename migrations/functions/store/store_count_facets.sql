@@ -1,5 +1,4 @@
--- What there is to choose from in the store: reads every agent. Called under the lock of the stamp's row, so that nobody
--- counts beside.
+-- Recompute store_facet by reading every agent. The caller holds the stamp's row lock, which serialises concurrent recounts.
 CREATE OR REPLACE FUNCTION store_count_facets() RETURNS void
 LANGUAGE sql AS $$
     DELETE FROM store_facet;

@@ -1,5 +1,5 @@
--- What a publication calls first: until it ends nothing is counted for agents of these ids. They are taken in one
--- order whoever publishes, so that nobody waits in a circle; store_recount and store_tell take no further lock then.
+-- First statement of a publication: locks these agents until its end, so that no run of them is counted meanwhile. Locks in
+-- id order to avoid deadlocks; store_recount and store_tell then take no further lock.
 CREATE OR REPLACE FUNCTION store_enter(p_publisher text, p_agents text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- A call is settled, whatever it costs: its run waits to be counted (store_apply). Also while the run goes on, since it may
--- end in a transaction that this one does not see.
+-- Trigger. A call was settled, at any cost: queue its run (store_apply). Also while the run is running, because it may
+-- finish in a transaction that this one cannot see.
 CREATE OR REPLACE FUNCTION store_follow_call() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,5 +1,5 @@
--- Runs are deleted: they wait to be taken out of the figures (store_apply), and so do the runs above them, which may have been
--- counted for the calls of these.
+-- Trigger. Runs were deleted: queue them and their ancestors, which may have been counted because of their calls
+-- (store_apply).
 CREATE OR REPLACE FUNCTION store_follow_deletion() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

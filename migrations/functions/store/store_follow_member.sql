@@ -1,4 +1,4 @@
--- Who joins or leaves an organisation takes their runs along.
+-- Trigger. A user joined or left an organisation: update which runs are its publishers' own.
 CREATE OR REPLACE FUNCTION store_follow_member() RETURNS trigger
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- A publisher changes hands.
+-- Trigger. A publisher changed owner: update which runs are its own.
 CREATE OR REPLACE FUNCTION store_follow_owner() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

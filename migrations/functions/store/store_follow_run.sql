@@ -1,4 +1,4 @@
--- A run that ended, or was corrected afterwards, waits to be counted (store_apply).
+-- Trigger. A run finished or was corrected: queue it (store_apply).
 CREATE OR REPLACE FUNCTION store_follow_run() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

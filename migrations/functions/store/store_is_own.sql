@@ -1,4 +1,4 @@
--- Whether a publisher is somebody's, or of an organisation that they are a member of.
+-- Whether the user owns the publisher or is a member of the organisation that does.
 CREATE OR REPLACE FUNCTION store_is_own(p_publisher text, p_user text) RETURNS boolean
 LANGUAGE sql STABLE
 RETURN EXISTS (

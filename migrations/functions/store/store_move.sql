@@ -1,4 +1,4 @@
--- Count runs in the figures of their agents, or take them out again.
+-- Add runs to the statistics of their agents, versions, days and users, and subtract others.
 CREATE OR REPLACE FUNCTION store_move(p_added agent_run_bill[], p_removed agent_run_bill[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- Let the runs of publishers be their own, or no longer, as who owns them says now. Lets nobody count meanwhile.
--- p_user: of this person alone; of all without.
+-- Recompute which counted runs are the publishers' own, after a change of owner or members. Takes the window's lock
+-- exclusively: no run is counted meanwhile. p_user limits it to one user; NULL means all.
 CREATE OR REPLACE FUNCTION store_own_anew(p_publishers text[], p_user text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- Count an agent anew from its runs and their calls: when it enters the store, or to mend its figures.
+-- Recompute an agent's statistics from its runs and their calls: on its first publication, or as a repair.
 CREATE OR REPLACE FUNCTION store_recount(p_publisher text, p_agent text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- Since when runs count for the week. It stays so until the caller's transaction ends.
+-- The start of the current 7-day window. Takes the window's lock shared until the transaction ends.
 CREATE OR REPLACE FUNCTION store_since() RETURNS timestamptz
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- Move the week on to the seven days before p_now, a day at most: what left it is subtracted. Never back. Returns where
--- the week begins now. Waits for whoever counts, and lets nobody count meanwhile.
+-- Advance the 7-day window to end at p_now, by one day at most and never backwards: subtracts the runs that left it. Returns
+-- the new start. Takes the window's lock exclusively: no run is counted meanwhile.
 CREATE OR REPLACE FUNCTION store_slide(p_now timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql AS $$
 DECLARE

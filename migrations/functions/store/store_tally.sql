@@ -1,4 +1,4 @@
--- A histogram with p_runs more in a bucket: a step of the aggregate store_histogram.
+-- The histogram with p_runs more in a bucket: transition function of the aggregate store_histogram.
 CREATE OR REPLACE FUNCTION store_tally(p_histogram bigint[], p_bucket int, p_runs bigint) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 BEGIN

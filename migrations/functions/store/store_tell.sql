@@ -1,4 +1,4 @@
--- Figures told anew from agent_run_bill: an agent's and those of its versions. The caller holds the agent's row.
+-- Recompute the statistics of an agent and its versions from agent_run_bill. The caller holds the lock of the agent's row.
 CREATE OR REPLACE FUNCTION store_tell(p_publisher text, p_agent text, p_since timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,5 +1,6 @@
--- Figures of a version that is published now, of an agent that is counted: from its bills alone, since somebody who ran a
--- version before there was one could else have all runs of an agent read. The caller holds the agent's row.
+-- Compute the statistics of a newly published version of a counted agent, from its bills alone: reading all runs of the
+-- agent would let anyone who ran a version before it existed make publishing slow. The caller holds the lock of the agent's
+-- row.
 CREATE OR REPLACE FUNCTION store_tell_version(p_publisher text, p_agent text, p_version text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE

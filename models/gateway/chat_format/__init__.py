@@ -1,9 +1,9 @@
-"""The dialects requests and answers are written in; chat completions for now."""
+"""OpenAI chat completions: parsing requests, extracting usage, output and errors from responses."""
 
 from models.gateway.chat_format.call import BadCall, Call, ProviderFailure, UsageMeter
 from models.gateway.chat_format.chat_parsing import ChatMeter
-from models.gateway.chat_format.failures import failure_in, failure_of
-from models.gateway.chat_format.token_usage import Usage, read_usage, told_usage, usage_object
+from models.gateway.chat_format.failures import find_failure, parse_failure
+from models.gateway.chat_format.token_usage import Usage, client_usage, read_usage, usage_object
 
 __all__ = [
     "BadCall",
@@ -12,9 +12,9 @@ __all__ = [
     "ProviderFailure",
     "Usage",
     "UsageMeter",
-    "failure_in",
-    "failure_of",
+    "client_usage",
+    "find_failure",
+    "parse_failure",
     "read_usage",
-    "told_usage",
     "usage_object",
 ]

@@ -1,4 +1,4 @@
-"""What the relay knows of a request and of its answer, whatever dialect they are written in."""
+"""What the relay knows about a request and its response, in any dialect."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from models.gateway.chat_format.token_usage import Usage
 
 
 class BadCall(DomainError):
-    """The body is JSON, yet no call can be made of it. `param` names the key that is wrong."""
+    """The body is JSON but not a valid request. `param` names the invalid key."""
 
     status = 400
     code = "invalid_request"
@@ -23,12 +23,12 @@ class BadCall(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request, read and checked.
+    """A parsed and validated request.
 
-    `max_output` is the client's bound per choice (None: the model's own; 0: there is no output), `input_tokens` a cautious guess from
-    the size of the text, `text_bytes` what is no medium, and so the most tokens that the text can have. `body` is the
-    JSON object as it was sent, `wants_usage` whether a stream's client asked for the usage chunk. `dialect` names the
-    format of `body`; `answers` is how many answers the client wants merged into one, 1 for the ordinary case.
+    `max_output` is the client's limit per choice, in tokens (None: the model's own limit; 0: no output).
+    `input_tokens` is a conservative estimate from the size of the text; `text_bytes` is the size without media, an
+    upper bound of the text's tokens. `body` is the JSON object as sent, `dialect` its format. `wants_usage`: the
+    client asked for the usage chunk of a stream. `answers`: how many answers are merged into one, normally 1.
     """
 
     dialect: str
@@ -43,14 +43,14 @@ class Call:
     answers: int = 1
 
     def with_body(self, **changes: Any) -> "Call":
-        """The same call with some keys of its body set."""
+        """A copy of the call with these keys of its body set."""
         return replace(self, body={**self.body, **changes})
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderFailure:
-    """An error in the provider's words. `plain`: it was no error object of the usual form. `details` is what else the
-    provider said, as JSON."""
+    """An error reported by the provider. `plain`: it was not a standard error object. `details`: the rest of it, as
+    JSON."""
 
     message: str
     status: int | None = None
@@ -63,7 +63,7 @@ class ProviderFailure:
 
 
 class UsageMeter(Protocol):
-    """Eats the provider's events and knows what was used. One per call, not shared between threads."""
+    """Extracts usage, output and errors from a provider's events. One per call; not thread-safe."""
 
     id: str | None
     model: str | None
@@ -71,48 +71,48 @@ class UsageMeter(Protocol):
     failure: ProviderFailure | None
     created: int | None
     output: GeneratedOutput
-    """All that was generated and seen, to be stored, and counted when the provider is silent."""
+    """Everything generated: stored, and counted when the provider reports no usage."""
     started: bool
-    """Something was generated."""
+    """Output was generated."""
     billed: bool
-    """A usage has been seen that ends the answer: nothing was generated after it."""
+    """The final usage was reported: nothing was generated after it."""
     amended: bool
-    """The event or answer that was taken last had a form that clients do not read, and was given theirs."""
+    """The last event or body had a form that clients do not parse, and was rewritten in place."""
     raw_usage: Mapping[str, Any] | None
-    """The last usage that the provider reported, as it came; what is only a placeholder does not count."""
+    """The last usage object that the provider reported, unchanged. Placeholders are ignored."""
     reported: Usage | None
-    """The last reported usage that can be believed: a lower bound, while more may come."""
+    """The last valid reported usage: a lower bound until the response ends."""
 
     @property
     def finished(self) -> bool:
-        """Every choice said why it ended."""
+        """Every requested choice has a finish reason."""
 
     @property
     def ended(self) -> bool:
-        """Every choice that began said why it ended: fewer, it may be, than were asked for."""
+        """Every started choice has a finish reason; there may be fewer than requested."""
 
     @property
     def empty(self) -> bool:
-        """Nothing was generated, and no use reported."""
+        """Nothing was generated and no usage reported."""
 
     def event(self, event: Mapping[str, Any], *, is_error: bool = False) -> bool:
-        """Take one event of a stream, which its name may call an error; whether it reported usage."""
+        """Process one stream event. `is_error`: its event name marks it as an error. True if it reported usage."""
 
     def body(self, body: Mapping[str, Any]) -> None:
-        """Take a whole answer."""
+        """Process a complete response body."""
 
     def usage(self) -> Usage | None:
-        """The provider's own figures for the whole answer: its last ones. None when it gave none, none that can be
-        believed, or more was generated after them."""
+        """The usage that the provider last reported for the whole response. None if there is none, it is invalid, or
+        more output followed."""
 
     @property
     def cost(self) -> Decimal | None:
-        """Dollars that the provider says the whole call cost, whatever its tokens look like."""
+        """Cost of the whole call in dollars, if the provider reported it."""
 
     @property
     def answer(self) -> Any:
-        """What is stored as the call's response: the text; with tool calls, the assistant's message."""
+        """The response to store: the text, or the assistant message if it has tool calls."""
 
     @property
     def reasoning(self) -> str:
-        """The reasoning's text as far as it is kept (bounded)."""
+        """The stored part of the reasoning text (bounded)."""

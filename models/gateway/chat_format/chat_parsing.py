@@ -1,4 +1,4 @@
-"""The dialect of OpenAI's chat completions, with OpenRouter's extensions."""
+"""Parses OpenAI chat completions, including OpenRouter's extensions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -7,19 +7,19 @@ from types import UnionType
 from typing import Any
 
 from models.gateway.chat_format.call import BadCall, Call, ProviderFailure
-from models.gateway.chat_format.failures import failure_of
+from models.gateway.chat_format.failures import find_failure
 from models.gateway.chat_format.output import GeneratedOutput
 from models.gateway.chat_format.token_usage import Usage, read_usage
-from models.gateway.chat_format.vendor_usage import ELSEWHERE, figures, usage_in
+from models.gateway.chat_format.vendor_usage import VENDOR_USAGE_KEYS, find_usage, usage_numbers
 
 MAX_CHOICES = 128
 MAX_MODEL = 200
 NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 BYTES_PER_TOKEN = 3
-"""Cautious for ordinary text: English prose and code have about four, Chinese five. Odd text has one."""
+"""Conservative for ordinary text: English prose and code average about four, Chinese five. Unusual text has one."""
 
-EDGE = 4096
-"""Bytes at both ends of a body that show how it is written."""
+SAMPLE_BYTES = 4096
+"""Bytes checked for `\\uXXXX` escapes at both ends of a body."""
 
 TOKENS_PER_IMAGE = 1600
 
@@ -32,30 +32,30 @@ MEDIA_KEYS = frozenset(
         *("source", "inline_data", "inlineData"),
     )
 )
-"""Where a content part has what is no text, in any vendor's spelling."""
+"""Keys of a content part that hold media, in the spelling of any vendor."""
 
 
 def size_of(raw: bytes) -> int:
-    """Bytes of a body as if no character of it were written as `\\uXXXX`, which takes six bytes for three at the most."""
-    # who escapes does so everywhere; to count in every body would take longer than to read it
-    if rb"\u" not in raw[:EDGE] and rb"\u" not in raw[-EDGE:]:
+    """Size of a body in bytes without `\\uXXXX` escapes, which take six bytes for at most three."""
+    # clients that escape do so throughout; counting in every body would take longer than parsing it
+    if rb"\u" not in raw[:SAMPLE_BYTES] and rb"\u" not in raw[-SAMPLE_BYTES:]:
         return len(raw)
     escapes = raw.count(rb"\u") - raw.count(rb"\\")
     return len(raw) - 3 * max(escapes, 0)
 
 
 def parse(body: Any, size: int, *, truthy_stream: bool = False) -> Call:
-    """`body` (JSON, `size_of` so many bytes) as a Call. Raises BadCall.
+    """Parse a JSON `body` of `size` bytes (see `size_of`). Raises BadCall.
 
-    `truthy_stream`: any truthy `stream` asks for a stream, as the compatible contract has it (5.3).
+    `truthy_stream`: any truthy `stream` requests a stream (contract 5.3).
     """
     if not isinstance(body, dict):
         raise BadCall("The request body must be a JSON object.")
     model = body.get("model")
     if not isinstance(model, str) or not model.strip():
-        raise BadCall("'model' is missing: name the model to call.", param="model")
+        raise BadCall("'model' is missing: set it to the name of a model.", param="model")
     if len(model) > MAX_MODEL or not model.isprintable():
-        raise BadCall("'model' is not the name of a model.", param="model")
+        raise BadCall("'model' is not a valid model name.", param="model")
     stream = body.get("stream")
     if not truthy_stream and stream is not None and not isinstance(stream, bool):
         raise BadCall("'stream' must be true or false.", param="stream")
@@ -74,14 +74,14 @@ def parse(body: Any, size: int, *, truthy_stream: bool = False) -> Call:
     if not all(isinstance(item, str) for item in body.get("stop") or ()):
         raise BadCall("'stop' must be a string or a list of strings.", param="stop")
     options = body.get("stream_options") or {}
-    input_tokens, text_bytes = _sizes(body, size)
+    input_tokens, text_bytes = _estimate_size(body, size)
     return Call(
         dialect="chat",
         model=model.strip(),
         stream=bool(stream),
-        n=_whole(body, "n", MAX_CHOICES) or 1,
+        n=_integer(body, "n", MAX_CHOICES) or 1,
         max_output=_largest(
-            _whole(body, "max_completion_tokens", 1 << 31), _whole(body, "max_tokens", 1 << 31)
+            _integer(body, "max_completion_tokens", 1 << 31), _integer(body, "max_tokens", 1 << 31)
         ),
         input_tokens=input_tokens,
         text_bytes=text_bytes,
@@ -112,19 +112,19 @@ def _check_messages(messages: Any) -> None:
             raise BadCall(f"'{name}.tool_calls' must be a list of objects.", param=name)
 
 
-def _check(body: Mapping[str, Any], key: str, kind: type | UnionType, words: str) -> None:
+def _check(body: Mapping[str, Any], key: str, kind: type | UnionType, expected: str) -> None:
     if body.get(key) is not None and not isinstance(body[key], kind):
-        raise BadCall(f"'{key}' must be {words}.", param=key)
+        raise BadCall(f"'{key}' must be {expected}.", param=key)
 
 
-def _whole(body: Mapping[str, Any], key: str, most: int) -> int | None:
+def _integer(body: Mapping[str, Any], key: str, maximum: int) -> int | None:
     value = body.get(key)
     if value is None:
         return None
     if type(value) is float and value.is_integer():
         value = int(value)
-    if type(value) is not int or not 1 <= value <= most:
-        raise BadCall(f"'{key}' must be a whole number from 1 to {most}.", param=key)
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise BadCall(f"'{key}' must be a whole number from 1 to {maximum}.", param=key)
     return value
 
 
@@ -132,8 +132,8 @@ def _largest(*values: int | None) -> int | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _sizes(body: Mapping[str, Any], size: int) -> tuple[int, int]:
-    """Tokens of input by a cautious guess, media at their own rate and not by their base64; and the bytes beside those."""
+def _estimate_size(body: Mapping[str, Any], size: int) -> tuple[int, int]:
+    """Conservative estimate of the input tokens, media by their own rate; and the size in bytes without media."""
     tokens = 0
     for message in body["messages"]:
         content = message.get("content")
@@ -148,20 +148,20 @@ def _sizes(body: Mapping[str, Any], size: int) -> tuple[int, int]:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string in a JSON value."""
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
+    """All strings in a JSON value."""
+    stack = [value]
+    while stack:
+        node = stack.pop()
         if isinstance(node, str):
             yield node
         elif isinstance(node, dict):
-            waiting.extend(node.values())
+            stack.extend(node.values())
         elif isinstance(node, list):
-            waiting.extend(node)
+            stack.extend(node)
 
 
 class ChatMeter:
-    """Measures chat completions; see `UsageMeter`."""
+    """UsageMeter of chat completions."""
 
     def __init__(self, n: int = 1) -> None:
         self.id: str | None = None
@@ -178,71 +178,69 @@ class ChatMeter:
         self._n = n
         self._seen: set[int] = set()
         self._finished: set[int] = set()
-        self._headed = False
-        self._blank = True
-        self._stale = False
-        self._read: Usage | None = None
-        self._dearest = Decimal(0)
+        self._has_metadata = False
+        self._all_zero = True
+        self._outdated = False
+        self._last_usage: Usage | None = None
+        self._highest_cost = Decimal(0)
 
     @property
     def finished(self) -> bool:
-        """Every choice has said why it ended."""
         return len(self._finished) >= self._n and self._finished >= self._seen
 
     @property
     def ended(self) -> bool:
-        """Every choice that began has said why it ended: fewer, it may be, than were asked for."""
         return bool(self._finished) and self._finished >= self._seen
 
     @property
     def empty(self) -> bool:
-        """Nothing was generated, and no use reported: a zero says nothing where no choice ended."""
-        reported = self.raw_usage is not None and (not self._blank or self.finished)
+        # zero usage means nothing before a choice ends
+        reported = self.raw_usage is not None and (not self._all_zero or self.finished)
         return not self.started and not reported
 
     def event(self, event: Mapping[str, Any], *, is_error: bool = False) -> bool:
-        if not self._headed:
-            self._head(event)
+        if not self._has_metadata:
+            self._read_metadata(event)
         choices = event.get("choices")
         if is_error or not choices or event.get("error"):
-            failure = failure_of(event, refused=is_error)
+            failure = find_failure(event, is_error=is_error)
             if failure is not None:
                 self.failure = failure
-                # an error alone is not billed; after something else, what it reports is a lower bound
-                return self.started and self._report(event, False)
+                # an error alone is not billed; after output, its usage is a lower bound
+                return self.started and self._add_usage(event, False)
         generated = False
         started = self.started
-        reports = bool(event.get("usage")) or not ELSEWHERE.isdisjoint(event)
+        has_usage = bool(event.get("usage")) or not VENDOR_USAGE_KEYS.isdisjoint(event)
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                piece = choice.get("delta")
-                if type(piece) is not dict:
-                    piece = choice["delta"] = _delta_of(choice, started)
+                delta = choice.get("delta")
+                if type(delta) is not dict:
+                    delta = choice["delta"] = _delta_of(choice, started)
                     self.amended = True
-                generated |= self._take(choice, piece)
-                reports |= "usage" in choice
-        if reports and self._report(event, generated):
+                generated |= self._add_choice(choice, delta)
+                has_usage |= "usage" in choice
+        if has_usage and self._add_usage(event, generated):
             self.billed = self.finished or (self.started and not choices)
             return True
         if generated and self.raw_usage is not None:
-            self._outdate()
+            self._invalidate_usage()
         return False
 
     def body(self, body: Mapping[str, Any]) -> None:
-        self._head(body)
-        self.failure = failure_of(body)
+        self._read_metadata(body)
+        self.failure = find_failure(body)
         for choice in _objects(body.get("choices")):
-            if not isinstance(choice.get("message"), dict) and not _WHOLE.isdisjoint(choice):
+            if not isinstance(choice.get("message"), dict) and not _MESSAGE_KEYS.isdisjoint(choice):
                 choice["message"] = {"role": "assistant", **_message_of(choice)}
                 self.amended = True
-            self._take(choice, choice.get("message"), whole=True)
-        self.billed = self._report(body, False)
+            self._add_choice(choice, choice.get("message"), whole=True)
+        self.billed = self._add_usage(body, False)
 
     def usage(self) -> Usage | None:
-        usage = None if self.raw_usage is None or self._stale else self._read
-        if usage is not None and not usage.cost and self._dearest:
-            # a cost told before, and none or nothing in the last word
-            usage = replace(usage, least_cost=self._dearest)
+        usage = None if self.raw_usage is None or self._outdated else self._last_usage
+        if usage is not None and not usage.cost and self._highest_cost:
+            # a cost was reported earlier, and is zero or missing in the last usage
+            usage = replace(usage, least_cost=self._highest_cost)
         return usage
 
     @property
@@ -250,12 +248,12 @@ class ChatMeter:
         return None
 
     def read_usage(self, usage: Mapping[str, Any]) -> Usage | None:
-        """A `usage` object in this provider's sense."""
+        """Parse a `usage` object as this provider defines it."""
         return read_usage(usage)
 
     @property
     def text(self) -> str:
-        """The answer's text as far as it is kept."""
+        """The stored part of the response text."""
         return self.output.text.joined()
 
     @property
@@ -267,7 +265,7 @@ class ChatMeter:
     def reasoning(self) -> str:
         return self.output.reasoning.joined()
 
-    def _head(self, event: Mapping[str, Any]) -> None:
+    def _read_metadata(self, event: Mapping[str, Any]) -> None:
         for key in ("id", "model", "provider"):
             if getattr(self, key) is None:
                 value = event.get(key)
@@ -275,78 +273,77 @@ class ChatMeter:
                     setattr(self, key, value[:MAX_MODEL])
         if self.created is None and type(event.get("created")) is int:
             self.created = event["created"]
-        self._headed = None not in (self.id, self.model, self.created)
+        self._has_metadata = None not in (self.id, self.model, self.created)
 
-    def _take(self, choice: Mapping[str, Any], piece: Any, *, whole: bool = False) -> bool:
-        """Keep what a delta or a message holds; whether it held anything."""
+    def _add_choice(self, choice: Mapping[str, Any], message: Any, *, whole: bool = False) -> bool:
+        """Store the content of a delta or message. True if it had any."""
         index = choice.get("index")
         if type(index) is not int or not 0 <= index < MAX_CHOICES:
             index = 0
         self._seen.add(index)
-        generated = isinstance(piece, dict) and self.output.take(index, piece, whole=whole)
+        generated = isinstance(message, dict) and self.output.add(index, message, whole=whole)
         if "text" in choice:
-            generated |= self.output.take(index, {"text": choice["text"]})
+            generated |= self.output.add(index, {"text": choice["text"]})
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason not in _NO_END:
+        if isinstance(reason, str) and reason not in _NOT_FINISHED:
             self._finished.add(index)
-            # as much as was allowed was generated, though none of it may be shown
+            # output was generated up to the limit, even if it was not sent
             self.started |= reason == "length"
         if "error" in choice and isinstance(choice["error"], dict):
-            self.failure = failure_of(choice)
+            self.failure = find_failure(choice)
         if generated:
             self.started = True
         return generated
 
-    def _report(self, event: Mapping[str, Any], generated: bool) -> bool:
-        """Take the usage that an event reports; whether it does. The last one counts, except that a placeholder is
-        none: an empty object, and zeros before the end or after other figures."""
-        usage = usage_in(event)
+    def _add_usage(self, event: Mapping[str, Any], generated: bool) -> bool:
+        """Store the usage that an event reports; True if it does. The last usage wins. Placeholders are ignored: an
+        empty object, and zeros before the end or after other numbers."""
+        usage = find_usage(event)
         if usage is None:
             return False
-        told = list(figures(usage))
-        blank = not any(told)
+        numbers = list(usage_numbers(usage))
+        all_zero = not any(numbers)
         early = generated and not self.finished
-        if not told or (blank and (early or (self.raw_usage is not None and not self._blank))):
+        if not numbers or (all_zero and (early or (self.raw_usage is not None and not self._all_zero))):
             return False
-        read = self.read_usage(usage)
-        if read is None and self.raw_usage is not None:
-            # in parts: the input in one chunk, the output in another
-            both = {**self.raw_usage, **{key: value for key, value in usage.items() if value is not None}}
-            both.pop("total_tokens", None)
-            read = self.read_usage(both)
-            usage = usage if read is None else both
-        if read is not None and not blank:
-            self.reported = read
-            self._dearest = max(self._dearest, read.cost or self._dearest)
-        self.raw_usage, self._read, self._blank, self._stale = usage, read, blank, False
+        parsed = self.read_usage(usage)
+        if parsed is None and self.raw_usage is not None:
+            # split usage: the input in one chunk, the output in another
+            merged = {**self.raw_usage, **{key: value for key, value in usage.items() if value is not None}}
+            merged.pop("total_tokens", None)
+            parsed = self.read_usage(merged)
+            usage = usage if parsed is None else merged
+        if parsed is not None and not all_zero:
+            self.reported = parsed
+            self._highest_cost = max(self._highest_cost, parsed.cost or self._highest_cost)
+        self.raw_usage, self._last_usage, self._all_zero, self._outdated = usage, parsed, all_zero, False
         return True
 
-    def _outdate(self) -> None:
-        """More was generated than the last usage knows of."""
+    def _invalidate_usage(self) -> None:
+        """More output was generated after the last usage."""
         self.billed = False
-        if self._blank:
+        if self._all_zero:
             self.raw_usage = None
         else:
-            self._stale = True
+            self._outdated = True
 
 
-_NO_END = ("", "error", "null")
-"""What some providers write as `finish_reason` before there is one."""
+_NOT_FINISHED = ("", "error", "null")
+"""Values that some providers send as `finish_reason` before the end."""
 
-
-_WHOLE = frozenset({"message", "delta", "text"})
+_MESSAGE_KEYS = frozenset({"message", "delta", "text"})
 
 
 def _message_of(choice: dict[str, Any]) -> dict[str, Any]:
-    """The message of a choice that says it elsewhere, or as a mere text. What it said is taken out of the choice."""
-    said = [choice.pop(key, None) for key in ("message", "delta", "text")]
-    message = next((each for each in said if isinstance(each, dict) and each), None)
-    text = next((each for each in said if isinstance(each, str) and each), None)
+    """The message of a choice that has it under another key or as a string. Removes those keys from the choice."""
+    values = [choice.pop(key, None) for key in ("message", "delta", "text")]
+    message = next((value for value in values if isinstance(value, dict) and value), None)
+    text = next((value for value in values if isinstance(value, str) and value), None)
     return message or ({"content": text} if text else {})
 
 
 def _delta_of(choice: dict[str, Any], started: bool) -> dict[str, Any]:
-    """The delta of a choice that has none: its message, unless that repeats what came in pieces, or its text."""
+    """The delta of a choice without one: its text, or its message unless that repeats earlier deltas."""
     if started:
         choice.pop("message", None)
     message = _message_of(choice)

@@ -1,4 +1,4 @@
-"""A provider's error, in whatever form it comes: one readable sentence, its status and code, and the rest as details."""
+"""Parses provider errors of any form into a readable message, a status, a code and details."""
 
 import contextlib
 import html
@@ -9,16 +9,16 @@ from typing import Any
 from models.gateway.chat_format.call import ProviderFailure
 from models.gateway.lenient_json import NotJson, read, write
 
-MOST_WORDS = 2000
-"""Characters of a message."""
-MOST_PLAIN = 4000
-"""Characters of a plain text that is passed on as it is."""
-MOST_DETAILS = 8000
-"""Bytes of details."""
-_LEVELS = 6
+MAX_MESSAGE = 2000
+"""Limit of a message, in characters."""
+MAX_PLAIN_TEXT = 4000
+"""Limit of a plain text error, in characters."""
+MAX_DETAILS = 8000
+"""Limit of the details, in bytes."""
+_MAX_DEPTH = 6
 
 _MESSAGES = ("message", "error_message", "errorMessage", "error_msg", "errorMsg", "msg", "detail", "details")
-_MORE_MESSAGES = (
+_MESSAGE_ALIASES = (
     "errmsg",
     "err_msg",
     "faultstring",
@@ -36,14 +36,14 @@ _CODES = (
     *("code", "error_code", "errorCode", "errcode", "err_code", "err_no"),
     *("status_code", "statusCode", "http_code", "status"),
 )
-_NO_CODES = ("error", "fail", "failed", "failure")
-_TOLD = frozenset({"message", "code", "type", "param", "metadata"})
+_GENERIC_CODES = ("error", "fail", "failed", "failure")
+_STANDARD_KEYS = frozenset({"message", "code", "type", "param", "metadata"})
 _ENVELOPE = frozenset(
     {"id", "object", "created", "model", "provider", "choices", "usage", "system_fingerprint"}
 )
 
 _STATUS_OF_MINIMAX = {1002: 429, 1004: 401, 1008: 402, 1026: 400, 1027: 400, 1039: 429, 2013: 400, 2049: 401}
-"""What the codes in a `base_resp` mean, which comes with a 200."""
+"""Status of each code in MiniMax's `base_resp`, which is sent with status 200."""
 _STATUS_OF_CODE = {
     "invalid_request_error": 400,
     "context_length_exceeded": 400,
@@ -75,54 +75,56 @@ _STATUS_OF_CODE = {
 }
 
 
-def failure_of(body: Any, *, refused: bool = False) -> ProviderFailure | None:
-    """The error that a chunk or an answer is instead of content, else None. `refused`: its status or its event's name
-    has said already that it is one."""
+def find_failure(body: Any, *, is_error: bool = False) -> ProviderFailure | None:
+    """The error in a parsed chunk or response; None if it is not one. `is_error`: the status or event name already
+    marks it as an error."""
     if isinstance(body, dict):
         error = body.get("error")
-        if error or refused or (not body.get("choices") and _looks_like_one(body)):
+        if error or is_error or (not body.get("choices") and _looks_like_error(body)):
             return _failure(body, error)
     elif isinstance(body, list) and len(body) < 100:
-        found = (failure_of(item, refused=refused) for item in body if isinstance(item, dict))
+        found = (find_failure(item, is_error=is_error) for item in body if isinstance(item, dict))
         return next((failure for failure in found if failure), None)
-    elif refused and isinstance(body, str) and body.strip():
-        return ProviderFailure(readable(body)[:MOST_WORDS], plain=True)
+    elif is_error and isinstance(body, str) and body.strip():
+        return ProviderFailure(readable(body)[:MAX_MESSAGE], plain=True)
     return None
 
 
-def failure_in(raw: bytes, *, refused: bool = True) -> ProviderFailure | None:
-    """The error that a body tells of: JSON and, where its status has said that it is one, a web page or plain text.
-    None when it says nothing."""
+def parse_failure(raw: bytes, *, is_error: bool = True) -> ProviderFailure | None:
+    """The error in a raw body: JSON or, with `is_error` (its status marks it as an error), HTML or plain text. None if
+    there is no error message."""
     try:
         body = read(raw).value
     except NotJson:
-        body = _cut_off(raw)
-    failure = failure_of(body, refused=refused)
-    if not refused or (failure is not None and (failure.message != SILENT or failure.code is not None)):
+        body = _truncated_message(raw)
+    failure = find_failure(body, is_error=is_error)
+    if not is_error or (
+        failure is not None and (failure.message != DEFAULT_MESSAGE or failure.code is not None)
+    ):
         return failure
     if isinstance(body, dict) and "error" in body:
         return None
-    text = readable(raw.decode("utf-8", "replace"))[:MOST_PLAIN]
+    text = readable(raw.decode("utf-8", "replace"))[:MAX_PLAIN_TEXT]
     return ProviderFailure(text, plain=True) if text and text not in ("{}", "[]", "null", '""') else None
 
 
-def _cut_off(raw: bytes) -> Any:
-    """What the beginning of a JSON object says that is too long, or was not sent to its end."""
+def _truncated_message(raw: bytes) -> Any:
+    """The message in a truncated JSON object."""
     text = raw.decode("utf-8", "replace").lstrip("\ufeff \r\n\t")
-    found = _BEGUN.search(text) if text[:1] in ("{", "[") else None
+    found = _MESSAGE_START.search(text) if text[:1] in ("{", "[") else None
     if found is None:
         return None
     return {"message": read(f'"{found["text"]}"'.encode()).value}
 
 
-_BEGUN = re.compile(
+_MESSAGE_START = re.compile(
     r'"(?:message|msg|detail|error)"\s*:\s*"(?P<text>(?:[^"\\]|\\["\\/bfnrt]|\\u[\da-fA-F]{4}){0,2000})'
 )
-SILENT = "The provider reported an error."
+DEFAULT_MESSAGE = "The provider reported an error."
 
 
-def _looks_like_one(body: Mapping[str, Any]) -> bool:
-    """Whether a JSON object without choices is an error that is not called `error`."""
+def _looks_like_error(body: Mapping[str, Any]) -> bool:
+    """Whether a JSON object without choices is an error under a key other than `error`."""
     if body.get("object") == "error" or body.get("type") == "error":
         return True
     if body.get("usage") or str(body.get("object")).startswith("chat.completion"):
@@ -136,21 +138,21 @@ def _looks_like_one(body: Mapping[str, Any]) -> bool:
 
 def _failure(body: Mapping[str, Any], error: Any) -> ProviderFailure:
     inner = error if isinstance(error, dict) else body
-    places = _places(body)
-    message = next(_sentences(error), None) or next(_sentences(body), None) or SILENT
-    code = next((code for place in places if (code := _code(place)) is not None), None)
+    objects = _error_objects(body)
+    message = next(_find_messages(error), None) or next(_find_messages(body), None) or DEFAULT_MESSAGE
+    code = next((code for item in objects if (code := _code(item)) is not None), None)
     if isinstance(error, str):
-        # a word for programs beside a sentence for people
+        # a machine-readable code next to a message
         rest = {key: value for key, value in body.items() if key != "error"}
-        if (said := next(_sentences(rest), None)) is not None:
-            message = said
+        if (sentence := next(_find_messages(rest), None)) is not None:
+            message = sentence
             code = error[:200] if code is None and " " not in error else code
     kind, param = inner.get("type"), inner.get("param")
     kind = kind if isinstance(kind, str) and kind != "error" else None
-    usual = isinstance(error, dict) and isinstance(error.get("message"), str) and bool(error["message"])
+    standard = isinstance(error, dict) and isinstance(error.get("message"), str) and bool(error["message"])
     return ProviderFailure(
-        message[:MOST_WORDS],
-        next((status for place in places if (status := _status(place))), None)
+        message[:MAX_MESSAGE],
+        next((status for item in objects if (status := _status(item))), None)
         or (_STATUS_OF_MINIMAX.get(code) if "base_resp" in body and isinstance(code, int) else None)
         or _STATUS_OF_CODE.get(str(code).lower())
         or _STATUS_OF_CODE.get(str(kind).lower()),
@@ -158,37 +160,39 @@ def _failure(body: Mapping[str, Any], error: Any) -> ProviderFailure:
         kind,
         param if isinstance(param, str) else None,
         inner.get("metadata"),
-        plain=not usual,
+        plain=not standard,
         details=_details(body, error),
     )
 
 
-def _places(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Where a code may stand, the innermost object first."""
-    places = [body]
-    while len(places) < _LEVELS:
-        inside = (places[0].get(key) for key in ("error", "errors", "detail"))
+def _error_objects(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Objects that may hold an error code, innermost first."""
+    objects = [body]
+    while len(objects) < _MAX_DEPTH:
+        inside = (objects[0].get(key) for key in ("error", "errors", "detail"))
         found = next((value for value in inside if isinstance(value, dict | list) and value), None)
         if isinstance(found, list):
             found = found[0]
         if not isinstance(found, dict):
             break
-        places.insert(0, found)
-    return places
+        objects.insert(0, found)
+    return objects
 
 
-def _code(place: Mapping[str, Any]) -> str | int | None:
+def _code(error: Mapping[str, Any]) -> str | int | None:
     for key in _CODES:
-        code = place.get(key)
-        if type(code) is int or (isinstance(code, str) and 0 < len(code) <= 200 and code not in _NO_CODES):
+        code = error.get(key)
+        if type(code) is int or (
+            isinstance(code, str) and 0 < len(code) <= 200 and code not in _GENERIC_CODES
+        ):
             return code
-    deeper = place.get("base_resp")
-    return _code(deeper) if isinstance(deeper, dict) else None
+    nested = error.get("base_resp")
+    return _code(nested) if isinstance(nested, dict) else None
 
 
-def _status(place: Mapping[str, Any]) -> int | None:
+def _status(error: Mapping[str, Any]) -> int | None:
     for key in _CODES:
-        value = place.get(key)
+        value = error.get(key)
         if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
             value = int(value)
         if type(value) is int and 400 <= value <= 599:
@@ -197,85 +201,85 @@ def _status(place: Mapping[str, Any]) -> int | None:
 
 
 def _details(body: Mapping[str, Any], error: Any) -> Any:
-    """What the message, code, type and parameter do not tell."""
+    """Everything except the message, code, type and parameter."""
     if isinstance(error, dict):
         rest = {**body, **error}
     else:
         rest = {
             key: value for key, value in body.items() if not isinstance(value, str) or key not in _MESSAGES
         }
-    told = _TOLD | _ENVELOPE | ({"error"} if isinstance(error, dict | str) else set())
-    rest = {key: value for key, value in rest.items() if key not in told and value is not None}
-    return rest if rest and len(write(rest)) <= MOST_DETAILS else None
+    skipped = _STANDARD_KEYS | _ENVELOPE | ({"error"} if isinstance(error, dict | str) else set())
+    rest = {key: value for key, value in rest.items() if key not in skipped and value is not None}
+    return rest if rest and len(write(rest)) <= MAX_DETAILS else None
 
 
-def _sentences(value: Any, level: int = 0) -> Iterator[str]:
-    """The messages that a JSON value holds, the most likely one first."""
-    if level > _LEVELS:
+def _find_messages(value: Any, depth: int = 0) -> Iterator[str]:
+    """All messages in a JSON value, the most likely one first."""
+    if depth > _MAX_DEPTH:
         return
     if isinstance(value, str):
-        if value[:1] in "{[" and level < _LEVELS and len(value) < MOST_DETAILS:
+        if value[:1] in "{[" and depth < _MAX_DEPTH and len(value) < MAX_DETAILS:
             with contextlib.suppress(NotJson):
-                yield from _sentences(read(value.encode("utf-8", "replace")).value, level + 1)
+                yield from _find_messages(read(value.encode("utf-8", "replace")).value, depth + 1)
         if text := readable(value):
             yield text
     elif isinstance(value, list):
-        found = [said for item in value[:5] if (said := next(_sentences(item, level + 1), None))]
+        found = [message for item in value[:5] if (message := next(_find_messages(item, depth + 1), None))]
         if found:
             yield "; ".join(found)
     elif isinstance(value, dict):
-        place = _place(value.get("loc"))
-        for key in (*_MESSAGES, *_MORE_MESSAGES, *_NESTED):
+        location = _location(value.get("loc"))
+        for key in (*_MESSAGES, *_MESSAGE_ALIASES, *_NESTED):
             if value.get(key) and not isinstance(value[key], int | float):
-                for text in _sentences(value[key], level + 1):
-                    yield f"{place}: {text}" if place else text
+                for text in _find_messages(value[key], depth + 1):
+                    yield f"{location}: {text}" if location else text
 
 
-def _place(loc: Any) -> str:
-    """Where FastAPI found a fault, as `messages.0.content`."""
+def _location(loc: Any) -> str:
+    """A FastAPI error location, as `messages.0.content`."""
     if not isinstance(loc, list):
         return ""
     names = [str(name) for name in loc[:10] if isinstance(name, str | int)]
     return ".".join(names[1:] if names[:1] == ["body"] and len(names) > 1 else names)
 
 
-# -- text that is no JSON ------------------------------------------------------------------------------------
+# -- text that is not JSON -----------------------------------------------------------------------------------
 
 
 def readable(text: str) -> str:
-    """A text as a person can read it: of a web page what it says, of bytes that are no text nothing."""
-    text = text[: 4 * MOST_PLAIN].strip().lstrip("\ufeff")
+    """Human-readable text: the message of an HTML page, empty for binary data."""
+    text = text[: 4 * MAX_PLAIN_TEXT].strip().lstrip("\ufeff")
     if not text:
         return ""
-    strange = sum(
+    unprintable = sum(
         1 for letter in text if letter == "\ufffd" or (not letter.isprintable() and letter not in "\r\n\t")
     )
-    if strange * 10 > len(text):
+    if unprintable * 10 > len(text):
         return ""
-    if strange:
+    if unprintable:
         text = "".join(letter if letter.isprintable() or letter in "\r\n\t" else "\ufffd" for letter in text)
     if text.startswith("<"):
-        return _of_page(text)
+        return _html_message(text)
     return text
 
 
-def _of_page(text: str) -> str:
+def _html_message(text: str) -> str:
     lower = text.lower()
     for tag in ("title", "message", "h1", "h2", "h3", "p"):
-        said = _inside(text, lower, tag)
-        if said:
-            return f"The provider answered with a web page: {said}" if tag != "message" else said
-    return _without_tags(text)
+        message = _tag_text(text, lower, tag)
+        if message:
+            return f"The provider answered with a web page: {message}" if tag != "message" else message
+    return _strip_tags(text)
 
 
-def _inside(text: str, lower: str, tag: str) -> str:
+def _tag_text(text: str, lower: str, tag: str) -> str:
     start = lower.find(f"<{tag}")
     begin = lower.find(">", start) + 1 if start >= 0 else 0
     end = lower.find(f"</{tag}", begin) if begin else -1
-    return _without_tags(text[begin:end]) if end > 0 else ""
+    return _strip_tags(text[begin:end]) if end > 0 else ""
 
 
-def _without_tags(text: str) -> str:
+def _strip_tags(text: str) -> str:
     return " ".join(html.unescape(_TAG.sub(" ", text)).replace("<", " ").split())[:500]
 
 

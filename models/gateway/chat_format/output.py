@@ -1,5 +1,4 @@
-"""What a model generated, in whatever form a provider sends it: kept to be stored, and measured to be billed when the
-provider does not say what was used."""
+"""Parses generated output of any form: text to store, and token estimates to bill when a provider reports no usage."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,41 +8,41 @@ import orjson
 
 from models.gateway.lenient_json import whole_text, write
 
-KEPT_TEXT = 1 << 20
-"""Characters of an answer that are kept to be stored or counted."""
+MAX_STORED_TEXT = 1 << 20
+"""Limit of each stored text of a response, in characters."""
 
-PICTURE_TOKENS = 6240
-"""Of a picture, or another medium, for which no usage is reported: as many as OpenAI's largest and finest one has."""
+MEDIA_TOKENS = 6240
+"""Tokens of an image or other media item without reported usage: OpenAI's largest size at the highest quality."""
 
 AUDIO_TOKENS_PER_SECOND = 32
-"""Of sound for which no usage is reported: Gemini's rate; OpenAI's is 20."""
-_PCM_SECOND = 24_000 * 2 * 4 // 3
-_PACKED_SECOND = 4_000 * 4 // 3
-"""Characters of base64: of PCM, alone or in a WAV file, at 24 kHz and 16 bits; of packed sound at 32 kbit/s."""
-_PACKED = ("T2dnUw", "ZkxhQ", "SUQz", "GkXf", "//u", "//s", "//N", "//I", "//E", "//k")
-_MP4 = "Z0eX"
-"""How Ogg, FLAC, MP3, WebM and AAC begin, in base64; and what stands near the beginning of MP4."""
+"""For audio without reported usage: Gemini's rate; OpenAI's is 20."""
+_PCM_CHARACTERS_PER_SECOND = 24_000 * 2 * 4 // 3
+_COMPRESSED_CHARACTERS_PER_SECOND = 4_000 * 4 // 3
+"""Base64 characters per second: PCM (raw or WAV) at 24 kHz and 16 bits; compressed audio at 32 kbit/s."""
+_COMPRESSED_PREFIXES = ("T2dnUw", "ZkxhQ", "SUQz", "GkXf", "//u", "//s", "//N", "//I", "//E", "//k")
+_MP4_MARKER = "Z0eX"
+"""Base64 prefixes of Ogg, FLAC, MP3, WebM and AAC; and a marker near the start of MP4."""
 
-MOST_CALLS = 1000
-"""Tool calls of an answer that are told apart; the text of more is counted."""
+MAX_TOOL_CALLS = 1000
+"""Limit of stored tool calls per response. Beyond it, text is only counted."""
 
 _ARGUMENTS = ("arguments", "input", "parameters", "args")
 FUNCTION_CALL = -1
-"""The place of a `function_call` among tool calls."""
+"""Position of a legacy `function_call` among tool calls."""
 
-SEALED_CHARACTERS = 4
-"""Of encrypted reasoning to a token."""
+ENCRYPTED_CHARACTERS_PER_TOKEN = 4
+"""Of encrypted reasoning, in base64."""
 
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thought", "thoughts")
 _REASONING_PARTS = ("reasoning_details", "thinking_blocks")
-_ANY_REASONING = frozenset(_REASONING + _REASONING_PARTS)
-_LIKE_REASONING = re.compile(r"reason|think|thought(?!_sign)(?!Sign)")
-_LIKE_TEXT = re.compile(r"text|content|output|answer|call|code")
-_BESIDE = re.compile(
+_REASONING_KEYS = frozenset(_REASONING + _REASONING_PARTS)
+_REASONING_PATTERN = re.compile(r"reason|think|thought(?!_sign)(?!Sign)")
+_TEXT_PATTERN = re.compile(r"text|content|output|answer|call|code")
+_METADATA_PATTERN = re.compile(
     r"filter|_id$|_type$|status|context|logprob|specific|annotation|citation|result|signature|extra"
 )
-"""How names that nobody knows yet tell what they are of, and that they are of nothing that was generated."""
-_PICTURES = frozenset(
+"""Classify unknown keys as reasoning, text, or not generated output."""
+_MEDIA_DELTA_KEYS = frozenset(
     {
         "images",
         "image",
@@ -57,66 +56,66 @@ _PICTURES = frozenset(
     }
     | {"image_results", "video_result", "files", "file", "media"}
 )
-_TEXT = frozenset(
+_TEXT_KEYS = frozenset(
     {"text", "output_text", "content", "refusal", "transcript", "summary", "thinking", "reasoning", "parts"}
     | {"summary_text", "reasoning_content", "reasoning_text", "value"}
 )
-_AUDIO = frozenset({"audio", "input_audio", "output_audio"})
-_MEDIA = frozenset(
+_AUDIO_KEYS = frozenset({"audio", "input_audio", "output_audio"})
+_MEDIA_KEYS = frozenset(
     {"image", "images", "image_url", "inline_data", "inlineData", "b64_json", "image_base64"}
     | {"file", "file_data", "file_url", "video", "video_url"}
 )
-_MEDIA_OF_MEDIA = frozenset({"data", "url", "source"})
-"""Media only where the part's type names one."""
-_SEALED = frozenset({"data", "encrypted_content", "encrypted"})
-_LABELS = frozenset(
+_TYPED_MEDIA_KEYS = frozenset({"data", "url", "source"})
+"""Keys that hold media only if the type of the part is a media type."""
+_ENCRYPTED_KEYS = frozenset({"data", "encrypted_content", "encrypted"})
+_METADATA_KEYS = frozenset(
     {"type", "id", "index", "format", "signature", "annotations", "citations", "cache_control", "role"}
     | {"mime_type", "mimeType", "detail", "expires_at", "extra_content", "logprobs", "thought", "status"}
 )
-MOST_LEVELS = 12
+MAX_DEPTH = 12
 
 
-def parts_of(value: Any, kind: str = "text", level: int = 0) -> Iterator[tuple[str, str]]:
-    """What a `content` of any form holds, as (kind, what): `text` and `reasoning` with their text, `audio` and `sealed`
-    (encrypted reasoning) with their base64, `picture` with nothing."""
+def parts_of(value: Any, kind: str = "text", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """The parts of a `content` of any form, as (kind, data): `text` and `reasoning` with their text, `audio` and
+    `encrypted` (reasoning) with their base64, `media` with an empty string."""
     if isinstance(value, str):
         if value:
             yield kind, value
-    elif isinstance(value, list) and level < MOST_LEVELS:
+    elif isinstance(value, list) and depth < MAX_DEPTH:
         for item in value:
-            yield from parts_of(item, kind, level + 1)
-    elif isinstance(value, dict) and level < MOST_LEVELS:
-        yield from _part(value, kind, level)
+            yield from parts_of(item, kind, depth + 1)
+    elif isinstance(value, dict) and depth < MAX_DEPTH:
+        yield from _part(value, kind, depth)
     elif value is not None and not isinstance(value, bool):
         yield kind, write(value).decode()
 
 
-def _part(part: Mapping[str, Any], kind: str, level: int) -> Iterator[tuple[str, str]]:
-    named = part["type"].lower() if isinstance(part.get("type"), str) else ""
-    if any(word in named for word in ("reason", "think", "thought")) or part.get("thought") is True:
+def _part(part: Mapping[str, Any], kind: str, depth: int) -> Iterator[tuple[str, str]]:
+    part_type = part["type"].lower() if isinstance(part.get("type"), str) else ""
+    if any(word in part_type for word in ("reason", "think", "thought")) or part.get("thought") is True:
         kind = "reasoning"
-    heard = "audio" in named or _is_audio(part)
-    seen = any(word in named for word in ("image", "picture", "video", "file", "media", "document"))
-    medium = False
+    is_audio = "audio" in part_type or _is_audio(part)
+    is_media = any(word in part_type for word in ("image", "picture", "video", "file", "media", "document"))
+    counted = False
     for key, value in part.items():
-        if not value or key in _LABELS:
+        if not value or key in _METADATA_KEYS:
             continue
         if (
-            key in _AUDIO
-            or (key == "data" and heard)
-            or (key in _MEDIA and isinstance(value, dict) and _is_audio(value))
+            key in _AUDIO_KEYS
+            or (key == "data" and is_audio)
+            or (key in _MEDIA_KEYS and isinstance(value, dict) and _is_audio(value))
         ):
             yield from _audio(value)
-        elif key in _MEDIA or (key in _MEDIA_OF_MEDIA and seen):
-            if not medium:
-                yield "picture", ""
-            medium = True
-        elif key in _TEXT:
-            yield from parts_of(value, kind, level + 1)
-        elif key in _SEALED and isinstance(value, str):
-            yield "sealed", value
+        elif key in _MEDIA_KEYS or (key in _TYPED_MEDIA_KEYS and is_media):
+            if not counted:
+                yield "media", ""
+            counted = True
+        elif key in _TEXT_KEYS:
+            yield from parts_of(value, kind, depth + 1)
+        elif key in _ENCRYPTED_KEYS and isinstance(value, str):
+            yield "encrypted", value
         else:
-            # of a kind nobody knows yet: it counts as the text it is written in
+            # unknown kind: counted as text
             yield kind, value if isinstance(value, str) else write(value).decode()
 
 
@@ -135,89 +134,89 @@ def _audio(value: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value.get("data"), str) and value["data"]:
             yield "audio", value["data"]
         elif value.get("url"):
-            yield "picture", ""
+            yield "media", ""
         if isinstance(value.get("transcript"), str) and value["transcript"]:
             yield "text", value["transcript"]
 
 
 class BoundedText:
-    """Pieces of text, up to KEPT_TEXT characters. `bytes` are those of all that came, `lost` the characters that did
-    not fit."""
+    """Text chunks, up to MAX_STORED_TEXT characters. `bytes` is the UTF-8 size of everything added, `dropped` the
+    number of characters beyond the limit."""
 
-    __slots__ = ("_pieces", "_room", "bytes", "lost")
+    __slots__ = ("_chunks", "_free", "bytes", "dropped")
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._room = KEPT_TEXT
-        self.lost = 0
+        self._chunks: list[str] = []
+        self._free = MAX_STORED_TEXT
+        self.dropped = 0
         self.bytes = 0
 
-    def add(self, piece: str) -> bool:
-        """Keep a piece, or what fits of it; whether anything did."""
-        size = len(piece)
-        self.bytes += size if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
-        room = self._room - size
-        if room >= 0:
-            self._room = room
-            self._pieces.append(piece)
+    def add(self, chunk: str) -> bool:
+        """Store a chunk, truncated to the limit. True if anything was stored."""
+        size = len(chunk)
+        self.bytes += size if chunk.isascii() else len(chunk.encode("utf-8", "surrogatepass"))
+        free = self._free - size
+        if free >= 0:
+            self._free = free
+            self._chunks.append(chunk)
             return True
-        self.lost -= room
-        piece, self._room = piece[: self._room], 0
-        if piece:
-            self._pieces.append(piece)
-        return bool(piece)
+        self.dropped -= free
+        chunk, self._free = chunk[: self._free], 0
+        if chunk:
+            self._chunks.append(chunk)
+        return bool(chunk)
 
     def joined(self) -> str:
-        """What is kept, with halves of characters that came apart joined."""
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
-        return whole_text(self._pieces[0]) if self._pieces else ""
+        """The stored text, with surrogate pairs that were split across chunks joined."""
+        if len(self._chunks) > 1:
+            self._chunks = ["".join(self._chunks)]
+        return whole_text(self._chunks[0]) if self._chunks else ""
 
 
 class GeneratedOutput:
-    """Everything that was generated, in deltas or in whole messages."""
+    """Collects generated output from deltas or whole messages."""
 
     def __init__(self) -> None:
         self.text = BoundedText()
         self.reasoning = BoundedText()
         self.calls = BoundedText()
-        self.pictures = 0
-        self._sealed = 0
+        self.media_count = 0
+        self._encrypted = 0
         self._audio = 0
-        self._audio_second = 0
-        self._slots: list[dict[str, Any]] = []
+        self._audio_rate = 0
+        self._calls: list[dict[str, Any]] = []
         self._open: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     @property
     def size(self) -> int:
-        """Bytes of what was generated; what is no text counts as long text of as many tokens."""
+        """Generated bytes. Audio, media and encrypted reasoning count as six bytes per token."""
         size = self.text.bytes + self.reasoning.bytes + self.calls.bytes
-        if self._audio or self.pictures or self._sealed:
-            size += 6 * (self.audio_tokens + self.picture_tokens + self.sealed_tokens)
+        if self._audio or self.media_count or self._encrypted:
+            size += 6 * (self.audio_tokens + self.media_tokens + self.encrypted_tokens)
         return size
 
     @property
     def audio_tokens(self) -> int:
-        """Tokens of sound, by a cautious rate."""
+        """Conservative estimate of the audio tokens."""
         if not self._audio:
             return 0
-        return 1 + self._audio * AUDIO_TOKENS_PER_SECOND // self._audio_second
+        return 1 + self._audio * AUDIO_TOKENS_PER_SECOND // self._audio_rate
 
     @property
-    def picture_tokens(self) -> int:
-        """Tokens of pictures and other media, by a cautious rate."""
-        return self.pictures * PICTURE_TOKENS
+    def media_tokens(self) -> int:
+        """Conservative estimate of the tokens of images and other media."""
+        return self.media_count * MEDIA_TOKENS
 
     @property
-    def sealed_tokens(self) -> int:
-        """Tokens of encrypted reasoning, by a cautious rate."""
-        return -(-self._sealed // SEALED_CHARACTERS)
+    def encrypted_tokens(self) -> int:
+        """Conservative estimate of the encrypted reasoning tokens."""
+        return -(-self._encrypted // ENCRYPTED_CHARACTERS_PER_TOKEN)
 
-    def take(self, choice: int, piece: Mapping[str, Any], *, whole: bool = False) -> bool:
-        """Take a delta, or a whole message; whether it held anything."""
+    def add(self, choice: int, message: Mapping[str, Any], *, whole: bool = False) -> bool:
+        """Add a delta, or a `whole` message. True if it had content."""
         found = False
-        reasons = False
-        for key, value in piece.items():
+        has_reasoning = False
+        for key, value in message.items():
             if not value or key == "role":
                 continue
             if key == "content":
@@ -225,158 +224,158 @@ class GeneratedOutput:
                     self.text.add(value)
                     found = True
                 else:
-                    found |= self._add(parts_of(value))
+                    found |= self._add_parts(parts_of(value))
             elif key == "tool_calls":
                 calls = value if isinstance(value, list) else [value]
-                for position, call in enumerate(calls):
-                    if isinstance(call, dict):
-                        found |= self._call(choice, position, call, whole)
-            elif key in _ANY_REASONING:
-                reasons = True
+                for position, delta in enumerate(calls):
+                    if isinstance(delta, dict):
+                        found |= self._add_call(choice, position, delta, whole)
+            elif key in _REASONING_KEYS:
+                has_reasoning = True
             elif key == "function_call":
-                call = {"arguments": value} if isinstance(value, str) else value
-                if isinstance(call, dict):
-                    found |= self._call(choice, FUNCTION_CALL, {"function": call}, whole)
+                delta = {"arguments": value} if isinstance(value, str) else value
+                if isinstance(delta, dict):
+                    found |= self._add_call(choice, FUNCTION_CALL, {"function": delta}, whole)
             elif key in ("refusal", "text"):
-                found |= self._add(parts_of(value))
+                found |= self._add_parts(parts_of(value))
             elif key == "audio":
-                found |= self._add(_audio(value))
-            elif _LIKE_REASONING.search(key):
-                reasons = True
-            elif key in _PICTURES:
+                found |= self._add_parts(_audio(value))
+            elif _REASONING_PATTERN.search(key):
+                has_reasoning = True
+            elif key in _MEDIA_DELTA_KEYS:
                 items = value if isinstance(value, list) else [value]
-                self.pictures += len(items)
+                self.media_count += len(items)
                 found = True
-            elif type(value) in (str, list, dict) and not _BESIDE.search(key):
+            elif type(value) in (str, list, dict) and not _METADATA_PATTERN.search(key):
                 if "audio" in key:
-                    found |= self._add(_audio(value))
-                elif _LIKE_TEXT.search(key):
-                    found |= self._add(parts_of(value))
-        if reasons:
-            found |= self._reason(piece)
+                    found |= self._add_parts(_audio(value))
+                elif _TEXT_PATTERN.search(key):
+                    found |= self._add_parts(parts_of(value))
+        if has_reasoning:
+            found |= self._add_reasoning(message)
         return found
 
-    def _reason(self, piece: Mapping[str, Any]) -> bool:
-        """The same reasoning often stands under several names: it counts once."""
+    def _add_reasoning(self, message: Mapping[str, Any]) -> bool:
+        """Add reasoning. It is often repeated under several keys: count it once."""
         found = False
-        others = (key for key in piece if key not in _ANY_REASONING and _LIKE_REASONING.search(key))
+        others = (key for key in message if key not in _REASONING_KEYS and _REASONING_PATTERN.search(key))
         for key in (*_REASONING, *others):
-            if piece.get(key) and self._add(parts_of(piece[key], "reasoning")):
+            if message.get(key) and self._add_parts(parts_of(message[key], "reasoning")):
                 found = True
                 break
         for key in _REASONING_PARTS:
-            parts = parts_of(piece.get(key), "reasoning")
-            if self._add((kind, what) for kind, what in parts if not found or kind == "sealed"):
+            parts = parts_of(message.get(key), "reasoning")
+            if self._add_parts((kind, data) for kind, data in parts if not found or kind == "encrypted"):
                 return True
         return found
 
-    def _add(self, parts: Iterator[tuple[str, str]]) -> bool:
+    def _add_parts(self, parts: Iterator[tuple[str, str]]) -> bool:
         found = False
-        for kind, what in parts:
+        for kind, data in parts:
             found = True
             if kind == "text":
-                self.text.add(what)
+                self.text.add(data)
             elif kind == "reasoning":
-                self.reasoning.add(what)
-            elif kind == "sealed":
-                self._sealed += len(what)
+                self.reasoning.add(data)
+            elif kind == "encrypted":
+                self._encrypted += len(data)
             elif kind == "audio":
-                self._audio_second = self._audio_second or _characters_a_second(what)
-                self._audio += len(what)
+                self._audio_rate = self._audio_rate or _base64_characters_per_second(data)
+                self._audio += len(data)
             else:
-                self.pictures += 1
+                self.media_count += 1
         return found
 
     # -- tool calls ------------------------------------------------------------------------------------------
 
-    def _call(self, choice: int, position: int, call: Mapping[str, Any], whole: bool) -> bool:
-        kind = _text(call.get("type"))
-        places = (call.get("function"), call.get("custom"), call.get(kind), call)
-        detail = next((place for place in places if isinstance(place, dict)), call)
+    def _add_call(self, choice: int, position: int, delta: Mapping[str, Any], whole: bool) -> bool:
+        kind = _text(delta.get("type"))
+        candidates = (delta.get("function"), delta.get("custom"), delta.get(kind), delta)
+        detail = next((item for item in candidates if isinstance(item, dict)), delta)
         name = _text(detail.get("name"))
-        wanted = next((detail[key] for key in _ARGUMENTS if detail.get(key) is not None), None)
-        arguments = wanted if isinstance(wanted, str) else write(wanted).decode() if wanted else ""
-        slot = self._slot(choice, position, call, name, whole)
-        if isinstance(call.get("custom"), dict):
-            slot["custom"] = True
+        value = next((detail[key] for key in _ARGUMENTS if detail.get(key) is not None), None)
+        arguments = value if isinstance(value, str) else write(value).decode() if value else ""
+        call = self._find_call(choice, position, delta, name, whole)
+        if isinstance(delta.get("custom"), dict):
+            call["custom"] = True
         for key, value in (("name", name), ("arguments", arguments)):
             if value and self.calls.add(value):
-                slot[key].append(value)
+                call[key].append(value)
         return bool(name or arguments)
 
-    def _slot(
-        self, choice: int, position: int, call: Mapping[str, Any], name: str, whole: bool
+    def _find_call(
+        self, choice: int, position: int, delta: Mapping[str, Any], name: str, whole: bool
     ) -> dict[str, Any]:
-        """The call that a piece belongs to. With an index that says it; without one, a new id or a new name begins a
-        call, and anything else goes on with the last one."""
-        id = _text(call.get("id"))
-        index = call.get("index") if type(call.get("index")) is int else None
-        slot: dict[str, Any] | None = None
+        """The tool call that a delta belongs to: the one with its index. Without an index, a new id or name starts a
+        call, and any other delta continues the last one."""
+        id = _text(delta.get("id"))
+        index = delta.get("index") if type(delta.get("index")) is int else None
+        call: dict[str, Any] | None = None
         if not whole:
             if index is not None:
-                slot = self._open.get((choice, "index", index))
+                call = self._open.get((choice, "index", index))
             elif id and ((choice, "id", id) in self._open or name):
-                slot = self._open.get((choice, "id", id))
+                call = self._open.get((choice, "id", id))
             else:
-                slot = self._open.get((choice, "at", position))
-            if slot is not None and name and _is_another(slot, id, name, index):
-                slot = None
-        if slot is None:
-            slot = {"id": id or None, "name": [], "arguments": [], "place": (choice, position)}
-            if len(self._slots) >= MOST_CALLS:
-                return slot
-            self._slots.append(slot)
+                call = self._open.get((choice, "at", position))
+            if call is not None and name and _is_another(call, id, name, index):
+                call = None
+        if call is None:
+            call = {"id": id or None, "name": [], "arguments": [], "position": (choice, position)}
+            if len(self._calls) >= MAX_TOOL_CALLS:
+                return call
+            self._calls.append(call)
         if id:
-            slot["id"] = slot["id"] or id
-            if len(self._open) < 4 * MOST_CALLS:
-                self._open[choice, "id", id] = slot
+            call["id"] = call["id"] or id
+            if len(self._open) < 4 * MAX_TOOL_CALLS:
+                self._open[choice, "id", id] = call
         if index is not None:
-            self._open[choice, "index", index] = slot
-        self._open[choice, "at", position] = slot
-        return slot
+            self._open[choice, "index", index] = call
+        self._open[choice, "at", position] = call
+        return call
 
     def tool_calls(self, choice: int | None = None) -> list[dict[str, Any]]:
-        """The tool calls, whole, as an assistant's message has them: those of one choice, or of all and the function
-        calls of old."""
+        """Complete tool calls in the format of an assistant message: those of one choice, or of all choices including
+        legacy function calls."""
         calls = []
-        for slot in self._slots:
-            if choice is not None and (slot["place"][0] != choice or slot["place"][1] == FUNCTION_CALL):
+        for call in self._calls:
+            if choice is not None and (call["position"][0] != choice or call["position"][1] == FUNCTION_CALL):
                 continue
-            name, arguments = (whole_text("".join(slot[key])) for key in ("name", "arguments"))
-            if slot.get("custom"):
+            name, arguments = (whole_text("".join(call[key])) for key in ("name", "arguments"))
+            if call.get("custom"):
                 detail = {"type": "custom", "custom": {"name": name, "input": arguments}}
             else:
                 detail = {"type": "function", "function": {"name": name, "arguments": arguments}}
-            calls.append({"id": slot["id"], **detail})
+            calls.append({"id": call["id"], **detail})
         return calls
 
     @property
-    def delivered(self) -> str:
-        """All text that is kept: reasoning, answer, tool calls."""
+    def all_text(self) -> str:
+        """All stored text: reasoning, content, tool calls."""
         return self.reasoning.joined() + self.text.joined() + self.calls.joined()
 
     def tokens(self, count: Callable[[str], int]) -> tuple[int, int]:
-        """Tokens of all that was generated, and how many of them were reasoning; `count` counts those of a text."""
-        reasoning = _scaled(count, self.reasoning.joined(), self.reasoning.lost) + self.sealed_tokens
-        lost = self.reasoning.lost + self.text.lost + self.calls.lost
-        written = _scaled(count, self.delivered, lost)
-        beside = self.audio_tokens + self.picture_tokens + self.sealed_tokens
-        return max(written + beside, reasoning), reasoning
+        """All generated tokens, and how many of them are reasoning. `count` counts the tokens of a text."""
+        reasoning = _scaled(count, self.reasoning.joined(), self.reasoning.dropped) + self.encrypted_tokens
+        dropped = self.reasoning.dropped + self.text.dropped + self.calls.dropped
+        text_tokens = _scaled(count, self.all_text, dropped)
+        other = self.audio_tokens + self.media_tokens + self.encrypted_tokens
+        return max(text_tokens + other, reasoning), reasoning
 
 
-def _scaled(count: Callable[[str], int], text: str, lost: int) -> int:
+def _scaled(count: Callable[[str], int], text: str, dropped: int) -> int:
     tokens = count(text)
-    return tokens + -(-tokens * lost // len(text)) if lost and text else tokens
+    return tokens + -(-tokens * dropped // len(text)) if dropped and text else tokens
 
 
-def _is_another(slot: Mapping[str, Any], id: str, name: str, index: int | None) -> bool:
-    if not slot["name"]:
+def _is_another(call: Mapping[str, Any], id: str, name: str, index: int | None) -> bool:
+    if not call["name"]:
         return False
-    if id and slot["id"]:
-        return bool(id != slot["id"])
+    if id and call["id"]:
+        return bool(id != call["id"])
     if index is not None:
         return False
-    return "".join(slot["name"]) != name or _is_json("".join(slot["arguments"]))
+    return "".join(call["name"]) != name or _is_json("".join(call["arguments"]))
 
 
 def _text(value: Any) -> str:
@@ -393,6 +392,6 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _characters_a_second(audio: str) -> int:
-    packed = audio.startswith(_PACKED) or _MP4 in audio[:16]
-    return _PACKED_SECOND if packed else _PCM_SECOND
+def _base64_characters_per_second(audio: str) -> int:
+    compressed = audio.startswith(_COMPRESSED_PREFIXES) or _MP4_MARKER in audio[:16]
+    return _COMPRESSED_CHARACTERS_PER_SECOND if compressed else _PCM_CHARACTERS_PER_SECOND

@@ -1,4 +1,4 @@
-"""What counts as a figure in what a provider reports: tokens, and dollars."""
+"""Parses token counts and dollar amounts reported by providers."""
 
 import math
 import re
@@ -6,17 +6,17 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 MAX_TOKENS = 2_147_483_647
-"""The largest count that a row holds; a larger one is no count."""
+"""The largest count that a database row holds. Larger values are invalid."""
 
 MAX_COST = Decimal(10_000_000)
-"""Dollars. The largest cost that the ledger holds; a larger one is no cost."""
+"""Dollars. The largest cost that the ledger holds. Larger values are invalid."""
 
 _NUMBER = re.compile(r"\d{1,10}(\.\d{1,20})?")
 
 
-def token_figure(value: Any) -> int | None:
-    """A count of tokens: a number from 0 to MAX_TOKENS, a part of a token being a whole one; else None. Strings of
-    digits count, booleans do not."""
+def parse_tokens(value: Any) -> int | None:
+    """A token count from 0 to MAX_TOKENS, fractions rounded up; None if invalid. Numeric strings are valid, booleans are
+    not."""
     if type(value) is not int:
         if type(value) is str and _NUMBER.fullmatch(value.strip()):
             value = float(value)
@@ -26,8 +26,8 @@ def token_figure(value: Any) -> int | None:
     return value if 0 <= value <= MAX_TOKENS else None
 
 
-def dollar_figure(value: Any) -> Decimal | None:
-    """Dollars a provider reported: finite, from 0 to MAX_COST, else None. Strings of digits count."""
+def parse_dollars(value: Any) -> Decimal | None:
+    """Dollars from 0 to MAX_COST; None if invalid. Numeric strings are valid, booleans are not."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:

@@ -1,7 +1,7 @@
-"""What a call used, in one normal form: disjoint buckets of tokens, read from whatever shape a provider reports.
+"""Normalizes the usage that providers report into disjoint token buckets.
 
-The names that vendors give one thing differ, and so does what a total contains. Where the figures leave both readings
-open, the arithmetic with `total_tokens` decides, and without it the reading that costs more.
+Vendors differ in field names and in what each total includes. Where the numbers are ambiguous, `total_tokens` decides;
+without it, the interpretation that costs more.
 """
 
 import re
@@ -11,13 +11,13 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
-from models.gateway.chat_format.reported_numbers import token_figure
-from models.gateway.chat_format.vendor_usage import in_openais_names
+from models.gateway.chat_format.reported_numbers import parse_tokens
+from models.gateway.chat_format.vendor_usage import with_openai_names
 
 ABSURD_TOKENS = 50_000_000
-"""No call is known to use more: what is reported is charged all the same, and flagged."""
+"""More than any known call uses. Higher usage is charged, and flagged."""
 
-WITHIN = MappingProxyType(
+PARENT_BUCKETS = MappingProxyType(
     {
         "cache_write_30m": "cache_write",
         "cache_write_1h": "cache_write",
@@ -34,27 +34,26 @@ WITHIN = MappingProxyType(
         "video_output": "output",
     }
 )
-"""Buckets that lie within another one's total, and may have prices of their own."""
+"""Sub-buckets, which may have their own prices, and the bucket whose total includes them."""
 
 MEDIA = ("audio", "image", "video")
 
 _MEDIA_TOKENS = tuple((medium, f"{medium}_tokens") for medium in MEDIA)
 
 UNITS = ("web_searches", "file_searches")
-"""What is charged by the piece."""
+"""Units with a price each."""
 
-NOTHING: Mapping[str, int] = MappingProxyType({})
+EMPTY: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one call used.
+    """Usage of one call, in tokens.
 
-    The totals are those a row shows: `uncached_input`, `cache_write` and `cache_read` make the input, `reasoning` lies
-    within `output`. `parts` tells what lies within the totals and has a price of its own (`WITHIN`), and the units
-    charged by the piece (`UNITS`). `source` says who measured: the `provider`, a real tokenizer over the text
-    (`counted`), or an `estimated` figure. `cost` is the dollars the provider reported, if it did, and `least_cost` those it
-    reported before the answer went on. `flags` name what an operator should see, `raw` is the provider's own object.
+    `uncached_input`, `cache_write` and `cache_read` add up to the input; `output` includes `reasoning`. `parts` holds
+    sub-buckets of these totals (`PARENT_BUCKETS`) and counts of `UNITS`. `source`: reported by the `provider`,
+    `counted` with the model's tokenizer, or `estimated`. `cost`: dollars reported by the provider, if any; `least_cost`:
+    dollars reported before more output followed. `flags`: warnings for the operator. `raw`: the provider's own object.
     """
 
     uncached_input: int = 0
@@ -64,7 +63,7 @@ class Usage:
     reasoning: int = 0
     source: str = "provider"
     cost: Decimal | None = None
-    parts: Mapping[str, int] = field(default_factory=lambda: NOTHING)
+    parts: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     flags: tuple[str, ...] = ()
     raw: Any = field(default=None, repr=False, compare=False)
     least_cost: Decimal = Decimal(0)
@@ -76,11 +75,11 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Input and output together."""
+        """Input plus output."""
         return self.input + self.output
 
     def buckets(self) -> dict[str, int]:
-        """The disjoint buckets that are not empty."""
+        """The disjoint buckets that are not zero."""
         found = {
             "input": self.uncached_input,
             "cache_write": self.cache_write,
@@ -90,8 +89,8 @@ class Usage:
         }
         for name, count in self.parts.items():
             found[name] = count
-            if name in WITHIN:
-                found[WITHIN[name]] -= count
+            if name in PARENT_BUCKETS:
+                found[PARENT_BUCKETS[name]] -= count
         return {name: count for name, count in found.items() if count}
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -117,46 +116,44 @@ def _listed(raw: Any) -> list[Any]:
     return raw if isinstance(raw, list) else [raw]
 
 
-class _Unusable(Exception):
-    """A figure is no count, or contradicts another."""
+class _InvalidUsage(Exception):
+    """A number is invalid or contradicts another."""
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage | None:
-    """A `usage` object of any vendor, without its cost. None when a figure is missing, negative or contradicts another;
-    what is none among the details, sound and pictures aside, is left out and flagged.
-
-    Presence decides, not truth: a reported zero is a zero.
+    """Parse a `usage` object of any vendor, without its cost. None if a number is missing, negative or contradicts
+    another. Invalid cache and reasoning details are ignored and flagged. A reported zero counts as reported.
     """
-    if plain := _plain(usage):
-        return plain
-    named = in_openais_names(usage)
+    if parsed := _parse_common(usage):
+        return parsed
+    renamed = with_openai_names(usage)
     try:
-        return _read(named, usage)
-    except _Unusable:
+        return _parse(renamed, usage)
+    except _InvalidUsage:
         pass
     try:
-        read = _read(_without_odd_details(named), usage)
-    except _Unusable:
+        parsed = _parse(_without_invalid(renamed), usage)
+    except _InvalidUsage:
         return None
-    return read and replace(read, flags=(*read.flags, "usage_unusable"))
+    return parsed and replace(parsed, flags=(*parsed.flags, "usage_unusable"))
 
 
-_PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
-_PLAIN_DETAILS = {"prompt_tokens_details": "cached_tokens", "completion_tokens_details": "reasoning_tokens"}
+_TOTALS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+_COMMON_DETAILS = {"prompt_tokens_details": "cached_tokens", "completion_tokens_details": "reasoning_tokens"}
 
 
-def _plain(usage: Mapping[str, Any]) -> Usage | None:
-    """What most answers report, read at once: three totals that agree, of the details at most what was cached and what
-    was reasoning. None for anything else. It says what `_read` would, at a fifth of the cost."""
+def _parse_common(usage: Mapping[str, Any]) -> Usage | None:
+    """Fast path for the most common form: three consistent totals, and at most cached and reasoning tokens as details.
+    None for any other form. Same result as `_parse`, at a fifth of the cost."""
     details = [0, 0]
     for key, value in usage.items():
-        if key in _PLAIN:
+        if key in _TOTALS:
             if type(value) is not int:
                 return None
-        elif key in _PLAIN_DETAILS and type(value) is dict:
-            detail = _PLAIN_DETAILS[key]
-            for name, figure in value.items():
-                if figure and (name != detail or type(figure) is not int):
+        elif key in _COMMON_DETAILS and type(value) is dict:
+            detail = _COMMON_DETAILS[key]
+            for name, number in value.items():
+                if number and (name != detail or type(number) is not int):
                     return None
             details[detail == "reasoning_tokens"] = value.get(detail) or 0
         else:
@@ -176,12 +173,12 @@ def _plain(usage: Mapping[str, Any]) -> Usage | None:
     )
 
 
-def _without_odd_details(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """A usage object without the figures that are none and that leave the dearer reading when they are missing."""
+def _without_invalid(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """The usage without invalid numbers whose absence can only raise the cost."""
     return {
-        key: _without_odd_details(value) if isinstance(value, dict) else value
+        key: _without_invalid(value) if isinstance(value, dict) else value
         for key, value in usage.items()
-        if isinstance(value, dict) or key not in _DISCOUNTS or token_figure(value) is not None
+        if isinstance(value, dict) or key not in _DISCOUNTS or parse_tokens(value) is not None
     }
 
 
@@ -191,42 +188,46 @@ _DISCOUNTS = frozenset(
 )
 
 
-def _read(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Usage | None:
-    inside = _inside(usage)
-    outside = _details(usage, "completion_tokens_details", "output_tokens_details")
-    prompt, output, total = _sides(usage)
+def _parse(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Usage | None:
+    details = _prompt_details(usage)
+    output_details = _details(usage, "completion_tokens_details", "output_tokens_details")
+    prompt, output, total = _totals(usage)
     if prompt is None or output is None:
         return None
     reasoning = max(
-        _count(outside, "reasoning_tokens", "thinking_tokens") or 0, _count(usage, "reasoning_tokens") or 0
+        _count(output_details, "reasoning_tokens", "thinking_tokens") or 0,
+        _count(usage, "reasoning_tokens") or 0,
     )
-    prompt, read, write = _cached(usage, inside, prompt, output, reasoning, total)
+    prompt, read, write = _cache_tokens(usage, details, prompt, output, reasoning, total)
 
-    # beside the output, as xAI and Gemini count reasoning: the total has room for it, or the output has not
-    beside = max(total - prompt - output, 0) if total is not None else 0
-    cited = _count(usage, "citation_tokens")
-    listened = beside if beside > reasoning and _seconds(usage) else 0
-    if cited is not None:
-        # Perplexity: what it read and what it thought lie beside, also of the total
-        prompt += cited
+    # xAI and Gemini report reasoning in addition to the output: the total exceeds prompt and output, or
+    # reasoning exceeds the output
+    excess = max(total - prompt - output, 0) if total is not None else 0
+    citations = _count(usage, "citation_tokens")
+    audio_excess = excess if excess > reasoning and _audio_seconds(usage) else 0
+    if citations is not None:
+        # Perplexity: citations and reasoning are not included in prompt, output or total
+        prompt += citations
         output += reasoning
     else:
-        output += beside - listened
-        reasoning = max(reasoning, beside - listened)
+        output += excess - audio_excess
+        reasoning = max(reasoning, excess - audio_excess)
     if reasoning > output:
         output += reasoning
-    prompt += listened
-    made = {
-        f"{medium}_output": _count(outside, name) or 0 for medium, name in _MEDIA_TOKENS if name in outside
+    prompt += audio_excess
+    media_output = {
+        f"{medium}_output": _count(output_details, name) or 0
+        for medium, name in _MEDIA_TOKENS
+        if name in output_details
     }
-    output = max(output, sum(made.values()) + reasoning)
+    output = max(output, sum(media_output.values()) + reasoning)
 
-    parts = made | {"audio_input": listened}
-    if any(name in inside for _, name in _MEDIA_TOKENS):
-        prompt, read, heard = _media(inside, prompt, read, write)
-        parts |= heard
+    parts = media_output | {"audio_input": audio_excess}
+    if any(name in details for _, name in _MEDIA_TOKENS):
+        prompt, read, media_input = _media_tokens(details, prompt, read, write)
+        parts |= media_input
     if write:
-        parts |= _lasting(usage, inside, write)
+        parts |= _write_lifetimes(usage, details, write)
     parts |= _units(usage)
     tokens = prompt + output
     return Usage(
@@ -235,7 +236,7 @@ def _read(usage: Mapping[str, Any], raw: Mapping[str, Any]) -> Usage | None:
         cache_read=read,
         output=output,
         reasoning=reasoning,
-        parts={name: count for name, count in parts.items() if count} or NOTHING,
+        parts={name: count for name, count in parts.items() if count} or EMPTY,
         flags=("tokens_absurd",) if tokens > ABSURD_TOKENS else (),
         raw=raw,
     )
@@ -245,31 +246,35 @@ _PROMPT = ("prompt_tokens", "input_tokens")
 _OUTPUT = ("completion_tokens", "output_tokens")
 
 
-def _inside(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+def _prompt_details(usage: Mapping[str, Any]) -> Mapping[str, Any]:
     return _details(usage, "prompt_tokens_details", "input_tokens_details")
 
 
-def _seconds(usage: Mapping[str, Any]) -> int:
-    """Of sound that was heard and whose tokens only the total has (Mistral)."""
-    return token_figure(usage.get("prompt_audio_seconds")) or 0
+def _audio_seconds(usage: Mapping[str, Any]) -> int:
+    """Seconds of audio input, whose tokens are only in the total (Mistral)."""
+    return parse_tokens(usage.get("prompt_audio_seconds")) or 0
 
 
-def at_least(usage: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens of input and output that a `usage` object which cannot be used as a whole tells all the same."""
-    named = in_openais_names(usage)
+def minimum_tokens(usage: Mapping[str, Any]) -> tuple[int, int]:
+    """Lower bounds of the input and output tokens from a `usage` object that `read_usage` rejects."""
+    renamed = with_openai_names(usage)
     prompt, output, total, cached = (
-        max(token_figure(place.get(name)) or 0 for place in (named, _inside(named)) for name in names)
+        max(
+            parse_tokens(fields.get(name)) or 0
+            for fields in (renamed, _prompt_details(renamed))
+            for name in names
+        )
         for names in (_PROMPT, _OUTPUT, ("total_tokens",), ("cached_tokens", "cache_read_input_tokens"))
     )
-    if not any(named.get(name) is not None for name in (*_PROMPT, *_OUTPUT)):
+    if not any(renamed.get(name) is not None for name in (*_PROMPT, *_OUTPUT)):
         output = total
     return max(prompt, cached), output
 
 
-def _sides(usage: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
-    """Input, output and total as they are called; a side that is missing is what the total leaves for it."""
-    total = token_figure(usage.get("total_tokens"))
-    prompt, output = _most(usage, *_PROMPT), _most(usage, *_OUTPUT)
+def _totals(usage: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
+    """Input, output and total as reported. A missing input or output is derived from the total."""
+    total = parse_tokens(usage.get("total_tokens"))
+    prompt, output = _largest(usage, *_PROMPT), _largest(usage, *_OUTPUT)
     missed, hit = _count(usage, "prompt_cache_miss_tokens"), _count(usage, "prompt_cache_hit_tokens")
     if missed is not None:
         prompt = max(prompt or 0, missed + (hit or 0))
@@ -280,56 +285,58 @@ def _sides(usage: Mapping[str, Any]) -> tuple[int | None, int | None, int | None
     return prompt, output, total
 
 
-def _cached(
+def _cache_tokens(
     usage: Mapping[str, Any],
-    inside: Mapping[str, Any],
+    details: Mapping[str, Any],
     prompt: int,
     output: int,
     reasoning: int,
     total: int | None,
 ) -> tuple[int, int, int]:
-    """All input, what was read from a cache and what was written to one.
+    """Total input, cache reads and cache writes.
 
-    Anthropic's names tell what lies beside the input, all others what lies within; gateways pass on both kinds of
-    names with either meaning.
+    Anthropic's fields are in addition to the input, those of other vendors are included in it. Gateways forward both
+    kinds of fields with either meaning.
     """
     read = max(
-        _count(inside, "cached_tokens", "cache_read_tokens") or 0,
+        _count(details, "cached_tokens", "cache_read_tokens") or 0,
         _count(usage, "prompt_cache_hit_tokens") or 0,
         _count(usage, "cached_tokens", "num_cached_tokens") or 0,
     )
-    write = _count(inside, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens") or 0
-    read_beside = _count(usage, "cache_read_input_tokens") or 0
-    write_beside = max(
-        _count(usage, "cache_creation_input_tokens") or 0, sum(_by_lifetime(usage, inside).values())
+    write = _count(details, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens") or 0
+    read_extra = _count(usage, "cache_read_input_tokens") or 0
+    write_extra = max(
+        _count(usage, "cache_creation_input_tokens") or 0, sum(_by_lifetime(usage, details).values())
     )
-    without = {prompt + output, prompt + output + reasoning}
-    if read_beside or write_beside > write:
-        twice = read_beside == read and write_beside == write
-        read, write = max(read, read_beside), max(write, write_beside)
+    without_cache = {prompt + output, prompt + output + reasoning}
+    if read_extra or write_extra > write:
+        duplicated = read_extra == read and write_extra == write
+        read, write = max(read, read_extra), max(write, write_extra)
         added = read + write
-        within = added <= prompt and (twice or ("prompt_tokens" in usage and total in without))
-        if not within or total in {each + added for each in without}:
+        included = added <= prompt and (duplicated or ("prompt_tokens" in usage and total in without_cache))
+        if not included or total in {each + added for each in without_cache}:
             prompt += added
-    elif read + write > prompt and total in {each + read + write for each in without}:
+    elif read + write > prompt and total in {each + read + write for each in without_cache}:
         prompt += read + write
     if read + write > prompt:
-        raise _Unusable
+        raise _InvalidUsage
     return prompt, read, write
 
 
-def _media(inside: Mapping[str, Any], prompt: int, read: int, write: int) -> tuple[int, int, dict[str, int]]:
-    """Input and cache reads, with the parts of them that are no text. Cached tokens count as text unless that cannot
-    be, since a cached text saves less than a cached sound."""
-    cached = _details(inside, "cached_tokens_details")
+def _media_tokens(
+    details: Mapping[str, Any], prompt: int, read: int, write: int
+) -> tuple[int, int, dict[str, int]]:
+    """Input, cache reads, and their media sub-buckets. Cached tokens count as text where possible, since cached text
+    saves less than cached audio."""
+    cached = _details(details, "cached_tokens_details")
     parts: dict[str, int] = {}
     for medium in MEDIA:
-        count = _count(inside, f"{medium}_tokens") or 0
-        parts[f"cached_{medium}"] = kept = min(_count(cached, f"{medium}_tokens") or 0, count)
-        parts[f"{medium}_input"] = count - kept
-    kept = sum(parts[f"cached_{medium}"] for medium in MEDIA)
-    read = max(read, kept)
-    free = read - kept
+        count = _count(details, f"{medium}_tokens") or 0
+        parts[f"cached_{medium}"] = hit = min(_count(cached, f"{medium}_tokens") or 0, count)
+        parts[f"{medium}_input"] = count - hit
+    cached_media = sum(parts[f"cached_{medium}"] for medium in MEDIA)
+    read = max(read, cached_media)
+    free = read - cached_media
     over = sum(parts[f"{medium}_input"] for medium in MEDIA) + read + write - prompt
     for medium in MEDIA:
         moved = max(min(over, free, parts[f"{medium}_input"]), 0)
@@ -342,30 +349,30 @@ def _media(inside: Mapping[str, Any], prompt: int, read: int, write: int) -> tup
 _LIFETIME = re.compile(r"(?:^|_)(5m|30m|1h|12h)(?:_|$)")
 
 
-def _by_lifetime(usage: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens written to a cache by how long they stay there, where a provider tells."""
+def _by_lifetime(usage: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, int]:
+    """Cache writes by lifetime, if reported."""
     found: dict[str, int] = {}
     for name in ("cache_creation", "cache_write_tokens_details", "cache_write_details"):
-        details = usage.get(name) or inside.get(name)
-        if not isinstance(details, dict):
+        lifetimes = usage.get(name) or details.get(name)
+        if not isinstance(lifetimes, dict):
             continue
-        for key in details:
+        for key in lifetimes:
             if match := _LIFETIME.search(key):
-                found[match[1]] = _count(details, key) or 0
+                found[match[1]] = _count(lifetimes, key) or 0
     return found
 
 
-def _lasting(usage: Mapping[str, Any], inside: Mapping[str, Any], write: int) -> dict[str, int]:
+def _write_lifetimes(usage: Mapping[str, Any], details: Mapping[str, Any], write: int) -> dict[str, int]:
     parts: dict[str, int] = {}
-    lifetimes = _by_lifetime(usage, inside)
+    lifetimes = _by_lifetime(usage, details)
     for lifetime in ("12h", "1h", "30m"):
-        parts[f"cache_write_{lifetime}"] = kept = min(lifetimes.get(lifetime, 0), write)
-        write -= kept
+        parts[f"cache_write_{lifetime}"] = count = min(lifetimes.get(lifetime, 0), write)
+        write -= count
     return parts
 
 
 def _units(usage: Mapping[str, Any]) -> dict[str, int]:
-    """What was charged by the piece: whatever counts searches. Of places that tell the same the largest counts."""
+    """Number of searches by unit. If several fields count the same unit, the largest counts."""
     found: dict[str, int] = {}
     for key, value in usage.items():
         if isinstance(value, dict):
@@ -374,19 +381,19 @@ def _units(usage: Mapping[str, Any]) -> dict[str, int]:
                     found[unit] = max(found.get(unit, 0), count)
         elif "search" in key or "sources" in key:
             unit = _unit(key)
-            found[unit] = max(found.get(unit, 0), token_figure(value) or 0)
+            found[unit] = max(found.get(unit, 0), parse_tokens(value) or 0)
     found.pop("", None)
     return found
 
 
-def _units_in(path: str, place: Mapping[str, Any], level: int = 0) -> dict[str, int]:
+def _units_in(path: str, fields: Mapping[str, Any], depth: int = 0) -> dict[str, int]:
     found: dict[str, int] = {}
-    for key, value in place.items():
+    for key, value in fields.items():
         name = f"{path}.{key}"
         if isinstance(value, dict):
-            inner = _units_in(name, value, level + 1) if level < 3 else {}
+            inner = _units_in(name, value, depth + 1) if depth < 3 else {}
         else:
-            inner = {_unit(name): token_figure(value) or 0}
+            inner = {_unit(name): parse_tokens(value) or 0}
         for unit, count in inner.items():
             found[unit] = found.get(unit, 0) + count
     found.pop("", None)
@@ -394,32 +401,32 @@ def _units_in(path: str, place: Mapping[str, Any], level: int = 0) -> dict[str, 
 
 
 def _unit(name: str) -> str:
-    """What a figure of this name counts; nothing when it counts no searches."""
-    if not _SEARCHES.search(name) or _NO_SEARCHES.search(name):
+    """The unit that a field of this name counts; empty if it does not count searches."""
+    if not _SEARCHES.search(name) or _NOT_COUNTS.search(name):
         return ""
-    return "file_searches" if _OF_FILES.search(name) else "web_searches"
+    return "file_searches" if _FILES.search(name) else "web_searches"
 
 
 _SEARCHES = re.compile(r"search|sources_used")
-_NO_SEARCHES = re.compile(r"token|size|time|latency|_ms\b|second|cost|price|fee|result|byte|char|context")
-_OF_FILES = re.compile(r"file|document|collection|storage")
+_NOT_COUNTS = re.compile(r"token|size|time|latency|_ms\b|second|cost|price|fee|result|byte|char|context")
+_FILES = re.compile(r"file|document|collection|storage")
 
 
 def _count(found: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these figures that is there. Raises _Unusable when it is no count."""
+    """The first of these fields that is present. Raises _InvalidUsage if it is invalid."""
     for name in names:
         value = found.get(name)
         if value is None:
             continue
-        count = token_figure(value)
+        count = parse_tokens(value)
         if count is None:
-            raise _Unusable
+            raise _InvalidUsage
         return count
     return None
 
 
-def _most(found: Mapping[str, Any], *names: str) -> int | None:
-    """The largest of these figures. Raises _Unusable when one is no count."""
+def _largest(found: Mapping[str, Any], *names: str) -> int | None:
+    """The largest of these fields. Raises _InvalidUsage if one is invalid."""
     counts = [count for name in names if (count := _count(found, name)) is not None]
     return max(counts, default=None)
 
@@ -429,44 +436,43 @@ def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
         details = usage.get(name)
         if isinstance(details, dict):
             return details
-    return NOTHING
+    return EMPTY
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Usage as OpenAI's clients read it."""
+    """Usage in OpenAI's format."""
     parts = usage.parts
-    heard = parts.get("audio_input", 0) + parts.get("cached_audio", 0)
-    spoken = parts.get("audio_output", 0)
+    audio_input = parts.get("audio_input", 0) + parts.get("cached_audio", 0)
+    audio_output = parts.get("audio_output", 0)
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.tokens,
         "prompt_tokens_details": {
             "cached_tokens": usage.cache_read,
-            **({"audio_tokens": heard} if heard else {}),
+            **({"audio_tokens": audio_input} if audio_input else {}),
         },
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning,
-            **({"audio_tokens": spoken} if spoken else {}),
+            **({"audio_tokens": audio_output} if audio_output else {}),
         },
     }
 
 
-def told_usage(usage: Usage) -> Mapping[str, Any]:
-    """The usage as a client is told it: the provider's own object when that was billed, with OpenAI's names for what it
-    calls otherwise."""
+def client_usage(usage: Usage) -> Mapping[str, Any]:
+    """The usage to send to a client: the provider's own object if it was billed, completed with OpenAI's fields."""
     raw = usage.raw
     if usage.source != "provider" or not isinstance(raw, dict):
         return usage_object(usage)
-    if all(type(raw.get(name)) is int and raw[name] for name in _SUMS):
+    if all(type(raw.get(name)) is int and raw[name] for name in _TOTAL_KEYS):
         return raw
-    shown = usage_object(usage)
+    standard = usage_object(usage)
     missing = {
-        name: shown[name]
-        for name in _SUMS
-        if type(raw.get(name)) is not int or (raw[name] == 0 and shown[name] > 0)
+        name: standard[name]
+        for name in _TOTAL_KEYS
+        if type(raw.get(name)) is not int or (raw[name] == 0 and standard[name] > 0)
     }
     return {**raw, **missing} if missing else raw
 
 
-_SUMS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_TOTAL_KEYS = ("prompt_tokens", "completion_tokens", "total_tokens")

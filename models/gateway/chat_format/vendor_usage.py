@@ -1,13 +1,13 @@
-"""Where vendors put the usage of an answer and what they call its figures: found, and told in OpenAI's names."""
+"""Finds the usage object in a response of any vendor and renames its fields to OpenAI's."""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models.gateway.chat_format.reported_numbers import dollar_figure, token_figure
+from models.gateway.chat_format.reported_numbers import parse_dollars, parse_tokens
 from models.gateway.lenient_json import NotJson, read
 
-ELSEWHERE = frozenset(
+VENDOR_USAGE_KEYS = frozenset(
     {
         "x_groq",
         "usageMetadata",
@@ -18,7 +18,7 @@ ELSEWHERE = frozenset(
     }
     | {"meta", "timings", "prompt_eval_count", "eval_count"}
 )
-"""Keys of a chunk or an answer that may tell usage where `usage` does not."""
+"""Top-level keys that may hold usage instead of `usage`."""
 
 _NAMES = {
     "promptTokens": "prompt_tokens",
@@ -49,39 +49,39 @@ _NAMES = {
 }
 
 
-def usage_in(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The usage of a chunk or an answer: its own, a choice's (Moonshot), or what stands in another vendor's place. One
-    with figures that are not all zero comes first."""
+def find_usage(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The usage of a chunk or response: under `usage`, a vendor's key, or in a choice (Moonshot). Prefers one that is
+    not all zeros."""
     found = None
-    for usage in _places(event):
+    for usage in _candidates(event):
         if usage:
-            if any(figures(usage)):
+            if any(usage_numbers(usage)):
                 return usage
             found = found or usage
     return found
 
 
-def _places(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | None]:
-    yield as_object(event.get("usage"))
-    if not ELSEWHERE.isdisjoint(event):
+def _candidates(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | None]:
+    yield parse_usage(event.get("usage"))
+    if not VENDOR_USAGE_KEYS.isdisjoint(event):
         for key in ("usageMetadata", "usage_metadata", "token_usage", "tokenUsage"):
-            yield as_object(event.get(key))
+            yield parse_usage(event.get(key))
         groq, cohere = event.get("x_groq"), event.get("meta")
-        yield as_object(groq.get("usage")) if isinstance(groq, dict) else None
+        yield parse_usage(groq.get("usage")) if isinstance(groq, dict) else None
         yield (
             cohere if isinstance(cohere, dict) and ("billed_units" in cohere or "tokens" in cohere) else None
         )
-        yield as_object(event.get("amazon-bedrock-invocationMetrics"))
+        yield parse_usage(event.get("amazon-bedrock-invocationMetrics"))
         yield {key: event[key] for key in ("prompt_eval_count", "eval_count") if event.get(key) is not None}
-        yield _of_llama(event.get("timings"))
+        yield _llama_cpp_usage(event.get("timings"))
     choices = event.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict) and "usage" in choice:
-            yield as_object(choice["usage"])
+            yield parse_usage(choice["usage"])
 
 
-def as_object(usage: Any) -> Mapping[str, Any] | None:
-    """A usage object; of a list of them their sum, of one that is written as a text what that says."""
+def parse_usage(usage: Any) -> Mapping[str, Any] | None:
+    """A usage object; a list of them is summed, a string is parsed as JSON."""
     if isinstance(usage, dict):
         return usage
     if isinstance(usage, str) and usage[:1] in ("{", "["):
@@ -89,32 +89,32 @@ def as_object(usage: Any) -> Mapping[str, Any] | None:
             usage = read(usage.encode("utf-8", "replace")).value
         except NotJson:
             return None
-        return as_object(usage)
+        return parse_usage(usage)
     if isinstance(usage, list):
         parts = [part for part in usage if isinstance(part, dict)]
-        return _summed(parts) if len(parts) > 1 else next(iter(parts), None)
+        return _sum(parts) if len(parts) > 1 else next(iter(parts), None)
     return None
 
 
-def figures(usage: Mapping[str, Any], level: int = 0) -> Iterator[Any]:
-    """The figures of a usage object, those of its details too, with false ones for zeros."""
+def usage_numbers(usage: Mapping[str, Any], depth: int = 0) -> Iterator[Any]:
+    """All numbers in a usage object, nested ones included."""
     for value in usage.values():
-        if isinstance(value, dict) and level < 4:
-            yield from figures(value, level + 1)
+        if isinstance(value, dict) and depth < 4:
+            yield from usage_numbers(value, depth + 1)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield value
-        elif isinstance(value, str) and (figure := dollar_figure(value)) is not None:
-            yield figure
+        elif isinstance(value, str) and (number := parse_dollars(value)) is not None:
+            yield number
 
 
-def in_openais_names(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same figures in the names of OpenAI or Anthropic, which are kept as they are."""
+def with_openai_names(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The usage with OpenAI's field names. OpenAI's and Anthropic's own names stay unchanged."""
     if "prompt_tokens" in usage or "input_tokens" in usage:
         return usage
     if "prompt_token_count" in usage or "candidates_token_count" in usage:
         usage = {_CAMEL.sub(lambda found: found[1].upper(), key): value for key, value in usage.items()}
     if "promptTokenCount" in usage or "candidatesTokenCount" in usage:
-        return {**usage, **_of_gemini(usage)}
+        return {**usage, **_gemini_usage(usage)}
     for key in ("billed_units", "tokens"):
         billed = usage.get(key)
         if isinstance(billed, dict) and ("input_tokens" in billed or "output_tokens" in billed):
@@ -131,17 +131,17 @@ def in_openais_names(usage: Mapping[str, Any]) -> Mapping[str, Any]:
 _CAMEL = re.compile(r"_([a-z])")
 
 
-def _of_gemini(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Its thoughts lie beside the answer, the prompts of its tools beside the prompt."""
-    put, tools = usage.get("promptTokenCount"), usage.get("toolUsePromptTokenCount")
+def _gemini_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Gemini reports thoughts separately from the candidates, and tool prompts separately from the prompt: add them."""
+    prompt, tools = usage.get("promptTokenCount"), usage.get("toolUsePromptTokenCount")
     answer, thoughts = usage.get("candidatesTokenCount"), usage.get("thoughtsTokenCount")
     if answer is None:
         answer = usage.get("responseTokenCount")
-    if answer is None and token_figure(thoughts):
+    if answer is None and parse_tokens(thoughts):
         answer = 0
     return {
-        "prompt_tokens": _together(put, tools),
-        "completion_tokens": _together(answer, thoughts),
+        "prompt_tokens": _add(prompt, tools),
+        "completion_tokens": _add(answer, thoughts),
         "total_tokens": usage.get("totalTokenCount"),
         "prompt_tokens_details": {
             "cached_tokens": usage.get("cachedContentTokenCount"),
@@ -155,40 +155,40 @@ def _of_gemini(usage: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _together(figure: Any, more: Any) -> Any:
-    """Two figures that lie beside each other; what is no figure stays as it is."""
-    first, second = token_figure(figure), token_figure(more)
-    return figure if first is None else first + (second or 0)
+def _add(first: Any, second: Any) -> Any:
+    """The sum of two counts; an invalid first value is returned unchanged."""
+    count, added = parse_tokens(first), parse_tokens(second)
+    return first if count is None else count + (added or 0)
 
 
-def _modalities(listed: Any) -> Iterator[tuple[str, Any]]:
-    for each in listed if isinstance(listed, list) else ():
-        if isinstance(each, dict) and isinstance(each.get("modality"), str):
-            yield f"{each['modality'].lower()}_tokens", each.get("tokenCount", each.get("token_count"))
+def _modalities(details: Any) -> Iterator[tuple[str, Any]]:
+    for item in details if isinstance(details, list) else ():
+        if isinstance(item, dict) and isinstance(item.get("modality"), str):
+            yield f"{item['modality'].lower()}_tokens", item.get("tokenCount", item.get("token_count"))
 
 
-def _of_llama(timings: Any) -> dict[str, Any] | None:
-    """What llama.cpp measured. Without `cache_n` it does not tell how long the prompt was."""
+def _llama_cpp_usage(timings: Any) -> dict[str, Any] | None:
+    """Usage from the timings of llama.cpp. Without `cache_n` the prompt length is unknown: None."""
     if not isinstance(timings, dict):
         return None
-    fresh, cached, made = (token_figure(timings.get(key)) for key in ("prompt_n", "cache_n", "predicted_n"))
-    if fresh is None or cached is None or made is None:
+    fresh, cached, output = (parse_tokens(timings.get(key)) for key in ("prompt_n", "cache_n", "predicted_n"))
+    if fresh is None or cached is None or output is None:
         return None
-    return {"prompt_tokens": fresh + cached, "completion_tokens": made, "cached_tokens": cached}
+    return {"prompt_tokens": fresh + cached, "completion_tokens": output, "cached_tokens": cached}
 
 
-def _summed(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    whole: dict[str, Any] = {}
+def _sum(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
-            known = whole.get(key)
-            if _is_number(value) and _is_number(known):
-                whole[key] = known + value
-            elif isinstance(value, dict) and isinstance(known, dict):
-                whole[key] = _summed([known, value])
+            current = total.get(key)
+            if _is_number(value) and _is_number(current):
+                total[key] = current + value
+            elif isinstance(value, dict) and isinstance(current, dict):
+                total[key] = _sum([current, value])
             else:
-                whole[key] = value if value is not None else known
-    return whole
+                total[key] = value if value is not None else current
+    return total
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The dialects in which clients ask for answers and read them, one a file."""
+"""Dialects: the API formats of clients, one per file."""
 
 from models.gateway.dialects.chat import ChatDialect
 from models.gateway.dialects.codebuff import CodebuffDialect

@@ -1,4 +1,4 @@
-"""The dialect of the compatible SDK (contract 5): chat completions that belong to a run, with their cost in the usage."""
+"""The dialect of the Codebuff SDK (contract 5): chat completions within a run, with their cost in `usage`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from models.gateway.bill import Bill
 from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
 from models.gateway.chat_format import BadCall, Call, usage_object
 from models.gateway.chat_format.output import parts_of
-from models.gateway.dialects.chat import ChatDialect, parsed
+from models.gateway.dialects.chat import ChatDialect, parse_call
 from models.gateway.dialects.chat_stream import ChatStream
 from models.gateway.dialects.dialect import (
     CallRequest,
@@ -26,24 +26,24 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
     iso_now,
 )
-from models.gateway.dialects.error_shapes import suspended, too_little, upstream_words
+from models.gateway.dialects.error_shapes import ban_message, credit_message, upstream_message
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
 from models.gateway.upstream import UpstreamError
 from models.ledger.holds import Admission
 
-MOST_PARALLEL = 32
-"""Answers made of one request by sending it several times."""
-DIRECT = ("openai/gpt-5", "openai/gpt-5.1")
-"""Models whose several answers come from OpenAI itself (contract 5.3)."""
+MAX_PARALLEL = 32
+"""Largest number of answers to one request that is sent to the provider several times."""
+DIRECT_OPENAI = ("openai/gpt-5", "openai/gpt-5.1")
+"""Models for which OpenAI itself is asked for several answers (contract 5.3)."""
 SDK_MARGIN = Decimal("1.055")
-"""What the SDK multiplies a cost with to show credits."""
+"""The factor by which the SDK multiplies a cost to show credits."""
 
 
 class CodebuffDialect(ChatDialect):
-    """What the SDK wants beside a chat completion stands in the body's `codebuff_metadata`: the run, the client's id, and
-    `n`, how many answers are merged into one (contract 5.3, 5.4)."""
+    """Chat completions with the SDK's fields in `codebuff_metadata`: the run, the client's id, and `n`, the number of
+    answers to merge into one (contract 5.3, 5.4)."""
 
     door = "codebuff"
     body_first = True
@@ -53,7 +53,7 @@ class CodebuffDialect(ChatDialect):
         metadata = _metadata(received.body)
         run_id, client_id = metadata.get("run_id"), metadata.get("client_id")
         # any truthy `stream` asks for a stream
-        call = parsed(received.body, received.raw, truthy_stream=True)
+        call = parse_call(received.body, received.raw, truthy_stream=True)
         if isinstance(call, Call) and not call.stream:
             call = _with_answers(call, metadata.get("n"))
         return CallRequest(
@@ -69,7 +69,7 @@ class CodebuffDialect(ChatDialect):
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
         several = not call.stream and bool(_metadata(call.body).get("n"))
-        direct = several and call.model.lower() in DIRECT
+        direct = several and call.model.lower() in DIRECT_OPENAI
         return routes.find(call.model, byok=request.byok, direct_openai=direct)
 
     def adapt(self, call: Call, provider: Provider) -> Call:
@@ -90,11 +90,11 @@ class CodebuffDialect(ChatDialect):
         usage = with_cost(usage_object(bill.usage), bill)
         return Reply(write({**answers[0].value, "choices": [choice], "usage": usage}))
 
-    def shown_usage(self, bill: Bill) -> Mapping[str, Any]:
-        return with_cost(super().shown_usage(bill), bill)
+    def client_usage(self, bill: Bill) -> Mapping[str, Any]:
+        return with_cost(super().client_usage(bill), bill)
 
     def translator(self, request: CallRequest, call: Call, route: Route) -> ChatStream:
-        return ChatStream(request.request_id, call, route, self.shown_usage, wants_usage=True)
+        return ChatStream(request.request_id, call, route, self.client_usage, wants_usage=True)
 
     def greeting(self) -> bytes:
         return f": connected {iso_now()}\n".encode()
@@ -108,13 +108,13 @@ class CodebuffDialect(ChatDialect):
             case UnreadableBody():
                 return ErrorAnswer(400, {"message": "Invalid JSON in request body"})
             case CallRefused():
-                return _refused(error.admission, context.settings)
+                return _refusal(error.admission, context.settings)
             case ProviderError():
                 return ErrorAnswer(error.status, {"error": _upstream_error(error)})
             case UpstreamError(status=status, kind=kind):
-                return _for_every_sdk(status, str(error), kind, "upstream_error")
+                return _sdk_error(status, str(error), kind, "upstream_error")
             case DomainError(status=status, message=text, code=code):
-                return _for_every_sdk(status, text, code)
+                return _sdk_error(status, text, code)
             case RelayFailed():
                 return ErrorAnswer(500, {"error": "Failed to process request"})
             case _:
@@ -126,16 +126,16 @@ def _metadata(body: Any) -> Mapping[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def _with_answers(call: Call, wanted: Any) -> Call | DomainError:
-    if not wanted:
+def _with_answers(call: Call, requested: Any) -> Call | DomainError:
+    if not requested:
         return call
-    if type(wanted) is not int or not 1 <= wanted <= MOST_PARALLEL:
-        return BadCall(f"'codebuff_metadata.n' must be a whole number from 1 to {MOST_PARALLEL}.")
-    return replace(call, answers=wanted)
+    if type(requested) is not int or not 1 <= requested <= MAX_PARALLEL:
+        return BadCall(f"'codebuff_metadata.n' must be a whole number from 1 to {MAX_PARALLEL}.")
+    return replace(call, answers=requested)
 
 
 def _merged(answers: Sequence[WholeAnswer]) -> str:
-    """The texts of all choices of all answers, as a list in JSON."""
+    """The texts of all choices of all answers, as a JSON list."""
     choices = [choice for answer in answers for choice in answer.value.get("choices") or ()]
     messages = [choice.get("message") for choice in choices if isinstance(choice, dict)]
     contents = [message.get("content") for message in messages if isinstance(message, dict)]
@@ -143,44 +143,45 @@ def _merged(answers: Sequence[WholeAnswer]) -> str:
     return write(texts).decode()
 
 
-def with_cost(shown: Mapping[str, Any], bill: Bill) -> Mapping[str, Any]:
-    """A `usage` object whose cost leads the SDK to the credits that the ledger charged.
+def with_cost(usage: Mapping[str, Any], bill: Bill) -> Mapping[str, Any]:
+    """A `usage` object whose cost makes the SDK show the credits that the ledger charged.
 
-    The SDK adds 5.5 % on its own; with another margin the cost shown differs from the cost paid.
+    The SDK adds 5.5 % itself; with another margin the reported cost differs from the cost charged.
     """
-    told = bill.cost * (1 + bill.margin) / SDK_MARGIN
-    if told == _as_the_sdk_adds(shown):
-        return shown
-    details = shown.get("cost_details")
+    cost = bill.cost * (1 + bill.margin) / SDK_MARGIN
+    if cost == _sdk_total(usage):
+        return usage
+    details = usage.get("cost_details")
     details = {**(details if isinstance(details, dict) else {}), "upstream_inference_cost": None}
-    return {**shown, "cost": float(told), "cost_details": details}
+    return {**usage, "cost": float(cost), "cost_details": details}
 
 
-def _as_the_sdk_adds(shown: Mapping[str, Any]) -> Decimal | None:
-    """The dollars that the SDK reads out of a `usage` object; None where it would not find numbers."""
-    details = shown.get("cost_details")
+def _sdk_total(usage: Mapping[str, Any]) -> Decimal | None:
+    """The dollars that the SDK reads from a `usage` object; None when they are not numbers."""
+    details = usage.get("cost_details")
     extra = details.get("upstream_inference_cost") if isinstance(details, dict) else None
-    cost, more = shown.get("cost"), 0 if extra is None else extra
+    cost, more = usage.get("cost"), 0 if extra is None else extra
     if type(cost) not in (int, float) or type(more) not in (int, float):
         return None
     return Decimal(repr(cost)) + Decimal(repr(more))
 
 
-def _for_every_sdk(status: int, message: str, code: str, kind: str = "invalid_request_error") -> ErrorAnswer:
-    """An error that every version of the SDK can show: the text both where old and new ones look for it."""
+def _sdk_error(status: int, message: str, code: str, kind: str = "invalid_request_error") -> ErrorAnswer:
+    """An error whose text is where older and where newer versions of the SDK look for it."""
     return ErrorAnswer(
         status, {"error": {"message": message, "code": code, "type": kind}, "message": message}
     )
 
 
-def _refused(admission: Admission, settings: Settings) -> ErrorAnswer:
+def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     run = admission.run_id
     base_url = settings.base_url
-    # an organisation has no free credits that come again
-    reset = "" if admission.org_id else f" Your free credits reset {when(admission.next_quota_reset, now())}."
+    # organisations have no recurring free credits
+    when = relative_time(admission.next_quota_reset, now())
+    reset = "" if admission.org_id else f" Your free credits reset {when}."
     rows: dict[str, tuple[int, dict[str, str]]] = {
         "unknown_key": (401, {"message": "Invalid Codebuff API key"}),
-        "banned": (403, {"error": "account_suspended", "message": suspended(settings)}),
+        "banned": (403, {"error": "account_suspended", "message": ban_message(settings)}),
         "out_of_credits": (
             402,
             {"message": f"Out of credits. Please add credits at {base_url}/usage.{reset}"},
@@ -191,27 +192,27 @@ def _refused(admission: Admission, settings: Settings) -> ErrorAnswer:
     }
     if admission.outcome in rows:
         return ErrorAnswer(*rows[admission.outcome])
-    return _for_every_sdk(402, too_little(admission), "insufficient_credits", "insufficient_credits")
+    return _sdk_error(402, credit_message(admission), "insufficient_credits", "insufficient_credits")
 
 
 def _upstream_error(error: ProviderError) -> dict[str, Any]:
-    """A provider's error in the form of contract 5.6."""
+    """A provider's error as in contract 5.6."""
     failure = error.failure
-    told: dict[str, Any] = {"message": upstream_words(error), "code": failure.code}
+    body: dict[str, Any] = {"message": upstream_message(error), "code": failure.code}
     if not failure.plain:
-        told |= {"type": failure.type, "param": failure.param}
+        body |= {"type": failure.type, "param": failure.param}
         if failure.metadata is not None:
-            told["metadata"] = failure.metadata
+            body["metadata"] = failure.metadata
     if failure.details is not None:
-        told["details"] = failure.details
-    return told
+        body["details"] = failure.details
+    return body
 
 
-def when(moment: datetime | None, current: datetime) -> str:
-    """How far off a moment is, in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
-    if moment is None or moment <= current:
+def relative_time(target: datetime | None, current: datetime) -> str:
+    """The time until `target` in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
+    if target is None or target <= current:
         return "soon"
-    minutes = int((moment - current).total_seconds() // 60)
+    minutes = int((target - current).total_seconds() // 60)
     for size, unit in ((1440, "day"), (60, "hour")):
         if minutes >= size:
             count = minutes // size

@@ -1,7 +1,7 @@
-"""What a dialect is: how one kind of client writes its requests, and reads answers, streams and errors.
+"""The interface of a dialect: the format of one kind of client for requests, answers, streams and errors.
 
-The relay and the stream know calls, meters and bytes; whatever has a format goes through here. A dialect keeps nothing of
-a call: one instance serves all. What providers are sent and how they report usage is theirs (`models/gateway/providers`).
+The relay and the stream handle calls, meters and bytes; formats are the dialect's. A dialect is stateless: one instance
+serves all calls. Requests to providers, and how they report usage, belong to `models/gateway/providers`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,12 +20,12 @@ from models.gateway.dialects.error_shapes import RequestHeaders
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
 
-KEPT_REQUEST = 256 << 10
-"""Bytes of a request's messages that are stored with the call."""
+MAX_STORED_REQUEST = 256 << 10
+"""Largest total of a request's messages that is stored with the call, in bytes."""
 
 
 class MissingApiKey(DomainError):
-    """The request carries no API key."""
+    """The request has no API key."""
 
     status = 401
     code = "invalid_api_key"
@@ -35,7 +35,7 @@ class MissingApiKey(DomainError):
 
 
 class UnreadableBody(DomainError):
-    """The request's body cannot be read."""
+    """The request body cannot be read."""
 
     def __init__(self, message: str = "The request body cannot be read.") -> None:
         super().__init__(message)
@@ -43,8 +43,7 @@ class UnreadableBody(DomainError):
 
 @dataclass(slots=True)
 class IncomingRequest:
-    """What came to a door. `body` is JSON, a form's fields, or what is wrong with what was sent instead; `raw` are its
-    bytes."""
+    """A request as received. `body` is JSON, form fields, or the error of an invalid body; `raw` is its bytes."""
 
     request_id: str
     key: str = field(repr=False)
@@ -55,8 +54,8 @@ class IncomingRequest:
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """What a client wants. `call` is its request, or what is wrong with it: the ledger's checks come first. `byok` is the
-    caller's own key at OpenRouter, `size` the bytes of the body."""
+    """A client's request for a call. `call` is the parsed call or its error, raised only after the ledger's checks. `byok`
+    is the caller's own OpenRouter key, `size` the body's bytes."""
 
     dialect: "Dialect"
     request_id: str
@@ -70,7 +69,7 @@ class CallRequest:
 
 @dataclass(slots=True)
 class WholeAnswer:
-    """An answer that is not streamed: its bytes as any client of the dialect reads them, their value, and its measures."""
+    """An answer that is not streamed: its bytes in the dialect's format, their parsed value, and its meter."""
 
     raw: bytes
     value: Any
@@ -79,7 +78,7 @@ class WholeAnswer:
 
 @dataclass(slots=True)
 class Reply:
-    """A whole answer for the client. `dropped` are the keys that the provider was not sent."""
+    """A whole answer for the client. `dropped` names request keys left out for the provider."""
 
     body: bytes
     content_type: str = "application/json"
@@ -88,7 +87,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ErrorContext:
-    """What the words of an error may depend on, beside the error."""
+    """What an error's body depends on besides the error."""
 
     request_id: str
     headers: RequestHeaders
@@ -97,7 +96,7 @@ class ErrorContext:
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """An error for the client: its status, its JSON, and headers that only this dialect has."""
+    """An error response: status, JSON body, and headers specific to this dialect."""
 
     status: int
     body: Any
@@ -105,33 +104,32 @@ class ErrorAnswer:
 
 
 class StreamTranslator(Protocol):
-    """Turns what the provider streams into what the client reads, and measures it. One per stream, used by one thread."""
+    """Translates a provider's stream into the client's format and meters it. One per stream; not thread-safe."""
 
     meter: UsageMeter
     done: bool
-    """The provider has said that its answer is over. What it sends after that is not looked at."""
+    """Whether the provider has ended its answer. Anything after that is ignored."""
 
-    def feed(self, piece: bytes) -> bytes:
-        """Take what came; what of it the client is sent now. Raises UpstreamError."""
+    def feed(self, chunk: bytes) -> bytes:
+        """Translate a chunk. Returns the bytes to send now. Raises UpstreamError."""
 
     def end(self, *, cut: bool = False) -> bytes:
-        """The provider sends no more, because it ended or was `cut` off; what is left for the client."""
+        """End the response; `cut` when it broke off. Returns the remaining bytes to send."""
 
-    def last_words(self, bill: Bill | None) -> bytes:
-        """What waited for the bill, with the usage where the client wants to know it. None: nothing was charged."""
+    def final_chunk(self, bill: Bill | None) -> bytes:
+        """The chunk held back for the bill, with the billed usage if the client asked for it. None: nothing was charged."""
 
-    def closing(self) -> bytes:
+    def end_event(self) -> bytes:
         """The event that ends a complete answer."""
 
     def error(self, message: str, code: str, kind: str) -> bytes:
-        """The event that ends an answer that failed."""
+        """The event that reports an error and ends the answer."""
 
 
 class Dialect(ABC):
-    """One kind of client. `door` names it in the records of calls.
+    """One client format. `door` names it in the records of calls.
 
-    `body_first`: a body that cannot be read is refused before anything else is checked. `needs_run`: no call is made
-    without a running run.
+    `body_first`: an unreadable body is refused before any other check. `needs_run`: every call must name a running run.
     """
 
     door = ""
@@ -142,82 +140,82 @@ class Dialect(ABC):
 
     @abstractmethod
     def read(self, received: IncomingRequest) -> CallRequest:
-        """What was received as a call: its model, size, bound of output, and whether it is streamed."""
+        """Parse a request into a call: model, size, output limit, whether it is streamed."""
 
     def route(self, routes: Router, request: CallRequest, call: Call) -> Route:
-        """Where the call goes first. Raises NoRoute, NotChat or NoPrice."""
+        """The call's first route. Raises NoRoute, NotAChatModel or NoPrice."""
         return routes.find(call.model, byok=request.byok)
 
     def adapt(self, call: Call, provider: Provider) -> Call:
-        """The call in the form that a provider can be asked in. The methods below are given this form."""
+        """Adapt the call to a provider. The methods below receive the adapted call."""
         return call
 
     @abstractmethod
     def stored_request(self, call: Call, size: int) -> Any:
-        """What of a request of `size` bytes is stored with the call, as JSON."""
+        """The part of a request of `size` bytes that is stored with the call, as JSON."""
 
     @abstractmethod
     def count_text(self, call: Call) -> int:
-        """Tokens of the request's text, counted."""
+        """Count the tokens of the request's text."""
 
     @abstractmethod
     def count_input(self, call: Call) -> tuple[int, dict[str, int]]:
-        """Tokens of the whole request, and how many of them are sound and pictures, by bucket."""
+        """Count the tokens of the whole request. Returns the total, and those of audio and images by bucket."""
 
     # answers
 
     @abstractmethod
     def read_answer(self, raw: bytes, call: Call, route: Route, headers: Mapping[str, str]) -> WholeAnswer:
-        """The answer that a provider's body, sent with these headers, is. Raises what the client is told instead: UpstreamRefused, UpstreamError."""
+        """Parse a provider's response body. Raises ProviderError, UpstreamError."""
 
     @abstractmethod
     def stored_answer(self, call: Call, answers: Sequence[WholeAnswer]) -> Any:
-        """What is stored of the answers to one call, as JSON."""
+        """The part of a call's answers that is stored, as JSON."""
 
     @abstractmethod
     def reply(self, call: Call, answers: Sequence[WholeAnswer], bill: Bill) -> Reply:
-        """The answers to one call as the client reads them, with the usage that was billed."""
+        """Format a call's answers for the client, with the billed usage."""
 
     # streams
 
     def translator(self, request: CallRequest, call: Call, route: Route) -> StreamTranslator:
-        """The translator of one stream. A dialect whose calls are never streamed has none."""
+        """Create the translator of one stream. Dialects that do not stream leave this out."""
         raise NotImplementedError(f"{self.door} does not stream")
 
     def greeting(self) -> bytes:
-        """What a stream begins with, before its provider has said anything."""
+        """The first bytes of a stream, sent before the provider responds."""
         return b""
 
     def heartbeat(self) -> bytes:
-        """What is sent while the provider is silent, so that no proxy takes the stream for dead."""
+        """The bytes sent while the provider is silent, so that proxies keep the connection open."""
         return f": heartbeat {iso_now()}\n\n".encode()
 
     # errors
 
     @abstractmethod
     def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
-        """The answer when there is none: `error` is Refused, UpstreamRefused, UpstreamError, a DomainError (NoKey and
-        Unreadable among them), or a bug."""
+        """Format an error: CallRefused, ProviderError, UpstreamError, a DomainError (also MissingApiKey and
+        UnreadableBody), or a bug."""
 
 
-def newest(messages: list[Any], size: int) -> list[Any]:
-    """The messages that are stored with a call: the newest that fit, with a note about what was left out."""
-    if size and size <= KEPT_REQUEST:
+def newest_messages(messages: list[Any], size: int) -> list[Any]:
+    """The newest messages that fit into MAX_STORED_REQUEST, after a note about those left out."""
+    if size and size <= MAX_STORED_REQUEST:
         return messages
-    kept: list[Any] = []
-    room = KEPT_REQUEST
+    stored: list[Any] = []
+    remaining = MAX_STORED_REQUEST
     for message in reversed(messages):
-        room -= len(orjson.dumps(message))
-        if room < 0:
+        remaining -= len(orjson.dumps(message))
+        if remaining < 0:
             break
-        kept.append(message)
-    if len(kept) == len(messages):
+        stored.append(message)
+    if len(stored) == len(messages):
         return messages
-    left = len(messages) - len(kept)
-    note = f"{left} earlier message{'s' if left > 1 else ''} not kept: a call keeps its newest {KEPT_REQUEST >> 10} KiB."
-    return [{"role": "note", "content": note}, *reversed(kept)]
+    omitted = len(messages) - len(stored)
+    note = f"{omitted} earlier message{'s' if omitted > 1 else ''} not stored: a call stores its newest {MAX_STORED_REQUEST >> 10} KiB."
+    return [{"role": "note", "content": note}, *reversed(stored)]
 
 
 def iso_now() -> str:
-    """The moment in UTC, with milliseconds, as JavaScript writes it."""
+    """The current time in UTC with milliseconds, in JavaScript's format."""
     return now().strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

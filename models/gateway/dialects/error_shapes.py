@@ -1,4 +1,4 @@
-"""The words and forms of errors that dialects share."""
+"""Error messages and bodies shared by the dialects."""
 
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ _ANTHROPIC = {
 
 
 class RequestHeaders(Protocol):
-    """The headers of a client's request, by name in any case."""
+    """Case-insensitive headers of a client's request."""
 
     def get(self, name: str, /) -> str | None:
         """The value of a header."""
@@ -46,7 +46,7 @@ def model_error(
     param: Any = None,
     kind: Any = None,
 ) -> dict[str, Any]:
-    """An error as OpenAI's clients read it, or Anthropic's where that is what calls."""
+    """Format an error as OpenAI's, or Anthropic's for requests with `anthropic-version`."""
     if "anthropic-version" in headers:
         return {
             "type": "error",
@@ -57,8 +57,8 @@ def model_error(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def upstream_words(error: ProviderError) -> str:
-    """The provider's message with what lay behind it (contract 5.6)."""
+def upstream_message(error: ProviderError) -> str:
+    """The provider's message with its details (contract 5.6)."""
     failure = error.failure
     metadata = failure.metadata if isinstance(failure.metadata, dict) else {}
     raw = metadata.get("raw")
@@ -66,26 +66,26 @@ def upstream_words(error: ProviderError) -> str:
         return failure.message
     text = raw if isinstance(raw, str) else write(raw).decode()
     name = metadata.get("provider_name")
-    shown = text if len(text) <= 1000 else f"{text[:1000]}..."
-    return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {shown}]"
+    excerpt = text if len(text) <= 1000 else f"{text[:1000]}..."
+    return f"{failure.message} [{name if isinstance(name, str) and name else 'Provider details'}: {excerpt}]"
 
 
-def suspended(settings: Settings) -> str:
-    """What a banned user is told (contract 5.2 row 4)."""
+def ban_message(settings: Settings) -> str:
+    """The message for a banned user (contract 5.2 row 4)."""
     support = settings.stoa_support_email or "the operator of this server"
     return f"Your account has been suspended due to billing issues. Please contact {support} to resolve this."
 
 
-def too_little(admission: Admission) -> str:
-    """Why a hold was refused although something is left."""
+def credit_message(admission: Admission) -> str:
+    """Why a hold was refused although credits are left."""
     left = max(admission.available, 0)
-    beside = f" beside the {admission.held} held by calls in flight" if admission.held else ""
+    held = f"; calls in flight hold {admission.held}" if admission.held else ""
     if left < admission.minimum:
         return (
-            f"What this call sends costs about {admission.minimum} credits, and {left} are free{beside}. "
-            "Send less, wait for the other calls, or add credits."
+            f"The input of this call costs about {admission.minimum} credits, and {left} are available{held}. "
+            "Send less, wait for other calls to end, or add credits."
         )
     return (
-        f"This call can cost up to {admission.hold} credits, and {left} are free{beside}. "
-        "Wait for the other calls, ask for fewer tokens (max_tokens), or add credits."
+        f"This call can cost up to {admission.hold} credits, and {left} are available{held}. "
+        "Wait for other calls to end, request fewer tokens (max_tokens), or add credits."
     )

@@ -4,17 +4,17 @@ import re
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.provider import OPENROUTERS, Provider
+from models.gateway.providers.provider import OPENROUTER_KEYS, Provider
 
-_WHOLE = (
+_SUFFIXES = (
     (re.compile(r"claude-(opus|sonnet)-4"), "-0"),
     (re.compile(r"claude-3-(5-haiku|5-sonnet|7-sonnet|opus)"), "-latest"),
 )
-"""Names that OpenRouter cuts short, and how they end here."""
+"""Model names that OpenRouter abbreviates, and the suffix they have at Anthropic."""
 
 
 class Anthropic(Provider):
-    """Names its models with dashes where OpenRouter writes dots (`claude-sonnet-4.5`)."""
+    """Its model names have dashes where OpenRouter's have dots (`claude-sonnet-4.5`)."""
 
     name = "anthropic"
     title = "Anthropic"
@@ -24,12 +24,12 @@ class Anthropic(Provider):
     bare = re.compile(r"claude-")
 
     def upstream_model(self, model: str) -> str:
-        name = self.spelt(re.sub(r"(?<=\d)\.(?=\d)", "-", super().upstream_model(model)))
-        return name + next((ending for short, ending in _WHOLE if short.fullmatch(name)), "")
+        name = self.canonical(re.sub(r"(?<=\d)\.(?=\d)", "-", super().upstream_model(model)))
+        return name + next((ending for short, ending in _SUFFIXES if short.fullmatch(name)), "")
 
     @property
-    def refuses(self) -> frozenset[str]:
-        return OPENROUTERS
+    def unsupported_keys(self) -> frozenset[str]:
+        return OPENROUTER_KEYS
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         body, dropped = super().rewrite(call, model)

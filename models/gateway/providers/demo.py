@@ -1,4 +1,4 @@
-"""Stoa's own model: served whether or not any key is set."""
+"""Stoa's built-in demo model, available without any provider key."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ MODEL = "stoa/demo"
 
 
 class DemoProvider(Provider):
-    """Priced like a mid-range model, so that a page of text costs whole credits."""
+    """Serves `stoa/demo`, at the price of a mid-range model, so that a page of text costs whole credits."""
 
     name = "stoa"
     title = "Stoa"
     table = "stoa"
     prefixes = ("stoa",)
     native_n = True
-    longest = 8_192
+    max_output = 8_192
 
     @property
     def ready(self) -> bool:

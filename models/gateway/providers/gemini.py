@@ -4,15 +4,15 @@ import re
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.provider import OPENROUTERS, Provider, effort_of
+from models.gateway.providers.provider import OPENROUTER_KEYS, Provider, effort_of
 
 RESOURCE = "models/"
-"""Google's own API writes this before the names of its models."""
-_UNKNOWN = OPENROUTERS | {"store", "metadata", "prompt_cache_key", "safety_identifier", "logit_bias"}
+"""Prefix of model names in Google's own API."""
+_UNSUPPORTED = OPENROUTER_KEYS | {"store", "metadata", "prompt_cache_key", "safety_identifier", "logit_bias"}
 
 
 class Gemini(Provider):
-    """Refuses keys it does not know; counts thoughts in the total but not in the completion."""
+    """Refuses unknown keys; counts reasoning in the total but not in the completion."""
 
     name = "gemini"
     title = "Gemini"
@@ -23,16 +23,16 @@ class Gemini(Provider):
     native_n = True
 
     def claims(self, model: str) -> bool:
-        # The price table also has Claude, which Google serves elsewhere.
+        # Google's price table lists Claude, which another Google API serves
         return super().claims(model) and "claude" not in model.lower()
 
     def upstream_model(self, model: str) -> str:
         name = super().upstream_model(model)
-        return self.spelt(name[len(RESOURCE) :]) if name.lower().startswith(RESOURCE) else name
+        return self.canonical(name[len(RESOURCE) :]) if name.lower().startswith(RESOURCE) else name
 
     @property
-    def refuses(self) -> frozenset[str]:
-        return _UNKNOWN
+    def unsupported_keys(self) -> frozenset[str]:
+        return _UNSUPPORTED
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         body, dropped = super().rewrite(call, model)

@@ -1,20 +1,20 @@
-"""OpenAI itself, or any server that speaks as it does (`OPENAI_BASE_URL`)."""
+"""OpenAI, or any OpenAI-compatible server (`OPENAI_BASE_URL`)."""
 
 import re
 from typing import Any
 
 from models.gateway.chat_format import Call
-from models.gateway.providers.provider import OPENROUTERS, Provider, effort_of
+from models.gateway.providers.provider import OPENROUTER_KEYS, Provider, effort_of
 
-_LATEST = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
-"""What OpenRouter calls by these names, OpenAI knows with `-latest`."""
-_REASONS = re.compile(r"o\d|gpt-5|gpt-[6-9]|codex")
-_OF_OPENROUTER = ("usage", "provider", "transforms")
+_LATEST_NAMES = re.compile(r"codex-mini|gpt-5(\.\d)?-chat")
+"""OpenRouter's model names that end in `-latest` at OpenAI."""
+_REASONING_MODELS = re.compile(r"o\d|gpt-5|gpt-[6-9]|codex")
+_OPENROUTER_ONLY = ("usage", "provider", "transforms")
 
 
 class OpenAI(Provider):
-    """Its reasoning models take `max_completion_tokens` and `reasoning_effort`, and no `stop`, wherever they are served.
-    Any other server than OpenAI's own is sent all that the client sent."""
+    """Reasoning models get `max_completion_tokens` and `reasoning_effort`, and no `stop`, on any server. Servers other than
+    OpenAI's own get every other key of the client."""
 
     name = "openai"
     title = "OpenAI"
@@ -26,21 +26,21 @@ class OpenAI(Provider):
 
     def upstream_model(self, model: str) -> str:
         name = super().upstream_model(model)
-        return f"{name}-latest" if _LATEST.fullmatch(name) else name
+        return f"{name}-latest" if _LATEST_NAMES.fullmatch(name) else name
 
     @property
-    def media_apart(self) -> bool:  # type: ignore[override]
-        """OpenAI's audio always costs more than its text; what others charge is in the operator's file."""
-        return self.genuine
+    def media_priced_separately(self) -> bool:  # type: ignore[override]
+        """OpenAI's audio always costs more than its text; prices of other servers are in the operator's file."""
+        return self.first_party
 
     @property
-    def refuses(self) -> frozenset[str]:
-        return OPENROUTERS if self.genuine else frozenset()
+    def unsupported_keys(self) -> frozenset[str]:
+        return OPENROUTER_KEYS if self.first_party else frozenset()
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         body, dropped = super().rewrite(call, model)
-        if _REASONS.match(model):
-            dropped += [key for key in ("stop", *_OF_OPENROUTER) if body.pop(key, None) is not None]
+        if _REASONING_MODELS.match(model):
+            dropped += [key for key in ("stop", *_OPENROUTER_ONLY) if body.pop(key, None) is not None]
             limit = body.pop("max_tokens", None)
             if limit is not None:
                 body.setdefault("max_completion_tokens", limit)
@@ -48,6 +48,6 @@ class OpenAI(Provider):
             effort = effort_of(call.body.get("reasoning"))
             if effort:
                 body.setdefault("reasoning_effort", effort)
-            # it was translated
+            # translated to `reasoning_effort`
             dropped = [key for key in dropped if key != "reasoning"]
         return body, dropped

@@ -1,4 +1,4 @@
-"""OpenRouter: any model, its extensions passed on, the cost of each call reported by itself."""
+"""OpenRouter: serves any model, receives all extension keys, and reports the cost of each call."""
 
 import re
 from collections.abc import Mapping
@@ -8,19 +8,19 @@ from typing import Any
 
 from models.gateway import model_names
 from models.gateway.chat_format import Call, Usage
-from models.gateway.chat_format.reported_numbers import dollar_figure
+from models.gateway.chat_format.reported_numbers import parse_dollars
 from models.gateway.providers.anthropic import Anthropic
 from models.gateway.providers.gemini import Gemini
 from models.gateway.providers.openai import OpenAI
-from models.gateway.providers.provider import OURS, Endpoint, Provider
+from models.gateway.providers.provider import STOA_KEYS, Endpoint, Provider
 from models.gateway.upstream import Upstream
 
-OWNERS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
-"""Whose a model without an owner in its name is."""
+VENDORS = tuple((maker.bare, maker.prefixes[0]) for maker in (OpenAI, Anthropic, Gemini))
+"""Patterns of model names without a vendor, and the vendor's prefix."""
 
 
 class OpenRouter(Provider):
-    """Takes what no other provider takes."""
+    """Serves the models that no other provider serves."""
 
     name = "openrouter"
     title = "OpenRouter"
@@ -39,12 +39,12 @@ class OpenRouter(Provider):
         elif folded.startswith("gemini/"):
             model = f"google/{model.partition('/')[2]}"
         elif "/" not in model:
-            owner = next((owner for bare, owner in OWNERS if bare.match(folded)), None)
-            model = f"{owner}/{model}" if owner else model
-        return self._dotted(self.spelt(model))
+            vendor = next((vendor for bare, vendor in VENDORS if bare.match(folded)), None)
+            model = f"{vendor}/{model}" if vendor else model
+        return self._dotted(self.canonical(model))
 
     def _dotted(self, model: str) -> str:
-        """Versions are written with a dot here, and with a dash at Anthropic (`claude-sonnet-4-5`)."""
+        """The name with a dotted version, where OpenRouter lists that and Anthropic uses a dash (`claude-sonnet-4-5`)."""
         dotted = re.sub(r"(?<=-\d)-(?=\d(?!\d))", ".", model.lower())
         base, known = (model_names.split_variant(name)[0] for name in (dotted, model))
         return (
@@ -57,7 +57,7 @@ class OpenRouter(Provider):
         return model
 
     def lists(self, public: str) -> bool:
-        # Names without an owner are what answers call themselves; OpenRouter takes none of them.
+        # names without a vendor appear in responses only; OpenRouter does not accept them
         return "/" in public
 
     def headers(self) -> Mapping[str, str]:
@@ -68,22 +68,22 @@ class OpenRouter(Provider):
         if read is None:
             return None
         cost = self.read_cost(raw)
-        reported = raw.get("cost") is not None or _of_a_key(raw)
+        reported = raw.get("cost") is not None or _is_byok(raw)
         flags = (*read.flags, "cost_unusable") if cost is None and reported else read.flags
         return replace(read, cost=cost, flags=flags)
 
     def read_cost(self, raw: Mapping[str, Any]) -> Decimal | None:
-        """`cost` is the bill. Where a key of the operator's at another provider paid (`is_byok`), it is OpenRouter's fee
-        alone, and what the provider took comes on top."""
-        cost = dollar_figure(raw.get("cost"))
-        if not _of_a_key(raw):
+        """`cost` is the bill. With a provider key of the operator's at OpenRouter (`is_byok`) it is only OpenRouter's fee, to
+        which the provider's charge is added."""
+        cost = parse_dollars(raw.get("cost"))
+        if not _is_byok(raw):
             return cost
-        paid = _paid(raw.get("cost_details"))
-        return None if paid is None else paid + (cost or 0)
+        upstream_cost = _upstream_cost(raw.get("cost_details"))
+        return None if upstream_cost is None else upstream_cost + (cost or 0)
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
         usage = call.body.get("usage")
-        body = {key: value for key, value in call.body.items() if key not in OURS}
+        body = {key: value for key, value in call.body.items() if key not in STOA_KEYS}
         body["model"] = model
         body["stream"] = call.stream
         body["usage"] = {**(usage if isinstance(usage, dict) else {}), "include": True}
@@ -92,18 +92,18 @@ class OpenRouter(Provider):
         return body, []
 
 
-def _paid(details: Any) -> Decimal | None:
-    """What the provider behind OpenRouter took: in one figure, or its two sides."""
+def _upstream_cost(details: Any) -> Decimal | None:
+    """The charge of the provider behind OpenRouter: one amount, or the sum of prompt and completions."""
     if not isinstance(details, dict):
         return None
-    paid = dollar_figure(details.get("upstream_inference_cost"))
+    upstream_cost = parse_dollars(details.get("upstream_inference_cost"))
     sides = [
-        dollar_figure(details.get(f"upstream_inference_{side}_cost")) for side in ("prompt", "completions")
+        parse_dollars(details.get(f"upstream_inference_{side}_cost")) for side in ("prompt", "completions")
     ]
-    if paid is None and None not in sides:
-        paid = sum((side for side in sides if side is not None), Decimal(0))
-    return paid
+    if upstream_cost is None and None not in sides:
+        upstream_cost = sum((side for side in sides if side is not None), Decimal(0))
+    return upstream_cost
 
 
-def _of_a_key(raw: Mapping[str, Any]) -> bool:
+def _is_byok(raw: Mapping[str, Any]) -> bool:
     return raw.get("is_byok") in (True, "true", "True")

@@ -1,4 +1,4 @@
-"""What every provider's adapter has in common: one small protocol, and the OpenAI-compatible way of speaking."""
+"""The base class of provider adapters: OpenAI-compatible chat completions."""
 
 import re
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from models.gateway import model_names
 from models.gateway.chat_format import BadCall, Call, ChatMeter, Usage, UsageMeter, read_usage
 from models.gateway.upstream import ProviderRequest, Upstream
 
-OURS = frozenset({"codebuff_metadata"})
-"""Keys that only the compatible API's own server understands; no provider is sent them."""
+STOA_KEYS = frozenset({"codebuff_metadata"})
+"""Request keys for Stoa itself, which no provider is sent."""
 
-OPENROUTERS = frozenset(
+OPENROUTER_KEYS = frozenset(
     {
         "transforms",
         "provider",
@@ -35,25 +35,25 @@ OPENROUTERS = frozenset(
         "repetition_penalty",
     }
 )
-"""Keys of OpenRouter's and of open models' servers, which OpenAI, Anthropic and Google refuse."""
+"""Request keys of OpenRouter and of servers of open models, which OpenAI, Anthropic and Google refuse."""
 
-_OF_MESSAGES = frozenset({"cache_control", "reasoning", "reasoning_content", "reasoning_details"})
+_MESSAGE_KEYS = frozenset({"cache_control", "reasoning", "reasoning_content", "reasoning_details"})
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a provider is, and the operator's key for it."""
+    """A provider's base URL, and the operator's API key for it."""
 
     base_url: str
     key: str | None
 
 
 class Provider:
-    """A provider that speaks OpenAI's chat completions. Adapters override what differs.
+    """A provider with OpenAI's Chat Completions API. Adapters override what differs.
 
-    `table` is its name in the shipped price table; `host` the vendor's own; `reports_cost` whether each answer says what it cost;
-    `native_n` whether it answers `n` choices itself; `refuses` the keys that it is known to refuse, which it is not
-    sent; `media_apart` whether its media always cost more than text; `longest` tokens no answer of its exceeds.
+    `table` is its name in the shipped price table; `host` the vendor's API host; `reports_cost` whether responses contain
+    their cost; `native_n` whether it supports `n` choices; `unsupported_keys` the request keys it refuses, which are left
+    out; `media_priced_separately` whether media always cost more than text; `max_output` the most output tokens of an answer.
     """
 
     name = ""
@@ -62,11 +62,11 @@ class Provider:
     host = ""
     prefixes: tuple[str, ...] = ()
     bare = re.compile(r"(?!)")
-    """Model names without a prefix that are this provider's."""
+    """Pattern of this provider's model names without a prefix."""
     reports_cost = False
     native_n = False
-    media_apart = False
-    longest = 128_000
+    media_priced_separately = False
+    max_output = 128_000
 
     def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
         self.endpoint = endpoint
@@ -74,62 +74,61 @@ class Provider:
 
     @property
     def ready(self) -> bool:
-        """Whether the operator gave a key."""
+        """Whether the operator has set a key."""
         return bool(self.endpoint.key)
 
     @cached_property
-    def genuine(self) -> bool:
-        """Whether it is the vendor itself, and no other server that speaks as it does."""
+    def first_party(self) -> bool:
+        """Whether the endpoint is the vendor's own, not another compatible server."""
         return urlsplit(self.endpoint.base_url).hostname == self.host
 
     def claims(self, model: str) -> bool:
-        """Whether a name, by its prefix or without one by its look, is one of this provider's."""
+        """Whether a model name, by its prefix or else by its pattern, belongs to this provider."""
         prefix, slash, _ = model.lower().partition("/")
         return prefix in self.prefixes if slash else bool(self.bare.match(prefix))
 
     def upstream_model(self, model: str) -> str:
         """The provider's own name for a model."""
         prefix, _, rest = model.partition("/")
-        return self.spelt(rest if rest and prefix.lower() in self.prefixes else model)
+        return self.canonical(rest if rest and prefix.lower() in self.prefixes else model)
 
-    def spelt(self, name: str) -> str:
-        """A name in lower case if the price table knows it; any other, and a fine-tuned model's, as it was written."""
+    def canonical(self, name: str) -> str:
+        """The name in lower case if the price table lists it; unchanged otherwise, and for fine-tuned models."""
         folded = name.lower()
-        known = model_names.row(self.table, folded) or model_names.row(
+        known = model_names.price_row(self.table, folded) or model_names.price_row(
             self.table, model_names.split_variant(folded)[0]
         )
         return folded if known and not folded.startswith(model_names.FINE_TUNED) else name
 
     def public_model(self, model: str) -> str:
-        """The name under which a model of this provider is listed here."""
+        """The name under which Stoa lists a model of this provider."""
         return f"{self.prefixes[0]}/{model}"
 
     def lists(self, public: str) -> bool:
-        """Whether a model of the price table is shown under its public name."""
+        """Whether a model of the price table is listed under its public name."""
         return self.claims(public)
 
     @property
-    def refuses(self) -> frozenset[str]:
-        """Keys of a body that are left out."""
+    def unsupported_keys(self) -> frozenset[str]:
+        """Request keys that this provider refuses."""
         return frozenset()
 
     def meter(self, call: Call) -> UsageMeter:
-        """A meter for one answer to `call`, which reads the usage by this provider's rules."""
+        """Create the meter for one answer to `call`, which reads usage by this provider's rules."""
         return _Meter(call.n if self.native_n else 1, self)
 
     def read_usage(self, raw: Mapping[str, Any]) -> Usage | None:
-        """A `usage` object of this provider's; None when it cannot be."""
+        """Parse a `usage` object of this provider; None when it is unusable."""
         return read_usage(raw)
 
     def read_cost(self, raw: Mapping[str, Any]) -> Decimal | None:
-        """The dollars that a `usage` object says the call cost, if this provider reports them."""
+        """The cost of the call in dollars from a `usage` object, if this provider reports it."""
         return None
 
     def request(self, call: Call, body: Mapping[str, Any], key: str | None = None) -> ProviderRequest:
-        """The request that sends `body`; `key` replaces the operator's.
+        """Build the request that sends `body`; `key` replaces the operator's.
 
-        The body is always written anew, so that what was checked is what is sent. Raises BadCall when it
-        cannot be written.
+        Always serialises the parsed body, so that what was checked is what is sent. Raises BadCall when it cannot.
         """
         headers = {
             "Content-Type": "application/json",
@@ -142,23 +141,23 @@ class Provider:
         return ProviderRequest(f"{self.endpoint.base_url}/chat/completions", headers, write(body))
 
     def headers(self) -> Mapping[str, str]:
-        """Headers of this provider alone."""
+        """Additional headers for this provider."""
         return {}
 
     def rewrite(self, call: Call, model: str) -> tuple[dict[str, Any], list[str]]:
-        """The body this provider is sent, and the names of what was left out of it because it would refuse that."""
-        refuses = self.refuses
+        """The body to send to this provider, and the names of the unsupported keys left out of it."""
+        unsupported = self.unsupported_keys
         body: dict[str, Any] = {}
         dropped: list[str] = []
         for key, value in call.body.items():
-            if key in OURS:
+            if key in STOA_KEYS:
                 continue
-            if key not in refuses:
+            if key not in unsupported:
                 body[key] = value
             elif value is not None:
                 dropped.append(key)
-        if refuses:
-            body["messages"] = [_plain(message, dropped) for message in body["messages"]]
+        if unsupported:
+            body["messages"] = [_supported(message, dropped) for message in body["messages"]]
             if any("cache_control" in tool for tool in body.get("tools") or ()):
                 body["tools"] = [_without(tool, "cache_control", dropped) for tool in body["tools"]]
         body["model"] = model
@@ -184,16 +183,16 @@ class _Meter(ChatMeter):
 
 
 def write(body: Mapping[str, Any]) -> bytes:
-    """A body as JSON. Raises BadCall for what cannot be written."""
+    """Serialise a body as JSON. Raises BadCall when it cannot."""
     try:
         return orjson.dumps(body)
     except TypeError as error:
         raise BadCall(f"The request cannot be passed on: {error}.") from None
 
 
-def _plain(message: dict[str, Any], dropped: list[str]) -> dict[str, Any]:
-    """A message without the keys that are refused; what needs no change is not copied."""
-    for name in _OF_MESSAGES.intersection(message):
+def _supported(message: dict[str, Any], dropped: list[str]) -> dict[str, Any]:
+    """The message without unsupported keys; not copied if unchanged."""
+    for name in _MESSAGE_KEYS.intersection(message):
         message = _without(message, name, dropped)
     content = message.get("content")
     if isinstance(content, list) and any("cache_control" in part for part in content):
@@ -208,7 +207,7 @@ def _without(value: dict[str, Any], name: str, dropped: list[str]) -> dict[str, 
 
 
 def effort_of(reasoning: Any) -> str | None:
-    """OpenRouter's `reasoning` object as OpenAI's `reasoning_effort`; None when it is absent or switched off."""
+    """Convert OpenRouter's `reasoning` object to OpenAI's `reasoning_effort`; None when absent or disabled."""
     if not isinstance(reasoning, dict) or reasoning.get("enabled") is False:
         return None
     effort = reasoning.get("effort")

@@ -1,4 +1,4 @@
-"""One version of an agent as its page shows it: what it is, its versions, thirty days of runs."""
+"""Queries of the agent page: one version, the list of versions, thirty days of runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,14 @@ UNKNOWN = "There is no such agent here"
 
 @dataclass(frozen=True)
 class AgentPage:
-    """A version of an agent with its agent and publisher. `data` is its definition, `by` the name of who published it; None when that was the operator, or somebody who left."""
+    """A version with its agent, publisher and definition (`data`). `published_by` is a display name: None for the operator or
+    a deleted user."""
 
     publisher: Publisher
     agent: Agent
     version: AgentVersion
     data: Mapping[str, Any]
-    by: str | None
+    published_by: str | None
 
     @property
     def full_id(self) -> str:
@@ -39,37 +40,37 @@ class AgentPage:
 
     @property
     def is_latest(self) -> bool:
-        """Whether `latest` means this version."""
+        """Whether `latest` resolves to this version."""
         return self.version.version == self.agent.latest_version
 
 
 @dataclass(frozen=True)
 class VersionLine:
-    """A version in a list, the names of who published and who withdrew it, and why it was taken down."""
+    """A version in a list, with the display names of who published and yanked it, and the reason of its takedown."""
 
     version: AgentVersion
-    by: str | None
+    published_by: str | None
     yanked_by: str | None = None
-    down: str | None = None
+    takedown_reason: str | None = None
 
 
 def find(publisher_id: str, agent_id: str) -> tuple[Publisher, Agent]:
-    """A publisher and its agent. One statement. Raises NotFound, or TakenDown."""
+    """A publisher and its agent. One statement. Raises NotFound and TakenDown."""
     query = (
         select(Publisher, Agent)
         .join(Agent, Agent.publisher_id == Publisher.id)
         .where(Publisher.id == publisher_id, Agent.id == agent_id, ~covers(Agent.publisher_id, Agent.id))
     )
-    publisher, agent = _one(query, publisher_id, agent_id)
+    publisher, agent = _one_or_raise(query, publisher_id, agent_id)
     return publisher, agent
 
 
-def sheet_of(publisher_id: str, agent_id: str, version: str) -> AgentPage:
-    """One version, yanked or not. One statement. Raises NotFound, or TakenDown."""
+def load(publisher_id: str, agent_id: str, version: str) -> AgentPage:
+    """Load one version, yanked or not. One statement. Raises NotFound and TakenDown."""
     author = aliased(User)
     key = AgentVersion.publisher_id, AgentVersion.agent_id, AgentVersion.version
     query = (
-        select(Publisher, Agent, AgentVersion, AgentConfig.data, _person(author))
+        select(Publisher, Agent, AgentVersion, AgentConfig.data, _display_name(author))
         .select_from(AgentVersion)
         .join(Agent, (Agent.publisher_id == key[0]) & (Agent.id == key[1]))
         .join(Publisher, Publisher.id == key[0])
@@ -82,14 +83,14 @@ def sheet_of(publisher_id: str, agent_id: str, version: str) -> AgentPage:
         .outerjoin(author, author.id == AgentVersion.published_by)
         .where(key[0] == publisher_id, key[1] == agent_id, key[2] == version, ~covers(*key))
     )
-    return AgentPage(*_one(query, publisher_id, agent_id, version))
+    return AgentPage(*_one_or_raise(query, publisher_id, agent_id, version))
 
 
 def newest_version(agent: Agent) -> str:
-    """The version that the agent's own address shows: the latest, or the highest when all are yanked."""
+    """The version that the agent's URL redirects to: the latest, or the highest if all are yanked."""
     if agent.latest_version:
         return agent.latest_version
-    query = select(AgentVersion.version).where(*_of(agent)).order_by(_numbers(AgentVersion.version).desc())
+    query = select(AgentVersion.version).where(*_of(agent)).order_by(_numeric(AgentVersion.version).desc())
     version = db.session.scalar(query.limit(1))
     if version is None:
         raise NotFound(UNKNOWN)
@@ -97,10 +98,10 @@ def newest_version(agent: Agent) -> str:
 
 
 def versions_of(agent: Agent, *, below: str | None = None, limit: int = SHOWN_VERSIONS) -> list[VersionLine]:
-    """The agent's versions, highest first, those below the version `below`. One statement."""
+    """The agent's versions, highest first, starting below the version `below`. One statement."""
     author, yanker = aliased(User), aliased(User)
     query = (
-        select(AgentVersion, _person(author), _person(yanker), Takedown.reason)
+        select(AgentVersion, _display_name(author), _display_name(yanker), Takedown.reason)
         .outerjoin(author, author.id == AgentVersion.published_by)
         .outerjoin(yanker, yanker.id == AgentVersion.yanked_by)
         .outerjoin(
@@ -110,16 +111,16 @@ def versions_of(agent: Agent, *, below: str | None = None, limit: int = SHOWN_VE
             & (Takedown.version == AgentVersion.version),
         )
         .where(*_of(agent))
-        .order_by(_numbers(AgentVersion.version).desc())
+        .order_by(_numeric(AgentVersion.version).desc())
         .limit(limit)
     )
     if below is not None:
-        query = query.where(_numbers(AgentVersion.version) < _numbers(below))
+        query = query.where(_numeric(AgentVersion.version) < _numeric(below))
     return [VersionLine(*row) for row in db.session.execute(query)]
 
 
-def days_of(agent: Agent, today: date) -> dict[str, dict[date, int]]:
-    """Completed runs by version and UTC day, of the thirty days that end with `today`. One statement that reads no runs."""
+def daily_runs(agent: Agent, today: date) -> dict[str, dict[date, int]]:
+    """Completed runs by version and UTC day, for the thirty days up to `today`. One statement; reads `agent_day` only."""
     days: dict[str, dict[date, int]] = {}
     rows = db.session.execute(
         select(AgentDay.version, AgentDay.day, AgentDay.runs).where(
@@ -135,7 +136,7 @@ def days_of(agent: Agent, today: date) -> dict[str, dict[date, int]]:
 
 
 def is_published(publisher_id: str, agent_id: str, version: str) -> bool:
-    """Whether there is such a version, yanked or not."""
+    """Whether the version exists, yanked or not."""
     key = (
         AgentVersion.publisher_id == publisher_id,
         AgentVersion.agent_id == agent_id,
@@ -148,16 +149,16 @@ def _of(agent: Agent) -> tuple[ColumnElement[bool], ...]:
     return AgentVersion.publisher_id == agent.publisher_id, AgentVersion.agent_id == agent.id
 
 
-def _numbers(version: Any) -> ColumnElement[Sequence[int]]:
+def _numeric(version: Any) -> ColumnElement[Sequence[int]]:
     return cast(func.string_to_array(version, "."), ARRAY(Integer))
 
 
-def _person(user: Any) -> ColumnElement[str | None]:
-    """How the store names somebody: by their name, else by what stands before the @ of their address and no more."""
+def _display_name(user: Any) -> ColumnElement[str | None]:
+    """The name shown for a user: their name, else the local part of their e-mail address."""
     return func.coalesce(func.nullif(func.btrim(user.name), ""), func.split_part(user.email, "@", 1))
 
 
-def _one(query: Any, *names: str) -> Sequence[Any]:
+def _one_or_raise(query: Any, *names: str) -> Sequence[Any]:
     row = None
     if not any("\x00" in name for name in names):
         row = db.session.execute(query).first()

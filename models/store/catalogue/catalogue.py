@@ -1,4 +1,4 @@
-"""What lists and searches read of an agent: its row in `agent`, made anew from its versions and its publisher."""
+"""The rows in `agent` that lists and searches read, derived from an agent's versions and publisher."""
 
 from collections.abc import Collection
 
@@ -7,20 +7,20 @@ from sqlalchemy import select, text
 from models.core.db import db
 from models.store.tables import StoreStamp
 
-_TAKE = text(
+_LOCK = text(
     "SELECT FROM agent WHERE publisher_id = :publisher AND (:all OR id = ANY (:ids)) ORDER BY id FOR NO KEY UPDATE"
 )
-_SEEN = (
+_VISIBLE_CHARACTER = (
     r"[^\s\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800"
     r"\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0]"
 )
-"""Finds a character that can be seen: a name or tag that has none would be a link to nothing."""
-_PASSED_OVER = """(version.yanked_at IS NOT NULL OR EXISTS (
+"""Matches a visible character. A name or tag without one would be an empty link."""
+_HIDDEN = """(version.yanked_at IS NOT NULL OR EXISTS (
         SELECT FROM takedown AS down WHERE down.publisher_id = version.publisher_id
             AND down.agent_id IN ('', version.agent_id) AND down.version IN ('', version.version)
     ))"""
-# Each agent is found by key and each definition read once, whatever PostgreSQL believes of the tables: with figures from
-# before a publisher's first agents it looked through all of them for each. (`|| ''` keeps it from the index of publishers.)
+# Written so that each agent is found by key and each definition read once, even with outdated planner statistics, with which
+# PostgreSQL scanned all of a publisher's agents for each one. (`|| ''` prevents use of the publisher index.)
 _REFRESH = text(
     f"""
 WITH chosen AS MATERIALIZED (
@@ -28,12 +28,12 @@ WITH chosen AS MATERIALIZED (
     FROM agent CROSS JOIN LATERAL (
         SELECT
             version.version,
-            CASE WHEN NOT {_PASSED_OVER} THEN version.version END AS latest_version,
+            CASE WHEN NOT {_HIDDEN} THEN version.version END AS latest_version,
             count(*) OVER () AS versions,
             max(version.published_at) OVER () AS published_at
         FROM agent_version AS version
         WHERE version.publisher_id = agent.publisher_id AND version.agent_id = agent.id
-        ORDER BY {_PASSED_OVER}, CAST(string_to_array(version.version, '.') AS int[]) DESC
+        ORDER BY {_HIDDEN}, CAST(string_to_array(version.version, '.') AS int[]) DESC
         LIMIT 1
     ) AS picked
     WHERE agent.publisher_id = :publisher AND (:all OR agent.id = ANY (:ids))
@@ -82,22 +82,22 @@ WHERE publisher.id = :publisher AND agent.publisher_id = publisher.id AND agent.
 
 
 def refresh(publisher_id: str, agent_ids: Collection[str] | None = None) -> None:
-    """Bring the rows of these agents of a publisher (of all, without ids) in line with their versions.
+    """Refresh the rows of these agents of a publisher (all of them without ids) from their versions. Locks the rows, flushes.
 
-    Call it after versions were added, withdrawn, taken down or brought back, and after the publisher's name changed. What an
-    agent shows is its highest version that is neither yanked nor taken down; when all are, the highest of all, and
-    `latest_version` is null, which keeps it out of every list. In `search` are the first 2,000 characters of the
-    description; hyphens, slashes and underscores count as spaces, as in `listing.words_of`; beside the words stands
-    `@publisher/agent` for each of the first two hundred agents it may spawn, which no search for words can find.
+    Call after versions were added, yanked, taken down or restored, and after the publisher was renamed. A row shows the
+    highest version that is neither yanked nor taken down. If there is none, it shows the highest of all, and
+    `latest_version` is null, which hides the agent from every list. `search` indexes the first 2,000 characters of the
+    description, with hyphens, slashes and underscores as spaces, like `listing.words_of`. It also has `@publisher/agent` for
+    each of the first 200 agents it can spawn, which no text search matches.
     """
     db.session.flush()
     ids = list(agent_ids or ())
-    which = {"publisher": publisher_id, "all": agent_ids is None, "ids": ids, "seen": _SEEN}
-    # in the order of whoever counts runs of several agents (migrations/functions/store)
-    db.session.execute(_TAKE, which)
+    which = {"publisher": publisher_id, "all": agent_ids is None, "ids": ids, "seen": _VISIBLE_CHARACTER}
+    # in the lock order of migrations/functions/store/README.md
+    db.session.execute(_LOCK, which)
     db.session.execute(_REFRESH, which)
 
 
-def stamp() -> int:
-    """Differs whenever a publisher, an agent or a version does, figures aside. One statement."""
+def store_version() -> int:
+    """A number that changes with every change of a publisher, agent or version, except statistics. One statement."""
     return db.session.scalar(select(StoreStamp.stamp)) or 0

@@ -1,4 +1,4 @@
-"""The store's list: which agents, in which order, a batch at a time; and what there is to choose from."""
+"""The store listing: search, filters, sorting, keyset pagination, and filter options with counts."""
 
 import base64
 import json
@@ -33,20 +33,20 @@ from sqlalchemy import (
 
 from models.core.db import db
 from models.core.errors import Invalid
-from models.orgs import administers
+from models.orgs import administered_org_ids
 from models.store.publishing.takedowns import covers
 from models.store.tables import Agent, AgentDay, AgentVersion, Publisher, StoreFacet
 
 BATCH = 24
-MOST_SHOWN = 240
+MAX_SHOWN = 240
 DAYS = 30
-MOST_WORDS = 10
-LONGEST_WORD = 60
-CROWD = 1_500
-"""Of so many matches of a search each is ranked by how well it fits."""
+MAX_WORDS = 10
+MAX_WORD_LENGTH = 60
+RANK_ALL = 1_500
+"""Up to this many matches of a search, all are ranked by relevance."""
 
-RANKED = 400
-"""Of more, so many are ranked."""
+RANKED_SUBSET = 400
+"""With more matches, only this many are ranked: the most used."""
 
 SORTS: dict[str, tuple[ColumnElement[Any], bool]] = {
     "cost": (Agent.weekly_credits.expression, True),
@@ -55,12 +55,12 @@ SORTS: dict[str, tuple[ColumnElement[Any], bool]] = {
     "newest": (Agent.published_at.expression, True),
     "name": (func.lower(Agent.name), False),
 }
-"""What each order goes by, and whether the largest comes first. Beside them is `relevance`, for searches."""
+"""Sort column and whether it is descending. Searches also have `relevance`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListingQuery:
-    """Which agents to list. Within `tags`, `publishers` and `vendors` one of them is enough."""
+    """Search, filters and sort order. Values within `tags`, `publishers` and `vendors` are alternatives."""
 
     search: str = ""
     tags: tuple[str, ...] = ()
@@ -71,14 +71,14 @@ class ListingQuery:
     sort: str = "cost"
 
     @property
-    def narrows(self) -> bool:
-        """Whether it leaves anything out that the plain list shows."""
+    def is_filtered(self) -> bool:
+        """Whether it excludes agents that the default list shows."""
         return bool(words_of(self.search) or self.tags or self.publishers or self.vendors or self.verified)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentCard:
-    """An agent in the list. Credits are whole; `line` counts completed runs of each of the last 30 UTC days."""
+    """An agent in the list. Credits are integers; `line` has the completed runs of each of the last 30 UTC days."""
 
     publisher_id: str
     id: str
@@ -103,23 +103,23 @@ class AgentCard:
 
     @property
     def weekly_dollars(self) -> Decimal:
-        """What runs of seven days were billed, in dollars."""
+        """Spend in the last seven days, in dollars."""
         return Decimal(self.weekly_credits) / 100
 
     @property
-    def dollars_a_run(self) -> Decimal | None:
-        """What a completed run was billed on average, in dollars; None without one."""
+    def dollars_per_run(self) -> Decimal | None:
+        """Average cost of a completed run, in dollars; None without one."""
         return Decimal(self.credits) / 100 / self.runs if self.runs else None
 
     @property
     def full_id(self) -> str:
-        """`publisher/agent@version`, of the latest version."""
+        """`publisher/agent@version` of the latest version."""
         return f"{self.publisher_id}/{self.id}@{self.latest_version}"
 
 
 @dataclass(frozen=True, slots=True)
 class ListingPage:
-    """Cards in their order; `next` is the key of those that follow, None where none do."""
+    """One page of cards; `next` is the cursor of the next page, None on the last."""
 
     cards: Sequence[AgentCard]
     next: str | None
@@ -127,7 +127,7 @@ class ListingPage:
 
 @dataclass(frozen=True, slots=True)
 class FilterOptions:
-    """What can be chosen from, each with the number of agents that have it; deprecated agents are counted apart."""
+    """Filter options with the number of agents of each; deprecated agents are only in `deprecated`."""
 
     agents: int
     verified: int
@@ -138,41 +138,41 @@ class FilterOptions:
 
 
 def words_of(search: str) -> list[str]:
-    """The words of what somebody typed. Punctuation parts words, as it does in `agent.search`; a point does not."""
+    """The words of a search. Punctuation separates words, as in `agent.search`; a full stop does not."""
     marks = "\"'\\!&|<>()*:,;?/_-@#%$^~`+={}[]\x00"
     plain = search.translate(dict.fromkeys(map(ord, marks), " ")).split()
-    return [word[:LONGEST_WORD] for word in plain if any(letter.isalnum() for letter in word)][:MOST_WORDS]
+    return [word[:MAX_WORD_LENGTH] for word in plain if any(letter.isalnum() for letter in word)][:MAX_WORDS]
 
 
-def batch(wanted: ListingQuery, today: date, *, after: str | None = None, size: int = BATCH) -> ListingPage:
-    """Agents that have a version to run, in order, those after the key `after`. One statement, and for a search one more.
+def batch(filters: ListingQuery, today: date, *, after: str | None = None, size: int = BATCH) -> ListingPage:
+    """One page of agents with a version to run, after the cursor `after`. One statement, and one more for a search.
 
-    Raises Invalid (400) for a key that this function did not make.
+    Raises Invalid (400) for a malformed cursor.
     """
-    words = words_of(wanted.search)
-    sort = wanted.sort if words or wanted.sort != "relevance" else "cost"
-    place: tuple[Any, Any]
+    words = words_of(filters.search)
+    sort = filters.sort if words or filters.sort != "relevance" else "cost"
+    columns: tuple[Any, Any]
     key: ColumnElement[Any]
     if sort == "relevance":
-        found = _ranked(wanted, words).subquery()
-        place, key, falls = (found.c.publisher_id, found.c.id), found.c.rank, True
-        query = select(*place, key.label("key"))
+        found = _ranked(filters, words).subquery()
+        columns, key, descending = (found.c.publisher_id, found.c.id), found.c.rank, True
+        query = select(*columns, key.label("key"))
     else:
-        place, (key, falls) = (Agent.publisher_id, Agent.id), SORTS[sort]
-        query = select(*place, key.label("key")).where(*_conditions(wanted, words))
+        columns, (key, descending) = (Agent.publisher_id, Agent.id), SORTS[sort]
+        query = select(*columns, key.label("key")).where(*_conditions(filters, words))
     if after:
-        value, publisher_id, agent_id = _opened(after, sort)
-        further, up_to = (key < value, key <= value) if falls else (key > value, key >= value)
-        query = query.where(up_to, further | (tuple_(*place) > tuple_(publisher_id, agent_id)))
-    query = query.order_by(key.desc() if falls else key, *place).limit(size + 1)
-    rows = _cards(query.subquery("page"), falls, today)
+        value, publisher_id, agent_id = _decode_cursor(after, sort)
+        beyond, up_to = (key < value, key <= value) if descending else (key > value, key >= value)
+        query = query.where(up_to, beyond | (tuple_(*columns) > tuple_(publisher_id, agent_id)))
+    query = query.order_by(key.desc() if descending else key, *columns).limit(size + 1)
+    rows = _cards(query.subquery("page"), descending, today)
     shown = [_card(row) for row in rows[:size]]
-    return ListingPage(shown, _sealed(sort, rows[size - 1]) if len(rows) > size else None)
+    return ListingPage(shown, _encode_cursor(sort, rows[size - 1]) if len(rows) > size else None)
 
 
-def choice(names: Sequence[str], today: date) -> list[AgentCard]:
-    """The agents of an editor's list, in its order: `publisher/agent`, or an id alone, which means that of a verified
-    publisher, so that nobody puts themselves into the list by taking a name. One statement; none for an empty list."""
+def editors_choice(names: Sequence[str], today: date) -> list[AgentCard]:
+    """The agents named by the operator, in that order: `publisher/agent`, or an id alone, which matches verified publishers
+    only, so that nobody gets listed by taking an id. One statement; none for an empty list."""
     if not names:
         return []
     listed = literal(list(names), ARRAY(Text))
@@ -191,31 +191,31 @@ def choice(names: Sequence[str], today: date) -> list[AgentCard]:
     return [_card(row) for row in _cards(query.subquery("page"), False, today)]
 
 
-def offer() -> FilterOptions:
-    """What the whole store has to choose from. One statement; the database keeps the counts."""
-    by: dict[str, list[tuple[str, int]]] = {}
+def filter_options() -> FilterOptions:
+    """The filter options of the whole store, from `store_facet`. One statement."""
+    by_kind: dict[str, list[tuple[str, int]]] = {}
     query = select(StoreFacet).order_by(StoreFacet.agents.desc(), StoreFacet.name)
     for row in db.session.scalars(query):
-        by.setdefault(row.kind, []).append((row.name, row.agents))
-    totals = dict(by.get("total", ()))
+        by_kind.setdefault(row.kind, []).append((row.name, row.agents))
+    totals = dict(by_kind.get("total", ()))
     return FilterOptions(
         agents=totals.get("agents", 0),
         verified=totals.get("verified", 0),
         deprecated=totals.get("deprecated", 0),
-        tags=by.get("tag", ()),
-        publishers=by.get("publisher", ()),
-        vendors=by.get("vendor", ()),
+        tags=by_kind.get("tag", ()),
+        publishers=by_kind.get("publisher", ()),
+        vendors=by_kind.get("vendor", ()),
     )
 
 
-def publishes(user_id: str) -> bool:
-    """Whether somebody has a publisher to manage: their own, or one of an organisation they own or administer."""
-    own = (Publisher.user_id == user_id) | Publisher.org_id.in_(administers(user_id))
+def has_publisher(user_id: str) -> bool:
+    """Whether the user can manage a publisher: their own, or one of an organisation they own or administer."""
+    own = (Publisher.user_id == user_id) | Publisher.org_id.in_(administered_org_ids(user_id))
     return db.session.scalar(select(Publisher.id).where(own).limit(1)) is not None
 
 
-def newest(publisher_id: str | None = None, limit: int = 50) -> Sequence[Any]:
-    """The newest versions that are neither yanked nor taken down, of one publisher or of all. One statement."""
+def newest_versions(publisher_id: str | None = None, limit: int = 50) -> Sequence[Any]:
+    """The newest versions, of one publisher or all, without yanked and taken down ones. One statement."""
     key = AgentVersion.publisher_id, AgentVersion.agent_id, AgentVersion.version
     query = (
         select(
@@ -236,22 +236,22 @@ def newest(publisher_id: str | None = None, limit: int = 50) -> Sequence[Any]:
     return db.session.execute(query).all()
 
 
-def places(first: int, size: int) -> Sequence[Any]:
-    """Public pages of the store for crawlers, `size` from number `first` on (from 0): agents that can be run and the
-    publishers that have one, by name; `id` is null for a publisher. One statement."""
+def public_pages(first: int, size: int) -> Sequence[Any]:
+    """`size` public pages for the sitemap, from offset `first`: agents with a version to run and their publishers, by name.
+    `id` is null for a publisher. One statement."""
     agents = select(Agent.publisher_id, Agent.id, Agent.published_at).where(_LISTED)
     publishers = (
         select(Agent.publisher_id, null(), func.max(Agent.published_at))
         .where(_LISTED)
         .group_by(Agent.publisher_id)
     )
-    place = union_all(agents, publishers).subquery()
-    ordered = select(place).order_by(place.c.publisher_id, place.c.id.nulls_first())
+    pages = union_all(agents, publishers).subquery()
+    ordered = select(pages).order_by(pages.c.publisher_id, pages.c.id.nulls_first())
     return db.session.execute(ordered.offset(first).limit(size)).all()
 
 
-def count_places() -> int:
-    """How many `places` there are. One statement."""
+def count_public_pages() -> int:
+    """The number of `public_pages`. One statement."""
     both = func.count() + func.count(Agent.publisher_id.distinct())
     return db.session.execute(select(both).select_from(Agent).where(_LISTED)).scalar_one()
 
@@ -261,46 +261,46 @@ def count_places() -> int:
 _LISTED = Agent.latest_version.is_not(None)
 
 
-def _ranked(wanted: ListingQuery, words: Sequence[str]) -> "Select[Any] | CompoundSelect[Any]":
-    """The agents that a search finds, each with how well it fits; of a crowd those that are used most, and whatever bears
-    the very name. A name that is what was searched for stands before all that only mentions it."""
-    phrase = wanted.search.strip().lower()
-    named = (Agent.id == phrase) | (func.lower(Agent.name) == phrase)
+def _ranked(filters: ListingQuery, words: Sequence[str]) -> "Select[Any] | CompoundSelect[Any]":
+    """The matches of a search with their relevance. With more than `RANK_ALL` matches, only the most used and exact names are
+    ranked. An exact name ranks first."""
+    phrase = filters.search.strip().lower()
+    exact = (Agent.id == phrase) | (func.lower(Agent.name) == phrase)
     weights = literal([0.05, 0.2, 0.5, 1.0], ARRAY(REAL))
-    rank = func.ts_rank(weights, Agent.search, _words(words)) + case((named, 10), else_=0)
-    conditions = _conditions(wanted, words)
+    rank = func.ts_rank(weights, Agent.search, _tsquery(words)) + case((exact, 10), else_=0)
+    conditions = _conditions(filters, words)
     found = select(Agent.publisher_id, Agent.id, cast(rank, Double).label("rank")).where(*conditions)
-    some = select(Agent.id).where(*conditions).limit(CROWD + 1).subquery()
-    if db.session.execute(select(func.count()).select_from(some)).scalar_one() <= CROWD:
+    some = select(Agent.id).where(*conditions).limit(RANK_ALL + 1).subquery()
+    if db.session.execute(select(func.count()).select_from(some)).scalar_one() <= RANK_ALL:
         return found
-    used = found.order_by(Agent.weekly_credits.desc(), Agent.publisher_id, Agent.id).limit(RANKED)
-    return union(used, found.where(named).limit(RANKED))
+    used = found.order_by(Agent.weekly_credits.desc(), Agent.publisher_id, Agent.id).limit(RANKED_SUBSET)
+    return union(used, found.where(exact).limit(RANKED_SUBSET))
 
 
-def _words(words: Sequence[str]) -> ColumnElement[Any]:
+def _tsquery(words: Sequence[str]) -> ColumnElement[Any]:
     return func.to_tsquery("simple", " & ".join(f"'{word}'" for word in words) + ":*")
 
 
-def _conditions(wanted: ListingQuery, words: Sequence[str]) -> list[ColumnElement[bool]]:
+def _conditions(filters: ListingQuery, words: Sequence[str]) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [_LISTED]
-    if not wanted.deprecated:
+    if not filters.deprecated:
         conditions.append(Agent.deprecated_at.is_(None))
     if words:
-        conditions.append(Agent.search.bool_op("@@")(_words(words)))
-    if wanted.tags:
-        conditions.append(Agent.tags.bool_op("&&")(literal(list(wanted.tags), ARRAY(Text))))
-    if wanted.publishers:
-        conditions.append(Agent.publisher_id.in_(wanted.publishers))
-    if wanted.vendors:
-        conditions.append(func.split_part(Agent.model, "/", 1).in_(wanted.vendors))
-    if wanted.verified:
+        conditions.append(Agent.search.bool_op("@@")(_tsquery(words)))
+    if filters.tags:
+        conditions.append(Agent.tags.bool_op("&&")(literal(list(filters.tags), ARRAY(Text))))
+    if filters.publishers:
+        conditions.append(Agent.publisher_id.in_(filters.publishers))
+    if filters.vendors:
+        conditions.append(func.split_part(Agent.model, "/", 1).in_(filters.vendors))
+    if filters.verified:
         verified = select(Publisher.id).where(Publisher.id == Agent.publisher_id, Publisher.verified)
         conditions.append(verified.exists())
     return conditions
 
 
-def _cards(page: Subquery, falls: bool, today: date) -> Sequence[Any]:
-    """The cards of the agents that `page` names, by its key, each with its runs by how many days ago they were."""
+def _cards(page: Subquery, descending: bool, today: date) -> Sequence[Any]:
+    """The cards of the agents in `page`, sorted by its key, with their daily runs (`days` ago and `counts`)."""
     days = (
         select(
             func.array_agg(literal(today, Date) - AgentDay.day).label("days"),
@@ -315,17 +315,17 @@ def _cards(page: Subquery, falls: bool, today: date) -> Sequence[Any]:
         .lateral()
     )
     query = (
-        select(*_SHOWN, days.c.days, days.c.counts, page.c.key)
+        select(*_CARD_COLUMNS, days.c.days, days.c.counts, page.c.key)
         .select_from(page)
         .join(Agent, (Agent.publisher_id == page.c.publisher_id) & (Agent.id == page.c.id))
         .join(Publisher, Publisher.id == Agent.publisher_id)
         .join(days, true())
-        .order_by(page.c.key.desc() if falls else page.c.key, Agent.publisher_id, Agent.id)
+        .order_by(page.c.key.desc() if descending else page.c.key, Agent.publisher_id, Agent.id)
     )
     return db.session.execute(query).all()
 
 
-_SHOWN = (
+_CARD_COLUMNS = (
     *(
         column
         for column in Agent.__table__.columns
@@ -346,35 +346,35 @@ def _card(row: Row[Any]) -> AgentCard:
     return AgentCard(**values, line=tuple(line))
 
 
-# -- keys ----------------------------------------------------------------------------------------------------
+# -- cursors -------------------------------------------------------------------------------------------------
 
 
-def _sealed(sort: str, row: Row[Any]) -> str:
+def _encode_cursor(sort: str, row: Row[Any]) -> str:
     key, publisher_id, id = row.key, row.publisher_id, row.id
     if isinstance(key, datetime):
         key = key.isoformat()
-    words = json.dumps([sort, key, publisher_id, id], separators=(",", ":"))
-    return base64.urlsafe_b64encode(words.encode()).decode().rstrip("=")
+    text = json.dumps([sort, key, publisher_id, id], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _opened(key: str, sort: str) -> tuple[Any, str, str]:
+def _decode_cursor(key: str, sort: str) -> tuple[Any, str, str]:
     try:
-        words = json.loads(base64.urlsafe_b64decode(key + "=" * (-len(key) % 4)))
-        kind, value, publisher_id, agent_id = words
+        parts = json.loads(base64.urlsafe_b64decode(key + "=" * (-len(key) % 4)))
+        kind, value, publisher_id, agent_id = parts
         if sort == "newest":
             value = datetime.fromisoformat(value)
-        wanted = {"newest": datetime, "name": str, "relevance": float}.get(sort, int)
+        cls = {"newest": datetime, "name": str, "relevance": float}.get(sort, int)
     except (ValueError, TypeError):
-        raise _broken() from None
-    whole = (
-        kind == sort and type(value) is wanted and isinstance(publisher_id, str) and isinstance(agent_id, str)
+        raise _bad_cursor() from None
+    valid = (
+        kind == sort and type(value) is cls and isinstance(publisher_id, str) and isinstance(agent_id, str)
     )
-    if not whole or "\x00" in f"{value}{publisher_id}{agent_id}" or (wanted is int and abs(value) >= 2**63):
-        raise _broken()
+    if not valid or "\x00" in f"{value}{publisher_id}{agent_id}" or (cls is int and abs(value) >= 2**63):
+        raise _bad_cursor()
     if isinstance(value, datetime) and value.tzinfo is None:
-        raise _broken()
+        raise _bad_cursor()
     return value, publisher_id, agent_id
 
 
-def _broken() -> Invalid:
-    return Invalid("This link into the list is broken. Open the store again.", code="bad_key", status=400)
+def _bad_cursor() -> Invalid:
+    return Invalid("This link is invalid. Open the store again.", code="bad_key", status=400)

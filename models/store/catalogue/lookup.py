@@ -1,4 +1,4 @@
-"""Finding what was published: one version of an agent by its name, or its latest."""
+"""Lookup of published definitions: an exact version, or the latest."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class PublishedDefinition:
-    """One version of an agent. `data` is its definition as JSON text, which need not be read to be passed on."""
+    """A published version. `data` is its definition as JSON text, passed on without parsing."""
 
     id: str
     version: str
@@ -37,15 +37,15 @@ class PublishedDefinition:
 
 
 def version_of(publisher_id: str, agent_id: str, version: str) -> PublishedDefinition:
-    """A published version; `latest` is the highest by number that is not yanked (contract 2.6). One statement.
+    """Look up a published version; `latest` is the highest that is not yanked (contract 2.6). One statement.
 
-    Yanked versions are found by their number, taken down ones not. Raises NotFound in the contract's words, "Publisher not
-    found" or "Agent not found", and why if it was taken down.
+    Yanked versions are found by their exact number. Raises NotFound ("Publisher not found" or "Agent not found", as in the
+    contract), for a version that was taken down with its reason.
     """
     if "\x00" in publisher_id:
-        raise no_publisher(publisher_id)
+        raise publisher_not_found(publisher_id)
     if "\x00" in agent_id + version:
-        raise _no_agent(publisher_id, agent_id, version)
+        raise _agent_not_found(publisher_id, agent_id, version)
     key = AgentConfig.publisher_id, AgentConfig.id, AgentConfig.version
     query = select(*_COLUMNS).where(key[0] == publisher_id, key[1] == agent_id, ~covers(*key))
     if version == LATEST:
@@ -59,29 +59,29 @@ def version_of(publisher_id: str, agent_id: str, version: str) -> PublishedDefin
     found = db.session.execute(query).one_or_none()
     if found is None:
         if db.session.get(Publisher, publisher_id) is None:
-            raise no_publisher(publisher_id)
-        down = takedowns.standing(publisher_id, agent_id, version)
+            raise publisher_not_found(publisher_id)
+        down = takedowns.find(publisher_id, agent_id, version)
         raise (
             NotFound(f"Agent not found. {down.message}")
             if down
-            else _no_agent(publisher_id, agent_id, version)
+            else _agent_not_found(publisher_id, agent_id, version)
         )
     return PublishedDefinition(**found._mapping)
 
 
-def no_publisher(publisher_id: str) -> NotFound:
-    """The error for a name that no publisher has."""
+def publisher_not_found(publisher_id: str) -> NotFound:
+    """The error for an unknown publisher id."""
     return NotFound(
         "Publisher not found",
-        details=f"There is no publisher {publisher_id[:100]!r}. GET /api/agents names those that have an agent to run.",
+        details=f"There is no publisher {publisher_id[:100]!r}. GET /api/agents lists publishers with an agent to run.",
     )
 
 
-def _no_agent(publisher_id: str, agent_id: str, version: str) -> NotFound:
-    whose, agent, version = (name[:100] for name in (publisher_id, agent_id, version))
-    lacks = "one with a version to run" if version == LATEST else f"one with a version {version!r}"
+def _agent_not_found(publisher_id: str, agent_id: str, version: str) -> NotFound:
+    publisher, agent, version = (name[:100] for name in (publisher_id, agent_id, version))
+    missing = "version to run" if version == LATEST else f"version {version!r}"
     return NotFound(
         "Agent not found",
-        details=f"The publisher {whose!r} has no agent {agent!r}, or not {lacks}."
-        f" GET /api/publishers/{whose}/agents lists its agents with their latest versions.",
+        details=f"The publisher {publisher!r} has no agent {agent!r}, or the agent has no {missing}."
+        f" GET /api/publishers/{publisher}/agents lists its agents with their latest versions.",
     )

@@ -1,4 +1,4 @@
-"""Avatars: whatever was uploaded becomes a picture of our own making, or is refused. Kept under its SHA-256."""
+"""Avatars: an upload is re-encoded or rejected, and stored under the SHA-256 of the result."""
 
 import hashlib
 import io
@@ -11,69 +11,66 @@ from typing import TypeVar
 from PIL import Image, ImageOps
 
 from models.core.errors import Invalid
-from models.core.files import Files, apart
+from models.core.files import Files, run_in_thread
 
 T = TypeVar("T")
 
 SIDE = 512
-MOST_BYTES = 5 * 1024 * 1024
-MOST_PIXELS = 24_000_000
+MAX_BYTES = 5 * 1024 * 1024
+MAX_PIXELS = 24_000_000
 FOLDER = "uploads/avatars"
-ASIDE = "uploads/aside/avatars"
-"""Where pictures wait that nobody uses, before they are removed."""
+UNUSED_FOLDER = "uploads/aside/avatars"
+"""Unused pictures, before they are deleted."""
 
 GRACE = timedelta(days=1)
-"""How long a picture may stand unused, and then wait aside."""
+"""How long an unused picture stays in `FOLDER`, and then in `UNUSED_FOLDER`."""
 
 ADDRESS = re.compile(r"/uploads/avatars/[0-9a-f]{64}\.webp")
-"""The addresses of the pictures kept here."""
+"""URL paths of stored avatars."""
 
 TOO_LARGE = "File too large. Maximum size is 5MB."
-UNREADABLE = "This file is not a whole JPEG, PNG or WebP picture. Export it again, then upload that."
-TOO_MANY_PIXELS = (
-    f"The picture has too many pixels. Use one of at most {MOST_PIXELS // 1_000_000} megapixels."
-)
-ANIMATED = "The picture is animated. Upload a still one."
+UNREADABLE = "This file is not a complete JPEG, PNG or WebP image. Export it again and upload the new file."
+TOO_MANY_PIXELS = f"The picture is too large. Use at most {MAX_PIXELS // 1_000_000} megapixels."
+ANIMATED = "The picture is animated. Upload a still image."
 
-_one_at_a_time = threading.Lock()
+_decoding = threading.Lock()
 
 
-def keep(files: Files, raw: bytes) -> str:
-    """Keep the uploaded picture as an avatar; its address on this server. The same picture gives the same address.
+def store(files: Files, raw: bytes) -> str:
+    """Store an uploaded picture as an avatar and return its URL path. Idempotent: the same picture has the same path.
 
-    Raises Invalid (400) for what is no picture or too big a one, DomainError (503) when the store of files is away.
-    Call it outside a transaction: it decodes, and may speak with a bucket.
+    Call it outside a transaction: it decodes and may access a bucket. Raises Invalid (400) for an unusable picture and
+    FilesUnavailable (503).
     """
-    if len(raw) > MOST_BYTES:
+    if len(raw) > MAX_BYTES:
         raise _refusal(TOO_LARGE)
-    with _one_at_a_time:  # decoding takes a hundred megabytes at worst
-        picture = apart(lambda: portrait(raw))
+    with _decoding:  # one at a time: decoding takes up to 100 MB
+        picture = run_in_thread(lambda: to_avatar(raw))
     name = f"{hashlib.sha256(picture).hexdigest()}.webp"
-    files.keep(f"{FOLDER}/{name}", picture)
+    files.write(f"{FOLDER}/{name}", picture)
     return f"/{FOLDER}/{name}"
 
 
 def read(files: Files, name: str) -> bytes | None:
-    """A picture by its name, also one put aside; None when there is none. Raises FilesUnavailable."""
-    return files.read(f"{FOLDER}/{name}") or files.read(f"{ASIDE}/{name}")
+    """A stored picture by file name, unused ones included; None if unknown. Raises FilesUnavailable."""
+    return files.read(f"{FOLDER}/{name}") or files.read(f"{UNUSED_FOLDER}/{name}")
 
 
-def forget_unused(files: Files, used: Callable[[Collection[str]], set[str]], moment: datetime) -> None:
-    """Put pictures aside that were kept a day ago and nobody uses; remove those that were put aside a day ago. `used`
-    tells which of some addresses publishers show. Idempotent; raises FilesUnavailable.
+def delete_unused(files: Files, used: Callable[[Collection[str]], set[str]], moment: datetime) -> None:
+    """Move pictures that are unused a day after their upload to `UNUSED_FOLDER`, and delete them a day later. `used` returns
+    which of the given URL paths are in use. Idempotent. Raises FilesUnavailable.
 
-    Files and database share no lock, so a picture may be chosen while it is put aside, by an upload of the same one or by
-    its address. It is shown from there meanwhile, and the next time brought back. One that is chosen while it is removed
-    is written again.
+    Files and database share no lock, so a picture may come into use while it is moved. It is then served from
+    `UNUSED_FOLDER` and moved back by the next call. A picture that comes into use while it is deleted is restored.
     """
     before = moment - GRACE
-    kept, waiting = _names(files, FOLDER), _names(files, ASIDE)
-    for name in _unused([name for name, since in kept.items() if since < before], used):
-        _move(files, name, FOLDER, ASIDE)
+    stored, waiting = _names(files, FOLDER), _names(files, UNUSED_FOLDER)
+    for name in _unused([name for name, since in stored.items() if since < before], used):
+        _move(files, name, FOLDER, UNUSED_FOLDER)
     unused = _unused(waiting, used)
     for name, since in waiting.items():
         if name not in unused:
-            _move(files, name, ASIDE, FOLDER)
+            _move(files, name, UNUSED_FOLDER, FOLDER)
         elif since < before:
             _remove(files, name, used)
 
@@ -85,38 +82,37 @@ def _names(files: Files, folder: str) -> dict[str, datetime]:
 
 
 def _unused(names: Collection[str], used: Callable[[Collection[str]], set[str]]) -> set[str]:
-    shown = used([f"/{FOLDER}/{name}" for name in names]) if names else set()
-    return {name for name in names if f"/{FOLDER}/{name}" not in shown}
+    in_use = used([f"/{FOLDER}/{name}" for name in names]) if names else set()
+    return {name for name in names if f"/{FOLDER}/{name}" not in in_use}
 
 
 def _move(files: Files, name: str, source: str, target: str) -> None:
     picture = files.read(f"{source}/{name}")
     if picture is not None:
-        files.keep(f"{target}/{name}", picture)
+        files.write(f"{target}/{name}", picture)
         files.remove(f"{source}/{name}")
 
 
 def _remove(files: Files, name: str, used: Callable[[Collection[str]], set[str]]) -> None:
-    picture = files.read(f"{ASIDE}/{name}")
-    files.remove(f"{ASIDE}/{name}")
+    picture = files.read(f"{UNUSED_FOLDER}/{name}")
+    files.remove(f"{UNUSED_FOLDER}/{name}")
     if picture is not None and not _unused([name], used):
-        files.keep(f"{FOLDER}/{name}", picture)
+        files.write(f"{FOLDER}/{name}", picture)
 
 
-def portrait(raw: bytes) -> bytes:
-    """The picture cut to a square of 512 pixels, as WebP, upright, without a byte of the original: neither metadata
-    nor whatever else the file was. Raises Invalid (400) for other formats, broken files, animations, and more than
-    24 million pixels, which are counted before anything is unpacked."""
+def to_avatar(raw: bytes) -> bytes:
+    """Crop a picture to a square of 512 pixels, upright, and re-encode it as WebP without metadata. Raises Invalid (400) for
+    other formats, broken files, animations, and more than 24 million pixels, which are checked before decoding."""
     opened = _guarded(lambda: Image.open(io.BytesIO(raw), formats=("JPEG", "PNG", "WEBP")))
-    if opened.width * opened.height > MOST_PIXELS:
+    if opened.width * opened.height > MAX_PIXELS:
         raise _refusal(TOO_MANY_PIXELS)
-    # a JPEG with several pictures is what phones make: the first is the photo, the others its preview
+    # phones write JPEGs with several pictures (MPO): the first is the photo, the others are previews
     if getattr(opened, "is_animated", False) and opened.format not in ("JPEG", "MPO"):
         raise _refusal(ANIMATED)
-    return _guarded(lambda: _redrawn(opened))
+    return _guarded(lambda: _reencoded(opened))
 
 
-def _redrawn(opened: Image.Image) -> bytes:
+def _reencoded(opened: Image.Image) -> bytes:
     opened.draft("RGB", (SIDE, SIDE))
     opened.load()
     upright = ImageOps.exif_transpose(opened)
@@ -134,9 +130,9 @@ def _guarded(decode: Callable[[], T]) -> T:
         return decode()
     except Image.DecompressionBombError:
         raise _refusal(TOO_MANY_PIXELS) from None
-    except Exception:  # decoders raise whatever hostile bytes make them: OSError, SyntaxError, struct.error …
+    except Exception:  # hostile input makes decoders raise anything: OSError, SyntaxError, struct.error …
         raise _refusal(UNREADABLE) from None
 
 
-def _refusal(words: str) -> Invalid:
-    return Invalid(words, fields={"avatar": words}, status=400)
+def _refusal(message: str) -> Invalid:
+    return Invalid(message, fields={"avatar": message}, status=400)

@@ -1,15 +1,15 @@
-"""The README of an agent: written by who may publish it, shown to everybody."""
+"""The README of an agent: public, written by members of its publisher."""
 
 from models.accounts import User
 from models.core.db import db, now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.store import publishers
-from models.store.catalogue.markdown import cleaned, fault
+from models.store.catalogue.markdown import normalize, problem_in
 from models.store.tables import Agent
 
 
 def open_agent(by: User, publisher_id: str, agent_id: str, *, lock: bool = False) -> Agent:
-    """The agent, for those who may change it. Raises as `publishers.accessible` does, NotFound for no such agent."""
+    """The agent, for users who can manage it. Raises NotFound, and as `publishers.accessible` does."""
     publisher = publishers.accessible(by, publisher_id)
     agent = None
     if "\x00" not in agent_id:
@@ -19,32 +19,30 @@ def open_agent(by: User, publisher_id: str, agent_id: str, *, lock: bool = False
     return agent
 
 
-def edition(agent: Agent) -> str:
-    """Which README this is, so that a form can say what it was filled with; empty before the first."""
+def revision(agent: Agent) -> str:
+    """Identifies the current README, to detect edit conflicts; empty without one."""
     return agent.readme_updated_at.isoformat() if agent.readme_updated_at else ""
 
 
-def checked(text: str) -> str:
-    """The text as it is kept. Raises Invalid with a sentence for the field `readme`."""
-    kept = cleaned(text)
-    wrong = fault(kept)
-    if wrong:
-        raise Invalid(wrong, fields={"readme": wrong})
-    return kept
+def validated(text: str) -> str:
+    """The text as it is stored. Raises Invalid with a message for the field `readme`."""
+    normalized = normalize(text)
+    problem = problem_in(normalized)
+    if problem:
+        raise Invalid(problem, fields={"readme": problem})
+    return normalized
 
 
 def write(by: User, publisher_id: str, agent_id: str, text: str, seen: str) -> Agent:
-    """Put `text` in place of the edition `seen`; an empty one removes it. Locks the agent's row, flushes.
+    """Replace the README whose `revision` is `seen`; empty text removes it. Locks the agent's row, flushes.
 
-    Raises as `open_agent` and `checked` do, and Conflict when somebody else wrote since.
+    Raises Conflict if it changed since, and as `open_agent` and `validated` do.
     """
     agent = open_agent(by, publisher_id, agent_id, lock=True)
-    kept = checked(text)
-    if seen != edition(agent):
-        raise Conflict(
-            "Somebody else changed this README since you opened it. Put your changes into theirs, and save again."
-        )
-    if kept != (agent.readme or ""):
-        agent.readme, agent.readme_updated_at = kept or None, now()
+    normalized = validated(text)
+    if seen != revision(agent):
+        raise Conflict("This README changed since you opened it. Merge your changes, then save again.")
+    if normalized != (agent.readme or ""):
+        agent.readme, agent.readme_updated_at = normalized or None, now()
         db.session.flush()
     return agent

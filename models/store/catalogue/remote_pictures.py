@@ -1,5 +1,5 @@
-"""Avatars that lie on other servers: fetched once, drawn anew and shown from here, so that no page tells another server who
-reads it. What the publisher said stays in `publisher.avatar_url`, and the compatible API answers that."""
+"""Avatars on other servers: fetched once, re-encoded and served from here, so that no other server learns who views a page.
+The original URL stays in `publisher.avatar_url`, which the compatible API returns."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,18 +15,18 @@ from models.core.safe_fetch import FetchFailed, FetchPolicy
 from models.store.catalogue import pictures
 from models.store.tables import RemotePicture
 
-MOST_TRIES = 3
-"""The second try comes an hour after the first, the third a day after the second."""
-AT_ONCE = 20
-SECONDS = 10.0
+MAX_TRIES = 3
+"""The second attempt is an hour after the first, the third a day after the second."""
+BATCH = 20
+TIMEOUT = 10.0
 
 _CLAIM = text(
     f"""
     INSERT INTO remote_picture AS known (address, tried_at)
     SELECT avatar_url, CAST(:now AS timestamptz) FROM publisher
-    WHERE avatar_url ILIKE 'https://%' AND octet_length(avatar_url) <= {safe_fetch.LONGEST} AND NOT EXISTS (
+    WHERE avatar_url ILIKE 'https://%' AND octet_length(avatar_url) <= {safe_fetch.MAX_URL_LENGTH} AND NOT EXISTS (
         SELECT FROM remote_picture AS kept WHERE kept.address = publisher.avatar_url AND (
-            kept.picture IS NOT NULL OR kept.tries >= {MOST_TRIES}
+            kept.picture IS NOT NULL OR kept.tries >= {MAX_TRIES}
             OR kept.tried_at > CAST(:now AS timestamptz) - interval '1 hour' * power(24, kept.tries - 1)
         )
     )
@@ -50,39 +50,38 @@ def fetch_due(
     now: datetime,
     *,
     guard: FetchPolicy | None = None,
-    seconds: float = SECONDS,
+    seconds: float = TIMEOUT,
 ) -> int:
-    """Fetch the publishers' avatars that are due, at most twenty; how many were tried. Each `transaction` is one of `db.session`; none is open
-    meanwhile.
+    """Fetch due avatars, at most `BATCH`; returns the number of attempts. Each `transaction` is one of `db.session`; none is
+    open while fetching.
 
-    An address is claimed before it is asked, so that two workers do not ask for it both; one whose worker dies counts as
-    tried.
+    An address is claimed before it is fetched, so that no two workers fetch it; a crash counts as an attempt.
     """
-    for number in range(AT_ONCE):
+    for number in range(BATCH):
         with transaction():
             address = db.session.execute(_CLAIM, {"now": now}).scalar()
         if address is None:
             return number
-        picture, problem = _redrawn(address, files, guard, seconds)
+        picture, problem = _fetch(address, files, guard, seconds)
         with transaction():
             row = db.session.get(RemotePicture, address)
             if row is not None:
                 row.picture, row.problem = picture, problem
-    return AT_ONCE
+    return BATCH
 
 
-def _redrawn(
+def _fetch(
     address: str, files: Files, guard: FetchPolicy | None, seconds: float
 ) -> tuple[str | None, str | None]:
     try:
-        raw = safe_fetch.fetch(address, most_bytes=pictures.MOST_BYTES, seconds=seconds, guard=guard)
-        return pictures.keep(files, raw), None
+        raw = safe_fetch.fetch(address, max_bytes=pictures.MAX_BYTES, seconds=seconds, policy=guard)
+        return pictures.store(files, raw), None
     except FetchFailed as error:
         return None, f"Not fetched: {error}."
     except DomainError as error:
         return None, error.message
 
 
-def forget_unused(now: datetime) -> None:
-    """Delete what is kept of addresses that no publisher names any more. Idempotent."""
+def delete_unused(now: datetime) -> None:
+    """Delete the rows of addresses that no publisher uses any more. Idempotent."""
     db.session.execute(_FORGET, {"now": now})

@@ -1,4 +1,4 @@
-"""What changed from one definition to another, field by field, long texts line by line."""
+"""Diff of two definitions: field by field, long texts line by line."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,21 +9,21 @@ from typing import Any, Literal, NamedTuple
 from models.core.cooperative import TimeSlices
 from models.store.publishing.definition import Definition
 
-UNTOLD = frozenset({"id", "version", "publisher"})
+IGNORED = frozenset({"id", "version", "publisher"})
 CONTEXT = 3
-MOST_WORK = 100_000
-"""Steps of one comparison, a fraction of a second. What a text needs beyond them is shown as one part gone and one part
-come: anybody may ask for the comparison of whatever somebody published."""
-MOST_LINES = 2_000
-"""Lines that a comparison has, of all its fields together."""
+MAX_WORK = 100_000
+"""Steps of one diff: a fraction of a second, since diffs of untrusted definitions are public. A text that needs more is shown
+as removed and added as a whole."""
+MAX_LINES = 2_000
+"""Lines of one diff, all fields together."""
 
 Kind = Literal["same", "gone", "come", "skip"]
 
 
 @dataclass(frozen=True)
 class DiffLine:
-    """A line of a comparison, numbered from 1 where it stands in the one and in the other text. `skip` stands for
-    unchanged lines that are left out."""
+    """A line of a diff with its numbers (from 1) in the old and new text. `come` is added, `gone` removed, `skip` replaces
+    omitted unchanged lines."""
 
     kind: Kind
     text: str
@@ -33,8 +33,7 @@ class DiffLine:
 
 @dataclass(frozen=True)
 class FieldChange:
-    """A field that differs. Lists tell what was `removed` and `added`, everything else its `lines`; of those that are `cut`
-    more follow."""
+    """A field that differs. Lists have `removed` and `added` items, other values `lines`; `cut` if lines are missing."""
 
     name: str
     before: Any
@@ -47,15 +46,15 @@ class FieldChange:
 
 @dataclass
 class DiffBudget:
-    """What is left of the work and the lines of a comparison."""
+    """The remaining steps and lines of a diff."""
 
-    work: int = MOST_WORK
-    lines: int = MOST_LINES
+    work: int = MAX_WORK
+    lines: int = MAX_LINES
     slices: TimeSlices = field(default_factory=TimeSlices)
 
 
 class DiffBlock(NamedTuple):
-    """So many lines that are the same, from 0 where they begin in the one and in the other text."""
+    """A block of `size` equal lines, and its start (from 0) in the old and new text."""
 
     before: int
     after: int
@@ -63,13 +62,13 @@ class DiffBlock(NamedTuple):
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[FieldChange]:
-    """The fields that differ between two stored definitions, in the order of the schema; a missing field is None."""
+    """The fields that differ between two stored definitions, in schema order; a missing field is None."""
     names = list(dict.fromkeys([*Definition.model_fields, *before, *after]))
     budget = DiffBudget()
     return [
         _change(name, before.get(name), after.get(name), budget)
         for name in names
-        if name not in UNTOLD and before.get(name) != after.get(name)
+        if name not in IGNORED and before.get(name) != after.get(name)
     ]
 
 
@@ -80,10 +79,10 @@ def _change(name: str, before: Any, after: Any, budget: DiffBudget) -> FieldChan
         added = [each for each in after or () if each not in old]
         if removed or added:
             return FieldChange(name, before, after, removed, added)
-    told = lines(_text(before), _text(after), budget)
-    shown = list(islice(told, budget.lines))
+    all_lines = lines(_text(before), _text(after), budget)
+    shown = list(islice(all_lines, budget.lines))
     budget.lines -= len(shown)
-    return FieldChange(name, before, after, lines=shown, cut=next(told, None) is not None)
+    return FieldChange(name, before, after, lines=shown, cut=next(all_lines, None) is not None)
 
 
 def _is_list(value: Any) -> bool:
@@ -99,23 +98,23 @@ def _text(value: Any) -> str:
 
 
 def lines(before: str, after: str, budget: DiffBudget | None = None) -> Iterator[DiffLine]:
-    """Two texts as the lines of a unified diff, with three unchanged lines around each change."""
+    """A unified diff of two texts, with three lines of context."""
     old, new = before.splitlines(), after.splitlines()
-    blocks = _joined(_same(old, new, budget or DiffBudget()))
-    at, into = 0, 0
+    blocks = _merged(_equal_blocks(old, new, budget or DiffBudget()))
+    old_at, new_at = 0, 0
     for block in [*blocks, DiffBlock(len(old), len(new), 0)]:
-        changed = at < block.before or into < block.after
-        for index in range(at, block.before):
+        changed = old_at < block.before or new_at < block.after
+        for index in range(old_at, block.before):
             yield DiffLine("gone", old[index], before=index + 1)
-        for index in range(into, block.after):
+        for index in range(new_at, block.after):
             yield DiffLine("come", new[index], after=index + 1)
-        at, into = block.before + block.size, block.after + block.size
-        last = at == len(old) and into == len(new)
-        yield from _folded(old, block, CONTEXT if changed else 0, 0 if last else CONTEXT)
+        old_at, new_at = block.before + block.size, block.after + block.size
+        last = old_at == len(old) and new_at == len(new)
+        yield from _with_context(old, block, CONTEXT if changed else 0, 0 if last else CONTEXT)
 
 
-def _folded(old: Sequence[str], block: DiffBlock, head: int, tail: int) -> Iterator[DiffLine]:
-    """Of the lines that are the same those next to a change, and a mark for the others."""
+def _with_context(old: Sequence[str], block: DiffBlock, head: int, tail: int) -> Iterator[DiffLine]:
+    """The equal lines next to a change, and a `skip` line for the rest."""
     hidden = block.size > head + tail
     for number in (*range(min(head, block.size)), *range(max(block.size - tail, head), block.size)):
         if hidden and number >= head:
@@ -127,24 +126,24 @@ def _folded(old: Sequence[str], block: DiffBlock, head: int, tail: int) -> Itera
         yield DiffLine("skip", "")
 
 
-def _joined(blocks: Iterator[DiffBlock]) -> list[DiffBlock]:
-    joined: list[DiffBlock] = []
+def _merged(blocks: Iterator[DiffBlock]) -> list[DiffBlock]:
+    merged: list[DiffBlock] = []
     for block in blocks:
-        last = joined[-1] if joined else None
+        last = merged[-1] if merged else None
         if last and last.before + last.size == block.before and last.after + last.size == block.after:
-            joined[-1] = last._replace(size=last.size + block.size)
+            merged[-1] = last._replace(size=last.size + block.size)
         elif block.size:
-            joined.append(block)
-    return joined
+            merged.append(block)
+    return merged
 
 
-def _same(old: list[str], new: list[str], budget: DiffBudget) -> Iterator[DiffBlock]:
-    """What both texts begin and end with, and between that what is the same in the same order."""
+def _equal_blocks(old: list[str], new: list[str], budget: DiffBudget) -> Iterator[DiffBlock]:
+    """The common prefix and suffix, and the longest common subsequence in between."""
     least = min(len(old), len(new))
     head = next((at for at in range(least) if old[at] != new[at]), least)
     tail = next((at for at in range(least - head) if old[-1 - at] != new[-1 - at]), least - head)
     yield DiffBlock(0, 0, head)
-    # lines that one text alone has are gone or new however the others are matched
+    # lines that occur in one text only cannot match, so they are left out of the search
     numbers = {line: number for number, line in enumerate(set(old[head : len(old) - tail]))}
     both = numbers.keys() & set(new[head : len(new) - tail])
     left = [at for at in range(head, len(old) - tail) if old[at] in both]
@@ -155,7 +154,7 @@ def _same(old: list[str], new: list[str], budget: DiffBudget) -> Iterator[DiffBl
 
 
 def _matched(old: list[int], new: list[int], budget: DiffBudget) -> list[tuple[int, int]]:
-    """The longest common subsequence as pairs of places (Myers' greedy algorithm), nothing when the work is used up."""
+    """The longest common subsequence as index pairs (Myers' greedy algorithm); empty if the budget runs out."""
     reach = {1: 0}
     trace: list[dict[int, int]] = []
     for changes in range(len(old) + len(new) + 1):
@@ -170,12 +169,12 @@ def _matched(old: list[int], new: list[int], budget: DiffBudget) -> list[tuple[i
             if budget.work < 0:
                 return []
             if at >= len(old) and at - diagonal >= len(new):
-                return _way_back(trace, at, diagonal)
+                return _backtrack(trace, at, diagonal)
         budget.slices.pause()
-    raise AssertionError("both texts can be deleted and written anew")
+    raise AssertionError("unreachable: replacing the whole text is always a solution")
 
 
-def _way_back(trace: list[dict[int, int]], at: int, diagonal: int) -> list[tuple[int, int]]:
+def _backtrack(trace: list[dict[int, int]], at: int, diagonal: int) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     for changes in range(len(trace) - 1, -1, -1):
         reach = trace[changes]

@@ -1,4 +1,4 @@
-"""The shape of an agent definition (contract 3.12): its fields, their limits, the rules between them, its JSON Schema."""
+"""The format of agent definitions (contract 3.12): fields, limits, rules between fields, JSON Schema."""
 
 import re
 from functools import cache
@@ -21,7 +21,7 @@ from models.core.strict_models import BRANCH, AsSent, Body, Missing, issue
 MAX_BYTES = 1_000_000
 MAX_NESTING = 64
 MAX_VALUES = 20_000
-"""Of one definition: keys and entries of lists, each of which pages, comparisons and files write on a line of its own."""
+"""Keys and list items of one definition; pages, diffs and files write each on its own line."""
 MAX_SPAWNABLE = 500
 MAX_KEYS = 100
 ID_CHARS = 200
@@ -30,9 +30,9 @@ STEPS_FORM = 'handleSteps must be a generator function: "function* (params) { ..
 
 _ID = re.compile(r"[a-z0-9-]+")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-# Format characters such as the joiners of emoji are no control characters.
+# Format characters, such as the joiners of emoji, are allowed.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_NO_PROSE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def _agent_id(value: str) -> str:
@@ -54,13 +54,13 @@ def _printable(value: str) -> str:
 
 
 def _prose(value: str) -> str:
-    if _NO_PROSE.search(value):
+    if _CONTROL.search(value):
         raise issue("Must not contain control characters", code="custom")
     return value
 
 
-def _few(value: Any) -> Any:
-    # before its values are looked at: there may be a hundred thousand, each with a problem
+def _limit_keys(value: Any) -> Any:
+    # before the values are validated: there may be a hundred thousand, each with an error
     if isinstance(value, dict) and len(value) > MAX_KEYS:
         raise issue(f"Too big: expected object to have <={MAX_KEYS} keys", code="too_big", maximum=MAX_KEYS)
     return value
@@ -83,19 +83,19 @@ AgentId = Annotated[
 Line = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 Prose = Annotated[str, Field(max_length=10_000), AfterValidator(_prose)]
 Text = str
-"""Long text. No NUL reaches it: `excess` is asked first."""
+"""Long text. NUL characters are rejected earlier, by `too_large`."""
 Reference = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
 Lines = Annotated[list[Line], Field(max_length=1000, fail_fast=True)]
 Texts = Annotated[
     dict[str, Any],
-    BeforeValidator(_few),
+    BeforeValidator(_limit_keys),
     AfterValidator(_texts),
     WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_KEYS}),
 ]
 
 
 class DefinitionModel(Body):
-    """A part of a definition. It is kept as it was sent, with defaults where the contract has some."""
+    """A part of a definition, stored as sent, with the defaults of the contract."""
 
 
 class ObjectSchema(DefinitionModel):
@@ -116,7 +116,7 @@ class PromptSchema(DefinitionModel):
 
 
 class InputSchema(DefinitionModel):
-    """What the agent takes."""
+    """The input of an agent."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -125,24 +125,24 @@ class InputSchema(DefinitionModel):
 
 
 class McpServer(DefinitionModel):
-    """An MCP server. It has no other keys than these."""
+    """An MCP server. Unknown keys are errors."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
 
     @model_validator(mode="before")
     @classmethod
     def _no_other_keys(cls, value: Any) -> Any:
-        # `extra="forbid"` would tell each key, and there may be a hundred thousand
+        # `extra="forbid"` would report every key, and there may be a hundred thousand
         others = [key for key in value if key not in cls.model_fields][:10] if isinstance(value, dict) else []
         if others:
             named = ", ".join(f'"{key[:50]}"' for key in others)
-            words = f"Unrecognized key{'s' if len(others) > 1 else ''}: {named}"
-            raise issue(words, code="unrecognized_keys", keys=others)
+            message = f"Unrecognized key{'s' if len(others) > 1 else ''}: {named}"
+            raise issue(message, code="unrecognized_keys", keys=others)
         return value
 
 
 class RemoteMcpServer(McpServer):
-    """An MCP server that is reached over HTTP."""
+    """An MCP server reached over HTTP."""
 
     type: Literal["http", "sse"] = "http"
     url: Text
@@ -171,7 +171,7 @@ AnyServer = Annotated[
 
 
 class ReasoningOptions(DefinitionModel):
-    """How much a model may think: by tokens or by effort."""
+    """The reasoning budget: tokens or effort."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": ["max_tokens"]}, {"required": ["effort"]}]}
@@ -199,7 +199,7 @@ Price = Annotated[Any, AfterValidator(_price), Field(json_schema_extra={"type": 
 
 
 class MaxPrice(DefinitionModel):
-    """The most a provider may cost, in dollars per million tokens, or per picture or request."""
+    """The maximum price of a provider, in dollars per million tokens, image or request."""
 
     prompt: Missing[Price] = None
     completion: Missing[Price] = None
@@ -209,7 +209,7 @@ class MaxPrice(DefinitionModel):
 
 
 class ProviderOptions(DefinitionModel):
-    """Which providers OpenRouter may choose."""
+    """Restricts the providers that OpenRouter selects."""
 
     order: Missing[Lines] = None
     allow_fallbacks: Missing[bool] = None
@@ -228,54 +228,53 @@ class ProviderOptions(DefinitionModel):
 
 
 class Definition(DefinitionModel):
-    """What an agent is: its model, prompts, tools and the agents it may call. Unknown keys are dropped."""
+    """An agent: its model, prompts, tools and the agents it can spawn. Unknown keys are dropped."""
 
     id: AgentId = Field(description="Lower-case letters, digits and hyphens.")
     version: Missing[Line] = Field(
-        None, description="Three numbers such as 1.0.0. Without one, publishing takes the next patch version."
+        None, description="Three numbers, such as 1.0.0. Defaults to the next patch version."
     )
-    publisher: Missing[Line] = Field(None, description="Whose name it is published under.")
-    displayName: Line = Field(description="The name people read.")
-    model: Line = Field(description="The model it runs on, as GET /v1/models names it.")
-    name: Missing[Line] = Field(None, description="The name in the store, where it differs from displayName.")
-    description: Missing[Prose] = Field(
-        None, description="What it does, in a sentence or two, for the store."
-    )
+    publisher: Missing[Line] = Field(None, description="The id of its publisher.")
+    displayName: Line = Field(description="The display name.")
+    model: Line = Field(description="The model id, as listed by GET /v1/models.")
+    name: Missing[Line] = Field(None, description="The name in the store, if it differs from displayName.")
+    description: Missing[Prose] = Field(None, description="What it does, in one or two sentences.")
     tags: Missing[Annotated[list[Line], Field(max_length=50, fail_fast=True)]] = Field(
-        None, description="Words it is filed under in the store."
+        None, description="Tags in the store."
     )
-    spawnerPrompt: Missing[Prose] = Field(None, description="Tells other agents when to call this one.")
-    systemPrompt: Text = Field("", description="Opens the conversation.")
-    instructionsPrompt: Text = Field("", description="Follows each message of the user.")
-    stepPrompt: Text = Field("", description="Follows each step.")
-    toolNames: Lines = Field([], description="The tools it may use.")
+    spawnerPrompt: Missing[Prose] = Field(None, description="Tells other agents when to spawn this one.")
+    systemPrompt: Text = Field("", description="Starts the conversation.")
+    instructionsPrompt: Text = Field("", description="Added after each user message.")
+    stepPrompt: Text = Field("", description="Added after each step.")
+    toolNames: Lines = Field([], description="The tools it can use.")
     spawnableAgents: Annotated[list[Reference], Field(max_length=MAX_SPAWNABLE, fail_fast=True)] = Field(
-        [], description="Agents it may call: publisher/agent@version, or the id of one of yours."
+        [], description="Agents it can spawn: publisher/agent@version, or the id of one of yours."
     )
     mcpServers: Annotated[
-        dict[str, AnyServer], BeforeValidator(_few), Field(json_schema_extra={"maxProperties": MAX_KEYS})
-    ] = Field({}, description="MCP servers whose tools it may use, by name.")
-    inputSchema: Missing[InputSchema] = Field(None, description="What it takes: a prompt, params, or both.")
+        dict[str, AnyServer],
+        BeforeValidator(_limit_keys),
+        Field(json_schema_extra={"maxProperties": MAX_KEYS}),
+    ] = Field({}, description="MCP servers whose tools it can use, by name.")
+    inputSchema: Missing[InputSchema] = Field(None, description="Its input: a prompt, params, or both.")
     outputMode: Literal["last_message", "all_messages", "structured_output"] = Field(
-        "last_message", description="What its caller receives."
+        "last_message", description="The output its caller receives."
     )
-    outputSchema: Missing[ObjectSchema] = Field(
-        None, description="The shape of a structured_output, as JSON Schema."
-    )
-    includeMessageHistory: bool = Field(False, description="Whether it sees its caller's conversation.")
+    outputSchema: Missing[ObjectSchema] = Field(None, description="The JSON Schema of a structured_output.")
+    includeMessageHistory: bool = Field(False, description="Whether it receives its caller's conversation.")
     inheritParentSystemPrompt: bool = Field(
-        False, description="Whether it uses its caller's system prompt; then it has none of its own."
+        False, description="Whether it uses its caller's system prompt instead of its own."
     )
-    reasoningOptions: Missing[ReasoningOptions] = Field(None, description="How much the model may think.")
+    reasoningOptions: Missing[ReasoningOptions] = Field(None, description="The reasoning budget.")
     providerOptions: Missing[ProviderOptions] = Field(
-        None, description="Which providers OpenRouter may choose."
+        None, description="Restricts the providers that OpenRouter selects."
     )
     handleSteps: Missing[Text] = Field(
-        None, description='The source of a generator, beginning "function*". It is stored and never run here.'
+        None,
+        description='Source of a generator function, starting with "function*". Stored, never run on the server.',
     )
 
     def stored(self) -> dict[str, Any]:
-        """What is kept in `agent_config.data`: defaults applied, nothing unknown."""
+        """The value of `agent_config.data`: with defaults, without unknown keys."""
         stored: dict[str, Any] = _plain(self)
         return stored
 
@@ -290,7 +289,7 @@ def _plain(value: Any) -> Any:
 
 
 def conflicts(definition: Definition) -> list[dict[str, Any]]:
-    """Issues between fields that are each right by themselves."""
+    """Violated rules between fields, as issues."""
     found = []
     if definition.outputSchema is not None and definition.outputMode != "structured_output":
         found.append(
@@ -323,7 +322,7 @@ def _conflict(field: str, message: str) -> dict[str, Any]:
 
 
 def steps_problem(definition: Definition) -> str | None:
-    """What is wrong with `handleSteps`: it is no generator function (contract 3.12)."""
+    """The error if `handleSteps` is not a generator function (contract 3.12)."""
     source = definition.handleSteps
     if source is None or source.strip().startswith("function*"):
         return None
@@ -331,28 +330,28 @@ def steps_problem(definition: Definition) -> str | None:
 
 
 def values_problem(definition: Definition) -> str | None:
-    """What is wrong with a definition of too many values."""
+    """The error if a definition has too many values."""
     values = _values(definition.stored())
     if values <= MAX_VALUES:
         return None
-    return f"The definition has {values} values; at most {MAX_VALUES} are taken. Make its schemas smaller."
+    return f"The definition has {values} values; the limit is {MAX_VALUES}. Simplify its schemas."
 
 
-def excess(raw: Any) -> str | None:
-    """Why a definition is not even looked at: too large, too deep, too many agents to call, not JSON."""
+def too_large(raw: Any) -> str | None:
+    """Why a definition is rejected before validation: too large, too deep, too many references, not JSON."""
     if isinstance(raw, dict):
         for key in ("spawnableAgents", "subagents"):
             named = raw.get(key)
             if isinstance(named, list) and len(named) > MAX_SPAWNABLE:
-                return f"{key} names {len(named)} agents; at most {MAX_SPAWNABLE} are taken."
+                return f"{key} names {len(named)} agents; the limit is {MAX_SPAWNABLE}."
     if _nesting(raw) > MAX_NESTING:
-        return f"The definition is nested more than {MAX_NESTING} levels deep. Make its schemas flatter."
+        return f"The definition is nested more than {MAX_NESTING} levels deep. Flatten its schemas."
     try:
         written = orjson.dumps(raw)
     except TypeError as error:
-        return f"The definition cannot be written as JSON: {error}."
+        return f"The definition is not valid JSON: {error}."
     if len(written) > MAX_BYTES:
-        return f"The definition has {len(written)} bytes; at most {MAX_BYTES} are taken. Shorten its prompts."
+        return f"The definition has {len(written)} bytes; the limit is {MAX_BYTES}. Shorten its prompts."
     if b"\\u0000" in written and _NUL.search(written):
         return "The definition contains a NUL character. Remove it."
     return None
@@ -385,7 +384,7 @@ def _nesting(value: Any) -> int:
 
 @cache
 def json_schema() -> dict[str, Any]:
-    """The definition as JSON Schema (2020-12). What it cannot say: the rules between fields."""
+    """The definition as JSON Schema (2020-12), without the rules between fields."""
     schema = Definition.model_json_schema()
     _tidy(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Agent definition"}
@@ -393,14 +392,14 @@ def json_schema() -> dict[str, Any]:
 
 @cache
 def components() -> dict[str, Any]:
-    """The same as schemas of an OpenAPI document, by name; the definition itself is `AgentDefinition`."""
+    """The same as OpenAPI component schemas, by name; the definition is `AgentDefinition`."""
     schema = Definition.model_json_schema(ref_template="#/components/schemas/{model}")
     _tidy(schema)
     return {**schema.pop("$defs"), "AgentDefinition": schema}
 
 
 def _tidy(node: Any) -> None:
-    """Absent is not null: drop the defaults that only Python needs, and titles that repeat the key."""
+    """Remove null defaults, since an absent key is not null, and titles that repeat the key."""
     if isinstance(node, dict):
         if node.get("default", ...) is None:
             del node["default"]

@@ -1,4 +1,4 @@
-"""What an agent may spawn, what those may spawn, and so on: a tree by the rules of contract 2.6. And who may spawn it."""
+"""The dependency tree of an agent (contract 2.6), and its dependents."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,18 +12,18 @@ from models.core.db import db
 from models.store.publishing.spawning import FullReference
 from models.store.tables import Agent
 
-DEEPEST = 5
-MOST_NODES = 2_000
-"""A tree is cut at so many agents: what each spawns can multiply with every level."""
+MAX_DEPTH = 5
+MAX_NODES = 2_000
+"""Maximum size of a tree, which can grow exponentially with depth."""
 
-MOST_OUTLINED = 300
-"""Of which as many are looked at for an outline."""
+MAX_OUTLINE_NODES = 300
+"""Maximum number of agents read for an outline."""
 
 REFERENCE = re.compile(r"([^/@\s]+)/([^/@\s]+)@([^/@\s]+)")
 
 
-# What `_facts` reads: agents asked for, and what can be reached from them in so many levels as far as it is not too much.
-# Mostly that is the whole tree. What is taken down says so and is not followed.
+# Reads the requested agents and up to 300 descendants within `depth` levels: usually the whole tree. Agents that are taken down
+# are flagged and not followed.
 _TAKEN_DOWN = """EXISTS (
         SELECT FROM takedown AS down WHERE down.publisher_id = config.publisher_id
             AND down.agent_id IN ('', config.id) AND down.version IN ('', config.version)
@@ -31,7 +31,7 @@ _TAKEN_DOWN = """EXISTS (
 _REACHED = text(
     f"""
     WITH RECURSIVE reached (full_id, depth) AS (
-        SELECT asked, 0 FROM unnest(CAST(:asked AS text[])) AS asked
+        SELECT requested, 0 FROM unnest(CAST(:requested AS text[])) AS requested
         UNION
         SELECT child.ref, reached.depth + 1
         FROM reached
@@ -45,7 +45,7 @@ _REACHED = text(
         ) WITH ORDINALITY AS child (ref, number)
         WHERE reached.depth < :depth AND child.number <= 100
     ), found AS (
-        SELECT unnest(CAST(:asked AS text[])) AS full_id
+        SELECT unnest(CAST(:requested AS text[])) AS full_id
         UNION SELECT full_id FROM (SELECT full_id FROM reached LIMIT 300) AS first
     )
     SELECT found.full_id, config.id,
@@ -62,14 +62,14 @@ _REACHED = text(
 
 
 class BadReference(Exception):
-    """A stored definition names an agent otherwise than `publisher/agent@version`."""
+    """A stored definition has a reference that is not `publisher/agent@version`."""
 
 
 @dataclass(slots=True)
 class DependencyNode:
-    """An agent in the tree. `available` is false for one that is not published or `taken_down`, and where a branch returns to an
-    agent above it (`cyclic`). `spawns` is how many agents it names, `left_out` how many of them the tree leaves out;
-    in an outline the children of one that is `repeated` stand where it came first."""
+    """An agent in the tree. `available` is false if it is not published, `taken_down`, or its own ancestor (`cyclic`). `spawns`
+    is the number of its references, `left_out` the number omitted from the tree. In an outline, a `repeated` node has its
+    children at its first occurrence."""
 
     full_id: str
     name: str
@@ -96,8 +96,7 @@ class DependencyNode:
 
     @property
     def state(self) -> str:
-        """`open` (its children follow), `missing`, `down` (taken down), `cyclic` or `above` (its children stand where it
-        came first)."""
+        """`open` (has its children), `missing`, `down` (taken down), `cyclic` or `above` (repeated)."""
         if self.taken_down:
             return "down"
         if not self.available:
@@ -107,8 +106,7 @@ class DependencyNode:
 
 @dataclass(frozen=True, slots=True)
 class DependencyTree:
-    """`agents` counts distinct ones, `depth` is the deepest level (the root is 0). `cut`: it was too large, and
-    agents were left out."""
+    """`agents` is the number of distinct agents, `depth` the deepest level (the root is 0); `cut` if agents were omitted."""
 
     root: DependencyNode
     agents: int
@@ -119,10 +117,10 @@ class DependencyTree:
 
 @dataclass(frozen=True, slots=True)
 class Dependents:
-    """How many agents there are in all, and those that are used most, with their latest versions."""
+    """The total number of dependents, and the most used ones with their latest versions."""
 
-    number: int
-    shown: Sequence[FullReference]
+    total: int
+    top: Sequence[FullReference]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,79 +132,79 @@ class _Facts:
 
 
 Known = dict[str, _Facts | None]
-"""Agents by their full ids; None for those that are not here."""
-_Spot = tuple[DependencyNode, frozenset[str]]
-"""A node whose children are still to be found, and the ids on its way from the root, its own among them."""
+"""Facts by full id; None for agents that are not published."""
+_Branch = tuple[DependencyNode, frozenset[str]]
+"""A node to expand, and the ids on its path from the root, including its own."""
 
 
-def tree_of(full_id: str, *, most: int = MOST_NODES, strict: bool = True) -> DependencyTree:
-    """The tree below a published version: at most five levels and `most` agents. One statement; one more for a level that
-    it left something of.
+def tree_of(full_id: str, *, limit: int = MAX_NODES, strict: bool = True) -> DependencyTree:
+    """The dependency tree of a published version: at most five levels and `limit` agents. One statement, and one per level
+    that it did not cover.
 
-    Raises BadReference for a definition that cannot be followed; without `strict` what cannot be is not available.
+    Raises BadReference for a malformed reference; without `strict` such a node is unavailable.
     """
-    known = _facts([full_id], DEEPEST)
+    known = _facts([full_id], MAX_DEPTH)
     root = _node(full_id, frozenset(), known)
-    level: list[_Spot] = [(root, frozenset({full_id}))]
-    seen, depth, cyclic, cut, left = {full_id}, 0, False, False, most - 1
-    for above_it in range(DEEPEST):
-        wanted = [(spot, _references(known[spot[0].full_id], strict)) for spot in level]
-        below: list[_Spot] = []
-        missing = dict.fromkeys(each for _, names in wanted for each in names if each not in known)
-        known |= _facts(list(missing)[:left], DEEPEST - above_it - 1)
-        for (node, above), names in wanted:
+    level: list[_Branch] = [(root, frozenset({full_id}))]
+    seen, depth, cyclic, cut, left = {full_id}, 0, False, False, limit - 1
+    for parent_depth in range(MAX_DEPTH):
+        expanded = [(branch, _references(known[branch[0].full_id], strict)) for branch in level]
+        below: list[_Branch] = []
+        missing = dict.fromkeys(each for _, names in expanded for each in names if each not in known)
+        known |= _facts(list(missing)[:left], MAX_DEPTH - parent_depth - 1)
+        for (node, ancestors), names in expanded:
             cut = cut or len(names) > left
             for each in names[:left]:
-                child = _node(each, above, known)
+                child = _node(each, ancestors, known)
                 node.children.append(child)
                 seen.add(each)
                 cyclic = cyclic or child.cyclic
                 if child.available:
-                    below.append((child, above | {each}))
+                    below.append((child, ancestors | {each}))
             node.left_out = len(names) - len(node.children)
             left = max(0, left - len(names))
-        depth += any(names for _, names in wanted)
+        depth += any(names for _, names in expanded)
         level = below
         if not level:
             break
     return DependencyTree(root, len(seen), depth, cyclic, cut)
 
 
-def outline_of(full_id: str, most: int) -> DependencyNode:
-    """The tree as people read it: each agent is opened once, where it comes first, and `most` stand below the root.
-    Statements as in `tree_of`."""
-    root = tree_of(full_id, most=MOST_OUTLINED, strict=False).root
-    _thin_out(root, most, set())
+def outline_of(full_id: str, limit: int) -> DependencyNode:
+    """The tree for display: each agent is expanded once, at its first occurrence, with at most `limit` descendants of the
+    root. Statements as in `tree_of`."""
+    root = tree_of(full_id, limit=MAX_OUTLINE_NODES, strict=False).root
+    _prune(root, limit, set())
     return root
 
 
-def dependents_of(publisher_id: str, agent_id: str, most: int) -> Dependents:
-    """The other agents whose latest version may spawn any version of this one, the most used first. One statement, which
-    asks what `catalogue.refresh` keeps."""
+def dependents_of(publisher_id: str, agent_id: str, limit: int) -> Dependents:
+    """The other agents whose latest version references any version of this one, the most used first. One statement on the
+    search index that `catalogue.refresh` maintains."""
     named = cast(_name_of(publisher_id, agent_id), TSQUERY)
     rows = db.session.execute(
-        select(Agent.publisher_id, Agent.id, Agent.latest_version, func.count().over().label("number"))
+        select(Agent.publisher_id, Agent.id, Agent.latest_version, func.count().over().label("total"))
         .where(
             Agent.search.bool_op("@@")(named),
             Agent.latest_version.is_not(None),
             tuple_(Agent.publisher_id, Agent.id) != tuple_(publisher_id, agent_id),
         )
         .order_by(Agent.weekly_runs.desc(), Agent.publisher_id, Agent.id)
-        .limit(most)
+        .limit(limit)
     ).all()
-    places = [FullReference(row.publisher_id, row.id, row.latest_version) for row in rows]
-    return Dependents(rows[0].number if rows else 0, places)
+    references = [FullReference(row.publisher_id, row.id, row.latest_version) for row in rows]
+    return Dependents(rows[0].total if rows else 0, references)
 
 
 def _name_of(publisher_id: str, agent_id: str) -> str:
-    """What every row of an agent that spawns this one has in its words."""
+    """The search term in `agent.search` of every agent that references this one."""
     whole = f"{publisher_id}/{agent_id}".replace("\\", "\\\\").replace("'", "''")
     return f"'@{whole}'"
 
 
-def _node(full_id: str, above: frozenset[str], known: Known) -> DependencyNode:
+def _node(full_id: str, ancestors: frozenset[str], known: Known) -> DependencyNode:
     facts = known.get(full_id) if REFERENCE.fullmatch(full_id) else None
-    node = DependencyNode(full_id, full_id, available=False, cyclic=full_id in above)
+    node = DependencyNode(full_id, full_id, available=False, cyclic=full_id in ancestors)
     node.name = node.agent
     if facts and facts.taken_down:
         node.taken_down = True
@@ -224,25 +222,25 @@ def _references(facts: _Facts | None, strict: bool) -> list[str]:
     return [str(each) for each in names]
 
 
-def _thin_out(node: DependencyNode, room: int, opened: set[str]) -> int:
-    """What is left of the room."""
+def _prune(node: DependencyNode, room: int, expanded: set[str]) -> int:
+    """Cut the tree to `room` descendants; returns the remaining room."""
     if not node.available:
         return room
-    if node.spawns and node.full_id in opened:
+    if node.spawns and node.full_id in expanded:
         node.repeated, node.children, node.left_out = True, [], 0
         return room
-    opened.add(node.full_id)
+    expanded.add(node.full_id)
     node.left_out += len(node.children[room:])
     node.children = node.children[:room]
     room -= len(node.children)
     for child in node.children:
-        room = _thin_out(child, room, opened)
+        room = _prune(child, room, expanded)
     return room
 
 
 def _facts(full_ids: Iterable[str], levels: int) -> Known:
-    asked = list(full_ids)
-    if not asked:
+    requested = list(full_ids)
+    if not requested:
         return {}
     return {
         row.full_id: _Facts(
@@ -250,5 +248,5 @@ def _facts(full_ids: Iterable[str], levels: int) -> Known:
         )
         if row.id is not None
         else None
-        for row in db.session.execute(_REACHED, {"asked": asked, "depth": levels})
+        for row in db.session.execute(_REACHED, {"requested": requested, "depth": levels})
     }

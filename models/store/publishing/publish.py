@@ -1,4 +1,4 @@
-"""Publishing versions of agents, all of a request or none (contract 2.6, 3.11). Withdrawing them: `withdrawing.py`."""
+"""Publishing versions, all of a request or none (contract 2.6, 3.11)."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -25,8 +25,8 @@ from models.store.publishing.versions import NONE, BadVersion, VersionNumber
 from models.store.statistics import counting
 from models.store.tables import Agent, AgentConfig, AgentVersion, Publisher
 
-AT_ONCE = 50
-"""How many definitions are written in one statement."""
+BATCH = 50
+"""Definitions inserted per statement."""
 HINT = (
     "To fix this, also publish the referenced agent (include it in the same request's data array, or publish it first"
     " for the same publisher)."
@@ -34,7 +34,7 @@ HINT = (
 
 
 class PublishRefused(Invalid):
-    """A publication that cannot be: `message` is the contract's `error`, `details` says what exactly."""
+    """Publishing is rejected: `message` is the contract's `error`, `details` the cause, `hint` the fix."""
 
     status = 400
     code = "refused"
@@ -60,86 +60,83 @@ def publish(
     by: User | None,
     credential: str,
     arrived: datetime,
-    moment: datetime | None = None,
+    published_at: datetime | None = None,
     limits: Settings | None = None,
 ) -> list[FullReference]:
-    """Publish checked definitions of one publisher as new versions; answers them in their order. Flushes.
+    """Publish validated definitions of one publisher as new versions, returned in the same order. Flushes.
 
-    `by` is whose right is checked and who is noted; None is the operator, who may publish for anybody. `credential` is
-    the type of session it was done with, or `import`. `arrived` is when the request came: a version that somebody
-    else published since then is a conflict, one from before is not greater than the latest. `moment` is when the
-    versions are said to be published; now without. `limits` say how much `by` may publish; without, as the operator,
-    there are none.
+    `by` is checked for access and recorded as the author; None is the operator, without access checks. `credential` is the
+    type of session, or `import`. `arrived` is the time of the request: a version published since then is a conflict, an older
+    one is not greater than the latest. `published_at` defaults to now. `limits` apply to `by`; None means no limits.
 
-    Holds the publisher's row, so that publications of one publisher follow one another. Raises Refused with the
-    statuses and words of contract 2.6, rows 4 to 9, with 403 for what is taken down, and with 429, 409 or 413 for a limit;
-    then nothing may be committed.
+    Locks the publisher's row, which serialises its publications. Raises PublishRefused with the statuses and messages of
+    contract 2.6, rows 4 to 9, with 403 for a takedown, and with 429, 409 or 413 for a limit; the caller must then roll back.
     """
     if not definitions:
         return []
     publisher_id = _one_publisher(definitions)
-    asked = [FullReference(publisher_id, each.id, each.version) for each in definitions if each.version]
-    there = spawning.published(asked)  # before waiting for whoever publishes now
-    _open(by, publisher_id)
-    _refuse_taken_down(publisher_id, [each.id for each in definitions])
+    requested = [FullReference(publisher_id, each.id, each.version) for each in definitions if each.version]
+    existing = spawning.published(requested)  # before waiting for the publisher's lock
+    _require_access(by, publisher_id)
+    _require_not_taken_down(publisher_id, [each.id for each in definitions])
     data = [_stored(each) for each in definitions]
-    sizes = {each.id: len(orjson.dumps(kept)) for each, kept in zip(definitions, data, strict=True)}
+    sizes = {each.id: len(orjson.dumps(stored)) for each, stored in zip(definitions, data, strict=True)}
     if by and limits:
-        _refuse_too_much(by, publisher_id, sizes, limits)
-    counting.enter(publisher_id, [each.id for each in definitions])
-    moment = moment or now()
-    publishing = _next_versions(publisher_id, definitions, there, arrived)
+        _check_limits(by, publisher_id, sizes, limits)
+    counting.lock_agents(publisher_id, [each.id for each in definitions])
+    published_at = published_at or now()
+    new_versions = _next_versions(publisher_id, definitions, existing, arrived)
     try:
-        called = spawning.resolve_all(
-            publisher_id, publishing, [each.spawnableAgents for each in definitions]
+        spawnable = spawning.resolve_all(
+            publisher_id, new_versions, [each.spawnableAgents for each in definitions]
         )
     except UnknownAgent as error:
         raise PublishRefused("Invalid spawnable agent", str(error), hint=HINT) from None
     rows = [
         {
             "id": each.id,
-            "version": publishing[each.id],
+            "version": new_versions[each.id],
             "publisher_id": publisher_id,
-            "data": kept | {"version": publishing[each.id], "spawnableAgents": names},
-            "created_at": moment,
-            "updated_at": moment,
+            "data": stored | {"version": new_versions[each.id], "spawnableAgents": names},
+            "created_at": published_at,
+            "updated_at": published_at,
         }
-        for each, kept, names in zip(definitions, data, called, strict=True)
+        for each, stored, names in zip(definitions, data, spawnable, strict=True)
     ]
     written: set[str] = set()
-    added = insert(AgentConfig).on_conflict_do_nothing().returning(AgentConfig.id)
-    for first in range(0, len(rows), AT_ONCE):
-        written |= set(db.session.scalars(added, rows[first : first + AT_ONCE]))
+    statement = insert(AgentConfig).on_conflict_do_nothing().returning(AgentConfig.id)
+    for first in range(0, len(rows), BATCH):
+        written |= set(db.session.scalars(statement, rows[first : first + BATCH]))
     for each in definitions:
         if each.id not in written:
-            raise _exists(publisher_id, each.id, publishing[each.id])
-    _enter(publisher_id, definitions, sizes, moment)
+            raise _version_exists(publisher_id, each.id, new_versions[each.id])
+    _upsert_agents(publisher_id, definitions, sizes, published_at)
     db.session.execute(
         insert(AgentVersion),
         [
             {
                 "publisher_id": publisher_id,
                 "agent_id": each.id,
-                "version": publishing[each.id],
+                "version": new_versions[each.id],
                 "published_by": by.id if by else None,
                 "credential": credential,
-                "published_at": moment,
+                "published_at": published_at,
             }
             for each in definitions
         ],
     )
     catalogue.refresh(publisher_id, [each.id for each in definitions])
-    counting.entered(publisher_id, publishing)
-    return [FullReference(publisher_id, each.id, publishing[each.id]) for each in definitions]
+    counting.count_earlier_runs(publisher_id, new_versions)
+    return [FullReference(publisher_id, each.id, new_versions[each.id]) for each in definitions]
 
 
 def _stored(definition: Definition) -> dict[str, Any]:
-    time.sleep(0)  # the worker's other requests have their turn
+    time.sleep(0)  # yield to the worker's other requests
     return definition.stored()
 
 
-def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits: Settings) -> None:
-    """Under the lock of the publisher's row, and before any lock of figures."""
+def _check_limits(by: User, publisher_id: str, sizes: dict[str, int], limits: Settings) -> None:
+    """Check the limits. Call under the lock of the publisher's row, before the locks of statistics."""
     versions = WriteLimit(
         "versions a day", "versions", limits.stoa_versions_per_day, DAY, "STOA_VERSIONS_PER_DAY"
     )
@@ -151,38 +148,40 @@ def _refuse_too_much(by: User, publisher_id: str, sizes: dict[str, int], limits:
         "STOA_PUBLISH_BYTES_PER_DAY",
     )
     try:
-        write_limits.take(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
-        agents, kept, known = db.session.execute(
+        write_limits.consume(by.id, (versions, len(sizes)), (size, sum(sizes.values())))
+        agents, stored_bytes, known = db.session.execute(
             select(
                 func.count(),
                 func.coalesce(func.sum(Agent.bytes), 0),
                 func.count().filter(Agent.id.in_(list(sizes))),
             ).where(Agent.publisher_id == publisher_id)
         ).one()
-        most = limits.stoa_agents_per_publisher
-        if agents + len(sizes) - known > max(most, agents):
-            mend = f"{len(sizes) - known:,} more are too many. Publish new versions of those that are there"
-            raise write_limits.full(
-                agents, f"Agents of @{publisher_id}", most, mend, "STOA_AGENTS_PER_PUBLISHER"
+        max_agents = limits.stoa_agents_per_publisher
+        if agents + len(sizes) - known > max(max_agents, agents):
+            remedy = f"{len(sizes) - known:,} more exceed it. Publish new versions of existing agents"
+            raise write_limits.limit_reached(
+                agents, f"Agents of @{publisher_id}", max_agents, remedy, "STOA_AGENTS_PER_PUBLISHER"
             )
-        most = limits.stoa_publisher_bytes
-        if kept + sum(sizes.values()) > most:
-            mend = f"{sum(sizes.values()):,} more are too many. Shorten the definitions"
-            things = f"Bytes of all definitions of @{publisher_id}"
-            raise write_limits.full(int(kept), things, most, mend, "STOA_PUBLISHER_BYTES", 413)
+        max_bytes = limits.stoa_publisher_bytes
+        if stored_bytes + sum(sizes.values()) > max_bytes:
+            remedy = f"{sum(sizes.values()):,} more exceed it. Shorten the definitions"
+            what = f"Bytes of all definitions of @{publisher_id}"
+            raise write_limits.limit_reached(
+                int(stored_bytes), what, max_bytes, remedy, "STOA_PUBLISHER_BYTES", 413
+            )
     except WriteLimitExceeded as error:
         raise PublishRefused(
             "Publishing limit reached", error.message, status=error.status, retry_after=error.retry_after
         ) from None
 
 
-def _enter(
+def _upsert_agents(
     publisher_id: str,
     definitions: Sequence[Definition],
     sizes: dict[str, int],
-    moment: datetime,
+    published_at: datetime,
 ) -> None:
-    """Make the rows of agents that are new to the store, and add the size of what is published to all."""
+    """Insert the rows of new agents, and add the size of the new definitions to all."""
     rows = [
         {
             "publisher_id": publisher_id,
@@ -190,7 +189,7 @@ def _enter(
             "name": each.id,
             "model": each.model,
             "bytes": sizes[each.id],
-            "created_at": moment,
+            "created_at": published_at,
         }
         for each in definitions
     ]
@@ -204,11 +203,11 @@ def _enter(
 
 
 def _one_publisher(definitions: Sequence[Definition]) -> str:
-    lacking = [each.id for each in definitions if not each.publisher]
-    if lacking:
+    missing = [each.id for each in definitions if not each.publisher]
+    if missing:
         raise PublishRefused(
             "Publisher field required",
-            f'All agents must have the "publisher" field set. Missing for agents: {", ".join(lacking)}',
+            f'All agents must have the "publisher" field set. Missing for agents: {", ".join(missing)}',
         )
     named = list(dict.fromkeys(each.publisher for each in definitions if each.publisher))
     if len(named) > 1:
@@ -219,9 +218,9 @@ def _one_publisher(definitions: Sequence[Definition]) -> str:
     return named[0]
 
 
-def _open(by: User | None, publisher_id: str) -> None:
+def _require_access(by: User | None, publisher_id: str) -> None:
     try:
-        manage(by, publisher_id)
+        lock_publisher(by, publisher_id)
     except (NotFound, Forbidden):
         raise PublishRefused(
             "Publisher not found or not accessible",
@@ -230,19 +229,19 @@ def _open(by: User | None, publisher_id: str) -> None:
         ) from None
 
 
-def _refuse_taken_down(publisher_id: str, agent_ids: Collection[str]) -> None:
+def _require_not_taken_down(publisher_id: str, agent_ids: Collection[str]) -> None:
     try:
         takedowns.refuse_any(publisher_id, agent_ids)
     except TakenDown as down:
         raise PublishRefused(
             f"{down.name} is taken down",
-            f"{down.message} Nothing can be published there until it is restored.",
+            f"{down.message} Nothing can be published under it until it is restored.",
             status=403,
         ) from None
 
 
 def count_change(by: User, limits: Settings) -> None:
-    """Count a change of the store that is no publication, or raise QuotaExceeded (429). Before anything is locked."""
+    """Count a change other than publishing. Call before taking locks. Raises WriteLimitExceeded (429)."""
     changes = WriteLimit(
         "store changes a day",
         "changes of agents and publishers",
@@ -250,11 +249,11 @@ def count_change(by: User, limits: Settings) -> None:
         DAY,
         "STOA_STORE_CHANGES_PER_DAY",
     )
-    write_limits.take(by.id, (changes, 1))
+    write_limits.consume(by.id, (changes, 1))
 
 
-def manage(by: User | None, publisher_id: str) -> Publisher:
-    """The publisher with its row held, for those who may change it; for the operator (`by` None) any.
+def lock_publisher(by: User | None, publisher_id: str) -> Publisher:
+    """The publisher with its row locked, for users who can manage it; any publisher for the operator (`by` None).
 
     Raises as `publishers.accessible` does.
     """
@@ -269,10 +268,10 @@ def manage(by: User | None, publisher_id: str) -> Publisher:
 def _next_versions(
     publisher_id: str,
     definitions: Sequence[Definition],
-    there: Collection[FullReference],
+    existing: Collection[FullReference],
     arrived: datetime,
 ) -> dict[str, str]:
-    """The version each definition becomes, by its id."""
+    """The version of each definition, by id."""
     numbers = func.max(array([AgentConfig.major, AgentConfig.minor, AgentConfig.patch]))
     highest = db.session.execute(
         select(AgentConfig.id, numbers)
@@ -285,22 +284,22 @@ def _next_versions(
     found = {}
     for each in definitions:
         try:
-            found[each.id] = versions.following(latest.get(each.id, NONE), each.version)
+            found[each.id] = versions.next_version(latest.get(each.id, NONE), each.version)
         except BadVersion as error:
-            place = FullReference(publisher_id, each.id, each.version or "")
-            row = db.session.get(AgentVersion, place)
-            if row and (place not in there or row.published_at >= arrived):
-                raise _exists(*place) from None
+            reference = FullReference(publisher_id, each.id, each.version or "")
+            row = db.session.get(AgentVersion, reference)
+            if row and (reference not in existing or row.published_at >= arrived):
+                raise _version_exists(*reference) from None
             raise PublishRefused(
                 "Version determination failed", f"Failed for agent '{each.id}': {error}"
             ) from None
     return found
 
 
-def _exists(publisher_id: str, agent_id: str, version: str) -> PublishRefused:
+def _version_exists(publisher_id: str, agent_id: str, version: str) -> PublishRefused:
     return PublishRefused(
         "Version already exists",
         f"Agent '{agent_id}' version '{version}' already exists for publisher '{publisher_id}'",
-        hint="A version never changes. Publish a greater one, or leave version out to take the next.",
+        hint="Versions are immutable. Publish a greater version, or omit version to use the next one.",
         status=409,
     )

@@ -1,4 +1,4 @@
-"""The agents a definition may call (contract 3.11): whether they exist, and which version of each is meant."""
+"""References in `spawnableAgents` (contract 3.11): existence checks and resolution to exact versions."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -32,15 +32,15 @@ BUILT_IN = frozenset(
         "example-programmatic",
     )
 )
-"""Agents that clients bring along (contract 3.11)."""
+"""Agents built into clients (contract 3.11)."""
 
 _KEY = AgentConfig.publisher_id, AgentConfig.id, AgentConfig.version
-_FULL = re.compile(r"([^/@]+)/([^/@]+)@([^/@]+)")
-_OPEN = re.compile(r"(?:([^/@]+)/)?([^/@]+)")
+_PINNED = re.compile(r"([^/@]+)/([^/@]+)@([^/@]+)")
+_UNPINNED = re.compile(r"(?:([^/@]+)/)?([^/@]+)")
 
 
 class UnknownAgent(Exception):
-    """A reference leads nowhere. The text says which, in the contract's words."""
+    """A reference cannot be resolved. The message is the contract's."""
 
 
 class FullReference(NamedTuple):
@@ -54,26 +54,26 @@ class FullReference(NamedTuple):
         return f"{self.publisher}/{self.agent}@{self.version}"
 
 
-Agent = tuple[str, str]
+AgentKey = tuple[str, str]
 """Publisher and agent id."""
 
 
-def place(reference: str) -> FullReference | None:
-    """The version a full reference names; None for any other form."""
-    found = _FULL.fullmatch(reference)
+def parse(reference: str) -> FullReference | None:
+    """Parse `publisher/agent@version`; None for any other form."""
+    found = _PINNED.fullmatch(reference)
     return FullReference(found[1], found[2], found[3]) if found else None
 
 
 def is_version_of(full: str, reference: str, publisher: str) -> bool:
-    """Whether the full reference is what `reference`, in a definition of this publisher, may have been resolved to."""
-    exact = place(full)
+    """Whether `reference`, in a definition of this publisher, can resolve to the full reference."""
+    exact = parse(full)
     return full == reference or (
         exact is not None and (exact.publisher, exact.agent) == _agent(reference, publisher)
     )
 
 
 def references(raw: Any) -> list[str]:
-    """The agents a definition that was not checked yet names; the old key `subagents` where there is no new one."""
+    """The references of an unvalidated definition, from `spawnableAgents` or its older name `subagents`."""
     if not isinstance(raw, dict):
         return []
     named = raw.get("spawnableAgents", raw.get("subagents"))
@@ -81,33 +81,32 @@ def references(raw: Any) -> list[str]:
 
 
 def unknown(definitions: Sequence[Any], local_ids: Collection[str]) -> dict[str, str]:
-    """What is wrong with each reference that names no agent, by the reference (check (a), before authentication).
+    """The error message of each unknown reference (check (a), before authentication).
 
-    Good are the built-in types, agents of this request, those the caller keeps locally, and published versions.
-    One query, whatever the number of references.
+    Known are built-in agents, agents of this request, the caller's local agents, and published versions. One statement.
     """
-    here = {raw["id"] for raw in definitions if isinstance(raw, dict) and isinstance(raw.get("id"), str)}
-    here |= {str(own) for raw in definitions if (own := _own_place(raw))}
-    known = BUILT_IN | here | set(local_ids)
-    asked = dict.fromkeys(
+    local = {raw["id"] for raw in definitions if isinstance(raw, dict) and isinstance(raw.get("id"), str)}
+    local |= {str(own) for raw in definitions if (own := _own_reference(raw))}
+    known = BUILT_IN | local | set(local_ids)
+    unresolved = dict.fromkeys(
         reference for raw in definitions for reference in references(raw) if reference not in known
     )
-    places = {reference: place(reference) for reference in asked}
-    there = published([each for each in places.values() if each])
+    parsed = {reference: parse(reference) for reference in unresolved}
+    existing = published([each for each in parsed.values() if each])
     problems = {}
-    for reference, meant in places.items():
-        if meant is None:
+    for reference, version in parsed.items():
+        if version is None:
             problems[reference] = (
                 f"Invalid agent ID: {reference}. Not found. You must include the publisher, agent id, and version"
                 " if the agent is not defined locally."
             )
-        elif meant not in there:
+        elif version not in existing:
             problems[reference] = f"Invalid agent ID: {reference}. Agent not found in database."
     return problems
 
 
-def _own_place(raw: Any) -> FullReference | None:
-    """The version a definition asks to become, where it says all of it."""
+def _own_reference(raw: Any) -> FullReference | None:
+    """The full reference of an unvalidated definition, if it names publisher, id and version."""
     if not isinstance(raw, dict):
         return None
     parts = [raw.get(key) for key in ("publisher", "id", "version")]
@@ -121,93 +120,93 @@ def _own_place(raw: Any) -> FullReference | None:
 def resolve(
     reference: str,
     publisher: str,
-    publishing: Mapping[str, str],
-    there: Collection[FullReference],
-    latest: Mapping[Agent, str],
+    new_versions: Mapping[str, str],
+    existing: Collection[FullReference],
+    latest: Mapping[AgentKey, str],
 ) -> str:
-    """The reference as `publisher/agent@version` (check (b)). Raises Unresolved.
+    """Resolve a reference to `publisher/agent@version` (check (b)). Raises UnknownAgent.
 
-    `publishing` are the versions of this request by agent id, `there` the published versions, `latest` the newest
-    that is not yanked by agent. A full reference to another publisher's agent is taken as it is.
+    `new_versions` are the versions of this request by agent id, `existing` the published versions, `latest` the latest version
+    by agent. A full reference to another publisher's agent is returned unchanged.
     """
-    full = place(reference)
+    full = parse(reference)
     if full:
         own = full.publisher == publisher
-        if own and publishing.get(full.agent) != full.version and full not in there:
+        if own and new_versions.get(full.agent) != full.version and full not in existing:
             raise UnknownAgent(
                 f"Invalid spawnable agent: '{reference}' is not published and not included in this request."
             )
         return reference
-    meant = _agent(reference, publisher)
-    if meant:
-        whose, agent = meant
-        version = publishing.get(agent) if whose == publisher else None
-        version = version or latest.get(meant)
+    key = _agent(reference, publisher)
+    if key:
+        owner, agent = key
+        version = new_versions.get(agent) if owner == publisher else None
+        version = version or latest.get(key)
         if version:
-            return f"{whose}/{agent}@{version}"
+            return f"{owner}/{agent}@{version}"
     raise UnknownAgent(f"Invalid spawnable agent: '{reference}' has no published versions to resolve to.")
 
 
-def _agent(reference: str, publisher: str) -> Agent | None:
-    found = _OPEN.fullmatch(reference)
+def _agent(reference: str, publisher: str) -> AgentKey | None:
+    found = _UNPINNED.fullmatch(reference)
     return (found[1] or publisher, found[2]) if found else None
 
 
 def resolve_all(
-    publisher: str, publishing: Mapping[str, str], named: Iterable[Sequence[str]]
+    publisher: str, new_versions: Mapping[str, str], named: Iterable[Sequence[str]]
 ) -> list[list[str]]:
-    """Each list of references resolved, as one would by `resolve`. Two queries. Raises Unresolved for the first."""
+    """Resolve lists of references with `resolve`. Two statements. Raises UnknownAgent for the first failure."""
     lists = [list(each) for each in named]
-    every = dict.fromkeys(reference for each in lists for reference in each)
-    full: list[FullReference] = []
-    loose: list[Agent] = []
-    for reference in every:
-        exact = place(reference)
+    distinct = dict.fromkeys(reference for each in lists for reference in each)
+    pinned: list[FullReference] = []
+    unpinned: list[AgentKey] = []
+    for reference in distinct:
+        exact = parse(reference)
         if exact is None:
-            meant = _agent(reference, publisher)
-            loose += [meant] if meant else []
+            key = _agent(reference, publisher)
+            unpinned += [key] if key else []
         elif exact.publisher == publisher:
-            full.append(exact)
-    there = published(full)
-    newest = latest(loose)
-    return [[resolve(each, publisher, publishing, there, newest) for each in names] for names in lists]
+            pinned.append(exact)
+    existing = published(pinned)
+    newest = latest(unpinned)
+    return [[resolve(each, publisher, new_versions, existing, newest) for each in names] for names in lists]
 
 
-def published(places: Collection[FullReference]) -> set[FullReference]:
-    """Those of the versions that are published and not taken down, yanked ones too."""
-    if not places:
+def published(references: Collection[FullReference]) -> set[FullReference]:
+    """The references that are published and not taken down, yanked ones included."""
+    if not references:
         return set()
-    asked = _asked(
-        publisher=[each.publisher for each in places],
-        agent=[each.agent for each in places],
-        version=[each.version for each in places],
+    names = _as_table(
+        publisher=[each.publisher for each in references],
+        agent=[each.agent for each in references],
+        version=[each.version for each in references],
     )
     rows = db.session.execute(
         select(*_KEY)
-        .join(asked, tuple_(*_KEY) == tuple_(asked.c.publisher, asked.c.agent, asked.c.version))
+        .join(names, tuple_(*_KEY) == tuple_(names.c.publisher, names.c.agent, names.c.version))
         .where(~covers(*_KEY))
     )
     return {FullReference(*row) for row in rows}
 
 
-def latest(agents: Collection[Agent]) -> dict[Agent, str]:
-    """The highest version of each of the agents that has one; of those that are neither yanked nor taken down."""
+def latest(agents: Collection[AgentKey]) -> dict[AgentKey, str]:
+    """The latest version of each agent: the highest that is neither yanked nor taken down."""
     if not agents:
         return {}
-    asked = _asked(publisher=[each[0] for each in agents], agent=[each[1] for each in agents])
-    of_agent = AgentConfig.publisher_id, AgentConfig.id
+    names = _as_table(publisher=[each[0] for each in agents], agent=[each[1] for each in agents])
+    agent_key = AgentConfig.publisher_id, AgentConfig.id
     rows = db.session.execute(
         select(*_KEY)
-        .ext(distinct_on(*of_agent))
-        .join(asked, tuple_(*of_agent) == tuple_(asked.c.publisher, asked.c.agent))
+        .ext(distinct_on(*agent_key))
+        .join(names, tuple_(*agent_key) == tuple_(names.c.publisher, names.c.agent))
         .outerjoin(AgentVersion, tuple_(*AgentVersion.__table__.primary_key) == tuple_(*_KEY))
         .where(AgentVersion.yanked_at.is_(None), ~covers(*_KEY))
-        .order_by(*of_agent, AgentConfig.major.desc(), AgentConfig.minor.desc(), AgentConfig.patch.desc())
+        .order_by(*agent_key, AgentConfig.major.desc(), AgentConfig.minor.desc(), AgentConfig.patch.desc())
     )
     return {(row.publisher_id, row.id): row.version for row in rows}
 
 
-def _asked(**columns: list[str]) -> TableValuedAlias:
-    """Names as rows, in two or three parameters however many they are."""
+def _as_table(**columns: list[str]) -> TableValuedAlias:
+    """Columns of names as a table, in one array parameter per column."""
     arrays = [literal(names, ARRAY(Text)) for names in columns.values()]
-    return func.unnest(*arrays).table_valued(*columns, name="asked").render_derived()
+    return func.unnest(*arrays).table_valued(*columns, name="names").render_derived()

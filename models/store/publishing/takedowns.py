@@ -1,7 +1,7 @@
-"""What operators took out of the store: whether something is, and what is said instead of showing it.
+"""Takedowns: checks whether a publisher, an agent or a version was taken down.
 
-A takedown of a publisher covers its agents, one of an agent its versions. `withdrawing.take_down` makes them. Lists need not
-ask: `catalogue.refresh` leaves an agent without a version to show.
+A takedown of a publisher covers its agents, one of an agent its versions. `withdrawing.take_down` creates them. Lists need no
+check: `catalogue.refresh` sets `latest_version` to null.
 """
 
 import re
@@ -22,7 +22,7 @@ _NAME = re.compile(r"@?([^/@\s]+)(?:/([^/@\s]+)(?:@([^/@\s]+))?)?")
 
 @dataclass(frozen=True, slots=True)
 class StoreName:
-    """`publisher`, `publisher/agent` or `publisher/agent@version`; what is not named is empty."""
+    """`publisher`, `publisher/agent` or `publisher/agent@version`; absent parts are empty."""
 
     publisher_id: str
     agent_id: str = ""
@@ -30,7 +30,7 @@ class StoreName:
 
     @classmethod
     def parse(cls, text: str) -> "StoreName | None":
-        """From words; None for any other form."""
+        """Parse a name, with or without a leading @; None if malformed."""
         found = _NAME.fullmatch(text)
         return cls(found[1], found[2] or "", found[3] or "") if found else None
 
@@ -39,7 +39,7 @@ class StoreName:
 
 
 class TakenDown(DomainError):
-    """It is there and not shown. `name` is what was taken down, which may be more than what was asked for."""
+    """Taken down. `name` is the target of the takedown, which may cover more than the requested object."""
 
     status = 410
     code = "taken_down"
@@ -57,8 +57,8 @@ def covers(
     agent_id: Any,
     version: Any = "",
 ) -> ColumnElement[bool]:
-    """Whether something is taken down, itself or with what it belongs to: a condition on columns or values. Without a
-    version it asks about the agent, with an empty agent about the publisher."""
+    """SQL condition: whether a takedown covers the version, without a version the agent, with an empty agent the publisher.
+    Arguments are columns or values."""
     down = aliased(Takedown)
     return select(down.publisher_id).where(*_covering(down, publisher_id, agent_id, version)).exists()
 
@@ -71,27 +71,27 @@ def _covering(down: Any, publisher_id: Any, agent_id: Any, version: Any) -> tupl
     )
 
 
-def standing(publisher_id: str, agent_id: str = "", version: str = "") -> TakenDown | None:
-    """What is said of it if it is taken down, itself or with what it belongs to; the widest. One statement."""
+def find(publisher_id: str, agent_id: str = "", version: str = "") -> TakenDown | None:
+    """The widest takedown that covers it, or None. One statement."""
     if "\x00" in publisher_id + agent_id + version:
         return None
     return _widest(*_covering(Takedown, publisher_id, agent_id, version))
 
 
 def refuse(publisher_id: str, agent_id: str = "", version: str = "") -> None:
-    """Raise what is `standing`, if something is."""
-    _raise(standing(publisher_id, agent_id, version))
+    """Raise TakenDown if a takedown covers it."""
+    _raise(find(publisher_id, agent_id, version))
 
 
 def refuse_run(agent: str) -> None:
-    """Raise TakenDown if the agent that a client wants to run is, written as `StoreName`; any other name may be run."""
+    """Raise TakenDown if a takedown covers the agent of a new run. Names that are not a `StoreName` pass."""
     name = StoreName.parse(agent)
     if name and name.agent_id:
         refuse(name.publisher_id, name.agent_id, name.version)
 
 
 def refuse_any(publisher_id: str, agent_ids: Collection[str]) -> None:
-    """Raise TakenDown if the publisher is, or one of these agents of it. One statement."""
+    """Raise TakenDown if the publisher or one of these agents is taken down. One statement."""
     _raise(
         _widest(
             Takedown.publisher_id == publisher_id,

@@ -1,7 +1,7 @@
-"""The figures of agents: runs that wait to be counted, entering the store, counting anew, and the week that moves on.
+"""Counting runs for the statistics of agents: the queue, publications, recounts, and the 7-day window.
 
-Finishes, settlements and deletions need no verb: triggers put their runs into `store_queue`, and a job counts them within
-seconds (`migrations/functions/store`, where the locks and their order are told).
+Triggers queue runs that finish, are settled or are deleted in `store_queue`; a job counts them within seconds. Locks and their
+order: `migrations/functions/store/README.md`.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from sqlalchemy import ARRAY, Text, bindparam, text
 
 from models.core.db import db
 
-_ENTER = text("SELECT store_enter(:publisher, :agents)").bindparams(bindparam("agents", type_=ARRAY(Text)))
+_LOCK = text("SELECT store_enter(:publisher, :agents)").bindparams(bindparam("agents", type_=ARRAY(Text)))
 _RECOUNT = text("SELECT store_recount(:publisher, :agent)")
 _RAN_BEFORE = text(
     """
@@ -35,60 +35,58 @@ _RAN_BEFORE = text(
     ORDER BY id
     """
 ).bindparams(bindparam("agents", type_=ARRAY(Text)), bindparam("versions", type_=ARRAY(Text)))
-_TELL_VERSION = text("SELECT store_tell_version(:publisher, :agent, :version)")
+_COUNT_VERSION = text("SELECT store_tell_version(:publisher, :agent, :version)")
 _APPLY = text("SELECT store_apply(:after, :most)")
-_SLIDE = text("SELECT store_slide(:now)")
+_ADVANCE = text("SELECT store_slide(:now)")
 
 
-def enter(publisher_id: str, agent_ids: Collection[str]) -> None:
-    """Take the figures of these agents, new ones and old, before anything of them is written.
+def lock_agents(publisher_id: str, agent_ids: Collection[str]) -> None:
+    """Lock the statistics of these agents, existing or not, until the transaction ends.
 
-    First statement of a publication: until its transaction ends nothing is counted for them, so a run that ends
-    meanwhile is counted after it. Taken in the order of the ids; nobody waits in a circle.
+    First statement of a publication: a run that ends meanwhile is counted after it. Locks in id order, to avoid deadlocks.
     """
-    db.session.execute(_ENTER, {"publisher": publisher_id, "agents": list(agent_ids)})
+    db.session.execute(_LOCK, {"publisher": publisher_id, "agents": list(agent_ids)})
 
 
-def entered(publisher_id: str, versions: Mapping[str, str]) -> None:
-    """Count what ran before it was published: `versions` are the new version of each agent, written just now.
+def count_earlier_runs(publisher_id: str, versions: Mapping[str, str]) -> None:
+    """Count runs from before the publication. `versions` maps each agent to its new version, already inserted.
 
-    After `enter`, in the same transaction. An agent or a version that nobody ran costs an index look-up. Of an agent that
-    is counted already only the new version is told.
+    Call after `lock_agents`, in the same transaction. Without earlier runs it costs an index lookup. For an agent that is
+    already counted, only the new version is counted.
     """
     db.session.flush()
-    asked = {"publisher": publisher_id, "agents": list(versions), "versions": list(versions.values())}
-    for agent_id, counted in db.session.execute(_RAN_BEFORE, asked).all():
+    parameters = {"publisher": publisher_id, "agents": list(versions), "versions": list(versions.values())}
+    for agent_id, counted in db.session.execute(_RAN_BEFORE, parameters).all():
         if counted:
-            place = {"publisher": publisher_id, "agent": agent_id, "version": versions[agent_id]}
-            db.session.execute(_TELL_VERSION, place)
+            key = {"publisher": publisher_id, "agent": agent_id, "version": versions[agent_id]}
+            db.session.execute(_COUNT_VERSION, key)
         else:
             recount(publisher_id, agent_id)
 
 
 def recount(publisher_id: str, agent_id: str) -> None:
-    """Tell an agent's figures, and those of its versions, anew from its runs and what their calls were billed.
+    """Recompute the statistics of an agent and its versions from its runs and their bills.
 
-    Takes as long as reading the agent's runs, and holds its figures meanwhile. Of an agent that is not in the store it removes what was counted.
+    Reads all runs of the agent, with its statistics locked. For an agent that is not in the store, deletes its bills.
     """
     db.session.execute(_RECOUNT, {"publisher": publisher_id, "agent": agent_id})
 
 
-def apply(after: int = 0, most: int = 500) -> int | None:
-    """Count the next `most` runs that wait in the queue after the place `after`; where to go on, None at its end.
+def apply_queue(after: int = 0, limit: int = 500) -> int | None:
+    """Count the next `limit` queued runs after the id `after`; returns the next `after`, None at the end of the queue.
 
-    Commit after each: then they are counted and out of the queue, or neither. Any number at a time may apply. Agents that
-    somebody publishes meanwhile are passed over, and their runs wait for the next time: it waits for no lock that
-    publishing holds. Gives up after two seconds (an OperationalError) when `slide` takes so long.
+    Commit after each call: counting and dequeuing are atomic. Safe to call concurrently. Skips agents that are being published;
+    their runs stay queued. Raises OperationalError after waiting two seconds for `advance_window`.
     """
     db.session.execute(text("SET LOCAL lock_timeout = '2s'"))
-    return db.session.execute(_APPLY, {"after": after, "most": most}).scalar_one()  # type: ignore[no-any-return]
+    return db.session.execute(_APPLY, {"after": after, "most": limit}).scalar_one()  # type: ignore[no-any-return]
 
 
-def slide(now: datetime) -> datetime:
-    """Let the week of the `weekly_*` figures begin seven days before `now`, and subtract the runs that left it.
+def advance_window(now: datetime) -> datetime:
+    """Advance the 7-day window of the `weekly_*` statistics to end at `now`, and subtract the runs that left it.
 
-    Moves a day at most, so that nobody who counts waits long, and never back; returns where it begins. Idempotent.
-    Gives up after two seconds (an OperationalError) when somebody counts for so long.
+    Advances by one day at most, to hold its lock briefly, and never backwards; returns the new start. Idempotent. Raises
+    OperationalError after waiting two seconds for calls that count.
     """
     db.session.execute(text("SET LOCAL lock_timeout = '2s'"))
-    return db.session.execute(_SLIDE, {"now": now}).scalar_one()  # type: ignore[no-any-return]
+    return db.session.execute(_ADVANCE, {"now": now}).scalar_one()  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What the figures of an agent say: the median duration of its runs."""
+"""The median duration of an agent's runs, from its histogram."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,18 +20,18 @@ EDGES_MS = (
     3_600_000,
     7_200_000,
 )
-"""Lower edges of the buckets 1 to 15 of `durations`; bucket 0 starts at nil and the last has no upper edge.
+"""Lower edges of the buckets 1 to 15 of `durations`; bucket 0 starts at zero, the last has no upper edge.
 
-`store_bucket` in the database counts by the same; what was counted would lie if they changed.
+Must match `store_bucket` in the database. Changing them would invalidate existing histograms.
 """
 
 _BOUNDS = list(pairwise((0, *EDGES_MS)))
 
 
 def median_duration_ms(durations: Sequence[int]) -> float | None:
-    """How long half of the completed runs took at most, in ms, interpolated inside its bucket; None without a run.
+    """The median (p50) duration of completed runs in ms, interpolated within its bucket; None without runs.
 
-    In the open last bucket its lower edge, two hours: what is known, and no more.
+    In the last bucket, which is open, its lower edge of two hours.
     """
     half = sum(durations) / 2
     if not half:

@@ -1,4 +1,4 @@
-"""The proof of the store: every figure that is kept, beside what a query over the runs and their calls gives."""
+"""The proof of the store: compares all stored statistics with queries over the runs and their calls."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from models.store.statistics.durations import EDGES_MS
 
 @dataclass(frozen=True, slots=True)
 class StoreDifference:
-    """One row of figures that is not what the runs say. `subject` is a run, a version, a day or a user of the agent."""
+    """A row of statistics that differs. `subject` is a run, version, day or user of the agent."""
 
     publisher_id: str
     agent_id: str
@@ -22,7 +22,7 @@ class StoreDifference:
 
 @dataclass(frozen=True, slots=True)
 class StoreCheck:
-    """One kind of figures and all that differs in it."""
+    """One check and its differences."""
 
     name: str
     differences: list[StoreDifference]
@@ -30,7 +30,7 @@ class StoreCheck:
 
 @dataclass(frozen=True, slots=True)
 class StoreProof:
-    """The result of `prove`. `runs` are those that are counted, `waiting` those that are about to be."""
+    """The result of `prove`. `runs` is the number of counted runs, `waiting` of queued ones."""
 
     checks: list[StoreCheck]
     agents: int
@@ -40,7 +40,7 @@ class StoreProof:
 
     @property
     def differences(self) -> list[StoreDifference]:
-        """All that differs."""
+        """The differences of all checks."""
         return [difference for check in self.checks for difference in check.differences]
 
 
@@ -54,7 +54,7 @@ _HISTOGRAM = (
     )
     + "]"
 )
-_FIGURES = (
+_COLUMNS = (
     "runs",
     "failed",
     "cancelled",
@@ -117,7 +117,7 @@ _RUNS = f"""
         LEFT JOIN waiting w ON w.run_id = r.id
         WHERE r.status <> 'running' AND r.agent_id <> 'test-agent' AND w.run_id IS NULL
         UNION ALL
-        -- what waits in the queue is still counted for what it was
+        -- queued runs are still counted as they were
         SELECT b.* FROM agent_run_bill b JOIN waiting USING (run_id)
     ),
     runs AS (
@@ -127,52 +127,52 @@ _RUNS = f"""
     )
 """  # noqa: S608 - constants
 
-_NO_FIGURES = "ROW(0, 0, 0, 0, 0, 0, 0, array_fill(0::bigint, ARRAY[16]), NULL::timestamptz, 0)"
+_ZEROS = "ROW(0, 0, 0, 0, 0, 0, 0, array_fill(0::bigint, ARRAY[16]), NULL::timestamptz, 0)"
 
 
-def _figures(table: str, keys: str, id: str, subject: str) -> str:
-    """Figures of `table` that are not the sums of its runs. Where nothing ran, nothing may be counted."""
-    counted = ", ".join(f"s.{figure}" for figure in _FIGURES)
-    kept = ", ".join(f"k.{figure}" for figure in _FIGURES)
+def _compare(table: str, keys: str, id: str, subject: str) -> str:
+    """A query for rows of `table` that differ from the sums of its runs, or from zero without runs."""
+    counted = ", ".join(f"s.{column}" for column in _COLUMNS)
+    stored = ", ".join(f"k.{column}" for column in _COLUMNS)
     same = " AND ".join(f"s.{key} = k.{key if key != 'agent_id' else id}" for key in keys.split(", "))
-    told = f"CASE WHEN s.publisher_id IS NULL THEN {_NO_FIGURES} ELSE ROW({counted}) END"
+    expected = f"CASE WHEN s.publisher_id IS NULL THEN {_ZEROS} ELSE ROW({counted}) END"
     return f"""
         WITH {_RUNS}, sums AS (SELECT {keys}, {_SUMS} FROM runs GROUP BY {keys})
-        SELECT k.publisher_id, k.{id}, {subject}, ({told})::text, ROW({kept})::text
+        SELECT k.publisher_id, k.{id}, {subject}, ({expected})::text, ROW({stored})::text
         FROM {table} k LEFT JOIN sums s ON {same}
-        WHERE ({told})::text <> ROW({kept})::text
+        WHERE ({expected})::text <> ROW({stored})::text
         ORDER BY 1, 2, 3
     """  # noqa: S608 - constants
 
 
-def _rows(table: str, keys: str, measures: str, sums: str, subject: str, runs: str = "runs") -> str:
-    """Rows of `table` that are not those of a query, on either side."""
+def _compare_rows(table: str, keys: str, measures: str, sums: str, subject: str, runs: str = "runs") -> str:
+    """A query for rows of `table` that differ from the expected rows, missing and extra rows included."""
     counted = ", ".join(f"s.{measure}" for measure in measures.split(", "))
-    kept = ", ".join(f"k.{measure}" for measure in measures.split(", "))
+    stored = ", ".join(f"k.{measure}" for measure in measures.split(", "))
     return f"""
         WITH {_RUNS}, sums AS (SELECT {keys}, {sums} FROM {runs})
         SELECT coalesce(s.publisher_id, k.publisher_id), coalesce(s.agent_id, k.agent_id), {subject},
             CASE WHEN s.present THEN ROW({counted})::text ELSE 'none' END,
-            CASE WHEN k.present THEN ROW({kept})::text ELSE 'none' END
+            CASE WHEN k.present THEN ROW({stored})::text ELSE 'none' END
         FROM sums s FULL JOIN (SELECT *, true AS present FROM {table}) k USING ({keys})
-        WHERE s.present IS NULL OR k.present IS NULL OR ROW({counted}) IS DISTINCT FROM ROW({kept})
+        WHERE s.present IS NULL OR k.present IS NULL OR ROW({counted}) IS DISTINCT FROM ROW({stored})
         ORDER BY 1, 2, 3
     """  # noqa: S608 - constants
 
 
 _CHECKS = {
-    "a run counts when it has a settled call, for what it is and its calls were billed": _rows(
+    "bills of runs match the runs and their settled calls": _compare_rows(
         "agent_run_bill",
         "run_id",
         "publisher_id, agent_id, version, user_id, status, credits, duration_ms, created_at, own",
         "publisher_id, agent_id, version, user_id, status, credits, duration_ms, created_at, own, true AS present",
         "'run ' || run_id",
     ),
-    "an agent's figures are those of its runs": _figures("agent", "publisher_id, agent_id", "id", "'agent'"),
-    "a version's figures are those of its runs": _figures(
+    "statistics of agents match their runs": _compare("agent", "publisher_id, agent_id", "id", "'agent'"),
+    "statistics of versions match their runs": _compare(
         "agent_version", "publisher_id, agent_id, version", "agent_id", "'version ' || k.version"
     ),
-    "a day's figures are those of its runs": _rows(
+    "statistics of days match their runs": _compare_rows(
         "agent_day",
         "publisher_id, agent_id, day, version",
         "runs, failed, cancelled, credits, own_runs",
@@ -183,7 +183,7 @@ _CHECKS = {
         "concat('day ', day, ' of ', version)",
         "(SELECT *, (created_at AT TIME ZONE 'UTC')::date AS day FROM runs) AS dated GROUP BY 1, 2, 3, 4",
     ),
-    "a user's runs are those that completed": _rows(
+    "runs of users match their completed runs": _compare_rows(
         "agent_user",
         "publisher_id, agent_id, version, user_id",
         "runs",
@@ -197,11 +197,11 @@ _CHECKS = {
 
 
 def prove() -> StoreProof:
-    """Compare every figure with a query over the rows, all in one picture of the database. Runs that wait in the queue
-    are taken as they were last counted: a change of theirs and its place in the queue are one transaction.
+    """Compare all statistics with queries over the rows, in one snapshot of the database. Queued runs are expected as they
+    were last counted, since a run changes and is queued in one transaction.
 
-    On a connection of its own, REPEATABLE READ and read only: it sees what is committed, takes no lock, and traffic
-    goes on meanwhile. Takes as long as reading the runs of the store and all calls five times.
+    Uses its own REPEATABLE READ, read-only connection: sees committed data, takes no locks, does not block traffic. Reads the
+    runs of the store and all calls five times.
     """
     with db.session.get_bind().engine.connect() as connection, connection.begin():
         for setting in (
@@ -224,6 +224,6 @@ def prove() -> StoreProof:
 
 
 def repair(publisher_id: str, agent_id: str) -> None:
-    """Tell an agent's figures anew, however long it takes; commit after it."""
+    """Recount an agent, without a statement timeout. Commit after it."""
     db.session.execute(text("SET LOCAL statement_timeout = 0"))
     counting.recount(publisher_id, agent_id)

@@ -1,4 +1,4 @@
-// One run of the real SDK. argv[2]: text | tool | spawn, or publisher/agent@version in the store. Prints one JSON line: the output, the events, the tool's calls.
+// Runs an agent with the real SDK. argv[2]: text | tool | spawn, or publisher/agent@version in the store. Prints one JSON line: output, events, tool calls.
 
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -28,7 +28,7 @@ const measure = getCustomToolDefinition({
   },
 })
 
-const scenes = {
+const scenarios = {
   text: { agent: agent('scribe'), prompt: 'Write a page about the stoa of Athens.' },
   tool: {
     agent: agent('surveyor', { toolNames: ['measure_column', 'end_turn'] }),
@@ -42,16 +42,16 @@ const scenes = {
   },
 }
 
-const wanted = process.argv[2] ?? 'text'
-const scene = scenes[wanted] ?? { agent: wanted, prompt: 'Write a page about the market square of Athens.' }
+const name = process.argv[2] ?? 'text'
+const scenario = scenarios[name] ?? { agent: name, prompt: 'Write a page about the market square of Athens.' }
 const events = []
 const client = new CodebuffClient({ apiKey: process.env.CODEBUFF_API_KEY, cwd: mkdtempSync(join(tmpdir(), 'sdk-')) })
 const connected = await client.checkConnection()
 const state = await client.run({
-  agent: scene.agent.id ?? scene.agent,
-  prompt: scene.prompt,
-  agentDefinitions: scene.agent.id ? [scene.agent, ...(scene.others ?? [])] : [],
-  customToolDefinitions: scene.tools ?? [],
+  agent: scenario.agent.id ?? scenario.agent,
+  prompt: scenario.prompt,
+  agentDefinitions: scenario.agent.id ? [scenario.agent, ...(scenario.others ?? [])] : [],
+  customToolDefinitions: scenario.tools ?? [],
   handleEvent: (event) => events.push(event),
 })
 console.log(JSON.stringify({ connected, output: state.output, called, events }))

@@ -1,4 +1,4 @@
-"""instructor: an answer as a pydantic model."""
+"""instructor: a response parsed into a pydantic model."""
 
 import instructor
 from openai import OpenAI

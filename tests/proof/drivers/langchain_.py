@@ -1,4 +1,4 @@
-"""LangChain: a whole answer, a stream, a bound tool."""
+"""LangChain: a non-streaming call, a stream, a bound tool."""
 
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
@@ -16,5 +16,5 @@ def measure(column: int) -> float:
     return 5.4
 
 
-asked = model.bind_tools([measure]).invoke("Use the tool measure to measure column 3.")
-assert asked.tool_calls, asked
+answer = model.bind_tools([measure]).invoke("Use the tool measure to measure column 3.")
+assert answer.tool_calls, answer

@@ -1,4 +1,4 @@
-// openai for Node: a whole answer and a stream with usage.
+// openai for Node: a non-streaming call and a stream with usage.
 
 import assert from 'node:assert'
 import OpenAI from 'openai'

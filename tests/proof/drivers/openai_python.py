@@ -1,4 +1,4 @@
-"""openai for Python: a whole answer, a stream with usage, a tool call."""
+"""openai for Python: a non-streaming call, a stream with usage, a tool call."""
 
 from openai import OpenAI
 

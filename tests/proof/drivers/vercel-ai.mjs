@@ -1,4 +1,4 @@
-// The Vercel AI SDK: a whole answer, a stream, a tool.
+// The Vercel AI SDK: a non-streaming call, a stream, a tool.
 
 import assert from 'node:assert'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
@@ -24,5 +24,5 @@ const measure = tool({
   inputSchema: z.object({ column: z.number().int() }),
   execute: async () => 5.4,
 })
-const asked = 'Use the tool measure to measure column 3.'
-assert((await generateText({ model, prompt: asked, tools: { measure } })).toolCalls.length)
+const toolPrompt = 'Use the tool measure to measure column 3.'
+assert((await generateText({ model, prompt: toolPrompt, tools: { measure } })).toolCalls.length)

@@ -1,4 +1,4 @@
-"""A test-only door to every component: the real application with `/kit` beside its own pages, and no database."""
+"""Test pages for all components: the real application plus `/kit`, without a database."""
 
 import re
 from pathlib import Path
@@ -9,25 +9,25 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 
 from app import create_app
 from models.core.settings import ROOT, load_settings
-from tests.web.kit.charts import NOW, drawings, wave
+from tests.web.kit.charts import NOW, sample_charts, wave
 from views.web import pages
 from views.web.htmx import render, toast
 
 HERE = Path(__file__).parent
 ICONS = re.findall(r'<symbol id="(?!kind-)([^"]+)"', Path(ROOT, "static/img/icons.svg").read_text())
-NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
+NO_DATABASE = "postgresql://nobody@127.0.0.1:1/nothing"
 ALICE = SimpleNamespace(id="alice", name="Alice Marsh", email="alice@example.org")
 
 
 def kit_app(data_dir: Path) -> Flask:
-    """The application with the kit's routes; `?as=alice` or `?as=demo` looks at a page signed in."""
+    """The application with the kit's routes; `?as=alice` or `?as=demo` renders a page signed in."""
     settings = load_settings(
         _env_file=None,
         stoa_data_dir=data_dir,
         stoa_secret_key="k" * 40,
         stoa_base_url="http://localhost:8000",
     )
-    app = create_app(settings, database_url=NOBODY)
+    app = create_app(settings, database_url=NO_DATABASE)
     loader = app.jinja_env.loader
     assert loader is not None
     app.jinja_env.loader = ChoiceLoader([loader, FileSystemLoader(HERE / "templates")])
@@ -40,7 +40,7 @@ def kit_app(data_dir: Path) -> Flask:
         return {"viewer": ALICE, "credit_chip": 4770, "sees_demo": who == "demo"}
 
     def landing() -> Response:
-        return pages.front([wave(i, 40, 2) for i in range(30)] if "demo" in request.args else None)
+        return pages.render_landing([wave(i, 40, 2) for i in range(30)] if "demo" in request.args else None)
 
     app.view_functions["pages.landing"] = landing
 
@@ -55,7 +55,7 @@ def kit_app(data_dir: Path) -> Flask:
 
     @app.get("/kit-charts")
     def charts() -> Response:
-        return render("kit/charts.html", **drawings())
+        return render("kit/charts.html", **sample_charts())
 
     @app.get("/kit-toast")
     def kit_toast() -> Response:
@@ -65,7 +65,7 @@ def kit_app(data_dir: Path) -> Flask:
     @app.get("/kit-fault/<int:status>")
     def fault(status: int) -> Response:
         if status == 500:
-            raise RuntimeError("made to break")
+            raise RuntimeError("test error")
         abort(status)
 
     @app.get("/kit.css")

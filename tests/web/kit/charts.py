@@ -1,4 +1,4 @@
-"""Made-up figures for the kit's drawings."""
+"""Sample data for the charts of the kit."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,7 +40,7 @@ def wave(index: int, size: int, seed: int) -> int:
     return 0 if (index * 7 + seed) % 11 == 0 else (index * 13 + seed * 29) % size
 
 
-def drawings() -> dict[str, Any]:
+def sample_charts() -> dict[str, Any]:
     start = datetime(2026, 11, 20, 14, 0, tzinfo=UTC)
     at = lambda seconds: start + timedelta(seconds=seconds)  # noqa: E731
     spans = [

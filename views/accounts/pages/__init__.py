@@ -1,4 +1,4 @@
-"""The pages of accounts: signing in and out, letting a command line in, sessions and access tokens."""
+"""Account pages: sign-in, sign-out, device login, sessions and API keys."""
 
 from views.accounts.pages import device, oauth, security, sign_in
 from views.accounts.pages.blueprint import bp

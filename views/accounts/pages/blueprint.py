@@ -1,4 +1,4 @@
-"""The blueprint that the files of this room hang their routes on."""
+"""The blueprint of the account pages."""
 
 from flask import Blueprint
 

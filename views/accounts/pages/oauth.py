@@ -1,4 +1,4 @@
-"""Signing in through GitHub, Google or an OpenID Connect issuer (Authlib), and the NextAuth REST of contract 1.3."""
+"""Sign-in with GitHub, Google or OpenID Connect (Authlib), and the NextAuth REST API (contract 1.3)."""
 
 import logging
 from datetime import datetime
@@ -14,13 +14,19 @@ from joserfc.errors import JoseError
 from requests import RequestException
 from wtforms.validators import ValidationError
 
-from models.accounts.signing_in import TEXT_LENGTH, Identity, clean_email, sign_in_identity
+from models.accounts.signing_in import MAX_TEXT_LENGTH, Identity, clean_email, sign_in_identity
 from models.core.db import db, now
 from models.core.errors import Invalid, NotFound
 from models.core.settings import Settings
 from models.core.strict_models import Missing
 from views.accounts.pages.blueprint import bp
-from views.accounts.pages.sign_in import asked_destination, destination, enter, mail_identity_link, mail_link
+from views.accounts.pages.sign_in import (
+    complete_sign_in,
+    destination,
+    mail_identity_link,
+    mail_link,
+    requested_destination,
+)
 from views.accounts.pages.sign_in_providers import SignInProvider, configured, name_of
 from views.web.error_bodies import door
 from views.web.format import iso
@@ -38,8 +44,8 @@ from views.web.operation import Operation, ResponseModel
 
 log = logging.getLogger("stoa.accounts")
 
-TIMEOUT = 10  # seconds a provider may take for each answer
-# What a provider, or what it sends, can fail with: it speaks for itself, and not always as its documents do.
+TIMEOUT = 10  # seconds per request to a provider
+# Errors caused by providers and malformed responses, which do not always follow the specification.
 FAILURES = (
     OAuthError,
     JoseError,
@@ -50,7 +56,7 @@ FAILURES = (
     TypeError,
     AttributeError,
 )
-# The codes of RFC 6749 and OpenID Connect. Others are whatever somebody wrote into the address.
+# Error codes of RFC 6749 and OpenID Connect. Any other value is arbitrary text from the query string.
 OAUTH_ERRORS = frozenset(
     {
         "access_denied",
@@ -76,7 +82,7 @@ PKCE = {"code_challenge_method": "S256", "default_timeout": TIMEOUT}
 
 
 def init_app(app: Flask) -> None:
-    """Register the providers the settings name."""
+    """Register the configured providers."""
     configuration = cast(Settings, app.extensions["settings"])
     oauth = OAuth(app)
     if configuration.github_client_id and configuration.github_client_secret:
@@ -109,44 +115,44 @@ def init_app(app: Flask) -> None:
 
 def _client(provider: str) -> Any:
     if provider not in {each.id for each in configured()}:
-        raise NotFound("This server has no such way to sign in.")
+        raise NotFound("This sign-in method is not available on this server.")
     return current_app.extensions["authlib.integrations.flask_client"].create_client(provider)
 
 
-# -- the way out and back ------------------------------------------------------------------------------------
+# -- redirect and callback -----------------------------------------------------------------------------------
 
 
 @bp.get("/login/<any(github, google, oidc):provider>")
 @limiter.limit("30/minute")
 def start(provider: str) -> ResponseReturnValue:
-    """Go to the provider."""
+    """Redirect to the provider."""
     try:
-        return redirect(_authorize_address(provider, asked_destination()), 302)
+        return redirect(_authorize_address(provider, requested_destination()), 302)
     except FAILURES as error:
         return _failed(provider, error)
 
 
-def _authorize_address(provider: str, where: str) -> str:
+def _authorize_address(provider: str, next_path: str) -> str:
     client = _client(provider)
-    # Ways begun and never ended would fill the cookie.
+    # Abandoned sign-ins would fill the cookie.
     for key in [key for key in session if key.startswith("_state_")]:
         session.pop(key)
-    back = settings().base_url + url_for("accounts.callback", provider=provider)
-    way = client.create_authorization_url(back)
-    client.save_authorize_data(redirect_uri=back, where=where, **way)
-    return cast(str, way["url"])
+    redirect_uri = settings().base_url + url_for("accounts.callback", provider=provider)
+    authorization = client.create_authorization_url(redirect_uri)
+    client.save_authorize_data(redirect_uri=redirect_uri, where=next_path, **authorization)
+    return cast(str, authorization["url"])
 
 
 @bp.get("/api/auth/callback/<provider>")
 @limiter.limit("30/minute")
 def callback(provider: str) -> ResponseReturnValue:
-    """Come back from the provider: exchange the code, find or make the user, sign the browser in.
+    """Handle the provider's callback: exchange the code, find or create the user, sign the browser in.
 
-    No database connection is held while the provider is asked.
+    Holds no database connection during requests to the provider.
     """
     client = _client(provider)
-    begun = client.framework.get_state_data(session, request.args.get("state")) or {}
-    where = destination(begun.get("where"))
+    state = client.framework.get_state_data(session, request.args.get("state")) or {}
+    next_path = destination(state.get("where"))
     try:
         identity = _github(client) if provider == "github" else _openid(client, provider)
         found = sign_in_identity(identity, now(), free_credits=settings().stoa_free_credits)
@@ -154,26 +160,26 @@ def callback(provider: str) -> ResponseReturnValue:
         db.session.rollback()
         return _failed(provider, error)
     if found is None:
-        return _prove_address(identity, where)
+        return _request_verification(identity, next_path)
     user, new = found
-    return enter(user, new, provider, where)
+    return complete_sign_in(user, new, provider, next_path)
 
 
 def _github(client: Any) -> Identity:
     token = client.authorize_access_token()
-    person, addresses = client.get("user", token=token), client.get("user/emails", token=token)
-    person.raise_for_status()
+    response, addresses = client.get("user", token=token), client.get("user/emails", token=token)
+    response.raise_for_status()
     addresses.raise_for_status()
-    facts = person.json()
+    profile = response.json()
     primary = next(each for each in [*addresses.json(), {"primary": True}] if each.get("primary"))
     return Identity(
         provider="github",
-        subject=str(facts["id"]) if type(facts["id"]) is int else facts["id"],
+        subject=str(profile["id"]) if type(profile["id"]) is int else profile["id"],
         email=primary.get("email") or "",
         verified=primary.get("verified") is True,
-        name=_name(facts.get("name")) or _name(facts.get("login")),
-        login=_name(facts.get("login")),
-        image=_picture(facts.get("avatar_url")),
+        name=_name(profile.get("name")) or _name(profile.get("login")),
+        login=_name(profile.get("login")),
+        image=_picture(profile.get("avatar_url")),
     )
 
 
@@ -186,7 +192,7 @@ def _openid(client: Any, provider: str) -> Identity:
             claims |= more
     subject = claims["sub"]
     if provider == "oidc" and isinstance(subject, str) and subject.strip():
-        # A subject means something only to its issuer, and the operator may name another issuer one day.
+        # Subjects are unique per issuer, and the operator may change the issuer later.
         subject = f"{claims['iss']}#{subject}"
     return Identity(
         provider=provider,
@@ -200,27 +206,29 @@ def _openid(client: Any, provider: str) -> Identity:
 
 
 def _name(value: Any) -> Any:
-    """A name without space around it, None for an empty one; what is no text at all is left to be refused."""
+    """Strip a name; None if empty. Leaves values that are not text for `Identity` to reject."""
     return value.strip() or None if isinstance(value, str) else value
 
 
 def _picture(value: Any) -> str | None:
-    """The address of a picture. Nobody is kept out for a bad one."""
-    fit = isinstance(value, str) and len(value) <= TEXT_LENGTH and value.isprintable()
-    return value.strip() or None if fit else None
+    """Return the URL of a picture, or None if it is invalid."""
+    valid = isinstance(value, str) and len(value) <= MAX_TEXT_LENGTH and value.isprintable()
+    return value.strip() or None if valid else None
 
 
-def _prove_address(identity: Identity, where: str) -> ResponseReturnValue:
-    """Mail a link to an address the provider did not verify. The browser keeps nothing of the identity: only the link,
-    opened in this browser, joins it."""
+def _request_verification(identity: Identity, next_path: str) -> ResponseReturnValue:
+    """Mail a link to an address that the provider did not verify.
+
+    The identity is stored with the link and not in the browser: only the link, opened in this browser, connects it.
+    """
     try:
-        email = mail_identity_link(identity, where)
+        email = mail_identity_link(identity, next_path)
     except Invalid as error:
         return _failed(identity.provider, error)
     db.session.commit()
     session["sent_to"] = email
-    toast("The provider did not say that this address is yours, so we mail it a link once.", "info")
-    return see_other(url_for("accounts.link_sent", next=where))
+    toast("The provider has not verified this address, so we sent it a link.", "info")
+    return see_other(url_for("accounts.link_sent", next=next_path))
 
 
 def _failed(provider: str, error: Exception) -> ResponseReturnValue:
@@ -229,14 +237,14 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
             "accounts/unusable_identity.html", provider=name_of(provider), reason=error.message, status=400
         )
     if isinstance(error, Invalid):
-        words = "The provider gave no e-mail address. Add one there, or sign in by e-mail."
+        message = "The provider sent no e-mail address. Add one there, or sign in by e-mail."
     elif isinstance(error, OAuthError) and error.error == "access_denied":
-        words = "Signing in was cancelled at the provider."
+        message = "Sign-in was cancelled at the provider."
     elif isinstance(error, OAuthError) and error.error == "mismatching_state":
-        words = "That way of signing in has ended. Start again from here."
+        message = "This sign-in has expired. Start again."
     else:
-        words = "The provider could not sign you in. Try again, or sign in by e-mail."
-    # Only the kind: a provider's words may repeat a code or a token.
+        message = "The provider could not sign you in. Try again, or sign in by e-mail."
+    # Log only the type and a standard code: the message may contain a secret.
     code = getattr(error, "error", "")
     log.warning(
         "sign-in through %s failed: %s %s",
@@ -244,7 +252,7 @@ def _failed(provider: str, error: Exception) -> ResponseReturnValue:
         type(error).__name__,
         code if code in OAUTH_ERRORS else "",
     )
-    toast(words, "bad")
+    toast(message, "bad")
     return see_other(url_for("accounts.login"))
 
 
@@ -282,19 +290,19 @@ class BrowserSession(ResponseModel):
     tag="Sign-in", answers={200: ("The configured providers by name", dict[str, ListedProvider])}, door=door()
 )
 def providers() -> ResponseReturnValue:
-    """Ways to sign in."""
+    """List sign-in methods."""
     base = settings().base_url
-    ways = [*configured(), SignInProvider("email", "Email", "mail", "email")]
+    methods = [*configured(), SignInProvider("email", "Email", "mail", "email")]
     return jsonify(
         {
-            way.id: {
-                "id": way.id,
-                "name": way.name,
-                "type": way.type,
-                "signinUrl": base + url_for("accounts.signin", provider=way.id),
-                "callbackUrl": base + url_for("accounts.callback", provider=way.id),
+            method.id: {
+                "id": method.id,
+                "name": method.name,
+                "type": method.type,
+                "signinUrl": base + url_for("accounts.signin", provider=method.id),
+                "callbackUrl": base + url_for("accounts.callback", provider=method.id),
             }
-            for way in ways
+            for method in methods
         }
     )
 
@@ -302,74 +310,76 @@ def providers() -> ResponseReturnValue:
 @bp.get("/api/auth/csrf")
 @Operation(tag="Sign-in", answers={200: ("The token", FormToken)}, door=door())
 def csrf_token() -> ResponseReturnValue:
-    """A token for the sign-in forms.
+    """Get a CSRF token for the sign-in forms.
 
-    Its secret half is a cookie.
+    A cookie holds its secret.
     """
-    return _fresh(jsonify(csrfToken=generate_csrf()))
+    return _no_store(jsonify(csrfToken=generate_csrf()))
 
 
 @bp.get("/api/auth/session")
 @Operation(tag="Sign-in", answers={200: ("Empty when signed out", BrowserSession)}, door=door())
-def who() -> ResponseReturnValue:
-    """The browser's session."""
+def browser_session() -> ResponseReturnValue:
+    """Get the browser's session."""
     found = cookie_credential()
     if found is None:
-        return _fresh(jsonify({}))
+        return _no_store(jsonify({}))
     user = found.user
     names = ("name", "email", "image", "id", "stripe_customer_id", "stripe_price_id")
-    facts = {name: getattr(user, name) for name in names}
-    return _fresh(jsonify(user=facts, expires=iso(found.session.expires)))
+    fields = {name: getattr(user, name) for name in names}
+    return _no_store(jsonify(user=fields, expires=iso(found.session.expires)))
 
 
 @bp.get("/api/auth/signin")
 @bp.get("/api/auth/signin/<provider>")
 def signin_page(provider: str | None = None) -> ResponseReturnValue:
-    """The page to sign in on."""
-    return redirect(url_for("accounts.login", next=asked_destination()), 302)
+    """Redirect to the sign-in page."""
+    return redirect(url_for("accounts.login", next=requested_destination()), 302)
 
 
 @bp.post("/api/auth/signin/<provider>")
 @limiter.limit("30/minute")
 def signin(provider: str) -> ResponseReturnValue:
-    """Where to go to sign in, as JSON with `json=true`, else by redirect."""
+    """Start a sign-in: return its URL as JSON with `json=true`, else redirect."""
     if not _from_our_form():
-        return _go(url_for("accounts.login"))
+        return _redirect_or_url(url_for("accounts.login"))
     if provider == "email":
         return _signin_by_email()
     try:
-        return _go(_authorize_address(provider, asked_destination()))
+        return _redirect_or_url(_authorize_address(provider, requested_destination()))
     except FAILURES as error:
         _failed(provider, error)
-        return _go(url_for("accounts.login"))
+        return _redirect_or_url(url_for("accounts.login"))
 
 
 def _signin_by_email() -> ResponseReturnValue:
     try:
         email = clean_email(request.form.get("email", ""))
     except Invalid:
-        return _go(url_for("accounts.login"))
-    mail_link(email, asked_destination())
+        return _redirect_or_url(url_for("accounts.login"))
+    mail_link(email, requested_destination())
     db.session.commit()
     session["sent_to"] = email
-    return _go(url_for("accounts.link_sent"))
+    return _redirect_or_url(url_for("accounts.link_sent"))
 
 
 @bp.post("/api/auth/signout")
 @limiter.limit("60/minute")
 def signout() -> ResponseReturnValue:
-    """End the browser's session: its row, its cookie, its flow state."""
-    where = destination(request.form.get("callbackUrl") or request.form.get("next"), url_for("pages.landing"))
-    if where.startswith(f"{url_for('accounts.onboard')}?"):
-        where = f"{url_for('accounts.login')}?{urlsplit(where).query}"
+    """Sign the browser out: delete its session, cookie and flow state."""
+    next_path = destination(
+        request.form.get("callbackUrl") or request.form.get("next"), url_for("pages.landing")
+    )
+    if next_path.startswith(f"{url_for('accounts.onboard')}?"):
+        next_path = f"{url_for('accounts.login')}?{urlsplit(next_path).query}"
     if not _from_our_form():
-        return _go(where)
+        return _redirect_or_url(next_path)
     user = cookie_user()
     sign_out_browser()
     if user:
         audit("user.signed_out", user.id, user=user)
     db.session.commit()
-    return _go(where)
+    return _redirect_or_url(next_path)
 
 
 def _from_our_form() -> bool:
@@ -380,13 +390,13 @@ def _from_our_form() -> bool:
     return same_origin()
 
 
-def _go(address: str) -> ResponseReturnValue:
-    """On to an address, which is a path when it is ours; NextAuth's client wants it whole."""
+def _redirect_or_url(address: str) -> ResponseReturnValue:
+    """Redirect to a local path or an external URL; with `json=true`, return the absolute URL (NextAuth)."""
     if request.form.get("json") == "true":
-        return _fresh(jsonify(url=settings().base_url + address if address.startswith("/") else address))
+        return _no_store(jsonify(url=settings().base_url + address if address.startswith("/") else address))
     return see_other(address)
 
 
-def _fresh(response: Response) -> Response:
+def _no_store(response: Response) -> Response:
     response.headers["Cache-Control"] = "private, no-store"
     return response

@@ -1,4 +1,4 @@
-"""A person's own page, `/profile`: one address whose tabs belong to the rooms (contract section 6.3)."""
+"""The user's own page, `/profile`, with tabs registered by the rooms (contract section 6.3)."""
 
 from collections.abc import Callable
 
@@ -15,18 +15,18 @@ _tabs: dict[str, Tab] = {}
 
 
 def tab(name: str) -> Callable[[Tab], Tab]:
-    """Show the view at `/profile?tab=<name>`. The view guards its own door."""
+    """Register a view at `/profile?tab=<name>`. The view checks access itself."""
 
-    def keep(view: Tab) -> Tab:
+    def register(view: Tab) -> Tab:
         _tabs[name] = view
         return view
 
-    return keep
+    return register
 
 
 @bp.get("/profile")
 def profile() -> ResponseReturnValue:
-    """The tab that is asked for; usage when none is."""
+    """Show the requested tab, by default usage."""
     view = _tabs.get(request.args.get("tab") or "usage")
     if view is None:
         raise NotFound("There is no such page")

@@ -1,4 +1,4 @@
-"""The tabs `security` and `api-keys` of a person's page: sessions and access tokens, made and revoked."""
+"""The profile tabs `security` and `api-keys`: list and revoke sessions and API keys, create keys."""
 
 import base64
 import hashlib
@@ -19,15 +19,15 @@ from views.accounts.pages.profile import tab
 from views.web.guards import audit, cookie_user, current_session, limiter, login_required, settings
 from views.web.htmx import render, see_other, toast
 
-TYPED = "confirm"
-TYPES = {"web": "browser", "cli": "command line", "pat": "API key"}
+CONFIRM_WORD = "confirm"
+TYPE_NAMES = {"web": "browser", "cli": "command line", "pat": "API key"}
 
 
 def _user() -> User:
     return cast(User, cookie_user())
 
 
-def _here() -> Session:
+def _current() -> Session:
     return cast(Session, current_session())
 
 
@@ -37,22 +37,22 @@ def _here() -> Session:
 @tab("security")
 @login_required
 def security() -> ResponseReturnValue:
-    """Where the user is signed in: browsers and command lines."""
+    """List the user's browser and command line sessions."""
     rows = credentials.sessions(_user())
     live = [(row, device) for row, device in rows if row.expires > now()]
     return render(
         "accounts/security.html",
         web=[row for row, _ in live if row.type == "web"],
         cli=[(row, device) for row, device in live if row.type == "cli"],
-        here=current_session(),
+        current=current_session(),
     )
 
 
 @bp.get("/profile/sessions/<identifier>/revocation")
 @login_required
 def ask_session_end(identifier: str) -> ResponseReturnValue:
-    """End this session? As a dialog, or as a page without script."""
-    row = _own(identifier, ("web", "cli"))
+    """Ask to end a session, in a dialog or, without JavaScript, a page."""
+    row = _owned(identifier, ("web", "cli"))
     return render("accounts/end_session.html", partial="accounts/_end_session.html", row=row)
 
 
@@ -60,64 +60,63 @@ def ask_session_end(identifier: str) -> ResponseReturnValue:
 @login_required
 def end_session(identifier: str) -> ResponseReturnValue:
     """End one of the user's sessions."""
-    credentials.lock_browser(_here(), to_end=True)
-    row = _own(identifier, ("web", "cli"))
+    credentials.lock_browser(_current(), to_end=True)
+    row = _owned(identifier, ("web", "cli"))
     gone = credentials.revoke(_user(), [row.session_token], (row.type,))
-    audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
+    audit("session.revoked", _user().id, user=_user(), before=credentials.count_by_type(gone))
     db.session.commit()
-    toast(f"Signed out: {_counted(gone)}.")
+    toast(f"Signed out: {_describe(gone)}.")
     return see_other(url_for("profile.profile", tab="security"))
 
 
 @bp.get("/profile/sessions/web/revocation")
 @login_required
 def ask_web_end() -> ResponseReturnValue:
-    """End all other web sessions?"""
+    """Ask to end all other web sessions."""
     return render("accounts/end_web.html", partial="accounts/_end_web.html")
 
 
 @bp.post("/profile/sessions/web/revocation")
 @login_required
 def end_web() -> ResponseReturnValue:
-    """End all of the user's web sessions but this one, the command lines they let in, and unless told otherwise their
-    keys."""
+    """End the user's other web sessions, their command line sessions and, unless `keep_keys`, their keys."""
     keep_keys = "keep_keys" in request.form
-    gone = credentials.revoke_others(_user(), _here(), keep_keys=keep_keys)
-    audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
+    gone = credentials.revoke_others(_user(), _current(), keep_keys=keep_keys)
+    audit("session.revoked", _user().id, user=_user(), before=credentials.count_by_type(gone))
     db.session.commit()
-    toast(f"Signed out everywhere else: {_counted(gone)}.")
+    toast(f"Signed out everywhere else: {_describe(gone)}.")
     return see_other(url_for("profile.profile", tab="security"))
 
 
 @bp.get("/profile/sessions/cli/revocation")
 @login_required
 def ask_cli_end() -> ResponseReturnValue:
-    """End all command line sessions? Asks for a typed word."""
+    """Ask to end all command line sessions; the user must type a word."""
     return _cli_dialog()
 
 
 @bp.post("/profile/sessions/cli/revocation")
 @login_required
 def end_cli() -> ResponseReturnValue:
-    """End all of the user's command line sessions, when the word was typed."""
+    """End all of the user's command line sessions if the word was typed."""
     typed = request.form.get("typed", "")
-    if typed.strip().lower() != TYPED:
-        return _cli_dialog(typed=typed, error=f"Type the word {TYPED}.", status=422)
-    credentials.lock_browser(_here(), to_end=True)
+    if typed.strip().lower() != CONFIRM_WORD:
+        return _cli_dialog(typed=typed, error=f"Type the word {CONFIRM_WORD}.", status=422)
+    credentials.lock_browser(_current(), to_end=True)
     gone = credentials.revoke_all(_user(), "cli")
-    audit("session.revoked", _user().id, user=_user(), before=credentials.count_types(gone))
+    audit("session.revoked", _user().id, user=_user(), before=credentials.count_by_type(gone))
     db.session.commit()
-    toast(f"Signed out: {_counted(gone)}.")
+    toast(f"Signed out: {_describe(gone)}.")
     return see_other(url_for("profile.profile", tab="security"))
 
 
-def _counted(rows: list[Session]) -> str:
-    """“1 browser, 2 command lines”."""
-    counts = credentials.count_types(rows)
+def _describe(rows: list[Session]) -> str:
+    """Describe sessions by type: “1 browser, 2 command lines”."""
+    counts = credentials.count_by_type(rows)
     texts = [
-        f"{counts[kind]} {name}{'' if counts[kind] == 1 else 's'}"
-        for kind, name in TYPES.items()
-        if kind in counts
+        f"{counts[type_]} {name}{'' if counts[type_] == 1 else 's'}"
+        for type_, name in TYPE_NAMES.items()
+        if type_ in counts
     ]
     return ", ".join(texts) or "nothing else was signed in"
 
@@ -128,58 +127,58 @@ def _cli_dialog(typed: str = "", error: str | None = None, status: int = 200) ->
         partial="accounts/_end_cli.html",
         typed=typed,
         error=error,
-        word=TYPED,
+        word=CONFIRM_WORD,
         status=status,
     )
 
 
-# -- access tokens -------------------------------------------------------------------------------------------
+# -- API keys ------------------------------------------------------------------------------------------------
 
 
 @tab("api-keys")
 @login_required
 def api_keys() -> ResponseReturnValue:
-    """The user's access tokens, masked, and the form for a new one."""
+    """List the user's API keys, masked, with the form for a new one."""
     return _keys_page()
 
 
 @bp.post("/profile/keys")
 @login_required
-@limiter.limit("20/minute;200/hour", key_func=lambda: _key_of_caller())
+@limiter.limit("20/minute;200/hour", key_func=lambda: _rate_limit_key())
 def create_key() -> ResponseReturnValue:
-    """Make an access token and show it on the next page, once."""
+    """Create an API key and show it once, on the next page."""
     name, days = request.form.get("name", "").strip(), request.form.get("days", "").strip()
     errors = _key_errors(name, days)
     if errors:
         return _keys_page(name=name, days=days, errors=errors, status=422)
     token, row = credentials.create_key(
         _user(),
-        by=_here(),
+        by=_current(),
         days=int(days),
         name=name or None,
-        most=settings().stoa_keys_per_account,
+        limit=settings().stoa_keys_per_account,
         now=now(),
     )
     audit("token.created", _user().id, user=_user(), after={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
-    session["new_key"] = _seal().encrypt(token.encode()).decode()
+    session["new_key"] = _fernet().encrypt(token.encode()).decode()
     return see_other(url_for("profile.profile", tab="api-keys"))
 
 
 @bp.get("/profile/keys/<identifier>/revocation")
 @login_required
 def ask_key_end(identifier: str) -> ResponseReturnValue:
-    """Revoke this token? As a dialog, or as a page without script."""
-    row = _own(identifier, ("pat",))
+    """Ask to revoke an API key, in a dialog or, without JavaScript, a page."""
+    row = _owned(identifier, ("pat",))
     return render("accounts/revoke_key.html", partial="accounts/_revoke_key.html", row=row)
 
 
 @bp.post("/profile/keys/<identifier>/revocation")
 @login_required
 def revoke_key(identifier: str) -> ResponseReturnValue:
-    """Revoke one of the user's access tokens."""
-    credentials.lock_browser(_here(), to_end=True)
-    row = _own(identifier, ("pat",))
+    """Revoke one of the user's API keys."""
+    credentials.lock_browser(_current(), to_end=True)
+    row = _owned(identifier, ("pat",))
     credentials.revoke(_user(), [row.session_token], ("pat",))
     audit("token.revoked", _user().id, user=_user(), before={"id": row.session_token[:12], "name": row.name})
     db.session.commit()
@@ -194,8 +193,8 @@ def _keys_page(
         "accounts/api_keys.html",
         partial="accounts/_key_form.html" if errors else None,
         keys=credentials.keys(_user()),
-        moment=now(),
-        new_key=_shown_once(),
+        now=now(),
+        new_key=_pop_new_key(),
         name=name,
         days=days,
         errors=errors or {},
@@ -214,27 +213,27 @@ def _key_errors(name: str, days: str) -> dict[str, str]:
     return errors
 
 
-def _shown_once() -> str | None:
-    sealed = session.pop("new_key", None)
+def _pop_new_key() -> str | None:
+    encrypted = session.pop("new_key", None)
     try:
-        return _seal().decrypt(sealed, ttl=300).decode() if sealed else None
+        return _fernet().decrypt(encrypted, ttl=300).decode() if encrypted else None
     except InvalidToken:
         return None
 
 
-def _seal() -> Fernet:
-    # The flow cookie is signed but readable; a token must not lie readable in a browser's files.
+def _fernet() -> Fernet:
+    # The flow cookie is signed but not encrypted, and browsers store it on disk.
     key = hashlib.blake2b(settings().secret_key.encode(), digest_size=32, person=b"stoa-new-key").digest()
     return Fernet(base64.urlsafe_b64encode(key))
 
 
-def _key_of_caller() -> str:
+def _rate_limit_key() -> str:
     user = cookie_user()
     return user.id if user else "anonymous"
 
 
-def _own(identifier: str, types: tuple[str, ...]) -> Session:
-    row = credentials.own(_user(), identifier, types)
+def _owned(identifier: str, types: tuple[str, ...]) -> Session:
+    row = credentials.find_owned(_user(), identifier, types)
     if row is None:
-        raise NotFound("It is gone already, or it was never yours.")
+        raise NotFound("This session or key does not exist.")
     return row

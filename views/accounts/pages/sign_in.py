@@ -1,4 +1,4 @@
-"""Signing in by a mailed link, where to go afterwards, and what every way of signing in ends with."""
+"""Sign-in by e-mail link, the redirect target after sign-in, and the final step of every sign-in method."""
 
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -10,7 +10,7 @@ from models.accounts import devices, magic_links
 from models.accounts.credentials import hash_token
 from models.accounts.devices import DeviceCode, DeviceCodeStatus
 from models.accounts.sessions import LoginLink
-from models.accounts.signing_in import Identity, by_email, clean_email, join_identity, sign_in_proven
+from models.accounts.signing_in import Identity, by_email, clean_email, join_identity, sign_in_verified_email
 from models.accounts.users import User
 from models.core import mail
 from models.core.db import db, now
@@ -32,22 +32,22 @@ from views.web.htmx import render, see_other, toast, wants_fragment
 
 
 def destination(target: str | None, default: str | None = None) -> str:
-    """Where to go after signing in, as a path of ours (contract 1.3).
+    """Return the local path to redirect to after sign-in (contract 1.3).
 
-    An address with `auth_code` goes to `/onboard` with its whole query; another site's goes to `/`; none goes to
-    `default`, or to the usage page.
+    A target with `auth_code` becomes `/onboard` with its whole query, another site becomes `/`, and a missing target
+    becomes `default` or the usage page.
     """
     if not target:
         return default or home()
-    front = url_for("pages.landing")
+    landing = url_for("pages.landing")
     if "\\" in target or any(ord(char) < 33 for char in target):
-        return front
+        return landing
     try:
         parts = urlsplit(urljoin(f"{settings().base_url}/", target))
     except ValueError:
-        return front
+        return landing
     if not is_own_origin(f"{parts.scheme}://{parts.netloc}"):
-        return front
+        return landing
     if "auth_code" in parse_qs(parts.query):
         return f"{url_for('accounts.onboard')}?{parts.query}"
     path = "/" + parts.path.lstrip("/")
@@ -55,19 +55,19 @@ def destination(target: str | None, default: str | None = None) -> str:
 
 
 def home() -> str:
-    """Where one goes after signing in who was on no way elsewhere."""
+    """Return the default path after sign-in."""
     return url_for("profile.profile", tab="usage")
 
 
-def asked_destination() -> str:
-    """Where this request wants to go after signing in: `/onboard` for a device's login, else `next`."""
+def requested_destination() -> str:
+    """Return the path this request asks for after sign-in: `/onboard` for a device login, else `next`."""
     if "auth_code" in request.args:
         return f"{url_for('accounts.onboard')}?{request.query_string.decode('utf-8', 'replace')}"
     return destination(request.values.get("next") or request.values.get("callbackUrl"))
 
 
-def device_of(path: str | None) -> DeviceCode | None:
-    """The code of the command line that waits at the end of this way, if one does."""
+def device_code_of(path: str | None) -> DeviceCode | None:
+    """Return the device code in a path to `/onboard`, if any."""
     parts = urlsplit(path or "")
     if parts.path != url_for("accounts.onboard"):
         return None
@@ -77,54 +77,54 @@ def device_of(path: str | None) -> DeviceCode | None:
 
 @bp.get("/login")
 def login() -> ResponseReturnValue:
-    """Ways to sign in. With a device's code: what waits for it, and going on as whoever is signed in."""
-    where, user = asked_destination(), cookie_user()
-    code = device_of(where)
+    """Show the sign-in methods. With a device code: its status, and approval as the signed-in user."""
+    next_path, user = requested_destination(), cookie_user()
+    code = device_code_of(next_path)
     if "auth_code" in request.args:
-        outcome = devices.judge(settings().secret_key, code, now())
+        outcome = devices.code_status(settings().secret_key, code, now())
         if outcome is not DeviceCodeStatus.READY or user:
             if user:
-                outcome = devices.examine(settings().secret_key, code, user, now())
-            return render("accounts/device.html", outcome=outcome.name, code=code, where=where, user=user)
+                outcome = devices.code_status_for(settings().secret_key, code, user, now())
+            return render(
+                "accounts/device.html", outcome=outcome.name, code=code, next_path=next_path, user=user
+            )
     elif user:
-        return see_other(where)
-    return _login_page(where)
+        return see_other(next_path)
+    return _login_page(next_path)
 
 
 @bp.post("/login")
 @limiter.limit("10/minute;60/hour")
 def send_link() -> ResponseReturnValue:
-    """Mail a link. The answer is the same whether the address has an account or not."""
-    where, given = destination(request.form.get("next")), _given_email()
+    """Mail a link. The response is the same whether or not the address has an account."""
+    next_path, entered = destination(request.form.get("next")), _form_email()
     try:
-        email = clean_email(given)
+        email = clean_email(entered)
     except Invalid as error:
-        return _login_page(where, email=given, error=error.message, status=422)
-    mail_link(email, where)
+        return _login_page(next_path, email=entered, error=error.message, status=422)
+    mail_link(email, next_path)
     db.session.commit()
     session["sent_to"] = email
-    return see_other(url_for("accounts.link_sent", next=where))
+    return see_other(url_for("accounts.link_sent", next=next_path))
 
 
 @bp.errorhandler(RateLimitExceeded)
 def _too_many(error: RateLimitExceeded) -> ResponseReturnValue:
-    """The form again, with what to do; elsewhere the door's own answer."""
+    """Show the form again with an error; other routes answer in their own format."""
     if request.endpoint != "accounts.send_link" or wants_fragment():
-        return answer(429, "Too many tries. Wait a minute, then try again.", "too_many_requests")
-    sentence = "Too many links were asked for. Use the one you have, or wait 15 minutes."
-    return _login_page(
-        destination(request.form.get("next")), email=_given_email(), error=sentence, status=429
-    )
+        return answer(429, "Too many attempts. Wait a minute, then try again.", "too_many_requests")
+    message = "Too many links requested. Use the latest link, or wait 15 minutes."
+    return _login_page(destination(request.form.get("next")), email=_form_email(), error=message, status=429)
 
 
 @bp.get("/login/sent")
 def link_sent() -> ResponseReturnValue:
-    """Look into your mailbox."""
-    where = destination(request.args.get("next"))
+    """Ask the user to check their e-mail."""
+    next_path = destination(request.args.get("next"))
     return render(
         "accounts/link_sent.html",
         email=session.get("sent_to"),
-        where=where,
+        next_path=next_path,
         console=settings().smtp_url is None,
     )
 
@@ -132,19 +132,19 @@ def link_sent() -> ResponseReturnValue:
 @bp.get("/login/link/<token>")
 @limiter.limit("60/minute")
 def link(token: str) -> ResponseReturnValue:
-    """A button, and nothing else: scanners that open every address in a mail must not use the link up."""
+    """Show a button that uses the link: mail scanners, which open every URL, must not use it."""
     found = magic_links.find(token, now())
     if found is None:
         return _dead_link()
-    if (refused := _refuse_somebody_else(found)) is not None:
-        return refused
+    if (rejected := _reject_other_account(found)) is not None:
+        return rejected
     identity = magic_links.identity_of(found)
-    here = identity is not None and magic_links.begun_in(found, session.get("browser"))
+    same_browser = identity is not None and magic_links.requested_by(found, session.get("browser"))
     response = render(
-        "accounts/confirm_identity.html" if here else "accounts/confirm_link.html",
+        "accounts/confirm_identity.html" if same_browser else "accounts/confirm_link.html",
         email=found.email,
         token=token,
-        code=device_of(found.next),
+        code=device_code_of(found.next),
         identity=identity,
         provider=name_of(identity.provider) if identity else None,
         new=by_email(found.email) is None,
@@ -157,29 +157,34 @@ def link(token: str) -> ResponseReturnValue:
 @bp.post("/login/link/<token>")
 @limiter.limit("60/minute")
 def use_link(token: str) -> ResponseReturnValue:
-    """Sign in with a link, once. One that was mailed for an outside identity joins it, in the browser where that began;
-    no other way of signing in does."""
+    """Sign in with a link, once. An identity's link also connects the identity, in the browser that requested it."""
     found = magic_links.use(token, now())
     if found is None:
         return _dead_link()
-    if (refused := _refuse_somebody_else(found)) is not None:
+    if (rejected := _reject_other_account(found)) is not None:
         db.session.rollback()
-        return refused
+        return rejected
     identity, free = magic_links.identity_of(found), settings().stoa_free_credits
-    if identity is None or not magic_links.begun_in(found, session.get("browser")):
-        user, new = sign_in_proven(found.email, now(), free_credits=free)
-        signed_in = enter(user, new, "link", found.next or home())
+    if identity is None or not magic_links.requested_by(found, session.get("browser")):
+        user, new = sign_in_verified_email(found.email, now(), free_credits=free)
+        signed_in = complete_sign_in(user, new, "link", found.next or home())
         if identity:
-            toast(f"{name_of(identity.provider)} was not connected: that is done where it was begun.", "info")
+            provider = name_of(identity.provider)
+            toast(
+                f"{provider} was not connected. Open the link in the browser where you requested it.", "info"
+            )
         return signed_in
     user, new = join_identity(found.email, identity, now(), free_credits=free)
-    facts = {"provider": identity.provider, "subject": identity.subject}
-    audit("identity.joined", user.id, user=user, after=facts)
-    return enter(user, new, "link", found.next or home())
+    after = {"provider": identity.provider, "subject": identity.subject}
+    audit("identity.joined", user.id, user=user, after=after)
+    return complete_sign_in(user, new, "link", found.next or home())
 
 
-def _refuse_somebody_else(found: LoginLink) -> ResponseReturnValue | None:
-    """A link for an outside identity joins nothing in the browser of somebody else, and is not used up there."""
+def _reject_other_account(found: LoginLink) -> ResponseReturnValue | None:
+    """Return an error page for an external identity's link opened while another user is signed in, else None.
+
+    The link stays usable.
+    """
     identity, user = magic_links.identity_of(found), cookie_user()
     if identity is None or user is None or user.email == found.email:
         return None
@@ -192,50 +197,50 @@ def _refuse_somebody_else(found: LoginLink) -> ResponseReturnValue | None:
     )
 
 
-def enter(user: User, new: bool, way: str, where: str) -> ResponseReturnValue:
-    """The end of every way of signing in: a session, a line in the audit log, the commit, the redirect."""
+def complete_sign_in(user: User, new: bool, method: str, next_path: str) -> ResponseReturnValue:
+    """Open a session, write the audit log, commit and redirect. Every sign-in method ends here."""
     sign_in_browser(user)
     if new:
-        audit("user.created", user.id, user=user, after={"by": way})
-    audit("user.signed_in", user.id, user=user, after={"by": way})
+        audit("user.created", user.id, user=user, after={"by": method})
+    audit("user.signed_in", user.id, user=user, after={"by": method})
     db.session.commit()
-    return see_other(where)
+    return see_other(next_path)
 
 
-def mail_link(email: str, where: str) -> None:
-    """Make a link for a clean address and enqueue its mail, both in this transaction.
+def mail_link(email: str, next_path: str) -> None:
+    """Create a link for a normalised address and enqueue its mail in this transaction.
 
-    Raises RateLimitExceeded for more than five in a quarter of an hour, whatever way they were asked for.
+    Raises RateLimitExceeded after five links to one address in 15 minutes, across all routes.
     """
-    _mail("login_link", f"Sign in to Stoa on {_host()}", email, where)
+    _mail("login_link", f"Sign in to Stoa on {_host()}", email, next_path)
 
 
-def mail_identity_link(identity: Identity, where: str) -> str:
-    """Mail an address that its provider did not verify a link that joins exactly this identity; the clean address.
+def mail_identity_link(identity: Identity, next_path: str) -> str:
+    """Mail a link that connects exactly this identity to its unverified address. Returns the normalised address.
 
-    Raises Invalid for no address, else as `mail_link`.
+    Raises Invalid for an invalid address, and RateLimitExceeded as `mail_link` does.
     """
     email = clean_email(identity.email)
     subject = f"Connect {name_of(identity.provider)} to Stoa on {_host()}?"
-    _mail("identity_link", subject, email, where, identity)
+    _mail("identity_link", subject, email, next_path, identity)
     return email
 
 
-def _mail(template: str, subject: str, email: str, where: str, identity: Identity | None = None) -> None:
+def _mail(template: str, subject: str, email: str, next_path: str, identity: Identity | None = None) -> None:
     g.mailed_to = email
-    _count_mail()
+    _limit_mail()
     path = magic_links.issue(
         email,
         identity=identity,
         browser=browser_nonce() if identity else None,
-        next=where,
+        next=next_path,
         now=now(),
         ip=request.remote_addr,
     )
-    facts = {
-        "address": settings().base_url + path,
+    context = {
+        "url": settings().base_url + path,
         "host": _host(),
-        "code": device_of(where),
+        "code": device_code_of(next_path),
         "email": email,
         "identity": identity,
         "provider": name_of(identity.provider) if identity else None,
@@ -243,8 +248,8 @@ def _mail(template: str, subject: str, email: str, where: str, identity: Identit
     message = Email(
         to=email,
         subject=subject,
-        text=render_template(f"emails/{template}.txt", **facts),
-        html=render_template(f"emails/{template}.html", **facts),
+        text=render_template(f"emails/{template}.txt", **context),
+        html=render_template(f"emails/{template}.html", **context),
     )
     mail.send(settings(), message)
 
@@ -254,23 +259,23 @@ def _host() -> str:
 
 
 @limiter.shared_limit("5/15 minutes", scope="mailed link", key_func=lambda: hash_token(g.mailed_to))
-def _count_mail() -> None:
-    """Nobody's mailbox is filled from here."""
+def _limit_mail() -> None:
+    """Count a mail against the rate limit of its recipient."""
 
 
-def _given_email() -> str:
+def _form_email() -> str:
     return request.form.get("email", "")[:320]
 
 
 def _login_page(
-    where: str, *, email: str = "", error: str | None = None, status: int = 200
+    next_path: str, *, email: str = "", error: str | None = None, status: int = 200
 ) -> ResponseReturnValue:
     return render(
         "accounts/login.html",
         partial="accounts/_login_form.html" if request.method == "POST" else None,
         providers=configured(),
-        where=where,
-        code=device_of(where),
+        next_path=next_path,
+        code=device_code_of(next_path),
         email=email,
         error=error,
         status=status,

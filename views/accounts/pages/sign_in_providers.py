@@ -1,4 +1,4 @@
-"""The outside providers of this server, as its settings name them."""
+"""The sign-in providers configured on this server."""
 
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -7,7 +7,7 @@ from views.web.guards import settings
 
 
 class SignInProvider(NamedTuple):
-    """A configured way to sign in: its id in addresses, its name on buttons, its icon, its protocol."""
+    """A sign-in method: id in URLs, name on buttons, icon, protocol."""
 
     id: str
     name: str
@@ -16,12 +16,12 @@ class SignInProvider(NamedTuple):
 
 
 def name_of(provider: str) -> str:
-    """The name on the provider's button; its id when it is configured no longer."""
+    """Return the provider's display name, or its id if it is no longer configured."""
     return next((each.name for each in configured() if each.id == provider), provider)
 
 
 def configured() -> list[SignInProvider]:
-    """The providers that can be used, in the order of their buttons."""
+    """Return the configured providers in the order of their buttons."""
     s = settings()
     issuer = urlsplit(s.oidc_issuer or "").hostname or ""
     known = (

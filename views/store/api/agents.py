@@ -1,4 +1,4 @@
-"""The JSON door of the store's readers: the list, its metrics, one version, its dependencies (contract 2.6, 4, A.5)."""
+"""JSON API to read the store: list, metrics, definition, dependencies (contract 2.6, 4, A.5)."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ from models.store.catalogue import agents_document, catalogue, lookup
 from models.store.publishing import dependencies
 from models.store.publishing.dependencies import BadReference, DependencyNode, DependencyTree
 from views.gateway.openai import json_answer
-from views.web.error_bodies import ServerError, door, refusal
-from views.web.fast_path import RequestContext, open_door
+from views.web.error_bodies import ServerError, door, error_response
+from views.web.fast_path import RequestContext, fast_route
 from views.web.format import iso
 from views.web.guards import settings
 from views.web.operation import Answers, Operation, ResponseModel, path, query
@@ -36,20 +36,18 @@ bp = Blueprint("agents_api", __name__)
 
 PUBLIC = "public, max-age=300, s-maxage=600, stale-while-revalidate=3600"
 JSON = "application/json; charset=utf-8"
-PIECE = 1 << 17
-SMALL = 1024
+CHUNK_BYTES = 1 << 17
+MIN_GZIP_BYTES = 1024
 
 
 class AgentFigures(ResponseModel):
-    usage_count: int = Field(
-        description="Completed runs that have a settled call, without the publisher's own"
-    )
-    weekly_runs: int = Field(description="Those started in the last seven days")
+    usage_count: int = Field(description="Completed runs with a settled call, excluding the publisher's own")
+    weekly_runs: int = Field(description="Of those, started in the last seven days")
     weekly_spent: float = Field(description="Dollars")
     total_spent: float = Field(description="Dollars")
     avg_cost_per_invocation: float = Field(description="Dollars")
     unique_users: int
-    last_used: Missing[datetime] = Field(None, description="Absent where it never ran")
+    last_used: Missing[datetime] = Field(None, description="Absent if it never ran")
 
 
 class VersionFigures(ResponseModel):
@@ -71,18 +69,18 @@ class ListedPublisher(ResponseModel):
 
 class ListedAgent(AgentFigures):
     id: str
-    name: str = Field(description="As defined, else the id")
-    description: Missing[str] = Field(None, description="Absent where there is none")
+    name: str = Field(description="From the definition, else the id")
+    description: Missing[str] = Field(None, description="Absent without one")
     publisher: ListedPublisher
-    version: str = Field(description="The latest that is not yanked")
-    created_at: datetime = Field(description="Of that version")
-    version_stats: dict[str, VersionFigures] = Field(description="By version, of those that ran")
+    version: str = Field(description="The latest version that is not yanked")
+    created_at: datetime = Field(description="When that version was published")
+    version_stats: dict[str, VersionFigures] = Field(description="By version; only versions that ran")
     tags: list[str]
 
 
 class AgentsPage(ResponseModel):
     agents: list[ListedAgent]
-    next: str | None = Field(description="The id to go on after; null where none follow")
+    next: str | None = Field(description="The id for `after`; null on the last page")
 
 
 class PublishedVersion(ResponseModel):
@@ -101,61 +99,61 @@ class SpawnableAgent(ResponseModel):
     version: str
     displayName: str
     spawnerPrompt: str | None
-    isAvailable: bool = Field(description="False where it is not published, or stands above itself")
+    isAvailable: bool = Field(description="False if it is not published, or is its own ancestor")
     children: "list[SpawnableAgent]"
     isCyclic: bool
 
 
 class SpawnableTree(ResponseModel):
     root: SpawnableAgent
-    totalAgents: int = Field(description="Distinct ones")
-    maxDepth: int = Field(description="The root is 0")
+    totalAgents: int = Field(description="Distinct agents")
+    maxDepth: int = Field(description="Levels below the root")
     hasCycles: bool
-    truncated: Missing[bool] = Field(None, description="Only where agents were left out")
+    truncated: Missing[bool] = Field(None, description="Present if agents were left out")
 
 
 def _words(error: Exception) -> ResponseReturnValue | None:
-    return refusal(error) if isinstance(error, NotFound | Invalid) else None
+    return error_response(error) if isinstance(error, NotFound | Invalid) else None
 
 
 DOOR = door(_words)
-VERSION = [path("version", "As 1.0.0, or latest: the highest that is not yanked")]
+VERSION = [path("version", "A version such as 1.0.0, or latest: the highest that is not yanked")]
 NO_VERSION: Answers = {
     400: "A part of the path is blank",
-    404: "No such publisher, or no such agent of it",
-    410: ("It was taken down", ServerError),
+    404: "Publisher or agent not found",
+    410: ("Taken down", ServerError),
 }
 
-FIGURES_EVERY = 5.0
-"""Seconds: how old figures in the list may be."""
-SHARE = 20
-"""What takes a second to make is sent for at least so many seconds, unless something is published."""
+MAX_AGE = 5.0
+"""Maximum age of statistics in a cached response, in seconds."""
+COST_FACTOR = 20
+"""A response that takes a second to build is reused for at least this many seconds, unless something is published."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """An answer ready to be sent: plain, packed by gzip, and its entity tag. `stamp` is that of the store it shows;
-    `old_at` is in seconds of the monotonic clock."""
+    """A response body, plain and gzipped, with its ETag. `store_version` is the version of the store it was built from;
+    `expires_at` is on the monotonic clock, in seconds."""
 
     plain: bytes
-    packed: bytes
+    gzipped: bytes
     tag: str
-    stamp: int
-    old_at: float
+    store_version: int
+    expires_at: float
 
-    def shows(self, stamp: int) -> bool:
-        """Whether it still shows what is published."""
-        return self.stamp == stamp
+    def matches(self, store_version: int) -> bool:
+        """Whether nothing was published since it was built."""
+        return self.store_version == store_version
 
     @property
     def is_fresh(self) -> bool:
-        """Whether its figures are new enough."""
-        return time.monotonic() < self.old_at
+        """Whether its statistics are recent enough."""
+        return time.monotonic() < self.expires_at
 
 
 class AgentsCache:
-    """One answer about the whole store, for all requests of this process: made anew after whatever is published, in any
-    process, and when its figures are too old."""
+    """A response about the whole store, cached per process. It is rebuilt after every publication, in any process, and
+    when its statistics expire."""
 
     def __init__(self, write: Callable[[int], Iterable[bytes]]) -> None:
         self._write = write
@@ -163,69 +161,67 @@ class AgentsCache:
         self._document: CachedResponse | None = None
 
     def get(self) -> CachedResponse:
-        """The answer. One caller makes it at a time; meanwhile others wait if something was published, and else take
-        what there is."""
-        stamp = catalogue.stamp()
-        db.session.rollback()  # gives the connection back while it waits
+        """The current response. One caller rebuilds it at a time; the others wait if something was published, and
+        otherwise get the stale one."""
+        store_version = catalogue.store_version()
+        db.session.rollback()  # release the connection while waiting
         cached = self._document
-        if cached and cached.shows(stamp):
+        if cached and cached.matches(store_version):
             if cached.is_fresh or not self._lock.acquire(blocking=False):
                 return cached
         else:
             self._lock.acquire()
         try:
-            stamp = catalogue.stamp()
+            store_version = catalogue.store_version()
             cached = self._document
-            if not (cached and cached.shows(stamp) and cached.is_fresh):
-                cached = self._document = _made(self._write(settings().stoa_listed_agents), stamp)
+            if not (cached and cached.matches(store_version) and cached.is_fresh):
+                cached = self._document = _build(self._write(settings().stoa_listed_agents), store_version)
             return cached
         finally:
             self._lock.release()
 
 
-@open_door(bp, "/api/agents", "/api/v1/agents", method="GET")
-@Operation(
-    tag="Store", answers={200: ("The agents", list[ListedAgent]), 500: "It could not be made"}, door=DOOR
-)
-def agents(visit: RequestContext) -> werkzeug.Response:
+@fast_route(bp, "/api/agents", "/api/v1/agents", method="GET")
+@Operation(tag="Store", answers={200: ("The agents", list[ListedAgent]), 500: "Internal error"}, door=DOOR)
+def agents(context: RequestContext) -> werkzeug.Response:
     """List the agents.
 
-    Kept as it is sent: what is published shows at once, figures within seconds. Cache-Control lets clients and proxies
-    keep it for minutes; revalidate with the ETag to have it fresh. Most spent in seven days first; of one publisher the
-    hundred most used, unless the operator says otherwise. The route of a publisher's agents has all of them.
+    Sorted by spend in the last seven days. At most the hundred most used agents per publisher, unless the operator sets
+    another limit; GET /api/publishers/{publisher_id}/agents lists all. New versions appear at once, statistics within
+    seconds. Cache-Control allows caching for minutes; revalidate with the ETag to get the current list.
     """
-    return _cached(visit, _agents)
+    return _cached(context, _agents)
 
 
-@open_door(bp, "/api/agents/metrics", "/api/v1/agents/metrics", method="GET")
+@fast_route(bp, "/api/agents/metrics", "/api/v1/agents/metrics", method="GET")
 @Operation(
     tag="Store",
-    answers={200: ("The figures", dict[str, AgentFigures]), 500: "They could not be made"},
+    answers={200: ("The metrics", dict[str, AgentFigures]), 500: "Internal error"},
     door=DOOR,
 )
-def metrics(visit: RequestContext) -> werkzeug.Response:
-    """The agents' figures.
+def metrics(context: RequestContext) -> werkzeug.Response:
+    """Get the agents' metrics.
 
-    By publisher/agent, of those that ran. Kept as the list is.
+    Keyed by publisher/agent; only agents that ran. Cached like the list.
     """
-    return _cached(visit, _metrics)
+    return _cached(context, _metrics)
 
 
 @bp.get("/api/publishers/<publisher_id>/agents")
 @bp.get("/api/v1/publishers/<publisher_id>/agents")
 @Operation(
     tag="Store",
-    parameters=[query("after", "`next` of the page before")],
-    answers={200: ("A page", AgentsPage), 404: "No such publisher", 410: ("It was taken down", ServerError)},
+    parameters=[query("after", "`next` of the previous page")],
+    answers={200: ("A page", AgentsPage), 404: "Publisher not found", 410: ("Taken down", ServerError)},
     door=DOOR,
 )
 def of_publisher(publisher_id: str) -> ResponseReturnValue:
     """List a publisher's agents.
 
-    All that have a version to run, a hundred at a time, by id.
+    Every agent with a version to run, a hundred per page, sorted by id.
     """
-    found, further = agents_document.agents_of(publisher_id, request.args.get("after", ""))
-    return _own(orjson.dumps({"agents": [_agent(*each) for each in found], "next": further}))
+    found, next_after = agents_document.agents_of(publisher_id, request.args.get("after", ""))
+    return _uncached(orjson.dumps({"agents": [_agent(*each) for each in found], "next": next_after}))
 
 
 @bp.get("/api/agents/<publisher_id>/<agent_id>/<version>")
@@ -234,11 +230,11 @@ def of_publisher(publisher_id: str) -> ResponseReturnValue:
     tag="Store", parameters=VERSION, answers={200: ("The version", PublishedVersion), **NO_VERSION}, door=DOOR
 )
 def version(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """Read an agent's definition."""
+    """Get an agent's definition."""
     found = _version(publisher_id, agent_id, version)
     head = json.dumps({"id": found.id, "version": found.version, "publisherId": found.publisher_id})
     times = json.dumps({"createdAt": iso(found.created_at), "updatedAt": iso(found.updated_at)})
-    return _own(f'{head[:-1]}, "data": {found.data}, {times[1:]}'.encode())
+    return _uncached(f'{head[:-1]}, "data": {found.data}, {times[1:]}'.encode())
 
 
 @bp.get("/api/agents/<publisher_id>/<agent_id>/<version>/dependencies")
@@ -249,21 +245,21 @@ def version(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVal
     answers={
         200: ("The tree", SpawnableTree),
         **NO_VERSION,
-        500: "A definition names an agent that cannot be followed",
+        500: "A definition has an invalid reference",
     },
     door=DOOR,
 )
 def spawned(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """What an agent may spawn.
+    """Get the agents it can spawn.
 
-    To five levels. A tree of more than 2,000 agents is cut, and says truncated.
+    Up to five levels and 2,000 agents; a larger tree is cut and has `truncated`.
     """
     found = _version(publisher_id, agent_id, version)
     try:
         tree = dependencies.tree_of(f"{found.publisher_id}/{found.id}@{found.version}")
     except BadReference:
         return jsonify(error="Internal server error"), 500
-    return _own(json.dumps(_tree(tree)).encode())
+    return _uncached(json.dumps(_tree(tree)).encode())
 
 
 def _version(publisher_id: str, agent_id: str, version: str) -> Any:
@@ -299,14 +295,14 @@ def _node(node: DependencyNode) -> dict[str, object]:
 # -- the list ------------------------------------------------------------------------------------------------
 
 
-def _list(most: int) -> Iterator[bytes]:
-    yield from _joined(b"[", (orjson.dumps(_agent(*each)) for each in agents_document.agents(most)), b"]")
+def _list_parts(limit: int) -> Iterator[bytes]:
+    yield from _joined(b"[", (orjson.dumps(_agent(*each)) for each in agents_document.agents(limit)), b"]")
 
 
-def _figures_alone(most: int) -> Iterator[bytes]:
+def _metrics_parts(limit: int) -> Iterator[bytes]:
     each = (
-        orjson.dumps(f"{row.publisher_id}/{row.id}") + b":" + orjson.dumps(_figures(row))
-        for row in agents_document.used(most)
+        orjson.dumps(f"{row.publisher_id}/{row.id}") + b":" + orjson.dumps(_agent_metrics(row))
+        for row in agents_document.used(limit)
     )
     yield from _joined(b"{", each, b"}")
 
@@ -333,14 +329,14 @@ def _agent(row: Any, versions: Iterable[Any]) -> dict[str, Any]:
         },
         "version": row.latest_version,
         "created_at": iso(row.created_at),
-        **_figures(row),
-        "version_stats": {each.version: _version_figures(each) for each in versions},
+        **_agent_metrics(row),
+        "version_stats": {each.version: _version_metrics(each) for each in versions},
         "tags": row.tags,
     }
 
 
-def _figures(row: Any) -> dict[str, Any]:
-    """Dollars are credits by 100."""
+def _agent_metrics(row: Any) -> dict[str, Any]:
+    """Amounts in dollars: credits / 100."""
     return {
         "usage_count": row.runs,
         "weekly_runs": row.weekly_runs,
@@ -352,7 +348,7 @@ def _figures(row: Any) -> dict[str, Any]:
     }
 
 
-def _version_figures(row: Any) -> dict[str, Any]:
+def _version_metrics(row: Any) -> dict[str, Any]:
     return {
         "weekly_runs": row.weekly_runs,
         "weekly_dollars": row.weekly_credits / 100,
@@ -364,15 +360,15 @@ def _version_figures(row: Any) -> dict[str, Any]:
     }
 
 
-_agents = AgentsCache(_list)
-_metrics = AgentsCache(_figures_alone)
+_agents = AgentsCache(_list_parts)
+_metrics = AgentsCache(_metrics_parts)
 
 
-# -- answers -------------------------------------------------------------------------------------------------
+# -- responses -----------------------------------------------------------------------------------------------
 
 
-def _own(body: bytes) -> Response:
-    """An answer that is made anew each time and sent only to who does not have it."""
+def _uncached(body: bytes) -> Response:
+    """A response built for each request, with an ETag: 304 for clients that have it."""
     response = Response(body, content_type=JSON)
     response.headers["Cache-Control"] = "no-cache"
     response.set_etag(hashlib.sha256(body).hexdigest()[:32])
@@ -380,36 +376,36 @@ def _own(body: bytes) -> Response:
     return response
 
 
-def _cached(visit: RequestContext, cache: AgentsCache) -> werkzeug.Response:
+def _cached(context: RequestContext, cache: AgentsCache) -> werkzeug.Response:
     try:
-        with visit.app.app_context():
+        with context.app.app_context():
             found = cache.get()
     except Exception:
-        log.exception("request %s: GET %s failed", visit.id, visit.request.path)
+        log.exception("request %s: GET %s failed", context.id, context.request.path)
         return json_answer({"error": "Internal server error"}, 500)
-    packs = len(found.plain) > SMALL and visit.request.accept_encodings["gzip"] > 0
-    response = werkzeug.Response(found.packed if packs else found.plain, content_type=JSON)
-    if packs:
+    compress = len(found.plain) > MIN_GZIP_BYTES and context.request.accept_encodings["gzip"] > 0
+    response = werkzeug.Response(found.gzipped if compress else found.plain, content_type=JSON)
+    if compress:
         response.headers["Content-Encoding"] = "gzip"
     response.headers["Cache-Control"] = PUBLIC
     response.headers["Vary"] = "Accept-Encoding"
     response.set_etag(found.tag, weak=True)
-    response.make_conditional(visit.request)
+    response.make_conditional(context.request)
     return response
 
 
-def _made(parts: Iterable[bytes], stamp: int) -> CachedResponse:
-    """Packed piece by piece, so that the worker's other requests go on in between."""
+def _build(parts: Iterable[bytes], store_version: int) -> CachedResponse:
+    """Build and gzip in chunks, yielding to the worker's other requests in between."""
     began = time.monotonic()
     plain = b"".join(parts)
-    db.session.rollback()  # gives the connection back
-    packer, tag, packed = zlib.compressobj(5, zlib.DEFLATED, 31), hashlib.sha256(), []
-    for start in range(0, len(plain), PIECE):
-        piece = plain[start : start + PIECE]
-        tag.update(piece)
-        packed.append(packer.compress(piece))
+    db.session.rollback()  # release the connection
+    compressor, tag, gzipped = zlib.compressobj(5, zlib.DEFLATED, 31), hashlib.sha256(), []
+    for start in range(0, len(plain), CHUNK_BYTES):
+        chunk = plain[start : start + CHUNK_BYTES]
+        tag.update(chunk)
+        gzipped.append(compressor.compress(chunk))
         time.sleep(0)
-    packed.append(packer.flush())
+    gzipped.append(compressor.flush())
     ended = time.monotonic()
-    old_at = ended + max(FIGURES_EVERY, SHARE * (ended - began))
-    return CachedResponse(plain, b"".join(packed), tag.hexdigest()[:32], stamp, old_at)
+    expires_at = ended + max(MAX_AGE, COST_FACTOR * (ended - began))
+    return CachedResponse(plain, b"".join(gzipped), tag.hexdigest()[:32], store_version, expires_at)

@@ -1,4 +1,4 @@
-"""JSON of publishers: list, make, check an id, edit, link to an organisation, and avatars (contract 2.7 and 2.9)."""
+"""JSON API of publishers: list, create, validate an id, edit, link to an organisation, avatars (contract 2.7, 2.9)."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -32,13 +32,13 @@ TEXTS = ("name", "email", "bio", "avatar_url")
 COLUMNS = ("id", "name", "email", "verified", "bio", "avatar_url", "user_id", "org_id", "created_by")
 
 
-def made(answer: Response) -> bool:
-    """Whether the request made something: what was refused does not use up a limit."""
+def created(answer: Response) -> bool:
+    """Whether the request created something. Rejected requests do not count towards the limit."""
     return answer.status_code == 201
 
 
 def caller() -> str:
-    """Whom limits count: the person, else the address."""
+    """The rate limit key: the user, else the IP address."""
     user = cookie_user()
     return user.id if user else caller_address()
 
@@ -46,7 +46,7 @@ def caller() -> str:
 def signed_in(
     view: Callable[Concatenate[User, P], ResponseReturnValue],
 ) -> Callable[P, ResponseReturnValue]:
-    """Hand the user of the cookie to the view. Raises DomainError without one: 401."""
+    """Pass the session's user to the view. Raises DomainError (401) without one."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
@@ -58,23 +58,23 @@ def signed_in(
     return guarded
 
 
-Email = Annotated[str, Field(description="Shown on its page", max_length=254)] | None
+Email = Annotated[str, Field(description="Shown on the public page", max_length=254)] | None
 Bio = Annotated[str, Field(description="Plain text", max_length=1000)] | None
 AvatarUrl = (
-    Annotated[str, Field(description="An https:// address, or what POST /api/upload/avatar answered")] | None
+    Annotated[str, Field(description="An https:// URL, or one returned by POST /api/upload/avatar")] | None
 )
 PublisherName = Annotated[str, Field(description="2 to 50 characters", min_length=2, max_length=50)]
 
 
 class PublisherBody(BaseModel):
-    """What can be made of it is read by hand: what is no text counts as left out."""
+    """A value that is not a string counts as absent."""
 
-    id: str = Field(description="3 to 30 of a-z, 0-9 and hyphens, none at the ends")
+    id: str = Field(description="3 to 30 characters: a-z, 0-9 and hyphens, not at the ends")
     name: PublisherName
     email: Email = None
     bio: Bio = None
     avatar_url: AvatarUrl = None
-    org_id: Missing[str] = Field(None, description="The organisation that shall own it; else you do")
+    org_id: Missing[str] = Field(None, description="The organisation that owns it; you by default")
 
 
 class PublisherEdit(BaseModel):
@@ -96,10 +96,10 @@ class PublisherRow(ResponseModel):
     id: str
     name: str
     email: Email
-    verified: bool = Field(description="Set by the operators of this server")
+    verified: bool = Field(description="Set by the operator of this server")
     bio: Bio
     avatar_url: AvatarUrl
-    user_id: str | None = Field(description="Its owner; null when an organisation owns it")
+    user_id: str | None = Field(description="Its owner; null if an organisation owns it")
     org_id: str | None
     created_by: str
     created_at: datetime
@@ -123,26 +123,26 @@ class KeptAvatar(ResponseModel):
 
 DOOR = door(body_error=ApiError)
 ACCESS: Answers = {
-    403: "A plain member of its organisation",
-    404: "No such publisher, or somebody else's",
+    403: "You are neither owner nor admin of its organisation",
+    404: "Publisher not found, or not yours",
     429: "Too many changes today",
 }
 
 
-def _words_of_creating(error: Exception) -> ResponseReturnValue | None:
+def _create_error(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, BadJson):
-        # the contract's answer to what is no JSON
+        # the contract answers invalid JSON with 500
         return jsonify(error="Internal server error"), 500
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
-def _words_of_editing(error: Exception) -> ResponseReturnValue | None:
+def _edit_error(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson():
             return jsonify(error=error_bodies.BAD_BODY), 400
         case Invalid(fields=fields) if fields:
             return jsonify(error=error.message, details=fields), 400
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
 @bp.get("/api/publishers")
@@ -151,16 +151,16 @@ def _words_of_editing(error: Exception) -> ResponseReturnValue | None:
 )
 @signed_in
 def list_publishers(user: User) -> ResponseReturnValue:
-    """The publishers I may change.
+    """List your publishers.
 
-    My own, and those of organisations that I own or administer.
+    Your own, and those of organisations that you own or administer.
     """
     rows = publishers.managed(user)
     return jsonify([_row(row.publisher, row.agents, row.organisation) for row in rows])
 
 
 @bp.post("/api/publishers")
-@limiter.limit("120/minute;1000/day", key_func=caller, deduct_when=made)
+@limiter.limit("120/minute;1000/day", key_func=caller, deduct_when=created)
 @limiter.limit("600/minute", key_func=caller)
 @Operation(
     tag="Publishers",
@@ -168,38 +168,38 @@ def list_publishers(user: User) -> ResponseReturnValue:
     body=PublisherBody,
     answers={
         201: ("The publisher", CountedPublisher),
-        400: "An id or name against the rules, or an id that is taken",
-        403: "A plain member of the organisation",
-        404: "No such organisation, or not yours",
-        409: "The account has all the publishers it may have",
+        400: "An invalid id or name, or an id that is taken",
+        403: "You are neither owner nor admin of the organisation",
+        404: "Organisation not found, or not yours",
+        409: "The account has reached its limit of publishers",
         429: "Too many changes today",
-        500: "The body is no JSON",
+        500: "The body is not JSON",
     },
-    door=door(_words_of_creating, body_error=ApiError),
+    door=door(_create_error, body_error=ApiError),
 )
 @signed_in
 def create(user: User) -> ResponseReturnValue:
-    """Make a publisher.
+    """Create a publisher.
 
-    An avatar_url is kept as it comes; pages show it when it is an https:// address, or a picture kept here.
+    The avatar_url is stored as given; pages show it if it is an https:// URL or an uploaded picture.
     """
-    # the order of the checks is the contract's
+    # the contract fixes the order of these checks
     body = _texts("id", "org_id", *TEXTS)
-    problem = publishers.wrong_id(body["id"] or "")
+    problem = publishers.id_format_problem(body["id"] or "")
     if problem:
         raise Invalid(problem, status=400)
-    said = publishers.lenient_profile(body["name"] or "", body["email"], body["bio"], body["avatar_url"])
+    profile = publishers.lenient_profile(body["name"] or "", body["email"], body["bio"], body["avatar_url"])
     count_change(user)
-    made = publishers.create(
+    publisher = publishers.create(
         user,
         body["id"] or "",
-        said,
-        publishers.line(body["org_id"]),
-        most=settings().stoa_publishers_per_account,
+        profile,
+        publishers.clean_line(body["org_id"]),
+        limit=settings().stoa_publishers_per_account,
     )
-    audit("publisher.created", made.id, user=user, after=publishers.facts(made))
+    audit("publisher.created", publisher.id, user=user, after=publishers.audit_fields(publisher))
     db.session.commit()
-    return jsonify(_row(made, 0)), 201
+    return jsonify(_row(publisher, 0)), 201
 
 
 @bp.get("/api/publishers/validate")
@@ -207,15 +207,15 @@ def create(user: User) -> ResponseReturnValue:
 @Operation(
     tag="Publishers",
     parameters=[query("id", "The id", required=True)],
-    answers={200: ("Whether, and if not, why", PublisherIdCheck), 400: ("No id given", PublisherIdCheck)},
+    answers={200: ("Whether it is available", PublisherIdCheck), 400: ("No id given", PublisherIdCheck)},
     door=DOOR,
 )
 def validate() -> ResponseReturnValue:
-    """Whether an id can be taken."""
-    wanted = request.args.get("id", "")
-    if not wanted:
+    """Check whether an id is available."""
+    publisher_id = request.args.get("id", "")
+    if not publisher_id:
         return jsonify(valid=False, error="Publisher ID is required"), 400
-    problem = publishers.id_problem(wanted)
+    problem = publishers.id_problem(publisher_id)
     return jsonify(valid=problem is None, error=problem)
 
 
@@ -228,15 +228,15 @@ def validate() -> ResponseReturnValue:
     answers={
         200: ("The publisher", CountedPublisher),
         **ACCESS,
-        400: ("A value that cannot be used; details by key", ApiBodyError),
+        400: ("An invalid value; details by key", ApiBodyError),
     },
-    door=door(_words_of_editing),
+    door=door(_edit_error),
 )
 @signed_in
 def edit(user: User, publisher_id: str) -> ResponseReturnValue:
     """Edit a publisher.
 
-    Keys that are left out stay as they are; null empties.
+    Absent keys stay unchanged; null clears a value.
     """
     count_change(user)
     publisher = publishers.accessible(user, publisher_id, lock=True)
@@ -247,12 +247,12 @@ def edit(user: User, publisher_id: str) -> ResponseReturnValue:
         else ["body"]
     )
     if wrong:
-        raise DomainError(f"Give text or null for: {', '.join(wrong)}")
-    before = publishers.facts(publisher)
+        raise DomainError(f"Expected a string or null for: {', '.join(wrong)}")
+    before = publishers.audit_fields(publisher)
     texts = {key: value[key] if key in value else getattr(publisher, key) for key in TEXTS}
-    said = publishers.profile(**{**texts, "name": texts["name"] or ""}, standing=publisher)
-    publishers.edit(publisher, said)
-    after = publishers.facts(publisher)
+    profile = publishers.profile(**{**texts, "name": texts["name"] or ""}, current=publisher)
+    publishers.edit(publisher, profile)
+    after = publishers.audit_fields(publisher)
     if after != before:
         audit("publisher.edited", publisher.id, user=user, before=before, after=after)
     db.session.commit()
@@ -268,21 +268,21 @@ def edit(user: User, publisher_id: str) -> ResponseReturnValue:
     answers={
         200: ("The publisher", PublisherRow),
         **ACCESS,
-        400: "No organisation named, or it belongs to one already",
+        400: "No organisation given, or already linked to one",
     },
     door=DOOR,
 )
 @signed_in
 def link(user: User, publisher_id: str) -> ResponseReturnValue:
-    """Give a publisher to an organisation."""
+    """Link a publisher to an organisation."""
     try:
         org_id = _texts("org_id")["org_id"]
     except BadJson:
         org_id = None
-    if not publishers.line(org_id):
+    if not publishers.clean_line(org_id):
         raise DomainError("Organization ID is required")
     count_change(user)
-    publisher = publishers.link(user, publisher_id, str(publishers.line(org_id)))
+    publisher = publishers.link(user, publisher_id, str(publishers.clean_line(org_id)))
     audit(
         "publisher.linked",
         publisher.id,
@@ -299,14 +299,14 @@ def link(user: User, publisher_id: str) -> ResponseReturnValue:
 @Operation(
     tag="Publishers",
     caller="cookie",
-    answers={200: ("The publisher", PublisherRow), **ACCESS, 400: "It belongs to no organisation"},
+    answers={200: ("The publisher", PublisherRow), **ACCESS, 400: "Not linked to an organisation"},
     door=DOOR,
 )
 @signed_in
 def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
-    """Take a publisher out of its organisation.
+    """Unlink a publisher from its organisation.
 
-    It belongs to who created it again.
+    Its creator owns it again.
     """
     count_change(user)
     before = publishers.accessible(user, publisher_id, lock=True).org_id
@@ -330,9 +330,9 @@ def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
     body=AvatarForm,
     body_kind="multipart/form-data",
     answers={
-        200: ("Its address", KeptAvatar),
-        400: "No file, another type, more than 5 MB, or no whole still picture",
-        503: "The store of files does not answer",
+        200: ("Its URL", KeptAvatar),
+        400: "No file, an unsupported type, more than 5 MB, or not a valid still picture",
+        503: "The file storage is unavailable",
     },
     door=DOOR,
 )
@@ -340,7 +340,7 @@ def unlink(user: User, publisher_id: str) -> ResponseReturnValue:
 def upload_avatar(user: User) -> ResponseReturnValue:
     """Upload an avatar.
 
-    Redrawn as a WebP of 512 x 512 pixels without metadata, and kept under its SHA-256.
+    Re-encoded as a WebP of 512 x 512 pixels without metadata, and stored under its SHA-256.
     """
     try:
         file = request.files.get("avatar")
@@ -350,13 +350,13 @@ def upload_avatar(user: User) -> ResponseReturnValue:
         raise DomainError("No file provided")
     if file.mimetype not in TYPES:
         raise DomainError("Invalid file type. Only JPEG, PNG, and WebP are allowed.")
-    db.session.commit()  # gives the connection back while the picture is decoded and kept
-    address = pictures.keep(files(settings()), file.stream.read(pictures.MOST_BYTES + 1))
+    db.session.commit()  # release the connection while the picture is decoded and stored
+    address = pictures.store(files(settings()), file.stream.read(pictures.MAX_BYTES + 1))
     return jsonify(avatar_url=address)
 
 
 def _texts(*names: str) -> dict[str, str | None]:
-    """These keys of the body where they are text, else None; also for a body that is no object. Raises BadJson."""
+    """The string values of these keys, None for others or if the body is not an object. Raises BadJson."""
     value = read_json(allow_nul=True)
     given = value if isinstance(value, dict) else {}
     return {name: given[name] if isinstance(given.get(name), str) else None for name in names}

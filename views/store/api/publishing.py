@@ -1,4 +1,4 @@
-"""The JSON doors of publishing: validate, publish, withdraw, and what a definition is (contract 2.6)."""
+"""JSON API of publishing: validate, publish, yank, deprecate, and the definition schema (contract 2.6)."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from models.store.publishing.validation import Problem
 from views.store.pages.limits import count_change
 from views.web import error_bodies
 from views.web.body import BadJson, Body, InvalidBody, Missing, UndecodableBody, parse, read, read_json
-from views.web.error_bodies import BAD_BODY, BAD_JSON, ApiError, door, waiting
+from views.web.error_bodies import BAD_BODY, BAD_JSON, ApiError, door, retry_header
 from views.web.format import iso
 from views.web.guards import audit, cookie_credential, cookie_or_key_user, key_credential, limiter, settings
 from views.web.operation import Answers, Operation, ResponseModel
@@ -34,14 +34,14 @@ MAX_LOCAL = 10_000
 LIMIT = "600/minute"
 NO_LIST = "Invalid request: agentDefinitions must be an array of AgentDefinition objects"
 STRANGER_BYTES = 1 << 20
-"""Definitions are checked for anybody, and older clients carry their token in the body."""
+"""Body limit (bytes) without credentials in a header: validation is public, and older clients send the token in the body."""
 
 
 def _texts(value: Any) -> Any:
     return [each for each in value[:MAX_LOCAL] if isinstance(each, str)] if isinstance(value, list) else []
 
 
-LOCAL = "Agents the caller keeps locally; they count as known"
+LOCAL = "Ids of the caller's local agents; they count as known"
 LocalIds = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=MAX_LOCAL, fail_fast=True)]
 OwnIds = Annotated[list[str], Field(fail_fast=True)]
 SentDefinition = Annotated[dict[str, Any], WithJsonSchema({"x-component": "AgentDefinition"})]
@@ -50,7 +50,7 @@ SentDefinition = Annotated[dict[str, Any], WithJsonSchema({"x-component": "Agent
 class PublishBody(Body):
     data: Annotated[list[SentDefinition], Field(min_length=1, max_length=MAX_AGENTS)]
     allLocalAgentIds: Missing[LocalIds] = Field(None, description=LOCAL)
-    authToken: Missing[str] = Field(None, description="A key, where no header can carry it")
+    authToken: Missing[str] = Field(None, description="An API key, if it cannot be sent in a header")
 
 
 class ValidateBody(Body):
@@ -61,13 +61,13 @@ class ValidateBody(Body):
 
 
 class DefinitionProblem(ResponseModel):
-    filePath: str = Field(description="The agent's id, or the place in the list")
+    filePath: str = Field(description="The agent's id, or its position in the list")
     message: str
 
 
 class CheckedDefinitions(ResponseModel):
     success: bool
-    configs: list[str] = Field(description="The ids of the definitions that are right")
+    configs: list[str] = Field(description="Ids of the valid definitions")
     validationErrors: list[DefinitionProblem]
     errorCount: int
 
@@ -85,7 +85,7 @@ class Publication(ResponseModel):
 
 
 class PublishError(ApiError):
-    hint: Missing[str] = Field(None, description="What helps")
+    hint: Missing[str] = Field(None, description="How to fix it")
     validationErrors: Missing[list[dict[str, Any]]] = None
 
 
@@ -108,34 +108,34 @@ class AgentState(ResponseModel):
 def _words(error: Exception) -> ResponseReturnValue | None:
     if isinstance(error, RequestEntityTooLarge):
         return jsonify(error=error.description), 413
-    return error_bodies.words(error)
+    return error_bodies.format_error(error)
 
 
-def _words_of_validating(error: Exception) -> ResponseReturnValue | None:
+def _validate_error(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson() if not isinstance(error, UndecodableBody):
-            # the contract's answer to what is no JSON
+            # the contract answers invalid JSON with 500
             return jsonify(error="Internal server error"), 500
         case InvalidBody():
-            return jsonify(error=f"Invalid request: {_in_words(error)}"), 400
+            return jsonify(error=f"Invalid request: {_issues_text(error)}"), 400
     return _words(error)
 
 
-def _words_of_publishing(error: Exception) -> ResponseReturnValue | None:
+def _publish_error(error: Exception) -> ResponseReturnValue | None:
     match error:
         case BadJson():
             return jsonify(error=BAD_BODY, details=BAD_JSON, validationErrors=[]), 400
         case InvalidBody():
-            return jsonify(error=BAD_BODY, details=_in_words(error), validationErrors=error.issues), 400
+            return jsonify(error=BAD_BODY, details=_issues_text(error), validationErrors=error.issues), 400
         case PublishRefused(hint=str(hint)):
             body = jsonify(error=error.message, details=error.details, hint=hint)
-            return body, error.status, waiting(error)
+            return body, error.status, retry_header(error)
     return _words(error)
 
 
 DOOR = door(_words, too_large=ApiError)
-VALIDATING = door(_words_of_validating, body_error=ApiError, too_large=ApiError)
-PUBLISHING = door(_words_of_publishing, error=PublishError, body_error=PublishError, too_large=PublishError)
+VALIDATING = door(_validate_error, body_error=ApiError, too_large=ApiError)
+PUBLISHING = door(_publish_error, error=PublishError, body_error=PublishError, too_large=PublishError)
 
 
 @bp.post("/api/agents/validate")
@@ -143,18 +143,18 @@ PUBLISHING = door(_words_of_publishing, error=PublishError, body_error=PublishEr
 @Operation(
     tag="Store",
     body=ValidateBody,
-    stranger_bytes=STRANGER_BYTES,
+    anonymous_bytes=STRANGER_BYTES,
     answers={
-        200: ("What is wrong with them", CheckedDefinitions),
-        400: "agentDefinitions is no list",
-        500: "The body is no JSON",
+        200: ("The result", CheckedDefinitions),
+        400: "agentDefinitions is not a list",
+        500: "The body is not JSON",
     },
     door=VALIDATING,
 )
 def validate() -> ResponseReturnValue:
     """Check agent definitions.
 
-    Nothing is published. 200 also when definitions are wrong: validationErrors says what.
+    Publishes nothing. Invalid definitions also answer 200, with validationErrors.
     """
     sent = read_json(allow_nul=True)
     key = _list_key(sent)
@@ -191,22 +191,22 @@ def _name(raw: Any, place: str) -> str:
     tag="Store",
     caller="cookie or key",
     body=PublishBody,
-    stranger_bytes=STRANGER_BYTES,
+    anonymous_bytes=STRANGER_BYTES,
     answers={
         201: ("Published", Publication),
-        400: "Body, definition, version or a named agent cannot be used",
-        403: "No such publisher of yours, or it is taken down",
-        409: "Somebody else published this version at this moment, or the publisher is full",
-        413: "The publisher has all the bytes it may have",
-        429: "Too much published today; Retry-After says how long",
+        400: "Invalid body, definition, version or referenced agent",
+        403: "Not your publisher, or taken down",
+        409: "The version was published concurrently, or the publisher's limit of agents is reached",
+        413: "The publisher's limit of bytes is reached",
+        429: "Daily publishing limit reached; see Retry-After",
     },
     door=PUBLISHING,
 )
 def publish() -> ResponseReturnValue:
     """Publish agents.
 
-    All become new versions, or none does. A version must be greater than the latest; without one it is the next patch
-    version. Versions never change. The definitions are checked before the caller is.
+    Publishes all definitions or none. A version must be greater than the latest; it defaults to the next patch version.
+    Versions are immutable. Definitions are validated before authentication.
     """
     arrived = now()
     body = parse(PublishBody, read_json(allow_nul=True))
@@ -225,14 +225,14 @@ def publish() -> ResponseReturnValue:
     )
     if caller is None:
         raise DomainError("Unauthorized", status=401)
-    places = _publish(found, caller, arrived)
+    published = _publish(found, caller, arrived)
     names = [each.displayName for each in found.definitions]
     return jsonify(
         success=True,
-        publisherId=places[0].publisher,
+        publisherId=published[0].publisher,
         agents=[
-            {"id": place.agent, "version": place.version, "displayName": name}
-            for place, name in zip(places, names, strict=True)
+            {"id": reference.agent, "version": reference.version, "displayName": name}
+            for reference, name in zip(published, names, strict=True)
         ],
     ), 201
 
@@ -241,30 +241,30 @@ def _publish(
     found: validation.ValidationResult, caller: Credential, arrived: datetime
 ) -> list[FullReference]:
     kind = caller.session.type
-    places = publishing_publish.publish(
+    published = publishing_publish.publish(
         found.definitions,
         by=caller.user,
         credential=kind,
         arrived=arrived,
         limits=settings(),
     )
-    for place in places:
-        audit("agent.published", str(place), user=caller.user, after={"credential": kind})
+    for reference in published:
+        audit("agent.published", str(reference), user=caller.user, after={"credential": kind})
     db.session.commit()
-    return places
+    return published
 
 
 def _problems(problems: list[Problem]) -> list[dict[str, str]]:
     return [{"filePath": each.file_path, "message": each.message} for each in problems]
 
 
-def _in_words(error: InvalidBody) -> str:
+def _issues_text(error: InvalidBody) -> str:
     return "; ".join(
         f"{'.'.join(str(key) for key in issue['path'])}: {issue['message']}" for issue in error.issues
     )
 
 
-# -- withdrawing ---------------------------------------------------------------------------------------------
+# -- yank and deprecate --------------------------------------------------------------------------------------
 
 
 REASON = Field(description="Why, in a sentence", json_schema_extra={"minLength": 1, "maxLength": 500})
@@ -276,13 +276,13 @@ class YankBody(Body):
 
 class DeprecateBody(Body):
     reason: str = REASON
-    successor: str | None = Field(None, description="publisher/agent to use instead")
+    successor: str | None = Field(None, description="The publisher/agent to use instead")
 
 
 WITHDRAWING: Answers = {
-    403: "A plain member of the publisher's organisation",
-    404: "No such publisher of yours, no such agent or version",
-    429: "Too many changes today; Retry-After says how long",
+    403: "You are neither owner nor admin of the publisher's organisation",
+    404: "Publisher not yours, or agent or version not found",
+    429: "Too many changes today; see Retry-After",
 }
 
 
@@ -292,15 +292,15 @@ WITHDRAWING: Answers = {
     tag="Store",
     caller="cookie or key",
     body=YankBody,
-    answers={200: ("Withdrawn", VersionState), **WITHDRAWING},
+    answers={200: ("Yanked", VersionState), **WITHDRAWING},
     door=DOOR,
 )
 def yank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
-    """Withdraw a version.
+    """Yank a version.
 
-    `latest` passes over it; by its exact version it can still be fetched.
+    `latest` skips it; its exact version stays available.
     """
-    user = _changing()
+    user = _changing_user()
     body = read(YankBody)
     row = withdrawing.yank(user, publisher, agent, version, body.reason, now())
     audit("agent.yanked", f"{publisher}/{agent}@{version}", user=user, after={"reason": row.yanked_reason})
@@ -311,11 +311,11 @@ def yank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 @bp.delete("/api/agents/<publisher>/<agent>/<version>/yank")
 @limiter.limit(LIMIT)
 @Operation(
-    tag="Store", caller="cookie or key", answers={200: ("As it was", VersionState), **WITHDRAWING}, door=DOOR
+    tag="Store", caller="cookie or key", answers={200: ("Restored", VersionState), **WITHDRAWING}, door=DOOR
 )
 def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
-    """Bring a version back."""
-    user = _changing()
+    """Restore a yanked version."""
+    user = _changing_user()
     row = withdrawing.unyank(user, publisher, agent, version)
     audit("agent.unyanked", f"{publisher}/{agent}@{version}", user=user)
     db.session.commit()
@@ -333,7 +333,7 @@ def unyank(publisher: str, agent: str, version: str) -> ResponseReturnValue:
 )
 def deprecate(publisher: str, agent: str) -> ResponseReturnValue:
     """Deprecate an agent."""
-    user = _changing()
+    user = _changing_user()
     body = read(DeprecateBody)
     row = withdrawing.deprecate(user, publisher, agent, body.reason, body.successor, now())
     after = {"reason": row.deprecated_reason, "successor": row.successor}
@@ -345,19 +345,19 @@ def deprecate(publisher: str, agent: str) -> ResponseReturnValue:
 @bp.delete("/api/agents/<publisher>/<agent>/deprecation")
 @limiter.limit(LIMIT)
 @Operation(
-    tag="Store", caller="cookie or key", answers={200: ("As it was", AgentState), **WITHDRAWING}, door=DOOR
+    tag="Store", caller="cookie or key", answers={200: ("Restored", AgentState), **WITHDRAWING}, door=DOOR
 )
 def undeprecate(publisher: str, agent: str) -> ResponseReturnValue:
-    """Take a deprecation back."""
-    user = _changing()
+    """Undo a deprecation."""
+    user = _changing_user()
     row = withdrawing.undeprecate(user, publisher, agent)
     audit("agent.undeprecated", f"{publisher}/{agent}", user=user)
     db.session.commit()
     return _agent(row)
 
 
-def _changing() -> User:
-    """Who changes something, counted. Raises DomainError: 401 for a stranger, 429 for too many changes a day."""
+def _changing_user() -> User:
+    """The authenticated user, with this change counted. Raises DomainError (401), WriteLimitExceeded (429)."""
     user = cookie_or_key_user()
     if user is None:
         raise DomainError("Unauthorized", status=401)
@@ -385,20 +385,20 @@ def _agent(row: Agent) -> ResponseReturnValue:
     )
 
 
-# -- what a definition is ------------------------------------------------------------------------------------
+# -- definition schema ----------------------------------------------------------------------------------------
 
 
 @bp.get("/api/docs/agent-definition")
-@Operation(tag="Store", answers={200: ("A type file", str)}, door=DOOR)
+@Operation(tag="Store", answers={200: ("TypeScript", str)}, door=DOOR)
 def definition_types() -> ResponseReturnValue:
-    """What a definition is, in TypeScript."""
+    """Get the definition format as TypeScript types."""
     return _document(render_template("docs/agent_definition.ts"), "text/plain; charset=utf-8")
 
 
 @bp.get("/api/docs/agent-definition.json")
 @Operation(tag="Store", answers={200: ("JSON Schema 2020-12", dict[str, Any])}, door=DOOR)
 def definition_schema() -> ResponseReturnValue:
-    """What a definition is, as JSON Schema."""
+    """Get the definition format as JSON Schema."""
     answer = jsonify(json_schema())
     answer.headers["Cache-Control"] = DOCUMENT_CACHING
     return answer

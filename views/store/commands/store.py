@@ -1,4 +1,4 @@
-"""`flask store`: what an operator does with the store."""
+"""`flask store`: the operator's commands for the store."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from views.server import CommandGroup
 from views.store.commands.definitions import read_definitions
 
 commands = CommandGroup(
-    "store", help="The agent store: definitions in, verified publishers, takedowns, the proof of its figures."
+    "store", help="The agent store: import, verified publishers, takedowns, proof of statistics."
 )
 
 
@@ -28,9 +28,9 @@ def init_app(app: Flask) -> None:
 
 @commands.command("verify")
 @click.argument("publisher")
-@click.option("--remove", is_flag=True, help="Take the mark away again.")
+@click.option("--remove", is_flag=True, help="Remove the mark.")
 def verify_command(publisher: str, remove: bool) -> None:
-    """Give PUBLISHER the verified mark: you know who is behind it."""
+    """Mark PUBLISHER as verified: you know who is behind it."""
     name = publisher.removeprefix("@")
     try:
         changed = publishers.verify(name, not remove)
@@ -51,12 +51,12 @@ def verify_command(publisher: str, remove: bool) -> None:
 
 @commands.command("takedown")
 @click.argument("name", metavar="PUBLISHER|AGENT")
-@click.option("--reason", required=True, help="Why, in a sentence. Everybody can read it.")
+@click.option("--reason", required=True, help="The public reason, one sentence.")
 def takedown_command(name: str, reason: str) -> None:
     """Take a publisher, an agent (`publisher/agent`) or a version (`publisher/agent@1.0.0`) out of the store.
 
-    It leaves every list at once; its pages show the reason, it cannot be loaded, run or published to. Figures are kept.
-    Again with another --reason changes what is said. `flask store restore` brings it back.
+    It disappears from every list at once; its pages show the reason. It cannot be loaded, run or published to. Its
+    statistics are kept. Repeat with another --reason to change the reason. `flask store restore` undoes it.
     """
     place = _name(name)
     try:
@@ -72,7 +72,7 @@ def takedown_command(name: str, reason: str) -> None:
 @commands.command("restore")
 @click.argument("name", metavar="PUBLISHER|AGENT")
 def restore_command(name: str) -> None:
-    """Take a takedown of the same name back."""
+    """Undo the takedown of this name."""
     place = _name(name)
     try:
         changed = withdrawing.restore(place)
@@ -81,36 +81,36 @@ def restore_command(name: str) -> None:
     if changed:
         record("store.restored", str(place), actor=operator())
         db.session.commit()
-    click.echo(f"{place} is {'not taken down now' if changed else 'not taken down itself'}.")
+    click.echo(f"{place} is {'no longer taken down' if changed else 'not taken down itself'}.")
     try:
         takedowns.refuse(place.publisher_id, place.agent_id, place.version)
     except TakenDown as down:
-        click.echo(f"It is still not shown, since {down.name} is taken down.")
+        click.echo(f"It stays hidden because {down.name} is taken down.")
 
 
 def _name(text: str) -> StoreName:
     name = StoreName.parse(text)
     if name is None:
         raise click.ClickException(
-            f"{text!r} is no name. Write publisher, publisher/agent or publisher/agent@1.0.0."
+            f"Invalid name {text!r}. Use publisher, publisher/agent or publisher/agent@1.0.0."
         )
     return name
 
 
 @commands.command("prove")
-@click.option("--repair", is_flag=True, help="Count the agents that differ anew, then prove again.")
+@click.option("--repair", is_flag=True, help="Recount the agents that differ, then prove again.")
 def prove_command(repair: bool) -> None:
-    """Recompute every figure from the runs and their calls; exit 1 if any differs."""
+    """Recompute all statistics from the runs and their calls; exit 1 if any differ."""
     found = store_proof.prove()
-    _tell(found)
+    _print_proof(found)
     if repair and found.differences:
         agents = sorted({(each.publisher_id, each.agent_id) for each in found.differences})
         for agent in agents:
             store_proof.repair(*agent)
             db.session.commit()
-        click.echo(f"Counted {len(agents):,} {'agent' if len(agents) == 1 else 'agents'} anew.")
+        click.echo(f"Recounted {len(agents):,} {'agent' if len(agents) == 1 else 'agents'}.")
         found = store_proof.prove()
-        _tell(found)
+        _print_proof(found)
     if found.differences:
         raise SystemExit(1)
 
@@ -118,44 +118,44 @@ def prove_command(repair: bool) -> None:
 @commands.command("import")
 @click.argument("place", metavar="FOLDER_OR_FILE", type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--publisher", required=True, metavar="P", help="The publisher to publish under, whatever the files say."
+    "--publisher", required=True, metavar="P", help="The publisher to publish under; overrides the files."
 )
 def import_command(place: Path, publisher: str) -> None:
-    """Publish every agent definition in JSON and YAML files, and say what became of each.
+    """Publish the agent definitions in JSON and YAML files, and print the outcome of each.
 
-    Safe to repeat: a definition that says what is published already publishes nothing. Exit 1 if any was refused.
+    Safe to repeat: an unchanged definition is not published again. Exit 1 if any was refused.
     """
     found, unread = read_definitions(place)
     try:
-        outcomes = [*importing.bring(publisher.removeprefix("@"), found), *unread]
+        outcomes = [*importing.import_definitions(publisher.removeprefix("@"), found), *unread]
     except DomainError as error:
         raise click.ClickException(error.message) from None
     for each in outcomes:
-        if each.word == "published":
+        if each.outcome == "published":
             record(
                 "agent.published",
-                each.about,
+                each.detail,
                 actor=operator(),
                 after={"credential": "import"},
             )
     db.session.commit()
     for each in sorted(outcomes, key=lambda each: each.source):
-        click.echo(_plain(f"{each.word:<9}  {each.source}: {each.about}"))
+        click.echo(_plain(f"{each.outcome:<9}  {each.source}: {each.detail}"))
     counts = [
-        f"{sum(each.word == word for each in outcomes):,} {word}"
-        for word in ("published", "unchanged", "refused")
+        f"{sum(each.outcome == outcome for each in outcomes):,} {outcome}"
+        for outcome in ("published", "unchanged", "refused")
     ]
     click.echo(f"{', '.join(counts)}.")
-    if any(each.word == "refused" for each in outcomes):
+    if any(each.outcome == "refused" for each in outcomes):
         raise SystemExit(1)
 
 
 def _plain(text: str) -> str:
-    """Without what would steer a terminal: files and definitions are somebody else's."""
+    """Replace control characters: untrusted text could control the terminal."""
     return "".join(each if each == "\n" or each.isprintable() else "\ufffd" for each in text)
 
 
-def _tell(found: store_proof.StoreProof) -> None:
+def _print_proof(found: store_proof.StoreProof) -> None:
     for check in found.checks:
         click.echo(f"{'DRIFT' if check.differences else 'ok   '}  {check.name}")
         for each in check.differences:
@@ -165,7 +165,7 @@ def _tell(found: store_proof.StoreProof) -> None:
             )
     click.echo(
         f"{found.agents:,} agents, {found.versions:,} versions, {found.runs:,} finished runs: "
-        + (f"{len(found.differences):,} figures differ." if found.differences else "all figures agree.")
+        + (f"{len(found.differences):,} statistics differ." if found.differences else "all statistics agree.")
     )
     if found.waiting:
-        click.echo(f"{found.waiting:,} more are about to be counted.")
+        click.echo(f"{found.waiting:,} more are waiting to be counted.")

@@ -1,4 +1,4 @@
-"""The page of an agent: one version, what it does, who uses it, what it spawns, and the lines that run it."""
+"""The agent page: one version with its README, statistics, dependencies and snippets to run it."""
 
 import json
 from collections.abc import Mapping
@@ -29,26 +29,26 @@ from views.web.htmx import render, wants_fragment
 bp = Blueprint("agent", __name__)
 
 AGENT = "/publishers/<publisher_id>/agents/<agent_id>"
-TREE_ROOM = 60
+MAX_TREE_NODES = 60
 SHOWN_DEPENDENTS = 8
 MAX_CODE = 40_000
-"""Characters of a definition or prompt that the page shows; the download has all of them."""
+"""Characters of a definition or prompt that the page shows; the download is complete."""
 
 PROMPTS = {
     "systemPrompt": "System prompt",
     "instructionsPrompt": "Instructions",
-    "stepPrompt": "Prompt of each step",
+    "stepPrompt": "Step prompt",
 }
 OUTPUTS = {
-    "last_message": "its last message",
-    "all_messages": "all its messages",
+    "last_message": "last message",
+    "all_messages": "all messages",
     "structured_output": "structured output",
 }
 
 
 @bp.app_errorhandler(TakenDown)
 def _taken_down(down: TakenDown) -> ResponseReturnValue:
-    """The public note in place of what was taken down."""
+    """Answer with the public takedown notice."""
     db.session.rollback()
     if wants_fragment() or request.path.startswith("/api/"):
         return error_answer(down.status, down.message, down.code)
@@ -58,63 +58,63 @@ def _taken_down(down: TakenDown) -> ResponseReturnValue:
 @bp.get(AGENT)
 @bp.get(f"{AGENT}/latest", endpoint="latest")
 def newest(publisher_id: str, agent_id: str) -> ResponseReturnValue:
-    """On to the latest version (contract 6.1), or to the highest where all are yanked. 302, since it changes."""
+    """Redirect (302) to the latest version, or to the highest if all are yanked (contract 6.1)."""
     _, agent = agent_page.find(publisher_id, agent_id)
     return redirect(address(agent, agent_page.newest_version(agent)))
 
 
 @bp.get(f"{AGENT}/<version>")
 def page(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """One version of an agent, for anybody; yanked ones too, kept from crawlers. `?client=` chooses the snippet, which
-    htmx gets alone."""
+    """Show one version of an agent. Yanked versions are shown too, with `noindex`. `?client=` selects the snippet; htmx
+    receives only that."""
     client = request.args.get("client", "")
     client = client if client in snippets.CLIENTS else next(iter(snippets.CLIENTS))
-    sheet = agent_page.sheet_of(publisher_id, agent_id, version)
-    use = RunSnippets.of(sheet, client)
+    detail = agent_page.load(publisher_id, agent_id, version)
+    use = RunSnippets.of(detail, client)
     if wants_fragment():
         return render("store/_use.html", partial="store/_use.html", use=use)
-    response = render("store/agent.html", use=use, **_whole(sheet))
+    response = render("store/agent.html", use=use, **_context(detail))
     response.vary.add("HX-Request")
     return response
 
 
 @bp.get(f"{AGENT}/<version>/definition.json")
 def definition(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """The definition as it was published, as a file."""
-    sheet = agent_page.sheet_of(publisher_id, agent_id, version)
-    # PostgreSQL writes 1e300 as an integer of 301 digits, which orjson does not
-    text = json.dumps(sheet.data, indent=2, ensure_ascii=False)
+    """Download the published definition as JSON."""
+    detail = agent_page.load(publisher_id, agent_id, version)
+    # PostgreSQL returns 1e300 as an integer of 301 digits, which orjson cannot serialise
+    text = json.dumps(detail.data, indent=2, ensure_ascii=False)
     response = Response(text, mimetype="application/json")
     name = f"{publisher_id}-{agent_id}-{version}.json"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     response.headers["Cache-Control"] = "public, max-age=300"
-    response.set_etag(sheet.full_id)
+    response.set_etag(detail.full_id)
     return response.make_conditional(request)
 
 
 @bp.get(f"{AGENT}/<version>/card.png")
 @limiter.limit("120/minute")
 def card(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """The picture that other sites show beside a link to the page."""
-    sheet = agent_page.sheet_of(publisher_id, agent_id, version)
-    shown = _card(sheet)
+    """The preview image (OpenGraph) of the page."""
+    detail = agent_page.load(publisher_id, agent_id, version)
+    shown = _card(detail)
     db.session.rollback()
     return previews.answer(previews.card(*shown, fallback=agent_id), previews.digest(*shown))
 
 
-def _card(sheet: AgentPage) -> tuple[str, str, str, str]:
-    over = sheet.publisher.name + (", verified publisher" if sheet.publisher.verified else "")
-    return over, sheet.agent.name, sheet.agent.description or "", sheet.full_id
+def _card(detail: AgentPage) -> tuple[str, str, str, str]:
+    over = detail.publisher.name + (", verified publisher" if detail.publisher.verified else "")
+    return over, detail.agent.name, detail.agent.description or "", detail.full_id
 
 
 def address(agent: Agent, version: str) -> str:
-    """The page of a version."""
+    """URL of a version's page."""
     return url_for("agent.page", publisher_id=agent.publisher_id, agent_id=agent.id, version=version)
 
 
 @bp.app_template_global()
 def agent_address(full_id: str) -> str:
-    """The page of `publisher/agent@version`, or of the latest version of `publisher/agent`."""
+    """URL of the page of `publisher/agent@version`, or of `publisher/agent` (its latest version)."""
     name, _, version = full_id.partition("@")
     publisher_id, _, agent_id = name.partition("/")
     if version:
@@ -123,72 +123,72 @@ def agent_address(full_id: str) -> str:
 
 
 def newest_address(agent: Agent) -> str:
-    """The address that leads to the agent's latest version."""
+    """URL that redirects to the agent's latest version."""
     return url_for("agent.newest", publisher_id=agent.publisher_id, agent_id=agent.id)
 
 
 @dataclass(frozen=True)
 class RunSnippets:
-    """The lines to copy: for the command line, and for the client that was chosen."""
+    """Snippets to copy: CLI commands and a program for the selected client."""
 
     client: str
     run: str
-    keep: str
+    save: str
     program: str
     start: str
 
     @classmethod
-    def of(cls, sheet: AgentPage, client: str) -> "RunSnippets":
-        """For one of `snippets.CLIENTS`."""
+    def of(cls, detail: AgentPage, client: str) -> "RunSnippets":
+        """Build the snippets for one of `snippets.CLIENTS`."""
         base = settings().base_url
         sdk = client == "sdk"
         return cls(
             client=client,
-            run=snippets.command_line(sheet),
-            keep=snippets.keep_line(sheet),
-            program=snippets.typescript(sheet) if sdk else snippets.curl(sheet, base),
+            run=snippets.run_command(detail),
+            save=snippets.save_command(detail),
+            program=snippets.typescript(detail) if sdk else snippets.curl(detail, base),
             start=snippets.typescript_start(base) if sdk else "",
         )
 
     @property
     def clients(self) -> dict[str, str]:
-        """Every client by its key, as people call it."""
+        """Display names of all clients, by key."""
         return snippets.CLIENTS
 
 
-def _whole(sheet: AgentPage) -> dict[str, Any]:
+def _context(detail: AgentPage) -> dict[str, Any]:
     moment = now()
-    agent = sheet.agent
-    root = DependencyNode(sheet.full_id, agent.name)
-    if sheet.data.get("spawnableAgents"):
-        root = dependencies.outline_of(sheet.full_id, TREE_ROOM)
-    nodes = list(tree.every(root))
-    code = module_of(sheet.data)
+    agent = detail.agent
+    root = DependencyNode(detail.full_id, agent.name)
+    if detail.data.get("spawnableAgents"):
+        root = dependencies.outline_of(detail.full_id, MAX_TREE_NODES)
+    nodes = list(tree.walk(root))
+    code = module_of(detail.data)
     return {
-        "sheet": sheet,
-        "may_edit": publishers.may_change(cookie_user(), sheet.publisher),
+        "detail": detail,
+        "may_edit": publishers.can_manage(cookie_user(), detail.publisher),
         "base": settings().base_url,
-        "card_digest": previews.digest(*_card(sheet)),
-        "median_ms": durations.median_duration_ms(sheet.version.durations),
+        "card_digest": previews.digest(*_card(detail)),
+        "median_ms": durations.median_duration_ms(detail.version.durations),
         "readme": markdown,
         "versions": agent_page.versions_of(agent),
-        "chart": _chart(agent_page.days_of(agent, moment.date()), moment),
+        "chart": _chart(agent_page.daily_runs(agent, moment.date()), moment),
         "tree": root,
-        "spawned": len({node.full_id for node in nodes} - {sheet.full_id}),
+        "spawned": len({node.full_id for node in nodes} - {detail.full_id}),
         "taken_down": sorted({node.full_id for node in nodes if node.taken_down}),
         "drawing": tree.drawing(root),
         "dependents": dependencies.dependents_of(agent.publisher_id, agent.id, SHOWN_DEPENDENTS),
-        "prompts": _prompts(sheet.data),
-        "tools": _names(sheet.data, "toolNames"),
-        "outputs": OUTPUTS.get(str(sheet.data.get("outputMode")), "its last message"),
-        "schemas": _schemas(sheet.data),
+        "prompts": _prompts(detail.data),
+        "tools": _names(detail.data, "toolNames"),
+        "outputs": OUTPUTS.get(str(detail.data.get("outputMode")), OUTPUTS["last_message"]),
+        "schemas": _schemas(detail.data),
         "code": code[:MAX_CODE],
         "code_cut": max(0, len(code) - MAX_CODE),
     }
 
 
 def _chart(days: Mapping[str, Mapping[date, int]], moment: datetime) -> Chart:
-    """A column a day, stacked by version."""
+    """Runs per day, stacked by version."""
     span = [moment.date() - timedelta(days=back) for back in reversed(range(agent_page.DAYS))]
     series = [ChartSeries(version, [runs.get(day, 0) for day in span]) for version, runs in days.items()]
     starts = [datetime.combine(day, time(), UTC) for day in span]
@@ -196,7 +196,7 @@ def _chart(days: Mapping[str, Mapping[date, int]], moment: datetime) -> Chart:
 
 
 def _prompts(data: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-    """Name and text of each prompt that is not empty, and how many characters of it are left out."""
+    """Name and text of each non-empty prompt, and the number of characters left out."""
     found = []
     for key, name in PROMPTS.items():
         text = str(data.get(key) or "")

@@ -1,4 +1,4 @@
-"""`/uploads/avatars/…`: the pictures kept here, to be cached for good."""
+"""`/uploads/avatars/…`: stored avatars, served with immutable caching."""
 
 from flask import Blueprint, Response, request
 
@@ -16,10 +16,10 @@ YEAR = 365 * 86_400
 
 @bp.get("/uploads/avatars/<name>")
 def avatar(name: str) -> Response:
-    """A picture by its SHA-256. It never changes, so that browsers may keep it; nothing in it can run."""
-    if not pictures.ADDRESS.fullmatch(request.path) or publishers.hides(request.path):
+    """Serve a picture by its SHA-256: cached for a year, sandboxed by CSP. Raises NotFound."""
+    if not pictures.ADDRESS.fullmatch(request.path) or publishers.hides_picture(request.path):
         raise NotFound("There is no such picture.")
-    db.session.rollback()  # what follows may wait for a bucket
+    db.session.rollback()  # release the connection: the bucket may be slow
     if name.removesuffix(".webp") in request.if_none_match:
         response = Response(status=304)
     else:

@@ -1,4 +1,4 @@
-"""What programs follow of the store: sitemaps for crawlers, and Atom feeds of new versions."""
+"""Sitemaps for crawlers and Atom feeds of new versions."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,37 +15,37 @@ from views.web.guards import settings
 
 bp = Blueprint("feeds", __name__)
 
-MOST_ADDRESSES = 10_000
-"""In one sitemap. It may have five times as many, but drawing those would keep the worker's other requests waiting."""
+MAX_URLS = 10_000
+"""URLs per sitemap. The protocol allows 50,000, but rendering those would block the worker's other requests."""
 
 PAGES = ("pages.landing", "store.browse", "docs.page")
 
 
 @bp.get("/sitemap.xml")
 def sitemap() -> Response:
-    """The public pages of this server; where they are too many for one file, the list of the files."""
-    count = len(PAGES) + listing.count_places()
-    if count <= MOST_ADDRESSES:
+    """The sitemap of the public pages, or a sitemap index when one file cannot hold them."""
+    count = len(PAGES) + listing.count_public_pages()
+    if count <= MAX_URLS:
         return _sitemap(0)
-    files = range(1, -(-count // MOST_ADDRESSES) + 1)
+    files = range(1, -(-count // MAX_URLS) + 1)
     return _xml(render_template("store/sitemaps.xml", base=settings().base_url, files=files))
 
 
 @bp.get("/sitemap-<int:number>.xml")
 def part(number: int) -> Response:
-    """One of the files that the list names. Raises NotFound behind the last."""
+    """One file of the sitemap index. Raises NotFound past the last."""
     if not 1 <= number <= 50_000:
         raise NotFound("There is no such sitemap")
-    return _sitemap((number - 1) * MOST_ADDRESSES)
+    return _sitemap((number - 1) * MAX_URLS)
 
 
 def _sitemap(first: int) -> Response:
     own = PAGES[first:] if first < len(PAGES) else ()
     skipped = max(0, first - len(PAGES))
-    rows = listing.places(skipped, MOST_ADDRESSES - len(own))
+    rows = listing.public_pages(skipped, MAX_URLS - len(own))
     if first and not rows:
         raise NotFound("There is no such sitemap")
-    # once, since `url_for` takes longer than the rest of a line
+    # `url_for` is called once per template: it costs more than the rest of an entry
     base = settings().base_url
     publisher = url_for("publishers.page", publisher_id="PUBLISHER")
     agent = url_for("agent.newest", publisher_id="PUBLISHER", agent_id="AGENT")
@@ -59,15 +59,15 @@ def _sitemap(first: int) -> Response:
 @bp.get("/store/feed.atom")
 def everything() -> ResponseReturnValue:
     """The newest versions of all agents."""
-    return _feed(url_for("store.browse"), "New versions in the agent store", listing.newest())
+    return _feed(url_for("store.browse"), "New versions in the agent store", listing.newest_versions())
 
 
 @bp.get("/publishers/<publisher_id>/feed.atom")
 def of_publisher(publisher_id: str) -> ResponseReturnValue:
     """The newest versions of a publisher's agents. Raises NotFound."""
-    publisher = publishers.shown(publisher_id)
+    publisher = publishers.visible(publisher_id)
     page = url_for("publishers.page", publisher_id=publisher_id)
-    return _feed(page, f"New versions by {publisher.name}", listing.newest(publisher_id))
+    return _feed(page, f"New versions by {publisher.name}", listing.newest_versions(publisher_id))
 
 
 def _feed(page: str, title: str, rows: Sequence[Any]) -> Response:
@@ -83,7 +83,7 @@ def _feed(page: str, title: str, rows: Sequence[Any]) -> Response:
 
 @bp.app_template_filter("xml_text")
 def xml_text(text: str) -> str:
-    """Text that XML can carry: control characters, which it cannot, are left out."""
+    """Strip the control characters that XML does not allow."""
     plain = "".join(letter for letter in text if letter >= " " or letter in "\t\n")
     return "".join(letter for letter in plain if letter not in "\ufffe\uffff")
 

@@ -1,4 +1,4 @@
-"""What every door counts before it changes something in the store."""
+"""The daily limit of store changes, counted by every door."""
 
 from models.accounts import User
 from models.store.publishing import publish
@@ -6,5 +6,5 @@ from views.web.guards import settings
 
 
 def count_change(user: User) -> None:
-    """Count a change for the user's limit a day. Raises QuotaExceeded; comes before anything is locked."""
+    """Count one change towards the user's daily limit. Call before taking locks. Raises WriteLimitExceeded (429)."""
     publish.count_change(user, settings())

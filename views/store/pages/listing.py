@@ -1,4 +1,4 @@
-"""The store's page: search, filters, orders and batches of cards, for anybody."""
+"""The public store page: search, filters, sorting and pages of cards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from werkzeug.datastructures import MultiDict
 
 from models.core.db import now
 from models.store.catalogue import listing
-from models.store.catalogue.listing import BATCH, DAYS, MOST_SHOWN, ListingQuery, words_of
+from models.store.catalogue.listing import BATCH, DAYS, MAX_SHOWN, ListingQuery, words_of
 from views.store.pages import previews
 from views.web.guards import cookie_user, settings
 from views.web.htmx import answer, wants_fragment
@@ -26,56 +26,56 @@ SORTS = {
     "newest": "Newest",
     "name": "Name",
 }
-BEST = "Best match"
+RELEVANCE = "Best match"
 
-MOST_CHOSEN = 20
-LONGEST = 100
-BY_ITSELF = 96
-"""Up to so many cards the next ones come when the reader is there; then a click asks for them."""
+MAX_VALUES = 20
+MAX_VALUE_LENGTH = 100
+INFINITE_SCROLL = 96
+"""Cards loaded by infinite scroll; beyond them, “Load more” needs a click."""
 
 FIELDS = {"search", "tags", "publishers", "vendors", "verified", "deprecated"}
 
 
 @dataclass(frozen=True, slots=True)
 class StoreQuery:
-    """What the address asks for; `shown` is how many cards a whole page shows, `after` the key of a batch."""
+    """The parsed query string: `shown` is the number of cards of a full page, `after` the cursor of the next batch."""
 
-    wanted: ListingQuery
+    filters: ListingQuery
     sort: str
     after: str
     shown: int
 
     @classmethod
     def of(cls, args: "MultiDict[str, str]") -> "StoreQuery":
-        """Read a query string. What is unknown or too long counts as not given."""
+        """Parse a query string. Unknown or overlong values are ignored."""
         search = args.get("search", args.get("q", "")).replace("\x00", "").strip()[:200]
         searches = bool(words_of(search))
         sort = args.get("sort", "")
         sort = sort if sort in SORTS and (searches or sort != "cost") else ""
-        wanted = ListingQuery(
+        filters = ListingQuery(
             search=search,
-            tags=_chosen(args, "tag"),
-            publishers=_chosen(args, "publisher"),
-            vendors=_chosen(args, "vendor"),
+            tags=_values(args, "tag"),
+            publishers=_values(args, "publisher"),
+            vendors=_values(args, "vendor"),
             verified=bool(args.get("verified")),
             deprecated=bool(args.get("deprecated")),
             sort=sort or ("relevance" if searches else "cost"),
         )
         shown = args.get("shown", "")
         count = int(shown) if shown.isascii() and shown.isdigit() and len(shown) < 6 else BATCH
-        return cls(wanted, sort, args.get("after", ""), min(max(count, BATCH), MOST_SHOWN) // BATCH * BATCH)
+        return cls(filters, sort, args.get("after", ""), min(max(count, BATCH), MAX_SHOWN) // BATCH * BATCH)
 
     def href(self, **changes: Any) -> str:
-        """The address of the list with some of it changed; `after` and `shown` only where they are among the changes."""
-        fields = {name: value for name, value in changes.items() if name in FIELDS}
-        wanted = replace(self.wanted, **fields)
+        """URL of the listing with `changes` applied. `after` and `shown` are dropped unless given."""
+        changed = {name: value for name, value in changes.items() if name in FIELDS}
+        filters = replace(self.filters, **changed)
         query: dict[str, Any] = {
-            "search": wanted.search,
-            "tag": wanted.tags,
-            "publisher": wanted.publishers,
-            "vendor": wanted.vendors,
-            "verified": "1" if wanted.verified else "",
-            "deprecated": "1" if wanted.deprecated else "",
+            "search": filters.search,
+            "tag": filters.tags,
+            "publisher": filters.publishers,
+            "vendor": filters.vendors,
+            "verified": "1" if filters.verified else "",
+            "deprecated": "1" if filters.deprecated else "",
             "sort": changes.get("sort", self.sort),
             "after": changes.get("after"),
             "shown": changes.get("shown"),
@@ -84,60 +84,60 @@ class StoreQuery:
 
     @property
     def plain(self) -> bool:
-        """Whether it is the store as it opens: the first cards of all in their own order."""
-        return not (self.after or self.wanted.narrows or self.wanted.deprecated or self.sort)
+        """Whether this is the default view: no search, filters, sort order or cursor."""
+        return not (self.after or self.filters.is_filtered or self.filters.deprecated or self.sort)
 
     @property
     def here(self) -> str:
-        """The address of what is shown from the first card on."""
+        """URL that shows the same cards from the first one on."""
         return self.href(shown=self.shown if self.shown > BATCH else "")
 
     @property
     def chips(self) -> list[tuple[str, str]]:
-        """The filters in use, in words, and the address without each."""
-        wanted, found = self.wanted, []
-        if wanted.search:
-            found.append((f"“{wanted.search}”", self.href(search="")))
-        for name, words in (("tags", "Tag"), ("publishers", "Publisher"), ("vendors", "Model by")):
-            values: tuple[str, ...] = getattr(wanted, name)
+        """Label of each active filter, and the URL without it."""
+        filters, found = self.filters, []
+        if filters.search:
+            found.append((f"“{filters.search}”", self.href(search="")))
+        for name, label in (("tags", "Tag"), ("publishers", "Publisher"), ("vendors", "Model by")):
+            values: tuple[str, ...] = getattr(filters, name)
             for value in values:
                 left = tuple(each for each in values if each != value)
-                found.append((f"{words}: {value}", self.href(**{name: left})))
-        if wanted.verified:
+                found.append((f"{label}: {value}", self.href(**{name: left})))
+        if filters.verified:
             found.append(("Verified only", self.href(verified=False)))
-        if wanted.deprecated:
-            found.append(("Deprecated too", self.href(deprecated=False)))
+        if filters.deprecated:
+            found.append(("Including deprecated", self.href(deprecated=False)))
         return found
 
     @property
     def sorts(self) -> list[tuple[str, str]]:
-        """The orders to choose from; the first is what the list has by itself."""
-        if words_of(self.wanted.search):
-            return [("", BEST), *SORTS.items()]
-        return [("" if key == "cost" else key, words) for key, words in SORTS.items()]
+        """The sort options; the first is the default."""
+        if words_of(self.filters.search):
+            return [("", RELEVANCE), *SORTS.items()]
+        return [("" if key == "cost" else key, label) for key, label in SORTS.items()]
 
 
 @bp.get("/store")
 def browse() -> ResponseReturnValue:
-    """The store (contract 4.3). htmx gets the results alone, or with a key only what follows it."""
-    asked = StoreQuery.of(request.args)
+    """Show the store (contract 4.3). htmx receives the results, or with a cursor only the next cards."""
+    query = StoreQuery.of(request.args)
     fragment = wants_fragment()
-    more = fragment and bool(asked.after)
+    more = fragment and bool(query.after)
     template = ("store/_more.html" if more else "store/_results.html") if fragment else "store/store.html"
     user = None if fragment else cookie_user()
     response = answer(
         render_template(
             template,
             base=settings().base_url,
-            offer=listing.offer(),
-            publishes=user is not None and listing.publishes(user.id),
-            **_found(asked, more),
+            options=listing.filter_options(),
+            has_publisher=user is not None and listing.has_publisher(user.id),
+            **_results(query, more),
         ),
         varies=True,
     )
     if fragment:
-        way = "HX-Replace-Url" if more or _only_typed(asked) else "HX-Push-Url"
-        response.headers[way] = asked.here
+        header = "HX-Replace-Url" if more or _only_search_changed(query) else "HX-Push-Url"
+        response.headers[header] = query.here
     else:
         response.headers["Cache-Control"] = "no-cache"
     return response
@@ -145,52 +145,51 @@ def browse() -> ResponseReturnValue:
 
 @bp.get("/store/preview.png")
 def picture() -> Response:
-    """The store's preview picture, for links to it on other sites."""
+    """The preview image (OpenGraph) of the store."""
     site = urlsplit(settings().base_url).netloc
     shown = (
         "Stoa",
         "Agent store",
-        "Agents you can run with one copied line, with figures from billed runs.",
+        "Agents you can run with one command, with statistics from billed runs.",
         site,
     )
     return previews.answer(previews.card(*shown), previews.digest(*shown))
 
 
-def _found(asked: StoreQuery, more: bool) -> dict[str, Any]:
-    """What the list shows: the first cards, those of a page that goes on, or what follows them. Raises Invalid for a broken
-    key."""
+def _results(query: StoreQuery, more: bool) -> dict[str, Any]:
+    """The template context of the listing: the first cards, or those after a cursor. Raises Invalid for a bad cursor."""
     today = now().astimezone(UTC).date()
-    size = BATCH if asked.after else asked.shown
-    batch = listing.batch(asked.wanted, today, after=asked.after or None, size=size)
-    choice = settings().stoa_editors_choice if asked.plain and not more else ()
-    following = (asked.shown if more else size) + BATCH
+    size = BATCH if query.after else query.shown
+    batch = listing.batch(query.filters, today, after=query.after or None, size=size)
+    choice = settings().stoa_editors_choice if query.plain and not more else ()
+    following = (query.shown if more else size) + BATCH
     return {
-        "asked": asked,
+        "query": query,
         "batch": batch,
-        "chosen": listing.choice(choice, today),
-        "next_href": batch.next and asked.href(after=batch.next),
-        "next_part": batch.next and asked.href(after=batch.next, shown=min(following, MOST_SHOWN)),
-        "by_itself": following <= BY_ITSELF,
+        "chosen": listing.editors_choice(choice, today),
+        "next_href": batch.next and query.href(after=batch.next),
+        "next_part": batch.next and query.href(after=batch.next, shown=min(following, MAX_SHOWN)),
+        "infinite_scroll": following <= INFINITE_SCROLL,
     }
 
 
-def _only_typed(asked: StoreQuery) -> bool:
-    """Whether only the words searched for are others than before: they replace the address, so that one step back
-    leaves the search instead of taking a letter from it."""
-    query = urlsplit(request.headers.get("HX-Current-URL", "")).query
-    before = StoreQuery.of(MultiDict(parse_qsl(query)))
-    return replace(before.wanted, search="", sort="") == replace(asked.wanted, search="", sort="") and (
-        before.sort == asked.sort
+def _only_search_changed(query: StoreQuery) -> bool:
+    """Whether only the search text changed. It replaces the URL, so that Back leaves the search instead of undoing one
+    letter."""
+    query_string = urlsplit(request.headers.get("HX-Current-URL", "")).query
+    before = StoreQuery.of(MultiDict(parse_qsl(query_string)))
+    return replace(before.filters, search="", sort="") == replace(query.filters, search="", sort="") and (
+        before.sort == query.sort
     )
 
 
-def _chosen(args: "MultiDict[str, str]", name: str) -> tuple[str, ...]:
+def _values(args: "MultiDict[str, str]", name: str) -> tuple[str, ...]:
     values = (value.replace("\x00", "").strip() for value in args.getlist(name))
-    return tuple(dict.fromkeys(value for value in values if 0 < len(value) <= LONGEST))[:MOST_CHOSEN]
+    return tuple(dict.fromkeys(value for value in values if 0 < len(value) <= MAX_VALUE_LENGTH))[:MAX_VALUES]
 
 
 _TALL = 28
-# What stands over and in each of the thirty columns, by its height: a list has hundreds of them.
+# SVG path segments precomputed per column and height: a listing draws hundreds of sparklines.
 _TRACKS = [
     [f"M{4 * n} 0h3v{_TALL - h}h-3z" if h < _TALL else "" for h in range(_TALL + 1)] for n in range(DAYS)
 ]
@@ -199,9 +198,9 @@ _COLUMNS = [[f"M{4 * n} {_TALL - h}h3v{h}h-3z" if h else "" for h in range(_TALL
 
 @bp.app_template_filter("spark")
 def spark(line: Sequence[int]) -> dict[str, str]:
-    """Thirty days as the columns of a spark line, one path for each colour: `track`, `day`, `now` (the last day)."""
-    most = max(line) or 1
-    heights = [round(_TALL * count / most) or 1 if count else 0 for count in line]
+    """A sparkline of thirty days as SVG paths, one per colour: `track` (background), `day`, `now` (the last day)."""
+    peak = max(line) or 1
+    heights = [round(_TALL * count / peak) or 1 if count else 0 for count in line]
     columns = [of_day[height] for of_day, height in zip(_COLUMNS, heights, strict=True)]
     tracks = [of_day[height] for of_day, height in zip(_TRACKS, heights, strict=True)]
     return {"track": "".join(tracks), "day": "".join(columns[:-1]), "now": columns[-1]}

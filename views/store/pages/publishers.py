@@ -1,4 +1,4 @@
-"""Pages of publishers: mine, a new one in three steps, edit and owner, and the one that anybody may read."""
+"""Publisher pages: list, create (three steps), edit, transfer, and the public page."""
 
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -37,7 +37,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class PublisherDraft:
-    """What was entered so far. `org` is an organisation's id, empty for oneself; the picture is kept here already."""
+    """The values entered so far. `org` is an organisation's id, empty for the user; `avatar_url` is an uploaded picture."""
 
     org: str = ""
     publisher: str = ""
@@ -48,13 +48,13 @@ class PublisherDraft:
 
     @classmethod
     def read(cls, values: MultiDict[str, str]) -> "PublisherDraft":
-        """The draft that a form or an address carries; of pictures only one that is kept here."""
+        """Read a draft from a form or query string. Only a picture stored on this server is accepted."""
         draft = cls(**{name: values.get(name, "").strip() for name in FIELDS})
         own = pictures.ADDRESS.fullmatch(draft.avatar_url)
         return replace(draft, avatar_url=draft.avatar_url if own else "")
 
     def address(self, step: int) -> str:
-        """The address of an earlier step, with what was entered in the first two."""
+        """URL of an earlier step, with the values of the first two."""
         entered: dict[str, Any] = {
             "org": self.org,
             "publisher": self.publisher,
@@ -64,24 +64,24 @@ class PublisherDraft:
         return url_for("publishers.new", **{name: value for name, value in entered.items() if value})
 
 
-# -- mine ----------------------------------------------------------------------------------------------------
+# -- list ----------------------------------------------------------------------------------------------------
 
 
 @bp.get("/publishers")
 @login_required
 def mine() -> ResponseReturnValue:
-    """The publishers that the user may change."""
+    """List the publishers that the user can manage."""
     return render("store/publishers.html", rows=publishers.managed(_user()))
 
 
-# -- a new one -----------------------------------------------------------------------------------------------
+# -- create --------------------------------------------------------------------------------------------------
 
 
 @bp.get("/publishers/new")
 @login_required
 @limiter.limit("240/minute", key_func=lambda: _caller())
 def new() -> ResponseReturnValue:
-    """The step that is asked for, or the earlier one that needs a change. htmx asks about the id alone."""
+    """Show the requested step, or the first one with errors. htmx receives only the check of the id."""
     draft = PublisherDraft.read(request.args)
     if wants_fragment():
         problem = publishers.id_problem(draft.publisher) if draft.publisher else None
@@ -99,30 +99,30 @@ def new() -> ResponseReturnValue:
 @login_required
 @limiter.limit("30/minute;200/day", key_func=lambda: _caller())
 def create() -> ResponseReturnValue:
-    """Make the publisher of the whole form; what needs a change is shown again, all of it."""
+    """Create the publisher, or show the form with all errors."""
     draft = PublisherDraft.read(request.form)
     errors = _owner_errors(draft) | _identity_errors(draft)
     address, refused = _uploaded(request.files.get("avatar"), draft.avatar_url)
     draft = replace(draft, avatar_url=address or "")
-    said, wrong = _checked(draft.name, draft.email, draft.bio, draft.avatar_url)
+    profile, wrong = _checked(draft.name, draft.email, draft.bio, draft.avatar_url)
     errors = {**wrong, **errors, **refused}
-    if said is not None and not errors:
+    if profile is not None and not errors:
         try:
             count_change(_user())
-            made = publishers.create(
+            publisher = publishers.create(
                 _user(),
                 draft.publisher,
-                said,
+                profile,
                 draft.org or None,
-                most=settings().stoa_publishers_per_account,
+                limit=settings().stoa_publishers_per_account,
             )
-        except Invalid as error:  # somebody took the id a moment ago
+        except Invalid as error:  # the id was taken since it was checked
             db.session.rollback()
             return _form(draft, PROFILE, {"publisher": error.message})
-        audit("publisher.created", made.id, user=_user(), after=publishers.facts(made))
+        audit("publisher.created", publisher.id, user=_user(), after=publishers.audit_fields(publisher))
         db.session.commit()
-        toast(f"@{made.id} is made. Publish its first agent.")
-        return see_other(url_for("publishers.page", publisher_id=made.id))
+        toast(f"@{publisher.id} created. Publish its first agent.")
+        return see_other(url_for("publishers.page", publisher_id=publisher.id))
     return _form(draft, PROFILE, errors)
 
 
@@ -141,15 +141,15 @@ def _form(draft: PublisherDraft, step: int, errors: dict[str, str]) -> ResponseR
 
 def _owner_errors(draft: PublisherDraft) -> dict[str, str]:
     known = {"", *(org.id for org in publishers.organisations(_user()))}
-    return {} if draft.org in known else {"org": "Choose yourself, or an organisation that you administer."}
+    return {} if draft.org in known else {"org": "Choose yourself or an organisation that you administer."}
 
 
 def _identity_errors(draft: PublisherDraft) -> dict[str, str]:
     found = {
         "publisher": publishers.id_problem(draft.publisher),
-        "name": publishers.wrong_name(publishers.line(draft.name) or ""),
+        "name": publishers.name_problem(publishers.clean_line(draft.name) or ""),
     }
-    return {field: words for field, words in found.items() if words}
+    return {field: problem for field, problem in found.items() if problem}
 
 
 # -- edit ----------------------------------------------------------------------------------------------------
@@ -158,50 +158,49 @@ def _identity_errors(draft: PublisherDraft) -> dict[str, str]:
 @bp.get("/publishers/<publisher_id>/edit")
 @login_required
 def edit(publisher_id: str) -> ResponseReturnValue:
-    """What the publisher says of itself, and whose it is, as forms."""
+    """Show the forms for profile and owner."""
     publisher = publishers.accessible(_user(), publisher_id)
-    return _edit_page(publisher, said=_said(publisher))
+    return _edit_page(publisher, profile=_profile(publisher))
 
 
 @bp.post("/publishers/<publisher_id>/edit")
 @login_required
 @limiter.limit("60/minute", key_func=lambda: _caller())
 def save(publisher_id: str) -> ResponseReturnValue:
-    """Save what the publisher says of itself; a new picture replaces the old one."""
+    """Save the profile. A new picture replaces the old one."""
     publishers.accessible(_user(), publisher_id)
     address, errors = _uploaded(request.files.get("avatar"))
     count_change(_user())
     publisher = publishers.accessible(_user(), publisher_id, lock=True)
-    kept = None if "no_avatar" in request.form else publisher.avatar_url
+    current = None if "no_avatar" in request.form else publisher.avatar_url
     name, email, bio = (request.form.get(field, "") for field in ("name", "email", "bio"))
-    said, wrong = _checked(name, email, bio, address or kept, publisher)
-    if said is None or errors:
+    profile, wrong = _checked(name, email, bio, address or current, publisher)
+    if profile is None or errors:
         db.session.rollback()
         return _edit_page(
-            publisher, said=PublisherProfile(name, email, bio, kept), errors={**wrong, **errors}
+            publisher, profile=PublisherProfile(name, email, bio, current), errors={**wrong, **errors}
         )
-    before = publishers.facts(publisher)
-    publishers.edit(publisher, said)
-    if publishers.facts(publisher) != before:
-        audit(
-            "publisher.edited", publisher.id, user=_user(), before=before, after=publishers.facts(publisher)
-        )
+    before = publishers.audit_fields(publisher)
+    publishers.edit(publisher, profile)
+    after = publishers.audit_fields(publisher)
+    if after != before:
+        audit("publisher.edited", publisher.id, user=_user(), before=before, after=after)
     db.session.commit()
     toast("Saved.")
     return see_other(url_for("publishers.edit", publisher_id=publisher.id))
 
 
 def _edit_page(
-    publisher: Publisher, *, said: PublisherProfile, errors: dict[str, str] | None = None
+    publisher: Publisher, *, profile: PublisherProfile, errors: dict[str, str] | None = None
 ) -> ResponseReturnValue:
     return render(
         "store/publisher_edit.html",
         publisher=publisher,
-        said=said,
+        profile=profile,
         errors=errors or {},
         summary=_summary(errors or {}),
         owner=publishers.owner(publisher),
-        down=takedowns.standing(publisher.id),
+        down=takedowns.find(publisher.id),
         choices=[(org.id, org.name) for org in publishers.organisations(_user())],
         status=422 if errors else 200,
     )
@@ -210,16 +209,16 @@ def _edit_page(
 @bp.get("/publishers/<publisher_id>/owner")
 @login_required
 def ask_release(publisher_id: str) -> ResponseReturnValue:
-    """Take it out of the organisation? As a dialog, or as a page without script."""
+    """Ask to remove the publisher from its organisation, in a dialog or on its own page."""
     publisher = publishers.accessible(_user(), publisher_id)
     if publisher.org_id is None:
-        raise Conflict("This publisher belongs to no organisation, so there is none to take it out of.")
+        raise Conflict("This publisher does not belong to an organisation.")
     return render(
         "store/publisher_release.html",
         partial="store/_publisher_release.html",
         publisher=publisher,
         owner=publishers.owner(publisher),
-        down=takedowns.standing(publisher.id),
+        down=takedowns.find(publisher.id),
         creator=publishers.creator(publisher),
     )
 
@@ -228,10 +227,10 @@ def ask_release(publisher_id: str) -> ResponseReturnValue:
 @login_required
 @limiter.limit("60/minute", key_func=lambda: _caller())
 def transfer(publisher_id: str) -> ResponseReturnValue:
-    """Give it to the organisation that the form names, or, without one, back to who created it."""
-    user, org_id = _user(), publishers.line(request.form.get("org"))
+    """Transfer the publisher to the given organisation, or without one back to its creator."""
+    user, org_id = _user(), publishers.clean_line(request.form.get("org"))
     count_change(user)
-    before = publishers.facts(publishers.accessible(user, publisher_id, lock=True))
+    before = publishers.audit_fields(publishers.accessible(user, publisher_id, lock=True))
     if org_id:
         publisher = publishers.link(user, publisher_id, org_id)
     else:
@@ -244,20 +243,20 @@ def transfer(publisher_id: str) -> ResponseReturnValue:
         after={"user_id": publisher.user_id, "org_id": publisher.org_id},
     )
     db.session.commit()
-    toast(f"@{publisher.id} belongs to {publishers.owner(publisher)} now.")
+    toast(f"@{publisher.id} now belongs to {publishers.owner(publisher)}.")
     still = publisher.org_id is not None or publisher.user_id == user.id
     return see_other(
         url_for("publishers.edit", publisher_id=publisher.id) if still else url_for("publishers.mine")
     )
 
 
-# -- for anybody ---------------------------------------------------------------------------------------------
+# -- public --------------------------------------------------------------------------------------------------
 
 
 @bp.get("/publishers/<publisher_id>")
 def page(publisher_id: str) -> ResponseReturnValue:
-    """The publisher, its figures and its agents; `?after=` an agent's id goes on with the list."""
-    publisher = publishers.shown(publisher_id)
+    """Show the publisher with its totals and agents. `?after=` is the id of the last agent of the previous page."""
+    publisher = publishers.visible(publisher_id)
     agents, after = publishers.agents(publisher.id, request.args.get("after"))
     return render(
         "store/publisher.html",
@@ -266,8 +265,8 @@ def page(publisher_id: str) -> ResponseReturnValue:
         agents=agents,
         after=after,
         mail_to=publishers.mail_to(publisher),
-        figures=publishers.figures(publisher.id) if not wants_fragment() else None,
-        mine=publishers.may_change(cookie_user(), publisher),
+        totals=publishers.totals(publisher.id) if not wants_fragment() else None,
+        mine=publishers.can_manage(cookie_user(), publisher),
         card_digest=previews.digest(*_card(publisher)),
     )
 
@@ -275,8 +274,8 @@ def page(publisher_id: str) -> ResponseReturnValue:
 @bp.get("/publishers/<publisher_id>/card.png")
 @limiter.limit("120/minute")
 def card(publisher_id: str) -> ResponseReturnValue:
-    """The picture that other sites show beside a link to a publisher who has none."""
-    publisher = publishers.shown(publisher_id)
+    """The preview image (OpenGraph) of a publisher without a picture."""
+    publisher = publishers.visible(publisher_id)
     shown = _card(publisher)
     db.session.rollback()
     return previews.answer(previews.card(*shown, fallback=f"@{publisher_id}"), previews.digest(*shown))
@@ -287,7 +286,7 @@ def _card(publisher: Publisher) -> tuple[str, str, str, str]:
     return over, publisher.name, publisher.bio or "", f"@{publisher.id}"
 
 
-# -- what several of them need -------------------------------------------------------------------------------
+# -- shared --------------------------------------------------------------------------------------------------
 
 
 def _user() -> User:
@@ -299,18 +298,18 @@ def _caller() -> str:
     return user.id if user else caller_address()
 
 
-def _said(publisher: Publisher) -> PublisherProfile:
+def _profile(publisher: Publisher) -> PublisherProfile:
     return PublisherProfile(publisher.name, publisher.email, publisher.bio, publisher.avatar_url)
 
 
 def _checked(
-    name: str, email: str, bio: str, avatar_url: str | None, standing: Publisher | None = None
+    name: str, email: str, bio: str, avatar_url: str | None, current: Publisher | None = None
 ) -> tuple[PublisherProfile | None, dict[str, str]]:
-    """What the fields say, or what is wrong with each. A picture that no page can show is left out; the e-mail
-    address that `standing` has already may stay."""
+    """Validate the fields: the profile, or the error of each field. An avatar that cannot be shown is dropped; the
+    e-mail address of `current` is accepted unchanged."""
     shown = avatar_url if publishers.usable_avatar(avatar_url or "") else None
     try:
-        return publishers.profile(name, email, bio, shown, standing=standing), {}
+        return publishers.profile(name, email, bio, shown, current=current), {}
     except Invalid as error:
         return None, error.fields
 
@@ -320,16 +319,16 @@ def _summary(errors: dict[str, str]) -> list[tuple[str, str, str]]:
 
 
 def _uploaded(file: FileStorage | None, earlier: str = "") -> tuple[str | None, dict[str, str]]:
-    """The address of the picture that came with the form, else of the one of an earlier try if it is still here, and what
-    is wrong with it. Ends the transaction."""
+    """Store the uploaded picture, or look up the one of an earlier attempt: its address, and errors. Ends the
+    transaction."""
     if not earlier and (file is None or not file.filename):
         return None, {}
-    db.session.commit()  # gives the connection back while the picture is decoded and kept
+    db.session.commit()  # release the connection while the picture is decoded and stored
     try:
         if file is not None and file.filename:
-            return pictures.keep(files(settings()), file.stream.read(pictures.MOST_BYTES + 1)), {}
+            return pictures.store(files(settings()), file.stream.read(pictures.MAX_BYTES + 1)), {}
         if pictures.read(files(settings()), earlier.rpartition("/")[2]) is None:
-            return None, {"avatar": "The picture was not kept so long. Choose it again."}
+            return None, {"avatar": "The uploaded picture has expired. Choose it again."}
     except DomainError as error:
         return earlier or None, {"avatar": error.message}
     return earlier, {}

@@ -1,4 +1,4 @@
-"""Editing the README of an agent, with a preview, for those who may publish it."""
+"""Editing an agent's README, with preview, for members of its publisher."""
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
@@ -20,20 +20,20 @@ bp = Blueprint("readme", __name__)
 @bp.get(f"{AGENT}/edit")
 @login_required
 def edit(publisher_id: str, agent_id: str) -> ResponseReturnValue:
-    """The form, filled with what there is."""
+    """Show the form with the current README."""
     user = cookie_user()
     assert user is not None
     agent = readme.open_agent(user, publisher_id, agent_id)
-    return _form(agent, agent.readme or "", readme.edition(agent))
+    return _form(agent, agent.readme or "", readme.revision(agent))
 
 
 @bp.post(f"{AGENT}/edit")
 @limiter.limit("60/minute")
 @login_required
 def save(publisher_id: str, agent_id: str) -> ResponseReturnValue:
-    """Keep the README and go back to the page, or with `do=preview` only show what it would look like.
+    """Save the README, or render a preview (`do=preview`).
 
-    A text that cannot be used, and one that was overtaken by somebody else's: 422, nothing lost.
+    An invalid text or an edit conflict answers 422 with the form; the input is kept.
     """
     user = cookie_user()
     assert user is not None
@@ -41,13 +41,13 @@ def save(publisher_id: str, agent_id: str) -> ResponseReturnValue:
     agent = readme.open_agent(user, publisher_id, agent_id)
     try:
         if request.form.get("do") == "preview":
-            return _form(agent, text, seen, preview=readme.checked(text))
+            return _form(agent, text, seen, preview=readme.validated(text))
         count_change(user)
         readme.write(user, publisher_id, agent_id, text, seen)
-    except Invalid as refusal:
-        return _form(agent, text, seen, error=refusal.message)
-    except Conflict as refusal:
-        return _form(agent, text, readme.edition(agent), conflict=refusal.message, current=agent.readme or "")
+    except Invalid as error:
+        return _form(agent, text, seen, error=error.message)
+    except Conflict as error:
+        return _form(agent, text, readme.revision(agent), conflict=error.message, current=agent.readme or "")
     audit("store.readme", f"{publisher_id}/{agent_id}", user=user)
     db.session.commit()
     toast("README saved")
@@ -77,5 +77,5 @@ def _form(
         conflict=conflict,
         current=current,
         markdown=markdown,
-        longest=MAX_LENGTH,
+        max_length=MAX_LENGTH,
     )

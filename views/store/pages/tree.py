@@ -1,4 +1,4 @@
-"""The dependency tree as a drawing: boxes in columns from left to right, joined by lines. Arithmetic only."""
+"""Layout of the dependency tree as SVG: boxes in columns from left to right, joined by lines."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MAX_ROWS = 24
 
 @dataclass(frozen=True)
 class TreeNode:
-    """One agent: its place in pixels, and itself."""
+    """An agent and its position in pixels."""
 
     node: DependencyNode
     x: float
@@ -20,13 +20,13 @@ class TreeNode:
 
     @property
     def middle(self) -> float:
-        """The height at which lines meet the box."""
+        """The y coordinate at which lines meet the box."""
         return self.y + BOX_HEIGHT / 2
 
 
 @dataclass(frozen=True)
 class TreeDrawing:
-    """Boxes and the paths of the lines between them, and the room they take, in pixels."""
+    """Boxes, line paths and the size of the drawing in pixels."""
 
     boxes: list[TreeNode]
     paths: list[str]
@@ -37,7 +37,7 @@ class TreeDrawing:
 
 
 def drawing(root: DependencyNode) -> TreeDrawing | None:
-    """The picture of a tree; None for an agent alone, and for more than can be read."""
+    """Lay out a tree. None without children, or with more than `MAX_ROWS` leaves."""
     if not root.children or rows(root) > MAX_ROWS:
         return None
     boxes: list[TreeNode] = []
@@ -47,20 +47,20 @@ def drawing(root: DependencyNode) -> TreeDrawing | None:
     return TreeDrawing(boxes, paths, int(columns) + 2, rows(root) * STEP_Y - (STEP_Y - BOX_HEIGHT) + 2)
 
 
-def every(node: DependencyNode) -> Iterator[DependencyNode]:
-    """The node and all below it, in the order of reading."""
+def walk(node: DependencyNode) -> Iterator[DependencyNode]:
+    """The node and its descendants, depth first."""
     yield node
     for child in node.children:
-        yield from every(child)
+        yield from walk(child)
 
 
 def rows(node: DependencyNode) -> int:
-    """How many leaves the tree has."""
+    """The number of leaves."""
     return sum(map(rows, node.children)) or 1
 
 
 def _place(node: DependencyNode, depth: int, row: int, boxes: list[TreeNode], paths: list[str]) -> TreeNode:
-    """Put the node's children below each other from `row` on, and the node before the middle of them."""
+    """Place the children in rows from `row` on, and the node centred to their left."""
     index = len(boxes)
     placed: list[TreeNode] = []
     at = row

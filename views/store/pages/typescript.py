@@ -1,4 +1,4 @@
-"""An agent's definition written as a TypeScript module, as people keep it in their projects (contract 6.1)."""
+"""An agent definition as a TypeScript module (contract 6.1)."""
 
 import json
 import re
@@ -7,13 +7,13 @@ from typing import Any
 
 NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*", re.ASCII)
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""What an editor would not show, or would show elsewhere than it is."""
+"""Control, invisible and bidirectional characters, which are written as escapes."""
 
 GENERATOR = re.compile(r"\s*function\s*\*")
 
 
 def module_of(data: Mapping[str, Any]) -> str:
-    """The whole definition. Texts of several lines become template literals; what cannot be seen is written as an escape."""
+    """The complete module. Multi-line strings become template literals; invisible characters are escaped."""
     lines = [
         "import type { AgentDefinition } from './types/agent-definition'",
         "",

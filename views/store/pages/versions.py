@@ -1,5 +1,4 @@
-"""The versions of an agent: all of them with who published each and how, withdrawing and bringing back, deprecating,
-and what changed from one to another."""
+"""Pages of an agent's versions: list with provenance, yank and restore, deprecation, and diff."""
 
 import re
 from itertools import pairwise
@@ -28,17 +27,17 @@ bp = Blueprint("versions", __name__)
 
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}", re.ASCII)
 _compared: LRUCache = LRUCache(32)
-"""Comparisons by what was compared: versions never change."""
+"""Cached diffs. Versions are immutable, so entries never expire."""
 
 
 @bp.get(f"{AGENT}/versions")
 def versions(publisher_id: str, agent_id: str) -> ResponseReturnValue:
-    """A page of the versions, highest first; `?below=` a version for what follows it."""
+    """List versions, highest first. `?below=` is the last version of the previous page."""
     publisher, agent = agent_page.find(publisher_id, agent_id)
     below = request.args.get("below", "")
     below = below if VERSION.fullmatch(below) else ""
     lines = agent_page.versions_of(agent, below=below or None, limit=agent_page.PAGE_SIZE + 1)
-    shown, up = lines[: agent_page.PAGE_SIZE], [line for line in lines if not line.down]
+    shown, visible = lines[: agent_page.PAGE_SIZE], [line for line in lines if not line.takedown_reason]
     user = cookie_user()
     return render(
         "store/versions.html",
@@ -46,17 +45,17 @@ def versions(publisher_id: str, agent_id: str) -> ResponseReturnValue:
         publisher=publisher,
         agent=agent,
         versions=shown,
-        older={after.version.version: before.version.version for after, before in pairwise(up)},
+        older={after.version.version: before.version.version for after, before in pairwise(visible)},
         below=below,
         next=shown[-1].version.version if len(lines) > len(shown) else None,
-        may_edit=publishers.may_change(user, publisher),
+        may_edit=publishers.can_manage(user, publisher),
     )
 
 
 @bp.get(f"{AGENT}/<version>/yank")
 @login_required
 def ask_yank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """Why withdraw it? As a dialog, or as a page without script."""
+    """Ask for the reason to yank a version, in a dialog or on its own page."""
     row = _version(publisher_id, agent_id, version)
     return _yank_form(row, row.yanked_reason or "")
 
@@ -64,7 +63,7 @@ def ask_yank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnVa
 @bp.post(f"{AGENT}/<version>/yank")
 @login_required
 def yank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """Withdraw it, or change why it was. `latest` never means it from now on; its exact name still finds it."""
+    """Yank a version, or change the reason. `latest` skips it; its exact version stays available."""
     row = _version(publisher_id, agent_id, version)
     reason = request.form.get("reason", "")
     count_change(_user())
@@ -72,26 +71,26 @@ def yank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
         withdrawing.yank(_user(), publisher_id, agent_id, version, reason, now())
     except Invalid as refusal:
         return _yank_form(row, reason, refusal.fields["reason"])
-    _noted("store.yank", row, {"reason": reason.strip()})
-    toast(f"Version {version} withdrawn")
+    _audit_and_commit("store.yank", row, {"reason": reason.strip()})
+    toast(f"Version {version} yanked")
     return see_other(_versions_address(publisher_id, agent_id))
 
 
 @bp.post(f"{AGENT}/<version>/unyank")
 @login_required
 def unyank(publisher_id: str, agent_id: str, version: str) -> ResponseReturnValue:
-    """Bring a withdrawn version back."""
+    """Restore a yanked version."""
     count_change(_user())
     row = withdrawing.unyank(_user(), publisher_id, agent_id, version)
-    _noted("store.unyank", row, None)
-    toast(f"Version {version} is back")
+    _audit_and_commit("store.unyank", row, None)
+    toast(f"Version {version} restored")
     return see_other(_versions_address(publisher_id, agent_id))
 
 
 @bp.get(f"{AGENT}/deprecation")
 @login_required
 def ask_deprecation(publisher_id: str, agent_id: str) -> ResponseReturnValue:
-    """Why should nobody use it any more, and what instead?"""
+    """Ask for the reason of a deprecation and the agent to use instead."""
     agent = readme.open_agent(_user(), publisher_id, agent_id)
     return _deprecation_form(agent, agent.deprecated_reason or "", agent.successor or "", {})
 
@@ -99,7 +98,7 @@ def ask_deprecation(publisher_id: str, agent_id: str) -> ResponseReturnValue:
 @bp.post(f"{AGENT}/deprecation")
 @login_required
 def deprecate(publisher_id: str, agent_id: str) -> ResponseReturnValue:
-    """Deprecate the agent, change what is said of that, or with `do=undo` take it back."""
+    """Deprecate the agent, change reason or successor, or undo it (`do=undo`)."""
     user, reason = _user(), request.form.get("reason", "")
     successor = request.form.get("successor", "").strip()
     agent = readme.open_agent(user, publisher_id, agent_id)
@@ -123,20 +122,20 @@ def deprecate(publisher_id: str, agent_id: str) -> ResponseReturnValue:
 
 @bp.get(f"{AGENT}/diff")
 def choose(publisher_id: str, agent_id: str) -> ResponseReturnValue:
-    """The form of the versions page: on to the comparison it asks for."""
-    words: dict[str, Any] = {"publisher_id": publisher_id, "agent_id": agent_id}
+    """Redirect the compare form to the diff of its two versions."""
+    ids: dict[str, Any] = {"publisher_id": publisher_id, "agent_id": agent_id}
     before, after = request.args.get("from", ""), request.args.get("to", "")
     if not (before and after):
-        return redirect(url_for("versions.versions", **words))
-    return redirect(url_for("versions.difference", before=before, after=after, **words))
+        return redirect(url_for("versions.versions", **ids))
+    return redirect(url_for("versions.difference", before=before, after=after, **ids))
 
 
 @bp.get(f"{AGENT}/diff/<before>/<after>")
 @limiter.limit("120/minute")
 def difference(publisher_id: str, agent_id: str, before: str, after: str) -> ResponseReturnValue:
-    """What changed from one version to another, field by field, prompts line by line."""
-    old = agent_page.sheet_of(publisher_id, agent_id, before)
-    new = agent_page.sheet_of(publisher_id, agent_id, after)
+    """Show the diff of two versions: field by field, long texts line by line."""
+    old = agent_page.load(publisher_id, agent_id, before)
+    new = agent_page.load(publisher_id, agent_id, after)
     return render("store/diff.html", old=old, new=new, changes=_changes(old, new))
 
 
@@ -145,8 +144,8 @@ def _changes(old: AgentPage, new: AgentPage) -> list[FieldChange]:
     found: list[FieldChange] | None = _compared.get(key)
     if found is None:
         db.session.expunge_all()
-        db.session.rollback()  # gives the connection back while it waits and works
-        with heavy(1, least=0):
+        db.session.rollback()  # release the connection while it waits and computes
+        with heavy(1, threshold=0):
             found = _compared[key] = _compared.get(key) or compare(old.data, new.data)
     return found
 
@@ -158,7 +157,7 @@ def _user() -> User:
 
 
 def _version(publisher_id: str, agent_id: str, version: str) -> AgentVersion:
-    """The version, for those who may change it."""
+    """The version, for users who may manage it. Raises NotFound and Forbidden."""
     readme.open_agent(_user(), publisher_id, agent_id)
     found = None if "\x00" in version else db.session.get(AgentVersion, (publisher_id, agent_id, version))
     if found is None:
@@ -166,7 +165,7 @@ def _version(publisher_id: str, agent_id: str, version: str) -> AgentVersion:
     return found
 
 
-def _noted(action: str, row: AgentVersion, after: dict[str, str] | None) -> None:
+def _audit_and_commit(action: str, row: AgentVersion, after: dict[str, str] | None) -> None:
     audit(action, f"{row.publisher_id}/{row.agent_id}@{row.version}", user=_user(), after=after)
     db.session.commit()
 

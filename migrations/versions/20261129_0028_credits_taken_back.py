@@ -3,14 +3,14 @@
 The check of entries' kinds is exchanged for a wider one without reading the table; every row passes it that passed the
 old one. The next migration validates it.
 
-Revision: 0026
-Revises: 0025
+Revision: 0028
+Revises: 0027
 """
 
 from migrations.replacing import replace_function, restore_function, run_script
 
-revision = "0026"
-down_revision = "0025"
+revision = "0028"
+down_revision = "0027"
 branch_labels = None
 depends_on = None
 

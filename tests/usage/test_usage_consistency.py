@@ -1,4 +1,4 @@
-"""One number: whatever happened, the page, the API, the export, the statement and the ledger say the same."""
+"""After random histories, the page, the API, the export, the statement and the ledger agree on all numbers."""
 
 import csv
 import io
@@ -42,23 +42,23 @@ MARGIN = Decimal("0.055")
 
 @pytest.fixture
 def gateway(postgres_url: str) -> Iterator[Pool]:
-    made = Pool(postgres_url, 2)
-    yield made
-    made.close()
+    pool = Pool(postgres_url, 2)
+    yield pool
+    pool.close()
 
 
-def play(
+def run_history(
     rng: random.Random, session: Session, gateway: Engine, person: Person, moments: list[datetime]
 ) -> None:
-    """A random life of an account through the ledger's own verbs, in the order of `moments`."""
+    """Run random ledger operations on an account, one at each of `moments`."""
     account = person.account
     grants: list[str] = []
     waiting: list[Admission] = []
     for moment in moments:
-        what = rng.choices(
+        operation = rng.choices(
             ["call", "failed", "grant", "charge", "revoke", "sweep", "wait"], [60, 5, 6, 3, 1, 3, 2]
         )[0]
-        if what in ("call", "failed", "wait"):
+        if operation in ("call", "failed", "wait"):
             admission = admit(
                 gateway,
                 AdmissionRequest(
@@ -73,31 +73,31 @@ def play(
             )
             if admission.outcome != "admitted":
                 continue
-            if what == "call":
+            if operation == "call":
                 settle(gateway, admission, finished(rng, moment), now=moment)
-            elif what == "failed":
+            elif operation == "failed":
                 failure = CallFailure(requested_model="m", started_at=moment, latency_ms=3, error="refused")
                 fail(gateway, admission, failure, now=moment)
             else:
                 waiting.append(admission)
-        elif what == "grant":
+        elif operation == "grant":
             kind = grant_type(account, rng.choice(["purchase", "admin", "referral"]))
             ends = rng.choice([None, moment + timedelta(days=rng.randrange(1, 20))])
-            operation = f"{kind}-{uuid.uuid4().hex}"
+            operation_id = f"{kind}-{uuid.uuid4().hex}"
             grant(
                 account,
                 rng.randrange(1, 400),
                 kind,
-                operation_id=operation,
+                operation_id=operation_id,
                 expires_at=ends,
                 now=moment,
             )
-            grants.append(operation)
+            grants.append(operation_id)
             session.commit()
-        elif what == "charge":
+        elif operation == "charge":
             charge(account, rng.randrange(1, 20), cause=uuid.uuid4().hex, now=moment)
             session.commit()
-        elif what == "sweep":
+        elif operation == "sweep":
             sweep(now=moment)
             session.commit()
         elif grants:
@@ -137,8 +137,8 @@ def number(text: str) -> int:
     return int(text.replace(",", "").replace("−", "-"))
 
 
-def foot_of(page: str, label: str) -> dict[str, str]:
-    """The cells of the totals of the table called `label`, by their column."""
+def totals_of(page: str, label: str) -> dict[str, str]:
+    """The total row of the table labelled `label`, by column."""
     table = page[page.index(f'aria-label="{label}"') :]
     foot = table[table.index("<tfoot") : table.index("</tfoot>")]
     return dict(re.findall(r'data-label="([^"]+)">([^<]*)<', foot))
@@ -156,7 +156,7 @@ def test_page_api_export_statement_and_ledger_agree(
     alice.user.created_at = now - timedelta(days=40)
     alice.user.next_quota_reset = now - timedelta(days=35)
     session.commit()
-    play(rng, session, gateway, alice, moments)
+    run_history(rng, session, gateway, alice, moments)
     sweep()
     session.commit()
 
@@ -178,17 +178,17 @@ def test_page_api_export_statement_and_ledger_agree(
             )
         ).one()
 
-        foot = foot_of(page, f"Used by {by}")
-        above = re.search(r'class="chart__total">([^<]+) <small>credits,', page)
-        assert above is not None
-        spent = number(above[1])
+        foot = totals_of(page, f"Usage by {by}")
+        headline = re.search(r'class="chart__total">([^<]+) <small>credits,', page)
+        assert headline is not None
+        spent = number(headline[1])
         assert spent > 0
         assert spent == number(foot["Credits"]) == messages[1] == debits
         assert spent == sum(int(call["credits"]) for call in calls)
         assert number(foot["Calls"]) == len(calls) == messages[0]
         assert sum(Decimal(call["cost_usd"]) for call in calls) == messages[2]
 
-    balance = foot_of(page, "Balance by kind")
+    balance = totals_of(page, "Balance by kind")
     last = session.scalars(
         select(CreditEntry.balance_after)
         .where(CreditEntry.account_id == alice.account_id)
@@ -196,9 +196,9 @@ def test_page_api_export_statement_and_ledger_agree(
         .limit(1)
     ).one()
     statement = alice.browser.get("/profile/statement").text
-    why = re.search(r"Why it is ([^<]+)<", statement)
-    assert why is not None
-    assert number(balance["To spend"]) == api["balance"]["netBalance"] == last == number(why[1])
+    shown = re.search(r"Balance: ([^<]+)<", statement)
+    assert shown is not None
+    assert number(balance["Available"]) == api["balance"]["netBalance"] == last == number(shown[1])
     assert number(balance["Granted"]) - number(balance["Spent"]) == last
     assert key["remainingBalance"] == api["balance"]["totalRemaining"] == max(0, last)
     assert key["usage"] == api["usageThisCycle"]
@@ -208,15 +208,13 @@ def test_page_api_export_statement_and_ledger_agree(
     assert proof.clean, proof
 
 
-def test_every_entry_of_the_statement_leads_from_balance_to_balance(
-    session: Session, gateway: Engine, alice: Person
-) -> None:
+def test_statement_entries_add_up_to_the_balances(session: Session, gateway: Engine, alice: Person) -> None:
     rng = random.Random(99)
     now = datetime.now(UTC)
     assert alice.user is not None
     alice.user.next_quota_reset = now - timedelta(days=3)
     session.commit()
-    play(rng, session, gateway, alice, [now - timedelta(seconds=500 - n) for n in range(360)])
+    run_history(rng, session, gateway, alice, [now - timedelta(seconds=500 - n) for n in range(360)])
 
     seen: list[tuple[int, int]] = []
     link: str | None = "/profile/statement"
@@ -225,7 +223,7 @@ def test_every_entry_of_the_statement_leads_from_balance_to_balance(
         page = alice.browser.get(link).text
         pages += 1
         cells = re.findall(
-            r'data-label="Change">([+−]?[\d,]+)</td>\s*<td[^>]* data-label="Balance after">([^<]+)<', page
+            r'data-label="Amount">([+−]?[\d,]+)</td>\s*<td[^>]* data-label="Balance">([^<]+)<', page
         )
         seen += [(number(change), number(after)) for change, after in cells]
         more = re.search(r'class="btn" href="(/profile/statement\?[^"]+)"', page)

@@ -1,4 +1,4 @@
-"""Which runs count: those with a settled call, their own or of a run below them; a publisher's own runs apart."""
+"""Which runs count: those with a settled call, their own or of a descendant; a publisher's own runs separately."""
 
 import random
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from models.store.statistics import counting
 from tests import factories
 from tests.factories import Person
 from tests.ledger.stage import Payer, admit, call, give, payer
-from tests.store.ledger import NOW, assert_proved, count_waiting, figures, finish, settle, start, week_from
+from tests.store.ledger import NOW, assert_proved, count_waiting, counted, finish, settle, start, week_from
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def owner(session: Session) -> User:
 
 @pytest.fixture
 def acme(session: Session, owner: User) -> Publisher:
-    """`acme` with `reviewer` and `tester`, and a week that began six days before NOW."""
+    """`acme` with `reviewer` and `tester`, and a 7-day window that started six days before NOW."""
     made = factories.publisher(owner, "acme")
     for agent in ("reviewer", "tester"):
         factories.agent(made, agent, "1.0.0")
@@ -47,10 +47,10 @@ def rich(session: Session) -> Payer:
     return who
 
 
-def told(session: Session, agent: str = "reviewer") -> tuple[int, ...]:
-    """All that a run could move: runs, failed, cancelled, weekly runs, people, runs of the days."""
-    one = figures(session, agent=agent)
-    version = figures(session, "1.0.0", agent)
+def counts(session: Session, agent: str = "reviewer") -> tuple[int, ...]:
+    """All counters a run can change: runs, failed, cancelled, weekly runs, users, daily runs."""
+    one = counted(session, agent=agent)
+    version = counted(session, "1.0.0", agent)
     days = session.query(AgentDay).filter_by(agent_id=agent)
     assert (one.runs, one.failed, one.own_runs) == (version.runs, version.failed, version.own_runs)
     assert (one.last_used is not None) == (one.runs > 0)
@@ -65,7 +65,7 @@ NOTHING = (0, 0, 0, 0, 0, 0)
 @pytest.mark.usefixtures("acme")
 @pytest.mark.parametrize("ending", ["completed", "failed", "cancelled"])
 @pytest.mark.parametrize("failed_call", [False, True])
-def test_a_run_without_a_settled_call_counts_nowhere(
+def test_a_run_without_a_settled_call_does_not_count(
     session: Session, rich: Payer, ending: str, failed_call: bool
 ) -> None:
     for _ in range(3):
@@ -73,12 +73,12 @@ def test_a_run_without_a_settled_call_counts_nowhere(
         if failed_call:
             settle(session, rich.id, run, state="failed")
         finish(session, run, ending)
-    assert told(session) == NOTHING
+    assert counts(session) == NOTHING
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme")
-def test_start_and_finish_alone_move_nothing_over_http(session: Session, alice: Person, app: Flask) -> None:
+def test_start_and_finish_without_calls_change_nothing(session: Session, alice: Person, app: Flask) -> None:
     for _ in range(5):
         run = alice.browser.post(
             "/api/v1/agent-runs",
@@ -102,7 +102,7 @@ def test_start_and_finish_alone_move_nothing_over_http(session: Session, alice: 
     keys = ("usage_count", "weekly_runs", "unique_users", "weekly_spent", "total_spent")
     assert [listed[key] for key in keys] == [0] * 5
     assert "last_used" not in listed
-    assert told(session) == NOTHING
+    assert counts(session) == NOTHING
 
 
 @pytest.mark.usefixtures("acme")
@@ -118,12 +118,12 @@ def test_a_settled_call_counts_whatever_it_costs(
     second = admit(gate, rich, hold=0, run_id=run)
     if late:
         finish(session, run)
-        assert told(session) == NOTHING
+        assert counts(session) == NOTHING
     for each in (admission, second):
         ledger.settle(gate, each, call(**price), now=NOW)
     if not late:
         finish(session, run)
-    assert told(session) == COUNTED
+    assert counts(session) == COUNTED
     assert_proved(session)
 
 
@@ -131,7 +131,7 @@ def test_a_settled_call_counts_whatever_it_costs(
 @pytest.mark.parametrize("depth", [1, 2, 5, 40])
 @pytest.mark.parametrize("order", ["call first", "root first", "call last"])
 @pytest.mark.parametrize("together", [False, True])
-def test_a_run_counts_for_a_call_however_deep_below_it(
+def test_a_run_counts_for_calls_of_any_descendant(
     session: Session, gate: Pool, rich: Payer, depth: int, order: str, together: bool
 ) -> None:
     chain = [start(session, rich.id, called=False)]
@@ -152,32 +152,32 @@ def test_a_run_counts_for_a_call_however_deep_below_it(
             finish(session, run)
     elif order == "root first":
         finish(session, chain[0])
-        assert told(session) == NOTHING
+        assert counts(session) == NOTHING
         bill()
-        assert told(session) == COUNTED
+        assert counts(session) == COUNTED
         for run in chain[1:]:
             finish(session, run)
     else:
         for run in reversed(chain):
             finish(session, run)
-        assert told(session) == told(session, "tester") == NOTHING
+        assert counts(session) == counts(session, "tester") == NOTHING
         bill()
-    assert told(session) == COUNTED
-    assert figures(session, agent="tester").runs == depth
-    # each is billed for its own calls alone
-    assert (figures(session).credits, figures(session, agent="tester").credits) == (0, 4)
+    assert counts(session) == COUNTED
+    assert counted(session, agent="tester").runs == depth
+    # each run is billed for its own calls only
+    assert (counted(session).credits, counted(session, agent="tester").credits) == (0, 4)
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme")
-def test_beside_and_above_a_call_is_not_below_a_run(session: Session, rich: Payer) -> None:
+def test_siblings_and_ancestors_of_a_call_do_not_count(session: Session, rich: Payer) -> None:
     root = start(session, rich.id, "acme/tester@1.0.0")
     child = start(session, rich.id, called=False, ancestor_run_ids=[root])
     start(session, rich.id, "acme/tester@1.0.0", ancestor_run_ids=[root])
     finish(session, child)
     finish(session, root)
-    assert told(session) == NOTHING
-    assert told(session, "tester") == COUNTED
+    assert counts(session) == NOTHING
+    assert counts(session, "tester") == COUNTED
     assert_proved(session)
 
 
@@ -188,18 +188,18 @@ def test_nobody_makes_another_persons_run_count(session: Session, rich: Payer, a
     finish(session, run)
     late = start(session, alice.id, "acme/tester@1.0.0", called=False, ancestor_run_ids=[run])
     settle(session, alice.id, late)
-    assert told(session) == NOTHING
+    assert counts(session) == NOTHING
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme")
 @pytest.mark.parametrize("name", ["base", "other/unpublished@1.0.0"])
-def test_a_run_of_no_published_agent_passes_calls_on(session: Session, rich: Payer, name: str) -> None:
+def test_an_unpublished_run_passes_calls_to_its_ancestors(session: Session, rich: Payer, name: str) -> None:
     root = start(session, rich.id, called=False)
     middle = start(session, rich.id, name, called=False, ancestor_run_ids=[root])
     finish(session, root)
     settle(session, rich.id, middle)
-    assert told(session) == COUNTED
+    assert counts(session) == COUNTED
     assert_proved(session)
 
 
@@ -211,12 +211,12 @@ def test_a_run_counts_no_longer_when_the_runs_below_it_are_deleted(session: Sess
     for run, expected in zip(below, (COUNTED, NOTHING), strict=True):
         session.execute(text("DELETE FROM agent_run WHERE id = :id"), {"id": run})
         session.commit()
-        assert told(session) == expected
+        assert counts(session) == expected
         assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme")
-def test_an_agent_that_enters_the_store_counts_by_the_same_rule(
+def test_publishing_counts_earlier_runs_by_the_same_rule(
     session: Session, rich: Payer, acme: Publisher
 ) -> None:
     name = "acme/new@1.0.0"
@@ -225,15 +225,15 @@ def test_an_agent_that_enters_the_store_counts_by_the_same_rule(
     below = start(session, rich.id, "base", ancestor_run_ids=[above])
     for run in (empty, above, below):
         finish(session, run)
-    counting.enter("acme", ["new"])
+    counting.lock_agents("acme", ["new"])
     factories.agent(acme, "new", "1.0.0")
-    counting.entered("acme", {"new": "1.0.0"})
+    counting.count_earlier_runs("acme", {"new": "1.0.0"})
     session.commit()
-    assert told(session, "new") == COUNTED
+    assert counts(session, "new") == COUNTED
     assert_proved(session)
 
 
-def test_a_version_that_ran_before_it_was_published_is_told_from_its_own_runs(
+def test_a_new_version_is_counted_from_its_own_runs(
     session: Session, gate: Pool, rich: Payer, owner: User, acme: Publisher
 ) -> None:
     for days, version, ending, who in (
@@ -248,20 +248,20 @@ def test_a_version_that_ran_before_it_was_published_is_told_from_its_own_runs(
         if who == rich.id:
             ledger.settle(gate, admit(gate, rich, hold=0, run_id=run), call(2), now=NOW)
         finish(session, run, ending)
-    counting.enter("acme", ["reviewer"])
+    counting.lock_agents("acme", ["reviewer"])
     factories.agent_version(acme, "reviewer", "2.0.0")
-    counting.entered("acme", {"reviewer": "2.0.0"})
+    counting.count_earlier_runs("acme", {"reviewer": "2.0.0"})
     session.commit()
-    new = figures(session, "2.0.0")
+    new = counted(session, "2.0.0")
     assert (new.runs, new.failed, new.cancelled, new.own_runs, new.credits) == (2, 1, 1, 1, 4)
     assert (new.weekly_runs, new.weekly_credits, new.unique_users) == (1, 2, 1)
     assert_proved(session)
 
 
-# -- the publisher's own runs --------------------------------------------------------------------------------
+# -- own runs ------------------------------------------------------------------------------------------------
 
 
-def run_of(session: Session, user_id: str, ending: str = "completed", **kw: Any) -> str:
+def finished_run(session: Session, user_id: str, ending: str = "completed", **kw: Any) -> str:
     run = start(session, user_id, **kw)
     finish(session, run, ending)
     return run
@@ -269,70 +269,70 @@ def run_of(session: Session, user_id: str, ending: str = "completed", **kw: Any)
 
 @pytest.mark.usefixtures("acme")
 @pytest.mark.parametrize("ending", ["completed", "failed", "cancelled"])
-def test_the_publishers_own_runs_stand_apart(session: Session, owner: User, rich: Payer, ending: str) -> None:
-    run_of(session, owner.id, ending)
-    run_of(session, owner.id, ending, called=False)
-    assert (told(session), figures(session).own_runs) == (NOTHING, 1)
-    assert figures(session).credits == figures(session).weekly_credits == 0
-    run_of(session, rich.id)
-    assert (told(session), figures(session).own_runs) == (COUNTED, 1)
+def test_own_runs_are_counted_separately(session: Session, owner: User, rich: Payer, ending: str) -> None:
+    finished_run(session, owner.id, ending)
+    finished_run(session, owner.id, ending, called=False)
+    assert (counts(session), counted(session).own_runs) == (NOTHING, 1)
+    assert counted(session).credits == counted(session).weekly_credits == 0
+    finished_run(session, rich.id)
+    assert (counts(session), counted(session).own_runs) == (COUNTED, 1)
     assert_proved(session)
 
 
 @pytest.mark.parametrize("role", ["owner", "admin", "member"])
-def test_so_do_those_of_whoever_is_in_the_publishers_organisation(session: Session, role: str) -> None:
+def test_runs_of_organisation_members_are_own_runs(session: Session, role: str) -> None:
     founder, person = factories.user("founder"), factories.user("person")
     org = factories.org(founder)
     made = factories.publisher(org, "acme")
     factories.agent(made, "reviewer", "1.0.0")
     week_from(session, NOW - timedelta(days=6))
     for who in (founder, person):
-        run_of(session, who.id)
-    assert (told(session), figures(session).own_runs) == (COUNTED, 1)
+        finished_run(session, who.id)
+    assert (counts(session), counted(session).own_runs) == (COUNTED, 1)
     session.add(OrgMember(org_id=org.id, user_id=person.id, role=role))
     session.commit()
-    assert (told(session), figures(session).own_runs) == (NOTHING, 2)
+    assert (counts(session), counted(session).own_runs) == (NOTHING, 2)
     assert_proved(session)
     session.delete(session.get_one(OrgMember, (org.id, person.id)))
     session.commit()
-    assert (told(session), figures(session).own_runs) == (COUNTED, 1)
+    assert (counts(session), counted(session).own_runs) == (COUNTED, 1)
     assert_proved(session)
 
 
-def test_a_publisher_that_changes_hands_takes_its_own_runs_along(
+def test_a_change_of_owner_updates_own_runs(
     session: Session, acme: Publisher, owner: User, rich: Payer
 ) -> None:
     mate = session.get_one(User, rich.id)
     org = factories.org(owner, members=(mate,))
     for who in (owner, mate, factories.user("stranger")):
-        run_of(session, who.id)
-    assert (figures(session).runs, figures(session).own_runs) == (2, 1)
+        finished_run(session, who.id)
+    assert (counted(session).runs, counted(session).own_runs) == (2, 1)
     publishers.link(owner, "acme", org.id)
     session.commit()
-    assert (figures(session).runs, figures(session).own_runs, figures(session).unique_users) == (1, 2, 1)
+    assert (counted(session).runs, counted(session).own_runs, counted(session).unique_users) == (1, 2, 1)
     assert_proved(session)
     publishers.unlink(owner, "acme")
     session.commit()
-    assert (figures(session).runs, figures(session).own_runs, figures(session).unique_users) == (2, 1, 2)
+    assert (counted(session).runs, counted(session).own_runs, counted(session).unique_users) == (2, 1, 2)
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme")
-def test_own_runs_leave_the_week_without_a_trace(session: Session, owner: User) -> None:
-    run_of(session, owner.id, created_at=NOW - timedelta(days=2))
-    counting.slide(NOW + timedelta(days=1))
-    counting.slide(NOW + timedelta(days=5.5))
+def test_own_runs_leave_the_window(session: Session, owner: User) -> None:
+    finished_run(session, owner.id, created_at=NOW - timedelta(days=2))
+    counting.advance_window(NOW + timedelta(days=1))
+    counting.advance_window(NOW + timedelta(days=5.5))
     session.commit()
-    assert figures(session).weekly_runs == 0
+    assert counted(session).weekly_runs == 0
     assert_proved(session)
 
 
-def test_the_api_shows_what_others_ran(
+def test_the_api_excludes_own_runs(
     session: Session, acme: Publisher, owner: User, rich: Payer, app: Flask
 ) -> None:
     for _ in range(3):
-        run_of(session, owner.id)
-    run_of(session, rich.id)
+        finished_run(session, owner.id)
+    finished_run(session, rich.id)
     count_waiting(session)
     listed = next(
         each for each in app.test_client().get("/api/agents").get_json() if each["id"] == "reviewer"
@@ -342,10 +342,10 @@ def test_the_api_shows_what_others_ran(
     metrics = app.test_client().get("/api/agents/metrics").get_json()
     assert metrics["acme/reviewer"]["usage_count"] == 1
     page = app.test_client().get("/publishers/acme/agents/reviewer/1.0.0").get_data(as_text=True)
-    assert "Publisher’s own runs</dt><dd>3, in no figure above</dd>" in page
+    assert "Publisher’s own runs</dt><dd>3, not counted above</dd>" in page
 
 
-# -- many at once --------------------------------------------------------------------------------------------
+# -- concurrency ---------------------------------------------------------------------------------------------
 
 
 def at_once(jobs: list[Callable[[], Any]], workers: int = 10) -> None:
@@ -354,13 +354,13 @@ def at_once(jobs: list[Callable[[], Any]], workers: int = 10) -> None:
             done.result()
 
 
-def ended(engine: Engine, run: str) -> None:
+def finish_run(engine: Engine, run: str) -> None:
     with Session(engine) as own:
         finish(own, run)
 
 
 @pytest.mark.usefixtures("acme")
-def test_a_settlement_below_beside_the_finish_above_is_never_missed(
+def test_a_descendants_settlement_concurrent_with_the_finish_is_counted(
     session: Session, engine: Engine, gate: Pool, rich: Payer
 ) -> None:
     for _ in range(25):
@@ -375,10 +375,10 @@ def test_a_settlement_below_beside_the_finish_above_is_never_missed(
 
         def end(run: str = root, together: Barrier = together) -> None:
             together.wait()
-            ended(engine, run)
+            finish_run(engine, run)
 
         at_once([settled, end], 2)
-    assert figures(session).runs == 25
+    assert counted(session).runs == 25
     assert_proved(session)
 
 
@@ -400,7 +400,7 @@ def test_trees_of_two_agents_end_and_settle_in_any_order(
         for _ in range(chance.randrange(1, 5)):
             agent = chance.choice(("acme/reviewer@1.0.0", "acme/tester@1.0.0", "base"))
             chain.append(start(session, who.id, agent, called=False, ancestor_run_ids=list(chain)))
-        jobs += [lambda run=run: ended(engine, run) for run in chain]
+        jobs += [lambda run=run: finish_run(engine, run) for run in chain]
         late += [(admit(gate, who, hold=0, run_id=chain[-1]), call(1)) for _ in range(2)]
     chance.shuffle(late)
     jobs += [lambda batch=late[n : n + 4]: ledger.settle_many(gate, batch, now=NOW) for n in range(0, 60, 4)]

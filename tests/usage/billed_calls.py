@@ -1,4 +1,4 @@
-"""Billing facts put straight into the tables, as a settlement would: for tests of what reads them."""
+"""Inserts billed calls directly into the tables, as a settlement would, for tests of usage queries."""
 
 import bisect
 import uuid
@@ -21,7 +21,7 @@ from tests.factories import org_of
 
 @dataclass(frozen=True)
 class Call:
-    """A billed call. Tokens are disjoint buckets, reasoning within output."""
+    """A billed call. Token counts are disjoint; output includes reasoning."""
 
     at: datetime
     model: str = "north/large-4"
@@ -39,7 +39,7 @@ class Call:
 
 
 def person(session: Session, email: str, **columns: Any) -> str:
-    """A user with a credit account; their id."""
+    """Create a user with a credit account and return the user id."""
     user = User(id=str(uuid.uuid4()), email=email, **columns)
     session.add(user)
     session.flush()
@@ -48,8 +48,8 @@ def person(session: Session, email: str, **columns: Any) -> str:
     return user.id
 
 
-def billed(session: Session, user_id: str, calls: Iterable[Call]) -> None:
-    """Write the calls' messages, gateway rows and rollups, and the account when there is none. Flushes."""
+def insert_calls(session: Session, user_id: str, calls: Iterable[Call]) -> None:
+    """Insert messages, gateway calls and rollups for the calls, and the account if it is missing. Flushes."""
     org_id = org_of(user_id)
     account_id = org_id or user_id
     if session.get(CreditAccount, account_id) is None:
@@ -61,7 +61,9 @@ def billed(session: Session, user_id: str, calls: Iterable[Call]) -> None:
     for call in calls:
         hour = call.at.replace(minute=0, second=0, microsecond=0)
         cells["hour", hour, call.model, call.agent].append(call)
-        cells["day", hour.replace(hour=0), call.model, call.agent].append(call)
+        day = hour.replace(hour=0)
+        cells["day", day, call.model, call.agent].append(call)
+        cells["week", day - timedelta(days=day.weekday()), call.model, call.agent].append(call)
         message = Message(
             id=f"gen-{uuid.uuid4().hex}",
             finished_at=call.at,

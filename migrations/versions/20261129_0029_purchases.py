@@ -1,13 +1,13 @@
 """Purchases with their refunds and disputes, Stripe's events, and what reconciliation found.
 
-Revision: 0027
-Revises: 0026
+Revision: 0029
+Revises: 0028
 """
 
 from migrations.replacing import run_script
 
-revision = "0027"
-down_revision = "0026"
+revision = "0029"
+down_revision = "0028"
 branch_labels = None
 depends_on = None
 

@@ -1,4 +1,4 @@
-"""Figures under many hands: finishes, settlements, corrections, deletions and the week at the same moment."""
+"""Statistics under concurrency: runs finish, settle, are corrected and deleted while the window advances."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from tests.store.ledger import (
     NOW,
     assert_proved,
     count_waiting,
-    figures,
+    counted,
     finish,
     in_one_go,
     start,
@@ -52,14 +52,14 @@ def payers(session: Session, count: int) -> list[Payer]:
 
 
 def at_once(jobs: Sequence[Callable[[], Any]], workers: int = 12) -> None:
-    """Run all, many at a time; the first error is raised."""
+    """Run all jobs concurrently; raises the first error."""
     with ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(job) for job in jobs]:
             done.result()
 
 
 @pytest.mark.usefixtures("stocked")
-def test_many_hands_on_two_agents(app: Flask, session: Session, engine: Engine, gate: Pool) -> None:
+def test_concurrent_changes_of_two_agents(app: Flask, session: Session, engine: Engine, gate: Pool) -> None:
     chance = random.Random(4)
     people = payers(session, 6)
     jobs: list[Callable[[], Any]] = []
@@ -76,34 +76,36 @@ def test_many_hands_on_two_agents(app: Flask, session: Session, engine: Engine, 
             jobs += [lambda id=run: in_one_go(engine, "DELETE FROM agent_run WHERE id = :id", id=id)]
             continue
         ending = "failed" if n % 5 == 0 else "completed"
-        jobs += [lambda id=run, end=ending: ended(engine, id, end)] * 2
+        jobs += [lambda id=run, end=ending: finish_run(engine, id, end)] * 2
         expected[agent][0] += ending == "completed"
         expected[agent][1] += 5 * (ending == "completed")
     chance.shuffle(late)
     for n in range(0, len(late), 5):
         batch = late[n : n + 5]
         jobs += [lambda b=batch: ledger.settle_many(gate, b, now=NOW)] * 2
-    jobs += [lambda hours=n: slid(app, hours) for n in range(0, 60, 6)]
+    jobs += [lambda hours=n: advance(app, hours) for n in range(0, 60, 6)]
     chance.shuffle(jobs)
     at_once(jobs)
     for agent, (runs, credits) in expected.items():
-        assert (figures(session, agent=agent).runs, figures(session, agent=agent).credits) == (runs, credits)
+        assert (counted(session, agent=agent).runs, counted(session, agent=agent).credits) == (runs, credits)
     assert_proved(session)
 
 
-def ended(engine: Engine, run: str, status: str) -> None:
+def finish_run(engine: Engine, run: str, status: str) -> None:
     with Session(engine) as own:
         finish(own, run, status)
 
 
-def slid(app: Flask, hours: int) -> None:
+def advance(app: Flask, hours: int) -> None:
     with app.app_context():
-        counting.slide(NOW + timedelta(hours=hours))
+        counting.advance_window(NOW + timedelta(hours=hours))
         db.session.commit()
 
 
 @pytest.mark.usefixtures("stocked")
-def test_a_settlement_beside_the_finish_is_never_missed(session: Session, engine: Engine, gate: Pool) -> None:
+def test_a_settlement_concurrent_with_the_finish_is_counted(
+    session: Session, engine: Engine, gate: Pool
+) -> None:
     (who,) = payers(session, 1)
     for _ in range(30):
         run = start(session, who.id)
@@ -116,14 +118,14 @@ def test_a_settlement_beside_the_finish_is_never_missed(session: Session, engine
 
         def end(run: str = run, together: Barrier = together) -> None:
             together.wait()
-            ended(engine, run, "completed")
+            finish_run(engine, run, "completed")
 
         at_once([settle, end], 2)
-    assert (figures(session).runs, figures(session).credits) == (30, 30)
+    assert (counted(session).runs, counted(session).credits) == (30, 30)
     assert_proved(session)
 
 
-def test_runs_that_end_while_their_agent_enters_the_store(
+def test_runs_that_end_during_publication(
     app: Flask, session: Session, engine: Engine, stocked: Publisher
 ) -> None:
     (who,) = payers(session, 1)
@@ -132,7 +134,7 @@ def test_runs_that_end_while_their_agent_enters_the_store(
 
         def publish(id: str = f"new{n}") -> None:
             with app.app_context():
-                counting.enter("acme", [id, "reviewer"])
+                counting.lock_agents("acme", [id, "reviewer"])
                 db.session.execute(
                     text(
                         "INSERT INTO agent_config (publisher_id, id, version, data) VALUES ('acme', :id, '1.0.0', '{}')"
@@ -145,18 +147,16 @@ def test_runs_that_end_while_their_agent_enters_the_store(
                     AgentVersion(publisher_id="acme", agent_id=id, version="1.0.0", credential="cli")
                 )
                 catalogue.refresh("acme", [id, "reviewer"])
-                counting.entered("acme", {id: "1.0.0", "reviewer": "1.0.0"})
+                counting.count_earlier_runs("acme", {id: "1.0.0", "reviewer": "1.0.0"})
                 db.session.commit()
 
-        at_once([publish, *(lambda id=run: ended(engine, id, "completed") for run in runs)], 5)
-        assert (figures(session, agent=f"new{n}").runs, figures(session, "1.0.0", f"new{n}").runs) == (4, 4)
+        at_once([publish, *(lambda id=run: finish_run(engine, id, "completed") for run in runs)], 5)
+        assert (counted(session, agent=f"new{n}").runs, counted(session, "1.0.0", f"new{n}").runs) == (4, 4)
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("stocked")
-def test_an_applier_that_is_killed_counts_nothing_and_leaves_the_queue(
-    session: Session, engine: Engine
-) -> None:
+def test_a_killed_worker_counts_nothing_and_leaves_the_queue(session: Session, engine: Engine) -> None:
     (who,) = payers(session, 1)
     finish(session, start(session, who.id))
     doomed = engine.connect()
@@ -172,13 +172,11 @@ def test_an_applier_that_is_killed_counts_nothing_and_leaves_the_queue(
     assert session.get_one(Agent, ("acme", "reviewer"), populate_existing=True).runs == 0
     session.rollback()
     assert_proved(session)
-    assert figures(session).runs == 1
+    assert counted(session).runs == 1
 
 
 @pytest.mark.usefixtures("stocked")
-def test_what_a_publication_has_at_hand_is_passed_over_and_waits(
-    session: Session, engine: Engine, gate: Pool
-) -> None:
+def test_agents_locked_by_a_publication_are_skipped(session: Session, engine: Engine, gate: Pool) -> None:
     (who,) = payers(session, 1)
     runs = {agent: start(session, who.id, f"acme/{agent}@1.0.0") for agent in ("reviewer", "tester")}
     above = start(session, who.id, "acme/reviewer@1.0.0", called=False)
@@ -188,7 +186,7 @@ def test_what_a_publication_has_at_hand_is_passed_over_and_waits(
         finish(session, run)
     with Session(engine) as publishing:
         publishing.execute(text("SELECT store_enter('acme', ARRAY['reviewer'])"))
-        ledger.settle(gate, late, call(4), now=NOW, patience_seconds=0)
+        ledger.settle(gate, late, call(4), now=NOW, timeout_seconds=0)
         count_waiting(session)
         found = {each.id: (each.runs, each.credits) for each in session.query(Agent)}
         assert found == {"reviewer": (0, 0), "tester": (2, 4)}
@@ -196,43 +194,41 @@ def test_what_a_publication_has_at_hand_is_passed_over_and_waits(
         assert waiting == {runs["reviewer"], above, below}
         session.rollback()
         assert store_proof.prove().differences == []
-    assert figures(session).runs == 2
+    assert counted(session).runs == 2
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("stocked")
-def test_appliers_that_work_at_once_count_everything_once(app: Flask, session: Session) -> None:
+def test_concurrent_workers_count_every_run_once(app: Flask, session: Session) -> None:
     people = payers(session, 3)
     for who in people:
         for agent in ("reviewer", "tester") * 10:
             finish(session, start(session, who.id, f"acme/{agent}@1.0.0"))
 
-    def apply() -> None:
+    def count_queue() -> None:
         with app.app_context():
             for _ in range(10):
-                counting.apply(most=7)
+                counting.apply_queue(limit=7)
                 db.session.commit()
 
-    at_once([apply] * 6, 6)
+    at_once([count_queue] * 6, 6)
     assert_proved(session)
-    assert [figures(session, agent=agent).runs for agent in ("reviewer", "tester")] == [30, 30]
+    assert [counted(session, agent=agent).runs for agent in ("reviewer", "tester")] == [30, 30]
 
 
 @pytest.mark.usefixtures("stocked")
-def test_the_proof_sees_one_picture_while_runs_end(
-    app: Flask, session: Session, engine: Engine, gate: Pool
-) -> None:
+def test_the_proof_uses_one_snapshot(app: Flask, session: Session, engine: Engine, gate: Pool) -> None:
     people = payers(session, 3)
     runs = [(who, start(session, who.id)) for who in people for _ in range(15)]
     calls = [admit(gate, who, hold=1, run_id=run) for who, run in runs]
-    jobs: list[Callable[[], Any]] = [lambda id=run: ended(engine, id, "completed") for _, run in runs]
+    jobs: list[Callable[[], Any]] = [lambda id=run: finish_run(engine, id, "completed") for _, run in runs]
     jobs += [lambda a=each: ledger.settle(gate, a, call(1), now=NOW) for each in calls]
     random.Random(1).shuffle(jobs)
 
     def proved() -> None:
         with app.app_context():
             assert store_proof.prove().differences == []
-            counting.apply(most=20)
+            counting.apply_queue(limit=20)
             db.session.commit()
             assert store_proof.prove().differences == []
 

@@ -1,4 +1,4 @@
-"""Uploaded pictures that nobody uses: when they go, and that none goes that somebody shows."""
+"""Deletion of unused uploaded pictures; pictures in use are kept."""
 
 import io
 import os
@@ -31,11 +31,11 @@ def store(tmp_path: Path) -> Files:
     return files(load_settings(_env_file=None, stoa_data_dir=tmp_path))
 
 
-def kept(store: Files, colour: int = 9) -> str:
-    """The name of a picture that was uploaded now."""
+def stored(store: Files, colour: int = 9) -> str:
+    """Store a picture and return its file name."""
     picture = io.BytesIO()
     Image.new("RGB", (8, 8), (colour, 0, 0)).save(picture, "PNG")
-    return pictures.keep(store, picture.getvalue()).rpartition("/")[2]
+    return pictures.store(store, picture.getvalue()).rpartition("/")[2]
 
 
 def address(name: str) -> str:
@@ -43,93 +43,93 @@ def address(name: str) -> str:
 
 
 class Shown(set[str]):
-    """The pictures that publishers show, by name."""
+    """The pictures in use, by name."""
 
     def __call__(self, addresses: Collection[str]) -> set[str]:
         return {each for each in addresses if each.rpartition("/")[2] in self}
 
 
 def where(store: Files, name: str) -> str:
-    folders = {"kept": pictures.FOLDER, "aside": pictures.ASIDE}
+    folders = {"kept": pictures.FOLDER, "aside": pictures.UNUSED_FOLDER}
     return " ".join(word for word, folder in folders.items() if name in store.names(folder)) or "gone"
 
 
-def test_a_picture_that_nobody_uses_goes_after_two_nights(store: Files) -> None:
-    name, shown = kept(store), Shown()
-    pictures.forget_unused(store, shown, now() + DAY - timedelta(minutes=1))
+def test_an_unused_picture_is_deleted_after_two_nights(store: Files) -> None:
+    name, shown = stored(store), Shown()
+    pictures.delete_unused(store, shown, now() + DAY - timedelta(minutes=1))
     assert where(store, name) == "kept"
-    pictures.forget_unused(store, shown, now() + LATER)
+    pictures.delete_unused(store, shown, now() + LATER)
     assert where(store, name) == "aside"
     assert pictures.read(store, name), "it is still shown"
-    pictures.forget_unused(store, shown, now() + DAY - timedelta(minutes=1))
+    pictures.delete_unused(store, shown, now() + DAY - timedelta(minutes=1))
     assert where(store, name) == "aside"
-    pictures.forget_unused(store, shown, now() + LATER)
+    pictures.delete_unused(store, shown, now() + LATER)
     assert where(store, name) == "gone"
     assert pictures.read(store, name) is None
 
 
-def test_a_picture_that_is_shown_stays(store: Files) -> None:
-    name, other = kept(store), kept(store, 200)
+def test_a_picture_in_use_is_kept(store: Files) -> None:
+    name, other = stored(store), stored(store, 200)
     for _ in range(3):
-        pictures.forget_unused(store, Shown([name]), now() + LATER)
+        pictures.delete_unused(store, Shown([name]), now() + LATER)
     assert (where(store, name), where(store, other)) == ("kept", "gone")
 
 
 def test_other_files_are_left_alone(store: Files) -> None:
-    for folder in (pictures.FOLDER, pictures.ASIDE):
-        store.keep(f"{folder}/notes.txt", b"x")
+    for folder in (pictures.FOLDER, pictures.UNUSED_FOLDER):
+        store.write(f"{folder}/notes.txt", b"x")
     for _ in range(2):
-        pictures.forget_unused(store, Shown(), now() + LATER)
+        pictures.delete_unused(store, Shown(), now() + LATER)
     assert where(store, "notes.txt") == "kept aside"
 
 
-def test_a_picture_chosen_while_it_is_put_aside_comes_back(store: Files) -> None:
-    name, shown = kept(store), Shown()
+def test_a_picture_used_while_it_is_moved_is_restored(store: Files) -> None:
+    name, shown = stored(store), Shown()
 
-    def chosen_too_late(addresses: Collection[str]) -> set[str]:
+    def used_too_late(addresses: Collection[str]) -> set[str]:
         nobody = shown(addresses)
-        kept(store)
-        shown.add(name)  # committed after the job had asked
+        stored(store)
+        shown.add(name)  # committed after the check
         return nobody
 
-    pictures.forget_unused(store, chosen_too_late, now() + LATER)
+    pictures.delete_unused(store, used_too_late, now() + LATER)
     assert pictures.read(store, name)
-    pictures.forget_unused(store, shown, now() + LATER)
+    pictures.delete_unused(store, shown, now() + LATER)
     assert where(store, name) == "kept"
 
 
-def test_a_picture_chosen_while_it_is_removed_is_written_again(store: Files) -> None:
-    name, shown = kept(store), Shown()
-    pictures.forget_unused(store, shown, now() + LATER)
+def test_a_picture_used_while_it_is_deleted_is_restored(store: Files) -> None:
+    name, shown = stored(store), Shown()
+    pictures.delete_unused(store, shown, now() + LATER)
     asked = 0
 
-    def chosen_after_the_first_question(addresses: Collection[str]) -> set[str]:
+    def used_after_the_first_check(addresses: Collection[str]) -> set[str]:
         nonlocal asked
         asked += 1
         nobody = shown(addresses)
         shown.add(name)
         return nobody
 
-    pictures.forget_unused(store, chosen_after_the_first_question, now() + LATER)
+    pictures.delete_unused(store, used_after_the_first_check, now() + LATER)
     assert asked == 2
     assert where(store, name) == "kept"
 
 
-def test_an_upload_of_a_picture_that_waits_aside_keeps_it(store: Files) -> None:
-    name, shown = kept(store), Shown()
-    pictures.forget_unused(store, shown, now() + LATER)
-    assert kept(store) == name
+def test_uploading_an_unused_picture_again_keeps_it(store: Files) -> None:
+    name, shown = stored(store), Shown()
+    pictures.delete_unused(store, shown, now() + LATER)
+    assert stored(store) == name
     shown.add(name)
     for _ in range(2):
-        pictures.forget_unused(store, shown, now() + LATER)
+        pictures.delete_unused(store, shown, now() + LATER)
     assert where(store, name) == "kept"
 
 
-@pytest.mark.parametrize("dies", ["keep", "remove"])
-def test_a_night_that_broke_off_is_made_good(
+@pytest.mark.parametrize("dies", ["write", "remove"])
+def test_an_interrupted_run_is_completed_by_the_next(
     store: Files, monkeypatch: pytest.MonkeyPatch, dies: str
 ) -> None:
-    name, other, shown = kept(store), kept(store, 200), Shown()
+    name, other, shown = stored(store), stored(store, 200), Shown()
     shown.add(other)
     with monkeypatch.context() as broken:
 
@@ -138,14 +138,14 @@ def test_a_night_that_broke_off_is_made_good(
 
         broken.setattr(Files, dies, refuse)
         with pytest.raises(FilesUnavailable):
-            pictures.forget_unused(store, shown, now() + LATER)
+            pictures.delete_unused(store, shown, now() + LATER)
     assert pictures.read(store, name)
     for _ in range(3):
-        pictures.forget_unused(store, shown, now() + LATER)
+        pictures.delete_unused(store, shown, now() + LATER)
     assert (where(store, name), where(store, other)) == ("gone", "kept")
 
 
-def test_a_bucket_is_cleared_as_a_folder_is(tmp_path: Path) -> None:
+def test_a_bucket_is_cleaned_like_a_folder(tmp_path: Path) -> None:
     with bucket() as server:
         store = files(
             load_settings(
@@ -157,15 +157,15 @@ def test_a_bucket_is_cleared_as_a_folder_is(tmp_path: Path) -> None:
                 s3_secret_access_key="secret-of-the-bucket",
             )
         )
-        name, other = kept(store), kept(store, 200)
+        name, other = stored(store), stored(store, 200)
         moment = store.names(pictures.FOLDER)[name] + LATER
-        pictures.forget_unused(store, Shown([other]), moment)
+        pictures.delete_unused(store, Shown([other]), moment)
         assert (where(store, name), where(store, other)) == ("aside", "kept")
-        pictures.forget_unused(store, Shown([other]), moment)
+        pictures.delete_unused(store, Shown([other]), moment)
         assert list(server.objects) == [f"/stoa/pictures{address(other)}"]
         server.broken = True
         with pytest.raises(FilesUnavailable):
-            pictures.forget_unused(store, Shown(), moment)
+            pictures.delete_unused(store, Shown(), moment)
         with pytest.raises(FilesUnavailable):
             store.remove("uploads/avatars/none")
 
@@ -175,7 +175,7 @@ def test_the_job_asks_the_publishers(
 ) -> None:
     assert alice.user is not None
     store = files(settings)
-    mine, nobodys, fresh = kept(store, 1), kept(store, 80), kept(store, 160)
+    mine, nobodys, fresh = stored(store, 1), stored(store, 80), stored(store, 160)
     long_ago = (now() - 3 * DAY).timestamp()
     for name in (mine, nobodys):
         os.utime(settings.data_dir / "files" / pictures.FOLDER / name, (long_ago, long_ago))
@@ -190,20 +190,20 @@ def test_publishers_say_which_pictures_they_show(session: OrmSession, alice: Per
     assert alice.user is not None
     factories.publisher(alice.user, avatar_url=address("a"))
     factories.publisher(alice.user, "bare")
-    assert publishers.shown_pictures([address("a"), address("b")]) == {address("a")}
-    assert publishers.shown_pictures([]) == set()
+    assert publishers.pictures_in_use([address("a"), address("b")]) == {address("a")}
+    assert publishers.pictures_in_use([]) == set()
 
 
-def test_a_form_left_open_says_that_its_picture_is_gone(
+def test_a_stale_form_reports_its_expired_picture(
     app: Flask, settings: Settings, session: OrmSession, alice: Person
 ) -> None:
-    name = kept(files(settings), 42)
-    said = {"publisher": "harbor", "name": "Harbor", "avatar_url": address(name)}
+    name = stored(files(settings), 42)
+    output = {"publisher": "harbor", "name": "Harbor", "avatar_url": address(name)}
     files(settings).remove(f"{pictures.FOLDER}/{name}")
-    answer = post(alice, "/publishers/new", **said)
+    answer = post(alice, "/publishers/new", **output)
     assert answer.status_code == 422
     assert "Choose it again." in answer.text
     assert name not in answer.text
-    assert kept(files(settings), 42) == name
-    assert post(alice, "/publishers/new", **said).status_code == 303
+    assert stored(files(settings), 42) == name
+    assert post(alice, "/publishers/new", **output).status_code == 303
     assert session.get_one(Publisher, "harbor").avatar_url == address(name)

@@ -1,8 +1,8 @@
-"""Everything that moves credits outside a model call: grants, revocations, other charges, and the sweep.
+"""Credit operations other than model calls: grants, revocations, charges, the sweep, and erasing an account.
 
-All of it happens in the ledger's functions (`migrations/functions/ledger`), under the account's lock, which is
-held until the caller's transaction ends: commit soon, and take a person's account before changing their `user` row
-in the same transaction, because that is the order of the quota cycle.
+They run in the ledger's SQL functions (`migrations/functions/ledger`) under the account's lock, which is held until
+the caller's transaction ends: commit soon. Lock a person's account before changing their `user` row in the same
+transaction, as the quota cycle does.
 """
 
 import uuid
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger.call_records import LostHold
 from models.ledger.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
@@ -39,7 +39,7 @@ MAX_GRANT = 10**12
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The tenant, whose are credits, calls and runs: exactly one of a user's own account and an organisation's."""
+    """A tenant, the owner of credits, calls and runs: either a user's personal account or an organisation's."""
 
     user_id: str | None = None
     org_id: str | None = None
@@ -50,12 +50,12 @@ class Account:
 
     @classmethod
     def of(cls, key: Session) -> "Account":
-        """The account that a credential acts for."""
+        """The account that pays for a session or API key."""
         return cls(org_id=key.org_id) if key.org_id else cls(user_id=key.user_id)
 
     @property
     def id(self) -> str:
-        """The id of the `credit_account` row, and of everything of the account's."""
+        """The id of the `credit_account` row: the organisation's or the user's id."""
         return self.org_id or self.user_id or ""
 
 
@@ -65,9 +65,9 @@ class Granted:
 
     operation_id: str
     created: bool
-    """False: this operation had been done before and nothing happened now."""
+    """False if this operation was already done; nothing changed."""
     balance: int
-    """What is left of the grant."""
+    """Remaining credits of the grant."""
     debt_cleared: int
 
 
@@ -76,18 +76,18 @@ class Charged:
     """The outcome of a charge. Amounts are credits."""
 
     charged: bool
-    """False: this cause had been charged before and nothing happened now."""
+    """False if this cause was already charged; nothing changed."""
     amount: int
     balance: int
     """The account's net balance afterwards."""
     from_purchased: int
     debt: int
-    """What no grant covered."""
+    """The part that no grant covered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep found: holds now lost, grants written off, and the credits of those."""
+    """The outcome of a sweep: holds marked as lost, grants written off, and the credits written off."""
 
     holds: int
     grants: int
@@ -95,7 +95,7 @@ class Swept:
 
 
 def compact_id() -> str:
-    """A fresh unique id without dashes, for operation ids (contract 3.2)."""
+    """A new UUID without dashes, for operation ids (contract 3.2)."""
     return uuid.uuid4().hex
 
 
@@ -110,22 +110,22 @@ def grant(
     buyer_id: str | None = None,
     now: datetime | None = None,
 ) -> Granted:
-    """Add `amount` credits, once per `operation_id`: the one way credits come into being (contract 3.5).
+    """Add `amount` credits, once per `operation_id`. Credits are created nowhere else (contract 3.5).
 
-    A person's debt is cleared out of the grant first; debt beyond it stays. An organisation's grants are of type
-    `organization`, leave its debt alone, and name the buyer (`buyer_id`, by default the owner).
-    Raises Invalid (amount, type, past expiry), NotFound (account), Conflict (the operation is another account's).
+    A grant to a person first clears debt; debt beyond the amount remains. An organisation's grants have the type
+    `organization`, do not clear debt, and name the buyer (`buyer_id`, by default the owner).
+    Raises Invalid (amount, type, past expiry), NotFound (account), Conflict (`operation_id` of another account).
     """
-    now = now or the_moment()
+    now = now or utc_now()
     if not 0 < amount <= MAX_GRANT:
         raise Invalid(f"Grant between 1 and {MAX_GRANT:,} credits.", fields={"amount": "out of range"})
     if type not in GRANT_TYPES or (type == "organization") != (account.org_id is not None):
         raise Invalid(
-            f"An account of this kind takes no grant of type {type!r}.", fields={"type": "not allowed"}
+            f"This kind of account cannot receive a grant of type {type!r}.", fields={"type": "not allowed"}
         )
     if expires_at is not None and expires_at <= now:
         raise Invalid("The grant would expire in the past.", fields={"expires_at": "in the past"})
-    row = call(
+    row = call_function(
         "SELECT * FROM credit_grant(:operation, :user, :org, :amount, CAST(:type AS grant_type), :priority,"
         " :description, CAST(:expires AS timestamptz), :now)",
         operation=operation_id,
@@ -142,82 +142,81 @@ def grant(
 
 
 def revoke(operation_id: str, reason: str, *, now: datetime | None = None) -> int:
-    """Take a grant back: its principal and balance become zero. Returns the credits that were left of it.
+    """Revoke a grant: set its principal and balance to zero. Returns the credits revoked.
 
-    An unknown or already revoked operation is no error and gives 0. Raises Conflict when the grant is in debt
-    (contract 3.5).
+    Returns 0 for an unknown or already revoked operation. Raises Conflict if the grant is in debt (contract 3.5).
     """
-    row = call(
+    row = call_function(
         "SELECT * FROM credit_revoke(:operation, :reason, :now)",
         operation=operation_id,
         reason=clean_text(reason),
-        now=now or the_moment(),
+        now=now or utc_now(),
     )
     return int(row.credits)
 
 
 def take_back(operation_id: str, total: int, cause: str, *, now: datetime | None = None) -> int:
-    """Bring what refunds and disputes took back of a grant to `total` credits, all of them together; returns the credits
-    that moved: above zero taken, below zero given back. What was spent already becomes debt (contract 3.5, corrected).
+    """Set the credits that refunds and disputes together have taken back of a grant to `total`. Returns the credits moved:
+    positive if taken, negative if given back. Spent credits become debt (contract 3.5, corrected).
 
-    Idempotent, and independent of the order of its causes: what counts is the total of the last call. `cause` is `refund`
-    or `dispute`. Of what was gone when an operator revoked the grant nothing is given back. Raises NotFound, Invalid.
+    Idempotent and independent of the order of calls: the last `total` counts. `cause` is `refund` or `dispute`. Gives
+    nothing back of what an operator revoked. Raises NotFound, Invalid.
     """
     if total < 0 or cause not in ("refund", "dispute"):
         raise Invalid("Take back a number of credits for a refund or a dispute.")
-    row = call(
+    row = call_function(
         "SELECT * FROM credit_take_back(:operation, :total, :cause, :now)",
         operation=operation_id,
         total=total,
         cause=cause,
-        now=now or the_moment(),
+        now=now or utc_now(),
     )
     return int(row.moved)
 
 
 def lock_account(account: Account) -> None:
-    """Take the account's lock, which is made on first use, for what changes it and other rows in one transaction: it comes
-    before every other lock. Held until the transaction ends. Raises NotFound."""
-    call("SELECT credit_account_lock(:user, :org)", user=account.user_id, org=account.org_id)
+    """Lock the account's row, creating it on first use, until the transaction ends. Take this lock before any other.
+    Raises NotFound."""
+    call_function("SELECT credit_account_lock(:user, :org)", user=account.user_id, org=account.org_id)
 
 
 def charge(account: Account, amount: int, *, cause: str, now: datetime | None = None) -> Charged:
-    """Take `amount` credits for something that is no model call, once per account and `cause` (contract 3.4,
-    corrected). Never fails for want of credit: check `balance` before. Raises Invalid, NotFound."""
+    """Charge `amount` credits for anything but a model call, once per account and `cause` (contract 3.4, corrected).
+    Never fails for lack of credits: check `balance` first. Raises Invalid, NotFound."""
     if not 0 < amount <= MAX_GRANT:
         raise Invalid("Charge at least one credit.", fields={"amount": "out of range"})
-    row = call(
+    row = call_function(
         "SELECT * FROM credit_charge(:user, :org, :amount, :cause, :now)",
         user=account.user_id,
         org=account.org_id,
         amount=amount,
         cause=cause,
-        now=now or the_moment(),
+        now=now or utc_now(),
     )
     return Charged(row.charged, row.amount, row.total, row.from_purchased, row.debt)
 
 
 def sweep(*, now: datetime | None = None, accounts: int = 200) -> Swept:
-    """Mark the holds whose time is over as lost and write off expired grants, of at most `accounts` accounts.
+    """Mark expired holds as lost and write off expired grants, for at most `accounts` accounts.
 
-    Accounts in use are left out; they write off their own. Safe to run anywhere, any number at a time. Commit
-    soon: the accounts stay locked until then.
+    Skips locked accounts, which write off their own grants. Safe to run concurrently. Commit soon: the accounts stay
+    locked until then.
     """
-    row = call(
+    row = call_function(
         "SELECT * FROM credit_sweep(:now, :accounts)",
-        now=now or the_moment(),
+        now=now or utc_now(),
         accounts=accounts,
     )
     return Swept(row.holds, row.grants, row.credits)
 
 
 def erase_account(account_id: str) -> int:
-    """Delete the journal of a whole account, just before its owner (a person, an organisation) is deleted: the only way
-    entries ever go. Everything else of the account goes with its owner. A person whom an organisation's books name is not
-    deleted before it: the database refuses.
+    """Delete all ledger entries of an account, right before its owner (a person or an organisation) is deleted.
+    Nothing else deletes entries; the account's other rows are deleted with the owner. A person referenced
+    by an organisation's ledger cannot be deleted before the organisation.
 
-    The database lets a DELETE pass only while the transaction names the account. Returns how many entries went.
-    Takes the account's lock first. Flushes.
+    Sets `stoa.erase_account`, without which the database rejects the DELETE. Takes the account's lock. Flushes.
+    Returns the number of deleted entries.
     """
     db.session.execute(select(CreditAccount.id).where(CreditAccount.id == account_id).with_for_update())
     db.session.execute(text("SELECT set_config('stoa.erase_account', :id, true)"), {"id": account_id})
@@ -227,7 +226,7 @@ def erase_account(account_id: str) -> int:
 
 
 def lost_holds(*, limit: int = 100) -> list[LostHold]:
-    """Calls that took a hold and never settled nor failed, newest first: the upstream may have been paid for them."""
+    """Calls with a hold that neither settled nor failed, newest first: the upstream may have charged for them."""
     rows = db.session.execute(
         select(CreditHold, User.email)
         .join(User, User.id == CreditHold.user_id)
@@ -239,7 +238,7 @@ def lost_holds(*, limit: int = 100) -> list[LostHold]:
 
 
 def dismiss_lost(request_id: str) -> LostHold:
-    """Take a lost call off the operator's list: nothing is charged for it. Raises NotFound."""
+    """Remove a lost call from the operator's list without charging it. Raises NotFound."""
     found = db.session.get(CreditHold, request_id, with_for_update=True, populate_existing=True)
     if found is None or found.state != "lost":
         raise NotFound("There is no lost call with this id.")
@@ -275,8 +274,9 @@ def _owner(account: Account) -> str:
     return owner
 
 
-def call(statement: str, **parameters: Any) -> Row[Any]:
-    """The one row of one of the ledger's functions, called after what is pending is flushed; what it changed is read anew."""
+def call_function(statement: str, **parameters: Any) -> Row[Any]:
+    """Flush, call a ledger SQL function, and return its row. Expires loaded ledger objects, so that they are
+    reloaded."""
     db.session.flush()
     try:
         row = db.session.execute(text(statement), parameters).one()

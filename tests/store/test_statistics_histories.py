@@ -1,4 +1,4 @@
-"""Random histories of agents: whatever happened, every figure is what a query over the rows gives."""
+"""Property test: after any random history, all statistics match a query over the rows."""
 
 from datetime import timedelta
 from typing import Any
@@ -32,7 +32,7 @@ VERSIONS = ("1.0.0", "1.1.0", "2.0.0")
 
 
 class History(RuleBasedStateMachine):
-    """A publisher's agents and who runs them."""
+    """A publisher's agents and the users who run them."""
 
     runs: Bundle[tuple[Payer, str]] = Bundle("runs")
     calls: Bundle[Admission] = Bundle("calls")
@@ -64,9 +64,9 @@ class History(RuleBasedStateMachine):
         if (agent, version) in self.published:
             return
         self.published.add((agent, version))
-        counting.enter(self.publisher.id, [agent])
+        counting.lock_agents(self.publisher.id, [agent])
         factories.agent_version(self.publisher, agent, version)
-        counting.entered(self.publisher.id, {agent: version})
+        counting.count_earlier_runs(self.publisher.id, {agent: version})
         self.session.commit()
 
     @rule(
@@ -156,7 +156,7 @@ class History(RuleBasedStateMachine):
 
     @rule(hours=st.integers(0, 24 * 12))
     def week_moves(self, hours: int) -> None:
-        counting.slide(NOW + timedelta(hours=hours))
+        counting.advance_window(NOW + timedelta(hours=hours))
         self.session.commit()
 
     @rule(agent=st.sampled_from(AGENTS))
@@ -173,7 +173,7 @@ class History(RuleBasedStateMachine):
             )
 
     def teardown(self) -> None:
-        # the next history puts the week back, which may be done only where nothing is counted
+        # the next history resets the window, which requires that nothing is counted
         self.session.rollback()
         self.session.execute(text("DELETE FROM agent_run"))
         self.session.commit()

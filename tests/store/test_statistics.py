@@ -1,4 +1,4 @@
-"""Figures of agents: what each end of a run, each bill, each correction and each deletion does to them."""
+"""Statistics of agents: effects of finished, billed, corrected and deleted runs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,8 +16,7 @@ from models.core.pool import Pool
 from models.core.settings import Settings
 from models.runs import recording
 from models.store import Agent, AgentRunBill, Publisher
-from models.store.statistics import counting
-from models.store.statistics import durations as statistics_figures
+from models.store.statistics import counting, durations
 from tests import factories
 from tests.factories import Person
 from tests.ledger.stage import Payer, admit, call, give, payer
@@ -25,7 +24,7 @@ from tests.store.ledger import (
     NOW,
     assert_proved,
     count_waiting,
-    figures,
+    counted,
     finish,
     settle,
     start,
@@ -35,7 +34,7 @@ from tests.store.ledger import (
 
 @pytest.fixture
 def acme_publisher(session: Session) -> Publisher:
-    """`acme/reviewer@1.0.0` and `@1.1.0`, and a week that began six days before NOW."""
+    """`acme/reviewer@1.0.0` and `@1.1.0`, with a 7-day window that started six days before NOW."""
     owner = factories.user("owner")
     made = factories.publisher(owner, "acme")
     factories.agent(made, "reviewer", "1.0.0")
@@ -46,7 +45,7 @@ def acme_publisher(session: Session) -> Publisher:
 
 @pytest.fixture
 def rich(session: Session) -> Payer:
-    """Somebody with credit, and a key."""
+    """A user with credits and a key."""
     who = payer(session, "rich")
     give(session, who.account, 100_000)
     return who
@@ -59,26 +58,26 @@ def test_a_run_counts_when_it_ends_with_what_its_calls_were_billed(
     run = start(session, rich.id)
     spend(gate, rich, run, 7)
     spend(gate, rich, run, 5)
-    assert figures(session).runs == 0
+    assert counted(session).runs == 0
     finish(session, run, seconds=3)
-    agent = figures(session)
+    agent = counted(session)
     assert (agent.runs, agent.credits, agent.weekly_runs, agent.weekly_credits) == (1, 12, 1, 12)
     assert (agent.unique_users, agent.last_used, agent.failed) == (1, NOW, 0)
     assert agent.durations[4] == sum(agent.durations) == 1
-    assert figures(session, "1.0.0").credits == 12
-    assert figures(session, "1.1.0").runs == 0
+    assert counted(session, "1.0.0").credits == 12
+    assert counted(session, "1.1.0").runs == 0
     assert_proved(session)
 
 
 def spend(gate: Pool, who: Payer, run: str, credits: int, **facts: object) -> None:
-    """A whole call of a running run."""
+    """Admit and settle a call of a running run."""
     admission = admit(gate, who, hold=0, run_id=run)
     assert admission.outcome == "admitted", admission
     ledger.settle(gate, admission, call(credits, **facts), now=NOW)
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_what_the_client_claims_counts_nowhere(
+def test_totals_reported_by_the_client_do_not_count(
     app: Flask, session: Session, gate: Pool, rich: Payer, settings: Settings
 ) -> None:
     run = start(session, rich.id, created_at=NOW)
@@ -96,7 +95,7 @@ def test_what_the_client_claims_counts_nowhere(
             settings=settings,
         )
         db.session.commit()
-    assert figures(session).credits == 4
+    assert counted(session).credits == 4
     assert_proved(session)
 
 
@@ -119,7 +118,7 @@ def test_the_api_counts_and_a_retry_changes_nothing(session: Session, alice: Per
     settle(session, alice.id, asked["runId"])
     for _ in range(3):
         assert alice.browser.post("/api/v1/agent-runs", json=asked, headers=alice.headers).status_code == 200
-    assert (figures(session).runs, figures(session, "1.1.0").runs) == (1, 1)
+    assert (counted(session).runs, counted(session, "1.1.0").runs) == (1, 1)
     assert_proved(session)
 
 
@@ -128,18 +127,16 @@ def test_a_settlement_after_the_finish_is_counted(session: Session, gate: Pool, 
     run = start(session, rich.id)
     late = admit(gate, rich, hold=5, run_id=run)
     finish(session, run)
-    assert figures(session).credits == 0
+    assert counted(session).credits == 0
     ledger.settle(gate, late, call(9), now=NOW)
-    assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").credits) == (1, 9, 9)
+    assert (counted(session).runs, counted(session).credits, counted(session, "1.0.0").credits) == (1, 9, 9)
     ledger.settle(gate, late, call(9), now=NOW)
-    assert figures(session).credits == 9
+    assert counted(session).credits == 9
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_calls_paid_with_a_key_of_ones_own_and_failed_calls_cost_nothing(
-    session: Session, gate: Pool, rich: Payer
-) -> None:
+def test_own_key_and_failed_calls_cost_nothing(session: Session, gate: Pool, rich: Payer) -> None:
     run = start(session, rich.id)
     spend(gate, rich, run, 50, byok=True)
     failed = admit(gate, rich, hold=5, run_id=run)
@@ -154,12 +151,12 @@ def test_calls_paid_with_a_key_of_ones_own_and_failed_calls_cost_nothing(
     own = admit(gate, rich, hold=5, run_id=late)
     finish(session, late)
     ledger.settle(gate, own, call(50, byok=True), now=NOW)
-    assert (figures(session).runs, figures(session).credits) == (2, 0)
+    assert (counted(session).runs, counted(session).credits) == (2, 0)
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_corrections_move_a_run_to_and_fro(session: Session, gate: Pool, rich: Payer) -> None:
+def test_corrections_update_statistics(session: Session, gate: Pool, rich: Payer) -> None:
     run = start(session, rich.id)
     spend(gate, rich, run, 3)
     for status, expected in (
@@ -171,20 +168,20 @@ def test_corrections_move_a_run_to_and_fro(session: Session, gate: Pool, rich: P
         ("completed", (1, 0, 0, 3, 1, NOW)),
     ):
         finish(session, run, status)
-        for each in (figures(session), figures(session, "1.0.0")):
+        for each in (counted(session), counted(session, "1.0.0")):
             found = (each.runs, each.failed, each.cancelled, each.credits, each.unique_users, each.last_used)
             assert found == expected, status
         assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_what_is_not_a_run_of_a_published_agent_counts_nowhere(session: Session, rich: Payer) -> None:
+def test_runs_of_unpublished_agents_do_not_count(session: Session, rich: Payer) -> None:
     for agent in ("test-agent", "reviewer", "acme/nobody@1.0.0", "other/reviewer@1.0.0"):
         finish(session, start(session, rich.id, agent))
     assert session.query(AgentRunBill).count() == 0
-    assert figures(session).runs == 0
+    assert counted(session).runs == 0
     finish(session, start(session, rich.id, "acme/reviewer@9.9.9"))
-    assert figures(session).runs == 1  # a version that nobody published counts for its agent
+    assert counted(session).runs == 1  # unpublished versions count for the agent
     assert_proved(session)
 
 
@@ -197,31 +194,31 @@ def test_deleting_a_run_or_its_user_subtracts(session: Session, rich: Payer, ali
         )
     latest = start(session, alice.id, created_at=NOW)
     finish(session, latest)
-    assert (figures(session).unique_users, figures(session).last_used) == (2, NOW)
+    assert (counted(session).unique_users, counted(session).last_used) == (2, NOW)
     session.execute(text("DELETE FROM agent_run WHERE id = :id"), {"id": latest})
     session.commit()
-    agent = figures(session)
+    agent = counted(session)
     assert (agent.runs, agent.unique_users, agent.last_used) == (3, 1, NOW - timedelta(days=1))
-    assert figures(session, "1.0.0").last_used == NOW - timedelta(days=2)
+    assert counted(session, "1.0.0").last_used == NOW - timedelta(days=2)
     assert_proved(session)
     session.delete(session.get_one(User, rich.id))
     session.commit()
-    agent = figures(session)
+    agent = counted(session)
     assert (agent.runs, agent.weekly_runs, agent.unique_users, agent.last_used) == (0, 0, 0, None)
     assert_proved(session)
 
 
-def test_an_agent_that_enters_the_store_brings_its_runs(session: Session, gate: Pool, rich: Payer) -> None:
+def test_publishing_counts_earlier_runs(session: Session, gate: Pool, rich: Payer) -> None:
     run = start(session, rich.id)
     spend(gate, rich, run, 6)
     finish(session, run)
     made = factories.publisher(factories.user("owner"), "acme")
     week_from(session, NOW - timedelta(days=6))
-    counting.enter("acme", ["reviewer", "nobody"])
+    counting.lock_agents("acme", ["reviewer", "nobody"])
     factories.agent(made, "reviewer", "1.0.0")
-    counting.entered("acme", {"reviewer": "1.0.0"})
+    counting.count_earlier_runs("acme", {"reviewer": "1.0.0"})
     session.commit()
-    assert (figures(session).runs, figures(session).credits, figures(session, "1.0.0").weekly_credits) == (
+    assert (counted(session).runs, counted(session).credits, counted(session, "1.0.0").weekly_credits) == (
         1,
         6,
         6,
@@ -233,44 +230,44 @@ def test_a_version_that_ran_before_it_was_published(
     session: Session, rich: Payer, acme_publisher: Publisher
 ) -> None:
     finish(session, start(session, rich.id, "acme/reviewer@2.0.0"))
-    counting.enter("acme", ["reviewer"])
+    counting.lock_agents("acme", ["reviewer"])
     factories.agent_version(acme_publisher, "reviewer", "2.0.0")
-    counting.entered("acme", {"reviewer": "2.0.0"})
+    counting.count_earlier_runs("acme", {"reviewer": "2.0.0"})
     session.commit()
-    assert (figures(session).runs, figures(session, "2.0.0").runs) == (1, 1)
+    assert (counted(session).runs, counted(session, "2.0.0").runs) == (1, 1)
     assert_proved(session)
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_the_week_moves_on(session: Session, gate: Pool, rich: Payer) -> None:
+def test_the_window_advances(session: Session, gate: Pool, rich: Payer) -> None:
     ages = (timedelta(days=5), timedelta(days=2), timedelta(0))
     for age, credits in zip(ages, (1, 2, 4), strict=True):
         run = start(session, rich.id, created_at=NOW - age)
         spend(gate, rich, run, credits)
         finish(session, run)
-    assert (figures(session).weekly_runs, figures(session).weekly_credits) == (3, 7)
+    assert (counted(session).weekly_runs, counted(session).weekly_credits) == (3, 7)
     for later, weekly in (
         (timedelta(0), 7),
         (timedelta(days=3), 6),
         (timedelta(days=30), 0),
         (timedelta(0), 0),
     ):
-        slide_to(session, later)
-        assert figures(session).weekly_credits == figures(session, "1.0.0").weekly_credits == weekly
+        advance_to(session, later)
+        assert counted(session).weekly_credits == counted(session, "1.0.0").weekly_credits == weekly
         assert_proved(session)
-    assert (figures(session).credits, figures(session).runs) == (7, 3)
+    assert (counted(session).credits, counted(session).runs) == (7, 3)
 
 
-def slide_to(session: Session, later: timedelta) -> None:
-    """As the job does it: until the week begins where it should, never back."""
+def advance_to(session: Session, later: timedelta) -> None:
+    """Advance the window repeatedly, like the job, until it starts `later`."""
     since = None
     while since is None or since < NOW + later - timedelta(days=7):
-        since = counting.slide(NOW + later)
+        since = counting.advance_window(NOW + later)
         session.commit()
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
+def test_a_missing_window_is_recreated(session: Session, rich: Payer) -> None:
     session.execute(text("DELETE FROM store_window"))
     session.commit()
     finish(session, start(session, rich.id))
@@ -279,21 +276,21 @@ def test_an_emptied_window_begins_again(session: Session, rich: Payer) -> None:
     session.rollback()
     session.execute(text("DELETE FROM store_window"))
     session.commit()
-    counting.slide(factories.now())
+    counting.advance_window(factories.now())
     session.commit()
     assert session.execute(text("SELECT count(*) FROM store_window")).scalar_one() == 1
 
 
 def test_the_median_duration() -> None:
-    assert statistics_figures.median_duration_ms([0] * 16) is None
-    assert statistics_figures.median_duration_ms([0, 0, 0, 2] + [0] * 12) == 1500
-    assert statistics_figures.median_duration_ms([0] * 15 + [1]) == 7_200_000
+    assert durations.median_duration_ms([0] * 16) is None
+    assert durations.median_duration_ms([0, 0, 0, 2] + [0] * 12) == 1500
+    assert durations.median_duration_ms([0] * 15 + [1]) == 7_200_000
 
 
 def test_the_database_and_the_pages_know_the_same_buckets(session: Session) -> None:
-    for edge in (0, *statistics_figures.EDGES_MS):
+    for edge in (0, *durations.EDGES_MS):
         at = session.execute(text("SELECT store_bucket(:ms)"), {"ms": edge}).scalar_one()
-        assert at == 1 + sum(edge >= each for each in statistics_figures.EDGES_MS)
+        assert at == 1 + sum(edge >= each for each in durations.EDGES_MS)
     assert session.execute(text("SELECT store_bucket(2147483647)")).scalar_one() == 16
 
 
@@ -302,7 +299,7 @@ def test_stricter_isolation_is_refused(rich: Payer, session: Session) -> None:
     finish(session, start(session, rich.id))
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
     with pytest.raises(Exception, match="READ COMMITTED"):
-        counting.apply()
+        counting.apply_queue()
     session.rollback()
 
 
@@ -320,13 +317,13 @@ def test_a_job_counts_what_waits(app: Flask, session: Session, rich: Payer) -> N
 
 
 @pytest.mark.usefixtures("acme_publisher")
-def test_flask_store_prove_tells_and_mends(app: Flask, session: Session, rich: Payer) -> None:
+def test_flask_store_prove_reports_and_repairs(app: Flask, session: Session, rich: Payer) -> None:
     finish(session, start(session, rich.id))
     runner = app.test_cli_runner()
     for waiting in (True, False):
         fine = runner.invoke(args=["store", "prove"])
-        assert (fine.exit_code, "all figures agree" in fine.output) == (0, True), fine.output
-        assert ("1 more are about to be counted." in fine.output) == waiting
+        assert (fine.exit_code, "all statistics agree" in fine.output) == (0, True), fine.output
+        assert ("1 more are waiting to be counted." in fine.output) == waiting
         count_waiting(session)
     session.execute(text("UPDATE agent SET runs = 5, last_used = NULL"))
     session.execute(text("UPDATE agent_day SET credits = 3"))
@@ -340,5 +337,5 @@ def test_flask_store_prove_tells_and_mends(app: Flask, session: Session, rich: P
     assert drift.output.count("expected") == 5, drift.output
     assert "acme/reviewer, version 1.1.0: expected (0,0,0,0,0,0,0," in drift.output
     mended = runner.invoke(args=["store", "prove", "--repair"])
-    assert (mended.exit_code, "Counted 1 agent anew." in mended.output) == (0, True), mended.output
+    assert (mended.exit_code, "Recounted 1 agent." in mended.output) == (0, True), mended.output
     assert_proved(session)

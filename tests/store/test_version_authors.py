@@ -1,4 +1,4 @@
-"""Who published or withdrew a version, as its pages name them."""
+"""Display names of who published or yanked a version."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.factories import Person, now
     ],
 )
 @pytest.mark.parametrize("credential", ["web", "cli", "pat"])
-def test_a_publisher_without_a_name_is_the_first_part_of_their_address(
+def test_a_user_without_a_name_is_shown_by_their_email_local_part(
     session: Session, alice: Person, name: str | None, email: str, shown: str, credential: str
 ) -> None:
     author = factories.user("author", email=email)
@@ -41,9 +41,11 @@ def test_a_publisher_without_a_name_is_the_first_part_of_their_address(
 
 
 @pytest.mark.parametrize(
-    ("credential", "shown"), [("import", "the operator, by an import"), ("pat", "somebody who left, with")]
+    ("credential", "shown"), [("import", "the operator, by import"), ("pat", "a former user, with")]
 )
-def test_only_who_left_has_left(session: Session, alice: Person, credential: str, shown: str) -> None:
+def test_deleted_users_are_shown_as_such(
+    session: Session, alice: Person, credential: str, shown: str
+) -> None:
     house = factories.publisher(alice.user, "acme")
     kw: dict[str, Any] = {"published_by": None, "credential": credential}
     factories.agent(house, "reviewer", "1.0.0")
