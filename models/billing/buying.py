@@ -4,6 +4,7 @@ Between its steps the process may be stopped at any point. A job that is enqueue
 ended, so a charged card becomes credits, and a purchase that came to nothing is closed.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from models.billing.transitions import note_attempt, purchase_by_id, settle, syn
 from models.core import jobs
 from models.core.db import db
 from models.core.db import now as the_moment
-from models.core.errors import Conflict
+from models.core.errors import Conflict, Invalid
 from models.core.jobs import transaction
 from models.ledger import Account
 
@@ -31,6 +32,7 @@ MOST_CREDITS = 99_999_999
 """What Stripe takes at most for one charge, in cents."""
 RESOLVED_AFTER = timedelta(minutes=2)
 """By then the request that began a purchase is over, whatever became of it."""
+NONCE = re.compile(r"[\w-]{1,64}", re.ASCII)
 UNKNOWN = (
     "Stripe did not answer. If your card was charged, the credits arrive within a few minutes: look at your purchases "
     "before you try again."
@@ -83,7 +85,9 @@ def buy(account: Account, buyer_id: str, credits: int, *, nonce: str | None = No
 
 
 def operation_id(account: Account, buyer_id: str, nonce: str | None = None) -> str:
-    """A fresh name for a purchase, and for its grant (contract 3.2)."""
+    """A fresh name for a purchase, and for its grant (contract 3.2). Raises Invalid for a nonce that is no word."""
+    if nonce is not None and not NONCE.fullmatch(nonce):
+        raise Invalid("This form is damaged. Load the page again.")
     owner = f"org-{account.org_id}" if account.org_id else f"buy-{buyer_id}"
     return f"{owner}-{nonce or ledger.compact_id()}"
 

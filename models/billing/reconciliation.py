@@ -120,7 +120,7 @@ def _differences(since: datetime, started: datetime, checked: set[str]) -> Itera
         checked.add(operation)
         if known is None:
             yield _recovered(operation, state)
-        else:
+        elif not _agrees(known, intent):
             yield from _synced(known, intent_id=intent["id"])
     for reversal in reversals_since(since):
         yield from _reversed(reversal, checked)
@@ -130,6 +130,19 @@ def _differences(since: datetime, started: datetime, checked: set[str]) -> Itera
         if purchase.id not in checked:
             checked.add(purchase.id)
             yield from _synced(purchase)
+
+
+def _agrees(purchase: Purchase, intent: dict[str, Any]) -> bool:
+    """Whether nothing has to be asked: paid by this intent, never disputed, and as much refunded as is told."""
+    charge = intent["latest_charge"]
+    return (
+        purchase.state in ("paid", "partly_refunded", "refunded")
+        and purchase.stripe_payment_intent_id == intent["id"]
+        and purchase.stripe_charge_id == charge["id"]
+        and purchase.amount_cents == intent["amount_received"]
+        and purchase.refunded_cents == charge["amount_refunded"]
+        and not charge["disputed"]
+    )
 
 
 def _recovered(operation: str, state: Any) -> Finding:
@@ -183,10 +196,14 @@ def _told(purchase: Purchase) -> dict[str, Any]:
 
 
 def _ours(since: datetime, started: datetime) -> list[Purchase]:
-    """What is open and not in progress any more, and what was paid since: Stripe must know it."""
+    """What is open and not in progress any more, what was paid since, which Stripe must know, and what has a dispute or a
+    refund that is not decided, however old."""
     waits = Purchase.state.in_(OPEN_STATES) & (Purchase.created_at < started - RESOLVED_AFTER)
     paid = Purchase.state.in_(PAID_STATES) & (Purchase.paid_at >= since)
-    query = select(Purchase).where(waits | paid).order_by(Purchase.created_at, Purchase.id)
+    undecided = (Purchase.state == "disputed") | Purchase.id.in_(
+        select(PurchaseRefund.purchase_id).where(PurchaseRefund.status.in_(("pending", "requires_action")))
+    )
+    query = select(Purchase).where(waits | paid | undecided).order_by(Purchase.created_at, Purchase.id)
     return list(db.session.scalars(query.execution_options(populate_existing=True)))
 
 

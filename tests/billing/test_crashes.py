@@ -200,6 +200,29 @@ def test_the_command_repairs_and_says_what_it_did(desk: Desk, alice: Person) -> 
     desk.prove()
 
 
+def test_an_old_dispute_that_was_decided_is_seen_and_what_agrees_is_not_asked_for(
+    desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = desk.bought(alice)
+    dispute = desk.dispute(old)
+    desk.tell()
+    desk.stripe.win(dispute["id"])
+    desk.session.get_one(Purchase, old.id).paid_at -= timedelta(days=60)
+    desk.session.commit()
+    for kind in ("payment_intent", "charge", "dispute"):
+        for thing in desk.sim.objects[kind].values():
+            thing["created"] -= 60 * 86_400
+    found = desk.run(billing.reconcile)
+    assert [(each["purchase_id"], each["repaired"]) for each in found.findings] == [(old.id, True)]
+    assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
+    for _ in range(5):
+        desk.buy(alice)
+    assert _steps(desk, billing.reconcile, monkeypatch) < 40
+    found = billing.last_reconciliation()
+    assert found is not None
+    assert (found.checked, found.findings) == (5, [])
+
+
 def test_a_purchase_that_is_lost_here_is_made_again_under_its_name(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     id = purchase.id
