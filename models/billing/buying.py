@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import ledger
 from models.billing import cards, stripe_api
+from models.billing.billing_details import billing_snapshot
 from models.billing.customers import ensure_customer, replace_customer
 from models.billing.disputes import refuse_frozen
 from models.billing.payment_state import of_new_intent
@@ -108,6 +109,7 @@ def begin(
         amount_cents=price_cents(credits),
         currency=CURRENCY,
         stripe_customer_id=customer,
+        billing=billing_snapshot(account),
     )
     db.session.add(purchase)
     db.session.flush()

@@ -60,17 +60,22 @@ def buying_freeze(account: Account) -> BuyingFreeze | None:
 def refuse_frozen(account: Account) -> None:
     """Raise Forbidden while the account's buying is frozen, saying why in plain words."""
     freeze = buying_freeze(account)
-    if freeze is None:
-        return
+    if freeze is not None:
+        raise Forbidden(freeze_message(freeze), code="buying_frozen")
+
+
+def freeze_message(freeze: BuyingFreeze) -> str:
+    """Why the account cannot buy, and what the user can do. Raises BillingDisabled."""
     support = stripe_api.billing_settings().stoa_support_email or "the operator of this server"
     paid = f"a payment of ${freeze.amount_cents / 100:,.2f}"
-    raise Forbidden(
-        f"Your bank took back {paid} after a dispute, so nothing can be bought with this account. Credits that are "
-        f"left stay usable. Write to {support} to settle it."
-        if freeze.lost
-        else f"Your bank disputes {paid}, so nothing can be bought with this account until that is decided. Credits "
-        f"that are left stay usable. If the dispute is a mistake, ask your bank to withdraw it, or write to {support}.",
-        code="buying_frozen",
+    if freeze.lost:
+        return (
+            f"Your bank took back {paid} after a dispute, so this account cannot buy credits. You can still spend your "
+            f"remaining credits. Contact {support} to settle it."
+        )
+    return (
+        f"Your bank disputes {paid}, so this account cannot buy credits until the dispute is decided. You can still spend "
+        f"your remaining credits. If the dispute is a mistake, ask your bank to withdraw it, or contact {support}."
     )
 
 
