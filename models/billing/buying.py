@@ -23,7 +23,7 @@ from models.billing.stripe_api import StripeError, id_of, plain
 from models.billing.transitions import note_attempt, purchase_by_id, settle, sync
 from models.core import jobs
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Conflict, Invalid
 from models.core.jobs import transaction
 from models.ledger import Account
@@ -113,7 +113,7 @@ def begin(
     )
     db.session.add(purchase)
     db.session.flush()
-    jobs.enqueue(jobs.resolve_purchase, at=the_moment() + RESOLVED_AFTER, purchase_id=operation)
+    jobs.enqueue(jobs.resolve_purchase, at=utc_now() + RESOLVED_AFTER, purchase_id=operation)
     return purchase
 
 
@@ -202,7 +202,7 @@ def _note_session(operation: str, session_id: str) -> None:
 def _again(operation: str, credits: int) -> BuyOutcome:
     with transaction():
         begun = purchase_by_id(operation)
-        if begun.state == "created" and begun.created_at > the_moment() - RESOLVED_AFTER:
+        if begun.state == "created" and begun.created_at > utc_now() - RESOLVED_AFTER:
             raise Conflict("This purchase is being made just now. Wait a moment.")
     purchase = sync(operation)
     if purchase.credits != credits:

@@ -16,7 +16,7 @@ from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, of_a
 from models.billing.stripe_api import id_of, plain
 from models.billing.transitions import sync
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Forbidden
 from models.core.jobs import transaction
 from models.ledger import Account
@@ -89,7 +89,7 @@ def clear_freeze(account: Account, *, now: datetime | None = None) -> int:
             PurchaseDispute.status.not_in(CLOSED_WELL),
             PurchaseDispute.cleared_at.is_(None),
         )
-        .values(cleared_at=now or the_moment())
+        .values(cleared_at=now or utc_now())
         .execution_options(synchronize_session=False)
     )
     return int(cleared.rowcount)
@@ -100,7 +100,7 @@ def ban_repeated(customer_id: str, *, now: datetime | None = None) -> bool:
 
     Takes transactions of its own; idempotent. Raises StripeError.
     """
-    now = now or the_moment()
+    now = now or utc_now()
     with transaction():
         user = _person(customer_id)
         if user is None or user.banned:

@@ -1,22 +1,34 @@
 """How fast an account spends, to say how long an amount of credits lasts."""
 
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 
 from models.ledger import Account
 from models.usage.period import preset
 from models.usage.usage_report import spending
 
-DAYS = 30
+MAX_DAYS = 3650
 
 
-def daily_spend(account: Account, now: datetime) -> float:
-    """Credits per day over the last 30 days with usage: since the first day with calls, at least one day. 0 without any."""
-    report = spending(account.id, preset(f"{DAYS}d", now), "model", now)
-    days = next((index for index, column in enumerate(report.columns) if column.credits), None)
-    return report.total.credits / max(1, len(report.columns) - days) if days is not None else 0.0
+@dataclass(frozen=True, slots=True)
+class SpendingPace:
+    """Average spend in credits per day over the last `days` days."""
+
+    per_day: float
+    days: int
+
+    def days_of(self, credits: int) -> int | None:
+        """Whole days that `credits` last; None without spending, or beyond ten years."""
+        if not self.per_day or credits <= 0 or credits > self.per_day * MAX_DAYS:
+            return None
+        return int(credits / self.per_day)
 
 
-def days_of(credits: int, pace: float) -> int | None:
-    """Days that `credits` last at `pace` credits a day; None without spending, or beyond ten years."""
-    days = int(credits / pace) if pace else None
-    return days if days is not None and timedelta(days=days) <= timedelta(days=3650) else None
+def spending_pace(account: Account, now: datetime) -> SpendingPace:
+    """The pace of the last 30 days, or since the first day with spending if that is later."""
+    report = spending(account.id, preset("30d", now), "model", now)
+    first = next((index for index, column in enumerate(report.columns) if column.credits), None)
+    if first is None:
+        return SpendingPace(0, 0)
+    days = len(report.columns) - first
+    return SpendingPace(report.total.credits / days, days)

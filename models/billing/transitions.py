@@ -26,7 +26,7 @@ from models.billing.purchase import (
     PurchaseRefund,
 )
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Conflict, NotFound
 from models.core.jobs import transaction
 from models.orgs import Org
@@ -63,7 +63,7 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
     `credits * min(amount, refunded + withdrawn) / amount`, rounded half up, so that a full refund takes all. Takes the
     account's lock first. Flushes. Raises NotFound, PaymentMismatch.
     """
-    now = now or the_moment()
+    now = now or utc_now()
     purchase = purchase_by_id(purchase_id)
     if purchase.version != version:
         return False
@@ -116,7 +116,7 @@ def purchase_of_payment(intent_id: str | None, charge_id: str | None = None) -> 
 def note_attempt(purchase_id: str, version: int, **ids: Any) -> bool:
     """Write down what Stripe answered before the payment ended (ids, failures, the state `pending`), in the running
     transaction; False if the purchase has changed since `version` was read."""
-    return _change(purchase_by_id(purchase_id), version, ids, the_moment())
+    return _change(purchase_by_id(purchase_id), version, ids, utc_now())
 
 
 def recover(state: PaymentState) -> Purchase:
@@ -234,7 +234,7 @@ def _forget(purchase_id: str, version: int) -> bool:
         raise PaymentMismatch(f"{purchase_id}: it was paid, and Stripe knows no such payment")
     if purchase.state in UNPAID_STATES:
         return True
-    return _change(purchase, version, {"state": "cancelled"}, the_moment())
+    return _change(purchase, version, {"state": "cancelled"}, utc_now())
 
 
 def _description(purchase: Purchase) -> str:

@@ -84,8 +84,9 @@ def test_a_person_buys_first_on_stripes_page_and_then_with_the_saved_card(
     with open_page(base, script=script) as page:
         page.context.add_cookies([cookie])
         page.goto("/profile?tab=billing")
-        page.get_by_label("Another amount").last.fill("1500")
-        page.get_by_role("radio", name="Another amount").check()
+        page.get_by_label("Number of credits").fill("1500")
+        if not script:
+            page.get_by_role("radio", name="Another amount").check()
         page.get_by_role("button", name="Review and pay").click()
         page.get_by_label("Name or company").fill("Ada & Co")
         page.get_by_label("Address line 1").fill("1 Analytical Row")

@@ -16,7 +16,7 @@ from models.billing.customers import customer_of
 from models.billing.disputes import freeze_message
 from models.billing.payment_state import PaymentMismatch
 from models.billing.purchase_history import PurchaseRecord, purchase_history, purchase_record
-from models.billing.spending_pace import daily_spend, days_of
+from models.billing.spending_pace import spending_pace
 from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account
@@ -154,14 +154,14 @@ def _page(
     account, moment = own_account(), now()
     freeze = billing.buying_freeze(account) if billing.enabled() else None
     records, more = purchase_history(account)
-    pace = daily_spend(account, moment)
+    pace = spending_pace(account, moment)
     return money_page(
         "billing/billing.html",
         status=status,
         balance=ledger.balance(account, now=moment),
         freeze=freeze_message(freeze) if freeze else None,
         pace=pace,
-        amounts=[(each, price_cents(each), days_of(each, pace)) for each in AMOUNTS],
+        amounts=[(each, price_cents(each), pace.days_of(each)) for each in AMOUNTS],
         amount=amount or str(AMOUNTS[1]),
         custom=custom,
         least=FEWEST_CREDITS,
@@ -181,7 +181,7 @@ def _review(
         return see_other(url_for("billing.details", credits=credits))
     if billing.buying_freeze(account) is not None:
         return _page(status=403)
-    pace = daily_spend(account, now())
+    days = spending_pace(account, now()).days_of(credits)
     customer = customer_of(account)
     db.session.commit()  # no transaction during the call to Stripe
     card: SavedCard | None = None
@@ -194,7 +194,7 @@ def _review(
         status=status,
         credits=credits,
         amount_cents=price_cents(credits),
-        days=days_of(credits, pace),
+        days=days,
         card=card,
         details=details,
         problem=problem,

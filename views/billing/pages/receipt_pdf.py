@@ -34,6 +34,7 @@ def document_pdf(document: Document) -> bytes:
     """The PDF file. Characters that Inter lacks are drawn as boxes."""
     pdf = FPDF(format="A4")
     pdf.set_margin(MARGIN)
+    pdf.c_margin = 0
     pdf.set_auto_page_break(True, margin=MARGIN)
     pdf.add_font("inter", "", FONTS / "Inter_400Regular.ttf")
     pdf.add_font("inter", "B", FONTS / "Inter_600SemiBold.ttf")
