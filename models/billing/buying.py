@@ -109,7 +109,7 @@ def begin(
         amount_cents=price_cents(credits),
         currency=CURRENCY,
         stripe_customer_id=customer,
-        billing=billing_snapshot(account),
+        billing=billing_snapshot(account.id),
     )
     db.session.add(purchase)
     db.session.flush()

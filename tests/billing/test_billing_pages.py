@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.billing import customers
 from models.billing.billing_details import billing_address, billing_snapshot
-from models.ledger import Account
 from tests import factories
 from tests.billing.stage import Desk
 from tests.factories import Person
@@ -64,8 +65,8 @@ def test_details_are_asked_first_and_kept_by_the_purchase(desk: Desk, alice: Per
     answer = post(alice, DETAILS, ADDRESS | {"credits": 2500})
     assert answer.headers["Location"] == f"{CHECKOUT}?credits=2500"
     review = page(alice, answer.headers["Location"])
-    for text in ("Ada &amp; Co", "London", "Payment fee", "Tax", "$25.00", "Test mode", "4242"):
-        assert text in review
+    for phrase in ("Ada &amp; Co", "London", "Payment fee", "Tax", "$25.00", "Test mode", "4242"):
+        assert phrase in review
     [nonce] = re.findall(r'name="operation" value="([^"]+)"', review)
 
     answers = [pay(alice, nonce=nonce) for _ in range(2)]
@@ -92,7 +93,7 @@ def test_wrong_details_keep_the_input(desk: Desk, alice: Person) -> None:
     wrong = {"name": "", "country": "XX", "tax_id_type_2": "", "tax_id_value_2": "a?"}
     answer = post(alice, DETAILS, ADDRESS | wrong)
     assert answer.status_code == 422
-    for text in (
+    for phrase in (
         "4 fields",
         "Enter the name",
         "from the list",
@@ -100,8 +101,25 @@ def test_wrong_details_keep_the_input(desk: Desk, alice: Person) -> None:
         "5 to 40 letters",
         'value="a?"',
     ):
-        assert text in answer.text
-    assert desk.run(billing_snapshot, Account(user_id=alice.id)) is None
+        assert phrase in answer.text
+    assert desk.run(billing_snapshot, alice.id) is None
+
+
+def test_details_are_sent_to_stripe_and_follow_changes(desk: Desk, buyer: Person) -> None:
+    customer = desk.customer(buyer)
+    for changes, expected in (
+        ({}, [("gb_vat", "GB123456789"), ("us_ein", "12-3456789")]),
+        ({"tax_id_value_0": "", "city": "York"}, [("us_ein", "12-3456789")]),
+    ):
+        post(buyer, DETAILS, ADDRESS | changes)
+        for _ in range(2):
+            desk.run(customers.send_billing_details, buyer.id)
+        told = desk.sim.get("customer", customer)
+        assert (told["name"], told["address"]["city"]) == ("Ada & Co", changes.get("city", "London"))
+        ids = desk.sim.find("tax_id", customer=customer)
+        assert sorted((each["type"], each["value"]) for each in ids) == expected
+    queued = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'billing.send_details'"
+    assert desk.session.scalar(text(queued)) == 3
 
 
 @pytest.mark.parametrize("credits", ["499", "100001", "", "1e3", "-500"])
@@ -211,7 +229,7 @@ def test_strangers_and_the_anonymous_see_nothing(
     for path in (CHECKOUT, DETAILS, "/profile/billing/cards", "/profile/billing/portal"):
         assert "/login" in post(anonymous, path).headers["Location"]
     post(mallory, DETAILS, ADDRESS | {"name": "Mallory"})
-    saved = billing_address(desk.run(billing_snapshot, Account(user_id=buyer.id)))
+    saved = billing_address(desk.run(billing_snapshot, buyer.id))
     assert saved is not None
     assert saved.name == "Ada & Co"
 

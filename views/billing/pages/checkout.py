@@ -21,7 +21,7 @@ from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account
 from views.accounts.pages.profile import tab
-from views.billing.pages.blueprint import (
+from views.billing.pages.billing_blueprint import (
     bp,
     money_page,
     own_account,
@@ -88,7 +88,7 @@ def buy() -> ResponseReturnValue:
     credits, nonce = _credits(request.form.get("credits")), request.form.get("operation", "")
     if not NONCE.fullmatch(nonce):
         raise Invalid("This form is incomplete. Load the page again.")
-    if billing_snapshot(account) is None:
+    if billing_snapshot(account.id) is None:
         return see_other(url_for("billing.details", credits=credits))
     buyer = account.user_id or ""
     operation = operation_id(account, buyer, nonce)
@@ -167,7 +167,7 @@ def _page(
         least=FEWEST_CREDITS,
         most=MOST_ON_PAGE,
         errors=errors or {},
-        details=billing_address(billing_snapshot(account)),
+        details=billing_address(billing_snapshot(account.id)),
         records=records,
         more=_more(more),
     )
@@ -176,7 +176,7 @@ def _page(
 def _review(
     account: Account, credits: int, *, problem: str | None = None, status: int = 200
 ) -> ResponseReturnValue:
-    details = billing_address(billing_snapshot(account))
+    details = billing_address(billing_snapshot(account.id))
     if details is None:
         return see_other(url_for("billing.details", credits=credits))
     if billing.buying_freeze(account) is not None:
