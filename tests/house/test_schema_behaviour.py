@@ -279,7 +279,7 @@ def test_unknown_words_and_negative_holds_are_refused(session: OrmSession, owner
         ("gateway_call_state_known", lambda: factories.call(owner, state="pending")),
         ("usage_source_known", lambda: factories.call(owner, usage_source="guessed")),
         ("credit_entry_kind_known", lambda: factories.save(entry(account, kind="gift"))),
-        ("grain_known", lambda: factories.save(rollup(account, grain="week"))),
+        ("grain_known", lambda: factories.save(rollup(account, grain="month"))),
         ("latency_hist_buckets", lambda: factories.save(rollup(account, latency_hist=[0] * 15))),
     ]
     for rule, make in broken:
