@@ -32,9 +32,20 @@ from models.orgs import Org
 from tests import described, factories
 from tests.chromium import chromium, open_page
 from tests.factories import Person
+from tests.fakes.localstripe import localstripe, localstripe_server
+from tests.fakes.stripe_simulator import stripe_server, stripe_sim
+from tests.fakes.webhook import webhook
 
-# one browser for all tests: Playwright can start only once per process
-__all__ = ["chromium", "open_page"]
+# one browser for all tests: Playwright can start only once per process; and doubles of Stripe
+__all__ = [
+    "chromium",
+    "localstripe",
+    "localstripe_server",
+    "open_page",
+    "stripe_server",
+    "stripe_sim",
+    "webhook",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,8 @@ from views.accounts import api as accounts_api
 from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
+from views.billing import api as billing_api
+from views.billing import commands as purchase_commands
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
@@ -50,6 +52,7 @@ def register(app: Flask) -> None:
     accounts_commands.init_app(app)
     oauth.init_app(app)
     billing_commands.init_app(app)
+    purchase_commands.init_app(app)
     gateway_commands.init_app(app)
     usage_commands.init_app(app)
     store_commands.init_app(app)
@@ -64,6 +67,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
+    app.register_blueprint(billing_api.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)

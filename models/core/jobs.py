@@ -134,8 +134,12 @@ def _not_an_outcome(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def transaction() -> Iterator[None]:
-    """One of several transactions of a job; commits at its end."""
-    yield
+    """One of several transactions of a job or request, such as around a Stripe call; commits at its end, rolls back on error."""
+    try:
+        yield
+    except BaseException:
+        db.session.rollback()
+        raise
     db.session.commit()
 
 
@@ -193,6 +197,50 @@ def forget_expired(timestamp: int) -> None:
     from models.accounts import credentials
 
     credentials.delete_expired(now())
+
+
+@queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
+def handle_stripe_event(event_id: str) -> None:
+    """Do what a stored event of Stripe's asks for."""
+    from models.billing import stripe_events
+
+    stripe_events.apply_event(event_id)
+
+
+@queue.task(name="billing.resolve_purchase", retry=Backoff(30, 120, 600, 3600, 7200))
+def resolve_purchase(purchase_id: str) -> None:
+    """Ask Stripe how a purchase ended whose request is over."""
+    from models import billing
+
+    billing.resolve(purchase_id)
+
+
+@queue.periodic(cron="*/5 * * * *")
+@queue.task(name="billing.repair_customers", queueing_lock="billing.repair_customers", retry=Backoff())
+def repair_customers(timestamp: int) -> None:
+    """Make the customers that Stripe could not make."""
+    from models.billing import customers
+
+    customers.repair_customers()
+
+
+@queue.periodic(cron="37 2 * * *")
+@queue.task(name="billing.reconcile", queueing_lock="billing.reconcile", retry=Backoff(600, 3600))
+def reconcile_purchases(timestamp: int) -> None:
+    """Compare Stripe's payments with the purchases, and repair what is missing."""
+    from models import billing
+
+    if billing.enabled():
+        billing.reconcile()
+
+
+@queue.periodic(cron="27 3 * * *")
+@queue.task(name="billing.forget_events", queueing_lock="billing.forget_events", retry=Backoff(60, 600))
+def forget_stripe_events(timestamp: int) -> None:
+    """Empty Stripe's events that were handled long ago."""
+    from models.billing import stripe_events
+
+    stripe_events.forget_payloads(now=now())
 
 
 @queue.periodic(cron="47 3 * * *")

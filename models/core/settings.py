@@ -1,6 +1,7 @@
 """All settings, from the environment and `.env`. Nothing else reads them. An invalid value prevents the start."""
 
 import ipaddress
+import json
 import os
 import re
 import secrets
@@ -11,7 +12,7 @@ from decimal import Decimal
 from email.utils import parseaddr
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, set_key
@@ -25,6 +26,14 @@ PAGES_POOL = 8
 GATEWAY_POOL = 8
 JOBS_POOL = 8  # four concurrent jobs, the queue and its listener
 SPARE_CONNECTIONS = 15  # operators' commands, migrations and PostgreSQL's superuser reserve
+
+
+DEMO_STRIPE_KEY = "sk_test_stoa_demo_"
+"""What the keys of the Stripe simulator begin with. Such a key reaches no money."""
+
+
+SIMULATOR_ACCESS = "stripe_demo_access.json"
+"""In the data directory, while the simulator runs: its address, key and webhook secret."""
 
 
 class SettingsError(Exception):
@@ -73,6 +82,12 @@ class Settings(BaseSettings):
     openai_base_url: str = "https://api.openai.com/v1"
     anthropic_base_url: str = "https://api.anthropic.com/v1"
     gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta/openai"
+
+    stoa_stripe: Literal["", "demo"] = ""
+    stripe_secret_key: SecretStr | None = None
+    stripe_webhook_secret: SecretStr | None = None
+    stripe_api_base: str = "https://api.stripe.com"
+    stoa_refund_fraud_warnings_below: int = Field(0, ge=0, le=100_000_000)
 
     stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
@@ -177,6 +192,7 @@ class Settings(BaseSettings):
         "openai_base_url",
         "anthropic_base_url",
         "gemini_base_url",
+        "stripe_api_base",
         "oidc_issuer",
         "s3_endpoint",
     )
@@ -315,6 +331,17 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _play_or_real_money(self) -> "Settings":
+        key = self.stripe_secret_key.get_secret_value() if self.stripe_secret_key else ""
+        if self.stoa_stripe == "demo" and key and not key.startswith(DEMO_STRIPE_KEY):
+            raise ValueError(
+                "STOA_STRIPE=demo is play money and STRIPE_SECRET_KEY is a real account: set one of them"
+            )
+        if key and not key.startswith(("sk_", "rk_")):
+            raise ValueError("STRIPE_SECRET_KEY is not a secret key: it starts with sk_ or rk_")
+        return self
+
     @property
     def base_url(self) -> str:
         """The public URL of this server, without a trailing slash."""
@@ -329,6 +356,16 @@ class Settings(BaseSettings):
     def secret_key(self) -> str:
         """The server's secret. If unset, generated once and stored in the data directory (mode 0600)."""
         return self.stoa_secret_key.get_secret_value() or _stored_secret(self.data_dir)
+
+    @property
+    def stripe_key(self) -> str | None:
+        """The key that Stripe's API takes; None where this server sells nothing."""
+        return self.stripe_secret_key.get_secret_value() if self.stripe_secret_key else None
+
+    @property
+    def webhook_secret(self) -> str | None:
+        """What signs Stripe's webhooks; None closes their route."""
+        return self.stripe_webhook_secret.get_secret_value() if self.stripe_webhook_secret else None
 
     @property
     def connections_per_address(self) -> int | None:
@@ -359,6 +396,13 @@ class Settings(BaseSettings):
             found.append(
                 "SMTP_URL is not set: sign-in links are printed to this console instead of being mailed."
             )
+        if self.stripe_key and not self.webhook_secret:
+            found.append(
+                "STRIPE_WEBHOOK_SECRET is not set: /api/stripe/webhook is closed. What is paid on Stripe's page, and "
+                "refunds and disputes, are seen by the nightly reconciliation only."
+            )
+        if public and self.stripe_key and "_live_" not in self.stripe_key:
+            found.append("STRIPE_SECRET_KEY is a test key: no real money moves.")
         return found
 
 
@@ -408,10 +452,33 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(_error_message(item) for item in error.errors())) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{ROOT / '.env'} cannot be read: {error}.") from None
+    if settings.stoa_stripe == "demo" and settings.stripe_secret_key is None:
+        settings = settings.model_copy(update=_running_simulator(settings.data_dir))
     key = settings.stoa_secret_key.get_secret_value()
     if key and len(key) < 32:
         raise SettingsError("STOA_SECRET_KEY is too short: use at least 32 characters, or leave it unset.")
     return settings
+
+
+def keep_simulator(data_dir: Path, access: dict[str, str]) -> Path:
+    """Let commands of this data directory reach the Stripe simulator that runs for it; the file, which only its owner reads."""
+    path = data_dir / SIMULATOR_ACCESS
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        json.dump(access, file)
+    return path
+
+
+def _running_simulator(data_dir: Path) -> dict[str, Any]:
+    try:
+        access = json.loads((data_dir / SIMULATOR_ACCESS).read_text(encoding="ascii"))
+        return {
+            "stripe_api_base": str(access["STRIPE_API_BASE"]),
+            "stripe_secret_key": SecretStr(access["STRIPE_SECRET_KEY"]),
+            "stripe_webhook_secret": SecretStr(access["STRIPE_WEBHOOK_SECRET"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # none runs
 
 
 def save_setting(name: str, value: str) -> Path:

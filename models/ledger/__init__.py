@@ -1,4 +1,4 @@
-"""The credit ledger: grants, holds, entries, balances, the quota cycle, subscriptions, referrals and ad rewards."""
+"""The credit ledger: grants, holds, entries, balances and the quota cycle."""
 
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
 from models.ledger.credit_operations import (
@@ -13,9 +13,11 @@ from models.ledger.credit_operations import (
     dismiss_lost,
     erase_account,
     grant,
+    lock_account,
     lost_holds,
     revoke,
     sweep,
+    take_back,
 )
 from models.ledger.credits import credits_of
 from models.ledger.holds import (
@@ -43,19 +45,14 @@ from models.ledger.ledger import (
     SyncFailure,
 )
 from models.ledger.ledger_proof import LedgerCheck, LedgerDifference, LedgerProof, prove
-from models.ledger.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.ledger.quota import Quota, ensure_quota, signup_grant
-from models.ledger.rewards import REFERRAL_STATUSES, AdImpression, Referral
 
 __all__ = [
     "GRANT_TYPES",
     "KINDS",
     "MAX_GRANT",
     "PRIORITIES",
-    "REFERRAL_STATUSES",
-    "SUBSCRIPTION_STATUSES",
     "Account",
-    "AdImpression",
     "Admission",
     "AdmissionRequest",
     "Balance",
@@ -71,14 +68,11 @@ __all__ = [
     "LedgerDifference",
     "LedgerProof",
     "LedgerUnavailable",
-    "LimitOverride",
     "LostHold",
     "Quota",
     "QuotaCycle",
-    "Referral",
     "Settled",
     "Settlement",
-    "Subscription",
     "Swept",
     "SyncFailure",
     "admit",
@@ -96,6 +90,7 @@ __all__ = [
     "grant",
     "grants_of",
     "grow_hold",
+    "lock_account",
     "lost_holds",
     "prove",
     "revoke",
@@ -103,4 +98,5 @@ __all__ = [
     "settle_many",
     "signup_grant",
     "sweep",
+    "take_back",
 ]

@@ -155,6 +155,31 @@ def revoke(operation_id: str, reason: str, *, now: datetime | None = None) -> in
     return int(row.credits)
 
 
+def take_back(operation_id: str, total: int, cause: str, *, now: datetime | None = None) -> int:
+    """Set the credits that refunds and disputes together have taken back of a grant to `total`. Returns the credits moved:
+    positive if taken, negative if given back. Spent credits become debt (contract 3.5, corrected).
+
+    Idempotent and independent of the order of calls: the last `total` counts. `cause` is `refund` or `dispute`. Gives
+    nothing back of what an operator revoked. Raises NotFound, Invalid.
+    """
+    if total < 0 or cause not in ("refund", "dispute"):
+        raise Invalid("Take back a number of credits for a refund or a dispute.")
+    row = call_function(
+        "SELECT * FROM credit_take_back(:operation, :total, :cause, :now)",
+        operation=operation_id,
+        total=total,
+        cause=cause,
+        now=now or utc_now(),
+    )
+    return int(row.moved)
+
+
+def lock_account(account: Account) -> None:
+    """Lock the account's row, creating it on first use, until the transaction ends. Take this lock before any other.
+    Raises NotFound."""
+    call_function("SELECT credit_account_lock(:user, :org)", user=account.user_id, org=account.org_id)
+
+
 def charge(account: Account, amount: int, *, cause: str, now: datetime | None = None) -> Charged:
     """Charge `amount` credits for anything but a model call, once per account and `cause` (contract 3.4, corrected).
     Never fails for lack of credits: check `balance` first. Raises Invalid, NotFound."""

@@ -113,7 +113,7 @@ class CreditEntry(Base):
     __table_args__ = (
         CheckConstraint(
             "(kind = ANY (ARRAY['grant'::text, 'debit'::text, 'expiry'::text, 'revocation'::text,"
-            " 'debt_cleared'::text]))",
+            " 'reinstatement'::text, 'debt_cleared'::text]))",
             name="kind_known",
         ),
         Index("idx_credit_entry_account", "account_id", "id"),

@@ -84,15 +84,15 @@ _CHECKS = {
         LEFT JOIN credit_account a ON a.id = j.account_id
         WHERE coalesce(j.total, 0) <> coalesce(l.balance, 0) AND (l.operation_id IS NOT NULL OR a.id IS NOT NULL)
     """,
-    "a grant's principal is what its entry granted": """
+    "a grant's principal is what its entries granted and took back": """
         WITH entries AS (
-            SELECT operation_id, sum(amount) FILTER (WHERE kind = 'grant') AS granted,
-                bool_or(kind = 'revocation') AS revoked
-            FROM credit_entry WHERE kind IN ('grant', 'revocation') GROUP BY 1
+            SELECT operation_id, CASE WHEN bool_or(kind = 'revocation' AND cause = 'revocation') THEN 0 ELSE sum(amount) END
+                AS granted
+            FROM credit_entry WHERE kind IN ('grant', 'revocation', 'reinstatement') GROUP BY 1
         )
-        SELECT l.operation_id, CASE WHEN j.revoked THEN 0 ELSE coalesce(j.granted, 0) END, l.principal
+        SELECT l.operation_id, coalesce(j.granted, 0), l.principal
         FROM credit_ledger l LEFT JOIN entries j USING (operation_id)
-        WHERE l.principal <> CASE WHEN j.revoked THEN 0 ELSE coalesce(j.granted, 0) END
+        WHERE l.principal <> coalesce(j.granted, 0)
     """,
     "an account's last balance is the sum of its grants": """
         WITH grants AS (

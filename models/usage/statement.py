@@ -95,7 +95,7 @@ def statement_totals(account_id: str) -> StatementTotals:
     sums = {
         "granted": amount.filter(CreditEntry.kind == "grant"),
         "expired": amount.filter(CreditEntry.kind == "expiry"),
-        "revoked": amount.filter(CreditEntry.kind == "revocation"),
+        "revoked": amount.filter(CreditEntry.kind.in_(("revocation", "reinstatement"))),
         "others": amount,
         "charged": charges.scalar_subquery(),
         "balance": last.scalar_subquery(),

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
+import stripe
 from click import ClickException
 
-from models.core.settings import ROOT, load_settings
+from models.core.settings import ROOT, SIMULATOR_ACCESS, load_settings
 from tests.server import living
 from views.server.serve import _listen
 from views.server.supervisor import ChildProcess, ServeState, Supervisor
@@ -100,6 +102,41 @@ def test_it_starts_rejects_a_second_instance_and_stops_cleanly(data_dir: Path, p
     assert server.stop() == 0
     assert server.lines[-1] == "Stoa stopped"
     assert living(data_dir) == []
+    assert [line for line in server.lines if "Traceback" in line or "ERROR" in line] == []
+
+
+@pytest.mark.timeout(400)
+def test_the_stripe_simulator_runs_beside_it_and_keeps_what_it_knows(data_dir: Path, port: int) -> None:
+    data_dir.mkdir()
+    (data_dir / "demo_seeded").write_text("done")
+    proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "models.internal"}
+    server = Server(data_dir, port, STOA_STRIPE="demo", **proxy)
+    server.wait_for("Starting the Stripe simulator, http://127.0.0.1:")
+    server.wait_for("Stoa is ready")
+    told = [process.environ() for process in server.family() if process.name() != "postgres"]
+    bases = {environment["STRIPE_API_BASE"] for environment in told if "STRIPE_API_BASE" in environment}
+    [key] = {environment["STRIPE_SECRET_KEY"] for environment in told if "STRIPE_SECRET_KEY" in environment}
+    assert len(bases) == 1
+    direct = {environment["NO_PROXY"] for environment in told if "STRIPE_API_BASE" in environment}
+    assert direct == {"models.internal,127.0.0.1"}
+    with requests.Session() as session:
+        http = stripe.RequestsClient(session=session)
+        client = stripe.StripeClient(key, base_addresses={"api": bases.pop()}, http_client=http)
+        made = client.v1.customers.create({"email": "alice@example.org"})
+        commands = load_settings(_env_file=None, stoa_data_dir=data_dir, stoa_stripe="demo")
+        assert commands.stripe_secret_key is not None
+        assert commands.stripe_secret_key.get_secret_value() == key
+        assert (data_dir / SIMULATOR_ACCESS).stat().st_mode & 0o777 == 0o600
+        _kill(data_dir, "stripe_simulator")
+        server.wait_for("The Stripe simulator was killed by signal 9; it starts again")
+        assert (
+            client.v1.customers.retrieve(made.id, options={"max_network_retries": 8}).email
+            == "alice@example.org"
+        )
+    assert server.stop() == 0
+    assert living(data_dir) == []
+    assert load_settings(_env_file=None, stoa_data_dir=data_dir, stoa_stripe="demo").stripe_secret_key is None
+    assert key not in "\n".join(server.lines)
     assert [line for line in server.lines if "Traceback" in line or "ERROR" in line] == []
 
 

@@ -45,6 +45,9 @@ def load(**values: Any) -> Settings:
         ("github_client_id", "x", "Set both GITHUB_CLIENT_ID and GITHUB_CLIENT_SECRET"),
         ("oidc_issuer", "https://id.example.org", "Set OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET"),
         ("openai_base_url", "ftp://x", "OPENAI_BASE_URL: must be a URL"),
+        ("stripe_secret_key", "pk_test_1", "STRIPE_SECRET_KEY is not a secret key"),
+        ("stripe_api_base", "localhost:12111", "STRIPE_API_BASE: must be a URL"),
+        ("stoa_stripe", "test", "STOA_STRIPE: Input should be '' or 'demo'"),
         ("stoa_margin", "-1", "STOA_MARGIN: Input should be greater than or equal to 0"),
         ("stoa_margin", "a lot", "STOA_MARGIN: Input should be a valid decimal"),
         ("stoa_free_credits", "1.5", "STOA_FREE_CREDITS: Input should be a valid integer"),
@@ -205,3 +208,10 @@ def test_the_editors_choice_names_agents() -> None:
     assert load(stoa_editors_choice="none").stoa_editors_choice == ()
     with pytest.raises(SettingsError, match="is not an agent"):
         load(stoa_editors_choice="acme/Reviewer@1")
+
+
+def test_play_money_and_a_real_account_exclude_each_other() -> None:
+    with pytest.raises(SettingsError, match="STOA_STRIPE=demo is play money"):
+        load(stoa_stripe="demo", stripe_secret_key="sk_live_1")
+    assert load(stoa_stripe="demo", stripe_secret_key="sk_test_stoa_demo_1").stoa_stripe == "demo"
+    assert load(stripe_secret_key="rk_live_1").stoa_stripe == ""

@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models import ledger
-from models.core.errors import Conflict
+from models.core.errors import Conflict, NotFound
 from models.core.pool import Pool
 from models.ledger import PRIORITIES, Account, Admission, CallFailure, CreditAccount, CreditLedger
 from tests import factories
@@ -36,6 +36,11 @@ class Grant:
     balance: int
     principal: int
     type: str
+    granted: int = 0
+    taken: int = 0
+    """By revocations, refunds and disputes."""
+    revoked_at: int | None = None
+    """What was taken when an operator revoked it."""
 
     def active(self, now: datetime) -> bool:
         return self.balance < 0 or self.expires is None or self.expires > now
@@ -159,7 +164,7 @@ class History(RuleBasedStateMachine):
         )
         self.session.commit()
         assert granted.created == (operation not in self.model.grants)
-        grant = Grant(PRIORITIES[type], expires, self.now, amount, amount, type)
+        grant = Grant(PRIORITIES[type], expires, self.now, amount, amount, type, amount)
         self.model.grant(operation, grant, self.now)
         assert granted.balance == self.model.grants[operation].balance
 
@@ -179,7 +184,30 @@ class History(RuleBasedStateMachine):
         assert ledger.revoke(operation, "refund", now=self.now) == left
         self.session.commit()
         if grant:
+            if grant.principal or grant.balance:
+                grant.taken += grant.balance
+                grant.revoked_at = grant.taken
             grant.principal = grant.balance = 0
+
+    @rule(name=operations, total=st.integers(0, 400), cause=st.sampled_from(["refund", "dispute"]))
+    def take_back(self, name: str, total: int, cause: str) -> None:
+        self.now += timedelta(seconds=1)
+        operation = self.operation(name)
+        grant = self.model.grants.get(operation)
+        if grant is None:
+            with pytest.raises(NotFound):
+                ledger.take_back(operation, total, cause, now=self.now)
+            self.session.rollback()
+            return
+        self.model.expire(self.now)
+        moved = max(min(total, grant.granted), grant.revoked_at or 0) - grant.taken
+        assert ledger.take_back(operation, total, cause, now=self.now) == moved
+        self.session.commit()
+        grant.taken += moved
+        grant.balance -= moved
+        if grant.revoked_at is None:
+            grant.principal -= moved
+        self.model.expire(self.now)
 
     @rule(amount=amounts)
     def charge(self, amount: int) -> None:

@@ -256,6 +256,44 @@ def test_revoking_a_spent_grant_is_recorded_and_proved(session: Session) -> None
     assert_proved(session)
 
 
+def test_taking_back_goes_by_the_total_and_makes_debt_of_what_was_spent(session: Session) -> None:
+    account = payer(session).account
+    give(session, account, 100, operation_id="buy-1")
+    take(session, account, 70)
+    moves = [
+        ("refund", 20),
+        ("refund", 20),
+        ("dispute", 100),
+        ("dispute", 20),
+        ("refund", 0),
+        ("refund", 500),
+    ]
+    moved = [ledger.take_back("buy-1", total, cause, now=NOW) for cause, total in moves]
+    session.commit()
+    assert moved == [20, 0, 80, -80, -20, 100]
+    row = session.get_one(CreditLedger, "buy-1")
+    assert (row.principal, row.balance) == (0, -70)
+    assert entries(session, account)[2:] == [
+        ("revocation", -20, 10, 10),
+        ("revocation", -80, -70, -70),
+        ("reinstatement", 80, 10, 10),
+        ("reinstatement", 20, 30, 30),
+        ("revocation", -100, -70, -70),
+    ]
+    assert_proved(session)
+
+
+def test_nothing_is_given_back_of_what_an_operator_revoked(session: Session) -> None:
+    account = payer(session).account
+    give(session, account, 100, operation_id="buy-1")
+    take(session, account, 40)
+    ledger.revoke("buy-1", "mistake", now=NOW)
+    assert [ledger.take_back("buy-1", total, "refund", now=NOW) for total in (30, 100, 0)] == [0, 40, -40]
+    session.commit()
+    assert balances(session, account) == [0]
+    assert_proved(session)
+
+
 def test_revoking_an_unknown_grant_does_nothing_and_a_debt_is_refused(session: Session) -> None:
     account = payer(session).account
     assert ledger.revoke("nowhere", "refund", now=NOW) == 0

@@ -4,6 +4,7 @@ import errno
 import http.client
 import json
 import resource
+import secrets
 import socket
 import sys
 import time
@@ -24,7 +25,7 @@ from models.accounts import magic_links
 from models.core import postgres
 from models.core.db import db, now, server_setting
 from models.core.pool import Pool
-from models.core.settings import ROOT, Settings
+from models.core.settings import DEMO_STRIPE_KEY, ROOT, SIMULATOR_ACCESS, Settings, keep_simulator
 from views.server.supervisor import ChildProcess, ServeState, Supervisor, die_with_make
 from views.web import logs
 
@@ -84,10 +85,14 @@ def _serve(settings: Settings, record: ServeState) -> None:
     listeners = _listen(settings)
     try:
         _prepare(settings)
-        supervisor = Supervisor(_children(settings, listeners), record, settings.base_url, say)
+        children = _children(settings, listeners)
+        supervisor = Supervisor(children, record, settings.base_url, say)
         supervisor.listen()
         _raise_file_limit()
-        web, jobs = supervisor.children
+        web, jobs, *doubles = children
+        for double in doubles:
+            say(f"Starting the {double.name}, {double.environment['STRIPE_API_BASE']}: cards are play money")
+            supervisor.start(double)
         say(f"Starting {settings.stoa_workers} web workers")
         supervisor.start(web)
         chores = _chores(settings)
@@ -106,6 +111,7 @@ def _serve(settings: Settings, record: ServeState) -> None:
             for listener in listeners:
                 listener.close()
             supervisor.stop()
+            (settings.data_dir / SIMULATOR_ACCESS).unlink(missing_ok=True)
     finally:
         for listener in listeners:
             listener.close()
@@ -227,9 +233,34 @@ def _children(settings: Settings, listeners: list[socket.socket]) -> list[ChildP
     for fd in fds:
         web += ["--bind", f"fd://{fd}"]
     jobs = [sys.executable, "-m", "flask", "--app", "app:create_app", "work"]
+    stripe, doubles = _stripe_simulator(settings) if settings.stoa_stripe == "demo" else ({}, [])
     return [
-        ChildProcess("web server", web, ROOT, pass_fds=fds, grace=25),
-        ChildProcess("job worker", jobs, ROOT, grace=20),
+        ChildProcess("web server", web, ROOT, pass_fds=fds, environment=stripe, grace=25),
+        ChildProcess("job worker", jobs, ROOT, environment=stripe, grace=20),
+        *doubles,
+    ]
+
+
+def _stripe_simulator(settings: Settings) -> tuple[dict[str, str], list[ChildProcess]]:
+    """The simulator on a free port of this machine, which it keeps when it is started again; and what the others must know of
+    it: its address, a key, and a webhook secret, made anew with every start."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    port = listener.getsockname()[1]
+    fd = listener.detach()  # open until this process ends, so that the port stays ours
+    environment = {
+        "STRIPE_API_BASE": f"http://127.0.0.1:{port}",
+        "STRIPE_SECRET_KEY": f"{DEMO_STRIPE_KEY}{secrets.token_hex(16)}",
+        "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(32)}",
+    }
+    keep_simulator(settings.data_dir, environment)
+    if (
+        settings.no_proxy.strip() != "*"
+    ):  # the simulator is reached directly, whatever proxy leads to the world
+        direct = ",".join(filter(None, [settings.no_proxy, "127.0.0.1"]))
+        environment |= {"NO_PROXY": direct, "no_proxy": direct}
+    command = [sys.executable, "-m", "views.demo.stripe_simulator", str(fd)]
+    return environment, [
+        ChildProcess("Stripe simulator", command, ROOT, pass_fds=[fd], environment=environment, grace=5)
     ]
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -27,12 +27,20 @@ class ChildProcess:
     """A child in its own process group. The kernel sends it SIGTERM if this process dies."""
 
     def __init__(
-        self, name: str, command: list[str], cwd: Path, *, pass_fds: Iterable[int] = (), grace: float
+        self,
+        name: str,
+        command: list[str],
+        cwd: Path,
+        *,
+        pass_fds: Iterable[int] = (),
+        environment: Mapping[str, str] | None = None,
+        grace: float,
     ) -> None:
         self.name = name
         self.command = command
         self.cwd = cwd
         self.pass_fds = tuple(pass_fds)
+        self.environment = dict(environment or {})
         self.grace = grace
         self.process: subprocess.Popen[bytes] | None = None
         self.crashes = 0
@@ -45,6 +53,7 @@ class ChildProcess:
         self.process = subprocess.Popen(  # noqa: S603
             self.command,
             cwd=self.cwd,
+            env=os.environ | self.environment,
             stdin=subprocess.DEVNULL,
             pass_fds=self.pass_fds,
             start_new_session=True,
@@ -257,7 +266,7 @@ def _belongs(process: psutil.Process, groups: dict[int, float]) -> bool:
         if leader not in groups or process.pid == os.getpid():
             return False
         command = " ".join(process.cmdline())
-        if "gunicorn" not in command and "flask" not in command:
+        if not any(name in command for name in ("gunicorn", "flask", "stripe_simulator")):
             return False
         return process.create_time() >= groups[leader] - 1 and (
             process.pid != leader or abs(process.create_time() - groups[leader]) < 1

@@ -95,9 +95,12 @@ def door(
     error: Any = ApiError,
     body_error: Any = ApiBodyError,
     too_large: Any = ServerError,
+    suspended: bool = False,
 ) -> ErrorFormat:
     """The error format of a JSON route of the compatible API."""
-    return ErrorFormat(format, error, body_error, too_large, unsupported_encoding=ServerError)
+    return ErrorFormat(
+        format, error, body_error, too_large, unsupported_encoding=ServerError, suspended=suspended
+    )
 
 
 def error_response(error: DomainError) -> ResponseReturnValue:

@@ -74,6 +74,9 @@ def _suspended(error: AccountSuspended) -> ResponseReturnValue:
     """Response for a banned user at every door: the suspension, its reason and the support address. On `/api` in the
     format of model calls (contract 5.2 row 4)."""
     db.session.rollback()
+    described = current_operation()
+    if described and described.door.suspended and (response := _route_response(error)) is not None:
+        return response
     support = settings().stoa_support_email
     message = f"{error.message} Please contact {support or 'the operator of this server'} to resolve this."
     if request.path.startswith("/api/") and not request.path.startswith("/api/auth/callback/"):

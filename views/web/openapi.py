@@ -26,7 +26,7 @@ bp = Blueprint("docs", __name__)
 
 Schema = dict[str, Any]
 
-TAGS = ("Gateway", "Store", "Runs", "Usage", "Accounts", "Sign-in", "Publishers", "Server")
+TAGS = ("Gateway", "Store", "Runs", "Usage", "Billing", "Accounts", "Sign-in", "Publishers", "Server")
 """In display order."""
 DESCRIPTION = (
     "Bodies are read as JSON whatever their content type, and may be compressed with gzip, deflate, br or zstd. Unknown keys"
@@ -215,7 +215,7 @@ def _common_answers(route: JsonRoute) -> Iterator[tuple[int, str, Any]]:
         yield (
             403,
             "The account is suspended",
-            SuspendedError if route.path.startswith("/api/") else door.error,
+            SuspendedError if route.path.startswith("/api/") and not door.suspended else door.error,
         )
     if operation.caller.startswith("cookie") and route.method != "get":
         yield 403, "The request is cross-site", ApiError

@@ -31,7 +31,7 @@ class ErrorFormat:
     """The error format of JSON routes: `format` returns the response to an exception, or None for the server's default.
 
     The other fields are the types of the error bodies: in general, for an invalid body, for one that is too large, and for
-    an unsupported encoding.
+    an unsupported encoding. `suspended`: `format` also answers banned callers.
     """
 
     format: Callable[[Exception], ResponseReturnValue | None]
@@ -39,6 +39,7 @@ class ErrorFormat:
     body_error: Any
     too_large: Any
     unsupported_encoding: Any
+    suspended: bool = False
 
 
 Status = int | Literal["default"]

@@ -1,0 +1,52 @@
+"""Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
+
+from models.billing.buying import BuyOutcome, buy, resolve
+from models.billing.disputes import BuyingFreeze, buying_freeze, clear_freeze
+from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
+from models.billing.purchase import (
+    Purchase,
+    PurchaseDispute,
+    PurchaseRefund,
+    Receipt,
+    listed_purchases,
+    purchase_of,
+    purchases_of,
+    receipt_of,
+)
+from models.billing.reconciliation import Reconciliation, last_reconciliation, reconcile
+from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
+from models.billing.stripe_api import BillingDisabled, StripeError, configure, enabled, test_mode
+from models.billing.stripe_events import StripeEvent, WebhookRefusal
+
+__all__ = [
+    "REFERRAL_STATUSES",
+    "SUBSCRIPTION_STATUSES",
+    "AdImpression",
+    "BillingDisabled",
+    "BuyOutcome",
+    "BuyingFreeze",
+    "LimitOverride",
+    "Purchase",
+    "PurchaseDispute",
+    "PurchaseRefund",
+    "Receipt",
+    "Reconciliation",
+    "Referral",
+    "StripeError",
+    "StripeEvent",
+    "Subscription",
+    "WebhookRefusal",
+    "buy",
+    "buying_freeze",
+    "clear_freeze",
+    "configure",
+    "enabled",
+    "last_reconciliation",
+    "listed_purchases",
+    "purchase_of",
+    "purchases_of",
+    "receipt_of",
+    "reconcile",
+    "resolve",
+    "test_mode",
+]

@@ -1,0 +1,292 @@
+"""Buying credits: the purchase is written down, then Stripe is asked, and the credits land by whoever hears of it first.
+
+Between its steps the process may be stopped at any point. A job that is enqueued with the purchase asks Stripe how it
+ended, so a charged card becomes credits, and a purchase that came to nothing is closed.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import stripe
+from sqlalchemy.exc import IntegrityError
+
+from models import ledger
+from models.billing import cards, stripe_api
+from models.billing.customers import ensure_customer, replace_customer
+from models.billing.disputes import refuse_frozen
+from models.billing.payment_state import of_new_intent
+from models.billing.purchase import CURRENCY, Purchase
+from models.billing.stripe_api import StripeError, id_of, plain
+from models.billing.transitions import note_attempt, purchase_by_id, settle, sync
+from models.core import jobs
+from models.core.db import db
+from models.core.db import now as the_moment
+from models.core.errors import Conflict, Invalid
+from models.core.jobs import transaction
+from models.ledger import Account
+
+FEWEST_CREDITS = 500
+MOST_CREDITS = 99_999_999
+"""What Stripe takes at most for one charge, in cents."""
+RESOLVED_AFTER = timedelta(minutes=2)
+"""By then the request that began a purchase is over, whatever became of it."""
+NONCE = re.compile(r"[\w-]{1,64}", re.ASCII)
+UNKNOWN = (
+    "Stripe did not answer. If your card was charged, the credits arrive within a few minutes: look at your purchases "
+    "before you try again."
+)
+NO_CHECKOUT = "Could not create Stripe checkout session."
+
+
+@dataclass(frozen=True, slots=True)
+class BuyOutcome:
+    """What became of buying: the credits are there (`paid`), or the buyer goes on at `checkout_url`, or waits."""
+
+    purchase_id: str
+    credits: int
+    paid: bool
+    session_id: str | None = None
+    checkout_url: str | None = None
+
+
+def price_cents(credits: int) -> int:
+    """What so many credits cost, in cents, before tax (contract 3.1)."""
+    return credits
+
+
+def buy(account: Account, buyer_id: str, credits: int, *, nonce: str | None = None) -> BuyOutcome:
+    """Buy credits: with the account's default card, off-session, else on Stripe's Checkout page (contract 2.11).
+
+    Takes transactions of its own. `nonce`, a form's own word, makes a repeated submission the same purchase. Raises
+    BillingDisabled, Forbidden (buying is frozen), StripeError, Conflict.
+    """
+    stripe_api.client()
+    with transaction():
+        refuse_frozen(account)
+    customer = ensure_customer(account)
+    card = cards.default_card(customer)
+    if card is None and not cards.customer_exists(customer):
+        customer = replace_customer(account, customer)
+    operation = operation_id(account, buyer_id, nonce)
+    try:
+        with transaction():
+            begin(operation, account, buyer_id, "direct" if card else "checkout", credits, customer)
+    except IntegrityError:
+        return _again(operation, credits)
+    if card is not None:
+        purchase = charge(operation, card.id, card.type, cancel_failed=True)
+        if purchase.paid:
+            return BuyOutcome(operation, credits, paid=True)
+        if purchase.open:
+            raise StripeError(UNKNOWN, unknown=True)
+    return open_checkout(operation)
+
+
+def operation_id(account: Account, buyer_id: str, nonce: str | None = None) -> str:
+    """A fresh name for a purchase, and for its grant (contract 3.2). Raises Invalid for a nonce that is no word."""
+    if nonce is not None and not NONCE.fullmatch(nonce):
+        raise Invalid("This form is damaged. Load the page again.")
+    owner = f"org-{account.org_id}" if account.org_id else f"buy-{buyer_id}"
+    return f"{owner}-{nonce or ledger.compact_id()}"
+
+
+def begin(
+    operation: str, account: Account, buyer_id: str, kind: str, credits: int, customer: str
+) -> Purchase:
+    """Write a purchase down, before Stripe is asked, with the job that finds out how it ended. Flushes.
+
+    Raises sqlalchemy's IntegrityError if there is one of this name.
+    """
+    purchase = Purchase(
+        id=operation,
+        user_id=buyer_id,
+        org_id=account.org_id,
+        kind=kind,
+        credits=credits,
+        amount_cents=price_cents(credits),
+        currency=CURRENCY,
+        stripe_customer_id=customer,
+    )
+    db.session.add(purchase)
+    db.session.flush()
+    jobs.enqueue(jobs.resolve_purchase, at=the_moment() + RESOLVED_AFTER, purchase_id=operation)
+    return purchase
+
+
+def charge(operation: str, method_id: str, method_type: str, *, cancel_failed: bool) -> Purchase:
+    """Charge a saved card off-session for a purchase that was begun; the purchase as it is afterwards: paid, pending, or
+    failed with the reason.
+
+    The operation is Stripe's idempotency key. Takes transactions of its own. `cancel_failed` makes sure that an attempt
+    that failed is never finished later, so that another way to pay may be offered; without it a payment that only needs the
+    buyer's confirmation (`authentication_required`) can still be confirmed, and is paid then. Raises StripeError (`unknown`: the card may have been charged), PaymentMismatch.
+    """
+    with transaction():
+        purchase = purchase_by_id(operation)
+        version = purchase.version
+        params = _intent(purchase, method_id, method_type)
+    try:
+        with stripe_api.asking() as client:
+            intent = client.v1.payment_intents.create(params, {"idempotency_key": operation})
+    except stripe.CardError as error:
+        return _declined(operation, version, error, cancel_failed)
+    except StripeError as error:
+        if error.unknown:
+            raise StripeError(UNKNOWN, unknown=True) from error
+        with transaction():
+            note_attempt(
+                operation, version, state="failed", failure_code="refused", failure_message=error.message
+            )
+            return purchase_by_id(operation)
+    with transaction():
+        if settle(operation, version, of_new_intent(intent)):
+            return purchase_by_id(operation)
+    return sync(operation, intent_id=intent.id)
+
+
+def open_checkout(operation: str) -> BuyOutcome:
+    """Open Stripe's Checkout page for a purchase that was begun, or whose card was declined. Takes transactions of its
+    own. Raises StripeError."""
+    with transaction():
+        purchase = purchase_by_id(operation)
+        version, credits = purchase.version, purchase.credits
+        params = _checkout(purchase)
+    try:
+        with stripe_api.asking() as client:
+            session = plain(
+                client.v1.checkout.sessions.create(params, {"idempotency_key": f"{operation}-checkout"})
+            )
+    except StripeError as error:
+        if not error.unknown:
+            with transaction():
+                note_attempt(
+                    operation, version, state="failed", failure_code="refused", failure_message=error.message
+                )
+        raise
+    _note_session(operation, session["id"])
+    if not session.get("url"):
+        raise StripeError(NO_CHECKOUT, unknown=False)
+    return BuyOutcome(operation, credits, paid=False, session_id=session["id"], checkout_url=session["url"])
+
+
+def resolve(operation: str) -> None:
+    """Find out how a purchase ended whose request is over: the job behind `begin`. Takes transactions of its own."""
+    if not stripe_api.enabled():
+        return
+    with transaction():
+        found = db.session.get(Purchase, operation, populate_existing=True)
+        waits = found is not None and not found.paid
+    if waits:
+        sync(operation)
+
+
+def _note_session(operation: str, session_id: str) -> None:
+    """Write the session down, also when an event of the attempt before it came in between."""
+    noted = False
+    while not noted:
+        with transaction():
+            purchase = purchase_by_id(operation)
+            noted = purchase.paid or note_attempt(
+                operation,
+                purchase.version,
+                state="pending",
+                kind="checkout",
+                stripe_checkout_session_id=session_id,
+            )
+
+
+def _again(operation: str, credits: int) -> BuyOutcome:
+    with transaction():
+        begun = purchase_by_id(operation)
+        if begun.state == "created" and begun.created_at > the_moment() - RESOLVED_AFTER:
+            raise Conflict("This purchase is being made just now. Wait a moment.")
+    purchase = sync(operation)
+    if purchase.credits != credits:
+        raise Conflict("This form was used for another purchase. Load the page again.")
+    if purchase.paid:
+        return BuyOutcome(operation, credits, paid=True)
+    if purchase.stripe_checkout_session_id and purchase.open:
+        with stripe_api.asking() as client:
+            session = plain(client.v1.checkout.sessions.retrieve(purchase.stripe_checkout_session_id))
+        return BuyOutcome(
+            operation, credits, paid=False, session_id=session["id"], checkout_url=session["url"]
+        )
+    raise Conflict("This purchase has ended. Load the page again for another one.")
+
+
+def _declined(operation: str, version: int, error: stripe.CardError, cancel_failed: bool) -> Purchase:
+    intent: Any = error.error.payment_intent if error.error else None
+    intent_id = id_of(intent if isinstance(intent, str) or intent is None else plain(intent))
+    if intent_id is None:
+        code = getattr(error.error, "decline_code", None) or error.code
+        with transaction():
+            note_attempt(
+                operation, version, state="failed", failure_code=code, failure_message=error.user_message
+            )
+            return purchase_by_id(operation)
+    if cancel_failed:
+        _cancel(intent_id)
+    return sync(operation, intent_id=intent_id)
+
+
+def _cancel(intent_id: str) -> None:
+    """So that it cannot be finished any more. One that has ended already is as it is: who asks next sees it."""
+    try:
+        with stripe_api.asking() as client:
+            client.v1.payment_intents.cancel(intent_id)
+    except StripeError as error:
+        if error.unknown:
+            raise StripeError(UNKNOWN, unknown=True) from error
+
+
+def _metadata(purchase: Purchase) -> dict[str, str]:
+    facts = {
+        "userId": purchase.user_id,
+        "credits": str(purchase.credits),
+        "operationId": purchase.id,
+        "grantType": "organization_purchase" if purchase.org_id else "purchase",
+    }
+    return facts | ({"organizationId": purchase.org_id} if purchase.org_id else {})
+
+
+def _intent(purchase: Purchase, method_id: str, method_type: str) -> Any:
+    return {
+        "amount": purchase.amount_cents,
+        "currency": purchase.currency,
+        "customer": purchase.stripe_customer_id,
+        "payment_method": method_id,
+        "payment_method_types": [method_type],
+        "confirm": True,
+        "off_session": True,
+        "description": f"{purchase.credits:,} credits",
+        "metadata": _metadata(purchase),
+        "expand": ["latest_charge"],
+    }
+
+
+def _checkout(purchase: Purchase) -> Any:
+    base = stripe_api.billing_settings().base_url
+    metadata = _metadata(purchase)
+    return {
+        "mode": "payment",
+        "customer": purchase.stripe_customer_id,
+        "client_reference_id": purchase.id,
+        "payment_method_types": ["card", "link"],
+        "line_items": [
+            {
+                "quantity": 1,
+                "price_data": {
+                    "currency": purchase.currency,
+                    "unit_amount": purchase.amount_cents,
+                    "product_data": {"name": f"{purchase.credits:,} credits"},
+                },
+            }
+        ],
+        "metadata": metadata,
+        "payment_intent_data": {"metadata": metadata, "setup_future_usage": "off_session"},
+        "success_url": f"{base}/payment-success?session_id={{CHECKOUT_SESSION_ID}}&purchase=credits"
+        f"&amt={purchase.credits}",
+        "cancel_url": f"{base}/usage?purchase_canceled=true",
+    }

@@ -1,0 +1,153 @@
+"""What follows a dispute or a warning of fraud, beside the credits that are taken back: buying is frozen first, and a
+customer who disputes again and again is banned (contract 3.13)."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+
+from models.accounts import bans
+from models.accounts.users import User
+from models.billing import stripe_api
+from models.billing.payment_state import PaymentMismatch
+from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, of_account
+from models.billing.stripe_api import id_of, plain
+from models.billing.transitions import sync
+from models.core.db import db
+from models.core.db import now as the_moment
+from models.core.errors import Forbidden
+from models.core.jobs import transaction
+from models.ledger import Account
+
+log = logging.getLogger("stoa.billing")
+
+BAN_DISPUTES = 5
+BAN_WINDOW = timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class BuyingFreeze:
+    """Why an account buys nothing: the first of its disputes that is open or lost."""
+
+    since: datetime
+    purchase_id: str
+    amount_cents: int
+    lost: bool
+
+
+def buying_freeze(account: Account) -> BuyingFreeze | None:
+    """The freeze of the account's buying; None while it may buy."""
+    row = db.session.execute(
+        select(PurchaseDispute, Purchase.id)
+        .join(Purchase, Purchase.id == PurchaseDispute.purchase_id)
+        .where(
+            of_account(account),
+            PurchaseDispute.status.not_in(CLOSED_WELL),
+            PurchaseDispute.cleared_at.is_(None),
+        )
+        .order_by(PurchaseDispute.created_at)
+        .limit(1)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        return None
+    dispute, purchase_id = row
+    return BuyingFreeze(dispute.created_at, purchase_id, dispute.amount_cents, dispute.status == "lost")
+
+
+def refuse_frozen(account: Account) -> None:
+    """Raise Forbidden while the account's buying is frozen, saying why in plain words."""
+    freeze = buying_freeze(account)
+    if freeze is None:
+        return
+    support = stripe_api.billing_settings().stoa_support_email or "the operator of this server"
+    paid = f"a payment of ${freeze.amount_cents / 100:,.2f}"
+    raise Forbidden(
+        f"Your bank took back {paid} after a dispute, so nothing can be bought with this account. Credits that are "
+        f"left stay usable. Write to {support} to settle it."
+        if freeze.lost
+        else f"Your bank disputes {paid}, so nothing can be bought with this account until that is decided. Credits "
+        f"that are left stay usable. If the dispute is a mistake, ask your bank to withdraw it, or write to {support}.",
+        code="buying_frozen",
+    )
+
+
+def clear_freeze(account: Account, *, now: datetime | None = None) -> int:
+    """Let the account buy again, for an operator who settled its disputes; how many were cleared. Flushes."""
+    mine = select(Purchase.id).where(of_account(account))
+    cleared: Any = db.session.execute(
+        update(PurchaseDispute)
+        .where(
+            PurchaseDispute.purchase_id.in_(mine),
+            PurchaseDispute.status.not_in(CLOSED_WELL),
+            PurchaseDispute.cleared_at.is_(None),
+        )
+        .values(cleared_at=now or the_moment())
+        .execution_options(synchronize_session=False)
+    )
+    return int(cleared.rowcount)
+
+
+def ban_repeated(customer_id: str, *, now: datetime | None = None) -> bool:
+    """Ban the person who disputed five payments within 14 days, as Stripe counts them; whether that was done now.
+
+    Takes transactions of its own; idempotent. Raises StripeError.
+    """
+    now = now or the_moment()
+    with transaction():
+        user = _person(customer_id)
+        if user is None or user.banned:
+            return False
+    since = int((now - BAN_WINDOW).timestamp())
+    with stripe_api.asking() as client:
+        listed = client.v1.disputes.list({"created": {"gte": since}, "limit": 100, "expand": ["data.charge"]})
+        count = sum(_customer(plain(dispute)) == customer_id for dispute in listed.auto_paging_iter())
+    if count < BAN_DISPUTES:
+        return False
+    days = BAN_WINDOW.days
+    with transaction():
+        user = _person(customer_id)
+        reason = f"{count} disputes in past {days} days (threshold: {BAN_DISPUTES})"
+        banned = user is not None and bans.ban(user, reason, now)
+    if banned:
+        log.warning("the customer %s is banned: %s", customer_id, reason)
+    return banned
+
+
+def answer_fraud_warning(warning_id: str, purchase_id: str) -> None:
+    """Note a bank's early warning of fraud on the purchase, and where the operator's setting says so refund it before it
+    is disputed. Takes transactions of its own; idempotent. Raises StripeError, PaymentMismatch."""
+    with stripe_api.asking() as client:
+        warning = plain(client.v1.radar.early_fraud_warnings.retrieve(warning_id))
+    purchase = sync(purchase_id)
+    with transaction():
+        db.session.execute(
+            update(Purchase)
+            .where(Purchase.id == purchase_id)
+            .values(fraud_warning_id=warning_id)
+            .execution_options(synchronize_session=False)
+        )
+    if id_of(warning["charge"]) != purchase.stripe_charge_id:
+        raise PaymentMismatch(f"{purchase_id}: the warning {warning_id} is of another charge")
+    below = stripe_api.billing_settings().stoa_refund_fraud_warnings_below
+    if not warning["actionable"] or purchase.state != "paid" or purchase.amount_cents > below:
+        return
+    with stripe_api.asking() as client:
+        client.v1.refunds.create(
+            {"charge": id_of(warning["charge"]) or "", "reason": "fraudulent"},
+            {"idempotency_key": f"refund-{warning_id}"},
+        )
+    sync(purchase_id)
+
+
+def _person(customer_id: str) -> User | None:
+    return db.session.scalars(
+        select(User).where(User.stripe_customer_id == customer_id).execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def _customer(dispute: dict[str, Any]) -> str | None:
+    charge = dispute.get("charge")
+    return id_of(charge.get("customer")) if isinstance(charge, dict) else None

@@ -1,0 +1,308 @@
+"""What Stripe says of one payment at a moment: fetched anew whenever it matters, whatever event told of it.
+
+Nothing here reads or writes the database.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from models.billing import stripe_api
+from models.billing.stripe_api import StripeError, id_of, missing, plain
+
+Outcome = Literal["pending", "paid", "failed", "cancelled"]
+
+LISTED_BEFORE = timedelta(minutes=5)
+"""Clocks differ: a payment may seem to be made so much before its purchase."""
+
+
+class PaymentMismatch(Exception):
+    """What Stripe says does not fit the purchase: nothing may be granted for it. Its text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefundState:
+    """One refund; cents."""
+
+    id: str
+    amount: int
+    status: str
+    reason: str | None
+    created_at: datetime
+
+    @property
+    def counts(self) -> bool:
+        """Whether the money goes back, or went."""
+        return self.status not in ("failed", "canceled")
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeState:
+    """One dispute; cents. `withdrawn` is what the bank took and did not reinstate."""
+
+    id: str
+    amount: int
+    withdrawn: int
+    status: str
+    reason: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentState:
+    """A payment as Stripe tells it; cents."""
+
+    outcome: Outcome
+    operation_id: str | None
+    customer: str | None
+    amount: int | None
+    currency: str | None
+    intent_id: str | None = None
+    session_id: str | None = None
+    charge_id: str | None = None
+    method_type: str | None = None
+    card_brand: str | None = None
+    card_last4: str | None = None
+    card_fingerprint: str | None = None
+    failure_code: str | None = None
+    failure_message: str | None = None
+    refunds: tuple[RefundState, ...] = ()
+    disputes: tuple[DisputeState, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def refunded(self) -> int:
+        """Cents that were given back."""
+        return sum(refund.amount for refund in self.refunds if refund.counts)
+
+    @property
+    def withdrawn(self) -> int:
+        """Cents that disputes withdrew and did not reinstate."""
+        return sum(dispute.withdrawn for dispute in self.disputes)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPayment:
+    """What is known of a payment that is looked for: its operation, and the ids that were written down or told."""
+
+    operation_id: str
+    customer: str
+    created_at: datetime
+    intent_ids: tuple[str, ...] = ()
+    session_id: str | None = None
+
+
+def fetch(known: KnownPayment) -> PaymentState | None:
+    """The payment of an operation with its refunds and disputes; None if Stripe knows none.
+
+    Without an id the customer's payments since the operation began are searched for it: the process that made one may
+    have been stopped before it wrote the id down. Raises StripeError, and PaymentMismatch if Stripe charged twice.
+    """
+    with stripe_api.asking():
+        session = _session(known.session_id) if known.session_id else None
+        intents = [intent for id in known.intent_ids if (intent := _intent(id))]
+        if session is None and not any(intent["status"] == "succeeded" for intent in intents):
+            session = _listed_session(known)
+            intents = intents or list(_listed_intents(known))
+        of_session = _intent_of(session)
+        if of_session is not None and all(each["id"] != of_session["id"] for each in intents):
+            intents.insert(0, of_session)
+        if session is None and not intents:
+            return None
+        paid = [intent for intent in intents if intent["status"] == "succeeded"]
+        if len(paid) > 1:
+            raise PaymentMismatch(
+                f"charged twice for {known.operation_id}: {', '.join(intent['id'] for intent in paid)}"
+            )
+        chosen = paid[0] if paid else of_session or (None if session else intents[-1])
+        return _state(chosen, session, with_reversals=True)
+
+
+def of_new_intent(intent: Any) -> PaymentState:
+    """The payment of an intent that Stripe has just made: nothing can have been refunded yet."""
+    return _state(plain(intent), None, with_reversals=False)
+
+
+def of_listed_intent(intent: dict[str, Any]) -> PaymentState:
+    """The payment of an intent from `intents_since`, without its refunds and disputes."""
+    return _state(intent, None, with_reversals=False)
+
+
+def intents_since(moment: datetime) -> Iterator[dict[str, Any]]:
+    """All intents made since a moment, with their latest charges, newest first. Raises StripeError."""
+    with stripe_api.asking() as client:
+        found = client.v1.payment_intents.list(
+            {"created": {"gte": int(moment.timestamp())}, "limit": 100, "expand": ["data.latest_charge"]}
+        )
+        for intent in found.auto_paging_iter():
+            yield plain(intent)
+
+
+def reversals_since(moment: datetime) -> Iterator[dict[str, Any]]:
+    """All refunds and disputes made since a moment. Raises StripeError."""
+    since: Any = {"created": {"gte": int(moment.timestamp())}, "limit": 100}
+    with stripe_api.asking() as client:
+        for refund in client.v1.refunds.list(since).auto_paging_iter():
+            yield plain(refund)
+        for dispute in client.v1.disputes.list(since).auto_paging_iter():
+            yield plain(dispute)
+
+
+def _session(id: str) -> dict[str, Any] | None:
+    expand = ["payment_intent.latest_charge"]
+    try:
+        with stripe_api.asking() as client:
+            return plain(client.v1.checkout.sessions.retrieve(id, {"expand": expand}))
+    except StripeError as error:
+        if missing(error):
+            return None
+        raise
+
+
+def _intent(id: str) -> dict[str, Any] | None:
+    try:
+        with stripe_api.asking() as client:
+            return plain(client.v1.payment_intents.retrieve(id, {"expand": ["latest_charge"]}))
+    except StripeError as error:
+        if missing(error):
+            return None
+        raise
+
+
+def _intent_of(session: dict[str, Any] | None) -> dict[str, Any] | None:
+    found = session.get("payment_intent") if session else None
+    if isinstance(found, str):
+        return _intent(found)
+    return found if isinstance(found, dict) else None
+
+
+def _listed_session(known: KnownPayment) -> dict[str, Any] | None:
+    with stripe_api.asking() as client:
+        listed = client.v1.checkout.sessions.list(
+            {"customer": known.customer, "created": _since(known), "limit": 100}
+        )
+        for session in listed.auto_paging_iter():
+            if (plain(session).get("metadata") or {}).get("operationId") == known.operation_id:
+                return _session(session.id)
+    return None
+
+
+def _listed_intents(known: KnownPayment) -> Iterator[dict[str, Any]]:
+    with stripe_api.asking() as client:
+        listed = client.v1.payment_intents.list(
+            {
+                "customer": known.customer,
+                "created": _since(known),
+                "limit": 100,
+                "expand": ["data.latest_charge"],
+            }
+        )
+        for each in listed.auto_paging_iter():
+            intent = plain(each)
+            if (intent.get("metadata") or {}).get("operationId") == known.operation_id:
+                yield intent
+
+
+def _since(known: KnownPayment) -> Any:
+    return {"gte": int((known.created_at - LISTED_BEFORE).timestamp())}
+
+
+def _state(
+    intent: dict[str, Any] | None, session: dict[str, Any] | None, *, with_reversals: bool
+) -> PaymentState:
+    told = intent or session or {}
+    charge = _charge(intent)
+    details = (charge.get("payment_method_details") or {}) if charge else {}
+    card = details.get("card") or {}
+    error = (intent or {}).get("last_payment_error") or {}
+    refunded = bool(charge and with_reversals)
+    return PaymentState(
+        outcome=_outcome(intent, session),
+        operation_id=(told.get("metadata") or {}).get("operationId"),
+        customer=id_of(told.get("customer")),
+        amount=_amount(intent, session),
+        currency=told.get("currency"),
+        intent_id=intent["id"] if intent else None,
+        session_id=session["id"] if session else None,
+        charge_id=charge["id"] if charge else None,
+        method_type=details.get("type"),
+        card_brand=card.get("brand"),
+        card_last4=card.get("last4"),
+        card_fingerprint=card.get("fingerprint"),
+        failure_code=error.get("decline_code") or error.get("code"),
+        failure_message=error.get("message"),
+        refunds=_refunds(charge) if charge and refunded else (),
+        disputes=_disputes(charge) if charge and refunded else (),
+        metadata=told.get("metadata") or {},
+    )
+
+
+def _charge(intent: dict[str, Any] | None) -> dict[str, Any] | None:
+    found = intent.get("latest_charge") if intent else None
+    if isinstance(found, str):
+        with stripe_api.asking() as client:
+            return plain(client.v1.charges.retrieve(found))
+    return found if isinstance(found, dict) else None
+
+
+def _amount(intent: dict[str, Any] | None, session: dict[str, Any] | None) -> int | None:
+    """What was paid, or is to be paid."""
+    if intent is None:
+        return session.get("amount_total") if session else None
+    return int(intent["amount_received"] if intent["status"] == "succeeded" else intent["amount"])
+
+
+def _outcome(intent: dict[str, Any] | None, session: dict[str, Any] | None) -> Outcome:
+    status = intent["status"] if intent else None
+    if status == "succeeded":
+        return "paid"
+    if session is not None:
+        return "cancelled" if session["status"] == "expired" else "pending"
+    if status == "canceled":
+        return "failed" if (intent or {}).get("last_payment_error") else "cancelled"
+    return "failed" if status == "requires_payment_method" else "pending"
+
+
+def _refunds(charge: dict[str, Any]) -> tuple[RefundState, ...]:
+    if charge["status"] != "succeeded":
+        return ()
+    with stripe_api.asking() as client:
+        found = [
+            plain(each)
+            for each in client.v1.refunds.list({"charge": charge["id"], "limit": 100}).auto_paging_iter()
+        ]
+    return tuple(
+        RefundState(each["id"], each["amount"], each["status"] or "pending", each.get("reason"), _at(each))
+        for each in found
+    )
+
+
+def _disputes(charge: dict[str, Any]) -> tuple[DisputeState, ...]:
+    if not charge.get("disputed"):
+        return ()
+    with stripe_api.asking() as client:
+        found = [
+            plain(each)
+            for each in client.v1.disputes.list({"charge": charge["id"], "limit": 100}).auto_paging_iter()
+        ]
+    return tuple(
+        DisputeState(
+            each["id"], each["amount"], _withdrawn(each), each["status"], each.get("reason"), _at(each)
+        )
+        for each in found
+    )
+
+
+def _withdrawn(dispute: dict[str, Any]) -> int:
+    movements = dispute.get("balance_transactions") or []
+    if not movements:
+        return int(dispute["amount"]) if dispute["status"] == "lost" else 0
+    net = -sum(movement["amount"] for movement in movements)
+    if all(movement["currency"] == dispute["currency"] for movement in movements):
+        return max(int(net), 0)
+    return int(dispute["amount"]) if net > 0 else 0
+
+
+def _at(thing: dict[str, Any]) -> datetime:
+    return datetime.fromtimestamp(thing["created"], UTC)

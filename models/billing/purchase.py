@@ -1,0 +1,214 @@
+"""The tables of money in: purchases of credits with their states, and the refunds and disputes of each."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, select, text, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, column_property, mapped_column
+
+from models.accounts.users import User
+from models.core.db import ACCOUNT, NOW, Base, BigInt, db
+from models.core.errors import NotFound
+from models.ledger import Account
+
+KINDS_OF_PURCHASE = ("direct", "checkout", "auto_topup")
+OPEN_STATES = ("created", "pending")
+UNPAID_STATES = ("failed", "cancelled")
+PAID_STATES = ("paid", "partly_refunded", "refunded", "disputed", "lost")
+STATES = (*OPEN_STATES, *UNPAID_STATES, *PAID_STATES)
+
+CURRENCY = "usd"
+CLOSED_WELL = ("won", "warning_closed", "prevented")
+"""Statuses of a dispute that ended without loss."""
+PAGE_OF_PURCHASES = 50
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    listed = ", ".join(f"'{value}'::text" for value in values)
+    return f"({column} = ANY (ARRAY[{listed}]))"
+
+
+class Purchase(Base):
+    """A purchase of credits, from before Stripe is asked to the last dispute of its charge. Amounts of money are cents.
+
+    `id` is the operation id of its grant. `version` counts the changes: whoever changes the row names the version that
+    was read before Stripe was asked, so that an older answer never overwrites a newer one. Credits land in the
+    transaction that makes it `paid`; `taken_back` of them went again by refunds and disputes.
+    """
+
+    __tablename__ = "purchase"
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", KINDS_OF_PURCHASE), name="kind_known"),
+        CheckConstraint(_one_of("state", STATES), name="state_known"),
+        CheckConstraint("((credits > 0) AND (amount_cents > 0))", name="amounts_positive"),
+        CheckConstraint("((taken_back >= 0) AND (taken_back <= credits))", name="taken_back_bounded"),
+        CheckConstraint(
+            "((refunded_cents >= 0) AND (disputed_cents >= 0))", name="refunded_and_disputed_not_negative"
+        ),
+        Index("idx_purchase_account", text(ACCOUNT), "created_at"),
+        Index("idx_purchase_customer", "stripe_customer_id"),
+        Index("idx_purchase_card", "card_fingerprint", "created_at"),
+        Index("idx_purchase_created", "created_at"),
+        Index("idx_purchase_user", "user_id"),
+        Index("idx_purchase_org", "org_id", postgresql_where=text("(org_id IS NOT NULL)")),
+        Index(
+            "idx_purchase_open",
+            "created_at",
+            postgresql_where=text("(state = ANY (ARRAY['created'::text, 'pending'::text]))"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    """The buyer."""
+    org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    credits: Mapped[int] = mapped_column(BigInt)
+    amount_cents: Mapped[int] = mapped_column(BigInt)
+    currency: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default=text("'created'::text"))
+    version: Mapped[int] = mapped_column(server_default=text("0"))
+    stripe_customer_id: Mapped[str]
+    stripe_payment_intent_id: Mapped[str | None] = mapped_column(unique=True)
+    stripe_checkout_session_id: Mapped[str | None] = mapped_column(unique=True)
+    stripe_charge_id: Mapped[str | None] = mapped_column(unique=True)
+    payment_method_type: Mapped[str | None]
+    card_brand: Mapped[str | None]
+    card_last4: Mapped[str | None]
+    card_fingerprint: Mapped[str | None]
+    failure_code: Mapped[str | None]
+    """Stripe's decline code, else its error code."""
+    failure_message: Mapped[str | None]
+    refunded_cents: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    disputed_cents: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    """What disputes withdrew and did not reinstate."""
+    taken_back: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    fraud_warning_id: Mapped[str | None]
+    billing: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """Name, address and tax ids as they were at the payment, for receipts."""
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    paid_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    account_id: Mapped[str] = column_property(func.coalesce(org_id, user_id))
+
+    @property
+    def account(self) -> Account:
+        """Whose credits they are."""
+        return Account(org_id=self.org_id) if self.org_id else Account(user_id=self.user_id)
+
+    @property
+    def paid(self) -> bool:
+        """Whether the credits were granted, whatever came afterwards."""
+        return self.state in PAID_STATES
+
+    @property
+    def open(self) -> bool:
+        """Whether Stripe has not said yet how it ended."""
+        return self.state in OPEN_STATES
+
+
+class PurchaseRefund(Base):
+    """A refund of a purchase, as Stripe last told it. Amounts are cents."""
+
+    __tablename__ = "purchase_refund"
+    __table_args__ = (Index("idx_purchase_refund_purchase", "purchase_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    purchase_id: Mapped[str] = mapped_column(ForeignKey("purchase.id", ondelete="CASCADE"))
+    amount_cents: Mapped[int] = mapped_column(BigInt)
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime]
+
+
+class PurchaseDispute(Base):
+    """A dispute of a purchase, as Stripe last told it. Amounts are cents.
+
+    An account buys nothing while one of its disputes is open or lost, until an operator clears it (`cleared_at`).
+    """
+
+    __tablename__ = "purchase_dispute"
+    __table_args__ = (Index("idx_purchase_dispute_purchase", "purchase_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    purchase_id: Mapped[str] = mapped_column(ForeignKey("purchase.id", ondelete="CASCADE"))
+    amount_cents: Mapped[int] = mapped_column(BigInt)
+    withdrawn_cents: Mapped[int] = mapped_column(BigInt)
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime]
+    cleared_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """All that a receipt and its credit notes tell: the purchase, and its refunds and disputes, oldest first."""
+
+    purchase: Purchase
+    buyer: User
+    refunds: list[PurchaseRefund]
+    disputes: list[PurchaseDispute]
+
+
+def of_account(account: Account) -> Any:
+    """The condition that a purchase is the account's."""
+    return func.coalesce(Purchase.org_id, Purchase.user_id) == account.id
+
+
+def purchases_of(
+    account: Account, *, before: tuple[datetime, str] | None = None
+) -> tuple[list[Purchase], tuple[datetime, str] | None]:
+    """A page of the account's purchases, newest first, `before` the last one of the page before (its time and id); and
+    where the next page starts, or None."""
+    query = select(Purchase).where(of_account(account))
+    if before is not None:
+        query = query.where(tuple_(Purchase.created_at, Purchase.id) < before)
+    query = query.order_by(Purchase.created_at.desc(), Purchase.id.desc()).limit(PAGE_OF_PURCHASES + 1)
+    rows = list(db.session.scalars(query.execution_options(populate_existing=True)))
+    page = rows[:PAGE_OF_PURCHASES]
+    more = len(rows) > PAGE_OF_PURCHASES
+    return page, (page[-1].created_at, page[-1].id) if more else None
+
+
+def purchase_of(account: Account, id: str) -> Purchase:
+    """One purchase of the account, by its own id or by the one of its Checkout Session. Raises NotFound, also for another
+    account's."""
+    found = db.session.scalars(
+        select(Purchase)
+        .where(of_account(account), (Purchase.id == id) | (Purchase.stripe_checkout_session_id == id))
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if found is None:
+        raise NotFound("There is no such purchase.")
+    return found
+
+
+def receipt_of(account: Account, id: str) -> Receipt:
+    """What the receipt of a paid purchase tells. Raises NotFound, also for what was never paid."""
+    purchase = purchase_of(account, id)
+    if not purchase.paid:
+        raise NotFound("There is no receipt of what was not paid.")
+    refunds = db.session.scalars(
+        select(PurchaseRefund)
+        .where(PurchaseRefund.purchase_id == purchase.id)
+        .order_by(PurchaseRefund.created_at, PurchaseRefund.id)
+    )
+    disputes = db.session.scalars(
+        select(PurchaseDispute)
+        .where(PurchaseDispute.purchase_id == purchase.id)
+        .order_by(PurchaseDispute.created_at, PurchaseDispute.id)
+    )
+    return Receipt(purchase, db.session.get_one(User, purchase.user_id), list(refunds), list(disputes))
+
+
+def listed_purchases(*, account: Account | None, state: str | None, limit: int) -> list[tuple[Purchase, str]]:
+    """For operators: purchases of all accounts or of one, newest first, each with the buyer's address."""
+    query = select(Purchase, User.email).join(User, User.id == Purchase.user_id)
+    if account is not None:
+        query = query.where(of_account(account))
+    if state is not None:
+        query = query.where(Purchase.state == state)
+    rows = db.session.execute(query.order_by(Purchase.created_at.desc(), Purchase.id).limit(limit))
+    return [(purchase, email) for purchase, email in rows]

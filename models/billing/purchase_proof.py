@@ -1,0 +1,70 @@
+"""What `flask billing prove` says of purchases: each paid one has its credits, and no other has."""
+
+from sqlalchemy import text
+
+from models.core.db import db
+from models.ledger import LedgerCheck, LedgerDifference
+from models.ledger.ledger_proof import MAX_LISTED
+
+_CHECKS = {
+    "a paid purchase has its credits, less what was taken back": """
+        SELECT p.id, p.credits - p.taken_back,
+            CASE WHEN l.operation_id IS NULL THEN 'no grant' ELSE coalesce(j.total, 0)::text END
+        FROM purchase p
+        LEFT JOIN credit_ledger l ON l.operation_id = p.id
+            AND coalesce(l.org_id, l.user_id) = coalesce(p.org_id, p.user_id)
+        LEFT JOIN LATERAL (
+            SELECT sum(e.amount) AS total,
+                coalesce(bool_or(e.kind = 'revocation' AND e.cause = 'revocation'), false) AS revoked
+            FROM credit_entry e
+            WHERE e.operation_id = p.id AND e.kind IN ('grant', 'revocation', 'reinstatement')
+        ) j ON true
+        WHERE p.state = ANY (ARRAY['paid', 'partly_refunded', 'refunded', 'disputed', 'lost'])
+            AND (l.operation_id IS NULL OR NOT j.revoked AND coalesce(j.total, 0) <> p.credits - p.taken_back)
+    """,
+    "a purchase that was not paid has no credits": """
+        SELECT p.id, 'no grant', p.state FROM purchase p JOIN credit_ledger l ON l.operation_id = p.id
+        WHERE p.state = ANY (ARRAY['created', 'pending', 'failed', 'cancelled'])
+    """,
+    "credits are taken back for money that went back": """
+        SELECT p.id,
+            (2 * p.credits * least(p.amount_cents, p.refunded_cents + p.disputed_cents) + p.amount_cents)
+                / (2 * p.amount_cents),
+            p.taken_back
+        FROM purchase p
+        WHERE p.taken_back <> (2 * p.credits * least(p.amount_cents, p.refunded_cents + p.disputed_cents) + p.amount_cents)
+            / (2 * p.amount_cents)
+    """,
+    "a purchase's sums are those of its refunds and disputes": """
+        SELECT p.id, r.total || ' and ' || d.total, p.refunded_cents || ' and ' || p.disputed_cents
+        FROM purchase p,
+            LATERAL (
+                SELECT coalesce(sum(amount_cents), 0) AS total FROM purchase_refund
+                WHERE purchase_id = p.id AND status <> ALL (ARRAY['failed', 'canceled'])
+            ) r,
+            LATERAL (
+                SELECT coalesce(sum(withdrawn_cents), 0) AS total FROM purchase_dispute WHERE purchase_id = p.id
+            ) d
+        WHERE r.total <> p.refunded_cents OR d.total <> p.disputed_cents
+    """,
+}
+
+
+def prove_purchases() -> list[LedgerCheck]:
+    """Compare all purchases with the ledger, and with their refunds and disputes. Reads only; says nothing of Stripe, which
+    `reconcile` asks."""
+    return [_check(name, statement) for name, statement in _CHECKS.items()]
+
+
+def _check(name: str, statement: str) -> LedgerCheck:
+    with db.engine.connect() as connection, connection.begin():
+        connection.execute(text("SET TRANSACTION READ ONLY"))
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        rows = connection.execute(
+            text(
+                f"SELECT *, count(*) OVER () AS differences FROM ({statement}) AS differing (subject, expected, found)"  # noqa: S608 - constants
+                f" LIMIT {MAX_LISTED}"
+            )
+        ).all()
+    differences = [LedgerDifference(str(row.subject), str(row.expected), str(row.found)) for row in rows]
+    return LedgerCheck(name, differences, rows[0].differences if rows else 0)

@@ -1,0 +1,171 @@
+"""The hosted pages of the Stripe simulator in Chromium: nothing for axe to find, and a person pays, confirms and manages cards with
+and without script."""
+
+from typing import Any
+
+import pytest
+import stripe
+from playwright.sync_api import Page, expect
+
+from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge
+from tests.fakes.stripe_simulator import StripeSim
+
+pytestmark = pytest.mark.browser
+
+SELLER = "http://seller.test/"
+"""Where the pages send a person afterwards."""
+
+
+@pytest.fixture
+def client(stripe_sim: StripeSim) -> stripe.StripeClient:
+    return stripe_sim.client()
+
+
+@pytest.fixture
+def customer(client: stripe.StripeClient) -> str:
+    return client.v1.customers.create({"email": "alice@example.org"}).id
+
+
+def plan(client: stripe.StripeClient) -> str:
+    return client.v1.prices.create(
+        {
+            "currency": "usd",
+            "unit_amount": 1000,
+            "recurring": {"interval": "month"},
+            "product_data": {"name": "Silver"},
+        }
+    ).id
+
+
+def checkout(client: stripe.StripeClient, **more: Any) -> stripe.checkout.Session:
+    item: Any = {"currency": "usd", "unit_amount": 2500, "product_data": {"name": "2,500 credits"}}
+    params: Any = {
+        "mode": "payment",
+        "line_items": [{"quantity": 1, "price_data": item}],
+        "success_url": SELLER + "?paid={CHECKOUT_SESSION_ID}",
+        "cancel_url": f"{SELLER}?cancelled",
+    }
+    return client.v1.checkout.sessions.create(params | more)
+
+
+def path(address: str | None, sim: StripeSim) -> str:
+    assert address is not None
+    return address.removeprefix(sim.url)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_finds_nothing(
+    stripe_sim: StripeSim,
+    client: stripe.StripeClient,
+    customer: str,
+    open_page: OpenPage,
+    width: int,
+    scheme: str,
+) -> None:
+    stripe_sim.add_card(customer)
+    stripe_sim.add_card(customer, "expired", default=False)
+    client.v1.subscriptions.create({"customer": customer, "items": [{"price": plan(client)}]})
+    waiting = client.v1.payment_intents.create(
+        {
+            "amount": 2500,
+            "currency": "usd",
+            "payment_method": "pm_card_threeDSecure2Required",
+            "confirm": True,
+            "return_url": f"{stripe_sim.url}/receipt/none",
+        }
+    )
+    expired = checkout(client)
+    client.v1.checkout.sessions.expire(expired.id)
+    pages = [
+        "/",
+        path(checkout(client, customer=customer).url, stripe_sim),
+        path(
+            checkout(
+                client,
+                billing_address_collection="required",
+                tax_id_collection={"enabled": True},
+            ).url,
+            stripe_sim,
+        ),
+        path(checkout(client, mode="setup", line_items=[], currency="usd").url, stripe_sim),
+        f"/checkout/{expired.id}",
+        f"/3ds/{waiting.id}",
+        path(client.v1.billing_portal.sessions.create({"customer": customer}).url, stripe_sim),
+        path(client.v1.invoices.list().data[0].hosted_invoice_url, stripe_sim),
+        path(client.v1.charges.list().data[0].receipt_url, stripe_sim),
+    ]
+    with open_page(stripe_sim.url, width=width, scheme=scheme, expected=(410,)) as page:
+        for each in pages:
+            page.goto(each)
+            expect(page.get_by_role("region", name="Play money")).to_be_visible()
+            judge(page)
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_person_pays_after_a_decline_and_a_confirmation(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, open_page: OpenPage, script: bool
+) -> None:
+    session = checkout(client, customer=customer)
+    with open_page(stripe_sim.url, script=script, expected=(422,)) as page:
+        _meet_the_seller(page)
+        page.goto(path(session.url, stripe_sim))
+        _pay(page, "insufficient_funds")
+        expect(page.get_by_role("alert")).to_contain_text("Your card has insufficient funds.")
+        _pay(page, "authentication_required")
+        page.get_by_role("button", name="Refuse").click()
+        expect(page.get_by_role("alert")).to_contain_text("The confirmation failed.")
+        _pay(page, "authentication_required")
+        page.get_by_role("button", name="Confirm").click()
+        page.wait_for_url(f"**paid={session.id}")
+    assert client.v1.checkout.sessions.retrieve(session.id).payment_status == "paid"
+
+
+def test_a_person_cancels(stripe_sim: StripeSim, client: stripe.StripeClient, open_page: OpenPage) -> None:
+    session = checkout(client)
+    with open_page(stripe_sim.url) as page:
+        _meet_the_seller(page)
+        page.goto(path(session.url, stripe_sim))
+        page.get_by_role("link", name="Cancel").click()
+        page.wait_for_url("**?cancelled")
+    assert client.v1.checkout.sessions.retrieve(session.id).status == "open"
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_person_manages_cards_and_plans(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, open_page: OpenPage, script: bool
+) -> None:
+    first = stripe_sim.add_card(customer)["id"]
+    client.v1.subscriptions.create({"customer": customer, "items": [{"price": plan(client)}]})
+    portal = client.v1.billing_portal.sessions.create({"customer": customer})
+    with open_page(stripe_sim.url, script=script, expected=(422,)) as page:
+        page.goto(path(portal.url, stripe_sim))
+        page.get_by_label("Card", exact=True).select_option("lost_card")
+        page.get_by_role("button", name="Add the card").click()
+        expect(page.get_by_role("alert")).to_contain_text("Your card was declined.")
+        page.get_by_label("Card", exact=True).select_option("mastercard")
+        page.get_by_role("button", name="Add the card").click()
+        expect(page.get_by_text("Mastercard ending in 4444")).to_be_visible()
+        page.get_by_role("button", name="Make default").click()
+        expect(page.get_by_text("Visa ending in 4242")).not_to_contain_text("default")
+        page.get_by_role("button", name="Remove").nth(1).click()
+        expect(page.get_by_text("Visa ending in 4242")).to_have_count(0)
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_text("ends with this period")).to_be_visible()
+        page.get_by_role("button", name="Keep it").click()
+        expect(page.get_by_text("active")).to_be_visible()
+    [card] = client.v1.customers.payment_methods.list(customer).data
+    shown = client.v1.customers.retrieve(customer)
+    assert card.id != first
+    assert shown.invoice_settings is not None
+    assert shown.invoice_settings.default_payment_method == card.id
+
+
+def _meet_the_seller(page: Page) -> None:
+    empty = "<!doctype html><title>Seller</title><link rel=icon href=data:,>"
+    page.route(SELLER + "**", lambda route: route.fulfill(body=empty, content_type="text/html"))
+
+
+def _pay(page: Page, card: str) -> None:
+    page.get_by_label("Card", exact=True).select_option(card)
+    page.get_by_role("button", name="Pay").click()

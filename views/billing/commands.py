@@ -1,0 +1,138 @@
+"""`flask billing`: what an operator sees and does of purchases, Stripe's events, and their reconciliation."""
+
+from datetime import UTC, datetime
+
+import click
+from flask import Flask
+
+from models import admin, billing
+from models.billing import customers, stripe_events
+from models.billing.purchase import STATES
+from models.core.db import db
+from models.core.errors import NotFound
+from views.ledger.commands import account_of_name, commands, operator
+
+
+def init_app(app: Flask) -> None:
+    """Make Stripe's client of this process. The commands join the group of the ledger's, which is registered there."""
+    billing.configure(app.extensions["settings"])
+
+
+@commands.command("purchases")
+@click.argument("name", required=False)
+@click.option("--state", type=click.Choice(STATES))
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+def purchases_command(name: str | None, state: str | None, limit: int) -> None:
+    """List purchases, newest first: of all, or of the account of NAME (an e-mail address, or an organisation's slug)."""
+    account = account_of_name(name)[0] if name else None
+    listed = billing.listed_purchases(account=account, state=state, limit=limit)
+    for purchase, email in listed:
+        facts = [
+            _moment(purchase.created_at),
+            purchase.id,
+            email,
+            purchase.state,
+            purchase.kind,
+            f"{purchase.credits:,} credits",
+            f"${purchase.amount_cents / 100:,.2f}",
+        ]
+        if purchase.taken_back:
+            facts.append(f"{purchase.taken_back:,} taken back")
+        if purchase.fraud_warning_id:
+            facts.append("reported as fraud")
+        if purchase.failure_code:
+            facts.append(f"{purchase.failure_code}: {purchase.failure_message}")
+        facts.append(purchase.stripe_payment_intent_id or purchase.stripe_checkout_session_id or "-")
+        click.echo("  ".join(facts))
+    if not listed:
+        click.echo("There is no such purchase.")
+
+
+@commands.command("events")
+@click.option("--all", "everything", is_flag=True, help="Also those that were worked without trouble.")
+@click.option("--retry", metavar="EVENT_ID", help="Work one again that is not handled.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+def events_command(everything: bool, retry: str | None, limit: int) -> None:
+    """List Stripe's events that wait, failed or did not fit the books, and webhooks that were refused, newest first."""
+    if retry:
+        if not stripe_events.retry_event(retry):
+            raise NotFound("There is no event with this id that is not handled.")
+        admin.record("billing.retry_event", retry, actor=operator())
+        db.session.commit()
+        click.echo(f"{retry} is worked again.")
+        return
+    events = stripe_events.stripe_events(troubled=not everything, limit=limit)
+    for event in events:
+        state = (
+            f"ignored: {event.ignored}"
+            if event.ignored
+            else "handled"
+            if event.handled_at
+            else f"failed {event.attempts} times: {event.error}"
+            if event.error
+            else "waits"
+        )
+        click.echo(
+            f"{_moment(event.received_at)}  {event.id}  {event.type}  {event.object_id or '-'}  {state}"
+        )
+    refusals = stripe_events.webhook_refusals()
+    for refusal in refusals:
+        click.echo(f"{refusal.day}  refused {refusal.count:,} times: {refusal.reason}")
+    if not events and not refusals:
+        click.echo("No event is in trouble, and none was refused.")
+
+
+@commands.command("reconcile")
+@click.option("--days", type=click.IntRange(1, 365), default=7, show_default=True)
+def reconcile_command(days: int) -> None:
+    """Compare Stripe's payments of the last days with the purchases and repair what is missing; exit 1 if something
+    cannot be repaired."""
+    found = billing.reconcile(days)
+    for finding in found.findings:
+        done = "repaired" if finding["repaired"] else "NOT REPAIRED"
+        click.echo(f"{done}  {finding['purchase_id']}  {finding['what']}")
+    click.echo(
+        f"{found.checked:,} payments since {_moment(found.since)}: "
+        + (f"{len(found.findings):,} differed." if found.findings else "Stripe and the purchases agree.")
+    )
+    if found.open_findings:
+        raise SystemExit(1)
+
+
+@commands.command("failures")
+@click.option("--retry", metavar="ID", help="Let one be tried five more times.")
+def failures_command(retry: str | None) -> None:
+    """List what could not be told to Stripe, such as new customers; a job tries each five times."""
+    if retry:
+        customers.retry_failure(retry)
+        admin.record("billing.retry_failure", retry, actor=operator())
+        db.session.commit()
+        click.echo(f"{retry} is tried again.")
+        return
+    failures = customers.sync_failures()
+    for failure in failures:
+        click.echo(
+            f"{_moment(failure.last_attempt_at)}  {failure.id}  {failure.provider}  tried {failure.retry_count}"
+            f" times  {failure.last_error}"
+        )
+    if not failures:
+        click.echo("Nothing failed.")
+
+
+@commands.command("unfreeze")
+@click.argument("name")
+def unfreeze_command(name: str) -> None:
+    """Let the account of NAME buy again although it disputes payments, or lost them."""
+    account, name = account_of_name(name)
+    cleared = billing.clear_freeze(account)
+    if not cleared:
+        raise NotFound(f"Nothing keeps {name} from buying.")
+    admin.record("billing.unfreeze", account.id, actor=operator(), after={"disputes": cleared})
+    db.session.commit()
+    click.echo(
+        f"{name} may buy again: {cleared:,} {'dispute is' if cleared == 1 else 'disputes are'} cleared."
+    )
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,40 @@
+"""What the Stripe simulator answers when it refuses: Stripe's error objects, with their statuses and codes."""
+
+from typing import Any
+
+
+class SimulatedError(Exception):
+    """An error as Stripe's API words it. `kept` says whether its idempotency key keeps it, as Stripe does for errors of the
+    operation itself and not for those of its parameters."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        type: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kept = status == 402
+        self.body: dict[str, Any] = {"error": {"message": message, "type": type}}
+        given = {"code": code, "param": param, **more}
+        self.body["error"] |= {name: value for name, value in given.items() if value is not None}
+
+
+def missing(kind: str, id: str, param: str = "id", status: int = 404) -> SimulatedError:
+    """No such object: 404 where it is the address, 400 where a parameter names it."""
+    return SimulatedError(f"No such {kind}: '{id}'", status=status, code="resource_missing", param=param)
+
+
+def required(param: str) -> SimulatedError:
+    """A parameter that must be there is not."""
+    return SimulatedError(f"Missing required param: {param}.", code="parameter_missing", param=param)
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> SimulatedError:
+    """A parameter has a value that Stripe refuses."""
+    return SimulatedError(message, code=code, param=param)
