@@ -14,9 +14,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from models.accounts import Fingerprint, Session, User
+from models.billing import Referral
 from models.core.db import Base, db
 from models.gateway import GatewayCall
-from models.ledger import PRIORITIES, Account, CreditAccount, CreditEntry, CreditHold, CreditLedger, Referral
+from models.ledger import PRIORITIES, Account, CreditAccount, CreditEntry, CreditHold, CreditLedger
 from models.orgs import Org, OrgMember
 from models.runs import AgentRun, AgentStep
 from models.store import Agent, AgentConfig, AgentVersion, Publisher

@@ -11,7 +11,7 @@ from decimal import Decimal
 from email.utils import parseaddr
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, set_key
@@ -76,6 +76,7 @@ class Settings(BaseSettings):
 
     stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
+    stoa_referral_reward: Literal["now", "first_purchase"] = "now"
     stoa_prices_file: Path | None = None
     stoa_failover: bool = True
     stoa_connect_timeout: float = Field(10, gt=0, le=600)

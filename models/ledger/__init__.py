@@ -1,4 +1,4 @@
-"""The credit ledger: grants, holds, entries, balances, the quota cycle, subscriptions, referrals and ad rewards."""
+"""The credit ledger: grants, holds, entries, balances and the quota cycle."""
 
 from models.ledger.balances import KINDS, Balance, GrantGroup, QuotaCycle, balance, cycle, grants_of
 from models.ledger.credit_operations import (
@@ -43,19 +43,14 @@ from models.ledger.ledger import (
     SyncFailure,
 )
 from models.ledger.ledger_proof import LedgerCheck, LedgerDifference, LedgerProof, prove
-from models.ledger.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.ledger.quota import Quota, ensure_quota, signup_grant
-from models.ledger.rewards import REFERRAL_STATUSES, AdImpression, Referral
 
 __all__ = [
     "GRANT_TYPES",
     "KINDS",
     "MAX_GRANT",
     "PRIORITIES",
-    "REFERRAL_STATUSES",
-    "SUBSCRIPTION_STATUSES",
     "Account",
-    "AdImpression",
     "Admission",
     "AdmissionRequest",
     "Balance",
@@ -71,14 +66,11 @@ __all__ = [
     "LedgerDifference",
     "LedgerProof",
     "LedgerUnavailable",
-    "LimitOverride",
     "LostHold",
     "Quota",
     "QuotaCycle",
-    "Referral",
     "Settled",
     "Settlement",
-    "Subscription",
     "Swept",
     "SyncFailure",
     "admit",

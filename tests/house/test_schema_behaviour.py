@@ -16,17 +16,10 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import EncryptedApiKey, LoginLink, OAuthAccount, Session, User
 from models.admin import AuditLog
+from models.billing import AdImpression, LimitOverride, Subscription
 from models.core.db import now
 from models.gateway import GatewayCall
-from models.ledger import (
-    AdImpression,
-    CreditAccount,
-    CreditEntry,
-    CreditHold,
-    CreditLedger,
-    LimitOverride,
-    Subscription,
-)
+from models.ledger import CreditAccount, CreditEntry, CreditHold, CreditLedger
 from models.orgs import Org, OrgFeature, OrgInvite, OrgMember, OrgRepo
 from models.runs import AgentRun, AgentStep
 from models.store import Publisher
