@@ -6,6 +6,8 @@ from views.accounts import api as accounts_api
 from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
+from views.billing.api import referrals as referrals_api
+from views.billing.pages import affiliates, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
@@ -64,6 +66,9 @@ def register(app: Flask) -> None:
     app.register_blueprint(accounts_api.bp)
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
+    app.register_blueprint(referrals_api.bp)
+    app.register_blueprint(referrals.bp)
+    app.register_blueprint(affiliates.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)

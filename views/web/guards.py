@@ -70,6 +70,7 @@ OPEN_TO_SUSPENDED = frozenset(
         *("feeds.everything", "feeds.of_publisher", "feeds.sitemap", "feeds.part"),
         *("agents_api.agents", "agents_api.metrics", "agents_api.version", "agents_api.spawned"),
         *("store_api.definition_types", "store_api.definition_schema"),
+        *("referrals.moved", "referrals.invitation", "referrals_api.invitation"),
         *("gateway_api.healthz", "health.readyz", "health.figures"),
         # the way out, and the way in for another account; a banned one is refused at its end
         *("accounts.signout", "accounts_api.cli_logout"),

@@ -26,7 +26,7 @@ bp = Blueprint("docs", __name__)
 
 Schema = dict[str, Any]
 
-TAGS = ("Gateway", "Store", "Runs", "Usage", "Accounts", "Sign-in", "Publishers", "Server")
+TAGS = ("Gateway", "Store", "Runs", "Usage", "Billing", "Accounts", "Sign-in", "Publishers", "Server")
 """In the order in which they are shown."""
 DESCRIPTION = (
     "Bodies are read as JSON whatever their content type, and may be packed with gzip, deflate, br or zstd; unknown keys"
