@@ -1,14 +1,14 @@
 """Referrals: redeeming a code, the rewards of both sides, and when those wait for a purchase (contract 2.10, 3.6).
 
-Every change locks the credit accounts of both users first, in order of their ids. So of concurrent redemptions by one user
-one counts, and a referrer never exceeds their limit.
+What grants credits locks the credit accounts of both users first, in order of their ids. So of concurrent redemptions by
+one user one counts, and a referrer never exceeds their limit.
 """
 
 import uuid
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Update, func, or_, select, update
 
 from models.accounts.devices import share_device
 from models.accounts.users import User
@@ -124,21 +124,19 @@ def inbox(email: str) -> str:
 
 
 def referral_paid(user_id: str, purchase_id: str, *, now: datetime | None = None) -> bool:
-    """The user paid a purchase: hold the reward that waits for it for HOLD. Returns whether one does.
+    """The user paid a purchase: hold the reward that waits for it for HOLD. Returns whether one is held for it now.
 
-    Call it in the transaction in which a purchase becomes paid. Only the first purchase after the referral counts;
-    repetitions change nothing. Voids the reward of a self-referral instead, which may be visible only now. Locks both
-    accounts. Flushes.
+    Call it in the transaction in which a purchase becomes paid, after its account is locked; it locks only the referral.
+    The first purchase after the referral counts; repetitions change nothing. The reward of a self-referral, which may be
+    visible only now, becomes void instead.
     """
     now = now or utc_now()
-    referral = _locked(user_id)
-    if referral is None or not _is_waiting(referral):
+    waits = _pending(user_id).where(Referral.purchase_id.is_(None))
+    held = waits.values(purchase_id=purchase_id, held_until=now + HOLD).returning(Referral.referrer_id)
+    referrer_id = db.session.scalars(held).one_or_none()
+    if referrer_id is None:
         return False
-    referral.purchase_id, referral.held_until = purchase_id, now + HOLD
-    if is_self_referral(referral.referrer_id, user_id):
-        _void(referral, "self_referral", now)
-    db.session.flush()
-    return referral.voided_at is None
+    return not (is_self_referral(referrer_id, user_id) and _void(user_id, purchase_id, "self_referral", now))
 
 
 def referral_void(
@@ -147,15 +145,10 @@ def referral_void(
     """The user's purchase was refunded, in whole or part, or disputed: void the reward that is held for it. Returns
     whether one was.
 
-    Call it in the transaction that records the refund or dispute. A reward that was released stays. Void is final: neither
-    a later purchase nor a dispute that is won revives it. Locks both accounts. Flushes.
+    Call it in the transaction that records the refund or dispute, after the account is locked; it locks only the referral.
+    A reward that was released stays. Void is final: neither a later purchase nor a dispute that is won revives it.
     """
-    referral = _locked(user_id)
-    if referral is None or not _is_held(referral) or referral.purchase_id != purchase_id:
-        return False
-    _void(referral, reason, now or utc_now())
-    db.session.flush()
-    return True
+    return _void(user_id, purchase_id, reason, now or utc_now())
 
 
 def due_referrals(*, now: datetime | None = None, limit: int = 200) -> list[str]:
@@ -180,55 +173,31 @@ def due_referrals(*, now: datetime | None = None, limit: int = 200) -> list[str]
 def release_referral(user_id: str, *, free_credits: int, now: datetime | None = None) -> bool:
     """Pay a held reward whose time is over. Returns whether it was paid.
 
-    Of concurrent calls one pays. While one of the two users is suspended the reward stays held; that of a self-referral
-    becomes void. Locks both accounts: commit soon.
+    Of concurrent calls one pays, and a refund that is recorded first prevents it. While one of the two users is suspended
+    the reward stays held; that of a self-referral becomes void. Locks both accounts: commit soon.
     """
     now = now or utc_now()
     referral = _locked(user_id)
-    if referral is None or not _is_held(referral) or referral.held_until is None or referral.held_until > now:
+    if referral is None or referral.status != "pending" or referral.voided_at or not referral.purchase_id:
+        return False
+    if referral.held_until is None or referral.held_until > now:
         return False
     if is_self_referral(referral.referrer_id, user_id):
-        _void(referral, "self_referral", now)
-        db.session.flush()
+        _void(user_id, referral.purchase_id, "self_referral", now)
         return False
     banned = select(func.bool_or(User.banned)).where(User.id.in_((referral.referrer_id, user_id)))
-    if db.session.scalars(banned).one():
-        return False
-    _pay(referral, free_credits, now)
-    return True
+    return not db.session.scalars(banned).one() and _pay(referral, free_credits, now)
 
 
-def _is_waiting(referral: Referral) -> bool:
-    return referral.status == "pending" and referral.voided_at is None and referral.purchase_id is None
-
-
-def _is_held(referral: Referral) -> bool:
-    return referral.status == "pending" and referral.voided_at is None and referral.purchase_id is not None
-
-
-def _void(referral: Referral, reason: VoidReason, now: datetime) -> None:
-    referral.voided_at, referral.void_reason = now, reason
-
-
-def _pay(referral: Referral, free_credits: int, now: datetime) -> None:
-    """Complete a referral and grant both sides, in a transaction that holds both accounts' locks."""
-    referred = Account(user_id=referral.referred_id)
-    # Before the referral counts for the monthly bonus: what starts now includes it from the next cycle on.
-    quota = ensure_quota(referred, free_credits, now=now)
+def _pay(referral: Referral, free_credits: int, now: datetime) -> bool:
+    """Complete a referral and grant both sides, in a transaction that holds both accounts' locks. False if it is not
+    pending any more."""
+    # Before the referral counts for the monthly bonus: a cycle that starts now does not include it.
+    quota = ensure_quota(Account(user_id=referral.referred_id), free_credits, now=now)
     assert quota is not None
-    completed = (
-        update(Referral)
-        .where(
-            Referral.referred_id == referral.referred_id,
-            Referral.status == "pending",
-            Referral.voided_at.is_(None),
-        )
-        .values(status="completed", credits=BONUS, completed_at=now)
-        .returning(Referral.referred_id)
-        .execution_options(synchronize_session=False)
-    )
-    if db.session.scalars(completed).one_or_none() is None:
-        raise Conflict(ALREADY_REFERRED)
+    completed = _pending(referral.referred_id).values(status="completed", credits=BONUS, completed_at=now)
+    if db.session.scalars(completed.returning(Referral.referred_id)).one_or_none() is None:
+        return False
     db.session.refresh(referral)
     operation = uuid.uuid5(_OPERATIONS, f"{referral.referrer_id} {referral.referred_id}")
     for side, id in (("referrer", referral.referrer_id), ("referred", referral.referred_id)):
@@ -241,6 +210,19 @@ def _pay(referral: Referral, free_credits: int, now: datetime) -> None:
             expires_at=quota.next_reset,
             now=now,
         )
+    return True
+
+
+def _void(user_id: str, purchase_id: str, reason: VoidReason, now: datetime) -> bool:
+    void = _pending(user_id).where(Referral.purchase_id == purchase_id)
+    void = void.values(voided_at=now, void_reason=reason)
+    return db.session.scalars(void.returning(Referral.referred_id)).one_or_none() is not None
+
+
+def _pending(user_id: str) -> Update:
+    """An UPDATE of the user's referral if it was neither paid nor voided. Its row decides, whatever was read before."""
+    pending = Referral.referred_id == user_id, Referral.status == "pending", Referral.voided_at.is_(None)
+    return update(Referral).where(*pending).execution_options(synchronize_session=False)
 
 
 # -- reading -------------------------------------------------------------------------------------------------
