@@ -25,6 +25,7 @@ from models.billing.purchase import (
     PurchaseDispute,
     PurchaseRefund,
 )
+from models.billing.referrals import referral_paid, referral_void
 from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import Conflict, NotFound
@@ -86,6 +87,11 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
             description=_description(purchase),
             buyer_id=purchase.user_id,
             now=now,
+        )
+        referral_paid(purchase.user_id, purchase.id, now=now)
+    if purchase.refunded_cents or purchase.disputed_cents:
+        referral_void(
+            purchase.user_id, purchase.id, "dispute" if purchase.disputed_cents else "refund", now=now
         )
     if "taken_back" in changes:
         cause = "dispute" if "disputed_cents" in changes else "refund"

@@ -251,6 +251,20 @@ def forget_stripe_events(timestamp: int) -> None:
     stripe_events.forget_payloads(now=now())
 
 
+@queue.periodic(cron="*/10 * * * *")
+@queue.task(name="billing.release_referrals", queueing_lock="billing.release_referrals", retry=Backoff())
+def release_referrals(timestamp: int) -> None:
+    """Pay the referral rewards whose hold is over."""
+    from models.billing import referrals
+
+    moment = now()
+    with transaction():
+        due = referrals.due_referrals(now=moment)
+    for user_id in due:
+        with transaction():
+            referrals.release_referral(user_id, free_credits=get_settings().stoa_free_credits, now=moment)
+
+
 @queue.periodic(cron="47 3 * * *")
 @queue.task(name="store.forget_pictures", queueing_lock="store.forget_pictures", retry=Backoff(60, 600))
 def forget_pictures(timestamp: int) -> None:
