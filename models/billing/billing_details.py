@@ -50,6 +50,8 @@ TAX_ID_TYPES = {
 MAX_TAX_IDS = 5
 """Stripe's limit per customer in Checkout."""
 LENGTHS = {"name": 150, "line1": 200, "line2": 200, "city": 100, "state": 100, "postal_code": 20}
+ADDRESS = ("line1", "line2", "city", "state", "postal_code", "country")
+"""Fields of Stripe's address."""
 REQUIRED = {
     "name": "Enter the name for your receipts.",
     "line1": "Enter the street and number.",
@@ -159,3 +161,12 @@ def save_billing_details(account: Account, values: dict[str, str], tax_ids: list
         )
     )
     jobs.enqueue(jobs.send_billing_details, account_id=account.id)
+
+
+def keep_collected_details(account: Account, details: dict[str, Any]) -> None:
+    """Store details that Stripe's Checkout collected, unless the account has some. Flushes."""
+    db.session.execute(
+        insert(BillingDetails)
+        .values(account_id=account.id, user_id=account.user_id, org_id=account.org_id, details=details)
+        .on_conflict_do_nothing()
+    )

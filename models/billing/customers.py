@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts.users import User
 from models.billing import stripe_api
-from models.billing.billing_details import billing_address, billing_snapshot
+from models.billing.billing_details import ADDRESS, billing_address, billing_snapshot
 from models.billing.stripe_api import StripeError, plain
 from models.core.db import db
 from models.core.db import now as utc_now
@@ -27,7 +27,6 @@ MOST_TRIES = 5
 REPAIR_PREFIX = "customer-"
 """Of the id of a sync failure that waits for a customer; the account's id follows."""
 PROVIDER = "stripe"
-ADDRESS = ("line1", "line2", "city", "state", "postal_code", "country")
 
 
 def customer_of(account: Account) -> str | None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models.billing import customers
 from models.billing.billing_details import billing_address, billing_snapshot
+from models.core.db import db
 from tests import factories
 from tests.billing.stage import Desk
 from tests.factories import Person
@@ -87,6 +88,36 @@ def test_details_are_asked_first_and_kept_by_the_purchase(desk: Desk, alice: Per
     assert "Ada &amp; Co" in receipt
     assert "Later Ltd" not in receipt
     desk.prove()
+
+
+def test_checkout_asks_for_details_that_are_missing(desk: Desk, alice: Person) -> None:
+    session = desk.buy(alice).json["sessionId"]  # type: ignore[index]
+    desk.stripe.pay(session, tax_id_type="gb_vat", tax_id="GB123456789")
+    assert "1,000 credits bought" in page(alice, f"/payment-success?session_id={session}")
+    receipt = page(alice, f"/profile/billing/purchases/{desk.purchase(alice).id}")
+    for phrase in ("1 Analytical Row", "London", "United Kingdom VAT: GB123456789"):
+        assert phrase in receipt
+    assert "United Kingdom VAT: GB123456789" in page(alice, f"{CHECKOUT}?amount=1000")  # not asked again
+
+
+def test_the_page_takes_as_many_queries_for_many_purchases(desk: Desk, buyer: Person) -> None:
+    desk.card(buyer)
+    queries: list[str] = []
+    counts = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        queries.append(statement)
+
+    with desk.app.app_context():
+        engine = db.engine
+    for number in range(3):
+        pay(buyer, 1000, nonce=f"nonce-000{number}")
+        event.listen(engine, "before_cursor_execute", note)
+        queries.clear()
+        page(buyer)
+        counts.append(len(queries))
+        event.remove(engine, "before_cursor_execute", note)
+    assert counts[0] == counts[2] <= 25
 
 
 def test_wrong_details_keep_the_input(desk: Desk, alice: Person) -> None:
