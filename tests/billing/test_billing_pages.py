@@ -11,7 +11,9 @@ from werkzeug.test import TestResponse
 
 from models.billing import customers
 from models.billing.billing_details import billing_address, billing_snapshot
+from models.billing.buying import begin
 from models.core.db import db
+from models.ledger import Account
 from tests import factories
 from tests.billing.stage import Desk
 from tests.factories import Person
@@ -180,6 +182,18 @@ def test_without_a_card_the_payment_page_waits_and_then_tells(desk: Desk, buyer:
     assert "hx-get" not in fragment.text
     assert "<html" not in fragment.text
     assert desk.balance(buyer) == 1000
+
+
+def test_the_payment_page_leaves_a_charge_in_flight_alone(desk: Desk, buyer: Person) -> None:
+    customer = desk.customer(buyer)
+    desk.run(begin, "buy-in-flight", Account(user_id=buyer.id), buyer.id, "direct", 1000, customer)
+    path = "/payment-success?operation=buy-in-flight"
+    assert "Waiting for Stripe" in page(buyer, path)
+    assert desk.purchase(buyer).state == "created"
+    desk.session.execute(text("UPDATE purchase SET created_at = created_at - interval '3 minutes'"))
+    desk.session.commit()
+    assert "nothing was charged" in page(buyer, path)  # Stripe knows of no payment
+    assert desk.purchase(buyer).state == "cancelled"
 
 
 def test_a_cancelled_payment_says_that_nothing_was_charged(desk: Desk, buyer: Person) -> None:

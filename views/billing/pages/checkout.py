@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from models import billing, ledger
 from models.billing import cards
 from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.buying import FEWEST_CREDITS, operation_id, price_cents
+from models.billing.buying import FEWEST_CREDITS, RESOLVED_AFTER, operation_id, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
 from models.billing.disputes import freeze_message
@@ -208,9 +208,12 @@ def _synced(account: Account, id: str, *, ask: bool) -> PurchaseRecord | None:
         record = purchase_record(account, id)
     except NotFound:
         return None
-    if not record.purchase.open or not ask or not billing.enabled():
+    purchase = record.purchase
+    # the request that started it may still be charging the card
+    in_flight = purchase.state == "created" and purchase.created_at > now() - RESOLVED_AFTER
+    if not ask or not purchase.open or in_flight or not billing.enabled():
         return record
-    operation = record.purchase.id
+    operation = purchase.id
     db.session.commit()
     try:
         billing.resolve(operation)
