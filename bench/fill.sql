@@ -133,7 +133,8 @@ BEGIN
         -(c.carried + (c.micro + 500000) / 1000000), g.amount - c.spent, g.amount - c.spent, c.request_id, c.message_id,
         c.finished_at
     FROM fill_call c JOIN fill_grant g ON g.number = c.account
-    WHERE c.carried + (c.micro + 500000) / 1000000 > 0;
+    WHERE c.carried + (c.micro + 500000) / 1000000 > 0
+    ORDER BY c.n; -- an account's entries form a chain in the order of their ids
     DROP TABLE fill_grant;
 
     INSERT INTO message (

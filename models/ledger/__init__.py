@@ -18,6 +18,7 @@ from models.ledger.credit_operations import (
     sweep,
 )
 from models.ledger.credits import credits_of
+from models.ledger.heads import LedgerHead, LedgerHeadLeaf, record_head
 from models.ledger.holds import (
     Admission,
     AdmissionRequest,
@@ -69,6 +70,8 @@ __all__ = [
     "Granted",
     "LedgerCheck",
     "LedgerDifference",
+    "LedgerHead",
+    "LedgerHeadLeaf",
     "LedgerProof",
     "LedgerUnavailable",
     "LimitOverride",
@@ -98,6 +101,7 @@ __all__ = [
     "grow_hold",
     "lost_holds",
     "prove",
+    "record_head",
     "revoke",
     "settle",
     "settle_many",
