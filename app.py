@@ -57,7 +57,7 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
 
 
 def _embedded_url(settings: Settings) -> str:
-    if "--help" in sys.argv:
+    if "--help" in sys.argv or sys.argv[1:3] == ["billing", "verify"]:
         return "postgresql+psycopg://"  # nothing is asked of it, and a look at the commands starts no server
     if sys.argv[1:2] == ["serve"]:
         logs.speak()

@@ -29,10 +29,17 @@ class CommandGroup(AppGroup):
     nobody's text.
     """
 
+    called = ""
+    """The command that is run."""
+
+    without_database: frozenset[str] = frozenset()
+    """Commands that need no database."""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words after the group's name. What is no text cannot be kept, looked up or printed."""
         if any("\x00" in each or not _is_text(each) for each in args):
             raise click.UsageError("Arguments must be text in UTF-8, without NUL.", ctx)
+        self.called = next((each for each in args if not each.startswith("-")), "")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -40,8 +47,9 @@ class CommandGroup(AppGroup):
         if "--help" in ctx.args:
             return super().invoke(ctx)
         try:
-            with ctx.ensure_object(ScriptInfo).load_app().app_context():
-                _ready()
+            if self.called not in self.without_database:
+                with ctx.ensure_object(ScriptInfo).load_app().app_context():
+                    _ready()
             return super().invoke(ctx)
         except DomainError as error:
             raise click.ClickException(error.message) from None

@@ -9,7 +9,7 @@ before it is parsed, by its bytes once they are unpacked and by the values in it
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import flask
 import orjson
@@ -54,7 +54,10 @@ __all__ = [
     "read",
     "read_json",
     "read_with_bytes",
+    "takes_of_strangers",
 ]
+
+V = TypeVar("V", bound=Callable[..., Any])
 
 MAX_DEPTH = 200
 MOST_VALUES = 500_000
@@ -99,7 +102,19 @@ def keep_strangers_small() -> None:
         raise UnsupportedEncoding("Forms are not unpacked.")
     user = guards.cookie_or_key_user()
     if user is None or user.banned:
-        request.max_content_length = (route and route.stranger_bytes) or SMALL
+        view = flask.current_app.view_functions.get(request.endpoint or "")
+        limit = (route and route.stranger_bytes) or getattr(view, "stranger_bytes", None)
+        request.max_content_length = limit or SMALL
+
+
+def takes_of_strangers(limit: int) -> Callable[[V], V]:
+    """Decorate the view of a page whose form may have up to `limit` bytes, whoever sends it."""
+
+    def decorate(view: V) -> V:
+        view.__dict__["stranger_bytes"] = limit
+        return view
+
+    return decorate
 
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
