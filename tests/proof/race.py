@@ -140,8 +140,8 @@ def _call_all(stage: Stage, requests: list[tuple[Person, Script]]) -> list[Outco
 def _check(stage: Stage, people: list[Person], outcomes: list[Outcome]) -> int:
     """Each call was served and charged once, or rejected and not charged. Returns the number of served calls."""
     stage.wait_for_holds()
-    # 503: the server cannot admit the call within five seconds, and charges nothing
-    odd = [outcome for outcome in outcomes if not (outcome.complete or outcome.status in (402, 503))]
+    # 402 and 429: out of credits, or they are held; 503: the server cannot admit the call within five seconds, and charges nothing
+    odd = [outcome for outcome in outcomes if not (outcome.complete or outcome.status in (402, 429, 503))]
     assert not odd, (
         f"{len(odd)} calls ended unexpectedly: {odd[0].status} {odd[0].error} {odd[0].body[:300]!r}"
     )
