@@ -84,15 +84,15 @@ class Route:
     def held_output(self, call: Call, answers: int, size: int = DEFAULT_OUTPUT) -> int:
         """Output tokens that the first hold covers. `answers`: number of answers to the same input.
 
-        A stream holds `size` tokens per answer, or its limit if that is lower: the hold grows with the output. A
-        non-streaming answer cannot be stopped once it is requested, so it holds its limit, or the model's.
+        A stream holds `size` tokens per answer, or the limit if that is lower: the hold grows with the output. A
+        non-streaming answer cannot be stopped once it is requested, so it holds the limit. The limit is the client's or the
+        model's: the lower one if the model's is known.
         """
+        prices = (self.price or UNLISTED_PRICE, *self.factors.prices)
+        limit = max(self._max_output(price) for price in prices)
         if call.max_output is not None:
-            limit = max(call.max_output, self.factors.max_output)
-        else:
-            limit = max(
-                self._max_output(price) for price in (self.price or UNLISTED_PRICE, *self.factors.prices)
-            )
+            requested = max(call.max_output, self.factors.max_output)
+            limit = min(requested, limit) if all(price.max_output for price in prices) else requested
         limit = min(limit, size if call.stream else MAX_OUTPUT)
         return (limit + self.factors.output) * answers
 

@@ -329,6 +329,27 @@ def test_a_bound_by_another_name_takes_nothing_away(web: FlaskClient) -> None:
     assert held(max_output_tokens=1, max_tokens=10_000) == held(max_tokens=10_000)
 
 
+@pytest.mark.parametrize(
+    ("model", "limit", "held"),
+    [
+        ("gpt-4o", 100, 100),
+        ("gpt-4o", 100_000, 16_384),
+        ("claude-sonnet-4.5", 1_000_000, 64_000),
+        # the model's own limit is not known
+        ("openai/house-model", 500_000, 500_000),
+        ("openai/house-model", None, 128_000),
+    ],
+)
+def test_a_limit_above_the_models_own_holds_no_more(
+    web: FlaskClient, model: str, limit: int | None, held: int
+) -> None:
+    gateway = web.application.extensions["gateway"]
+    body = {**BODY, "model": model} | ({} if limit is None else {"max_tokens": limit})
+    call = parse(body, 100)
+    route, _ = gateway.routes.prepare(gateway.routes.find(call.model), call)
+    assert route.held_output(call, 1) == held
+
+
 def test_a_free_answer_may_be_long(web: FlaskClient, fake: FakeUpstream, rich: Person, facts: Facts) -> None:
     fake.will(fakes.stream(a_long_answer(40_000, fakes.usage(100, 40_000))))
     payload = {**STREAM, "model": "openai/free-model"}
@@ -374,10 +395,10 @@ def test_answers_times_choices_are_held(
     fake.will(look)
     body["model"] = "openrouter/openai/gpt-4o-mini"
     body["codebuff_metadata"]["n"] = 3
-    payload = {**body, "n": 4, "max_tokens": 100_000}
+    payload = {**body, "n": 4, "max_tokens": 16_000}
     assert web.post("/api/v1/chat/completions", json=payload, headers=rich.headers).status_code == 200
-    # twelve times 100,000 tokens at $0.6 per million plus 5.5 %
-    assert held[0] >= 76
+    # twelve times 16,000 tokens at $0.6 per million plus 5.5 %
+    assert held[0] == 13
 
 
 @pytest.mark.parametrize(
