@@ -196,8 +196,8 @@ class InFlightCall:
         return grown
 
     def hold_for_output(self, call: Call, output_tokens: int) -> int:
-        """Hold credits for twice the output so far, or for as much as is free. Returns the output tokens that the hold
-        covers. Raises OutOfCredits when the output so far is not covered, HoldNotGrown."""
+        """Hold credits for twice this much output, or for as much as is free. Returns the output tokens that the hold
+        covers. Raises OutOfCredits when it does not cover `output_tokens`, HoldNotGrown."""
         needed, wanted = (
             held_credits(self.route.cost_up_to(call, tokens, call.n), self._margin)
             for tokens in (output_tokens, 2 * output_tokens)

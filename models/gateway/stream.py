@@ -30,10 +30,9 @@ DRAIN_SECONDS = 300.0
 """How long the pump reads on after the client has disconnected."""
 RECOUNT_BYTES = 512
 """Bytes of output between two token counts, at least."""
-BOUNDED_RATIO, UNBOUNDED_RATIO, DENSE_RATIO = 6, 3, 2
-"""Bytes of text per token that decide when to count again. If the hold covers the client's limit: more than real text has,
-since the provider keeps the limit and counting costs time and 40 MB. Else as in source code. After a count: as in dense
-text."""
+BOUNDED_RATIO, DENSE_RATIO = 6, 2
+"""Bytes of text per token that decide when to count. If the hold covers the client's limit: more than real text has, since
+the provider keeps the limit and counting costs time and 40 MB. Else as in dense text."""
 STALL_SECONDS = 300.0
 """How long a client may read nothing before it counts as disconnected."""
 
@@ -81,9 +80,9 @@ class AnswerStream:
         self._bill: Bill | None = None
         # output tokens that the hold covers, and the output size at which to count next
         self._covered = held_output
-        limit = in_flight.route.held_output(call, call.n, MAX_OUTPUT)
-        bounded = call.max_output is not None and held_output >= limit
-        self._recount_at = held_output * (BOUNDED_RATIO if bounded else UNBOUNDED_RATIO)
+        self._limit = in_flight.route.held_output(call, call.n, MAX_OUTPUT)
+        bounded = call.max_output is not None and held_output >= self._limit
+        self._recount_at = held_output * (BOUNDED_RATIO if bounded else DENSE_RATIO)
 
     def start(self) -> None:
         """Start the pump."""
@@ -182,12 +181,15 @@ class AnswerStream:
         return meter.reported is not None and meter.reported.output > self._covered and not meter.finished
 
     def _recount(self) -> None:
-        """Count the output so far, and grow the hold if that, or the reported output, exceeds what it covers."""
+        """Count the output so far, and grow the hold if that, or the reported output, may exceed what it covers before the
+        next count."""
         delivered, _ = tokens.count_output(self._meter.output)
         if self._meter.reported is not None:
             delivered = max(delivered, self._meter.reported.output)
-        if delivered > self._covered:
-            self._covered = self.in_flight.hold_for_output(self._call, delivered)
+        # a provider keeps the limit
+        needed = max(delivered, min(delivered + RECOUNT_BYTES // DENSE_RATIO, self._limit))
+        if needed > self._covered:
+            self._covered = self.in_flight.hold_for_output(self._call, needed)
         self._recount_at = self._meter.output.size + max(
             (self._covered - delivered) * DENSE_RATIO, RECOUNT_BYTES
         )

@@ -325,6 +325,19 @@ def test_streams_that_learned_a_small_size_do_not_overspend(
     wait(lambda: facts.holds() == 0)
     settled = [call.credits for call in facts.calls() if call.state == "settled"]
     session.rollback()
-    # each may end one event, and the rounding of its bill, beyond its hold
-    assert sum(settled) >= 17
-    assert sum(settled) <= 20 + len(settled)
+    assert 10 <= sum(settled) <= 20
+
+
+def test_a_stream_within_its_limit_needs_no_more_than_its_hold(
+    web: FlaskClient, session: OrmSession, fake: FakeUpstream, alice: Person, facts: Facts
+) -> None:
+    """Long words make it count early; what may follow is bounded by the limit, for which there is just enough credit."""
+    assert alice.user is not None
+    factories.grant(alice.user, 2)
+    words = [fakes.chunk({"content": " international" * 10}) for _ in range(98)]
+    end = [fakes.chunk({}, "stop"), fakes.chunk(None, usage=fakes.usage(100, 980)), "[DONE]"]
+    fake.will(fakes.stream([*words, *end]))
+    # 1,000 tokens hold two credits
+    answer = web.post(OPENAI, json=payload(alice, stream=True, max_tokens=1000), headers=alice.headers)
+    assert b"[DONE]" in answer.data
+    assert (facts.call().credits, facts.call().error) == (1, None)
