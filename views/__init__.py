@@ -7,6 +7,7 @@ from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.billing import commands as purchase_commands
+from views.billing import pages as billing_pages
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
 from views.billing.pages import affiliates, referrals
@@ -71,6 +72,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
+    app.register_blueprint(billing_pages.bp)
     app.register_blueprint(referrals_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)

@@ -1,5 +1,6 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
+from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.disputes import BuyingFreeze, buying_freeze, clear_freeze
 from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
@@ -22,6 +23,7 @@ __all__ = [
     "REFERRAL_STATUSES",
     "SUBSCRIPTION_STATUSES",
     "AdImpression",
+    "BillingDetails",
     "BillingDisabled",
     "BuyOutcome",
     "BuyingFreeze",

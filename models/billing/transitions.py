@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models import ledger
 from models.accounts.users import User
+from models.billing.billing_details import keep_collected_details
 from models.billing.customers import account_of_customer
 from models.billing.payment_state import KnownPayment, PaymentMismatch, PaymentState, fetch
 from models.billing.purchase import (
@@ -27,7 +28,7 @@ from models.billing.purchase import (
 )
 from models.billing.referrals import referral_paid, referral_void
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Conflict, NotFound
 from models.core.jobs import transaction
 from models.orgs import Org
@@ -64,7 +65,7 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
     `credits * min(amount, refunded + withdrawn) / amount`, rounded half up, so that a full refund takes all. Takes the
     account's lock first. Flushes. Raises NotFound, PaymentMismatch.
     """
-    now = now or the_moment()
+    now = now or utc_now()
     purchase = purchase_by_id(purchase_id)
     if purchase.version != version:
         return False
@@ -89,6 +90,8 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
             now=now,
         )
         referral_paid(purchase.user_id, purchase.id, now=now)
+        if "billing" in changes:
+            keep_collected_details(purchase.account, values["billing"])
     if purchase.refunded_cents or purchase.disputed_cents:
         referral_void(
             purchase.user_id, purchase.id, "dispute" if purchase.disputed_cents else "refund", now=now
@@ -122,7 +125,7 @@ def purchase_of_payment(intent_id: str | None, charge_id: str | None = None) -> 
 def note_attempt(purchase_id: str, version: int, **ids: Any) -> bool:
     """Write down what Stripe answered before the payment ended (ids, failures, the state `pending`), in the running
     transaction; False if the purchase has changed since `version` was read."""
-    return _change(purchase_by_id(purchase_id), version, ids, the_moment())
+    return _change(purchase_by_id(purchase_id), version, ids, utc_now())
 
 
 def recover(state: PaymentState) -> Purchase:
@@ -201,6 +204,7 @@ def _values(purchase: Purchase, state: PaymentState, now: datetime) -> dict[str,
     if paid:
         gone = min(purchase.amount_cents, state.refunded + state.withdrawn)
         values |= {
+            "billing": purchase.billing or state.billing,
             "paid_at": purchase.paid_at or now,
             "refunded_cents": state.refunded,
             "disputed_cents": state.withdrawn,
@@ -240,7 +244,7 @@ def _forget(purchase_id: str, version: int) -> bool:
         raise PaymentMismatch(f"{purchase_id}: it was paid, and Stripe knows no such payment")
     if purchase.state in UNPAID_STATES:
         return True
-    return _change(purchase, version, {"state": "cancelled"}, the_moment())
+    return _change(purchase, version, {"state": "cancelled"}, utc_now())
 
 
 def _description(purchase: Purchase) -> str:

@@ -224,6 +224,14 @@ def resolve_purchase(purchase_id: str) -> None:
     billing.resolve(purchase_id)
 
 
+@queue.task(name="billing.send_details", retry=Backoff(30, 120, 600, 3600, 7200))
+def send_billing_details(account_id: str) -> None:
+    """Send an account's billing details to Stripe."""
+    from models.billing import customers
+
+    customers.send_billing_details(account_id)
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="billing.repair_customers", queueing_lock="billing.repair_customers", retry=Backoff())
 def repair_customers(timestamp: int) -> None:
