@@ -16,6 +16,7 @@ from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
 from views.gateway import openai as gateway_openai
 from views.ledger import commands as billing_commands
+from views.ledger import pages as ledger_pages
 from views.runs import api as runs_api
 from views.runs import pages as runs_pages
 from views.server import serve
@@ -75,6 +76,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(referrals_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
+    app.register_blueprint(ledger_pages.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)

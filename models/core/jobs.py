@@ -165,6 +165,15 @@ def sweep_credit(timestamp: int) -> None:
     sweep(now=now())
 
 
+@queue.periodic(cron="7 0 * * *")
+@queue.task(name="ledger.record_head", queueing_lock="ledger.record_head", retry=Backoff(60, 600, 3600))
+def record_ledger_head(timestamp: int) -> None:
+    """Record the head of the ledger for the day; a repetition does nothing."""
+    from models.ledger import record_head
+
+    record_head(now())
+
+
 @queue.periodic(cron="* * * * * */2")
 @queue.task(name="store.apply", queueing_lock="store.apply", retry=Backoff())
 def apply_runs(timestamp: int) -> None:
