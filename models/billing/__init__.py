@@ -2,6 +2,8 @@
 
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.disputes import BuyingFreeze, buying_freeze, clear_freeze
+from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
+from models.billing.mails import BillingMail, MailOptOut
 from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.billing.purchase import (
     Purchase,
@@ -17,15 +19,21 @@ from models.billing.reconciliation import Reconciliation, last_reconciliation, r
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, configure, enabled, test_mode
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
+from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
 
 __all__ = [
     "REFERRAL_STATUSES",
     "SUBSCRIPTION_STATUSES",
     "AdImpression",
     "BillingDisabled",
+    "BillingMail",
     "BuyOutcome",
     "BuyingFreeze",
+    "BuyingLimited",
+    "BuyingLimits",
     "LimitOverride",
+    "LowBalance",
+    "MailOptOut",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -38,15 +46,19 @@ __all__ = [
     "WebhookRefusal",
     "buy",
     "buying_freeze",
+    "buying_limits",
     "clear_freeze",
     "configure",
     "enabled",
     "last_reconciliation",
     "listed_purchases",
+    "low_balance_threshold",
     "purchase_of",
     "purchases_of",
     "receipt_of",
     "reconcile",
     "resolve",
+    "set_low_balance_threshold",
+    "set_trust_level",
     "test_mode",
 ]

@@ -10,10 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import stripe
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from models import ledger
-from models.billing import cards, stripe_api
+from models.billing import cards, stripe_api, trust
 from models.billing.customers import ensure_customer, replace_customer
 from models.billing.disputes import refuse_frozen
 from models.billing.payment_state import of_new_intent
@@ -56,11 +57,14 @@ def price_cents(credits: int) -> int:
     return credits
 
 
-def buy(account: Account, buyer_id: str, credits: int, *, nonce: str | None = None) -> BuyOutcome:
+def buy(
+    account: Account, buyer_id: str, credits: int, *, nonce: str | None = None, address: str | None = None
+) -> BuyOutcome:
     """Buy credits: with the account's default card, off-session, else on Stripe's Checkout page (contract 2.11).
 
-    Takes transactions of its own. `nonce`, a form's own word, makes a repeated submission the same purchase. Raises
-    BillingDisabled, Forbidden (buying is frozen), StripeError, Conflict.
+    Takes transactions of its own. `nonce`, a form's own word, makes a repeated submission the same purchase.
+    `address` is the buyer's network address, for limits of declines. Raises BillingDisabled, Forbidden (buying is frozen),
+    BuyingLimited, StripeError, Conflict.
     """
     stripe_api.client()
     with transaction():
@@ -72,7 +76,10 @@ def buy(account: Account, buyer_id: str, credits: int, *, nonce: str | None = No
     operation = operation_id(account, buyer_id, nonce)
     try:
         with transaction():
-            begin(operation, account, buyer_id, "direct" if card else "checkout", credits, customer)
+            kind = "direct" if card else "checkout"
+            if not _begun(operation):
+                trust.refuse_declined(card.fingerprint if card else None, address)
+            begin(operation, account, buyer_id, kind, credits, customer, address=address)
     except IntegrityError:
         return _again(operation, credits)
     if card is not None:
@@ -93,12 +100,23 @@ def operation_id(account: Account, buyer_id: str, nonce: str | None = None) -> s
 
 
 def begin(
-    operation: str, account: Account, buyer_id: str, kind: str, credits: int, customer: str
+    operation: str,
+    account: Account,
+    buyer_id: str,
+    kind: str,
+    credits: int,
+    customer: str,
+    *,
+    address: str | None = None,
 ) -> Purchase:
     """Write a purchase down, before Stripe is asked, with the job that finds out how it ended. Flushes.
 
-    Raises sqlalchemy's IntegrityError if there is one of this name.
+    Locks the account. Raises sqlalchemy's IntegrityError if there is one of this name, else BuyingLimited if the account
+    has bought too often or too much in the last 24 hours.
     """
+    ledger.lock_account(account)
+    if not _begun(operation):
+        trust.refuse_limited(account, price_cents(credits))
     purchase = Purchase(
         id=operation,
         user_id=buyer_id,
@@ -108,6 +126,7 @@ def begin(
         amount_cents=price_cents(credits),
         currency=CURRENCY,
         stripe_customer_id=customer,
+        client_address=address,
     )
     db.session.add(purchase)
     db.session.flush()
@@ -182,6 +201,10 @@ def resolve(operation: str) -> None:
         sync(operation)
 
 
+def _begun(operation: str) -> bool:
+    return db.session.scalars(select(Purchase.id).where(Purchase.id == operation)).one_or_none() is not None
+
+
 def _note_session(operation: str, session_id: str) -> None:
     """Write the session down, also when an event of the attempt before it came in between."""
     noted = False
@@ -225,7 +248,9 @@ def _declined(operation: str, version: int, error: stripe.CardError, cancel_fail
             note_attempt(
                 operation, version, state="failed", failure_code=code, failure_message=error.user_message
             )
-            return purchase_by_id(operation)
+            purchase = purchase_by_id(operation)
+            trust.record_decline(purchase, operation, code or "declined", None)
+            return purchase
     if cancel_failed:
         _cancel(intent_id)
     return sync(operation, intent_id=intent_id)

@@ -243,6 +243,32 @@ def forget_stripe_events(timestamp: int) -> None:
     stripe_events.forget_payloads(now=now())
 
 
+@queue.task(name="billing.send_mail", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
+def send_billing_mail(mail_id: str) -> None:
+    """Render a recorded billing e-mail and hand it to the mail queue."""
+    from models.billing import mails
+
+    mails.send_recorded(mail_id)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="billing.watch_balances", queueing_lock="billing.watch_balances", retry=Backoff())
+def watch_balances(timestamp: int) -> None:
+    """Enqueue low balance e-mails."""
+    from models.billing import low_balance
+
+    low_balance.watch_balances()
+
+
+@queue.periodic(cron="22 3 * * *")
+@queue.task(name="billing.forget_addresses", queueing_lock="billing.forget_addresses", retry=Backoff(60, 600))
+def forget_client_addresses(timestamp: int) -> None:
+    """Erase client addresses of old purchases."""
+    from models.billing import trust
+
+    trust.forget_addresses()
+
+
 @queue.periodic(cron="47 3 * * *")
 @queue.task(name="store.forget_pictures", queueing_lock="store.forget_pictures", retry=Backoff(60, 600))
 def forget_pictures(timestamp: int) -> None:
