@@ -18,6 +18,7 @@ import procrastinate
 import psycopg
 from procrastinate import RetryDecision
 from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
 from procrastinate.middleware import SyncTaskMiddleware
 from sqlalchemy.exc import DBAPIError
 
@@ -31,8 +32,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 1, 16
 """Seconds until the worker restarts after losing its database."""
 STALLED_AFTER = 60.0  # seconds without a heartbeat from the worker that holds a job
 
-# Enqueuing borrows the caller's connection, so this connector never opens one; `work` replaces it.
-queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+# Enqueuing borrows the caller's connection, so this connector never opens one. `work` replaces the queue's by one that cannot
+# borrow, so `enqueue` keeps to this, also inside a job.
+_borrowing = procrastinate.SyncPsycopgConnector()
+queue = procrastinate.App(connector=_borrowing)
 
 Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
@@ -62,7 +65,9 @@ def enqueue(
     secrets.
     """
     connection = db.session.connection().connection.driver_connection
-    return task.configure(connection=connection, schedule_at=at).defer(**arguments)
+    deferrer = task.configure(connection=connection, schedule_at=at)
+    deferrer.job_manager = JobManager(_borrowing)
+    return deferrer.defer(**arguments)
 
 
 def work(context: Context, *, wait: bool = True) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import text
 from models import ledger
 from models.billing import low_balance, mails, purchase_mails
 from models.billing.buying import charge
+from models.core import jobs, mail
 from models.core.db import now
 from models.core.errors import Invalid, NotFound
 from models.core.mail import deliver_sealed
@@ -130,17 +131,17 @@ def test_each_refund_is_told_with_the_credits_taken_back(desk: Desk, inbox: Inbo
     desk.refund(purchase, 250)
     for _ in range(3):
         desk.tell()
-    (mail,) = inbox.fetch()
-    assert mail["Subject"] == "Refund of $2.50"
-    assert "Credits taken back with this refund: 250 credits." in part(mail)
-    assert "Balance now: 750 credits" in part(mail)
-    assert mail["List-Unsubscribe"] is None
+    (message,) = inbox.fetch()
+    assert message["Subject"] == "Refund of $2.50"
+    assert "Credits taken back with this refund: 250 credits." in part(message)
+    assert "Balance now: 750 credits" in part(message)
+    assert message["List-Unsubscribe"] is None
     desk.refund(purchase, 750)
     desk.tell()
-    (mail,) = inbox.fetch()
-    assert mail["Subject"] == "Refund of $7.50"
-    assert "$10.00 in total" in part(mail)
-    assert "Balance now: 0 credits" in part(mail)
+    (message,) = inbox.fetch()
+    assert message["Subject"] == "Refund of $7.50"
+    assert "$10.00 in total" in part(message)
+    assert "Balance now: 0 credits" in part(message)
 
 
 def test_a_refund_of_spent_credits_tells_the_debt(desk: Desk, inbox: Inbox, alice: Person) -> None:
@@ -150,8 +151,8 @@ def test_a_refund_of_spent_credits_tells_the_debt(desk: Desk, inbox: Inbox, alic
     desk.session.commit()
     desk.refund(purchase, 1000)
     desk.tell()
-    (mail,) = inbox.fetch()
-    assert "with a debt of 900 credits" in part(mail)
+    (message,) = inbox.fetch()
+    assert "with a debt of 900 credits" in part(message)
 
 
 def test_a_dispute_its_freeze_and_its_end_are_told_once_each(desk: Desk, inbox: Inbox, alice: Person) -> None:
@@ -170,8 +171,8 @@ def test_a_dispute_its_freeze_and_its_end_are_told_once_each(desk: Desk, inbox: 
     (closed,) = inbox.fetch()
     assert closed["Subject"] == "The dispute of $10.00 is closed"
     assert "Credits returned to the account: 1,000 credits." in part(closed)
-    for mail in (opened, frozen, closed):
-        assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    for message in (opened, frozen, closed):
+        assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
 
 
 def test_a_lost_dispute_says_that_the_credits_stay_taken_back(
@@ -202,10 +203,10 @@ def test_a_confirmation_is_asked_for_once_per_purchase(desk: Desk, inbox: Inbox,
     purchase = desk.purchase(alice)
     for _ in range(2):
         desk.run(purchase_mails.ask_for_confirmation, purchase, "http://localhost:8000/confirm/x")
-    (mail,) = inbox.fetch()
-    assert mail["Subject"] == "Confirm your payment of $10.00"
-    assert "http://localhost:8000/confirm/x" in part(mail)
-    assert 'href="http://localhost:8000/confirm/x"' in part(mail, "html")
+    (message,) = inbox.fetch()
+    assert message["Subject"] == "Confirm your payment of $10.00"
+    assert "http://localhost:8000/confirm/x" in part(message)
+    assert 'href="http://localhost:8000/confirm/x"' in part(message, "html")
 
 
 def test_a_mail_is_enqueued_only_if_its_cause_commits(desk: Desk, inbox: Inbox, alice: Person) -> None:
@@ -213,6 +214,21 @@ def test_a_mail_is_enqueued_only_if_its_cause_commits(desk: Desk, inbox: Inbox, 
     purchase_mails.ask_for_confirmation(desk.purchase(alice), "http://x/")
     desk.session.rollback()
     assert inbox.fetch() == []
+
+
+def test_the_worker_sends_the_mails_of_events(
+    desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed: list[str] = []
+    monkeypatch.setattr(mail, "deliver_sealed", lambda _, message: sealed.append(message))
+    desk.stripe.pay(desk.buy(alice).json["sessionId"])
+    for event in desk.events("checkout.session.completed", "payment_intent.succeeded"):
+        desk.deliver(event)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(3):  # each run ends when nothing is due, and a job of the last one may have enqueued another
+            pool.submit(jobs.work, desk.app.app_context, wait=False).result()
+    assert desk.balance(alice) == 1000
+    assert len(sealed) == 1
 
 
 # --- unsubscribing --------------------------------------------------------------------------------------------------
@@ -310,18 +326,18 @@ def test_a_low_balance_is_told_once_per_crossing(desk: Desk, inbox: Inbox, alice
     assert desk.run(low_balance.watch_balances) == 1
     _spend(desk, alice, 10)
     assert desk.run(low_balance.watch_balances) == 0
-    (mail,) = inbox.fetch()
-    assert mail["Subject"] == "60 credits left"
-    assert "fell below 100 credits" in part(mail)
-    assert "/profile?tab=emails" in part(mail)
-    assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    (message,) = inbox.fetch()
+    assert message["Subject"] == "60 credits left"
+    assert "fell below 100 credits" in part(message)
+    assert "/profile?tab=emails" in part(message)
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     # up and down again between two looks
     ledger.grant(account, 1000, "admin", operation_id="g2", description="x")
     desk.session.commit()
     _spend(desk, alice, 1100)
     assert desk.run(low_balance.watch_balances) == 1
-    (mail,) = inbox.fetch()
-    assert mail["Subject"] == "Your account is 50 credits in debt"
+    (message,) = inbox.fetch()
+    assert message["Subject"] == "Your account is 50 credits in debt"
 
 
 def test_an_account_may_choose_its_threshold(desk: Desk, inbox: Inbox, alice: Person, bob: Person) -> None:
@@ -332,8 +348,8 @@ def test_an_account_may_choose_its_threshold(desk: Desk, inbox: Inbox, alice: Pe
         _spend(desk, who, 500)
     _spend(desk, alice, 499)
     assert desk.run(low_balance.watch_balances) == 1
-    (mail,) = inbox.fetch()
-    assert (mail["To"], mail["Subject"]) == ("bob@example.org", "500 credits left")
+    (message,) = inbox.fetch()
+    assert (message["To"], message["Subject"]) == ("bob@example.org", "500 credits left")
     with pytest.raises(Invalid):
         low_balance.set_low_balance_threshold(Account(user_id=bob.id), -1)
 
@@ -361,9 +377,9 @@ def test_an_organisations_balance_is_told_to_its_owner(
     desk.session.commit()
     factories.message(bob.user, org_id=org.id, finished_at=now() - timedelta(seconds=5))
     assert desk.run(low_balance.watch_balances) == 1
-    (mail,) = inbox.fetch()
-    assert mail["To"] == "alice@example.org"
-    assert "The balance of Acme fell below" in part(mail)
+    (message,) = inbox.fetch()
+    assert message["To"] == "alice@example.org"
+    assert "The balance of Acme fell below" in part(message)
 
 
 # --- seen -----------------------------------------------------------------------------------------------------------
