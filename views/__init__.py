@@ -10,7 +10,7 @@ from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
-from views.billing.pages import affiliates, referrals
+from views.billing.pages import affiliates, mail_settings, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
@@ -77,6 +77,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
     app.register_blueprint(ledger_pages.bp)
+    app.register_blueprint(mail_settings.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)

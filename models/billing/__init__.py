@@ -3,6 +3,8 @@
 from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.disputes import BuyingFreeze, buying_freeze, clear_freeze
+from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
+from models.billing.mails import BillingMail, MailOptOut
 from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.billing.purchase import (
     Purchase,
@@ -18,6 +20,7 @@ from models.billing.reconciliation import Reconciliation, last_reconciliation, r
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, configure, enabled, test_mode
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
+from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
 
 __all__ = [
     "REFERRAL_STATUSES",
@@ -25,9 +28,14 @@ __all__ = [
     "AdImpression",
     "BillingDetails",
     "BillingDisabled",
+    "BillingMail",
     "BuyOutcome",
     "BuyingFreeze",
+    "BuyingLimited",
+    "BuyingLimits",
     "LimitOverride",
+    "LowBalance",
+    "MailOptOut",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -40,15 +48,19 @@ __all__ = [
     "WebhookRefusal",
     "buy",
     "buying_freeze",
+    "buying_limits",
     "clear_freeze",
     "configure",
     "enabled",
     "last_reconciliation",
     "listed_purchases",
+    "low_balance_threshold",
     "purchase_of",
     "purchases_of",
     "receipt_of",
     "reconcile",
     "resolve",
+    "set_low_balance_threshold",
+    "set_trust_level",
     "test_mode",
 ]

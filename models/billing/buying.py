@@ -10,10 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import stripe
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from models import ledger
-from models.billing import cards, stripe_api
+from models.billing import cards, stripe_api, trust
 from models.billing.billing_details import billing_snapshot
 from models.billing.customers import ensure_customer, replace_customer
 from models.billing.disputes import refuse_frozen
@@ -57,11 +58,14 @@ def price_cents(credits: int) -> int:
     return credits
 
 
-def buy(account: Account, buyer_id: str, credits: int, *, nonce: str | None = None) -> BuyOutcome:
+def buy(
+    account: Account, buyer_id: str, credits: int, *, nonce: str | None = None, address: str | None = None
+) -> BuyOutcome:
     """Buy credits: with the account's default card, off-session, else on Stripe's Checkout page (contract 2.11).
 
-    Takes transactions of its own. `nonce`, a form's own word, makes a repeated submission the same purchase. Raises
-    BillingDisabled, Forbidden (buying is frozen), StripeError, Conflict.
+    Takes transactions of its own. `nonce`, a form's own word, makes a repeated submission the same purchase.
+    `address` is the buyer's network address, for limits of declines. Raises BillingDisabled, Forbidden (buying is frozen),
+    BuyingLimited, StripeError, Conflict.
     """
     stripe_api.client()
     with transaction():
@@ -73,7 +77,10 @@ def buy(account: Account, buyer_id: str, credits: int, *, nonce: str | None = No
     operation = operation_id(account, buyer_id, nonce)
     try:
         with transaction():
-            begin(operation, account, buyer_id, "direct" if card else "checkout", credits, customer)
+            kind = "direct" if card else "checkout"
+            if not _begun(operation):
+                trust.refuse_declined(card.fingerprint if card else None, address)
+            begin(operation, account, buyer_id, kind, credits, customer, address=address)
     except IntegrityError:
         return _again(operation, credits)
     if card is not None:
@@ -94,12 +101,23 @@ def operation_id(account: Account, buyer_id: str, nonce: str | None = None) -> s
 
 
 def begin(
-    operation: str, account: Account, buyer_id: str, kind: str, credits: int, customer: str
+    operation: str,
+    account: Account,
+    buyer_id: str,
+    kind: str,
+    credits: int,
+    customer: str,
+    *,
+    address: str | None = None,
 ) -> Purchase:
     """Write a purchase down, before Stripe is asked, with the job that finds out how it ended. Flushes.
 
-    Raises sqlalchemy's IntegrityError if there is one of this name.
+    Locks the account. Raises sqlalchemy's IntegrityError if there is one of this name, else BuyingLimited if the account
+    has bought too often or too much in the last 24 hours.
     """
+    ledger.lock_account(account)
+    if not _begun(operation):
+        trust.refuse_limited(account, price_cents(credits))
     purchase = Purchase(
         id=operation,
         user_id=buyer_id,
@@ -110,6 +128,7 @@ def begin(
         currency=CURRENCY,
         stripe_customer_id=customer,
         billing=billing_snapshot(account.id),
+        client_address=address,
     )
     db.session.add(purchase)
     db.session.flush()
@@ -184,6 +203,10 @@ def resolve(operation: str) -> None:
         sync(operation)
 
 
+def _begun(operation: str) -> bool:
+    return db.session.scalars(select(Purchase.id).where(Purchase.id == operation)).one_or_none() is not None
+
+
 def _note_session(operation: str, session_id: str) -> None:
     """Write the session down, also when an event of the attempt before it came in between."""
     noted = False
@@ -227,7 +250,9 @@ def _declined(operation: str, version: int, error: stripe.CardError, cancel_fail
             note_attempt(
                 operation, version, state="failed", failure_code=code, failure_message=error.user_message
             )
-            return purchase_by_id(operation)
+            purchase = purchase_by_id(operation)
+            trust.record_decline(purchase, operation, code or "declined", None)
+            return purchase
     if cancel_failed:
         _cancel(intent_id)
     return sync(operation, intent_id=intent_id)

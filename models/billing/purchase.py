@@ -86,6 +86,8 @@ class Purchase(Base):
     """What disputes withdrew and did not reinstate."""
     taken_back: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     fraud_warning_id: Mapped[str | None]
+    client_address: Mapped[str | None]
+    """The buyer's IPv4 address or IPv6 /64 network, for 30 days."""
     billing: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     """Name, address and tax ids as they were at the payment, for receipts."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

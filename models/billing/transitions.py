@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models import ledger
 from models.accounts.users import User
+from models.billing import purchase_mails, trust
 from models.billing.billing_details import keep_collected_details
 from models.billing.customers import account_of_customer
 from models.billing.payment_state import KnownPayment, PaymentMismatch, PaymentState, fetch
@@ -72,11 +73,13 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
     _check(purchase, state)
     ledger.lock_account(purchase.account)
     before = purchase.state
+    trust.note_decline(purchase, state, now=now)
     values = _values(purchase, state, now)
     fresh = _fresh(purchase.id, state)
     changes = {name: value for name, value in values.items() if getattr(purchase, name) != value}
     if not changes and not fresh:
         return True
+    mailed = purchase_mails.snapshot(purchase)
     if not _change(purchase, version, changes, now):
         return False
     if purchase.paid and before not in PAID_STATES:
@@ -100,6 +103,7 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
         cause = "dispute" if "disputed_cents" in changes else "refund"
         ledger.take_back(purchase.id, purchase.taken_back, cause, now=now)
     _keep_told(purchase.id, state)
+    purchase_mails.enqueue_changes(purchase, mailed)
     return True
 
 

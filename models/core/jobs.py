@@ -18,6 +18,7 @@ import procrastinate
 import psycopg
 from procrastinate import RetryDecision
 from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
 from procrastinate.middleware import SyncTaskMiddleware
 from sqlalchemy.exc import DBAPIError
 
@@ -31,8 +32,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 1, 16
 """Seconds until the worker restarts after losing its database."""
 STALLED_AFTER = 60.0  # seconds without a heartbeat from the worker that holds a job
 
-# Enqueuing borrows the caller's connection, so this connector never opens one; `work` replaces it.
-queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+# Enqueuing borrows the caller's connection, so this connector never opens one. `work` replaces the queue's by one that cannot
+# borrow, so `enqueue` keeps to this, also inside a job.
+_borrowing = procrastinate.SyncPsycopgConnector()
+queue = procrastinate.App(connector=_borrowing)
 
 Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
@@ -62,7 +65,9 @@ def enqueue(
     secrets.
     """
     connection = db.session.connection().connection.driver_connection
-    return task.configure(connection=connection, schedule_at=at).defer(**arguments)
+    deferrer = task.configure(connection=connection, schedule_at=at)
+    deferrer.job_manager = JobManager(_borrowing)
+    return deferrer.defer(**arguments)
 
 
 def work(context: Context, *, wait: bool = True) -> None:
@@ -272,6 +277,32 @@ def release_referrals(timestamp: int) -> None:
     for user_id in due:
         with transaction():
             referrals.release_referral(user_id, free_credits=get_settings().stoa_free_credits, now=moment)
+
+
+@queue.task(name="billing.send_mail", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
+def send_billing_mail(mail_id: str) -> None:
+    """Render a recorded billing e-mail and hand it to the mail queue."""
+    from models.billing import mails
+
+    mails.send_recorded(mail_id)
+
+
+@queue.periodic(cron="* * * * *")
+@queue.task(name="billing.watch_balances", queueing_lock="billing.watch_balances", retry=Backoff())
+def watch_balances(timestamp: int) -> None:
+    """Enqueue low balance e-mails."""
+    from models.billing import low_balance
+
+    low_balance.watch_balances()
+
+
+@queue.periodic(cron="22 3 * * *")
+@queue.task(name="billing.forget_addresses", queueing_lock="billing.forget_addresses", retry=Backoff(60, 600))
+def forget_client_addresses(timestamp: int) -> None:
+    """Erase client addresses of old purchases."""
+    from models.billing import trust
+
+    trust.forget_addresses()
 
 
 @queue.periodic(cron="47 3 * * *")

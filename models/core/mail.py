@@ -12,7 +12,8 @@ import smtplib
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,7 @@ from models.core.settings import Settings
 log = logging.getLogger("stoa.mail")
 
 SEAL = "mail1:"  # version prefix of the encryption; also its associated data
+MAX_LINE = 990  # characters; RFC 5321 allows 998
 TIMEOUT = 20  # seconds per response of the mail server
 
 
@@ -38,9 +40,11 @@ class Email:
     subject: str
     text: str
     html: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    """Further headers, such as `List-Unsubscribe`."""
 
     def __post_init__(self) -> None:
-        if any(ord(char) < 32 for char in self.to + self.subject):
+        if any(ord(char) < 32 for char in "".join((self.to, self.subject, *self.headers.values()))):
             raise Invalid("An e-mail address or subject may not contain control characters.")
 
 
@@ -105,13 +109,16 @@ def sender(settings: Settings) -> str:
 
 
 def _mime(settings: Settings, message: Email) -> EmailMessage:
-    mime = EmailMessage()
+    # the default length folds long URLs in headers into encoded words, which mail clients do not read as URLs
+    mime = EmailMessage(policy=policy.default.clone(max_line_length=MAX_LINE))
     mime["From"] = sender(settings)
     mime["To"] = message.to
     mime["Subject"] = message.subject
     mime["Date"] = formatdate()
     mime["Message-ID"] = make_msgid(domain=urlsplit(settings.base_url).hostname or "localhost")
     mime["Auto-Submitted"] = "auto-generated"
+    for name, value in message.headers.items():
+        mime[name] = value
     mime.set_content(message.text)
     if message.html is not None:
         mime.add_alternative(message.html, subtype="html")

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     stripe_webhook_secret: SecretStr | None = None
     stripe_api_base: str = "https://api.stripe.com"
     stoa_refund_fraud_warnings_below: int = Field(0, ge=0, le=100_000_000)
+    stoa_purchases_per_day: int = Field(10, ge=0, le=10**6)
+    stoa_purchase_cents_per_day: int = Field(50_000, ge=0, le=10**9)
+    stoa_declines_per_card: int = Field(4, ge=0, le=10**6)
+    stoa_declines_per_address: int = Field(10, ge=0, le=10**6)
+    stoa_low_balance: int = Field(100, ge=0, le=10**9)
 
     stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)

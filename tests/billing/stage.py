@@ -46,7 +46,8 @@ class Desk:
 
     def configure(self, **more: object) -> None:
         """Sell through the simulator."""
-        loaded: Any = self.settings.model_dump() | self.stripe.settings | more
+        unlimited = {"stoa_purchases_per_day": 0, "stoa_purchase_cents_per_day": 0}
+        loaded: Any = self.settings.model_dump() | self.stripe.settings | unlimited | more
         billing.configure(Settings(_env_file=None, **loaded))
 
     def run(self, verb: Callable[..., T], *args: Any, **kw: Any) -> T:

@@ -6,16 +6,20 @@ import click
 from flask import Flask
 
 from models import admin, billing
-from models.billing import customers, stripe_events
+from models.billing import customers, mails, stripe_events
 from models.billing.purchase import STATES
+from models.billing.trust import LEVELS
 from models.core.db import db
 from models.core.errors import NotFound
+from views.billing.pages import mail_settings
 from views.ledger.commands import account_of_name, commands, operator
 
 
 def init_app(app: Flask) -> None:
     """Make Stripe's client of this process. The commands join the group of the ledger's, which is registered there."""
-    billing.configure(app.extensions["settings"])
+    settings = app.extensions["settings"]
+    billing.configure(settings)
+    mails.configure(settings, mail_settings.render_mail)
 
 
 @commands.command("purchases")
@@ -132,6 +136,36 @@ def unfreeze_command(name: str) -> None:
     click.echo(
         f"{name} may buy again: {cleared:,} {'dispute is' if cleared == 1 else 'disputes are'} cleared."
     )
+
+
+@commands.command("limits")
+@click.argument("name")
+@click.option(
+    "--level",
+    type=click.Choice([*(level.name for level in LEVELS), "auto"]),
+    help="Set the trust level; auto: by age and paid history.",
+)
+def limits_command(name: str, level: str | None) -> None:
+    """Show how often and how much the account of NAME may buy in 24 hours, and what is used; set its trust level."""
+    account, name = account_of_name(name)
+    if level is not None:
+        billing.set_trust_level(account, None if level == "auto" else level)
+        admin.record("billing.limits", account.id, actor=operator(), after={"level": level})
+        db.session.commit()
+    limits = billing.buying_limits(account)
+    origin = "set by an operator" if limits.set_by_operator else "by age and paid history"
+    count = "no limit" if limits.max_purchases is None else f"of {limits.max_purchases:,}"
+    amount = "no limit" if limits.max_cents is None else f"of ${limits.max_cents / 100:,.2f}"
+    click.echo(f"{name}: level {limits.level.name} ({origin})")
+    click.echo(
+        f"  account age   {limits.age.days:,} days\n"
+        f"  paid history  ${limits.paid_cents / 100:,.2f}, older than 7 days, less refunds and disputes\n"
+        f"  purchases     {limits.purchases:,} in 24 hours, {count}\n"
+        f"  amount        ${limits.cents / 100:,.2f} in 24 hours, {amount}\n"
+        f"  declines      {limits.declines:,} in 24 hours"
+    )
+    if limits.next_purchase_at is not None:
+        click.echo(f"  can buy again after {_moment(limits.next_purchase_at)}")
 
 
 def _moment(moment: datetime) -> str:

@@ -50,6 +50,8 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 JSON_DOORS = ("/api/", "/v1/")
 KEY_DOORS = ("/api/v1/", "/v1/")
 """Routes that ignore cookies, so that other origins may call them."""
+SIGNED_LINKS = frozenset({"billing_emails.unsubscribe"})
+"""Endpoints whose URL is signed and authorises the request: mail providers send POST without an origin (RFC 8058)."""
 LOGOUT_ALL = "/api/user/sessions/logout-all"
 
 OPEN_TO_SUSPENDED = frozenset(
@@ -77,6 +79,7 @@ OPEN_TO_SUSPENDED = frozenset(
         *("accounts.login", "accounts.send_link", "accounts.link_sent", "accounts.link", "accounts.use_link"),
         *("accounts.start", "accounts.callback", "accounts.providers", "accounts.csrf_token"),
         "accounts.browser_session",
+        "billing_emails.unsubscribe",
         *("accounts.signin", "accounts.signin_page", "accounts_api.cli_code", "accounts_api.cli_status"),
     }
 )
@@ -485,6 +488,8 @@ def same_origin() -> bool:
 def _reject_cross_site() -> ResponseReturnValue | None:
     """Unsafe methods with a cookie must be same-origin; forms also need a CSRF token."""
     if request.method in SAFE or request.endpoint is None or request.path.startswith(KEY_DOORS):
+        return None
+    if request.endpoint in SIGNED_LINKS:
         return None
     json_door = request.path.startswith(JSON_DOORS)
     has_cookie = any(each in request.cookies for each in COOKIES)

@@ -22,7 +22,7 @@ from models.ledger import Account
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, door
-from views.web.guards import cookie_user, current_account, limiter
+from views.web.guards import caller_address, cookie_user, current_account, limiter
 from views.web.operation import Operation, ResponseModel
 
 log = logging.getLogger("stoa.billing")
@@ -131,6 +131,7 @@ def _own_account(user: User) -> Account:
         200: ("Bought, or to be paid on Stripe's page", Bought | CheckoutOpened),
         403: "Buying is frozen while a bank disputes a payment, or the key is an organisation's",
         409: "The purchase was changed by others just now",
+        429: "Too many purchases or declined cards; see Retry-After and `details`",
         500: "Stripe refused or did not answer",
         503: "This server sells nothing",
     },
@@ -151,7 +152,7 @@ def buy_credits() -> ResponseReturnValue:
     except billing.StripeError as error:
         raise DomainError("Stripe customer not found.", details=error.message) from error
     try:
-        outcome = billing.buy(account, buyer, wanted)
+        outcome = billing.buy(account, buyer, wanted, address=caller_address())
     except PaymentMismatch as error:
         log.error("a purchase does not fit its payment: %s", error)
         raise DomainError(PURCHASE_FAILED, status=500) from error

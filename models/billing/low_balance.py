@@ -1,0 +1,151 @@
+"""Low balance e-mails: each account's threshold, and the job that looks for balances that fell below."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import CheckConstraint, ForeignKey, exists, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models import ledger
+from models.billing.mails import balance_facts, configured, credits_text, enqueue, owner_of
+from models.core.db import Base, BigInt, db
+from models.core.db import now as utc_now
+from models.core.errors import Invalid
+from models.ledger import Account, CreditEntry
+from models.ledger.message import Message
+from models.orgs import Org
+
+MAX_THRESHOLD = 10**9
+WATCH_OVERLAP = timedelta(minutes=5)
+"""A settlement may commit this long after the time that it records."""
+FIRST_LOOK = timedelta(hours=1)
+
+
+class LowBalance(Base):
+    """An account's own threshold in credits (None: the server's; 0: never), and when it was last told that its balance is
+    below; None while it is not."""
+
+    __tablename__ = "low_balance"
+    __table_args__ = (CheckConstraint("(threshold >= 0)", name="threshold_not_negative"),)
+
+    account_id: Mapped[str] = mapped_column(
+        ForeignKey("credit_account.id", ondelete="CASCADE"), primary_key=True
+    )
+    threshold: Mapped[int | None] = mapped_column(BigInt)
+    notified_at: Mapped[datetime | None]
+
+
+class BalanceWatch(Base):
+    """The one row of the job that looks for low balances: settlements until then were checked."""
+
+    __tablename__ = "balance_watch"
+    __table_args__ = (CheckConstraint("(id = 1)", name="single_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    checked_until: Mapped[datetime]
+
+
+def low_balance_threshold(account: Account) -> int:
+    """Credits below which the account's owner is told; 0: never."""
+    own = db.session.scalars(
+        select(LowBalance.threshold).where(LowBalance.account_id == account.id)
+    ).one_or_none()
+    return configured().stoa_low_balance if own is None else own
+
+
+def set_low_balance_threshold(account: Account, credits: int | None) -> None:
+    """Set an account's threshold in credits (0: never; None: the server's). Locks the account; flushes. Raises Invalid,
+    NotFound.
+
+    A balance that is below the new threshold already counts as a crossing at the next settlement.
+    """
+    if credits is not None and not 0 <= credits <= MAX_THRESHOLD:
+        message = f"Enter a number from 0 to {MAX_THRESHOLD:,}."
+        raise Invalid(message, fields={"threshold": message})
+    ledger.lock_account(account)
+    values = {"threshold": credits, "notified_at": None}
+    db.session.execute(
+        insert(LowBalance)
+        .values(account_id=account.id, **values)
+        .on_conflict_do_update(index_elements=["account_id"], set_=values)
+    )
+
+
+def watch_balances(*, now: datetime | None = None) -> int:
+    """Enqueue the low balance e-mail of each account whose balance fell below its threshold since the last call; returns
+    their number. Flushes.
+
+    Looks only at accounts with calls since then, so settlements do no extra work. One e-mail per crossing: the next is sent
+    only after the balance was at or above the threshold again. Concurrent calls wait for each other.
+    """
+    now = now or utc_now()
+    db.session.execute(
+        insert(BalanceWatch).values(id=1, checked_until=now - FIRST_LOOK).on_conflict_do_nothing()
+    )
+    watch = db.session.scalars(
+        select(BalanceWatch).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    active = (
+        select(func.coalesce(Message.org_id, Message.user_id).label("id"))
+        .where(Message.finished_at > watch.checked_until - WATCH_OVERLAP)
+        .where(Message.user_id.is_not(None))
+        .distinct()
+        .subquery()
+    )
+    rows = db.session.execute(
+        select(
+            active.c.id,
+            func.credit_net(active.c.id, now).label("net"),
+            LowBalance.threshold,
+            LowBalance.notified_at,
+        ).outerjoin(LowBalance, LowBalance.account_id == active.c.id)
+    ).all()
+    watch.checked_until = now
+    return sum(_check_balance(row.id, row.net, row.threshold, row.notified_at, now) for row in rows)
+
+
+def _check_balance(
+    account_id: str, net: int, own: int | None, notified_at: datetime | None, now: datetime
+) -> bool:
+    threshold = configured().stoa_low_balance if own is None else own
+    if net >= threshold:
+        if notified_at is not None:
+            _note_notified(account_id, None)
+        return False
+    if notified_at is not None and not _recovered(account_id, threshold, notified_at):
+        return False
+    org = db.session.get(Org, account_id)
+    account = Account(org_id=account_id) if org else Account(user_id=account_id)
+    facts = {
+        "threshold": credits_text(threshold),
+        "organisation": org.name if org else None,
+        **balance_facts(net),
+    }
+    _note_notified(account_id, now)
+    return enqueue(
+        "low_balance", f"low-balance/{account_id}/{now:%Y-%m-%dT%H:%M:%S.%f}", owner_of(account), facts
+    )
+
+
+def _recovered(account_id: str, threshold: int, since: datetime) -> bool:
+    """Whether credits added since then brought the balance to the threshold, even if they are spent again."""
+    return bool(
+        db.session.scalars(
+            select(
+                exists().where(
+                    CreditEntry.account_id == account_id,
+                    CreditEntry.kind != "debit",
+                    CreditEntry.created_at > since,
+                    CreditEntry.balance_after >= threshold,
+                )
+            )
+        ).one()
+    )
+
+
+def _note_notified(account_id: str, at: datetime | None) -> None:
+    db.session.execute(
+        insert(LowBalance)
+        .values(account_id=account_id, notified_at=at)
+        .on_conflict_do_update(index_elements=["account_id"], set_={"notified_at": at})
+    )

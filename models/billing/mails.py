@@ -1,0 +1,225 @@
+"""Billing e-mails: recorded in the transaction of their cause, once by id; a job renders and queues each."""
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from itsdangerous import BadData, URLSafeSerializer
+from sqlalchemy import ForeignKey, Index, delete, select
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.accounts.users import User
+from models.billing import stripe_api
+from models.core import jobs, mail
+from models.core.db import NOW, Base, db
+from models.core.db import now as utc_now
+from models.core.errors import Invalid, NotFound
+from models.core.mail import Email
+from models.core.settings import Settings
+from models.ledger import Account
+from models.orgs import Org
+
+TOPICS: dict[str, str] = {
+    "balance": "Low balance",
+    "payments": "Payments to confirm",
+    "disputes": "Disputes",
+}
+"""What a user can unsubscribe from. Receipts and refunds are always sent."""
+
+TOPIC_OF: dict[str, str | None] = {
+    "receipt": None,
+    "refund": None,
+    "refund_failed": None,
+    "dispute_opened": "disputes",
+    "dispute_closed": "disputes",
+    "buying_frozen": "disputes",
+    "confirmation_needed": "payments",
+    "low_balance": "balance",
+}
+UNSUBSCRIBE_PATH = "/emails/unsubscribe/"
+
+Render = Callable[..., str]
+
+_settings: Settings | None = None
+_render: Render | None = None
+
+
+class BillingMail(Base):
+    """An e-mail to one user. `facts` are its template's values; `queued_at` is when it was handed to the mail queue;
+    `skipped` is the reason why it was not."""
+
+    __tablename__ = "billing_mail"
+    __table_args__ = (Index("idx_billing_mail_user", "user_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    facts: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    queued_at: Mapped[datetime | None]
+    skipped: Mapped[str | None]
+
+
+class MailOptOut(Base):
+    """A topic from which a user has unsubscribed."""
+
+    __tablename__ = "mail_opt_out"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    topic: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+def configure(settings: Settings, render: Render) -> None:
+    """Use these settings in this process, and `render(template, **values)` for templates. Called once, at start."""
+    global _settings, _render
+    _settings, _render = settings, render
+
+
+def configured() -> Settings:
+    """The settings in use. Raises RuntimeError before `configure`."""
+    if _settings is None:
+        raise RuntimeError("billing mails are not configured")
+    return _settings
+
+
+def enqueue(kind: str, id: str, user_id: str, facts: dict[str, Any]) -> bool:
+    """Record an e-mail and enqueue its job in the current transaction, once by `id`; whether it is new. Flushes."""
+    if kind not in TOPIC_OF:
+        raise ValueError(f"{kind} is no kind of billing mail")
+    created = db.session.scalars(
+        insert(BillingMail)
+        .values(id=id, kind=kind, user_id=user_id, facts=facts)
+        .on_conflict_do_nothing()
+        .returning(BillingMail.id)
+    ).one_or_none()
+    if created is None:
+        return False
+    jobs.enqueue(jobs.send_billing_mail, mail_id=id)
+    return True
+
+
+def send_recorded(mail_id: str, *, now: datetime | None = None) -> None:
+    """Render an e-mail and hand it to the mail queue, in the current transaction: the job behind `enqueue`. Idempotent;
+    locks the record."""
+    row = db.session.scalars(
+        select(BillingMail).where(BillingMail.id == mail_id).with_for_update()
+    ).one_or_none()
+    if row is None or row.queued_at is not None or row.skipped is not None:
+        return
+    user = db.session.get_one(User, row.user_id)
+    topic = TOPIC_OF[row.kind]
+    if topic is not None and topic in opt_outs(user.id):
+        row.skipped = "unsubscribed"
+        return
+    mail.send(configured(), compose(row, user, topic))
+    row.queued_at = now or utc_now()
+
+
+def compose(row: BillingMail, user: User, topic: str | None) -> Email:
+    """The e-mail of a record; the first line of its text is the subject. With `List-Unsubscribe` headers (RFC 8058) if it has a topic."""
+    assert _render is not None
+    settings = configured()
+    unsubscribe = settings.base_url + UNSUBSCRIBE_PATH + unsubscribe_token(user.id, topic) if topic else None
+    values = {
+        **row.facts,
+        "host": settings.base_url.partition("://")[2],
+        "base_url": settings.base_url,
+        "support": settings.stoa_support_email or None,
+        "sells": stripe_api.enabled(),
+        "topic": TOPICS[topic].lower() if topic else None,
+        "unsubscribe_url": unsubscribe,
+    }
+    headers = {}
+    if unsubscribe:
+        headers = {
+            "List-Unsubscribe": f"<{unsubscribe}>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+        }
+    text = re.sub(r"\n{3,}", "\n\n", _render(f"emails/billing/{row.kind}.txt", **values))
+    return Email(
+        to=user.email,
+        subject=text.partition("\n")[0],
+        text=text,
+        html=_render(f"emails/billing/{row.kind}.html", **values),
+        headers=headers,
+    )
+
+
+def credits_text(credits: int) -> str:
+    """An amount of credits as text."""
+    return f"{credits:,} credit{'' if credits == 1 else 's'}"
+
+
+def dollars(cents: int) -> str:
+    """An amount in US dollars as text."""
+    return f"${cents / 100:,.2f}"
+
+
+def owner_of(account: Account) -> str:
+    """The id of the user who answers for an account."""
+    if account.org_id is None:
+        return account.id
+    return db.session.get_one(Org, account.org_id).owner_id
+
+
+def balance_facts(net: int) -> dict[str, Any]:
+    """A net balance in credits as text: what is left, and the debt if it is negative."""
+    return {"balance": credits_text(max(net, 0)), "debt": credits_text(-net) if net < 0 else None}
+
+
+# -- unsubscribing --------------------------------------------------------------------------------------------
+
+
+def unsubscribe_token(user_id: str, topic: str) -> str:
+    """A signed token that unsubscribes a user from a topic. It does not expire."""
+    return str(_signer().dumps([user_id, topic]))
+
+
+def topic_of_token(token: str) -> str:
+    """The topic of a token. Raises NotFound for a token that this server did not sign."""
+    return _opened(token)[1]
+
+
+def unsubscribe(token: str) -> str:
+    """Unsubscribe the token's user from its topic; returns the topic. Idempotent. Flushes. Raises NotFound."""
+    user_id, topic = _opened(token)
+    if db.session.scalars(select(User.id).where(User.id == user_id)).one_or_none() is not None:
+        _opt_out(user_id, topic)
+    return topic
+
+
+def opt_outs(user_id: str) -> frozenset[str]:
+    """The topics from which a user has unsubscribed."""
+    return frozenset(db.session.scalars(select(MailOptOut.topic).where(MailOptOut.user_id == user_id)))
+
+
+def subscribe_only(user_id: str, topics: set[str]) -> None:
+    """Subscribe a user to exactly these topics. Flushes. Raises Invalid for an unknown topic."""
+    if not topics <= TOPICS.keys():
+        raise Invalid("There is no such topic.")
+    db.session.execute(
+        delete(MailOptOut).where(MailOptOut.user_id == user_id, MailOptOut.topic.in_(sorted(topics)))
+    )
+    for topic in sorted(TOPICS.keys() - topics):
+        _opt_out(user_id, topic)
+
+
+def _opt_out(user_id: str, topic: str) -> None:
+    db.session.execute(insert(MailOptOut).values(user_id=user_id, topic=topic).on_conflict_do_nothing())
+
+
+def _signer() -> URLSafeSerializer:
+    return URLSafeSerializer(configured().secret_key, salt="stoa-unsubscribe")
+
+
+def _opened(token: str) -> tuple[str, str]:
+    try:
+        opened = _signer().loads(token)
+    except BadData:
+        opened = None
+    if not isinstance(opened, list) or len(opened) != 2 or opened[1] not in TOPICS:
+        raise NotFound("This link is not valid. Copy the complete link from the e-mail.")
+    return str(opened[0]), str(opened[1])

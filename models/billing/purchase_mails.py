@@ -1,0 +1,138 @@
+"""The e-mails of a purchase: what a change of its state means for the buyer, recorded in the transaction of the change."""
+
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+from sqlalchemy import exists, select
+
+from models import ledger
+from models.billing.mails import balance_facts, credits_text, dollars, enqueue, owner_of
+from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, of_account
+from models.core.db import db
+from models.ledger import Account
+from models.orgs import Org
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseSnapshot:
+    """What a purchase was before a change, as far as its e-mails depend on it. Amounts are cents and credits."""
+
+    paid: bool
+    refunded_cents: int
+    taken_back: int
+    disputes: dict[str, str]
+    """Status by id."""
+    frozen: bool
+
+
+def snapshot(purchase: Purchase) -> PurchaseSnapshot:
+    """The state before a change: call it under the account's lock."""
+    statuses = db.session.execute(
+        select(PurchaseDispute.id, PurchaseDispute.status).where(PurchaseDispute.purchase_id == purchase.id)
+    )
+    return PurchaseSnapshot(
+        purchase.paid,
+        purchase.refunded_cents,
+        purchase.taken_back,
+        {row.id: row.status for row in statuses},
+        _frozen(purchase.account),
+    )
+
+
+def enqueue_changes(purchase: Purchase, before: PurchaseSnapshot) -> None:
+    """Enqueue the e-mails for a change of a purchase, in its transaction and after its disputes are stored. Flushes.
+
+    Automatic top-ups have their own e-mails for charges; refunds and disputes are the same for all purchases.
+    """
+    if purchase.paid and not before.paid and purchase.kind != "auto_topup":
+        enqueue("receipt", f"receipt/{purchase.id}", purchase.user_id, _facts(purchase))
+    # the version makes each change's id unique: the same total may be reached twice
+    refunded = purchase.refunded_cents - before.refunded_cents
+    credits = purchase.taken_back - before.taken_back
+    if refunded:
+        kind = "refund" if refunded > 0 else "refund_failed"
+        facts = _facts(purchase) | {
+            "refunded": dollars(abs(refunded)),
+            "refunded_total": dollars(purchase.refunded_cents),
+            "credits_moved": credits_text(abs(credits)),
+            **balance_facts(ledger.balance(purchase.account).net_balance),
+        }
+        enqueue(kind, f"{kind}/{purchase.id}/{purchase.version}", purchase.user_id, facts)
+    for dispute in _disputes(purchase):
+        earlier = before.disputes.get(dispute.id)
+        facts = _facts(purchase) | {
+            "disputed": dollars(dispute.amount_cents),
+            "withdrawn": dollars(dispute.withdrawn_cents) if dispute.withdrawn_cents else None,
+            "taken_back_total": credits_text(purchase.taken_back),
+            "credits_moved": credits_text(abs(credits)),
+            "took_back": credits > 0,
+            "gave_back": credits < 0,
+            "lost": dispute.status == "lost",
+            "inquiry": dispute.status.startswith("warning_"),
+            **balance_facts(ledger.balance(purchase.account).net_balance),
+        }
+        if _closed(dispute.status):
+            if earlier is None or not _closed(earlier):
+                id = f"dispute-closed/{dispute.id}/{dispute.status}"
+                enqueue("dispute_closed", id, purchase.user_id, facts)
+        elif earlier is None:
+            enqueue("dispute_opened", f"dispute-opened/{dispute.id}", purchase.user_id, facts)
+    if not before.frozen and _frozen(purchase.account):
+        id = f"buying-frozen/{purchase.id}/{purchase.version}"
+        facts = _facts(purchase) | {"lost": purchase.state == "lost"}
+        enqueue("buying_frozen", id, owner_of(purchase.account), facts)
+
+
+def ask_for_confirmation(purchase: Purchase, url: str) -> bool:
+    """Enqueue the e-mail that asks the buyer to confirm a payment with their bank at `url`, once per purchase; whether it
+    is new. Flushes."""
+    id = f"confirmation/{purchase.id}"
+    return enqueue("confirmation_needed", id, purchase.user_id, _facts(purchase) | {"url": url})
+
+
+def _facts(purchase: Purchase) -> dict[str, Any]:
+    card = None
+    if purchase.card_last4:
+        card = f"{(purchase.card_brand or 'card').title()} ending in {purchase.card_last4}"
+    paid_at = purchase.paid_at or purchase.created_at
+    return {
+        "purchase_id": purchase.id,
+        "credits": credits_text(purchase.credits),
+        "amount": dollars(purchase.amount_cents),
+        "paid_on": f"{paid_at.astimezone(UTC).day} {paid_at.astimezone(UTC):%B %Y}",
+        "card": card,
+        "organisation": db.session.get_one(Org, purchase.org_id).name if purchase.org_id else None,
+    }
+
+
+def _disputes(purchase: Purchase) -> list[PurchaseDispute]:
+    return list(
+        db.session.scalars(
+            select(PurchaseDispute)
+            .where(PurchaseDispute.purchase_id == purchase.id)
+            .order_by(PurchaseDispute.created_at, PurchaseDispute.id)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def _closed(status: str) -> bool:
+    return status == "lost" or status in CLOSED_WELL
+
+
+def _frozen(account: Account) -> bool:
+    """Whether the account has a dispute that is open or lost and not cleared."""
+    return bool(
+        db.session.scalars(
+            select(
+                exists()
+                .where(PurchaseDispute.purchase_id == Purchase.id)
+                .where(
+                    of_account(account),
+                    PurchaseDispute.status.not_in(CLOSED_WELL),
+                    PurchaseDispute.cleared_at.is_(None),
+                )
+            )
+        ).one()
+    )
