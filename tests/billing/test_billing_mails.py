@@ -225,7 +225,9 @@ def test_the_worker_sends_the_mails_of_events(
     for event in desk.events("checkout.session.completed", "payment_intent.succeeded"):
         desk.deliver(event)
     with ThreadPoolExecutor(1) as pool:
-        for _ in range(3):  # each run ends when nothing is due, and a job of the last one may have enqueued another
+        for _ in range(
+            3
+        ):  # each run ends when nothing is due, and a job of the last one may have enqueued another
             pool.submit(jobs.work, desk.app.app_context, wait=False).result()
     assert desk.balance(alice) == 1000
     assert len(sealed) == 1
