@@ -16,7 +16,7 @@ from models.ledger.message import Message
 from models.orgs import Org
 
 MAX_THRESHOLD = 10**9
-WATCH_OVERLAP = timedelta(minutes=5)
+WATCH_OVERLAP = timedelta(minutes=1)
 """A settlement may commit this long after the time that it records."""
 FIRST_LOOK = timedelta(hours=1)
 

@@ -46,7 +46,12 @@ class Desk:
 
     def configure(self, **more: object) -> None:
         """Sell through the simulator."""
-        unlimited = {"stoa_purchases_per_day": 0, "stoa_purchase_cents_per_day": 0}
+        unlimited = {
+            "stoa_purchases_per_day": 0,
+            "stoa_purchase_cents_per_day": 0,
+            "stoa_declines_per_card": 0,
+            "stoa_declines_per_address": 0,
+        }
         loaded: Any = self.settings.model_dump() | self.stripe.settings | unlimited | more
         billing.configure(Settings(_env_file=None, **loaded))
 
@@ -183,7 +188,8 @@ class Desk:
         self.session.rollback()
         self.session.execute(text("SET LOCAL session_replication_role = replica"))
         for table in (
-            *("purchase_refund", "purchase_dispute", "purchase", "stripe_event", "reconciliation"),
+            *("purchase_refund", "purchase_dispute", "card_decline", "billing_mail"),
+            *("purchase", "stripe_event", "reconciliation"),
             *("credit_entry", "credit_ledger", "procrastinate_jobs"),
         ):
             self.session.execute(text(f"DELETE FROM {table}"))

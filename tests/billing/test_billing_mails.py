@@ -398,5 +398,15 @@ def test_pages_are_accessible(
         judge(page)
         page.get_by_role("button", name="Unsubscribe").click()
         page.get_by_role("heading", name="Unsubscribed").wait_for()
+        cookie = alice.browser.get_cookie("next-auth.session-token")
+        assert cookie
+        page.context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": base}])
+        page.goto("/profile?tab=emails")
+        judge(page)
+        page.get_by_label("Low balance threshold").fill("0")
+        page.get_by_label("Disputes").uncheck()
+        page.get_by_role("button", name="Save").click()
+        page.get_by_text("E-mail settings saved.").wait_for()
     desk.session.rollback()
-    assert mails.opt_outs(alice.id) == {"balance"}
+    assert mails.opt_outs(alice.id) == {"balance", "disputes"}
+    assert low_balance.low_balance_threshold(Account(user_id=alice.id)) == 0
