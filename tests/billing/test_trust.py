@@ -17,7 +17,7 @@ from models.ledger import Account
 from tests import factories
 from tests.billing.stage import BUY, Desk
 from tests.factories import Person
-from views.billing.api import FEWEST_CREDITS
+from views.billing.api.purchases import FEWEST_CREDITS
 
 LIMITS = {"stoa_purchases_per_day": 3, "stoa_purchase_cents_per_day": 5_000}
 
