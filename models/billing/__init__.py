@@ -1,6 +1,8 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
+from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView, TopupSettings
 from models.billing.buying import BuyOutcome, buy, resolve
+from models.billing.confirmations import PaymentConfirmation
 from models.billing.disputes import BuyingFreeze, buying_freeze, clear_freeze
 from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.billing.purchase import (
@@ -17,15 +19,20 @@ from models.billing.reconciliation import Reconciliation, last_reconciliation, r
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, configure, enabled, test_mode
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
+from models.billing.topup_charging import top_up
 
 __all__ = [
     "REFERRAL_STATUSES",
     "SUBSCRIPTION_STATUSES",
     "AdImpression",
+    "AutoTopup",
+    "AutoTopupConsent",
+    "AutoTopupView",
     "BillingDisabled",
     "BuyOutcome",
     "BuyingFreeze",
     "LimitOverride",
+    "PaymentConfirmation",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -35,6 +42,7 @@ __all__ = [
     "StripeError",
     "StripeEvent",
     "Subscription",
+    "TopupSettings",
     "WebhookRefusal",
     "buy",
     "buying_freeze",
@@ -49,4 +57,5 @@ __all__ = [
     "reconcile",
     "resolve",
     "test_mode",
+    "top_up",
 ]

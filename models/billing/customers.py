@@ -88,7 +88,7 @@ def repair_customers(*, now: datetime | None = None) -> int:
         return 0
     with transaction():
         waiting = [row.id.removeprefix(REPAIR_PREFIX) for row in _due(now or the_moment())]
-        accounts = [_account(id) for id in waiting]
+        accounts = [account_by_id(id) for id in waiting]
     made = 0
     for account in filter(None, accounts):
         try:
@@ -188,7 +188,8 @@ def _due(now: datetime) -> list[SyncFailure]:
     ]
 
 
-def _account(id: str) -> Account | None:
+def account_by_id(id: str) -> Account | None:
+    """The account of a user or an organisation with this id."""
     if db.session.get(User, id):
         return Account(user_id=id)
     return Account(org_id=id) if db.session.get(Org, id) else None

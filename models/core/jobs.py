@@ -215,6 +215,24 @@ def resolve_purchase(purchase_id: str) -> None:
     billing.resolve(purchase_id)
 
 
+@queue.periodic(cron="* * * * * */5")
+@queue.task(name="billing.sweep_topups", queueing_lock="billing.sweep_topups", retry=Backoff())
+def sweep_topups(timestamp: int) -> None:
+    """Enqueue the automatic top-ups that are due."""
+    from models.billing import topup_charging
+
+    topup_charging.enqueue_due()
+
+
+@queue.task(name="billing.top_up", retry=Backoff())
+def top_up(account_id: str) -> None:
+    """Charge an account's automatic top-up. A repetition does nothing while one is open or none is needed."""
+    from models.billing import customers, topup_charging
+
+    if account := customers.account_by_id(account_id):
+        topup_charging.top_up(account)
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="billing.repair_customers", queueing_lock="billing.repair_customers", retry=Backoff())
 def repair_customers(timestamp: int) -> None:
