@@ -8,6 +8,7 @@ from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.billing import api as billing_api
 from views.billing import commands as purchase_commands
+from views.billing import pages as billing_pages
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
@@ -68,6 +69,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
+    app.register_blueprint(billing_pages.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)

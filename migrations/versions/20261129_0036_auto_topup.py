@@ -1,13 +1,13 @@
 """Automatic top-up: its state and consents by account, and the links that confirm a payment.
 
 Revision: 0036
-Revises: 0029
+Revises: 0033
 """
 
 from migrations.replacing import run_script
 
 revision = "0036"
-down_revision = "0029"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 

@@ -1,6 +1,7 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
 from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView, TopupSettings
+from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.confirmations import PaymentConfirmation
 from models.billing.disputes import BuyingFreeze, buying_freeze, clear_freeze
@@ -28,6 +29,7 @@ __all__ = [
     "AutoTopup",
     "AutoTopupConsent",
     "AutoTopupView",
+    "BillingDetails",
     "BillingDisabled",
     "BuyOutcome",
     "BuyingFreeze",

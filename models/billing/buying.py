@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import ledger
 from models.billing import cards, stripe_api
+from models.billing.billing_details import billing_snapshot
 from models.billing.customers import ensure_customer, replace_customer
 from models.billing.disputes import refuse_frozen
 from models.billing.payment_state import of_new_intent
@@ -22,7 +23,7 @@ from models.billing.stripe_api import StripeError, id_of, plain
 from models.billing.transitions import note_attempt, purchase_by_id, settle, sync
 from models.core import jobs
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Conflict, Invalid
 from models.core.jobs import transaction
 from models.ledger import Account
@@ -108,10 +109,11 @@ def begin(
         amount_cents=price_cents(credits),
         currency=CURRENCY,
         stripe_customer_id=customer,
+        billing=billing_snapshot(account),
     )
     db.session.add(purchase)
     db.session.flush()
-    jobs.enqueue(jobs.resolve_purchase, at=the_moment() + RESOLVED_AFTER, purchase_id=operation)
+    jobs.enqueue(jobs.resolve_purchase, at=utc_now() + RESOLVED_AFTER, purchase_id=operation)
     return purchase
 
 
@@ -200,7 +202,7 @@ def _note_session(operation: str, session_id: str) -> None:
 def _again(operation: str, credits: int) -> BuyOutcome:
     with transaction():
         begun = purchase_by_id(operation)
-        if begun.state == "created" and begun.created_at > the_moment() - RESOLVED_AFTER:
+        if begun.state == "created" and begun.created_at > utc_now() - RESOLVED_AFTER:
             raise Conflict("This purchase is being made just now. Wait a moment.")
     purchase = sync(operation)
     if purchase.credits != credits:

@@ -10,7 +10,7 @@ from typing import Any
 from models.billing import stripe_api
 from models.billing.purchase import CURRENCY
 from models.billing.stripe_api import StripeError, id_of, missing, plain
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import NotFound
 
 CHARGEABLE = ("card", "link")
@@ -42,7 +42,7 @@ def saved_cards(customer_id: str) -> list[SavedCard]:
             for method in client.v1.payment_methods.list({"customer": customer_id, "type": kind, "limit": 100})
             .auto_paging_iter()
         ]  # fmt: skip
-    today = the_moment().date()
+    today = utc_now().date()
     cards = [_card(method, method["id"] == default, today) for method in found]
     return sorted(cards, key=lambda card: not card.default)
 
@@ -59,7 +59,7 @@ def default_card(customer_id: str) -> SavedCard | None:
         if missing(error):
             return None
         raise
-    card = _card(method, True, the_moment().date()) if method else None
+    card = _card(method, True, utc_now().date()) if method else None
     return card if card and card.usable else None
 
 

@@ -14,7 +14,7 @@ from models.accounts.users import User
 from models.billing import stripe_api
 from models.billing.stripe_api import StripeError, plain
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import NotFound
 from models.core.jobs import transaction
 from models.ledger import Account, SyncFailure
@@ -87,7 +87,7 @@ def repair_customers(*, now: datetime | None = None) -> int:
     if not stripe_api.enabled():
         return 0
     with transaction():
-        waiting = [row.id.removeprefix(REPAIR_PREFIX) for row in _due(now or the_moment())]
+        waiting = [row.id.removeprefix(REPAIR_PREFIX) for row in _due(now or utc_now())]
         accounts = [account_by_id(id) for id in waiting]
     made = 0
     for account in filter(None, accounts):

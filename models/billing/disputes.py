@@ -16,7 +16,7 @@ from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, of_a
 from models.billing.stripe_api import id_of, plain
 from models.billing.transitions import sync
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Forbidden
 from models.core.jobs import transaction
 from models.ledger import Account
@@ -60,17 +60,22 @@ def buying_freeze(account: Account) -> BuyingFreeze | None:
 def refuse_frozen(account: Account) -> None:
     """Raise Forbidden while the account's buying is frozen, saying why in plain words."""
     freeze = buying_freeze(account)
-    if freeze is None:
-        return
+    if freeze is not None:
+        raise Forbidden(freeze_message(freeze), code="buying_frozen")
+
+
+def freeze_message(freeze: BuyingFreeze) -> str:
+    """Why the account cannot buy, and what the user can do. Raises BillingDisabled."""
     support = stripe_api.billing_settings().stoa_support_email or "the operator of this server"
     paid = f"a payment of ${freeze.amount_cents / 100:,.2f}"
-    raise Forbidden(
-        f"Your bank took back {paid} after a dispute, so nothing can be bought with this account. Credits that are "
-        f"left stay usable. Write to {support} to settle it."
-        if freeze.lost
-        else f"Your bank disputes {paid}, so nothing can be bought with this account until that is decided. Credits "
-        f"that are left stay usable. If the dispute is a mistake, ask your bank to withdraw it, or write to {support}.",
-        code="buying_frozen",
+    if freeze.lost:
+        return (
+            f"Your bank took back {paid} after a dispute, so this account cannot buy credits. You can still spend your "
+            f"remaining credits. Contact {support} to settle it."
+        )
+    return (
+        f"Your bank disputes {paid}, so this account cannot buy credits until the dispute is decided. You can still spend "
+        f"your remaining credits. If the dispute is a mistake, ask your bank to withdraw it, or contact {support}."
     )
 
 
@@ -84,7 +89,7 @@ def clear_freeze(account: Account, *, now: datetime | None = None) -> int:
             PurchaseDispute.status.not_in(CLOSED_WELL),
             PurchaseDispute.cleared_at.is_(None),
         )
-        .values(cleared_at=now or the_moment())
+        .values(cleared_at=now or utc_now())
         .execution_options(synchronize_session=False)
     )
     return int(cleared.rowcount)
@@ -95,7 +100,7 @@ def ban_repeated(customer_id: str, *, now: datetime | None = None) -> bool:
 
     Takes transactions of its own; idempotent. Raises StripeError.
     """
-    now = now or the_moment()
+    now = now or utc_now()
     with transaction():
         user = _person(customer_id)
         if user is None or user.banned:

@@ -17,7 +17,7 @@ from models.billing.purchase import OPEN_STATES, PAID_STATES, Purchase, Purchase
 from models.billing.stripe_api import id_of
 from models.billing.transitions import purchase_of_payment, recover, sync
 from models.core.db import Base, BigInt, db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import DomainError
 from models.core.jobs import transaction
 
@@ -63,7 +63,7 @@ def reconcile(days: int = DAYS, *, now: datetime | None = None) -> Reconciliatio
     Raises BillingDisabled, and StripeError when Stripe does not answer; what was repaired until then stays.
     """
     stripe_api.client()
-    started = now or the_moment()
+    started = now or utc_now()
     run = Reconciliation(since=started - timedelta(days=days), started_at=started)
     with transaction():
         db.session.add(run)
@@ -85,7 +85,7 @@ def reconcile(days: int = DAYS, *, now: datetime | None = None) -> Reconciliatio
                 update(Reconciliation)
                 .where(Reconciliation.id == id)
                 .values(
-                    finished_at=the_moment(),
+                    finished_at=utc_now(),
                     checked=len(checked),
                     findings=[asdict(finding) for finding in findings[:MOST_FINDINGS]],
                     error=error,

@@ -21,7 +21,7 @@ from models.billing.stripe_api import StripeError, id_of, missing, plain
 from models.billing.transitions import purchase_of_payment, sync
 from models.core import jobs
 from models.core.db import NOW, Base, db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Invalid, NotFound
 from models.core.jobs import transaction
 from models.orgs import Org
@@ -121,7 +121,7 @@ def receive(body: bytes, signature: str | None) -> bool:
 
 def note_refusal(reason: str, *, now: datetime | None = None) -> None:
     """Count a webhook that was refused, for the operator. Flushes."""
-    now = now or the_moment()
+    now = now or utc_now()
     db.session.execute(
         insert(WebhookRefusal)
         .values(day=now.astimezone(UTC).date(), reason=reason[:200], last_at=now)
@@ -168,7 +168,7 @@ def apply_event(id: str) -> None:
         raise
     ignored = "; ".join(dict.fromkeys(reasons)) or None
     with transaction():
-        _note(id, handled_at=the_moment(), error=None, ignored=ignored)
+        _note(id, handled_at=utc_now(), error=None, ignored=ignored)
 
 
 def stripe_events(*, troubled: bool, limit: int = 100) -> list[StripeEvent]:
@@ -181,7 +181,7 @@ def stripe_events(*, troubled: bool, limit: int = 100) -> list[StripeEvent]:
 
 def webhook_refusals(*, days: int = 30, now: datetime | None = None) -> list[WebhookRefusal]:
     """Refused webhooks of the last days, newest first."""
-    since = ((now or the_moment()) - timedelta(days=days)).date()
+    since = ((now or utc_now()) - timedelta(days=days)).date()
     query = select(WebhookRefusal).where(WebhookRefusal.day >= since).order_by(WebhookRefusal.last_at.desc())
     return list(db.session.scalars(query.limit(100)))
 
@@ -192,7 +192,7 @@ def forget_payloads(*, now: datetime | None = None) -> int:
     emptied: Any = db.session.execute(
         update(StripeEvent)
         .where(
-            StripeEvent.handled_at < (now or the_moment()) - KEPT_FOR,
+            StripeEvent.handled_at < (now or utc_now()) - KEPT_FOR,
             StripeEvent.payload != cast({}, JSONB),
         )
         .values(payload={})

@@ -26,7 +26,7 @@ from models.billing.purchase import (
     PurchaseRefund,
 )
 from models.core.db import db
-from models.core.db import now as the_moment
+from models.core.db import now as utc_now
 from models.core.errors import Conflict, NotFound
 from models.core.jobs import transaction
 from models.orgs import Org
@@ -75,7 +75,7 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
     `credits * min(amount, refunded + withdrawn) / amount`, rounded half up, so that a full refund takes all. Takes the
     account's lock first. Flushes. Raises NotFound, PaymentMismatch.
     """
-    now = now or the_moment()
+    now = now or utc_now()
     purchase = purchase_by_id(purchase_id)
     if purchase.version != version:
         return False
@@ -129,7 +129,7 @@ def purchase_of_payment(intent_id: str | None, charge_id: str | None = None) -> 
 def note_attempt(purchase_id: str, version: int, **ids: Any) -> bool:
     """Write down what Stripe answered before the payment ended (ids, failures, the state `pending`), in the running
     transaction; False if the purchase has changed since `version` was read."""
-    purchase, now = purchase_by_id(purchase_id), the_moment()
+    purchase, now = purchase_by_id(purchase_id), utc_now()
     before = purchase.state
     if not _change(purchase, version, ids, now):
         return False
@@ -254,7 +254,7 @@ def _forget(purchase_id: str, version: int) -> bool:
         raise PaymentMismatch(f"{purchase_id}: it was paid, and Stripe knows no such payment")
     if purchase.state in UNPAID_STATES:
         return True
-    before, now = purchase.state, the_moment()
+    before, now = purchase.state, utc_now()
     if not _change(purchase, version, {"state": "cancelled"}, now):
         return False
     _announce(purchase, before, now)

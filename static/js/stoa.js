@@ -115,6 +115,12 @@
     control?.form?.requestSubmit();
   });
 
+  // Typing into a field selects the radio button it belongs to.
+  listen("input", (event) => {
+    const radio = document.getElementById(hit(event, "[data-selects]")?.dataset.selects);
+    if (radio) radio.checked = true;
+  });
+
   // Chart tooltips: outline the column under the pointer and show its row of the chart's table.
   let active = null;
 

@@ -424,6 +424,63 @@ def test_items_are_checked(
     assert only_item(client.v1.subscriptions.retrieve(subscription.id)).price.id == prices["silver"]
 
 
+def test_a_schedule_changes_the_price_with_the_next_period(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, prices: dict[str, str]
+) -> None:
+    stripe_sim.add_card(customer)
+    subscription = subscribe(client, customer, prices["gold"])
+    schedule = client.v1.subscription_schedules.create({"from_subscription": subscription.id})
+    with pytest.raises(stripe.InvalidRequestError, match="already attached to a schedule"):
+        client.v1.subscription_schedules.create({"from_subscription": subscription.id})
+    now = schedule.phases[0]
+    client.v1.subscription_schedules.update(
+        schedule.id,
+        {
+            "end_behavior": "release",
+            "phases": [
+                {
+                    "start_date": now.start_date,
+                    "end_date": now.end_date,
+                    "items": [{"price": prices["gold"], "quantity": 1}],
+                },
+                {"items": [{"price": prices["silver"], "quantity": 1}], "metadata": {"tier": "silver"}},
+            ],
+        },
+    )
+    with pytest.raises(stripe.InvalidRequestError, match="managed by the subscription schedule"):
+        client.v1.subscriptions.update(subscription.id, {"cancel_at_period_end": True})
+    before = client.v1.subscriptions.retrieve(subscription.id)
+    assert (only_item(before).price.id, before.schedule) == (prices["gold"], schedule.id)
+    preview = client.v1.invoices.create_preview({"subscription": subscription.id})
+    assert lines(preview) == [("1 × Silver (at $10.00 / month)", 1000)]
+    stripe_sim.advance(32 * DAY)
+    changed = client.v1.subscriptions.retrieve(subscription.id)
+    assert (only_item(changed).price.id, changed.metadata["tier"]) == (prices["silver"], "silver")
+    assert lines(newest_invoice(client, subscription)) == lines(preview)
+    assert newest_invoice(client, subscription).amount_paid == 1000
+    stripe_sim.advance(31 * DAY)
+    released = client.v1.subscription_schedules.retrieve(schedule.id)
+    assert (released.status, released.released_subscription) == ("released", subscription.id)
+    after = client.v1.subscriptions.retrieve(subscription.id)
+    assert (after.status, after.schedule, only_item(after).price.id) == ("active", None, prices["silver"])
+
+
+def test_a_schedule_is_released_or_ends_with_its_subscription(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, prices: dict[str, str]
+) -> None:
+    stripe_sim.add_card(customer)
+    kept, ended = (subscribe(client, customer, prices["silver"]) for _ in range(2))
+    free, gone = (
+        client.v1.subscription_schedules.create({"from_subscription": each.id}).id for each in (kept, ended)
+    )
+    assert client.v1.subscription_schedules.release(free).status == "released"
+    client.v1.subscriptions.cancel(ended.id)
+    assert client.v1.subscription_schedules.retrieve(gone).status == "canceled"
+    with pytest.raises(stripe.InvalidRequestError, match="`canceled` status"):
+        client.v1.subscription_schedules.update(gone, {"end_behavior": "cancel"})
+    assert client.v1.subscriptions.retrieve(kept.id).status == "active"
+
+
 # --- ending -------------------------------------------------------------------------------------------------------------
 
 

@@ -4,17 +4,30 @@ import time
 import typing
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import stripe
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.fakes.stripe_simulator import StripeSim
 from tests.fakes.webhook import KeptWebhook
 from tests.server import serving
-from views.demo.stripe_simulator import Simulator, create_simulator, simulated_clock, simulated_events
+from views.demo.stripe_simulator import (
+    Simulator,
+    create_simulator,
+    simulated_clock,
+    simulated_control,
+    simulated_events,
+    simulated_payments,
+    simulated_refunds,
+)
+from views.demo.stripe_simulator.simulated_errors import SimulatedError
+from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_state import INCLUDABLE, KINDS
 
 
@@ -173,7 +186,8 @@ def test_every_object_has_the_fields_that_the_library_knows(
     stripe_sim.dispute(paid.latest_charge)
     client.v1.setup_intents.create({"customer": customer})
     client.v1.customers.tax_ids.create(customer, {"type": "eu_vat", "value": "DE123456789"})
-    client.v1.subscriptions.create({"customer": customer, "items": [{"price": price.id}]})
+    plan = client.v1.subscriptions.create({"customer": customer, "items": [{"price": price.id}]})
+    client.v1.subscription_schedules.create({"from_subscription": plan.id})
     client.v1.invoice_items.create({"customer": customer, "amount": 100, "currency": "usd"})
     client.v1.billing_portal.sessions.create({"customer": customer})
     checkout(client, customer)
@@ -601,6 +615,61 @@ def test_cards_that_dispute_or_warn_by_themselves(
     assert stripe_sim.events("radar.early_fraud_warning.updated")
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["refund", "fail", "dispute", "win", "lose", "escalate"]), st.integers(1, 1200)
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_happens_the_balance_is_what_came_less_what_went(
+    stripe_sim: StripeSim, steps: list[tuple[str, int]]
+) -> None:
+    sim = stripe_sim.simulator
+    with sim.lock:
+        sim.reset()
+        owner = sim.add("customer", metadata={}, invoice_settings={"default_payment_method": None})
+        card = simulated_control.add_card(sim, owner["id"], "visa")
+        intent = simulated_payments.new_intent(sim, 1000, "usd", owner["id"], method=card, metadata={})
+        simulated_payments.confirm_intent(sim, intent, Params(off_session="true"))
+        paid = sim.get("charge", intent["latest_charge"])
+        for what, amount in steps:
+            with suppress(SimulatedError):
+                _happen(sim, paid, what, amount)
+        refunds = [each for each in sim.find("refund") if each["status"] == "succeeded"]
+        refunded = sum(each["amount"] for each in refunds)
+        withdrawn = -sum(
+            each["amount"] for dispute in sim.find("dispute") for each in dispute["balance_transactions"]
+        )
+        assert paid["amount_refunded"] == refunded <= 1000
+        assert paid["refunded"] == (refunded == 1000)
+        assert withdrawn >= 0
+        assert sum(each["amount"] for each in sim.find("balance_transaction")) == 1000 - refunded - withdrawn
+        told = [each["data"]["object"]["amount_refunded"] for each in stripe_sim.events("charge.refunded")]
+        assert len(told) == len(sim.find("refund"))
+
+
+def _happen(sim: Simulator, paid: dict[str, Any], what: str, amount: int) -> None:
+    disputes = [each for each in sim.find("dispute") if each["status"] not in simulated_refunds.CLOSED]
+    if what == "refund":
+        simulated_refunds.create_refund(sim, Params(charge=paid["id"], amount=str(amount)))
+    elif what == "fail":
+        for refund in [each for each in sim.find("refund") if each["status"] == "succeeded"][:1]:
+            simulated_refunds.end_refund(sim, refund, "failed")
+    elif what == "dispute" and not paid["disputed"]:
+        left = paid["amount"] - paid["amount_refunded"]
+        simulated_refunds.open_dispute(sim, paid, amount=min(amount, left), withdraw=amount % 2 == 0)
+    elif what == "escalate":
+        for dispute in disputes:
+            if dispute["status"] in simulated_refunds.INQUIRY:
+                simulated_refunds.escalate(sim, dispute)
+    elif what in ("win", "lose"):
+        for dispute in disputes:
+            simulated_refunds.close_dispute(sim, dispute, won=what == "win")
+
+
 # --- events and webhooks ------------------------------------------------------------------------------------------------
 
 
@@ -702,6 +771,42 @@ def test_the_controls_ask_for_the_key(stripe_sim: StripeSim) -> None:
         answer = requests.post(f"{stripe_sim.url}/_control/reset", headers=headers, timeout=10)
         assert answer.status_code == 401
         answer.close()
+
+
+def test_another_process_decides_when_events_come_and_what_time_it_is(
+    stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, webhook: KeptWebhook
+) -> None:
+    client.v1.customers.update(customer, {"name": "Alice"})
+    created, updated = (each["id"] for each in stripe_sim.control("events")["data"])
+    assert stripe_sim.control("webhook", url=webhook.address, held=True) == {
+        "url": webhook.address,
+        "held": True,
+    }
+    assert stripe_sim.control("deliveries", events=[updated, created, updated])["statuses"] == [200, 200, 200]
+    assert stripe_sim.control("deliveries")["statuses"] == []
+    taken = [stripe.Webhook.construct_event(*each, stripe_sim.webhook_secret).id for each in webhook.received]
+    assert taken == [updated, created, updated]
+    before = stripe_sim.simulator.now()
+    assert stripe_sim.control("clock", advance=3600)["now"] >= before + 3600
+    stripe_sim.control("reset")
+    assert client.v1.customers.list().data == []
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("nothing", {}),
+        ("cards", {}),
+        ("disputes", {"dispute": "du_none", "do": "win"}),
+        ("faults", {"rule": "/", "when": "now"}),
+    ],
+)
+def test_a_wrong_control_is_a_4xx(stripe_sim: StripeSim, name: str, body: dict[str, str]) -> None:
+    headers = {"Authorization": f"Bearer {stripe_sim.key}"}
+    answer = requests.post(f"{stripe_sim.url}/_control/{name}", json=body, headers=headers, timeout=10)
+    assert answer.status_code in (400, 404)
+    assert answer.json()["error"]["message"]
+    answer.close()
 
 
 def test_the_dashboard_does_what_happens_at_stripe(

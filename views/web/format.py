@@ -14,7 +14,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 def init_app(app: Flask) -> None:
     """Register the filters under their own names."""
-    for function in (credits, usd, price, tokens, duration_ms, date, clock, moment, iso, ago, percent):
+    for function in (credits, usd, cents, price, tokens, duration_ms, date, clock, moment, iso, ago, percent):
         app.jinja_env.filters[function.__name__] = function
 
 
@@ -39,6 +39,12 @@ def usd(value: Decimal | None) -> str:
     digits = 4 if amount >= Decimal("0.001") else 6
     text = f"{amount:.{digits}f}"
     return f"{sign}${text}" if Decimal(text) else f"{sign}<$0.000001"
+
+
+def cents(value: int, currency: str = "usd") -> str:
+    """Money of a purchase: `$25.00`, `−$4.00`; other currencies than US dollars by their code."""
+    sign, amount = MINUS if value < 0 else "", f"{abs(value) / 100:,.2f}"
+    return f"{sign}${amount}" if currency == "usd" else f"{sign}{amount} {currency.upper()}"
 
 
 def price(value: Decimal | float | None) -> str:

@@ -89,7 +89,9 @@ def _example() -> PricingExample:
 
 @bp.get("/usage")
 def usage() -> ResponseReturnValue:
-    """Permanent redirect (308)."""
+    """Permanent redirect (308); to the billing page after a cancelled payment (contract 2.11)."""
+    if request.args.get("purchase_canceled"):
+        return redirect(url_for("billing.cancelled"), 303)
     return redirect(url_for("profile.profile", tab="usage"), 308)
 
 

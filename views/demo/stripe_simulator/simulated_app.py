@@ -21,6 +21,7 @@ from views.demo.stripe_simulator import (
     simulated_payments,
     simulated_portal,
     simulated_refunds,
+    simulated_schedules,
     simulated_setups,
     simulated_subscriptions,
 )
@@ -37,6 +38,7 @@ ENDPOINTS = (
     simulated_refunds,
     simulated_checkout,
     simulated_subscriptions,
+    simulated_schedules,
     simulated_portal,
     simulated_events,
 )

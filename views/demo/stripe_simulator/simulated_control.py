@@ -10,7 +10,7 @@ from flask import Flask, request
 from views.demo.stripe_simulator import simulated_clock, simulated_events, simulated_refunds
 from views.demo.stripe_simulator.simulated_cards import BY_KIND
 from views.demo.stripe_simulator.simulated_customers import attach, living_customer, new_method
-from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid
+from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid, required
 from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_payments import settle_delayed
 from views.demo.stripe_simulator.simulated_state import Obj, Simulator, listing
@@ -39,11 +39,17 @@ def mount(app: Flask, sim: Simulator) -> None:
         if name not in controls:
             raise invalid(f"No such control: {name}")
         sim.url = sim.url or request.host_url.rstrip("/")
-        if name == "deliveries":  # the webhook may call the API meanwhile
-            return _deliveries(sim, request.get_json(silent=True) or {})
-        with sim.lock:
-            answer = controls[name](sim, request.get_json(silent=True) or {})
-            sim.save()
+        body = request.get_json(silent=True)
+        if body is not None and not isinstance(body, dict):
+            raise invalid("Give a JSON object.")
+        try:
+            if name == "deliveries":  # the webhook may call the API meanwhile
+                return _deliveries(sim, body or {})
+            with sim.lock:
+                answer = controls[name](sim, body or {})
+                sim.save()
+        except KeyError as missing:
+            raise required(str(missing.args[0])) from None
         return answer
 
     app.add_url_rule("/_control/<name>", "control", control, methods=["POST"])
@@ -130,8 +136,8 @@ def _fraud_warnings(sim: Simulator, body: Obj) -> Obj:
 def _refunds(sim: Simulator, body: Obj) -> Obj:
     """{"refund", "status": "succeeded" | "failed"} ends a refund; {"charge", "amount"} makes one as on the dashboard."""
     if "charge" in body:
-        charge = sim.get("charge", body["charge"])
-        return sim.render(simulated_refunds.give_back(sim, charge, int(body["amount"]), None, {}))
+        asked = Params(charge=body["charge"], amount=str(body["amount"]))
+        return sim.render(simulated_refunds.create_refund(sim, asked))
     refund = sim.get("refund", body["refund"])
     simulated_refunds.end_refund(sim, refund, body["status"])
     return sim.render(refund)

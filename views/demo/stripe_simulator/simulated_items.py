@@ -49,6 +49,26 @@ def new_item(sim: Simulator, subscription: Obj, price: Obj, quantity: int, perio
     )
 
 
+def set_items(sim: Simulator, subscription: Obj, priced: list[tuple[Obj, int]]) -> None:
+    """Give a subscription these prices, without proration."""
+    period, old = period_of(subscription), subscription["items"]["data"]
+    made = []
+    for index, (price, quantity) in enumerate(priced):
+        item = old[index] if index < len(old) else new_item(sim, subscription, price, quantity, period)
+        made.append(item | {"price": sim.render(price), "plan": plan_of(price), "quantity": quantity})
+    subscription["items"]["data"] = made
+
+
+def scheduled_prices(sim: Simulator, subscription: Obj) -> list[tuple[Obj, int]]:
+    """What the subscription's schedule says of the next period; nothing where it says nothing."""
+    schedule = sim.objects["subscription_schedule"].get(subscription["schedule"] or "")
+    ends = period_of(subscription)[1]
+    for phase in schedule["phases"] if schedule else []:
+        if phase["start_date"] == ends:
+            return [(sim.get("price", item["price"]), item["quantity"]) for item in phase["items"]]
+    return []
+
+
 def plan_of(price: Obj) -> Obj:
     """The legacy plan object beside a price."""
     return {

@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[str, type | None]] = {
     "product": ("prod_", stripe.Product),
     "price": ("price_", stripe.Price),
     "subscription": ("sub_", stripe.Subscription),
+    "subscription_schedule": ("sub_sched_", stripe.SubscriptionSchedule),
     "subscription_item": ("si_", stripe.SubscriptionItem),
     "invoice": ("in_", stripe.Invoice),
     "line_item": ("il_", stripe.InvoiceLineItem),

@@ -21,6 +21,8 @@ from views.demo.stripe_simulator.simulated_items import (
     period_end,
     period_of,
     priced_item,
+    scheduled_prices,
+    set_items,
 )
 from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_payments import close_intent
@@ -288,6 +290,7 @@ def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = N
         "cancel_at_period_end": False,
         "_pending": [],
     }
+    _end_schedule(sim, subscription)
     if unpaid:
         invoice = sim.get("invoice", subscription["latest_invoice"])
         if invoice["status"] == "open":
@@ -299,6 +302,7 @@ def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = N
 
 def renew(sim: Simulator, subscription: Obj) -> None:
     """The next period begins: its invoice is made and collected."""
+    before = sim.render(subscription)["items"]
     begins = period_of(subscription)[1]
     trial = subscription["status"] == "trialing"
     items = subscription["items"]["data"]
@@ -308,7 +312,7 @@ def renew(sim: Simulator, subscription: Obj) -> None:
     changed = {"status": "active"} if trial else {}
     previous = {"status": "trialing"} if trial else {}
     subscription |= changed
-    sim.emit("customer.subscription.updated", subscription, items={"data": []}, **previous)
+    sim.emit("customer.subscription.updated", subscription, items=before, **previous)
     lines = [
         full_line(sim, subscription, item, item["price"], item["quantity"], (begins, ends)) for item in items
     ]
@@ -334,6 +338,12 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
         }
     if "cancel_at" in params:
         subscription["cancel_at"] = params.integer("cancel_at")
+    if "cancel_at_period_end" in params and subscription["schedule"]:
+        raise invalid(
+            f"The subscription is managed by the subscription schedule `{subscription['schedule']}`, and updating any "
+            "cancelation behavior directly is not allowed. Please update the schedule instead.",
+            "cancel_at_period_end",
+        )
     if "cancel_at_period_end" in params:
         _cancel_at_end(sim, subscription, params.boolean("cancel_at_period_end"))
     lines, at_once = change_items(sim, subscription, params)
@@ -372,6 +382,8 @@ def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) ->
         raise invalid("No upcoming invoices for customer: " + kept["customer"], None, "invoice_upcoming_none")
     else:
         begins = period_of(kept)[1]
+        if scheduled := scheduled_prices(sim, kept):
+            set_items(sim, kept, scheduled)
         items = [] if kept["cancel_at_period_end"] else kept["items"]["data"]
         lines = list(kept["_pending"])
         for item in items:
@@ -389,6 +401,13 @@ def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) ->
     )
     shown["period_start"], shown["period_end"] = period_of(subscription)
     return shown
+
+
+def _end_schedule(sim: Simulator, subscription: Obj) -> None:
+    schedule = sim.objects["subscription_schedule"].get(subscription["schedule"] or "")
+    if schedule is not None and schedule["status"] == "active":
+        schedule |= {"status": "canceled", "canceled_at": sim.now(), "current_phase": None}
+        sim.emit("subscription_schedule.canceled", schedule)
 
 
 def _draft(sim: Simulator, subscription: Obj, lines: list[Obj], reason: str) -> Obj:

@@ -1,0 +1,262 @@
+"""The profile tab `billing`, the two steps of buying credits, the list of purchases, and the page after a payment."""
+
+import logging
+import re
+from datetime import datetime
+
+from flask import request, url_for
+from flask.typing import ResponseReturnValue
+
+from models import billing, ledger
+from models.billing import cards
+from models.billing.billing_details import billing_address, billing_snapshot
+from models.billing.buying import FEWEST_CREDITS, operation_id, price_cents
+from models.billing.cards import SavedCard
+from models.billing.customers import customer_of
+from models.billing.disputes import freeze_message
+from models.billing.payment_state import PaymentMismatch
+from models.billing.purchase_history import PurchaseRecord, purchase_history, purchase_record
+from models.billing.spending_pace import spending_pace
+from models.core.db import db, now
+from models.core.errors import Conflict, Forbidden, Invalid, NotFound
+from models.ledger import Account
+from views.accounts.pages.profile import tab
+from views.billing.pages.blueprint import (
+    bp,
+    money_page,
+    own_account,
+    own_billing,
+    page_number,
+    requested_credits,
+)
+from views.web.guards import limiter, login_required
+from views.web.htmx import see_other, toast
+
+log = logging.getLogger("stoa.billing")
+
+AMOUNTS = (1_000, 2_500, 5_000, 10_000)
+MOST_ON_PAGE = 100_000
+NONCE = re.compile(r"[A-Za-z0-9_-]{8,40}", re.ASCII)
+QUICK_POLLS, LAST_POLL = 20, 60
+"""Polls of the payment page: every 2 seconds, then every 10 seconds, then none."""
+SYNC_EVERY = 5
+"""Every fifth poll asks Stripe; the others only read the purchase."""
+
+
+@tab("billing")
+@login_required
+def page() -> ResponseReturnValue:
+    """`/profile?tab=billing`: balance, buying, cards, billing details and purchases."""
+    return _page()
+
+
+@bp.get("/profile/billing/purchases")
+@login_required
+def purchases() -> ResponseReturnValue:
+    """More purchases. Query: `before` (time and id of the last purchase of the previous page)."""
+    records, more = purchase_history(own_account(), before=_cursor(request.args.get("before")))
+    return money_page(
+        "billing/purchases.html", partial="billing/_purchases.html", records=records, more=_more(more)
+    )
+
+
+@bp.get("/profile/billing/checkout")
+@login_required
+def review() -> ResponseReturnValue:
+    """Review a purchase before paying: price, fee, tax, card and billing details. Query: `amount` (credits or `custom`),
+    `credits`. Asks for billing details first if there are none."""
+    account = own_billing()
+    amount = request.args.get("amount", "custom")
+    try:
+        credits = _credits(request.args.get("credits") if amount == "custom" else amount)
+    except Invalid as invalid:
+        return _page(
+            amount=amount,
+            custom=request.args.get("credits", ""),
+            errors=invalid.fields,
+            status=422,
+        )
+    return _review(account, credits)
+
+
+@bp.post("/profile/billing/checkout")
+@login_required
+@limiter.limit("30 per minute")
+def buy() -> ResponseReturnValue:
+    """Buy credits with the default card, or on Stripe's Checkout page. A repeated submission is the same purchase."""
+    account = own_billing()
+    credits, nonce = _credits(request.form.get("credits")), request.form.get("operation", "")
+    if not NONCE.fullmatch(nonce):
+        raise Invalid("This form is incomplete. Load the page again.")
+    if billing_snapshot(account) is None:
+        return see_other(url_for("billing.details", credits=credits))
+    buyer = account.user_id or ""
+    operation = operation_id(account, buyer, nonce)
+    try:
+        outcome = billing.buy(account, buyer, credits, nonce=nonce)
+    except (Conflict, PaymentMismatch, billing.StripeError) as error:
+        db.session.rollback()
+        if isinstance(error, PaymentMismatch):
+            log.error("a purchase does not match its payment: %s", error)
+        if _exists(account, operation):
+            # the purchase's own page shows its state
+            return see_other(_paid_address(operation, credits))
+        return _review(account, credits, problem=getattr(error, "message", None), status=502)
+    except Forbidden:
+        return _page(status=403)
+    if outcome.checkout_url and not outcome.paid:
+        return see_other(outcome.checkout_url)
+    return see_other(_paid_address(operation, credits))
+
+
+@bp.get("/payment-success")
+@login_required
+@limiter.limit("120 per minute")
+def payment() -> ResponseReturnValue:
+    """The state of a purchase after its payment (contract 6.3). Query: `session_id` of Checkout or `operation`; `amt`.
+
+    Asks Stripe when the page is loaded and on some of its polls, so that it is right without a webhook.
+    """
+    account = own_account()
+    id = request.args.get("session_id") or request.args.get("operation") or ""
+    poll = page_number("poll")
+    record = _synced(account, id, ask=poll % SYNC_EVERY == 0)
+    waiting = record is not None and record.purchase.open
+    poll_url = _poll_address(poll + 1) if waiting and poll < LAST_POLL else None
+    balance = ledger.balance(account)
+    db.session.commit()
+    return money_page(
+        "billing/payment.html",
+        partial="billing/_payment.html",
+        record=record,
+        balance=balance,
+        poll_url=poll_url,
+        poll_seconds=2 if poll < QUICK_POLLS else 10,
+        reload_url=_poll_address(0),
+    )
+
+
+@bp.get("/profile/billing/cancelled")
+@login_required
+def cancelled() -> ResponseReturnValue:
+    """Back from Stripe's page without paying."""
+    toast("Payment cancelled. You were not charged.", "info")
+    return see_other(url_for("profile.profile", tab="billing"))
+
+
+def _page(
+    *,
+    amount: str = "",
+    custom: str = "",
+    errors: dict[str, str] | None = None,
+    status: int = 200,
+) -> ResponseReturnValue:
+    account, moment = own_account(), now()
+    freeze = billing.buying_freeze(account) if billing.enabled() else None
+    records, more = purchase_history(account)
+    pace = spending_pace(account, moment)
+    return money_page(
+        "billing/billing.html",
+        status=status,
+        balance=ledger.balance(account, now=moment),
+        freeze=freeze_message(freeze) if freeze else None,
+        pace=pace,
+        amounts=[(each, price_cents(each), pace.days_of(each)) for each in AMOUNTS],
+        amount=amount or str(AMOUNTS[1]),
+        custom=custom,
+        least=FEWEST_CREDITS,
+        most=MOST_ON_PAGE,
+        errors=errors or {},
+        details=billing_address(billing_snapshot(account)),
+        records=records,
+        more=_more(more),
+    )
+
+
+def _review(
+    account: Account, credits: int, *, problem: str | None = None, status: int = 200
+) -> ResponseReturnValue:
+    details = billing_address(billing_snapshot(account))
+    if details is None:
+        return see_other(url_for("billing.details", credits=credits))
+    if billing.buying_freeze(account) is not None:
+        return _page(status=403)
+    days = spending_pace(account, now()).days_of(credits)
+    customer = customer_of(account)
+    db.session.commit()  # no transaction during the call to Stripe
+    card: SavedCard | None = None
+    try:
+        card = cards.default_card(customer) if customer else None
+    except billing.StripeError as error:
+        problem = problem or error.message
+    return money_page(
+        "billing/review.html",
+        status=status,
+        credits=credits,
+        amount_cents=price_cents(credits),
+        days=days,
+        card=card,
+        details=details,
+        problem=problem,
+        operation=ledger.compact_id(),
+    )
+
+
+def _synced(account: Account, id: str, *, ask: bool) -> PurchaseRecord | None:
+    """The purchase, after asking Stripe for the payment if it is still open; None for an unknown id."""
+    try:
+        record = purchase_record(account, id)
+    except NotFound:
+        return None
+    if not record.purchase.open or not ask or not billing.enabled():
+        return record
+    operation = record.purchase.id
+    db.session.commit()
+    try:
+        billing.resolve(operation)
+    except (billing.StripeError, PaymentMismatch, Conflict) as error:
+        log.warning("the state of %s is unknown: %s", operation, error)
+        db.session.rollback()
+    return purchase_record(account, operation)
+
+
+def _exists(account: Account, operation: str) -> bool:
+    try:
+        purchase_record(account, operation)
+    except NotFound:
+        return False
+    return True
+
+
+def _credits(text: str | None) -> int:
+    return requested_credits(text, FEWEST_CREDITS, MOST_ON_PAGE)
+
+
+def _paid_address(operation: str, credits: int) -> str:
+    return url_for("billing.payment", operation=operation, purchase="credits", amt=credits)
+
+
+def _poll_address(poll: int) -> str:
+    query = {
+        name: request.args[name]
+        for name in ("session_id", "operation", "purchase", "amt")
+        if name in request.args
+    }
+    return url_for("billing.payment", **query, **({"poll": str(poll)} if poll else {}))  # type: ignore[arg-type]
+
+
+def _cursor(text: str | None) -> tuple[datetime, str] | None:
+    if not text:
+        return None
+    time, _, id = text.partition("~")
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or not id or "\0" in id:
+        raise Invalid("Invalid page of purchases: 'before' must be a time and a purchase id.")
+    return moment, id
+
+
+def _more(cursor: tuple[datetime, str] | None) -> str | None:
+    return url_for("billing.purchases", before=f"{cursor[0].isoformat()}~{cursor[1]}") if cursor else None

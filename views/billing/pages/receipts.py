@@ -1,0 +1,148 @@
+"""The page of a purchase, and its receipt and credit notes as PDF."""
+
+import re
+
+from flask import Response
+from flask.typing import ResponseReturnValue
+
+from models import billing, ledger
+from models.billing.billing_details import billing_address
+from models.billing.purchase import Purchase
+from models.billing.purchase_history import PurchaseRecord, purchase_record
+from models.core.errors import NotFound
+from views.billing.pages.blueprint import bp, money_page, own_account, reason_text, user
+from views.billing.pages.receipt_pdf import Document, document_pdf
+from views.web import format
+from views.web.guards import limiter, login_required, settings
+
+
+@bp.get("/profile/billing/purchases/<id>")
+@login_required
+def purchase(id: str) -> ResponseReturnValue:
+    """A purchase: its payment, billing details, refunds and disputes."""
+    account = own_account()
+    record = purchase_record(account, id)
+    return money_page(
+        "billing/purchase.html",
+        record=record,
+        money=_payment_lines(record.purchase),
+        details=billing_address(record.purchase.billing),
+        balance=ledger.balance(account),
+    )
+
+
+@bp.get("/profile/billing/purchases/<id>/receipt.pdf")
+@login_required
+@limiter.limit("30 per minute")
+def receipt_pdf(id: str) -> ResponseReturnValue:
+    """The receipt as PDF. Raises NotFound for an unpaid purchase."""
+    record = purchase_record(own_account(), id)
+    if not record.purchase.paid:
+        raise NotFound("There is no receipt, because this purchase is not paid.")
+    return _pdf(_receipt(record), f"receipt-{record.purchase.id}")
+
+
+@bp.get("/profile/billing/purchases/<id>/refunds/<refund>/credit-note.pdf")
+@login_required
+@limiter.limit("30 per minute")
+def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
+    """The credit note of a refund as PDF. Raises NotFound unless the refund succeeded."""
+    record = purchase_record(own_account(), id)
+    found = next((each for each in record.refunds if each.id == refund and each.status == "succeeded"), None)
+    if found is None:
+        raise NotFound("There is no such credit note.")
+    bought = record.purchase
+    amount = format.cents(-found.amount_cents, bought.currency)
+    return _pdf(
+        Document(
+            title="Credit note",
+            number=found.id,
+            seller=_seller(),
+            buyer=_buyer(bought),
+            facts=[("Date", format.date(found.created_at)), ("For receipt", bought.id)],
+            lines=[(f"Refund of {bought.credits:,} credits: {reason_text(found.reason)}", amount)],
+            total=("Refunded", amount),
+            test=_test_note(),
+        ),
+        f"credit-note-{found.id}",
+    )
+
+
+def _receipt(record: PurchaseRecord) -> Document:
+    bought = record.purchase
+    money = [(f"{bought.credits:,} credits", format.cents(bought.amount_cents, bought.currency))]
+    money += [("Payment fee", format.cents(0, bought.currency)), ("Tax", format.cents(0, bought.currency))]
+    returned = [
+        (
+            f"Refunded {format.date(each.created_at)}: {reason_text(each.reason)}",
+            format.cents(-each.amount_cents, bought.currency),
+        )
+        for each in record.refunds
+        if each.status not in ("failed", "canceled")
+    ]
+    returned += [
+        (
+            f"Disputed {format.date(each.created_at)}: {reason_text(each.reason)}",
+            format.cents(-each.withdrawn_cents, bought.currency),
+        )
+        for each in record.disputes
+        if each.withdrawn_cents
+    ]
+    net = bought.amount_cents - bought.refunded_cents - bought.disputed_cents
+    return Document(
+        title="Receipt",
+        number=bought.id,
+        seller=_seller(),
+        buyer=_buyer(bought),
+        facts=[("Paid", format.date(bought.paid_at)), ("Payment method", _method(bought))],
+        lines=money,
+        total=("Total paid", format.cents(bought.amount_cents, bought.currency)),
+        changes=returned,
+        net=("Net paid", format.cents(net, bought.currency)) if returned else None,
+        test=_test_note(),
+    )
+
+
+def _payment_lines(bought: Purchase) -> list[tuple[str, str]]:
+    """Names and values of the purchase's page."""
+    lines = [
+        (f"{bought.credits:,} credits", format.cents(bought.amount_cents, bought.currency)),
+        ("Payment fee", format.cents(0, bought.currency)),
+        ("Tax", format.cents(0, bought.currency)),
+        ("Payment method", _method(bought)),
+        ("Started", format.moment(bought.created_at)),
+    ]
+    if bought.paid_at:
+        lines.append(("Paid", format.moment(bought.paid_at)))
+    if bought.refunded_cents:
+        lines.append(("Refunded", format.cents(-bought.refunded_cents, bought.currency)))
+    if bought.disputed_cents:
+        lines.append(("Withdrawn by disputes", format.cents(-bought.disputed_cents, bought.currency)))
+    return lines
+
+
+def _method(bought: Purchase) -> str:
+    if bought.card_last4:
+        return f"{(bought.card_brand or 'card').replace('_', ' ').title()} •••• {bought.card_last4}"
+    return (bought.payment_method_type or "not known yet").capitalize()
+
+
+def _seller() -> list[str]:
+    return ["Stoa", *(part for part in (settings().base_url, settings().stoa_support_email) if part)]
+
+
+def _buyer(bought: Purchase) -> list[str]:
+    details = billing_address(bought.billing)
+    return [*(details.lines() if details else []), user().email or ""]
+
+
+def _test_note() -> str | None:
+    return "Test payment: no money moved." if billing.test_mode() else None
+
+
+def _pdf(document: Document, name: str) -> Response:
+    response = Response(document_pdf(document), mimetype="application/pdf")
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    response.headers["Content-Disposition"] = f'inline; filename="{safe}.pdf"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
