@@ -20,7 +20,7 @@ from models.core.db import NOW, Base, BigInt, db
 from models.core.db import now as utc_now
 from models.core.errors import Invalid, NotFound
 from models.core.jobs import transaction
-from models.ledger import Account
+from models.ledger import Account, balance
 from models.orgs import Org
 
 MIN_CREDITS, MAX_CREDITS = 500, 10_000
@@ -124,6 +124,12 @@ class AutoTopupView:
     freeze: BuyingFreeze | None
     charged_cents: int
     """Top-ups of this calendar month (UTC), in cents, pending ones included."""
+    last: Purchase | None
+    """The last top-up that was paid."""
+    waiting: str | None
+    """The id of the purchase that waits for the cardholder's confirmation."""
+    net_balance: int
+    """Credits."""
     consent: str
     """What the person agrees to with these settings."""
 
@@ -285,6 +291,9 @@ def view(account: Account, *, now: datetime | None = None) -> AutoTopupView:
         state.retry_at if state and pause else None,
         freeze,
         charged_cents(account, now=now),
+        _last_paid(account),
+        state.purchase_id if state and pause == "confirmation" else None,
+        balance(account, now=now).net_balance,
         consent_text(settings),
     )
 
@@ -362,3 +371,10 @@ def _attempt_in_flight(account: Account) -> bool:
         of_account(account), Purchase.kind == "auto_topup", Purchase.state.in_(OPEN_STATES)
     )
     return db.session.scalars(query.limit(1)).one_or_none() is not None
+
+
+def _last_paid(account: Account) -> Purchase | None:
+    query = select(Purchase).where(
+        of_account(account), Purchase.kind == "auto_topup", Purchase.state.in_(PAID_STATES)
+    )
+    return db.session.scalars(query.order_by(Purchase.created_at.desc()).limit(1)).one_or_none()

@@ -187,6 +187,7 @@ def _begin(account: Account, operation: str, customer: str, card: SavedCard, now
     begin(operation, account, _buyer(account), "auto_topup", credits, customer)
     state = ensure_state(account)
     state.purchase_id, state.payment_method_id = operation, card.id
+    state.pause = state.paused_at = state.retry_at = None
     db.session.flush()
     return True
 

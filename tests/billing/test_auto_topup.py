@@ -1,8 +1,7 @@
 """Automatic top-up: the JSON routes, when it charges, what declines do, and its e-mails (contract 2.9, 3.7)."""
 
-import json
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -10,49 +9,19 @@ from sqlalchemy import select, text
 
 from models import billing, ledger
 from models.accounts import User
-from models.billing import AutoTopup, AutoTopupConsent, TopupSettings, auto_topup, topup_charging
+from models.billing import AutoTopupConsent, TopupSettings, auto_topup, topup_charging
 from models.billing.declines import BRIEF_DELAYS, DELAYS, PERMANENT_CODES, retry_after
-from models.core import jobs, mail
+from models.core import jobs
 from models.core.db import now
 from tests import factories
 from tests.billing.stage import Desk
+from tests.billing.topups import enable, enabled, mails, state, subjects, top_up
 from tests.factories import Person
 
 ROUTE = "/api/user/auto-topup"
 PROFILE = "/api/user/profile"
 NO_CARD = "You need a valid payment method to enable auto top-up. Try buying some credits!"
 LATER = timedelta(minutes=1)
-
-
-def enable(desk: Desk, who: Person, threshold: int = 500, amount: int = 2000, cap: int | None = None) -> None:
-    desk.run(auto_topup.save, who.account, who.id, TopupSettings(True, threshold, amount, cap), source="page")
-
-
-def state(desk: Desk, who: Person) -> AutoTopup:
-    desk.session.rollback()
-    return desk.session.get_one(AutoTopup, who.id, populate_existing=True)
-
-
-def enabled(desk: Desk, who: Person) -> bool:
-    desk.session.rollback()
-    return desk.session.get_one(User, who.id, populate_existing=True).auto_topup_enabled
-
-
-def mails(desk: Desk) -> list[Any]:
-    """All e-mails that were enqueued, oldest first."""
-    desk.session.rollback()
-    rows = desk.session.execute(
-        text("SELECT args FROM procrastinate_jobs WHERE task_name = 'mail.deliver' ORDER BY id")
-    )
-    return [json.loads(mail._open(desk.settings, args["sealed"])) for (args,) in rows]
-
-
-def subjects(desk: Desk) -> list[str]:
-    return [each["subject"] for each in mails(desk)]
-
-
-def top_up(desk: Desk, who: Person, at: datetime | None = None) -> bool:
-    return desk.run(topup_charging.top_up, who.account, now=at)
 
 
 # -- JSON -----------------------------------------------------------------------------------------------------
