@@ -253,10 +253,7 @@ def switch_off(account: Account, reason: str) -> bool:
     """Switch automatic top-up off because it cannot charge; whether it was on. Its owner gets one e-mail. Flushes."""
     table: Any = Org if account.org_id else User
     changed: Any = db.session.execute(
-        update(table)
-        .where(table.id == account.id, table.auto_topup_enabled)
-        .values(auto_topup_enabled=False)
-        .execution_options(synchronize_session=False)
+        update(table).where(table.id == account.id, table.auto_topup_enabled).values(auto_topup_enabled=False)
     )
     if not changed.rowcount:
         return False

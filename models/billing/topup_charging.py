@@ -40,6 +40,7 @@ from models.billing.transitions import on_transition
 from models.core import jobs
 from models.core.db import db
 from models.core.db import now as utc_now
+from models.core.errors import DomainError
 from models.core.jobs import transaction
 from models.ledger import Account
 from models.orgs import Org
@@ -115,6 +116,9 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
         with transaction():
             _pause_for_stripe(account, error.message, now)
         return False
+    except (DomainError, PaymentMismatch) as error:
+        log.error("the top-up %s cannot be given up: %s", expired, error)
+        return False
     prefix = "org-auto-topup" if account.org_id else "auto-topup"
     operation = f"{prefix}-{account.id}-{now.astimezone(UTC):%Y-%m-%dT%H:%M}"
     try:
@@ -126,7 +130,7 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
         return False
     try:
         return charge(operation, card.id, card.type, cancel_failed=False).paid
-    except StripeError as error:
+    except DomainError as error:
         log.warning("the outcome of %s is not known yet: %s", operation, error.message)
     except PaymentMismatch as error:
         log.error("a top-up does not fit its payment: %s", error)

@@ -183,6 +183,23 @@ def test_what_goes_wrong_never_breaks_a_usage_read(desk: Desk, alice: Person) ->
     assert desk.purchase(alice).open
 
 
+def test_a_bug_in_a_top_up_never_breaks_a_usage_read(
+    desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.card(alice)
+    enable(desk, alice)
+    monkeypatch.setattr(topup_charging, "_begin", lambda *_: 1 // 0)
+    answer = alice.browser.get("/api/user/usage")
+    assert (answer.status_code, (answer.json or {})["autoTopupTriggered"]) == (200, False)
+
+
+def test_a_usage_read_that_switches_it_off_says_so(desk: Desk, alice: Person) -> None:
+    desk.customer(alice)
+    enable(desk, alice)
+    answer = alice.browser.get("/api/user/usage").json or {}
+    assert (answer["autoTopupTriggered"], answer["autoTopupEnabled"]) == (False, False)
+
+
 @pytest.mark.parametrize(("balance", "charged"), [(500, False), (499, True), (0, True)])
 def test_it_charges_below_the_threshold_only(desk: Desk, alice: Person, balance: int, charged: bool) -> None:
     desk.card(alice)

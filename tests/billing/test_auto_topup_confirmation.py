@@ -58,6 +58,7 @@ def test_the_link_finishes_the_same_operation_once(desk: Desk, alice: Person, cl
     page = client.get(path)
     assert page.status_code == 200
     assert "Confirm $20.00" in page.text
+    assert page.headers["Referrer-Policy"] == "no-referrer"
     assert client.get(path).status_code == 200, "looking does not use it"
     intent = go_to_the_bank(desk, client, path)
     assert intent == purchase.stripe_payment_intent_id

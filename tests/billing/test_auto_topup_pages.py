@@ -161,6 +161,18 @@ def test_try_again_enqueues_an_attempt(desk: Desk, alice: Person) -> None:
     assert "$20.00, " in page
 
 
+def test_after_a_permanent_decline_only_another_card_is_tried(desk: Desk, alice: Person) -> None:
+    _declined(desk, alice, "lost_card")
+    post(alice.browser, "/profile/auto-topup/attempts")
+    assert "Your default card is the one that was declined." in alice.browser.get(BILLING).text
+    assert state(desk, alice).pause == "card"
+    assert enabled(desk, alice)
+    desk.card(alice, "mastercard")
+    post(alice.browser, "/profile/auto-topup/attempts")
+    assert state(desk, alice).pause is None
+    assert top_up(desk, alice, now() + timedelta(minutes=1))
+
+
 def test_the_card_is_the_users_own(desk: Desk, alice: Person, mallory: Person, anonymous: Person) -> None:
     desk.card(alice)
     for path, data in ((PAGE, FORM), ("/profile/auto-topup/attempts", {})):

@@ -1,5 +1,6 @@
 """Usage API: balance and usage for browsers and command line clients (contract 2.2 and 2.9)."""
 
+import logging
 from datetime import datetime
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from views.web.error_bodies import BAD_BODY, BAD_JSON, MessageError, door
 from views.web.format import iso
 from views.web.guards import api_key, cookie_user, current_account, key_account, key_user, settings
 from views.web.operation import Operation, ResponseModel
+
+log = logging.getLogger("stoa.billing")
 
 bp = Blueprint("usage_api", __name__)
 
@@ -142,9 +145,19 @@ def _renewed(account: Account) -> tuple[Balance, QuotaCycle, bool]:
     """Balance and cycle after a due quota cycle and top-up, and whether a top-up was charged."""
     ensure_quota(account, settings().stoa_free_credits, now=now())
     db.session.commit()
-    topped_up = account.user_id is not None and billing.top_up(account)
+    topped_up = account.user_id is not None and _topped_up(account)
     moment = now()
     return balance(account, now=moment), cycle(account, now=moment), topped_up
+
+
+def _topped_up(account: Account) -> bool:
+    try:
+        return billing.top_up(account)
+    except Exception:
+        # errors of payments never break a usage read (contract 3.7)
+        log.exception("the top-up of account %s failed", account.id)
+        db.session.rollback()
+        return False
 
 
 def _personal(user: User, balance: Balance, cycle: QuotaCycle) -> dict[str, Any]:

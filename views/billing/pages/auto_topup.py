@@ -32,6 +32,9 @@ from views.web.guards import limiter, login_required
 from views.web.htmx import see_other, toast, wants_fragment
 
 DOLLARS = re.compile(r"\d{1,6}(\.\d{1,2})?", re.ASCII)
+SAME_CARD = (
+    "Your default card is the one that was declined. Save another card, or make another one the default."
+)
 SUGGESTED_CAP_CENTS = 10_000
 """The monthly limit that the form suggests to an account that has none stored, in cents."""
 
@@ -95,8 +98,13 @@ def save_auto_topup() -> ResponseReturnValue:
 @login_required
 @limiter.limit("10 per minute")
 def retry_topup() -> ResponseReturnValue:
-    """End the pause after a decline, and try again in a job."""
+    """End the pause after a decline, and try again in a job. After a permanent decline that needs another card."""
     account = own_billing()
+    db.session.commit()
+    if blocked := auto_topup.blocked_reason(account):
+        same = blocked == auto_topup.NO_CARD and auto_topup.settings_of(account).enabled
+        toast(SAME_CARD if same else blocked, "bad")
+        return see_other(url_for("profile.profile", tab="billing"))
     topup_charging.resume(account)
     jobs.enqueue(jobs.top_up, account_id=account.id)
     db.session.commit()
@@ -142,7 +150,9 @@ def confirmation(token: str) -> ResponseReturnValue:
     if shown.state == "unconfirmed" and request.args.get("payment_intent"):
         transitions.sync(shown.purchase.id)
         shown = confirmations.look_up(token, now())
-    return money_page("billing/confirmation.html", shown=shown, token=token)
+    response = money_page("billing/confirmation.html", shown=shown, token=token)
+    response.headers["Referrer-Policy"] = "no-referrer"  # the URL is a credential
+    return response
 
 
 @bp.post("/billing/confirmations/<token>")
@@ -182,8 +192,10 @@ def _card(
     return TopupCard(
         view,
         stored.enabled if enabled is None else enabled,
-        **texts,
-        thresholds=_thresholds(stored),
+        texts["threshold"],
+        texts["amount"],
+        texts["cap"],
+        _thresholds(stored),
         errors=errors or {},
         saved=saved,
     )
