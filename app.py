@@ -57,8 +57,8 @@ def _assemble(settings: Settings, database_url: str | None) -> Flask:
 
 
 def _embedded_url(settings: Settings) -> str:
-    if "--help" in sys.argv:
-        return "postgresql+psycopg://"  # never connected to: --help must not start a server
+    if "--help" in sys.argv or sys.argv[1:3] == ["billing", "verify"]:
+        return "postgresql+psycopg://"  # never connected to: neither needs a server
     if sys.argv[1:2] == ["serve"]:
         logs.show_progress()
     return embedded_url(settings.data_dir, max_connections=settings.connections_needed)

@@ -2,7 +2,7 @@
 -- size differ only in their timestamps.
 
 CREATE UNLOGGED TABLE fill_account (
-    number int PRIMARY KEY, id text NOT NULL, carry bigint NOT NULL DEFAULT 0
+    number int PRIMARY KEY, id text NOT NULL, carry bigint NOT NULL DEFAULT 0, hash bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex')
 );
 
 CREATE UNLOGGED TABLE fill_call (
@@ -25,6 +25,12 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (ARRAY['anthropic/claude-sonnet-4.5'
 CREATE FUNCTION fill_agent(p_number bigint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (ARRAY['stoa/code-reviewer@2.4.1', 'stoa/file-picker@1.3.0',
     'stoa/test-writer@1.0.3', 'stoa/release-notes@0.9.2', 'acme/planner@1.0.0', 'base'])[1 + p_number % 6];
+
+
+-- The hash of an entry in the account's chain, which goes on from p_start; triggers are asleep.
+CREATE FUNCTION fill_link(p_hash bytea, p_start bytea, e credit_entry) RETURNS bytea
+LANGUAGE sql STABLE AS $$ SELECT credit_entry_hash(coalesce(p_hash, p_start), e) $$;
+CREATE AGGREGATE fill_chain(bytea, credit_entry) (SFUNC = fill_link, STYPE = bytea);
 
 
 CREATE FUNCTION fill_accounts(p_accounts int, p_tokens text[]) RETURNS void
@@ -122,18 +128,28 @@ BEGIN
     DELETE FROM fill_grant WHERE amount = 0;
     INSERT INTO credit_ledger (operation_id, user_id, principal, balance, type, description, priority, created_at)
     SELECT operation_id, account_id, amount, amount - spent, 'purchase', 'Made up by make fill', 80, v_start FROM fill_grant;
-    INSERT INTO credit_entry (id, account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, created_at)
-        OVERRIDING SYSTEM VALUE
-    SELECT v_entry + number + 1, account_id, operation_id, 'grant', amount, amount, amount, operation_id, v_start
-    FROM fill_grant;
-    INSERT INTO credit_entry
-        (id, account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, message_id, created_at)
-        OVERRIDING SYSTEM VALUE
-    SELECT v_entry + p_accounts + 1 + c.n - p_first * 10, g.account_id, g.operation_id, 'debit',
-        -(c.carried + (c.micro + 500000) / 1000000), g.amount - c.spent, g.amount - c.spent, c.request_id, c.message_id,
-        c.finished_at
-    FROM fill_call c JOIN fill_grant g ON g.number = c.account
-    WHERE c.carried + (c.micro + 500000) / 1000000 > 0;
+    WITH entries AS (
+        SELECT v_entry + number + 1 AS id, account_id, operation_id, 'grant' AS kind, amount, amount AS grant_balance,
+            amount AS balance, operation_id AS cause, NULL AS message_id, v_start AS created_at
+        FROM fill_grant
+        UNION ALL
+        SELECT v_entry + p_accounts + 1 + c.n - p_first * 10, g.account_id, g.operation_id, 'debit',
+            -(c.carried + (c.micro + 500000) / 1000000), g.amount - c.spent, g.amount - c.spent, c.request_id, c.message_id,
+            c.finished_at
+        FROM fill_call c JOIN fill_grant g ON g.number = c.account
+        WHERE c.carried + (c.micro + 500000) / 1000000 > 0
+    ),
+    made AS (
+        INSERT INTO credit_entry
+            (id, account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, message_id, created_at, hash)
+            OVERRIDING SYSTEM VALUE
+        SELECT e.*, fill_chain(a.hash, ROW(e.*, NULL::bytea)::credit_entry) OVER (PARTITION BY e.account_id ORDER BY e.id)
+        FROM entries e JOIN fill_account a ON a.id = e.account_id
+        RETURNING id, account_id, hash
+    )
+    UPDATE fill_account a SET hash = m.hash
+    FROM (SELECT DISTINCT ON (account_id) account_id, hash FROM made ORDER BY account_id, id DESC) m
+    WHERE m.account_id = a.id;
     DROP TABLE fill_grant;
 
     INSERT INTO message (
@@ -236,5 +252,7 @@ BEGIN
     DROP FUNCTION fill_agent(bigint);
     DROP FUNCTION fill_dice(bigint, int);
     DROP FUNCTION fill_weeks();
+    DROP AGGREGATE fill_chain(bytea, credit_entry);
+    DROP FUNCTION fill_link(bytea, bytea, credit_entry);
     DROP FUNCTION fill_forget();
 END $$;

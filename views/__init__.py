@@ -6,14 +6,17 @@ from views.accounts import api as accounts_api
 from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
-from views.billing import api as billing_api
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
+from views.billing.api import purchases as billing_api
+from views.billing.api import referrals as referrals_api
+from views.billing.pages import affiliates, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands
 from views.gateway import openai as gateway_openai
 from views.ledger import commands as billing_commands
+from views.ledger import pages as ledger_pages
 from views.runs import api as runs_api
 from views.runs import pages as runs_pages
 from views.server import serve
@@ -70,6 +73,10 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(billing_pages.bp)
+    app.register_blueprint(referrals_api.bp)
+    app.register_blueprint(referrals.bp)
+    app.register_blueprint(affiliates.bp)
+    app.register_blueprint(ledger_pages.bp)
     app.register_blueprint(publishers_api.bp)
     app.register_blueprint(avatars.bp)
     app.register_blueprint(agent.bp)

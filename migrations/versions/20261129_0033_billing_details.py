@@ -1,13 +1,13 @@
 """Billing details of accounts: name, address and tax ids.
 
 Revision: 0033
-Revises: 0029
+Revises: 0032
 """
 
 from migrations.replacing import run_script
 
 revision = "0033"
-down_revision = "0029"
+down_revision = "0032"
 branch_labels = None
 depends_on = None
 

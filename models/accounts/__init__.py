@@ -1,7 +1,7 @@
 """Users and authentication: identities, sessions, devices, API keys and sign-in links."""
 
 from models.accounts.credentials import delete_expired
-from models.accounts.sessions import SESSION_TYPES, Fingerprint, LoginLink, Session
+from models.accounts.sessions import SESSION_TYPES, Fingerprint, FingerprintUser, LoginLink, Session
 from models.accounts.users import API_KEY_TYPES, EncryptedApiKey, OAuthAccount, User, VerificationToken
 from models.accounts.write_limits import WriteQuota
 
@@ -10,6 +10,7 @@ __all__ = [
     "SESSION_TYPES",
     "EncryptedApiKey",
     "Fingerprint",
+    "FingerprintUser",
     "LoginLink",
     "OAuthAccount",
     "Session",

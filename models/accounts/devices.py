@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 
 from models.accounts import bans
 from models.accounts.credentials import CLI_LIFETIME, Credential, check_limit, hash_token, lock_browser
-from models.accounts.sessions import Fingerprint, Session
+from models.accounts.sessions import Fingerprint, FingerprintUser, Session
 from models.accounts.users import User
 from models.core.db import db
 
@@ -141,8 +142,22 @@ def connect(
             token_hint=token[-4:],
         )
     )
-    db.session.flush()
+    known = insert(FingerprintUser).values(
+        fingerprint_id=code.fingerprint_id, user_id=user.id, created_at=now
+    )
+    db.session.execute(known.on_conflict_do_nothing())
     return DeviceCodeStatus.DONE
+
+
+def share_device(user_id: str, other_id: str) -> bool:
+    """Whether both users ever signed in on the same device, also if they have signed out since."""
+    mine, theirs = aliased(FingerprintUser), aliased(FingerprintUser)
+    shared = (
+        select(mine.fingerprint_id)
+        .join(theirs, theirs.fingerprint_id == mine.fingerprint_id)
+        .where(mine.user_id == user_id, theirs.user_id == other_id)
+    )
+    return db.session.scalars(shared.limit(1)).first() is not None
 
 
 def collect(secret: str, code: DeviceCode, now: datetime) -> tuple[User, str] | None:

@@ -59,6 +59,19 @@ class Fingerprint(Base):
     created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=UTC_NOW)
 
 
+class FingerprintUser(Base):
+    """A user who signed in on a device. The row outlives the session: self-referrals are recognised by it."""
+
+    __tablename__ = "fingerprint_user"
+    __table_args__ = (Index("idx_fingerprint_user_user", "user_id"),)
+
+    fingerprint_id: Mapped[str] = mapped_column(
+        ForeignKey("fingerprint.id", ondelete="CASCADE"), primary_key=True
+    )
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class LoginLink(Base):
     """A single-use magic link, stored as the SHA-256 of its token.
 

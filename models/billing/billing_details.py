@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.billing.countries import COUNTRIES
+from models.core import jobs
 from models.core.db import NOW, Base, db
 from models.core.errors import Invalid
 from models.ledger import Account
@@ -49,6 +50,8 @@ TAX_ID_TYPES = {
 MAX_TAX_IDS = 5
 """Stripe's limit per customer in Checkout."""
 LENGTHS = {"name": 150, "line1": 200, "line2": 200, "city": 100, "state": 100, "postal_code": 20}
+ADDRESS = ("line1", "line2", "city", "state", "postal_code", "country")
+"""Fields of Stripe's address."""
 REQUIRED = {
     "name": "Enter the name for your receipts.",
     "line1": "Enter the street and number.",
@@ -109,9 +112,9 @@ class BillingDetails(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
-def billing_snapshot(account: Account) -> dict[str, Any] | None:
+def billing_snapshot(account_id: str) -> dict[str, Any] | None:
     """The account's billing details as JSON, for a purchase; None if it has none."""
-    row = db.session.get(BillingDetails, account.id, populate_existing=True)
+    row = db.session.get(BillingDetails, account_id, populate_existing=True)
     return row.details if row else None
 
 
@@ -123,7 +126,7 @@ def billing_address(snapshot: dict[str, Any] | None) -> BillingAddress | None:
 
 
 def save_billing_details(account: Account, values: dict[str, str], tax_ids: list[tuple[str, str]]) -> None:
-    """Save the account's billing details. Ignores tax ids with an empty value. Flushes.
+    """Save the account's billing details, and enqueue sending them to Stripe. Ignores tax ids without a value. Flushes.
 
     Raises Invalid with `fields`; the keys of tax ids are `tax_id_value_<index>` and `tax_id_type_<index>`.
     """
@@ -156,4 +159,14 @@ def save_billing_details(account: Account, values: dict[str, str], tax_ids: list
         statement.on_conflict_do_update(
             index_elements=["account_id"], set_={"details": details, "updated_at": func.now()}
         )
+    )
+    jobs.enqueue(jobs.send_billing_details, account_id=account.id)
+
+
+def keep_collected_details(account: Account, details: dict[str, Any]) -> None:
+    """Store details that Stripe's Checkout collected, unless the account has some. Flushes."""
+    db.session.execute(
+        insert(BillingDetails)
+        .values(account_id=account.id, user_id=account.user_id, org_id=account.org_id, details=details)
+        .on_conflict_do_nothing()
     )

@@ -109,7 +109,7 @@ def begin(
         amount_cents=price_cents(credits),
         currency=CURRENCY,
         stripe_customer_id=customer,
-        billing=billing_snapshot(account),
+        billing=billing_snapshot(account.id),
     )
     db.session.add(purchase)
     db.session.flush()
@@ -271,7 +271,13 @@ def _intent(purchase: Purchase, method_id: str, method_type: str) -> Any:
 def _checkout(purchase: Purchase) -> Any:
     base = stripe_api.billing_settings().base_url
     metadata = _metadata(purchase)
-    return {
+    # asked here if the account has none
+    details: Any = {
+        "billing_address_collection": "required",
+        "tax_id_collection": {"enabled": True},
+        "customer_update": {"name": "auto", "address": "auto"},
+    }
+    return (details if purchase.billing is None else {}) | {
         "mode": "payment",
         "customer": purchase.stripe_customer_id,
         "client_reference_id": purchase.id,

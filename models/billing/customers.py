@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models.accounts.users import User
 from models.billing import stripe_api
+from models.billing.billing_details import ADDRESS, billing_address, billing_snapshot
 from models.billing.stripe_api import StripeError, plain
 from models.core.db import db
 from models.core.db import now as utc_now
@@ -79,6 +80,37 @@ def replace_customer(account: Account, lost: str) -> str:
                 update(table).where(table.stripe_customer_id == lost).values(stripe_customer_id=None)
             )
     return ensure_customer(account, instead_of=lost)
+
+
+def send_billing_details(account_id: str) -> None:
+    """Set name, address and tax ids of the account's Stripe customer, creating it if needed. Idempotent. Takes its own
+    transactions. Skips a tax id that Stripe rejects, with a warning. Raises StripeError for anything else.
+    """
+    if not stripe_api.enabled():
+        return
+    with transaction():
+        account, details = _account(account_id), billing_address(billing_snapshot(account_id))
+    if account is None or details is None:
+        return
+    customer = ensure_customer(account)
+    address: Any = {name: getattr(details, name) for name in ADDRESS}
+    desired = {(each.type, each.value) for each in details.tax_ids}
+    with stripe_api.asking() as client:
+        client.v1.customers.update(customer, {"name": details.name, "address": address})
+        for each in client.v1.customers.tax_ids.list(customer, {"limit": 100}).auto_paging_iter():
+            if (each.type, each.value) in desired:
+                desired.remove((each.type, each.value))
+            else:
+                client.v1.customers.tax_ids.delete(customer, each.id)
+    for type, value in sorted(desired):
+        params: Any = {"type": type, "value": value}
+        try:
+            with stripe_api.asking() as client:
+                client.v1.customers.tax_ids.create(customer, params)
+        except StripeError as error:
+            if error.unknown:
+                raise
+            log.warning("Stripe rejected a tax id of account %s: %s", account_id, error.message)
 
 
 def repair_customers(*, now: datetime | None = None) -> int:

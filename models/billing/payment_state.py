@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from models.billing import stripe_api
+from models.billing.billing_details import ADDRESS
 from models.billing.stripe_api import StripeError, id_of, missing, plain
 
 Outcome = Literal["pending", "paid", "failed", "cancelled"]
@@ -69,6 +70,8 @@ class PaymentState:
     failure_message: str | None = None
     refunds: tuple[RefundState, ...] = ()
     disputes: tuple[DisputeState, ...] = ()
+    billing: dict[str, Any] | None = None
+    """Billing details that Checkout collected, as `Purchase.billing`."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -234,8 +237,19 @@ def _state(
         failure_message=error.get("message"),
         refunds=_refunds(charge) if charge and refunded else (),
         disputes=_disputes(charge) if charge and refunded else (),
+        billing=_billing(session),
         metadata=told.get("metadata") or {},
     )
+
+
+def _billing(session: dict[str, Any] | None) -> dict[str, Any] | None:
+    details = (session or {}).get("customer_details") or {}
+    address = details.get("address")
+    if not address:
+        return None
+    texts = {"name": details.get("name"), **{name: address.get(name) for name in ADDRESS}}
+    ids = [{"type": each["type"], "value": each["value"] or ""} for each in details.get("tax_ids") or []]
+    return {name: value or "" for name, value in texts.items()} | {"tax_ids": ids}
 
 
 def _charge(intent: dict[str, Any] | None) -> dict[str, Any] | None:

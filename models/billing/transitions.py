@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models import ledger
 from models.accounts.users import User
+from models.billing.billing_details import keep_collected_details
 from models.billing.customers import account_of_customer
 from models.billing.payment_state import KnownPayment, PaymentMismatch, PaymentState, fetch
 from models.billing.purchase import (
@@ -25,6 +26,7 @@ from models.billing.purchase import (
     PurchaseDispute,
     PurchaseRefund,
 )
+from models.billing.referrals import referral_paid, referral_void
 from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import Conflict, NotFound
@@ -98,6 +100,13 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
             description=_description(purchase),
             buyer_id=purchase.user_id,
             now=now,
+        )
+        referral_paid(purchase.user_id, purchase.id, now=now)
+        if "billing" in changes:
+            keep_collected_details(purchase.account, values["billing"])
+    if purchase.refunded_cents or purchase.disputed_cents:
+        referral_void(
+            purchase.user_id, purchase.id, "dispute" if purchase.disputed_cents else "refund", now=now
         )
     if "taken_back" in changes:
         cause = "dispute" if "disputed_cents" in changes else "refund"
@@ -215,6 +224,7 @@ def _values(purchase: Purchase, state: PaymentState, now: datetime) -> dict[str,
     if paid:
         gone = min(purchase.amount_cents, state.refunded + state.withdrawn)
         values |= {
+            "billing": purchase.billing or state.billing,
             "paid_at": purchase.paid_at or now,
             "refunded_cents": state.refunded,
             "disputed_cents": state.withdrawn,

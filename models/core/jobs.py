@@ -165,6 +165,15 @@ def sweep_credit(timestamp: int) -> None:
     sweep(now=now())
 
 
+@queue.periodic(cron="7 0 * * *")
+@queue.task(name="ledger.record_head", queueing_lock="ledger.record_head", retry=Backoff(60, 600, 3600))
+def record_ledger_head(timestamp: int) -> None:
+    """Record the head of the ledger for the day; a repetition does nothing."""
+    from models.ledger import record_head
+
+    record_head(now())
+
+
 @queue.periodic(cron="* * * * * */2")
 @queue.task(name="store.apply", queueing_lock="store.apply", retry=Backoff())
 def apply_runs(timestamp: int) -> None:
@@ -233,6 +242,14 @@ def top_up(account_id: str) -> None:
         topup_charging.top_up(account)
 
 
+@queue.task(name="billing.send_details", retry=Backoff(30, 120, 600, 3600, 7200))
+def send_billing_details(account_id: str) -> None:
+    """Send an account's billing details to Stripe."""
+    from models.billing import customers
+
+    customers.send_billing_details(account_id)
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="billing.repair_customers", queueing_lock="billing.repair_customers", retry=Backoff())
 def repair_customers(timestamp: int) -> None:
@@ -259,6 +276,20 @@ def forget_stripe_events(timestamp: int) -> None:
     from models.billing import stripe_events
 
     stripe_events.forget_payloads(now=now())
+
+
+@queue.periodic(cron="*/10 * * * *")
+@queue.task(name="billing.release_referrals", queueing_lock="billing.release_referrals", retry=Backoff())
+def release_referrals(timestamp: int) -> None:
+    """Pay the referral rewards whose hold is over."""
+    from models.billing import referrals
+
+    moment = now()
+    with transaction():
+        due = referrals.due_referrals(now=moment)
+    for user_id in due:
+        with transaction():
+            referrals.release_referral(user_id, free_credits=get_settings().stoa_free_credits, now=moment)
 
 
 @queue.periodic(cron="47 3 * * *")

@@ -91,6 +91,7 @@ class Settings(BaseSettings):
 
     stoa_margin: Decimal = Field(Decimal("0.055"), ge=0, le=10)
     stoa_free_credits: int = Field(500, ge=0, le=1_000_000)
+    stoa_referral_reward: Literal["now", "first_purchase"] = "now"
     stoa_prices_file: Path | None = None
     stoa_failover: bool = True
     stoa_connect_timeout: float = Field(10, gt=0, le=600)

@@ -3,13 +3,14 @@
 import http
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from models.gateway.chat_format import ProviderFailure, parse_failure
 from models.gateway.routing import Route
 from models.gateway.upstream import ProviderResponse, UpstreamError
-from models.ledger.holds import Admission
+from models.ledger.holds import Admission, LiveHold
 
 log = logging.getLogger("stoa.gateway")
 
@@ -24,9 +25,23 @@ KEY_PREFIX = 8
 class CallRefused(Exception):
     """The ledger did not admit the call; `admission.outcome` says why."""
 
+    retry_after: int | None = None
+    """Seconds until a retry may succeed; None if retrying does not help."""
+
     def __init__(self, admission: Admission) -> None:
         super().__init__(admission.outcome)
         self.admission = admission
+
+
+class CreditsHeld(CallRefused):
+    """Calls in flight hold the credits that this call needs. `holds` are the account's oldest live holds, out of `count`.
+    `retry_after`: seconds until the first of them is likely to be settled."""
+
+    def __init__(self, admission: Admission, holds: Sequence[LiveHold], count: int, retry_after: int) -> None:
+        super().__init__(admission)
+        self.holds = holds
+        self.count = count
+        self.retry_after = retry_after
 
 
 class RelayFailed(Exception):

@@ -16,6 +16,7 @@ from typing import Any
 from models.core.pool import Pool
 from models.gateway import metrics
 from models.gateway.chat_format import Call, Usage
+from models.gateway.output_estimator import OutputEstimator
 from models.gateway.routing import Route, held_credits
 from models.gateway.spool import Spool
 from models.gateway.upstream import UpstreamError
@@ -109,6 +110,7 @@ class Settlements:
     def __init__(self, pool: Pool, spool: Spool) -> None:
         self.pool = pool
         self.spool = spool
+        self.outputs = OutputEstimator()
         self.settle = GroupCommit[tuple[Admission, Settlement], Settled](self._one, self._many)
 
     def _one(self, call: tuple[Admission, Settlement]) -> Settled:
@@ -140,6 +142,8 @@ class CallMetadata:
     """Monotonic seconds."""
     client_id: str | None = None
     stored_request: Any = field(default=None, repr=False)
+    answers: int = 1
+    """Answers to the same input whose output the call's usage sums up."""
 
 
 class InFlightCall:
@@ -192,8 +196,8 @@ class InFlightCall:
         return grown
 
     def hold_for_output(self, call: Call, output_tokens: int) -> int:
-        """Hold credits for twice the output so far, or for as much as is free. Returns the output tokens that the hold
-        covers. Raises OutOfCredits when the output so far is not covered, HoldNotGrown."""
+        """Hold credits for twice this much output, or for as much as is free. Returns the output tokens that the hold
+        covers. Raises OutOfCredits when it does not cover `output_tokens`, HoldNotGrown."""
         needed, wanted = (
             held_credits(self.route.cost_up_to(call, tokens, call.n), self._margin)
             for tokens in (output_tokens, 2 * output_tokens)
@@ -281,6 +285,15 @@ class InFlightCall:
             if self.settled is None:
                 self._settlements.spool.add("settle", holds.settlement_facts(self.admission, settlement))
             self._release(outcome)
+        if error is None and not client_gone and self.route.byok is None:
+            # a shorter answer than the provider would have given says nothing about the next one
+            self._settlements.outputs.record(
+                self.admission.key_id,
+                self.metadata.requested_model,
+                -(-usage.output // self.metadata.answers),
+                settlement.latency_ms,
+                unsent_reasoning=usage.reasoning > 0 and not reasoning,
+            )
         for bucket in ("uncached_input", "cache_write", "cache_read", "output", "reasoning"):
             if tokens := getattr(usage, bucket):
                 metrics.of(metrics.TOKENS, provider, bucket).inc(tokens)

@@ -159,9 +159,10 @@ class ModelPrice:
         media_cost = sum(max(input, rates[bucket]) * count for bucket, count in media.items())
         return self.request + (input * input_tokens + media_cost + output * output_tokens) / MILLION
 
-    def input_cost(self, input_tokens: int) -> Decimal:
-        """Cost of the input alone, as uncached text, in dollars."""
-        return self.request + self.tier(input_tokens).input * input_tokens / MILLION
+    def minimum_cost(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """Cost of uncached input and of output, both as text, in dollars."""
+        tier = self.tier(input_tokens)
+        return self.request + (tier.input * input_tokens + tier.output * output_tokens) / MILLION
 
     def snapshot(self, usage: Usage) -> dict[str, str]:
         """The prices applied to a call, to store with it, as strings: dollars per million tokens, or per request and

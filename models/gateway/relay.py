@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from math import ceil
 
 from models.accounts.credentials import hash_token
 from models.core.cooperative import heavy
@@ -21,12 +22,18 @@ from models.core.pool import Pool
 from models.core.settings import Settings
 from models.gateway import metrics, sse
 from models.gateway.bill import Biller
-from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed, read_provider_error
+from models.gateway.call_errors import (
+    CallRefused,
+    CreditsHeld,
+    ProviderError,
+    RelayFailed,
+    read_provider_error,
+)
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest, Dialect, Reply, WholeAnswer
 from models.gateway.in_flight import Admissions, CallMetadata, HoldRenewer, InFlightCall, Settlements
 from models.gateway.pricing import PriceTable
-from models.gateway.routing import NoPrice, Route, Router, held_credits
+from models.gateway.routing import MAX_OUTPUT, NoPrice, Route, Router, held_credits
 from models.gateway.spool import Spool
 from models.gateway.stream import AnswerStream
 from models.gateway.upstream import (
@@ -39,7 +46,7 @@ from models.gateway.upstream import (
     UpstreamError,
 )
 from models.ledger import holds
-from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable
+from models.ledger.holds import Admission, AdmissionRequest, LedgerUnavailable, Outcome
 
 log = logging.getLogger("stoa.gateway")
 
@@ -48,17 +55,23 @@ JSON_LINES = ("ndjson", "jsonl", "json-lines", "json-seq", "stream")
 AUTHENTICATED_SECONDS = 30.0
 """How long `authenticate` caches an accepted key."""
 MAX_AUTHENTICATED = 10_000
+MAX_LISTED_HOLDS = 20
+"""Holds in the details of a refused call."""
+UNKNOWN_CALL_SECONDS = 5
+"""Assumed duration of a call whose key and model have too few settled calls."""
+MAX_RETRY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A call prepared for one provider. `hold` is its worst-case cost in credits, `minimum` that of its input alone, both
-    for `answers` answers."""
+    """A call prepared for one provider. `hold` is in credits and covers `held_output` tokens; `minimum` is the cost in
+    credits of the input and a short answer. All are for `answers` answers."""
 
     call: Call
     route: Route
     request: ProviderRequest
     answers: int
+    held_output: int
     hold: int
     minimum: int
 
@@ -75,13 +88,14 @@ class Gateway:
         self.admissions = Admissions(pool, settings.stoa_free_credits)
         self.spool = Spool(pool, settings.data_dir / "unsettled")
         self.settlements = Settlements(pool, self.spool)
+        self.outputs = self.settlements.outputs
         self._authenticated: dict[str, float] = {}
         self.streams: set[AnswerStream] = set()
         """Streams that still read from their provider."""
 
     def admit(self, request: CallRequest, hold: int | None, model: str, minimum: int = 0) -> Admission:
-        """Check the caller and place the hold (None: check only) if at least `minimum` is available. Raises CallRefused, or
-        LedgerUnavailable, also while calls wait to be settled."""
+        """Check the caller and place the hold (None: check only) if at least `minimum` is available. Raises CallRefused,
+        CreditsHeld, or LedgerUnavailable, also while calls wait to be settled."""
         query = AdmissionRequest(
             token_hash=hash_token(request.key),
             request_id=request.request_id,
@@ -100,8 +114,29 @@ class Gateway:
             admission = self.admissions.admit(query)
         if admission.outcome not in ("admitted", "checked"):
             metrics.of(metrics.ERRORS, query.door, admission.outcome).inc()
-            raise CallRefused(admission)
+            raise self._refusal(admission)
         return admission
+
+    def _refusal(self, admission: Admission) -> CallRefused:
+        """The error of a call that was not admitted. If calls in flight hold its credits, reads their holds."""
+        account_id = admission.account_id
+        if admission.outcome != "held" or account_id is None:
+            return CallRefused(admission)
+        try:
+            live, count = holds.live_holds(self.pool, account_id, limit=MAX_LISTED_HOLDS + 1)
+        except LedgerUnavailable:
+            log.warning("could not list the holds of account %s", account_id)
+            return CreditsHeld(admission, [], 0, UNKNOWN_CALL_SECONDS)
+        others = [hold for hold in live if hold.request_id != admission.request_id]
+        count -= len(live) - len(others)
+        current = now()
+        remaining = [
+            (self.outputs.typical_seconds(admission.key_id, hold.model) or UNKNOWN_CALL_SECONDS)
+            - (current - hold.since).total_seconds()
+            for hold in others
+        ]
+        retry_after = min(max(ceil(min(remaining, default=0)), 1), MAX_RETRY_SECONDS)
+        return CreditsHeld(admission, others[:MAX_LISTED_HOLDS], count, retry_after)
 
     def authenticate(self, key: str, request_id: str, dialect: Dialect) -> None:
         """Check a key before a large body is read. Raises CallRefused, LedgerUnavailable.
@@ -147,6 +182,7 @@ class Gateway:
             started=started,
             client_id=request.client_id,
             stored_request=request.dialect.stored_request(call, request.size),
+            answers=attempt.answers,
         )
         in_flight = InFlightCall(self.settlements, self.hold_renewer, admission, metadata, route, self.margin)
         try:
@@ -161,8 +197,8 @@ class Gateway:
             answer = self._try_providers(request, attempt, in_flight)
             answer.dropped = in_flight.route.dropped
             return answer
-        except CallRefused:
-            in_flight.fail("insufficient_credits", None)
+        except CallRefused as error:
+            in_flight.fail("credits_held" if isinstance(error, CreditsHeld) else "insufficient_credits", None)
             raise
         except ProviderError as error:
             error.dropped = route.dropped
@@ -204,24 +240,27 @@ class Gateway:
             route, sent = self.routes.prepare(route, call)
         answers = call.n * _request_count(call, route)
         if route.byok is not None:
-            return Attempt(call, route, sent, answers, 0, 0)
-        hold = held_credits(route.worst_cost(call, answers), self.margin)
-        minimum = held_credits(route.input_cost(call.input_tokens, answers), self.margin)
-        return Attempt(call, route, sent, answers, hold, min(minimum, hold))
+            return Attempt(call, route, sent, answers, 0, 0, 0)
+        size = self.outputs.size(hash_token(request.key), call.model) if call.stream else MAX_OUTPUT
+        output = route.held_output(call, answers, size)
+        hold = held_credits(route.cost_up_to(call, output, answers), self.margin)
+        minimum = held_credits(route.minimum_cost(call, call.input_tokens, answers), self.margin)
+        return Attempt(call, route, sent, answers, output, hold, min(minimum, hold))
 
     def _check_counted_input(self, dialect: Dialect, attempt: Attempt, admission: Admission) -> None:
-        """Refuse a call whose counted input alone exceeds the available credits: admission estimates text by its size. Counts
-        tokens only when the result can decide. Raises CallRefused."""
+        """Refuse a call whose counted input and a short answer exceed the available credits: admission estimates text by
+        its size. Counts tokens only when the result can decide. Raises CallRefused, CreditsHeld."""
         call = attempt.call
 
         def cost(text_tokens: int) -> int:
-            return held_credits(attempt.route.input_cost(text_tokens, attempt.answers), self.margin)
+            return held_credits(attempt.route.minimum_cost(call, text_tokens, attempt.answers), self.margin)
 
         if cost(max(call.input_tokens, call.text_bytes)) <= admission.available:
             return
         counted = cost(dialect.count_text(call))
         if counted > admission.available:
-            raise CallRefused(replace(admission, outcome="insufficient", minimum=counted))
+            outcome: Outcome = "insufficient" if counted > admission.balance else "held"
+            raise self._refusal(replace(admission, outcome=outcome, minimum=counted))
 
     def _record_refusal(
         self, request: CallRequest, refusal: DomainError, started: float, started_at: datetime
@@ -304,7 +343,16 @@ class Gateway:
                 start += response.read()
                 # raises unless the body is an answer, which is then passed on as a stream
                 request.dialect.read_answer(start, attempt.call, route, response.headers)
-            stream = AnswerStream(request, attempt.call, in_flight, response, biller, self.streams, start)
+            stream = AnswerStream(
+                request,
+                attempt.call,
+                in_flight,
+                response,
+                biller,
+                self.streams,
+                attempt.held_output,
+                start,
+            )
         except BaseException:
             response.close()
             raise

@@ -13,6 +13,7 @@ from models.gateway import model_names
 from models.gateway.chat_format import Call, Usage
 from models.gateway.chat_format.chat_parsing import BYTES_PER_TOKEN, MAX_MODEL
 from models.gateway.demo_model import DemoModel
+from models.gateway.output_estimator import DEFAULT_OUTPUT, FLOOR_OUTPUT
 from models.gateway.price_factors import KEYS, FactorReader, PriceFactors, read_factors
 from models.gateway.pricing import ModelPrice, PriceTable, flat
 from models.gateway.providers.anthropic import Anthropic
@@ -24,8 +25,6 @@ from models.gateway.providers.openrouter import OpenRouter
 from models.gateway.providers.provider import Endpoint, Provider
 from models.gateway.upstream import Egress, HttpUpstream, ProviderRequest, UpstreamTimeouts
 
-DEFAULT_OUTPUT = 8_192
-"""Output tokens of the initial hold of a stream without a limit. The hold grows with the output."""
 MAX_OUTPUT = 1_048_576
 """Output tokens that no model exceeds. A larger `max_tokens` does not increase the hold."""
 COST_FLAG_FACTOR, COST_FLAG_DOLLARS = 10, 1
@@ -82,21 +81,20 @@ class Route:
         row = model_names.price_row(self.provider.table, model_names.split_variant(self.model)[0])
         return row.context_window if row else None
 
-    def worst_cost(self, call: Call, answers: int) -> Decimal:
-        """Estimated maximum cost in dollars, for the hold. `answers`: number of answers to the same input."""
-        return self.cost_up_to(call, self.expected_output(call, answers), answers)
+    def held_output(self, call: Call, answers: int, size: int = DEFAULT_OUTPUT) -> int:
+        """Output tokens that the first hold covers. `answers`: number of answers to the same input.
 
-    def expected_output(self, call: Call, answers: int) -> int:
-        """Output tokens that `worst_cost` assumes. Without a limit, a stream starts with DEFAULT_OUTPUT and extends its
-        hold; a non-streaming answer may reach the model's limit."""
+        A stream holds `size` tokens per answer, or the limit if that is lower: the hold grows with the output. A
+        non-streaming answer cannot be stopped once it is requested, so it holds the limit. The limit is the client's or the
+        model's: the lower one if the model's is known.
+        """
+        prices = (self.price or UNLISTED_PRICE, *self.factors.prices)
+        limit = max(self._max_output(price) for price in prices)
         if call.max_output is not None:
-            limit = max(call.max_output, self.factors.max_output)
-        else:
-            max_output = max(
-                self._max_output(price) for price in (self.price or UNLISTED_PRICE, *self.factors.prices)
-            )
-            limit = min(DEFAULT_OUTPUT, max_output) if call.stream else max_output
-        return (min(limit, MAX_OUTPUT) + self.factors.output) * answers
+            requested = max(call.max_output, self.factors.max_output)
+            limit = min(requested, limit) if all(price.max_output for price in prices) else requested
+        limit = min(limit, size if call.stream else MAX_OUTPUT)
+        return (limit + self.factors.output) * answers
 
     def _max_output(self, price: ModelPrice) -> int:
         """Output limit in tokens of a model with this price."""
@@ -121,10 +119,12 @@ class Route:
         )
         return max_cost * factors.factor + factors.dollars * answers
 
-    def input_cost(self, text_tokens: int, answers: int) -> Decimal:
-        """Likely cost of the input alone, in dollars."""
+    def minimum_cost(self, call: Call, text_tokens: int, answers: int) -> Decimal:
+        """Likely cost of the input and of FLOOR_OUTPUT tokens per answer, or the client's limit if lower, in dollars."""
         inputs = 1 if self.provider.native_n else answers
-        return (self.price or FALLBACK_PRICE).input_cost((text_tokens + self.factors.likely) * inputs)
+        output = FLOOR_OUTPUT if call.max_output is None else min(call.max_output, FLOOR_OUTPUT)
+        price = self.price or FALLBACK_PRICE
+        return price.minimum_cost((text_tokens + self.factors.likely) * inputs, output * answers)
 
 
 class Router:

@@ -16,6 +16,7 @@ from models.gateway.bill import Bill, Biller
 from models.gateway.chat_format import Call
 from models.gateway.dialects.dialect import CallRequest
 from models.gateway.in_flight import InFlightCall
+from models.gateway.routing import MAX_OUTPUT
 from models.gateway.upstream import BrokenConnection, EmptyAnswer, ProviderResponse, UpstreamError
 from models.ledger.holds import LedgerUnavailable
 
@@ -29,9 +30,9 @@ DRAIN_SECONDS = 300.0
 """How long the pump reads on after the client has disconnected."""
 RECOUNT_BYTES = 512
 """Bytes of output between two token counts, at least."""
-BOUNDED_RATIO, UNBOUNDED_RATIO, DENSE_RATIO = 6, 3, 2
-"""Bytes of text per token that decide when to count again. With a bound by the client: more than real text has, since the
-provider keeps the bound and counting costs time and 40 MB. Without: as in source code. After a count: as in dense text."""
+BOUNDED_RATIO, DENSE_RATIO = 6, 2
+"""Bytes of text per token that decide when to count. If the hold covers the client's limit: more than real text has, since
+the provider keeps the limit and counting costs time and 40 MB. Else as in dense text."""
 STALL_SECONDS = 300.0
 """How long a client may read nothing before it counts as disconnected."""
 
@@ -44,7 +45,8 @@ class ServerStopping(UpstreamError):
 
 class AnswerStream:
     """Iterates over the bytes for the client; `close` it when the client is done or disconnected. It is in `live` while it
-    reads from its provider. `start` is what was already read of the response."""
+    reads from its provider. `held_output`: output tokens that the call's hold covers. `start` is what was already read of
+    the response."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class AnswerStream:
         response: ProviderResponse,
         biller: Biller,
         live: set["AnswerStream"],
+        held_output: int,
         start: bytes = b"",
     ) -> None:
         self.in_flight = in_flight
@@ -76,8 +79,10 @@ class AnswerStream:
         self._end_sent = False
         self._bill: Bill | None = None
         # output tokens that the hold covers, and the output size at which to count next
-        self._covered = in_flight.route.expected_output(call, call.n)
-        self._recount_at = self._covered * (UNBOUNDED_RATIO if call.max_output is None else BOUNDED_RATIO)
+        self._covered = held_output
+        self._limit = in_flight.route.held_output(call, call.n, MAX_OUTPUT)
+        bounded = call.max_output is not None and held_output >= self._limit
+        self._recount_at = held_output * (BOUNDED_RATIO if bounded else DENSE_RATIO)
 
     def start(self) -> None:
         """Start the pump."""
@@ -176,12 +181,15 @@ class AnswerStream:
         return meter.reported is not None and meter.reported.output > self._covered and not meter.finished
 
     def _recount(self) -> None:
-        """Count the output so far, and grow the hold if that, or the reported output, exceeds what it covers."""
+        """Count the output so far, and grow the hold if that, or the reported output, may exceed what it covers before the
+        next count."""
         delivered, _ = tokens.count_output(self._meter.output)
         if self._meter.reported is not None:
             delivered = max(delivered, self._meter.reported.output)
-        if delivered > self._covered:
-            self._covered = self.in_flight.hold_for_output(self._call, delivered)
+        # a provider keeps the limit
+        needed = max(delivered, min(delivered + RECOUNT_BYTES // DENSE_RATIO, self._limit))
+        if needed > self._covered:
+            self._covered = self.in_flight.hold_for_output(self._call, needed)
         self._recount_at = self._meter.output.size + max(
             (self._covered - delivered) * DENSE_RATIO, RECOUNT_BYTES
         )

@@ -20,6 +20,7 @@ from models.ledger.credit_operations import (
     take_back,
 )
 from models.ledger.credits import credits_of
+from models.ledger.heads import LedgerHead, LedgerHeadLeaf, record_head
 from models.ledger.holds import (
     Admission,
     AdmissionRequest,
@@ -66,6 +67,8 @@ __all__ = [
     "Granted",
     "LedgerCheck",
     "LedgerDifference",
+    "LedgerHead",
+    "LedgerHeadLeaf",
     "LedgerProof",
     "LedgerUnavailable",
     "LostHold",
@@ -93,6 +96,7 @@ __all__ = [
     "lock_account",
     "lost_holds",
     "prove",
+    "record_head",
     "revoke",
     "settle",
     "settle_many",

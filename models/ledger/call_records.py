@@ -17,7 +17,8 @@ Outcome = Literal[
     "no_run",  # `require_run` and no run id: 400 (row 6)
     "run_not_found",  # no such run of this user on this account: 400 (row 7)
     "run_not_running",  # 400 (row 8)
-    "insufficient",  # credits are left, but too few for the input, or for this hold beside other calls in flight: 402
+    "insufficient",  # the balance is below `minimum`, even without other calls in flight: 402
+    "held",  # the balance covers `minimum`, but calls in flight hold too much of it for this hold: 429
 ]
 
 
@@ -46,7 +47,7 @@ class AdmissionRequest:
     request_id: str
     hold: int | None
     minimum: int = 0
-    """Credits that must be available even if no other call is in flight: the cost of the input."""
+    """Credits that must be available even if no other call is in flight: the cost of the input and a short answer."""
     run_id: str | None = None
     require_run: bool = False
     door: str = "openai"
@@ -176,6 +177,17 @@ class Settled:
     """The part of this charge that no grant covered."""
     duplicate: bool
     """This request was already settled; nothing changed, and the other fields repeat the first settlement."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveHold:
+    """The hold of a call in flight."""
+
+    request_id: str
+    model: str
+    """As requested."""
+    credits: int
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger.call_records import LostHold
+from models.ledger.heads import forget_leaves
 from models.ledger.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
 from models.ledger.sanitizing import clean_text
 
@@ -221,6 +222,7 @@ def erase_account(account_id: str) -> int:
     db.session.execute(select(CreditAccount.id).where(CreditAccount.id == account_id).with_for_update())
     db.session.execute(text("SELECT set_config('stoa.erase_account', :id, true)"), {"id": account_id})
     erased = db.session.execute(delete(CreditEntry).where(CreditEntry.account_id == account_id))
+    forget_leaves(account_id)
     db.session.execute(text("SELECT set_config('stoa.erase_account', '', true)"))
     return int(getattr(erased, "rowcount", 0))
 

@@ -23,6 +23,7 @@ from models.ledger.call_records import (
     AdmissionRequest,
     CallFailure,
     LedgerUnavailable,
+    LiveHold,
     LostHold,
     Outcome,
     Settled,
@@ -37,6 +38,7 @@ __all__ = [
     "AdmissionRequest",
     "CallFailure",
     "LedgerUnavailable",
+    "LiveHold",
     "LostHold",
     "Outcome",
     "Settled",
@@ -47,6 +49,7 @@ __all__ = [
     "fail",
     "fail_facts",
     "grow_hold",
+    "live_holds",
     "settle",
     "settle_facts",
     "settle_many",
@@ -72,6 +75,11 @@ SELECT * FROM gateway_settle_many(ARRAY(SELECT jsonb_populate_recordset(NULL::ga
 """
 _FAIL = "SELECT gateway_fail(jsonb_populate_record(NULL::gateway_facts, $1::jsonb), $2)"
 _GROW = "SELECT credit_hold_grow($1, $2, $3, $4)"
+_LIVE = """
+SELECT request_id, model, amount, created_at, count(*) OVER () FROM credit_hold
+WHERE account_id = $1 AND state = 'live' AND expires_at > $2
+ORDER BY created_at, request_id LIMIT $3
+"""
 _EXTEND = "SELECT credit_hold_extend($1, $2, $3)"
 
 MAX_HOLD = 10**12
@@ -154,6 +162,9 @@ def _clean(request: AdmissionRequest) -> AdmissionRequest:
 
 def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
     outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires = row
+    if outcome == "insufficient" and balance >= request.minimum:
+        # without the other holds the call would be admitted
+        outcome = "held"
     return Admission(
         outcome=outcome,
         request_id=request.request_id,
@@ -181,6 +192,14 @@ def extend_holds(
         return 0
     ((count,),) = _execute(pool, _EXTEND, (list(request_ids), ttl_seconds, now or utc_now()), 5.0)
     return int(count)
+
+
+def live_holds(
+    pool: Pool, account_id: str, *, limit: int, now: datetime | None = None
+) -> tuple[list[LiveHold], int]:
+    """The account's oldest live holds, at most `limit`, and how many it has. Takes no lock. Raises LedgerUnavailable."""
+    rows = _execute(pool, _LIVE, (account_id, now or utc_now(), limit), 1.0)
+    return [LiveHold(*row[:4]) for row in rows], rows[0][4] if rows else 0
 
 
 def grow_hold(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Identity, Index, text
+from sqlalchemy import CheckConstraint, Enum, FetchedValue, ForeignKey, Identity, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import ACCOUNT, NOW, Base, BigInt
@@ -140,6 +140,8 @@ class CreditEntry(Base):
     cause: Mapped[str]
     message_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    hash: Mapped[bytes] = mapped_column(server_default=FetchedValue())
+    """Of the entry and the hash of the account's entry before it; a trigger sets it (`credit_entry_hash`)."""
 
 
 class SyncFailure(Base):

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from models.core.db import db
 from models.core.db import now as utc_now
+from models.ledger.heads import wrong_heads
 from models.ledger.latency import EDGES_MS
 
 MAX_LISTED = 20
@@ -114,6 +115,30 @@ _CHECKS = {
         )
         SELECT 'entry ' || id, before + amount, balance_after FROM chain WHERE before + amount <> balance_after
     """,
+    "each entry's hash is that of itself and the entry before": """
+        WITH chain AS (
+            SELECT e AS entry, lag(e.hash, 1, decode(repeat('00', 32), 'hex'))
+                OVER (PARTITION BY e.account_id ORDER BY e.id) AS before
+            FROM credit_entry e
+        ), hashed AS (
+            SELECT (entry).id, (entry).hash, credit_entry_hash(before, entry) AS expected FROM chain
+        )
+        SELECT 'entry ' || id, encode(expected, 'hex'), encode(hash, 'hex') FROM hashed WHERE hash <> expected
+    """,
+    "recorded heads contain the accounts' entries": """
+        WITH numbered AS (
+            SELECT id, account_id, balance_after, hash, row_number() OVER (PARTITION BY account_id ORDER BY id) AS number
+            FROM credit_entry WHERE account_id IN (SELECT account_id FROM ledger_head_leaf)
+        ), leaves AS (
+            SELECT l.*, e.number, sha256('\\x00'::bytea || convert_to(array_to_json(ARRAY[
+                l.account_id, e.id::text, e.number::text, e.balance_after::text, encode(e.hash, 'hex')
+            ])::text, 'UTF8')) AS expected
+            FROM ledger_head_leaf l LEFT JOIN numbered e ON e.id = l.entry_id AND e.account_id = l.account_id
+            WHERE l.account_id IS NOT NULL
+        )
+        SELECT concat_ws(' ', 'head of', day, 'entry', entry_id), encode(expected, 'hex'), encode(leaf, 'hex')
+        FROM leaves WHERE leaf IS DISTINCT FROM expected OR entries <> number
+    """,
     "a message's debits are its credits": """
         WITH debits AS (
             SELECT e.message_id, -sum(e.amount) AS total
@@ -204,6 +229,7 @@ def prove(*, now: datetime | None = None) -> LedgerProof:
     now = now or utc_now()
     with db.engine.connect() as connection:
         checks = [_check(connection, name, statement, now) for name, statement in _CHECKS.items()]
+        checks.append(_heads_check(connection))
         with _read_only(connection):
             counts = connection.execute(_COUNTS).one()
     return LedgerProof(now, checks, counts.accounts, counts.entries, counts.messages, counts.lost_holds)
@@ -228,6 +254,14 @@ def _check(connection: Connection, name: str, statement: str, now: datetime) -> 
         ).all()
     differences = [LedgerDifference(str(row.subject), str(row.expected), str(row.found)) for row in rows]
     return LedgerCheck(name, differences, rows[0].differences if rows else 0)
+
+
+def _heads_check(connection: Connection) -> LedgerCheck:
+    with _read_only(connection):
+        wrong = [LedgerDifference(*each) for each in wrong_heads(connection)]
+    return LedgerCheck(
+        "each recorded head is that of its leaves and the head before", wrong[:MAX_LISTED], len(wrong)
+    )
 
 
 @contextmanager

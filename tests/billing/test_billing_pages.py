@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
+from models.billing import customers
 from models.billing.billing_details import billing_address, billing_snapshot
+from models.billing.buying import begin
+from models.core.db import db
 from models.ledger import Account
 from tests import factories
 from tests.billing.stage import Desk
@@ -64,8 +68,8 @@ def test_details_are_asked_first_and_kept_by_the_purchase(desk: Desk, alice: Per
     answer = post(alice, DETAILS, ADDRESS | {"credits": 2500})
     assert answer.headers["Location"] == f"{CHECKOUT}?credits=2500"
     review = page(alice, answer.headers["Location"])
-    for text in ("Ada &amp; Co", "London", "Payment fee", "Tax", "$25.00", "Test mode", "4242"):
-        assert text in review
+    for phrase in ("Ada &amp; Co", "London", "Payment fee", "Tax", "$25.00", "Test mode", "4242"):
+        assert phrase in review
     [nonce] = re.findall(r'name="operation" value="([^"]+)"', review)
 
     answers = [pay(alice, nonce=nonce) for _ in range(2)]
@@ -88,11 +92,41 @@ def test_details_are_asked_first_and_kept_by_the_purchase(desk: Desk, alice: Per
     desk.prove()
 
 
+def test_checkout_asks_for_details_that_are_missing(desk: Desk, alice: Person) -> None:
+    session = desk.buy(alice).json["sessionId"]  # type: ignore[index]
+    desk.stripe.pay(session, tax_id_type="gb_vat", tax_id="GB123456789")
+    assert "1,000 credits bought" in page(alice, f"/payment-success?session_id={session}")
+    receipt = page(alice, f"/profile/billing/purchases/{desk.purchase(alice).id}")
+    for phrase in ("1 Analytical Row", "London", "United Kingdom VAT: GB123456789"):
+        assert phrase in receipt
+    assert "United Kingdom VAT: GB123456789" in page(alice, f"{CHECKOUT}?amount=1000")  # not asked again
+
+
+def test_the_page_takes_as_many_queries_for_many_purchases(desk: Desk, buyer: Person) -> None:
+    desk.card(buyer)
+    queries: list[str] = []
+    counts = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        queries.append(statement)
+
+    with desk.app.app_context():
+        engine = db.engine
+    for number in range(3):
+        pay(buyer, 1000, nonce=f"nonce-000{number}")
+        event.listen(engine, "before_cursor_execute", note)
+        queries.clear()
+        page(buyer)
+        counts.append(len(queries))
+        event.remove(engine, "before_cursor_execute", note)
+    assert counts[0] == counts[2] <= 25
+
+
 def test_wrong_details_keep_the_input(desk: Desk, alice: Person) -> None:
     wrong = {"name": "", "country": "XX", "tax_id_type_2": "", "tax_id_value_2": "a?"}
     answer = post(alice, DETAILS, ADDRESS | wrong)
     assert answer.status_code == 422
-    for text in (
+    for phrase in (
         "4 fields",
         "Enter the name",
         "from the list",
@@ -100,8 +134,25 @@ def test_wrong_details_keep_the_input(desk: Desk, alice: Person) -> None:
         "5 to 40 letters",
         'value="a?"',
     ):
-        assert text in answer.text
-    assert desk.run(billing_snapshot, Account(user_id=alice.id)) is None
+        assert phrase in answer.text
+    assert desk.run(billing_snapshot, alice.id) is None
+
+
+def test_details_are_sent_to_stripe_and_follow_changes(desk: Desk, buyer: Person) -> None:
+    customer = desk.customer(buyer)
+    for changes, expected in (
+        ({}, [("gb_vat", "GB123456789"), ("us_ein", "12-3456789")]),
+        ({"tax_id_value_0": "", "city": "York"}, [("us_ein", "12-3456789")]),
+    ):
+        post(buyer, DETAILS, ADDRESS | changes)
+        for _ in range(2):
+            desk.run(customers.send_billing_details, buyer.id)
+        told = desk.sim.get("customer", customer)
+        assert (told["name"], told["address"]["city"]) == ("Ada & Co", changes.get("city", "London"))
+        ids = desk.sim.find("tax_id", customer=customer)
+        assert sorted((each["type"], each["value"]) for each in ids) == expected
+    queued = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'billing.send_details'"
+    assert desk.session.scalar(text(queued)) == 3
 
 
 @pytest.mark.parametrize("credits", ["499", "100001", "", "1e3", "-500"])
@@ -131,6 +182,18 @@ def test_without_a_card_the_payment_page_waits_and_then_tells(desk: Desk, buyer:
     assert "hx-get" not in fragment.text
     assert "<html" not in fragment.text
     assert desk.balance(buyer) == 1000
+
+
+def test_the_payment_page_leaves_a_charge_in_flight_alone(desk: Desk, buyer: Person) -> None:
+    customer = desk.customer(buyer)
+    desk.run(begin, "buy-in-flight", Account(user_id=buyer.id), buyer.id, "direct", 1000, customer)
+    path = "/payment-success?operation=buy-in-flight"
+    assert "Waiting for Stripe" in page(buyer, path)
+    assert desk.purchase(buyer).state == "created"
+    desk.session.execute(text("UPDATE purchase SET created_at = created_at - interval '3 minutes'"))
+    desk.session.commit()
+    assert "nothing was charged" in page(buyer, path)  # Stripe knows of no payment
+    assert desk.purchase(buyer).state == "cancelled"
 
 
 def test_a_cancelled_payment_says_that_nothing_was_charged(desk: Desk, buyer: Person) -> None:
@@ -211,7 +274,7 @@ def test_strangers_and_the_anonymous_see_nothing(
     for path in (CHECKOUT, DETAILS, "/profile/billing/cards", "/profile/billing/portal"):
         assert "/login" in post(anonymous, path).headers["Location"]
     post(mallory, DETAILS, ADDRESS | {"name": "Mallory"})
-    saved = billing_address(desk.run(billing_snapshot, Account(user_id=buyer.id)))
+    saved = billing_address(desk.run(billing_snapshot, buyer.id))
     assert saved is not None
     assert saved.name == "Ada & Co"
 

@@ -15,31 +15,33 @@ from gevent import monkey; monkey.patch_all()
 import socket, time, gevent
 from models.core.cooperative import TimeSlices, heavy, in_slices
 
-def work(seconds):
-    end = time.monotonic() + seconds
+done = 0  # milliseconds of work
+def work(ms):
+    global done
+    end = time.monotonic() + ms / 1000
     while time.monotonic() < end: pass
+    done += ms
 
 client, server = socket.socketpair()
 def serve():
     while data := server.recv(1): server.send(data)
-waits = []
+waits = []  # work done while one request was served
 def probe():
     while True:
-        began = time.monotonic()
+        before = done
         client.send(b"x"); client.recv(1)
-        waits.append(time.monotonic() - began)
+        waits.append(done - before)
         gevent.sleep(0.002)
 
 def whole():
-    with heavy(1 << 30): work(0.03)
+    with heavy(1 << 30): work(30)
 def sliced():
-    for _ in in_slices(range(20)): work(0.002)
+    for _ in in_slices(range(20)): work(2)
 
 gevent.spawn(serve); gevent.spawn(probe)
-start = time.monotonic()
 gevent.joinall([gevent.spawn(whole) for _ in range(40)])
 gevent.joinall([gevent.spawn(sliced) for _ in range(15)])
-print(len(waits), max(waits), time.monotonic() - start)
+print(len(waits), max(waits), done)
 """
 
 
@@ -47,9 +49,9 @@ def test_other_requests_are_served_between_heavy_steps() -> None:
     done = subprocess.run(
         [sys.executable, "-c", GEVENT], cwd=ROOT, capture_output=True, text=True, check=True, timeout=100
     )
-    requests, worst, total = done.stdout.split()
-    assert int(requests) > 40
-    assert float(worst) < float(total) / 3  # one of the forty takes a fortieth
+    requests, worst, total = map(int, done.stdout.split())
+    assert requests > 20
+    assert worst < total / 4
 
 
 def test_one_heavy_step_runs_at_a_time_and_light_ones_concurrently() -> None:

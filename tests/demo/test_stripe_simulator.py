@@ -479,7 +479,7 @@ def test_checkout_asks_for_billing_details_and_keeps_them(
     }
     session = checkout(client, customer, **more)
     assert requests.get(session.url, timeout=10).status_code == 200
-    assert stripe_sim.pay(session.id) == ""
+    assert stripe_sim.pay(session.id, name="") == ""
     details = {
         "name": "Alice GmbH",
         "line1": "Hauptstr. 1",

@@ -29,7 +29,7 @@ def test_links_between_documents_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_exist(app: Flask, page: Path) -> None:
-    for group, command in re.findall(r"[`/ ]flask ([a-z]+) ([a-z]+)[^\n|]*`", page.read_text()):
+    for group, command in re.findall(r"[`/ ]flask ([a-z]+) ([a-z-]+)[^\n|]*`", page.read_text()):
         found = app.cli.commands.get(group)
         assert isinstance(found, click.Group), group
         assert command in found.commands, f"{group} {command}"

@@ -19,6 +19,9 @@ from views.demo.stripe_simulator import simulated_refunds as money_back
 Obj = dict[str, Any]
 WEBHOOK = "/api/stripe/webhook"
 
+DETAILS = {"name": "Ada", "line1": "1 Analytical Row", "city": "London", "country": "GB"}
+"""Filled in where the page asks."""
+
 
 class StripeSim:
     """What a test may do with the simulator. Objects are copies, as the API shows them."""
@@ -68,7 +71,7 @@ class StripeSim:
     def pay(self, session: str, card: str = "visa", *, confirm: bool = True, **fields: str) -> str:
         """Fill in the hosted page of a Checkout Session, and that of 3D Secure if it comes; where the browser goes then. An
         empty address when the card was refused."""
-        answer = self._post(f"/checkout/{session}", {"card": card} | fields)
+        answer = self._post(f"/checkout/{session}", {"card": card} | DETAILS | fields)
         if answer.status_code == 422:
             return ""
         address = answer.headers["Location"]

@@ -334,8 +334,8 @@ def test_hold_larger_than_the_credits_available_besides_other_calls(
     answer = web.post(
         PATH, json={**body, "model": "openai/gpt-5", "max_tokens": 100_000}, headers=rich.headers
     )
-    assert answer.status_code == 402
-    assert answer.json["error"]["code"] == "insufficient_credits"
+    assert answer.status_code == 429
+    assert answer.json["error"]["code"] == "credits_held"
     assert "995" in answer.json["message"]
 
 

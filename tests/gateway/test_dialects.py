@@ -86,7 +86,6 @@ class Notes(Dialect):
         body = received.body
         message = {"role": "user", "content": body["note"]}
         call = Call(
-            dialect="chat",
             model=body["model"],
             stream=body.get("stream", False),
             n=1,

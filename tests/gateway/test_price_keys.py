@@ -108,7 +108,7 @@ def hold(routes: Router, provider: Provider, price: ModelPrice | None = PRICE, /
     """Dollars held for a request with these keys."""
     call = call_of(**keys)
     route, _ = routes.prepare(Route(provider, call.model, call.model, price), call)
-    return route.worst_cost(call, call.n)
+    return route.cost_up_to(call, route.held_output(call, call.n), call.n)
 
 
 def genuine(routes: Router) -> Provider:

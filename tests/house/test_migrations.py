@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import flask_migrate
 import pytest
@@ -13,9 +15,11 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from app import create_app
+from models import ledger
 from models.core.db import db
 from models.core.settings import Settings
 from tests import factories
@@ -148,6 +152,66 @@ def test_every_revision_downgrades_and_upgrades_when_empty(migrated: Flask, plai
     assert object_names(plain_engine) == set()
     flask_migrate.upgrade()
     assert shape_of(plain_engine) == shapes[-1]
+
+
+def test_entries_are_chained_while_others_are_written(
+    migrated: Flask, plain_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flask_migrate.upgrade(revision="0030")
+    people = ("alice", "bob", "carol")
+
+    def grant(connection: Connection, name: str, operation: str) -> None:
+        connection.execute(
+            text("SELECT credit_grant(:operation, :id, NULL, 5, 'admin', 60, 'x', NULL, now())"),
+            {"operation": operation, "id": name},
+        )
+        connection.execute(
+            text("SELECT credit_charge(:id, NULL, 7, :operation, now())"),
+            {"id": name, "operation": operation},
+        )
+
+    with plain_engine.begin() as connection:
+        for name in people:
+            connection.execute(
+                text("INSERT INTO \"user\" (id, email) VALUES (:id, :id || '@example.org')"), {"id": name}
+            )
+        for number in range(40):
+            grant(connection, people[number % 2], f"before-{number}")
+    flask_migrate.upgrade(revision="0031")
+    with plain_engine.begin() as connection:
+        for name in people:
+            grant(connection, name, f"between-{name}")
+    monkeypatch.setattr(script_of("0032"), "BATCH", 7)
+    done = threading.Event()
+
+    def go_on() -> None:
+        for number in range(4000):
+            with plain_engine.begin() as connection:
+                grant(connection, people[number % 3], f"meanwhile-{number}")
+            if done.is_set():
+                return
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    flask_migrate.upgrade()
+    done.set()
+    writer.join()
+    with plain_engine.begin() as connection:
+        for name in people:
+            grant(connection, name, f"after-{name}")
+    checks = {check.name: check for check in ledger.prove().checks}
+    hashes = checks["each entry's hash is that of itself and the entry before"]
+    assert hashes.count == 0, hashes.differences
+    assert checks["each entry's balance follows from the one before"].count == 0
+    with plain_engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM credit_entry")) > 120
+        with pytest.raises(IntegrityError, match="append-only"):
+            connection.execute(text("UPDATE credit_entry SET hash = NULL"))
+
+
+def script_of(revision: str) -> Any:
+    """The module of a migration."""
+    return ScriptDirectory(str(ROOT / "migrations")).get_revision(revision).module
 
 
 def test_every_revision_downgrades_and_upgrades_with_rows(migrated: Flask, plain_engine: Engine) -> None:

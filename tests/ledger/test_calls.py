@@ -108,7 +108,7 @@ def test_checks_follow_the_order_of_the_contract(session: Session, pool: Pool) -
     admitted = admit(pool, alice, run_id=running.id, require_run=True)
     assert admitted.outcome == "admitted"
     assert admitted.agent_id == running.agent_id
-    assert admit(pool, alice, run_id=running.id, require_run=True).outcome == "insufficient"
+    assert admit(pool, alice, run_id=running.id, require_run=True).outcome == "held"
 
 
 def test_a_check_takes_nothing(session: Session, pool: Pool) -> None:
@@ -125,9 +125,9 @@ def test_a_hold_is_covered_or_alone(session: Session, pool: Pool) -> None:
     first = admit(pool, alice, hold=70)
     assert (first.outcome, first.balance, first.held, first.available) == ("admitted", 100, 0, 100)
     second = admit(pool, alice, hold=31)
-    assert (second.outcome, second.held, second.available) == ("insufficient", 70, 30)
+    assert (second.outcome, second.held, second.available) == ("held", 70, 30)
     assert admit(pool, alice, hold=30).outcome == "admitted"
-    assert admit(pool, alice, hold=1).outcome == "insufficient"
+    assert admit(pool, alice, hold=1).outcome == "held"
     assert holds(session) == [("live", 30), ("live", 70)]
     assert ledger.balance(alice.account, now=NOW).held == 100
 
@@ -137,7 +137,7 @@ def test_a_lone_call_may_hold_more_than_there_is(session: Session, pool: Pool) -
     give(session, alice.account, 1)
     first = admit(pool, alice, hold=500)
     assert first.outcome == "admitted"
-    assert admit(pool, alice, hold=0).outcome == "insufficient"
+    assert admit(pool, alice, hold=0).outcome == "held"
     ledger.settle(pool, first, call(3), now=NOW)
     assert balances(session, alice.account) == [-2]
     assert admit(pool, alice, hold=0).outcome == "out_of_credits"
@@ -150,7 +150,8 @@ def test_a_lone_call_may_hold_more_than_there_is(session: Session, pool: Pool) -
         (100, 0, "admitted"),
         (101, 0, "insufficient"),
         (40, 60, "admitted"),
-        (41, 60, "insufficient"),
+        (41, 60, "held"),
+        (101, 60, "insufficient"),
         (10**18, 0, "insufficient"),
         (-5, 0, "admitted"),
     ],
@@ -196,7 +197,7 @@ def test_an_expired_hold_blocks_no_call_even_before_the_sweep(session: Session, 
     alice = payer(session)
     give(session, alice.account, 100)
     admit(pool, alice, hold=100, ttl_seconds=60)
-    assert admit(pool, alice, hold=100, now=NOW + timedelta(seconds=59)).outcome == "insufficient"
+    assert admit(pool, alice, hold=100, now=NOW + timedelta(seconds=59)).outcome == "held"
     assert admit(pool, alice, hold=100, now=NOW + MINUTE).outcome == "admitted"
 
 
@@ -485,8 +486,8 @@ def test_a_key_is_charged_to_the_account_that_it_names_and_to_no_other(session: 
         each.outcome
         for each in ledger.admit_many(pool, [new_request(own, 1), new_request(alice, 1)], now=NOW)
     ] == [
-        "insufficient",
-        "insufficient",
+        "held",
+        "held",
     ]
     assert_proved(session)
 
@@ -558,7 +559,7 @@ def test_several_calls_are_admitted_in_one_commit_with_an_outcome_each(session: 
     assert [each.outcome for each in admissions] == [
         "admitted",
         "unknown_key",
-        "insufficient",
+        "held",
         "out_of_credits",
         "run_not_found",
         "admitted",
@@ -931,7 +932,7 @@ def test_fifty_threads_on_one_balance_overspend_by_no_more_than_one_calls_excess
     def one_call(index: int) -> int:
         admission = admit(pool, alice, hold=12, timeout_seconds=30)
         if admission.outcome != "admitted":
-            assert admission.outcome in ("insufficient", "out_of_credits")
+            assert admission.outcome in ("held", "out_of_credits")
             return 0
         settled = ledger.settle(pool, admission, call(12 - index % 5), now=NOW)
         assert not settled.duplicate

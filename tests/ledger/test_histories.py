@@ -100,7 +100,7 @@ class Model:
         if self.net(now) <= 0:
             return "out_of_credits"
         if held and self.net(now) - sum(held) < hold:
-            return "insufficient"
+            return "held"
         self.holds[request] = (hold, until)
         return "admitted"
 

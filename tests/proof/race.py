@@ -19,18 +19,20 @@ CREDITS = 11
 def race(
     stage: Stage, *, calls: int = 200, affordable: int = 20, accounts: int = 20, calls_each: int = 40
 ) -> Result:
-    """One account; then several accounts; then again with concurrent grants and expiries."""
+    """One account; then several accounts; then again with concurrent grants and expiries; then streams that outgrow
+    learned holds."""
     lines = [
         _exact(stage, calls, affordable),
         _mixed_prices(stage, calls, affordable),
         _accounts(stage, accounts, calls_each, with_grants=False),
         _accounts(stage, accounts, calls_each, with_grants=True),
+        _outgrown_holds(stage, streams=calls // 3),
     ]
     stage.prove()
     return Result(
         "race",
         f"{calls} calls on a balance for {affordable}, twice; {accounts} accounts x {calls_each} calls, twice, once with grants "
-        "and expiries",
+        f"and expiries; {calls // 3} long streams of a key whose usual answer is short",
         "; ".join(lines),
     )
 
@@ -84,6 +86,42 @@ def _accounts(stage: Stage, accounts: int, calls_each: int, *, with_grants: bool
     return f"{accounts} accounts{' with grants and expiries' if with_grants else ''}: {served} served, {_rejected(outcomes)}lowest {lowest}"
 
 
+def _outgrown_holds(stage: Stage, streams: int) -> str:
+    """Parallel streams far longer than the key's usual answer: their small holds grow, and they end when the credits run
+    out. The balance stays above minus the cost of one stream."""
+    # enough usual answers for each worker to learn their size
+    words, usual = 1000, 150
+    # a word is three tokens: 3,000 tokens are 317 credits
+    cost = words * 3 * CREDITS // 100
+    (person,) = stage.people(1, usual * CREDITS)
+    short = [Script(f"usual-{number}-{random.getrandbits(40):x}", completion=5) for number in range(usual)]
+    _check(
+        stage,
+        [person],
+        _call_all(stage, [(person, script) for script in short], stream=True),
+    )
+    before = stage.balance(person)
+    long = [
+        Script(f"long-{number}-{random.getrandbits(40):x}", words=words, pace=0.002, completion=words * 3)
+        for number in range(streams)
+    ]
+    outcomes = _call_all(stage, [(person, script) for script in long], max_tokens=100_000, stream=True)
+    stage.wait_for_holds()
+    admitted = [outcome for outcome in outcomes if outcome.status == 200]
+    assert {outcome.status for outcome in outcomes} <= {200, 402, 429, 503}
+    for outcome in admitted:
+        assert outcome.complete or b"insufficient_credits" in outcome.body, outcome.body[-300:]
+    # more than if each had held the 8,192 tokens of a first hold that was not learned
+    assert len(admitted) > before // (8_192 * CREDITS // 100) + 1, f"{len(admitted)} streams admitted"
+    ids = {script.id for script in long}
+    rows = [row for row in stage.calls([person]) if row.state == "settled" and row.message_id in ids]
+    assert len(rows) == len(admitted), f"{len(rows)} calls charged, {len(admitted)} admitted"
+    balance = stage.balance(person)
+    assert before - balance == sum(row.credits for row in rows)
+    assert -cost < balance, f"the balance ended at {balance}"
+    return f"outgrown holds: {len(admitted)} of {streams} streams admitted, ended at {balance} of {before}"
+
+
 def _expired(stage: Stage, person: Person) -> int:
     return stage.number(
         "SELECT -sum(amount) FROM credit_entry WHERE kind = 'expiry' AND account_id = :id", id=person.id
@@ -118,7 +156,9 @@ def _script(tokens: int) -> Script:
 _script.count = 0  # type: ignore[attr-defined]
 
 
-def _call_all(stage: Stage, requests: list[tuple[Person, Script]]) -> list[Outcome]:
+def _call_all(
+    stage: Stage, requests: list[tuple[Person, Script]], *, max_tokens: int = 100, stream: bool = False
+) -> list[Outcome]:
     async def run() -> list[Outcome]:
         return await asyncio.gather(
             *(
@@ -127,8 +167,8 @@ def _call_all(stage: Stage, requests: list[tuple[Person, Script]]) -> list[Outco
                     person.key,
                     script,
                     model=MODEL,
-                    stream=index % 3 == 0,
-                    max_tokens=100,
+                    stream=stream or index % 3 == 0,
+                    max_tokens=max_tokens,
                 )
                 for index, (person, script) in enumerate(requests)
             )
@@ -140,8 +180,8 @@ def _call_all(stage: Stage, requests: list[tuple[Person, Script]]) -> list[Outco
 def _check(stage: Stage, people: list[Person], outcomes: list[Outcome]) -> int:
     """Each call was served and charged once, or rejected and not charged. Returns the number of served calls."""
     stage.wait_for_holds()
-    # 503: the server cannot admit the call within five seconds, and charges nothing
-    odd = [outcome for outcome in outcomes if not (outcome.complete or outcome.status in (402, 503))]
+    # 402 and 429: out of credits, or they are held; 503: the server cannot admit the call within five seconds, and charges nothing
+    odd = [outcome for outcome in outcomes if not (outcome.complete or outcome.status in (402, 429, 503))]
     assert not odd, (
         f"{len(odd)} calls ended unexpectedly: {odd[0].status} {odd[0].error} {odd[0].body[:300]!r}"
     )

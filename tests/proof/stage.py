@@ -191,7 +191,7 @@ class Serve:
             name: value
             for name, value in os.environ.items()
             if not name.startswith(
-                ("STOA_", "OPENAI_", "OPENROUTER_", "ANTHROPIC_", "GEMINI_", "PROMETHEUS", "PG")
+                ("STOA_", "STRIPE_", "OPENAI_", "OPENROUTER_", "ANTHROPIC_", "GEMINI_", "PROMETHEUS", "PG")
             )
         }
         self.environment = (

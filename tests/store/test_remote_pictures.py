@@ -87,10 +87,10 @@ def test_it_is_fetched_once_and_shown_from_here(
     publish(session, alice, address, "again")
     for path in PAGES:
         assert images(client, path) == set(), path
-    server.asked.clear()
+    server.requests.clear()
     assert remote_pictures.fetch_due(transaction, storage, now(), guard=guard) == 1
     assert remote_pictures.fetch_due(transaction, storage, now(), guard=guard) == 0
-    assert [path for path, _ in server.asked] == ["/me.png"]
+    assert [path for path, _ in server.requests] == ["/me.png"]
     row = session.scalars(select(RemotePicture)).one()
     assert (row.tries, row.problem) == (1, None)
     assert pictures.ADDRESS.fullmatch(row.picture or "")

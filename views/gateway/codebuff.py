@@ -58,9 +58,10 @@ CODEBUFF_DOOR = ErrorFormat(
     answers={
         200: ("The completion, or its stream", Completion),
         400: "Invalid body, or no run, or a run that is not yours or not running",
-        402: "Out of credits; the message says when free credits reset",
+        402: "Out of credits; the message says when free credits reset. Or not enough for this call",
         404: "No configured provider serves the model",
-        429: "Rate limit of the provider; retry after the seconds in Retry-After",
+        429: "Calls in flight hold the credits (`credits_held`; `details` lists their holds), or the provider's rate "
+        "limit; retry after the seconds in Retry-After",
         500: "Internal error of this server",
         502: "The provider failed; nothing is charged",
         503: "The ledger is not reachable",

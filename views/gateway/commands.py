@@ -44,9 +44,8 @@ def models_command(name: str | None, days: int) -> None:
             description = error.message
         click.echo(f"{model:<{width}}  {description}")
     if not any(provider.ready for provider in (*routes.direct, routes.openrouter)):
-        click.echo(
-            "No provider key is set: set OPENROUTER_API_KEY, OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY."
-        )
+        keys = [f"{provider.name.upper()}_API_KEY" for provider in (routes.openrouter, *routes.direct)]
+        click.echo(f"No provider key is set: set one of {', '.join(keys)}.")
     elif routes.openrouter.ready:
         click.echo("All other models go to OpenRouter, which reports the cost of each call.")
     refused = refused_names(now() - timedelta(days=days))

@@ -167,9 +167,10 @@ DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, Model
     answers={
         200: ("The completion, or its stream", Completion),
         400: "The body is invalid, the model has no price here, or it is not a chat model",
-        402: "Not enough credits for this call in addition to those in flight",
+        402: "Not enough credits for this call, even without calls in flight",
         404: "No configured provider serves the model",
-        429: "Rate limit of the provider; retry after the seconds in Retry-After",
+        429: "Calls in flight hold the credits (`credits_held`; `details` lists their holds), or the provider's rate "
+        "limit; retry after the seconds in Retry-After",
         500: "Internal error of this server",
         502: "The provider could not be reached, or failed; nothing is charged",
         503: "The ledger is not reachable",
@@ -333,7 +334,7 @@ def _error_response(context: RequestContext, dialect: Dialect, error: Exception)
     response.headers.update(answer.headers)
     if isinstance(error, UnsupportedEncoding):
         response.headers["Accept-Encoding"] = error.accept
-    if isinstance(normalized, ProviderError | DomainError) and normalized.retry_after:
+    if isinstance(normalized, CallRefused | ProviderError | DomainError) and normalized.retry_after:
         seconds = str(normalized.retry_after)
         if seconds.isprintable() and len(seconds) < 100:
             response.headers["Retry-After"] = seconds

@@ -3,6 +3,7 @@
 import getpass
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -12,16 +13,19 @@ from models import admin, ledger
 from models.accounts.signing_in import by_email, clean_email
 from models.billing.purchase_proof import prove_purchases
 from models.core.db import db, now
-from models.core.errors import Conflict, DomainError, NotFound
+from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.gateway.gateway_call import flagged_calls
 from models.gateway.relay import Gateway
 from models.gateway.spool import TOKENS, Spool, UnsettledCall
 from models.ledger import GRANT_TYPES, Account
+from models.ledger.heads import heads_csv
+from models.ledger.statement_check import check_heads, check_statement, decoded, unknown_heads
 from models.orgs import by_slug
 from views.server import CommandGroup
 from views.web.guards import settings
 
 commands = CommandGroup("billing", help="Credits: grants, balances, and the ledger proof.")
+commands.without_database = frozenset({"verify"})
 
 PERSONAL_TYPES = [kind for kind in GRANT_TYPES if kind != "organization"]
 
@@ -151,6 +155,52 @@ def prove_command() -> None:
         click.echo(f"{proof.lost_holds:,} lost calls to review: flask billing lost.")
     if differences:
         raise SystemExit(1)
+
+
+@commands.command("verify")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--heads",
+    "heads_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A kept list of recorded heads (CSV); the statement's heads must be among them.",
+)
+def verify_command(file: Path, heads_file: Path | None) -> None:
+    """Check the exported statement FILE without the database; exit 1 if anything in it is wrong."""
+    try:
+        check = check_statement(decoded(file.read_bytes()))
+        recorded, wrong = check_heads(decoded(heads_file.read_bytes())) if heads_file else ({}, [])
+    except UnicodeDecodeError:
+        raise Invalid("The file is not text in UTF-8.") from None
+    for problem in check.problems:
+        click.echo(f"line {problem.line}: {problem.text}")
+    if check.problem_count > len(check.problems):
+        click.echo(f"and {check.problem_count - len(check.problems):,} more")
+    unknown = unknown_heads(check, recorded) if heads_file else []
+    for problem in (*wrong, *unknown):
+        click.echo(f"heads: line {problem.line}: {problem.text}")
+    click.echo(
+        f"{check.account}: {check.entries:,} entries, {check.first_at or '-'} to {check.last_at or '-'}"
+    )
+    click.echo(f"balance {check.opening_balance:,} to {check.closing_balance:,}, head {check.closing_hash}")
+    for kind, amount in sorted(check.kinds.items()):
+        click.echo(f"  {kind:<14}{amount:>14,}")
+    for head in check.heads:
+        click.echo(f"  entry {head.entry_id} is in the head of {head.date}: {head.hash}")
+    if not check.valid or wrong or unknown:
+        click.echo("Not valid.")
+        raise SystemExit(1)
+    click.echo("Valid.")
+
+
+@commands.command("heads")
+@click.option("--record", is_flag=True, help="First record today's head, if there is none yet.")
+def heads_command(record: bool) -> None:
+    """Print the recorded heads as CSV, oldest first: keep them where nobody who can change the database can."""
+    if record:
+        ledger.record_head()
+        db.session.commit()
+    click.echo(heads_csv(), nl=False)
 
 
 @commands.command("sweep")

@@ -28,10 +28,17 @@ class CommandGroup(AppGroup):
     a message. Unexpected errors are logged without users' text, exit code 1.
     """
 
+    called = ""
+    """The command that is run."""
+
+    without_database: frozenset[str] = frozenset()
+    """Commands that need no database."""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. Raises UsageError for NUL or invalid UTF-8, which PostgreSQL cannot store."""
         if any("\x00" in each or not _is_text(each) for each in args):
             raise click.UsageError("Arguments must be text in UTF-8, without NUL.", ctx)
+        self.called = next((each for each in args if not each.startswith("-")), "")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -39,8 +46,9 @@ class CommandGroup(AppGroup):
         if "--help" in ctx.args:
             return super().invoke(ctx)
         try:
-            with ctx.ensure_object(ScriptInfo).load_app().app_context():
-                _ensure_migrated()
+            if self.called not in self.without_database:
+                with ctx.ensure_object(ScriptInfo).load_app().app_context():
+                    _ensure_migrated()
             return super().invoke(ctx)
         except DomainError as error:
             raise click.ClickException(error.message) from None

@@ -15,6 +15,7 @@ from models.runs.run_calls import call_of
 from models.usage.export import csv_of
 from models.usage.period import DEFAULT, Period, parse_period, preset
 from models.usage.statement import Show, statement_page, statement_totals
+from models.usage.statement_export import statement_csv, statement_range
 from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
 from models.usage.usage_report import By, UsageReport, UsageTotals, spending
 from views.accounts.pages.profile import tab
@@ -151,6 +152,21 @@ def ledger() -> ResponseReturnValue:
     if not wants_fragment():
         context["totals"] = statement_totals(account.id)
     return render("usage/statement.html", partial="usage/_entries.html", **context)
+
+
+@bp.get("/profile/statement.csv")
+@login_required
+def statement_file() -> ResponseReturnValue:
+    """Stream the statement as CSV that `/verify` can check. Query: `from` and `to`, days in UTC. Raises Invalid
+    (422)."""
+    first, last = request.args.get("from"), request.args.get("to")
+    entries = statement_range(current_account().id, first, last)
+    db.session.commit()
+    name = f"stoa-statement-{f'{first}-to-' if first else ''}{last or now().date()}.csv"
+    response = Response(statement_csv(entries), mimetype="text/csv")
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @bp.get("/calls/<request_id>")

@@ -9,7 +9,7 @@ and the number of values are limited before parsing.
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import flask
 import orjson
@@ -48,6 +48,7 @@ __all__ = [
     "Missing",
     "Number",
     "UndecodableBody",
+    "allow_anonymous",
     "limit_anonymous_body",
     "parse",
     "parse_tagged",
@@ -55,6 +56,8 @@ __all__ = [
     "read_json",
     "read_with_bytes",
 ]
+
+V = TypeVar("V", bound=Callable[..., Any])
 
 MAX_DEPTH = 200
 MAX_VALUES = 500_000
@@ -101,7 +104,19 @@ def limit_anonymous_body() -> None:
         raise UnsupportedEncoding("Compressed forms are not supported.")
     user = guards.cookie_or_key_user()
     if user is None or user.banned:
-        request.max_content_length = (operation and operation.anonymous_bytes) or ANONYMOUS_BYTES
+        view = flask.current_app.view_functions.get(request.endpoint or "")
+        limit = (operation and operation.anonymous_bytes) or getattr(view, "anonymous_bytes", None)
+        request.max_content_length = limit or ANONYMOUS_BYTES
+
+
+def allow_anonymous(max_bytes: int) -> Callable[[V], V]:
+    """Decorate the view of a page whose form may have up to `max_bytes` from anybody."""
+
+    def decorate(view: V) -> V:
+        view.__dict__["anonymous_bytes"] = max_bytes
+        return view
+
+    return decorate
 
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")

@@ -52,7 +52,9 @@ class OpenAIErrorDetail(ResponseModel):
     type: str
     param: str | None
     code: str | int | None
-    details: Missing[Any] = Field(None, description="Details from the provider")
+    details: Missing[Any] = Field(
+        None, description="Details from the provider; for `credits_held` the balance and the holds by call"
+    )
 
 
 class OpenAIError(ResponseModel):
@@ -62,6 +64,7 @@ class OpenAIError(ResponseModel):
 class AnthropicErrorDetail(ResponseModel):
     type: str
     message: str
+    details: Missing[Any] = None
 
 
 class AnthropicError(ResponseModel):

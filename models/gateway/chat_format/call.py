@@ -27,11 +27,10 @@ class Call:
 
     `max_output` is the client's limit per choice, in tokens (None: the model's own limit; 0: no output).
     `input_tokens` is a conservative estimate from the size of the text; `text_bytes` is the size without media, an
-    upper bound of the text's tokens. `body` is the JSON object as sent, `dialect` its format. `wants_usage`: the
+    upper bound of the text's tokens. `body` is the JSON object as sent. `wants_usage`: the
     client asked for the usage chunk of a stream. `answers`: how many answers are merged into one, normally 1.
     """
 
-    dialect: str
     model: str
     stream: bool
     n: int

@@ -76,7 +76,6 @@ def parse(body: Any, size: int, *, truthy_stream: bool = False) -> Call:
     options = body.get("stream_options") or {}
     input_tokens, text_bytes = _estimate_size(body, size)
     return Call(
-        dialect="chat",
         model=model.strip(),
         stream=bool(stream),
         n=_integer(body, "n", MAX_CHOICES) or 1,

@@ -9,7 +9,7 @@ from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway import sse, tokens
 from models.gateway.bill import Bill
-from models.gateway.call_errors import CallRefused, ProviderError, client_error, redact_keys
+from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, client_error, redact_keys
 from models.gateway.chat_format import BadCall, Call, UsageMeter, chat_parsing, client_usage, find_failure
 from models.gateway.chat_format.assembly import AnswerAssembler
 from models.gateway.dialects.chat_stream import ChatStream
@@ -23,7 +23,14 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
     newest_messages,
 )
-from models.gateway.dialects.error_shapes import ban_message, credit_message, model_error, upstream_message
+from models.gateway.dialects.error_shapes import (
+    ban_message,
+    held_details,
+    held_message,
+    insufficient_message,
+    model_error,
+    upstream_message,
+)
 from models.gateway.lenient_json import NotJson, read, write
 from models.gateway.routing import Route
 from models.gateway.upstream import READ, BrokenConnection, EmptyAnswer, UpstreamError
@@ -114,6 +121,10 @@ class ChatDialect(Dialect):
     def error(self, error: Exception, context: ErrorContext) -> ErrorAnswer:
         """Format an error as OpenAI's, or Anthropic's for requests with `anthropic-version`."""
         match error:
+            case CreditsHeld():
+                body = _body(context, 429, held_message(error), "credits_held")
+                body["error"]["details"] = held_details(error)
+                return ErrorAnswer(429, body)
             case CallRefused():
                 refusal = _refusal(error.admission, context.settings)
                 return ErrorAnswer(refusal[0], _body(context, *refusal))
@@ -185,6 +196,6 @@ def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
         "no_run": (400, "The request names no run.", "run_not_found"),
         "run_not_found": (400, f"You have no run '{run}' (x-stoa-run-id).", "run_not_found"),
         "run_not_running": (400, f"The run '{run}' has ended (x-stoa-run-id).", "run_not_running"),
-        "insufficient": (402, credit_message(admission), "insufficient_credits"),
+        "insufficient": (402, insufficient_message(admission), "insufficient_credits"),
     }
     return refusal[admission.outcome]

@@ -10,7 +10,7 @@ from models.core.db import now
 from models.core.errors import DomainError
 from models.core.settings import Settings
 from models.gateway.bill import Bill
-from models.gateway.call_errors import CallRefused, ProviderError, RelayFailed
+from models.gateway.call_errors import CallRefused, CreditsHeld, ProviderError, RelayFailed
 from models.gateway.chat_format import BadCall, Call, usage_object
 from models.gateway.chat_format.output import parts_of
 from models.gateway.dialects.chat import ChatDialect, parse_call
@@ -26,7 +26,13 @@ from models.gateway.dialects.dialect import (
     WholeAnswer,
     iso_now,
 )
-from models.gateway.dialects.error_shapes import ban_message, credit_message, upstream_message
+from models.gateway.dialects.error_shapes import (
+    ban_message,
+    held_details,
+    held_message,
+    insufficient_message,
+    upstream_message,
+)
 from models.gateway.lenient_json import write
 from models.gateway.providers.provider import Provider
 from models.gateway.routing import Route, Router
@@ -107,6 +113,10 @@ class CodebuffDialect(ChatDialect):
                 return ErrorAnswer(401, {"message": "Unauthorized"})
             case UnreadableBody():
                 return ErrorAnswer(400, {"message": "Invalid JSON in request body"})
+            case CreditsHeld():
+                answer = _sdk_error(429, held_message(error), "credits_held", "rate_limit_error")
+                answer.body["error"]["details"] = held_details(error)
+                return answer
             case CallRefused():
                 return _refusal(error.admission, context.settings)
             case ProviderError():
@@ -192,7 +202,7 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     }
     if admission.outcome in rows:
         return ErrorAnswer(*rows[admission.outcome])
-    return _sdk_error(402, credit_message(admission), "insufficient_credits", "insufficient_credits")
+    return _sdk_error(402, insufficient_message(admission), "insufficient_credits", "insufficient_credits")
 
 
 def _upstream_error(error: ProviderError) -> dict[str, Any]:

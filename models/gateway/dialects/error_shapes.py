@@ -1,9 +1,10 @@
 """Error messages and bodies shared by the dialects."""
 
+from datetime import UTC
 from typing import Any, Protocol
 
 from models.core.settings import Settings
-from models.gateway.call_errors import ProviderError
+from models.gateway.call_errors import CreditsHeld, ProviderError
 from models.gateway.lenient_json import write
 from models.ledger.holds import Admission
 
@@ -76,16 +77,43 @@ def ban_message(settings: Settings) -> str:
     return f"Your account has been suspended due to billing issues. Please contact {support} to resolve this."
 
 
-def credit_message(admission: Admission) -> str:
-    """Why a hold was refused although credits are left."""
-    left = max(admission.available, 0)
-    held = f"; calls in flight hold {admission.held}" if admission.held else ""
-    if left < admission.minimum:
-        return (
-            f"The input of this call costs about {admission.minimum} credits, and {left} are available{held}. "
-            "Send less, wait for other calls to end, or add credits."
-        )
+def insufficient_message(admission: Admission) -> str:
+    """Why a call is too expensive although credits are left."""
     return (
-        f"This call can cost up to {admission.hold} credits, and {left} are available{held}. "
-        "Wait for other calls to end, request fewer tokens (max_tokens), or add credits."
+        f"This call costs at least about {admission.minimum} credits, and {max(admission.balance, 0)} are available. "
+        "Send less, or add credits."
     )
+
+
+def held_message(refusal: CreditsHeld) -> str:
+    """Why a call has to wait for calls in flight."""
+    admission = refusal.admission
+    return (
+        f"Calls in flight hold {admission.held} of your {admission.balance} credits, and this call needs "
+        f"{_needed(admission)}. Try again when they end, request fewer tokens (max_tokens), or add credits."
+    )
+
+
+def held_details(refusal: CreditsHeld) -> dict[str, Any]:
+    """The details of `credits_held`: amounts in credits, and the account's oldest holds, by call."""
+    admission = refusal.admission
+    return {
+        "balance": admission.balance,
+        "held": admission.held,
+        "available": max(admission.available, 0),
+        "needed": _needed(admission),
+        "holds": [
+            {
+                "request_id": hold.request_id,
+                "model": hold.model,
+                "credits": hold.credits,
+                "since": hold.since.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            }
+            for hold in refusal.holds
+        ],
+        "holds_total": refusal.count,
+    }
+
+
+def _needed(admission: Admission) -> int:
+    return max(admission.hold, admission.minimum)

@@ -1,6 +1,6 @@
 """Billing pages: buying credits, purchases, cards, billing details and receipts."""
 
-from views.billing.pages import auto_topup, buying, cards, details, receipts
-from views.billing.pages.blueprint import bp
+from views.billing.pages import auto_topup, checkout, details, receipts, saved_cards
+from views.billing.pages.billing_blueprint import bp
 
-__all__ = ["auto_topup", "bp", "buying", "cards", "details", "receipts"]
+__all__ = ["auto_topup", "bp", "checkout", "details", "receipts", "saved_cards"]

@@ -27,7 +27,7 @@ from models.core import jobs
 from models.core.db import db, now
 from models.core.errors import Conflict
 from models.ledger import Account
-from views.billing.pages.blueprint import absolute, bp, money_page, own_billing, user
+from views.billing.pages.billing_blueprint import absolute, bp, money_page, own_billing, user
 from views.web.guards import limiter, login_required
 from views.web.htmx import see_other, toast, wants_fragment
 

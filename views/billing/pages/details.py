@@ -14,7 +14,7 @@ from models.billing.billing_details import (
 from models.billing.countries import COUNTRIES
 from models.core.db import db
 from models.core.errors import Invalid
-from views.billing.pages.blueprint import bp, money_page, own_billing, user
+from views.billing.pages.billing_blueprint import bp, money_page, own_billing, user
 from views.web.guards import limiter, login_required
 from views.web.htmx import see_other, toast
 
@@ -33,7 +33,7 @@ LABELS = {
 @login_required
 def details() -> ResponseReturnValue:
     """The form. Query: `credits`, to return to that purchase."""
-    saved = billing_address(billing_snapshot(own_billing()))
+    saved = billing_address(billing_snapshot(own_billing().id))
     if saved is None:
         return _form({"name": user().name or ""}, [])
     values = {name: getattr(saved, name) for name in LABELS}

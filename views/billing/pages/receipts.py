@@ -10,7 +10,7 @@ from models.billing.billing_details import billing_address
 from models.billing.purchase import Purchase
 from models.billing.purchase_history import PurchaseRecord, purchase_record
 from models.core.errors import NotFound
-from views.billing.pages.blueprint import bp, money_page, own_account, reason_text, user
+from views.billing.pages.billing_blueprint import bp, money_page, own_account, reason_text, user
 from views.billing.pages.receipt_pdf import Document, document_pdf
 from views.web import format
 from views.web.guards import limiter, login_required, settings

@@ -10,7 +10,7 @@ from models.billing.customers import customer_of, ensure_customer
 from models.core.db import db
 from models.core.errors import NotFound
 from models.ledger import Account
-from views.billing.pages.blueprint import absolute, bp, money_page, own_billing
+from views.billing.pages.billing_blueprint import absolute, bp, money_page, own_billing
 from views.web.guards import limiter, login_required
 from views.web.htmx import render, see_other, toast
 

@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from models import billing, ledger
 from models.billing import cards
 from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.buying import FEWEST_CREDITS, operation_id, price_cents
+from models.billing.buying import FEWEST_CREDITS, RESOLVED_AFTER, operation_id, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
 from models.billing.disputes import freeze_message
@@ -21,7 +21,7 @@ from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account
 from views.accounts.pages.profile import tab
-from views.billing.pages.blueprint import (
+from views.billing.pages.billing_blueprint import (
     bp,
     money_page,
     own_account,
@@ -88,7 +88,7 @@ def buy() -> ResponseReturnValue:
     credits, nonce = _credits(request.form.get("credits")), request.form.get("operation", "")
     if not NONCE.fullmatch(nonce):
         raise Invalid("This form is incomplete. Load the page again.")
-    if billing_snapshot(account) is None:
+    if billing_snapshot(account.id) is None:
         return see_other(url_for("billing.details", credits=credits))
     buyer = account.user_id or ""
     operation = operation_id(account, buyer, nonce)
@@ -167,7 +167,7 @@ def _page(
         least=FEWEST_CREDITS,
         most=MOST_ON_PAGE,
         errors=errors or {},
-        details=billing_address(billing_snapshot(account)),
+        details=billing_address(billing_snapshot(account.id)),
         records=records,
         more=_more(more),
     )
@@ -176,7 +176,7 @@ def _page(
 def _review(
     account: Account, credits: int, *, problem: str | None = None, status: int = 200
 ) -> ResponseReturnValue:
-    details = billing_address(billing_snapshot(account))
+    details = billing_address(billing_snapshot(account.id))
     if details is None:
         return see_other(url_for("billing.details", credits=credits))
     if billing.buying_freeze(account) is not None:
@@ -208,9 +208,12 @@ def _synced(account: Account, id: str, *, ask: bool) -> PurchaseRecord | None:
         record = purchase_record(account, id)
     except NotFound:
         return None
-    if not record.purchase.open or not ask or not billing.enabled():
+    purchase = record.purchase
+    # the request that started it may still be charging the card
+    in_flight = purchase.state == "created" and purchase.created_at > now() - RESOLVED_AFTER
+    if not ask or not purchase.open or in_flight or not billing.enabled():
         return record
-    operation = record.purchase.id
+    operation = purchase.id
     db.session.commit()
     try:
         billing.resolve(operation)
