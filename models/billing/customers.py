@@ -89,7 +89,7 @@ def send_billing_details(account_id: str) -> None:
     if not stripe_api.enabled():
         return
     with transaction():
-        account, details = _account(account_id), billing_address(billing_snapshot(account_id))
+        account, details = account_by_id(account_id), billing_address(billing_snapshot(account_id))
     if account is None or details is None:
         return
     customer = ensure_customer(account)
