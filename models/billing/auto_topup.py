@@ -272,7 +272,7 @@ def view(account: Account, *, now: datetime | None = None) -> AutoTopupView:
     if pause in ("cap", "stripe", "decline") and state and state.retry_at and state.retry_at <= now:
         pause = None
     freeze = buying_freeze(account)
-    open_attempt = _attempt_in_flight(account)
+    open_attempt = attempt_in_flight(account)
     shown: Literal["off", "on", "charging", "paused", "needs_card"]
     if not settings.enabled:
         shown = "needs_card" if state and state.off_reason else "off"
@@ -363,7 +363,8 @@ def _record_consent(
         )
 
 
-def _attempt_in_flight(account: Account) -> bool:
+def attempt_in_flight(account: Account) -> bool:
+    """Whether a top-up of the account is open: begun, or waiting for Stripe or the bank."""
     query = select(Purchase.id).where(
         of_account(account), Purchase.kind == "auto_topup", Purchase.state.in_(OPEN_STATES)
     )

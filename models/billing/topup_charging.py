@@ -20,6 +20,7 @@ from models.billing.auto_topup import (
     AutoTopup,
     AutoTopupBlocked,
     TopupSettings,
+    attempt_in_flight,
     chargeable_card,
     charged_cents,
     ensure_state,
@@ -102,7 +103,8 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
     with transaction():
         wanted, customer = _credits_due(account, now), customer_of(account)
         expired = _expired_confirmation(account, now)
-    if wanted is None:
+        blocked = expired is None and attempt_in_flight(account)
+    if wanted is None or blocked:
         return False
     try:
         if expired:

@@ -300,6 +300,18 @@ def test_fifty_calls_that_cross_the_threshold_start_one_top_up(desk: Desk, alice
     desk.prove()
 
 
+def test_while_an_attempt_is_open_stripe_is_not_asked(desk: Desk, alice: Person) -> None:
+    desk.card(alice)
+    enable(desk, alice)
+    desk.stripe.fail("/v1/payment_intents", times=3)
+    moment = now()
+    assert not top_up(desk, alice, moment)
+    desk.stripe.fail("/v1/customers/{id}", method="GET", times=3)
+    assert not top_up(desk, alice, moment + LATER)
+    assert state(desk, alice).pause is None, "nothing failed, because nothing was asked"
+    assert len(desk.purchases(alice)) == 1
+
+
 def test_the_monthly_cap_pauses_until_the_next_month(desk: Desk, alice: Person) -> None:
     desk.card(alice)
     enable(desk, alice, threshold=10_000, amount=2000, cap=4500)
