@@ -162,7 +162,8 @@ def save(
     Does not ask Stripe. A changed cap ends the pause `cap`. Flushes. Raises Invalid with the contract's messages, NotFound.
     """
     now = now or utc_now()
-    if settings.enabled and (settings.threshold is None or settings.amount is None):
+    missing_values = settings.threshold is None or settings.amount is None
+    if missing_values and (settings.enabled or account.org_id):  # organisations always have both
         raise Invalid(NEEDS_VALUES, status=400)
     if settings.enabled and not MIN_CREDITS <= (settings.amount or 0) <= MAX_CREDITS:
         raise Invalid(OUT_OF_BOUNDS, status=400)

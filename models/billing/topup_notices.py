@@ -13,7 +13,7 @@ from models.ledger import Account
 from models.orgs import Org
 
 BILLING_PATH = "/profile?tab=billing"
-CLOSING = "You get this e-mail because automatic top-up is on for your account. Change or stop it on the billing page."
+CLOSING = "You get this e-mail because automatic top-up was switched on for your account. Change it on the billing page."
 
 
 def dollars(cents: int) -> str:
