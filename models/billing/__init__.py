@@ -1,7 +1,9 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
+from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView, TopupSettings
 from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
+from models.billing.confirmations import PaymentConfirmation
 from models.billing.disputes import BuyingFreeze, buying_freeze, clear_freeze
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
@@ -20,12 +22,16 @@ from models.billing.reconciliation import Reconciliation, last_reconciliation, r
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, configure, enabled, test_mode
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
+from models.billing.topup_charging import top_up
 from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
 
 __all__ = [
     "REFERRAL_STATUSES",
     "SUBSCRIPTION_STATUSES",
     "AdImpression",
+    "AutoTopup",
+    "AutoTopupConsent",
+    "AutoTopupView",
     "BillingDetails",
     "BillingDisabled",
     "BillingMail",
@@ -36,6 +42,7 @@ __all__ = [
     "LimitOverride",
     "LowBalance",
     "MailOptOut",
+    "PaymentConfirmation",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -45,6 +52,7 @@ __all__ = [
     "StripeError",
     "StripeEvent",
     "Subscription",
+    "TopupSettings",
     "WebhookRefusal",
     "buy",
     "buying_freeze",
@@ -63,4 +71,5 @@ __all__ = [
     "set_low_balance_threshold",
     "set_trust_level",
     "test_mode",
+    "top_up",
 ]

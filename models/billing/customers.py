@@ -89,7 +89,7 @@ def send_billing_details(account_id: str) -> None:
     if not stripe_api.enabled():
         return
     with transaction():
-        account, details = _account(account_id), billing_address(billing_snapshot(account_id))
+        account, details = account_by_id(account_id), billing_address(billing_snapshot(account_id))
     if account is None or details is None:
         return
     customer = ensure_customer(account)
@@ -120,7 +120,7 @@ def repair_customers(*, now: datetime | None = None) -> int:
         return 0
     with transaction():
         waiting = [row.id.removeprefix(REPAIR_PREFIX) for row in _due(now or utc_now())]
-        accounts = [_account(id) for id in waiting]
+        accounts = [account_by_id(id) for id in waiting]
     made = 0
     for account in filter(None, accounts):
         try:
@@ -220,7 +220,8 @@ def _due(now: datetime) -> list[SyncFailure]:
     ]
 
 
-def _account(id: str) -> Account | None:
+def account_by_id(id: str) -> Account | None:
+    """The account of a user or an organisation with this id."""
     if db.session.get(User, id):
         return Account(user_id=id)
     return Account(org_id=id) if db.session.get(Org, id) else None

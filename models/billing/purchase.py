@@ -25,7 +25,8 @@ CLOSED_WELL = ("won", "warning_closed", "prevented")
 PAGE_OF_PURCHASES = 50
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> str:
+def one_of(column: str, values: tuple[str, ...]) -> str:
+    """The SQL condition that a column has one of the values, as PostgreSQL prints it."""
     listed = ", ".join(f"'{value}'::text" for value in values)
     return f"({column} = ANY (ARRAY[{listed}]))"
 
@@ -40,8 +41,8 @@ class Purchase(Base):
 
     __tablename__ = "purchase"
     __table_args__ = (
-        CheckConstraint(_one_of("kind", KINDS_OF_PURCHASE), name="kind_known"),
-        CheckConstraint(_one_of("state", STATES), name="state_known"),
+        CheckConstraint(one_of("kind", KINDS_OF_PURCHASE), name="kind_known"),
+        CheckConstraint(one_of("state", STATES), name="state_known"),
         CheckConstraint("((credits > 0) AND (amount_cents > 0))", name="amounts_positive"),
         CheckConstraint("((taken_back >= 0) AND (taken_back <= credits))", name="taken_back_bounded"),
         CheckConstraint(
@@ -53,6 +54,14 @@ class Purchase(Base):
         Index("idx_purchase_created", "created_at"),
         Index("idx_purchase_user", "user_id"),
         Index("idx_purchase_org", "org_id", postgresql_where=text("(org_id IS NOT NULL)")),
+        Index(
+            "idx_purchase_auto_topup_in_flight",
+            text(ACCOUNT),
+            unique=True,
+            postgresql_where=text(
+                "((kind = 'auto_topup'::text) AND (state = ANY (ARRAY['created'::text, 'pending'::text])))"
+            ),
+        ),
         Index(
             "idx_purchase_open",
             "created_at",

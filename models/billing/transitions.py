@@ -5,7 +5,7 @@ with an event, so order and repetition cannot matter. Each change is one conditi
 before Stripe was asked; the count of its rows decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -35,6 +35,18 @@ from models.core.jobs import transaction
 from models.orgs import Org
 
 TRIES = 6
+
+OnTransition = Callable[[Purchase, str, datetime], None]
+
+_listeners: list[OnTransition] = []
+
+
+def on_transition(listener: OnTransition) -> OnTransition:
+    """Call the function with each purchase whose state has changed, the state before and the time, in the transaction that
+    changes it and after its ledger entries."""
+    _listeners.append(listener)
+    return listener
+
 
 Told = TypeVar("Told", PurchaseRefund, PurchaseDispute)
 
@@ -104,6 +116,7 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
         ledger.take_back(purchase.id, purchase.taken_back, cause, now=now)
     _keep_told(purchase.id, state)
     purchase_mails.enqueue_changes(purchase, mailed)
+    _announce(purchase, before, now)
     return True
 
 
@@ -129,7 +142,12 @@ def purchase_of_payment(intent_id: str | None, charge_id: str | None = None) -> 
 def note_attempt(purchase_id: str, version: int, **ids: Any) -> bool:
     """Write down what Stripe answered before the payment ended (ids, failures, the state `pending`), in the running
     transaction; False if the purchase has changed since `version` was read."""
-    return _change(purchase_by_id(purchase_id), version, ids, utc_now())
+    purchase, now = purchase_by_id(purchase_id), utc_now()
+    before = purchase.state
+    if not _change(purchase, version, ids, now):
+        return False
+    _announce(purchase, before, now)
+    return True
 
 
 def recover(state: PaymentState) -> Purchase:
@@ -145,7 +163,9 @@ def recover(state: PaymentState) -> Purchase:
         raise PaymentMismatch(f"{operation}: the customer is none of ours, or another account's")
     if org and db.session.get(Org, org) is None:
         raise PaymentMismatch(f"{operation}: there is no such organisation")
-    if not operation.startswith((f"buy-{buyer}-", f"auto-topup-{buyer}-", f"org-{org}-")):
+    if not operation.startswith(
+        (f"buy-{buyer}-", f"auto-topup-{buyer}-", f"org-{org}-", f"org-auto-topup-{org}-")
+    ):
         raise PaymentMismatch(f"{operation}: not the name of an operation of this account")
     credits = facts.get("credits", "")
     if not credits.isascii() or not credits.isdigit() or state.amount is None or int(credits) > state.amount:
@@ -154,7 +174,7 @@ def recover(state: PaymentState) -> Purchase:
         id=operation,
         user_id=buyer,
         org_id=org,
-        kind="auto_topup" if operation.startswith("auto-topup-") else "direct",
+        kind="auto_topup" if operation.startswith(("auto-topup-", "org-auto-topup-")) else "direct",
         credits=int(credits),
         amount_cents=state.amount,
         currency=CURRENCY,
@@ -248,7 +268,17 @@ def _forget(purchase_id: str, version: int) -> bool:
         raise PaymentMismatch(f"{purchase_id}: it was paid, and Stripe knows no such payment")
     if purchase.state in UNPAID_STATES:
         return True
-    return _change(purchase, version, {"state": "cancelled"}, utc_now())
+    before, now = purchase.state, utc_now()
+    if not _change(purchase, version, {"state": "cancelled"}, now):
+        return False
+    _announce(purchase, before, now)
+    return True
+
+
+def _announce(purchase: Purchase, before: str, now: datetime) -> None:
+    if purchase.state != before:
+        for listener in _listeners:
+            listener(purchase, before, now)
 
 
 def _description(purchase: Purchase) -> str:

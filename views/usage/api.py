@@ -1,5 +1,6 @@
 """Usage API: balance and usage for browsers and command line clients (contract 2.2 and 2.9)."""
 
+import logging
 from datetime import datetime
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict, Field
 
+from models import billing
 from models.accounts import User
 from models.core.db import db, now
 from models.core.errors import DomainError
@@ -18,6 +20,8 @@ from views.web.error_bodies import BAD_BODY, BAD_JSON, MessageError, door
 from views.web.format import iso
 from views.web.guards import api_key, cookie_user, current_account, key_account, key_user, settings
 from views.web.operation import Operation, ResponseModel
+
+log = logging.getLogger("stoa.billing")
 
 bp = Blueprint("usage_api", __name__)
 
@@ -54,7 +58,7 @@ class OwnUsage(ResponseModel):
     usageThisCycle: int
     balance: BalanceFigures
     nextQuotaReset: datetime | None
-    autoTopupTriggered: bool = Field(description="Always false; automatic top-up is not implemented")
+    autoTopupTriggered: bool = Field(description="Whether this request charged an automatic top-up")
     autoTopupEnabled: bool
 
 
@@ -87,12 +91,12 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
 def own_usage() -> ResponseReturnValue:
     """Return the balance and usage of the signed-in user's account.
 
-    Runs a due quota cycle first.
+    Runs a due quota cycle and a due automatic top-up first.
     """
     user = cookie_user()
     if user is None:
         raise DomainError("Unauthorized", status=401)
-    current, quota = _renewed(current_account())
+    current, quota, topped_up = _renewed(current_account())
     return jsonify(
         usageThisCycle=quota.used,
         balance={
@@ -103,7 +107,7 @@ def own_usage() -> ResponseReturnValue:
             "principals": _by_kind(current.principals),
         },
         nextQuotaReset=iso(quota.ends),
-        autoTopupTriggered=False,
+        autoTopupTriggered=topped_up,
         autoTopupEnabled=user.auto_topup_enabled,
     )
 
@@ -120,7 +124,7 @@ def usage() -> ResponseReturnValue:
     """Return the balance and usage of the account that pays for a key.
 
     With a personal key and the orgId of one of their organisations, returns that organisation's balance; an unknown
-    orgId returns the personal balance. Runs a due quota cycle of the person first.
+    orgId returns the personal balance. Runs a due quota cycle and a due automatic top-up of the person first.
     """
     body = read(UsageBody)
     token = api_key() or body.authToken
@@ -133,15 +137,27 @@ def usage() -> ResponseReturnValue:
     assert account is not None
     if account.user_id and body.orgId and membership(user.id, body.orgId):
         account = Account(org_id=body.orgId)
-    current, quota = _renewed(account)
+    current, quota, _ = _renewed(account)
     return jsonify(_personal(user, current, quota) if account.user_id else _organisation(current, quota))
 
 
-def _renewed(account: Account) -> tuple[Balance, QuotaCycle]:
-    moment = now()
-    ensure_quota(account, settings().stoa_free_credits, now=moment)
+def _renewed(account: Account) -> tuple[Balance, QuotaCycle, bool]:
+    """Balance and cycle after a due quota cycle and top-up, and whether a top-up was charged."""
+    ensure_quota(account, settings().stoa_free_credits, now=now())
     db.session.commit()
-    return balance(account, now=moment), cycle(account, now=moment)
+    topped_up = account.user_id is not None and _topped_up(account)
+    moment = now()
+    return balance(account, now=moment), cycle(account, now=moment), topped_up
+
+
+def _topped_up(account: Account) -> bool:
+    try:
+        return billing.top_up(account)
+    except Exception:
+        # errors of payments never break a usage read (contract 3.7)
+        log.exception("the top-up of account %s failed", account.id)
+        db.session.rollback()
+        return False
 
 
 def _personal(user: User, balance: Balance, cycle: QuotaCycle) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from werkzeug.exceptions import InternalServerError
 from models import billing
 from models.accounts import User
 from models.accounts.bans import AccountSuspended
-from models.billing import cards, customers, stripe_api, stripe_events
+from models.billing import auto_topup, cards, customers, stripe_api, stripe_events
+from models.billing.auto_topup import TopupSettings
 from models.billing.buying import FEWEST_CREDITS, MOST_CREDITS
 from models.billing.payment_state import PaymentMismatch
 from models.billing.stripe_events import WebhookClosed, WebhookForged
@@ -32,6 +33,7 @@ bp = Blueprint("billing_api", __name__)
 SUSPENDED = "Your account has been suspended. Please contact support."
 PURCHASE_FAILED = "Internal server error processing purchase."
 NO_CUSTOMER = "No Stripe customer ID found"
+INTERNAL_ERROR = "Internal Server Error"
 EVENT_BYTES = 1 << 20
 
 
@@ -53,6 +55,18 @@ class BuyCreditsBody(Body):
         Field(le=MOST_CREDITS, description=f"From {FEWEST_CREDITS}; one is a US cent"),
         AfterValidator(_enough),
     ]
+
+
+class AutoTopupBody(Body):
+    enabled: bool
+    threshold: Int32 | None = Field(description="Top up when the balance falls below so many credits")
+    amount: Int32 | None = Field(description="Credits of one top-up: 500 to 10000 when enabled")
+
+
+class AutoTopupAnswer(ResponseModel):
+    auto_topup_enabled: bool
+    auto_topup_threshold: int | None
+    auto_topup_amount: int | None
 
 
 class Bought(ResponseModel):
@@ -94,6 +108,17 @@ def _buying(error: Exception) -> ResponseReturnValue | None:
             return jsonify(error="Invalid input", issues=error.issues), 400
         case InternalServerError():
             return jsonify(error=PURCHASE_FAILED), 500
+    return error_bodies.format_error(error)
+
+
+def _saving_topup(error: Exception) -> ResponseReturnValue | None:
+    match error:
+        case BadJson():
+            return jsonify(error=INTERNAL_ERROR), 500
+        case InvalidBody():
+            return jsonify(error="Invalid request data", issues=error.issues), 400
+        case InternalServerError():
+            return jsonify(error=INTERNAL_ERROR), 500
     return error_bodies.format_error(error)
 
 
@@ -159,6 +184,36 @@ def buy_credits() -> ResponseReturnValue:
     if outcome.paid:
         return jsonify(success=True, credits=outcome.credits)
     return jsonify(sessionId=outcome.session_id)
+
+
+@bp.post("/api/user/auto-topup")
+@limiter.limit("60 per minute")
+@Operation(
+    tag="Billing",
+    caller="cookie",
+    body=AutoTopupBody,
+    answers={
+        200: ("Stored", AutoTopupAnswer),
+        403: "The key is an organisation's",
+        500: "The body is not JSON",
+    },
+    door=door(_saving_topup, body_error=BuyCreditsError),
+)
+def save_auto_topup() -> ResponseReturnValue:
+    """Set automatic top-up.
+
+    Stored as sent. Whether the account has a payment method is checked by `GET /api/user/profile` and before each charge.
+    """
+    user = _person()
+    body = read(AutoTopupBody)
+    account = _own_account(user)
+    cap = auto_topup.settings_of(account).monthly_cap_cents
+    chosen = TopupSettings(body.enabled, body.threshold, body.amount, cap)
+    auto_topup.save(account, user.id, chosen, source="api")
+    db.session.commit()
+    return jsonify(
+        auto_topup_enabled=body.enabled, auto_topup_threshold=body.threshold, auto_topup_amount=body.amount
+    )
 
 
 @bp.post("/api/user/billing-portal")

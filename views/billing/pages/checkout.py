@@ -29,7 +29,7 @@ from views.billing.pages.billing_blueprint import (
     page_number,
     requested_credits,
 )
-from views.web.guards import limiter, login_required
+from views.web.guards import caller_address, limiter, login_required
 from views.web.htmx import see_other, toast
 
 log = logging.getLogger("stoa.billing")
@@ -93,7 +93,7 @@ def buy() -> ResponseReturnValue:
     buyer = account.user_id or ""
     operation = operation_id(account, buyer, nonce)
     try:
-        outcome = billing.buy(account, buyer, credits, nonce=nonce)
+        outcome = billing.buy(account, buyer, credits, nonce=nonce, address=caller_address())
     except (Conflict, PaymentMismatch, billing.StripeError) as error:
         db.session.rollback()
         if isinstance(error, PaymentMismatch):
@@ -102,6 +102,9 @@ def buy() -> ResponseReturnValue:
             # the purchase's own page shows its state
             return see_other(_paid_address(operation, credits))
         return _review(account, credits, problem=getattr(error, "message", None), status=502)
+    except billing.BuyingLimited as limited:
+        db.session.rollback()
+        return _review(account, credits, problem=limited.message, status=limited.status)
     except Forbidden:
         return _page(status=403)
     if outcome.checkout_url and not outcome.paid:

@@ -1,12 +1,12 @@
 """Limits of buying with declined cards, billing e-mails sent once, opting out of them, and low balance notices.
 
-Revision: 0038
+Revision: 0034
 Revises: 0033
 """
 
 from migrations.replacing import run_script
 
-revision = "0038"
+revision = "0034"
 down_revision = "0033"
 branch_labels = None
 depends_on = None

@@ -1,0 +1,161 @@
+"""Confirming a payment with the bank (3D Secure): one-time links by e-mail, and the way to the bank's page and back.
+
+The table stores the SHA-256 of a link's token. The payment is always the one that was begun: same purchase, same intent.
+"""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import stripe
+from sqlalchemy import ForeignKey, Index, select, update
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.accounts.credentials import hash_token
+from models.billing import stripe_api
+from models.billing.auto_topup import AutoTopup
+from models.billing.purchase import Purchase, purchase_of
+from models.billing.stripe_api import StripeError, plain
+from models.billing.transitions import purchase_by_id, sync
+from models.core.db import NOW, Base, db
+from models.core.errors import Conflict, NotFound
+from models.core.jobs import transaction
+from models.ledger import Account
+
+LIFETIME = timedelta(hours=24)
+PATH = "/billing/confirmations/"
+
+
+class PaymentConfirmation(Base):
+    """A link that lets its reader confirm one payment, without signing in."""
+
+    __tablename__ = "payment_confirmation"
+    __table_args__ = (Index("idx_payment_confirmation_purchase", "purchase_id"),)
+
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    purchase_id: Mapped[str] = mapped_column(ForeignKey("purchase.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationView:
+    """What the page of a link shows. `state`: waiting (for the button), unconfirmed (used, and not paid yet), paid,
+    ended (the payment was given up), expired."""
+
+    purchase: Purchase
+    state: Literal["waiting", "unconfirmed", "paid", "ended", "expired"]
+
+
+def issue(purchase_id: str, now: datetime) -> tuple[str, datetime]:
+    """Create a link. Returns its path with the raw token, which is not stored, and when it expires. Flushes."""
+    token = secrets.token_urlsafe(32)
+    expires_at = now + LIFETIME
+    db.session.add(
+        PaymentConfirmation(
+            token_hash=hash_token(token), purchase_id=purchase_id, created_at=now, expires_at=expires_at
+        )
+    )
+    db.session.flush()
+    return PATH + token, expires_at
+
+
+def look_up(token: str, now: datetime) -> ConfirmationView:
+    """What a link shows now; does not use it. Raises NotFound."""
+    link = db.session.get(PaymentConfirmation, hash_token(token), populate_existing=True)
+    if link is None:
+        raise NotFound("This link does not exist.")
+    purchase = purchase_by_id(link.purchase_id)
+    if purchase.paid:
+        return ConfirmationView(purchase, "paid")
+    if link.used_at is not None:
+        return ConfirmationView(purchase, "unconfirmed" if _confirmable(purchase) else "ended")
+    if link.expires_at <= now:
+        return ConfirmationView(purchase, "expired")
+    return ConfirmationView(purchase, "waiting" if _confirmable(purchase) else "ended")
+
+
+def use(token: str, now: datetime) -> str | None:
+    """Use the link up; the id of its purchase, or None if it is used, expired or unknown. Of concurrent requests, one
+    gets it. Flushes."""
+    return db.session.scalars(
+        update(PaymentConfirmation)
+        .where(
+            PaymentConfirmation.token_hash == hash_token(token),
+            PaymentConfirmation.used_at.is_(None),
+            PaymentConfirmation.expires_at > now,
+        )
+        .values(used_at=now)
+        .returning(PaymentConfirmation.purchase_id)
+    ).one_or_none()
+
+
+def owned(account: Account, purchase_id: str) -> str:
+    """The id of the account's purchase that waits for a confirmation. Raises NotFound, also for another account's."""
+    purchase = purchase_of(account, purchase_id)
+    if not _confirmable(purchase):
+        raise NotFound("This payment does not wait for a confirmation.")
+    return purchase.id
+
+
+def confirm(purchase_id: str, return_url: str) -> str | None:
+    """Confirm the purchase's payment while its owner is there; the URL of the bank's page, or None if it needs none.
+
+    Takes transactions of its own, with none open while Stripe is asked. The bank's page returns to `return_url`. Raises
+    NotFound, StripeError, Conflict if the payment was given up; a decline is the purchase's new state and raises nothing.
+    """
+    with transaction():
+        purchase = purchase_by_id(purchase_id)
+        intent_id = purchase.stripe_payment_intent_id
+        if purchase.paid:
+            return None
+        if intent_id is None or not _confirmable(purchase):
+            raise Conflict("This payment was given up. Nothing was charged.")
+    try:
+        with stripe_api.asking() as client:
+            intent = plain(client.v1.payment_intents.retrieve(intent_id))
+            error = intent.get("last_payment_error") or {}
+            method = intent.get("payment_method") or (error.get("payment_method") or {}).get("id")
+            if intent["status"] in ("requires_payment_method", "requires_confirmation"):
+                params: Any = {"return_url": return_url} | ({"payment_method": method} if method else {})
+                intent = plain(client.v1.payment_intents.confirm(intent_id, params))
+    except stripe.CardError:
+        intent = {}
+    sync(purchase_id, intent_id=intent_id)
+    action = (intent.get("next_action") or {}).get("redirect_to_url") or {}
+    found: str | None = action.get("url")
+    return found
+
+
+def abandon(purchase_id: str) -> Purchase:
+    """Make sure that an unconfirmed payment is never finished; the purchase afterwards, paid if it was just confirmed.
+
+    Takes transactions of its own, with none open while Stripe is asked. Raises NotFound, StripeError.
+    """
+    with transaction():
+        purchase = purchase_by_id(purchase_id)
+        intent_id = None if purchase.paid else purchase.stripe_payment_intent_id
+        db.session.execute(
+            update(PaymentConfirmation)
+            .where(PaymentConfirmation.purchase_id == purchase_id, PaymentConfirmation.used_at.is_(None))
+            .values(used_at=PaymentConfirmation.expires_at)
+            .execution_options(synchronize_session=False)
+        )
+    if intent_id is None:
+        return purchase
+    try:
+        with stripe_api.asking() as client:
+            client.v1.payment_intents.cancel(intent_id)
+    except StripeError as error:
+        if error.unknown:
+            raise  # otherwise it has ended already, as the next line sees
+    return sync(purchase_id, intent_id=intent_id)
+
+
+def _confirmable(purchase: Purchase) -> bool:
+    waits = db.session.scalars(
+        select(AutoTopup.id).where(AutoTopup.purchase_id == purchase.id, AutoTopup.pause == "confirmation")
+    ).one_or_none()
+    return waits is not None and purchase.state in ("failed", "pending")

@@ -1,0 +1,306 @@
+"""Charging an automatic top-up: who needs one, one attempt at a time, and what its outcome changes (contract 3.7).
+
+An attempt is a purchase of kind `auto_topup`; a partial unique index allows one open attempt per account, and no lock is
+held while Stripe is asked.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import func, literal, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+
+from models import ledger
+from models.accounts.users import User
+from models.billing import confirmations, declines, stripe_api, topup_notices
+from models.billing.auto_topup import (
+    CEILING_CENTS,
+    MIN_CREDITS,
+    AutoTopup,
+    AutoTopupBlocked,
+    TopupSettings,
+    attempt_in_flight,
+    chargeable_card,
+    charged_cents,
+    ensure_state,
+    month_of,
+    settings_of,
+    state_of,
+    switch_off,
+)
+from models.billing.buying import begin, charge, price_cents
+from models.billing.cards import SavedCard
+from models.billing.customers import account_of_customer, customer_of
+from models.billing.disputes import buying_freeze
+from models.billing.payment_state import PaymentMismatch
+from models.billing.purchase import Purchase
+from models.billing.stripe_api import StripeError, id_of
+from models.billing.stripe_events import EventOfStripe, on_event
+from models.billing.transitions import on_transition
+from models.billing.trust import BuyingLimited
+from models.core import jobs
+from models.core.db import db
+from models.core.db import now as utc_now
+from models.core.errors import DomainError
+from models.core.jobs import transaction
+from models.ledger import Account
+from models.orgs import Org
+
+log = logging.getLogger("stoa.billing")
+
+BATCH = 100
+"""Attempts that one sweep enqueues at most."""
+QUEUED_FOR = timedelta(minutes=1)
+"""How long an enqueued attempt is not enqueued again: operation ids allow one a minute anyway."""
+
+
+def enqueue_due(*, now: datetime | None = None) -> int:
+    """Enqueue an attempt for each person's account whose balance is below its threshold; how many. Flushes.
+
+    Marks the accounts in the statement that selects them, so concurrent sweeps enqueue each account once.
+    """
+    if not stripe_api.enabled():
+        return 0
+    now = now or utc_now()
+    due = (
+        select(User.id, User.id, literal(now))
+        .outerjoin(AutoTopup, AutoTopup.id == User.id)
+        .where(
+            User.auto_topup_enabled,
+            User.banned.is_(False),
+            User.auto_topup_amount >= MIN_CREDITS,
+            or_(AutoTopup.pause.is_(None), AutoTopup.retry_at <= now),
+            or_(AutoTopup.queued_at.is_(None), AutoTopup.queued_at <= now - QUEUED_FOR),
+            func.credit_net(User.id, now) < func.greatest(User.auto_topup_threshold, 0),
+        )
+        .limit(BATCH)
+    )
+    table = AutoTopup.__table__.c
+    marked = db.session.scalars(
+        insert(AutoTopup)
+        .from_select(["id", "user_id", "queued_at"], due)
+        .on_conflict_do_update(
+            index_elements=["id"],
+            set_={"queued_at": now},
+            where=or_(table.queued_at.is_(None), table.queued_at <= now - QUEUED_FOR),
+        )
+        .returning(AutoTopup.id)
+    ).all()
+    for account_id in marked:
+        jobs.enqueue(jobs.top_up, account_id=account_id)
+    return len(marked)
+
+
+def top_up(account: Account, *, now: datetime | None = None) -> bool:
+    """Charge a top-up if the account needs one and may be charged; whether a charge went through.
+
+    Takes transactions of its own, and asks Stripe between them. Never raises what Stripe answers: a decline pauses the
+    account, and a payment whose outcome is unknown is settled by a webhook, its job or the reconciler, under its id.
+    """
+    if not stripe_api.enabled():
+        return False
+    now = now or utc_now()
+    with transaction():
+        wanted, customer = _credits_due(account, now), customer_of(account)
+        expired = _expired_confirmation(account, now)
+        blocked = expired is None and attempt_in_flight(account)
+    if wanted is None or blocked:
+        return False
+    try:
+        if expired:
+            confirmations.abandon(expired)
+        card = chargeable_card(account)
+    except AutoTopupBlocked as error:
+        with transaction():
+            switch_off(account, error.message)
+        return False
+    except StripeError as error:
+        with transaction():
+            _pause_for_stripe(account, error.message, now)
+        return False
+    except (DomainError, PaymentMismatch) as error:
+        log.error("the top-up %s cannot be given up: %s", expired, error)
+        return False
+    prefix = "org-auto-topup" if account.org_id else "auto-topup"
+    operation = f"{prefix}-{account.id}-{now.astimezone(UTC):%Y-%m-%dT%H:%M}"
+    try:
+        with transaction():
+            begun = _begin(account, operation, customer or "", card, now)
+    except IntegrityError:
+        return False  # another attempt is open, or was made in this minute
+    except BuyingLimited as limited:
+        with transaction():
+            _pause_for_limit(account, limited, now)
+        return False
+    if not begun:
+        return False
+    try:
+        return charge(operation, card.id, card.type, cancel_failed=False).paid
+    except DomainError as error:
+        log.warning("the outcome of %s is not known yet: %s", operation, error.message)
+    except PaymentMismatch as error:
+        log.error("a top-up does not fit its payment: %s", error)
+    return False
+
+
+def resume(account: Account) -> None:
+    """Let the next attempt be made now, because the owner asks for it; a card that was declined for good stays paused.
+    Flushes."""
+    state = ensure_state(account)
+    if state.pause in ("decline", "cap", "limit", "stripe"):
+        state.pause = state.paused_at = state.retry_at = None
+    state.queued_at = None
+    db.session.flush()
+
+
+def _credits_due(account: Account, now: datetime) -> int | None:
+    """The credits that a top-up would buy now, within the consent's ceiling and the monthly cap; None if none is needed
+    or allowed. Pauses the account at its cap. Flushes."""
+    settings, state = settings_of(account), state_of(account)
+    if not settings.enabled or settings.threshold is None or (settings.amount or 0) < MIN_CREDITS:
+        return None
+    if state is not None and state.pause and (state.retry_at is None or state.retry_at > now):
+        return None
+    balance = ledger.balance(account, now=now)
+    if balance.total_remaining >= settings.threshold and not balance.total_debt:
+        return None
+    if _banned(account) or buying_freeze(account) is not None:
+        return None
+    return _within_cap(account, settings, max(settings.amount or 0, balance.total_debt), now)
+
+
+def _within_cap(account: Account, settings: TopupSettings, credits: int, now: datetime) -> int | None:
+    credits = min(credits, CEILING_CENTS)
+    cap = settings.monthly_cap_cents
+    if cap is None:
+        return credits
+    charged = charged_cents(account, now=now)
+    # a debt is paid off as far as the cap allows
+    credits = min(credits, cap - charged)
+    if price_cents(credits) >= price_cents(settings.amount or 0):
+        return credits
+    state = ensure_state(account)
+    reset = month_of(month_of(now) + timedelta(days=32))
+    if (state.pause, state.retry_at) != ("cap", reset):
+        state.pause, state.paused_at, state.retry_at = "cap", now, reset
+        db.session.flush()
+        topup_notices.notify_cap_reached(account, cap, charged, reset)
+    return None
+
+
+def _begin(account: Account, operation: str, customer: str, card: SavedCard, now: datetime) -> bool:
+    """Write the attempt down if it is still needed: another may have been paid meanwhile."""
+    ledger.lock_account(account)
+    credits = _credits_due(account, now)
+    if credits is None:
+        return False
+    begin(operation, account, _buyer(account), "auto_topup", credits, customer)
+    state = ensure_state(account)
+    state.purchase_id, state.payment_method_id = operation, card.id
+    state.pause = state.paused_at = state.retry_at = None
+    db.session.flush()
+    return True
+
+
+def _buyer(account: Account) -> str:
+    return account.user_id or db.session.get_one(Org, account.org_id).owner_id
+
+
+def _banned(account: Account) -> bool:
+    user = db.session.get(User, account.user_id, populate_existing=True) if account.user_id else None
+    return user is not None and user.banned
+
+
+def _expired_confirmation(account: Account, now: datetime) -> str | None:
+    """The attempt that waited too long for its confirmation."""
+    state = state_of(account)
+    waits = state is not None and state.pause == "confirmation" and state.retry_at is not None
+    return state.purchase_id if state and waits and state.retry_at and state.retry_at <= now else None
+
+
+def _pause_for_stripe(account: Account, message: str, now: datetime) -> None:
+    state = ensure_state(account)
+    state.failures += 1
+    state.pause, state.paused_at, state.decline_code = "stripe", now, None
+    state.decline_message = message
+    state.retry_at = now + declines.delay(declines.STRIPE_DELAYS, state.failures)
+    db.session.flush()
+
+
+def _pause_for_limit(account: Account, limited: BuyingLimited, now: datetime) -> None:
+    """Wait for a limit of buying to end; one that never lets this amount through is looked at again after a day."""
+    state = ensure_state(account)
+    state.pause, state.paused_at, state.decline_code = "limit", now, None
+    state.decline_message = limited.message
+    state.retry_at = limited.ends_at or now + timedelta(days=1)
+    db.session.flush()
+
+
+# -- outcomes -------------------------------------------------------------------------------------------------
+
+
+@on_transition
+def _attempt_ended(purchase: Purchase, before: str, now: datetime) -> None:
+    """Pause or resume the account with the state of its attempt, in the same transaction, and tell its owner."""
+    if purchase.kind != "auto_topup":
+        return
+    if purchase.paid and before not in ("partly_refunded", "refunded", "disputed", "lost", "paid"):
+        _attempt_paid(purchase)
+    elif purchase.state == "failed":
+        _attempt_failed(purchase, now)
+
+
+def _attempt_paid(purchase: Purchase) -> None:
+    state = ensure_state(purchase.account)
+    state.pause = state.paused_at = state.retry_at = None
+    state.decline_code = state.decline_message = None
+    state.failures = 0
+    state.updated_at = utc_now()
+    db.session.flush()
+    topup_notices.notify_charged(purchase)
+
+
+def _attempt_failed(purchase: Purchase, now: datetime) -> None:
+    state = ensure_state(purchase.account)
+    code = purchase.failure_code or "unknown"
+    again = state.pause == "confirmation" and state.purchase_id == purchase.id
+    state.failures += 1
+    state.paused_at, state.decline_code, state.decline_message = now, code, purchase.failure_message
+    state.updated_at = now
+    if code in declines.CONFIRMATION_CODES and purchase.stripe_payment_intent_id:
+        if not again:  # who failed to confirm on the page may try once more there
+            state.pause = "confirmation"
+            path, expires_at = confirmations.issue(purchase.id, now)
+            wait = max(confirmations.LIFETIME, declines.delay(declines.DELAYS, state.failures))
+            state.retry_at = now + wait
+            topup_notices.notify_confirmation(purchase, path, expires_at)
+    else:
+        state.retry_at = declines.retry_after(code, state.failures, now)
+        state.pause = "decline" if state.retry_at else "card"
+        topup_notices.notify_failed(purchase, state.retry_at)
+    db.session.flush()
+
+
+@on_event(
+    "payment_method.attached",
+    "payment_method.updated",
+    "payment_method.automatically_updated",
+    "customer.updated",
+    "checkout.session.completed",
+)
+def _cards_changed(event: EventOfStripe) -> None:
+    """Another card ends the pause after a decline; an updated one may be charged again."""
+    told = event.object
+    customer = told["id"] if told.get("object") == "customer" else id_of(told.get("customer"))
+    with transaction():
+        account = account_of_customer(customer) if customer else None
+        state = state_of(account) if account else None
+        paused = state is not None and state.pause in ("card", "decline")
+        if paused and state and told.get("id") == state.payment_method_id and event.type.endswith("updated"):
+            state.pause = state.paused_at = state.retry_at = None
+    if account is not None and paused:
+        try:
+            chargeable_card(account)
+        except AutoTopupBlocked:
+            log.info("account %s has no card that can be charged", account.id)

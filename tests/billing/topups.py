@@ -1,0 +1,57 @@
+"""What the tests of automatic top-up share."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from flask.testing import FlaskClient
+from sqlalchemy import text
+from werkzeug.test import TestResponse
+
+from models.accounts import User
+from models.billing import AutoTopup, TopupSettings, auto_topup, topup_charging
+from models.core import mail
+from tests.billing.stage import Desk
+from tests.factories import Person
+
+
+def enable(desk: Desk, who: Person, threshold: int = 500, amount: int = 2000, cap: int | None = None) -> None:
+    """Switch it on, as on the page. Credits; the cap in cents."""
+    desk.run(auto_topup.save, who.account, who.id, TopupSettings(True, threshold, amount, cap), source="page")
+
+
+def top_up(desk: Desk, who: Person, at: datetime | None = None) -> bool:
+    """Attempt a top-up as the job does."""
+    return desk.run(topup_charging.top_up, who.account, now=at)
+
+
+def state(desk: Desk, who: Person) -> AutoTopup:
+    """The state of the account, which the test may change and commit."""
+    desk.session.rollback()
+    return desk.session.get_one(AutoTopup, who.id, populate_existing=True)
+
+
+def enabled(desk: Desk, who: Person) -> bool:
+    """Whether it is switched on."""
+    desk.session.rollback()
+    return desk.session.get_one(User, who.id, populate_existing=True).auto_topup_enabled
+
+
+def mails(desk: Desk) -> list[Any]:
+    """All e-mails that were enqueued, oldest first."""
+    desk.session.rollback()
+    rows = desk.session.execute(
+        text("SELECT args FROM procrastinate_jobs WHERE task_name = 'mail.deliver' ORDER BY id")
+    )
+    return [json.loads(mail._open(desk.settings, args["sealed"])) for (args,) in rows]
+
+
+def subjects(desk: Desk) -> list[str]:
+    """The subjects of those e-mails."""
+    return [each["subject"] for each in mails(desk)]
+
+
+def post(client: FlaskClient, path: str, data: dict[str, str] | None = None, **kw: Any) -> TestResponse:
+    """Submit a form with its CSRF token."""
+    token = (client.get("/api/auth/csrf").json or {})["csrfToken"]
+    return client.post(path, data={"csrf_token": token} | (data or {}), **kw)
