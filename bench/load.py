@@ -223,6 +223,8 @@ async def _fixed_rate(targets: Sequence[Target], rate: float, seconds: float) ->
 
     async def one(target: Target) -> None:
         free = idle[target.name]
+        while free and free[-1].transport is None:
+            free.pop()  # the server closed it while it was idle
         protocol = free.pop() if free else await _connect(target.port)
         finished: asyncio.Future[Answer] = loop.create_future()
         protocol.call(next(requests[target.name]), finished.set_result)
