@@ -7,9 +7,8 @@ ended, so a charged card becomes credits, and a purchase that came to nothing is
 import re
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import stripe
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
@@ -28,6 +27,9 @@ from models.core.db import now as utc_now
 from models.core.errors import Conflict, Invalid
 from models.core.jobs import transaction
 from models.ledger import Account
+
+if TYPE_CHECKING:
+    import stripe
 
 FEWEST_CREDITS = 500
 MOST_CREDITS = 99_999_999
@@ -148,6 +150,8 @@ def charge(operation: str, method_id: str, method_type: str, *, cancel_failed: b
         purchase = purchase_by_id(operation)
         version = purchase.version
         params = _intent(purchase, method_id, method_type)
+    import stripe
+
     try:
         with stripe_api.asking() as client:
             intent = client.v1.payment_intents.create(params, {"idempotency_key": operation})
@@ -241,7 +245,7 @@ def _again(operation: str, credits: int) -> BuyOutcome:
     raise Conflict("This purchase has ended. Load the page again for another one.")
 
 
-def _declined(operation: str, version: int, error: stripe.CardError, cancel_failed: bool) -> Purchase:
+def _declined(operation: str, version: int, error: "stripe.CardError", cancel_failed: bool) -> Purchase:
     intent: Any = error.error.payment_intent if error.error else None
     intent_id = id_of(intent if isinstance(intent, str) or intent is None else plain(intent))
     if intent_id is None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import stripe
 from sqlalchemy import ForeignKey, Index, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -113,6 +112,8 @@ def confirm(purchase_id: str, return_url: str) -> str | None:
             return None
         if intent_id is None or not _confirmable(purchase):
             raise Conflict("This payment was given up. Nothing was charged.")
+    import stripe
+
     try:
         with stripe_api.asking() as client:
             intent = plain(client.v1.payment_intents.retrieve(intent_id))

@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import orjson
-import stripe
 from sqlalchemy import Index, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
@@ -211,6 +210,8 @@ def _note(id: str, **values: Any) -> None:
 
 
 def _checked(body: bytes, signature: str | None, secret: str) -> dict[str, Any]:
+    import stripe
+
     try:
         stripe.WebhookSignature.verify_header(body.decode(), signature or "", secret, TOLERANCE)
     except UnicodeDecodeError:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fpdf import FPDF
-from fpdf.enums import XPos, YPos
+if TYPE_CHECKING:  # imported where it is used: 20 MB of each worker
+    from fpdf import FPDF
 
 FONTS = Path(__file__).parents[3] / "static/vendor/inter"
 INK, QUIET, LINE = (28, 30, 33), (98, 102, 108), (205, 205, 200)
@@ -32,6 +33,8 @@ class Document:
 
 def document_pdf(document: Document) -> bytes:
     """The PDF file. Characters that Inter lacks are drawn as boxes."""
+    from fpdf import FPDF
+
     pdf = FPDF(format="A4")
     pdf.set_margin(MARGIN)
     pdf.c_margin = 0
@@ -63,51 +66,49 @@ def document_pdf(document: Document) -> bytes:
 
 
 def _text(
-    pdf: FPDF, text: str, size: float, *, bold: bool = False, colour: tuple[int, int, int] = INK
+    pdf: "FPDF", text: str, size: float, *, bold: bool = False, colour: tuple[int, int, int] = INK
 ) -> None:
     _style(pdf, size, bold, colour)
-    pdf.multi_cell(0, size * 0.5, text, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+    pdf.multi_cell(0, size * 0.5, text, align="L", new_x="LMARGIN", new_y="NEXT")
 
 
-def _columns(pdf: FPDF, *columns: tuple[str, list[str]]) -> None:
+def _columns(pdf: "FPDF", *columns: tuple[str, list[str]]) -> None:
     """Headed blocks of text side by side."""
     width, top, bottom = pdf.epw / len(columns), pdf.get_y(), pdf.get_y()
     for index, (head, lines) in enumerate(columns):
         left = pdf.l_margin + index * width
         pdf.set_xy(left, top)
         _style(pdf, 8.5, False, QUIET)
-        pdf.cell(width, LINE_HEIGHT, head, new_x=XPos.LEFT, new_y=YPos.NEXT)
+        pdf.cell(width, LINE_HEIGHT, head, new_x="LEFT", new_y="NEXT")
         _style(pdf, 10, False, INK)
         for line in lines:
             pdf.set_x(left)
-            pdf.multi_cell(width - 6, LINE_HEIGHT, line, align="L", new_x=XPos.LEFT, new_y=YPos.NEXT)
+            pdf.multi_cell(width - 6, LINE_HEIGHT, line, align="L", new_x="LEFT", new_y="NEXT")
         bottom = max(bottom, pdf.get_y())
     pdf.set_xy(pdf.l_margin, bottom)
 
 
-def _rows(pdf: FPDF, rows: Rows, *, bold: bool = False) -> None:
+def _rows(pdf: "FPDF", rows: Rows, *, bold: bool = False) -> None:
     """Names on the left, values on the right."""
     for name, value in rows:
         _style(pdf, 10, bold, INK)
         top = pdf.get_y()
         pdf.set_x(pdf.l_margin + pdf.epw * 0.6)
-        pdf.multi_cell(
-            pdf.epw * 0.4, LINE_HEIGHT + 1.4, value, align="R", new_x=XPos.LMARGIN, new_y=YPos.NEXT
-        )
+        pdf.multi_cell(pdf.epw * 0.4, LINE_HEIGHT + 1.4, value, align="R", new_x="LMARGIN", new_y="NEXT")
         below = pdf.get_y()
         if below < top:  # the value moved to the next page
             top = pdf.t_margin
         pdf.set_xy(pdf.l_margin, top)
-        pdf.multi_cell(pdf.epw * 0.6, LINE_HEIGHT + 1.4, name, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+        pdf.multi_cell(pdf.epw * 0.6, LINE_HEIGHT + 1.4, name, align="L", new_x="LMARGIN", new_y="NEXT")
         pdf.set_y(max(below, pdf.get_y()))
 
 
-def _rule(pdf: FPDF) -> None:
+def _rule(pdf: "FPDF") -> None:
     pdf.set_draw_color(*LINE)
     pdf.line(pdf.l_margin, pdf.get_y() + 1, pdf.l_margin + pdf.epw, pdf.get_y() + 1)
     pdf.ln(2)
 
 
-def _style(pdf: FPDF, size: float, bold: bool, colour: tuple[int, int, int]) -> None:
+def _style(pdf: "FPDF", size: float, bold: bool, colour: tuple[int, int, int]) -> None:
     pdf.set_font("inter", "B" if bold else "", size)
     pdf.set_text_color(*colour)
