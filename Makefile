@@ -9,7 +9,7 @@ BIN   := $(VENV)/bin
 # A custom index or wheel directory in the user's pip configuration stays in effect; `--user` and the like are turned off.
 PIP   := PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install \
          --no-input --progress-bar off --require-hashes
-JOBS  ?= 3
+JOBS  ?= 2
 # One file per process at a time, in the order of tests/conftest.py.
 XDIST := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -20,7 +20,7 @@ run: $(BIN)/python ## Start Stoa: PostgreSQL, migrations, web server, job worker
 	@$(call install,base)
 	@exec $(BIN)/flask serve
 
-test: lint types ## Check format, lint and types, and run all tests with warnings as errors (JOBS=3 processes)
+test: lint types ## Check format, lint and types, and run all tests with warnings as errors (JOBS=2 processes)
 	@chromium=$$(.ci/chromium $(BIN)) || exit 1; \
 	echo "Testing, in a browser at $$chromium"; \
 	STOA_CHROMIUM="$$chromium" exec $(BIN)/pytest -q $(XDIST)

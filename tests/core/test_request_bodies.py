@@ -281,7 +281,8 @@ def test_no_route_parses_a_large_unauthenticated_body(
     for method, path in _writing(app):
         data = b'{"a": "' + b"x" * (1 << 21) + b'"}'
         answer = _send(client, method, path, data, chunked, **headers)
-        assert answer.status_code in (303, 400, 401, 402, 403, 404, 405, 413, 429), (
+        closed = {503} if path == "/api/stripe/webhook" else set()  # this server takes no payments
+        assert answer.status_code in {303, 400, 401, 402, 403, 404, 405, 413, 429} | closed, (
             method,
             path,
             answer.status_code,

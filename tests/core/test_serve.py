@@ -128,7 +128,7 @@ def test_the_stripe_simulator_runs_beside_it_and_keeps_what_it_knows(data_dir: P
         assert commands.stripe_secret_key.get_secret_value() == key
         assert (data_dir / SIMULATOR_ACCESS).stat().st_mode & 0o777 == 0o600
         _kill(data_dir, "stripe_simulator")
-        server.wait_for("The Stripe simulator was killed by signal 9; it starts again")
+        server.wait_for("The Stripe simulator was killed by signal 9; restarting")
         assert (
             client.v1.customers.retrieve(made.id, options={"max_network_retries": 8}).email
             == "alice@example.org"

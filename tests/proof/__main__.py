@@ -24,7 +24,6 @@ from tests.proof.stage import Result, Serve, Stage, serving
 Proof = Callable[[Serve, Stage], Result]
 
 WORKERS = 3
-SETTINGS = {"hostile": TIMEOUTS, "garbage": {"STOA_STRIPE": "demo"}}
 
 LONG: dict[str, Proof] = {
     "race": lambda server, stage: race(stage, calls=200, affordable=20, accounts=20, calls_each=60),
@@ -78,7 +77,7 @@ def run(name: str, proof: Proof) -> Result:
             upstream.running() as provider,
             unreachable_providers() as addresses,
             serving(
-                provider, workers=WORKERS, **(addresses if name == "faults" else SETTINGS.get(name, {}))
+                provider, workers=WORKERS, **{"faults": addresses, "hostile": TIMEOUTS}.get(name, {})
             ) as (
                 server,
                 stage,

@@ -105,6 +105,7 @@ def test_range_metric_and_group_change_without_leaving_the_page(
         expect(page.locator(".chart__total")).not_to_have_text(month)
         page.get_by_role("link", name="Tokens").click()
         expect(page.locator(".legend").last).to_contain_text("Cache read")
+        expect(page.locator(".htmx-settling, .htmx-swapping")).to_have_count(0)
         page.get_by_label("Group by").select_option("agent")
         expect(page.get_by_role("heading", name="By agent")).to_be_visible()
         expect(page).to_have_url(re.compile("range=7d.*show=tokens.*by=agent"))

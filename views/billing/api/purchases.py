@@ -22,7 +22,7 @@ from models.core.strict_models import issue
 from models.ledger import Account
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
-from views.web.error_bodies import ApiError, door
+from views.web.error_bodies import ApiError, ServerError, door
 from views.web.guards import caller_address, cookie_user, current_account, limiter
 from views.web.operation import Operation, ResponseModel
 
@@ -247,6 +247,7 @@ def billing_portal() -> ResponseReturnValue:
     answers={
         200: ("It is stored", Received),
         400: ("The signature is missing, wrong or too old", WebhookError),
+        413: ("The event is larger than 1 MiB", ServerError),
         500: ("It could not be stored", WebhookError),
         503: ("No signing secret is set, or this server sells nothing", WebhookError),
     },
