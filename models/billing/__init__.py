@@ -4,15 +4,17 @@ from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView
 from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.confirmations import PaymentConfirmation
-from models.billing.disputes import BuyingFreeze, buying_freeze, clear_freeze
+from models.billing.disputes import clear_freeze
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
 from models.billing.purchase import (
+    BuyingFreeze,
     Purchase,
     PurchaseDispute,
     PurchaseRefund,
     Receipt,
+    buying_freeze,
     listed_purchases,
     purchase_of,
     purchases_of,

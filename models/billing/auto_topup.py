@@ -12,10 +12,17 @@ from models.accounts.users import User
 from models.billing import cards, stripe_api, topup_notices
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
-from models.billing.disputes import BuyingFreeze, buying_freeze
-from models.billing.purchase import OPEN_STATES, PAID_STATES, Purchase, of_account, one_of
+from models.billing.purchase import (
+    OPEN_STATES,
+    PAID_STATES,
+    BuyingFreeze,
+    Purchase,
+    buying_freeze,
+    dollars,
+    of_account,
+    one_of,
+)
 from models.billing.stripe_api import StripeError, missing
-from models.billing.topup_notices import dollars
 from models.core.db import NOW, Base, BigInt, db
 from models.core.db import now as utc_now
 from models.core.errors import Invalid, NotFound

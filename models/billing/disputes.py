@@ -2,7 +2,6 @@
 customer who disputes again and again is banned (contract 3.13)."""
 
 import logging
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +11,15 @@ from models.accounts import bans
 from models.accounts.users import User
 from models.billing import stripe_api
 from models.billing.payment_state import PaymentMismatch
-from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, of_account
+from models.billing.purchase import (
+    CLOSED_WELL,
+    BuyingFreeze,
+    Purchase,
+    PurchaseDispute,
+    buying_freeze,
+    dollars,
+    of_account,
+)
 from models.billing.stripe_api import id_of, plain
 from models.billing.transitions import sync
 from models.core.db import db
@@ -27,36 +34,6 @@ BAN_DISPUTES = 5
 BAN_WINDOW = timedelta(days=14)
 
 
-@dataclass(frozen=True, slots=True)
-class BuyingFreeze:
-    """Why an account buys nothing: the first of its disputes that is open or lost."""
-
-    since: datetime
-    purchase_id: str
-    amount_cents: int
-    lost: bool
-
-
-def buying_freeze(account: Account) -> BuyingFreeze | None:
-    """The freeze of the account's buying; None while it may buy."""
-    row = db.session.execute(
-        select(PurchaseDispute, Purchase.id)
-        .join(Purchase, Purchase.id == PurchaseDispute.purchase_id)
-        .where(
-            of_account(account),
-            PurchaseDispute.status.not_in(CLOSED_WELL),
-            PurchaseDispute.cleared_at.is_(None),
-        )
-        .order_by(PurchaseDispute.created_at)
-        .limit(1)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-    if row is None:
-        return None
-    dispute, purchase_id = row
-    return BuyingFreeze(dispute.created_at, purchase_id, dispute.amount_cents, dispute.status == "lost")
-
-
 def refuse_frozen(account: Account) -> None:
     """Raise Forbidden while the account's buying is frozen, saying why in plain words."""
     freeze = buying_freeze(account)
@@ -67,7 +44,7 @@ def refuse_frozen(account: Account) -> None:
 def freeze_message(freeze: BuyingFreeze) -> str:
     """Why the account cannot buy, and what the user can do. Raises BillingDisabled."""
     support = stripe_api.billing_settings().stoa_support_email or "the operator of this server"
-    paid = f"a payment of ${freeze.amount_cents / 100:,.2f}"
+    paid = f"a payment of {dollars(freeze.amount_cents)}"
     if freeze.lost:
         return (
             f"Your bank took back {paid} after a dispute, so this account cannot buy credits. You can still spend your "

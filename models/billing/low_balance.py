@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import ledger
-from models.billing.mails import balance_facts, configured, credits_text, enqueue, owner_of
+from models.billing.mails import balance_facts, configured, credits_text, enqueue
 from models.core.db import Base, BigInt, db
 from models.core.db import now as utc_now
 from models.core.errors import Invalid
@@ -123,7 +123,7 @@ def _check_balance(
     }
     _note_notified(account_id, now)
     return enqueue(
-        "low_balance", f"low-balance/{account_id}/{now:%Y-%m-%dT%H:%M:%S.%f}", owner_of(account), facts
+        "low_balance", f"low-balance/{account_id}/{now:%Y-%m-%dT%H:%M:%S.%f}", ledger.owner_of(account), facts
     )
 
 

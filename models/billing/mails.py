@@ -18,8 +18,6 @@ from models.core.db import now as utc_now
 from models.core.errors import Invalid, NotFound
 from models.core.mail import Email
 from models.core.settings import Settings
-from models.ledger import Account
-from models.orgs import Org
 
 TOPICS: dict[str, str] = {
     "balance": "Low balance",
@@ -151,18 +149,6 @@ def compose(row: BillingMail, user: User, topic: str | None) -> Email:
 def credits_text(credits: int) -> str:
     """An amount of credits as text."""
     return f"{credits:,} credit{'' if credits == 1 else 's'}"
-
-
-def dollars(cents: int) -> str:
-    """An amount in US dollars as text."""
-    return f"${cents / 100:,.2f}"
-
-
-def owner_of(account: Account) -> str:
-    """The id of the user who answers for an account."""
-    if account.org_id is None:
-        return account.id
-    return db.session.get_one(Org, account.org_id).owner_id
 
 
 def balance_facts(net: int) -> dict[str, Any]:

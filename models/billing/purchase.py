@@ -110,6 +110,13 @@ class Purchase(Base):
         return Account(org_id=self.org_id) if self.org_id else Account(user_id=self.user_id)
 
     @property
+    def card_name(self) -> str | None:
+        """The card that paid, as in `Visa ending in 4242`; None if it was no card."""
+        return (
+            f"{(self.card_brand or 'card').title()} ending in {self.card_last4}" if self.card_last4 else None
+        )
+
+    @property
     def paid(self) -> bool:
         """Whether the credits were granted, whatever came afterwards."""
         return self.state in PAID_STATES
@@ -223,3 +230,38 @@ def listed_purchases(*, account: Account | None, state: str | None, limit: int) 
         query = query.where(Purchase.state == state)
     rows = db.session.execute(query.order_by(Purchase.created_at.desc(), Purchase.id).limit(limit))
     return [(purchase, email) for purchase, email in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class BuyingFreeze:
+    """Why an account buys nothing: the first of its disputes that is open or lost."""
+
+    since: datetime
+    purchase_id: str
+    amount_cents: int
+    lost: bool
+
+
+def buying_freeze(account: Account) -> BuyingFreeze | None:
+    """The freeze of the account's buying; None while it may buy."""
+    row = db.session.execute(
+        select(PurchaseDispute, Purchase.id)
+        .join(Purchase, Purchase.id == PurchaseDispute.purchase_id)
+        .where(
+            of_account(account),
+            PurchaseDispute.status.not_in(CLOSED_WELL),
+            PurchaseDispute.cleared_at.is_(None),
+        )
+        .order_by(PurchaseDispute.created_at)
+        .limit(1)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        return None
+    dispute, purchase_id = row
+    return BuyingFreeze(dispute.created_at, purchase_id, dispute.amount_cents, dispute.status == "lost")
+
+
+def dollars(cents: int) -> str:
+    """An amount of US cents as text, as in `$1,020.00`."""
+    return f"${cents / 100:,.2f}"

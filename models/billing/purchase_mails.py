@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import select
 
 from models import ledger
-from models.billing.mails import balance_facts, credits_text, dollars, enqueue, owner_of
-from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, of_account
+from models.billing.mails import balance_facts, credits_text, enqueue
+from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, buying_freeze, dollars
 from models.core.db import db
-from models.ledger import Account
 from models.orgs import Org
 
 
@@ -36,7 +35,7 @@ def snapshot(purchase: Purchase) -> PurchaseSnapshot:
         purchase.refunded_cents,
         purchase.taken_back,
         {row.id: row.status for row in statuses},
-        _frozen(purchase.account),
+        buying_freeze(purchase.account) is not None,
     )
 
 
@@ -78,10 +77,10 @@ def enqueue_changes(purchase: Purchase, before: PurchaseSnapshot) -> None:
                 enqueue("dispute_closed", id, purchase.user_id, facts)
         elif earlier is None:
             enqueue("dispute_opened", f"dispute-opened/{dispute.id}", purchase.user_id, facts)
-    if not before.frozen and _frozen(purchase.account):
+    if not before.frozen and buying_freeze(purchase.account):
         id = f"buying-frozen/{purchase.id}/{purchase.version}"
         facts = _facts(purchase) | {"lost": purchase.state == "lost"}
-        enqueue("buying_frozen", id, owner_of(purchase.account), facts)
+        enqueue("buying_frozen", id, ledger.owner_of(purchase.account), facts)
 
 
 def ask_for_confirmation(purchase: Purchase, url: str) -> bool:
@@ -92,16 +91,13 @@ def ask_for_confirmation(purchase: Purchase, url: str) -> bool:
 
 
 def _facts(purchase: Purchase) -> dict[str, Any]:
-    card = None
-    if purchase.card_last4:
-        card = f"{(purchase.card_brand or 'card').title()} ending in {purchase.card_last4}"
     paid_at = purchase.paid_at or purchase.created_at
     return {
         "purchase_id": purchase.id,
         "credits": credits_text(purchase.credits),
         "amount": dollars(purchase.amount_cents),
         "paid_on": f"{paid_at.astimezone(UTC).day} {paid_at.astimezone(UTC):%B %Y}",
-        "card": card,
+        "card": purchase.card_name,
         "organisation": db.session.get_one(Org, purchase.org_id).name if purchase.org_id else None,
     }
 
@@ -119,20 +115,3 @@ def _disputes(purchase: Purchase) -> list[PurchaseDispute]:
 
 def _closed(status: str) -> bool:
     return status == "lost" or status in CLOSED_WELL
-
-
-def _frozen(account: Account) -> bool:
-    """Whether the account has a dispute that is open or lost and not cleared."""
-    return bool(
-        db.session.scalars(
-            select(
-                exists()
-                .where(PurchaseDispute.purchase_id == Purchase.id)
-                .where(
-                    of_account(account),
-                    PurchaseDispute.status.not_in(CLOSED_WELL),
-                    PurchaseDispute.cleared_at.is_(None),
-                )
-            )
-        ).one()
-    )

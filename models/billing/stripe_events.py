@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Index, cast, func, select, text, update
+from sqlalchemy import Index, cast, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -472,8 +472,3 @@ def _organization_subscription_changed(event: EventOfStripe) -> None:
             org.auto_topup_enabled = False
         elif found["status"] in ("active", "past_due") and org.stripe_subscription_id is None:
             org.stripe_subscription_id = found["id"]
-
-
-def waiting_events() -> int:
-    """How many events are not handled yet."""
-    return db.session.scalars(select(func.count()).where(StripeEvent.handled_at.is_(None))).one()

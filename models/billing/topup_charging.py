@@ -32,9 +32,8 @@ from models.billing.auto_topup import (
 from models.billing.buying import begin, charge, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import account_of_customer, customer_of
-from models.billing.disputes import buying_freeze
 from models.billing.payment_state import PaymentMismatch
-from models.billing.purchase import Purchase
+from models.billing.purchase import Purchase, buying_freeze
 from models.billing.stripe_api import StripeError, id_of
 from models.billing.stripe_events import EventOfStripe, on_event
 from models.billing.transitions import on_transition
@@ -45,7 +44,6 @@ from models.core.db import now as utc_now
 from models.core.errors import DomainError
 from models.core.jobs import transaction
 from models.ledger import Account
-from models.orgs import Org
 
 log = logging.getLogger("stoa.billing")
 
@@ -195,16 +193,12 @@ def _begin(account: Account, operation: str, customer: str, card: SavedCard, now
     credits = _credits_due(account, now)
     if credits is None:
         return False
-    begin(operation, account, _buyer(account), "auto_topup", credits, customer)
+    begin(operation, account, ledger.owner_of(account), "auto_topup", credits, customer)
     state = ensure_state(account)
     state.purchase_id, state.payment_method_id = operation, card.id
     state.pause = state.paused_at = state.retry_at = None
     db.session.flush()
     return True
-
-
-def _buyer(account: Account) -> str:
-    return account.user_id or db.session.get_one(Org, account.org_id).owner_id
 
 
 def _banned(account: Account) -> bool:

@@ -6,19 +6,13 @@ from sqlalchemy import select
 
 from models.accounts.users import User
 from models.billing import stripe_api
-from models.billing.purchase import Purchase
+from models.billing.purchase import Purchase, dollars
 from models.core.db import db
 from models.core.notices import Notice, send_notice
-from models.ledger import Account
-from models.orgs import Org
+from models.ledger import Account, owner_of
 
 BILLING_PATH = "/profile?tab=billing"
 CLOSING = "You get this e-mail because automatic top-up was switched on for your account. Change it on the billing page."
-
-
-def dollars(cents: int) -> str:
-    """An amount of cents, as in `$20.00`."""
-    return f"${cents / 100:,.2f}"
 
 
 def moment(time: datetime) -> str:
@@ -28,8 +22,8 @@ def moment(time: datetime) -> str:
 
 def method_of(purchase: Purchase) -> str:
     """The payment method of a purchase, as in `Visa ending in 4242`."""
-    if purchase.card_last4:
-        return f"{(purchase.card_brand or 'card').title()} ending in {purchase.card_last4}"
+    if purchase.card_name:
+        return purchase.card_name
     return "Link" if purchase.payment_method_type == "link" else "your saved card"
 
 
@@ -115,10 +109,7 @@ def _send(
     label: str,
     path: str = BILLING_PATH,
 ) -> None:
-    query = select(User.email).where(User.id == account.user_id)
-    if account.org_id:
-        query = select(User.email).join(Org, Org.owner_id == User.id).where(Org.id == account.org_id)
-    to = db.session.scalars(query).one()
+    to = db.session.scalars(select(User.email).where(User.id == owner_of(account))).one()
     settings = stripe_api.billing_settings()
     link = (label, f"{settings.base_url}{path}")
     send_notice(settings, to, Notice(subject, paragraphs, facts, link, CLOSING))

@@ -36,6 +36,9 @@ from models.orgs import Org
 
 TRIES = 6
 
+Rows = list[tuple[type[Any], dict[str, Any]]]
+"""Values by column, each with the class of its table."""
+
 OnTransition = Callable[[Purchase, str, datetime], None]
 
 _listeners: list[OnTransition] = []
@@ -87,7 +90,8 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
     before = purchase.state
     trust.note_decline(purchase, state, now=now)
     values = _values(purchase, state, now)
-    fresh = _fresh(purchase.id, state)
+    rows = _rows(purchase.id, state)
+    fresh = _fresh(purchase.id, rows)
     changes = {name: value for name, value in values.items() if getattr(purchase, name) != value}
     if not changes and not fresh:
         return True
@@ -114,7 +118,7 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
     if "taken_back" in changes:
         cause = "dispute" if "disputed_cents" in changes else "refund"
         ledger.take_back(purchase.id, purchase.taken_back, cause, now=now)
-    _keep_told(purchase.id, state)
+    _keep_told(rows)
     purchase_mails.enqueue_changes(purchase, mailed)
     _announce(purchase, before, now)
     return True
@@ -291,8 +295,8 @@ def _description(purchase: Purchase) -> str:
     return words[purchase.kind]
 
 
-def _rows(purchase_id: str, state: PaymentState) -> list[tuple[type[Any], dict[str, Any]]]:
-    refunds: list[tuple[type[Any], dict[str, Any]]] = [
+def _rows(purchase_id: str, state: PaymentState) -> Rows:
+    refunds: Rows = [
         (
             PurchaseRefund,
             {
@@ -323,7 +327,7 @@ def _rows(purchase_id: str, state: PaymentState) -> list[tuple[type[Any], dict[s
     ]
 
 
-def _fresh(purchase_id: str, state: PaymentState) -> bool:
+def _fresh(purchase_id: str, told: Rows) -> bool:
     """Whether a refund or a dispute is new, or has changed."""
     kept: dict[str, Any] = {}
     for table in (PurchaseRefund, PurchaseDispute):
@@ -334,12 +338,12 @@ def _fresh(purchase_id: str, state: PaymentState) -> bool:
     return any(
         values["id"] not in kept
         or any(getattr(kept[values["id"]], name) != value for name, value in values.items())
-        for _, values in _rows(purchase_id, state)
+        for _, values in told
     )
 
 
-def _keep_told(purchase_id: str, state: PaymentState) -> None:
-    for table, values in _rows(purchase_id, state):
+def _keep_told(told: Rows) -> None:
+    for table, values in told:
         db.session.execute(
             insert(table)
             .values(values)

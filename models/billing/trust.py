@@ -14,7 +14,7 @@ from models import ledger
 from models.accounts.users import User
 from models.billing import stripe_api
 from models.billing.payment_state import PaymentState
-from models.billing.purchase import Purchase, of_account
+from models.billing.purchase import Purchase, dollars, of_account
 from models.core.db import NOW, Base, db
 from models.core.db import now as utc_now
 from models.core.errors import DomainError, Invalid
@@ -128,7 +128,7 @@ def refuse_limited(account: Account, cents: int, *, now: datetime | None = None)
     details = _details()
     if max_cents is not None and cents > max_cents:
         raise BuyingLimited(
-            f"This account can buy credits for at most {_dollars(max_cents)} in 24 hours. Choose a smaller amount.",
+            f"This account can buy credits for at most {dollars(max_cents)} in 24 hours. Choose a smaller amount.",
             ends_at=None,
             now=now,
             details=details,
@@ -145,7 +145,7 @@ def refuse_limited(account: Account, cents: int, *, now: datetime | None = None)
     ends_at = _sum_ends(recent, cents, max_cents)
     if ends_at is not None:
         raise BuyingLimited(
-            f"This account can buy credits for {_dollars(max_cents or 0)} in 24 hours, and {_dollars(_spent(recent))} of "
+            f"This account can buy credits for {dollars(max_cents or 0)} in 24 hours, and {dollars(_spent(recent))} of "
             "it is used. Choose a smaller amount, or wait.",
             ends_at=ends_at,
             now=now,
@@ -360,7 +360,3 @@ def _details() -> str:
         "These limits protect against tests of stolen cards. They rise as the account gets older and its payments are kept. "
         f"If you need more now, contact {support}."
     )
-
-
-def _dollars(cents: int) -> str:
-    return f"${cents / 100:,.2f}"

@@ -22,6 +22,7 @@ from models.ledger.call_records import LostHold
 from models.ledger.heads import forget_leaves
 from models.ledger.ledger import GRANT_TYPES, CreditAccount, CreditEntry, CreditHold, CreditLedger
 from models.ledger.sanitizing import clean_text
+from models.orgs import Org
 
 PRIORITIES = {
     "subscription": 10,
@@ -130,7 +131,7 @@ def grant(
         "SELECT * FROM credit_grant(:operation, :user, :org, :amount, CAST(:type AS grant_type), :priority,"
         " :description, CAST(:expires AS timestamptz), :now)",
         operation=operation_id,
-        user=account.user_id or buyer_id or _owner(account),
+        user=account.user_id or buyer_id or owner_of(account),
         org=account.org_id,
         amount=amount,
         type=type,
@@ -173,6 +174,16 @@ def take_back(operation_id: str, total: int, cause: str, *, now: datetime | None
         now=now or utc_now(),
     )
     return int(row.moved)
+
+
+def owner_of(account: Account) -> str:
+    """The id of the user who answers for an account: its user, or the owner of its organisation. Raises NotFound."""
+    if account.user_id:
+        return account.user_id
+    owner = db.session.scalars(select(Org.owner_id).where(Org.id == account.org_id)).one_or_none()
+    if owner is None:
+        raise NotFound("There is no such organisation.")
+    return owner
 
 
 def lock_account(account: Account) -> None:
@@ -265,15 +276,6 @@ def _lost(hold: CreditHold, email: str) -> LostHold:
         created_at=hold.created_at,
         lost_at=hold.lost_at or hold.expires_at,
     )
-
-
-def _owner(account: Account) -> str:
-    from models.orgs import Org
-
-    owner = db.session.scalars(select(Org.owner_id).where(Org.id == account.org_id)).one_or_none()
-    if owner is None:
-        raise NotFound("There is no such organisation.")
-    return owner
 
 
 def call_function(statement: str, **parameters: Any) -> Row[Any]:

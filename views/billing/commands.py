@@ -7,7 +7,7 @@ from flask import Flask
 
 from models import admin, billing
 from models.billing import customers, mails, stripe_events
-from models.billing.purchase import STATES
+from models.billing.purchase import STATES, dollars
 from models.billing.trust import LEVELS
 from models.core.db import db
 from models.core.errors import NotFound
@@ -38,7 +38,7 @@ def purchases_command(name: str | None, state: str | None, limit: int) -> None:
             purchase.state,
             purchase.kind,
             f"{purchase.credits:,} credits",
-            f"${purchase.amount_cents / 100:,.2f}",
+            dollars(purchase.amount_cents),
         ]
         if purchase.taken_back:
             facts.append(f"{purchase.taken_back:,} taken back")
@@ -155,13 +155,13 @@ def limits_command(name: str, level: str | None) -> None:
     limits = billing.buying_limits(account)
     origin = "set by an operator" if limits.set_by_operator else "by age and paid history"
     count = "no limit" if limits.max_purchases is None else f"of {limits.max_purchases:,}"
-    amount = "no limit" if limits.max_cents is None else f"of ${limits.max_cents / 100:,.2f}"
+    amount = "no limit" if limits.max_cents is None else f"of {dollars(limits.max_cents)}"
     click.echo(f"{name}: level {limits.level.name} ({origin})")
     click.echo(
         f"  account age   {limits.age.days:,} days\n"
-        f"  paid history  ${limits.paid_cents / 100:,.2f}, older than 7 days, less refunds and disputes\n"
+        f"  paid history  {dollars(limits.paid_cents)}, older than 7 days, less refunds and disputes\n"
         f"  purchases     {limits.purchases:,} in 24 hours, {count}\n"
-        f"  amount        ${limits.cents / 100:,.2f} in 24 hours, {amount}\n"
+        f"  amount        {dollars(limits.cents)} in 24 hours, {amount}\n"
         f"  declines      {limits.declines:,} in 24 hours"
     )
     if limits.next_purchase_at is not None:

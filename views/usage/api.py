@@ -18,7 +18,7 @@ from views.web import error_bodies
 from views.web.body import BadJson, Body, InvalidBody, Missing, read
 from views.web.error_bodies import BAD_BODY, BAD_JSON, MessageError, door
 from views.web.format import iso
-from views.web.guards import api_key, cookie_user, current_account, key_account, key_user, settings
+from views.web.guards import api_key, current_account, key_account, key_user, require_cookie_user, settings
 from views.web.operation import Operation, ResponseModel
 
 log = logging.getLogger("stoa.billing")
@@ -93,9 +93,7 @@ def own_usage() -> ResponseReturnValue:
 
     Runs a due quota cycle and a due automatic top-up first.
     """
-    user = cookie_user()
-    if user is None:
-        raise DomainError("Unauthorized", status=401)
+    user = require_cookie_user()
     current, quota, topped_up = _renewed(current_account())
     return jsonify(
         usageThisCycle=quota.used,

@@ -28,7 +28,7 @@ from models.accounts.sessions import Session
 from models.accounts.users import User
 from models.admin import record
 from models.core.db import db, now
-from models.core.errors import Forbidden
+from models.core.errors import DomainError, Forbidden
 from models.core.settings import Settings
 from models.ledger import Account
 from views.web.htmx import wants_fragment
@@ -250,6 +250,14 @@ def cookie_user() -> User | None:
     """The user of the session cookie; None when signed out."""
     found = cookie_credential()
     return found.user if found else None
+
+
+def require_cookie_user() -> User:
+    """The user of the session cookie. Raises DomainError (401) when signed out."""
+    user = cookie_user()
+    if user is None:
+        raise DomainError("Unauthorized", status=401)
+    return user
 
 
 def current_account() -> Account:

@@ -23,7 +23,7 @@ from models.ledger import Account
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, ServerError, door
-from views.web.guards import caller_address, cookie_user, current_account, limiter
+from views.web.guards import caller_address, current_account, limiter, require_cookie_user
 from views.web.operation import Operation, ResponseModel
 
 log = logging.getLogger("stoa.billing")
@@ -131,14 +131,6 @@ def _hook(error: Exception) -> ResponseReturnValue | None:
     return None
 
 
-def _person() -> User:
-    """The user of the cookie, who acts for their own account. Raises DomainError without one: 401."""
-    user = cookie_user()
-    if user is None:
-        raise DomainError("Unauthorized", status=401)
-    return user
-
-
 def _own_account(user: User) -> Account:
     """Raises Forbidden where an organisation's key is in the cookie: it spends, and does not buy."""
     if current_account().org_id:
@@ -168,7 +160,7 @@ def buy_credits() -> ResponseReturnValue:
     With the default card where one is saved and not expired, at once; otherwise, and when it is declined, on Stripe's
     Checkout page. Credits that were paid arrive also if this answer is lost, once.
     """
-    user = _person()
+    user = require_cookie_user()
     wanted = read(BuyCreditsBody).credits
     account, buyer = _own_account(user), user.id
     stripe_api.client()
@@ -204,7 +196,7 @@ def save_auto_topup() -> ResponseReturnValue:
 
     Stored as sent. Whether the account has a payment method is checked by `GET /api/user/profile` and before each charge.
     """
-    user = _person()
+    user = require_cookie_user()
     body = read(AutoTopupBody)
     account = _own_account(user)
     cap = auto_topup.settings_of(account).monthly_cap_cents
@@ -232,7 +224,7 @@ def save_auto_topup() -> ResponseReturnValue:
 )
 def billing_portal() -> ResponseReturnValue:
     """Open Stripe's portal, for cards and invoices."""
-    account = _own_account(_person())
+    account = _own_account(require_cookie_user())
     base = stripe_api.billing_settings().base_url
     customer = customers.customer_of(account)
     db.session.commit()  # Stripe is asked without a transaction

@@ -17,7 +17,15 @@ from models.core.errors import DomainError
 from views.web import error_bodies
 from views.web.body import BadJson, Body, InvalidBody, Missing, read, read_json
 from views.web.error_bodies import BAD_BODY, ApiError, door
-from views.web.guards import api_key, caller_address, cookie_user, key_user, limiter, settings
+from views.web.guards import (
+    api_key,
+    caller_address,
+    cookie_user,
+    key_user,
+    limiter,
+    require_cookie_user,
+    settings,
+)
 from views.web.operation import Operation, ResponseModel
 
 bp = Blueprint("referrals_api", __name__)
@@ -101,9 +109,7 @@ def own_referrals() -> ResponseReturnValue:
 
     Those without a name and those whose reward is void are left out.
     """
-    user = cookie_user()
-    if user is None:
-        raise DomainError("Unauthorized", status=401)
+    user = require_cookie_user()
     if user.referral_code is None:
         raise DomainError("Internal Server Error", status=500)
     brought = referral_pages.referred_users(user, limit=user.referral_limit, void=False)

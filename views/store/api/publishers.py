@@ -21,7 +21,7 @@ from views.web import error_bodies
 from views.web.body import BadJson, Missing, read_json
 from views.web.error_bodies import ApiBodyError, ApiError, door
 from views.web.format import iso
-from views.web.guards import audit, caller_address, cookie_user, limiter, settings
+from views.web.guards import audit, caller_address, cookie_user, limiter, require_cookie_user, settings
 from views.web.operation import Answers, Operation, ResponseModel, query
 
 bp = Blueprint("publishers_api", __name__)
@@ -50,10 +50,7 @@ def signed_in(
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-        user = cookie_user()
-        if user is None:
-            raise DomainError("Unauthorized", status=401)
-        return view(user, *args, **kwargs)
+        return view(require_cookie_user(), *args, **kwargs)
 
     return guarded
 
