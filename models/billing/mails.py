@@ -21,7 +21,6 @@ from models.core.settings import Settings
 
 TOPICS: dict[str, str] = {
     "balance": "Low balance",
-    "payments": "Payments to confirm",
     "disputes": "Disputes",
 }
 """What a user can unsubscribe from. Receipts and refunds are always sent."""
@@ -33,7 +32,6 @@ TOPIC_OF: dict[str, str | None] = {
     "dispute_opened": "disputes",
     "dispute_closed": "disputes",
     "buying_frozen": "disputes",
-    "confirmation_needed": "payments",
     "low_balance": "balance",
 }
 UNSUBSCRIBE_PATH = "/emails/unsubscribe/"

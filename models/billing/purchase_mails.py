@@ -83,13 +83,6 @@ def enqueue_changes(purchase: Purchase, before: PurchaseSnapshot) -> None:
         enqueue("buying_frozen", id, ledger.owner_of(purchase.account), facts)
 
 
-def ask_for_confirmation(purchase: Purchase, url: str) -> bool:
-    """Enqueue the e-mail that asks the buyer to confirm a payment with their bank at `url`, once per purchase; whether it
-    is new. Flushes."""
-    id = f"confirmation/{purchase.id}"
-    return enqueue("confirmation_needed", id, purchase.user_id, _facts(purchase) | {"url": url})
-
-
 def _facts(purchase: Purchase) -> dict[str, Any]:
     paid_at = purchase.paid_at or purchase.created_at
     return {

@@ -14,7 +14,7 @@ from aiosmtpd.controller import Controller
 from sqlalchemy import text
 
 from models import ledger
-from models.billing import low_balance, mails, purchase_mails
+from models.billing import low_balance, mails
 from models.billing.buying import charge
 from models.core import jobs, mail
 from models.core.db import now
@@ -198,20 +198,10 @@ def test_events_in_parallel_send_one_mail(desk: Desk, inbox: Inbox, alice: Perso
     assert inbox.subjects() == ["Refund of $5.00"]
 
 
-def test_a_confirmation_is_asked_for_once_per_purchase(desk: Desk, inbox: Inbox, alice: Person) -> None:
-    desk.buy(alice)
-    purchase = desk.purchase(alice)
-    for _ in range(2):
-        desk.run(purchase_mails.ask_for_confirmation, purchase, "http://localhost:8000/confirm/x")
-    (message,) = inbox.fetch()
-    assert message["Subject"] == "Confirm your payment of $10.00"
-    assert "http://localhost:8000/confirm/x" in part(message)
-    assert 'href="http://localhost:8000/confirm/x"' in part(message, "html")
-
-
 def test_a_mail_is_enqueued_only_if_its_cause_commits(desk: Desk, inbox: Inbox, alice: Person) -> None:
-    desk.buy(alice)
-    purchase_mails.ask_for_confirmation(desk.purchase(alice), "http://x/")
+    desk.bought(alice)
+    inbox.fetch()
+    assert mails.enqueue("receipt", "receipt/again", alice.id, {})
     desk.session.rollback()
     assert inbox.fetch() == []
 
@@ -300,7 +290,7 @@ def test_the_settings_page_saves_threshold_and_topics(
     assert anonymous.browser.post("/profile/emails", data=good).status_code in (303, 400, 403)
     assert alice.browser.post("/profile/emails", data=good | {"topic": ["receipts"]}).status_code == 422
     desk.session.rollback()
-    assert mails.opt_outs(alice.id) == {"payments", "disputes"}
+    assert mails.opt_outs(alice.id) == {"disputes"}
     assert low_balance.low_balance_threshold(Account(user_id=alice.id)) == 2500
     assert low_balance.low_balance_threshold(Account(user_id=mallory.id)) == 100
 
