@@ -22,7 +22,7 @@ from models.billing.purchase import (
 )
 from models.billing.reconciliation import Reconciliation, last_reconciliation, reconcile
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
-from models.billing.stripe_api import BillingDisabled, StripeError, configure, enabled, test_mode
+from models.billing.stripe_api import BillingDisabled, StripeError, connect, enabled, test_mode
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
 from models.billing.topup_charging import top_up
 from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
@@ -60,7 +60,7 @@ __all__ = [
     "buying_freeze",
     "buying_limits",
     "clear_freeze",
-    "configure",
+    "connect",
     "enabled",
     "last_reconciliation",
     "listed_purchases",

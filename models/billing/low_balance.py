@@ -7,8 +7,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import ledger
-from models.billing.mails import balance_facts, configured, credits_text, enqueue
-from models.core.db import Base, BigInt, db
+from models.billing.mails import balance_facts, credits_text, enqueue
+from models.core.db import Base, BigInt, db, extension
 from models.core.db import now as utc_now
 from models.core.errors import Invalid
 from models.ledger import Account, CreditEntry
@@ -50,7 +50,12 @@ def low_balance_threshold(account: Account) -> int:
     own = db.session.scalars(
         select(LowBalance.threshold).where(LowBalance.account_id == account.id)
     ).one_or_none()
-    return configured().stoa_low_balance if own is None else own
+    return _default_threshold() if own is None else own
+
+
+def _default_threshold() -> int:
+    threshold: int = extension("settings").stoa_low_balance
+    return threshold
 
 
 def set_low_balance_threshold(account: Account, credits: int | None) -> None:
@@ -107,7 +112,7 @@ def watch_balances(*, now: datetime | None = None) -> int:
 def _check_balance(
     account_id: str, net: int, own: int | None, notified_at: datetime | None, now: datetime
 ) -> bool:
-    threshold = configured().stoa_low_balance if own is None else own
+    threshold = _default_threshold() if own is None else own
     if net >= threshold:
         if notified_at is not None:
             _note_notified(account_id, None)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.accounts.users import User
 from models.billing import stripe_api
 from models.core import jobs, mail
-from models.core.db import NOW, Base, db
+from models.core.db import NOW, Base, db, extension
 from models.core.db import now as utc_now
 from models.core.errors import Invalid, NotFound
 from models.core.mail import Email
@@ -35,11 +35,6 @@ TOPIC_OF: dict[str, str | None] = {
     "low_balance": "balance",
 }
 UNSUBSCRIBE_PATH = "/emails/unsubscribe/"
-
-Render = Callable[..., str]
-
-_settings: Settings | None = None
-_render: Render | None = None
 
 
 class BillingMail(Base):
@@ -66,19 +61,6 @@ class MailOptOut(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
     topic: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-
-
-def configure(settings: Settings, render: Render) -> None:
-    """Use these settings in this process, and `render(template, **values)` for templates. Called once, at start."""
-    global _settings, _render
-    _settings, _render = settings, render
-
-
-def configured() -> Settings:
-    """The settings in use. Raises RuntimeError before `configure`."""
-    if _settings is None:
-        raise RuntimeError("billing mails are not configured")
-    return _settings
 
 
 def enqueue(kind: str, id: str, user_id: str, facts: dict[str, Any]) -> bool:
@@ -110,14 +92,14 @@ def send_recorded(mail_id: str, *, now: datetime | None = None) -> None:
     if topic is not None and topic in opt_outs(user.id):
         row.skipped = "unsubscribed"
         return
-    mail.send(configured(), compose(row, user, topic))
+    mail.send(extension("settings"), compose(row, user, topic))
     row.queued_at = now or utc_now()
 
 
 def compose(row: BillingMail, user: User, topic: str | None) -> Email:
     """The e-mail of a record; the first line of its text is the subject. With `List-Unsubscribe` headers (RFC 8058) if it has a topic."""
-    assert _render is not None
-    settings = configured()
+    settings: Settings = extension("settings")
+    render: Callable[..., str] = extension("mail_template")
     unsubscribe = settings.base_url + UNSUBSCRIBE_PATH + unsubscribe_token(user.id, topic) if topic else None
     values = {
         **row.facts,
@@ -134,12 +116,12 @@ def compose(row: BillingMail, user: User, topic: str | None) -> Email:
             "List-Unsubscribe": f"<{unsubscribe}>",
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         }
-    text = re.sub(r"\n{3,}", "\n\n", _render(f"emails/billing/{row.kind}.txt", **values))
+    text = re.sub(r"\n{3,}", "\n\n", render(f"emails/billing/{row.kind}.txt", **values))
     return Email(
         to=user.email,
         subject=text.partition("\n")[0],
         text=text,
-        html=_render(f"emails/billing/{row.kind}.html", **values),
+        html=render(f"emails/billing/{row.kind}.html", **values),
         headers=headers,
     )
 
@@ -196,7 +178,7 @@ def _opt_out(user_id: str, topic: str) -> None:
 
 
 def _signer() -> URLSafeSerializer:
-    return URLSafeSerializer(configured().secret_key, salt="stoa-unsubscribe")
+    return URLSafeSerializer(extension("settings").secret_key, salt="stoa-unsubscribe")
 
 
 def _opened(token: str) -> tuple[str, str]:

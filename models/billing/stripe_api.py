@@ -1,13 +1,15 @@
-"""The one way to Stripe: a client of its library for the process, made from the settings, and what its failures mean here.
+"""Access to Stripe: one client of its library per application, made from the settings, and our errors for its errors.
 
-No transaction is open while Stripe is asked: commit what was written, ask, then begin a new one.
+No transaction is open during a request to Stripe: commit what was written, send the request, then begin a new one.
 """
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from models.core.db import extension
 from models.core.errors import DomainError
 from models.core.settings import Settings
 
@@ -21,8 +23,13 @@ TIMEOUT = 10.0
 """Seconds for each answer of Stripe."""
 RETRIES = 2
 
-_settings: Settings | None = None
-_client: "StripeClient | None" = None
+
+@dataclass(frozen=True)
+class StripeAccess:
+    """The settings and the client with which an application asks Stripe."""
+
+    settings: Settings
+    client: "StripeClient"
 
 
 class BillingDisabled(DomainError):
@@ -46,47 +53,48 @@ class StripeError(DomainError):
         self.unknown = unknown
 
 
-def configure(settings: Settings) -> None:
-    """Use these settings from now on, in the whole process. Called once, when the application is made."""
-    global _settings, _client
-    _settings, _client = settings, None
+def connect(settings: Settings) -> StripeAccess | None:
+    """The client for these settings, or None without a key. An application keeps it as its extension "stripe"."""
     if settings.stripe_key is None:
-        return
+        return None
     import stripe
 
     stripe.enable_telemetry = False
-    _client = stripe.StripeClient(
+    client = stripe.StripeClient(
         settings.stripe_key,
         stripe_version=API_VERSION,
         base_addresses={"api": settings.stripe_api_base},
         http_client=stripe.RequestsClient(timeout=TIMEOUT),
         max_network_retries=RETRIES,
     )
+    return StripeAccess(settings, client)
 
 
 def enabled() -> bool:
     """Whether this server sells anything."""
-    return _client is not None
+    return extension("stripe") is not None
 
 
 def test_mode() -> bool:
     """Whether no real money moves: with a key for tests."""
-    key = _settings.stripe_key if _settings else None
-    return key is not None and "_live_" not in key
+    return enabled() and "_live_" not in (_access().settings.stripe_key or "")
 
 
 def billing_settings() -> Settings:
     """The settings in use. Raises BillingDisabled."""
-    if _settings is None or _client is None:
-        raise BillingDisabled
-    return _settings
+    return _access().settings
 
 
 def client() -> "StripeClient":
     """The client. Raises BillingDisabled."""
-    if _client is None:
+    return _access().client
+
+
+def _access() -> StripeAccess:
+    access: StripeAccess | None = extension("stripe")
+    if access is None:
         raise BillingDisabled
-    return _client
+    return access
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import TIMESTAMP, BigInteger, MetaData, Numeric, Text, TypeDecorator, func, select, text
 from sqlalchemy.engine import Dialect
@@ -62,6 +63,12 @@ db: SQLAlchemy = SQLAlchemy(
 )
 """`db.session` is the session of the current application context (request, job, command or test) and is removed with it.
 Domain code uses it directly, flushes, and never commits."""
+
+
+def extension(name: str) -> Any:
+    """What the current application registered in `app.extensions`, such as its "settings". A module's global would be shared by
+    all applications of a process, and the tests make several. Raises KeyError."""
+    return current_app.extensions[name]
 
 
 def now() -> datetime:

@@ -19,4 +19,4 @@ def desk(app: Flask, session: OrmSession, settings: Settings, stripe_sim: Stripe
     limiter.enabled = False
     yield made
     limiter.enabled = True
-    billing.configure(settings)
+    app.extensions["stripe"] = billing.connect(settings)

@@ -53,7 +53,7 @@ class Desk:
             "stoa_declines_per_address": 0,
         }
         loaded: Any = self.settings.model_dump() | self.stripe.settings | unlimited | more
-        billing.configure(Settings(_env_file=None, **loaded))
+        self.app.extensions["stripe"] = billing.connect(Settings(_env_file=None, **loaded))
 
     def run(self, verb: Callable[..., T], *args: Any, **kw: Any) -> T:
         """Call a verb as a job does: in an application context of its own, committed at its end."""

@@ -6,7 +6,7 @@ import click
 from flask import Flask
 
 from models import admin, billing
-from models.billing import customers, mails, stripe_events
+from models.billing import customers, stripe_events
 from models.billing.purchase import STATES, dollars
 from models.billing.trust import LEVELS
 from models.core.db import db
@@ -16,10 +16,9 @@ from views.ledger.commands import account_of_name, commands, operator
 
 
 def init_app(app: Flask) -> None:
-    """Make Stripe's client of this process. The commands join the group of the ledger's, which is registered there."""
-    settings = app.extensions["settings"]
-    billing.configure(settings)
-    mails.configure(settings, mail_settings.render_mail)
+    """Register Stripe's client and the templates of e-mails. The commands belong to the ledger's group `flask billing`."""
+    app.extensions["stripe"] = billing.connect(app.extensions["settings"])
+    app.extensions["mail_template"] = mail_settings.render_mail
 
 
 @commands.command("purchases")

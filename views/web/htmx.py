@@ -20,7 +20,6 @@ from jinja2 import StrictUndefined
 
 from models import demo
 from models.accounts import User
-from models.core import notices
 from models.ledger import balance
 
 Kind = Literal["good", "bad", "info"]
@@ -40,7 +39,6 @@ def init_app(app: Flask) -> None:
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
     app.context_processor(_viewer_context)
-    notices.use_renderer(lambda name, context: app.jinja_env.get_template(name).render(context))
 
 
 def _viewer_context() -> dict[str, Any]:
