@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import ledger
 from models.accounts.users import User
-from models.billing import confirmations, declines, stripe_api, topup_notices
+from models.billing import confirmations, declines, stripe_api, topup_mails
 from models.billing.auto_topup import (
     CEILING_CENTS,
     MIN_CREDITS,
@@ -183,7 +183,7 @@ def _within_cap(account: Account, settings: TopupSettings, credits: int, now: da
     if (state.pause, state.retry_at) != ("cap", reset):
         state.pause, state.paused_at, state.retry_at = "cap", now, reset
         db.session.flush()
-        topup_notices.notify_cap_reached(account, cap, charged, reset)
+        topup_mails.enqueue_cap_reached(account, cap, charged, reset)
     return None
 
 
@@ -252,7 +252,7 @@ def _attempt_paid(purchase: Purchase) -> None:
     state.failures = 0
     state.updated_at = utc_now()
     db.session.flush()
-    topup_notices.notify_charged(purchase)
+    topup_mails.enqueue_charged(purchase)
 
 
 def _attempt_failed(purchase: Purchase, now: datetime) -> None:
@@ -265,14 +265,13 @@ def _attempt_failed(purchase: Purchase, now: datetime) -> None:
     if code in declines.CONFIRMATION_CODES and purchase.stripe_payment_intent_id:
         if not again:  # who failed to confirm on the page may try once more there
             state.pause = "confirmation"
-            path, expires_at = confirmations.issue(purchase.id, now)
             wait = max(confirmations.LIFETIME, declines.delay(declines.DELAYS, state.failures))
             state.retry_at = now + wait
-            topup_notices.notify_confirmation(purchase, path, expires_at)
+            topup_mails.enqueue_confirmation(purchase, now + confirmations.LIFETIME)
     else:
         state.retry_at = declines.retry_after(code, state.failures, now)
         state.pause = "decline" if state.retry_at else "card"
-        topup_notices.notify_failed(purchase, state.retry_at)
+        topup_mails.enqueue_failed(purchase, state.retry_at)
     db.session.flush()
 
 
