@@ -6,6 +6,7 @@ held while Stripe is asked.
 
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -32,6 +33,7 @@ from models.billing.auto_topup import (
 from models.billing.buying import begin, charge, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import account_of_customer, customer_of
+from models.billing.open_checkouts import within_limits
 from models.billing.payment_state import PaymentMismatch
 from models.billing.purchase import Purchase, buying_freeze
 from models.billing.stripe_api import StripeError, id_of
@@ -51,6 +53,8 @@ BATCH = 100
 """Attempts that one sweep enqueues at most."""
 QUEUED_FOR = timedelta(minutes=1)
 """How long an enqueued attempt is not enqueued again: operation ids allow one a minute anyway."""
+CHECKOUT_LEFT_AFTER = timedelta(hours=1)
+"""A Checkout page that is open for so long may be closed for a top-up."""
 
 
 def enqueue_due(*, now: datetime | None = None) -> int:
@@ -123,8 +127,8 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
     prefix = "org-auto-topup" if account.org_id else "auto-topup"
     operation = f"{prefix}-{account.id}-{now.astimezone(UTC):%Y-%m-%dT%H:%M}"
     try:
-        with transaction():
-            begun = _begin(account, operation, customer or "", card, now)
+        insert = partial(_begin, account, operation, customer or "", card, now)
+        begun = within_limits(account, insert, opened_before=now - CHECKOUT_LEFT_AFTER)
     except IntegrityError:
         return False  # another attempt is open, or was made in this minute
     except BuyingLimited as limited:
