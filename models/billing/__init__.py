@@ -7,7 +7,7 @@ from models.billing.confirmations import PaymentConfirmation
 from models.billing.disputes import clear_freeze
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
-from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
+from models.billing.plans import LimitOverride, Plan, PlanWindow
 from models.billing.purchase import (
     BuyingFreeze,
     Purchase,
@@ -24,6 +24,7 @@ from models.billing.reconciliation import Reconciliation, last_reconciliation, r
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, connect, enabled, test_mode
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
+from models.billing.subscriptions import SUBSCRIPTION_STATUSES, Subscription, SubscriptionInvoice
 from models.billing.topup_charging import top_up
 from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
 
@@ -45,6 +46,8 @@ __all__ = [
     "LowBalance",
     "MailOptOut",
     "PaymentConfirmation",
+    "Plan",
+    "PlanWindow",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -54,6 +57,7 @@ __all__ = [
     "StripeError",
     "StripeEvent",
     "Subscription",
+    "SubscriptionInvoice",
     "TopupSettings",
     "WebhookRefusal",
     "buy",
