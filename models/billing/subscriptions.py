@@ -15,7 +15,8 @@ LIVE_STATUSES = ("trialing", "active", "past_due", "unpaid", "paused")
 class Subscription(Base):
     """A person's Stripe subscription (contract A.3). `tier` is that of its plan, in dollars per month.
 
-    `scheduled_plan_id` is the plan that follows at `billing_period_end`. Only `sync_subscription` writes here.
+    `scheduled_plan_id` is the plan that follows at `billing_period_end`. Only `sync_subscription` writes here; `version`
+    counts the changes of the row and of its invoices, so that an older answer of Stripe never overwrites a newer one.
     """
 
     __tablename__ = "subscription"
@@ -56,6 +57,7 @@ class Subscription(Base):
     cancel_at_period_end: Mapped[bool] = mapped_column(server_default=text("false"))
     canceled_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
 
