@@ -60,6 +60,7 @@ ALTER TABLE subscription
     ADD COLUMN plan_id text,
     ADD COLUMN scheduled_plan_id text,
     ADD COLUMN ended_at timestamptz,
+    ADD COLUMN version int NOT NULL DEFAULT 0,
     ADD CONSTRAINT subscription_plan_id_fk FOREIGN KEY (plan_id) REFERENCES plan (id) ON DELETE RESTRICT,
     ADD CONSTRAINT subscription_scheduled_plan_id_fk FOREIGN KEY (scheduled_plan_id)
         REFERENCES plan (id) ON DELETE RESTRICT;
@@ -107,7 +108,8 @@ DOWN = """
 DROP TABLE subscription_invoice;
 
 DROP INDEX idx_subscription_live, idx_subscription_plan;
-ALTER TABLE subscription DROP COLUMN plan_id, DROP COLUMN scheduled_plan_id, DROP COLUMN ended_at;
+ALTER TABLE subscription DROP COLUMN plan_id, DROP COLUMN scheduled_plan_id, DROP COLUMN ended_at,
+    DROP COLUMN version;
 
 DROP TABLE plan_window, plan;
 """
