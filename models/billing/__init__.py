@@ -4,10 +4,11 @@ from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView
 from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.confirmations import PaymentConfirmation
-from models.billing.disputes import clear_freeze
+from models.billing.disputes import FrozenBuyer, banned_buyers, clear_freeze, frozen_buyers
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
+from models.billing.proof_runs import ProofRun, last_proof, record_proof
 from models.billing.purchase import (
     BuyingFreeze,
     Purchase,
@@ -15,6 +16,7 @@ from models.billing.purchase import (
     PurchaseRefund,
     Receipt,
     buying_freeze,
+    existing_purchases,
     listed_purchases,
     purchase_of,
     purchases_of,
@@ -41,10 +43,12 @@ __all__ = [
     "BuyingFreeze",
     "BuyingLimited",
     "BuyingLimits",
+    "FrozenBuyer",
     "LimitOverride",
     "LowBalance",
     "MailOptOut",
     "PaymentConfirmation",
+    "ProofRun",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -56,12 +60,16 @@ __all__ = [
     "Subscription",
     "TopupSettings",
     "WebhookRefusal",
+    "banned_buyers",
     "buy",
     "buying_freeze",
     "buying_limits",
     "clear_freeze",
     "connect",
     "enabled",
+    "existing_purchases",
+    "frozen_buyers",
+    "last_proof",
     "last_reconciliation",
     "listed_purchases",
     "low_balance_threshold",
@@ -69,6 +77,7 @@ __all__ = [
     "purchases_of",
     "receipt_of",
     "reconcile",
+    "record_proof",
     "resolve",
     "set_low_balance_threshold",
     "set_trust_level",

@@ -10,11 +10,12 @@ from flask.typing import ResponseReturnValue
 from models import billing, ledger
 from models.billing import cards
 from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.buying import FEWEST_CREDITS, RESOLVED_AFTER, operation_id, price_cents
+from models.billing.buying import FEWEST_CREDITS, operation_id, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
 from models.billing.disputes import freeze_message
 from models.billing.payment_state import PaymentMismatch
+from models.billing.purchase import RESOLVED_AFTER
 from models.billing.purchase_history import PurchaseRecord, purchase_history, purchase_record
 from models.billing.spending_pace import spending_pace
 from models.core.db import db, now
