@@ -1,6 +1,7 @@
 """Long form: `python -m tests.proof [--short] [race aborts …]`. Prints a table; exit code 1 if a proof fails."""
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from tests.proof.faults import faults, unreachable_providers
 from tests.proof.garbage import garbage
 from tests.proof.hostile import TIMEOUTS, hostile
 from tests.proof.payment_crashes import payment_crashes
+from tests.proof.payment_histories import payment_histories
 from tests.proof.payments import Payments, settings_of, simulated_stripe
 from tests.proof.race import race
 from tests.proof.soak import soak
@@ -61,6 +63,7 @@ LONG_OF_PAYMENTS: dict[str, PaymentProof] = {
     "topups": topups,
     "orders": event_orders,
     "payment-crashes": payment_crashes,
+    "payment-histories": payment_histories,
 }
 
 SHORT_OF_PAYMENTS: dict[str, PaymentProof] = {
@@ -68,6 +71,7 @@ SHORT_OF_PAYMENTS: dict[str, PaymentProof] = {
     "topups": lambda payments: topups(payments, people=1, jobs_each=10, quiet=5),
     "orders": lambda payments: event_orders(payments, histories=[PURCHASE]),
     "payment-crashes": lambda payments: payment_crashes(payments, passes=1, stride=6),
+    "payment-histories": lambda payments: payment_histories(payments, people=4, steps=25, actors=3),
 }
 
 
@@ -83,6 +87,8 @@ def main() -> int:
     proofs, of_payments = (SHORT, SHORT_OF_PAYMENTS) if options.short else (LONG, LONG_OF_PAYMENTS)
     if options.short and "clients" in options.proofs:
         arguments.error("clients has no short form, since it installs packages")
+    # `finally` ends all processes, also when a time limit ends this one
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     results = []
     for name in options.proofs or [*proofs, *of_payments]:
         echo(f"{name} ...")

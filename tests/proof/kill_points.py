@@ -4,6 +4,7 @@
 named in a file. What has stopped waits for `SIGKILL`, and writes that down.
 """
 
+import asyncio
 import functools
 import importlib.abc
 import importlib.machinery
@@ -13,6 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -118,10 +120,20 @@ def _patch(app: Any) -> None:
     app.create_app = _creating(app.create_app)
     topup_charging.top_up = _topping_up(topup_charging.top_up)
     jobs.CONCURRENCY = JOBS_AT_ONCE
+    jobs._work = _working(jobs._work)
 
 
-JOBS_AT_ONCE = 6
-"""So many top-ups can have stopped: the job worker has no more threads on two cores."""
+JOBS_AT_ONCE = 10
+"""So many top-ups can have stopped: half of them hold one of the job worker's eight database connections."""
+
+
+def _working(work: Callable[..., Any]) -> Callable[..., Any]:
+    async def with_threads(*args: Any) -> Any:
+        # beside those that have stopped, others go on
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(JOBS_AT_ONCE + 4))
+        return await work(*args)
+
+    return with_threads
 
 
 def _creating(create: Callable[..., Any]) -> Callable[..., Any]:
