@@ -9,6 +9,7 @@ from views.accounts.pages import oauth, profile
 from views.admin import pages as admin_pages
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
+from views.billing.api import organisation_credits as organisation_credits_api
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
 from views.billing.pages import affiliates, mail_settings, referrals
@@ -73,6 +74,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
+    app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(referrals_api.bp)
     app.register_blueprint(referrals.bp)
