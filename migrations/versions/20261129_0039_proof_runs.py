@@ -1,13 +1,13 @@
 """Recorded runs of the ledger proof; organisations with automatic top-up are found by an index.
 
 Revision: 0039
-Revises: 0035
+Revises: 0037
 """
 
 from migrations.replacing import run_script
 
 revision = "0039"
-down_revision = "0035"
+down_revision = "0037"
 branch_labels = None
 depends_on = None
 
