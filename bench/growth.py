@@ -37,7 +37,7 @@ VIEWER = 0
 PAGES = {
     "usage": "/profile?tab=usage",
     "a year of usage": "/profile?tab=usage&range=custom&from={year}&to={today}",
-    "statement": "/profile/statement",
+    "statement": "/profile?tab=statement",
     "runs": "/runs",
     "failed runs": "/runs?status=failed",
     "runs of an agent": "/runs?agent=planner",
