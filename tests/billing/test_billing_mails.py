@@ -84,9 +84,10 @@ def inbox(desk: Desk) -> Iterator[Inbox]:
 
 
 def part(message: EmailMessage, kind: str = "plain") -> str:
+    """The text or the HTML of a message, in one line."""
     found = message.get_body((kind,))
     assert found
-    return str(found.get_content())
+    return " ".join(str(found.get_content()).split())
 
 
 def test_a_purchase_has_one_receipt(desk: Desk, inbox: Inbox, alice: Person) -> None:
