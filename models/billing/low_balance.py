@@ -22,8 +22,8 @@ FIRST_LOOK = timedelta(hours=1)
 
 
 class LowBalance(Base):
-    """An account's own threshold in credits (None: the server's; 0: never), and when it was last told that its balance is
-    below; None while it is not."""
+    """An account's own threshold in credits (None: the server's; 0: never), and when the last e-mail about it was enqueued;
+    None while the balance is not below."""
 
     __tablename__ = "low_balance"
     __table_args__ = (CheckConstraint("(threshold >= 0)", name="threshold_not_negative"),)
@@ -46,7 +46,7 @@ class BalanceWatch(Base):
 
 
 def low_balance_threshold(account: Account) -> int:
-    """Credits below which the account's owner is told; 0: never."""
+    """Credits below which the account's owner gets an e-mail; 0: never."""
     own = db.session.scalars(
         select(LowBalance.threshold).where(LowBalance.account_id == account.id)
     ).one_or_none()
@@ -81,7 +81,7 @@ def watch_balances(*, now: datetime | None = None) -> int:
     their number. Flushes.
 
     Looks only at accounts with calls since then, so settlements do no extra work. One e-mail per crossing: the next is sent
-    only after the balance was at or above the threshold again. Concurrent calls wait for each other.
+    only after the balance was at or above the threshold again. Locks the watch: concurrent calls run one after the other.
     """
     now = now or utc_now()
     db.session.execute(

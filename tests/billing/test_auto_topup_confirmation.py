@@ -118,7 +118,7 @@ def test_a_decline_after_the_confirmation_pauses_like_any_other(
     paused = state(desk, alice)
     assert (paused.pause, paused.decline_code) == ("decline", "insufficient_funds")
     assert subjects(desk) == [CONFIRM, "Automatic top-up failed"]
-    assert "This payment was given up" in client.get(path).text
+    assert "This payment was cancelled" in client.get(path).text
 
 
 def test_an_expired_link_is_dead_and_the_next_attempt_gives_the_old_payment_up(
