@@ -70,8 +70,8 @@ def test_the_link_finishes_the_same_operation_once(desk: Desk, alice: Person, cl
     assert not top_up(desk, alice, now() + timedelta(minutes=1))
     again = post(client, path)
     assert again.location == f"http://localhost:8000{path}"
-    assert "This link is used" in client.get(path).text
-    assert "The credits are on the account." in client.get(back(desk, intent)).text
+    assert "This link works only once" in client.get(path).text
+    assert "The credits were added to your account." in client.get(back(desk, intent)).text
     assert desk.balance(alice) == 2000
     desk.tell()
     assert desk.balance(alice) == 2000
@@ -89,7 +89,7 @@ def test_a_webhook_finishes_it_if_the_browser_never_returns(
     back(desk, go_to_the_bank(desk, client, path))
     desk.tell("payment_intent.succeeded")
     assert (desk.balance(alice), state(desk, alice).pause) == (2000, None)
-    assert "The credits are on the account." in client.get(path).text
+    assert "The credits were added to your account." in client.get(path).text
     desk.prove()
 
 

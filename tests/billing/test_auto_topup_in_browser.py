@@ -108,7 +108,7 @@ def test_a_mailed_link_leads_through_the_bank(
             judge(page)
         page.get_by_role("button", name="Confirm $20.00").click()
         page.get_by_role("button", name="Confirm").click()
-        expect(page.get_by_text("The credits are on the account.")).to_be_visible()
+        expect(page.get_by_text("The credits were added to your account.")).to_be_visible()
     assert desk.balance(alice) == 2000
     desk.prove()
 

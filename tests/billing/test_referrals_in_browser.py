@@ -159,7 +159,7 @@ def test_the_list_refreshes_by_itself_and_keeps_the_rest_of_the_page(
         page.context.add_cookies([cookie_of(alice)])  # type: ignore[list-item]
         page.clock.install()
         page.goto(TAB)
-        expect(page.get_by_text("Nobody yet")).to_be_visible()
+        expect(page.get_by_text("No referrals yet")).to_be_visible()
         assert alice.referral_code
         referrals.redeem(bob.id, alice.referral_code, reward="now", free_credits=0)
         session.commit()

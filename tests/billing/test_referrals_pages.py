@@ -61,7 +61,7 @@ def plain(text: str) -> str:
 
 
 def test_the_tab_shows_link_limit_and_people(session: OrmSession, alice: Person, bob: Person) -> None:
-    assert "Nobody yet" in alice.browser.get(TAB).text
+    assert "No referrals yet" in alice.browser.get(TAB).text
     assert post(bob, page_of(alice))[:2] == (303, TAB)
     text = plain(alice.browser.get(TAB).text)
     assert f"http://localhost:8000{page_of(alice)}" in text
@@ -87,7 +87,7 @@ def test_each_state_of_a_waiting_reward_is_told(
     assert "7 days after the first purchase" in plain(alice.browser.get(TAB).text)
     for person in (bob, mallory):
         assert post(person, page_of(alice))[:2] == (303, TAB)
-    assert "Your credits follow your first purchase" in bob.browser.get(TAB).text
+    assert "You get your credits after your first purchase" in bob.browser.get(TAB).text
     assert "You get 250 credits 7 days after your first purchase" in plain(bob.browser.get(TAB).text)
     assert "Waiting for the first purchase" in plain(alice.browser.get(TAB).text)
     assert referrals.referral_paid(bob.id, "buy-1")

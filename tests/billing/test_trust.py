@@ -181,7 +181,7 @@ def test_the_answer_says_what_is_limited_and_until_when(limited: Desk, alice: Pe
         before + timedelta(days=1) - timedelta(seconds=1) <= ends_at <= now() + timedelta(days=1, seconds=1)
     )
     assert 86_300 < int(answer.headers["Retry-After"]) <= 86_401
-    assert "rise as the account gets older" in answer.json["details"]
+    assert "rise with the account's age" in answer.json["details"]
     assert len(limited.purchases(alice)) == 3
 
 

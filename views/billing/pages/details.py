@@ -44,7 +44,7 @@ def details() -> ResponseReturnValue:
 @login_required
 @limiter.limit("30 per minute")
 def save_details() -> ResponseReturnValue:
-    """Save the details; receipts of earlier purchases keep theirs."""
+    """Save the details; receipts of earlier purchases do not change."""
     account = own_billing()
     values = {name: request.form.get(name, "") for name in LABELS}
     tax_ids = [

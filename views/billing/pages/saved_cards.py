@@ -1,4 +1,4 @@
-"""Saved cards: list, add, default and removal; and the way to Stripe's billing portal."""
+"""Saved cards: list, add, set the default, remove; and the redirect to Stripe's billing portal."""
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
@@ -34,7 +34,7 @@ def card_list() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def add_card() -> ResponseReturnValue:
-    """Go to Stripe's page to save a card."""
+    """Redirect to Stripe's page to save a card."""
     account = own_billing()
     db.session.commit()
     back = absolute("billing.card_list")
@@ -45,7 +45,7 @@ def add_card() -> ResponseReturnValue:
 @login_required
 @limiter.limit("30 per minute")
 def set_default(method: str) -> ResponseReturnValue:
-    """Charge this card from now on."""
+    """Make a card the default."""
     cards.set_default_card(_needed(own_billing()), method)
     toast("Default card changed.")
     return see_other(url_for("billing.card_list"))
@@ -54,7 +54,7 @@ def set_default(method: str) -> ResponseReturnValue:
 @bp.get("/profile/billing/cards/<method>/removal")
 @login_required
 def ask_removal(method: str) -> ResponseReturnValue:
-    """Ask to remove a card, in a dialog or, without JavaScript, a page."""
+    """The dialog that confirms the removal of a card; a page without JavaScript."""
     return render(
         "billing/remove_card.html", partial="billing/_remove_card.html", card=_card(own_billing(), method)
     )
@@ -74,7 +74,7 @@ def remove(method: str) -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def portal() -> ResponseReturnValue:
-    """Go to Stripe's billing portal."""
+    """Redirect to Stripe's billing portal."""
     customer = _needed(own_billing())
     return see_other(cards.portal_address(customer, absolute("profile.profile", tab="billing")))
 
@@ -86,7 +86,7 @@ def _customer(account: Account) -> str | None:
 
 
 def _needed(account: Account) -> str:
-    """The account's customer. Raises NotFound if it has none, and so no cards."""
+    """The account's Stripe customer. Raises NotFound if it has none, and so no cards."""
     customer = _customer(account)
     if customer is None:
         raise NotFound("There is no such card.")
