@@ -1,4 +1,4 @@
-"""The Stripe simulator as a Flask application: authentication, idempotency keys, answers and errors as Stripe's."""
+"""The Flask application of the Stripe simulator: authentication, idempotency keys, responses and errors as Stripe's."""
 
 import json
 import secrets
@@ -46,11 +46,11 @@ ENDPOINTS = (
 
 
 def create_simulator(simulator: Simulator) -> Flask:
-    """The application that answers for this simulator."""
+    """The application of a simulator."""
     app = Flask("stripe_simulator", root_path=str(ROOT), static_folder="static", template_folder="templates")
     app.jinja_env.undefined = StrictUndefined
     assets.init_app(app)
-    # addresses with words first, so that /invoices/create_preview is no invoice's id
+    # fixed paths first, so that /invoices/create_preview is not read as an invoice id
     for route in ROUTES:
         app.add_url_rule(
             _flask_rule(route.rule),
@@ -91,7 +91,7 @@ def _view(simulator: Simulator, route: ApiRoute) -> Callable[..., Response]:
 
 
 def _answer(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Response:
-    """The first answer under an idempotency key is kept, and given again for the same request."""
+    """Store the first response under an idempotency key, and repeat it for the same request."""
     id = f"req_{secrets.token_urlsafe(10)}"
     key = request.headers.get("Idempotency-Key") if route.method != "GET" else None
     asked = f"{request.method} {request.path} {json.dumps(sorted(parse_qsl(request.get_data(as_text=True))))}"
@@ -138,7 +138,7 @@ def _call(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Obj:
 
 
 def _fault(simulator: Simulator, route: ApiRoute) -> Obj | None:
-    """A failure that a test ordered for requests of this address."""
+    """Fail the request if a test has set a fault for its route."""
     for fault in simulator.faults:
         if fault["times"] > 0 and fault["method"] == route.method and fault["rule"] == route.rule:
             fault["times"] -= 1

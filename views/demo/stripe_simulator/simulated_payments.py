@@ -21,7 +21,7 @@ from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Hook, Obj, Simulator
 
 SMALLEST = {"usd": 50, "eur": 50, "gbp": 30, "chf": 50, "jpy": 50, "cad": 50, "aud": 50}
-"""Of the currencies that are known the smallest amount of a payment."""
+"""The smallest amount of a payment, by supported currency."""
 LARGEST = 99_999_999
 UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_action", "processing")
 INTENT = (
@@ -32,7 +32,7 @@ INTENT = (
 CONFIRM = "error_on_requires_action mandate_data off_session payment_method return_url use_stripe_sdk"
 
 AFTER_PAYMENT: list[Hook] = []
-"""What happens when an intent has succeeded: its invoice is paid, its card disputes."""
+"""Called after an intent succeeded or failed: its invoice is paid, its card disputes."""
 
 
 # --- PaymentIntents -----------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ AFTER_PAYMENT: list[Hook] = []
 def create_intent(sim: Simulator, params: Params) -> Obj:
     """POST /v1/payment_intents, with `confirm` and `off_session`."""
     if params.one_of("capture_method", ("automatic", "automatic_async", "manual"), "automatic") == "manual":
-        raise invalid("The simulator does not hold money on a card.", "capture_method")
+        raise invalid("The simulator has no manual capture.", "capture_method")
     customer = params.text("customer")
     if customer:
         living_customer(sim, customer, "customer")
@@ -84,7 +84,7 @@ def retrieve_intent(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/payment_intents/{id}", INTENT)
 def update_intent(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/payment_intents/{id}: always its metadata and description, the rest before it is paid."""
+    """POST /v1/payment_intents/{id}: metadata and description always, the rest before it is paid."""
     intent = sim.get("payment_intent", id)
     if params.keys() - {"metadata", "description", "expand"} and intent["status"] not in UNFINISHED[:2]:
         raise unexpected_state(
@@ -150,7 +150,7 @@ def new_intent(
     metadata: dict[str, str],
     **more: Any,
 ) -> Obj:
-    """An intent to pay, not confirmed."""
+    """A new intent, not confirmed."""
     intent = sim.add(
         "payment_intent",
         amount=amount,
@@ -175,7 +175,7 @@ def new_intent(
 
 
 def confirm_intent(sim: Simulator, intent: Obj, params: Params) -> None:
-    """Try to take the money. Raises SimulatedError when the card declines; the intent keeps the attempt."""
+    """Confirm the intent. Raises SimulatedError if the card declines; the intent records the attempt."""
     if intent["payment_method"] is None:
         raise unexpected_state(
             sim,
@@ -203,7 +203,7 @@ def confirm_intent(sim: Simulator, intent: Obj, params: Params) -> None:
 
 
 def take_money(sim: Simulator, intent: Obj, method: Obj) -> None:
-    """Charge the card. Raises SimulatedError when it declines."""
+    """Charge the card. Raises SimulatedError if it declines."""
     card = behaviour(method)
     if card.decline_code:
         _decline(sim, intent, method, card.decline_code)
@@ -223,7 +223,7 @@ def take_money(sim: Simulator, intent: Obj, method: Obj) -> None:
 
 
 def settle_delayed(sim: Simulator, intent: Obj, *, failed: bool = False) -> None:
-    """The end of a payment that took days."""
+    """Complete or fail a payment that takes days."""
     charge = sim.get("charge", intent["latest_charge"])
     intent["_due"] = None
     if not failed:
@@ -260,7 +260,7 @@ def close_intent(sim: Simulator, intent: Obj, reason: str | None) -> None:
 
 
 def require_action(sim: Simulator, intent: Obj, return_url: str | None, event: str) -> None:
-    """The person must confirm on a page of their bank."""
+    """Require the cardholder's confirmation on the bank's page."""
     page = f"{sim.url}/3ds/{intent['id']}"
     intent["status"] = "requires_action"
     if return_url:
@@ -275,7 +275,7 @@ def require_action(sim: Simulator, intent: Obj, return_url: str | None, event: s
 
 
 def return_address(intent: Obj, return_url: str) -> str:
-    """Where the page of 3D Secure sends the person afterwards."""
+    """The URL to which the 3D Secure page returns."""
     name = intent["object"]
     worked = intent["status"] in ("succeeded", "processing")
     answer = {
@@ -287,12 +287,12 @@ def return_address(intent: Obj, return_url: str) -> str:
 
 
 def behaviour(method: Obj) -> PlayCard:
-    """What a payment method does when it is charged."""
+    """The card behind a payment method, which decides its behaviour."""
     return BY_KIND[method["_kind"]]
 
 
 def checked_amount(amount: int, currency: str, param: str = "amount") -> tuple[int, str]:
-    """An amount of minor units and its currency. Raises SimulatedError out of bounds."""
+    """Check an amount of minor units and its currency. Raises SimulatedError if out of bounds."""
     currency = currency.lower()
     if currency not in SMALLEST:
         raise invalid(f"Invalid currency: {currency}.", "currency")
@@ -307,7 +307,7 @@ def checked_amount(amount: int, currency: str, param: str = "amount") -> tuple[i
 
 
 def given_method(sim: Simulator, params: Params, customer: str | None) -> Obj | None:
-    """The payment method that a request names or describes. Raises SimulatedError where it is another customer's."""
+    """The payment method of a request, by id or by data. Raises SimulatedError if it is another customer's."""
     if "payment_method_data" in params:
         data = params.nested("payment_method_data")
         kind = "link" if data.text("type") == "link" else "visa"
@@ -338,14 +338,14 @@ def _intent_texts(params: Params) -> Obj:
 
 
 def unexpected_state(sim: Simulator, intent: Obj, message: str) -> SimulatedError:
-    """The error of what cannot be done with an intent now."""
+    """The error of an action that the intent's status does not allow."""
     error = SimulatedError(message, code=f"{intent['object']}_unexpected_state")
     error.body["error"][intent["object"]] = sim.render(intent)
     return error
 
 
 def is_past(method: Obj) -> bool:
-    """Whether a card is past its last month."""
+    """Whether a card has expired."""
     card = method.get("card")
     if not card:
         return False
@@ -463,7 +463,7 @@ def _booked(sim: Simulator, intent: Obj, charge: Obj) -> None:
 
 
 def book(sim: Simulator, source: Obj, amount: int, type: str, category: str, fee: int = 0) -> Obj:
-    """A balance transaction: money that came (positive) or went."""
+    """A balance transaction: money received (positive) or paid out."""
     return sim.add(
         "balance_transaction",
         amount=amount,

@@ -1,4 +1,4 @@
-"""Subscriptions by price in the Stripe simulator: their life, changes with proration, and the preview of those."""
+"""Subscriptions of the Stripe simulator: their states, changes with proration, and previews of changes."""
 
 import copy
 
@@ -96,7 +96,7 @@ def retrieve_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/subscriptions/{id}", f"{COMMON} {CHANGES}")
 def update_subscription(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/subscriptions/{id}: other prices with proration, cancelling at the period's end and taking that back."""
+    """POST /v1/subscriptions/{id}: new prices with proration, cancelling at the period's end, and resuming."""
     subscription = _living(sim, id)
     before = copy.deepcopy(sim.objects)
     try:
@@ -109,7 +109,7 @@ def update_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("DELETE", "/v1/subscriptions/{id}", "cancellation_details invoice_now prorate")
 def cancel_subscription(sim: Simulator, params: Params, id: str) -> Obj:
-    """DELETE /v1/subscriptions/{id}: at once. With `prorate` the unused time becomes credit, with `invoice_now` an invoice."""
+    """DELETE /v1/subscriptions/{id}: cancels at once. `prorate` credits the unused time, `invoice_now` invoices it."""
     subscription = _living(sim, id)
     if params.boolean("prorate"):
         changes: list[Change] = [(item, None, 0) for item in subscription["items"]["data"]]
@@ -122,7 +122,7 @@ def cancel_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @lists("/v1/subscriptions", "subscription", "customer collection_method", other="price status")
 def list_subscriptions(sim: Simulator, params: Params) -> list[Obj]:
-    """GET /v1/subscriptions: without a status those that are not canceled; `all`, `ended` or one status."""
+    """GET /v1/subscriptions: by default those that are not canceled; or `all`, `ended` or one status."""
     status, price = params.text("status"), params.text("price")
     found = []
     for each in sim.find("subscription"):
@@ -147,7 +147,7 @@ def list_items(sim: Simulator, params: Params) -> list[Obj]:
     "POST", "/v1/invoices/create_preview", "currency customer preview_mode subscription subscription_details"
 )
 def preview(sim: Simulator, params: Params) -> Obj:
-    """POST /v1/invoices/create_preview: the next invoice, or the one of a change at once or of a new subscription."""
+    """POST /v1/invoices/create_preview: the next invoice, or the one of a change or of a new subscription."""
     details = params.nested("subscription_details")
     details.allow(PREVIEW_DETAILS)
     params.one_of("preview_mode", ("next",), "next")
@@ -176,7 +176,7 @@ def preview(sim: Simulator, params: Params) -> Obj:
     return _previewed(sim, subscription, kept, details)
 
 
-# --- its life -----------------------------------------------------------------------------------------------------------
+# --- states -------------------------------------------------------------------------------------------------------------
 
 
 def start(
@@ -188,7 +188,7 @@ def start(
     method: Obj | None,
     trial_end: int | None = None,
 ) -> Obj:
-    """Begin a subscription, with its first invoice finalized and not yet paid. With a trial nothing is due."""
+    """Create a subscription, with its first invoice finalized and not yet paid. With a trial nothing is due."""
     now = sim.now()
     recurring = [price["recurring"] for price, _ in priced]
     if not all(recurring):
@@ -242,8 +242,8 @@ def start(
 
 
 def from_checkout(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> Obj:
-    """The subscription of a Checkout Session, with its first payment. Raises SimulatedError when the card is refused; the next
-    try goes on with the same subscription."""
+    """The subscription of a Checkout Session, with its first payment. Raises SimulatedError if the card is declined; the next
+    attempt continues the same subscription."""
     data = Params(session["_data"])
     if session.get("_subscription"):
         subscription = sim.get("subscription", session["_subscription"])
@@ -275,7 +275,7 @@ def from_checkout(sim: Simulator, session: Obj, method: Obj, confirm: Params) ->
 
 
 def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = None) -> None:
-    """It is over, now."""
+    """Cancel it now."""
     now = sim.now()
     details = subscription["cancellation_details"] | {
         "reason": subscription["cancellation_details"]["reason"] or reason
@@ -301,7 +301,7 @@ def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = N
 
 
 def renew(sim: Simulator, subscription: Obj) -> None:
-    """The next period begins: its invoice is made and collected."""
+    """Begin the next period: create and collect its invoice."""
     before = sim.render(subscription)["items"]
     begins = period_of(subscription)[1]
     trial = subscription["status"] == "trialing"
@@ -357,7 +357,7 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
 
 
 def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) -> Obj:
-    """The invoice that the given changes would bring. They are made on a copy."""
+    """The invoice that the given changes would create. They are applied to a copy."""
     customer = sim.get("customer", subscription["customer"])
     at = details.integer("proration_date")
     if details.boolean("cancel_now"):
@@ -428,7 +428,7 @@ def _invoice(sim: Simulator, subscription: Obj, lines: list[Obj], reason: str, *
 
 
 def _follow_invoice(sim: Simulator, invoice: Obj) -> None:
-    """A paid invoice makes its subscription active, one that cannot be collected past due."""
+    """Update the subscription of an invoice: active if it was paid, past due if collection failed."""
     id = subscription_of(invoice)
     if id is None or sim.get("subscription", id)["status"] in ENDED:
         return
@@ -490,7 +490,7 @@ def _collect_again(sim: Simulator, invoice: Obj) -> None:
             end(sim, subscription, "payment_failed")
 
 
-# --- small things -------------------------------------------------------------------------------------------------------
+# --- parts --------------------------------------------------------------------------------------------------------------
 
 
 def _living(sim: Simulator, id: str) -> Obj:
