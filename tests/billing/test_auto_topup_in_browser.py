@@ -1,4 +1,4 @@
-"""Automatic top-up in Chromium: saved as the user types, arrives without reloading, confirmed at the bank, read by axe."""
+"""Automatic top-up in Chromium: saved while typing, shown without reloading, confirmed at the bank, accessible."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -79,7 +79,7 @@ def test_it_is_saved_as_typed_and_the_top_up_arrives_without_reloading(
     desk.prove()
 
 
-def test_it_is_set_without_script(
+def test_it_is_set_without_javascript(
     open_page: OpenPage, base: str, desk: Desk, alice: Person, cookie: Any
 ) -> None:
     desk.card(alice)
