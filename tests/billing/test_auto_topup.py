@@ -308,7 +308,7 @@ def test_no_request_to_stripe_while_an_attempt_is_open(desk: Desk, alice: Person
     assert not top_up(desk, alice, moment)
     desk.stripe.fail("/v1/customers/{id}", method="GET", times=3)
     assert not top_up(desk, alice, moment + LATER)
-    assert state(desk, alice).pause is None, "nothing failed, because nothing was asked"
+    assert state(desk, alice).pause is None, "no request to Stripe, so none failed"
     assert len(desk.purchases(alice)) == 1
 
 

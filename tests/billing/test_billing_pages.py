@@ -150,8 +150,8 @@ def test_details_and_their_changes_are_sent_to_stripe(desk: Desk, buyer: Person)
         post(buyer, DETAILS, ADDRESS | changes)
         for _ in range(2):
             desk.run(customers.send_billing_details, buyer.id)
-        told = desk.sim.get("customer", customer)
-        assert (told["name"], told["address"]["city"]) == ("Ada & Co", changes.get("city", "London"))
+        stored = desk.sim.get("customer", customer)
+        assert (stored["name"], stored["address"]["city"]) == ("Ada & Co", changes.get("city", "London"))
         ids = desk.sim.find("tax_id", customer=customer)
         assert sorted((each["type"], each["value"]) for each in ids) == expected
     queued = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'billing.send_details'"

@@ -225,9 +225,9 @@ def test_a_form_submitted_concurrently_is_one_purchase(desk: Desk, alice: Person
             return error.message
 
     with ThreadPoolExecutor(6) as pool:
-        told = set(pool.map(buy, range(6)))
-    assert told <= {True, "This purchase is being made just now. Wait a moment."}
-    assert True in told
+        outcomes = set(pool.map(buy, range(6)))
+    assert outcomes <= {True, "This purchase is being made just now. Wait a moment."}
+    assert True in outcomes
     assert (len(desk.charges()), desk.balance(alice), len(desk.purchases(alice))) == (1, 1000, 1)
 
 
@@ -304,12 +304,12 @@ def test_other_sites_and_organisation_keys_cannot_buy(desk: Desk, alice: Person,
 def test_no_transaction_is_open_during_a_request_to_stripe(
     desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     request = stripe.RequestsClient.request
 
     def watched(self: Any, method: str, url: str, *args: Any, **kw: Any) -> Any:
         assert not db.session.registry().in_transaction(), url
-        asked.append(url)
+        requested.append(url)
         return request(self, method, url, *args, **kw)
 
     monkeypatch.setattr(stripe.RequestsClient, "request", watched)
@@ -322,7 +322,7 @@ def test_no_transaction_is_open_during_a_request_to_stripe(
     desk.stripe.win(dispute["id"])
     assert alice.browser.post("/api/user/billing-portal").status_code == 200
     desk.run(billing.reconcile, now=now() + timedelta(minutes=5))
-    assert len(asked) > 30
+    assert len(requested) > 30
     assert desk.ignored() == []
 
 

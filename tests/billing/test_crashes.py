@@ -210,8 +210,8 @@ def test_a_decided_old_dispute_is_found_without_fetching_what_agrees(
     desk.session.get_one(Purchase, old.id).paid_at -= timedelta(days=60)
     desk.session.commit()
     for kind in ("payment_intent", "charge", "dispute"):
-        for thing in desk.sim.objects[kind].values():
-            thing["created"] -= 60 * 86_400
+        for each in desk.sim.objects[kind].values():
+            each["created"] -= 60 * 86_400
     found = desk.run(billing.reconcile)
     assert [(each["purchase_id"], each["repaired"]) for each in found.findings] == [(old.id, True)]
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)

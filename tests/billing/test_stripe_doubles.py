@@ -98,8 +98,8 @@ def test_a_saved_card_pays_and_the_webhook_reports_it(double: Double) -> None:
         "usd",
         customer,
     )
-    told = double.wait_for("payment_intent.succeeded")["payment_intent.succeeded"]
-    assert (told["id"], told["metadata"]["operationId"]) == (intent.id, "buy-1")
+    paid = double.wait_for("payment_intent.succeeded")["payment_intent.succeeded"]
+    assert (paid["id"], paid["metadata"]["operationId"]) == (intent.id, "buy-1")
 
 
 def test_a_declined_card_is_an_error_without_a_payment(double: Double) -> None:

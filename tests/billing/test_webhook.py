@@ -118,8 +118,8 @@ def _session_like(desk: Desk, alice: Person, **changed: Any) -> dict[str, Any]:
     session = desk.sim.get("checkout.session", desk.buy(alice).json["sessionId"])
     desk.stripe.pay(session["id"])
     intent = desk.sim.get("payment_intent", session["payment_intent"])
-    for thing in (session, intent):
-        thing |= {name: value for name, value in changed.items() if name in thing}
+    for each in (session, intent):
+        each |= {name: value for name, value in changed.items() if name in each}
     return session
 
 

@@ -504,10 +504,10 @@ def test_checkout_collects_and_stores_billing_details(
 def test_a_session_expires_by_time_or_by_request(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
-    told, left = checkout(client, customer), checkout(client, customer)
-    client.v1.checkout.sessions.expire(told.id)
+    found, left = checkout(client, customer), checkout(client, customer)
+    client.v1.checkout.sessions.expire(found.id)
     with pytest.raises(stripe.InvalidRequestError, match="can be expired"):
-        client.v1.checkout.sessions.expire(told.id)
+        client.v1.checkout.sessions.expire(found.id)
     stripe_sim.advance(86_400)
     assert client.v1.checkout.sessions.retrieve(left.id).status == "expired"
     assert len(stripe_sim.events("checkout.session.expired")) == 2
@@ -645,8 +645,8 @@ def test_the_balance_is_the_sum_of_all_movements(stripe_sim: StripeSim, steps: l
         assert paid["refunded"] == (refunded == 1000)
         assert withdrawn >= 0
         assert sum(each["amount"] for each in sim.find("balance_transaction")) == 1000 - refunded - withdrawn
-        told = [each["data"]["object"]["amount_refunded"] for each in stripe_sim.events("charge.refunded")]
-        assert len(told) == len(sim.find("refund"))
+        found = [each["data"]["object"]["amount_refunded"] for each in stripe_sim.events("charge.refunded")]
+        assert len(found) == len(sim.find("refund"))
 
 
 def _happen(sim: Simulator, paid: dict[str, Any], what: str, amount: int) -> None:

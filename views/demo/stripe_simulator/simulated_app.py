@@ -12,6 +12,7 @@ from jinja2 import StrictUndefined
 
 from models.core.settings import ROOT
 from views.demo.stripe_simulator import (
+    simulated_charges,
     simulated_checkout,
     simulated_control,
     simulated_customers,
@@ -20,6 +21,7 @@ from views.demo.stripe_simulator import (
     simulated_hosted,
     simulated_payments,
     simulated_portal,
+    simulated_previews,
     simulated_refunds,
     simulated_schedules,
     simulated_setups,
@@ -34,10 +36,12 @@ from views.web import assets
 ENDPOINTS = (
     simulated_customers,
     simulated_payments,
+    simulated_charges,
     simulated_setups,
     simulated_refunds,
     simulated_checkout,
     simulated_subscriptions,
+    simulated_previews,
     simulated_schedules,
     simulated_portal,
     simulated_events,
@@ -94,11 +98,13 @@ def _answer(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Respo
     """Store the first response under an idempotency key, and repeat it for the same request."""
     id = f"req_{secrets.token_urlsafe(10)}"
     key = request.headers.get("Idempotency-Key") if route.method != "GET" else None
-    asked = f"{request.method} {request.path} {json.dumps(sorted(parse_qsl(request.get_data(as_text=True))))}"
+    request_key = (
+        f"{request.method} {request.path} {json.dumps(sorted(parse_qsl(request.get_data(as_text=True))))}"
+    )
     kept = simulator.answers.get(key) if key else None
     if kept and kept["at"] <= simulator.now() - KEYS_LAST:
         kept = None
-    if kept and kept["asked"] != asked:
+    if kept and kept["asked"] != request_key:
         raise SimulatedError(
             "Keys for idempotent requests can only be used with the same parameters they were first used with. Try using a key "
             f"other than '{key}' if you meant to execute a different request.",
@@ -119,7 +125,7 @@ def _answer(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Respo
         simulator.request = {"id": None, "idempotency_key": None}
     if key:
         simulator.answers[key] = {
-            "asked": asked,
+            "asked": request_key,
             "status": status,
             "body": body,
             "id": id,

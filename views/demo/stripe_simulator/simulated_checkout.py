@@ -305,8 +305,8 @@ def _who(sim: Simulator, session: Obj, form: Params) -> None:
     session["customer_details"] = known | given
     if session["customer"] is None and session["customer_creation"] == "always":
         shown = session["customer_details"]
-        asked = Params({name: shown[name] for name in ("email", "name") if shown[name]})
-        session["customer"] = create_customer(sim, asked)["id"]
+        known = Params({name: shown[name] for name in ("email", "name") if shown[name]})
+        session["customer"] = create_customer(sim, known)["id"]
 
 
 def _keep_details(sim: Simulator, session: Obj) -> None:

@@ -136,8 +136,8 @@ def _fraud_warnings(sim: Simulator, body: Obj) -> Obj:
 def _refunds(sim: Simulator, body: Obj) -> Obj:
     """{"refund", "status": "succeeded" | "failed"} ends a refund; {"charge", "amount"} creates one as on the dashboard."""
     if "charge" in body:
-        asked = Params(charge=body["charge"], amount=str(body["amount"]))
-        return sim.render(simulated_refunds.create_refund(sim, asked))
+        params = Params(charge=body["charge"], amount=str(body["amount"]))
+        return sim.render(simulated_refunds.create_refund(sim, params))
     refund = sim.get("refund", body["refund"])
     simulated_refunds.end_refund(sim, refund, body["status"])
     return sim.render(refund)

@@ -117,8 +117,8 @@ def _act(sim: Simulator, form: Params) -> None:
 def _act_on_charge(sim: Simulator, action: str, charge: Obj) -> None:
     left = charge["amount"] - charge["amount_refunded"]
     if action in ("refund", "refund_half"):
-        asked = Params(charge=charge["id"], amount=str(left if action == "refund" else max(1, left // 2)))
-        simulated_refunds.create_refund(sim, asked)
+        params = Params(charge=charge["id"], amount=str(left if action == "refund" else max(1, left // 2)))
+        simulated_refunds.create_refund(sim, params)
     elif action == "dispute" and charge["status"] == "succeeded" and not charge["disputed"]:
         simulated_refunds.open_dispute(sim, charge)
     elif action == "warn" and charge["status"] == "succeeded":

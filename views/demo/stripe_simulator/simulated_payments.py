@@ -1,4 +1,4 @@
-"""PaymentIntents and charges in the Stripe simulator."""
+"""PaymentIntents of the Stripe simulator."""
 
 import calendar
 import secrets
@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from views.demo.stripe_simulator import simulated_cards
 from views.demo.stripe_simulator.simulated_cards import BY_KIND, PlayCard
+from views.demo.stripe_simulator.simulated_charges import book, new_charge
 from views.demo.stripe_simulator.simulated_customers import (
     attach,
     declined,
@@ -33,9 +34,6 @@ CONFIRM = "error_on_requires_action mandate_data off_session payment_method retu
 
 AFTER_PAYMENT: list[Hook] = []
 """Called after an intent succeeded or failed: its invoice is paid, its card disputes."""
-
-
-# --- PaymentIntents -----------------------------------------------------------------------------------------------------
 
 
 @endpoint("POST", "/v1/payment_intents", f"{INTENT} {CONFIRM} confirm payment_method_data")
@@ -213,12 +211,12 @@ def take_money(sim: Simulator, intent: Obj, method: Obj) -> None:
         method["_spent"] = True
     intent |= {"next_action": None, "last_payment_error": None}
     if card.delayed:
-        charge = _charge(sim, intent, method, status="pending", paid=False)
+        charge = new_charge(sim, intent, method, status="pending", paid=False)
         intent |= {"latest_charge": charge["id"], "status": "processing", "_due": sim.now() + 3 * 86_400}
         sim.emit("charge.pending", charge)
         sim.emit("payment_intent.processing", intent)
         return
-    charge = _charge(sim, intent, method, status="succeeded", paid=True)
+    charge = new_charge(sim, intent, method, status="succeeded", paid=True)
     _booked(sim, intent, charge)
 
 
@@ -355,15 +353,15 @@ def is_past(method: Obj) -> bool:
 
 def _decline(sim: Simulator, intent: Obj, method: Obj, decline_code: str) -> None:
     error = declined(decline_code)
-    told = error.body["error"]
-    charge = _charge(
+    details = error.body["error"]
+    charge = new_charge(
         sim,
         intent,
         method,
         status="failed",
         paid=False,
-        failure_code=told["code"],
-        failure_message=told["message"],
+        failure_code=details["code"],
+        failure_message=details["message"],
     )
     blocked = method["_kind"] == "blocked"
     charge["outcome"] |= {
@@ -374,81 +372,18 @@ def _decline(sim: Simulator, intent: Obj, method: Obj, decline_code: str) -> Non
         "type": "blocked" if blocked else "issuer_declined",
     }
     again = "do_not_try_again" if decline_code in simulated_cards.NOT_AGAIN else "try_again_later"
-    told |= {"advice_code": again, "charge": charge["id"], "payment_method": sim.render(method)}
+    details |= {"advice_code": again, "charge": charge["id"], "payment_method": sim.render(method)}
     intent |= {
         "status": "requires_payment_method",
         "payment_method": None,
         "next_action": None,
         "latest_charge": charge["id"],
-        "last_payment_error": dict(told),
+        "last_payment_error": dict(details),
     }
     sim.emit("charge.failed", charge)
     sim.emit("payment_intent.payment_failed", intent)
-    told["payment_intent"] = sim.render(intent)
+    details["payment_intent"] = sim.render(intent)
     raise error
-
-
-def _charge(sim: Simulator, intent: Obj, method: Obj, *, status: str, paid: bool, **more: Any) -> Obj:
-    charge = sim.add(
-        "charge",
-        amount=intent["amount"],
-        amount_captured=intent["amount"] if paid else 0,
-        amount_refunded=0,
-        billing_details=dict(method["billing_details"]),
-        captured=status != "failed",
-        currency=intent["currency"],
-        customer=intent["customer"],
-        description=intent["description"],
-        disputed=False,
-        fraud_details={},
-        metadata=dict(intent["metadata"]),
-        outcome={
-            "advice_code": None,
-            "network_advice_code": None,
-            "network_decline_code": None,
-            "network_status": "approved_by_network",
-            "reason": None,
-            "risk_level": "normal",
-            "risk_score": 12,
-            "seller_message": "Payment complete.",
-            "type": "authorized",
-        },
-        paid=paid,
-        payment_intent=intent["id"],
-        payment_method=method["id"],
-        payment_method_details=_method_details(method),
-        radar_options={},
-        receipt_email=intent["receipt_email"],
-        refunded=False,
-        status=status,
-        **more,
-    )
-    charge["receipt_url"] = f"{sim.url}/receipt/{charge['id']}" if status != "failed" else None
-    return charge
-
-
-def _method_details(method: Obj) -> Obj:
-    if method["type"] != "card":
-        return {"type": method["type"], method["type"]: {"country": None}}
-    card = method["card"]
-    shown = {
-        name: card[name]
-        for name in ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4")
-    }
-    return {
-        "type": "card",
-        "card": shown
-        | {
-            "checks": card["checks"],
-            "installments": None,
-            "mandate": None,
-            "network": card["brand"],
-            "network_token": {"used": False},
-            "network_transaction_id": secrets.token_hex(8),
-            "three_d_secure": None,
-            "wallet": None,
-        },
-    }
 
 
 def _booked(sim: Simulator, intent: Obj, charge: Obj) -> None:
@@ -460,71 +395,3 @@ def _booked(sim: Simulator, intent: Obj, charge: Obj) -> None:
     sim.emit("payment_intent.succeeded", intent)
     for hook in AFTER_PAYMENT:
         hook(sim, intent)
-
-
-def book(sim: Simulator, source: Obj, amount: int, type: str, category: str, fee: int = 0) -> Obj:
-    """A balance transaction: money received (positive) or paid out."""
-    return sim.add(
-        "balance_transaction",
-        amount=amount,
-        available_on=sim.now() + 2 * 86_400,
-        balance_type="payments",
-        currency=source["currency"],
-        fee=fee,
-        fee_details=[
-            {
-                "amount": fee,
-                "application": None,
-                "currency": source["currency"],
-                "description": "Stripe processing fees",
-                "type": "stripe_fee",
-            }
-        ]
-        if fee
-        else [],
-        net=amount - fee,
-        reporting_category=category,
-        source=source["id"],
-        status="pending",
-        type=type,
-    )
-
-
-# --- charges ------------------------------------------------------------------------------------------------------------
-
-
-@endpoint("GET", "/v1/charges/{id}")
-def retrieve_charge(sim: Simulator, params: Params, id: str) -> Obj:
-    """GET /v1/charges/{id}."""
-    return sim.get("charge", id)
-
-
-@endpoint("POST", "/v1/charges/{id}", "description fraud_details metadata receipt_email")
-def update_charge(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/charges/{id}."""
-    charge = sim.get("charge", id)
-    changed: Obj = {name: params.text(name) for name in ("description", "receipt_email") if name in params}
-    if "metadata" in params:
-        changed["metadata"] = params.metadata(charge["metadata"])
-    if "fraud_details" in params:
-        changed["fraud_details"] = dict(params.nested("fraud_details"))
-    sim.change(charge, "charge.updated", **changed)
-    return charge
-
-
-@lists("/v1/charges", "charge", "customer payment_intent")
-def list_charges(sim: Simulator, params: Params) -> list[Obj]:
-    """GET /v1/charges."""
-    return sim.find("charge")
-
-
-@endpoint("GET", "/v1/balance_transactions/{id}")
-def retrieve_balance_transaction(sim: Simulator, params: Params, id: str) -> Obj:
-    """GET /v1/balance_transactions/{id}."""
-    return sim.get("balance_transaction", id)
-
-
-@lists("/v1/balance_transactions", "balance_transaction", "source type currency")
-def list_balance_transactions(sim: Simulator, params: Params) -> list[Obj]:
-    """GET /v1/balance_transactions."""
-    return sim.find("balance_transaction")

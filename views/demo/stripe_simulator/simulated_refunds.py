@@ -1,8 +1,9 @@
 """Refunds, disputes and early fraud warnings of the Stripe simulator."""
 
+from views.demo.stripe_simulator.simulated_charges import book
 from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid
 from views.demo.stripe_simulator.simulated_params import Params
-from views.demo.stripe_simulator.simulated_payments import AFTER_PAYMENT, behaviour, book
+from views.demo.stripe_simulator.simulated_payments import AFTER_PAYMENT, behaviour
 from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Obj, Simulator
 

@@ -119,11 +119,11 @@ def finish_setup(sim: Simulator, intent: Obj, method: Obj) -> None:
     card = behaviour(method)
     if card.refuses_to_be_saved or is_past(method):
         error = declined("expired_card" if is_past(method) else card.decline_code)
-        told = error.body["error"]
+        details = error.body["error"]
         intent |= {"status": "requires_payment_method", "payment_method": None, "next_action": None}
-        intent["last_setup_error"] = told | {"payment_method": sim.render(method)}
+        intent["last_setup_error"] = details | {"payment_method": sim.render(method)}
         sim.emit("setup_intent.setup_failed", intent)
-        told["setup_intent"] = sim.render(intent)
+        details["setup_intent"] = sim.render(intent)
         raise error
     if intent["customer"]:
         attach(sim, method, intent["customer"])
