@@ -4,10 +4,25 @@ from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView
 from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.confirmations import PaymentConfirmation
-from models.billing.disputes import clear_freeze
+from models.billing.disputes import FrozenBuyer, banned_buyers, clear_freeze, frozen_buyers
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
-from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
+from models.billing.plans import (
+    LimitOverride,
+    NewPlan,
+    Plan,
+    PlanWindow,
+    WindowLimit,
+    create_plan,
+    get_plan,
+    listed_plans,
+    new_version,
+    public_plans,
+    retire_plan,
+    stripe_price,
+    update_plan,
+)
+from models.billing.proof_runs import ProofRun, last_proof, record_proof
 from models.billing.purchase import (
     BuyingFreeze,
     Purchase,
@@ -15,6 +30,7 @@ from models.billing.purchase import (
     PurchaseRefund,
     Receipt,
     buying_freeze,
+    existing_purchases,
     listed_purchases,
     purchase_of,
     purchases_of,
@@ -24,10 +40,37 @@ from models.billing.reconciliation import Reconciliation, last_reconciliation, r
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, connect, enabled, test_mode
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
+from models.billing.subscribing import (
+    ChangePreview,
+    PaymentDeclined,
+    PlanCheckout,
+    cancel,
+    change,
+    preview_change,
+    resume,
+    subscribe,
+    undo_scheduled_change,
+    upgrade,
+)
+from models.billing.subscription_events import sync_reversal
+from models.billing.subscription_sync import sync_checkout, sync_subscription
+from models.billing.subscriptions import (
+    LIVE_STATUSES,
+    SUBSCRIPTION_STATUSES,
+    Subscription,
+    SubscriptionInvoice,
+    last_subscription,
+    live_subscription,
+    subscriber_counts,
+    subscription_invoices,
+    subscription_of,
+    unpaid_invoice,
+)
 from models.billing.topup_charging import top_up
 from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
 
 __all__ = [
+    "LIVE_STATUSES",
     "REFERRAL_STATUSES",
     "SUBSCRIPTION_STATUSES",
     "AdImpression",
@@ -41,10 +84,18 @@ __all__ = [
     "BuyingFreeze",
     "BuyingLimited",
     "BuyingLimits",
+    "ChangePreview",
+    "FrozenBuyer",
     "LimitOverride",
     "LowBalance",
     "MailOptOut",
+    "NewPlan",
     "PaymentConfirmation",
+    "PaymentDeclined",
+    "Plan",
+    "PlanCheckout",
+    "PlanWindow",
+    "ProofRun",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -54,24 +105,55 @@ __all__ = [
     "StripeError",
     "StripeEvent",
     "Subscription",
+    "SubscriptionInvoice",
     "TopupSettings",
     "WebhookRefusal",
+    "WindowLimit",
+    "banned_buyers",
     "buy",
     "buying_freeze",
     "buying_limits",
+    "cancel",
+    "change",
     "clear_freeze",
     "connect",
+    "create_plan",
     "enabled",
+    "existing_purchases",
+    "frozen_buyers",
+    "get_plan",
+    "last_proof",
     "last_reconciliation",
+    "last_subscription",
+    "listed_plans",
     "listed_purchases",
+    "live_subscription",
     "low_balance_threshold",
+    "new_version",
+    "preview_change",
+    "public_plans",
     "purchase_of",
     "purchases_of",
     "receipt_of",
     "reconcile",
+    "record_proof",
     "resolve",
+    "resume",
+    "retire_plan",
     "set_low_balance_threshold",
     "set_trust_level",
+    "stripe_price",
+    "subscribe",
+    "subscriber_counts",
+    "subscription_invoices",
+    "subscription_of",
+    "sync_checkout",
+    "sync_reversal",
+    "sync_subscription",
     "test_mode",
     "top_up",
+    "undo_scheduled_change",
+    "unpaid_invoice",
+    "update_plan",
+    "upgrade",
 ]

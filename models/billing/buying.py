@@ -6,7 +6,6 @@ ended, so a charged card becomes credits, and a purchase that came to nothing is
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from models.billing.customers import ensure_customer, replace_customer
 from models.billing.disputes import refuse_frozen
 from models.billing.open_checkouts import within_limits
 from models.billing.payment_state import of_new_intent
-from models.billing.purchase import CURRENCY, Purchase
+from models.billing.purchase import CURRENCY, RESOLVED_AFTER, Purchase
 from models.billing.stripe_api import StripeError, id_of, plain
 from models.billing.transitions import note_attempt, purchase_by_id, settle, sync
 from models.core import jobs
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 FEWEST_CREDITS = 500
 MOST_CREDITS = 99_999_999
 """What Stripe takes at most for one charge, in cents."""
-RESOLVED_AFTER = timedelta(minutes=2)
-"""By then the request that began a purchase is over, whatever became of it."""
 NONCE = re.compile(r"[\w-]{1,64}", re.ASCII)
 UNKNOWN = (
     "Stripe did not answer. If your card was charged, the credits arrive within a few minutes: look at your purchases "

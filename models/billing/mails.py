@@ -23,6 +23,7 @@ TOPICS: dict[str, str] = {
     "balance": "Low balance",
     "disputes": "Disputes",
     "topups": "Automatic top-up",
+    "plan": "Changes of your plan",
 }
 """What a user can unsubscribe from. Receipts, refunds, and what needs an action of the user are always sent."""
 
@@ -40,6 +41,13 @@ TOPIC_OF: dict[str, str | None] = {
     "topup_confirmation": None,
     "topup_cap_reached": "topups",
     "topup_off": None,
+    "plan_started": None,
+    "plan_renewed": None,
+    "plan_changed": "plan",
+    "plan_change_scheduled": "plan",
+    "plan_canceling": "plan",
+    "plan_ended": "plan",
+    "plan_payment_failed": None,
 }
 UNSUBSCRIBE_PATH = "/emails/unsubscribe/"
 

@@ -297,7 +297,7 @@ def test_other_sites_and_organisation_keys_cannot_buy(desk: Desk, alice: Person,
     for path in (BUY, "/api/user/billing-portal"):
         answer = browser.post(path, json={"credits": 1000})
         assert answer.status_code == 403
-        assert "A key of an organisation cannot buy" in answer.json["error"]
+        assert "An organisation's key cannot buy" in answer.json["error"]
     assert desk.charges() == []
 
 
