@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from models import billing, ledger
-from models.billing import PaymentDeclined, StripeError
+from models.accounts.users import User
+from models.billing import PaymentDeclined, StripeError, cards, mails
 from models.billing.purchase_proof import prove_purchases
 from models.core.errors import Conflict, DomainError, Forbidden, NotFound
 from models.ledger import Account
@@ -556,3 +557,60 @@ def test_operators_list_create_and_retire_plans_by_command(plans: Plans, alice: 
     events = plans.desk.session.scalars(text("SELECT action FROM audit_log ORDER BY id")).all()
     plans.desk.session.rollback()
     assert [each for each in events if "plan" in each] == ["billing.plan_create", "billing.plan_retire"]
+
+
+def test_a_plan_is_charged_to_the_card_that_is_the_default(plans: Plans, alice: Person, bob: Person) -> None:
+    pro = plans.offer()
+    plans.subscribed(alice, pro)
+    first = plans.at_stripe(alice)["default_payment_method"]
+    customer = plans.desk.customer(alice)
+    (kept,) = plans.desk.run(cards.saved_cards, customer)
+    assert (kept.id, kept.default) == (first, True)
+    other = plans.desk.stripe.add_card(customer, "mastercard", default=False)["id"]
+    plans.desk.run(cards.set_default_card, customer, other)
+    assert plans.at_stripe(alice)["default_payment_method"] == other
+    # who has a default keeps it
+    saved = plans.desk.card(bob)
+    plans.subscribed(bob, pro, "mastercard")
+    default = [
+        each.id for each in plans.desk.run(cards.saved_cards, plans.desk.customer(bob)) if each.default
+    ]
+    assert default == [saved]
+
+
+def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> None:
+    pro, small = plans.offer(included_credits=1_000), plans.offer("Small", 500)
+    large = plans.offer("Large", 5_000, included_credits=1)
+    plans.subscribed(alice, pro)
+    plans.change(alice, small)
+    plans.desk.stripe.advance(1)
+    plans.change(alice, large)
+    plans.pass_days(32)
+    plans.do(alice, billing.cancel)
+    plans.do(alice, billing.resume)
+    plans.desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], "declined")
+    plans.pass_days(32)
+    plans.pass_days(30)
+    rows = plans.desk.session.scalars(select(mails.BillingMail).where(mails.BillingMail.user_id == alice.id))
+    user = plans.desk.session.get_one(User, alice.id)
+    said = {}
+    for row in rows.all():
+        mail = mails.compose(row, user, mails.TOPIC_OF[row.kind])
+        said[row.kind] = mail
+        for body in (mail.text, mail.html or ""):
+            assert "None" not in body
+            assert "/profile?tab=plan" in body
+        assert ("List-Unsubscribe" in mail.headers) is (row.kind not in ("plan_started", "plan_renewed"))
+    assert said.keys() == {kind for kind in mails.TOPIC_OF if kind.startswith("plan_")}
+    for kind, subject, words in (
+        ("plan_started", "Your plan Pro has started", ["We received $20.00", "1,000 credits", "/invoice/"]),
+        ("plan_renewed", "Your plan Large was renewed", ["We received $50.00", "1 credit "]),
+        ("plan_changed", "Your plan is now Large", ["$50.00 a month"]),
+        ("plan_change_scheduled", "Your plan changes to Small on ", ["You keep Pro until", "$5.00 a month"]),
+        ("plan_canceling", "Your plan Large ends on ", ["Credits that you bought stay"]),
+        ("plan_payment_failed", "The payment for your plan Large failed", ["$50.00", "/invoice/"]),
+        ("plan_ended", "Your plan Large has ended", ["because its payment failed"]),
+    ):
+        assert said[kind].subject.startswith(subject)
+        text_of = " ".join(said[kind].text.split())
+        assert all(word in text_of for word in words), (kind, text_of)
