@@ -600,7 +600,8 @@ def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> N
         for body in (mail.text, mail.html or ""):
             assert "None" not in body
             assert "/profile?tab=plan" in body
-        assert ("List-Unsubscribe" in mail.headers) is (row.kind not in ("plan_started", "plan_renewed"))
+        always = ("plan_started", "plan_renewed", "plan_payment_failed")
+        assert ("List-Unsubscribe" in mail.headers) is (row.kind not in always)
     assert said.keys() == {kind for kind in mails.TOPIC_OF if kind.startswith("plan_")}
     for kind, subject, words in (
         ("plan_started", "Your plan Pro has started", ["We received $20.00", "1,000 credits", "/invoice/"]),
