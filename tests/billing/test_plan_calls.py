@@ -171,7 +171,8 @@ def test_each_kind_of_window_says_what_it_is_and_when_it_resets(
     refused = sam.admit()
     assert (refused.outcome, refused.limit_label, refused.limit_resets_at) == ("plan_limit", label, resets_at)
     reached = limited(windows_of(sam.payer.account, now=NOW))
-    assert reached and (reached.label, reached.resets_at) == (label, resets_at)
+    assert reached
+    assert (reached.label, reached.resets_at) == (label, resets_at)
 
 
 def test_a_call_beyond_the_block_is_debt_that_the_next_block_clears_and_nothing_else(sam: Subscriber) -> None:
