@@ -57,7 +57,8 @@ def enqueue_subscription_changes(row: Subscription, plan: Plan, before: Subscrip
             enqueue("plan_started", f"plan-started/{id}", user, facts | _first_payment(id))
         return
     if not live:
-        enqueue("plan_ended", f"plan-ended/{id}", user, facts)
+        unpaid = any(each.status == "open" for each in _invoices(id)[:1])
+        enqueue("plan_ended", f"plan-ended/{id}", user, facts | {"unpaid": unpaid})
         return
     if row.plan_id != before.plan_id:
         enqueue("plan_changed", f"plan-changed/{change}", user, facts)
