@@ -342,6 +342,7 @@ def test_a_low_balance_matters_to_a_subscriber_who_continues_with_credits(
     _spend(desk, alice, 950)
     assert desk.run(low_balance.watch_balances) == 0
     alice.user.fallback_to_a_la_carte = True
+    desk.session.commit()
     _spend(desk, alice, 10)
     assert desk.run(low_balance.watch_balances) == 1
     (message,) = inbox.fetch()
