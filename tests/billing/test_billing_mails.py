@@ -285,7 +285,7 @@ def test_the_settings_page_saves_threshold_and_topics(
     bad = {"csrf_token": token, "threshold": "many"}
     answer = alice.browser.post("/profile/emails", data=bad)
     assert (answer.status_code, "Enter a whole number" in answer.text) == (422, True)
-    good = {"csrf_token": token, "threshold": "2,500", "topic": ["balance"]}
+    good = {"csrf_token": token, "threshold": "2,500", "topic": ["balance", "topups"]}
     assert alice.browser.post("/profile/emails", data=good).status_code == 303
     assert anonymous.browser.post("/profile/emails", data=good).status_code in (303, 400, 403)
     assert alice.browser.post("/profile/emails", data=good | {"topic": ["receipts"]}).status_code == 422

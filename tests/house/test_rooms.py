@@ -371,6 +371,8 @@ def without_jinja(source: str) -> str:
 def test_templates_carry_no_style_and_no_script(path: Path) -> None:
     markup = Markup()
     markup.feed(without_jinja(path.read_text()))
+    if path == ROOT / "templates/emails/_layout.html":  # mail clients load no style sheets
+        markup.found = [found for found in markup.found if found[1] != "inline <style>"]
     assert markup.found == []
 
 
