@@ -11,6 +11,7 @@ from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
+from views.billing.api import subscription as subscription_api
 from views.billing.pages import affiliates, mail_settings, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
@@ -75,6 +76,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(referrals_api.bp)
+    app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
     app.register_blueprint(ledger_pages.bp)
