@@ -2,10 +2,12 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, func, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.core.db import NOW, Base, BigInt
+from models.core.db import NOW, Base, BigInt, db
+from models.core.errors import NotFound
+from models.ledger import Account
 
 SUBSCRIPTION_STATUSES = ("incomplete", "trialing", "active", "past_due", "canceled", "unpaid", "paused")
 LIVE_STATUSES = ("trialing", "active", "past_due", "unpaid", "paused")
@@ -99,3 +101,72 @@ class SubscriptionInvoice(Base):
     taken_back: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     paid_at: Mapped[datetime | None]
+
+
+def live_subscription(account: Account) -> Subscription | None:
+    """The account's live subscription; None also for an organisation."""
+    return db.session.scalars(
+        select(Subscription)
+        .where(Subscription.user_id == account.user_id, Subscription.status.in_(LIVE_STATUSES))
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def last_subscription(account: Account) -> Subscription | None:
+    """The account's live subscription, else the newest of the others."""
+    query = select(Subscription).where(Subscription.user_id == account.user_id)
+    return db.session.scalars(
+        query.order_by(Subscription.status.in_(LIVE_STATUSES).desc(), Subscription.created_at.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def subscription_of(account: Account, id: str) -> Subscription:
+    """One of the account's subscriptions. Raises NotFound for another account's."""
+    found = db.session.scalars(
+        select(Subscription)
+        .where(Subscription.stripe_subscription_id == id, Subscription.user_id == account.user_id)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if found is None:
+        raise NotFound("There is no such subscription.")
+    return found
+
+
+def subscription_invoices(account: Account, *, limit: int = 24) -> list[SubscriptionInvoice]:
+    """The newest invoices of the account's subscriptions, newest first."""
+    query = (
+        select(SubscriptionInvoice)
+        .join(
+            Subscription,
+            Subscription.stripe_subscription_id == SubscriptionInvoice.stripe_subscription_id,
+        )
+        .where(Subscription.user_id == account.user_id)
+        .order_by(SubscriptionInvoice.created_at.desc(), SubscriptionInvoice.id)
+        .limit(limit)
+    )
+    return list(db.session.scalars(query))
+
+
+def unpaid_invoice(subscription: Subscription) -> SubscriptionInvoice | None:
+    """The open invoice of a subscription that is past due, whose page takes another card or a confirmation."""
+    return db.session.scalars(
+        select(SubscriptionInvoice)
+        .where(
+            SubscriptionInvoice.stripe_subscription_id == subscription.stripe_subscription_id,
+            SubscriptionInvoice.status == "open",
+        )
+        .order_by(SubscriptionInvoice.created_at.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def subscriber_counts() -> dict[str, int]:
+    """How many live subscriptions each plan has, by the plan's id; plans without one are missing."""
+    query = (
+        select(Subscription.plan_id, func.count())
+        .where(Subscription.status.in_(LIVE_STATUSES), Subscription.plan_id.is_not(None))
+        .group_by(Subscription.plan_id)
+    )
+    return {str(plan_id): count for plan_id, count in db.session.execute(query)}
