@@ -11,12 +11,12 @@ from models.accounts import User
 from models.billing import plans
 from models.billing.plans import MOST_LINES, MOST_WINDOWS, NewPlan, Plan, WindowLimit
 from models.core.db import db
-from models.core.errors import Forbidden, Invalid
+from models.core.errors import DomainError, Forbidden, Invalid
 from views.web.body import Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ServerError
 from views.web.error_handlers import answer
 from views.web.format import iso
-from views.web.guards import audit, is_admin, limiter, require_cookie_user
+from views.web.guards import audit, cookie_user, is_admin, limiter
 from views.web.operation import ErrorFormat, Operation, ResponseModel, path
 
 bp = Blueprint("plans_api", __name__)
@@ -222,7 +222,9 @@ def retire(id: str) -> ResponseReturnValue:
 
 
 def _operator() -> User:
-    user = require_cookie_user()
+    user = cookie_user()
+    if user is None:
+        raise DomainError("Sign in first.", code="unauthorized", status=401)
     if not is_admin(user):
         raise Forbidden("Only operators of this server manage plans.")
     return user

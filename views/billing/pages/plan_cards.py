@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from flask import url_for
 
-from models.billing import Plan, PlanWindow
-from models.billing.subscriptions import Subscription
+from models import billing
+from models.billing import Plan, PlanWindow, Subscription
 from views.web import format
 
 STATUSES = {
@@ -35,6 +35,11 @@ class PlanCard:
     primary: bool = False
     action: str = ""
     href: str | None = None
+
+
+def plan_of(subscription: Subscription | None) -> Plan | None:
+    """The plan of a subscription; None without one."""
+    return billing.get_plan(subscription.plan_id) if subscription and subscription.plan_id else None
 
 
 def plan_card(plan: Plan, *, own: bool = False, action: str = "", href: str | None = None) -> PlanCard:
@@ -72,7 +77,8 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = list(plan.features)
     lines += [f"{window.credits:,} credits {_per(window, plan.interval)}" for window in plan.windows]
     if plan.included_credits:
-        lines.append(f"{plan.included_credits:,} more credits to spend freely each {plan.interval}")
+        on_top = " on top" if plan.windows else ""
+        lines.append(f"{plan.included_credits:,} credits a {plan.interval}{on_top}, gone at its end")
     lines.append(f"Models: {', '.join(plan.models)}" if plan.models else "All models of this server")
     if plan.requests_per_minute:
         lines.append(_counted(plan.requests_per_minute, "request") + " a minute")
