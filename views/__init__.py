@@ -11,6 +11,7 @@ from views.billing import pages as billing_pages
 from views.billing.api import plans as plans_api
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
+from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
 from views.billing.pages import affiliates, mail_settings, plan_admin, referrals
 from views.demo import commands as demo_commands
@@ -79,6 +80,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(plans_api.bp)
     app.register_blueprint(subscriptions_api.bp)
     app.register_blueprint(referrals_api.bp)
+    app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
     app.register_blueprint(ledger_pages.bp)

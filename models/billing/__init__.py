@@ -66,6 +66,7 @@ from models.billing.subscriptions import (
 )
 from models.billing.topup_charging import top_up
 from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
+from models.billing.windows import Window, covering_subscription, limited, windows_of
 
 __all__ = [
     "LIVE_STATUSES",
@@ -104,6 +105,7 @@ __all__ = [
     "SubscriptionInvoice",
     "TopupSettings",
     "WebhookRefusal",
+    "Window",
     "WindowLimit",
     "buy",
     "buying_freeze",
@@ -112,11 +114,13 @@ __all__ = [
     "change",
     "clear_freeze",
     "connect",
+    "covering_subscription",
     "create_plan",
     "enabled",
     "get_plan",
     "last_reconciliation",
     "last_subscription",
+    "limited",
     "listed_plans",
     "listed_purchases",
     "live_subscription",
@@ -147,4 +151,5 @@ __all__ = [
     "unpaid_invoice",
     "update_plan",
     "upgrade",
+    "windows_of",
 ]

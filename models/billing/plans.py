@@ -91,8 +91,8 @@ class Plan(Base):
     """A version of a plan. Its price and limits never change: a change makes the next version, and retires this one, whose
     subscribers keep it.
 
-    `price_cents` is per `interval`. `features` are lines for people. `models` are patterns of model names as of `fnmatch`;
-    None allows all. `tier` is the contract's number (A.3).
+    `price_cents` is per `interval`. `features` are lines for people. `models` are patterns of model names with `*` and `?`,
+    for the name as requested or as listed; None allows all. `tier` is the contract's number (A.3).
     """
 
     __tablename__ = "plan"

@@ -70,7 +70,7 @@ def enqueue_due(*, now: datetime | None = None) -> int:
             User.auto_topup_amount >= MIN_CREDITS,
             or_(AutoTopup.pause.is_(None), AutoTopup.retry_at <= now),
             or_(AutoTopup.queued_at.is_(None), AutoTopup.queued_at <= now - QUEUED_FOR),
-            func.credit_net(User.id, now) < func.greatest(User.auto_topup_threshold, 0),
+            func.credit_balance(User.id, now) < func.greatest(User.auto_topup_threshold, 0),
         )
         .limit(BATCH)
     )
