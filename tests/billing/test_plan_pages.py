@@ -82,7 +82,7 @@ def test_prices_are_public_and_lead_to_the_next_step(
             "350 credits every 5 hours",
             "3,500 credits a week",
         ),
-        *("14,000 credits a month", "500 credits a month on top", "All models", "Buy credits", "Test mode"),
+        *("14,000 credits a month", "500 included credits a month", "All models", "Buy credits", "Test mode"),
         f'href="{CHECKOUT}?plan={pro.id}"',
     )
     hides(found, "Secret", "Pro yearly", "Your plan")
@@ -158,14 +158,14 @@ def test_a_payment_that_is_cancelled_or_refused_leaves_no_plan(
 ) -> None:
     desk.run(save_billing_details, Account(user_id=alice.id), ADDRESS, [])
     hosted = post(alice, CHECKOUT, {"plan": pro.id}).headers["Location"]
+    desk.stripe.pay(hosted.rpartition("/")[2], "declined")
+    shows(page(alice), "No plan yet")
     answer = alice.browser.get("/profile/plan/not-started", follow_redirects=True)
     shows(answer.text, "You were not charged", "Pricing")
     desk.stripe.fail("/v1/checkout/sessions", status=500, times=9)
     answer = post(alice, CHECKOUT, {"plan": pro.id})
     assert answer.status_code == 502
     shows(answer.text, "Not subscribed", "Stripe did not answer")
-    desk.stripe.pay(hosted.rpartition("/")[2], "declined")
-    shows(page(alice), "No plan yet")
     assert post(alice, CHECKOUT, {"plan": "pkg_other"}).status_code == 404
     desk.run(lambda: billing.retire_plan(billing.get_plan(pro.id)))
     assert alice.browser.get(f"{CHECKOUT}?plan={pro.id}").status_code == 404
@@ -242,7 +242,7 @@ def test_a_plan_is_cancelled_after_a_question_and_resumed(
     post(alice, CANCEL)
     found = page(alice)
     shows(found, "The plan is cancelled.", "Ends on", "Resume Pro")
-    hides(found, CANCEL)
+    hides(found, CANCEL, "Change plan")
     post(alice, RESUME)
     found = page(alice)
     shows(found, "The plan continues.", "Renews")
@@ -305,6 +305,7 @@ def test_the_page_takes_as_many_queries_for_many_plans(
 
     with desk.app.app_context():
         engine = db.engine
+    page(alice)
     for number in range(3):
         people.offer(f"Plan {number}", 3_000 + number, windows=WINDOWS)
         event.listen(engine, "before_cursor_execute", note)
@@ -313,7 +314,7 @@ def test_the_page_takes_as_many_queries_for_many_plans(
         page(alice, PRICING)
         counts.append(len(queries))
         event.remove(engine, "before_cursor_execute", note)
-    assert counts[0] == counts[2] <= 35
+    assert counts[0] == counts[2] <= 25
 
 
 def test_strangers_and_the_anonymous_change_nothing(

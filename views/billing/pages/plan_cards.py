@@ -32,6 +32,7 @@ class PlanCard:
     interval: str
     lines: tuple[str, ...]
     own: bool = False
+    label: str = ""
     primary: bool = False
     action: str = ""
     href: str | None = None
@@ -42,7 +43,9 @@ def plan_of(subscription: Subscription | None) -> Plan | None:
     return billing.get_plan(subscription.plan_id) if subscription and subscription.plan_id else None
 
 
-def plan_card(plan: Plan, *, own: bool = False, action: str = "", href: str | None = None) -> PlanCard:
+def plan_card(
+    plan: Plan, *, own: bool = False, label: str = "", action: str = "", href: str | None = None
+) -> PlanCard:
     """The card of a plan."""
     return PlanCard(
         plan.id,
@@ -52,6 +55,7 @@ def plan_card(plan: Plan, *, own: bool = False, action: str = "", href: str | No
         plan.interval,
         tuple(plan_lines(plan)),
         own=own,
+        label=label,
         action=action,
         href=href,
     )
@@ -66,9 +70,11 @@ def _card_for(plan: Plan, subscription: Subscription | None) -> PlanCard:
     if subscription is None:
         return plan_card(plan, action="Subscribe", href=url_for("billing.review_plan", plan=plan.id))
     if plan.id == subscription.plan_id:
-        return plan_card(plan, own=True, action="View plan", href=url_for("profile.profile", tab="plan"))
+        return plan_card(
+            plan, own=True, label="Your plan", action="View plan", href=url_for("profile.profile", tab="plan")
+        )
     if plan.id == subscription.scheduled_plan_id:
-        return plan_card(plan, action="Starts next", href=url_for("profile.profile", tab="plan"))
+        return plan_card(plan, label="Starts next")
     return plan_card(plan, action="Change plan", href=url_for("billing.preview_change", plan=plan.id))
 
 
@@ -77,8 +83,7 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = list(plan.features)
     lines += [f"{window.credits:,} credits {_per(window, plan.interval)}" for window in plan.windows]
     if plan.included_credits:
-        on_top = " on top" if plan.windows else ""
-        lines.append(f"{plan.included_credits:,} credits a {plan.interval}{on_top}, gone at its end")
+        lines.append(f"{plan.included_credits:,} included credits a {plan.interval}")
     lines.append(f"Models: {', '.join(plan.models)}" if plan.models else "All models of this server")
     if plan.requests_per_minute:
         lines.append(_counted(plan.requests_per_minute, "request") + " a minute")

@@ -86,7 +86,7 @@ def plan_page() -> ResponseReturnValue:
     subscription = billing.live_subscription(account)
     plan = plan_of(subscription)
     offered = billing.public_plans() if billing.enabled() and not wants_fragment() else []
-    others = [each for each in offered if subscription is None or each.id != subscription.plan_id]
+    others = [each for each in offered if subscription is None or _can_change(subscription, each)]
     return money_page(
         "billing/plan.html",
         partial="billing/_allowances.html",
@@ -245,6 +245,11 @@ def _proration_date(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 11):
         raise Invalid("This form is incomplete. Load the page again.")
     return int(text)
+
+
+def _can_change(subscription: Subscription, plan: Plan) -> bool:
+    unchanged = subscription.status == "active" and not subscription.cancel_at_period_end
+    return unchanged and plan.id != subscription.plan_id
 
 
 def _plan_view(plan: Plan, subscription: Subscription) -> PlanView:
