@@ -241,7 +241,7 @@ def _upgrade(state: SubscriptionState, plan: Plan, price: str, proration_date: i
         "proration_date": proration_date,
         "payment_behavior": "error_if_incomplete",
     }
-    key = {"idempotency_key": f"change-{state.id}-{plan.id}-{proration_date}"}
+    key: Any = {"idempotency_key": f"change-{state.id}-{plan.id}-{proration_date}"}
     try:
         with stripe_api.asking() as client:
             client.v1.subscriptions.update(state.id, params, key)

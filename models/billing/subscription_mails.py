@@ -57,7 +57,8 @@ def enqueue_subscription_changes(row: Subscription, plan: Plan, before: Subscrip
             enqueue("plan_started", f"plan-started/{id}", user, facts | _first_payment(id))
         return
     if not live:
-        enqueue("plan_ended", f"plan-ended/{id}", user, facts)
+        unpaid = any(each.status == "open" for each in _invoices(id)[:1])
+        enqueue("plan_ended", f"plan-ended/{id}", user, facts | {"unpaid": unpaid})
         return
     if row.plan_id != before.plan_id:
         enqueue("plan_changed", f"plan-changed/{change}", user, facts)
@@ -80,7 +81,9 @@ def _facts(row: Subscription, plan: Plan) -> dict[str, Any]:
         "price": price_text(plan),
         "included": credits_text(plan.included_credits) if plan.included_credits else None,
         "period_end": _day(row.billing_period_end),
-        "past_due": row.status == "past_due",
+        "amount": None,
+        "number": None,
+        "invoice_url": None,
     }
 
 
@@ -94,7 +97,7 @@ def _invoice_facts(invoice: SubscriptionInvoice) -> dict[str, Any]:
 
 def _first_payment(id: str) -> dict[str, Any]:
     paid = [each for each in _invoices(id) if each.status == "paid" and each.amount_cents]
-    return _invoice_facts(paid[0]) if paid else {"amount": None, "number": None, "invoice_url": None}
+    return _invoice_facts(paid[0]) if paid else {}
 
 
 def _invoices(id: str) -> list[SubscriptionInvoice]:

@@ -260,7 +260,8 @@ def _within(moment: datetime, period: Period | None) -> bool:
 
 def _listed(query: Any) -> Iterator[dict[str, Any]]:
     with stripe_api.asking() as client:
-        for each in client.v1.invoices.list({**query, "limit": 100}).auto_paging_iter():
+        params: Any = {**query, "limit": 100}
+        for each in client.v1.invoices.list(params).auto_paging_iter():
             yield plain(each)
 
 

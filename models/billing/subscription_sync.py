@@ -16,7 +16,7 @@ from models import ledger
 from models.billing import stripe_api, subscription_mails
 from models.billing.customers import account_of_customer, customer_of
 from models.billing.payment_state import PaymentMismatch
-from models.billing.plans import Plan
+from models.billing.plans import Plan, plan_of_price
 from models.billing.stripe_api import StripeError, id_of, missing, plain
 from models.billing.subscription_state import (
     InvoiceState,
@@ -48,8 +48,8 @@ class SecondSubscription(Exception):
 def sync_subscription(
     stripe_subscription_id: str, *, reversals_of: Collection[str] = (), now: datetime | None = None
 ) -> Subscription | None:
-    """Ask Stripe for a person's subscription and bring its rows to it; None for an organisation's. Takes transactions of its
-    own; idempotent.
+    """Ask Stripe for a person's subscription and bring its rows to it; None for an organisation's, and for one that has neither
+    a customer nor a price of ours. Takes transactions of its own; idempotent.
 
     The payment of an invoice grants the plan's included credits for the period, as `sub:<subscription>:<period start>`, and for
     the rest of a period after an upgrade as `sub:<subscription>:<period start>:<plan>`; they expire with the period. Refunds and
@@ -65,6 +65,9 @@ def sync_subscription(
             raise PaymentMismatch(f"Stripe knows no subscription {stripe_subscription_id}")
         if state.metadata.get("organization_id"):
             return None
+        with transaction():
+            if foreign(state):
+                return None
         try:
             with transaction():
                 if settle_subscription(state, version, now=now or utc_now()):
@@ -92,6 +95,12 @@ def sync_checkout(account: Account, session_id: str) -> Subscription | None:
         raise NotFound("There is no such checkout.")
     id = id_of(session.get("subscription"))
     return sync_subscription(id) if id else None
+
+
+def foreign(state: SubscriptionState) -> bool:
+    """Whether the subscription is none of ours: others may sell with the same Stripe account."""
+    known = account_of_customer(state.customer) if state.customer else None
+    return known is None and plan_of_price(state.price_id) is None
 
 
 def settle_subscription(state: SubscriptionState, version: int | None, *, now: datetime) -> bool:

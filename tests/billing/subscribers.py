@@ -1,12 +1,13 @@
 """What the tests of plans share: people with a plan at the simulator."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select, text
 
 from models import billing
-from models.billing import NewPlan, Plan, Subscription, SubscriptionInvoice
+from models.billing import ChangePreview, NewPlan, Plan, Subscription, SubscriptionInvoice
 from models.billing.mails import BillingMail
 from models.ledger import Account
 from tests.billing.stage import Desk, Obj
@@ -14,7 +15,10 @@ from tests.factories import Person
 
 SUCCESS, CANCEL = "http://localhost/done?session_id={CHECKOUT_SESSION_ID}", "http://localhost/pricing"
 DAY = 86_400
-EVENTS = ("customer.subscription", "invoice", "checkout.session", "refund", "charge")
+EVENTS = (
+    *("customer.subscription", "invoice.pa", "invoice.payment_", "checkout.session.completed"),
+    *("charge.refund", "charge.dispute"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,16 @@ class Plans:
         return self.subscription(who)
 
     def hear(self) -> None:
-        """Deliver the events that were not delivered, and work them."""
-        known = set(self.desk.session.scalars(text("SELECT id FROM stripe_event")))
+        """Deliver of the events that were not delivered the last of each type, and work them."""
+        heard = set(self.desk.session.scalars(text("SELECT id FROM stripe_event")))
         self.desk.session.rollback()
-        for event in self.desk.events():
-            if event["id"] not in known and event["type"].startswith(EVENTS):
-                assert self.desk.deliver(event).json == {"received": True}
+        new = {
+            event["type"]: event
+            for event in self.desk.events()
+            if event["id"] not in heard and event["type"].startswith(EVENTS)
+        }
+        for event in new.values():
+            assert self.desk.deliver(event).json == {"received": True}
         self.desk.work()
 
     def pass_days(self, days: float) -> None:
@@ -53,15 +61,25 @@ class Plans:
         self.desk.stripe.advance(int(days * DAY))
         self.hear()
 
-    def do(self, who: Person, verb: Any, *args: Any) -> Any:
+    def do(self, who: Person, verb: Any, *args: Any, **kw: Any) -> Any:
         """Call a verb of a person's subscription."""
-        return self.desk.run(verb, Account(user_id=who.id), *args)
+        return self.desk.run(verb, Account(user_id=who.id), *args, **kw)
 
     def change(self, who: Person, plan: Plan) -> Subscription:
         """Change as previewed."""
-        preview = self.do(who, billing.preview_change, plan)
-        changed: Subscription = self.do(who, billing.change, plan, preview.proration_date)
+        preview = self.preview(who, plan)
+        changed: Subscription = self.do(who, billing.change, plan, preview.proration_date, now=self.now)
         return changed
+
+    def preview(self, who: Person, plan: Plan) -> ChangePreview:
+        """What a change costs."""
+        found: ChangePreview = self.do(who, billing.preview_change, plan, now=self.now)
+        return found
+
+    @property
+    def now(self) -> datetime:
+        """Stripe's time."""
+        return datetime.fromtimestamp(self.desk.sim.now(), UTC)
 
     def subscription(self, who: Person) -> Subscription:
         """Their subscription as it is here."""
@@ -95,3 +113,18 @@ class Plans:
             BillingMail.user_id == who.id, BillingMail.kind.startswith("plan")
         )
         return list(self.desk.session.scalars(query.order_by(BillingMail.created_at, BillingMail.id)))
+
+    def forget(self, who: Person) -> None:
+        """Lose what is here of their subscriptions and credits, and of the events, as a restored backup does."""
+        session = self.desk.session
+        session.rollback()
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        for table in (
+            "stripe_event",
+            "subscription_invoice",
+            "subscription",
+            "credit_entry",
+            "credit_ledger",
+        ):
+            session.execute(text(f"DELETE FROM {table}"))
+        session.commit()

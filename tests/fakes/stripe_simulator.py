@@ -26,7 +26,9 @@ DETAILS = {"name": "Ada", "line1": "1 Analytical Row", "city": "London", "countr
 class StripeSim:
     """What a test may do with the simulator. Objects are copies, as the API shows them."""
 
-    def __init__(self, simulator: Simulator, request: pytest.FixtureRequest, stack: ExitStack) -> None:
+    def __init__(
+        self, simulator: Simulator, request: pytest.FixtureRequest | None, stack: ExitStack
+    ) -> None:
         self.simulator = simulator
         self.url = simulator.url
         self.key = simulator.key
@@ -97,6 +99,7 @@ class StripeSim:
         answers."""
         target = to or self.webhook
         if target is None:
+            assert self._request is not None
             target = self._request.getfixturevalue("app").test_client()
         post = delivery.post_to(target) if isinstance(target, str) else _post_with(target)
         with self.simulator.lock:

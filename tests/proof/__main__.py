@@ -1,27 +1,37 @@
 """Long form: `python -m tests.proof [--short] [race aborts …]`. Prints a table; exit code 1 if a proof fails."""
 
 import argparse
+import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from models.core.settings import ROOT
-from tests.proof import upstream
+from tests.proof import kill_points, upstream
 from tests.proof.aborts import aborts
 from tests.proof.clients import clients
 from tests.proof.counting import counting_proof
 from tests.proof.crashes import crashes
+from tests.proof.event_orders import PURCHASE, event_orders
 from tests.proof.faults import faults, unreachable_providers
 from tests.proof.garbage import garbage
 from tests.proof.hostile import TIMEOUTS, hostile
+from tests.proof.payment_crashes import payment_crashes
+from tests.proof.payment_histories import payment_histories
+from tests.proof.payments import Payments, settings_of, simulated_stripe
 from tests.proof.race import race
 from tests.proof.soak import soak
 from tests.proof.stage import Result, Serve, Stage, serving
+from tests.proof.topups import topups
+from tests.proof.webhooks import webhooks
 
 Proof = Callable[[Serve, Stage], Result]
+PaymentProof = Callable[[Payments], Result]
 
 WORKERS = 3
 
@@ -48,22 +58,43 @@ SHORT: dict[str, Proof] = {
     "soak": lambda server, stage: soak(stage, server.web_workers(), seconds=10),
 }
 
+LONG_OF_PAYMENTS: dict[str, PaymentProof] = {
+    "webhooks": webhooks,
+    "topups": topups,
+    "orders": event_orders,
+    "payment-crashes": payment_crashes,
+    "payment-histories": payment_histories,
+}
+
+SHORT_OF_PAYMENTS: dict[str, PaymentProof] = {
+    "webhooks": lambda payments: webhooks(payments, copies=20, rounds=1),
+    "topups": lambda payments: topups(payments, people=1, jobs_each=10, quiet=5),
+    "orders": lambda payments: event_orders(payments, histories=[PURCHASE]),
+    "payment-crashes": lambda payments: payment_crashes(payments, passes=1, stride=6),
+    "payment-histories": lambda payments: payment_histories(payments, people=4, steps=25, actors=3),
+}
+
 
 def main() -> int:
+    known = [*LONG, *LONG_OF_PAYMENTS]
     arguments = argparse.ArgumentParser(prog="python -m tests.proof", description=__doc__)
-    arguments.add_argument("proofs", nargs="*", help=f"proofs to run: {', '.join(LONG)} (default: all)")
+    arguments.add_argument("proofs", nargs="*", help=f"proofs to run: {', '.join(known)} (default: all)")
     arguments.add_argument("--short", action="store_true", help="use the short sizes of make test")
     options = arguments.parse_args()
-    unknown = set(options.proofs) - set(LONG)
+    unknown = set(options.proofs) - set(known)
     if unknown:
         arguments.error(f"unknown proof: {', '.join(sorted(unknown))}")
-    proofs = SHORT if options.short else LONG
+    proofs, of_payments = (SHORT, SHORT_OF_PAYMENTS) if options.short else (LONG, LONG_OF_PAYMENTS)
     if options.short and "clients" in options.proofs:
         arguments.error("clients has no short form, since it installs packages")
+    # `finally` ends all processes, also when a time limit ends this one
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     results = []
-    for name in options.proofs or proofs:
+    for name in options.proofs or [*proofs, *of_payments]:
         echo(f"{name} ...")
-        results.append(run(name, proofs[name]))
+        results.append(
+            run_payments(name, of_payments[name]) if name in of_payments else run(name, proofs[name])
+        )
         echo(f"{name}: {results[-1].failure or 'passed'} ({results[-1].seconds:.0f} s)")
     table(results)
     return 1 if any(result.failure for result in results) else 0
@@ -71,17 +102,29 @@ def main() -> int:
 
 def run(name: str, proof: Proof) -> Result:
     """Run a proof on its own fresh server."""
+    with unreachable_providers() as addresses:
+        settings = {"faults": addresses, "hostile": TIMEOUTS}.get(name, {})
+        return run_on_server(name, proof, settings)
+
+
+def run_payments(name: str, proof: PaymentProof) -> Result:
+    """Run a proof of payments on its own fresh server, with a Stripe of its own."""
+    with simulated_stripe() as stripe, tempfile.TemporaryDirectory(prefix="stoa-stops-") as folder:
+        settings = settings_of(stripe)
+        if name == "payment-crashes":
+            settings |= kill_points.settings_of_kills(Path(folder))
+        return run_on_server(
+            name, lambda server, stage: proof(Payments(server, stage, stripe, Path(folder))), settings
+        )
+
+
+def run_on_server(name: str, proof: Proof, settings: dict[str, str]) -> Result:
+    """Run a proof with a provider and a server with these settings; prove the ledger at the end."""
     start = time.monotonic()
     try:
         with (
             upstream.running() as provider,
-            unreachable_providers() as addresses,
-            serving(
-                provider, workers=WORKERS, **{"faults": addresses, "hostile": TIMEOUTS}.get(name, {})
-            ) as (
-                server,
-                stage,
-            ),
+            serving(provider, workers=WORKERS, **settings) as (server, stage),
         ):
             try:
                 result = proof(server, stage)

@@ -8,6 +8,7 @@ from views.billing.pages import (
     plan_checkout,
     receipts,
     saved_cards,
+    statement,
     subscriptions,
 )
 from views.billing.pages.billing_blueprint import bp
@@ -21,5 +22,6 @@ __all__ = [
     "plan_checkout",
     "receipts",
     "saved_cards",
+    "statement",
     "subscriptions",
 ]

@@ -14,7 +14,7 @@ from models.core.db import db, now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger import Account
 from views.accounts.pages.profile import tab
-from views.billing.pages.billing_blueprint import bp, money_page, own_account, own_billing, user
+from views.billing.pages.billing_blueprint import bp, money_page, personal_account, own_billing, user
 from views.billing.pages.plan_cards import STATUSES, cards_for, plan_card, plan_facts, plan_of
 from views.web import format
 from views.web.guards import limiter, login_required
@@ -82,7 +82,7 @@ class Allowance:
 @login_required
 def plan_page() -> ResponseReturnValue:
     """`/profile?tab=plan`: the plan, its windows, and other plans. For htmx the windows only."""
-    account, moment = own_account(), now()
+    account, moment = personal_account(), now()
     subscription = billing.live_subscription(account)
     plan = plan_of(subscription)
     offered = billing.public_plans() if billing.enabled() and not wants_fragment() else []
@@ -106,7 +106,7 @@ def plan_page() -> ResponseReturnValue:
 @limiter.limit("60 per minute")
 def save_fallback() -> ResponseReturnValue:
     """Store whether calls continue with credits when the plan is used up."""
-    own_account()
+    personal_account()
     fallback = bool(request.form.get("fallback"))
     user().fallback_to_a_la_carte = fallback
     db.session.commit()

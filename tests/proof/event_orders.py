@@ -1,0 +1,287 @@
+"""All orders in which the events of a payment can come, also between the steps of its history at Stripe.
+
+What an event changes depends on what Stripe says by then and on what is here. So an order is a path through a graph: a
+node is how far the history at Stripe is, which events were handled, and the facts here; an edge is the next step at Stripe
+or the next event. Every edge of the graph is walked with a payment of its own, and an edge that is walked again must lead
+to the same node. Then all orders are paths of edges that were walked, and they end where the last nodes are.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from models.billing import stripe_events
+from tests.proof.payments import Obj, Payments, echo
+from tests.proof.stage import Person, Result
+
+CREDITS = 1000
+AT_STRIPE = "Stripe goes on"
+OF_PAYMENTS = [
+    type
+    for type in stripe_events.HANDLERS
+    if type.startswith(("checkout.", "payment_intent.", "charge.", "refund."))
+]
+
+Facts = tuple[object, ...]
+Node = tuple[int, frozenset[str], Facts]
+"""Steps done at Stripe, events handled, and the facts here."""
+Step = Callable[["Walk"], None]
+
+
+@dataclass(frozen=True)
+class History:
+    """Steps at Stripe, one after the other, and the credits that are left at the end."""
+
+    name: str
+    steps: Sequence[Step]
+    left: int
+    card: str | None = None
+    """A saved card that pays at the beginning; without one the first step pays on Stripe's page."""
+
+
+@dataclass
+class Walk:
+    """One payment on its path through the graph."""
+
+    payments: Payments
+    history: History
+    person: Person
+    customer: str = ""
+    session: str = ""
+    dispute: str = ""
+    refund: str = ""
+    done: int = 0
+    waiting: dict[str, Obj] = field(default_factory=dict)
+    """Events that were not sent yet, by a name that is the same in all walks."""
+    handled: set[str] = field(default_factory=set)
+
+    @property
+    def charge(self) -> str:
+        """The charge at Stripe."""
+        with self.payments.sim.lock:
+            charges = self.payments.sim.find("charge", customer=self.customer)
+        return str(charges[0]["id"])
+
+    def node(self) -> Node:
+        """Where it stands."""
+        (row,) = self.payments.stage.rows(
+            "SELECT state, refunded_cents, disputed_cents, taken_back, stripe_payment_intent_id IS NULL,"
+            " stripe_charge_id IS NULL, stripe_checkout_session_id IS NULL,"
+            " (SELECT coalesce(sum(amount), 0)::int FROM credit_entry WHERE account_id = p.user_id),"
+            " (SELECT string_agg(concat_ws(' ', amount_cents, withdrawn_cents, status), ',' ORDER BY id)"
+            "  FROM purchase_dispute d WHERE d.purchase_id = p.id),"
+            " (SELECT string_agg(concat_ws(' ', amount_cents, status), ',' ORDER BY amount_cents)"
+            "  FROM purchase_refund r WHERE r.purchase_id = p.id)"
+            " FROM purchase p WHERE user_id = :id",
+            id=self.person.id,
+        )
+        return self.done, frozenset(self.handled), tuple(row)
+
+    def choices(self) -> list[str]:
+        """What may come next."""
+        stripe = [AT_STRIPE] if self.done < len(self.history.steps) else []
+        return stripe + list(self.waiting)
+
+    def take(self, choice: str) -> None:
+        """Let it come, and be handled."""
+        if choice == AT_STRIPE:
+            self._advance()
+            return
+        event = self.waiting.pop(choice)
+        assert self.payments.deliver(event).json() == {"received": True}
+        self.payments.wait_handled([event["id"]])
+        self.handled.add(choice)
+
+    def _advance(self) -> None:
+        before = self.payments.event_count()
+        self.history.steps[self.done](self)
+        self.done += 1
+        self.listen(before)
+
+    def listen(self, before: int) -> None:
+        """Take up the events that Stripe has made since it had so many."""
+        for event in self.payments.events(*OF_PAYMENTS, after=before):
+            if self._is_own(event["data"]["object"]):
+                number = sum(name.startswith(f"{self.done} {event['type']} ") for name in self.waiting)
+                self.waiting[f"{self.done} {event['type']} {number}"] = event
+
+    def _is_own(self, thing: Obj) -> bool:
+        """Whether an object of an event is of this walk's customer: others walk at the same time."""
+        if thing.get("customer"):
+            return bool(thing["customer"] == self.customer)
+        if "charge" not in thing:
+            return False
+        with self.payments.sim.lock:
+            return bool(self.payments.sim.get("charge", thing["charge"])["customer"] == self.customer)
+
+
+class OrderGraph:
+    """What is known of the nodes and edges of a history."""
+
+    def __init__(self, start: Node, choices: list[str]) -> None:
+        self.start = start
+        self.edges: dict[Node, dict[str, Node | None]] = {start: dict.fromkeys(choices)}
+        """Of each node that was reached, its edges and where they lead; None while not known."""
+        self.reserved: set[tuple[Node, str]] = set()
+        self.ends: set[Facts] = set()
+        self.lock = threading.Lock()
+
+    def plan(self, node: Node) -> list[str]:
+        """The shortest way along known edges to an edge that nobody has walked, that edge included; empty if there is
+        none. The edge is the caller's from now on."""
+        with self.lock:
+            seen, queue = {node}, deque([(node, list[str]())])
+            while queue:
+                at, way = queue.popleft()
+                for choice, to in self.edges[at].items():
+                    if to is None and (at, choice) not in self.reserved:
+                        self.reserved.add((at, choice))
+                        return [*way, choice]
+                    if to is not None and to not in seen:
+                        seen.add(to)
+                        queue.append((to, [*way, choice]))
+        return []
+
+    def walked(self, at: Node, choice: str, to: Node, choices: list[str]) -> None:
+        """An edge was walked. Raises AssertionError if it led elsewhere before."""
+        with self.lock:
+            known = self.edges[at][choice]
+            assert known in (None, to), f"{choice} leads from {at} to {known}, and to {to}"
+            self.edges[at][choice] = to
+            self.edges.setdefault(to, dict.fromkeys(choices))
+            if not choices:
+                self.ends.add(to[2])
+
+    @property
+    def size(self) -> int:
+        """Edges that were walked."""
+        return sum(to is not None for edges in self.edges.values() for to in edges.values())
+
+    def orders(self) -> int:
+        """How many orders there are: paths from the start to an end."""
+        counted: dict[Node, int] = {}
+
+        def count(node: Node) -> int:
+            if node not in counted:
+                following = [to for to in self.edges[node].values() if to is not None]
+                counted[node] = sum(map(count, following)) if following else 1
+            return counted[node]
+
+        return count(self.start)
+
+
+def event_orders(
+    payments: Payments, *, histories: Sequence[History] | None = None, walkers: int = 4
+) -> Result:
+    """Walk the graph of each history."""
+    found = []
+    for history in HISTORIES if histories is None else histories:
+        graph, walks = _explore(payments, history, walkers)
+        assert len(graph.ends) == 1, f"{history.name} ends differently: {graph.ends}"
+        (end,) = graph.ends
+        assert end[7] == history.left, f"{history.name} leaves {end[7]} credits, not {history.left}"
+        found.append(f"{history.name}: {graph.orders():,} orders ({graph.size:,} steps, {walks} payments)")
+        echo(f"{found[-1]}; each ends {end[0]} with {end[7]} credits")
+    ignored = payments.stage.rows("SELECT type, ignored FROM stripe_event WHERE ignored IS NOT NULL")
+    assert not ignored, ignored[:3]
+    payments.stage.prove()
+    return Result("orders", "; ".join(found), "each history has one end, whatever the order")
+
+
+def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderGraph, int]:
+    first = _begun(payments, history)
+    graph = OrderGraph(first.node(), first.choices())
+    counts = [0] * walkers
+
+    def walker(number: int) -> None:
+        idle = 0
+        while idle < 40:
+            plan = graph.plan(graph.start)
+            if not plan:  # all is walked, or others are about to find more
+                idle += 1
+                if all(to is not None for edges in list(graph.edges.values()) for to in edges.values()):
+                    return
+                threading.Event().wait(0.25)
+                continue
+            idle = 0
+            walk = _begun(payments, history)
+            counts[number] += 1
+            at = walk.node()
+            assert at == graph.start, f"{history.name} begins at {at}, not {graph.start}"
+            while plan:
+                for choice in plan:
+                    walk.take(choice)
+                    to = walk.node()
+                    graph.walked(at, choice, to, walk.choices())
+                    at = to
+                plan = graph.plan(at)
+
+    with ThreadPoolExecutor(walkers) as pool:
+        for done in [pool.submit(walker, number) for number in range(walkers)]:
+            done.result()
+    missing = sum(to is None for edges in graph.edges.values() for to in edges.values())
+    assert not missing, f"{history.name}: {missing} edges were not walked"
+    return graph, sum(counts)
+
+
+def _begun(payments: Payments, history: History) -> Walk:
+    (person,) = payments.buyers(1, card=history.card)
+    walk = Walk(payments, history, person)
+    before = payments.event_count()
+    if history.card:
+        assert payments.buy(person, CREDITS).json() == {"success": True, "credits": CREDITS}
+    else:
+        walk.session = payments.checkout(person, CREDITS)
+    walk.customer = payments.customer(person) or ""
+    walk.listen(before)
+    return walk
+
+
+def _pay(walk: Walk) -> None:
+    assert walk.payments.stripe.pay(walk.session)
+
+
+def _refund(amount: int) -> Step:
+    def step(walk: Walk) -> None:
+        walk.refund = walk.payments.stripe.refund(walk.charge, amount)["id"]
+
+    return step
+
+
+def _fail_refund(walk: Walk) -> None:
+    walk.payments.stripe.control("refunds", refund=walk.refund, status="failed")
+
+
+def _dispute(walk: Walk) -> None:
+    walk.dispute = walk.payments.stripe.dispute(walk.charge)["id"]
+
+
+def _inquire(walk: Walk) -> None:
+    walk.dispute = walk.payments.stripe.dispute(walk.charge, inquiry=True)["id"]
+
+
+def _escalate(walk: Walk) -> None:
+    walk.payments.stripe.control("disputes", dispute=walk.dispute, do="escalate")
+
+
+def _win(walk: Walk) -> None:
+    walk.payments.stripe.win(walk.dispute)
+
+
+def _lose(walk: Walk) -> None:
+    walk.payments.stripe.lose(walk.dispute)
+
+
+PURCHASE = History("a purchase", [_pay], 1000)
+HISTORIES = [
+    PURCHASE,
+    History("a purchase with a saved card, refunded in part", [_refund(250)], 750, card="visa"),
+    History("a purchase and two refunds", [_pay, _refund(200), _refund(150)], 650),
+    History("a purchase and a refund that fails", [_pay, _refund(400), _fail_refund], 1000),
+    History("a purchase and a dispute that is won", [_pay, _dispute, _win], 1000),
+    History("a purchase and a dispute that is lost", [_pay, _dispute, _lose], 0),
+    History("a purchase and an inquiry that becomes a dispute", [_pay, _inquire, _escalate, _lose], 0),
+    History("a purchase, a refund and a dispute that is won", [_pay, _refund(300), _dispute, _win], 700),
+]
