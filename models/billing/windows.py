@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Integer, String, column, func, select
+from sqlalchemy import ColumnClause, Integer, String, column, func, select
 
 from models.billing.plans import Plan
 from models.billing.subscriptions import Subscription
@@ -61,7 +62,7 @@ def covering_subscription(
 def windows_of(account: Account, *, now: datetime | None = None) -> list[Window]:
     """The windows of the account's plan at `now`, shortest first, by the limits of the person's override if there is one
     (contract A.3). Empty without a covering subscription, or if its plan has no windows."""
-    columns = (
+    columns: tuple[ColumnClause[Any], ...] = (
         column("number", Integer),
         column("name", String),
         column("label", String),

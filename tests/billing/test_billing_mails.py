@@ -332,6 +332,23 @@ def test_a_low_balance_is_told_once_per_crossing(desk: Desk, inbox: Inbox, alice
     assert message["Subject"] == "Your account is 50 credits in debt"
 
 
+def test_a_low_balance_matters_to_a_subscriber_who_continues_with_credits(
+    desk: Desk, inbox: Inbox, alice: Person
+) -> None:
+    assert alice.user
+    factories.subscription(alice.user)
+    ledger.grant(Account(user_id=alice.id), 1000, "admin", operation_id="g1", description="x")
+    desk.session.commit()
+    _spend(desk, alice, 950)
+    assert desk.run(low_balance.watch_balances) == 0
+    alice.user.fallback_to_a_la_carte = True
+    desk.session.commit()
+    _spend(desk, alice, 10)
+    assert desk.run(low_balance.watch_balances) == 1
+    (message,) = inbox.fetch()
+    assert message["Subject"] == "40 credits left"
+
+
 def test_an_account_may_choose_its_threshold(desk: Desk, inbox: Inbox, alice: Person, bob: Person) -> None:
     for who, threshold in ((alice, 0), (bob, 600)):
         ledger.grant(Account(user_id=who.id), 1000, "admin", operation_id=f"g-{who.id}", description="x")

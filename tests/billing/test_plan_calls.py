@@ -113,7 +113,7 @@ def test_the_first_call_starts_a_block_that_pays_for_calls_until_it_expires(sam:
     assert sam.windows(NOW + 5 * HOUR) == {"5 hours": (1, 350), "Week": (16, 3_500), "Month": (16, 14_000)}
     # the ledger shows blocks; the balance of the account does not
     current = ledger.balance(sam.payer.account, now=NOW + 5 * HOUR)
-    assert (current.net_balance, current.breakdown.get("subscription")) == (100, None)
+    assert (current.net_balance, current.blocks, current.breakdown.get("subscription")) == (100, 349, None)
     assert_proved(sam.session, NOW + 5 * HOUR)
 
 
@@ -171,7 +171,8 @@ def test_each_kind_of_window_says_what_it_is_and_when_it_resets(
     refused = sam.admit()
     assert (refused.outcome, refused.limit_label, refused.limit_resets_at) == ("plan_limit", label, resets_at)
     reached = limited(windows_of(sam.payer.account, now=NOW))
-    assert reached and (reached.label, reached.resets_at) == (label, resets_at)
+    assert reached
+    assert (reached.label, reached.resets_at) == (label, resets_at)
 
 
 def test_a_call_beyond_the_block_is_debt_that_the_next_block_clears_and_nothing_else(sam: Subscriber) -> None:
