@@ -7,6 +7,7 @@ from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.admin import pages as admin_pages
+from views.admin.pages import plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import plans as plans_api
@@ -14,7 +15,7 @@ from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
 from views.billing.api import subscription as subscription_api
 from views.billing.api import subscriptions as subscriptions_api
-from views.billing.pages import affiliates, mail_settings, plan_admin, referrals
+from views.billing.pages import affiliates, mail_settings, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
 from views.gateway import commands as gateway_commands

@@ -14,10 +14,10 @@ from models.core.db import db, now
 from models.core.errors import Conflict, Invalid, NotFound
 from models.ledger import Account
 from views.accounts.pages.profile import tab
-from views.billing.pages.billing_blueprint import bp, money_page, personal_account, own_billing, user
+from views.billing.pages.billing_blueprint import bp, money_page, own_billing, user
 from views.billing.pages.plan_cards import STATUSES, cards_for, plan_card, plan_facts, plan_of
 from views.web import format
-from views.web.guards import limiter, login_required
+from views.web.guards import limiter, login_required, personal_account
 from views.web.htmx import see_other, toast, wants_fragment
 
 NOTICES = {

@@ -3,8 +3,6 @@
 from typing import Any
 
 import pytest
-from flask import Flask
-from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models import billing
@@ -36,12 +34,6 @@ FORM = {
     "public": "1",
 }
 BODY = {"name": "Pro", "price_minor": 1999, "interval": "month"}
-
-
-@pytest.fixture
-def root(app: Flask, session: OrmSession) -> Person:
-    """The operator."""
-    return factories.person(app, "root")
 
 
 def post(who: Person, path: str, data: dict[str, Any], **more: Any) -> TestResponse:
@@ -169,7 +161,7 @@ def test_retiring_asks_first_and_keeps_subscribers(root: Person, alice: Person) 
 
 
 def test_long_lists_have_pages(root: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("views.billing.pages.plan_admin.PAGE", 1)
+    monkeypatch.setattr("views.admin.pages.plan_admin.PAGE", 1)
     first = made()
     for name in ("bob", "carol"):
         subscribed(factories.person(root.browser.application, name), first)

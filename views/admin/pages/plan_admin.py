@@ -74,13 +74,13 @@ def plan_list() -> ResponseReturnValue:
     more = _page_after("plan_admin.plan_list", last.created_at, last.id) if last else None
     if before:
         return money_page(
-            "billing/admin_retired.html",
-            partial="billing/_admin_retired.html",
+            "admin/retired_plans.html",
+            partial="admin/_retired_plans.html",
             retired=retired[:PAGE],
             more=more,
         )
     offered = plan_subscribers.offered_plans()
-    return money_page("billing/admin_plans.html", rows=offered, retired=retired[:PAGE], more=more)
+    return money_page("admin/plans.html", rows=offered, retired=retired[:PAGE], more=more)
 
 
 @bp.get("/admin/plans/new")
@@ -115,8 +115,8 @@ def plan(id: str) -> ResponseReturnValue:
     found = plans.get_plan(id)
     if before := _cursor(request.args.get("before")):
         return money_page(
-            "billing/admin_subscribers.html",
-            partial="billing/_admin_subscribers.html",
+            "admin/subscribers.html",
+            partial="admin/_subscribers.html",
             plan=found,
             **_subscribers(found, before),
         )
@@ -150,8 +150,8 @@ def ask_retirement(id: str) -> ResponseReturnValue:
     """Ask to retire a plan, in a dialog or, without JavaScript, a page."""
     found = plans.get_plan(id)
     return money_page(
-        "billing/admin_retire.html",
-        partial="billing/_admin_retire.html",
+        "admin/retire_plan.html",
+        partial="admin/_retire_plan.html",
         plan=found,
         count=plan_subscribers.subscriber_count(found),
     )
@@ -179,8 +179,8 @@ def _page(
 ) -> ResponseReturnValue:
     errors = form.errors if form else {}
     response = money_page(
-        "billing/admin_plan.html",
-        partial="billing/_admin_plan_form.html" if request.method == "POST" else None,
+        "admin/plan.html",
+        partial="admin/_plan_form.html" if request.method == "POST" else None,
         status=status,
         plan=found,
         card=plan_card(found) if found else None,
