@@ -32,7 +32,7 @@ LABELS = {
 @bp.get("/profile/billing/details")
 @login_required
 def details() -> ResponseReturnValue:
-    """The form. Query: `credits`, to return to that purchase."""
+    """The form. Query: `credits` or `plan`, to return to that purchase or plan."""
     saved = billing_address(billing_snapshot(own_billing().id))
     if saved is None:
         return _form({"name": user().name or ""}, [])
@@ -59,6 +59,8 @@ def save_details() -> ResponseReturnValue:
     credits = _credits()
     if credits:
         return see_other(url_for("billing.review", credits=credits))
+    if plan := _plan():
+        return see_other(url_for("billing.review_plan", plan=plan))
     toast("Billing details saved.")
     return see_other(url_for("profile.profile", tab="billing"))
 
@@ -83,9 +85,15 @@ def _form(
         tax_ids=rows,
         errors=errors or {},
         credits=_credits(),
+        plan=_plan(),
     )
 
 
 def _credits() -> str:
     text = request.values.get("credits", "")
     return text if text.isascii() and text.isdigit() and len(text) <= 9 else ""
+
+
+def _plan() -> str:
+    text = request.values.get("plan", "")
+    return text if text.isascii() and len(text) <= 60 else ""
