@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from flask import request, url_for
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from models import billing
@@ -125,7 +125,7 @@ def save_auto_topup() -> ResponseReturnValue:
 @login_required
 @limiter.limit("10 per minute")
 def retry_topup() -> ResponseReturnValue:
-    """End the pause after a decline, and try again in a job. After a permanent decline that needs another card."""
+    """End the pause after a decline and try again in a job; a permanent decline needs another card first."""
     account = own_billing()
     db.session.commit()
     if blocked := auto_topup.blocked_reason(account):
@@ -144,10 +144,10 @@ def retry_topup() -> ResponseReturnValue:
 @login_required
 @limiter.limit("10 per minute")
 def confirm_own_topup(operation: str) -> ResponseReturnValue:
-    """Go to the bank's page to confirm the signed-in user's waiting top-up."""
+    """Redirect to the bank's page to confirm the signed-in user's waiting top-up."""
     purchase_id = confirmations.owned(own_billing(), operation)
     db.session.commit()
-    back = absolute(url_for("billing.own_topup_confirmed", operation=purchase_id))
+    back = absolute("billing.own_topup_confirmed", operation=purchase_id)
     return see_other(confirmations.confirm(purchase_id, back) or back)
 
 
@@ -171,9 +171,9 @@ def own_topup_confirmed(operation: str) -> ResponseReturnValue:
 @bp.get("/billing/confirmations/<token>")
 @limiter.limit("60 per minute")
 def confirmation(token: str) -> ResponseReturnValue:
-    """Show the payment that a mailed link confirms, with a button: mail scanners, which open every URL, must not use it.
+    """Show the payment of a mailed link, with a button to confirm it: mail scanners open every URL.
 
-    After the bank's page it shows the outcome."""
+    Shows the outcome after the return from the bank's page."""
     shown = confirmations.look_up(token, now())
     db.session.commit()
     if shown.state == "unconfirmed" and request.args.get("payment_intent"):
@@ -187,10 +187,10 @@ def confirmation(token: str) -> ResponseReturnValue:
 @bp.post("/billing/confirmations/<token>")
 @limiter.limit("20 per minute")
 def use_confirmation(token: str) -> ResponseReturnValue:
-    """Use the link up, and go to the bank's page."""
+    """Mark the link as used and redirect to the bank's page."""
     purchase_id = confirmations.use(token, now())
     db.session.commit()
-    back = absolute(url_for("billing.confirmation", token=token))
+    back = absolute("billing.confirmation", token=token)
     if purchase_id is None:
         return see_other(back)
     try:
@@ -239,7 +239,7 @@ def _suggested_cap(account: Account, stored: TopupSettings) -> int | None:
 
 
 def _thresholds(stored: TopupSettings, bounds: TopupBounds) -> tuple[int, int]:
-    """The form's bounds; a value that was stored by the JSON route stays allowed."""
+    """The form's bounds, extended by the stored value, which the JSON route does not limit."""
     least, most = bounds.thresholds
     present = DEFAULT_THRESHOLD if stored.threshold is None else stored.threshold
     return min(least, present), max(most, present)
@@ -263,7 +263,7 @@ def _parse(
     smallest = 1 if "amount" in errors else numbers["amount"]
     if entered["cap"] and not smallest <= (numbers["cap"] or 0) <= MAX_CAP_CENTS:
         errors["cap"] = (
-            f"Enter at least the amount of one top-up and at most ${MAX_CAP_CENTS // 100:,}, or nothing."
+            f"Enter at least the amount of one top-up and at most ${MAX_CAP_CENTS // 100:,}, or leave it empty."
         )
     return numbers, errors
 

@@ -33,7 +33,7 @@ LABELS = {
 @bp.get("/orgs/<slug>/billing/details")
 @login_required
 def details() -> ResponseReturnValue:
-    """The form. Query: `credits`, to return to that purchase."""
+    """The form. Query: `credits` or `plan`, to return to that purchase or plan."""
     saved = billing_address(billing_snapshot(own_billing().id))
     if saved is None:
         return _form({"name": user().name or ""}, [])
@@ -46,7 +46,7 @@ def details() -> ResponseReturnValue:
 @login_required
 @limiter.limit("30 per minute")
 def save_details() -> ResponseReturnValue:
-    """Save the details; receipts of earlier purchases keep theirs."""
+    """Save the details; receipts of earlier purchases do not change."""
     account = own_billing()
     values = {name: request.form.get(name, "") for name in LABELS}
     tax_ids = [
@@ -61,6 +61,8 @@ def save_details() -> ResponseReturnValue:
     credits = _credits()
     if credits:
         return see_other(url_for("billing.review", credits=credits))
+    if plan := _plan():
+        return see_other(url_for("billing.review_plan", plan=plan))
     toast("Billing details saved.")
     return see_other(billing_home())
 
@@ -85,9 +87,15 @@ def _form(
         tax_ids=rows,
         errors=errors or {},
         credits=_credits(),
+        plan=_plan(),
     )
 
 
 def _credits() -> str:
     text = request.values.get("credits", "")
     return text if text.isascii() and text.isdigit() and len(text) <= 9 else ""
+
+
+def _plan() -> str:
+    text = request.values.get("plan", "")
+    return text if text.isascii() and len(text) <= 60 else ""

@@ -1,10 +1,10 @@
-"""Saved cards: list, add, default and removal; and the way to Stripe's billing portal."""
+"""Saved cards: list, add, set the default, remove; and the redirect to Stripe's billing portal."""
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.billing import cards
+from models.billing import cards, stripe_api
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of, ensure_customer
 from models.core.db import db
@@ -36,10 +36,10 @@ def card_list() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def add_card() -> ResponseReturnValue:
-    """Go to Stripe's page to save a card."""
+    """Redirect to Stripe's page to save a card."""
     account = own_billing()
     db.session.commit()
-    back = absolute(url_for("billing.card_list"))
+    back = absolute("billing.card_list")
     return see_other(cards.card_page(ensure_customer(account), f"{back}?saved=1", back))
 
 
@@ -48,7 +48,7 @@ def add_card() -> ResponseReturnValue:
 @login_required
 @limiter.limit("30 per minute")
 def set_default(method: str) -> ResponseReturnValue:
-    """Charge this card from now on."""
+    """Make a card the default."""
     cards.set_default_card(_needed(own_billing()), method)
     toast("Default card changed.")
     return see_other(url_for("billing.card_list"))
@@ -58,7 +58,7 @@ def set_default(method: str) -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/billing/cards/<method>/removal")
 @login_required
 def ask_removal(method: str) -> ResponseReturnValue:
-    """Ask to remove a card, in a dialog or, without JavaScript, a page."""
+    """The dialog that confirms the removal of a card; a page without JavaScript."""
     return render(
         "billing/remove_card.html", partial="billing/_remove_card.html", card=_card(own_billing(), method)
     )
@@ -80,9 +80,9 @@ def remove(method: str) -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def portal() -> ResponseReturnValue:
-    """Go to Stripe's billing portal."""
+    """Redirect to Stripe's billing portal."""
     customer = _needed(own_billing())
-    return see_other(cards.portal_address(customer, absolute(billing_home())))
+    return see_other(cards.portal_address(customer, stripe_api.billing_settings().base_url + billing_home()))
 
 
 def _customer(account: Account) -> str | None:
@@ -92,7 +92,7 @@ def _customer(account: Account) -> str | None:
 
 
 def _needed(account: Account) -> str:
-    """The account's customer. Raises NotFound if it has none, and so no cards."""
+    """The account's Stripe customer. Raises NotFound if it has none, and so no cards."""
     customer = _customer(account)
     if customer is None:
         raise NotFound("There is no such card.")

@@ -1,4 +1,4 @@
-"""Subscriptions by price in the Stripe simulator: their life, changes with proration, and the preview of those."""
+"""Subscriptions of the Stripe simulator: their states, and changes with proration."""
 
 import copy
 
@@ -21,8 +21,6 @@ from views.demo.stripe_simulator.simulated_items import (
     period_end,
     period_of,
     priced_item,
-    scheduled_prices,
-    set_items,
 )
 from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_payments import close_intent
@@ -38,16 +36,8 @@ COMMON = (
     " payment_settings proration_behavior trial_end"
 )
 CHANGES = "billing_cycle_anchor cancel_at cancellation_details proration_date"
-PREVIEW_DETAILS = (
-    "billing_cycle_anchor",
-    "cancel_at_period_end",
-    "cancel_now",
-    "items",
-    "metadata",
-    "proration_behavior",
-    "proration_date",
-    "trial_end",
-)
+WAITING = ("items", "billing_cycle_anchor", "status", "trial_end")
+"""Of a subscription, what a pending update changes when it is paid."""
 
 
 # --- the API ------------------------------------------------------------------------------------------------------------
@@ -96,7 +86,7 @@ def retrieve_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/subscriptions/{id}", f"{COMMON} {CHANGES}")
 def update_subscription(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/subscriptions/{id}: other prices with proration, cancelling at the period's end and taking that back."""
+    """POST /v1/subscriptions/{id}: new prices with proration, cancelling at the period's end, and resuming."""
     subscription = _living(sim, id)
     before = copy.deepcopy(sim.objects)
     try:
@@ -109,7 +99,7 @@ def update_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("DELETE", "/v1/subscriptions/{id}", "cancellation_details invoice_now prorate")
 def cancel_subscription(sim: Simulator, params: Params, id: str) -> Obj:
-    """DELETE /v1/subscriptions/{id}: at once. With `prorate` the unused time becomes credit, with `invoice_now` an invoice."""
+    """DELETE /v1/subscriptions/{id}: cancels at once. `prorate` credits the unused time, `invoice_now` invoices it."""
     subscription = _living(sim, id)
     if params.boolean("prorate"):
         changes: list[Change] = [(item, None, 0) for item in subscription["items"]["data"]]
@@ -122,7 +112,7 @@ def cancel_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @lists("/v1/subscriptions", "subscription", "customer collection_method", other="price status")
 def list_subscriptions(sim: Simulator, params: Params) -> list[Obj]:
-    """GET /v1/subscriptions: without a status those that are not canceled; `all`, `ended` or one status."""
+    """GET /v1/subscriptions: by default those that are not canceled; or `all`, `ended` or one status."""
     status, price = params.text("status"), params.text("price")
     found = []
     for each in sim.find("subscription"):
@@ -143,40 +133,7 @@ def list_items(sim: Simulator, params: Params) -> list[Obj]:
     return items
 
 
-@endpoint(
-    "POST", "/v1/invoices/create_preview", "currency customer preview_mode subscription subscription_details"
-)
-def preview(sim: Simulator, params: Params) -> Obj:
-    """POST /v1/invoices/create_preview: the next invoice, or the one of a change at once or of a new subscription."""
-    details = params.nested("subscription_details")
-    details.allow(PREVIEW_DETAILS)
-    params.one_of("preview_mode", ("next",), "next")
-    id = params.text("subscription")
-    if id is None:
-        customer = living_customer(sim, params.needed("customer"), "customer")
-        priced = [priced_item(sim, each) for each in details.each("items")]
-        if not priced:
-            raise required("subscription_details[items]")
-        now = sim.now()
-        lines = [
-            full_line(sim, None, None, price, quantity, (now, period_end(now, price, now)))
-            for price, quantity in priced
-        ]
-        return new_invoice(
-            sim, customer, priced[0][0]["currency"], lines, "subscription_create", preview=True
-        )
-    subscription = sim.refer("subscription", id, "subscription")
-    if subscription["status"] in ENDED:
-        raise invalid(
-            "You cannot preview an upcoming invoice for a canceled subscription.",
-            None,
-            "invoice_upcoming_none",
-        )
-    kept = copy.deepcopy(subscription)
-    return _previewed(sim, subscription, kept, details)
-
-
-# --- its life -----------------------------------------------------------------------------------------------------------
+# --- states -------------------------------------------------------------------------------------------------------------
 
 
 def start(
@@ -188,7 +145,7 @@ def start(
     method: Obj | None,
     trial_end: int | None = None,
 ) -> Obj:
-    """Begin a subscription, with its first invoice finalized and not yet paid. With a trial nothing is due."""
+    """Create a subscription, with its first invoice finalized and not yet paid. With a trial nothing is due."""
     now = sim.now()
     recurring = [price["recurring"] for price, _ in priced]
     if not all(recurring):
@@ -242,8 +199,8 @@ def start(
 
 
 def from_checkout(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> Obj:
-    """The subscription of a Checkout Session, with its first payment. Raises SimulatedError when the card is refused; the next
-    try goes on with the same subscription."""
+    """The subscription of a Checkout Session, with its first payment. Raises SimulatedError if the card is declined; the next
+    attempt continues the same subscription."""
     data = Params(session["_data"])
     if session.get("_subscription"):
         subscription = sim.get("subscription", session["_subscription"])
@@ -275,7 +232,7 @@ def from_checkout(sim: Simulator, session: Obj, method: Obj, confirm: Params) ->
 
 
 def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = None) -> None:
-    """It is over, now."""
+    """Cancel it now."""
     now = sim.now()
     details = subscription["cancellation_details"] | {
         "reason": subscription["cancellation_details"]["reason"] or reason
@@ -301,7 +258,7 @@ def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = N
 
 
 def renew(sim: Simulator, subscription: Obj) -> None:
-    """The next period begins: its invoice is made and collected."""
+    """Begin the next period: create and collect its invoice."""
     before = sim.render(subscription)["items"]
     begins = period_of(subscription)[1]
     trial = subscription["status"] == "trialing"
@@ -346,6 +303,9 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
         )
     if "cancel_at_period_end" in params:
         _cancel_at_end(sim, subscription, params.boolean("cancel_at_period_end"))
+    if params.text("payment_behavior") == "pending_if_incomplete":
+        _update_when_paid(sim, subscription, params)
+        return
     lines, at_once = change_items(sim, subscription, params)
     after = sim.render(subscription)
     previous = {name: value for name, value in before.items() if after[name] != value}
@@ -356,51 +316,41 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
         _invoice(sim, subscription, lines, "subscription_update", loud=loud)
 
 
-def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) -> Obj:
-    """The invoice that the given changes would bring. They are made on a copy."""
-    customer = sim.get("customer", subscription["customer"])
-    at = details.integer("proration_date")
-    if details.boolean("cancel_now"):
-        changes: list[Change] = [(item, None, 0) for item in kept["items"]["data"]]
-        lines = [*kept["_pending"], *prorations(sim, kept, changes, at or sim.now())]
-        return new_invoice(
-            sim,
-            customer,
-            kept["currency"],
-            lines,
-            "upcoming",
-            subscription=kept,
-            preview=True,
-            proration_date=at,
-        )
-    if "cancel_at_period_end" in details:
-        kept["cancel_at_period_end"] = details.boolean("cancel_at_period_end")
-    lines, at_once = change_items(sim, kept, details)
-    if at_once:
-        lines = [*kept["_pending"], *lines]
-    elif kept["cancel_at_period_end"] and not kept["_pending"]:
-        raise invalid("No upcoming invoices for customer: " + kept["customer"], None, "invoice_upcoming_none")
+def _update_when_paid(sim: Simulator, subscription: Obj, params: Params) -> None:
+    """Other prices as soon as their invoice is paid: until then they are the `pending_update`, for 23 hours."""
+    before = {name: copy.deepcopy(subscription[name]) for name in WAITING}
+    lines, at_once = change_items(sim, subscription, params)
+    after = {name: subscription[name] for name in WAITING}
+    if not at_once:
+        return
+    subscription |= before
+    subscription["_waiting"] = after
+    subscription["pending_update"] = {
+        "billing_cycle_anchor": after["billing_cycle_anchor"],
+        "discount_source": None,
+        "discounts": None,
+        "expires_at": sim.now() + INCOMPLETE_SECONDS,
+        "prebilling_iterations": None,
+        "subscription_items": sim.render(after["items"])["data"],
+        "trial_end": after["trial_end"],
+        "trial_from_plan": None,
+    }
+    _invoice(sim, subscription, lines, "subscription_update")
+    if subscription["pending_update"]:
+        sim.emit("customer.subscription.updated", subscription, pending_update=None)
+
+
+def _end_waiting(sim: Simulator, subscription: Obj, *, paid: bool) -> None:
+    """The invoice of a pending update was paid, or is void."""
+    old = subscription["items"]
+    waiting = subscription.pop("_waiting")
+    subscription["pending_update"] = None
+    if paid:
+        subscription |= waiting
+        sim.emit("customer.subscription.pending_update_applied", subscription)
+        sim.emit("customer.subscription.updated", subscription, items=old)
     else:
-        begins = period_of(kept)[1]
-        if scheduled := scheduled_prices(sim, kept):
-            set_items(sim, kept, scheduled)
-        items = [] if kept["cancel_at_period_end"] else kept["items"]["data"]
-        lines = list(kept["_pending"])
-        for item in items:
-            ends = period_end(begins, item["price"], kept["billing_cycle_anchor"])
-            lines.append(full_line(sim, kept, item, item["price"], item["quantity"], (begins, ends)))
-    shown = new_invoice(
-        sim,
-        customer,
-        kept["currency"],
-        lines,
-        "upcoming",
-        subscription=kept,
-        preview=True,
-        proration_date=at or sim.now(),
-    )
-    shown["period_start"], shown["period_end"] = period_of(subscription)
-    return shown
+        sim.emit("customer.subscription.pending_update_expired", subscription)
 
 
 def _end_schedule(sim: Simulator, subscription: Obj) -> None:
@@ -428,16 +378,19 @@ def _invoice(sim: Simulator, subscription: Obj, lines: list[Obj], reason: str, *
 
 
 def _follow_invoice(sim: Simulator, invoice: Obj) -> None:
-    """A paid invoice makes its subscription active, one that cannot be collected past due."""
+    """Update the subscription of an invoice: active if it was paid, past due if collection failed."""
     id = subscription_of(invoice)
     if id is None or sim.get("subscription", id)["status"] in ENDED:
         return
     subscription = sim.get("subscription", id)
     status = subscription["status"]
-    if invoice["status"] == "paid":
+    if subscription.get("_waiting") and subscription["latest_invoice"] == invoice["id"]:
+        if invoice["status"] != "open":
+            _end_waiting(sim, subscription, paid=invoice["status"] == "paid")
+    elif invoice["status"] == "paid":
         if status in ("incomplete", "past_due", "unpaid") and subscription["latest_invoice"] == invoice["id"]:
             sim.change(subscription, "customer.subscription.updated", status="active")
-    elif status == "active" and invoice["attempted"]:
+    elif status == "active" and invoice["attempted"] and invoice["status"] == "open":
         sim.change(subscription, "customer.subscription.updated", status="past_due")
 
 
@@ -460,7 +413,13 @@ def _due(sim: Simulator) -> list[Due]:
         for each in sim.objects["invoice"].values()
         if each["status"] == "open" and each["next_payment_attempt"]
     ]
-    return [*(_next(sim, each) for each in living), *(_retry(sim, each) for each in waiting)]
+    pending = [_give_up(sim, each) for each in living if each.get("_waiting")]
+    return [*(_next(sim, each) for each in living), *(_retry(sim, each) for each in waiting), *pending]
+
+
+def _give_up(sim: Simulator, subscription: Obj) -> Due:
+    invoice = sim.get("invoice", subscription["latest_invoice"])
+    return subscription["pending_update"]["expires_at"], lambda: void(sim, invoice)
 
 
 def _next(sim: Simulator, subscription: Obj) -> Due:
@@ -490,7 +449,7 @@ def _collect_again(sim: Simulator, invoice: Obj) -> None:
             end(sim, subscription, "payment_failed")
 
 
-# --- small things -------------------------------------------------------------------------------------------------------
+# --- parts --------------------------------------------------------------------------------------------------------------
 
 
 def _living(sim: Simulator, id: str) -> Obj:
