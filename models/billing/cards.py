@@ -91,6 +91,14 @@ def ensure_default_card(customer_id: str, method_id: str) -> None:
         set_default_card(customer_id, method_id)
 
 
+def ensure_only_card_default(customer_id: str) -> None:
+    """Where no default can be charged and exactly one saved card can, make it the default (contract 2.8). Raises StripeError."""
+    if default_card(customer_id) is None:
+        usable = [card for card in saved_cards(customer_id) if card.type == "card" and card.usable]
+        if len(usable) == 1:
+            set_default_card(customer_id, usable[0].id)
+
+
 def remove_card(customer_id: str, method_id: str) -> None:
     """Detach it from the customer. Raises NotFound for another customer's, StripeError."""
     _own(customer_id, method_id)
