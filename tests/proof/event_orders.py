@@ -37,8 +37,10 @@ class History:
     name: str
     steps: Sequence[Step]
     left: int
-    card: str | None = None
-    """A saved card that pays at the beginning; without one the first step pays on Stripe's page."""
+    begin: Callable[["Walk"], None]
+    """What is there before: a purchase or subscription of the walk's person, and the walk's customer."""
+    facts: Callable[["Walk"], Facts]
+    """What is here of it: its state, the credits that are left, and all else that may decide what an event does."""
 
 
 @dataclass
@@ -66,18 +68,7 @@ class Walk:
 
     def node(self) -> Node:
         """Where it stands."""
-        (row,) = self.payments.stage.rows(
-            "SELECT state, refunded_cents, disputed_cents, taken_back, stripe_payment_intent_id IS NULL,"
-            " stripe_charge_id IS NULL, stripe_checkout_session_id IS NULL,"
-            " (SELECT coalesce(sum(amount), 0)::int FROM credit_entry WHERE account_id = p.user_id),"
-            " (SELECT string_agg(concat_ws(' ', amount_cents, withdrawn_cents, status), ',' ORDER BY id)"
-            "  FROM purchase_dispute d WHERE d.purchase_id = p.id),"
-            " (SELECT string_agg(concat_ws(' ', amount_cents, status), ',' ORDER BY amount_cents)"
-            "  FROM purchase_refund r WHERE r.purchase_id = p.id)"
-            " FROM purchase p WHERE user_id = :id",
-            id=self.person.id,
-        )
-        return self.done, frozenset(self.handled), tuple(row)
+        return self.done, frozenset(self.handled), self.history.facts(self)
 
     def choices(self) -> list[str]:
         """What may come next."""
@@ -181,9 +172,9 @@ def event_orders(
         graph, walks = _explore(payments, history, walkers)
         assert len(graph.ends) == 1, f"{history.name} ends differently: {graph.ends}"
         (end,) = graph.ends
-        assert end[7] == history.left, f"{history.name} leaves {end[7]} credits, not {history.left}"
+        assert end[1] == history.left, f"{history.name} leaves {end[1]} credits, not {history.left}"
         found.append(f"{history.name}: {graph.orders():,} orders ({graph.size:,} steps, {walks} payments)")
-        echo(f"{found[-1]}; each ends {end[0]} with {end[7]} credits")
+        echo(f"{found[-1]}; each ends {end[0]} with {end[1]} credits")
     ignored = payments.stage.rows("SELECT type, ignored FROM stripe_event WHERE ignored IS NOT NULL")
     assert not ignored, ignored[:3]
     payments.stage.prove()
@@ -227,16 +218,43 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
 
 
 def _begun(payments: Payments, history: History) -> Walk:
-    (person,) = payments.buyers(1, card=history.card)
-    walk = Walk(payments, history, person)
+    walk = Walk(payments, history, payments.buyers(1, card=None)[0])
     before = payments.event_count()
-    if history.card:
-        assert payments.buy(person, CREDITS).json() == {"success": True, "credits": CREDITS}
-    else:
-        walk.session = payments.checkout(person, CREDITS)
-    walk.customer = payments.customer(person) or ""
+    history.begin(walk)
     walk.listen(before)
     return walk
+
+
+# -- purchases -----------------------------------------------------------------------------------------------
+
+
+def _on_page(walk: Walk) -> None:
+    """A purchase that is to be paid on Stripe's page."""
+    walk.session = walk.payments.checkout(walk.person, CREDITS)
+    walk.customer = walk.payments.customer(walk.person) or ""
+
+
+def _with_card(walk: Walk) -> None:
+    """A purchase that a saved card has paid."""
+    walk.payments.add_card(walk.person, "visa")
+    walk.customer = walk.payments.customer(walk.person) or ""
+    answer = walk.payments.buy(walk.person, CREDITS)
+    assert answer.json() == {"success": True, "credits": CREDITS}, answer.text
+
+
+def _facts(walk: Walk) -> Facts:
+    (row,) = walk.payments.stage.rows(
+        "SELECT state, (SELECT coalesce(sum(amount), 0)::int FROM credit_entry WHERE account_id = p.user_id),"
+        " refunded_cents, disputed_cents, taken_back, stripe_payment_intent_id IS NULL,"
+        " stripe_charge_id IS NULL, stripe_checkout_session_id IS NULL,"
+        " (SELECT string_agg(concat_ws(' ', amount_cents, withdrawn_cents, status), ',' ORDER BY id)"
+        "  FROM purchase_dispute d WHERE d.purchase_id = p.id),"
+        " (SELECT string_agg(concat_ws(' ', amount_cents, status), ',' ORDER BY amount_cents)"
+        "  FROM purchase_refund r WHERE r.purchase_id = p.id)"
+        " FROM purchase p WHERE user_id = :id",
+        id=walk.person.id,
+    )
+    return tuple(row)
 
 
 def _pay(walk: Walk) -> None:
@@ -274,14 +292,18 @@ def _lose(walk: Walk) -> None:
     walk.payments.stripe.lose(walk.dispute)
 
 
-PURCHASE = History("a purchase", [_pay], 1000)
+def _history(name: str, steps: Sequence[Step], left: int) -> History:
+    return History(name, [_pay, *steps], left, _on_page, _facts)
+
+
+PURCHASE = _history("a purchase", [], 1000)
 HISTORIES = [
     PURCHASE,
-    History("a purchase with a saved card, refunded in part", [_refund(250)], 750, card="visa"),
-    History("a purchase and two refunds", [_pay, _refund(200), _refund(150)], 650),
-    History("a purchase and a refund that fails", [_pay, _refund(400), _fail_refund], 1000),
-    History("a purchase and a dispute that is won", [_pay, _dispute, _win], 1000),
-    History("a purchase and a dispute that is lost", [_pay, _dispute, _lose], 0),
-    History("a purchase and an inquiry that becomes a dispute", [_pay, _inquire, _escalate, _lose], 0),
-    History("a purchase, a refund and a dispute that is won", [_pay, _refund(300), _dispute, _win], 700),
+    History("a purchase with a saved card, refunded in part", [_refund(250)], 750, _with_card, _facts),
+    _history("a purchase and two refunds", [_refund(200), _refund(150)], 650),
+    _history("a purchase and a refund that fails", [_refund(400), _fail_refund], 1000),
+    _history("a purchase and a dispute that is won", [_dispute, _win], 1000),
+    _history("a purchase and a dispute that is lost", [_dispute, _lose], 0),
+    _history("a purchase and an inquiry that becomes a dispute", [_inquire, _escalate, _lose], 0),
+    _history("a purchase, a refund and a dispute that is won", [_refund(300), _dispute, _win], 700),
 ]
