@@ -63,8 +63,7 @@ class TopupCard:
 
 
 def auto_topup_view() -> TopupCard | None:
-    """The card of the page's account, for any page that includes `billing/_auto_topup.html`; None if this server sells
-    nothing."""
+    """The card of the page's account, for pages that include `billing/_auto_topup.html`; None if this server sells no credits."""
     return _card(page_account()) if billing.enabled() else None
 
 
