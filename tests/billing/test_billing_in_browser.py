@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.billing.billing_details import save_billing_details
 from models.ledger import Account
+from models.orgs import Org
 from tests import factories
 from tests.billing.stage import Desk
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
@@ -47,7 +48,7 @@ def with_details(desk: Desk, who: Person) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing(
-    open_page: OpenPage, base: str, desk: Desk, alice: Person, cookie: Any, width: int, scheme: str
+    open_page: OpenPage, base: str, desk: Desk, alice: Person, acme: Org, cookie: Any, width: int, scheme: str
 ) -> None:
     with_details(desk, alice)
     bought = desk.bought(alice)
@@ -58,6 +59,7 @@ def test_axe_finds_nothing(
         page.context.add_cookies([cookie])
         for path in (
             "/profile?tab=billing",
+            f"/orgs/{acme.slug}/billing",
             "/profile/billing/cards",
             "/profile/billing/checkout?amount=2500",
             "/profile/billing/checkout?amount=custom&credits=7",

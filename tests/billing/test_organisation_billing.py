@@ -274,7 +274,7 @@ def test_an_account_below_its_threshold_is_charged_once(
     assert bought.id.startswith(f"{prefix}-{account.id}-")
     assert (balance(desk, account), len(desk.charges())) == (2000, 1)
     (mail,) = mails(desk)
-    assert (mail["to"], mail["subject"]) == ("alice@example.org", "2,000 credits added automatically")
+    assert (mail["to"], mail["subject"]) == ("alice@example.org", "Automatic top-up: 2,000 credits added")
     at = "/orgs/acme/billing" if kind == "organisation" else "/profile/billing"
     assert f"http://localhost:8000{at}/purchases/{bought.id}" in mail["text"]
     desk.prove()
