@@ -197,8 +197,11 @@ def test_nothing_changes_when_the_difference_cannot_be_charged(plans: Plans, ali
     assert (len(plans.grants(alice)), plans.mails(alice)) == (1, ["plan_started"])
     assert after.version > before
     plans.desk.stripe.change_card(card, "visa")
+    with pytest.raises(Conflict, match="again"):
+        plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
     plans.desk.stripe.advance(1)
     assert plans.change(alice, team).plan_id == team.id
+    assert [each["amount"] for each in plans.desk.charges()] == [2_000, preview.due_cents]
 
 
 @pytest.mark.parametrize("then", ["confirm", "refuse", "forget", "again", "other card"])
