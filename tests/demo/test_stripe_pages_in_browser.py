@@ -66,6 +66,9 @@ def test_axe_finds_nothing(
     stripe_sim.add_card(customer)
     stripe_sim.add_card(customer, "expired", default=False)
     client.v1.subscriptions.create({"customer": customer, "items": [{"price": plan(client)}]})
+    paid = client.v1.invoices.list().data[0].hosted_invoice_url
+    unpaid: Any = {"items": [{"price": plan(client)}], "payment_behavior": "default_incomplete"}
+    client.v1.subscriptions.create({"customer": customer, **unpaid})
     waiting = client.v1.payment_intents.create(
         {
             "amount": 2500,
@@ -92,6 +95,7 @@ def test_axe_finds_nothing(
         f"/checkout/{expired.id}",
         f"/3ds/{waiting.id}",
         path(client.v1.billing_portal.sessions.create({"customer": customer}).url, stripe_sim),
+        path(paid, stripe_sim),
         path(client.v1.invoices.list().data[0].hosted_invoice_url, stripe_sim),
         path(client.v1.charges.list().data[0].receipt_url, stripe_sim),
     ]
