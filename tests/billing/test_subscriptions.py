@@ -197,8 +197,11 @@ def test_nothing_changes_when_the_difference_cannot_be_charged(plans: Plans, ali
     assert (len(plans.grants(alice)), plans.mails(alice)) == (1, ["plan_started"])
     assert after.version > before
     plans.desk.stripe.change_card(card, "visa")
+    with pytest.raises(Conflict, match="again"):
+        plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
     plans.desk.stripe.advance(1)
     assert plans.change(alice, team).plan_id == team.id
+    assert [each["amount"] for each in plans.desk.charges()] == [2_000, preview.due_cents]
 
 
 @pytest.mark.parametrize("then", ["confirm", "refuse", "forget", "again", "other card"])
@@ -651,7 +654,7 @@ def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> N
     user = plans.desk.session.get_one(User, alice.id)
     said = {}
     for row in rows.all():
-        mail = mails.compose(row, user, mails.TOPIC_OF[row.kind])
+        mail = mails.compose(row, user, mails.TOPIC_OF[row.kind], {})
         said[row.kind] = mail
         for body in (mail.text, mail.html or ""):
             assert "None" not in body
