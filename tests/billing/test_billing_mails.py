@@ -254,7 +254,7 @@ def test_one_click_unsubscribes_signed_out_from_this_topic_only(
         )
         assert (answer.status_code, "Unsubscribed" in answer.text) == (200, True)
     desk.session.rollback()
-    assert mails.opt_outs(alice.id) == {"disputes", "plan"}
+    assert mails.opt_outs(alice.id) == {"disputes"}
     desk.stripe.win(desk.sim.find("dispute")[0]["id"])
     desk.refund(purchase, 300)
     desk.tell()
