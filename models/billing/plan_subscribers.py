@@ -62,7 +62,7 @@ def subscribers(
     return [PlanSubscriber(subscription, email) for subscription, email in db.session.execute(query)]
 
 
-def _counted() -> Select[tuple[Plan, int]]:
+def _counted() -> Select[Plan, int]:
     count = (
         select(func.count())
         .where(Subscription.plan_id == Plan.id, Subscription.status.in_(LIVE_STATUSES))

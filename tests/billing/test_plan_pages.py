@@ -189,8 +189,10 @@ def test_an_upgrade_is_previewed_and_charged_as_agreed(
     found = page(alice)
     shows(found, "Max is active.", f"${due}")
 
+    again = post(alice, CHANGE, {"plan": best.id, "proration_date": agreed})
+    assert again.headers["Location"] == PAGE
+    shows(page(alice), "You have the plan Max already")
     for data, status, phrase in (
-        ({"plan": best.id, "proration_date": agreed}, 409, "You have the plan Max already"),
         ({"plan": pro.id, "proration_date": "1600000000"}, 409, "Look at them again"),
         ({"plan": pro.id, "proration_date": "x"}, 422, "incomplete"),
         ({"plan": "pkg_other", "proration_date": agreed}, 404, "no such plan"),

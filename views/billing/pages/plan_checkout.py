@@ -163,4 +163,4 @@ def _review(
 
 
 def _poll_address(session_id: str, poll: int) -> str:
-    return url_for("billing.plan_started", session_id=session_id, **({"poll": str(poll)} if poll else {}))
+    return url_for("billing.plan_started", session_id=session_id, poll=poll or None)

@@ -139,6 +139,9 @@ def change_plan() -> ResponseReturnValue:
         changed = billing.change(account, plan, agreed)
     except (billing.PaymentDeclined, billing.StripeError, Conflict) as error:
         db.session.rollback()
+        if error.code == "same_plan":  # the form was sent twice
+            toast(error.message, "info")
+            return see_other(url_for("profile.profile", tab="plan"))
         return _change_page(account, billing.get_plan(id), problem=error.message, status=error.status)
     if changed.scheduled_plan_id == id:
         toast(f"{name} starts on {format.date(changed.billing_period_end)}.")
