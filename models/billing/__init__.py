@@ -42,6 +42,7 @@ from models.billing.stripe_api import BillingDisabled, StripeError, connect, ena
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
 from models.billing.subscribing import (
     ChangePreview,
+    ConfirmationNeeded,
     PaymentDeclined,
     PlanCheckout,
     cancel,
@@ -86,6 +87,7 @@ __all__ = [
     "BuyingLimited",
     "BuyingLimits",
     "ChangePreview",
+    "ConfirmationNeeded",
     "FrozenBuyer",
     "LimitOverride",
     "LowBalance",

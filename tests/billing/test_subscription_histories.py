@@ -81,7 +81,7 @@ class StripeSays:
         id = factories.new_id("sub_")
         period = (self.now, self.now + MONTH)
         self.states[id] = SubscriptionState(
-            id, self.customer, {}, self.price(index), "si_1", "active", period, False, None, None, self.now, None, None, None
+            id, self.customer, {}, self.price(index), "si_1", "active", period, False, None, None, self.now, None, None, None, None
         )  # fmt: skip
         self.invoice("subscription_create", [self.whole()], paid=True)
 
@@ -262,7 +262,7 @@ def test_an_upgrade_includes_the_difference_for_the_rest(
         lines = InvoiceLine(old, -5, at, end, True), InvoiceLine(new, 5, at, end, True)
         invoices.append(_paid(f"in_{number + 1}", *lines))
     state = SubscriptionState(
-        "sub_1", "cus_1", {}, prices[-1], "si_1", "active", (START, end), False, None, None, START, None, None, None,
+        "sub_1", "cus_1", {}, prices[-1], "si_1", "active", (START, end), False, None, None, START, None, None, None, None,
         tuple(invoices),
     )  # fmt: skip
     found = [included_credits(state, invoice, plans) for invoice in invoices]
