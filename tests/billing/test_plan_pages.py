@@ -216,6 +216,21 @@ def test_a_declined_upgrade_changes_nothing_and_says_so(
     assert people.subscription(alice).plan_id == pro.id
 
 
+def test_an_upgrade_that_the_bank_asks_about_goes_to_stripes_page(
+    desk: Desk, people: Plans, pro: Plan, alice: Person
+) -> None:
+    best = people.offer("Max", 10_000)
+    people.subscribed(alice, pro)
+    desk.stripe.change_card(people.at_stripe(alice)["default_payment_method"], "authentication_required")
+    [agreed] = re.findall(r'name="proration_date" value="(\d+)"', page(alice, f"{CHANGE}?plan={best.id}"))
+    answer = post(alice, CHANGE, {"plan": best.id, "proration_date": agreed})
+    assert answer.status_code == 303
+    hosted = answer.headers["Location"]
+    assert hosted.startswith(desk.stripe.url)
+    shows(page(alice), "Pro", "A change of plan waits for your payment", f'href="{hosted}"')
+    assert people.subscription(alice).plan_id == pro.id
+
+
 def test_a_downgrade_waits_and_can_be_undone(desk: Desk, people: Plans, pro: Plan, alice: Person) -> None:
     basic = people.offer("Basic", 500)
     people.subscribed(alice, pro)
