@@ -23,8 +23,8 @@ FIRST_LOOK = timedelta(hours=1)
 
 
 class LowBalance(Base):
-    """An account's own threshold in credits (None: the server's; 0: never), and when it was last told that its balance is
-    below; None while it is not."""
+    """An account's own threshold in credits (None: the server's; 0: never), and when the last e-mail about it was enqueued;
+    None while the balance is not below."""
 
     __tablename__ = "low_balance"
     __table_args__ = (CheckConstraint("(threshold >= 0)", name="threshold_not_negative"),)
@@ -47,7 +47,7 @@ class BalanceWatch(Base):
 
 
 def low_balance_threshold(account: Account) -> int:
-    """Credits below which the account's owner is told; 0: never."""
+    """Credits below which the account's owner gets an e-mail; 0: never."""
     own = db.session.scalars(
         select(LowBalance.threshold).where(LowBalance.account_id == account.id)
     ).one_or_none()
@@ -83,7 +83,7 @@ def watch_balances(*, now: datetime | None = None) -> int:
 
     Looks only at accounts with calls since then, so settlements do no extra work. One e-mail per crossing: the next is sent
     only after the balance was at or above the threshold again. Leaves out people whose calls a plan pays for and who do not
-    continue with credits. Concurrent calls wait for each other.
+    continue with credits. Locks the watch: concurrent calls run one after the other.
     """
     now = now or utc_now()
     db.session.execute(

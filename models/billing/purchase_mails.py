@@ -1,4 +1,4 @@
-"""The e-mails of a purchase: what a change of its state means for the buyer, recorded in the transaction of the change."""
+"""The e-mails about a purchase, enqueued in the transaction of the change that they report."""
 
 from dataclasses import dataclass
 from datetime import UTC

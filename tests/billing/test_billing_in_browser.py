@@ -1,4 +1,4 @@
-"""Buying credits in Chromium: with and without script, and nothing for axe to find."""
+"""Buying credits in Chromium: with and without JavaScript, and without axe violations."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -78,7 +78,7 @@ def test_axe_finds_nothing(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_a_person_buys_first_on_stripes_page_and_then_with_the_saved_card(
+def test_buying_on_stripes_page_and_then_with_the_saved_card(
     open_page: OpenPage, base: str, desk: Desk, alice: Person, cookie: Any, script: bool
 ) -> None:
     with open_page(base, script=script) as page:
@@ -117,7 +117,7 @@ def _buy_again(page: Page, script: bool) -> None:
     expect(page.get_by_text("2,500 credits bought")).to_be_visible(timeout=20_000)
 
 
-def test_the_payment_page_fills_itself_when_stripe_answers(
+def test_the_payment_page_refreshes_when_stripe_answers(
     open_page: OpenPage, base: str, desk: Desk, alice: Person, cookie: Any
 ) -> None:
     with_details(desk, alice)

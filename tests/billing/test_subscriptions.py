@@ -651,7 +651,7 @@ def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> N
     user = plans.desk.session.get_one(User, alice.id)
     said = {}
     for row in rows.all():
-        mail = mails.compose(row, user, mails.TOPIC_OF[row.kind])
+        mail = mails.compose(row, user, mails.TOPIC_OF[row.kind], {})
         said[row.kind] = mail
         for body in (mail.text, mail.html or ""):
             assert "None" not in body

@@ -14,7 +14,7 @@ from models.billing.billing_details import (
 from models.billing.countries import COUNTRIES
 from models.core.db import db
 from models.core.errors import Invalid
-from views.billing.pages.billing_blueprint import bp, money_page, own_billing, user
+from views.billing.pages.billing_blueprint import billing_home, bp, money_page, own_billing, user
 from views.web.guards import limiter, login_required
 from views.web.htmx import see_other, toast
 
@@ -30,6 +30,7 @@ LABELS = {
 
 
 @bp.get("/profile/billing/details")
+@bp.get("/orgs/<slug>/billing/details")
 @login_required
 def details() -> ResponseReturnValue:
     """The form. Query: `credits` or `plan`, to return to that purchase or plan."""
@@ -41,10 +42,11 @@ def details() -> ResponseReturnValue:
 
 
 @bp.post("/profile/billing/details")
+@bp.post("/orgs/<slug>/billing/details")
 @login_required
 @limiter.limit("30 per minute")
 def save_details() -> ResponseReturnValue:
-    """Save the details; receipts of earlier purchases keep theirs."""
+    """Save the details; receipts of earlier purchases do not change."""
     account = own_billing()
     values = {name: request.form.get(name, "") for name in LABELS}
     tax_ids = [
@@ -62,7 +64,7 @@ def save_details() -> ResponseReturnValue:
     if plan := _plan():
         return see_other(url_for("billing.review_plan", plan=plan))
     toast("Billing details saved.")
-    return see_other(url_for("profile.profile", tab="billing"))
+    return see_other(billing_home())
 
 
 def _form(
