@@ -396,8 +396,8 @@ def test_a_day_is_explained_in_sentences_and_adds_up(session: Session, alice: Pe
     ):
         assert sentence in told, sentence
     assert f'href="/calls/{ids["call"]}"' in "".join(seen)
-    for day in ("2026-13-01", "today", "9999-01-01", str((now() + 2 * DAY).date()), "1999-01-01"):
-        assert alice.browser.get(f"/profile/statement/{day}").status_code == 404
+    for wrong in ("2026-13-01", "today", "9999-01-01", str((now() + 2 * DAY).date()), "1999-01-01"):
+        assert alice.browser.get(f"/profile/statement/{wrong}").status_code == 404
 
 
 @both_kinds

@@ -1,7 +1,7 @@
 """The statement: the profile tab, its CSV, the explanation of a day, the page of a grant, and monthly statements as PDF."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -60,6 +60,10 @@ MOVEMENT_NAMES = {
 """The choices of the filter."""
 
 
+GRANT_TABS = {"referral": ("Referrals", "referrals"), "referral_legacy": ("Referrals", "referrals")}
+"""By grant type: the name and the tab of the page that it came from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """What caused an entry: a text, the address of the cause (None if it has no page), and an id that stands for the name."""
@@ -93,6 +97,12 @@ class StatementForm:
     def href(self, **changes: str) -> str:
         """The page with some filters changed."""
         return url_for("profile.profile", tab="statement", **self.args(**changes))
+
+    @property
+    def date_types(self) -> dict[str, str]:
+        """Input types of the date fields: "text" for an invalid date, which a browser's date input would drop."""
+        texts = {name: self.values[name] for name in ("from", "to")}
+        return {name: "date" if not text or parse_day(text) else "text" for name, text in texts.items()}
 
     @property
     def chips(self) -> list[tuple[str, str]]:
@@ -225,8 +235,9 @@ def grant_page(id: str) -> ResponseReturnValue:
     sources = []
     if history.purchase and account.user_id:
         sources.append(("Purchase", url_for("billing.purchase", id=history.purchase.id)))
-    if history.grant.type in ("referral", "referral_legacy") and account.user_id:
-        sources.append(("Referrals", url_for("profile.profile", tab="referrals")))
+    if history.grant.type in GRANT_TABS and account.user_id:
+        name, of_tab = GRANT_TABS[history.grant.type]
+        sources.append((name, url_for("profile.profile", tab=of_tab)))
     return render("billing/grant.html", history=history, kinds=KINDS, sources=sources)
 
 
@@ -322,9 +333,16 @@ def _list_context(account: Account, form: StatementForm, before: int | None) -> 
         "before": before,
         "more": more,
         "lines": [(line, cause_of(line, account)) for line in page.lines] if page else [],
+        "days": _day_addresses(page.lines if page else []),
         "kinds": KINDS,
         "csv": url_for("billing.statement_file", **form.args()),
     }
+
+
+def _day_addresses(lines: Sequence[StatementLine]) -> dict[date, str]:
+    """The explanations of the lines' days: few, as most lines of a page are of one day."""
+    days = {line.created_at.date() for line in lines}
+    return {day: url_for("billing.statement_day", day=str(day)) for day in days}
 
 
 def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
