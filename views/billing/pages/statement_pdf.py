@@ -167,7 +167,7 @@ def _payments(pdf: "FPDF", lines: Sequence[MoneyLine]) -> None:
             _row(pdf, f"{len(rest):,} more", "", format.cents(cents, currency))
     rule(pdf)
     for currency, cents in _money(lines).items():
-        _row(pdf, "Paid, less refunds", "", format.cents(cents, currency), bold=True)
+        _row(pdf, "Paid, less refunds and disputes", "", format.cents(cents, currency), bold=True)
 
 
 def _money(lines: Sequence[MoneyLine]) -> Counter[str]:
