@@ -42,6 +42,7 @@ from models.billing.stripe_api import BillingDisabled, StripeError, connect, ena
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
 from models.billing.subscribing import (
     ChangePreview,
+    ConfirmationNeeded,
     PaymentDeclined,
     PlanCheckout,
     cancel,
@@ -68,6 +69,7 @@ from models.billing.subscriptions import (
 )
 from models.billing.topup_charging import top_up
 from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
+from models.billing.windows import Window, covering_subscription, limited, windows_of
 
 __all__ = [
     "LIVE_STATUSES",
@@ -85,6 +87,7 @@ __all__ = [
     "BuyingLimited",
     "BuyingLimits",
     "ChangePreview",
+    "ConfirmationNeeded",
     "FrozenBuyer",
     "LimitOverride",
     "LowBalance",
@@ -108,6 +111,7 @@ __all__ = [
     "SubscriptionInvoice",
     "TopupSettings",
     "WebhookRefusal",
+    "Window",
     "WindowLimit",
     "banned_buyers",
     "buy",
@@ -117,6 +121,7 @@ __all__ = [
     "change",
     "clear_freeze",
     "connect",
+    "covering_subscription",
     "create_plan",
     "enabled",
     "existing_purchases",
@@ -125,6 +130,7 @@ __all__ = [
     "last_proof",
     "last_reconciliation",
     "last_subscription",
+    "limited",
     "listed_plans",
     "listed_purchases",
     "live_subscription",
@@ -156,4 +162,5 @@ __all__ = [
     "unpaid_invoice",
     "update_plan",
     "upgrade",
+    "windows_of",
 ]

@@ -75,16 +75,28 @@ def customer_exists(customer_id: str) -> bool:
 
 
 def set_default_card(customer_id: str, method_id: str) -> None:
-    """Make it the customer's default. Raises NotFound for another customer's, StripeError."""
+    """Make it the customer's default, for subscriptions too. Raises NotFound for another customer's, StripeError."""
     _own(customer_id, method_id)
     with stripe_api.asking() as client:
         client.v1.customers.update(customer_id, {"invoice_settings": {"default_payment_method": method_id}})
+        # a subscription keeps the card of its Checkout until it is told otherwise
+        for each in client.v1.subscriptions.list({"customer": customer_id, "limit": 100}).auto_paging_iter():
+            if each.default_payment_method and id_of(plain(each)["default_payment_method"]) != method_id:
+                client.v1.subscriptions.update(each.id, {"default_payment_method": method_id})
 
 
 def ensure_default_card(customer_id: str, method_id: str) -> None:
     """Make it the default if no other can be charged. Raises StripeError."""
     if default_card(customer_id) is None:
         set_default_card(customer_id, method_id)
+
+
+def ensure_only_card_default(customer_id: str) -> None:
+    """Where no default can be charged and exactly one saved card can, make it the default (contract 2.8). Raises StripeError."""
+    if default_card(customer_id) is None:
+        usable = [card for card in saved_cards(customer_id) if card.type == "card" and card.usable]
+        if len(usable) == 1:
+            set_default_card(customer_id, usable[0].id)
 
 
 def remove_card(customer_id: str, method_id: str) -> None:

@@ -2,11 +2,12 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import CheckConstraint, ForeignKey, exists, func, select
+from sqlalchemy import CheckConstraint, ForeignKey, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import ledger
+from models.accounts.users import User
 from models.billing.mails import balance_facts, credits_text, enqueue
 from models.core.db import Base, BigInt, db, extension
 from models.core.db import now as utc_now
@@ -81,7 +82,8 @@ def watch_balances(*, now: datetime | None = None) -> int:
     their number. Flushes.
 
     Looks only at accounts with calls since then, so settlements do no extra work. One e-mail per crossing: the next is sent
-    only after the balance was at or above the threshold again. Locks the watch: concurrent calls run one after the other.
+    only after the balance was at or above the threshold again. Leaves out people whose calls a plan pays for and who do not
+    continue with credits. Locks the watch: concurrent calls run one after the other.
     """
     now = now or utc_now()
     db.session.execute(
@@ -97,13 +99,19 @@ def watch_balances(*, now: datetime | None = None) -> int:
         .distinct()
         .subquery()
     )
+    covered = exists(
+        select(literal(1)).select_from(func.plan_subscription(active.c.id, now).alias("covering"))
+    )
     rows = db.session.execute(
         select(
             active.c.id,
             func.credit_balance(active.c.id, now).label("net"),
             LowBalance.threshold,
             LowBalance.notified_at,
-        ).outerjoin(LowBalance, LowBalance.account_id == active.c.id)
+        )
+        .outerjoin(LowBalance, LowBalance.account_id == active.c.id)
+        .outerjoin(User, User.id == active.c.id)
+        .where(or_(User.id.is_(None), User.fallback_to_a_la_carte, ~covered))
     ).all()
     watch.checked_until = now
     return sum(_check_balance(row.id, row.net, row.threshold, row.notified_at, now) for row in rows)

@@ -12,8 +12,6 @@ from models.billing.purchase import dollars
 from models.billing.subscriptions import LIVE_STATUSES, Subscription, SubscriptionInvoice
 from models.core.db import db
 
-NO_INVOICE: dict[str, Any] = {"amount": None, "number": None, "invoice_url": None}
-
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionSnapshot:
@@ -83,8 +81,9 @@ def _facts(row: Subscription, plan: Plan) -> dict[str, Any]:
         "price": price_text(plan),
         "included": credits_text(plan.included_credits) if plan.included_credits else None,
         "period_end": _day(row.billing_period_end),
-        "past_due": row.status == "past_due",
-        **NO_INVOICE,
+        "amount": None,
+        "number": None,
+        "invoice_url": None,
     }
 
 
@@ -98,7 +97,7 @@ def _invoice_facts(invoice: SubscriptionInvoice) -> dict[str, Any]:
 
 def _first_payment(id: str) -> dict[str, Any]:
     paid = [each for each in _invoices(id) if each.status == "paid" and each.amount_cents]
-    return _invoice_facts(paid[0]) if paid else NO_INVOICE
+    return _invoice_facts(paid[0]) if paid else {}
 
 
 def _invoices(id: str) -> list[SubscriptionInvoice]:

@@ -46,8 +46,16 @@ def test_the_settings_are_stored_and_echoed(desk: Desk, alice: Person) -> None:
     [
         ({"enabled": True, "threshold": None, "amount": 2000}, 400, auto_topup.NEEDS_VALUES),
         ({"enabled": True, "threshold": 500, "amount": None}, 400, auto_topup.NEEDS_VALUES),
-        ({"enabled": True, "threshold": 500, "amount": 499}, 400, auto_topup.OUT_OF_BOUNDS),
-        ({"enabled": True, "threshold": 500, "amount": 10_001}, 400, auto_topup.OUT_OF_BOUNDS),
+        (
+            {"enabled": True, "threshold": 500, "amount": 499},
+            400,
+            auto_topup.OUT_OF_BOUNDS.format(500, 10_000),
+        ),
+        (
+            {"enabled": True, "threshold": 500, "amount": 10_001},
+            400,
+            auto_topup.OUT_OF_BOUNDS.format(500, 10_000),
+        ),
         ({"enabled": True, "threshold": 500}, 400, "Invalid request data"),
         ({"enabled": "yes", "threshold": 500, "amount": 2000}, 400, "Invalid request data"),
         ({"enabled": True, "threshold": 1 << 40, "amount": 2000}, 400, "Invalid request data"),

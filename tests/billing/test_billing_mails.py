@@ -254,7 +254,7 @@ def test_one_click_unsubscribes_signed_out_from_this_topic_only(
         )
         assert (answer.status_code, "Unsubscribed" in answer.text) == (200, True)
     desk.session.rollback()
-    assert mails.opt_outs(alice.id) == {"disputes"}
+    assert mails.opt_outs(alice.id) == {"disputes", "plan"}
     desk.stripe.win(desk.sim.find("dispute")[0]["id"])
     desk.refund(purchase, 300)
     desk.tell()
@@ -284,12 +284,12 @@ def test_the_settings_page_saves_threshold_and_topics(
     bad = {"csrf_token": token, "threshold": "many"}
     answer = alice.browser.post("/profile/emails", data=bad)
     assert (answer.status_code, "Enter a whole number" in answer.text) == (422, True)
-    good = {"csrf_token": token, "threshold": "2,500", "topic": ["balance", "topups"]}
+    good = {"csrf_token": token, "threshold": "2,500", "topic": [*mails.TOPICS.keys() - {"disputes"}]}
     assert alice.browser.post("/profile/emails", data=good).status_code == 303
     assert anonymous.browser.post("/profile/emails", data=good).status_code in (303, 400, 403)
     assert alice.browser.post("/profile/emails", data=good | {"topic": ["receipts"]}).status_code == 422
     desk.session.rollback()
-    assert mails.opt_outs(alice.id) == {"disputes"}
+    assert mails.opt_outs(alice.id) == {"disputes", "plan"}
     assert low_balance.low_balance_threshold(Account(user_id=alice.id)) == 2500
     assert low_balance.low_balance_threshold(Account(user_id=mallory.id)) == 100
 
@@ -329,6 +329,23 @@ def test_a_low_balance_has_one_mail_per_crossing(desk: Desk, inbox: Inbox, alice
     assert desk.run(low_balance.watch_balances) == 1
     (message,) = inbox.fetch()
     assert message["Subject"] == "Your account is 50 credits in debt"
+
+
+def test_a_low_balance_matters_to_a_subscriber_who_continues_with_credits(
+    desk: Desk, inbox: Inbox, alice: Person
+) -> None:
+    assert alice.user
+    factories.subscription(alice.user)
+    ledger.grant(Account(user_id=alice.id), 1000, "admin", operation_id="g1", description="x")
+    desk.session.commit()
+    _spend(desk, alice, 950)
+    assert desk.run(low_balance.watch_balances) == 0
+    alice.user.fallback_to_a_la_carte = True
+    desk.session.commit()
+    _spend(desk, alice, 10)
+    assert desk.run(low_balance.watch_balances) == 1
+    (message,) = inbox.fetch()
+    assert message["Subject"] == "40 credits left"
 
 
 def test_an_account_may_choose_its_threshold(desk: Desk, inbox: Inbox, alice: Person, bob: Person) -> None:

@@ -10,12 +10,13 @@ from models.billing.customers import customer_of, ensure_customer
 from models.core.db import db
 from models.core.errors import NotFound
 from models.ledger import Account
-from views.billing.pages.billing_blueprint import absolute, bp, money_page, own_billing
+from views.billing.pages.billing_blueprint import absolute, billing_home, bp, money_page, own_billing
 from views.web.guards import limiter, login_required
 from views.web.htmx import render, see_other, toast
 
 
 @bp.get("/profile/billing/cards")
+@bp.get("/orgs/<slug>/billing/cards")
 @login_required
 def card_list() -> ResponseReturnValue:
     """List the saved cards. Loaded into the billing page by htmx; a page of its own without JavaScript."""
@@ -31,17 +32,19 @@ def card_list() -> ResponseReturnValue:
 
 
 @bp.post("/profile/billing/cards")
+@bp.post("/orgs/<slug>/billing/cards")
 @login_required
 @limiter.limit("20 per minute")
 def add_card() -> ResponseReturnValue:
     """Redirect to Stripe's page to save a card."""
     account = own_billing()
     db.session.commit()
-    back = absolute("billing.card_list")
+    back = absolute(url_for("billing.card_list"))
     return see_other(cards.card_page(ensure_customer(account), f"{back}?saved=1", back))
 
 
 @bp.post("/profile/billing/cards/<method>/default")
+@bp.post("/orgs/<slug>/billing/cards/<method>/default")
 @login_required
 @limiter.limit("30 per minute")
 def set_default(method: str) -> ResponseReturnValue:
@@ -52,6 +55,7 @@ def set_default(method: str) -> ResponseReturnValue:
 
 
 @bp.get("/profile/billing/cards/<method>/removal")
+@bp.get("/orgs/<slug>/billing/cards/<method>/removal")
 @login_required
 def ask_removal(method: str) -> ResponseReturnValue:
     """The dialog that confirms the removal of a card; a page without JavaScript."""
@@ -61,6 +65,7 @@ def ask_removal(method: str) -> ResponseReturnValue:
 
 
 @bp.post("/profile/billing/cards/<method>/removal")
+@bp.post("/orgs/<slug>/billing/cards/<method>/removal")
 @login_required
 @limiter.limit("30 per minute")
 def remove(method: str) -> ResponseReturnValue:
@@ -71,12 +76,13 @@ def remove(method: str) -> ResponseReturnValue:
 
 
 @bp.post("/profile/billing/portal")
+@bp.post("/orgs/<slug>/billing/portal")
 @login_required
 @limiter.limit("20 per minute")
 def portal() -> ResponseReturnValue:
     """Redirect to Stripe's billing portal."""
     customer = _needed(own_billing())
-    return see_other(cards.portal_address(customer, absolute("profile.profile", tab="billing")))
+    return see_other(cards.portal_address(customer, absolute(billing_home())))
 
 
 def _customer(account: Account) -> str | None:
