@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from playwright.sync_api import Page, expect
+from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import ledger
@@ -123,7 +124,7 @@ def test_axe_finds_nothing(
         page.context.add_cookies([cookie])
         page.goto("/profile/auto-topup")
         judge(page)
-        for minute, (kind, text) in enumerate(
+        for minute, (kind, shown) in enumerate(
             (
                 ("insufficient_funds", "Try again now"),
                 ("three_d_secure", "Confirm the payment"),
@@ -136,5 +137,5 @@ def test_axe_finds_nothing(
             enable(desk, alice)
             assert not top_up(desk, alice, now() + minute * timedelta(minutes=1))
             page.goto("/profile/auto-topup")
-            expect(page.get_by_text(text)).to_be_visible()
+            expect(page.get_by_text(shown)).to_be_visible()
             judge(page)
