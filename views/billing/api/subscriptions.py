@@ -324,7 +324,8 @@ def preview(id: str) -> ResponseReturnValue:
 def change(id: str) -> ResponseReturnValue:
     """Change to another plan.
 
-    A dearer one at once, and its difference is charged to your card now; a cheaper one when the period ends. If the payment
+    One that costs more starts at once, and the difference is charged to your card now; one that costs less starts when the
+    period ends. If the payment
     fails, nothing changes.
     """
     account, body = _owner(id), read(ChangeBody)
