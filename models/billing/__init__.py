@@ -7,7 +7,21 @@ from models.billing.confirmations import PaymentConfirmation
 from models.billing.disputes import clear_freeze
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
-from models.billing.plans import SUBSCRIPTION_STATUSES, LimitOverride, Subscription
+from models.billing.plans import (
+    LimitOverride,
+    NewPlan,
+    Plan,
+    PlanWindow,
+    WindowLimit,
+    create_plan,
+    get_plan,
+    listed_plans,
+    new_version,
+    public_plans,
+    retire_plan,
+    stripe_price,
+    update_plan,
+)
 from models.billing.purchase import (
     BuyingFreeze,
     Purchase,
@@ -24,10 +38,37 @@ from models.billing.reconciliation import Reconciliation, last_reconciliation, r
 from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
 from models.billing.stripe_api import BillingDisabled, StripeError, connect, enabled, test_mode
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
+from models.billing.subscribing import (
+    ChangePreview,
+    PaymentDeclined,
+    PlanCheckout,
+    cancel,
+    change,
+    preview_change,
+    resume,
+    subscribe,
+    undo_scheduled_change,
+    upgrade,
+)
+from models.billing.subscription_events import sync_reversal
+from models.billing.subscription_sync import sync_checkout, sync_subscription
+from models.billing.subscriptions import (
+    LIVE_STATUSES,
+    SUBSCRIPTION_STATUSES,
+    Subscription,
+    SubscriptionInvoice,
+    last_subscription,
+    live_subscription,
+    subscriber_counts,
+    subscription_invoices,
+    subscription_of,
+    unpaid_invoice,
+)
 from models.billing.topup_charging import top_up
 from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
 
 __all__ = [
+    "LIVE_STATUSES",
     "REFERRAL_STATUSES",
     "SUBSCRIPTION_STATUSES",
     "AdImpression",
@@ -41,10 +82,16 @@ __all__ = [
     "BuyingFreeze",
     "BuyingLimited",
     "BuyingLimits",
+    "ChangePreview",
     "LimitOverride",
     "LowBalance",
     "MailOptOut",
+    "NewPlan",
     "PaymentConfirmation",
+    "PaymentDeclined",
+    "Plan",
+    "PlanCheckout",
+    "PlanWindow",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -54,24 +101,50 @@ __all__ = [
     "StripeError",
     "StripeEvent",
     "Subscription",
+    "SubscriptionInvoice",
     "TopupSettings",
     "WebhookRefusal",
+    "WindowLimit",
     "buy",
     "buying_freeze",
     "buying_limits",
+    "cancel",
+    "change",
     "clear_freeze",
     "connect",
+    "create_plan",
     "enabled",
+    "get_plan",
     "last_reconciliation",
+    "last_subscription",
+    "listed_plans",
     "listed_purchases",
+    "live_subscription",
     "low_balance_threshold",
+    "new_version",
+    "preview_change",
+    "public_plans",
     "purchase_of",
     "purchases_of",
     "receipt_of",
     "reconcile",
     "resolve",
+    "resume",
+    "retire_plan",
     "set_low_balance_threshold",
     "set_trust_level",
+    "stripe_price",
+    "subscribe",
+    "subscriber_counts",
+    "subscription_invoices",
+    "subscription_of",
+    "sync_checkout",
+    "sync_reversal",
+    "sync_subscription",
     "test_mode",
     "top_up",
+    "undo_scheduled_change",
+    "unpaid_invoice",
+    "update_plan",
+    "upgrade",
 ]

@@ -22,6 +22,7 @@ from models.core.settings import Settings
 TOPICS: dict[str, str] = {
     "balance": "Low balance",
     "disputes": "Disputes",
+    "plan": "Changes of your plan",
 }
 """What a user can unsubscribe from. Receipts and refunds are always sent."""
 
@@ -33,6 +34,13 @@ TOPIC_OF: dict[str, str | None] = {
     "dispute_closed": "disputes",
     "buying_frozen": "disputes",
     "low_balance": "balance",
+    "plan_started": None,
+    "plan_renewed": None,
+    "plan_changed": "plan",
+    "plan_change_scheduled": "plan",
+    "plan_canceling": "plan",
+    "plan_ended": "plan",
+    "plan_payment_failed": "plan",
 }
 UNSUBSCRIBE_PATH = "/emails/unsubscribe/"
 

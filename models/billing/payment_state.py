@@ -127,6 +127,13 @@ def of_new_intent(intent: Any) -> PaymentState:
     return _state(plain(intent), None, with_reversals=False)
 
 
+def of_intent(id: str) -> PaymentState | None:
+    """The payment of an intent with its refunds and disputes; None if Stripe knows none. Raises StripeError."""
+    with stripe_api.asking():
+        intent = _intent(id)
+        return _state(intent, None, with_reversals=True) if intent else None
+
+
 def of_listed_intent(intent: dict[str, Any]) -> PaymentState:
     """The payment of an intent from `intents_since`, without its refunds and disputes."""
     return _state(intent, None, with_reversals=False)

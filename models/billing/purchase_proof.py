@@ -1,4 +1,4 @@
-"""What `flask billing prove` says of purchases: each paid one has its credits, and no other has."""
+"""What `flask billing prove` says of purchases and of plans: each payment has its credits, and nothing else has."""
 
 from sqlalchemy import text
 
@@ -35,6 +35,35 @@ _CHECKS = {
         WHERE p.taken_back <> (2 * p.credits * least(p.amount_cents, p.refunded_cents + p.disputed_cents) + p.amount_cents)
             / (2 * p.amount_cents)
     """,
+    "a paid invoice of a plan has its credits, less what was taken back": """
+        SELECT i.id, i.credits - i.taken_back, CASE WHEN l.operation_id IS NULL THEN 'no grant' ELSE coalesce(j.total, 0)::text END
+        FROM subscription_invoice i
+        JOIN subscription s USING (stripe_subscription_id)
+        LEFT JOIN credit_ledger l ON l.operation_id = i.operation_id AND l.user_id = s.user_id AND l.type = 'plan'
+        LEFT JOIN LATERAL (
+            SELECT sum(e.amount) AS total,
+                coalesce(bool_or(e.kind = 'revocation' AND e.cause = 'revocation'), false) AS revoked
+            FROM credit_entry e
+            WHERE e.operation_id = i.operation_id AND e.kind IN ('grant', 'revocation', 'reinstatement')
+        ) j ON true
+        WHERE i.operation_id IS NOT NULL
+            AND (l.operation_id IS NULL OR NOT j.revoked AND coalesce(j.total, 0) <> i.credits - i.taken_back)
+    """,
+    "included credits are of a paid invoice": """
+        SELECT l.operation_id, 'an invoice', 'none' FROM credit_ledger l
+        LEFT JOIN subscription_invoice i ON i.operation_id = l.operation_id
+        WHERE l.operation_id LIKE 'sub:%' AND l.type = 'plan' AND i.id IS NULL
+    """,
+    "credits of a plan are taken back for money that went back": """
+        SELECT i.id,
+            (2 * i.credits * least(i.amount_cents, i.refunded_cents + i.disputed_cents) + i.amount_cents)
+                / (2 * i.amount_cents),
+            i.taken_back
+        FROM subscription_invoice i
+        WHERE i.amount_cents > 0 AND i.taken_back
+            <> (2 * i.credits * least(i.amount_cents, i.refunded_cents + i.disputed_cents) + i.amount_cents)
+                / (2 * i.amount_cents)
+    """,
     "a purchase's sums are those of its refunds and disputes": """
         SELECT p.id, r.total || ' and ' || d.total, p.refunded_cents || ' and ' || p.disputed_cents
         FROM purchase p,
@@ -51,7 +80,7 @@ _CHECKS = {
 
 
 def prove_purchases() -> list[LedgerCheck]:
-    """Compare all purchases with the ledger, and with their refunds and disputes. Reads only; says nothing of Stripe, which
+    """Compare all purchases and invoices of plans with the ledger, and with their refunds and disputes. Reads only; says nothing of Stripe, which
     `reconcile` asks."""
     return [_check(name, statement) for name, statement in _CHECKS.items()]
 

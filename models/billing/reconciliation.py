@@ -1,4 +1,4 @@
-"""Stripe and our purchases compared, payment by payment; what is missing here is repaired under the same operation ids."""
+"""Stripe and our purchases and subscriptions compared; what is missing here is repaired under the same operation ids."""
 
 import logging
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from models.billing.buying import RESOLVED_AFTER
 from models.billing.payment_state import PaymentMismatch, intents_since, of_listed_intent, reversals_since
 from models.billing.purchase import OPEN_STATES, PAID_STATES, Purchase, PurchaseDispute, PurchaseRefund
 from models.billing.stripe_api import id_of
+from models.billing.subscription_reconciliation import reversal_difference, subscription_differences
 from models.billing.transitions import purchase_of_payment, recover, sync
 from models.core.db import Base, BigInt, db
 from models.core.db import now as utc_now
@@ -49,7 +50,7 @@ class Reconciliation(Base):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A difference between Stripe and us, and whether it is repaired."""
+    """A difference between Stripe and us, and whether it is repaired. `purchase_id` may be a subscription's."""
 
     purchase_id: str
     what: str
@@ -57,8 +58,8 @@ class Finding:
 
 
 def reconcile(days: int = DAYS, *, now: datetime | None = None) -> Reconciliation:
-    """Compare Stripe's payments, refunds and disputes of the last days, and all of our purchases that are open or were paid
-    meanwhile, and repair what is missing here. Takes transactions of its own; idempotent; keeps its result.
+    """Compare Stripe's payments, refunds, disputes and invoices of the last days, all of our purchases that are open or were
+    paid meanwhile, and all subscriptions that have not ended, and repair what is missing here. Takes transactions of its own; idempotent; keeps its result.
 
     Raises BillingDisabled, and StripeError when Stripe does not answer; what was repaired until then stays.
     """
@@ -130,6 +131,8 @@ def _differences(since: datetime, started: datetime, checked: set[str]) -> Itera
         if purchase.id not in checked:
             checked.add(purchase.id)
             yield from _synced(purchase)
+    for difference in subscription_differences(since, checked):
+        yield Finding(difference.subscription_id, difference.what, difference.repaired)
 
 
 def _agrees(purchase: Purchase, intent: dict[str, Any]) -> bool:
@@ -162,6 +165,9 @@ def _reversed(reversal: dict[str, Any], checked: set[str]) -> Iterator[Finding]:
         table: Any = PurchaseDispute if reversal["object"] == "dispute" else PurchaseRefund
         told = db.session.get(table, reversal["id"], populate_existing=True)
         same = told is not None and told.status == reversal["status"]
+    if purchase is None:
+        for difference in reversal_difference(reversal):
+            yield Finding(difference.subscription_id, difference.what, difference.repaired)
     if purchase is not None and not same and purchase.id not in checked:
         checked.add(purchase.id)
         yield from _synced(purchase)

@@ -27,6 +27,7 @@ from models.orgs import Org
 PRIORITIES = {
     "subscription": 10,
     "free": 20,
+    "plan": 25,
     "referral_legacy": 30,
     "ad": 40,
     "referral": 40,

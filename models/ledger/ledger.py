@@ -16,6 +16,7 @@ GRANT_TYPES = (
     "subscription",
     "referral_legacy",
     "ad",
+    "plan",
 )
 
 

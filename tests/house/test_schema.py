@@ -27,7 +27,7 @@ ENUMS = {
     "agent_run_status": "running completed failed cancelled",
     "agent_step_status": "running completed skipped",
     "api_key_type": "anthropic gemini openai",
-    "grant_type": "free referral purchase admin organization subscription referral_legacy ad",
+    "grant_type": "free referral purchase admin organization subscription referral_legacy ad plan",
     "org_role": "owner admin member",
     "session_type": "web pat cli",
     "subscription_status": "incomplete trialing active past_due canceled unpaid paused",

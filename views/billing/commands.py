@@ -1,12 +1,15 @@
 """`flask billing`: what an operator sees and does of purchases, Stripe's events, and their reconciliation."""
 
+import re
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 from flask import Flask
 
 from models import admin, billing
 from models.billing import customers, stripe_events
+from models.billing.plans import INTERVALS
 from models.billing.purchase import STATES, dollars
 from models.billing.trust import LEVELS
 from models.core.db import db
@@ -88,8 +91,8 @@ def events_command(everything: bool, retry: str | None, limit: int) -> None:
 @commands.command("reconcile")
 @click.option("--days", type=click.IntRange(1, 365), default=7, show_default=True)
 def reconcile_command(days: int) -> None:
-    """Compare Stripe's payments of the last days with the purchases and repair what is missing; exit 1 if something
-    cannot be repaired."""
+    """Compare Stripe's payments of the last days with the purchases, and its subscriptions with ours, and repair what is
+    missing; exit 1 if something cannot be repaired."""
     found = billing.reconcile(days)
     for finding in found.findings:
         done = "repaired" if finding["repaired"] else "NOT REPAIRED"
@@ -100,6 +103,126 @@ def reconcile_command(days: int) -> None:
     )
     if found.open_findings:
         raise SystemExit(1)
+
+
+@commands.command("plans")
+@click.option("--all", "everything", is_flag=True, help="Also retired plans and versions.")
+def plans_command(everything: bool) -> None:
+    """List the plans on offer, with their limits and numbers of subscribers."""
+    plans = billing.listed_plans(active=None if everything else True)
+    counts = billing.subscriber_counts()
+    for plan in plans:
+        models = "all models" if plan.models is None else "models " + ", ".join(plan.models)
+        windows = [f"{window.credits:,} credits per {window.name}" for window in plan.windows]
+        count = counts.get(plan.id, 0)
+        facts = [
+            plan.id,
+            f"{plan.name} version {plan.version}",
+            f"{dollars(plan.price_cents)} a {plan.interval}",
+            *windows,
+            *([f"{plan.included_credits:,} credits included"] if plan.included_credits else []),
+            models,
+            *([f"{plan.requests_per_minute:,} requests per minute"] if plan.requests_per_minute else []),
+            "retired" if not plan.active else "public" if plan.public else "hidden",
+            f"{count:,} subscriber{'' if count == 1 else 's'}",
+        ]
+        click.echo("  ".join(facts))
+    if not plans:
+        click.echo("There is no plan.")
+
+
+class WindowParam(click.ParamType[billing.WindowLimit]):
+    """A limit of a plan, as in `5 hours=5:350` or `month=period:14000`."""
+
+    name = "name=hours:credits"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> billing.WindowLimit:
+        """Parse it; fail with a usage error if it is invalid."""
+        found = re.fullmatch(r"(.+)=(\d{1,6}|period):(\d{1,15})", str(value), re.ASCII)
+        if found is None:
+            self.fail(f"{value!r} is no window: use '5 hours=5:350' or 'month=period:14000'.", param, ctx)
+        hours = None if found[2] == "period" else int(found[2])
+        return billing.WindowLimit(found[1], hours, int(found[3]))
+
+
+@commands.command("plan-create")
+@click.argument("name")
+@click.argument("price_cents", type=int)
+@click.option("--interval", type=click.Choice(INTERVALS), default="month", show_default=True)
+@click.option("--description", default="")
+@click.option("--feature", "features", multiple=True, help="A line of what it offers; repeat it.")
+@click.option(
+    "--model", "models", multiple=True, help="A pattern of model names, as in 'openai/*'; none: all."
+)
+@click.option(
+    "--window",
+    "windows",
+    multiple=True,
+    type=WindowParam(),
+    help="A limit, as in '5 hours=5:350'; repeat it.",
+)
+@click.option("--included", default=0, help="Credits for each paid period.")
+@click.option("--requests-per-minute", type=int)
+@click.option("--seats", type=int)
+@click.option("--tier", type=int, help="Dollars per month by which older clients know it.")
+@click.option("--hidden", is_flag=True, help="Not on the page of prices.")
+@click.option("--sort", default=0, help="Lower ones come first.")
+def plan_create_command(
+    name: str,
+    price_cents: int,
+    interval: str,
+    description: str,
+    features: tuple[str, ...],
+    models: tuple[str, ...],
+    windows: tuple[billing.WindowLimit, ...],
+    included: int,
+    requests_per_minute: int | None,
+    seats: int | None,
+    tier: int | None,
+    hidden: bool,
+    sort: int,
+) -> None:
+    """Offer the plan NAME for PRICE_CENTS US cents."""
+    plan = billing.create_plan(
+        billing.NewPlan(
+            name,
+            price_cents,
+            interval=interval,
+            description=description,
+            features=features,
+            models=models or None,
+            windows=windows,
+            included_credits=included,
+            requests_per_minute=requests_per_minute,
+            seats=seats,
+            tier=tier,
+            public=not hidden,
+            sort=sort,
+        )
+    )
+    admin.record(
+        "billing.plan_create", plan.id, actor=operator(), after={"name": plan.name, "version": plan.version}
+    )
+    db.session.commit()
+    click.echo(
+        f"{plan.id}: {plan.name} version {plan.version}, {dollars(plan.price_cents)} a {plan.interval}"
+    )
+
+
+@commands.command("plan-retire")
+@click.argument("plan_id")
+def plan_retire_command(plan_id: str) -> None:
+    """Sell the plan PLAN_ID no more; its subscribers keep it."""
+    plan = billing.get_plan(plan_id)
+    billing.retire_plan(plan)
+    admin.record("billing.plan_retire", plan.id, actor=operator())
+    db.session.commit()
+    count = billing.subscriber_counts().get(plan.id, 0)
+    click.echo(
+        f"{plan.name} is retired. {count:,} {'subscriber keeps' if count == 1 else 'subscribers keep'} it."
+    )
 
 
 @commands.command("failures")

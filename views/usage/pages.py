@@ -34,6 +34,7 @@ KINDS = {
     "admin": ("Granted by operator", 4),
     "purchase": ("Purchased", 1),
     "subscription": ("Subscription", 3),
+    "plan": ("Included in your plan", 3),
     "ad": ("Earned from ads", 5),
     "organization": ("Organisation", 7),
 }

@@ -1,0 +1,109 @@
+"""Stripe's events of personal subscriptions and their invoices. Each leads to the present state of the subscription."""
+
+from typing import Any
+
+from sqlalchemy import or_, select
+
+from models.billing import stripe_api
+from models.billing.payment_state import PaymentMismatch
+from models.billing.stripe_api import StripeError, id_of, missing, plain
+from models.billing.stripe_events import EventOfStripe, on_event
+from models.billing.subscription_state import invoice_of_payment, subscription_of_invoice
+from models.billing.subscription_sync import sync_subscription
+from models.billing.subscriptions import SubscriptionInvoice
+from models.core.db import db
+from models.core.jobs import transaction
+
+
+@on_event(
+    "customer.subscription.created",
+    "customer.subscription.updated",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.resumed",
+    "customer.subscription.trial_will_end",
+)
+def _subscription_changed(event: EventOfStripe) -> None:
+    if not (event.object.get("metadata") or {}).get("organization_id"):
+        sync_subscription(event.object["id"])
+
+
+@on_event("checkout.session.completed", "checkout.session.async_payment_succeeded")
+def _checkout_ended(event: EventOfStripe) -> None:
+    subscription = id_of(event.object.get("subscription"))
+    of_org = (event.object.get("metadata") or {}).get("organization_id")
+    if event.object.get("mode") == "subscription" and subscription is not None and not of_org:
+        sync_subscription(subscription)
+
+
+@on_event(
+    "invoice.paid",
+    "invoice.payment_failed",
+    "invoice.payment_action_required",
+    "invoice.voided",
+    "invoice.marked_uncollectible",
+)
+def _invoice_changed(event: EventOfStripe) -> None:
+    subscription = subscription_of_invoice(event.object)
+    if subscription is not None:
+        sync_subscription(subscription)
+
+
+@on_event(
+    "charge.refunded",
+    "charge.refund.updated",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+)
+def _payment_reversed(event: EventOfStripe) -> None:
+    """Money of an invoice went back, or came back."""
+    charge = (
+        event.object["id"] if event.object.get("object") == "charge" else id_of(event.object.get("charge"))
+    )
+    sync_reversal(id_of(event.object.get("payment_intent")), charge)
+
+
+def sync_reversal(intent_id: str | None, charge_id: str | None) -> str | None:
+    """Bring a subscription up to date of whose invoice's payment a part went back, or came back; its id, or None if the payment
+    is of no subscription. Takes transactions of its own; idempotent. Raises as `sync_subscription`."""
+    with transaction():
+        found = _known_invoice(intent_id, charge_id)
+    if found is None:
+        found = _unknown_invoice(intent_id, charge_id)
+    if found is None:
+        return None
+    invoice_id, subscription_id = found
+    sync_subscription(subscription_id, reversals_of=[invoice_id])
+    return subscription_id
+
+
+def _known_invoice(intent_id: str | None, charge_id: str | None) -> tuple[str, str] | None:
+    query = select(SubscriptionInvoice.id, SubscriptionInvoice.stripe_subscription_id).where(
+        or_(
+            SubscriptionInvoice.stripe_payment_intent_id == intent_id,
+            SubscriptionInvoice.stripe_charge_id == charge_id,
+        )
+    )
+    row = db.session.execute(query).one_or_none()
+    return (row[0], row[1]) if row else None
+
+
+def _unknown_invoice(intent_id: str | None, charge_id: str | None) -> tuple[str, str] | None:
+    """Of a payment that we have not heard of yet: the event of its success is late."""
+    try:
+        with stripe_api.asking() as client:
+            if intent_id is None and charge_id is not None:
+                intent_id = id_of(plain(client.v1.charges.retrieve(charge_id)).get("payment_intent"))
+        invoice: dict[str, Any] | None = invoice_of_payment(intent_id) if intent_id else None
+    except StripeError as error:
+        if missing(error):
+            raise PaymentMismatch(f"Stripe knows no payment {intent_id or charge_id}") from None
+        raise
+    subscription = subscription_of_invoice(invoice) if invoice else None
+    return (invoice["id"], subscription) if invoice and subscription else None

@@ -1,0 +1,171 @@
+"""Stripe's subscriptions and their invoices compared with ours; what is missing here is repaired."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from models.billing.customers import account_of_customer
+from models.billing.payment_state import PaymentMismatch
+from models.billing.stripe_api import StripeError, id_of
+from models.billing.subscription_events import sync_reversal
+from models.billing.subscription_state import (
+    invoices_since,
+    subscription_of_invoice,
+    subscription_state,
+    subscriptions_at_stripe,
+)
+from models.billing.subscription_sync import foreign, sync_subscription
+from models.billing.subscriptions import LIVE_STATUSES, Subscription, SubscriptionInvoice
+from models.core.db import db
+from models.core.errors import DomainError
+from models.core.jobs import transaction
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionDifference:
+    """A difference between Stripe and us, and whether it is repaired."""
+
+    subscription_id: str
+    what: str
+    repaired: bool
+
+
+def subscription_differences(since: datetime, checked: set[str]) -> Iterator[SubscriptionDifference]:
+    """Compare all subscriptions that have not ended, here or at Stripe, and all invoices made since a moment, and repair what
+    differs. Adds the ids of what was compared to `checked`. Takes transactions of its own; idempotent. Raises StripeError."""
+    synced: set[str] = set()
+
+    def repair(id: str) -> Iterator[SubscriptionDifference]:
+        if id not in synced:
+            synced.add(id)
+            yield from _repaired(id)
+
+    for told in subscriptions_at_stripe():
+        if (told.get("metadata") or {}).get("organization_id"):
+            continue
+        checked.add(told["id"])
+        with transaction():
+            agrees = _agrees(told)
+        if not agrees:
+            yield from repair(told["id"])
+    with transaction():
+        live = _live()
+    for id in live:
+        if id not in checked:  # ended at Stripe, or gone
+            checked.add(id)
+            yield from repair(id)
+    for invoice in invoices_since(since):
+        subscription = subscription_of_invoice(invoice)
+        if subscription is None or invoice["status"] == "draft":
+            continue
+        with transaction():
+            known = db.session.get(SubscriptionInvoice, invoice["id"], populate_existing=True)
+            ours = known is not None or account_of_customer(id_of(invoice.get("customer")) or "") is not None
+        if not ours:
+            continue
+        checked.add(invoice["id"])
+        if known is None or known.status != invoice["status"]:
+            yield from repair(subscription)
+
+
+def reversal_difference(reversal: dict[str, Any]) -> Iterator[SubscriptionDifference]:
+    """Compare the refunds and disputes of a payment with those of the subscription's invoice that it paid, given one of them
+    as Stripe lists it; nothing for any other payment. Takes transactions of its own. Raises StripeError."""
+    intent, charge = id_of(reversal.get("payment_intent")), id_of(reversal.get("charge"))
+    with transaction():
+        before = _reversed(intent, charge)
+    if before is None:
+        return
+    try:
+        id = sync_reversal(intent, charge)
+    except PaymentMismatch as error:
+        yield SubscriptionDifference(before[0], str(error), repaired=False)
+        return
+    with transaction():
+        after = _reversed(intent, charge)
+    if id is not None and after is not None and after != before:
+        yield SubscriptionDifference(id, f"taken back {before[1]} → {after[1]}", repaired=True)
+
+
+def _repaired(id: str) -> Iterator[SubscriptionDifference]:
+    with transaction():
+        before = _known(id)
+    try:
+        sync_subscription(id)
+    except StripeError:
+        raise
+    except (PaymentMismatch, DomainError) as error:
+        words = error.message if isinstance(error, DomainError) else str(error)
+        yield SubscriptionDifference(id, words, repaired=False)
+        return
+    with transaction():
+        after = _known(id)
+    changes = [
+        f"{name} {before.get(name, 'unknown')} → {value}"
+        for name, value in after.items()
+        if before.get(name) != value
+    ]
+    if changes:
+        yield SubscriptionDifference(id, ", ".join(changes), repaired=True)
+
+
+def _known(id: str) -> dict[str, Any]:
+    row = db.session.get(Subscription, id, populate_existing=True)
+    if row is None:
+        return {}
+    invoices = db.session.scalars(
+        select(SubscriptionInvoice)
+        .where(SubscriptionInvoice.stripe_subscription_id == id)
+        .execution_options(populate_existing=True)
+    ).all()
+    return {
+        "status": row.status,
+        "plan": row.plan_id,
+        "next plan": row.scheduled_plan_id,
+        "period end": f"{row.billing_period_end:%Y-%m-%d}",
+        "cancels": row.cancel_at_period_end,
+        "invoices paid": sum(each.status == "paid" for each in invoices),
+        "credits": sum(each.credits - each.taken_back for each in invoices),
+    }
+
+
+def _agrees(told: dict[str, Any]) -> bool:
+    """Whether the row says what Stripe lists. A schedule is only compared by its presence."""
+    row = db.session.get(Subscription, told["id"], populate_existing=True)
+    try:
+        state = subscription_state(told)
+    except PaymentMismatch:
+        return row is None
+    if row is None:
+        return foreign(state)
+    return (
+        (row.stripe_customer_id, row.stripe_price_id, row.status)
+        == (state.customer, state.price_id, state.status)
+        and (row.billing_period_start, row.billing_period_end) == state.period
+        and row.cancel_at_period_end == state.cancel_at_period_end
+        and (row.scheduled_plan_id is not None) == (state.schedule_id is not None)
+    )
+
+
+def _live() -> list[str]:
+    query = select(Subscription.stripe_subscription_id).where(
+        Subscription.status.in_((*LIVE_STATUSES, "incomplete")), Subscription.plan_id.is_not(None)
+    )
+    return list(db.session.scalars(query.order_by(Subscription.stripe_subscription_id)))
+
+
+def _reversed(intent: str | None, charge: str | None) -> tuple[str, int, int, int] | None:
+    row = db.session.scalars(
+        select(SubscriptionInvoice)
+        .where(
+            (SubscriptionInvoice.stripe_payment_intent_id == intent)
+            | (SubscriptionInvoice.stripe_charge_id == charge)
+        )
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        return None
+    return row.stripe_subscription_id, row.taken_back, row.refunded_cents, row.disputed_cents

@@ -1,0 +1,130 @@
+"""What the tests of plans share: people with a plan at the simulator."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select, text
+
+from models import billing
+from models.billing import ChangePreview, NewPlan, Plan, Subscription, SubscriptionInvoice
+from models.billing.mails import BillingMail
+from models.ledger import Account
+from tests.billing.stage import Desk, Obj
+from tests.factories import Person
+
+SUCCESS, CANCEL = "http://localhost/done?session_id={CHECKOUT_SESSION_ID}", "http://localhost/pricing"
+DAY = 86_400
+EVENTS = (
+    *("customer.subscription", "invoice.pa", "invoice.payment_", "checkout.session.completed"),
+    *("charge.refund", "charge.dispute"),
+)
+
+
+@dataclass(frozen=True)
+class Plans:
+    """A desk with plans, and what a person does with them."""
+
+    desk: Desk
+
+    def offer(self, name: str = "Pro", price_cents: int = 2_000, **kw: Any) -> Plan:
+        """A plan of an operator."""
+        return self.desk.run(billing.create_plan, NewPlan(name, price_cents, **kw))
+
+    def checkout(self, who: Person, plan: Plan) -> str:
+        """The id of a Checkout page for it."""
+        return self.desk.run(billing.subscribe, Account(user_id=who.id), plan, SUCCESS, CANCEL).id
+
+    def subscribed(self, who: Person, plan: Plan, card: str = "visa") -> Subscription:
+        """A person who has paid for it, whose events are worked."""
+        self.desk.stripe.pay(
+            self.checkout(who, plan), card, name="Ada", line1="1 Main St", city="Oslo", country="NO"
+        )
+        self.hear()
+        return self.subscription(who)
+
+    def hear(self) -> None:
+        """Deliver of the events that were not delivered the last of each type, and work them."""
+        heard = set(self.desk.session.scalars(text("SELECT id FROM stripe_event")))
+        self.desk.session.rollback()
+        new = {
+            event["type"]: event
+            for event in self.desk.events()
+            if event["id"] not in heard and event["type"].startswith(EVENTS)
+        }
+        for event in new.values():
+            assert self.desk.deliver(event).json == {"received": True}
+        self.desk.work()
+
+    def pass_days(self, days: float) -> None:
+        """Let time pass at Stripe, and hear of it."""
+        self.desk.stripe.advance(int(days * DAY))
+        self.hear()
+
+    def do(self, who: Person, verb: Any, *args: Any, **kw: Any) -> Any:
+        """Call a verb of a person's subscription."""
+        return self.desk.run(verb, Account(user_id=who.id), *args, **kw)
+
+    def change(self, who: Person, plan: Plan) -> Subscription:
+        """Change as previewed."""
+        preview = self.preview(who, plan)
+        changed: Subscription = self.do(who, billing.change, plan, preview.proration_date, now=self.now)
+        return changed
+
+    def preview(self, who: Person, plan: Plan) -> ChangePreview:
+        """What a change costs."""
+        found: ChangePreview = self.do(who, billing.preview_change, plan, now=self.now)
+        return found
+
+    @property
+    def now(self) -> datetime:
+        """Stripe's time."""
+        return datetime.fromtimestamp(self.desk.sim.now(), UTC)
+
+    def subscription(self, who: Person) -> Subscription:
+        """Their subscription as it is here."""
+        self.desk.session.rollback()
+        found = billing.last_subscription(Account(user_id=who.id))
+        assert found is not None
+        return found
+
+    def at_stripe(self, who: Person) -> Obj:
+        """Their subscription as it is there."""
+        return self.desk.sim.get("subscription", self.subscription(who).stripe_subscription_id)
+
+    def invoices(self, who: Person) -> list[SubscriptionInvoice]:
+        """Theirs, oldest first."""
+        self.desk.session.rollback()
+        return billing.subscription_invoices(Account(user_id=who.id))[::-1]
+
+    def grants(self, who: Person) -> list[tuple[str, int, int]]:
+        """Their grants of included credits: operation, principal and balance, oldest first."""
+        self.desk.session.rollback()
+        query = text(
+            "SELECT operation_id, principal, balance FROM credit_ledger WHERE user_id = :id AND type = 'plan'"
+            " ORDER BY created_at, operation_id"
+        )
+        return [tuple(row) for row in self.desk.session.execute(query, {"id": who.id})]
+
+    def mails(self, who: Person) -> list[str]:
+        """Kinds of the e-mails about plans that they get, oldest first."""
+        self.desk.session.rollback()
+        query = select(BillingMail.kind).where(
+            BillingMail.user_id == who.id, BillingMail.kind.startswith("plan")
+        )
+        return list(self.desk.session.scalars(query.order_by(BillingMail.created_at, BillingMail.id)))
+
+    def forget(self, who: Person) -> None:
+        """Lose what is here of their subscriptions and credits, and of the events, as a restored backup does."""
+        session = self.desk.session
+        session.rollback()
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        for table in (
+            "stripe_event",
+            "subscription_invoice",
+            "subscription",
+            "credit_entry",
+            "credit_ledger",
+        ):
+            session.execute(text(f"DELETE FROM {table}"))
+        session.commit()

@@ -1,0 +1,558 @@
+"""Personal subscriptions: from Checkout to their end, with the credits that they include."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from models import billing, ledger
+from models.billing import PaymentDeclined, StripeError
+from models.billing.purchase_proof import prove_purchases
+from models.core.errors import Conflict, DomainError, Forbidden, NotFound
+from models.ledger import Account
+from tests.billing.stage import Desk
+from tests.billing.subscribers import Plans
+from tests.factories import Person
+
+
+@pytest.fixture
+def plans(desk: Desk) -> Plans:
+    return Plans(desk)
+
+
+def epoch(moment: Any) -> int:
+    return int(moment.timestamp())
+
+
+def test_each_paid_period_grants_the_included_credits(plans: Plans, alice: Person) -> None:
+    pro = plans.offer(included_credits=1_000, tier=100)
+    found = plans.subscribed(alice, pro)
+    id = found.stripe_subscription_id
+    assert (found.status, found.plan_id, found.tier, found.cancel_at_period_end) == (
+        "active",
+        pro.id,
+        100,
+        False,
+    )
+    first = f"sub:{id}:{epoch(found.billing_period_start)}"
+    assert plans.grants(alice) == [(first, 1_000, 1_000)]
+    (invoice,) = plans.invoices(alice)
+    assert (invoice.amount_cents, invoice.credits, invoice.status) == (2_000, 1_000, "paid")
+    assert plans.desk.balance(alice) == 1_000
+    plans.pass_days(32)
+    again = plans.subscription(alice)
+    assert [grant[0] for grant in plans.grants(alice)] == [
+        first,
+        f"sub:{id}:{epoch(again.billing_period_start)}",
+    ]
+    plans.hear()
+    plans.desk.run(billing.sync_subscription, id)
+    assert len(plans.grants(alice)) == 2
+    assert plans.mails(alice) == ["plan_started", "plan_renewed"]
+    plans.desk.prove()
+
+
+def test_the_page_after_checkout_needs_no_event_and_is_of_its_person_alone(
+    plans: Plans, alice: Person, mallory: Person
+) -> None:
+    pro = plans.offer(included_credits=10)
+    session = plans.checkout(alice, pro)
+    assert plans.do(alice, billing.sync_checkout, session) is None
+    plans.desk.stripe.pay(session, "visa", name="Ada", line1="1 Main St", city="Oslo", country="NO")
+    with pytest.raises(NotFound):
+        plans.do(mallory, billing.sync_checkout, session)
+    with pytest.raises(NotFound):
+        plans.do(alice, billing.sync_checkout, "cs_other")
+    found = plans.do(alice, billing.sync_checkout, session)
+    assert (found.status, found.user_id) == ("active", alice.id)
+    assert plans.desk.balance(alice) == 10
+    plans.hear()
+    assert plans.desk.balance(alice) == 10
+    with pytest.raises(NotFound):
+        plans.do(mallory, billing.subscription_of, found.stripe_subscription_id)
+
+
+def test_a_trial_and_a_declined_card_grant_nothing(plans: Plans, alice: Person, bob: Person) -> None:
+    pro = plans.offer(included_credits=1_000)
+    plans.desk.stripe.pay(
+        plans.checkout(alice, pro), "declined", name="Ada", line1="1 Main St", city="Oslo", country="NO"
+    )
+    plans.hear()
+    assert plans.subscription(alice).status == "incomplete"
+    assert plans.do(alice, billing.live_subscription) is None
+    plans.pass_days(2)
+    assert plans.subscription(alice).status == "canceled"
+    assert (plans.grants(alice), plans.mails(alice)) == ([], [])
+    customer = plans.desk.customer(bob)
+    plans.desk.card(bob)
+    price = plans.desk.run(billing.stripe_price, pro)
+    plans.desk.stripe.client().v1.subscriptions.create(
+        {"customer": customer, "items": [{"price": price}], "trial_period_days": 7}
+    )
+    plans.hear()
+    assert (plans.subscription(bob).status, plans.grants(bob)) == ("trialing", [])
+    plans.pass_days(8)
+    assert (plans.subscription(bob).status, len(plans.grants(bob))) == ("active", 1)
+    plans.desk.prove()
+
+
+def test_cancelling_lasts_to_the_end_of_the_period_and_can_be_taken_back(plans: Plans, alice: Person) -> None:
+    plans.desk.bought(alice, 5_000)
+    pro = plans.offer(included_credits=1_000)
+    plans.subscribed(alice, pro)
+    for _ in range(2):
+        assert plans.do(alice, billing.cancel).cancel_at_period_end
+    assert plans.do(alice, billing.live_subscription) is not None
+    for _ in range(2):
+        assert not plans.do(alice, billing.resume).cancel_at_period_end
+    assert plans.do(alice, billing.cancel).cancel_at_period_end
+    plans.pass_days(32)
+    ended = plans.subscription(alice)
+    assert (ended.status, ended.ended_at is not None) == ("canceled", True)
+    for verb in (billing.cancel, billing.resume, billing.undo_scheduled_change):
+        with pytest.raises(NotFound):
+            plans.do(alice, verb)
+    assert plans.mails(alice) == ["plan_started", "plan_canceling", "plan_canceling", "plan_ended"]
+    assert plans.desk.balance(alice) == 6_000
+    plans.desk.prove()
+    plans.subscribed(alice, pro)
+    assert plans.subscription(alice).status == "active"
+
+
+def test_an_upgrade_takes_effect_at_once_for_the_difference(plans: Plans, alice: Person) -> None:
+    pro, team = plans.offer(included_credits=1_000), plans.offer("Team", 5_000, included_credits=3_001)
+    start = plans.subscribed(alice, pro)
+    plans.pass_days(10)
+    preview = plans.preview(alice, team)
+    assert preview.immediate
+    assert [cents < 0 for _, cents in preview.lines] == [True, False]
+    plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
+    after = plans.subscription(alice)
+    assert (after.plan_id, after.billing_period_end) == (team.id, start.billing_period_end)
+    assert plans.desk.charges()[-1]["amount"] == preview.due_cents == sum(cents for _, cents in preview.lines)
+    whole = epoch(start.billing_period_end) - epoch(start.billing_period_start)
+    left = epoch(start.billing_period_end) - preview.proration_date
+    operation, principal, _ = plans.grants(alice)[-1]
+    assert principal == -(-2_001 * left // whole)
+    assert operation == f"sub:{start.stripe_subscription_id}:{epoch(start.billing_period_start)}:{team.id}"
+    plans.hear()
+    assert len(plans.grants(alice)) == 2
+    plans.pass_days(25)
+    assert plans.grants(alice)[-1][1] == 3_001
+    assert plans.mails(alice) == ["plan_started", "plan_changed", "plan_renewed"]
+    plans.desk.prove()
+
+
+def test_changing_to_and_fro_for_the_same_price_gains_nothing(plans: Plans, alice: Person) -> None:
+    offered = [
+        plans.offer(name, included_credits=credits) for name, credits in (("A", 100), ("B", 300), ("C", 200))
+    ]
+    plans.subscribed(alice, offered[0])
+    for index in (1, 0, 2, 1, 0, 1):
+        plans.desk.stripe.advance(1)
+        assert plans.change(alice, offered[index]).plan_id == offered[index].id
+    plans.hear()
+    assert sum(principal for _, principal, _ in plans.grants(alice)) == 300
+    plans.desk.prove()
+
+
+def test_a_longer_interval_begins_at_once_and_counts_what_was_included(plans: Plans, alice: Person) -> None:
+    month, year = (
+        plans.offer(included_credits=900),
+        plans.offer("Year", 20_000, interval="year", included_credits=9_000),
+    )
+    plans.subscribed(alice, month)
+    (paid,) = plans.invoices(alice)
+    begun, ends = epoch(paid.period_start), epoch(paid.period_end)
+    plans.pass_days(15)
+    preview = plans.preview(alice, year)
+    after = plans.change(alice, year)
+    assert (epoch(after.billing_period_end) - epoch(after.billing_period_start)) // 86_400 in (365, 366)
+    assert plans.grants(alice)[-1][1] == 9_000 - 900 * (ends - preview.proration_date) // (ends - begun)
+    # the other way waits
+    assert not plans.preview(alice, month).immediate
+    plans.change(alice, month)
+    plans.pass_days(370)
+    assert plans.subscription(alice).plan_id == month.id
+    plans.desk.prove()
+
+
+@pytest.mark.parametrize("card", ["declined", "authentication_required"])
+def test_nothing_changes_when_the_difference_cannot_be_charged(
+    plans: Plans, alice: Person, card: str
+) -> None:
+    pro, team = plans.offer(included_credits=10), plans.offer("Team", 5_000, included_credits=20)
+    before = plans.subscribed(alice, pro)
+    plans.desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], card)
+    preview = plans.preview(alice, team)
+    with pytest.raises(PaymentDeclined, match="has not changed"):
+        plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
+    plans.hear()
+    after = plans.subscription(alice)
+    assert (after.plan_id, after.status, after.version) == (pro.id, "active", before.version)
+    assert [each["amount"] for each in plans.desk.charges()] == [2_000]
+    assert len(plans.grants(alice)) == 1
+    plans.desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], "visa")
+    plans.desk.stripe.advance(1)
+    assert plans.change(alice, team).plan_id == team.id
+
+
+def test_a_downgrade_waits_for_the_end_of_the_period(plans: Plans, alice: Person) -> None:
+    pro, team = (
+        plans.offer(included_credits=1_000, tier=100),
+        plans.offer("Team", 5_000, included_credits=3_000),
+    )
+    plans.subscribed(alice, team)
+    preview = plans.preview(alice, pro)
+    assert (preview.immediate, preview.due_cents, preview.at) == (
+        False,
+        2_000,
+        plans.subscription(alice).billing_period_end,
+    )
+    waiting = plans.change(alice, pro)
+    assert (waiting.plan_id, waiting.scheduled_plan_id, waiting.scheduled_tier) == (team.id, pro.id, 100)
+    with pytest.raises(Conflict):
+        plans.change(alice, pro)
+    assert plans.do(alice, billing.undo_scheduled_change).scheduled_plan_id is None
+    with pytest.raises(Conflict):
+        plans.do(alice, billing.undo_scheduled_change)
+    plans.change(alice, pro)
+    plans.pass_days(32)
+    after = plans.subscription(alice)
+    assert (after.plan_id, after.scheduled_plan_id, after.status) == (pro.id, None, "active")
+    assert [principal for _, principal, _ in plans.grants(alice)] == [3_000, 1_000]
+    assert [each["amount"] for each in plans.desk.charges()] == [5_000, 2_000]
+    plans.pass_days(31)
+    assert [principal for _, principal, _ in plans.grants(alice)] == [3_000, 1_000, 1_000]
+    kinds = ["plan_started", "plan_change_scheduled", "plan_change_scheduled", "plan_changed", "plan_renewed"]
+    assert sorted(plans.mails(alice)) == sorted([*kinds, "plan_renewed"])
+    plans.desk.prove()
+
+
+@pytest.mark.parametrize("then", ["cancel", "upgrade"])
+def test_a_scheduled_downgrade_is_dropped_by_another_decision(plans: Plans, alice: Person, then: str) -> None:
+    small, middle, large = (plans.offer(str(price), price) for price in (1_000, 2_000, 3_000))
+    plans.subscribed(alice, middle)
+    plans.change(alice, small)
+    plans.desk.stripe.advance(1)
+    found = plans.do(alice, billing.cancel) if then == "cancel" else plans.change(alice, large)
+    assert found.scheduled_plan_id is None
+    assert (found.cancel_at_period_end, found.plan_id) == (
+        (True, middle.id) if then == "cancel" else (False, large.id)
+    )
+    plans.pass_days(32)
+    after = plans.subscription(alice)
+    assert (after.status, after.plan_id) == (
+        ("canceled", middle.id) if then == "cancel" else ("active", large.id)
+    )
+
+
+def test_a_renewal_that_fails_says_so_once_and_grants_when_it_is_paid(plans: Plans, alice: Person) -> None:
+    pro = plans.offer(included_credits=1_000)
+    team = plans.offer("Team", 5_000)
+    plans.subscribed(alice, pro)
+    card = plans.at_stripe(alice)["default_payment_method"]
+    plans.desk.stripe.change_card(card, "declined")
+    plans.pass_days(32)
+    late = plans.subscription(alice)
+    assert (late.status, len(plans.grants(alice))) == ("past_due", 1)
+    unpaid = plans.desk.run(billing.unpaid_invoice, late)
+    assert unpaid.hosted_invoice_url
+    with pytest.raises(Conflict, match="open"):
+        plans.preview(alice, team)
+    plans.pass_days(4)
+    assert plans.mails(alice) == ["plan_started", "plan_payment_failed"]
+    plans.desk.stripe.change_card(card, "visa")
+    plans.pass_days(6)
+    paid = plans.subscription(alice)
+    assert (paid.status, len(plans.grants(alice))) == ("active", 2)
+    assert plans.desk.run(billing.unpaid_invoice, paid) is None
+    plans.desk.stripe.change_card(card, "declined")
+    plans.pass_days(50)
+    assert plans.subscription(alice).status == "canceled"
+    assert len(plans.grants(alice)) == 2
+    # who hears late of the failed payments hears that the plan has ended
+    assert sorted(plans.mails(alice)) == [
+        "plan_ended",
+        "plan_payment_failed",
+        "plan_renewed",
+        "plan_started",
+    ]
+    plans.desk.prove()
+
+
+REVERSALS: dict[str, tuple[list[tuple[str, int]], int]] = {
+    "a part": ([("refund", 500)], 750),
+    "all in parts": ([("refund", 500), ("refund", 1_500)], 0),
+    "a dispute that is lost": ([("dispute", 2_000), ("lose", 0)], 0),
+    "a dispute that is won": ([("dispute", 2_000), ("win", 0)], 1_000),
+    "a part, then a dispute": ([("refund", 500), ("dispute", 1_500)], 0),
+}
+
+
+@pytest.mark.parametrize("case", REVERSALS)
+def test_money_that_goes_back_takes_its_included_credits(plans: Plans, alice: Person, case: str) -> None:
+    steps, left = REVERSALS[case]
+    plans.desk.bought(alice, 5_000)
+    plans.subscribed(alice, plans.offer(included_credits=1_000))
+    charge, dispute = plans.desk.charges()[-1]["id"], ""
+    for step, amount in steps:
+        if step == "refund":
+            plans.desk.stripe.refund(charge, amount)
+        elif step == "dispute":
+            dispute = plans.desk.stripe.dispute(charge, amount=amount)["id"]
+        else:
+            getattr(plans.desk.stripe, step)(dispute)
+    events = [each for each in plans.desk.events() if each["type"].startswith(("charge", "refund"))]
+    random.Random(case).shuffle(events)
+    for event in [*events, *events[:2]]:
+        plans.desk.deliver(event)
+    plans.desk.work()
+    assert plans.desk.balance(alice) == 5_000 + left
+    (invoice,) = plans.invoices(alice)
+    assert invoice.taken_back == 1_000 - left
+    plans.desk.prove()
+
+
+def test_every_order_of_events_ends_in_the_same_state(plans: Plans, alice: Person) -> None:
+    """The events of a start, an upgrade, a renewal and a refund, told at last in any order and again."""
+    pro, team = plans.offer(included_credits=100), plans.offer("Team", 5_000, included_credits=300)
+    plans.desk.stripe.pay(
+        plans.checkout(alice, pro), "visa", name="Ada", line1="1 Main St", city="Oslo", country="NO"
+    )
+    client, price = plans.desk.stripe.client(), plans.desk.run(billing.stripe_price, team)
+    plans.desk.stripe.advance(86_400 * 10)
+    (subscription,) = plans.desk.sim.objects["subscription"].values()
+    item: Any = {"id": subscription["items"]["data"][0]["id"], "price": price}
+    client.v1.subscriptions.update(
+        subscription["id"], {"items": [item], "proration_behavior": "always_invoice"}
+    )
+    plans.desk.stripe.advance(86_400 * 25)
+    plans.desk.stripe.refund(plans.desk.charges()[0]["id"], 2_000)
+    told = [
+        event
+        for event in plans.desk.events()
+        if event["type"].startswith(("customer.subscription", "invoice.pa", "charge", "checkout"))
+    ]
+    states = set()
+    for seed in range(3):
+        order = random.Random(seed).sample(told, len(told)) if seed else told
+        for event in [*order, *order[::6]]:
+            plans.desk.deliver(event)
+            plans.desk.work()
+        rows = [
+            (each.id, each.status, each.operation_id, each.credits, each.taken_back)
+            for each in plans.invoices(alice)
+        ]
+        states.add((plans.subscription(alice).plan_id, plans.desk.balance(alice), *rows))
+        plans.desk.prove()
+        plans.forget(alice)
+    assert len(states) == 1
+
+
+def test_one_event_many_times_at_once_grants_once(plans: Plans, alice: Person) -> None:
+    pro = plans.offer(included_credits=1_000)
+    plans.desk.stripe.pay(
+        plans.checkout(alice, pro), "visa", name="Ada", line1="1 Main St", city="Oslo", country="NO"
+    )
+    (id,) = plans.desk.sim.objects["subscription"]
+
+    def once(_: int) -> str:
+        try:
+            return plans.desk.run(billing.sync_subscription, id).status
+        except Conflict:
+            return "active"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(once, range(24))) == {"active"}
+    assert plans.desk.balance(alice) == 1_000
+    plans.desk.prove()
+
+
+def test_who_subscribes_twice_at_once_keeps_one_and_gets_the_other_back(plans: Plans, alice: Person) -> None:
+    pro = plans.offer(included_credits=1_000)
+    first = plans.checkout(alice, pro)
+    second = plans.checkout(alice, pro)
+    assert plans.desk.sim.get("checkout.session", first)["status"] == "expired"
+    plans.desk.sim.get("checkout.session", first)["status"] = "open"
+    for session in (first, second):
+        plans.desk.stripe.pay(session, "visa", name="Ada", line1="1 Main St", city="Oslo", country="NO")
+    plans.hear()
+    plans.hear()
+    statuses = sorted(each["status"] for each in plans.desk.sim.objects["subscription"].values())
+    assert statuses == ["active", "canceled"]
+    assert [each["amount_refunded"] for each in plans.desk.charges()] in ([0, 2_000], [2_000, 0])
+    assert plans.desk.balance(alice) == 1_000
+    assert plans.mails(alice) == ["plan_started"]
+    assert not plans.desk.ignored()
+    plans.desk.prove()
+
+
+def test_what_does_not_fit_changes_nothing_and_is_listed(
+    plans: Plans, alice: Person, mallory: Person
+) -> None:
+    pro = plans.offer(included_credits=1_000)
+    price, client = plans.desk.run(billing.stripe_price, pro), plans.desk.stripe.client()
+    other = client.v1.prices.create(
+        {
+            "currency": "usd",
+            "unit_amount": 100,
+            "recurring": {"interval": "month"},
+            "product_data": {"name": "Other"},
+        }
+    ).id
+    plans.desk.card(alice), plans.desk.card(mallory)
+    stranger = client.v1.customers.create({"email": "stranger@example.org"}).id
+    plans.desk.stripe.add_card(stranger, "visa")
+    for customer, of, metadata in (
+        (plans.desk.customer(alice), other, {}),
+        (plans.desk.customer(mallory), price, {"userId": alice.id}),
+        (stranger, price, {"userId": alice.id}),
+    ):
+        params: Any = {"customer": customer, "items": [{"price": of}], "metadata": metadata}
+        client.v1.subscriptions.create(params)
+        plans.hear()
+    plans.desk.forge("customer.subscription.updated", {"id": "sub_forged", "metadata": {}})
+    plans.desk.work()
+    assert len({reason for each in plans.desk.ignored() for reason in each.split("; ")}) == 4
+    for who in (alice, mallory):
+        assert plans.do(who, billing.last_subscription) is None
+        assert plans.desk.balance(who) == 0
+
+
+def test_refusals(plans: Plans, alice: Person, bob: Person) -> None:
+    pro, team = plans.offer(), plans.offer("Team", 5_000)
+    retired = plans.offer("Old", 900)
+    plans.desk.run(billing.retire_plan, retired)
+
+    def refused(expected: type[DomainError], code: str, verb: Any, *args: Any, **kw: Any) -> None:
+        with pytest.raises(expected) as error:
+            verb(*args, **kw)
+        assert error.value.code == code
+
+    refused(Conflict, "plan_retired", plans.checkout, alice, retired)
+    refused(NotFound, "not_found", plans.preview, alice, team)
+    org = Account(org_id="org")
+    refused(NotFound, "not_found", plans.desk.run, billing.subscribe, org, pro, "http://a/", "http://b/")
+    plans.subscribed(alice, pro)
+    refused(Conflict, "already_subscribed", plans.checkout, alice, team)
+    refused(Conflict, "same_plan", plans.preview, alice, pro)
+    refused(Conflict, "plan_retired", plans.preview, alice, retired)
+    preview = plans.preview(alice, team)
+    for date in (preview.proration_date - 4_000, preview.proration_date + 4_000):
+        refused(Conflict, "preview_expired", plans.do, alice, billing.change, team, date)
+    plans.do(alice, billing.cancel)
+    refused(Conflict, "cancelled", plans.preview, alice, team)
+    purchase = plans.desk.bought(bob)
+    plans.desk.dispute(purchase)
+    plans.desk.tell("charge.dispute.created")
+    refused(Forbidden, "buying_frozen", plans.checkout, bob, pro)
+    plans.desk.configure(stoa_purchase_cents_per_day=100)
+    refused(billing.BuyingLimited, "buying_limited", plans.checkout, alice, pro)
+
+
+def test_a_lost_answer_of_a_change_is_found_again(plans: Plans, alice: Person) -> None:
+    pro, team = plans.offer(included_credits=10), plans.offer("Team", 5_000, included_credits=20)
+    plans.subscribed(alice, pro)
+    preview = plans.preview(alice, team)
+    plans.desk.stripe.fail("/v1/subscriptions/{id}", when="after", times=3)
+    with pytest.raises(StripeError):
+        plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
+    assert plans.subscription(alice).plan_id == pro.id
+    plans.hear()
+    assert plans.subscription(alice).plan_id == team.id
+    assert len(plans.grants(alice)) == 2
+    assert len(plans.desk.charges()) == 2
+    plans.desk.prove()
+
+
+def test_the_reconciler_finds_what_no_event_told(plans: Plans, alice: Person, bob: Person) -> None:
+    pro, team = plans.offer(included_credits=100), plans.offer("Team", 5_000, included_credits=300)
+    for who in (alice, bob):
+        plans.subscribed(who, pro)
+    billed, client = plans.at_stripe(bob), plans.desk.stripe.client()
+    stranger = client.v1.customers.create({"email": "stranger@example.org"}).id
+    plans.desk.stripe.add_card(stranger, "visa")
+    other: Any = {
+        "unit_amount": 100,
+        "currency": "usd",
+        "recurring": {"interval": "month"},
+        "product_data": {"name": "O"},
+    }
+    client.v1.subscriptions.create(
+        {"customer": stranger, "items": [{"price": client.v1.prices.create(other).id}]}
+    )
+
+    def run() -> list[str]:
+        output = plans.desk.app.test_cli_runner().invoke(args=["billing", "reconcile"]).output
+        plans.desk.session.rollback()
+        return [line.split("  ", 2)[0] for line in output.splitlines()[:-1]]
+
+    assert run() == []
+    item: Any = {"id": billed["items"]["data"][0]["id"], "price": plans.desk.run(billing.stripe_price, team)}
+    client.v1.subscriptions.update(billed["id"], {"items": [item], "proration_behavior": "always_invoice"})
+    client.v1.subscriptions.cancel(plans.at_stripe(alice)["id"])
+    assert run() == ["repaired", "repaired"]
+    assert plans.subscription(alice).status == "canceled"
+    assert plans.subscription(bob).plan_id == team.id
+    plans.desk.stripe.refund(plans.desk.charges()[0]["id"], 2_000)
+    plans.desk.stripe.advance(40 * 86_400)
+    assert sorted(run()) == ["repaired", "repaired"]
+    assert (plans.desk.balance(alice), len(plans.grants(bob))) == (0, 3)
+    assert run() == []
+    plans.desk.run(billing.retire_plan, team)
+    plans.forget(alice)
+    assert run() == ["repaired", "repaired"]
+    assert len(plans.grants(bob)) == 3
+    plans.desk.prove()
+
+
+def test_the_proof_sees_credits_without_a_payment(plans: Plans, alice: Person) -> None:
+    plans.subscribed(alice, plans.offer(included_credits=100))
+    account = Account(user_id=alice.id)
+    plans.desk.run(ledger.grant, account, 7, "plan", operation_id="sub:other:1")
+    plans.desk.session.execute(text("UPDATE subscription_invoice SET credits = 101"))
+    plans.desk.session.commit()
+    failed = [check.name for check in prove_purchases() if check.count]
+    plans.desk.session.rollback()
+    assert failed == [
+        "a paid invoice of a plan has its credits, less what was taken back",
+        "included credits are of a paid invoice",
+    ]
+
+
+def test_operators_list_create_and_retire_plans_by_command(plans: Plans, alice: Person) -> None:
+    runner = plans.desk.app.test_cli_runner()
+
+    def run(*args: str, code: int = 0) -> str:
+        result = runner.invoke(args=["billing", *args])
+        assert result.exit_code == code, result.output
+        plans.desk.session.rollback()
+        return result.output
+
+    assert "no plan" in run("plans")
+    window = ("--window", "5 hours=5:350", "--window", "month=period:14000")
+    run(
+        "plan-create", "Pro", "2000", *window, "--model", "openai/*", "--included", "100", "--feature", "Fast"
+    )
+    (pro,) = plans.desk.run(billing.public_plans)
+    assert [(each.name, each.hours, each.credits) for each in pro.windows] == [
+        ("5 hours", 5, 350),
+        ("month", None, 14_000),
+    ]
+    assert (pro.models, pro.features, pro.included_credits) == (["openai/*"], ["Fast"], 100)
+    plans.subscribed(alice, pro)
+    listed = run("plans")
+    assert "350 credits per 5 hours" in listed
+    assert "1 subscriber\n" in listed
+    assert "1 subscriber keeps" in run("plan-retire", pro.id)
+    assert "no plan" in run("plans")
+    assert "retired" in run("plans", "--all")
+    run("plan-create", "Pro", "20", code=1)
+    run("plan-create", "Pro", "2000", "--window", "5 hours", code=2)
+    run("plan-retire", "pkg_other", code=1)
+    events = plans.desk.session.scalars(text("SELECT action FROM audit_log ORDER BY id")).all()
+    plans.desk.session.rollback()
+    assert [each for each in events if "plan" in each] == ["billing.plan_create", "billing.plan_retire"]
