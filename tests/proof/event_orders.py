@@ -18,7 +18,7 @@ from tests.proof.stage import Person, Result
 
 CREDITS = 1000
 AT_STRIPE = "Stripe goes on"
-OF_PAYMENTS = [
+OF_PURCHASES = [
     type
     for type in stripe_events.HANDLERS
     if type.startswith(("checkout.", "payment_intent.", "charge.", "refund."))
@@ -41,6 +41,8 @@ class History:
     """What is there before: a purchase or subscription of the walk's person, and the walk's customer."""
     facts: Callable[["Walk"], Facts]
     """What is here of it: its state, the credits that are left, and all else that may decide what an event does."""
+    events: Sequence[str] = OF_PURCHASES
+    """The types of its events."""
 
 
 @dataclass
@@ -51,9 +53,12 @@ class Walk:
     history: History
     person: Person
     customer: str = ""
+    method: str = ""
     session: str = ""
+    subscription: str = ""
     dispute: str = ""
     refund: str = ""
+    """Ids of what belongs to it at Stripe; of disputes and refunds the last."""
     done: int = 0
     waiting: dict[str, Obj] = field(default_factory=dict)
     """Events that were not sent yet, by a name that is the same in all walks."""
@@ -93,7 +98,7 @@ class Walk:
 
     def listen(self, before: int) -> None:
         """Take up the events that Stripe has made since it had so many."""
-        for event in self.payments.events(*OF_PAYMENTS, after=before):
+        for event in self.payments.events(*self.history.events, after=before):
             if self._is_own(event["data"]["object"]):
                 number = sum(name.startswith(f"{self.done} {event['type']} ") for name in self.waiting)
                 self.waiting[f"{self.done} {event['type']} {number}"] = event
@@ -178,7 +183,7 @@ def event_orders(
     ignored = payments.stage.rows("SELECT type, ignored FROM stripe_event WHERE ignored IS NOT NULL")
     assert not ignored, ignored[:3]
     payments.stage.prove()
-    return Result("orders", "; ".join(found), "each history has one end, whatever the order")
+    return Result(name, "; ".join(found), "each history has one end, whatever the order")
 
 
 def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderGraph, int]:
@@ -261,7 +266,9 @@ def _pay(walk: Walk) -> None:
     assert walk.payments.stripe.pay(walk.session)
 
 
-def _refund(amount: int) -> Step:
+def refund(amount: int) -> Step:
+    """Stripe gives so many cents back."""
+
     def step(walk: Walk) -> None:
         walk.refund = walk.payments.stripe.refund(walk.charge, amount)["id"]
 
@@ -272,7 +279,8 @@ def _fail_refund(walk: Walk) -> None:
     walk.payments.stripe.control("refunds", refund=walk.refund, status="failed")
 
 
-def _dispute(walk: Walk) -> None:
+def dispute(walk: Walk) -> None:
+    """The bank takes the money back."""
     walk.dispute = walk.payments.stripe.dispute(walk.charge)["id"]
 
 
@@ -288,7 +296,8 @@ def _win(walk: Walk) -> None:
     walk.payments.stripe.win(walk.dispute)
 
 
-def _lose(walk: Walk) -> None:
+def lose(walk: Walk) -> None:
+    """The dispute ends, and the money is gone."""
     walk.payments.stripe.lose(walk.dispute)
 
 
@@ -299,11 +308,11 @@ def _history(name: str, steps: Sequence[Step], left: int) -> History:
 PURCHASE = _history("a purchase", [], 1000)
 HISTORIES = [
     PURCHASE,
-    History("a purchase with a saved card, refunded in part", [_refund(250)], 750, _with_card, _facts),
-    _history("a purchase and two refunds", [_refund(200), _refund(150)], 650),
-    _history("a purchase and a refund that fails", [_refund(400), _fail_refund], 1000),
-    _history("a purchase and a dispute that is won", [_dispute, _win], 1000),
-    _history("a purchase and a dispute that is lost", [_dispute, _lose], 0),
-    _history("a purchase and an inquiry that becomes a dispute", [_inquire, _escalate, _lose], 0),
-    _history("a purchase, a refund and a dispute that is won", [_refund(300), _dispute, _win], 700),
+    History("a purchase with a saved card, refunded in part", [refund(250)], 750, _with_card, _facts),
+    _history("a purchase and two refunds", [refund(200), refund(150)], 650),
+    _history("a purchase and a refund that fails", [refund(400), _fail_refund], 1000),
+    _history("a purchase and a dispute that is won", [dispute, _win], 1000),
+    _history("a purchase and a dispute that is lost", [dispute, lose], 0),
+    _history("a purchase and an inquiry that becomes a dispute", [_inquire, _escalate, lose], 0),
+    _history("a purchase, a refund and a dispute that is won", [refund(300), dispute, _win], 700),
 ]
