@@ -18,11 +18,11 @@ from tests.proof.stage import Person, Result
 
 CREDITS = 1000
 AT_STRIPE = "Stripe goes on"
-OF_PURCHASES = [
+OF_PURCHASES = tuple(
     type
     for type in stripe_events.HANDLERS
     if type.startswith(("checkout.", "payment_intent.", "charge.", "refund."))
-]
+)
 
 Facts = tuple[object, ...]
 Node = tuple[int, frozenset[str], Facts]
@@ -169,7 +169,7 @@ class OrderGraph:
 
 
 def event_orders(
-    payments: Payments, *, histories: Sequence[History] | None = None, walkers: int = 4
+    payments: Payments, histories: Sequence[History] | None = None, *, name: str = "orders", walkers: int = 4
 ) -> Result:
     """Walk the graph of each history."""
     found = []
