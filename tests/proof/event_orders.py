@@ -9,7 +9,7 @@ to the same node. Then all orders are paths of edges that were walked, and they 
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from models.billing import stripe_events
@@ -18,6 +18,8 @@ from tests.proof.stage import Person, Result
 
 CREDITS = 1000
 AT_STRIPE = "Stripe goes on"
+PROGRESS_EVERY = 20.0
+"""Seconds."""
 OF_PURCHASES = tuple(
     type
     for type in stripe_events.HANDLERS
@@ -52,6 +54,8 @@ class Walk:
     payments: Payments
     history: History
     person: Person
+    heard: int
+    """Events that Stripe had made when this walk looked last."""
     customer: str = ""
     method: str = ""
     session: str = ""
@@ -91,14 +95,14 @@ class Walk:
         self.handled.add(choice)
 
     def _advance(self) -> None:
-        before = self.payments.event_count()
         self.history.steps[self.done](self)
         self.done += 1
-        self.listen(before)
+        self.listen()
 
-    def listen(self, before: int) -> None:
-        """Take up the events that Stripe has made since it had so many."""
-        for event in self.payments.events(*self.history.events, after=before):
+    def listen(self) -> None:
+        """Take up the events that Stripe has made meanwhile."""
+        since, self.heard = self.heard, self.payments.event_count()
+        for event in self.payments.events(*self.history.events, after=since):
             if self._is_own(event["data"]["object"]):
                 number = sum(name.startswith(f"{self.done} {event['type']} ") for name in self.waiting)
                 self.waiting[f"{self.done} {event['type']} {number}"] = event
@@ -153,7 +157,14 @@ class OrderGraph:
     @property
     def size(self) -> int:
         """Edges that were walked."""
-        return sum(to is not None for edges in self.edges.values() for to in edges.values())
+        with self.lock:
+            return sum(to is not None for edges in self.edges.values() for to in edges.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every edge that is known was walked."""
+        with self.lock:
+            return all(to is not None for edges in self.edges.values() for to in edges.values())
 
     def orders(self) -> int:
         """How many orders there are: paths from the start to an end."""
@@ -191,42 +202,50 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
     graph = OrderGraph(first.node(), first.choices())
     counts = [0] * walkers
 
+    failed = threading.Event()
+
     def walker(number: int) -> None:
-        idle = 0
-        while idle < 40:
+        while not graph.complete and not failed.is_set():
             plan = graph.plan(graph.start)
-            if not plan:  # all is walked, or others are about to find more
-                idle += 1
-                if all(to is not None for edges in list(graph.edges.values()) for to in edges.values()):
-                    return
-                threading.Event().wait(0.25)
-                continue
-            idle = 0
-            walk = _begun(payments, history)
-            counts[number] += 1
-            at = walk.node()
-            assert at == graph.start, f"{history.name} begins at {at}, not {graph.start}"
-            while plan:
-                for choice in plan:
-                    walk.take(choice)
-                    to = walk.node()
-                    graph.walked(at, choice, to, walk.choices())
-                    at = to
-                plan = graph.plan(at)
+            if plan:
+                counts[number] += 1
+                go(plan)
+            else:  # others are about to find more
+                failed.wait(0.25)
+
+    def go(plan: list[str]) -> None:
+        walk = _begun(payments, history)
+        at = walk.node()
+        assert at == graph.start, f"{history.name} begins at {at}, not {graph.start}"
+        while plan and not failed.is_set():
+            for choice in plan:
+                walk.take(choice)
+                to = walk.node()
+                graph.walked(at, choice, to, walk.choices())
+                at = to
+            plan = graph.plan(at)
 
     with ThreadPoolExecutor(walkers) as pool:
-        for done in [pool.submit(walker, number) for number in range(walkers)]:
+        walking = [pool.submit(walker, number) for number in range(walkers)]
+        while not _over(walking):
+            echo(f"  {history.name}: {graph.size} steps, {sum(counts)} payments")
+        failed.set()
+        for done in walking:
             done.result()
-    missing = sum(to is None for edges in graph.edges.values() for to in edges.values())
-    assert not missing, f"{history.name}: {missing} edges were not walked"
+    assert graph.complete, f"{history.name}: not every edge was walked"
     return graph, sum(counts)
 
 
+def _over(walking: list[Future[None]]) -> bool:
+    """Wait a moment; whether all have ended, or one has failed."""
+    ended = wait(walking, PROGRESS_EVERY, FIRST_EXCEPTION)
+    return not ended.not_done or any(each.exception() for each in ended.done)
+
+
 def _begun(payments: Payments, history: History) -> Walk:
-    walk = Walk(payments, history, payments.buyers(1, card=None)[0])
-    before = payments.event_count()
+    walk = Walk(payments, history, payments.buyers(1, card=None)[0], payments.event_count())
     history.begin(walk)
-    walk.listen(before)
+    walk.listen()
     return walk
 
 
