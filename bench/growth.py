@@ -1,5 +1,5 @@
-"""Performance by database size: the same pages on a server with ten thousand messages and on a larger one, alternating;
-then export, settlement, pruning and the proof on both."""
+"""Performance by database size: the same pages on a server with a hundredth of the data and on one with all of it,
+alternating; then export, settlement, pruning and the proof on both."""
 
 import argparse
 import contextlib
@@ -27,6 +27,7 @@ from models.core.pool import Pool
 from models.core.settings import ROOT
 
 SMALL = 10_000
+"""Minimum messages of the smaller database, which otherwise has a hundredth of the larger one's."""
 SIZE, LONG = 200_000, 10_000_000
 """Messages of the larger database for `make bench`, and with LONG=1."""
 
@@ -36,7 +37,7 @@ VIEWER = 0
 PAGES = {
     "usage": "/profile?tab=usage",
     "a year of usage": "/profile?tab=usage&range=custom&from={year}&to={today}",
-    "statement": "/profile/statement",
+    "statement": "/profile?tab=statement",
     "runs": "/runs",
     "failed runs": "/runs?status=failed",
     "runs of an agent": "/runs?agent=planner",
@@ -95,7 +96,7 @@ def measure(
     """
     with contextlib.ExitStack() as stack:
         results = []
-        for size, existing in ((SMALL, None), (messages, filled)):
+        for size, existing in ((max(SMALL, messages // 100), None), (messages, filled)):
             data = existing or folder / f"grown-{size}"
             server = stack.enter_context(
                 stoa.running(data, upstream_port, {"STOA_DEMO": "0"}, keep=existing is not None)

@@ -18,7 +18,10 @@ class Org(Base):
     """An organisation and its billing settings. Amounts and thresholds are in credits."""
 
     __tablename__ = "org"
-    __table_args__ = (Index("idx_org_owner", "owner_id"),)
+    __table_args__ = (
+        Index("idx_org_owner", "owner_id"),
+        Index("idx_org_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
     name: Mapped[str]

@@ -4,7 +4,7 @@ from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView
 from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.confirmations import PaymentConfirmation
-from models.billing.disputes import clear_freeze
+from models.billing.disputes import FrozenBuyer, banned_buyers, clear_freeze, frozen_buyers
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.plans import (
@@ -22,6 +22,7 @@ from models.billing.plans import (
     stripe_price,
     update_plan,
 )
+from models.billing.proof_runs import ProofRun, last_proof, record_proof
 from models.billing.purchase import (
     BuyingFreeze,
     Purchase,
@@ -29,6 +30,7 @@ from models.billing.purchase import (
     PurchaseRefund,
     Receipt,
     buying_freeze,
+    existing_purchases,
     listed_purchases,
     purchase_of,
     purchases_of,
@@ -40,6 +42,7 @@ from models.billing.stripe_api import BillingDisabled, StripeError, connect, ena
 from models.billing.stripe_events import StripeEvent, WebhookRefusal
 from models.billing.subscribing import (
     ChangePreview,
+    ConfirmationNeeded,
     PaymentDeclined,
     PlanCheckout,
     cancel,
@@ -83,6 +86,8 @@ __all__ = [
     "BuyingLimited",
     "BuyingLimits",
     "ChangePreview",
+    "ConfirmationNeeded",
+    "FrozenBuyer",
     "LimitOverride",
     "LowBalance",
     "MailOptOut",
@@ -92,6 +97,7 @@ __all__ = [
     "Plan",
     "PlanCheckout",
     "PlanWindow",
+    "ProofRun",
     "Purchase",
     "PurchaseDispute",
     "PurchaseRefund",
@@ -105,6 +111,7 @@ __all__ = [
     "TopupSettings",
     "WebhookRefusal",
     "WindowLimit",
+    "banned_buyers",
     "buy",
     "buying_freeze",
     "buying_limits",
@@ -114,7 +121,10 @@ __all__ = [
     "connect",
     "create_plan",
     "enabled",
+    "existing_purchases",
+    "frozen_buyers",
     "get_plan",
+    "last_proof",
     "last_reconciliation",
     "last_subscription",
     "listed_plans",
@@ -128,6 +138,7 @@ __all__ = [
     "purchases_of",
     "receipt_of",
     "reconcile",
+    "record_proof",
     "resolve",
     "resume",
     "retire_plan",

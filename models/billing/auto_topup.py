@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.accounts.users import User
-from models.billing import cards, stripe_api, topup_notices
+from models.billing import cards, stripe_api, topup_mails
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
 from models.billing.purchase import (
@@ -268,7 +268,7 @@ def switch_off(account: Account, reason: str) -> bool:
     state = ensure_state(account)
     state.off_reason = reason
     db.session.flush()
-    topup_notices.notify_switched_off(account)
+    topup_mails.enqueue_switched_off(account)
     return True
 
 

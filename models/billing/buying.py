@@ -6,7 +6,7 @@ ended, so a charged card becomes credits, and a purchase that came to nothing is
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -17,8 +17,9 @@ from models.billing import cards, stripe_api, trust
 from models.billing.billing_details import billing_snapshot
 from models.billing.customers import ensure_customer, replace_customer
 from models.billing.disputes import refuse_frozen
+from models.billing.open_checkouts import within_limits
 from models.billing.payment_state import of_new_intent
-from models.billing.purchase import CURRENCY, Purchase
+from models.billing.purchase import CURRENCY, RESOLVED_AFTER, Purchase
 from models.billing.stripe_api import StripeError, id_of, plain
 from models.billing.transitions import note_attempt, purchase_by_id, settle, sync
 from models.core import jobs
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 FEWEST_CREDITS = 500
 MOST_CREDITS = 99_999_999
 """What Stripe takes at most for one charge, in cents."""
-RESOLVED_AFTER = timedelta(minutes=2)
-"""By then the request that began a purchase is over, whatever became of it."""
 NONCE = re.compile(r"[\w-]{1,64}", re.ASCII)
 UNKNOWN = (
     "Stripe did not answer. If your card was charged, the credits arrive within a few minutes: look at your purchases "
@@ -65,11 +64,12 @@ def buy(
 ) -> BuyOutcome:
     """Buy credits: with the account's default card, off-session, else on Stripe's Checkout page (contract 2.11).
 
-    Takes transactions of its own. `nonce`, a form's own word, makes a repeated submission the same purchase.
+    Takes transactions of its own. At a limit of 24 hours, Checkout pages that were left open are closed. `nonce`, a form's own word, makes a repeated submission the same purchase.
     `address` is the buyer's network address, for limits of declines. Raises BillingDisabled, Forbidden (buying is frozen),
     BuyingLimited, StripeError, Conflict.
     """
     stripe_api.client()
+    started = utc_now()
     with transaction():
         refuse_frozen(account)
     customer = ensure_customer(account)
@@ -77,12 +77,21 @@ def buy(
     if card is None and not cards.customer_exists(customer):
         customer = replace_customer(account, customer)
     operation = operation_id(account, buyer_id, nonce)
+    with transaction():
+        if not _begun(operation):
+            trust.refuse_declined(card.fingerprint if card else None, address)
+    insert = partial(
+        begin,
+        operation,
+        account,
+        buyer_id,
+        "direct" if card else "checkout",
+        credits,
+        customer,
+        address=address,
+    )
     try:
-        with transaction():
-            kind = "direct" if card else "checkout"
-            if not _begun(operation):
-                trust.refuse_declined(card.fingerprint if card else None, address)
-            begin(operation, account, buyer_id, kind, credits, customer, address=address)
+        within_limits(account, insert, opened_before=started)
     except IntegrityError:
         return _again(operation, credits)
     if card is not None:

@@ -75,10 +75,14 @@ def customer_exists(customer_id: str) -> bool:
 
 
 def set_default_card(customer_id: str, method_id: str) -> None:
-    """Charge this one from now on. Raises NotFound for another customer's, StripeError."""
+    """Charge this one from now on, for subscriptions too. Raises NotFound for another customer's, StripeError."""
     _own(customer_id, method_id)
     with stripe_api.asking() as client:
         client.v1.customers.update(customer_id, {"invoice_settings": {"default_payment_method": method_id}})
+        # a subscription keeps the card of its Checkout until it is told otherwise
+        for each in client.v1.subscriptions.list({"customer": customer_id, "limit": 100}).auto_paging_iter():
+            if each.default_payment_method and id_of(plain(each)["default_payment_method"]) != method_id:
+                client.v1.subscriptions.update(each.id, {"default_payment_method": method_id})
 
 
 def ensure_default_card(customer_id: str, method_id: str) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.accounts.credentials import hash_token
 from models.billing import stripe_api
 from models.billing.auto_topup import AutoTopup
+from models.billing.mails import at_sending
 from models.billing.purchase import Purchase, purchase_of
 from models.billing.stripe_api import StripeError, plain
 from models.billing.transitions import purchase_by_id, sync
@@ -48,17 +49,36 @@ class ConfirmationView:
     state: Literal["waiting", "unconfirmed", "paid", "ended", "expired"]
 
 
-def issue(purchase_id: str, now: datetime) -> tuple[str, datetime]:
-    """Create a link. Returns its path with the raw token, which is not stored, and when it expires. Flushes."""
+def issue(purchase_id: str, expires_at: datetime, now: datetime) -> str:
+    """Create a link; returns its path with the raw token, which is not stored. Earlier links of the purchase expire. Flushes."""
+    db.session.execute(
+        update(PaymentConfirmation)
+        .where(
+            PaymentConfirmation.purchase_id == purchase_id,
+            PaymentConfirmation.used_at.is_(None),
+            PaymentConfirmation.expires_at > now,
+        )
+        .values(expires_at=now)
+        .execution_options(synchronize_session=False)
+    )
     token = secrets.token_urlsafe(32)
-    expires_at = now + LIFETIME
     db.session.add(
         PaymentConfirmation(
             token_hash=hash_token(token), purchase_id=purchase_id, created_at=now, expires_at=expires_at
         )
     )
     db.session.flush()
-    return PATH + token, expires_at
+    return PATH + token
+
+
+@at_sending("topup_confirmation")
+def _link_of_mail(facts: dict[str, Any], now: datetime) -> dict[str, Any] | None:
+    """The link of an e-mail that is rendered now; None if its payment does not wait for it any more."""
+    purchase = db.session.get(Purchase, facts["purchase_id"], populate_existing=True)
+    expires_at = datetime.fromisoformat(facts["expires_at"])
+    if purchase is None or expires_at <= now or not _confirmable(purchase):
+        return None
+    return {"confirm_path": issue(purchase.id, expires_at, now)}
 
 
 def look_up(token: str, now: datetime) -> ConfirmationView:

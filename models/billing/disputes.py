@@ -2,10 +2,11 @@
 customer who disputes again and again is banned (contract 3.13)."""
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from models.accounts import bans
 from models.accounts.users import User
@@ -27,6 +28,7 @@ from models.core.db import now as utc_now
 from models.core.errors import Forbidden
 from models.core.jobs import transaction
 from models.ledger import Account
+from models.orgs import Org
 
 log = logging.getLogger("stoa.billing")
 
@@ -70,6 +72,74 @@ def clear_freeze(account: Account, *, now: datetime | None = None) -> int:
         .execution_options(synchronize_session=False)
     )
     return int(cleared.rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenBuyer:
+    """An account that buys nothing because of disputes: the first of them, and how many. Amounts are cents."""
+
+    account_id: str
+    name: str
+    """Of the organisation, or the person's address."""
+    is_organisation: bool
+    since: datetime
+    purchase_id: str
+    amount_cents: int
+    lost: bool
+    disputes: int
+
+
+def frozen_buyers(*, limit: int = 100) -> list[FrozenBuyer]:
+    """For operators: accounts whose buying is frozen, newest freeze first."""
+    account = func.coalesce(Purchase.org_id, Purchase.user_id)
+    standing = (
+        select(
+            account.label("account"),
+            Purchase.org_id,
+            Purchase.user_id,
+            Purchase.id.label("purchase"),
+            PurchaseDispute.created_at.label("since"),
+            PurchaseDispute.amount_cents.label("cents"),
+            (PurchaseDispute.status == "lost").label("lost"),
+            func.row_number().over(partition_by=account, order_by=PurchaseDispute.created_at).label("place"),
+            func.count().over(partition_by=account).label("disputes"),
+        )
+        .join(Purchase, Purchase.id == PurchaseDispute.purchase_id)
+        .where(PurchaseDispute.status.not_in(CLOSED_WELL), PurchaseDispute.cleared_at.is_(None))
+        .subquery()
+    )
+    rows = db.session.execute(
+        select(standing, User.email, Org.name)
+        .join(User, User.id == standing.c.user_id)
+        .outerjoin(Org, Org.id == standing.c.org_id)
+        .where(standing.c.place == 1)
+        .order_by(standing.c.since.desc(), standing.c.account)
+        .limit(limit)
+    )
+    return [
+        FrozenBuyer(
+            row.account,
+            row.name if row.org_id else row.email,
+            row.org_id is not None,
+            row.since,
+            row.purchase,
+            row.cents,
+            row.lost,
+            row.disputes,
+        )
+        for row in rows
+    ]
+
+
+def banned_buyers(*, limit: int = 100) -> list[User]:
+    """For operators: banned people who are customers at Stripe, newest accounts first."""
+    query = (
+        select(User)
+        .where(User.banned, User.stripe_customer_id.is_not(None))
+        .order_by(User.created_at.desc(), User.id)
+        .limit(limit)
+    )
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
 
 
 def ban_repeated(customer_id: str, *, now: datetime | None = None) -> bool:

@@ -100,7 +100,7 @@ def watch_balances(*, now: datetime | None = None) -> int:
     rows = db.session.execute(
         select(
             active.c.id,
-            func.credit_net(active.c.id, now).label("net"),
+            func.credit_balance(active.c.id, now).label("net"),
             LowBalance.threshold,
             LowBalance.notified_at,
         ).outerjoin(LowBalance, LowBalance.account_id == active.c.id)

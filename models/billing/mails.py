@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
 
 from itsdangerous import BadData, URLSafeSerializer
 from sqlalchemy import ForeignKey, Index, delete, select
@@ -22,9 +22,10 @@ from models.core.settings import Settings
 TOPICS: dict[str, str] = {
     "balance": "Low balance",
     "disputes": "Disputes",
+    "topups": "Automatic top-up",
     "plan": "Changes of your plan",
 }
-"""What a user can unsubscribe from. Receipts and refunds are always sent."""
+"""What a user can unsubscribe from. Receipts, refunds, and what needs an action of the user are always sent."""
 
 TOPIC_OF: dict[str, str | None] = {
     "receipt": None,
@@ -34,20 +35,29 @@ TOPIC_OF: dict[str, str | None] = {
     "dispute_closed": "disputes",
     "buying_frozen": "disputes",
     "low_balance": "balance",
+    "topup_charged": None,
+    "topup_failed": "topups",
+    "topup_card_needed": None,
+    "topup_confirmation": None,
+    "topup_cap_reached": "topups",
+    "topup_off": None,
     "plan_started": None,
     "plan_renewed": None,
     "plan_changed": "plan",
     "plan_change_scheduled": "plan",
     "plan_canceling": "plan",
     "plan_ended": "plan",
-    "plan_payment_failed": "plan",
+    "plan_payment_failed": None,
 }
 UNSUBSCRIBE_PATH = "/emails/unsubscribe/"
 
+ValuesAtSending: TypeAlias = Callable[[dict[str, Any], datetime], dict[str, Any] | None]
+_values_at_sending: dict[str, ValuesAtSending] = {}
+
 
 class BillingMail(Base):
-    """An e-mail to one user. `facts` are its template's values; `queued_at` is when it was handed to the mail queue;
-    `skipped` is the reason why it was not."""
+    """An e-mail to one user. `facts` are its template's values, without secrets; `queued_at` is when it was handed to the
+    mail queue; `skipped` is the reason why it was not: `unsubscribed`, `outdated`."""
 
     __tablename__ = "billing_mail"
     __table_args__ = (Index("idx_billing_mail_user", "user_id"),)
@@ -87,6 +97,18 @@ def enqueue(kind: str, id: str, user_id: str, facts: dict[str, Any]) -> bool:
     return True
 
 
+def at_sending(kind: str) -> Callable[[ValuesAtSending], ValuesAtSending]:
+    """Register a function that adds values to a kind of e-mail when it is rendered, in the transaction that queues it: for
+    one-time links, since the mail queue is encrypted and `facts` are not. It gets the facts and the time (UTC), and returns
+    None if the e-mail is no longer needed."""
+
+    def register(values: ValuesAtSending) -> ValuesAtSending:
+        _values_at_sending[kind] = values
+        return values
+
+    return register
+
+
 def send_recorded(mail_id: str, *, now: datetime | None = None) -> None:
     """Render an e-mail and hand it to the mail queue, in the current transaction: the job behind `enqueue`. Idempotent;
     locks the record."""
@@ -100,17 +122,24 @@ def send_recorded(mail_id: str, *, now: datetime | None = None) -> None:
     if topic is not None and topic in opt_outs(user.id):
         row.skipped = "unsubscribed"
         return
-    mail.send(extension("settings"), compose(row, user, topic))
-    row.queued_at = now or utc_now()
+    now = now or utc_now()
+    more = _values_at_sending[row.kind](row.facts, now) if row.kind in _values_at_sending else {}
+    if more is None:
+        row.skipped = "outdated"
+        return
+    mail.send(extension("settings"), compose(row, user, topic, more))
+    row.queued_at = now
 
 
-def compose(row: BillingMail, user: User, topic: str | None) -> Email:
-    """The e-mail of a record; the first line of its text is the subject. With `List-Unsubscribe` headers (RFC 8058) if it has a topic."""
+def compose(row: BillingMail, user: User, topic: str | None, more: dict[str, Any]) -> Email:
+    """The e-mail of a record, with `more` values; the first line of its text is the subject. With `List-Unsubscribe` headers
+    (RFC 8058) if it has a topic."""
     settings: Settings = extension("settings")
     render: Callable[..., str] = extension("mail_template")
     unsubscribe = settings.base_url + UNSUBSCRIBE_PATH + unsubscribe_token(user.id, topic) if topic else None
     values = {
         **row.facts,
+        **more,
         "host": settings.base_url.partition("://")[2],
         "base_url": settings.base_url,
         "support": settings.stoa_support_email or None,
@@ -137,6 +166,12 @@ def compose(row: BillingMail, user: User, topic: str | None) -> Email:
 def credits_text(credits: int) -> str:
     """An amount of credits as text."""
     return f"{credits:,} credit{'' if credits == 1 else 's'}"
+
+
+def moment_text(time: datetime) -> str:
+    """A time as text, as in `29 Nov 2026, 10:00 UTC`."""
+    time = time.astimezone(UTC)
+    return f"{time.day} {time:%b %Y, %H:%M} UTC"
 
 
 def balance_facts(net: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The tables of money in: purchases of credits with their states, and the refunds and disputes of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, func, select, text, tuple_
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from models.accounts.users import User
 from models.core.db import ACCOUNT, NOW, Base, BigInt, db
+from models.core.db import now as utc_now
 from models.core.errors import NotFound
 from models.ledger import Account
 
@@ -23,6 +25,10 @@ CURRENCY = "usd"
 CLOSED_WELL = ("won", "warning_closed", "prevented")
 """Statuses of a dispute that ended without loss."""
 PAGE_OF_PURCHASES = 50
+RESOLVED_AFTER = timedelta(minutes=2)
+"""By then the request that began a purchase is over, whatever became of it."""
+CHECKOUT_OPEN_FOR = timedelta(hours=25)
+"""By then a page of Checkout has expired, and Stripe's event or a job has closed its purchase."""
 
 
 def one_of(column: str, values: tuple[str, ...]) -> str:
@@ -221,15 +227,46 @@ def receipt_of(account: Account, id: str) -> Receipt:
     return Receipt(purchase, db.session.get_one(User, purchase.user_id), list(refunds), list(disputes))
 
 
-def listed_purchases(*, account: Account | None, state: str | None, limit: int) -> list[tuple[Purchase, str]]:
-    """For operators: purchases of all accounts or of one, newest first, each with the buyer's address."""
+def listed_purchases(
+    *,
+    account: Account | None,
+    state: str | None,
+    in_doubt: bool = False,
+    before: tuple[datetime, str] | None = None,
+    limit: int,
+) -> list[tuple[Purchase, str]]:
+    """For operators: purchases of all accounts or of one, newest first, each with the buyer's address. `before` is the last
+    one of the page before (its time and id).
+
+    `in_doubt`: those that are open although whoever began them is gone: charges that Stripe has not confirmed, and Checkout
+    pages that should have expired.
+    """
     query = select(Purchase, User.email).join(User, User.id == Purchase.user_id)
     if account is not None:
         query = query.where(of_account(account))
     if state is not None:
         query = query.where(Purchase.state == state)
-    rows = db.session.execute(query.order_by(Purchase.created_at.desc(), Purchase.id).limit(limit))
+    if in_doubt:
+        moment = utc_now()
+        on_checkout = (Purchase.state == "pending") & (Purchase.kind == "checkout")
+        query = query.where(
+            Purchase.state.in_(OPEN_STATES),
+            Purchase.created_at < moment - RESOLVED_AFTER,
+            ~on_checkout | (Purchase.created_at < moment - CHECKOUT_OPEN_FOR),
+        )
+    if before is not None:
+        query = query.where(tuple_(Purchase.created_at, Purchase.id) < before)
+    rows = db.session.execute(
+        query.order_by(Purchase.created_at.desc(), Purchase.id.desc())
+        .limit(limit)
+        .execution_options(populate_existing=True)
+    )
     return [(purchase, email) for purchase, email in rows]
+
+
+def existing_purchases(ids: Sequence[str]) -> set[str]:
+    """Which of these ids are purchases, of any account."""
+    return set(db.session.scalars(select(Purchase.id).where(Purchase.id.in_(ids)))) if ids else set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import select
 
+from models.accounts.users import User
 from models.billing.purchase import Purchase, PurchaseDispute, PurchaseRefund, purchase_of, purchases_of
 from models.core.db import db
+from models.core.errors import NotFound
 from models.ledger import Account
 
 
@@ -33,6 +35,19 @@ def purchase_history(
 def purchase_record(account: Account, id: str) -> PurchaseRecord:
     """One purchase by its id or its Checkout Session's id. Raises NotFound, also for another account's."""
     return _records([purchase_of(account, id)])[0]
+
+
+def operator_record(id: str) -> tuple[PurchaseRecord, str]:
+    """For operators: any account's purchase, and its buyer's address. Raises NotFound."""
+    row = db.session.execute(
+        select(Purchase, User.email)
+        .join(User, User.id == Purchase.user_id)
+        .where(Purchase.id == id)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        raise NotFound("There is no such purchase.")
+    return _records([row[0]])[0], row[1]
 
 
 def _records(purchases: Sequence[Purchase]) -> list[PurchaseRecord]:

@@ -45,13 +45,13 @@ def enqueue_changes(purchase: Purchase, before: PurchaseSnapshot) -> None:
     Automatic top-ups have their own e-mails for charges; refunds and disputes are the same for all purchases.
     """
     if purchase.paid and not before.paid and purchase.kind != "auto_topup":
-        enqueue("receipt", f"receipt/{purchase.id}", purchase.user_id, _facts(purchase))
+        enqueue("receipt", f"receipt/{purchase.id}", purchase.user_id, purchase_facts(purchase))
     # the version makes each change's id unique: the same total may be reached twice
     refunded = purchase.refunded_cents - before.refunded_cents
     credits = purchase.taken_back - before.taken_back
     if refunded:
         kind = "refund" if refunded > 0 else "refund_failed"
-        facts = _facts(purchase) | {
+        facts = purchase_facts(purchase) | {
             "refunded": dollars(abs(refunded)),
             "refunded_total": dollars(purchase.refunded_cents),
             "credits_moved": credits_text(abs(credits)),
@@ -60,7 +60,7 @@ def enqueue_changes(purchase: Purchase, before: PurchaseSnapshot) -> None:
         enqueue(kind, f"{kind}/{purchase.id}/{purchase.version}", purchase.user_id, facts)
     for dispute in _disputes(purchase):
         earlier = before.disputes.get(dispute.id)
-        facts = _facts(purchase) | {
+        facts = purchase_facts(purchase) | {
             "disputed": dollars(dispute.amount_cents),
             "withdrawn": dollars(dispute.withdrawn_cents) if dispute.withdrawn_cents else None,
             "taken_back_total": credits_text(purchase.taken_back),
@@ -79,20 +79,26 @@ def enqueue_changes(purchase: Purchase, before: PurchaseSnapshot) -> None:
             enqueue("dispute_opened", f"dispute-opened/{dispute.id}", purchase.user_id, facts)
     if not before.frozen and buying_freeze(purchase.account):
         id = f"buying-frozen/{purchase.id}/{purchase.version}"
-        facts = _facts(purchase) | {"lost": purchase.state == "lost"}
+        facts = purchase_facts(purchase) | {"lost": purchase.state == "lost"}
         enqueue("buying_frozen", id, ledger.owner_of(purchase.account), facts)
 
 
-def _facts(purchase: Purchase) -> dict[str, Any]:
-    paid_at = purchase.paid_at or purchase.created_at
+def purchase_facts(purchase: Purchase) -> dict[str, Any]:
+    """The values of `emails/billing/_purchase`, as text."""
+    paid_at = purchase.paid_at.astimezone(UTC) if purchase.paid_at else None
     return {
         "purchase_id": purchase.id,
         "credits": credits_text(purchase.credits),
         "amount": dollars(purchase.amount_cents),
-        "paid_on": f"{paid_at.astimezone(UTC).day} {paid_at.astimezone(UTC):%B %Y}",
+        "paid_on": f"{paid_at.day} {paid_at:%B %Y}" if paid_at else None,
         "card": purchase.card_name,
-        "organisation": db.session.get_one(Org, purchase.org_id).name if purchase.org_id else None,
+        "organisation": organisation_name(purchase.org_id),
     }
+
+
+def organisation_name(org_id: str | None) -> str | None:
+    """The name of an organisation; None for a person's account."""
+    return db.session.get_one(Org, org_id).name if org_id else None
 
 
 def _disputes(purchase: Purchase) -> list[PurchaseDispute]:

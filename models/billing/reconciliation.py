@@ -11,9 +11,15 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.billing import stripe_api
-from models.billing.buying import RESOLVED_AFTER
 from models.billing.payment_state import PaymentMismatch, intents_since, of_listed_intent, reversals_since
-from models.billing.purchase import OPEN_STATES, PAID_STATES, Purchase, PurchaseDispute, PurchaseRefund
+from models.billing.purchase import (
+    OPEN_STATES,
+    PAID_STATES,
+    RESOLVED_AFTER,
+    Purchase,
+    PurchaseDispute,
+    PurchaseRefund,
+)
 from models.billing.stripe_api import id_of
 from models.billing.subscription_reconciliation import reversal_difference, subscription_differences
 from models.billing.transitions import purchase_of_payment, recover, sync

@@ -2,13 +2,13 @@
 objects again, so that late, repeated and reordered events do no harm."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Index, cast, select, text, update
+from sqlalchemy import ColumnElement, Index, cast, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -30,6 +30,9 @@ log = logging.getLogger("stoa.billing")
 TOLERANCE = 300
 """Seconds that the signature of an event may be old."""
 
+
+TROUBLED = ("waiting", "failed", "ignored")
+"""States of events that an operator looks at."""
 
 KEPT_FOR = timedelta(days=90)
 """How long what an event said is kept once it is handled."""
@@ -55,6 +58,15 @@ class StripeEvent(Base):
     error: Mapped[str | None]
     ignored: Mapped[str | None]
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+    @property
+    def state(self) -> str:
+        """`ignored`, `handled`, `failed` (it is tried again, or was given up) or `waiting`."""
+        if self.ignored is not None:
+            return "ignored"
+        if self.handled_at is not None:
+            return "handled"
+        return "failed" if self.error is not None else "waiting"
 
 
 class WebhookRefusal(Base):
@@ -170,19 +182,92 @@ def apply_event(id: str) -> None:
         _note(id, handled_at=utc_now(), error=None, ignored=ignored)
 
 
-def stripe_events(*, troubled: bool, limit: int = 100) -> list[StripeEvent]:
-    """Events for the operator, newest first; `troubled` are those that wait, failed, or were ignored."""
-    query = select(StripeEvent).order_by(StripeEvent.received_at.desc(), StripeEvent.id).limit(limit)
+def stripe_events(
+    *,
+    troubled: bool,
+    state: str | None = None,
+    before: tuple[datetime, str] | None = None,
+    limit: int = 100,
+) -> list[StripeEvent]:
+    """Events for the operator, newest first; `troubled` are those that wait, failed, or were ignored. `state`: only those of
+    one state; `before` is the last one of the page before (its time and id)."""
+    query = select(StripeEvent).order_by(StripeEvent.received_at.desc(), StripeEvent.id.desc()).limit(limit)
     if troubled:
         query = query.where(StripeEvent.handled_at.is_(None) | StripeEvent.ignored.is_not(None))
+    if state is not None:
+        query = query.where(_in_state(state))
+    if before is not None:
+        query = query.where(tuple_(StripeEvent.received_at, StripeEvent.id) < before)
     return list(db.session.scalars(query.execution_options(populate_existing=True)))
 
 
-def webhook_refusals(*, days: int = 30, now: datetime | None = None) -> list[WebhookRefusal]:
+def stripe_event(id: str) -> StripeEvent:
+    """One event, for the operator. Raises NotFound."""
+    found = db.session.get(StripeEvent, id, populate_existing=True)
+    if found is None:
+        raise NotFound("There is no such event.")
+    return found
+
+
+def count_troubled(*, days: int = 30, now: datetime | None = None) -> dict[str, int]:
+    """How many events of the last days wait, failed and were ignored."""
+    since = (now or utc_now()) - timedelta(days=days)
+    return {
+        state: db.session.scalars(
+            select(func.count())
+            .select_from(StripeEvent)
+            .where(_in_state(state), StripeEvent.received_at >= since)
+        ).one()
+        for state in TROUBLED
+    }
+
+
+def purchases_of_events(events: Sequence[StripeEvent]) -> dict[str, str]:
+    """The purchases that events are about, by event id: those that the metadata names, or whose payment it is."""
+    named = {event.id: _references(event) for event in events}
+    ids = {id for references in named.values() for id in references}
+    columns = (
+        Purchase.id,
+        Purchase.stripe_payment_intent_id,
+        Purchase.stripe_charge_id,
+        Purchase.stripe_checkout_session_id,
+    )
+    rows = (
+        db.session.execute(select(*columns).where(or_(*(column.in_(ids) for column in columns))))
+        if ids
+        else ()
+    )
+    found = {id: row[0] for row in rows for id in row if id}
+    return {
+        event: purchase
+        for event, references in named.items()
+        if (purchase := next((found[id] for id in references if id in found), None))
+    }
+
+
+def _references(event: StripeEvent) -> list[str]:
+    told = (event.payload.get("data") or {}).get("object") or {}
+    metadata = told.get("metadata")
+    named = metadata.get("operationId") if isinstance(metadata, dict) else None
+    references = [named, event.object_id, told.get("payment_intent"), told.get("charge")]
+    return [each for each in references if isinstance(each, str)]
+
+
+def _in_state(state: str) -> ColumnElement[bool]:
+    return {
+        "waiting": StripeEvent.handled_at.is_(None) & StripeEvent.error.is_(None),
+        "failed": StripeEvent.handled_at.is_(None) & StripeEvent.error.is_not(None),
+        "ignored": StripeEvent.ignored.is_not(None),
+    }[state]
+
+
+def webhook_refusals(
+    *, days: int = 30, limit: int = 100, now: datetime | None = None
+) -> list[WebhookRefusal]:
     """Refused webhooks of the last days, newest first."""
     since = ((now or utc_now()) - timedelta(days=days)).date()
     query = select(WebhookRefusal).where(WebhookRefusal.day >= since).order_by(WebhookRefusal.last_at.desc())
-    return list(db.session.scalars(query.limit(100)))
+    return list(db.session.scalars(query.limit(limit)))
 
 
 def forget_payloads(*, now: datetime | None = None) -> int:

@@ -14,7 +14,12 @@ from models.billing.customers import ensure_customer, replace_customer
 from models.billing.disputes import refuse_frozen
 from models.billing.plans import Plan, get_plan, stripe_price
 from models.billing.stripe_api import StripeError, plain
-from models.billing.subscription_state import SubscriptionState, fetch_subscription
+from models.billing.subscription_state import (
+    SubscriptionState,
+    fetch_subscription,
+    payment_of_invoice,
+    subscription_state,
+)
 from models.billing.subscription_sync import sync_subscription
 from models.billing.subscriptions import Subscription, live_subscription
 from models.core.db import now as utc_now
@@ -29,10 +34,23 @@ NONE_ACTIVE = "No active subscription found."
 
 
 class PaymentDeclined(DomainError):
-    """The card was declined, or its bank wants the person to confirm; nothing has changed."""
+    """The card was declined; nothing has changed."""
 
     status = 402
     code = "card_declined"
+
+
+class ConfirmationNeeded(PaymentDeclined):
+    """The bank wants the person to confirm the payment, on Stripe's page at `url`, within 23 hours; the plan changes then."""
+
+    code = "confirmation_needed"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"Your bank wants you to confirm this payment. Open {url} to confirm it: your plan changes then.",
+            details=url,
+        )
+        self.url = url
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +164,25 @@ def change(
     nothing changes. A downgrade takes effect at the end of the period. Takes transactions of its own; idempotent by
     `agreed_proration_date`.
 
-    Raises PaymentDeclined, Conflict (the preview is too old, or no change is possible now), NotFound (no live subscription),
+    Raises PaymentDeclined, ConfirmationNeeded, Conflict (the preview is too old, or no change is possible now), NotFound (no live subscription),
     StripeError, BillingDisabled.
     """
     now = now or utc_now()
     moment = int(now.timestamp())
     if not moment - PREVIEW_LASTS.total_seconds() <= agreed_proration_date <= moment + 60:
         raise Conflict("The amounts may have changed. Look at them again.", code="preview_expired")
-    _, current, state = _changeable(account, plan)
+    row, current, state = _changeable(account, plan)
     price = stripe_price(plan)
     if upgrade(current, plan):
         if not state.period[0].timestamp() <= agreed_proration_date <= state.period[1].timestamp():
             raise Conflict("The amounts may have changed. Look at them again.", code="preview_expired")
         _release_schedule(state)
-        _upgrade(state, plan, price, agreed_proration_date)
+        try:
+            _upgrade(state, price, agreed_proration_date)
+        except PaymentDeclined as declined:
+            if row.scheduled_plan_id is not None and not isinstance(declined, ConfirmationNeeded):
+                _schedule_again(row)
+            raise
     else:
         _schedule(state, plan, price)
     return _synced(state.id)
@@ -231,27 +254,38 @@ def _refuse_retired(plan: Plan) -> None:
         raise Conflict("This plan is no longer offered.", code="plan_retired")
 
 
-def _upgrade(state: SubscriptionState, plan: Plan, price: str, proration_date: int) -> None:
-    import stripe
-
+def _upgrade(state: SubscriptionState, price: str, proration_date: int) -> None:
     params: Any = {
         "items": [{"id": state.item_id, "price": price}],
-        "metadata": {"planId": plan.id},
         "proration_behavior": "always_invoice",
         "proration_date": proration_date,
-        "payment_behavior": "error_if_incomplete",
+        "payment_behavior": "pending_if_incomplete",
     }
-    key: Any = {"idempotency_key": f"change-{state.id}-{plan.id}-{proration_date}"}
-    try:
-        with stripe_api.asking() as client:
-            client.v1.subscriptions.update(state.id, params, key)
-    except stripe.CardError as error:
-        reason = error.user_message or "Your card was declined."
-        if error.code == "authentication_required":
-            reason = (
-                "Your bank wants you to confirm this payment, which is not possible here. Use another card."
-            )
-        raise PaymentDeclined(f"{reason} Your plan has not changed.") from None
+    key: Any = {"idempotency_key": f"change-{state.id}-{price}-{proration_date}"}
+    with stripe_api.asking() as client:
+        if state.pending_invoice_id is not None:
+            client.v1.invoices.void_invoice(state.pending_invoice_id)
+        client.v1.subscriptions.update(state.id, params, key)
+        # a repeated request answers what was so then
+        told = plain(client.v1.subscriptions.retrieve(state.id))
+    pending = subscription_state(told).pending_invoice_id
+    if pending is None:
+        return
+    with stripe_api.asking() as client:
+        invoice = plain(client.v1.invoices.retrieve(pending))
+    intent = payment_of_invoice(pending)
+    # an off-session charge that needs the person is declined with this code
+    asks = intent is not None and (
+        intent["status"] == "requires_action"
+        or (intent.get("last_payment_error") or {}).get("code") == "authentication_required"
+    )
+    if asks and invoice.get("hosted_invoice_url"):
+        sync_subscription(state.id)
+        raise ConfirmationNeeded(invoice["hosted_invoice_url"])
+    with stripe_api.asking() as client:
+        client.v1.invoices.void_invoice(pending)
+    reason = ((intent or {}).get("last_payment_error") or {}).get("message") or "Your card was declined."
+    raise PaymentDeclined(f"{reason} Your plan has not changed.")
 
 
 def _schedule(state: SubscriptionState, plan: Plan, price: str) -> None:
@@ -274,6 +308,16 @@ def _schedule(state: SubscriptionState, plan: Plan, price: str) -> None:
             ],
         }
         client.v1.subscription_schedules.update(schedule, params)
+
+
+def _schedule_again(row: Subscription) -> None:
+    """Put back a scheduled change that an upgrade would have dropped."""
+    with transaction():
+        plan = get_plan(row.scheduled_plan_id or "")
+    state = fetch_subscription(row.stripe_subscription_id, invoices=False)
+    if state is not None:
+        _schedule(state, plan, stripe_price(plan))
+        sync_subscription(state.id)
 
 
 def _release_schedule(state: SubscriptionState) -> None:

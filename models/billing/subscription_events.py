@@ -4,13 +4,13 @@ from typing import Any
 
 from sqlalchemy import or_, select
 
-from models.billing import stripe_api
+from models.billing import cards, stripe_api
 from models.billing.payment_state import PaymentMismatch
 from models.billing.stripe_api import StripeError, id_of, missing, plain
 from models.billing.stripe_events import EventOfStripe, on_event
 from models.billing.subscription_state import invoice_of_payment, subscription_of_invoice
 from models.billing.subscription_sync import sync_subscription
-from models.billing.subscriptions import SubscriptionInvoice
+from models.billing.subscriptions import Subscription, SubscriptionInvoice
 from models.core.db import db
 from models.core.jobs import transaction
 
@@ -32,8 +32,20 @@ def _subscription_changed(event: EventOfStripe) -> None:
 def _checkout_ended(event: EventOfStripe) -> None:
     subscription = id_of(event.object.get("subscription"))
     of_org = (event.object.get("metadata") or {}).get("organization_id")
-    if event.object.get("mode") == "subscription" and subscription is not None and not of_org:
-        sync_subscription(subscription)
+    if event.object.get("mode") != "subscription" or subscription is None or of_org:
+        return
+    found = sync_subscription(subscription)
+    if found is not None and found.status == "active":
+        _keep_card(found)
+
+
+def _keep_card(subscription: Subscription) -> None:
+    """The card that pays for a plan on Checkout is the default where no other can be charged."""
+    with stripe_api.asking() as client:
+        told = plain(client.v1.subscriptions.retrieve(subscription.stripe_subscription_id))
+    method = id_of(told.get("default_payment_method"))
+    if method is not None:
+        cards.ensure_default_card(subscription.stripe_customer_id, method)
 
 
 @on_event(

@@ -81,7 +81,9 @@ def _facts(row: Subscription, plan: Plan) -> dict[str, Any]:
         "price": price_text(plan),
         "included": credits_text(plan.included_credits) if plan.included_credits else None,
         "period_end": _day(row.billing_period_end),
-        "past_due": row.status == "past_due",
+        "amount": None,
+        "number": None,
+        "invoice_url": None,
     }
 
 
@@ -95,7 +97,7 @@ def _invoice_facts(invoice: SubscriptionInvoice) -> dict[str, Any]:
 
 def _first_payment(id: str) -> dict[str, Any]:
     paid = [each for each in _invoices(id) if each.status == "paid" and each.amount_cents]
-    return _invoice_facts(paid[0]) if paid else {"amount": None, "number": None, "invoice_url": None}
+    return _invoice_facts(paid[0]) if paid else {}
 
 
 def _invoices(id: str) -> list[SubscriptionInvoice]:

@@ -77,6 +77,8 @@ class SubscriptionState:
     trial: Period | None
     schedule_id: str | None
     scheduled_price_id: str | None
+    pending_invoice_id: str | None
+    """The invoice whose payment completes an upgrade."""
     invoices: tuple[InvoiceState, ...] = ()
 
 
@@ -135,6 +137,7 @@ def subscription_state(told: dict[str, Any], invoices: tuple[InvoiceState, ...] 
         trial=trial,
         schedule_id=id_of(schedule),
         scheduled_price_id=_scheduled(schedule) if isinstance(schedule, dict) else None,
+        pending_invoice_id=id_of(told.get("latest_invoice")) if told.get("pending_update") else None,
         invoices=invoices,
     )
 
@@ -163,6 +166,15 @@ def invoice_of_payment(intent_id: str) -> dict[str, Any] | None:
     with stripe_api.asking() as client:
         for each in plain(client.v1.invoice_payments.list(query))["data"]:
             return plain(client.v1.invoices.retrieve(id_of(each["invoice"]) or ""))
+    return None
+
+
+def payment_of_invoice(invoice_id: str) -> dict[str, Any] | None:
+    """The payment intent of an open invoice. Raises StripeError."""
+    with stripe_api.asking() as client:
+        for each in plain(client.v1.invoice_payments.list({"invoice": invoice_id, "limit": 1}))["data"]:
+            intent = id_of(each["payment"].get("payment_intent"))
+            return plain(client.v1.payment_intents.retrieve(intent)) if intent else None
     return None
 
 
@@ -241,7 +253,8 @@ def _billed_before(
         if each.id == invoice.id:
             return
         line = main_line(each)
-        if line is not None and each.status != "void" and line.start >= start and line.end == end:
+        billed = each.status == "paid" or (each.status == "open" and each.reason != "subscription_update")
+        if line is not None and billed and line.start >= start and line.end == end:
             yield line.price_id
 
 

@@ -6,6 +6,7 @@ held while Stripe is asked.
 
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import ledger
 from models.accounts.users import User
-from models.billing import confirmations, declines, stripe_api, topup_notices
+from models.billing import confirmations, declines, stripe_api, topup_mails
 from models.billing.auto_topup import (
     CEILING_CENTS,
     MIN_CREDITS,
@@ -32,6 +33,7 @@ from models.billing.auto_topup import (
 from models.billing.buying import begin, charge, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import account_of_customer, customer_of
+from models.billing.open_checkouts import within_limits
 from models.billing.payment_state import PaymentMismatch
 from models.billing.purchase import Purchase, buying_freeze
 from models.billing.stripe_api import StripeError, id_of
@@ -51,6 +53,8 @@ BATCH = 100
 """Attempts that one sweep enqueues at most."""
 QUEUED_FOR = timedelta(minutes=1)
 """How long an enqueued attempt is not enqueued again: operation ids allow one a minute anyway."""
+CHECKOUT_LEFT_AFTER = timedelta(hours=1)
+"""A Checkout page that is open for so long may be closed for a top-up."""
 
 
 def enqueue_due(*, now: datetime | None = None) -> int:
@@ -70,7 +74,7 @@ def enqueue_due(*, now: datetime | None = None) -> int:
             User.auto_topup_amount >= MIN_CREDITS,
             or_(AutoTopup.pause.is_(None), AutoTopup.retry_at <= now),
             or_(AutoTopup.queued_at.is_(None), AutoTopup.queued_at <= now - QUEUED_FOR),
-            func.credit_net(User.id, now) < func.greatest(User.auto_topup_threshold, 0),
+            func.credit_balance(User.id, now) < func.greatest(User.auto_topup_threshold, 0),
         )
         .limit(BATCH)
     )
@@ -123,8 +127,8 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
     prefix = "org-auto-topup" if account.org_id else "auto-topup"
     operation = f"{prefix}-{account.id}-{now.astimezone(UTC):%Y-%m-%dT%H:%M}"
     try:
-        with transaction():
-            begun = _begin(account, operation, customer or "", card, now)
+        insert = partial(_begin, account, operation, customer or "", card, now)
+        begun = within_limits(account, insert, opened_before=now - CHECKOUT_LEFT_AFTER)
     except IntegrityError:
         return False  # another attempt is open, or was made in this minute
     except BuyingLimited as limited:
@@ -183,7 +187,7 @@ def _within_cap(account: Account, settings: TopupSettings, credits: int, now: da
     if (state.pause, state.retry_at) != ("cap", reset):
         state.pause, state.paused_at, state.retry_at = "cap", now, reset
         db.session.flush()
-        topup_notices.notify_cap_reached(account, cap, charged, reset)
+        topup_mails.enqueue_cap_reached(account, cap, charged, reset)
     return None
 
 
@@ -252,7 +256,7 @@ def _attempt_paid(purchase: Purchase) -> None:
     state.failures = 0
     state.updated_at = utc_now()
     db.session.flush()
-    topup_notices.notify_charged(purchase)
+    topup_mails.enqueue_charged(purchase)
 
 
 def _attempt_failed(purchase: Purchase, now: datetime) -> None:
@@ -265,14 +269,13 @@ def _attempt_failed(purchase: Purchase, now: datetime) -> None:
     if code in declines.CONFIRMATION_CODES and purchase.stripe_payment_intent_id:
         if not again:  # who failed to confirm on the page may try once more there
             state.pause = "confirmation"
-            path, expires_at = confirmations.issue(purchase.id, now)
             wait = max(confirmations.LIFETIME, declines.delay(declines.DELAYS, state.failures))
             state.retry_at = now + wait
-            topup_notices.notify_confirmation(purchase, path, expires_at)
+            topup_mails.enqueue_confirmation(purchase, now + confirmations.LIFETIME)
     else:
         state.retry_at = declines.retry_after(code, state.failures, now)
         state.pause = "decline" if state.retry_at else "card"
-        topup_notices.notify_failed(purchase, state.retry_at)
+        topup_mails.enqueue_failed(purchase, state.retry_at)
     db.session.flush()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 
-from sqlalchemy import ForeignKey, Index, delete, func, select, update
+from sqlalchemy import ForeignKey, Index, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -14,7 +14,7 @@ from models import ledger
 from models.accounts.users import User
 from models.billing import stripe_api
 from models.billing.payment_state import PaymentState
-from models.billing.purchase import Purchase, dollars, of_account
+from models.billing.purchase import UNPAID_STATES, Purchase, dollars, of_account
 from models.core.db import NOW, Base, db
 from models.core.db import now as utc_now
 from models.core.errors import DomainError, Invalid
@@ -313,24 +313,27 @@ def _limits(level: TrustLevel) -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class _Bought:
-    """A recent purchase; `cents` is zero if it cannot be paid any more."""
+    """A recent purchase; `cents` is zero if it was declined."""
 
     created_at: datetime
     cents: int
 
 
 def _recent(account: Account, now: datetime) -> list[_Bought]:
-    """The purchases of the last 24 hours, oldest first. Failed attempts count as purchases, but not their amounts; refunds
-    do not free anything."""
+    """The purchases of the last 24 hours that were paid, can still be paid, or were declined, oldest first. Declined ones
+    count as purchases, but not their amounts; refunds free nothing. A Checkout page that was closed before a card was tried
+    does not count."""
+    declined = exists().where(CardDecline.purchase_id == Purchase.id)
     rows = db.session.execute(
         select(Purchase.created_at, Purchase.state, Purchase.amount_cents)
-        .where(of_account(account), Purchase.created_at > now - WINDOW)
+        .where(
+            of_account(account),
+            Purchase.created_at > now - WINDOW,
+            or_(Purchase.state.not_in(UNPAID_STATES), declined),
+        )
         .order_by(Purchase.created_at)
     )
-    return [
-        _Bought(row.created_at, 0 if row.state in ("failed", "cancelled") else row.amount_cents)
-        for row in rows
-    ]
+    return [_Bought(row.created_at, 0 if row.state in UNPAID_STATES else row.amount_cents) for row in rows]
 
 
 def _spent(recent: Sequence[_Bought]) -> int:

@@ -76,6 +76,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def read_snapshot() -> None:
+    """Let the statements of the transaction that begins now all read one state of the database, so that figures of one page
+    agree. Only right after a commit: raises an error of the database later in a transaction."""
+    db.session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+
+
 def engine_options(pool_size: int) -> dict[str, Any]:
     """Engine options: UTC, lock and statement timeouts, no parameters in errors.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import procrastinate
 import psycopg
@@ -20,6 +20,7 @@ from procrastinate import RetryDecision
 from procrastinate.jobs import Job
 from procrastinate.manager import JobManager
 from procrastinate.middleware import SyncTaskMiddleware
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.core.db import db, now
@@ -68,6 +69,33 @@ def enqueue(
     deferrer = task.configure(connection=connection, schedule_at=at)
     deferrer.job_manager = JobManager(_borrowing)
     return deferrer.defer(**arguments)
+
+
+def run_now(task: procrastinate.tasks.Task[..., Any, ...]) -> None:
+    """Run a periodic task as soon as a worker is free, in addition to its times. Enqueues in the current transaction.
+
+    A job of it that waits already, such as a retry that is due later, is brought forward instead.
+    """
+    pending = {"task": task.name}
+    forward = "UPDATE procrastinate_jobs SET scheduled_at = NULL WHERE task_name = :task AND status = 'todo'"
+    if db.session.execute(text(f"{forward} RETURNING id"), pending).first():
+        return
+    try:
+        with db.session.begin_nested():
+            enqueue(task, timestamp=int(now().timestamp()))
+    except procrastinate.exceptions.AlreadyEnqueued:
+        log.info("%s is enqueued already", task.name)
+
+
+def pending_state(task: procrastinate.tasks.Task[..., Any, ...]) -> Literal["running", "waiting"] | None:
+    """Whether a job of the task runs now, or waits for a worker; None if neither, or only to run later."""
+    query = """
+        SELECT status FROM procrastinate_jobs
+        WHERE task_name = :task AND (status = 'doing' OR status = 'todo' AND coalesce(scheduled_at, now()) <= now())
+        ORDER BY status LIMIT 1
+    """
+    status = db.session.scalars(text(query), {"task": task.name}).one_or_none()
+    return None if status is None else "running" if status == "doing" else "waiting"
 
 
 def work(context: Context, *, wait: bool = True) -> None:
@@ -179,6 +207,15 @@ def record_ledger_head(timestamp: int) -> None:
     record_head(now())
 
 
+@queue.periodic(cron="17 1 * * *")
+@queue.task(name="billing.prove", queueing_lock="billing.prove", retry=Backoff(3600))
+def prove_ledger(timestamp: int) -> None:
+    """Verify all ledger totals and purchases, and record the result for operators."""
+    from models.billing import proof_runs
+
+    proof_runs.record_proof()
+
+
 @queue.periodic(cron="* * * * * */2")
 @queue.task(name="store.apply", queueing_lock="store.apply", retry=Backoff())
 def apply_runs(timestamp: int) -> None:
@@ -227,6 +264,14 @@ def resolve_purchase(purchase_id: str) -> None:
     from models import billing
 
     billing.resolve(purchase_id)
+
+
+@queue.task(name="billing.sync_purchase", retry=Backoff(30, 120, 600))
+def sync_purchase(purchase_id: str) -> None:
+    """Bring a purchase to what Stripe says of its payment, because an operator asks for it."""
+    from models.billing import transitions
+
+    transitions.sync(purchase_id)
 
 
 @queue.periodic(cron="* * * * * */5")

@@ -5,8 +5,10 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
+from models.core.db import now
 from models.gateway.chat_format import ProviderFailure, parse_failure
 from models.gateway.routing import Route
 from models.gateway.upstream import ProviderResponse, UpstreamError
@@ -31,6 +33,8 @@ class CallRefused(Exception):
     def __init__(self, admission: Admission) -> None:
         super().__init__(admission.outcome)
         self.admission = admission
+        if admission.outcome in ("plan_limit", "plan_rate") and admission.limit_resets_at is not None:
+            self.retry_after = max(ceil((admission.limit_resets_at - now()).total_seconds()), 1)
 
 
 class CreditsHeld(CallRefused):

@@ -206,7 +206,12 @@ class InFlightCall:
             return 2 * output_tokens
         held = self._grow_hold(needed, wanted)
         if held is None:
-            raise OutOfCredits("Your credits ran out while this answer was written, so it ends here.")
+            exhausted = (
+                "Your plan's limit was reached"
+                if self.admission.funding == "plan"
+                else "Your credits ran out"
+            )
+            raise OutOfCredits(f"{exhausted} while this answer was written, so it ends here.")
         if held >= wanted:
             return 2 * output_tokens
         return output_tokens + output_tokens * (held - needed) // (wanted - needed)

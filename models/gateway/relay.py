@@ -93,7 +93,14 @@ class Gateway:
         self.streams: set[AnswerStream] = set()
         """Streams that still read from their provider."""
 
-    def admit(self, request: CallRequest, hold: int | None, model: str, minimum: int = 0) -> Admission:
+    def admit(
+        self,
+        request: CallRequest,
+        hold: int | None,
+        model: str,
+        minimum: int = 0,
+        route: Route | None = None,
+    ) -> Admission:
         """Check the caller and place the hold (None: check only) if at least `minimum` is available. Raises CallRefused,
         CreditsHeld, or LedgerUnavailable, also while calls wait to be settled."""
         query = AdmissionRequest(
@@ -105,6 +112,7 @@ class Gateway:
             require_run=request.dialect.needs_run,
             door=request.dialect.door,
             model=model,
+            route_model=route.provider.public_model(route.model) if route else "",
         )
         return self._admit(query)
 
@@ -173,7 +181,7 @@ class Gateway:
             raise
         call, route = attempt.call, attempt.route
         # a free call needs no hold
-        admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum)
+        admission = self.admit(request, attempt.hold or None, call.model, attempt.minimum, route)
         metadata = CallMetadata(
             door=request.dialect.door,
             requested_model=call.model,

@@ -19,6 +19,7 @@ from models.ledger.credit_operations import (
     revoke,
     sweep,
     take_back,
+    write_off_expired,
 )
 from models.ledger.credits import credits_of
 from models.ledger.heads import LedgerHead, LedgerHeadLeaf, record_head
@@ -105,4 +106,5 @@ __all__ = [
     "signup_grant",
     "sweep",
     "take_back",
+    "write_off_expired",
 ]

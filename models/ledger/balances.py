@@ -35,7 +35,10 @@ class GrantGroup:
 @dataclass(frozen=True, slots=True)
 class Balance:
     """An account's balance at one point in time, in credits (contract 3.3). `rows` are in spending order; `held` is
-    reserved by `calls_in_progress` calls."""
+    reserved by `calls_in_progress` calls.
+
+    Blocks of a plan and what calls hold of them are not part of it (A.3): only the plan's windows limit those.
+    """
 
     rows: Sequence[GrantGroup]
     debt: int
@@ -53,7 +56,7 @@ class Balance:
 
     @property
     def net_balance(self) -> int:
-        """Granted minus spent, as `credit_net` computes it; negative when in debt."""
+        """Granted minus spent, as `credit_balance` computes it; negative when in debt."""
         return self.granted - self.spent
 
     @property
@@ -119,8 +122,11 @@ def balance(account: Account, *, now: datetime | None = None) -> Balance:
 
 def _balance(account_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
     live = (CreditHold.account_id == account_id, CreditHold.state == "live", CreditHold.expires_at > now)
-    in_flight = select(_sum(CreditHold.amount).label("held"), func.count().label("calls")).where(*live)
-    holds = in_flight.subquery("holds")
+    available = func.credit_available(account_id, "", now).table_valued(column("credits_held", BigInt))
+    calls = select(func.count()).select_from(CreditHold).where(*live, CreditHold.funding != "plan")
+    holds = select(available.c.credits_held.label("held"), calls.scalar_subquery().label("calls")).subquery(
+        "holds"
+    )
     active = _active_grants(account_id, now).c
     grants = (
         select(
@@ -132,6 +138,7 @@ def _balance(account_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
             func.min(active.priority).label("priority"),
             func.min(active.created_at).label("created_at"),
         )
+        .where(active.type != "subscription")
         .group_by(active.type, active.expires_at)
         .subquery("grants")
     )

@@ -18,8 +18,19 @@ Outcome = Literal[
     "run_not_found",  # no such run of this user on this account: 400 (row 7)
     "run_not_running",  # 400 (row 8)
     "insufficient",  # the balance is below `minimum`, even without other calls in flight: 402
+    "plan_limit",  # a window of the plan is used up, and the person does not continue with credits: 429
+    "plan_rate",  # more calls in a minute than the plan allows: 429
+    "model_not_in_plan",  # and the person does not continue with credits: 403
     "held",  # the balance covers `minimum`, but calls in flight hold too much of it for this hold: 429
 ]
+
+
+Funding = Literal[
+    "any",  # all grants, blocks of a plan first
+    "plan",  # blocks, then the credits that a plan includes
+    "credits",  # all grants but blocks
+]
+"""What pays for a call."""
 
 
 class LedgerUnavailable(DomainError):
@@ -52,6 +63,9 @@ class AdmissionRequest:
     require_run: bool = False
     door: str = "openai"
     model: str = ""
+    """As requested."""
+    route_model: str = ""
+    """The name under which it is listed. A plan covers a model by either name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +84,9 @@ class Admission:
     agent_id: str | None = None
     """The run's agent, for `message.agent_id`."""
     balance: int = 0
-    """Net balance before this call: active grants minus debt."""
+    """What the call's funding had before this call: active grants minus debt."""
     held: int = 0
-    """Live holds of the account's other calls."""
+    """What other calls hold of it."""
     hold: int = 0
     """The requested hold; taken if admitted."""
     minimum: int = 0
@@ -80,6 +94,12 @@ class Admission:
     next_quota_reset: datetime | None = None
     hold_expires_at: datetime | None = None
     door: str = ""
+    model: str = ""
+    """As requested."""
+    funding: Funding = "any"
+    limit_label: str = ""
+    """The window of the plan that is used up, such as `weekly`, or for `plan_rate` the requests per minute."""
+    limit_resets_at: datetime | None = None
 
     @property
     def account_id(self) -> str | None:

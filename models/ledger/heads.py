@@ -151,6 +151,20 @@ def recorded_hashes(dates: Sequence[str]) -> dict[str, str]:
     return {row.day.isoformat(): row.hash.hex() for row in rows}
 
 
+def head_of_range(account_id: str, first: int, last: int) -> tuple[LedgerHead, int] | None:
+    """The latest recorded head that covers an entry of the account from id `first` to `last`, and the id of the last entry
+    that it covers; None without any."""
+    query = (
+        select(LedgerHead, LedgerHeadLeaf.entry_id)
+        .join(LedgerHeadLeaf, LedgerHeadLeaf.day == LedgerHead.day)
+        .where(LedgerHeadLeaf.account_id == account_id, LedgerHeadLeaf.entry_id.between(first, last))
+        .order_by(LedgerHead.day.desc())
+        .limit(1)
+    )
+    row = db.session.execute(query).one_or_none()
+    return None if row is None or row[1] is None else (row[0], row[1])
+
+
 def proofs(engine: Engine, account_id: str, first: int, last: int, limit: int) -> dict[int, dict[str, Any]]:
     """For the latest `limit` entries from id `first` to `last` that are leaves of recorded heads: what, with the entry,
     shows that the head contains it, by entry id."""

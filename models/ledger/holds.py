@@ -60,11 +60,11 @@ __all__ = [
 log = logging.getLogger("stoa.billing")
 
 _ADMIT = """
-SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires
-FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets
+FROM gateway_admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 """
 _ADMIT_MANY = """
-SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires
+SELECT outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, limit_label, limit_resets
 FROM gateway_admit_many(
     ARRAY(SELECT jsonb_populate_recordset(NULL::gateway_ask, $1::jsonb)), $2, $3, $4, $5
 )
@@ -103,9 +103,9 @@ def admit(
     """Check a caller and hold `request.hold` credits, in one round trip (contract 5.2, rows 3 to 8, in order).
 
     The key determines which account pays. A person's due quota cycle runs first (`free_credits` for users without an
-    earlier free grant). Admits if at least `request.minimum` credits are available and either cover the hold or no
-    other call of the account is in flight. Takes the account's lock; idempotent by request id. Raises
-    LedgerUnavailable.
+    earlier free grant). A subscriber's plan pays within its windows; beyond them credits do, if the person chose so (A.3).
+    Admits if at least `request.minimum` credits are available and either cover the hold or no other call holds any of
+    them. Takes the account's lock; idempotent by request id. Raises LedgerUnavailable.
     """
     request = _clean(request)
     params = (
@@ -121,6 +121,7 @@ def admit(
         free_credits,
         now or utc_now(),
         request.minimum,
+        request.route_model,
     )
     (row,) = _execute(pool, _ADMIT, params, timeout_seconds)
     return _admission(request, row)
@@ -156,12 +157,13 @@ def _clean(request: AdmissionRequest) -> AdmissionRequest:
         require_run=request.require_run,
         door=request.door,
         model=clipped_id(request.model),
+        route_model=clipped_id(request.route_model),
         minimum=min(max(request.minimum, 0), MAX_HOLD),
     )
 
 
 def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
-    outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires = row
+    outcome, user_id, org_id, agent_id, balance, held, next_reset, hold_expires, funding, label, resets = row
     if outcome == "insufficient" and balance >= request.minimum:
         # without the other holds the call would be admitted
         outcome = "held"
@@ -180,6 +182,10 @@ def _admission(request: AdmissionRequest, row: tuple[Any, ...]) -> Admission:
         next_quota_reset=next_reset,
         hold_expires_at=hold_expires,
         door=request.door,
+        model=request.model,
+        funding=funding or "any",
+        limit_label=label or "",
+        limit_resets_at=resets,
     )
 
 
@@ -211,7 +217,7 @@ def grow_hold(
     now: datetime | None = None,
     timeout_seconds: float = 5.0,
 ) -> int | None:
-    """Grow a call's hold to `requested` credits, or to what the account's other holds leave available, and return the
+    """Grow a call's hold to `requested` credits, or to what other holds leave available of its funding, and return the
     new amount. Returns None, changing nothing, if that is less than `needed` or the call has no hold.
 
     Never shrinks a hold. Takes the account's lock; idempotent. Raises LedgerUnavailable.

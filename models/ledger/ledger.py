@@ -79,12 +79,18 @@ class CreditAccount(Base):
 
 
 class CreditHold(Base):
-    """Credits reserved for a call in flight. Becomes 'lost' if it expires before the call is settled."""
+    """Credits reserved for a call in flight. Becomes 'lost' if it expires before the call is settled.
+
+    `funding` is what pays for the call: `plan` (blocks and included credits only), `credits` (all but blocks) or `any`.
+    """
 
     __tablename__ = "credit_hold"
     __table_args__ = (
         CheckConstraint("(amount >= 0)", name="amount_not_negative"),
         CheckConstraint("(state = ANY (ARRAY['live'::text, 'lost'::text]))", name="state_known"),
+        CheckConstraint(
+            "(funding = ANY (ARRAY['any'::text, 'plan'::text, 'credits'::text]))", name="funding_known"
+        ),
         Index("idx_credit_hold_live_account", "account_id", postgresql_where=text("(state = 'live'::text)")),
         Index("idx_credit_hold_live_expiry", "expires_at", postgresql_where=text("(state = 'live'::text)")),
         Index("idx_credit_hold_state", "state", "lost_at"),
@@ -102,6 +108,7 @@ class CreditHold(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime]
     lost_at: Mapped[datetime | None]
+    funding: Mapped[str] = mapped_column(server_default=text("'any'::text"))
 
 
 class CreditEntry(Base):
@@ -120,6 +127,8 @@ class CreditEntry(Base):
         Index("idx_credit_entry_account", "account_id", "id"),
         Index("idx_credit_entry_operation", "operation_id"),
         Index("idx_credit_entry_message", "message_id", postgresql_where=text("(message_id IS NOT NULL)")),
+        # what a plan's window lost unused
+        Index("idx_credit_entry_expiry", "operation_id", postgresql_where=text("(kind = 'expiry'::text)")),
         # entries other than debits: few rows, which the statement sums and lists
         Index("idx_credit_entry_other", "account_id", "id", postgresql_where=text("(kind <> 'debit'::text)")),
         # charges that are not model calls, looked up by cause

@@ -14,7 +14,7 @@ from models.core.db import db
 from models.core.errors import NotFound
 from models.gateway import GatewayCall
 from models.gateway.chat_format.token_usage import PARENT_BUCKETS, UNITS
-from models.ledger import CreditEntry, CreditLedger
+from models.ledger import CreditEntry, CreditLedger, credits_of
 from models.runs.run import AgentRun
 from models.runs.transcript import Transcript, transcript
 from models.usage import Message
@@ -82,6 +82,35 @@ class CallDetail:
     def charged(self) -> int:
         """Credits charged for the call."""
         return 0 if self.byok else self.call.credits
+
+    @property
+    def price_source(self) -> str | None:
+        """The price table and row that the prices are from."""
+        source = (self.call.price or {}).get("source")
+        return source if isinstance(source, str) else None
+
+    @property
+    def margin(self) -> Decimal | None:
+        """The server's margin at the time of the call, a fraction; None if the cost is too small to tell."""
+        cost, micro = self.call.cost, self.call.micro_credits
+        if not cost or not micro:
+            return None
+        margin = (Decimal(micro) / MILLION / (cost * 100) - 1).quantize(Decimal("0.0001"))
+        return margin if 0 <= margin <= 10 and credits_of(cost, margin)[0] == micro else None
+
+    @property
+    def arithmetic(self) -> list[tuple[str, Decimal]]:
+        """How the cost became credits, step by step: names and exact credits. Empty if nothing was computed."""
+        exact, plain = Decimal(self.call.micro_credits) / MILLION, self.call.cost * 100
+        if not exact or self.byok:
+            return []
+        steps = [] if self.margin is None else [("In credits, 1 per cent", plain)]
+        steps += (
+            []
+            if self.margin is None
+            else [(f"Margin of {self.margin * 100:f}".rstrip("0").rstrip(".") + "%", exact - plain)]
+        )
+        return [*steps, ("Exact credits", exact)]
 
     @property
     def explanation(self) -> str:

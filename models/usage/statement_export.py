@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, Row, Select, func, select
+from sqlalchemy import Engine, Row, Select, select
 
 from models.core.db import db
 from models.core.errors import Invalid
 from models.ledger import CreditEntry
+from models.ledger.entry_positions import positions_before
 from models.ledger.heads import proofs
 from models.ledger.statement_check import COLUMNS, FIRST, cell
 
 BATCH = 1000
+EARLIEST, NEVER = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 MAX_PROOFS = 31
 """Recorded heads that a file carries a proof for: the latest ones. Each costs a Merkle tree."""
@@ -38,15 +40,9 @@ def statement_range(account_id: str, first_day: str | None, last_day: str | None
     first, last = _day("from", first_day), _day("to", last_day)
     if first and last and last < first:
         raise Invalid("The last day is before the first.", fields={"to": "before the first day"})
-    own = CreditEntry.account_id == account_id
-    newest = select(func.max(CreditEntry.id)).where(own)
-    end = _scalar(newest if last is None else newest.where(CreditEntry.created_at < _midnight(last, 1)))
-    after = 0
-    if first is not None:
-        began = select(func.min(CreditEntry.id)).where(own, CreditEntry.created_at >= _midnight(first))
-        begin = _scalar(began)
-        after = _scalar(newest if not begin else newest.where(CreditEntry.id < begin))
-    return StatementRange(account_id, after, max(end, after))
+    moments = [_midnight(first) if first else EARLIEST, _midnight(last, 1) if last else NEVER]
+    opening, closing = positions_before(account_id, moments)
+    return StatementRange(account_id, opening.id, closing.id)
 
 
 def statement_csv(range: StatementRange) -> Iterator[str]:
@@ -136,10 +132,6 @@ def _csv(lines: Any) -> str:
     buffer = io.StringIO()
     csv.writer(buffer).writerows(lines)
     return buffer.getvalue()
-
-
-def _scalar(query: Select[*tuple[Any, ...]]) -> int:
-    return db.session.scalar(query) or 0
 
 
 def _day(name: str, text: str | None) -> date | None:

@@ -7,6 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, text
 
 from models.billing import PaymentConfirmation, auto_topup, confirmations
+from models.billing import mails as billing_mails
 from models.core.db import now
 from tests.billing.stage import Desk
 from tests.billing.topups import enable, mails, post, state, subjects, top_up
@@ -54,7 +55,10 @@ def test_the_link_finishes_the_same_operation_once(desk: Desk, alice: Person, cl
     assert subjects(desk) == [CONFIRM]
     stored = desk.session.scalars(select(PaymentConfirmation)).one()
     assert stored.token_hash not in path
-    assert stored.expires_at - stored.created_at == DAY
+    assert DAY - timedelta(minutes=1) < stored.expires_at - stored.created_at <= DAY
+    kept = desk.session.scalars(text("SELECT facts::text FROM billing_mail")).one()
+    queued = desk.session.scalars(text("SELECT args::text FROM procrastinate_jobs")).all()
+    assert not any(path.rpartition("/")[2] in each for each in (kept, *queued))
     page = client.get(path)
     assert page.status_code == 200
     assert "Confirm $20.00" in page.text
@@ -167,6 +171,24 @@ def test_one_that_was_confirmed_at_the_last_moment_is_not_charged_again(
     assert not top_up(desk, alice, now() + timedelta(minutes=1))
     assert (len(desk.charges()), desk.balance(alice)) == (1, 2000)
     desk.prove()
+
+
+def test_a_new_link_of_a_payment_ends_the_older_one(desk: Desk, alice: Person, client: FlaskClient) -> None:
+    older = waiting(desk, alice)
+    purchase = desk.purchase(alice)
+    newer = desk.run(confirmations.issue, purchase.id, now() + DAY, now())
+    assert "This link has expired" in client.get(older).text
+    assert go_to_the_bank(desk, client, newer) == purchase.stripe_payment_intent_id
+
+
+def test_a_mail_that_is_rendered_too_late_has_no_link(desk: Desk, alice: Person) -> None:
+    desk.card(alice, "three_d_secure")
+    enable(desk, alice)
+    assert not top_up(desk, alice)
+    desk.run(confirmations.abandon, desk.purchase(alice).id)
+    desk.run(billing_mails.send_recorded, f"topup-confirmation/{desk.purchase(alice).id}", now=now() + DAY)
+    assert desk.session.scalars(text("SELECT skipped FROM billing_mail")).one() == "outdated"
+    assert (subjects(desk), desk.session.scalars(select(PaymentConfirmation)).all()) == ([], [])
 
 
 def test_links_and_operations_of_others_are_unknown(

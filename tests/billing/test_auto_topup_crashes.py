@@ -99,6 +99,7 @@ def test_killed_between_any_two_steps_of_a_confirmation(
         desk.card(alice, "three_d_secure")
         enable(desk, alice)
         assert not top_up(desk, alice)
+        assert subjects(desk) == ["Confirm your automatic top-up"]
         return desk.purchase(alice).id
 
     id = prepare()

@@ -255,7 +255,7 @@ def test_one_click_unsubscribes_signed_out_from_this_topic_only(
         )
         assert (answer.status_code, "Unsubscribed" in answer.text) == (200, True)
     desk.session.rollback()
-    assert mails.opt_outs(alice.id) == {"disputes"}
+    assert mails.opt_outs(alice.id) == {"disputes", "plan"}
     desk.stripe.win(desk.sim.find("dispute")[0]["id"])
     desk.refund(purchase, 300)
     desk.tell()
@@ -285,12 +285,12 @@ def test_the_settings_page_saves_threshold_and_topics(
     bad = {"csrf_token": token, "threshold": "many"}
     answer = alice.browser.post("/profile/emails", data=bad)
     assert (answer.status_code, "Enter a whole number" in answer.text) == (422, True)
-    good = {"csrf_token": token, "threshold": "2,500", "topic": ["balance"]}
+    good = {"csrf_token": token, "threshold": "2,500", "topic": ["balance", "topups"]}
     assert alice.browser.post("/profile/emails", data=good).status_code == 303
     assert anonymous.browser.post("/profile/emails", data=good).status_code in (303, 400, 403)
     assert alice.browser.post("/profile/emails", data=good | {"topic": ["receipts"]}).status_code == 422
     desk.session.rollback()
-    assert mails.opt_outs(alice.id) == {"disputes"}
+    assert mails.opt_outs(alice.id) == {"disputes", "plan"}
     assert low_balance.low_balance_threshold(Account(user_id=alice.id)) == 2500
     assert low_balance.low_balance_threshold(Account(user_id=mallory.id)) == 100
 

@@ -9,13 +9,14 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
-from models.billing import customers
+from models.billing import TopupSettings, auto_topup, customers
 from models.billing.billing_details import billing_address, billing_snapshot
 from models.billing.buying import begin
 from models.core.db import db
 from models.ledger import Account
 from tests import factories
 from tests.billing.stage import Desk
+from tests.billing.topups import enable
 from tests.factories import Person
 
 PAGE = "/profile?tab=billing"
@@ -161,6 +162,21 @@ def test_amounts_out_of_bounds_keep_the_input(desk: Desk, buyer: Person, credits
     assert answer.status_code == 422
     assert "Enter 500 to 100,000 credits." in answer.text
     assert f'value="{credits}"' in answer.text
+
+
+def test_a_payment_suggests_automatic_top_up_while_it_is_off(desk: Desk, alice: Person) -> None:
+    suggestion = "Automatic top-up charges Visa ending in 4242"
+    bought = desk.bought(alice)
+    path = f"/payment-success?operation={bought.id}"
+    assert suggestion in page(alice, path)
+    enable(desk, alice)
+    assert suggestion not in page(alice, path)
+    desk.run(auto_topup.save, alice.account, alice.id, TopupSettings(False, 500, 2000), source="page")
+    other = desk.bought(alice)
+    desk.dispute(other)
+    desk.tell()
+    assert suggestion not in page(alice, path)  # buying is frozen
+    assert suggestion not in page(alice, f"/payment-success?operation={other.id}")
 
 
 def test_without_a_card_the_payment_page_waits_and_then_tells(desk: Desk, buyer: Person) -> None:

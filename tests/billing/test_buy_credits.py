@@ -307,7 +307,7 @@ def test_other_sites_and_keys_of_organisations_do_not_buy(desk: Desk, alice: Per
     for path in (BUY, "/api/user/billing-portal"):
         answer = browser.post(path, json={"credits": 1000})
         assert answer.status_code == 403
-        assert "A key of an organisation cannot buy" in answer.json["error"]
+        assert "An organisation's key cannot buy" in answer.json["error"]
     assert desk.charges() == []
 
 

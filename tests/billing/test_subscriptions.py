@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+import requests
+from sqlalchemy import select, text
 
 from models import billing, ledger
-from models.billing import PaymentDeclined, StripeError
+from models.accounts.users import User
+from models.billing import ConfirmationNeeded, PaymentDeclined, StripeError, cards, mails
 from models.billing.purchase_proof import prove_purchases
 from models.core.errors import Conflict, DomainError, Forbidden, NotFound
 from models.ledger import Account
@@ -179,24 +181,65 @@ def test_a_longer_interval_begins_at_once_and_counts_what_was_included(plans: Pl
     plans.desk.prove()
 
 
-@pytest.mark.parametrize("card", ["declined", "authentication_required"])
-def test_nothing_changes_when_the_difference_cannot_be_charged(
-    plans: Plans, alice: Person, card: str
-) -> None:
+def test_nothing_changes_when_the_difference_cannot_be_charged(plans: Plans, alice: Person) -> None:
     pro, team = plans.offer(included_credits=10), plans.offer("Team", 5_000, included_credits=20)
-    before = plans.subscribed(alice, pro)
-    plans.desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], card)
+    before = plans.subscribed(alice, pro).version
+    card = plans.at_stripe(alice)["default_payment_method"]
+    plans.desk.stripe.change_card(card, "declined")
     preview = plans.preview(alice, team)
     with pytest.raises(PaymentDeclined, match="has not changed"):
         plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
     plans.hear()
     after = plans.subscription(alice)
-    assert (after.plan_id, after.status, after.version) == (pro.id, "active", before.version)
+    assert (after.plan_id, after.status) == (pro.id, "active")
+    assert plans.desk.run(billing.unpaid_invoice, after) is None
     assert [each["amount"] for each in plans.desk.charges()] == [2_000]
-    assert len(plans.grants(alice)) == 1
-    plans.desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], "visa")
+    assert (len(plans.grants(alice)), plans.mails(alice)) == (1, ["plan_started"])
+    assert after.version > before
+    plans.desk.stripe.change_card(card, "visa")
     plans.desk.stripe.advance(1)
     assert plans.change(alice, team).plan_id == team.id
+
+
+@pytest.mark.parametrize("then", ["confirm", "refuse", "forget", "again", "other card"])
+def test_an_upgrade_that_the_bank_wants_confirmed_waits_for_it(
+    plans: Plans, alice: Person, then: str
+) -> None:
+    pro, team = plans.offer(included_credits=10), plans.offer("Team", 5_000, included_credits=20)
+    plans.subscribed(alice, pro)
+    card = plans.at_stripe(alice)["default_payment_method"]
+    plans.desk.stripe.change_card(card, "authentication_required")
+    preview = plans.preview(alice, team)
+    with pytest.raises(ConfirmationNeeded) as needed:
+        plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
+    plans.hear()
+    waiting = plans.subscription(alice)
+    assert (waiting.plan_id, waiting.status, len(plans.grants(alice))) == (pro.id, "active", 1)
+    assert plans.desk.run(billing.unpaid_invoice, waiting).hosted_invoice_url == needed.value.url
+    changed = then in ("confirm", "again", "other card")
+    if then == "again":
+        plans.desk.stripe.change_card(card, "visa")
+        plans.desk.stripe.advance(1)
+        plans.change(alice, team)
+    elif then == "forget":
+        plans.desk.stripe.advance(86_400)
+    else:
+        answer = requests.post(
+            needed.value.url,
+            {"card": "visa" if then == "other card" else card},
+            allow_redirects=False,
+            timeout=10,
+        )
+        if then != "other card":
+            intent = answer.headers["Location"].rpartition("/")[2]
+            plans.desk.stripe.authenticate(intent, confirm=then == "confirm")
+    plans.hear()
+    after = plans.subscription(alice)
+    assert (after.plan_id, after.status) == (team.id if changed else pro.id, "active")
+    assert len(plans.grants(alice)) == (2 if changed else 1)
+    assert len(plans.desk.charges()) == (2 if changed else 1)
+    assert ("plan_changed" in plans.mails(alice)) is changed
+    plans.desk.prove()
 
 
 def test_a_downgrade_waits_for_the_end_of_the_period(plans: Plans, alice: Person) -> None:
@@ -229,6 +272,20 @@ def test_a_downgrade_waits_for_the_end_of_the_period(plans: Plans, alice: Person
     kinds = ["plan_started", "plan_change_scheduled", "plan_change_scheduled", "plan_changed", "plan_renewed"]
     assert sorted(plans.mails(alice)) == sorted([*kinds, "plan_renewed"])
     plans.desk.prove()
+
+
+def test_a_scheduled_downgrade_survives_an_upgrade_that_is_declined(plans: Plans, alice: Person) -> None:
+    small, middle, large = (plans.offer(str(price), price) for price in (1_000, 2_000, 3_000))
+    plans.subscribed(alice, middle)
+    plans.change(alice, small)
+    card = plans.at_stripe(alice)["default_payment_method"]
+    plans.desk.stripe.change_card(card, "declined")
+    with pytest.raises(PaymentDeclined):
+        plans.change(alice, large)
+    plans.desk.stripe.change_card(card, "visa")
+    assert plans.subscription(alice).scheduled_plan_id == small.id
+    plans.pass_days(32)
+    assert plans.subscription(alice).plan_id == small.id
 
 
 @pytest.mark.parametrize("then", ["cancel", "upgrade"])
@@ -556,3 +613,61 @@ def test_operators_list_create_and_retire_plans_by_command(plans: Plans, alice: 
     events = plans.desk.session.scalars(text("SELECT action FROM audit_log ORDER BY id")).all()
     plans.desk.session.rollback()
     assert [each for each in events if "plan" in each] == ["billing.plan_create", "billing.plan_retire"]
+
+
+def test_a_plan_is_charged_to_the_card_that_is_the_default(plans: Plans, alice: Person, bob: Person) -> None:
+    pro = plans.offer()
+    plans.subscribed(alice, pro)
+    first = plans.at_stripe(alice)["default_payment_method"]
+    customer = plans.desk.customer(alice)
+    (kept,) = plans.desk.run(cards.saved_cards, customer)
+    assert (kept.id, kept.default) == (first, True)
+    other = plans.desk.stripe.add_card(customer, "mastercard", default=False)["id"]
+    plans.desk.run(cards.set_default_card, customer, other)
+    assert plans.at_stripe(alice)["default_payment_method"] == other
+    # who has a default keeps it
+    saved = plans.desk.card(bob)
+    plans.subscribed(bob, pro, "mastercard")
+    default = [
+        each.id for each in plans.desk.run(cards.saved_cards, plans.desk.customer(bob)) if each.default
+    ]
+    assert default == [saved]
+
+
+def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> None:
+    pro, small = plans.offer(included_credits=1_000), plans.offer("Small", 500)
+    large = plans.offer("Large", 5_000, included_credits=1)
+    plans.subscribed(alice, pro)
+    plans.change(alice, small)
+    plans.desk.stripe.advance(1)
+    plans.change(alice, large)
+    plans.pass_days(32)
+    plans.do(alice, billing.cancel)
+    plans.do(alice, billing.resume)
+    plans.desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], "declined")
+    plans.pass_days(32)
+    plans.pass_days(30)
+    rows = plans.desk.session.scalars(select(mails.BillingMail).where(mails.BillingMail.user_id == alice.id))
+    user = plans.desk.session.get_one(User, alice.id)
+    said = {}
+    for row in rows.all():
+        mail = mails.compose(row, user, mails.TOPIC_OF[row.kind])
+        said[row.kind] = mail
+        for body in (mail.text, mail.html or ""):
+            assert "None" not in body
+            assert "/profile?tab=plan" in body
+        always = ("plan_started", "plan_renewed", "plan_payment_failed")
+        assert ("List-Unsubscribe" in mail.headers) is (row.kind not in always)
+    assert said.keys() == {kind for kind in mails.TOPIC_OF if kind.startswith("plan_")}
+    for kind, subject, words in (
+        ("plan_started", "Your plan Pro has started", ["We received $20.00", "1,000 credits", "/invoice/"]),
+        ("plan_renewed", "Your plan Large was renewed", ["We received $50.00", "1 credit "]),
+        ("plan_changed", "Your plan is now Large", ["$50.00 a month"]),
+        ("plan_change_scheduled", "Your plan changes to Small on ", ["You keep Pro until", "$5.00 a month"]),
+        ("plan_canceling", "Your plan Large ends on ", ["Credits that you bought stay"]),
+        ("plan_payment_failed", "The payment for your plan Large failed", ["$50.00", "/invoice/"]),
+        ("plan_ended", "Your plan Large has ended", ["because its payment failed"]),
+    ):
+        assert said[kind].subject.startswith(subject)
+        text_of = " ".join(said[kind].text.split())
+        assert all(word in text_of for word in words), (kind, text_of)

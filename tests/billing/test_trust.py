@@ -16,6 +16,7 @@ from models.core.errors import Invalid, NotFound
 from models.ledger import Account
 from tests import factories
 from tests.billing.stage import BUY, Desk
+from tests.billing.topups import enable, state, top_up
 from tests.factories import Person
 from views.billing.api.purchases import FEWEST_CREDITS
 
@@ -77,6 +78,78 @@ def test_twenty_parallel_purchases_of_a_new_account_do_not_pass_the_limit(
     limited.prove()
 
 
+def test_open_checkout_pages_make_room_and_parallel_ones_do_not_pass_the_limit(
+    limited: Desk, alice: Person
+) -> None:
+    abandoned = [limited.buy(alice, 500).json["sessionId"] for _ in range(3)]
+    account = alice.account
+    opened: list[str] = []
+
+    def buy(_: int) -> bool:
+        try:
+            opened.append(limited.run(billing.buy, account, alice.id, 500).session_id or "")
+        except BuyingLimited:
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as pool:
+        bought = sum(pool.map(buy, range(20)))
+    assert 3 <= bought < 20
+    sessions = limited.sim.objects["checkout.session"]
+    payable = [id for id, each in sessions.items() if each["status"] == "open"]
+    assert len(payable) == 3
+    assert set(payable) <= set(opened)
+    assert {sessions[id]["status"] for id in abandoned} == {"expired"}
+    for id in payable:
+        assert limited.stripe.pay(id)
+    limited.tell()
+    assert limited.balance(alice) == 1_500
+    with pytest.raises(BuyingLimited):
+        limited.run(billing.buy, account, alice.id, 500)
+    limited.prove()
+
+
+def test_only_as_many_pages_are_closed_as_needed_and_a_tried_card_counts(
+    limited: Desk, alice: Person
+) -> None:
+    first, second, third = (limited.buy(alice, 500).json["sessionId"] for _ in range(3))
+    assert limited.stripe.pay(first, "declined") == ""
+    fourth = limited.buy(alice, 500).json["sessionId"]  # closes the first, which still counts, and the second
+    sessions = limited.sim.objects["checkout.session"]
+    assert [sessions[id]["status"] for id in (first, second, third, fourth)] == [
+        *("expired", "expired", "open", "open")
+    ]
+    used = billing.buying_limits(alice.account)
+    assert (used.purchases, used.cents, used.declines) == (3, 1_000, 1)
+    assert limited.stripe.pay(third)
+    assert limited.stripe.pay(fourth)
+    assert limited.buy(alice, 500).status_code == 429
+
+
+def test_a_page_that_was_just_paid_or_cannot_be_closed_counts(limited: Desk, alice: Person) -> None:
+    sessions = [limited.buy(alice, 500).json["sessionId"] for _ in range(3)]
+    limited.stripe.fail("/v1/checkout/sessions/{id}/expire", times=3)
+    assert limited.buy(alice, 500).status_code == 429
+    for id in sessions:
+        assert limited.stripe.pay(id)  # no event arrives
+    assert limited.buy(alice, 500).status_code == 429
+    assert limited.balance(alice) == 1_500
+
+
+def test_a_top_up_closes_only_pages_that_were_left(limited: Desk, alice: Person) -> None:
+    limited.configure(**LIMITS | {"stoa_purchases_per_day": 1})
+    limited.buy(alice, 500)
+    limited.card(alice)
+    enable(limited, alice)
+    assert not top_up(limited, alice)
+    assert state(limited, alice).pause == "limit"
+    limited.session.execute(text("UPDATE purchase SET created_at = created_at - interval '2 hours'"))
+    limited.session.execute(text("UPDATE auto_topup SET retry_at = now()"))
+    limited.session.commit()
+    assert top_up(limited, alice)
+    assert [each.state for each in limited.purchases(alice)] == ["cancelled", "paid"]
+
+
 def test_parallel_purchases_do_not_pass_the_sum(limited: Desk, alice: Person) -> None:
     limited.configure(**LIMITS | {"stoa_purchases_per_day": 0})
     account, customer = Account(user_id=alice.id), limited.customer(alice)
@@ -112,8 +185,9 @@ def test_the_answer_says_what_is_limited_and_until_when(limited: Desk, alice: Pe
     assert len(limited.purchases(alice)) == 3
 
 
-def test_the_sum_counts_what_can_still_be_paid(limited: Desk, alice: Person) -> None:
-    assert limited.buy(alice, 4_000).json.keys() == {"sessionId"}
+def test_the_sum_counts_what_was_paid_and_can_be_paid(limited: Desk, alice: Person) -> None:
+    session = limited.buy(alice, 4_000).json["sessionId"]
+    limited.stripe.pay(session)
     answer = limited.buy(alice, 1_001)
     assert (answer.status_code, "$40.00 of it is used" in answer.json["error"]) == (429, True)
     assert limited.buy(alice, 1_000).status_code == 200

@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any
 
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import select, text
 from werkzeug.test import TestResponse
 
 from models.accounts import User
-from models.billing import AutoTopup, TopupSettings, auto_topup, topup_charging
+from models.billing import AutoTopup, BillingMail, TopupSettings, auto_topup, topup_charging
+from models.billing.mails import send_recorded
 from models.core import mail
 from tests.billing.stage import Desk
 from tests.factories import Person
@@ -38,7 +39,15 @@ def enabled(desk: Desk, who: Person) -> bool:
 
 
 def mails(desk: Desk) -> list[Any]:
-    """All e-mails that were enqueued, oldest first."""
+    """All e-mails so far, oldest first; renders those that wait."""
+    desk.session.rollback()
+    waiting = (
+        select(BillingMail.id)
+        .where(BillingMail.queued_at.is_(None), BillingMail.skipped.is_(None))
+        .order_by(BillingMail.created_at)
+    )
+    for id in desk.session.scalars(waiting).all():
+        desk.run(send_recorded, id)
     desk.session.rollback()
     rows = desk.session.execute(
         text("SELECT args FROM procrastinate_jobs WHERE task_name = 'mail.deliver' ORDER BY id")

@@ -13,7 +13,7 @@ from tests.proof.stage import Person, Result, Stage
 from tests.proof.upstream import Script
 
 MODEL = "proof/soaked"
-PAGES = ("/profile?tab=usage", "/runs", "/profile?tab=api-keys", "/", "/profile/statement")
+PAGES = ("/profile?tab=usage", "/runs", "/profile?tab=api-keys", "/", "/profile?tab=statement")
 
 
 @dataclass

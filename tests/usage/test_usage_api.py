@@ -226,7 +226,7 @@ def test_other_grant_types_are_included_only_if_not_zero(session: Session, alice
 
 
 @pytest.mark.parametrize(
-    "route", ["/api/user/usage", "/api/v1/usage", "/profile?tab=usage", "/profile/statement"]
+    "route", ["/api/user/usage", "/api/v1/usage", "/profile?tab=usage", "/profile?tab=statement"]
 )
 def test_reading_runs_a_due_quota_cycle_once(
     session: Session, alice: Person, anonymous: Person, route: str

@@ -195,15 +195,16 @@ def test_page_api_export_statement_and_ledger_agree(
         .order_by(CreditEntry.id.desc())
         .limit(1)
     ).one()
-    statement = alice.browser.get("/profile/statement").text
-    shown = re.search(r"Balance: ([^<]+)<", statement)
-    assert shown is not None
-    assert number(balance["Available"]) == api["balance"]["netBalance"] == last == number(shown[1])
+    statement = alice.browser.get("/profile?tab=statement").text
+    assert number(balance["Available"]) == api["balance"]["netBalance"] == last
     assert number(balance["Granted"]) - number(balance["Spent"]) == last
     assert key["remainingBalance"] == api["balance"]["totalRemaining"] == max(0, last)
     assert key["usage"] == api["usageThisCycle"]
-    stats = [number(text) for text in re.findall(r"<dd>([^<]+) <small>credits", statement)]
-    assert sum(stats[:-1]) == stats[-1] == last
+    settled, held, available = (number(text) for text in re.findall(r"<dd>([^<]+) <small>credits", statement))
+    assert (settled, held, available) == (last, 0, last)
+    card = statement[statement.index('id="sum-h"') :]
+    sums = [number(text) for text in re.findall(r"<dd>([^<]+)</dd>", card[: card.index("</section>")])]
+    assert sum(sums[:-1]) == sums[-1] == last
     proof = prove()
     assert proof.clean, proof
 
@@ -217,7 +218,7 @@ def test_statement_entries_add_up_to_the_balances(session: Session, gateway: Eng
     run_history(rng, session, gateway, alice, [now - timedelta(seconds=500 - n) for n in range(360)])
 
     seen: list[tuple[int, int]] = []
-    link: str | None = "/profile/statement"
+    link: str | None = "/profile?tab=statement"
     pages = 0
     while link:
         page = alice.browser.get(link).text
@@ -226,7 +227,7 @@ def test_statement_entries_add_up_to_the_balances(session: Session, gateway: Eng
             r'data-label="Amount">([+−]?[\d,]+)</td>\s*<td[^>]* data-label="Balance">([^<]+)<', page
         )
         seen += [(number(change), number(after)) for change, after in cells]
-        more = re.search(r'class="btn" href="(/profile/statement\?[^"]+)"', page)
+        more = re.search(r'class="btn" href="(/profile\?tab=statement[^"]+before[^"]+)"', page)
         link = more[1].replace("&amp;", "&") if more else None
 
     assert pages > 2

@@ -1,4 +1,4 @@
-"""The usage page and the statement: access, content, query parameters, number of queries."""
+"""The usage page: access, content, query parameters, number of queries."""
 
 import re
 from collections.abc import Iterator
@@ -45,9 +45,7 @@ def recorded_statements(app: Flask) -> Iterator[list[str]]:
 # -- access ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path", ["/profile", "/profile?tab=usage&range=7d", "/profile/statement", "/profile/usage.csv?range=24h"]
-)
+@pytest.mark.parametrize("path", ["/profile", "/profile?tab=usage&range=7d", "/profile/usage.csv?range=24h"])
 def test_anonymous_users_are_sent_to_sign_in_and_back(anonymous: Person, path: str) -> None:
     answer = anonymous.browser.get(path)
     assert answer.status_code == 302
@@ -66,7 +64,7 @@ def test_everybody_sees_only_their_own(session: Session, alice: Person, mallory:
     insert_calls(session, alice.id, [Call(at=today(1), model="secret/model", credits=71)])
     session.commit()
     factories.grant(alice.user, 8123, "admin", description="For alice alone")
-    for path in ("/profile", "/profile/statement", "/profile/usage.csv"):
+    for path in ("/profile", "/profile/usage.csv"):
         theirs = mallory.browser.get(path).text
         assert "secret/model" not in theirs
         assert "8,123" not in theirs
@@ -76,7 +74,7 @@ def test_everybody_sees_only_their_own(session: Session, alice: Person, mallory:
 
 @pytest.mark.parametrize("method", ["post", "put", "delete"])
 def test_pages_only_read(alice: Person, method: str) -> None:
-    for path in ("/profile", "/profile/statement", "/profile/usage.csv"):
+    for path in ("/profile", "/profile/usage.csv"):
         assert getattr(alice.browser, method)(path).status_code in (400, 405)
 
 
@@ -310,7 +308,8 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
         for name, path, headers in (
             ("page", "/profile?range=30d", {}),
             ("fragment", "/profile?range=30d&by=agent", HTMX),
-            ("statement", "/profile/statement", {}),
+            ("statement", "/profile?tab=statement", {}),
+            ("day", f"/profile/statement/{datetime.now(UTC).date()}", {}),
         ):
             with recorded_statements(app) as statements:
                 assert alice.browser.get(path, headers=headers).status_code == 200
@@ -323,55 +322,5 @@ def test_a_bounded_number_of_queries_that_never_scan_messages(
         assert few == many, name
     assert counts["page"][0] <= 14
     assert counts["fragment"][0] <= 5
-    assert counts["statement"][0] <= 8
-
-
-# -- the statement --------------------------------------------------------------------------------------------
-
-
-def test_the_statement_names_every_cause(session: Session, alice: Person) -> None:
-    assert alice.user is not None
-    factories.grant(alice.user, 250, "admin", description="For a bug report")
-    charge(alice.account, 9, cause="search-1")
-    session.commit()
-    page = alice.browser.get("/profile/statement").text
-    assert "For a bug report" in page
-    assert "+250" in page
-    assert "search-1" in page
-    assert "−9" in page
-    without = alice.browser.get("/profile/statement?show=in").text
-    assert "For a bug report" in without
-    assert "search-1" not in without
-
-
-@pytest.mark.parametrize("before", ["abc", "-1", "1e9", "9" * 30, "٣", "1;drop table"])
-def test_an_invalid_page_of_the_statement(alice: Person, before: str) -> None:
-    assert alice.browser.get("/profile/statement", query_string={"before": before}).status_code == 422
-
-
-def test_a_page_below_the_first_entry_is_empty(session: Session, alice: Person) -> None:
-    assert alice.user is not None
-    factories.grant(alice.user, 250, "admin")
-    answer = alice.browser.get("/profile/statement?before=1")
-    assert answer.status_code == 200
-    assert "+250" not in answer.text
-
-
-def test_another_tenants_entry_id_gives_no_access(session: Session, alice: Person, mallory: Person) -> None:
-    assert alice.user is not None
-    factories.grant(alice.user, 251, "admin")
-    assert "+251" not in mallory.browser.get("/profile/statement?before=999999999").text
-
-
-def test_more_of_the_statement_comes_as_rows(session: Session, alice: Person) -> None:
-    for number in range(120):
-        charge(alice.account, 1, cause=f"cause-{number}")
-    session.commit()
-    first = alice.browser.get("/profile/statement").text
-    more = re.search(r'hx-get="([^"]+)"', first)
-    assert more is not None
-    rows = alice.browser.get(more[1].replace("&amp;", "&"), headers=HTMX).text
-    assert "<html" not in rows
-    assert "<thead" not in rows
-    assert rows.count("cause-") == 50
-    assert not set(re.findall(r"cause-\d+", first)) & set(re.findall(r"cause-\d+", rows))
+    assert counts["statement"][0] <= 14
+    assert counts["day"][0] <= 12

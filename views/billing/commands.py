@@ -27,11 +27,12 @@ def init_app(app: Flask) -> None:
 @commands.command("purchases")
 @click.argument("name", required=False)
 @click.option("--state", type=click.Choice(STATES))
+@click.option("--in-doubt", is_flag=True, help="Only those whose outcome Stripe should have told by now.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
-def purchases_command(name: str | None, state: str | None, limit: int) -> None:
+def purchases_command(name: str | None, state: str | None, in_doubt: bool, limit: int) -> None:
     """List purchases, newest first: of all, or of the account of NAME (an e-mail address, or an organisation's slug)."""
     account = account_of_name(name)[0] if name else None
-    listed = billing.listed_purchases(account=account, state=state, limit=limit)
+    listed = billing.listed_purchases(account=account, state=state, in_doubt=in_doubt, limit=limit)
     for purchase, email in listed:
         facts = [
             _moment(purchase.created_at),
@@ -69,15 +70,11 @@ def events_command(everything: bool, retry: str | None, limit: int) -> None:
         return
     events = stripe_events.stripe_events(troubled=not everything, limit=limit)
     for event in events:
-        state = (
-            f"ignored: {event.ignored}"
-            if event.ignored
-            else "handled"
-            if event.handled_at
-            else f"failed {event.attempts} times: {event.error}"
-            if event.error
-            else "waits"
-        )
+        state = {
+            "ignored": f"ignored: {event.ignored}",
+            "failed": f"failed {event.attempts} times: {event.error}",
+            "waiting": "waits",
+        }.get(event.state, event.state)
         click.echo(
             f"{_moment(event.received_at)}  {event.id}  {event.type}  {event.object_id or '-'}  {state}"
         )
@@ -243,6 +240,22 @@ def failures_command(retry: str | None) -> None:
         )
     if not failures:
         click.echo("Nothing failed.")
+
+
+@commands.command("frozen")
+def frozen_command() -> None:
+    """List the accounts that cannot buy because of disputes, and the banned customers."""
+    frozen, banned = billing.frozen_buyers(), billing.banned_buyers()
+    for buyer in frozen:
+        why = "lost" if buyer.lost else "open"
+        click.echo(
+            f"{_moment(buyer.since)}  {buyer.name}  {buyer.disputes:,} disputed, the first {why}:"
+            f" {dollars(buyer.amount_cents)}  {buyer.purchase_id}"
+        )
+    for user in banned:
+        click.echo(f"banned  {user.email}  {user.banned_reason or '-'}")
+    if not frozen and not banned:
+        click.echo("Nobody is frozen or banned.")
 
 
 @commands.command("unfreeze")

@@ -1,4 +1,4 @@
-"""Usage pages: balance, spend charts, statement, CSV export, and calls without a run."""
+"""Usage pages: balance, spend charts, CSV export, and calls without a run."""
 
 import re
 from dataclasses import dataclass
@@ -14,8 +14,6 @@ from models.ledger import Account, Balance, balance, cycle, ensure_quota
 from models.runs.run_calls import call_of
 from models.usage.export import csv_of
 from models.usage.period import DEFAULT, Period, parse_period, preset
-from models.usage.statement import Show, statement_page, statement_totals
-from models.usage.statement_export import statement_csv, statement_range
 from models.usage.usage_calls import call_with_id, exported_calls, recent_calls
 from models.usage.usage_report import By, UsageReport, UsageTotals, spending
 from views.accounts.pages.profile import tab
@@ -138,38 +136,6 @@ def export() -> ResponseReturnValue:
     return response
 
 
-@bp.get("/profile/statement")
-@login_required
-def ledger() -> ResponseReturnValue:
-    """The statement: ledger entries, newest first, in keyset pages. Query: `show` (all, in), `before` (an entry
-    id)."""
-    account = current_account()
-    show = cast(Show, _one_of("show", ("all", "in")))
-    ensure_quota(account, settings().stoa_free_credits)
-    db.session.commit()
-    lines, more = statement_page(account.id, show, _entry_id(request.args.get("before")))
-    context: dict[str, Any] = {"lines": lines, "kinds": KINDS, "show": show}
-    context["more"] = url_for("usage.ledger", show=show, before=more) if more else None
-    if not wants_fragment():
-        context["totals"] = statement_totals(account.id)
-    return render("usage/statement.html", partial="usage/_entries.html", **context)
-
-
-@bp.get("/profile/statement.csv")
-@login_required
-def statement_file() -> ResponseReturnValue:
-    """Stream the statement as CSV that `/verify` can check. Query: `from` and `to`, days in UTC. Raises Invalid
-    (422)."""
-    first, last = request.args.get("from"), request.args.get("to")
-    entries = statement_range(current_account().id, first, last)
-    db.session.commit()
-    name = f"stoa-statement-{f'{first}-to-' if first else ''}{last or now().date()}.csv"
-    response = Response(statement_csv(entries), mimetype="text/csv")
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 @bp.get("/calls/<request_id>")
 @login_required
 def call(request_id: str) -> ResponseReturnValue:
@@ -202,14 +168,6 @@ def _one_of(name: str, choices: tuple[str, ...]) -> str:
     """The query parameter `name`; the first of `choices` if it is missing or unknown."""
     value = request.args.get(name, "")
     return value if value in choices else choices[0]
-
-
-def _entry_id(text: str | None) -> int | None:
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Invalid("Invalid statement page: 'before' must be an entry id")
-    return int(text)
 
 
 def _file_name(period: Period) -> str:

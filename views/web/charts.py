@@ -310,7 +310,7 @@ def _line(colour: int, values: Sequence[Number | None], top: Decimal, base: int)
         if value is None:
             continue
         x = (i + 0.5) / count * 1000
-        y = base - float(Decimal(value) / top) * (base - TOP)
+        y = base - float(max(Decimal(value), Decimal(0)) / top) * (base - TOP)  # a debt is drawn as zero
         before = i > 0 and values[i - 1] is not None
         after = i + 1 < count and values[i + 1] is not None
         path.append(f"{'L' if before else 'M'}{x:.2f} {y:.2f}")

@@ -271,6 +271,18 @@ def current_account() -> Account:
     return Account.of(found.session)
 
 
+def personal_account() -> Account:
+    """The signed-in user's own account, for views of money. Raises Forbidden if the cookie holds an organisation's key: it
+    spends, and does not buy.
+
+    Only for views that require sign-in.
+    """
+    account = current_account()
+    if account.org_id:
+        raise Forbidden("An organisation's key cannot buy. Sign in with your own account.")
+    return account
+
+
 def cookie_or_key_user() -> User | None:
     """The user of the cookie, or else of the key (`cookie→key`)."""
     return cookie_user() or key_user()

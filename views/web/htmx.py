@@ -42,21 +42,25 @@ def init_app(app: Flask) -> None:
 
 
 def _viewer_context() -> dict[str, Any]:
-    """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (available credits), `sees_demo`.
+    """Template context of the layouts: `viewer` (None: signed out), `credit_chip` (available credits), `sees_demo`, `operates`
+    (sees operators' pages).
 
     Fragments have no navigation bar and skip the balance. Error pages skip the user, because the database may have failed.
     """
     user: Any = flask_login.current_user
     viewer: User | None = user if not g.get("bug") and user.is_authenticated else None
     chip = None
+    operates = False
     if viewer is not None and not wants_fragment():
-        from views.web.guards import current_account  # circular import
+        from views.web.guards import current_account, is_admin  # circular import
 
+        operates = is_admin(viewer)
         # reuse the page's balance if it has one: two queries could differ by a call
         chip = (g.get("balance") or balance(current_account())).available
     return {
         "viewer": viewer,
         "credit_chip": chip,
+        "operates": operates,
         "sees_demo": viewer is not None and viewer.id == demo.USER_ID,
     }
 

@@ -1,4 +1,4 @@
--- Charge credits for anything but a model call, once per cause.
+-- Charge credits for anything but a model call, once per cause. A plan's blocks pay for model calls only.
 CREATE OR REPLACE FUNCTION credit_charge(
     p_user text, p_org text, p_amount bigint, p_cause text, p_now timestamptz,
     OUT charged boolean, OUT amount bigint, OUT total bigint, OUT from_purchased bigint, OUT debt bigint
@@ -14,7 +14,7 @@ BEGIN
     IF charged THEN
         amount := p_amount;
         SELECT t.total, t.from_purchased, t.debt INTO total, from_purchased, debt
-        FROM credit_take(v_account, p_amount, p_cause, NULL, p_now) t;
+        FROM credit_take(v_account, p_amount, p_cause, NULL, p_now, 'credits') t;
     ELSE
         from_purchased := 0;
         debt := 0;

@@ -1,4 +1,5 @@
 -- Add credits, once per operation id. A person's debt is cleared first, in spending order; debt beyond the grant remains.
+-- Blocks of a plan clear the debt of blocks, and only they do.
 -- The grant's row is written even when nothing of it is left.
 CREATE OR REPLACE FUNCTION credit_grant(
     p_operation text, p_user text, p_org text, p_amount bigint, p_type grant_type, p_priority int,
@@ -35,6 +36,7 @@ BEGIN
         FOR v_grant IN
             SELECT l.operation_id, l.balance FROM credit_ledger l
             WHERE coalesce(l.org_id, l.user_id) = v_account AND l.balance < 0
+                AND (l.type = 'subscription') = (p_type = 'subscription')
             ORDER BY l.priority, l.expires_at NULLS LAST, l.created_at, l.operation_id
         LOOP
             v_part := least(balance, -v_grant.balance);

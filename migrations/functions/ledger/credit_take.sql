@@ -1,7 +1,9 @@
--- Deduct credits from grants in spending order, writing off expired ones. The uncovered rest becomes debt of the last grant in that order; an account
--- without grants gets an empty one to carry it. Never fails for lack of credits. The caller holds the account's lock.
+-- Deduct credits from grants in spending order, writing off expired ones. p_funding: 'plan' takes from blocks and included
+-- credits only, 'credits' from all but blocks, 'any' from all. The uncovered rest becomes debt: of the newest block if the plan
+-- pays, else of the last other grant in that order; an account without one gets an empty grant to carry it. Never fails for
+-- lack of credits. The caller holds the account's lock.
 CREATE OR REPLACE FUNCTION credit_take(
-    p_account text, p_amount bigint, p_cause text, p_message text, p_now timestamptz,
+    p_account text, p_amount bigint, p_cause text, p_message text, p_now timestamptz, p_funding text DEFAULT 'any',
     OUT total bigint, OUT from_purchased bigint, OUT debt bigint
 )
 LANGUAGE plpgsql AS $$
@@ -26,7 +28,10 @@ BEGIN
             UPDATE credit_ledger SET balance = 0 WHERE operation_id = v_grant.operation_id;
             INSERT INTO credit_entry (account_id, operation_id, kind, amount, grant_balance_after, balance_after, cause, created_at)
             VALUES (p_account, v_grant.operation_id, 'expiry', -v_grant.balance, 0, total, 'expiry', p_now);
-        ELSIF debt > 0 THEN
+        ELSIF debt > 0 AND (
+            p_funding = 'any' OR p_funding = 'credits' AND v_grant.type <> 'subscription'
+            OR p_funding = 'plan' AND v_grant.type IN ('subscription', 'plan')
+        ) THEN
             v_part := least(debt, v_grant.balance);
             debt := debt - v_part;
             total := total - v_part;
@@ -46,7 +51,9 @@ BEGIN
     END IF;
     SELECT l.operation_id, l.balance INTO v_grant FROM credit_ledger l
     WHERE (l.user_id = p_account AND l.org_id IS NULL OR l.org_id = p_account)
-        AND (l.expires_at IS NULL OR l.expires_at > p_now OR l.balance < 0)
+        AND (l.type = 'subscription') = (p_funding = 'plan')
+        -- the next block clears the debt of one that expired during the call
+        AND (l.expires_at IS NULL OR l.expires_at > p_now OR l.balance < 0 OR p_funding = 'plan')
     ORDER BY l.priority DESC, l.expires_at DESC NULLS FIRST, l.created_at DESC, l.operation_id DESC
     LIMIT 1;
     IF NOT FOUND THEN

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION gateway_admit_many(
 )
 RETURNS TABLE (
     outcome text, user_id text, org_id text, agent_id text, balance bigint, held bigint,
-    next_reset timestamptz, hold_expires timestamptz
+    next_reset timestamptz, hold_expires timestamptz, funding text, limit_label text, limit_resets timestamptz
 )
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -20,7 +20,7 @@ BEGIN
     FOREACH ask IN ARRAY p_asks LOOP
         RETURN QUERY SELECT * FROM gateway_admit(
             ask.token_hash, ask.request_id, ask.run_id, ask.require_run, ask.hold, ask.door, ask.model,
-            p_worker, p_ttl_seconds, p_free, p_now, coalesce(ask.minimum, 0)
+            p_worker, p_ttl_seconds, p_free, p_now, coalesce(ask.minimum, 0), coalesce(ask.route_model, '')
         );
     END LOOP;
 END $$;

@@ -1,7 +1,7 @@
--- Settle a call, once per request id: replace its hold with the debit, entries, message, gateway_call and rollup rows.
--- A call that rounds to zero credits adds its micro-credits to the account's carry; the call that completes a credit is
--- charged that credit. Calls with the caller's own provider key (byok) are not charged. The reserved test user is neither
--- charged nor given a message. For a payer deleted in the meantime nothing is written, and only request_id is returned.
+-- Settle a call, once per request id: replace its hold with the debit (by the hold's funding), entries, message, gateway_call and
+-- rollup rows. A call that rounds to zero credits adds its micro-credits to the account's carry; the call that completes a
+-- credit is charged that credit. Calls with the caller's own provider key (byok) are not charged. The reserved test user is
+-- neither charged nor given a message. For a payer deleted in the meantime nothing is written, and only request_id is returned.
 CREATE OR REPLACE FUNCTION gateway_settle(
     f gateway_facts, p_now timestamptz,
     OUT request_id text, OUT message_id text, OUT credits bigint, OUT carry_credits bigint, OUT micro_credits bigint,
@@ -13,6 +13,7 @@ DECLARE
     v_account text := coalesce(f.org_id, f.user_id);
     v_agent text := coalesce(f.agent_id, '');
     v_carry int;
+    v_funding text;
     v_charge bigint := 0;
     v_hist int[] := array_fill(0, ARRAY[16]);
     v_ttft bigint := coalesce(f.ttft_ms, 0);
@@ -42,7 +43,7 @@ BEGIN
     micro_credits := f.micro_credits;
     credits := (f.micro_credits + 500000) / 1000000;
     carry_credits := 0;
-    DELETE FROM credit_hold h WHERE h.request_id = f.request_id;
+    DELETE FROM credit_hold h WHERE h.request_id = f.request_id RETURNING h.funding INTO v_funding;
 
     IF f.user_id = 'test-user-id' THEN
         credits := 0;
@@ -82,7 +83,7 @@ BEGIN
 
     IF v_charge > 0 THEN
         SELECT t.total, t.from_purchased, t.debt INTO balance, from_purchased, debt
-        FROM credit_take(v_account, v_charge, f.request_id, gateway_settle.message_id, p_now) t;
+        FROM credit_take(v_account, v_charge, f.request_id, gateway_settle.message_id, p_now, coalesce(v_funding, 'any')) t;
     ELSE
         balance := credit_net(v_account, p_now);
     END IF;

@@ -24,11 +24,14 @@ from models.gateway.dialects.dialect import (
     newest_messages,
 )
 from models.gateway.dialects.error_shapes import (
+    PLAN_OUTCOMES,
     ban_message,
     held_details,
     held_message,
     insufficient_message,
     model_error,
+    plan_refusal,
+    plan_reset,
     upstream_message,
 )
 from models.gateway.lenient_json import NotJson, read, write
@@ -187,12 +190,18 @@ def _param(error: DomainError) -> str | None:
 
 
 def _refusal(admission: Admission, settings: Settings) -> tuple[int, str, str]:
+    if admission.outcome in PLAN_OUTCOMES:
+        return plan_refusal(admission)
     base_url = settings.base_url
     run = admission.run_id
     refusal: Mapping[str, tuple[int, str, str]] = {
         "unknown_key": (401, "This API key is unknown or expired.", "invalid_api_key"),
         "banned": (403, ban_message(settings), "account_suspended"),
-        "out_of_credits": (402, f"Out of credits. Add credits at {base_url}/usage.", "insufficient_credits"),
+        "out_of_credits": (
+            402,
+            f"Out of credits. Add credits at {base_url}/usage.{plan_reset(admission)}",
+            "insufficient_credits",
+        ),
         "no_run": (400, "The request names no run.", "run_not_found"),
         "run_not_found": (400, f"You have no run '{run}' (x-stoa-run-id).", "run_not_found"),
         "run_not_running": (400, f"The run '{run}' has ended (x-stoa-run-id).", "run_not_running"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -27,10 +26,14 @@ from models.gateway.dialects.dialect import (
     iso_now,
 )
 from models.gateway.dialects.error_shapes import (
+    PLAN_OUTCOMES,
     ban_message,
     held_details,
     held_message,
     insufficient_message,
+    plan_refusal,
+    plan_reset,
+    relative_time,
     upstream_message,
 )
 from models.gateway.lenient_json import write
@@ -194,7 +197,9 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
         "banned": (403, {"error": "account_suspended", "message": ban_message(settings)}),
         "out_of_credits": (
             402,
-            {"message": f"Out of credits. Please add credits at {base_url}/usage.{reset}"},
+            {
+                "message": f"Out of credits. Please add credits at {base_url}/usage.{plan_reset(admission)}{reset}"
+            },
         ),
         "no_run": (400, {"message": "No runId found in request body"}),
         "run_not_found": (400, {"message": f"runId Not Found: {run}"}),
@@ -202,6 +207,9 @@ def _refusal(admission: Admission, settings: Settings) -> ErrorAnswer:
     }
     if admission.outcome in rows:
         return ErrorAnswer(*rows[admission.outcome])
+    if admission.outcome in PLAN_OUTCOMES:
+        status, message, code = plan_refusal(admission)
+        return ErrorAnswer(status, {"error": code, "message": message})
     return _sdk_error(402, insufficient_message(admission), "insufficient_credits", "insufficient_credits")
 
 
@@ -216,16 +224,3 @@ def _upstream_error(error: ProviderError) -> dict[str, Any]:
     if failure.details is not None:
         body["details"] = failure.details
     return body
-
-
-def relative_time(target: datetime | None, current: datetime) -> str:
-    """The time until `target` in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
-    if target is None or target <= current:
-        return "soon"
-    minutes = int((target - current).total_seconds() // 60)
-    for size, unit in ((1440, "day"), (60, "hour")):
-        if minutes >= size:
-            count = minutes // size
-            return f"in {count} {unit}{'s' if count > 1 else ''}"
-    count = max(minutes, 1)
-    return f"in {count} minute{'s' if count > 1 else ''}"

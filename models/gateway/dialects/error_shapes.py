@@ -1,8 +1,9 @@
 """Error messages and bodies shared by the dialects."""
 
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from models.core.db import now
 from models.core.settings import Settings
 from models.gateway.call_errors import CreditsHeld, ProviderError
 from models.gateway.lenient_json import write
@@ -26,6 +27,11 @@ _ANTHROPIC = {
     422: "invalid_request_error",
     429: "rate_limit_error",
 }
+
+
+PLAN_OUTCOMES = ("plan_limit", "plan_rate", "model_not_in_plan")
+"""Outcomes of admission that `plan_refusal` explains."""
+_CONTINUE = 'Enable "Continue with credits" in the CLI to use a-la-carte credits.'
 
 
 class RequestHeaders(Protocol):
@@ -79,6 +85,11 @@ def ban_message(settings: Settings) -> str:
 
 def insufficient_message(admission: Admission) -> str:
     """Why a call is too expensive although credits are left."""
+    if admission.funding == "plan":
+        return (
+            f"This call costs at least about {admission.minimum} credits, and your plan has "
+            f"{max(admission.balance, 0)} left for now. Send less, or add credits and continue with those."
+        )
     return (
         f"This call costs at least about {admission.minimum} credits, and {max(admission.balance, 0)} are available. "
         "Send less, or add credits."
@@ -88,8 +99,9 @@ def insufficient_message(admission: Admission) -> str:
 def held_message(refusal: CreditsHeld) -> str:
     """Why a call has to wait for calls in flight."""
     admission = refusal.admission
+    credits = "credits of your plan" if admission.funding == "plan" else "credits"
     return (
-        f"Calls in flight hold {admission.held} of your {admission.balance} credits, and this call needs "
+        f"Calls in flight hold {admission.held} of your {admission.balance} {credits}, and this call needs "
         f"{_needed(admission)}. Try again when they end, request fewer tokens (max_tokens), or add credits."
     )
 
@@ -113,6 +125,45 @@ def held_details(refusal: CreditsHeld) -> dict[str, Any]:
         ],
         "holds_total": refusal.count,
     }
+
+
+def plan_refusal(admission: Admission) -> tuple[int, str, str]:
+    """Status, message and code of a call that the person's plan does not cover (contract A.3)."""
+    if admission.outcome == "plan_rate":
+        text = f"Your plan allows {admission.limit_label} requests per minute. Try again in a moment."
+        return 429, text, "rate_limit_exceeded"
+    if admission.outcome == "model_not_in_plan":
+        return (
+            403,
+            f"Your plan does not include the model '{admission.model}'. {_CONTINUE}",
+            "model_not_in_plan",
+        )
+    reset = f"Your limit resets {relative_time(admission.limit_resets_at, now())}."
+    if admission.balance > 0:
+        left = f"This call costs at least about {admission.minimum} credits, and your plan has {admission.balance} left."
+        return 429, f"{left} {reset} {_CONTINUE}", "rate_limit_exceeded"
+    text = f"Subscription {admission.limit_label} limit reached. {reset} {_CONTINUE}"
+    return 429, text, "rate_limit_exceeded"
+
+
+def plan_reset(admission: Admission) -> str:
+    """When a used up plan of someone without credits resets, as a sentence with a leading space; else empty."""
+    if admission.limit_resets_at is None:
+        return ""
+    return f" Your plan's {admission.limit_label} limit resets {relative_time(admission.limit_resets_at, now())}."
+
+
+def relative_time(target: datetime | None, current: datetime) -> str:
+    """The time until `target` in its largest unit: `in 3 days`, `in 1 hour`; `soon` when unknown or past."""
+    if target is None or target <= current:
+        return "soon"
+    minutes = int((target - current).total_seconds() // 60)
+    for size, unit in ((1440, "day"), (60, "hour")):
+        if minutes >= size:
+            count = minutes // size
+            return f"in {count} {unit}{'s' if count > 1 else ''}"
+    count = max(minutes, 1)
+    return f"in {count} minute{'s' if count > 1 else ''}"
 
 
 def _needed(admission: Admission) -> int:

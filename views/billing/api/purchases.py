@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field
 from werkzeug.exceptions import InternalServerError
 
 from models import billing
-from models.accounts import User
 from models.accounts.bans import AccountSuspended
 from models.billing import auto_topup, cards, customers, stripe_api, stripe_events
 from models.billing.auto_topup import TopupSettings
@@ -17,13 +16,12 @@ from models.billing.buying import FEWEST_CREDITS, MOST_CREDITS
 from models.billing.payment_state import PaymentMismatch
 from models.billing.stripe_events import WebhookClosed, WebhookForged
 from models.core.db import db
-from models.core.errors import DomainError, Forbidden
+from models.core.errors import DomainError
 from models.core.strict_models import issue
-from models.ledger import Account
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, ServerError, door
-from views.web.guards import caller_address, current_account, limiter, require_cookie_user
+from views.web.guards import caller_address, limiter, personal_account, require_cookie_user
 from views.web.operation import Operation, ResponseModel
 
 log = logging.getLogger("stoa.billing")
@@ -131,13 +129,6 @@ def _hook(error: Exception) -> ResponseReturnValue | None:
     return None
 
 
-def _own_account(user: User) -> Account:
-    """Raises Forbidden where an organisation's key is in the cookie: it spends, and does not buy."""
-    if current_account().org_id:
-        raise Forbidden("A key of an organisation cannot buy. Sign in, and buy on the organisation's page.")
-    return Account(user_id=user.id)
-
-
 @bp.post("/api/stripe/buy-credits")
 @limiter.limit("30 per minute")
 @Operation(
@@ -162,7 +153,7 @@ def buy_credits() -> ResponseReturnValue:
     """
     user = require_cookie_user()
     wanted = read(BuyCreditsBody).credits
-    account, buyer = _own_account(user), user.id
+    account, buyer = personal_account(), user.id
     stripe_api.client()
     try:
         customers.ensure_customer(account)
@@ -198,7 +189,7 @@ def save_auto_topup() -> ResponseReturnValue:
     """
     user = require_cookie_user()
     body = read(AutoTopupBody)
-    account = _own_account(user)
+    account = personal_account()
     cap = auto_topup.settings_of(account).monthly_cap_cents
     chosen = TopupSettings(body.enabled, body.threshold, body.amount, cap)
     auto_topup.save(account, user.id, chosen, source="api")
@@ -224,7 +215,8 @@ def save_auto_topup() -> ResponseReturnValue:
 )
 def billing_portal() -> ResponseReturnValue:
     """Open Stripe's portal, for cards and invoices."""
-    account = _own_account(require_cookie_user())
+    require_cookie_user()
+    account = personal_account()
     base = stripe_api.billing_settings().base_url
     customer = customers.customer_of(account)
     db.session.commit()  # Stripe is asked without a transaction

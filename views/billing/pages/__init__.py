@@ -1,6 +1,6 @@
 """Billing pages: buying credits, purchases, cards, billing details, receipts, and settings of e-mails."""
 
-from views.billing.pages import auto_topup, checkout, details, mail_settings, receipts, saved_cards
+from views.billing.pages import auto_topup, checkout, details, mail_settings, receipts, saved_cards, statement
 from views.billing.pages.billing_blueprint import bp
 
-__all__ = ["auto_topup", "bp", "checkout", "details", "mail_settings", "receipts", "saved_cards"]
+__all__ = ["auto_topup", "bp", "checkout", "details", "mail_settings", "receipts", "saved_cards", "statement"]

@@ -23,6 +23,7 @@ from models.billing.auto_topup import (
     AutoTopupView,
     TopupSettings,
 )
+from models.billing.purchase import Purchase
 from models.core import jobs
 from models.core.db import db, now
 from models.core.errors import Conflict
@@ -60,6 +61,20 @@ def auto_topup_view(viewer: User) -> TopupCard | None:
 
 
 bp.add_app_template_global(auto_topup_view)
+
+
+def suggests_auto_topup(purchase: Purchase) -> bool:
+    """Whether the page of a paid purchase suggests automatic top-up: it is off, and the payment saved a method to charge."""
+    saved = purchase.card_last4 is not None or purchase.payment_method_type == "link"
+    return (
+        saved
+        and purchase.state == "paid"
+        and not auto_topup.settings_of(purchase.account).enabled
+        and billing.buying_freeze(purchase.account) is None
+    )
+
+
+bp.add_app_template_global(suggests_auto_topup)
 
 
 @bp.get("/profile/auto-topup")

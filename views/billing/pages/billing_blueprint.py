@@ -7,9 +7,9 @@ from flask import Blueprint, Response, request, url_for
 from models import billing
 from models.accounts import User
 from models.billing import stripe_api
-from models.core.errors import Forbidden, Invalid
+from models.core.errors import Invalid
 from models.ledger import Account
-from views.web.guards import CSP, cookie_user, current_account
+from views.web.guards import CSP, cookie_user, personal_account
 from views.web.htmx import render
 
 bp = Blueprint("billing", __name__)
@@ -40,18 +40,10 @@ def user() -> User:
     return cast(User, cookie_user())
 
 
-def own_account() -> Account:
-    """The user's own account. Raises Forbidden if the cookie holds an organisation's key."""
-    account = current_account()
-    if account.org_id:
-        raise Forbidden("An organisation's key cannot open billing pages. Sign in with your own account.")
-    return account
-
-
 def own_billing() -> Account:
     """The user's own account, on a server that sells credits. Raises Forbidden, BillingDisabled."""
     stripe_api.client()
-    return own_account()
+    return personal_account()
 
 
 def money_page(page: str, *, partial: str | None = None, status: int = 200, **context: Any) -> Response:

@@ -10,11 +10,12 @@ from flask.typing import ResponseReturnValue
 from models import billing, ledger
 from models.billing import cards
 from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.buying import FEWEST_CREDITS, RESOLVED_AFTER, operation_id, price_cents
+from models.billing.buying import FEWEST_CREDITS, operation_id, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
 from models.billing.disputes import freeze_message
 from models.billing.payment_state import PaymentMismatch
+from models.billing.purchase import RESOLVED_AFTER
 from models.billing.purchase_history import PurchaseRecord, purchase_history, purchase_record
 from models.billing.spending_pace import spending_pace
 from models.core.db import db, now
@@ -24,12 +25,11 @@ from views.accounts.pages.profile import tab
 from views.billing.pages.billing_blueprint import (
     bp,
     money_page,
-    own_account,
     own_billing,
     page_number,
     requested_credits,
 )
-from views.web.guards import caller_address, limiter, login_required
+from views.web.guards import caller_address, limiter, login_required, personal_account
 from views.web.htmx import see_other, toast
 
 log = logging.getLogger("stoa.billing")
@@ -54,7 +54,7 @@ def page() -> ResponseReturnValue:
 @login_required
 def purchases() -> ResponseReturnValue:
     """More purchases. Query: `before` (time and id of the last purchase of the previous page)."""
-    records, more = purchase_history(own_account(), before=_cursor(request.args.get("before")))
+    records, more = purchase_history(personal_account(), before=_cursor(request.args.get("before")))
     return money_page(
         "billing/purchases.html", partial="billing/_purchases.html", records=records, more=_more(more)
     )
@@ -120,7 +120,7 @@ def payment() -> ResponseReturnValue:
 
     Asks Stripe when the page is loaded and on some of its polls, so that it is right without a webhook.
     """
-    account = own_account()
+    account = personal_account()
     id = request.args.get("session_id") or request.args.get("operation") or ""
     poll = page_number("poll")
     record = _synced(account, id, ask=poll % SYNC_EVERY == 0)
@@ -154,7 +154,7 @@ def _page(
     errors: dict[str, str] | None = None,
     status: int = 200,
 ) -> ResponseReturnValue:
-    account, moment = own_account(), now()
+    account, moment = personal_account(), now()
     freeze = billing.buying_freeze(account) if billing.enabled() else None
     records, more = purchase_history(account)
     pace = spending_pace(account, moment)

@@ -10,17 +10,17 @@ from models.billing.billing_details import billing_address
 from models.billing.purchase import Purchase
 from models.billing.purchase_history import PurchaseRecord, purchase_record
 from models.core.errors import NotFound
-from views.billing.pages.billing_blueprint import bp, money_page, own_account, reason_text, user
+from views.billing.pages.billing_blueprint import bp, money_page, reason_text, user
 from views.billing.pages.receipt_pdf import Document, document_pdf
 from views.web import format
-from views.web.guards import limiter, login_required, settings
+from views.web.guards import limiter, login_required, personal_account, settings
 
 
 @bp.get("/profile/billing/purchases/<id>")
 @login_required
 def purchase(id: str) -> ResponseReturnValue:
     """A purchase: its payment, billing details, refunds and disputes."""
-    account = own_account()
+    account = personal_account()
     record = purchase_record(account, id)
     return money_page(
         "billing/purchase.html",
@@ -36,7 +36,7 @@ def purchase(id: str) -> ResponseReturnValue:
 @limiter.limit("30 per minute")
 def receipt_pdf(id: str) -> ResponseReturnValue:
     """The receipt as PDF. Raises NotFound for an unpaid purchase."""
-    record = purchase_record(own_account(), id)
+    record = purchase_record(personal_account(), id)
     if not record.purchase.paid:
         raise NotFound("There is no receipt, because this purchase is not paid.")
     return _pdf(_receipt(record), f"receipt-{record.purchase.id}")
@@ -47,7 +47,7 @@ def receipt_pdf(id: str) -> ResponseReturnValue:
 @limiter.limit("30 per minute")
 def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
     """The credit note of a refund as PDF. Raises NotFound unless the refund succeeded."""
-    record = purchase_record(own_account(), id)
+    record = purchase_record(personal_account(), id)
     found = next((each for each in record.refunds if each.id == refund and each.status == "succeeded"), None)
     if found is None:
         raise NotFound("There is no such credit note.")

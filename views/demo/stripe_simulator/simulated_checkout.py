@@ -15,6 +15,7 @@ from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_payments import (
     AFTER_PAYMENT,
     checked_amount,
+    close_intent,
     confirm_intent,
     new_intent,
 )
@@ -381,9 +382,10 @@ def complete_session(sim: Simulator, session: Obj, payment_status: str) -> None:
 
 
 def _expire(sim: Simulator, session: Obj) -> None:
+    session |= {"status": "expired", "url": None}
     if session["_pay_intent"]:
         session["payment_intent"] = session["_pay_intent"]
-    session |= {"status": "expired", "url": None}
+        close_intent(sim, sim.get("payment_intent", session["_pay_intent"]), "automatic")
     sim.emit("checkout.session.expired", session)
 
 

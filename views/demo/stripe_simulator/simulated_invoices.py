@@ -17,7 +17,7 @@ from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Hook, Obj, Simulator, listing
 
 AFTER_INVOICE: list[Hook] = []
-"""What happens when an invoice was paid, or could not be: its subscription follows."""
+"""What happens when an invoice was paid, could not be, or is void: its subscription follows."""
 DAY = 86_400
 RETRY_DAYS = (3, 5, 7)
 """Days between the tries to collect an invoice."""
@@ -430,6 +430,8 @@ def void(sim: Simulator, invoice: Obj) -> None:
     if intent and intent["status"] != "canceled":
         close_intent(sim, intent, "void_invoice")
     sim.emit("invoice.voided", invoice)
+    for hook in AFTER_INVOICE:
+        hook(sim, invoice)
 
 
 def default_method(sim: Simulator, invoice: Obj) -> Obj | None:

@@ -1,8 +1,10 @@
-"""The billing portal of the Stripe simulator: a session, and its hosted page for cards, plans and invoices."""
+"""The billing portal of the Stripe simulator: a session, and its hosted page for cards, plans and invoices; the page of an
+invoice."""
 
 from typing import Any
 
 from flask import Flask, request
+from werkzeug import Response
 
 from views.demo.stripe_simulator import simulated_subscriptions
 from views.demo.stripe_simulator.simulated_cards import BY_KIND, GROUPS
@@ -14,6 +16,7 @@ from views.demo.stripe_simulator.simulated_customers import (
     new_method,
 )
 from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid
+from views.demo.stripe_simulator.simulated_invoices import collect, intent_of
 from views.demo.stripe_simulator.simulated_pages import money, page, see_other
 from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_routes import endpoint
@@ -74,10 +77,40 @@ def mount(app: Flask, sim: Simulator) -> None:
 
     def invoice(id: str) -> Any:
         with sim.lock:
-            return page("stripe_invoice", invoice=sim.get("invoice", id), money=money)
+            found, error, status = sim.get("invoice", id), "", 200
+            if request.method == "POST" and found["status"] == "open":
+                try:
+                    return _pay(sim, found, request.form.get("card", ""))
+                except SimulatedError as refused:
+                    error, status = refused.body["error"]["message"], 422
+                finally:
+                    sim.save()
+            saved = sim.find("payment_method", customer=found["customer"])
+            return page(
+                "stripe_invoice",
+                status,
+                invoice=found,
+                money=money,
+                saved=saved,
+                groups=GROUPS,
+                error=error,
+            )
 
     app.add_url_rule("/portal/<id>", "portal", portal, methods=["GET", "POST"])
-    app.add_url_rule("/invoice/<id>", "invoice", invoice)
+    app.add_url_rule("/invoice/<id>", "invoice", invoice, methods=["GET", "POST"])
+
+
+def _pay(sim: Simulator, invoice: Obj, card: str) -> Response:
+    """Pay an open invoice with a saved or a play card; the address of its page, or of the bank that asks for confirmation."""
+    if card in BY_KIND:
+        method = new_method(sim, BY_KIND[card], Params(), {})
+    else:
+        method = _own(sim, "payment_method", invoice["customer"], card)
+    address = f"{sim.url}/invoice/{invoice['id']}"
+    intent = intent_of(sim, invoice)
+    collect(sim, invoice, method, Params(return_url=address, payment_method=method["id"]), loud=True)
+    asks = intent is not None and intent["status"] == "requires_action"
+    return see_other(f"{sim.url}/3ds/{intent['id']}" if intent and asks else address)
 
 
 def _open(sim: Simulator, id: str) -> Obj:

@@ -38,6 +38,8 @@ COMMON = (
     " payment_settings proration_behavior trial_end"
 )
 CHANGES = "billing_cycle_anchor cancel_at cancellation_details proration_date"
+WAITING = ("items", "billing_cycle_anchor", "status", "trial_end")
+"""Of a subscription, what a pending update changes when it is paid."""
 PREVIEW_DETAILS = (
     "billing_cycle_anchor",
     "cancel_at_period_end",
@@ -346,6 +348,9 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
         )
     if "cancel_at_period_end" in params:
         _cancel_at_end(sim, subscription, params.boolean("cancel_at_period_end"))
+    if params.text("payment_behavior") == "pending_if_incomplete":
+        _update_when_paid(sim, subscription, params)
+        return
     lines, at_once = change_items(sim, subscription, params)
     after = sim.render(subscription)
     previous = {name: value for name, value in before.items() if after[name] != value}
@@ -354,6 +359,43 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
     if at_once:
         loud = params.text("payment_behavior") == "error_if_incomplete"
         _invoice(sim, subscription, lines, "subscription_update", loud=loud)
+
+
+def _update_when_paid(sim: Simulator, subscription: Obj, params: Params) -> None:
+    """Other prices as soon as their invoice is paid: until then they are the `pending_update`, for 23 hours."""
+    before = {name: copy.deepcopy(subscription[name]) for name in WAITING}
+    lines, at_once = change_items(sim, subscription, params)
+    after = {name: subscription[name] for name in WAITING}
+    if not at_once:
+        return
+    subscription |= before
+    subscription["_waiting"] = after
+    subscription["pending_update"] = {
+        "billing_cycle_anchor": after["billing_cycle_anchor"],
+        "discount_source": None,
+        "discounts": None,
+        "expires_at": sim.now() + INCOMPLETE_SECONDS,
+        "prebilling_iterations": None,
+        "subscription_items": sim.render(after["items"])["data"],
+        "trial_end": after["trial_end"],
+        "trial_from_plan": None,
+    }
+    _invoice(sim, subscription, lines, "subscription_update")
+    if subscription["pending_update"]:
+        sim.emit("customer.subscription.updated", subscription, pending_update=None)
+
+
+def _end_waiting(sim: Simulator, subscription: Obj, *, paid: bool) -> None:
+    """The invoice of a pending update was paid, or is void."""
+    old = subscription["items"]
+    waiting = subscription.pop("_waiting")
+    subscription["pending_update"] = None
+    if paid:
+        subscription |= waiting
+        sim.emit("customer.subscription.pending_update_applied", subscription)
+        sim.emit("customer.subscription.updated", subscription, items=old)
+    else:
+        sim.emit("customer.subscription.pending_update_expired", subscription)
 
 
 def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) -> Obj:
@@ -434,10 +476,13 @@ def _follow_invoice(sim: Simulator, invoice: Obj) -> None:
         return
     subscription = sim.get("subscription", id)
     status = subscription["status"]
-    if invoice["status"] == "paid":
+    if subscription.get("_waiting") and subscription["latest_invoice"] == invoice["id"]:
+        if invoice["status"] != "open":
+            _end_waiting(sim, subscription, paid=invoice["status"] == "paid")
+    elif invoice["status"] == "paid":
         if status in ("incomplete", "past_due", "unpaid") and subscription["latest_invoice"] == invoice["id"]:
             sim.change(subscription, "customer.subscription.updated", status="active")
-    elif status == "active" and invoice["attempted"]:
+    elif status == "active" and invoice["attempted"] and invoice["status"] == "open":
         sim.change(subscription, "customer.subscription.updated", status="past_due")
 
 
@@ -460,7 +505,13 @@ def _due(sim: Simulator) -> list[Due]:
         for each in sim.objects["invoice"].values()
         if each["status"] == "open" and each["next_payment_attempt"]
     ]
-    return [*(_next(sim, each) for each in living), *(_retry(sim, each) for each in waiting)]
+    pending = [_give_up(sim, each) for each in living if each.get("_waiting")]
+    return [*(_next(sim, each) for each in living), *(_retry(sim, each) for each in waiting), *pending]
+
+
+def _give_up(sim: Simulator, subscription: Obj) -> Due:
+    invoice = sim.get("invoice", subscription["latest_invoice"])
+    return subscription["pending_update"]["expires_at"], lambda: void(sim, invoice)
 
 
 def _next(sim: Simulator, subscription: Obj) -> Due:

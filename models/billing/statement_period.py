@@ -1,0 +1,245 @@
+"""What changed a balance between two days: a day explained, and a month's statement."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Date, Select, and_, cast, func, select
+
+from models.billing.purchase import Purchase, PurchaseRefund
+from models.billing.statement import StatementLine, lines_between, movement_sums
+from models.billing.statement_filter import midnight
+from models.core.db import BigInt, db
+from models.core.errors import NotFound
+from models.gateway import GatewayCall
+from models.ledger import CreditEntry
+from models.ledger.entry_positions import EntryPosition, positions_before
+
+MAX_CHANGES = 300
+"""Entries but calls and charges that a period lists one by one; the rest of them is summed."""
+REFUSED = ("failed", "canceled")
+"""Statuses of a refund that returned no money."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSum:
+    """The calls to a model on a day, or the other charges of a day (`model` None). `amount` is credits, negative."""
+
+    day: date
+    calls: bool
+    model: str | None
+    count: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class MovementSum:
+    """All entries of one movement: their number and their signed sum in credits."""
+
+    count: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class LargeCall:
+    """One of the calls that cost most. `amount` is credits, negative."""
+
+    request_id: str
+    run_id: str | None
+    model: str | None
+    at: datetime
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyLine:
+    """A payment or a refund. `id` is the purchase's or the refund's; a refund's cents are negative and its credits None."""
+
+    at: datetime
+    name: str
+    id: str
+    credits: int | None
+    cents: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatementPeriod:
+    """An account's ledger from `first` to `last` (UTC days): where it stood before and after, and all that happened in
+    between. `opening` plus the sums of `debits` and `movements` is `closing`, exactly.
+
+    `changes` are the first 300 entries but calls and charges, oldest first. `movements` cover all of them.
+    """
+
+    first: date
+    last: date
+    opening: EntryPosition
+    closing: EntryPosition
+    debits: Sequence[CallSum]
+    changes: Sequence[StatementLine]
+    movements: dict[str, MovementSum]
+
+    @property
+    def change(self) -> int:
+        """Closing minus opening balance."""
+        return self.closing.balance - self.opening.balance
+
+    @property
+    def calls(self) -> MovementSum:
+        """All calls."""
+        return _sum([each for each in self.debits if each.calls])
+
+    @property
+    def charges(self) -> MovementSum:
+        """All charges that are not calls."""
+        return _sum([each for each in self.debits if not each.calls])
+
+    @property
+    def unlisted(self) -> MovementSum:
+        """The entries that `changes` leaves out."""
+        count = sum(each.count for each in self.movements.values()) - len(self.changes)
+        amount = sum(each.amount for each in self.movements.values())
+        return MovementSum(count, amount - sum(each.amount for each in self.changes))
+
+    def by_model(self) -> list[CallSum]:
+        """The calls of all days together, by model, the most expensive first."""
+        rows: dict[str | None, list[CallSum]] = defaultdict(list)
+        for each in self.debits:
+            if each.calls:
+                rows[each.model].append(each)
+        sums = ((model, _sum(parts)) for model, parts in rows.items())
+        found = [CallSum(self.first, True, model, each.count, each.amount) for model, each in sums]
+        return sorted(found, key=lambda each: (each.amount, each.model or ""))
+
+
+def statement_period(account_id: str, first: date, last: date) -> StatementPeriod:
+    """What changed the account's balance from `first` to `last`, inclusive. Reads the period's entries once."""
+    opening, closing = positions_before(account_id, [midnight(first), midnight(last) + timedelta(days=1)])
+    own = (CreditEntry.account_id == account_id, CreditEntry.id > opening.id, CreditEntry.id <= closing.id)
+    day = func.greatest(cast(func.timezone("UTC", CreditEntry.created_at), Date), first)
+    is_call = CreditEntry.message_id.is_not(None)
+    call = and_(GatewayCall.request_id == CreditEntry.cause, GatewayCall.account_id == account_id, is_call)
+    query: Select[Any] = (
+        select(
+            day.label("day"),
+            is_call.label("calls"),
+            GatewayCall.model,
+            func.count(CreditEntry.cause.distinct()).label("count"),
+            cast(func.sum(CreditEntry.amount), BigInt).label("amount"),
+        )
+        .select_from(CreditEntry)
+        .outerjoin(GatewayCall, call)
+        .where(*own, CreditEntry.kind == "debit")
+        .group_by("day", is_call, GatewayCall.model)
+        .order_by("day", "amount", GatewayCall.model)
+    )
+    return StatementPeriod(
+        first=first,
+        last=last,
+        opening=opening,
+        closing=closing,
+        debits=[CallSum(**row) for row in db.session.execute(query).mappings()],
+        changes=lines_between(account_id, opening.id, closing.id, limit=MAX_CHANGES),
+        movements={
+            name: MovementSum(count, amount)
+            for name, count, amount in movement_sums(account_id, opening.id, closing.id)
+        },
+    )
+
+
+def largest_calls(account_id: str, period: StatementPeriod, *, limit: int) -> list[LargeCall]:
+    """The calls of the period that cost most, the most expensive first."""
+    cost = cast(func.sum(CreditEntry.amount), BigInt)
+    top = (
+        select(CreditEntry.cause, cost.label("amount"), func.max(CreditEntry.created_at).label("at"))
+        .where(
+            CreditEntry.account_id == account_id,
+            CreditEntry.id > period.opening.id,
+            CreditEntry.id <= period.closing.id,
+            CreditEntry.kind == "debit",
+            CreditEntry.message_id.is_not(None),
+        )
+        .group_by(CreditEntry.cause)
+        .order_by(cost, CreditEntry.cause)
+        .limit(limit)
+        .subquery()
+    )
+    query = (
+        select(GatewayCall.request_id, GatewayCall.run_id, GatewayCall.model, top.c.at, top.c.amount)
+        .join(top, top.c.cause == GatewayCall.request_id)
+        .where(GatewayCall.account_id == account_id)
+        .order_by(top.c.amount, top.c.cause)
+    )
+    return [LargeCall(**row) for row in db.session.execute(query).mappings()]
+
+
+def money_of(account_id: str, period: StatementPeriod) -> list[MoneyLine]:
+    """The payments whose credits landed in the period, and the refunds of its days that were not refused, oldest first."""
+    paid = (
+        select(Purchase, CreditEntry.created_at)
+        .join(CreditEntry, CreditEntry.operation_id == Purchase.id)
+        .where(
+            CreditEntry.account_id == account_id,
+            CreditEntry.id > period.opening.id,
+            CreditEntry.id <= period.closing.id,
+            CreditEntry.kind == "grant",
+        )
+        .order_by(CreditEntry.id)
+        .execution_options(populate_existing=True)
+    )
+    refunded = (
+        select(PurchaseRefund, Purchase.currency)
+        .join(Purchase, Purchase.id == PurchaseRefund.purchase_id)
+        .where(
+            func.coalesce(Purchase.org_id, Purchase.user_id) == account_id,
+            PurchaseRefund.created_at >= midnight(period.first),
+            PurchaseRefund.created_at < midnight(period.last) + timedelta(days=1),
+            PurchaseRefund.status.not_in(REFUSED),
+        )
+        .order_by(PurchaseRefund.created_at, PurchaseRefund.id)
+        .execution_options(populate_existing=True)
+    )
+    lines = [
+        MoneyLine(at, "Payment", each.id, each.credits, each.amount_cents, each.currency)
+        for each, at in db.session.execute(paid)
+    ]
+    lines += [
+        MoneyLine(each.created_at, "Refund", each.id, None, -each.amount_cents, currency)
+        for each, currency in db.session.execute(refunded)
+    ]
+    return sorted(lines, key=lambda line: line.at)
+
+
+def statement_months(account_id: str, now: datetime) -> list[date]:
+    """The first days of the months since the account's first entry, the newest first."""
+    first = select(CreditEntry.created_at).where(CreditEntry.account_id == account_id)
+    began = db.session.scalar(first.order_by(CreditEntry.id).limit(1))
+    if began is None:
+        return []
+    month, months = now.astimezone(UTC).date().replace(day=1), []
+    while month >= began.astimezone(UTC).date().replace(day=1):
+        months.append(month)
+        month = (month - timedelta(days=1)).replace(day=1)
+    return months
+
+
+def statement_month(account_id: str, text: str, now: datetime) -> StatementPeriod:
+    """The statement of a month such as `2026-11`, of the current one so far. Raises NotFound for a month before the account's
+    first entry or after now, and for anything else."""
+    month = next((each for each in statement_months(account_id, now) if f"{each:%Y-%m}" == text), None)
+    if month is None:
+        raise NotFound("There is no statement for this month.")
+    following = (month + timedelta(days=32)).replace(day=1)
+    return statement_period(account_id, month, following - timedelta(days=1))
+
+
+def daily_balances(account_id: str, days: Sequence[date]) -> list[int]:
+    """The account's balance at the end of each day, in credits."""
+    ends = [midnight(day) + timedelta(days=1) for day in days]
+    return [position.balance for position in positions_before(account_id, ends)]
+
+
+def _sum(parts: Sequence[CallSum]) -> MovementSum:
+    return MovementSum(sum(each.count for each in parts), sum(each.amount for each in parts))

@@ -1,0 +1,375 @@
+"""The statement: the profile tab, its CSV, the explanation of a day, the page of a grant, and monthly statements as PDF."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from flask import Response, g, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from models.billing.grant_history import grant_history
+from models.billing.statement import (
+    StatementLine,
+    filtered_csv,
+    live_holds_of,
+    statement_page,
+    statement_totals,
+    upcoming_expiries,
+)
+from models.billing.statement_filter import StatementFilter, midnight, parse_day, parse_filter
+from models.billing.statement_period import (
+    StatementPeriod,
+    daily_balances,
+    largest_calls,
+    statement_month,
+    statement_months,
+    statement_period,
+)
+from models.core.db import db, now, read_snapshot
+from models.core.errors import Invalid, NotFound
+from models.ledger import Account, balance, ensure_quota, write_off_expired
+from models.usage.statement_export import statement_csv, statement_range
+from views.accounts.pages.profile import tab
+from views.billing.pages.billing_blueprint import bp
+from views.billing.pages.statement_pdf import monthly_pdf
+from views.runs.pages import call_address
+from views.usage.pages import KINDS
+from views.web import format
+from views.web.charts import Chart, ChartSeries, line_chart
+from views.web.guards import current_account, limiter, login_required, settings
+from views.web.htmx import render, wants_fragment
+
+DAYS = 30
+EXPIRIES, HOLDS, LARGEST, MODELS = 5, 10, 10, 20
+RECENT_MONTHS = 12
+FIELDS = ("kind", "from", "to", "least", "q")
+
+MOVEMENT_NAMES = {
+    "": "Everything",
+    "calls": "Calls",
+    "purchases": "Purchases",
+    "grants": "Grants",
+    "refunds": "Refunds and disputes",
+    "expiries": "Expiries",
+    "charges": "Other charges",
+    "debt": "Debt repaid",
+    "unspent": "All but spending",
+}
+"""The choices of the filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What caused an entry: a text, the address of the cause (None if it has no page), and an id that stands for the name."""
+
+    text: str
+    href: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatementForm:
+    """The filter form: values as entered, the resulting filter, and errors by field."""
+
+    values: Mapping[str, str]
+    filter: StatementFilter
+    errors: Mapping[str, str]
+
+    @classmethod
+    def of_request(cls) -> "StatementForm":
+        """Read the query. With errors the filter is empty."""
+        values = {name: request.args.get(name, "").strip() for name in FIELDS}
+        try:
+            return cls(values, parse_filter(values), {})
+        except Invalid as invalid:
+            return cls(values, StatementFilter(), invalid.fields)
+
+    def args(self, **changes: str) -> dict[str, Any]:
+        """The query of the same filters with some changed; empty ones are left out."""
+        return {name: value for name, value in {**self.values, **changes}.items() if value}
+
+    def href(self, **changes: str) -> str:
+        """The page with some filters changed."""
+        return url_for("profile.profile", tab="statement", **self.args(**changes))
+
+    @property
+    def chips(self) -> list[tuple[str, str]]:
+        """Each filter in words, and the page without it."""
+        values, words = (
+            self.values,
+            {"from": "From {}", "to": "To {}", "least": "At least {} credits", "q": "“{}”"},
+        )
+        chips = [(MOVEMENT_NAMES[values["kind"]], self.href(kind=""))] if values["kind"] else []
+        return chips + [
+            (text.format(values[name]), self.href(**{name: ""}))
+            for name, text in words.items()
+            if values[name]
+        ]
+
+
+@tab("statement")
+@login_required
+def statement() -> ResponseReturnValue:
+    """`/profile?tab=statement`: balance, expiries and ledger entries, newest first, in keyset pages.
+
+    Query: `kind`, `from`, `to`, `least`, `q`, `before` (an entry id). htmx gets the list, or after `before` only its rows.
+    Runs a due quota cycle and writes off expired grants first, so that the entries add up to the balance. Wrong filters:
+    422 with the input kept.
+    """
+    account, moment, form = current_account(), now(), StatementForm.of_request()
+    before = _entry_id(request.args.get("before"))
+    ensure_quota(account, settings().stoa_free_credits, now=moment)
+    write_off_expired(account, now=moment)
+    db.session.commit()
+    read_snapshot()
+    context = _list_context(account, form, before)
+    if not wants_fragment():
+        context |= _page_context(account, moment)
+    return render(
+        "billing/statement.html",
+        partial="billing/_statement_rows.html" if before is not None else "billing/_statement_list.html",
+        status=422 if form.errors else 200,
+        **context,
+    )
+
+
+@bp.get("/profile/statement")
+@login_required
+def statement_address() -> ResponseReturnValue:
+    """The former address of the statement; keeps the query."""
+    args: dict[str, Any] = request.args.to_dict()
+    if args.pop("show", "") == "in":
+        args["kind"] = "unspent"
+    return redirect(url_for("profile.profile", **{**args, "tab": "statement"}))
+
+
+@bp.get("/profile/statement.csv")
+@login_required
+def statement_file() -> ResponseReturnValue:
+    """Stream the entries of the page's filters as CSV. With no filter but days it is complete, and `/verify` can check it.
+    Raises Invalid (422)."""
+    account_id, filter = current_account().id, parse_filter(request.args)
+    days = f"{f'{filter.first}-to-' if filter.first else ''}{filter.last or now().date()}"
+    if filter.whole:
+        first, last = (str(day) if day else None for day in (filter.first, filter.last))
+        text, name = statement_csv(statement_range(account_id, first, last)), f"stoa-statement-{days}.csv"
+    else:
+        text, name = filtered_csv(account_id, filter), f"stoa-statement-filtered-{days}.csv"
+    db.session.commit()
+    response = Response(text, mimetype="text/csv")
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.get("/profile/statement/<month>.pdf")
+@login_required
+@limiter.limit("30 per minute")
+def statement_pdf(month: str) -> ResponseReturnValue:
+    """The statement of a month such as `2026-11` as PDF; of the current month so far. Raises NotFound."""
+    account, moment = current_account(), now()
+    write_off_expired(account, now=moment)
+    db.session.commit()
+    read_snapshot()
+    file = monthly_pdf(account, statement_month(account.id, month, moment), moment)
+    response = Response(file, mimetype="application/pdf")
+    response.headers["Content-Disposition"] = f'inline; filename="stoa-statement-{month}.pdf"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.get("/profile/statement/<day>")
+@login_required
+def statement_day(day: str) -> ResponseReturnValue:
+    """Why the balance changed on a UTC day such as `2026-11-20`: in sentences, by cause, and the largest calls. Raises
+    NotFound for a day that has not come."""
+    account, today = current_account(), now().astimezone(UTC).date()
+    found = parse_day(day)
+    if found is None or found > today:
+        raise NotFound("There is no such day.")
+    write_off_expired(account)
+    db.session.commit()
+    read_snapshot()
+    period = statement_period(account.id, found, found)
+    models = period.by_model()
+    return render(
+        "billing/statement_day.html",
+        day=midnight(found),
+        period=period,
+        sentences=day_sentences(period),
+        models=[(each, _entries(found, kind="calls", q=each.model or "")) for each in models[:MODELS]],
+        other_models=models[MODELS:],
+        changes=[(line, cause_of(line, account)) for line in period.changes],
+        largest=[
+            (call, call_address(call.run_id, call.request_id))
+            for call in largest_calls(account.id, period, limit=LARGEST)
+        ],
+        before=found - timedelta(days=1),
+        after=found + timedelta(days=1) if found < today else None,
+        entries=_entries(found),
+        csv=url_for("billing.statement_file", **_days(found)),
+    )
+
+
+@bp.get("/profile/statement/grants/<path:id>")
+@login_required
+def grant_page(id: str) -> ResponseReturnValue:
+    """A grant: where it came from, and what came of its credits. Raises NotFound."""
+    account = current_account()
+    write_off_expired(account)
+    db.session.commit()
+    read_snapshot()
+    history = grant_history(account, id)
+    sources = []
+    if history.purchase and account.user_id:
+        sources.append(("Purchase", url_for("billing.purchase", id=history.purchase.id)))
+    if history.grant.type in ("referral", "referral_legacy") and account.user_id:
+        sources.append(("Referrals", url_for("profile.profile", tab="referrals")))
+    return render("billing/grant.html", history=history, kinds=KINDS, sources=sources)
+
+
+def cause_of(line: StatementLine, account: Account) -> Cause:
+    """What caused an entry, in words, and its page: a call, a purchase, or a grant."""
+    if line.kind == "debit":
+        if line.request_id:
+            return Cause(line.model or "Call", call_address(line.run_id, line.request_id))
+        return Cause("Charge", code=line.cause)
+    name = grant_name(line)
+    # purchases have pages for people only
+    purchase = (
+        url_for("billing.purchase", id=line.purchase_id) if line.purchase_id and account.user_id else None
+    )
+    grant = url_for("billing.grant_page", id=line.operation_id) if line.grant_type else None
+    if line.kind == "grant":
+        return Cause(name, purchase or grant)
+    if line.kind == "expiry":
+        return Cause(f"Expired: {name}", grant)
+    if line.kind == "debt_cleared":
+        return Cause(f"Debt repaid: {name}" if line.amount > 0 else f"Used to repay debt: {name}", grant)
+    if line.kind == "reinstatement":
+        reasons = {"refund": "Given back after a refund", "dispute": "Given back after a dispute"}
+        return Cause(f"{reasons.get(line.cause, 'Given back')}: {name}", purchase or grant)
+    reasons = {"refund": "Taken back by a refund", "dispute": "Taken back by a dispute"}
+    return Cause(f"{reasons.get(line.cause, 'Revoked by the operator')}: {name}", purchase or grant)
+
+
+def grant_name(line: StatementLine) -> str:
+    """What a grant is called."""
+    if line.description:
+        return line.description
+    return KINDS[line.grant_type][0] if line.grant_type in KINDS else "Grant"
+
+
+def day_sentences(period: StatementPeriod) -> list[str]:
+    """A day in sentences; each number is a sum of entries."""
+    opening, closing, change = period.opening.balance, period.closing.balance, period.change
+    ends = f"from {format.credits(opening)} to {format.credits(closing)}"
+    if not period.debits and not period.movements:
+        return [f"Nothing was added or spent. Your balance stayed at {_credits(opening)}."]
+    moved = f"{'rose' if change > 0 else 'fell'} by {_credits(abs(change))}, {ends}"
+    sentences = [
+        f"Your balance {moved}." if change else f"Your balance ended where it began, at {_credits(opening)}."
+    ]
+    models, calls, charges = period.by_model(), period.calls, period.charges
+    if calls.count:
+        cost = f"{_count(calls.count, 'call')} cost {_credits(-calls.amount)}."
+        top = models[0]
+        most = f" Most went to {top.model}: {_credits(-top.amount)} for {_count(top.count, 'call')}."
+        sentences.append(cost + (most if len(models) > 1 and top.model else ""))
+    if charges.count:
+        sentences.append(f"{_count(charges.count, 'other charge')} cost {_credits(-charges.amount)}.")
+    words = {
+        "purchases": ("You bought {} in {}.", "purchase", 1),
+        "grants": ("{} came with {}.", "grant", 1),
+        "expiries": ("{} expired unused, of {}.", "grant", -1),
+        "refunds": ("{} were taken back by refunds, disputes or the operator, in {}.", "movement", -1),
+    }
+    for name, (text, noun, sign) in words.items():
+        found = period.movements.get(name)
+        if found is None:
+            continue
+        if name == "refunds" and found.amount > 0:
+            text, sign = "{} were given back after disputes or refunds, in {}.", 1
+        sentences.append(text.format(_credits(sign * found.amount), _count(found.count, noun)))
+    repaid = sum(line.amount for line in period.changes if line.movement == "debt" and line.amount > 0)
+    if repaid:
+        sentences.append(
+            f"{_credits(repaid)} of what came in repaid debt, which does not change the balance."
+        )
+    return sentences
+
+
+def _entries(day: date, **more: Any) -> str:
+    """The entries of a day on the statement."""
+    return url_for("profile.profile", tab="statement", **_days(day), **more)
+
+
+def _days(day: date) -> dict[str, Any]:
+    """The query of one day."""
+    return {"from": str(day), "to": str(day)}
+
+
+def _list_context(account: Account, form: StatementForm, before: int | None) -> dict[str, Any]:
+    page = None if form.errors else statement_page(account.id, form.filter, before)
+    more = None
+    if page and page.more:
+        more = url_for("profile.profile", tab="statement", **form.args(), before=page.more)
+    return {
+        "form": form,
+        "listing": page,
+        "before": before,
+        "more": more,
+        "lines": [(line, cause_of(line, account)) for line in page.lines] if page else [],
+        "kinds": KINDS,
+        "csv": url_for("billing.statement_file", **form.args()),
+    }
+
+
+def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
+    """Balance, its sum, chart, expiries, holds and months."""
+    current, totals = balance(account, now=moment), statement_totals(account.id)
+    g.balance = current  # the navigation bar shows the same reading
+    days = [moment.astimezone(UTC).date() - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
+    months = statement_months(account.id, moment)
+    return {
+        "balance": current,
+        "totals": totals,
+        "chart": _chart(account.id, days, moment) if months else None,
+        "day_links": [url_for("billing.statement_day", day=str(day)) for day in days],
+        "expiries": upcoming_expiries(account.id, moment, limit=EXPIRIES),
+        "holds": live_holds_of(account.id, moment, limit=HOLDS) if current.held else [],
+        "movement_names": MOVEMENT_NAMES,
+        "months": [_month(each, moment) for each in months[:RECENT_MONTHS]],
+        "older_months": [_month(each, moment) for each in months[RECENT_MONTHS:]],
+    }
+
+
+def _month(month: date, moment: datetime) -> tuple[str, str]:
+    """The name of a month and the address of its statement."""
+    current = f"{month:%Y-%m}" == f"{moment.astimezone(UTC):%Y-%m}"
+    return f"{month:%B %Y}{' so far' if current else ''}", url_for(
+        "billing.statement_pdf", month=f"{month:%Y-%m}"
+    )
+
+
+def _chart(account_id: str, days: list[date], moment: datetime) -> Chart:
+    series = ChartSeries("Balance at the end of the day", daily_balances(account_id, days))
+    return line_chart([midnight(day) for day in days], [series], unit="credits", now=moment, grain="day")
+
+
+def _entry_id(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        raise Invalid("Invalid statement page: 'before' must be an entry id")
+    return int(text)
+
+
+def _credits(amount: int) -> str:
+    return _count(amount, "credit")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{format.credits(number)} {noun}{'' if abs(number) == 1 else 's'}"
