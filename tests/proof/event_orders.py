@@ -54,6 +54,8 @@ class Walk:
     payments: Payments
     history: History
     person: Person
+    heard: int
+    """Events that Stripe had made when this walk looked last."""
     customer: str = ""
     method: str = ""
     session: str = ""
@@ -93,14 +95,14 @@ class Walk:
         self.handled.add(choice)
 
     def _advance(self) -> None:
-        before = self.payments.event_count()
         self.history.steps[self.done](self)
         self.done += 1
-        self.listen(before)
+        self.listen()
 
-    def listen(self, before: int) -> None:
-        """Take up the events that Stripe has made since it had so many."""
-        for event in self.payments.events(*self.history.events, after=before):
+    def listen(self) -> None:
+        """Take up the events that Stripe has made meanwhile."""
+        since, self.heard = self.heard, self.payments.event_count()
+        for event in self.payments.events(*self.history.events, after=since):
             if self._is_own(event["data"]["object"]):
                 number = sum(name.startswith(f"{self.done} {event['type']} ") for name in self.waiting)
                 self.waiting[f"{self.done} {event['type']} {number}"] = event
@@ -241,10 +243,9 @@ def _over(walking: list[Future[None]]) -> bool:
 
 
 def _begun(payments: Payments, history: History) -> Walk:
-    walk = Walk(payments, history, payments.buyers(1, card=None)[0])
-    before = payments.event_count()
+    walk = Walk(payments, history, payments.buyers(1, card=None)[0], payments.event_count())
     history.begin(walk)
-    walk.listen(before)
+    walk.listen()
     return walk
 
 
