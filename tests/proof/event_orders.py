@@ -333,5 +333,11 @@ HISTORIES = [
     _history("a purchase and a dispute that is won", [dispute, _win], 1000),
     _history("a purchase and a dispute that is lost", [dispute, lose], 0),
     _history("a purchase and an inquiry that becomes a dispute", [_inquire, _escalate, lose], 0),
-    _history("a purchase, a refund and a dispute that is won", [refund(300), dispute, _win], 700),
+    History(
+        "a purchase with a saved card, a refund and a dispute that is won",
+        [refund(300), dispute, _win],
+        700,
+        _with_card,
+        _facts,
+    ),
 ]
