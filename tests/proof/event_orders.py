@@ -202,22 +202,22 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
     graph = OrderGraph(first.node(), first.choices())
     counts = [0] * walkers
 
-    failed = threading.Event()
+    stopped = threading.Event()
 
     def walker(number: int) -> None:
-        while not graph.complete and not failed.is_set():
+        while not graph.complete and not stopped.is_set():
             plan = graph.plan(graph.start)
             if plan:
                 counts[number] += 1
                 go(plan)
             else:  # others are about to find more
-                failed.wait(0.25)
+                stopped.wait(0.25)
 
     def go(plan: list[str]) -> None:
         walk = _begun(payments, history)
         at = walk.node()
         assert at == graph.start, f"{history.name} begins at {at}, not {graph.start}"
-        while plan and not failed.is_set():
+        while plan and not stopped.is_set():
             for choice in plan:
                 walk.take(choice)
                 to = walk.node()
@@ -227,9 +227,11 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
 
     with ThreadPoolExecutor(walkers) as pool:
         walking = [pool.submit(walker, number) for number in range(walkers)]
-        while not _over(walking):
-            echo(f"  {history.name}: {graph.size} steps, {sum(counts)} payments")
-        failed.set()
+        try:
+            while not _over(walking):
+                echo(f"  {history.name}: {graph.size} steps, {sum(counts)} payments")
+        finally:
+            stopped.set()
         for done in walking:
             done.result()
     assert graph.complete, f"{history.name}: not every edge was walked"
