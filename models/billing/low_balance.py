@@ -132,6 +132,7 @@ def _check_balance(
     facts = {
         "threshold": credits_text(threshold),
         "organisation": org.name if org else None,
+        "organisation_slug": org.slug if org else None,
         **balance_facts(net),
     }
     _note_notified(account_id, now)

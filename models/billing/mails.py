@@ -48,6 +48,7 @@ TOPIC_OF: dict[str, str | None] = {
     "plan_canceling": "plan",
     "plan_ended": "plan",
     "plan_payment_failed": None,
+    "plan_payment_reversed": None,
 }
 UNSUBSCRIBE_PATH = "/emails/unsubscribe/"
 

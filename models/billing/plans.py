@@ -183,9 +183,10 @@ def update_plan(plan: Plan, changes: Mapping[str, Any]) -> Plan:
     before = terms(plan)
     after = _checked(NewPlan(**_values(before) | dict(changes)))
     if new_version(before, after):
-        plan.active = False
-        db.session.flush()
-        return create_plan(after)
+        with db.session.begin_nested():
+            plan.active = False
+            db.session.flush()
+            return create_plan(after)
     for name in SHOWN:
         setattr(plan, name, _values(after)[name])
     db.session.flush()

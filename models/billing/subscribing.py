@@ -5,7 +5,7 @@ stopped in between loses nothing: Stripe's event does the same.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from models.billing import cards, stripe_api, trust
@@ -131,20 +131,19 @@ def preview_change(account: Account, plan: Plan, *, now: datetime | None = None)
     """What a change to the plan would cost, by Stripe's preview. Takes transactions of its own. Raises Conflict (no change
     is possible now, with the reason), NotFound (no live subscription), StripeError, BillingDisabled."""
     now = now or utc_now()
-    row, current, state = _changeable(account, plan)
+    _, current, state = _changeable(account, plan)
     price = stripe_price(plan)
     if not upgrade(current, plan):
-        lines = [(f"{plan.name}, from {row.billing_period_end.astimezone(UTC):%d %B %Y}", plan.price_cents)]
-        return ChangePreview(
-            plan, False, lines, plan.price_cents, row.billing_period_end, int(now.timestamp())
-        )
-    at = _within_period(int(now.timestamp()), state)
+        at = state.period[1]
+        lines = [(f"{plan.name}, from {at.day} {at:%B %Y}", plan.price_cents)]
+        return ChangePreview(plan, False, lines, plan.price_cents, at, int(now.timestamp()))
+    proration_date = _within_period(int(now.timestamp()), state)
     params: Any = {
         "subscription": state.id,
         "subscription_details": {
             "items": [{"id": state.item_id, "price": price}],
             "proration_behavior": "always_invoice",
-            "proration_date": at,
+            "proration_date": proration_date,
         },
     }
     with stripe_api.asking() as client:
@@ -154,7 +153,7 @@ def preview_change(account: Account, plan: Plan, *, now: datetime | None = None)
         lines.append(
             ("Credit from earlier invoices", invoice["amount_due"] - sum(cents for _, cents in lines))
         )
-    return ChangePreview(plan, True, lines, invoice["amount_due"], now, at)
+    return ChangePreview(plan, True, lines, invoice["amount_due"], now, proration_date)
 
 
 def change(
@@ -268,7 +267,11 @@ def _upgrade(state: SubscriptionState, price: str, proration_date: int) -> None:
         client.v1.subscriptions.update(state.id, params, key)
         # a repeated request answers what was so then
         told = plain(client.v1.subscriptions.retrieve(state.id))
-    pending = subscription_state(told).pending_invoice_id
+    now = subscription_state(told)
+    pending = now.pending_invoice_id
+    if pending is None and now.price_id != price:
+        # the request repeats one that was declined
+        raise Conflict("The amounts may have changed. Look at them again.", code="preview_expired")
     if pending is None:
         return
     with stripe_api.asking() as client:

@@ -70,6 +70,29 @@ def enqueue_subscription_changes(row: Subscription, plan: Plan, before: Subscrip
         enqueue("plan_canceling", f"plan-canceling/{change}", user, facts)
 
 
+def enqueue_reversal(
+    row: Subscription, plan: Plan, invoice: SubscriptionInvoice, before: tuple[int, int, int]
+) -> None:
+    """Enqueue the e-mails for money of an invoice that went back or came back, in its transaction. `before` is its
+    `refunded_cents`, `disputed_cents` and `taken_back` before. Flushes."""
+    refunded, disputed = invoice.refunded_cents - before[0], invoice.disputed_cents - before[1]
+    credits = invoice.taken_back - before[2]
+    facts = _facts(row, plan) | _invoice_facts(invoice)
+    moved = {"refund": refunded, "dispute": disputed}
+    for kind, cents in moved.items():
+        if cents:
+            facts |= {
+                "disputed": kind == "dispute",
+                "back": cents > 0,
+                "moved": dollars(abs(cents)),
+                "credits_moved": credits_text(abs(credits)) if credits else None,
+            }
+            total = f"{invoice.refunded_cents}/{invoice.disputed_cents}/{row.version}"
+            id = f"plan-payment-reversed/{kind}/{invoice.id}/{total}"
+            enqueue("plan_payment_reversed", id, row.user_id or "", facts)
+            credits = 0  # said once
+
+
 def price_text(plan: Plan) -> str:
     """A plan's price, as in `$20.00 a month`."""
     return f"{dollars(plan.price_cents)} a {plan.interval}"

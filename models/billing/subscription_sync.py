@@ -130,7 +130,7 @@ def settle_subscription(state: SubscriptionState, version: int | None, *, now: d
         setattr(row, name, value)
     db.session.flush()
     for invoice in state.invoices:
-        changed |= _settle_invoice(account, state, invoice, plans, now)
+        changed |= _settle_invoice(account, row, state, invoice, plans, now)
     if changed and version is not None:
         row.version += 1
     db.session.flush()
@@ -216,6 +216,7 @@ def _values(state: SubscriptionState, account: Account, plans: Mapping[str, Plan
 
 def _settle_invoice(
     account: Account,
+    subscription: Subscription,
     state: SubscriptionState,
     invoice: InvoiceState,
     plans: Mapping[str, Plan],
@@ -255,7 +256,7 @@ def _settle_invoice(
         values |= _grant(account, state, invoice, plan, plans, now)
     if row is not None and all(getattr(row, name) == value for name, value in values.items()):
         return False
-    disputed = row.disputed_cents if row else 0
+    before = (row.refunded_cents, row.disputed_cents, row.taken_back) if row else (0, 0, 0)
     if row is None:
         row = SubscriptionInvoice(
             id=invoice.id,
@@ -269,9 +270,11 @@ def _settle_invoice(
     gone = min(row.amount_cents, row.refunded_cents + row.disputed_cents)
     if row.operation_id is not None and row.amount_cents:
         row.taken_back = (2 * row.credits * gone + row.amount_cents) // (2 * row.amount_cents)
-        cause = "dispute" if row.disputed_cents != disputed else "refund"
+        cause = "dispute" if row.disputed_cents != before[1] else "refund"
         ledger.take_back(row.operation_id, row.taken_back, cause, now=now)
     db.session.flush()
+    if (row.refunded_cents, row.disputed_cents) != before[:2]:
+        subscription_mails.enqueue_reversal(subscription, plan, row, before)
     return True
 
 

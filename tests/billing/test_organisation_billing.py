@@ -16,7 +16,7 @@ from models.ledger import Account
 from models.orgs import Org, OrgMember
 from tests import factories
 from tests.billing.stage import Desk
-from tests.billing.topups import post
+from tests.billing.topups import mails, post
 from tests.factories import Person
 
 LATER = timedelta(minutes=1)
@@ -273,6 +273,10 @@ def test_an_account_below_its_threshold_is_charged_once(
     prefix = "org-auto-topup" if kind == "organisation" else "auto-topup"
     assert bought.id.startswith(f"{prefix}-{account.id}-")
     assert (balance(desk, account), len(desk.charges())) == (2000, 1)
+    (mail,) = mails(desk)
+    assert (mail["to"], mail["subject"]) == ("alice@example.org", "Automatic top-up: 2,000 credits added")
+    at = "/orgs/acme/billing" if kind == "organisation" else "/profile/billing"
+    assert f"http://localhost:8000{at}/purchases/{bought.id}" in mail["text"]
     desk.prove()
 
 

@@ -189,8 +189,10 @@ def test_an_upgrade_is_previewed_and_charged_as_agreed(
     found = page(alice)
     shows(found, "Max is active.", f"${due}")
 
+    again = post(alice, CHANGE, {"plan": best.id, "proration_date": agreed})
+    assert again.headers["Location"] == PAGE
+    shows(page(alice), "You have the plan Max already")
     for data, status, phrase in (
-        ({"plan": best.id, "proration_date": agreed}, 409, "You have the plan Max already"),
         ({"plan": pro.id, "proration_date": "1600000000"}, 409, "Look at them again"),
         ({"plan": pro.id, "proration_date": "x"}, 422, "incomplete"),
         ({"plan": "pkg_other", "proration_date": agreed}, 404, "no such plan"),
@@ -211,6 +213,21 @@ def test_a_declined_upgrade_changes_nothing_and_says_so(
     answer = post(alice, CHANGE, {"plan": best.id, "proration_date": agreed})
     assert answer.status_code == 402
     shows(answer.text, "Not changed", "insufficient funds", "Your plan has not changed")
+    assert people.subscription(alice).plan_id == pro.id
+
+
+def test_an_upgrade_that_the_bank_asks_about_goes_to_stripes_page(
+    desk: Desk, people: Plans, pro: Plan, alice: Person
+) -> None:
+    best = people.offer("Max", 10_000)
+    people.subscribed(alice, pro)
+    desk.stripe.change_card(people.at_stripe(alice)["default_payment_method"], "authentication_required")
+    [agreed] = re.findall(r'name="proration_date" value="(\d+)"', page(alice, f"{CHANGE}?plan={best.id}"))
+    answer = post(alice, CHANGE, {"plan": best.id, "proration_date": agreed})
+    assert answer.status_code == 303
+    hosted = answer.headers["Location"]
+    assert hosted.startswith(desk.stripe.url)
+    shows(page(alice), "Pro", "A change of plan waits for your payment", f'href="{hosted}"')
     assert people.subscription(alice).plan_id == pro.id
 
 

@@ -86,8 +86,8 @@ def test_a_name_is_of_one_active_plan(session: OrmSession) -> None:
         billing.create_plan(PRO)
     with pytest.raises(Conflict):
         billing.update_plan(other, {"name": "Pro"})
-    session.rollback()
-    plan = billing.create_plan(PRO)
+    session.refresh(other)
+    assert other.active
     billing.retire_plan(plan)
     billing.retire_plan(plan)
     assert billing.create_plan(PRO).version == 2

@@ -189,7 +189,7 @@ def offered(session: OrmSession) -> list[Plan]:
 
 
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -197,8 +197,11 @@ def test_nothing_changes_when_the_difference_cannot_be_charged(plans: Plans, ali
     assert (len(plans.grants(alice)), plans.mails(alice)) == (1, ["plan_started"])
     assert after.version > before
     plans.desk.stripe.change_card(card, "visa")
+    with pytest.raises(Conflict, match="again"):
+        plans.do(alice, billing.change, team, preview.proration_date, now=plans.now)
     plans.desk.stripe.advance(1)
     assert plans.change(alice, team).plan_id == team.id
+    assert [each["amount"] for each in plans.desk.charges()] == [2_000, preview.due_cents]
 
 
 @pytest.mark.parametrize("then", ["confirm", "refuse", "forget", "again", "other card"])
@@ -370,6 +373,8 @@ def test_money_that_goes_back_takes_its_included_credits(plans: Plans, alice: Pe
     assert plans.desk.balance(alice) == 5_000 + left
     (invoice,) = plans.invoices(alice)
     assert invoice.taken_back == 1_000 - left
+    told = {"refund" if step == "refund" else "dispute" for step, _ in steps if left < 1_000}
+    assert plans.mails(alice).count("plan_payment_reversed") == len(told)
     plans.desk.prove()
 
 
@@ -442,7 +447,7 @@ def test_who_subscribes_twice_at_once_keeps_one_and_gets_the_other_back(plans: P
     assert statuses == ["active", "canceled"]
     assert [each["amount_refunded"] for each in plans.desk.charges()] in ([0, 2_000], [2_000, 0])
     assert plans.desk.balance(alice) == 1_000
-    assert plans.mails(alice) == ["plan_started"]
+    assert sorted(plans.mails(alice)) == ["plan_payment_reversed", "plan_started"]
     assert not plans.desk.ignored()
     plans.desk.prove()
 
@@ -647,16 +652,18 @@ def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> N
     plans.desk.stripe.change_card(plans.at_stripe(alice)["default_payment_method"], "declined")
     plans.pass_days(32)
     plans.pass_days(30)
+    plans.desk.stripe.refund(plans.desk.charges()[0]["id"], 1_000)
+    plans.hear()
     rows = plans.desk.session.scalars(select(mails.BillingMail).where(mails.BillingMail.user_id == alice.id))
     user = plans.desk.session.get_one(User, alice.id)
     said = {}
     for row in rows.all():
-        mail = mails.compose(row, user, mails.TOPIC_OF[row.kind])
+        mail = mails.compose(row, user, mails.TOPIC_OF[row.kind], {})
         said[row.kind] = mail
         for body in (mail.text, mail.html or ""):
             assert "None" not in body
             assert "/profile?tab=plan" in body
-        always = ("plan_started", "plan_renewed", "plan_payment_failed")
+        always = ("plan_started", "plan_renewed", "plan_payment_failed", "plan_payment_reversed")
         assert ("List-Unsubscribe" in mail.headers) is (row.kind not in always)
     assert said.keys() == {kind for kind in mails.TOPIC_OF if kind.startswith("plan_")}
     for kind, subject, words in (
@@ -667,6 +674,11 @@ def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> N
         ("plan_canceling", "Your plan Large ends on ", ["Credits that you bought stay"]),
         ("plan_payment_failed", "The payment for your plan Large failed", ["$50.00", "/invoice/"]),
         ("plan_ended", "Your plan Large has ended", ["because its payment failed"]),
+        (
+            "plan_payment_reversed",
+            "Refund of $10.00 for your plan",
+            ["500 credits that the plan included were taken"],
+        ),
     ):
         assert said[kind].subject.startswith(subject)
         text_of = " ".join(said[kind].text.split())

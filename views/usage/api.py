@@ -54,7 +54,7 @@ class BalanceFigures(ResponseModel):
     principals: CreditsByKind
 
 
-class SubscriptionState(ResponseModel):
+class BillingPeriod(ResponseModel):
     status: str = Field(description="Stripe's status")
     billingPeriodEnd: datetime
     cancelAtPeriodEnd: bool
@@ -66,7 +66,7 @@ class OwnUsage(ResponseModel):
     nextQuotaReset: datetime | None
     autoTopupTriggered: bool = Field(description="Whether this request charged an automatic top-up")
     autoTopupEnabled: bool
-    subscription: Missing[SubscriptionState] = Field(None, description="Only while there is one")
+    subscription: Missing[BillingPeriod] = Field(None, description="Only while there is one")
 
 
 class UsageAnswer(ResponseModel):

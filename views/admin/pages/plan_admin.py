@@ -18,6 +18,7 @@ from views.billing.pages.billing_blueprint import money_page
 from views.billing.pages.plan_cards import STATUSES, plan_card
 from views.web.guards import admin_required, audit, cookie_user, limiter
 from views.web.htmx import see_other, toast
+from views.web.keyset import Cursor, cursor, cursor_text
 
 bp = Blueprint("plan_admin", __name__)
 
@@ -68,7 +69,7 @@ class PlanForm:
 @admin_required
 def plan_list() -> ResponseReturnValue:
     """List the plans. Query: `before`, for more retired ones."""
-    before = _cursor(request.args.get("before"))
+    before = cursor()
     retired = plan_subscribers.retired_plans(before=before, limit=PAGE + 1)
     last = retired[PAGE - 1][0] if len(retired) > PAGE else None
     more = _page_after("plan_admin.plan_list", last.created_at, last.id) if last else None
@@ -113,7 +114,7 @@ def create_plan() -> ResponseReturnValue:
 def plan(id: str) -> ResponseReturnValue:
     """A version of a plan, and its subscribers. Query: `before`, for more subscribers."""
     found = plans.get_plan(id)
-    if before := _cursor(request.args.get("before")):
+    if before := cursor():
         return money_page(
             "admin/subscribers.html",
             partial="admin/_subscribers.html",
@@ -197,7 +198,7 @@ def _page(
     return response
 
 
-def _subscribers(found: Plan, before: tuple[datetime, str] | None) -> dict[str, Any]:
+def _subscribers(found: Plan, before: Cursor | None) -> dict[str, Any]:
     people = plan_subscribers.subscribers(found, before=before, limit=PAGE + 1)
     last = people[PAGE - 1].subscription if len(people) > PAGE else None
     return {
@@ -313,17 +314,4 @@ def _lines(name: str) -> list[str]:
 
 
 def _page_after(endpoint: str, time: datetime, last: str, **values: Any) -> str:
-    return url_for(endpoint, before=f"{time.isoformat()}~{last}", **values)
-
-
-def _cursor(text: str | None) -> tuple[datetime, str] | None:
-    if not text:
-        return None
-    time, _, id = text.partition("~")
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or not id or "\0" in id:
-        raise Invalid("'before' must be a time and an id.")
-    return moment, id
+    return url_for(endpoint, before=cursor_text(time, last), **values)

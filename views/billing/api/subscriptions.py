@@ -310,7 +310,7 @@ def preview(id: str) -> ResponseReturnValue:
     body=ChangeBody,
     answers={
         200: ("Changed now, or at the end of the period", SubscriptionAnswer),
-        402: "The card was declined; nothing changed",
+        402: "The card was declined and nothing changed, or `confirmation_needed`: pay at the URL in `details`",
         403: "The key is an organisation's",
         404: "You have no such subscription, or there is no such plan",
         409: "No change is possible now, or the preview is too old",
@@ -356,7 +356,7 @@ def _owner(id: str) -> Account:
 def _checkout(
     account: Account, plan: Plan, success_url: str | None = None, cancel_url: str | None = None
 ) -> billing.PlanCheckout:
-    started = absolute(url_for("billing.plan_started")) + "?session_id={CHECKOUT_SESSION_ID}"
+    started = f"{absolute(url_for('billing.plan_started'))}?session_id={{CHECKOUT_SESSION_ID}}"
     not_started = absolute(url_for("billing.plan_not_started"))
     address = caller_address()
     return billing.subscribe(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from flask import request, url_for
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from models import billing
@@ -146,7 +146,7 @@ def confirm_own_topup(operation: str) -> ResponseReturnValue:
     """Redirect to the bank's page to confirm the signed-in user's waiting top-up."""
     purchase_id = confirmations.owned(own_billing(), operation)
     db.session.commit()
-    back = absolute(url_for("billing.own_topup_confirmed", operation=purchase_id))
+    back = absolute("billing.own_topup_confirmed", operation=purchase_id)
     return see_other(confirmations.confirm(purchase_id, back) or back)
 
 
@@ -189,7 +189,7 @@ def use_confirmation(token: str) -> ResponseReturnValue:
     """Mark the link as used and redirect to the bank's page."""
     purchase_id = confirmations.use(token, now())
     db.session.commit()
-    back = absolute(url_for("billing.confirmation", token=token))
+    back = absolute("billing.confirmation", token=token)
     if purchase_id is None:
         return see_other(back)
     try:

@@ -134,9 +134,9 @@ def reason_text(reason: str | None) -> str:
     return REASONS.get(reason or "", (reason or "no reason given").replace("_", " "))
 
 
-def absolute(path: str) -> str:
+def absolute(endpoint: str, **values: Any) -> str:
     """The full URL of a page of this server, for Stripe to return to."""
-    return stripe_api.billing_settings().base_url + path
+    return stripe_api.billing_settings().base_url + url_for(endpoint, **values)
 
 
 def requested_credits(text: str | None, least: int, most: int) -> int:

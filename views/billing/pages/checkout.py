@@ -2,7 +2,6 @@
 
 import logging
 import re
-from datetime import datetime
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
@@ -42,6 +41,7 @@ from views.billing.pages.billing_blueprint import (
 )
 from views.web.guards import caller_address, limiter, login_required
 from views.web.htmx import see_other, toast
+from views.web.keyset import Cursor, cursor, cursor_text
 
 log = logging.getLogger("stoa.billing")
 
@@ -77,7 +77,7 @@ def organisation_billing() -> ResponseReturnValue:
 @login_required
 def purchases() -> ResponseReturnValue:
     """More purchases. Query: `before` (time and id of the last purchase of the previous page)."""
-    records, more = purchase_history(page_account(), before=_cursor(request.args.get("before")))
+    records, more = purchase_history(page_account(), before=cursor())
     return money_page(
         "billing/purchases.html", partial="billing/_purchases.html", records=records, more=_more(more)
     )
@@ -289,18 +289,5 @@ def _poll_address(poll: int) -> str:
     return url_for("billing.payment", **query, **({"poll": str(poll)} if poll else {}))  # type: ignore[arg-type]
 
 
-def _cursor(text: str | None) -> tuple[datetime, str] | None:
-    if not text:
-        return None
-    time, _, id = text.partition("~")
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or not id or "\0" in id:
-        raise Invalid("Invalid page of purchases: 'before' must be a time and a purchase id.")
-    return moment, id
-
-
-def _more(cursor: tuple[datetime, str] | None) -> str | None:
-    return url_for("billing.purchases", before=f"{cursor[0].isoformat()}~{cursor[1]}") if cursor else None
+def _more(after: Cursor | None) -> str | None:
+    return url_for("billing.purchases", before=cursor_text(*after)) if after else None

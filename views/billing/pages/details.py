@@ -14,7 +14,14 @@ from models.billing.billing_details import (
 from models.billing.countries import COUNTRIES
 from models.core.db import db
 from models.core.errors import Invalid
-from views.billing.pages.billing_blueprint import billing_home, bp, money_page, own_billing, user
+from views.billing.pages.billing_blueprint import (
+    billing_home,
+    bp,
+    money_page,
+    organisation,
+    own_billing,
+    user,
+)
 from views.web.guards import limiter, login_required
 from views.web.htmx import see_other, toast
 
@@ -36,7 +43,8 @@ def details() -> ResponseReturnValue:
     """The form. Query: `credits` or `plan`, to return to that purchase or plan."""
     saved = billing_address(billing_snapshot(own_billing().id))
     if saved is None:
-        return _form({"name": user().name or ""}, [])
+        org = organisation()
+        return _form({"name": (org or user()).name or ""}, [])
     values = {name: getattr(saved, name) for name in LABELS}
     return _form(values, [(each.type, each.value) for each in saved.tax_ids])
 

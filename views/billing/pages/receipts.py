@@ -81,7 +81,6 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
 def _receipt(record: PurchaseRecord) -> Document:
     bought = record.purchase
     money = [(f"{bought.credits:,} credits", format.cents(bought.amount_cents, bought.currency))]
-    money += [("Payment fee", format.cents(0, bought.currency)), ("Tax", format.cents(0, bought.currency))]
     returned = [
         (
             f"Refunded {format.date(each.created_at)}: {reason_text(each.reason)}",
@@ -117,8 +116,6 @@ def _payment_lines(bought: Purchase) -> list[tuple[str, str]]:
     """Names and values of the purchase's page."""
     lines = [
         (f"{bought.credits:,} credits", format.cents(bought.amount_cents, bought.currency)),
-        ("Payment fee", format.cents(0, bought.currency)),
-        ("Tax", format.cents(0, bought.currency)),
         ("Payment method", _method(bought)),
         ("Started", format.moment(bought.created_at)),
     ]

@@ -4,7 +4,7 @@ from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.billing import cards
+from models.billing import cards, stripe_api
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of, ensure_customer
 from models.core.db import db
@@ -39,7 +39,7 @@ def add_card() -> ResponseReturnValue:
     """Redirect to Stripe's page to save a card."""
     account = own_billing()
     db.session.commit()
-    back = absolute(url_for("billing.card_list"))
+    back = absolute("billing.card_list")
     return see_other(cards.card_page(ensure_customer(account), f"{back}?saved=1", back))
 
 
@@ -82,7 +82,7 @@ def remove(method: str) -> ResponseReturnValue:
 def portal() -> ResponseReturnValue:
     """Redirect to Stripe's billing portal."""
     customer = _needed(own_billing())
-    return see_other(cards.portal_address(customer, absolute(billing_home())))
+    return see_other(cards.portal_address(customer, stripe_api.billing_settings().base_url + billing_home()))
 
 
 def _customer(account: Account) -> str | None:

@@ -28,6 +28,10 @@ NOTICES = {
     "unpaid": ("The plan is not paid", "Model calls use your credits until it is paid."),
     "paused": ("The plan is paused", "Model calls use your credits until it continues."),
 }
+UNCONFIRMED = (
+    "A change of plan waits for your payment",
+    "Your bank asks you to confirm it. The plan changes as soon as you do; after a day the change lapses.",
+)
 INVOICE_STATES = {
     "paid": ("Paid", "ok", "check"),
     "open": ("Unpaid", "bad", "alert"),
@@ -130,15 +134,22 @@ def preview_change() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def change_plan() -> ResponseReturnValue:
-    """Change to another plan: at once if it is an upgrade, else at the end of the period."""
+    """Change to another plan: at once if it is an upgrade, else at the end of the period. Goes to Stripe's page if the bank
+    wants the payment confirmed."""
     account = own_billing()
     plan = billing.get_plan(request.form.get("plan", ""))
     agreed = _proration_date(request.form.get("proration_date", ""))
     id, name = plan.id, plan.name
     try:
         changed = billing.change(account, plan, agreed)
+    except billing.ConfirmationNeeded as needed:
+        db.session.rollback()
+        return see_other(needed.url)
     except (billing.PaymentDeclined, billing.StripeError, Conflict) as error:
         db.session.rollback()
+        if error.code == "same_plan":  # the form was sent twice
+            toast(error.message, "info")
+            return see_other(url_for("profile.profile", tab="plan"))
         return _change_page(account, billing.get_plan(id), problem=error.message, status=error.status)
     if changed.scheduled_plan_id == id:
         toast(f"{name} starts on {format.date(changed.billing_period_end)}.")
@@ -253,7 +264,7 @@ def _can_change(subscription: Subscription, plan: Plan) -> bool:
 
 
 def _plan_view(plan: Plan, subscription: Subscription) -> PlanView:
-    unpaid = billing.unpaid_invoice(subscription) if subscription.status in NOTICES else None
+    unpaid = billing.unpaid_invoice(subscription)
     scheduled = billing.get_plan(subscription.scheduled_plan_id) if subscription.scheduled_plan_id else None
     return PlanView(
         plan.name,
@@ -262,7 +273,7 @@ def _plan_view(plan: Plan, subscription: Subscription) -> PlanView:
         subscription.billing_period_end,
         subscription.cancel_at_period_end,
         scheduled.name if scheduled else None,
-        NOTICES.get(subscription.status),
+        NOTICES.get(subscription.status) or (UNCONFIRMED if unpaid else None),
         unpaid.hosted_invoice_url if unpaid else None,
     )
 
