@@ -38,7 +38,7 @@ fill: $(BIN)/python ## Fill an empty database with a year of generated calls (ME
 	@$(call install,base)
 	@exec $(BIN)/python -m bench.fill $(or $(MESSAGES),1000000)
 
-prove: dev ## Run the long proofs: races, aborts, crashes, faults, garbage, hostile input, soak, real clients (ONLY="race soak")
+prove: dev ## Run the long proofs: races, aborts, crashes, faults, garbage, hostile input, soak, real clients, payments (ONLY="race soak")
 	@exec $(BIN)/python -m tests.proof $(ONLY)
 
 lint: dev

@@ -115,9 +115,20 @@ def by_slug(slug: str) -> Org | None:
     return db.session.scalars(select(Org).where(Org.slug == slug)).one_or_none()
 
 
+def org_by_id(id: str) -> Org | None:
+    """Return the organisation with this id, or None."""
+    return db.session.get(Org, id)
+
+
 def membership(user_id: str, org_id: str) -> OrgMember | None:
     """Return the user's membership of the organisation, or None."""
     return db.session.get(OrgMember, (org_id, user_id))
+
+
+def administered_orgs(user_id: str) -> list[Org]:
+    """The organisations that the user owns or administers, by name; at most 100."""
+    query = select(Org).where(Org.id.in_(administered_org_ids(user_id))).order_by(Org.name, Org.id).limit(100)
+    return list(db.session.scalars(query))
 
 
 def administered_org_ids(user_id: str) -> Select[str]:

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from models.accounts import Fingerprint, Session, User
-from models.billing import Referral
+from models.billing import LimitOverride, Plan, PlanWindow, Referral, Subscription
 from models.core.db import Base, db
 from models.gateway import GatewayCall
 from models.ledger import PRIORITIES, Account, CreditAccount, CreditEntry, CreditHold, CreditLedger
@@ -186,6 +186,47 @@ def hold(owner: User, amount: int = 10, **kw: Any) -> CreditHold:
     kw.setdefault("expires_at", now() + timedelta(minutes=1))
     defaults = {"model": "stoa/demo", "door": "openai", "worker": "test"}
     return save(CreditHold(user_id=owner.id, amount=amount, **(defaults | kw)))
+
+
+WINDOWS = (("5 hours", 5, 350), ("Week", 168, 3_500), ("Month", None, 14_000))
+
+
+def plan(*windows: tuple[str, int | None, int], **kw: Any) -> Plan:
+    """An active plan with windows of (name, hours, credits), by default those of the contract's smallest tier."""
+    kw.setdefault("id", new_id("pkg_"))
+    kw.setdefault("name", kw["id"][-8:])
+    defaults = {"price_cents": 10_000, "interval": "month", "tier": 100}
+    made = Plan(**(defaults | kw))
+    made.windows = [PlanWindow(name=name, hours=hours, credits=credits) for name, hours, credits in windows]
+    return save(made)
+
+
+def subscription(owner: User, of: Plan | None = None, **kw: Any) -> Subscription:
+    """An active subscription to a plan, in the tenth day of a period of thirty."""
+    of = of or plan(*WINDOWS)
+    start = kw.pop("start", now() - timedelta(days=10))
+    kw.setdefault("stripe_subscription_id", new_id("sub_"))
+    kw.setdefault("billing_period_start", start)
+    kw.setdefault("billing_period_end", start + timedelta(days=30))
+    defaults = {
+        "stripe_customer_id": "cus_1",
+        "stripe_price_id": "price_1",
+        "status": "active",
+        "tier": of.tier,
+    }
+    return save(Subscription(user_id=owner.id, plan_id=of.id, **(defaults | kw)))
+
+
+def limit_override(owner: User, credits_per_block: int, hours: int, weekly: int) -> LimitOverride:
+    """Limits of one person in place of their plan's."""
+    return save(
+        LimitOverride(
+            user_id=owner.id,
+            credits_per_block=credits_per_block,
+            block_duration_hours=hours,
+            weekly_credit_limit=weekly,
+        )
+    )
 
 
 def referral(referrer: User, referred: User, credits: int = 500, **kw: Any) -> Referral:

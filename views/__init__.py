@@ -7,10 +7,15 @@ from views.accounts import commands as accounts_commands
 from views.accounts import pages as accounts_pages
 from views.accounts.pages import oauth, profile
 from views.admin import pages as admin_pages
+from views.admin.pages import plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
+from views.billing.api import organisation_credits as organisation_credits_api
+from views.billing.api import plans as plans_api
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
+from views.billing.api import subscription as subscription_api
+from views.billing.api import subscriptions as subscriptions_api
 from views.billing.pages import affiliates, mail_settings, referrals
 from views.demo import commands as demo_commands
 from views.gateway import codebuff as gateway_api
@@ -73,8 +78,13 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_pages.bp)
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
+    app.register_blueprint(organisation_credits_api.bp)
     app.register_blueprint(billing_pages.bp)
+    app.register_blueprint(plan_admin.bp)
+    app.register_blueprint(plans_api.bp)
+    app.register_blueprint(subscriptions_api.bp)
     app.register_blueprint(referrals_api.bp)
+    app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
     app.register_blueprint(ledger_pages.bp)

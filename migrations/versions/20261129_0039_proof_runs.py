@@ -1,4 +1,4 @@
-"""Recorded runs of the ledger proof; organisations with automatic top-up are found by an index.
+"""Recorded runs of the ledger proof; indexes find organisations with automatic top-up, and banned users.
 
 Revision: 0039
 Revises: 0037
@@ -28,9 +28,11 @@ CREATE TABLE proof_run (
 );
 CREATE INDEX idx_proof_run_finished ON proof_run (id) WHERE finished_at IS NOT NULL;
 CREATE INDEX idx_org_auto_topup ON org (id) WHERE auto_topup_enabled;
+CREATE INDEX idx_user_banned ON "user" (created_at) WHERE banned;
 """
 
 DOWN = """
+DROP INDEX idx_user_banned;
 DROP INDEX idx_org_auto_topup;
 DROP TABLE proof_run;
 """

@@ -14,7 +14,10 @@ class User(Base):
     """A user and the billing settings of their personal account."""
 
     __tablename__ = "user"
-    __table_args__ = (Index("idx_user_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),)
+    __table_args__ = (
+        Index("idx_user_auto_topup", "id", postgresql_where=text("auto_topup_enabled")),
+        Index("idx_user_banned", "created_at", postgresql_where=text("banned")),
+    )
 
     # The interface Flask-Login expects of a signed-in user.
     is_authenticated = True

@@ -69,6 +69,7 @@ from models.billing.subscriptions import (
 )
 from models.billing.topup_charging import top_up
 from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
+from models.billing.windows import Window, covering_subscription, limited, windows_of
 
 __all__ = [
     "LIVE_STATUSES",
@@ -110,6 +111,7 @@ __all__ = [
     "SubscriptionInvoice",
     "TopupSettings",
     "WebhookRefusal",
+    "Window",
     "WindowLimit",
     "banned_buyers",
     "buy",
@@ -119,6 +121,7 @@ __all__ = [
     "change",
     "clear_freeze",
     "connect",
+    "covering_subscription",
     "create_plan",
     "enabled",
     "existing_purchases",
@@ -127,6 +130,7 @@ __all__ = [
     "last_proof",
     "last_reconciliation",
     "last_subscription",
+    "limited",
     "listed_plans",
     "listed_purchases",
     "live_subscription",
@@ -158,4 +162,5 @@ __all__ = [
     "unpaid_invoice",
     "update_plan",
     "upgrade",
+    "windows_of",
 ]

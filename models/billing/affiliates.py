@@ -25,13 +25,13 @@ about assistants atlas billing blog conversations dashboard deployments evals in
 plans projects security signin signup stoa store subscribe teams unsubscribe verify
 """
 RESERVED = frozenset(f"{_CONTRACT} {_LIKELY}".split())
-"""Handles that nobody can have: those of the contract, and what is likely to become an address of this server."""
+"""Handles that no user can have: those of the contract, and names that may become paths of this server."""
 
 
 def set_handle(user_id: str, text: str, *, taken: Collection[str] = ()) -> str:
-    """Give the user this handle for good, and raise their referral limit to AFFILIATE_LIMIT. Returns it in lower case.
+    """Set the user's handle, which is final, and raise their referral limit to AFFILIATE_LIMIT. Returns it in lower case.
 
-    `taken` are words that are addresses of this server. Of concurrent calls for one handle or one user, one succeeds.
+    `taken` are the first path segments of this server's URLs. Of concurrent calls for one handle or one user, one succeeds.
     Locks the user's account. Raises Invalid with field `handle`; Conflict for a user who has a handle.
     """
     handle = text.strip().lower()
@@ -53,7 +53,7 @@ def set_handle(user_id: str, text: str, *, taken: Collection[str] = ()) -> str:
     except IntegrityError:
         raise _invalid("This handle is taken. Choose another one.") from None
     if named is None:
-        raise Conflict("You have a handle already. It cannot be changed.")
+        raise Conflict("You already have a handle. It cannot be changed.")
     user = db.session.identity_map.get(db.session.identity_key(User, user_id))
     if user is not None:
         db.session.expire(user, ["handle", "referral_limit"])

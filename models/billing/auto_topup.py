@@ -30,17 +30,13 @@ from models.core.jobs import transaction
 from models.ledger import Account, balance
 from models.orgs import Org
 
-MIN_CREDITS, MAX_CREDITS = 500, 10_000
-"""Bounds of one top-up, in credits."""
+MIN_CREDITS = 500
+"""The smallest top-up, in credits."""
 DEFAULT_THRESHOLD, DEFAULT_CREDITS = 500, 2000
-FORM_THRESHOLDS = (150, 1000)
-"""Bounds of the threshold on the page, in credits; the JSON route has none (contract 3.7)."""
-CEILING_CENTS = MAX_CREDITS
-"""The most that one top-up charges, in cents, also to clear a debt. Consents name it."""
 MAX_CAP_CENTS = 10_000_000
 
 NEEDS_VALUES = "Threshold and amount are required when enabling auto top-up"
-OUT_OF_BOUNDS = f"Top-up amount must be between {MIN_CREDITS} and {MAX_CREDITS} credits"
+OUT_OF_BOUNDS = "Top-up amount must be between {} and {} credits"
 NO_CARD = "You need a valid payment method to enable auto top-up. Try buying some credits!"
 
 Pause = Literal["card", "decline", "confirmation", "cap", "limit", "stripe"]
@@ -110,6 +106,25 @@ class AutoTopupConsent(Base):
 
 
 @dataclass(frozen=True, slots=True)
+class TopupBounds:
+    """What a kind of account may choose, in credits. One credit is a cent: `max_credits` is also the most that one top-up
+    charges, to clear a debt too, and consents name it. `thresholds` are those of the page; the JSON route has none (contract
+    3.7)."""
+
+    max_credits: int
+    thresholds: tuple[int, int]
+
+
+PERSONS = TopupBounds(10_000, (150, 1000))
+ORGANISATIONS = TopupBounds(50_000, (500, 10_000))
+
+
+def bounds_of(account: Account) -> TopupBounds:
+    """The bounds of the account's kind."""
+    return ORGANISATIONS if account.org_id else PERSONS
+
+
+@dataclass(frozen=True, slots=True)
 class TopupSettings:
     """The settings of an account, in credits; `monthly_cap_cents` in cents, None for no limit."""
 
@@ -121,10 +136,10 @@ class TopupSettings:
 
 @dataclass(frozen=True, slots=True)
 class AutoTopupView:
-    """What the page shows. `state` is off, on, charging, paused or needs_card; `pause` says which pause it is."""
+    """What the page shows; `pause` says which pause it is. `needs_consent`: it is on, but nobody agreed to it."""
 
     settings: TopupSettings
-    state: Literal["off", "on", "charging", "paused", "needs_card"]
+    state: Literal["off", "on", "charging", "paused", "needs_card", "needs_consent"]
     pause: str | None
     decline_message: str | None
     retry_at: datetime | None
@@ -172,8 +187,9 @@ def save(
     missing_values = settings.threshold is None or settings.amount is None
     if missing_values and (settings.enabled or account.org_id):  # organisations always have both
         raise Invalid(NEEDS_VALUES, status=400)
-    if settings.enabled and not MIN_CREDITS <= (settings.amount or 0) <= MAX_CREDITS:
-        raise Invalid(OUT_OF_BOUNDS, status=400)
+    most = bounds_of(account).max_credits
+    if settings.enabled and not MIN_CREDITS <= (settings.amount or 0) <= most:
+        raise Invalid(OUT_OF_BOUNDS.format(MIN_CREDITS, most), status=400)
     if settings.monthly_cap_cents is not None and not 0 < settings.monthly_cap_cents <= MAX_CAP_CENTS:
         raise Invalid("The monthly limit is out of bounds.")
     owner, state = _owner(account), ensure_state(account)
@@ -190,16 +206,25 @@ def save(
     db.session.flush()
 
 
-def consent_text(settings: TopupSettings) -> str:
+def consent_text(account: Account, settings: TopupSettings) -> str:
     """What the person agrees to by switching these settings on."""
     cap = settings.monthly_cap_cents
     amount, threshold = settings.amount or DEFAULT_CREDITS, settings.threshold
     limit = f"at most {dollars(cap)} in a calendar month (UTC)" if cap else "without a monthly limit"
+    whose, its = ("the organisation's", "its") if account.org_id else ("my", "my")
     return (
-        f"I agree that Stoa charges my saved payment method {dollars(amount)} each time my balance falls below "
+        f"I agree that Stoa charges {whose} saved payment method {dollars(amount)} each time {its} balance falls below "
         f"{DEFAULT_THRESHOLD if threshold is None else threshold:,} credits, or more to clear a negative balance, never more "
-        f"than {dollars(CEILING_CENTS)} at once, and {limit}, until I switch automatic top-up off."
+        f"than {dollars(bounds_of(account).max_credits)} at once, and {limit}, until "
+        f"{'an owner or admin switches' if account.org_id else 'I switch'} automatic top-up off."
     )
+
+
+def consented(account: Account) -> bool:
+    """Whether a person agreed to top-ups of the account. A subscription switches an organisation's on without (contract
+    2.11): nothing is charged until an owner or admin saves the settings."""
+    query = select(AutoTopupConsent.id).where(AutoTopupConsent.account_id == account.id)
+    return db.session.scalars(query.limit(1)).one_or_none() is not None
 
 
 def blocked_reason(account: Account) -> str | None:
@@ -281,9 +306,11 @@ def view(account: Account, *, now: datetime | None = None) -> AutoTopupView:
         pause = None
     freeze = buying_freeze(account)
     open_attempt = attempt_in_flight(account)
-    shown: Literal["off", "on", "charging", "paused", "needs_card"]
+    shown: Literal["off", "on", "charging", "paused", "needs_card", "needs_consent"]
     if not settings.enabled:
         shown = "needs_card" if state and state.off_reason else "off"
+    elif account.org_id and not consented(account):
+        shown = "needs_consent"
     elif pause or freeze:
         shown = "paused"
     else:
@@ -299,7 +326,7 @@ def view(account: Account, *, now: datetime | None = None) -> AutoTopupView:
         _last_paid(account),
         state.purchase_id if state and pause == "confirmation" else None,
         balance(account, now=now).net_balance,
-        consent_text(settings),
+        consent_text(account, settings),
     )
 
 
@@ -350,7 +377,8 @@ def _owner(account: Account) -> Any:
 def _record_consent(
     state: AutoTopup, actor_id: str, settings: TopupSettings, source: str, now: datetime
 ) -> None:
-    words = consent_text(settings)
+    account = Account(org_id=state.org_id) if state.org_id else Account(user_id=state.user_id)
+    words = consent_text(account, settings)
     last = db.session.scalars(
         select(AutoTopupConsent)
         .where(AutoTopupConsent.account_id == state.id)
@@ -363,7 +391,7 @@ def _record_consent(
                 account_id=state.id,
                 user_id=actor_id,
                 text=words,
-                ceiling_cents=CEILING_CENTS,
+                ceiling_cents=bounds_of(account).max_credits,
                 monthly_cap_cents=settings.monthly_cap_cents,
                 source=source,
                 created_at=now,

@@ -28,11 +28,14 @@ from models.core.db import now as utc_now
 from models.core.errors import Conflict, Invalid
 from models.core.jobs import transaction
 from models.ledger import Account
+from models.orgs import Org
 
 if TYPE_CHECKING:
     import stripe
 
 FEWEST_CREDITS = 500
+FEWEST_ORGANISATION_CREDITS = 5000
+"""The smallest purchase of an organisation (contract 3.1)."""
 MOST_CREDITS = 99_999_999
 """What Stripe takes at most for one charge, in cents."""
 NONCE = re.compile(r"[\w-]{1,64}", re.ASCII)
@@ -288,7 +291,9 @@ def _metadata(purchase: Purchase) -> dict[str, str]:
         "operationId": purchase.id,
         "grantType": "organization_purchase" if purchase.org_id else "purchase",
     }
-    return facts | ({"organizationId": purchase.org_id} if purchase.org_id else {})
+    if purchase.org_id is None:
+        return facts
+    return facts | {"organizationId": purchase.org_id, "organization_id": purchase.org_id}
 
 
 def _intent(purchase: Purchase, method_id: str, method_type: str) -> Any:
@@ -309,6 +314,10 @@ def _intent(purchase: Purchase, method_id: str, method_type: str) -> Any:
 def _checkout(purchase: Purchase) -> Any:
     base = stripe_api.billing_settings().base_url
     metadata = _metadata(purchase)
+    paid, left = "/payment-success", "/usage"
+    if purchase.org_id:
+        left = f"/orgs/{db.session.get_one(Org, purchase.org_id).slug}/billing"
+        paid = f"{left}/payment"
     # asked here if the account has none
     details: Any = {
         "billing_address_collection": "required",
@@ -332,7 +341,6 @@ def _checkout(purchase: Purchase) -> Any:
         ],
         "metadata": metadata,
         "payment_intent_data": {"metadata": metadata, "setup_future_usage": "off_session"},
-        "success_url": f"{base}/payment-success?session_id={{CHECKOUT_SESSION_ID}}&purchase=credits"
-        f"&amt={purchase.credits}",
-        "cancel_url": f"{base}/usage?purchase_canceled=true",
+        "success_url": f"{base}{paid}?session_id={{CHECKOUT_SESSION_ID}}&purchase=credits&amt={purchase.credits}",
+        "cancel_url": f"{base}{left}?purchase_canceled=true",
     }

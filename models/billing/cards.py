@@ -1,6 +1,6 @@
-"""Saved ways to pay: cards and Link, kept at Stripe; which one is the default, and which can still be charged.
+"""Saved payment methods at Stripe (cards and Link): the default, and which can be charged.
 
-Every function asks Stripe: call it with no transaction open.
+Every function calls Stripe: call it with no transaction open.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ CHARGEABLE = ("card", "link")
 
 @dataclass(frozen=True, slots=True)
 class SavedCard:
-    """A saved way to pay. `usable`: not expired, to the end of the month that it names."""
+    """A saved payment method. `usable`: it has not expired."""
 
     id: str
     type: str
@@ -32,7 +32,7 @@ class SavedCard:
 
 
 def saved_cards(customer_id: str) -> list[SavedCard]:
-    """The customer's saved ways to pay, the default first. Raises StripeError."""
+    """The customer's saved payment methods, the default first. Raises StripeError."""
     with stripe_api.asking() as client:
         customer = plain(client.v1.customers.retrieve(customer_id))
         default = id_of((customer.get("invoice_settings") or {}).get("default_payment_method"))
@@ -48,10 +48,10 @@ def saved_cards(customer_id: str) -> list[SavedCard]:
 
 
 def default_card(customer_id: str) -> SavedCard | None:
-    """The customer's default, if it can be charged; None also for a customer whom Stripe has no more. Raises StripeError."""
+    """The customer's default, if it can be charged; None also for a customer that was deleted. Raises StripeError."""
     try:
         with stripe_api.asking() as client:
-            # unexpanded: Stripe refuses to expand anything of a deleted customer
+            # unexpanded: Stripe rejects the expansion for a deleted customer
             customer = plain(client.v1.customers.retrieve(customer_id))
             id = id_of((customer.get("invoice_settings") or {}).get("default_payment_method"))
             method = plain(client.v1.payment_methods.retrieve(id)) if id else None
@@ -64,7 +64,7 @@ def default_card(customer_id: str) -> SavedCard | None:
 
 
 def customer_exists(customer_id: str) -> bool:
-    """Whether Stripe still has the customer. Raises StripeError."""
+    """Whether the customer exists and was not deleted. Raises StripeError."""
     try:
         with stripe_api.asking() as client:
             return not plain(client.v1.customers.retrieve(customer_id)).get("deleted")
@@ -75,7 +75,7 @@ def customer_exists(customer_id: str) -> bool:
 
 
 def set_default_card(customer_id: str, method_id: str) -> None:
-    """Charge this one from now on, for subscriptions too. Raises NotFound for another customer's, StripeError."""
+    """Make it the customer's default, for subscriptions too. Raises NotFound for another customer's, StripeError."""
     _own(customer_id, method_id)
     with stripe_api.asking() as client:
         client.v1.customers.update(customer_id, {"invoice_settings": {"default_payment_method": method_id}})
@@ -86,21 +86,29 @@ def set_default_card(customer_id: str, method_id: str) -> None:
 
 
 def ensure_default_card(customer_id: str, method_id: str) -> None:
-    """Make this the default where there is none that can be charged. Raises StripeError."""
+    """Make it the default if no other can be charged. Raises StripeError."""
     if default_card(customer_id) is None:
         set_default_card(customer_id, method_id)
 
 
+def ensure_only_card_default(customer_id: str) -> None:
+    """Where no default can be charged and exactly one saved card can, make it the default (contract 2.8). Raises StripeError."""
+    if default_card(customer_id) is None:
+        usable = [card for card in saved_cards(customer_id) if card.type == "card" and card.usable]
+        if len(usable) == 1:
+            set_default_card(customer_id, usable[0].id)
+
+
 def remove_card(customer_id: str, method_id: str) -> None:
-    """Forget a saved way to pay. Raises NotFound for another customer's, StripeError."""
+    """Detach it from the customer. Raises NotFound for another customer's, StripeError."""
     _own(customer_id, method_id)
     with stripe_api.asking() as client:
         client.v1.payment_methods.detach(method_id)
 
 
 def card_page(customer_id: str, success_url: str, cancel_url: str) -> str:
-    """The address of Stripe's page on which the customer saves another card. Where no other can be charged it becomes the
-    default, when Stripe's event says that it is saved. Raises StripeError."""
+    """The URL of Stripe's page on which the customer saves another card. The event of the saved card makes it the default
+    if no other can be charged. Raises StripeError."""
     with stripe_api.asking() as client:
         session = client.v1.checkout.sessions.create(
             {
@@ -112,12 +120,12 @@ def card_page(customer_id: str, success_url: str, cancel_url: str) -> str:
             }
         )
     if session.url is None:
-        raise StripeError("Stripe opened no page for the card.", unknown=False)
+        raise StripeError("Stripe returned no page for the card.", unknown=False)
     return session.url
 
 
 def portal_address(customer_id: str, return_url: str) -> str:
-    """The address of Stripe's own pages for the customer's cards and invoices. Raises StripeError."""
+    """The URL of Stripe's customer portal. Raises StripeError."""
     with stripe_api.asking() as client:
         return client.v1.billing_portal.sessions.create(
             {"customer": customer_id, "return_url": return_url}
@@ -139,7 +147,7 @@ def _own(customer_id: str, method_id: str) -> None:
 def _card(method: dict[str, Any], default: bool, today: date) -> SavedCard:
     card = method.get("card") or {}
     month, year = card.get("exp_month"), card.get("exp_year")
-    # a card is good to the last day of the month that it names
+    # a card is valid until the end of its month
     usable = method["type"] == "link" or (
         method["type"] == "card" and (year or 0, month or 0) >= (today.year, today.month)
     )

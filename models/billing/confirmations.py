@@ -1,6 +1,6 @@
-"""Confirming a payment with the bank (3D Secure): one-time links by e-mail, and the way to the bank's page and back.
+"""Confirming a payment with the bank (3D Secure): one-time links by e-mail, and the redirect to the bank's page.
 
-The table stores the SHA-256 of a link's token. The payment is always the one that was begun: same purchase, same intent.
+The table stores the SHA-256 of a link's token. Confirming continues the same purchase and the same PaymentIntent.
 """
 
 import secrets
@@ -28,7 +28,7 @@ PATH = "/billing/confirmations/"
 
 
 class PaymentConfirmation(Base):
-    """A link that lets its reader confirm one payment, without signing in."""
+    """A link that confirms one payment without signing in."""
 
     __tablename__ = "payment_confirmation"
     __table_args__ = (Index("idx_payment_confirmation_purchase", "purchase_id"),)
@@ -43,7 +43,7 @@ class PaymentConfirmation(Base):
 @dataclass(frozen=True, slots=True)
 class ConfirmationView:
     """What the page of a link shows. `state`: waiting (for the button), unconfirmed (used, and not paid yet), paid,
-    ended (the payment was given up), expired."""
+    ended (the payment was abandoned), expired."""
 
     purchase: Purchase
     state: Literal["waiting", "unconfirmed", "paid", "ended", "expired"]
@@ -73,7 +73,7 @@ def issue(purchase_id: str, expires_at: datetime, now: datetime) -> str:
 
 @at_sending("topup_confirmation")
 def _link_of_mail(facts: dict[str, Any], now: datetime) -> dict[str, Any] | None:
-    """The link of an e-mail that is rendered now; None if its payment does not wait for it any more."""
+    """The link of an e-mail that is rendered now; None if the payment no longer waits for a confirmation."""
     purchase = db.session.get(Purchase, facts["purchase_id"], populate_existing=True)
     expires_at = datetime.fromisoformat(facts["expires_at"])
     if purchase is None or expires_at <= now or not _confirmable(purchase):
@@ -82,7 +82,7 @@ def _link_of_mail(facts: dict[str, Any], now: datetime) -> dict[str, Any] | None
 
 
 def look_up(token: str, now: datetime) -> ConfirmationView:
-    """What a link shows now; does not use it. Raises NotFound."""
+    """The state of a link's payment; does not use the link. Raises NotFound."""
     link = db.session.get(PaymentConfirmation, hash_token(token), populate_existing=True)
     if link is None:
         raise NotFound("This link does not exist.")
@@ -97,8 +97,8 @@ def look_up(token: str, now: datetime) -> ConfirmationView:
 
 
 def use(token: str, now: datetime) -> str | None:
-    """Use the link up; the id of its purchase, or None if it is used, expired or unknown. Of concurrent requests, one
-    gets it. Flushes."""
+    """Mark the link as used; returns the id of its purchase, or None if it was used, has expired or is unknown. Of
+    concurrent calls, one succeeds. Flushes."""
     return db.session.scalars(
         update(PaymentConfirmation)
         .where(
@@ -120,10 +120,10 @@ def owned(account: Account, purchase_id: str) -> str:
 
 
 def confirm(purchase_id: str, return_url: str) -> str | None:
-    """Confirm the purchase's payment while its owner is there; the URL of the bank's page, or None if it needs none.
+    """Confirm the purchase's payment on-session; returns the URL of the bank's page, or None if none is needed.
 
-    Takes transactions of its own, with none open while Stripe is asked. The bank's page returns to `return_url`. Raises
-    NotFound, StripeError, Conflict if the payment was given up; a decline is the purchase's new state and raises nothing.
+    Takes transactions of its own, with none open during a request to Stripe. The bank's page returns to `return_url`. Raises
+    NotFound, StripeError, and Conflict if the payment was abandoned; a decline becomes the purchase's state.
     """
     with transaction():
         purchase = purchase_by_id(purchase_id)
@@ -131,7 +131,7 @@ def confirm(purchase_id: str, return_url: str) -> str | None:
         if purchase.paid:
             return None
         if intent_id is None or not _confirmable(purchase):
-            raise Conflict("This payment was given up. Nothing was charged.")
+            raise Conflict("This payment was cancelled. Nothing was charged.")
     import stripe
 
     try:
@@ -151,9 +151,9 @@ def confirm(purchase_id: str, return_url: str) -> str | None:
 
 
 def abandon(purchase_id: str) -> Purchase:
-    """Make sure that an unconfirmed payment is never finished; the purchase afterwards, paid if it was just confirmed.
+    """Cancel an unconfirmed payment; returns the purchase, which is paid if it was confirmed just before.
 
-    Takes transactions of its own, with none open while Stripe is asked. Raises NotFound, StripeError.
+    Takes transactions of its own, with none open during a request to Stripe. Raises NotFound, StripeError.
     """
     with transaction():
         purchase = purchase_by_id(purchase_id)
@@ -171,7 +171,7 @@ def abandon(purchase_id: str) -> Purchase:
             client.v1.payment_intents.cancel(intent_id)
     except StripeError as error:
         if error.unknown:
-            raise  # otherwise it has ended already, as the next line sees
+            raise  # otherwise it has ended already: its state is fetched next
     return sync(purchase_id, intent_id=intent_id)
 
 

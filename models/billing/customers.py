@@ -1,6 +1,6 @@
-"""Stripe's customers: made when an account first needs one, and repaired by a job when Stripe was away.
+"""Stripe customers: created when an account first needs one; a job retries after failures.
 
-Each activity takes several transactions, with none open while Stripe is asked.
+Functions that call Stripe take several transactions, with none open during a request.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger("stoa.billing")
 
 MOST_TRIES = 5
 REPAIR_PREFIX = "customer-"
-"""Of the id of a sync failure that waits for a customer; the account's id follows."""
+"""Prefix of the id of a sync failure; the account's id follows."""
 PROVIDER = "stripe"
 
 
@@ -39,7 +39,7 @@ def customer_of(account: Account) -> str | None:
 
 
 def account_of_customer(customer_id: str) -> Account | None:
-    """The account that a Stripe customer is of."""
+    """The account of a Stripe customer, or None."""
     user = db.session.scalars(select(User.id).where(User.stripe_customer_id == customer_id)).one_or_none()
     if user is not None:
         return Account(user_id=user)
@@ -48,10 +48,10 @@ def account_of_customer(customer_id: str) -> Account | None:
 
 
 def ensure_customer(account: Account, *, instead_of: str = "") -> str:
-    """The account's Stripe customer, made if there is none. Takes transactions of its own; two at once make one.
+    """The account's Stripe customer, created if there is none. Takes transactions of its own; concurrent calls create one.
 
-    `instead_of` is a customer that was deleted at Stripe, where an earlier answer would be repeated. Where Stripe fails, the job `billing.repair_customers` tries again, at most five times. Raises StripeError, NotFound,
-    BillingDisabled.
+    `instead_of` is a customer that was deleted at Stripe: it makes the idempotency key a new one. After a failure the job
+    `billing.repair_customers` tries again, at most five times. Raises StripeError, NotFound, BillingDisabled.
     """
     stripe_api.client()
     with transaction():
@@ -72,7 +72,7 @@ def ensure_customer(account: Account, *, instead_of: str = "") -> str:
 
 
 def replace_customer(account: Account, lost: str) -> str:
-    """A customer in the place of one that was deleted at Stripe. Takes transactions of its own. Raises as
+    """Create a customer that replaces one deleted at Stripe. Takes transactions of its own. Raises the errors of
     `ensure_customer`."""
     with transaction():
         for table in (Org, User):
@@ -114,8 +114,8 @@ def send_billing_details(account_id: str) -> None:
 
 
 def repair_customers(*, now: datetime | None = None) -> int:
-    """Make the customers that could not be made, each at most five times in all, with longer and longer waits; how many
-    were made."""
+    """Create the customers whose creation failed, with at most five attempts each and growing delays; returns how many were
+    created."""
     if not stripe_api.enabled():
         return 0
     with transaction():
@@ -132,20 +132,20 @@ def repair_customers(*, now: datetime | None = None) -> int:
 
 
 def sync_failures(*, limit: int = 100) -> list[SyncFailure]:
-    """What could not be told to Stripe or booked, newest first, for operators."""
+    """Failed requests to Stripe and failed bookings, newest first, for operators."""
     query = select(SyncFailure).order_by(SyncFailure.last_attempt_at.desc(), SyncFailure.id).limit(limit)
     return list(db.session.scalars(query))
 
 
 def retry_failure(id: str) -> None:
-    """Let a failure that was given up be tried five more times. Flushes. Raises NotFound."""
+    """Allow five more attempts for a failure. Flushes. Raises NotFound."""
     changed: Any = db.session.execute(update(SyncFailure).where(SyncFailure.id == id).values(retry_count=0))
     if not changed.rowcount:
         raise NotFound("There is no failure with this id.")
 
 
 def _person(account: Account) -> tuple[str, str | None]:
-    """The address and name that Stripe gets. Raises NotFound."""
+    """The e-mail address and name for Stripe. Raises NotFound."""
     query = select(User.email, User.name).where(User.id == account.user_id)
     if account.org_id:
         query = (
@@ -163,7 +163,7 @@ def _find_or_make(account: Account, email: str | None, name: str | None, instead
     key = "organizationId" if account.org_id else "userId"
     with stripe_api.asking() as client:
         for customer in client.v1.customers.list({"email": email or "", "limit": 100}).auto_paging_iter():
-            # of a process that was stopped before it wrote this down
+            # created by a process that stopped before it stored the id
             if (plain(customer).get("metadata") or {}).get(key) == account.id:
                 return customer.id
         made = client.v1.customers.create(
@@ -214,7 +214,7 @@ def _due(now: datetime) -> list[SyncFailure]:
         .order_by(SyncFailure.last_attempt_at)
         .limit(100)
     )
-    # 5, 10, 20, 40 minutes after the tries before
+    # 5, 10, 20, 40 minutes after the last attempt
     return [
         row for row in rows if row.last_attempt_at + timedelta(minutes=5 * 2 ** (row.retry_count - 1)) <= now
     ]

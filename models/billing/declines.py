@@ -1,4 +1,4 @@
-"""What a declined automatic top-up means: never again with this card, again later, or first the cardholder's confirmation."""
+"""What follows a declined automatic top-up, by decline code: no retry with this card, a later retry, or a confirmation."""
 
 from datetime import datetime, timedelta
 
@@ -32,18 +32,18 @@ PERMANENT_CODES = frozenset(
 BRIEF_CODES = frozenset(
     {"processing_error", "issuer_not_available", "reenter_transaction", "try_again_later"}
 )
-"""Trouble of the bank that soon passes."""
+"""Temporary problems of the bank."""
 
 BRIEF_DELAYS = (timedelta(minutes=10), timedelta(hours=1), timedelta(hours=6), timedelta(days=1))
 DELAYS = (timedelta(hours=6), timedelta(days=1), timedelta(days=3), timedelta(days=7))
 STRIPE_DELAYS = (timedelta(minutes=2), timedelta(minutes=10), timedelta(hours=1))
-"""While Stripe does not answer."""
+"""Delays while Stripe does not answer."""
 
 
 def retry_after(code: str, failures: int, now: datetime) -> datetime | None:
     """When a card may be charged again after its `failures`-th decline in a row (from 1); None: never.
 
-    An unknown code waits like `insufficient_funds`.
+    An unknown code has the delays of `insufficient_funds`.
     """
     if code in PERMANENT_CODES:
         return None
@@ -51,5 +51,5 @@ def retry_after(code: str, failures: int, now: datetime) -> datetime | None:
 
 
 def delay(delays: tuple[timedelta, ...], failures: int) -> timedelta:
-    """The wait after the `failures`-th failure in a row (from 1); the last one repeats."""
+    """The delay after the `failures`-th failure in a row (from 1); the last one repeats."""
     return delays[min(failures, len(delays)) - 1]

@@ -1,5 +1,5 @@
-"""What follows a dispute or a warning of fraud, beside the credits that are taken back: buying is frozen first, and a
-customer who disputes again and again is banned (contract 3.13)."""
+"""Consequences of disputes and early fraud warnings, beside the credits taken back: buying is frozen, and a customer with
+five disputes in 14 days is banned (contract 3.13)."""
 
 import logging
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ BAN_WINDOW = timedelta(days=14)
 
 
 def refuse_frozen(account: Account) -> None:
-    """Raise Forbidden while the account's buying is frozen, saying why in plain words."""
+    """Raise Forbidden while the account's buying is frozen; the message has the reason."""
     freeze = buying_freeze(account)
     if freeze is not None:
         raise Forbidden(freeze_message(freeze), code="buying_frozen")
@@ -59,7 +59,7 @@ def freeze_message(freeze: BuyingFreeze) -> str:
 
 
 def clear_freeze(account: Account, *, now: datetime | None = None) -> int:
-    """Let the account buy again, for an operator who settled its disputes; how many were cleared. Flushes."""
+    """Let the account buy again after an operator settled its disputes; returns how many were cleared. Flushes."""
     mine = select(Purchase.id).where(of_account(account))
     cleared: Any = db.session.execute(
         update(PurchaseDispute)
@@ -143,7 +143,7 @@ def banned_buyers(*, limit: int = 100) -> list[User]:
 
 
 def ban_repeated(customer_id: str, *, now: datetime | None = None) -> bool:
-    """Ban the person who disputed five payments within 14 days, as Stripe counts them; whether that was done now.
+    """Ban a user with five disputes within 14 days, as counted by Stripe; returns whether this call banned them.
 
     Takes transactions of its own; idempotent. Raises StripeError.
     """
@@ -169,8 +169,8 @@ def ban_repeated(customer_id: str, *, now: datetime | None = None) -> bool:
 
 
 def answer_fraud_warning(warning_id: str, purchase_id: str) -> None:
-    """Note a bank's early warning of fraud on the purchase, and where the operator's setting says so refund it before it
-    is disputed. Takes transactions of its own; idempotent. Raises StripeError, PaymentMismatch."""
+    """Store a bank's early fraud warning on the purchase, and refund it if the operator's setting says so, before it is
+    disputed. Takes transactions of its own; idempotent. Raises StripeError, PaymentMismatch."""
     with stripe_api.asking() as client:
         warning = plain(client.v1.radar.early_fraud_warnings.retrieve(warning_id))
     purchase = sync(purchase_id)

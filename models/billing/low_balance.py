@@ -2,11 +2,12 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import CheckConstraint, ForeignKey, exists, func, select
+from sqlalchemy import CheckConstraint, ForeignKey, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import ledger
+from models.accounts.users import User
 from models.billing.mails import balance_facts, credits_text, enqueue
 from models.core.db import Base, BigInt, db, extension
 from models.core.db import now as utc_now
@@ -22,8 +23,8 @@ FIRST_LOOK = timedelta(hours=1)
 
 
 class LowBalance(Base):
-    """An account's own threshold in credits (None: the server's; 0: never), and when it was last told that its balance is
-    below; None while it is not."""
+    """An account's own threshold in credits (None: the server's; 0: never), and when the last e-mail about it was enqueued;
+    None while the balance is not below."""
 
     __tablename__ = "low_balance"
     __table_args__ = (CheckConstraint("(threshold >= 0)", name="threshold_not_negative"),)
@@ -46,7 +47,7 @@ class BalanceWatch(Base):
 
 
 def low_balance_threshold(account: Account) -> int:
-    """Credits below which the account's owner is told; 0: never."""
+    """Credits below which the account's owner gets an e-mail; 0: never."""
     own = db.session.scalars(
         select(LowBalance.threshold).where(LowBalance.account_id == account.id)
     ).one_or_none()
@@ -81,7 +82,8 @@ def watch_balances(*, now: datetime | None = None) -> int:
     their number. Flushes.
 
     Looks only at accounts with calls since then, so settlements do no extra work. One e-mail per crossing: the next is sent
-    only after the balance was at or above the threshold again. Concurrent calls wait for each other.
+    only after the balance was at or above the threshold again. Leaves out people whose calls a plan pays for and who do not
+    continue with credits. Locks the watch: concurrent calls run one after the other.
     """
     now = now or utc_now()
     db.session.execute(
@@ -97,13 +99,19 @@ def watch_balances(*, now: datetime | None = None) -> int:
         .distinct()
         .subquery()
     )
+    covered = exists(
+        select(literal(1)).select_from(func.plan_subscription(active.c.id, now).alias("covering"))
+    )
     rows = db.session.execute(
         select(
             active.c.id,
             func.credit_balance(active.c.id, now).label("net"),
             LowBalance.threshold,
             LowBalance.notified_at,
-        ).outerjoin(LowBalance, LowBalance.account_id == active.c.id)
+        )
+        .outerjoin(LowBalance, LowBalance.account_id == active.c.id)
+        .outerjoin(User, User.id == active.c.id)
+        .where(or_(User.id.is_(None), User.fallback_to_a_la_carte, ~covered))
     ).all()
     watch.checked_until = now
     return sum(_check_balance(row.id, row.net, row.threshold, row.notified_at, now) for row in rows)
@@ -124,6 +132,7 @@ def _check_balance(
     facts = {
         "threshold": credits_text(threshold),
         "organisation": org.name if org else None,
+        "organisation_slug": org.slug if org else None,
         **balance_facts(net),
     }
     _note_notified(account_id, now)

@@ -1,6 +1,6 @@
-"""What Stripe says of one payment at a moment: fetched anew whenever it matters, whatever event told of it.
+"""The state of one payment, fetched from Stripe. Events only name the payment; its state is always fetched.
 
-Nothing here reads or writes the database.
+This module does not use the database.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ from models.billing.stripe_api import StripeError, id_of, missing, plain
 Outcome = Literal["pending", "paid", "failed", "cancelled"]
 
 LISTED_BEFORE = timedelta(minutes=5)
-"""Clocks differ: a payment may seem to be made so much before its purchase."""
+"""Clocks differ: a payment may appear to be this much older than its purchase."""
 
 
 class PaymentMismatch(Exception):
-    """What Stripe says does not fit the purchase: nothing may be granted for it. Its text is for the operator."""
+    """A payment does not match its purchase, so no credits may be granted. The message is for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RefundState:
 
     @property
     def counts(self) -> bool:
-        """Whether the money goes back, or went."""
+        """Whether it returns money: it is pending or succeeded."""
         return self.status not in ("failed", "canceled")
 
 
@@ -52,7 +52,7 @@ class DisputeState:
 
 @dataclass(frozen=True, slots=True)
 class PaymentState:
-    """A payment as Stripe tells it; cents."""
+    """A payment as fetched from Stripe; amounts are cents."""
 
     outcome: Outcome
     operation_id: str | None
@@ -76,7 +76,7 @@ class PaymentState:
 
     @property
     def refunded(self) -> int:
-        """Cents that were given back."""
+        """Cents refunded."""
         return sum(refund.amount for refund in self.refunds if refund.counts)
 
     @property
@@ -87,7 +87,7 @@ class PaymentState:
 
 @dataclass(frozen=True, slots=True)
 class KnownPayment:
-    """What is known of a payment that is looked for: its operation, and the ids that were written down or told."""
+    """What is known of a payment to fetch: its operation, and the ids from the purchase or an event."""
 
     operation_id: str
     customer: str
@@ -99,8 +99,8 @@ class KnownPayment:
 def fetch(known: KnownPayment) -> PaymentState | None:
     """The payment of an operation with its refunds and disputes; None if Stripe knows none.
 
-    Without an id the customer's payments since the operation began are searched for it: the process that made one may
-    have been stopped before it wrote the id down. Raises StripeError, and PaymentMismatch if Stripe charged twice.
+    Without an id, the customer's payments since the operation began are searched: the process that created the payment may
+    have stopped before it stored the id. Raises StripeError, and PaymentMismatch if Stripe charged twice.
     """
     with stripe_api.asking():
         session = _session(known.session_id) if known.session_id else None
@@ -123,7 +123,7 @@ def fetch(known: KnownPayment) -> PaymentState | None:
 
 
 def of_new_intent(intent: Any) -> PaymentState:
-    """The payment of an intent that Stripe has just made: nothing can have been refunded yet."""
+    """The payment of a new intent, which cannot have refunds yet."""
     return _state(plain(intent), None, with_reversals=False)
 
 
@@ -140,7 +140,7 @@ def of_listed_intent(intent: dict[str, Any]) -> PaymentState:
 
 
 def intents_since(moment: datetime) -> Iterator[dict[str, Any]]:
-    """All intents made since a moment, with their latest charges, newest first. Raises StripeError."""
+    """All intents created since a time, with their latest charges, newest first. Raises StripeError."""
     with stripe_api.asking() as client:
         found = client.v1.payment_intents.list(
             {"created": {"gte": int(moment.timestamp())}, "limit": 100, "expand": ["data.latest_charge"]}
@@ -150,7 +150,7 @@ def intents_since(moment: datetime) -> Iterator[dict[str, Any]]:
 
 
 def reversals_since(moment: datetime) -> Iterator[dict[str, Any]]:
-    """All refunds and disputes made since a moment. Raises StripeError."""
+    """All refunds and disputes created since a time. Raises StripeError."""
     since: Any = {"created": {"gte": int(moment.timestamp())}, "limit": 100}
     with stripe_api.asking() as client:
         for refund in client.v1.refunds.list(since).auto_paging_iter():
@@ -221,7 +221,7 @@ def _since(known: KnownPayment) -> Any:
 def _state(
     intent: dict[str, Any] | None, session: dict[str, Any] | None, *, with_reversals: bool
 ) -> PaymentState:
-    told = intent or session or {}
+    source = intent or session or {}
     charge = _charge(intent)
     details = (charge.get("payment_method_details") or {}) if charge else {}
     card = details.get("card") or {}
@@ -229,10 +229,10 @@ def _state(
     refunded = bool(charge and with_reversals)
     return PaymentState(
         outcome=_outcome(intent, session),
-        operation_id=(told.get("metadata") or {}).get("operationId"),
-        customer=id_of(told.get("customer")),
+        operation_id=(source.get("metadata") or {}).get("operationId"),
+        customer=id_of(source.get("customer")),
         amount=_amount(intent, session),
-        currency=told.get("currency"),
+        currency=source.get("currency"),
         intent_id=intent["id"] if intent else None,
         session_id=session["id"] if session else None,
         charge_id=charge["id"] if charge else None,
@@ -245,7 +245,7 @@ def _state(
         refunds=_refunds(charge) if charge and refunded else (),
         disputes=_disputes(charge) if charge and refunded else (),
         billing=_billing(session),
-        metadata=told.get("metadata") or {},
+        metadata=source.get("metadata") or {},
     )
 
 
@@ -268,7 +268,7 @@ def _charge(intent: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _amount(intent: dict[str, Any] | None, session: dict[str, Any] | None) -> int | None:
-    """What was paid, or is to be paid."""
+    """The amount paid, or to be paid."""
     if intent is None:
         return session.get("amount_total") if session else None
     return int(intent["amount_received"] if intent["status"] == "succeeded" else intent["amount"])
@@ -325,5 +325,5 @@ def _withdrawn(dispute: dict[str, Any]) -> int:
     return int(dispute["amount"]) if net > 0 else 0
 
 
-def _at(thing: dict[str, Any]) -> datetime:
-    return datetime.fromtimestamp(thing["created"], UTC)
+def _at(found: dict[str, Any]) -> datetime:
+    return datetime.fromtimestamp(found["created"], UTC)

@@ -27,6 +27,8 @@ from models.ledger import MAX_GRANT
 from models.ledger.sanitizing import clean_text
 
 INTERVALS = ("month", "year")
+TIERS = (100, 200, 500)
+"""Tiers that clients subscribe by (contract A.3)."""
 LEAST_CENTS = 50
 """What Stripe charges at least."""
 MOST_CENTS = 99_999_999
@@ -89,8 +91,8 @@ class Plan(Base):
     """A version of a plan. Its price and limits never change: a change makes the next version, and retires this one, whose
     subscribers keep it.
 
-    `price_cents` is per `interval`. `features` are lines for people. `models` are patterns of model names as of `fnmatch`;
-    None allows all. `tier` is the contract's number (A.3).
+    `price_cents` is per `interval`. `features` are lines for people. `models` are patterns of model names with `*` and `?`,
+    for the name as requested or as listed; None allows all. `tier` is the contract's number (A.3).
     """
 
     __tablename__ = "plan"
@@ -234,6 +236,13 @@ def get_plan(id: str) -> Plan:
 def plan_of_price(stripe_price_id: str) -> Plan | None:
     """The plan that a Stripe price is of."""
     return db.session.scalars(select(Plan).where(Plan.stripe_price_id == stripe_price_id)).one_or_none()
+
+
+def plan_of_tier(tier: int) -> Plan | None:
+    """The plan on offer to everybody that has this tier of the contract (A.3), a monthly one first."""
+    query = select(Plan).where(Plan.active, Plan.public, Plan.tier == tier)
+    by_order = query.order_by(Plan.interval, Plan.sort, Plan.price_cents, Plan.name)
+    return db.session.scalars(by_order.limit(1)).one_or_none()
 
 
 def stripe_price(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""The tables of money in: purchases of credits with their states, and the refunds and disputes of each."""
+"""Tables of purchases of credits, with their states, refunds and disputes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ STATES = (*OPEN_STATES, *UNPAID_STATES, *PAID_STATES)
 
 CURRENCY = "usd"
 CLOSED_WELL = ("won", "warning_closed", "prevented")
-"""Statuses of a dispute that ended without loss."""
+"""Statuses of disputes that were closed without loss."""
 PAGE_OF_PURCHASES = 50
 RESOLVED_AFTER = timedelta(minutes=2)
 """By then the request that began a purchase is over, whatever became of it."""
@@ -38,11 +38,11 @@ def one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 class Purchase(Base):
-    """A purchase of credits, from before Stripe is asked to the last dispute of its charge. Amounts of money are cents.
+    """A purchase of credits, inserted before the first request to Stripe. Amounts of money are cents.
 
-    `id` is the operation id of its grant. `version` counts the changes: whoever changes the row names the version that
-    was read before Stripe was asked, so that an older answer never overwrites a newer one. Credits land in the
-    transaction that makes it `paid`; `taken_back` of them went again by refunds and disputes.
+    `id` is the operation id of its grant. `version` counts the changes: each UPDATE names the version that was read before
+    the request to Stripe, so an older response never overwrites a newer one. Credits are granted in the transaction that
+    makes it `paid`; `taken_back` credits were taken back for refunds and disputes.
     """
 
     __tablename__ = "purchase"
@@ -112,7 +112,7 @@ class Purchase(Base):
 
     @property
     def account(self) -> Account:
-        """Whose credits they are."""
+        """The account that gets the credits."""
         return Account(org_id=self.org_id) if self.org_id else Account(user_id=self.user_id)
 
     @property
@@ -124,17 +124,17 @@ class Purchase(Base):
 
     @property
     def paid(self) -> bool:
-        """Whether the credits were granted, whatever came afterwards."""
+        """Whether the credits were granted, also if the purchase was refunded or disputed later."""
         return self.state in PAID_STATES
 
     @property
     def open(self) -> bool:
-        """Whether Stripe has not said yet how it ended."""
+        """Whether the payment has no final state yet."""
         return self.state in OPEN_STATES
 
 
 class PurchaseRefund(Base):
-    """A refund of a purchase, as Stripe last told it. Amounts are cents."""
+    """A refund of a purchase, as last fetched from Stripe. Amounts are cents."""
 
     __tablename__ = "purchase_refund"
     __table_args__ = (Index("idx_purchase_refund_purchase", "purchase_id"),)
@@ -148,9 +148,9 @@ class PurchaseRefund(Base):
 
 
 class PurchaseDispute(Base):
-    """A dispute of a purchase, as Stripe last told it. Amounts are cents.
+    """A dispute of a purchase, as last fetched from Stripe. Amounts are cents.
 
-    An account buys nothing while one of its disputes is open or lost, until an operator clears it (`cleared_at`).
+    An account cannot buy while one of its disputes is open or lost, until an operator clears it (`cleared_at`).
     """
 
     __tablename__ = "purchase_dispute"
@@ -168,7 +168,7 @@ class PurchaseDispute(Base):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that a receipt and its credit notes tell: the purchase, and its refunds and disputes, oldest first."""
+    """The content of a receipt and its credit notes: the purchase, and its refunds and disputes, oldest first."""
 
     purchase: Purchase
     buyer: User
@@ -177,15 +177,15 @@ class Receipt:
 
 
 def of_account(account: Account) -> Any:
-    """The condition that a purchase is the account's."""
+    """The SQL condition that a purchase belongs to the account."""
     return func.coalesce(Purchase.org_id, Purchase.user_id) == account.id
 
 
 def purchases_of(
     account: Account, *, before: tuple[datetime, str] | None = None
 ) -> tuple[list[Purchase], tuple[datetime, str] | None]:
-    """A page of the account's purchases, newest first, `before` the last one of the page before (its time and id); and
-    where the next page starts, or None."""
+    """A keyset page of the account's purchases, newest first, and the cursor of the next page, or None. `before` is the
+    cursor: time and id of the last purchase of the previous page."""
     query = select(Purchase).where(of_account(account))
     if before is not None:
         query = query.where(tuple_(Purchase.created_at, Purchase.id) < before)
@@ -197,8 +197,7 @@ def purchases_of(
 
 
 def purchase_of(account: Account, id: str) -> Purchase:
-    """One purchase of the account, by its own id or by the one of its Checkout Session. Raises NotFound, also for another
-    account's."""
+    """One purchase of the account, by its id or its Checkout Session's. Raises NotFound, also for another account's."""
     found = db.session.scalars(
         select(Purchase)
         .where(of_account(account), (Purchase.id == id) | (Purchase.stripe_checkout_session_id == id))
@@ -210,10 +209,10 @@ def purchase_of(account: Account, id: str) -> Purchase:
 
 
 def receipt_of(account: Account, id: str) -> Receipt:
-    """What the receipt of a paid purchase tells. Raises NotFound, also for what was never paid."""
+    """The receipt of a paid purchase. Raises NotFound, also if it was never paid."""
     purchase = purchase_of(account, id)
     if not purchase.paid:
-        raise NotFound("There is no receipt of what was not paid.")
+        raise NotFound("This purchase was not paid, so it has no receipt.")
     refunds = db.session.scalars(
         select(PurchaseRefund)
         .where(PurchaseRefund.purchase_id == purchase.id)
@@ -271,7 +270,7 @@ def existing_purchases(ids: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class BuyingFreeze:
-    """Why an account buys nothing: the first of its disputes that is open or lost."""
+    """Why an account cannot buy: its first dispute that is open or lost."""
 
     since: datetime
     purchase_id: str
@@ -280,7 +279,7 @@ class BuyingFreeze:
 
 
 def buying_freeze(account: Account) -> BuyingFreeze | None:
-    """The freeze of the account's buying; None while it may buy."""
+    """Why the account cannot buy; None if it can."""
     row = db.session.execute(
         select(PurchaseDispute, Purchase.id)
         .join(Purchase, Purchase.id == PurchaseDispute.purchase_id)

@@ -1,4 +1,4 @@
-"""The e-mails of a purchase: what a change of its state means for the buyer, recorded in the transaction of the change."""
+"""The e-mails about a purchase, enqueued in the transaction of the change that they report."""
 
 from dataclasses import dataclass
 from datetime import UTC
@@ -92,13 +92,14 @@ def purchase_facts(purchase: Purchase) -> dict[str, Any]:
         "amount": dollars(purchase.amount_cents),
         "paid_on": f"{paid_at.day} {paid_at:%B %Y}" if paid_at else None,
         "card": purchase.card_name,
-        "organisation": organisation_name(purchase.org_id),
+        **organisation_facts(purchase.org_id),
     }
 
 
-def organisation_name(org_id: str | None) -> str | None:
-    """The name of an organisation; None for a person's account."""
-    return db.session.get_one(Org, org_id).name if org_id else None
+def organisation_facts(org_id: str | None) -> dict[str, str | None]:
+    """The name of an organisation, and its slug for links to its pages; None for a person's account."""
+    org = db.session.get_one(Org, org_id) if org_id else None
+    return {"organisation": org.name if org else None, "organisation_slug": org.slug if org else None}
 
 
 def _disputes(purchase: Purchase) -> list[PurchaseDispute]:

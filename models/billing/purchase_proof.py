@@ -1,4 +1,4 @@
-"""What `flask billing prove` says of purchases and of plans: each payment has its credits, and nothing else has."""
+"""Checks of `flask billing prove` for purchases and plans: each payment has its credits, and nothing else has any."""
 
 from sqlalchemy import text
 
@@ -26,7 +26,7 @@ _CHECKS = {
         SELECT p.id, 'no grant', p.state FROM purchase p JOIN credit_ledger l ON l.operation_id = p.id
         WHERE p.state = ANY (ARRAY['created', 'pending', 'failed', 'cancelled'])
     """,
-    "credits are taken back for money that went back": """
+    "credits taken back match the money returned": """
         SELECT p.id,
             (2 * p.credits * least(p.amount_cents, p.refunded_cents + p.disputed_cents) + p.amount_cents)
                 / (2 * p.amount_cents),
@@ -80,8 +80,8 @@ _CHECKS = {
 
 
 def prove_purchases() -> list[LedgerCheck]:
-    """Compare all purchases and invoices of plans with the ledger, and with their refunds and disputes. Reads only; says nothing of Stripe, which
-    `reconcile` asks."""
+    """Compare all purchases and invoices of plans with the ledger, and with their refunds and disputes. Reads only the
+    database; `reconcile` compares with Stripe."""
     return [_check(name, statement) for name, statement in _CHECKS.items()]
 
 

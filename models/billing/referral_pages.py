@@ -1,4 +1,4 @@
-"""What the referral pages and API show: an invitation by its code, and the people that a user brought."""
+"""Queries of the referral pages and API: an invitation by its code, and the users that a user referred."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from models.core.db import db
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What a referral code leads to. `count` is how many referrals count against the owner's `limit`."""
+    """The invitation of a referral code. `count` is how many referrals count against the owner's `limit`."""
 
     code: str
     owner_id: str
@@ -24,7 +24,7 @@ class Invitation:
 
     @property
     def is_full(self) -> bool:
-        """Whether the owner can refer nobody else."""
+        """Whether the owner has reached the limit."""
         return self.count >= self.limit
 
 
@@ -57,7 +57,7 @@ def invitation(code: str) -> Invitation | None:
 
 
 def referred_by(user: User) -> ReferredUser | None:
-    """Who brought this user."""
+    """Who referred this user, or None."""
     referral = referral_of(user.id)
     if referral is None:
         return None
@@ -67,7 +67,7 @@ def referred_by(user: User) -> ReferredUser | None:
 def referred_users(
     user: User, *, limit: int, before: str | None = None, void: bool = True
 ) -> list[ReferredUser]:
-    """Whom the user brought, newest first, at most `limit`; `before` is the id of the last one of the page before.
+    """Whom the user referred, newest first, at most `limit`; `before` is the last id of the previous page.
 
     Without `void`, those whose reward is void are left out.
     """

@@ -1,7 +1,7 @@
-"""Referrals: redeeming a code, the rewards of both sides, and when those wait for a purchase (contract 2.10, 3.6).
+"""Referrals: redeeming a code, the rewards of both sides, and rewards that wait for a purchase (contract 2.10, 3.6).
 
-What grants credits locks the credit accounts of both users first, in order of their ids. So of concurrent redemptions by
-one user one counts, and a referrer never exceeds their limit.
+Functions that grant credits first lock the credit accounts of both users, in order of their ids. So of concurrent
+redemptions by one user one counts, and a referrer never exceeds their limit.
 """
 
 import uuid
@@ -24,7 +24,7 @@ from models.ledger.quota import ensure_quota
 BONUS = 250
 """Credits for each side of a referral (contract 3.1)."""
 HOLD = timedelta(days=7)
-"""How long a reward is held after the purchase that it waited for."""
+"""How long a reward is held after the purchase that earned it."""
 
 Reward = Literal["now", "first_purchase"]
 VoidReason = Literal["refund", "dispute", "self_referral"]
@@ -46,7 +46,7 @@ def redeem(
     """Record that the user was referred by the owner of `code`, and pay both sides BONUS credits (contract 2.10).
 
     With the reward `first_purchase` nothing is paid yet: see `referral_paid`. `free_credits` is for a quota cycle of the
-    referred user that is due. Checks in the contract's order; its words are the messages. Locks both accounts until the
+    referred user that is due. Checks in the contract's order, with its messages. Locks both accounts until the
     transaction ends: commit soon. Raises Conflict, NotFound, and DomainError with status 400.
     """
     now = now or utc_now()
@@ -85,7 +85,7 @@ def refusal(user_id: str, code: str) -> DomainError | None:
 
 
 def owner_of(code: str) -> str | None:
-    """The user whose referral code this is, or None. A suspended user's code is nobody's."""
+    """The user whose referral code this is, or None. None also for a suspended user."""
     if "\0" in code:
         return None
     query = select(User.id).where(User.referral_code == code, User.banned.is_(False))
@@ -93,7 +93,7 @@ def owner_of(code: str) -> str | None:
 
 
 def referral_of(user_id: str) -> Referral | None:
-    """The referral by which somebody brought this user, or None."""
+    """The referral of this user, or None if nobody referred them."""
     query = select(Referral).where(Referral.referred_id == user_id)
     return db.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
 
@@ -105,8 +105,8 @@ def referral_count(referrer_id: str) -> int:
 
 
 def is_self_referral(referrer_id: str, referred_id: str) -> bool:
-    """Whether two accounts seem to be one person's: they share an inbox or a device. Every rule stands here; it is asked
-    at redemption, at the purchase that a reward waits for, and when the reward is released."""
+    """Whether two accounts seem to belong to one person: they share an inbox or a device. Checked at redemption, at the
+    purchase that a reward waits for, and when the reward is released."""
     emails = _email_of(referrer_id), _email_of(referred_id)
     if None not in emails and inbox(emails[0] or "") == inbox(emails[1] or ""):
         return True
@@ -183,7 +183,7 @@ def due_referrals(*, now: datetime | None = None, limit: int = 200) -> list[str]
 
 
 def release_referral(user_id: str, *, free_credits: int, now: datetime | None = None) -> bool:
-    """Pay a held reward whose time is over. Returns whether it was paid.
+    """Pay a held reward that is due. Returns whether it was paid.
 
     Of concurrent calls one pays, and a refund that is recorded first prevents it. While one of the two users is suspended
     the reward stays held; that of a self-referral becomes void. Locks both accounts: commit soon.

@@ -17,7 +17,7 @@ VOID_REASONS = ("refund", "dispute", "self_referral")
 class Referral(Base):
     """A referral of one user by another, and the credits that each of the two earned for it.
 
-    Completed: both were paid `credits`, and are again with every quota cycle. Pending: nothing was paid, `credits` is 0.
+    Completed: both were paid `credits`, and get them again in every quota cycle. Pending: nothing was paid, `credits` is 0.
     The reward then waits for a purchase (`purchase_id` is null), is held until `held_until`, or is void for good
     (`voided_at`). Two users refer each other at most once, and a user is referred at most once.
     """

@@ -1,4 +1,4 @@
-"""How fast an account spends, to say how long an amount of credits lasts."""
+"""The spending pace of an account, and how long an amount of credits lasts at it."""
 
 from dataclasses import dataclass
 from datetime import datetime

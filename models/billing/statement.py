@@ -177,9 +177,12 @@ def upcoming_expiries(account_id: str, now: datetime, *, limit: int) -> Sequence
 
 
 def live_holds_of(account_id: str, now: datetime, *, limit: int) -> Sequence[CreditHold]:
-    """The account's oldest holds of calls in progress."""
+    """The account's oldest holds of calls in progress, without those that a plan pays for."""
     query = select(CreditHold).where(
-        CreditHold.account_id == account_id, CreditHold.state == "live", CreditHold.expires_at > now
+        CreditHold.account_id == account_id,
+        CreditHold.state == "live",
+        CreditHold.expires_at > now,
+        CreditHold.funding != "plan",
     )
     order = (CreditHold.created_at, CreditHold.request_id)
     return db.session.scalars(

@@ -209,7 +209,8 @@ def money_of(account_id: str, period: StatementPeriod) -> list[MoneyLine]:
         MoneyLine(each.created_at, "Refund", each.id, None, -each.amount_cents, currency)
         for each, currency in db.session.execute(refunded)
     ]
-    return sorted(lines, key=lambda line: line.at)
+    # Stripe tells whole seconds: a payment comes before its refund
+    return sorted(lines, key=lambda line: line.at.replace(microsecond=0))
 
 
 def statement_months(account_id: str, now: datetime) -> list[date]:

@@ -1,4 +1,4 @@
-"""Access to Stripe: one client of its library per application, made from the settings, and our errors for its errors.
+"""Access to Stripe: one client of its library per application, created from the settings, and our errors for its errors.
 
 No transaction is open during a request to Stripe: commit what was written, send the request, then begin a new one.
 """
@@ -13,27 +13,27 @@ from models.core.db import extension
 from models.core.errors import DomainError
 from models.core.settings import Settings
 
-if TYPE_CHECKING:  # imported where it is used: 27 MB of each worker that a server without payments saves
+if TYPE_CHECKING:  # imported where it is used: saves 27 MB per worker on a server without payments
     from stripe import StripeClient
 
 log = logging.getLogger("stoa.billing")
 
 API_VERSION = "2026-10-28.endive"
 TIMEOUT = 10.0
-"""Seconds for each answer of Stripe."""
+"""Timeout of a request, in seconds."""
 RETRIES = 2
 
 
 @dataclass(frozen=True)
 class StripeAccess:
-    """The settings and the client with which an application asks Stripe."""
+    """The settings and the Stripe client of an application."""
 
     settings: Settings
     client: "StripeClient"
 
 
 class BillingDisabled(DomainError):
-    """This server has no Stripe key and sells nothing."""
+    """This server has no Stripe key, so it sells no credits."""
 
     status = 503
     code = "billing_disabled"
@@ -43,7 +43,7 @@ class BillingDisabled(DomainError):
 
 
 class StripeError(DomainError):
-    """Stripe refused, or did not answer. `unknown`: nobody can say whether Stripe did what it was asked."""
+    """Stripe rejected a request or did not answer. `unknown`: the request may have succeeded."""
 
     status = 500
     code = "stripe_error"
@@ -71,12 +71,12 @@ def connect(settings: Settings) -> StripeAccess | None:
 
 
 def enabled() -> bool:
-    """Whether this server sells anything."""
+    """Whether this server sells credits."""
     return extension("stripe") is not None
 
 
 def test_mode() -> bool:
-    """Whether no real money moves: with a key for tests."""
+    """Whether the key is a test key, so no real money moves."""
     return enabled() and "_live_" not in (_access().settings.stripe_key or "")
 
 
@@ -99,8 +99,8 @@ def _access() -> StripeAccess:
 
 @contextmanager
 def asking() -> "Iterator[StripeClient]":
-    """Ask Stripe something: gives the client, and turns what goes wrong into StripeError, but for declined cards
-    (stripe.CardError), which the caller expects."""
+    """Yield the client for requests to Stripe, and turn the library's errors into StripeError, except those of declined
+    cards (stripe.CardError), which callers handle."""
     found = client()
     import stripe
 
@@ -112,24 +112,24 @@ def asking() -> "Iterator[StripeClient]":
         log.warning("Stripe did not answer: %s", type(error).__name__)
         raise StripeError("Stripe did not answer. Try again in a minute.", unknown=True) from error
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
-        # their words quote the key
-        log.error("Stripe refuses the key of this server (%s)", error.code)
+        # their messages quote the key
+        log.error("Stripe rejects the key of this server (%s)", error.code)
         raise StripeError(
-            "Stripe refuses this server's key. Tell the operator of this server.", unknown=False
+            "Stripe rejects this server's key. Contact the operator of this server.", unknown=False
         ) from error
     except stripe.StripeError as error:
-        log.warning("Stripe refused: %s (%s)", error.user_message, error.code)
-        raise StripeError(error.user_message or "Stripe refused the request.", unknown=False) from error
+        log.warning("Stripe rejected a request: %s (%s)", error.user_message, error.code)
+        raise StripeError(error.user_message or "Stripe rejected the request.", unknown=False) from error
 
 
 def missing(error: StripeError) -> bool:
-    """Whether Stripe says that the thing asked for does not exist."""
+    """Whether the error says that the requested object does not exist."""
     return getattr(error.__cause__, "code", None) == "resource_missing"
 
 
-def plain(thing: Any) -> dict[str, Any]:
-    """An object of the library as a dictionary, expanded objects within included."""
-    found: dict[str, Any] = thing.to_dict()
+def plain(stripe_object: Any) -> dict[str, Any]:
+    """An object of the library as a dictionary, with the expanded objects in it."""
+    found: dict[str, Any] = stripe_object.to_dict()
     return found
 
 

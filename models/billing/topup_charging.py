@@ -7,8 +7,9 @@ held while Stripe is asked.
 import logging
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
-from sqlalchemy import func, literal, or_, select
+from sqlalchemy import ColumnElement, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -16,14 +17,16 @@ from models import ledger
 from models.accounts.users import User
 from models.billing import confirmations, declines, stripe_api, topup_mails
 from models.billing.auto_topup import (
-    CEILING_CENTS,
     MIN_CREDITS,
     AutoTopup,
     AutoTopupBlocked,
+    AutoTopupConsent,
     TopupSettings,
     attempt_in_flight,
+    bounds_of,
     chargeable_card,
     charged_cents,
+    consented,
     ensure_state,
     month_of,
     settings_of,
@@ -46,6 +49,7 @@ from models.core.db import now as utc_now
 from models.core.errors import DomainError
 from models.core.jobs import transaction
 from models.ledger import Account
+from models.orgs import Org
 
 log = logging.getLogger("stoa.billing")
 
@@ -58,40 +62,53 @@ CHECKOUT_LEFT_AFTER = timedelta(hours=1)
 
 
 def enqueue_due(*, now: datetime | None = None) -> int:
-    """Enqueue an attempt for each person's account whose balance is below its threshold; how many. Flushes.
+    """Enqueue an attempt for each account whose balance is below its threshold; how many. Flushes.
 
-    Marks the accounts in the statement that selects them, so concurrent sweeps enqueue each account once.
+    Organisations are charged at their threshold too (contract 3.8), and only after an owner or admin has agreed. Marks the
+    accounts in the statement that selects them, so concurrent sweeps enqueue each account once.
     """
     if not stripe_api.enabled():
         return 0
     now = now or utc_now()
+    agreed = exists().where(AutoTopupConsent.account_id == Org.id)
+    marked = [
+        *_mark(User, "user_id", func.greatest(User.auto_topup_threshold, 0), now, User.banned.is_(False)),
+        # whole credits: at most the threshold is below the next
+        *_mark(Org, "org_id", Org.auto_topup_threshold + 1, now, agreed),
+    ]
+    for account_id in marked:
+        jobs.enqueue(jobs.top_up, account_id=account_id)
+    return len(marked)
+
+
+def _mark(owner: Any, column: str, threshold: ColumnElement[int], now: datetime, *more: Any) -> list[str]:
+    """Mark the due accounts of one kind as enqueued; their ids."""
     due = (
-        select(User.id, User.id, literal(now))
-        .outerjoin(AutoTopup, AutoTopup.id == User.id)
+        select(owner.id, owner.id, literal(now))
+        .outerjoin(AutoTopup, AutoTopup.id == owner.id)
         .where(
-            User.auto_topup_enabled,
-            User.banned.is_(False),
-            User.auto_topup_amount >= MIN_CREDITS,
+            owner.auto_topup_enabled,
+            owner.auto_topup_amount >= MIN_CREDITS,
             or_(AutoTopup.pause.is_(None), AutoTopup.retry_at <= now),
             or_(AutoTopup.queued_at.is_(None), AutoTopup.queued_at <= now - QUEUED_FOR),
-            func.credit_balance(User.id, now) < func.greatest(User.auto_topup_threshold, 0),
+            func.credit_balance(owner.id, now) < threshold,
+            *more,
         )
         .limit(BATCH)
     )
     table = AutoTopup.__table__.c
-    marked = db.session.scalars(
-        insert(AutoTopup)
-        .from_select(["id", "user_id", "queued_at"], due)
-        .on_conflict_do_update(
-            index_elements=["id"],
-            set_={"queued_at": now},
-            where=or_(table.queued_at.is_(None), table.queued_at <= now - QUEUED_FOR),
+    return list(
+        db.session.scalars(
+            insert(AutoTopup)
+            .from_select(["id", column, "queued_at"], due)
+            .on_conflict_do_update(
+                index_elements=["id"],
+                set_={"queued_at": now},
+                where=or_(table.queued_at.is_(None), table.queued_at <= now - QUEUED_FOR),
+            )
+            .returning(AutoTopup.id)
         )
-        .returning(AutoTopup.id)
-    ).all()
-    for account_id in marked:
-        jobs.enqueue(jobs.top_up, account_id=account_id)
-    return len(marked)
+    )
 
 
 def top_up(account: Account, *, now: datetime | None = None) -> bool:
@@ -165,7 +182,11 @@ def _credits_due(account: Account, now: datetime) -> int | None:
     if state is not None and state.pause and (state.retry_at is None or state.retry_at > now):
         return None
     balance = ledger.balance(account, now=now)
-    if balance.total_remaining >= settings.threshold and not balance.total_debt:
+    if account.org_id:
+        needed = balance.net_balance <= settings.threshold and consented(account)
+    else:
+        needed = balance.total_remaining < settings.threshold or balance.total_debt > 0
+    if not needed:
         return None
     if _banned(account) or buying_freeze(account) is not None:
         return None
@@ -173,7 +194,7 @@ def _credits_due(account: Account, now: datetime) -> int | None:
 
 
 def _within_cap(account: Account, settings: TopupSettings, credits: int, now: datetime) -> int | None:
-    credits = min(credits, CEILING_CENTS)
+    credits = min(credits, bounds_of(account).max_credits)
     cap = settings.monthly_cap_cents
     if cap is None:
         return credits
@@ -206,7 +227,8 @@ def _begin(account: Account, operation: str, customer: str, card: SavedCard, now
 
 
 def _banned(account: Account) -> bool:
-    user = db.session.get(User, account.user_id, populate_existing=True) if account.user_id else None
+    """Whether the account's person is banned, or the owner of its organisation."""
+    user = db.session.get(User, ledger.owner_of(account), populate_existing=True)
     return user is not None and user.banned
 
 

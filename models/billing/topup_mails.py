@@ -6,7 +6,7 @@ from typing import Any
 from models import ledger
 from models.billing.mails import balance_facts, enqueue, moment_text
 from models.billing.purchase import Purchase, dollars
-from models.billing.purchase_mails import organisation_name, purchase_facts
+from models.billing.purchase_mails import organisation_facts, purchase_facts
 from models.core.db import now as utc_now
 from models.ledger import Account
 
@@ -46,7 +46,7 @@ def enqueue_cap_reached(account: Account, cap_cents: int, charged_cents: int, re
         "cap": dollars(cap_cents),
         "charged": dollars(charged_cents),
         "retry_at": moment_text(retry_at),
-        "organisation": organisation_name(account.org_id),
+        **organisation_facts(account.org_id),
     }
     id = f"topup-cap/{account.id}/{retry_at:%Y-%m-%d}/{cap_cents}"
     enqueue("topup_cap_reached", id, ledger.owner_of(account), facts)
@@ -54,7 +54,7 @@ def enqueue_cap_reached(account: Account, cap_cents: int, charged_cents: int, re
 
 def enqueue_switched_off(account: Account) -> None:
     """Automatic top-up switched itself off, because no payment method can be charged. Call it once per switch. Flushes."""
-    facts = {"organisation": organisation_name(account.org_id)}
+    facts = organisation_facts(account.org_id)
     id = f"topup-off/{account.id}/{utc_now():%Y-%m-%dT%H:%M:%S.%f}"
     enqueue("topup_off", id, ledger.owner_of(account), facts)
 

@@ -1,5 +1,5 @@
-"""Protection against card testing: how often and how much an account may buy in 24 hours, and how often a card or a client
-address may be declined."""
+"""Protection against card testing: limits of purchases per account in 24 hours, and of declines per card and client
+address."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from models.ledger import Account
 from models.orgs import Org
 
 WINDOW = timedelta(days=1)
-"""Purchases and declines count for this long."""
+"""Purchases and declines count this long."""
 KEPT_AFTER = timedelta(days=7)
 """A payment counts as paid history this long after it was paid, less what was refunded or disputed."""
 ADDRESSES_KEPT_FOR = timedelta(days=30)
@@ -96,8 +96,8 @@ class BuyingLimited(DomainError):
 class BuyingLimits:
     """An account's limits of buying at one point in time. Amounts are cents; a limit of None does not apply.
 
-    `purchases` and `cents` are those of the last 24 hours; `declines` are the account's. `set_by_operator`: the level does not
-    follow from age and paid history.
+    `purchases` and `cents` are those of the last 24 hours; `declines` are the account's. `set_by_operator`: the level is not
+    derived from age and paid history.
     """
 
     level: TrustLevel
@@ -137,7 +137,7 @@ def refuse_limited(account: Account, cents: int, *, now: datetime | None = None)
     ends_at = _count_ends(recent, max_purchases)
     if ends_at is not None:
         raise BuyingLimited(
-            f"This account can buy credits {max_purchases} times in 24 hours, and has.",
+            f"This account can buy credits {max_purchases} times in 24 hours, and has done so.",
             ends_at=ends_at,
             now=now,
             details=details,
@@ -157,7 +157,7 @@ def refuse_declined(
     card_fingerprint: str | None, client_address: str | None, *, now: datetime | None = None
 ) -> None:
     """Raise BuyingLimited if this card, or cards used from this address, were declined too often in the last 24 hours,
-    whichever accounts tried. Raises BillingDisabled."""
+    over all accounts. Raises BillingDisabled."""
     now = now or utc_now()
     settings = stripe_api.billing_settings()
     for column, value, limit, message in (
@@ -165,7 +165,7 @@ def refuse_declined(
             CardDecline.card_fingerprint,
             card_fingerprint,
             settings.stoa_declines_per_card,
-            "This card was declined too often. Use another card, or ask your bank why.",
+            "This card was declined too often. Use another card, or contact your bank.",
         ),
         (
             CardDecline.client_address,
@@ -218,7 +218,7 @@ def record_decline(
 
 
 def buying_limits(account: Account, *, now: datetime | None = None) -> BuyingLimits:
-    """The account's limits and what is used of them, without locks. Raises BillingDisabled."""
+    """The account's limits and their usage, without locks. Raises BillingDisabled."""
     now = now or utc_now()
     level, set_by_operator = _level(account, now)
     max_purchases, max_cents = _limits(level)
@@ -244,7 +244,7 @@ def buying_limits(account: Account, *, now: datetime | None = None) -> BuyingLim
 
 
 def set_trust_level(account: Account, name: str | None) -> None:
-    """Fix an account's trust level; None: it follows from age and paid history again. Flushes. Raises Invalid, NotFound."""
+    """Set an account's trust level; None: derive it from age and paid history again. Flushes. Raises Invalid, NotFound."""
     ledger.lock_account(account)
     if name is None:
         db.session.execute(delete(BuyingTrust).where(BuyingTrust.account_id == account.id))
@@ -354,12 +354,12 @@ def _sum_ends(recent: Sequence[_Bought], cents: int, limit: int | None) -> datet
         excess -= each.cents
         if excess <= 0:
             return each.created_at + WINDOW
-    raise AssertionError("a single amount above the limit is refused before")
+    raise AssertionError("a single amount above the limit is rejected before")
 
 
 def _details() -> str:
     support = stripe_api.billing_settings().stoa_support_email or "the operator of this server"
     return (
-        "These limits protect against tests of stolen cards. They rise as the account gets older and its payments are kept. "
+        "These limits protect against tests of stolen cards. They rise with the account's age and its payments. "
         f"If you need more now, contact {support}."
     )

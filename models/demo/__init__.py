@@ -22,9 +22,10 @@ from models.core.settings import Settings
 from models.demo import demo_people, demo_store
 from models.demo.demo_agents import by_name
 from models.demo.demo_people import EMAIL, USER_ID
+from models.demo.demo_plans import offer_plans
 from models.demo.demo_runs import PlannedRun, RunPlanner, RunWriter
 
-__all__ = ["DAYS", "EMAIL", "USER_ID", "exists", "is_first_start", "remove", "seed"]
+__all__ = ["DAYS", "EMAIL", "USER_ID", "exists", "is_first_start", "offer_plans", "remove", "seed"]
 
 DAYS = 30
 SPAN_HOURS = 4

@@ -44,6 +44,8 @@ class Balance:
     debt: int
     held: int
     calls_in_progress: int
+    blocks: int = 0
+    """What is left of a plan's blocks, less their debt: the difference to the ledger's balance."""
 
     @property
     def granted(self) -> int:
@@ -106,18 +108,21 @@ def balance(account: Account, *, now: datetime | None = None) -> Balance:
     """
     records = db.session.execute(_balance(account.id, now or utc_now())).all()
     rows: list[GrantGroup] = []
-    held, debt = records[0].held, 0
+    held, debt, blocks = records[0].held, 0, 0
     unassigned = held
     for record in records:
         if record.type is None:  # no grant at all
             break
+        if record.type == "subscription":
+            blocks += record.left - record.debt
+            continue
         part = min(unassigned, record.left)
         unassigned -= part
         debt += record.debt
         if record.granted or record.left:
             spent, left = record.granted - record.left, record.left - part
             rows.append(GrantGroup(record.type, record.expires_at, record.granted, spent, part, left))
-    return Balance(rows, debt, held, records[0].calls)
+    return Balance(rows, debt, held, records[0].calls, blocks)
 
 
 def _balance(account_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
@@ -138,7 +143,6 @@ def _balance(account_id: str, now: datetime) -> Select[*tuple[Any, ...]]:
             func.min(active.priority).label("priority"),
             func.min(active.created_at).label("created_at"),
         )
-        .where(active.type != "subscription")
         .group_by(active.type, active.expires_at)
         .subquery("grants")
     )

@@ -200,6 +200,30 @@ def test_events_are_listed_with_their_reasons_and_tried_again(
     assert audited(desk) == [("billing.retry_event", "root@example.org")]
 
 
+def test_events_that_do_not_fit_their_purchase_name_it_and_say_why(
+    desk: Desk, root: Person, alice: Person
+) -> None:
+    desk.customer(alice)
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"currency": "jpy"}, "its currency is usd, and Stripe says jpy"),
+        ({"amount_received": 999, "amount_total": 999}, "its amount is 1000, and Stripe says 999"),
+        ({"customer": "cus_of_mallory"}, "and Stripe says cus_of_mallory"),
+    ]
+    for changed, _ in changes:
+        session = desk.sim.get("checkout.session", (desk.buy(alice).json or {})["sessionId"])
+        desk.stripe.pay(session["id"])
+        intent = desk.sim.get("payment_intent", session["payment_intent"])
+        for each in (session, intent):
+            each |= {name: value for name, value in changed.items() if name in each}
+    desk.tell("checkout.session.completed")
+    shown = page(root, f"{PAGE}/events?state=ignored")
+    for _, reason in changes:
+        assert reason in shown, reason
+    for purchase in desk.purchases(alice):
+        assert f'href="{PAGE}/purchases/{purchase.id}"' in shown
+    assert desk.balance(alice) == 0
+
+
 def test_lists_are_paged(desk: Desk, root: Person, alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     from views.admin.pages import billing_operations
 

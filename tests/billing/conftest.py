@@ -13,7 +13,7 @@ from views.web.guards import limiter
 
 @pytest.fixture
 def desk(app: Flask, session: OrmSession, settings: Settings, stripe_sim: StripeSim) -> Iterator[Desk]:
-    """The application with Stripe's simulator as its Stripe."""
+    """The application, connected to the Stripe simulator."""
     made = Desk(app, stripe_sim, session, settings)
     made.configure()
     limiter.enabled = False

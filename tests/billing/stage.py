@@ -1,4 +1,4 @@
-"""What the tests of money in share: the Stripe simulator on loopback, people with cards, events that come when a test says."""
+"""Shared by the tests of billing: the Stripe simulator on loopback, users with cards, and events delivered on demand."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Obj = dict[str, Any]
 
 @dataclass(frozen=True)
 class Desk:
-    """The application with the simulator of a test."""
+    """The application and the simulator of a test."""
 
     app: Flask
     stripe: StripeSim
@@ -41,11 +41,11 @@ class Desk:
 
     @property
     def sim(self) -> Simulator:
-        """Its memory."""
+        """Its state."""
         return self.stripe.simulator
 
     def configure(self, **more: object) -> None:
-        """Sell through the simulator."""
+        """Connect to the simulator, without limits of buying unless given."""
         unlimited = {
             "stoa_purchases_per_day": 0,
             "stoa_purchase_cents_per_day": 0,
@@ -56,7 +56,7 @@ class Desk:
         self.app.extensions["stripe"] = billing.connect(Settings(_env_file=None, **loaded))
 
     def run(self, verb: Callable[..., T], *args: Any, **kw: Any) -> T:
-        """Call a verb as a job does: in an application context of its own, committed at its end."""
+        """Call a function as a job does: in an application context of its own, committed at its end."""
 
         def job() -> T:
             with self.app.app_context():
@@ -66,7 +66,7 @@ class Desk:
 
         return Context().run(job)
 
-    # --- people -------------------------------------------------------------------------------------------------
+    # --- users --------------------------------------------------------------------------------------------------
 
     def customer(self, who: Person) -> str:
         """Their customer at Stripe."""
@@ -77,20 +77,20 @@ class Desk:
         return str(self.stripe.add_card(self.customer(who), kind, **kw)["id"])
 
     def buy(self, who: Person, credits: int = 1000) -> TestResponse:
-        """Buy as a browser."""
+        """Buy with the browser's session."""
         return who.browser.post(BUY, json={"credits": credits})
 
     def bought(self, who: Person, credits: int = 1000) -> Purchase:
-        """A purchase that their card has paid."""
+        """Save a card and buy with it."""
         self.card(who)
         answer = self.buy(who, credits)
         assert answer.json == {"success": True, "credits": credits}
         return self.purchases(who)[-1]
 
-    # --- what is at Stripe --------------------------------------------------------------------------------------
+    # --- Stripe's side ------------------------------------------------------------------------------------------
 
     def charges(self) -> list[Obj]:
-        """Payments that took money, oldest first."""
+        """Charges that succeeded, oldest first."""
         return [each for each in self.sim.objects["charge"].values() if each["status"] == "succeeded"]
 
     def refund(self, purchase: Purchase, amount: int) -> Obj:
@@ -98,11 +98,11 @@ class Desk:
         return self.stripe.refund(self.charge_of(purchase)["id"], amount)
 
     def dispute(self, purchase: Purchase, **kw: Any) -> Obj:
-        """The bank disputes the payment."""
+        """Open a dispute of the payment."""
         return self.stripe.dispute(self.charge_of(purchase)["id"], **kw)
 
     def charge_of(self, purchase: Purchase) -> Obj:
-        """The charge that paid."""
+        """The charge of the payment."""
         assert purchase.stripe_charge_id
         return self.sim.get("charge", purchase.stripe_charge_id)
 
@@ -122,7 +122,7 @@ class Desk:
         return self.app.test_client().post(WEBHOOK, data=payload, headers={"Stripe-Signature": signature})
 
     def forge(self, type: str, object: Obj, **more: Any) -> TestResponse:
-        """Send an event of our own making, signed as Stripe's."""
+        """Send a made-up event with a valid signature."""
         event = {
             "id": f"evt_{ledger.compact_id()}",
             "object": "event",
@@ -132,7 +132,7 @@ class Desk:
         return self.post(json.dumps(event | {"data": {"object": object}} | more).encode())
 
     def work(self) -> None:
-        """Work all events that were taken and not handled."""
+        """Apply all stored events that are not handled."""
         waiting = select(stripe_events.StripeEvent.id).where(stripe_events.StripeEvent.handled_at.is_(None))
         ids = self.session.scalars(waiting).all()
         self.session.rollback()
@@ -140,12 +140,12 @@ class Desk:
             self.run(stripe_events.apply_event, id)
 
     def tell(self, *types: str) -> None:
-        """Deliver all events of these types that Stripe has, and work them."""
+        """Deliver all events of these types (all without one), and apply them."""
         for event in self.events(*types):
             assert self.deliver(event).json == {"received": True}
         self.work()
 
-    # --- what is here -------------------------------------------------------------------------------------------
+    # --- our side -----------------------------------------------------------------------------------------------
 
     def purchases(self, who: Person) -> list[Purchase]:
         """Their purchases, oldest first."""
@@ -159,12 +159,12 @@ class Desk:
         return found
 
     def balance(self, who: Person) -> int:
-        """What they have, debt subtracted."""
+        """Their net balance."""
         self.session.rollback()
         return ledger.balance(Account(user_id=who.id)).net_balance
 
     def entries(self, who: Person) -> list[tuple[str, int]]:
-        """Their journal: kinds and amounts."""
+        """Kinds and amounts of their ledger entries."""
         self.session.rollback()
         rows = self.session.execute(
             text("SELECT kind, amount FROM credit_entry WHERE account_id = :id ORDER BY id"), {"id": who.id}
@@ -177,13 +177,13 @@ class Desk:
         return [each.ignored for each in stripe_events.stripe_events(troubled=True) if each.ignored]
 
     def prove(self) -> None:
-        """The books are clean, and so are the purchases."""
+        """Prove the ledger and the purchases."""
         self.session.rollback()
         checks = [*ledger.prove().checks, *prove_purchases()]
         assert not any(check.count for check in checks), [check for check in checks if check.count]
 
     def forget(self) -> None:
-        """Begin anew, here and at Stripe; people stay."""
+        """Delete all payments, here and at Stripe, but keep the users."""
         self.sim.reset()
         self.session.rollback()
         self.session.execute(text("SET LOCAL session_replication_role = replica"))

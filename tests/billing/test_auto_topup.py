@@ -46,8 +46,16 @@ def test_the_settings_are_stored_and_echoed(desk: Desk, alice: Person) -> None:
     [
         ({"enabled": True, "threshold": None, "amount": 2000}, 400, auto_topup.NEEDS_VALUES),
         ({"enabled": True, "threshold": 500, "amount": None}, 400, auto_topup.NEEDS_VALUES),
-        ({"enabled": True, "threshold": 500, "amount": 499}, 400, auto_topup.OUT_OF_BOUNDS),
-        ({"enabled": True, "threshold": 500, "amount": 10_001}, 400, auto_topup.OUT_OF_BOUNDS),
+        (
+            {"enabled": True, "threshold": 500, "amount": 499},
+            400,
+            auto_topup.OUT_OF_BOUNDS.format(500, 10_000),
+        ),
+        (
+            {"enabled": True, "threshold": 500, "amount": 10_001},
+            400,
+            auto_topup.OUT_OF_BOUNDS.format(500, 10_000),
+        ),
         ({"enabled": True, "threshold": 500}, 400, "Invalid request data"),
         ({"enabled": "yes", "threshold": 500, "amount": 2000}, 400, "Invalid request data"),
         ({"enabled": True, "threshold": 1 << 40, "amount": 2000}, 400, "Invalid request data"),
@@ -55,7 +63,7 @@ def test_the_settings_are_stored_and_echoed(desk: Desk, alice: Person) -> None:
     ],
     ids=str,
 )
-def test_invalid_settings_are_refused(desk: Desk, alice: Person, body: Any, status: int, error: str) -> None:
+def test_invalid_settings_are_rejected(desk: Desk, alice: Person, body: Any, status: int, error: str) -> None:
     answer = alice.browser.post(ROUTE, json=body)
     assert answer.status_code == status
     assert (answer.json or {})["error"] == error
@@ -63,7 +71,7 @@ def test_invalid_settings_are_refused(desk: Desk, alice: Person, body: Any, stat
     assert not enabled(desk, alice)
 
 
-def test_a_body_that_is_no_json_is_a_server_error_by_contract(desk: Desk, alice: Person) -> None:
+def test_a_body_that_is_not_json_is_a_500_by_contract(desk: Desk, alice: Person) -> None:
     answer = alice.browser.post(ROUTE, data=b"{", content_type="application/json")
     assert (answer.status_code, answer.json) == (500, {"error": "Internal Server Error"})
 
@@ -117,7 +125,7 @@ def test_the_profile_without_a_valid_card_switches_off(desk: Desk, alice: Person
     assert not enabled(desk, alice)
 
 
-def test_the_profile_while_stripe_is_away_leaves_it_on(desk: Desk, alice: Person) -> None:
+def test_the_profile_leaves_it_on_while_stripe_is_down(desk: Desk, alice: Person) -> None:
     desk.card(alice)
     enable(desk, alice)
     desk.stripe.fail("/v1/customers/{id}", method="GET", times=3)
@@ -165,7 +173,7 @@ def test_a_usage_read_below_the_threshold_tops_up(desk: Desk, alice: Person) -> 
     desk.prove()
 
 
-def test_the_command_lines_usage_read_tops_up(desk: Desk, alice: Person) -> None:
+def test_a_usage_read_of_the_command_line_tops_up(desk: Desk, alice: Person) -> None:
     desk.card(alice)
     enable(desk, alice, threshold=600)
     answer = alice.browser.post("/api/v1/usage", json={"fingerprintId": "cli"}, headers=alice.headers)
@@ -173,7 +181,7 @@ def test_the_command_lines_usage_read_tops_up(desk: Desk, alice: Person) -> None
     assert len(desk.charges()) == 1
 
 
-def test_what_goes_wrong_never_breaks_a_usage_read(desk: Desk, alice: Person) -> None:
+def test_a_failed_top_up_does_not_break_a_usage_read(desk: Desk, alice: Person) -> None:
     desk.card(alice)
     enable(desk, alice, threshold=1000)
     desk.stripe.fail("/v1/payment_intents", times=3)
@@ -183,7 +191,7 @@ def test_what_goes_wrong_never_breaks_a_usage_read(desk: Desk, alice: Person) ->
     assert desk.purchase(alice).open
 
 
-def test_a_bug_in_a_top_up_never_breaks_a_usage_read(
+def test_an_exception_in_a_top_up_does_not_break_a_usage_read(
     desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.card(alice)
@@ -193,7 +201,7 @@ def test_a_bug_in_a_top_up_never_breaks_a_usage_read(
     assert (answer.status_code, (answer.json or {})["autoTopupTriggered"]) == (200, False)
 
 
-def test_a_usage_read_that_switches_it_off_says_so(desk: Desk, alice: Person) -> None:
+def test_a_usage_read_reports_that_it_switched_off(desk: Desk, alice: Person) -> None:
     desk.customer(alice)
     enable(desk, alice)
     answer = alice.browser.get("/api/user/usage").json or {}
@@ -201,7 +209,7 @@ def test_a_usage_read_that_switches_it_off_says_so(desk: Desk, alice: Person) ->
 
 
 @pytest.mark.parametrize(("balance", "charged"), [(500, False), (499, True), (0, True)])
-def test_it_charges_below_the_threshold_only(desk: Desk, alice: Person, balance: int, charged: bool) -> None:
+def test_it_charges_only_below_the_threshold(desk: Desk, alice: Person, balance: int, charged: bool) -> None:
     desk.card(alice)
     assert alice.user
     if balance:
@@ -214,7 +222,7 @@ def test_it_charges_below_the_threshold_only(desk: Desk, alice: Person, balance:
 @pytest.mark.parametrize(
     ("debt", "amount", "charged"), [(100, 500, 500), (3000, 500, 3000), (20_000, 500, 10_000)]
 )
-def test_a_debt_is_cleared_up_to_the_ceiling_that_was_agreed(
+def test_a_debt_is_cleared_up_to_the_ceiling_of_the_consent(
     desk: Desk, alice: Person, debt: int, amount: int, charged: int
 ) -> None:
     desk.card(alice)
@@ -243,7 +251,7 @@ def test_nothing_is_charged_while_off_banned_or_frozen(desk: Desk, alice: Person
     assert len(desk.charges()) == 1
 
 
-def test_the_card_that_is_the_default_is_charged(desk: Desk, alice: Person) -> None:
+def test_the_default_card_is_charged(desk: Desk, alice: Person) -> None:
     customer = desk.customer(alice)
     desk.stripe.add_card(customer, "visa", default=False)
     desk.stripe.add_card(customer, "mastercard")
@@ -300,7 +308,7 @@ def test_fifty_calls_that_cross_the_threshold_start_one_top_up(desk: Desk, alice
     desk.prove()
 
 
-def test_while_an_attempt_is_open_stripe_is_not_asked(desk: Desk, alice: Person) -> None:
+def test_no_request_to_stripe_while_an_attempt_is_open(desk: Desk, alice: Person) -> None:
     desk.card(alice)
     enable(desk, alice)
     desk.stripe.fail("/v1/payment_intents", times=3)
@@ -308,7 +316,7 @@ def test_while_an_attempt_is_open_stripe_is_not_asked(desk: Desk, alice: Person)
     assert not top_up(desk, alice, moment)
     desk.stripe.fail("/v1/customers/{id}", method="GET", times=3)
     assert not top_up(desk, alice, moment + LATER)
-    assert state(desk, alice).pause is None, "nothing failed, because nothing was asked"
+    assert state(desk, alice).pause is None, "no request to Stripe, so none failed"
     assert len(desk.purchases(alice)) == 1
 
 
@@ -401,7 +409,7 @@ def test_a_decline_pauses_by_its_code(
     assert desk.balance(alice) == 0
 
 
-def test_soft_declines_wait_longer_each_time_and_a_charge_ends_them(desk: Desk, alice: Person) -> None:
+def test_delays_grow_with_soft_declines_until_a_charge_succeeds(desk: Desk, alice: Person) -> None:
     method = desk.card(alice)
     desk.stripe.change_card(method, "insufficient_funds")
     enable(desk, alice)
@@ -438,7 +446,7 @@ def test_a_new_card_ends_the_pause_after_a_permanent_decline(desk: Desk, alice: 
     desk.prove()
 
 
-def test_the_owner_may_try_again_after_a_soft_decline(desk: Desk, alice: Person) -> None:
+def test_the_owner_can_retry_after_a_soft_decline(desk: Desk, alice: Person) -> None:
     method = desk.card(alice)
     desk.stripe.change_card(method, "insufficient_funds")
     enable(desk, alice)
@@ -449,7 +457,7 @@ def test_the_owner_may_try_again_after_a_soft_decline(desk: Desk, alice: Person)
     assert top_up(desk, alice, moment + LATER)
 
 
-def test_while_stripe_is_away_the_next_attempt_waits(desk: Desk, alice: Person) -> None:
+def test_the_next_attempt_waits_while_stripe_is_down(desk: Desk, alice: Person) -> None:
     desk.card(alice)
     enable(desk, alice)
     desk.stripe.fail("/v1/customers/{id}", method="GET", times=3)
@@ -462,7 +470,7 @@ def test_while_stripe_is_away_the_next_attempt_waits(desk: Desk, alice: Person) 
     assert state(desk, alice).pause is None
 
 
-def test_without_a_card_it_switches_itself_off_and_says_so_once(desk: Desk, alice: Person) -> None:
+def test_without_a_card_it_switches_off_with_one_mail(desk: Desk, alice: Person) -> None:
     desk.customer(alice)
     enable(desk, alice)
     assert not top_up(desk, alice)
@@ -472,7 +480,7 @@ def test_without_a_card_it_switches_itself_off_and_says_so_once(desk: Desk, alic
     assert desk.run(auto_topup.view, alice.account).state == "needs_card"
 
 
-def test_every_code_has_a_delay_or_none() -> None:
+def test_permanent_codes_have_no_delay_and_others_have_one() -> None:
     moment = now()
     assert all(retry_after(code, 1, moment) is None for code in PERMANENT_CODES)
     assert retry_after("a code of next year", 99, moment) == moment + DELAYS[-1]

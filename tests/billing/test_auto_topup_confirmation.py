@@ -1,4 +1,4 @@
-"""A top-up that the bank wants confirmed: the mailed link, the page, the way to the bank and back, and giving it up."""
+"""A top-up that needs 3D Secure: the mailed link, its page, the redirect to the bank and back, and abandoning it."""
 
 import re
 from datetime import timedelta
@@ -33,7 +33,7 @@ def link_of(desk: Desk) -> str:
 
 
 def go_to_the_bank(desk: Desk, client: FlaskClient, path: str) -> str:
-    """Press the button of the link's page; the intent whose bank page opens."""
+    """Submit the link's page; the intent whose bank page opens."""
     answer = post(client, path)
     assert answer.status_code == 303
     found = re.fullmatch(re.escape(desk.stripe.url) + r"/3ds/(pi_\w+)", answer.location)
@@ -42,7 +42,7 @@ def go_to_the_bank(desk: Desk, client: FlaskClient, path: str) -> str:
 
 
 def back(desk: Desk, intent: str, *, confirm: bool = True) -> str:
-    """Answer the bank; the path where the browser returns to."""
+    """Answer on the bank's page; the path to which the browser returns."""
     address = desk.stripe.authenticate(intent, confirm=confirm)
     assert address.startswith("http://localhost:8000/")
     return address.removeprefix("http://localhost:8000")
@@ -70,8 +70,8 @@ def test_the_link_finishes_the_same_operation_once(desk: Desk, alice: Person, cl
     assert not top_up(desk, alice, now() + timedelta(minutes=1))
     again = post(client, path)
     assert again.location == f"http://localhost:8000{path}"
-    assert "This link is used" in client.get(path).text
-    assert "The credits are on the account." in client.get(back(desk, intent)).text
+    assert "This link works only once" in client.get(path).text
+    assert "The credits were added to your account." in client.get(back(desk, intent)).text
     assert desk.balance(alice) == 2000
     desk.tell()
     assert desk.balance(alice) == 2000
@@ -89,11 +89,11 @@ def test_a_webhook_finishes_it_if_the_browser_never_returns(
     back(desk, go_to_the_bank(desk, client, path))
     desk.tell("payment_intent.succeeded")
     assert (desk.balance(alice), state(desk, alice).pause) == (2000, None)
-    assert "The credits are on the account." in client.get(path).text
+    assert "The credits were added to your account." in client.get(path).text
     desk.prove()
 
 
-def test_a_refused_confirmation_charges_nothing_and_can_be_repeated_by_its_owner(
+def test_a_failed_confirmation_charges_nothing_and_its_owner_can_repeat_it(
     desk: Desk, alice: Person, client: FlaskClient
 ) -> None:
     path = waiting(desk, alice)
@@ -118,10 +118,10 @@ def test_a_decline_after_the_confirmation_pauses_like_any_other(
     paused = state(desk, alice)
     assert (paused.pause, paused.decline_code) == ("decline", "insufficient_funds")
     assert subjects(desk) == [CONFIRM, "Automatic top-up failed"]
-    assert "This payment was given up" in client.get(path).text
+    assert "This payment was cancelled" in client.get(path).text
 
 
-def test_an_expired_link_is_dead_and_the_next_attempt_gives_the_old_payment_up(
+def test_after_an_expired_link_the_next_attempt_cancels_the_old_payment(
     desk: Desk, alice: Person, client: FlaskClient
 ) -> None:
     path = waiting(desk, alice)
@@ -142,7 +142,7 @@ def test_an_expired_link_is_dead_and_the_next_attempt_gives_the_old_payment_up(
     assert state(desk, alice).pause == "confirmation"
 
 
-def test_a_payment_left_at_the_bank_is_given_up_before_the_next(
+def test_a_payment_abandoned_at_the_bank_is_cancelled_before_the_next(
     desk: Desk, alice: Person, client: FlaskClient
 ) -> None:
     intent = go_to_the_bank(desk, client, waiting(desk, alice))
@@ -160,7 +160,7 @@ def test_a_payment_left_at_the_bank_is_given_up_before_the_next(
     desk.prove()
 
 
-def test_one_that_was_confirmed_at_the_last_moment_is_not_charged_again(
+def test_a_payment_confirmed_just_before_is_not_charged_again(
     desk: Desk, alice: Person, client: FlaskClient
 ) -> None:
     back(desk, go_to_the_bank(desk, client, waiting(desk, alice)))
@@ -191,7 +191,7 @@ def test_a_mail_that_is_rendered_too_late_has_no_link(desk: Desk, alice: Person)
     assert (subjects(desk), desk.session.scalars(select(PaymentConfirmation)).all()) == ([], [])
 
 
-def test_links_and_operations_of_others_are_unknown(
+def test_links_and_operations_of_others_are_not_found(
     desk: Desk, alice: Person, mallory: Person, anonymous: Person, client: FlaskClient
 ) -> None:
     path = waiting(desk, alice)
@@ -206,7 +206,7 @@ def test_links_and_operations_of_others_are_unknown(
     assert desk.run(auto_topup.view, alice.account).waiting == id
 
 
-def test_of_concurrent_uses_one_gets_the_link(desk: Desk, alice: Person) -> None:
+def test_a_link_is_used_once(desk: Desk, alice: Person) -> None:
     token = waiting(desk, alice).rpartition("/")[2]
     assert desk.run(confirmations.use, token, now()) == desk.purchase(alice).id
     assert desk.run(confirmations.use, token, now()) is None

@@ -32,7 +32,7 @@ def _webhooks(desk: Desk) -> None:
 
 
 REPAIRS = {"the reconciler": (_reconciled, 1), "its job": (_jobs, 3), "webhooks": (_webhooks, 3)}
-"""What repairs, and of how many steps one is tried: they take long."""
+"""Each repair, and the stride of the steps that are tried, as they are slow."""
 
 
 def _forget(desk: Desk) -> None:
@@ -83,7 +83,7 @@ def test_killed_between_any_two_steps_of_a_top_up(
         assert subjects(desk).count(ADDED) == charged // 2000
         assert len(subjects(desk)) == states.count("paid") + states.count("failed")
         assert (state(desk, alice).pause is not None) == ("failed" in states)
-        # the next attempt does what is still to be done, once
+        # the next attempt does the rest, once
         again = top_up(desk, alice, now() + timedelta(minutes=1))
         assert again is (card == "visa" and not charged)
         assert len(desk.charges()) == (1 if card == "visa" else 0)
@@ -119,7 +119,7 @@ def test_killed_between_any_two_steps_of_a_confirmation(
         desk.prove()
 
 
-def test_a_lost_answer_is_settled_once_by_whoever_hears_of_it(desk: Desk, alice: Person) -> None:
+def test_a_lost_response_is_settled_once(desk: Desk, alice: Person) -> None:
     desk.card(alice)
     enable(desk, alice)
     desk.stripe.fail("/v1/payment_intents", when="after", status=500, times=3)
@@ -131,7 +131,7 @@ def test_a_lost_answer_is_settled_once_by_whoever_hears_of_it(desk: Desk, alice:
     desk.prove()
 
 
-def test_a_top_up_that_is_lost_here_is_made_again_under_its_name(desk: Desk, alice: Person) -> None:
+def test_a_lost_top_up_is_recreated_under_its_id(desk: Desk, alice: Person) -> None:
     desk.card(alice)
     enable(desk, alice)
     assert top_up(desk, alice)

@@ -1,4 +1,4 @@
-"""The card of automatic top-up: saving with and without htmx, its states, and who may use it."""
+"""The card of automatic top-up: saving with and without htmx, its states, and access."""
 
 from datetime import timedelta
 from typing import Any
@@ -143,7 +143,7 @@ STATES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("prepare", "expected"), STATES.values(), ids=STATES.keys())
-def test_the_card_says_why_it_waits(desk: Desk, alice: Person, prepare: Any, expected: str) -> None:
+def test_the_card_shows_why_it_is_paused(desk: Desk, alice: Person, prepare: Any, expected: str) -> None:
     prepare(desk, alice)
     assert expected in alice.browser.get(BILLING).text
     assert expected in alice.browser.get(PAGE, headers=HTMX).text
@@ -181,7 +181,7 @@ def test_the_card_is_the_users_own(desk: Desk, alice: Person, mallory: Person, a
     assert not enabled(desk, alice)
 
 
-def test_an_organisations_key_opens_no_billing_page(desk: Desk, alice: Person, acme: Any) -> None:
+def test_an_organisations_key_cannot_open_billing_pages(desk: Desk, alice: Person, acme: Any) -> None:
     key = factories.token(desk.session.get_one(User, alice.id), org_id=acme.id)
     alice.browser.set_cookie("next-auth.session-token", key)
     assert post(alice.browser, PAGE, FORM).status_code == 403

@@ -1,4 +1,4 @@
-"""Buying credits in Chromium: with and without script, and nothing for axe to find."""
+"""Buying credits in Chromium: with and without JavaScript, and without axe violations."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.billing.billing_details import save_billing_details
 from models.ledger import Account
+from models.orgs import Org
 from tests import factories
 from tests.billing.stage import Desk
 from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
@@ -47,7 +48,7 @@ def with_details(desk: Desk, who: Person) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing(
-    open_page: OpenPage, base: str, desk: Desk, alice: Person, cookie: Any, width: int, scheme: str
+    open_page: OpenPage, base: str, desk: Desk, alice: Person, acme: Org, cookie: Any, width: int, scheme: str
 ) -> None:
     with_details(desk, alice)
     bought = desk.bought(alice)
@@ -58,6 +59,7 @@ def test_axe_finds_nothing(
         page.context.add_cookies([cookie])
         for path in (
             "/profile?tab=billing",
+            f"/orgs/{acme.slug}/billing",
             "/profile/billing/cards",
             "/profile/billing/checkout?amount=2500",
             "/profile/billing/checkout?amount=custom&credits=7",
@@ -78,7 +80,7 @@ def test_axe_finds_nothing(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_a_person_buys_first_on_stripes_page_and_then_with_the_saved_card(
+def test_buying_on_stripes_page_and_then_with_the_saved_card(
     open_page: OpenPage, base: str, desk: Desk, alice: Person, cookie: Any, script: bool
 ) -> None:
     with open_page(base, script=script) as page:
@@ -117,7 +119,7 @@ def _buy_again(page: Page, script: bool) -> None:
     expect(page.get_by_text("2,500 credits bought")).to_be_visible(timeout=20_000)
 
 
-def test_the_payment_page_fills_itself_when_stripe_answers(
+def test_the_payment_page_refreshes_when_stripe_answers(
     open_page: OpenPage, base: str, desk: Desk, alice: Person, cookie: Any
 ) -> None:
     with_details(desk, alice)

@@ -1,4 +1,4 @@
-"""E-mails of billing: one per cause however often events repeat, unsubscribing, and low balances, against an SMTP server."""
+"""Billing e-mails: one per cause when events repeat, unsubscribing, and low balances, with an SMTP server."""
 
 import re
 import socket
@@ -29,7 +29,7 @@ from tests.factories import Person
 
 
 class Inbox:
-    """An SMTP server's messages, and the job queue's part: renders and delivers what is queued."""
+    """The messages of an SMTP server; runs the mail jobs of the queue."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -45,7 +45,7 @@ class Inbox:
         return "250 OK"
 
     def fetch(self) -> list[EmailMessage]:
-        """Run the queued mail jobs; returns what arrived with it."""
+        """Run the queued mail jobs; returns the messages that arrived."""
         before = len(self.received)
         for args in self._take("billing.send_mail"):
             self.desk.run(mails.send_recorded, args["mail_id"])
@@ -84,9 +84,10 @@ def inbox(desk: Desk) -> Iterator[Inbox]:
 
 
 def part(message: EmailMessage, kind: str = "plain") -> str:
+    """The text or the HTML of a message, in one line."""
     found = message.get_body((kind,))
     assert found
-    return str(found.get_content())
+    return " ".join(str(found.get_content()).split())
 
 
 def test_a_purchase_has_one_receipt(desk: Desk, inbox: Inbox, alice: Person) -> None:
@@ -111,7 +112,7 @@ def test_a_declined_card_has_no_receipt(desk: Desk, inbox: Inbox, alice: Person)
     assert inbox.fetch() == []
 
 
-def test_an_automatic_top_up_has_no_receipt_of_ours(desk: Desk, inbox: Inbox, alice: Person) -> None:
+def test_an_automatic_top_up_has_one_mail(desk: Desk, inbox: Inbox, alice: Person) -> None:
     from models.billing import cards
     from models.billing.buying import begin
 
@@ -125,7 +126,7 @@ def test_an_automatic_top_up_has_no_receipt_of_ours(desk: Desk, inbox: Inbox, al
     assert [mail["Subject"] for mail in inbox.fetch()] == ["Automatic top-up: 1,000 credits added"]
 
 
-def test_each_refund_is_told_with_the_credits_taken_back(desk: Desk, inbox: Inbox, alice: Person) -> None:
+def test_each_refund_mail_has_the_credits_taken_back(desk: Desk, inbox: Inbox, alice: Person) -> None:
     purchase = desk.bought(alice, 1000)
     inbox.fetch()
     desk.refund(purchase, 250)
@@ -144,7 +145,7 @@ def test_each_refund_is_told_with_the_credits_taken_back(desk: Desk, inbox: Inbo
     assert "Balance now: 0 credits" in part(message)
 
 
-def test_a_refund_of_spent_credits_tells_the_debt(desk: Desk, inbox: Inbox, alice: Person) -> None:
+def test_a_refund_mail_of_spent_credits_has_the_debt(desk: Desk, inbox: Inbox, alice: Person) -> None:
     purchase = desk.bought(alice, 1000)
     inbox.fetch()
     ledger.charge(Account(user_id=alice.id), 900, cause="test")
@@ -155,7 +156,7 @@ def test_a_refund_of_spent_credits_tells_the_debt(desk: Desk, inbox: Inbox, alic
     assert "with a debt of 900 credits" in part(message)
 
 
-def test_a_dispute_its_freeze_and_its_end_are_told_once_each(desk: Desk, inbox: Inbox, alice: Person) -> None:
+def test_a_dispute_its_freeze_and_its_end_have_one_mail_each(desk: Desk, inbox: Inbox, alice: Person) -> None:
     purchase = desk.bought(alice, 1000)
     inbox.fetch()
     dispute = desk.dispute(purchase)
@@ -175,7 +176,7 @@ def test_a_dispute_its_freeze_and_its_end_are_told_once_each(desk: Desk, inbox: 
         assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
 
 
-def test_a_lost_dispute_says_that_the_credits_stay_taken_back(
+def test_the_mail_of_a_lost_dispute_has_the_credits_taken_back(
     desk: Desk, inbox: Inbox, alice: Person
 ) -> None:
     purchase = desk.bought(alice, 1000)
@@ -215,9 +216,7 @@ def test_the_worker_sends_the_mails_of_events(
     for event in desk.events("checkout.session.completed", "payment_intent.succeeded"):
         desk.deliver(event)
     with ThreadPoolExecutor(1) as pool:
-        for _ in range(
-            3
-        ):  # each run ends when nothing is due, and a job of the last one may have enqueued another
+        for _ in range(3):  # a run ends when no job is due, and its last job may have enqueued another
             pool.submit(jobs.work, desk.app.app_context, wait=False).result()
     assert desk.balance(alice) == 1000
     assert len(sealed) == 1
@@ -265,7 +264,7 @@ def test_one_click_unsubscribes_signed_out_from_this_topic_only(
 
 
 @pytest.mark.parametrize("token", ["x", "WyJhIiwiZGlzcHV0ZXMiXQ.AAAA", "a" * 3000])
-def test_a_forged_link_is_unknown(desk: Desk, alice: Person, anonymous: Person, token: str) -> None:
+def test_a_forged_link_is_not_found(desk: Desk, alice: Person, anonymous: Person, token: str) -> None:
     forged = mails.unsubscribe_token(alice.id, "disputes")[:-2] + "xx"
     for each in (token, forged):
         assert anonymous.browser.get(mails.UNSUBSCRIBE_PATH + each).status_code == 404
@@ -307,7 +306,7 @@ def _spend(desk: Desk, who: Person, credits: int) -> None:
     factories.message(who.user, finished_at=now())
 
 
-def test_a_low_balance_is_told_once_per_crossing(desk: Desk, inbox: Inbox, alice: Person) -> None:
+def test_a_low_balance_has_one_mail_per_crossing(desk: Desk, inbox: Inbox, alice: Person) -> None:
     assert alice.user
     account = Account(user_id=alice.id)
     ledger.grant(account, 1000, "admin", operation_id="g1", description="x")
@@ -323,13 +322,30 @@ def test_a_low_balance_is_told_once_per_crossing(desk: Desk, inbox: Inbox, alice
     assert "fell below 100 credits" in part(message)
     assert "/profile?tab=emails" in part(message)
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
-    # up and down again between two looks
+    # up and down again between two checks
     ledger.grant(account, 1000, "admin", operation_id="g2", description="x")
     desk.session.commit()
     _spend(desk, alice, 1100)
     assert desk.run(low_balance.watch_balances) == 1
     (message,) = inbox.fetch()
     assert message["Subject"] == "Your account is 50 credits in debt"
+
+
+def test_a_low_balance_matters_to_a_subscriber_who_continues_with_credits(
+    desk: Desk, inbox: Inbox, alice: Person
+) -> None:
+    assert alice.user
+    factories.subscription(alice.user)
+    ledger.grant(Account(user_id=alice.id), 1000, "admin", operation_id="g1", description="x")
+    desk.session.commit()
+    _spend(desk, alice, 950)
+    assert desk.run(low_balance.watch_balances) == 0
+    alice.user.fallback_to_a_la_carte = True
+    desk.session.commit()
+    _spend(desk, alice, 10)
+    assert desk.run(low_balance.watch_balances) == 1
+    (message,) = inbox.fetch()
+    assert message["Subject"] == "40 credits left"
 
 
 def test_an_account_may_choose_its_threshold(desk: Desk, inbox: Inbox, alice: Person, bob: Person) -> None:
@@ -346,7 +362,7 @@ def test_an_account_may_choose_its_threshold(desk: Desk, inbox: Inbox, alice: Pe
         low_balance.set_low_balance_threshold(Account(user_id=bob.id), -1)
 
 
-def test_looks_in_parallel_send_one_mail(desk: Desk, inbox: Inbox, alice: Person) -> None:
+def test_concurrent_checks_send_one_mail(desk: Desk, inbox: Inbox, alice: Person) -> None:
     ledger.grant(Account(user_id=alice.id), 150, "admin", operation_id="g", description="x")
     desk.session.commit()
     _spend(desk, alice, 100)
@@ -356,7 +372,7 @@ def test_looks_in_parallel_send_one_mail(desk: Desk, inbox: Inbox, alice: Person
     assert len(inbox.fetch()) == 1
 
 
-def test_an_organisations_balance_is_told_to_its_owner(
+def test_an_organisations_low_balance_is_mailed_to_its_owner(
     desk: Desk, inbox: Inbox, alice: Person, bob: Person
 ) -> None:
     assert alice.user
@@ -374,7 +390,7 @@ def test_an_organisations_balance_is_told_to_its_owner(
     assert "The balance of Acme fell below" in part(message)
 
 
-# --- seen -----------------------------------------------------------------------------------------------------------
+# --- in a browser ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -1,4 +1,4 @@
-"""POST /api/stripe/buy-credits by its contract: the order of its checks, saved cards, and Checkout."""
+"""POST /api/stripe/buy-credits: the contract's order of checks, saved cards, and Checkout."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,9 +25,7 @@ from tests.factories import Person
 from views.demo.stripe_simulator.simulated_cards import CARDS
 
 
-def test_who_is_not_signed_in_is_told_so_before_anything_else(
-    desk: Desk, anonymous: Person, alice: Person
-) -> None:
+def test_authentication_is_checked_first(desk: Desk, anonymous: Person, alice: Person) -> None:
     answer = anonymous.browser.post(BUY, data="{")
     assert (answer.status_code, answer.json) == (401, {"error": "Unauthorized"})
     answer = anonymous.browser.post(BUY, json={"credits": 1000}, headers=alice.headers)
@@ -46,7 +44,7 @@ def test_who_is_not_signed_in_is_told_so_before_anything_else(
         ('{"credits": 100000000}', "Invalid input", "Too big: expected number to be <=99999999"),
     ],
 )
-def test_a_body_of_the_wrong_form_is_refused(
+def test_an_invalid_body_is_rejected(
     desk: Desk, alice: Person, body: str, error: str, message: str | None
 ) -> None:
     answer = alice.browser.post(BUY, data=body)
@@ -56,9 +54,7 @@ def test_a_body_of_the_wrong_form_is_refused(
     assert desk.purchases(alice) == []
 
 
-def test_a_banned_person_is_refused_in_the_contracts_words(
-    desk: Desk, alice: Person, session: OrmSession
-) -> None:
+def test_a_banned_user_gets_the_contracts_message(desk: Desk, alice: Person, session: OrmSession) -> None:
     desk.card(alice)
     bans.ban(session.get_one(User, alice.id), "five disputes", now())
     session.commit()
@@ -68,7 +64,7 @@ def test_a_banned_person_is_refused_in_the_contracts_words(
     assert desk.charges() == []
 
 
-def test_without_a_key_the_routes_say_so(app: Flask, alice: Person) -> None:
+def test_the_routes_without_a_stripe_key(app: Flask, alice: Person) -> None:
     assert not billing.enabled()
     for path in (BUY, "/api/user/billing-portal"):
         answer = alice.browser.post(path, json={"credits": 1000})
@@ -118,11 +114,11 @@ def test_without_a_card_checkout_is_opened_and_pays(desk: Desk, alice: Person) -
     purchase = desk.purchase(alice)
     assert (purchase.state, purchase.card_last4, desk.balance(alice)) == ("paid", "4242", 1000)
     assert desk.entries(alice) == [("grant", 1000)]
-    # the card that paid is the default from now on
+    # the card of the payment becomes the default
     assert desk.buy(alice, 500).json == {"success": True, "credits": 500}
 
 
-def test_a_declined_card_never_becomes_credits_and_leads_to_checkout(desk: Desk, alice: Person) -> None:
+def test_a_declined_card_grants_nothing_and_opens_checkout(desk: Desk, alice: Person) -> None:
     desk.card(alice, "declined")
     answer = desk.buy(alice)
     assert answer.json.keys() == {"sessionId"}
@@ -130,7 +126,7 @@ def test_a_declined_card_never_becomes_credits_and_leads_to_checkout(desk: Desk,
     assert (purchase.state, purchase.failure_code) == ("pending", "generic_decline")
     assert (desk.charges(), desk.balance(alice)) == ([], 0)
     (intent,) = desk.sim.find("payment_intent")
-    assert intent["status"] == "canceled"  # nobody can finish it later, beside the Checkout
+    assert intent["status"] == "canceled"  # it cannot be confirmed later, beside the Checkout
     desk.tell()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("pending", 0)
     desk.stripe.pay(answer.json["sessionId"])
@@ -145,7 +141,7 @@ def test_an_abandoned_checkout_is_cancelled(desk: Desk, alice: Person) -> None:
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("cancelled", 0)
 
 
-def test_a_card_is_good_to_the_end_of_the_month_that_it_names(desk: Desk, alice: Person) -> None:
+def test_a_card_is_valid_until_the_end_of_its_month(desk: Desk, alice: Person) -> None:
     card = desk.sim.get("payment_method", desk.card(alice))["card"]
     today = datetime.now(UTC)
     card["exp_year"], card["exp_month"] = today.year, today.month
@@ -154,11 +150,9 @@ def test_a_card_is_good_to_the_end_of_the_month_that_it_names(desk: Desk, alice:
     assert desk.buy(alice).json.keys() == {"sessionId"}
 
 
-def test_when_the_answer_is_lost_the_card_is_charged_once_and_the_credits_come(
-    desk: Desk, alice: Person
-) -> None:
+def test_a_lost_response_charges_once_and_grants_the_credits(desk: Desk, alice: Person) -> None:
     desk.card(alice)
-    # done at Stripe, and no try of the library learns it
+    # executed at Stripe, but every attempt loses the response
     desk.stripe.fail("/v1/payment_intents", when="after", status=500, times=3)
     answer = desk.buy(alice)
     assert answer.status_code == 500
@@ -168,7 +162,7 @@ def test_when_the_answer_is_lost_the_card_is_charged_once_and_the_credits_come(
     assert (desk.purchase(alice).state, desk.balance(alice), len(desk.charges())) == ("paid", 1000, 1)
 
 
-def test_when_stripe_makes_no_customer_the_contract_says_so_and_a_job_repairs_it(
+def test_a_failed_customer_has_the_contracts_error_and_is_repaired_by_a_job(
     desk: Desk, alice: Person
 ) -> None:
     desk.stripe.fail("/v1/customers", when="before", status=500, times=3)
@@ -186,7 +180,7 @@ def test_when_stripe_makes_no_customer_the_contract_says_so_and_a_job_repairs_it
     assert len(desk.sim.find("customer")) == 1
 
 
-def test_a_customer_is_tried_five_times_and_then_left_to_the_operator(desk: Desk, alice: Person) -> None:
+def test_a_customer_is_tried_five_times_and_then_shown_to_the_operator(desk: Desk, alice: Person) -> None:
     desk.stripe.fail("/v1/customers", when="before", status=400, times=100)
     desk.buy(alice)
     for hours in range(1, 9):
@@ -221,7 +215,7 @@ def test_a_repeated_form_is_one_purchase(desk: Desk, alice: Person) -> None:
         desk.run(billing.buy, alice.account, alice.id, 2000, nonce="n1")
 
 
-def test_a_form_that_is_sent_many_times_at_once_is_one_purchase(desk: Desk, alice: Person) -> None:
+def test_a_form_submitted_concurrently_is_one_purchase(desk: Desk, alice: Person) -> None:
     desk.card(alice)
 
     def buy(_: int) -> object:
@@ -231,9 +225,9 @@ def test_a_form_that_is_sent_many_times_at_once_is_one_purchase(desk: Desk, alic
             return error.message
 
     with ThreadPoolExecutor(6) as pool:
-        told = set(pool.map(buy, range(6)))
-    assert told <= {True, "This purchase is being made just now. Wait a moment."}
-    assert True in told
+        outcomes = set(pool.map(buy, range(6)))
+    assert outcomes <= {True, "This purchase is being made just now. Wait a moment."}
+    assert True in outcomes
     assert (len(desk.charges()), desk.balance(alice), len(desk.purchases(alice))) == (1, 1000, 1)
 
 
@@ -246,7 +240,7 @@ def test_the_portal_opens_for_customers_only(desk: Desk, alice: Person, anonymou
     assert alice.browser.post(path).json["url"].startswith(desk.stripe.url)
 
 
-def test_cards_are_listed_and_kept_by_their_owner_alone(desk: Desk, alice: Person, mallory: Person) -> None:
+def test_only_the_owner_lists_and_changes_cards(desk: Desk, alice: Person, mallory: Person) -> None:
     old, new = desk.card(alice), desk.card(alice, "mastercard")
     customer = desk.customer(alice)
     assert [(card.id, card.default) for card in cards.saved_cards(customer)] == [(new, True), (old, False)]
@@ -270,9 +264,7 @@ def test_another_accounts_purchase_is_not_found(desk: Desk, alice: Person, mallo
     assert billing.purchases_of(mallory.account) == ([], None)
 
 
-def test_a_card_saved_on_stripes_page_becomes_the_default_where_there_is_none(
-    desk: Desk, alice: Person
-) -> None:
+def test_a_card_saved_on_stripes_page_becomes_the_default_if_there_is_none(desk: Desk, alice: Person) -> None:
     customer = desk.customer(alice)
     address = cards.card_page(customer, "https://example.org/saved", "https://example.org/left")
     assert desk.stripe.pay(address.rpartition("/")[2]) == "https://example.org/saved"
@@ -282,9 +274,7 @@ def test_a_card_saved_on_stripes_page_becomes_the_default_where_there_is_none(
     assert desk.buy(alice).json == {"success": True, "credits": 1000}
 
 
-def test_a_card_that_asks_for_confirmation_leads_to_checkout_and_is_charged_once(
-    desk: Desk, alice: Person
-) -> None:
+def test_a_card_that_needs_3d_secure_opens_checkout_and_is_charged_once(desk: Desk, alice: Person) -> None:
     kind = next(card.kind for card in CARDS if card.authentication == "always")
     desk.card(alice, kind)
     answer = desk.buy(alice)
@@ -296,7 +286,7 @@ def test_a_card_that_asks_for_confirmation_leads_to_checkout_and_is_charged_once
     assert (desk.purchase(alice).state, desk.balance(alice), len(desk.charges())) == ("paid", 1000, 1)
 
 
-def test_other_sites_and_keys_of_organisations_do_not_buy(desk: Desk, alice: Person, acme: Org) -> None:
+def test_other_sites_and_organisation_keys_cannot_buy(desk: Desk, alice: Person, acme: Org) -> None:
     desk.card(alice)
     for path in (BUY, "/api/user/billing-portal"):
         answer = alice.browser.post(path, json={"credits": 1000}, headers={"Origin": "https://evil.example"})
@@ -311,15 +301,15 @@ def test_other_sites_and_keys_of_organisations_do_not_buy(desk: Desk, alice: Per
     assert desk.charges() == []
 
 
-def test_no_transaction_is_open_while_stripe_is_asked(
+def test_no_transaction_is_open_during_a_request_to_stripe(
     desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     request = stripe.RequestsClient.request
 
     def watched(self: Any, method: str, url: str, *args: Any, **kw: Any) -> Any:
         assert not db.session.registry().in_transaction(), url
-        asked.append(url)
+        requested.append(url)
         return request(self, method, url, *args, **kw)
 
     monkeypatch.setattr(stripe.RequestsClient, "request", watched)
@@ -332,11 +322,11 @@ def test_no_transaction_is_open_while_stripe_is_asked(
     desk.stripe.win(dispute["id"])
     assert alice.browser.post("/api/user/billing-portal").status_code == 200
     desk.run(billing.reconcile, now=now() + timedelta(minutes=5))
-    assert len(asked) > 30
+    assert len(requested) > 30
     assert desk.ignored() == []
 
 
-def test_the_job_of_a_purchase_closes_what_came_to_nothing(desk: Desk, alice: Person) -> None:
+def test_the_job_of_a_purchase_cancels_it_without_a_payment(desk: Desk, alice: Person) -> None:
     customer = desk.customer(alice)
     operation = operation_id(alice.account, alice.id)
     begin(operation, alice.account, alice.id, "direct", 1000, customer)
@@ -354,7 +344,7 @@ def test_the_job_of_a_purchase_closes_what_came_to_nothing(desk: Desk, alice: Pe
     assert f"{operation}  alice@example.org  cancelled  direct  1,000 credits  $10.00" in listed
 
 
-def test_a_long_list_of_purchases_comes_in_pages(
+def test_a_long_list_of_purchases_is_paginated(
     desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(purchase_tables, "PAGE_OF_PURCHASES", 3)

@@ -1,4 +1,4 @@
-"""A process that is stopped between any two steps of a purchase: whatever it left behind, the books and Stripe agree again."""
+"""A process that stops between any two steps of a purchase: afterwards the ledger and Stripe agree."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +20,12 @@ from tests.factories import Person
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process was killed."""
 
 
 @contextmanager
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Stop before and after each question to Stripe and before and after each commit: at the step of this number."""
+    """Stop at the given step; there is one before and after each request to Stripe and each commit."""
     count = [0]
 
     def tick(*_: Any) -> None:
@@ -59,7 +59,7 @@ def _steps(desk: Desk, verb: Callable[[], object], monkeypatch: pytest.MonkeyPat
 
 
 def _resolved(desk: Desk) -> None:
-    """By the jobs that each purchase brought along."""
+    """Run the job of each purchase."""
     for id in desk.session.scalars(select(Purchase.id)).all():
         desk.run(billing.resolve, id)
 
@@ -68,12 +68,12 @@ def _reconciled(desk: Desk) -> None:
     desk.run(billing.reconcile, now=now() + timedelta(minutes=5))
 
 
-def _told(desk: Desk) -> None:
+def _delivered(desk: Desk) -> None:
     desk.tell(*stripe_events.HANDLERS)
 
 
-REPAIRS = {"the reconciler": (_reconciled, 1), "its job": (_resolved, 3), "webhooks": (_told, 3)}
-"""What repairs, and of how many steps one is tried: they take long."""
+REPAIRS = {"the reconciler": (_reconciled, 1), "its job": (_resolved, 3), "webhooks": (_delivered, 3)}
+"""Each repair, and the stride of the steps that are tried, as they are slow."""
 
 
 @pytest.mark.parametrize(("repair", "stride"), REPAIRS.values(), ids=REPAIRS.keys())
@@ -101,7 +101,7 @@ def test_killed_between_any_two_steps_of_a_purchase(
         prepare()
         with killed_at(step, monkeypatch), pytest.raises(Killed):
             desk.run(buy)
-        for session in desk.sim.find("checkout.session"):  # somebody has its address
+        for session in desk.sim.find("checkout.session"):  # its URL may be open in a browser
             if session["status"] == "open":
                 desk.stripe.pay(session["id"])
         repair(desk)
@@ -119,7 +119,7 @@ def test_killed_between_any_two_steps_of_a_purchase(
         assert not any(purchase.open for purchase in desk.purchases(alice))
 
 
-def test_a_job_of_an_event_that_is_killed_is_done_again(
+def test_a_killed_job_of_an_event_is_repeated(
     desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def prepare() -> str:
@@ -142,7 +142,7 @@ def test_a_job_of_an_event_that_is_killed_is_done_again(
         desk.prove()
 
 
-def test_an_older_answer_never_overwrites_a_newer_one(desk: Desk, alice: Person) -> None:
+def test_an_older_response_never_overwrites_a_newer_one(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     version = purchase.version
     known = payment_state.KnownPayment(
@@ -164,7 +164,7 @@ def test_an_older_answer_never_overwrites_a_newer_one(desk: Desk, alice: Person)
 
 
 def _begun(desk: Desk, alice: Person) -> str:
-    """A purchase that was written down, and nothing else."""
+    """A purchase that was inserted, and nothing else."""
     customer = desk.customer(alice)
 
     def write() -> str:
@@ -176,7 +176,7 @@ def _begun(desk: Desk, alice: Person) -> str:
     return desk.run(write)
 
 
-def test_the_command_repairs_and_says_what_it_did(desk: Desk, alice: Person) -> None:
+def test_the_command_repairs_and_prints_what_it_did(desk: Desk, alice: Person) -> None:
     runner = desk.app.test_cli_runner()
     purchase = desk.bought(alice)
     desk.refund(purchase, 100)
@@ -200,7 +200,7 @@ def test_the_command_repairs_and_says_what_it_did(desk: Desk, alice: Person) -> 
     desk.prove()
 
 
-def test_an_old_dispute_that_was_decided_is_seen_and_what_agrees_is_not_asked_for(
+def test_a_decided_old_dispute_is_found_without_fetching_what_agrees(
     desk: Desk, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = desk.bought(alice)
@@ -210,8 +210,8 @@ def test_an_old_dispute_that_was_decided_is_seen_and_what_agrees_is_not_asked_fo
     desk.session.get_one(Purchase, old.id).paid_at -= timedelta(days=60)
     desk.session.commit()
     for kind in ("payment_intent", "charge", "dispute"):
-        for thing in desk.sim.objects[kind].values():
-            thing["created"] -= 60 * 86_400
+        for each in desk.sim.objects[kind].values():
+            each["created"] -= 60 * 86_400
     found = desk.run(billing.reconcile)
     assert [(each["purchase_id"], each["repaired"]) for each in found.findings] == [(old.id, True)]
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
@@ -223,7 +223,7 @@ def test_an_old_dispute_that_was_decided_is_seen_and_what_agrees_is_not_asked_fo
     assert (found.checked, found.findings) == (5, [])
 
 
-def test_a_purchase_that_is_lost_here_is_made_again_under_its_name(desk: Desk, alice: Person) -> None:
+def test_a_lost_purchase_is_recreated_under_its_id(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     id = purchase.id
     desk.refund(purchase, 250)
@@ -251,7 +251,7 @@ def test_a_purchase_that_is_lost_here_is_made_again_under_its_name(desk: Desk, a
     ],
     ids=str,
 )
-def test_a_payment_that_is_not_ours_is_told_and_not_granted(
+def test_a_foreign_payment_is_reported_and_not_granted(
     desk: Desk, alice: Person, facts: dict[str, str]
 ) -> None:
     purchase = desk.bought(alice)
@@ -267,7 +267,7 @@ def test_a_payment_that_is_not_ours_is_told_and_not_granted(
     assert (desk.purchases(alice), desk.balance(alice)) == ([], 0)
 
 
-def test_what_was_paid_here_and_is_unknown_to_stripe_is_told(desk: Desk, alice: Person) -> None:
+def test_a_paid_purchase_unknown_to_stripe_is_reported(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     customers = dict(desk.sim.objects["customer"])
     desk.sim.reset()
@@ -278,7 +278,7 @@ def test_what_was_paid_here_and_is_unknown_to_stripe_is_told(desk: Desk, alice: 
     assert desk.balance(alice) == 1000
 
 
-def test_a_reconciliation_that_fails_says_why(desk: Desk, alice: Person) -> None:
+def test_a_failed_reconciliation_has_its_reason(desk: Desk, alice: Person) -> None:
     desk.stripe.fail("/v1/payment_intents", method="GET", times=3)
     with pytest.raises(billing.StripeError):
         desk.run(billing.reconcile)
@@ -288,7 +288,7 @@ def test_a_reconciliation_that_fails_says_why(desk: Desk, alice: Person) -> None
     assert kept.error == "Stripe did not answer. Try again in a minute."
 
 
-def test_two_charges_of_one_purchase_are_told_and_granted_once(desk: Desk, alice: Person) -> None:
+def test_two_charges_of_one_purchase_are_reported_and_granted_once(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     with desk.sim.lock:
         paid = desk.sim.get("payment_intent", purchase.stripe_payment_intent_id or "")
@@ -299,7 +299,7 @@ def test_two_charges_of_one_purchase_are_told_and_granted_once(desk: Desk, alice
     assert any(f"charged twice for {purchase.id}" in why for why in desk.ignored())
 
 
-def test_the_proof_sees_a_purchase_without_its_credits(desk: Desk, alice: Person) -> None:
+def test_the_proof_finds_a_purchase_without_its_credits(desk: Desk, alice: Person) -> None:
     desk.bought(alice)
     _drop_books(desk)
     result = desk.app.test_cli_runner().invoke(args=["billing", "prove"])

@@ -145,7 +145,7 @@ def with_token_in_body(person: Person) -> tuple[Any, dict[str, str], dict[str, s
 
 
 @pytest.mark.parametrize("caller", [with_cookie, with_key, with_token_in_body])
-def test_every_refusal_of_the_contract(
+def test_every_error_of_the_contract(
     session: OrmSession, alice: Person, bob: Person, mallory: Person, caller: Callable[..., Any]
 ) -> None:
     def ask(person: Person, code: str) -> tuple[int, Any]:
@@ -167,7 +167,7 @@ def test_every_refusal_of_the_contract(
     assert grants(session, mallory) == []
 
 
-def test_bodies_that_carry_no_code(alice: Person, bob: Person, anonymous: Person) -> None:
+def test_bodies_without_a_code(alice: Person, bob: Person, anonymous: Person) -> None:
     for body in ({}, {"referralCode": ""}, {"referralCode": 5}, [], "ref-x"):
         answer = bob.browser.post("/api/referrals", json=body)
         assert (answer.status_code, answer.json) == (400, {"error": "Missing referral code"}), body
@@ -179,7 +179,7 @@ def test_bodies_that_carry_no_code(alice: Person, bob: Person, anonymous: Person
         assert (answer.status_code, answer.json) == (400, {"error": "Invalid request body"})
 
 
-def test_nobody_redeems_without_a_known_key(alice: Person, anonymous: Person) -> None:
+def test_redeeming_needs_a_known_key(alice: Person, anonymous: Person) -> None:
     for body, headers in (
         ({}, {}),
         ({"authToken": "cb-pat-none"}, {}),
@@ -205,7 +205,7 @@ def test_the_cookie_comes_before_the_key(
     assert grants(session, mallory) == []
 
 
-def test_what_fails_redeems_nothing(
+def test_a_failed_request_redeems_nothing(
     session: OrmSession, alice: Person, bob: Person, anonymous: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = referrals.grant
@@ -227,7 +227,7 @@ def test_what_fails_redeems_nothing(
     assert grants(session, alice) == grants(session, bob) == []
 
 
-def test_the_code_of_a_suspended_user_is_nobodys(session: OrmSession, alice: Person, bob: Person) -> None:
+def test_the_code_of_a_suspended_user_is_unknown(session: OrmSession, alice: Person, bob: Person) -> None:
     session.get_one(User, alice.id).banned = True
     session.commit()
     assert redeem(bob, code_of(alice)).status_code == 404
@@ -255,7 +255,7 @@ def test_one_inbox_has_many_addresses(address: str, same: str) -> None:
     assert inbox(address) == same
 
 
-def test_the_same_inbox_is_refused(session: OrmSession, app: Flask, bob: Person) -> None:
+def test_the_same_inbox_is_rejected(session: OrmSession, app: Flask, bob: Person) -> None:
     first = factories.user("a", email="al.ice@gmail.com")
     session.get_one(User, bob.id).email = "alice+2@googlemail.com"
     session.commit()
@@ -265,7 +265,7 @@ def test_the_same_inbox_is_refused(session: OrmSession, app: Flask, bob: Person)
     assert session.scalars(select(Referral)).all() == []
 
 
-def test_the_same_device_is_refused_also_after_signing_out_there(
+def test_the_same_device_is_rejected_also_after_signing_out(
     session: OrmSession, settings: Settings, alice: Person, bob: Person, mallory: Person
 ) -> None:
     for person in (alice, bob):
@@ -289,7 +289,7 @@ def test_the_same_device_is_refused_also_after_signing_out_there(
 
 
 def at_once(app: Flask, *work: Callable[[], Any]) -> list[Any]:
-    """Run each in a thread and a transaction of its own, all starting together; a refusal is its message."""
+    """Run each in a thread and a transaction of its own, all starting together; an error is its message."""
     start = threading.Barrier(len(work))
 
     def run(one: Callable[[], Any]) -> Any:
@@ -323,7 +323,7 @@ def test_of_concurrent_redemptions_by_one_user_one_counts(
     assert ledger.prove().clean
 
 
-def test_two_who_redeem_each_others_codes_at_once_are_referred_once(
+def test_concurrent_redemptions_of_each_others_codes_count_once(
     app: Flask, session: OrmSession, alice: Person, bob: Person
 ) -> None:
     pair = (redeems(alice.id, code_of(bob)), redeems(bob.id, code_of(alice)))
@@ -344,7 +344,7 @@ def test_concurrent_redemptions_never_exceed_the_referrers_limit(
     assert ledger.prove().clean
 
 
-def test_the_database_refuses_what_the_domain_would(session: OrmSession, alice: Person, bob: Person) -> None:
+def test_constraints_reject_what_the_domain_rejects(session: OrmSession, alice: Person, bob: Person) -> None:
     carol = factories.user("carol")
     factories.referral(session.get_one(User, alice.id), session.get_one(User, bob.id))
     for referrer, referred, rule in (
@@ -373,7 +373,7 @@ def test_the_database_refuses_what_the_domain_would(session: OrmSession, alice: 
 
 @pytest.fixture
 def waiting(session: OrmSession, alice: Person, bob: Person) -> datetime:
-    """Bob was referred by Alice, and the reward waits for his first purchase. The moment of it."""
+    """Bob was referred by Alice, and the reward waits for his first purchase; returns the time of the referral."""
     moment = now() - timedelta(days=30)
     by_code(bob.id, code_of(alice), "first_purchase", moment)
     session.commit()
@@ -431,7 +431,7 @@ def test_a_refund_or_dispute_voids_a_held_reward_for_good(
     assert quota.referral == 0
 
 
-def test_a_self_referral_seen_later_is_void(
+def test_a_self_referral_found_later_is_void(
     session: OrmSession, alice: Person, bob: Person, mallory: Person, waiting: datetime
 ) -> None:
     by_code(mallory.id, code_of(alice), "first_purchase", waiting)
@@ -465,7 +465,7 @@ def test_concurrent_releases_and_refunds_leave_one_outcome(
     session.commit()
 
     def refund() -> bool:
-        # as the billing core does: its purchase's account is locked before
+        # the caller has locked the purchase's account
         call_function("SELECT credit_account_lock(:user, NULL)", user=bob.id)
         return referrals.referral_void(bob.id, "buy-1", "refund")
 
@@ -485,7 +485,7 @@ def test_concurrent_purchases_start_one_hold(
     assert referral(session, bob).purchase_id in names
 
 
-def test_nothing_happens_for_one_who_was_not_referred(session: OrmSession, alice: Person) -> None:
+def test_a_user_without_a_referral_has_no_reward(session: OrmSession, alice: Person) -> None:
     assert not referrals.referral_paid(alice.id, "buy-1")
     assert not referrals.referral_void(alice.id, "buy-1", "refund")
     assert not release(alice.id, now())
@@ -547,7 +547,7 @@ def test_the_list_of_referrals(session: OrmSession, alice: Person, bob: Person, 
     }
 
 
-def test_the_list_is_for_the_signed_in(session: OrmSession, alice: Person, anonymous: Person) -> None:
+def test_the_list_needs_a_session(session: OrmSession, alice: Person, anonymous: Person) -> None:
     for headers in ({}, alice.headers):
         answer = anonymous.browser.get("/api/referrals", headers=headers)
         assert (answer.status_code, answer.json) == (401, {"error": "Unauthorized"})
@@ -557,7 +557,7 @@ def test_the_list_is_for_the_signed_in(session: OrmSession, alice: Person, anony
     assert (answer.status_code, answer.json) == (500, {"error": "Internal Server Error"})
 
 
-def test_what_a_code_leads_to(session: OrmSession, alice: Person, bob: Person, anonymous: Person) -> None:
+def test_looking_up_a_code(session: OrmSession, alice: Person, bob: Person, anonymous: Person) -> None:
     path = f"/api/referrals/{code_of(alice)}"
     for name in ("ref-none", "%00", "x" * 3000):
         answer = anonymous.browser.get(f"/api/referrals/{name}")

@@ -1,4 +1,4 @@
-"""Referrals under random histories: whatever happens in whatever order, credits are granted once per side or not at all."""
+"""Referrals under random histories: in any order of events, each side is granted credits once or not at all."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,5 +1,5 @@
-"""Referrals in Chromium: accessibility in both widths and schemes, the way of an invitation with and without JavaScript,
-and a list that refreshes by itself."""
+"""Referrals in Chromium: accessibility in both widths and schemes, accepting an invitation with and without JavaScript, and a
+list that refreshes automatically."""
 
 import re
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def users(session: OrmSession, alice: Person, bob: Person) -> tuple[User, User]:
 
 
 def refer(session: OrmSession, referrer: User) -> None:
-    """One referral in each state, and somebody who referred the referrer."""
+    """One referral in each state, and one of the referrer."""
     names = ["Mara Lindqvist", "Jonas", "Somebody With A Very Long Name Indeed", "Ayşe"]
     people = [
         factories.user(name, email=f"{name.replace(' ', '.').lower()[:18]}@example.org") for name in names
@@ -112,7 +112,7 @@ def test_axe_finds_nothing(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_a_short_link_brings_a_new_user_and_credits_to_both(
+def test_a_short_link_refers_a_new_user_and_grants_both(
     open_page: OpenPage,
     base: str,
     session: OrmSession,
@@ -151,7 +151,7 @@ def test_a_short_link_brings_a_new_user_and_credits_to_both(
         expect(page.get_by_text("1 of 500", exact=True)).to_be_visible()
 
 
-def test_the_list_refreshes_by_itself_and_keeps_the_rest_of_the_page(
+def test_the_list_refreshes_without_the_rest_of_the_page(
     open_page: OpenPage, base: str, session: OrmSession, users: tuple[User, User]
 ) -> None:
     alice, bob = users
@@ -159,7 +159,7 @@ def test_the_list_refreshes_by_itself_and_keeps_the_rest_of_the_page(
         page.context.add_cookies([cookie_of(alice)])  # type: ignore[list-item]
         page.clock.install()
         page.goto(TAB)
-        expect(page.get_by_text("Nobody yet")).to_be_visible()
+        expect(page.get_by_text("No referrals yet")).to_be_visible()
         assert alice.referral_code
         referrals.redeem(bob.id, alice.referral_code, reward="now", free_credits=0)
         session.commit()

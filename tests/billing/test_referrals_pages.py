@@ -47,7 +47,7 @@ def page_of(person: Person) -> str:
 
 
 def post(person: Person, path: str, **form: str) -> tuple[int, str, str]:
-    """Post a form with the token of the page at the same address: status, location, text."""
+    """Post a form with the token of the page at the same path; returns status, location and text."""
     token = token_of(person.browser.get(path))
     answer = person.browser.post(path, data={"csrf_token": token, **form})
     return answer.status_code, answer.headers.get("Location", ""), answer.text
@@ -61,7 +61,7 @@ def plain(text: str) -> str:
 
 
 def test_the_tab_shows_link_limit_and_people(session: OrmSession, alice: Person, bob: Person) -> None:
-    assert "Nobody yet" in alice.browser.get(TAB).text
+    assert "No referrals yet" in alice.browser.get(TAB).text
     assert post(bob, page_of(alice))[:2] == (303, TAB)
     text = plain(alice.browser.get(TAB).text)
     assert f"http://localhost:8000{page_of(alice)}" in text
@@ -72,7 +72,7 @@ def test_the_tab_shows_link_limit_and_people(session: OrmSession, alice: Person,
     assert "You got 250 credits on" in plain(bob.browser.get(TAB).text)
 
 
-def test_the_tab_refreshes_its_lists_alone(alice: Person, bob: Person, anonymous: Person) -> None:
+def test_the_tab_refreshes_only_its_lists(alice: Person, bob: Person, anonymous: Person) -> None:
     page = alice.browser.get(TAB)
     assert f'hx-get="{TAB}" hx-trigger="every 15s"' in page.text
     part = alice.browser.get(TAB, headers=HTMX)
@@ -81,13 +81,13 @@ def test_the_tab_refreshes_its_lists_alone(alice: Person, bob: Person, anonymous
     assert anonymous.browser.get(TAB, headers=HTMX).status_code == 401
 
 
-def test_each_state_of_a_waiting_reward_is_told(
+def test_each_state_of_a_waiting_reward_is_shown(
     session: OrmSession, alice: Person, bob: Person, mallory: Person, first_purchase: None
 ) -> None:
     assert "7 days after the first purchase" in plain(alice.browser.get(TAB).text)
     for person in (bob, mallory):
         assert post(person, page_of(alice))[:2] == (303, TAB)
-    assert "Your credits follow your first purchase" in bob.browser.get(TAB).text
+    assert "You get your credits after your first purchase" in bob.browser.get(TAB).text
     assert "You get 250 credits 7 days after your first purchase" in plain(bob.browser.get(TAB).text)
     assert "Waiting for the first purchase" in plain(alice.browser.get(TAB).text)
     assert referrals.referral_paid(bob.id, "buy-1")
@@ -102,7 +102,7 @@ def test_each_state_of_a_waiting_reward_is_told(
     assert "No credits were paid for it" in plain(mallory.browser.get(TAB).text)
 
 
-def test_a_long_list_comes_in_pages_and_few_queries(app: Flask, session: OrmSession, alice: Person) -> None:
+def test_a_long_list_is_paginated_with_few_queries(app: Flask, session: OrmSession, alice: Person) -> None:
     me = session.get_one(User, alice.id)
     for number in range(PAGE + 3):
         friend = factories.user(f"friend{number:03}")
@@ -124,13 +124,13 @@ def test_a_long_list_comes_in_pages_and_few_queries(app: Flask, session: OrmSess
         assert alice.browser.get(f"{TAB}&before={cursor}").status_code == 200
 
 
-def test_a_user_without_a_code_is_told(session: OrmSession, alice: Person) -> None:
+def test_a_user_without_a_code_sees_a_notice(session: OrmSession, alice: Person) -> None:
     session.get_one(User, alice.id).referral_code = None
     session.commit()
     assert "Your account has no referral code" in alice.browser.get(TAB).text
 
 
-def test_the_old_address_leads_to_the_tab(anonymous: Person) -> None:
+def test_the_old_url_redirects_to_the_tab(anonymous: Person) -> None:
     answer = anonymous.browser.get("/referrals")
     assert (answer.status_code, answer.headers["Location"]) == (308, TAB)
 
@@ -138,7 +138,7 @@ def test_the_old_address_leads_to_the_tab(anonymous: Person) -> None:
 # -- the invitation ------------------------------------------------------------------------------------------
 
 
-def test_who_is_signed_out_signs_in_and_comes_back(alice: Person, anonymous: Person) -> None:
+def test_signing_in_returns_to_the_invitation(alice: Person, anonymous: Person) -> None:
     page = anonymous.browser.get(page_of(alice))
     assert page.status_code == 200
     assert "alice invites you" in page.text
@@ -146,7 +146,7 @@ def test_who_is_signed_out_signs_in_and_comes_back(alice: Person, anonymous: Per
     assert anonymous.browser.post(page_of(alice)).status_code in (302, 303, 400)
 
 
-def test_who_is_signed_in_accepts_with_one_button(session: OrmSession, alice: Person, bob: Person) -> None:
+def test_a_signed_in_user_accepts_with_one_button(session: OrmSession, alice: Person, bob: Person) -> None:
     assert post(bob, page_of(alice))[:2] == (303, TAB)
     assert "You got 250 credits." in bob.browser.get(TAB).text
     made = session.scalars(select(Referral)).one()
@@ -157,7 +157,7 @@ def test_who_is_signed_in_accepts_with_one_button(session: OrmSession, alice: Pe
     assert "Accept the invitation" not in again.text
 
 
-def test_a_form_that_is_sent_twice_says_why_and_changes_nothing(
+def test_a_repeated_form_shows_an_error_and_changes_nothing(
     session: OrmSession, alice: Person, bob: Person
 ) -> None:
     token = token_of(bob.browser.get(page_of(alice)))
@@ -171,13 +171,13 @@ def test_a_form_that_is_sent_twice_says_why_and_changes_nothing(
     assert len(session.scalars(select(Referral)).all()) == 1
 
 
-def test_ones_own_invitation_is_to_share(alice: Person) -> None:
+def test_the_owner_sees_the_link_to_share(alice: Person) -> None:
     page = alice.browser.get(page_of(alice))
     assert "This is your own link" in page.text
     assert "Accept the invitation" not in page.text
 
 
-def test_unknown_and_full_invitations_say_so(
+def test_unknown_and_full_invitations(
     session: OrmSession, alice: Person, bob: Person, anonymous: Person
 ) -> None:
     for name in ("ref-none", "%00", "x" * 3000):
@@ -191,9 +191,7 @@ def test_unknown_and_full_invitations_say_so(
     assert "Accept" not in bob.browser.get(page_of(alice)).text.split("<main")[1].split("</p>", 1)[1]
 
 
-def test_the_title_takes_no_name_that_is_not_the_owners(
-    session: OrmSession, alice: Person, anonymous: Person
-) -> None:
+def test_the_title_uses_only_the_owners_name(session: OrmSession, alice: Person, anonymous: Person) -> None:
     session.get_one(User, alice.id).handle = "ally"
     session.commit()
     assert "<title>@ally invites you" in anonymous.browser.get(f"{page_of(alice)}?referrer=Ally").text
@@ -239,7 +237,7 @@ def test_a_handle_gives_a_short_link_and_a_limit_of_500(
         ("BOBBY", "taken"),
     ],
 )
-def test_a_handle_that_cannot_be_is_refused_with_the_form(
+def test_an_invalid_handle_returns_the_form(
     session: OrmSession, alice: Person, bob: Person, handle: str, message: str
 ) -> None:
     session.get_one(User, bob.id).handle = "bobby"
@@ -253,7 +251,7 @@ def test_a_handle_that_cannot_be_is_refused_with_the_form(
     assert (me.handle, me.referral_limit) == (None, 5)
 
 
-def test_a_handle_is_for_good(session: OrmSession, alice: Person) -> None:
+def test_a_handle_cannot_be_changed(session: OrmSession, alice: Person) -> None:
     token = token_of(alice.browser.get("/affiliates"))
     for handle, status in (("first", 303), ("second", 409)):
         answer = alice.browser.post("/affiliates", data={"csrf_token": token, "handle": handle})
@@ -288,16 +286,16 @@ def test_of_concurrent_claims_of_a_handle_one_succeeds(
     assert len(set(handles)) == 3
 
 
-def test_who_may_choose_a_handle(alice: Person, anonymous: Person) -> None:
+def test_access_to_handles(alice: Person, anonymous: Person) -> None:
     assert anonymous.browser.get("/affiliates").status_code == 302
     assert anonymous.browser.post("/affiliates", data={"handle": "nobody"}).status_code == 400
     assert alice.browser.post("/affiliates", data={"handle": "nobody"}).status_code == 400
 
 
-def test_other_addresses_keep_their_answers(session: OrmSession, alice: Person, anonymous: Person) -> None:
+def test_other_paths_keep_their_responses(session: OrmSession, alice: Person, anonymous: Person) -> None:
     session.get_one(User, alice.id).handle = "models"
     session.commit()
-    assert anonymous.browser.get("/models").status_code == 404  # leads programs to /v1/models
+    assert anonymous.browser.get("/models").status_code == 404  # points clients to /v1/models
     assert anonymous.browser.get("/nobody").status_code == 404
     assert anonymous.browser.post("/models").status_code == 404
     assert anonymous.browser.get("/no-such-page").status_code == 404

@@ -1,4 +1,4 @@
-"""Referral rewards that wait for a purchase, through real purchases, refunds and disputes at Stripe's simulator."""
+"""Referral rewards that wait for a purchase, with purchases, refunds and disputes at the Stripe simulator."""
 
 from datetime import timedelta
 from typing import Any

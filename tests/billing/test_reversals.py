@@ -1,4 +1,4 @@
-"""Refunds, disputes and warnings of fraud: what is taken back and given back, whatever the order of the events."""
+"""Refunds, disputes and fraud warnings: credits are taken back and returned, in any order of events."""
 
 import itertools
 import random
@@ -25,7 +25,7 @@ def _spend(desk: Desk, who: Person, credits: int) -> None:
     desk.session.commit()
 
 
-def test_a_partial_refund_takes_its_part_once(desk: Desk, alice: Person) -> None:
+def test_a_partial_refund_takes_back_its_part_once(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     desk.refund(purchase, 250)
     for _ in range(2):
@@ -44,9 +44,7 @@ def test_a_partial_refund_takes_its_part_once(desk: Desk, alice: Person) -> None
     desk.prove()
 
 
-def test_what_was_spent_before_a_refund_becomes_debt_that_the_next_purchase_pays(
-    desk: Desk, alice: Person
-) -> None:
+def test_spent_credits_become_debt_that_the_next_purchase_repays(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     _spend(desk, alice, 800)
     desk.refund(purchase, 1000)
@@ -58,7 +56,7 @@ def test_what_was_spent_before_a_refund_becomes_debt_that_the_next_purchase_pays
     desk.prove()
 
 
-def test_a_refund_that_fails_gives_the_credits_back(desk: Desk, alice: Person) -> None:
+def test_a_failed_refund_returns_the_credits(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     refund = desk.refund(purchase, 400)
     desk.tell()
@@ -72,7 +70,7 @@ def test_a_refund_that_fails_gives_the_credits_back(desk: Desk, alice: Person) -
     assert (summed.granted, summed.revoked, summed.balance) == (1000, 0, 1000)
 
 
-def test_a_dispute_takes_freezes_gives_back_and_ends(desk: Desk, alice: Person) -> None:
+def test_a_dispute_takes_back_freezes_and_returns_when_won(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     dispute = desk.dispute(purchase)
     desk.tell()
@@ -106,7 +104,7 @@ def test_a_lost_dispute_keeps_buying_frozen_until_an_operator_clears_it(desk: De
     assert billing.buying_freeze(alice.account) is None
 
 
-def test_an_inquiry_takes_no_credits(desk: Desk, alice: Person) -> None:
+def test_an_inquiry_takes_back_no_credits(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     dispute = desk.dispute(purchase, inquiry=True)
     desk.tell()
@@ -116,7 +114,7 @@ def test_an_inquiry_takes_no_credits(desk: Desk, alice: Person) -> None:
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("paid", 1000)
 
 
-def test_a_refund_and_a_dispute_of_one_payment_take_no_more_than_all(desk: Desk, alice: Person) -> None:
+def test_a_refund_and_a_dispute_take_back_no_more_than_all(desk: Desk, alice: Person) -> None:
     purchase = desk.bought(alice)
     desk.refund(purchase, 300)
     desk.dispute(purchase, amount=900)
@@ -144,7 +142,7 @@ def test_five_disputes_in_two_weeks_ban(desk: Desk, alice: Person) -> None:
     assert (user.banned, user.banned_reason) == (True, "5 disputes in past 14 days (threshold: 5)")
 
 
-def test_disputes_of_others_and_of_long_ago_do_not_count(desk: Desk, alice: Person, mallory: Person) -> None:
+def test_old_disputes_and_those_of_others_do_not_count(desk: Desk, alice: Person, mallory: Person) -> None:
     for who in (alice, mallory):
         desk.card(who)
         for _ in range(3):
@@ -160,7 +158,7 @@ def test_disputes_of_others_and_of_long_ago_do_not_count(desk: Desk, alice: Pers
 
 
 @pytest.mark.parametrize(("below", "state"), [(0, "paid"), (999, "paid"), (1000, "refunded")])
-def test_a_warning_of_fraud_is_refunded_up_to_the_operators_sum(
+def test_a_fraud_warning_is_refunded_up_to_the_operators_limit(
     desk: Desk, alice: Person, below: int, state: str
 ) -> None:
     desk.configure(stoa_refund_fraud_warnings_below=below)
@@ -193,7 +191,7 @@ def test_an_organisations_purchase_is_granted_and_taken_back_on_its_own_account(
     desk.prove()
 
 
-# --- every order ----------------------------------------------------------------------------------------------------
+# --- all orders -----------------------------------------------------------------------------------------------------
 
 HISTORIES: dict[str, tuple[str, int]] = {
     "checkout, then refunds": ("refunds", 650),
@@ -204,7 +202,7 @@ HISTORIES: dict[str, tuple[str, int]] = {
 
 
 def _play(desk: Desk, alice: Person, what: str) -> None:
-    """A paid Checkout and what follows, all of it at Stripe before we hear of anything."""
+    """A paid Checkout with a refund and a dispute, all at Stripe before any event is delivered."""
     desk.stripe.pay(desk.buy(alice).json["sessionId"])
     (charge,) = desk.charges()
     if what == "refunds":
@@ -248,7 +246,7 @@ def test_all_orders_of_events_end_in_the_same_state(desk: Desk, alice: Person, w
 
 
 def _begin_again(desk: Desk) -> None:
-    """As if nothing had been heard of Stripe since the Checkout was opened."""
+    """Reset our side to the time when the Checkout was opened."""
     desk.session.rollback()
     for change in (
         "SET LOCAL session_replication_role = replica",
@@ -266,9 +264,9 @@ def _begin_again(desk: Desk) -> None:
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_random_histories_net_to_what_stripe_says(desk: Desk, alice: Person, data: st.DataObject) -> None:
-    """Refunds, disputes and uses in any order, events at any time, in any order, repeated: at the end the credits that are
-    gone are those of the money that is gone."""
+def test_random_histories_match_stripe(desk: Desk, alice: Person, data: st.DataObject) -> None:
+    """Refunds, disputes and spending in any order, with events late, unordered and repeated: at the end the credits taken
+    back match the money returned."""
     desk.forget()
     purchase = desk.bought(alice, 1000)
     charge = purchase.stripe_charge_id or ""

@@ -1,4 +1,4 @@
-"""What we ask of Stripe, asked of our simulator and of localstripe alike: both give the same answers, through Stripe's library."""
+"""Requests to Stripe through its library, sent to our simulator and to localstripe: both respond alike."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ DECLINES_LATER = "4000000000000341"
 
 
 class Double:
-    """A double, its client, and a webhook that keeps what comes."""
+    """A double, its client, and a webhook that records requests."""
 
     def __init__(
         self, url: str, key: str, secret: str, webhook: KeptWebhook, deliver: Callable[[], object]
@@ -30,7 +30,7 @@ class Double:
         self.client = stripe.StripeClient(key, http_client=http, base_addresses={"api": url})
 
     def wait_for(self, *types: str) -> dict[str, Any]:
-        """The objects of the signed events of these types, once they have come. Raises for a wrong signature."""
+        """Wait for signed events of these types; returns their objects. Raises for a wrong signature."""
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             self.deliver()
@@ -47,7 +47,7 @@ class Double:
 
 @pytest.fixture(params=["simulator", "localstripe"])
 def double(request: pytest.FixtureRequest, webhook: KeptWebhook) -> Iterator[Double]:
-    """One of the two."""
+    """One of the two doubles."""
     if request.param == "simulator":
         sim: StripeSim = request.getfixturevalue("stripe_sim")
         made = Double(sim.url, sim.key, sim.webhook_secret, webhook, lambda: sim.deliver(to=webhook.address))
@@ -84,7 +84,7 @@ def pay(double: Double, customer: str, card: str) -> stripe.PaymentIntent:
     )
 
 
-def test_a_saved_card_pays_and_the_webhook_says_so(double: Double) -> None:
+def test_a_saved_card_pays_and_the_webhook_reports_it(double: Double) -> None:
     customer, card = saved_card(double, VISA)
     shown = double.client.v1.customers.retrieve(customer)
     assert shown.invoice_settings is not None
@@ -98,11 +98,11 @@ def test_a_saved_card_pays_and_the_webhook_says_so(double: Double) -> None:
         "usd",
         customer,
     )
-    told = double.wait_for("payment_intent.succeeded")["payment_intent.succeeded"]
-    assert (told["id"], told["metadata"]["operationId"]) == (intent.id, "buy-1")
+    paid = double.wait_for("payment_intent.succeeded")["payment_intent.succeeded"]
+    assert (paid["id"], paid["metadata"]["operationId"]) == (intent.id, "buy-1")
 
 
-def test_a_declined_card_is_an_error_and_no_payment(double: Double) -> None:
+def test_a_declined_card_is_an_error_without_a_payment(double: Double) -> None:
     customer, card = saved_card(double, DECLINES_LATER)
     with pytest.raises(stripe.CardError) as refused:
         pay(double, customer, card)
@@ -131,7 +131,7 @@ def test_a_payment_is_refunded_in_parts(double: Double) -> None:
     assert charge.payment_intent == intent.id
 
 
-def test_a_forged_event_is_refused(double: Double) -> None:
+def test_a_forged_event_is_rejected(double: Double) -> None:
     saved_card(double, VISA)
     double.wait_for("customer.created")
     body, signature = double.webhook.received[0]

@@ -36,7 +36,7 @@ def _age(desk: Desk, who: Person, **age: float) -> None:
 
 
 def _history(desk: Desk, who: Person, cents: int, paid: timedelta, **more: Any) -> None:
-    """A purchase of the past."""
+    """A past purchase."""
     moment = now() - paid
     row: dict[str, Any] = {
         "id": factories.new_id("buy-"),
@@ -78,7 +78,7 @@ def test_twenty_parallel_purchases_of_a_new_account_do_not_pass_the_limit(
     limited.prove()
 
 
-def test_open_checkout_pages_make_room_and_parallel_ones_do_not_pass_the_limit(
+def test_open_checkout_pages_are_closed_and_parallel_ones_do_not_pass_the_limit(
     limited: Desk, alice: Person
 ) -> None:
     abandoned = [limited.buy(alice, 500).json["sessionId"] for _ in range(3)]
@@ -126,7 +126,7 @@ def test_only_as_many_pages_are_closed_as_needed_and_a_tried_card_counts(
     assert limited.buy(alice, 500).status_code == 429
 
 
-def test_a_page_that_was_just_paid_or_cannot_be_closed_counts(limited: Desk, alice: Person) -> None:
+def test_a_page_that_was_paid_or_cannot_be_closed_counts(limited: Desk, alice: Person) -> None:
     sessions = [limited.buy(alice, 500).json["sessionId"] for _ in range(3)]
     limited.stripe.fail("/v1/checkout/sessions/{id}/expire", times=3)
     assert limited.buy(alice, 500).status_code == 429
@@ -166,7 +166,7 @@ def test_parallel_purchases_do_not_pass_the_sum(limited: Desk, alice: Person) ->
         assert sum(pool.map(buy, range(10))) == 3  # $45 of $50
 
 
-def test_the_answer_says_what_is_limited_and_until_when(limited: Desk, alice: Person) -> None:
+def test_the_response_names_the_limit_and_its_end(limited: Desk, alice: Person) -> None:
     limited.card(alice)
     before = now()
     for _ in range(3):
@@ -181,11 +181,11 @@ def test_the_answer_says_what_is_limited_and_until_when(limited: Desk, alice: Pe
         before + timedelta(days=1) - timedelta(seconds=1) <= ends_at <= now() + timedelta(days=1, seconds=1)
     )
     assert 86_300 < int(answer.headers["Retry-After"]) <= 86_401
-    assert "rise as the account gets older" in answer.json["details"]
+    assert "rise with the account's age" in answer.json["details"]
     assert len(limited.purchases(alice)) == 3
 
 
-def test_the_sum_counts_what_was_paid_and_can_be_paid(limited: Desk, alice: Person) -> None:
+def test_the_sum_counts_paid_and_open_purchases(limited: Desk, alice: Person) -> None:
     session = limited.buy(alice, 4_000).json["sessionId"]
     limited.stripe.pay(session)
     answer = limited.buy(alice, 1_001)
@@ -193,7 +193,7 @@ def test_the_sum_counts_what_was_paid_and_can_be_paid(limited: Desk, alice: Pers
     assert limited.buy(alice, 1_000).status_code == 200
 
 
-def test_an_amount_above_the_limit_is_no_matter_of_time(limited: Desk, alice: Person) -> None:
+def test_an_amount_above_the_limit_has_no_retry_time(limited: Desk, alice: Person) -> None:
     answer = limited.buy(alice, 5_001)
     assert (answer.status_code, answer.headers.get("Retry-After")) == (400, None)
     assert "at most $50.00 in 24 hours" in answer.json["error"]
@@ -265,7 +265,7 @@ def test_limits_rise_with_age_and_paid_history(limited: Desk, alice: Person) -> 
     ],
     ids=lambda kind: kind["state"],
 )
-def test_refunded_and_disputed_money_raises_no_limit(
+def test_refunded_and_disputed_payments_raise_no_limit(
     limited: Desk, alice: Person, kind: dict[str, Any]
 ) -> None:
     _age(limited, alice, days=400)
@@ -292,9 +292,7 @@ def test_a_refund_does_not_free_the_limit(limited: Desk, alice: Person) -> None:
 # --- declines -------------------------------------------------------------------------------------------------------
 
 
-def test_a_card_that_was_declined_too_often_is_not_charged_again(
-    limited: Desk, alice: Person, bob: Person
-) -> None:
+def test_a_card_declined_too_often_is_not_charged_again(limited: Desk, alice: Person, bob: Person) -> None:
     limited.configure(stoa_declines_per_card=2, stoa_declines_per_address=0)
     for who in (alice, bob):  # the same card, in two accounts
         limited.card(who, "declined")
@@ -324,7 +322,7 @@ def test_declines_from_one_address_stop_buying_from_there(limited: Desk, alice: 
     assert elsewhere.json == {"success": True, "credits": 500}
 
 
-def test_a_decline_is_counted_once_however_often_it_is_told(limited: Desk, alice: Person) -> None:
+def test_a_decline_is_counted_once_when_events_repeat(limited: Desk, alice: Person) -> None:
     limited.card(alice, "declined")
     limited.buy(alice, 500)
     for _ in range(3):
@@ -339,7 +337,7 @@ def test_a_decline_is_counted_once_however_often_it_is_told(limited: Desk, alice
     assert billing.buying_limits(Account(user_id=alice.id)).declines == 1
 
 
-def test_declines_end_and_addresses_are_forgotten(limited: Desk, alice: Person) -> None:
+def test_declines_expire_and_addresses_are_erased(limited: Desk, alice: Person) -> None:
     limited.configure(stoa_declines_per_card=1, stoa_declines_per_address=1)
     limited.card(alice, "declined")
     limited.buy(alice, 500)
@@ -387,7 +385,7 @@ def test_an_operator_sees_and_sets_limits(limited: Desk, alice: Person) -> None:
     assert unknown.exit_code == 1
 
 
-def test_trust_levels_are_known_names(limited: Desk, alice: Person) -> None:
+def test_unknown_trust_levels_and_accounts_are_errors(limited: Desk, alice: Person) -> None:
     with pytest.raises(Invalid):
         trust.set_trust_level(Account(user_id=alice.id), "friend")
     with pytest.raises(NotFound):

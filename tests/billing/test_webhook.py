@@ -1,4 +1,4 @@
-"""POST /api/stripe/webhook: what is taken, what is refused, and what an event that does not fit our books changes."""
+"""POST /api/stripe/webhook: accepted and rejected requests, and events that do not match a purchase."""
 
 import json
 import time
@@ -24,7 +24,7 @@ def _events(desk: Desk) -> str:
     return desk.app.test_cli_runner().invoke(args=["billing", "events"]).output
 
 
-def test_an_event_is_stored_once_and_worked_by_a_job(desk: Desk, alice: Person) -> None:
+def test_an_event_is_stored_once_and_applied_by_a_job(desk: Desk, alice: Person) -> None:
     session_id = desk.buy(alice).json["sessionId"]
     desk.stripe.pay(session_id)
     (event,) = desk.events("checkout.session.completed")
@@ -43,7 +43,7 @@ def test_an_event_is_stored_once_and_worked_by_a_job(desk: Desk, alice: Person) 
     assert desk.entries(alice) == [("grant", 1000)]
 
 
-def test_one_webhook_twenty_times_in_parallel_gives_one_grant(desk: Desk, alice: Person) -> None:
+def test_one_webhook_twenty_times_in_parallel_grants_once(desk: Desk, alice: Person) -> None:
     desk.stripe.pay(desk.buy(alice).json["sessionId"])
     (event,) = desk.events("checkout.session.completed")
     with ThreadPoolExecutor(20) as pool:
@@ -58,7 +58,7 @@ def test_one_webhook_twenty_times_in_parallel_gives_one_grant(desk: Desk, alice:
     assert desk.entries(alice) == [("grant", 1000)]
 
 
-def test_all_events_of_a_payment_at_once_give_one_grant(desk: Desk, alice: Person) -> None:
+def test_concurrent_events_of_a_payment_grant_once(desk: Desk, alice: Person) -> None:
     desk.stripe.pay(desk.buy(alice).json["sessionId"])
     events = desk.events()
     for event in events:
@@ -86,7 +86,7 @@ def test_forged_and_stale_events_change_nothing_and_are_counted(
     assert f"refused 2 times: {reason}" in _events(desk)
 
 
-def test_a_body_that_was_changed_on_the_way_is_refused(desk: Desk) -> None:
+def test_a_changed_body_is_rejected(desk: Desk) -> None:
     good = json.dumps({"id": "evt_1", "type": "x", "created": 1, "data": {"object": {}}}).encode()
     signature = desk.stripe.signed(good)
     client = desk.app.test_client()
@@ -106,7 +106,7 @@ def test_without_a_secret_the_route_is_closed(desk: Desk, app: Flask) -> None:
     assert any("webhook is closed" in warning for warning in billing.stripe_api.billing_settings().warnings())
 
 
-def test_unknown_events_are_taken_and_do_nothing(desk: Desk) -> None:
+def test_unknown_events_are_accepted_and_ignored(desk: Desk) -> None:
     assert desk.forge("customer.created", {"id": "cus_1"}).json == {"received": True}
     assert desk.forge("something.new", {}).json == {"received": True}
     desk.work()
@@ -114,12 +114,12 @@ def test_unknown_events_are_taken_and_do_nothing(desk: Desk) -> None:
 
 
 def _session_like(desk: Desk, alice: Person, **changed: Any) -> dict[str, Any]:
-    """A session that was paid at Stripe, with something in it that does not fit its purchase."""
+    """A session that was paid at Stripe, with a field that does not match its purchase."""
     session = desk.sim.get("checkout.session", desk.buy(alice).json["sessionId"])
     desk.stripe.pay(session["id"])
     intent = desk.sim.get("payment_intent", session["payment_intent"])
-    for thing in (session, intent):
-        thing |= {name: value for name, value in changed.items() if name in thing}
+    for each in (session, intent):
+        each |= {name: value for name, value in changed.items() if name in each}
     return session
 
 
@@ -132,14 +132,14 @@ def _session_like(desk: Desk, alice: Person, **changed: Any) -> dict[str, Any]:
         ({"metadata": {"grantType": "purchase"}}, "there is no such purchase"),
     ],
 )
-def test_what_does_not_fit_the_purchase_changes_nothing_and_is_told(
+def test_a_mismatch_changes_nothing_and_is_reported(
     desk: Desk, alice: Person, changed: dict[str, Any], reason: str
 ) -> None:
     if "metadata" in changed:
         changed = {"metadata": {"grantType": "purchase", "operationId": "buy-nobody-1"}}
     _session_like(desk, alice, **changed)
     desk.tell("checkout.session.completed", "payment_intent.succeeded")
-    if "metadata" in changed:  # the event was made before
+    if "metadata" in changed:  # the event was created before
         desk.forge("payment_intent.succeeded", {"id": "pi_1", **changed})
         desk.work()
     assert (desk.purchase(alice).state, desk.balance(alice)) == ("pending", 0)
@@ -147,7 +147,7 @@ def test_what_does_not_fit_the_purchase_changes_nothing_and_is_told(
     assert "ignored: " in _events(desk)
 
 
-def test_an_event_cannot_name_another_ones_purchase(desk: Desk, alice: Person, mallory: Person) -> None:
+def test_an_event_cannot_name_another_accounts_purchase(desk: Desk, alice: Person, mallory: Person) -> None:
     desk.buy(alice)
     theirs = desk.purchase(alice)
     desk.card(mallory)
@@ -160,7 +160,7 @@ def test_an_event_cannot_name_another_ones_purchase(desk: Desk, alice: Person, m
     assert len(desk.ignored()) == 1
 
 
-def test_an_event_that_fails_is_tried_again_and_shown_until_then(desk: Desk, alice: Person) -> None:
+def test_a_failed_event_is_retried_and_shown_until_handled(desk: Desk, alice: Person) -> None:
     desk.stripe.pay(desk.buy(alice).json["sessionId"])
     (event,) = desk.events("checkout.session.completed")
     desk.deliver(event)
@@ -199,7 +199,7 @@ def test_a_failed_invoice_of_a_top_up_switches_top_ups_off_for_its_own_customer_
     assert enabled == {alice.id: False, mallory.id: True}
 
 
-def test_an_organisations_subscription_is_followed(desk: Desk, acme: Org) -> None:
+def test_events_update_an_organisations_subscription(desk: Desk, acme: Org) -> None:
     client = billing.stripe_api.client()
     customer = client.v1.customers.create({"email": "acme@example.org"}).id
     acme.stripe_customer_id = customer
@@ -226,9 +226,7 @@ def test_an_organisations_subscription_is_followed(desk: Desk, acme: Org) -> Non
     assert (found.stripe_subscription_id, found.auto_topup_enabled) == (None, False)
 
 
-def test_what_an_event_said_is_forgotten_after_ninety_days_and_its_id_is_not(
-    desk: Desk, alice: Person
-) -> None:
+def test_an_events_body_is_erased_after_ninety_days_but_not_its_id(desk: Desk, alice: Person) -> None:
     desk.stripe.pay(desk.buy(alice).json["sessionId"])
     desk.tell()
     (event,) = desk.events("checkout.session.completed")

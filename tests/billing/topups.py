@@ -1,4 +1,4 @@
-"""What the tests of automatic top-up share."""
+"""Shared by the tests of automatic top-up."""
 
 import json
 from datetime import datetime
@@ -39,7 +39,7 @@ def enabled(desk: Desk, who: Person) -> bool:
 
 
 def mails(desk: Desk) -> list[Any]:
-    """All e-mails so far, oldest first; renders those that wait."""
+    """All e-mails so far, oldest first; renders those that are not queued yet."""
     desk.session.rollback()
     waiting = (
         select(BillingMail.id)

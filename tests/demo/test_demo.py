@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from models import demo, ledger, store
 from models.accounts import User
+from models.billing import public_plans, retire_plan
 from models.core.pool import Pool
 from models.core.settings import Settings
 from models.demo import demo_agents, demo_people
@@ -178,3 +179,15 @@ def test_removing_the_demo_keeps_data_of_others(
     assert count(session, Agent) == 1
     assert store_proof.prove().differences == []
     assert ledger.prove().clean
+
+
+def test_plans_are_offered_once(session: Session) -> None:
+    assert demo.offer_plans() == 3
+    assert [(plan.name, plan.tier, plan.price_cents) for plan in public_plans()] == [
+        ("Strong", 100, 10_000),
+        ("Stronger", 200, 20_000),
+        ("Strongest", 500, 50_000),
+    ]
+    for plan in public_plans():
+        retire_plan(plan)
+    assert demo.offer_plans() == 0

@@ -1,5 +1,5 @@
-"""The Stripe simulator's subscriptions: begun in Checkout or by the API, renewed by the clock, changed with proration to the cent,
-cancelled and resumed."""
+"""The Stripe simulator's subscriptions: created by Checkout or by the API, renewed by the clock, changed with exact proration, cancelled
+and resumed."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -60,14 +60,14 @@ def newest_invoice(client: stripe.StripeClient, subscription: stripe.Subscriptio
 
 
 def halfway(stripe_sim: StripeSim, subscription: stripe.Subscription) -> int:
-    """Advance to exactly the middle of the period; that moment."""
+    """Advance to exactly the middle of the period; returns that time."""
     item = only_item(subscription)
     middle = (item.current_period_start + item.current_period_end) // 2
     stripe_sim.advance(middle - stripe_sim.simulator.now())
     return middle
 
 
-# --- beginning ----------------------------------------------------------------------------------------------------------
+# --- creation -----------------------------------------------------------------------------------------------------------
 
 
 def test_checkout_begins_a_subscription(
@@ -133,7 +133,7 @@ def test_checkout_of_a_subscription_waits_for_3d_secure(
     assert client.v1.checkout.sessions.retrieve(session.id).status == "complete"
 
 
-def test_a_trial_costs_nothing_until_it_ends(
+def test_a_trial_is_free_until_it_ends(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, prices: dict[str, str]
 ) -> None:
     stripe_sim.add_card(customer)
@@ -170,7 +170,7 @@ def test_a_first_payment_that_fails(
     assert newest_invoice(client, subscription).status == "void"
 
 
-def test_an_incomplete_one_is_completed_by_its_secret(
+def test_an_incomplete_subscription_is_completed_by_its_client_secret(
     client: stripe.StripeClient, customer: str, prices: dict[str, str]
 ) -> None:
     subscription = subscribe(
@@ -189,7 +189,7 @@ def test_an_incomplete_one_is_completed_by_its_secret(
     assert client.v1.subscriptions.retrieve(subscription.id).status == "active"
 
 
-# --- going on -----------------------------------------------------------------------------------------------------------
+# --- renewal ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_clock_renews_and_keeps_the_day_of_the_month(
@@ -215,7 +215,7 @@ def test_the_clock_renews_and_keeps_the_day_of_the_month(
     )
 
 
-def test_a_renewal_that_fails_is_tried_again_and_then_ends_the_plan(
+def test_a_failed_renewal_is_retried_and_then_cancels_the_subscription(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, prices: dict[str, str]
 ) -> None:
     card = stripe_sim.add_card(customer)["id"]
@@ -254,7 +254,7 @@ def test_a_renewal_that_failed_is_paid_with_another_card(
         client.v1.invoices.pay(invoice.id)
 
 
-# --- changing -----------------------------------------------------------------------------------------------------------
+# --- changes ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_preview_of_a_change_is_what_the_change_costs(
@@ -290,7 +290,7 @@ def test_the_preview_of_a_change_is_what_the_change_costs(
     assert before == prices["silver"]
 
 
-def test_prorations_wait_for_the_next_invoice_unless_told_otherwise(
+def test_prorations_wait_for_the_next_invoice_by_default(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, prices: dict[str, str]
 ) -> None:
     stripe_sim.add_card(customer)
@@ -315,7 +315,7 @@ def test_prorations_wait_for_the_next_invoice_unless_told_otherwise(
     assert newest_invoice(client, subscription).amount_paid == 3250
 
 
-def test_a_cheaper_plan_becomes_credit_that_later_invoices_use(
+def test_a_downgrade_is_credited_to_later_invoices(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, prices: dict[str, str]
 ) -> None:
     stripe_sim.add_card(customer)
@@ -481,10 +481,10 @@ def test_a_schedule_is_released_or_ends_with_its_subscription(
     assert client.v1.subscriptions.retrieve(kept.id).status == "active"
 
 
-# --- ending -------------------------------------------------------------------------------------------------------------
+# --- cancelling ---------------------------------------------------------------------------------------------------------
 
 
-def test_it_ends_with_its_period_or_not_at_all(
+def test_cancelling_at_the_end_of_the_period_can_be_undone(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, prices: dict[str, str]
 ) -> None:
     stripe_sim.add_card(customer)
@@ -508,7 +508,7 @@ def test_it_ends_with_its_period_or_not_at_all(
     assert gone["data"]["object"]["id"] == ended.id
 
 
-def test_it_ends_at_once_with_credit_for_the_rest(
+def test_cancelling_at_once_credits_the_unused_time(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, prices: dict[str, str]
 ) -> None:
     stripe_sim.add_card(customer)
@@ -521,7 +521,7 @@ def test_it_ends_at_once_with_credit_for_the_rest(
         client.v1.subscriptions.update(subscription.id, {"cancel_at_period_end": False})
 
 
-def test_invoices_alone_are_paid_or_voided(
+def test_invoices_without_a_subscription_are_paid_or_voided(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     stripe_sim.add_card(customer)

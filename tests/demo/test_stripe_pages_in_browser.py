@@ -1,5 +1,5 @@
-"""The hosted pages of the Stripe simulator in Chromium: nothing for axe to find, and a person pays, confirms and manages cards with
-and without script."""
+"""The hosted pages of the Stripe simulator in Chromium: no axe violations; paying, confirming and managing cards, with and
+without JavaScript."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.fakes.stripe_simulator import StripeSim
 pytestmark = pytest.mark.browser
 
 SELLER = "http://seller.test/"
-"""Where the pages send a person afterwards."""
+"""The URL to which the pages return."""
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_axe_finds_nothing(
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_a_person_pays_after_a_decline_and_a_confirmation(
+def test_paying_after_a_decline_and_a_confirmation(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, open_page: OpenPage, script: bool
 ) -> None:
     session = checkout(client, customer=customer)
@@ -125,7 +125,7 @@ def test_a_person_pays_after_a_decline_and_a_confirmation(
     assert client.v1.checkout.sessions.retrieve(session.id).payment_status == "paid"
 
 
-def test_a_person_cancels(stripe_sim: StripeSim, client: stripe.StripeClient, open_page: OpenPage) -> None:
+def test_cancelling_checkout(stripe_sim: StripeSim, client: stripe.StripeClient, open_page: OpenPage) -> None:
     session = checkout(client)
     with open_page(stripe_sim.url) as page:
         _meet_the_seller(page)
@@ -136,7 +136,7 @@ def test_a_person_cancels(stripe_sim: StripeSim, client: stripe.StripeClient, op
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_a_person_manages_cards_and_plans(
+def test_managing_cards_and_subscriptions_in_the_portal(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, open_page: OpenPage, script: bool
 ) -> None:
     first = stripe_sim.add_card(customer)["id"]

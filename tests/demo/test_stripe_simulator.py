@@ -1,4 +1,4 @@
-"""The Stripe simulator answers Stripe's own library as Stripe does: payments, cards, Checkout, money that goes back, webhooks."""
+"""The Stripe simulator answers Stripe's library as Stripe does: payments, cards, Checkout, refunds, disputes, webhooks."""
 
 import time
 import typing
@@ -83,10 +83,10 @@ def checkout(client: stripe.StripeClient, customer: str, **more: Any) -> Any:
     )
 
 
-# --- the API as such ----------------------------------------------------------------------------------------------------
+# --- the API ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_key_is_refused(stripe_sim: StripeSim) -> None:
+def test_a_wrong_key_is_rejected(stripe_sim: StripeSim) -> None:
     stranger = stripe.StripeClient(
         "sk_test_wrong", base_addresses={"api": stripe_sim.url}, max_network_retries=0
     )
@@ -94,7 +94,7 @@ def test_a_wrong_key_is_refused(stripe_sim: StripeSim) -> None:
         stranger.v1.customers.list()
 
 
-def test_what_is_not_there_and_what_is_not_known_is_said(client: stripe.StripeClient) -> None:
+def test_missing_objects_and_unknown_parameters_are_errors(client: stripe.StripeClient) -> None:
     with pytest.raises(stripe.InvalidRequestError) as missing:
         client.v1.customers.retrieve("cus_none")
     assert (missing.value.http_status, missing.value.code) == (404, "resource_missing")
@@ -111,7 +111,7 @@ def test_metadata_is_merged_and_removed_by_key(client: stripe.StripeClient, cust
     assert changed.metadata.to_dict() == {"plan": "gold"}
 
 
-def test_an_idempotency_key_gives_the_first_answer_again(client: stripe.StripeClient, customer: str) -> None:
+def test_an_idempotency_key_repeats_the_first_response(client: stripe.StripeClient, customer: str) -> None:
     params: Any = {"amount": 500, "currency": "usd", "customer": customer}
     first = client.v1.payment_intents.create(params, {"idempotency_key": "op-1"})
     again = client.v1.payment_intents.create(params, {"idempotency_key": "op-1"})
@@ -123,7 +123,7 @@ def test_an_idempotency_key_gives_the_first_answer_again(client: stripe.StripeCl
     assert len(client.v1.payment_intents.list().data) == 1
 
 
-def test_an_idempotency_key_keeps_a_decline_too(
+def test_an_idempotency_key_repeats_a_decline(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     card = stripe_sim.add_card(customer, "declined")["id"]
@@ -143,7 +143,7 @@ def test_an_idempotency_key_keeps_a_decline_too(
     assert len(client.v1.charges.list().data) == 1
 
 
-def test_many_at_once_under_one_key_make_one(stripe_sim: StripeSim, customer: str) -> None:
+def test_concurrent_requests_with_one_key_create_one_object(stripe_sim: StripeSim, customer: str) -> None:
     client = stripe_sim.client()
 
     def create(_: int) -> str:
@@ -156,7 +156,7 @@ def test_many_at_once_under_one_key_make_one(stripe_sim: StripeSim, customer: st
         assert len(set(pool.map(create, range(24)))) == 1
 
 
-def test_lists_have_pages_and_bounds_of_time(stripe_sim: StripeSim, client: stripe.StripeClient) -> None:
+def test_lists_are_paginated_and_filtered_by_time(stripe_sim: StripeSim, client: stripe.StripeClient) -> None:
     made = []
     for number in range(5):
         made.append(client.v1.customers.create({"name": str(number)}))
@@ -172,10 +172,10 @@ def test_lists_have_pages_and_bounds_of_time(stripe_sim: StripeSim, client: stri
     assert [each.name for each in late.data] == ["4", "3"]
 
 
-def test_every_object_has_the_fields_that_the_library_knows(
+def test_every_object_has_the_fields_of_the_library(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
-    """No others, and none of the required ones is missing."""
+    """They have no unknown fields, and all required ones."""
     product = client.v1.products.create({"name": "Gold"})
     price = client.v1.prices.create(
         {"product": product.id, "currency": "usd", "unit_amount": 1000, "recurring": {"interval": "month"}}
@@ -250,7 +250,7 @@ def test_a_saved_card_pays_off_session(
         ("blocked", "card_declined", "fraudulent"),
     ],
 )
-def test_a_card_that_declines_says_why(
+def test_a_decline_has_its_code_and_message(
     stripe_sim: StripeSim,
     client: stripe.StripeClient,
     customer: str,
@@ -298,7 +298,7 @@ def test_a_card_that_declines_cannot_be_saved(client: stripe.StripeClient, custo
     assert client.v1.payment_methods.list({"customer": customer, "type": "card"}).data == []
 
 
-def test_a_removed_card_is_no_default_and_pays_no_more(
+def test_a_removed_card_is_not_the_default_and_cannot_pay(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     card = stripe_sim.add_card(customer)["id"]
@@ -310,7 +310,7 @@ def test_a_removed_card_is_no_default_and_pays_no_more(
         charge(client, customer, card)
 
 
-def test_somebody_elses_card_is_refused(
+def test_another_customers_card_is_rejected(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     other = client.v1.customers.create({}).id
@@ -338,7 +338,7 @@ def test_an_impossible_payment_is_a_400(client: stripe.StripeClient, params: Any
 
 
 @pytest.mark.parametrize("confirm", [True, False])
-def test_the_cardholder_confirms_or_refuses_on_a_page(
+def test_the_cardholder_confirms_or_declines_on_a_page(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, confirm: bool
 ) -> None:
     card = stripe_sim.add_card(customer, "authentication_required")["id"]
@@ -428,7 +428,7 @@ def test_checkout_stays_open_after_a_decline(
     ]
 
 
-def test_checkout_asks_for_confirmation_where_the_card_does(
+def test_checkout_requires_3d_secure_if_the_card_does(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     session = checkout(client, customer)
@@ -438,7 +438,7 @@ def test_checkout_asks_for_confirmation_where_the_card_does(
     assert client.v1.checkout.sessions.retrieve(session.id).payment_status == "paid"
 
 
-def test_a_page_that_is_sent_twice_at_once_pays_once(
+def test_a_page_submitted_twice_concurrently_pays_once(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     session = checkout(client, customer)
@@ -449,7 +449,7 @@ def test_a_page_that_is_sent_twice_at_once_pays_once(
     assert len(stripe_sim.events("checkout.session.completed")) == 1
 
 
-def test_checkout_of_a_stranger_can_make_a_customer(
+def test_checkout_without_a_customer_can_create_one(
     stripe_sim: StripeSim, client: stripe.StripeClient
 ) -> None:
     session = client.v1.checkout.sessions.create(
@@ -469,7 +469,7 @@ def test_checkout_of_a_stranger_can_make_a_customer(
     assert len(client.v1.customers.payment_methods.list(done.customer.id).data) == 1
 
 
-def test_checkout_asks_for_billing_details_and_keeps_them(
+def test_checkout_collects_and_stores_billing_details(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     more: Any = {
@@ -501,19 +501,19 @@ def test_checkout_asks_for_billing_details_and_keeps_them(
         checkout(client, customer, tax_id_collection={"enabled": True})
 
 
-def test_a_session_expires_by_itself_or_when_told(
+def test_a_session_expires_by_time_or_by_request(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
-    told, left = checkout(client, customer), checkout(client, customer)
-    client.v1.checkout.sessions.expire(told.id)
+    found, left = checkout(client, customer), checkout(client, customer)
+    client.v1.checkout.sessions.expire(found.id)
     with pytest.raises(stripe.InvalidRequestError, match="can be expired"):
-        client.v1.checkout.sessions.expire(told.id)
+        client.v1.checkout.sessions.expire(found.id)
     stripe_sim.advance(86_400)
     assert client.v1.checkout.sessions.retrieve(left.id).status == "expired"
     assert len(stripe_sim.events("checkout.session.expired")) == 2
 
 
-def test_money_from_a_bank_comes_days_later(
+def test_a_bank_debit_succeeds_days_later(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     worked, failed = checkout(client, customer), checkout(client, customer)
@@ -530,7 +530,7 @@ def test_money_from_a_bank_comes_days_later(
     assert len(stripe_sim.events("checkout.session.async_payment_failed")) == 1
 
 
-# --- money that goes back -----------------------------------------------------------------------------------------------
+# --- refunds and disputes -----------------------------------------------------------------------------------------------
 
 
 def test_a_charge_is_refunded_in_parts_and_not_beyond(
@@ -556,7 +556,7 @@ def test_a_charge_is_refunded_in_parts_and_not_beyond(
     ]
 
 
-def test_a_refund_that_fails_later_is_taken_from_the_sum(
+def test_a_refund_that_fails_later_is_not_counted(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     intent = charge(client, customer, stripe_sim.add_card(customer, "refund_fails")["id"])
@@ -568,7 +568,7 @@ def test_a_refund_that_fails_later_is_taken_from_the_sum(
     assert stripe_sim.events("refund.failed")
 
 
-def test_a_dispute_takes_the_money_and_a_won_one_brings_it_back(
+def test_a_dispute_withdraws_money_and_winning_reinstates_it(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     intent = charge(client, customer, stripe_sim.add_card(customer)["id"])
@@ -602,7 +602,7 @@ def test_a_lost_dispute_and_an_inquiry(
     assert stripe_sim.win(inquiry["id"])["status"] == "warning_closed"
 
 
-def test_cards_that_dispute_or_warn_by_themselves(
+def test_cards_that_cause_disputes_and_fraud_warnings(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     charge(client, customer, stripe_sim.add_card(customer, "dispute")["id"])
@@ -624,9 +624,7 @@ def test_cards_that_dispute_or_warn_by_themselves(
         max_size=12,
     )
 )
-def test_whatever_happens_the_balance_is_what_came_less_what_went(
-    stripe_sim: StripeSim, steps: list[tuple[str, int]]
-) -> None:
+def test_the_balance_is_the_sum_of_all_movements(stripe_sim: StripeSim, steps: list[tuple[str, int]]) -> None:
     sim = stripe_sim.simulator
     with sim.lock:
         sim.reset()
@@ -647,8 +645,8 @@ def test_whatever_happens_the_balance_is_what_came_less_what_went(
         assert paid["refunded"] == (refunded == 1000)
         assert withdrawn >= 0
         assert sum(each["amount"] for each in sim.find("balance_transaction")) == 1000 - refunded - withdrawn
-        told = [each["data"]["object"]["amount_refunded"] for each in stripe_sim.events("charge.refunded")]
-        assert len(told) == len(sim.find("refund"))
+        found = [each["data"]["object"]["amount_refunded"] for each in stripe_sim.events("charge.refunded")]
+        assert len(found) == len(sim.find("refund"))
 
 
 def _happen(sim: Simulator, paid: dict[str, Any], what: str, amount: int) -> None:
@@ -673,7 +671,7 @@ def _happen(sim: Simulator, paid: dict[str, Any], what: str, amount: int) -> Non
 # --- events and webhooks ------------------------------------------------------------------------------------------------
 
 
-def test_events_carry_what_caused_them(client: stripe.StripeClient, customer: str) -> None:
+def test_events_have_the_request_that_caused_them(client: stripe.StripeClient, customer: str) -> None:
     client.v1.customers.update(customer, {"name": "Alice"}, {"idempotency_key": "rename"})
     event = client.v1.events.list({"type": "customer.updated"}).data[0]
     assert event.request is not None
@@ -684,7 +682,7 @@ def test_events_carry_what_caused_them(client: stripe.StripeClient, customer: st
     assert client.v1.events.retrieve(event.id).data.object["name"] == "Alice"
 
 
-def test_the_webhook_is_signed_as_by_stripe(
+def test_webhooks_are_signed_as_stripe_does(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, webhook: Any
 ) -> None:
     assert stripe_sim.deliver(to=webhook.address) == [200]
@@ -697,9 +695,7 @@ def test_the_webhook_is_signed_as_by_stripe(
     assert stripe_sim.deliver("customer.created", to=webhook.address) == [200]
 
 
-def test_what_the_webhook_refuses_is_delivered_again(
-    stripe_sim: StripeSim, customer: str, webhook: Any
-) -> None:
+def test_a_rejected_event_is_delivered_again(stripe_sim: StripeSim, customer: str, webhook: Any) -> None:
     webhook.status = 500
     assert stripe_sim.deliver(to=webhook.address) == [500]
     webhook.status = 200
@@ -707,7 +703,7 @@ def test_what_the_webhook_refuses_is_delivered_again(
     assert stripe_sim.deliver(to="http://127.0.0.1:9/") == []
 
 
-def test_a_lost_answer_and_a_failed_request_can_be_ordered(
+def test_faults_lose_a_response_or_fail_a_request(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     card = stripe_sim.add_card(customer)["id"]
@@ -723,7 +719,7 @@ def test_a_lost_answer_and_a_failed_request_can_be_ordered(
 # --- as a process of the demo -------------------------------------------------------------------------------------------
 
 
-def test_what_it_knows_survives_a_restart(stripe_sim: StripeSim, tmp_path: Path) -> None:
+def test_state_survives_a_restart(stripe_sim: StripeSim, tmp_path: Path) -> None:
     file = tmp_path / "stripe.json"
     first = Simulator(stripe_sim.key, "whsec_1", webhook_url="http://127.0.0.1:9/", file=file)
     with serving(create_simulator(first)) as address:
@@ -742,7 +738,7 @@ def test_what_it_knows_survives_a_restart(stripe_sim: StripeSim, tmp_path: Path)
         assert [event.type for event in client.v1.events.list().data] == ["customer.created"]
 
 
-def test_events_are_delivered_by_themselves_and_again_after_a_failure(webhook: KeptWebhook) -> None:
+def test_events_are_delivered_and_retried_automatically(webhook: KeptWebhook) -> None:
     sim = Simulator("sk_test_stoa_demo_1", "whsec_1", webhook_url=webhook.address)
     webhook.status = 503
     thread = simulated_events.DeliveryThread(sim, simulated_clock.tick)
@@ -766,14 +762,14 @@ def test_events_are_delivered_by_themselves_and_again_after_a_failure(webhook: K
     }
 
 
-def test_the_controls_ask_for_the_key(stripe_sim: StripeSim) -> None:
+def test_the_control_api_requires_the_key(stripe_sim: StripeSim) -> None:
     for headers in ({}, {"Authorization": "Bearer sk_test_wrong"}):
         answer = requests.post(f"{stripe_sim.url}/_control/reset", headers=headers, timeout=10)
         assert answer.status_code == 401
         answer.close()
 
 
-def test_another_process_decides_when_events_come_and_what_time_it_is(
+def test_another_process_controls_events_and_the_clock(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str, webhook: KeptWebhook
 ) -> None:
     client.v1.customers.update(customer, {"name": "Alice"})
@@ -801,7 +797,7 @@ def test_another_process_decides_when_events_come_and_what_time_it_is(
         ("faults", {"rule": "/", "when": "now"}),
     ],
 )
-def test_a_wrong_control_is_a_4xx(stripe_sim: StripeSim, name: str, body: dict[str, str]) -> None:
+def test_an_invalid_control_request_is_a_4xx(stripe_sim: StripeSim, name: str, body: dict[str, str]) -> None:
     headers = {"Authorization": f"Bearer {stripe_sim.key}"}
     answer = requests.post(f"{stripe_sim.url}/_control/{name}", json=body, headers=headers, timeout=10)
     assert answer.status_code in (400, 404)
@@ -809,7 +805,7 @@ def test_a_wrong_control_is_a_4xx(stripe_sim: StripeSim, name: str, body: dict[s
     answer.close()
 
 
-def test_the_dashboard_does_what_happens_at_stripe(
+def test_the_dashboard_refunds_disputes_and_delivers(
     stripe_sim: StripeSim, client: stripe.StripeClient, customer: str
 ) -> None:
     card = stripe_sim.add_card(customer)["id"]

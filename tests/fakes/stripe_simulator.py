@@ -26,9 +26,7 @@ DETAILS = {"name": "Ada", "line1": "1 Analytical Row", "city": "London", "countr
 class StripeSim:
     """What a test may do with the simulator. Objects are copies, as the API shows them."""
 
-    def __init__(
-        self, simulator: Simulator, request: pytest.FixtureRequest | None, stack: ExitStack
-    ) -> None:
+    def __init__(self, simulator: Simulator, request: pytest.FixtureRequest | None, stack: ExitStack) -> None:
         self.simulator = simulator
         self.url = simulator.url
         self.key = simulator.key

@@ -69,7 +69,7 @@ LONG_OF_PAYMENTS: dict[str, PaymentProof] = {
 SHORT_OF_PAYMENTS: dict[str, PaymentProof] = {
     "webhooks": lambda payments: webhooks(payments, copies=20, rounds=1),
     "topups": lambda payments: topups(payments, people=1, jobs_each=10, quiet=5),
-    "orders": lambda payments: event_orders(payments, histories=[PURCHASE]),
+    "orders": lambda payments: event_orders(payments, [PURCHASE]),
     "payment-crashes": lambda payments: payment_crashes(payments, passes=1, stride=6),
     "payment-histories": lambda payments: payment_histories(payments, people=4, steps=25, actors=3),
 }

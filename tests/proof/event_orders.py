@@ -9,7 +9,7 @@ to the same node. Then all orders are paths of edges that were walked, and they 
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from models.billing import stripe_events
@@ -18,11 +18,13 @@ from tests.proof.stage import Person, Result
 
 CREDITS = 1000
 AT_STRIPE = "Stripe goes on"
-OF_PAYMENTS = [
+PROGRESS_EVERY = 20.0
+"""Seconds."""
+OF_PURCHASES = tuple(
     type
     for type in stripe_events.HANDLERS
     if type.startswith(("checkout.", "payment_intent.", "charge.", "refund."))
-]
+)
 
 Facts = tuple[object, ...]
 Node = tuple[int, frozenset[str], Facts]
@@ -37,8 +39,12 @@ class History:
     name: str
     steps: Sequence[Step]
     left: int
-    card: str | None = None
-    """A saved card that pays at the beginning; without one the first step pays on Stripe's page."""
+    begin: Callable[["Walk"], None]
+    """What is there before: a purchase or subscription of the walk's person, and the walk's customer."""
+    facts: Callable[["Walk"], Facts]
+    """What is here of it: its state, the credits that are left, and all else that may decide what an event does."""
+    events: Sequence[str] = OF_PURCHASES
+    """The types of its events."""
 
 
 @dataclass
@@ -49,9 +55,12 @@ class Walk:
     history: History
     person: Person
     customer: str = ""
+    method: str = ""
     session: str = ""
+    subscription: str = ""
     dispute: str = ""
     refund: str = ""
+    """Ids of what belongs to it at Stripe; of disputes and refunds the last."""
     done: int = 0
     waiting: dict[str, Obj] = field(default_factory=dict)
     """Events that were not sent yet, by a name that is the same in all walks."""
@@ -66,18 +75,7 @@ class Walk:
 
     def node(self) -> Node:
         """Where it stands."""
-        (row,) = self.payments.stage.rows(
-            "SELECT state, refunded_cents, disputed_cents, taken_back, stripe_payment_intent_id IS NULL,"
-            " stripe_charge_id IS NULL, stripe_checkout_session_id IS NULL,"
-            " (SELECT coalesce(sum(amount), 0)::int FROM credit_entry WHERE account_id = p.user_id),"
-            " (SELECT string_agg(concat_ws(' ', amount_cents, withdrawn_cents, status), ',' ORDER BY id)"
-            "  FROM purchase_dispute d WHERE d.purchase_id = p.id),"
-            " (SELECT string_agg(concat_ws(' ', amount_cents, status), ',' ORDER BY amount_cents)"
-            "  FROM purchase_refund r WHERE r.purchase_id = p.id)"
-            " FROM purchase p WHERE user_id = :id",
-            id=self.person.id,
-        )
-        return self.done, frozenset(self.handled), tuple(row)
+        return self.done, frozenset(self.handled), self.history.facts(self)
 
     def choices(self) -> list[str]:
         """What may come next."""
@@ -102,7 +100,7 @@ class Walk:
 
     def listen(self, before: int) -> None:
         """Take up the events that Stripe has made since it had so many."""
-        for event in self.payments.events(*OF_PAYMENTS, after=before):
+        for event in self.payments.events(*self.history.events, after=before):
             if self._is_own(event["data"]["object"]):
                 number = sum(name.startswith(f"{self.done} {event['type']} ") for name in self.waiting)
                 self.waiting[f"{self.done} {event['type']} {number}"] = event
@@ -157,7 +155,14 @@ class OrderGraph:
     @property
     def size(self) -> int:
         """Edges that were walked."""
-        return sum(to is not None for edges in self.edges.values() for to in edges.values())
+        with self.lock:
+            return sum(to is not None for edges in self.edges.values() for to in edges.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every edge that is known was walked."""
+        with self.lock:
+            return all(to is not None for edges in self.edges.values() for to in edges.values())
 
     def orders(self) -> int:
         """How many orders there are: paths from the start to an end."""
@@ -173,7 +178,7 @@ class OrderGraph:
 
 
 def event_orders(
-    payments: Payments, *, histories: Sequence[History] | None = None, walkers: int = 4
+    payments: Payments, histories: Sequence[History] | None = None, *, name: str = "orders", walkers: int = 4
 ) -> Result:
     """Walk the graph of each history."""
     found = []
@@ -181,13 +186,13 @@ def event_orders(
         graph, walks = _explore(payments, history, walkers)
         assert len(graph.ends) == 1, f"{history.name} ends differently: {graph.ends}"
         (end,) = graph.ends
-        assert end[7] == history.left, f"{history.name} leaves {end[7]} credits, not {history.left}"
+        assert end[1] == history.left, f"{history.name} leaves {end[1]} credits, not {history.left}"
         found.append(f"{history.name}: {graph.orders():,} orders ({graph.size:,} steps, {walks} payments)")
-        echo(f"{found[-1]}; each ends {end[0]} with {end[7]} credits")
+        echo(f"{found[-1]}; each ends {end[0]} with {end[1]} credits")
     ignored = payments.stage.rows("SELECT type, ignored FROM stripe_event WHERE ignored IS NOT NULL")
     assert not ignored, ignored[:3]
     payments.stage.prove()
-    return Result("orders", "; ".join(found), "each history has one end, whatever the order")
+    return Result(name, "; ".join(found), "each history has one end, whatever the order")
 
 
 def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderGraph, int]:
@@ -195,55 +200,93 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
     graph = OrderGraph(first.node(), first.choices())
     counts = [0] * walkers
 
+    failed = threading.Event()
+
     def walker(number: int) -> None:
-        idle = 0
-        while idle < 40:
+        while not graph.complete and not failed.is_set():
             plan = graph.plan(graph.start)
-            if not plan:  # all is walked, or others are about to find more
-                idle += 1
-                if all(to is not None for edges in list(graph.edges.values()) for to in edges.values()):
-                    return
-                threading.Event().wait(0.25)
-                continue
-            idle = 0
-            walk = _begun(payments, history)
-            counts[number] += 1
-            at = walk.node()
-            assert at == graph.start, f"{history.name} begins at {at}, not {graph.start}"
-            while plan:
-                for choice in plan:
-                    walk.take(choice)
-                    to = walk.node()
-                    graph.walked(at, choice, to, walk.choices())
-                    at = to
-                plan = graph.plan(at)
+            if plan:
+                counts[number] += 1
+                go(plan)
+            else:  # others are about to find more
+                failed.wait(0.25)
+
+    def go(plan: list[str]) -> None:
+        walk = _begun(payments, history)
+        at = walk.node()
+        assert at == graph.start, f"{history.name} begins at {at}, not {graph.start}"
+        while plan and not failed.is_set():
+            for choice in plan:
+                walk.take(choice)
+                to = walk.node()
+                graph.walked(at, choice, to, walk.choices())
+                at = to
+            plan = graph.plan(at)
 
     with ThreadPoolExecutor(walkers) as pool:
-        for done in [pool.submit(walker, number) for number in range(walkers)]:
+        walking = [pool.submit(walker, number) for number in range(walkers)]
+        while not _over(walking):
+            echo(f"  {history.name}: {graph.size} steps, {sum(counts)} payments")
+        failed.set()
+        for done in walking:
             done.result()
-    missing = sum(to is None for edges in graph.edges.values() for to in edges.values())
-    assert not missing, f"{history.name}: {missing} edges were not walked"
+    assert graph.complete, f"{history.name}: not every edge was walked"
     return graph, sum(counts)
 
 
+def _over(walking: list[Future[None]]) -> bool:
+    """Wait a moment; whether all have ended, or one has failed."""
+    ended = wait(walking, PROGRESS_EVERY, FIRST_EXCEPTION)
+    return not ended.not_done or any(each.exception() for each in ended.done)
+
+
 def _begun(payments: Payments, history: History) -> Walk:
-    (person,) = payments.buyers(1, card=history.card)
-    walk = Walk(payments, history, person)
+    walk = Walk(payments, history, payments.buyers(1, card=None)[0])
     before = payments.event_count()
-    if history.card:
-        assert payments.buy(person, CREDITS).json() == {"success": True, "credits": CREDITS}
-    else:
-        walk.session = payments.checkout(person, CREDITS)
-    walk.customer = payments.customer(person) or ""
+    history.begin(walk)
     walk.listen(before)
     return walk
+
+
+# -- purchases -----------------------------------------------------------------------------------------------
+
+
+def _on_page(walk: Walk) -> None:
+    """A purchase that is to be paid on Stripe's page."""
+    walk.session = walk.payments.checkout(walk.person, CREDITS)
+    walk.customer = walk.payments.customer(walk.person) or ""
+
+
+def _with_card(walk: Walk) -> None:
+    """A purchase that a saved card has paid."""
+    walk.payments.add_card(walk.person, "visa")
+    walk.customer = walk.payments.customer(walk.person) or ""
+    answer = walk.payments.buy(walk.person, CREDITS)
+    assert answer.json() == {"success": True, "credits": CREDITS}, answer.text
+
+
+def _facts(walk: Walk) -> Facts:
+    (row,) = walk.payments.stage.rows(
+        "SELECT state, (SELECT coalesce(sum(amount), 0)::int FROM credit_entry WHERE account_id = p.user_id),"
+        " refunded_cents, disputed_cents, taken_back, stripe_payment_intent_id IS NULL,"
+        " stripe_charge_id IS NULL, stripe_checkout_session_id IS NULL,"
+        " (SELECT string_agg(concat_ws(' ', amount_cents, withdrawn_cents, status), ',' ORDER BY id)"
+        "  FROM purchase_dispute d WHERE d.purchase_id = p.id),"
+        " (SELECT string_agg(concat_ws(' ', amount_cents, status), ',' ORDER BY amount_cents)"
+        "  FROM purchase_refund r WHERE r.purchase_id = p.id)"
+        " FROM purchase p WHERE user_id = :id",
+        id=walk.person.id,
+    )
+    return tuple(row)
 
 
 def _pay(walk: Walk) -> None:
     assert walk.payments.stripe.pay(walk.session)
 
 
-def _refund(amount: int) -> Step:
+def refund(amount: int) -> Step:
+    """Stripe gives so many cents back."""
+
     def step(walk: Walk) -> None:
         walk.refund = walk.payments.stripe.refund(walk.charge, amount)["id"]
 
@@ -254,7 +297,8 @@ def _fail_refund(walk: Walk) -> None:
     walk.payments.stripe.control("refunds", refund=walk.refund, status="failed")
 
 
-def _dispute(walk: Walk) -> None:
+def dispute(walk: Walk) -> None:
+    """The bank takes the money back."""
     walk.dispute = walk.payments.stripe.dispute(walk.charge)["id"]
 
 
@@ -270,18 +314,23 @@ def _win(walk: Walk) -> None:
     walk.payments.stripe.win(walk.dispute)
 
 
-def _lose(walk: Walk) -> None:
+def lose(walk: Walk) -> None:
+    """The dispute ends, and the money is gone."""
     walk.payments.stripe.lose(walk.dispute)
 
 
-PURCHASE = History("a purchase", [_pay], 1000)
+def _history(name: str, steps: Sequence[Step], left: int) -> History:
+    return History(name, [_pay, *steps], left, _on_page, _facts)
+
+
+PURCHASE = _history("a purchase", [], 1000)
 HISTORIES = [
     PURCHASE,
-    History("a purchase with a saved card, refunded in part", [_refund(250)], 750, card="visa"),
-    History("a purchase and two refunds", [_pay, _refund(200), _refund(150)], 650),
-    History("a purchase and a refund that fails", [_pay, _refund(400), _fail_refund], 1000),
-    History("a purchase and a dispute that is won", [_pay, _dispute, _win], 1000),
-    History("a purchase and a dispute that is lost", [_pay, _dispute, _lose], 0),
-    History("a purchase and an inquiry that becomes a dispute", [_pay, _inquire, _escalate, _lose], 0),
-    History("a purchase, a refund and a dispute that is won", [_pay, _refund(300), _dispute, _win], 700),
+    History("a purchase with a saved card, refunded in part", [refund(250)], 750, _with_card, _facts),
+    _history("a purchase and two refunds", [refund(200), refund(150)], 650),
+    _history("a purchase and a refund that fails", [refund(400), _fail_refund], 1000),
+    _history("a purchase and a dispute that is won", [dispute, _win], 1000),
+    _history("a purchase and a dispute that is lost", [dispute, lose], 0),
+    _history("a purchase and an inquiry that becomes a dispute", [_inquire, _escalate, lose], 0),
+    _history("a purchase, a refund and a dispute that is won", [refund(300), dispute, _win], 700),
 ]

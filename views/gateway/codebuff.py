@@ -59,9 +59,10 @@ CODEBUFF_DOOR = ErrorFormat(
         200: ("The completion, or its stream", Completion),
         400: "Invalid body, or no run, or a run that is not yours or not running",
         402: "Out of credits; the message says when free credits reset. Or not enough for this call",
+        403: "Your plan does not include the model (`model_not_in_plan`), or your account is suspended",
         404: "No configured provider serves the model",
-        429: "Calls in flight hold the credits (`credits_held`; `details` lists their holds), or the provider's rate "
-        "limit; retry after the seconds in Retry-After",
+        429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
+        "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
         500: "Internal error of this server",
         502: "The provider failed; nothing is charged",
         503: "The ledger is not reachable",

@@ -168,9 +168,10 @@ DOOR = ErrorFormat(lambda error: None, ModelError, ModelError, ModelError, Model
         200: ("The completion, or its stream", Completion),
         400: "The body is invalid, the model has no price here, or it is not a chat model",
         402: "Not enough credits for this call, even without calls in flight",
+        403: "Your plan does not include the model (`model_not_in_plan`), or your account is suspended",
         404: "No configured provider serves the model",
-        429: "Calls in flight hold the credits (`credits_held`; `details` lists their holds), or the provider's rate "
-        "limit; retry after the seconds in Retry-After",
+        429: "Your plan is used up (`rate_limit_exceeded`), calls in flight hold the credits (`credits_held`; `details` "
+        "lists their holds), or the provider's rate limit; retry after the seconds in Retry-After",
         500: "Internal error of this server",
         502: "The provider could not be reached, or failed; nothing is charged",
         503: "The ledger is not reachable",

@@ -130,6 +130,8 @@ def _prepare(settings: Settings) -> None:
     say("Migrating the database")
     upgrade(directory=str(ROOT / "migrations"))
     _seed_demo_once(settings)
+    if settings.stoa_stripe == "demo":
+        demo.offer_plans()
     # If the server is killed repeatedly, the job worker may never live long enough to sweep.
     ledger.sweep()
     db.session.commit()

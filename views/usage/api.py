@@ -54,12 +54,19 @@ class BalanceFigures(ResponseModel):
     principals: CreditsByKind
 
 
+class BillingPeriod(ResponseModel):
+    status: str = Field(description="Stripe's status")
+    billingPeriodEnd: datetime
+    cancelAtPeriodEnd: bool
+
+
 class OwnUsage(ResponseModel):
     usageThisCycle: int
     balance: BalanceFigures
     nextQuotaReset: datetime | None
     autoTopupTriggered: bool = Field(description="Whether this request charged an automatic top-up")
     autoTopupEnabled: bool
+    subscription: Missing[BillingPeriod] = Field(None, description="Only while there is one")
 
 
 class UsageAnswer(ResponseModel):
@@ -91,23 +98,31 @@ def _error_response(error: Exception) -> ResponseReturnValue | None:
 def own_usage() -> ResponseReturnValue:
     """Return the balance and usage of the signed-in user's account.
 
-    Runs a due quota cycle and a due automatic top-up first.
+    Runs a due quota cycle and a due automatic top-up first. What a plan's windows leave is not part of the balance.
     """
     user = require_cookie_user()
-    current, quota, topped_up = _renewed(current_account())
-    return jsonify(
-        usageThisCycle=quota.used,
-        balance={
+    account = current_account()
+    current, quota, topped_up = _renewed(account)
+    answer = {
+        "usageThisCycle": quota.used,
+        "balance": {
             "totalRemaining": current.total_remaining,
             "totalDebt": current.total_debt,
             "netBalance": current.net_balance,
             "breakdown": _by_kind(current.breakdown),
             "principals": _by_kind(current.principals),
         },
-        nextQuotaReset=iso(quota.ends),
-        autoTopupTriggered=topped_up,
-        autoTopupEnabled=user.auto_topup_enabled,
-    )
+        "nextQuotaReset": iso(quota.ends),
+        "autoTopupTriggered": topped_up,
+        "autoTopupEnabled": user.auto_topup_enabled,
+    }
+    if subscription := billing.live_subscription(account):
+        answer["subscription"] = {
+            "status": subscription.status,
+            "billingPeriodEnd": iso(subscription.billing_period_end),
+            "cancelAtPeriodEnd": subscription.cancel_at_period_end,
+        }
+    return jsonify(answer)
 
 
 @bp.post("/api/v1/usage")

@@ -72,6 +72,7 @@ OPEN_TO_SUSPENDED = frozenset(
         *("feeds.everything", "feeds.of_publisher", "feeds.sitemap", "feeds.part"),
         *("agents_api.agents", "agents_api.metrics", "agents_api.version", "agents_api.spawned"),
         *("store_api.definition_types", "store_api.definition_schema"),
+        *("billing.pricing", "plans_api.listed", "plans_api.plan"),
         *("referrals.moved", "referrals.invitation", "referrals_api.invitation"),
         *("gateway_api.healthz", "health.readyz", "health.prometheus"),
         # sign-out, and sign-in to another account; a banned account is rejected at the end of the flow

@@ -37,10 +37,12 @@ BEGIN
         END IF;
         funding := CASE WHEN NOT p_continue THEN 'plan' WHEN v_available.credits > 0 THEN 'any' ELSE 'plan' END;
     END IF;
-    SELECT
-        CASE funding WHEN 'plan' THEN a.plan WHEN 'credits' THEN a.credits ELSE a.every END,
-        CASE funding WHEN 'plan' THEN a.plan_held WHEN 'credits' THEN a.credits_held ELSE a.every_held END
-    INTO balance, held FROM (SELECT v_available.*) a;
+    balance := CASE funding
+        WHEN 'plan' THEN v_available.plan WHEN 'credits' THEN v_available.credits ELSE v_available.every
+    END;
+    held := CASE funding
+        WHEN 'plan' THEN v_available.plan_held WHEN 'credits' THEN v_available.credits_held ELSE v_available.every_held
+    END;
     IF funding = 'plan' AND balance < greatest(p_minimum, 1) THEN
         SELECT w.label, w.resets_at INTO limit_label, limit_resets FROM plan_windows(p_user, p_now) w
         WHERE w.unallotted <= 0 OR w.credits - w.used < p_minimum

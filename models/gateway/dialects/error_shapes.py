@@ -99,9 +99,9 @@ def insufficient_message(admission: Admission) -> str:
 def held_message(refusal: CreditsHeld) -> str:
     """Why a call has to wait for calls in flight."""
     admission = refusal.admission
-    credits = "credits of your plan" if admission.funding == "plan" else "credits"
+    whose = "your plan's" if admission.funding == "plan" else "your"
     return (
-        f"Calls in flight hold {admission.held} of your {admission.balance} {credits}, and this call needs "
+        f"Calls in flight hold {admission.held} of {whose} {admission.balance} credits, and this call needs "
         f"{_needed(admission)}. Try again when they end, request fewer tokens (max_tokens), or add credits."
     )
 
@@ -130,7 +130,8 @@ def held_details(refusal: CreditsHeld) -> dict[str, Any]:
 def plan_refusal(admission: Admission) -> tuple[int, str, str]:
     """Status, message and code of a call that the person's plan does not cover (contract A.3)."""
     if admission.outcome == "plan_rate":
-        text = f"Your plan allows {admission.limit_label} requests per minute. Try again in a moment."
+        requests = "1 request" if admission.limit_label == "1" else f"{admission.limit_label} requests"
+        text = f"Your plan allows {requests} per minute. Try again in a moment."
         return 429, text, "rate_limit_exceeded"
     if admission.outcome == "model_not_in_plan":
         return (

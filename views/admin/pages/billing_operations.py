@@ -1,6 +1,5 @@
 """`/admin/billing`: reconciliation, webhooks, purchases in doubt, frozen buyers and the ledger proof."""
 
-from datetime import datetime
 from typing import Any
 
 from flask import Blueprint, Response, request, url_for
@@ -14,13 +13,14 @@ from models.billing.purchase_history import operator_record
 from models.billing.stripe_events import TROUBLED
 from models.core import jobs
 from models.core.db import db, now
-from models.core.errors import Conflict, Invalid, NotFound
+from models.core.errors import Conflict, NotFound
 from models.ledger import Account
 from models.ledger.heads import recent_heads
 from views.billing.pages.billing_blueprint import money_page
 from views.ledger.commands import account_of_name
 from views.web.guards import admin_required, audit, cookie_user, limiter
 from views.web.htmx import see_other, toast, wants_fragment
+from views.web.keyset import Cursor, cursor, cursor_text
 
 bp = Blueprint("admin_billing", __name__, url_prefix="/admin/billing")
 
@@ -29,8 +29,6 @@ SHOWN = 10
 PAGE = 50
 """Rows of a page of a list."""
 FINDINGS = 20
-
-Cursor = tuple[datetime, str]
 
 
 @bp.get("")
@@ -80,7 +78,7 @@ def events() -> ResponseReturnValue:
     state = request.args.get("state") or None
     if state is not None and state not in TROUBLED:
         raise NotFound("There is no such list.")
-    rows = stripe_events.stripe_events(troubled=True, state=state, before=_cursor(), limit=PAGE + 1)
+    rows = stripe_events.stripe_events(troubled=True, state=state, before=cursor(), limit=PAGE + 1)
     page, more = _page_of(rows, [(row.received_at, row.id) for row in rows])
     return money_page(
         "admin/events.html",
@@ -123,7 +121,7 @@ def purchases() -> ResponseReturnValue:
             account=account,
             state=state if state in PURCHASE_STATES else None,
             in_doubt=state == "doubt",
-            before=_cursor(),
+            before=cursor(),
             limit=PAGE + 1,
         )
     page, more = _page_of(rows, [(each.created_at, each.id) for each, _ in rows])
@@ -266,21 +264,7 @@ def _page_of(rows: list[Any], places: list[Cursor]) -> tuple[list[Any], str | No
     """The rows of a page, and the cursor of the next one."""
     more = len(rows) > PAGE
     at, id = places[PAGE - 1] if more else (None, "")
-    return rows[:PAGE], f"{at.isoformat()}~{id}" if at else None
-
-
-def _cursor() -> Cursor | None:
-    text = request.args.get("before")
-    if not text:
-        return None
-    time, _, id = text.partition("~")
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or not id or "\0" in id:
-        raise Invalid("Invalid page: 'before' must be a time and an id.")
-    return moment, id
+    return rows[:PAGE], cursor_text(at, id) if at else None
 
 
 def _at_stripe(bought: Purchase) -> str | None:

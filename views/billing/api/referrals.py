@@ -1,4 +1,4 @@
-"""Referrals API: your code and whom you referred, redeeming a code, and what a code leads to (contract 2.10)."""
+"""Referrals API: your code and the people you referred, redeeming a code, and looking a code up (contract 2.10)."""
 
 import logging
 from typing import Any
@@ -55,7 +55,7 @@ class OwnReferrals(ResponseModel):
 
 class Redeemed(ResponseModel):
     message: str
-    credits_redeemed: int = Field(description="0 where the reward waits for your first purchase")
+    credits_redeemed: int = Field(description="0 while the reward waits for your first purchase")
 
 
 class InvitationDetails(ResponseModel):
@@ -93,7 +93,7 @@ def _rate_limit_key() -> str:
 
 
 def referral_link(code: str) -> str:
-    """The address that invites with a referral code."""
+    """The invitation URL of a referral code."""
     return f"{settings().base_url}/referrals/{code}"
 
 
@@ -156,7 +156,7 @@ def redeem() -> ResponseReturnValue:
 @Operation(
     tag="Billing",
     answers={
-        200: ("Whose code it is, and whether it can be redeemed", InvitationAnswer),
+        200: ("The owner of the code, and whether it can be redeemed", InvitationAnswer),
         400: "No such code",
     },
     door=DOOR,

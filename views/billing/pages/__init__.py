@@ -1,6 +1,27 @@
-"""Billing pages: buying credits, purchases, cards, billing details, receipts, and settings of e-mails."""
+"""Billing pages: buying credits, purchases, cards, billing details, receipts, plans, and settings of e-mails."""
 
-from views.billing.pages import auto_topup, checkout, details, mail_settings, receipts, saved_cards, statement
+from views.billing.pages import (
+    auto_topup,
+    checkout,
+    details,
+    mail_settings,
+    plan_checkout,
+    receipts,
+    saved_cards,
+    statement,
+    subscriptions,
+)
 from views.billing.pages.billing_blueprint import bp
 
-__all__ = ["auto_topup", "bp", "checkout", "details", "mail_settings", "receipts", "saved_cards", "statement"]
+__all__ = [
+    "auto_topup",
+    "bp",
+    "checkout",
+    "details",
+    "mail_settings",
+    "plan_checkout",
+    "receipts",
+    "saved_cards",
+    "statement",
+    "subscriptions",
+]

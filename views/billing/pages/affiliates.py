@@ -51,7 +51,7 @@ def choose_handle() -> ResponseReturnValue:
 
 @bp.before_app_request
 def _short_link() -> ResponseReturnValue | None:
-    """Redirect `/<handle>` to its invitation. No route of its own: all other addresses keep their answers."""
+    """Redirect `/<handle>` to its invitation. Without a route, so that unknown paths keep their 404."""
     if request.routing_exception is None or request.method not in ("GET", "HEAD") or is_api(request.path):
         return None
     code = affiliates.code_of(handle) if (handle := request.path[1:]) else None

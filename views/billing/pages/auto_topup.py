@@ -6,29 +6,36 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from flask import request, url_for
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.accounts import User
 from models.billing import auto_topup, confirmations, topup_charging, transitions
 from models.billing.auto_topup import (
     DEFAULT_CREDITS,
     DEFAULT_THRESHOLD,
-    FORM_THRESHOLDS,
     MAX_CAP_CENTS,
-    MAX_CREDITS,
     MIN_CREDITS,
     AutoTopupBlocked,
     AutoTopupView,
+    TopupBounds,
     TopupSettings,
+    bounds_of,
 )
 from models.billing.purchase import Purchase
 from models.core import jobs
 from models.core.db import db, now
 from models.core.errors import Conflict
 from models.ledger import Account
-from views.billing.pages.billing_blueprint import absolute, bp, money_page, own_billing, user
+from views.billing.pages.billing_blueprint import (
+    absolute,
+    billing_home,
+    bp,
+    money_page,
+    own_billing,
+    page_account,
+    user,
+)
 from views.web.guards import limiter, login_required
 from views.web.htmx import see_other, toast, wants_fragment
 
@@ -50,14 +57,14 @@ class TopupCard:
     amount: str
     cap: str
     thresholds: tuple[int, int]
-    amounts: tuple[int, int] = (MIN_CREDITS // 100, MAX_CREDITS // 100)
+    amounts: tuple[int, int]
     errors: Mapping[str, str] = field(default_factory=dict)
     saved: bool = False
 
 
-def auto_topup_view(viewer: User) -> TopupCard | None:
-    """The user's card, for any page that includes `billing/_auto_topup.html`; None if this server sells nothing."""
-    return _card(Account(user_id=viewer.id)) if billing.enabled() else None
+def auto_topup_view() -> TopupCard | None:
+    """The card of the page's account, for pages that include `billing/_auto_topup.html`; None if this server sells no credits."""
+    return _card(page_account()) if billing.enabled() else None
 
 
 bp.add_app_template_global(auto_topup_view)
@@ -78,6 +85,7 @@ bp.add_app_template_global(suggests_auto_topup)
 
 
 @bp.get("/profile/auto-topup")
+@bp.get("/orgs/<slug>/billing/auto-topup")
 @login_required
 def auto_topup_page() -> ResponseReturnValue:
     """Show automatic top-up on a page of its own, or its status for htmx."""
@@ -85,6 +93,7 @@ def auto_topup_page() -> ResponseReturnValue:
 
 
 @bp.post("/profile/auto-topup")
+@bp.post("/orgs/<slug>/billing/auto-topup")
 @login_required
 @limiter.limit("120 per minute")
 def save_auto_topup() -> ResponseReturnValue:
@@ -94,7 +103,8 @@ def save_auto_topup() -> ResponseReturnValue:
     db.session.commit()
     entered = {name: request.form.get(name, "").strip() for name in ("threshold", "amount", "cap")}
     enabled = bool(request.form.get("enabled"))
-    numbers, errors = _parse(entered, _thresholds(before))
+    bounds = bounds_of(account)
+    numbers, errors = _parse(entered, _thresholds(before, bounds), bounds)
     if enabled and not before.enabled and not errors:
         errors = _missing_card(account)
     if errors:
@@ -105,33 +115,35 @@ def save_auto_topup() -> ResponseReturnValue:
     db.session.commit()
     if not wants_fragment():
         toast("Automatic top-up saved.")
-        return see_other(url_for("profile.profile", tab="billing"))
+        return see_other(billing_home())
     return _page(_card(account, saved=True), partial="billing/_auto_topup.html")
 
 
 @bp.post("/profile/auto-topup/attempts")
+@bp.post("/orgs/<slug>/billing/auto-topup/attempts")
 @login_required
 @limiter.limit("10 per minute")
 def retry_topup() -> ResponseReturnValue:
-    """End the pause after a decline, and try again in a job. After a permanent decline that needs another card."""
+    """End the pause after a decline and try again in a job; a permanent decline needs another card first."""
     account = own_billing()
     db.session.commit()
     if blocked := auto_topup.blocked_reason(account):
         same = blocked == auto_topup.NO_CARD and auto_topup.settings_of(account).enabled
         toast(SAME_CARD if same else blocked, "bad")
-        return see_other(url_for("profile.profile", tab="billing"))
+        return see_other(billing_home())
     topup_charging.resume(account)
     jobs.enqueue(jobs.top_up, account_id=account.id)
     db.session.commit()
     toast("Trying again. The result appears here in a few seconds.")
-    return see_other(url_for("profile.profile", tab="billing"))
+    return see_other(billing_home())
 
 
 @bp.post("/profile/auto-topup/confirmation/<operation>")
+@bp.post("/orgs/<slug>/billing/auto-topup/confirmation/<operation>")
 @login_required
 @limiter.limit("10 per minute")
 def confirm_own_topup(operation: str) -> ResponseReturnValue:
-    """Go to the bank's page to confirm the signed-in user's waiting top-up."""
+    """Redirect to the bank's page to confirm the signed-in user's waiting top-up."""
     purchase_id = confirmations.owned(own_billing(), operation)
     db.session.commit()
     back = absolute("billing.own_topup_confirmed", operation=purchase_id)
@@ -139,6 +151,7 @@ def confirm_own_topup(operation: str) -> ResponseReturnValue:
 
 
 @bp.get("/profile/auto-topup/confirmation/<operation>")
+@bp.get("/orgs/<slug>/billing/auto-topup/confirmation/<operation>")
 @login_required
 @limiter.limit("60 per minute")
 def own_topup_confirmed(operation: str) -> ResponseReturnValue:
@@ -151,15 +164,15 @@ def own_topup_confirmed(operation: str) -> ResponseReturnValue:
         toast(f"Payment confirmed: {purchase.credits:,} credits added.")
     else:
         toast("The bank has not confirmed the payment. Nothing was charged.", "bad")
-    return see_other(url_for("profile.profile", tab="billing"))
+    return see_other(billing_home())
 
 
 @bp.get("/billing/confirmations/<token>")
 @limiter.limit("60 per minute")
 def confirmation(token: str) -> ResponseReturnValue:
-    """Show the payment that a mailed link confirms, with a button: mail scanners, which open every URL, must not use it.
+    """Show the payment of a mailed link, with a button to confirm it: mail scanners open every URL.
 
-    After the bank's page it shows the outcome."""
+    Shows the outcome after the return from the bank's page."""
     shown = confirmations.look_up(token, now())
     db.session.commit()
     if shown.state == "unconfirmed" and request.args.get("payment_intent"):
@@ -173,7 +186,7 @@ def confirmation(token: str) -> ResponseReturnValue:
 @bp.post("/billing/confirmations/<token>")
 @limiter.limit("20 per minute")
 def use_confirmation(token: str) -> ResponseReturnValue:
-    """Use the link up, and go to the bank's page."""
+    """Mark the link as used and redirect to the bank's page."""
     purchase_id = confirmations.use(token, now())
     db.session.commit()
     back = absolute("billing.confirmation", token=token)
@@ -197,12 +210,12 @@ def _card(
     errors: Mapping[str, str] | None = None,
     saved: bool = False,
 ) -> TopupCard:
-    view = auto_topup.view(account)
+    view, bounds = auto_topup.view(account), bounds_of(account)
     stored = view.settings
     texts = entered or {
         "threshold": str(DEFAULT_THRESHOLD if stored.threshold is None else stored.threshold),
         "amount": _dollars(stored.amount or DEFAULT_CREDITS),
-        "cap": _dollars(_suggested_cap(stored)),
+        "cap": _dollars(_suggested_cap(account, stored)),
     }
     return TopupCard(
         view,
@@ -210,25 +223,30 @@ def _card(
         texts["threshold"],
         texts["amount"],
         texts["cap"],
-        _thresholds(stored),
+        _thresholds(stored, bounds),
+        (MIN_CREDITS // 100, bounds.max_credits // 100),
         errors=errors or {},
         saved=saved,
     )
 
 
-def _suggested_cap(stored: TopupSettings) -> int | None:
-    untouched = stored.amount is None and not stored.enabled
+def _suggested_cap(account: Account, stored: TopupSettings) -> int | None:
+    # organisations begin with a stored amount
+    unset = stored.amount is None or (account.org_id and not auto_topup.consented(account))
+    untouched = unset and not stored.enabled
     return SUGGESTED_CAP_CENTS if untouched else stored.monthly_cap_cents
 
 
-def _thresholds(stored: TopupSettings) -> tuple[int, int]:
-    """The form's bounds; a value that was stored by the JSON route stays allowed."""
-    least, most = FORM_THRESHOLDS
+def _thresholds(stored: TopupSettings, bounds: TopupBounds) -> tuple[int, int]:
+    """The form's bounds, extended by the stored value, which the JSON route does not limit."""
+    least, most = bounds.thresholds
     present = DEFAULT_THRESHOLD if stored.threshold is None else stored.threshold
     return min(least, present), max(most, present)
 
 
-def _parse(entered: dict[str, str], thresholds: tuple[int, int]) -> tuple[dict[str, Any], dict[str, str]]:
+def _parse(
+    entered: dict[str, str], thresholds: tuple[int, int], bounds: TopupBounds
+) -> tuple[dict[str, Any], dict[str, str]]:
     numbers: dict[str, Any] = {}
     errors: dict[str, str] = {}
     least, most = thresholds
@@ -238,13 +256,13 @@ def _parse(entered: dict[str, str], thresholds: tuple[int, int]) -> tuple[dict[s
     else:
         errors["threshold"] = f"Enter {least:,} to {most:,} credits."
     numbers["amount"] = _cents(entered["amount"])
-    if numbers["amount"] is None or not MIN_CREDITS <= numbers["amount"] <= MAX_CREDITS:
-        errors["amount"] = f"Enter ${MIN_CREDITS // 100} to ${MAX_CREDITS // 100}."
+    if numbers["amount"] is None or not MIN_CREDITS <= numbers["amount"] <= bounds.max_credits:
+        errors["amount"] = f"Enter ${MIN_CREDITS // 100} to ${bounds.max_credits // 100}."
     numbers["cap"] = _cents(entered["cap"])
     smallest = 1 if "amount" in errors else numbers["amount"]
     if entered["cap"] and not smallest <= (numbers["cap"] or 0) <= MAX_CAP_CENTS:
         errors["cap"] = (
-            f"Enter at least the amount of one top-up and at most ${MAX_CAP_CENTS // 100:,}, or nothing."
+            f"Enter at least the amount of one top-up and at most ${MAX_CAP_CENTS // 100:,}, or leave it empty."
         )
     return numbers, errors
 

@@ -2,13 +2,14 @@
 
 from typing import Any, cast
 
-from flask import Blueprint, Response, request, url_for
+from flask import Blueprint, Response, current_app, g, request, url_for
 
 from models import billing
 from models.accounts import User
 from models.billing import stripe_api
-from models.core.errors import Invalid
+from models.core.errors import Forbidden, Invalid, NotFound
 from models.ledger import Account
+from models.orgs import Org, by_slug, membership
 from views.web.guards import CSP, cookie_user, personal_account
 from views.web.htmx import render
 
@@ -40,10 +41,72 @@ def user() -> User:
     return cast(User, cookie_user())
 
 
+@bp.url_value_preprocessor
+def _take_organisation(endpoint: str | None, values: dict[str, Any] | None) -> None:
+    """Pages of an organisation are those of a person below `/orgs/<slug>/billing`: views get their account from
+    `page_account`, not from an argument."""
+    g.billing_slug = (values or {}).pop("slug", None)
+
+
+@bp.url_defaults
+def _keep_organisation(endpoint: str, values: dict[str, Any]) -> None:
+    """Links between billing pages stay with the organisation."""
+    slug = g.get("billing_slug")
+    if slug and "slug" not in values and current_app.url_map.is_endpoint_expecting(endpoint, "slug"):
+        values["slug"] = slug
+
+
+def organisation() -> Org | None:
+    """The organisation in the URL; None on a person's pages. Raises NotFound unless the user is a member, and Forbidden
+    unless they own or administer it (contract 3.14)."""
+    slug = g.get("billing_slug")
+    if slug is None:
+        return None
+    org = by_slug(slug)
+    member = membership(user().id, org.id) if org else None
+    if org is None or member is None:
+        raise NotFound("There is no such organisation.")
+    if member.role not in ("owner", "admin"):
+        raise Forbidden("Only owners and admins see the billing of an organisation.")
+    return org
+
+
+def page_account() -> Account:
+    """The account whose billing the page shows: the user's own, or that of the organisation in the URL. Raises Forbidden,
+    NotFound."""
+    own, org = personal_account(), organisation()
+    return own if org is None else Account(org_id=org.id)
+
+
 def own_billing() -> Account:
-    """The user's own account, on a server that sells credits. Raises Forbidden, BillingDisabled."""
+    """The page's account, on a server that sells credits. Raises Forbidden, NotFound, BillingDisabled."""
     stripe_api.client()
-    return personal_account()
+    return page_account()
+
+
+def may_buy() -> bool:
+    """Whether the user buys for the page's account: for an organisation only its owners do."""
+    org = organisation()
+    member = membership(user().id, org.id) if org else None
+    return org is None or (member is not None and member.role == "owner")
+
+
+def buying_account() -> Account:
+    """As `own_billing`, for whoever may buy. Raises Forbidden for others."""
+    account = own_billing()
+    if not may_buy():
+        raise Forbidden("Only owners buy credits for an organisation.")
+    return account
+
+
+def billing_home() -> str:
+    """The URL of the billing page of the page's account."""
+    if g.get("billing_slug"):
+        return url_for("billing.organisation_billing")
+    return url_for("profile.profile", tab="billing")
+
+
+bp.add_app_template_global(billing_home)
 
 
 def money_page(page: str, *, partial: str | None = None, status: int = 200, **context: Any) -> Response:
@@ -56,6 +119,7 @@ def money_page(page: str, *, partial: str | None = None, status: int = 200, **co
         mode=_mode(),
         states=STATES,
         reason=reason_text,
+        organisation=organisation(),
         **context,
     )
     if billing.enabled() and (address := stripe_api.billing_settings().stripe_api_base).startswith("http:"):

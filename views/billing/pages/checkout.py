@@ -2,7 +2,6 @@
 
 import logging
 import re
-from datetime import datetime
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
@@ -10,7 +9,12 @@ from flask.typing import ResponseReturnValue
 from models import billing, ledger
 from models.billing import cards
 from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.buying import FEWEST_CREDITS, operation_id, price_cents
+from models.billing.buying import (
+    FEWEST_CREDITS,
+    FEWEST_ORGANISATION_CREDITS,
+    operation_id,
+    price_cents,
+)
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
 from models.billing.disputes import freeze_message
@@ -21,21 +25,30 @@ from models.billing.spending_pace import spending_pace
 from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account
+from models.orgs import administered_orgs
 from views.accounts.pages.profile import tab
 from views.billing.pages.billing_blueprint import (
+    billing_home,
     bp,
+    buying_account,
+    may_buy,
     money_page,
-    own_billing,
+    organisation,
+    page_account,
     page_number,
     requested_credits,
+    user,
 )
-from views.web.guards import caller_address, limiter, login_required, personal_account
+from views.web.guards import caller_address, limiter, login_required
 from views.web.htmx import see_other, toast
+from views.web.keyset import Cursor, cursor, cursor_text
 
 log = logging.getLogger("stoa.billing")
 
 AMOUNTS = (1_000, 2_500, 5_000, 10_000)
 MOST_ON_PAGE = 100_000
+ORGANISATION_AMOUNTS = (10_000, 25_000, 50_000, 100_000)
+MOST_FOR_ORGANISATION = 1_000_000
 NONCE = re.compile(r"[A-Za-z0-9_-]{8,40}", re.ASCII)
 QUICK_POLLS, LAST_POLL = 20, 60
 """Polls of the payment page: every 2 seconds, then every 10 seconds, then none."""
@@ -50,22 +63,33 @@ def page() -> ResponseReturnValue:
     return _page()
 
 
+@bp.get("/orgs/<slug>/billing")
+@login_required
+def organisation_billing() -> ResponseReturnValue:
+    """The same of an organisation, for its owners and admins; owners buy."""
+    if request.args.get("purchase_canceled"):
+        return cancelled()
+    return _page()
+
+
 @bp.get("/profile/billing/purchases")
+@bp.get("/orgs/<slug>/billing/purchases")
 @login_required
 def purchases() -> ResponseReturnValue:
     """More purchases. Query: `before` (time and id of the last purchase of the previous page)."""
-    records, more = purchase_history(personal_account(), before=_cursor(request.args.get("before")))
+    records, more = purchase_history(page_account(), before=cursor())
     return money_page(
         "billing/purchases.html", partial="billing/_purchases.html", records=records, more=_more(more)
     )
 
 
 @bp.get("/profile/billing/checkout")
+@bp.get("/orgs/<slug>/billing/purchase")
 @login_required
 def review() -> ResponseReturnValue:
     """Review a purchase before paying: price, fee, tax, card and billing details. Query: `amount` (credits or `custom`),
     `credits`. Asks for billing details first if there are none."""
-    account = own_billing()
+    account = buying_account()
     amount = request.args.get("amount", "custom")
     try:
         credits = _credits(request.args.get("credits") if amount == "custom" else amount)
@@ -80,17 +104,18 @@ def review() -> ResponseReturnValue:
 
 
 @bp.post("/profile/billing/checkout")
+@bp.post("/orgs/<slug>/billing/purchase")
 @login_required
 @limiter.limit("30 per minute")
 def buy() -> ResponseReturnValue:
     """Buy credits with the default card, or on Stripe's Checkout page. A repeated submission is the same purchase."""
-    account = own_billing()
+    account = buying_account()
     credits, nonce = _credits(request.form.get("credits")), request.form.get("operation", "")
     if not NONCE.fullmatch(nonce):
         raise Invalid("This form is incomplete. Load the page again.")
     if billing_snapshot(account.id) is None:
         return see_other(url_for("billing.details", credits=credits))
-    buyer = account.user_id or ""
+    buyer = user().id
     operation = operation_id(account, buyer, nonce)
     try:
         outcome = billing.buy(account, buyer, credits, nonce=nonce, address=caller_address())
@@ -113,6 +138,7 @@ def buy() -> ResponseReturnValue:
 
 
 @bp.get("/payment-success")
+@bp.get("/orgs/<slug>/billing/payment")
 @login_required
 @limiter.limit("120 per minute")
 def payment() -> ResponseReturnValue:
@@ -120,7 +146,7 @@ def payment() -> ResponseReturnValue:
 
     Asks Stripe when the page is loaded and on some of its polls, so that it is right without a webhook.
     """
-    account = personal_account()
+    account = page_account()
     id = request.args.get("session_id") or request.args.get("operation") or ""
     poll = page_number("poll")
     record = _synced(account, id, ask=poll % SYNC_EVERY == 0)
@@ -140,11 +166,12 @@ def payment() -> ResponseReturnValue:
 
 
 @bp.get("/profile/billing/cancelled")
+@bp.get("/orgs/<slug>/billing/cancelled")
 @login_required
 def cancelled() -> ResponseReturnValue:
     """Back from Stripe's page without paying."""
     toast("Payment cancelled. You were not charged.", "info")
-    return see_other(url_for("profile.profile", tab="billing"))
+    return see_other(billing_home())
 
 
 def _page(
@@ -154,21 +181,25 @@ def _page(
     errors: dict[str, str] | None = None,
     status: int = 200,
 ) -> ResponseReturnValue:
-    account, moment = personal_account(), now()
+    account, moment = page_account(), now()
     freeze = billing.buying_freeze(account) if billing.enabled() else None
     records, more = purchase_history(account)
     pace = spending_pace(account, moment)
+    offered = ORGANISATION_AMOUNTS if account.org_id else AMOUNTS
+    least, most = _bounds()
     return money_page(
         "billing/billing.html",
         status=status,
         balance=ledger.balance(account, now=moment),
         freeze=freeze_message(freeze) if freeze else None,
         pace=pace,
-        amounts=[(each, price_cents(each), pace.days_of(each)) for each in AMOUNTS],
-        amount=amount or str(AMOUNTS[1]),
+        amounts=[(each, price_cents(each), pace.days_of(each)) for each in offered],
+        amount=amount or str(offered[1]),
         custom=custom,
-        least=FEWEST_CREDITS,
-        most=MOST_ON_PAGE,
+        least=least,
+        most=most,
+        may_buy=may_buy(),
+        organisations=administered_orgs(user().id) if account.user_id else [],
         errors=errors or {},
         details=billing_address(billing_snapshot(account.id)),
         records=records,
@@ -235,7 +266,14 @@ def _exists(account: Account, operation: str) -> bool:
 
 
 def _credits(text: str | None) -> int:
-    return requested_credits(text, FEWEST_CREDITS, MOST_ON_PAGE)
+    return requested_credits(text, *_bounds())
+
+
+def _bounds() -> tuple[int, int]:
+    """The smallest and the largest purchase of the page's account, in credits."""
+    if organisation() is None:
+        return FEWEST_CREDITS, MOST_ON_PAGE
+    return FEWEST_ORGANISATION_CREDITS, MOST_FOR_ORGANISATION
 
 
 def _paid_address(operation: str, credits: int) -> str:
@@ -251,18 +289,5 @@ def _poll_address(poll: int) -> str:
     return url_for("billing.payment", **query, **({"poll": str(poll)} if poll else {}))  # type: ignore[arg-type]
 
 
-def _cursor(text: str | None) -> tuple[datetime, str] | None:
-    if not text:
-        return None
-    time, _, id = text.partition("~")
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or not id or "\0" in id:
-        raise Invalid("Invalid page of purchases: 'before' must be a time and a purchase id.")
-    return moment, id
-
-
-def _more(cursor: tuple[datetime, str] | None) -> str | None:
-    return url_for("billing.purchases", before=f"{cursor[0].isoformat()}~{cursor[1]}") if cursor else None
+def _more(after: Cursor | None) -> str | None:
+    return url_for("billing.purchases", before=cursor_text(*after)) if after else None

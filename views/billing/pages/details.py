@@ -14,7 +14,14 @@ from models.billing.billing_details import (
 from models.billing.countries import COUNTRIES
 from models.core.db import db
 from models.core.errors import Invalid
-from views.billing.pages.billing_blueprint import bp, money_page, own_billing, user
+from views.billing.pages.billing_blueprint import (
+    billing_home,
+    bp,
+    money_page,
+    organisation,
+    own_billing,
+    user,
+)
 from views.web.guards import limiter, login_required
 from views.web.htmx import see_other, toast
 
@@ -30,21 +37,24 @@ LABELS = {
 
 
 @bp.get("/profile/billing/details")
+@bp.get("/orgs/<slug>/billing/details")
 @login_required
 def details() -> ResponseReturnValue:
-    """The form. Query: `credits`, to return to that purchase."""
+    """The form. Query: `credits` or `plan`, to return to that purchase or plan."""
     saved = billing_address(billing_snapshot(own_billing().id))
     if saved is None:
-        return _form({"name": user().name or ""}, [])
+        org = organisation()
+        return _form({"name": (org or user()).name or ""}, [])
     values = {name: getattr(saved, name) for name in LABELS}
     return _form(values, [(each.type, each.value) for each in saved.tax_ids])
 
 
 @bp.post("/profile/billing/details")
+@bp.post("/orgs/<slug>/billing/details")
 @login_required
 @limiter.limit("30 per minute")
 def save_details() -> ResponseReturnValue:
-    """Save the details; receipts of earlier purchases keep theirs."""
+    """Save the details; receipts of earlier purchases do not change."""
     account = own_billing()
     values = {name: request.form.get(name, "") for name in LABELS}
     tax_ids = [
@@ -59,8 +69,10 @@ def save_details() -> ResponseReturnValue:
     credits = _credits()
     if credits:
         return see_other(url_for("billing.review", credits=credits))
+    if plan := _plan():
+        return see_other(url_for("billing.review_plan", plan=plan))
     toast("Billing details saved.")
-    return see_other(url_for("profile.profile", tab="billing"))
+    return see_other(billing_home())
 
 
 def _form(
@@ -83,9 +95,15 @@ def _form(
         tax_ids=rows,
         errors=errors or {},
         credits=_credits(),
+        plan=_plan(),
     )
 
 
 def _credits() -> str:
     text = request.values.get("credits", "")
     return text if text.isascii() and text.isdigit() and len(text) <= 9 else ""
+
+
+def _plan() -> str:
+    text = request.values.get("plan", "")
+    return text if text.isascii() and len(text) <= 60 else ""

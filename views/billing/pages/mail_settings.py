@@ -67,8 +67,8 @@ def save_preferences() -> ResponseReturnValue:
 @bp.route(f"{mails.UNSUBSCRIBE_PATH}<token>", methods=["GET", "POST"])
 @limiter.limit("60 per minute")
 def unsubscribe(token: str) -> ResponseReturnValue:
-    """GET asks to confirm, since mail scanners open links; POST unsubscribes: the one-click request of mail clients, and
-    the button of the page. Works signed out and shows no account data."""
+    """GET shows a button, since mail scanners open links; POST unsubscribes, for mail clients (one click) and for the button.
+    Needs no session and shows no account data."""
     if request.method == "POST":
         topic = mails.unsubscribe(token)
         db.session.commit()

@@ -10,17 +10,25 @@ from models.billing.billing_details import billing_address
 from models.billing.purchase import Purchase
 from models.billing.purchase_history import PurchaseRecord, purchase_record
 from models.core.errors import NotFound
-from views.billing.pages.billing_blueprint import bp, money_page, reason_text, user
+from views.billing.pages.billing_blueprint import (
+    bp,
+    money_page,
+    organisation,
+    page_account,
+    reason_text,
+    user,
+)
 from views.billing.pages.receipt_pdf import Document, document_pdf
 from views.web import format
-from views.web.guards import limiter, login_required, personal_account, settings
+from views.web.guards import limiter, login_required, settings
 
 
 @bp.get("/profile/billing/purchases/<id>")
+@bp.get("/orgs/<slug>/billing/purchases/<id>")
 @login_required
 def purchase(id: str) -> ResponseReturnValue:
     """A purchase: its payment, billing details, refunds and disputes."""
-    account = personal_account()
+    account = page_account()
     record = purchase_record(account, id)
     return money_page(
         "billing/purchase.html",
@@ -32,22 +40,24 @@ def purchase(id: str) -> ResponseReturnValue:
 
 
 @bp.get("/profile/billing/purchases/<id>/receipt.pdf")
+@bp.get("/orgs/<slug>/billing/purchases/<id>/receipt.pdf")
 @login_required
 @limiter.limit("30 per minute")
 def receipt_pdf(id: str) -> ResponseReturnValue:
     """The receipt as PDF. Raises NotFound for an unpaid purchase."""
-    record = purchase_record(personal_account(), id)
+    record = purchase_record(page_account(), id)
     if not record.purchase.paid:
         raise NotFound("There is no receipt, because this purchase is not paid.")
     return _pdf(_receipt(record), f"receipt-{record.purchase.id}")
 
 
 @bp.get("/profile/billing/purchases/<id>/refunds/<refund>/credit-note.pdf")
+@bp.get("/orgs/<slug>/billing/purchases/<id>/refunds/<refund>/credit-note.pdf")
 @login_required
 @limiter.limit("30 per minute")
 def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
     """The credit note of a refund as PDF. Raises NotFound unless the refund succeeded."""
-    record = purchase_record(personal_account(), id)
+    record = purchase_record(page_account(), id)
     found = next((each for each in record.refunds if each.id == refund and each.status == "succeeded"), None)
     if found is None:
         raise NotFound("There is no such credit note.")
@@ -71,7 +81,6 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
 def _receipt(record: PurchaseRecord) -> Document:
     bought = record.purchase
     money = [(f"{bought.credits:,} credits", format.cents(bought.amount_cents, bought.currency))]
-    money += [("Payment fee", format.cents(0, bought.currency)), ("Tax", format.cents(0, bought.currency))]
     returned = [
         (
             f"Refunded {format.date(each.created_at)}: {reason_text(each.reason)}",
@@ -107,8 +116,6 @@ def _payment_lines(bought: Purchase) -> list[tuple[str, str]]:
     """Names and values of the purchase's page."""
     lines = [
         (f"{bought.credits:,} credits", format.cents(bought.amount_cents, bought.currency)),
-        ("Payment fee", format.cents(0, bought.currency)),
-        ("Tax", format.cents(0, bought.currency)),
         ("Payment method", _method(bought)),
         ("Started", format.moment(bought.created_at)),
     ]
@@ -133,7 +140,8 @@ def _seller() -> list[str]:
 
 def _buyer(bought: Purchase) -> list[str]:
     details = billing_address(bought.billing)
-    return [*(details.lines() if details else []), user().email or ""]
+    org = organisation()
+    return [*(details.lines() if details else []), org.name if org else user().email]
 
 
 def _test_note() -> str | None:

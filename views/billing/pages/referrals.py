@@ -1,4 +1,4 @@
-"""Referral pages: the profile tab `referrals`, and the page that a referral link leads to (contract 6.1 and 6.3)."""
+"""Referral pages: the profile tab `referrals`, and the page of an invitation (contract 6.1 and 6.3)."""
 
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ def _rate_limit_key() -> str:
 
 @bp.get("/referrals")
 def moved() -> ResponseReturnValue:
-    """Moved permanently (contract 2.15)."""
+    """Redirect to the tab (contract 2.15)."""
     return redirect(url_for("profile.profile", tab="referrals"), 308)
 
 
@@ -84,7 +84,7 @@ def redeem(code: str) -> ResponseReturnValue:
     if referral.credits:
         toast(f"You got {referral.credits} credits.")
     else:
-        toast("The invitation is accepted. Your credits follow your first purchase.")
+        toast("Invitation accepted. You get your credits after your first purchase.")
     return see_other(url_for("profile.profile", tab="referrals"))
 
 
@@ -116,7 +116,7 @@ def _terms() -> dict[str, Any]:
 
 
 def _inviter(found: Invitation) -> str:
-    """The name that the page's title uses: the handle of the short link, if it is the owner's, else their name."""
+    """The inviter's name in the title: the handle of the short link, if it is the owner's, else their name."""
     if found.handle and request.args.get("referrer", "").lower() == found.handle:
         return f"@{found.handle}"
     return found.name or "A friend"

@@ -1,21 +1,22 @@
-"""Saved cards: list, add, default and removal; and the way to Stripe's billing portal."""
+"""Saved cards: list, add, set the default, remove; and the redirect to Stripe's billing portal."""
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.billing import cards
+from models.billing import cards, stripe_api
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of, ensure_customer
 from models.core.db import db
 from models.core.errors import NotFound
 from models.ledger import Account
-from views.billing.pages.billing_blueprint import absolute, bp, money_page, own_billing
+from views.billing.pages.billing_blueprint import absolute, billing_home, bp, money_page, own_billing
 from views.web.guards import limiter, login_required
 from views.web.htmx import render, see_other, toast
 
 
 @bp.get("/profile/billing/cards")
+@bp.get("/orgs/<slug>/billing/cards")
 @login_required
 def card_list() -> ResponseReturnValue:
     """List the saved cards. Loaded into the billing page by htmx; a page of its own without JavaScript."""
@@ -31,10 +32,11 @@ def card_list() -> ResponseReturnValue:
 
 
 @bp.post("/profile/billing/cards")
+@bp.post("/orgs/<slug>/billing/cards")
 @login_required
 @limiter.limit("20 per minute")
 def add_card() -> ResponseReturnValue:
-    """Go to Stripe's page to save a card."""
+    """Redirect to Stripe's page to save a card."""
     account = own_billing()
     db.session.commit()
     back = absolute("billing.card_list")
@@ -42,25 +44,28 @@ def add_card() -> ResponseReturnValue:
 
 
 @bp.post("/profile/billing/cards/<method>/default")
+@bp.post("/orgs/<slug>/billing/cards/<method>/default")
 @login_required
 @limiter.limit("30 per minute")
 def set_default(method: str) -> ResponseReturnValue:
-    """Charge this card from now on."""
+    """Make a card the default."""
     cards.set_default_card(_needed(own_billing()), method)
     toast("Default card changed.")
     return see_other(url_for("billing.card_list"))
 
 
 @bp.get("/profile/billing/cards/<method>/removal")
+@bp.get("/orgs/<slug>/billing/cards/<method>/removal")
 @login_required
 def ask_removal(method: str) -> ResponseReturnValue:
-    """Ask to remove a card, in a dialog or, without JavaScript, a page."""
+    """The dialog that confirms the removal of a card; a page without JavaScript."""
     return render(
         "billing/remove_card.html", partial="billing/_remove_card.html", card=_card(own_billing(), method)
     )
 
 
 @bp.post("/profile/billing/cards/<method>/removal")
+@bp.post("/orgs/<slug>/billing/cards/<method>/removal")
 @login_required
 @limiter.limit("30 per minute")
 def remove(method: str) -> ResponseReturnValue:
@@ -71,12 +76,13 @@ def remove(method: str) -> ResponseReturnValue:
 
 
 @bp.post("/profile/billing/portal")
+@bp.post("/orgs/<slug>/billing/portal")
 @login_required
 @limiter.limit("20 per minute")
 def portal() -> ResponseReturnValue:
-    """Go to Stripe's billing portal."""
+    """Redirect to Stripe's billing portal."""
     customer = _needed(own_billing())
-    return see_other(cards.portal_address(customer, absolute("profile.profile", tab="billing")))
+    return see_other(cards.portal_address(customer, stripe_api.billing_settings().base_url + billing_home()))
 
 
 def _customer(account: Account) -> str | None:
@@ -86,7 +92,7 @@ def _customer(account: Account) -> str | None:
 
 
 def _needed(account: Account) -> str:
-    """The account's customer. Raises NotFound if it has none, and so no cards."""
+    """The account's Stripe customer. Raises NotFound if it has none, and so no cards."""
     customer = _customer(account)
     if customer is None:
         raise NotFound("There is no such card.")

@@ -1,5 +1,5 @@
-"""The Stripe simulator as a process of `flask serve`: `python -m views.demo.stripe_simulator FD`, on a socket that it is handed.
-Its key and webhook secret come by the environment; what it knows is kept in the data directory."""
+"""The Stripe simulator as a process of `flask serve`: `python -m views.demo.stripe_simulator FD`, on an inherited socket. Its key
+and webhook secret are in the environment; its state is a file in the data directory."""
 
 import logging
 import socket
@@ -13,7 +13,7 @@ from views.demo.stripe_simulator.simulated_clock import tick
 from views.demo.stripe_simulator.simulated_events import DeliveryThread
 
 FILE = "stripe_demo.json"
-"""In the data directory."""
+"""File name in the data directory."""
 
 
 def main(fd: int) -> None:
@@ -36,7 +36,7 @@ def main(fd: int) -> None:
 
 
 def webhook_url(settings: Settings) -> str:
-    """Where the web server of this machine takes events."""
+    """The URL of this server's webhook."""
     host = {"localhost": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104
         settings.stoa_host, settings.stoa_host
     )

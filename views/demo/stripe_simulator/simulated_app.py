@@ -1,4 +1,4 @@
-"""The Stripe simulator as a Flask application: authentication, idempotency keys, answers and errors as Stripe's."""
+"""The Flask application of the Stripe simulator: authentication, idempotency keys, responses and errors as Stripe's."""
 
 import json
 import secrets
@@ -12,6 +12,7 @@ from jinja2 import StrictUndefined
 
 from models.core.settings import ROOT
 from views.demo.stripe_simulator import (
+    simulated_charges,
     simulated_checkout,
     simulated_control,
     simulated_customers,
@@ -20,6 +21,7 @@ from views.demo.stripe_simulator import (
     simulated_hosted,
     simulated_payments,
     simulated_portal,
+    simulated_previews,
     simulated_refunds,
     simulated_schedules,
     simulated_setups,
@@ -34,10 +36,12 @@ from views.web import assets
 ENDPOINTS = (
     simulated_customers,
     simulated_payments,
+    simulated_charges,
     simulated_setups,
     simulated_refunds,
     simulated_checkout,
     simulated_subscriptions,
+    simulated_previews,
     simulated_schedules,
     simulated_portal,
     simulated_events,
@@ -46,11 +50,11 @@ ENDPOINTS = (
 
 
 def create_simulator(simulator: Simulator) -> Flask:
-    """The application that answers for this simulator."""
+    """The application of a simulator."""
     app = Flask("stripe_simulator", root_path=str(ROOT), static_folder="static", template_folder="templates")
     app.jinja_env.undefined = StrictUndefined
     assets.init_app(app)
-    # addresses with words first, so that /invoices/create_preview is no invoice's id
+    # fixed paths first, so that /invoices/create_preview is not read as an invoice id
     for route in ROUTES:
         app.add_url_rule(
             _flask_rule(route.rule),
@@ -91,14 +95,16 @@ def _view(simulator: Simulator, route: ApiRoute) -> Callable[..., Response]:
 
 
 def _answer(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Response:
-    """The first answer under an idempotency key is kept, and given again for the same request."""
+    """Store the first response under an idempotency key, and repeat it for the same request."""
     id = f"req_{secrets.token_urlsafe(10)}"
     key = request.headers.get("Idempotency-Key") if route.method != "GET" else None
-    asked = f"{request.method} {request.path} {json.dumps(sorted(parse_qsl(request.get_data(as_text=True))))}"
+    request_key = (
+        f"{request.method} {request.path} {json.dumps(sorted(parse_qsl(request.get_data(as_text=True))))}"
+    )
     kept = simulator.answers.get(key) if key else None
     if kept and kept["at"] <= simulator.now() - KEYS_LAST:
         kept = None
-    if kept and kept["asked"] != asked:
+    if kept and kept["asked"] != request_key:
         raise SimulatedError(
             "Keys for idempotent requests can only be used with the same parameters they were first used with. Try using a key "
             f"other than '{key}' if you meant to execute a different request.",
@@ -119,7 +125,7 @@ def _answer(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Respo
         simulator.request = {"id": None, "idempotency_key": None}
     if key:
         simulator.answers[key] = {
-            "asked": asked,
+            "asked": request_key,
             "status": status,
             "body": body,
             "id": id,
@@ -138,7 +144,7 @@ def _call(simulator: Simulator, route: ApiRoute, ids: dict[str, str]) -> Obj:
 
 
 def _fault(simulator: Simulator, route: ApiRoute) -> Obj | None:
-    """A failure that a test ordered for requests of this address."""
+    """Fail the request if a test has set a fault for its route."""
     for fault in simulator.faults:
         if fault["times"] > 0 and fault["method"] == route.method and fault["rule"] == route.rule:
             fault["times"] -= 1

@@ -1,4 +1,4 @@
-"""The play cards of the Stripe simulator: Stripe's own test numbers, and what each does."""
+"""The test cards of the Stripe simulator: Stripe's test numbers and their behaviour."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ MESSAGES = {
         "to attempt to fulfill this PaymentIntent again."
     ),
 }
-"""What is told to the cardholder, by error code or decline code."""
+"""Messages for the cardholder, by error code or decline code."""
 PLAIN_CODES = {"expired_card", "incorrect_cvc", "processing_error", "authentication_required"}
-"""Decline codes that are error codes too; all others come as `card_declined`."""
+"""Decline codes that are also error codes; all others have the error code `card_declined`."""
 NOT_AGAIN = {"lost_card", "stolen_card", "fraudulent", "pickup_card", "expired_card"}
 
 
@@ -29,19 +29,19 @@ class PlayCard:
     """Its name in this simulator."""
     number: str
     stripe_name: str
-    """What stands behind `pm_card_` and `tok_` in Stripe's test ids."""
+    """The suffix of Stripe's test ids `pm_card_...` and `tok_...`."""
     title: str
     decline_code: str = ""
     refuses_to_be_saved: bool = False
     authentication: str = "never"
-    """`never`, `always`, or `setup`: until it was authenticated once when it was saved."""
+    """`never`, `always`, or `setup`: unless it was authenticated when it was saved."""
     dispute: str = ""
-    """The reason with which every payment is disputed at once; `inquiry` for one that takes no money."""
+    """The reason of a dispute that each payment gets at once; `inquiry`: one that withdraws no money."""
     warns_of_fraud: bool = False
     refund: str = "succeeded"
     expired: bool = False
     delayed: bool = False
-    """Money that comes days later, as from a bank account."""
+    """The payment succeeds days later, as a bank debit."""
     brand: str = "visa"
 
     @property
@@ -51,7 +51,7 @@ class PlayCard:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same number, as Stripe's."""
+        """The same for the same number, as at Stripe."""
         return hashlib.sha256(self.number.encode()).hexdigest()[:16]
 
 
@@ -163,9 +163,7 @@ CARDS = [
     PlayCard("refund_pending", "4000000000007726", "pendingRefund", "Pays; refunds wait", refund="pending"),
     PlayCard("blocked", "4100000000000019", "radarBlock", "Is blocked as fraud", "fraudulent", True),
     PlayCard("expired", "4000000000000077", "expired", "Saved, and past its last month", expired=True),
-    PlayCard(
-        "bank", "000123456789", "sepa", "Pays some days later (bank debit)", delayed=True, brand="unknown"
-    ),
+    PlayCard("bank", "000123456789", "sepa", "Pays days later (bank debit)", delayed=True, brand="unknown"),
     PlayCard("link", "link", "link", "Link, pays"),
 ]
 GROUPS = {
@@ -175,11 +173,11 @@ GROUPS = {
         if not card.decline_code and card.authentication == "never" and not card.expired
     ],
     "Asks for confirmation": [card for card in CARDS if card.authentication != "never"],
-    "Is refused": [
+    "Is declined": [
         card for card in CARDS if card.authentication == "never" and (card.decline_code or card.expired)
     ],
 }
-"""As a person chooses among them."""
+"""Cards by group, for the list on the pages."""
 BY_KIND = {card.kind: card for card in CARDS}
 BY_NUMBER = {card.number: card for card in CARDS}
 BY_STRIPE_NAME = {card.stripe_name: card for card in CARDS}
@@ -195,5 +193,5 @@ def by_test_id(id: str) -> PlayCard | None:
 
 
 def message(code: str, decline_code: str | None) -> str:
-    """What the cardholder is told."""
+    """The message for the cardholder."""
     return MESSAGES.get(decline_code or "") or MESSAGES.get(code) or MESSAGES["card_declined"]

@@ -115,7 +115,7 @@ def retrieve_price(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/prices/{id}", "active lookup_key metadata nickname tax_behavior transfer_lookup_key")
 def update_price(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/prices/{id}: never its amount."""
+    """POST /v1/prices/{id}. The amount cannot change."""
     price = sim.get("price", id)
     changed: Obj = {
         name: params.text(name) for name in ("lookup_key", "nickname", "tax_behavior") if name in params
@@ -136,7 +136,7 @@ def list_prices(sim: Simulator, params: Params) -> list[Obj]:
 
 
 def inline_price(sim: Simulator, given: Params) -> Obj:
-    """A price that a request describes in `price_data`. Its product is made when it describes that too."""
+    """The price in `price_data` of a request; creates its product if the request has `product_data`."""
     given.allow(("currency", "product", "product_data", "recurring", "tax_behavior", "unit_amount"))
     if "product_data" in given:
         data = given.nested("product_data")

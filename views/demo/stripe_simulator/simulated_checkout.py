@@ -1,4 +1,4 @@
-"""Checkout Sessions of the Stripe simulator, in their three modes, payment, setup and subscription."""
+"""Checkout Sessions of the Stripe simulator, in the modes payment, setup and subscription."""
 
 from views.demo.stripe_simulator import simulated_catalogue, simulated_subscriptions
 from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
@@ -266,11 +266,11 @@ def _details(customer: Obj | None, email: str | None) -> Obj | None:
     }
 
 
-# --- what happens on the page -------------------------------------------------------------------------------------------
+# --- submitting the page -----------------------------------------------------------------------------------------------
 
 
 def pay(sim: Simulator, session: Obj, method: Obj, details: Params) -> None:
-    """Submit the page with this payment method. Raises SimulatedError when the card is refused; the session stays open."""
+    """Submit the page with this payment method. Raises SimulatedError if the card is declined; the session stays open."""
     if session["status"] != "open":
         raise invalid("This Checkout Session is no longer open.")
     if session["expires_at"] <= sim.now():
@@ -287,8 +287,8 @@ def pay(sim: Simulator, session: Obj, method: Obj, details: Params) -> None:
 
 
 def _who(sim: Simulator, session: Obj, form: Params) -> None:
-    """What the person says of himself on the page: required where the session collects it, and kept with the customer where
-    `customer_update` says so."""
+    """The billing details entered on the page: required if the session collects them, and copied to the customer as
+    `customer_update` says."""
     known = session["customer_details"] or _details(None, "play@example.org") or {}
     given: Obj = {name: form.text(name) for name in ("email", "name") if form.text(name)}
     if session["billing_address_collection"] == "required":
@@ -300,17 +300,17 @@ def _who(sim: Simulator, session: Obj, form: Params) -> None:
     tax_id = {"type": form.text("tax_id_type"), "value": form.text("tax_id")}
     if session["tax_id_collection"]["enabled"] and tax_id["value"]:
         if tax_id["type"] not in TAX_ID_TYPES.split():
-            raise invalid("Choose the kind of your tax id.", "tax_id_type")
+            raise invalid("Choose the type of your tax id.", "tax_id_type")
         given["tax_ids"] = [tax_id]
     session["customer_details"] = known | given
     if session["customer"] is None and session["customer_creation"] == "always":
         shown = session["customer_details"]
-        asked = Params({name: shown[name] for name in ("email", "name") if shown[name]})
-        session["customer"] = create_customer(sim, asked)["id"]
+        known = Params({name: shown[name] for name in ("email", "name") if shown[name]})
+        session["customer"] = create_customer(sim, known)["id"]
 
 
 def _keep_details(sim: Simulator, session: Obj) -> None:
-    """Carry over to the customer what `customer_update` names; tax ids always."""
+    """Copy to the customer what `customer_update` names; tax ids always."""
     if session["customer"] is None:
         return
     customer, shown = sim.get("customer", session["customer"]), session["customer_details"]
@@ -361,7 +361,7 @@ def _set_up(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
 def _subscribe(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
     attach(sim, method, session["customer"])
     subscription = simulated_subscriptions.from_checkout(sim, session, method, confirm)
-    # one that was paid at once has completed the session already
+    # a subscription that was paid at once has already completed the session
     if session["status"] == "open" and subscription["status"] in ("active", "trialing"):
         _subscribed(sim, session, subscription)
 
@@ -373,7 +373,7 @@ def _subscribed(sim: Simulator, session: Obj, subscription: Obj) -> None:
 
 
 def complete_session(sim: Simulator, session: Obj, payment_status: str) -> None:
-    """The page did what it was for."""
+    """Complete the session."""
     session |= {"status": "complete", "payment_status": payment_status, "url": None}
     if session["mode"] == "payment":
         session["payment_intent"] = session["_pay_intent"]
@@ -390,7 +390,7 @@ def _expire(sim: Simulator, session: Obj) -> None:
 
 
 def _after_payment(sim: Simulator, intent: Obj) -> None:
-    """The session of an intent goes on when its money came, at once or after days."""
+    """Complete the session of an intent that succeeded, at once or days later."""
     if not (id := intent.get("_session")):
         return
     session = sim.get("checkout.session", id)

@@ -1,4 +1,4 @@
-"""The clock of the Stripe simulator: what is due happens at its time, when the clock is advanced or real time passes."""
+"""The clock of the Stripe simulator: runs what is due when the clock is advanced or real time passes."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,18 @@ from views.demo.stripe_simulator.simulated_state import Obj, Simulator
 
 Due = tuple[int, Callable[[], None]]
 SOURCES: list[Callable[[Simulator], list[Due]]] = []
-"""Each gives what will happen by itself, with its moment."""
+"""Functions that return what happens later, each with its time."""
 
 
 def advance(sim: Simulator, seconds: int) -> None:
-    """Let time pass, and everything happen in its order that falls due."""
+    """Advance the clock, and run everything that becomes due in its order."""
     target = sim.now() + seconds
     _until(sim, target)
     sim.offset += seconds
 
 
 def tick(sim: Simulator) -> None:
-    """What has fallen due by real time."""
+    """Run what is due by real time."""
     _until(sim, sim.now())
 
 

@@ -1,5 +1,5 @@
-"""What Stripe has no API for, or only on its dashboard: `/_control/...` lets tests decide when events come, what cards do,
-who disputes, and what time it is. Asks for the simulator's key like the API; bodies are JSON."""
+"""Control API for tests, `/_control/...`: deliver events, change cards, dispute payments, advance the clock. Needs the
+simulator's key like the API; bodies are JSON."""
 
 import hmac
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Control = Callable[[Simulator, Obj], Any]
 
 
 def mount(app: Flask, sim: Simulator) -> None:
-    """Add the control addresses to the application."""
+    """Add the control routes to the application."""
     controls: dict[str, Control] = {
         "reset": _reset,
         "clock": _clock,
@@ -41,9 +41,9 @@ def mount(app: Flask, sim: Simulator) -> None:
         sim.url = sim.url or request.host_url.rstrip("/")
         body = request.get_json(silent=True)
         if body is not None and not isinstance(body, dict):
-            raise invalid("Give a JSON object.")
+            raise invalid("Send a JSON object.")
         try:
-            if name == "deliveries":  # the webhook may call the API meanwhile
+            if name == "deliveries":  # without the lock: the webhook may call the API
                 return _deliveries(sim, body or {})
             with sim.lock:
                 answer = controls[name](sim, body or {})
@@ -56,7 +56,7 @@ def mount(app: Flask, sim: Simulator) -> None:
 
 
 def authorised(simulator: Simulator) -> None:
-    """Whether the request carries the simulator's key, as bearer or as user name. Raises SimulatedError."""
+    """Check the simulator's key, as bearer token or as user name. Raises SimulatedError."""
     given = request.authorization
     key = (
         (given.token or (given.parameters.get("username") if given.type == "basic" else ""))
@@ -74,7 +74,7 @@ def authorised(simulator: Simulator) -> None:
 
 
 def add_card(sim: Simulator, customer: str, kind: str, *, fingerprint: str = "", default: bool = True) -> Obj:
-    """Save a card for a customer whatever it does later, also one that Stripe would not save today; as its default."""
+    """Save a card as the customer's default, also one that Stripe would decline to save."""
     if kind not in BY_KIND:
         raise invalid(f"No such card: {kind}. There are: {', '.join(BY_KIND)}")
     owner = living_customer(sim, customer)
@@ -94,13 +94,13 @@ def _reset(sim: Simulator, body: Obj) -> Obj:
 
 
 def _clock(sim: Simulator, body: Obj) -> Obj:
-    """{"advance": seconds}: everything due until then happens at its time."""
+    """{"advance": seconds}: runs everything that becomes due, at its time."""
     simulated_clock.advance(sim, int(body.get("advance", 0)))
     return {"now": sim.now()}
 
 
 def _cards(sim: Simulator, body: Obj) -> Obj:
-    """{"customer", "kind"} saves one; {"payment_method", "kind"} changes what a saved one does from now on."""
+    """{"customer", "kind"} saves a card; {"payment_method", "kind"} changes the behaviour of a saved one."""
     if "payment_method" not in body:
         return sim.render(add_card(sim, body["customer"], body["kind"], default=body.get("default", True)))
     method = sim.get("payment_method", body["payment_method"])
@@ -111,7 +111,7 @@ def _cards(sim: Simulator, body: Obj) -> Obj:
 
 
 def _disputes(sim: Simulator, body: Obj) -> Obj:
-    """{"charge", "amount"?, "reason"?, "inquiry"?} opens one; {"dispute", "do": "win" | "lose" | "escalate"} goes on with it."""
+    """{"charge", "amount"?, "reason"?, "inquiry"?} opens a dispute; {"dispute", "do": "win" | "lose" | "escalate"} continues it."""
     if "charge" in body:
         charge = sim.get("charge", body["charge"])
         reason, withdraw = body.get("reason", "fraudulent"), not body.get("inquiry", False)
@@ -134,10 +134,10 @@ def _fraud_warnings(sim: Simulator, body: Obj) -> Obj:
 
 
 def _refunds(sim: Simulator, body: Obj) -> Obj:
-    """{"refund", "status": "succeeded" | "failed"} ends a refund; {"charge", "amount"} makes one as on the dashboard."""
+    """{"refund", "status": "succeeded" | "failed"} ends a refund; {"charge", "amount"} creates one as on the dashboard."""
     if "charge" in body:
-        asked = Params(charge=body["charge"], amount=str(body["amount"]))
-        return sim.render(simulated_refunds.create_refund(sim, asked))
+        params = Params(charge=body["charge"], amount=str(body["amount"]))
+        return sim.render(simulated_refunds.create_refund(sim, params))
     refund = sim.get("refund", body["refund"])
     simulated_refunds.end_refund(sim, refund, body["status"])
     return sim.render(refund)
@@ -156,7 +156,7 @@ def _events(sim: Simulator, body: Obj) -> Obj:
 
 
 def _deliveries(sim: Simulator, body: Obj) -> Obj:
-    """{"events": [ids]?, "url"?}: deliver these in this order, again too, or all that wait; the statuses of the answers."""
+    """{"events": [ids]?, "url"?}: delivers these events in this order, also repeatedly, or all pending ones; returns the statuses."""
     with sim.lock:
         ids = body.get("events") or [event["id"] for event in simulated_events.pending(sim)]
         chosen = [sim.get("event", id) for id in ids]
@@ -165,7 +165,7 @@ def _deliveries(sim: Simulator, body: Obj) -> Obj:
 
 
 def _webhook(sim: Simulator, body: Obj) -> Obj:
-    """{"url"?, "held"?}: where events go, and whether they wait."""
+    """{"url"?, "held"?}: sets the webhook's URL, and whether events are held back."""
     sim.webhook_url = body.get("url", sim.webhook_url)
     sim.held = body.get("held", sim.held)
     sim.changed.set()
@@ -173,10 +173,10 @@ def _webhook(sim: Simulator, body: Obj) -> Obj:
 
 
 def _faults(sim: Simulator, body: Obj) -> Obj:
-    """{"method", "rule", "when": "before" | "after", "status", "times", "seconds"}: fail requests of an address, before
-    anything is done or after all of it, when only the answer is lost."""
+    """{"method", "rule", "when": "before" | "after", "status", "times", "seconds"}: fails requests to a route, before the
+    request is executed or after it, when only the response is lost."""
     fault = {"method": "POST", "when": "before", "status": 500, "times": 1, "seconds": 0} | body
     if "rule" not in fault or fault["when"] not in ("before", "after"):
-        raise invalid("A fault needs a rule, and happens before or after.")
+        raise invalid("A fault needs a rule, and `when` is before or after.")
     sim.faults.append(fault)
     return fault

@@ -51,7 +51,7 @@ def create_customer(sim: Simulator, params: Params) -> Obj:
 
 @endpoint("GET", "/v1/customers/{id}")
 def retrieve_customer(sim: Simulator, params: Params, id: str) -> Obj:
-    """GET /v1/customers/{id}; a deleted one is a stub."""
+    """GET /v1/customers/{id}; a deleted customer has only its id."""
     customer = sim.get("customer", id)
     return {"id": id, "object": "customer", "deleted": True} if customer.get("_deleted") else customer
 
@@ -66,7 +66,7 @@ def update_customer(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("DELETE", "/v1/customers/{id}")
 def delete_customer(sim: Simulator, params: Params, id: str) -> Obj:
-    """DELETE /v1/customers/{id}: detaches what was attached."""
+    """DELETE /v1/customers/{id}: detaches its payment methods."""
     customer = living_customer(sim, id)
     for method in sim.find("payment_method", customer=id):
         method["customer"] = None
@@ -239,7 +239,7 @@ def update_method(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/payment_methods/{id}/attach", "customer")
 def attach_method(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/payment_methods/{id}/attach: a card that declines is refused, as by Stripe."""
+    """POST /v1/payment_methods/{id}/attach: 402 for a card that declines."""
     customer = living_customer(sim, params.needed("customer"), "customer")
     method = usable_method(sim, id, "id")
     card = BY_KIND[method["_kind"]]
@@ -250,7 +250,7 @@ def attach_method(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/payment_methods/{id}/detach")
 def detach_method(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/payment_methods/{id}/detach: it can never be used again."""
+    """POST /v1/payment_methods/{id}/detach: it cannot be used again."""
     method = sim.get("payment_method", id)
     if method["customer"] is None:
         raise invalid(
@@ -287,7 +287,7 @@ def retrieve_customer_method(sim: Simulator, params: Params, id: str, method: st
 
 
 def usable_method(sim: Simulator, id: str, param: str = "payment_method") -> Obj:
-    """A payment method by its id; one of Stripe's test ids makes a new one. Raises SimulatedError."""
+    """A payment method by its id; one of Stripe's test ids creates a new one. Raises SimulatedError."""
     if card := simulated_cards.by_test_id(id):
         return new_method(sim, card, Params(), {})
     method = sim.get("payment_method", id, param, 404 if param == "id" else 400)
@@ -302,7 +302,7 @@ def usable_method(sim: Simulator, id: str, param: str = "payment_method") -> Obj
 
 
 def new_method(sim: Simulator, card: PlayCard, details: Params, metadata: dict[str, str]) -> Obj:
-    """A payment method that belongs to nobody yet."""
+    """A new payment method without a customer."""
     type = "link" if card.kind == "link" else "sepa_debit" if card.delayed else "card"
     own: Any = _card(card)
     if type == "link":
@@ -330,7 +330,7 @@ def new_method(sim: Simulator, card: PlayCard, details: Params, metadata: dict[s
 
 
 def attach(sim: Simulator, method: Obj, customer: str) -> Obj:
-    """Save a payment method for a customer. Raises SimulatedError where it belongs to another."""
+    """Attach a payment method to a customer. Raises SimulatedError if it belongs to another."""
     if method["customer"] == customer:
         return method
     if method["customer"] is not None:
@@ -343,7 +343,7 @@ def attach(sim: Simulator, method: Obj, customer: str) -> Obj:
 
 
 def detach(sim: Simulator, method: Obj) -> None:
-    """Take a payment method from its customer, also as default."""
+    """Detach a payment method from its customer, also as default."""
     customer = sim.get("customer", method["customer"])
     before = method["customer"]
     method |= {"customer": None, "_spent": True}

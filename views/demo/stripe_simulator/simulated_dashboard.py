@@ -1,5 +1,5 @@
-"""The dashboard of the Stripe simulator, its front page: what an operator does at Stripe (refund, see disputes), what cardholders and
-banks do there (dispute, win, lose, warn of fraud), the clock, and the deliveries to the webhook."""
+"""The dashboard of the Stripe simulator, its front page: refunds, disputes and their outcome, fraud warnings, the clock, and the
+deliveries to the webhook."""
 
 import time
 from datetime import UTC, datetime
@@ -55,7 +55,7 @@ def mount(app: Flask, sim: Simulator) -> None:
 
 
 def _only_from_here() -> None:
-    """Other sites in the same browser must not press these buttons."""
+    """Reject forms of other sites."""
     origin = request.headers.get("Origin")
     if origin is not None and origin != request.host_url.rstrip("/"):
         raise invalid("This form came from another site.")
@@ -69,11 +69,11 @@ def _row(sim: Simulator, charge: Obj) -> Obj:
     paid = charge["status"] == "succeeded"
     actions: list[tuple[str, str, str]] = []
     if charge["status"] == "pending":
-        actions += [("settle", charge["id"], "Let it arrive"), ("bounce", charge["id"], "Let it fail")]
+        actions += [("settle", charge["id"], "Complete payment"), ("bounce", charge["id"], "Let it fail")]
     if paid and left and (dispute is None or dispute["is_charge_refundable"]):
         actions += [("refund", charge["id"], "Refund"), ("refund_half", charge["id"], "Refund half")]
     if paid and dispute is None:
-        actions += [("dispute", charge["id"], "Dispute"), ("warn", charge["id"], "Warn of fraud")]
+        actions += [("dispute", charge["id"], "Dispute"), ("warn", charge["id"], "Send fraud warning")]
     if dispute is not None and is_open:
         actions += [("win", dispute["id"], "Win the dispute"), ("lose", dispute["id"], "Lose it")]
     state = charge["status"]
@@ -97,7 +97,7 @@ def _act(sim: Simulator, form: Params) -> None:
     action, id = form.needed("do"), form.text("id") or ""
     if action == "advance":
         if (form.text("by") or "") not in CLOCK:
-            raise invalid("The clock goes on by an hour, a day or a month.")
+            raise invalid("Advance the clock by an hour, a day or a month.")
         simulated_clock.advance(sim, CLOCK[form.needed("by")])
     elif action == "deliver":
         delivery = sim.deliveries.get(id)
@@ -117,8 +117,8 @@ def _act(sim: Simulator, form: Params) -> None:
 def _act_on_charge(sim: Simulator, action: str, charge: Obj) -> None:
     left = charge["amount"] - charge["amount_refunded"]
     if action in ("refund", "refund_half"):
-        asked = Params(charge=charge["id"], amount=str(left if action == "refund" else max(1, left // 2)))
-        simulated_refunds.create_refund(sim, asked)
+        params = Params(charge=charge["id"], amount=str(left if action == "refund" else max(1, left // 2)))
+        simulated_refunds.create_refund(sim, params)
     elif action == "dispute" and charge["status"] == "succeeded" and not charge["disputed"]:
         simulated_refunds.open_dispute(sim, charge)
     elif action == "warn" and charge["status"] == "succeeded":
@@ -126,7 +126,7 @@ def _act_on_charge(sim: Simulator, action: str, charge: Obj) -> None:
     elif action in ("settle", "bounce") and charge["status"] == "pending":
         settle_delayed(sim, sim.get("payment_intent", charge["payment_intent"]), failed=action == "bounce")
     else:
-        raise invalid("That cannot be done with this payment now.")
+        raise invalid("This is not possible for this payment now.")
 
 
 def _moment(seconds: int) -> str:

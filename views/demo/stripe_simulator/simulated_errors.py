@@ -1,11 +1,11 @@
-"""What the Stripe simulator answers when it refuses: Stripe's error objects, with their statuses and codes."""
+"""Errors of the Stripe simulator: Stripe's error objects, with their statuses and codes."""
 
 from typing import Any
 
 
 class SimulatedError(Exception):
-    """An error as Stripe's API words it. `kept` says whether its idempotency key keeps it, as Stripe does for errors of the
-    operation itself and not for those of its parameters."""
+    """An error of Stripe's API. `kept`: it is stored under the idempotency key, as Stripe does for errors of the operation but
+    not for invalid parameters."""
 
     def __init__(
         self,
@@ -26,15 +26,15 @@ class SimulatedError(Exception):
 
 
 def missing(kind: str, id: str, param: str = "id", status: int = 404) -> SimulatedError:
-    """No such object: 404 where it is the address, 400 where a parameter names it."""
+    """No such object: 404 if the path names it, 400 if a parameter does."""
     return SimulatedError(f"No such {kind}: '{id}'", status=status, code="resource_missing", param=param)
 
 
 def required(param: str) -> SimulatedError:
-    """A parameter that must be there is not."""
+    """A required parameter is missing."""
     return SimulatedError(f"Missing required param: {param}.", code="parameter_missing", param=param)
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> SimulatedError:
-    """A parameter has a value that Stripe refuses."""
+    """A parameter has an invalid value."""
     return SimulatedError(message, code=code, param=param)

@@ -1,4 +1,4 @@
-"""Events of the Stripe simulator, and how they reach the webhook: signed as Stripe signs, tried again until they are taken."""
+"""Events of the Stripe simulator, and their delivery to the webhook: signed as Stripe does, and retried until accepted."""
 
 import hashlib
 import hmac
@@ -17,7 +17,7 @@ from views.demo.stripe_simulator.simulated_state import RETRIES, Obj, Simulator
 log = logging.getLogger("stoa.stripe_simulator")
 
 Post = Callable[[bytes, dict[str, str]], int]
-"""Sends a body with headers to the webhook; gives the status of its answer, 0 for none."""
+"""Sends a body with headers to the webhook; returns the status of the response, 0 for none."""
 
 
 @endpoint("GET", "/v1/events/{id}")
@@ -55,7 +55,7 @@ def pending(sim: Simulator) -> list[Obj]:
 
 
 def deliver(sim: Simulator, event: Obj, post: Post) -> int:
-    """Send an event once, now; the status of the answer. Do not hold the lock: the webhook may call the API."""
+    """Send an event once, now; returns the status of the response. Do not hold the lock: the webhook may call the API."""
     body = payload_of(sim, event)
     headers = {
         "Content-Type": "application/json; charset=utf-8",
@@ -65,7 +65,7 @@ def deliver(sim: Simulator, event: Obj, post: Post) -> int:
     status = post(body, headers)
     with sim.lock:
         delivery = sim.deliveries.get(event["id"])
-        if delivery is None:  # reset meanwhile
+        if delivery is None:  # the simulator was reset in between
             return status
         pause = RETRIES[min(delivery["attempts"], len(RETRIES) - 1)]
         delivery["attempts"] += 1
@@ -78,12 +78,12 @@ def deliver(sim: Simulator, event: Obj, post: Post) -> int:
 
 
 def post_to(url: str) -> Post:
-    """Sends over the network, as Stripe does: it waits ten seconds, and follows no redirect."""
+    """Sends by HTTP as Stripe does: with a timeout of ten seconds, and without following redirects."""
 
     def post(body: bytes, headers: dict[str, str]) -> int:
         try:
             with requests.Session() as session:
-                session.trust_env = False  # no proxy between two programs of one machine
+                session.trust_env = False  # no proxy: both run on one machine
                 return session.post(url, body, headers=headers, timeout=10, allow_redirects=False).status_code
         except requests.RequestException:
             return 0
@@ -92,7 +92,7 @@ def post_to(url: str) -> Post:
 
 
 class DeliveryThread(threading.Thread):
-    """Delivers events to `webhook_url` while the simulator runs, in their order, and lets the clock's work be done."""
+    """A thread that delivers events to `webhook_url` in their order, and runs what the clock makes due."""
 
     def __init__(self, sim: Simulator, tick: Callable[[Simulator], None]) -> None:
         super().__init__(daemon=True, name="stripe-simulator")
@@ -100,7 +100,7 @@ class DeliveryThread(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Until stopped."""
+        """Deliver until stopped."""
         sim = self._sim
         while not self._stopped.is_set():
             sim.changed.wait(0.5)
@@ -115,10 +115,10 @@ class DeliveryThread(threading.Thread):
                     return
                 status = deliver(sim, event, post_to(sim.webhook_url))
                 if not 200 <= status < 300:
-                    log.info("webhook %s was answered %s", event["type"], status or "not at all")
+                    log.info("webhook %s answered %s", event["type"], status or "not at all")
 
     def stop(self) -> None:
-        """End it, and wait for that."""
+        """Stop the thread and wait for its end."""
         self._stopped.set()
         self._sim.changed.set()
         self.join(15)

@@ -60,7 +60,7 @@ def mount(app: Flask, sim: Simulator) -> None:
         with sim.lock:
             session = sim.get("checkout.session", id)
             if session["status"] == "open":
-                return show(id, "The confirmation failed. Try again, or take another card.", 422)
+                return show(id, "The confirmation failed. Try again, or use another card.", 422)
             return _onwards(sim, session)
 
     def authenticate(id: str) -> Any:
@@ -102,12 +102,12 @@ def _saved(sim: Simulator, customer: str) -> list[Obj]:
 
 
 def _chosen(sim: Simulator, session: Obj) -> Obj:
-    """The saved or new card of the form."""
+    """The saved or new card that the form names."""
     card = request.form.get("card", "")
     if card.startswith("pm_"):
         method = sim.get("payment_method", card, "card", 400)
         if method["customer"] is None or method["customer"] != session["customer"]:
-            raise invalid("This card belongs to somebody else.")
+            raise invalid("This card belongs to another customer.")
         return method
     if card not in BY_KIND:
         raise invalid("Choose a card.")

@@ -1,4 +1,4 @@
-"""Invoices in the Stripe simulator: of subscriptions and alone, with their lines, payments and the customer's credit balance."""
+"""Invoices of the Stripe simulator, with their lines, payments and the customer's credit balance."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Hook, Obj, Simulator, listing
 
 AFTER_INVOICE: list[Hook] = []
-"""What happens when an invoice was paid, could not be, or is void: its subscription follows."""
+"""Called after an invoice was paid or voided, or its payment failed: its subscription follows."""
 DAY = 86_400
 RETRY_DAYS = (3, 5, 7)
-"""Days between the tries to collect an invoice."""
+"""Days between attempts to collect an invoice."""
 
 
 @endpoint("GET", "/v1/invoices/{id}")
@@ -48,7 +48,7 @@ def list_invoice_lines(sim: Simulator, params: Params, id: str) -> Obj:
     "amount currency customer description invoice metadata price_data pricing quantity",
 )
 def create_invoice_item(sim: Simulator, params: Params) -> Obj:
-    """POST /v1/invoiceitems: waits for the customer's next invoice, or goes on a draft."""
+    """POST /v1/invoiceitems: for the customer's next invoice, or added to a draft."""
     customer = living_customer(sim, params.needed("customer"), "customer")
     quantity = params.integer("quantity", 1) or 1
     price: Obj | None = None
@@ -91,7 +91,7 @@ def create_invoice_item(sim: Simulator, params: Params) -> Obj:
     " pending_invoice_items_behavior",
 )
 def create_invoice(sim: Simulator, params: Params) -> Obj:
-    """POST /v1/invoices: a draft of the customer's waiting items."""
+    """POST /v1/invoices: a draft with the customer's pending items."""
     customer = living_customer(sim, params.needed("customer"), "customer")
     items: list[Obj] = []
     if params.text("pending_invoice_items_behavior") == "include":
@@ -182,7 +182,7 @@ def line(
     currency: str = "",
     metadata: dict[str, str] | None = None,
 ) -> Obj:
-    """A line of an invoice, of cents."""
+    """A line of an invoice; amounts are cents."""
     details: Obj = {"proration": proration, "subscription": subscription["id"] if subscription else None}
     credited = {"credited_items": None}
     if subscription is None:
@@ -238,7 +238,7 @@ def _item_line(sim: Simulator, item: Obj) -> Obj:
     )
 
 
-# --- the life of an invoice ---------------------------------------------------------------------------------------------
+# --- states of an invoice -----------------------------------------------------------------------------------------------
 
 
 def new_invoice(
@@ -253,7 +253,7 @@ def new_invoice(
     preview: bool = False,
     proration_date: int | None = None,
 ) -> Obj:
-    """A draft; a preview is kept nowhere and tells nobody."""
+    """A draft; a preview is not stored and has no events."""
     now = sim.now()
     parent: Obj | None = None
     if subscription is not None:
@@ -334,7 +334,7 @@ def _add_up(sim: Simulator, invoice: Obj) -> None:
     ending = 0
     if (
         due < 0 or 0 < due < SMALLEST[invoice["currency"]]
-    ):  # too little to charge, or nothing: it stays on the balance
+    ):  # below the smallest charge: it stays on the balance
         due, ending = 0, due
     invoice |= {
         "subtotal": total,
@@ -346,7 +346,7 @@ def _add_up(sim: Simulator, invoice: Obj) -> None:
 
 
 def finalize(sim: Simulator, invoice: Obj) -> None:
-    """Number it, settle it against the customer's balance, and make its payment, or count it as paid when nothing is due."""
+    """Finalize: number it, apply the customer's balance, and create its payment, or mark it paid if nothing is due."""
     customer = sim.get("customer", invoice["customer"])
     invoice["starting_balance"] = customer["balance"]
     _add_up(sim, invoice)
@@ -397,7 +397,7 @@ def intent_of(sim: Simulator, invoice: Obj) -> Obj | None:
 
 
 def collect(sim: Simulator, invoice: Obj, method: Obj | None, confirm: Params, *, loud: bool = False) -> None:
-    """Try to take the money of an open invoice. `loud` raises SimulatedError when that fails; else the invoice stays open."""
+    """Charge an open invoice. With `loud` a failure raises SimulatedError; without, the invoice stays open."""
     intent = intent_of(sim, invoice)
     if intent is None or invoice["status"] != "open":
         return
@@ -423,7 +423,7 @@ def collect(sim: Simulator, invoice: Obj, method: Obj | None, confirm: Params, *
 
 
 def void(sim: Simulator, invoice: Obj) -> None:
-    """Nobody pays it any more."""
+    """Void it: it cannot be paid any more."""
     invoice |= {"status": "void", "amount_remaining": 0, "next_payment_attempt": None}
     invoice["status_transitions"]["voided_at"] = sim.now()
     intent = intent_of(sim, invoice)
@@ -435,7 +435,7 @@ def void(sim: Simulator, invoice: Obj) -> None:
 
 
 def default_method(sim: Simulator, invoice: Obj) -> Obj | None:
-    """What an invoice is paid with: its own, its subscription's, its customer's default."""
+    """The payment method of an invoice: its own, its subscription's, or its customer's default."""
     subscription = subscription_of(invoice)
     customer = sim.get("customer", invoice["customer"])
     chosen = (
@@ -447,7 +447,7 @@ def default_method(sim: Simulator, invoice: Obj) -> Obj | None:
 
 
 def subscription_of(invoice: Obj) -> str | None:
-    """The id of the subscription that an invoice is for."""
+    """The id of an invoice's subscription."""
     details: Any = (invoice["parent"] or {}).get("subscription_details")
     return details["subscription"] if details else None
 

@@ -12,7 +12,7 @@ DAY = 86_400
 
 
 def priced_item(sim: Simulator, given: Params) -> tuple[Obj, int]:
-    """The price and quantity of an item that a request describes. Raises SimulatedError."""
+    """The price and quantity of an item in a request. Raises SimulatedError."""
     given.allow(("price", "price_data", "quantity", "metadata"))
     price = recurring_price(sim, given.needed("price"))
     if not price["active"]:
@@ -50,7 +50,7 @@ def new_item(sim: Simulator, subscription: Obj, price: Obj, quantity: int, perio
 
 
 def set_items(sim: Simulator, subscription: Obj, priced: list[tuple[Obj, int]]) -> None:
-    """Give a subscription these prices, without proration."""
+    """Replace the prices of a subscription, without proration."""
     period, old = period_of(subscription), subscription["items"]["data"]
     made = []
     for index, (price, quantity) in enumerate(priced):
@@ -60,7 +60,7 @@ def set_items(sim: Simulator, subscription: Obj, priced: list[tuple[Obj, int]]) 
 
 
 def scheduled_prices(sim: Simulator, subscription: Obj) -> list[tuple[Obj, int]]:
-    """What the subscription's schedule says of the next period; nothing where it says nothing."""
+    """The changes of the subscription's schedule for the next period; empty if there are none."""
     schedule = sim.objects["subscription_schedule"].get(subscription["schedule"] or "")
     ends = period_of(subscription)[1]
     for phase in schedule["phases"] if schedule else []:
@@ -70,7 +70,7 @@ def scheduled_prices(sim: Simulator, subscription: Obj) -> list[tuple[Obj, int]]
 
 
 def plan_of(price: Obj) -> Obj:
-    """The legacy plan object beside a price."""
+    """The legacy plan object of a price."""
     return {
         "id": price["id"],
         "object": "plan",
@@ -119,7 +119,7 @@ def full_line(
 
 
 def named_price(sim: Simulator, price: Obj, quantity: int) -> str:
-    """A price for people."""
+    """A price as text."""
     name = str(sim.get("product", price["product"])["name"])
     return name if quantity == 1 else f"{quantity} × {name}"
 
@@ -131,12 +131,12 @@ def period_of(subscription: Obj) -> tuple[int, int]:
 
 
 def interval_of(price: Obj) -> tuple[str, int]:
-    """How often a price is paid."""
+    """The billing interval of a price."""
     return price["recurring"]["interval"], price["recurring"]["interval_count"]
 
 
 def period_end(moment: int, price: Obj, anchor: int) -> int:
-    """The end of a period that begins at a moment. Months keep the day of the anchor where they have it."""
+    """The end of a period that begins at `moment`. Months keep the day of the anchor if they have it."""
     interval, count = interval_of(price)
     if interval in ("day", "week"):
         return moment + count * DAY * (7 if interval == "week" else 1)

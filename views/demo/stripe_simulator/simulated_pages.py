@@ -1,4 +1,4 @@
-"""What the hosted pages of the Stripe simulator share: they are drawn with Stoa's look and say that the money is play money."""
+"""Shared functions of the hosted pages of the Stripe simulator, which use Stoa's templates and name the play money."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ NO_DECIMALS = {"jpy"}
 
 
 def page(name: str, status: int = 200, **values: Any) -> Response:
-    """A page, which no cache keeps."""
+    """Render a page, with `no-store`."""
     answer = make_response(render_template(f"demo/{name}.html", **{"error": ""} | values), status)
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
@@ -18,12 +18,12 @@ def page(name: str, status: int = 200, **values: Any) -> Response:
 
 
 def see_other(address: str) -> AnyResponse:
-    """Go there with GET."""
+    """Redirect with GET."""
     return redirect(address, 303)
 
 
 def money(amount: int, currency: str) -> str:
-    """An amount of minor units for people."""
+    """An amount of minor units as text."""
     sign = "−" if amount < 0 else ""
     if currency in NO_DECIMALS:
         return f"{sign}{abs(amount):,} {currency.upper()}"

@@ -6,28 +6,28 @@ from typing import Any
 from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid, required
 
 FREE = {"metadata"}
-"""Parameters whose keys are the caller's own."""
+"""Parameters whose keys the caller chooses."""
 
 
 class Params(dict[str, Any]):
-    """Decoded parameters of one level. The getters raise SimulatedError for what Stripe would refuse; an empty text unsets."""
+    """Decoded parameters of one level. The getters raise SimulatedError for values that Stripe rejects; an empty text unsets."""
 
     def text(self, name: str, default: str | None = None) -> str | None:
-        """A text; None where it is unset."""
+        """A text; None if it is unset."""
         value = self.get(name, default)
         if value is not None and not isinstance(value, str):
             raise invalid(f"Invalid string: {value}", name)
         return value or None
 
     def needed(self, name: str) -> str:
-        """A text that must be given."""
+        """A required text."""
         value = self.text(name)
         if value is None:
             raise required(name)
         return value
 
     def one_of(self, name: str, choices: Iterable[str], default: str) -> str:
-        """One of some words."""
+        """One of the allowed values."""
         value = self.text(name, default) or default
         if value not in choices:
             listed = ", ".join(choices)
@@ -35,7 +35,7 @@ class Params(dict[str, Any]):
         return value
 
     def integer(self, name: str, default: int | None = None) -> int | None:
-        """A whole number."""
+        """An integer."""
         value = self.text(name)
         if value is None:
             return default
@@ -45,7 +45,7 @@ class Params(dict[str, Any]):
             raise invalid(f"Invalid integer: {value}", name, "parameter_invalid_integer") from None
 
     def needed_integer(self, name: str) -> int:
-        """A whole number that must be given."""
+        """A required integer."""
         self.needed(name)
         return self.integer(name) or 0
 
@@ -57,7 +57,7 @@ class Params(dict[str, Any]):
         return default if value is None else value == "true"
 
     def nested(self, name: str) -> "Params":
-        """The parameters below one; empty where there are none."""
+        """The nested parameters of one; empty if there are none."""
         value = self.get(name)
         if value in (None, ""):
             return Params()
@@ -80,7 +80,7 @@ class Params(dict[str, Any]):
         return value
 
     def metadata(self, before: dict[str, str] | None = None) -> dict[str, str]:
-        """The metadata after this request: given keys are set, empty ones removed."""
+        """The metadata after this request: sets keys with a value, removes empty ones."""
         given = self.get("metadata", {})
         if given == "":
             return {}
@@ -92,13 +92,13 @@ class Params(dict[str, Any]):
         return {name: value for name, value in merged.items() if value != ""}
 
     def allow(self, names: Iterable[str]) -> None:
-        """Refuse parameters that the simulator does not know, so that none is passed over in silence."""
+        """Reject unknown parameters, so that none is ignored silently."""
         for name in sorted(self.keys() - set(names) - {"expand"}):
             raise SimulatedError(f"Received unknown parameter: {name}", code="parameter_unknown", param=name)
 
 
 def decode(pairs: Iterable[tuple[str, str]]) -> Params:
-    """Nested parameters from form or query pairs. Raises SimulatedError for keys that contradict each other."""
+    """Nested parameters from form or query pairs. Raises SimulatedError for conflicting keys."""
     tree: dict[str, Any] = {}
     for key, value in pairs:
         _put(tree, _path(key), value)
@@ -122,7 +122,7 @@ def _put(tree: dict[str, Any], path: list[str], value: str) -> None:
 
 
 def _listed(name: str, part: Any) -> Any:
-    """Objects with numbers for keys are lists."""
+    """Turn objects with numeric keys into lists."""
     if not isinstance(part, dict):
         return part
     if name in FREE:

@@ -1,4 +1,4 @@
-"""PaymentIntents and charges in the Stripe simulator."""
+"""PaymentIntents of the Stripe simulator."""
 
 import calendar
 import secrets
@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from views.demo.stripe_simulator import simulated_cards
 from views.demo.stripe_simulator.simulated_cards import BY_KIND, PlayCard
+from views.demo.stripe_simulator.simulated_charges import book, new_charge
 from views.demo.stripe_simulator.simulated_customers import (
     attach,
     declined,
@@ -21,7 +22,7 @@ from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Hook, Obj, Simulator
 
 SMALLEST = {"usd": 50, "eur": 50, "gbp": 30, "chf": 50, "jpy": 50, "cad": 50, "aud": 50}
-"""Of the currencies that are known the smallest amount of a payment."""
+"""The smallest amount of a payment, by supported currency."""
 LARGEST = 99_999_999
 UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_action", "processing")
 INTENT = (
@@ -32,17 +33,14 @@ INTENT = (
 CONFIRM = "error_on_requires_action mandate_data off_session payment_method return_url use_stripe_sdk"
 
 AFTER_PAYMENT: list[Hook] = []
-"""What happens when an intent has succeeded: its invoice is paid, its card disputes."""
-
-
-# --- PaymentIntents -----------------------------------------------------------------------------------------------------
+"""Called after an intent succeeded or failed: its invoice is paid, its card disputes."""
 
 
 @endpoint("POST", "/v1/payment_intents", f"{INTENT} {CONFIRM} confirm payment_method_data")
 def create_intent(sim: Simulator, params: Params) -> Obj:
     """POST /v1/payment_intents, with `confirm` and `off_session`."""
     if params.one_of("capture_method", ("automatic", "automatic_async", "manual"), "automatic") == "manual":
-        raise invalid("The simulator does not hold money on a card.", "capture_method")
+        raise invalid("The simulator has no manual capture.", "capture_method")
     customer = params.text("customer")
     if customer:
         living_customer(sim, customer, "customer")
@@ -84,7 +82,7 @@ def retrieve_intent(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/payment_intents/{id}", INTENT)
 def update_intent(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/payment_intents/{id}: always its metadata and description, the rest before it is paid."""
+    """POST /v1/payment_intents/{id}: metadata and description always, the rest before it is paid."""
     intent = sim.get("payment_intent", id)
     if params.keys() - {"metadata", "description", "expand"} and intent["status"] not in UNFINISHED[:2]:
         raise unexpected_state(
@@ -150,7 +148,7 @@ def new_intent(
     metadata: dict[str, str],
     **more: Any,
 ) -> Obj:
-    """An intent to pay, not confirmed."""
+    """A new intent, not confirmed."""
     intent = sim.add(
         "payment_intent",
         amount=amount,
@@ -175,7 +173,7 @@ def new_intent(
 
 
 def confirm_intent(sim: Simulator, intent: Obj, params: Params) -> None:
-    """Try to take the money. Raises SimulatedError when the card declines; the intent keeps the attempt."""
+    """Confirm the intent. Raises SimulatedError if the card declines; the intent records the attempt."""
     if intent["payment_method"] is None:
         raise unexpected_state(
             sim,
@@ -203,7 +201,7 @@ def confirm_intent(sim: Simulator, intent: Obj, params: Params) -> None:
 
 
 def take_money(sim: Simulator, intent: Obj, method: Obj) -> None:
-    """Charge the card. Raises SimulatedError when it declines."""
+    """Charge the card. Raises SimulatedError if it declines."""
     card = behaviour(method)
     if card.decline_code:
         _decline(sim, intent, method, card.decline_code)
@@ -213,17 +211,17 @@ def take_money(sim: Simulator, intent: Obj, method: Obj) -> None:
         method["_spent"] = True
     intent |= {"next_action": None, "last_payment_error": None}
     if card.delayed:
-        charge = _charge(sim, intent, method, status="pending", paid=False)
+        charge = new_charge(sim, intent, method, status="pending", paid=False)
         intent |= {"latest_charge": charge["id"], "status": "processing", "_due": sim.now() + 3 * 86_400}
         sim.emit("charge.pending", charge)
         sim.emit("payment_intent.processing", intent)
         return
-    charge = _charge(sim, intent, method, status="succeeded", paid=True)
+    charge = new_charge(sim, intent, method, status="succeeded", paid=True)
     _booked(sim, intent, charge)
 
 
 def settle_delayed(sim: Simulator, intent: Obj, *, failed: bool = False) -> None:
-    """The end of a payment that took days."""
+    """Complete or fail a payment that takes days."""
     charge = sim.get("charge", intent["latest_charge"])
     intent["_due"] = None
     if not failed:
@@ -260,7 +258,7 @@ def close_intent(sim: Simulator, intent: Obj, reason: str | None) -> None:
 
 
 def require_action(sim: Simulator, intent: Obj, return_url: str | None, event: str) -> None:
-    """The person must confirm on a page of their bank."""
+    """Require the cardholder's confirmation on the bank's page."""
     page = f"{sim.url}/3ds/{intent['id']}"
     intent["status"] = "requires_action"
     if return_url:
@@ -275,7 +273,7 @@ def require_action(sim: Simulator, intent: Obj, return_url: str | None, event: s
 
 
 def return_address(intent: Obj, return_url: str) -> str:
-    """Where the page of 3D Secure sends the person afterwards."""
+    """The URL to which the 3D Secure page returns."""
     name = intent["object"]
     worked = intent["status"] in ("succeeded", "processing")
     answer = {
@@ -287,12 +285,12 @@ def return_address(intent: Obj, return_url: str) -> str:
 
 
 def behaviour(method: Obj) -> PlayCard:
-    """What a payment method does when it is charged."""
+    """The card behind a payment method, which decides its behaviour."""
     return BY_KIND[method["_kind"]]
 
 
 def checked_amount(amount: int, currency: str, param: str = "amount") -> tuple[int, str]:
-    """An amount of minor units and its currency. Raises SimulatedError out of bounds."""
+    """Check an amount of minor units and its currency. Raises SimulatedError if out of bounds."""
     currency = currency.lower()
     if currency not in SMALLEST:
         raise invalid(f"Invalid currency: {currency}.", "currency")
@@ -307,7 +305,7 @@ def checked_amount(amount: int, currency: str, param: str = "amount") -> tuple[i
 
 
 def given_method(sim: Simulator, params: Params, customer: str | None) -> Obj | None:
-    """The payment method that a request names or describes. Raises SimulatedError where it is another customer's."""
+    """The payment method of a request, by id or by data. Raises SimulatedError if it is another customer's."""
     if "payment_method_data" in params:
         data = params.nested("payment_method_data")
         kind = "link" if data.text("type") == "link" else "visa"
@@ -338,14 +336,14 @@ def _intent_texts(params: Params) -> Obj:
 
 
 def unexpected_state(sim: Simulator, intent: Obj, message: str) -> SimulatedError:
-    """The error of what cannot be done with an intent now."""
+    """The error of an action that the intent's status does not allow."""
     error = SimulatedError(message, code=f"{intent['object']}_unexpected_state")
     error.body["error"][intent["object"]] = sim.render(intent)
     return error
 
 
 def is_past(method: Obj) -> bool:
-    """Whether a card is past its last month."""
+    """Whether a card has expired."""
     card = method.get("card")
     if not card:
         return False
@@ -355,15 +353,15 @@ def is_past(method: Obj) -> bool:
 
 def _decline(sim: Simulator, intent: Obj, method: Obj, decline_code: str) -> None:
     error = declined(decline_code)
-    told = error.body["error"]
-    charge = _charge(
+    details = error.body["error"]
+    charge = new_charge(
         sim,
         intent,
         method,
         status="failed",
         paid=False,
-        failure_code=told["code"],
-        failure_message=told["message"],
+        failure_code=details["code"],
+        failure_message=details["message"],
     )
     blocked = method["_kind"] == "blocked"
     charge["outcome"] |= {
@@ -374,81 +372,18 @@ def _decline(sim: Simulator, intent: Obj, method: Obj, decline_code: str) -> Non
         "type": "blocked" if blocked else "issuer_declined",
     }
     again = "do_not_try_again" if decline_code in simulated_cards.NOT_AGAIN else "try_again_later"
-    told |= {"advice_code": again, "charge": charge["id"], "payment_method": sim.render(method)}
+    details |= {"advice_code": again, "charge": charge["id"], "payment_method": sim.render(method)}
     intent |= {
         "status": "requires_payment_method",
         "payment_method": None,
         "next_action": None,
         "latest_charge": charge["id"],
-        "last_payment_error": dict(told),
+        "last_payment_error": dict(details),
     }
     sim.emit("charge.failed", charge)
     sim.emit("payment_intent.payment_failed", intent)
-    told["payment_intent"] = sim.render(intent)
+    details["payment_intent"] = sim.render(intent)
     raise error
-
-
-def _charge(sim: Simulator, intent: Obj, method: Obj, *, status: str, paid: bool, **more: Any) -> Obj:
-    charge = sim.add(
-        "charge",
-        amount=intent["amount"],
-        amount_captured=intent["amount"] if paid else 0,
-        amount_refunded=0,
-        billing_details=dict(method["billing_details"]),
-        captured=status != "failed",
-        currency=intent["currency"],
-        customer=intent["customer"],
-        description=intent["description"],
-        disputed=False,
-        fraud_details={},
-        metadata=dict(intent["metadata"]),
-        outcome={
-            "advice_code": None,
-            "network_advice_code": None,
-            "network_decline_code": None,
-            "network_status": "approved_by_network",
-            "reason": None,
-            "risk_level": "normal",
-            "risk_score": 12,
-            "seller_message": "Payment complete.",
-            "type": "authorized",
-        },
-        paid=paid,
-        payment_intent=intent["id"],
-        payment_method=method["id"],
-        payment_method_details=_method_details(method),
-        radar_options={},
-        receipt_email=intent["receipt_email"],
-        refunded=False,
-        status=status,
-        **more,
-    )
-    charge["receipt_url"] = f"{sim.url}/receipt/{charge['id']}" if status != "failed" else None
-    return charge
-
-
-def _method_details(method: Obj) -> Obj:
-    if method["type"] != "card":
-        return {"type": method["type"], method["type"]: {"country": None}}
-    card = method["card"]
-    shown = {
-        name: card[name]
-        for name in ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4")
-    }
-    return {
-        "type": "card",
-        "card": shown
-        | {
-            "checks": card["checks"],
-            "installments": None,
-            "mandate": None,
-            "network": card["brand"],
-            "network_token": {"used": False},
-            "network_transaction_id": secrets.token_hex(8),
-            "three_d_secure": None,
-            "wallet": None,
-        },
-    }
 
 
 def _booked(sim: Simulator, intent: Obj, charge: Obj) -> None:
@@ -460,71 +395,3 @@ def _booked(sim: Simulator, intent: Obj, charge: Obj) -> None:
     sim.emit("payment_intent.succeeded", intent)
     for hook in AFTER_PAYMENT:
         hook(sim, intent)
-
-
-def book(sim: Simulator, source: Obj, amount: int, type: str, category: str, fee: int = 0) -> Obj:
-    """A balance transaction: money that came (positive) or went."""
-    return sim.add(
-        "balance_transaction",
-        amount=amount,
-        available_on=sim.now() + 2 * 86_400,
-        balance_type="payments",
-        currency=source["currency"],
-        fee=fee,
-        fee_details=[
-            {
-                "amount": fee,
-                "application": None,
-                "currency": source["currency"],
-                "description": "Stripe processing fees",
-                "type": "stripe_fee",
-            }
-        ]
-        if fee
-        else [],
-        net=amount - fee,
-        reporting_category=category,
-        source=source["id"],
-        status="pending",
-        type=type,
-    )
-
-
-# --- charges ------------------------------------------------------------------------------------------------------------
-
-
-@endpoint("GET", "/v1/charges/{id}")
-def retrieve_charge(sim: Simulator, params: Params, id: str) -> Obj:
-    """GET /v1/charges/{id}."""
-    return sim.get("charge", id)
-
-
-@endpoint("POST", "/v1/charges/{id}", "description fraud_details metadata receipt_email")
-def update_charge(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/charges/{id}."""
-    charge = sim.get("charge", id)
-    changed: Obj = {name: params.text(name) for name in ("description", "receipt_email") if name in params}
-    if "metadata" in params:
-        changed["metadata"] = params.metadata(charge["metadata"])
-    if "fraud_details" in params:
-        changed["fraud_details"] = dict(params.nested("fraud_details"))
-    sim.change(charge, "charge.updated", **changed)
-    return charge
-
-
-@lists("/v1/charges", "charge", "customer payment_intent")
-def list_charges(sim: Simulator, params: Params) -> list[Obj]:
-    """GET /v1/charges."""
-    return sim.find("charge")
-
-
-@endpoint("GET", "/v1/balance_transactions/{id}")
-def retrieve_balance_transaction(sim: Simulator, params: Params, id: str) -> Obj:
-    """GET /v1/balance_transactions/{id}."""
-    return sim.get("balance_transaction", id)
-
-
-@lists("/v1/balance_transactions", "balance_transaction", "source type currency")
-def list_balance_transactions(sim: Simulator, params: Params) -> list[Obj]:
-    """GET /v1/balance_transactions."""
-    return sim.find("balance_transaction")

@@ -23,7 +23,7 @@ from views.demo.stripe_simulator.simulated_routes import endpoint
 from views.demo.stripe_simulator.simulated_state import Obj, Simulator
 
 LASTS = 3600
-"""Seconds that a session of the portal may be opened."""
+"""Seconds until a session of the portal expires."""
 
 
 @endpoint("POST", "/v1/billing_portal/sessions", "configuration customer flow_data locale return_url")
@@ -153,7 +153,7 @@ def _change(sim: Simulator, customer: str, form: Params) -> None:
 def _own(sim: Simulator, kind: str, customer: str, id: str) -> Obj:
     found = sim.get(kind, id)
     if found["customer"] != customer:
-        raise invalid("This is somebody else's.")
+        raise invalid("This belongs to another customer.")
     return found
 
 

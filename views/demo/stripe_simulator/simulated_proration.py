@@ -1,4 +1,4 @@
-"""Changes of simulated subscriptions: what is credited and charged for the rest of a period."""
+"""Proration of simulated subscriptions: credits and charges for the rest of a period."""
 
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -23,12 +23,12 @@ PRORATIONS = ("create_prorations", "always_invoice", "none")
 
 
 Change = tuple[Obj | None, Obj | None, int]
-"""An item as it is (None for a new one), its new price (None when it goes), its new quantity."""
+"""A change of an item: the item (None for a new one), its new price (None if removed), its new quantity."""
 
 
 def change_items(sim: Simulator, subscription: Obj, params: Params) -> tuple[list[Obj], bool]:
-    """Take over other items, a trial's end or a new anchor. The lines of the invoice that this makes at once, and whether it
-    does; prorations of a later one wait on the subscription."""
+    """Apply new items, the end of a trial or a new anchor. Returns the lines of an immediate invoice and whether there is one;
+    prorations for a later invoice are stored on the subscription."""
     behaviour = params.one_of("proration_behavior", PRORATIONS, "create_prorations")
     now = sim.now()
     at = params.integer("proration_date", now) or now
@@ -40,7 +40,7 @@ def change_items(sim: Simulator, subscription: Obj, params: Params) -> tuple[lis
         "now",
         "unchanged",
     ):
-        raise invalid("The simulator ends a trial or a period now, and moves none to another time.")
+        raise invalid("The simulator can only end a trial or a period now.")
     changes = _changes(sim, subscription, params.each("items"))
     anew = params.text("billing_cycle_anchor") == "now" or params.text("trial_end") == "now"
     if changes and interval_of(subscription["items"]["data"][0]["price"]) != interval_of(
@@ -105,7 +105,7 @@ def _changes(sim: Simulator, subscription: Obj, given: list[Params]) -> list[Cha
 def prorations(
     sim: Simulator, subscription: Obj, changes: list[Change], at: int, *, anew: bool = False
 ) -> list[Obj]:
-    """Credit for the unused time of what was, and the price of the remaining time of what comes."""
+    """The credit for the unused time of the old price, and the charge for the remaining time of the new one."""
     started, ends = period_of(subscription)
     left = Fraction(ends - at, ends - started)
     day = datetime.fromtimestamp(at, UTC).strftime("%-d %b %Y")
@@ -165,5 +165,5 @@ def _apply(sim: Simulator, subscription: Obj, changes: list[Change]) -> None:
 
 
 def _rounded(amount: Fraction) -> int:
-    """To the cent, halves up."""
+    """Round to the cent, half up."""
     return int(amount + Fraction(1, 2))

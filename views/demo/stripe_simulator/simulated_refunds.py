@@ -1,8 +1,9 @@
-"""Money that goes back in the Stripe simulator: refunds, disputes and early fraud warnings."""
+"""Refunds, disputes and early fraud warnings of the Stripe simulator."""
 
+from views.demo.stripe_simulator.simulated_charges import book
 from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid
 from views.demo.stripe_simulator.simulated_params import Params
-from views.demo.stripe_simulator.simulated_payments import AFTER_PAYMENT, behaviour, book
+from views.demo.stripe_simulator.simulated_payments import AFTER_PAYMENT, behaviour
 from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Obj, Simulator
 
@@ -16,7 +17,7 @@ CLOSED = ("won", "lost", "warning_closed")
 
 @endpoint("POST", "/v1/refunds", "amount charge instructions_email metadata payment_intent reason")
 def create_refund(sim: Simulator, params: Params) -> Obj:
-    """POST /v1/refunds, by charge or payment intent; in part or what is left."""
+    """POST /v1/refunds, by charge or payment intent; a part, or the rest."""
     charge = _charge_to_refund(sim, params)
     left = charge["amount"] - charge["amount_refunded"]
     if charge["disputed"] and any(
@@ -60,7 +61,7 @@ def update_refund(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/refunds/{id}/cancel")
 def cancel_refund(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/refunds/{id}/cancel, while it waits."""
+    """POST /v1/refunds/{id}/cancel, while it is pending."""
     refund = sim.get("refund", id)
     if refund["status"] not in ("pending", "requires_action"):
         raise invalid(f"You cannot cancel this refund because it has a status of {refund['status']}.")
@@ -108,7 +109,7 @@ def give_back(sim: Simulator, charge: Obj, amount: int, reason: str | None, meta
 
 
 def end_refund(sim: Simulator, refund: Obj, status: str) -> None:
-    """A refund that waited succeeds, or one fails or is cancelled and the money comes back to the seller."""
+    """End a refund: a pending one succeeds, or one fails or is cancelled and the money returns to the seller."""
     charge = sim.get("charge", refund["charge"])
     changed: Obj = {"status": status, "pending_reason": None, "_will_fail": None}
     if status in ("failed", "canceled"):
@@ -196,7 +197,7 @@ def open_dispute(
     reason: str = "fraudulent",
     withdraw: bool = True,
 ) -> Obj:
-    """The cardholder disputes a payment, or a part of it; without `withdraw` it is an inquiry, which takes no money."""
+    """Open a dispute of a payment or a part of it; without `withdraw` it is an inquiry, which withdraws no money."""
     method = sim.get("payment_method", charge["payment_method"])
     brand = method["card"]["brand"] if method.get("card") else "visa"
     case = "chargeback" if withdraw else "inquiry"
@@ -236,20 +237,20 @@ def open_dispute(
 
 
 def escalate(sim: Simulator, dispute: Obj) -> None:
-    """An inquiry becomes a dispute, and the money is withdrawn."""
+    """Turn an inquiry into a dispute, and withdraw the money."""
     sim.change(dispute, "charge.dispute.updated", status="needs_response", is_charge_refundable=False)
     withdraw_funds(sim, dispute)
 
 
 def withdraw_funds(sim: Simulator, dispute: Obj) -> None:
-    """Take the disputed money from the seller."""
+    """Withdraw the disputed money from the seller."""
     taken = book(sim, dispute, -dispute["amount"], "adjustment", "dispute", DISPUTE_FEE)
     dispute["balance_transactions"].append(sim.render(taken))
     sim.emit("charge.dispute.funds_withdrawn", dispute)
 
 
 def close_dispute(sim: Simulator, dispute: Obj, *, won: bool) -> None:
-    """The end: won (what was withdrawn comes back), lost, or for an inquiry closed."""
+    """Close a dispute: won (the withdrawn money is reinstated), lost, or, for an inquiry, closed."""
     inquiry = dispute["status"] in INQUIRY
     withdrawn = -sum(each["amount"] for each in dispute["balance_transactions"])
     status = "warning_closed" if inquiry else "won" if won else "lost"
@@ -280,7 +281,7 @@ def list_warnings(sim: Simulator, params: Params) -> list[Obj]:
 
 
 def warn_of_fraud(sim: Simulator, charge: Obj, fraud_type: str = "unauthorized_use_of_card") -> Obj:
-    """The card's bank reports a payment as fraud."""
+    """Create an early fraud warning of the card's bank."""
     warning = sim.add(
         "radar.early_fraud_warning",
         actionable=not charge["refunded"] and not charge["disputed"],
@@ -293,7 +294,7 @@ def warn_of_fraud(sim: Simulator, charge: Obj, fraud_type: str = "unauthorized_u
 
 
 def _settle_warnings(sim: Simulator, charge: Obj) -> None:
-    """Nothing is left to do about a warning once its charge is refunded whole or disputed."""
+    """A warning is not actionable once its charge is fully refunded or disputed."""
     if charge["refunded"] or charge["disputed"]:
         for warning in sim.find("radar.early_fraud_warning", charge=charge["id"]):
             sim.change(warning, "radar.early_fraud_warning.updated", actionable=False)

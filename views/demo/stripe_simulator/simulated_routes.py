@@ -1,4 +1,4 @@
-"""The list of the Stripe simulator's API addresses: endpoints register themselves here, with the parameters they know."""
+"""The API routes of the Stripe simulator: endpoints register themselves here, with the parameters that they accept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PAGES = ("limit", "starting_after", "ending_before")
 
 @dataclass(frozen=True)
 class ApiRoute:
-    """An address of the API."""
+    """A route of the API."""
 
     method: str
     rule: str
@@ -26,7 +26,7 @@ ROUTES: list[ApiRoute] = []
 
 
 def endpoint(method: str, rule: str, allowed: str = "") -> Callable[[Endpoint], Endpoint]:
-    """Register `call(sim, params, **ids)` under an address, with the names of its parameters."""
+    """Register `call(sim, params, **ids)` for a route, with the names of its parameters."""
 
     def register(call: Endpoint) -> Endpoint:
         ROUTES.append(ApiRoute(method, rule, call, frozenset(allowed.split())))
@@ -38,9 +38,9 @@ def endpoint(method: str, rule: str, allowed: str = "") -> Callable[[Endpoint], 
 def lists(
     rule: str, kind: str, filters: str = "", *, other: str = ""
 ) -> Callable[[Callable[..., list[Obj]]], Callable[..., list[Obj]]]:
-    """Register `call(sim, params, **ids)`, which gives all objects newest first, as a list with pages. `filters` are
-    fields that must be equal where they are given, `other` parameters that the function itself reads; `created` is
-    always one."""
+    """Register `call(sim, params, **ids)`, which returns all objects newest first, as a paginated list. `filters` are
+    fields to compare with parameters of the same name, `other` the parameters that the function reads itself; `created` is
+    always a filter."""
 
     def register(call: Callable[..., list[Obj]]) -> Callable[..., list[Obj]]:
         def page(sim: Simulator, params: Params, **ids: str) -> Obj:

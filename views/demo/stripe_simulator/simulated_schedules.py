@@ -1,4 +1,4 @@
-"""Subscription schedules in the Stripe simulator: another price from the end of a period on, as for a cheaper plan."""
+"""Subscription schedules of the Stripe simulator: another price from the end of a period, as for a downgrade."""
 
 from views.demo.stripe_simulator.simulated_clock import SOURCES, Due
 from views.demo.stripe_simulator.simulated_errors import SimulatedError, invalid, required
@@ -19,7 +19,7 @@ PHASE = ("start_date", "end_date", "duration", "items", "metadata", "proration_b
 
 @endpoint("POST", "/v1/subscription_schedules", "from_subscription")
 def create_schedule(sim: Simulator, params: Params) -> Obj:
-    """POST /v1/subscription_schedules, from a subscription: one phase, its current period."""
+    """POST /v1/subscription_schedules, from a subscription: its first phase is the current period."""
     subscription = sim.refer("subscription", params.needed("from_subscription"), "from_subscription")
     if subscription["status"] in ENDED:
         raise invalid("You cannot migrate a subscription that is canceled.", "from_subscription")
@@ -68,7 +68,7 @@ def retrieve_schedule(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/subscription_schedules/{id}", "end_behavior metadata phases proration_behavior")
 def update_schedule(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/subscription_schedules/{id}: its phases, the current one as it is."""
+    """POST /v1/subscription_schedules/{id}: sets its phases; the current one cannot change."""
     schedule = _active(sim, id)
     changed: Obj = {}
     if "metadata" in params:
@@ -83,7 +83,7 @@ def update_schedule(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/subscription_schedules/{id}/release", "preserve_cancel_date")
 def release_schedule(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/subscription_schedules/{id}/release: the subscription goes on as it is."""
+    """POST /v1/subscription_schedules/{id}/release: the subscription continues without it."""
     schedule = _active(sim, id)
     _release(sim, schedule)
     return schedule
@@ -188,7 +188,7 @@ def _release(sim: Simulator, schedule: Obj) -> None:
 
 
 def _next_phase(sim: Simulator, schedule: Obj) -> None:
-    """The current phase has ended: the next one begins, or the schedule is over."""
+    """Begin the next phase when the current one has ended, or complete the schedule."""
     ended = schedule["current_phase"]["end_date"]
     subscription = sim.get("subscription", schedule["subscription"])
     following = next((each for each in schedule["phases"] if each["start_date"] == ended), None)
@@ -216,5 +216,5 @@ def _due(sim: Simulator) -> list[Due]:
     return [later(each) for each in active]
 
 
-# before the renewal that falls on the same moment, which then is of the new price
+# before the renewal at the same time, which then has the new price
 SOURCES.insert(0, _due)

@@ -1,4 +1,4 @@
-"""SetupIntents in the Stripe simulator, which save a card, and the end of 3D Secure for them and for payments."""
+"""SetupIntents of the Stripe simulator, which save a card, and the result of 3D Secure for them and for payments."""
 
 import secrets
 from typing import Any
@@ -83,7 +83,7 @@ def list_setups(sim: Simulator, params: Params) -> list[Obj]:
 def new_setup(
     sim: Simulator, customer: str | None, metadata: dict[str, str], *, method: Obj | None = None, **more: Any
 ) -> Obj:
-    """An intent to save a payment method, not confirmed."""
+    """A new SetupIntent, not confirmed."""
     intent = sim.add(
         "setup_intent",
         automatic_payment_methods={"allow_redirects": "always", "enabled": True},
@@ -102,7 +102,7 @@ def new_setup(
 
 
 def confirm_setup(sim: Simulator, intent: Obj, params: Params) -> None:
-    """Try to save the card. Raises SimulatedError when it is refused."""
+    """Confirm the intent. Raises SimulatedError if the card is declined."""
     if intent["payment_method"] is None:
         raise unexpected_state(
             sim, intent, "You cannot confirm this SetupIntent because it's missing a payment method."
@@ -115,15 +115,15 @@ def confirm_setup(sim: Simulator, intent: Obj, params: Params) -> None:
 
 
 def finish_setup(sim: Simulator, intent: Obj, method: Obj) -> None:
-    """Save the card. Raises SimulatedError when it is refused."""
+    """Save the card. Raises SimulatedError if it is declined."""
     card = behaviour(method)
     if card.refuses_to_be_saved or is_past(method):
         error = declined("expired_card" if is_past(method) else card.decline_code)
-        told = error.body["error"]
+        details = error.body["error"]
         intent |= {"status": "requires_payment_method", "payment_method": None, "next_action": None}
-        intent["last_setup_error"] = told | {"payment_method": sim.render(method)}
+        intent["last_setup_error"] = details | {"payment_method": sim.render(method)}
         sim.emit("setup_intent.setup_failed", intent)
-        told["setup_intent"] = sim.render(intent)
+        details["setup_intent"] = sim.render(intent)
         raise error
     if intent["customer"]:
         attach(sim, method, intent["customer"])
@@ -132,7 +132,7 @@ def finish_setup(sim: Simulator, intent: Obj, method: Obj) -> None:
 
 
 def finish_authentication(sim: Simulator, intent: Obj, *, confirmed: bool) -> None:
-    """What the person answered on the page of 3D Secure. Raises SimulatedError when the card declines then."""
+    """Apply the answer of the 3D Secure page. Raises SimulatedError if the card declines afterwards."""
     setup = intent["object"] == "setup_intent"
     method = sim.get("payment_method", intent["payment_method"])
     intent["next_action"] = None

@@ -1,4 +1,4 @@
-"""The memory of the Stripe simulator: its objects, its clock, its events, and the file that keeps them."""
+"""The state of the Stripe simulator: its objects, its clock, its events, and the file that stores them."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ KINDS: dict[str, tuple[str, type | None]] = {
     "billing_portal.session": ("bps_", stripe.billing_portal.Session),
     "event": ("evt_", None),
 }
-"""Of every kind of object the beginning of its ids, and the class whose optional fields it shows as null."""
+"""By type of object: the prefix of its ids, and the class of Stripe's library whose optional fields default to null."""
 INCLUDABLE: dict[str, tuple[str, ...]] = {
     "customer": ("tax_ids", "subscriptions", "sources", "cash_balance", "invoice_credit_balance", "tax"),
     "charge": ("refunds", "level3", "authorization_code", "calculated_statement_descriptor", "source"),
@@ -51,20 +51,20 @@ INCLUDABLE: dict[str, tuple[str, ...]] = {
     "invoice": ("payments", "confirmation_secret"),
     "price": ("currency_options", "tiers"),
 }
-"""Fields that Stripe shows only when asked to expand them."""
+"""Fields that Stripe shows only if expanded."""
 WITHOUT_LIVEMODE = {"refund", "balance_transaction", "item", "subscription_item"}
 LETTERS = string.ascii_letters + string.digits
 KEYS_LAST = 86_400
-"""Seconds that the answer under an idempotency key is kept."""
+"""Seconds for which the response under an idempotency key is stored."""
 EVENTS_LAST = 30 * 86_400
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
-"""Seconds between the tries to deliver an event."""
+"""Seconds between attempts to deliver an event."""
 
 
 class Simulator:
-    """Everything the simulator knows. Hold `lock` around what reads or changes it; requests do.
+    """The state of a simulator. Hold `lock` to read or change it; requests do.
 
-    Objects are plain JSON. Fields that begin with an underscore are the simulator's own and never shown.
+    Objects are plain JSON. Fields that begin with an underscore are internal and never shown.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Simulator:
         self.webhook_secret = webhook_secret
         self.webhook_url = webhook_url
         self.url = ""
-        """The simulator's own address, for its hosted pages."""
+        """The simulator's own URL, for its hosted pages."""
         self.lock = threading.RLock()
         self.changed = threading.Event()
-        """Set when there is something new to deliver."""
+        """Set when there are new events to deliver."""
         self._file = file
         self._frozen: int | None = None
         self.reset()
@@ -85,7 +85,7 @@ class Simulator:
             self._load(file)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset to the initial state."""
         self.objects: dict[str, dict[str, Obj]] = {kind: {} for kind in KINDS}
         self.answers: dict[str, Obj] = {}
         self.deliveries: dict[str, Obj] = {}
@@ -102,7 +102,7 @@ class Simulator:
 
     @contextmanager
     def at(self, moment: int) -> Iterator[None]:
-        """For what happens at a moment that the clock has passed meanwhile."""
+        """Set the clock back to the time of a due action while it runs."""
         before, self._frozen = self._frozen, moment
         try:
             yield
@@ -112,11 +112,11 @@ class Simulator:
     # --- objects ------------------------------------------------------------------------------------------------
 
     def new_id(self, kind: str) -> str:
-        """A new id of that kind."""
+        """A new id of that type."""
         return KINDS[kind][0] + "".join(secrets.choice(LETTERS) for _ in range(24))
 
     def blank(self, kind: str, **fields: Any) -> Obj:
-        """An object of that kind that is not kept: with id and time, and null for what is not given."""
+        """A new object of that type, not stored: with id and time, and null for missing fields."""
         shape = KINDS[kind][1]
         made: Obj = {"id": self.new_id(kind), "object": kind}
         for name, hint in (shape.__annotations__ if shape else {}).items():
@@ -129,13 +129,13 @@ class Simulator:
         return made | fields
 
     def add(self, kind: str, **fields: Any) -> Obj:
-        """Make an object and keep it."""
+        """Create and store an object."""
         made = self.blank(kind, **fields)
         self.objects[kind][made["id"]] = made
         return made
 
     def get(self, kind: str, id: str, param: str = "id", status: int = 404) -> Obj:
-        """An object by its id. Raises SimulatedError when there is none."""
+        """An object by its id. Raises SimulatedError if there is none."""
         found = self.objects[kind].get(id)
         if found is None:
             raise missing(kind.replace("radar.", "").replace(".", " "), id, param, status)
@@ -146,7 +146,7 @@ class Simulator:
         return self.get(kind, id, param, status=400)
 
     def find(self, kind: str, **fields: Any) -> list[Obj]:
-        """Those of a kind with these values, newest first."""
+        """The objects of a type with these values, newest first."""
         found = [
             each
             for each in self.objects[kind].values()
@@ -154,10 +154,10 @@ class Simulator:
         ]
         return found[::-1]
 
-    # --- answers ------------------------------------------------------------------------------------------------
+    # --- responses ----------------------------------------------------------------------------------------------
 
     def render(self, obj: Obj, paths: tuple[str, ...] | list[str] = ()) -> Obj:
-        """A copy to show, with fields expanded. Raises SimulatedError for a path that cannot be."""
+        """A copy for a response, with fields expanded. Raises SimulatedError for an invalid path."""
         shown: Obj = _public(obj)
         for path in paths:
             if path.count(".") > 3:
@@ -217,7 +217,7 @@ class Simulator:
     # --- events -------------------------------------------------------------------------------------------------
 
     def emit(self, type: str, obj: Obj, **previous: Any) -> Obj:
-        """Record an event about an object as it is now, to be delivered."""
+        """Record an event with a copy of the object, to be delivered."""
         data: Obj = {"object": _public(obj)}
         if previous:
             data["previous_attributes"] = previous
@@ -234,7 +234,7 @@ class Simulator:
         return event
 
     def change(self, obj: Obj, type: str, **fields: Any) -> None:
-        """Change fields of an object and record the event, with what they were before. Without a difference nothing."""
+        """Change fields of an object and record the event with their previous values. Does nothing if nothing differs."""
         previous = {name: obj.get(name) for name, value in fields.items() if obj.get(name) != value}
         if previous:
             obj |= fields
@@ -244,7 +244,7 @@ class Simulator:
     # --- the file -----------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write everything to the file, whole or not at all. Without a file nothing."""
+        """Write the state to the file, atomically. Does nothing without a file."""
         if self._file is None:
             return
         self._forget_the_old()
@@ -260,7 +260,7 @@ class Simulator:
         made.replace(self._file)
 
     def _forget_the_old(self) -> None:
-        """As Stripe: answers under idempotency keys after a day, events after 30."""
+        """Delete stored responses after a day and events after 30 days, as Stripe does."""
         now = self.now()
         self.answers = {key: each for key, each in self.answers.items() if each["at"] > now - KEYS_LAST}
         events = self.objects["event"]

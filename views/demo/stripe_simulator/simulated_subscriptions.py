@@ -1,4 +1,4 @@
-"""Subscriptions by price in the Stripe simulator: their life, changes with proration, and the preview of those."""
+"""Subscriptions of the Stripe simulator: their states, and changes with proration."""
 
 import copy
 
@@ -21,8 +21,6 @@ from views.demo.stripe_simulator.simulated_items import (
     period_end,
     period_of,
     priced_item,
-    scheduled_prices,
-    set_items,
 )
 from views.demo.stripe_simulator.simulated_params import Params
 from views.demo.stripe_simulator.simulated_payments import close_intent
@@ -40,16 +38,6 @@ COMMON = (
 CHANGES = "billing_cycle_anchor cancel_at cancellation_details proration_date"
 WAITING = ("items", "billing_cycle_anchor", "status", "trial_end")
 """Of a subscription, what a pending update changes when it is paid."""
-PREVIEW_DETAILS = (
-    "billing_cycle_anchor",
-    "cancel_at_period_end",
-    "cancel_now",
-    "items",
-    "metadata",
-    "proration_behavior",
-    "proration_date",
-    "trial_end",
-)
 
 
 # --- the API ------------------------------------------------------------------------------------------------------------
@@ -98,7 +86,7 @@ def retrieve_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("POST", "/v1/subscriptions/{id}", f"{COMMON} {CHANGES}")
 def update_subscription(sim: Simulator, params: Params, id: str) -> Obj:
-    """POST /v1/subscriptions/{id}: other prices with proration, cancelling at the period's end and taking that back."""
+    """POST /v1/subscriptions/{id}: new prices with proration, cancelling at the period's end, and resuming."""
     subscription = _living(sim, id)
     before = copy.deepcopy(sim.objects)
     try:
@@ -111,7 +99,7 @@ def update_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @endpoint("DELETE", "/v1/subscriptions/{id}", "cancellation_details invoice_now prorate")
 def cancel_subscription(sim: Simulator, params: Params, id: str) -> Obj:
-    """DELETE /v1/subscriptions/{id}: at once. With `prorate` the unused time becomes credit, with `invoice_now` an invoice."""
+    """DELETE /v1/subscriptions/{id}: cancels at once. `prorate` credits the unused time, `invoice_now` invoices it."""
     subscription = _living(sim, id)
     if params.boolean("prorate"):
         changes: list[Change] = [(item, None, 0) for item in subscription["items"]["data"]]
@@ -124,7 +112,7 @@ def cancel_subscription(sim: Simulator, params: Params, id: str) -> Obj:
 
 @lists("/v1/subscriptions", "subscription", "customer collection_method", other="price status")
 def list_subscriptions(sim: Simulator, params: Params) -> list[Obj]:
-    """GET /v1/subscriptions: without a status those that are not canceled; `all`, `ended` or one status."""
+    """GET /v1/subscriptions: by default those that are not canceled; or `all`, `ended` or one status."""
     status, price = params.text("status"), params.text("price")
     found = []
     for each in sim.find("subscription"):
@@ -145,40 +133,7 @@ def list_items(sim: Simulator, params: Params) -> list[Obj]:
     return items
 
 
-@endpoint(
-    "POST", "/v1/invoices/create_preview", "currency customer preview_mode subscription subscription_details"
-)
-def preview(sim: Simulator, params: Params) -> Obj:
-    """POST /v1/invoices/create_preview: the next invoice, or the one of a change at once or of a new subscription."""
-    details = params.nested("subscription_details")
-    details.allow(PREVIEW_DETAILS)
-    params.one_of("preview_mode", ("next",), "next")
-    id = params.text("subscription")
-    if id is None:
-        customer = living_customer(sim, params.needed("customer"), "customer")
-        priced = [priced_item(sim, each) for each in details.each("items")]
-        if not priced:
-            raise required("subscription_details[items]")
-        now = sim.now()
-        lines = [
-            full_line(sim, None, None, price, quantity, (now, period_end(now, price, now)))
-            for price, quantity in priced
-        ]
-        return new_invoice(
-            sim, customer, priced[0][0]["currency"], lines, "subscription_create", preview=True
-        )
-    subscription = sim.refer("subscription", id, "subscription")
-    if subscription["status"] in ENDED:
-        raise invalid(
-            "You cannot preview an upcoming invoice for a canceled subscription.",
-            None,
-            "invoice_upcoming_none",
-        )
-    kept = copy.deepcopy(subscription)
-    return _previewed(sim, subscription, kept, details)
-
-
-# --- its life -----------------------------------------------------------------------------------------------------------
+# --- states -------------------------------------------------------------------------------------------------------------
 
 
 def start(
@@ -190,7 +145,7 @@ def start(
     method: Obj | None,
     trial_end: int | None = None,
 ) -> Obj:
-    """Begin a subscription, with its first invoice finalized and not yet paid. With a trial nothing is due."""
+    """Create a subscription, with its first invoice finalized and not yet paid. With a trial nothing is due."""
     now = sim.now()
     recurring = [price["recurring"] for price, _ in priced]
     if not all(recurring):
@@ -244,8 +199,8 @@ def start(
 
 
 def from_checkout(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> Obj:
-    """The subscription of a Checkout Session, with its first payment. Raises SimulatedError when the card is refused; the next
-    try goes on with the same subscription."""
+    """The subscription of a Checkout Session, with its first payment. Raises SimulatedError if the card is declined; the next
+    attempt continues the same subscription."""
     data = Params(session["_data"])
     if session.get("_subscription"):
         subscription = sim.get("subscription", session["_subscription"])
@@ -277,7 +232,7 @@ def from_checkout(sim: Simulator, session: Obj, method: Obj, confirm: Params) ->
 
 
 def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = None) -> None:
-    """It is over, now."""
+    """Cancel it now."""
     now = sim.now()
     details = subscription["cancellation_details"] | {
         "reason": subscription["cancellation_details"]["reason"] or reason
@@ -303,7 +258,7 @@ def end(sim: Simulator, subscription: Obj, reason: str, given: Params | None = N
 
 
 def renew(sim: Simulator, subscription: Obj) -> None:
-    """The next period begins: its invoice is made and collected."""
+    """Begin the next period: create and collect its invoice."""
     before = sim.render(subscription)["items"]
     begins = period_of(subscription)[1]
     trial = subscription["status"] == "trialing"
@@ -398,53 +353,6 @@ def _end_waiting(sim: Simulator, subscription: Obj, *, paid: bool) -> None:
         sim.emit("customer.subscription.pending_update_expired", subscription)
 
 
-def _previewed(sim: Simulator, subscription: Obj, kept: Obj, details: Params) -> Obj:
-    """The invoice that the given changes would bring. They are made on a copy."""
-    customer = sim.get("customer", subscription["customer"])
-    at = details.integer("proration_date")
-    if details.boolean("cancel_now"):
-        changes: list[Change] = [(item, None, 0) for item in kept["items"]["data"]]
-        lines = [*kept["_pending"], *prorations(sim, kept, changes, at or sim.now())]
-        return new_invoice(
-            sim,
-            customer,
-            kept["currency"],
-            lines,
-            "upcoming",
-            subscription=kept,
-            preview=True,
-            proration_date=at,
-        )
-    if "cancel_at_period_end" in details:
-        kept["cancel_at_period_end"] = details.boolean("cancel_at_period_end")
-    lines, at_once = change_items(sim, kept, details)
-    if at_once:
-        lines = [*kept["_pending"], *lines]
-    elif kept["cancel_at_period_end"] and not kept["_pending"]:
-        raise invalid("No upcoming invoices for customer: " + kept["customer"], None, "invoice_upcoming_none")
-    else:
-        begins = period_of(kept)[1]
-        if scheduled := scheduled_prices(sim, kept):
-            set_items(sim, kept, scheduled)
-        items = [] if kept["cancel_at_period_end"] else kept["items"]["data"]
-        lines = list(kept["_pending"])
-        for item in items:
-            ends = period_end(begins, item["price"], kept["billing_cycle_anchor"])
-            lines.append(full_line(sim, kept, item, item["price"], item["quantity"], (begins, ends)))
-    shown = new_invoice(
-        sim,
-        customer,
-        kept["currency"],
-        lines,
-        "upcoming",
-        subscription=kept,
-        preview=True,
-        proration_date=at or sim.now(),
-    )
-    shown["period_start"], shown["period_end"] = period_of(subscription)
-    return shown
-
-
 def _end_schedule(sim: Simulator, subscription: Obj) -> None:
     schedule = sim.objects["subscription_schedule"].get(subscription["schedule"] or "")
     if schedule is not None and schedule["status"] == "active":
@@ -470,7 +378,7 @@ def _invoice(sim: Simulator, subscription: Obj, lines: list[Obj], reason: str, *
 
 
 def _follow_invoice(sim: Simulator, invoice: Obj) -> None:
-    """A paid invoice makes its subscription active, one that cannot be collected past due."""
+    """Update the subscription of an invoice: active if it was paid, past due if collection failed."""
     id = subscription_of(invoice)
     if id is None or sim.get("subscription", id)["status"] in ENDED:
         return
@@ -541,7 +449,7 @@ def _collect_again(sim: Simulator, invoice: Obj) -> None:
             end(sim, subscription, "payment_failed")
 
 
-# --- small things -------------------------------------------------------------------------------------------------------
+# --- parts --------------------------------------------------------------------------------------------------------------
 
 
 def _living(sim: Simulator, id: str) -> Obj:

@@ -1,0 +1,166 @@
+"""The public page of plans and prices, the review of a plan before its payment, and the return from Stripe's page."""
+
+import logging
+from dataclasses import replace
+
+from flask import request, url_for
+from flask.typing import ResponseReturnValue
+
+from models import billing
+from models.billing import Plan, Subscription
+from models.billing.billing_details import billing_address, billing_snapshot
+from models.billing.buying import FEWEST_CREDITS
+from models.billing.payment_state import PaymentMismatch
+from models.billing.plans import INTERVALS
+from models.core.db import db
+from models.core.errors import Conflict, Forbidden, NotFound
+from models.ledger import Account
+from views.billing.pages.billing_blueprint import absolute, bp, money_page, own_billing, page_number
+from views.billing.pages.checkout import LAST_POLL, QUICK_POLLS, SYNC_EVERY
+from views.billing.pages.plan_cards import STATUSES, cards_for, plan_card, plan_facts, plan_of
+from views.web.guards import caller_address, cookie_user, current_account, limiter, login_required
+from views.web.htmx import see_other, toast
+
+log = logging.getLogger("stoa.billing")
+
+bp.add_app_template_global(billing.enabled, "sells")
+
+
+@bp.get("/pricing")
+def pricing() -> ResponseReturnValue:
+    """Plans for sale, and the price of credits. Query: `interval`, if there are plans of both. Public; 404 if this server
+    sells nothing."""
+    if not billing.enabled():
+        raise NotFound("This server sells nothing. Ask its operator for credits.")
+    offered = billing.public_plans()
+    intervals = [each for each in INTERVALS if any(plan.interval == each for plan in offered)]
+    mine = _own_subscription()
+    interval = request.args.get("interval", "")
+    if interval not in intervals:
+        held = plan_of(mine)
+        interval = held.interval if held and held.interval in intervals else next(iter(intervals), "")
+    cards = cards_for([plan for plan in offered if plan.interval == interval], mine)
+    if mine is None and cards:
+        middle = (len(cards) - 1) // 2
+        cards[middle] = replace(cards[middle], primary=True)
+    labels = {"month": "Monthly", "year": "Yearly"}
+    return money_page(
+        "billing/pricing.html",
+        cards=cards,
+        intervals=[
+            (labels[each], url_for("billing.pricing", interval=each), each == interval) for each in intervals
+        ],
+        least=FEWEST_CREDITS,
+    )
+
+
+@bp.get("/profile/plan/checkout")
+@login_required
+def review_plan() -> ResponseReturnValue:
+    """Review a plan before paying. Query: `plan`. Asks for billing details first if there are none."""
+    account = own_billing()
+    return _review(account, billing.get_plan(request.args.get("plan", "")))
+
+
+@bp.post("/profile/plan/checkout")
+@login_required
+@limiter.limit("20 per minute")
+def subscribe_to_plan() -> ResponseReturnValue:
+    """Go to Stripe's page to pay for a plan."""
+    account = own_billing()
+    plan = billing.get_plan(request.form.get("plan", ""))
+    plan_id = plan.id
+    if billing_snapshot(account.id) is None:
+        return see_other(url_for("billing.details", plan=plan.id))
+    back = absolute(url_for("billing.plan_started")) + "?session_id={CHECKOUT_SESSION_ID}"
+    try:
+        checkout = billing.subscribe(
+            account, plan, back, absolute(url_for("billing.plan_not_started")), address=caller_address()
+        )
+    except Conflict as conflict:
+        db.session.rollback()
+        toast(conflict.message, "bad")
+        return see_other(url_for("profile.profile", tab="plan"))
+    except (billing.StripeError, billing.BuyingLimited, Forbidden) as error:
+        db.session.rollback()
+        status = 502 if isinstance(error, billing.StripeError) else error.status
+        return _review(account, billing.get_plan(plan_id), problem=error.message, status=status)
+    return see_other(checkout.url)
+
+
+@bp.get("/profile/plan/started")
+@login_required
+@limiter.limit("120 per minute")
+def plan_started() -> ResponseReturnValue:
+    """The state of a subscription after Stripe's page. Query: `session_id`.
+
+    Asks Stripe when the page is loaded and on some of its polls, so that it is right without a webhook.
+    """
+    account, session_id = own_billing(), request.args.get("session_id", "")
+    poll = page_number("poll")
+    state, subscription = _synced(account, session_id, ask=poll % SYNC_EVERY == 0)
+    plan = plan_of(subscription)
+    waiting = state == "waiting"
+    return money_page(
+        "billing/plan_started.html",
+        partial="billing/_plan_started.html",
+        state=state,
+        name=plan.name if plan else "Your plan",
+        label=STATUSES[subscription.status][0].lower() if subscription else "",
+        plan_facts=plan_facts(plan, subscription) if plan and subscription else [],
+        poll_url=_poll_address(session_id, poll + 1) if waiting and poll < LAST_POLL else None,
+        poll_seconds=2 if poll < QUICK_POLLS else 10,
+        reload_url=_poll_address(session_id, 0),
+    )
+
+
+@bp.get("/profile/plan/not-started")
+@login_required
+def plan_not_started() -> ResponseReturnValue:
+    """Back from Stripe's page without paying."""
+    toast("Payment cancelled. You were not charged.", "info")
+    return see_other(url_for("billing.pricing"))
+
+
+def _own_subscription() -> Subscription | None:
+    if cookie_user() is None or (account := current_account()).org_id:
+        return None
+    return billing.live_subscription(account)
+
+
+def _synced(account: Account, session_id: str, *, ask: bool) -> tuple[str, Subscription | None]:
+    """The state of a Checkout session, for the page, and its subscription: `active`, `waiting`, `ended` (also past due), or
+    `unknown` for a session of nobody or of another account."""
+    if not ask:  # the webhook may have come
+        found = billing.live_subscription(account)
+        return ("active" if found else "waiting"), found
+    try:
+        found = billing.sync_checkout(account, session_id)
+    except NotFound:
+        return "unknown", None
+    except (billing.StripeError, PaymentMismatch, Conflict) as error:
+        log.warning("the state of a checkout of %s is unknown: %s", account.id, error)
+        db.session.rollback()
+        return "waiting", None
+    if found is None or found.status == "incomplete":
+        return "waiting", None
+    return ("active" if found.status in ("active", "trialing") else "ended"), found
+
+
+def _review(
+    account: Account, plan: Plan, *, problem: str | None = None, status: int = 200
+) -> ResponseReturnValue:
+    if not plan.active:
+        raise NotFound("This plan is not for sale any more.")
+    if billing.live_subscription(account):
+        return see_other(url_for("billing.preview_change", plan=plan.id))
+    details = billing_address(billing_snapshot(account.id))
+    if details is None:
+        return see_other(url_for("billing.details", plan=plan.id))
+    return money_page(
+        "billing/plan_review.html", status=status, card=plan_card(plan), details=details, problem=problem
+    )
+
+
+def _poll_address(session_id: str, poll: int) -> str:
+    return url_for("billing.plan_started", session_id=session_id, poll=poll or None)
