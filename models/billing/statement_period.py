@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Date, Select, and_, cast, func, select
 
-from models.billing.purchase import Purchase, PurchaseRefund
+from models.billing.purchase import CURRENCY, Purchase, PurchaseDispute, PurchaseRefund
 from models.billing.statement import StatementLine, lines_between, movement_sums
 from models.billing.statement_filter import midnight
+from models.billing.subscriptions import Subscription, SubscriptionInvoice
 from models.core.db import BigInt, db
 from models.core.errors import NotFound
 from models.gateway import GatewayCall
@@ -55,7 +56,7 @@ class LargeCall:
 
 @dataclass(frozen=True, slots=True)
 class MoneyLine:
-    """A payment or a refund. `id` is the purchase's or the refund's; a refund's cents are negative and its credits None."""
+    """A payment, refund or dispute. `id` is its own, or the number of a plan's invoice; returned cents are negative."""
 
     at: datetime
     name: str
@@ -176,7 +177,9 @@ def largest_calls(account_id: str, period: StatementPeriod, *, limit: int) -> li
 
 
 def money_of(account_id: str, period: StatementPeriod) -> list[MoneyLine]:
-    """The payments whose credits landed in the period, and the refunds of its days that were not refused, oldest first."""
+    """Payments and what was returned, oldest first: purchases whose credits landed in the period, the refunds of its days that
+    were not refused, the disputes of its days that withdrew money, and the plan's invoices paid in its days with all that was
+    returned of them since."""
     paid = (
         select(Purchase, CreditEntry.created_at)
         .join(CreditEntry, CreditEntry.operation_id == Purchase.id)
@@ -201,6 +204,30 @@ def money_of(account_id: str, period: StatementPeriod) -> list[MoneyLine]:
         .order_by(PurchaseRefund.created_at, PurchaseRefund.id)
         .execution_options(populate_existing=True)
     )
+    of_days = (midnight(period.first), midnight(period.last) + timedelta(days=1))
+    disputed = (
+        select(PurchaseDispute, Purchase.currency)
+        .join(Purchase, Purchase.id == PurchaseDispute.purchase_id)
+        .where(
+            func.coalesce(Purchase.org_id, Purchase.user_id) == account_id,
+            PurchaseDispute.created_at >= of_days[0],
+            PurchaseDispute.created_at < of_days[1],
+            PurchaseDispute.withdrawn_cents > 0,
+        )
+        .order_by(PurchaseDispute.created_at, PurchaseDispute.id)
+        .execution_options(populate_existing=True)
+    )
+    invoices = (
+        select(SubscriptionInvoice)
+        .join(Subscription, Subscription.stripe_subscription_id == SubscriptionInvoice.stripe_subscription_id)
+        .where(
+            Subscription.user_id == account_id,
+            SubscriptionInvoice.paid_at >= of_days[0],
+            SubscriptionInvoice.paid_at < of_days[1],
+        )
+        .order_by(SubscriptionInvoice.paid_at, SubscriptionInvoice.id)
+        .execution_options(populate_existing=True)
+    )
     lines = [
         MoneyLine(at, "Payment", each.id, each.credits, each.amount_cents, each.currency)
         for each, at in db.session.execute(paid)
@@ -209,6 +236,15 @@ def money_of(account_id: str, period: StatementPeriod) -> list[MoneyLine]:
         MoneyLine(each.created_at, "Refund", each.id, None, -each.amount_cents, currency)
         for each, currency in db.session.execute(refunded)
     ]
+    lines += [
+        MoneyLine(each.created_at, "Dispute", each.id, None, -each.withdrawn_cents, currency)
+        for each, currency in db.session.execute(disputed)
+    ]
+    for each in db.session.scalars(invoices):
+        at, name = each.paid_at or each.created_at, each.number or each.id
+        lines.append(MoneyLine(at, "Plan", name, each.credits or None, each.amount_cents, CURRENCY))
+        if returned := each.refunded_cents + each.disputed_cents:
+            lines.append(MoneyLine(at, "Returned of plan", name, None, -returned, CURRENCY))
     # Stripe tells whole seconds: a payment comes before its refund
     return sorted(lines, key=lambda line: line.at.replace(microsecond=0))
 

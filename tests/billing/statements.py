@@ -10,6 +10,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from models.ledger import Account, CreditEntry, charge, grant, lock_account, revoke, sweep, take_back
+from models.orgs import Org
 from tests import factories
 from tests.factories import Person
 from tests.ledger.stage import grant_type
@@ -29,15 +30,18 @@ class Row:
     balance: int
 
 
-def spend(session: Session, who: Person, amount: int, model: str, at: datetime) -> str:
-    """A settled call with its debit; returns its request id. Commits."""
+def spend(
+    session: Session, who: Person, amount: int, model: str, at: datetime, *, org: Org | None = None
+) -> str:
+    """A settled call with its debit, of `org` or of the person's account; returns its request id. Commits."""
     assert who.user
-    message = factories.message(who.user, amount, model=model, finished_at=at)
-    call = factories.call(who.user, message=message, model=model, started_at=at, finished_at=at)
+    of = {"org_id": org.id} if org else {}
+    message = factories.message(who.user, amount, model=model, finished_at=at, **of)
+    call = factories.call(who.user, message=message, model=model, started_at=at, finished_at=at, **of)
     session.execute(
         text("SELECT credit_take(:account, :amount, :cause, :message, :at)"),
         {
-            "account": who.account_id,
+            "account": org.id if org else who.account_id,
             "amount": amount,
             "cause": call.request_id,
             "message": message.id,

@@ -16,9 +16,10 @@ from models.billing import statement_period as period_module
 from models.billing.statement_filter import midnight
 from models.billing.statement_period import statement_month, statement_months, statement_period
 from models.core.db import now
-from models.ledger import CreditEntry, balance, charge, grant, record_head
+from models.ledger import Account, CreditEntry, balance, charge, grant, record_head
 from models.ledger.entry_positions import START, positions_before
 from models.ledger.statement_check import check_statement
+from models.orgs import Org
 from tests import factories
 from tests.billing.stage import Desk
 from tests.billing.statements import (
@@ -35,6 +36,7 @@ from tests.billing.statements import (
     stats,
     words,
 )
+from tests.billing.subscribers import Plans
 from tests.factories import Person, own_account_only
 from tests.ledger.stage import grant_type
 from views.billing.pages.statement_pdf import day_lines, summary_rows
@@ -89,6 +91,49 @@ def test_the_former_address_keeps_its_query(alice: Person) -> None:
     answer = alice.browser.get("/profile/statement?show=in&before=7&from=2026-01-01&tab=usage")
     assert answer.status_code == 302
     assert answer.location == "/profile?before=7&from=2026-01-01&tab=statement&kind=unspent"
+
+
+def test_owners_and_admins_read_the_statement_of_their_organisation(
+    session: Session, acme: Org, alice: Person, bob: Person, mallory: Person, anonymous: Person
+) -> None:
+    account = Account(org_id=acme.id)
+    grant(account, 700, "organization", operation_id="sold", description="For all", buyer_id=alice.id)
+    assert bob.user
+    call = spend(session, bob, 30, "lab/shared", now(), org=acme)
+    session.commit()
+    home = "/orgs/acme/billing/statement"
+    pages = [
+        home,
+        f"{home}/{now().date()}",
+        f"{home}/{now():%Y-%m}.pdf",
+        f"{home}/grants/sold",
+        f"{home}.csv",
+        f"{home}.csv?kind=calls",
+    ]
+    for path in pages:
+        statuses = [each.browser.get(path).status_code for each in (alice, bob, mallory, anonymous)]
+        assert statuses == [200, 403, 404, 302], path
+    session.execute(text("UPDATE org_member SET role = 'admin' WHERE user_id = :id"), {"id": bob.id})
+    session.commit()
+    assert {bob.browser.get(path).status_code for path in pages} == {200}
+    page = alice.browser.get(home).text
+    assert stats(page) == {"Settled": 670, "Held": 0, "Available": 670}
+    # the call's page is for the organisation's keys
+    assert [(row.text, row.href, row.amount) for row in rows(page)] == [
+        ("lab/shared", None, -30),
+        ("For all", f"{home}/grants/sold", 700),
+    ]
+    assert f'href="{home}?kind=calls' not in page
+    own = re.findall(r'(?:href|action|hx-get)="(/[^"]*statement[^"]*)"', page)
+    # the rail leads to one's own
+    assert {each for each in own if not each.startswith(home)} == {TAB}
+    filtered = alice.browser.get(f"{home}?kind=calls", headers=HTMX).text
+    assert [row.amount for row in rows(filtered)] == [-30]
+    assert f'href="{home}"' in filtered
+    assert call not in get(alice)
+    check = check_statement(io.StringIO(alice.browser.get(f"{home}.csv").text))
+    assert (check.valid, check.account, check.entries) == (True, acme.id, 2)
+    assert f'href="{home}"' in alice.browser.get("/orgs/acme/billing").text
 
 
 # --- the numbers -------------------------------------------------------------------------------------------------------
@@ -220,8 +265,39 @@ def test_purchases_refunds_and_disputes_lead_to_their_purchase(desk: Desk, alice
     assert [(line.name, line.credits, line.cents) for line in money] == [
         ("Payment", 1000, 1000),
         ("Refund", None, -400),
+        ("Dispute", None, -600),
     ]
     assert alice.browser.get(f"/profile/statement/{now():%Y-%m}.pdf").data[:5] == b"%PDF-"
+
+
+def test_a_plans_credits_and_payments_are_on_the_statement(
+    desk: Desk, alice: Person, mallory: Person
+) -> None:
+    plans = Plans(desk)
+    plans.subscribed(alice, plans.offer("Pro", 2_000, included_credits=1_000))
+    (row,) = rows(get(alice, kind="grants", least="1000"))
+    assert (row.text, row.amount) == ("Included in Pro", 1000)
+    assert row.href
+    page = alice.browser.get(row.href)
+    assert 'href="/profile?tab=plan"' in page.text
+    assert facts(page.text, "credits-h") == {"Granted": 1000, "Spent": 0, "Left": 1000}
+    assert mallory.browser.get(row.href).status_code == 404
+    (invoice,) = plans.invoices(alice)
+    assert invoice.paid_at
+    month = statement_month(alice.id, f"{now():%Y-%m}", now())
+    period = statement_period(
+        alice.id, min(month.first, invoice.paid_at.date()), max(month.last, invoice.paid_at.date())
+    )
+    money = period_module.money_of(alice.id, period)
+    number = invoice.number or invoice.id
+    assert [(line.name, line.id, line.credits, line.cents) for line in money] == [
+        ("Plan", number, 1000, 2000)
+    ]
+    invoice.refunded_cents = 500
+    desk.session.commit()
+    money = period_module.money_of(alice.id, period)
+    assert [(line.name, line.cents) for line in money] == [("Plan", 2000), ("Returned of plan", -500)]
+    assert period_module.money_of(mallory.id, period) == []
 
 
 # --- filters -----------------------------------------------------------------------------------------------------------
@@ -396,8 +472,8 @@ def test_a_day_is_explained_in_sentences_and_adds_up(session: Session, alice: Pe
     ):
         assert sentence in told, sentence
     assert f'href="/calls/{ids["call"]}"' in "".join(seen)
-    for day in ("2026-13-01", "today", "9999-01-01", str((now() + 2 * DAY).date()), "1999-01-01"):
-        assert alice.browser.get(f"/profile/statement/{day}").status_code == 404
+    for wrong in ("2026-13-01", "today", "9999-01-01", str((now() + 2 * DAY).date()), "1999-01-01"):
+        assert alice.browser.get(f"/profile/statement/{wrong}").status_code == 404
 
 
 @both_kinds

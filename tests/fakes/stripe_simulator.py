@@ -19,6 +19,8 @@ from views.demo.stripe_simulator import simulated_refunds as money_back
 Obj = dict[str, Any]
 WEBHOOK = "/api/stripe/webhook"
 
+PATIENCE = 60
+"""Seconds that a test waits for the simulator."""
 DETAILS = {"name": "Ada", "line1": "1 Analytical Row", "city": "London", "country": "GB"}
 """Filled in where the page asks."""
 
@@ -48,7 +50,7 @@ class StripeSim:
         """Stripe's own client for this simulator."""
         session = self._stack.enter_context(requests.Session())
         session.trust_env = False
-        http = stripe.RequestsClient(session=session, timeout=10)
+        http = stripe.RequestsClient(session=session, timeout=PATIENCE)
         given: Obj = {"max_network_retries": 0, "base_addresses": {"api": self.url}} | options
         return stripe.StripeClient(self.key, http_client=http, **given)
 
@@ -158,7 +160,7 @@ class StripeSim:
         headers = {"Authorization": f"Bearer {self.key}"}
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.post(f"{self.url}/_control/{name}", json=body, headers=headers, timeout=10)
+            answer = session.post(f"{self.url}/_control/{name}", json=body, headers=headers, timeout=PATIENCE)
         assert answer.status_code == 200, answer.text
         found: Obj = answer.json()
         return found
@@ -166,7 +168,7 @@ class StripeSim:
     def _post(self, path: str, form: dict[str, str]) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.post(self.url + path, form, timeout=10, allow_redirects=False)
+            answer = session.post(self.url + path, form, timeout=PATIENCE, allow_redirects=False)
         assert answer.status_code in (200, 303, 422), answer.text
         return answer
 
@@ -176,7 +178,7 @@ class StripeSim:
             return address
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.get(address, timeout=10, allow_redirects=False)
+            answer = session.get(address, timeout=PATIENCE, allow_redirects=False)
         return answer.headers.get("Location", "")
 
 

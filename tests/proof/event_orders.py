@@ -54,6 +54,8 @@ class Walk:
     payments: Payments
     history: History
     person: Person
+    heard: int
+    """Events that Stripe had made when this walk looked last."""
     customer: str = ""
     method: str = ""
     session: str = ""
@@ -93,14 +95,14 @@ class Walk:
         self.handled.add(choice)
 
     def _advance(self) -> None:
-        before = self.payments.event_count()
         self.history.steps[self.done](self)
         self.done += 1
-        self.listen(before)
+        self.listen()
 
-    def listen(self, before: int) -> None:
-        """Take up the events that Stripe has made since it had so many."""
-        for event in self.payments.events(*self.history.events, after=before):
+    def listen(self) -> None:
+        """Take up the events that Stripe has made meanwhile."""
+        since, self.heard = self.heard, self.payments.event_count()
+        for event in self.payments.events(*self.history.events, after=since):
             if self._is_own(event["data"]["object"]):
                 number = sum(name.startswith(f"{self.done} {event['type']} ") for name in self.waiting)
                 self.waiting[f"{self.done} {event['type']} {number}"] = event
@@ -200,22 +202,22 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
     graph = OrderGraph(first.node(), first.choices())
     counts = [0] * walkers
 
-    failed = threading.Event()
+    stopped = threading.Event()
 
     def walker(number: int) -> None:
-        while not graph.complete and not failed.is_set():
+        while not graph.complete and not stopped.is_set():
             plan = graph.plan(graph.start)
             if plan:
                 counts[number] += 1
                 go(plan)
             else:  # others are about to find more
-                failed.wait(0.25)
+                stopped.wait(0.25)
 
     def go(plan: list[str]) -> None:
         walk = _begun(payments, history)
         at = walk.node()
         assert at == graph.start, f"{history.name} begins at {at}, not {graph.start}"
-        while plan and not failed.is_set():
+        while plan and not stopped.is_set():
             for choice in plan:
                 walk.take(choice)
                 to = walk.node()
@@ -225,9 +227,11 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
 
     with ThreadPoolExecutor(walkers) as pool:
         walking = [pool.submit(walker, number) for number in range(walkers)]
-        while not _over(walking):
-            echo(f"  {history.name}: {graph.size} steps, {sum(counts)} payments")
-        failed.set()
+        try:
+            while not _over(walking):
+                echo(f"  {history.name}: {graph.size} steps, {sum(counts)} payments")
+        finally:
+            stopped.set()
         for done in walking:
             done.result()
     assert graph.complete, f"{history.name}: not every edge was walked"
@@ -241,10 +245,9 @@ def _over(walking: list[Future[None]]) -> bool:
 
 
 def _begun(payments: Payments, history: History) -> Walk:
-    walk = Walk(payments, history, payments.buyers(1, card=None)[0])
-    before = payments.event_count()
+    walk = Walk(payments, history, payments.buyers(1, card=None)[0], payments.event_count())
     history.begin(walk)
-    walk.listen(before)
+    walk.listen()
     return walk
 
 
@@ -332,5 +335,11 @@ HISTORIES = [
     _history("a purchase and a dispute that is won", [dispute, _win], 1000),
     _history("a purchase and a dispute that is lost", [dispute, lose], 0),
     _history("a purchase and an inquiry that becomes a dispute", [_inquire, _escalate, lose], 0),
-    _history("a purchase, a refund and a dispute that is won", [refund(300), dispute, _win], 700),
+    History(
+        "a purchase with a saved card, a refund and a dispute that is won",
+        [refund(300), dispute, _win],
+        700,
+        _with_card,
+        _facts,
+    ),
 ]

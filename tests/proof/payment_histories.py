@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from tests.proof.topups import enable
 from tests.proof.upstream import Script
 
 CARDS = ["visa", "visa", "visa", "declined", "insufficient_funds", "lost_card", "three_d_secure"]
+PROGRESS_EVERY = 20.0
+"""Seconds."""
 DISPUTES_EACH = 3
 """Five would ban the person."""
 FAULTS = [
@@ -48,9 +50,17 @@ def payment_histories(
     history = PaymentHistory(payments, payments.buyers(people))
     with payments.delivering():
         with ThreadPoolExecutor(actors) as pool:
-            for done in [
+            acting = [
                 pool.submit(history.act, random.Random(f"{seed}-{number}"), steps) for number in range(actors)
-            ]:
+            ]
+            try:
+                while not_done := wait(acting, PROGRESS_EVERY, FIRST_EXCEPTION).not_done:
+                    if any(each.done() and each.exception() for each in acting):
+                        break
+                    echo(f"  {sum(history.counts.values())} steps; {len(not_done)} actors go on")
+            finally:
+                history.stopped.set()
+            for done in acting:
                 done.result()
         echo(f"{sum(history.counts.values())} steps: {counted(history.counts)}")
         history.settle_down()
@@ -83,6 +93,7 @@ class PaymentHistory:
         """Credits that were neither bought nor given back, by person."""
         self.disputes: Counter[str] = Counter()
         self.lock = threading.Lock()
+        self.stopped = threading.Event()
         self.at_stripe = threading.Lock()
         """Held from looking at a charge to changing it."""
         self.heads = 0
@@ -93,6 +104,8 @@ class PaymentHistory:
         """Take random steps."""
         weights = [weight for _, weight in STEPS]
         for _ in range(steps):
+            if self.stopped.is_set():
+                return
             ((step, _),) = rng.choices(STEPS, weights)
             done = step(self, rng, rng.choice(self.people))
             if done:

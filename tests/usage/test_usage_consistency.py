@@ -15,6 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models.accounts.credentials import hash_token
+from models.billing.statement_period import statement_month, statement_months
 from models.core.pool import Pool
 from models.ledger import (
     Admission,
@@ -31,6 +32,7 @@ from models.ledger import (
     settle,
     sweep,
 )
+from models.ledger.entry_positions import START
 from models.usage import Message
 from tests.factories import Person
 from tests.ledger.stage import grant_type
@@ -205,6 +207,17 @@ def test_page_api_export_statement_and_ledger_agree(
     card = statement[statement.index('id="sum-h"') :]
     sums = [number(text) for text in re.findall(r"<dd>([^<]+)</dd>", card[: card.index("</section>")])]
     assert sum(sums[:-1]) == sums[-1] == last
+    opening = START
+    for month in reversed(statement_months(alice.account_id, now)):
+        period = statement_month(alice.account_id, f"{month:%Y-%m}", now)
+        assert period.opening == opening
+        opening = period.closing
+        parts = [*period.debits, *period.movements.values()]
+        assert sum(part.amount for part in parts) == period.change
+        assert sum(line.amount for line in period.changes) == period.change - sum(
+            part.amount for part in period.debits
+        )
+    assert opening.balance == last
     proof = prove()
     assert proof.clean, proof
 

@@ -183,6 +183,7 @@ def _period_context(account: Account, query: UsageQuery, period: Period, moment:
         "query": query,
         "report": report,
         "chart": _chart(query.metric, report, moment),
+        "day_links": _day_links(report),
         "headline": _headline(query.metric, report.total, _date_range(period, moment)),
         "rows": [(_name(each.key), each.slot, each.total) for each in report.series],
         "metrics": METRICS,
@@ -191,6 +192,12 @@ def _period_context(account: Account, query: UsageQuery, period: Period, moment:
         "dates": query.url(range="custom", **{"from": str(period.first_day), "to": str(period.last_day)}),
         "csv": url_for("usage.export", **days),
     }
+
+
+def _day_links(report: UsageReport) -> list[str]:
+    """Of a chart by day: the explanation of each day."""
+    starts = report.starts if report.period.step == "day" else []
+    return [url_for("billing.statement_day", day=str(start.date())) for start in starts]
 
 
 def _account_context(account: Account, moment: datetime) -> dict[str, Any]:

@@ -14,11 +14,17 @@ MARGIN, LINE_HEIGHT = 22, 5.6
 Rows = list[tuple[str, str]]
 
 
-def blank_pdf(title: str) -> "FPDF":
-    """A document with one empty page. Characters that Inter lacks are drawn as boxes."""
+def blank_pdf(title: str, *, numbered: bool = False) -> "FPDF":
+    """A document with one empty page, with page numbers if `numbered`. Characters that Inter lacks are drawn as boxes."""
     from fpdf import FPDF
 
-    pdf = FPDF(format="A4")
+    class Numbered(FPDF):
+        def footer(self) -> None:
+            self.set_y(-MARGIN + LINE_HEIGHT)
+            style(self, 8.5, False, QUIET)
+            self.cell(0, LINE_HEIGHT, f"{title}, page {self.page_no()} of {{nb}}")
+
+    pdf = (Numbered if numbered else FPDF)(format="A4")
     pdf.set_margin(MARGIN)
     pdf.c_margin = 0
     pdf.set_auto_page_break(True, margin=MARGIN)

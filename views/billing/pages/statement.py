@@ -1,7 +1,7 @@
 """The statement: the profile tab, its CSV, the explanation of a day, the page of a grant, and monthly statements as PDF."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
+from models import billing
 from models.billing.grant_history import grant_history
 from models.billing.statement import (
     StatementLine,
@@ -32,7 +33,7 @@ from models.core.errors import Invalid, NotFound
 from models.ledger import Account, balance, ensure_quota, write_off_expired
 from models.usage.statement_export import statement_csv, statement_range
 from views.accounts.pages.profile import tab
-from views.billing.pages.billing_blueprint import bp
+from views.billing.pages.billing_blueprint import bp, organisation, page_account
 from views.billing.pages.statement_pdf import monthly_pdf
 from views.runs.pages import call_address
 from views.usage.pages import KINDS
@@ -58,6 +59,15 @@ MOVEMENT_NAMES = {
     "unspent": "All but spending",
 }
 """The choices of the filter."""
+
+
+GRANT_TABS = {
+    "referral": ("Referrals", "referrals"),
+    "referral_legacy": ("Referrals", "referrals"),
+    "plan": ("Plan", "plan"),
+    "subscription": ("Plan", "plan"),
+}
+"""By grant type: the name and the tab of the page that it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,13 @@ class StatementForm:
 
     def href(self, **changes: str) -> str:
         """The page with some filters changed."""
-        return url_for("profile.profile", tab="statement", **self.args(**changes))
+        return statement_home(**self.args(**changes))
+
+    @property
+    def date_types(self) -> dict[str, str]:
+        """Input types of the date fields: "text" for an invalid date, which a browser's date input would drop."""
+        texts = {name: self.values[name] for name in ("from", "to")}
+        return {name: "date" if not text or parse_day(text) else "text" for name, text in texts.items()}
 
     @property
     def chips(self) -> list[tuple[str, str]]:
@@ -118,7 +134,34 @@ def statement() -> ResponseReturnValue:
     Runs a due quota cycle and writes off expired grants first, so that the entries add up to the balance. Wrong filters:
     422 with the input kept.
     """
-    account, moment, form = current_account(), now(), StatementForm.of_request()
+    return _page()
+
+
+@bp.get("/orgs/<slug>/billing/statement")
+@login_required
+def organisation_statement() -> ResponseReturnValue:
+    """The same of an organisation, for its owners and admins."""
+    return _page()
+
+
+def statement_account() -> Account:
+    """The account of the page: of the organisation in the URL, else the one that the cookie acts for, which may be an
+    organisation's too. Raises Forbidden, NotFound."""
+    return page_account() if g.get("billing_slug") else current_account()
+
+
+def statement_home(**query: Any) -> str:
+    """The URL of the statement of the page's account."""
+    if g.get("billing_slug"):
+        return url_for("billing.organisation_statement", **query)
+    return url_for("profile.profile", tab="statement", **query)
+
+
+bp.add_app_template_global(statement_home)
+
+
+def _page() -> ResponseReturnValue:
+    account, moment, form = statement_account(), now(), StatementForm.of_request()
     before = _entry_id(request.args.get("before"))
     ensure_quota(account, settings().stoa_free_credits, now=moment)
     write_off_expired(account, now=moment)
@@ -146,11 +189,12 @@ def statement_address() -> ResponseReturnValue:
 
 
 @bp.get("/profile/statement.csv")
+@bp.get("/orgs/<slug>/billing/statement.csv")
 @login_required
 def statement_file() -> ResponseReturnValue:
     """Stream the entries of the page's filters as CSV. With no filter but days it is complete, and `/verify` can check it.
     Raises Invalid (422)."""
-    account_id, filter = current_account().id, parse_filter(request.args)
+    account_id, filter = statement_account().id, parse_filter(request.args)
     days = f"{f'{filter.first}-to-' if filter.first else ''}{filter.last or now().date()}"
     if filter.whole:
         first, last = (str(day) if day else None for day in (filter.first, filter.last))
@@ -165,11 +209,12 @@ def statement_file() -> ResponseReturnValue:
 
 
 @bp.get("/profile/statement/<month>.pdf")
+@bp.get("/orgs/<slug>/billing/statement/<month>.pdf")
 @login_required
 @limiter.limit("30 per minute")
 def statement_pdf(month: str) -> ResponseReturnValue:
     """The statement of a month such as `2026-11` as PDF; of the current month so far. Raises NotFound."""
-    account, moment = current_account(), now()
+    account, moment = statement_account(), now()
     write_off_expired(account, now=moment)
     db.session.commit()
     read_snapshot()
@@ -181,11 +226,12 @@ def statement_pdf(month: str) -> ResponseReturnValue:
 
 
 @bp.get("/profile/statement/<day>")
+@bp.get("/orgs/<slug>/billing/statement/<day>")
 @login_required
 def statement_day(day: str) -> ResponseReturnValue:
     """Why the balance changed on a UTC day such as `2026-11-20`: in sentences, by cause, and the largest calls. Raises
     NotFound for a day that has not come."""
-    account, today = current_account(), now().astimezone(UTC).date()
+    account, today = statement_account(), now().astimezone(UTC).date()
     found = parse_day(day)
     if found is None or found > today:
         raise NotFound("There is no such day.")
@@ -203,7 +249,7 @@ def statement_day(day: str) -> ResponseReturnValue:
         other_models=models[MODELS:],
         changes=[(line, cause_of(line, account)) for line in period.changes],
         largest=[
-            (call, call_address(call.run_id, call.request_id))
+            (call, _call_href(call.run_id, call.request_id))
             for call in largest_calls(account.id, period, limit=LARGEST)
         ],
         before=found - timedelta(days=1),
@@ -214,19 +260,21 @@ def statement_day(day: str) -> ResponseReturnValue:
 
 
 @bp.get("/profile/statement/grants/<path:id>")
+@bp.get("/orgs/<slug>/billing/statement/grants/<path:id>")
 @login_required
 def grant_page(id: str) -> ResponseReturnValue:
     """A grant: where it came from, and what came of its credits. Raises NotFound."""
-    account = current_account()
+    account = statement_account()
     write_off_expired(account)
     db.session.commit()
     read_snapshot()
     history = grant_history(account, id)
     sources = []
-    if history.purchase and account.user_id:
+    if history.purchase and _has_purchase_pages(account):
         sources.append(("Purchase", url_for("billing.purchase", id=history.purchase.id)))
-    if history.grant.type in ("referral", "referral_legacy") and account.user_id:
-        sources.append(("Referrals", url_for("profile.profile", tab="referrals")))
+    name, of_tab = GRANT_TABS.get(history.grant.type, ("", ""))
+    if of_tab and account.user_id and (of_tab != "plan" or billing.enabled()):
+        sources.append((name, url_for("profile.profile", tab=of_tab)))
     return render("billing/grant.html", history=history, kinds=KINDS, sources=sources)
 
 
@@ -234,13 +282,12 @@ def cause_of(line: StatementLine, account: Account) -> Cause:
     """What caused an entry, in words, and its page: a call, a purchase, or a grant."""
     if line.kind == "debit":
         if line.request_id:
-            return Cause(line.model or "Call", call_address(line.run_id, line.request_id))
+            return Cause(line.model or "Call", _call_href(line.run_id, line.request_id))
         return Cause("Charge", code=line.cause)
     name = grant_name(line)
-    # purchases have pages for people only
-    purchase = (
-        url_for("billing.purchase", id=line.purchase_id) if line.purchase_id and account.user_id else None
-    )
+    purchase = None
+    if line.purchase_id and _has_purchase_pages(account):
+        purchase = url_for("billing.purchase", id=line.purchase_id)
     grant = url_for("billing.grant_page", id=line.operation_id) if line.grant_type else None
     if line.kind == "grant":
         return Cause(name, purchase or grant)
@@ -253,6 +300,16 @@ def cause_of(line: StatementLine, account: Account) -> Cause:
         return Cause(f"{reasons.get(line.cause, 'Given back')}: {name}", purchase or grant)
     reasons = {"refund": "Taken back by a refund", "dispute": "Taken back by a dispute"}
     return Cause(f"{reasons.get(line.cause, 'Revoked by the operator')}: {name}", purchase or grant)
+
+
+def _has_purchase_pages(account: Account) -> bool:
+    """An organisation's purchases are shown to its owners and admins, not to its keys."""
+    return bool(account.user_id or g.get("billing_slug"))
+
+
+def _call_href(run_id: str | None, request_id: str) -> str | None:
+    """The page of a call; None for an organisation's, which only its own keys open."""
+    return None if g.get("billing_slug") else call_address(run_id, request_id)
 
 
 def grant_name(line: StatementLine) -> str:
@@ -303,7 +360,7 @@ def day_sentences(period: StatementPeriod) -> list[str]:
 
 def _entries(day: date, **more: Any) -> str:
     """The entries of a day on the statement."""
-    return url_for("profile.profile", tab="statement", **_days(day), **more)
+    return statement_home(**_days(day), **more)
 
 
 def _days(day: date) -> dict[str, Any]:
@@ -315,22 +372,31 @@ def _list_context(account: Account, form: StatementForm, before: int | None) -> 
     page = None if form.errors else statement_page(account.id, form.filter, before)
     more = None
     if page and page.more:
-        more = url_for("profile.profile", tab="statement", **form.args(), before=page.more)
+        more = statement_home(**form.args(), before=page.more)
     return {
         "form": form,
         "listing": page,
         "before": before,
         "more": more,
         "lines": [(line, cause_of(line, account)) for line in page.lines] if page else [],
+        "days": _day_addresses(page.lines if page else []),
         "kinds": KINDS,
         "csv": url_for("billing.statement_file", **form.args()),
+        "organisation": organisation(),
     }
+
+
+def _day_addresses(lines: Sequence[StatementLine]) -> dict[date, str]:
+    """The explanations of the lines' days: few, as most lines of a page are of one day."""
+    days = {line.created_at.date() for line in lines}
+    return {day: url_for("billing.statement_day", day=str(day)) for day in days}
 
 
 def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
     """Balance, its sum, chart, expiries, holds and months."""
     current, totals = balance(account, now=moment), statement_totals(account.id)
-    g.balance = current  # the navigation bar shows the same reading
+    if not g.get("billing_slug"):
+        g.balance = current  # the navigation bar shows the same reading
     days = [moment.astimezone(UTC).date() - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
     months = statement_months(account.id, moment)
     return {
@@ -340,6 +406,7 @@ def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
         "day_links": [url_for("billing.statement_day", day=str(day)) for day in days],
         "expiries": upcoming_expiries(account.id, moment, limit=EXPIRIES),
         "holds": live_holds_of(account.id, moment, limit=HOLDS) if current.held else [],
+        "action": statement_home().partition("?")[0],
         "movement_names": MOVEMENT_NAMES,
         "months": [_month(each, moment) for each in months[:RECENT_MONTHS]],
         "older_months": [_month(each, moment) for each in months[RECENT_MONTHS:]],

@@ -63,10 +63,11 @@ def monthly_pdf(account: Account, period: StatementPeriod, moment: datetime) -> 
     listed, the rest is summed; calls are summed by day and model."""
     until = min(period.last, moment.astimezone(UTC).date())
     title = f"Statement for {period.first:%B %Y}"
-    pdf = blank_pdf(title)
+    pdf = blank_pdf(title, numbered=True)
     paragraph(pdf, title, 22, bold=True)
     so_far = f", so far, at {format.moment(moment)}" if until < period.last else ""
     paragraph(pdf, f"{_day(period.first)} to {_day(until)}, UTC{so_far}", 9, colour=QUIET)
+    paragraph(pdf, "Balances and movements are in credits. 1 credit is 1 US cent.", 9, colour=QUIET)
     if billing.test_mode():
         paragraph(pdf, "Test payments: no money moved.", 9, bold=True)
     pdf.ln(8)
@@ -166,7 +167,7 @@ def _payments(pdf: "FPDF", lines: Sequence[MoneyLine]) -> None:
             _row(pdf, f"{len(rest):,} more", "", format.cents(cents, currency))
     rule(pdf)
     for currency, cents in _money(lines).items():
-        _row(pdf, "Paid, less refunds", "", format.cents(cents, currency), bold=True)
+        _row(pdf, "Paid, less refunds and disputes", "", format.cents(cents, currency), bold=True)
 
 
 def _money(lines: Sequence[MoneyLine]) -> Counter[str]:
