@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from flask import Blueprint, jsonify, request, url_for
+from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
@@ -356,8 +356,8 @@ def _owner(id: str) -> Account:
 def _checkout(
     account: Account, plan: Plan, success_url: str | None = None, cancel_url: str | None = None
 ) -> billing.PlanCheckout:
-    started = f"{absolute(url_for('billing.plan_started'))}?session_id={{CHECKOUT_SESSION_ID}}"
-    not_started = absolute(url_for("billing.plan_not_started"))
+    started = f"{absolute('billing.plan_started')}?session_id={{CHECKOUT_SESSION_ID}}"
+    not_started = absolute("billing.plan_not_started")
     address = caller_address()
     return billing.subscribe(
         account, plan, success_url or started, cancel_url or not_started, address=address

@@ -72,10 +72,10 @@ def subscribe_to_plan() -> ResponseReturnValue:
     plan_id = plan.id
     if billing_snapshot(account.id) is None:
         return see_other(url_for("billing.details", plan=plan.id))
-    back = absolute(url_for("billing.plan_started")) + "?session_id={CHECKOUT_SESSION_ID}"
+    back = absolute("billing.plan_started") + "?session_id={CHECKOUT_SESSION_ID}"
     try:
         checkout = billing.subscribe(
-            account, plan, back, absolute(url_for("billing.plan_not_started")), address=caller_address()
+            account, plan, back, absolute("billing.plan_not_started"), address=caller_address()
         )
     except Conflict as conflict:
         db.session.rollback()
