@@ -357,7 +357,7 @@ def _owner(id: str) -> Account:
 def _checkout(
     account: Account, plan: Plan, success_url: str | None = None, cancel_url: str | None = None
 ) -> billing.PlanCheckout:
-    started = absolute("billing.plan_started") + "?session_id={CHECKOUT_SESSION_ID}"
+    started = f"{absolute('billing.plan_started')}?session_id={{CHECKOUT_SESSION_ID}}"
     not_started = absolute("billing.plan_not_started")
     address = caller_address()
     return billing.subscribe(
