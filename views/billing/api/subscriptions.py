@@ -15,7 +15,8 @@ from models.core.db import now
 from models.core.errors import Conflict, DomainError, Forbidden, Invalid
 from models.ledger import Account
 from views.billing.api.plans import MANAGEMENT, PlanAnswer, plan_json
-from views.billing.pages.billing_blueprint import absolute, own_billing
+from views.billing.pages.billing_blueprint import own_billing
+from views.billing.pages.plan_checkout import return_urls
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, door
@@ -325,8 +326,7 @@ def change(id: str) -> ResponseReturnValue:
     """Change to another plan.
 
     One that costs more starts at once, and the difference is charged to your card now; one that costs less starts when the
-    period ends. If the payment
-    fails, nothing changes.
+    period ends. If the payment fails, nothing changes.
     """
     account, body = _owner(id), read(ChangeBody)
     plan = billing.get_plan(body.plan_id)
@@ -357,8 +357,7 @@ def _owner(id: str) -> Account:
 def _checkout(
     account: Account, plan: Plan, success_url: str | None = None, cancel_url: str | None = None
 ) -> billing.PlanCheckout:
-    started = f"{absolute('billing.plan_started')}?session_id={{CHECKOUT_SESSION_ID}}"
-    not_started = absolute("billing.plan_not_started")
+    started, not_started = return_urls()
     address = caller_address()
     return billing.subscribe(
         account, plan, success_url or started, cancel_url or not_started, address=address
