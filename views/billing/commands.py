@@ -247,10 +247,11 @@ def frozen_command() -> None:
     """List the accounts that cannot buy because of disputes, and the banned customers."""
     frozen, banned = billing.frozen_buyers(), billing.banned_buyers()
     for buyer in frozen:
-        why = "lost" if buyer.lost else "open"
+        freeze = buyer.freeze
+        why = "lost" if freeze.lost else "open"
         click.echo(
-            f"{_moment(buyer.since)}  {buyer.name}  {buyer.disputes:,} disputed, the first {why}:"
-            f" {dollars(buyer.amount_cents)}  {buyer.purchase_id}"
+            f"{_moment(freeze.since)}  {buyer.name}  {buyer.disputes:,} disputed, the first {why}:"
+            f" {dollars(freeze.amount_cents)}  {freeze.payment_id}"
         )
     for user in banned:
         click.echo(f"banned  {user.email}  {user.banned_reason or '-'}")
