@@ -6,6 +6,7 @@ from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.confirmations import PaymentConfirmation
 from models.billing.disputes import banned_buyers
 from models.billing.freezes import BuyingFreeze, FrozenBuyer, buying_freeze, clear_freeze, frozen_buyers
+from models.billing.limit_overrides import limit_override, remove_limit_override, set_limit_override
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.plans import (
@@ -131,6 +132,7 @@ __all__ = [
     "last_proof",
     "last_reconciliation",
     "last_subscription",
+    "limit_override",
     "limited",
     "listed_plans",
     "listed_purchases",
@@ -144,9 +146,11 @@ __all__ = [
     "receipt_of",
     "reconcile",
     "record_proof",
+    "remove_limit_override",
     "resolve",
     "resume",
     "retire_plan",
+    "set_limit_override",
     "set_low_balance_threshold",
     "set_trust_level",
     "stripe_price",
