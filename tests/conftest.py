@@ -181,14 +181,14 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     Deletes from tables with rows only, with triggers and foreign keys disabled: much faster than TRUNCATE of all tables,
     and not blocked by readers.
     """
-    used = "app" in request.fixturenames or "session" in request.fixturenames
-    filled: FilledTables | None = request.getfixturevalue("filled_tables") if used else None
-    yield
-    if filled is None:
+    if not {"app", "session"} & set(request.fixturenames):
+        yield
         return
+    filled: FilledTables = request.getfixturevalue("filled_tables")
+    engine: Engine = request.getfixturevalue("engine")
+    yield
     tables = filled()
     if tables:
-        engine: Engine = request.getfixturevalue("engine")
         with engine.begin() as connection:
             connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
             for table in tables:
