@@ -11,7 +11,7 @@ from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.billing import plan_subscribers, plans
-from models.billing.plans import MOST_WINDOWS, NewPlan, Plan, WindowLimit
+from models.billing.plans import MAX_WINDOWS, NewPlan, Plan, WindowLimit
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
 from views.billing.pages.billing_blueprint import money_page
@@ -248,14 +248,14 @@ def _entered_rows() -> list[WindowRow]:
         WindowRow(
             *(request.form.get(f"window_{part}_{index}", "").strip() for part in ("name", "hours", "credits"))
         )
-        for index in range(MOST_WINDOWS)
+        for index in range(MAX_WINDOWS)
     ]
 
 
 def _rows(filled: list[WindowRow]) -> list[WindowRow]:
     """With an empty row at the end, as far as windows are allowed."""
     filled = filled[: 1 + max((index for index, row in enumerate(filled) if not row.empty), default=-1)]
-    return (filled + [WindowRow()] * MOST_WINDOWS)[: min(MOST_WINDOWS, max(3, len(filled) + 1))]
+    return (filled + [WindowRow()] * MAX_WINDOWS)[: min(MAX_WINDOWS, max(3, len(filled) + 1))]
 
 
 def _terms() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from models.accounts import User
 from models.billing import plans
-from models.billing.plans import MOST_LINES, MOST_WINDOWS, NewPlan, Plan, WindowLimit
+from models.billing.plans import MAX_LINES, MAX_WINDOWS, NewPlan, Plan, WindowLimit
 from models.core.db import db
 from models.core.errors import DomainError, Forbidden, Invalid
 from views.web.body import Body, Int32, InvalidBody, Missing, read
@@ -26,7 +26,7 @@ KEYS = {"price_cents": "price_minor"}
 
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
-Lines = Annotated[list[str], Field(max_length=MOST_LINES)]
+Lines = Annotated[list[str], Field(max_length=MAX_LINES)]
 
 
 class WindowBody(Body):
@@ -53,7 +53,7 @@ class PlanTerms(Body):
     tier: Int32 | None = Field(
         None, description="The number of the tier of the Codebuff client: 100, 200 or 500"
     )
-    windows: Missing[Annotated[list[WindowBody], Field(max_length=MOST_WINDOWS)]] = Field(
+    windows: Missing[Annotated[list[WindowBody], Field(max_length=MAX_WINDOWS)]] = Field(
         None, description="Limits that apply together"
     )
     public: Missing[bool] = Field(None, description="Whether it is listed for sale")
