@@ -1,4 +1,4 @@
-"""Stripe's subscriptions and their invoices compared with ours; what is missing here is repaired."""
+"""Reconciliation of subscriptions and their invoices with Stripe; differences are repaired."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from models.core.jobs import transaction
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionDifference:
-    """A difference between Stripe and us, and whether it is repaired."""
+    """A difference between Stripe and the database, and whether it was repaired."""
 
     subscription_id: str
     what: str
@@ -52,8 +52,8 @@ class Reversed:
 
 
 def subscription_differences(since: datetime, checked: set[str]) -> Iterator[SubscriptionDifference]:
-    """Compare all subscriptions that have not ended, here or at Stripe, and all invoices made since a moment, and repair what
-    differs. Adds the ids of what was compared to `checked`. Takes transactions of its own; idempotent. Raises StripeError."""
+    """Compare all subscriptions that are live here or at Stripe, and all invoices created since `since`, and repair
+    differences. Adds the compared ids to `checked`. Uses its own transactions; idempotent. Raises StripeError."""
     synced: set[str] = set()
 
     def repair(id: str) -> Iterator[SubscriptionDifference]:
@@ -61,32 +61,32 @@ def subscription_differences(since: datetime, checked: set[str]) -> Iterator[Sub
             synced.add(id)
             yield from _repaired(id)
 
-    for told in subscriptions_at_stripe():
-        if (told.get("metadata") or {}).get("organization_id"):
+    for subscription in subscriptions_at_stripe():
+        if (subscription.get("metadata") or {}).get("organization_id"):
             continue
-        checked.add(told["id"])
+        checked.add(subscription["id"])
         with transaction():
-            agrees = _agrees(told)
+            agrees = _agrees(subscription)
         if not agrees:
-            yield from repair(told["id"])
+            yield from repair(subscription["id"])
     with transaction():
         live = _live()
     for id in live:
-        if id not in checked:  # ended at Stripe, or gone
+        if id not in checked:  # ended or deleted at Stripe
             checked.add(id)
             yield from repair(id)
     for invoice in invoices_since(since):
-        subscription = subscription_of_invoice(invoice)
-        if subscription is None or invoice["status"] == "draft":
+        subscription_id = subscription_of_invoice(invoice)
+        if subscription_id is None or invoice["status"] == "draft":
             continue
         with transaction():
             known = db.session.get(SubscriptionInvoice, invoice["id"], populate_existing=True)
-            ours = known is not None or account_of_customer(id_of(invoice.get("customer")) or "") is not None
-        if not ours:
+            owned = known is not None or account_of_customer(id_of(invoice.get("customer")) or "") is not None
+        if not owned:
             continue
         checked.add(invoice["id"])
         if known is None or known.status != invoice["status"]:
-            yield from repair(subscription)
+            yield from repair(subscription_id)
     with transaction():
         undecided = _undecided()
     for charge in undecided:
@@ -94,8 +94,9 @@ def subscription_differences(since: datetime, checked: set[str]) -> Iterator[Sub
 
 
 def reversal_difference(reversal: dict[str, Any]) -> Iterator[SubscriptionDifference]:
-    """Compare the refunds and disputes of a payment with those of the subscription's invoice that it paid, given one of them
-    as Stripe lists it; nothing for any other payment. Takes transactions of its own. Raises StripeError."""
+    """Compare the refunds and disputes of a payment with those stored for the subscription invoice that it paid.
+    `reversal` is a refund or dispute object from Stripe. Yields nothing for other payments. Uses its own transactions.
+    Raises StripeError."""
     intent, charge = id_of(reversal.get("payment_intent")), id_of(reversal.get("charge"))
     with transaction():
         before = _reversed(intent, charge)
@@ -131,8 +132,8 @@ def _repaired(id: str) -> Iterator[SubscriptionDifference]:
     except StripeError:
         raise
     except (PaymentMismatch, DomainError) as error:
-        words = error.message if isinstance(error, DomainError) else str(error)
-        yield SubscriptionDifference(id, words, repaired=False)
+        message = error.message if isinstance(error, DomainError) else str(error)
+        yield SubscriptionDifference(id, message, repaired=False)
         return
     with transaction():
         after = _known(id)
@@ -165,11 +166,11 @@ def _known(id: str) -> dict[str, Any]:
     }
 
 
-def _agrees(told: dict[str, Any]) -> bool:
-    """Whether the row says what Stripe lists. A schedule is only compared by its presence."""
-    row = db.session.get(Subscription, told["id"], populate_existing=True)
+def _agrees(listed: dict[str, Any]) -> bool:
+    """Whether the row matches Stripe's subscription. Of a schedule only the presence is compared."""
+    row = db.session.get(Subscription, listed["id"], populate_existing=True)
     try:
-        state = subscription_state(told)
+        state = subscription_state(listed)
     except PaymentMismatch:
         return row is None
     if row is None:
