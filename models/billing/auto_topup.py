@@ -12,12 +12,11 @@ from models.accounts.users import User
 from models.billing import cards, stripe_api, topup_mails
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
+from models.billing.freezes import BuyingFreeze, buying_freeze
 from models.billing.purchase import (
     OPEN_STATES,
     PAID_STATES,
-    BuyingFreeze,
     Purchase,
-    buying_freeze,
     dollars,
     of_account,
     one_of,

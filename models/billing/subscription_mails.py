@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from models.billing.freezes import BuyingFreeze
 from models.billing.mails import credits_text, enqueue
 from models.billing.plans import Plan
 from models.billing.purchase import dollars
@@ -91,6 +92,14 @@ def enqueue_reversal(
             id = f"plan-payment-reversed/{kind}/{invoice.id}/{total}"
             enqueue("plan_payment_reversed", id, row.user_id or "", facts)
             credits = 0  # reported in the first e-mail only
+
+
+def enqueue_freeze(row: Subscription, plan: Plan, invoice: SubscriptionInvoice, freeze: BuyingFreeze) -> None:
+    """Enqueue the e-mail that a dispute of an invoice's payment freezes buying, in the transaction that stores the dispute.
+    Flushes."""
+    facts = _facts(row, plan) | _invoice_facts(invoice) | {"lost": freeze.lost, "organisation": None}
+    # the version makes each freeze's id unique: an inquiry that ended may become a dispute
+    enqueue("buying_frozen", f"buying-frozen/{invoice.id}/{row.version}", row.user_id or "", facts)
 
 
 def price_text(plan: Plan) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from models.billing.customers import account_of_customer
 from models.billing.payment_state import PaymentMismatch
+from models.billing.purchase import CLOSED_WELL
 from models.billing.stripe_api import StripeError, id_of
 from models.billing.subscription_events import sync_reversal
 from models.billing.subscription_state import (
@@ -18,7 +19,13 @@ from models.billing.subscription_state import (
     subscriptions_at_stripe,
 )
 from models.billing.subscription_sync import foreign, sync_subscription
-from models.billing.subscriptions import LIVE_STATUSES, Subscription, SubscriptionInvoice
+from models.billing.subscriptions import (
+    LIVE_STATUSES,
+    Subscription,
+    SubscriptionDispute,
+    SubscriptionInvoice,
+    invoice_paid_by,
+)
 from models.core.db import db
 from models.core.errors import DomainError
 from models.core.jobs import transaction
@@ -31,6 +38,17 @@ class SubscriptionDifference:
     subscription_id: str
     what: str
     repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reversed:
+    """What went back of an invoice's payment. Cents, and credits taken back; the statuses of its disputes by id."""
+
+    subscription_id: str
+    taken_back: int
+    refunded_cents: int
+    disputed_cents: int
+    disputes: dict[str, str]
 
 
 def subscription_differences(since: datetime, checked: set[str]) -> Iterator[SubscriptionDifference]:
@@ -69,6 +87,10 @@ def subscription_differences(since: datetime, checked: set[str]) -> Iterator[Sub
         checked.add(invoice["id"])
         if known is None or known.status != invoice["status"]:
             yield from repair(subscription_id)
+    with transaction():
+        undecided = _undecided()
+    for charge in undecided:
+        yield from reversal_difference({"charge": charge})
 
 
 def reversal_difference(reversal: dict[str, Any]) -> Iterator[SubscriptionDifference]:
@@ -83,12 +105,23 @@ def reversal_difference(reversal: dict[str, Any]) -> Iterator[SubscriptionDiffer
     try:
         id = sync_reversal(intent, charge)
     except PaymentMismatch as error:
-        yield SubscriptionDifference(before[0], str(error), repaired=False)
+        yield SubscriptionDifference(before.subscription_id, str(error), repaired=False)
         return
     with transaction():
         after = _reversed(intent, charge)
     if id is not None and after is not None and after != before:
-        yield SubscriptionDifference(id, f"taken back {before[1]} → {after[1]}", repaired=True)
+        yield SubscriptionDifference(id, _moved(before, after), repaired=True)
+
+
+def _moved(before: Reversed, after: Reversed) -> str:
+    changes = [
+        f"dispute {before.disputes.get(id, 'unknown')} → {status}"
+        for id, status in after.disputes.items()
+        if before.disputes.get(id) != status
+    ]
+    if before.taken_back != after.taken_back or not changes:
+        changes.insert(0, f"taken back {before.taken_back} → {after.taken_back}")
+    return ", ".join(changes)
 
 
 def _repaired(id: str) -> Iterator[SubscriptionDifference]:
@@ -158,15 +191,29 @@ def _live() -> list[str]:
     return list(db.session.scalars(query.order_by(Subscription.stripe_subscription_id)))
 
 
-def _reversed(intent: str | None, charge: str | None) -> tuple[str, int, int, int] | None:
-    row = db.session.scalars(
-        select(SubscriptionInvoice)
+def _undecided() -> list[str]:
+    """The charges of invoices with a dispute that is open, however old."""
+    query = (
+        select(SubscriptionInvoice.stripe_charge_id)
+        .join(SubscriptionDispute, SubscriptionDispute.invoice_id == SubscriptionInvoice.id)
         .where(
-            (SubscriptionInvoice.stripe_payment_intent_id == intent)
-            | (SubscriptionInvoice.stripe_charge_id == charge)
+            SubscriptionDispute.status.not_in(("lost", *CLOSED_WELL)),
+            SubscriptionInvoice.stripe_charge_id.is_not(None),
         )
-        .execution_options(populate_existing=True)
-    ).one_or_none()
+        .distinct()
+        .order_by(SubscriptionInvoice.stripe_charge_id)
+    )
+    return [charge for charge in db.session.scalars(query) if charge]
+
+
+def _reversed(intent: str | None, charge: str | None) -> Reversed | None:
+    row = invoice_paid_by(intent, charge)
     if row is None:
         return None
-    return row.stripe_subscription_id, row.taken_back, row.refunded_cents, row.disputed_cents
+    disputes = select(SubscriptionDispute.id, SubscriptionDispute.status).where(
+        SubscriptionDispute.invoice_id == row.id
+    )
+    statuses = {each.id: each.status for each in db.session.execute(disputes)}
+    return Reversed(
+        row.stripe_subscription_id, row.taken_back, row.refunded_cents, row.disputed_cents, statuses
+    )

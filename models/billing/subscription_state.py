@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from models.billing import payment_state, stripe_api
-from models.billing.payment_state import PaymentMismatch
+from models.billing.payment_state import DisputeState, PaymentMismatch
 from models.billing.plans import Plan
 from models.billing.stripe_api import StripeError, id_of, missing, plain
 
@@ -34,12 +34,13 @@ class InvoiceLine:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceCharge:
-    """The payment of an invoice, and the cents that refunds and disputes returned."""
+    """The payment of an invoice, the cents that refunds and disputes returned, and all its disputes."""
 
     intent_id: str
     charge_id: str | None
     refunded: int
     withdrawn: int
+    disputes: tuple[DisputeState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +339,7 @@ def _charge(invoice_id: str) -> InvoiceCharge | None:
         payments[0].charge_id,
         sum(each.refunded for each in payments),
         sum(each.withdrawn for each in payments),
+        tuple(dispute for each in payments for dispute in each.disputes),
     )
 
 

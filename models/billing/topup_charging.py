@@ -36,9 +36,10 @@ from models.billing.auto_topup import (
 from models.billing.buying import begin, charge, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import account_of_customer, customer_of
+from models.billing.freezes import buying_freeze
 from models.billing.open_checkouts import within_limits
 from models.billing.payment_state import PaymentMismatch
-from models.billing.purchase import Purchase, buying_freeze
+from models.billing.purchase import Purchase
 from models.billing.stripe_api import StripeError, id_of
 from models.billing.stripe_events import EventOfStripe, on_event
 from models.billing.transitions import on_transition

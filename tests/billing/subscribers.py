@@ -124,6 +124,7 @@ class Plans:
         session.execute(text("SET LOCAL session_replication_role = replica"))
         for table in (
             "stripe_event",
+            "subscription_dispute",
             "subscription_invoice",
             "subscription",
             "credit_entry",

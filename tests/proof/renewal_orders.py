@@ -109,7 +109,10 @@ def _facts(walk: Walk) -> Facts:
         " s.cancel_at_period_end, s.ended_at IS NULL,"
         " (SELECT string_agg(concat_ws(' ', i.status, i.amount_cents, i.credits, i.refunded_cents, i.disputed_cents,"
         "  i.taken_back, i.stripe_charge_id IS NULL, i.period_start = s.billing_period_start), ',' ORDER BY i.period_start)"
-        "  FROM subscription_invoice i WHERE i.stripe_subscription_id = s.stripe_subscription_id)"
+        "  FROM subscription_invoice i WHERE i.stripe_subscription_id = s.stripe_subscription_id),"
+        " (SELECT string_agg(concat_ws(' ', d.amount_cents, d.withdrawn_cents, d.status), ',' ORDER BY d.id)"
+        "  FROM subscription_dispute d JOIN subscription_invoice i ON i.id = d.invoice_id"
+        "  WHERE i.stripe_subscription_id = s.stripe_subscription_id)"
         " FROM subscription s WHERE s.user_id = :id",
         id=walk.person.id,
     )

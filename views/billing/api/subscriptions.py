@@ -277,7 +277,7 @@ def resume(id: str) -> ResponseReturnValue:
     caller="key",
     answers={
         200: ("What the change costs", ChangePreviewAnswer),
-        403: "The key is an organisation's",
+        403: "Buying is frozen, so no upgrade is possible, or the key is an organisation's",
         404: "You have no such subscription, or there is no such plan",
         409: "No change is possible now",
         500: "Stripe refused or did not answer",
@@ -310,7 +310,7 @@ def preview(id: str) -> ResponseReturnValue:
     answers={
         200: ("Changed immediately, or scheduled for the end of the period", SubscriptionAnswer),
         402: "The card was declined and nothing changed, or `confirmation_needed`: pay at the URL in `details`",
-        403: "The key is an organisation's",
+        403: "Buying is frozen, so no upgrade is possible, or the key is an organisation's",
         404: "You have no such subscription, or there is no such plan",
         409: "No change is possible now, or the preview is too old",
         422: "A field is missing or wrong",

@@ -10,6 +10,7 @@ from models import billing
 from models.billing import Plan, Subscription, stripe_api
 from models.billing.billing_details import billing_address, billing_snapshot
 from models.billing.buying import FEWEST_CREDITS
+from models.billing.freezes import freeze_message
 from models.billing.payment_state import PaymentMismatch
 from models.billing.plans import INTERVALS
 from models.core.db import db
@@ -161,8 +162,16 @@ def _review(
     details = billing_address(billing_snapshot(account.id))
     if details is None:
         return see_other(url_for("billing.details", plan=plan.id))
+    freeze = billing.buying_freeze(account) if billing.enabled() else None
+    if freeze is not None:
+        problem, status = freeze_message(freeze), 403
     return money_page(
-        "billing/plan_review.html", status=status, card=plan_card(plan), details=details, problem=problem
+        "billing/plan_review.html",
+        status=status,
+        card=plan_card(plan),
+        details=details,
+        problem=problem,
+        frozen=freeze is not None,
     )
 
 

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from models import billing
 from models.billing import ChangePreview, Plan, Subscription
 from models.core.db import db, now
-from models.core.errors import Conflict, Invalid, NotFound
+from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account
 from views.accounts.pages.profile import tab
 from views.billing.pages.billing_blueprint import bp, money_page, own_billing, user
@@ -145,7 +145,7 @@ def change_plan() -> ResponseReturnValue:
     except billing.ConfirmationNeeded as needed:
         db.session.rollback()
         return see_other(needed.url)
-    except (billing.PaymentDeclined, billing.StripeError, Conflict) as error:
+    except (billing.PaymentDeclined, billing.StripeError, Conflict, Forbidden) as error:
         db.session.rollback()
         if error.code == "same_plan":  # the form was sent twice
             toast(error.message, "info")
@@ -221,7 +221,7 @@ def _change_page(
     preview: ChangePreview | None = None
     try:
         preview = billing.preview_change(account, plan)
-    except (billing.StripeError, Conflict) as error:
+    except (billing.StripeError, Conflict, Forbidden) as error:
         db.session.rollback()
         problem, status = problem or error.message, error.status if status == 200 else status
     return money_page(
