@@ -56,7 +56,7 @@ def test_each_paid_period_grants_the_included_credits(plans: Plans, alice: Perso
     plans.desk.prove()
 
 
-def test_the_page_after_checkout_needs_no_event_and_is_of_its_person_alone(
+def test_the_return_page_needs_no_event_and_rejects_other_users(
     plans: Plans, alice: Person, mallory: Person
 ) -> None:
     pro = plans.offer(included_credits=10)
@@ -100,7 +100,7 @@ def test_a_trial_and_a_declined_card_grant_nothing(plans: Plans, alice: Person, 
     plans.desk.prove()
 
 
-def test_cancelling_lasts_to_the_end_of_the_period_and_can_be_taken_back(plans: Plans, alice: Person) -> None:
+def test_a_cancellation_takes_effect_at_the_period_end_and_can_be_undone(plans: Plans, alice: Person) -> None:
     plans.desk.bought(alice, 5_000)
     pro = plans.offer(included_credits=1_000)
     plans.subscribed(alice, pro)
@@ -123,7 +123,7 @@ def test_cancelling_lasts_to_the_end_of_the_period_and_can_be_taken_back(plans: 
     assert plans.subscription(alice).status == "active"
 
 
-def test_an_upgrade_takes_effect_at_once_for_the_difference(plans: Plans, alice: Person) -> None:
+def test_an_upgrade_takes_effect_immediately_with_proration(plans: Plans, alice: Person) -> None:
     pro, team = plans.offer(included_credits=1_000), plans.offer("Team", 5_000, included_credits=3_001)
     start = plans.subscribed(alice, pro)
     plans.pass_days(10)
@@ -147,7 +147,7 @@ def test_an_upgrade_takes_effect_at_once_for_the_difference(plans: Plans, alice:
     plans.desk.prove()
 
 
-def test_changing_to_and_fro_for_the_same_price_gains_nothing(plans: Plans, alice: Person) -> None:
+def test_switching_back_and_forth_at_the_same_price_gains_nothing(plans: Plans, alice: Person) -> None:
     offered = [
         plans.offer(name, included_credits=credits) for name, credits in (("A", 100), ("B", 300), ("C", 200))
     ]
@@ -160,7 +160,9 @@ def test_changing_to_and_fro_for_the_same_price_gains_nothing(plans: Plans, alic
     plans.desk.prove()
 
 
-def test_a_longer_interval_begins_at_once_and_counts_what_was_included(plans: Plans, alice: Person) -> None:
+def test_a_longer_interval_starts_immediately_and_deducts_included_credits(
+    plans: Plans, alice: Person
+) -> None:
     month, year = (
         plans.offer(included_credits=900),
         plans.offer("Year", 20_000, interval="year", included_credits=9_000),
@@ -181,7 +183,7 @@ def test_a_longer_interval_begins_at_once_and_counts_what_was_included(plans: Pl
     plans.desk.prove()
 
 
-def test_nothing_changes_when_the_difference_cannot_be_charged(plans: Plans, alice: Person) -> None:
+def test_nothing_changes_if_the_proration_is_declined(plans: Plans, alice: Person) -> None:
     pro, team = plans.offer(included_credits=10), plans.offer("Team", 5_000, included_credits=20)
     before = plans.subscribed(alice, pro).version
     card = plans.at_stripe(alice)["default_payment_method"]
@@ -205,9 +207,7 @@ def test_nothing_changes_when_the_difference_cannot_be_charged(plans: Plans, ali
 
 
 @pytest.mark.parametrize("then", ["confirm", "refuse", "forget", "again", "other card"])
-def test_an_upgrade_that_the_bank_wants_confirmed_waits_for_it(
-    plans: Plans, alice: Person, then: str
-) -> None:
+def test_an_upgrade_that_requires_confirmation_waits_for_it(plans: Plans, alice: Person, then: str) -> None:
     pro, team = plans.offer(included_credits=10), plans.offer("Team", 5_000, included_credits=20)
     plans.subscribed(alice, pro)
     card = plans.at_stripe(alice)["default_payment_method"]
@@ -245,7 +245,7 @@ def test_an_upgrade_that_the_bank_wants_confirmed_waits_for_it(
     plans.desk.prove()
 
 
-def test_a_downgrade_waits_for_the_end_of_the_period(plans: Plans, alice: Person) -> None:
+def test_a_downgrade_is_scheduled_for_the_period_end(plans: Plans, alice: Person) -> None:
     pro, team = (
         plans.offer(included_credits=1_000, tier=100),
         plans.offer("Team", 5_000, included_credits=3_000),
@@ -277,7 +277,7 @@ def test_a_downgrade_waits_for_the_end_of_the_period(plans: Plans, alice: Person
     plans.desk.prove()
 
 
-def test_a_scheduled_downgrade_survives_an_upgrade_that_is_declined(plans: Plans, alice: Person) -> None:
+def test_a_scheduled_downgrade_survives_a_declined_upgrade(plans: Plans, alice: Person) -> None:
     small, middle, large = (plans.offer(str(price), price) for price in (1_000, 2_000, 3_000))
     plans.subscribed(alice, middle)
     plans.change(alice, small)
@@ -292,7 +292,7 @@ def test_a_scheduled_downgrade_survives_an_upgrade_that_is_declined(plans: Plans
 
 
 @pytest.mark.parametrize("then", ["cancel", "upgrade"])
-def test_a_scheduled_downgrade_is_dropped_by_another_decision(plans: Plans, alice: Person, then: str) -> None:
+def test_a_scheduled_downgrade_is_released_by_a_later_request(plans: Plans, alice: Person, then: str) -> None:
     small, middle, large = (plans.offer(str(price), price) for price in (1_000, 2_000, 3_000))
     plans.subscribed(alice, middle)
     plans.change(alice, small)
@@ -309,7 +309,7 @@ def test_a_scheduled_downgrade_is_dropped_by_another_decision(plans: Plans, alic
     )
 
 
-def test_a_renewal_that_fails_says_so_once_and_grants_when_it_is_paid(plans: Plans, alice: Person) -> None:
+def test_a_failed_renewal_is_mailed_once_and_grants_when_paid(plans: Plans, alice: Person) -> None:
     pro = plans.offer(included_credits=1_000)
     team = plans.offer("Team", 5_000)
     plans.subscribed(alice, pro)
@@ -353,7 +353,7 @@ REVERSALS: dict[str, tuple[list[tuple[str, int]], int]] = {
 
 
 @pytest.mark.parametrize("case", REVERSALS)
-def test_money_that_goes_back_takes_its_included_credits(plans: Plans, alice: Person, case: str) -> None:
+def test_returned_money_takes_back_included_credits(plans: Plans, alice: Person, case: str) -> None:
     steps, left = REVERSALS[case]
     plans.desk.bought(alice, 5_000)
     plans.subscribed(alice, plans.offer(included_credits=1_000))
@@ -373,8 +373,8 @@ def test_money_that_goes_back_takes_its_included_credits(plans: Plans, alice: Pe
     assert plans.desk.balance(alice) == 5_000 + left
     (invoice,) = plans.invoices(alice)
     assert invoice.taken_back == 1_000 - left
-    told = {"refund" if step == "refund" else "dispute" for step, _ in steps if left < 1_000}
-    assert plans.mails(alice).count("plan_payment_reversed") == len(told)
+    kinds = {"refund" if step == "refund" else "dispute" for step, _ in steps if left < 1_000}
+    assert plans.mails(alice).count("plan_payment_reversed") == len(kinds)
     plans.desk.prove()
 
 
@@ -393,14 +393,14 @@ def test_every_order_of_events_ends_in_the_same_state(plans: Plans, alice: Perso
     )
     plans.desk.stripe.advance(86_400 * 25)
     plans.desk.stripe.refund(plans.desk.charges()[0]["id"], 2_000)
-    told = [
+    events = [
         event
         for event in plans.desk.events()
         if event["type"].startswith(("customer.subscription", "invoice.pa", "charge", "checkout"))
     ]
     states = set()
     for seed in range(3):
-        order = random.Random(seed).sample(told, len(told)) if seed else told
+        order = random.Random(seed).sample(events, len(events)) if seed else events
         for event in [*order, *order[::6]]:
             plans.desk.deliver(event)
             plans.desk.work()
@@ -414,7 +414,7 @@ def test_every_order_of_events_ends_in_the_same_state(plans: Plans, alice: Perso
     assert len(states) == 1
 
 
-def test_one_event_many_times_at_once_grants_once(plans: Plans, alice: Person) -> None:
+def test_concurrent_copies_of_an_event_grant_once(plans: Plans, alice: Person) -> None:
     pro = plans.offer(included_credits=1_000)
     plans.desk.stripe.pay(
         plans.checkout(alice, pro), "visa", name="Ada", line1="1 Main St", city="Oslo", country="NO"
@@ -433,7 +433,7 @@ def test_one_event_many_times_at_once_grants_once(plans: Plans, alice: Person) -
     plans.desk.prove()
 
 
-def test_who_subscribes_twice_at_once_keeps_one_and_gets_the_other_back(plans: Plans, alice: Person) -> None:
+def test_of_two_concurrent_subscriptions_one_is_kept_and_one_refunded(plans: Plans, alice: Person) -> None:
     pro = plans.offer(included_credits=1_000)
     first = plans.checkout(alice, pro)
     second = plans.checkout(alice, pro)
@@ -452,7 +452,7 @@ def test_who_subscribes_twice_at_once_keeps_one_and_gets_the_other_back(plans: P
     plans.desk.prove()
 
 
-def test_what_does_not_fit_changes_nothing_and_is_listed(
+def test_mismatched_subscriptions_change_nothing_and_are_listed(
     plans: Plans, alice: Person, mallory: Person
 ) -> None:
     pro = plans.offer(included_credits=1_000)
@@ -515,7 +515,7 @@ def test_refusals(plans: Plans, alice: Person, bob: Person) -> None:
     refused(billing.BuyingLimited, "buying_limited", plans.checkout, alice, pro)
 
 
-def test_a_lost_answer_of_a_change_is_found_again(plans: Plans, alice: Person) -> None:
+def test_a_lost_response_of_a_change_is_recovered(plans: Plans, alice: Person) -> None:
     pro, team = plans.offer(included_credits=10), plans.offer("Team", 5_000, included_credits=20)
     plans.subscribed(alice, pro)
     preview = plans.preview(alice, team)
@@ -530,7 +530,7 @@ def test_a_lost_answer_of_a_change_is_found_again(plans: Plans, alice: Person) -
     plans.desk.prove()
 
 
-def test_the_reconciler_finds_what_no_event_told(plans: Plans, alice: Person, bob: Person) -> None:
+def test_the_reconciliation_repairs_changes_without_events(plans: Plans, alice: Person, bob: Person) -> None:
     pro, team = plans.offer(included_credits=100), plans.offer("Team", 5_000, included_credits=300)
     for who in (alice, bob):
         plans.subscribed(who, pro)
@@ -571,7 +571,7 @@ def test_the_reconciler_finds_what_no_event_told(plans: Plans, alice: Person, bo
     plans.desk.prove()
 
 
-def test_the_proof_sees_credits_without_a_payment(plans: Plans, alice: Person) -> None:
+def test_the_proof_finds_credits_without_a_payment(plans: Plans, alice: Person) -> None:
     plans.subscribed(alice, plans.offer(included_credits=100))
     account = Account(user_id=alice.id)
     plans.desk.run(ledger.grant, account, 7, "plan", operation_id="sub:other:1")
@@ -620,7 +620,7 @@ def test_operators_list_create_and_retire_plans_by_command(plans: Plans, alice: 
     assert [each for each in events if "plan" in each] == ["billing.plan_create", "billing.plan_retire"]
 
 
-def test_a_plan_is_charged_to_the_card_that_is_the_default(plans: Plans, alice: Person, bob: Person) -> None:
+def test_a_plan_is_charged_to_the_default_card(plans: Plans, alice: Person, bob: Person) -> None:
     pro = plans.offer()
     plans.subscribed(alice, pro)
     first = plans.at_stripe(alice)["default_payment_method"]
@@ -639,7 +639,7 @@ def test_a_plan_is_charged_to_the_card_that_is_the_default(plans: Plans, alice: 
     assert default == [saved]
 
 
-def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> None:
+def test_each_plan_mail_contains_its_facts(plans: Plans, alice: Person) -> None:
     pro, small = plans.offer(included_credits=1_000), plans.offer("Small", 500)
     large = plans.offer("Large", 5_000, included_credits=1)
     plans.subscribed(alice, pro)
@@ -656,16 +656,16 @@ def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> N
     plans.hear()
     rows = plans.desk.session.scalars(select(mails.BillingMail).where(mails.BillingMail.user_id == alice.id))
     user = plans.desk.session.get_one(User, alice.id)
-    said = {}
+    sent = {}
     for row in rows.all():
         mail = mails.compose(row, user, mails.TOPIC_OF[row.kind], {})
-        said[row.kind] = mail
+        sent[row.kind] = mail
         for body in (mail.text, mail.html or ""):
             assert "None" not in body
             assert "/profile?tab=plan" in body
         always = ("plan_started", "plan_renewed", "plan_payment_failed", "plan_payment_reversed")
         assert ("List-Unsubscribe" in mail.headers) is (row.kind not in always)
-    assert said.keys() == {kind for kind in mails.TOPIC_OF if kind.startswith("plan_")}
+    assert sent.keys() == {kind for kind in mails.TOPIC_OF if kind.startswith("plan_")}
     for kind, subject, words in (
         ("plan_started", "Your plan Pro has started", ["We received $20.00", "1,000 credits", "/invoice/"]),
         ("plan_renewed", "Your plan Large was renewed", ["We received $50.00", "1 credit "]),
@@ -680,6 +680,6 @@ def test_each_mail_of_a_plan_says_what_it_must(plans: Plans, alice: Person) -> N
             ["500 credits that the plan included were taken"],
         ),
     ):
-        assert said[kind].subject.startswith(subject)
-        text_of = " ".join(said[kind].text.split())
+        assert sent[kind].subject.startswith(subject)
+        text_of = " ".join(sent[kind].text.split())
         assert all(word in text_of for word in words), (kind, text_of)
