@@ -10,8 +10,9 @@ BIN   := $(VENV)/bin
 PIP   := PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install \
          --no-input --progress-bar off --require-hashes
 JOBS  ?= 2
-# One file per process at a time, in the order of tests/conftest.py.
-XDIST := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# One file per process at a time, in the order of tests/conftest.py. The tests start many processes, and each starts a third of a
+# second sooner from compiled modules, which some environments turn off.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,15 +21,15 @@ run: $(BIN)/python ## Start Stoa: PostgreSQL, migrations, web server, job worker
 	@$(call install,base)
 	@exec $(BIN)/flask serve
 
-test: lint types ## Check format, lint and types, and run all tests with warnings as errors (JOBS=2 processes)
+test: lint ## Check format, lint and types, and run all tests with warnings as errors (JOBS=2 processes)
 	@chromium=$$(.ci/chromium $(BIN)) || exit 1; \
-	echo "Testing, in a browser at $$chromium"; \
-	STOA_CHROMIUM="$$chromium" exec $(BIN)/pytest -q $(XDIST)
+	echo "Checking types and testing, in a browser at $$chromium"; \
+	$(call types-beside,STOA_CHROMIUM="$$chromium" $(PYTEST))
 
-check: lint types ## Like test, but only the tests of files changed on this branch and none in a browser (a minute)
+check: lint ## Like test, but only the tests of files changed on this branch and none in a browser (a minute)
 	@tests=$$($(BIN)/python .ci/changed.py) || exit 1; \
-	echo "Testing $$tests"; \
-	exec $(BIN)/pytest -q -x $(XDIST) -m "not browser and not clients" $$tests
+	echo "Checking types and testing $$tests"; \
+	$(call types-beside,$(PYTEST) -x -m "not browser and not clients" $$tests)
 
 bench: $(BIN)/python ## Benchmark against other gateways (9 minutes; LONG=1: an hour, 30 GB of disk). See docs/performance.md
 	@$(call install,base)
@@ -49,6 +50,15 @@ lint: dev
 types: dev
 	@echo "Types"
 	@$(BIN)/mypy --no-error-summary
+
+# Runs a command, and the type check beside it: one core would idle meanwhile. Type errors are printed when they are found, in one
+# piece. Fails if either fails.
+define types-beside
+	{ errors=$$($(BIN)/mypy --no-error-summary 2>&1) || { printf '\nTypes:\n%s\n' "$$errors"; exit 1; }; } & \
+	$(1); tested=$$?; \
+	wait $$! || { echo "The types are wrong, see above."; exit 1; }; \
+	exit $$tested
+endef
 
 format: dev ## Format the code and apply automatic lint fixes
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -1,18 +1,20 @@
-"""Chromium for tests: fixtures to open pages at the supported widths and colour schemes, and axe checks."""
+"""Chromium for tests: fixtures to open pages at the supported widths, and axe checks in both colour schemes."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.server import serving as serving
 
 WIDTHS = (390, 1440)
-SCHEMES = ("light", "dark")
+OF_COLOURS = ("color-contrast", "link-in-text-block")
+"""The axe rules that depend on colours; the others find in one colour scheme what they find in the other."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 OpenPage = Callable[..., AbstractContextManager[Page]]
@@ -30,7 +32,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def open_page(chromium: Browser) -> OpenPage:
-    """A new page: `with open_page(base, width=390, scheme="dark", script=False) as page`.
+    """A new page: `with open_page(base, width=390, script=False) as page`.
 
     Console errors (content policy, scripts, missing files) fail the test on exit, except responses with a status in
     `expected`.
@@ -41,14 +43,13 @@ def open_page(chromium: Browser) -> OpenPage:
         base: str,
         *,
         width: int = 1440,
-        scheme: str = "light",
         script: bool = True,
         expected: tuple[int, ...] = (),
     ) -> Iterator[Page]:
         context = chromium.new_context(
             base_url=base,
             viewport={"width": width, "height": 900},
-            color_scheme="dark" if scheme == "dark" else "light",
+            color_scheme="light",
             java_script_enabled=script,
             reduced_motion="reduce",
         )
@@ -69,10 +70,45 @@ def open_page(chromium: Browser) -> OpenPage:
     return opened
 
 
-def judge(page: Page) -> None:
-    """Fail on axe violations, and if the page is wider than the window."""
-    found = Axe().run(page).response["violations"]
-    for each in found:
-        pytest.fail(f"axe: {each['id']} ({each['impact']}) at {[node['target'] for node in each['nodes']]}")
+def judge(page: Page, *widths: int) -> None:
+    """Fail on axe violations in the light or the dark colour scheme, and if the page is wider than the window. Checks at the
+    page's own width and then at each other of `widths`: one loaded page costs a fraction of four."""
+    own = page.viewport_size
+    assert own
+    _judge(page)
+    others = [width for width in widths if width != own["width"]]
+    for width in others:
+        page.set_viewport_size({**own, "width": width})
+        _judge(page)
+    if others:
+        page.set_viewport_size(own)
+
+
+def _judge(page: Page) -> None:
+    _axe(page, {"resultTypes": ["violations"]})
+    page.emulate_media(color_scheme="dark")
+    _axe(page, {"resultTypes": ["violations"], "runOnly": OF_COLOURS})
+    page.emulate_media(color_scheme="light")
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0, f"the page is {wide} px wider than its window"
+
+
+WITHOUT_TRANSITIONS = """() => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync("*, *::before, *::after { transition-property: none !important }");
+  document.adoptedStyleSheets.push(sheet);
+}"""
+"""Even with reduced motion a transition takes a frame, and axe would see the colours between two schemes."""
+
+
+def _axe(page: Page, options: dict[str, Any]) -> None:
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+        page.evaluate(WITHOUT_TRANSITIONS)
+    found = page.evaluate("(options) => axe.run(options).then((results) => results.violations)", options)
+    dark = page.evaluate("() => matchMedia('(prefers-color-scheme: dark)').matches")
+    for each in found:
+        pytest.fail(
+            f"axe, {'dark' if dark else 'light'}, {page.viewport_size}: {each['id']} ({each['impact']})"
+            f" at {[node['target'] for node in each['nodes']]}"
+        )

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from models.billing.mails import credits_text, enqueue
 from models.billing.plans import Plan
 from models.billing.purchase import dollars
-from models.billing.subscriptions import LIVE_STATUSES, Subscription, SubscriptionInvoice
+from models.billing.subscriptions import LIVE_STATUSES, NEWEST_FIRST, Subscription, SubscriptionInvoice
 from models.core.db import db
 
 
@@ -126,7 +126,7 @@ def _first_payment(id: str) -> dict[str, Any]:
 def _invoices(id: str) -> list[SubscriptionInvoice]:
     """The newest first three: older ones have had their e-mails."""
     query = select(SubscriptionInvoice).where(SubscriptionInvoice.stripe_subscription_id == id)
-    return list(db.session.scalars(query.order_by(SubscriptionInvoice.created_at.desc()).limit(3)))
+    return list(db.session.scalars(query.order_by(*NEWEST_FIRST).limit(3)))
 
 
 def _day(moment: datetime) -> str:

@@ -103,6 +103,14 @@ class SubscriptionInvoice(Base):
     paid_at: Mapped[datetime | None]
 
 
+# the numbers of a customer's invoices rise, also within a second
+NEWEST_FIRST = (
+    SubscriptionInvoice.created_at.desc(),
+    SubscriptionInvoice.number.desc(),
+    SubscriptionInvoice.id,
+)
+
+
 def live_subscription(account: Account) -> Subscription | None:
     """The account's live subscription; None also for an organisation."""
     return db.session.scalars(
@@ -143,7 +151,7 @@ def subscription_invoices(account: Account, *, limit: int = 24) -> list[Subscrip
             Subscription.stripe_subscription_id == SubscriptionInvoice.stripe_subscription_id,
         )
         .where(Subscription.user_id == account.user_id)
-        .order_by(SubscriptionInvoice.created_at.desc(), SubscriptionInvoice.id)
+        .order_by(*NEWEST_FIRST)
         .limit(limit)
     )
     return list(db.session.scalars(query))
@@ -157,7 +165,7 @@ def unpaid_invoice(subscription: Subscription) -> SubscriptionInvoice | None:
             SubscriptionInvoice.stripe_subscription_id == subscription.stripe_subscription_id,
             SubscriptionInvoice.status == "open",
         )
-        .order_by(SubscriptionInvoice.created_at.desc())
+        .order_by(*NEWEST_FIRST)
         .limit(1)
     ).one_or_none()
 

@@ -20,7 +20,6 @@ def offer_plans() -> int:
                 name,
                 dollars * 100,
                 description="A demo plan, paid with play money",
-                features=("All models",),
                 windows=(WindowLimit("5 hours", 5, block), WindowLimit("week", 168, week)),
                 tier=dollars,
                 sort=dollars,

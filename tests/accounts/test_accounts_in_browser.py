@@ -15,7 +15,7 @@ from models.core import mail
 from models.core.mail import Email
 from models.core.settings import Settings
 from tests import factories
-from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
 
 pytestmark = pytest.mark.browser
@@ -43,26 +43,22 @@ def code(settings: Settings) -> str:
     return devices.issue_code(settings.secret_key, "marsh-laptop", factories.now()).text
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing_on_sign_in_pages(
-    open_page: OpenPage, base: str, session: OrmSession, code: str, width: int, scheme: str
+    open_page: OpenPage, base: str, session: OrmSession, code: str
 ) -> None:
     path = magic_links.issue("a@example.org", next=f"/onboard?auth_code={code}", now=factories.now())
     session.commit()
-    with open_page(base, width=width, scheme=scheme, expected=(410, 422)) as page:
+    with open_page(base, width=390, expected=(410, 422)) as page:
         for address in ("/login", f"/login?auth_code={code}", path, "/login/link/none", "/login/sent"):
             page.goto(address)
-            judge(page)
+            judge(page, *WIDTHS)
         page.goto("/login")
         page.get_by_label("E-mail").fill("nobody")
         page.get_by_role("button", name="Send sign-in link").click()
         expect(page.locator("[aria-invalid]")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing_where_an_identity_is_joined(
     open_page: OpenPage,
     app: Flask,
@@ -70,8 +66,6 @@ def test_axe_finds_nothing_where_an_identity_is_joined(
     session: OrmSession,
     alice: Person,
     cookie: dict[str, str],
-    width: int,
-    scheme: str,
 ) -> None:
     assert alice.user is not None
     identity = Identity(
@@ -86,55 +80,51 @@ def test_axe_finds_nothing_where_an_identity_is_joined(
     kept = client.get_cookie("stoa-flow")
     assert kept is not None
     begun = {"name": "stoa-flow", "value": kept.value, "domain": "127.0.0.1", "path": "/"}
-    with open_page(base, width=width, scheme=scheme, expected=(409,)) as page:
+    with open_page(base, width=390, expected=(409,)) as page:
         page.goto(mine)
         expect(page.get_by_text("is not connected yet")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.context.add_cookies([begun])  # type: ignore[list-item]
         page.goto(mine)
         expect(page.get_by_role("button", name="Connect and sign in")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.context.add_cookies([cookie])  # type: ignore[list-item]
         page.goto(other)
         expect(page.get_by_role("heading", name="Another account is signed in")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.goto(mine)
         page.get_by_role("button", name="Connect and sign in").click()
         expect(page.get_by_role("heading", name="Usage")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-def test_axe_finds_nothing_inside(
-    open_page: OpenPage, base: str, cookie: dict[str, str], code: str, width: int, scheme: str
-) -> None:
-    with open_page(base, width=width, scheme=scheme, expected=(422,)) as page:
+def test_axe_finds_nothing_inside(open_page: OpenPage, base: str, cookie: dict[str, str], code: str) -> None:
+    with open_page(base, width=390, expected=(422,)) as page:
         page.context.add_cookies([cookie])  # type: ignore[list-item]
         for address in ("/onboard", f"/onboard?auth_code={code}", "/onboard?auth_code=x"):
             page.goto(address)
-            judge(page)
+            judge(page, *WIDTHS)
         page.goto("/profile?tab=security")
-        judge(page)
+        judge(page, *WIDTHS)
         page.get_by_role("link", name="Sign out everywhere else").click()
         expect(page.get_by_role("dialog").get_by_label("Keep API keys")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.goto("/profile?tab=security")
         page.get_by_role("link", name="Sign out all").click()
         expect(page.get_by_role("dialog")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.get_by_role("dialog").get_by_role("button", name="Sign out all").click()
         expect(page.get_by_role("dialog").locator("[aria-invalid]")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.goto("/profile?tab=api-keys")
-        judge(page)
+        judge(page, *WIDTHS)
         page.get_by_label("Expires after").fill("999")
         page.get_by_role("button", name="Create key").click()
         expect(page.locator("[aria-invalid]")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.get_by_label("Expires after").fill("30")
         page.get_by_role("button", name="Create key").click()
         expect(page.get_by_text("Copy your new key now")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
 
 
 @pytest.mark.parametrize("script", [True, False])

@@ -13,7 +13,7 @@ from models.core import jobs
 from tests import factories
 from tests.admin.test_billing_operations import in_doubt
 from tests.billing.stage import Desk
-from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
 
 pytestmark = pytest.mark.browser
@@ -43,12 +43,9 @@ def test_an_operator_runs_the_reconciliation_and_retries_an_event(
     cookie: Any = {"name": "next-auth.session-token", "value": token, "domain": "127.0.0.1", "path": "/"}
     with serving(app) as base, open_page(base) as page:
         page.context.add_cookies([cookie])
-        for width, scheme in zip(WIDTHS, SCHEMES, strict=True):
-            page.set_viewport_size({"width": width, "height": 900})
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            for path in ("", f"/purchases/{bought.id}", "/events", "/purchases"):
-                page.goto(f"/admin/billing{path}")
-                judge(page)
+        for path in ("", f"/purchases/{bought.id}", "/events", "/purchases"):
+            page.goto(f"/admin/billing{path}")
+            judge(page, *WIDTHS)
         page.goto("/admin/billing")
         row = page.get_by_role("row", name=paid["id"])
         row.get_by_role("button", name="again").click()

@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 
 from models import billing
 from models.billing import ChangePreview, NewPlan, Plan, Subscription, SubscriptionInvoice
-from models.billing.mails import BillingMail
+from models.billing.mails import BillingMail, send_recorded
 from models.ledger import Account
 from tests.billing.stage import Desk, Obj
 from tests.factories import Person
@@ -107,12 +107,15 @@ class Plans:
         return [tuple(row) for row in self.desk.session.execute(query, {"id": who.id})]
 
     def mails(self, who: Person) -> list[str]:
-        """Kinds of the e-mails about plans that they get, oldest first."""
+        """Kinds of the e-mails about plans that they get, oldest first; renders those that are not queued yet."""
         self.desk.session.rollback()
-        query = select(BillingMail.kind).where(
-            BillingMail.user_id == who.id, BillingMail.kind.startswith("plan")
-        )
-        return list(self.desk.session.scalars(query.order_by(BillingMail.created_at, BillingMail.id)))
+        query = select(BillingMail).where(BillingMail.user_id == who.id, BillingMail.kind.startswith("plan"))
+        rows = list(self.desk.session.scalars(query.order_by(BillingMail.created_at, BillingMail.id)))
+        kinds, waiting = [row.kind for row in rows], [row.id for row in rows if row.queued_at is None]
+        self.desk.session.rollback()
+        for id in waiting:
+            self.desk.run(send_recorded, id)
+        return kinds
 
     def forget(self, who: Person) -> None:
         """Lose what is here of their subscriptions and credits, and of the events, as a restored backup does."""

@@ -87,7 +87,7 @@ def test_a_key_subscribes_changes_cancels_and_resumes(
     assert sum(line["amount_minor"] for line in preview["lines"]) == preview["due_minor"] > 7_000
     body = {"plan_id": maximum.id, "proration_date": preview["proration_date"]}
     assert call(alice, "post", f"{one}/change", body).json["plan"]["id"] == maximum.id  # type: ignore[index]
-    assert people.invoices(alice)[-1].amount_cents == preview["due_minor"]
+    assert {each.amount_cents for each in people.invoices(alice)} == {2_000, preview["due_minor"]}
 
     later: Any = call(alice, "post", f"{one}/change", {"plan_id": basic.id}).json
     assert (later["plan"]["id"], later["scheduled_plan_id"]) == (maximum.id, basic.id)

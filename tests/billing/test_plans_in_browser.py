@@ -18,7 +18,7 @@ from tests import factories
 from tests.billing.stage import Desk
 from tests.billing.subscribers import Plans
 from tests.billing.test_plans import PRO
-from tests.chromium import OpenPage, judge, serving
+from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -42,13 +42,9 @@ def sign_in(page: Page, who: Person) -> None:
 
 
 def look(page: Page, *paths: str) -> None:
-    """Judge pages at both widths, each in one colour scheme."""
-    for width, scheme in ((390, "dark"), (1440, "light")):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        for path in paths:
-            page.goto(path)
-            judge(page)
+    for path in paths:
+        page.goto(path)
+        judge(page, *WIDTHS)
 
 
 def use(who: Person, credits: int) -> None:

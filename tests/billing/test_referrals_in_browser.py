@@ -16,7 +16,7 @@ from models.core import mail
 from models.core.db import now
 from models.core.mail import Email
 from tests import factories
-from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
 from views.web.guards import limiter
 
@@ -60,55 +60,51 @@ def refer(session: OrmSession, referrer: User) -> None:
     factories.referral(factories.user("Nora"), referrer, 250, status="completed", completed_at=now())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing(
     open_page: OpenPage,
     base: str,
     session: OrmSession,
     users: tuple[User, User],
-    width: int,
-    scheme: str,
 ) -> None:
     alice, bob = users
     invitation = f"/referrals/{alice.referral_code}"
-    with open_page(base, width=width, scheme=scheme, expected=(404, 422)) as page:
+    with open_page(base, width=390, expected=(404, 422)) as page:
         for address in (invitation, "/referrals/ref-none"):
             page.goto(address)
-            judge(page)
+            judge(page, *WIDTHS)
         page.context.add_cookies([cookie_of(bob)])  # type: ignore[list-item]
         page.goto(invitation)
-        judge(page)
+        judge(page, *WIDTHS)
         page.context.add_cookies([cookie_of(alice)])  # type: ignore[list-item]
         for address in (TAB, invitation, "/affiliates"):
             page.goto(address)
-            judge(page)
+            judge(page, *WIDTHS)
         page.get_by_role("textbox", name="Handle").fill("no")
         page.get_by_role("button", name="Set handle").click()
         expect(page.locator("[aria-invalid]")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.get_by_role("textbox", name="Handle").fill("ally")
         page.get_by_role("button", name="Set handle").click()
         expect(page.locator("code", has_text="/ally")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         refer(session, alice)
         page.goto(TAB)
         expect(page.get_by_text("Referred by Nora")).to_be_visible()
         expect(page.get_by_text("Void")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         alice.referral_limit = 3
         session.commit()
         page.goto(TAB)
         expect(page.get_by_text("You have used all your referrals.")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.context.add_cookies([cookie_of(bob)])  # type: ignore[list-item]
         page.goto(invitation)
         expect(page.get_by_role("alert")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
         page.context.clear_cookies()
         page.goto(invitation)
         expect(page.get_by_text("Referral limit reached.")).to_be_visible()
-        judge(page)
+        judge(page, *WIDTHS)
 
 
 @pytest.mark.parametrize("script", [True, False])

@@ -11,11 +11,10 @@ from sqlalchemy import text
 
 from models import billing, ledger
 from models.accounts import User
-from models.billing import stripe_events
+from models.billing import statement, stripe_events
 from models.billing.customers import ensure_customer
 from models.ledger import Account
 from models.orgs import Org
-from models.usage import statement
 from tests.billing.stage import Desk
 from tests.factories import Person
 
@@ -67,7 +66,7 @@ def test_a_failed_refund_returns_the_credits(desk: Desk, alice: Person) -> None:
     assert desk.entries(alice)[-1] == ("reinstatement", 400)
     desk.prove()
     summed = statement.statement_totals(alice.id)
-    assert (summed.granted, summed.revoked, summed.balance) == (1000, 0, 1000)
+    assert (summed.bought, summed.taken_back, summed.balance) == (1000, 0, 1000)
 
 
 def test_a_dispute_takes_back_freezes_and_returns_when_won(desk: Desk, alice: Person) -> None:

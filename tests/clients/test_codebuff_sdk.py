@@ -49,7 +49,7 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def address(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(postgres_url, tmp_path_factory.mktemp("clients-server")) as address:
+    with running(postgres_url, tmp_path_factory.mktemp("clients-server"), workers=1) as address:
         yield address
 
 

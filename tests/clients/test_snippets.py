@@ -30,9 +30,9 @@ BASE = "http://localhost:8000"
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(240)]
 
 
-@pytest.fixture
-def address(app: Flask, postgres_url: str, tmp_path: Path) -> Iterator[str]:
-    with running(postgres_url, tmp_path) as address:
+@pytest.fixture(scope="module")
+def address(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(postgres_url, tmp_path_factory.mktemp("snippets"), workers=1) as address:
         yield address
 
 

@@ -138,5 +138,5 @@ def test_the_workers_of_a_server_count_together(app: Flask, postgres_url: str, t
     with closing(sqlite3.connect(tmp_path / "rate_limits.db")) as counts, counts:
         # the next may take more than the minute to start that these count
         counts.execute("UPDATE hit SET at = at + 600, until = until + 600")
-    with running(postgres_url, tmp_path) as address:
+    with running(postgres_url, tmp_path, workers=1) as address:
         assert ask(address) == 429

@@ -32,7 +32,7 @@ SOON = 9.0
 def server(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with short timeouts."""
     settings = {"STOA_HEADER_TIMEOUT": "2", "STOA_BODY_TIMEOUT": "2", "STOA_CONNECTIONS_PER_ADDRESS": "100"}
-    with running(postgres_url, tmp_path_factory.mktemp("slow"), **settings) as address:
+    with running(postgres_url, tmp_path_factory.mktemp("slow"), workers=1, **settings) as address:
         yield address
 
 
@@ -44,7 +44,7 @@ def patient(app: Flask, postgres_url: str, tmp_path_factory: pytest.TempPathFact
         "STOA_BODY_TIMEOUT": "120",
         "STOA_CONNECTIONS_PER_ADDRESS": "100",
     }
-    with running(postgres_url, tmp_path_factory.mktemp("patient"), **settings) as address:
+    with running(postgres_url, tmp_path_factory.mktemp("patient"), workers=1, **settings) as address:
         yield address
 
 
@@ -200,7 +200,7 @@ def test_clients_that_do_not_read_do_not_block_others(patient: str) -> None:
 
 def test_a_full_server_accepts_others(app: Flask, postgres_url: str, tmp_path: Path) -> None:
     settings = {"STOA_CONNECTIONS_PER_ADDRESS": "0", "GUNICORN_CMD_ARGS": "--worker-connections 200"}
-    with running(postgres_url, tmp_path, **settings) as address, ExitStack() as open_wires:
+    with running(postgres_url, tmp_path, workers=1, **settings) as address, ExitStack() as open_wires:
         for _ in range(1000):
             connection = open_wires.enter_context(connect(address))
             connection.sendall(KINDS["no body"])
@@ -303,7 +303,7 @@ def test_an_unread_response_is_cut_off(app: Flask, postgres_url: str, tmp_path: 
     text = CONFIG.read_text()
     assert "WRITE_TIMEOUT = 60.0" in text
     config.write_text(text.replace("WRITE_TIMEOUT = 60.0", "WRITE_TIMEOUT = 1.0"))
-    with running(postgres_url, tmp_path, config=config) as address:
+    with running(postgres_url, tmp_path, workers=1, config=config) as address:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", int(address.rsplit(":", 1)[1])))

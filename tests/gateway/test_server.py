@@ -333,7 +333,7 @@ def test_stopping_server_settles_streams_of_disconnected_clients(
         "GUNICORN_CMD_ARGS": "--graceful-timeout 6",
     }
     body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "x"}], "stream": True}
-    with running(postgres_url, tmp_path, **settings) as address:
+    with running(postgres_url, tmp_path, workers=1, **settings) as address:
         url = f"{address}/v1/chat/completions"
         with requests.post(url, json=body, headers=rich.headers, stream=True, timeout=60) as answer:
             seen = b""

@@ -101,8 +101,6 @@ def _flags(call: ast.Call) -> int:
     return sum(int(flag) for flag in {FLAGS[name] for name in named if name in FLAGS})
 
 
-USES = list(uses())
-
 CATEGORIES = {
     codes.CATEGORY_DIGIT: "1",
     codes.CATEGORY_SPACE: " \n",
@@ -192,10 +190,6 @@ def _branches(tree: Any) -> Iterator[Any]:
         yield list(tree)
 
 
-def test_the_patterns_are_found() -> None:
-    assert len(USES) > 50
-
-
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -205,24 +199,30 @@ def test_the_patterns_are_found() -> None:
     ],
 )
 def test_quadratic_patterns_are_detected(pattern: str) -> None:
-    with pytest.raises(AssertionError, match="takes"):
-        test_patterns_run_in_linear_time(Use("here", pattern, re.S, ("search", "findall")))
+    assert any("takes" in slow for slow in slow_texts(Use("here", pattern, re.S, ("search", "findall"))))
 
 
-@pytest.mark.parametrize("use", USES, ids=str)
-def test_patterns_run_in_linear_time(use: Use) -> None:
+def test_patterns_run_in_linear_time() -> None:
+    found = list(uses())
+    assert len(found) > 50
+    assert [slow for use in found for slow in slow_texts(use)] == []
+
+
+def slow_texts(use: Use) -> Iterator[str]:
+    """The texts on which a pattern is slow, up to the first of each function."""
     compiled = re.compile(use.pattern, use.flags)
+    slow: set[str] = set()
     for text in texts(use):
         given: Any = text if isinstance(use.pattern, str) else text.encode("latin-1", "replace")
-        for function in use.functions:
+        for function in set(use.functions) - slow:
             apply = getattr(compiled, function)
             took = _seconds(function, apply, given)
             if took >= MAX_SECONDS:
                 # garbage collection may have interfered
                 took = min(took, _seconds(function, apply, given))
-            assert took < MAX_SECONDS, (
-                f"{function} takes {took:.2f} s for {text[:30]!r}..., {len(text)} characters"
-            )
+            if took >= MAX_SECONDS:
+                slow.add(function)
+                yield f"{use}: {function} takes {took:.2f} s for {text[:30]!r}..., {len(text)} characters"
 
 
 def _seconds(function: str, apply: Callable[..., Any], text: Any) -> float:

@@ -25,6 +25,7 @@ from tests.proof.payment_crashes import payment_crashes
 from tests.proof.payment_histories import payment_histories
 from tests.proof.payments import Payments, settings_of, simulated_stripe
 from tests.proof.race import race
+from tests.proof.renewal_orders import renewal_histories
 from tests.proof.soak import soak
 from tests.proof.stage import Result, Serve, Stage, serving
 from tests.proof.topups import topups
@@ -62,6 +63,7 @@ LONG_OF_PAYMENTS: dict[str, PaymentProof] = {
     "webhooks": webhooks,
     "topups": topups,
     "orders": event_orders,
+    "renewals": lambda payments: event_orders(payments, renewal_histories(payments), name="renewals"),
     "payment-crashes": payment_crashes,
     "payment-histories": payment_histories,
 }
@@ -70,6 +72,7 @@ SHORT_OF_PAYMENTS: dict[str, PaymentProof] = {
     "webhooks": lambda payments: webhooks(payments, copies=20, rounds=1),
     "topups": lambda payments: topups(payments, people=1, jobs_each=10, quiet=5),
     "orders": lambda payments: event_orders(payments, [PURCHASE]),
+    "renewals": lambda payments: event_orders(payments, renewal_histories(payments)[:1], name="renewals"),
     "payment-crashes": lambda payments: payment_crashes(payments, passes=1, stride=6),
     "payment-histories": lambda payments: payment_histories(payments, people=4, steps=25, actors=3),
 }

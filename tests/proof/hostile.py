@@ -59,11 +59,15 @@ def hostile(
     slow: int = 0,
     floods: int = 0,
     max_wait: float = MAX_WAIT,
+    everywhere: bool = True,
 ) -> Result:
-    """Send each attack `times` concurrently, then `slow` connections that never complete their request, then `floods`
-    steps from a banned account and from another one. No health check may take longer than `max_wait` seconds."""
+    """Send each attack `times` concurrently, to every endpoint that accepts it or to one, then `slow` connections that never
+    complete their request, then `floods` steps from a banned account and from another one. No health check may take longer
+    than `max_wait` seconds."""
     with stage.session() as session:
         attacks = _attacks(stage, session)
+    if not everywhere:
+        attacks = _one_endpoint_each(attacks)
     calls, checks, slowest = run_in_thread(_run(stage, workers, attacks, times, slow, floods))
     stage.prove()
     assert all(worker.is_running() for worker in workers), "a worker was lost"
@@ -333,6 +337,14 @@ def _attacks(stage: Stage, session: Session) -> list[Attack]:
     return [*attacks, *_unauthenticated(banned)]
 
 
+def _one_endpoint_each(attacks: list[Attack]) -> list[Attack]:
+    """One attack of each name, at the first endpoint for the first, at the second for the second, and so on."""
+    named: dict[str, list[Attack]] = {}
+    for attack in attacks:
+        named.setdefault(attack.name.partition(" at /")[0], []).append(attack)
+    return [found[number % len(found)] for number, found in enumerate(named.values())]
+
+
 def _chat(name: str, key: str, body: dict[str, Any], run: str | None = None, **more: Any) -> Attack:
     body = {"model": "stoa/demo", "messages": [{"role": "user", "content": "x"}], **body}
     if run:
@@ -430,7 +442,7 @@ def _large_bodies(rich: Person) -> list[Attack]:
     for name, (body, expected) in bodies.items():
         for path, more in ((OPENAI, ()), (CODEBUFF, (400,)), ("/api/v1/token-count", (200, 400))):
             found.append(Attack(f"20 MB of {name} at {path}", "POST", path, body, key, (*expected, *more)))
-    zeros = b" " * (200 * MB)
+    zeros = b" " * (80 * MB)
     for name, body, coding in (
         ("gzip", gzip.compress(zeros, 9), "gzip"),
         ("deflate", zlib.compress(zeros, 9), "deflate"),

@@ -1,4 +1,4 @@
-"""Short form of the proofs without kills, on gunicorn and the test database."""
+"""Short form of the proofs without kills, on one gunicorn and the test database."""
 
 import shutil
 import tempfile
@@ -14,6 +14,8 @@ from tests import server
 from tests.proof import upstream
 from tests.proof.aborts import aborts
 from tests.proof.faults import faults, unreachable_providers
+from tests.proof.garbage import garbage
+from tests.proof.hostile import hostile
 from tests.proof.race import race
 from tests.proof.soak import soak
 from tests.proof.stage import Stage, settings_for
@@ -60,3 +62,14 @@ def test_faults_of_providers_lose_no_worker(
 
 def test_mixed_traffic_goes_without_error(stage: Stage, started: tuple[Stage, list[psutil.Process]]) -> None:
     soak(stage, started[1], seconds=3, clients=6)
+
+
+def test_garbage_gets_no_5xx_and_costs_nothing(stage: Stage) -> None:
+    garbage(stage, fuzzed=300, examples=1)
+
+
+def test_health_never_waits_for_whatever_is_sent(
+    stage: Stage, started: tuple[Stage, list[psutil.Process]]
+) -> None:
+    # other tests may run on the machine; `make prove` allows one second
+    hostile(stage, started[1], times=1, max_wait=5.0, everywhere=False)

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from models.core.db import db
 from models.store import Agent, AgentVersion, Publisher
 from tests import factories
-from tests.chromium import SCHEMES, WIDTHS, OpenPage, judge, serving
+from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
 from tests.store.listings import HOSTILE, create_agent
 
@@ -300,21 +300,17 @@ def test_every_change_shows_at_once(
     assert "Edit README" not in anonymous.browser.get(PAGE).text
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_page_in_a_browser(
-    agent: Agent, app: Flask, open_page: OpenPage, width: int, scheme: str
-) -> None:
-    with serving(app) as base, open_page(base, width=width, scheme=scheme) as page:
+def test_the_page_in_a_browser(agent: Agent, app: Flask, open_page: OpenPage) -> None:
+    with serving(app) as base, open_page(base, width=390) as page:
         page.goto(PAGE)
-        judge(page)
+        judge(page, *WIDTHS)
         page.get_by_role("link", name="curl", exact=True).focus()
         page.keyboard.press("Enter")
         page.get_by_text("x-stoa-run-id").wait_for()
         page.locator("summary", has_text="System prompt").focus()
         page.keyboard.press("Enter")
         page.get_by_text("You review changes.").first.wait_for(state="visible")
-        judge(page)
+        judge(page, *WIDTHS)
 
 
 def test_the_page_without_scripts(agent: Agent, app: Flask, open_page: OpenPage) -> None:

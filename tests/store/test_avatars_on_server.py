@@ -45,7 +45,7 @@ def test_a_rejected_picture_is_not_logged(
         "Content-Type": "multipart/form-data; boundary=b",
         "Cookie": f"next-auth.session-token={token}",
     }
-    with running(postgres_url, tmp_path) as address:  # checks the log when it ends
+    with running(postgres_url, tmp_path, workers=1) as address:  # checks the log when it ends
         status, output = ask(
             address, "POST", "/api/upload/avatar", form(9).replace(b"IHDR", b"RHID"), **headers
         )

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 from models.admin import AuditLog
 from models.orgs import Org, OrgMember
 from models.store import Agent
-from tests.chromium import OpenPage, judge, serving
+from tests.chromium import WIDTHS, OpenPage, judge, serving
 from tests.factories import Person
 from tests.store.listings import HOSTILE, README, create_agent, post
 
@@ -118,8 +118,7 @@ def test_an_empty_readme_is_removed(
     assert "Reviews a change and says what is wrong with it." in anonymous.browser.get(PAGE).text
 
 
-@pytest.mark.parametrize("script", [True, False])
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize(("script", "width"), [(True, 390), (False, 1440)])
 def test_writing_in_a_browser(
     agent: Agent, app: Flask, alice: Person, open_page: OpenPage, script: bool, width: int
 ) -> None:
@@ -136,7 +135,7 @@ def test_writing_in_a_browser(
         page.get_by_role("button", name="Preview").press("Enter")
         page.get_by_role("heading", name="Preview").wait_for()
         if script:
-            judge(page)
+            judge(page, *WIDTHS)
         page.get_by_role("button", name="Save").press("Enter")
         page.wait_for_url("**/2.4.1")
         expect(page.get_by_role("heading", name="Fresh")).to_be_visible()

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from flask import Blueprint, jsonify, request, url_for
+from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
@@ -15,7 +15,8 @@ from models.core.db import now
 from models.core.errors import Conflict, DomainError, Forbidden, Invalid
 from models.ledger import Account
 from views.billing.api.plans import MANAGEMENT, PlanAnswer, plan_json
-from views.billing.pages.billing_blueprint import absolute, own_billing
+from views.billing.pages.billing_blueprint import own_billing
+from views.billing.pages.plan_checkout import return_urls
 from views.web import error_bodies
 from views.web.body import BadJson, Body, Int32, InvalidBody, Missing, read
 from views.web.error_bodies import ApiError, door
@@ -324,8 +325,8 @@ def preview(id: str) -> ResponseReturnValue:
 def change(id: str) -> ResponseReturnValue:
     """Change to another plan.
 
-    A dearer one at once, and its difference is charged to your card now; a cheaper one when the period ends. If the payment
-    fails, nothing changes.
+    One that costs more starts at once, and the difference is charged to your card now; one that costs less starts when the
+    period ends. If the payment fails, nothing changes.
     """
     account, body = _owner(id), read(ChangeBody)
     plan = billing.get_plan(body.plan_id)
@@ -356,8 +357,7 @@ def _owner(id: str) -> Account:
 def _checkout(
     account: Account, plan: Plan, success_url: str | None = None, cancel_url: str | None = None
 ) -> billing.PlanCheckout:
-    started = f"{absolute(url_for('billing.plan_started'))}?session_id={{CHECKOUT_SESSION_ID}}"
-    not_started = absolute(url_for("billing.plan_not_started"))
+    started, not_started = return_urls()
     address = caller_address()
     return billing.subscribe(
         account, plan, success_url or started, cancel_url or not_started, address=address

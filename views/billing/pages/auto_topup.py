@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -21,6 +21,7 @@ from models.billing.auto_topup import (
     TopupBounds,
     TopupSettings,
     bounds_of,
+    consent_text,
 )
 from models.billing.purchase import Purchase
 from models.core import jobs
@@ -212,10 +213,13 @@ def _card(
 ) -> TopupCard:
     view, bounds = auto_topup.view(account), bounds_of(account)
     stored = view.settings
+    cap = _suggested_cap(account, stored)
+    # what is agreed to is what the form would save
+    view = replace(view, consent=consent_text(account, replace(stored, monthly_cap_cents=cap)))
     texts = entered or {
         "threshold": str(DEFAULT_THRESHOLD if stored.threshold is None else stored.threshold),
         "amount": _dollars(stored.amount or DEFAULT_CREDITS),
-        "cap": _dollars(_suggested_cap(account, stored)),
+        "cap": _dollars(cap),
     }
     return TopupCard(
         view,

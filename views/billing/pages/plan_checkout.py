@@ -7,7 +7,7 @@ from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.billing import Plan, Subscription
+from models.billing import Plan, Subscription, stripe_api
 from models.billing.billing_details import billing_address, billing_snapshot
 from models.billing.buying import FEWEST_CREDITS
 from models.billing.payment_state import PaymentMismatch
@@ -15,7 +15,7 @@ from models.billing.plans import INTERVALS
 from models.core.db import db
 from models.core.errors import Conflict, Forbidden, NotFound
 from models.ledger import Account
-from views.billing.pages.billing_blueprint import absolute, bp, money_page, own_billing, page_number
+from views.billing.pages.billing_blueprint import bp, money_page, own_billing, page_number
 from views.billing.pages.checkout import LAST_POLL, QUICK_POLLS, SYNC_EVERY
 from views.billing.pages.plan_cards import STATUSES, cards_for, plan_card, plan_facts, plan_of
 from views.web.guards import caller_address, cookie_user, current_account, limiter, login_required
@@ -72,11 +72,8 @@ def subscribe_to_plan() -> ResponseReturnValue:
     plan_id = plan.id
     if billing_snapshot(account.id) is None:
         return see_other(url_for("billing.details", plan=plan.id))
-    back = absolute(url_for("billing.plan_started")) + "?session_id={CHECKOUT_SESSION_ID}"
     try:
-        checkout = billing.subscribe(
-            account, plan, back, absolute(url_for("billing.plan_not_started")), address=caller_address()
-        )
+        checkout = billing.subscribe(account, plan, *return_urls(), address=caller_address())
     except Conflict as conflict:
         db.session.rollback()
         toast(conflict.message, "bad")
@@ -120,6 +117,13 @@ def plan_not_started() -> ResponseReturnValue:
     """Back from Stripe's page without paying."""
     toast("Payment cancelled. You were not charged.", "info")
     return see_other(url_for("billing.pricing"))
+
+
+def return_urls() -> tuple[str, str]:
+    """The pages that Stripe's Checkout returns to, with and without a payment."""
+    base = stripe_api.billing_settings().base_url
+    started = f"{base}{url_for('billing.plan_started')}?session_id={{CHECKOUT_SESSION_ID}}"
+    return started, base + url_for("billing.plan_not_started")
 
 
 def _own_subscription() -> Subscription | None:
