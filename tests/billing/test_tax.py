@@ -9,11 +9,13 @@ from sqlalchemy import text
 from models.billing import Purchase, billing_details, receipt_of, tax_records
 from models.billing.payment_state import PaymentMismatch
 from models.billing.purchase import refunded_tax
+from models.billing.purchase_proof import prove_purchases
 from models.billing.reconciliation import reconcile
 from models.billing.stripe_api import StripeError
 from models.billing.transitions import sync
 from models.core.db import db, now
 from models.ledger import Account
+from tests import factories
 from tests.billing.stage import Desk
 from tests.billing.topups import enable, mails, post, top_up
 from tests.factories import Person
@@ -267,3 +269,14 @@ def _queued(desk: Desk) -> int:
     desk.session.rollback()
     query = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'billing.record_tax'"
     return int(desk.session.scalars(text(query)).one())
+
+
+def test_operators_see_the_tax_and_the_proof_checks_it(desk: Desk, alice: Person) -> None:
+    live_in(desk, alice, "GB")
+    bought, root = desk.bought(alice), factories.person(desk.app, "root")
+    assert "Price, with $2.00 tax" in root.browser.get(f"/admin/billing/purchases/{bought.id}").text
+    for wrong in ("tax_cents = 300", "tax_lines = NULL"):
+        desk.session.execute(text(f"UPDATE purchase SET {wrong}"))
+        desk.session.commit()
+    failed = [check.name for check in prove_purchases() if check.count]
+    assert failed == ["the price before tax pays for the credits", "tax was calculated"]

@@ -232,8 +232,8 @@ def _check_data(params: Params, mode: str) -> None:
         if name in params and mode != of:
             raise invalid(f"You can not pass `{name}` in `{mode}` mode.", name)
     params.nested("automatic_tax").allow(("enabled",))
-    if params.nested("automatic_tax").boolean("enabled") and mode != "payment":
-        raise invalid("The simulator computes the tax of payments only.", "automatic_tax")
+    if params.nested("automatic_tax").boolean("enabled") and mode == "setup":
+        raise invalid("You can not pass `automatic_tax` in `setup` mode.", "automatic_tax")
     params.nested("payment_intent_data").allow(PAYMENT_DATA)
     params.nested("setup_intent_data").allow(("description", "metadata"))
     params.nested("subscription_data").allow(("description", "metadata", "trial_period_days", "billing_mode"))
@@ -419,6 +419,8 @@ def _set_up(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
 
 def _subscribe(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
     attach(sim, method, session["customer"])
+    if session["automatic_tax"]["enabled"]:
+        _keep_details(sim, session)  # the invoice takes the tax of the customer's address
     subscription = simulated_subscriptions.from_checkout(sim, session, method, confirm)
     # a subscription that was paid at once has already completed the session
     if session["status"] == "open" and subscription["status"] in ("active", "trialing"):
