@@ -45,7 +45,10 @@ UNKNOWN = (
     "before you try again."
 )
 TAX_CHANGED = "The tax has changed since you saw the total. Check the new total before you pay."
-TAX_NOT_AGREED = "Tax is added to your top-ups now, and your consent does not name it. Save the settings of automatic top-up again."
+TAX_NOT_AGREED = (
+    "Tax is added to your top-ups now, and your consent does not name it. Save the settings of automatic top-up "
+    "again."
+)
 NO_CHECKOUT = "Could not create Stripe checkout session."
 
 
@@ -169,8 +172,9 @@ def charge(
 
     The operation is Stripe's idempotency key. Takes transactions of its own. `cancel_failed` makes sure that an attempt
     that failed is never finished later, so that another way to pay may be offered; without it a payment that only needs the
-    buyer's confirmation (`authentication_required`) can still be confirmed, and is paid then. Where tax is added it is calculated first; a purchase whose tax is unknown, or
-    whose total is not `agreed_cents`, fails without a charge. Raises StripeError (`unknown`: the card may have been charged), Conflict, PaymentMismatch.
+    buyer's confirmation (`authentication_required`) can still be confirmed, and is paid then. Where tax is
+    added it is calculated first; a purchase whose tax is unknown, or whose total is not `agreed_cents`, fails without a charge.
+    Raises StripeError (`unknown`: the card may have been charged), Conflict, PaymentMismatch.
     """
     if tax_enabled() and not _add_tax(operation, agreed_cents):
         with transaction():
@@ -209,9 +213,8 @@ def _add_tax(operation: str, agreed_cents: int | None) -> bool:
         billing, top_up = purchase.billing, purchase.kind == "auto_topup"
     try:
         found = calculate_tax(net_cents, currency, billing, operation=operation)
-        problem = (
-            None if agreed_cents in (None, found.total_cents) else TAX_NOT_AGREED if top_up else TAX_CHANGED
-        )
+        refusal = TAX_NOT_AGREED if top_up else TAX_CHANGED
+        problem = None if agreed_cents in (None, found.total_cents) else refusal
         values: dict[str, Any] = {
             "amount_cents": found.total_cents,
             "tax_cents": found.tax_cents,

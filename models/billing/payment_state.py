@@ -287,7 +287,11 @@ def _amount(intent: dict[str, Any] | None, session: dict[str, Any] | None) -> in
 
 
 def _pays(session: dict[str, Any] | None, intent: dict[str, Any]) -> bool:
-    return session is not None and id_of(session.get("payment_intent")) == intent["id"]
+    """Whether the intent is the session's, also while the session does not name it yet."""
+    named = id_of(session.get("payment_intent")) if session else None
+    if session is None or named is not None:
+        return named == intent["id"]
+    return (intent.get("metadata") or {}).get("tax") == "checkout"
 
 
 def _tax(session: dict[str, Any] | None) -> int:

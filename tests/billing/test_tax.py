@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from models import billing
 from models.billing import Purchase, billing_details, receipt_of, tax_records
 from models.billing.payment_state import PaymentMismatch
 from models.billing.purchase import refunded_tax
@@ -97,7 +98,8 @@ def test_an_address_entered_on_checkout_decides_the_tax(desk: Desk, alice: Perso
     session = desk.buy(alice).json["sessionId"]
     assert desk.purchase(alice).amount_cents == 1000
     assert desk.stripe.pay(session, country="DE")
-    desk.tell()
+    desk.sim.get("checkout.session", session)["payment_intent"] = None  # not named yet
+    desk.tell("payment_intent.succeeded")
     assert facts(desk.purchase(alice)) == ("paid", 1190, 190, [("VAT 19 %", 190)])
     assert (desk.purchase(alice).billing or {})["country"] == "DE"
     desk.prove()
@@ -166,6 +168,13 @@ def test_the_review_shows_the_total_that_is_charged(desk: Desk, alice: Person) -
     assert facts(desk.purchase(alice))[:3] == ("paid", 1190, 190)
     assert any("VAT 19 %" in str(each) for each in mails(desk))
     desk.prove()
+
+
+def test_prices_say_that_tax_is_added(desk: Desk, alice: Person) -> None:
+    for on in (True, False):
+        desk.configure(stoa_stripe_tax=on)
+        assert ("Tax is added by" in alice.browser.get("/profile?tab=billing").text) == on
+        assert ("Prices are before tax" in alice.browser.get("/pricing").text) == on
 
 
 def test_without_an_answer_no_card_is_charged(desk: Desk, alice: Person) -> None:
@@ -280,3 +289,57 @@ def test_operators_see_the_tax_and_the_proof_checks_it(desk: Desk, alice: Person
         desk.session.commit()
     failed = [check.name for check in prove_purchases() if check.count]
     assert failed == ["the price before tax pays for the credits", "tax was calculated"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "when", "state"),
+    [
+        ("/v1/tax/calculations", "after", "failed"),
+        ("/v1/payment_intents", "before", "cancelled"),
+        ("/v1/payment_intents", "after", "paid"),
+    ],
+)
+def test_a_top_up_whose_answer_is_lost_ends_as_stripe_says(
+    desk: Desk, alice: Person, rule: str, when: str, state: str
+) -> None:
+    live_in(desk, alice, "GB")
+    desk.card(alice)
+    enable(desk, alice)
+    desk.stripe.fail(rule, when=when, times=3)
+    assert not top_up(desk, alice)
+    desk.run(billing.resolve, desk.purchase(alice).id)
+    found = desk.purchase(alice)
+    assert (found.state, len(desk.charges())) == (state, int(state == "paid"))
+    assert desk.balance(alice) == (2000 if state == "paid" else 0)
+    assert {charge["amount"] for charge in desk.charges()} <= {2400}
+    desk.prove()
+
+
+def test_checkout_after_a_declined_card_adds_the_tax_anew(desk: Desk, alice: Person) -> None:
+    live_in(desk, alice, "GB")
+    desk.card(alice, "declined")
+    session = desk.buy(alice).json["sessionId"]
+    assert desk.purchase(alice).tax_calculation_id
+    desk.tell()
+    desk.stripe.pay(session)
+    desk.tell()
+    found = desk.purchase(alice)
+    assert (facts(found)[:3], found.tax_calculation_id) == (("paid", 1200, 200), None)
+    assert [charge["amount"] for charge in desk.charges()] == [1200]
+    assert (desk.balance(alice), desk.ignored(), _queued(desk)) == (1000, [], 0)
+    desk.prove()
+
+
+def test_a_dispute_takes_the_credits_back_by_its_share_of_the_total(desk: Desk, alice: Person) -> None:
+    live_in(desk, alice, "GB")
+    bought = desk.bought(alice)
+    dispute = desk.dispute(bought, amount=600)
+    desk.tell()
+    assert desk.balance(alice) == 500
+    desk.stripe.win(dispute["id"])
+    desk.tell()
+    assert desk.balance(alice) == 1000
+    desk.dispute(bought)
+    desk.tell()
+    assert desk.balance(alice) == 0
+    desk.prove()

@@ -185,7 +185,6 @@ def _review(
             *((name, format.cents(cents, currency)) for name, cents in taxes),
         ],
         due=None if due is None else format.cents(due, currency),
-        taxed=tax_enabled(),
     )
 
 
