@@ -4,7 +4,9 @@ from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView
 from models.billing.billing_details import BillingDetails
 from models.billing.buying import BuyOutcome, buy, resolve
 from models.billing.confirmations import PaymentConfirmation
-from models.billing.disputes import FrozenBuyer, banned_buyers, clear_freeze, frozen_buyers
+from models.billing.disputes import banned_buyers
+from models.billing.freezes import BuyingFreeze, FrozenBuyer, buying_freeze, clear_freeze, frozen_buyers
+from models.billing.limit_overrides import limit_override, remove_limit_override, set_limit_override
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
 from models.billing.plans import (
@@ -24,12 +26,10 @@ from models.billing.plans import (
 )
 from models.billing.proof_runs import ProofRun, last_proof, record_proof
 from models.billing.purchase import (
-    BuyingFreeze,
     Purchase,
     PurchaseDispute,
     PurchaseRefund,
     Receipt,
-    buying_freeze,
     existing_purchases,
     listed_purchases,
     purchase_of,
@@ -59,6 +59,7 @@ from models.billing.subscriptions import (
     LIVE_STATUSES,
     SUBSCRIPTION_STATUSES,
     Subscription,
+    SubscriptionDispute,
     SubscriptionInvoice,
     last_subscription,
     live_subscription,
@@ -108,6 +109,7 @@ __all__ = [
     "StripeError",
     "StripeEvent",
     "Subscription",
+    "SubscriptionDispute",
     "SubscriptionInvoice",
     "TopupSettings",
     "WebhookRefusal",
@@ -130,6 +132,7 @@ __all__ = [
     "last_proof",
     "last_reconciliation",
     "last_subscription",
+    "limit_override",
     "limited",
     "listed_plans",
     "listed_purchases",
@@ -143,9 +146,11 @@ __all__ = [
     "receipt_of",
     "reconcile",
     "record_proof",
+    "remove_limit_override",
     "resolve",
     "resume",
     "retire_plan",
+    "set_limit_override",
     "set_low_balance_threshold",
     "set_trust_level",
     "stripe_price",

@@ -1,4 +1,4 @@
-"""Automatic top-up: settings, consents and pauses by account, and whether an account can be charged (contract 2.9, 3.7)."""
+"""Automatic top-up: settings, consents and pauses of an account, and its payment method (contract 2.9, 3.7)."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +12,11 @@ from models.accounts.users import User
 from models.billing import cards, stripe_api, topup_mails
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
+from models.billing.freezes import BuyingFreeze, buying_freeze
 from models.billing.purchase import (
     OPEN_STATES,
     PAID_STATES,
-    BuyingFreeze,
     Purchase,
-    buying_freeze,
     dollars,
     of_account,
     one_of,
@@ -46,11 +45,13 @@ PAUSES: tuple[Pause, ...] = ("card", "decline", "confirmation", "cap", "limit", 
 
 
 class AutoTopup(Base):
-    """The state of an account's automatic top-up; its switch, threshold and amount are columns of `user` and `org`.
+    """The state of an account's automatic top-up; whether it is enabled, its threshold and amount are columns of `user`
+    and `org`.
 
-    While `pause` is set nothing is charged before `retry_at`, or, if that is null, before another card is saved:
-    `card` (the card was declined for good), `decline` (declined for now), `confirmation` (the cardholder must confirm),
-    `cap` (the monthly cap is reached), `stripe` (Stripe did not answer). `failures` counts declines since the last charge.
+    While `pause` is set nothing is charged before `retry_at`, or, if that is null, before another card is saved: `card`
+    (permanent decline), `decline` (temporary decline), `confirmation` (the cardholder must confirm), `cap` (the monthly
+    cap is reached), `limit` (a purchase limit is reached), `stripe` (Stripe did not respond). `failures` counts
+    declines since the last charge.
     """
 
     __tablename__ = "auto_topup"
@@ -66,9 +67,9 @@ class AutoTopup(Base):
     user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
     org_id: Mapped[str | None] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"), unique=True)
     monthly_cap_cents: Mapped[int | None] = mapped_column(BigInt)
-    """Limit of all top-ups of a calendar month (UTC); None for no limit."""
+    """Limit of all top-ups in a calendar month (UTC), in cents; None for no limit."""
     off_reason: Mapped[str | None]
-    """Why it switched itself off."""
+    """Why it was switched off automatically."""
     pause: Mapped[str | None]
     paused_at: Mapped[datetime | None]
     retry_at: Mapped[datetime | None]
@@ -77,7 +78,7 @@ class AutoTopup(Base):
     """Stripe's message for the cardholder."""
     failures: Mapped[int] = mapped_column(server_default=text("0"))
     purchase_id: Mapped[str | None]
-    """The last attempt."""
+    """The purchase of the last attempt."""
     payment_method_id: Mapped[str | None]
     """The payment method of the last attempt."""
     queued_at: Mapped[datetime | None]
@@ -100,7 +101,7 @@ class AutoTopupConsent(Base):
     """Who agreed."""
     text: Mapped[str]
     ceiling_cents: Mapped[int] = mapped_column(BigInt)
-    """The most that one top-up may charge."""
+    """The maximum that one top-up may charge."""
     monthly_cap_cents: Mapped[int | None] = mapped_column(BigInt)
     source: Mapped[str]
     """`page` or `api`."""
@@ -109,9 +110,9 @@ class AutoTopupConsent(Base):
 
 @dataclass(frozen=True, slots=True)
 class TopupBounds:
-    """What a kind of account may choose, in credits. One credit is a cent: `max_credits` is also the most that one top-up
-    charges, to clear a debt too, and consents name it. `thresholds` are those of the page; the JSON route has none (contract
-    3.7)."""
+    """The bounds of the settings of a kind of account, in credits. One credit is one cent: `max_credits` is also the
+    maximum charge of one top-up, including one that clears debt, and is part of the consent. `thresholds` apply to the
+    page only; the JSON route has no bounds (contract 3.7)."""
 
     max_credits: int
     thresholds: tuple[int, int]
@@ -138,7 +139,7 @@ class TopupSettings:
 
 @dataclass(frozen=True, slots=True)
 class AutoTopupView:
-    """What the page shows; `pause` says which pause it is. `needs_consent`: it is on, but nobody agreed to it."""
+    """The data of the page. State `needs_consent`: it is switched on, but nobody has agreed to it."""
 
     settings: TopupSettings
     state: Literal["off", "on", "charging", "paused", "needs_card", "needs_consent"]
@@ -151,15 +152,15 @@ class AutoTopupView:
     last: Purchase | None
     """The last top-up that was paid."""
     waiting: str | None
-    """The id of the purchase that waits for the cardholder's confirmation."""
+    """The id of the purchase that requires the cardholder's confirmation."""
     net_balance: int
     """Credits."""
     consent: str
-    """What the person agrees to with these settings."""
+    """The consent text for these settings."""
 
 
 class AutoTopupBlocked(Invalid):
-    """Automatic top-up cannot be switched on: there is no payment method that can be charged."""
+    """Automatic top-up cannot be switched on: no saved payment method can be charged."""
 
 
 def settings_of(account: Account) -> TopupSettings:
@@ -181,13 +182,15 @@ def save(
     source: Literal["page", "api"],
     now: datetime | None = None,
 ) -> None:
-    """Store the settings, and while they are on the consent of the person who chose them, if it differs from the last.
+    """Store the settings and, if they are enabled, the consent of the person who chose them if it differs from the
+    last.
 
-    Does not ask Stripe. A changed cap ends the pause `cap`. Flushes. Raises Invalid with the contract's messages, NotFound.
+    Does not call Stripe. A changed cap ends the pause `cap`. Flushes. Raises Invalid with the contract's messages,
+    NotFound.
     """
     now = now or utc_now()
     missing_values = settings.threshold is None or settings.amount is None
-    if missing_values and (settings.enabled or account.org_id):  # organisations always have both
+    if missing_values and (settings.enabled or account.org_id):  # organisations always need both
         raise Invalid(NEEDS_VALUES, status=400)
     most = bounds_of(account).max_credits
     if settings.enabled and not MIN_CREDITS <= (settings.amount or 0) <= most:
@@ -209,7 +212,7 @@ def save(
 
 
 def consent_text(account: Account, settings: TopupSettings) -> str:
-    """What the person agrees to by switching these settings on."""
+    """The text that the person agrees to by enabling these settings."""
     cap = settings.monthly_cap_cents
     amount, threshold = settings.amount or DEFAULT_CREDITS, settings.threshold
     limit = f"at most {dollars(cap)} in a calendar month (UTC)" if cap else "without a monthly limit"
@@ -230,17 +233,17 @@ def consented_to_tax(account: Account) -> bool:
 
 
 def consented(account: Account) -> bool:
-    """Whether a person agreed to top-ups of the account. A subscription switches an organisation's on without (contract
-    2.11): nothing is charged until an owner or admin saves the settings."""
+    """Whether a person agreed to top-ups of the account. An organisation's subscription enables them without consent
+    (contract 2.11): nothing is charged until an owner or admin saves the settings."""
     query = select(AutoTopupConsent.id).where(AutoTopupConsent.account_id == account.id)
     return db.session.scalars(query.limit(1)).one_or_none() is not None
 
 
 def blocked_reason(account: Account) -> str | None:
-    """Why automatic top-up cannot charge the account now, in the contract's words (3.7); None if it can.
+    """Why automatic top-up cannot charge the account now, as the contract's message (3.7); None if it can.
 
-    Asks Stripe, in no transaction; takes transactions of its own. Without a payment method that can be charged it is
-    switched off, and the owner is told by e-mail; if Stripe does not answer it stays on.
+    Calls Stripe outside any transaction; uses its own transactions. Without a payment method that can be charged,
+    top-up is switched off and the owner gets an e-mail; if Stripe does not respond, it stays on.
     """
     try:
         chargeable_card(account)
@@ -258,8 +261,8 @@ def blocked_reason(account: Account) -> str | None:
 def chargeable_card(account: Account) -> SavedCard:
     """The payment method that a top-up charges: the default if it can be charged, else the first card, else Link.
 
-    Asks Stripe, in no transaction; takes a transaction of its own. If it differs from the one that was declined, the pause
-    ends. Raises AutoTopupBlocked, StripeError, BillingDisabled.
+    Calls Stripe outside any transaction; uses its own transactions. If the method differs from the declined one, the
+    pause ends. Raises AutoTopupBlocked, StripeError, BillingDisabled.
     """
     settings = stripe_api.billing_settings()
     with transaction():
@@ -292,7 +295,8 @@ def chargeable_card(account: Account) -> SavedCard:
 
 
 def switch_off(account: Account, reason: str) -> bool:
-    """Switch automatic top-up off because it cannot charge; whether it was on. Its owner gets one e-mail. Flushes."""
+    """Switch automatic top-up off because it cannot charge. Returns whether it was on. The owner gets one e-mail.
+    Flushes."""
     table: Any = Org if account.org_id else User
     changed: Any = db.session.execute(
         update(table).where(table.id == account.id, table.auto_topup_enabled).values(auto_topup_enabled=False)
@@ -307,7 +311,7 @@ def switch_off(account: Account, reason: str) -> bool:
 
 
 def view(account: Account, *, now: datetime | None = None) -> AutoTopupView:
-    """What the account's page shows of automatic top-up. Reads only the database. Raises NotFound."""
+    """The data of the automatic top-up page. Reads only the database. Raises NotFound."""
     now = now or utc_now()
     settings, state = settings_of(account), state_of(account)
     pause = state.pause if state else None
@@ -340,8 +344,8 @@ def view(account: Account, *, now: datetime | None = None) -> AutoTopupView:
 
 
 def charged_cents(account: Account, *, now: datetime) -> int:
-    """What automatic top-ups of the calendar month (UTC) charged, in cents before tax: paid ones, refunded or not, and open
-    ones."""
+    """The sum of automatic top-ups in the calendar month (UTC), in cents before tax: paid ones, refunded
+    or not, and open ones."""
     query = select(func.coalesce(func.sum(Purchase.amount_cents - Purchase.tax_cents), 0)).where(
         of_account(account),
         Purchase.kind == "auto_topup",
@@ -357,12 +361,12 @@ def month_of(moment: datetime) -> datetime:
 
 
 def state_of(account: Account) -> AutoTopup | None:
-    """The account's state as it is in the database now."""
+    """The account's current state in the database."""
     return db.session.get(AutoTopup, account.id, populate_existing=True)
 
 
 def ensure_state(account: Account) -> AutoTopup:
-    """The account's state, created if missing, locked until the transaction ends. Flushes."""
+    """The account's state, created if missing. Locks the row until the transaction ends. Flushes."""
     db.session.execute(
         insert(AutoTopup)
         .values(id=account.id, user_id=account.user_id, org_id=account.org_id)
@@ -388,19 +392,19 @@ def _record_consent(
     state: AutoTopup, actor_id: str, settings: TopupSettings, source: str, now: datetime
 ) -> None:
     account = Account(org_id=state.org_id) if state.org_id else Account(user_id=state.user_id)
-    words = consent_text(account, settings)
+    text = consent_text(account, settings)
     last = db.session.scalars(
         select(AutoTopupConsent)
         .where(AutoTopupConsent.account_id == state.id)
         .order_by(AutoTopupConsent.id.desc())
         .limit(1)
     ).one_or_none()
-    if last is None or (last.text, last.user_id) != (words, actor_id):
+    if last is None or (last.text, last.user_id) != (text, actor_id):
         db.session.add(
             AutoTopupConsent(
                 account_id=state.id,
                 user_id=actor_id,
-                text=words,
+                text=text,
                 ceiling_cents=bounds_of(account).max_credits,
                 monthly_cap_cents=settings.monthly_cap_cents,
                 source=source,
@@ -410,7 +414,7 @@ def _record_consent(
 
 
 def attempt_in_flight(account: Account) -> bool:
-    """Whether a top-up of the account is open: begun, or waiting for Stripe or the bank."""
+    """Whether a top-up of the account is open: begun, or waiting for Stripe or the cardholder's bank."""
     query = select(Purchase.id).where(
         of_account(account), Purchase.kind == "auto_topup", Purchase.state.in_(OPEN_STATES)
     )

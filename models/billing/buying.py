@@ -16,7 +16,7 @@ from models import ledger
 from models.billing import cards, stripe_api, trust
 from models.billing.billing_details import billing_snapshot
 from models.billing.customers import ensure_customer, replace_customer, send_billing_details
-from models.billing.disputes import refuse_frozen
+from models.billing.freezes import refuse_frozen
 from models.billing.open_checkouts import within_limits
 from models.billing.payment_state import of_new_intent
 from models.billing.purchase import CURRENCY, RESOLVED_AFTER, Purchase

@@ -23,7 +23,7 @@ from models.orgs import Org
 
 log = logging.getLogger("stoa.billing")
 
-MOST_TRIES = 5
+MAX_TRIES = 5
 REPAIR_PREFIX = "customer-"
 """Prefix of the id of a sync failure; the account's id follows."""
 PROVIDER = "stripe"
@@ -209,7 +209,7 @@ def _due(now: datetime) -> list[SyncFailure]:
         .where(
             SyncFailure.provider == PROVIDER,
             SyncFailure.id.startswith(REPAIR_PREFIX, autoescape=True),
-            SyncFailure.retry_count < MOST_TRIES,
+            SyncFailure.retry_count < MAX_TRIES,
         )
         .order_by(SyncFailure.last_attempt_at)
         .limit(100)

@@ -1,4 +1,4 @@
-"""The page of one grant: what came of its credits."""
+"""The history of one grant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MAX_CHANGES = 50
 
 @dataclass(frozen=True, slots=True)
 class GrantChange:
-    """An entry of a grant other than its spending. `amount` is signed credits."""
+    """A ledger entry of a grant, other than spending. `amount` is signed credits."""
 
     id: int
     at: datetime
@@ -28,10 +28,11 @@ class GrantChange:
 
 @dataclass(frozen=True, slots=True)
 class GrantHistory:
-    """A grant: what was granted, spent, expired, taken back (less what was given back) and used for or received against debt,
-    in credits. `granted - spent - expired - taken_back + debt` is the grant's balance, exactly.
+    """A grant: what was granted, spent, expired, taken back (less what was given back), and debt that it repaid or that
+    was repaid, in credits. `granted - spent - expired - taken_back + debt` is the grant's balance, exactly.
 
-    `changes` are the first 50 entries but calls and charges, oldest first. `purchase` is None for what was not bought.
+    `changes` are the first 50 entries other than calls and charges, oldest first. `purchase` is None for a grant that
+    was not bought.
     """
 
     grant: CreditLedger
@@ -45,12 +46,12 @@ class GrantHistory:
 
 
 def grant_history(account: Account, operation_id: str) -> GrantHistory:
-    """A grant of the account. Spending is the difference to its balance, so the cost does not grow with the number of calls.
-    Raises NotFound, also for another account's."""
+    """A grant of the account. Spending is computed from its balance, so the query time does not grow with the number of
+    calls. Raises NotFound, also for another account's grant."""
     grant = None if "\x00" in operation_id else _grant(account, operation_id)
     if grant is None:
         raise NotFound("There is no such grant.")
-    # by the partial index of what is not spending
+    # matches the partial index of entries that are not spending
     own = (
         CreditEntry.account_id == account.id,
         CreditEntry.kind != "debit",

@@ -1,4 +1,4 @@
-"""Checkout pages that were left open: they are closed when their place in the limits of buying is needed."""
+"""Open Checkout pages count towards the purchase limits; they are closed when a new purchase needs the room."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -22,16 +22,16 @@ log = logging.getLogger("stoa.billing")
 
 T = TypeVar("T")
 
-MOST_CLOSED = 10
-"""Pages that one attempt to buy closes at most."""
+MAX_CLOSED = 10
+"""Maximum number of pages that one purchase attempt closes."""
 
 
 def within_limits(account: Account, begin: Callable[[], T], *, opened_before: datetime) -> T:
-    """Call `begin`, which inserts a purchase, in a transaction of its own. While the limits of 24 hours do not allow it,
-    close one of the account's Checkout pages and call it again.
+    """Call `begin`, which inserts a purchase, in its own transaction. While the 24-hour limits do not allow it, close
+    one of the account's Checkout pages and call it again.
 
-    Only pages opened before the given time are closed, so that parallel requests do not close each other's. An open page
-    counts until Stripe has closed it, so what can be paid never exceeds the limits. Raises BuyingLimited.
+    Only pages opened before the given time are closed, so that parallel requests do not close each other's. An open
+    page counts until Stripe has closed it, so payments never exceed the limits. Raises BuyingLimited.
     """
     closing = _close_checkouts(account, opened_before)
     while True:
@@ -44,22 +44,22 @@ def within_limits(account: Account, begin: Callable[[], T], *, opened_before: da
 
 
 def _close_checkouts(account: Account, opened_before: datetime) -> Iterator[str]:
-    """Close one page at each step, the oldest first; yields the id of its purchase. Ends when Stripe does not answer."""
+    """Close one page per step, oldest first; yields the id of its purchase. Stops on an error of Stripe."""
     closed: list[str] = []
-    while len(closed) < MOST_CLOSED and (page := _oldest(account, opened_before, closed)):
+    while len(closed) < MAX_CLOSED and (page := _oldest(account, opened_before, closed)):
         purchase_id, session_id = page
         try:
             _expire(session_id)
             sync(purchase_id, session_id=session_id)
         except (DomainError, PaymentMismatch) as error:
-            log.warning("the Checkout page of %s was not closed: %s", purchase_id, error)
+            log.warning("could not close the Checkout page of %s: %s", purchase_id, error)
             return
         closed.append(purchase_id)
         yield purchase_id
 
 
 def _oldest(account: Account, opened_before: datetime, closed: list[str]) -> tuple[str, str] | None:
-    """The purchase and the Checkout Session of the oldest open page. Takes a transaction of its own."""
+    """The purchase and the Checkout Session of the oldest open page. Uses its own transaction."""
     with transaction():
         row = db.session.execute(
             select(Purchase.id, Purchase.stripe_checkout_session_id)
@@ -82,4 +82,4 @@ def _expire(session_id: str) -> None:
             client.v1.checkout.sessions.expire(session_id)
     except StripeError as error:
         if error.unknown:
-            raise  # otherwise the page was paid or closed already: its state is fetched next
+            raise  # otherwise the page was already paid or closed: its state is fetched next

@@ -1,4 +1,4 @@
-"""What operators see of plans: every version with the number of its subscribers, and who they are."""
+"""Plans for operators: every version with the number of its subscribers, and the list of subscribers."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from models.billing.subscriptions import LIVE_STATUSES, Subscription
 from models.core.db import db
 
 MAX_OFFERED = 200
-"""Offered plans that a list shows."""
+"""Maximum number of active plans in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class PlanSubscriber:
 
 
 def offered_plans() -> list[tuple[Plan, int]]:
-    """The plans that are offered, hidden ones included, in their order, each with its number of live subscribers."""
+    """Active plans, hidden ones included, in display order, each with its number of live subscribers."""
     query = _counted().where(Plan.active).order_by(Plan.sort, Plan.price_cents, Plan.name).limit(MAX_OFFERED)
     return [(plan, count) for plan, count in db.session.execute(query)]
 
 
 def retired_plans(*, before: tuple[datetime, str] | None = None, limit: int) -> list[tuple[Plan, int]]:
     """Retired plans and versions, the newest first, each with its number of live subscribers. `before`: `created_at` and id of
-    the last one of the previous page."""
+    the last row of the previous page."""
     query = _counted().where(~Plan.active).order_by(Plan.created_at.desc(), Plan.id.desc()).limit(limit)
     if before:
         query = query.where(tuple_(Plan.created_at, Plan.id) < before)
@@ -48,8 +48,8 @@ def subscriber_count(plan: Plan) -> int:
 def subscribers(
     plan: Plan, *, before: tuple[datetime, str] | None = None, limit: int
 ) -> list[PlanSubscriber]:
-    """The live subscribers of this version, the newest first. `before`: `created_at` and id of the last one of the previous
-    page."""
+    """The live subscribers of this version, the newest first. `before`: `created_at` and id of the last row of the
+    previous page."""
     query = (
         select(Subscription, User.email)
         .outerjoin(User, User.id == Subscription.user_id)

@@ -1,8 +1,8 @@
-"""Plans that people subscribe to, with their limits and versions.
+"""Subscription plans with their limits and versions.
 
-A plan's limits are windows of credits: a subscriber's calls spend blocks, grants of type `subscription` that the windows
-bound. Its `included_credits` are other credits: a grant of type `plan` for each paid period, which is part of the balance
-and is spent before bought credits.
+A plan's limits are windows of credits: a subscriber's calls spend blocks, which are grants of type `subscription` limited
+by the windows. Its `included_credits` are separate: a grant of type `plan` for each paid period, which is part of the
+balance and is spent before bought credits.
 """
 
 import uuid
@@ -28,20 +28,20 @@ from models.ledger.sanitizing import clean_text
 
 INTERVALS = ("month", "year")
 TIERS = (100, 200, 500)
-"""Tiers that clients subscribe by (contract A.3)."""
-LEAST_CENTS = 50
-"""What Stripe charges at least."""
-MOST_CENTS = 99_999_999
-"""What Stripe charges at most."""
-MOST_WINDOWS = 6
-MOST_LINES = 30
-"""Display lines, and patterns of models."""
-LONGEST_WINDOW = 366 * 24
+"""Tiers that clients can subscribe to (contract A.3)."""
+MIN_CENTS = 50
+"""Stripe's minimum charge."""
+MAX_CENTS = 99_999_999
+"""Stripe's maximum charge."""
+MAX_WINDOWS = 6
+MAX_LINES = 30
+"""Maximum number of display lines, and of model patterns."""
+MAX_WINDOW_HOURS = 366 * 24
 
 
 @dataclass(frozen=True, slots=True)
 class WindowLimit:
-    """A limit of so many credits in so many hours; `hours` None: in a billing period."""
+    """A limit of `credits` per `hours`; `hours` None: per billing period."""
 
     name: str
     hours: int | None
@@ -50,7 +50,7 @@ class WindowLimit:
 
 @dataclass(frozen=True, slots=True)
 class NewPlan:
-    """What an operator says of a plan. The fields mean what those of `Plan` mean."""
+    """The terms of a plan as an operator enters them. The fields have the same meaning as those of `Plan`."""
 
     name: str
     price_cents: int
@@ -67,12 +67,12 @@ class NewPlan:
     sort: int = 0
 
 
-SHOWN = frozenset({"description", "features", "public", "sort"})
-"""Fields of NewPlan that change in place: what subscribers bought stays the same."""
+DISPLAY_FIELDS = frozenset({"description", "features", "public", "sort"})
+"""Fields of NewPlan that change in place, because they do not affect what subscribers bought."""
 
 
 class PlanWindow(Base):
-    """A limit of a plan: so many credits in so many hours; without hours in a billing period. All windows of a plan apply
+    """A limit of a plan: `credits` per `hours`, or per billing period if `hours` is null. All windows of a plan apply
     together."""
 
     __tablename__ = "plan_window"
@@ -88,11 +88,11 @@ class PlanWindow(Base):
 
 
 class Plan(Base):
-    """A version of a plan. Its price and limits never change: a change makes the next version, and retires this one, whose
-    subscribers keep it.
+    """A version of a plan. Its price and limits never change: a change creates the next version and retires this one,
+    whose subscribers keep it.
 
-    `price_cents` is per `interval`. `features` are lines for people. `models` are patterns of model names with `*` and `?`,
-    for the name as requested or as listed; None allows all. `tier` is the contract's number (A.3).
+    `price_cents` is per `interval`. `features` are display lines. `models` are patterns of model names with `*` and
+    `?`, for the name as requested or as listed; None allows all. `tier` is the contract's number (A.3).
     """
 
     __tablename__ = "plan"
@@ -129,11 +129,11 @@ class Plan(Base):
     windows: Mapped[list[PlanWindow]] = relationship(
         order_by=PlanWindow.hours.asc().nulls_last(), lazy="selectin", passive_deletes=True
     )
-    """Shortest first; that of the billing period last."""
+    """Shortest first; the one of the billing period is last."""
 
 
 class LimitOverride(Base):
-    """A user's limits, in credits and hours, in place of those of their plan's two shortest windows (contract A.3)."""
+    """A user's limits, in credits and hours, which replace those of their plan's two shortest windows (contract A.3)."""
 
     __tablename__ = "limit_override"
 
@@ -146,8 +146,8 @@ class LimitOverride(Base):
 
 
 def create_plan(new: NewPlan) -> Plan:
-    """Offer a plan. Stripe hears of it when somebody first subscribes. Flushes. Raises Invalid with `fields`, and Conflict if
-    an active plan has this name."""
+    """Create an active plan. Its Stripe price is created when somebody first subscribes. Flushes. Raises Invalid with
+    `fields`, and Conflict if an active plan has this name."""
     new = _checked(new)
     # a retired plan of this name is an earlier version of it
     last = db.session.scalar(select(func.max(Plan.version)).where(Plan.name == new.name)) or 0
@@ -170,10 +170,11 @@ def create_plan(new: NewPlan) -> Plan:
 
 
 def update_plan(plan: Plan, changes: Mapping[str, Any]) -> Plan:
-    """Change some fields of `NewPlan`; the plan that is on offer afterwards. Flushes.
+    """Change some fields of `NewPlan`. Returns the plan that is active afterwards. Flushes.
 
-    A new name, price, interval or limit makes the next version and retires this one, whose subscribers keep it until they
-    change; other fields change in place. Raises Invalid with `fields`, and Conflict for a retired plan or a taken name.
+    A new name, price, interval or limit creates the next version and retires this one, whose subscribers keep it until
+    they change; other fields change in place. Raises Invalid with `fields`, and Conflict for a retired plan or a taken
+    name.
     """
     if unknown := changes.keys() - {each.name for each in fields(NewPlan)}:
         raise Invalid("A plan has no such field.", fields=dict.fromkeys(unknown, "unknown"))
@@ -187,38 +188,40 @@ def update_plan(plan: Plan, changes: Mapping[str, Any]) -> Plan:
             plan.active = False
             db.session.flush()
             return create_plan(after)
-    for name in SHOWN:
+    for name in DISPLAY_FIELDS:
         setattr(plan, name, _values(after)[name])
     db.session.flush()
     return plan
 
 
 def new_version(before: NewPlan, after: NewPlan) -> bool:
-    """Whether a change of a plan makes a new version of it."""
-    return any(value != _values(after)[name] for name, value in _values(before).items() if name not in SHOWN)
+    """Whether this change of a plan needs a new version."""
+    return any(
+        value != _values(after)[name] for name, value in _values(before).items() if name not in DISPLAY_FIELDS
+    )
 
 
 def retire_plan(plan: Plan) -> None:
-    """Sell the plan no more; its subscribers keep it. Idempotent. Flushes."""
+    """Stop selling the plan; its subscribers keep it. Idempotent. Flushes."""
     _locked(plan).active = False
     db.session.flush()
 
 
 def terms(plan: Plan) -> NewPlan:
-    """What an operator says of the plan, as for `create_plan`."""
+    """The terms of the plan, as `create_plan` takes them."""
     windows = tuple(WindowLimit(each.name, each.hours, each.credits) for each in plan.windows)
     rest = {each.name: getattr(plan, each.name) for each in fields(NewPlan) if each.name != "windows"}
     return NewPlan(**rest, windows=windows)
 
 
 def public_plans() -> list[Plan]:
-    """The plans on offer to everybody, in their order."""
+    """Active public plans, in display order."""
     query = select(Plan).where(Plan.active, Plan.public)
     return list(db.session.scalars(query.order_by(Plan.sort, Plan.price_cents, Plan.name)))
 
 
 def listed_plans(*, active: bool | None = None) -> list[Plan]:
-    """All plans, or those that are active or retired, for operators: by order and name, newest version first."""
+    """All plans, or only active or only retired ones, for operators: in display order, newest version first."""
     query = select(Plan).order_by(Plan.active.desc(), Plan.sort, Plan.name, Plan.version.desc())
     if active is not None:
         query = query.where(Plan.active.is_(active))
@@ -226,7 +229,7 @@ def listed_plans(*, active: bool | None = None) -> list[Plan]:
 
 
 def get_plan(id: str) -> Plan:
-    """A plan, also a retired one. Raises NotFound."""
+    """A plan, active or retired. Raises NotFound."""
     plan = db.session.get(Plan, id)
     if plan is None:
         raise NotFound("There is no such plan.")
@@ -234,20 +237,20 @@ def get_plan(id: str) -> Plan:
 
 
 def plan_of_price(stripe_price_id: str) -> Plan | None:
-    """The plan that a Stripe price is of."""
+    """The plan with this Stripe price; None if there is none."""
     return db.session.scalars(select(Plan).where(Plan.stripe_price_id == stripe_price_id)).one_or_none()
 
 
 def plan_of_tier(tier: int) -> Plan | None:
-    """The plan on offer to everybody that has this tier of the contract (A.3), a monthly one first."""
+    """The active public plan of this tier (contract A.3); monthly plans are preferred."""
     query = select(Plan).where(Plan.active, Plan.public, Plan.tier == tier)
     by_order = query.order_by(Plan.interval, Plan.sort, Plan.price_cents, Plan.name)
     return db.session.scalars(by_order.limit(1)).one_or_none()
 
 
 def stripe_price(plan: Plan) -> str:
-    """The id of the plan's price at Stripe; made with its product when first needed. Takes transactions of its own; idempotent
-    by the plan's id. Raises StripeError, BillingDisabled."""
+    """The id of the plan's Stripe price; the price and its product are created when first needed. Uses its own
+    transactions; idempotent by the plan's id. Raises StripeError, BillingDisabled."""
     with transaction():
         found = get_plan(plan.id)
     if found.stripe_price_id is not None:
@@ -286,13 +289,13 @@ def _values(new: NewPlan) -> dict[str, Any]:
 
 
 def _checked(new: NewPlan) -> NewPlan:
-    """The plan with its texts cleaned. Raises Invalid with `fields`."""
+    """The validated plan with sanitized texts. Raises Invalid with `fields`."""
     errors: dict[str, str] = {}
     name = clean_text(new.name).strip()
     if not 1 <= len(name) <= 60 or not name.isprintable():
         errors["name"] = "Use 1 to 60 characters in one line."
-    if not 0 <= new.price_cents <= MOST_CENTS or 0 < new.price_cents < LEAST_CENTS:
-        errors["price_cents"] = f"Use 0, or {LEAST_CENTS} to {MOST_CENTS:,} cents."
+    if not 0 <= new.price_cents <= MAX_CENTS or 0 < new.price_cents < MIN_CENTS:
+        errors["price_cents"] = f"Use 0, or {MIN_CENTS} to {MAX_CENTS:,} cents."
     if new.interval not in INTERVALS:
         errors["interval"] = "Choose month or year."
     description = clean_text(new.description).strip()
@@ -300,8 +303,8 @@ def _checked(new: NewPlan) -> NewPlan:
         errors["description"] = "Use at most 500 characters."
     for field, limit in (("features", 120), ("models", 200)):
         lines = getattr(new, field) or ()
-        if len(lines) > MOST_LINES or any(not 1 <= len(line.strip()) <= limit for line in lines):
-            errors[field] = f"Use at most {MOST_LINES} lines of 1 to {limit} characters."
+        if len(lines) > MAX_LINES or any(not 1 <= len(line.strip()) <= limit for line in lines):
+            errors[field] = f"Use at most {MAX_LINES} lines of 1 to {limit} characters."
     if new.models is not None and not new.models:
         errors["models"] = "Name a model, or allow all."
     if not 0 <= new.included_credits <= MAX_GRANT:
@@ -314,7 +317,7 @@ def _checked(new: NewPlan) -> NewPlan:
         errors["sort"] = "Use -10,000 to 10,000."
     windows = sorted(
         (WindowLimit(clean_text(each.name).strip(), each.hours, each.credits) for each in new.windows),
-        key=lambda each: each.hours or LONGEST_WINDOW + 1,
+        key=lambda each: each.hours or MAX_WINDOW_HOURS + 1,
     )
     if problem := _windows_problem(windows):
         errors["windows"] = problem
@@ -333,19 +336,19 @@ def _checked(new: NewPlan) -> NewPlan:
 
 
 def _windows_problem(windows: Sequence[WindowLimit]) -> str | None:
-    if len(windows) > MOST_WINDOWS:
-        return f"Use at most {MOST_WINDOWS} windows."
+    if len(windows) > MAX_WINDOWS:
+        return f"Use at most {MAX_WINDOWS} windows."
     for each in windows:
         if not 1 <= len(each.name) <= 40 or not each.name.isprintable():
             return "Give each window a name of 1 to 40 characters."
-        if each.hours is not None and not 0 < each.hours <= LONGEST_WINDOW:
-            return f"A window lasts 1 to {LONGEST_WINDOW:,} hours, or the billing period."
+        if each.hours is not None and not 0 < each.hours <= MAX_WINDOW_HOURS:
+            return f"A window lasts 1 to {MAX_WINDOW_HOURS:,} hours, or the billing period."
         if not 0 < each.credits <= MAX_GRANT:
             return f"A window has 1 to {MAX_GRANT:,} credits."
     if len({each.name for each in windows}) < len(windows) or len({each.hours for each in windows}) < len(
         windows
     ):
-        return "Each window needs a name and a length of its own."
+        return "Each window needs a unique name and a unique length."
     for shorter, longer in pairwise(windows):
         if longer.credits < shorter.credits:
             return f"{longer.name} has fewer credits than {shorter.name}, which would never be used up."

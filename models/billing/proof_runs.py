@@ -1,4 +1,4 @@
-"""Recorded runs of the ledger proof: all totals verified once a day, for operators."""
+"""Recorded runs of the ledger proof, which verifies all totals once a day."""
 
 from datetime import datetime
 from typing import Any
@@ -15,8 +15,8 @@ from models.core.jobs import transaction
 
 
 class ProofRun(Base):
-    """One verification of the ledger's totals and of the purchases. `findings` are the checks that differ, each with its
-    name, the number of differences, and the first of them; `error` says why the run did not end."""
+    """One verification of the ledger's totals and of the purchases. `findings` are the failed checks, each with its name,
+    the number of differences, and the first of them; `error` is the exception type that stopped the run."""
 
     __tablename__ = "proof_run"
     __table_args__ = (
@@ -30,7 +30,7 @@ class ProofRun(Base):
     entries: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     messages: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     lost_calls: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
-    """Calls that neither settled nor failed: to review, and no difference."""
+    """Calls that neither settled nor failed: to review, not counted as differences."""
     checks: Mapped[int] = mapped_column(server_default=text("0"))
     differences: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     findings: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
@@ -38,9 +38,9 @@ class ProofRun(Base):
 
 
 def record_proof(*, now: datetime | None = None) -> ProofRun:
-    """Verify what `flask billing prove` verifies, and keep the result. Takes transactions of its own; reads only otherwise.
+    """Run the checks of `flask billing prove` and store the result. Uses its own transactions; otherwise only reads.
 
-    Raises whatever stopped it, after recording its type.
+    Re-raises any exception after recording its type.
     """
     run = ProofRun(started_at=now or utc_now())
     with transaction():
@@ -87,7 +87,7 @@ def record_proof(*, now: datetime | None = None) -> ProofRun:
 
 
 def last_proof() -> ProofRun | None:
-    """The newest run that has ended."""
+    """The newest finished run."""
     return db.session.scalars(
         select(ProofRun)
         .where(ProofRun.finished_at.is_not(None))

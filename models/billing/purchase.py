@@ -301,36 +301,6 @@ def existing_purchases(ids: Sequence[str]) -> set[str]:
     return set(db.session.scalars(select(Purchase.id).where(Purchase.id.in_(ids)))) if ids else set()
 
 
-@dataclass(frozen=True, slots=True)
-class BuyingFreeze:
-    """Why an account cannot buy: its first dispute that is open or lost."""
-
-    since: datetime
-    purchase_id: str
-    amount_cents: int
-    lost: bool
-
-
-def buying_freeze(account: Account) -> BuyingFreeze | None:
-    """Why the account cannot buy; None if it can."""
-    row = db.session.execute(
-        select(PurchaseDispute, Purchase.id)
-        .join(Purchase, Purchase.id == PurchaseDispute.purchase_id)
-        .where(
-            of_account(account),
-            PurchaseDispute.status.not_in(CLOSED_WELL),
-            PurchaseDispute.cleared_at.is_(None),
-        )
-        .order_by(PurchaseDispute.created_at)
-        .limit(1)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-    if row is None:
-        return None
-    dispute, purchase_id = row
-    return BuyingFreeze(dispute.created_at, purchase_id, dispute.amount_cents, dispute.status == "lost")
-
-
 def dollars(cents: int) -> str:
     """An amount of US cents as text, as in `$1,020.00`."""
     return f"${cents / 100:,.2f}"

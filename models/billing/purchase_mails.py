@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import select
 
 from models import ledger
+from models.billing.freezes import buying_freeze
 from models.billing.mails import balance_facts, credits_text, enqueue
-from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, buying_freeze, dollars
+from models.billing.purchase import CLOSED_WELL, Purchase, PurchaseDispute, dollars
 from models.core.db import db
 from models.orgs import Org
 

@@ -1,4 +1,4 @@
-"""The spending pace of an account, and how long an amount of credits lasts at it."""
+"""The spending rate of an account, and how long an amount of credits lasts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,14 +18,14 @@ class SpendingPace:
     days: int
 
     def days_of(self, credits: int) -> int | None:
-        """Whole days that `credits` last; None without spending, or beyond ten years."""
+        """Whole days that `credits` last; None without spending, or for more than ten years."""
         if not self.per_day or credits <= 0 or credits > self.per_day * MAX_DAYS:
             return None
         return int(credits / self.per_day)
 
 
 def spending_pace(account: Account, now: datetime) -> SpendingPace:
-    """The pace of the last 30 days, or since the first day with spending if that is later."""
+    """The rate of the last 30 days, or since the first day with spending if that is later."""
     report = spending(account.id, preset("30d", now), "model", now)
     first = next((index for index, column in enumerate(report.columns) if column.credits), None)
     if first is None:

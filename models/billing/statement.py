@@ -19,7 +19,7 @@ from models.ledger.statement_check import cell
 
 PAGE = 50
 SCAN, SCAN_TEXT = 20_000, 2_000
-"""Entries that a page looks through for those that match; text is compared with other tables' rows."""
+"""Entries that a page scans for matches; fewer for a text filter, which needs joins."""
 BATCH = 2_000
 
 CSV_COLUMNS = (
@@ -42,8 +42,8 @@ CSV_COLUMNS = (
 class StatementLine:
     """A ledger entry with its cause. `amount` is signed credits, `balance_after` the account's balance after it.
 
-    `request_id`, `run_id` and `model` are of the call that it paid, `grant_type`, `description` and `expires_at` of its
-    grant, `purchase_id` and `amount_cents` of the purchase of that grant. All may be None.
+    `request_id`, `run_id` and `model` belong to the call that it paid, `grant_type`, `description` and `expires_at` to
+    its grant, `purchase_id` and `amount_cents` to the purchase of that grant. All may be None.
     """
 
     id: int
@@ -69,8 +69,8 @@ class StatementLine:
 
 @dataclass(frozen=True, slots=True)
 class StatementPage:
-    """Lines, newest first. `more` is where the next page begins, or None; `searched_to` is how far back a page went that
-    found too little and stopped."""
+    """Lines, newest first. `more` is the cursor of the next page, or None; `searched_to` is the time of the oldest
+    scanned entry if the scan limit ended the page."""
 
     lines: Sequence[StatementLine]
     more: int | None
@@ -79,7 +79,7 @@ class StatementPage:
 
 @dataclass(frozen=True, slots=True)
 class StatementTotals:
-    """All entries of an account by what they are, in credits: bought, granted otherwise, charged for calls, charged
+    """The sums of an account's entries by kind, in credits: bought, granted otherwise, charged for calls, charged
     otherwise, expired, and taken back less what was given back. Their sum is the settled balance."""
 
     bought: int
@@ -95,8 +95,8 @@ class StatementTotals:
 
 
 def statement_page(account_id: str, filter: StatementFilter, before: int | None) -> StatementPage:
-    """The newest lines that match, before the entry `before`. A page looks through at most 20,000 entries (2,000 with a
-    text) and may be short or empty although `more` follows."""
+    """The newest lines that match, before the entry `before`. A page scans at most 20,000 entries (2,000 with a
+    text) and may be short or empty although `more` is set."""
     after, end = _range(account_id, filter)
     before = end if before is None else before if end is None else min(before, end)
     base = _within(account_id, filter, after, before)
@@ -120,14 +120,15 @@ def statement_page(account_id: str, filter: StatementFilter, before: int | None)
 
 
 def lines_between(account_id: str, after: int, last: int, *, limit: int) -> list[StatementLine]:
-    """The entries but calls and charges after one and up to one, oldest first."""
+    """The entries with `after` < id <= `last`, without calls and charges, oldest first."""
     base = _within(account_id, StatementFilter(UNSPENT), after, last + 1)
     rows = db.session.execute(_lines(base, account_id).order_by(CreditEntry.id).limit(limit))
     return [StatementLine(**row) for row in rows.mappings()]
 
 
 def movement_sums(account_id: str, after: int, last: int) -> list[tuple[str, int, int]]:
-    """Of the entries but calls and charges after one and up to one: each movement with their number and signed sum."""
+    """Each movement with the number and signed sum of its entries with `after` < id <= `last`, without calls and
+    charges."""
     base = _within(account_id, StatementFilter(UNSPENT), after, last + 1)
     columns = (_MOVEMENT.label("movement"), func.count(), cast(func.sum(CreditEntry.amount), BigInt))
     query = _with_grants(base.with_only_columns(*columns).select_from(CreditEntry)).group_by("movement")
@@ -135,7 +136,7 @@ def movement_sums(account_id: str, after: int, last: int) -> list[tuple[str, int
 
 
 def statement_totals(account_id: str) -> StatementTotals:
-    """All entries of the account by what they are.
+    """The sums of the account's entries by kind.
 
     Everything but model calls is summed from ledger entries by kind (few rows, read by partial indexes). The total of
     model calls is the difference to the last entry's balance; it equals the sum of the rollups, which `flask billing
@@ -145,7 +146,7 @@ def statement_totals(account_id: str) -> StatementTotals:
     amount = func.sum(CreditEntry.amount)
     charges = select(amount).where(own, CreditEntry.kind == "debit", CreditEntry.message_id.is_(None))
     last = select(CreditEntry.balance_after).where(own).order_by(CreditEntry.id.desc()).limit(1)
-    # one statement, so one snapshot: a concurrent grant would otherwise look like lower usage
+    # one SQL statement reads one snapshot: a concurrent grant would otherwise look like lower usage
     sums = {
         "bought": amount.filter(_MOVEMENT == "purchases"),
         "granted": amount.filter(_MOVEMENT == "grants"),
@@ -164,7 +165,7 @@ def statement_totals(account_id: str) -> StatementTotals:
 
 
 def upcoming_expiries(account_id: str, now: datetime, *, limit: int) -> Sequence[CreditLedger]:
-    """The grants with credits left that expire next, the soonest first."""
+    """The grants with credits left that expire next, soonest first."""
     query = select(CreditLedger).where(
         func.coalesce(CreditLedger.org_id, CreditLedger.user_id) == account_id,
         CreditLedger.balance > 0,
@@ -177,7 +178,7 @@ def upcoming_expiries(account_id: str, now: datetime, *, limit: int) -> Sequence
 
 
 def live_holds_of(account_id: str, now: datetime, *, limit: int) -> Sequence[CreditHold]:
-    """The account's oldest holds of calls in progress, without those that a plan pays for."""
+    """The account's oldest holds of calls in progress, except those that a plan pays for."""
     query = select(CreditHold).where(
         CreditHold.account_id == account_id,
         CreditHold.state == "live",
@@ -191,10 +192,11 @@ def live_holds_of(account_id: str, now: datetime, *, limit: int) -> Sequence[Cre
 
 
 def filtered_csv(account_id: str, filter: StatementFilter) -> Iterator[str]:
-    """The lines that match as CSV text in chunks, oldest first, up to the account's last entry.
+    """The matching lines as CSV text in chunks, oldest first, up to the account's last entry.
 
-    Carries the hash of each entry, but cannot be verified alone, because it leaves entries out. Reads in batches, each on
-    its own connection that is returned before the batch is yielded. Needs the application context only when called.
+    Contains the hash of each entry, but cannot be verified on its own, because entries are left out. Reads in batches,
+    each on its own connection that is returned before the batch is yielded. Needs the application context only when
+    called.
     """
     after, end = _range(account_id, filter)
     newest = select(func.max(CreditEntry.id)).where(CreditEntry.account_id == account_id)
@@ -254,7 +256,8 @@ def _range(account_id: str, filter: StatementFilter) -> tuple[int | None, int | 
 def _within(
     account_id: str, filter: StatementFilter, after: int | None, before: int | None
 ) -> Select[*tuple[Any, ...]]:
-    """Entries of the account, of the filter's kinds as far as an index knows them, after one and before one."""
+    """Entries of the account with `after` < id < `before`, restricted to the filter's kinds where an index covers
+    them."""
     query = select(CreditEntry).where(CreditEntry.account_id == account_id)
     if filter.movement == "charges":
         query = query.where(CreditEntry.kind == "debit", CreditEntry.message_id.is_(None))

@@ -1,4 +1,4 @@
-"""The filters of a statement, as its page and its CSV take them from a query string."""
+"""The filters of a statement's page and CSV, parsed from the query string."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Final, Literal, cast, get_args
 from models.core.errors import Invalid
 
 Movement = Literal["calls", "charges", "purchases", "grants", "refunds", "expiries", "debt"]
-"""What an entry is: a call, another charge, a purchase, another grant, credits that a refund, a dispute or an operator
-took back (or that a dispute gave back), an expiry, or debt that new credits repaid."""
+"""The kind of an entry: a call, another charge, a purchase, another grant, credits that a refund, a dispute or an
+operator took back (or that a won dispute gave back), an expiry, or debt that new credits repaid."""
 
 MOVEMENTS: tuple[Movement, ...] = get_args(Movement)
 UNSPENT: Final = "unspent"
-"""The filter for all movements but calls and charges."""
+"""The filter for all movements except calls and charges."""
 
 MAX_TEXT = 100
 MAX_AMOUNT = 10**12
@@ -22,8 +22,8 @@ EARLIEST = date(2000, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class StatementFilter:
-    """Which entries to show. `first` and `last` are UTC days, `least` is the smallest amount in credits, in or out, `text` is
-    part of a cause: a model, a description or an id."""
+    """Which entries to show. `first` and `last` are UTC days, `least` is the minimum absolute amount in credits, `text`
+    is a part of the cause: of a model, a description or an id."""
 
     movement: Movement | Literal["unspent"] | None = None
     first: date | None = None
@@ -33,16 +33,16 @@ class StatementFilter:
 
     @property
     def whole(self) -> bool:
-        """Whether it leaves out no entry between its days."""
+        """Whether it includes all entries of its days."""
         return not (self.movement or self.least or self.text)
 
     @property
     def spends(self) -> bool:
-        """Whether calls and charges are among its entries: many rows."""
+        """Whether its entries include calls and charges, which are many rows."""
         return self.movement in (None, "calls", "charges")
 
     def days(self) -> tuple[datetime | None, datetime | None]:
-        """The first moment, and the first moment after the last; None: no limit."""
+        """The start (inclusive) and end (exclusive); None: no limit."""
         return (
             midnight(self.first) if self.first else None,
             midnight(self.last) + timedelta(days=1) if self.last else None,
@@ -51,7 +51,7 @@ class StatementFilter:
 
 def parse_filter(args: Mapping[str, str]) -> StatementFilter:
     """Read `kind`, `from`, `to` (ISO 8601, UTC days), `least` and `q`. Empty or missing: no limit. Raises Invalid with a
-    message for each wrong field."""
+    message for each invalid field."""
     fields: dict[str, str] = {}
     movement = args.get("kind") or None
     if movement not in (None, UNSPENT, *MOVEMENTS):
@@ -66,16 +66,16 @@ def parse_filter(args: Mapping[str, str]) -> StatementFilter:
             least = int(amount)
         else:
             fields["least"] = "Enter a whole number of credits"
-    words = (args.get("q") or "").strip()
-    if len(words) > MAX_TEXT or "\x00" in words:
+    text = (args.get("q") or "").strip()
+    if len(text) > MAX_TEXT or "\x00" in text:
         fields["q"] = f"Enter at most {MAX_TEXT} characters"
     if fields:
         raise Invalid("; ".join(fields.values()) + ".", fields=fields)
-    return StatementFilter(cast(Movement | None, movement), first, last, least, words)
+    return StatementFilter(cast(Movement | None, movement), first, last, least, text)
 
 
 def parse_day(text: str) -> date | None:
-    """A day such as 2027-01-31, or None for anything else."""
+    """Parse a day such as 2027-01-31; None if the text is invalid."""
     try:
         day = date.fromisoformat(text) if len(text) == 10 else None
     except ValueError:

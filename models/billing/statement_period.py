@@ -1,4 +1,4 @@
-"""What changed a balance between two days: a day explained, and a month's statement."""
+"""Changes of a balance between two days: the explanation of a day, and monthly statements."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from models.ledger import CreditEntry
 from models.ledger.entry_positions import EntryPosition, positions_before
 
 MAX_CHANGES = 300
-"""Entries but calls and charges that a period lists one by one; the rest of them is summed."""
+"""Entries other than calls and charges that a period lists individually; further ones are summed."""
 REFUSED = ("failed", "canceled")
-"""Statuses of a refund that returned no money."""
+"""Refund statuses without returned money."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallSum:
-    """The calls to a model on a day, or the other charges of a day (`model` None). `amount` is credits, negative."""
+    """The sum of a day's calls to a model, or of a day's other charges (`model` None). `amount` is credits, negative."""
 
     day: date
     calls: bool
@@ -45,7 +45,7 @@ class MovementSum:
 
 @dataclass(frozen=True, slots=True)
 class LargeCall:
-    """One of the calls that cost most. `amount` is credits, negative."""
+    """One of the most expensive calls. `amount` is credits, negative."""
 
     request_id: str
     run_id: str | None
@@ -56,7 +56,8 @@ class LargeCall:
 
 @dataclass(frozen=True, slots=True)
 class MoneyLine:
-    """A payment, refund or dispute. `id` is its own, or the number of a plan's invoice; returned cents are negative."""
+    """A payment, refund or dispute. `id` is the object's id, or the number of a plan's invoice; returned cents are
+    negative."""
 
     at: datetime
     name: str
@@ -68,10 +69,11 @@ class MoneyLine:
 
 @dataclass(frozen=True, slots=True)
 class StatementPeriod:
-    """An account's ledger from `first` to `last` (UTC days): where it stood before and after, and all that happened in
+    """An account's ledger from `first` to `last` (UTC days): the positions before and after, and all changes in
     between. `opening` plus the sums of `debits` and `movements` is `closing`, exactly.
 
-    `changes` are the first 300 entries but calls and charges, oldest first. `movements` cover all of them.
+    `changes` are the first 300 entries other than calls and charges, oldest first. `movements` cover all of these
+    entries.
     """
 
     first: date
@@ -105,7 +107,7 @@ class StatementPeriod:
         return MovementSum(count, amount - sum(each.amount for each in self.changes))
 
     def by_model(self) -> list[CallSum]:
-        """The calls of all days together, by model, the most expensive first."""
+        """The calls of the whole period by model, most expensive first."""
         rows: dict[str | None, list[CallSum]] = defaultdict(list)
         for each in self.debits:
             if each.calls:
@@ -116,7 +118,7 @@ class StatementPeriod:
 
 
 def statement_period(account_id: str, first: date, last: date) -> StatementPeriod:
-    """What changed the account's balance from `first` to `last`, inclusive. Reads the period's entries once."""
+    """The changes of the account's balance from `first` to `last`, inclusive. Reads the period's entries once."""
     opening, closing = positions_before(account_id, [midnight(first), midnight(last) + timedelta(days=1)])
     own = (CreditEntry.account_id == account_id, CreditEntry.id > opening.id, CreditEntry.id <= closing.id)
     day = func.greatest(cast(func.timezone("UTC", CreditEntry.created_at), Date), first)
@@ -151,7 +153,7 @@ def statement_period(account_id: str, first: date, last: date) -> StatementPerio
 
 
 def largest_calls(account_id: str, period: StatementPeriod, *, limit: int) -> list[LargeCall]:
-    """The calls of the period that cost most, the most expensive first."""
+    """The most expensive calls of the period, most expensive first."""
     cost = cast(func.sum(CreditEntry.amount), BigInt)
     top = (
         select(CreditEntry.cause, cost.label("amount"), func.max(CreditEntry.created_at).label("at"))
@@ -177,8 +179,8 @@ def largest_calls(account_id: str, period: StatementPeriod, *, limit: int) -> li
 
 
 def money_of(account_id: str, period: StatementPeriod) -> list[MoneyLine]:
-    """Payments and what was returned, oldest first: purchases whose credits landed in the period, the refunds of its days that
-    were not refused, the disputes of its days that withdrew money, and the plan's invoices paid in its days with all that was
+    """Payments and returned money, oldest first: purchases whose credits were granted in the period, refunds created in
+    it that did not fail, disputes created in it that withdrew money, and the plan's invoices paid in it with everything
     returned of them since."""
     paid = (
         select(Purchase, CreditEntry.created_at)
@@ -245,12 +247,12 @@ def money_of(account_id: str, period: StatementPeriod) -> list[MoneyLine]:
         lines.append(MoneyLine(at, "Plan", name, each.credits or None, each.amount_cents, CURRENCY))
         if returned := each.refunded_cents + each.disputed_cents:
             lines.append(MoneyLine(at, "Returned of plan", name, None, -returned, CURRENCY))
-    # Stripe tells whole seconds: a payment comes before its refund
+    # Stripe's times are whole seconds: a payment comes before its refund
     return sorted(lines, key=lambda line: line.at.replace(microsecond=0))
 
 
 def statement_months(account_id: str, now: datetime) -> list[date]:
-    """The first days of the months since the account's first entry, the newest first."""
+    """The first day of each month since the account's first entry, newest first."""
     first = select(CreditEntry.created_at).where(CreditEntry.account_id == account_id)
     began = db.session.scalar(first.order_by(CreditEntry.id).limit(1))
     if began is None:
@@ -263,8 +265,8 @@ def statement_months(account_id: str, now: datetime) -> list[date]:
 
 
 def statement_month(account_id: str, text: str, now: datetime) -> StatementPeriod:
-    """The statement of a month such as `2026-11`, of the current one so far. Raises NotFound for a month before the account's
-    first entry or after now, and for anything else."""
+    """The statement of a month such as `2026-11`; for the current month up to now. Raises NotFound for a month before the
+    account's first entry, a future month and invalid text."""
     month = next((each for each in statement_months(account_id, now) if f"{each:%Y-%m}" == text), None)
     if month is None:
         raise NotFound("There is no statement for this month.")

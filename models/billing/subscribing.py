@@ -11,7 +11,7 @@ from typing import Any
 from models.billing import cards, stripe_api, trust
 from models.billing.billing_details import billing_snapshot
 from models.billing.customers import ensure_customer, replace_customer, send_billing_details
-from models.billing.disputes import refuse_frozen
+from models.billing.freezes import refuse_frozen
 from models.billing.plans import Plan, get_plan, stripe_price
 from models.billing.stripe_api import StripeError, plain
 from models.billing.subscription_state import (
@@ -138,7 +138,8 @@ def subscribe(
 
 def preview_change(account: Account, plan: Plan, *, now: datetime | None = None) -> ChangePreview:
     """What a change to the plan would cost, by Stripe's preview. Takes transactions of its own. Raises Conflict (no change
-    is possible now, with the reason), NotFound (no live subscription), StripeError, BillingDisabled."""
+    is possible now, with the reason), Forbidden (an upgrade while buying is frozen), NotFound (no live subscription),
+    StripeError, BillingDisabled."""
     now = now or utc_now()
     _, current, state = _changeable(account, plan)
     price = stripe_price(plan)
@@ -193,8 +194,8 @@ def change(
     nothing changes. A downgrade takes effect at the end of the period. Takes transactions of its own; idempotent by
     `agreed_proration_date`.
 
-    Raises PaymentDeclined, ConfirmationNeeded, Conflict (the preview is too old, or no change is possible now), NotFound (no live subscription),
-    StripeError, BillingDisabled.
+    Raises PaymentDeclined, ConfirmationNeeded, Conflict (the preview is too old, or no change is possible now), Forbidden (an
+    upgrade while buying is frozen), NotFound (no live subscription), StripeError, BillingDisabled.
     """
     now = now or utc_now()
     moment = int(now.timestamp())
@@ -265,6 +266,8 @@ def _changeable(account: Account, plan: Plan) -> tuple[Subscription, Plan, Subsc
     with transaction():
         current = get_plan(row.plan_id or "")
         _refuse_retired(plan)
+        if upgrade(current, plan) and plan.id != current.id:
+            refuse_frozen(account)
     if plan.id == current.id:
         raise Conflict(f"You have the plan {plan.name} already.", code="same_plan")
     if row.status != "active" or state.status != "active":

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
-from models.billing import cards, stripe_api
+from models.billing import cards, disputes, stripe_api
 from models.billing.payment_state import PaymentMismatch
+from models.billing.purchase import CLOSED_WELL
 from models.billing.stripe_api import StripeError, id_of, missing, plain
 from models.billing.stripe_events import EventOfStripe, on_event
 from models.billing.subscription_state import invoice_of_payment, subscription_of_invoice
 from models.billing.subscription_sync import sync_subscription
-from models.billing.subscriptions import Subscription, SubscriptionInvoice
+from models.billing.subscriptions import Subscription, SubscriptionDispute, invoice_paid_by
 from models.core.db import db
 from models.core.jobs import transaction
 
@@ -81,11 +82,29 @@ def _payment_reversed(event: EventOfStripe) -> None:
     sync_reversal(id_of(event.object.get("payment_intent")), charge)
 
 
+@on_event("radar.early_fraud_warning.created", "radar.early_fraud_warning.updated")
+def _fraud_warned(event: EventOfStripe) -> None:
+    """A bank reports the payment of an invoice as fraud: store that, and refund it if the operator's setting says so."""
+    intent, charge = id_of(event.object.get("payment_intent")), id_of(event.object.get("charge"))
+    if sync_reversal(intent, charge) is None:
+        return
+    with transaction():
+        invoice = invoice_paid_by(intent, charge)
+        if invoice is None:
+            return
+        invoice.fraud_warning_id = event.object["id"]
+        touched = invoice.refunded_cents or invoice.disputed_cents or _disputed(invoice.id)
+        charge, amount = invoice.stripe_charge_id, None if touched else invoice.amount_cents
+    if disputes.refund_warned(event.object["id"], charge, amount):
+        sync_reversal(intent, charge)
+
+
 def sync_reversal(intent_id: str | None, charge_id: str | None) -> str | None:
     """Bring a subscription up to date of whose invoice's payment a part went back, or came back; its id, or None if the payment
     is of no subscription. Takes transactions of its own; idempotent. Raises as `sync_subscription`."""
     with transaction():
-        found = _known_invoice(intent_id, charge_id)
+        known = invoice_paid_by(intent_id, charge_id)
+        found = (known.id, known.stripe_subscription_id) if known else None
     if found is None:
         found = _unknown_invoice(intent_id, charge_id)
     if found is None:
@@ -95,15 +114,11 @@ def sync_reversal(intent_id: str | None, charge_id: str | None) -> str | None:
     return subscription_id
 
 
-def _known_invoice(intent_id: str | None, charge_id: str | None) -> tuple[str, str] | None:
-    query = select(SubscriptionInvoice.id, SubscriptionInvoice.stripe_subscription_id).where(
-        or_(
-            SubscriptionInvoice.stripe_payment_intent_id == intent_id,
-            SubscriptionInvoice.stripe_charge_id == charge_id,
-        )
+def _disputed(invoice_id: str) -> bool:
+    open_or_lost = select(SubscriptionDispute.id).where(
+        SubscriptionDispute.invoice_id == invoice_id, SubscriptionDispute.status.not_in(CLOSED_WELL)
     )
-    row = db.session.execute(query).one_or_none()
-    return (row[0], row[1]) if row else None
+    return db.session.scalars(open_or_lost.limit(1)).one_or_none() is not None
 
 
 def _unknown_invoice(intent_id: str | None, charge_id: str | None) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""The e-mails of a subscription: what a change of it means for its person, recorded in the transaction of the change."""
+"""E-mails about subscription changes, enqueued in the transaction of the change."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from models.billing.freezes import BuyingFreeze
 from models.billing.mails import credits_text, enqueue
 from models.billing.plans import Plan
 from models.billing.purchase import dollars
@@ -15,7 +16,7 @@ from models.core.db import db
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionSnapshot:
-    """What a subscription was before a change, as far as its e-mails depend on it."""
+    """The state of a subscription before a change, limited to what its e-mails depend on."""
 
     live: bool
     plan_id: str | None
@@ -24,7 +25,7 @@ class SubscriptionSnapshot:
 
 
 def snapshot(row: Subscription | None) -> SubscriptionSnapshot:
-    """The state before a change; None: it is new."""
+    """The state before a change; `row` None: the subscription is new."""
     if row is None:
         return SubscriptionSnapshot(False, None, None, False)
     return SubscriptionSnapshot(
@@ -36,7 +37,7 @@ def enqueue_subscription_changes(row: Subscription, plan: Plan, before: Subscrip
     """Enqueue the e-mails for a change of a subscription, in its transaction, each once. Flushes."""
     user, id, live = row.user_id or "", row.stripe_subscription_id, row.status in LIVE_STATUSES
     facts = _facts(row, plan)
-    # the version makes each change's id unique: a person may change to and fro
+    # the version makes each change's id unique: a person may switch back to an earlier plan
     change = f"{id}/{row.version}"
     for invoice in _invoices(id):
         if (
@@ -73,8 +74,8 @@ def enqueue_subscription_changes(row: Subscription, plan: Plan, before: Subscrip
 def enqueue_reversal(
     row: Subscription, plan: Plan, invoice: SubscriptionInvoice, before: tuple[int, int, int]
 ) -> None:
-    """Enqueue the e-mails for money of an invoice that went back or came back, in its transaction. `before` is its
-    `refunded_cents`, `disputed_cents` and `taken_back` before. Flushes."""
+    """Enqueue the e-mails for refunds and disputes of an invoice, in the transaction of the change. `before` holds the
+    earlier `refunded_cents`, `disputed_cents` and `taken_back`. Flushes."""
     refunded, disputed = invoice.refunded_cents - before[0], invoice.disputed_cents - before[1]
     credits = invoice.taken_back - before[2]
     facts = _facts(row, plan) | _invoice_facts(invoice)
@@ -90,7 +91,15 @@ def enqueue_reversal(
             total = f"{invoice.refunded_cents}/{invoice.disputed_cents}/{row.version}"
             id = f"plan-payment-reversed/{kind}/{invoice.id}/{total}"
             enqueue("plan_payment_reversed", id, row.user_id or "", facts)
-            credits = 0  # said once
+            credits = 0  # reported in the first e-mail only
+
+
+def enqueue_freeze(row: Subscription, plan: Plan, invoice: SubscriptionInvoice, freeze: BuyingFreeze) -> None:
+    """Enqueue the e-mail that a dispute of an invoice's payment freezes buying, in the transaction that stores the dispute.
+    Flushes."""
+    facts = _facts(row, plan) | _invoice_facts(invoice) | {"lost": freeze.lost, "organisation": None}
+    # the version makes each freeze's id unique: an inquiry that ended may become a dispute
+    enqueue("buying_frozen", f"buying-frozen/{invoice.id}/{row.version}", row.user_id or "", facts)
 
 
 def price_text(plan: Plan) -> str:
@@ -124,7 +133,7 @@ def _first_payment(id: str) -> dict[str, Any]:
 
 
 def _invoices(id: str) -> list[SubscriptionInvoice]:
-    """The newest first three: older ones have had their e-mails."""
+    """The three newest invoices, newest first: e-mails about older ones were sent before."""
     query = select(SubscriptionInvoice).where(SubscriptionInvoice.stripe_subscription_id == id)
     return list(db.session.scalars(query.order_by(*NEWEST_FIRST).limit(3)))
 

@@ -1,4 +1,4 @@
-"""Stripe's subscriptions and their invoices compared with ours; what is missing here is repaired."""
+"""Reconciliation of subscriptions and their invoices with Stripe; differences are repaired."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from models.billing.customers import account_of_customer
 from models.billing.payment_state import PaymentMismatch
+from models.billing.purchase import CLOSED_WELL
 from models.billing.stripe_api import StripeError, id_of
 from models.billing.subscription_events import sync_reversal
 from models.billing.subscription_state import (
@@ -18,7 +19,13 @@ from models.billing.subscription_state import (
     subscriptions_at_stripe,
 )
 from models.billing.subscription_sync import foreign, sync_subscription
-from models.billing.subscriptions import LIVE_STATUSES, Subscription, SubscriptionInvoice
+from models.billing.subscriptions import (
+    LIVE_STATUSES,
+    Subscription,
+    SubscriptionDispute,
+    SubscriptionInvoice,
+    invoice_paid_by,
+)
 from models.core.db import db
 from models.core.errors import DomainError
 from models.core.jobs import transaction
@@ -26,16 +33,27 @@ from models.core.jobs import transaction
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionDifference:
-    """A difference between Stripe and us, and whether it is repaired."""
+    """A difference between Stripe and the database, and whether it was repaired."""
 
     subscription_id: str
     what: str
     repaired: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Reversed:
+    """What went back of an invoice's payment. Cents, and credits taken back; the statuses of its disputes by id."""
+
+    subscription_id: str
+    taken_back: int
+    refunded_cents: int
+    disputed_cents: int
+    disputes: dict[str, str]
+
+
 def subscription_differences(since: datetime, checked: set[str]) -> Iterator[SubscriptionDifference]:
-    """Compare all subscriptions that have not ended, here or at Stripe, and all invoices made since a moment, and repair what
-    differs. Adds the ids of what was compared to `checked`. Takes transactions of its own; idempotent. Raises StripeError."""
+    """Compare all subscriptions that are live here or at Stripe, and all invoices created since `since`, and repair
+    differences. Adds the compared ids to `checked`. Uses its own transactions; idempotent. Raises StripeError."""
     synced: set[str] = set()
 
     def repair(id: str) -> Iterator[SubscriptionDifference]:
@@ -43,37 +61,42 @@ def subscription_differences(since: datetime, checked: set[str]) -> Iterator[Sub
             synced.add(id)
             yield from _repaired(id)
 
-    for told in subscriptions_at_stripe():
-        if (told.get("metadata") or {}).get("organization_id"):
+    for subscription in subscriptions_at_stripe():
+        if (subscription.get("metadata") or {}).get("organization_id"):
             continue
-        checked.add(told["id"])
+        checked.add(subscription["id"])
         with transaction():
-            agrees = _agrees(told)
+            agrees = _agrees(subscription)
         if not agrees:
-            yield from repair(told["id"])
+            yield from repair(subscription["id"])
     with transaction():
         live = _live()
     for id in live:
-        if id not in checked:  # ended at Stripe, or gone
+        if id not in checked:  # ended or deleted at Stripe
             checked.add(id)
             yield from repair(id)
     for invoice in invoices_since(since):
-        subscription = subscription_of_invoice(invoice)
-        if subscription is None or invoice["status"] == "draft":
+        subscription_id = subscription_of_invoice(invoice)
+        if subscription_id is None or invoice["status"] == "draft":
             continue
         with transaction():
             known = db.session.get(SubscriptionInvoice, invoice["id"], populate_existing=True)
-            ours = known is not None or account_of_customer(id_of(invoice.get("customer")) or "") is not None
-        if not ours:
+            owned = known is not None or account_of_customer(id_of(invoice.get("customer")) or "") is not None
+        if not owned:
             continue
         checked.add(invoice["id"])
         if known is None or known.status != invoice["status"]:
-            yield from repair(subscription)
+            yield from repair(subscription_id)
+    with transaction():
+        undecided = _undecided()
+    for charge in undecided:
+        yield from reversal_difference({"charge": charge})
 
 
 def reversal_difference(reversal: dict[str, Any]) -> Iterator[SubscriptionDifference]:
-    """Compare the refunds and disputes of a payment with those of the subscription's invoice that it paid, given one of them
-    as Stripe lists it; nothing for any other payment. Takes transactions of its own. Raises StripeError."""
+    """Compare the refunds and disputes of a payment with those stored for the subscription invoice that it paid.
+    `reversal` is a refund or dispute object from Stripe. Yields nothing for other payments. Uses its own transactions.
+    Raises StripeError."""
     intent, charge = id_of(reversal.get("payment_intent")), id_of(reversal.get("charge"))
     with transaction():
         before = _reversed(intent, charge)
@@ -82,12 +105,23 @@ def reversal_difference(reversal: dict[str, Any]) -> Iterator[SubscriptionDiffer
     try:
         id = sync_reversal(intent, charge)
     except PaymentMismatch as error:
-        yield SubscriptionDifference(before[0], str(error), repaired=False)
+        yield SubscriptionDifference(before.subscription_id, str(error), repaired=False)
         return
     with transaction():
         after = _reversed(intent, charge)
     if id is not None and after is not None and after != before:
-        yield SubscriptionDifference(id, f"taken back {before[1]} → {after[1]}", repaired=True)
+        yield SubscriptionDifference(id, _moved(before, after), repaired=True)
+
+
+def _moved(before: Reversed, after: Reversed) -> str:
+    changes = [
+        f"dispute {before.disputes.get(id, 'unknown')} → {status}"
+        for id, status in after.disputes.items()
+        if before.disputes.get(id) != status
+    ]
+    if before.taken_back != after.taken_back or not changes:
+        changes.insert(0, f"taken back {before.taken_back} → {after.taken_back}")
+    return ", ".join(changes)
 
 
 def _repaired(id: str) -> Iterator[SubscriptionDifference]:
@@ -98,8 +132,8 @@ def _repaired(id: str) -> Iterator[SubscriptionDifference]:
     except StripeError:
         raise
     except (PaymentMismatch, DomainError) as error:
-        words = error.message if isinstance(error, DomainError) else str(error)
-        yield SubscriptionDifference(id, words, repaired=False)
+        message = error.message if isinstance(error, DomainError) else str(error)
+        yield SubscriptionDifference(id, message, repaired=False)
         return
     with transaction():
         after = _known(id)
@@ -132,11 +166,11 @@ def _known(id: str) -> dict[str, Any]:
     }
 
 
-def _agrees(told: dict[str, Any]) -> bool:
-    """Whether the row says what Stripe lists. A schedule is only compared by its presence."""
-    row = db.session.get(Subscription, told["id"], populate_existing=True)
+def _agrees(listed: dict[str, Any]) -> bool:
+    """Whether the row matches Stripe's subscription. Of a schedule only the presence is compared."""
+    row = db.session.get(Subscription, listed["id"], populate_existing=True)
     try:
-        state = subscription_state(told)
+        state = subscription_state(listed)
     except PaymentMismatch:
         return row is None
     if row is None:
@@ -157,15 +191,29 @@ def _live() -> list[str]:
     return list(db.session.scalars(query.order_by(Subscription.stripe_subscription_id)))
 
 
-def _reversed(intent: str | None, charge: str | None) -> tuple[str, int, int, int] | None:
-    row = db.session.scalars(
-        select(SubscriptionInvoice)
+def _undecided() -> list[str]:
+    """The charges of invoices with a dispute that is open, however old."""
+    query = (
+        select(SubscriptionInvoice.stripe_charge_id)
+        .join(SubscriptionDispute, SubscriptionDispute.invoice_id == SubscriptionInvoice.id)
         .where(
-            (SubscriptionInvoice.stripe_payment_intent_id == intent)
-            | (SubscriptionInvoice.stripe_charge_id == charge)
+            SubscriptionDispute.status.not_in(("lost", *CLOSED_WELL)),
+            SubscriptionInvoice.stripe_charge_id.is_not(None),
         )
-        .execution_options(populate_existing=True)
-    ).one_or_none()
+        .distinct()
+        .order_by(SubscriptionInvoice.stripe_charge_id)
+    )
+    return [charge for charge in db.session.scalars(query) if charge]
+
+
+def _reversed(intent: str | None, charge: str | None) -> Reversed | None:
+    row = invoice_paid_by(intent, charge)
     if row is None:
         return None
-    return row.stripe_subscription_id, row.taken_back, row.refunded_cents, row.disputed_cents
+    disputes = select(SubscriptionDispute.id, SubscriptionDispute.status).where(
+        SubscriptionDispute.invoice_id == row.id
+    )
+    statuses = {each.id: each.status for each in db.session.execute(disputes)}
+    return Reversed(
+        row.stripe_subscription_id, row.taken_back, row.refunded_cents, row.disputed_cents, statuses
+    )

@@ -1,6 +1,6 @@
-"""What Stripe says of one subscription and its invoices at a moment, and what credits an invoice stands for.
+"""The state of a subscription and its invoices at Stripe, and the included credits that an invoice grants.
 
-Nothing here reads or writes the database.
+This module does not access the database.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -11,19 +11,19 @@ from math import ceil
 from typing import Any
 
 from models.billing import payment_state, stripe_api
-from models.billing.payment_state import PaymentMismatch
+from models.billing.payment_state import DisputeState, PaymentMismatch
 from models.billing.plans import Plan
 from models.billing.stripe_api import StripeError, id_of, missing, plain
 
 Period = tuple[datetime, datetime]
 
-# statuses for which our compatible data model has no word
+# statuses that the compatible data model does not have
 STATUSES = {"incomplete_expired": "canceled"}
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceLine:
-    """A line for a price over a period; cents, negative for a credit."""
+    """An invoice line: a price for a period. `amount` is cents, negative for a credit."""
 
     price_id: str
     amount: int
@@ -34,17 +34,18 @@ class InvoiceLine:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceCharge:
-    """What paid an invoice; cents that went back."""
+    """The payment of an invoice, the cents that refunds and disputes returned, and all its disputes."""
 
     intent_id: str
     charge_id: str | None
     refunded: int
     withdrawn: int
+    disputes: tuple[DisputeState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceState:
-    """A finalized invoice; cents. `charge` is None if it was not asked for, or there is none."""
+    """A finalized invoice; amounts in cents. `charge` is None if it was not fetched or does not exist."""
 
     id: str
     status: str
@@ -94,13 +95,14 @@ class IncludedCredits:
 def fetch_subscription(
     id: str, *, invoices: bool = True, charged: Collection[str] = (), reversals_of: Collection[str] = ()
 ) -> SubscriptionState | None:
-    """The subscription with its finalized invoices; None if Stripe knows none. Raises StripeError, PaymentMismatch.
+    """Fetch a subscription with its finalized invoices; None if it does not exist. Raises StripeError, PaymentMismatch.
 
-    `invoices=False` leaves them out. The charges of paid invoices are fetched but for those in `charged`, which are known, unless `reversals_of` names them.
+    `invoices=False` leaves the invoices out. The charges of paid invoices are fetched, except for the invoice ids in
+    `charged`, whose charges are stored, unless `reversals_of` contains them too.
     """
     try:
         with stripe_api.asking() as client:
-            told = plain(client.v1.subscriptions.retrieve(id, {"expand": ["schedule"]}))
+            fetched = plain(client.v1.subscriptions.retrieve(id, {"expand": ["schedule"]}))
     except StripeError as error:
         if missing(error):
             return None
@@ -111,57 +113,65 @@ def fetch_subscription(
         for each in (_listed({"subscription": id}) if invoices else ())
         if each["status"] != "draft"
     ]
-    return subscription_state(told, tuple(reversed(found)))
+    return subscription_state(fetched, tuple(reversed(found)))
 
 
-def subscription_state(told: dict[str, Any], invoices: tuple[InvoiceState, ...] = ()) -> SubscriptionState:
-    """A subscription as Stripe's API tells it. Raises PaymentMismatch unless it has one price."""
-    items = told["items"]["data"]
+def subscription_state(
+    subscription: dict[str, Any], invoices: tuple[InvoiceState, ...] = ()
+) -> SubscriptionState:
+    """Convert Stripe's subscription object. Raises PaymentMismatch unless it has exactly one price."""
+    items = subscription["items"]["data"]
     if len(items) != 1:
-        raise PaymentMismatch(f"subscription {told['id']} has {len(items)} prices and not one")
+        raise PaymentMismatch(f"subscription {subscription['id']} has {len(items)} prices instead of one")
     (item,) = items
-    trial = (_at(told["trial_start"]), _at(told["trial_end"])) if told.get("trial_start") else None
-    schedule = told.get("schedule")
+    trial = (
+        (_at(subscription["trial_start"]), _at(subscription["trial_end"]))
+        if subscription.get("trial_start")
+        else None
+    )
+    schedule = subscription.get("schedule")
     return SubscriptionState(
-        id=told["id"],
-        customer=id_of(told.get("customer")),
-        metadata=told.get("metadata") or {},
+        id=subscription["id"],
+        customer=id_of(subscription.get("customer")),
+        metadata=subscription.get("metadata") or {},
         price_id=item["price"]["id"],
         item_id=item["id"],
-        status=STATUSES.get(told["status"], told["status"]),
+        status=STATUSES.get(subscription["status"], subscription["status"]),
         period=(_at(item["current_period_start"]), _at(item["current_period_end"])),
-        cancel_at_period_end=bool(told["cancel_at_period_end"]),
-        canceled_at=_maybe(told.get("canceled_at")),
-        ended_at=_maybe(told.get("ended_at")),
-        created_at=_at(told["created"]),
+        cancel_at_period_end=bool(subscription["cancel_at_period_end"]),
+        canceled_at=_maybe(subscription.get("canceled_at")),
+        ended_at=_maybe(subscription.get("ended_at")),
+        created_at=_at(subscription["created"]),
         trial=trial,
         schedule_id=id_of(schedule),
         scheduled_price_id=_scheduled(schedule) if isinstance(schedule, dict) else None,
-        pending_invoice_id=id_of(told.get("latest_invoice")) if told.get("pending_update") else None,
+        pending_invoice_id=id_of(subscription.get("latest_invoice"))
+        if subscription.get("pending_update")
+        else None,
         invoices=invoices,
     )
 
 
 def subscriptions_at_stripe() -> Iterator[dict[str, Any]]:
-    """All subscriptions that have not ended, newest first. Raises StripeError."""
+    """Fetch all subscriptions that have not ended, newest first. Raises StripeError."""
     with stripe_api.asking() as client:
         for each in client.v1.subscriptions.list({"limit": 100}).auto_paging_iter():
             yield plain(each)
 
 
 def invoices_since(moment: datetime) -> Iterator[dict[str, Any]]:
-    """All invoices made since a moment, newest first. Raises StripeError."""
+    """Fetch all invoices created since `moment`, newest first. Raises StripeError."""
     return _listed({"created": {"gte": int(moment.timestamp())}})
 
 
 def subscription_of_invoice(invoice: dict[str, Any]) -> str | None:
-    """The id of the subscription that an invoice is for."""
+    """The subscription id of an invoice; None if it is not for a subscription."""
     details = (invoice.get("parent") or {}).get("subscription_details") or {}
     return id_of(details.get("subscription"))
 
 
 def invoice_of_payment(intent_id: str) -> dict[str, Any] | None:
-    """The invoice that a payment intent pays; None if it pays none. Raises StripeError."""
+    """Fetch the invoice that a payment intent pays; None if it pays none. Raises StripeError."""
     query: Any = {"payment": {"type": "payment_intent", "payment_intent": intent_id}, "limit": 1}
     with stripe_api.asking() as client:
         for each in plain(client.v1.invoice_payments.list(query))["data"]:
@@ -170,7 +180,7 @@ def invoice_of_payment(intent_id: str) -> dict[str, Any] | None:
 
 
 def payment_of_invoice(invoice_id: str) -> dict[str, Any] | None:
-    """The payment intent of an open invoice. Raises StripeError."""
+    """Fetch the payment intent of an open invoice. Raises StripeError."""
     with stripe_api.asking() as client:
         for each in plain(client.v1.invoice_payments.list({"invoice": invoice_id, "limit": 1}))["data"]:
             intent = id_of(each["payment"].get("payment_intent"))
@@ -178,17 +188,17 @@ def payment_of_invoice(invoice_id: str) -> dict[str, Any] | None:
     return None
 
 
-# -- what an invoice stands for -------------------------------------------------------------------------------
+# -- included credits -----------------------------------------------------------------------------------------
 
 
 def main_line(invoice: InvoiceState) -> InvoiceLine | None:
-    """The line of the plan that the invoice is for: a whole period, or the rest of one after an upgrade. None if it only
+    """The invoice line of the billed plan: a whole period, or the rest of one after an upgrade. None if the invoice only
     gives credit."""
     whole = [line for line in invoice.lines if not line.proration]
     if whole:
         return whole[-1]
     rest = [line for line in invoice.lines if line.amount >= 0]
-    # the credit for a plan that is free is of zero cents too, and comes first
+    # the credit for a free plan is zero cents too, and comes first
     if not rest or (len(invoice.lines) < 2 and rest[0].amount == 0):
         return None
     return max(reversed(rest), key=lambda line: line.amount)
@@ -197,10 +207,12 @@ def main_line(invoice: InvoiceState) -> InvoiceLine | None:
 def included_credits(
     state: SubscriptionState, invoice: InvoiceState, plans: Mapping[str, Plan]
 ) -> IncludedCredits | None:
-    """What the payment of one of the subscription's invoices grants; None if nothing. `plans` are by the id of their price.
+    """The credits that the payment of an invoice grants; None if it grants none. `plans` maps Stripe price ids to
+    plans.
 
-    A whole period grants the plan's included credits. After an upgrade the rest of the period grants its part of them, less
-    the same part of the most that a plan of this period includes, rounded up: changing to and fro gains nothing.
+    A whole period grants the plan's included credits. After an upgrade the rest of the period grants its part of them,
+    less the same part of the largest amount that a plan of this period includes, rounded up: switching back and forth
+    gains nothing.
     """
     line = main_line(invoice)
     plan = plans.get(line.price_id) if line else None
@@ -218,7 +230,7 @@ def included_credits(
 
 
 def _unused(invoice: InvoiceState, main: InvoiceLine) -> list[InvoiceLine]:
-    """The credits for the rest of a period that the main line takes the place of."""
+    """The credit lines for unused time that the main line replaces."""
     return [
         line
         for line in invoice.lines
@@ -229,7 +241,7 @@ def _unused(invoice: InvoiceState, main: InvoiceLine) -> list[InvoiceLine]:
 def _already(
     state: SubscriptionState, invoice: InvoiceState, unused: InvoiceLine, plans: Mapping[str, Plan]
 ) -> Fraction:
-    """The part of the most included credits of the period that is for the time that the line gives credit for."""
+    """The share, for the time that a credit line covers, of the largest included credits billed in its period."""
     start = _period_start(state, unused)
     billed = _billed_before(state, invoice, start, unused.end)
     most = max((plans[price].included_credits for price in billed if price in plans), default=0)
@@ -237,7 +249,7 @@ def _already(
 
 
 def _period_start(state: SubscriptionState, line: InvoiceLine) -> datetime:
-    """Where the billing period began of which the line covers the rest."""
+    """The start of the billing period whose rest the line covers."""
     for invoice in reversed(state.invoices):
         for each in invoice.lines:
             if not each.proration and each.end == line.end and each.start <= line.start:
@@ -248,7 +260,7 @@ def _period_start(state: SubscriptionState, line: InvoiceLine) -> datetime:
 def _billed_before(
     state: SubscriptionState, invoice: InvoiceState, start: datetime, end: datetime
 ) -> Iterator[str]:
-    """The prices that earlier invoices charged for the period or its rest."""
+    """The prices that earlier invoices billed for the period or its rest."""
     for each in state.invoices:
         if each.id == invoice.id:
             return
@@ -259,7 +271,7 @@ def _billed_before(
 
 
 def _part(moment: datetime, start: datetime, end: datetime) -> Fraction:
-    """The part of a period that is left at a moment."""
+    """The fraction of a period that is left at a moment."""
     whole = int((end - start).total_seconds())
     return Fraction(int((end - moment).total_seconds()), whole) if whole > 0 else Fraction(0)
 
@@ -268,7 +280,7 @@ def _within(moment: datetime, period: Period | None) -> bool:
     return period is not None and period[0] <= moment < period[1]
 
 
-# -- reading Stripe's objects ---------------------------------------------------------------------------------
+# -- conversion of Stripe's objects ---------------------------------------------------------------------------
 
 
 def _listed(query: Any) -> Iterator[dict[str, Any]]:
@@ -278,20 +290,20 @@ def _listed(query: Any) -> Iterator[dict[str, Any]]:
             yield plain(each)
 
 
-def _invoice(told: dict[str, Any], *, with_charge: bool) -> InvoiceState:
-    paid = told["status"] == "paid"
+def _invoice(fetched: dict[str, Any], *, with_charge: bool) -> InvoiceState:
+    paid = fetched["status"] == "paid"
     return InvoiceState(
-        id=told["id"],
-        status=told["status"],
-        number=told.get("number"),
-        reason=told.get("billing_reason") or "manual",
-        amount=told["amount_paid"] if paid else told["amount_due"],
-        url=told.get("hosted_invoice_url"),
-        attempted=bool(told.get("attempted")),
-        created_at=_at(told["created"]),
-        paid_at=_maybe((told.get("status_transitions") or {}).get("paid_at")),
-        lines=tuple(_lines(told)),
-        charge=_charge(told["id"]) if paid and told["amount_paid"] and with_charge else None,
+        id=fetched["id"],
+        status=fetched["status"],
+        number=fetched.get("number"),
+        reason=fetched.get("billing_reason") or "manual",
+        amount=fetched["amount_paid"] if paid else fetched["amount_due"],
+        url=fetched.get("hosted_invoice_url"),
+        attempted=bool(fetched.get("attempted")),
+        created_at=_at(fetched["created"]),
+        paid_at=_maybe((fetched.get("status_transitions") or {}).get("paid_at")),
+        lines=tuple(_lines(fetched)),
+        charge=_charge(fetched["id"]) if paid and fetched["amount_paid"] and with_charge else None,
     )
 
 
@@ -327,6 +339,7 @@ def _charge(invoice_id: str) -> InvoiceCharge | None:
         payments[0].charge_id,
         sum(each.refunded for each in payments),
         sum(each.withdrawn for each in payments),
+        tuple(dispute for each in payments for dispute in each.disputes),
     )
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from models import ledger
 from models.billing import stripe_api, subscription_mails
 from models.billing.customers import account_of_customer, customer_of
+from models.billing.freezes import buying_freeze
 from models.billing.payment_state import PaymentMismatch
 from models.billing.plans import Plan, plan_of_price
 from models.billing.stripe_api import StripeError, id_of, missing, plain
@@ -25,7 +26,7 @@ from models.billing.subscription_state import (
     included_credits,
     main_line,
 )
-from models.billing.subscriptions import LIVE_STATUSES, Subscription, SubscriptionInvoice
+from models.billing.subscriptions import LIVE_STATUSES, Subscription, SubscriptionDispute, SubscriptionInvoice
 from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import Conflict, NotFound
@@ -53,7 +54,8 @@ def sync_subscription(
 
     The payment of an invoice grants the plan's included credits for the period, as `sub:<subscription>:<period start>`, and for
     the rest of a period after an upgrade as `sub:<subscription>:<period start>:<plan>`; they expire with the period. Refunds and
-    disputes of the payment take back their part; they are fetched for new payments, and for the invoices in `reversals_of`.
+    disputes of the payment take back their part, and disputes freeze buying; they are fetched for new payments, and for the
+    invoices in `reversals_of`.
     Where a person has subscribed twice at the same time, the subscription that was heard of last is cancelled and refunded.
     Raises PaymentMismatch if customer, price or amounts do not fit, StripeError, and Conflict when others change it faster.
     """
@@ -131,6 +133,7 @@ def settle_subscription(state: SubscriptionState, version: int | None, *, now: d
     db.session.flush()
     for invoice in state.invoices:
         changed |= _settle_invoice(account, row, state, invoice, plans, now)
+        changed |= _settle_disputes(account, row, invoice)
     if changed and version is not None:
         row.version += 1
     db.session.flush()
@@ -276,6 +279,34 @@ def _settle_invoice(
     if (row.refunded_cents, row.disputed_cents) != before[:2]:
         subscription_mails.enqueue_reversal(subscription, plan, row, before)
     return True
+
+
+def _settle_disputes(account: Account, subscription: Subscription, invoice: InvoiceState) -> bool:
+    """Bring the disputes of an invoice's payment to what Stripe says; whether one is new or has changed."""
+    told = invoice.charge.disputes if invoice.charge else ()
+    row = db.session.get(SubscriptionInvoice, invoice.id) if told else None
+    if row is None:
+        return False
+    was_frozen, changed = buying_freeze(account) is not None, False
+    for dispute in told:
+        kept = db.session.get(SubscriptionDispute, dispute.id, populate_existing=True)
+        if kept is None:
+            kept = SubscriptionDispute(id=dispute.id, invoice_id=row.id, created_at=dispute.created_at)
+            db.session.add(kept)
+        for name, value in (
+            ("amount_cents", dispute.amount),
+            ("withdrawn_cents", dispute.withdrawn),
+            ("status", dispute.status),
+            ("reason", dispute.reason),
+        ):
+            if getattr(kept, name) != value:
+                setattr(kept, name, value)
+                changed = True
+    db.session.flush()
+    freeze = buying_freeze(account)
+    if freeze is not None and not was_frozen:
+        subscription_mails.enqueue_freeze(subscription, db.session.get_one(Plan, row.plan_id), row, freeze)
+    return changed
 
 
 def _grant(

@@ -99,8 +99,28 @@ class SubscriptionInvoice(Base):
     refunded_cents: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     disputed_cents: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
     taken_back: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    fraud_warning_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     paid_at: Mapped[datetime | None]
+
+
+class SubscriptionDispute(Base):
+    """A dispute of an invoice's payment, as last fetched from Stripe. Amounts are cents.
+
+    It freezes the person's buying like that of a purchase, until an operator clears it (`cleared_at`).
+    """
+
+    __tablename__ = "subscription_dispute"
+    __table_args__ = (Index("idx_subscription_dispute_invoice", "invoice_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    invoice_id: Mapped[str] = mapped_column(ForeignKey("subscription_invoice.id", ondelete="CASCADE"))
+    amount_cents: Mapped[int] = mapped_column(BigInt)
+    withdrawn_cents: Mapped[int] = mapped_column(BigInt)
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime]
+    cleared_at: Mapped[datetime | None]
 
 
 # the numbers of a customer's invoices rise, also within a second
@@ -155,6 +175,18 @@ def subscription_invoices(account: Account, *, limit: int = 24) -> list[Subscrip
         .limit(limit)
     )
     return list(db.session.scalars(query))
+
+
+def invoice_paid_by(intent_id: str | None, charge_id: str | None) -> SubscriptionInvoice | None:
+    """The invoice that was paid by this intent or charge, if that is known already."""
+    for column, value in (
+        (SubscriptionInvoice.stripe_payment_intent_id, intent_id),
+        (SubscriptionInvoice.stripe_charge_id, charge_id),
+    ):
+        query = select(SubscriptionInvoice).where(column == value).execution_options(populate_existing=True)
+        if value and (found := db.session.scalars(query).one_or_none()):
+            return found
+    return None
 
 
 def unpaid_invoice(subscription: Subscription) -> SubscriptionInvoice | None:

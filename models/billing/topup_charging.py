@@ -1,7 +1,7 @@
-"""Charging an automatic top-up: who needs one, one attempt at a time, and what its outcome changes (contract 3.7).
+"""Charging of automatic top-ups: due accounts, single attempts, and their outcomes (contract 3.7).
 
 An attempt is a purchase of kind `auto_topup`; a partial unique index allows one open attempt per account, and no lock is
-held while Stripe is asked.
+held during a call to Stripe.
 """
 
 import logging
@@ -37,9 +37,10 @@ from models.billing.auto_topup import (
 from models.billing.buying import begin, charge, price_cents
 from models.billing.cards import SavedCard
 from models.billing.customers import account_of_customer, customer_of
+from models.billing.freezes import buying_freeze
 from models.billing.open_checkouts import within_limits
 from models.billing.payment_state import PaymentMismatch
-from models.billing.purchase import Purchase, buying_freeze
+from models.billing.purchase import Purchase
 from models.billing.stripe_api import StripeError, id_of
 from models.billing.stripe_events import EventOfStripe, on_event
 from models.billing.transitions import on_transition, purchase_by_id
@@ -55,18 +56,18 @@ from models.orgs import Org
 log = logging.getLogger("stoa.billing")
 
 BATCH = 100
-"""Attempts that one sweep enqueues at most."""
+"""Maximum number of attempts that one sweep enqueues."""
 QUEUED_FOR = timedelta(minutes=1)
-"""How long an enqueued attempt is not enqueued again: operation ids allow one a minute anyway."""
+"""Time before an attempt is enqueued again; operation ids allow one attempt per minute."""
 CHECKOUT_LEFT_AFTER = timedelta(hours=1)
-"""A Checkout page that is open for so long may be closed for a top-up."""
+"""Age from which an open Checkout page may be closed for a top-up."""
 
 
 def enqueue_due(*, now: datetime | None = None) -> int:
-    """Enqueue an attempt for each account whose balance is below its threshold; how many. Flushes.
+    """Enqueue an attempt for each account whose balance is below its threshold. Returns their number. Flushes.
 
-    Organisations are charged at their threshold too (contract 3.8), and only after an owner or admin has agreed. Marks the
-    accounts in the statement that selects them, so concurrent sweeps enqueue each account once.
+    Organisations are charged at their threshold too (contract 3.8), and only after an owner or admin has agreed. One SQL
+    statement selects and marks the accounts, so concurrent sweeps enqueue each account once.
     """
     if not stripe_api.enabled():
         return 0
@@ -74,7 +75,7 @@ def enqueue_due(*, now: datetime | None = None) -> int:
     agreed = exists().where(AutoTopupConsent.account_id == Org.id)
     marked = [
         *_mark(User, "user_id", func.greatest(User.auto_topup_threshold, 0), now, User.banned.is_(False)),
-        # whole credits: at most the threshold is below the next
+        # balances are whole credits: at most the threshold is below threshold + 1
         *_mark(Org, "org_id", Org.auto_topup_threshold + 1, now, agreed),
     ]
     for account_id in marked:
@@ -83,7 +84,7 @@ def enqueue_due(*, now: datetime | None = None) -> int:
 
 
 def _mark(owner: Any, column: str, threshold: ColumnElement[int], now: datetime, *more: Any) -> list[str]:
-    """Mark the due accounts of one kind as enqueued; their ids."""
+    """Mark the due accounts of one kind as enqueued. Returns their ids."""
     due = (
         select(owner.id, owner.id, literal(now))
         .outerjoin(AutoTopup, AutoTopup.id == owner.id)
@@ -113,10 +114,11 @@ def _mark(owner: Any, column: str, threshold: ColumnElement[int], now: datetime,
 
 
 def top_up(account: Account, *, now: datetime | None = None) -> bool:
-    """Charge a top-up if the account needs one and may be charged; whether a charge went through.
+    """Charge a top-up if the account needs one and may be charged. Returns whether the charge succeeded.
 
-    Takes transactions of its own, and asks Stripe between them. Never raises what Stripe answers: a decline pauses the
-    account, and a payment whose outcome is unknown is settled by a webhook, its job or the reconciler, under its id.
+    Uses its own transactions and calls Stripe between them. Does not raise Stripe's errors: a decline pauses the
+    account, and a payment with an unknown outcome is settled by a webhook, its job or the reconciliation, by its
+    purchase id.
     """
     if not stripe_api.enabled():
         return False
@@ -140,7 +142,7 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
             _pause_for_stripe(account, error.message, now)
         return False
     except (DomainError, PaymentMismatch) as error:
-        log.error("the top-up %s cannot be given up: %s", expired, error)
+        log.error("could not cancel the expired top-up %s: %s", expired, error)
         return False
     prefix = "org-auto-topup" if account.org_id else "auto-topup"
     operation = f"{prefix}-{account.id}-{now.astimezone(UTC):%Y-%m-%dT%H:%M}"
@@ -148,7 +150,7 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
         insert = partial(_begin, account, operation, customer or "", card, now)
         begun = within_limits(account, insert, opened_before=now - CHECKOUT_LEFT_AFTER)
     except IntegrityError:
-        return False  # another attempt is open, or was made in this minute
+        return False  # another attempt is open, or was started in this minute
     except BuyingLimited as limited:
         with transaction():
             _pause_for_limit(account, limited, now)
@@ -161,15 +163,15 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
             agreed = None if consented_to_tax(account) else purchase_by_id(operation).net_cents
         return charge(operation, card.id, card.type, cancel_failed=False, agreed_cents=agreed).paid
     except DomainError as error:
-        log.warning("the outcome of %s is not known yet: %s", operation, error.message)
+        log.warning("the outcome of %s is unknown: %s", operation, error.message)
     except PaymentMismatch as error:
-        log.error("a top-up does not fit its payment: %s", error)
+        log.error("a top-up does not match its payment: %s", error)
     return False
 
 
 def resume(account: Account) -> None:
-    """Let the next attempt be made now, because the owner asks for it; a card that was declined for good stays paused.
-    Flushes."""
+    """End the pause on the owner's request so that the next attempt starts now. The pause after a permanent decline
+    stays. Flushes."""
     state = ensure_state(account)
     if state.pause in ("decline", "cap", "limit", "stripe"):
         state.pause = state.paused_at = state.retry_at = None
@@ -178,8 +180,8 @@ def resume(account: Account) -> None:
 
 
 def _credits_due(account: Account, now: datetime) -> int | None:
-    """The credits that a top-up would buy now, within the consent's ceiling and the monthly cap; None if none is needed
-    or allowed. Pauses the account at its cap. Flushes."""
+    """The credits that a top-up would buy now, within the consent's ceiling and the monthly cap; None if no top-up is
+    needed or allowed. Pauses the account if its cap is reached. Flushes."""
     settings, state = settings_of(account), state_of(account)
     if not settings.enabled or settings.threshold is None or (settings.amount or 0) < MIN_CREDITS:
         return None
@@ -203,7 +205,7 @@ def _within_cap(account: Account, settings: TopupSettings, credits: int, now: da
     if cap is None:
         return credits
     charged = charged_cents(account, now=now)
-    # a debt is paid off as far as the cap allows
+    # debt is repaid up to the cap
     credits = min(credits, cap - charged)
     if price_cents(credits) >= price_cents(settings.amount or 0):
         return credits
@@ -217,7 +219,8 @@ def _within_cap(account: Account, settings: TopupSettings, credits: int, now: da
 
 
 def _begin(account: Account, operation: str, customer: str, card: SavedCard, now: datetime) -> bool:
-    """Write the attempt down if it is still needed: another may have been paid meanwhile."""
+    """Insert the attempt if it is still needed, under the account's lock: another one may have been paid since the
+    check."""
     ledger.lock_account(account)
     credits = _credits_due(account, now)
     if credits is None:
@@ -231,13 +234,13 @@ def _begin(account: Account, operation: str, customer: str, card: SavedCard, now
 
 
 def _banned(account: Account) -> bool:
-    """Whether the account's person is banned, or the owner of its organisation."""
+    """Whether the account's user, or the owner of its organisation, is banned."""
     user = db.session.get(User, ledger.owner_of(account), populate_existing=True)
     return user is not None and user.banned
 
 
 def _expired_confirmation(account: Account, now: datetime) -> str | None:
-    """The attempt that waited too long for its confirmation."""
+    """The attempt whose time for confirmation is over; None if there is none."""
     state = state_of(account)
     waits = state is not None and state.pause == "confirmation" and state.retry_at is not None
     return state.purchase_id if state and waits and state.retry_at and state.retry_at <= now else None
@@ -253,7 +256,7 @@ def _pause_for_stripe(account: Account, message: str, now: datetime) -> None:
 
 
 def _pause_for_limit(account: Account, limited: BuyingLimited, now: datetime) -> None:
-    """Wait for a limit of buying to end; one that never lets this amount through is looked at again after a day."""
+    """Pause until the purchase limit ends; for one day if the limit has no end."""
     state = ensure_state(account)
     state.pause, state.paused_at, state.decline_code = "limit", now, None
     state.decline_message = limited.message
@@ -266,7 +269,8 @@ def _pause_for_limit(account: Account, limited: BuyingLimited, now: datetime) ->
 
 @on_transition
 def _attempt_ended(purchase: Purchase, before: str, now: datetime) -> None:
-    """Pause or resume the account with the state of its attempt, in the same transaction, and tell its owner."""
+    """Pause or resume the account according to the state of its attempt, in the same transaction, and e-mail its
+    owner."""
     if purchase.kind != "auto_topup":
         return
     if purchase.paid and before not in ("partly_refunded", "refunded", "disputed", "lost", "paid"):
@@ -293,7 +297,7 @@ def _attempt_failed(purchase: Purchase, now: datetime) -> None:
     state.paused_at, state.decline_code, state.decline_message = now, code, purchase.failure_message
     state.updated_at = now
     if code in declines.CONFIRMATION_CODES and purchase.stripe_payment_intent_id:
-        if not again:  # who failed to confirm on the page may try once more there
+        if not again:  # after a failed confirmation on the page, the user may retry there
             state.pause = "confirmation"
             wait = max(confirmations.LIFETIME, declines.delay(declines.DELAYS, state.failures))
             state.retry_at = now + wait
@@ -313,17 +317,22 @@ def _attempt_failed(purchase: Purchase, now: datetime) -> None:
     "checkout.session.completed",
 )
 def _cards_changed(event: EventOfStripe) -> None:
-    """Another card ends the pause after a decline; an updated one may be charged again."""
-    told = event.object
-    customer = told["id"] if told.get("object") == "customer" else id_of(told.get("customer"))
+    """End the pause after a decline if another card was saved, or if the declined one was updated."""
+    changed = event.object
+    customer = changed["id"] if changed.get("object") == "customer" else id_of(changed.get("customer"))
     with transaction():
         account = account_of_customer(customer) if customer else None
         state = state_of(account) if account else None
         paused = state is not None and state.pause in ("card", "decline")
-        if paused and state and told.get("id") == state.payment_method_id and event.type.endswith("updated"):
+        if (
+            paused
+            and state
+            and changed.get("id") == state.payment_method_id
+            and event.type.endswith("updated")
+        ):
             state.pause = state.paused_at = state.retry_at = None
     if account is not None and paused:
         try:
             chargeable_card(account)
         except AutoTopupBlocked:
-            log.info("account %s has no card that can be charged", account.id)
+            log.info("account %s has no chargeable payment method", account.id)

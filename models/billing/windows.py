@@ -1,4 +1,4 @@
-"""How much of their plan a subscriber has used: the windows that bound it, which of them is used up, and until when."""
+"""Usage of a subscriber's plan: its windows, which of them is used up, and when it resets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class Window:
     hours: int | None
     limit: int
     used: int
-    """May exceed the limit: the last call of a window is served to its end."""
+    """May exceed the limit, because the last call of a window is served completely."""
     unallotted: int
-    """What a new block could get of this window."""
+    """Credits that a new block could receive from this window."""
     starts_at: datetime | None
     resets_at: datetime | None
 
@@ -60,8 +60,8 @@ def covering_subscription(
 
 
 def windows_of(account: Account, *, now: datetime | None = None) -> list[Window]:
-    """The windows of the account's plan at `now`, shortest first, by the limits of the person's override if there is one
-    (contract A.3). Empty without a covering subscription, or if its plan has no windows."""
+    """The windows of the account's plan at `now`, shortest first, with the limits of the person's override if there is
+    one (contract A.3). Empty without a covering subscription, or if its plan has no windows."""
     columns: tuple[ColumnClause[Any], ...] = (
         column("number", Integer),
         column("name", String),
@@ -79,6 +79,6 @@ def windows_of(account: Account, *, now: datetime | None = None) -> list[Window]
 
 
 def limited(windows: Sequence[Window]) -> Window | None:
-    """The window that is used up; of several the one that resets last. None if calls may use the plan."""
+    """The used-up window, the one that resets last if there are several. None if calls may use the plan."""
     used_up = [(window.resets_at, window) for window in windows if not window.left and window.resets_at]
     return max(used_up, key=lambda each: each[0])[1] if used_up else None

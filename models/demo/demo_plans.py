@@ -1,4 +1,4 @@
-"""Plans for a server with the Stripe simulator, so that a newcomer can subscribe: the tiers of the contract (A.3)."""
+"""Demo plans for a server with the Stripe simulator: the tiers of the contract (A.3)."""
 
 from sqlalchemy import select
 
@@ -7,11 +7,11 @@ from models.billing import NewPlan, Plan, WindowLimit
 from models.core.db import db
 
 TIERS = {100: ("Strong", 350, 3_500), 200: ("Stronger", 1_050, 10_500), 500: ("Strongest", 2_800, 28_000)}
-"""Name, credits per block of five hours, and credits per week, by dollars per month."""
+"""By monthly price in dollars: name, credits per five-hour block, and credits per week."""
 
 
 def offer_plans() -> int:
-    """Create the plans on a server that never had one; returns how many. Flushes."""
+    """Create the plans if the server has never had a plan. Returns their number. Flushes."""
     if db.session.scalar(select(Plan.id).limit(1)) is not None:
         return 0
     for dollars, (name, block, week) in TIERS.items():

@@ -1,4 +1,4 @@
-"""The operator, and what the tests of billing share."""
+"""The operator, and the fixtures of the billing tests."""
 
 import pytest
 from flask import Flask

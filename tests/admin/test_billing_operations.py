@@ -1,4 +1,4 @@
-"""Operators' page of payments: it shows what the commands print, and its buttons do what they do."""
+"""The operators' payment page: it shows the same data as the commands, and its buttons have the same effects."""
 
 from datetime import timedelta
 from typing import Any
@@ -61,7 +61,7 @@ def in_doubt(desk: Desk, who: Person, *, minutes: int = 3) -> str:
         *("!/failures/x/attempts", "!/freezes/x/clearance"),
     ],
 )
-def test_only_operators_open_it(
+def test_only_operators_can_open_it(
     desk: Desk, root: Person, alice: Person, anonymous: Person, path: str
 ) -> None:
     def ask(who: Person) -> int:
@@ -76,11 +76,16 @@ def test_only_operators_open_it(
     assert 'href="/admin/billing"' in root.browser.get("/profile?tab=billing").text
 
 
-def test_without_trouble_it_says_so(desk: Desk, root: Person) -> None:
+def test_empty_lists_have_messages(desk: Desk, root: Person) -> None:
     shown = page(root)
     for words in (
-        *("It has not run yet", "None: Stripe has answered", "No event waits", "No webhook was refused"),
-        *("Everything is synchronised", "No account is kept from buying", "No head of the ledger"),
+        *(
+            "It has not run yet",
+            "None: the outcome of every purchase is known",
+            "No events are waiting",
+            "No webhook was refused",
+        ),
+        *("Everything is synchronised", "No account is blocked from buying", "No head of the ledger"),
     ):
         assert words in shown, words
 
@@ -94,9 +99,7 @@ def test_a_server_without_stripe_shows_its_ledger(desk: Desk, root: Person) -> N
     assert post(root.browser, f"{PAGE}/reconciliation").status_code == 503
 
 
-def test_the_reconciliation_runs_now_and_shows_what_it_repaired(
-    desk: Desk, root: Person, alice: Person
-) -> None:
+def test_the_reconciliation_runs_now_and_shows_its_repairs(desk: Desk, root: Person, alice: Person) -> None:
     bought = desk.bought(alice)
     desk.refund(bought, 400)
     answer = post(root.browser, f"{PAGE}/reconciliation", headers=HTMX)
@@ -126,12 +129,12 @@ def test_a_reconciliation_that_waits_for_a_retry_runs_now(desk: Desk, root: Pers
     assert desk.run(jobs.pending_state, jobs.reconcile_purchases) == "waiting"
 
 
-def test_a_reconciliation_that_stripe_stopped_says_why(desk: Desk, root: Person) -> None:
+def test_an_interrupted_reconciliation_shows_its_error(desk: Desk, root: Person) -> None:
     desk.stripe.fail("/v1/payment_intents", method="GET", times=3)
     with pytest.raises(billing.StripeError):
         desk.run(billing.reconcile)
     shown = page(root)
-    assert "It stopped before its end" in shown
+    assert "The run did not finish" in shown
     assert "Stripe did not answer" in shown
 
 
@@ -159,7 +162,7 @@ def test_the_proof_runs_now_and_shows_the_differences_and_the_head(
     desk.session.commit()
 
 
-def test_events_are_listed_with_their_reasons_and_tried_again(
+def test_events_are_listed_with_their_reasons_and_retried(
     desk: Desk, root: Person, alice: Person, mallory: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bought = desk.bought(alice)
@@ -200,7 +203,7 @@ def test_events_are_listed_with_their_reasons_and_tried_again(
     assert audited(desk) == [("billing.retry_event", "root@example.org")]
 
 
-def test_events_that_do_not_fit_their_purchase_name_it_and_say_why(
+def test_mismatched_events_show_their_purchase_and_the_reason(
     desk: Desk, root: Person, alice: Person
 ) -> None:
     desk.customer(alice)
@@ -247,7 +250,7 @@ def test_lists_are_paged(desk: Desk, root: Person, alice: Person, monkeypatch: p
         assert root.browser.get(f"{PAGE}{path}?before=yesterday").status_code == 422
 
 
-def test_purchases_in_doubt_are_asked_for_again(desk: Desk, root: Person, alice: Person) -> None:
+def test_purchases_in_doubt_are_fetched_again(desk: Desk, root: Person, alice: Person) -> None:
     id = in_doubt(desk, alice, minutes=1)
     assert id not in page(root)
     answer = post(root.browser, f"{PAGE}/purchases/{id}/checks")
@@ -267,9 +270,7 @@ def test_purchases_in_doubt_are_asked_for_again(desk: Desk, root: Person, alice:
     assert "Cancelled" in page(root, f"{PAGE}/purchases/{id}")
 
 
-def test_a_page_of_checkout_is_in_doubt_once_it_should_have_expired(
-    desk: Desk, root: Person, alice: Person
-) -> None:
+def test_an_overdue_checkout_page_is_in_doubt(desk: Desk, root: Person, alice: Person) -> None:
     desk.customer(alice)
     assert "sessionId" in (desk.buy(alice).json or {})
     id = desk.purchase(alice).id
@@ -308,22 +309,22 @@ def test_purchases_are_found_by_account_and_state(
     assert str(theirs.stripe_charge_id) in shown
 
 
-def test_failed_synchronisations_are_tried_five_more_times(desk: Desk, root: Person, alice: Person) -> None:
+def test_failed_synchronisations_are_retried_five_more_times(desk: Desk, root: Person, alice: Person) -> None:
     desk.stripe.fail("/v1/customers", times=100)
-    for _ in range(customers.MOST_TRIES):
+    for _ in range(customers.MAX_TRIES):
         with pytest.raises(billing.StripeError):
             desk.customer(alice)
     id = customers.REPAIR_PREFIX + alice.id
-    assert f"{customers.MOST_TRIES} of 5" in page(root)
+    assert f"{customers.MAX_TRIES} of 5" in page(root)
     assert id in desk.app.test_cli_runner().invoke(args=["billing", "failures"]).output
     assert post(root.browser, f"{PAGE}/failures/{id}/attempts").status_code == 303
     assert "0 of 5" in page(root)
-    assert "tried again by itself" in page(root)
+    assert "retried automatically" in page(root)
     desk.session.rollback()
     assert desk.session.get_one(SyncFailure, id).retry_count == 0
 
 
-def test_frozen_and_banned_buyers_are_listed_and_let_go(
+def test_frozen_and_banned_buyers_are_listed_and_unfrozen(
     desk: Desk, root: Person, alice: Person, bob: Person
 ) -> None:
     bought = desk.bought(alice)

@@ -1,4 +1,4 @@
-"""Plans by operators, on their pages and by JSON: versions are announced, others are refused."""
+"""Plan management by operators, on pages and by JSON: a warning before a new version, access control."""
 
 from typing import Any
 
@@ -84,7 +84,7 @@ def test_an_operator_creates_a_plan_with_the_form(root: Person) -> None:
     assert db.session.query(AuditLog).filter_by(action="plan.created").one().actor == "root@example.org"
 
 
-def test_wrong_fields_keep_the_input(root: Person) -> None:
+def test_invalid_fields_keep_the_input(root: Person) -> None:
     made(name="Taken")
     wrong = {"price": "1e3", "seats": "many", "window_credits_0": "", "window_hours_2": "x"}
     cases: list[tuple[dict[str, str], list[str]]] = [
@@ -112,7 +112,7 @@ def test_wrong_fields_keep_the_input(root: Person) -> None:
     assert [plan.name for plan in billing.public_plans()] == ["Taken"]
 
 
-def test_a_new_version_is_announced_before_it_is_made(root: Person, alice: Person) -> None:
+def test_a_new_version_needs_confirmation(root: Person, alice: Person) -> None:
     assert post(root, PLANS, FORM).status_code == 303
     [plan] = billing.public_plans()
     subscribed(alice, plan)
@@ -129,7 +129,7 @@ def test_a_new_version_is_announced_before_it_is_made(root: Person, alice: Perso
     dearer = shown | {"price": "25"}
     answer = post(root, path, dearer)
     assert answer.status_code == 422
-    for phrase in ("This makes version 2", "1 subscriber keeps version 1", "Save as version 2"):
+    for phrase in ("This creates version 2", "1 subscriber keeps version 1", "Save as version 2"):
         assert phrase in answer.text
     db.session.rollback()
     assert [each.version for each in billing.public_plans()] == [1]
@@ -148,7 +148,7 @@ def test_a_new_version_is_announced_before_it_is_made(root: Person, alice: Perso
     assert "Retired" in listed
 
 
-def test_retiring_asks_first_and_keeps_subscribers(root: Person, alice: Person) -> None:
+def test_retiring_needs_confirmation_and_keeps_subscribers(root: Person, alice: Person) -> None:
     plan = made()
     subscribed(alice, plan)
     path = f"{PLANS}/{plan.id}/retirement"
@@ -230,7 +230,7 @@ def test_the_management_routes(root: Person, anonymous: Person) -> None:
         ({"features": ["x"] * 31}, "features"),
     ],
 )
-def test_wrong_bodies_store_nothing(root: Person, change: dict[str, Any], message: str) -> None:
+def test_invalid_bodies_store_nothing(root: Person, change: dict[str, Any], message: str) -> None:
     answer = root.browser.post(JSON, json=BODY | change)
     assert answer.status_code == 422
     error = answer.json["error"]  # type: ignore[index]
@@ -239,7 +239,7 @@ def test_wrong_bodies_store_nothing(root: Person, change: dict[str, Any], messag
     assert billing.listed_plans() == []
 
 
-def test_only_operators_manage_plans(root: Person, alice: Person, anonymous: Person) -> None:
+def test_only_operators_can_manage_plans(root: Person, alice: Person, anonymous: Person) -> None:
     plan = made()
     one, page = f"{JSON}/{plan.id}", f"{PLANS}/{plan.id}"
     for who, status, shown in ((anonymous, 401, 302), (alice, 403, 403)):

@@ -1,4 +1,4 @@
-"""An account with every kind of ledger entry, and reading its statement pages."""
+"""An account with every kind of ledger entry, and parsers of its statement pages."""
 
 import html
 import re
@@ -22,7 +22,7 @@ MONTH = NOW.replace(day=1, hour=0)
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the statement: its text, the address of its cause, and its numbers."""
+    """A row of the statement: text, URL of the cause, amount and balance."""
 
     text: str
     href: str | None
@@ -95,12 +95,12 @@ def entry_sum(session: Session, account: Account) -> int:
 
 
 def number(written: str) -> int:
-    """A number as pages write it."""
+    """Parse a number from a page."""
     return int(written.replace(",", "").replace("−", "-"))
 
 
 def words(written: str) -> str:
-    """Markup as text."""
+    """The text of HTML markup."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", written)).split())
 
 
@@ -122,7 +122,7 @@ def rows(page: str) -> list[Row]:
 
 
 def stats(page: str) -> dict[str, int]:
-    """The large numbers of a page by their names."""
+    """The statistics of a page by name."""
     return {
         name: number(value)
         for name, value in re.findall(r"<dt>([^<]+)</dt><dd>([^<]+) <small>credits</small>", page)

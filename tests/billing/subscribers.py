@@ -1,4 +1,4 @@
-"""What the tests of plans share: people with a plan at the simulator."""
+"""Shared by the tests of plans: subscribers at the Stripe simulator."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,20 +23,20 @@ EVENTS = (
 
 @dataclass(frozen=True)
 class Plans:
-    """A desk with plans, and what a person does with them."""
+    """A desk with plans, and actions of their subscribers."""
 
     desk: Desk
 
     def offer(self, name: str = "Pro", price_cents: int = 2_000, **kw: Any) -> Plan:
-        """A plan of an operator."""
+        """Create a plan."""
         return self.desk.run(billing.create_plan, NewPlan(name, price_cents, **kw))
 
     def checkout(self, who: Person, plan: Plan) -> str:
-        """The id of a Checkout page for it."""
+        """Start a Checkout for the plan. Returns its session id."""
         return self.desk.run(billing.subscribe, Account(user_id=who.id), plan, SUCCESS, CANCEL).id
 
     def subscribed(self, who: Person, plan: Plan, card: str = "visa") -> Subscription:
-        """A person who has paid for it, whose events are worked."""
+        """Subscribe a person: pay, and handle the events."""
         self.desk.stripe.pay(
             self.checkout(who, plan), card, name="Ada", line1="1 Main St", city="Oslo", country="NO"
         )
@@ -44,7 +44,7 @@ class Plans:
         return self.subscription(who)
 
     def hear(self) -> None:
-        """Deliver of the events that were not delivered the last of each type, and work them."""
+        """Deliver the last undelivered event of each type, and handle them."""
         heard = set(self.desk.session.scalars(text("SELECT id FROM stripe_event")))
         self.desk.session.rollback()
         new = {
@@ -57,22 +57,22 @@ class Plans:
         self.desk.work()
 
     def pass_days(self, days: float) -> None:
-        """Let time pass at Stripe, and hear of it."""
+        """Advance Stripe's clock, and deliver the events."""
         self.desk.stripe.advance(int(days * DAY))
         self.hear()
 
     def do(self, who: Person, verb: Any, *args: Any, **kw: Any) -> Any:
-        """Call a verb of a person's subscription."""
+        """Call a billing function for a person."""
         return self.desk.run(verb, Account(user_id=who.id), *args, **kw)
 
     def change(self, who: Person, plan: Plan) -> Subscription:
-        """Change as previewed."""
+        """Change the plan with the previewed proration date."""
         preview = self.preview(who, plan)
         changed: Subscription = self.do(who, billing.change, plan, preview.proration_date, now=self.now)
         return changed
 
     def preview(self, who: Person, plan: Plan) -> ChangePreview:
-        """What a change costs."""
+        """Preview a change of plan."""
         found: ChangePreview = self.do(who, billing.preview_change, plan, now=self.now)
         return found
 
@@ -82,18 +82,18 @@ class Plans:
         return datetime.fromtimestamp(self.desk.sim.now(), UTC)
 
     def subscription(self, who: Person) -> Subscription:
-        """Their subscription as it is here."""
+        """Their stored subscription."""
         self.desk.session.rollback()
         found = billing.last_subscription(Account(user_id=who.id))
         assert found is not None
         return found
 
     def at_stripe(self, who: Person) -> Obj:
-        """Their subscription as it is there."""
+        """Their subscription at Stripe."""
         return self.desk.sim.get("subscription", self.subscription(who).stripe_subscription_id)
 
     def invoices(self, who: Person) -> list[SubscriptionInvoice]:
-        """Theirs, oldest first."""
+        """Their stored invoices, oldest first."""
         self.desk.session.rollback()
         return billing.subscription_invoices(Account(user_id=who.id))[::-1]
 
@@ -107,7 +107,7 @@ class Plans:
         return [tuple(row) for row in self.desk.session.execute(query, {"id": who.id})]
 
     def mails(self, who: Person) -> list[str]:
-        """Kinds of the e-mails about plans that they get, oldest first; renders those that are not queued yet."""
+        """Kinds of their e-mails about plans, oldest first; renders those that are not queued yet."""
         self.desk.session.rollback()
         query = select(BillingMail).where(BillingMail.user_id == who.id, BillingMail.kind.startswith("plan"))
         rows = list(self.desk.session.scalars(query.order_by(BillingMail.created_at, BillingMail.id)))
@@ -118,12 +118,13 @@ class Plans:
         return kinds
 
     def forget(self, who: Person) -> None:
-        """Lose what is here of their subscriptions and credits, and of the events, as a restored backup does."""
+        """Delete all subscriptions, credits and events, as if an old backup was restored."""
         session = self.desk.session
         session.rollback()
         session.execute(text("SET LOCAL session_replication_role = replica"))
         for table in (
             "stripe_event",
+            "subscription_dispute",
             "subscription_invoice",
             "subscription",
             "credit_entry",

@@ -133,11 +133,11 @@ STATES: dict[str, tuple[Any, str]] = {
     ),
     "3DS": (
         lambda desk, who: _declined(desk, who, "three_d_secure"),
-        "Your bank asks you to confirm a payment",
+        "Your bank requires you to confirm a payment",
     ),
     "cap": (_cap, "Paused: the monthly limit is reached"),
     "no card": (_no_card, "it needs a card"),
-    "stripe": (_stripe_away, "Paused: Stripe did not answer"),
+    "stripe": (_stripe_away, "Paused: Stripe did not respond"),
     "charging": (_unanswered, "A top-up is being charged"),
 }
 

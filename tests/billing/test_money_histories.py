@@ -1,5 +1,5 @@
-"""Random histories of one server's money, step by step: whatever happens in whatever order, all sums fit at the end. The long
-form with a real server is `make prove ONLY=payment-histories`."""
+"""Random payment histories in one process: whatever the steps and their order, all sums match at the end. The long form
+with a real server is `make prove ONLY=payment-histories`."""
 
 import random
 from collections import Counter
@@ -36,7 +36,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_all_sums_fit_after_any_history(desk: Desk, alice: Person, bob: Person, seed: int) -> None:
+def test_all_sums_match_after_any_history(desk: Desk, alice: Person, bob: Person, seed: int) -> None:
     rng = random.Random(seed)
     people, moment = [alice, bob], now()
     for who, fingerprint in ((alice, "f1"), (bob, "f2")):
@@ -110,7 +110,7 @@ def _step(
 
 
 def _check(desk: Desk, who: Person, given: int) -> None:
-    """What Stripe, the gifts and the uses say is what the entries and the statement say."""
+    """Payments at Stripe, grants and usage match the entries and the statement."""
     customer = desk.customer(who)
     kinds: Counter[str] = Counter()
     for kind, amount in desk.entries(who):

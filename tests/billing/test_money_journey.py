@@ -1,4 +1,4 @@
-"""One person's way through everything that moves money, in Chromium: every movement stands in a statement that verifies."""
+"""A user journey through everything that moves money, in Chromium: every movement is in a statement that verifies."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -58,7 +58,7 @@ def call(base: str, who: Person) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_the_whole_way_of_money(base: str, page: Page, desk: Desk, alice: Person) -> None:
+def test_the_whole_payment_journey(base: str, page: Page, desk: Desk, alice: Person) -> None:
     people = Plans(desk)
     desk.run(billing.create_plan, PRO)
     people.offer("Max", 10_000, sort=1, windows=PRO.windows, included_credits=3000)

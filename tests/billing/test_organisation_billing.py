@@ -297,7 +297,7 @@ def test_a_decline_pauses_the_account_and_its_page_says_so(
     assert desk.run(topup_charging.enqueue_due, now=now() + LATER) == 0
     path = "/orgs/acme/billing/auto-topup" if kind == "organisation" else "/profile/auto-topup"
     page = alice.browser.get(path).text
-    assert "Paused" in page or "Your bank asks you to confirm" in page
+    assert "Paused" in page or "Your bank requires you to confirm" in page
     assert f'action="{path}' in page
 
 

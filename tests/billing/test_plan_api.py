@@ -1,4 +1,4 @@
-"""The JSON of subscriptions, for browsers and for keys: what it answers, and whom it refuses."""
+"""JSON routes of subscriptions for browsers and API keys: responses and access control."""
 
 from typing import Any
 
@@ -130,14 +130,14 @@ def test_a_declined_change_is_402_and_changes_nothing(
         ({"cancel_url": "http://[x"}, 422),
     ],
 )
-def test_wrong_bodies_open_no_page(
+def test_invalid_bodies_create_no_checkout(
     desk: Desk, pro: Plan, alice: Person, change: dict[str, Any], status: int
 ) -> None:
     assert call(alice, "post", f"{MINE}/checkout", {"plan_id": pro.id} | change).status_code == status
     assert desk.sim.find("checkout.session") == []
 
 
-def test_others_reach_nothing(
+def test_other_accounts_have_no_access(
     desk: Desk, people: Plans, pro: Plan, alice: Person, mallory: Person, anonymous: Person
 ) -> None:
     subscription = people.subscribed(alice, pro)

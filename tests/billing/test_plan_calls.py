@@ -1,4 +1,4 @@
-"""A plan pays for its subscriber's calls: blocks, windows, and what is left to credits (contract A.3)."""
+"""A plan pays for its subscriber's calls: blocks, windows, and fallback to credits (contract A.3)."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from tests.ledger.stage import HOUR, NOW, Payer, admit, assert_proved, call, giv
 
 DAY = 24 * HOUR
 START = NOW - 10 * DAY
-"""Of the billing period; its weeks begin on Tuesdays."""
+"""Start of the billing period; its weeks begin on Tuesdays."""
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_the_week_bounds_its_blocks_and_ends_the_last_one(session: Session, pool
     sam.spend(350, tuesday - 20 * HOUR)
     sam.spend(20, tuesday - 3 * HOUR)
     last = sam.grants("subscription")[-1]
-    # 50 credits of the week were left, and are gone with it
+    # the week's last 50 credits expired with it
     assert (last.principal, last.balance, last.expires_at) == (50, 30, tuesday)
     sam.spend(30, tuesday - 2 * HOUR)
     refused = sam.admit(now=tuesday - 2 * HOUR)
@@ -163,7 +163,7 @@ def test_the_week_bounds_its_blocks_and_ends_the_last_one(session: Session, pool
         ([("Day", 24, 50)], "month", "1-day session", NOW + DAY),
     ],
 )
-def test_each_kind_of_window_says_what_it_is_and_when_it_resets(
+def test_each_kind_of_window_has_a_label_and_a_reset_time(
     session: Session, pool: Pool, windows: Any, interval: str, label: str, resets_at: datetime
 ) -> None:
     sam = subscriber(session, pool, factories.plan(*windows, interval=interval))
@@ -209,7 +209,7 @@ def test_a_larger_plan_continues_the_block(sam: Subscriber) -> None:
     assert sam.windows(NOW + HOUR) == {"5 hours": (351, 1_050), "Week": (351, 10_500)}
 
 
-# -- what pays ---------------------------------------------------------------------------------------------------------
+# -- funding ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_larger_plan_continues_the_block(sam: Subscriber) -> None:
         (0, 100, 0, True, "openai/a", "admitted", "any"),
         (0, 0, 0, True, "openai/a", "out_of_credits", "plan"),
         (0, 0, 0, False, "openai/a", "plan_limit", "plan"),
-        # what the plan includes needs no switch
+        # included credits need no fallback
         (0, 100, 20, False, "openai/a", "admitted", "plan"),
         (350, 100, 0, False, "other/a", "model_not_in_plan", "any"),
         (350, 100, 0, True, "other/a", "admitted", "credits"),
@@ -237,7 +237,7 @@ def test_a_larger_plan_continues_the_block(sam: Subscriber) -> None:
         (3, 0, 0, True, "openai/a", "insufficient", "plan"),
     ],
 )
-def test_what_pays_for_a_call(
+def test_the_funding_of_a_call(
     session: Session,
     pool: Pool,
     left: int,
@@ -296,7 +296,7 @@ def test_a_pattern_covers_a_model(
     assert (ledger.admit(pool, listed, now=NOW).outcome == "admitted") is covered
 
 
-def test_holds_of_the_plan_and_of_credits_are_apart(sam: Subscriber) -> None:
+def test_holds_of_the_plan_and_of_credits_are_separate(sam: Subscriber) -> None:
     give(sam.session, sam.payer.account, 100)
     plan = sam.admit(340)
     assert ledger.balance(sam.payer.account, now=NOW).available == 100
@@ -304,7 +304,7 @@ def test_holds_of_the_plan_and_of_credits_are_apart(sam: Subscriber) -> None:
     sam.switch(True)
     both = sam.admit(60)
     assert (both.funding, both.balance, both.held) == ("any", 450, 340)
-    # ten of the sixty are the plan's
+    # ten of the sixty are funded by the plan
     current = ledger.balance(sam.payer.account, now=NOW)
     assert (current.held, current.available, current.calls_in_progress) == (50, 50, 1)
     assert sam.admit(60).outcome == "held"
@@ -350,7 +350,7 @@ def test_a_plan_without_windows_leaves_calls_to_credits(session: Session, pool: 
         # the payment of this period failed
         ({"status": "past_due", "billing_period_start": NOW - 3 * DAY + HOUR}, True),
         ({"status": "past_due", "billing_period_start": NOW - 3 * DAY}, False),
-        # Stripe has not told of the next period yet
+        # no event about the next period has arrived yet
         ({"status": "past_due", "billing_period_end": NOW - 3 * DAY + HOUR}, True),
         ({"billing_period_end": NOW - 3 * DAY + HOUR}, True),
         ({"billing_period_end": NOW - 3 * DAY}, False),
@@ -369,7 +369,7 @@ def test_which_subscription_covers_calls(sam: Subscriber, columns: dict[str, Any
         assert sam.grants("subscription")[0].expires_at == NOW + HOUR
 
 
-def test_what_an_ended_subscription_leaves_touches_no_credits(sam: Subscriber) -> None:
+def test_the_end_of_a_subscription_does_not_change_credits(sam: Subscriber) -> None:
     give(sam.session, sam.payer.account, 100)
     sam.spend(360)
     sam.set(status="canceled")
@@ -413,7 +413,7 @@ def test_requests_per_minute(session: Session, pool: Pool) -> None:
     refused = sam.admit(1, NOW + 45 * second)
     assert (refused.outcome, refused.limit_label) == ("plan_rate", "3")
     assert refused.limit_resets_at == NOW + 60 * second
-    # a repeated admission is the same call
+    # admission is idempotent by request id
     again = ledger.AdmissionRequest(token_hash=sam.payer.key, request_id=third.request_id, hold=1)
     assert ledger.admit(pool, again, now=NOW + 50 * second).outcome == "admitted"
     assert sam.admit(1, NOW + 60 * second).outcome == "admitted"
@@ -501,7 +501,7 @@ def test_any_history_spends_bought_credits_only_by_choice(session: Session, pool
                     charged += sam.settle(admission, value, now).credits
                 if covered and not on:
                     assert sum(sam.left("purchase")) == bought
-        # the last call of a window is served to its end
+        # the last call of a window is served completely
         assert all(used < limit + 160 for used, limit in sam.windows(now).values())
     blocks = sam.grants("subscription")
     lost = -(

@@ -1,4 +1,4 @@
-"""The pages of plans: what they show before, during and after a subscription, and that they are closed to others."""
+"""The pages of plans before, during and after a subscription, and their access control."""
 
 import re
 from typing import Any
@@ -113,7 +113,7 @@ def test_a_server_without_payments_has_no_prices(desk: Desk, pro: Plan, alice: P
     assert post(alice, CANCEL).status_code == 503
 
 
-def test_details_are_asked_first_then_stripe_then_the_truth(
+def test_subscribing_needs_details_then_checkout_then_shows_the_state(
     desk: Desk, people: Plans, pro: Plan, alice: Person, mallory: Person
 ) -> None:
     shows(page(alice), "No plan yet", "Compare plans")
@@ -203,7 +203,7 @@ def test_an_upgrade_is_previewed_and_charged_as_agreed(
     assert people.subscription(alice).plan_id == best.id
 
 
-def test_a_declined_upgrade_changes_nothing_and_says_so(
+def test_a_declined_upgrade_changes_nothing_and_shows_the_error(
     desk: Desk, people: Plans, pro: Plan, alice: Person
 ) -> None:
     best = people.offer("Max", 10_000)
@@ -216,7 +216,7 @@ def test_a_declined_upgrade_changes_nothing_and_says_so(
     assert people.subscription(alice).plan_id == pro.id
 
 
-def test_an_upgrade_that_the_bank_asks_about_goes_to_stripes_page(
+def test_an_upgrade_that_requires_confirmation_redirects_to_stripe(
     desk: Desk, people: Plans, pro: Plan, alice: Person
 ) -> None:
     best = people.offer("Max", 10_000)
@@ -227,7 +227,7 @@ def test_an_upgrade_that_the_bank_asks_about_goes_to_stripes_page(
     assert answer.status_code == 303
     hosted = answer.headers["Location"]
     assert hosted.startswith(desk.stripe.url)
-    shows(page(alice), "Pro", "A change of plan waits for your payment", f'href="{hosted}"')
+    shows(page(alice), "Pro", "A change of plan requires your confirmation", f'href="{hosted}"')
     assert people.subscription(alice).plan_id == pro.id
 
 
@@ -248,7 +248,7 @@ def test_a_downgrade_waits_and_can_be_undone(desk: Desk, people: Plans, pro: Pla
     shows(page(alice), "No change of plan is scheduled.")
 
 
-def test_a_plan_is_cancelled_after_a_question_and_resumed(
+def test_a_plan_is_cancelled_after_confirmation_and_resumed(
     desk: Desk, people: Plans, pro: Plan, alice: Person
 ) -> None:
     page(alice, CANCEL, status=404)
@@ -271,7 +271,7 @@ def test_a_plan_is_cancelled_after_a_question_and_resumed(
     shows(page(alice), "No active subscription found.")
 
 
-def test_windows_show_what_is_used_and_the_switch_is_saved(
+def test_windows_show_usage_and_the_fallback_is_saved(
     desk: Desk, people: Plans, pro: Plan, alice: Person
 ) -> None:
     people.subscribed(alice, pro)
@@ -289,7 +289,7 @@ def test_windows_show_what_is_used_and_the_switch_is_saved(
     assert not db.session.get_one(User, alice.id).fallback_to_a_la_carte
 
 
-def test_a_failed_renewal_is_told_with_the_way_to_pay(
+def test_a_failed_renewal_shows_a_notice_with_a_payment_link(
     desk: Desk, people: Plans, pro: Plan, alice: Person
 ) -> None:
     people.subscribed(alice, pro)
@@ -310,7 +310,7 @@ def test_a_failed_renewal_is_told_with_the_way_to_pay(
     shows(found, "Not changed", "Pay it before you change the plan")
 
 
-def test_the_page_takes_as_many_queries_for_many_plans(
+def test_the_number_of_queries_does_not_grow_with_plans(
     desk: Desk, people: Plans, pro: Plan, alice: Person
 ) -> None:
     people.subscribed(alice, pro)

@@ -1,4 +1,4 @@
-"""Plans: what an operator may say of them, their versions, and their prices at Stripe."""
+"""Plans: validation, versions, and prices at Stripe."""
 
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,7 @@ PRO = NewPlan(
 )
 
 
-def test_a_plan_is_what_the_operator_said_with_its_windows_shortest_first(session: OrmSession) -> None:
+def test_a_plan_stores_its_terms_with_the_shortest_window_first(session: OrmSession) -> None:
     plan = billing.create_plan(PRO)
     assert plan.id.startswith("pkg_")
     assert [window.name for window in plan.windows] == ["5 hours", "week", "month"]
@@ -70,7 +70,7 @@ def test_a_plan_is_what_the_operator_said_with_its_windows_shortest_first(sessio
         ("windows", [WindowLimit("day", 24, 10), WindowLimit("week", 168, 9)]),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused_at_its_field(session: OrmSession, field: str, value: Any) -> None:
+def test_invalid_terms_are_rejected_at_their_field(session: OrmSession, field: str, value: Any) -> None:
     with pytest.raises(Invalid) as refused:
         billing.create_plan(replace(PRO, **{field: value}))
     assert refused.value.fields.keys() == {field}
@@ -79,7 +79,7 @@ def test_a_plan_that_cannot_be_is_refused_at_its_field(session: OrmSession, fiel
         billing.update_plan(plan, {field: value})
 
 
-def test_a_name_is_of_one_active_plan(session: OrmSession) -> None:
+def test_names_of_active_plans_are_unique(session: OrmSession) -> None:
     plan = billing.create_plan(PRO)
     other = billing.create_plan(replace(PRO, name="Team"))
     with pytest.raises(Conflict):
@@ -128,7 +128,7 @@ def test_money_and_limits_make_a_new_version(
     assert {each.id for each in billing.listed_plans()} == {plan.id, now.id}
 
 
-def test_a_plan_has_one_price_at_stripe_also_when_the_answer_was_lost(desk: Desk) -> None:
+def test_a_plan_has_one_stripe_price_even_if_a_response_was_lost(desk: Desk) -> None:
     desk.stripe.fail("/v1/prices", when="after", times=3)
     plan = desk.run(billing.create_plan, PRO)
     with pytest.raises(billing.StripeError):

@@ -1,4 +1,4 @@
-"""Plans in Chromium: subscribing, the switch, changing and cancelling with one click each, and nothing for axe to find."""
+"""Plans in Chromium: subscribe, toggle the fallback, change and cancel with one click each; no axe violations."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,7 +86,7 @@ def test_a_person_subscribes_changes_and_cancels(
         judge(page)
         desk.stripe.pay(hosted.rpartition("/")[2])
         people.hear()
-        expect(page.get_by_text("Pro is active")).to_be_visible()  # by itself
+        expect(page.get_by_text("Pro is active")).to_be_visible()  # by polling
         judge(page)
 
         use(alice, 330)
@@ -169,10 +169,10 @@ def test_operators_manage_plans(
         judge(page)
         page.get_by_label("Price").fill("30")
         page.get_by_role("button", name="Save").click()
-        expect(page.get_by_text("This makes version 3")).to_be_in_viewport()
+        expect(page.get_by_text("This creates version 3")).to_be_in_viewport()
         judge(page)
         page.get_by_role("button", name="Save as version 3").click()
-        expect(page.get_by_text("Pro version 3 is for sale now.")).to_be_visible()
+        expect(page.get_by_text("Pro version 3 is now for sale.")).to_be_visible()
         page.get_by_role("link", name="Retire plan").click()
         judge(page)
         page.get_by_role("dialog").get_by_role("button", name="Retire plan").click()

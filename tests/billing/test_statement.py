@@ -1,4 +1,4 @@
-"""The statement: balances, causes and their pages, filters, CSV, days, months, and who may read them."""
+"""The statement: balances, causes and their pages, filters, CSV, days, months, and access control."""
 
 import csv
 import io
@@ -54,7 +54,7 @@ def get(who: Person, **query: str) -> str:
     return str(answer.text)
 
 
-# --- who ---------------------------------------------------------------------------------------------------------------
+# --- access ------------------------------------------------------------------------------------------------------------
 
 
 def addresses(who: Person) -> list[str]:
@@ -69,7 +69,7 @@ def addresses(who: Person) -> list[str]:
 
 
 @both_kinds
-def test_everybody_reads_only_their_own(
+def test_users_read_only_their_own_statement(
     session: Session, alice: Person, mallory: Person, anonymous: Person
 ) -> None:
     history(session, alice)
@@ -125,7 +125,7 @@ def test_owners_and_admins_read_the_statement_of_their_organisation(
     ]
     assert f'href="{home}?kind=calls' not in page
     own = re.findall(r'(?:href|action|hx-get)="(/[^"]*statement[^"]*)"', page)
-    # the rail leads to one's own
+    # the sidebar links to the user's own statement
     assert {each for each in own if not each.startswith(home)} == {TAB}
     filtered = alice.browser.get(f"{home}?kind=calls", headers=HTMX).text
     assert [row.amount for row in rows(filtered)] == [-30]
@@ -195,7 +195,7 @@ def test_expired_grants_are_written_off_before_the_page_counts(session: Session,
 
 
 @both_kinds
-def test_every_entry_names_its_cause_and_leads_to_it(session: Session, alice: Person) -> None:
+def test_every_entry_names_and_links_its_cause(session: Session, alice: Person) -> None:
     ids = history(session, alice)
     found = rows(get(alice))
     gift, sold, wrong = (f"/profile/statement/grants/{ids[name]}" for name in ("gift", "sold", "wrong"))
@@ -238,10 +238,10 @@ def test_repaid_debt_is_named_on_both_grants(session: Session, alice: Person) ->
     page = alice.browser.get("/profile/statement/grants/second").text
     assert facts(page, "credits-h") == {"Granted": 40, "Spent": 0, "Used to repay debt": -15, "Left": 25}
     today = alice.browser.get(f"/profile/statement/{now().date()}").text
-    assert "15 credits of what came in repaid debt" in today
+    assert "New credits repaid 15 credits of debt" in today
 
 
-def test_purchases_refunds_and_disputes_lead_to_their_purchase(desk: Desk, alice: Person) -> None:
+def test_purchases_refunds_and_disputes_link_to_their_purchase(desk: Desk, alice: Person) -> None:
     bought = desk.bought(alice)
     desk.refund(bought, 400)
     dispute = desk.dispute(bought)
@@ -380,7 +380,7 @@ def test_a_csv_by_days_is_complete_and_verifies(session: Session, alice: Person)
         ({"q": "a\x00b"}, "at most 100 characters"),
     ],
 )
-def test_a_wrong_filter_is_explained_beside_its_field(
+def test_an_invalid_filter_shows_an_error_at_its_field(
     alice: Person, query: dict[str, str], message: str
 ) -> None:
     for headers in ({}, HTMX):
@@ -391,7 +391,7 @@ def test_a_wrong_filter_is_explained_beside_its_field(
 
 
 @pytest.mark.parametrize("before", ["abc", "-1", "1e9", "9" * 30, "٣", "1;drop table"])
-def test_a_wrong_page_of_the_statement(alice: Person, before: str) -> None:
+def test_an_invalid_cursor(alice: Person, before: str) -> None:
     query = {"tab": "statement", "before": before}
     assert alice.browser.get("/profile", query_string=query).status_code == 422
 
@@ -407,7 +407,7 @@ def test_more_of_the_statement_comes_as_rows(session: Session, alice: Person) ->
 
 
 @both_kinds
-def test_a_page_looks_through_a_bounded_number_of_entries(
+def test_a_page_scans_a_bounded_number_of_entries(
     session: Session, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statement_module, "SCAN", 10)
@@ -487,7 +487,7 @@ def test_months_continue_each_other_and_their_lines_add_up(
     session.commit()
     for n in range(9):
         spend(session, alice, 10 + n, f"lab/{n}", last.replace(hour=3))
-    # booked after midnight, with a time before it: waited for the account's lock
+    # booked after midnight with an earlier time, because it waited for the account's lock
     spend(session, alice, 1, "lab/first", MONTH)
     spend(session, alice, 2, "lab/late", MONTH - timedelta(seconds=2))
     spend(session, alice, 4, "lab/next", MONTH + timedelta(seconds=1))
@@ -531,7 +531,7 @@ def test_months_continue_each_other_and_their_lines_add_up(
         assert alice.browser.get(f"/profile/statement/{wrong}.pdf").status_code == 404, wrong
 
 
-def test_positions_are_those_of_a_plain_search(session: Session, alice: Person) -> None:
+def test_positions_match_a_linear_search(session: Session, alice: Person) -> None:
     account = alice.account
     grant(account, 100, "purchase", operation_id="g", now=NOW - 9 * DAY)
     offsets = [0, 5, 5, 9, 7, 20, 18, 19, 21, 40, 40, 39, 60]  # seconds, in the order of booking

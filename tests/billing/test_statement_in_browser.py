@@ -1,4 +1,5 @@
-"""The statement in Chromium: both widths and schemes by axe, filters in place, a day from the chart, use without JavaScript."""
+"""The statement in Chromium: axe at both widths and schemes, filters in place, days from the chart, use without
+JavaScript."""
 
 import re
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def test_axe_finds_nothing(open_page: OpenPage, base: str, cookie: Any, alice: P
             judge(page, *WIDTHS)
 
 
-def test_filters_change_in_place_and_lead_to_causes(open_page: OpenPage, base: str, cookie: Any) -> None:
+def test_filters_update_in_place_and_causes_are_linked(open_page: OpenPage, base: str, cookie: Any) -> None:
     with open_page(base) as page:
         page.context.add_cookies([cookie])
         page.goto(TAB)

@@ -1,4 +1,4 @@
-"""GET /api/user/subscription, GET and PATCH /api/user/preferences, and what usage says of a plan (contract A.3)."""
+"""GET /api/user/subscription, GET and PATCH /api/user/preferences, and the plan in usage responses (contract A.3)."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -94,7 +94,7 @@ def test_a_subscription_with_its_windows(alice: Person, anonymous: Person, mallo
 @pytest.mark.parametrize(
     ("windows", "used", "rate", "limits"),
     [
-        # a longer window that is used up takes the place of the week
+        # a used-up longer window replaces the week
         (
             [("5 hours", 5, 350), ("Week", 168, 3_500), ("Month", None, 350)],
             350,
@@ -185,7 +185,7 @@ def test_usage_hides_blocks_and_names_the_subscription(alice: Person) -> None:
     assert answer["remainingBalance"] == 140
     current = ledger.balance(Account(user_id=alice.id))
     assert (current.held, current.available, current.calls_in_progress) == (0, 140, 1)
-    # the statement shows what the ledger has, and how it adds up
+    # the statement shows the ledger's entries and their sum
     page = re.sub(r"<[^>]*>|\s", " ", alice.browser.get("/profile?tab=statement").text)
     page = re.sub(r" +", " ", page)
     assert "Settled 140 credits the sum of all entries without your plan’s block" in page

@@ -1,5 +1,5 @@
-"""Subscriptions under random histories: whatever happens to a plan, and in whatever order it is heard of, credits that were
-bought stay as they are, and each payment has what it includes."""
+"""Subscriptions under random histories: whatever the changes of a plan and the order of their events, bought credits stay
+unchanged, and each payment grants its included credits."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,11 +31,11 @@ from tests import factories
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 MONTH = timedelta(days=30)
 OFFERED = ((500, 100), (1_000, 0), (2_000, 700), (2_000, 650))
-"""Cents a month and included credits of the plans."""
+"""Cents per month and included credits of the plans."""
 
 plan_index = st.integers(0, len(OFFERED) - 1)
 step = st.one_of(
-    st.tuples(st.just("hear")),
+    st.tuples(st.just("settle")),
     st.tuples(st.just("wait"), st.integers(1, 12)),
     st.tuples(st.just("upgrade"), plan_index),
     st.tuples(st.just("downgrade"), plan_index),
@@ -51,8 +51,8 @@ step = st.one_of(
 )
 
 
-class StripeSays:
-    """Stripe's side of one person's subscriptions, without Stripe."""
+class StripeModel:
+    """A model of one person's subscriptions at Stripe."""
 
     def __init__(self, customer: str, plans: list[Plan]) -> None:
         self.customer, self.plans, self.now, self.count = customer, plans, START, 0
@@ -101,7 +101,7 @@ class StripeSays:
         self.state = replace(self.state, invoices=(*self.state.invoices, made))
 
     def change_invoice(self, index: int, **changes: Any) -> None:
-        """Of any subscription, counted over all of them."""
+        """Change an invoice, by its index over all subscriptions."""
         all_of = [(id, each) for id, state in self.states.items() for each in state.invoices]
         id, found = all_of[index % len(all_of)]
         if found.charge is None:
@@ -112,7 +112,7 @@ class StripeSays:
         self.states[id] = replace(self.states[id], invoices=invoices)
 
     def do(self, action: str, *values: Any) -> None:
-        """A step of Stripe's; nothing where it cannot be."""
+        """Apply a step; no effect if it is impossible in the current state."""
         state = self.state
         match action:
             case "wait":
@@ -158,21 +158,21 @@ class StripeSays:
 
 
 def bought(session: OrmSession, who: str) -> dict[str, tuple[int, int]]:
-    """Principal and balance of the grants that were bought."""
+    """Principal and balance of the bought grants."""
     query = select(CreditLedger.operation_id, CreditLedger.principal, CreditLedger.balance)
     rows = session.execute(query.where(CreditLedger.user_id == who, CreditLedger.type == "purchase"))
     return {operation: (principal, balance) for operation, principal, balance in rows}
 
 
-def hear(session: OrmSession, stripe: StripeSays) -> None:
-    """Settle what Stripe says of each subscription, the newest last, twice."""
+def settle_all(session: OrmSession, stripe: StripeModel) -> None:
+    """Settle Stripe's state of each subscription twice, oldest first."""
     for state in stripe.states.values():
         for _ in range(2):
             row = session.get(Subscription, state.id, populate_existing=True)
             assert settle_subscription(state, row.version if row else None, now=stripe.now)
         row = session.get(Subscription, state.id, populate_existing=True)
         assert row is not None
-        # an answer older than what is known does nothing
+        # a state older than the stored version has no effect
         assert not settle_subscription(state, row.version - 1, now=stripe.now)
     session.commit()
 
@@ -202,8 +202,8 @@ def test_bought_credits_stay_whatever_happens_to_a_plan(
     who, account = user.id, Account(user_id=user.id)
     ledger.grant(account, 1_000, "purchase", operation_id=f"buy-{who}-0", now=START)
     session.commit()
-    stripe = StripeSays(customer, offered)
-    for number, (action, *values) in enumerate([*history, ("hear",)]):
+    stripe = StripeModel(customer, offered)
+    for number, (action, *values) in enumerate([*history, ("settle",)]):
         match action:
             case "buy":
                 ledger.grant(
@@ -211,12 +211,12 @@ def test_bought_credits_stay_whatever_happens_to_a_plan(
                 )
             case "spend":
                 ledger.charge(account, values[0], cause=f"spend-{who}-{number}", now=stripe.now)
-            case "hear":
+            case "settle":
                 before = bought(session, who)
-                hear(session, stripe)
+                settle_all(session, stripe)
                 for operation, (principal, balance) in bought(session, who).items():
                     assert principal == before[operation][0]
-                    # included credits may repay a debt; nothing is ever taken
+                    # included credits may repay debt; nothing is taken back
                     assert balance == before[operation][1] or before[operation][1] < balance <= 0
             case _:
                 stripe.do(action, *values)

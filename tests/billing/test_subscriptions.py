@@ -173,7 +173,7 @@ def test_a_longer_interval_begins_at_once_and_counts_what_was_included(plans: Pl
     after = plans.change(alice, year)
     assert (epoch(after.billing_period_end) - epoch(after.billing_period_start)) // 86_400 in (365, 366)
     assert plans.grants(alice)[-1][1] == 9_000 - 900 * (ends - preview.proration_date) // (ends - begun)
-    # the other way waits
+    # the change back is scheduled
     assert not plans.preview(alice, month).immediate
     plans.change(alice, month)
     plans.pass_days(370)
@@ -333,7 +333,7 @@ def test_a_renewal_that_fails_says_so_once_and_grants_when_it_is_paid(plans: Pla
     plans.pass_days(50)
     assert plans.subscription(alice).status == "canceled"
     assert len(plans.grants(alice)) == 2
-    # who hears late of the failed payments hears that the plan has ended
+    # a late event of the failed payments only reports that the plan has ended
     assert sorted(plans.mails(alice)) == [
         "plan_ended",
         "plan_payment_failed",
@@ -379,7 +379,7 @@ def test_money_that_goes_back_takes_its_included_credits(plans: Plans, alice: Pe
 
 
 def test_every_order_of_events_ends_in_the_same_state(plans: Plans, alice: Person) -> None:
-    """The events of a start, an upgrade, a renewal and a refund, told at last in any order and again."""
+    """The events of a start, an upgrade, a renewal and a refund, delivered late, in any order and repeatedly."""
     pro, team = plans.offer(included_credits=100), plans.offer("Team", 5_000, included_credits=300)
     plans.desk.stripe.pay(
         plans.checkout(alice, pro), "visa", name="Ada", line1="1 Main St", city="Oslo", country="NO"
@@ -630,7 +630,7 @@ def test_a_plan_is_charged_to_the_card_that_is_the_default(plans: Plans, alice: 
     other = plans.desk.stripe.add_card(customer, "mastercard", default=False)["id"]
     plans.desk.run(cards.set_default_card, customer, other)
     assert plans.at_stripe(alice)["default_payment_method"] == other
-    # who has a default keeps it
+    # an existing default card stays
     saved = plans.desk.card(bob)
     plans.subscribed(bob, pro, "mastercard")
     default = [

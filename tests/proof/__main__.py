@@ -90,7 +90,7 @@ def main() -> int:
     proofs, of_payments = (SHORT, SHORT_OF_PAYMENTS) if options.short else (LONG, LONG_OF_PAYMENTS)
     if options.short and "clients" in options.proofs:
         arguments.error("clients has no short form, since it installs packages")
-    # `finally` ends all processes, also when a time limit ends this one
+    # `finally` ends all processes, even if a time limit stops this one
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     results = []
     for name in options.proofs or [*proofs, *of_payments]:
@@ -111,7 +111,7 @@ def run(name: str, proof: Proof) -> Result:
 
 
 def run_payments(name: str, proof: PaymentProof) -> Result:
-    """Run a proof of payments on its own fresh server, with a Stripe of its own."""
+    """Run a payment proof on its own fresh server, with its own Stripe simulator."""
     with simulated_stripe() as stripe, tempfile.TemporaryDirectory(prefix="stoa-stops-") as folder:
         settings = settings_of(stripe)
         if name == "payment-crashes":

@@ -1,9 +1,9 @@
-"""All orders in which the events of a payment can come, also between the steps of its history at Stripe.
+"""All orders of the events of a payment, interleaved with the steps of its history at Stripe.
 
-What an event changes depends on what Stripe says by then and on what is here. So an order is a path through a graph: a
-node is how far the history at Stripe is, which events were handled, and the facts here; an edge is the next step at Stripe
-or the next event. Every edge of the graph is walked with a payment of its own, and an edge that is walked again must lead
-to the same node. Then all orders are paths of edges that were walked, and they end where the last nodes are.
+The effect of an event depends on the current state at Stripe and on the stored state. So an order is a path through a
+graph: a node is the number of steps done at Stripe, the set of handled events, and the stored state; an edge is the next
+step at Stripe or the next event. Each edge is traversed with a separate payment, and traversing it again must lead to the
+same node. Then every order is a path of tested edges and ends in one of the final nodes.
 """
 
 import threading
@@ -17,9 +17,9 @@ from tests.proof.payments import Obj, Payments, echo
 from tests.proof.stage import Person, Result
 
 CREDITS = 1000
-AT_STRIPE = "Stripe goes on"
+AT_STRIPE = "next step at Stripe"
 PROGRESS_EVERY = 20.0
-"""Seconds."""
+"""Interval of progress lines, in seconds."""
 OF_PURCHASES = tuple(
     type
     for type in stripe_events.HANDLERS
@@ -28,23 +28,23 @@ OF_PURCHASES = tuple(
 
 Facts = tuple[object, ...]
 Node = tuple[int, frozenset[str], Facts]
-"""Steps done at Stripe, events handled, and the facts here."""
+"""Number of steps done at Stripe, handled events, and stored state."""
 Step = Callable[["Walk"], None]
 
 
 @dataclass(frozen=True)
 class History:
-    """Steps at Stripe, one after the other, and the credits that are left at the end."""
+    """Consecutive steps at Stripe, and the expected final credits."""
 
     name: str
     steps: Sequence[Step]
     left: int
     begin: Callable[["Walk"], None]
-    """What is there before: a purchase or subscription of the walk's person, and the walk's customer."""
+    """Sets up the walk: its customer, and a purchase or subscription of its person."""
     facts: Callable[["Walk"], Facts]
-    """What is here of it: its state, the credits that are left, and all else that may decide what an event does."""
+    """The stored state of the walk: status, remaining credits, and everything that an event's effect may depend on."""
     events: Sequence[str] = OF_PURCHASES
-    """The types of its events."""
+    """Event types to deliver."""
 
 
 @dataclass
@@ -54,18 +54,18 @@ class Walk:
     payments: Payments
     history: History
     person: Person
-    heard: int
-    """Events that Stripe had made when this walk looked last."""
+    seen: int
+    """Number of Stripe's events at the last `collect_events`."""
     customer: str = ""
     method: str = ""
     session: str = ""
     subscription: str = ""
     dispute: str = ""
     refund: str = ""
-    """Ids of what belongs to it at Stripe; of disputes and refunds the last."""
+    """Ids of its objects at Stripe; of the last one for disputes and refunds."""
     done: int = 0
     waiting: dict[str, Obj] = field(default_factory=dict)
-    """Events that were not sent yet, by a name that is the same in all walks."""
+    """Undelivered events, by a name that is the same in all walks."""
     handled: set[str] = field(default_factory=set)
 
     @property
@@ -76,16 +76,16 @@ class Walk:
         return str(charges[0]["id"])
 
     def node(self) -> Node:
-        """Where it stands."""
+        """The current node."""
         return self.done, frozenset(self.handled), self.history.facts(self)
 
     def choices(self) -> list[str]:
-        """What may come next."""
+        """The edges of the current node."""
         stripe = [AT_STRIPE] if self.done < len(self.history.steps) else []
         return stripe + list(self.waiting)
 
     def take(self, choice: str) -> None:
-        """Let it come, and be handled."""
+        """Traverse an edge: do the next step at Stripe, or deliver an event and wait until it is handled."""
         if choice == AT_STRIPE:
             self._advance()
             return
@@ -97,40 +97,40 @@ class Walk:
     def _advance(self) -> None:
         self.history.steps[self.done](self)
         self.done += 1
-        self.listen()
+        self.collect_events()
 
-    def listen(self) -> None:
-        """Take up the events that Stripe has made meanwhile."""
-        since, self.heard = self.heard, self.payments.event_count()
+    def collect_events(self) -> None:
+        """Collect the events that Stripe created since the last call."""
+        since, self.seen = self.seen, self.payments.event_count()
         for event in self.payments.events(*self.history.events, after=since):
             if self._is_own(event["data"]["object"]):
                 number = sum(name.startswith(f"{self.done} {event['type']} ") for name in self.waiting)
                 self.waiting[f"{self.done} {event['type']} {number}"] = event
 
-    def _is_own(self, thing: Obj) -> bool:
-        """Whether an object of an event is of this walk's customer: others walk at the same time."""
-        if thing.get("customer"):
-            return bool(thing["customer"] == self.customer)
-        if "charge" not in thing:
+    def _is_own(self, object: Obj) -> bool:
+        """Whether an event's object belongs to this walk's customer: several walks run concurrently."""
+        if object.get("customer"):
+            return bool(object["customer"] == self.customer)
+        if "charge" not in object:
             return False
         with self.payments.sim.lock:
-            return bool(self.payments.sim.get("charge", thing["charge"])["customer"] == self.customer)
+            return bool(self.payments.sim.get("charge", object["charge"])["customer"] == self.customer)
 
 
 class OrderGraph:
-    """What is known of the nodes and edges of a history."""
+    """The explored nodes and edges of a history."""
 
     def __init__(self, start: Node, choices: list[str]) -> None:
         self.start = start
         self.edges: dict[Node, dict[str, Node | None]] = {start: dict.fromkeys(choices)}
-        """Of each node that was reached, its edges and where they lead; None while not known."""
+        """The edges of each reached node with their targets; None: not traversed yet."""
         self.reserved: set[tuple[Node, str]] = set()
         self.ends: set[Facts] = set()
         self.lock = threading.Lock()
 
     def plan(self, node: Node) -> list[str]:
-        """The shortest way along known edges to an edge that nobody has walked, that edge included; empty if there is
-        none. The edge is the caller's from now on."""
+        """The shortest path of traversed edges to an untraversed edge, that edge included; empty if there is none.
+        Reserves the edge for the caller."""
         with self.lock:
             seen, queue = {node}, deque([(node, list[str]())])
             while queue:
@@ -145,7 +145,7 @@ class OrderGraph:
         return []
 
     def walked(self, at: Node, choice: str, to: Node, choices: list[str]) -> None:
-        """An edge was walked. Raises AssertionError if it led elsewhere before."""
+        """Record a traversed edge. Raises AssertionError if it led to another node before."""
         with self.lock:
             known = self.edges[at][choice]
             assert known in (None, to), f"{choice} leads from {at} to {known}, and to {to}"
@@ -156,18 +156,18 @@ class OrderGraph:
 
     @property
     def size(self) -> int:
-        """Edges that were walked."""
+        """The number of traversed edges."""
         with self.lock:
             return sum(to is not None for edges in self.edges.values() for to in edges.values())
 
     @property
     def complete(self) -> bool:
-        """Whether every edge that is known was walked."""
+        """Whether every known edge was traversed."""
         with self.lock:
             return all(to is not None for edges in self.edges.values() for to in edges.values())
 
     def orders(self) -> int:
-        """How many orders there are: paths from the start to an end."""
+        """The number of orders: paths from the start to an end."""
         counted: dict[Node, int] = {}
 
         def count(node: Node) -> int:
@@ -182,7 +182,7 @@ class OrderGraph:
 def event_orders(
     payments: Payments, histories: Sequence[History] | None = None, *, name: str = "orders", walkers: int = 4
 ) -> Result:
-    """Walk the graph of each history."""
+    """Traverse the graph of each history."""
     found = []
     for history in HISTORIES if histories is None else histories:
         graph, walks = _explore(payments, history, walkers)
@@ -210,7 +210,7 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
             if plan:
                 counts[number] += 1
                 go(plan)
-            else:  # others are about to find more
+            else:  # other workers may reach new nodes
                 stopped.wait(0.25)
 
     def go(plan: list[str]) -> None:
@@ -234,12 +234,12 @@ def _explore(payments: Payments, history: History, walkers: int) -> tuple[OrderG
             stopped.set()
         for done in walking:
             done.result()
-    assert graph.complete, f"{history.name}: not every edge was walked"
+    assert graph.complete, f"{history.name}: not every edge was traversed"
     return graph, sum(counts)
 
 
 def _over(walking: list[Future[None]]) -> bool:
-    """Wait a moment; whether all have ended, or one has failed."""
+    """Wait up to PROGRESS_EVERY seconds. Returns whether all have ended or one has failed."""
     ended = wait(walking, PROGRESS_EVERY, FIRST_EXCEPTION)
     return not ended.not_done or any(each.exception() for each in ended.done)
 
@@ -247,7 +247,7 @@ def _over(walking: list[Future[None]]) -> bool:
 def _begun(payments: Payments, history: History) -> Walk:
     walk = Walk(payments, history, payments.buyers(1, card=None)[0], payments.event_count())
     history.begin(walk)
-    walk.listen()
+    walk.collect_events()
     return walk
 
 
@@ -255,13 +255,13 @@ def _begun(payments: Payments, history: History) -> Walk:
 
 
 def _on_page(walk: Walk) -> None:
-    """A purchase that is to be paid on Stripe's page."""
+    """An open purchase on Stripe's Checkout page."""
     walk.session = walk.payments.checkout(walk.person, CREDITS)
     walk.customer = walk.payments.customer(walk.person) or ""
 
 
 def _with_card(walk: Walk) -> None:
-    """A purchase that a saved card has paid."""
+    """A purchase paid with a saved card."""
     walk.payments.add_card(walk.person, "visa")
     walk.customer = walk.payments.customer(walk.person) or ""
     answer = walk.payments.buy(walk.person, CREDITS)
@@ -288,7 +288,7 @@ def _pay(walk: Walk) -> None:
 
 
 def refund(amount: int) -> Step:
-    """Stripe gives so many cents back."""
+    """Refund `amount` cents at Stripe."""
 
     def step(walk: Walk) -> None:
         walk.refund = walk.payments.stripe.refund(walk.charge, amount)["id"]
@@ -301,7 +301,7 @@ def _fail_refund(walk: Walk) -> None:
 
 
 def dispute(walk: Walk) -> None:
-    """The bank takes the money back."""
+    """Open a dispute, which withdraws the money."""
     walk.dispute = walk.payments.stripe.dispute(walk.charge)["id"]
 
 
@@ -318,7 +318,7 @@ def _win(walk: Walk) -> None:
 
 
 def lose(walk: Walk) -> None:
-    """The dispute ends, and the money is gone."""
+    """Lose the dispute."""
     walk.payments.stripe.lose(walk.dispute)
 
 

@@ -1,7 +1,7 @@
-"""Inside the server's processes: work that stops before and after each request to Stripe and each commit, to be killed there.
+"""Kill points inside the server's processes: work is suspended before or after a request to Stripe or a commit.
 
-`settings_of_kills` makes the server's Python load this. A purchase says in a header where it stops; an account's top-up is
-named in a file. What has stopped waits for `SIGKILL`, and writes that down.
+`settings_of_kills` makes the server's Python load this module. A purchase names its stop in a header, a top-up of an
+account in a file. Suspended work records this in a file and waits for `SIGKILL`.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from typing import Any
 
 HEADER = "X-Proof-Stop"
 FOLDER = "STOA_PROOF_STOPS"
-"""The variable with the folder of what is to stop, and of what has."""
+"""The environment variable with the folder of the requested and reached stops."""
 
 LOADER = "from tests.proof import kill_points\nkill_points.install()\n"
 
 
 def settings_of_kills(folder: Path) -> dict[str, str]:
-    """Environment variables of a server whose work can be stopped; the folder must be empty."""
+    """Environment variables of a server with kill points; the folder must be empty."""
     start = folder / "start"
     start.mkdir()
     (start / "sitecustomize.py").write_text(LOADER)
@@ -37,12 +37,12 @@ def settings_of_kills(folder: Path) -> dict[str, str]:
 
 
 def stop_account(folder: Path, account_id: str, step: int) -> None:
-    """Let the next top-up of an account stop at this step; 0: only count."""
+    """Suspend the next top-up of an account at this step; 0: only record its steps."""
     (folder / f"{account_id}.step").write_text(str(step))
 
 
 def steps_of(folder: Path, name: str) -> list[str]:
-    """The steps that were reached, each as the place it is at; `stopped` ends those of what has stopped, `done` of what has not."""
+    """The reached steps, by description. The last is `stopped` if the work is suspended, `done` if it completed."""
     try:
         return (folder / f"{name}.reached").read_text().split("\n")[:-1]
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def steps_of(folder: Path, name: str) -> list[str]:
 
 
 class Counting:
-    """The steps of one piece of work."""
+    """The steps of one purchase or top-up."""
 
     def __init__(self, name: str, step: int) -> None:
         self.step = step
@@ -61,7 +61,7 @@ class Counting:
         self._file = Path(os.environ[FOLDER], f"{name}.reached")
 
     def reach(self, place: str) -> None:
-        """Count a step, and never return from the one to stop at."""
+        """Record a step; never returns at the requested stop."""
         self.count += 1
         self.note(place)
         if self.count == self.step:
@@ -69,7 +69,7 @@ class Counting:
             threading.Event().wait()
 
     def note(self, line: str) -> None:
-        """Write a line down."""
+        """Append a line to the file."""
         with open(self._file, "a") as file:
             file.write(f"{line}\n")
 
@@ -86,7 +86,7 @@ class AfterImport(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The usual spec of `app`, with a loader that goes on."""
+        """The usual spec of `app`, with a loader that calls the function afterwards."""
         if name != "app":
             return None
         sys.meta_path.remove(self)
@@ -103,7 +103,7 @@ class AfterImport(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Stop work in this process, once it has loaded the application."""
+    """Install the kill points in this process after it has loaded the application."""
     if FOLDER in os.environ:
         sys.meta_path.insert(0, AfterImport(_patch))
 
@@ -124,12 +124,12 @@ def _patch(app: Any) -> None:
 
 
 JOBS_AT_ONCE = 10
-"""So many top-ups can have stopped: half of them hold one of the job worker's eight database connections."""
+"""Number of concurrent jobs. Half of the suspended top-ups hold one of the job worker's eight database connections."""
 
 
 def _working(work: Callable[..., Any]) -> Callable[..., Any]:
     async def with_threads(*args: Any) -> Any:
-        # beside those that have stopped, others go on
+        # other jobs continue beside the suspended ones
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(JOBS_AT_ONCE + 4))
         return await work(*args)
 

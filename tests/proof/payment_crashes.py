@@ -1,7 +1,7 @@
 """`kill -9` of the server between each two steps of a purchase and of an automatic top-up.
 
-A step is a request to Stripe or a commit; work stops before and after each. Many purchases and top-ups have stopped, each
-at another step, when everything is killed at once. The server starts again, and repairs what was left.
+A step is a request to Stripe or a commit; work is suspended before and after each. Many purchases and top-ups are
+suspended at different steps, then everything is killed at once. The restarted server repairs the rest.
 """
 
 import json
@@ -29,7 +29,7 @@ PURCHASES_AT_ONCE = 10
 
 @dataclass(frozen=True)
 class Stop:
-    """A purchase or top-up with this card that is to stop at a step."""
+    """A purchase or top-up with this card, to be suspended at a step."""
 
     topup: bool
     card: str | None
@@ -39,21 +39,20 @@ class Stop:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Who was killed there."""
+    """The person of a suspended purchase or top-up."""
 
     stop: Stop
     person: Person
 
 
 def payment_crashes(payments: Payments, *, passes: int = 1, stride: int = 1) -> Result:
-    """Kill at every `stride`-th step, `passes` times. Every other time webhooks repair first, else the reconciler alone."""
+    """Kill at every `stride`-th step, `passes` times. Alternately webhooks and reconciliation, or reconciliation alone,
+    repair."""
     folder = payments.folder
     stops = [*_stops(payments, folder, topup=False), *_stops(payments, folder, topup=True)]
     counts = Counter((stop.topup, stop.card) for stop in stops)
     for (topup, card), count in counts.items():
-        echo(
-            f"{'a top-up' if topup else 'a purchase'} with {card or 'no card'} has {count} places to be killed"
-        )
+        echo(f"{'a top-up' if topup else 'a purchase'} with {card or 'no card'} has {count} kill points")
     stops = [stop for stop in stops if stop.step % stride == 0]
     everyone: list[Stopped] = []
     kills, slowest = 0, 0.0
@@ -74,7 +73,7 @@ def payment_crashes(payments: Payments, *, passes: int = 1, stride: int = 1) -> 
                 f"kill {kills}: {len(stopped)} stopped"
                 f"{', PostgreSQL too' if power else ''}; {'webhooks and ' if by_webhooks else ''}reconciler: agree"
             )
-    _go_on(payments, everyone)
+    _check_recovery(payments, everyone)
     paid = payments.check_agreement()
     payments.stage.prove()
     purchases = sum(not stop.topup for stop in stops)
@@ -87,7 +86,7 @@ def payment_crashes(payments: Payments, *, passes: int = 1, stride: int = 1) -> 
 
 
 def _stops(payments: Payments, folder: Path, *, topup: bool) -> list[Stop]:
-    """Every step, found by counting those of one that is not killed."""
+    """All steps, recorded from runs without a kill."""
     found = []
     for card in CARDS_OF_TOPUPS if topup else CARDS_OF_PURCHASES:
         (person,) = payments.buyers(1, card=card)
@@ -108,7 +107,7 @@ def _stops(payments: Payments, folder: Path, *, topup: bool) -> list[Stop]:
 
 
 def _chunks(stops: list[Stop]) -> list[list[Stop]]:
-    """What is killed together."""
+    """Groups of stops that are killed together."""
     purchases = [stop for stop in stops if not stop.topup]
     topups = [stop for stop in stops if stop.topup]
     random.shuffle(purchases)
@@ -122,7 +121,7 @@ def _chunks(stops: list[Stop]) -> list[list[Stop]]:
 
 
 def _stop_all(payments: Payments, folder: Path, stops: list[Stop]) -> list[Stopped]:
-    """Begin all, and wait until each has stopped."""
+    """Start all, and wait until each is suspended."""
     stopped = [Stopped(stop, payments.buyers(1, card=stop.card)[0]) for stop in stops]
     for each in stopped:
         if each.stop.topup:
@@ -139,7 +138,7 @@ def _stop_all(payments: Payments, folder: Path, stops: list[Stop]) -> list[Stopp
 
 
 def _buy(payments: Payments, each: Stopped) -> None:
-    with suppress(requests.RequestException):  # it is killed
+    with suppress(requests.RequestException):  # the server is killed
         payments.buy(
             each.person, CREDITS, **{kill_points.HEADER: json.dumps([each.person.id, each.stop.step])}
         )
@@ -154,8 +153,8 @@ def _wait_for(folder: Path, person: Person, last: str, stop: Stop | None = None)
 
 
 def _repair(payments: Payments, by_webhooks: bool) -> None:
-    """As it happens after a restart: somebody pays on a page that was opened, Stripe sends its events again, and the
-    reconciler looks."""
+    """Activity after a restart: open Checkout pages are paid, Stripe redelivers its events, and the reconciliation
+    runs."""
     for session in payments.sim.find("checkout.session"):
         if session["status"] == "open":
             assert payments.stripe.pay(session["id"])
@@ -163,13 +162,13 @@ def _repair(payments: Payments, by_webhooks: bool) -> None:
         before = [event["id"] for event in payments.events()]
         with payments.delivering():
             payments.wait_handled(before, 120)
-        payments.check_agreement()  # whatever took money is known already
+        payments.check_agreement()  # all payments must be stored by now
     payments.reconcile()
     assert not payments.open_purchases()
 
 
 def _check(payments: Payments, each: Stopped) -> None:
-    """The credits are those of the money, whichever step it was."""
+    """Assert that the credits match the charged money, at whichever step it was killed."""
     person, stop = each.person, each.stop
     charged = sum(charge.amount for charge in payments.charges(person))
     assert charged in (0, AMOUNT if stop.topup else CREDITS), f"{stop}: charged {charged}"
@@ -178,8 +177,8 @@ def _check(payments: Payments, each: Stopped) -> None:
         assert not charged, f"{stop}: charged {charged}"
 
 
-def _go_on(payments: Payments, everyone: list[Stopped]) -> None:
-    """What was not done yet is done after a while, once; and who was killed can buy."""
+def _check_recovery(payments: Payments, everyone: list[Stopped]) -> None:
+    """Assert that pending top-ups are eventually charged once, and that killed buyers can buy again."""
     waiting = [each for each in everyone if each.stop.topup and each.stop.card == "visa"]
     echo(f"waiting for the top-ups of {len(waiting)} accounts")
 

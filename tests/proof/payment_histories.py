@@ -1,5 +1,5 @@
-"""Random histories of money: people buy, spend, refer each other and are topped up, cards decline, Stripe refunds, loses
-answers and events, banks dispute, credits expire. At the end all the sums must fit."""
+"""Random payment histories: purchases, calls, referrals, top-ups, declines, refunds, lost responses and events, disputes,
+expiring credits. At the end all sums must match."""
 
 import random
 import secrets
@@ -28,7 +28,7 @@ CARDS = ["visa", "visa", "visa", "declined", "insufficient_funds", "lost_card", 
 PROGRESS_EVERY = 20.0
 """Seconds."""
 DISPUTES_EACH = 3
-"""Five would ban the person."""
+"""Maximum disputes per person; five would ban them."""
 FAULTS = [
     ("POST", "/v1/payment_intents", "before"),
     ("POST", "/v1/payment_intents", "after"),
@@ -43,8 +43,8 @@ FAULTS = [
 def payment_histories(
     payments: Payments, *, people: int = 10, steps: int = 100, actors: int = 6, seed: int | None = None
 ) -> Result:
-    """Actors take random steps at the same time; then all is delivered, reconciled and compared. The printed seed repeats
-    the choices, though not the moments."""
+    """Actors take random steps concurrently; then all events are delivered, and the state is reconciled and compared. The
+    printed seed reproduces the choices, but not their timing."""
     seed = secrets.randbits(32) if seed is None else seed
     echo(f"seed {seed}")
     history = PaymentHistory(payments, payments.buyers(people))
@@ -57,15 +57,15 @@ def payment_histories(
                 while not_done := wait(acting, PROGRESS_EVERY, FIRST_EXCEPTION).not_done:
                     if any(each.done() and each.exception() for each in acting):
                         break
-                    echo(f"  {sum(history.counts.values())} steps; {len(not_done)} actors go on")
+                    echo(f"  {sum(history.counts.values())} steps; {len(not_done)} actors running")
             finally:
                 history.stopped.set()
             for done in acting:
                 done.result()
         echo(f"{sum(history.counts.values())} steps: {counted(history.counts)}")
         history.settle_down()
-    said = payments.reconcile()
-    echo(f"reconciled: {said.strip().splitlines()[-1]}")
+    output = payments.reconcile()
+    echo(f"reconciled: {output.strip().splitlines()[-1]}")
     paid = payments.check_agreement()
     history.check_sums()
     payments.stage.prove()
@@ -84,18 +84,18 @@ def counted(counts: Counter[str]) -> str:
 
 
 class PaymentHistory:
-    """What happens, and what must be there because of it."""
+    """The steps of the actors, and the state expected from them."""
 
     def __init__(self, payments: Payments, people: list[Person]) -> None:
         self.payments, self.people = payments, people
         self.counts: Counter[str] = Counter()
         self.granted: dict[str, int] = defaultdict(int)
-        """Credits that were neither bought nor given back, by person."""
+        """Granted credits that were not bought, by person."""
         self.disputes: Counter[str] = Counter()
         self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.at_stripe = threading.Lock()
-        """Held from looking at a charge to changing it."""
+        """Locked from reading a charge until it is changed."""
         self.heads = 0
         found = payments.stage.rows('SELECT id, referral_code FROM "user" WHERE referral_code IS NOT NULL')
         self.codes = {row.id: row.referral_code for row in found}
@@ -112,19 +112,19 @@ class PaymentHistory:
                 with self.lock:
                     self.counts[done] += 1
 
-    # -- steps: each says what was done, or nothing ------------------------------------------------------------
+    # -- steps: each returns a label for the counts, or an empty string ----------------------------------------
 
     def buy(self, rng: random.Random, person: Person) -> str:
-        """With the saved card, or on Stripe's page."""
+        """Buy with the saved card, or on Stripe's page."""
         answer = self.payments.buy(person, rng.choice([500, 777, 1000, 2500]))
         assert answer.status_code in (200, 403, 409, 429, 500), f"{answer.status_code} {answer.text}"
         if answer.status_code != 200:
-            return f"purchases answered {answer.status_code}"
+            return f"purchases with status {answer.status_code}"
         session = answer.json().get("sessionId")
         if session is None:
             return "purchases"
         if rng.random() < 0.3:
-            return "left pages"
+            return "abandoned pages"
         self.payments.stripe.pay(session, rng.choice(["visa", "mastercard"]))
         return "purchases on Stripe's page"
 
@@ -148,7 +148,7 @@ class PaymentHistory:
         return "calls" if outcome.complete else "refused calls"
 
     def refund(self, rng: random.Random, person: Person) -> str:
-        """A part, or all that is left; some refunds fail later."""
+        """Refund a part or the rest of a charge; some refunds fail later."""
         with self.at_stripe:
             charge = self._charge(rng)
             if charge is None or charge["disputed"]:
@@ -161,7 +161,7 @@ class PaymentHistory:
         return "refunds"
 
     def dispute(self, rng: random.Random, person: Person) -> str:
-        """A bank takes money, or only asks."""
+        """Open a dispute or an inquiry."""
         with self.at_stripe:
             charge = self._charge(rng)
             if charge is None or charge["disputed"] or self.disputes[charge["customer"]] >= DISPUTES_EACH:
@@ -173,7 +173,7 @@ class PaymentHistory:
         return "disputes"
 
     def decide(self, rng: random.Random, person: Person) -> str:
-        """A dispute ends, or an inquiry becomes one."""
+        """Close a dispute, or escalate an inquiry."""
         with self.at_stripe:
             with self.payments.sim.lock:
                 every = [
@@ -191,7 +191,7 @@ class PaymentHistory:
         return "decisions of disputes"
 
     def warn(self, rng: random.Random, person: Person) -> str:
-        """A bank reports fraud."""
+        """Create an early fraud warning."""
         with self.at_stripe:
             charge = self._charge(rng)
             if charge is None:
@@ -200,14 +200,14 @@ class PaymentHistory:
         return "warnings of fraud"
 
     def unfreeze(self, rng: random.Random, person: Person) -> str:
-        """An operator lets the person buy again."""
+        """Lift the buying freeze as an operator."""
         with self.payments.stage.session() as session:
             cleared = billing.clear_freeze(person.account)
             session.commit()
         return "cleared freezes" if cleared else ""
 
     def change_card(self, rng: random.Random, person: Person) -> str:
-        """The saved card behaves differently from now on, or another is saved."""
+        """Change the behaviour of the saved card, or save another one."""
         kind = rng.choice(CARDS)
         if rng.random() < 0.3:
             self.payments.add_card(person, kind)
@@ -219,7 +219,7 @@ class PaymentHistory:
         return "changed cards"
 
     def set_topup(self, rng: random.Random, person: Person) -> str:
-        """Automatic top-up on, or off."""
+        """Switch automatic top-up on or off."""
         if rng.random() < 0.3:
             self._disable(person)
             return "top-ups switched off"
@@ -227,7 +227,7 @@ class PaymentHistory:
         return "top-ups switched on"
 
     def refer(self, rng: random.Random, person: Person) -> str:
-        """Redeem somebody's code, or one's own."""
+        """Redeem another person's referral code, or the person's own."""
         other = rng.choice(self.people)
         answer = self.payments.post(
             person, "/api/referrals", {"referralCode": self.codes.get(other.id, "ref-none")}
@@ -241,7 +241,7 @@ class PaymentHistory:
         return "referrals"
 
     def give(self, rng: random.Random, person: Person) -> str:
-        """Credits that expire soon."""
+        """Grant credits that expire soon."""
         credits = rng.randint(1, 400)
         with self.payments.stage.session() as session:
             self.payments.stage.grant(
@@ -254,25 +254,25 @@ class PaymentHistory:
         return "expiring grants"
 
     def break_stripe(self, rng: random.Random, person: Person) -> str:
-        """Requests fail, or their answers are lost."""
+        """Let requests to Stripe fail, or lose their responses."""
         method, rule, when = rng.choice(FAULTS)
         self.payments.stripe.fail(rule, method=method, when=when, times=rng.choice([1, 3]))
         return "faults of Stripe"
 
     def hold_events(self, rng: random.Random, person: Person) -> str:
-        """Events wait, until others let them go."""
+        """Hold or release the delivery of events."""
         self.payments.stripe.control("webhook", held=rng.random() < 0.5)
         return "held events"
 
     def repeat_events(self, rng: random.Random, person: Person) -> str:
-        """Some events come again, or early, in any order."""
+        """Deliver some events early or again, in random order."""
         events = self.payments.events(*stripe_events.HANDLERS)
         for event in rng.sample(events, min(len(events), 8)):
             assert self.payments.deliver(event).status_code == 200
         return "repeated events"
 
     def record_head(self, rng: random.Random, person: Person) -> str:
-        """The head of the ledger for the day, in the midst of it."""
+        """Record a head of the ledger during the history."""
         with self.lock:
             self.heads += 1
             day = self.heads
@@ -284,7 +284,7 @@ class PaymentHistory:
         return "recorded heads"
 
     def _charge(self, rng: random.Random) -> Obj | None:
-        """A charge with money left to give back, as of now."""
+        """A charge that is not fully refunded, with its current state."""
         with self.payments.sim.lock:
             found = [
                 {"left": each["amount"] - each["amount_refunded"]} | each
@@ -302,7 +302,7 @@ class PaymentHistory:
     # -- the end -----------------------------------------------------------------------------------------------
 
     def settle_down(self) -> None:
-        """Nothing new begins; every event is delivered and handled."""
+        """Stop new activity, and wait until every event is delivered and handled."""
         payments = self.payments
         with payments.sim.lock:
             payments.sim.faults.clear()
@@ -321,7 +321,7 @@ class PaymentHistory:
         ):
             assert time.monotonic() - began < 180, f"events are not handled: {waiting[:3]}"
             with payments.stage.session() as session:
-                for event in waiting:  # an operator does not wait for the next try
+                for event in waiting:  # retries immediately, like an operator
                     stripe_events.retry_event(event.id, failed_only=True)
                 session.commit()
             time.sleep(3)
@@ -334,7 +334,7 @@ class PaymentHistory:
             return all(each["delivered"] for each in self.payments.sim.deliveries.values())
 
     def check_sums(self) -> None:
-        """Of each account: what Stripe, the calls and this history say is what entries, grants and statement say."""
+        """Assert for each account that Stripe, the calls and this history match its entries, grants and statement."""
         bought: dict[str, int] = defaultdict(int)
         for payment in self.payments.payments():
             bought[payment.user] += payment.credits - payment.taken_back
@@ -367,7 +367,7 @@ class PaymentHistory:
                 self.payments.command("verify", file.name)
 
     def lowest(self) -> int:
-        """The lowest balance: money that went back after its credits were spent."""
+        """The lowest balance, which is negative if money was returned after its credits were spent."""
         return min(self.payments.stage.balance(person) for person in self.people)
 
 
@@ -388,4 +388,4 @@ STEPS: list[tuple[Callable[[PaymentHistory, random.Random, Person], str], int]] 
     (PaymentHistory.repeat_events, 4),
     (PaymentHistory.record_head, 1),
 ]
-"""What may happen, and how often."""
+"""The steps with their weights."""

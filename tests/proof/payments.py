@@ -1,5 +1,5 @@
-"""Shared by the proofs of payments: Stripe's simulator in this process, buyers with cards, webhooks over HTTP, and what
-Stripe and the ledger say of each purchase."""
+"""Shared by the payment proofs: the Stripe simulator in this process, buyers with cards, webhooks over HTTP, and
+comparison of Stripe with the ledger."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ T = TypeVar("T")
 Obj = dict[str, Any]
 
 SETTINGS = {
-    "STOA_PROXIES": "1",  # each buyer has an address of its own
+    "STOA_PROXIES": "1",  # each buyer has a separate client address
     "STOA_PURCHASES_PER_DAY": "0",
     "STOA_PURCHASE_CENTS_PER_DAY": "0",
     "STOA_DECLINES_PER_CARD": "0",
@@ -45,7 +45,7 @@ SETTINGS = {
 
 @contextmanager
 def simulated_stripe() -> Iterator[StripeSim]:
-    """Stripe's simulator on loopback. Its events wait until they are delivered, or until `Payments.delivering`."""
+    """Stripe's simulator on loopback. Events are queued until `Payments.deliver` or `Payments.delivering`."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     simulator = Simulator(f"sk_test_proof_{secrets.token_hex(8)}", f"whsec_{secrets.token_hex(16)}")
     with serving(create_simulator(simulator)) as address, ExitStack() as stack:
@@ -54,13 +54,13 @@ def simulated_stripe() -> Iterator[StripeSim]:
 
 
 def settings_of(stripe: StripeSim) -> dict[str, str]:
-    """Environment variables of a server that sells through this simulator."""
+    """Environment variables of a server that uses this simulator."""
     return SETTINGS | {name.upper(): value for name, value in stripe.settings.items()}
 
 
 @dataclass(frozen=True)
 class StripePayment:
-    """What Stripe says of one operation that took money; cents."""
+    """A successful payment at Stripe, by operation; amounts in cents."""
 
     operation: str
     user: str
@@ -71,13 +71,13 @@ class StripePayment:
 
     @property
     def taken_back(self) -> int:
-        """Credits that must be gone again: the same part as of the money, rounded half up."""
+        """Credits that must be taken back: in proportion to the returned money, rounded half up."""
         gone = min(self.amount, self.refunded + self.withdrawn)
         return (2 * self.credits * gone + self.amount) // (2 * self.amount)
 
 
 class Payments:
-    """A server that sells through a simulator. `folder`: see kill_points."""
+    """A server that uses the simulator. `folder`: see kill_points."""
 
     def __init__(self, server: Serve, stage: Stage, stripe: StripeSim, folder: Path) -> None:
         self.server, self.stage, self.stripe, self.folder = server, stage, stripe, folder
@@ -86,7 +86,7 @@ class Payments:
     # -- buyers ----------------------------------------------------------------------------------------------
 
     def buyers(self, count: int, *, card: str | None = "visa", credits: int = 0) -> list[Person]:
-        """People who are customers at Stripe, each with a saved card of that kind, unlike all others."""
+        """Create Stripe customers, each with a unique saved card of this kind."""
         people = self.stage.people(count, credits)
         if card is not None:
             for person in people:
@@ -94,14 +94,14 @@ class Payments:
         return people
 
     def add_card(self, person: Person, kind: str) -> str:
-        """Save a card as the person's default; its id."""
+        """Save a card as the person's default. Returns its id."""
         customer = self.customer(person) or self._make_customer(person)
         made = self.stripe.add_card(customer, "visa", fingerprint=secrets.token_hex(8))
         self.stripe.change_card(made["id"], kind)
         return str(made["id"])
 
     def customer(self, person: Person) -> str | None:
-        """The person's customer at Stripe."""
+        """The person's Stripe customer id."""
         rows = self.stage.rows('SELECT stripe_customer_id FROM "user" WHERE id = :id', id=person.id)
         found: str | None = rows[0][0]
         return found
@@ -145,7 +145,7 @@ class Payments:
         return self.post(person, "/api/stripe/buy-credits", {"credits": credits}, **headers)
 
     def checkout(self, person: Person, credits: int = 1000) -> str:
-        """Begin to buy on Stripe's page, without a saved card; the id of the session."""
+        """Start a purchase on Stripe's Checkout page, without a saved card. Returns the session id."""
         answer = self.buy(person, credits)
         assert "sessionId" in answer.json(), answer.text
         return str(answer.json()["sessionId"])
@@ -154,7 +154,7 @@ class Payments:
 
     @contextmanager
     def delivering(self) -> Iterator[None]:
-        """Stripe sends its events by itself, in order, and again until they are taken."""
+        """Deliver all events automatically, in order, with retries until they are accepted."""
         self.sim.webhook_url = self.server.address + WEBHOOK
         thread = DeliveryThread(self.sim, tick)
         thread.start()
@@ -165,7 +165,7 @@ class Payments:
             self.sim.webhook_url = ""
 
     def event_count(self) -> int:
-        """How many events Stripe has made."""
+        """The number of events created so far."""
         with self.sim.lock:
             return len(self.sim.objects["event"])
 
@@ -176,7 +176,7 @@ class Payments:
         return [each for each in found if not types or each["type"] in types]
 
     def deliver(self, event: Obj) -> requests.Response:
-        """Send an event of Stripe's to the webhook."""
+        """Send one of Stripe's events to the webhook."""
         with self.sim.lock:
             body = payload_of(self.sim, event)
         return self.send(body)
@@ -184,7 +184,7 @@ class Payments:
     def send(
         self, body: bytes, *, secret: str | None = None, at: int | None = None, signed: str | None = None
     ) -> requests.Response:
-        """Send any body to the webhook, signed unless `signed` says how."""
+        """Send a body to the webhook with a valid signature, or with the signature header `signed`."""
         if signed is None:
             signed = signature(body, secret or self.sim.webhook_secret, at)
         with requests.Session() as session:
@@ -194,7 +194,7 @@ class Payments:
             )
 
     def send_event(self, type: str, object: Obj) -> str:
-        """Send an event of our own making, signed as Stripe's; its id."""
+        """Send a made-up event with a valid signature. Returns its id."""
         id = f"evt_{secrets.token_hex(12)}"
         event = {
             "id": id,
@@ -226,14 +226,14 @@ class Payments:
             ),
         )
 
-    # -- what is here and there ------------------------------------------------------------------------------
+    # -- stored state and Stripe's state ---------------------------------------------------------------------
 
     def charges(self, person: Person) -> list[StripePayment]:
-        """What Stripe took of the person."""
+        """The person's successful payments at Stripe."""
         return [each for each in self.payments() if each.user == person.id]
 
     def payments(self) -> list[StripePayment]:
-        """What Stripe took, refunded and lost by disputes, operation by operation."""
+        """All successful payments at Stripe with their refunds and disputes."""
         with self.sim.lock:
             refunded: dict[str, int] = defaultdict(int)
             for refund in self.sim.objects["refund"].values():
@@ -271,8 +271,8 @@ class Payments:
         return [(row.kind, row.amount) for row in rows]
 
     def check_agreement(self) -> int:
-        """Stripe and the ledger say the same of every operation: each that took money was granted once, less what went
-        back, and no other was. The number of paid operations."""
+        """Assert that Stripe and the ledger agree: every successful payment was granted once, less returned money, and
+        nothing else was. Returns the number of payments."""
         there = self.payments()
         operations = [each.operation for each in there]
         assert len(operations) == len(set(operations)), "Stripe charged an operation twice"
@@ -294,13 +294,13 @@ class Payments:
         return len(there)
 
     def open_purchases(self) -> list[Any]:
-        """Purchases that have not ended."""
+        """Purchases without a final state."""
         return self.stage.rows("SELECT id, state FROM purchase WHERE state IN ('created', 'pending')")
 
     # -- the operator ----------------------------------------------------------------------------------------
 
     def command(self, *arguments: str, code: int = 0) -> str:
-        """What `flask billing ...` prints; it must end with this exit code."""
+        """Run `flask billing ...` and assert its exit code. Returns its output."""
         done = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "app:create_app", "billing", *arguments],
             cwd=ROOT,
@@ -316,8 +316,8 @@ class Payments:
         return done.stdout
 
     def reconcile(self) -> str:
-        """Compare with Stripe, as if the requests of open purchases were over; what the command prints. Nothing is left
-        to repair afterwards."""
+        """Reconcile with Stripe, with open purchases aged beyond their requests. Asserts that a second run finds nothing.
+        Returns the output of the first run."""
         with self.stage.session() as session:
             session.execute(
                 text(
@@ -326,14 +326,14 @@ class Payments:
                 )
             )
             session.commit()
-        said = self.command("reconcile")
+        output = self.command("reconcile")
         again = self.command("reconcile")
         assert "Stripe and the purchases agree." in again, again
-        return said
+        return output
 
 
 def at_once(count: int, call: Callable[[int], T]) -> list[T]:
-    """Call it so many times, all at the same moment."""
+    """Run `count` calls concurrently, started together."""
     barrier = threading.Barrier(count)
 
     def begin(number: int) -> T:
@@ -347,7 +347,7 @@ def at_once(count: int, call: Callable[[int], T]) -> list[T]:
 def wait_for(
     reached: Callable[[], bool], seconds: float, why: Callable[[], str], pause: float = 0.02
 ) -> None:
-    """Wait until something is reached. Raises AssertionError with the reason after so many seconds."""
+    """Wait until `reached` is true. Raises AssertionError with the reason after `seconds`."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, why()

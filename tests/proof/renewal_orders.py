@@ -1,4 +1,4 @@
-"""All orders of the events of a subscription, its renewals, and what becomes of their payments; see event_orders."""
+"""All orders of the events of a subscription: renewals, failed payments, refunds and disputes; see event_orders."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ OF_SUBSCRIPTIONS = [
 
 
 def renewal_histories(payments: Payments) -> list[History]:
-    """Histories of subscribers to a plan that is made for them."""
+    """Histories of subscribers. Creates their plan."""
     subscribe = _subscribe(_offer(payments))
 
     def subscribed(walk: Walk) -> None:
-        """A subscription of which all is known here."""
+        """A subscription whose events are all handled."""
         _with_card(walk)
         subscribe(walk)
-        walk.listen()
+        walk.collect_events()
         for choice in list(walk.waiting):
             walk.take(choice)
         walk.handled.clear()
@@ -49,7 +49,7 @@ def renewal_histories(payments: Payments) -> list[History]:
 
 
 def _offer(payments: Payments) -> str:
-    """Make a plan; the id of its price at Stripe."""
+    """Create a plan. Returns the id of its Stripe price."""
     loaded: Any = payments.stripe.settings
     with payments.stage.session() as session:
         current_app.extensions["stripe"] = billing.connect(Settings(_env_file=None, **loaded))
@@ -59,7 +59,7 @@ def _offer(payments: Payments) -> str:
 
 
 def _with_card(walk: Walk) -> None:
-    """A person with a card, and no subscription yet."""
+    """A person with a saved card, without a subscription."""
     walk.method = walk.payments.add_card(walk.person, "visa")
     walk.customer = walk.payments.customer(walk.person) or ""
 
@@ -76,7 +76,7 @@ def _subscribe(price: str) -> Step:
 
 
 def _renew(walk: Walk) -> None:
-    """The period ends, for this subscription alone."""
+    """End the period of this subscription only."""
     sim = walk.payments.sim
     with sim.lock:
         subscription = sim.get("subscription", walk.subscription)
@@ -85,13 +85,13 @@ def _renew(walk: Walk) -> None:
 
 
 def _fail(walk: Walk) -> None:
-    """The period ends, and the card declines."""
+    """End the period; the card declines."""
     walk.payments.stripe.change_card(walk.method, "insufficient_funds")
     _renew(walk)
 
 
 def _pay_invoice(walk: Walk) -> None:
-    """The card works again, and the open invoice is paid."""
+    """Pay the open invoice with a working card."""
     walk.payments.stripe.change_card(walk.method, "visa")
     with walk.payments.sim.lock:
         (invoice,) = walk.payments.sim.find("invoice", customer=walk.customer, status="open")
@@ -99,7 +99,7 @@ def _pay_invoice(walk: Walk) -> None:
 
 
 def _end(walk: Walk) -> None:
-    """It is cancelled at once."""
+    """Cancel immediately."""
     walk.payments.stripe.client().v1.subscriptions.cancel(walk.subscription)
 
 
@@ -109,7 +109,10 @@ def _facts(walk: Walk) -> Facts:
         " s.cancel_at_period_end, s.ended_at IS NULL,"
         " (SELECT string_agg(concat_ws(' ', i.status, i.amount_cents, i.credits, i.refunded_cents, i.disputed_cents,"
         "  i.taken_back, i.stripe_charge_id IS NULL, i.period_start = s.billing_period_start), ',' ORDER BY i.period_start)"
-        "  FROM subscription_invoice i WHERE i.stripe_subscription_id = s.stripe_subscription_id)"
+        "  FROM subscription_invoice i WHERE i.stripe_subscription_id = s.stripe_subscription_id),"
+        " (SELECT string_agg(concat_ws(' ', d.amount_cents, d.withdrawn_cents, d.status), ',' ORDER BY d.id)"
+        "  FROM subscription_dispute d JOIN subscription_invoice i ON i.id = d.invoice_id"
+        "  WHERE i.stripe_subscription_id = s.stripe_subscription_id)"
         " FROM subscription s WHERE s.user_id = :id",
         id=walk.person.id,
     )

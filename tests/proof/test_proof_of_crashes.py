@@ -15,8 +15,8 @@ def test_kills_lose_no_charge_and_leave_no_hold() -> None:
         crashes(server, stage, kinds=("worker", "postgres", "everything"), clients=8, wait=False)
 
 
-def test_a_hold_ends_within_a_minute_of_its_workers_last_word() -> None:
+def test_a_hold_ends_within_a_minute_of_its_workers_last_heartbeat() -> None:
     assert in_flight.HOLD_SECONDS + SWEPT_EVERY < RELEASE_SECONDS
     assert in_flight.HOLD_SECONDS > 1.5 * in_flight.RENEW_SECONDS
-    # a sweep that was killed must not bar the next
+    # a killed sweep must not block the next one
     assert jobs.sweep_credit.lock is None

@@ -1,4 +1,4 @@
-"""Automatic top-up: parallel calls that cross the threshold, and attempts that are enqueued many times."""
+"""Automatic top-up: concurrent calls that cross the threshold, and attempts that are enqueued many times."""
 
 import asyncio
 import random
@@ -14,9 +14,9 @@ from tests.proof.upstream import Script
 
 THRESHOLD, AMOUNT = 500, 2000
 SECONDS = 30.0
-"""Within which a top-up is there: it is looked for every 5 seconds."""
+"""Maximum seconds until a top-up is paid; the job that finds due accounts runs every 5 seconds."""
 QUIET = 65.0
-"""Seconds in which no second one may follow: a minute after the first, another may be enqueued."""
+"""Seconds without a second top-up; another one may be enqueued a minute after the first."""
 
 
 def topups(
@@ -26,7 +26,7 @@ def topups(
     with payments.delivering():
         slowest = _crossing(payments, people, calls)
         _enqueued(payments, people, jobs_each)
-        echo(f"waiting {quiet:.0f} s for a top-up that must not come")
+        echo(f"waiting {quiet:.0f} s for an unexpected second top-up")
         time.sleep(quiet)
         wait_for(lambda: not payments.open_purchases(), 60, lambda: "a top-up is open")
     paid = payments.check_agreement()
@@ -35,7 +35,7 @@ def topups(
     return Result(
         "top-ups",
         f"{people} x {calls} parallel calls across the threshold; {people} x {jobs_each} jobs of one top-up at once",
-        f"one top-up each, there at most {slowest:.1f} s after the calls; none in {quiet:.0f} s after that",
+        f"one top-up each, paid at most {slowest:.1f} s after the calls; none in {quiet:.0f} s after that",
     )
 
 
@@ -57,7 +57,7 @@ def attempts(payments: Payments, person: Person) -> list[str]:
 
 
 def _crossing(payments: Payments, count: int, calls: int) -> float:
-    """The most seconds from the last call to the credits."""
+    """The maximum seconds from the last call to the credits."""
     # a call holds 11 credits and costs 9 or more
     people = payments.buyers(count, credits=THRESHOLD + calls * 4)
     for person in people:
@@ -100,7 +100,7 @@ def _calls(payments: Payments, people: list[Person], calls: int) -> list[Outcome
 
 
 def _enqueued(payments: Payments, count: int, jobs_each: int) -> None:
-    """Many jobs of one account, beside the periodic ones."""
+    """Enqueue many jobs for each account, beside the periodic ones."""
     people = payments.buyers(count, credits=THRESHOLD - 1)
     for person in people:
         enable(payments, person)
@@ -110,7 +110,7 @@ def _enqueued(payments: Payments, count: int, jobs_each: int) -> None:
             jobs.enqueue(jobs.top_up, account_id=people[number % count].id)
             db.session.commit()
 
-    for start in range(0, count * jobs_each, 10):  # PostgreSQL has few connections to spare
+    for start in range(0, count * jobs_each, 10):  # limited by PostgreSQL's connections
         at_once(10, lambda number, start=start: enqueue(start + number))  # type: ignore[misc]
     left = "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'billing.top_up' AND status <> 'failed'"
     wait_for(lambda: not payments.stage.number(left), 120, lambda: "jobs of top-ups are left")

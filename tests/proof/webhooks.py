@@ -1,4 +1,4 @@
-"""Webhooks that come a hundred times at once, and webhooks that must change nothing."""
+"""Webhooks delivered a hundred times concurrently, and hostile webhooks that must change nothing."""
 
 import json
 import time
@@ -11,7 +11,7 @@ CREDITS = 1000
 
 
 def webhooks(payments: Payments, *, copies: int = 100, rounds: int = 5) -> Result:
-    """One event, and all events of a payment, in many copies at once; then events that are not to be believed."""
+    """Deliver many concurrent copies of one event and of all events of a payment, then hostile events."""
     for number in range(rounds):
         _one_event(payments, copies)
         _all_events(payments, copies)
@@ -54,7 +54,7 @@ def _all_events(payments: Payments, copies: int) -> None:
 
 
 def _hostile_events(payments: Payments) -> int:
-    """Nothing changes, and `flask billing events` shows each. The number of kinds."""
+    """Assert that nothing changes, and that `flask billing events` lists each. Returns the number of kinds."""
     (mallory,) = payments.buyers(1)
     assert payments.buy(mallory, CREDITS).json() == {"success": True, "credits": CREDITS}
     before = _facts(payments)
@@ -69,7 +69,7 @@ def _hostile_events(payments: Payments) -> int:
 
 
 def _facts(payments: Payments) -> tuple[Any, ...]:
-    """All that a granted payment changes."""
+    """Everything that a granted payment changes."""
     entries = payments.stage.rows("SELECT count(*), coalesce(sum(amount), 0) FROM credit_entry")[0]
     purchases = payments.stage.rows(
         "SELECT id, state, taken_back, refunded_cents, disputed_cents FROM purchase WHERE paid_at IS NOT NULL ORDER BY id"
@@ -79,7 +79,7 @@ def _facts(payments: Payments) -> tuple[Any, ...]:
 
 
 def _unsigned(payments: Payments) -> dict[str, str]:
-    """Bodies that Stripe did not sign, or not now; by kind the reason that the operator reads."""
+    """Send unsigned, forged and stale bodies. Returns the expected reason for the operator by kind."""
     (alice,) = payments.buyers(1, card=None)
     payments.stripe.pay(payments.checkout(alice, CREDITS))
     event = payments.events("checkout.session.completed")[-1]
@@ -102,7 +102,8 @@ def _unsigned(payments: Payments) -> dict[str, str]:
 
 
 def _mismatched(payments: Payments, mallory: Person) -> dict[str, str]:
-    """Signed events about objects that do not fit their purchase; by kind the reason that the operator reads."""
+    """Send signed events whose objects do not match their purchase. Returns the expected reason for the operator by
+    kind."""
     changes: dict[str, Obj] = {
         "a foreign currency": {"currency": "jpy"},
         "a smaller amount": {"amount_received": CREDITS - 1, "amount_total": CREDITS - 1},
@@ -130,7 +131,7 @@ def _mismatched(payments: Payments, mallory: Person) -> dict[str, str]:
 
 
 def _claims(payments: Payments, mallory: Person, expected: dict[str, str]) -> list[str]:
-    """Signed events that claim a payment for another purchase, and events about what Stripe does not know."""
+    """Send signed events that claim a payment for another purchase, or name objects that do not exist at Stripe."""
     (alice,) = payments.buyers(1, card=None)
     payments.checkout(alice, CREDITS)
     theirs = payments.stage.rows("SELECT id FROM purchase WHERE user_id = :id", id=alice.id)[0][0]

@@ -247,10 +247,11 @@ def frozen_command() -> None:
     """List the accounts that cannot buy because of disputes, and the banned customers."""
     frozen, banned = billing.frozen_buyers(), billing.banned_buyers()
     for buyer in frozen:
-        why = "lost" if buyer.lost else "open"
+        freeze = buyer.freeze
+        why = "lost" if freeze.lost else "open"
         click.echo(
-            f"{_moment(buyer.since)}  {buyer.name}  {buyer.disputes:,} disputed, the first {why}:"
-            f" {dollars(buyer.amount_cents)}  {buyer.purchase_id}"
+            f"{_moment(freeze.since)}  {buyer.name}  {buyer.disputes:,} disputed, the first {why}:"
+            f" {dollars(freeze.amount_cents)}  {freeze.payment_id}"
         )
     for user in banned:
         click.echo(f"banned  {user.email}  {user.banned_reason or '-'}")
@@ -301,6 +302,51 @@ def limits_command(name: str, level: str | None) -> None:
     )
     if limits.next_purchase_at is not None:
         click.echo(f"  can buy again after {_moment(limits.next_purchase_at)}")
+
+
+@commands.command("limit-override")
+@click.argument("name")
+@click.option("--block", type=int, help="Credits of a block, the shortest window of a plan.")
+@click.option("--hours", type=int, help="Hours that a block lasts.")
+@click.option("--week", type=int, help="Credits of the next longer window, which is a week in most plans.")
+@click.option("--remove", is_flag=True, help="Let the limits of the plan apply again.")
+def limit_override_command(
+    name: str, block: int | None, hours: int | None, week: int | None, remove: bool
+) -> None:
+    """Show or set the limits of the person NAME in place of those of their plan. An option that is left out keeps its value."""
+    account, name = account_of_name(name)
+    given = any(each is not None for each in (block, hours, week))
+    if remove and given:
+        raise click.UsageError("--remove takes no limits.")
+    before = _override_facts(billing.limit_override(account))
+    if remove and not billing.remove_limit_override(account):
+        raise NotFound(f"{name} has no override.")
+    if given:
+        billing.set_limit_override(account, block=block, hours=hours, week=week)
+    found = billing.limit_override(account)
+    if remove or given:
+        after = _override_facts(found)
+        admin.record("billing.limit_override", account.id, actor=operator(), before=before, after=after)
+        db.session.commit()
+    if found is None:
+        click.echo(f"{name} has no override: the limits of their plan apply.")
+    else:
+        click.echo(
+            f"{name}: {found.credits_per_block:,} credits in {found.block_duration_hours:,} hours,"
+            f" {found.weekly_credit_limit:,} credits in the next longer window"
+        )
+    for window in billing.windows_of(account):
+        click.echo(f"  {window.name} ({window.label})  {window.used:,} of {window.limit:,} credits used")
+
+
+def _override_facts(found: billing.LimitOverride | None) -> dict[str, int] | None:
+    if found is None:
+        return None
+    return {
+        "block": found.credits_per_block,
+        "hours": found.block_duration_hours,
+        "week": found.weekly_credit_limit,
+    }
 
 
 def _moment(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Operators' pages: they show what the commands of the same names print, and need an address in STOA_ADMINS."""
+"""Operators' pages, for e-mail addresses in STOA_ADMINS. They show the same data as the commands of the same names."""
 
 from views.admin.pages.billing_operations import bp
 

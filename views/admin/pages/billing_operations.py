@@ -34,14 +34,14 @@ FINDINGS = 20
 @bp.get("")
 @admin_required
 def overview() -> ResponseReturnValue:
-    """What needs an operator. Each list shows its newest rows and links to the rest."""
+    """Everything that needs an operator. Each list shows its newest rows and links to the rest."""
     return _overview()
 
 
 @bp.get("/reconciliation")
 @admin_required
 def reconciliation() -> ResponseReturnValue:
-    """The last comparison with Stripe; the overview polls it while one waits or runs."""
+    """The last reconciliation with Stripe; the overview polls it while one is queued or running."""
     return _card("reconciliation")
 
 
@@ -49,7 +49,7 @@ def reconciliation() -> ResponseReturnValue:
 @admin_required
 @limiter.limit("10 per minute")
 def reconcile() -> ResponseReturnValue:
-    """Compare with Stripe now, in a job."""
+    """Enqueue a reconciliation with Stripe."""
     stripe_api.client()
     jobs.run_now(jobs.reconcile_purchases)
     return _requested("reconciliation", "billing.reconcile", "Reconciliation requested.")
@@ -58,7 +58,7 @@ def reconcile() -> ResponseReturnValue:
 @bp.get("/proof")
 @admin_required
 def proof() -> ResponseReturnValue:
-    """The last ledger proof; the overview polls it while one waits or runs."""
+    """The last ledger proof; the overview polls it while one is queued or running."""
     return _card("proof")
 
 
@@ -66,7 +66,7 @@ def proof() -> ResponseReturnValue:
 @admin_required
 @limiter.limit("10 per minute")
 def prove() -> ResponseReturnValue:
-    """Verify all totals now, in a job."""
+    """Enqueue a ledger proof."""
     jobs.run_now(jobs.prove_ledger)
     return _requested("proof", "billing.prove", "Ledger proof requested.")
 
@@ -74,7 +74,8 @@ def prove() -> ResponseReturnValue:
 @bp.get("/events")
 @admin_required
 def events() -> ResponseReturnValue:
-    """Stripe's events. Query: `state` (waiting, failed, ignored; default all of these), `before` (of the last row)."""
+    """Stripe's events that need attention. Query: `state` (waiting, failed, ignored; default all three), `before`
+    (cursor)."""
     state = request.args.get("state") or None
     if state is not None and state not in TROUBLED:
         raise NotFound("There is no such list.")
@@ -95,7 +96,7 @@ def events() -> ResponseReturnValue:
 @admin_required
 @limiter.limit("60 per minute")
 def retry_event(id: str) -> ResponseReturnValue:
-    """Handle an event again that is not handled."""
+    """Retry the handling of an event that is not handled."""
     if not stripe_events.retry_event(id):
         raise NotFound("There is no event with this id that is not handled.")
     audit("billing.retry_event", id, user=cookie_user())
@@ -104,15 +105,15 @@ def retry_event(id: str) -> ResponseReturnValue:
         event = stripe_events.stripe_event(id)
         about = stripe_events.purchases_of_events([event])
         return money_page("admin/_events.html", events=[event], about=about, more=None)
-    toast("The event is handled again.")
+    toast("The event is being handled again.")
     return see_other(url_for(".events"))
 
 
 @bp.get("/purchases")
 @admin_required
 def purchases() -> ResponseReturnValue:
-    """Purchases of all accounts, newest first. Query: `account` (an address, an organisation's slug, or an account's id),
-    `state` (one of the states, or `doubt`), `before` (of the last row)."""
+    """Purchases of all accounts, newest first. Query: `account` (an e-mail address, an organisation's slug, or an
+    account id), `state` (a purchase state, or `doubt`), `before` (cursor)."""
     name, state = request.args.get("account", "").strip(), request.args.get("state", "")
     account, error = _named(name)
     rows = []
@@ -141,7 +142,7 @@ def purchases() -> ResponseReturnValue:
 @bp.get("/purchases/<id>")
 @admin_required
 def purchase(id: str) -> ResponseReturnValue:
-    """One purchase of any account, with all that is known of it."""
+    """A purchase of any account, with all stored details."""
     record, email = operator_record(id)
     return money_page(
         "admin/purchase.html", record=record, email=email, at_stripe=_at_stripe(record.purchase)
@@ -156,11 +157,11 @@ def check_purchase(id: str) -> ResponseReturnValue:
     stripe_api.client()
     record, _ = operator_record(id)
     if record.purchase.open and record.purchase.created_at > now() - RESOLVED_AFTER:
-        raise Conflict("This purchase is being made just now. Wait two minutes.")
+        raise Conflict("This purchase is still being processed. Wait two minutes.")
     jobs.enqueue(jobs.sync_purchase, purchase_id=record.purchase.id)
     audit("billing.check_purchase", id, user=cookie_user())
     db.session.commit()
-    toast("Stripe is asked for this payment. Reload the page in a few seconds.", "info")
+    toast("The payment is being fetched from Stripe. Reload the page in a few seconds.", "info")
     return see_other(url_for(".purchase", id=id))
 
 
@@ -168,11 +169,11 @@ def check_purchase(id: str) -> ResponseReturnValue:
 @admin_required
 @limiter.limit("60 per minute")
 def retry_failure(id: str) -> ResponseReturnValue:
-    """Let a change that Stripe did not accept be tried five more times."""
+    """Retry a change that Stripe did not accept up to five more times."""
     customers.retry_failure(id)
     audit("billing.retry_failure", id, user=cookie_user())
     db.session.commit()
-    toast("It is tried again within five minutes, at most five times.")
+    toast("It is retried within five minutes, up to five times.")
     return see_other(url_for(".overview", _anchor="failures"))
 
 
@@ -180,11 +181,11 @@ def retry_failure(id: str) -> ResponseReturnValue:
 @admin_required
 @limiter.limit("60 per minute")
 def clear_freeze(account_id: str) -> ResponseReturnValue:
-    """Let an account buy again although it disputes payments, or lost them."""
+    """Lift the buying freeze of an account with open or lost disputes."""
     account = customers.account_by_id(account_id)
     cleared = billing.clear_freeze(account) if account else 0
     if not cleared:
-        raise NotFound("Nothing keeps this account from buying.")
+        raise NotFound("This account is not frozen.")
     audit("billing.unfreeze", account_id, user=cookie_user(), after={"disputes": cleared})
     db.session.commit()
     toast("The account may buy again.")
@@ -206,7 +207,7 @@ def _overview() -> Response:
         purchases=doubtful[:SHOWN],
         more_doubtful=len(doubtful) > SHOWN,
         failures=customers.sync_failures(limit=2 * SHOWN),
-        most_tries=customers.MOST_TRIES,
+        max_tries=customers.MAX_TRIES,
         frozen=billing.frozen_buyers(limit=2 * SHOWN),
         banned=billing.banned_buyers(limit=2 * SHOWN),
         more=None,
@@ -251,7 +252,7 @@ def _proof() -> dict[str, Any]:
 
 
 def _named(name: str) -> tuple[Account | None, str | None]:
-    """The account of an address, slug or id, and why there is none."""
+    """The account of an e-mail address, slug or id, and the error if there is none."""
     if not name:
         return None, None
     try:
@@ -268,7 +269,7 @@ def _page_of(rows: list[Any], places: list[Cursor]) -> tuple[list[Any], str | No
 
 
 def _at_stripe(bought: Purchase) -> str | None:
-    """The payment on Stripe's dashboard; None for a test double."""
+    """The payment's URL in Stripe's dashboard; None for the simulator."""
     if not billing.enabled() or bought.stripe_payment_intent_id is None:
         return None
     if stripe_api.billing_settings().stripe_api_base != "https://api.stripe.com":

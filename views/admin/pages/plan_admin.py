@@ -11,7 +11,7 @@ from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.billing import plan_subscribers, plans
-from models.billing.plans import MOST_WINDOWS, NewPlan, Plan, WindowLimit
+from models.billing.plans import MAX_WINDOWS, NewPlan, Plan, WindowLimit
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
 from views.billing.pages.billing_blueprint import money_page
@@ -68,7 +68,7 @@ class PlanForm:
 @bp.get("/admin/plans")
 @admin_required
 def plan_list() -> ResponseReturnValue:
-    """List the plans. Query: `before`, for more retired ones."""
+    """List the plans. Query: `before` (cursor of the retired plans)."""
     before = cursor()
     retired = plan_subscribers.retired_plans(before=before, limit=PAGE + 1)
     last = retired[PAGE - 1][0] if len(retired) > PAGE else None
@@ -112,7 +112,7 @@ def create_plan() -> ResponseReturnValue:
 @bp.get("/admin/plans/<id>")
 @admin_required
 def plan(id: str) -> ResponseReturnValue:
-    """A version of a plan, and its subscribers. Query: `before`, for more subscribers."""
+    """A version of a plan with its subscribers. Query: `before` (cursor of the subscribers)."""
     found = plans.get_plan(id)
     if before := cursor():
         return money_page(
@@ -128,8 +128,8 @@ def plan(id: str) -> ResponseReturnValue:
 @admin_required
 @limiter.limit("60 per minute")
 def save_plan(id: str) -> ResponseReturnValue:
-    """Save the form. A change of the price or the limits makes a new version, after the form was shown again with a
-    warning."""
+    """Save the form. A change of the price or the limits first shows the form again with a warning, then creates a new
+    version."""
     try:
         saved = plans.update_plan(plans.get_plan(id), _terms())
     except (Invalid, Conflict) as error:
@@ -141,14 +141,14 @@ def save_plan(id: str) -> ResponseReturnValue:
         return _page(plans.get_plan(id), _entered(), next_version=version, status=422)
     audit("plan.changed", new_id, user=cookie_user(), before={"id": id}, after={"version": version})
     db.session.commit()
-    toast(f"{name} version {version} is for sale now." if new_id != id else f"{name} saved.")
+    toast(f"{name} version {version} is now for sale." if new_id != id else f"{name} saved.")
     return see_other(url_for("plan_admin.plan", id=new_id))
 
 
 @bp.get("/admin/plans/<id>/retirement")
 @admin_required
 def ask_retirement(id: str) -> ResponseReturnValue:
-    """Ask to retire a plan, in a dialog or, without JavaScript, a page."""
+    """Confirm retiring a plan, in a dialog or, without JavaScript, on a page."""
     found = plans.get_plan(id)
     return money_page(
         "admin/retire_plan.html",
@@ -162,7 +162,7 @@ def ask_retirement(id: str) -> ResponseReturnValue:
 @admin_required
 @limiter.limit("60 per minute")
 def retire(id: str) -> ResponseReturnValue:
-    """Retire a plan: it is not sold any more, and its subscribers keep it."""
+    """Retire a plan: it is no longer sold, and its subscribers keep it."""
     found = plans.get_plan(id)
     plans.retire_plan(found)
     name = found.name
@@ -248,19 +248,19 @@ def _entered_rows() -> list[WindowRow]:
         WindowRow(
             *(request.form.get(f"window_{part}_{index}", "").strip() for part in ("name", "hours", "credits"))
         )
-        for index in range(MOST_WINDOWS)
+        for index in range(MAX_WINDOWS)
     ]
 
 
 def _rows(filled: list[WindowRow]) -> list[WindowRow]:
-    """With an empty row at the end, as far as windows are allowed."""
+    """The rows of the form: the filled ones and an empty one, at least three, at most MAX_WINDOWS."""
     filled = filled[: 1 + max((index for index, row in enumerate(filled) if not row.empty), default=-1)]
-    return (filled + [WindowRow()] * MOST_WINDOWS)[: min(MOST_WINDOWS, max(3, len(filled) + 1))]
+    return (filled + [WindowRow()] * MAX_WINDOWS)[: min(MAX_WINDOWS, max(3, len(filled) + 1))]
 
 
 def _terms() -> dict[str, Any]:
-    """The fields as the domain takes them. Raises Invalid with an error for each field that is no number; the domain checks
-    the rest."""
+    """The fields as `plans.NewPlan` takes them. Raises Invalid with an error for each field that is not a number; the
+    domain validates the rest."""
     form, errors = request.form, {}
     terms: dict[str, Any] = {
         "name": form.get("name", "").strip(),
@@ -285,7 +285,7 @@ def _terms() -> dict[str, Any]:
             errors[name] = "Enter a whole number."
     terms["windows"], wrong = _windows()
     if errors := errors | wrong:
-        raise Invalid("Some fields need a change.", fields=errors)
+        raise Invalid("Some fields are invalid.", fields=errors)
     return terms
 
 

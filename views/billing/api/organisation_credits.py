@@ -1,4 +1,4 @@
-"""JSON of buying credits for an organisation (contract 2.8)."""
+"""JSON route to buy credits for an organisation (contract 2.8)."""
 
 import logging
 from typing import Literal
@@ -48,14 +48,14 @@ class OrganisationBought(ResponseModel):
 
 class OrganisationCheckoutOpened(ResponseModel):
     success: Literal[True]
-    checkout_url: str = Field(description="Stripe's Checkout, where the payment goes on")
+    checkout_url: str = Field(description="URL of Stripe's Checkout to pay on")
     credits: int
     amount_cents: int = Field(description="Before tax")
     direct_charge: Literal[False]
 
 
 class OrganisationCreditsError(ApiError):
-    details: Missing[str] = Field(None, description="What Stripe answered, or why the purchase is limited")
+    details: Missing[str] = Field(None, description="Stripe's error message, or why the purchase is limited")
 
 
 def _failing(error: Exception) -> ResponseReturnValue | None:
@@ -77,9 +77,9 @@ def _failing(error: Exception) -> ResponseReturnValue | None:
     body=OrganisationCreditsBody,
     answers={
         200: ("Bought, or to be paid on Stripe's page", OrganisationBought | OrganisationCheckoutOpened),
-        403: "You are no owner of the organisation, buying is frozen, or the key is an organisation's",
-        404: "The organization was deleted meanwhile",
-        409: "The purchase was changed by others just now",
+        403: "You are not an owner of the organisation, buying is frozen, or the key is an organisation's",
+        404: "The organization was deleted in the meantime",
+        409: "The purchase was changed concurrently",
         429: "Too many purchases or declined cards; see Retry-After",
         500: ("Stripe refused or did not answer", OrganisationCreditsError),
         503: "This server sells nothing",
@@ -89,8 +89,8 @@ def _failing(error: Exception) -> ResponseReturnValue | None:
 def buy_organisation_credits(org_id: str) -> ResponseReturnValue:
     """Buy credits for an organization, as one of its owners.
 
-    With its default card, or its only card, at once; otherwise, and when that is declined, on Stripe's Checkout page. Credits
-    that were paid arrive also if this answer is lost, once.
+    Charges its default card, or its only card, immediately; without one, or if it is declined, returns a Stripe Checkout
+    page. Paid credits are granted exactly once, even if this response is lost.
     """
     buyer = require_cookie_user().id
     wanted = read(OrganisationCreditsBody).amount or 0
@@ -103,12 +103,12 @@ def buy_organisation_credits(org_id: str) -> ResponseReturnValue:
     stripe_api.client()
     customer = customers.customer_of(account)
     assert customer is not None, "checked by _owned"
-    db.session.commit()  # Stripe is asked without a transaction
+    db.session.commit()  # no transaction is open during calls to Stripe
     cards.ensure_only_card_default(customer)
     try:
         outcome = billing.buy(account, buyer, wanted, address=caller_address())
     except PaymentMismatch as error:
-        log.error("a purchase does not fit its payment: %s", error)
+        log.error("a purchase does not match its payment: %s", error)
         raise DomainError(FAILED, status=500) from error
     if outcome.paid:
         return jsonify(success=True, credits=outcome.credits, direct_charge=True)
@@ -122,8 +122,8 @@ def buy_organisation_credits(org_id: str) -> ResponseReturnValue:
 
 
 def _owned(user_id: str, org_id: str) -> Account:
-    """The account of an organisation that the user owns and whose billing is set up. Raises DomainError in the contract's
-    order, with its messages."""
+    """The account of an organisation that the user owns and whose billing is set up. Raises DomainError with the
+    contract's messages, in its order."""
     member = membership(user_id, org_id)
     if member is None or member.role != "owner":
         raise DomainError(NOT_OWNER, status=403)

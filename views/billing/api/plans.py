@@ -1,4 +1,4 @@
-"""JSON of plans: those for sale, and their management by operators (crafely contract 7.2)."""
+"""JSON routes of plans: list, and management by operators (crafely contract 7.2)."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from models.accounts import User
 from models.billing import plans
-from models.billing.plans import MOST_LINES, MOST_WINDOWS, NewPlan, Plan, WindowLimit
+from models.billing.plans import MAX_LINES, MAX_WINDOWS, NewPlan, Plan, WindowLimit
 from models.core.db import db
 from models.core.errors import DomainError, Forbidden, Invalid
 from views.web.body import Body, Int32, InvalidBody, Missing, read
@@ -22,11 +22,11 @@ from views.web.operation import ErrorFormat, Operation, ResponseModel, path
 bp = Blueprint("plans_api", __name__)
 
 KEYS = {"price_cents": "price_minor"}
-"""Keys of bodies that differ from the fields of a plan."""
+"""Fields of a plan that have another name in bodies."""
 
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
-Lines = Annotated[list[str], Field(max_length=MOST_LINES)]
+Lines = Annotated[list[str], Field(max_length=MAX_LINES)]
 
 
 class WindowBody(Body):
@@ -34,7 +34,7 @@ class WindowBody(Body):
 
     name: str = Field(description="Shown to subscribers, such as `week`; unique within the plan")
     hours: Int32 | None = Field(None, description="Its length; null is the billing period")
-    credits: Int32 = Field(description="Credits that may be used in each such window")
+    credits: Int32 = Field(description="Credits that may be used in each window")
 
 
 class PlanTerms(Body):
@@ -53,7 +53,7 @@ class PlanTerms(Body):
     tier: Int32 | None = Field(
         None, description="The number of the tier of the Codebuff client: 100, 200 or 500"
     )
-    windows: Missing[Annotated[list[WindowBody], Field(max_length=MOST_WINDOWS)]] = Field(
+    windows: Missing[Annotated[list[WindowBody], Field(max_length=MAX_WINDOWS)]] = Field(
         None, description="Limits that apply together"
     )
     public: Missing[bool] = Field(None, description="Whether it is listed for sale")
@@ -81,7 +81,9 @@ class WindowAnswer(ResponseModel):
 class PlanAnswer(ResponseModel):
     id: str
     name: str
-    version: int = Field(description="A change of the price or the limits makes a new version with a new id")
+    version: int = Field(
+        description="A change of the price or the limits creates a new version with a new id"
+    )
     description: str
     price_minor: int = Field(description="Cents")
     currency: str
@@ -93,7 +95,7 @@ class PlanAnswer(ResponseModel):
     included_credits: int
     tier: int | None
     windows: list[WindowAnswer]
-    active: bool = Field(description="False: not for sale any more, still valid for its subscribers")
+    active: bool = Field(description="False: no longer for sale, still valid for its subscribers")
     public: bool
     sort: int
     created_at: datetime
@@ -137,7 +139,7 @@ def listed() -> ResponseReturnValue:
     door=MANAGEMENT,
 )
 def plan(id: str) -> ResponseReturnValue:
-    """Return a plan, also one that is not for sale any more."""
+    """Return a plan, for sale or retired."""
     return jsonify(plan_json(plans.get_plan(id)))
 
 
@@ -184,8 +186,7 @@ def create() -> ResponseReturnValue:
 def change(id: str) -> ResponseReturnValue:
     """Change a plan. Operators only.
 
-    A change of the name, the price or a limit makes a new version with an id of its own; subscribers keep the version that
-    they have.
+    A change of the name, the price or a limit creates a new version with its own id; subscribers keep their version.
     """
     operator = _operator()
     found = plans.get_plan(id)
@@ -211,7 +212,7 @@ def change(id: str) -> ResponseReturnValue:
     door=MANAGEMENT,
 )
 def retire(id: str) -> ResponseReturnValue:
-    """Retire a plan: it is not sold any more, and its subscribers keep it. Operators only."""
+    """Retire a plan: it is no longer sold, and its subscribers keep it. Operators only."""
     operator = _operator()
     found = plans.get_plan(id)
     plans.retire_plan(found)

@@ -1,4 +1,4 @@
-"""The subscriber's API: plan, windows, and whether to continue with credits (contract A.3)."""
+"""JSON routes for subscribers: plan, windows, and the preference to continue with credits (contract A.3)."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -93,9 +93,9 @@ DOOR = door(_error_response)
     door=DOOR,
 )
 def own_subscription() -> ResponseReturnValue:
-    """Return your subscription and how much of its plan is used.
+    """Return your subscription and the usage of its plan.
 
-    A subscription that covers no calls, because its payment is overdue, counts as none.
+    A subscription that does not cover calls, because its payment is overdue, counts as none.
     """
     user = _user()
     account, moment = Account(user_id=user.id), now()
@@ -184,8 +184,8 @@ def _use(windows: list[Window], subscription: Subscription) -> dict[str, Any]:
 
 
 def _week(windows: list[Window]) -> Window | None:
-    """The window for the contract's weekly fields: a longer one than the first that is used up, else the week, else the
-    next longer one than the first."""
+    """The window for the contract's weekly fields: a used-up window other than the first, else the week, else the second
+    window."""
     longer = windows[1:]
     week = next((window for window in longer if window.hours == 168), longer[0] if longer else None)
     return billing.limited(longer) or week

@@ -1,4 +1,4 @@
-"""JSON of subscriptions: the contract's routes for browsers (A.3), and those for API keys (crafely contract 8)."""
+"""JSON routes of subscriptions: for browsers (contract A.3) and for API keys (crafely contract 8)."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -35,7 +35,7 @@ STATES = {
     "paused": "expired",
     "incomplete": "none",
 }
-"""The state of a subscription by its status at Stripe, unless that is `canceled`."""
+"""The `state` of a subscription by Stripe's status, except `canceled`."""
 SUBSCRIPTION_ID = path("id", "The id of your subscription")
 
 
@@ -44,7 +44,7 @@ class TierBody(Body):
 
 
 class SessionOpened(ResponseModel):
-    sessionId: str = Field(description="Of Stripe's Checkout, where the payment goes on")
+    sessionId: str = Field(description="Id of the Stripe Checkout Session to pay on")
 
 
 class SubscriptionCancelled(ResponseModel):
@@ -70,7 +70,7 @@ class CancelBody(Body):
 class ChangeBody(Body):
     plan_id: str
     proration_date: Missing[int] = Field(
-        None, description="From the preview that you agree to; without it today's price is agreed to"
+        None, description="From the accepted preview; without it the current price is accepted"
     )
 
 
@@ -103,9 +103,7 @@ class ChangePreviewAnswer(ResponseModel):
     at: datetime = Field(description="When it takes effect and is charged")
     due_minor: int = Field(description="Charged then, in cents")
     lines: list[ChangeLine]
-    proration_date: int = Field(
-        description="Send it with the change to agree to these amounts, within an hour"
-    )
+    proration_date: int = Field(description="Send it with the change within one hour to accept these amounts")
 
 
 def _subscribing(error: Exception) -> ResponseReturnValue | None:
@@ -195,7 +193,7 @@ def cancel_subscription() -> ResponseReturnValue:
 def checkout() -> ResponseReturnValue:
     """Subscribe to a plan, on Stripe's Checkout page.
 
-    The subscription starts when it is paid, also if nobody returns from that page.
+    The subscription starts when it is paid, even if the buyer does not return from that page.
     """
     account, body = _key_account(), read(CheckoutBody)
     _refuse_organisation(body.org_id)
@@ -233,7 +231,7 @@ def own() -> ResponseReturnValue:
     body=CancelBody,
     answers={
         200: ("Ends with its period", SubscriptionAnswer),
-        403: "Only operators end a subscription at once, or the key is an organisation's",
+        403: "Only operators can end a subscription immediately, or the key is an organisation's",
         404: "You have no such subscription",
         409: "It has ended",
         422: "A field is wrong",
@@ -244,10 +242,10 @@ def own() -> ResponseReturnValue:
     door=MANAGEMENT,
 )
 def cancel(id: str) -> ResponseReturnValue:
-    """Cancel your subscription at the end of its period. Can be taken back until then."""
+    """Cancel your subscription at the end of its period. It can be resumed until then."""
     account = _owner(id)
     if read(CancelBody).at == "now":
-        raise Forbidden("Only operators of this server end a subscription at once.")
+        raise Forbidden("Only operators of this server can end a subscription immediately.")
     return jsonify(_subscription_json(billing.cancel(account)))
 
 
@@ -268,7 +266,7 @@ def cancel(id: str) -> ResponseReturnValue:
     door=MANAGEMENT,
 )
 def resume(id: str) -> ResponseReturnValue:
-    """Take back a cancellation before the period ends."""
+    """Undo a cancellation before the period ends."""
     return jsonify(_subscription_json(billing.resume(_owner(id))))
 
 
@@ -279,7 +277,7 @@ def resume(id: str) -> ResponseReturnValue:
     caller="key",
     answers={
         200: ("What the change costs", ChangePreviewAnswer),
-        403: "The key is an organisation's",
+        403: "Buying is frozen, so no upgrade is possible, or the key is an organisation's",
         404: "You have no such subscription, or there is no such plan",
         409: "No change is possible now",
         500: "Stripe refused or did not answer",
@@ -310,9 +308,9 @@ def preview(id: str) -> ResponseReturnValue:
     caller="key",
     body=ChangeBody,
     answers={
-        200: ("Changed now, or at the end of the period", SubscriptionAnswer),
+        200: ("Changed immediately, or scheduled for the end of the period", SubscriptionAnswer),
         402: "The card was declined and nothing changed, or `confirmation_needed`: pay at the URL in `details`",
-        403: "The key is an organisation's",
+        403: "Buying is frozen, so no upgrade is possible, or the key is an organisation's",
         404: "You have no such subscription, or there is no such plan",
         409: "No change is possible now, or the preview is too old",
         422: "A field is missing or wrong",
@@ -325,7 +323,7 @@ def preview(id: str) -> ResponseReturnValue:
 def change(id: str) -> ResponseReturnValue:
     """Change to another plan.
 
-    One that costs more starts at once, and the difference is charged to your card now; one that costs less starts when the
+    A more expensive plan starts immediately and the proration is charged to your card; a cheaper plan starts when the
     period ends. If the payment fails, nothing changes.
     """
     account, body = _owner(id), read(ChangeBody)
@@ -347,7 +345,8 @@ def _key_account() -> Account:
 
 
 def _owner(id: str) -> Account:
-    """The account of the key, whose live subscription it is. Raises NotFound for another account's, Conflict if it has ended."""
+    """The account of the key, which must own this live subscription. Raises NotFound for another account's, Conflict if
+    it has ended."""
     account = _key_account()
     if billing.subscription_of(account, id).status not in billing.LIVE_STATUSES:
         raise Conflict("This subscription has ended.")
@@ -376,7 +375,7 @@ def _refuse_other_schemes(name: str, address: str | None) -> None:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc or len(address or "") > 2000:
-        raise Invalid("Wrong address.", fields={name: "Enter a URL that starts with https:// or http://."})
+        raise Invalid("Invalid URL.", fields={name: "Enter a URL that starts with https:// or http://."})
 
 
 def _state(found: Subscription) -> str:

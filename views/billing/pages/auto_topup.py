@@ -1,4 +1,4 @@
-"""Automatic top-up: its card with the form, and the pages that confirm a payment with the bank."""
+"""Automatic top-up: its card with the form, and the confirmation of payments with the bank."""
 
 import re
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ SUGGESTED_CAP_CENTS = 10_000
 
 @dataclass(frozen=True)
 class TopupCard:
-    """What `billing/_auto_topup.html` shows: the view, the fields as entered, and their errors. Amounts are texts."""
+    """Data of `billing/_auto_topup.html`: the view, the fields as entered, and their errors. Amounts are strings."""
 
     view: AutoTopupView
     enabled: bool
@@ -64,7 +64,7 @@ class TopupCard:
 
 
 def auto_topup_view() -> TopupCard | None:
-    """The card of the page's account, for pages that include `billing/_auto_topup.html`; None if this server sells no credits."""
+    """The card of the page's account, for pages that include `billing/_auto_topup.html`; None if billing is disabled."""
     return _card(page_account()) if billing.enabled() else None
 
 
@@ -72,7 +72,8 @@ bp.add_app_template_global(auto_topup_view)
 
 
 def suggests_auto_topup(purchase: Purchase) -> bool:
-    """Whether the page of a paid purchase suggests automatic top-up: it is off, and the payment saved a method to charge."""
+    """Whether the page of a paid purchase suggests automatic top-up: it is off, and the payment saved a chargeable
+    method."""
     saved = purchase.card_last4 is not None or purchase.payment_method_type == "link"
     return (
         saved
@@ -89,7 +90,7 @@ bp.add_app_template_global(suggests_auto_topup)
 @bp.get("/orgs/<slug>/billing/auto-topup")
 @login_required
 def auto_topup_page() -> ResponseReturnValue:
-    """Show automatic top-up on a page of its own, or its status for htmx."""
+    """The page of automatic top-up; htmx gets only its status."""
     return _page(_card(own_billing()), partial="billing/_auto_topup_status.html")
 
 
@@ -125,7 +126,7 @@ def save_auto_topup() -> ResponseReturnValue:
 @login_required
 @limiter.limit("10 per minute")
 def retry_topup() -> ResponseReturnValue:
-    """End the pause after a decline and try again in a job; a permanent decline needs another card first."""
+    """End the pause after a decline and retry in a job; after a permanent decline another card is required first."""
     account = own_billing()
     db.session.commit()
     if blocked := auto_topup.blocked_reason(account):
@@ -135,7 +136,7 @@ def retry_topup() -> ResponseReturnValue:
     topup_charging.resume(account)
     jobs.enqueue(jobs.top_up, account_id=account.id)
     db.session.commit()
-    toast("Trying again. The result appears here in a few seconds.")
+    toast("Retrying. The result appears here in a few seconds.")
     return see_other(billing_home())
 
 
@@ -171,7 +172,7 @@ def own_topup_confirmed(operation: str) -> ResponseReturnValue:
 @bp.get("/billing/confirmations/<token>")
 @limiter.limit("60 per minute")
 def confirmation(token: str) -> ResponseReturnValue:
-    """Show the payment of a mailed link, with a button to confirm it: mail scanners open every URL.
+    """Show the payment of an e-mailed link with a button to confirm it, because mail scanners open every URL.
 
     Shows the outcome after the return from the bank's page."""
     shown = confirmations.look_up(token, now())
@@ -214,7 +215,7 @@ def _card(
     view, bounds = auto_topup.view(account), bounds_of(account)
     stored = view.settings
     cap = _suggested_cap(account, stored)
-    # what is agreed to is what the form would save
+    # the consent covers the values that the form would save
     view = replace(view, consent=consent_text(account, replace(stored, monthly_cap_cents=cap)))
     texts = entered or {
         "threshold": str(DEFAULT_THRESHOLD if stored.threshold is None else stored.threshold),
@@ -235,7 +236,7 @@ def _card(
 
 
 def _suggested_cap(account: Account, stored: TopupSettings) -> int | None:
-    # organisations begin with a stored amount
+    # organisations are created with a stored amount
     unset = stored.amount is None or (account.org_id and not auto_topup.consented(account))
     untouched = unset and not stored.enabled
     return SUGGESTED_CAP_CENTS if untouched else stored.monthly_cap_cents

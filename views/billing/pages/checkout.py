@@ -17,7 +17,7 @@ from models.billing.buying import (
 )
 from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
-from models.billing.disputes import freeze_message
+from models.billing.freezes import freeze_message
 from models.billing.payment_state import PaymentMismatch
 from models.billing.purchase import CURRENCY, RESOLVED_AFTER
 from models.billing.purchase_history import PurchaseRecord, purchase_history, purchase_record

@@ -1,4 +1,4 @@
-"""What the pages show of a plan: its price, what it offers in lines, and the action of its card."""
+"""Cards of plans: price, display lines and action."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ STATUSES = {
 
 @dataclass(frozen=True, slots=True)
 class PlanCard:
-    """A plan as shown for sale. Without `href` the card has no action."""
+    """A plan for sale. Without `href` the card has no action."""
 
     id: str
     name: str
@@ -62,7 +62,7 @@ def plan_card(
 
 
 def cards_for(plans: Iterable[Plan], subscription: Subscription | None) -> list[PlanCard]:
-    """The cards of plans for sale, with what this subscriber, or somebody without a plan, can do about each."""
+    """The cards of plans for sale, each with its action for this subscriber, or for a user without a plan."""
     return [_card_for(plan, subscription) for plan in plans]
 
 
@@ -79,7 +79,7 @@ def _card_for(plan: Plan, subscription: Subscription | None) -> PlanCard:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """The plan's display lines, then what it entitles to."""
+    """The plan's display lines, followed by its limits."""
     lines = list(plan.features)
     lines += [f"{window.credits:,} credits {_per(window, plan.interval)}" for window in plan.windows]
     if plan.included_credits:
@@ -93,7 +93,7 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def plan_facts(plan: Plan, subscription: Subscription) -> list[tuple[str, str]]:
-    """Names and values of a subscriber's plan."""
+    """Labels and values that describe a subscriber's plan."""
     facts = [("Price", f"{format.cents(plan.price_cents, plan.currency)} a {plan.interval}")]
     ends = subscription.cancel_at_period_end or subscription.status == "canceled"
     facts.append(("Ends" if ends else "Renews", format.date(subscription.billing_period_end)))

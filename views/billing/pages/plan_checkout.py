@@ -1,4 +1,4 @@
-"""The public page of plans and prices, the review of a plan before its payment, and the return from Stripe's page."""
+"""The public pricing page, the review of a plan before payment, and the return from Stripe's Checkout."""
 
 import logging
 from dataclasses import replace
@@ -10,6 +10,7 @@ from models import billing
 from models.billing import Plan, Subscription, stripe_api
 from models.billing.billing_details import billing_address, billing_snapshot
 from models.billing.buying import FEWEST_CREDITS
+from models.billing.freezes import freeze_message
 from models.billing.payment_state import PaymentMismatch
 from models.billing.plans import INTERVALS
 from models.billing.tax import calculate_tax, shown_tax, tax_enabled
@@ -30,8 +31,8 @@ bp.add_app_template_global(billing.enabled, "sells")
 
 @bp.get("/pricing")
 def pricing() -> ResponseReturnValue:
-    """Plans for sale, and the price of credits. Query: `interval`, if there are plans of both. Public; 404 if this server
-    sells nothing."""
+    """Plans for sale, and the price of credits. Query: `interval`, if there are monthly and yearly plans. Public;
+    404 if billing is disabled."""
     if not billing.enabled():
         raise NotFound("This server sells nothing. Ask its operator for credits.")
     offered = billing.public_plans()
@@ -59,7 +60,7 @@ def pricing() -> ResponseReturnValue:
 @bp.get("/profile/plan/checkout")
 @login_required
 def review_plan() -> ResponseReturnValue:
-    """Review a plan before paying. Query: `plan`. Asks for billing details first if there are none."""
+    """Review a plan before paying. Query: `plan`. Redirects to the billing details first if there are none."""
     account = own_billing()
     return _review(account, billing.get_plan(request.args.get("plan", "")))
 
@@ -68,7 +69,7 @@ def review_plan() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def subscribe_to_plan() -> ResponseReturnValue:
-    """Go to Stripe's page to pay for a plan."""
+    """Redirect to Stripe's Checkout to pay for a plan."""
     account = own_billing()
     plan = billing.get_plan(request.form.get("plan", ""))
     plan_id = plan.id
@@ -91,13 +92,13 @@ def subscribe_to_plan() -> ResponseReturnValue:
 @login_required
 @limiter.limit("120 per minute")
 def plan_started() -> ResponseReturnValue:
-    """The state of a subscription after Stripe's page. Query: `session_id`.
+    """The state of a subscription after Checkout. Query: `session_id`.
 
-    Asks Stripe when the page is loaded and on some of its polls, so that it is right without a webhook.
+    Fetches the state from Stripe on page load and on some polls, so it is correct without a webhook.
     """
     account, session_id = own_billing(), request.args.get("session_id", "")
     poll = page_number("poll")
-    state, subscription = _synced(account, session_id, ask=poll % SYNC_EVERY == 0)
+    state, subscription = _synced(account, session_id, fetch=poll % SYNC_EVERY == 0)
     plan = plan_of(subscription)
     waiting = state == "waiting"
     return money_page(
@@ -116,13 +117,13 @@ def plan_started() -> ResponseReturnValue:
 @bp.get("/profile/plan/not-started")
 @login_required
 def plan_not_started() -> ResponseReturnValue:
-    """Back from Stripe's page without paying."""
+    """Return from Checkout without a payment."""
     toast("Payment cancelled. You were not charged.", "info")
     return see_other(url_for("billing.pricing"))
 
 
 def return_urls() -> tuple[str, str]:
-    """The pages that Stripe's Checkout returns to, with and without a payment."""
+    """The URLs that Checkout returns to, with and without a payment."""
     base = stripe_api.billing_settings().base_url
     started = f"{base}{url_for('billing.plan_started')}?session_id={{CHECKOUT_SESSION_ID}}"
     return started, base + url_for("billing.plan_not_started")
@@ -134,10 +135,10 @@ def _own_subscription() -> Subscription | None:
     return billing.live_subscription(account)
 
 
-def _synced(account: Account, session_id: str, *, ask: bool) -> tuple[str, Subscription | None]:
+def _synced(account: Account, session_id: str, *, fetch: bool) -> tuple[str, Subscription | None]:
     """The state of a Checkout session, for the page, and its subscription: `active`, `waiting`, `ended` (also past due), or
-    `unknown` for a session of nobody or of another account."""
-    if not ask:  # the webhook may have come
+    `unknown` for a session that does not exist or belongs to another account."""
+    if not fetch:  # the webhook may have been handled
         found = billing.live_subscription(account)
         return ("active" if found else "waiting"), found
     try:
@@ -145,7 +146,7 @@ def _synced(account: Account, session_id: str, *, ask: bool) -> tuple[str, Subsc
     except NotFound:
         return "unknown", None
     except (billing.StripeError, PaymentMismatch, Conflict) as error:
-        log.warning("the state of a checkout of %s is unknown: %s", account.id, error)
+        log.warning("could not fetch the checkout state of %s: %s", account.id, error)
         db.session.rollback()
         return "waiting", None
     if found is None or found.status == "incomplete":
@@ -157,17 +158,20 @@ def _review(
     account: Account, plan: Plan, *, problem: str | None = None, status: int = 200
 ) -> ResponseReturnValue:
     if not plan.active:
-        raise NotFound("This plan is not for sale any more.")
+        raise NotFound("This plan is no longer for sale.")
     if billing.live_subscription(account):
         return see_other(url_for("billing.preview_change", plan=plan.id))
     snapshot = billing_snapshot(account.id)
     details = billing_address(snapshot)
     if details is None:
         return see_other(url_for("billing.details", plan=plan.id))
+    freeze = billing.buying_freeze(account) if billing.enabled() else None
+    if freeze is not None:
+        problem, status = freeze_message(freeze), 403
     card, price, currency = plan_card(plan), plan.price_cents, plan.currency
     due: int | None = price
     taxes: list[tuple[str, int]] = []
-    if tax_enabled() and price:
+    if tax_enabled() and price and freeze is None:
         db.session.commit()  # no transaction during the call to Stripe
         try:
             found = calculate_tax(price, currency, snapshot)
@@ -180,6 +184,7 @@ def _review(
         card=card,
         details=details,
         problem=problem,
+        frozen=freeze is not None,
         lines=[
             (card.name, f"{card.price} a {card.interval}"),
             *((name, format.cents(cents, currency)) for name, cents in taxes),

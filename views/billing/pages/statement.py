@@ -56,7 +56,7 @@ MOVEMENT_NAMES = {
     "expiries": "Expiries",
     "charges": "Other charges",
     "debt": "Debt repaid",
-    "unspent": "All but spending",
+    "unspent": "Everything except spending",
 }
 """The choices of the filter."""
 
@@ -67,12 +67,12 @@ GRANT_TABS = {
     "plan": ("Plan", "plan"),
     "subscription": ("Plan", "plan"),
 }
-"""By grant type: the name and the tab of the page that it came from."""
+"""By grant type: name and profile tab of its source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What caused an entry: a text, the address of the cause (None if it has no page), and an id that stands for the name."""
+    """The cause of an entry: a text, its URL (None if it has no page), and an id to show if it has no name."""
 
     text: str
     href: str | None = None
@@ -97,11 +97,11 @@ class StatementForm:
             return cls(values, StatementFilter(), invalid.fields)
 
     def args(self, **changes: str) -> dict[str, Any]:
-        """The query of the same filters with some changed; empty ones are left out."""
+        """The query of these filters with changes; empty values are left out."""
         return {name: value for name, value in {**self.values, **changes}.items() if value}
 
     def href(self, **changes: str) -> str:
-        """The page with some filters changed."""
+        """The URL of the page with changed filters."""
         return statement_home(**self.args(**changes))
 
     @property
@@ -112,15 +112,15 @@ class StatementForm:
 
     @property
     def chips(self) -> list[tuple[str, str]]:
-        """Each filter in words, and the page without it."""
-        values, words = (
+        """Each active filter as text, with the URL of the page without it."""
+        values, texts = (
             self.values,
             {"from": "From {}", "to": "To {}", "least": "At least {} credits", "q": "“{}”"},
         )
         chips = [(MOVEMENT_NAMES[values["kind"]], self.href(kind=""))] if values["kind"] else []
         return chips + [
             (text.format(values[name]), self.href(**{name: ""}))
-            for name, text in words.items()
+            for name, text in texts.items()
             if values[name]
         ]
 
@@ -131,8 +131,8 @@ def statement() -> ResponseReturnValue:
     """`/profile?tab=statement`: balance, expiries and ledger entries, newest first, in keyset pages.
 
     Query: `kind`, `from`, `to`, `least`, `q`, `before` (an entry id). htmx gets the list, or after `before` only its rows.
-    Runs a due quota cycle and writes off expired grants first, so that the entries add up to the balance. Wrong filters:
-    422 with the input kept.
+    Runs a due quota cycle and writes off expired grants first, so that the entries add up to the balance. Invalid
+    filters: 422 with the input kept.
     """
     return _page()
 
@@ -140,13 +140,13 @@ def statement() -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/billing/statement")
 @login_required
 def organisation_statement() -> ResponseReturnValue:
-    """The same of an organisation, for its owners and admins."""
+    """The statement of an organisation, for its owners and admins."""
     return _page()
 
 
 def statement_account() -> Account:
-    """The account of the page: of the organisation in the URL, else the one that the cookie acts for, which may be an
-    organisation's too. Raises Forbidden, NotFound."""
+    """The account of the page: the organisation in the URL, else the account of the session, which may belong to an
+    organisation too. Raises Forbidden, NotFound."""
     return page_account() if g.get("billing_slug") else current_account()
 
 
@@ -192,8 +192,8 @@ def statement_address() -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/billing/statement.csv")
 @login_required
 def statement_file() -> ResponseReturnValue:
-    """Stream the entries of the page's filters as CSV. With no filter but days it is complete, and `/verify` can check it.
-    Raises Invalid (422)."""
+    """Stream the filtered entries as CSV. Filtered by days only, it is complete and `/verify` can check it. Raises
+    Invalid (422)."""
     account_id, filter = statement_account().id, parse_filter(request.args)
     days = f"{f'{filter.first}-to-' if filter.first else ''}{filter.last or now().date()}"
     if filter.whole:
@@ -229,8 +229,8 @@ def statement_pdf(month: str) -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/billing/statement/<day>")
 @login_required
 def statement_day(day: str) -> ResponseReturnValue:
-    """Why the balance changed on a UTC day such as `2026-11-20`: in sentences, by cause, and the largest calls. Raises
-    NotFound for a day that has not come."""
+    """Explain the change of the balance on a UTC day such as `2026-11-20`: sentences, causes and the largest calls.
+    Raises NotFound for a future day."""
     account, today = statement_account(), now().astimezone(UTC).date()
     found = parse_day(day)
     if found is None or found > today:
@@ -263,7 +263,7 @@ def statement_day(day: str) -> ResponseReturnValue:
 @bp.get("/orgs/<slug>/billing/statement/grants/<path:id>")
 @login_required
 def grant_page(id: str) -> ResponseReturnValue:
-    """A grant: where it came from, and what came of its credits. Raises NotFound."""
+    """A grant with its source and changes. Raises NotFound."""
     account = statement_account()
     write_off_expired(account)
     db.session.commit()
@@ -279,7 +279,7 @@ def grant_page(id: str) -> ResponseReturnValue:
 
 
 def cause_of(line: StatementLine, account: Account) -> Cause:
-    """What caused an entry, in words, and its page: a call, a purchase, or a grant."""
+    """The cause of an entry as text, with the page of its call, purchase or grant."""
     if line.kind == "debit":
         if line.request_id:
             return Cause(line.model or "Call", _call_href(line.run_id, line.request_id))
@@ -303,24 +303,24 @@ def cause_of(line: StatementLine, account: Account) -> Cause:
 
 
 def _has_purchase_pages(account: Account) -> bool:
-    """An organisation's purchases are shown to its owners and admins, not to its keys."""
+    """Whether the purchases have pages: an organisation's are shown to its owners and admins, not to its keys."""
     return bool(account.user_id or g.get("billing_slug"))
 
 
 def _call_href(run_id: str | None, request_id: str) -> str | None:
-    """The page of a call; None for an organisation's, which only its own keys open."""
+    """The URL of a call; None for an organisation's call, which only its own keys can open."""
     return None if g.get("billing_slug") else call_address(run_id, request_id)
 
 
 def grant_name(line: StatementLine) -> str:
-    """What a grant is called."""
+    """The display name of a grant."""
     if line.description:
         return line.description
     return KINDS[line.grant_type][0] if line.grant_type in KINDS else "Grant"
 
 
 def day_sentences(period: StatementPeriod) -> list[str]:
-    """A day in sentences; each number is a sum of entries."""
+    """Sentences that explain a day; each number is a sum of entries."""
     opening, closing, change = period.opening.balance, period.closing.balance, period.change
     ends = f"from {format.credits(opening)} to {format.credits(closing)}"
     if not period.debits and not period.movements:
@@ -337,13 +337,13 @@ def day_sentences(period: StatementPeriod) -> list[str]:
         sentences.append(cost + (most if len(models) > 1 and top.model else ""))
     if charges.count:
         sentences.append(f"{_count(charges.count, 'other charge')} cost {_credits(-charges.amount)}.")
-    words = {
+    texts = {
         "purchases": ("You bought {} in {}.", "purchase", 1),
         "grants": ("{} came with {}.", "grant", 1),
         "expiries": ("{} expired unused, of {}.", "grant", -1),
         "refunds": ("{} were taken back by refunds, disputes or the operator, in {}.", "movement", -1),
     }
-    for name, (text, noun, sign) in words.items():
+    for name, (text, noun, sign) in texts.items():
         found = period.movements.get(name)
         if found is None:
             continue
@@ -352,14 +352,12 @@ def day_sentences(period: StatementPeriod) -> list[str]:
         sentences.append(text.format(_credits(sign * found.amount), _count(found.count, noun)))
     repaid = sum(line.amount for line in period.changes if line.movement == "debt" and line.amount > 0)
     if repaid:
-        sentences.append(
-            f"{_credits(repaid)} of what came in repaid debt, which does not change the balance."
-        )
+        sentences.append(f"New credits repaid {_credits(repaid)} of debt, which does not change the balance.")
     return sentences
 
 
 def _entries(day: date, **more: Any) -> str:
-    """The entries of a day on the statement."""
+    """The URL of a day's entries on the statement."""
     return statement_home(**_days(day), **more)
 
 
@@ -387,16 +385,16 @@ def _list_context(account: Account, form: StatementForm, before: int | None) -> 
 
 
 def _day_addresses(lines: Sequence[StatementLine]) -> dict[date, str]:
-    """The explanations of the lines' days: few, as most lines of a page are of one day."""
+    """The URL of each day of the lines: few, because most lines of a page share a day."""
     days = {line.created_at.date() for line in lines}
     return {day: url_for("billing.statement_day", day=str(day)) for day in days}
 
 
 def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
-    """Balance, its sum, chart, expiries, holds and months."""
+    """Balance and its parts, chart, expiries, holds and months."""
     current, totals = balance(account, now=moment), statement_totals(account.id)
     if not g.get("billing_slug"):
-        g.balance = current  # the navigation bar shows the same reading
+        g.balance = current  # the navigation bar shows the same value
     days = [moment.astimezone(UTC).date() - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
     months = statement_months(account.id, moment)
     return {
@@ -414,7 +412,7 @@ def _page_context(account: Account, moment: datetime) -> dict[str, Any]:
 
 
 def _month(month: date, moment: datetime) -> tuple[str, str]:
-    """The name of a month and the address of its statement."""
+    """The name of a month and the URL of its statement."""
     current = f"{month:%Y-%m}" == f"{moment.astimezone(UTC):%Y-%m}"
     return f"{month:%B %Y}{' so far' if current else ''}", url_for(
         "billing.statement_pdf", month=f"{month:%Y-%m}"

@@ -1,4 +1,4 @@
-"""Draws the statement of a month as PDF: balances, movements by day and cause, payments, and what it takes to verify it."""
+"""Renders monthly statements as PDF: balances, movements by day and cause, payments, and data for verification."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -59,8 +59,8 @@ class DayLine:
 
 
 def monthly_pdf(account: Account, period: StatementPeriod, moment: datetime) -> bytes:
-    """The PDF file of a month's statement, as it stood at `moment`. At most 300 movements besides calls and 100 payments are
-    listed, the rest is summed; calls are summed by day and model."""
+    """The PDF of a month's statement as of `moment`. Lists at most 300 movements other than calls, and 100 payments;
+    further ones are summed. Calls are summed by day and model."""
     until = min(period.last, moment.astimezone(UTC).date())
     title = f"Statement for {period.first:%B %Y}"
     pdf = blank_pdf(title, numbered=True)
@@ -85,7 +85,7 @@ def monthly_pdf(account: Account, period: StatementPeriod, moment: datetime) -> 
 
 
 def summary_rows(period: StatementPeriod) -> Rows:
-    """What leads from the opening to the closing balance; the values add up to the change."""
+    """The sums between opening and closing balance; the values add up to the change."""
     names = {
         "purchases": "Bought",
         "grants": "Granted",
@@ -102,8 +102,8 @@ def summary_rows(period: StatementPeriod) -> Rows:
 
 
 def day_lines(account_id: str, period: StatementPeriod) -> Iterator[DayLine]:
-    """Each day with movements, followed by its causes; at last what was not listed. The days' sums and that add up to the
-    change of the month."""
+    """Each day with movements, followed by its causes; then the sum of unlisted movements. The days' sums and this sum
+    add up to the change of the month."""
     debits: dict[date, list[CallSum]] = defaultdict(list)
     for each in period.debits:
         debits[each.day].append(each)
@@ -120,7 +120,7 @@ def day_lines(account_id: str, period: StatementPeriod) -> Iterator[DayLine]:
 
 
 def _debits(sums: Sequence[CallSum]) -> list[DayLine]:
-    """The calls of a day by model, the most expensive six one by one; and its other charges."""
+    """The calls of a day by model, with only the six most expensive models listed individually, and the other charges."""
     calls = [each for each in sums if each.calls]
     lines = [
         DayLine(f"{each.model or 'Calls'}, {_calls(each.count)}", each.amount)
@@ -137,15 +137,15 @@ def _calls(count: int) -> str:
 
 
 def _name(line: StatementLine) -> str:
-    """A movement in words; purchases are named by their price."""
+    """The text of a movement; purchases are named by their price."""
     name = line.description or (KINDS[line.grant_type][0] if line.grant_type in KINDS else "Grant")
     if line.movement == "purchases" and line.amount_cents is not None:
         return f"Purchase, {format.cents(line.amount_cents, line.currency or 'usd')}"
-    words = {"refund": "Refund", "dispute": "Dispute", "revocation": "Revoked"}
+    reasons = {"refund": "Refund", "dispute": "Dispute", "revocation": "Revoked"}
     before = {
         "expiries": "Expired",
         "debt": "Debt repaid" if line.amount > 0 else "Used to repay debt",
-        "refunds": f"{words.get(line.cause, 'Taken back')}{', given back' if line.amount > 0 else ''}",
+        "refunds": f"{reasons.get(line.cause, 'Taken back')}{', given back' if line.amount > 0 else ''}",
     }.get(line.movement)
     return f"{before}: {name}" if before else name
 
@@ -185,7 +185,7 @@ def _movements(pdf: "FPDF", account_id: str, period: StatementPeriod) -> None:
         balance = "" if line.balance is None else _credits(line.balance)
         if balance:
             pdf.ln(1.2)
-            if pdf.will_page_break(ROW * 2):  # no day alone at the end of a page
+            if pdf.will_page_break(ROW * 2):  # keeps a day together with its first cause
                 pdf.add_page()
         _row(pdf, line.name, _signed(line.amount), balance, bold=bool(balance))
         slices.pause()
@@ -233,7 +233,7 @@ def _section(pdf: "FPDF", title: str, middle: str, right: str) -> None:
 
 
 def _row(pdf: "FPDF", name: str, middle: str, right: str, *, bold: bool = False) -> None:
-    """One line; a name that is too long is cut."""
+    """One line; a name that is too long is truncated."""
     style(pdf, 9, bold, INK)
     width = pdf.epw * 0.6 - 4
     if pdf.get_string_width(name) > width:

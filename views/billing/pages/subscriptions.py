@@ -1,4 +1,4 @@
-"""The profile tab `plan`: the plan with its windows, and how to change, cancel and resume it."""
+"""The profile tab `plan`: the plan with its windows, and the routes to change, cancel and resume it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from models import billing
 from models.billing import ChangePreview, Plan, Subscription
 from models.core.db import db, now
-from models.core.errors import Conflict, Invalid, NotFound
+from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account
 from views.accounts.pages.profile import tab
 from views.billing.pages.billing_blueprint import bp, money_page, own_billing, user
@@ -23,29 +23,29 @@ from views.web.htmx import see_other, toast, wants_fragment
 NOTICES = {
     "past_due": (
         "The payment of the renewal failed",
-        "Stripe tries again over the next days. The plan pays for calls for three days; after that they use your credits.",
+        "Stripe retries the payment over the next days. The plan pays for calls for three days; after that they use your credits.",
     ),
-    "unpaid": ("The plan is not paid", "Model calls use your credits until it is paid."),
+    "unpaid": ("The plan is unpaid", "Model calls use your credits until it is paid."),
     "paused": ("The plan is paused", "Model calls use your credits until it continues."),
 }
 UNCONFIRMED = (
-    "A change of plan waits for your payment",
-    "Your bank asks you to confirm it. The plan changes as soon as you do; after a day the change lapses.",
+    "A change of plan requires your confirmation",
+    "Your bank requires you to confirm the payment. The plan changes as soon as you do; after one day the change expires.",
 )
 INVOICE_STATES = {
     "paid": ("Paid", "ok", "check"),
     "open": ("Unpaid", "bad", "alert"),
     "void": ("Void", None, "cut"),
-    "uncollectible": ("Given up", "bad", "x"),
+    "uncollectible": ("Uncollectible", "bad", "x"),
 }
 """Label, badge and icon of each status of an invoice."""
-NEARLY = 0.8
-"""From this share of a window its meter warns."""
+WARNING_SHARE = 0.8
+"""The used share of a window from which its meter warns."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanView:
-    """What the page shows of the user's plan."""
+    """The user's plan as the page shows it."""
 
     name: str
     status: tuple[str, str | None, str]
@@ -64,7 +64,7 @@ class PlanView:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """A window of the plan as a meter. Credits; `resets_at` is None before its first use."""
+    """A window of the plan as a meter, in credits; `resets_at` is None before its first use."""
 
     name: str
     used: int
@@ -73,19 +73,19 @@ class Allowance:
 
     @property
     def share(self) -> float:
-        """What is used, from 0 to 1."""
+        """The used share, from 0 to 1."""
         return min(1.0, self.used / self.limit) if self.limit else 1.0
 
     @property
     def kind(self) -> str | None:
         """The meter's kind."""
-        return "full" if self.used >= self.limit else "warn" if self.share >= NEARLY else None
+        return "full" if self.used >= self.limit else "warn" if self.share >= WARNING_SHARE else None
 
 
 @tab("plan")
 @login_required
 def plan_page() -> ResponseReturnValue:
-    """`/profile?tab=plan`: the plan, its windows, and other plans. For htmx the windows only."""
+    """`/profile?tab=plan`: the plan, its windows, and other plans. htmx gets only the windows."""
     account, moment = personal_account(), now()
     subscription = billing.live_subscription(account)
     plan = plan_of(subscription)
@@ -124,7 +124,7 @@ def save_fallback() -> ResponseReturnValue:
 @login_required
 @limiter.limit("60 per minute")
 def preview_change() -> ResponseReturnValue:
-    """What a change to another plan costs, and when it starts. Query: `plan`."""
+    """Preview the price and start of a change to another plan. Query: `plan`."""
     account = own_billing()
     plan = billing.get_plan(request.args.get("plan", ""))
     return _change_page(account, plan)
@@ -134,8 +134,8 @@ def preview_change() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def change_plan() -> ResponseReturnValue:
-    """Change to another plan: at once if it is an upgrade, else at the end of the period. Goes to Stripe's page if the bank
-    wants the payment confirmed."""
+    """Change to another plan: immediately if it is an upgrade, else at the end of the period. Redirects to Stripe's
+    page if the bank requires a confirmation of the payment."""
     account = own_billing()
     plan = billing.get_plan(request.form.get("plan", ""))
     agreed = _proration_date(request.form.get("proration_date", ""))
@@ -145,7 +145,7 @@ def change_plan() -> ResponseReturnValue:
     except billing.ConfirmationNeeded as needed:
         db.session.rollback()
         return see_other(needed.url)
-    except (billing.PaymentDeclined, billing.StripeError, Conflict) as error:
+    except (billing.PaymentDeclined, billing.StripeError, Conflict, Forbidden) as error:
         db.session.rollback()
         if error.code == "same_plan":  # the form was sent twice
             toast(error.message, "info")
@@ -162,14 +162,14 @@ def change_plan() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def undo_plan_change() -> ResponseReturnValue:
-    """Keep the present plan: undo a change that is due at the end of the period."""
+    """Keep the current plan: undo a change that is scheduled for the end of the period."""
     return _done(billing.undo_scheduled_change, "The change is undone.")
 
 
 @bp.get("/profile/plan/cancellation")
 @login_required
 def ask_plan_end() -> ResponseReturnValue:
-    """Ask to cancel the plan, in a dialog or, without JavaScript, a page."""
+    """Confirm cancelling the plan, in a dialog or, without JavaScript, on a page."""
     subscription = billing.live_subscription(own_billing())
     plan = plan_of(subscription)
     if subscription is None or plan is None:
@@ -194,7 +194,7 @@ def cancel_plan() -> ResponseReturnValue:
 @login_required
 @limiter.limit("20 per minute")
 def resume_plan() -> ResponseReturnValue:
-    """Take a cancellation back."""
+    """Undo a cancellation."""
     return _done(billing.resume, "The plan continues.")
 
 
@@ -221,7 +221,7 @@ def _change_page(
     preview: ChangePreview | None = None
     try:
         preview = billing.preview_change(account, plan)
-    except (billing.StripeError, Conflict) as error:
+    except (billing.StripeError, Conflict, Forbidden) as error:
         db.session.rollback()
         problem, status = problem or error.message, error.status if status == 200 else status
     return money_page(
