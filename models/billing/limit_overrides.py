@@ -2,7 +2,7 @@
 
 from sqlalchemy import select
 
-from models.billing.plans import LONGEST_WINDOW, LimitOverride
+from models.billing.plans import MAX_WINDOW_HOURS, LimitOverride
 from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import Invalid, NotFound
@@ -39,8 +39,8 @@ def set_limit_override(
         raise Invalid("A new override needs the credits of a block, its hours, and the credits of a week.")
     if not (0 < block <= MOST_CREDITS and 0 < week <= MOST_CREDITS):
         raise Invalid(f"Use 1 to {MOST_CREDITS:,} credits.")
-    if not 0 < hours <= LONGEST_WINDOW:
-        raise Invalid(f"A block lasts 1 to {LONGEST_WINDOW:,} hours.")
+    if not 0 < hours <= MAX_WINDOW_HOURS:
+        raise Invalid(f"A block lasts 1 to {MAX_WINDOW_HOURS:,} hours.")
     if found is None:
         found = LimitOverride(user_id=account.user_id)
         db.session.add(found)

@@ -34,8 +34,8 @@ def test_a_plan_stores_its_terms_with_the_shortest_window_first(session: OrmSess
     plan = billing.create_plan(PRO)
     assert plan.id.startswith("pkg_")
     assert [window.name for window in plan.windows] == ["5 hours", "week", "month"]
-    said = terms(billing.get_plan(plan.id))
-    assert replace(said, windows=()) == replace(
+    stored = terms(billing.get_plan(plan.id))
+    assert replace(stored, windows=()) == replace(
         PRO, features=list(PRO.features), models=list(PRO.models or ()), windows=()
     )
     assert (plan.version, plan.active, plan.currency) == (1, True, "usd")
@@ -94,7 +94,7 @@ def test_names_of_active_plans_are_unique(session: OrmSession) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "anew"),
+    ("changes", "makes_version"),
     [
         ({"description": "Better", "features": ["One"], "public": False, "sort": 3}, False),
         ({"price_cents": 2_500}, True),
@@ -107,18 +107,18 @@ def test_names_of_active_plans_are_unique(session: OrmSession) -> None:
     ],
 )
 def test_money_and_limits_make_a_new_version(
-    session: OrmSession, changes: dict[str, Any], anew: bool
+    session: OrmSession, changes: dict[str, Any], makes_version: bool
 ) -> None:
     plan = billing.create_plan(PRO)
     before = terms(plan)
     now = billing.update_plan(plan, changes)
-    assert (now.id != plan.id) is anew
-    assert plan.active is not anew
+    assert (now.id != plan.id) is makes_version
+    assert plan.active is not makes_version
     assert now.active
     for name, value in changes.items():
         assert getattr(terms(now), name) == value
-    assert now.version == (2 if anew and "name" not in changes else 1)
-    if anew:
+    assert now.version == (2 if makes_version and "name" not in changes else 1)
+    if makes_version:
         assert terms(plan) == before
         with pytest.raises(Conflict):
             billing.update_plan(plan, {"price_cents": 1})

@@ -458,7 +458,7 @@ def test_a_day_is_explained_in_sentences_and_adds_up(session: Session, alice: Pe
             assert sum(amounts[:-1]) == amounts[-1] == shown["Change"]
         seen[page] = words(page[page.index('<div class="prose">') : page.index('<dl class="stats">')])
     assert closing == entry_sum(session, alice.account)
-    told = " ".join(seen.values())
+    explanations = " ".join(seen.values())
     for sentence in (
         "Nothing was added or spent. Your balance stayed at 0 credits.",
         "1 call cost 120 credits.",
@@ -470,7 +470,7 @@ def test_a_day_is_explained_in_sentences_and_adds_up(session: Session, alice: Pe
         "100 credits were taken back by refunds, disputes or the operator, in 2 movements.",
         "Your balance ended where it began",
     ):
-        assert sentence in told, sentence
+        assert sentence in explanations, sentence
     assert f'href="/calls/{ids["call"]}"' in "".join(seen)
     for wrong in ("2026-13-01", "today", "9999-01-01", str((now() + 2 * DAY).date()), "1999-01-01"):
         assert alice.browser.get(f"/profile/statement/{wrong}").status_code == 404

@@ -69,7 +69,7 @@ class Upstream:
         self.url = f"http://127.0.0.1:{port}"
 
     def seen(self) -> dict[str, dict[str, int]]:
-        """By script id: number of requests (`asked`) and of completed responses (`ended`)."""
+        """By script id: number of requests (`requests`) and of completed responses (`ended`)."""
         with urllib.request.urlopen(f"{self.url}/seen", timeout=20) as answer:
             found: dict[str, dict[str, int]] = json.load(answer)
         return found
@@ -121,8 +121,8 @@ class Provider:
         lengths = [line[15:] for line in head.split("\r\n") if line.lower().startswith("content-length:")]
         body = json.loads(await reader.readexactly(int(lengths[0])))
         script = self.script(body)
-        log = self.log.setdefault(script.id, {"asked": 0, "ended": 0})
-        log["asked"] += 1
+        log = self.log.setdefault(script.id, {"requests": 0, "ended": 0})
+        log["requests"] += 1
         await asyncio.sleep(script.first)
         keep = await self.respond(script, bool(body.get("stream")), str(body["model"]), writer)
         await writer.drain()

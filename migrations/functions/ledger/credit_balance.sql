@@ -1,4 +1,4 @@
--- Balance of an account as people see it: the net balance without a plan's blocks, which only its windows limit.
+-- Balance of an account as shown to users: the net balance without a plan's blocks, which only its windows limit.
 CREATE OR REPLACE FUNCTION credit_balance(p_account text, p_now timestamptz) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

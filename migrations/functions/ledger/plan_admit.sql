@@ -1,8 +1,8 @@
--- Decide what pays for a call of a person whose subscription's plan is p_plan, and start a block if it is needed. Outcome
--- NULL: the call may go ahead, by p_funding's balance without held. The caller holds the account's lock.
+-- Choose the funding of a call of a person whose subscription's plan is p_plan, and start a block if one is needed. Outcome
+-- NULL: the call may be admitted if p_funding's balance less held covers it. The caller holds the account's lock.
 --
--- p_continue is the person's choice to continue with credits where the plan ends. A plan without windows leaves no choice:
--- its calls are paid with credits.
+-- p_continue is the person's preference to continue with credits when the plan is used up or does not cover the model. For a
+-- plan without windows, calls to covered models are always paid with credits.
 CREATE OR REPLACE FUNCTION plan_admit(
     p_user text, p_plan text, p_continue boolean, p_request text, p_model text, p_route_model text, p_minimum bigint,
     p_now timestamptz,

@@ -1,6 +1,6 @@
--- Start a block of a person's plan, if none is live or the plan's limit has grown, with what every window leaves. It ends
--- with the first window; earlier if a window that left less resets earlier, or the subscription ends. The caller holds the
--- account's lock.
+-- Start a block of a person's plan, if none is live or the plan's limit has grown, with the smallest remainder of all
+-- windows. It ends with the first window; earlier if a window with a smaller remainder resets earlier, or if the subscription
+-- ends. The caller holds the account's lock.
 CREATE OR REPLACE FUNCTION plan_block_start(p_user text, p_now timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,5 +1,5 @@
 -- The subscription whose plan covers a person's calls at p_now: trialing, active, or past due for less than three days. A
--- period that ended without news from Stripe counts as renewed for as long.
+-- period that has ended counts as renewed for three days, until Stripe's state is fetched.
 CREATE OR REPLACE FUNCTION plan_subscription(p_user text, p_now timestamptz) RETURNS SETOF subscription
 LANGUAGE sql STABLE AS $$
     SELECT s.* FROM subscription s
