@@ -22,6 +22,7 @@ from models.billing.purchase import (
     one_of,
 )
 from models.billing.stripe_api import StripeError, missing
+from models.billing.tax import tax_enabled
 from models.core.db import NOW, Base, BigInt, db
 from models.core.db import now as utc_now
 from models.core.errors import Invalid, NotFound
@@ -32,6 +33,7 @@ from models.orgs import Org
 MIN_CREDITS = 500
 """The smallest top-up, in credits."""
 DEFAULT_THRESHOLD, DEFAULT_CREDITS = 500, 2000
+TAX_WORDS = "with tax added to these amounts where it is due, "
 MAX_CAP_CENTS = 10_000_000
 
 NEEDS_VALUES = "Threshold and amount are required when enabling auto top-up"
@@ -218,9 +220,16 @@ def consent_text(account: Account, settings: TopupSettings) -> str:
     return (
         f"I agree that Stoa charges {whose} saved payment method {dollars(amount)} each time {its} balance falls below "
         f"{DEFAULT_THRESHOLD if threshold is None else threshold:,} credits, or more to clear a negative balance, never more "
-        f"than {dollars(bounds_of(account).max_credits)} at once, and {limit}, until "
+        f"than {dollars(bounds_of(account).max_credits)} at once, and {limit}, {TAX_WORDS if tax_enabled() else ''}until "
         f"{'an owner or admin switches' if account.org_id else 'I switch'} automatic top-up off."
     )
+
+
+def consented_to_tax(account: Account) -> bool:
+    """Whether the last consent names the tax that is added."""
+    query = select(AutoTopupConsent.text).where(AutoTopupConsent.account_id == account.id)
+    last = db.session.scalars(query.order_by(AutoTopupConsent.id.desc()).limit(1)).one_or_none()
+    return last is not None and TAX_WORDS in last
 
 
 def consented(account: Account) -> bool:
@@ -335,8 +344,9 @@ def view(account: Account, *, now: datetime | None = None) -> AutoTopupView:
 
 
 def charged_cents(account: Account, *, now: datetime) -> int:
-    """The sum of automatic top-ups in the calendar month (UTC), in cents: paid ones, refunded or not, and open ones."""
-    query = select(func.coalesce(func.sum(Purchase.amount_cents), 0)).where(
+    """The sum of automatic top-ups in the calendar month (UTC), in cents before tax: paid ones, refunded
+    or not, and open ones."""
+    query = select(func.coalesce(func.sum(Purchase.amount_cents - Purchase.tax_cents), 0)).where(
         of_account(account),
         Purchase.kind == "auto_topup",
         Purchase.created_at >= month_of(now),

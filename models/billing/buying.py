@@ -15,12 +15,13 @@ from sqlalchemy.exc import IntegrityError
 from models import ledger
 from models.billing import cards, stripe_api, trust
 from models.billing.billing_details import billing_snapshot
-from models.billing.customers import ensure_customer, replace_customer
+from models.billing.customers import ensure_customer, replace_customer, send_billing_details
 from models.billing.freezes import refuse_frozen
 from models.billing.open_checkouts import within_limits
 from models.billing.payment_state import of_new_intent
 from models.billing.purchase import CURRENCY, RESOLVED_AFTER, Purchase
 from models.billing.stripe_api import StripeError, id_of, plain
+from models.billing.tax import calculate_tax, tax_enabled
 from models.billing.transitions import note_attempt, purchase_by_id, settle, sync
 from models.core import jobs
 from models.core.db import db
@@ -43,6 +44,11 @@ UNKNOWN = (
     "Stripe did not answer. If your card was charged, the credits arrive within a few minutes: look at your purchases "
     "before you try again."
 )
+TAX_CHANGED = "The tax has changed since you saw the total. Check the new total before you pay."
+TAX_NOT_AGREED = (
+    "Tax is added to your top-ups now, and your consent does not name it. Save the settings of automatic top-up "
+    "again."
+)
 NO_CHECKOUT = "Could not create Stripe checkout session."
 
 
@@ -63,20 +69,28 @@ def price_cents(credits: int) -> int:
 
 
 def buy(
-    account: Account, buyer_id: str, credits: int, *, nonce: str | None = None, address: str | None = None
+    account: Account,
+    buyer_id: str,
+    credits: int,
+    *,
+    nonce: str | None = None,
+    address: str | None = None,
+    total_cents: int | None = None,
 ) -> BuyOutcome:
     """Buy credits: with the account's default card, off-session, else on Stripe's Checkout page (contract 2.11).
 
     Takes transactions of its own. At a limit of 24 hours, Checkout pages that were left open are closed. `nonce`, a form's own word, makes a repeated submission the same purchase.
-    `address` is the buyer's network address, for limits of declines. Raises BillingDisabled, Forbidden (buying is frozen),
+    `address` is the buyer's network address, for limits of declines. `total_cents` is the total that the buyer saw: a saved
+    card is charged that much or not at all. Where tax is added, a saved card needs billing details. Raises BillingDisabled, Forbidden (buying is frozen),
     BuyingLimited, StripeError, Conflict.
     """
     stripe_api.client()
     started = utc_now()
     with transaction():
         refuse_frozen(account)
+        may_charge = not tax_enabled() or billing_snapshot(account.id) is not None
     customer = ensure_customer(account)
-    card = cards.default_card(customer)
+    card = cards.default_card(customer) if may_charge else None
     if card is None and not cards.customer_exists(customer):
         customer = replace_customer(account, customer)
     operation = operation_id(account, buyer_id, nonce)
@@ -98,7 +112,7 @@ def buy(
     except IntegrityError:
         return _again(operation, credits)
     if card is not None:
-        purchase = charge(operation, card.id, card.type, cancel_failed=True)
+        purchase = charge(operation, card.id, card.type, cancel_failed=True, agreed_cents=total_cents)
         if purchase.paid:
             return BuyOutcome(operation, credits, paid=True)
         if purchase.open:
@@ -150,14 +164,21 @@ def begin(
     return purchase
 
 
-def charge(operation: str, method_id: str, method_type: str, *, cancel_failed: bool) -> Purchase:
+def charge(
+    operation: str, method_id: str, method_type: str, *, cancel_failed: bool, agreed_cents: int | None = None
+) -> Purchase:
     """Charge a saved card off-session for a purchase that was begun; the purchase as it is afterwards: paid, pending, or
     failed with the reason.
 
     The operation is Stripe's idempotency key. Takes transactions of its own. `cancel_failed` makes sure that an attempt
     that failed is never finished later, so that another way to pay may be offered; without it a payment that only needs the
-    buyer's confirmation (`authentication_required`) can still be confirmed, and is paid then. Raises StripeError (`unknown`: the card may have been charged), PaymentMismatch.
+    buyer's confirmation (`authentication_required`) can still be confirmed, and is paid then. Where tax is
+    added it is calculated first; a purchase whose tax is unknown, or whose total is not `agreed_cents`, fails without a charge.
+    Raises StripeError (`unknown`: the card may have been charged), Conflict, PaymentMismatch.
     """
+    if tax_enabled() and not _add_tax(operation, agreed_cents):
+        with transaction():
+            return purchase_by_id(operation)
     with transaction():
         purchase = purchase_by_id(operation)
         version = purchase.version
@@ -183,14 +204,43 @@ def charge(operation: str, method_id: str, method_type: str, *, cancel_failed: b
     return sync(operation, intent_id=intent.id)
 
 
+def _add_tax(operation: str, agreed_cents: int | None) -> bool:
+    """Add the tax to a purchase that was begun; False if it has failed instead. Takes transactions of its own. Raises
+    Conflict if others changed the purchase meanwhile: nothing was charged."""
+    with transaction():
+        purchase = purchase_by_id(operation)
+        version, net_cents, currency = purchase.version, purchase.net_cents, purchase.currency
+        billing, top_up = purchase.billing, purchase.kind == "auto_topup"
+    try:
+        found = calculate_tax(net_cents, currency, billing, operation=operation)
+        refusal = TAX_NOT_AGREED if top_up else TAX_CHANGED
+        problem = None if agreed_cents in (None, found.total_cents) else refusal
+        values: dict[str, Any] = {
+            "amount_cents": found.total_cents,
+            "tax_cents": found.tax_cents,
+            "tax_lines": found.lines,
+            "tax_calculation_id": found.id,
+        }
+    except StripeError as error:
+        problem, values = error.message, {}
+    if problem:
+        values = {"state": "failed", "failure_code": "tax", "failure_message": problem}
+    with transaction():
+        if not note_attempt(operation, version, **values):
+            raise Conflict("This purchase was changed meanwhile. Nothing was charged.")
+    return problem is None
+
+
 def open_checkout(operation: str) -> BuyOutcome:
     """Open Stripe's Checkout page for a purchase that was begun, or whose card was declined. Takes transactions of its
     own. Raises StripeError."""
     with transaction():
         purchase = purchase_by_id(operation)
-        version, credits = purchase.version, purchase.credits
+        version, credits, account_id = purchase.version, purchase.credits, purchase.account_id
         params = _checkout(purchase)
     try:
+        if tax_enabled():
+            send_billing_details(account_id)  # Checkout takes the tax of the customer's address
         with stripe_api.asking() as client:
             session = plain(
                 client.v1.checkout.sessions.create(params, {"idempotency_key": f"{operation}-checkout"})
@@ -284,12 +334,13 @@ def _cancel(intent_id: str) -> None:
             raise StripeError(UNKNOWN, unknown=True) from error
 
 
-def _metadata(purchase: Purchase) -> dict[str, str]:
+def _metadata(purchase: Purchase, **more: str) -> dict[str, str]:
     facts = {
         "userId": purchase.user_id,
         "credits": str(purchase.credits),
         "operationId": purchase.id,
         "grantType": "organization_purchase" if purchase.org_id else "purchase",
+        **more,
     }
     if purchase.org_id is None:
         return facts
@@ -297,6 +348,9 @@ def _metadata(purchase: Purchase) -> dict[str, str]:
 
 
 def _intent(purchase: Purchase, method_id: str, method_type: str) -> Any:
+    taxed = {}
+    if purchase.tax_calculation_id:
+        taxed = {"netCents": str(purchase.net_cents), "taxCalculation": purchase.tax_calculation_id}
     return {
         "amount": purchase.amount_cents,
         "currency": purchase.currency,
@@ -306,14 +360,15 @@ def _intent(purchase: Purchase, method_id: str, method_type: str) -> Any:
         "confirm": True,
         "off_session": True,
         "description": f"{purchase.credits:,} credits",
-        "metadata": _metadata(purchase),
+        "metadata": _metadata(purchase, **taxed),
         "expand": ["latest_charge"],
     }
 
 
 def _checkout(purchase: Purchase) -> Any:
     base = stripe_api.billing_settings().base_url
-    metadata = _metadata(purchase)
+    taxed = {"netCents": str(purchase.net_cents), "tax": "checkout"} if tax_enabled() else {}
+    metadata = _metadata(purchase, **taxed)
     paid, left = "/payment-success", "/usage"
     if purchase.org_id:
         left = f"/orgs/{db.session.get_one(Org, purchase.org_id).slug}/billing"
@@ -324,21 +379,21 @@ def _checkout(purchase: Purchase) -> Any:
         "tax_id_collection": {"enabled": True},
         "customer_update": {"name": "auto", "address": "auto"},
     }
-    return (details if purchase.billing is None else {}) | {
+    more = details if purchase.billing is None else {}
+    price: Any = {
+        "currency": purchase.currency,
+        "unit_amount": purchase.net_cents,
+        "product_data": {"name": f"{purchase.credits:,} credits"},
+    }
+    if tax_enabled():
+        more = more | {"automatic_tax": {"enabled": True}}
+        price["tax_behavior"] = "exclusive"
+    return more | {
         "mode": "payment",
         "customer": purchase.stripe_customer_id,
         "client_reference_id": purchase.id,
         "payment_method_types": ["card", "link"],
-        "line_items": [
-            {
-                "quantity": 1,
-                "price_data": {
-                    "currency": purchase.currency,
-                    "unit_amount": purchase.amount_cents,
-                    "product_data": {"name": f"{purchase.credits:,} credits"},
-                },
-            }
-        ],
+        "line_items": [{"quantity": 1, "price_data": price}],
         "metadata": metadata,
         "payment_intent_data": {"metadata": metadata, "setup_future_usage": "off_session"},
         "success_url": f"{base}{paid}?session_id={{CHECKOUT_SESSION_ID}}&purchase=credits&amt={purchase.credits}",

@@ -30,9 +30,9 @@ PERMANENT_CODES = frozenset(
 """Decline codes after which Stripe and the card networks ask not to try the same card again."""
 
 BRIEF_CODES = frozenset(
-    {"processing_error", "issuer_not_available", "reenter_transaction", "try_again_later"}
+    {"processing_error", "issuer_not_available", "reenter_transaction", "tax", "try_again_later"}
 )
-"""Temporary problems of the bank."""
+"""Temporary problems of the bank, and `tax`: the tax could not be added, so the card was not charged."""
 
 BRIEF_DELAYS = (timedelta(minutes=10), timedelta(hours=1), timedelta(hours=6), timedelta(days=1))
 DELAYS = (timedelta(hours=6), timedelta(days=1), timedelta(days=3), timedelta(days=7))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from models.billing import stripe_api
 from models.billing.billing_details import ADDRESS
 from models.billing.stripe_api import StripeError, id_of, missing, plain
+from models.billing.tax import TaxLine, session_lines
 
 Outcome = Literal["pending", "paid", "failed", "cancelled"]
 
@@ -73,6 +74,11 @@ class PaymentState:
     billing: dict[str, Any] | None = None
     """Billing details that Checkout collected, as `Purchase.billing`."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    on_checkout: bool = False
+    """Whether a Checkout Session made the payment: then `tax` and `tax_lines` are the session's."""
+    tax: int = 0
+    tax_lines: list[TaxLine] | None = None
+    """As `Purchase.tax_lines`."""
 
     @property
     def refunded(self) -> int:
@@ -119,6 +125,8 @@ def fetch(known: KnownPayment) -> PaymentState | None:
                 f"charged twice for {known.operation_id}: {', '.join(intent['id'] for intent in paid)}"
             )
         chosen = paid[0] if paid else of_session or (None if session else intents[-1])
+        if session is None and chosen and (chosen.get("metadata") or {}).get("tax") == "checkout":
+            session = _listed_session(known)  # only the session says what is tax
         return _state(chosen, session, with_reversals=True)
 
 
@@ -160,7 +168,7 @@ def reversals_since(moment: datetime) -> Iterator[dict[str, Any]]:
 
 
 def _session(id: str) -> dict[str, Any] | None:
-    expand = ["payment_intent.latest_charge"]
+    expand = ["payment_intent.latest_charge", "total_details.breakdown"]
     try:
         with stripe_api.asking() as client:
             return plain(client.v1.checkout.sessions.retrieve(id, {"expand": expand}))
@@ -227,6 +235,7 @@ def _state(
     card = details.get("card") or {}
     error = (intent or {}).get("last_payment_error") or {}
     refunded = bool(charge and with_reversals)
+    paid_session = session if intent is None or _pays(session, intent) else None
     return PaymentState(
         outcome=_outcome(intent, session),
         operation_id=(source.get("metadata") or {}).get("operationId"),
@@ -246,6 +255,9 @@ def _state(
         disputes=_disputes(charge) if charge and refunded else (),
         billing=_billing(session),
         metadata=source.get("metadata") or {},
+        on_checkout=paid_session is not None,
+        tax=_tax(paid_session),
+        tax_lines=_tax_lines(paid_session),
     )
 
 
@@ -272,6 +284,25 @@ def _amount(intent: dict[str, Any] | None, session: dict[str, Any] | None) -> in
     if intent is None:
         return session.get("amount_total") if session else None
     return int(intent["amount_received"] if intent["status"] == "succeeded" else intent["amount"])
+
+
+def _pays(session: dict[str, Any] | None, intent: dict[str, Any]) -> bool:
+    """Whether the intent is the session's, also while the session does not name it yet."""
+    named = id_of(session.get("payment_intent")) if session else None
+    if session is None or named is not None:
+        return named == intent["id"]
+    return (intent.get("metadata") or {}).get("tax") == "checkout"
+
+
+def _tax(session: dict[str, Any] | None) -> int:
+    return int(((session or {}).get("total_details") or {}).get("amount_tax") or 0)
+
+
+def _tax_lines(session: dict[str, Any] | None) -> list[TaxLine] | None:
+    if session is None or not (session.get("automatic_tax") or {}).get("enabled"):
+        return None
+    breakdown = (session.get("total_details") or {}).get("breakdown") or {}
+    return session_lines(breakdown.get("taxes") or [])
 
 
 def _outcome(intent: dict[str, Any] | None, session: dict[str, Any] | None) -> Outcome:

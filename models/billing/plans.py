@@ -258,6 +258,7 @@ def stripe_price(plan: Plan) -> str:
     params: Any = {
         "currency": found.currency,
         "unit_amount": found.price_cents,
+        "tax_behavior": "exclusive",
         "recurring": {"interval": found.interval},
         "product_data": {"name": found.name, "metadata": {"planId": found.id}},
         "metadata": {"planId": found.id},

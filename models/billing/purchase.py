@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from models.accounts.users import User
+from models.billing.tax import shown_tax
 from models.core.db import ACCOUNT, NOW, Base, BigInt, db
 from models.core.db import now as utc_now
 from models.core.errors import NotFound
@@ -50,6 +51,7 @@ class Purchase(Base):
         CheckConstraint(one_of("kind", KINDS_OF_PURCHASE), name="kind_known"),
         CheckConstraint(one_of("state", STATES), name="state_known"),
         CheckConstraint("((credits > 0) AND (amount_cents > 0))", name="amounts_positive"),
+        CheckConstraint("((tax_cents >= 0) AND (tax_cents < amount_cents))", name="tax_bounded"),
         CheckConstraint("((taken_back >= 0) AND (taken_back <= credits))", name="taken_back_bounded"),
         CheckConstraint(
             "((refunded_cents >= 0) AND (disputed_cents >= 0))", name="refunded_and_disputed_not_negative"
@@ -82,6 +84,13 @@ class Purchase(Base):
     kind: Mapped[str]
     credits: Mapped[int] = mapped_column(BigInt)
     amount_cents: Mapped[int] = mapped_column(BigInt)
+    """What is charged, with tax."""
+    tax_cents: Mapped[int] = mapped_column(BigInt, server_default=text("0"))
+    tax_lines: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
+    """Name, rate and cents of each tax; None if no tax was calculated."""
+    tax_calculation_id: Mapped[str | None]
+    """Stripe Tax's calculation, if the tax was not calculated by Checkout."""
+    tax_transaction_id: Mapped[str | None]
     currency: Mapped[str]
     state: Mapped[str] = mapped_column(server_default=text("'created'::text"))
     version: Mapped[int] = mapped_column(server_default=text("0"))
@@ -116,6 +125,16 @@ class Purchase(Base):
         return Account(org_id=self.org_id) if self.org_id else Account(user_id=self.user_id)
 
     @property
+    def net_cents(self) -> int:
+        """The price before tax."""
+        return self.amount_cents - self.tax_cents
+
+    @property
+    def taxes(self) -> list[tuple[str, int]]:
+        """Name and cents of each tax, for pages and receipts; empty if no tax was calculated."""
+        return shown_tax(self.tax_lines, self.tax_cents)
+
+    @property
     def card_name(self) -> str | None:
         """The card that paid, as in `Visa ending in 4242`; None if it was no card."""
         return (
@@ -145,6 +164,20 @@ class PurchaseRefund(Base):
     status: Mapped[str]
     reason: Mapped[str | None]
     created_at: Mapped[datetime]
+    tax_reversal_id: Mapped[str | None]
+
+
+def refunded_tax(purchase: Purchase, refunds: Sequence[PurchaseRefund]) -> dict[str, int]:
+    """The tax in each refund that returns money, by its id, in cents. Rounded on the running total, so that the parts of a
+    purchase that was refunded in steps sum to its tax."""
+    parts: dict[str, int] = {}
+    returned = before = 0
+    for refund in refunds:
+        if refund.status not in ("failed", "canceled"):
+            returned += refund.amount_cents
+            until = (2 * purchase.tax_cents * returned + purchase.amount_cents) // (2 * purchase.amount_cents)
+            parts[refund.id], before = until - before, until
+    return parts
 
 
 class PurchaseDispute(Base):

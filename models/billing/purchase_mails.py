@@ -91,6 +91,7 @@ def purchase_facts(purchase: Purchase) -> dict[str, Any]:
         "purchase_id": purchase.id,
         "credits": credits_text(purchase.credits),
         "amount": dollars(purchase.amount_cents),
+        "taxes": [(name, dollars(cents)) for name, cents in purchase.taxes],
         "paid_on": f"{paid_at.day} {paid_at:%B %Y}" if paid_at else None,
         "card": purchase.card_name,
         **organisation_facts(purchase.org_id),

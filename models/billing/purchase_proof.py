@@ -35,6 +35,13 @@ _CHECKS = {
         WHERE p.taken_back <> (2 * p.credits * least(p.amount_cents, p.refunded_cents + p.disputed_cents) + p.amount_cents)
             / (2 * p.amount_cents)
     """,
+    "the price before tax pays for the credits": """
+        SELECT p.id, p.credits, p.amount_cents - p.tax_cents FROM purchase p
+        WHERE p.amount_cents - p.tax_cents < p.credits
+    """,
+    "tax was calculated": """
+        SELECT p.id, 'none', p.tax_cents FROM purchase p WHERE p.tax_cents <> 0 AND p.tax_lines IS NULL
+    """,
     "a paid invoice of a plan has its credits, less what was taken back": """
         SELECT i.id, i.credits - i.taken_back, CASE WHEN l.operation_id IS NULL THEN 'no grant' ELSE coalesce(j.total, 0)::text END
         FROM subscription_invoice i

@@ -22,6 +22,7 @@ from models.billing.purchase import (
 )
 from models.billing.stripe_api import id_of
 from models.billing.subscription_reconciliation import reversal_difference, subscription_differences
+from models.billing.tax_records import record_tax, unrecorded_tax
 from models.billing.transitions import purchase_of_payment, recover, sync
 from models.core.db import Base, BigInt, db
 from models.core.db import now as utc_now
@@ -137,6 +138,10 @@ def _differences(since: datetime, started: datetime, checked: set[str]) -> Itera
         if purchase.id not in checked:
             checked.add(purchase.id)
             yield from _synced(purchase)
+    with transaction():
+        untaxed = unrecorded_tax(started - RESOLVED_AFTER)
+    for id in untaxed:
+        yield _taxed(id)
     for difference in subscription_differences(since, checked):
         yield Finding(difference.subscription_id, difference.what, difference.repaired)
 
@@ -162,6 +167,16 @@ def _recovered(operation: str, state: Any) -> Finding:
     except (PaymentMismatch, DomainError) as error:
         return Finding(operation, f"paid at Stripe and unknown here; {_words(error)}", repaired=False)
     return Finding(operation, f"unknown here: {purchase.credits} credits granted", repaired=True)
+
+
+def _taxed(id: str) -> Finding:
+    try:
+        made = record_tax(id)
+    except DomainError as error:
+        if getattr(error, "unknown", False):
+            raise
+        return Finding(id, f"its tax is not recorded at Stripe; {error.message}", repaired=False)
+    return Finding(id, f"its tax was not recorded at Stripe: {made} records made", repaired=True)
 
 
 def _reversed(reversal: dict[str, Any], checked: set[str]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.billing import cards, stripe_api, trust
 from models.billing.billing_details import billing_snapshot
-from models.billing.customers import ensure_customer, replace_customer
+from models.billing.customers import ensure_customer, replace_customer, send_billing_details
 from models.billing.freezes import refuse_frozen
 from models.billing.plans import Plan, get_plan, stripe_price
 from models.billing.stripe_api import StripeError, plain
@@ -22,6 +22,7 @@ from models.billing.subscription_state import (
 )
 from models.billing.subscription_sync import sync_subscription
 from models.billing.subscriptions import Subscription, live_subscription
+from models.billing.tax import tax_enabled
 from models.core.db import now as utc_now
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.core.jobs import transaction
@@ -106,16 +107,24 @@ def subscribe(
         "customer_update": {"name": "auto", "address": "auto"},
     }
     metadata = {"userId": account.user_id, "planId": plan.id}
-    params: Any = ({} if known else details) | {
-        "mode": "subscription",
-        "customer": customer,
-        "client_reference_id": account.user_id,
-        "line_items": [{"price": price, "quantity": 1}],
-        "metadata": metadata,
-        "subscription_data": {"metadata": metadata},
-        "success_url": success_url,
-        "cancel_url": cancel_url,
-    }
+    taxed: Any = {}
+    if tax_enabled():
+        send_billing_details(account.id)  # Checkout takes the tax of the customer's address
+        taxed = {"automatic_tax": {"enabled": True}}
+    params: Any = (
+        ({} if known else details)
+        | taxed
+        | {
+            "mode": "subscription",
+            "customer": customer,
+            "client_reference_id": account.user_id,
+            "line_items": [{"price": price, "quantity": 1}],
+            "metadata": metadata,
+            "subscription_data": {"metadata": metadata},
+            "success_url": success_url,
+            "cancel_url": cancel_url,
+        }
+    )
     with stripe_api.asking() as client:
         open_sessions: Any = {"customer": customer, "status": "open", "limit": 100}
         for each in client.v1.checkout.sessions.list(open_sessions).auto_paging_iter():
@@ -137,7 +146,11 @@ def preview_change(account: Account, plan: Plan, *, now: datetime | None = None)
     if not upgrade(current, plan):
         at = state.period[1]
         lines = [(f"{plan.name}, from {at.day} {at:%B %Y}", plan.price_cents)]
-        return ChangePreview(plan, False, lines, plan.price_cents, at, int(now.timestamp()))
+        if tax_enabled():
+            renewal = {"customer": state.customer, "subscription_details": {"items": [{"price": price}]}}
+            lines += _tax_lines(_previewed(renewal))
+        due = sum(cents for _, cents in lines)
+        return ChangePreview(plan, False, lines, due, at, int(now.timestamp()))
     proration_date = _within_period(int(now.timestamp()), state)
     params: Any = {
         "subscription": state.id,
@@ -147,14 +160,31 @@ def preview_change(account: Account, plan: Plan, *, now: datetime | None = None)
             "proration_date": proration_date,
         },
     }
-    with stripe_api.asking() as client:
-        invoice = plain(client.v1.invoices.create_preview(params))
+    invoice = _previewed(params)
     lines = [(each["description"] or plan.name, each["amount"]) for each in invoice["lines"]["data"]]
+    lines += _tax_lines(invoice)
     if invoice["amount_due"] != sum(cents for _, cents in lines):
         lines.append(
             ("Credit from earlier invoices", invoice["amount_due"] - sum(cents for _, cents in lines))
         )
     return ChangePreview(plan, True, lines, invoice["amount_due"], now, proration_date)
+
+
+def _previewed(params: Any) -> dict[str, Any]:
+    """Stripe's preview of an invoice, with tax where it is added."""
+    if tax_enabled():
+        params = params | {"automatic_tax": {"enabled": True}}
+    with stripe_api.asking() as client:
+        return plain(client.v1.invoices.create_preview(params))
+
+
+def _tax_lines(invoice: dict[str, Any]) -> list[tuple[str, int]]:
+    """The tax that an invoice adds to its lines; none if it calculates no tax."""
+    if not (invoice.get("automatic_tax") or {}).get("enabled"):
+        return []
+    return [
+        ("Tax", sum(e["amount"] for e in invoice["total_taxes"] or [] if e["tax_behavior"] == "exclusive"))
+    ]
 
 
 def change(
@@ -267,6 +297,9 @@ def _upgrade(state: SubscriptionState, price: str, proration_date: int) -> None:
     with stripe_api.asking() as client:
         if state.pending_invoice_id is not None:
             client.v1.invoices.void_invoice(state.pending_invoice_id)
+        if tax_enabled():
+            # a pending update cannot switch it on
+            client.v1.subscriptions.update(state.id, {"automatic_tax": {"enabled": True}})
         client.v1.subscriptions.update(state.id, params, key)
         # a repeated request answers what was so then
         told = plain(client.v1.subscriptions.retrieve(state.id))
@@ -310,6 +343,7 @@ def _schedule(state: SubscriptionState, plan: Plan, price: str) -> None:
                     "items": [{"price": price, "quantity": 1}],
                     "metadata": {"planId": plan.id},
                     "proration_behavior": "none",
+                    **({"automatic_tax": {"enabled": True}} if tax_enabled() else {}),
                 },
             ],
         }

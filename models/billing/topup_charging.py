@@ -27,6 +27,7 @@ from models.billing.auto_topup import (
     chargeable_card,
     charged_cents,
     consented,
+    consented_to_tax,
     ensure_state,
     month_of,
     settings_of,
@@ -42,7 +43,7 @@ from models.billing.payment_state import PaymentMismatch
 from models.billing.purchase import Purchase
 from models.billing.stripe_api import StripeError, id_of
 from models.billing.stripe_events import EventOfStripe, on_event
-from models.billing.transitions import on_transition
+from models.billing.transitions import on_transition, purchase_by_id
 from models.billing.trust import BuyingLimited
 from models.core import jobs
 from models.core.db import db
@@ -157,7 +158,10 @@ def top_up(account: Account, *, now: datetime | None = None) -> bool:
     if not begun:
         return False
     try:
-        return charge(operation, card.id, card.type, cancel_failed=False).paid
+        with transaction():
+            # a consent from before tax was added covers the price alone
+            agreed = None if consented_to_tax(account) else purchase_by_id(operation).net_cents
+        return charge(operation, card.id, card.type, cancel_failed=False, agreed_cents=agreed).paid
     except DomainError as error:
         log.warning("the outcome of %s is unknown: %s", operation, error.message)
     except PaymentMismatch as error:

@@ -7,6 +7,7 @@ from models import ledger
 from models.billing.mails import balance_facts, enqueue, moment_text
 from models.billing.purchase import Purchase, dollars
 from models.billing.purchase_mails import organisation_facts, purchase_facts
+from models.billing.tax import tax_enabled
 from models.core.db import now as utc_now
 from models.ledger import Account
 
@@ -44,7 +45,7 @@ def enqueue_cap_reached(account: Account, cap_cents: int, charged_cents: int, re
     """The monthly limit leaves no room for another top-up: one e-mail per month and limit. Flushes."""
     facts = {
         "cap": dollars(cap_cents),
-        "charged": dollars(charged_cents),
+        "charged": f"{dollars(charged_cents)} before tax" if tax_enabled() else dollars(charged_cents),
         "retry_at": moment_text(retry_at),
         **organisation_facts(account.org_id),
     }

@@ -28,6 +28,7 @@ from models.billing.purchase import (
     PurchaseRefund,
 )
 from models.billing.referrals import referral_paid, referral_void
+from models.core import jobs
 from models.core.db import db
 from models.core.db import now as utc_now
 from models.core.errors import Conflict, NotFound
@@ -119,6 +120,8 @@ def settle(purchase_id: str, version: int, state: PaymentState, *, now: datetime
         cause = "dispute" if "disputed_cents" in changes else "refund"
         ledger.take_back(purchase.id, purchase.taken_back, cause, now=now)
     _keep_told(rows)
+    if purchase.paid and purchase.tax_calculation_id and (fresh or before not in PAID_STATES):
+        jobs.enqueue(jobs.record_tax, purchase_id=purchase.id)
     purchase_mails.enqueue_changes(purchase, mailed)
     _announce(purchase, before, now)
     return True
@@ -172,8 +175,11 @@ def recover(state: PaymentState) -> Purchase:
     ):
         raise PaymentMismatch(f"{operation}: not the name of an operation of this account")
     credits = facts.get("credits", "")
-    if not credits.isascii() or not credits.isdigit() or state.amount is None or int(credits) > state.amount:
-        raise PaymentMismatch(f"{operation}: {credits} credits for {state.amount} cents")
+    net = facts.get("netCents", str(state.amount))
+    numbers = all(each.isascii() and each.isdigit() for each in (credits, net))
+    if not numbers or state.amount is None or not 0 < int(credits) <= int(net) <= state.amount:
+        raise PaymentMismatch(f"{operation}: {credits} credits for {state.amount} cents, {net} without tax")
+    taxed = "netCents" in facts
     purchase = Purchase(
         id=operation,
         user_id=buyer,
@@ -181,6 +187,9 @@ def recover(state: PaymentState) -> Purchase:
         kind="auto_topup" if operation.startswith(("auto-topup-", "org-auto-topup-")) else "direct",
         credits=int(credits),
         amount_cents=state.amount,
+        tax_cents=state.amount - int(net),
+        tax_lines=[] if taxed else None,
+        tax_calculation_id=facts.get("taxCalculation"),
         currency=CURRENCY,
         stripe_customer_id=state.customer,
     )
@@ -206,10 +215,19 @@ def _check(purchase: Purchase, state: PaymentState) -> None:
         ("operation", state.operation_id, purchase.id),
         ("customer", state.customer, purchase.stripe_customer_id),
         ("currency", state.currency, purchase.currency),
-        ("amount", state.amount, purchase.amount_cents),
+        ("amount", state.amount, _due(purchase, state)),
     ):
         if told != expected:
             raise PaymentMismatch(f"{purchase.id}: its {name} is {expected}, and Stripe says {told}")
+
+
+def _due(purchase: Purchase, state: PaymentState) -> int:
+    """What must be paid, with tax: Checkout's own tax, else the one that was calculated."""
+    if not state.on_checkout:
+        return purchase.amount_cents
+    if state.tax < 0 or (state.tax and state.tax_lines is None):
+        raise PaymentMismatch(f"{purchase.id}: Stripe says {state.tax} cents of tax")
+    return purchase.net_cents + state.tax
 
 
 def _values(purchase: Purchase, state: PaymentState, now: datetime) -> dict[str, Any]:
@@ -229,15 +247,22 @@ def _values(purchase: Purchase, state: PaymentState, now: datetime) -> dict[str,
         "failure_code": None if paid else state.failure_code or purchase.failure_code,
         "failure_message": None if paid else state.failure_message or purchase.failure_message,
     }
+    amount = _due(purchase, state)
+    if state.on_checkout:
+        values |= {
+            "amount_cents": amount,
+            "tax_cents": state.tax,
+            "tax_lines": state.tax_lines,
+            "tax_calculation_id": None,
+        }
     if paid:
-        gone = min(purchase.amount_cents, state.refunded + state.withdrawn)
+        gone = min(amount, state.refunded + state.withdrawn)
         values |= {
             "billing": purchase.billing or state.billing,
             "paid_at": purchase.paid_at or now,
             "refunded_cents": state.refunded,
             "disputed_cents": state.withdrawn,
-            "taken_back": (2 * purchase.credits * gone + purchase.amount_cents)
-            // (2 * purchase.amount_cents),
+            "taken_back": (2 * purchase.credits * gone + amount) // (2 * amount),
         }
     return values
 

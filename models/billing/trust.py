@@ -325,7 +325,11 @@ def _recent(account: Account, now: datetime) -> list[_Bought]:
     does not count."""
     declined = exists().where(CardDecline.purchase_id == Purchase.id)
     rows = db.session.execute(
-        select(Purchase.created_at, Purchase.state, Purchase.amount_cents)
+        select(
+            Purchase.created_at,
+            Purchase.state,
+            (Purchase.amount_cents - Purchase.tax_cents).label("net_cents"),
+        )
         .where(
             of_account(account),
             Purchase.created_at > now - WINDOW,
@@ -333,7 +337,7 @@ def _recent(account: Account, now: datetime) -> list[_Bought]:
         )
         .order_by(Purchase.created_at)
     )
-    return [_Bought(row.created_at, 0 if row.state in UNPAID_STATES else row.amount_cents) for row in rows]
+    return [_Bought(row.created_at, 0 if row.state in UNPAID_STATES else row.net_cents) for row in rows]
 
 
 def _spent(recent: Sequence[_Bought]) -> int:

@@ -266,6 +266,16 @@ def resolve_purchase(purchase_id: str) -> None:
     billing.resolve(purchase_id)
 
 
+@queue.task(name="billing.record_tax", retry=Backoff(30, 120, 600, 3600, 7200))
+def record_tax(purchase_id: str) -> None:
+    """Record the tax of a payment and of its refunds at Stripe Tax."""
+    from models import billing
+    from models.billing import tax_records
+
+    if billing.enabled():
+        tax_records.record_tax(purchase_id)
+
+
 @queue.task(name="billing.sync_purchase", retry=Backoff(30, 120, 600))
 def sync_purchase(purchase_id: str) -> None:
     """Bring a purchase to what Stripe says of its payment, because an operator asks for it."""

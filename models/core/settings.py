@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     stripe_secret_key: SecretStr | None = None
     stripe_webhook_secret: SecretStr | None = None
     stripe_api_base: str = "https://api.stripe.com"
+    stoa_stripe_tax: bool = False
     stoa_refund_fraud_warnings_below: int = Field(0, ge=0, le=100_000_000)
     stoa_purchases_per_day: int = Field(10, ge=0, le=10**6)
     stoa_purchase_cents_per_day: int = Field(50_000, ge=0, le=10**9)

@@ -50,7 +50,7 @@ class OrganisationCheckoutOpened(ResponseModel):
     success: Literal[True]
     checkout_url: str = Field(description="URL of Stripe's Checkout to pay on")
     credits: int
-    amount_cents: int
+    amount_cents: int = Field(description="Before tax")
     direct_charge: Literal[False]
 
 

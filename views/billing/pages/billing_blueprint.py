@@ -7,6 +7,7 @@ from flask import Blueprint, Response, current_app, g, request, url_for
 from models import billing
 from models.accounts import User
 from models.billing import stripe_api
+from models.billing.tax import tax_enabled
 from models.core.errors import Forbidden, Invalid, NotFound
 from models.ledger import Account
 from models.orgs import Org, by_slug, membership
@@ -117,6 +118,7 @@ def money_page(page: str, *, partial: str | None = None, status: int = 200, **co
         status=status,
         enabled=billing.enabled(),
         mode=_mode(),
+        taxed=tax_enabled(),
         states=STATES,
         reason=reason_text,
         organisation=organisation(),

@@ -19,9 +19,10 @@ from models.billing.cards import SavedCard
 from models.billing.customers import customer_of
 from models.billing.freezes import freeze_message
 from models.billing.payment_state import PaymentMismatch
-from models.billing.purchase import RESOLVED_AFTER
+from models.billing.purchase import CURRENCY, RESOLVED_AFTER
 from models.billing.purchase_history import PurchaseRecord, purchase_history, purchase_record
 from models.billing.spending_pace import spending_pace
+from models.billing.tax import calculate_tax, shown_tax, tax_enabled
 from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account
@@ -39,6 +40,7 @@ from views.billing.pages.billing_blueprint import (
     requested_credits,
     user,
 )
+from views.web import format
 from views.web.guards import caller_address, limiter, login_required
 from views.web.htmx import see_other, toast
 from views.web.keyset import Cursor, cursor, cursor_text
@@ -50,6 +52,7 @@ MOST_ON_PAGE = 100_000
 ORGANISATION_AMOUNTS = (10_000, 25_000, 50_000, 100_000)
 MOST_FOR_ORGANISATION = 1_000_000
 NONCE = re.compile(r"[A-Za-z0-9_-]{8,40}", re.ASCII)
+TOTAL = re.compile(r"[0-9]{1,12}", re.ASCII)
 QUICK_POLLS, LAST_POLL = 20, 60
 """Polls of the payment page: every 2 seconds, then every 10 seconds, then none."""
 SYNC_EVERY = 5
@@ -115,10 +118,14 @@ def buy() -> ResponseReturnValue:
         raise Invalid("This form is incomplete. Load the page again.")
     if billing_snapshot(account.id) is None:
         return see_other(url_for("billing.details", credits=credits))
+    seen = request.form.get("total", "")
+    total = int(seen) if TOTAL.fullmatch(seen) else None
     buyer = user().id
     operation = operation_id(account, buyer, nonce)
     try:
-        outcome = billing.buy(account, buyer, credits, nonce=nonce, address=caller_address())
+        outcome = billing.buy(
+            account, buyer, credits, nonce=nonce, address=caller_address(), total_cents=total
+        )
     except (Conflict, PaymentMismatch, billing.StripeError) as error:
         db.session.rollback()
         if isinstance(error, PaymentMismatch):
@@ -210,7 +217,8 @@ def _page(
 def _review(
     account: Account, credits: int, *, problem: str | None = None, status: int = 200
 ) -> ResponseReturnValue:
-    details = billing_address(billing_snapshot(account.id))
+    snapshot = billing_snapshot(account.id)
+    details = billing_address(snapshot)
     if details is None:
         return see_other(url_for("billing.details", credits=credits))
     if billing.buying_freeze(account) is not None:
@@ -219,15 +227,24 @@ def _review(
     customer = customer_of(account)
     db.session.commit()  # no transaction during the call to Stripe
     card: SavedCard | None = None
+    price = total = price_cents(credits)
+    taxes: list[tuple[str, int]] = []
     try:
         card = cards.default_card(customer) if customer else None
+        if tax_enabled():
+            found = calculate_tax(price, CURRENCY, snapshot)
+            total, taxes = found.total_cents, shown_tax(found.lines, found.tax_cents)
     except billing.StripeError as error:
         problem = problem or error.message
     return money_page(
         "billing/review.html",
         status=status,
         credits=credits,
-        amount_cents=price_cents(credits),
+        lines=[
+            (name, format.cents(cents, CURRENCY)) for name, cents in [(f"{credits:,} credits", price), *taxes]
+        ],
+        # a price without its tax is no total
+        total_cents=None if tax_enabled() and not taxes else total,
         days=days,
         card=card,
         details=details,

@@ -13,12 +13,14 @@ from models.billing.buying import FEWEST_CREDITS
 from models.billing.freezes import freeze_message
 from models.billing.payment_state import PaymentMismatch
 from models.billing.plans import INTERVALS
+from models.billing.tax import calculate_tax, shown_tax, tax_enabled
 from models.core.db import db
 from models.core.errors import Conflict, Forbidden, NotFound
 from models.ledger import Account
 from views.billing.pages.billing_blueprint import bp, money_page, own_billing, page_number
 from views.billing.pages.checkout import LAST_POLL, QUICK_POLLS, SYNC_EVERY
 from views.billing.pages.plan_cards import STATUSES, cards_for, plan_card, plan_facts, plan_of
+from views.web import format
 from views.web.guards import caller_address, cookie_user, current_account, limiter, login_required
 from views.web.htmx import see_other, toast
 
@@ -159,19 +161,35 @@ def _review(
         raise NotFound("This plan is no longer for sale.")
     if billing.live_subscription(account):
         return see_other(url_for("billing.preview_change", plan=plan.id))
-    details = billing_address(billing_snapshot(account.id))
+    snapshot = billing_snapshot(account.id)
+    details = billing_address(snapshot)
     if details is None:
         return see_other(url_for("billing.details", plan=plan.id))
     freeze = billing.buying_freeze(account) if billing.enabled() else None
     if freeze is not None:
         problem, status = freeze_message(freeze), 403
+    card, price, currency = plan_card(plan), plan.price_cents, plan.currency
+    due: int | None = price
+    taxes: list[tuple[str, int]] = []
+    if tax_enabled() and price and freeze is None:
+        db.session.commit()  # no transaction during the call to Stripe
+        try:
+            found = calculate_tax(price, currency, snapshot)
+            due, taxes = found.total_cents, shown_tax(found.lines, found.tax_cents)
+        except billing.StripeError:
+            due = None
     return money_page(
         "billing/plan_review.html",
         status=status,
-        card=plan_card(plan),
+        card=card,
         details=details,
         problem=problem,
         frozen=freeze is not None,
+        lines=[
+            (card.name, f"{card.price} a {card.interval}"),
+            *((name, format.cents(cents, currency)) for name, cents in taxes),
+        ],
+        due=None if due is None else format.cents(due, currency),
     )
 
 

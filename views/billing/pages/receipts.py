@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 
 from models import billing, ledger
 from models.billing.billing_details import billing_address
-from models.billing.purchase import Purchase
+from models.billing.purchase import Purchase, refunded_tax
 from models.billing.purchase_history import PurchaseRecord, purchase_record
 from models.core.errors import NotFound
 from views.billing.pages.billing_blueprint import (
@@ -63,6 +63,16 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
         raise NotFound("There is no such credit note.")
     bought = record.purchase
     amount = format.cents(-found.amount_cents, bought.currency)
+    tax = refunded_tax(bought, record.refunds)[found.id]
+    lines = [
+        (
+            f"Refund of {bought.credits:,} credits: {reason_text(found.reason)}",
+            format.cents(tax - found.amount_cents, bought.currency),
+        )
+    ]
+    if bought.taxes:
+        name = bought.taxes[0][0] if len(bought.taxes) == 1 else "Tax"
+        lines.append((name, format.cents(-tax, bought.currency)))
     return _pdf(
         Document(
             title="Credit note",
@@ -70,7 +80,7 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
             seller=_seller(),
             buyer=_buyer(bought),
             facts=[("Date", format.date(found.created_at)), ("For receipt", bought.id)],
-            lines=[(f"Refund of {bought.credits:,} credits: {reason_text(found.reason)}", amount)],
+            lines=lines,
             total=("Refunded", amount),
             test=_test_note(),
         ),
@@ -80,7 +90,7 @@ def credit_note_pdf(id: str, refund: str) -> ResponseReturnValue:
 
 def _receipt(record: PurchaseRecord) -> Document:
     bought = record.purchase
-    money = [(f"{bought.credits:,} credits", format.cents(bought.amount_cents, bought.currency))]
+    money = _price_lines(bought)
     returned = [
         (
             f"Refunded {format.date(each.created_at)}: {reason_text(each.reason)}",
@@ -115,7 +125,7 @@ def _receipt(record: PurchaseRecord) -> Document:
 def _payment_lines(bought: Purchase) -> list[tuple[str, str]]:
     """Names and values of the purchase's page."""
     lines = [
-        (f"{bought.credits:,} credits", format.cents(bought.amount_cents, bought.currency)),
+        *_price_lines(bought),
         ("Payment method", _method(bought)),
         ("Started", format.moment(bought.created_at)),
     ]
@@ -126,6 +136,12 @@ def _payment_lines(bought: Purchase) -> list[tuple[str, str]]:
     if bought.disputed_cents:
         lines.append(("Withdrawn by disputes", format.cents(-bought.disputed_cents, bought.currency)))
     return lines
+
+
+def _price_lines(bought: Purchase) -> list[tuple[str, str]]:
+    """The credits at their price, and each tax."""
+    money = [(f"{bought.credits:,} credits", bought.net_cents), *bought.taxes]
+    return [(name, format.cents(cents, bought.currency)) for name, cents in money]
 
 
 def _method(bought: Purchase) -> str:

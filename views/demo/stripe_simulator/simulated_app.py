@@ -26,6 +26,7 @@ from views.demo.stripe_simulator import (
     simulated_schedules,
     simulated_setups,
     simulated_subscriptions,
+    simulated_tax,
 )
 from views.demo.stripe_simulator.simulated_errors import SimulatedError
 from views.demo.stripe_simulator.simulated_params import Params, decode
@@ -44,6 +45,7 @@ ENDPOINTS = (
     simulated_previews,
     simulated_schedules,
     simulated_portal,
+    simulated_tax,
     simulated_events,
 )
 """The modules that registered the routes."""

@@ -22,6 +22,7 @@ from views.demo.stripe_simulator.simulated_payments import (
 from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_setups import confirm_setup, new_setup
 from views.demo.stripe_simulator.simulated_state import Obj, Simulator, listing
+from views.demo.stripe_simulator.simulated_tax import NO_LOCATION, country_of, tax_name, tax_of
 
 SESSION = (
     "adaptive_pricing allow_promotion_codes automatic_tax billing_address_collection cancel_url client_reference_id"
@@ -82,7 +83,12 @@ def create_session(sim: Simulator, params: Params) -> Obj:
         adaptive_pricing={"enabled": False} if mode == "payment" else None,
         amount_subtotal=total if lines else None,
         amount_total=total if lines else None,
-        automatic_tax={"enabled": False, "liability": None, "provider": None, "status": None},
+        automatic_tax={
+            "enabled": params.nested("automatic_tax").boolean("enabled"),
+            "liability": None,
+            "provider": None,
+            "status": None,
+        },
         billing_address_collection=params.text("billing_address_collection"),
         cancel_url=cancel_url,
         client_reference_id=params.text("client_reference_id"),
@@ -114,13 +120,21 @@ def create_session(sim: Simulator, params: Params) -> Obj:
             "enabled": params.nested("tax_id_collection").boolean("enabled"),
             "required": "never",
         },
-        total_details={"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0} if lines else None,
+        total_details={
+            "amount_discount": 0,
+            "amount_shipping": 0,
+            "amount_tax": 0,
+            "breakdown": {"discounts": [], "taxes": []},
+        }
+        if lines
+        else None,
         ui_mode="hosted_page",
         _lines=lines,
         _data=_data(params, mode),
         _pay_intent=None,
         _update=_update(params),
     )
+    _check_tax(session)
     session["url"] = f"{sim.url}/checkout/{session['id']}"
     return session
 
@@ -217,11 +231,53 @@ def _check_data(params: Params, mode: str) -> None:
     ):
         if name in params and mode != of:
             raise invalid(f"You can not pass `{name}` in `{mode}` mode.", name)
-    if params.nested("automatic_tax").boolean("enabled"):
-        raise invalid("The simulator computes no tax.", "automatic_tax")
+    params.nested("automatic_tax").allow(("enabled",))
+    if params.nested("automatic_tax").boolean("enabled") and mode == "setup":
+        raise invalid("You can not pass `automatic_tax` in `setup` mode.", "automatic_tax")
     params.nested("payment_intent_data").allow(PAYMENT_DATA)
     params.nested("setup_intent_data").allow(("description", "metadata"))
     params.nested("subscription_data").allow(("description", "metadata", "trial_period_days", "billing_mode"))
+
+
+def _check_tax(session: Obj) -> None:
+    """Add the tax of a known address. Raises SimulatedError if there is none and none will be collected."""
+    if not session["automatic_tax"]["enabled"]:
+        return
+    if session["customer"] and session["_update"]["address"] != "auto":
+        known = (session["customer_details"] or {}).get("address")
+        if country_of(known) is None:
+            raise invalid(
+                "Automatic tax calculation in Checkout requires a valid address on the Customer. Add a valid address to the "
+                "Customer or set either `customer_update[address]` to 'auto' or `customer_update[shipping]` to 'auto' to "
+                "save the address entered in Checkout to the Customer.",
+                "automatic_tax",
+                "customer_tax_location_invalid",
+            )
+    add_tax(session)
+
+
+def add_tax(session: Obj) -> None:
+    """Set the session's tax and total by the address that is known now."""
+    if not session["automatic_tax"]["enabled"]:
+        return
+    country = country_of((session["customer_details"] or {}).get("address"))
+    net = session["amount_subtotal"]
+    kind, percentage = tax_name(country)
+    tax = tax_of(net, country)
+    session["automatic_tax"]["status"] = "complete" if country else "requires_location_inputs"
+    rate = {
+        "object": "tax_rate",
+        "display_name": "Sales tax" if kind == "sales_tax" else kind.upper(),
+        "percentage": float(percentage),
+        "country": country,
+        "inclusive": False,
+    }
+    taxes = [{"amount": tax, "rate": rate, "taxability_reason": "standard_rated", "taxable_amount": net}]
+    session["amount_total"] = net + tax
+    session["total_details"] |= {
+        "amount_tax": tax,
+        "breakdown": {"discounts": [], "taxes": taxes if kind else []},
+    }
 
 
 def _update(params: Params) -> Obj:
@@ -295,7 +351,7 @@ def _who(sim: Simulator, session: Obj, form: Params) -> None:
         missing = [name for name in ("name", "line1", "city", "country") if not form.text(name)]
         if missing and not known.get("address"):
             raise invalid(f"Your billing details are incomplete: {', '.join(missing)}.", missing[0])
-    if form.text("line1"):
+    if form.text("line1") and session["billing_address_collection"] == "required":
         given["address"] = address(form)
     tax_id = {"type": form.text("tax_id_type"), "value": form.text("tax_id")}
     if session["tax_id_collection"]["enabled"] and tax_id["value"]:
@@ -303,6 +359,9 @@ def _who(sim: Simulator, session: Obj, form: Params) -> None:
             raise invalid("Choose the type of your tax id.", "tax_id_type")
         given["tax_ids"] = [tax_id]
     session["customer_details"] = known | given
+    add_tax(session)
+    if session["automatic_tax"]["enabled"] and session["automatic_tax"]["status"] != "complete":
+        raise invalid(NO_LOCATION, "country", "customer_tax_location_invalid")
     if session["customer"] is None and session["customer_creation"] == "always":
         shown = session["customer_details"]
         known = Params({name: shown[name] for name in ("email", "name") if shown[name]})
@@ -327,7 +386,7 @@ def _pay_once(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> Non
     data = Params(session["_data"])
     if session["_pay_intent"]:
         intent = sim.get("payment_intent", session["_pay_intent"])
-        intent["payment_method"] = method["id"]
+        intent |= {"payment_method": method["id"], "amount": session["amount_total"]}
     else:
         intent = new_intent(
             sim,
@@ -360,6 +419,8 @@ def _set_up(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
 
 def _subscribe(sim: Simulator, session: Obj, method: Obj, confirm: Params) -> None:
     attach(sim, method, session["customer"])
+    if session["automatic_tax"]["enabled"]:
+        _keep_details(sim, session)  # the invoice takes the tax of the customer's address
     subscription = simulated_subscriptions.from_checkout(sim, session, method, confirm)
     # a subscription that was paid at once has already completed the session
     if session["status"] == "open" and subscription["status"] in ("active", "trialing"):

@@ -15,6 +15,7 @@ from views.demo.stripe_simulator.simulated_payments import (
 )
 from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Hook, Obj, Simulator, listing
+from views.demo.stripe_simulator.simulated_tax import country_of, tax_of
 
 AFTER_INVOICE: list[Hook] = []
 """Called after an invoice was paid or voided, or its payment failed: its subscription follows."""
@@ -252,6 +253,7 @@ def new_invoice(
     metadata: dict[str, str] | None = None,
     preview: bool = False,
     proration_date: int | None = None,
+    taxed: bool = False,
 ) -> Obj:
     """A draft; a preview is not stored and has no events."""
     now = sim.now()
@@ -274,7 +276,7 @@ def new_invoice(
         auto_advance=True,
         automatic_tax={
             "disabled_reason": None,
-            "enabled": False,
+            "enabled": taxed or bool(subscription and subscription["automatic_tax"]["enabled"]),
             "liability": None,
             "provider": None,
             "status": None,
@@ -329,7 +331,23 @@ def new_invoice(
 
 
 def _add_up(sim: Simulator, invoice: Obj) -> None:
-    total = sum(each["amount"] for each in invoice["lines"]["data"])
+    net = sum(each["amount"] for each in invoice["lines"]["data"])
+    tax = 0
+    if invoice["automatic_tax"]["enabled"]:
+        country = country_of(invoice["customer_address"])
+        tax = tax_of(net, country)
+        invoice["automatic_tax"]["status"] = "complete" if country else "requires_location_inputs"
+        invoice["total_taxes"] = [
+            {
+                "amount": tax,
+                "tax_behavior": "exclusive",
+                "tax_rate_details": None,
+                "taxability_reason": "standard_rated" if tax else "not_collecting",
+                "taxable_amount": net,
+                "type": "tax_rate_details",
+            }
+        ]
+    total = net + tax
     due = total + invoice["starting_balance"]
     ending = 0
     if (
@@ -337,10 +355,10 @@ def _add_up(sim: Simulator, invoice: Obj) -> None:
     ):  # below the smallest charge: it stays on the balance
         due, ending = 0, due
     invoice |= {
-        "subtotal": total,
-        "subtotal_excluding_tax": total,
+        "subtotal": net,
+        "subtotal_excluding_tax": net,
         "total": total,
-        "total_excluding_tax": total,
+        "total_excluding_tax": net,
     }
     invoice |= {"amount_due": due, "amount_remaining": due, "_ending": ending}
 

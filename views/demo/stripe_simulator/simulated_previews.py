@@ -32,13 +32,16 @@ PREVIEW_DETAILS = (
 
 
 @endpoint(
-    "POST", "/v1/invoices/create_preview", "currency customer preview_mode subscription subscription_details"
+    "POST",
+    "/v1/invoices/create_preview",
+    "automatic_tax currency customer preview_mode subscription subscription_details",
 )
 def preview(sim: Simulator, params: Params) -> Obj:
     """POST /v1/invoices/create_preview: the next invoice, or the one of a change or of a new subscription."""
     details = params.nested("subscription_details")
     details.allow(PREVIEW_DETAILS)
     params.one_of("preview_mode", ("next",), "next")
+    taxed = params.nested("automatic_tax").boolean("enabled")
     id = params.text("subscription")
     if id is None:
         customer = living_customer(sim, params.needed("customer"), "customer")
@@ -51,7 +54,7 @@ def preview(sim: Simulator, params: Params) -> Obj:
             for price, quantity in priced
         ]
         return new_invoice(
-            sim, customer, priced[0][0]["currency"], lines, "subscription_create", preview=True
+            sim, customer, priced[0][0]["currency"], lines, "subscription_create", preview=True, taxed=taxed
         )
     subscription = sim.refer("subscription", id, "subscription")
     if subscription["status"] in ENDED:
@@ -61,6 +64,7 @@ def preview(sim: Simulator, params: Params) -> Obj:
             "invoice_upcoming_none",
         )
     kept = copy.deepcopy(subscription)
+    kept["automatic_tax"]["enabled"] = taxed or kept["automatic_tax"]["enabled"]
     return _previewed(sim, subscription, kept, details)
 
 

@@ -14,7 +14,7 @@ from views.demo.stripe_simulator.simulated_routes import endpoint, lists
 from views.demo.stripe_simulator.simulated_state import Obj, Simulator
 from views.demo.stripe_simulator.simulated_subscriptions import ENDED, end
 
-PHASE = ("start_date", "end_date", "duration", "items", "metadata", "proration_behavior")
+PHASE = ("automatic_tax", "start_date", "end_date", "duration", "items", "metadata", "proration_behavior")
 
 
 @endpoint("POST", "/v1/subscription_schedules", "from_subscription")
@@ -130,7 +130,10 @@ def _phases(sim: Simulator, schedule: Obj, given: list[Params]) -> list[Obj]:
         )
         if index == 0 and until != ends:
             raise invalid("The simulator changes phases at the end of a period only.", "phases[end_date]")
-        made.append(_phase(subscription, priced, start, until, each.metadata()))
+        phase = _phase(subscription, priced, start, until, each.metadata())
+        if "automatic_tax" in each:
+            phase["automatic_tax"] = {"enabled": each.nested("automatic_tax").boolean("enabled")}
+        made.append(phase)
         start = until
     return made
 
@@ -197,6 +200,8 @@ def _next_phase(sim: Simulator, schedule: Obj) -> None:
         priced = [(sim.get("price", item["price"]), item["quantity"]) for item in following["items"]]
         set_items(sim, subscription, priced)
         subscription["metadata"] = subscription["metadata"] | following["metadata"]
+        if "automatic_tax" in following:
+            subscription["automatic_tax"] |= following["automatic_tax"]
         sim.emit("customer.subscription.updated", subscription, items=before)
         phase = {"start_date": following["start_date"], "end_date": following["end_date"]}
         sim.change(schedule, "subscription_schedule.updated", current_phase=phase)

@@ -41,6 +41,8 @@ KINDS: dict[str, tuple[str, type | None]] = {
     "invoiceitem": ("ii_", stripe.InvoiceItem),
     "invoice_payment": ("inpay_", stripe.InvoicePayment),
     "billing_portal.session": ("bps_", stripe.billing_portal.Session),
+    "tax.calculation": ("taxcalc_", None),
+    "tax.transaction": ("tax_", None),
     "event": ("evt_", None),
 }
 """By type of object: the prefix of its ids, and the class of Stripe's library whose optional fields default to null."""

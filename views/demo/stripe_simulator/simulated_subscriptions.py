@@ -32,7 +32,7 @@ HOUR, DAY = 3600, 86_400
 INCOMPLETE_SECONDS = 23 * HOUR
 ENDED = ("canceled", "incomplete_expired")
 COMMON = (
-    "cancel_at_period_end collection_method default_payment_method description items metadata off_session payment_behavior"
+    "automatic_tax cancel_at_period_end collection_method default_payment_method description items metadata off_session payment_behavior"
     " payment_settings proration_behavior trial_end"
 )
 CHANGES = "billing_cycle_anchor cancel_at cancellation_details proration_date"
@@ -62,7 +62,8 @@ def create_subscription(sim: Simulator, params: Params) -> Obj:
         else None
     )
     before = copy.deepcopy(sim.objects)
-    subscription = start(sim, customer, lines, params.metadata(), method=method, trial_end=trial)
+    taxed = params.nested("automatic_tax").boolean("enabled")
+    subscription = start(sim, customer, lines, params.metadata(), method=method, trial_end=trial, taxed=taxed)
     subscription["description"] = params.text("description")
     if params.boolean("cancel_at_period_end"):
         _cancel_at_end(sim, subscription, True)
@@ -144,6 +145,7 @@ def start(
     *,
     method: Obj | None,
     trial_end: int | None = None,
+    taxed: bool = False,
 ) -> Obj:
     """Create a subscription, with its first invoice finalized and not yet paid. With a trial nothing is due."""
     now = sim.now()
@@ -159,7 +161,7 @@ def start(
     until = trial_end or period_end(now, priced[0][0], now)
     subscription = sim.add(
         "subscription",
-        automatic_tax={"disabled_reason": None, "enabled": False, "liability": None},
+        automatic_tax={"disabled_reason": None, "enabled": taxed, "liability": None},
         billing_cycle_anchor=trial_end or now,
         billing_mode={"flexible": {"proration_discounts": "included"}, "type": "flexible"},
         billing_schedules=[],
@@ -215,6 +217,7 @@ def from_checkout(sim: Simulator, session: Obj, method: Obj, confirm: Params) ->
             data["metadata"],
             method=method,
             trial_end=sim.now() + days * DAY if days else None,
+            taxed=session["automatic_tax"]["enabled"],
         )
         subscription["description"] = data.text("description")
         session["_subscription"] = subscription["id"]
@@ -282,6 +285,11 @@ def _update(sim: Simulator, subscription: Obj, params: Params) -> None:
     plain: Obj = {}
     if "metadata" in params:
         plain["metadata"] = params.metadata(subscription["metadata"])
+    if "automatic_tax" in params:
+        if params.text("payment_behavior") == "pending_if_incomplete":
+            raise invalid("`automatic_tax` cannot be changed by a pending update.", "automatic_tax")
+        enabled = params.nested("automatic_tax").boolean("enabled")
+        plain["automatic_tax"] = subscription["automatic_tax"] | {"enabled": enabled}
     if "description" in params:
         plain["description"] = params.text("description")
     if "default_payment_method" in params:
