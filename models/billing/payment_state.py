@@ -291,7 +291,7 @@ def _pays(session: dict[str, Any] | None, intent: dict[str, Any]) -> bool:
     named = id_of(session.get("payment_intent")) if session else None
     if session is None or named is not None:
         return named == intent["id"]
-    return (intent.get("metadata") or {}).get("tax") == "checkout"
+    return bool((intent.get("metadata") or {}).get("tax") == "checkout")
 
 
 def _tax(session: dict[str, Any] | None) -> int:

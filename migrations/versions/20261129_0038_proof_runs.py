@@ -1,12 +1,12 @@
 """Recorded runs of the ledger proof; indexes find organisations with automatic top-up, and banned users.
 
-Revision: 0039
+Revision: 0038
 Revises: 0037
 """
 
 from migrations.replacing import run_script
 
-revision = "0039"
+revision = "0038"
 down_revision = "0037"
 branch_labels = None
 depends_on = None

@@ -1,13 +1,13 @@
 """Tax of purchases: its part of the amount, and the calculation, transaction and reversals at Stripe Tax.
 
-Revision: 0041
-Revises: 0039
+Revision: 0039
+Revises: 0038
 """
 
 from migrations.replacing import run_script
 
-revision = "0041"
-down_revision = "0039"
+revision = "0039"
+down_revision = "0038"
 branch_labels = None
 depends_on = None
 

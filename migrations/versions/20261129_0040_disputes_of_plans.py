@@ -1,13 +1,13 @@
 """Disputes of the payments of plans, and early fraud warnings of them.
 
-Revision: 0042
-Revises: 0041
+Revision: 0040
+Revises: 0039
 """
 
 from migrations.replacing import run_script
 
-revision = "0042"
-down_revision = "0041"
+revision = "0040"
+down_revision = "0039"
 branch_labels = None
 depends_on = None
 
