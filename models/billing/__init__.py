@@ -1,15 +1,41 @@
 """Money in: purchases through Stripe, what refunds and disputes take back, subscriptions, referrals and ad rewards."""
 
-from models.billing.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView, TopupSettings
-from models.billing.billing_details import BillingDetails
-from models.billing.buying import BuyOutcome, buy, resolve
-from models.billing.confirmations import PaymentConfirmation
-from models.billing.disputes import banned_buyers
-from models.billing.freezes import BuyingFreeze, FrozenBuyer, buying_freeze, clear_freeze, frozen_buyers
-from models.billing.limit_overrides import limit_override, remove_limit_override, set_limit_override
 from models.billing.low_balance import LowBalance, low_balance_threshold, set_low_balance_threshold
 from models.billing.mails import BillingMail, MailOptOut
-from models.billing.plans import (
+from models.billing.payments.billing_details import BillingDetails
+from models.billing.payments.buying import BuyOutcome, buy, resolve
+from models.billing.payments.confirmations import PaymentConfirmation
+from models.billing.payments.disputes import banned_buyers
+from models.billing.payments.freezes import (
+    BuyingFreeze,
+    FrozenBuyer,
+    buying_freeze,
+    clear_freeze,
+    frozen_buyers,
+)
+from models.billing.payments.purchase import (
+    Purchase,
+    PurchaseDispute,
+    PurchaseRefund,
+    Receipt,
+    existing_purchases,
+    listed_purchases,
+    purchase_of,
+    purchases_of,
+    receipt_of,
+)
+from models.billing.payments.reconciliation import Reconciliation, last_reconciliation, reconcile
+from models.billing.payments.stripe_events import StripeEvent, WebhookRefusal
+from models.billing.payments.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
+from models.billing.proof_runs import ProofRun, last_proof, record_proof
+from models.billing.referral_program.rewards import REFERRAL_STATUSES, AdImpression, Referral
+from models.billing.stripe_api import BillingDisabled, StripeError, connect, enabled, test_mode
+from models.billing.subscription_plans.limit_overrides import (
+    limit_override,
+    remove_limit_override,
+    set_limit_override,
+)
+from models.billing.subscription_plans.plans import (
     LimitOverride,
     NewPlan,
     Plan,
@@ -24,23 +50,7 @@ from models.billing.plans import (
     stripe_price,
     update_plan,
 )
-from models.billing.proof_runs import ProofRun, last_proof, record_proof
-from models.billing.purchase import (
-    Purchase,
-    PurchaseDispute,
-    PurchaseRefund,
-    Receipt,
-    existing_purchases,
-    listed_purchases,
-    purchase_of,
-    purchases_of,
-    receipt_of,
-)
-from models.billing.reconciliation import Reconciliation, last_reconciliation, reconcile
-from models.billing.rewards import REFERRAL_STATUSES, AdImpression, Referral
-from models.billing.stripe_api import BillingDisabled, StripeError, connect, enabled, test_mode
-from models.billing.stripe_events import StripeEvent, WebhookRefusal
-from models.billing.subscribing import (
+from models.billing.subscription_plans.subscribing import (
     ChangePreview,
     ConfirmationNeeded,
     PaymentDeclined,
@@ -53,9 +63,9 @@ from models.billing.subscribing import (
     undo_scheduled_change,
     upgrade,
 )
-from models.billing.subscription_events import sync_reversal
-from models.billing.subscription_sync import sync_checkout, sync_subscription
-from models.billing.subscriptions import (
+from models.billing.subscription_plans.subscription_events import sync_reversal
+from models.billing.subscription_plans.subscription_sync import sync_checkout, sync_subscription
+from models.billing.subscription_plans.subscriptions import (
     LIVE_STATUSES,
     SUBSCRIPTION_STATUSES,
     Subscription,
@@ -68,9 +78,9 @@ from models.billing.subscriptions import (
     subscription_of,
     unpaid_invoice,
 )
-from models.billing.topup_charging import top_up
-from models.billing.trust import BuyingLimited, BuyingLimits, buying_limits, set_trust_level
-from models.billing.windows import Window, covering_subscription, limited, windows_of
+from models.billing.subscription_plans.windows import Window, covering_subscription, limited, windows_of
+from models.billing.topups.auto_topup import AutoTopup, AutoTopupConsent, AutoTopupView, TopupSettings
+from models.billing.topups.topup_charging import top_up
 
 __all__ = [
     "LIVE_STATUSES",

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import ledger
-from models.billing.purchase_proof import prove_purchases
+from models.billing.payments.purchase_proof import prove_purchases
 from models.core.db import Base, BigInt, db
 from models.core.db import now as utc_now
 from models.core.jobs import transaction

@@ -253,7 +253,7 @@ def forget_expired(timestamp: int) -> None:
 @queue.task(name="billing.handle_event", retry=Backoff(5, 30, 120, 600, 1800, 3600, 7200))
 def handle_stripe_event(event_id: str) -> None:
     """Do what a stored event of Stripe's asks for."""
-    from models.billing import stripe_events
+    from models.billing.payments import stripe_events
 
     stripe_events.apply_event(event_id)
 
@@ -270,7 +270,7 @@ def resolve_purchase(purchase_id: str) -> None:
 def record_tax(purchase_id: str) -> None:
     """Record the tax of a payment and of its refunds at Stripe Tax."""
     from models import billing
-    from models.billing import tax_records
+    from models.billing.payments import tax_records
 
     if billing.enabled():
         tax_records.record_tax(purchase_id)
@@ -279,7 +279,7 @@ def record_tax(purchase_id: str) -> None:
 @queue.task(name="billing.sync_purchase", retry=Backoff(30, 120, 600))
 def sync_purchase(purchase_id: str) -> None:
     """Bring a purchase to what Stripe says of its payment, because an operator asks for it."""
-    from models.billing import transitions
+    from models.billing.payments import transitions
 
     transitions.sync(purchase_id)
 
@@ -288,7 +288,7 @@ def sync_purchase(purchase_id: str) -> None:
 @queue.task(name="billing.sweep_topups", queueing_lock="billing.sweep_topups", retry=Backoff())
 def sweep_topups(timestamp: int) -> None:
     """Enqueue the automatic top-ups that are due."""
-    from models.billing import topup_charging
+    from models.billing.topups import topup_charging
 
     topup_charging.enqueue_due()
 
@@ -296,7 +296,8 @@ def sweep_topups(timestamp: int) -> None:
 @queue.task(name="billing.top_up", retry=Backoff())
 def top_up(account_id: str) -> None:
     """Charge an account's automatic top-up. A repetition does nothing while one is open or none is needed."""
-    from models.billing import customers, topup_charging
+    from models.billing.payments import customers
+    from models.billing.topups import topup_charging
 
     if account := customers.account_by_id(account_id):
         topup_charging.top_up(account)
@@ -305,7 +306,7 @@ def top_up(account_id: str) -> None:
 @queue.task(name="billing.send_details", retry=Backoff(30, 120, 600, 3600, 7200))
 def send_billing_details(account_id: str) -> None:
     """Send an account's billing details to Stripe."""
-    from models.billing import customers
+    from models.billing.payments import customers
 
     customers.send_billing_details(account_id)
 
@@ -314,7 +315,7 @@ def send_billing_details(account_id: str) -> None:
 @queue.task(name="billing.repair_customers", queueing_lock="billing.repair_customers", retry=Backoff())
 def repair_customers(timestamp: int) -> None:
     """Make the customers that Stripe could not make."""
-    from models.billing import customers
+    from models.billing.payments import customers
 
     customers.repair_customers()
 
@@ -333,7 +334,7 @@ def reconcile_purchases(timestamp: int) -> None:
 @queue.task(name="billing.forget_events", queueing_lock="billing.forget_events", retry=Backoff(60, 600))
 def forget_stripe_events(timestamp: int) -> None:
     """Empty Stripe's events that were handled long ago."""
-    from models.billing import stripe_events
+    from models.billing.payments import stripe_events
 
     stripe_events.forget_payloads(now=now())
 
@@ -342,7 +343,7 @@ def forget_stripe_events(timestamp: int) -> None:
 @queue.task(name="billing.release_referrals", queueing_lock="billing.release_referrals", retry=Backoff())
 def release_referrals(timestamp: int) -> None:
     """Pay the referral rewards whose hold is over."""
-    from models.billing import referrals
+    from models.billing.referral_program import referrals
 
     moment = now()
     with transaction():
@@ -373,7 +374,7 @@ def watch_balances(timestamp: int) -> None:
 @queue.task(name="billing.forget_addresses", queueing_lock="billing.forget_addresses", retry=Backoff(60, 600))
 def forget_client_addresses(timestamp: int) -> None:
     """Erase client addresses of old purchases."""
-    from models.billing import trust
+    from models.billing.payments import trust
 
     trust.forget_addresses()
 

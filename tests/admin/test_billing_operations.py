@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from models import billing
-from models.billing import customers, stripe_events
+from models.billing.payments import customers, stripe_events
 from models.core import jobs
 from models.core.db import now
 from models.ledger import SyncFailure, record_head

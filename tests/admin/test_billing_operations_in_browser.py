@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
-from models.billing import stripe_events
+from models.billing.payments import stripe_events
 from models.core import jobs
 from tests import factories
 from tests.admin.test_billing_operations import in_doubt

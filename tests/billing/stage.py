@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
 from models import billing, ledger
-from models.billing import Purchase, stripe_events
-from models.billing.customers import ensure_customer
-from models.billing.purchase_proof import prove_purchases
+from models.billing import Purchase
+from models.billing.payments import stripe_events
+from models.billing.payments.customers import ensure_customer
+from models.billing.payments.purchase_proof import prove_purchases
 from models.core.db import db
 from models.core.settings import Settings
 from models.ledger import Account

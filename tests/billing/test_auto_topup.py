@@ -9,8 +9,9 @@ from sqlalchemy import select, text
 
 from models import billing, ledger
 from models.accounts import User
-from models.billing import AutoTopupConsent, TopupSettings, auto_topup, topup_charging
-from models.billing.declines import BRIEF_DELAYS, DELAYS, PERMANENT_CODES, retry_after
+from models.billing import AutoTopupConsent, TopupSettings
+from models.billing.payments.declines import BRIEF_DELAYS, DELAYS, PERMANENT_CODES, retry_after
+from models.billing.topups import auto_topup, topup_charging
 from models.core import jobs
 from models.core.db import now
 from tests import factories

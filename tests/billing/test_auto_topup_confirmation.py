@@ -6,8 +6,10 @@ from datetime import timedelta
 from flask.testing import FlaskClient
 from sqlalchemy import select, text
 
-from models.billing import PaymentConfirmation, auto_topup, confirmations
+from models.billing import PaymentConfirmation
 from models.billing import mails as billing_mails
+from models.billing.payments import confirmations
+from models.billing.topups import auto_topup
 from models.core.db import now
 from tests.billing.stage import Desk
 from tests.billing.topups import enable, mails, post, state, subjects, top_up

@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy import delete, select, text
 
 from models import billing
-from models.billing import AutoTopup, Purchase, confirmations, stripe_events, topup_charging
+from models.billing import AutoTopup, Purchase
+from models.billing.payments import confirmations, stripe_events
+from models.billing.topups import topup_charging
 from models.core.db import now
 from tests.billing.stage import Desk
 from tests.billing.test_crashes import Killed, killed_at

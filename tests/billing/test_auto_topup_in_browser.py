@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import ledger
-from models.billing import auto_topup, topup_charging
+from models.billing.topups import auto_topup, topup_charging
 from models.core import jobs
 from models.core.db import now
 from tests import factories

@@ -8,7 +8,7 @@ from flask import Flask
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
-from models.billing.billing_details import save_billing_details
+from models.billing.payments.billing_details import save_billing_details
 from models.ledger import Account
 from models.orgs import Org
 from tests import factories

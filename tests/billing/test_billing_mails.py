@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from models import ledger
 from models.billing import low_balance, mails
-from models.billing.buying import charge
+from models.billing.payments.buying import charge
 from models.core import jobs, mail
 from models.core.db import now
 from models.core.errors import Invalid, NotFound
@@ -113,8 +113,8 @@ def test_a_declined_card_has_no_receipt(desk: Desk, inbox: Inbox, alice: Person)
 
 
 def test_an_automatic_top_up_has_one_mail(desk: Desk, inbox: Inbox, alice: Person) -> None:
-    from models.billing import cards
-    from models.billing.buying import begin
+    from models.billing.payments import cards
+    from models.billing.payments.buying import begin
 
     desk.card(alice)
     customer = desk.customer(alice)

@@ -9,9 +9,11 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session as OrmSession
 from werkzeug.test import TestResponse
 
-from models.billing import TopupSettings, auto_topup, customers
-from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.buying import begin
+from models.billing import TopupSettings
+from models.billing.payments import customers
+from models.billing.payments.billing_details import billing_address, billing_snapshot
+from models.billing.payments.buying import begin
+from models.billing.topups import auto_topup
 from models.core.db import db
 from models.ledger import Account
 from tests import factories
@@ -320,7 +322,7 @@ def test_without_a_key_no_page_mentions_cards(app: Flask, alice: Person) -> None
 
 
 def test_purchases_are_paginated(desk: Desk, buyer: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.billing.purchase.PAGE_OF_PURCHASES", 1)
+    monkeypatch.setattr("models.billing.payments.purchase.PAGE_OF_PURCHASES", 1)
     desk.card(buyer)
     for number in range(2):
         pay(buyer, 1000 + 500 * number, nonce=f"nonce-000{number}")

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import billing, ledger
 from models.accounts import User, bans
-from models.billing import cards, customers, stripe_api
-from models.billing import purchase as purchase_tables
-from models.billing.buying import begin, operation_id
+from models.billing import stripe_api
+from models.billing.payments import cards, customers
+from models.billing.payments import purchase as purchase_tables
+from models.billing.payments.buying import begin, operation_id
 from models.core import jobs
 from models.core.db import db, now
 from models.core.errors import Conflict, NotFound

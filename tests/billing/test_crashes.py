@@ -11,8 +11,9 @@ from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session as OrmSession
 
 from models import billing
-from models.billing import Purchase, payment_state, stripe_events, transitions
-from models.billing.buying import begin, operation_id
+from models.billing import Purchase
+from models.billing.payments import payment_state, stripe_events, transitions
+from models.billing.payments.buying import begin, operation_id
 from models.core.db import db, now
 from models.core.jobs import transaction
 from tests.billing.stage import Desk

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from models import billing, ledger
-from models.billing import referrals, stripe_events
-from models.billing.referrals import BONUS
+from models.billing.payments import stripe_events
+from models.billing.referral_program import referrals
+from models.billing.referral_program.referrals import BONUS
 from models.core.db import now
 from models.core.errors import DomainError
 from models.ledger.statement_check import check_statement

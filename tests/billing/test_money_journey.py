@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session as OrmSession
 
 from models import billing
-from models.billing import topup_charging
+from models.billing.topups import topup_charging
 from models.core import jobs
 from models.ledger.statement_check import check_statement
 from tests import factories

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from models import billing, ledger
-from models.billing import TopupSettings, auto_topup, topup_charging
-from models.billing.billing_details import save_billing_details
-from models.billing.customers import ensure_customer
+from models.billing import TopupSettings
+from models.billing.payments.billing_details import save_billing_details
+from models.billing.payments.customers import ensure_customer
+from models.billing.topups import auto_topup, topup_charging
 from models.core.db import now
 from models.ledger import Account
 from models.orgs import Org, OrgMember

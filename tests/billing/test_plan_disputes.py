@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from models import billing
-from models.billing import Plan, auto_topup
-from models.billing.billing_details import save_billing_details
+from models.billing import Plan
+from models.billing.payments.billing_details import save_billing_details
+from models.billing.topups import auto_topup
 from models.core.errors import DomainError
 from tests import factories
 from tests.billing.stage import Desk

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import billing
 from models.billing import NewPlan, WindowLimit
-from models.billing.plans import terms
+from models.billing.subscription_plans.plans import terms
 from models.core.errors import Conflict, Invalid, NotFound
 from tests.billing.stage import Desk
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import billing
 from models.accounts import User
-from models.billing.billing_details import save_billing_details
+from models.billing.payments.billing_details import save_billing_details
 from models.core.db import db
 from models.ledger import Account
 from tests import factories

@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session as OrmSession
 from models import ledger
 from models.accounts import User, devices
 from models.accounts.credentials import find_browser
-from models.billing import Referral, referrals
-from models.billing.referrals import BONUS, HOLD, inbox
+from models.billing import Referral
+from models.billing.referral_program import referrals
+from models.billing.referral_program.referrals import BONUS, HOLD, inbox
 from models.core import jobs
 from models.core.db import db, now
 from models.core.errors import Conflict, DomainError

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models import ledger
 from models.accounts import User
-from models.billing import Referral, referrals
-from models.billing.referrals import BONUS
+from models.billing import Referral
+from models.billing.referral_program import referrals
+from models.billing.referral_program.referrals import BONUS
 from models.core.errors import DomainError
 from models.ledger import CreditLedger
 from tests import factories

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import User
-from models.billing import referrals
+from models.billing.referral_program import referrals
 from models.core import mail
 from models.core.db import now
 from models.core.mail import Email

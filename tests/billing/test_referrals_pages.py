@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session as OrmSession
 
 from models.accounts import User
 from models.admin import AuditLog
-from models.billing import Referral, affiliates, referrals
+from models.billing import Referral
+from models.billing.referral_program import affiliates, referrals
 from models.core.db import db, now
 from models.core.errors import DomainError
 from models.core.settings import Settings

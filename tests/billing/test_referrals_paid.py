@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models.billing import Referral, referrals
-from models.billing.referrals import HOLD
+from models.billing import Referral
+from models.billing.referral_program import referrals
+from models.billing.referral_program.referrals import HOLD
 from models.core.db import now
 from tests.billing.stage import Desk
 from tests.factories import Person

@@ -11,8 +11,9 @@ from sqlalchemy import text
 
 from models import billing, ledger
 from models.accounts import User
-from models.billing import statement, stripe_events
-from models.billing.customers import ensure_customer
+from models.billing.payments import stripe_events
+from models.billing.payments.customers import ensure_customer
+from models.billing.statements import statement
 from models.ledger import Account
 from models.orgs import Org
 from tests.billing.stage import Desk

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.billing import statement as statement_module
-from models.billing import statement_period as period_module
-from models.billing.statement_filter import midnight
-from models.billing.statement_period import statement_month, statement_months, statement_period
+from models.billing.statements import statement as statement_module
+from models.billing.statements import statement_period as period_module
+from models.billing.statements.statement_filter import midnight
+from models.billing.statements.statement_period import statement_month, statement_months, statement_period
 from models.core.db import now
 from models.ledger import Account, CreditEntry, balance, charge, grant, record_head
 from models.ledger.entry_positions import START, positions_before

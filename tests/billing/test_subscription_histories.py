@@ -16,15 +16,15 @@ from sqlalchemy.orm import Session as OrmSession
 from models import billing, ledger
 from models.accounts import User
 from models.billing import NewPlan, Plan, Subscription, SubscriptionInvoice
-from models.billing.purchase_proof import prove_purchases
-from models.billing.subscription_state import (
+from models.billing.payments.purchase_proof import prove_purchases
+from models.billing.subscription_plans.subscription_state import (
     InvoiceCharge,
     InvoiceLine,
     InvoiceState,
     SubscriptionState,
     included_credits,
 )
-from models.billing.subscription_sync import settle_subscription
+from models.billing.subscription_plans.subscription_sync import settle_subscription
 from models.ledger import Account, CreditLedger
 from tests import factories
 

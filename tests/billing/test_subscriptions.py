@@ -10,8 +10,9 @@ from sqlalchemy import select, text
 
 from models import billing, ledger
 from models.accounts.users import User
-from models.billing import ConfirmationNeeded, PaymentDeclined, StripeError, cards, mails
-from models.billing.purchase_proof import prove_purchases
+from models.billing import ConfirmationNeeded, PaymentDeclined, StripeError, mails
+from models.billing.payments import cards
+from models.billing.payments.purchase_proof import prove_purchases
 from models.core.errors import Conflict, DomainError, Forbidden, NotFound
 from models.ledger import Account
 from tests.billing.stage import Desk

@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import text
 
 from models import billing
-from models.billing import Purchase, billing_details, receipt_of, tax_records
-from models.billing.payment_state import PaymentMismatch
-from models.billing.purchase import refunded_tax
-from models.billing.purchase_proof import prove_purchases
-from models.billing.reconciliation import reconcile
+from models.billing import Purchase, receipt_of
+from models.billing.payments import billing_details, tax_records
+from models.billing.payments.payment_state import PaymentMismatch
+from models.billing.payments.purchase import refunded_tax
+from models.billing.payments.purchase_proof import prove_purchases
+from models.billing.payments.reconciliation import reconcile
+from models.billing.payments.transitions import sync
 from models.billing.stripe_api import StripeError
-from models.billing.transitions import sync
 from models.core.db import db, now
 from models.ledger import Account
 from tests import factories

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.billing import billing_details
+from models.billing.payments import billing_details
 from models.ledger import Account
 from tests.billing.stage import Desk
 from tests.billing.subscribers import Plans

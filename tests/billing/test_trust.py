@@ -9,8 +9,9 @@ from sqlalchemy import text, update
 
 from models import billing
 from models.accounts import User
-from models.billing import BuyingLimited, Purchase, trust
-from models.billing.buying import begin, operation_id
+from models.billing import BuyingLimited, Purchase
+from models.billing.payments import trust
+from models.billing.payments.buying import begin, operation_id
 from models.core.db import now
 from models.core.errors import Invalid, NotFound
 from models.ledger import Account

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from models import billing
 from models.accounts import User
-from models.billing import stripe_events
+from models.billing.payments import stripe_events
 from models.core import jobs
 from models.core.db import now
 from models.orgs import Org

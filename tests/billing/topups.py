@@ -9,8 +9,9 @@ from sqlalchemy import select, text
 from werkzeug.test import TestResponse
 
 from models.accounts import User
-from models.billing import AutoTopup, BillingMail, TopupSettings, auto_topup, topup_charging
+from models.billing import AutoTopup, BillingMail, TopupSettings
 from models.billing.mails import send_recorded
+from models.billing.topups import auto_topup, topup_charging
 from models.core import mail
 from tests.billing.stage import Desk
 from tests.factories import Person

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from models.billing import stripe_events
+from models.billing.payments import stripe_events
 from tests.proof.payments import Obj, Payments, echo
 from tests.proof.stage import Person, Result
 

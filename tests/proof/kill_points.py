@@ -112,7 +112,7 @@ def _patch(app: Any) -> None:
     from sqlalchemy import event
     from sqlalchemy.orm import Session
 
-    from models.billing import topup_charging
+    from models.billing.topups import topup_charging
     from models.core import jobs
 
     event.listen(Session, "before_commit", lambda _: _reach("before a commit"))

@@ -13,8 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from models import billing, ledger
-from models.billing import stripe_events
-from models.billing.referrals import BONUS
+from models.billing.payments import stripe_events
+from models.billing.referral_program.referrals import BONUS
 from models.core.db import now
 from models.ledger.statement_check import check_statement
 from tests.proof.load import call, run_in_thread

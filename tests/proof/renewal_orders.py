@@ -5,7 +5,8 @@ from typing import Any
 from flask import current_app
 
 from models import billing
-from models.billing import NewPlan, stripe_events
+from models.billing import NewPlan
+from models.billing.payments import stripe_events
 from models.core.settings import Settings
 from tests.proof.event_orders import Facts, History, Step, Walk, dispute, lose, refund
 from tests.proof.payments import Payments

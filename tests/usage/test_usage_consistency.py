@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from models.accounts.credentials import hash_token
-from models.billing.statement_period import statement_month, statement_months
+from models.billing.statements.statement_period import statement_month, statement_months
 from models.core.pool import Pool
 from models.ledger import (
     Admission,

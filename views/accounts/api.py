@@ -17,7 +17,7 @@ from models.accounts.devices import FINGERPRINT_LENGTH, DeviceCode
 from models.accounts.sessions import Fingerprint, Session
 from models.accounts.users import User
 from models.accounts.write_limits import WriteLimitExceeded
-from models.billing import auto_topup
+from models.billing.topups import auto_topup
 from models.core.db import db, now
 from models.core.errors import DomainError, Forbidden
 from models.ledger import Account

@@ -8,10 +8,10 @@ import click
 from flask import Flask
 
 from models import admin, billing
-from models.billing import customers, stripe_events
-from models.billing.plans import INTERVALS
-from models.billing.purchase import STATES, dollars
-from models.billing.trust import LEVELS
+from models.billing.payments import customers, stripe_events
+from models.billing.payments.purchase import STATES, dollars
+from models.billing.payments.trust import LEVELS
+from models.billing.subscription_plans.plans import INTERVALS
 from models.core.db import db
 from models.core.errors import NotFound
 from views.billing.pages import mail_settings

@@ -11,7 +11,7 @@ from flask import Flask, current_app
 
 from models import admin, ledger
 from models.accounts.signing_in import by_email, clean_email
-from models.billing.purchase_proof import prove_purchases
+from models.billing.payments.purchase_proof import prove_purchases
 from models.core.db import db, now
 from models.core.errors import Conflict, DomainError, Invalid, NotFound
 from models.gateway.gateway_call import flagged_calls

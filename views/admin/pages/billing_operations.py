@@ -6,11 +6,12 @@ from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.billing import customers, stripe_api, stripe_events
-from models.billing.purchase import RESOLVED_AFTER, Purchase
-from models.billing.purchase import STATES as PURCHASE_STATES
-from models.billing.purchase_history import operator_record
-from models.billing.stripe_events import TROUBLED
+from models.billing import stripe_api
+from models.billing.payments import customers, stripe_events
+from models.billing.payments.purchase import RESOLVED_AFTER, Purchase
+from models.billing.payments.purchase import STATES as PURCHASE_STATES
+from models.billing.payments.purchase_history import operator_record
+from models.billing.payments.stripe_events import TROUBLED
 from models.core import jobs
 from models.core.db import db, now
 from models.core.errors import Conflict, NotFound

@@ -10,8 +10,8 @@ from typing import Any
 from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.billing import plan_subscribers, plans
-from models.billing.plans import MAX_WINDOWS, NewPlan, Plan, WindowLimit
+from models.billing.subscription_plans import plan_subscribers, plans
+from models.billing.subscription_plans.plans import MAX_WINDOWS, NewPlan, Plan, WindowLimit
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
 from views.billing.pages.billing_blueprint import money_page

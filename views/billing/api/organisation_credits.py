@@ -9,9 +9,10 @@ from pydantic import Field
 from werkzeug.exceptions import InternalServerError
 
 from models import billing
-from models.billing import cards, customers, stripe_api
-from models.billing.buying import FEWEST_ORGANISATION_CREDITS, MOST_CREDITS, price_cents
-from models.billing.payment_state import PaymentMismatch
+from models.billing import stripe_api
+from models.billing.payments import cards, customers
+from models.billing.payments.buying import FEWEST_ORGANISATION_CREDITS, MOST_CREDITS, price_cents
+from models.billing.payments.payment_state import PaymentMismatch
 from models.core.db import db
 from models.core.errors import DomainError, NotFound
 from models.ledger import Account

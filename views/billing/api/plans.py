@@ -8,8 +8,8 @@ from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict, Field
 
 from models.accounts import User
-from models.billing import plans
-from models.billing.plans import MAX_LINES, MAX_WINDOWS, NewPlan, Plan, WindowLimit
+from models.billing.subscription_plans import plans
+from models.billing.subscription_plans.plans import MAX_LINES, MAX_WINDOWS, NewPlan, Plan, WindowLimit
 from models.core.db import db
 from models.core.errors import DomainError, Forbidden, Invalid
 from views.web.body import Body, Int32, InvalidBody, Missing, read

@@ -10,11 +10,13 @@ from werkzeug.exceptions import InternalServerError
 
 from models import billing
 from models.accounts.bans import AccountSuspended
-from models.billing import auto_topup, cards, customers, stripe_api, stripe_events
-from models.billing.auto_topup import TopupSettings
-from models.billing.buying import FEWEST_CREDITS, MOST_CREDITS
-from models.billing.payment_state import PaymentMismatch
-from models.billing.stripe_events import WebhookClosed, WebhookForged
+from models.billing import stripe_api
+from models.billing.payments import cards, customers, stripe_events
+from models.billing.payments.buying import FEWEST_CREDITS, MOST_CREDITS
+from models.billing.payments.payment_state import PaymentMismatch
+from models.billing.payments.stripe_events import WebhookClosed, WebhookForged
+from models.billing.topups import auto_topup
+from models.billing.topups.auto_topup import TopupSettings
 from models.core.db import db
 from models.core.errors import DomainError
 from models.core.strict_models import issue

@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import InternalServerError
 
 from models.accounts import User
-from models.billing import referral_pages, referrals
-from models.billing.referral_pages import Invitation, ReferredUser
+from models.billing.referral_program import referral_pages, referrals
+from models.billing.referral_program.referral_pages import Invitation, ReferredUser
 from models.core.db import db
 from models.core.errors import DomainError
 from views.web import error_bodies

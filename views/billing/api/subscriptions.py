@@ -10,7 +10,7 @@ from pydantic import Field
 
 from models import billing
 from models.billing import Plan, Subscription
-from models.billing.plans import TIERS, plan_of_tier
+from models.billing.subscription_plans.plans import TIERS, plan_of_tier
 from models.core.db import now
 from models.core.errors import Conflict, DomainError, Forbidden, Invalid
 from models.ledger import Account

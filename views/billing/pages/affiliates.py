@@ -6,7 +6,7 @@ from flask import Blueprint, current_app, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import User
-from models.billing import affiliates
+from models.billing.referral_program import affiliates
 from models.core.db import db
 from models.core.errors import Conflict, Invalid
 from views.web.guards import audit, caller_address, cookie_user, limiter, login_required, settings

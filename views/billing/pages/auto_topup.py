@@ -10,8 +10,10 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.billing import auto_topup, confirmations, topup_charging, transitions
-from models.billing.auto_topup import (
+from models.billing.payments import confirmations, transitions
+from models.billing.payments.purchase import Purchase
+from models.billing.topups import auto_topup, topup_charging
+from models.billing.topups.auto_topup import (
     DEFAULT_CREDITS,
     DEFAULT_THRESHOLD,
     MAX_CAP_CENTS,
@@ -23,7 +25,6 @@ from models.billing.auto_topup import (
     bounds_of,
     consent_text,
 )
-from models.billing.purchase import Purchase
 from models.core import jobs
 from models.core.db import db, now
 from models.core.errors import Conflict

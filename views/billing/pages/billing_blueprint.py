@@ -7,7 +7,7 @@ from flask import Blueprint, Response, current_app, g, request, url_for
 from models import billing
 from models.accounts import User
 from models.billing import stripe_api
-from models.billing.tax import tax_enabled
+from models.billing.payments.tax import tax_enabled
 from models.core.errors import Forbidden, Invalid, NotFound
 from models.ledger import Account
 from models.orgs import Org, by_slug, membership

@@ -7,22 +7,22 @@ from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing, ledger
-from models.billing import cards
-from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.buying import (
+from models.billing.payments import cards
+from models.billing.payments.billing_details import billing_address, billing_snapshot
+from models.billing.payments.buying import (
     FEWEST_CREDITS,
     FEWEST_ORGANISATION_CREDITS,
     operation_id,
     price_cents,
 )
-from models.billing.cards import SavedCard
-from models.billing.customers import customer_of
-from models.billing.freezes import freeze_message
-from models.billing.payment_state import PaymentMismatch
-from models.billing.purchase import CURRENCY, RESOLVED_AFTER
-from models.billing.purchase_history import PurchaseRecord, purchase_history, purchase_record
-from models.billing.spending_pace import spending_pace
-from models.billing.tax import calculate_tax, shown_tax, tax_enabled
+from models.billing.payments.cards import SavedCard
+from models.billing.payments.customers import customer_of
+from models.billing.payments.freezes import freeze_message
+from models.billing.payments.payment_state import PaymentMismatch
+from models.billing.payments.purchase import CURRENCY, RESOLVED_AFTER
+from models.billing.payments.purchase_history import PurchaseRecord, purchase_history, purchase_record
+from models.billing.payments.tax import calculate_tax, shown_tax, tax_enabled
+from models.billing.statements.spending_pace import spending_pace
 from models.core.db import db, now
 from models.core.errors import Conflict, Forbidden, Invalid, NotFound
 from models.ledger import Account

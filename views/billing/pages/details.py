@@ -3,7 +3,7 @@
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
-from models.billing.billing_details import (
+from models.billing.payments.billing_details import (
     LENGTHS,
     MAX_TAX_IDS,
     TAX_ID_TYPES,
@@ -11,7 +11,7 @@ from models.billing.billing_details import (
     billing_snapshot,
     save_billing_details,
 )
-from models.billing.countries import COUNTRIES
+from models.billing.payments.countries import COUNTRIES
 from models.core.db import db
 from models.core.errors import Invalid
 from views.billing.pages.billing_blueprint import (

@@ -8,12 +8,12 @@ from flask.typing import ResponseReturnValue
 
 from models import billing
 from models.billing import Plan, Subscription, stripe_api
-from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.buying import FEWEST_CREDITS
-from models.billing.freezes import freeze_message
-from models.billing.payment_state import PaymentMismatch
-from models.billing.plans import INTERVALS
-from models.billing.tax import calculate_tax, shown_tax, tax_enabled
+from models.billing.payments.billing_details import billing_address, billing_snapshot
+from models.billing.payments.buying import FEWEST_CREDITS
+from models.billing.payments.freezes import freeze_message
+from models.billing.payments.payment_state import PaymentMismatch
+from models.billing.payments.tax import calculate_tax, shown_tax, tax_enabled
+from models.billing.subscription_plans.plans import INTERVALS
 from models.core.db import db
 from models.core.errors import Conflict, Forbidden, NotFound
 from models.ledger import Account

@@ -6,9 +6,9 @@ from flask import Response
 from flask.typing import ResponseReturnValue
 
 from models import billing, ledger
-from models.billing.billing_details import billing_address
-from models.billing.purchase import Purchase, refunded_tax
-from models.billing.purchase_history import PurchaseRecord, purchase_record
+from models.billing.payments.billing_details import billing_address
+from models.billing.payments.purchase import Purchase, refunded_tax
+from models.billing.payments.purchase_history import PurchaseRecord, purchase_record
 from models.core.errors import NotFound
 from views.billing.pages.billing_blueprint import (
     bp,

@@ -6,8 +6,8 @@ from flask import Blueprint, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models.accounts import User
-from models.billing import referral_pages, referrals
-from models.billing.referral_pages import Invitation
+from models.billing.referral_program import referral_pages, referrals
+from models.billing.referral_program.referral_pages import Invitation
 from models.core.db import db
 from models.core.errors import DomainError
 from views.accounts.pages.profile import tab

@@ -4,9 +4,10 @@ from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.billing import cards, stripe_api
-from models.billing.cards import SavedCard
-from models.billing.customers import customer_of, ensure_customer
+from models.billing import stripe_api
+from models.billing.payments import cards
+from models.billing.payments.cards import SavedCard
+from models.billing.payments.customers import customer_of, ensure_customer
 from models.core.db import db
 from models.core.errors import NotFound
 from models.ledger import Account

@@ -10,8 +10,8 @@ from flask import Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from models import billing
-from models.billing.grant_history import grant_history
-from models.billing.statement import (
+from models.billing.statements.grant_history import grant_history
+from models.billing.statements.statement import (
     StatementLine,
     filtered_csv,
     live_holds_of,
@@ -19,8 +19,8 @@ from models.billing.statement import (
     statement_totals,
     upcoming_expiries,
 )
-from models.billing.statement_filter import StatementFilter, midnight, parse_day, parse_filter
-from models.billing.statement_period import (
+from models.billing.statements.statement_filter import StatementFilter, midnight, parse_day, parse_filter
+from models.billing.statements.statement_period import (
     StatementPeriod,
     daily_balances,
     largest_calls,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from flask import url_for
 
 from models import billing
-from models.billing.billing_details import billing_address, billing_snapshot
-from models.billing.statement import StatementLine
-from models.billing.statement_filter import midnight
-from models.billing.statement_period import (
+from models.billing.payments.billing_details import billing_address, billing_snapshot
+from models.billing.statements.statement import StatementLine
+from models.billing.statements.statement_filter import midnight
+from models.billing.statements.statement_period import (
     CallSum,
     MoneyLine,
     StatementPeriod,

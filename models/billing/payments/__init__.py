@@ -1,0 +1,1 @@
+"""Money in: purchases, cards, Stripe's events, disputes and reconciliation."""

@@ -1,0 +1,1 @@
+"""Referrals, affiliates and their rewards."""

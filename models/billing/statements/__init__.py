@@ -1,0 +1,1 @@
+"""Statements: entries with their causes, days, months and what expires next."""

@@ -1,0 +1,1 @@
+"""Plans that operators offer, and the subscriptions of people to them."""

@@ -1,0 +1,1 @@
+"""Automatic top-up: its settings, its charges and their e-mails."""
