@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from models import billing, ledger
+from models import ledger
 from models.accounts import User
 from models.billing import AutoTopupConsent, TopupSettings
+from models.billing.payments.customers import ensure_customer
 from models.billing.payments.declines import BRIEF_DELAYS, DELAYS, PERMANENT_CODES, retry_after
 from models.billing.topups import auto_topup, topup_charging
 from models.core import jobs
@@ -491,7 +492,7 @@ def test_a_failed_job_of_a_top_up_of_an_organisation_has_its_own_operation(
     desk: Desk, alice: Person, acme: Any
 ) -> None:
     account = ledger.Account(org_id=acme.id)
-    customer = desk.run(billing.customers.ensure_customer, account)
+    customer = desk.run(ensure_customer, account)
     desk.stripe.add_card(customer)
     desk.run(auto_topup.save, account, alice.id, TopupSettings(True, 500, 2000), source="page")
     assert desk.run(topup_charging.top_up, account)
