@@ -1,6 +1,6 @@
 """The database session, the declarative base, constraint naming and shared column types."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -80,6 +80,11 @@ def read_snapshot() -> None:
     """Let the statements of the transaction that begins now all read one state of the database, so that figures of one page
     agree. Only right after a commit: raises an error of the database later in a transaction."""
     db.session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+
+
+def midnight(day: date) -> datetime:
+    """The start of a UTC day."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def engine_options(pool_size: int) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
+from models.core.db import midnight
 from models.core.errors import Invalid
 
 Step = Literal["hour", "day", "week"]
@@ -68,7 +69,7 @@ def preset(name: str, now: datetime) -> Period:
         end = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
         return Period(name, end - timedelta(hours=24), end, "hour")
     days = {"7d": 7, "30d": 30}[name]
-    end = _midnight(now.date()) + timedelta(days=1)
+    end = midnight(now.date()) + timedelta(days=1)
     return Period(name, end - timedelta(days=days), end, "day")
 
 
@@ -76,7 +77,7 @@ def between(first: date, last: date) -> Period:
     """The UTC days `first` to `last`, inclusive: hourly columns up to two days, daily up to 62, else weekly."""
     days = (last - first).days + 1
     step: Step = "hour" if days <= _MAX_DAYS_BY_HOUR else "day" if days <= _MAX_DAYS_BY_DAY else "week"
-    return Period("custom", _midnight(first), _midnight(last) + timedelta(days=1), step)
+    return Period("custom", midnight(first), midnight(last) + timedelta(days=1), step)
 
 
 def parse_period(name: str, first: str, last: str, now: datetime) -> Period:
@@ -127,7 +128,3 @@ def _day(text: str, field: str, today: date, fields: dict[str, str]) -> date | N
     else:
         return day
     return None
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Select, select
 
-from models.core.db import db
+from models.core.db import db, midnight
 from models.core.errors import Invalid
 from models.ledger import CreditEntry
 from models.ledger.entry_positions import positions_before
@@ -40,7 +40,7 @@ def statement_range(account_id: str, first_day: str | None, last_day: str | None
     first, last = _day("from", first_day), _day("to", last_day)
     if first and last and last < first:
         raise Invalid("The last day is before the first.", fields={"to": "before the first day"})
-    moments = [_midnight(first) if first else EARLIEST, _midnight(last, 1) if last else NEVER]
+    moments = [midnight(first) if first else EARLIEST, midnight(last) + timedelta(days=1) if last else NEVER]
     opening, closing = positions_before(account_id, moments)
     return StatementRange(account_id, opening.id, closing.id)
 
@@ -62,7 +62,7 @@ def _chunks(engine: Engine, range: StatementRange) -> Iterator[str]:
                 _entries(range.account_id).where(CreditEntry.id == range.after)
             ).one()
         balance, hash = opening.balance_after, opening.hash.hex()
-    yield _csv([COLUMNS, _edge("opening", range.account_id, last, balance, hash)])
+    yield csv_text([COLUMNS, _edge("opening", range.account_id, last, balance, hash)])
     proved = proofs(engine, range.account_id, range.after + 1, range.last, MAX_PROOFS)
     count, sums = 0, Counter[str]()
     while True:
@@ -79,11 +79,11 @@ def _chunks(engine: Engine, range: StatementRange) -> Iterator[str]:
             last, balance, hash = row.id, row.balance_after, row.hash.hex()
             count += 1
             sums[row.kind] += row.amount
-        yield _csv(lines)
+        yield csv_text(lines)
         if len(rows) < BATCH:
             break
     totals = {"entries": count, "amount": sums.total(), "kinds": dict(sums)}
-    yield _csv([_edge("closing", range.account_id, last, balance, hash, json.dumps(totals))])
+    yield csv_text([_edge("closing", range.account_id, last, balance, hash, json.dumps(totals))])
 
 
 def _entries(account_id: str) -> Select[*tuple[Any, ...]]:
@@ -128,7 +128,8 @@ def _edge(
     return (record, cell(account_id), entry_id, *[""] * 4, balance, *[""] * 4, hash, proof)
 
 
-def _csv(lines: Any) -> str:
+def csv_text(lines: Any) -> str:
+    """Rows as CSV."""
     buffer = io.StringIO()
     csv.writer(buffer).writerows(lines)
     return buffer.getvalue()
@@ -144,7 +145,3 @@ def _day(name: str, text: str | None) -> date | None:
     if day is None or len(text) != 10 or day.year > 9000:
         raise Invalid("Give a date such as 2027-01-31.", fields={name: "not a date"})
     return day
-
-
-def _midnight(day: date, days: int = 0) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=days)

@@ -13,9 +13,8 @@ from sqlalchemy.orm import Session
 
 from models.billing.statements import statement as statement_module
 from models.billing.statements import statement_period as period_module
-from models.billing.statements.statement_filter import midnight
 from models.billing.statements.statement_period import statement_month, statement_months, statement_period
-from models.core.db import now
+from models.core.db import midnight, now
 from models.ledger import Account, CreditEntry, balance, charge, grant, record_head
 from models.ledger.entry_positions import START, positions_before
 from models.ledger.statement_check import check_statement

@@ -1,7 +1,5 @@
 """Account statements: every ledger entry with its cause and the balance after it, in filtered keyset pages and as CSV."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from models.gateway import GatewayCall
 from models.ledger import CreditEntry, CreditHold, CreditLedger
 from models.ledger.entry_positions import positions_before
 from models.ledger.statement_check import cell
+from models.usage.statement_export import csv_text
 
 PAGE = 50
 SCAN, SCAN_TEXT = 20_000, 2_000
@@ -209,7 +208,7 @@ def filtered_csv(account_id: str, filter: StatementFilter) -> Iterator[str]:
 def _csv_chunks(
     engine: Engine, account_id: str, filter: StatementFilter, after: int, end: int
 ) -> Iterator[str]:
-    yield _csv([CSV_COLUMNS])
+    yield csv_text([CSV_COLUMNS])
     while True:
         base = _within(account_id, filter, after, end)
         with engine.connect() as connection:
@@ -220,7 +219,7 @@ def _csv_chunks(
             query = _lines(base.where(CreditEntry.id <= last), account_id).where(*_matches(filter))
             rows = connection.execute(query.order_by(CreditEntry.id)).mappings().all()
         after = last
-        yield _csv(_csv_line(StatementLine(**row)) for row in rows)
+        yield csv_text(_csv_line(StatementLine(**row)) for row in rows)
 
 
 def _csv_line(line: StatementLine) -> tuple[Any, ...]:
@@ -238,12 +237,6 @@ def _csv_line(line: StatementLine) -> tuple[Any, ...]:
         cell(line.message_id),
         line.hash.hex(),
     )
-
-
-def _csv(lines: Any) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows(lines)
-    return buffer.getvalue()
 
 
 def _range(account_id: str, filter: StatementFilter) -> tuple[int | None, int | None]:

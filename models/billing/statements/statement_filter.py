@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final, Literal, cast, get_args
 
+from models.core.db import midnight
 from models.core.errors import Invalid
 
 Movement = Literal["calls", "charges", "purchases", "grants", "refunds", "expiries", "debt"]
@@ -81,11 +82,6 @@ def parse_day(text: str) -> date | None:
     except ValueError:
         return None
     return day if day and EARLIEST <= day < date(9000, 1, 1) else None
-
-
-def midnight(day: date) -> datetime:
-    """The start of a UTC day."""
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def _day(args: Mapping[str, str], name: str, fields: dict[str, str]) -> date | None:

@@ -10,9 +10,8 @@ from sqlalchemy import Date, Select, and_, cast, func, select
 
 from models.billing.payments.purchase import CURRENCY, Purchase, PurchaseDispute, PurchaseRefund
 from models.billing.statements.statement import StatementLine, lines_between, movement_sums
-from models.billing.statements.statement_filter import midnight
 from models.billing.subscription_plans.subscriptions import Subscription, SubscriptionInvoice
-from models.core.db import BigInt, db
+from models.core.db import BigInt, db, midnight
 from models.core.errors import NotFound
 from models.gateway import GatewayCall
 from models.ledger import CreditEntry

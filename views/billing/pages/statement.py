@@ -19,7 +19,7 @@ from models.billing.statements.statement import (
     statement_totals,
     upcoming_expiries,
 )
-from models.billing.statements.statement_filter import StatementFilter, midnight, parse_day, parse_filter
+from models.billing.statements.statement_filter import StatementFilter, parse_day, parse_filter
 from models.billing.statements.statement_period import (
     StatementPeriod,
     daily_balances,
@@ -28,7 +28,7 @@ from models.billing.statements.statement_period import (
     statement_months,
     statement_period,
 )
-from models.core.db import db, now, read_snapshot
+from models.core.db import db, midnight, now, read_snapshot
 from models.core.errors import Invalid, NotFound
 from models.ledger import Account, balance, ensure_quota, write_off_expired
 from models.usage.statement_export import statement_csv, statement_range

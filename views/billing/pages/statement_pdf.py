@@ -11,7 +11,6 @@ from flask import url_for
 from models import billing
 from models.billing.payments.billing_details import billing_address, billing_snapshot
 from models.billing.statements.statement import StatementLine
-from models.billing.statements.statement_filter import midnight
 from models.billing.statements.statement_period import (
     CallSum,
     MoneyLine,
@@ -20,7 +19,7 @@ from models.billing.statements.statement_period import (
     money_of,
 )
 from models.core.cooperative import TimeSlices
-from models.core.db import db
+from models.core.db import db, midnight
 from models.ledger import Account
 from models.ledger.heads import head_of_range
 from models.orgs import Org
