@@ -1,7 +1,7 @@
 """Billing e-mails: recorded in the transaction of their cause, once by id; a job renders and queues each."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from itsdangerous import BadData, URLSafeSerializer
@@ -155,12 +155,6 @@ def compose(row: BillingMail, user: User, topic: str | None, more: dict[str, Any
 def credits_text(credits: int) -> str:
     """An amount of credits as text."""
     return f"{credits:,} credit{'' if credits == 1 else 's'}"
-
-
-def moment_text(time: datetime) -> str:
-    """A time as text, as in `29 Nov 2026, 10:00 UTC`."""
-    time = time.astimezone(UTC)
-    return f"{time.day} {time:%b %Y, %H:%M} UTC"
 
 
 def balance_facts(net: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -72,6 +73,12 @@ def composed(to: str, template: str, values: dict[str, Any], headers: dict[str, 
         html=render(f"emails/{template}.html", **values),
         headers=headers or {},
     )
+
+
+def moment_text(time: datetime) -> str:
+    """A time as text, as in `29 Nov 2026, 10:00 UTC`."""
+    time = time.astimezone(UTC)
+    return f"{time.day} {time:%b %Y, %H:%M} UTC"
 
 
 class MailError(Exception):

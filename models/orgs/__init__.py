@@ -6,7 +6,6 @@ from models.orgs.org import (
     PEOPLE_ROLES,
     Org,
     OrgFeature,
-    OrgInvite,
     OrgMember,
     OrgRepo,
     OrgRole,
@@ -18,6 +17,7 @@ from models.orgs.org import (
     memberships,
     org_by_id,
 )
+from models.orgs.org_invite import OrgInvite, OrgInviteEvent
 from models.orgs.roles import CAN, can, require
 from models.orgs.teams import OrgTeam, OrgTeamMember, ServiceAccount
 
@@ -28,6 +28,7 @@ __all__ = [
     "Org",
     "OrgFeature",
     "OrgInvite",
+    "OrgInviteEvent",
     "OrgMember",
     "OrgRepo",
     "OrgRole",

@@ -1,4 +1,4 @@
-"""Tables of organisations: members, invitations, repositories and features; lookups by member."""
+"""Tables of organisations: members, repositories and features; lookups by member."""
 
 from datetime import datetime
 from typing import Any
@@ -79,28 +79,6 @@ class OrgRepo(Base):
     approved_by: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
     approved_at: Mapped[datetime] = mapped_column(server_default=NOW)
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
-
-
-class OrgInvite(Base):
-    """An invitation to an organisation."""
-
-    __tablename__ = "org_invite"
-    __table_args__ = (
-        Index("idx_org_invite_token", "token"),
-        Index("idx_org_invite_email", "org_id", "email"),
-        Index("idx_org_invite_expires", "expires_at"),
-    )
-
-    id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
-    org_id: Mapped[str] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
-    email: Mapped[str]
-    role: Mapped[str] = mapped_column(OrgRole)
-    token: Mapped[str] = mapped_column(unique=True)
-    invited_by: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
-    expires_at: Mapped[datetime]
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    accepted_at: Mapped[datetime | None]
-    accepted_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
 
 
 class OrgFeature(Base):
