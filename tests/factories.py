@@ -101,6 +101,11 @@ def org(owner: User, name: str = "Acme", members: tuple[User, ...] = (), **kw: A
     return created
 
 
+def join(org: Org, user_id: str, role: str = "member") -> OrgMember:
+    """Make the user a member of the organisation."""
+    return save(OrgMember(org_id=org.id, user_id=user_id, role=role))
+
+
 def fingerprint(id: str | None = None, **kw: Any) -> Fingerprint:
     return save(Fingerprint(id=id or new_id("fp-"), **kw))
 

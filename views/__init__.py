@@ -23,6 +23,8 @@ from views.gateway import commands as gateway_commands
 from views.gateway import openai as gateway_openai
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
+from views.orgs import api as orgs_api
+from views.orgs import pages as orgs_pages
 from views.runs import api as runs_api
 from views.runs import pages as runs_pages
 from views.server import serve
@@ -87,6 +89,8 @@ def register(app: Flask) -> None:
     app.register_blueprint(subscription_api.bp)
     app.register_blueprint(referrals.bp)
     app.register_blueprint(affiliates.bp)
+    app.register_blueprint(orgs_pages.bp)
+    app.register_blueprint(orgs_api.bp)
     app.register_blueprint(ledger_pages.bp)
     app.register_blueprint(mail_settings.bp)
     app.register_blueprint(admin_pages.bp)

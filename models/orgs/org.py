@@ -1,15 +1,18 @@
-"""Organisations: their members, invitations, repositories, features and billing settings."""
+"""Tables of organisations: members, invitations, repositories and features; lookups by member."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, Select, func, select, text
+from sqlalchemy import Enum, ForeignKey, Index, Select, func, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.core.db import NEW_ID, NOW, Base, db
+from models.core.errors import NotFound
 
-ORG_ROLES = ("owner", "admin", "member")
+ORG_ROLES = ("owner", "admin", "member", "billing", "viewer", "service")
+"""Roles of the contract, two that only narrow, and the membership of service accounts."""
+PEOPLE_ROLES = ORG_ROLES[:-1]
 
 OrgRole = Enum(*ORG_ROLES, name="org_role", metadata=Base.metadata)
 
@@ -39,6 +42,10 @@ class Org(Base):
     billing_alerts: Mapped[bool] = mapped_column(server_default=text("true"))
     usage_alerts: Mapped[bool] = mapped_column(server_default=text("true"))
     weekly_reports: Mapped[bool] = mapped_column(server_default=text("false"))
+    time_zone: Mapped[str] = mapped_column(server_default=text("'UTC'"))
+    """IANA name; windows of budgets, charts and reports follow its clock."""
+    deleted_at: Mapped[datetime | None]
+    """When an owner deleted it; it is removed after the grace period, and cannot be opened until then."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
 
@@ -108,6 +115,34 @@ class OrgFeature(Base):
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW, onupdate=func.now())
+
+
+def member_org(user_id: str, key: str) -> tuple[Org, OrgMember]:
+    """Return the organisation with this id or slug and the user's membership. Raises NotFound for everybody else, and after
+    its deletion."""
+    query = (
+        select(Org, OrgMember)
+        .join(OrgMember, OrgMember.org_id == Org.id)
+        .where(or_(Org.id == key, Org.slug == key), OrgMember.user_id == user_id, Org.deleted_at.is_(None))
+        .order_by((Org.id == key).desc())
+        .limit(1)
+    )
+    row = db.session.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("Organization not found")
+    return row[0], row[1]
+
+
+def memberships(user_id: str) -> list[tuple[Org, OrgMember]]:
+    """The user's organisations and memberships, by name; at most 100. Deleted organisations are left out."""
+    query = (
+        select(Org, OrgMember)
+        .join(OrgMember, OrgMember.org_id == Org.id)
+        .where(OrgMember.user_id == user_id, Org.deleted_at.is_(None))
+        .order_by(Org.name, Org.id)
+        .limit(100)
+    )
+    return [(org, member) for org, member in db.session.execute(query)]
 
 
 def by_slug(slug: str) -> Org | None:

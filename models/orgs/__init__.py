@@ -1,0 +1,47 @@
+"""Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
+
+from models.orgs.audit import record_org
+from models.orgs.org import (
+    ORG_ROLES,
+    PEOPLE_ROLES,
+    Org,
+    OrgFeature,
+    OrgInvite,
+    OrgMember,
+    OrgRepo,
+    OrgRole,
+    administered_org_ids,
+    administered_orgs,
+    by_slug,
+    member_org,
+    membership,
+    memberships,
+    org_by_id,
+)
+from models.orgs.roles import CAN, can, require
+from models.orgs.teams import OrgTeam, OrgTeamMember, ServiceAccount
+
+__all__ = [
+    "CAN",
+    "ORG_ROLES",
+    "PEOPLE_ROLES",
+    "Org",
+    "OrgFeature",
+    "OrgInvite",
+    "OrgMember",
+    "OrgRepo",
+    "OrgRole",
+    "OrgTeam",
+    "OrgTeamMember",
+    "ServiceAccount",
+    "administered_org_ids",
+    "administered_orgs",
+    "by_slug",
+    "can",
+    "member_org",
+    "membership",
+    "memberships",
+    "org_by_id",
+    "record_org",
+    "require",
+]

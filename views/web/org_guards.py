@@ -1,0 +1,87 @@
+"""Access to the pages and routes of an organisation: members only, by role. Everybody else is told that there is none."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, cast
+
+from flask import g
+from flask.typing import ResponseReturnValue
+
+from models.accounts import User
+from models.core.errors import DomainError, NotFound
+from models.ledger import Account
+from models.orgs import Org, OrgMember, member_org, require
+from views.web.guards import cookie_user, current_account, login_required
+
+P = ParamSpec("P")
+
+
+def current_org() -> Org:
+    """The organisation in the URL of a view with `org_page` or `org_route`."""
+    return cast(Org, g.org)
+
+
+def current_membership() -> OrgMember:
+    """The caller's membership of it."""
+    return cast(OrgMember, g.membership)
+
+
+def org_account() -> Account:
+    """Its account in the ledger."""
+    return Account(org_id=current_org().id)
+
+
+def signed_in() -> User:
+    """The signed-in user of such a view."""
+    return cast(User, cookie_user())
+
+
+def org_page(
+    capability: str | None = None,
+) -> Callable[[Callable[P, ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
+    """Decorator, below the route: a page of the organisation `<slug>`, for members whose role has the capability.
+
+    Consumes the argument `slug`; the view reads `current_org()`. Signed out: to sign-in. Outsiders: NotFound. Other roles:
+    Forbidden."""
+
+    def decorate(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+        @login_required
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+            _enter(cast(str, kwargs.pop("slug")), capability)
+            return view(*args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+def org_route(
+    capability: str | None = None, message: str = "Insufficient permissions"
+) -> Callable[[Callable[P, ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
+    """Decorator, below `@Operation`: a JSON route of the organisation `<org_id>` (contract 2.8). Consumes `org_id`.
+
+    Raises DomainError (401) when signed out, NotFound for outsiders, Forbidden with `message` for other roles: all before the
+    body is read."""
+
+    def decorate(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+            if cookie_user() is None:
+                raise DomainError("Unauthorized", status=401)
+            _enter(cast(str, kwargs.pop("org_id")), capability, message)
+            return view(*args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+def _enter(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
+    account = current_account()
+    org, membership = member_org(signed_in().id, key)
+    if account.org_id and account.org_id != org.id:
+        raise NotFound("Organization not found")  # a key of another organisation in the cookie
+    if capability:
+        require(membership, capability, message)
+    g.org, g.membership = org, membership
