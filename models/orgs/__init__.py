@@ -13,11 +13,13 @@ from models.orgs.org import (
     administered_org_ids,
     administered_orgs,
     by_slug,
+    lock_org,
     member_org,
     membership,
     memberships,
     org_by_id,
 )
+from models.orgs.repositories import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
 from models.orgs.teams import OrgTeam, OrgTeamMember, ServiceAccount
 
@@ -38,10 +40,14 @@ __all__ = [
     "administered_orgs",
     "by_slug",
     "can",
+    "lock_org",
+    "matching_org",
     "member_org",
     "membership",
     "memberships",
+    "normalise",
     "org_by_id",
+    "owner_and_repo",
     "record_org",
     "require",
 ]
