@@ -9,8 +9,9 @@ from sqlalchemy import select, tuple_
 from models.accounts.users import User
 from models.core.db import db
 from models.core.errors import NotFound
+from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.invites import is_open
-from models.orgs.org_invite import OrgInvite, OrgInviteEvent
+from models.orgs.org import OrgInvite
 
 PAGE = 50
 
@@ -44,7 +45,9 @@ def open_invites(org_id: str) -> list[tuple[OrgInvite, User]]:
 
 def invite_page(org_id: str, *, all: bool, before: tuple[datetime, str] | None = None) -> InvitePage:
     """A page of the organisation's invitations: the open ones, or with `all` also the closed ones."""
-    query = select(OrgInvite, User).join(User, User.id == OrgInvite.invited_by).where(OrgInvite.org_id == org_id)
+    query = (
+        select(OrgInvite, User).join(User, User.id == OrgInvite.invited_by).where(OrgInvite.org_id == org_id)
+    )
     if not all:
         query = query.where(*is_open())
     if before:

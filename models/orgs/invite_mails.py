@@ -4,8 +4,7 @@ from models.accounts.users import User
 from models.core import mail
 from models.core.db import extension
 from models.core.mail import moment_text
-from models.orgs.org import Org
-from models.orgs.org_invite import OrgInvite
+from models.orgs.org import Org, OrgInvite
 
 INVITES_PATH = "/invites/"
 

@@ -9,9 +9,9 @@ from models.accounts.credentials import hash_token
 from models.accounts.users import User
 from models.core.db import db
 from models.orgs import invite_mails
+from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.invites import derived_token, is_open, note
-from models.orgs.org import Org
-from models.orgs.org_invite import OrgInvite, OrgInviteEvent
+from models.orgs.org import Org, OrgInvite
 
 REMIND_BEFORE = timedelta(days=1)
 BATCH = 500
@@ -67,7 +67,9 @@ def note_expired(now: datetime) -> int:
 def _since_sent(kind: str) -> ColumnElement[bool]:
     """Whether the invitation has an event of this kind after it was last sent."""
     sent = aliased(OrgInviteEvent)
-    last = select(func.coalesce(func.max(sent.id), 0)).where(sent.invite_id == OrgInvite.id, sent.kind == "sent")
+    last = select(func.coalesce(func.max(sent.id), 0)).where(
+        sent.invite_id == OrgInvite.id, sent.kind == "sent"
+    )
     return (
         select(OrgInviteEvent.id)
         .where(

@@ -18,9 +18,9 @@ from models.core.db import db, extension
 from models.core.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 from models.orgs import invite_mails
 from models.orgs.audit import record_org
+from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.invite_lists import Invitee
-from models.orgs.org import Org, OrgMember, org_by_id
-from models.orgs.org_invite import OrgInvite, OrgInviteEvent
+from models.orgs.org import Org, OrgInvite, OrgMember, org_by_id
 
 LIFETIME = timedelta(days=7)
 INVITED_ROLES = ("member", "admin", "billing", "viewer")
@@ -177,7 +177,9 @@ def _members(org_id: str, addresses: Sequence[str]) -> set[str]:
 
 
 def _pending(org_id: str, addresses: Sequence[str]) -> set[str]:
-    query = select(OrgInvite.email).where(OrgInvite.org_id == org_id, OrgInvite.email.in_(addresses), *is_open())
+    query = select(OrgInvite.email).where(
+        OrgInvite.org_id == org_id, OrgInvite.email.in_(addresses), *is_open()
+    )
     return set(db.session.scalars(query))
 
 
@@ -315,10 +317,16 @@ def withdraw(org: Org, email: str, now: datetime) -> bool:
 
 def is_open() -> tuple[ColumnElement[bool], ...]:
     """Conditions: not accepted, declined or withdrawn; expired ones included."""
-    return (OrgInvite.accepted_at.is_(None), OrgInvite.declined_at.is_(None), OrgInvite.withdrawn_at.is_(None))
+    return (
+        OrgInvite.accepted_at.is_(None),
+        OrgInvite.declined_at.is_(None),
+        OrgInvite.withdrawn_at.is_(None),
+    )
 
 
 def open_invite(org_id: str, email: str) -> OrgInvite | None:
     """The open invitation of an address, in any case of letters, or None."""
-    query = select(OrgInvite).where(OrgInvite.org_id == org_id, OrgInvite.email == email.strip().lower(), *is_open())
+    query = select(OrgInvite).where(
+        OrgInvite.org_id == org_id, OrgInvite.email == email.strip().lower(), *is_open()
+    )
     return db.session.scalars(query).one_or_none()

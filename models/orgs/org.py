@@ -1,9 +1,9 @@
-"""Tables of organisations: members, repositories and features; lookups by member."""
+"""Tables of organisations: members, invitations, repositories and features; lookups by member."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, Select, func, or_, select, text
+from sqlalchemy import Enum, ForeignKey, Index, Select, SmallInteger, func, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -81,6 +81,51 @@ class OrgRepo(Base):
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
 
 
+class OrgInvite(Base):
+    """An invitation to an organisation. `token` is the SHA-256 of the token in the e-mail, a UUID v4 derived from the server's
+    secret, the id and `issue`, so that a reminder can repeat it. It is open until it is accepted, declined or withdrawn; an
+    address has at most one open invitation of an organisation, expired ones included."""
+
+    __tablename__ = "org_invite"
+    __table_args__ = (
+        Index("idx_org_invite_token", "token"),
+        Index("idx_org_invite_email", "org_id", "email"),
+        Index("idx_org_invite_expires", "expires_at"),
+        Index(
+            "idx_org_invite_open",
+            "org_id",
+            "email",
+            unique=True,
+            postgresql_where=text("(accepted_at IS NULL AND declined_at IS NULL AND withdrawn_at IS NULL)"),
+        ),
+        Index("idx_org_invite_list", "org_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, server_default=NEW_ID)
+    org_id: Mapped[str] = mapped_column(ForeignKey("org.id", ondelete="CASCADE"))
+    email: Mapped[str]
+    role: Mapped[str] = mapped_column(OrgRole)
+    token: Mapped[str] = mapped_column(unique=True)
+    invited_by: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    accepted_at: Mapped[datetime | None]
+    accepted_by: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="NO ACTION"))
+    declined_at: Mapped[datetime | None]
+    withdrawn_at: Mapped[datetime | None]
+    issue: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+
+    def state(self, now: datetime) -> str:
+        """`accepted`, `declined`, `withdrawn`, `expired` or `open`."""
+        if self.accepted_at:
+            return "accepted"
+        if self.declined_at:
+            return "declined"
+        if self.withdrawn_at:
+            return "withdrawn"
+        return "expired" if self.expires_at <= now else "open"
+
+
 class OrgFeature(Base):
     """A feature enabled for an organisation, with its configuration."""
 
@@ -134,8 +179,20 @@ def org_by_id(id: str) -> Org | None:
 
 
 def membership(user_id: str, org_id: str) -> OrgMember | None:
-    """Return the user's membership of the organisation, or None."""
-    return db.session.get(OrgMember, (org_id, user_id))
+    """Return the user's membership of the organisation, or None. A deleted organisation has none."""
+    query = select(OrgMember).join(Org, Org.id == OrgMember.org_id).where(Org.deleted_at.is_(None))
+    query = query.where(OrgMember.org_id == org_id, OrgMember.user_id == user_id)
+    return db.session.scalars(query).one_or_none()
+
+
+def lock_org(org_id: str) -> Org:
+    """Lock the organisation's row until the transaction ends, and read it anew: changes of its members, repositories and
+    ownership, one after the other. References to it by calls do not wait. Raises NotFound once it is deleted."""
+    query = select(Org).where(Org.id == org_id, Org.deleted_at.is_(None)).with_for_update(key_share=True)
+    found = db.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    if found is None:
+        raise NotFound("Organization not found")
+    return found
 
 
 def administered_orgs(user_id: str) -> list[Org]:
@@ -146,6 +203,8 @@ def administered_orgs(user_id: str) -> list[Org]:
 
 def administered_org_ids(user_id: str) -> Select[str]:
     """Select the ids of the organisations that the user owns or administers, for use as a subquery."""
-    return select(OrgMember.org_id).where(
-        OrgMember.user_id == user_id, OrgMember.role.in_(("owner", "admin"))
+    return (
+        select(OrgMember.org_id)
+        .join(Org, Org.id == OrgMember.org_id)
+        .where(OrgMember.user_id == user_id, OrgMember.role.in_(("owner", "admin")), Org.deleted_at.is_(None))
     )
