@@ -205,7 +205,7 @@ def _sent_today(org_id: str, now: datetime) -> Counter[str]:
         .where(OrgInvite.org_id == org_id, OrgInviteEvent.kind == "sent", OrgInviteEvent.at > now - DAY)
         .group_by(OrgInvite.email)
     )
-    return Counter({email: count for email, count in db.session.execute(query)})
+    return Counter({row[0]: row[1] for row in db.session.execute(query)})
 
 
 def _check_limits(sent: Counter[str], address: str) -> None:
@@ -244,6 +244,11 @@ def shown(token: str, now: datetime) -> tuple[OrgInvite, Org]:
     if found[0].accepted_at:
         raise DomainError("Invitation has already been accepted", code="gone", status=410)
     return found
+
+
+def sender_of(row: OrgInvite) -> User:
+    """Who sent the invitation last."""
+    return db.session.get_one(User, row.invited_by)
 
 
 def names(row: OrgInvite, user: User) -> bool:

@@ -48,7 +48,7 @@ def org_page(
         @login_required
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-            _enter(cast(str, kwargs.pop("slug")), capability)
+            enter_org(cast(str, kwargs.pop("slug")), capability)
             return view(*args, **kwargs)
 
         return guarded
@@ -69,7 +69,7 @@ def org_route(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
             if cookie_user() is None:
                 raise DomainError("Unauthorized", status=401)
-            _enter(cast(str, kwargs.pop("org_id")), capability, message)
+            enter_org(cast(str, kwargs.pop("org_id")), capability, message)
             return view(*args, **kwargs)
 
         return guarded
@@ -77,7 +77,8 @@ def org_route(
     return decorate
 
 
-def _enter(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
+def enter_org(key: str, capability: str | None, message: str = "Insufficient permissions") -> None:
+    """Open the organisation with this id or slug for the signed-in caller, as `org_page` and `org_route` do."""
     account = current_account()
     org, membership = member_org(signed_in().id, key)
     if account.org_id and account.org_id != org.id:
