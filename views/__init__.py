@@ -11,6 +11,7 @@ from views.admin.pages import plan_admin
 from views.billing import commands as purchase_commands
 from views.billing import pages as billing_pages
 from views.billing.api import organisation_credits as organisation_credits_api
+from views.billing.api import organisation_seats as organisation_seats_api
 from views.billing.api import plans as plans_api
 from views.billing.api import purchases as billing_api
 from views.billing.api import referrals as referrals_api
@@ -81,6 +82,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(usage_api.bp)
     app.register_blueprint(billing_api.bp)
     app.register_blueprint(organisation_credits_api.bp)
+    app.register_blueprint(organisation_seats_api.bp)
     app.register_blueprint(billing_pages.bp)
     app.register_blueprint(plan_admin.bp)
     app.register_blueprint(plans_api.bp)

@@ -311,6 +311,14 @@ def send_billing_details(account_id: str) -> None:
     customers.send_billing_details(account_id)
 
 
+@queue.task(name="billing.sync_seats", retry=Backoff(30, 120, 600, 3600, 7200))
+def sync_seats(org_id: str) -> None:
+    """Pay for as many seats as an organisation has people."""
+    from models.billing.subscription_plans import seats
+
+    seats.sync_seats(org_id)
+
+
 @queue.periodic(cron="*/5 * * * *")
 @queue.task(name="billing.repair_customers", queueing_lock="billing.repair_customers", retry=Backoff())
 def repair_customers(timestamp: int) -> None:
