@@ -46,6 +46,7 @@ from views.web import (
     guards,
     health,
     htmx,
+    mail_templates,
     openapi,
     pages,
     unknown_routes,
@@ -57,6 +58,7 @@ def register(app: Flask) -> None:
     """Register all blueprints, commands and middleware."""
     htmx.init_app(app)
     format.init_app(app)
+    mail_templates.init_app(app)
     guards.init_app(app, limit_anonymous_body)
     unknown_routes.init_app(app)
     error_handlers.init_app(app)

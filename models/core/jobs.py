@@ -241,6 +241,17 @@ def slide_store(timestamp: int) -> None:
             since = counting.advance_window(moment)
 
 
+@queue.periodic(cron="*/15 * * * *")
+@queue.task(name="orgs.remind_invites", queueing_lock="orgs.remind_invites", retry=Backoff())
+def remind_invites(timestamp: int) -> None:
+    """Remind of invitations that end within a day, and note those that expired."""
+    from models.orgs import invite_reminders
+
+    for step in (invite_reminders.remind, invite_reminders.note_expired):
+        with transaction():
+            step(now())
+
+
 @queue.periodic(cron="17 3 * * *")
 @queue.task(name="accounts.forget_expired", queueing_lock="accounts.forget_expired", retry=Backoff(60, 600))
 def forget_expired(timestamp: int) -> None:

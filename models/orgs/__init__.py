@@ -1,6 +1,7 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
 from models.orgs.audit import record_org
+from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.org import (
     ORG_ROLES,
     PEOPLE_ROLES,
@@ -30,6 +31,7 @@ __all__ = [
     "Org",
     "OrgFeature",
     "OrgInvite",
+    "OrgInviteEvent",
     "OrgMember",
     "OrgRepo",
     "OrgRole",
