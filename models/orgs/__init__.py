@@ -1,5 +1,7 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
+from models.orgs.alert_settings import OrgAlertSettings
+from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
 from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.org import (
@@ -22,35 +24,3 @@ from models.orgs.org import (
 )
 from models.orgs.repositories import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
-from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
-
-__all__ = [
-    "CAN",
-    "ORG_ROLES",
-    "PEOPLE_ROLES",
-    "Org",
-    "OrgFeature",
-    "OrgInvite",
-    "OrgInviteEvent",
-    "OrgMember",
-    "OrgRepo",
-    "OrgRole",
-    "OrgTeam",
-    "OrgTeamMember",
-    "OrgTeamRepo",
-    "ServiceAccount",
-    "administered_org_ids",
-    "administered_orgs",
-    "by_slug",
-    "can",
-    "lock_org",
-    "matching_org",
-    "member_org",
-    "membership",
-    "memberships",
-    "normalise",
-    "org_by_id",
-    "owner_and_repo",
-    "record_org",
-    "require",
-]
