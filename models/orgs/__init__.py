@@ -24,3 +24,44 @@ from models.orgs.org import (
 )
 from models.orgs.repositories import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
+from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
+from models.orgs.webhooks import OrgWebhook, WebhookDelivery
+
+__all__ = [
+    "ALERT_KINDS",
+    "CAN",
+    "ORG_ROLES",
+    "PEOPLE_ROLES",
+    "Org",
+    "OrgAlert",
+    "OrgAlertDismissal",
+    "OrgAlertSettings",
+    "OrgFeature",
+    "OrgInvite",
+    "OrgInviteEvent",
+    "OrgMember",
+    "OrgRepo",
+    "OrgRole",
+    "OrgTeam",
+    "OrgTeamMember",
+    "OrgTeamRepo",
+    "OrgWebhook",
+    "ServiceAccount",
+    "WebhookDelivery",
+    "administered_org_ids",
+    "administered_orgs",
+    "by_slug",
+    "can",
+    "lock_org",
+    "matching_org",
+    "member_org",
+    "membership",
+    "memberships",
+    "normalise",
+    "org_by_id",
+    "owner_and_repo",
+    "raise_alert",
+    "record_org",
+    "require",
+    "resolve_alerts",
+]
