@@ -1,6 +1,7 @@
 """Organisations: members and roles, invitations, teams, service accounts, repositories, features."""
 
 from models.orgs.audit import record_org
+from models.orgs.domains import OrgDomain
 from models.orgs.org import (
     ORG_ROLES,
     PEOPLE_ROLES,
@@ -19,6 +20,7 @@ from models.orgs.org import (
     org_by_id,
 )
 from models.orgs.roles import CAN, can, require
+from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
 from models.orgs.teams import OrgTeam, OrgTeamMember, ServiceAccount
 
 __all__ = [
@@ -26,18 +28,24 @@ __all__ = [
     "ORG_ROLES",
     "PEOPLE_ROLES",
     "Org",
+    "OrgDomain",
     "OrgFeature",
     "OrgInvite",
     "OrgMember",
     "OrgRepo",
     "OrgRole",
+    "OrgSso",
+    "OrgSsoGroup",
+    "OrgSsoSession",
     "OrgTeam",
     "OrgTeamMember",
     "ServiceAccount",
+    "SsoRequired",
     "administered_org_ids",
     "administered_orgs",
     "by_slug",
     "can",
+    "check_session",
     "member_org",
     "membership",
     "memberships",
