@@ -106,6 +106,11 @@ def join(org: Org, user_id: str, role: str = "member") -> OrgMember:
     return save(OrgMember(org_id=org.id, user_id=user_id, role=role))
 
 
+def membership(org: Org, user_id: str) -> OrgMember:
+    """The user's membership of the organisation."""
+    return db.session.get_one(OrgMember, (org.id, user_id))
+
+
 def fingerprint(id: str | None = None, **kw: Any) -> Fingerprint:
     return save(Fingerprint(id=id or new_id("fp-"), **kw))
 

@@ -21,7 +21,7 @@ ALTER TABLE org
 ALTER TABLE audit_log ADD COLUMN org_id text;
 CREATE INDEX idx_audit_log_org ON audit_log (org_id, id) WHERE org_id IS NOT NULL;
 CREATE TABLE org_team (
-    id text NOT NULL DEFAULT gen_random_uuid(),
+    id text NOT NULL DEFAULT gen_random_uuid()::text,
     org_id text NOT NULL,
     name text NOT NULL,
     is_default boolean NOT NULL DEFAULT false,

@@ -14,11 +14,13 @@ from models.orgs.org import (
     administered_org_ids,
     administered_orgs,
     by_slug,
+    lock_org,
     member_org,
     membership,
     memberships,
     org_by_id,
 )
+from models.orgs.repositories import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
 from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
 from models.orgs.teams import OrgTeam, OrgTeamMember, ServiceAccount
@@ -46,10 +48,14 @@ __all__ = [
     "by_slug",
     "can",
     "check_session",
+    "lock_org",
+    "matching_org",
     "member_org",
     "membership",
     "memberships",
+    "normalise",
     "org_by_id",
+    "owner_and_repo",
     "record_org",
     "require",
 ]

@@ -25,7 +25,9 @@ PREFIX = "stoa-domain="
 SECONDS = 5.0
 MAX_DOMAINS = 50
 
-_NAME = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])", re.ASCII)
+_NAME = re.compile(
+    r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])", re.ASCII
+)
 
 
 class OrgDomain(Base):
@@ -160,10 +162,10 @@ def prove(row: OrgDomain, by: str, now: datetime) -> None:
     """
     if row.verified_at is not None:
         return
-    row.verified_at, row.verified_by = now, by
+    domain = row.domain
     try:
         with db.session.begin_nested():
-            db.session.flush()
+            row.verified_at, row.verified_by = now, by
     except IntegrityError:
-        raise Conflict(f"{row.domain} belongs to another organisation here. Ask the operator.") from None
+        raise Conflict(f"{domain} belongs to another organisation here. Ask the operator.") from None
     record_org(row.org_id, "domain.verified", row.domain, after={"verified_by": by})

@@ -160,8 +160,20 @@ def org_by_id(id: str) -> Org | None:
 
 
 def membership(user_id: str, org_id: str) -> OrgMember | None:
-    """Return the user's membership of the organisation, or None."""
-    return db.session.get(OrgMember, (org_id, user_id))
+    """Return the user's membership of the organisation, or None. A deleted organisation has none."""
+    query = select(OrgMember).join(Org, Org.id == OrgMember.org_id).where(Org.deleted_at.is_(None))
+    query = query.where(OrgMember.org_id == org_id, OrgMember.user_id == user_id)
+    return db.session.scalars(query).one_or_none()
+
+
+def lock_org(org_id: str) -> Org:
+    """Lock the organisation's row until the transaction ends, and read it anew: changes of its members, repositories and
+    ownership, one after the other. References to it by calls do not wait. Raises NotFound once it is deleted."""
+    query = select(Org).where(Org.id == org_id, Org.deleted_at.is_(None)).with_for_update(key_share=True)
+    found = db.session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    if found is None:
+        raise NotFound("Organization not found")
+    return found
 
 
 def administered_orgs(user_id: str) -> list[Org]:
@@ -172,6 +184,8 @@ def administered_orgs(user_id: str) -> list[Org]:
 
 def administered_org_ids(user_id: str) -> Select[str]:
     """Select the ids of the organisations that the user owns or administers, for use as a subquery."""
-    return select(OrgMember.org_id).where(
-        OrgMember.user_id == user_id, OrgMember.role.in_(("owner", "admin"))
+    return (
+        select(OrgMember.org_id)
+        .join(Org, Org.id == OrgMember.org_id)
+        .where(OrgMember.user_id == user_id, OrgMember.role.in_(("owner", "admin")), Org.deleted_at.is_(None))
     )

@@ -55,7 +55,9 @@ class OrgSso(Base):
         try:
             return open_sealed(secret_key, _PURPOSE, self.client_secret).decode()
         except SealBroken:
-            raise Conflict("The client secret cannot be read any more. An owner must enter it again.") from None
+            raise Conflict(
+                "The client secret cannot be read any more. An owner must enter it again."
+            ) from None
 
 
 class OrgSsoGroup(Base):
@@ -92,7 +94,9 @@ class SsoRequired(Forbidden):
     code = "sso_required"
 
     def __init__(self, org: Org) -> None:
-        super().__init__(f"{org.name} requires sign-in through its identity provider: open /login/sso/{org.slug}")
+        super().__init__(
+            f"{org.name} requires sign-in through its identity provider: open /login/sso/{org.slug}"
+        )
         self.org = org
 
 
@@ -201,7 +205,9 @@ def remove_sso(org: Org) -> None:
     if row is None:
         raise NotFound("Single sign-on is not set up.")
     _forget_identities(org.id)
-    record_org(org.id, "sso.removed", row.issuer, before={**_public(row), "enforced": bool(org.sso_enforced_at)})
+    record_org(
+        org.id, "sso.removed", row.issuer, before={**_public(row), "enforced": bool(org.sso_enforced_at)}
+    )
     org.sso_enforced_at = None
     db.session.delete(row)
     db.session.flush()
@@ -291,7 +297,9 @@ def make_optional(org: Org) -> None:
     """Open the organisation to every session of a member again. Flushes; idempotent."""
     if org.sso_enforced_at is not None:
         org.sso_enforced_at = None
-        record_org(org.id, "sso.made_optional", org.slug, before={"enforced": True}, after={"enforced": False})
+        record_org(
+            org.id, "sso.made_optional", org.slug, before={"enforced": True}, after={"enforced": False}
+        )
         db.session.flush()
 
 
@@ -326,7 +334,9 @@ def open_in_emergency(org: Org, role: str, session: Session, now: datetime) -> d
         raise Forbidden("Only owners can enter without the identity provider, in a browser.")
     until = now + EMERGENCY
     db.session.merge(
-        OrgSsoSession(session_token=session.session_token, org_id=org.id, created_at=now, emergency_until=until)
+        OrgSsoSession(
+            session_token=session.session_token, org_id=org.id, created_at=now, emergency_until=until
+        )
     )
     record_org(org.id, "sso.bypassed", org.slug, after={"until": until.isoformat()})
     db.session.flush()

@@ -78,9 +78,12 @@ def _user_of(
     free_credits: int,
 ) -> tuple[User, bool]:
     known = by_identity(identity)
-    if signed_in is not None and signed_in.email_verified is not None:
-        if signed_in.email == email or (known is not None and known.id == signed_in.id):
-            return signed_in, False
+    if (
+        signed_in is not None
+        and signed_in.email_verified is not None
+        and (signed_in.email == email or (known is not None and known.id == signed_in.id))
+    ):
+        return signed_in, False
     found = known.email if known is not None else email
     if domain_of(found) not in proven:
         raise Forbidden(

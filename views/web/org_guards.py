@@ -84,7 +84,9 @@ def org_route(
 
 def sso_required(org: Org) -> ResponseReturnValue:
     """The page that says that the organisation opens only through its identity provider, with the way there (403)."""
-    back = request.full_path.rstrip("?") if request.method == "GET" else url_for("orgs.overview", slug=org.slug)
+    back = (
+        request.full_path.rstrip("?") if request.method == "GET" else url_for("orgs.overview", slug=org.slug)
+    )
     if wants_fragment():
         return see_other(url_for("orgs.overview", slug=org.slug))
     owner = member_org(signed_in().id, org.id)[1].role == "owner"

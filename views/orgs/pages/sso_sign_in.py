@@ -42,15 +42,15 @@ SCOPE = "openid email profile"
 MAX_GROUPS = 1000
 
 
-class GuardedOAuth2Session(OAuth2Session):  # type: ignore[misc]
+class GuardedOAuth2Session(OAuth2Session):
     """Reaches the addresses only that `outgoing` allows: owners choose the issuer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         outgoing.guarded(self, settings())
 
 
-class _OrgOAuth2App(FlaskOAuth2App):  # type: ignore[misc]
+class _OrgOAuth2App(FlaskOAuth2App):
     client_cls = GuardedOAuth2Session
 
 
@@ -61,7 +61,7 @@ def metadata_url(issuer: str) -> str:
 
 def _client(sso: OrgSso) -> Any:
     name = f"sso_{sso.org_id}"
-    return _OrgOAuth2App(
+    return _OrgOAuth2App(  # type: ignore[no-untyped-call]
         FlaskIntegration(name),
         name=name,
         client_id=sso.client_id,
@@ -188,7 +188,9 @@ def enter_in_emergency(slug: str) -> ResponseReturnValue:
     for email in emergency_contacts(org.id):
         context = {"org": org, "user": user, "until": until, "url": settings().base_url}
         text = render_template("emails/sso_bypassed.txt", **context)
-        message = Email(to=email, subject=f"{user.email} entered {org.name} without single sign-on", text=text)
+        message = Email(
+            to=email, subject=f"{user.email} entered {org.name} without single sign-on", text=text
+        )
         mail.send(settings(), message)
     db.session.commit()
     toast("You are in for an hour. The owners and admins were told.", "info")
