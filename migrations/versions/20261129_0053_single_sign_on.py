@@ -17,7 +17,7 @@ ALTER TABLE org
     ADD COLUMN audit_retention_days integer,
     ADD CONSTRAINT org_audit_retention CHECK (audit_retention_days BETWEEN 90 AND 3650);
 CREATE TABLE org_domain (
-    id text NOT NULL DEFAULT gen_random_uuid(),
+    id text NOT NULL DEFAULT (gen_random_uuid())::text,
     org_id text NOT NULL,
     domain text NOT NULL,
     token text NOT NULL,
