@@ -25,6 +25,7 @@ from views.gateway import openai as gateway_openai
 from views.ledger import commands as billing_commands
 from views.ledger import pages as ledger_pages
 from views.orgs import api as orgs_api
+from views.orgs import commands as orgs_commands
 from views.orgs import pages as orgs_pages
 from views.runs import api as runs_api
 from views.runs import pages as runs_pages
@@ -71,6 +72,7 @@ def register(app: Flask) -> None:
     gateway_commands.init_app(app)
     usage_commands.init_app(app)
     store_commands.init_app(app)
+    orgs_commands.init_app(app)
     demo_commands.init_app(app)
     app.register_blueprint(pages.bp)
     app.register_blueprint(profile.bp)

@@ -3,6 +3,7 @@
 from models.orgs.alert_settings import OrgAlertSettings
 from models.orgs.alerts import ALERT_KINDS, OrgAlert, OrgAlertDismissal, raise_alert, resolve_alerts
 from models.orgs.audit import record_org
+from models.orgs.domains import OrgDomain
 from models.orgs.invite_events import OrgInviteEvent
 from models.orgs.org import (
     ORG_ROLES,
@@ -24,6 +25,7 @@ from models.orgs.org import (
 )
 from models.orgs.repositories import matching_org, normalise, owner_and_repo
 from models.orgs.roles import CAN, can, require
+from models.orgs.single_sign_on import OrgSso, OrgSsoGroup, OrgSsoSession, SsoRequired, check_session
 from models.orgs.teams import OrgTeam, OrgTeamMember, OrgTeamRepo, ServiceAccount
 from models.orgs.webhooks import OrgWebhook, WebhookDelivery
 
@@ -36,22 +38,28 @@ __all__ = [
     "OrgAlert",
     "OrgAlertDismissal",
     "OrgAlertSettings",
+    "OrgDomain",
     "OrgFeature",
     "OrgInvite",
     "OrgInviteEvent",
     "OrgMember",
     "OrgRepo",
     "OrgRole",
+    "OrgSso",
+    "OrgSsoGroup",
+    "OrgSsoSession",
     "OrgTeam",
     "OrgTeamMember",
     "OrgTeamRepo",
     "OrgWebhook",
     "ServiceAccount",
+    "SsoRequired",
     "WebhookDelivery",
     "administered_org_ids",
     "administered_orgs",
     "by_slug",
     "can",
+    "check_session",
     "lock_org",
     "matching_org",
     "member_org",
